@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -216,3 +217,20 @@ def test_a_pack_of_volumes_or_of_images_starts_a_run_on_volumes(
     other = {"image_weights": str(run / "pack"), "volume": {**taken, "plane": "coronal"}}
     with pytest.raises(MedclipError, match=r"trained on volume axial HU, and .* says volume coronal HU"):
         run_recipe(recipe | {"model": other}, out=tmp_path / "other")
+
+
+@pytest.mark.slow
+def test_a_pack_of_volumes_is_fine_tuned_and_scores_volumes(tmp_path: Path) -> None:
+    shards = volume_shards(tmp_path, 6, 6)
+    pack = run_recipe(volume_recipe(shards), ["train.max_steps=1"], out=tmp_path / "run").pack
+    splits = ["train", "train", "val", "val", "test", "test"] * 2
+    files = [f"{n}.nii" for n in range(12)]
+    table = pd.DataFrame({"file": files, "patient": files, "modality": "ct", "rod": list("ab") * 6, "split": splits})
+    assert pack is not None
+    tuned = medclip.finetune(
+        pack, table, "rod", images=tmp_path / "files", out=tmp_path / "tuned", patient="patient",
+        overrides={"train.epochs": 1}, settings=Settings(workers=1),
+    )  # fmt: skip
+    assert tuned.images == {"train": 4, "val": 4, "test": 4}
+    run = medclip.score(tmp_path / "files", model=tmp_path / "tuned" / "pack", out=tmp_path / "scores", modality="ct")
+    assert run.counts["scored"] == 12

@@ -63,17 +63,10 @@ def find_start(model: str | Path) -> Start:
 
     Raises:
         MedclipError: PACK_NOT_FOUND for what is neither, naming what is close; PACK_INVALID for any other folder;
-            WRONG_USE for a model of volumes or loops.
+            WRONG_USE for a tower that is none of timm's.
     """
     try:
         pack = find_pack(model)
-        if read_preprocess(pack).volume is not None:
-            raise MedclipError(
-                Reason.WRONG_USE,
-                "fine-tuning is of images, and this model takes volumes or loops.",
-                where=pack,
-                hint="Put a head on its vectors: medclip adapt --method linear-probe.",
-            )
         tower = read_config(pack)["model_cfg"]["vision_cfg"].get("timm_model_name")
         if not tower:
             raise MedclipError(

@@ -587,11 +587,6 @@ class Recipe(_Part):
     def _check_volume(self) -> None:
         if self.needs_words:
             raise ValueError("model.volume trains an image tower alone, without words: say objective.contrastive: 0")
-        if self.objective.supervised is not None:
-            raise ValueError(
-                "objective.supervised is of images, not of model.volume; medclip adapt --method linear-probe puts a "
-                "head on the vectors of a pack of volumes"
-            )
         a = self.augment
         unused = [n for n in ("rotate_deg", "hue", "saturation", "rand_augment") if getattr(a, n, None)]
         if unused:
