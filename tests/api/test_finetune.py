@@ -32,6 +32,7 @@ from medclip.training.recipe.file import load_recipe
 from medclip.training.result import BEST
 from medclip.training.steps.supervised import SupervisedHead
 from tests.kits.finetuning import FAST, KEY, TOWER, labelled_films
+from tests.kits.volume_models import volume_pack, volume_recipe, volume_shards, write_ct_file
 
 ONE = Settings(workers=1)
 
@@ -215,6 +216,35 @@ def test_a_pretrained_pack_starts_the_contrastive_core_and_more_masked_pretraini
             torch.testing.assert_close(value, theirs[f"visual.trunk.{name}"])
     assert visual.trunk.pos_embed.requires_grad == (not objective)
     assert started.preprocess.size_px == 64
+
+
+def test_a_pack_of_volumes_is_tuned_on_clips(tmp_path: Path) -> None:
+    pack, rows = volume_pack(tmp_path / "clips"), []
+    for n in range(12):
+        name = write_ct_file(tmp_path / f"{n}.nii", seed=n).name
+        rows.append({"file": name, "patient": f"p{n}", "modality": "ct", "kind": ("healthy", "ill")[n % 2]})
+    pd.DataFrame(rows).to_csv(tmp_path / "labels.csv", index=False)
+    one = {"train.epochs": 1, "train.threads": 1, "train.batch_size": 2}
+    result = medclip.finetune(
+        pack, tmp_path / "labels.csv", "kind", out=tmp_path / "out", overrides=one, settings=ONE
+    )  # fmt: skip
+    assert result.pack is not None
+    assert load_model(result.pack).preprocess.volume == load_model(pack).preprocess.volume
+    scored = medclip.score(tmp_path / "0.nii", model=result.pack, modality="ct", settings=ONE).to_pandas()
+    assert scored["class"].tolist() == ["healthy", "ill"]
+
+
+def test_a_pack_of_images_starts_a_tower_of_volumes(pretrained: Path, tmp_path: Path) -> None:
+    values = volume_recipe(volume_shards(tmp_path))
+    values["model"] = {"image_weights": str(pretrained), "volume": values["model"]["volume"]}
+    with ShardReader(tmp_path / "s", "train") as reader:
+        started = begin(load_recipe(values), tmp_path, reader)
+    tower: Any = started.model.visual
+    theirs = load_file(pretrained / "model.safetensors")
+    name = "blocks.0.attn.qkv.weight"
+    assert torch.equal(tower.trunk.state_dict()[name], theirs[f"visual.trunk.{name}"])
+    grey = theirs["visual.trunk.patch_embed.proj.weight"].sum(1)
+    torch.testing.assert_close(tower.trunk.patch_embed.proj.weight.sum(2)[:, 0], grey)
 
 
 @pytest.mark.parametrize(

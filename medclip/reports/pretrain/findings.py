@@ -100,6 +100,9 @@ def _loss(recipe: Recipe, history: History) -> Iterator[Finding]:
     last = validation[-1][1]
     if last > _WORSE * lowest:
         kept = "that step’s" if recipe.train.export == "best" else "those of the last step (train.export)"
+        if recipe.train.export == "best" and (areas := history.validation("auroc")):
+            best, area = max(areas, key=lambda point: point[1])
+            kept = f"those of step {number(best)}, with the highest mean AUROC ({figure(area, decimals=3)})"
         yield Finding(
             "wait",
             f"The validation loss was lowest at step {number(step)} ({figure(lowest, decimals=3)}) and rose to "

@@ -14,6 +14,7 @@ _METRICS = {
     "macro_auroc_within": "Mean AUROC within one source",
     "auroc": "AUROC",
     "val_loss": "Loss",
+    "supervised_loss": "Loss of the classifier",
     "masked_error": "Squared error of hidden pixels",
     "image_to_text_r1": "Images that find their text first (R@1)",
     "image_to_text_r5": "Images that find their text among five (R@5)",
