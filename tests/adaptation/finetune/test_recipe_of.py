@@ -15,15 +15,15 @@ from medclip.text.vocabulary.load import load_task
 PACK = Start(find_pack("medclip-mini"), "tf_efficientnet_lite0")
 
 
-def recipe(start: Start = PACK, num_train: int = 80_000, **overrides: Any) -> Any:
+def recipe(overrides: dict[str, Any] | None = None, *, start: Start = PACK, num_train: int = 80_000) -> Any:
     return recipe_of(
         start, load_task("chest_xray_findings"), ("pneumonia",), out=Path("run"), task_file=Path("task.yaml"),
-        shards=Path("shards"), num_train=num_train, num_val=9, seed=3, name=None, overrides=overrides,
+        shards=Path("shards"), num_train=num_train, num_val=9, seed=3, name=None, overrides=overrides or {},
     )  # fmt: skip
 
 
 def test_the_published_values_stand_for_the_published_batch() -> None:
-    t = recipe(**{"train.batch_size": 1024}).train
+    t = recipe({"train.batch_size": 1024}).train
     assert (t.lr, t.min_lr, t.epochs, t.weight_decay, t.layer_decay) == (1e-3, 1e-5, 75, 0.05, 0.55)
     assert t.warmup_steps == 5 * (80_000 // 1024)
     assert (t.image_lr_factor, t.export, t.clip_norm) == (1, "best", None)
@@ -40,13 +40,13 @@ def test_few_images_are_learned_in_small_batches_at_the_rate_of_64(num_train: in
 
 
 def test_overrides_decide_and_what_follows_from_them_follows() -> None:
-    t = recipe(num_train=640, **{"train.epochs": 30, "train.batch_size": 128}).train
+    t = recipe({"train.epochs": 30, "train.batch_size": 128}, num_train=640).train
     assert (t.epochs, t.warmup_steps, t.lr) == (30, 10, pytest.approx(1.25e-4))
-    assert recipe(**{"train.lr": 1e-6}).train.min_lr == 1e-6
+    assert recipe({"train.lr": 1e-6}).train.min_lr == 1e-6
 
 
 def test_random_weights_learn_at_one_rate_and_blocks_that_cannot_be_skipped_are_not() -> None:
-    r = recipe(Start(None, "resnet18"))
+    r = recipe(start=Start(None, "resnet18"))
     assert (r.train.layer_decay, r.model.drop_path, r.model.freeze_bn) == (1.0, 0.0, False)
     assert (r.model.image_tower, r.model.image_weights, r.model.size_px) == ("resnet18", None, 224)
 
