@@ -147,7 +147,7 @@ def test_an_image_that_is_all_foreground_is_hidden_as_without_it() -> None:
 def test_flat_patches_are_background_whatever_their_value_and_colour(kind: torch.dtype) -> None:
     images = torch.zeros(1, 3, 8, 8)
     images[:, 0, :4, 4:] = 1.0  # red all over
-    images[:, :, 4:, :4] = torch.linspace(0.4, 0.6, 16).view(4, 4)
+    images[:, 1, 4:, :4] = torch.linspace(0.4, 0.6, 16).view(4, 4)  # in one channel
     images[:, :, 4:, 4:] = torch.tensor([0.5, 0.504]).repeat(8).view(4, 4)  # noise of one grey level
     given_images = (images * 255).round().to(torch.uint8) if kind is torch.uint8 else images
     assert foreground_of(given_images, 4).tolist() == [[False, False, True, False]]

@@ -191,7 +191,10 @@ def test_numbers_that_are_known_beforehand_are_those_that_are_counted() -> None:
 @KINDS
 def test_with_counts_nothing_is_asked_of_an_accelerator(kind: str) -> None:
     """Tensors of torch's meta device have no values: whatever waits for one fails."""
-    trunk, decoder, images, mask = (part.to("meta") for part in _case(kind))
+    trunk, decoder, images, mask = _case(kind)
+    trunk.to("meta")
+    decoder.to("meta")
+    images, mask = images.to("meta"), mask.to("meta")
     assert decoder(trunk, images, mask, None, (12, 12)).shape == (4, 2)
     with pytest.raises((RuntimeError, NotImplementedError)):
         decoder(trunk, images, mask)
@@ -252,6 +255,7 @@ def test_decoders_have_the_sizes_of_their_names(name: str, width: int, depth: in
     decoder = MaskedAutoencoder(tiny_trunk(), name, normalise=False)
     assert (decoder.decoder.embed.out_features, len(decoder.decoder.blocks)) == (width, depth)
     assert decoder_shape(name, 384).heads == 16
+    assert 0.01 < decoder.decoder.mask_token.std().item() < 0.04
     assert decoder.decoder.embed.bias is not None
 
 
