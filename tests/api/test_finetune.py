@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 import medclip
 from medclip.adaptation.pack.pack_head import read_pack_head
+from medclip.auditing.leakage.training_data import of_pack
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.models.card import Card
@@ -63,6 +64,10 @@ def test_the_finished_pack_answers_with_the_head_that_was_learned(run: medclip.F
     card, model = pack_card(run.pack), load_model(run.pack)
     assert card.adapted is not None
     assert (card.adapted.method, card.adapted.base, card.adapted.num_train) == ("finetune", TOWER, 40)
+    assert card.adapted.num_in_training == 0
+    of_base, shots = of_pack(run.pack)
+    assert of_base.sha256 == frozenset()
+    assert len(shots.sha256 or ()) == 46
     assert card.tasks["findings"].classes == ("disc", "bar")
     own = read_pack_head(run.pack, card)
     assert own is not None

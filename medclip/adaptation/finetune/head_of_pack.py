@@ -15,7 +15,7 @@ from medclip.adaptation.data.heads import LinearHead
 from medclip.adaptation.pack.adapted_model import label_of
 from medclip.adaptation.pack.pack_head import HEAD_FILE, SHOTS_FILE, TASK_FILE, read_arrays
 from medclip.errors import MedclipError
-from medclip.models.card import Adaptation, Card, TaskCard, read_card
+from medclip.models.card import Adaptation, Card, TaskCard, read_card, training_hashes
 from medclip.models.packs.manifest import pack_digest
 from medclip.models.packs.pack import find_pack, pack_card, update_pack
 from medclip.shards.reading.samples import ShardReader
@@ -116,6 +116,7 @@ def _adaptation(recipe: Recipe, text: ClassText, rows: list[tuple[str, str, str,
         init_seed=recipe.seed,
         num_train=len(train),
         num_val=len(rows) - len(train),
+        num_in_training=_num_in_training(recipe, rows),
         num_train_by_class=dict(sorted(Counter(part for of_row in answers for part in of_row).items())),
         num_trainable=None,
         settings={"recipe": card.created_from["recipe"]},
@@ -134,6 +135,19 @@ def _base(recipe: Recipe) -> tuple[str, str, str]:
         return (m.image_tower if m.start is None else Path(m.start).name), "", ""
     card = pack_card(place)
     return card.name, card.version, pack_digest(place)
+
+
+def _num_in_training(recipe: Recipe, rows: list[tuple[str, str, str, str]]) -> int | None:
+    """Count the images that the start was trained on, without these labels; None where it does not list its files."""
+    m = recipe.model
+    if m.start is None and m.image_weights is None:  # random weights
+        return 0
+    try:
+        place = find_pack(m.start or m.image_weights or "")
+    except MedclipError:
+        return None
+    known = training_hashes(place, pack_card(place))
+    return None if known is None else sum(sha256 in known for sha256, _, _, _ in rows)
 
 
 def _summary(recipe: Recipe, text: ClassText, rows: list[tuple[str, str, str, str]]) -> str:
