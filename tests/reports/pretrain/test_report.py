@@ -239,6 +239,10 @@ def test_a_grey_image_is_filled_in_with_grey_and_a_coloured_one_with_colour(tmp_
 def test_a_page_without_reconstructions_has_no_such_section_and_normalised_targets_are_said(
     tmp_path: Path, masked: Recipe
 ) -> None:
+    measured = _card({"hidden_pixels": {"masked_error": _figure(0.2, 0.1, 0.3)}})
+    text = " ".join(lines_of(_page(tmp_path / "run", masked, _masked_log(), measured, (_filled(),))))
+    assert "guessing gives: for hidden pixels, the error of a guess without a model." in text
+    assert "retrieval" not in text
     assert "What it fills in" not in _page(tmp_path / "run", masked, _masked_log(), Card(name="mae"))
     page = _page(tmp_path / "run", masked, _masked_log(), Card(name="mae"), (_filled(),))
     assert "they look better than what it could draw alone" not in page
