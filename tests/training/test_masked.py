@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,40 @@ def test_a_stopped_run_goes_on_to_the_same_bits(masked: dict[str, Any], run: Pat
 def test_chunks_of_a_batch_give_what_the_whole_batch_gives(masked: dict[str, Any], run: Path, tmp_path: Path) -> None:
     run_recipe(masked, ["train.micro_batch=4"], out=tmp_path / "chunks")  # 6 = 4 + 2
     assert _losses(tmp_path / "chunks") == pytest.approx(_losses(run), abs=1e-5)
+
+
+@pytest.mark.parametrize("micro_batch", [4, 6])
+def test_without_words_each_chunk_goes_through_the_tower_once(
+    masked: dict[str, Any], tmp_path: Path, micro_batch: int
+) -> None:
+    trainer = Trainer(load_recipe(masked, [f"train.micro_batch={micro_batch}"]), tmp_path / "run")
+    batch = next(iter(trainer.data.training(0, 1)))
+    sizes: list[int] = []
+    trainer.towers.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0])))
+    trainer.computer.backward(trainer.computer.prepare(batch, 0), 0)
+    assert sizes == ([6] if micro_batch == 6 else [4, 2])
+    trainer.data.close()
+
+
+@pytest.mark.parametrize("changes", [[], ["objective.supervised={task: chest_xray_findings}"]])
+def test_gradients_of_chunks_are_those_of_the_batch_with_weights_and_a_sample_that_takes_no_part(
+    masked: dict[str, Any], tmp_path: Path, changes: list[str]
+) -> None:
+    gradients = []
+    for size in (6, 1, 4):
+        plan = load_recipe(masked, [*changes, f"train.micro_batch={size}"])
+        trainer = Trainer(plan, tmp_path / str(size))
+        batch = next(iter(trainer.data.training(0, 1)))
+        batch.valid[1] = False
+        findings = [{"effusion": n % 2, "pneumonia": n % 3 == 0} if n % 2 else {"effusion": 0} for n in range(6)]
+        keys = tuple(json.dumps(["", "", "", {"chest_xray_findings": labels}]) for labels in findings)
+        batch = replace(batch, weights=np.array([1, 1, 3, 1, 0.5, 0], np.float32), label_keys=keys)
+        loss = trainer.computer.backward(trainer.computer.prepare(batch, 0), 0)
+        own = {name: p.grad for name, p in trainer.towers.named_parameters() if p.grad is not None}
+        gradients.append({"loss": loss} | own)
+        trainer.data.close()
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], atol=1e-6, rtol=1e-4)
 
 
 def test_the_loss_is_the_mean_over_patches_and_not_over_images(masked: dict[str, Any], tmp_path: Path) -> None:
@@ -202,6 +237,7 @@ def test_a_run_begins_with_the_tower_of_a_pack_at_another_size(
         (["objective.masked.decode_ratio=0.5"], "these are images"),
         (["model.lock_image=true"], "nothing learns"),
         (["model.native_aspect=true"], "hides the cells"),
+        (["model.image_weights=imagenet"], "those of tf_efficientnet_lite0, and model.image_tower is 'test_vit'"),
     ],
 )
 def test_what_cannot_be_hidden_is_refused_before_the_first_step(

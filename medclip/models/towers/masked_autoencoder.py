@@ -166,6 +166,16 @@ class MaskedAutoencoder(nn.Module):
             error_BM = patch_errors(pixels_BMP, images, self.patch, self.normalise, asked_BM)
         return torch.stack([torch.where(counted_BM, error_BM, 0).sum(1), counted_BM.sum(1).float()], dim=1)
 
+    def count(self, images: Tensor, mask_BL: Tensor, decoded_BL: Tensor | None = None) -> Tensor:
+        """Count the patches of each image that `forward` compares, float32 [B]; arguments as there.
+
+        Without a tower: so that a batch in parts knows before its first one what its mean is over.
+        """
+        counted_BL = mask_BL if decoded_BL is None else mask_BL & decoded_BL
+        if self.normalise and len(self.grid) == 3:
+            counted_BL = counted_BL & normalise_tubes(patches_of(images, self.patch), self.pixel_std_C)[1]
+        return counted_BL.sum(1).float()
+
     def _encode(self, trunk: Any, images: Tensor, visible_BK: Tensor) -> Tensor:
         projection = _projection(trunk)
         # A convolution whose stride is its side is a product: of the visible patches only, and in the order of

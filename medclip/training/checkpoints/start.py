@@ -196,6 +196,14 @@ def _start_trunk(recipe: Recipe, model: Any, source: PackTrunk | None) -> None:
     elif weights == "imagenet":
         from medclip.settings import Settings
 
+        if "efficientnet_lite0" not in recipe.model.image_tower:
+            raise MedclipError(
+                Reason.RECIPE_INVALID,
+                f"model.image_weights: the weights from ImageNet are those of tf_efficientnet_lite0, and "
+                f"model.image_tower is {recipe.model.image_tower!r}.",
+                hint="Say model.image_weights: null for random weights, a pack with such a tower, or a safetensors "
+                "file of it.",
+            )
         start_image_tower(model, image_tower_weights(Settings().home / "cache"))
     elif weights is not None:
         start_image_tower(model, Path(weights))

@@ -416,7 +416,8 @@ class Train(_Part):
     """Samples in one step, over all ranks together; another number of ranks changes nothing of what is learned from."""
     micro_batch: int | None = Field(default=None, ge=1)
     """Samples of a rank that go through the towers at once. The loss still sees the whole batch (cached gradients):
-    memory of a small batch, gradient of the large one, for about a third more time."""
+    memory of a small batch, gradient of the large one, for about a third more time. Without words it takes none: no
+    sample's loss needs another sample."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """With torchrun: a copy of the model on each rank, or parameters and optimizer sharded over the ranks (FSDP2)."""
     shard_size: int | None = Field(default=None, ge=1)

@@ -142,6 +142,12 @@ class MaskedPart(nn.Module):
         error_BL = patch_errors(self.guess(clip, images, mask_BL, prefix), images, self.patch_px, self.normalise)
         return torch.stack([torch.where(mask_BL, error_BL, 0).sum(1), mask_BL.sum(1).float()], dim=1)
 
+    def count(self, images: Tensor, mask_BL: Tensor, decoded_BL: Tensor | None = None) -> Tensor:
+        """Count the patches of each image that `forward` compares, float32 [B], without a tower."""
+        if self.autoencoder is not None:
+            return self.autoencoder.count(images, mask_BL, decoded_BL)
+        return mask_BL.sum(1).float()
+
     def guess(self, clip: nn.Module, images: Tensor, mask_BL: Tensor, prefix: FrozenPrefix | None = None) -> Tensor:
         """Return what every patch is taken for, float32 [B, L, P] in the order of `patches_of`.
 

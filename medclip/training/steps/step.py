@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,11 +25,21 @@ from medclip.training.ranks.world import World
 from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.cached_gradients import cached_backward
 from medclip.training.steps.inputs import Inputs, each_of, empty_batch
-from medclip.training.steps.supervised import supervised_loss, targets_of
+from medclip.training.steps.supervised import num_known, supervised_loss, targets_of
 from medclip.training.steps.teacher import SentenceTeacher
 from medclip.training.steps.towers import TowerOutputs, Towers
 
 _MASK_STREAM, _FIXED_MASK_STREAM = 11, 13
+_ALL = slice(None)
+
+
+class _Sizes(NamedTuple):
+    """What the means of a batch of all ranks are over; None where the rows at hand are counted."""
+
+    hidden: Tensor | None = None
+    """Weight of its hidden patches."""
+    known: Tensor | None = None
+    """Known answers of a supervised part."""
 
 
 class StepComputer:
@@ -117,6 +128,8 @@ class StepComputer:
             if len(chunks) == 1:
                 loss = self._loss(inputs, self._forward(inputs, chunks[0]))
                 loss.backward()
+            elif not self._recipe.needs_words:
+                loss = self._added_up(inputs, chunks)
             else:
                 loss = cached_backward(
                     chunks,
@@ -206,8 +219,46 @@ class StepComputer:
         with self._autocast():
             return self._call(images_BCHW, inputs.tokens_BL[part], mask_BL, inputs.num_tokens, decoded_BL)
 
-    def _loss(self, inputs: Inputs, outputs: TowerOutputs) -> Tensor:
-        o = self._recipe.objective
+    def _added_up(self, inputs: Inputs, chunks: Sequence[slice]) -> Tensor:
+        """Add the gradients of a batch chunk by chunk: without words no sample's loss needs another's features.
+
+        So each chunk goes through the towers once, and not twice as with cached gradients; only what the sums are
+        divided by must be known before.
+        """
+        sizes = self._sizes(inputs, chunks)
+        losses = []
+        for part in chunks:
+            with nullcontext() if part == chunks[-1] else self._waiting():
+                loss = self._loss(inputs, self._forward(inputs, part), part, sizes)
+                loss.backward()
+                losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
+    @torch.no_grad()
+    def _sizes(self, inputs: Inputs, chunks: Sequence[slice]) -> _Sizes:
+        """Count over all ranks what the means of hidden patches and of known answers are over."""
+        part, hidden, known = self._towers.masked, None, None
+        if part is not None and inputs.mask_BL is not None:
+            counts = []
+            for own in chunks:
+                decoded_BL = None if inputs.decoded_BL is None else inputs.decoded_BL[own]
+                counts.append(part.count(self._normalised(inputs.images[own]), inputs.mask_BL[own], decoded_BL))
+            count_B = torch.cat(counts)
+            hidden = sum_values(_weighted(count_B, self._weights(inputs)).sum(), self._world.group)
+        if inputs.target is not None:
+            known = num_known(inputs.target, self._world.group)
+        return _Sizes(hidden, known)
+
+    def _loss(self, inputs: Inputs, outputs: TowerOutputs, part: slice = _ALL, sizes: _Sizes | None = None) -> Tensor:
+        """Return the loss of a batch, or, without words, a chunk's share of it.
+
+        Args:
+            inputs: Of the batch.
+            outputs: Of the rows of the chunk.
+            part: These rows.
+            sizes: Of the batch; None where the rows are all of it.
+        """
+        o, sizes = self._recipe.objective, sizes or _Sizes()
         terms = []
         if o.needs_words:
             terms.append(o.contrastive * self._contrast(inputs, outputs))
@@ -221,11 +272,11 @@ class StepComputer:
             )
             terms.append(o.text_teacher.weight * known)
         if o.masked is not None:
-            terms.append(o.masked.weight * self._hidden(inputs, outputs.errors_B2))
+            terms.append(o.masked.weight * self._hidden(inputs, outputs.errors_B2, part, sizes.hidden))
         if o.supervised is not None and self._asked is not None and inputs.target is not None:
             wrong = supervised_loss(
-                outputs.logits_BC, inputs.target, self._asked[0].kind, smoothing=o.supervised.smoothing,
-                group=self._world.group,
+                outputs.logits_BC, inputs.target[part], self._asked[0].kind, smoothing=o.supervised.smoothing,
+                known=sizes.known, group=self._world.group,
             )  # fmt: skip
             terms.append(o.supervised.weight * wrong)
         return sum(terms[1:], terms[0])
@@ -239,14 +290,22 @@ class StepComputer:
             w_vv=views.images, w_tt=views.texts, pairs=inputs.pairs, group=group,
         )  # fmt: skip
 
-    def _hidden(self, inputs: Inputs, errors_B2: Tensor) -> Tensor:
+    def _hidden(
+        self, inputs: Inputs, errors_B2: Tensor, part: slice = _ALL, num_hidden: Tensor | None = None
+    ) -> Tensor:
         """Return the mean error of the hidden patches of the whole batch: the mean over ranks is that."""
-        weights_B = torch.ones_like(errors_B2[:, 0]) if inputs.valid_B is None else inputs.valid_B.float()
+        total, count = _weighted(errors_B2, self._weights(inputs)[part, None]).sum(0)
+        if num_hidden is None:
+            num_hidden = sum_values(count.detach(), self._world.group)
+        return total * (self._world.size / num_hidden.clamp_min(1e-30))
+
+    def _weights(self, inputs: Inputs) -> Tensor:
+        """Return how much each sample's hidden patches count, float32 [b]."""
+        size, device = len(inputs), inputs.images.device
+        weights_B = torch.ones(size, device=device) if inputs.valid_B is None else inputs.valid_B.float()
         if inputs.pairs.weights_B is not None:
             weights_B = weights_B * inputs.pairs.weights_B.repeat(inputs.num_views)
-        # where, not a product: a sample that takes no part may hold anything, also NaN
-        total, count = torch.where(weights_B[:, None] > 0, errors_B2 * weights_B[:, None], 0).sum(0)
-        return total * (self._world.size / sum_values(count.detach(), self._world.group).clamp_min(1e-30))
+        return weights_B
 
     def _hidden_patches(self, batch: Batch, step: int) -> tuple[Tensor | None, Tensor | None]:
         """Draw what is hidden and what is guessed; in samples that take no part nothing is hidden: they count nothing.
@@ -291,3 +350,8 @@ class StepComputer:
         if images.ndim == 5:
             return normalise_clips(images, self._mean, self._std)
         return normalise_square(images, self._mean, self._std)
+
+
+def _weighted(values: Tensor, weights: Tensor) -> Tensor:
+    """Weigh values; where, not a product: a sample that takes no part may hold anything, also NaN."""
+    return torch.where(weights > 0, values * weights, 0)

@@ -139,7 +139,13 @@ def area_over_known(score_N: NDArray[np.floating], truth_N: NDArray[np.floating]
 
 
 def supervised_loss(
-    logits_BC: Tensor, target: Tensor, kind: str, *, smoothing: float = 0.0, group: Any = None
+    logits_BC: Tensor,
+    target: Tensor,
+    kind: str,
+    *,
+    smoothing: float = 0.0,
+    known: Tensor | None = None,
+    group: Any = None,
 ) -> Tensor:
     """Compute cross-entropy over classes, or the mean binary cross-entropy over what is known.
 
@@ -148,17 +154,23 @@ def supervised_loss(
         target: From `targets_of`.
         kind: "multiclass" or "multilabel".
         smoothing: Share of the truth that is spread over all classes (of both answers).
+        known: From `num_known`, of a batch that these rows are a part of; None: they are all of it.
         group: The ranks whose batch it is; None for these rows alone.
 
     Returns:
         A scalar, whose mean over ranks is the mean over the batch; 0 where nothing is known, with gradients of 0.
     """
-    known = ~target.isnan()
+    if known is None:
+        known = num_known(target, group)
     if kind == "multiclass":
         number_B = target[:, 0].nan_to_num().long()
         each = cross_entropy(logits_BC, number_B, reduction="none", label_smoothing=smoothing)[:, None]
     else:
         wanted_BC = target.nan_to_num() * (1 - smoothing) + smoothing / 2
         each = binary_cross_entropy_with_logits(logits_BC, wanted_BC, reduction="none")
-    num_known = sum_values(known.sum().float(), group).clamp_min(1)
-    return torch.where(known, each, 0.0).sum() * (rank_and_size(group)[1] / num_known)
+    return torch.where(target.isnan(), 0.0, each).sum() * (rank_and_size(group)[1] / known)
+
+
+def num_known(target: Tensor, group: Any = None) -> Tensor:
+    """Count the answers of all ranks that are known, float32, 1 at least; arguments as of `supervised_loss`."""
+    return sum_values((~target.isnan()).sum().float(), group).clamp_min(1)
