@@ -46,7 +46,7 @@ def main() -> int:
     from medclip.shards.reading.samples import ShardReader
     from medclip.text.tokenizers.clip import ClipTokenizer
     from medclip.training.batches.loader import Batches
-    from medclip.training.recipe.schema import Augment
+    from medclip.training.recipe.sections.augment import Augment
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1024)

@@ -42,7 +42,7 @@ from medclip.shards.stored_image import DRAFT_GAP, decode
 from medclip.text.tokenizers.clip import ClipTokenizer
 from medclip.training.batches.augment import Change, apply_change
 from medclip.training.batches.loader import Batches
-from medclip.training.recipe.schema import Augment
+from medclip.training.recipe.sections.augment import Augment
 
 GOALS = {"full": 2.0, "scaled": 3.0}
 BATCH, SIZE, PER_SHARD = 64, 224, 128

@@ -72,7 +72,7 @@ def ours(place: str | Path, cache: Any, number: int, workers: int, kind: str) ->
     from medclip.models.preprocess import Preprocess
     from medclip.shards.reading.samples import ShardReader
     from medclip.training.batches.loader import Batches
-    from medclip.training.recipe.schema import Augment
+    from medclip.training.recipe.sections.augment import Augment
 
     augment = Augment(crop_scale=(0.9, 1.0), rotate_deg=0, brightness=0, contrast=0)
     batches = Batches(

@@ -111,7 +111,7 @@ def measure(folder: Path, workers: int) -> int:
     from medclip.shards.reading.samples import ShardReader
     from medclip.text.tokenizers.clip import ClipTokenizer
     from medclip.training.batches.loader import Batches
-    from medclip.training.recipe.schema import Augment
+    from medclip.training.recipe.sections.augment import Augment
 
     imported = memory_mb(os.getpid())
 

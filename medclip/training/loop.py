@@ -31,7 +31,8 @@ from medclip.shards.folder import read_index
 from medclip.shards.reading.samples import no_split
 from medclip.training.log import FILE_NAME, TENSORBOARD, read_log
 from medclip.training.recipe.file import load_recipe
-from medclip.training.recipe.schema import Data, Recipe
+from medclip.training.recipe.schema import Recipe
+from medclip.training.recipe.sections.data import Data
 from medclip.training.result import BEST, HEAD, LABELS_NOTE, MASKED, OWN_SHARDS, OWN_TASK, REPORT, PretrainResult
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from medclip.text.vocabulary.task import Task
 from medclip.training.batches.loader import LABELS, TEXT, Batch
 from medclip.training.batches.truth import truth_of
 from medclip.training.ranks.world import World
-from medclip.training.recipe.schema import Objective
+from medclip.training.recipe.sections.objective import Objective
 from medclip.training.steps.supervised import area_over_known, supervised_figures, supervised_loss, targets_of
 from medclip.training.steps.towers import TowerOutputs
 

@@ -31,7 +31,7 @@ from medclip.training.batches.order import epoch_plan, windows_of_epoch
 from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
-from medclip.training.recipe.schema import Augment
+from medclip.training.recipe.sections.augment import Augment
 from tests.kits.stores import WebStore, upload
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])

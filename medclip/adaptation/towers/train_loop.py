@@ -23,7 +23,7 @@ from medclip.adaptation.data.task_loss import batches, finite, task_logits, task
 from medclip.errors import MedclipError, Reason
 from medclip.models.towers.fold_batch_norm import fold_batch_norm
 from medclip.training.batches.augment import apply_change, draw_change
-from medclip.training.recipe.schema import Augment
+from medclip.training.recipe.sections.augment import Augment
 from medclip.training.steps.optimizer import training_mode
 from medclip.training.steps.short_text import encode_short
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.training.batches.rand_augment import Op, apply_op, draw_ops
-from medclip.training.recipe.schema import Augment
+from medclip.training.recipe.sections.augment import Augment
 
 if TYPE_CHECKING:
     from numpy.random import Generator

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.training.batches.augment import Change, draw_change, grey_table
-from medclip.training.recipe.schema import Augment
+from medclip.training.recipe.sections.augment import Augment
 
 if TYPE_CHECKING:
     from numpy.random import Generator

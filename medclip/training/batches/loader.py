@@ -23,7 +23,8 @@ from medclip.training.batches.order import WINDOW_SHARDS, Policy, epoch_plan, re
 from medclip.training.batches.samples import Drawing
 from medclip.training.batches.slots import Form
 from medclip.training.batches.workers import Crew, Pending, Row, Split, WorkerKind
-from medclip.training.recipe.schema import Augment, Decode
+from medclip.training.recipe.sections.augment import Augment
+from medclip.training.recipe.sections.data import Decode
 from medclip.wording import count
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from medclip.training.recipe.schema import RandAugment
+from medclip.training.recipe.sections.augment import RandAugment
 
 if TYPE_CHECKING:
     from numpy.random import Generator

@@ -27,7 +27,8 @@ from medclip.training.batches.augment import Change, apply_change, draw_change, 
 from medclip.training.batches.augment_clips import draw_clip_change, make_clip
 from medclip.training.batches.order import ORDER
 from medclip.training.batches.slots import Arrays
-from medclip.training.recipe.schema import Augment, Decode
+from medclip.training.recipe.sections.augment import Augment
+from medclip.training.recipe.sections.data import Decode
 
 if TYPE_CHECKING:
     from PIL import Image

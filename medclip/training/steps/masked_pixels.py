@@ -17,7 +17,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.towers.masked_autoencoder import MaskedAutoencoder
 from medclip.objectives.masked import apply_patch_mask, draw_patch_mask, foreground_of, patch_errors
 from medclip.objectives.tube_masks import draw_decoded, draw_tube_mask
-from medclip.training.recipe.schema import Masked
+from medclip.training.recipe.sections.objective import Masked
 from medclip.training.steps.frozen_prefix import FrozenPrefix
 
 

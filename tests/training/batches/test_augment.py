@@ -14,7 +14,7 @@ from PIL import Image
 from medclip.imaging.geometry import letterbox
 from medclip.models.preprocess import Preprocess
 from medclip.training.batches.augment import Change, apply_change, draw_change, largest_px, names_a_side
-from medclip.training.recipe.schema import Augment
+from medclip.training.recipe.sections.augment import Augment
 
 STILL = Change(zoom=1.0, shift=(0.0, 0.0), rotate_deg=0.0, gain=1.0, gamma=1.0, flip=False)
 DRAWN = Change(0.9703096810418899, (0.6158815794729875, 0.030651122084284), -2.9987806787660176, 0.8215722809526625,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from medclip.training.batches.augment_clips import draw_clip_change, make_clip
-from medclip.training.recipe.schema import Augment
+from medclip.training.recipe.sections.augment import Augment
 from tests.kits.volume_models import SIZE_PX, ct, ct_input
 
 STILL = Augment(crop_scale=(1, 1), rotate_deg=0, brightness=0, contrast=0)

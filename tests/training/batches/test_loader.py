@@ -34,7 +34,7 @@ from medclip.training.batches import samples as samples_module
 from medclip.training.batches import workers as crew_module
 from medclip.training.batches.loader import LABELS, STUDY, TEXT, Batch, Batches, preflight, used_columns
 from medclip.training.batches.samples import Drawing, Room, Samples, label_key
-from medclip.training.recipe.schema import Augment
+from medclip.training.recipe.sections.augment import Augment
 
 TOKENIZER = ClipTokenizer(40)
 SLOW_S = 1.5

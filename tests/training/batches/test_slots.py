@@ -18,7 +18,7 @@ from medclip.shards.reading.samples import ShardReader
 from medclip.training.batches import samples as samples_module
 from medclip.training.batches.loader import Batch, Batches
 from medclip.training.batches.slots import Form, MappedSlots, Slots
-from medclip.training.recipe.schema import Augment
+from medclip.training.recipe.sections.augment import Augment
 
 FORM = Form(num_rows=3, image_shape=(5, 5, 3), context_length=4)
 

@@ -1,0 +1,94 @@
+"""`data`: where samples come from, and how they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from medclip.errors import MedclipError
+from medclip.files.remote import place_of
+from medclip.shards.reading.shard_cache import DEFAULT_GB, ShardCache
+from medclip.training.recipe.sections.section import Section, Share
+
+Decode = Literal["full", "auto", "scaled"]
+
+
+class Data(Section):
+    """Where samples come from."""
+
+    shards: tuple[str, ...] = Field(min_length=1)
+    """Folders made by `medclip shards build` or `medclip shards index`, here or as URLs in a store (s3://, https://,
+    http://); one may stand without brackets."""
+    train_split: str = "train"
+    val_split: str | None = "val"
+    """None trains without validation."""
+    test_split: str | None = "test"
+    """Measured once, after the last step, for the pack's card; None measures nothing. Shards without a split of that
+    name are trained on all the same, unless the recipe names it."""
+    policy: Literal["shard_mixed", "proportional", "per_modality"] = "shard_mixed"
+    """What makes a batch: samples of neighbouring shards; sources by size times weight; one modality at a time."""
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Weight by source for `proportional`; 1 where a source is not named."""
+    window_shards: int = Field(default=64, ge=1)
+    """Shards among which samples are mixed; as many stay open."""
+    cache_mb: int = Field(default=1024, ge=0)
+    """Ceiling of the decoded images kept in memory, as uint8 (150 KB each at 224 px), in each process."""
+    workers: int = Field(default=2, ge=1)
+    """Threads or processes that decode and augment, for each rank. Does not change any number."""
+    worker_kind: Literal["thread", "process"] = "thread"
+    """Processes where one Python is too slow to feed a GPU."""
+    native_share: Share = 0.3
+    """Share of captions that quote the record's own free text, where it has any."""
+    native: Literal["sentences", "whole"] = "sentences"
+    """Quote a sentence or two of a text, leaving out what the labels contradict, or the text as it stands. Shards of
+    others (`medclip shards index`) are always quoted whole."""
+    report_share: Share = 0.5
+    """Share of captions that quote the record's report, where it has one."""
+    report_words: int = Field(default=60, ge=5)
+    """Words of a report that are quoted at most; about 180 fill a context of 256 tokens."""
+    max_val: int = Field(default=2000, ge=2)
+    """Validation samples used, from the front."""
+    max_test: int = Field(default=20_000, ge=2)
+    """Test samples measured at most, spread evenly over the split."""
+    max_bad_share: Share = 0.01
+    """Share of samples that may be unreadable; they are left out and counted, more of them stop the run."""
+    verify: Literal["full", "size", "none"] = "size"
+    """How each shard is compared with its index when it is first opened; full reads it once from front to back, in each
+    process: `medclip shards check` does it once."""
+    decode: Decode = "auto"
+    """How much of a JPEG is decoded for training: all pixels; a half or less where at least twice the wanted side is
+    left ("auto", which no resampling shows); or already where just the wanted side is left ("scaled": 0.7 of the
+    time for images of 512 px, a little less sharp). Validation is never "scaled"."""
+    timeout_s: float = Field(default=300.0, gt=0)
+    """Seconds without a batch after which the run stops and shows where its workers hang."""
+    shard_cache: Path | None = None
+    """Folder for shards of a store on a disk of each node; `cache/shards` in MEDCLIP_HOME where None."""
+    shard_cache_gb: float = Field(default=DEFAULT_GB, gt=0)
+    """Ceiling of that folder, of all runs together. Room for two windows of shards lets the next one come in time."""
+
+    @model_validator(mode="after")
+    def _check_test_split(self) -> Data:
+        if self.test_split is not None and self.test_split in (self.train_split, self.val_split):
+            raise ValueError(f"test_split {self.test_split!r} is trained or chosen on; name another one, or null")
+        return self
+
+    @field_validator("shards", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        places = [value] if isinstance(value, str | Path) else value
+        return [str(p) if isinstance(p, Path) else p for p in places] if isinstance(places, list | tuple) else places
+
+    @field_validator("shards")
+    @classmethod
+    def _without_secrets(cls, places: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(str(place_of(place)) for place in places)
+        except MedclipError as e:
+            raise ValueError(f"{e.where}: {e.message} {e.hint}") from None
+
+    @property
+    def cache(self) -> ShardCache:
+        """The cache of shards of a store."""
+        return ShardCache.at(self.shard_cache, self.shard_cache_gb)

