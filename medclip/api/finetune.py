@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.adaptation.data.table import read_adapt_table
-from medclip.adaptation.finetune.labelled_shards import divided, write_shards
+from medclip.adaptation.finetune.labelled_shards import divided, is_built, write_shards
 from medclip.adaptation.finetune.recipe_of import find_start, recipe_of, stored_side
 from medclip.adaptation.finetune.result import FinetuneResult
-from medclip.api.pretrain import pretrain
+from medclip.api.pretrain import measured
 from medclip.api.run_arguments import folder_of
 from medclip.embeddings.embeddings_reader import needs_images
 from medclip.embeddings.open_embeddings import is_embeddings
@@ -22,8 +22,9 @@ from medclip.models.devices import check_device
 from medclip.progress import Progress
 from medclip.sample import Modality
 from medclip.settings import Settings
+from medclip.shards.folder import read_index
 from medclip.text.vocabulary.task import Task
-from medclip.training.loop import NOTE
+from medclip.training.loop import NOTE, run_recipe
 from medclip.training.result import LABELS_NOTE, OWN_SHARDS, OWN_TASK
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def finetune(
 
     Patients are divided first: from one side is learned, with the second the best epoch is chosen, and the third is
     measured once, after the last step. The recipe is that of medical MAE: mean of the patch tokens, layer-wise rates,
-    RandAugment, stochastic depth. A run that is stopped goes on when it is called again, bit for bit.
+    RandAugment, stochastic depth. A run that is stopped goes on when it is called again, bit for bit. Started by
+    `torchrun`, each rank calls this: the first builds the shards, the others wait.
 
     Args:
         model: What to begin with: name or folder of a pack (its image tower is taken), a loaded model, or the name of a
@@ -112,21 +114,33 @@ def finetune(
 
     planned = recipe(labelled.side.count("train"), labelled.side.count("val"))
     check_device(planned.train.device)
-    index = write_shards(
-        labelled, labels, out, patient=patient, max_side=stored_side(planned.model.size_px),
-        volumes=planned.model.volume is not None, seed=seed, key=key, settings=settings, progress=progress,
-    )  # fmt: skip
-    counts = index["counts"]
-    sizes = {split: counts["by_split"].get(split, 0) for split in ("train", "val", "test")}
-    if not all(sizes.values()):
-        empty = next(split for split, size in sizes.items() if not size)
-        raise MedclipError(
-            Reason.NOTHING_TO_DO, f"not one image of the split {empty} could be read.", where=out / OWN_SHARDS,
-            hint="Its rejects.parquet says why of each.",
+
+    def build() -> None:
+        if not is_built(out):
+            check_towers(planned)
+        write_shards(
+            labelled, labels, out, patient=patient, max_side=stored_side(planned.model.size_px),
+            volumes=planned.model.volume is not None, seed=seed, key=key, settings=settings, progress=progress,
         )  # fmt: skip
-    result = pretrain(recipe(sizes["train"], sizes["val"]), out=out, resume=resume, progress=progress)
+
+    from medclip.training.checkpoints.start import check_towers
+    from medclip.training.ranks.world import joined
+
+    with joined(planned.train.device) as world:
+        world.without_hurry().first(build)
+        counts = read_index(out / OWN_SHARDS)["counts"]
+        sizes = {split: counts["by_split"].get(split, 0) for split in ("train", "val", "test")}
+        if not all(sizes.values()):
+            empty = next(split for split, size in sizes.items() if not size)
+            raise MedclipError(
+                Reason.NOTHING_TO_DO, f"not one image of the split {empty} could be read.", where=out / OWN_SHARDS,
+                hint="Its rejects.parquet says why of each.",
+            )  # fmt: skip
+        plan = recipe(sizes["train"], sizes["val"])
+        result = run_recipe(plan, out=out, resume=resume, progress=progress)
+    result = measured(plan, result, progress)  # the ranks have parted: no one waits for the first one
     return FinetuneResult(
         text=text, run=result, images=sizes, patients=counts["patients_by_split"],
         problems={reason: number for reason, number in counts["by_reason"].items() if number},
-        notes=(*table.notes, *labelled.notes),
+        notes=(*table.notes, *labelled.notes, *result.test_notes),
     )  # fmt: skip

@@ -64,6 +64,20 @@ def pretrain(
     """
     plan = load_recipe(recipe, overrides)
     result = run_recipe(plan, out=None if out is None else Path(out), resume=resume, progress=progress)
+    return measured(plan, result, progress)
+
+
+def measured(plan: Recipe, result: PretrainResult, progress: Progress | None) -> PretrainResult:
+    """Complete the pack of a run, measure it on the test split, and write the report; ranks but the first do nothing.
+
+    Args:
+        plan: The recipe.
+        result: How the run ended.
+        progress: Told of each image.
+
+    Raises:
+        MedclipError: As reading shards.
+    """
     if os.environ.get("RANK", "0") != "0":  # the ranks have parted: no one waits for the first one
         return result
     from medclip.models.packs.pack import pack_card, update_pack
@@ -80,7 +94,7 @@ def pretrain(
         if held_out is not None:
             card = card.model_copy(update={"held_out": held_out})
             update_pack(result.pack, card=card)
-            result = replace(result, test=tuple(held_out.rows()))
+            result = replace(result, test=tuple(held_out.rows()), test_notes=held_out.notes)
     return replace(result, report=write_pretrain_report(plan, result, card))
 
 

@@ -46,26 +46,34 @@ def finetune(
     """Fine-tune an image tower to classes, choose the best epoch on validation patients, and test it once.
 
     The recipe is that of medical MAE; a value is changed by its path, such as --set train.epochs=20. Run the same
-    command again to go on after a stop. Several GPUs: once the shards are built, go on with
-    torchrun --nproc-per-node N -m medclip.cli.main pretrain OUT/recipe.json --out OUT
+    command again to go on after a stop. Several GPUs: torchrun --nproc-per-node N -m medclip.cli.main finetune ...
 
     Exit code: 0 trained, 3 trained, but some files could not be read (they are counted by reason), 2 wrong use or
     refused, 130 stopped by Ctrl-C or SIGTERM after a checkpoint.
     """
     from medclip.api.finetune import finetune as run
+    from medclip.cli import ranks
     from medclip.cli.progress import progress
-    from medclip.exit_codes import ExitCode
+    from medclip.errors import MedclipError
+    from medclip.exit_codes import ExitCode, exit_code
 
-    with progress(quiet=as_json) as shown:
-        result = run(
-            model, labels, label, out=out, images=images, patient=patient, task=task, modality=modality,
-            test_share=test_share, val_share=val_share, seed=seed, overrides=overrides or (), name=name, resume=resume,
-            key_file=key_file, workers=workers, memory=memory, progress=shown,
-        )  # fmt: skip
-    _print(result, as_json)
+    speaks = ranks.speaks()
+    try:
+        with progress(quiet=as_json or not speaks) as shown:
+            result = run(
+                model, labels, label, out=out, images=images, patient=patient, task=task, modality=modality,
+                test_share=test_share, val_share=val_share, seed=seed, overrides=overrides or (), name=name,
+                resume=resume, key_file=key_file, workers=workers, memory=memory, progress=shown,
+            )  # fmt: skip
+    except MedclipError as error:
+        if speaks:
+            raise
+        return exit_code(error.reason)
+    if speaks:
+        _print(result, as_json)
     if result.pack is None:
-        return ExitCode.INTERRUPTED
-    return ExitCode.SOME_FAILED if result.problems else ExitCode.COMPLETE
+        return ranks.leave(ExitCode.INTERRUPTED)
+    return ranks.leave(ExitCode.SOME_FAILED if result.problems else ExitCode.COMPLETE)
 
 
 def _print(result: FinetuneResult, as_json: bool) -> None:

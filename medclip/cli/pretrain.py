@@ -31,15 +31,13 @@ def pretrain(
 
     Exit code: 0 trained, 2 wrong use or refused, 130 stopped by Ctrl-C or SIGTERM after a checkpoint.
     """
-    import os
-    import sys
-
     from medclip.api.pretrain import pretrain as run
+    from medclip.cli import ranks
     from medclip.cli.progress import progress
     from medclip.errors import MedclipError
     from medclip.exit_codes import ExitCode, exit_code
 
-    speaks = os.environ.get("RANK", "0") == "0"  # what one rank meets all raise; one tells it
+    speaks = ranks.speaks()
     try:
         with progress(quiet=as_json or not speaks) as shown:
             result = run(recipe, overrides=overrides or (), out=out, resume=resume, progress=shown)
@@ -49,14 +47,7 @@ def pretrain(
         return exit_code(error.reason)
     if speaks:
         _print(result, as_json)
-    code = ExitCode.COMPLETE if result.pack is not None else ExitCode.INTERRUPTED
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        # torch 2.13 sometimes aborts a rank that ends in the usual way ("terminate called without an active
-        # exception"), once in some thirty runs of two ranks; torchrun would then report a failure.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    return ranks.leave(ExitCode.COMPLETE if result.pack is not None else ExitCode.INTERRUPTED)
 
 
 def _print(result: PretrainResult, as_json: bool) -> None:

@@ -227,7 +227,7 @@ def _own_task(
     if by_class and (task.kind == "multilabel" or len(names) > 2):  # of two exclusive classes both areas are the same
         figures["auroc"] = dict(sorted(by_class.items(), key=lambda entry: entry[1]["value"]))
     lacking = [name for name in names if by_class is not None and name not in by_class]
-    notes = [f"Too few test patients with or without {list_of(lacking)}: no area is given for it."] if lacking else []
+    notes = [f"No area is given for {list_of(lacking)}: too few test patients with or without."] if lacking else []
     return {task.name: figures}, notes
 
 
@@ -355,7 +355,7 @@ def _findings(
         by_class[names[c]] = _rivals(areas, 0.5, size)
     size = {"num_images": len(test.targets), "num_patients": test.num_patients, "num_classes": len(chosen)}
     every = {k: interval_of(v["macro_auroc"]) for k, v in mean.items()}
-    return {"macro_auroc": _rivals(every, 0.5, size), **({"auroc": by_class} if len(chosen) > 1 else {})}
+    return {"macro_auroc": _rivals(every, 0.5, size), **({"auroc": by_class} if len(names) > 1 else {})}
 
 
 def _retrieval(encoded: Mapping[str, _Encoded], whose: Sequence[Hashable], num_resamples: int) -> dict[str, Any]:

@@ -36,6 +36,8 @@ class PretrainResult(Result):
     test: Sequence[Mapping[str, Any]] = ()
     """Figures of the run's own test split: task, metric, value, low, high, chance. Empty where none was measured, and
     on ranks after the first."""
+    test_notes: Sequence[str] = ()
+    """What could not be measured there, and what its figures may be too high or too low by."""
     report: Path | None = None
     """The page of the run; None on ranks after the first."""
     reconstructions: Sequence[Reconstruction] = ()

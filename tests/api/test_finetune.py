@@ -198,6 +198,18 @@ def test_a_pretrained_pack_starts_the_tower_with_its_pixels_and_stays_in_the_lis
     assert "mae" in card.created_from["image_tower_of"]
 
 
+def test_what_the_figures_lack_is_said_beside_them(films: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(films, dtype=str, keep_default_na=False)
+    table["split"] = ["test" if int(p.split()[1]) in (0, 1, 4, 8, 9, 12, 13) else "" for p in table["person"]]
+    table.to_csv(films.parent / "split.csv", index=False)
+    result = tune(films.parent / "split.csv", tmp_path / "out", ["disc", "bar"], TOWER, **{"train.epochs": 1})
+    held = pack_card(result.pack).held_out
+    assert held is not None
+    assert any("No area is given for bar" in note for note in held.notes)
+    assert [row["metric"] for row in result.test] == ["macro_auroc", "auroc disc"]  # of what the mean is
+    assert set(held.notes) <= set(result.notes)
+
+
 @pytest.mark.parametrize("objective", [{}, {"contrastive": 0, "masked": {"decoder": "dec128d2", "weight": 1}}])
 def test_a_pretrained_pack_starts_the_contrastive_core_and_more_masked_pretraining(
     objective: dict[str, Any], pretrained: Path, run: medclip.FinetuneResult, tmp_path: Path
@@ -263,6 +275,7 @@ def test_a_pack_of_images_starts_a_tower_of_volumes(pretrained: Path, tmp_path: 
         ({"overrides": {"train.device": "tpu"}}, Reason.WRONG_USE, "tpu"),
         ({"patient": None}, Reason.TABLE_INVALID, "patient"),
         ({"test_share": 1.5}, Reason.WRONG_USE, "no parts of one whole"),
+        ({"overrides": {"model.size_px": 50}}, Reason.RECIPE_INVALID, "no multiple of its patches"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_read(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from medclip.files.output import refuse_other, write_file
 from medclip.files.tables.read_table import read_table
 from medclip.progress import Progress
 from medclip.settings import Settings
-from medclip.shards.folder import read_index
 from medclip.shards.writing.build import build_shards
 from medclip.text.vocabulary.find_task import to_yaml
 from medclip.training.result import LABELS_NOTE, OWN_SHARDS, OWN_TASK
@@ -126,6 +125,11 @@ def _missing(units: Sequence[LabelledUnit], c: int, several: bool) -> list[float
     return [answer for answer in ((1.0, 0.0) if several else (1.0,)) if answer not in present]
 
 
+def is_built(out: Path) -> bool:
+    """Return whether the shards of a run are there, whole."""
+    return (out / OWN_SHARDS / "index.json").is_file()
+
+
 def write_shards(
     labelled: LabelledSet,
     source: Any,
@@ -138,7 +142,7 @@ def write_shards(
     key: bytes,
     settings: Settings,
     progress: Progress | None,
-) -> Mapping[str, Any]:
+) -> None:
     """Build the shards of a labelled set in `out`, or find those that an earlier call built there.
 
     Args:
@@ -153,9 +157,6 @@ def write_shards(
         settings: Limits and workers.
         progress: Counts the rows.
 
-    Returns:
-        The index of the shards.
-
     Raises:
         MedclipError: OUTPUT_IN_USE where those there are of other labels; as `build_shards`.
     """
@@ -163,14 +164,13 @@ def write_shards(
     if (out / LABELS_NOTE).is_file():
         known = json.loads((out / LABELS_NOTE).read_text(encoding="utf-8"))
         refuse_other(out, "fine-tuning", known, note, titles={"labels": "the table of labels"}, remedy=_REMEDY)
-    if not (out / OWN_SHARDS / "index.json").is_file():
+    if not is_built(out):
         write_file(out / LABELS_NOTE, json.dumps(note, indent=1) + "\n")
         build_shards(
             _frame(labelled, source, patient or "patient"), out / OWN_SHARDS, max_side=max_side, seed=seed, key=key,
             settings=settings, progress=progress, tasks=(labelled.text.task,), volumes=volumes,
         )  # fmt: skip
     write_file(out / OWN_TASK, to_yaml(labelled.text.task))
-    return read_index(out / OWN_SHARDS)
 
 
 def _frame(labelled: LabelledSet, source: Any, patient: str) -> Any:

@@ -40,7 +40,17 @@ _MAX_TOKENIZER_SAMPLES = 20_000
 """Samples whose captions train a tokenizer; more of them add no wording."""
 
 
-def begin(recipe: Recipe, folder: Path, reader: ShardReader) -> Started:
+def check_towers(recipe: Recipe) -> None:
+    """Refuse what no run can begin with, before shards are built for it. A recipe that reads words needs them for that.
+
+    Raises:
+        MedclipError: As `begin`.
+    """
+    if not recipe.needs_words:
+        begin(recipe, recipe.folder, None)
+
+
+def begin(recipe: Recipe, folder: Path, reader: ShardReader | None) -> Started:
     """Make the tokenizer and the dual encoder of a run, or its image tower alone where it reads no words.
 
     They are on the CPU, with everything frozen that the recipe says.
@@ -48,7 +58,7 @@ def begin(recipe: Recipe, folder: Path, reader: ShardReader) -> Started:
     Args:
         recipe: What to train.
         folder: The run's folder; gets tokenizer/ where captions are read.
-        reader: The training split: a new tokenizer is trained on its captions.
+        reader: The training split: a new tokenizer is trained on its captions. None where no words are read.
 
     Returns:
         The model (text tower in `model.text`, or an image tower alone), its `model_cfg`, tokenizer and normalisation.
@@ -225,7 +235,7 @@ def _start_scale(recipe: Recipe, started: Started) -> None:
             started.config["init_logit_bias"] = float(clip.logit_bias)
 
 
-def _built(recipe: Recipe, folder: Path, reader: ShardReader) -> Started:
+def _built(recipe: Recipe, folder: Path, reader: ShardReader | None) -> Started:
     m, source = recipe.model, _pack_of(recipe)
     tokenizer, pixels = _tokenizer(recipe, folder, reader), _pixels_of(recipe, source)
     if source is not None and source.arguments:
@@ -290,10 +300,11 @@ def _native_aspect(recipe: Recipe, started: Started) -> Started:
     return replace(started, config=config, preprocess=preprocess)
 
 
-def _tokenizer(recipe: Recipe, folder: Path, reader: ShardReader) -> Tokenizer:
+def _tokenizer(recipe: Recipe, folder: Path, reader: ShardReader | None) -> Tokenizer:
     own = tokenizer_folder(recipe, folder)
     if recipe.text.tokenizer is not None or (own / "tokenizer_config.json").is_file():
         return load_tokenizer(own)
+    assert reader is not None
     text, rng = recipe.text, np.random.default_rng((recipe.seed, _WORDING_STREAM))
     captions = list(all_wordings())
     for i in range(min(len(reader), _MAX_TOKENIZER_SAMPLES)):

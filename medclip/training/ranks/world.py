@@ -21,6 +21,8 @@ _CPU = torch.device("cpu")
 TIMEOUT = timedelta(minutes=30)
 """Longer than any step, validation or checkpoint: after it a rank that waits for a lost one gives up."""
 
+_LONG = timedelta(days=7)
+
 
 @dataclass(frozen=True, eq=False)
 class World:
@@ -103,6 +105,12 @@ class World:
                 raise other from None
             raise
         return result
+
+    def without_hurry(self) -> World:
+        """Return the same ranks as a world that waits for days, for what a run does once. Every rank must call it."""
+        if self.group is None:
+            return self
+        return World(self.rank, self.size, _CPU, dist.new_group(backend="gloo", timeout=_LONG))
 
     def agree(self, error: MedclipError | None) -> None:
         """Raise the error of the lowest rank that has one, on all ranks; none where none has.
