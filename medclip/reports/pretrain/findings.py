@@ -54,7 +54,7 @@ def findings(
         filled: Held-out images with hidden patches filled in.
     """
     every = [*_steps(history), *_samples(history), *_loss(recipe, history), *_test(recipe, rows, finished)]
-    every += [*_filled(filled), *_speed(history)]
+    every += [*_filled(filled, rows), *_speed(history)]
     if not finished:
         every.append(Finding("wait", "The run was stopped before its end: there is no pack yet."))
     if not any(one.severity != "good" for one in every):
@@ -136,13 +136,20 @@ def _test(recipe: Recipe, rows: Sequence[Mapping[str, Any]], finished: bool) -> 
         yield Finding("wait", f"On the test split, intervals hold what chance gives: {_with_chance(unsure)}.")
 
 
-def _filled(filled: Sequence[Reconstruction]) -> Iterator[Finding]:
-    if filled and (gain := better_than_naive(filled)) < _LEARNED:
+def _filled(filled: Sequence[Reconstruction], rows: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Yield that little was learned: on the test split, or on the images that are shown where that was not measured."""
+    where, gain = f"On {count(len(filled), 'held-out image')}", better_than_naive(filled) if filled else 1.0
+    for row in rows:
+        if row["metric"] == MASKED_ERROR and row["chance"]:
+            where, gain = "On the test split", 1 - row["value"] / row["chance"]
+            if gain <= 0 and row["low"] is not None:
+                return  # `_test` says so
+    if gain < _LEARNED:
         by = f"{percent(gain)} smaller" if gain > 0 else "no smaller"
         yield Finding(
             "wait",
-            f"On {count(len(filled), 'held-out image')} hidden patches are guessed hardly better than without a model "
-            f"(the error is {by}): train longer, or with a larger train.lr.",
+            f"{where} hidden patches are guessed hardly better than without a model (the error is {by}): train longer, "
+            "or with a larger train.lr.",
         )
 
 

@@ -82,6 +82,8 @@ class PageView:
     test_notes: tuple[str, ...]
     deviations: tuple[tuple[str, str], ...]
     """Sentence, and key of the recipe."""
+    reference: str
+    """Whose code the run is held against; empty where it differs in nothing, or there is none."""
     compat: bool
     """Whether the recipe says that it follows a reference."""
     data: tuple[DataView, ...]
@@ -104,6 +106,8 @@ def view(recipe: Recipe, result: PretrainResult, history: History, card: Card | 
     held = card.held_out if card is not None else None
     rows = held.rows() if held is not None else []
     drawn = bool(history.column("loss"))
+    # Of volumes and loops there is no code to be held against: tubes are VideoMAE's, all else is our own.
+    differing = () if recipe.model.volume is not None else deviations(recipe)
     return PageView(
         title=f"Training of {printable(recipe.name)}",
         name=printable(recipe.name),
@@ -123,7 +127,8 @@ def view(recipe: Recipe, result: PretrainResult, history: History, card: Card | 
         test=tuple(_test(held)),
         has_start=any(row["metric"].endswith(" start") for row in rows),
         test_notes=held.notes if held is not None else (),
-        deviations=tuple((d.sentence, d.key) for d in deviations(recipe)) if recipe.needs_words else (),
+        deviations=tuple((d.sentence, d.key) for d in differing),
+        reference=differing[0].of if differing else "",
         compat=recipe.compat is not None,
         data=view_card(card).data if card is not None else (),
         bad=by_reason(history.bad),

@@ -123,7 +123,8 @@ def _of_weights(recipe: Recipe) -> Iterator[Deviation]:
         yield Deviation("weights that are kept", f"averaged, decay {t.ema:g}", "those of the last step", "train.ema")
     if t.max_bad_steps:
         here = f"the step is left out, up to {t.max_bad_steps} in a row"
-        yield Deviation("a loss that is not finite", here, "is not looked for", "train.max_bad_steps")
+        reference = "is not looked for" if recipe.needs_words else "ends the run"
+        yield Deviation("a loss that is not finite", here, reference, "train.max_bad_steps")
 
 
 def _of_autoencoders(recipe: Recipe) -> Iterator[Deviation]:

@@ -224,6 +224,8 @@ def test_the_page_of_a_masked_run_shows_what_was_filled_in_and_speaks_of_no_word
         assert word not in text
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
     assert not run_together(page)
+    assert "Where it differs from the training of medical_mae" in text
+    assert "mirroring: never where the record names a side; medical_mae: of every image" in text
 
 
 def test_a_grey_image_is_filled_in_with_grey_and_a_coloured_one_with_colour(tmp_path: Path, masked: Recipe) -> None:
@@ -263,3 +265,26 @@ def test_a_model_that_fills_in_no_better_than_the_mean_is_a_finding(masked: Reci
     assert "(the error is no smaller)" in text
     (text,) = texts(_filled(0.85, 0.9))
     assert "(the error is 6 % smaller)" in text
+
+
+def test_where_a_test_split_was_measured_it_says_what_was_learned_and_not_the_few_images_that_are_shown(
+    masked: Recipe,
+) -> None:
+    def texts(value: float) -> list[str]:
+        row = {
+            "task": "hidden_pixels",
+            "metric": "masked_error",
+            "value": value,
+            "chance": 1.0,
+            "low": 0.1,
+            "high": 2.0,
+        }
+        every = findings(masked, History(_masked_log()), [row], finished=True, filled=[_filled(0.2, 0.9)])
+        return [one.text for one in every if one.severity != "good"]
+
+    assert texts(0.5) == []
+    (text,) = texts(0.86)
+    assert text.startswith("On the test split hidden patches are guessed hardly better")
+    assert "(the error is 14 % smaller)" in text
+    (text,) = texts(1.1)
+    assert "no better than a guess without a model" in text

@@ -71,6 +71,8 @@ def test_a_run_without_words_is_held_against_medical_mae() -> None:
     assert keys(recipe) == {"", "data.policy"}
     assert {d.of for d in deviations(recipe)} == {"medical_mae"}
     assert all("; medical_mae: " in d.sentence for d in deviations(recipe))
+    unfinite = deviations(load_recipe(AS_MEDICAL_MAE, ["train.max_bad_steps=5"]))
+    assert "medical_mae: ends the run" in " ".join(d.sentence for d in unfinite)  # sys.exit(1) in engine_pretrain.py
 
 
 @pytest.mark.parametrize(
