@@ -100,14 +100,26 @@ def _loss(recipe: Recipe, history: History) -> Iterator[Finding]:
     last = validation[-1][1]
     if last > _WORSE * lowest:
         kept = "that step’s" if recipe.train.export == "best" else "those of the last step (train.export)"
-        if recipe.train.export == "best" and (areas := history.validation("auroc")):
-            best, area = max(areas, key=lambda point: point[1])
-            kept = f"those of step {number(best)}, with the highest mean AUROC ({figure(area, decimals=3)})"
+        if recipe.train.export == "best" and history.validation("auroc"):
+            kept = f"those of {chosen_step(recipe, history)}"
         yield Finding(
             "wait",
             f"The validation loss was lowest at step {number(step)} ({figure(lowest, decimals=3)}) and rose to "
             f"{figure(last, decimals=3)}; the weights in the pack are {kept}.",
         )
+
+
+def chosen_step(recipe: Recipe, history: History) -> str:
+    """Return which step has the weights of the pack, and the figure that chose it; nothing for the last step."""
+    if recipe.train.export != "best":
+        return ""
+    if areas := history.validation("auroc"):
+        step, area = max(areas, key=lambda point: point[1])
+        return f"step {number(step)}, with the highest mean AUROC in validation ({figure(area, decimals=3)})"
+    if losses := history.validation("val_loss"):
+        step, loss = min(losses, key=lambda point: point[1])
+        return f"step {number(step)}, with the lowest loss in validation ({figure(loss, decimals=3)})"
+    return ""
 
 
 def _test(recipe: Recipe, rows: Sequence[Mapping[str, Any]], finished: bool) -> Iterator[Finding]:

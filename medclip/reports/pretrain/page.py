@@ -12,7 +12,7 @@ from medclip.models.card import Card, SplitFigures
 from medclip.reports.html_page import svg_uri
 from medclip.reports.model_card import DataView, task_title, view_card
 from medclip.reports.pretrain.curves import learning, speed
-from medclip.reports.pretrain.findings import Finding, findings
+from medclip.reports.pretrain.findings import Finding, chosen_step, findings
 from medclip.reports.pretrain.history import History
 from medclip.reports.pretrain.reconstructed import Triptych, triptychs
 from medclip.reports.pretrain.words import metric_title
@@ -77,6 +77,8 @@ class PageView:
     validation: tuple[ValidationRow, ...]
     test_of: str
     """Whose figures the test table has; empty where none were measured."""
+    chosen: str
+    """Which step's weights were measured; empty where they are those of the last."""
     test: tuple[TestRow, ...]
     has_start: bool
     test_notes: tuple[str, ...]
@@ -122,8 +124,9 @@ def view(recipe: Recipe, result: PretrainResult, history: History, card: Card | 
         has_words=recipe.needs_words,
         speed=svg_uri(speed(history)) if drawn else "",
         speed_text=_speed_text(history) if drawn else "",
-        validation=tuple(_validation(history)),
+        validation=tuple(_validation(history, recipe)),
         test_of=_test_of(held),
+        chosen=chosen_step(recipe, history),
         test=tuple(_test(held)),
         has_start=any(row["metric"].endswith(" start") for row in rows),
         test_notes=held.notes if held is not None else (),
@@ -174,7 +177,7 @@ def _speed_text(history: History) -> str:
     return f"Images a second over steps: between {figure(min(speeds))} and {figure(max(speeds))}." if speeds else ""
 
 
-def _validation(history: History) -> Iterator[ValidationRow]:
+def _validation(history: History, recipe: Recipe) -> Iterator[ValidationRow]:
     entries = history.of("val")
     if not entries:
         return
@@ -186,7 +189,7 @@ def _validation(history: History) -> Iterator[ValidationRow]:
             _validation_title(name),
             figure(points[-1][1], decimals=3),
             f"{figure(best, decimals=3)} at step {number(step)}",
-            figure(_chance(name, entries[-1]), decimals=3),
+            figure(_chance(name, entries[-1], recipe), decimals=3),
         )
 
 
@@ -198,10 +201,12 @@ def _validation_title(name: str) -> str:
     return f"{task.title}: {metric} in words"
 
 
-def _chance(name: str, entry: Mapping[str, Any]) -> float | None:
+def _chance(name: str, entry: Mapping[str, Any], recipe: Recipe) -> float | None:
     if name.startswith(_ZERO_SHOT):
         task = load_task(name.removeprefix(_ZERO_SHOT))
         return 1 / len(task.classes) if task.kind == "multiclass" else 0.5
+    if (supervised := recipe.objective.supervised) is not None and name in ("auroc", "balanced_accuracy"):
+        return 0.5 if name == "auroc" else 1 / len(supervised.classes) if supervised.classes else None
     return entry.get("chance_r1") if name.endswith("_r1") else None
 
 

@@ -103,6 +103,22 @@ def test_a_run_without_a_fault_says_so_and_has_every_section(tmp_path: Path, rec
     assert text.index("train.lr") < text.index("0.002")
 
 
+def test_the_page_says_whose_weights_were_measured_and_what_chance_gives(tmp_path: Path) -> None:
+    objective = {"contrastive": 0, "supervised": {"task": "chest_xray_view", "classes": ["pa", "ap", "lateral"]}}
+    tuned = {"name": "t", "data": {"shards": "s"}, "objective": objective, "train": {"export": "best"}}
+    areas = [
+        {"kind": "val", "step": step, "val_loss": loss, "auroc": area, "balanced_accuracy": 0.4}
+        for step, loss, area in ((5, 0.5, 0.6), (10, 0.4, 0.9), (20, 0.3, 0.8))
+    ]
+    log = [entry for entry in _log() if entry["kind"] != "val"] + areas
+    text = " ".join(lines_of(_page(tmp_path / "run", load_recipe(tuned), log, _card(GOOD))))
+    assert "weights in the pack: those of step 10, with the highest mean AUROC in validation (0.900)." in text
+    assert "0.900 at step 10 0.500" in text
+    assert "0.400 at step 5 0.333" in text
+    last = load_recipe({**tuned, "train": {"export": "last"}})
+    assert "weights in the pack." in " ".join(lines_of(_page(tmp_path / "last", last, log, _card(GOOD))))
+
+
 def test_what_is_worst_stands_first(recipe: Recipe) -> None:
     log = _log(data_wait=0.4, scale=100.0)
     log += [{"kind": "skip", "step": 7, "loss": "nan", "grad_norm": "nan"}, {"kind": "bad", "step": 20, "truncated": 3}]
