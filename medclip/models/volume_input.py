@@ -31,6 +31,8 @@ InputKind = Literal["volume", "cine"]
 Triple = tuple[float, float, float]
 MAX_CLIPS = 5
 """Clips that are looked at of one volume or loop: as many as cover it, evenly spaced, up to so many."""
+MAX_STRETCH = 16
+"""Voxels of a clip that one of a file becomes at most, along each axis; more is a mistake in the file's spacing."""
 _CINE_UNIT = "grey values"
 
 
@@ -60,8 +62,10 @@ class VolumeInput:
         """Refuse what the model was not trained for.
 
         Raises:
-            MedclipError: NO_TASK for the other kind; OTHER_ORIENTATION, OTHER_UNIT, SINGLE_SLICE; NO_SCALE for a loop
-                that does not say how long a frame lasts, where the model must know.
+            MedclipError: NO_TASK for the other kind; OTHER_ORIENTATION, OTHER_UNIT, SINGLE_SLICE, CONSTANT_IMAGE;
+                NO_SCALE for a loop that does not say how long a frame lasts, where the model must know, and for a
+                volume of a spacing that cannot be: voxels `MAX_STRETCH` times as large as the model's along an axis,
+                or all of it within two voxels of the model.
         """
         from medclip.imaging.volume.voxels import check_voxels
 
@@ -81,6 +85,14 @@ class VolumeInput:
             raise MedclipError(
                 Reason.OTHER_UNIT, f"its values are in {voxels.unit}; the model was trained on values in {self.unit}."
             )
+        steps = self._step(voxels, 1)
+        sizes = [n / step for n, step in zip(voxels.values.shape, steps, strict=False)]  # in voxels of a clip
+        if self.spacing_mm is not None and (min(steps) * MAX_STRETCH < 1 or max(sizes) < 2):
+            stated, wanted = (" x ".join(f"{mm:.3g}" for mm in v.spacing_mm or ()) for v in (voxels, self))
+            raise MedclipError(
+                Reason.NO_SCALE, f"it states a spacing of {stated} mm; the model takes {wanted} mm.",
+                hint="Look for millimetres that are metres or micrometres in its header.",
+            )  # fmt: skip
         if self.frame_ms is not None and not voxels.frame_ms:
             raise MedclipError(
                 Reason.NO_SCALE,

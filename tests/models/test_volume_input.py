@@ -65,12 +65,27 @@ def test_a_long_volume_is_covered_evenly_and_by_a_few_clips_at_most() -> None:
         ({"plane": "sagittal"}, Reason.OTHER_ORIENTATION, "slices are sagittal; the model was trained on axial"),
         ({"unit": "relative"}, Reason.OTHER_UNIT, "in relative; the model was trained on values in HU"),
         ({"values": np.zeros((1, 40, 60), np.int16)}, Reason.SINGLE_SLICE, "one slice"),
+        ({"values": np.full((12, 40, 60), -1000, np.int16)}, Reason.CONSTANT_IMAGE, "same value"),
+        ({"spacing_mm": (2000.0, 800.0, 500.0)}, Reason.NO_SCALE, "2e+03 x 800 x 500 mm; the model takes 2 x 2 x 2 mm"),
+        ({"spacing_mm": (2.0, 0.8, 33.0)}, Reason.NO_SCALE, "states a spacing of 2 x 0.8 x 33 mm"),
+        ({"spacing_mm": (2e-3, 8e-4, 5e-4)}, Reason.NO_SCALE, "states a spacing of 0.002 x 0.0008 x 0.0005"),
     ],
 )
 def test_what_the_model_was_not_trained_for_is_refused_in_words(more: Any, reason: Reason, said: str) -> None:
     error = _refusal(ct_input(), ct(**more))
     assert error.reason is reason
     assert said in error.message
+
+
+def test_thick_slices_and_volumes_within_a_clip_are_taken() -> None:
+    ct_input().check(ct(spacing_mm=(30.0, 0.8, 0.5)))
+    ct_input().check(ct(spacing_mm=(0.2, 0.08, 0.1)))
+
+
+def test_a_volume_of_one_value_but_for_a_single_voxel_is_none_of_one_value() -> None:
+    values = np.full((12, 40, 60), -1000, np.int16)
+    values[6, 21, 31] = 700
+    ct_input().check(ct(values=values))
 
 
 def test_loops_and_volumes_are_not_taken_for_each_other() -> None:

@@ -113,7 +113,7 @@ def test_training_and_scoring_are_shown_the_same_pixels(shards: Path, run: Path,
 def test_a_volume_of_another_plane_is_a_bad_sample_with_its_reason(recipe: dict[str, Any], tmp_path: Path) -> None:
     out, other = tmp_path / "run", {"plane": "coronal"}
     recipe["model"]["volume"] = {**recipe["model"]["volume"], **other}
-    with pytest.raises(MedclipError, match="other_orientation") as caught:
+    with pytest.raises(MedclipError, match=r"other_orientation.*Compare model\.volume of the recipe") as caught:
         run_recipe(recipe, ["data.max_bad_share=0"], out=out)
     assert caught.value.reason is Reason.TOO_MANY_BAD
 

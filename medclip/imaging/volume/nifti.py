@@ -288,9 +288,11 @@ def _spacing(header: Any, shape: Sequence[int]) -> tuple[float, ...]:
 
 def _notes(header: Any, name: str) -> list[Step]:
     if name == "ANALYZE":
-        return [Step("note", "ANALYZE does not say left from right; taken as it is usual, first voxel at the right")]
+        what = "ANALYZE does not say left from right; taken as it is usual, first voxel at the right"
+        return [Step("orientation", what)]
     if int(header["qform_code"]) == 0 and int(header["sform_code"]) == 0:
-        return [Step("note", "the header states no orientation (qform and sform 0); taken for LAS, as NIfTI has it")]
+        what = "the header states no orientation (qform and sform 0); taken for LAS, as NIfTI has it"
+        return [Step("orientation", what)]
     if int(header["qform_code"]) > 0 and int(header["sform_code"]) > 0:
         return _contradiction(header)
     return []

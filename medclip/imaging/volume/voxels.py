@@ -28,6 +28,11 @@ PERCENTILES = (0.5, 99.5)
 FROZEN = 0.1
 """Grey values of 255 by which two frames that follow each other differ on average where something moves."""
 _STRIDE = 4
+_ASSUMED = {
+    "orientation": (Reason.OTHER_ORIENTATION, "does not say how its slices lie in the patient"),
+    "spacing": (Reason.NO_SCALE, "does not say how large its pixels are"),
+}
+"""Steps of a volume's readers by which something was assumed that a person sees, and a model of volumes does not."""
 DTYPES = ("uint8", "int16", "float32")
 """How values are held."""
 
@@ -63,9 +68,12 @@ def voxels_of(sample: Sample) -> Voxels:
     Of a volume in time the frame that its adapter shows stands for all.
 
     Raises:
-        MedclipError: NO_TASK for a sample that is neither; TOO_LARGE for a loop of which not every frame was decoded.
+        MedclipError: NO_TASK for a sample that is neither; TOO_LARGE for a loop of which not every frame was decoded;
+            OTHER_ORIENTATION or NO_SCALE for a volume whose header states no orientation or no pixel spacing.
     """
     if sample.kind is Kind.VOLUME and sample.volume is not None:
+        for reason, what in (_ASSUMED[step.name] for step in sample.provenance.steps if step.name in _ASSUMED):
+            raise MedclipError(reason, f"its header {what}.", hint="Write it into the header first, where it is known.")
         volume, _ = still_frame(sample.volume, sample.headers)
         return Voxels(held(volume.voxels), Kind.VOLUME, volume.unit, volume.plane, volume.spacing_mm)
     if sample.kind is Kind.CINE and sample.frames is not None:
@@ -76,16 +84,20 @@ def voxels_of(sample: Sample) -> Voxels:
 
 
 def check_voxels(voxels: Voxels) -> None:
-    """Refuse what has no third dimension: one slice or frame, or a loop in which nothing moves.
+    """Refuse what has no third dimension or shows nothing: one slice, a loop in which nothing moves, one value.
 
     Raises:
-        MedclipError: SINGLE_SLICE, FROZEN_LOOP.
+        MedclipError: SINGLE_SLICE, FROZEN_LOOP; CONSTANT_IMAGE for a volume.
     """
     if len(voxels.values) < 2:
         word = "slice" if voxels.kind is Kind.VOLUME else "frame"
         raise MedclipError(Reason.SINGLE_SLICE, f"there is one {word}, of which no {voxels.kind} is made.")
     if voxels.kind is Kind.CINE:
         refuse_frozen(voxels.values[:, ::_STRIDE, ::_STRIDE])
+        return
+    first, few = voxels.values.flat[0], voxels.values[:, ::_STRIDE, ::_STRIDE]
+    if (few == first).all() and (voxels.values == first).all():  # the few mostly settle it
+        raise MedclipError(Reason.CONSTANT_IMAGE, "all voxels have the same value, so there is nothing to see.")
 
 
 def refuse_frozen(frames: NDArray[np.uint8]) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 LABELS, TEXT, STUDY = range(3)
 """Columns of `Batch.pair_keys`."""
 _AHEAD = 3
+_OTHER_INPUT = frozenset({Reason.OTHER_ORIENTATION, Reason.OTHER_UNIT, Reason.NO_TASK, Reason.NO_SCALE})
+"""Samples that are sound, and not what the recipe's model takes."""
 BUDGET_OVER = 1000
 """The share of bad samples is judged over at least so many."""
 TOKEN_STEP = 8
@@ -247,11 +249,14 @@ class Batches:
         if num_bad <= self.max_bad_share * max(self.seen, BUDGET_OVER):
             return None
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(self.bad.items()))
+        remedy = "`medclip shards check` names them"
+        if not self.bad.keys().isdisjoint(_OTHER_INPUT):
+            remedy = "Compare model.volume of the recipe with `volume` in the JSON of a sample"
         return MedclipError(
             Reason.TOO_MANY_BAD,
             f"{num_bad} of {self.seen} samples could not be used ({reasons}); {self.max_bad_share:.2%} are allowed.",
             where=self.reader.folder,
-            hint="`medclip shards check` names them; data.max_bad_share allows more.",
+            hint=f"{remedy}; data.max_bad_share allows more.",
         )
 
     def close(self) -> None:

@@ -38,6 +38,8 @@ def spread(
     if parallel == "ddp":
         from torch.nn.parallel import DistributedDataParallel
 
+        # Of axes of length 1, such as the channel of grey clips, where strides mean nothing.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
         with warnings.catch_warnings():  # the name that torch 2.13 would rather have is not known before
             warnings.filterwarnings("ignore", ".*`broadcast_buffers` is deprecated", FutureWarning)
             return DistributedDataParallel(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -47,6 +48,30 @@ def test_of_a_volume_in_time_one_frame_stands_for_all(tmp_path: Path) -> None:
     still = voxels_of(_sample(path, Modality.MRI))
     assert still.values.shape == (9, 24, 22)
     assert still.values.min() == 200
+
+
+@pytest.mark.parametrize("analyze", [False, True])
+def test_a_file_that_does_not_say_how_it_lies_is_refused(tmp_path: Path, analyze: bool) -> None:
+    """It is shown to people with a note; a model would be shown left for right."""
+    stored = body().transpose(2, 1, 0)
+    if analyze:
+        path = tmp_path / "a.img"
+        nibabel.AnalyzeImage(stored, None).to_filename(path)
+        path = path.with_suffix(".hdr")
+    else:
+        path = tmp_path / "a.nii"
+        nibabel.Nifti1Image(stored, None).to_filename(path)
+    sample = _sample(path, Modality.CT)
+    assert sample.views
+    with pytest.raises(MedclipError, match="does not say how its slices lie in the patient") as caught:
+        voxels_of(sample)
+    assert caught.value.reason is Reason.OTHER_ORIENTATION
+
+
+def test_a_series_without_pixel_spacing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MedclipError, match="does not say how large its pixels are") as caught:
+        voxels_of(_sample(write_ct(tmp_path / "ct", PixelSpacing=None), Modality.CT))
+    assert caught.value.reason is Reason.NO_SCALE
 
 
 def test_an_image_is_refused_by_its_kind(tmp_path: Path) -> None:

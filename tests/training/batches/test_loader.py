@@ -232,6 +232,7 @@ def test_too_many_bad_samples_are_an_error_that_names_the_reasons(broken: Path) 
     assert error is not None
     assert error.reason is Reason.TOO_MANY_BAD
     assert "4 of 24 samples could not be used (corrupt 2, empty_caption 1, missing_file 1)" in str(error)
+    assert "`medclip shards check` names them" in str(error)
     data.max_bad_share = 0.2
     data.seen = 2000
     assert data.over_budget() is None
