@@ -26,6 +26,8 @@ from medclip.models.towers.build import build_clip
 from medclip.models.towers.image_only import without_words
 from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
+from medclip.training import trainer
+from medclip.training.checkpoints import state as store
 from medclip.training.checkpoints.start import begin
 from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
@@ -115,6 +117,23 @@ def test_the_best_epoch_on_validation_is_kept_and_the_test_is_measured_once(run:
     assert mean["value"] == pytest.approx(np.mean([row["value"] for row in by_class]), abs=1e-3)
     page = (run.report or Path()).read_text(encoding="utf-8")
     assert page.index("AUROC, disc") < page.index("AUROC, bar") or by_class[0]["metric"] == "auroc bar"
+
+
+def test_weights_are_kept_where_the_mean_area_is_highest_and_not_where_the_loss_is_lowest(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = iter([{"val_loss": 3.0, "auroc": 0.6}, {"val_loss": 2.0, "auroc": 0.9}, {"val_loss": 1.0, "auroc": 0.7}])
+    kept: list[Path] = []
+    save = store.save_tensors
+
+    def noted(tensors: Any, file: Path) -> None:
+        kept.append(file)
+        save(tensors, file)
+
+    monkeypatch.setattr(trainer, "validate", lambda *args, **more: next(figures))
+    monkeypatch.setattr(store, "save_tensors", noted)
+    tune(films, tmp_path / "out", ["disc", "bar"])
+    assert [file.name for file in kept].count(BEST) == 2
 
 
 def test_no_patient_is_on_two_sides_and_the_list_names_all_that_was_learned_from(run: medclip.FinetuneResult) -> None:

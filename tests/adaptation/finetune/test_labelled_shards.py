@@ -39,6 +39,11 @@ def test_rare_classes_are_on_every_side(tmp_path: Path) -> None:
     assert sum(map(len, found.values())) == 95
 
 
+def test_shares_are_of_all_patients(tmp_path: Path) -> None:
+    found = sides(table(tmp_path, {"kind": ["a", "b"] * 200}), test_share=0.5, val_share=0.25)
+    assert {side: len(rows) for side, rows in found.items()} == {"train": 100, "val": 100, "test": 200}
+
+
 def test_a_patient_is_on_one_side_with_all_files(tmp_path: Path) -> None:
     frame = pd.DataFrame(
         {"file": [f"{i}.png" for i in range(60)], "patient": [i // 3 for i in range(60)], "kind": ["a", "b"] * 30}

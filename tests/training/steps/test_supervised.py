@@ -19,7 +19,7 @@ from medclip.models.towers.image_only import ImageOnly, ImageTower
 from medclip.text.vocabulary.load import load_task
 from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.optimizer import learning_rate, make_optimizer, names_of_parameters
-from medclip.training.steps.supervised import SupervisedHead, head_on, supervised_loss, targets_of
+from medclip.training.steps.supervised import SupervisedHead, head_on, supervised_figures, supervised_loss, targets_of
 from medclip.training.steps.towers import Towers
 from tests.kits.objectives import check_golden
 
@@ -151,6 +151,18 @@ def test_targets_are_read_from_the_labels_and_unknown_where_nothing_is_said() ->
     names = [c.name for c in VIEW.classes]
     keys = [key({VIEW.name: name}) for name in names] + [""]
     np.testing.assert_array_equal(targets_of(VIEW, names[1:], keys)[:, 0], [np.nan, *range(len(names) - 1), np.nan])
+
+
+def test_a_class_that_validation_lacks_is_left_out_of_the_mean() -> None:
+    logits_NC = torch.tensor([[2.0, 0, 5], [1, 0, 4], [0, 3, 2], [3, 0, 2]])
+    several = torch.tensor([[1, 0, 0.0], [0, 0, 0], [0, 1, 0], [1, torch.nan, 0]])
+    assert supervised_figures(logits_NC, several, "multilabel") == {"auroc": 1.0}
+    number = torch.tensor([[0], [0], [1], [0.0]])
+    figures = supervised_figures(logits_NC, number, "multiclass")
+    assert set(figures) == {"auroc", "balanced_accuracy"}
+    assert 0 <= figures["auroc"] <= 1
+    assert figures["balanced_accuracy"] == pytest.approx((1 / 3 + 1) / 2)
+    assert supervised_figures(logits_NC, several[:, 2:].expand(4, 3), "multilabel") == {}
 
 
 def test_the_loss_is_the_mean_over_what_is_known() -> None:
