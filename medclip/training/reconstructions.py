@@ -68,7 +68,6 @@ def fill_in(
     part.eval()
     columns = batches.reader.columns
     samples = choose_samples(columns, seed, limit)
-    masks_BL, _ = part.draw(max(1, len(samples)), torch.Generator().manual_seed(seed))
     normalise = normalise_square if preprocess.volume is None else normalise_clips
     mean, std = torch.tensor(preprocess.mean), torch.tensor(preprocess.std)
     results: list[Reconstruction] = []
@@ -76,8 +75,9 @@ def fill_in(
     for batch in batches.chosen(samples):
         own = [row for row, is_valid in enumerate(batch.valid) if is_valid]
         if own:
-            images = normalise(torch.from_numpy(batch.images[own]), mean, std)
-            mask_BL = masks_BL[[start + row for row in own]]
+            pixels = torch.from_numpy(batch.images[own])
+            images = normalise(pixels, mean, std)
+            mask_BL = _masks(part, len(samples), [start + row for row in own], part.foreground(pixels), seed)
             names = [columns.modalities[columns.modality_N[samples[start + row]]] for row in own]
             results += reconstruct(
                 images, mask_BL, partial(part.guess, model), part.patch, mean=mean, std=std,
@@ -86,6 +86,14 @@ def fill_in(
         start += len(batch.valid)
         batch.release()
     return results
+
+
+def _masks(part: MaskedPart, size: int, rows: list[int], foreground_BL: Tensor | None, seed: int) -> Tensor:
+    """Draw what is hidden of some of the samples as in training; which others can be read changes nothing."""
+    every = None
+    if foreground_BL is not None:
+        every = torch.ones(size, part.num_patches, dtype=torch.bool).index_copy(0, torch.tensor(rows), foreground_BL)
+    return part.draw(size, torch.Generator().manual_seed(seed), every)[0][rows]
 
 
 def choose_samples(columns: Columns, seed: int, limit: int, most: int = NUM_SHOWN) -> list[int]:

@@ -17,6 +17,7 @@ from medclip.shards.reading.columns import Columns, coded
 from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
 from medclip.training.reconstructions import Reconstruction, choose_samples, images_of, reconstruct
+from medclip.training.steps.masked_pixels import MaskedPart
 from medclip.training.steps.towers import borrowed
 from medclip.training.trainer import Trainer
 from tests.kits.training import masked_recipe, tiny_recipe
@@ -147,6 +148,19 @@ def test_a_finished_run_returns_what_the_trained_part_fills_in_and_again_when_it
         trainer.towers.eval()
         errors = trainer.towers.masked(trainer.towers.clip, images, masks_BL)
     assert [one.error for one in first] == pytest.approx((errors[:, 0] / errors[:, 1]).tolist(), rel=1e-4)
+
+
+def test_what_is_shown_is_hidden_as_in_training_where_it_goes_by_the_foreground(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the upper quarter of each image showed something: of 16 visible patches, 4 lie there."""
+    upper_L = torch.arange(64) < 16
+    monkeypatch.setattr(MaskedPart, "foreground", lambda _, images: upper_L.expand(len(images), 64))
+    changes = ["model.size_px=128", "train.max_steps=1"]
+    for one in run_recipe(masked_recipe(shards), changes, out=tmp_path / "run").reconstructions:
+        patches = one.visible_HWC.reshape(8, 16, 8, 16, 3)
+        visible = (patches != 128).any((1, 3, 4))
+        assert (visible.sum(), visible[:2].sum()) == (16, 4)
 
 
 def test_a_run_without_a_masked_part_or_without_validation_fills_in_nothing(shards: Path, tmp_path: Path) -> None:
