@@ -146,6 +146,43 @@ def test_the_loss_is_the_mean_over_patches_and_not_over_images(masked: dict[str,
     trainer.data.close()
 
 
+def test_other_patches_are_hidden_in_each_step_and_the_same_ones_when_it_is_taken_again(
+    masked: dict[str, Any], tmp_path: Path
+) -> None:
+    trainer = Trainer(load_recipe(masked), tmp_path / "run")
+    batch = next(iter(trainer.data.training(0, 1)))
+    first, again, later = (trainer.computer.prepare(batch, step).mask_BL for step in (0, 0, 1))
+    assert first is not None
+    assert again is not None
+    assert later is not None
+    assert torch.equal(first, again)
+    assert not torch.equal(first, later)
+    trainer.data.close()
+
+
+def test_what_is_hidden_in_validation_goes_by_the_row_of_the_split(
+    masked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(load_recipe(masked, ["train.micro_batch=4"]), tmp_path / "run")
+    batch = next(iter(trainer.data.training(0, 1)))
+    rows: list[range] = []
+    monkeypatch.setattr(trainer.computer, "_fixed_masks", lambda own, _: rows.append(own) or (None, None))
+    with torch.no_grad():
+        trainer.computer.encode(batch, 10)
+    assert rows == [range(10, 14), range(14, 16)]
+    trainer.data.close()
+
+
+def test_the_masked_part_counts_by_its_weight(masked: dict[str, Any], tmp_path: Path) -> None:
+    losses = []
+    for weight in (1, 0.25):
+        trainer = Trainer(load_recipe(masked, [f"objective.masked.weight={weight}"]), tmp_path / str(weight))
+        batch = next(iter(trainer.data.training(0, 1)))
+        losses.append(trainer.computer.backward(trainer.computer.prepare(batch, 0), 0).item())
+        trainer.data.close()
+    assert losses[1] == pytest.approx(losses[0] / 4)
+
+
 def test_the_loss_falls(masked: dict[str, Any], tmp_path: Path) -> None:
     run_recipe(masked, ["train.epochs=12", "train.lr=3e-3", "train.ema=0"], out=tmp_path / "run")
     validations = [e["val_loss"] for e in _entries(tmp_path / "run", "val")]

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from medclip.models.card import Card, Source, SplitFigures
+from medclip.reports.pretrain import curves
 from medclip.reports.pretrain.curves import learning
 from medclip.reports.pretrain.findings import findings
 from medclip.reports.pretrain.history import History
@@ -242,6 +243,16 @@ def test_the_page_of_a_masked_run_shows_what_was_filled_in_and_speaks_of_no_word
     assert not run_together(page)
     assert "Where it differs from the training of medical_mae" in text
     assert "mirroring: never where the record names a side; medical_mae: of every image" in text
+
+
+def test_the_curves_are_of_the_loss_and_of_the_learning_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    draw_line = curves._line
+    monkeypatch.setattr(curves, "_line", lambda axes, points, *a: drawn.append(points) or draw_line(axes, points, *a))
+    history = History(_masked_log())
+    curves.learning(history)
+    assert drawn == [history.column("loss"), history.column("lr")]
+    assert drawn[0] != drawn[1]
 
 
 def test_a_grey_image_is_filled_in_with_grey_and_a_coloured_one_with_colour(tmp_path: Path, masked: Recipe) -> None:
