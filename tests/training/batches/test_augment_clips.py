@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from medclip.training.batches.augment_clips import draw_clip_change, make_clip
 from medclip.training.recipe.sections.augment import Augment
@@ -62,3 +63,29 @@ def test_where_a_side_is_named_nothing_is_mirrored() -> None:
     always = STILL.model_copy(update={"flip": 1.0})
     assert _change(always).within.flip
     assert not _change(always, may_flip=False).within.flip
+
+
+def test_where_along_the_slices_is_drawn_evenly() -> None:
+    places = [_change(STILL, seed).at for seed in range(60)]
+    assert min(places) < 0.15
+    assert max(places) > 0.85
+    assert 0.35 < np.mean(places) < 0.65
+
+
+def test_a_shift_goes_across_and_then_down_and_a_part_is_as_wide_as_for_images() -> None:
+    rows, columns = np.indices((40, 40))
+    down, across = (ct(values=np.array([n] * 8, np.int16) * 10 - 200, spacing_mm=(2.0,) * 3) for n in (rows, columns))
+
+    def middles(**within: object) -> tuple[float, float]:
+        change = replace_at(0.5)
+        change = change._replace(within=replace(change.within, **within))  # type: ignore[arg-type]
+        clips = [make_clip(v, change, TAKEN, SIZE_PX).astype(float) for v in (down, across)]
+        return clips[0][0, 15:17].mean(), clips[1][0, :, 15:17].mean()
+
+    still = middles()
+    assert middles(shift=(1.0, 0.0)) == (still[0], pytest.approx(still[1] + 4 * 10 / 500 * 255, abs=1))
+    assert middles(shift=(0.0, 1.0)) == (pytest.approx(still[0] + 4 * 10 / 500 * 255, abs=1), still[1])
+    wide = replace_at(0.5)  # half of the area, twice as wide as high
+    wide = wide._replace(within=replace(wide.within, parts=((0.5, 2.0),)))
+    high, broad = (np.ptp(make_clip(v, wide, TAKEN, SIZE_PX)[0].astype(float)) for v in (down, across))
+    assert broad == pytest.approx(2 * high, rel=0.1)
