@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -185,12 +186,15 @@ def test_one_of_three_classes_is_learned_and_measured_by_balanced_accuracy_too(f
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pack as masked pretraining writes it: the mean of the patch tokens, after the last norm."""
+    return masked_pack(tmp_path_factory.mktemp("mae") / "pack", "aa")
+
+
+def masked_pack(folder: Path, *hashes: str) -> Path:
     config: Mapping[str, Any] = without_words({"vision_cfg": {"timm_model_name": TOWER, "image_size": 64}})
     torch.manual_seed(0)
     model = build_clip({**config, "embed_dim": 64})
-    folder = tmp_path_factory.mktemp("mae") / "pack"
     pixels = Preprocess(64, (0.4, 0.4, 0.4), (0.3, 0.3, 0.3))
-    files = {"train_hashes.txt": b"aa\n", "patient_hashes.txt": b"bb\n"}
+    files = {"train_hashes.txt": "\n".join(sorted(hashes)).encode() + b"\n", "patient_hashes.txt": b"bb\n"}
     card = Card(name="mae", data=(), train_hashes_file="train_hashes.txt", patient_hashes_file="patient_hashes.txt")
     return save_pack(
         folder, model, None, pixels, card, config={**config, "embed_dim": 64}, extra_files=files, half=False
@@ -215,6 +219,16 @@ def test_a_pretrained_pack_starts_the_tower_with_its_pixels_and_stays_in_the_lis
     assert card.adapted is not None
     assert card.adapted.base == "mae"
     assert "mae" in card.created_from["image_tower_of"]
+
+
+def test_test_images_that_the_start_was_pretrained_on_are_measured_and_counted(films: Path, tmp_path: Path) -> None:
+    seen = [hashlib.sha256(file.read_bytes()).hexdigest() for file in films.parent.glob("*.png")]
+    result = tune(films, tmp_path / "out", ["disc", "bar"], masked_pack(tmp_path / "pack", *seen),
+                  **{"train.epochs": 1})  # fmt: skip
+    held = pack_card(result.pack).held_out
+    assert held is not None
+    assert (held.num_images, held.num_in_training) == (14, 0)
+    assert any(note.startswith("14 images of this split were among those") for note in result.notes)
 
 
 def test_what_the_figures_lack_is_said_beside_them(films: Path, tmp_path: Path) -> None:
