@@ -33,7 +33,8 @@ def volume(seed: int) -> tuple[NDArray[np.int16], tuple[float, float, float], bo
         HU [slice, row, column], axial slices from the feet up, front on top; spacing in mm; whether there is a nodule.
     """
     rng = np.random.default_rng(seed)
-    spacing = (float(rng.choice([3.0, 4.0, 5.0])), *(float(rng.uniform(3.0, 4.0)),) * 2)
+    between, within = float(rng.choice([3.0, 4.0, 5.0])), float(rng.uniform(3.0, 4.0))
+    spacing = between, within, within
     shape = tuple(round(mm / step) for mm, step in zip(SIZE_MM, spacing, strict=True))
     z, y, x = ((np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(shape, spacing, strict=True))
     z, y, x = z[:, None, None], y[None, :, None], x[None, None, :]
@@ -66,7 +67,7 @@ def stored(voxels: NDArray[np.int16], spacing: tuple[float, float, float], codes
     image = nibabel.Nifti1Image(voxels.transpose(2, 1, 0), affine)
     now = nibabel.orientations.io_orientation(affine)
     turn = nibabel.orientations.ornt_transform(now, nibabel.orientations.axcodes2ornt(codes))
-    return image.as_reoriented(turn)
+    return image.as_reoriented(turn.astype(int).tolist())
 
 
 def main() -> None:
