@@ -119,6 +119,8 @@ def pretrain(place: Place, name: str, shards: str, overrides: Mapping[str, Any])
     before = cpu_s()
     changes = {"name": f"mae-{name}", "data.shards": str(place.shards(shards)), **overrides, **tiny}
     result = medclip.pretrain(HERE / "measured.yaml", overrides=changes, out=out)
+    if result.pack is None:
+        raise SystemExit(f"The pretraining {name} was stopped; call this again to go on.")
     note.write_text(
         json.dumps({"cpu_s": cpu_s() - before, "steps": result.steps, "validation": dict(result.validation)})
     )

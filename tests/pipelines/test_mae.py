@@ -277,3 +277,17 @@ def test_what_is_measured_is_pretrained_as_the_recipes_do_at_a_ratio_that_leaves
     assert (recipe.augment, recipe.train.betas) == (full.augment, full.train.betas)
     assert int((recipe.model.size_px // 16) ** 2 * (1 - masked.ratio)) == 12
     assert recipe.model.size_px == plan.SIZE_PX
+
+
+def test_a_pretraining_that_was_stopped_is_not_taken_for_a_finished_one(
+    plan: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import medclip
+    from medclip.training.result import PretrainResult
+
+    compare = stage(ALL, "compare")
+    stopped = PretrainResult(tmp_path, 3, 10, None, {})
+    monkeypatch.setattr(medclip, "pretrain", lambda *_, **__: stopped)
+    with pytest.raises(SystemExit, match="stopped"):
+        compare.pretrain(compare.Place(tmp_path, tmp_path), "all", "all", {})
+    assert not (tmp_path / "pretrain" / "all.json").exists()
