@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from medclip.shards.reading.samples import ShardReader
     from medclip.training.steps.masked_pixels import MaskedPart
 
-HIDDEN_PIXELS, MASKED_ERROR = "hidden_pixels", "masked_error"
+HIDDEN_PIXELS, MASKED_ERROR, MASKED_GAIN = "hidden_pixels", "masked_error", "masked_gain"
 _STREAM = 19
 """Chance of what is hidden: no other draw of a run depends on it."""
 
@@ -48,7 +48,9 @@ def measure_hidden(
     """Measure a pack and the part that was trained with it to guess hidden pixels.
 
     The figure is the mean squared error of the hidden pixels in the unit of the loss: the mean over all hidden patches,
-    with an interval that resamples patients. In the place of chance stands the error of a guess without a model.
+    with an interval that resamples patients. In the place of chance stands the error of a guess without a model. Both
+    errors are of the same images, so that two intervals would not say whether they differ: the gain beside them is the
+    share by which the model's error is the smaller one, and its interval resamples both together.
 
     Args:
         model: The loaded pack.
@@ -92,9 +94,15 @@ def measure_hidden(
         values = {"value": figure.value, "low": figure.low, "high": figure.high}
         chance = {"chance": round(float(np.average(naive, weights=error_N2[:, 1])), DECIMALS)}
         figures = {HIDDEN_PIXELS: {MASKED_ERROR: values | chance | size}}
+        naive_N = np.array(naive) * error_N2[:, 1]
+        if naive_N.any():
+            gain = Figure.of(mean_over_patients(naive_N - error_N2[:, 0], naive_N, whose, num_resamples))
+            values = {"value": gain.value, "low": gain.low, "high": gain.high, "chance": 0.0}
+            figures[HIDDEN_PIXELS][MASKED_GAIN] = values | size
         notes.append(
-            "Less is better. In the place of chance stands the error of a guess without a model: the mean of what is "
-            "seen, or nothing but each patch's mean where patches are normalised."
+            "Of the error less is better. In the place of chance stands the error of a guess without a model: the mean "
+            "of what is seen, or nothing but each patch's mean where patches are normalised. The gain is the share of "
+            "that error that the model takes away."
         )
     return SplitFigures(
         split=reader.split,
@@ -126,7 +134,7 @@ def mean_over_patients(
 
     Args:
         totals_N: Of N images: the sum over their parts.
-        sizes_N: How many parts each has.
+        sizes_N: How many parts each has; or what the totals are a share of. 0 or more.
         whose: The patient of each.
         num_resamples: How many resamples.
     """

@@ -282,6 +282,11 @@ def check_place(place: Path, *, beside: bool = False) -> None:
     """
     if place.name in ("", "..") and (beside or not os.path.isdir(place)):
         raise MedclipError(Reason.WRONG_USE, f"{str(place)!r} names nothing to write to.", hint=_ELSEWHERE)
+    if str(place).startswith("--"):  # a command line takes the next word for the value, whatever it is
+        raise MedclipError(
+            Reason.WRONG_USE, f"{str(place)!r} is an option, and the name to write to is missing in front of it.",
+            hint="Name a file or folder; one that is called so is given with its whole path.",
+        )  # fmt: skip
     absolute = place.absolute()
     with disk_errors(place):
         if "\0" in str(place):

@@ -24,7 +24,7 @@ class ScoreOptions:
     prompts: tuple[Prompt, ...] = ()
     """What to score in a person's own words (`read_prompts`), each as a class of a task of their own."""
     templates: bool = True
-    """Put prompts that but name a finding into the sentences of the study's modality."""
+    """Phrase prompts that but name a finding in the sentences of the study's modality."""
     table: Any = None
     """A manifest that names study, patient and modality of files: a Path or a data frame."""
     modality: Modality | None = None

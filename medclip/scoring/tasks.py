@@ -42,7 +42,7 @@ class AskedTask:
     prompts: tuple[Prompt, ...] = ()
     """Of a task in a person's own words."""
     templates: bool = True
-    """Put prompts that but name a finding into the sentences of the study's modality."""
+    """Phrase prompts that but name a finding in the sentences of the study's modality."""
 
     def against(self, name: str) -> str | None:
         """Return what a prompt is compared with; None for the classes of other tasks."""

@@ -222,7 +222,7 @@ def _centre_and_width(target_BLP: Tensor, std_C: Tensor, *, is_tube: bool) -> tu
 
 
 def images_of(patches_BLP: Tensor, shape: Sequence[int], patch: Sequence[int]) -> Tensor:
-    """Put patches together: what `patches_of` takes apart.
+    """Join patches: what `patches_of` takes apart.
 
     Args:
         patches_BLP: All patches, [B, L, P].

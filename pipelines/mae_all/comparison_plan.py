@@ -85,7 +85,7 @@ class Arm:
     """Pretraining whose pack it starts from; None: random weights."""
     sets: tuple[str, ...] = tuple(q.set for q in QUESTIONS)
     longer: bool = False
-    """Given the time of pretraining, too; at all labels only."""
+    """Whether it has the time of pretraining, too; at all labels only."""
 
 
 ARMS = (

@@ -175,7 +175,10 @@ def test_json_has_the_figures_and_the_report(
 def test_a_run_without_words_is_measured_on_what_it_learned(tmp_path: Path) -> None:
     recipe = masked_recipe(make_shards(tmp_path, num_test=8))
     result = medclip.pretrain(recipe, out=tmp_path / "run")
-    assert [(row["task"], row["metric"]) for row in result.test] == [("hidden_pixels", "masked_error")]
+    assert [(row["task"], row["metric"]) for row in result.test] == [
+        ("hidden_pixels", "masked_error"),
+        ("hidden_pixels", "masked_gain"),
+    ]
     assert result.test[0]["low"] < result.test[0]["value"] < result.test[0]["high"]
     assert result.pack is not None
     held_out = pack_card(result.pack).held_out

@@ -10,7 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from medclip.errors import MedclipError
-from medclip.evaluation.hidden_pixels import HIDDEN_PIXELS, MASKED_ERROR, mean_over_patients, measure_hidden
+from medclip.evaluation.hidden_pixels import (
+    HIDDEN_PIXELS,
+    MASKED_ERROR,
+    MASKED_GAIN,
+    mean_over_patients,
+    measure_hidden,
+)
 from medclip.models.packs.pack import load_model
 from medclip.shards.reading.samples import ShardReader
 from medclip.training.batches.samples import Drawing
@@ -38,7 +44,8 @@ def _measured(folder: Path, limit: int | None = None, seen: frozenset[str] = fro
     with ShardReader([str(folder / "s")], "test") as reader:
         figures = measure_hidden(model, part.eval(), reader, drawing, seen=seen, limit=limit)
     node = figures.figures[HIDDEN_PIXELS][MASKED_ERROR]
-    return node["value"], {**node, "notes": figures.notes, "patients": figures.num_patients}
+    gain = figures.figures[HIDDEN_PIXELS][MASKED_GAIN]
+    return node["value"], {**node, "notes": figures.notes, "patients": figures.num_patients, "gain": gain}
 
 
 def test_the_error_lies_in_its_interval_and_beside_that_of_a_guess_without_a_model(run: Path) -> None:
@@ -48,6 +55,23 @@ def test_the_error_lies_in_its_interval_and_beside_that_of_a_guess_without_a_mod
     assert node["chance"] > 0
     assert any("without a model" in note for note in node["notes"])
     assert _measured(run) == (value, node)
+
+
+def test_the_gain_is_that_of_both_errors_on_the_same_patients(run: Path) -> None:
+    value, node = _measured(run)
+    gain = node["gain"]
+    assert gain["value"] == pytest.approx(1 - value / node["chance"], rel=2e-3)
+    assert gain["low"] < gain["value"] < gain["high"]
+    assert gain["chance"] == 0
+
+
+def test_the_gain_does_not_waver_with_how_hard_the_images_are() -> None:
+    naive_N = np.random.default_rng(0).uniform(0.1, 3, 40)
+    error_N = 0.9 * naive_N
+    gain = mean_over_patients(naive_N - error_N, naive_N, list(range(40)), 500)
+    assert (gain.value, gain.low, gain.high) == pytest.approx((0.1, 0.1, 0.1))
+    alone = mean_over_patients(error_N, np.ones(40), list(range(40)), 500)
+    assert alone.high > naive_N.mean()  # of the error alone one could not say that it is the smaller one
 
 
 def test_other_weights_have_another_error(run: Path) -> None:

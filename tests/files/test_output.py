@@ -341,6 +341,15 @@ def test_a_name_as_long_as_a_name_may_be_can_be_written(tmp_path: Path) -> None:
         claim_file(tmp_path / ("a" * 256), overwrite=False)
 
 
+def test_an_option_is_not_taken_for_the_name_of_an_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for claim in (lambda p: claim_folder(p, "run"), lambda p: claim_file(p, overwrite=True)):
+        with pytest.raises(MedclipError, match="is an option, and the name to write to is missing") as caught:
+            claim(Path("--json"))
+        assert caught.value.reason is Reason.WRONG_USE
+        claim(tmp_path / "--json")
+
+
 def test_an_error_inside_that_names_a_draft_names_what_the_user_knows(tmp_path: Path) -> None:
     with pytest.raises(MedclipError) as caught, new_folder(tmp_path / "pack") as draft:
         raise MedclipError(Reason.NON_FINITE, "the weights are not finite.", where=draft / "w.safetensors")

@@ -55,7 +55,7 @@ def tower(name: str) -> nn.Module:
 
 
 def model_of(visual: nn.Module, batch_size: int = 4) -> Any:
-    """Put as much of a model around a tower as maps need; images are float arrays [N, 3, H, W] already."""
+    """Wrap a tower in as much of a model as maps need; images are float arrays [N, 3, H, W] already."""
     return SimpleNamespace(
         clip=SimpleNamespace(visual=visual),
         preprocess=SimpleNamespace(budget=None, together=np.stack),

@@ -194,7 +194,7 @@ def test_loops_are_trained_on_by_time_and_measured_on_their_test_split(tmp_path:
     recipe = volume_recipe(loop_shards(tmp_path))
     recipe["model"]["volume"] = {"kind": "cine", "num_frames": 8, "frame_ms": 40, "channels": 3}
     result = medclip.pretrain(recipe, out=tmp_path / "run")
-    assert [row["metric"] for row in result.test] == ["masked_error"]
+    assert [row["metric"] for row in result.test] == ["masked_error", "masked_gain"]
     assert result.pack is not None
     model = medclip.models.load(result.pack)
     assert "Loops are taken as clips of 8 x 32 x 32, frames 40 ms apart" in model.preprocess.describe()

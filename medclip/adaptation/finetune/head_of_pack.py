@@ -50,7 +50,7 @@ def add_head(pack: Path, recipe: Recipe, weights: Path) -> Card:
 
     supervised = recipe.objective.supervised
     assert supervised is not None
-    text, card = class_text(supervised.asked, supervised.names), read_card(pack)
+    text, card, base = class_text(supervised.asked, supervised.names), read_card(pack), _base(recipe)
     rows = list(_learned_from(recipe, text))
     head = LinearHead.from_arrays(read_arrays(weights))
     entry = {
@@ -61,8 +61,8 @@ def add_head(pack: Path, recipe: Recipe, weights: Path) -> Card:
     card = card.model_copy(
         update={
             "tasks": {**card.tasks, text.task.name: TaskCard.model_validate(entry)},
-            "adapted": _adaptation(recipe, text, rows, card),
-            "summary": card.summary or _summary(recipe, text, rows),
+            "adapted": _adaptation(recipe, text, rows, card, base),
+            "summary": card.summary or _summary(base[0], text, rows),
             "limits": (*card.limits, _limit(text, rows)),
         }
     )
@@ -98,19 +98,20 @@ def _label(answer: str | Mapping[str, int] | None, text: ClassText) -> str:
     return label_of(text, values)
 
 
-def _adaptation(recipe: Recipe, text: ClassText, rows: list[tuple[str, str, str, str]], card: Card) -> Adaptation:
+def _adaptation(
+    recipe: Recipe, text: ClassText, rows: list[tuple[str, str, str, str]], card: Card, base: tuple[str, str, str]
+) -> Adaptation:
     train = [label for _, _, role, label in rows if role == "train"]
     answers = (label.split(";") if text.kind == "multilabel" else [label] for label in train)
-    base, version, digest = _base(recipe)
     return Adaptation(
         task=text.task.name,
         method=METHOD,
         title=TITLE,
         head=LinearHead.kind,
         changed_towers=True,
-        base=base,
-        base_version=version,
-        base_digest=digest,
+        base=base[0],
+        base_version=base[1],
+        base_digest=base[2],
         shots=None,
         seed=recipe.seed,
         init_seed=recipe.seed,
@@ -150,9 +151,9 @@ def _num_in_training(recipe: Recipe, rows: list[tuple[str, str, str, str]]) -> i
     return None if known is None else sum(sha256 in known for sha256, _, _, _ in rows)
 
 
-def _summary(recipe: Recipe, text: ClassText, rows: list[tuple[str, str, str, str]]) -> str:
+def _summary(base: str, text: ClassText, rows: list[tuple[str, str, str, str]]) -> str:
     patients = len({patient for _, patient, role, _ in rows if role == "train"})
-    return f"{_base(recipe)[0]} fine-tuned for “{text.task.title}” on images of {count(patients, 'patient')}."
+    return f"{base} fine-tuned for “{text.task.title}” on images of {count(patients, 'patient')}."
 
 
 def _limit(text: ClassText, rows: list[tuple[str, str, str, str]]) -> str:

@@ -51,7 +51,7 @@ class LabelledSet:
 
 
 def divided(table: AdaptTable, label: Sequence[str], *, seed: int, test_share: float, val_share: float) -> LabelledSet:
-    """Put patients on three sides, class by class; the table's own `split` stands.
+    """Divide patients into three sides, class by class; the table's own `split` stands.
 
     Args:
         table: The labelled units.

@@ -123,7 +123,7 @@ def build_clip(config: Mapping[str, Any], base: Path | None = None) -> nn.Module
 
 
 def _replace_trunk(visual: Any, name: str, vision_cfg: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
-    """Put a tower of timm with arguments of its own into open_clip's wrapper, which projects nothing here."""
+    """Replace the trunk in open_clip's wrapper by a tower of timm with arguments; nothing is projected there."""
     import timm
 
     if vision_cfg.get("timm_proj") != "none":

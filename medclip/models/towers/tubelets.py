@@ -46,7 +46,7 @@ class TubeletEmbed(nn.Module):
 
 
 def make_tubelets(trunk: Any, values: Mapping[str, Any], size_px: int) -> None:
-    """Put a tubelet embedding and positions for its tokens, of random weights, into a plain vision transformer of timm.
+    """Replace embedding and positions of a plain vision transformer of timm by those of tubelets, of random weights.
 
     Args:
         trunk: Built for squares of `size_px`.

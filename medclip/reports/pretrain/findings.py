@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from medclip.evaluation.hidden_pixels import MASKED_ERROR
+from medclip.evaluation.hidden_pixels import MASKED_ERROR, MASKED_GAIN
 from medclip.evaluation.shard_split import RETRIEVAL
 from medclip.reports.pretrain.history import History
 from medclip.reports.pretrain.reconstructed import better_than_naive
@@ -132,7 +132,7 @@ def _test(recipe: Recipe, rows: Sequence[Mapping[str, Any]], finished: bool) -> 
     if errors := [row for row in known if row["metric"] == MASKED_ERROR and row["value"] >= row["chance"]]:
         yield Finding("bad", f"On the test split, no better than a guess without a model: {_with_chance(errors)}.")
     known = [row for row in known if row["metric"] != MASKED_ERROR]
-    below = [row for row in known if row["value"] <= row["chance"]]
+    below = [row for row in known if row["value"] <= row["chance"] and row["metric"] != MASKED_GAIN]
     unsure = [row for row in known if row["low"] <= row["chance"] < row["value"]]
     among_several = [row for row in below if _is_among_several(row)]
     if plain := [row for row in below if not _is_among_several(row)]:

@@ -16,6 +16,7 @@ _METRICS = {
     "val_loss": "Loss",
     "supervised_loss": "Loss of the classifier",
     "masked_error": "Squared error of hidden pixels",
+    "masked_gain": "Part of the error without a model that is taken away",
     "image_to_text_r1": "Images that find their text first (R@1)",
     "image_to_text_r5": "Images that find their text among five (R@5)",
     "image_to_text_r10": "Images that find their text among ten (R@10)",

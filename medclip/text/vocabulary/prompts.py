@@ -62,5 +62,5 @@ def without_article(phrase: str) -> str:
 
 
 def fill(templates: Sequence[str], wordings: Sequence[str]) -> tuple[str, ...]:
-    """Put every wording into every template; sentences are distinct, in the order template by wording."""
+    """Combine every wording with every template; sentences are distinct, in the order template by wording."""
     return tuple(dict.fromkeys(t.replace("{}", w) for t in templates for w in wordings))

@@ -315,3 +315,12 @@ def test_where_a_test_split_was_measured_it_says_what_was_learned_and_not_the_fe
     assert "(the error is 14 % smaller)" in text
     (text,) = texts(1.1)
     assert "no better than a guess without a model" in text
+
+
+def test_a_gain_over_no_model_that_may_be_none_is_doubted(masked: Recipe) -> None:
+    def texts(low: float) -> list[str]:
+        gain = {"task": "hidden_pixels", "metric": "masked_gain", "value": 0.3, "chance": 0.0, "low": low, "high": 0.6}
+        return [one.text for one in findings(masked, History(_masked_log()), [gain], finished=True)]
+
+    assert not any("taken away" in text for text in texts(0.1))
+    assert any("intervals hold what chance gives" in text and "taken away 0.300" in text for text in texts(-0.1))
