@@ -14,6 +14,7 @@ from typing import Any
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, in_use, write_file
 from medclip.files.remote import Place, RemotePath, is_url, place_of, read_whole
+from medclip.files.tables.parquet_stream import iterate_stream
 from medclip.files.tables.write import parquet_bytes
 from medclip.shards.reading.shard_cache import ShardCache
 
@@ -175,13 +176,9 @@ def sample_batches(folder: Place, index: Mapping[str, Any], *, cache: ShardCache
     path = folder / SAMPLES
     try:
         with open_table(folder, index, SAMPLES, cache) as file:
-            parquet = pq.ParquetFile(file)
-            has_license = LICENSE in parquet.schema_arrow.names
+            has_license = LICENSE in pq.read_schema(file).names
             columns = [*SAMPLE_COLUMNS, LICENSE] if has_license else list(SAMPLE_COLUMNS)
-            missing = [c for c in columns if c not in parquet.schema_arrow.names]
-            if missing:
-                raise pa.ArrowInvalid(f"no column {missing[0]}")
-            for batch in parquet.iter_batches(_BATCH_ROWS, columns=columns):
+            for batch in iterate_stream(file, _BATCH_ROWS, columns):
                 yield batch if has_license else batch.append_column(LICENSE, pa.nulls(len(batch), pa.string()))
     except (OSError, pa.ArrowException) as e:
         raise _unreadable(path, e) from e

@@ -25,6 +25,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.input_paths import refuse_missing
 from medclip.files.recognise.sniff import Format, sniff_open
 from medclip.files.tables.cell_privacy import shown_name
+from medclip.files.tables.parquet_stream import read_stream
 from medclip.files.tables.table import Table, TextForm, cell_text, with_decimal_points
 
 if TYPE_CHECKING:
@@ -130,8 +131,6 @@ def _refuse_no_file(path: Path) -> None:
 
 
 def _of_stream(stream: BinaryIO, path: Path, form: TextForm | None) -> pa.Table:
-    import pyarrow.parquet as pq
-
     start = stream.read(8)
     stream.seek(0)
     if start.startswith(b"\x1f\x8b"):
@@ -140,7 +139,7 @@ def _of_stream(stream: BinaryIO, path: Path, form: TextForm | None) -> pa.Table:
         except (EOFError, zlib.error, gzip.BadGzipFile) as e:
             raise _invalid("the gzip file is damaged, or cut off.", path, "Copy it again.") from e
     if start.startswith(b"PAR1"):
-        return pq.ParquetFile(stream).read()
+        return read_stream(stream)
     kind = next((name for magic, name in _MAGIC if start.startswith(magic)), None)
     if kind is None:
         sniffed = sniff_open(stream)

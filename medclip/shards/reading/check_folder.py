@@ -12,6 +12,7 @@ from typing import Any
 
 from medclip.errors import MedclipError
 from medclip.files.remote import Place, local_copy, names_in, place_of
+from medclip.files.tables.parquet_stream import read_stream
 from medclip.result import Result, named_counts
 from medclip.shards.folder import (
     INDEX,
@@ -122,14 +123,12 @@ def check_shards(folder: Place | str) -> ShardCheck:
 def _read(
     folder: Place, index: Mapping[str, Any], name: str, columns: Sequence[str], problems: list[str]
 ) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
     try:
         with local_copy(folder / name) as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != index["tables"].get(name):
                 problems.append(f"{name} was changed since the build.")
             file.seek(0)
-            table = pq.read_table(file)
+            table = read_stream(file)
     except FileNotFoundError:
         problems.append(f"{name} is missing.")
         return []
