@@ -9,6 +9,7 @@ who needs numbers asks the table.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import gzip
 import io
@@ -17,7 +18,7 @@ import re
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -169,33 +170,34 @@ def _of_text(body: bytes, path: Path, form: TextForm | None) -> pa.Table:
 
     body = _utf8(body, path, form)
     header, delimiter, start = _header(body, path, form)
-    rest = memoryview(body)[start:]
     names = [str(place) for place in range(len(header))]
+    if start == len(body):
+        return pa.table([pa.array([], pa.string())] * len(header), names=header)
+    with pa.BufferOutputStream() as copy:  # Arrow's own memory, and no function of ours in its threads: see read_stream
+        copy.write(memoryview(body)[start:])
+        rest = copy.getvalue()
     convert = pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
+
+    def parse(skip: Callable[[Any], str] | None = None) -> pa.Table:
+        return pacsv.read_csv(
+            pa.BufferReader(rest),
+            pacsv.ReadOptions(column_names=names, block_size=MAX_ROW_BYTES, use_threads=skip is None),
+            pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip),
+            convert,
+        )
+
     ragged: list[Any] = []
 
     def skip(row: Any) -> str:
         ragged.append(row)
         return "skip"
 
-    def parse(*, use_threads: bool) -> pa.Table:
-        return pacsv.read_csv(
-            pa.BufferReader(rest),
-            pacsv.ReadOptions(column_names=names, block_size=MAX_ROW_BYTES, use_threads=use_threads),
-            pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip),
-            convert,
-        )
-
-    if not rest:
-        return pa.table([pa.array([], pa.string())] * len(header), names=header)
     try:
-        table = parse(use_threads=True)
-        if ragged:
-            ragged.clear()
-            parse(use_threads=False)  # for the rows' numbers, which threads do not know
-            raise _ragged(ragged, len(header), path)
+        table = parse()
     except pa.ArrowInvalid as e:
-        raise _unreadable(body, str(e), path, form) from e
+        with contextlib.suppress(pa.ArrowInvalid):
+            parse(skip)
+        raise (_ragged(ragged, len(header), path) if ragged else _unreadable(body, str(e), path, form)) from e
     _refuse_open_quote(table, body, path)
     return table.rename_columns(header)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import zipfile
@@ -7,6 +8,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -232,3 +234,22 @@ def test_decimal_commas_are_read_as_points_where_that_was_said_and_texts_keep_th
 def test_a_column_with_decimal_commas_and_points_is_refused_for_a_point_may_part_thousands():
     with pytest.raises(MedclipError, match="column 'dose' have a decimal comma, and some a point"):
         read_table(pa.table({"dose": ["1,5", "1.500"]}), form=TextForm(decimal="comma"))
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", "a,b\n1,2\n3\n"])
+def test_threads_of_arrow_are_given_no_function_of_python(text, tmp_path, monkeypatch):
+    """One that is let go of while Python shuts down aborts the process."""
+    calls = []
+    read_csv = pacsv.read_csv
+
+    def watched(source, reading, parsing, converting):
+        calls.append((reading.use_threads, parsing.invalid_row_handler is not None))
+        return read_csv(source, reading, parsing, converting)
+
+    monkeypatch.setattr(pacsv, "read_csv", watched)
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with contextlib.suppress(MedclipError):
+        read_table(path)
+    assert calls[0] == (True, False)
+    assert all(threads != handler for threads, handler in calls)
