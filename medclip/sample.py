@@ -125,6 +125,59 @@ class Provenance:
     decoder: str = ""
 
 
+class ViewKind(StrEnum):
+    """How a mammogram was made, beside where the tube stood: kinds are views of their own, never repeats."""
+
+    STANDARD = "standard"
+    LOW_ENERGY = "low_energy"
+    """Of a contrast-enhanced pair: looks like a standard mammogram."""
+    SUBTRACTED = "subtracted"
+    """Of a contrast-enhanced pair: shows what took up the contrast agent."""
+    SYNTHETIC = "synthetic"
+    """Computed from a tomosynthesis."""
+
+
+SIDES = ("R", "L")
+POSITIONS = ("CC", "MLO")
+"""Of a screening mammography; ML is not MLO."""
+VIEW_KINDS = tuple(str(kind) for kind in ViewKind)
+
+
+@dataclass(frozen=True)
+class ViewType:
+    """Which view of a mammography examination an image is."""
+
+    side: str = ""
+    """"R" or "L" of the woman; "" where that is not known."""
+    position: str = ""
+    """"CC", "MLO", another such as "ML", or "" where that is not known."""
+    kind: str = "standard"
+    """One of `VIEW_KINDS`."""
+
+    @property
+    def slot(self) -> str | None:
+        """Its place among the views of an examination, such as "R-CC" or "L-MLO subtracted"; None for other views."""
+        if self.side not in SIDES or self.position not in POSITIONS:
+            return None
+        place = f"{self.side}-{self.position}"
+        return place if self.kind == ViewKind.STANDARD else f"{place} {self.kind}"
+
+    @property
+    def hanging(self) -> tuple[int, int, int]:
+        """What views of an examination are sorted by: R-CC, L-CC, R-MLO, L-MLO of one kind, then the next kind.
+
+        Views that are none of these come behind them.
+
+        Example:
+            >>> sorted([ViewType("L", "MLO"), ViewType("L", "CC"), ViewType("R", "CC")], key=lambda v: v.hanging)[0]
+            ViewType(side='R', position='CC', kind='standard')
+        """
+        return tuple(
+            names.index(name) if name in names else len(names)
+            for name, names in ((self.kind, VIEW_KINDS), (self.position, POSITIONS), (self.side, SIDES))
+        )  # pyright: ignore[reportReturnType]
+
+
 @dataclass(frozen=True, eq=False)
 class View:
     """One image of a study, ready for any model of its modality."""
@@ -138,6 +191,8 @@ class View:
     """"L", "R" or None when unknown."""
     position: str | None = None
     """View as the field names it: AP, PA, LATERAL, CC, MLO; None when unknown."""
+    exam_kind: str | None = None
+    """Of a mammogram one of `VIEW_KINDS`; None for a standard one and for other images."""
     spacing_mm: tuple[float, float] | None = None
     """Row and column spacing in millimetres of `pixels`."""
     burned_in: bool | None = None
@@ -257,6 +312,8 @@ class Unit:
     """What is worth knowing and no reason to refuse it: a gantry tilt, slices left out as duplicates."""
     mpp_um: float | None = None
     """Micrometres per pixel that the user's table states for a slide; for one that does not say itself."""
+    stated_view: ViewType | None = None
+    """What the user's table states of a mammogram's view; position in the table's words, such as "CC MAG"."""
     copy_of: str = ""
     """Name of the file that counts instead; for a file that holds the same image as another of its study."""
 

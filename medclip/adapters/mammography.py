@@ -74,6 +74,7 @@ class MammographyAdapter(ImageAdapter):
             limits,
             laterality=header.laterality if header.laterality in ("L", "R") else None,
             position=position(header),
+            exam_kind=header.exam_kind,
             spacing_mm=decoded.spacing_mm or header.spacing_mm,
             burned_in=header.burned_in,
         )

@@ -215,7 +215,7 @@ def _name(name: str, hashed: Mapping[str, FileRef]) -> str:
 
 
 def _exams(studies: Sequence[Study], facts: Mapping[FileRef, FileFacts]) -> dict[str, MammographyExam]:
-    exams = ((study.key, exam_of([(ref, facts[ref]) for ref in study.files])) for study in studies)
+    exams = ((study.key, exam_of([(ref, facts[ref]) for ref in study.files], study.units)) for study in studies)
     return {key: exam for key, exam in exams if exam is not None}
 
 

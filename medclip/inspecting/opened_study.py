@@ -187,7 +187,7 @@ def find_units(
             units.append(OpenedUnit(source, named or study.modality))
     order = {ref.path: index for index, ref in enumerate(refs)}
     units.sort(key=lambda unit: min(order[path] for path in unit.source.paths))
-    exams = [exam_of([(ref, facts_of[ref.name]) for ref in study.files]) for study in studies]
+    exams = [exam_of([(ref, facts_of[ref.name]) for ref in study.files], study.units) for study in studies]
     exams = [exam for exam in exams if exam is not None]
     return tuple(units), tuple(problems), exams[0] if len(exams) == 1 else None
 

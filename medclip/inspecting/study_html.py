@@ -56,14 +56,14 @@ def exam_lines(exam: MammographyExam) -> list[str]:
         lines.append(f"Missing: {', '.join(_said(slot) for slot in exam.missing)}.")
     else:
         lines.append("The mammography examination is complete.")
-    if exam.extra:
-        lines.append(f"{count(len(exam.extra), 'more mammogram')}.")
+    if exam.set_aside:
+        lines.append(f"{count(len(exam.set_aside), 'more mammogram')}.")
     return [*lines, *(f"Note: {note}." for note in exam.notes)]
 
 
 def _said(slot: str) -> str:
     side, _, view = slot.partition("-")
-    return f"{'left' if side == 'L' else 'right'} {view}"
+    return f"{'left' if side == 'L' else 'right'} {view.replace('_', '-')}"
 
 
 def _row_or_words(source: Source, sample: Sample) -> str:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from medclip.adapters.registry import get_adapter
 from medclip.errors import MedclipError, printable
+from medclip.files.grouping.mammogram import ExamView
 from medclip.files.recognise.supported import other_modality
 from medclip.files.scan import Scan
 from medclip.sample import Kind, Modality, Study, Unit, spoken
@@ -155,8 +156,8 @@ def _exams(scanned: Scan) -> Iterator[_Entry]:
             continue
         have = ", ".join(slot for slot, _ in exam.views) or "none of the four views"
         parts = [f"has {have}", f"missing {', '.join(exam.missing)}" if exam.missing else "complete"]
-        if exam.extra:
-            parts.append(f"{len(exam.extra)} more: {', '.join(_extra(exam.extra))}")
+        if exam.set_aside:
+            parts.append(f"{len(exam.set_aside)} more: {', '.join(_extra(view for view, _ in exam.set_aside))}")
         alike.setdefault((*parts, *exam.notes), []).append(study.files[0].name)
     for parts, names in _by_count(alike):
         yield (f"{len(names):>5} x {'; '.join(parts)}: {_names(names)}",)
@@ -201,8 +202,8 @@ def _burned_in(scanned: Scan) -> Iterator[_Entry]:
         )
 
 
-def _extra(views: Iterable[Any]) -> list[str]:
-    counts = Counter(f"{view.side or '?'}-{view.view or '?'}" for view in views)
+def _extra(views: Iterable[ExamView]) -> list[str]:
+    counts = Counter(f"{view.view.side or '?'}-{view.view.position or '?'}" for view in views)
     return [name if count == 1 else f"{name} ({count})" for name, count in counts.items()]
 
 

@@ -136,7 +136,7 @@ def test_mammograms_are_shown_as_an_examination_with_what_is_missing(
 ) -> None:
     assert command(_films(tmp_path)) == 0
     text = capsys.readouterr().out
-    assert "1 x has L-CC, L-MLO, R-CC; missing R-MLO: a" in text
+    assert "1 x has R-CC, L-CC, L-MLO; missing R-MLO: a" in text
     assert command(tmp_path, as_json=True) == 0
     (study,) = json.loads(capsys.readouterr().out)["studies"]
     assert study["exam"]["views"] == {"L-CC": "a", "L-MLO": "b", "R-CC": "c"}
@@ -251,7 +251,7 @@ def test_views_of_one_patient_in_studies_of_their_own_are_pointed_out(
     assert command(tmp_path, group_by="folder") == 0
     text = capsys.readouterr().out
     assert "use --group-by" not in text
-    assert "has L-CC, R-CC" in text
+    assert "has R-CC, L-CC" in text
 
 
 def test_a_mammogram_for_processing_is_a_companion_of_the_one_for_presentation(

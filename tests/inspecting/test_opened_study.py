@@ -126,7 +126,7 @@ def test_a_mammography_study_says_which_views_are_missing(tmp_path: Path) -> Non
     assert study.exam is not None
     assert study.exam.missing == ("R-MLO",)
     page = study._repr_html_()
-    assert "Mammography views: left CC, left MLO, right CC." in page
+    assert "Mammography views: right CC, left CC, left MLO." in page
     assert "Missing: right MLO." in page
     assert "1 for processing left out" in page
     assert page.count("<img ") == 3

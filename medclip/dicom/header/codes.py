@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medclip.dicom.header import elements as values
-from medclip.sample import Modality
+from medclip.sample import Modality, ViewKind
 
 VIEW_CODES: Mapping[str, str] = {
     "R-10242": "CC", "399162004": "CC", "R-10226": "MLO", "399368009": "MLO", "R-10224": "ML", "399260004": "ML",
@@ -24,8 +24,18 @@ VIEW_MODIFIERS: Mapping[str, str] = {
     "R-102D5": "implant displaced", "399209000": "implant displaced",
     "R-102D6": "magnification", "399163009": "magnification",
     "R-102D7": "spot compression", "399055006": "spot compression",
+    "R-102D2": "cleavage", "399161006": "cleavage", "R-102D1": "axillary tail", "399011000": "axillary tail",
+    "R-40AB2": "axillary tissue", "442580003": "axillary tissue", "R-102C2": "tangential", "399110001": "tangential",
+    "R-102D3": "rolled", "399197002": "rolled", "R-102D4": "rolled", "399226006": "rolled", "R-102CA": "rolled",
+    "414493004": "rolled", "R-102C9": "rolled", "415670009": "rolled",
 }  # fmt: skip
 """What was done differently in a view (PS3.16, CID 4015)."""
+EXAM_KINDS: Mapping[str, ViewKind] = {
+    "LOW_ENERGY": ViewKind.LOW_ENERGY,
+    "RECOMBINED": ViewKind.SUBTRACTED, "SUBTRACTED": ViewKind.SUBTRACTED, "SUBTRACTION": ViewKind.SUBTRACTED,
+    "GENERATED_2D": ViewKind.SYNTHETIC,
+}  # fmt: skip
+"""Values of a mammogram's ImageType that name how it was made (PS3.3 C.8.11.7, and what makers write there)."""
 
 MODALITIES: Mapping[str, Modality] = {
     "CR": Modality.XRAY,
@@ -78,7 +88,7 @@ def view_code(dataset: Any) -> str:
 
 
 def view_modifiers(dataset: Any) -> tuple[str, ...]:
-    """Return the known modifiers of the view: implant displaced, magnification, spot compression."""
+    """Return the known modifiers of the view, such as implant displaced, magnification and spot compression."""
     codes = [
         values.text(item, "CodeValue")
         for view in values.items(dataset, "ViewCodeSequence")[:1]

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, cast
 from medclip.dicom.header import elements as v
 from medclip.dicom.header.codes import (
     ECG_CLASSES,
+    EXAM_KINDS,
     MODALITIES,
     SOP_MODALITIES,
     TO_BE_INFERRED,
@@ -180,6 +181,12 @@ class DicomHeader:
     kvp: float | None = None
     field_strength_t: float | None = None
     repetition_time_ms: float | None = None
+
+    @property
+    def exam_kind(self) -> str | None:
+        """How a mammogram was made, one of `medclip.sample.VIEW_KINDS`; None for a standard one and other images."""
+        kinds = (EXAM_KINDS[word] for word in self.image_type if word in EXAM_KINDS)
+        return next(kinds, None) if modality_code(self) == "MG" else None
 
     @property
     def mosaic(self) -> bool:

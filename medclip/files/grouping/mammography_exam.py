@@ -1,107 +1,169 @@
-"""Put the files of a mammography study in their places: left and right, CC and MLO, and what is missing."""
+"""Put the mammograms of a study in their places: right and left, CC and MLO, what is missing and what is set aside."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from medclip.dicom.header.read import DicomHeader, modality_code
-from medclip.dicom.header.safe_header import public_values
-from medclip.sample import FileRef
+from medclip.dicom.header.read import modality_code
+from medclip.files.grouping.mammogram import DISPLACED, ExamView, exam_view, stated_position
+from medclip.sample import POSITIONS, SIDES, VIEW_KINDS, FileRef, Unit, ViewKind, ViewType
 
 if TYPE_CHECKING:
     from medclip.files.recognise.inspect import FileFacts
 
-SLOTS = ("L-CC", "L-MLO", "R-CC", "R-MLO")
-"""The views of a screening examination."""
-_DISPLACED = "implant displaced"
-_PARTIAL = frozenset({"magnification", "spot compression"})
+SLOTS = tuple(f"{side}-{position}" for position in POSITIONS for side in SIDES)
+"""The views of a screening examination, as they hang: R-CC, L-CC, R-MLO, L-MLO."""
 
 
-@dataclass(frozen=True)
-class ExamView:
-    """One mammogram with what its header says of the view."""
+class Aside(StrEnum):
+    """Why a mammogram of a study is none of its views."""
 
-    file: FileRef
-    side: str
-    """L, R or "" where it is not stated."""
-    view: str
-    """CC, MLO, ML, ... or "" where none of the allow-list's views is stated."""
-    intent: str
-    """"presentation", "processing" or ""."""
-    modifiers: tuple[str, ...] = ()
+    REPEAT = "repeat"
+    """Its place is taken: two CC views of one side, say."""
+    FOR_PROCESSING = "for_processing"
+    """Raw detector values, and its place has an image for presentation."""
+    PARTIAL = "partial_view"
+    """Spot compression, magnification, or a part of the breast."""
+    OTHER_VIEW = "other_view"
+    """A view that is none of the four, such as ML."""
+    NO_POSITION = "no_position"
+    NO_SIDE = "no_side"
+    SIDES_CONTRADICT = "sides_contradict"
+    """Header, table and file name state different sides."""
 
-    @property
-    def slot(self) -> str | None:
-        """Place among the four views; None for other views and for partial ones."""
-        name = f"{self.side}-{self.view}"
-        return name if name in SLOTS and not _PARTIAL.intersection(self.modifiers) else None
+
+_WHY: Mapping[Aside, str] = {
+    Aside.REPEAT: "its place is taken by another image of the same view",
+    Aside.FOR_PROCESSING: "it is for processing, and its place has an image for presentation",
+    Aside.PARTIAL: "it is magnified, spot compressed or shows a part of the breast",
+    Aside.OTHER_VIEW: "its view is none of the four (an ML view is no MLO)",
+    Aside.NO_POSITION: "neither header nor table names its view as CC or MLO",
+    Aside.NO_SIDE: "neither header nor table names its side",
+    Aside.SIDES_CONTRADICT: "header, table and file name state different sides",
+}
+
+
+def why_aside(reason: Aside) -> str:
+    """Return a reason in words, as they stand behind "set aside because"."""
+    return _WHY[reason]
 
 
 @dataclass(frozen=True)
 class MammographyExam:
     """A study's mammograms in their places."""
 
-    views: tuple[tuple[str, FileRef], ...]
-    """Slot and file, in the order of `SLOTS`."""
+    chosen: tuple[ExamView, ...]
+    """One for each place that is filled, in hanging order; kinds one after the other."""
     missing: tuple[str, ...]
-    """Slots without a file."""
-    extra: tuple[ExamView, ...]
-    """All other mammograms: repeats, other views, those for processing where one for presentation exists."""
-    notes: tuple[str, ...] = ()
+    """Places without an image, of the kinds that the study has."""
+    set_aside: tuple[tuple[ExamView, Aside], ...]
+    """All other mammograms, in the order given, and why each is none of the views."""
+
+    @property
+    def views(self) -> tuple[tuple[str, str], ...]:
+        """Place and name of each view."""
+        return tuple((view.slot or "", view.name) for view in self.chosen)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What the examination's scores should be read with: `one_view`, `missing_views`, `implant` and `Aside`."""
+        reasons = {str(reason) for _, reason in self.set_aside}
+        if any(view.intent == "processing" for view in self.chosen):
+            reasons.add("only_for_processing")
+        if any(view.implant or DISPLACED in view.modifiers for view in self._everything()):
+            reasons.add("implant")
+        if len(self.chosen) == 1:
+            reasons.add("one_view")
+        elif self.missing:
+            reasons.add("missing_views")
+        return tuple(sorted(reasons))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing, in words."""
+        notes = []
+        reasons = [reason for _, reason in self.set_aside]
+        if num_raw := reasons.count(Aside.FOR_PROCESSING):
+            notes.append(f"{num_raw} for processing left out: the slot has one for presentation")
+        raw = [view.slot or "" for view in self.chosen if view.intent == "processing"]
+        if raw:
+            notes.append(f"for processing only (raw detector values): {', '.join(raw)}")
+        displaced = [view.slot or "" for view in self.chosen if DISPLACED in view.modifiers]
+        if displaced:
+            notes.append(f"implant displaced: {', '.join(displaced)}")
+        if any(view.implant for view in self._everything()):
+            notes.append("breast implant present")
+        for words, those in (
+            ("more of a view that is there", (Aside.REPEAT,)),
+            ("magnified, spot compressed or partial", (Aside.PARTIAL,)),
+            ("of a view that is none of the four", (Aside.OTHER_VIEW,)),
+            ("without a stated side or view", (Aside.NO_POSITION, Aside.NO_SIDE)),
+            ("whose header, table and file name state different sides", (Aside.SIDES_CONTRADICT,)),
+        ):
+            if num := sum(reason in those for reason in reasons):
+                notes.append(f"{num} {words}")
+        return tuple(notes)
+
+    def _everything(self) -> tuple[ExamView, ...]:
+        return (*self.chosen, *(view for view, _ in self.set_aside))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {
-            "views": {slot: ref.name for slot, ref in self.views},
+            "views": dict(self.views),
             "missing": list(self.missing),
-            "extra": [
-                {
-                    "file": item.file.name,
-                    "side": item.side or None,
-                    "view": item.view or None,
-                    "intent": item.intent or None,
-                    "modifiers": list(item.modifiers),
-                }
-                for item in self.extra
-            ],
+            "extra": [view.to_dict() | {"reason": str(reason)} for view, reason in self.set_aside],
+            "reasons": list(self.reasons),
             "notes": list(self.notes),
         }
 
 
-def exam_of(files: Sequence[tuple[FileRef, FileFacts]]) -> MammographyExam | None:
-    """Assemble the mammograms of one study.
+def arrange(views: Iterable[ExamView]) -> MammographyExam:
+    """Put the mammograms of one study, or of one breast, in their places.
 
-    Where a slot has several, the one for presentation is taken before the one for processing, the standard view before
+    Where a place has several, the one for presentation is taken before the one for processing, the standard view before
     one with the implant displaced, then the first by instance number and name.
 
     Args:
-        files: Files of one study; others than DICOM mammograms do not matter.
+        views: Mammograms of one study, each once.
 
-    Returns:
-        None where no DICOM mammogram is among them.
+    Example:
+        >>> exam = arrange([ExamView("a", ViewType("L", "MLO")), ExamView("b", ViewType("R", "ML"))])
+        >>> exam.views, exam.missing, exam.set_aside[0][1].value
+        ((('L-MLO', 'a'),), ('R-CC', 'L-CC', 'R-MLO'), 'other_view')
     """
-    views = [
-        (_view(ref, facts.header), facts.header)
-        for ref, facts in files
-        if facts.header is not None and modality_code(facts.header) == "MG"
-    ]
-    if not views:
-        return None
-    ranked = sorted(views, key=lambda pair: _rank(*pair))
+    views = tuple(views)
     chosen: dict[str, ExamView] = {}
-    for view, _ in ranked:
+    for view in sorted(views, key=_rank):
         if view.slot is not None:
             chosen.setdefault(view.slot, view)
-    taken = {view.file.name for view in chosen.values()}
-    extra = tuple(sorted((view for view, _ in views if view.file.name not in taken), key=lambda view: view.file.name))
+    placed = sorted(chosen.values(), key=lambda view: view.view.hanging)
+    kinds = sorted({view.view.kind for view in placed}, key=VIEW_KINDS.index) or [ViewKind.STANDARD.value]
+    slots = [ViewType(side, position, kind).slot or "" for kind in kinds for position in POSITIONS for side in SIDES]
     return MammographyExam(
-        views=tuple((slot, chosen[slot].file) for slot in SLOTS if slot in chosen),
-        missing=tuple(slot for slot in SLOTS if slot not in chosen),
-        extra=extra,
-        notes=_notes(chosen, extra, [header for _, header in views]),
+        chosen=tuple(placed),
+        missing=tuple(slot for slot in slots if slot not in chosen),
+        set_aside=tuple((view, _why(view, chosen)) for view in views if chosen.get(view.slot or "") is not view),
     )
+
+
+def exam_of(files: Sequence[tuple[FileRef, FileFacts]], units: Sequence[Unit] = ()) -> MammographyExam | None:
+    """Assemble the mammograms of one study.
+
+    Args:
+        files: Files of one study; others than mammograms do not matter.
+        units: The study's units, which hold what a table states; an image without a header is a mammogram where its
+            unit states a view.
+
+    Returns:
+        None where no mammogram is among them.
+    """
+    stated = {unit.files[0].name: unit.stated_view for unit in units}
+    views = [view for ref, facts in files if (view := _view_of(ref, facts, stated.get(ref.name)))]
+    return arrange(views) if views else None
 
 
 def twins_for_processing(files: Sequence[tuple[FileRef, FileFacts]]) -> frozenset[str]:
@@ -122,11 +184,11 @@ def twins_for_processing(files: Sequence[tuple[FileRef, FileFacts]]) -> frozense
         header = facts.header
         if header is None or modality_code(header) != "MG":
             continue
-        view, stated = _view(ref, header), _stated(header)
-        if not view.side or not stated:
+        view, stated = exam_view(ref.name, header), stated_position(header)
+        if not view.view.side or not stated:
             continue
         # As stated, also where it is none of our views: this is compared and never shown.
-        place = header.patient_id, header.study_uid, view.side, stated, view.modifiers
+        place = header.patient_id, header.study_uid, view.view.side, stated, view.modifiers, view.view.kind
         if view.intent == "processing":
             raw.setdefault(place, []).append(ref.name)
         elif view.intent == "presentation":
@@ -134,61 +196,30 @@ def twins_for_processing(files: Sequence[tuple[FileRef, FileFacts]]) -> frozense
     return frozenset(name for place, names in raw.items() if place in shown for name in names)
 
 
-def _view(ref: FileRef, header: DicomHeader) -> ExamView:
-    """Return what a header states of a mammogram, in the values of the allow-list: ViewPosition may be a free text."""
-    known = public_values(header)
-    modifiers = set(known.get("view_modifiers", ()))
-    if _is_displaced(header.view_position):
-        modifiers.add(_DISPLACED)
-    stated = _stated(header)
-    view = stated if stated in ("CC", "MLO") else known.get("view", "").removesuffix("ID")
-    side = known.get("laterality", "")
-    intent = known.get("intent", "").removeprefix("FOR ").lower()
-    return ExamView(ref, side if side in ("L", "R") else "", view, intent, tuple(sorted(modifiers)))
+def _view_of(ref: FileRef, facts: FileFacts, stated: ViewType | None) -> ExamView | None:
+    """Return the view of a mammogram; None for other files."""
+    header = facts.header
+    if stated is None and (header is None or modality_code(header) != "MG"):
+        return None
+    return exam_view(ref.name, header, table=stated, file_name=ref.path.name)
 
 
-def _stated(header: DicomHeader) -> str:
-    """Return the view in the words of the header; "" where it has none."""
-    stated = header.view_position
-    if _is_displaced(stated):
-        stated = stated.removesuffix("ID")
-    orientation = header.patient_orientation
-    if not stated and len(orientation) == 1 and orientation[0] in ("CC", "MLO"):
-        stated = orientation[0]  # CBIS-DDSM, the largest public set of films, writes the view there
-    return header.view_code or stated
+def _why(view: ExamView, chosen: Mapping[str, ExamView]) -> Aside:
+    """Return why a view that was not chosen is set aside."""
+    if view.sides_contradict:
+        return Aside.SIDES_CONTRADICT
+    if view.is_partial:
+        return Aside.PARTIAL
+    if not view.view.position:
+        return Aside.NO_POSITION
+    if view.view.position not in POSITIONS:
+        return Aside.OTHER_VIEW
+    if not view.view.side:
+        return Aside.NO_SIDE
+    taken = chosen[view.slot or ""]
+    return Aside.FOR_PROCESSING if view.intent == "processing" != taken.intent else Aside.REPEAT
 
 
-def _is_displaced(view: str) -> bool:
-    """Know the terms of computed radiography for displaced implants: CCID, MLOID."""
-    return view in ("CCID", "MLOID")
-
-
-def _rank(view: ExamView, header: DicomHeader) -> tuple[bool, bool, float, str]:
-    number = header.instance_number
-    return (
-        view.intent == "processing",
-        _DISPLACED in view.modifiers,
-        float("inf") if number is None else number,
-        view.file.name,
-    )
-
-
-def _notes(
-    chosen: Mapping[str, ExamView], extra: Sequence[ExamView], headers: Sequence[DicomHeader]
-) -> tuple[str, ...]:
-    notes = []
-    left_out = sum(view.intent == "processing" and chosen.get(view.slot or "", view) is not view for view in extra)
-    if left_out:
-        notes.append(f"{left_out} for processing left out: the slot has one for presentation or an earlier one")
-    raw = [slot for slot in SLOTS if slot in chosen and chosen[slot].intent == "processing"]
-    if raw:
-        notes.append(f"for processing only (raw detector values): {', '.join(raw)}")
-    displaced = [slot for slot in SLOTS if slot in chosen and _DISPLACED in chosen[slot].modifiers]
-    if displaced:
-        notes.append(f"implant displaced: {', '.join(displaced)}")
-    if any(header.breast_implant for header in headers):
-        notes.append("breast implant present")
-    unplaced = sum(not (view.side and view.view) for view in extra)
-    if unplaced:
-        notes.append(f"{unplaced} without a stated side or view")
-    return tuple(notes)
+def _rank(view: ExamView) -> tuple[bool, bool, float, str]:
+    number = float("inf") if view.number is None else view.number
+    return view.intent == "processing", DISPLACED in view.modifiers, number, view.name

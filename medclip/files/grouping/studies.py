@@ -128,7 +128,7 @@ def group(
     for file in usable.values():
         if file.ref.name not in copies:
             buckets.setdefault(_bucket(file, group_by), []).append((file.ref, file.facts))
-    units = [_with_scale(unit, usable) for members in buckets.values() for unit in units_of(members, uneven=uneven)]
+    units = [_with_stated(unit, usable) for members in buckets.values() for unit in units_of(members, uneven=uneven)]
     counts = Counter(
         _folder(unit.files[0])
         for unit in units
@@ -236,12 +236,16 @@ def _bucket(file: _File, group_by: str) -> tuple[str, ...]:
     return folder, study, patient, str(file.modality or "")
 
 
-def _with_scale(unit: Unit, usable: Mapping[str, _File]) -> Unit:
-    """Add the pixel size that a table states for any file of a slide."""
-    if unit.kind is not Kind.SLIDE:
-        return unit
-    rows = [usable[ref.name].row for ref in unit.files]
-    return replace(unit, mpp_um=next((row.mpp_um for row in rows if row is not None and row.mpp_um), None))
+def _with_stated(unit: Unit, usable: Mapping[str, _File]) -> Unit:
+    """Add what a table states for a slide's pixel size, and for a mammogram's view."""
+    files = [usable[ref.name] for ref in unit.files]
+    if unit.kind is Kind.SLIDE:
+        sizes = (file.row.mpp_um for file in files if file.row is not None and file.row.mpp_um)
+        return replace(unit, mpp_um=next(sizes, None))
+    first = files[0]
+    if unit.kind is Kind.IMAGE and first.row is not None and first.modality is Modality.MAMMOGRAPHY:
+        return replace(unit, stated_view=first.row.mammography_view)
+    return unit
 
 
 def _alone(unit: Unit, first: _File) -> bool:

@@ -14,11 +14,24 @@ from medclip.files.tables.cell_privacy import shown
 from medclip.files.tables.modality_names import modality_of_name
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import close_names, listed, number_hint
-from medclip.sample import Modality
+from medclip.sample import SIDES, VIEW_KINDS, Modality, ViewType
 from medclip.settings import MPP_RANGE_UM
 
 _TEXTS = ("caption", "captions")
-_KNOWN = ("file", "study", "patient", "modality", "laterality", "view", "age", "sex", "mpp_um", "split", *_TEXTS)
+_KNOWN = (
+    "file",
+    "study",
+    "patient",
+    "modality",
+    "laterality",
+    "view",
+    "view_kind",
+    "age",
+    "sex",
+    "mpp_um",
+    "split",
+    *_TEXTS,
+)
 MPP_EXPECTED = f"micrometres per pixel, {MPP_RANGE_UM[0]:g} to {MPP_RANGE_UM[1]:g}"
 LABEL_PREFIX = "label:"
 CAPTION_SEPARATOR = "\n"
@@ -38,6 +51,8 @@ class ManifestRow:
     modality: Modality | None = None
     laterality: str | None = None
     view: str | None = None
+    view_kind: str | None = None
+    """How a mammogram was made, one of `medclip.sample.VIEW_KINDS`."""
     age: float | None = None
     sex: str | None = None
     mpp_um: float | None = None
@@ -48,6 +63,14 @@ class ManifestRow:
     """Columns named `label:<task>` or `label:<task>:<class>`, without the prefix."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """All other columns, as text."""
+
+    @property
+    def mammography_view(self) -> ViewType | None:
+        """What the row states of a mammogram's view; None where it states none of side, view and kind."""
+        if not (self.laterality in SIDES or self.view or self.view_kind):
+            return None
+        side = self.laterality if self.laterality in SIDES else ""
+        return ViewType(side, self.view or "", self.view_kind or VIEW_KINDS[0])
 
 
 @dataclass(frozen=True)
@@ -88,8 +111,8 @@ def read_manifest(table: Any) -> Manifest:
 
     Args:
         table: Path of a CSV, TSV or Parquet file, whatever its suffix, or any data frame that narwhals knows.
-            The column `file` is required; `study`, `patient`, `modality`, `laterality`, `view`, `age`, `sex`,
-            `mpp_um`, `split`, `caption` or `captions` and `label:...` are understood; other columns are kept.
+            The column `file` is required; `study`, `patient`, `modality`, `laterality`, `view`, `view_kind`, `age`,
+            `sex`, `mpp_um`, `split`, `caption` or `captions` and `label:...` are understood; other columns are kept.
 
     Returns:
         The manifest.
@@ -150,6 +173,9 @@ def _row(cells: Mapping[str, str], number: int, where: object) -> ManifestRow:
     side = cells.get("laterality", "").lower()
     if side not in _SIDES:
         raise bad("laterality", "L, R, left, right or both")
+    kind = cells.get("view_kind", "").lower()
+    if kind and kind not in VIEW_KINDS:
+        raise bad("view_kind", ", ".join(VIEW_KINDS))
     try:
         age = float(cells.get("age") or "nan")
     except ValueError:
@@ -165,6 +191,7 @@ def _row(cells: Mapping[str, str], number: int, where: object) -> ManifestRow:
         modality=modality,
         laterality=_SIDES[side],
         view=cells.get("view", "").upper() or None,
+        view_kind=kind or None,
         age=age if math.isfinite(age) else None,
         sex=_SEXES.get(cells.get("sex", "").lower()),
         mpp_um=mpp,
