@@ -182,6 +182,9 @@ def _tasks(
             notes.append(f"The labels speak of {name!r}, which is no task of the vocabulary: it was not measured.")
             continue
         task = load_task(name)
+        if not task.has_words:
+            notes.append(f"{name} is a risk, which words do not ask: it was not measured here.")
+            continue
         measured = _task(task, labels, models, encoded, whose, num_resamples, notes)
         if measured:
             measured[name] |= _within(task, labels, models, encoded, whose, sources, num_resamples, notes)

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medclip.text.vocabulary.prompts import ClassPrompts, expand
-from medclip.text.vocabulary.task import Task
-
-Kind = Literal["multiclass", "multilabel"]
+from medclip.text.vocabulary.task import Kind, Task
 
 
 class TextEncoder(Protocol):
@@ -150,11 +148,11 @@ def calibrated(
 
 
 def probabilities(logits_NC: NDArray[np.float32], kind: Kind) -> NDArray[np.float32]:
-    """Softmax over classes (multiclass) or a sigmoid per class (multilabel); float32 [N, C]."""
+    """Softmax over classes (multiclass), or a sigmoid for each (multilabel, years of a risk); float32 [N, C]."""
     from scipy.special import expit, softmax
 
     logits = np.asarray(logits_NC, dtype=np.float32)
-    return expit(logits) if kind == "multilabel" else softmax(logits, axis=1)
+    return softmax(logits, axis=1) if kind == "multiclass" else expit(logits)
 
 
 def _unit(vectors: NDArray) -> NDArray:

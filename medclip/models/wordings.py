@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.models.class_vectors import ClassVectors, Kind, TextEncoder, calibrated, ensemble
+from medclip.models.class_vectors import ClassVectors, TextEncoder, calibrated, ensemble
 from medclip.text.vocabulary.own_words import Prompt
 from medclip.text.vocabulary.prompts import ClassPrompts
+from medclip.text.vocabulary.task import Kind
 
 
 @dataclass(frozen=True, eq=False)

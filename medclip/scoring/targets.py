@@ -18,7 +18,7 @@ from medclip.sample import Modality, spoken
 from medclip.scoring.tasks import MODALITY_TASK, AskedTask, Scorer, asked_tasks
 from medclip.scoring.unlearned import prompt_unlearned
 from medclip.text.checks.prompt_words import prompt_notes
-from medclip.text.vocabulary.load import load_task, task_names
+from medclip.text.vocabulary.load import load_task, spoken_names
 from medclip.text.vocabulary.own_words import AD_HOC
 from medclip.wording import list_of
 
@@ -154,7 +154,7 @@ class Targets:
         names = tuple(name for name in card.tasks if words or name in heads)
         chosen = [one for one in asked_tasks(card, ScoreOptions(tasks=names), self._own) if fits(one)] if names else []
         if words:
-            more = (AskedTask(load_task(n), None, None, listed=False) for n in task_names() if n not in names)
+            more = (AskedTask(load_task(n), None, None, listed=False) for n in spoken_names() if n not in names)
             chosen += [one for one in more if fits(one)][:_MOST_TASKS]
         return chosen
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medclip.models.class_vectors import ClassVectors, Kind, TextEncoder, class_vectors
+from medclip.models.class_vectors import ClassVectors, TextEncoder, class_vectors
 from medclip.text.vocabulary.prompts import expand
-from medclip.text.vocabulary.task import Task
+from medclip.text.vocabulary.task import Kind, Task
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from medclip.adaptation.towers.layers import Role, list_layers
 from medclip.adaptation.towers.split_attention import replace_module, split_attention
 from medclip.adaptation.towers.svd_linear import SVDLinear
 from medclip.errors import MedclipError, Reason
-from medclip.text.vocabulary.load import load_task, task_names
+from medclip.text.vocabulary.load import load_task, spoken_names
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -195,7 +195,7 @@ def explain_variance(
 
 def vocabulary_sentences() -> tuple[str, ...]:
     """Return one sentence for each class of every vocabulary: the first template with the first wording."""
-    tasks = [load_task(name) for name in task_names()]
+    tasks = [load_task(name) for name in spoken_names()]
     return tuple(dict.fromkeys(t.templates[0].format(c.prompts[0]) for t in tasks for c in t.classes))
 
 

@@ -31,6 +31,7 @@ from medclip.shards.stored_image import EXTENSIONS, SIGNATURES, STORED_AS
 from medclip.shards.stored_voxels import EXTENSION
 from medclip.shards.writing.tar import member_names, members
 from medclip.text.captions.record import CaptionRecord
+from medclip.text.vocabulary.outcomes import is_outcome, outcome_word
 
 
 @dataclass(frozen=True, repr=False)
@@ -198,6 +199,7 @@ def _has_image(parts: Mapping[str, bytes]) -> bool:
 
 def _count_labels(record: CaptionRecord, labels: dict[str, Counter[str]]) -> None:
     for task, label in record.labels.items():
+        label = outcome_word(label) if is_outcome(label) else label
         present = [label] if isinstance(label, str) else [name for name, value in label.items() if value]
         labels.setdefault(task, Counter()).update(present)
 

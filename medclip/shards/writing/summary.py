@@ -12,6 +12,7 @@ from medclip.files.tables.cell_privacy import counts_of_strange
 from medclip.result import Result, named_counts
 from medclip.shards.writing.splits import DEFAULT_SPLITS, assign
 from medclip.shards.writing.table import GENERIC, read_shard_table
+from medclip.text.vocabulary.outcomes import is_outcome, outcome_word
 
 _NAMED = 3
 _SAID = ("present", "absent", "uncertain")
@@ -84,6 +85,7 @@ def plan_shards(
     labels: dict[str, dict[str, Counter[str]]] = {}
     for row in rows:
         for task, label in row.record.labels.items():
+            label = outcome_word(label) if is_outcome(label) else label
             for name, value in {label: 1}.items() if isinstance(label, str) else label.items():
                 labels.setdefault(task, {}).setdefault(name, Counter())["present" if value else "absent"] += 1
         for task, name in row.uncertain:

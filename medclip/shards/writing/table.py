@@ -19,7 +19,8 @@ from medclip.sample import Modality
 from medclip.text.captions.phrases import MAMMOGRAPHY_VIEWS
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.vocabulary.load import load_task
-from medclip.text.vocabulary.task import Task
+from medclip.text.vocabulary.outcomes import FIELDS, outcome_of
+from medclip.text.vocabulary.task import EVENT, FOLLOWUP, Task
 
 GENERIC = "generic"
 COLUMNS = (
@@ -231,7 +232,11 @@ def _row(
         licence,
         mpp,
         cell.get("study", ""),
-        tuple((t.name, c) for column, (t, c) in labels.items() if c and number_in(cell.get(column, "")) == UNCERTAIN),
+        tuple(
+            (t.name, c)
+            for column, (t, c) in labels.items()
+            if c and t.kind == "multilabel" and number_in(cell.get(column, "")) == UNCERTAIN
+        ),
         {column: cell[column] for column, value in understood.items() if cell.get(column) and value is None},
     )
 
@@ -245,6 +250,9 @@ def _label_columns(header: Iterable[str], where: str, tasks: Sequence[Task]) -> 
         _, task_name, *rest = column.split(":")
         try:
             task = own.get(task_name) or load_task(task_name)
+            if task.kind == "risk":
+                label_columns[column] = (task, _outcome_field(task, rest))
+                continue
             class_name = task.class_named(rest[0]).name if rest else None
         except MedclipError as e:
             raise MedclipError(
@@ -260,6 +268,13 @@ def _label_columns(header: Iterable[str], where: str, tasks: Sequence[Task]) -> 
             )
         label_columns[column] = (task, class_name)
     return label_columns
+
+
+def _outcome_field(task: Task, rest: Sequence[str]) -> str:
+    if len(rest) == 1 and rest[0] in FIELDS:
+        return rest[0]
+    columns = " and ".join(f"label:{task.name}:{field}" for field in FIELDS)
+    raise MedclipError(Reason.TABLE_INVALID, "a risk is labelled with whole months.", hint=f"Use {columns}.")
 
 
 def _labels(cell: Mapping[str, str], columns: Mapping[str, tuple[Task, str | None]]) -> dict[str, str | dict[str, int]]:
@@ -278,6 +293,11 @@ def _labels(cell: Mapping[str, str], columns: Mapping[str, tuple[Task, str | Non
                 )
             labels[task.name] = value
             continue
+        if task.kind == "risk":
+            months = labels.setdefault(task.name, {})
+            assert isinstance(months, dict)
+            months[class_name] = _months(column, value)
+            continue
         number = _TRUTHS.get(value.casefold(), number_in(value))
         if number == UNCERTAIN:
             continue
@@ -290,7 +310,21 @@ def _labels(cell: Mapping[str, str], columns: Mapping[str, tuple[Task, str | Non
         of_task = labels.setdefault(task.name, {})
         assert isinstance(of_task, dict)
         of_task[class_name] = int(number)
+    for task in {task.name: task for task, _ in columns.values() if task.kind == "risk"}.values():
+        months = labels.get(task.name, {})
+        assert isinstance(months, dict)
+        if months:
+            labels[task.name] = outcome_of(months.get(EVENT), months.get(FOLLOWUP))
     return labels
+
+
+def _months(column: str, value: str) -> int:
+    months = number_in(value)
+    if not months.is_integer():
+        raise MedclipError(
+            Reason.TABLE_INVALID, f"{column} is {shown(value)}.", hint=number_hint(value, "Use whole months, or blank.")
+        )
+    return int(months)
 
 
 def _texts(cell: Mapping[str, str]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import Protocol, cast
 from medclip.errors import MedclipError, Reason
 from medclip.sample import spoken
 from medclip.text.captions.record import CaptionRecord
-from medclip.text.captions.true_wordings import VIEW_TASK, image_names, labelled, view_names
+from medclip.text.captions.true_wordings import VIEW_TASK, image_names, labelled, view_names, without_outcomes
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import TaskClass
 
@@ -52,6 +52,7 @@ def facts_of(record: CaptionRecord) -> CaptionFacts:
         >>> facts_of(CaptionRecord(None, labels={"fundus_cataract": {"cataract": 1}})).present
         ('cataract',)
     """
+    record = without_outcomes(record)
     present: list[str] = []
     absent: list[str] = []
     for name, label in record.labels.items():

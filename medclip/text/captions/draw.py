@@ -29,10 +29,11 @@ from medclip.text.captions.true_wordings import (
     true_positives,
     view_names,
     weighted,
+    without_outcomes,
 )
 from medclip.text.free_text.report_sections import draw_report
 from medclip.text.free_text.sentences import Native, draw_native, draw_whole
-from medclip.text.vocabulary.load import load_task, task_names
+from medclip.text.vocabulary.load import load_task, spoken_names
 from medclip.text.vocabulary.prompts import expand, without_article
 from medclip.text.vocabulary.task import Task, TaskClass
 from medclip.wording import list_of
@@ -78,6 +79,7 @@ def draw_caption(
     """
     if record.generic:
         return _modality_caption(record, rng)
+    record = without_outcomes(record)
     if record.report and rng.random() < report_share:
         if native == "whole" and record.report.strip():
             return record.report
@@ -97,7 +99,7 @@ def draw_caption(
 
 def all_wordings() -> Iterator[str]:
     """Yield every sentence and phrase that captions and prompts are made of, to train a tokenizer on."""
-    for name in task_names():
+    for name in spoken_names():
         task = load_task(name)
         for c in expand(task):
             yield from c.positive

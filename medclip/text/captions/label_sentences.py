@@ -18,6 +18,7 @@ from medclip.text.captions.true_wordings import (
     true_nouns,
     view_names,
     weighted,
+    without_outcomes,
 )
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import without_article
@@ -88,7 +89,7 @@ def distinct_sentences(record: CaptionRecord, n: int, rng: Generator) -> tuple[s
         >>> len(distinct_sentences(record, 10, np.random.default_rng(0)))
         10
     """
-    sentences: dict[str, None] = {}
+    record, sentences = without_outcomes(record), dict[str, None]()
     for _ in range(n * _TRIES if record.labels else 0):
         sentence = draw_sentence(record, rng)
         if sentence:

@@ -21,7 +21,8 @@ class CaptionRecord:
     sex: str | None = None
     """"M", "F" or None."""
     labels: Mapping[str, str | Mapping[str, int]] = field(default_factory=dict)
-    """Per task the class name (multi-class) or 0/1 for each class that was looked for (multi-label)."""
+    """Per task the class name (multi-class), 0/1 for each class that was looked for (multi-label), or months to an
+    event and of follow-up (risk; `medclip.text.vocabulary.outcomes`), which no caption speaks of."""
     texts: tuple[str, ...] = ()
     """Free text that came with the image."""
     generic: bool = False

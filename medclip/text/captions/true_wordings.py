@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,19 @@ from medclip.text.captions.phrases import MAMMOGRAPHY_VIEWS
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.free_text.mentions import mentioned
 from medclip.text.vocabulary.load import load_task
+from medclip.text.vocabulary.outcomes import spoken_labels
 from medclip.text.vocabulary.task import Task, TaskClass
 
 if TYPE_CHECKING:
     from numpy.random import Generator
 
 VIEW_TASK = "chest_xray_view"
+
+
+def without_outcomes(record: CaptionRecord) -> CaptionRecord:
+    """Leave out of a record the labels that words say nothing of: what happened after the exam."""
+    labels = spoken_labels(record.labels)
+    return record if labels is record.labels else replace(record, labels=labels)
 
 
 def image_names(record: CaptionRecord) -> tuple[str, ...]:

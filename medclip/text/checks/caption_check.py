@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import cache, lru_cache
 
 from medclip.text.captions.record import CaptionRecord
+from medclip.text.captions.true_wordings import without_outcomes
 from medclip.text.checks.closed_words import DENIALS, DENIED, HEDGES, NEUTRAL, PUNCTUATION, TURN
 from medclip.text.checks.fact_words import ALSO_SAID_OF, FACTS, MODALITIES
 from medclip.text.checks.known_spans import ALL_CLEAR, known_spans
@@ -102,13 +103,19 @@ def check_caption(caption: str, record: CaptionRecord) -> tuple[str, ...]:
     form = _form(caption)
     if form:
         return (f"form: {form}",)
+    record = without_outcomes(record)
     lowered = " ".join(caption.lower().split())
     known = known_spans(record)
     left = known.mark(lowered)
     nothing_there = all_absent(record.labels)
     if nothing_there:
         left = _NORMAL.sub(ALL_CLEAR, left)
-    problems = [*_findings(lowered, record, known.stated), *_hedged(left), *_unclear(left), *_modality(left, record)]
+    problems = [
+        *_findings(lowered, left, record, known.stated),
+        *_hedged(left),
+        *_unclear(left),
+        *_modality(left, record),
+    ]
     if not nothing_there and (match := _NORMAL.search(left)):
         problems.append(f"normal: {match[0]!r} says more than the record")
     problems += [f"{kind}: {m[0]!r} is not in the record" for kind, p in FACTS.items() for m in p.finditer(left)]
@@ -127,12 +134,21 @@ def _form(caption: str) -> str | None:
     return None
 
 
-def _findings(lowered: str, record: CaptionRecord, known: frozenset[str]) -> Iterator[str]:
+def _findings(lowered: str, left: str, record: CaptionRecord, known: frozenset[str]) -> Iterator[str]:
+    """Yield what is spoken of and not in the record.
+
+    Args:
+        lowered: The caption.
+        left: The caption without what the record says in its own words: those may hold the words of a task that the
+            record does not speak of ("a mass with calcifications" of the kind of lesion and of the findings).
+        record: What is known.
+        known: Wordings that are true.
+    """
     spoken_of = set(record.labels)
     spoken_of |= {t for t in task_names() if record.modality in load_task(t).modalities}
     for name in sorted(spoken_of):
         label = record.labels.get(name, {})
-        for cls, affirmed in asserted(name, lowered).items():
+        for cls, affirmed in asserted(name, lowered if name in record.labels else left).items():
             value = label == cls if isinstance(label, str) else label.get(cls)
             if value is None:
                 yield f"finding: {cls!r} is spoken of, nobody labelled it"

@@ -15,7 +15,7 @@ from functools import cache
 from medclip.text.checks.closed_words import NEUTRAL
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.text.vocabulary.contexts import CONTEXTS
-from medclip.text.vocabulary.load import load_task, task_names
+from medclip.text.vocabulary.load import load_task, spoken_names
 from medclip.text.vocabulary.own_words import Prompt, opposite
 from medclip.text.vocabulary.prompts import expand
 from medclip.wording import list_of, number
@@ -131,7 +131,7 @@ def _is_known(word: str) -> bool:
 def _vocabulary() -> tuple[str, ...]:
     """Return the words of the vocabulary that a misspelling may stand for: of prompts, terms, stems and contexts."""
     texts: set[str] = set()
-    for task in map(load_task, task_names()):
+    for task in map(load_task, spoken_names()):
         texts.update(text for c in expand(task) for text in (*c.positive, *c.negative))
         texts.update(text for c in task.classes for text in (c.title, *c.nouns, *c.stems))
         texts.update((task.title, *task.none_prompts, *task.image_names))

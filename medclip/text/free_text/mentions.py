@@ -40,8 +40,7 @@ def _patterns(task_name: str) -> Mapping[str, re.Pattern[str]]:
 @lru_cache(maxsize=16384)
 def mentioned(task_name: str, sentence: str) -> frozenset[str]:
     """Return the classes of a task that a sentence speaks of, affirmed or denied."""
-    lowered = sentence.lower()
-    return frozenset(name for name, pattern in _patterns(task_name).items() if pattern.search(lowered))
+    return frozenset(name for name, _ in _mentions(task_name, sentence.lower()))
 
 
 @lru_cache(maxsize=16384)
@@ -53,10 +52,21 @@ def asserted(task_name: str, sentence: str) -> Mapping[str, bool]:
     """
     lowered = sentence.lower()
     answers: dict[str, bool] = {}
-    for name, pattern in _patterns(task_name).items():
-        for match in pattern.finditer(lowered):
-            answers[name] = answers.get(name, False) or not denied(lowered, match)
+    for name, match in _mentions(task_name, lowered):
+        answers[name] = answers.get(name, False) or not denied(lowered, match)
     return answers
+
+
+def _mentions(task_name: str, lowered: str) -> list[tuple[str, re.Match[str]]]:
+    """Return the classes with the places that speak of them: of two that lie in each other the longer one counts, so
+    that "focal asymmetry" is no asymmetry of another kind.
+    """
+    spans = [(name, m) for name, pattern in _patterns(task_name).items() for m in pattern.finditer(lowered)]
+
+    def lies_in(inner: re.Match[str], outer: re.Match[str]) -> bool:
+        return outer.start() <= inner.start() and inner.end() <= outer.end() and outer.span() != inner.span()
+
+    return [(name, m) for name, m in spans if not any(lies_in(m, other) for _, other in spans)]
 
 
 def denied(lowered: str, match: re.Match[str]) -> bool:

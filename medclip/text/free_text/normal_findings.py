@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from medclip.text.vocabulary.load import load_task
+from medclip.text.vocabulary.outcomes import spoken_labels
 from medclip.text.vocabulary.task import Task
 
 _THING = r"(?:abnormalit\w+|diseases?|process(?:es)?|findings?|patholog\w+|lesions?|changes?|problems?)"
@@ -40,7 +41,7 @@ def some_present(labels: Mapping[str, str | Mapping[str, int]]) -> bool:
     """Return whether the labels name something abnormal: a class of a multi-label task that is there, or a class of a
     multi-class task that has a class for "none" and is another.
     """
-    for name, label in labels.items():
+    for name, label in spoken_labels(labels).items():
         if isinstance(label, str):
             if _has_none(load_task(name)) and not label.startswith(NONE):
                 return True
@@ -54,8 +55,8 @@ def all_absent(labels: Mapping[str, str | Mapping[str, int]]) -> bool:
     if some_present(labels):
         return False
     return any(
-        label.startswith(NONE) if isinstance(label, str) else load_task(name).denies_all(label)
-        for name, label in labels.items()
+        task.normal_if_none and (label.startswith(NONE) if isinstance(label, str) else task.denies_all(label))
+        for task, label in ((load_task(name), label) for name, label in spoken_labels(labels).items())
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +110,16 @@ def to_yaml(task: Task) -> str:
     """Write a task as a whole task file; `parse_task` gives it back."""
     import yaml
 
-    def bare(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v not in ((), *_LEFT_OUT)}
+    unsaid = {f.name: f.default for f in fields(Task)}
 
-    classes = [bare(c) for c in asdict(task)["classes"]]
+    def bare(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            k: list(v) if isinstance(v, tuple) else v
+            for k, v in values.items()
+            if v not in ((), *_LEFT_OUT) and (k not in unsaid or v != unsaid[k])
+        }
+
+    classes = [bare(c) for c in asdict(task)["classes"] if task.has_words]
     mapping = bare({**asdict(task), "modalities": tuple(str(m) for m in task.modalities), "classes": ()})
     mapping |= {"modalities": mapping.get("modalities", []), "classes": classes}
     return yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True, width=120)

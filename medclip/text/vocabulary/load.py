@@ -14,6 +14,7 @@ from typing import Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.text.vocabulary.task import VARIABLE, Task, TaskClass
+from medclip.wording import count
 
 
 def task_names() -> tuple[str, ...]:
@@ -24,6 +25,11 @@ def task_names() -> tuple[str, ...]:
             name which is taken.
     """
     return tuple(sorted([*_packaged(), *_own()]))
+
+
+def spoken_names() -> tuple[str, ...]:
+    """List the tasks that can be asked in words: all but risks."""
+    return tuple(name for name in task_names() if load_task(name).has_words)
 
 
 def load_task(name: str) -> Task:
@@ -124,4 +130,6 @@ def _task(values: Mapping[str, Any]) -> Task:
 
     task = frozen(values)
     task["classes"] = tuple(TaskClass(**frozen(c)) for c in values["classes"])
+    if years := task["horizons_years"]:
+        task["classes"] = tuple(TaskClass(f"year_{k}", f"Within {count(k, 'year')}") for k in years)
     return Task(**task)

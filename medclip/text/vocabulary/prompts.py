@@ -33,7 +33,8 @@ def expand(task: Task, classes: Sequence[str] | None = None) -> tuple[ClassPromp
         One entry per class; sentences are distinct, in the order template by wording.
 
     Raises:
-        MedclipError: TABLE_INVALID for a class that the task does not have or that is named twice, WRONG_USE for none.
+        MedclipError: TABLE_INVALID for a class that the task does not have or that is named twice, WRONG_USE for none,
+            NO_TASK for a task that has no words (a risk).
 
     Example:
         >>> from medclip.text.vocabulary.load import load_task
@@ -41,6 +42,12 @@ def expand(task: Task, classes: Sequence[str] | None = None) -> tuple[ClassPromp
         'no cataract'
     """
     chosen = task.classes if classes is None else tuple(task.class_named(c) for c in classes)
+    if not task.has_words:
+        raise MedclipError(
+            Reason.NO_TASK,
+            f"{task.name} is a risk: it is asked of a head that was trained on follow-up, not of words.",
+            hint="Use a model pack with a head for it.",
+        )
     if not chosen:
         raise MedclipError(Reason.WRONG_USE, f"no class of task {task.name} was named.")
     if len({c.name for c in chosen}) != len(chosen):

@@ -13,7 +13,11 @@ VARIABLE = "MEDCLIP_TASKS"
 """Environment variable with the folders of task files of one's own, joined as in PATH; started processes inherit it."""
 
 
-Kind = Literal["multiclass", "multilabel"]
+Kind = Literal["multiclass", "multilabel", "risk"]
+Level = Literal["image", "breast", "exam"]
+EVENT, FOLLOWUP = "event_months", "followup_months"
+"""What the label of a risk task holds: months from the exam to the diagnosis, absent where none was seen, and to the
+last that is known."""
 
 
 SAYS_NO_BODY_PART = ("", "UNKNOWN", "OTHER", "NONE", "UNDEFINED")
@@ -27,8 +31,8 @@ class TaskClass:
     """Key in tables and cards: lower case, digits and underscores."""
     title: str
     """What a report prints."""
-    prompts: tuple[str, ...]
-    """Wordings that say the class is there, each fit for any of the task's templates."""
+    prompts: tuple[str, ...] = ()
+    """Wordings that say the class is there, each fit for any of the task's templates; a risk task has none."""
     negative_prompts: tuple[str, ...] = ()
     """Wordings that say it is not there; only multi-label classes have them."""
     codes: Mapping[str, str] = field(default_factory=dict)
@@ -48,6 +52,7 @@ class Task:
     name: str
     title: str
     kind: Kind
+    """One class of several; each class there or not; or the chance of an event by each of some years (`risk`)."""
     modalities: tuple[Modality, ...]
     """Modalities the question makes sense for; empty means any."""
     templates: tuple[str, ...]
@@ -61,6 +66,27 @@ class Task:
     """Classes that such a wording says nothing of: they need not have been looked for."""
     body_parts: tuple[str, ...] = ()
     """Upper-case DICOM terms of the anatomy the question is about; empty means any."""
+    ordered: bool = False
+    """The classes of a multi-class task are steps of one scale, in their order: agreement may be weighted."""
+    outside_order: tuple[str, ...] = ()
+    """Classes of an ordered task that are no step of it, such as BI-RADS 0: weighted agreement leaves them out."""
+    level: Level = "image"
+    """What an answer is true of: the image, all images of the breast, or the whole exam."""
+    normal_if_none: bool = True
+    """An image of which the answer says that nothing is there is a normal one; False for a question about one thing
+    among many: a breast without cancer may have a cyst."""
+    horizons_years: tuple[int, ...] = ()
+    """Of a risk task: class k is "the event has happened within so many years", so probabilities never fall."""
+
+    @property
+    def has_words(self) -> bool:
+        """Whether the question can be asked in words; a risk is asked of a trained head only."""
+        return self.kind != "risk"
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Names of the classes that are steps of an ordered task, in their order; empty for any other task."""
+        return tuple(c.name for c in self.classes if c.name not in self.outside_order) if self.ordered else ()
 
     def is_about(self, body_part: str) -> bool:
         """Whether a header's BodyPartExamined fits; one that is empty or says nothing fits every task.

@@ -87,7 +87,7 @@ def filled(values: Any, name: str) -> Any:
         task["modalities"] = [task["modalities"]]
     task.setdefault("name", name)
     task.setdefault("title", _words(task["name"]).capitalize())
-    if "templates" not in task:
+    if "templates" not in task and task.get("kind") != "risk":
         task["templates"] = ["{}", *_templates(task.get("modalities"))]
     if isinstance(task.get("classes"), list):
         several = task.get("kind") == "multilabel"

@@ -271,3 +271,36 @@ def test_a_name_that_no_file_can_have_is_a_missing_table(tmp_path):
         with pytest.raises(MedclipError) as e:
             read_shard_table(tmp_path / name)
         assert e.value.reason is Reason.MISSING_FILE
+
+
+def test_a_risk_is_two_columns_of_whole_months(tmp_path):
+    event, followup = (f"label:breast_cancer_risk:{field}" for field in ("event_months", "followup_months"))
+    cells = [("14", "60"), ("", "60"), ("14", ""), ("", "")]
+    rows = [
+        {"file": f"{n}.png", "patient": str(n), "modality": "mammography", event: e, followup: f}
+        for n, (e, f) in enumerate(cells)
+    ]
+    labels = [row.record.labels for row in read_shard_table(write(tmp_path / "t.csv", rows)).rows]
+    assert [label.get("breast_cancer_risk") for label in labels] == [
+        {"event_months": 14, "followup_months": 60},
+        {"followup_months": 60},
+        {"event_months": 14, "followup_months": 14},
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("event", "followup", "message"),
+    [("14", "12", "row 1: .*shorter"), ("-2", "12", "row 1: .*cannot be"), ("1.5", "12", "row 1: .*event_months")],
+)
+def test_months_that_contradict_are_refused_with_their_row(tmp_path, event, followup, message):
+    row = {"file": "1.png", "patient": "1", "modality": "mammography"}
+    row |= {"label:breast_cancer_risk:event_months": event, "label:breast_cancer_risk:followup_months": followup}
+    with pytest.raises(MedclipError, match=message):
+        read_shard_table(write(tmp_path / "t.csv", [row]))
+
+
+def test_another_column_of_a_risk_is_refused(tmp_path):
+    row = {"file": "1.png", "patient": "1", "modality": "mammography", "label:breast_cancer_risk:year_1": "1"}
+    with pytest.raises(MedclipError, match="whole months"):
+        read_shard_table(write(tmp_path / "t.csv", [row]))

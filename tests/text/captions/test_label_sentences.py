@@ -11,12 +11,12 @@ from medclip.text.captions.record import CaptionRecord
 from medclip.text.checks.caption_check import check_caption
 from medclip.text.free_text.mentions import asserted
 from medclip.text.free_text.sentences import sentences
-from medclip.text.vocabulary.load import load_task, task_names
+from medclip.text.vocabulary.load import load_task, spoken_names
 
 CHEST = [c.name for c in load_task("chest_xray_findings").classes]
 RECORDS = [
     CaptionRecord(load_task(t).modalities[0], labels={t: c.name if load_task(t).kind == "multiclass" else {c.name: v}})
-    for t in task_names()
+    for t in spoken_names()
     if t != "modality"
     for c in load_task(t).classes
     for v in (0, 1)

@@ -112,6 +112,17 @@ def test_a_normal_chest_needs_every_class_to_be_absent():
     assert check_caption("Normal brain, no tumour.", CaptionRecord(Modality.MRI, labels={"brain_mri_tumour": "glioma"}))
 
 
+@pytest.mark.parametrize("labels", [{"breast_cancer": {"malignancy": 0}}, {"mammography_subtype": "none"}])
+def test_a_breast_without_cancer_or_mass_is_not_said_to_be_normal(labels):
+    assert check_caption("A normal mammogram.", CaptionRecord(Modality.MAMMOGRAPHY, labels=labels))
+
+
+def test_a_wording_of_the_record_may_hold_the_words_of_another_task():
+    both = CaptionRecord(Modality.MAMMOGRAPHY, labels={"mammography_subtype": "both"})
+    assert check_caption("Mammogram: a mass and calcifications.", both) == ()
+    assert check_caption("Mammogram: a mass and calcifications, skin thickening.", both)
+
+
 def test_where_no_modality_is_known_none_may_be_named():
     assert check_caption("Radiograph with pneumonia.", CaptionRecord(None, labels=RECORD.labels))
 

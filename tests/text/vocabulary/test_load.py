@@ -9,7 +9,7 @@ import pytest
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Modality
 from medclip.text.free_text.mentions import asserted, mentioned
-from medclip.text.vocabulary.load import load_task, parse_task, task_names
+from medclip.text.vocabulary.load import load_task, parse_task, spoken_names, task_names
 
 CHEST = [
     "pneumonia",
@@ -50,6 +50,13 @@ def test_the_tasks_of_this_release_have_their_names_and_classes():
         "brain_mri_tumour",
         "fundus_cataract",
         "breast_density",
+        "breast_composition",
+        "breast_birads",
+        "breast_cancer",
+        "breast_cancer_risk",
+        "mammography_findings",
+        "mammography_malignancy",
+        "mammography_subtype",
     }
     assert classes["chest_xray_view"] == ["ap", "pa", "lateral"]
     assert classes["chest_xray_findings"] == CHEST
@@ -59,11 +66,41 @@ def test_the_tasks_of_this_release_have_their_names_and_classes():
     assert classes["modality"][:5] == ["xray", "mammography", "ct", "mri", "fundus"]
 
 
+def test_the_classes_of_a_risk_are_its_horizons_and_it_has_no_words():
+    risk = load_task("breast_cancer_risk")
+    assert (risk.kind, risk.level, risk.horizons_years, risk.has_words) == ("risk", "exam", (1, 2, 3, 4, 5), False)
+    assert [(c.name, c.title, c.prompts) for c in risk.classes][::4] == [
+        ("year_1", "Within 1 year", ()),
+        ("year_5", "Within 5 years", ()),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("horizons_years: [2, 1]", "rising order"),
+        ("horizons_years: []", "rising order"),
+        ("horizons_years: [1, 2]\ntemplates: ['{}']", "not of words"),
+        ("horizons_years: [1, 200]", "horizons_years"),
+    ],
+)
+def test_a_mistake_in_a_risk_is_named(more, message):
+    text = f"name: own_risk\ntitle: Risk\nkind: risk\nmodalities: [xray]\n{more}\n"
+    with pytest.raises(MedclipError, match=message):
+        parse_task(text)
+
+
+def test_steps_of_an_ordered_task_leave_out_what_is_no_step():
+    assert load_task("breast_birads").steps == ("birads_1", "birads_2", "birads_3", "birads_4", "birads_5")
+    assert load_task("breast_composition").steps[0] == "almost_entirely_fatty"
+    assert load_task("mammography_malignancy").steps == ()
+
+
 def test_every_class_of_the_modality_task_is_a_modality():
     assert {c.name for c in load_task("modality").classes} <= set(Modality)
 
 
-@pytest.mark.parametrize("name", task_names())
+@pytest.mark.parametrize("name", spoken_names())
 def test_every_class_has_at_least_six_distinct_wordings_per_side(name):
     task = load_task(name)
     for c in task.classes:
@@ -75,7 +112,7 @@ def test_every_class_has_at_least_six_distinct_wordings_per_side(name):
 
 
 def test_positive_wordings_affirm_and_negative_wordings_deny_their_class():
-    for name in ("chest_xray_findings", "fundus_cataract"):
+    for name in ("chest_xray_findings", "fundus_cataract", "mammography_findings", "breast_cancer"):
         for c in load_task(name).classes:
             for p in (*c.prompts, *c.nouns):
                 assert asserted(name, p).get(c.name, True), p
@@ -136,6 +173,11 @@ def test_an_unknown_task_says_which_there_are():
         ("kind: multilabel", "kind: both", "kind"),
         ("codes: {}", "", ""),
         ("kind: multilabel", "kind: multiclass", "two classes"),
+        ("kind: multilabel", "kind: multilabel\nordered: true", "ordered belongs to multiclass"),
+        ("kind: multilabel", "kind: multilabel\noutside_order: [fracture]", "outside_order"),
+        ("kind: multilabel", "kind: multilabel\nhorizons_years: [1]", "horizons_years belongs to risk"),
+        ("kind: multilabel", "kind: multilabel\nlevel: organ", "level"),
+        ("name: fracture,", "name: event_months,", "no class may be called"),
         ("title: Example", "title: [", "not YAML"),
     ],
 )

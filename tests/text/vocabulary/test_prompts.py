@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from medclip.errors import MedclipError
-from medclip.text.vocabulary.load import load_task, task_names
+from medclip.errors import MedclipError, Reason
+from medclip.text.vocabulary.load import load_task, spoken_names
 from medclip.text.vocabulary.prompts import expand
 
 
-@pytest.mark.parametrize("name", task_names())
+@pytest.mark.parametrize("name", spoken_names())
 def test_every_wording_meets_every_template_and_no_sentence_stands_twice(name):
     task = load_task(name)
     for c, prompts in zip(task.classes, expand(task), strict=True):
@@ -18,6 +18,13 @@ def test_every_wording_meets_every_template_and_no_sentence_stands_twice(name):
         assert not set(prompts.positive) & set(prompts.negative)
         assert tuple(s for plus, _ in prompts.by_template for s in plus) == prompts.positive
         assert tuple(s for _, minus in prompts.by_template for s in minus) == prompts.negative
+
+
+def test_a_risk_is_asked_of_a_head_and_not_of_words():
+    with pytest.raises(MedclipError, match="of a head") as refused:
+        expand(load_task("breast_cancer_risk"))
+    assert refused.value.reason is Reason.NO_TASK
+    assert "breast_cancer_risk" not in spoken_names()
 
 
 def test_chosen_classes_keep_the_order_they_were_named_in():
