@@ -25,7 +25,8 @@ from medclip.progress import Progress, Silent
 if TYPE_CHECKING:
     from medclip.models.embed_images import OnError
     from medclip.models.preprocess import Images
-    from medclip.sample import Modality
+    from medclip.models.towers.view_fusion import ViewFusion
+    from medclip.sample import Modality, ViewType
     from medclip.settings import Settings
     from medclip.text.tokenizers.tokenizer import Tokenizer
 
@@ -138,6 +139,11 @@ class Model:
         if self._tokenizer is None:
             raise no_words(self.name)
         return self._tokenizer
+
+    @property
+    def fusion(self) -> ViewFusion | None:
+        """What makes one vector of the views of an examination; None for a model that knows single images only."""
+        return getattr(self.clip, "fusion", None)
 
     def __repr__(self) -> str:
         """Return name, tower, sizes, whether it knows words, and device in one line."""
@@ -257,6 +263,49 @@ class Model:
         if not texts:
             return np.zeros((0, self.dim), np.float32)
         return np.stack([self._texts[t] for t in texts])
+
+    def fuse(
+        self, features_VD: NDArray[np.float32], types: Sequence[ViewType]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Make one vector of the views of an examination, or of a breast.
+
+        The order of the views does not matter, to the last bit.
+
+        Args:
+            features_VD: float32, unit vectors from `encode_image` or from a store of them; one view or more.
+            types: What each of them shows.
+
+        Returns:
+            float32 [D] of unit norm; float32 [V], each view's share in it (they add up to 1).
+
+        Raises:
+            MedclipError: WRONG_USE for a model without `fusion`, no view, or another number of types than of views.
+
+        Example:
+            >>> import medclip
+            >>> model = medclip.models.load("medclip-mini")
+            >>> model.fusion is None
+            True
+        """
+        if self.fusion is None:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"the model {self.name} knows single images only; it has nothing that fuses the views of an exam.",
+                hint="Train one with objective.views in a recipe, or take the mean of the vectors.",
+            )
+        if features_VD.ndim != 2 or not len(features_VD) or len(features_VD) != len(types):
+            raise MedclipError(
+                Reason.WRONG_USE, f"{list(features_VD.shape)} vectors and {len(types)} types; expected [V, D] and V."
+            )
+        order = sorted(range(len(types)), key=lambda v: (types[v].hanging, features_VD[v].tobytes()))
+        vectors_VD = torch.from_numpy(np.ascontiguousarray(features_VD[order], np.float32)).to(self.device)
+        there_1V = torch.ones(1, len(order), dtype=torch.bool, device=self.device)
+        with torch.inference_mode():
+            type_1V3 = self.fusion.types([types[v] for v in order])[None].to(self.device)
+            fused_1D, share_1V = self.fusion(vectors_VD[None], type_1V3, there_1V)
+        share_V = np.empty(len(order), np.float32)
+        share_V[order] = share_1V[0].cpu().numpy()
+        return fused_1D[0].cpu().numpy(), share_V
 
     def embed_images(
         self,

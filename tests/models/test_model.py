@@ -15,15 +15,19 @@ from torch import nn
 from medclip.errors import MedclipError, Reason
 from medclip.models.card import Card
 from medclip.models.model import Model, normalise_square
-from medclip.models.packs.pack import load_model
+from medclip.models.packs.image_tower import image_tower_digest
+from medclip.models.packs.manifest import read_config
+from medclip.models.packs.pack import load_model, save_pack
 from medclip.models.preprocess import Preprocess
 from medclip.models.towers.build import default_config
 from medclip.models.towers.fold_batch_norm import fold_batch_norm
-from medclip.sample import View
+from medclip.models.towers.view_fusion import ViewFusion
+from medclip.sample import View, ViewType
+from medclip.text.tokenizers.tokenizer import train_tokenizer
 from tests.kits.layouts import TOWERS
 from tests.kits.progress import Recorded
 from tests.kits.scoring import texture
-from tests.models.conftest import SIZE, random_clip, tiny_config
+from tests.models.conftest import CAPTIONS, SIZE, random_clip, tiny_config, xray
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +211,55 @@ def test_the_digest_changes_with_everything_that_changes_pixels() -> None:
     others = [Preprocess(225), Preprocess(mean=(0.4, 0.5, 0.5)), Preprocess(adapters={"xray": "1"})]
     assert len({base.digest(), *(o.digest() for o in others)}) == 4
     assert copy.deepcopy(base).digest() == base.digest()
+
+
+EXAM = (ViewType("R", "CC"), ViewType("L", "CC"), ViewType("R", "MLO"), ViewType("L", "MLO"))
+
+
+@pytest.fixture(scope="module")
+def exam_model(_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A pack whose fusion is as if it had learned."""
+    folder = tmp_path_factory.mktemp("fusion")
+    train_tokenizer(CAPTIONS * 3, folder / "tokenizer", vocab_size=400, context_length=16)
+    config = read_config(_pack)["model_cfg"] | {"fusion": ViewFusion(24).to_config()}
+    clip = random_clip(config | {"fusion": None})
+    clip.fusion = ViewFusion(24)
+    with torch.no_grad():
+        for parameter in clip.fusion.parameters():
+            parameter.normal_(std=0.3)
+    card = Card(name="exams", modalities=("xray",))
+    pixels = Preprocess(SIZE, adapters=xray())
+    return load_model(save_pack(folder / "exams", clip, folder / "tokenizer", pixels, card, config=config))
+
+
+def test_a_pack_fuses_the_views_of_an_exam_whatever_their_order(exam_model: Model) -> None:
+    features = exam_model.encode_image(_images(4))
+    fused, shares = exam_model.fuse(features, EXAM)
+    assert fused.dtype == shares.dtype == np.float32
+    np.testing.assert_allclose([np.linalg.norm(fused), shares.sum()], 1, atol=1e-6)
+    assert np.ptp(shares) > 0.01
+    for order in ([3, 1, 0, 2], [2, 3, 1, 0]):
+        again, moved = exam_model.fuse(features[order], [EXAM[v] for v in order])
+        assert np.array_equal(again, fused)
+        assert np.array_equal(moved, shares[order])
+    one, alone = exam_model.fuse(features[:1], EXAM[:1])
+    assert alone.tolist() == [1.0]
+    assert one.shape == (24,)
+    assert not np.allclose(one, fused, atol=1e-3)
+
+
+def test_views_that_cannot_be_fused_are_refused(exam_model: Model, model: Model) -> None:
+    features = exam_model.encode_image(_images(2))
+    for of, vectors, types in (
+        (model, features, EXAM[:2]), (exam_model, features, EXAM), (exam_model, features[:0], ()),
+        (exam_model, features[0], EXAM[:1]),
+    ):  # fmt: skip
+        with pytest.raises(MedclipError) as caught:
+            of.fuse(vectors, types)
+        assert caught.value.reason is Reason.WRONG_USE
+
+
+def test_the_vector_of_an_image_is_the_same_with_and_without_fusion(exam_model: Model, model: Model) -> None:
+    images = _images(3)
+    assert np.array_equal(exam_model.encode_image(images), model.encode_image(images))
+    assert image_tower_digest(exam_model.path) == image_tower_digest(model.path)

@@ -12,6 +12,7 @@ from typing import Any
 from medclip.models.card import FILE_NAME as CARD_NAME
 from medclip.models.interchange.pixels import other_arithmetic
 from medclip.models.packs.manifest import WEIGHTS_NAME
+from medclip.models.packs.views import FUSION, WITHOUT_FUSION
 from medclip.models.preprocess import square_side
 from medclip.models.towers.poolings import ARGUMENTS, POOLINGS
 from medclip.wording import list_of
@@ -40,7 +41,8 @@ def export_timm(path: Path, fresh: Path, config: Mapping[str, Any]) -> tuple[str
     tower, pixels = config["model_cfg"]["vision_cfg"], config["preprocess_cfg"]
     size, pooling = square_side(config["model_cfg"]), tower["timm_pool"]
     state = load_file(path / WEIGHTS_NAME)
-    save_file({name.removeprefix(_TRUNK): value for name, value in state.items()}, fresh / WEIGHTS_NAME)
+    trunk = {name.removeprefix(_TRUNK): value for name, value in state.items() if not name.startswith(f"{FUSION}.")}
+    save_file(trunk, fresh / WEIGHTS_NAME)
     shutil.copyfile(path / CARD_NAME, fresh / CARD_NAME)
     arguments = dict(tower.get(ARGUMENTS) or {})
     mlp, eps = arguments.pop("mlp_layer", None), arguments.pop("norm_eps", _EPS)
@@ -75,6 +77,7 @@ def export_timm(path: Path, fresh: Path, config: Mapping[str, Any]) -> tuple[str
         notes.append(f"JSON cannot hold a layer: give timm.create_model mlp_layer=timm.layers.{mlp}, too.")
     if eps != _EPS:
         notes.append(f"Likewise norm_layer=functools.partial(torch.nn.LayerNorm, eps={eps:g}).")
+    notes += [WITHOUT_FUSION] * (config["model_cfg"].get(FUSION) is not None)
     return (*notes, *_other_border(pixels), *other_arithmetic(pixels, "timm"))
 
 

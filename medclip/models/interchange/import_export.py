@@ -33,6 +33,7 @@ from medclip.models.packs.manifest import (
 )
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.pack import find_pack, save_pack, verify_pack
+from medclip.models.packs.views import FUSION, WITHOUT_FUSION
 from medclip.models.packs.words import has_text_tower, understands_words
 from medclip.models.preprocess import CROPS, budget_of, volume_of
 from medclip.models.towers import bert as hf_text
@@ -357,12 +358,20 @@ def _export(path: Path, fresh: Path, out: Path) -> tuple[str, ...]:
             hint="Use it with medclip, or with the library that its checkpoint came from.",
         )
     text_cfg = config["model_cfg"]["text_cfg"]
-    shutil.copyfile(path / WEIGHTS_NAME, fresh / "open_clip_model.safetensors")
+    weights = fresh / "open_clip_model.safetensors"
+    if config["model_cfg"].pop(FUSION, None) is None:
+        notes: list[str] = []
+        shutil.copyfile(path / WEIGHTS_NAME, weights)
+    else:
+        from safetensors.torch import load_file, save_file
+
+        notes = [WITHOUT_FUSION]
+        state = load_file(path / WEIGHTS_NAME)
+        save_file({name: value for name, value in state.items() if not name.startswith(f"{FUSION}.")}, weights)
     shutil.copyfile(path / CARD_NAME, fresh / CARD_NAME)
     for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         if (path / file).is_file():
             shutil.copyfile(path / file, fresh / file)
-    notes: list[str] = []
     if text_cfg.get("hf_model_name"):
         shutil.copytree(path / TEXT_FOLDER, fresh / TEXT_FOLDER)
         text_cfg["hf_model_name"] = str((out / TEXT_FOLDER).resolve())

@@ -10,8 +10,11 @@ from pathlib import Path
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.manifest import WEIGHTS_NAME, read_config
 from medclip.models.packs.pack import read_preprocess
+from medclip.models.packs.views import FUSION
 
 _TOWER = "visual."
+_NOT_OF_IMAGES = ("text_cfg", FUSION)
+"""Parts of a `model_cfg` that no image's vector depends on."""
 _AT_ONCE = 1 << 24
 
 
@@ -30,7 +33,7 @@ def image_tower_digest(pack: Path) -> str:
     Raises:
         MedclipError: PACK_INVALID for weights that are no safetensors file.
     """
-    architecture = {name: value for name, value in read_config(pack)["model_cfg"].items() if name != "text_cfg"}
+    architecture = {k: v for k, v in read_config(pack)["model_cfg"].items() if k not in _NOT_OF_IMAGES}
     state = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode())
     path = pack / WEIGHTS_NAME
     try:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.packs.views import FUSION
 from medclip.models.preprocess import NATIVE_TOWER, square_side
 from medclip.models.towers import bert as hf_text
 from medclip.models.towers.image_only import build_image_only, timm_arguments
@@ -18,6 +19,7 @@ from medclip.models.towers.native_aspect import make_native
 from medclip.models.towers.poolings import ARGUMENTS
 from medclip.models.towers.query_pool import HEADS, QueryPool
 from medclip.models.towers.unpickle import to_safetensors
+from medclip.models.towers.view_fusion import ViewFusion
 
 IMAGE_TOWER = "tf_efficientnet_lite0"
 _SMALLEST = "test_vit"
@@ -72,15 +74,26 @@ def build_clip(config: Mapping[str, Any], base: Path | None = None) -> nn.Module
 
     Args:
         config: open_clip `model_cfg`; without a `text_cfg` as `build_image_only` takes it. Towers that would fetch
-            something (timm weights, a Hugging Face text model by hub name) are refused or built without weights.
+            something (timm weights, a Hugging Face text model by hub name) are refused or built without weights. With
+            `fusion` (`ViewFusion.to_config`) the model gets a module of that name, for the views of an examination.
         base: Folder that a relative `hf_model_name` starts from: the pack's, or `Started.base`.
 
     Raises:
         MedclipError: PACK_INVALID when open_clip cannot build it.
     """
+    model_cfg = copy.deepcopy(dict(config))
+    fusion = model_cfg.pop(FUSION, None)
+    model = _build_towers(model_cfg, base)
+    if fusion is not None:
+        dim = model_cfg.get("embed_dim") or int(model.visual.dim)  # type: ignore[union-attr, arg-type]
+        model.fusion = ViewFusion.from_config(dim, fusion)
+    return model
+
+
+def _build_towers(config: dict[str, Any], base: Path | None) -> nn.Module:
     from open_clip.model import CLIP, CustomTextCLIP
 
-    model_cfg = copy.deepcopy(dict(config))
+    model_cfg = copy.deepcopy(config)
     _check_sizes(model_cfg)
     custom_text = bool(model_cfg.pop("custom_text", False))
     vision_cfg, text_cfg = model_cfg.get("vision_cfg", {}), model_cfg.get("text_cfg") or {}

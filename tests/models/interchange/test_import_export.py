@@ -19,8 +19,12 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.card import Card
 from medclip.models.interchange.import_export import export_model, import_model
 from medclip.models.interchange.load_start import Started, load_start
-from medclip.models.packs.manifest import seal
+from medclip.models.packs.manifest import read_config, seal
 from medclip.models.packs.pack import load_model, save_pack, verify_pack
+from medclip.models.packs.views import WITHOUT_FUSION
+from medclip.models.preprocess import Preprocess
+from medclip.models.towers.build import build_clip
+from medclip.models.towers.view_fusion import ViewFusion
 from tests.kits.layouts import (
     BPE_TEXT,
     PIXELS,
@@ -147,6 +151,25 @@ def test_our_own_packs_are_exported_bit_by_bit_without_notes(pack: Path, tmp_pat
     np.testing.assert_array_equal(tokens.numpy(), load_model(pack).tokenizer.encode(CAPTIONS))
     text = features(theirs, torch.zeros(1, 3, 64, 64), tokens)[1]
     np.testing.assert_allclose(load_model(pack).encode_text(CAPTIONS), text, atol=1e-5)
+
+
+def test_the_fusion_of_views_stays_behind_and_the_export_says_so(pack: Path, tmp_path: Path) -> None:
+    config = read_config(pack)["model_cfg"] | {"fusion": ViewFusion(24).to_config()}
+    clip = load_model(pack).clip
+    clip.fusion = ViewFusion(24)
+    vision = {"timm_model_name": "test_vit", "timm_pool": "mean", "image_size": 64}
+    alone = {"vision_cfg": vision, "fusion": config["fusion"]}
+    tower = build_clip(alone)
+    for number, (model, model_cfg, words) in enumerate(((clip, config, pack), (tower, alone, None))):
+        own = save_pack(tmp_path / f"own{number}", model, words, Preprocess(64), Card(name="own"), config=model_cfg)
+        exported = export_model(own, tmp_path / f"exported{number}")
+        assert WITHOUT_FUSION in exported.notes
+        if words is None:
+            weights = load_file(exported.folder / "model.safetensors")
+            assert weights
+            assert not any(name.startswith("fusion") for name in weights)
+        else:
+            open_clip.create_model(f"local-dir:{exported.folder}")
 
 
 def test_a_folder_in_use_and_a_changed_pack_are_not_exported(pack: Path, tmp_path: Path) -> None:
