@@ -35,11 +35,15 @@ def multi_view_clip_loss(
     joint_BD: Tensor | None = None,
     image_there_BV: Tensor | None = None,
     text_there_BT: Tensor | None = None,
+    image_part_BV: Tensor | None = None,
+    text_part_BT: Tensor | None = None,
     pairs: Pairs | None = None,
     group: ProcessGroup | None = None,
     chunk: int = 1024,
 ) -> Tensor:
     """Add up contrastive terms of V images and T texts per sample, each term the mean over its combinations.
+
+    Where samples lack views or texts, a combination counts as much as there are samples that have both its sides.
 
     The terms are: every image with every text (w_it), every two images (w_vv), every two texts (w_tt), and the joint
     embedding of the images with every text (w_joint). One image and one text with the default weights is `clip_loss`;
@@ -54,8 +58,12 @@ def multi_view_clip_loss(
         w_tt: Weight of texts with texts; needs two texts.
         w_joint: Weight of the joint embedding with texts.
         joint_BD: [B, D] unit-norm joint embedding made by the model. None: the mean of the views that are there.
-        image_there_BV: bool [B, V]: which views a sample has. A combination counts the samples that have both sides.
+        image_there_BV: bool [B, V]: which views a sample has. A combination takes the samples that have both sides.
         text_there_BT: bool [B, T]: which texts a sample has.
+        image_part_BV: int64 [B, V]: number of the part of an examination that a view shows (the right breast, the left
+            one), -1 where it is not known. Views and texts of two parts are neither positives of each other nor
+            negatives.
+        text_part_BT: int64 [B, T]: the same for texts, -1 for one that is about the whole. None: all are.
         pairs: As in `clip_loss`; holds for every combination.
         group: As in `clip_loss`.
         chunk: As in `clip_loss`.
@@ -73,11 +81,12 @@ def multi_view_clip_loss(
         >>> bool(multi_view_clip_loss([eye], [eye], 5.0) == multi_view_clip_loss([eye, eye], [eye], 5.0))
         True
     """
-    _check(images, texts, (w_vv, w_tt), image_there_BV, text_there_BT)
+    _check(images, texts, (w_vv, w_tt), (image_there_BV, image_part_BV), (text_there_BT, text_part_BT))
     num_views, num_texts = len(images), len(texts)
     features = [x.float() for x in (*images, *texts)]
     check_features(*features, *([] if joint_BD is None else [joint_BD]))
     present = [*_columns(image_there_BV, num_views), *_columns(text_there_BT, num_texts)]
+    parts = [*_columns(image_part_BV, num_views), *_columns(text_part_BT, num_texts), None]
     if w_joint:
         features.append(_mean_view(images, image_there_BV) if joint_BD is None else joint_BD.float())
         present.append(None if image_there_BV is None else image_there_BV.any(dim=1))
@@ -90,35 +99,44 @@ def multi_view_clip_loss(
     )
     scale = scalar(logit_scale, features[0].device)
     gathered = functools.cache(lambda i: gather(features[i], group))
-    block = _blocks(pairs, present, len(features[0]), group, scale.device)
+    block = _blocks(pairs, present, parts, len(features[0]), group, scale.device)
     total = scale.new_zeros(())
     for weight, combinations in terms:
-        for rows, cols in combinations if weight else ():
-            loss = symmetric_info_nce(
-                features[rows],
-                gathered(cols),
-                scale,
-                block(rows, cols),
-                group=group,
-                chunk=chunk,
-                factor=0.5 * weight / len(combinations),
-            )
-            total = total + loss
+        laid_out = [block(rows, cols) for rows, cols in combinations] if weight else []
+        sizes = torch.stack([size for _, size in laid_out]) if laid_out else scale.new_zeros(0)
+        shares = sizes / sizes.sum().clamp_min(1e-30)
+        for (rows, cols), (pair, _), share in zip(combinations, laid_out, shares, strict=False):
+            loss = symmetric_info_nce(features[rows], gathered(cols), scale, pair, group=group, chunk=chunk)
+            total = total + weight * share * loss
     return total
 
 
 def _blocks(
-    pairs: Pairs | None, present: Sequence[Tensor | None], size: int, group: ProcessGroup | None, device: torch.device
-) -> Callable[[int, int], Block]:
-    """Return a function that lays out feature i against feature j: the valid samples that have both."""
-    rank, ranks = rank_and_size(group)
-    every = gather_pairs(pairs, group)
-    known = [None if x is None else gather_values(x.to(torch.uint8), group).bool() for x in present]
+    pairs: Pairs | None,
+    present: Sequence[Tensor | None],
+    parts: Sequence[Tensor | None],
+    size: int,
+    group: ProcessGroup | None,
+    device: torch.device,
+) -> Callable[[int, int], tuple[Block, Tensor]]:
+    """Return a function that lays out feature i against feature j: the valid samples that have both, of one part.
 
-    def block(rows: int, cols: int) -> Block:
-        given = [x for x in (None if every is None else every.valid_B, known[rows], known[cols]) if x is not None]
+    Beside the block it returns how many these are, by their weight.
+    """
+    rank, ranks = rank_and_size(group)
+    every = gather_pairs(pairs, group) or Pairs()
+    known = [None if x is None else gather_values(x.to(torch.uint8), group).bool() for x in present]
+    part = [None if x is None else gather_values(x, group) for x in parts]
+
+    def block(rows: int, cols: int) -> tuple[Block, Tensor]:
+        given = [x for x in (every.valid_B, known[rows], known[cols]) if x is not None]
+        of_rows, of_cols = part[rows], part[cols]
+        if of_rows is not None and of_cols is not None:
+            given.append((of_rows == of_cols) | (of_rows < 0) | (of_cols < 0))
         valid = functools.reduce(torch.logical_and, given) if given else None
-        return make_block(replace(every or Pairs(), valid_B=valid), ranks * size, rank, ranks, device)
+        weights = torch.ones(ranks * size, device=device) if every.weights_B is None else every.weights_B.float()
+        number = (weights if valid is None else weights * valid).sum()
+        return make_block(replace(every, valid_B=valid), ranks * size, rank, ranks, device), number
 
     return block
 
@@ -139,18 +157,18 @@ def _check(
     images: Sequence[Tensor],
     texts: Sequence[Tensor],
     weights: tuple[float, float],
-    image_there_BV: Tensor | None,
-    text_there_BT: Tensor | None,
+    of_images: Sequence[Tensor | None],
+    of_texts: Sequence[Tensor | None],
 ) -> None:
-    for what, features, weight, present in (
-        ("image", images, weights[0], image_there_BV),
-        ("text", texts, weights[1], text_there_BT),
-    ):
+    for what, features, weight, given in (
+        ("image", images, weights[0], of_images), ("text", texts, weights[1], of_texts),
+    ):  # fmt: skip
         needed = 2 if weight else 1
         if len(features) < needed:
             raise MedclipError(Reason.WRONG_USE, f"{len(features)} {what} features; these weights need {needed}.")
-        if present is not None and present.shape != (len(features[0]), len(features)):
-            raise MedclipError(
-                Reason.WRONG_USE,
-                f"the mask of {what}s is {list(present.shape)}; expected {[len(features[0]), len(features)]}.",
-            )
+        for present in given:
+            if present is not None and present.shape != (len(features[0]), len(features)):
+                raise MedclipError(
+                    Reason.WRONG_USE,
+                    f"what is known of {what}s is {list(present.shape)}; expected {[len(features[0]), len(features)]}.",
+                )

@@ -29,6 +29,7 @@ POSITIVE = torch.tensor(
 )
 IGNORED = torch.tensor([[1], [1], [1], [2], [2], [3], [3], [3], [-1], [-1], [1], [1]])
 VALID = torch.tensor([False, False, False, True, False, True, True, True, True, False, True, True])  # none of 4's first
+BREASTS = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 1], [1, 0, -1, 0], [1, 1, 1, -1]]).repeat(3, 1)
 PAIRS = {
     "plain": None,
     "positives": Pairs(positive_BK=POSITIVE),
@@ -60,7 +61,7 @@ def cases() -> dict[str, Case]:
     for name in ("plain", "all"):
         found[f"views {name}"] = lambda f, s, b, rows, group, pairs=PAIRS[name]: multi_view_clip_loss(
             f[:2], f[2:], s, w_vv=1.0, w_tt=0.5, w_joint=0.7, image_there_BV=there[rows],
-            pairs=part_of(pairs, rows), group=group,
+            image_part_BV=BREASTS[rows, :2], text_part_BT=BREASTS[rows, 2:], pairs=part_of(pairs, rows), group=group,
         )  # fmt: skip
     found |= {
         "relations": lambda f, s, b, rows, group: relational_loss(

@@ -74,8 +74,39 @@ def test_a_text_that_is_not_there_takes_no_part() -> None:
     image, texts = unit(3, 4, 0), [unit(3, 4, 1), unit(3, 4, 2)]
     there = torch.tensor([[True, False], [True, True], [True, True]])
     loss = multi_view_clip_loss([image], texts, 5.0, text_there_BT=there)
-    expected = (clip_loss(image, texts[0], 5.0) + clip_loss(image[1:], texts[1][1:], 5.0)) / 2
+    expected = (3 * clip_loss(image, texts[0], 5.0) + 2 * clip_loss(image[1:], texts[1][1:], 5.0)) / 5
     torch.testing.assert_close(loss, expected)
+
+
+def test_views_and_texts_of_two_breasts_are_neither_positives_nor_negatives_of_each_other() -> None:
+    images, texts = [unit(5, 4, i) for i in range(3)], [unit(5, 4, 10 + i) for i in range(2)]
+    # Right, right, left; the third sample shows the left one alone, of the last the third view is not known.
+    views = torch.tensor([[0, 0, 1], [0, 0, 1], [1, 1, 1], [0, 0, 1], [0, 0, -1]])
+    wordings = torch.tensor([[0, 1], [0, 1], [1, 1], [0, -1], [0, 1]])
+    weights = {"w_it": 1.0, "w_vv": 2.0, "w_tt": 3.0, "w_joint": 4.0}
+    loss = multi_view_clip_loss(images, texts, 5.0, **weights, image_part_BV=views, text_part_BT=wordings)
+
+    def of(a: Tensor, b: Tensor, which: list[int]) -> tuple[Tensor, int]:
+        return clip_loss(a[which], b[which], 5.0), len(which)
+
+    cross = [
+        of(images[0], texts[0], [0, 1, 2, 3, 4]), of(images[1], texts[0], [0, 1, 2, 3, 4]),
+        of(images[2], texts[0], [2, 4]), of(images[0], texts[1], [2, 3]), of(images[1], texts[1], [2, 3]),
+        of(images[2], texts[1], [0, 1, 2, 3, 4]),
+    ]  # fmt: skip
+    among = [of(images[0], images[1], [0, 1, 2, 3, 4])] + [of(images[i], images[2], [2, 4]) for i in (0, 1)]
+    joint = torch.nn.functional.normalize(sum(images), dim=1)
+    whole = (clip_loss(joint, texts[0], 5.0) + clip_loss(joint, texts[1], 5.0)) / 2
+    means = [sum(n * x for x, n in term) / sum(n for _, n in term) for term in (cross, among)]
+    expected = means[0] + 2 * means[1] + 3 * clip_loss(texts[0][[2, 3]], texts[1][[2, 3]], 5.0) + 4 * whole
+    torch.testing.assert_close(loss, expected)
+
+
+def test_a_term_whose_combinations_nobody_has_is_nothing() -> None:
+    images, texts = [unit(3, 4, 0), unit(3, 4, 1)], [unit(3, 4, 2)]
+    parts = torch.tensor([[0, 1]] * 3)
+    loss = multi_view_clip_loss(images, texts, 5.0, w_vv=1.0, image_part_BV=parts)
+    torch.testing.assert_close(loss, multi_view_clip_loss(images, texts, 5.0))
 
 
 def test_a_term_without_its_two_sides_is_refused() -> None:
@@ -86,6 +117,7 @@ def test_a_term_without_its_two_sides_is_refused() -> None:
         ([eye], [eye], {"w_vv": 1.0}),
         ([eye], [eye], {"w_tt": 1.0}),
         ([eye], [eye], {"image_there_BV": torch.ones(3, 2, dtype=torch.bool)}),
+        ([eye], [eye], {"text_part_BT": torch.ones(3, 2, dtype=torch.int64)}),
     ):
         with pytest.raises(MedclipError) as caught:
             multi_view_clip_loss(images, texts, 5.0, **others)
