@@ -128,6 +128,12 @@ class AuditRecipe(BaseModel):
         [], "Label in ordered classes, the lowest first: kappa, agreement, errors up and down.", "COLUMN=A,B,C"
     )
     grade: str = _option("argmax", "Class of probabilities: argmax (the likeliest) or expected (nearest to the mean).")
+    risk: Annotated[list[str], BeforeValidator(_edges)] = _option(
+        [],
+        "Risk by the end of year 1, 2, ...: concordance, AUROC and calibration by year. The labels have event_months "
+        "and followup_months.",
+        "NAME[=YEAR1,YEAR2]",
+    )
     no_finding: Listed = _option([], "Label that means healthy.", "LABEL")
     time: str | None = _option(None, "Time to the event.", "COLUMN")
     event: str | None = _option(None, "Whether the event was seen.", "COLUMN")
@@ -261,6 +267,7 @@ class AuditRecipe(BaseModel):
             score_where=_lists(self.score_where, "--score-where"),
             patients="rows" if self.rows_are_patients else "column",
             ordinal=_classes(self.ordinal),
+            risk={name: [c.strip() for c in columns.split(",") if c.strip()] for name, columns in _risks(self.risk)},
             grade=self.grade,  # pyright: ignore[reportArgumentType] - checked there
             bins={c: _numbers(edges) for c, edges in key_values(self.bins, "--bins", "COLUMN=A,B,C").items()},
             values=_values(self.value),
@@ -384,6 +391,10 @@ def _values(texts: Sequence[str]) -> dict[str, dict[str, str]]:
 def _classes(texts: Sequence[str]) -> dict[str, list[str]]:
     pairs = key_values(texts, "--ordinal", "COLUMN=A,B,C, the lowest first").items()
     return {column: [part.strip() for part in classes.split(",")] for column, classes in pairs}
+
+
+def _risks(texts: Sequence[str]) -> list[tuple[str, str]]:
+    return [(name.strip(), columns) for name, _, columns in (text.partition("=") for text in texts)]
 
 
 def _two(text: str | None) -> tuple[str, str] | None:

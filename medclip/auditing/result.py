@@ -84,6 +84,12 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **_TESTED,
         **{"family": _TEXT, "n": _WHOLE, "n_patients": _WHOLE, "flag": _TEXT, "reason": _TEXT},
     },
+    "risk": {
+        **_CELL,
+        **{"population": _TEXT, "year": _WHOLE, "metric": _TEXT},
+        **_RANGE,
+        **{"n": _WHOLE, "n_pos": _WHOLE, "n_neg": _WHOLE, "n_patients": _WHOLE, "flag": _TEXT, "reason": _TEXT},
+    },
     "requirements": {
         **{"model": _TEXT, "requirement": _TEXT, "part": _TEXT, "verdict": _TEXT, "reason": _TEXT, "label": _TEXT},
         **{"attribute": _TEXT, "group": _TEXT, "reference": _TEXT, "metric": _TEXT, "bound": _REAL},
@@ -159,6 +165,7 @@ class AuditResult(Result):
     representation: tuple[Row, ...] = ()
     """Share of patients in each group beside its reference; of an attribute as a whole (`all`) the distance."""
     ordinal: tuple[Row, ...] = ()
+    risk: tuple[Row, ...] = ()
     """Agreement of gradings in ordered classes; rows with a `reference` ("rest") are a group minus all others."""
     requirements: tuple[Row, ...] = ()
     """What was declared beforehand: `verdict` is "met", "not met" or "undecided", of a requirement as such and of each

@@ -24,6 +24,7 @@ from medclip.auditing.groups.model_comparison import model_rows
 from medclip.auditing.groups.ordinal import ordinal_rows
 from medclip.auditing.groups.reference_ratios import ratio_rows
 from medclip.auditing.groups.representativeness import read_reference, representation_rows
+from medclip.auditing.groups.risk import risk_rows
 from medclip.auditing.image_checks import (
     Evidence,
     gather,
@@ -142,6 +143,7 @@ def run_audit(
         add("differences", difference_rows(one, options, lambda done, total: progress.step()))
         add("representation", representation_rows(one, options))
         add("ordinal", ordinal_rows(model, cohort, weights_PB, options))
+        add("risk", risk_rows(model, cohort, weights_PB, options))
         add("requirements", requirement_rows(one, options.declared))
         progress.stage(f"Shuffling groups of {model}", len(cohort.labels) * len(cohort.attributes))
         add("gaps", gap_rows(one, options, progress.step))

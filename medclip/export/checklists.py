@@ -92,7 +92,7 @@ def facts(result: AuditResult, sentences: Mapping[str, Sequence[str]]) -> dict[s
         "output": _output(result),
         "measures": _measures(result),
         "intervals": _intervals(settings),
-        "overall": under("Overall", "Ordered classes"),
+        "overall": under("Overall", "Ordered classes", "Risk by year"),
         "found": under("What was found"),
         "unseen": under("What could not have been seen", "Groups that are not shown"),
         "thresholds": under("Thresholds"),

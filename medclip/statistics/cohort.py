@@ -94,6 +94,31 @@ class Ordinal:
 
 
 @dataclass(frozen=True, eq=False)
+class Risk:
+    """One event that may come later: its probability by the end of each year, and what was seen."""
+
+    name: str
+    risk_NK: NDArray[np.float64]
+    """Probability of the event by the end of each of K years; NaN where the row was not scored."""
+    years: tuple[int, ...]
+    """Which years, rising."""
+    event_months_N: NDArray[np.float64]
+    """Months from the examination to the event; NaN where none was seen."""
+    followup_months_N: NDArray[np.float64]
+    """Months to the last that is known; NaN where that is not known."""
+
+    @property
+    def time_N(self) -> NDArray[np.float64]:
+        """Months to the event, else to the end of follow-up."""
+        return np.where(np.isnan(self.event_months_N), self.followup_months_N, self.event_months_N)
+
+    @property
+    def valid_N(self) -> NDArray[np.bool_]:
+        """Rows that have all risks and a time."""
+        return ~(np.isnan(self.risk_NK).any(axis=1) | np.isnan(self.time_N))
+
+
+@dataclass(frozen=True, eq=False)
 class Cohort:
     """A whole audit set."""
 
@@ -116,6 +141,7 @@ class Cohort:
     unscored: tuple[Unscored, ...] = ()
     """Everybody, then each group."""
     ordinals: tuple[Ordinal, ...] = ()
+    risks: tuple[Risk, ...] = ()
 
     @property
     def num_patients(self) -> int:

@@ -14,6 +14,8 @@ from medclip.auditing.shortcuts.tests import GAP, POSITIVES, WITH, WITHOUT
 from medclip.statistics.metrics.catalogue import METRICS
 from medclip.statistics.metrics.ordinal import METRICS as GRADES
 from medclip.statistics.tests.multiple_testing import benjamini_hochberg, holm
+from medclip.statistics.yearly_risk import CONCORDANCES, POPULATIONS
+from medclip.statistics.yearly_risk import METRICS as YEARLY
 from tests.kits.audit_stress import ood_rows, stress_rows
 
 EVIL = "<img src=x onerror=alert(1)>\"'&"
@@ -61,6 +63,7 @@ def full(labels: Sequence[str] = LABELS, models: Sequence[str] = ("medclip-mini"
         shortcuts=tuple(row for model in models for row in _shortcuts(model, labels[-1])),
         representation=tuple(_representation(models[0])),
         ordinal=tuple(_ordinal(models[0])),
+        risk=tuple(_risk(models[0])),
         sources=tuple(row for model in models for row in _sources(model, labels[0])),
         embeddings=tuple(row for model in models for row in _embeddings(model)),
         projection=tuple(row for model in models for row in _points(rng, model)),
@@ -213,6 +216,17 @@ def _ordinal(model: str) -> Iterator[dict[str, Any]]:
         if attribute != "all":
             p = {"p": 0.4, "p_holm": 0.8, "p_bh": 0.8, "family": f"grades, {model}"}
             yield {**head, "metric": "exact", "reference": "rest", "value": 0.01, "low": -0.1, "high": 0.12, **p}
+
+
+def _risk(model: str) -> Iterator[dict[str, Any]]:
+    for attribute, group in (("all", "all"), ("sex", "female"), ("sex", "male")):
+        head = {"model": model, "label": "cancer", "attribute": attribute, "group": group, "flag": "", "reason": ""}
+        for population in POPULATIONS:
+            for metric in YEARLY:
+                years = (None,) if metric in CONCORDANCES else (1, 2)
+                counts = {"n": 400, "n_pos": 40, "n_neg": 360, "n_patients": 400}
+                figures = {"value": 0.7, "low": 0.6, "high": 0.8} | counts
+                yield from ({**head, "population": population, "year": y, "metric": metric} | figures for y in years)
 
 
 def _sources(model: str, label: str) -> Iterator[dict[str, Any]]:

@@ -79,6 +79,9 @@ class ReadOptions:
     the column of predicted classes, where it is not found by its name."""
     grade: Literal["argmax", "expected"] = "argmax"
     """What is predicted where each class has a probability: the likeliest, or the one nearest to the mean grade."""
+    risk: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Risks by year, with the columns of scores for year 1, 2, ...; an empty list finds them by their names
+    (`NAME:year_1`, `NAME_1`). Times are columns of months, `event_months` and `followup_months`."""
     columns: Sequence[str] = ()
     """Further columns of the label table that are kept."""
     identity_key: bytes | None = None

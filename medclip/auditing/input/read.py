@@ -16,10 +16,11 @@ from medclip.auditing.input.labels import make_labels
 from medclip.auditing.input.match_columns import pair_up
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.ordinal import read_ordinals
+from medclip.auditing.input.risk import read_risks
 from medclip.auditing.input.unscored import missing_notes, unscored_groups
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import PATIENTS, Coded, Table, in_order, is_blank, plain_name
-from medclip.statistics.cohort import Cohort, Label, Ordinal
+from medclip.statistics.cohort import Cohort, Label
 from medclip.wording import count
 
 if TYPE_CHECKING:
@@ -73,11 +74,16 @@ def read_cohort(
     taken = [*source.label_keys, *names, *options.where, patients.column, options.time or "", options.label_list or ""]
     columns = [t for t in taken if t]
     ordinals, graded = read_ordinals(source, options, columns)
-    labels_made, passed, notes = _labels(label, source, options, columns, ordinals)
+    risks, risky = read_risks(source, options)
+    labels_made, passed, notes = _labels(label, source, options, columns, bool(ordinals or risks))
     grouping = make_groups(by, source.attribute, patients.patients_N, options, source.labels.where)
     column = source.labels.find(*FILES)
     # a grade beside it does not stand for a score that is missing, nor a score for a grade
-    blanks = ([np.isnan(x.score_N) for x in labels_made], [o.predicted_N < 0 for o in ordinals])
+    blanks = (
+        [np.isnan(x.score_N) for x in labels_made],
+        [o.predicted_N < 0 for o in ordinals],
+        [np.isnan(r.risk_NK).any(axis=1) for r in risks],
+    )
     blank_N = np.any([np.all(of_one_kind, axis=0) for of_one_kind in blanks if of_one_kind], axis=0)
     patient = (None, None) if options.patients == "rows" else patient_column(source.labels, options)
     partly_N = np.any([np.isnan(x.score_N) & ~np.isnan(x.truth_N) for x in labels_made] or [blank_N], axis=0)
@@ -87,6 +93,7 @@ def read_cohort(
         labels=labels_made,
         attributes=grouping.attributes,
         ordinals=ordinals,
+        risks=risks,
         columns=_columns(source, names, options),
         keys=source.first_text(source.label_keys) if source.label_keys else (),
         files=source.first_text([column]) if column else (),
@@ -98,6 +105,7 @@ def read_cohort(
             *patients.notes,
             *notes,
             *graded,
+            *risky,
             *grouping.notes,
         ),
         steps=(*source.steps, ("rows of the audit", source.num_units)),
@@ -110,14 +118,14 @@ def _labels(
     source: Source,
     options: ReadOptions,
     taken: Sequence[str],
-    ordinals: Sequence[Ordinal],
+    others: bool,
 ) -> tuple[tuple[Label, ...], list[str], list[str]]:
-    """Read the labels with positives and negatives; beside gradings there need not be any."""
+    """Read the labels with positives and negatives; beside gradings and risks there need not be any."""
     try:
         pairs, passed = pair_up(label, source.scores, source.labels, options, taken)
         labels_made, notes = make_labels(pairs, source, options)
     except MedclipError as e:
-        if not ordinals or label or e.reason is not Reason.TABLE_INVALID:
+        if not others or label or e.reason is not Reason.TABLE_INVALID:
             raise
         return (), [], []
     return labels_made, passed, notes
@@ -178,6 +186,15 @@ def rows_of(
         labels=tuple(picked),
         attributes=tuple(replace(a, codes_N=a.codes_N[rows]) for a in cohort.attributes),
         ordinals=tuple(replace(o, truth_N=o.truth_N[rows], predicted_N=o.predicted_N[rows]) for o in cohort.ordinals),
+        risks=tuple(
+            replace(
+                r,
+                risk_NK=r.risk_NK[rows],
+                event_months_N=r.event_months_N[rows],
+                followup_months_N=r.followup_months_N[rows],
+            )
+            for r in cohort.risks
+        ),
         columns={name: values[rows] for name, values in cohort.columns.items()},
         keys=tuple(cohort.keys[i] for i in rows.tolist()) if cohort.keys else (),
         files=tuple(cohort.files[i] for i in rows.tolist()) if cohort.files else (),

@@ -14,7 +14,7 @@ from medclip.reports.audit.annex.label_section import LabelView, label_view, ove
 from medclip.reports.audit.annex.matrices import diagnosis_matrices, matrices
 from medclip.reports.audit.annex.methods import LIMITS, Step, formulas, steps
 from medclip.reports.audit.names import is_all, plain
-from medclip.reports.audit.sections import ordinal, representation, requirements, sources
+from medclip.reports.audit.sections import ordinal, representation, requirements, risk, sources
 from medclip.reports.audit.stress.section import StressView, stress_view
 from medclip.reports.audit.summary.check_words import alarms
 from medclip.reports.audit.summary.first_pages import FirstPages, findings_grid, first_pages
@@ -40,6 +40,7 @@ class PageView:
     sources: Grid
     stress: StressView | None
     ordinal: tuple[Grid, ...]
+    risk: tuple[Grid, ...]
     representation: Grid
     facts: tuple[tuple[str, str], ...]
     first: FirstPages
@@ -93,6 +94,7 @@ def view(result: AuditResult) -> PageView:
         sources=sources.grid(result),
         stress=stress_view(result),
         ordinal=ordinal.grids(result),
+        risk=risk.grids(result),
         representation=representation.grid(result),
         facts=tuple(_facts(result)),
         first=first,

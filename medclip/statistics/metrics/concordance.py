@@ -165,7 +165,7 @@ def kaplan_meier(
     return survival[np.searchsorted(moments, at_m, side="left" if before else "right")]
 
 
-def at_horizon(label: Label, horizon: float) -> Label:
+def at_horizon(label: Label, horizon: float, *, weighted: bool = True) -> Label:
     """Turn a label with times into a binary one: had the event by the horizon, or was followed to it without.
 
     Rows that were censored before the horizon are not known and do not count; the others are weighted by the inverse
@@ -175,6 +175,7 @@ def at_horizon(label: Label, horizon: float) -> Label:
     Args:
         label: A label with `time_N`.
         horizon: In the unit of `time_N`.
+        weighted: Whether the known rows stand for the others, too; without it each counts once, as in Mirai's AUC.
 
     Returns:
         A label without times, named `<name> by <horizon>`.
@@ -204,7 +205,8 @@ def at_horizon(label: Label, horizon: float) -> Label:
     if label.weight_N is not None:
         weight *= np.where(seen, label.weight_N, 0.0)
     truth = np.where(had, 1.0, np.where(free, 0.0, np.nan))
-    return replace(label, name=f"{label.name} by {horizon:g}", truth_N=truth, weight_N=weight, time_N=None)
+    weight_N = weight if weighted else label.weight_N
+    return replace(label, name=f"{label.name} by {horizon:g}", truth_N=truth, weight_N=weight_N, time_N=None)
 
 
 def _by_halves(subjects: _Subjects) -> list[_Meeting]:

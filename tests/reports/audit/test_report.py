@@ -330,7 +330,7 @@ def test_two_models_five_labels_and_six_attributes_print_on_fewer_than_25_pages_
 ):
     made = six_attributes(full(labels=tuple(f"finding {n}" for n in range(5)), models=("first", "second")))
     # What only some audits ask for stays out; see the tests of its sections.
-    made = replace(made, stress=(), stress_ood=(), ordinal=(), representation=(), requirements=())
+    made = replace(made, stress=(), stress_ood=(), ordinal=(), risk=(), representation=(), requirements=())
     write_audit_report(made, tmp_path)
     command = [str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", f"--print-to-pdf={tmp_path}/page.pdf"]
     subprocess.run([*command, (tmp_path / REPORT).as_uri()], capture_output=True, timeout=120, check=True)

@@ -68,7 +68,7 @@ def first_pages(result: AuditResult) -> FirstPages:
     cautions = [note for note in result.notes if "CAUTION" in note]
     return FirstPages(
         question=str(result.provenance.get("question") or QUESTION),
-        about=(*matters.get("Size", nothing).all, *matters.get("Overall", nothing).all),
+        about=tuple(s for head in ("Size", "Overall", "Risk by year") for s in matters.get(head, nothing).all),
         unscored=matters.get(UNSCORED, nothing).all,
         cautions=tuple(cautions[:_CAUTIONS]),
         more_notes=len(result.notes) - min(_CAUTIONS, len(cautions)),

@@ -19,7 +19,7 @@ from medclip.reports.audit.names import (
     survives,
     with_interval,
 )
-from medclip.reports.audit.sections import ordinal, representation, requirements, sources
+from medclip.reports.audit.sections import ordinal, representation, requirements, risk, sources
 from medclip.reports.audit.stress import section as stress
 from medclip.reports.audit.summary import check_words, group_findings
 from medclip.reports.audit.summary.check_words import MOST, embeddings, leakage, shortcuts, thresholds
@@ -69,6 +69,7 @@ def summary(result: AuditResult) -> tuple[Said, ...]:
         _compared(result),
         Said("Representativeness", representation.answers(result)),
         Said("Ordered classes", ordinal.answers(result)),
+        Said("Risk by year", risk.answers(result)),
         Said("Sources", sources.answers(result)),
         _listed("Shortcuts", tuple(shortcuts(result))),
         Said("Embeddings", tuple(embeddings(result))),
