@@ -42,6 +42,8 @@ class Reason(StrEnum):
     OTHER_UNIT = "other_unit"
     SINGLE_SLICE = "single_slice"
     FROZEN_LOOP = "frozen_loop"
+    OTHER_VIEW = "other_view"
+    VIEW_UNKNOWN = "view_unknown"
 
     # Failed: the file should have been readable, and was not.
     EMPTY_FILE = "empty_file"
@@ -103,6 +105,8 @@ _SKIPPED = frozenset(
         Reason.OTHER_UNIT,
         Reason.SINGLE_SLICE,
         Reason.FROZEN_LOOP,
+        Reason.OTHER_VIEW,
+        Reason.VIEW_UNKNOWN,
     }
 )
 

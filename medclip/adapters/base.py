@@ -21,7 +21,7 @@ from medclip.files.grouping.units import kind_of
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
 from medclip.imaging.raster import read_raster
-from medclip.sample import Kind, Modality, Provenance, Sample, Step, View, spoken
+from medclip.sample import Kind, Modality, Provenance, Sample, Step, View, ViewType, spoken
 from medclip.settings import Settings
 
 DICOM_VERSION = 2
@@ -55,6 +55,8 @@ class Source:
     """Of the unit; they become steps of the sample's provenance."""
     mpp_um: float | None = None
     """What a table says a pixel of a slide measures; used where the slide does not."""
+    stated_view: ViewType | None = None
+    """What a table says of a mammogram's view; it goes before the header."""
 
     @property
     def path(self) -> Path:

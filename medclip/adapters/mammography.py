@@ -12,14 +12,15 @@ from medclip.adapters.base import ImageAdapter, Source, value_range
 from medclip.adapters.depth import to_range
 from medclip.dicom.header.read import DicomHeader
 from medclip.dicom.pixels.decoded import Decoded
+from medclip.files.grouping.mammogram import exam_view
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.supported import PROJECTION_CODES
 from medclip.imaging.crop import breast
 from medclip.imaging.geometry import crop
-from medclip.sample import Modality, Sample, Step, View
+from medclip.sample import Modality, Sample, Step, View, ViewKind
 from medclip.settings import Settings
 
-_POSITIONS = ("CC", "MLO", "ML", "LM", "LMO", "XCCL", "XCCM", "XCC", "SIO", "CV", "AT", "RCC", "LCC")
+_CONTRADICTION = Step("note", "header, table and file name state different sides, so that the side is not known")
 
 
 class MammographyAdapter(ImageAdapter):
@@ -50,10 +51,28 @@ class MammographyAdapter(ImageAdapter):
 
     def read_unit(self, source: Source, settings: Settings) -> Sample:
         """Read an image, and say what its header knows of implants and processing."""
-        sample = super().read_unit(source, settings)
+        known = exam_view("", source.first.header, table=source.stated_view, file_name=source.path.name)
+        sample = super().read_unit(_with_side(source, known.view.side), settings)
         header = source.first.header or DicomHeader()
-        own = {"position": position(header), "implant": header.breast_implant, "for_processing": _is_raw(header)}
-        return replace(sample, headers={**sample.headers, **own})
+        view = replace(
+            sample.views[0],
+            laterality=known.view.side or None,
+            position=known.view.position or None,
+            exam_kind=None if known.view.kind == ViewKind.STANDARD else known.view.kind,
+        )
+        own = {
+            "laterality": view.laterality,
+            "position": view.position,
+            "implant": known.implant,
+            "for_processing": _is_raw(header),
+            "exam_kind": view.exam_kind,
+            "view_modifiers": known.modifiers or None,
+            "sides_contradict": known.sides_contradict or None,
+        }
+        provenance = sample.provenance
+        if known.sides_contradict:
+            provenance = replace(provenance, steps=(*provenance.steps, _CONTRADICTION))
+        return replace(sample, views=(view,), headers={**sample.headers, **own}, provenance=provenance)
 
     def render(self, decoded: Decoded, facts: FileFacts, *, cropped: bool) -> tuple[View, tuple[Step, ...]]:
         """Stretch deep images, crop to the breast, turn the chest wall to the left; uncropped, leave it where it is."""
@@ -72,21 +91,19 @@ class MammographyAdapter(ImageAdapter):
         view = View(
             pixels,
             limits,
-            laterality=header.laterality if header.laterality in ("L", "R") else None,
-            position=position(header),
-            exam_kind=header.exam_kind,
             spacing_mm=decoded.spacing_mm or header.spacing_mm,
             burned_in=header.burned_in,
         )
         return view, steps
 
 
-def position(header: DicomHeader) -> str | None:
-    """Return the view: ViewPosition, ViewCodeSequence, or PatientOrientation where that names CC or MLO (CBIS-DDSM)."""
-    for text in (header.view_position, header.view_code, *(value.upper() for value in header.patient_orientation)):
-        if text in _POSITIONS:
-            return text[1:] if text in ("RCC", "LCC") else text
-    return None
+def _with_side(source: Source, side: str) -> Source:
+    """Return the source with the side that is believed, as the chest wall may be told by it."""
+    facts = source.first
+    if side == (facts.header or DicomHeader()).laterality:
+        return source
+    header = replace(facts.header or DicomHeader(), laterality=side)
+    return replace(source, facts=(replace(facts, header=header), *source.facts[1:]))
 
 
 def _is_raw(header: DicomHeader) -> bool | None:

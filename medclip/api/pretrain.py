@@ -131,7 +131,7 @@ def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigu
                 if answers
                 else measure_hidden(model, _masked_part(recipe, model, pack.parent / MASKED), reader, drawing, **common)
             )
-            num_before = sum(row["sha256"] in before or row["patient"] in before for row in reader.provenance())
+            num_before = sum(not before.isdisjoint({*row["files"], row["patient"]}) for row in reader.provenance())
             if not num_before:
                 return figures
             note = (

@@ -35,6 +35,10 @@ def build(
     volumes: Annotated[
         bool, typer.Option("--volumes", help="Store volumes and loops whole, for models of volumes; reject images.")
     ] = False,
+    group: Annotated[
+        str | None,
+        typer.Option(help="Mammograms of an exam, or of a breast, make one sample: exam or breast."),
+    ] = None,
     key_file: options.KeyFile = None,
     workers: options.Workers = None,
     memory: options.Memory = None,
@@ -56,10 +60,12 @@ def build(
         from medclip.shards.writing.summary import plan_shards
 
         key = _key_of_plan(key_file)
-        plan = plan_shards(table, splits=_shares(splits), seed=seed, key=key, images=images, patient=patient)
+        plan = plan_shards(
+            table, splits=_shares(splits), seed=seed, key=key, images=images, patient=patient, group=_group(group)
+        )
         _print_plan(plan, table, images, as_json)
         return ExitCode.SOME_FAILED if plan.num_missing_files == plan.num_files else ExitCode.COMPLETE
-    stored_as = _format(stored)
+    stored_as, grouped = _format(stored), _group(group)
     with progress(quiet=as_json) as shown:
         report = build_shards(
             table,
@@ -75,6 +81,7 @@ def build(
             images=images,
             patient=patient,
             volumes=volumes,
+            group=grouped,
             progress=shown,
         )
     samples, rejected = count(report.num_samples, "sample"), sum(report.counts_by_reason.values())
@@ -206,6 +213,17 @@ def _format(text: str) -> Any:
     return text.lower()
 
 
+def _group(text: str | None) -> Any:
+    from medclip.errors import MedclipError, Reason, did_you_mean
+    from medclip.shards.sample_views import GROUPS
+
+    if text is not None and text.lower() not in GROUPS:
+        raise MedclipError(
+            Reason.WRONG_USE, f"--group {text!r} is not known.", hint=did_you_mean(text, GROUPS, "It is one of")
+        )
+    return text and text.lower()
+
+
 def _shares(text: str) -> dict[str, float]:
     from medclip.errors import MedclipError, Reason
     from medclip.files.key_value import key_values
@@ -242,14 +260,18 @@ _LINES = {
     "num_studies": "studies",
     "num_shards": "tars",
     "rows_by_split": "rows by split",
+    "samples_by_views": "samples by number of views",
+    "rows_set_aside": "rows set aside",
     "counts_by_split": "samples by split",
     "patients_by_split": "patients by split",
     "rows_by_modality": "rows by modality",
     "counts_by_modality": "samples by modality",
+    "counts_by_views": "samples by number of views",
     "rows_by_source": "rows by source",
     "counts_by_source": "samples by source",
     "rows_by_license": "rows by licence",
     "rows_by_view": "rows by view",
+    "rows_by_view_kind": "rows by view kind",
     "rows_by_laterality": "rows by laterality",
     "rows_by_sex": "rows by sex",
     "rows_by_age": "rows by age",

@@ -68,7 +68,7 @@ def choose_rows(reader: ShardReader, seen: frozenset[str], limit: int | None) ->
     """
     kept, patients, sources, num_seen = [], [], [], 0
     for i, row in enumerate(reader.provenance()):
-        if row["sha256"] in seen or row["patient"] in seen:
+        if not seen.isdisjoint({*row["files"], row["patient"]}):
             num_seen += 1
             continue
         kept.append(i)

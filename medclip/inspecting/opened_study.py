@@ -183,7 +183,9 @@ def find_units(
                     problems.append((unit.files[0].path, unit.problem))
                 continue
             facts = tuple(facts_of[ref.name] for ref in unit.files)
-            source = Source(unit.kind, tuple(ref.path for ref in unit.files), facts, unit.notes)
+            source = Source(
+                unit.kind, tuple(ref.path for ref in unit.files), facts, unit.notes, unit.mpp_um, unit.stated_view
+            )
             units.append(OpenedUnit(source, named or study.modality))
     order = {ref.path: index for index, ref in enumerate(refs)}
     units.sort(key=lambda unit: min(order[path] for path in unit.source.paths))

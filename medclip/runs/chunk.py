@@ -94,7 +94,7 @@ class Context:
         assert item.unit is not None
         facts = tuple(file.facts for file in item.ordered if file.facts is not None)
         unit, paths = item.unit, tuple(file.ref.path for file in item.ordered)
-        source = Source(unit.kind, paths, facts, unit.notes, unit.mpp_um)
+        source = Source(unit.kind, paths, facts, unit.notes, unit.mpp_um, unit.stated_view)
         return source, item.modality, self.model.preprocess, self.settings, self.looks
 
     def unread(self, item: Item) -> Problem | None:

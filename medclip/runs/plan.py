@@ -18,7 +18,7 @@ from medclip.files.recognise.sniff import Format
 from medclip.files.tables.manifest import Manifest
 from medclip.runs.ledger import DONE, DONE_FOR_GOOD, KnownFile
 from medclip.runs.options import ScoreOptions
-from medclip.sample import FileRef, Kind, Modality, ModalitySource, Study
+from medclip.sample import FileRef, Kind, Modality, ModalitySource, Study, ViewType
 from medclip.settings import Settings
 
 CHUNK_FILES = 32
@@ -58,6 +58,8 @@ class PlannedUnit:
     notes: tuple[str, ...] = ()
     mpp_um: float | None = None
     """What the table says a pixel of a slide measures."""
+    stated_view: ViewType | None = None
+    """What the table says of a mammogram's view."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def plan_units(
                 problem = planned[index].problem or unit.problem
                 planned[index] = replace(planned[index], unit=number, problem=problem, copy_of=original)
             if unit.problem is None:
-                units.append(PlannedUnit(unit.kind, members, unit.notes, unit.mpp_um))
+                units.append(PlannedUnit(unit.kind, members, unit.notes, unit.mpp_um, unit.stated_view))
     return tuple(planned), tuple(units)
 
 

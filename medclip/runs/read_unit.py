@@ -51,7 +51,8 @@ class Reading:
     coloured: bool = False
     """Whether the image shows colours; looked at only where its modality is not known."""
     headers: str | None = None
-    """JSON of the values that `medclip.dicom.header.safe_header` lets out; None where there is no medical header."""
+    """JSON of the values that `medclip.dicom.header.safe_header` lets out; None where neither header nor table
+    states one."""
     look: bytes = b""
     """What the image is known again by (`medclip.imaging.image_look`), where that is asked for."""
 
@@ -114,17 +115,18 @@ def read(
         laterality=first.laterality,
         view=first.position,
         coloured=modality is None and has_colours(to_uint8(first)),
-        headers=None if header is None else _public_json({**public_values(header), **sample.headers}),
+        headers=_public_json({**({} if header is None else public_values(header)), **sample.headers}),
         look=known_by.to_bytes() if known_by is not None else b"",
     )
 
 
-def _public_json(values: Mapping[str, Any]) -> str:
-    """Write the values whose names are on the allow-list, in its order.
+def _public_json(values: Mapping[str, Any]) -> str | None:
+    """Write the values whose names are on the allow-list, in its order; None where there are none.
 
     A sample's headers hold more, of the adapter's own making; a sample knows more of some than the first file does.
     """
-    return json.dumps({entry.name: values[entry.name] for entry in ALLOWED if values.get(entry.name) is not None})
+    public = {entry.name: values[entry.name] for entry in ALLOWED if values.get(entry.name) is not None}
+    return json.dumps(public) if public else None
 
 
 def thumbnail(seen_HWC: NDArray[np.uint8], where: Placement) -> bytes:

@@ -25,10 +25,14 @@ SAMPLES, REJECTS = "samples.parquet", "rejects.parquet"
 SAMPLE_COLUMNS = ("key", "split", "shard", "offset", "size", "sha256", "patient", "modality", "adapter", "source")
 LICENSE = "license"
 """A column of samples.parquet that folders of earlier versions lack."""
+NUM_VIEWS = "num_views"
+"""Another one: images in a sample, 1 but for mammograms that are grouped."""
+GROUP = "group"
+"""Among the options of the index, where samples are examinations or breasts of several views."""
 VOLUMES = "volumes"
 """Among the options of the index, where samples are volumes or loops, not images."""
 REJECT_COLUMNS = ("row", "sha256", "reason", "message", "modality", "adapter", "source")
-_INTEGERS = ("offset", "size", "row")
+_INTEGERS = ("offset", "size", "row", NUM_VIEWS)
 _BATCH_ROWS = 1 << 16
 
 
@@ -233,7 +237,10 @@ def write_index(
     import pyarrow as pa
 
     hashes = {}
-    for name, header, rows in ((SAMPLES, (*SAMPLE_COLUMNS, LICENSE), samples), (REJECTS, REJECT_COLUMNS, rejects)):
+    for name, header, rows in (
+        (SAMPLES, (*SAMPLE_COLUMNS, LICENSE, NUM_VIEWS), samples),
+        (REJECTS, REJECT_COLUMNS, rejects),
+    ):
         table = rows if isinstance(rows, pa.Table) else arrow_table(rows, header)
         content = parquet_bytes(table, compression="snappy")
         write_file(folder / name, content)

@@ -11,10 +11,11 @@ import pytest
 
 from medclip.adapters import registry
 from medclip.adapters.base import Adapter, preprocessing_hash, single
-from medclip.adapters.mammography import MammographyAdapter, position
+from medclip.adapters.mammography import MammographyAdapter
 from medclip.adapters.registry import ADAPTERS, get_adapter, modality_from_header, read_unit
 from medclip.dicom.header.read import DicomHeader
 from medclip.errors import MedclipError, Reason, Status
+from medclip.files.grouping.mammogram import exam_view
 from medclip.files.recognise.inspect import inspect_file
 from medclip.imaging.intensity import to_uint8
 from medclip.sample import Modality, Sample
@@ -192,7 +193,7 @@ def test_the_header_decides_where_the_tissue_does_not() -> None:
     ],
 )
 def test_the_view_of_a_mammogram_is_found_where_it_was_written(header: DicomHeader, expected: str | None) -> None:
-    assert position(header) == expected
+    assert (exam_view("", header).view.position or None) == expected
 
 
 def test_a_monochrome1_mammogram_has_a_black_background(tmp_path: Path) -> None:

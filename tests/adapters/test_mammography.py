@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from medclip.adapters.mammography import MammographyAdapter, position
+from medclip.adapters.base import single
+from medclip.adapters.mammography import MammographyAdapter
 from medclip.dicom.header.read import DicomHeader
+from medclip.files.grouping.mammogram import exam_view
+from medclip.files.recognise.inspect import inspect_file
+from medclip.sample import ViewType
+from medclip.settings import Settings
 from tests.kits.files import dataset, element, write_dicom
 from tests.kits.loops import read
 
@@ -47,8 +53,40 @@ def test_the_view_code_names_the_view_where_view_position_does_not(tmp_path: Pat
     data.save_as(tmp_path / "a", enforce_file_format=True)
     sample = read(ADAPTER, tmp_path / "a")
     assert sample.views[0].position == sample.headers["position"] == "MLO"
-    assert position(DicomHeader(view_position="CC", view_code="MLO", patient_orientation=("ML",))) == "CC"
-    assert position(DicomHeader(view_code="MLO", patient_orientation=("ML",))) == "MLO"
+    both = DicomHeader(view_position="CC", view_code="MLO", patient_orientation=("ML",))
+    assert exam_view("", both).view.position == "CC"
+    assert exam_view("", DicomHeader(view_code="MLO", patient_orientation=("ML",))).view.position == "MLO"
+
+
+def test_a_table_names_side_and_view_of_an_image_without_a_header(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray((_breast() // 20).astype(np.uint8)).save(tmp_path / "1.png")
+    source = single(tmp_path / "1.png", inspect_file(tmp_path / "1.png", Settings()))
+    sample = ADAPTER.read(replace(source, stated_view=ViewType("R", "CC MAG", "low_energy")), Settings())
+    view = sample.views[0]
+    assert (view.laterality, view.position, view.exam_kind) == ("R", "CC", "low_energy")
+    assert (sample.headers["view_modifiers"], sample.headers["exam_kind"]) == (("magnification",), "low_energy")
+    plain = ADAPTER.read(source, Settings()).views[0]
+    assert (plain.laterality, plain.position, plain.exam_kind) == (None, None, None)
+    np.testing.assert_array_equal(plain.pixels, view.pixels)
+
+
+def test_sides_that_contradict_leave_the_side_unknown_and_say_so(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "0_R_CC.dcm", _breast(), Modality="MG", ImageLaterality="L", ViewPosition="CC")
+    sample = read(ADAPTER, path)
+    assert (sample.views[0].laterality, sample.views[0].position) == (None, "CC")
+    assert sample.headers["sides_contradict"] is True
+    assert "different sides" in _notes(sample)
+    named = read(ADAPTER, write_dicom(tmp_path / "0_L_CC.dcm", _breast(), Modality="MG", ImageLaterality="L"))
+    assert (named.views[0].laterality, named.headers["sides_contradict"]) == ("L", None)
+
+
+def test_the_kind_of_a_contrast_enhanced_image_is_that_of_its_header(tmp_path: Path) -> None:
+    kinds = {"LOW_ENERGY": "low_energy", "RECOMBINED": "subtracted", "GENERATED_2D": "synthetic", "NONE": None}
+    for word, kind in kinds.items():
+        tags = {"Modality": "MG", "ImageType": ["DERIVED", "PRIMARY", "", word]}
+        assert read(ADAPTER, write_dicom(tmp_path / word, _breast(), **tags)).views[0].exam_kind == kind
 
 
 def test_monochrome1_and_the_right_side_come_out_like_the_left(tmp_path: Path) -> None:

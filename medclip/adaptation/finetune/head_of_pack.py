@@ -88,7 +88,7 @@ def _learned_from(recipe: Recipe, text: ClassText) -> Iterator[tuple[str, str, s
                 except MedclipError:  # damaged, as the log of the run says
                     continue
                 if label := _label(labels, text):
-                    yield row["sha256"], row["patient"] or "", role, label
+                    yield from ((sha256, row["patient"] or "", role, label) for sha256 in row["files"])
 
 
 def _label(answer: str | Mapping[str, int] | None, text: ClassText) -> str:

@@ -176,9 +176,11 @@ def _shard_images(folder: Path, split: str) -> HashedFiles:
 
         def images() -> Iterator[NDArray[np.uint8]]:
             for i in range(len(reader)):
-                yield np.asarray(reader.image(reader.members(i)).convert("L"))
+                yield from (np.asarray(image.convert("L")) for image in reader.images(reader.members(i)))
 
-        return image_hashes([row["sha256"] for row in reader.rows], images(), num_variants=1)
+        return image_hashes(
+            [sha256 for known in reader.provenance() for sha256 in known["files"]], images(), num_variants=1
+        )
 
 
 def _image_hashes(pack: Path, name: str | None) -> HashedFiles | None:

@@ -27,6 +27,7 @@ from medclip.shards.folder import (
 from medclip.shards.reading.foreign import ForeignSet, read_foreign
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.sample_json import from_json
+from medclip.shards.sample_views import views_of
 from medclip.shards.stored_image import EXTENSIONS, SIGNATURES, STORED_AS
 from medclip.shards.stored_voxels import EXTENSION
 from medclip.shards.writing.tar import member_names, members
@@ -171,15 +172,18 @@ def _shard(
 
 def _sample(data: bytes, row: Mapping[str, Any]) -> CaptionRecord:
     names = member_names(data)
-    first = (*STORED_AS.values(), EXTENSION)
-    if names not in [[f"{row['key']}.{e}" for e in (image, "json", "txt")] for image in first]:
-        raise ValueError("other members than expected")
     parts = members(data)
+    views = views_of(parts)
+    images = [v.member for v in views] or [e for e in (*STORED_AS.values(), EXTENSION) if e in parts]
+    if names != [f"{row['key']}.{extension}" for extension in (*images, "json", "txt")]:
+        raise ValueError("other members than expected")
     record, meta = from_json(parts["json"])
     if EXTENSION in parts:
         ShardReader.voxels(parts)
-    elif not _has_image(parts):
+    elif not images or not all(parts[member].startswith(SIGNATURES) for member in images):
         raise ValueError("no image")
+    if views and [view.sha256 for view in views] != str(row["sha256"]).split():
+        raise ValueError("the views do not fit the table")
     if meta["patient"] != row["patient"] or meta["key"] != row["key"]:
         raise ValueError("the members do not fit the table")
     return record
@@ -240,6 +244,8 @@ def _sets(rows: Sequence[Mapping[str, Any]], by: str, of: str) -> dict[str, set[
 
 
 def _across(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """List the keys of samples whose file lies in more than one split under more than one patient."""
-    sides, patients = _sets(rows, "sha256", "split"), _sets(rows, "sha256", "patient")
-    return [r["key"] for r in rows if len(sides[r["sha256"]]) > 1 and len(patients[r["sha256"]]) > 1]
+    """List the keys of samples with a file that lies in more than one split under more than one patient."""
+    files = [{**r, "sha256": sha256} for r in rows for sha256 in str(r["sha256"]).split()]
+    sides, patients = _sets(files, "sha256", "split"), _sets(files, "sha256", "patient")
+    torn = [r["key"] for r in files if len(sides[r["sha256"]]) > 1 and len(patients[r["sha256"]]) > 1]
+    return list(dict.fromkeys(torn))

@@ -19,6 +19,7 @@ from medclip.files.remote import Place, place_of
 from medclip.imaging.volume.voxels import Voxels, middle_image
 from medclip.result import Result
 from medclip.shards.folder import (
+    GROUP,
     SAMPLES,
     VOLUMES,
     check_samples,
@@ -33,6 +34,7 @@ from medclip.shards.reading.mapped_rows import map_rows
 from medclip.shards.reading.shard_cache import ShardCache, ShardFile
 from medclip.shards.reading.shard_files import ShardFiles, Verify
 from medclip.shards.sample_json import from_json
+from medclip.shards.sample_views import SampleView, views_of
 from medclip.shards.stored_image import DRAFT_GAP, EXTENSIONS, decode
 from medclip.shards.stored_voxels import EXTENSION, FACTS, decode_voxels
 from medclip.shards.writing.tar import members
@@ -66,12 +68,17 @@ class ShardSample(Result):
     """sha256 of the source file, patient and study hashes, adapter, preprocessing, source, license."""
     voxels: Voxels | None = None
     """The volume or loop, where the shards hold such."""
+    views: tuple[SampleView, ...] = ()
+    """Of a mammography examination or breast: what is known of each view, in hanging order."""
+    images: tuple[NDArray[np.uint8], ...] = ()
+    """Their images, in the form of `image`, which is the first of them."""
 
     def _facts(self) -> dict[str, object]:
         height, width = self.image.shape[:2]
         record = {name: value for name, value in vars(self.record).items() if value and name not in ("texts", "report")}
         size = {"image": f"{width} x {height} pixels"} if self.voxels is None else {"volume": repr(self.voxels)}
-        return {**size, **record, "source": self.meta.get("source")}
+        several = {"views": ", ".join(view.view.slot or "" for view in self.views)} if self.views else {}
+        return {**size, **several, **record, "source": self.meta.get("source")}
 
     def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
         return [{"key": self.key, **self.meta}]
@@ -109,6 +116,8 @@ class ShardReader:
         self.preprocessing = _preprocessing(self.folders, indexes)
         self.holds_volumes = _holds_volumes(self.folders, indexes)
         """Whether its samples are volumes or loops (`voxels`), not images."""
+        self.holds_views = any((index.get("options") or {}).get(GROUP) for index in indexes)
+        """Whether samples may hold several views (`views`, `images`)."""
         refuse_tars_in_two_splits(self.folders, indexes)
         shards: list[ShardFile] = []
         self._foreign: list[ForeignSet | None] = []
@@ -151,10 +160,13 @@ class ShardReader:
         record, meta = self.understand(i, parts)
         try:
             voxels = self.voxels(parts) if self.holds_volumes else None
-            pixels = np.asarray(self.image(parts).convert("RGB")) if voxels is None else middle_image(voxels)
+            images = () if voxels is not None else self.images(parts)
         except MedclipError as e:
             raise MedclipError(e.reason, f"sample {self.key(i)}: {e.message}", where=self._path(i)) from e
-        return ShardSample(pixels, record, self.key(i), meta, voxels)
+        pixels = tuple(np.asarray(image.convert("RGB")) for image in images)
+        views = self.views(i, parts)
+        first = pixels[0] if voxels is None else middle_image(voxels)
+        return ShardSample(first, record, self.key(i), meta, voxels, views, pixels if views else ())
 
     def record(self, i: int) -> tuple[CaptionRecord, Mapping[str, Any]]:
         """Read what is known of sample i without decoding its image."""
@@ -174,7 +186,7 @@ class ShardReader:
         return tuple(row for part in self._rows.parts() for row in part)
 
     def provenance(self) -> Iterator[dict[str, Any]]:
-        """Yield source, license, sha256, patient and modality of every sample, without reading its bytes.
+        """Yield source, license, patient and modality of every sample, and sha256 of its `files`; none is read.
 
         `names_patient` is False where the patient's hash only stands for the sample: foreign tars that name nobody.
         Folders of earlier versions do not have the license in their table; there each sample is read for it.
@@ -186,6 +198,7 @@ class ShardReader:
                 if known["license"] is None:
                     known["license"] = self._license(i)
                 known["names_patient"] = everywhere or self._names_patients[self._rows.place(i)[0]]
+                known["files"] = tuple(known.pop("sha256").split())
                 yield known
                 i += 1
 
@@ -271,17 +284,44 @@ class ShardReader:
         except (KeyError, ValueError, TypeError, AttributeError) as e:
             raise self._corrupt(i, e) from e
 
-    @staticmethod
-    def image(parts: Mapping[str, bytes], wanted_px: int | None = None, gap: float = DRAFT_GAP) -> Image.Image:
-        """Decode the image among a sample's members; see `medclip.shards.stored_image.decode`.
+    def views(self, i: int, parts: Mapping[str, bytes]) -> tuple[SampleView, ...]:
+        """Read which views sample i holds from its members; none for a sample of one image.
 
         Raises:
-            MedclipError: MISSING_FILE when there is none, and those of `decode`.
+            MedclipError: CORRUPT.
         """
-        for extension in EXTENSIONS:
-            if extension in parts:
-                return decode(parts[extension], wanted_px, gap)
-        raise MedclipError(Reason.MISSING_FILE, "the sample has no image.")
+        if not self.holds_views:
+            return ()
+        try:
+            return views_of(parts)
+        except (KeyError, ValueError, TypeError, AttributeError) as e:
+            raise self._corrupt(i, e) from e
+
+    @staticmethod
+    def image(parts: Mapping[str, bytes], wanted_px: int | None = None, gap: float = DRAFT_GAP) -> Image.Image:
+        """Decode the one image among a sample's members; see `medclip.shards.stored_image.decode`.
+
+        Raises:
+            MedclipError: MISSING_FILE when there is none, NOT_SUPPORTED_YET when there are several; and those of
+                `decode`.
+        """
+        members = _images(parts)
+        if len(members) > 1:
+            raise MedclipError(
+                Reason.NOT_SUPPORTED_YET, f"the sample holds {len(members)} views, and one image is asked for."
+            )
+        return decode(parts[members[0]], wanted_px, gap)
+
+    @staticmethod
+    def images(
+        parts: Mapping[str, bytes], wanted_px: int | None = None, gap: float = DRAFT_GAP
+    ) -> tuple[Image.Image, ...]:
+        """Decode all images among a sample's members: one, or its views in hanging order.
+
+        Raises:
+            MedclipError: MISSING_FILE when there is none; and those of `medclip.shards.stored_image.decode`.
+        """
+        return tuple(decode(parts[member], wanted_px, gap) for member in _images(parts))
 
     @staticmethod
     def voxels(parts: Mapping[str, bytes]) -> Voxels:
@@ -310,6 +350,20 @@ class ShardReader:
     def _corrupt(self, i: int, error: Exception) -> MedclipError:
         kind = type(error).__name__
         return MedclipError(Reason.CORRUPT, f"sample {self.key(i)} is not readable ({kind}).", where=self._path(i))
+
+
+def _images(parts: Mapping[str, bytes]) -> list[str]:
+    """Return the extensions of a sample's images: one, or those of its views in order.
+
+    Raises:
+        MedclipError: MISSING_FILE when there is none.
+    """
+    single = next((extension for extension in EXTENSIONS if extension in parts), None)
+    several = [(name.partition("."), name) for name in parts] if single is None else []
+    views = sorted((int(n), name) for (n, _, extension), name in several if n.isdigit() and extension in EXTENSIONS)
+    if single is None and not views:
+        raise MedclipError(Reason.MISSING_FILE, "the sample has no image.")
+    return [single] if single is not None else [name for _, name in views]
 
 
 def _shards(folder: Place, index: Mapping[str, Any], split: str) -> list[ShardFile]:

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medclip.adapters.registry import slot
-from medclip.errors import MedclipError, Problem, Reason
+from medclip.errors import MedclipError, Problem, Reason, did_you_mean
 from medclip.files.output import new_folder
-from medclip.files.pseudonyms import keyed_hash, load_key
+from medclip.files.pseudonyms import load_key
 from medclip.progress import Progress, Silent
 from medclip.result import Result, named_counts
 from medclip.settings import Settings
-from medclip.shards.folder import VOLUMES, claim_shards, counts_of, write_index
-from medclip.shards.sample_json import to_json
+from medclip.shards.folder import GROUP, NUM_VIEWS, VOLUMES, claim_shards, counts_of, write_index
+from medclip.shards.sample_views import GROUPS, Group
 from medclip.shards.stored_image import STORED_AS, Format
-from medclip.shards.stored_voxels import EXTENSION, FACTS
-from medclip.shards.writing.read_row import ReadJob, ReadResult, StoredView, read_rows
+from medclip.shards.writing.entries import Entry, Form, entries_of
+from medclip.shards.writing.exam_groups import earlier_exams, group_rows
+from medclip.shards.writing.read_row import ReadJob, ReadResult, read_rows
 from medclip.shards.writing.splits import DEFAULT_SPLITS, assign
 from medclip.shards.writing.table import GENERIC, ShardRow, read_shard_table
 from medclip.shards.writing.tar import SHARD_NAME, TarShard
-from medclip.text.captions.draw import draw_caption
 from medclip.text.vocabulary.task import Task
 from medclip.wording import count
 
@@ -45,6 +43,8 @@ class ShardReport(Result):
     counts_by_reason: Mapping[str, int]
     """Rejected rows by reason."""
     counts_by_modality: Mapping[str, int]
+    counts_by_views: Mapping[str, int]
+    """Samples by number of their views; empty where each is one image."""
     shard_sha256: Mapping[str, str]
     preprocessing: Mapping[str, str]
     """Preprocessing hash by modality, `generic` for the generic rendering."""
@@ -56,25 +56,11 @@ class ShardReport(Result):
             "samples": f"{self.num_samples} ({named_counts(self.counts_by_split)})",
             "patients": named_counts(self.patients_by_split),
             "modalities": named_counts(self.counts_by_modality),
+            "views": named_counts(self.counts_by_views),
             "rejected": named_counts(self.counts_by_reason),
             "copies in another split": self.num_duplicates_across_splits,
             "folder": self.folder,
         }
-
-
-@dataclass(frozen=True)
-class _Form:
-    """How samples are written."""
-
-    max_side: int
-    samples_per_shard: int
-    stored: Format
-    quality: int
-    seed: int
-    key: bytes
-    unsaid: frozenset[str] = frozenset()
-    """Tasks whose labels captions leave out."""
-    volumes: bool = False
 
 
 @dataclass
@@ -102,6 +88,7 @@ def build_shards(
     patient: str | None = None,
     tasks: Sequence[Task] = (),
     volumes: bool = False,
+    group: Group | None = None,
     progress: Progress | None = None,
 ) -> ShardReport:
     """Read every image of a table through its adapter and write shards. The same input gives the same bytes.
@@ -123,6 +110,9 @@ def build_shards(
         volumes: Store the voxels of series and volume files and the frames of loops, a sample each, for a model of
             volumes: as the adapters read them (HU of CT), at their own spacing, whatever `max_side` is. Rows that are
             images are rejected. A tar is closed at 1 GB.
+        group: "exam" or "breast": the mammograms of an examination (of one patient and study) make one sample, or those
+            of each breast; its views are stored in hanging order, and its labels are the worst of its images' own. Rows
+            that are none of the four views are rejected with their reasons. A tar is closed at 1 GB.
         progress: Counts the rows.
 
     Returns:
@@ -137,10 +127,16 @@ def build_shards(
         raise MedclipError(Reason.WRONG_USE, "max_side must be at least 16 and samples_per_shard at least 1.")
     if stored not in STORED_AS or not 1 <= quality <= 100:
         raise MedclipError(Reason.WRONG_USE, "images are stored as png or jpeg, with a quality from 1 to 100.")
+    if group is not None and (group not in GROUPS or volumes):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "mammograms are grouped by exam or by breast, and volumes not at all.",
+            hint=did_you_mean(str(group), GROUPS, "It is one of"),
+        )
     claim_shards(Path(out))
     key = key if key is not None else load_key(settings)
     unsaid = frozenset(task.name for task in tasks)
-    form = _Form(max_side, samples_per_shard, stored, quality, seed, key, unsaid, volumes)
+    form = Form(max_side, samples_per_shard, stored, quality, seed, key, unsaid, volumes, group, tuple(tasks))
     understood = read_shard_table(table, folder=images, patient_from=patient, tasks=tasks)
     sides = assign(understood.rows, splits, seed, form.key)
     with new_folder(Path(out)) as work:
@@ -150,9 +146,10 @@ def build_shards(
         names = [*splits, *sorted(set(sides) - set(splits))]
         for split in names:
             rows = [r for r, side in zip(understood.rows, sides, strict=True) if side == split]
-            order = np.random.default_rng([seed, names.index(split)]).permutation(len(rows))
-            shuffled = [rows[i] for i in order]
-            for _ in _write_split(split, shuffled, work, tally, form, settings):
+            units = [(row,) for row in rows] if group is None else group_rows(rows, understood.where)
+            order = np.random.default_rng([seed, names.index(split)]).permutation(len(units))
+            earlier = earlier_exams(rows) if group is not None else {}
+            for _ in _write_split(split, [units[i] for i in order], work, tally, form, settings, earlier):
                 rows_done += 1
                 progress.step()
         if not tally.samples:
@@ -163,10 +160,12 @@ def build_shards(
                 where=understood.where,
                 hint="Relative files are looked for beside the table; --images names another folder.",
             )
-        report = _report(Path(out), tally)
+        report = _report(Path(out), tally, grouped=group is not None)
         options = {"max_side": max_side, "samples_per_shard": samples_per_shard, "splits": dict(splits), "seed": seed}
         if volumes:
             options |= {VOLUMES: True}
+        if group is not None:
+            options |= {GROUP: group}
         if stored != "png":
             options |= {"format": stored, "quality": quality}
         write_index(
@@ -184,40 +183,45 @@ def build_shards(
 
 def _write_split(
     split: str,
-    rows: list[ShardRow],
+    units: Sequence[tuple[ShardRow, ...]],
     work: Path,
     tally: _Tally,
-    form: _Form,
+    form: Form,
     settings: Settings,
+    earlier: Mapping[int, Sequence[tuple[str, int]]],
 ) -> Iterator[None]:
-    jobs = (
-        ReadJob(
-            r.path,
-            None if r.record.generic else r.record.modality,
-            form.max_side,
-            r.mpp_um,
-            form.stored,
-            form.quality,
-            form.volumes,
-        )
-        for r in rows
-    )
-    results = read_rows(jobs, settings)
+    """Write the samples of a split; yields once for each row.
+
+    Args:
+        split: Its name.
+        units: Rows that make samples together: one, or those of an examination.
+        work: Folder of the tars.
+        tally: What is written is noted here.
+        form: How samples are written.
+        settings: Limits and workers.
+        earlier: As `earlier_exams`.
+    """
+    results = read_rows((_job(row, form) for unit in units for row in unit), settings)
     shard: TarShard | None = None
     number = 0
     try:
-        for row, result in zip(rows, results, strict=True):
-            if result.problem is not None:
-                tally.rejects.append(_reject(row, result, result.problem))
-            for view in result.views:
+        for unit in units:
+            of_unit = []
+            for _ in unit:
+                of_unit.append(next(results))
+                yield
+            entries, rejects = entries_of(unit, of_unit, form, tally.seen, earlier)
+            tally.rejects += [_reject(*rejected) for rejected in rejects]
+            for entry in entries:
+                tally.preprocessing[entry.way] = entry.meta["preprocessing"]
                 if shard is None:
                     shard = TarShard(work / SHARD_NAME.format(split=split, number=number))
                     number += 1
-                tally.samples.append(_add(shard, split, row, result, view, tally, form))
-                if shard.num_samples >= form.samples_per_shard or (form.volumes and shard.num_bytes >= _TAR_BYTES):
+                tally.samples.append(_add(shard, split, entry))
+                large = form.volumes or form.group is not None
+                if shard.num_samples >= form.samples_per_shard or (large and shard.num_bytes >= _TAR_BYTES):
                     _close(shard, split, tally)
                     shard = None
-            yield
         if shard is not None:
             _close(shard, split, tally)
             shard = None
@@ -226,68 +230,37 @@ def _write_split(
             shard.__exit__(None, None, None)
 
 
-def _add(
-    shard: TarShard,
-    split: str,
-    row: ShardRow,
-    result: ReadResult,
-    view: StoredView,
-    tally: _Tally,
-    form: _Form,
-) -> dict[str, Any]:
-    generic = row.record.generic
-    index = result.views.index(view)
-    occurrence = tally.seen[result.sha256, generic, index]
-    tally.seen[result.sha256, generic, index] += 1
-    name = sample_key(result.sha256, generic=generic, view=index, occurrence=occurrence)
-    record = row.record if row.record.view or generic else replace(row.record, view=view.position)
-    meta = {
-        "key": name,
-        "sha256": result.sha256,
-        "patient": keyed_hash("patient", row.patient, form.key),
-        "adapter": result.adapter,
-        "preprocessing": result.preprocessing,
-        "source": row.source,
-        "license": row.license,
-        "burned_in": view.burned_in,
-    }
-    if row.study:  # of this patient: tables that number each patient's studies from 1 are common
-        meta["study"] = keyed_hash("study", f"{row.patient}\0{row.study}", form.key)
-    way = slot(None if generic else record.modality, result.kind)
-    tally.preprocessing[way] = result.preprocessing
-    captioned = replace(
-        record, labels={task: label for task, label in record.labels.items() if task not in form.unsaid}
+def _job(row: ShardRow, form: Form) -> ReadJob:
+    return ReadJob(
+        row.path,
+        None if row.record.generic else row.record.modality,
+        form.max_side,
+        row.mpp_um,
+        form.stored,
+        form.quality,
+        form.volumes,
+        row.stated_view,
     )
-    caption = draw_caption(captioned, np.random.default_rng([form.seed, int(name, 16)]))
-    extension = STORED_AS[form.stored] if view.volume is None else EXTENSION
-    members = [
-        (extension, view.image),
-        ("json", to_json(record, meta, None if view.volume is None else {FACTS: view.volume})),
-        ("txt", caption.encode("utf-8")),
-    ]
-    offset, size = shard.add(name, members)
+
+
+def _add(shard: TarShard, split: str, entry: Entry) -> dict[str, Any]:
+    """Write a sample; returns its row of samples.parquet."""
+    offset, size = shard.add(entry.name, entry.members)
+    modality = entry.record.modality
     return {
-        "key": name,
+        "key": entry.name,
         "split": split,
         "shard": shard.path.name,
         "offset": offset,
         "size": size,
-        "sha256": result.sha256,
-        "patient": meta["patient"],
-        "modality": None if record.modality is None else str(record.modality),
-        "adapter": result.adapter,
-        "source": row.source,
-        "license": row.license,
+        "sha256": entry.sha256,
+        "patient": entry.meta["patient"],
+        "modality": None if modality is None else str(modality),
+        "adapter": entry.meta["adapter"],
+        "source": entry.meta["source"],
+        "license": entry.meta["license"],
+        NUM_VIEWS: entry.num_views,
     }
-
-
-def sample_key(sha256: str, *, generic: bool, view: int = 0, occurrence: int = 0) -> str:
-    """Return a sample's key: a hash of the file's content and the rendering, so it survives renaming and moving.
-
-    `occurrence` tells apart rows whose files have the same bytes.
-    """
-    content = f"{sha256}\0{GENERIC if generic else ''}\0{view}\0{occurrence}"
-    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
 def _close(shard: TarShard, split: str, tally: _Tally) -> None:
@@ -309,11 +282,12 @@ def _reject(row: ShardRow, result: ReadResult, problem: Problem) -> dict[str, An
     }
 
 
-def _report(out: Path, tally: _Tally) -> ShardReport:
+def _report(out: Path, tally: _Tally, *, grouped: bool) -> ShardReport:
     sides: dict[str, set[str]] = {}
     patients: dict[str, set[str]] = {}
     for s in tally.samples:
-        sides.setdefault(s["sha256"], set()).add(s["split"])
+        for sha256 in s["sha256"].split():
+            sides.setdefault(sha256, set()).add(s["split"])
         patients.setdefault(s["split"], set()).add(s["patient"])
     return ShardReport(
         folder=out,
@@ -322,9 +296,10 @@ def _report(out: Path, tally: _Tally) -> ShardReport:
         patients_by_split={k: len(v) for k, v in sorted(patients.items())},
         counts_by_reason=counts_of(tally.rejects, "reason"),
         counts_by_modality=counts_of(tally.samples, "modality"),
+        counts_by_views=counts_of(tally.samples, NUM_VIEWS) if grouped else {},
         shard_sha256={s["name"]: s["sha256"] for s in tally.shards},
         preprocessing=dict(sorted(tally.preprocessing.items())),
-        num_duplicates_across_splits=sum(len(sides[s["sha256"]]) > 1 for s in tally.samples),
+        num_duplicates_across_splits=sum(any(len(sides[h]) > 1 for h in s["sha256"].split()) for s in tally.samples),
     )
 
 

@@ -6,13 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.readers.pool import ReadingPool
-from medclip.sample import Kind, Modality, Sample, View
+from medclip.sample import Kind, Modality, Sample, View, ViewType
 from medclip.settings import Settings
 from medclip.shards.stored_image import Format, encode
+
+if TYPE_CHECKING:
+    from medclip.adapters.base import Source
+    from medclip.files.grouping.mammogram import ExamView
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class ReadJob:
     """Of JPEG."""
     volumes: bool = False
     """Store the voxels of a volume or the frames of a loop, not views of it."""
+    stated_view: ViewType | None = None
+    """What the table states of a mammogram's view."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class ReadResult:
     views: tuple[StoredView, ...] = ()
     problem: Problem | None = None
     """Set exactly when `views` is empty."""
+    mammogram: ExamView | None = None
+    """What is known of the view of a mammogram."""
 
 
 def read_rows(jobs: Iterable[ReadJob], settings: Settings) -> Iterator[ReadResult]:
@@ -84,7 +92,7 @@ def read_row(job: ReadJob, settings: Settings) -> ReadResult:
 
     sha256 = ""
     try:
-        source = replace(source_of(job.path, settings), mpp_um=job.mpp_um)
+        source = replace(source_of(job.path, settings), mpp_um=job.mpp_um, stated_view=job.stated_view)
         sha256 = combined_sha256(source)
         sample = read_unit(source, job.modality, settings)
         views = (_store_voxels(sample),) if job.volumes else tuple(_store(v, job) for v in sample.views)
@@ -97,7 +105,20 @@ def read_row(job: ReadJob, settings: Settings) -> ReadResult:
         return ReadResult(sha256, problem=Problem(Reason.CORRUPT, message))
     if not views:
         return ReadResult(sha256, problem=Problem(Reason.NO_PIXELS, "the adapter found no image in the file."))
-    return ReadResult(sha256, sample.provenance.adapter, sample.provenance.preprocessing, sample.kind, views)
+    return ReadResult(
+        sha256,
+        sample.provenance.adapter,
+        sample.provenance.preprocessing,
+        sample.kind,
+        views,
+        mammogram=_mammogram(source) if sample.modality is Modality.MAMMOGRAPHY else None,
+    )
+
+
+def _mammogram(source: Source) -> ExamView:
+    from medclip.files.grouping.mammogram import exam_view
+
+    return exam_view("", source.first.header, table=source.stated_view, file_name=source.path.name)
 
 
 def _store_voxels(sample: Sample) -> StoredView:

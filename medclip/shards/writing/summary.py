@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medclip.files.grouping.mammogram import exam_view
 from medclip.files.tables.cell_privacy import counts_of_strange
 from medclip.result import Result, named_counts
+from medclip.shards.sample_views import Group
+from medclip.shards.writing.exam_groups import arrange_rows, group_rows
 from medclip.shards.writing.splits import DEFAULT_SPLITS, assign
-from medclip.shards.writing.table import GENERIC, read_shard_table
+from medclip.shards.writing.table import GENERIC, ShardRow, read_shard_table
 from medclip.text.vocabulary.outcomes import is_outcome, outcome_word
 
 _NAMED = 3
@@ -51,6 +54,12 @@ class ShardPlan(Result):
     num_with_report: int
     num_studies: int
     """Examinations that the table names; 0 where it has no column `study`."""
+    rows_by_view_kind: Mapping[str, int] = field(default_factory=dict)
+    """Of mammograms, where the table names kinds beside the standard one."""
+    samples_by_views: Mapping[str, int] = field(default_factory=dict)
+    """With `group`: samples by number of views, as far as the table alone tells; headers may know more."""
+    rows_set_aside: Mapping[str, int] = field(default_factory=dict)
+    """With `group`: rows that are none of the views of their examination, by reason."""
 
     @property
     def ok(self) -> bool:
@@ -63,6 +72,8 @@ class ShardPlan(Result):
             "modalities": named_counts(self.rows_by_modality),
             "labels": ", ".join(self.labels),
             "with text": f"{self.num_with_text} captions, {self.num_with_report} reports",
+            "views": named_counts(self.samples_by_views),
+            "set aside": named_counts(self.rows_set_aside),
             "files": f"{self.num_files}, {self.num_missing_files} of them not there",
             "columns": ", ".join(self.columns),
             "not used": ", ".join(self.ignored_columns),
@@ -77,6 +88,7 @@ def plan_shards(
     key: bytes = b"",
     images: Path | None = None,
     patient: str | None = None,
+    group: Group | None = None,
 ) -> ShardPlan:
     """Read and check a table and count what it holds; arguments and errors as in `build_shards`."""
     understood = read_shard_table(table, folder=images, patient_from=patient)
@@ -90,6 +102,7 @@ def plan_shards(
                 labels.setdefault(task, {}).setdefault(name, Counter())["present" if value else "absent"] += 1
         for task, name in row.uncertain:
             labels.setdefault(task, {}).setdefault(name, Counter())["uncertain"] += 1
+    by_views, set_aside = _views(rows, group, understood.where)
     missing = list(dict.fromkeys(r.file for r in rows if not r.path.exists()))
     pairs = {(side, r.patient) for side, r in zip(sides, rows, strict=True)}
     return ShardPlan(
@@ -118,7 +131,24 @@ def plan_shards(
         num_with_text=sum(bool(r.record.texts) for r in rows),
         num_with_report=sum(bool(r.record.report) for r in rows),
         num_studies=len({(r.patient, r.study) for r in rows if r.study}),
+        rows_by_view_kind=kinds if len(kinds := _counts(r.view_kind for r in rows)) > 1 else {},
+        samples_by_views=by_views,
+        rows_set_aside=set_aside,
     )
+
+
+def _views(rows: Sequence[ShardRow], group: Group | None, where: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Count samples by number of views, and rows set aside by reason, from what the table states."""
+    by_views: Counter[str] = Counter()
+    set_aside: Counter[str] = Counter()
+    for members in group_rows(rows, where) if group is not None else ():
+        exam, _ = arrange_rows(members, [exam_view("", table=row.stated_view, file_name=row.file) for row in members])
+        set_aside.update(str(reason) for _, reason in exam.set_aside)
+        if group == "exam":
+            by_views.update([str(len(exam.chosen))] if exam.chosen else [])
+        else:
+            by_views.update(str(n) for n in Counter(view.view.side for view in exam.chosen).values())
+    return dict(sorted(by_views.items())), dict(sorted(set_aside.items()))
 
 
 def _counts(values: Iterable[str | None]) -> dict[str, int]:

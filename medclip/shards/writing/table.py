@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from medclip.files.tables.manifest import MPP_EXPECTED, parse_mpp
 from medclip.files.tables.modality_names import modality_of_name
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import close_names, listed, number_hint, number_in
-from medclip.sample import Modality
+from medclip.sample import VIEW_KINDS, Modality, ViewType
 from medclip.text.captions.phrases import MAMMOGRAPHY_VIEWS
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.vocabulary.load import load_task
@@ -30,6 +32,7 @@ COLUMNS = (
     "adapter",
     "split",
     "view",
+    "view_kind",
     "laterality",
     "age",
     "sex",
@@ -38,6 +41,7 @@ COLUMNS = (
     "captions",
     "report",
     "study",
+    "exam_date",
     "source",
     "license",
 )
@@ -58,6 +62,7 @@ UNCERTAIN = -1.0
 _TRUTHS = {"true": 1.0, "false": 0.0}
 """What a column of truth values becomes as text."""
 _ADAPTERS = ("", "auto", GENERIC)
+_DATE = re.compile(r"(?P<year>\d{4})-?(?P<month>\d\d)(?:-?(?P<day>\d\d))?(?:[T ].*)?$")
 
 
 @dataclass(frozen=True)
@@ -79,10 +84,30 @@ class ShardRow:
     """Micrometres per pixel of a slide that does not say."""
     study: str = ""
     """The table's own name of the examination, as unhashed as `patient`; "" where it gives none."""
+    exam_date: date | None = None
+    """Never leaves this process: samples know the days between examinations only."""
+    view_kind: str = VIEW_KINDS[0]
+    """How a mammogram was made."""
     uncertain: tuple[tuple[str, str], ...] = ()
     """Task and class of each label that is -1: left out of the record."""
     not_understood: Mapping[str, str] = field(default_factory=dict)
     """Cells of view, laterality and sex that are neither blank nor known, as written. A view is kept nevertheless."""
+
+    @property
+    def exam(self) -> str:
+        """Name of its examination, of this patient: tables that number each patient's studies from 1 are common.
+
+        "" where the table names neither study nor date.
+        """
+        name = self.study or (self.exam_date.isoformat() if self.exam_date else "")
+        return f"{self.patient}\0{name}" if name else ""
+
+    @property
+    def stated_view(self) -> ViewType | None:
+        """What the row states of a mammogram's view; None for other images."""
+        if self.record.modality is not Modality.MAMMOGRAPHY:
+            return None
+        return ViewType(self.record.laterality or "", self.record.view or "", self.view_kind)
 
 
 @dataclass(frozen=True)
@@ -232,6 +257,8 @@ def _row(
         licence,
         mpp,
         cell.get("study", ""),
+        _date(cell.get("exam_date", "")),
+        _view_kind(cell.get("view_kind", "")),
         tuple(
             (t.name, c)
             for column, (t, c) in labels.items()
@@ -239,6 +266,28 @@ def _row(
         ),
         {column: cell[column] for column, value in understood.items() if cell.get(column) and value is None},
     )
+
+
+def _date(value: str) -> date | None:
+    """Read a day: 2024-03-01, 20240301, or 202403 and 2024-03 for the first of a month."""
+    if not value:
+        return None
+    parts = _DATE.match(value)
+    try:
+        return date(int(parts["year"]), int(parts["month"]), int(parts["day"] or 1)) if parts else date(0, 0, 0)
+    except ValueError:
+        raise MedclipError(
+            Reason.TABLE_INVALID, f"`exam_date` is {shown(value)}.", hint="Use 2024-03-01 or 20240301; 2024-03 will do."
+        ) from None
+
+
+def _view_kind(value: str) -> str:
+    kind = value.strip().lower() or VIEW_KINDS[0]
+    if kind not in VIEW_KINDS:
+        raise MedclipError(
+            Reason.TABLE_INVALID, f"`view_kind` is {shown(value)}.", hint=f"Use one of: {', '.join(VIEW_KINDS)}."
+        )
+    return kind
 
 
 def _label_columns(header: Iterable[str], where: str, tasks: Sequence[Task]) -> dict[str, tuple[Task, str | None]]:

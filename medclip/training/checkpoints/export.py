@@ -58,7 +58,7 @@ def export_pack(
     seen: set[str] = set()
     for row in reader.provenance():
         source = str(row["source"] or "unnamed"), str(row["license"] or "none stated")
-        files[source].add(row["sha256"])
+        files[source].update(row["files"])
         patients[source].update([row["patient"]] if row["patient"] else ())
         unnamed.update(() if row["names_patient"] else [source])
         seen.update([row["modality"]] if row["modality"] else ())
@@ -145,8 +145,8 @@ def _image_hashes(reader: ShardReader) -> list[str]:
     lines: set[str] = set()
     for i in range(len(reader)):
         try:
-            image = np.asarray(reader.image(reader.members(i)).convert("L"))
-            lines.update(hash_lines(hash_images([image])))
+            for image in reader.images(reader.members(i)):
+                lines.update(hash_lines(hash_images([np.asarray(image.convert("L"))])))
         except MedclipError:  # damaged, as the log of the run says; or smaller than 8 pixels
             continue
     return sorted(lines)

@@ -20,7 +20,8 @@ from medclip.settings import Settings
 from medclip.shards.reading.check_folder import check_shards
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing import build as build_module
-from medclip.shards.writing.build import build_shards, sample_key
+from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import sample_key
 from medclip.shards.writing.read_row import ReadResult, read_row
 from medclip.shards.writing.summary import plan_shards
 from tests.kits.progress import Recorded

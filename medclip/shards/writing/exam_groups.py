@@ -1,0 +1,227 @@
+"""Tie the rows of a table into mammography examinations, and make each examination or breast one sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any
+
+from medclip.errors import MedclipError, Problem, Reason
+from medclip.files.grouping.mammogram import ExamView
+from medclip.files.grouping.mammography_exam import Aside, MammographyExam, arrange, why_aside
+from medclip.sample import SIDES, Modality, ViewType
+from medclip.shards.sample_views import Group, SampleView
+from medclip.shards.stored_image import STORED_AS, Format
+from medclip.shards.writing.read_row import ReadResult
+from medclip.shards.writing.table import ShardRow
+from medclip.text.captions.record import CaptionRecord
+from medclip.text.vocabulary.load import load_task
+from medclip.text.vocabulary.task import Task
+
+_REASON: Mapping[Aside, Reason] = {
+    Aside.FOR_PROCESSING: Reason.COMPANION,
+    Aside.NO_POSITION: Reason.VIEW_UNKNOWN,
+    Aside.NO_SIDE: Reason.VIEW_UNKNOWN,
+    Aside.SIDES_CONTRADICT: Reason.VIEW_UNKNOWN,
+}
+_UNKNOWN = ViewType()
+_NOTHING, _BOTH = "none", "both"
+"""Class names that say how the classes of two images go together."""
+
+Labels = Mapping[str, str | Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class ExamSample:
+    """One examination or breast, read and arranged."""
+
+    rows: tuple[ShardRow, ...]
+    """Of its views, in hanging order."""
+    results: tuple[ReadResult, ...]
+    views: tuple[SampleView, ...]
+    record: CaptionRecord
+
+
+@dataclass(frozen=True)
+class ReadExam:
+    """What became of the rows of one examination."""
+
+    samples: tuple[ExamSample, ...]
+    rejects: tuple[tuple[ShardRow, ReadResult, Problem], ...]
+
+
+def group_rows(rows: Sequence[ShardRow], where: str) -> list[tuple[ShardRow, ...]]:
+    """Tie rows into examinations, by patient and study, or by patient and date where no study is named.
+
+    Args:
+        rows: Of a table of mammograms.
+        where: The table, for errors.
+
+    Returns:
+        Examinations in the order of their first rows.
+
+    Raises:
+        MedclipError: TABLE_INVALID for a row that is no mammogram, or that names neither study nor date.
+    """
+    exams: dict[str, list[ShardRow]] = {}
+    for row in rows:
+        if row.record.modality is not Modality.MAMMOGRAPHY or row.record.generic:
+            raise MedclipError(
+                Reason.TABLE_INVALID,
+                f"row {row.number} is no mammogram, and examinations are made of mammograms.",
+                where=where,
+                hint="Leave the row out, or build without --group.",
+            )
+        if not row.exam:
+            raise MedclipError(
+                Reason.TABLE_INVALID,
+                f"row {row.number} names neither `study` nor `exam_date`, so that its examination is not known.",
+                where=where,
+                hint="Add a column `study`; where each patient was examined once, it may repeat `patient`.",
+            )
+        exams.setdefault(row.exam, []).append(row)
+    return [tuple(members) for members in exams.values()]
+
+
+def earlier_exams(rows: Sequence[ShardRow]) -> dict[int, tuple[tuple[str, int], ...]]:
+    """Return the earlier examinations of the same patient for each row, and how many days before: the latest first.
+
+    Args:
+        rows: Of a table; those without a date have none, and are none of others.
+
+    Returns:
+        Number of the row -> name of the examination and days.
+    """
+    days: dict[str, dict[str, date]] = {}
+    for row in rows:
+        if row.exam_date is not None:
+            own = days.setdefault(row.patient, {})
+            own[row.exam] = min(row.exam_date, own.get(row.exam, row.exam_date))
+    earlier: dict[int, tuple[tuple[str, int], ...]] = {}
+    for row in rows:
+        own = days.get(row.patient, {})
+        if row.exam in own:
+            before = [(exam, (own[row.exam] - day).days) for exam, day in own.items() if day < own[row.exam]]
+            earlier[row.number] = tuple(sorted(before, key=lambda exam: exam[1]))
+    return earlier
+
+
+def arrange_rows(rows: Sequence[ShardRow], views: Sequence[ExamView]) -> tuple[MammographyExam, dict[str, int]]:
+    """Put the views of an examination's rows in their places; also returns which row each name stands for."""
+    named = [replace(view, name=str(row.number)) for row, view in zip(rows, views, strict=True)]
+    return arrange(named), {str(row.number): place for place, row in enumerate(rows)}
+
+
+def read_exam(
+    rows: Sequence[ShardRow], results: Sequence[ReadResult], level: Group, stored: Format, tasks: Sequence[Task]
+) -> ReadExam:
+    """Make samples of an examination whose rows were read.
+
+    Args:
+        rows: Of one examination.
+        results: What became of each.
+        level: One sample for the examination, or one for each breast.
+        stored: How images are stored.
+        tasks: Tasks that labels may be of, beside those of the vocabulary.
+
+    Returns:
+        Samples with at least one view, and the rows that are none of them with their reasons: every row is in one.
+    """
+    rejects = [(row, result, result.problem) for row, result in zip(rows, results, strict=True) if result.problem]
+    good = [(row, result) for row, result in zip(rows, results, strict=True) if result.problem is None]
+    exam, place = arrange_rows(
+        [row for row, _ in good], [result.mammogram or ExamView("", _UNKNOWN) for _, result in good]
+    )
+    for view, aside in exam.set_aside:
+        row, result = good[place[view.name]]
+        sentence = f"the mammogram is none of the views of its examination: {why_aside(aside)}."
+        rejects.append((row, result, Problem(_REASON.get(aside, Reason.OTHER_VIEW), sentence)))
+    sides = [None] if level == "exam" else list(SIDES)
+    samples = []
+    for side in sides:
+        chosen = [view for view in exam.chosen if side in (None, view.view.side)]
+        if chosen:
+            members = [good[place[view.name]] for view in chosen]
+            samples.append(_sample(chosen, members, side, stored, {task.name: task for task in tasks}))
+    return ReadExam(tuple(samples), tuple(sorted(rejects, key=lambda reject: reject[0].number)))
+
+
+def _sample(
+    chosen: Sequence[ExamView],
+    members: Sequence[tuple[ShardRow, ReadResult]],
+    side: str | None,
+    stored: Format,
+    tasks: Mapping[str, Task],
+) -> ExamSample:
+    rows, results = tuple(row for row, _ in members), tuple(result for _, result in members)
+    reports = list(dict.fromkeys(row.record.report for row in rows if row.record.report))
+    views = tuple(
+        SampleView(
+            member=f"{number}.{STORED_AS[stored]}",
+            view=view.view,
+            sha256=result.sha256,
+            texts=row.record.texts,
+            labels=row.record.labels,
+            report=row.record.report if len(reports) > 1 else None,
+            implant=view.implant,
+        )
+        for number, (view, row, result) in enumerate(zip(chosen, rows, results, strict=True))
+    )
+    first = rows[0].record
+    record = replace(
+        first,
+        view=None,
+        laterality=side,
+        labels=joined_labels([row.record.labels for row in rows], tasks),
+        texts=tuple(dict.fromkeys(text for row in rows for text in row.record.texts)),
+        report="\n\n".join(reports) or None,
+    )
+    return ExamSample(rows, results, views, record)
+
+
+def joined_labels(labels: Sequence[Labels], tasks: Mapping[str, Task] | None = None) -> dict[str, Any]:
+    """Join the labels of several images into those of the breast or woman they show.
+
+    The worst counts: a finding is present where any image shows it, and of ordered classes the highest step holds. Of other
+    classes "none" gives way to any, and two that are there are "both" where the task has such a class; else images
+    that differ leave the answer open. Of a cancer's follow-up the first event and the longest time hold.
+
+    Args:
+        labels: Of each image.
+        tasks: Tasks by name, beside those of the vocabulary.
+
+    Example:
+        >>> joined_labels([{"f": {"mass": 0, "asymmetry": 0}}, {"f": {"mass": 1}}])
+        {'f': {'mass': 1, 'asymmetry': 0}}
+    """
+    joined: dict[str, Any] = {}
+    for name in dict.fromkeys(task for own in labels for task in own):
+        answers = [own[name] for own in labels if name in own]
+        classes = [answer for answer in answers if isinstance(answer, str)]
+        if classes:
+            answer = _joined_class(classes, (tasks or {}).get(name), name)
+            joined |= {} if answer is None else {name: answer}
+            continue
+        values: dict[str, int] = {}
+        for answer in answers:
+            assert isinstance(answer, Mapping)
+            for key, value in answer.items():
+                take = min if key == "event_months" else max
+                values[key] = take(values[key], value) if key in values else value
+        joined[name] = values
+    return joined
+
+
+def _joined_class(classes: Sequence[str], task: Task | None, name: str) -> str | None:
+    different = list(dict.fromkeys(classes))
+    if len(different) == 1:
+        return different[0]
+    task = task or load_task(name)
+    if task.ordered:
+        steps = [c for c in different if c in task.steps]
+        return max(steps, key=task.steps.index) if steps else None
+    present = [c for c in different if c != _NOTHING]
+    if len(present) == 1:
+        return present[0]
+    return _BOTH if _BOTH in {c.name for c in task.classes} else None
