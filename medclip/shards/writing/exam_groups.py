@@ -183,9 +183,9 @@ def _sample(
 def joined_labels(labels: Sequence[Labels], tasks: Mapping[str, Task] | None = None) -> dict[str, Any]:
     """Join the labels of several images into those of the breast or woman they show.
 
-    The worst counts: a finding is present where any image shows it, and of ordered classes the highest step holds. Of other
-    classes "none" gives way to any, and two that are there are "both" where the task has such a class; else images
-    that differ leave the answer open. Of a cancer's follow-up the first event and the longest time hold.
+    The worst counts: a finding is present where any image shows it, and of ordered classes the highest step holds. Of
+    other classes "none" gives way to any, and two that are there are "both" where the task has such a class; else
+    images that differ leave the answer open. Of a cancer's follow-up the first event and the longest time hold.
 
     Args:
         labels: Of each image.

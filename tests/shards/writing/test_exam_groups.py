@@ -38,7 +38,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _rows(table: Path) -> list[dict[str, str]]:
     with table.open(encoding="utf-8") as file:
-        return [{k: v for k, v in row.items() if "risk" not in k} for row in csv.DictReader(file)]
+        return list(csv.DictReader(file))
 
 
 def _build(rows: list[dict[str, Any]], cohort: Path, out: Path, group: Group | None = "exam", **options: Any) -> Path:
