@@ -41,6 +41,7 @@ def score(
     modality: Modality | str | None = None,
     min_confidence: float = 0.8,
     group_by: GroupBy = "auto",
+    exam: bool | None = None,
     workers: int | None = None,
     memory: int | str | None = None,
     add: bool = False,
@@ -80,6 +81,9 @@ def score(
         modality: Modality of the files that neither the table nor their header names.
         min_confidence: Least probability at which an inferred modality is believed.
         group_by: How files become studies: by UID, table and folder ("auto"), by "folder", or one "file" each.
+        exam: Ask mammography examinations by their views: `exam_scores.parquet` has rows of the examination, its
+            breasts and its images, and the answer of the examination is that of its views together. None does so where
+            the pack fuses views; True takes the mean of the views' logits where it does not.
         workers: Reading processes; the settings' where None.
         memory: What all processes may take together, such as "12GB"; where None the settings', by default 60 % of what
             the machine or its cgroup has.
@@ -104,7 +108,7 @@ def score(
         progress: Told how far the run is.
 
     Returns:
-        The run: `.files` and `.scores` as Arrow tables, `.report_path`, `.counts`, `.exit_code`.
+        The run: `.files`, `.scores` and `.exam_scores` as Arrow tables, `.report_path`, `.counts`, `.exit_code`.
 
     Raises:
         MedclipError: For a call that cannot be carried out. A file that cannot be read raises nothing: it has its row.
@@ -127,6 +131,7 @@ def score(
         group_by=group_by,
         hash_paths=hash_paths,
         thumbnails=thumbnails,
+        exam=exam,
     )
     if hash_paths and report_paths:
         raise MedclipError(Reason.WRONG_USE, "paths are either hashed or shown in the report.", hint="Choose one.")

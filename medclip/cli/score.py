@@ -56,6 +56,13 @@ def score(
     min_confidence: options.MinConfidence = 0.8,
     table: options.Table = None,
     group_by: options.GroupBy = "auto",
+    exam: Annotated[
+        bool | None,
+        typer.Option(
+            "--exam/--no-exam",
+            help="Ask mammography examinations by their views. Default: where the model fuses views.",
+        ),
+    ] = None,
     uneven: options.Uneven = "reject",
     mpp: options.Mpp = None,
     accept_unterminated: options.AcceptUnterminated = False,
@@ -99,6 +106,7 @@ def score(
                 modality=modality,
                 min_confidence=min_confidence,
                 group_by=group_by,  # pyright: ignore[reportArgumentType] (checked by ScoreOptions)
+                exam=exam,
                 workers=workers,
                 memory=memory,
                 add=add,

@@ -32,7 +32,8 @@ from medclip.runs.ledger import ChunkResult, Ledger
 from medclip.runs.plan import Chunk, Plan, PlannedFile, PlannedUnit
 from medclip.runs.problems import GREY, in_colour, no_adapter, no_modality, not_trained, uncertain, untypical
 from medclip.runs.read_unit import Reading, read
-from medclip.runs.rows import FileRow, ScoreRow, Thumbnail, UnitRow
+from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
+from medclip.runs.stated_view import with_stated_view
 from medclip.sample import Kind, Modality, ModalitySource
 from medclip.settings import Settings
 
@@ -225,11 +226,11 @@ class ChunkWork:
                 item.problem = Problem(Reason.NON_FINITE, "the model's features of this image are not finite numbers.")
         self._find_strangers()
 
-    def result(self, scores: Sequence[ScoreRow] = (), units: Sequence[UnitRow] = ()) -> ChunkResult:
+    def result(self, scores: Sequence[ScoreRow | ExamRow] = (), units: Sequence[UnitRow] = ()) -> ChunkResult:
         """Return what the ledger keeps of the finished chunk.
 
         Args:
-            scores: The rows that were made of its studies.
+            scores: The rows that were made of its studies, and of the views of those that are examinations.
             units: The rows that were made of its units.
         """
         keys = self.study_keys()
@@ -239,7 +240,9 @@ class ChunkWork:
             for item in self.items
             if self.context.thumbnails and item.problem is None and item.reading is not None
         )
-        return ChunkResult(files, tuple(scores), thumbnails, self.chunk.plan.state, tuple(units))
+        studies = tuple(row for row in scores if isinstance(row, ScoreRow))
+        exams = tuple(row for row in scores if isinstance(row, ExamRow))
+        return ChunkResult(files, studies, thumbnails, self.chunk.plan.state, tuple(units), exams)
 
     def _read_copies(self, encoder: _Encoder) -> None:
         """Have a copy count where the image that it copies cannot be read; only decoders know what is cut."""
@@ -411,7 +414,10 @@ def _sha256(item: Item) -> str:
 
 def _take(item: Item, future: Future[Reading]) -> None:
     try:
-        item.reading = future.result()
+        reading = future.result()
+        if item.modality is Modality.MAMMOGRAPHY and item.unit is not None:
+            reading = with_stated_view(reading, item.files[0].ref.name, item.header, item.unit.stated_view)
+        item.reading = reading
     except MedclipError as error:
         item.problem = error.problem()
         item.culprit = error.where if any(error.where == str(file.ref.path) for file in item.files) else None

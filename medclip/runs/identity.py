@@ -19,6 +19,7 @@ _TITLES = {
     "tasks": "the tasks",
     "prompts": "the prompts",
     "templates": "--templates",
+    "exam": "--exam",
     "table": "the table",
     "modality": "--modality",
     "min_confidence": "--min-confidence",

@@ -19,6 +19,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.discover import LEDGER
 from medclip.files.locks import lock_folder
 from medclip.files.output import disk_error, in_use
-from medclip.runs.rows import FileRow, ScoreRow, Thumbnail, UnitRow
+from medclip.files.tables.write import batches
+from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
 from medclip.sample import FileRef, Stamp
 
 FILE_NAME = LEDGER
@@ -39,7 +41,7 @@ _PAGES_BYTES = 1 << 16
 """Whoever only asks whether a folder is locked has it for an instant."""
 _AGAIN_FILES = 512
 """Files of one window that are looked at once more."""
-_FORMAT = 7
+_FORMAT = 8
 """Raised when columns change."""
 LISTED, LOOKED_AT, DONE, DONE_FOR_GOOD = range(4)
 """How far a file is. Done for good are the files of a study that had to wait for all of its files."""
@@ -88,6 +90,8 @@ class ChunkResult:
     state: int = DONE
     units: tuple[UnitRow, ...] = ()
     """Vectors, in a run that keeps them."""
+    exams: tuple[ExamRow, ...] = ()
+    """Of the mammography examinations among the studies, in a run that asks them by their views."""
 
 
 class Ledger:
@@ -155,6 +159,7 @@ class Ledger:
                 "state INTEGER NOT NULL DEFAULT 0)",
                 f"files ({_columns(FileRow, key='row')})",
                 f"scores (place INTEGER NOT NULL, {_columns(ScoreRow, without=_COMPUTED)})",
+                f"exams (place INTEGER NOT NULL, {_columns(ExamRow, without=_NAMED)})",
                 f"thumbnails ({_columns(Thumbnail, key='row')})",
                 f"units ({_columns(UnitRow, key='row')})",
                 "numbers (id INTEGER PRIMARY KEY, row INTEGER NOT NULL)",
@@ -165,6 +170,7 @@ class Ledger:
                 ("inputs", "window"),
                 ("files", "study"),
                 ("scores", "study"),
+                ("exams", "study"),
                 ("numbers", "row"),
             )
             for index, column in indexed:
@@ -298,7 +304,8 @@ class Ledger:
             self._go_on()
             self._db.execute("CREATE TEMP TABLE again (id INTEGER PRIMARY KEY)")
             self._db.executemany("INSERT INTO again VALUES (?)", [(number,) for number in files])
-            self._db.execute("DELETE FROM scores WHERE study IN (SELECT study FROM files WHERE row IN again)")
+            for table in _BY_STUDY:
+                self._db.execute(f"DELETE FROM {table} WHERE study IN (SELECT study FROM files WHERE row IN again)")  # noqa: S608
             for table in _BY_FILE:
                 self._db.execute(f"DELETE FROM {table} WHERE row IN again")  # noqa: S608 - names of our own tables
             self._db.execute(
@@ -365,11 +372,13 @@ class Ledger:
                 for study, status in self._db.execute("SELECT study, status FROM files WHERE row = ?", (number,)):
                     num_old += 1
                     old[study] = old.get(study, False) or status == "scored"
-            self._db.executemany("DELETE FROM scores WHERE study = ?", [(study,) for study in old])
+            for table in _BY_STUDY:
+                self._db.executemany(f"DELETE FROM {table} WHERE study = ?", [(study,) for study in old])  # noqa: S608
             for table in _BY_FILE:
                 self._db.executemany(f"DELETE FROM {table} WHERE row = ?", [(number,) for number in ids])  # noqa: S608
             self._insert("files", FileRow, result.files)
             self._insert("scores", ScoreRow, result.scores)
+            self._insert("exams", ExamRow, result.exams)
             self._insert("thumbnails", Thumbnail, result.thumbnails)
             self._insert("units", UnitRow, result.units)
             self._db.executemany("UPDATE inputs SET state = ? WHERE id = ?", [(result.state, number) for number in ids])
@@ -379,7 +388,7 @@ class Ledger:
     def fill(
         self,
         files: Iterable[FileRow],
-        scores: Iterable[ScoreRow],
+        scores: Iterable[ScoreRow | ExamRow],
         thumbnails: Iterable[Thumbnail],
         remembered: Mapping[str, Any],
     ) -> None:
@@ -387,12 +396,12 @@ class Ledger:
 
         Args:
             files: By their numbers, which stay; read to the end before `scores`, and both some at a time.
-            scores: Those of a study in their order.
+            scores: Those of a study in their order, and those of its views among them.
             thumbnails: By the numbers of files.
             remembered: What the ledger of that run knew: whether names are hashed, and the like.
         """
         with self._transaction():
-            for table in (*_BY_FILE, "inputs", "numbers", "scores"):
+            for table in (*_BY_FILE, *_BY_STUDY, "inputs", "numbers"):
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own tables
             self._insert("files", FileRow, files)
             self._db.execute(
@@ -401,7 +410,10 @@ class Ledger:
                 (DONE_FOR_GOOD,),
             )
             self._db.execute("INSERT INTO numbers SELECT id, id FROM inputs")
-            self._insert("scores", ScoreRow, scores)
+            places = count()
+            for some in batches(scores):
+                self._insert("scores", ScoreRow, (row for row in some if isinstance(row, ScoreRow)), places)
+                self._insert("exams", ExamRow, (row for row in some if isinstance(row, ExamRow)), places)
             self._insert("thumbnails", Thumbnail, thumbnails)
             self._remember(remembered)
 
@@ -449,10 +461,7 @@ class Ledger:
 
     def scores(self) -> Iterator[ScoreRow]:
         """Yield every score, in the order of the studies' first files."""
-        query = (
-            f"SELECT {_SCORE_NAMES} FROM scores JOIN (SELECT study AS s, MIN(n.row) AS first FROM files f "  # noqa: S608
-            "JOIN numbers n ON n.id = f.row WHERE status = 'scored' GROUP BY study) ON s = study ORDER BY first, place"
-        )
+        query = f"SELECT {_SCORE_NAMES} FROM scores JOIN {_FIRST} ON s = study ORDER BY first, place"  # noqa: S608
         named: tuple[str, tuple[str, int]] = ("", ("[]", 0))
         for values in self._db.execute(query):
             if values[0] != named[0]:
@@ -470,6 +479,16 @@ class Ledger:
         query = f"SELECT {_SCORE_NAMES} FROM scores WHERE study = ? ORDER BY place"  # noqa: S608 - names of our fields
         named = self._named(study)
         return [_score_row(values, named) for values in self._db.execute(query, (study,))]
+
+    def exams(self) -> Iterator[ExamRow]:
+        """Yield every row of an examination, in the order of the examinations' first files."""
+        query = f"{_SELECT_EXAMS} JOIN {_FIRST} ON s = e.study ORDER BY first, place"
+        return (ExamRow(*values) for values in self._db.execute(query))
+
+    def exam_of(self, study: str) -> list[ExamRow]:
+        """Return the rows of one examination; none for a study that is none."""
+        query = f"{_SELECT_EXAMS} WHERE e.study = ? ORDER BY place"
+        return [ExamRow(*values) for values in self._db.execute(query, (study,))]
 
     def files_of(self, study: str, status: str = "scored") -> list[FileRow]:
         """Return the files of one study that ended alike."""
@@ -544,13 +563,21 @@ class Ledger:
         )
         yield from self._db.execute(query)
 
-    def _insert(self, table: str, row_type: type, rows: Iterable[FileRow | ScoreRow | Thumbnail | UnitRow]) -> None:
-        is_score = table == "scores"
-        names = [field.name for field in fields(row_type) if not (is_score and field.name in _COMPUTED)]
-        columns = ["place"] * is_score + [_name(name) for name in names]
+    def _insert(
+        self,
+        table: str,
+        row_type: type,
+        rows: Iterable[FileRow | ScoreRow | ExamRow | Thumbnail | UnitRow],
+        places: Iterator[int] | None = None,
+    ) -> None:
+        has_place = table in _BY_STUDY
+        left_out = {"scores": _COMPUTED, "exams": _NAMED}.get(table, ())
+        names = [field.name for field in fields(row_type) if field.name not in left_out]
+        columns = ["place"] * has_place + [_name(name) for name in names]
         marks = ", ".join("?" for _ in columns)
         statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 - names of our own fields
-        values = ([place] * is_score + [getattr(row, name) for name in names] for place, row in enumerate(rows))
+        numbered = ((next(places), row) for row in rows) if places is not None else enumerate(rows)
+        values = ([place] * has_place + [getattr(row, name) for name in names] for place, row in numbered)
         self._db.executemany(statement, values)
 
     @contextlib.contextmanager
@@ -642,7 +669,10 @@ def _score_row(values: tuple[Any, ...], named: tuple[str, int]) -> ScoreRow:
 
 _BY_FILE = ("files", "thumbnails", "units")
 """Tables whose rows have the number of a file."""
+_BY_STUDY = ("scores", "exams")
+"""Tables whose rows have the key of a study, and their place in it."""
 _COMPUTED = ("files", "num_files")
+_NAMED = ("file",)
 _SCORE_NAMES = ", ".join(_name(field.name) for field in fields(ScoreRow) if field.name not in _COMPUTED)
 _SELECT_INPUTS = "SELECT id, name, size, mtime, inode, window, cut, state, sha256, reason, sentence FROM inputs"
 _NUMBERED = {"row": "n.row", "unit": "u.row", "copy_of": "c.row"}
@@ -650,6 +680,16 @@ _FILE_NAMES = ", ".join(_NUMBERED.get(field.name, f"f.{_name(field.name)}") for 
 _SELECT_FILES = (
     f"SELECT {_FILE_NAMES} FROM files f "  # noqa: S608 - names of our own fields
     "JOIN numbers n ON n.id = f.row LEFT JOIN numbers u ON u.id = f.unit LEFT JOIN numbers c ON c.id = f.copy_of"
+)
+_FIRST = (
+    "(SELECT study AS s, MIN(n.row) AS first FROM files f JOIN numbers n ON n.id = f.row "
+    "WHERE status = 'scored' GROUP BY study)"
+)
+_EXAM_NAMES = ", ".join(
+    {"row": "n.row", "file": "f.path"}.get(field.name, f"e.{_name(field.name)}") for field in fields(ExamRow)
+)
+_SELECT_EXAMS = (
+    f"SELECT {_EXAM_NAMES} FROM exams e LEFT JOIN files f ON f.row = e.row LEFT JOIN numbers n ON n.id = e.row"  # noqa: S608 - names of our own fields
 )
 _SELECT_UNITS = (
     "SELECT n.row, f.study, u.grouped, u.patient, f.modality, f.kind, u.sha256, u.features, f.laterality, f.view, "

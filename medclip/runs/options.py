@@ -37,6 +37,9 @@ class ScoreOptions:
     """Keyed hashes stand in the place of paths in the tables and, once the run is finished, in the ledger."""
     thumbnails: bool = True
     """Keep small images for the report."""
+    exam: bool | None = None
+    """Ask mammography examinations by their views: as a whole, by breast and by image. None: where the pack fuses
+    views."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without files or models.

@@ -1,4 +1,4 @@
-"""Turn a finished ledger into files.parquet, scores.parquet and run.json: the same ledger gives the same bytes."""
+"""Turn a finished ledger into its tables and run.json: the same ledger gives the same bytes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from medclip.embeddings.write_embeddings import TABLES as EMBEDDING_TABLES
 from medclip.files.output import disk_errors, write_file
 from medclip.files.tables.write import write_rows
 from medclip.runs.ledger import Ledger
-from medclip.runs.rows import FileRow, ScoreRow
+from medclip.runs.rows import ExamRow, FileRow, ScoreRow
 
 FILES = "files.parquet"
 SCORES = "scores.parquet"
+EXAM_SCORES = "exam_scores.parquet"
+"""Only of a run that asks mammography examinations by their views."""
 RUN = "run.json"
 REPORT = "report.html"
 SEARCH = "report-search.html"
@@ -44,6 +46,8 @@ def write_results(ledger: Ledger, folder: Path, run: dict[str, Any]) -> None:
         (folder / RUN).unlink(missing_ok=True)  # until it is there again, new tables may stand beside old ones
     write_rows(folder / FILES, FileRow, ledger.files())
     write_rows(folder / SCORES, ScoreRow, ledger.scores())
+    if run["options"].get("exam"):
+        write_rows(folder / EXAM_SCORES, ExamRow, ledger.exams())
     write_run(folder, run, ledger.counts())
 
 
@@ -65,7 +69,7 @@ def embedded_counts(counts: dict[str, int]) -> dict[str, int]:
 def hashes_of(folder: Path) -> dict[str, str]:
     """Hash what a run has written besides its ledger, by name; what is not there is left out."""
     hashes = {}
-    for name in (FILES, SCORES, RUN, NOTE, *EMBEDDING_TABLES, *report_files(folder)):
+    for name in (FILES, SCORES, EXAM_SCORES, RUN, NOTE, *EMBEDDING_TABLES, *report_files(folder)):
         with suppress(OSError), (folder / name).open("rb") as file:
             hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return hashes

@@ -1,4 +1,4 @@
-"""The rows of the two result tables, as values. Field order is column order."""
+"""The rows of the result tables, as values. Field order is column order."""
 
 from __future__ import annotations
 
@@ -74,6 +74,46 @@ class ScoreRow:
     """JSON list of the paths that were scored, the first 16 by name."""
     num_files: int = 0
     """How many files were scored: more than images where files are read together, fewer where one holds many."""
+
+
+@dataclass(frozen=True)
+class ExamRow:
+    """One class of a task, asked of a mammography examination, of one of its breasts, or of one of its images."""
+
+    study: str
+    patient: str | None
+    level: str
+    """exam, breast or view."""
+    side: str | None
+    """R or L; None for the examination, and for an image whose side nothing states."""
+    position: str | None
+    """Of an image: CC, MLO or another; None where nothing states it."""
+    view_kind: str | None
+    """Of an image: standard, low_energy, subtracted or synthetic."""
+    row: int | None
+    """Of an image: number of its file, as `FileRow.row`."""
+    file: str | None
+    """Of an image: its path, as `FileRow.path`, which the ledger has."""
+    task: str
+    class_: str
+    """Column `class`."""
+    kind: str
+    probability: float
+    logit: float
+    attention_breast: float | None
+    """Of an image: its share in the answer of its breast; None where the image was set aside."""
+    attention_exam: float | None
+    """The same of the examination."""
+    fusion: str
+    """How views become one answer: the pack's fusion of their vectors, or `mean_of_logits`."""
+    num_views: int
+    """Images that went into the probability."""
+    missing: str
+    """JSON list of the views that are not there: of the examination, or of the breast."""
+    note: str | None
+    """What is to be known of it in words of a closed list, parted by blanks: one_view, two_cc, no_position, ..."""
+    model: str
+    model_version: str
 
 
 @dataclass(frozen=True)

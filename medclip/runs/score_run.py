@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.result import Result
-from medclip.runs.results import FILES, REPORT, RUN, SCORES
+from medclip.runs.results import EXAM_SCORES, FILES, REPORT, RUN, SCORES
 
 if TYPE_CHECKING:
     import pyarrow
@@ -33,7 +33,7 @@ class ScoreRun(Result):
     _keep: object = None
     """Keeps a temporary output folder alive."""
     _tables: Mapping[str, pyarrow.Table] | None = None
-    """Both tables, where a question was put to embeddings and nothing was written."""
+    """Its tables by name, where a question was put to embeddings and nothing was written."""
     _notes: tuple[str, ...] | None = None
     """What is to be known of the question, in that case."""
 
@@ -51,6 +51,14 @@ class ScoreRun(Result):
     def scores(self) -> pyarrow.Table:
         """One row per study, task and class."""
         return _read(self.folder / SCORES) if self._tables is None else self._tables["scores"]
+
+    @property
+    def exam_scores(self) -> pyarrow.Table | None:
+        """One row per mammography examination, breast and image, task and class; None where they were not asked."""
+        if self._tables is not None:
+            return self._tables.get("exam_scores")
+        path = self.folder / EXAM_SCORES
+        return _read(path) if path.exists() else None
 
     @property
     def table_rows_elsewhere(self) -> int:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from medclip.adaptation.pack.pack_head import read_pack_text
+from medclip.models.packs.manifest import read_config
+from medclip.models.packs.views import FUSION
 from medclip.runs.chunk import Answers
 from medclip.runs.conduct import Call, RunPack, Verb, conduct, pack_of_run
 from medclip.runs.ledger import Ledger
@@ -15,6 +17,7 @@ from medclip.runs.options import ScoreOptions
 from medclip.runs.results import write_results
 from medclip.runs.score_run import ScoreRun
 from medclip.sample import Modality
+from medclip.scoring.exam_scores import MEAN, ExamScores
 from medclip.scoring.only_modality import only_modality
 from medclip.scoring.study_scores import StudyScores
 from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks, check_words, modality_task, score_named
@@ -75,10 +78,12 @@ def score_verb(
         "prompts": [prompt.to_json() for prompt in options.prompts],
         "templates": options.templates,
     }
+    if exam := fusion_asked(pack, options):
+        question["exam"] = exam
     return Verb(
         stage="Reading and scoring",
         identity=question,
-        answers=partial(_answers, pack, tasks),
+        answers=partial(_answers, pack, tasks, exam),
         write=lambda ledger, run: write_results(ledger, folder, _with_question(ledger, run, question)),
         finish=None if finish is None else lambda ledger: finish(ledger, pack.card, folder, score),
         notes=question_notes(pack.card, tasks, pack.path),
@@ -86,8 +91,31 @@ def score_verb(
     )
 
 
-def _answers(pack: RunPack, tasks: tuple[AskedTask, ...], model: Any) -> Answers:
-    scores = StudyScores(model, Scorer(model), tasks)
+def fusion_asked(pack: RunPack, options: ScoreOptions) -> str | None:
+    """Return how the views of mammography examinations become one answer; None where they are not asked by their views.
+
+    They are where the pack has a fusion, or where the caller asks for it.
+    """
+    config = read_config(pack.path)["model_cfg"].get(FUSION)
+    if options.exam is False or not (config or options.exam):
+        return None
+    return str(config["kind"]) if config else MEAN
+
+
+def study_scores(model: Any, tasks: tuple[AskedTask, ...], exam: str | None) -> StudyScores:
+    """Return what answers the questions of a run.
+
+    Args:
+        model: Loaded.
+        tasks: The questions.
+        exam: As `fusion_asked` returned it.
+    """
+    scorer = Scorer(model)
+    return StudyScores(model, scorer, tasks, ExamScores(model, scorer, exam) if exam else None)
+
+
+def _answers(pack: RunPack, tasks: tuple[AskedTask, ...], exam: str | None, model: Any) -> Answers:
+    scores = study_scores(model, tasks, exam)
     return Answers(
         infer=infer_of(model, pack.card, scores.scorer),
         refuse=scores.refuse,

@@ -27,12 +27,11 @@ from medclip.runs.conduct import Call, RunPack, describe, load_run_model, pack_o
 from medclip.runs.identity import claim, titles_of
 from medclip.runs.ledger import Ledger
 from medclip.runs.options import ScoreOptions
-from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
+from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail
 from medclip.runs.score_run import ScoreRun
-from medclip.scoring.run import Finish, score_verb
+from medclip.scoring.run import Finish, fusion_asked, score_verb, study_scores
 from medclip.scoring.stored_units import StoredUnits
-from medclip.scoring.study_scores import StudyScores
-from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks, check_words
+from medclip.scoring.tasks import AskedTask, asked_tasks, check_words
 from medclip.scoring.unlearned import question_notes
 
 COMMAND = "score of embeddings"
@@ -82,7 +81,9 @@ def score_embeddings(
         remove_drafts(call.folder)
         if ledger.get("finished") is None:
             model = load_run_model(pack.path, call)
-            units = StoredUnits(embeddings, StudyScores(model, Scorer(model), tasks), key, names_files=False)
+            units = StoredUnits(
+                embeddings, study_scores(model, tasks, verb.identity.get("exam")), key, names_files=False
+            )
             call.progress.stage("Scoring stored vectors", units.num_studies)
             files = (FileRow(**values) for table in units.files() for values in table.to_pylist())
             small = (Thumbnail(row, image, False) for row, image in embeddings.thumbnails())
@@ -121,15 +122,18 @@ def answer_embeddings(embeddings: Embeddings, call: Call) -> ScoreRun:
         model = load_run_model(pack.path, call)
     hashes_paths = call.options.hash_paths and not embeddings.hashes_paths
     name_of = partial(hashed_path, key=key) if hashes_paths else None
-    units = StoredUnits(embeddings, StudyScores(model, Scorer(model), tasks), key, name_of=name_of)
-    schema = schema_of(ScoreRow)
+    exam = fusion_asked(pack, call.options)
+    units = StoredUnits(embeddings, study_scores(model, tasks, exam), key, name_of=name_of)
     files = pa.concat_tables([schema_of(FileRow).empty_table(), *units.files()])
-    rows = units.scores(call.progress.step)
-    scores = pa.concat_tables([schema.empty_table(), *(table_of(some, ScoreRow, schema) for some in batches(rows))])
+    kinds = {"scores": ScoreRow, **({"exam_scores": ExamRow} if exam else {})}
+    parts: dict[str, list[pa.Table]] = {name: [schema_of(kind).empty_table()] for name, kind in kinds.items()}
+    for some in batches(units.scores(call.progress.step)):
+        for name, kind in kinds.items():
+            parts[name].append(table_of((row for row in some if isinstance(row, kind)), kind, parts[name][0].schema))
     counts = {"files": files.num_rows, **dict.fromkeys(("scored", "skipped", "failed"), 0)}
     counts |= Counter(files.column("status").to_pylist())
     counts["studies"] = units.num_studies
-    tables = {"files": files, "scores": scores}
+    tables = {"files": files, **{name: pa.concat_tables(tables) for name, tables in parts.items()}}
     notes = question_notes(pack.card, tasks, pack.path)
     return ScoreRun(embeddings.folder, counts, _tables=tables, _notes=notes)
 

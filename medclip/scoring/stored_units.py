@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,9 @@ from medclip.files.grouping.studies import COPY
 from medclip.models.devices import torch_threads
 from medclip.runs.chunk import split_keys
 from medclip.runs.ledger import NAMED_FILES
-from medclip.runs.rows import ScoreRow
+from medclip.runs.rows import ExamRow, ScoreRow
 from medclip.sample import Modality
+from medclip.scoring.exam_scores import ExamFeatures, ExamImage, exam_features
 from medclip.scoring.study_scores import StudyFacts, StudyScores
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class StoredUnits:
         names_files: bool = True,
     ) -> None:
         self._embeddings, self._scores, self._key, self._name_of = embeddings, scores, key, name_of
-        table = _units(embeddings)
+        table = _units(embeddings, with_views=scores.exams is not None)
         self._row: NDArray[np.int64] = table.column("row").to_numpy()
         self._first_view: NDArray[np.int64] = table.column("first_view").to_numpy()
         self._num_views: NDArray[np.int64] = table.column("num_views").to_numpy()
@@ -94,6 +95,8 @@ class StoredUnits:
         self._ways: dict[str, int] = {}
         self._num_failed = Counter[tuple[str, str | None]]()
         self._names: dict[str, list[str]] | None = {} if names_files else None
+        self._path_of: dict[int, str] = {}
+        self._views = None if scores.exams is None else table.select(["laterality", "view", "headers"])
 
     @property
     def num_studies(self) -> int:
@@ -214,6 +217,8 @@ class StoredUnits:
                 self._way[place] = self._ways.setdefault(columns["preprocessing"][n] or "", len(self._ways))
             if self._names is not None:
                 self._names.setdefault(columns["study"][n], []).append(columns["path"][n])
+                if place is not None and self._scores.asks_views(Modality(columns["modality"][n])):
+                    self._path_of[int(self._row[place])] = columns["path"][n]
         elif columns["status"][n] == Status.FAILED:
             self._num_failed[grouped, columns["modality"][n]] += 1
 
@@ -225,7 +230,7 @@ class StoredUnits:
         table = table.filter(pc.not_equal(table.column("study"), table.column("grouped")))  # pyright: ignore
         return dict(zip(table.column("study").to_pylist(), table.column("grouped").to_pylist(), strict=True))
 
-    def scores(self, step: Callable[[int], None]) -> Iterator[ScoreRow]:
+    def scores(self, step: Callable[[int], None]) -> Iterator[ScoreRow | ExamRow]:
         """Yield the scores once `files` was read to its end, studies in the order of their first files.
 
         Args:
@@ -242,7 +247,7 @@ class StoredUnits:
                 yield from self._answers(range(start, stop))
                 step(stop - start)
 
-    def _answers(self, studies: range) -> Iterator[ScoreRow]:
+    def _answers(self, studies: range) -> Iterator[ScoreRow | ExamRow]:
         """Yield the scores of some studies, whose vectors are read for them."""
         bounds = self._bounds[studies.start : studies.stop + 1]
         units = self._study_units[bounds[0] : bounds[-1]]
@@ -250,13 +255,20 @@ class StoredUnits:
         start_of = np.cumsum(num_views) - num_views
         places_V = np.arange(num_views.sum()) + np.repeat(self._first_view[units] - start_of, num_views)
         vectors_VD = self._embeddings.take("views", places_V)
-        answers: list[list[ScoreRow]] = [[] for _ in studies]
+        answers: list[list[ScoreRow | ExamRow]] = [[] for _ in studies]
         alike_of, bounds = self._alike_U[units].tolist(), (bounds - bounds[0]).tolist()
+        vectors_of = [vectors_VD[start : start + num] for start, num in zip(start_of, num_views, strict=True)]
+        exams: dict[tuple[int, ...], ExamFeatures] = {}
         for t, asked in enumerate(self._scores.tasks):
             together: dict[tuple[Modality, int], list[tuple[int, int, NDArray[np.intp]]]] = {}
             for n, (low, high) in enumerate(pairwise(bounds)):
                 fitting = [unit for unit in range(low, high) if self._alike[alike_of[unit]].fits[t]]
-                if fitting:
+                if fitting and self._scores.asks_views(self._study_modality[studies[n]]):
+                    places = tuple(units[fitting].tolist())
+                    exam = exams[places] = exams.get(places) or self._exam(places, [vectors_of[u] for u in fitting])
+                    facts = self._facts(studies[n], places[0], 0)
+                    answers[n] += map(self._with_file, self._scores.examine(asked, facts, exam))
+                elif fitting:
                     ranges = [np.arange(start_of[unit], start_of[unit] + num_views[unit]) for unit in fitting]
                     views = ranges[0] if len(ranges) == 1 else np.concatenate(ranges)
                     group = together.setdefault((self._study_modality[studies[n]], len(views)), [])
@@ -272,6 +284,21 @@ class StoredUnits:
                         answers[n] += self._scores.rows_of(asked, facts, place, *scored, spreads)
         for rows in answers:
             yield from rows
+
+    def _exam(self, places: Sequence[int], features: Sequence[NDArray[np.float32]]) -> ExamFeatures:
+        """Return the images of an examination, by the places of their units, with their vectors."""
+        assert self._views is not None
+        known = self._views.take(list(places)).to_pylist()
+        rows = [int(self._row[place]) for place in places]
+        triples = zip(rows, known, features, strict=True)
+        images = [ExamImage(row, **values, features_VD=vectors) for row, values, vectors in triples]
+        return exam_features(self._scores.model, images)
+
+    def _with_file(self, row: ScoreRow | ExamRow) -> ScoreRow | ExamRow:
+        """Name the file of an image's row; the ledger does that for itself."""
+        if isinstance(row, ScoreRow) or row.row is None:
+            return row
+        return replace(row, file=self._path_of.get(row.row))
 
     def _facts(self, study: int, first_unit: int, num_images: int) -> StudyFacts:
         """Return what stands in the rows of a study.
@@ -292,11 +319,12 @@ class StoredUnits:
         return StudyFacts(key, patient, modality, way, num_images, num_failed, text, len(names))
 
 
-def _units(embeddings: Embeddings) -> pa.Table:
+def _units(embeddings: Embeddings, *, with_views: bool) -> pa.Table:
     """Return the units that have vectors, and those that failed late, in the order of files."""
     import pyarrow as pa
 
     names = ["row", "grouped", "patient", "modality", "body_part", "stranger", "instead_of"]
+    names += ["laterality", "view", "headers"] if with_views else []
     table = embeddings.columns("units", [*names, "num_views"])
     num_views = table.column("num_views").to_numpy()
     table = table.append_column("first_view", pa.array(np.cumsum(num_views) - num_views, pa.int64()))

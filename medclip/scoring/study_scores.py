@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from medclip.dicom.header.safe_header import PARTS
 from medclip.errors import Problem, Reason, Status
-from medclip.runs.chunk import ChunkWork
-from medclip.runs.rows import ScoreRow
+from medclip.runs.chunk import ChunkWork, Item
+from medclip.runs.rows import ExamRow, ScoreRow
 from medclip.sample import Modality, spoken
+from medclip.scoring.exam_scores import ExamFeatures, ExamImage, ExamScores, exam_features
 from medclip.scoring.tasks import AskedTask, Scorer
 
 
@@ -41,6 +42,8 @@ class StudyScores:
     model: Any
     scorer: Scorer
     tasks: tuple[AskedTask, ...]
+    exams: ExamScores | None = None
+    """Answers for mammography examinations by their views; None asks them as all other studies."""
 
     def refuse(self, modality: Modality, body_part: str) -> Problem | None:
         """Return the problem of a unit that none of the tasks fits, None where one does."""
@@ -56,8 +59,8 @@ class StudyScores:
             "model has seen; name its modality in a table to score it all the same, or ask with --prompt.",
         )
 
-    def rows(self, work: ChunkWork) -> Iterator[ScoreRow]:
-        """Yield the rows of a finished chunk's studies."""
+    def rows(self, work: ChunkWork) -> Iterator[ScoreRow | ExamRow]:
+        """Yield the rows of a finished chunk's studies; of an examination also those of its views."""
         for (study, modality), key in work.study_keys().items():
             assert modality is not None
             items = [item for item in work.items if item.study == study]
@@ -70,45 +73,63 @@ class StudyScores:
                 and item.modality in (None, modality)
             ]
             num_failed = sum(len(item.files) for item in failed)
+            exams: dict[tuple[int, ...], ExamFeatures] = {}
             for asked in self.tasks:
                 fitting = [item for item in read if self.fits(asked, modality, item.body_part, item.stranger)]
                 if not fitting:
                     continue
-                features = np.concatenate([item.features_VD for item in fitting if item.features_VD is not None])
                 first = fitting[0].reading
                 assert first is not None
                 patient = work.chunk.plan.studies[study].patient
-                yield from self.answer(asked, features, modality, key, patient, first.preprocessing, num_failed)
+                facts = StudyFacts(key, patient, modality, first.preprocessing, 0, num_failed)
+                if self.asks_views(modality):
+                    ids = tuple(item.files[0].id for item in fitting)
+                    exam = exams[ids] = exams.get(ids) or self._exam(fitting)
+                    yield from self.examine(asked, facts, exam)
+                else:
+                    features = np.concatenate([item.features_VD for item in fitting if item.features_VD is not None])
+                    yield from self.answer(asked, facts, features, len(features))
 
     def fits(self, asked: AskedTask, modality: Modality, body_part: str, stranger: bool) -> bool:
         """Whether a unit is asked a question: a stranger only what is about any body part."""
         return asked.fits(modality, body_part) and not (stranger and asked.task.body_parts)
 
+    def asks_views(self, modality: Modality) -> bool:
+        """Whether studies of a modality are asked by their views."""
+        return self.exams is not None and modality is Modality.MAMMOGRAPHY
+
+    def _exam(self, items: Sequence[Item]) -> ExamFeatures:
+        """Return the images of a study with their vectors."""
+        images = [
+            ExamImage(
+                item.files[0].id, item.reading.laterality, item.reading.view, item.reading.headers, item.features_VD
+            )
+            for item in items
+            if item.reading is not None and item.features_VD is not None
+        ]
+        return exam_features(self.model, images)
+
+    def examine(self, asked: AskedTask, facts: StudyFacts, exam: ExamFeatures) -> Iterator[ScoreRow | ExamRow]:
+        """Yield the rows of one examination and task: as a study, and those of its views."""
+        assert self.exams is not None
+        yield from self.answer(asked, facts, exam.whole[0], len(exam.exam.used))
+        yield from self.exams.rows(exam, asked, facts.study, facts.patient)
+
     def answer(
-        self,
-        asked: AskedTask,
-        features_ND: NDArray[np.float32],
-        modality: Modality,
-        study: str,
-        patient: str | None,
-        preprocessing: str,
-        num_failed: int,
+        self, asked: AskedTask, facts: StudyFacts, features_ND: NDArray[np.float32], num_images: int
     ) -> Iterator[ScoreRow]:
-        """Yield the rows of one study and task, without its files.
+        """Yield the rows of one study and task.
 
         Args:
             asked: The task.
+            facts: Of the study.
             features_ND: float32 [N, D] of all images of the study that it is about.
-            modality: Of the study.
-            study: Its key.
-            patient: Hash of its patient.
-            preprocessing: Of its first unit.
-            num_failed: Files of it that failed.
+            num_images: How many these are; more than N where images were fused.
         """
         features_1ND = features_ND[None]
-        logits_1C, probabilities_1C = self.scorer.studies(features_1ND, asked, modality)
-        spreads = self.scorer.spreads(features_1ND, asked, modality)
-        facts = StudyFacts(study, patient, modality, preprocessing, len(features_ND), num_failed)
+        logits_1C, probabilities_1C = self.scorer.studies(features_1ND, asked, facts.modality)
+        spreads = self.scorer.spreads(features_1ND, asked, facts.modality)
+        facts = replace(facts, num_images=num_images)
         yield from self.rows_of(asked, facts, 0, logits_1C, probabilities_1C, spreads)
 
     def rows_of(

@@ -7,12 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from medclip.runs.ledger import ChunkResult, Ledger
-from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
+from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail
 from medclip.sample import FileRef, Stamp
 
 
 def fill_ledger(
-    ledger: Ledger, files: Sequence[FileRow], scores: Sequence[ScoreRow] = (), thumbnails: Sequence[Thumbnail] = ()
+    ledger: Ledger,
+    files: Sequence[FileRow],
+    scores: Sequence[ScoreRow] = (),
+    thumbnails: Sequence[Thumbnail] = (),
+    exams: Sequence[ExamRow] = (),
 ) -> None:
     """List files and commit their rows. Their numbers are those that a run gives them: in the order of paths."""
     refs = [FileRef(Path(row.path), row.path, row.size_bytes, None, Stamp(row.size_bytes, 1, 1)) for row in files]
@@ -23,6 +27,7 @@ def fill_ledger(
             tuple(replace(row, row=own[row.row]) for row in files),
             tuple(scores),
             tuple(replace(thumbnail, row=own[thumbnail.row]) for thumbnail in thumbnails),
+            exams=tuple(row if row.row is None else replace(row, row=own[row.row]) for row in exams),
         )
     )
     ledger.number()

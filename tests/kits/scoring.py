@@ -47,9 +47,17 @@ def every_way() -> dict[str, str]:
 
 
 def make_pack(
-    folder: Path, adapters: dict[str, str] | None = None, budget: TokenBudget | None = None, **card: Any
+    folder: Path,
+    adapters: dict[str, str] | None = None,
+    budget: TokenBudget | None = None,
+    *,
+    fuses: bool = False,
+    **card: Any,
 ) -> Path:
-    """Write a pack with random weights: 64 px or a budget of tokens, 32 dimensions, tasks of several modalities."""
+    """Write a pack with random weights: 64 px or a budget of tokens, 32 dimensions, tasks of several modalities.
+
+    With `fuses` it weighs the views of an examination.
+    """
     import torch
 
     from medclip.adapters.registry import get_adapter
@@ -76,8 +84,12 @@ def make_pack(
     )
     if budget is not None:
         config["vision_cfg"] |= {"timm_model_name": "test_vit", "native_aspect": True}
+    if fuses:
+        config["fusion"] = {"kind": "attention"}
     torch.manual_seed(0)
     model = build_clip(config).eval()
+    if fuses:  # a new one weighs all views alike
+        torch.nn.init.normal_(model.fusion.score.weight)  # pyright: ignore
     figure = {"value": 0.81, "low": 0.74, "high": 0.88, "chance": 0.5, "n_patients": 71, "n_images": 93}
     read = (Modality.XRAY, Modality.MAMMOGRAPHY, Modality.MRI, Modality.FUNDUS)
     values: dict[str, Any] = {

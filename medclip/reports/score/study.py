@@ -9,8 +9,9 @@ from itertools import groupby
 
 from medclip.errors import printable
 from medclip.reports.model_card import CardView, modality_title, task_title
+from medclip.reports.score.hanging import HangingData, LevelData, collect_hanging, levels
 from medclip.runs.ledger import NAMED_FILES, Ledger
-from medclip.runs.rows import FileRow, ScoreRow
+from medclip.runs.rows import ExamRow, FileRow, ScoreRow
 from medclip.scoring.unlearned import modality_unlearned, prompt_unlearned
 from medclip.text.vocabulary.own_words import AD_HOC, BAR, Prompt
 from medclip.text.vocabulary.task import Task
@@ -75,6 +76,8 @@ class TaskData:
     """Name of the task, where its card says what must be known of the figure; it stands above the studies."""
     unlearned: str = ""
     """As for a class, of the whole task."""
+    levels: tuple[LevelData, ...] = ()
+    """Of a mammography examination, the probabilities of its breasts and views, class by class."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,8 @@ class StudyData:
     """The probability that it has its place by."""
     has_map: bool = False
     """The last of its thumbnails is a heat map."""
+    hanging: HangingData | None = None
+    """Of a mammography examination its views as they hang, in the place of thumbnails."""
 
 
 def file_label(row: FileRow, show_paths: bool) -> str:
@@ -146,8 +151,11 @@ def collect_study(
         sort_by: Task and class that studies are sorted by.
     """
     files, scores = ledger.files_of(key), ledger.scores_of(key)
-    thumbnails = []
-    for row in files[:_MAX_THUMBNAILS]:
+    exam, thumbnails = ledger.exam_of(key), []
+    labels = {row.row: file_label(row, show_paths) for row in files}
+    hanging = collect_hanging(ledger, exam, labels)
+    columns = () if hanging is None else hanging.columns
+    for row in files[:_MAX_THUMBNAILS] if hanging is None else ():
         kept = ledger.thumbnail(row.row)
         if kept is not None:  # of files that are read together the first has it
             data = base64.b64encode(kept.thumbnail).decode()
@@ -162,12 +170,21 @@ def collect_study(
         num_images=max(score.num_images for score in scores),
         failed_note=_failed_note(len(files), scores[0].num_failed, ledger.files_of(key, "failed"), show_paths),
         thumbnails=tuple(thumbnails),
-        without_image="" if thumbnails else _files_label(files, show_paths),
+        without_image="" if thumbnails or hanging is not None else _files_label(files, show_paths),
         num_more_images=max(0, len(files) - _MAX_THUMBNAILS),
         tasks=tuple(
-            _task(tasks.get(name), name, list(rows), card, {p.name: p for p in prompts})
+            _task(
+                tasks.get(name),
+                name,
+                list(rows),
+                card,
+                {p.name: p for p in prompts},
+                [row for row in exam if row.task == name],
+                columns,
+            )
             for name, rows in groupby(scores, key=lambda score: score.task)
         ),
+        hanging=hanging,
         rows=ranges([row.row for row in files]),
         files=list_of(paths, most=NAMED_FILES),
         sorted_by=next((score.probability for score in scores if (score.task, score.class_) == sort_by), None),
@@ -232,7 +249,13 @@ def _modality_note(files: Sequence[FileRow]) -> str:
 
 
 def _task(
-    task: Task | None, name: str, scores: Sequence[ScoreRow], card: CardView, prompts: Mapping[str, Prompt]
+    task: Task | None,
+    name: str,
+    scores: Sequence[ScoreRow],
+    card: CardView,
+    prompts: Mapping[str, Prompt],
+    exam: Sequence[ExamRow],
+    columns: Sequence[str],
 ) -> TaskData:
     own = next((entry for entry in card.tasks if entry.name == name), None)
     title, titles = class_titles(task, name, card)
@@ -261,6 +284,7 @@ def _task(
         note=note,
         limited=name if own is not None and own.note else "",
         unlearned=unlearned,
+        levels=levels(exam, {score.class_: class_title(titles, score.class_) for score in shown}, columns),
     )
 
 

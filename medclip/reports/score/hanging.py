@@ -1,0 +1,181 @@
+"""How the views of a mammography examination hang: R beside L, CC above MLO, chest walls facing in the middle.
+
+That is how readers compare the breasts: as mirror images. The model's images have the chest wall on the left, so those
+of the right breast are mirrored back, which also lets their markers read the right way round.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from medclip.files.grouping.mammography_exam import Aside, why_aside
+from medclip.runs.ledger import Ledger
+from medclip.runs.rows import ExamRow
+from medclip.sample import POSITIONS, SIDES, VIEW_KINDS, ViewType
+from medclip.wording import capital, percent
+
+_MAX_ASIDE = 4
+_NOTES: Mapping[str, str] = {
+    "one_view": "one view only",
+    "missing_views": "",  # the places say so
+    "implant": "breast implant",
+    "only_for_processing": "for processing: raw detector values",
+}
+
+
+@dataclass(frozen=True)
+class HungView:
+    """One place of a hanging, or an image that was set aside."""
+
+    place: str
+    """Such as R-CC."""
+    file: str
+    """How its file is named; empty where the view is missing."""
+    data: str
+    """Base64 of a JPEG; empty where there is none to show."""
+    shares: str
+    """How much it counts in the answers."""
+    note: str
+    is_right: bool
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is no such view."""
+        return not self.file
+
+
+@dataclass(frozen=True)
+class LevelData:
+    """The probabilities of one class: of the examination, of its breasts and of its views."""
+
+    title: str
+    probabilities: tuple[float | None, ...]
+    """In the order of `HangingData.columns`."""
+
+
+@dataclass(frozen=True)
+class HangingData:
+    """The views of one examination."""
+
+    kinds: tuple[tuple[str, tuple[HungView, ...]], ...]
+    """Kind of mammogram, empty for the standard one, and its places as they hang: R-CC, L-CC, R-MLO, L-MLO."""
+    others: tuple[HungView, ...]
+    """Images that have no place; the first few."""
+    num_more: int
+    note: str
+    """What is to be known of the examination's answer."""
+    fused: str
+    """How its views become one answer."""
+    columns: tuple[str, ...]
+    """What has probabilities of its own: Exam, R, L, R-CC, ..."""
+
+
+def collect_hanging(ledger: Ledger, rows: Sequence[ExamRow], labels: Mapping[int, str]) -> HangingData | None:
+    """Pick how the views of an examination hang; None where it was not asked by its views.
+
+    Args:
+        ledger: A ledger with all chunks committed.
+        rows: Those of the examination.
+        labels: How its scored files are named, by their numbers.
+    """
+    if not rows:
+        return None
+    first = [row for row in rows if row.task == rows[0].task and row.class_ == rows[0].class_]
+    fused = first[0].fusion
+    views = {row.row: row for row in first if row.level == "view" and row.row in labels}
+    hung = {number: _hung(ledger, row, labels[number], fused) for number, row in views.items() if number is not None}
+    answering = [number for number in hung if views[number].attention_exam is not None]
+    at = {_type(views[number]).slot: hung[number] for number in answering if _type(views[number]).slot}
+    kinds = [kind for kind in VIEW_KINDS if any(views[number].view_kind == kind for number in answering)]
+    grids = []
+    for kind in kinds:
+        types = [ViewType(side, position, kind) for position in POSITIONS for side in SIDES]
+        places = tuple(at.get(view.slot or "") or _missing(view) for view in types)
+        if not all(view.is_missing for view in places):
+            grids.append(("" if kind == VIEW_KINDS[0] else capital(kind.replace("_", " ")), places))
+    shown = {view.file for _, places in grids for view in places}
+    others = [view for view in hung.values() if view.file not in shown]
+    return HangingData(
+        tuple(grids),
+        tuple(others[:_MAX_ASIDE]),
+        max(0, len(others) - _MAX_ASIDE),
+        _in_words(first[0].note, asides=False),  # the images say that for themselves
+        fused_in_words(fused),
+        tuple(column for column, _ in _columns(first)),
+    )
+
+
+def levels(rows: Sequence[ExamRow], titles: Mapping[str, str], columns: Sequence[str]) -> tuple[LevelData, ...]:
+    """Pick the probabilities of a task's classes at each level.
+
+    Args:
+        rows: Those of one task and examination.
+        titles: Printed names of the classes that are shown, by their names.
+        columns: As `HangingData` has them.
+    """
+    picked = []
+    for name, of_class in groupby(sorted(rows, key=lambda row: row.class_), key=lambda row: row.class_):
+        by_column = dict(_columns(list(of_class)))
+        if name in titles:
+            picked.append(LevelData(titles[name], tuple(by_column.get(column) for column in columns)))
+    order = list(titles.values())
+    return tuple(sorted(picked, key=lambda level: order.index(level.title)))
+
+
+def fused_in_words(fusion: str) -> str:
+    """Write how views become one answer."""
+    return {
+        "mean_of_logits": "Each view counts as much as the others: the model does not weigh them.",
+        "mean": "Each view counts as much as the others: the model does not weigh them.",
+    }.get(
+        fusion,
+        "The shares are the model’s attention: how much of each view is in the answer. They are evidence of what it "
+        "looked at, no localisation and no cause.",
+    )
+
+
+def _columns(rows: Sequence[ExamRow]) -> list[tuple[str, float]]:
+    """Return what has a probability of one class, in the order of the rows: views that answer, without the others."""
+    named = []
+    for row in rows:
+        if row.level == "view":
+            slot = _type(row).slot
+            if slot is None or row.attention_exam is None:
+                continue
+            named.append((slot.replace("_", " "), row.probability))
+        else:
+            named.append(("Exam" if row.level == "exam" else row.side or "", row.probability))
+    return named
+
+
+def _type(row: ExamRow) -> ViewType:
+    return ViewType(row.side or "", row.position or "", row.view_kind or VIEW_KINDS[0])
+
+
+def _missing(view: ViewType) -> HungView:
+    return HungView(f"{view.side}-{view.position}", "", "", "", "", view.side == "R")
+
+
+def _hung(ledger: Ledger, row: ExamRow, label: str, fusion: str) -> HungView:
+    assert row.row is not None
+    kept = ledger.thumbnail(row.row)
+    data = "" if kept is None else base64.b64encode(kept.thumbnail).decode()
+    place = "-".join(part for part in (row.side, row.position) if part) or "view not known"
+    shares = ""
+    if row.attention_exam is not None and not fusion.startswith("mean"):
+        breast = "" if row.attention_breast is None else f", {percent(row.attention_breast)} of the breast"
+        shares = f"{percent(row.attention_exam)} of the exam{breast}"
+    return HungView(place, label, data, shares, _in_words(row.note), row.side == "R")
+
+
+def _in_words(note: str | None, *, asides: bool = True) -> str:
+    words = []
+    for code in (note or "").split():
+        if code not in set(Aside):
+            words.append(_NOTES.get(code, code.replace("_", " ")))
+        elif asides:
+            words.append(why_aside(Aside(code)))
+    return "; ".join(word for word in words if word)
