@@ -1,0 +1,1 @@
+"""Reports of mammograms, written from what a table states of a breast."""
