@@ -20,11 +20,12 @@ from medclip.imaging.geometry import crop
 from medclip.sample import Modality, Sample, Step, View, ViewKind
 from medclip.settings import Settings
 
+_MIRRORED = Step("note", "the chest wall lies on the other side than PatientOrientation says: the image was mirrored")
 _CONTRADICTION = Step("note", "header, table and file name state different sides, so that the side is not known")
 
 
 class MammographyAdapter(ImageAdapter):
-    """One mammogram to one grey view: cropped to the breast, its chest wall on the left.
+    """One mammogram to one grey view: white on black, cropped to the breast, chest wall on the left, armpit above.
 
     Images deeper than 8 bits outside DICOM are stretched from their minimum (the background) to their 99.9
     percentile, which keeps lead markers from setting the white.
@@ -32,7 +33,7 @@ class MammographyAdapter(ImageAdapter):
 
     name = "mammography"
     modality = Modality.MAMMOGRAPHY
-    version = 2
+    version = 3
     grey = True
     dicom_codes = PROJECTION_CODES
     percentiles = (0, 99.9)
@@ -46,6 +47,8 @@ class MammographyAdapter(ImageAdapter):
             "area": breast.MIN_AREA,
             "level": breast.TOWARDS_BACKGROUND,
             "side": breast.CLEAR_SIDE,
+            "frame": list(breast.FRAME),
+            "white": list(breast.WHITE),
         }
         return {**super().parameters, "percentiles": list(self.percentiles), "breast": crop}
 
@@ -79,6 +82,9 @@ class MammographyAdapter(ImageAdapter):
         pixels, steps = to_range(decoded, facts, self.percentiles)
         header = facts.header or DicomHeader()
         limits = value_range(pixels)
+        if breast.has_white_background(pixels, limits):
+            pixels = np.asarray(sum(limits) - pixels, pixels.dtype)
+            steps += (Step("invert", "the background was white, whatever the header says"),)
         located = breast.find_breast(pixels, limits) if cropped else None
         if located is not None:
             pixels = crop(pixels, located.box)
@@ -87,6 +93,11 @@ class MammographyAdapter(ImageAdapter):
         if wall == "right" and cropped:
             pixels = np.flip(pixels, axis=1)
             steps += (Step("flip", f"chest wall was on the right ({why})"),)
+        if cropped and _is_upside_down(header):
+            pixels = np.flip(pixels, axis=0)
+            steps += (Step("flip", "it stood on its head (by PatientOrientation)"),)
+        if located is not None and located.chest_wall is not None and located.chest_wall != _stated_wall(header):
+            steps += (_MIRRORED,) if _stated_wall(header) else ()
         steps += _remarks(header)
         view = View(
             pixels,
@@ -124,10 +135,25 @@ def _chest_wall(located: breast.Breast | None, header: DicomHeader) -> tuple[str
     """Decide the chest wall's side: by the tissue, else by the row's direction, else by the side of the body."""
     if located is not None and located.chest_wall is not None:
         return located.chest_wall, "by the tissue"
-    direction = header.patient_orientation[0].upper() if header.patient_orientation else ""
-    if direction in ("A", "P"):
-        # The first value says where columns lead: towards the nipple (anterior) means that the chest wall is left.
-        return ("left" if direction == "A" else "right"), "by PatientOrientation"
+    if stated := _stated_wall(header):
+        return stated, "by PatientOrientation"
     if header.laterality in ("L", "R"):
         return ("left" if header.laterality == "L" else "right"), "by laterality"
     return None, ""
+
+
+def _stated_wall(header: DicomHeader) -> str | None:
+    """Return the side of the image that the header says the chest wall is on."""
+    # The first value says where columns lead: towards the nipple (anterior) means that the chest wall is left.
+    direction = header.patient_orientation[0].upper() if header.patient_orientation else ""
+    return {"A": "left", "P": "right"}.get(direction)
+
+
+def _is_upside_down(header: DicomHeader) -> bool:
+    """Tell whether rows lead upwards, or in a CC view outwards: then the armpit is at the bottom of the image."""
+    if len(header.patient_orientation) < 2:
+        return False
+    rows, view = header.patient_orientation[1].upper(), exam_view("", header).view
+    if view.position == "CC":
+        return bool(view.side) and rows.startswith(view.side)
+    return rows.startswith("H")

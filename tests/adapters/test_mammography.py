@@ -120,3 +120,48 @@ def test_real_views_are_found(shared: Path) -> None:
         sample = read(ADAPTER, path)
         assert sample.headers["position"] in ("CC", "MLO")
         assert sample.headers["implant"] is None
+
+
+@pytest.mark.parametrize("stored_as", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_white_background_is_turned_black_whatever_the_header_says(stored_as: str, tmp_path: Path) -> None:
+    right = read(ADAPTER, write_dicom(tmp_path / "a", _breast(), Modality="MG"))
+    negative = _breast().max() - _breast() if stored_as == "MONOCHROME2" else _breast()
+    path = write_dicom(tmp_path / "b", negative, Modality="MG", PhotometricInterpretation=stored_as)
+    wrong = read(ADAPTER, path)
+    assert "invert" in [step.name for step in wrong.provenance.steps]
+    assert "invert" not in [step.name for step in right.provenance.steps]
+    np.testing.assert_allclose(right.views[0].pixels, wrong.views[0].pixels, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("view", "side", "orientation", "turned"),
+    [
+        ("CC", "L", ("A", "R"), False),
+        ("CC", "L", ("P", "L"), True),
+        ("CC", "R", ("P", "L"), False),
+        ("CC", "R", ("P", "R"), True),
+        ("CC", "", ("A", "R"), False),
+        ("MLO", "L", ("A", "FR"), False),
+        ("MLO", "L", ("A", "HL"), True),
+        ("ML", "R", ("P", "F"), False),
+        ("MLO", "L", ("MLO",), False),
+    ],
+)
+def test_a_breast_that_stands_on_its_head_is_turned(
+    view: str, side: str, orientation: tuple[str, ...], turned: bool, tmp_path: Path
+) -> None:
+    wall_right = orientation[0] == "P"
+    tags = {"Modality": "MG", "ViewPosition": view, "ImageLaterality": side, "PatientOrientation": list(orientation)}
+    pixels = _breast(right=wall_right)
+    sample = read(
+        ADAPTER, write_dicom(tmp_path / "a", np.ascontiguousarray(pixels[::-1] if turned else pixels), **tags)
+    )
+    upright = read(ADAPTER, write_dicom(tmp_path / "b", _breast(), Modality="MG"))
+    assert ("it stood on its head" in str(sample.provenance.steps)) == turned
+    np.testing.assert_array_equal(sample.views[0].pixels, upright.views[0].pixels)
+
+
+def test_a_mirrored_image_is_known_by_the_tissue_that_contradicts_its_header(tmp_path: Path) -> None:
+    for orientation, mirrored in ((["A", "R"], False), (["P", "L"], True), (None, False)):
+        path = write_dicom(tmp_path / "a", _breast(), Modality="MG", ViewPosition="CC", PatientOrientation=orientation)
+        assert ("mirrored" in _notes(read(ADAPTER, path))) == mirrored
