@@ -150,7 +150,7 @@ def _stated_wall(header: DicomHeader) -> str | None:
 
 
 def _is_upside_down(header: DicomHeader) -> bool:
-    """Tell whether rows lead upwards, or in a CC view outwards: then the armpit is at the bottom of the image."""
+    """Return whether rows lead upwards, or in a CC view outwards: then the armpit is at the bottom of the image."""
     if len(header.patient_orientation) < 2:
         return False
     rows, view = header.patient_orientation[1].upper(), exam_view("", header).view

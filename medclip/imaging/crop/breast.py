@@ -71,7 +71,7 @@ def find_breast(pixels: NDArray[Any], value_range: tuple[float, float]) -> Breas
 
 
 def has_white_background(pixels: NDArray[Any], value_range: tuple[float, float]) -> bool:
-    """Tell whether a mammogram is stored white on black the wrong way round, whatever its header says.
+    """Return whether a mammogram is stored white on black the wrong way round, whatever its header says.
 
     The chest wall lies along one edge, and a muscle may reach a second; all others show what is behind the breast. Raw
     images of several makers are bright where nothing is in the beam, and exports lose MONOCHROME1.
