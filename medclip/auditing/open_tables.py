@@ -57,7 +57,7 @@ def open_tables(scores: Mapping[str, Any], labels: Any, reading: ReadOptions, op
     def read_labels(source: Any) -> Table | None:
         return None if source is None else read(source, "the table of labels")
 
-    score = partial(open_scores, files=reading.files, read=read)
+    score = partial(open_scores, files=reading.files, read=read, level=reading.level)
     choosing, shortcuts, image_checks = options.thresholds, options.shortcuts, options.image_checks
     choose_on = choosing.choose_on
     if isinstance(choose_on, Mapping):

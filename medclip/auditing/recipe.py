@@ -23,7 +23,18 @@ _SUFFIXES = (".yaml", ".yml")
 _NOT_ASKED = frozenset({"out", "overwrite", "auditor", "audited_on"})
 """Keys that may be overridden without another question being asked."""
 _READ_AS_WRITTEN = (
-    *("match", "repeat_labels", "files", "uncertain", "blank", "label_list", "separator", "no_finding", "patient"),
+    *(
+        "level",
+        "match",
+        "repeat_labels",
+        "files",
+        "uncertain",
+        "blank",
+        "label_list",
+        "separator",
+        "no_finding",
+        "patient",
+    ),
     *("time", "event", "age_bins", "age_unit", "all_pairs"),
 )
 """Keys that `ReadOptions` has by the same name, in the same form."""
@@ -115,6 +126,9 @@ class AuditRecipe(BaseModel):
     match: str = _option("auto", "How keys are compared: auto, exact, case, suffix, name, stem, zeros or loose.", "HOW")
     repeat_labels: bool = _option(False, "One row of labels (a study) serves several rows of scores.")
     files: Path | None = _option(None, "files.parquet of the scores. Default: beside them.")
+    level: str | None = _option(
+        None, "Of medclip score --exam: a row is an exam, a breast or a view (an image).", "LEVEL"
+    )
     rows_are_patients: bool = _option(False, "No column names the patient: each row is a patient of its own.")
     where: Listed = _option([], "Rows of the label table that are audited.", "COLUMN=VALUE")
     score_where: Listed = _option([], "Rows of the table of scores that are audited.", "COLUMN=VALUE")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medclip.auditing.input.ages import age_attribute, are_bands, read_ages
+from medclip.auditing.input.exam_levels import DIFFERENCE, DIFFERENCE_EDGES
 from medclip.auditing.input.options import ReadOptions, about
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.cell_privacy import shown
@@ -57,6 +58,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "site": ("hospital", "institution", "centre", "center", "location"),
     "view": ("view_position", "projection", "view_position_dicom"),
     "scanner": ("device_model", "manufacturer_model_name"),
+    "side": ("laterality", "image_laterality", "breast_side"),
 }
 """Other names that the column of an attribute may have."""
 MAKER = ("manufacturer", "maker", "vendor", "manufacturer_dicom")
@@ -147,8 +149,9 @@ def one_attribute(
         ages = read_ages(cells, name, options.age_unit, where)
         attribute, age_notes = age_attribute(name, ages, options.age_bins)
         return attribute, (*ages.notes, *age_notes)
-    if name in options.bins:
-        return _binned(name, cells, options.bins[name], where), ()
+    edges = options.bins.get(name, DIFFERENCE_EDGES if known.startswith(DIFFERENCE) else ())
+    if name in options.bins or edges:
+        return _binned(name, cells, edges, where), ()
     if known == "sex":
         cells = _sexes(cells, name, where)
     else:

@@ -159,7 +159,7 @@ def join_tables(scores: Any, labels: Any, options: ReadOptions) -> Source:
         MedclipError: MISSING_FILE, TABLE_INVALID, WRONG_USE, NOTHING_TO_DO.
     """
     same = labels is None or labels is scores
-    scores = open_scores(scores, options.files)
+    scores = open_scores(scores, options.files, level=options.level)
     if same or labels is scores.table or _same_file(labels, scores.table.path):
         return _one_table(scores, options)
     every = read_table(labels, "the table of labels", options.text)

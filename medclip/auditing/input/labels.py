@@ -23,6 +23,7 @@ from medclip.auditing.input.options import ReadOptions
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import plain_name
 from medclip.statistics.cohort import Label
+from medclip.text.vocabulary.load import load_task, task_names
 from medclip.wording import count
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ def make_labels(pairs: Sequence[Pair], source: Source, options: ReadOptions) -> 
     truths = [_truth(pair, source, options) for pair in pairs]
     labels: list[Label] = []
     single: list[str] = []
-    for pair, truth in zip(pairs, truths, strict=True):
-        truth_N, notes_of_one = _of_units(pair, truth, source)
+    of_units = [_of_units(pair, truth, source) for pair, truth in zip(pairs, truths, strict=True)]
+    known = _highest([truth_N for truth_N, _ in of_units], pairs) if source.several else [t for t, _ in of_units]
+    for pair, truth_N, (_, notes_of_one) in zip(pairs, known, of_units, strict=True):
         notes += notes_of_one
         if time_N is not None:
             truth_N = np.where(np.isnan(time_N), np.nan, truth_N)
@@ -94,6 +96,28 @@ def _of_units(pair: Pair, truth: Truth, source: Source) -> tuple[NDArray[np.floa
             "of its files is."
         )
     return truth_N, notes
+
+
+def _highest(truths: Sequence[NDArray[np.float64]], pairs: Sequence[Pair]) -> list[NDArray[np.float64]]:
+    """Take a class from the units that also have a higher one: of ordered classes the highest, of others any but none.
+
+    An exam with a normal breast and one with a cancer is no normal exam.
+
+    Args:
+        truths: Of each pair, of the N units: 1 where any row of the unit is of the class.
+        pairs: The classes of a question stand in its order.
+    """
+    taken = [truth_N.copy() for truth_N in truths]
+    for n, pair in enumerate(pairs):
+        task, _, name = pair.score.partition(":")
+        steps = load_task(task).steps if task in task_names() else ()
+        is_none = plain_name(name or pair.name) in {*NO_FINDING, "none"}
+        for other, truth_N in zip(pairs, truths, strict=True):
+            of_other = other.score.partition(":")[2]
+            higher = steps.index(of_other) > steps.index(name) if {name, of_other} <= set(steps) else is_none
+            if pair.kind == other.kind == "class" and pair.group == other.group and other is not pair and higher:
+                taken[n][(truth_N == 1) & (taken[n] == 1)] = 0.0
+    return taken
 
 
 def _scores(

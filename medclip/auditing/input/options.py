@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.pseudonyms import load_key
 from medclip.files.tables.table import TextForm
 from medclip.settings import Settings
+
+ExamLevel = Literal["exam", "breast", "view"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class ReadOptions:
     """The columns of label and score of a table with one row for each label."""
     files: Any = None
     """The `files.parquet` of scores that `medclip score` wrote; None: the one beside them."""
+    level: ExamLevel | None = None
+    """Of the scores of mammography examinations (`medclip score --exam`): whether a row of the audit is an exam, a
+    breast or an image. None: the studies of scores.parquet."""
     scores: Literal["probabilities", "logits", "any"] = "probabilities"
     """What scores are: probabilities; logits, which are turned into them; or any numbers, higher for more likely."""
     where: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
@@ -99,6 +104,12 @@ class ReadOptions:
                     f"`{name}` is {given!r}.",
                     hint=did_you_mean(str(given), known, "It is one of"),
                 )
+        if self.level is not None and self.level not in get_args(ExamLevel):
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"`level` is {self.level!r}.",
+                hint=did_you_mean(self.level, get_args(ExamLevel), "It is one of"),
+            )
         if not self.separator:
             raise MedclipError(Reason.WRONG_USE, "the separator of a list of findings is empty.")
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import expit
 
-from medclip.auditing.input.options import ReadOptions
+from medclip.auditing.input.exam_levels import UNIT, at_level
+from medclip.auditing.input.options import ExamLevel, ReadOptions
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import Coded, Table, in_order, no_such
-from medclip.runs.results import FILES, SCORES
+from medclip.runs.results import EXAM_SCORES, FILES, SCORES
 from medclip.runs.score_run import ScoreRun
 from medclip.wording import count, list_of
 
@@ -116,7 +117,13 @@ def selected(table: Table, where: Mapping[str, str | Sequence[str]], what: str) 
     return kept_N
 
 
-def open_scores(source: Any, files: Any = None, read: Callable[[Any, str], Table] = read_table) -> ScoreSource:
+def open_scores(
+    source: Any,
+    files: Any = None,
+    read: Callable[[Any, str], Table] = read_table,
+    *,
+    level: ExamLevel | None = None,
+) -> ScoreSource:
     """Read the tables of scores.
 
     Args:
@@ -124,29 +131,36 @@ def open_scores(source: Any, files: Any = None, read: Callable[[Any, str], Table
             suffix; a data frame; or what this function returned.
         files: The files.parquet of scores of `medclip score`; None: the one beside them.
         read: Reads a table, as `read_table` does.
+        level: Of mammography examinations; their scores are read in the place of those of studies.
 
     Raises:
-        MedclipError: MISSING_FILE and whatever else reading tables raises.
+        MedclipError: MISSING_FILE, what `at_level` raises, and whatever else reading tables raises.
     """
     if isinstance(source, ScoreSource):
         return source
     if isinstance(source, ScoreRun):
         source = source.folder
     if isinstance(source, str | Path) and os.path.isdir(Path(source)):
-        source = Path(source) / SCORES
+        name = SCORES if level is None else EXAM_SCORES
+        source = Path(source) / name
         if not os.path.isfile(source):
             raise MedclipError(
                 Reason.MISSING_FILE,
-                f"this folder has no {SCORES}.",
+                f"this folder has no {name}.",
                 where=source.parent,
-                hint="Name the output folder of `medclip score`, or a table.",
+                hint="Name the output folder of `medclip score`, or a table."
+                if level is None
+                else "It is written by `medclip score --exam`.",
             )
     table = read(source, "the table of scores")
     if not set(_OWN) <= set(table.names):
-        return ScoreSource(table)
+        return ScoreSource(*at_level(table, None, level)) if level else ScoreSource(table)
     if files is None and table.path is not None and os.path.isfile(table.path.parent / FILES):
         files = table.path.parent / FILES
-    return ScoreSource(table, None if files is None else read(files, f"the table of files ({FILES})"))
+    opened = None if files is None else read(files, f"the table of files ({FILES})")
+    if level is None and "level" in table.names:
+        level = "exam"
+    return ScoreSource(table, opened) if level is None else ScoreSource(*at_level(table, opened, level))
 
 
 def read_scores(source: Any, options: ReadOptions, keys: Callable[[Table], Sequence[str]]) -> ScoreTable:
@@ -160,7 +174,7 @@ def read_scores(source: Any, options: ReadOptions, keys: Callable[[Table], Seque
     Raises:
         MedclipError: MISSING_FILE, TABLE_INVALID, WRONG_USE, NOTHING_TO_DO.
     """
-    opened = open_scores(source, options.files)
+    opened = open_scores(source, options.files, level=options.level)
     table = select(opened.table, options.score_where, "rows of scores")
     if set(_OWN) <= set(table.names):
         if options.scores == "logits":
@@ -261,7 +275,8 @@ def _own(table: Table, files_table: Table | None) -> ScoreTable:
     for column in ("path", "study"):
         if column not in files_table.names:
             raise no_such(column, files_table.names, files_table.where, f"of a {FILES}")
-    study = table.coded("study")
+    unit_column = UNIT if UNIT in table.names else "study"
+    study = table.coded(unit_column)
     task, name = table.coded("task"), table.coded("class")
     pairs = Coded(*_pairs(task, name))
     scores_UL, notes = _spread(
@@ -269,7 +284,7 @@ def _own(table: Table, files_table: Table | None) -> ScoreTable:
     )
     place = {v: i for i, v in enumerate(pairs.values)}
     unit = {v: i for i, v in enumerate(study.values) if v}
-    of_file = files_table.coded("study")
+    of_file = files_table.coded(unit_column)
     unit_V = np.asarray([unit.get(v, -1) for v in of_file.values] or [-1], np.intp)
     return ScoreTable(
         table.where,

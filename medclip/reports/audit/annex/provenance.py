@@ -18,7 +18,7 @@ _SHOWN_BEFORE = frozenset(
 )
 _ASKED = {
     "Filters": ("where", "score_where", "choose_where"),
-    "Joined by": ("key", "match", "repeat_labels", "patient", "rows_are_patients"),
+    "Joined by": ("level", "key", "match", "repeat_labels", "patient", "rows_are_patients"),
     "What labels mean": ("uncertain", "blank", "no_finding", "value"),
     "Groups": ("age_bins", "age_unit", "bins", "all_pairs"),
     "Thresholds": ("threshold", "thresholds", "choose_on", "choose_labels", "policy"),
