@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import os
+    from datetime import date
 
     import numpy as np
     from numpy.typing import NDArray
@@ -314,6 +315,8 @@ class Unit:
     """Micrometres per pixel that the user's table states for a slide; for one that does not say itself."""
     stated_view: ViewType | None = None
     """What the user's table states of a mammogram's view; position in the table's words, such as "CC MAG"."""
+    exam_date: date | None = field(default=None, repr=False)
+    """Day of a mammography examination, for the days between two of them only."""
     copy_of: str = ""
     """Name of the file that counts instead; for a file that holds the same image as another of its study."""
 

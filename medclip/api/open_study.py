@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.grouping.studies import GroupBy
@@ -16,6 +17,7 @@ def open_study(
     path: str | Path,
     modality: Modality | str | None = None,
     *,
+    table: Any = None,
     group_by: GroupBy | str = "auto",
     settings: Settings | None = None,
 ) -> OpenedStudy:
@@ -28,6 +30,7 @@ def open_study(
         path: A file, or a folder of at most 64 images, series or records. Files that are no image (a report, a
             table) are left out.
         modality: What it shows, where headers do not say; without either, a plain 8-bit rendering is given.
+        table: What the files are, as in `medclip.scan`: side and view of mammograms without a header, say.
         group_by: How files become examinations: "auto", "folder" or "file", as in `medclip.scan`. By "folder" the views
             of a mammography belong together whatever patients and studies their headers state.
         settings: Limits, and the policy for pixels (`settings.policy`).
@@ -48,7 +51,7 @@ def open_study(
         'CC'
     """
     root, named, settings = Path(path), parse_modality(modality), settings or Settings()
-    units, problems, exam = find_units(root, named, settings, group_by)
+    units, problems, exam = find_units(root, named, settings, group_by, table)
     if not units:
         if problems:
             _, problem = problems[0]

@@ -10,7 +10,7 @@ from typing import Any
 
 from medclip.errors import MedclipError, Problem
 from medclip.files.discover import discover
-from medclip.files.grouping.mammography_exam import MammographyExam, exam_of
+from medclip.files.grouping.mammography_exam import MammographyExam, exams_of
 from medclip.files.grouping.studies import GroupBy, group, parse_modality
 from medclip.files.grouping.units import modality_of
 from medclip.files.pseudonyms import hashed_path, load_key
@@ -199,7 +199,7 @@ def scan_files(
         )
         for ref, fact in pairs
     )
-    return Scan(Path(root), files, studies, _exams(studies, dict(zip(refs, facts, strict=True))))
+    return Scan(Path(root), files, studies, exams_of(studies, {ref.name: fact for ref, fact in pairs}))
 
 
 def _renamed(study: Study, hashed: Mapping[str, FileRef]) -> Study:
@@ -212,11 +212,6 @@ def _renamed(study: Study, hashed: Mapping[str, FileRef]) -> Study:
 
 def _name(name: str, hashed: Mapping[str, FileRef]) -> str:
     return hashed[name].name if name else ""
-
-
-def _exams(studies: Sequence[Study], facts: Mapping[FileRef, FileFacts]) -> dict[str, MammographyExam]:
-    exams = ((study.key, exam_of([(ref, facts[ref]) for ref in study.files], study.units)) for study in studies)
-    return {key: exam for key, exam in exams if exam is not None}
 
 
 def unit_dict(unit: Unit) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from medclip.adapters.base import Source
 from medclip.adapters.registry import read_unit
 from medclip.errors import MedclipError, Problem, Status
 from medclip.files.discover import discover
-from medclip.files.grouping.mammography_exam import MammographyExam, exam_of
+from medclip.files.grouping.mammography_exam import MammographyExam, exams_of
 from medclip.files.grouping.studies import GroupBy, group
 from medclip.files.pseudonyms import load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.scan import inspect_files
+from medclip.files.tables.manifest import read_manifest
 from medclip.inspecting.study_html import study_html
 from medclip.result import Result
 from medclip.sample import Kind, Modality, Sample, View
@@ -156,7 +157,7 @@ def opened_units(
 
 
 def find_units(
-    root: Path, named: Modality | None, settings: Settings, group_by: GroupBy | str = "auto"
+    root: Path, named: Modality | None, settings: Settings, group_by: GroupBy | str = "auto", table: Any = None
 ) -> tuple[tuple[OpenedUnit, ...], tuple[tuple[Path, Problem], ...], MammographyExam | None]:
     """Find and group what a path holds: the units, the files that should be readable and are not, the examination."""
     refs = discover(root)
@@ -164,7 +165,7 @@ def find_units(
     facts_of = {ref.name: facts for ref, facts in pairs}
     studies = group(
         pairs,
-        manifest=None,
+        manifest=None if table is None else read_manifest(table),
         modality=named,
         key=load_key(settings),
         group_by=group_by,
@@ -189,8 +190,7 @@ def find_units(
             units.append(OpenedUnit(source, named or study.modality))
     order = {ref.path: index for index, ref in enumerate(refs)}
     units.sort(key=lambda unit: min(order[path] for path in unit.source.paths))
-    exams = [exam_of([(ref, facts_of[ref.name]) for ref in study.files], study.units) for study in studies]
-    exams = [exam for exam in exams if exam is not None]
+    exams = list(exams_of(studies, facts_of).values())
     return tuple(units), tuple(problems), exams[0] if len(exams) == 1 else None
 
 

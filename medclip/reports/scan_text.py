@@ -161,6 +161,9 @@ def _exams(scanned: Scan) -> Iterator[_Entry]:
         alike.setdefault((*parts, *exam.notes), []).append(study.files[0].name)
     for parts, names in _by_count(alike):
         yield (f"{len(names):>5} x {'; '.join(parts)}: {_names(names)}",)
+    days = [exam.earlier[0][1] for exam in scanned.exams.values() if exam.earlier]
+    if days:
+        yield (f"{len(days):>5} x an earlier examination of the same patient, {min(days)} to {max(days)} days before",)
     torn = _torn(scanned)
     if torn:
         sentence = "folder whose views lie in studies or patients of their own; if they are one examination"

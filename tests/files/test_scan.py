@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 import medclip.files.scan
+from medclip.api.open_study import open_study
 from medclip.cli.scan import scan as command
 from medclip.errors import MedclipError, Reason
 from medclip.files.scan import scan_files
@@ -141,6 +144,53 @@ def test_mammograms_are_shown_as_an_examination_with_what_is_missing(
     (study,) = json.loads(capsys.readouterr().out)["studies"]
     assert study["exam"]["views"] == {"L-CC": "a", "L-MLO": "b", "R-CC": "c"}
     assert study["exam"]["missing"] == ["R-MLO"]
+
+
+def test_earlier_examinations_of_a_patient_are_ordered_by_the_days_between(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, (patient, day) in enumerate(
+        [("p", "20240301"), ("p", "20220301"), ("p", "20230301"), ("q", "20210301"), ("q", "")]
+    ):
+        tags = {"StudyInstanceUID": f"1.2.{number + 1}", "PatientID": patient, "StudyDate": day}
+        write_dicom(
+            tmp_path / f"{number}",
+            ramp(),
+            Modality="MG",
+            SOPClassUID=MG,
+            ImageLaterality="L",
+            ViewPosition="CC",
+            **tags,
+        )
+    assert command(tmp_path) == 0
+    assert "2 x an earlier examination of the same patient, 365 to 366 days before" in capsys.readouterr().out
+    assert command(tmp_path, as_json=True) == 0
+    text = capsys.readouterr().out
+    studies = json.loads(text)["studies"]
+    keys = [study["study"] for study in studies]
+    assert [study["exam"]["earlier"] for study in studies] == [
+        [{"study": keys[2], "days": 366}, {"study": keys[1], "days": 731}],
+        [],
+        [{"study": keys[1], "days": 365}],
+        [],
+        [],
+    ]
+    assert "2022" not in text.replace(str(tmp_path), "")
+
+
+def test_a_table_makes_examinations_of_images_without_headers(tmp_path: Path) -> None:
+    rows = []
+    for side, view in (("R", "CC"), ("L", "CC"), ("L", "MLO"), ("L", "ML")):
+        write_image(tmp_path / f"{side}{view}.png", np.roll(np.asarray(ramp(), np.uint8), len(rows)))
+        rows.append((f"{side}{view}.png", "s", "p", "mammography", side, view, "2024-03"))
+    names = ("file", "study", "patient", "modality", "laterality", "view", "exam_date")
+    table = pa.table({name: [row[i] for row in rows] for i, name in enumerate(names)})
+    (exam,) = scan_files(tmp_path, table=table).exams.values()
+    assert exam.views == (("R-CC", "RCC.png"), ("L-CC", "LCC.png"), ("L-MLO", "LMLO.png"))
+    assert [(view.name, str(reason)) for view, reason in exam.set_aside] == [("LML.png", "other_view")]
+    assert exam.reasons == ("missing_views", "other_view")
+    opened = open_study(tmp_path, table=table).exam
+    assert opened == exam
 
 
 def test_the_json_says_how_each_unit_would_be_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -170,6 +170,28 @@ def test_a_task_a_loaded_model_and_a_data_frame_may_be_given_as_they_are(pack: P
     assert rows(run)["1.png"]["modality_source"] == "table"
 
 
+def test_a_table_names_the_views_of_mammograms_without_a_header(pack: Path, tmp_path: Path) -> None:
+    import pyarrow
+
+    for seed, name in enumerate(("a", "b", "0_R_CC")):
+        write_png(tmp_path / "in" / f"{name}.png", seed)
+    columns = {
+        "file": ["a.png", "b.png", "0_R_CC.png"],
+        "modality": ["mammography"] * 3,
+        "laterality": ["L", "", "L"],
+        "view": ["MLO MAG", "", "CC"],
+        "view_kind": ["subtracted", "", ""],
+    }
+    run = score(tmp_path / "in", model=pack, table=pyarrow.table(columns), workers=1, group_by="file")
+    files = rows(run)
+    known = {name: (row["laterality"], row["view"]) for name, row in files.items()}
+    assert known == {"a.png": ("L", "MLO"), "b.png": (None, None), "0_R_CC.png": (None, "CC")}
+    headers = {"exam_kind": "subtracted", "laterality": "L", "view_modifiers": ["magnification"]}
+    assert json.loads(files["a.png"]["headers"]) == headers
+    assert json.loads(files["0_R_CC.png"]["headers"]) == {"sides_contradict": True}
+    assert "different sides" in files["0_R_CC.png"]["steps"]
+
+
 @pytest.mark.parametrize("arguments", [{"model": 3}, {"table": 3}, {"path": None}, {"out": 3}, {"key_file": 3}])
 def test_an_argument_of_another_kind_is_refused_with_a_sentence(
     pack: Path, tmp_path: Path, arguments: dict[str, Any]

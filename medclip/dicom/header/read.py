@@ -33,6 +33,8 @@ _TAGS = (
     "BodyPartExamined",
     "ViewPosition",
     "StudyInstanceUID",
+    "StudyDate",
+    "AcquisitionDate",
     "SeriesInstanceUID",
     "PatientOrientation",
     "Laterality",
@@ -181,6 +183,8 @@ class DicomHeader:
     kvp: float | None = None
     field_strength_t: float | None = None
     repetition_time_ms: float | None = None
+    study_date: str = ""
+    """StudyDate, or AcquisitionDate where that is missing: for the days between examinations only."""
 
     @property
     def exam_kind(self) -> str | None:
@@ -349,6 +353,7 @@ def _plain(dataset: Any, seen: Sequence[int]) -> DicomHeader:
         kvp=v.number(dataset, "KVP"),
         field_strength_t=v.number(dataset, "MagneticFieldStrength"),
         repetition_time_ms=v.number(dataset, "RepetitionTime"),
+        study_date=v.text(dataset, "StudyDate") or v.text(dataset, "AcquisitionDate"),
     )
 
 

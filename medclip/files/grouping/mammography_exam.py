@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from medclip.dicom.header.read import modality_code
 from medclip.files.grouping.mammogram import DISPLACED, ExamView, exam_view, stated_position
-from medclip.sample import POSITIONS, SIDES, VIEW_KINDS, FileRef, Unit, ViewKind, ViewType
+from medclip.files.tables.days import days_before
+from medclip.sample import POSITIONS, SIDES, VIEW_KINDS, FileRef, Study, Unit, ViewKind, ViewType
 
 if TYPE_CHECKING:
     from medclip.files.recognise.inspect import FileFacts
@@ -61,6 +63,8 @@ class MammographyExam:
     """Places without an image, of the kinds that the study has."""
     set_aside: tuple[tuple[ExamView, Aside], ...]
     """All other mammograms, in the order given, and why each is none of the views."""
+    earlier: tuple[tuple[str, int], ...] = ()
+    """Keys of earlier examinations of the same patient, and how many days before, the latest first."""
 
     @property
     def views(self) -> tuple[tuple[str, str], ...]:
@@ -118,6 +122,7 @@ class MammographyExam:
             "extra": [view.to_dict() | {"reason": str(reason)} for view, reason in self.set_aside],
             "reasons": list(self.reasons),
             "notes": list(self.notes),
+            "earlier": [{"study": study, "days": days} for study, days in self.earlier],
         }
 
 
@@ -164,6 +169,30 @@ def exam_of(files: Sequence[tuple[FileRef, FileFacts]], units: Sequence[Unit] = 
     stated = {unit.files[0].name: unit.stated_view for unit in units}
     views = [view for ref, facts in files if (view := _view_of(ref, facts, stated.get(ref.name)))]
     return arrange(views) if views else None
+
+
+def exams_of(studies: Sequence[Study], facts: Mapping[str, FileFacts]) -> dict[str, MammographyExam]:
+    """Assemble the mammograms of many studies, and order the examinations of each patient by the days between them.
+
+    Args:
+        studies: Studies of any modality.
+        facts: Of each file, by its name.
+
+    Returns:
+        Key of the study -> its examination, for studies with mammograms.
+    """
+    exams: dict[str, MammographyExam] = {}
+    days: dict[str, dict[str, date]] = {}
+    for study in studies:
+        exam = exam_of([(ref, facts[ref.name]) for ref in study.files], study.units)
+        if exam is None:
+            continue
+        exams[study.key] = exam
+        known = [unit.exam_date for unit in study.units if unit.exam_date is not None]
+        if study.patient and known:
+            days.setdefault(study.patient, {})[study.key] = min(known)
+    earlier = {study.key: days_before(study.key, days.get(study.patient or "", {})) for study in studies}
+    return {key: replace(exam, earlier=earlier[key]) for key, exam in exams.items()}
 
 
 def twins_for_processing(files: Sequence[tuple[FileRef, FileFacts]]) -> frozenset[str]:

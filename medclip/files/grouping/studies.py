@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import PurePosixPath
 from typing import Literal, get_args
 
@@ -16,6 +17,7 @@ from medclip.files.pseudonyms import keyed_hash
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
 from medclip.files.recognise.supported import SCORABLE_FORMATS, other_modality
+from medclip.files.tables.days import day_of
 from medclip.files.tables.manifest import Manifest, ManifestRow
 from medclip.files.tables.modality_names import modality_of_name
 from medclip.sample import FileRef, Kind, Modality, ModalitySource, Study, Unit
@@ -237,15 +239,26 @@ def _bucket(file: _File, group_by: str) -> tuple[str, ...]:
 
 
 def _with_stated(unit: Unit, usable: Mapping[str, _File]) -> Unit:
-    """Add what a table states for a slide's pixel size, and for a mammogram's view."""
+    """Add what a table states of a slide's pixel size and of a mammogram's view, and the day of the latter."""
     files = [usable[ref.name] for ref in unit.files]
     if unit.kind is Kind.SLIDE:
         sizes = (file.row.mpp_um for file in files if file.row is not None and file.row.mpp_um)
         return replace(unit, mpp_um=next(sizes, None))
     first = files[0]
-    if unit.kind is Kind.IMAGE and first.row is not None and first.modality is Modality.MAMMOGRAPHY:
-        return replace(unit, stated_view=first.row.mammography_view)
+    if unit.kind is Kind.IMAGE and first.modality is Modality.MAMMOGRAPHY:
+        view = None if first.row is None else first.row.mammography_view
+        return replace(unit, stated_view=view, exam_date=_exam_date(first))
     return unit
+
+
+def _exam_date(file: _File) -> date | None:
+    """Return the day that a table states, else the header; a header's that is none does not matter."""
+    if file.row is not None and file.row.exam_date is not None:
+        return file.row.exam_date
+    try:
+        return day_of("" if file.facts.header is None else file.facts.header.study_date)
+    except ValueError:
+        return None
 
 
 def _alone(unit: Unit, first: _File) -> bool:

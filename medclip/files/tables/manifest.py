@@ -6,11 +6,13 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.cell_privacy import shown
+from medclip.files.tables.days import DAYS_EXPECTED, day_of
 from medclip.files.tables.modality_names import modality_of_name
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import close_names, listed, number_hint
@@ -53,6 +55,7 @@ class ManifestRow:
     view: str | None = None
     view_kind: str | None = None
     """How a mammogram was made, one of `medclip.sample.VIEW_KINDS`."""
+    exam_date: date | None = None
     age: float | None = None
     sex: str | None = None
     mpp_um: float | None = None
@@ -111,8 +114,9 @@ def read_manifest(table: Any) -> Manifest:
 
     Args:
         table: Path of a CSV, TSV or Parquet file, whatever its suffix, or any data frame that narwhals knows.
-            The column `file` is required; `study`, `patient`, `modality`, `laterality`, `view`, `view_kind`, `age`,
-            `sex`, `mpp_um`, `split`, `caption` or `captions` and `label:...` are understood; other columns are kept.
+            The column `file` is required; `study`, `patient`, `modality`, `laterality`, `view`, `view_kind`,
+            `exam_date`, `age`, `sex`, `mpp_um`, `split`, `caption` or `captions` and `label:...` are understood; other
+            columns are kept.
 
     Returns:
         The manifest.
@@ -177,6 +181,10 @@ def _row(cells: Mapping[str, str], number: int, where: object) -> ManifestRow:
     if kind and kind not in VIEW_KINDS:
         raise bad("view_kind", ", ".join(VIEW_KINDS))
     try:
+        day = day_of(cells.get("exam_date", ""))
+    except ValueError:
+        raise bad("exam_date", DAYS_EXPECTED) from None
+    try:
         age = float(cells.get("age") or "nan")
     except ValueError:
         raise bad("age", "years as a number") from None
@@ -192,6 +200,7 @@ def _row(cells: Mapping[str, str], number: int, where: object) -> ManifestRow:
         laterality=_SIDES[side],
         view=cells.get("view", "").upper() or None,
         view_kind=kind or None,
+        exam_date=day,
         age=age if math.isfinite(age) else None,
         sex=_SEXES.get(cells.get("sex", "").lower()),
         mpp_um=mpp,

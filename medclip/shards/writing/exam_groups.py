@@ -10,6 +10,7 @@ from typing import Any
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.grouping.mammogram import ExamView
 from medclip.files.grouping.mammography_exam import Aside, MammographyExam, arrange, why_aside
+from medclip.files.tables.days import days_before
 from medclip.sample import SIDES, Modality, ViewType
 from medclip.shards.sample_views import Group, SampleView
 from medclip.shards.stored_image import STORED_AS, Format
@@ -98,13 +99,7 @@ def earlier_exams(rows: Sequence[ShardRow]) -> dict[int, tuple[tuple[str, int], 
         if row.exam_date is not None:
             own = days.setdefault(row.patient, {})
             own[row.exam] = min(row.exam_date, own.get(row.exam, row.exam_date))
-    earlier: dict[int, tuple[tuple[str, int], ...]] = {}
-    for row in rows:
-        own = days.get(row.patient, {})
-        if row.exam in own:
-            before = [(exam, (own[row.exam] - day).days) for exam, day in own.items() if day < own[row.exam]]
-            earlier[row.number] = tuple(sorted(before, key=lambda exam: exam[1]))
-    return earlier
+    return {row.number: days_before(row.exam, days.get(row.patient, {})) for row in rows}
 
 
 def arrange_rows(rows: Sequence[ShardRow], views: Sequence[ExamView]) -> tuple[MammographyExam, dict[str, int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -13,6 +12,7 @@ from typing import Any
 from medclip.dicom.header.safe_header import MAX_AGE_YEARS
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.cell_privacy import shown
+from medclip.files.tables.days import DAYS_EXPECTED, day_of
 from medclip.files.tables.manifest import MPP_EXPECTED, parse_mpp
 from medclip.files.tables.modality_names import modality_of_name
 from medclip.files.tables.read_table import read_table
@@ -62,7 +62,6 @@ UNCERTAIN = -1.0
 _TRUTHS = {"true": 1.0, "false": 0.0}
 """What a column of truth values becomes as text."""
 _ADAPTERS = ("", "auto", GENERIC)
-_DATE = re.compile(r"(?P<year>\d{4})-?(?P<month>\d\d)(?:-?(?P<day>\d\d))?(?:[T ].*)?$")
 
 
 @dataclass(frozen=True)
@@ -269,15 +268,11 @@ def _row(
 
 
 def _date(value: str) -> date | None:
-    """Read a day: 2024-03-01, 20240301, or 202403 and 2024-03 for the first of a month."""
-    if not value:
-        return None
-    parts = _DATE.match(value)
     try:
-        return date(int(parts["year"]), int(parts["month"]), int(parts["day"] or 1)) if parts else date(0, 0, 0)
+        return day_of(value)
     except ValueError:
         raise MedclipError(
-            Reason.TABLE_INVALID, f"`exam_date` is {shown(value)}.", hint="Use 2024-03-01 or 20240301; 2024-03 will do."
+            Reason.TABLE_INVALID, f"`exam_date` is {shown(value)}.", hint=f"Use {DAYS_EXPECTED}."
         ) from None
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.manifest import read_manifest
-from medclip.sample import Modality
+from medclip.sample import Modality, ViewType
 
 COLUMNS: dict[str, list[Any]] = {
     "file": ["a/1.png", "b.png"],
@@ -108,3 +109,17 @@ def test_a_column_that_stands_twice_is_refused_with_its_name(tmp_path: Path) -> 
         with pytest.raises(MedclipError, match="'modality'") as caught:
             read_manifest(table)
         assert caught.value.reason is Reason.TABLE_INVALID
+
+
+def test_a_mammograms_view_kind_and_day_are_understood_or_refused(tmp_path: Path) -> None:
+    table = {"file": ["a", "b"], "laterality": ["left", ""], "view": ["cc", ""], "view_kind": ["Subtracted", ""]}
+    first, second = read_manifest(pyarrow.table({**table, "exam_date": ["20240301", ""]})).rows
+    assert (first.mammography_view, first.exam_date) == (ViewType("L", "CC", "subtracted"), date(2024, 3, 1))
+    assert (second.mammography_view, second.exam_date) == (None, None)
+    for column, value, expected in (
+        ("view_kind", "sideways", "low_energy"),
+        ("exam_date", "01.03.2024", "2024-03-01"),
+        ("exam_date", "20241301", "2024-03-01"),
+    ):
+        with pytest.raises(MedclipError, match=f"row 1: column '{column}'.*{expected}"):
+            read_manifest(pyarrow.table({"file": ["a"], column: [value]}))
