@@ -151,7 +151,7 @@ def draw_woman(number: int, seed: int) -> Woman:
         for kind in kinds[int(rng.choice(3, p=(0.6, 0.25, 0.15)))]:
             outward, upward = rng.uniform(-0.55, 0.55, 2)
             place = side, float(rng.uniform(0.25, 0.75)), float(outward), float(upward)
-            lesions.append(Lesion(kind, worst == "malignant", *place, radius_mm=float(rng.uniform(5, 10))))
+            lesions.append(Lesion(kind, worst == "malignant", *place, radius_mm=float(rng.uniform(8, 14))))
     shape = float(rng.uniform(75, 105)), float(rng.uniform(68, 92))
     event, followup = _follow(rng, risk_score(density, scattered), worst == "malignant")
     return Woman(number, int(rng.integers(40, 75)), density, scattered, tuple(lesions), *shape, event, followup)
@@ -186,7 +186,7 @@ def draw_view(woman: Woman, side: str, position: str, seed: int, height: int = 1
     image = 0.22 * np.minimum(thickness * 2, 1) + (0.10 + 0.13 * woman.density) * gland * thickness
     for number, lesion in enumerate(woman.lesions):
         if lesion.side == side:
-            hidden = hiding.random() < 0.25 + 0.12 * woman.density
+            hidden = hiding.random() < 0.25 + 0.08 * woman.density
             at = lesion.along(position) * woman.half_height_mm, lesion.depth * woman.depth_mm
             shape = np.random.default_rng((seed, woman.number, 3, number))
             contrast = hiding.uniform(0.0, 0.2) if hidden else hiding.uniform(0.8, 1.0)
@@ -195,7 +195,7 @@ def draw_view(woman: Woman, side: str, position: str, seed: int, height: int = 1
         for _ in range(int(rng.integers(10, 18))):
             angle, far = rng.uniform(-math.pi / 2, math.pi / 2), math.sqrt(rng.uniform(0, 0.6))
             at = math.sin(angle) * far * woman.half_height_mm, math.cos(angle) * far * woman.depth_mm
-            image += 0.55 * _dot(up_mm - at[0], deep_mm - at[1], mm)
+            image += 0.6 * _dot(up_mm - at[0], deep_mm - at[1], max(mm, 1.8))
     if position == "MLO":  # the pectoral muscle, at the chest wall above
         muscle = deep_mm < 0.45 * (up_mm - rng.uniform(0, 15))
         image = np.where(muscle, np.maximum(image, 0.75), image)
@@ -220,15 +220,15 @@ def _lesion(rng: np.random.Generator, lesion: Lesion, up_mm: Array, deep_mm: Arr
     far, angle = np.hypot(up_mm, deep_mm), np.arctan2(up_mm, deep_mm)
     if lesion.kind == "mass":
         if not lesion.malignant:
-            return 0.34 * expit((lesion.radius_mm - far) / (0.4 * mm))
+            return 0.30 * expit((lesion.radius_mm - far) / (0.4 * mm))
         arms, turn = int(rng.integers(7, 11)), rng.uniform(0, math.pi)
         edge = lesion.radius_mm * (0.75 + 0.75 * np.clip(np.cos(arms * angle + turn), 0, 1) ** 3)
-        return 0.48 * expit((edge - far) / (0.6 * mm))
+        return 0.55 * expit((edge - far) / (0.6 * mm))
     drawn = np.zeros_like(far)
     for _ in range(int(rng.integers(9, 14) if lesion.malignant else rng.integers(3, 5))):
-        at = rng.normal(0, 0.45 * lesion.radius_mm, 2)
-        size = 1.0 if lesion.malignant else 2.2
-        drawn += rng.uniform(0.5, 0.7) * _dot(up_mm - at[0], deep_mm - at[1], mm * size)
+        at = rng.normal(0, 0.4 * lesion.radius_mm, 2)
+        size = max(mm, 1.5) if lesion.malignant else max(2 * mm, 4.0)
+        drawn += rng.uniform(0.5, 0.7) * _dot(up_mm - at[0], deep_mm - at[1], size)
     return drawn
 
 
@@ -271,20 +271,30 @@ def truth_row(woman: Woman, split: str) -> dict[str, Any]:
     } | risks  # fmt: skip
 
 
-def split_of(number: int) -> str:
-    """Return train, val or test: two of ten women are for validation, three for testing."""
+def split_of(number: int, sizes: Sequence[int] = ()) -> str:
+    """Return train, val or test: two of ten women are for validation, three for testing; or by numbers of women.
+
+    Args:
+        number: Of the woman.
+        sizes: Women for training and for validation; all others are for testing.
+    """
+    if sizes:
+        return "train" if number < sizes[0] else "val" if number < sum(sizes[:2]) else "test"
     return ("train", "train", "val", "train", "test", "train", "val", "test", "train", "test")[number % 10]
 
 
-def write_cohort(out: Path, num: int, *, seed: int = 0, height: int = 160, dicom: bool = False) -> Path:
+def write_cohort(
+    out: Path, num: int, *, seed: int = 0, height: int = 160, dicom: bool = False, sizes: Sequence[int] = ()
+) -> Path:
     """Write a cohort of `num` women; returns its table. The same arguments write the same bytes."""
     rows: list[dict[str, Any]] = []
     truth: list[dict[str, Any]] = []
     (out / "images").mkdir(parents=True, exist_ok=True)
     for number in range(num):
         woman = draw_woman(number, seed)
-        rows += table_rows(woman, split_of(number))
-        truth.append(truth_row(woman, split_of(number)))
+        split = split_of(number, sizes)
+        rows += table_rows(woman, split)
+        truth.append(truth_row(woman, split))
         for side, position in HANGING:
             pixels = draw_view(woman, side, position, seed, height)
             Image.fromarray(pixels).save(out / "images" / f"{number:05}_{side}_{position}.png")

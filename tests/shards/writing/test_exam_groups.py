@@ -198,6 +198,8 @@ def test_the_worst_image_speaks_for_the_breast() -> None:
     assert joined_labels(
         [{"breast_composition": "scattered_fibroglandular"}, {"breast_composition": "extremely_dense"}]
     ) == {"breast_composition": "extremely_dense"}
+    malignancy = "mammography_malignancy"
+    assert joined_labels([{malignancy: name} for name in ("benign", "malignant", "normal")]) == {malignancy: "malignant"}
     risk = "breast_cancer_risk"
     months = [{risk: {"followup_months": 60}}, {risk: {"event_months": 14, "followup_months": 60}}]
     assert joined_labels(months) == {risk: {"followup_months": 60, "event_months": 14}}

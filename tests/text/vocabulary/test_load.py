@@ -93,7 +93,7 @@ def test_a_mistake_in_a_risk_is_named(more, message):
 def test_steps_of_an_ordered_task_leave_out_what_is_no_step():
     assert load_task("breast_birads").steps == ("birads_1", "birads_2", "birads_3", "birads_4", "birads_5")
     assert load_task("breast_composition").steps[0] == "almost_entirely_fatty"
-    assert load_task("mammography_malignancy").steps == ()
+    assert load_task("mammography_subtype").steps == ()
 
 
 def test_every_class_of_the_modality_task_is_a_modality():
