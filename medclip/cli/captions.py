@@ -1,4 +1,4 @@
-"""`medclip captions from-labels`: make image-text pairs of a set that has labels only."""
+"""`medclip captions`: make image-text pairs of sets that have labels only, or tables of what radiologists found."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from medclip.cli import options
 
 if TYPE_CHECKING:
     from medclip.shards.writing.captions import CaptionsReport
+    from medclip.shards.writing.mammography_captions import MammographyCaptions
 
 
 def from_labels(
@@ -50,6 +51,73 @@ def from_labels(
             progress=shown,
         )
     _print(report, as_json, wrote=writer is not None)
+
+
+def from_mammography(
+    table: Annotated[
+        Path,
+        typer.Argument(help="The set's own table: VinDr-Mammo, RSNA, CBIS-DDSM, CDD-CESM, EMBED, INbreast, your own."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="Table to write (.csv, .tsv, .parquet): one row an image, for `shards build`.")
+    ],
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", metavar="NAME", help="The set. Default: told from the columns.")
+    ] = None,
+    findings: Annotated[
+        Path | None, typer.Option("--findings", metavar="TABLE", help="Second table, one row a finding (EMBED).")
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", metavar="PLACE", help='Where an image lies: "{study_id}/{image_id}.png".'),
+    ] = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="Captions for each row.")] = 10,
+    seed: options.Seed = 0,
+    writer: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:FUNCTION", help="A function of yours that writes captions; each is checked."),
+    ] = None,
+    images: options.Images = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+) -> None:
+    """Write a table of mammograms with their labels, and reports that say what the set's table states of each breast.
+
+    Exit code: 0 done, 2 wrong use or refused.
+    """
+    from medclip.cli.progress import progress
+    from medclip.shards.writing.mammography_captions import captions_from_mammography
+    from medclip.text.captions.caption_writer import load_writer
+
+    with progress(quiet=as_json) as shown:
+        report = captions_from_mammography(
+            table,
+            out,
+            dataset=dataset,
+            findings=findings,
+            file=file,
+            n=n,
+            seed=seed,
+            writer=load_writer(writer) if writer else None,
+            images=images,
+            overwrite=overwrite,
+            progress=shown,
+        )
+    if not as_json:
+        _print_set(report)
+    _print(report, as_json, wrote=writer is not None)
+
+
+def _print_set(report: MammographyCaptions) -> None:
+    from medclip.wording import count
+
+    print(f"{report.dataset}: {count(report.num_source_rows, 'row')}, {count(report.num_rows, 'image')}.")
+    if report.num_reports:
+        print(f"  {count(report.num_reports, 'image')} with a radiologist's own words, in `report`.")
+    for reason, number in report.set_aside.items():
+        print(f"  {number:>7} set aside: {reason}")
+    for note in report.notes:
+        print(f"  {note}")
 
 
 def _print(report: CaptionsReport, as_json: bool, *, wrote: bool) -> None:

@@ -67,6 +67,10 @@ COMMANDS = {
         "medclip.cli.captions:from_labels",
         "Turn a table of labels into a table of captions.",
     ),
+    "captions from-mammography": (
+        "medclip.cli.captions:from_mammography",
+        "Turn the table of a mammography set into one with labels and reports.",
+    ),
     "shards check": (
         "medclip.cli.shards:check",
         "Check a shard folder, or say what a table is understood to hold.",

@@ -86,3 +86,39 @@ def test_a_table_in_another_folder_says_that_its_paths_are_rewritten(folder, cap
     assert main(["captions", "from-labels", "t.csv", "--out", "other/o.csv"]) == 0
     assert "2 paths in `file` rewritten" in capsys.readouterr().out
     assert "../a.jpg" in (folder / "other" / "o.csv").read_text()
+
+
+VINDR = """study_id,image_id,laterality,view_position,breast_birads,breast_density,finding_categories,split
+e1,i1,L,CC,BI-RADS 4,DENSITY C,"['Mass']",training
+e1,i1,L,CC,BI-RADS 4,DENSITY C,"['Skin Thickening']",training
+e1,i2,R,CC,BI-RADS 1,DENSITY C,"['No Finding']",training
+"""
+
+
+def test_the_table_of_a_set_becomes_one_with_reports_and_the_command_says_what_it_took_it_for(folder, capsys):
+    (folder / "v.csv").write_text(VINDR)
+    assert main(["captions", "from-mammography", "v.csv", "--out", "o.csv", "--n", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "vindr: 3 rows, 2 images." in said
+    assert "names no patients" in said
+    assert "o.csv: 6 captions for 2 of 2 rows." in said
+    assert "mass" in (folder / "o.csv").read_text()
+    assert main(["captions", "from-mammography", "v.csv", "--out", "p.csv", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["dataset"], told["num_source_rows"], told["num_captions"]) == ("vindr", 3, 20)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--dataset", "vinder"], "no set named"),
+        (["--file", "{image}.png"], "no column"),
+        (["--findings", "nowhere.csv"], "nowhere.csv"),
+        (["--dataset", "rsna"], "has a column"),
+    ],
+)
+def test_what_cannot_be_read_as_a_set_is_refused(folder, capsys, more, said):
+    (folder / "v.csv").write_text(VINDR)
+    assert main(["captions", "from-mammography", "v.csv", "--out", "o.csv", *more]) == 2
+    assert said in capsys.readouterr().err
+    assert not (folder / "o.csv").exists()

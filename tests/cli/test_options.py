@@ -13,7 +13,13 @@ from medclip.cli.main import COMMANDS
 OF_ONE_COMMAND = {"audit"}
 """Its options are the keys of its recipe, which say what they mean."""
 OTHER_THINGS = {
-    "--out": {"view", "captions from-labels", "shards index", "search"},  # a file, or a place beside the input
+    "--out": {
+        "view",
+        "captions from-labels",
+        "captions from-mammography",
+        "shards index",
+        "search",
+    },  # a file, or a place beside the input
     "--task": {"score", "explain"},  # several
     "--prompt": {"explain"},  # what a heat map is of
     "--against": {"explain"},  # of those

@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 CAPTIONS, FILE = "captions", "file"
 MIN_WORDS = 3
 """Words that a writer's caption must have."""
+Check = Callable[[str], Sequence[str]]
+"""Returns the problems of a caption, none for one that may be used."""
 _PARQUET, _TEXT = (".parquet", ".pq"), {".csv": ",", ".tsv": "\t"}
 _ROWS_AT_ONCE = 4096
 
@@ -113,20 +116,18 @@ def captions_from_labels(
             are counted); DISK_FULL, PERMISSION_DENIED.
     """
     source, target = Path(labels), Path(out)
-    _check_use(source, target, n, overwrite)
+    check_output(source, target, n, overwrite)
     read = read_table(source).with_names((FILE, CAPTIONS))
     rows = read_shard_table(read, folder=images, patient_from=FILE).rows  # no splits are made: nobody is named
-    composer = _Composer(n, seed, writer)
+    asked = AskedWriter(n, writer)
     added: list[tuple[str, ...]] = []
     progress = progress or Silent()
     progress.stage("Rows", len(rows))
     for row in rows:
-        added.append(composer.captions(row))
+        added.append(_captions(row, n, seed, asked))
         progress.step()
-    files = _moved([row.file for row in rows], images or source.parent, target.parent)
-    with new_file(target) as draft:
-        write = _write_parquet if target.suffix.lower() in _PARQUET else _write_text
-        write(_with_captions(read.arrow, added, files), draft, _TEXT.get(target.suffix.lower(), ""))
+    files = moved_files([row.file for row in rows], images or source.parent, target.parent)
+    save_table(_with_captions(read.arrow, added, files), target)
     lengths = [len(a) for a in added if a]
     return CaptionsReport(
         out=target,
@@ -135,39 +136,40 @@ def captions_from_labels(
         num_without_labels=len(rows) - len(lengths),
         num_captions=sum(lengths),
         num_short=sum(length < n for length in lengths),
-        num_by_writer=composer.num_by_writer,
-        rejected_by_reason=dict(sorted(composer.rejected.items())),
+        num_by_writer=asked.num_by_writer,
+        rejected_by_reason=dict(sorted(asked.rejected.items())),
         num_moved=sum(f is not None for f in files),
     )
 
 
-class _Composer:
-    """Writes the captions of one row after the other, and counts."""
+class AskedWriter:
+    """Puts what a writer of one's own wrote before medclip's own captions, where it passes a check, and counts.
 
-    def __init__(self, n: int, seed: int, writer: CaptionWriter | None) -> None:
-        self._n, self._seed, self._writer = n, seed, writer
+    Args:
+        n: Captions for each row.
+        writer: None: there is none, and medclip's own stay alone.
+    """
+
+    def __init__(self, n: int, writer: CaptionWriter | None) -> None:
+        self._n, self._writer = n, writer
         self._written: dict[CaptionFacts, tuple[str, ...]] = {}
         self.num_by_writer = 0
         self.rejected: Counter[str] = Counter()
 
-    def captions(self, row: ShardRow) -> tuple[str, ...]:
-        record = row.record
-        if record.generic or not record.labels:
-            return ()
-        ours = distinct_sentences(_in_order(record), self._n, _rng(row, self._seed))
+    def captions(self, ours: tuple[str, ...], facts: CaptionFacts, check: Check) -> tuple[str, ...]:
+        """Return `n` captions of a row: those of the writer that pass, then `ours`; none where `ours` are none."""
         if self._writer is None or not ours:
             return ours
-        theirs = self._checked(self._writer, record)
+        theirs = self._checked(self._writer, facts, check)
         self.num_by_writer += len(theirs)
         return tuple(dict.fromkeys([*theirs, *ours]))[: self._n]
 
-    def _checked(self, writer: CaptionWriter, record: CaptionRecord) -> list[str]:
-        facts = facts_of(record)
+    def _checked(self, writer: CaptionWriter, facts: CaptionFacts, check: Check) -> list[str]:
         if facts not in self._written:
             self._written[facts] = self._ask(writer, facts)
         fit = []
         for caption in self._written[facts]:
-            problems = list(check_caption(caption, record))
+            problems = list(check(caption))
             if len(caption.split()) < MIN_WORDS:
                 problems.append(f"form: the caption has fewer than {MIN_WORDS} words")
             self.rejected.update({p.split(":")[0] for p in problems})
@@ -188,6 +190,14 @@ class _Composer:
             return ()
 
 
+def _captions(row: ShardRow, n: int, seed: int, asked: AskedWriter) -> tuple[str, ...]:
+    record = row.record
+    if record.generic or not record.labels:
+        return ()
+    ours = distinct_sentences(_in_order(record), n, _rng(row, seed))
+    return asked.captions(ours, facts_of(record), partial(check_caption, record=record))
+
+
 def _in_order(record: CaptionRecord) -> CaptionRecord:
     """Sort the labels, so that the order of the table's columns decides nothing."""
     ordered = {
@@ -199,12 +209,21 @@ def _in_order(record: CaptionRecord) -> CaptionRecord:
 
 def _rng(row: ShardRow, seed: int) -> np.random.Generator:
     r = row.record
-    content = json.dumps([row.file, r.modality, r.view, r.labels], sort_keys=True)
-    digest = hashlib.blake2b(content.encode("utf-8"), digest_size=16).digest()
+    return generator_of([row.file, r.modality, r.view, r.labels], seed)
+
+
+def generator_of(content: object, seed: int) -> np.random.Generator:
+    """Return a source of chance that depends on values of JSON and a seed alone."""
+    digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode("utf-8"), digest_size=16).digest()
     return np.random.default_rng([seed, int.from_bytes(digest, "big")])
 
 
-def _check_use(source: Path, target: Path, n: int, overwrite: bool) -> None:
+def check_output(source: Path, target: Path, n: int, overwrite: bool) -> None:
+    """Refuse an output that cannot be written, or a number of captions below 1, before anything is read.
+
+    Raises:
+        MedclipError: WRONG_USE, OUTPUT_IN_USE.
+    """
     if n < 1:
         raise MedclipError(Reason.WRONG_USE, f"{n} captions were asked for; it must be 1 or more.")
     if source.exists() and os.path.exists(target) and target.samefile(source):
@@ -219,7 +238,7 @@ def _check_use(source: Path, target: Path, n: int, overwrite: bool) -> None:
     claim_file(target, overwrite=overwrite)
 
 
-def _moved(files: Sequence[str], base: Path, new_base: Path) -> list[str | None]:
+def moved_files(files: Sequence[str], base: Path, new_base: Path) -> list[str | None]:
     """Rewrite relative paths so that they are relative to another folder; None for what may stay as it is."""
     old, new = os.path.realpath(base), os.path.realpath(new_base)
     if old == new:
@@ -248,6 +267,18 @@ def _with_captions(table: pa.Table, added: Sequence[Sequence[str]], files: Seque
     return changed
 
 
+def save_table(table: pa.Table, target: Path) -> None:
+    """Write a table in the form that the suffix names, with lists of texts as lines of one cell in CSV and TSV."""
+    suffix = target.suffix.lower()
+    with new_file(target) as draft:
+        if suffix in _PARQUET:
+            import pyarrow.parquet as pq
+
+            pq.write_table(table, draft)
+        else:
+            _write_text(table, draft, _TEXT[suffix])
+
+
 def _write_text(table: pa.Table, draft: Path, delimiter: str) -> None:
     with draft.open("w", newline="", encoding="utf-8") as new:
         writer = csv.writer(new, delimiter=delimiter, lineterminator="\n")
@@ -255,12 +286,6 @@ def _write_text(table: pa.Table, draft: Path, delimiter: str) -> None:
         for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
             columns = [[c if isinstance(c, str) else cell_text(c) for c in column.to_pylist()] for column in batch]
             writer.writerows(zip(*columns, strict=True))
-
-
-def _write_parquet(table: pa.Table, draft: Path, _: str) -> None:
-    import pyarrow.parquet as pq
-
-    pq.write_table(table, draft)
 
 
 def _as_list(cell: Any) -> list[str]:

@@ -100,7 +100,6 @@ SUSPICIOUS_CALCIFICATIONS = (
 )
 BENIGN_CALCIFICATIONS = ("benign calcifications", "typically benign calcifications", "benign-appearing calcifications")
 PLAIN_LYMPH_NODES = ("an intramammary lymph node",)
-MARGIN_FORMS = ("with {} margins", "with a {} margin")
 _PLURAL = ("skin", "vascular", "coarse", "popcorn-like", "large rod-like", "round", "rim", "eggshell", "dystrophic")
 WITHOUT_MICRO = (*_PLURAL, "suture", "oil cyst", "lucent-centred")
 """Forms of calcifications that are not small."""
@@ -238,9 +237,9 @@ def _masses(finding: BreastFinding) -> list[str]:
     phrases = []
     for noun in NOUNS["mass"]:
         plain = _joined(density, finding.shape, noun)
-        looks = [f"{plain} {form.format(margins)}" for form in MARGIN_FORMS] if margins else [plain]
+        looks = [f"{plain} with {margins} margins"] if margins else [plain]
         if len(finding.margins) == 1:
-            looks.append(_joined(density, finding.shape, margins, noun))
+            looks += [f"{plain} with {_article(f'{margins} margin')}", _joined(density, finding.shape, margins, noun)]
         phrases += [p for look in looks for p in ((f"{size} {look}", f"{look} measuring {size}") if size else (look,))]
     return phrases
 

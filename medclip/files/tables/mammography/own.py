@@ -1,0 +1,81 @@
+"""A table of one's own: the columns of a table for shards, with what is known of each breast in words of BI-RADS.
+
+`density` (A to D), `birads`, `findings` (a list in JSON), `cancer` or `pathology`, `implant`; and the label columns of
+mammography tasks, which say that a finding is there or not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.tables.mammography.mammogram_row import (
+    Cells,
+    MammogramRow,
+    Reading,
+    birads_of,
+    composition_of,
+    flag_of,
+    images_of,
+    side_of,
+)
+from medclip.text.breast.record import CALCIFICATION, FINDINGS_TASK, LYMPH_NODE, BreastFinding, record_of
+
+COLUMNS = ("file", "patient", "laterality", "view")
+FILE = "{file}"
+_LABEL = f"label:{FINDINGS_TASK}:"
+
+
+def read(rows: Sequence[Cells], more: Sequence[Cells] | None, images: Path) -> Reading:
+    """Read it, one row an image."""
+    del more, images
+    return Reading(images_of(rows, ("file",), _image))
+
+
+def _image(rows: Sequence[Cells]) -> MammogramRow:
+    row = rows[0]
+    side = side_of(row.get("laterality", ""))
+    values: dict[str, object] = {
+        "view": row.get("view", "").upper(),
+        "view_kind": row.get("view_kind", "") or "standard",
+        "birads": birads_of(row.get("birads", "") or row.get("label:breast_birads", "").removeprefix("birads_")),
+        "implant": flag_of(row.get("implant", "")),
+        "pathology": row.get("pathology", "").lower() or row.get("label:mammography_malignancy", ""),
+        "cancer": flag_of(row.get("cancer", "")) or None,
+    }
+    if row.get("findings"):
+        values["findings"] = _json(row["findings"])
+    record = record_of(values, side)
+    record = replace(
+        record, composition=composition_of(row.get("density", "")) or row.get("label:breast_composition", "")
+    )
+    stated = {name.removeprefix(_LABEL): cell for name, cell in row.items() if name.startswith(_LABEL) and cell}
+    if stated and not row.get("findings"):
+        present = [kind for kind, cell in stated.items() if flag_of(cell)]
+        record = replace(
+            record,
+            findings=tuple(
+                BreastFinding(k, suspicious=True if k in (CALCIFICATION, LYMPH_NODE) else None) for k in present
+            ),
+            absent=tuple(kind for kind in stated if kind not in present),
+        )
+    labels = {name: cell for name, cell in row.items() if name.startswith("label:") and cell}
+    kept = {name: row.get(name, "") for name in ("study", "exam_date", "age", "split", "report")}
+    return MammogramRow(row.get("file", ""), row.get("patient", ""), record, labels=labels, source=row, **kept)
+
+
+def _json(cell: str) -> list[dict[str, object]]:
+    try:
+        values = json.loads(cell)
+    except ValueError as e:
+        values = None if cell else e
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            "`findings` is no list of findings in JSON.",
+            hint='Write for instance [{"type": "mass", "quadrant": "upper outer", "shape": "oval"}].',
+        )
+    return values
