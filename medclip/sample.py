@@ -199,6 +199,11 @@ class View:
     burned_in: bool | None = None
     """Whether the header says that text is burned into the pixels; None when it says nothing."""
 
+    @property
+    def view_type(self) -> ViewType:
+        """Which view of a mammography examination it is."""
+        return ViewType(self.laterality or "", self.position or "", self.exam_kind or str(ViewKind.STANDARD))
+
     def __repr__(self) -> str:
         """Return size and place in one line, without a pixel."""
         place = "".join(f", {word}" for word in (self.laterality, self.position) if word)

@@ -18,6 +18,8 @@ from medclip.sample import POSITIONS, SIDES, VIEW_KINDS, ViewType
 from medclip.wording import capital, percent
 
 _MAX_ASIDE = 4
+_ALL = 1 - 1e-6
+"""The share of the only image of a breast, which goes without saying."""
 _NOTES: Mapping[str, str] = {
     "one_view": "one view only",
     "missing_views": "",  # the places say so
@@ -36,8 +38,8 @@ class HungView:
     """How its file is named; empty where the view is missing."""
     data: str
     """Base64 of a JPEG; empty where there is none to show."""
-    shares: str
-    """How much it counts in the answers."""
+    shares: tuple[str, ...]
+    """How much it counts in the answers of the exam and of its breast."""
     note: str
     is_right: bool
 
@@ -125,6 +127,23 @@ def levels(rows: Sequence[ExamRow], titles: Mapping[str, str], columns: Sequence
     return tuple(sorted(picked, key=lambda level: order.index(level.title)))
 
 
+def most_telling(rows: Sequence[ExamRow], task: str, class_: str) -> ExamRow | None:
+    """Return the image that counts most in the answer of an examination, of equal ones that of the highest probability.
+
+    Args:
+        rows: Those of the examination; None is returned where there are none.
+        task: Whose answer it is.
+        class_: Its class.
+    """
+    views = [r for r in rows if (r.task, r.class_, r.level) == (task, class_, "view") and r.attention_exam is not None]
+    return max(views, key=lambda row: (round(row.attention_exam or 0.0, 6), row.probability), default=None)
+
+
+def place_of(row: ExamRow) -> str:
+    """Name the view of an image, such as R-CC."""
+    return "-".join(part for part in (row.side, row.position) if part) or "view not known"
+
+
 def fused_in_words(fusion: str) -> str:
     """Write how views become one answer."""
     return {
@@ -156,19 +175,19 @@ def _type(row: ExamRow) -> ViewType:
 
 
 def _missing(view: ViewType) -> HungView:
-    return HungView(f"{view.side}-{view.position}", "", "", "", "", view.side == "R")
+    return HungView(f"{view.side}-{view.position}", "", "", (), "", view.side == "R")
 
 
 def _hung(ledger: Ledger, row: ExamRow, label: str, fusion: str) -> HungView:
     assert row.row is not None
     kept = ledger.thumbnail(row.row)
     data = "" if kept is None else base64.b64encode(kept.thumbnail).decode()
-    place = "-".join(part for part in (row.side, row.position) if part) or "view not known"
-    shares = ""
+    shares: list[str] = []
     if row.attention_exam is not None and not fusion.startswith("mean"):
-        breast = "" if row.attention_breast is None else f", {percent(row.attention_breast)} of the breast"
-        shares = f"{percent(row.attention_exam)} of the exam{breast}"
-    return HungView(place, label, data, shares, _in_words(row.note), row.side == "R")
+        shares.append(f"{percent(row.attention_exam)} of the exam")
+        if row.attention_breast is not None and row.attention_breast < _ALL:
+            shares.append(f"{percent(row.attention_breast)} of the breast")
+    return HungView(place_of(row), label, data, tuple(shares), _in_words(row.note), row.side == "R")
 
 
 def _in_words(note: str | None, *, asides: bool = True) -> str:

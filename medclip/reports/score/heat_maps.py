@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.progress import Progress
+from medclip.reports.score.hanging import most_telling, place_of
 from medclip.reports.score.study import ThumbnailView
 from medclip.runs.options import ScoreOptions
 from medclip.sample import FileRef, Modality
@@ -46,7 +47,8 @@ class HeatMaps:
     progress: Progress | None = None
 
     def draw(self, ledger: Ledger, studies: Sequence[str]) -> dict[str, ThumbnailView]:
-        """Return the heat map of each study that has one: of the first of its images, and of a series of its slices.
+        """Return the heat map of each study that has one: of the first of its images, and of a series of its slices; of
+        a mammography examination that is asked by its views, of the one that counts most.
 
         Raises:
             MedclipError: NOT_SUPPORTED_YET for a tower that is not understood.
@@ -91,7 +93,9 @@ class HeatMaps:
         target = self._targets.named(score.task, score.class_, modality)
         if target is None:
             return None
-        refs = [self._ref(row) for row in files if row.unit == files[0].unit]
+        view = most_telling(ledger.exam_of(key), score.task, score.class_)
+        unit = files[0].unit if view is None else view.row
+        refs = [self._ref(row) for row in files if row.unit == unit]
         try:
             source = source_of_files(refs[0].path, refs, self.settings)
             seen = pool.submit(read_seen, source, modality, model.preprocess, self.settings).result()
@@ -104,9 +108,12 @@ class HeatMaps:
         (heat,) = explained.maps
         where = f", {explained.labels[heat.top]}" if explained.labels[heat.top] else ""
         empty = ": empty" if heat.is_empty else ""
+        of = "" if view is None else f" of {place_of(view)}"
         data = base64.b64encode(small_overlay(explained, seen, heat, THUMBNAIL_PX)).decode()
         return ThumbnailView(
-            f"heat map{empty}: {score.class_.replace('_', ' ')} {percent(score.probability)}{where}", data
+            f"heat map{of}{empty}: {score.class_.replace('_', ' ')} {percent(score.probability)}{where}",
+            data,
+            mirrored=view is not None and view.side == "R",
         )
 
     def _ref(self, row: FileRow) -> FileRef:

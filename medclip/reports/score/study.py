@@ -50,6 +50,8 @@ class ThumbnailView:
     label: str
     data: str
     """Base64 of a JPEG; empty where it is withheld."""
+    mirrored: bool = False
+    """It is shown as it hangs, with the chest wall on the right."""
 
 
 @dataclass(frozen=True)

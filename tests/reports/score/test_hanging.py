@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medclip.reports.model_card import CardView
+from medclip.reports.score.hanging import most_telling, place_of
 from medclip.reports.score.study import StudyData, collect_study
 from medclip.runs.ledger import Ledger
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail
@@ -52,7 +53,7 @@ def test_the_right_breast_hangs_on_the_left_and_cc_above_mlo(tmp_path: Path) -> 
         ("R-MLO", "file 4 (DICOM)", True),
         ("L-MLO", "file 2 (DICOM)", False),
     ]
-    assert {place.shares for place in places} == {"25 % of the exam, 50 % of the breast"}
+    assert {place.shares for place in places} == {("25 % of the exam", "50 % of the breast")}
     assert study.thumbnails == ()
     assert "attention" in study.hanging.fused
 
@@ -96,8 +97,19 @@ def test_breasts_and_views_have_their_probabilities_beside_the_examination(tmp_p
     assert level.probabilities == (0.4, 0.6, 0.2, 0.1, 0.2)
 
 
+def test_a_heat_map_is_of_the_image_that_counts_most() -> None:
+    rows = [view(1, "R", "CC"), view(2, "L", "CC", attention_exam=0.4), view(3, "L", "MLO", attention_exam=None)]
+    most = most_telling(rows, "breast_density", "fatty")
+    assert most is not None
+    assert (most.row, place_of(most)) == (2, "L-CC")
+    equal = most_telling([view(1, "R", "CC"), view(2, "L", "CC")], "breast_density", "fatty")
+    assert equal is not None
+    assert equal.row == 2
+    assert most_telling([], "breast_density", "fatty") is None
+
+
 def test_what_weighs_no_view_claims_no_attention(tmp_path: Path) -> None:
     hanging = examined(tmp_path, [view(1, "R", "CC", fusion="mean_of_logits")], fusion="mean_of_logits").hanging
     assert hanging is not None
-    assert hanging.kinds[0][1][0].shares == ""
+    assert hanging.kinds[0][1][0].shares == ()
     assert "attention" not in hanging.fused
