@@ -178,9 +178,10 @@ def _sample(
 def joined_labels(labels: Sequence[Labels], tasks: Mapping[str, Task] | None = None) -> dict[str, Any]:
     """Join the labels of several images into those of the breast or woman they show.
 
-    The worst counts: a finding is present where any image shows it, and of ordered classes the highest step holds. Of
-    other classes "none" gives way to any, and two that are there are "both" where the task has such a class; else
-    images that differ leave the answer open. Of a cancer's follow-up the first event and the longest time hold.
+    The worst counts: a finding is present where any image shows it, and of classes that rise (`Task.ordered`,
+    `Task.worst_last`) the last holds. Of other classes "none" gives way to any, and two that are there are "both" where
+    the task has such a class; else images that differ leave the answer open. Of a cancer's follow-up the first event
+    and the longest time hold.
 
     Args:
         labels: Of each image.
@@ -213,9 +214,10 @@ def _joined_class(classes: Sequence[str], task: Task | None, name: str) -> str |
     if len(different) == 1:
         return different[0]
     task = task or load_task(name)
-    if task.ordered:
-        steps = [c for c in different if c in task.steps]
-        return max(steps, key=task.steps.index) if steps else None
+    scale = task.steps or tuple(c.name for c in task.classes if task.worst_last)
+    if scale:
+        # BI-RADS 0 beside 2 is neither: what more images would have shown is not known.
+        return max(different, key=scale.index) if set(different) <= set(scale) else None
     present = [c for c in different if c != _NOTHING]
     if len(present) == 1:
         return present[0]

@@ -48,6 +48,7 @@ class TaskFile(BaseModel):
     kind: Kind
     ordered: bool = False
     outside_order: list[Name] = []
+    worst_last: bool = False
     level: Level = "image"
     normal_if_none: bool = True
     horizons_years: list[Annotated[int, Field(ge=1, le=30)]] = []
@@ -85,8 +86,8 @@ class TaskFile(BaseModel):
             raise ValueError("a task needs templates and classes")
         if self.kind == "multiclass":
             self._check_exclusive(names)
-        elif self.ordered:
-            raise ValueError("ordered belongs to multiclass tasks")
+        elif self.ordered or self.worst_last:
+            raise ValueError(f"{'ordered' if self.ordered else 'worst_last'} belongs to multiclass tasks")
         if self.outside_order and not (self.ordered and set(self.outside_order) < set(names)):
             raise ValueError("outside_order names some of the classes of an ordered task")
         if self.kind == "multilabel":

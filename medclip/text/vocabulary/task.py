@@ -70,6 +70,9 @@ class Task:
     """The classes of a multi-class task are steps of one scale, in their order: agreement may be weighted."""
     outside_order: tuple[str, ...] = ()
     """Classes of an ordered task that are no step of it, such as BI-RADS 0: weighted agreement leaves them out."""
+    worst_last: bool = False
+    """Of a multi-class task: where the images of a breast or woman differ, the later class is true of her. An ordered
+    task has that anyway."""
     level: Level = "image"
     """What an answer is true of: the image, all images of the breast, or the whole exam."""
     normal_if_none: bool = True

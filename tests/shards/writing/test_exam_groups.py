@@ -23,7 +23,7 @@ from medclip.shards.writing.exam_groups import earlier_exams, joined_labels
 from medclip.shards.writing.summary import plan_shards
 from medclip.shards.writing.table import read_shard_table
 from medclip.text.vocabulary.task import Task, TaskClass
-from tests.kits.files import write_dicom
+from tests.kits.files import write_dicom, write_image
 from tests.kits.mammography_cohort import write_cohort
 from tests.kits.shards import KEY, write
 
@@ -162,6 +162,19 @@ def test_headers_name_views_intent_and_implants_where_the_table_says_nothing(tmp
     assert [view.implant for view in sample.views] == [True, True]
 
 
+def test_a_mammogram_keeps_its_pixels_up_to_the_side_that_is_asked_for(tmp_path: Path) -> None:
+    down, across = np.mgrid[:2600, :1800].astype(np.float32)
+    breast = ((down - 1300) / 1200) ** 2 + (across / 1500) ** 2 < 1
+    write_image(tmp_path / "a.png", np.where(breast, 80 + (down + across) % 97, 0).astype(np.uint8))
+    row = {"file": "a.png", "patient": "p", "study": "1", "modality": "mammography", "laterality": "L", "view": "CC"}
+    table = write(tmp_path / "table.csv", [row | {"split": "train"}])
+    for max_side, expected in ((4000, 2472), (2048, 2048)):
+        out = tmp_path / str(max_side)
+        build_shards(table, out, splits=ONE_SPLIT, key=KEY, group="breast", max_side=max_side)
+        with ShardReader(out, "train") as reader:
+            assert abs(max(reader[0].images[0].shape) - expected) <= 40
+
+
 def test_texts_and_reports_stay_with_their_views(cohort: Path, tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = _rows(cohort)[:4]
     rows[0] |= {"caption": "An oval mass in the right breast.", "report": "Right: oval mass."}
@@ -199,7 +212,15 @@ def test_the_worst_image_speaks_for_the_breast() -> None:
         [{"breast_composition": "scattered_fibroglandular"}, {"breast_composition": "extremely_dense"}]
     ) == {"breast_composition": "extremely_dense"}
     malignancy = "mammography_malignancy"
-    assert joined_labels([{malignancy: name} for name in ("benign", "malignant", "normal")]) == {malignancy: "malignant"}
+    assert joined_labels([{malignancy: name} for name in ("benign", "malignant", "normal")]) == {
+        malignancy: "malignant"
+    }
+    answers = [{"mammography_malignancy": kind} for kind in ("normal", "malignant", "benign")]
+    assert joined_labels(answers) == {"mammography_malignancy": "malignant"}
+    assert joined_labels([{"breast_birads": "birads_4"}, {"breast_birads": "birads_2"}]) == {
+        "breast_birads": "birads_4"
+    }
+    assert joined_labels([{"breast_birads": "birads_0"}, {"breast_birads": "birads_2"}]) == {}
     risk = "breast_cancer_risk"
     months = [{risk: {"followup_months": 60}}, {risk: {"event_months": 14, "followup_months": 60}}]
     assert joined_labels(months) == {risk: {"followup_months": 60, "event_months": 14}}

@@ -175,6 +175,7 @@ def test_an_unknown_task_says_which_there_are():
         ("kind: multilabel", "kind: multiclass", "two classes"),
         ("kind: multilabel", "kind: multilabel\nordered: true", "ordered belongs to multiclass"),
         ("kind: multilabel", "kind: multilabel\noutside_order: [fracture]", "outside_order"),
+        ("kind: multilabel", "kind: multilabel\nworst_last: true", "worst_last belongs to multiclass"),
         ("kind: multilabel", "kind: multilabel\nhorizons_years: [1]", "horizons_years belongs to risk"),
         ("kind: multilabel", "kind: multilabel\nlevel: organ", "level"),
         ("name: fracture,", "name: event_months,", "no class may be called"),
