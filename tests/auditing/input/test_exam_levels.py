@@ -107,7 +107,14 @@ def test_exams_are_what_a_table_of_levels_is_read_as_and_an_audit_says_what_was_
     ("task", "classes", "of_breasts", "of_exam"),
     [
         ("mammography_malignancy", ["normal", "benign", "malignant"], ["normal", "malignant"], ["malignant"]),
-        ("mammography_malignancy", ["normal", "benign", "malignant"], ["benign", "malignant"], ["benign", "malignant"]),
+        ("mammography_malignancy", ["normal", "benign", "malignant"], ["benign", "malignant"], ["malignant"]),
+        ("mammography_subtype", ["none", "mass", "both"], ["none", "mass"], ["mass"]),
+        (
+            "mammography_subtype",
+            ["mass", "calcification", "none"],
+            ["mass", "calcification"],
+            ["mass", "calcification"],
+        ),
         ("breast_birads", ["birads_1", "birads_2", "birads_5"], ["birads_2", "birads_5"], ["birads_5"]),
     ],
 )
