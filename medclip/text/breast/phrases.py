@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from medclip.text.breast.record import SIDES, BreastFinding
+from medclip.text.breast.record import ASYMMETRIES, SIDES, BreastFinding
 
 OPENERS = (
     "There {is} {x} {p}.",
@@ -69,16 +69,16 @@ CLEAR = (
 """Of a breast without a finding. Those with "suspicious" fit one that was assessed as benign, too."""
 NOUNS: Mapping[str, tuple[str, ...]] = {
     "mass": ("mass", "mass lesion", "focal mass"),
-    "calcification": ("calcifications", "breast calcifications", "mammary calcifications"),
+    "calcification": ("calcifications", "calcification"),
     "architectural_distortion": (
         "architectural distortion",
         "an area of architectural distortion",
         "distortion of the architecture",
         "distortion of the parenchymal architecture",
     ),
-    "asymmetry": ("an asymmetry", "asymmetric breast tissue", "an area of asymmetry"),
+    "asymmetry": ("an asymmetry", "asymmetric tissue", "an area of asymmetry", "an area of asymmetric tissue"),
     "focal_asymmetry": ("a focal asymmetry", "focal asymmetric tissue", "an area of focal asymmetry"),
-    "global_asymmetry": ("a global asymmetry", "global asymmetric tissue", "global asymmetry of the breast tissue"),
+    "global_asymmetry": ("a global asymmetry", "global asymmetric tissue", "global asymmetry"),
     "lymph_node": ("a suspicious lymph node", "an abnormal lymph node", "a lymph node of suspicious appearance"),
     "nipple_retraction": ("nipple retraction", "retraction of the nipple", "a retracted nipple"),
     "skin_retraction": ("skin retraction", "retraction of the skin", "dimpling of the skin"),
@@ -93,8 +93,8 @@ SUSPICIOUS_CALCIFICATIONS = (
     "microcalcifications of suspicious appearance",
     "calcifications with suspicious features",
     "microcalcifications with suspicious features",
-    "suspicious breast calcifications",
-    "suspicious breast microcalcifications",
+    "morphologically suspicious calcifications",
+    "morphologically suspicious microcalcifications",
     "suspicious-appearing calcifications",
     "suspicious-appearing microcalcifications",
 )
@@ -167,12 +167,10 @@ def _of_side(kind: str, side: str) -> tuple[str, ...]:
     general = (f"in the {side} breast", f"on the {side}", f"on the {side} side")
     if kind in _OF_THE_SKIN or kind == "lymph_node":
         return general
-    return (
-        *general,
-        f"within the {side} breast",
-        f"in the {side} breast tissue",
-        f"in the tissue of the {side} breast",
-    )
+    if kind in ASYMMETRIES:  # "asymmetric tissue in the tissue" says it twice
+        return (*general, f"within the {side} breast")
+    tissue = (f"in the {side} breast tissue", f"in the tissue of the {side} breast")
+    return (*general, f"within the {side} breast", *tissue)
 
 
 def _of_quadrant(quadrant: str, side: str) -> tuple[str, ...]:
@@ -225,7 +223,8 @@ def denied_nouns(kind: str) -> tuple[str, ...]:
     """
     if kind == "calcification":
         return SUSPICIOUS_CALCIFICATIONS
-    return tuple(p.removeprefix("an ").removeprefix("a ") for p in NOUNS[kind] if not p.startswith("an area of"))
+    bare = (p.removeprefix("an ").removeprefix("a ") for p in NOUNS[kind] if not p.startswith("an area of"))
+    return tuple(dict.fromkeys(bare))
 
 
 def _masses(finding: BreastFinding) -> list[str]:

@@ -144,8 +144,11 @@ def _findings(record: BreastRecord, rng: Generator | None) -> Iterator[str]:
         yield _sentence(opener, noun, place)
     denied = _denied(record, rng)
     if len(denied) > 1 and rng is not None and rng.random() < LISTED_SHARE:
-        plain = [[noun for noun in denied_nouns(kind) if " with " not in noun] for kind in denied]
-        nouns = list_of([_draw(options, rng) for options in plain], "or")  # "no x with y or z" may have a z
+        # "no x with y or z" may have a z, and "no x of y or z" an x of z
+        plain = [
+            [noun for noun in denied_nouns(kind) if " with " not in noun and " of " not in noun] for kind in denied
+        ]
+        nouns = list_of([_draw(options, rng) for options in plain], "or")
         place = _draw(places_of("lymph_node", "", "", record.side), rng)  # one that fits every kind
         yield _sentence(_draw(DENIALS[:5], rng), nouns, place)
         return
