@@ -32,7 +32,7 @@ from medclip.text.captions.true_wordings import (
     without_outcomes,
 )
 from medclip.text.free_text.report_sections import draw_report
-from medclip.text.free_text.sentences import Native, draw_native, draw_whole
+from medclip.text.free_text.sentences import Native, draw_native, draw_whole, shuffled
 from medclip.text.vocabulary.load import load_task, spoken_names
 from medclip.text.vocabulary.prompts import expand, without_article
 from medclip.text.vocabulary.task import Task, TaskClass
@@ -67,7 +67,8 @@ def draw_caption(
             without a report takes nothing from `rng` for it.
         report_words: Most words of a quoted report: 60 suit a text tower of 77 tokens, 180 one of 256.
         native: "sentences" quotes sentences of the report and of the texts; "whole" gives the whole report, or one of
-            the texts, unchanged and whatever the labels say. The shares hold for both.
+            the texts, unchanged and whatever the labels say; "shuffled" gives the same with its sentences in a new
+            order. The shares hold for all three.
 
     Returns:
         1 to 60 words, or `report_words` where that is more; a whole text has its own length. But for whole texts, it
@@ -81,17 +82,17 @@ def draw_caption(
         return _modality_caption(record, rng)
     record = without_outcomes(record)
     if record.report and rng.random() < report_share:
-        if native == "whole" and record.report.strip():
-            return record.report
+        if native != "sentences" and record.report.strip():
+            return shuffled(record.report, rng) if native == "shuffled" else record.report
         side = other_side(record.modality or "", record.laterality)
         quoted = draw_report(record.report, record.labels, rng, max_words=report_words, other_side=side)
         if quoted:
             return quoted
     if record.texts and rng.random() < native_share:
-        quote_whole = native == "whole"
+        quote_whole = native != "sentences"
         quoted = draw_whole(record.texts, rng) if quote_whole else draw_native(record.texts, record.labels, rng)
         if quoted:
-            return quoted
+            return shuffled(quoted, rng) if native == "shuffled" else quoted
     if rng.random() < SHORT_SHARE:
         return _one_fact(record, rng)
     return _composed(record, rng)

@@ -12,8 +12,9 @@ from medclip.text.free_text.mentions import contradicts
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-Native = Literal["sentences", "whole"]
-"""How texts and reports are quoted: sentences that fit the labels, or one whole text unchanged."""
+Native = Literal["sentences", "whole", "shuffled"]
+"""How texts and reports are quoted: sentences that fit the labels, one whole text unchanged, or one whole text with its
+sentences in a new order each time."""
 MAX_WORDS = 60
 _MIN_WORDS = 3
 _END = re.compile(r"(?<=[.!?;])(?<!\b[A-Za-z]\.)(?<!\bDr\.)(?<!\bvs\.)(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bapprox\.)\s+|\n+")
@@ -29,6 +30,21 @@ def sentences(text: str, min_words: int = _MIN_WORDS) -> tuple[str, ...]:
     """
     pieces = (" ".join(p.split()) for p in _END.split(text))
     return tuple(p if p[-1] in ".!?;" else f"{p}." for p in pieces if len(p.split()) >= min_words)
+
+
+def shuffled(text: str, rng: Generator) -> str:
+    """Put the sentences of a text into a new order.
+
+    Mammo-CLIP's augmentation of reports, whose own code never uses the new order. Only for texts whose sentences can
+    stand anywhere; that of a report of findings can, "It is new." cannot.
+
+    Example:
+        >>> import numpy as np
+        >>> shuffled("A mass. No skin thickening. BI-RADS 4.", np.random.default_rng(0))
+        'BI-RADS 4. A mass. No skin thickening.'
+    """
+    pieces = sentences(text, min_words=1)
+    return " ".join(pieces[int(i)] for i in rng.permutation(len(pieces))) or text
 
 
 def draw_native(texts: tuple[str, ...], labels: Mapping[str, str | Mapping[str, int]], rng: Generator) -> str | None:

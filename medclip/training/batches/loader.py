@@ -104,7 +104,7 @@ class Batches:
         native_share: Share of captions quoted from the record's own texts.
         report_share: Share of captions quoted from the record's report.
         report_words: Words of a report that are quoted at most.
-        native: "sentences" or "whole": how texts and reports are quoted.
+        native: "sentences", "whole" or "shuffled": how texts and reports are quoted.
         decode: How much of a JPEG is decoded; see `data.decode` of a recipe.
         policy: What makes a batch; see `medclip.training.batches.order`.
         weights: By source, for `proportional`.

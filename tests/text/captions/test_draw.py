@@ -213,3 +213,15 @@ def test_all_wordings_hold_every_prompt():
     wordings = set(all_wordings())
     for p in expand(load_task("chest_xray_findings")):
         assert set(p.positive) | set(p.negative) <= wordings
+
+
+def test_shuffled_texts_keep_their_sentences_and_change_their_order():
+    text = "A mass in the left breast. No skin thickening. Benign. BI-RADS 2."
+    record = CaptionRecord(Modality.MAMMOGRAPHY, texts=(text,))
+    orders = set(draws(record, 200, native_share=1.0, native="shuffled"))
+    assert len(orders) == 24, "every order of four sentences"
+    assert all(
+        sorted(order.replace(". ", ".|").split("|")) == sorted(text.replace(". ", ".|").split("|")) for order in orders
+    )
+    report = CaptionRecord(Modality.MAMMOGRAPHY, report=text)
+    assert len(set(draws(report, 200, report_share=1.0, native="shuffled"))) == 24

@@ -41,9 +41,9 @@ class Data(Section):
     """Processes where one Python is too slow to feed a GPU."""
     native_share: Share = 0.3
     """Share of captions that quote the record's own free text, where it has any."""
-    native: Literal["sentences", "whole"] = "sentences"
-    """Quote a sentence or two of a text, leaving out what the labels contradict, or the text as it stands. Shards of
-    others (`medclip shards index`) are always quoted whole."""
+    native: Literal["sentences", "whole", "shuffled"] = "sentences"
+    """Quote a sentence or two of a text, leaving out what the labels contradict; the text as it stands; or the text
+    with its sentences in a new order each time. Shards of others (`medclip shards index`) are always quoted whole."""
     report_share: Share = 0.5
     """Share of captions that quote the record's report, where it has one."""
     report_words: int = Field(default=60, ge=5)
