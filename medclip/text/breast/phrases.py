@@ -239,7 +239,10 @@ def _masses(finding: BreastFinding) -> list[str]:
         looks = [f"{plain} with {margins} margins"] if margins else [plain]
         if len(finding.margins) == 1:
             looks += [f"{plain} with {_article(f'{margins} margin')}", _joined(density, finding.shape, margins, noun)]
-        phrases += [p for look in looks for p in ((f"{size} {look}", f"{look} measuring {size}") if size else (look,))]
+        for look in looks:
+            phrases.append(_joined(size, look))
+            if size and " with " not in look:  # "with a spiculated margin measuring 12 mm" measures the margin
+                phrases.append(f"{look} measuring {size}")
     return phrases
 
 

@@ -186,6 +186,7 @@ def test_a_masked_autoencoder_hides_nine_tenths_and_painted_patches_a_half(tmp_p
         (["objective=maskd"], "objective is 'maskd'. Did you mean 'masked'"),
         (["objective=masked", "text.vocab_size=500", "model.lock_text=true"], "text.vocab_size and model.lock_text do"),
         (["objective=masked", "train.zero_shot=[chest_xray_findings]"], "train.zero_shot does nothing without words"),
+        (["train.zero_shot=[breast_cancer_risk]"], "words do not ask"),
         (["objective.contrastive=0"], "nothing is learned"),
         (["objective=masked", "objective.masked.weight=0"], "nothing is learned"),
         (["objective=masked", "objective.loss=siglip"], "objective.loss does nothing without words"),

@@ -92,7 +92,9 @@ class Train(Section):
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             try:
-                load_task(name)
+                task = load_task(name)
             except MedclipError as e:
                 raise ValueError(f"{e.message} {e.hint}".strip()) from None
+            if not task.has_words:
+                raise ValueError(f"{name} is a risk, which words do not ask: measure it with a head")
         return names
