@@ -6,7 +6,8 @@ name that is made of the split and the indexes; whoever comes later opens it in 
 wanted as a whole are mapped, single rows read from their place. Like the table it is made of, the file holds hashes of
 patients, and its owner alone may read it.
 
-The newest 16 files stay. Where the folder cannot be written, the file is a temporary one of this process.
+The newest 16 files stay, and older ones that a process has open. Where the folder cannot be written, the file is a
+temporary one of this process.
 """
 
 from __future__ import annotations
@@ -77,6 +78,10 @@ class MappedRows:
         rows in random order would soon have the whole file in the memory of each process.
         """
         self._file = os.open(self.path, os.O_RDONLY)
+        with suppress(ImportError, OSError):  # another system; a network drive without locks
+            import fcntl
+
+            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # it is in use: see _forget_old
         with self._batches() as (batches, names, address):
             self._names: dict[str, list[str | None]] = names
             self._starts = {
@@ -258,10 +263,27 @@ def _numbered(column: Any, numbers: dict[str | None, int]) -> Any:
 
 
 def _forget_old(folder: Path) -> None:
-    """Keep the newest files."""
+    """Keep the newest files, and those in use: a run of days opens its own again as it ends."""
     files = sorted(folder.glob("*.arrow"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in files[_KEPT:]:
-        path.unlink(missing_ok=True)
+        if not _is_open(path):
+            path.unlink(missing_ok=True)
+
+
+def _is_open(path: Path) -> bool:
+    """Return whether a process has a file of rows open, where the system can say so."""
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a network drive without locks
+            return False
+    return False
 
 
 @contextmanager

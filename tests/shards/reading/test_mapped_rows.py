@@ -119,6 +119,23 @@ def test_old_files_go(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(list(home.glob("*.arrow"))) == 2
 
 
+def test_a_file_that_is_in_use_stays_however_many_come_after_it(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapped_rows, "_KEPT", 2)
+    expected = _folder(tmp_path / "used", 50)
+    used = ShardReader(tmp_path / "used", "train")
+    for number in range(4):
+        _folder(tmp_path / str(number), 20 + number)
+        ShardReader(tmp_path / str(number), "train")
+    assert [row for part in used._rows.parts() for row in part] == expected
+    assert len(list(home.glob("*.arrow"))) == 3
+    del used
+    _folder(tmp_path / "last", 30)
+    ShardReader(tmp_path / "last", "train")
+    assert len(list(home.glob("*.arrow"))) == 2
+
+
 def test_without_a_place_to_write_rows_lie_in_a_file_that_goes_with_them(home: Path, tmp_path: Path) -> None:
     home.parent.mkdir(parents=True)
     home.write_text("a file stands where the folder would be")
