@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -106,7 +107,7 @@ class Manifest:
         """
         if isinstance(file, str):
             return self._by_name.get(_normal(file))
-        return self._by_path.get(str(file.absolute())) or self._by_name.get(_normal(file.as_posix()))
+        return self._by_path.get(os.path.abspath(file)) or self._by_name.get(_normal(file.as_posix()))
 
 
 def read_manifest(table: Any) -> Manifest:
@@ -151,7 +152,7 @@ def read_manifest(table: Any) -> Manifest:
         rows.append(row)
         by_name[name] = row
         if folder is not None:
-            by_path[str(folder / name)] = row
+            by_path[os.path.abspath(folder / name)] = row
     return Manifest(tuple(rows), tuple(read.names), folder, by_name, by_path)
 
 

@@ -59,6 +59,13 @@ def test_a_row_is_found_by_name_and_by_path(tmp_path: Path) -> None:
     assert manifest.row_for(tmp_path / "1.png") is None
 
 
+def test_a_row_is_found_by_a_path_that_leaves_the_tables_folder(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "t.csv").write_text("file\n../images/1.png\n")
+    manifest = read_manifest(tmp_path / "tables" / "t.csv")
+    assert manifest.row_for(tmp_path / "images" / "1.png") is manifest.rows[0]
+
+
 def test_captions_come_from_lines_or_lists(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text('file,captions\na.png,"one\ntwo"\n')
     assert read_manifest(tmp_path / "t.csv").rows[0].captions == ("one", "two")
