@@ -19,7 +19,7 @@ from medclip.wording import capital, percent
 
 _MAX_ASIDE = 4
 _ALL = 1 - 1e-6
-"""The share of the only image of a breast, which goes without saying."""
+"""The share of the only image, which goes without saying."""
 _NOTES: Mapping[str, str] = {
     "one_view": "one view only",
     "missing_views": "",  # the places say so
@@ -70,7 +70,7 @@ class HangingData:
     note: str
     """What is to be known of the examination's answer."""
     fused: str
-    """How its views become one answer."""
+    """How its views become one answer; empty where one image answers."""
     columns: tuple[str, ...]
     """What has probabilities of its own: Exam, R, L, R-CC, ..."""
 
@@ -105,7 +105,7 @@ def collect_hanging(ledger: Ledger, rows: Sequence[ExamRow], labels: Mapping[int
         tuple(others[:_MAX_ASIDE]),
         max(0, len(others) - _MAX_ASIDE),
         _in_words(first[0].note, asides=False),  # the images say that for themselves
-        fused_in_words(fused),
+        fused_in_words(fused) if len(answering) > 1 else "",
         tuple(column for column, _ in _columns(first)),
     )
 
@@ -183,7 +183,7 @@ def _hung(ledger: Ledger, row: ExamRow, label: str, fusion: str) -> HungView:
     kept = ledger.thumbnail(row.row)
     data = "" if kept is None else base64.b64encode(kept.thumbnail).decode()
     shares: list[str] = []
-    if row.attention_exam is not None and not fusion.startswith("mean"):
+    if row.attention_exam is not None and row.attention_exam < _ALL and not fusion.startswith("mean"):
         shares.append(f"{percent(row.attention_exam)} of the exam")
         if row.attention_breast is not None and row.attention_breast < _ALL:
             shares.append(f"{percent(row.attention_breast)} of the breast")

@@ -108,8 +108,17 @@ def test_a_heat_map_is_of_the_image_that_counts_most() -> None:
     assert most_telling([], "breast_density", "fatty") is None
 
 
-def test_what_weighs_no_view_claims_no_attention(tmp_path: Path) -> None:
-    hanging = examined(tmp_path, [view(1, "R", "CC", fusion="mean_of_logits")], fusion="mean_of_logits").hanging
+def test_of_one_view_nothing_is_said_of_shares(tmp_path: Path) -> None:
+    hanging = examined(tmp_path, [view(1, "R", "CC", attention_exam=1.0, attention_breast=1.0)]).hanging
     assert hanging is not None
+    assert hanging.fused == ""
+    assert hanging.kinds[0][1][0].shares == ()
+
+
+def test_what_weighs_no_view_claims_no_attention(tmp_path: Path) -> None:
+    views = [view(n, "R", position, fusion="mean_of_logits") for n, position in enumerate(("CC", "MLO"), 1)]
+    hanging = examined(tmp_path, views, fusion="mean_of_logits").hanging
+    assert hanging is not None
+    assert "as much as the others" in hanging.fused
     assert hanging.kinds[0][1][0].shares == ()
     assert "attention" not in hanging.fused
