@@ -70,6 +70,7 @@ class MammographyAdapter(ImageAdapter):
             "for_processing": _is_raw(header),
             "exam_kind": view.exam_kind,
             "view_modifiers": known.modifiers or None,
+            "instance_number": known.number,
             "sides_contradict": known.sides_contradict or None,
         }
         provenance = sample.provenance

@@ -202,6 +202,9 @@ ALLOWED: tuple[Allowed, ...] = (
     Allowed("view", stated_view, "a view of our own list"),
     Allowed("view_modifiers", lambda h: h.view_modifiers, "how the image was taken; our own words", _PLAIN),
     Allowed("exam_kind", lambda h: h.exam_kind, "how a mammogram was made; our own words", _PLAIN),
+    Allowed(
+        "instance_number", lambda h: None, "of mammograms: which of two images of a view came first; a small number"
+    ),
     Allowed("sides_contradict", lambda h: None, "header, table and file name differ; what the reader of a file found"),
     Allowed("laterality", lambda h: h.laterality if h.laterality in ("L", "R", "B") else "", "side; one letter"),
     Allowed("intent", lambda h: _term(INTENTS, h.presentation_intent), "raw or processed; a code", _PLAIN),

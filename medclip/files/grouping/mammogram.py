@@ -40,7 +40,7 @@ class ExamView:
     sides_contradict: bool = False
     """Header, table and file name do not state the same side, so that `view` has none."""
     number: int | None = None
-    """Instance number."""
+    """Instance number, up to 999: a longer one may be a patient's."""
 
     @property
     def slot(self) -> str | None:
@@ -97,7 +97,7 @@ def exam_view(
         tuple(sorted({*modifiers, *known.get("view_modifiers", ())})),
         known.get("breast_implant"),
         contradict,
-        None if header is None else header.instance_number,
+        None if header is None or not 0 <= (header.instance_number or 0) < 1000 else header.instance_number,
     )
 
 
@@ -119,6 +119,7 @@ def exam_view_of_row(name: str, laterality: str | None, view: str | None, header
         tuple(sorted({*modifiers, *known.get("view_modifiers", ())})),
         known.get("breast_implant"),
         bool(known.get("sides_contradict")),
+        known.get("instance_number"),
     )
 
 

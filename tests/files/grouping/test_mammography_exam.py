@@ -185,10 +185,11 @@ def test_an_implant_is_a_reason_of_the_examination() -> None:
 
 
 def test_a_row_of_a_result_knows_what_the_file_knew() -> None:
-    headers = '{"view_modifiers": ["magnification"], "intent": "FOR PROCESSING", "exam_kind": "subtracted"}'
+    headers = '{"view_modifiers": ["magnification"], "intent": "FOR PROCESSING", "exam_kind": "subtracted", '
+    headers += '"instance_number": 3, "sides_contradict": true}'
     view = exam_view_of_row("7", "R", "CC", headers)
     assert (view.view, view.intent) == (ViewType("R", "CC", "subtracted"), "processing")
-    assert arrange([view]).set_aside == ((view, Aside.PARTIAL),)
+    assert (view.modifiers, view.number, view.sides_contradict) == (("magnification",), 3, True)
     plain_row = exam_view_of_row("8", None, None, None)
     assert plain_row == ExamView("8", ViewType())
 

@@ -14,6 +14,7 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.sample import ViewType
+from medclip.settings import Settings
 from medclip.shards.check_shards import check
 from medclip.shards.folder import read_index
 from medclip.shards.reading.samples import ShardReader
@@ -28,6 +29,7 @@ from tests.kits.mammography_cohort import write_cohort
 from tests.kits.shards import KEY, write
 
 ONE_SPLIT = {"train": 1.0}
+ALONE = Settings(workers=1)
 FOUR = [ViewType(side, position) for position in ("CC", "MLO") for side in ("R", "L")]
 
 
@@ -43,7 +45,7 @@ def _rows(table: Path) -> list[dict[str, str]]:
 
 def _build(rows: list[dict[str, Any]], cohort: Path, out: Path, group: Group | None = "exam", **options: Any) -> Path:
     table = write(out.parent / f"{out.name}.csv", [row | {"split": "train"} for row in rows])
-    build_shards(table, out, splits=ONE_SPLIT, key=KEY, images=cohort.parent, group=group, **options)
+    build_shards(table, out, splits=ONE_SPLIT, key=KEY, images=cohort.parent, group=group, settings=ALONE, **options)
     return out
 
 
@@ -153,7 +155,7 @@ def test_headers_name_views_intent_and_implants_where_the_table_says_nothing(tmp
             {"file": f"{number}.dcm", "patient": "p", "study": "1", "modality": "mammography", "split": "train"}
         )
     table = write(tmp_path / "table.csv", rows)
-    build_shards(table, tmp_path / "out", splits=ONE_SPLIT, key=KEY, group="exam")
+    build_shards(table, tmp_path / "out", splits=ONE_SPLIT, key=KEY, group="exam", settings=ALONE)
     rejects = _rejects(tmp_path / "out")
     assert {number: reason for number, (reason, _) in rejects.items()} == {2: "companion"}
     with ShardReader(tmp_path / "out", "train") as reader:
@@ -170,7 +172,7 @@ def test_a_mammogram_keeps_its_pixels_up_to_the_side_that_is_asked_for(tmp_path:
     table = write(tmp_path / "table.csv", [row | {"split": "train"}])
     for max_side, expected in ((4000, 2472), (2048, 2048)):
         out = tmp_path / str(max_side)
-        build_shards(table, out, splits=ONE_SPLIT, key=KEY, group="breast", max_side=max_side)
+        build_shards(table, out, splits=ONE_SPLIT, key=KEY, group="breast", max_side=max_side, settings=ALONE)
         with ShardReader(out, "train") as reader:
             assert abs(max(reader[0].images[0].shape) - expected) <= 40
 
@@ -223,6 +225,8 @@ def test_the_worst_image_speaks_for_the_breast() -> None:
     assert joined_labels([{"breast_birads": "birads_0"}, {"breast_birads": "birads_2"}]) == {}
     risk = "breast_cancer_risk"
     months = [{risk: {"followup_months": 60}}, {risk: {"event_months": 14, "followup_months": 60}}]
+    assert joined_labels(months) == {risk: {"followup_months": 60, "event_months": 14}}
+    months = [{risk: {"event_months": event, "followup_months": 60}} for event in (30, 14, 50)]
     assert joined_labels(months) == {risk: {"followup_months": 60, "event_months": 14}}
 
 
@@ -283,7 +287,7 @@ def test_a_copy_of_one_view_in_another_split_is_counted(cohort: Path, tmp_path: 
     (cohort.parent / "again.png").write_bytes((cohort.parent / str(rows[0]["file"])).read_bytes())
     rows[4] |= {"file": "again.png"}
     table = write(tmp_path / "t.csv", [row | {"split": "test" if n > 3 else "train"} for n, row in enumerate(rows)])
-    report = build_shards(table, tmp_path / "out", key=KEY, images=cohort.parent, group="exam")
+    report = build_shards(table, tmp_path / "out", key=KEY, images=cohort.parent, group="exam", settings=ALONE)
     assert report.num_duplicates_across_splits == 2
     assert report.counts_by_views == {"4": 2}
     problems = check(tmp_path / "out").problems  # type: ignore[union-attr]
