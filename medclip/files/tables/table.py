@@ -202,6 +202,11 @@ class Table:
 
         return Table(self.arrow.filter(pa.array(keep_N)), self.where, self.path, self.form)
 
+    def select(self, names: Iterable[str]) -> Table:
+        """Return the table of some of its columns; names that it does not have are left out."""
+        there = [name for name in dict.fromkeys(names) if name in self.names]
+        return Table(self.arrow.select(there), self.where, self.path, self.form)
+
     def coded(self, name: str) -> Coded:
         """Read a column as texts."""
         if name not in self._coded:

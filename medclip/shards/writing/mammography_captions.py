@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.mammography.column_maps import ColumnMap, map_of, placed
+from medclip.files.tables.mammography.column_maps import ColumnMap, map_of, placed, rows_of
 from medclip.files.tables.mammography.mammogram_row import Cells, MammogramRow
 from medclip.files.tables.read_table import read_table
 from medclip.progress import Progress, Silent
@@ -52,12 +52,14 @@ class MammographyCaptions(CaptionsReport):
     notes: tuple[str, ...] = ()
 
     def _facts(self) -> dict[str, object]:
+        facts = super()._facts()
         return {
             "set": f"{self.dataset}, {self.num_source_rows} rows",
-            **super()._facts(),
-            "reports of a radiologist": self.num_reports,
-            "set aside": named_counts(self.set_aside),
+            "captions": facts["captions"],
             "notes": " ".join(self.notes),
+            "set aside": named_counts(self.set_aside),
+            "reports of a radiologist": self.num_reports,
+            **facts,
         }
 
 
@@ -108,9 +110,9 @@ def captions_from_mammography(
     source, target = Path(table), Path(out)
     check_output(source, target, n, overwrite)
     read = read_table(source)
-    column_map = map_of(read.names, dataset, read.where)
-    rows = list(read.rows())
-    more = None if findings is None else list(read_table(Path(findings)).rows())
+    column_map = map_of(read, dataset)
+    rows = rows_of(read, column_map.uses, file)
+    more = None if findings is None else rows_of(read_table(Path(findings)), column_map.uses)
     base = Path(images) if images is not None else source.parent
     try:
         reading = column_map.read(rows, more, base)

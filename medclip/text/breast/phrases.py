@@ -7,6 +7,7 @@ of our own. A bank says what its slot says and nothing more: no adjective that t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from medclip.text.breast.record import ASYMMETRIES, SIDES, BreastFinding
 
@@ -141,6 +142,7 @@ IMPLANTS = ("A breast implant is present {p}.", "There is a breast implant {p}."
 _OF_THE_SKIN = ("nipple_retraction", "skin_retraction", "skin_thickening")
 
 
+@lru_cache(maxsize=4096)
 def places_of(kind: str, quadrant: str, depth: str, side: str) -> tuple[str, ...]:
     """Return the ways to say where a finding of a kind lies.
 
@@ -201,6 +203,7 @@ def _sideless(quadrant: str) -> tuple[str, ...]:
     return (f"in the {quadrant} quadrant",) if " " in quadrant else (f"in the {quadrant} part of the breast",)
 
 
+@lru_cache(maxsize=4096)
 def noun_phrases(finding: BreastFinding) -> tuple[str, ...]:
     """Return the ways to name a finding with all that is known of its look, with an article where one belongs.
 

@@ -13,6 +13,7 @@ import pytest
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.mammography.column_maps import ALL, map_of
 from medclip.files.tables.mammography.mammogram_row import birads_of
+from medclip.files.tables.read_table import read_table
 from medclip.shards.writing.mammography_captions import captions_from_mammography
 from medclip.shards.writing.table import read_shard_table
 from medclip.text.breast.check import check_report
@@ -273,10 +274,11 @@ def test_columns_of_no_set_and_sets_that_are_none_are_refused(tmp_path: Path):
     source = sets.write_set(tmp_path / "v.csv", [{"image": "a", "finding": "mass"}])
     with pytest.raises(MedclipError, match="none of the sets"):
         captions_from_mammography(source, tmp_path / "o.csv")
+    table = read_table(source)
     with pytest.raises(MedclipError, match="no set named"):
-        map_of(["file"], "vinder", "t")
+        map_of(table, "vinder")
     with pytest.raises(MedclipError, match="has a column"):
-        map_of(["file"], "vindr", "t")
+        map_of(table, "vindr")
     assert list(ALL)[-1] == "own", "the map that fits most tables is tried last"
 
 
@@ -312,3 +314,14 @@ def test_the_shared_sets_are_read_whole(shared: Path, tmp_path: Path, name: str,
     assert report.dataset == dataset
     assert report.num_captioned == report.num_rows > 20
     assert read_shard_table(tmp_path / "o.csv").rows
+
+
+def test_names_of_columns_may_differ_in_case_and_blanks(tmp_path: Path):
+    row = {"File": "a.dcm", "Patient_ID": "P1", "Laterality": "L", "View": "CC", "BI-RADS": "2", "Density": "D"}
+    captions_from_mammography(sets.write_set(tmp_path / "t.csv", [row]), tmp_path / "o.csv")
+    (read,) = rows_of(tmp_path / "o.csv")
+    assert (read["patient"], read["label:breast_birads"], read["label:breast_composition"]) == (
+        "P1",
+        "birads_2",
+        "extremely_dense",
+    )

@@ -31,6 +31,11 @@ from medclip.wording import count
 COLUMNS = ("patient_id", "abnormality_id", "abnormality_type", "assessment", "pathology", "subtlety")
 PATHS = ("img_path", "roi_path", "label")
 DDSM = ("file", "exam", "laterality", "view", "density", "lesion", "assessment", "pathology")
+USES = (
+    *COLUMNS, "left_or_right_breast", "image_view", "breast_density", "density", "mass_shape", "mass_margins",
+    "calc_type", "calc_distribution", "image_file_path", "source_split",
+)  # fmt: skip
+DDSM_USES = (*DDSM, "study_date", "age")
 FILE = "{file}"
 _SHAPES = {"OVAL": "oval", "ROUND": "round", "LOBULATED": "lobulated", "IRREGULAR": "irregular"}
 _NOT_MASSES = {
@@ -80,11 +85,10 @@ _LESION = re.compile(r"(?P<type>MASS|CALCIFICATION)\s+(?P<rest>.*)")
 def read(rows: Sequence[Cells], more: Sequence[Cells] | None, images: Path) -> Reading:
     """Read the case descriptions. All abnormalities of an image are findings of it; what else is there, nobody says."""
     del more, images
-    plain = [{name.replace(" ", "_"): cell for name, cell in row.items()} for row in rows]
-    splits = {patient: {_split(row) for row in of} for (patient,), of in grouped(plain, ("patient_id",)).items()}
+    splits = {patient: {_split(row) for row in of} for (patient,), of in grouped(rows, ("patient_id",)).items()}
     torn = {patient for patient, of in splits.items() if len(of - {""}) > 1}
     key = ("patient_id", "left_or_right_breast", "image_view")
-    read_rows = images_of(plain, key, partial(_image, torn=torn))
+    read_rows = images_of(rows, key, partial(_image, torn=torn))
     note = f"{count(len(torn), 'patient')} of both official parts: all images of theirs are for training."
     return Reading(read_rows, notes=(note,) if torn else ())
 

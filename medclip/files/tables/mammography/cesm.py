@@ -22,9 +22,11 @@ from medclip.text.breast.record import MASS, BreastFinding, BreastRecord
 
 COLUMNS = ("file", "patient_id", "laterality", "view", "pathology", "birads", "findings", "tags", "machine")
 SHEET = ("Image_name", "Patient_ID", "Side", "Type", "View", "BIRADS", "Findings", "Tags")
+USES = (*COLUMNS, "age", "density_dm")
 FILE = "{file}"
 _PATHOLOGY = "Pathology Classification/ Follow up"
 _DENSITY = "Breast density (ACR)"
+SHEET_USES = (*SHEET, "Age", _PATHOLOGY, _DENSITY)
 _FOLDERS = {"subtracted": "Subtracted images of CDD-CESM", "low_energy": "Low energy images of CDD-CESM"}
 _NO_MASS = re.compile(r"\bno mass\b", re.I)
 _MASS = re.compile(r"(?<!non )(?<!non-)(?<!no )\bmass(?:es)?\b", re.I)

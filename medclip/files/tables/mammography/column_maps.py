@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.tables.mammography import cbis, cesm, embed, inbreast, own, rsna, vindr
 from medclip.files.tables.mammography.mammogram_row import Cells, MammogramRow, Reading
-from medclip.files.tables.table import listed
+from medclip.files.tables.table import PATIENTS, Table, listed
 
 _BRACES = r"\{([^{}]*)\}"
 Read = Callable[[Sequence[Cells], Sequence[Cells] | None, Path], Reading]
@@ -24,6 +25,8 @@ class ColumnMap:
     title: str
     columns: tuple[str, ...]
     """That a table must have to be one of this set."""
+    uses: tuple[str, ...]
+    """All that are read, beside `label:...`."""
     file: str
     """Where an image lies in the folder of the set's images, in terms of the table's columns."""
     read: Read
@@ -31,31 +34,37 @@ class ColumnMap:
     """For the column `license`; "" where none is stated."""
 
 
+def _of(name: str, title: str, module: Any, licence: str = "") -> ColumnMap:
+    return ColumnMap(name, title, module.COLUMNS, module.USES, module.FILE, module.read, licence)
+
+
+_PATHS = ("cbis_paths", "CBIS-DDSM, paths alone")
+_SHEET = ("cdd_cesm_sheet", "CDD-CESM, the archive's sheet")
+_CC_BY = "CC BY 3.0"
 ALL: Mapping[str, ColumnMap] = {
     m.name: m
     for m in (
-        ColumnMap("vindr", "VinDr-Mammo", vindr.COLUMNS, vindr.FILE, vindr.read, "PhysioNet Credentialed Health Data"),
-        ColumnMap("rsna", "RSNA screening mammography", rsna.COLUMNS, rsna.FILE, rsna.read, "RSNA competition rules"),
-        ColumnMap("cbis", "CBIS-DDSM", cbis.COLUMNS, cbis.FILE, cbis.read, "CC BY 3.0"),
-        ColumnMap("cbis_paths", "CBIS-DDSM, paths alone", cbis.PATHS, cbis.FILE, cbis.read_paths, "CC BY 3.0"),
-        ColumnMap("ddsm", "DDSM, 4-view exams", cbis.DDSM, cbis.FILE, cbis.read_ddsm),
-        ColumnMap("cdd_cesm", "CDD-CESM", cesm.COLUMNS, cesm.FILE, cesm.read),
-        ColumnMap("cdd_cesm_sheet", "CDD-CESM, the archive's sheet", cesm.SHEET, cesm.FILE, cesm.read_sheet),
-        ColumnMap("embed", "EMBED", embed.COLUMNS, embed.FILE, embed.read, "EMBED Research Use Agreement"),
-        ColumnMap("inbreast", "INbreast", inbreast.COLUMNS, inbreast.FILE, inbreast.read),
-        ColumnMap("own", "a table of one's own", own.COLUMNS, own.FILE, own.read),
+        _of("vindr", "VinDr-Mammo", vindr, "PhysioNet Credentialed Health Data"),
+        _of("rsna", "RSNA screening mammography", rsna, "RSNA competition rules"),
+        _of("cbis", "CBIS-DDSM", cbis, _CC_BY),
+        ColumnMap(*_PATHS, cbis.PATHS, cbis.PATHS, cbis.FILE, cbis.read_paths, _CC_BY),
+        ColumnMap("ddsm", "DDSM, 4-view exams", cbis.DDSM, cbis.DDSM_USES, cbis.FILE, cbis.read_ddsm),
+        _of("cdd_cesm", "CDD-CESM", cesm),
+        ColumnMap(*_SHEET, cesm.SHEET, cesm.SHEET_USES, cesm.FILE, cesm.read_sheet),
+        _of("embed", "EMBED", embed, "EMBED Research Use Agreement"),
+        _of("inbreast", "INbreast", inbreast),
+        _of("own", "a table of one's own", own),
     )
 }
 """By name; the last one fits tables that are of no set."""
 
 
-def map_of(names: Sequence[str], dataset: str | None, where: object) -> ColumnMap:
+def map_of(table: Table, dataset: str | None = None) -> ColumnMap:
     """Return the map of a table.
 
     Args:
-        names: Its columns.
+        table: As it was read.
         dataset: The set it is of; None: told from its columns.
-        where: The table, for errors.
 
     Raises:
         MedclipError: WRONG_USE for a set that there is none of; TABLE_INVALID where columns are missing, or where they
@@ -65,21 +74,33 @@ def map_of(names: Sequence[str], dataset: str | None, where: object) -> ColumnMa
         raise MedclipError(
             Reason.WRONG_USE, f"there is no set named {dataset!r}.", hint=did_you_mean(dataset, ALL, "Sets are")
         )
-    present = {_plain(name) for name in names}
     for m in ALL.values() if dataset is None else (ALL[dataset],):
-        missing = [name for name in m.columns if _plain(name) not in present]
+        missing = [name for name in m.columns if table.find(name, *(PATIENTS if name == PATIENTS[0] else ())) is None]
         if not missing:
             return m
         if dataset is not None:
             raise MedclipError(
-                Reason.TABLE_INVALID, f"{m.title} has a column {missing[0]!r}. {listed(list(names))}", where=where
+                Reason.TABLE_INVALID, f"{m.title} has a column {missing[0]!r}. {listed(table.names)}", where=table.where
             )
     raise MedclipError(
         Reason.TABLE_INVALID,
-        f"the columns are of none of the sets {', '.join(ALL)}. {listed(list(names))}",
-        where=where,
+        f"the columns are of none of the sets {', '.join(ALL)}. {listed(table.names)}",
+        where=table.where,
         hint="A table of your own has the columns file, patient, laterality, view; and density, birads, findings.",
     )
+
+
+def rows_of(table: Table, uses: Sequence[str], pattern: str | None = None) -> list[Cells]:
+    """Return the rows of a table, with the columns that are used alone, under the names that they are known by.
+
+    Args:
+        table: As it was read.
+        uses: Columns.
+        pattern: Where images lie: its columns are used too.
+    """
+    named = table.with_names(uses)
+    labels = [name for name in named.names if name.startswith("label:")]
+    return list(named.select([*uses, *labels, *re.findall(_BRACES, pattern or "")]).rows())
 
 
 def placed(rows: Sequence[MammogramRow], m: ColumnMap, pattern: str | None) -> tuple[MammogramRow, ...]:
@@ -106,7 +127,3 @@ def placed(rows: Sequence[MammogramRow], m: ColumnMap, pattern: str | None) -> t
 
 def _filled(pattern: str, cells: Cells) -> str:
     return re.sub(_BRACES, lambda m: cells.get(m[1], ""), pattern)
-
-
-def _plain(name: str) -> str:
-    return name.strip().replace(" ", "_").casefold()

@@ -19,6 +19,7 @@ from medclip.text.breast.record import BreastRecord
 from medclip.wording import count
 
 COLUMNS = ("Laterality", "View", "Acquisition date", "File Name", "ACR", "Bi-Rads")
+USES = COLUMNS
 FILE = "{File Name}.dcm"
 
 

@@ -25,6 +25,10 @@ from medclip.files.tables.mammography.mammogram_row import (
 from medclip.text.breast.record import CALCIFICATION, FINDINGS_TASK, LYMPH_NODE, BreastFinding, record_of
 
 COLUMNS = ("file", "patient", "laterality", "view")
+USES = (
+    *COLUMNS, "study", "view_kind", "exam_date", "age", "split", "report", "source", "license", "density", "birads",
+    "findings", "cancer", "pathology", "implant",
+)  # fmt: skip
 FILE = "{file}"
 _LABEL = f"label:{FINDINGS_TASK}:"
 

@@ -19,6 +19,7 @@ from medclip.files.tables.mammography.mammogram_row import (
 from medclip.text.breast.record import BreastRecord
 
 COLUMNS = ("site_id", "patient_id", "image_id", "laterality", "view", "cancer", "implant", "machine_id")
+USES = (*COLUMNS, "age", "BIRADS", "density")
 FILE = "train_images/{patient_id}/{image_id}.dcm"
 
 

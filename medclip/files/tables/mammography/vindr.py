@@ -21,6 +21,7 @@ from medclip.files.tables.mammography.mammogram_row import (
 from medclip.text.breast.record import CALCIFICATION, LYMPH_NODE, BreastFinding, BreastRecord, finding_kinds
 
 COLUMNS = ("study_id", "image_id", "laterality", "view_position", "breast_birads", "breast_density")
+USES = (*COLUMNS, "finding_categories", "split")
 FILE = "images/{study_id}/{image_id}.dicom"
 NO_FINDING = "no finding"
 _NAMES = {
