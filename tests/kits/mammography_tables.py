@@ -217,6 +217,7 @@ EMBED_IMAGES = (
     _embed_image(7, 71, "R", "MLO", "2015-01-10", kind="3D"),
     _embed_image(7, 72, "L", "CC", "2017-03-09"),
     _embed_image(7, 72, "L", "ML", "2017-03-09", spot=1),
+    _embed_image(7, 73, "L", "CC", "2019-01-02"),
     _embed_image(8, 81, "L", "MLO", "2016-05-05"),
     _embed_image(8, 82, "L", "MLO", "2020-06-01"),
 )
@@ -240,6 +241,7 @@ EMBED_FINDINGS = (
         otherfind="N",
     ),
     _embed_finding(7, 72, "R", "2017-03-09", asses="N"),
+    _embed_finding(7, 73, "L", "2019-01-02", asses="B"),
     _embed_finding(8, 81, "", "2016-05-05"),
     _embed_finding(8, 82, "B", "2020-06-01", asses="A", massshape="S", path_severity=2, bside="L"),
 )

@@ -166,11 +166,12 @@ def test_months_to_the_first_cancer_of_embed_are_labels_of_its_exams(tmp_path: P
     risk = "label:breast_cancer_risk:{}_months"
     months = {
         name: tuple(rows[name][risk.format(field)] for field in ("event", "followup"))
-        for name in ("LCC2D071", "LCC2D072", "LMLO2D081", "LMLO2D082")
+        for name in ("LCC2D071", "LCC2D072", "LCC2D073", "LMLO2D081", "LMLO2D082")
     }
     assert months == {
-        "LCC2D071": ("25", "25"),
-        "LCC2D072": ("0", "0"),
+        "LCC2D071": ("25", "47"),
+        "LCC2D072": ("0", "21"),
+        "LCC2D073": ("", ""),  # after her cancer
         "LMLO2D081": ("", "48"),
         "LMLO2D082": ("", "0"),
     }

@@ -289,6 +289,11 @@ def test_what_the_record_says_may_be_said_in_its_own_sentences():
     assert check_report(text + BOTH, RECORD) == ()
 
 
+def test_facts_of_a_clear_breast_have_no_list_of_negatives():
+    facts = breast_facts(record_of({"findings": []}, "L"))
+    assert (facts.present, facts.absent) == (("no suspicious finding",), ())
+
+
 def test_facts_for_a_writer_name_every_finding_with_its_place_and_no_patient():
     facts = breast_facts(RECORD)
     assert facts.present[:2] == (
