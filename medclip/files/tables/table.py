@@ -204,8 +204,8 @@ class Table:
 
     def select(self, names: Iterable[str]) -> Table:
         """Return the table of some of its columns; names that it does not have are left out."""
-        there = [name for name in dict.fromkeys(names) if name in self.names]
-        return Table(self.arrow.select(there), self.where, self.path, self.form)
+        known = [name for name in dict.fromkeys(names) if name in self.names]
+        return Table(self.arrow.select(known), self.where, self.path, self.form)
 
     def coded(self, name: str) -> Coded:
         """Read a column as texts."""
