@@ -47,6 +47,11 @@ class ExamFeatures:
         """The same of each breast."""
         return {side: self._fuse(self.exam.of_side(side)) for side in self.exam.sides}
 
+    @cached_property
+    def alone(self) -> list[NDArray[np.float32]]:
+        """What is scored for each image by itself, float32 [1, D]: what fusion makes of it where it is all there is."""
+        return [self._fuse([n])[0] for n in range(len(self.rows))]
+
     def _fuse(self, numbers: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         features_VD = self.features_ND[list(numbers)]
         if getattr(self.model, "fusion", None) is None:  # logits are averaged, one for each vector
@@ -117,7 +122,7 @@ class ExamScores:
         for n in (*exam.used, *exam.set_aside):
             view = exam.views[n].view
             yield from self._rows(
-                *common, "view", features.features_ND[n][None], (), exam.notes_of(n), num_views=1,
+                *common, "view", features.alone[n], (), exam.notes_of(n), num_views=1,
                 side=view.side or None, position=view.position or None, view_kind=view.kind, row=features.rows[n],
                 attention_breast=of_breast.get(n), attention_exam=of_exam.get(n),
             )  # fmt: skip

@@ -262,7 +262,8 @@ def _task(
     own = next((entry for entry in card.tasks if entry.name == name), None)
     title, titles = class_titles(task, name, card)
     is_prompt = name == AD_HOC
-    ordered = sorted(scores, key=lambda score: -score.probability)
+    is_risk = scores[0].kind == "risk"  # by the years, whose probabilities never fall
+    ordered = list(scores) if is_risk else sorted(scores, key=lambda score: -score.probability)
     shown = ordered if len(ordered) <= _MAX_CLASSES + 1 else ordered[:_MAX_CLASSES]
     is_choice = scores[0].kind == "multiclass"
     note = own.summary if own is not None else "nobody has measured how good the model is at this"
@@ -277,7 +278,7 @@ def _task(
             ClassData(
                 class_title(titles, score.class_),
                 score.probability,
-                top=index == 0 if is_choice else score.probability > 0.5,
+                top=index == 0 if is_choice else score.probability > 0.5 and not is_risk,
                 note=_class_note(score, is_prompt),
                 unlearned=_prompt_unlearned(prompts.get(score.class_) if is_prompt else None, card),
             )

@@ -1,8 +1,15 @@
-"""One study: how its files are named."""
+"""One study: how its files are named, and in which order its classes stand."""
 
 from __future__ import annotations
 
-from medclip.reports.score.study import names_of, ranges
+from pathlib import Path
+
+from medclip.reports.model_card import CardView
+from medclip.reports.score.study import collect_study, names_of, ranges
+from medclip.runs.ledger import Ledger
+from medclip.runs.rows import FileRow, ScoreRow
+from medclip.text.vocabulary.load import load_task
+from tests.kits.ledger import fill_ledger
 
 
 def test_row_numbers_are_written_as_ranges() -> None:
@@ -14,3 +21,17 @@ def test_files_are_named_by_ranges_of_numbers_or_by_paths() -> None:
     assert names_of([7]) == "file 7"
     assert names_of(["a.png", "b.png"]) == "a.png, b.png"
     assert names_of(list(range(1, 1001, 2))).endswith("599 and more, see files.parquet (500 files)")
+
+
+def test_the_years_of_a_risk_stand_in_their_order_and_none_is_the_answer(tmp_path: Path) -> None:
+    name, card = "breast_cancer_risk", CardView("tiny", "1", "", "", (), "", (), (), ())
+    file = FileRow(1, "a.dcm", "0" * 64, 9, "dicom", "scored", None, None, "s", "mammography", "header")
+    rows = [
+        ScoreRow("s", None, "mammography", name, f"year_{year}", "risk", 0.15 * year, 0.0, 1, "tiny", "1", "p")
+        for year in range(1, 6)
+    ]
+    with Ledger(tmp_path) as ledger:
+        fill_ledger(ledger, [file], rows)
+        (task,) = collect_study(ledger, "s", 1, {name: load_task(name)}, card).tasks
+    assert [row.title for row in task.classes] == ["Within 1 year", *(f"Within {n} years" for n in range(2, 6))]
+    assert not any(row.top for row in task.classes)
