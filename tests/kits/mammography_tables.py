@@ -172,7 +172,7 @@ def _embed_image(patient: int, exam: int, side: str, view: str, day: str, kind: 
         "spot_mag": spot,
         "ImageLateralityFinal": side,
         "ViewPosition": view,
-        "anon_dicom_path": f"images/cohort_1/{patient}/{exam}/{side}{view}{kind}{spot}.dcm",
+        "anon_dicom_path": f"/mnt/NAS2/mammo/anon_dicom/cohort_1/{patient}/{exam}/{side}{view}{kind}{spot}.dcm",
     }
 
 

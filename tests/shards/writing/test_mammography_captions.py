@@ -147,6 +147,7 @@ def embed(tmp_path: Path, **more: Any) -> tuple[Any, dict[str, dict[str, str]]]:
 def test_findings_of_embed_go_to_images_of_their_side(tmp_path: Path):
     report, rows = embed(tmp_path)
     assert report.set_aside == {"image type 3D": 1, "spot or magnification view": 1}
+    assert rows["LCC2D071"]["file"] == "images/cohort_1/7/71/LCC2D0.dcm"
     clear, vascular, synthetic, cancer = rows["LCC2D071"], rows["RCC2D071"], rows["RCCcview071"], rows["LCC2D072"]
     assert clear["label:mammography_findings:mass"] == "0", "a negative breast without findings is clear"
     assert (synthetic["view_kind"], vascular["view_kind"]) == ("synthetic", "standard")

@@ -153,6 +153,12 @@ def _reason(rows: Sequence[Cells]) -> str:
     return "" if kind in _KINDS else f"image type {kind or 'unknown'}"
 
 
+def _published(path: str) -> str:
+    """Return where a file lies as it is published: paths of the table are those of the machine it was made on."""
+    cohort = re.search(r"cohort_\d+/.*", path)
+    return f"images/{cohort[0]}" if path.startswith("/") and cohort else path
+
+
 def _plain(kind: str) -> str:
     return re.sub(r"[^A-Z0-9]", "", kind.upper())
 
@@ -167,7 +173,7 @@ def _image(rows: Sequence[Cells], exams: Mapping[tuple[str, str], _Exam]) -> Mam
         view_kind=_KINDS[_plain(one_of(rows, "FinalImageType"))],
     )
     return MammogramRow(
-        one_of(rows, "anon_dicom_path"),
+        _published(one_of(rows, "anon_dicom_path")),
         patient,
         record,
         study=study,
