@@ -90,6 +90,19 @@ def test_a_mistake_in_a_risk_is_named(more, message):
         parse_task(text)
 
 
+@pytest.mark.parametrize(
+    ("task", "name", "positive", "negative"),
+    [
+        ("mammography_findings", "mass", "mass", "no mass"),
+        ("mammography_findings", "calcification", "suspicious calcification", "no suspicious calcification"),
+        ("breast_cancer", "malignancy", "malignancy", "no malignancy"),
+    ],
+)
+def test_the_first_wordings_of_mammography_are_the_prompts_of_the_field(task, name, positive, negative):
+    found = load_task(task).class_named(name)
+    assert (found.prompts[0], found.negative_prompts[0]) == (positive, negative)
+
+
 def test_steps_of_an_ordered_task_leave_out_what_is_no_step():
     assert load_task("breast_birads").steps == ("birads_1", "birads_2", "birads_3", "birads_4", "birads_5")
     assert load_task("breast_composition").steps[0] == "almost_entirely_fatty"
