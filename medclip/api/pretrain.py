@@ -15,7 +15,7 @@ from medclip.shards.folder import read_index
 from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.schema import Recipe
-from medclip.training.result import HEAD, MASKED, PretrainResult
+from medclip.training.result import HEADS, MASKED, PretrainResult
 from medclip.wording import count
 
 if TYPE_CHECKING:
@@ -85,10 +85,10 @@ def measured(plan: Recipe, result: PretrainResult, progress: Progress | None) ->
 
     card = None
     if result.pack is not None:
-        if plan.objective.supervised is not None:
-            from medclip.adaptation.finetune.head_of_pack import add_head
+        if plan.objective.supervised:
+            from medclip.adaptation.finetune.head_of_pack import add_heads
 
-            add_head(result.pack, plan, result.out / HEAD)
+            add_heads(result.pack, plan, result.out / HEADS)
         held_out = _measure(plan, result.pack, progress)
         card = pack_card(result.pack)
         if held_out is not None:
@@ -103,7 +103,7 @@ def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigu
 
     A pack that can be asked nothing is measured on what it learned: the pixels of hidden patches.
     """
-    d, answers = recipe.data, recipe.needs_words or recipe.objective.supervised is not None
+    d, answers = recipe.data, recipe.needs_words or bool(recipe.objective.supervised)
     if not any(d.test_split in read_index(place)["counts"]["by_split"] for place in d.shards):
         return None
     from medclip.evaluation.hidden_pixels import measure_hidden
@@ -118,7 +118,7 @@ def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigu
     files, patients = training_hashes(pack, model.card), training_patients(pack, model.card)
     drawing = Drawing(
         model.preprocess, recipe.seed, None, d.native_share, d.report_share, d.report_words, d.native,
-        words=recipe.needs_words,
+        words=recipe.needs_words, **recipe.objective.of_views,
     )  # fmt: skip
     with ShardReader(d.shards, str(d.test_split), verify=d.verify, cache=d.cache) as reader:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medclip.adaptation.pack.pack_head import read_pack_head
+from medclip.adaptation.pack.pack_head import read_pack_heads
 from medclip.models.packs.pack import PackInfo, check_pack, pack_card
 from medclip.runs.options import ScoreOptions
 from medclip.scoring.tasks import asked_tasks
@@ -26,6 +26,6 @@ def verify(model: str | Path) -> PackInfo:
     """
     info = check_pack(model)
     card = pack_card(info.path)
-    head = read_pack_head(info.path, card)
-    asked_tasks(card, ScoreOptions(), None if head is None else head.text)
+    heads = read_pack_heads(info.path, card)
+    asked_tasks(card, ScoreOptions(), {name: head.text for name, head in heads.items()})
     return info

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.adaptation.pack.pack_head import PackHead, read_pack_head
+from medclip.adaptation.pack.pack_head import PackHead, read_pack_heads
 from medclip.evaluation.held_out_rows import blocks_of, choose_rows
 from medclip.evaluation.retrieval import KS, retrieval
 from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
@@ -29,7 +29,8 @@ from medclip.statistics.resampling.resampled import interval_of
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.task import Task
-from medclip.training.batches.samples import Drawing, Room, Samples
+from medclip.training.batches.exam_texts import view_of
+from medclip.training.batches.samples import Drawing, Made, Room, Samples
 from medclip.wording import list_of
 
 if TYPE_CHECKING:
@@ -103,13 +104,16 @@ def measure_split(
     for name, one in models.items():
         shown.stage(f"Measuring on the split {reader.split}" + (", start" if name == "start" else ""), len(held.rows))
         encoded[name] = _encode(one, reader, held.rows, drawing, workers, shown)
-    first, own = encoded["zero_shot"], read_pack_head(model.path, model.card)
+    first, heads = encoded["zero_shot"], read_pack_heads(model.path, model.card)
     whose, notes = held.whose(first.places.tolist())
     of_source = [held.sources[i] for i in first.places.tolist()]
-    figures, more = _own_task(own, model, first, whose, num_resamples) if own is not None else ({}, [])
+    figures: dict[str, Any] = {}
+    more: list[str] = []
+    for own in heads.values():
+        of_head, unmeasured = _own_task(own, model, first, whose, num_resamples)
+        figures, more = figures | of_head, [*more, *unmeasured]
     if model.has_text:
-        left = frozenset() if own is None else frozenset({own.text.task.name})
-        in_words, unmeasured = _tasks(models, encoded, whose, of_source, num_resamples, left)
+        in_words, unmeasured = _tasks(models, encoded, whose, of_source, num_resamples, frozenset(heads))
         figures, more = figures | in_words, [*more, *unmeasured]
     if model.has_text and len(first.facts) > 1:
         figures[RETRIEVAL] = _retrieval(encoded, whose, num_resamples)
@@ -142,10 +146,11 @@ def _encode(
         for start, block in blocks_of(pool, samples, rows, model.batch_size):
             good = [(start + n, sample) for n, sample in enumerate(block) if sample.image is not None]
             problems.update(str(sample.bad) for sample in block if sample.image is None)
-            pixels = [sample.image for _, sample in good if sample.image is not None]
+            pixels = [image for _, sample in good for image in sample.images]
             if pixels:
                 taken = np.stack(pixels) if budget is None else [budget.unpack(packed) for packed in pixels]
-                images.append(model.encode_image(taken))
+                vectors = model.encode_image(taken)
+                images.append(_fused(model, vectors, [sample for _, sample in good]) if drawing.of_exam else vectors)
             texts += [sample.text for _, sample in good]
             keys += [sample.label_key for _, sample in good]
             places += [place for place, _ in good]
@@ -159,6 +164,19 @@ def _encode(
         places=np.array(places, np.int64),
         problems=problems,
     )
+
+
+def _fused(model: Model, vectors_ND: NDArray[np.float32], samples: Sequence[Made]) -> NDArray[np.float32]:
+    """Make one vector of the views of each examination: by the model's fusion, or their unit mean without one."""
+    ends = np.cumsum([len(sample.images) for sample in samples])
+    rows = []
+    for views_VD, sample in zip(np.split(vectors_ND, ends[:-1]), samples, strict=True):
+        if model.fusion is not None:
+            rows.append(model.fuse(views_VD, [view_of(numbers) for numbers in sample.types])[0])
+        else:
+            mean_D = views_VD.astype(np.float64).mean(axis=0)
+            rows.append((mean_D / max(1e-12, np.linalg.norm(mean_D))).astype(np.float32))
+    return np.stack(rows)
 
 
 def _tasks(
@@ -210,9 +228,15 @@ def _own_task(
     if not len(rows):
         return {}, unmeasured
     logits_NC = own.head.logits(encoded.images_ND[rows], model)
-    if task.kind == "multilabel":
-        targets_NC = np.array([[truth[i].get(c, np.nan) for c in names] for i in rows.tolist()], np.float32)
+    if task.kind == "risk":
+        from medclip.training.steps.supervised import targets_of
+
+        keys = [json.dumps(encoded.facts[i]) for i in rows.tolist()]
+        targets_NC = targets_of(task, names, keys).numpy()
         figures: dict[str, Any] = {}
+    elif task.kind == "multilabel":
+        targets_NC = np.array([[truth[i].get(c, np.nan) for c in names] for i in rows.tolist()], np.float32)
+        figures = {}
     else:
         inside = np.array([truth[i] in names for i in rows.tolist()])
         targets_N = np.array([names.index(truth[i]) for i in rows[inside].tolist()], np.int64)
@@ -227,8 +251,9 @@ def _own_task(
     if not figures:
         return {}, unmeasured
     by_class = figures.pop("auroc", None)
-    if by_class and (task.kind == "multilabel" or len(names) > 2):  # of two exclusive classes both areas are the same
-        figures["auroc"] = dict(sorted(by_class.items(), key=lambda entry: entry[1]["value"]))
+    if by_class and (task.kind != "multiclass" or len(names) > 2):  # of two exclusive classes both areas are the same
+        order = None if task.kind == "risk" else lambda entry: entry[1]["value"]
+        figures["auroc"] = by_class if order is None else dict(sorted(by_class.items(), key=order))
     lacking = [name for name in names if by_class is not None and name not in by_class]
     notes = [f"No area is given for {list_of(lacking)}: too few test patients with or without."] if lacking else []
     return {task.name: figures}, notes

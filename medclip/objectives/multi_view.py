@@ -37,6 +37,8 @@ def multi_view_clip_loss(
     text_there_BT: Tensor | None = None,
     image_part_BV: Tensor | None = None,
     text_part_BT: Tensor | None = None,
+    text_positive_BT: Tensor | None = None,
+    text_ignored_BT: Tensor | None = None,
     pairs: Pairs | None = None,
     group: ProcessGroup | None = None,
     chunk: int = 1024,
@@ -64,6 +66,9 @@ def multi_view_clip_loss(
             one), -1 where it is not known. Views and texts of two parts are neither positives of each other nor
             negatives.
         text_part_BT: int64 [B, T]: the same for texts, -1 for one that is about the whole. None: all are.
+        text_positive_BT: int64 [B, T] keys of texts, -1 for none: two samples with the same one are positives of each
+            other in the combinations with that text alone, for what it says need not be true of the other side.
+        text_ignored_BT: The same for pairs that are neither positives nor negatives.
         pairs: As in `clip_loss`; holds for every combination.
         group: As in `clip_loss`.
         chunk: As in `clip_loss`.
@@ -81,7 +86,8 @@ def multi_view_clip_loss(
         >>> bool(multi_view_clip_loss([eye], [eye], 5.0) == multi_view_clip_loss([eye, eye], [eye], 5.0))
         True
     """
-    _check(images, texts, (w_vv, w_tt), (image_there_BV, image_part_BV), (text_there_BT, text_part_BT))
+    of_texts = (text_there_BT, text_part_BT, text_positive_BT, text_ignored_BT)
+    _check(images, texts, (w_vv, w_tt), (image_there_BV, image_part_BV), of_texts)
     num_views, num_texts = len(images), len(texts)
     features = [x.float() for x in (*images, *texts)]
     check_features(*features, *([] if joint_BD is None else [joint_BD]))
@@ -99,7 +105,8 @@ def multi_view_clip_loss(
     )
     scale = scalar(logit_scale, features[0].device)
     gathered = functools.cache(lambda i: gather(features[i], group))
-    block = _blocks(pairs, present, parts, len(features[0]), group, scale.device)
+    keys = [[*[None] * num_views, *_columns(x, num_texts), None] for x in (text_positive_BT, text_ignored_BT)]
+    block = _blocks(pairs, present, parts, keys, len(features[0]), group, scale.device)
     total = scale.new_zeros(())
     for weight, combinations in terms:
         laid_out = [block(rows, cols) for rows, cols in combinations] if weight else []
@@ -115,6 +122,7 @@ def _blocks(
     pairs: Pairs | None,
     present: Sequence[Tensor | None],
     parts: Sequence[Tensor | None],
+    keys: Sequence[Sequence[Tensor | None]],
     size: int,
     group: ProcessGroup | None,
     device: torch.device,
@@ -127,6 +135,7 @@ def _blocks(
     every = gather_pairs(pairs, group) or Pairs()
     known = [None if x is None else gather_values(x.to(torch.uint8), group).bool() for x in present]
     part = [None if x is None else gather_values(x, group) for x in parts]
+    own = [[None if x is None else gather_values(x, group)[:, None] for x in columns] for columns in keys]
 
     def block(rows: int, cols: int) -> tuple[Block, Tensor]:
         given = [x for x in (every.valid_B, known[rows], known[cols]) if x is not None]
@@ -136,9 +145,19 @@ def _blocks(
         valid = functools.reduce(torch.logical_and, given) if given else None
         weights = torch.ones(ranks * size, device=device) if every.weights_B is None else every.weights_B.float()
         number = (weights if valid is None else weights * valid).sum()
-        return make_block(replace(every, valid_B=valid), ranks * size, rank, ranks, device), number
+        positive, ignored = (
+            _beside(of_all, columns[rows], columns[cols])
+            for of_all, columns in zip((every.positive_BK, every.ignored_BK), own, strict=True)
+        )
+        pair = replace(every, positive_BK=positive, ignored_BK=ignored, valid_B=valid)
+        return make_block(pair, ranks * size, rank, ranks, device), number
 
     return block
+
+
+def _beside(*columns: Tensor | None) -> Tensor | None:
+    given = [x for x in columns if x is not None]
+    return torch.cat(given, dim=1) if given else None
 
 
 def _columns(there_BV: Tensor | None, count: int) -> Sequence[Tensor | None]:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medclip.adaptation.pack.pack_head import read_pack_text
+from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.embeddings.embedded_unit import DTYPES, EmbeddingPack
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_embeddings
 from medclip.embeddings.write_embeddings import begin_embeddings, write_embeddings
@@ -53,7 +53,7 @@ def run_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
         begin=partial(_begin, call.folder),
         shows_parts=False,
         keeps_looks=True,
-        only=only_modality(pack.card, read_pack_text(pack.path, pack.card)),
+        only=only_modality(pack.card, read_pack_texts(pack.path, pack.card)),
     )
     _, already = conduct(call, pack, verb)
     return replace(open_embeddings(call.folder), already_finished=already)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medclip.adaptation.pack.pack_head import read_pack_text
+from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.runs.problems import GREY, in_colour, no_modality, uncertain
 from medclip.sample import Kind, Modality
 from medclip.scoring.only_modality import only_modality
@@ -30,7 +30,7 @@ class KnownModality:
     @property
     def stated(self) -> Modality | None:
         """The modality of a pack that knows one alone, which needs no guess."""
-        return only_modality(self._model.card, read_pack_text(self._model.path, self._model.card))
+        return only_modality(self._model.card, read_pack_texts(self._model.path, self._model.card))
 
     def infer(self, kind: Kind, images: Images, *, coloured: bool) -> Modality:
         """Return what an image in its generic rendering looks like.

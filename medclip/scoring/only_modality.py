@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 from medclip.adaptation.data.class_text import ClassText
@@ -11,22 +13,22 @@ from medclip.scoring.tasks import MODALITY_TASK
 from medclip.text.vocabulary.load import load_task, task_names
 
 
-def only_modality(card: Any, own: ClassText | None = None) -> Modality | None:
+def only_modality(card: Any, own: Mapping[str, ClassText] = MappingProxyType({})) -> Modality | None:
     """Return the modality that all questions to a pack are about, None where there are several or none.
 
     A pack that can tell modalities apart is asked which one a file is of; it needs no such guess.
 
     Args:
         card: The pack's card.
-        own: The task that the pack was adapted to, which it brings along.
+        own: The tasks that the pack has heads for, which it brings along.
     """
     if MODALITY_TASK in card.tasks:
         return None
     known = frozenset(task_names())
     about: set[frozenset[str]] = set()
     for name in card.tasks:
-        if own is not None and name == own.task.name:
-            about.add(frozenset(map(str, own.task.modalities)))
+        if name in own:
+            about.add(frozenset(map(str, own[name].task.modalities)))
         elif name in known:
             about.add(frozenset(map(str, load_task(name).modalities)))
     names = set(card.modalities)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medclip.adaptation.pack.pack_head import read_pack_text
+from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.models.packs.manifest import read_config
 from medclip.models.packs.views import FUSION
 from medclip.runs.chunk import Answers
@@ -41,7 +41,7 @@ def run_scoring(call: Call, *, sort_by: str | None = None, finish: Finish | None
         MedclipError: As `conduct`.
     """
     pack = pack_of_run(call.model, call.settings, call.device, call.batch_size)
-    own = read_pack_text(pack.path, pack.card)
+    own = read_pack_texts(pack.path, pack.card)
     tasks = asked_tasks(pack.card, call.options, own)
     check_words(pack.path, pack.card, tasks, own)
     verb = score_verb(pack, tasks, call.options, call.folder, only_modality(pack.card, own), sort_by, finish)

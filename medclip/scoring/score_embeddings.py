@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from medclip.adaptation.pack.pack_head import read_pack_text
+from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.embeddings.embeddings_reader import open_for
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason
@@ -139,7 +139,7 @@ def answer_embeddings(embeddings: Embeddings, call: Call) -> ScoreRun:
 
 
 def _tasks(pack: RunPack, options: ScoreOptions) -> tuple[AskedTask, ...]:
-    own = read_pack_text(pack.path, pack.card)
+    own = read_pack_texts(pack.path, pack.card)
     tasks = asked_tasks(pack.card, options, own)
     check_words(pack.path, pack.card, tasks, own)
     return tasks

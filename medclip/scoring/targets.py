@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.adaptation.pack.pack_head import read_pack_text
+from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.explaining.target import Target, logit_target
 from medclip.runs.options import ScoreOptions
@@ -58,7 +58,7 @@ class Targets:
     ) -> None:
         self.model, self._contrast = model, contrast
         self._scorer = Scorer(model)
-        self._own = read_pack_text(model.path, model.card)
+        self._own = read_pack_texts(model.path, model.card)
         self._top_only = not named and not options.prompts
         self._questions = self._read(options, named)
         reasons = [(p.name, prompt_unlearned(p, model.card.modalities)) for p in options.prompts]
@@ -69,7 +69,9 @@ class Targets:
         """What is worth knowing of what was asked."""
         if options.prompts and not model.has_text:
             own = (
-                f"of a class of its own task: --task {self._own.task.name}:CLASS" if self._own else "of no class either"
+                f"of a class of its own task: --task {next(iter(self._own))}:CLASS"
+                if self._own
+                else "of no class either"
             )
             raise MedclipError(
                 Reason.WRONG_USE,
@@ -150,8 +152,7 @@ class Targets:
             return asked.task.name != MODALITY_TASK and (modality is None or asked.fits_modality(modality))
 
         words, card = self.model.has_text, self.model.card
-        heads = () if self._own is None else (self._own.task.name,)
-        names = tuple(name for name in card.tasks if words or name in heads)
+        names = tuple(name for name in card.tasks if words or name in self._own)
         chosen = [one for one in asked_tasks(card, ScoreOptions(tasks=names), self._own) if fits(one)] if names else []
         if words:
             more = (AskedTask(load_task(n), None, None, listed=False) for n in spoken_names() if n not in names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.unit_features import mean_logits
-from medclip.adaptation.pack.pack_head import read_pack_head
+from medclip.adaptation.pack.pack_head import read_pack_heads
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.models.class_vectors import ClassVectors, probabilities, score_features, vectors_of
 from medclip.models.packs.words import no_words, understands_words
@@ -24,6 +25,7 @@ from medclip.text.vocabulary.own_words import BAR, Prompt, ad_hoc_task, template
 from medclip.text.vocabulary.prompts import ClassPrompts, expand
 from medclip.text.vocabulary.task import Task
 
+NO_HEADS: Mapping[str, ClassText] = MappingProxyType({})
 MODALITY_TASK = "modality"
 _MANY_IMAGES = 1024
 """Studies of more are scored one by one: numpy would sum them up in another order."""
@@ -69,12 +71,13 @@ class AskedTask:
         return not self.task.modalities or modality in self.task.modalities
 
 
-def asked_tasks(card: Any, options: ScoreOptions, own: ClassText | None = None) -> tuple[AskedTask, ...]:
+def asked_tasks(card: Any, options: ScoreOptions, own: Mapping[str, ClassText] = NO_HEADS) -> tuple[AskedTask, ...]:
     """Choose the tasks of a run.
 
     Args:
         card: The pack's card.
-        own: The task that the pack was adapted to, which it brings along; it goes before a vocabulary task of its name.
+        own: The tasks that the pack has heads for, which it brings along; they go before vocabulary tasks of their
+            names.
         options: Tasks and prompts as named by the caller; where both are absent, all tasks that the card lists, without
             the modality task, which is for files that do not say what they are.
 
@@ -84,7 +87,7 @@ def asked_tasks(card: Any, options: ScoreOptions, own: ClassText | None = None) 
     names = list(dict.fromkeys(options.tasks))
     if not names and not options.prompts:
         names = [name for name in card.tasks if name != MODALITY_TASK]
-    known = task_names() if own is None else (own.task.name, *task_names())
+    known = tuple(dict.fromkeys((*own, *task_names())))
     unknown = [name for name in names if name not in known]
     if unknown:
         raise MedclipError(
@@ -99,24 +102,32 @@ def asked_tasks(card: Any, options: ScoreOptions, own: ClassText | None = None) 
     return tuple(asked)
 
 
-def check_words(pack: Path, card: Any, tasks: Sequence[AskedTask], own: ClassText | None = None) -> None:
-    """Refuse questions that an image-only pack cannot answer: all but the task that it was adapted to.
+def check_words(pack: Path, card: Any, tasks: Sequence[AskedTask], own: Mapping[str, ClassText] = NO_HEADS) -> None:
+    """Refuse questions that a pack cannot answer: to an image-only one, and of a risk to any, all but its heads' own.
 
     Args:
         pack: Its folder.
         card: Its card.
         tasks: Those of the run.
-        own: The task that it was adapted to.
+        own: The tasks that it has heads for.
 
     Raises:
         MedclipError: WRONG_USE naming the prompt or the task.
     """
+    for asked in tasks:
+        if not asked.task.has_words and asked.task.name not in own:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"the task {asked.task.name} is a risk, which words cannot ask, and the pack {card.name} has no head "
+                "for it.",
+                hint="Train one: objective.supervised in a recipe of medclip pretrain.",
+            )
     if understands_words(pack):
         return
     if not tasks:
         raise no_words(card.name, ", and it was not adapted to a task")
     for asked in tasks:
-        if own is None or asked.task != own.task:
+        if asked.task.name not in own or asked.task != own[asked.task.name].task:
             needs = f"the prompt {asked.names[0]!r}" if asked.prompts else f"the task {asked.task.name}"
             raise no_words(card.name, f", which {needs} needs")
 
@@ -160,22 +171,22 @@ def modality_task(card: Any) -> AskedTask | None:
     return _asked(card, MODALITY_TASK) if MODALITY_TASK in card.tasks else None
 
 
-def _asked(card: Any, name: str, own: ClassText | None = None) -> AskedTask:
+def _asked(card: Any, name: str, own: Mapping[str, ClassText] = NO_HEADS) -> AskedTask:
     entry = card.tasks.get(name)
-    task = own.task if own is not None and name == own.task.name else load_task(name)
+    task = own[name].task if name in own else load_task(name)
     if entry is None:
         return AskedTask(task, None, None, listed=False)
     return AskedTask(task, tuple(entry.classes), entry.calibration, listed=True)
 
 
 class Scorer:
-    """Scores image features against tasks with one loaded model: with an adapted pack's head its own task, with prompts
+    """Scores image features against tasks with one loaded model: a pack's heads answer their own tasks, and prompts
     every other.
     """
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._own = read_pack_head(model.path, model.card)
+        self._heads = read_pack_heads(model.path, model.card)
         self._vectors: dict[tuple[str, Modality | None], ClassVectors] = {}
         self._wordings: dict[tuple[str, Modality | None], Wordings] = {}
 
@@ -189,7 +200,7 @@ class Scorer:
     ) -> NDArray[np.float32]:
         """Return the logits of N images of a modality: float32 [N, C]. A logit bias would cancel out in them."""
         if self.has_head(asked):
-            return self._own.head.logits(features_ND, self._model)  # type: ignore[union-attr]
+            return self._heads[asked.task.name].head.logits(features_ND, self._model)
         vectors, scale = self.vectors(asked, modality), self._model.logit_scale
         return score_features(features_ND, vectors, asked.task.kind, scale, asked.calibration)[0]
 
@@ -254,4 +265,5 @@ class Scorer:
 
     def has_head(self, asked: AskedTask) -> bool:
         """Whether the pack's own head answers a task, and no words do."""
-        return self._own is not None and asked.task == self._own.text.task
+        own = self._heads.get(asked.task.name)
+        return own is not None and asked.task == own.text.task

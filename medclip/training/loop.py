@@ -33,7 +33,7 @@ from medclip.training.log import FILE_NAME, TENSORBOARD, read_log
 from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.schema import Recipe
 from medclip.training.recipe.sections.data import Data
-from medclip.training.result import BEST, HEAD, LABELS_NOTE, MASKED, OWN_SHARDS, OWN_TASK, REPORT, PretrainResult
+from medclip.training.result import BEST, HEADS, LABELS_NOTE, MASKED, OWN_SHARDS, OWN_TASK, REPORT, PretrainResult
 
 if TYPE_CHECKING:
     from medclip.training.ranks.world import World
@@ -43,7 +43,7 @@ _RUN, _ELSEWHERE = "training run", "Name another folder with --out, or remove th
 _NO_VALIDATION = "Name one with data.val_split; data.val_split=null trains without validation."
 _NO_TEST = "Name one with data.test_split; data.test_split=null measures none."
 _PREPARED = frozenset({LABELS_NOTE, OWN_SHARDS, OWN_TASK})
-_OF_A_RUN = _PREPARED | {NOTE, FILE_NAME, TENSORBOARD, BEST, HEAD, MASKED, REPORT, "tokenizer", "checkpoints", "pack"}
+_OF_A_RUN = _PREPARED | {NOTE, FILE_NAME, TENSORBOARD, BEST, HEADS, MASKED, REPORT, "tokenizer", "checkpoints", "pack"}
 
 
 def run_recipe(

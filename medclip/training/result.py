@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 BEST = "best.safetensors"
 REPORT = "report.html"
-HEAD, MASKED = "head.safetensors", "masked.safetensors"
-"""Of a supervised part one linear layer over unit features; of a masked part what guesses hidden pixels."""
+HEADS, MASKED = "heads.safetensors", "masked.safetensors"
+"""Of supervised parts their layers over unit features, by task; of a masked part what guesses hidden pixels."""
 OWN_SHARDS, OWN_TASK, LABELS_NOTE = "shards", "task.yaml", "finetune.json"
 """What fine-tuning puts into the folder of its run beforehand."""
 _WIDTH, _HEIGHT, _MOST_POINTS = 480, 96, 240

@@ -32,7 +32,7 @@ from medclip.training.recipe.compatibility import refuse_other_samples, refuse_w
 from medclip.training.recipe.file import package_folder
 from medclip.training.recipe.schema import Recipe
 from medclip.training.reconstructions import Reconstruction, fill_in
-from medclip.training.result import BEST, HEAD, MASKED, PretrainResult
+from medclip.training.result import BEST, HEADS, MASKED, PretrainResult
 from medclip.training.steps.frozen_prefix import FrozenPrefix
 from medclip.training.steps.inputs import Fed, Feed
 from medclip.training.steps.masked_pixels import MaskedPart
@@ -45,7 +45,7 @@ from medclip.training.steps.optimizer import (
     training_mode,
 )
 from medclip.training.steps.step import StepComputer
-from medclip.training.steps.supervised import SupervisedHead, head_on
+from medclip.training.steps.supervised import folded, head_of, move_norm
 from medclip.training.steps.teacher import SentenceTeacher
 from medclip.training.steps.towers import Towers, borrowed, weights_of
 from medclip.training.steps.update import Outcome, Update, not_finite, read
@@ -79,7 +79,7 @@ class Trainer:
         self.tokenizer = started.tokenizer if recipe.needs_words else None
         # Shards hold images as the adapters crop them, whatever the model that was begun with was shown.
         self.preprocess = replace(started.preprocess, adapters=self.reader.preprocessing, crop="modality")
-        refuse_other_samples(self.reader, self.preprocess)
+        refuse_other_samples(self.reader, self.preprocess, recipe)
         self.normalisation, self.size_px = (self.preprocess.mean, self.preprocess.std), self.preprocess.size_px
         self.data, self.val = self._batches()
         self._notes: list[str] = []
@@ -219,7 +219,7 @@ class Trainer:
             figures = validate(
                 self.val.validation(self.recipe.data.max_val),
                 self.computer.encode,
-                self.computer.contrastive,
+                self.computer.contrast,
                 self.computer.pairs,
                 self.recipe.train.zero_shot,
                 self.computer.encode_text,
@@ -259,10 +259,14 @@ class Trainer:
                 Reason.NON_FINITE, "the weights are not finite; no pack was written.", where=self.folder,
                 hint="Lower train.lr, in another folder.",
             )  # fmt: skip
-        head = {name.removeprefix(_SUPERVISED): v for name, v in weights.items() if name.startswith(_SUPERVISED)}
-        if head:
-            arrays = {name: torch.from_numpy(value) for name, value in SupervisedHead.folded(head).items()}
-            store.save_tensors(arrays, self.folder / HEAD)
+        arrays: dict[str, Tensor] = {}
+        for head in self.recipe.objective.supervised:
+            own = f"{_SUPERVISED}{head.asked.name}."
+            values = {name.removeprefix(own): v for name, v in weights.items() if name.startswith(own)}
+            by_name = folded(head.asked, head.names, values).items()
+            arrays |= {f"{head.asked.name}/{name}": torch.from_numpy(value) for name, value in by_name}
+        if arrays:
+            store.save_tensors(arrays, self.folder / HEADS)
         model = build_clip(self.config, self._base)
         model.load_state_dict({name: v for name, v in weights.items() if not name.startswith((_MASKED, _SUPERVISED))})
         tokenizer = None if self.tokenizer is None else tokenizer_folder(self.recipe, self.folder)
@@ -353,15 +357,16 @@ class Trainer:
             "native": d.native, "decode": d.decode,
             "rank": self.world.rank, "world_size": self.world.size,
         }  # fmt: skip
+        several = o.of_views or {"num_views": o.num_views, "num_texts": o.num_texts}
         data = Batches(
             self.reader, augment=self.recipe.augment, policy=d.policy, weights=d.weights, window_shards=d.window_shards,
             workers=d.workers, worker_kind=d.worker_kind, cache_mb=d.cache_mb, timeout_s=d.timeout_s,
-            max_bad_share=d.max_bad_share, loss_weights=o.source_weights, num_views=2 if o.two_views else 1, **shared,
+            max_bad_share=d.max_bad_share, loss_weights=o.source_weights, **several, **shared,
         )  # fmt: skip
         val = ShardReader(d.shards, d.val_split, verify=d.verify, cache=d.cache) if d.val_split else None
         if val is None:
             return data, None
-        validation = Batches(val, max_bad_share=1.0, crew=data.crew, **shared)
+        validation = Batches(val, max_bad_share=1.0, crew=data.crew, **o.of_views, **shared)
         validation.keep_validation(d.max_val)  # before training takes what room there is for shards of a store
         return data, validation
 
@@ -370,9 +375,13 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed)
             masked = MaskedPart(model, self.size_px, o.masked, self.preprocess.std) if o.masked is not None else None
-            learned = o.supervised
-            head = None if learned is None else head_on(model.visual, self.config["embed_dim"], len(learned.names))
-        towers = Towers(model, None if self.tokenizer is None else self.tokenizer.pad_id, masked, head)
+            dim = self.config["embed_dim"]
+            heads = {head.asked.name: head_of(head.asked, head.names, dim) for head in o.supervised}
+        if o.views is None and heads:  # what fuses views lies between the tower and its heads
+            move_norm(model.visual, heads.values())
+        for head in heads.values():
+            head.to(self.world.device)
+        towers = Towers(model, None if self.tokenizer is None else self.tokenizer.pad_id, masked, heads)
         # In the order of torch's guides: activation checkpoints (they are in the model), compile, shard.
         for block in blocks_of(towers) if self.recipe.train.compile else ():
             block.compile()

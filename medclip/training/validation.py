@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from medclip.objectives.pairs import Pairs, positives
+from medclip.sample import POSITIONS, SIDES, VIEW_KINDS
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import expand
 from medclip.text.vocabulary.task import Task
@@ -18,6 +19,7 @@ from medclip.training.batches.loader import LABELS, TEXT, Batch
 from medclip.training.batches.truth import truth_of
 from medclip.training.ranks.world import World
 from medclip.training.recipe.sections.objective import Objective
+from medclip.training.steps.inputs import Exams, exams_of
 from medclip.training.steps.supervised import area_over_known, supervised_figures, supervised_loss, targets_of
 from medclip.training.steps.towers import TowerOutputs
 
@@ -63,7 +65,7 @@ _ROWS = 256
 def validate(
     batches: Iterator[Batch],
     encode: Callable[[Batch, int], TowerOutputs],
-    loss: Callable[[Tensor, Tensor, Pairs], Tensor],
+    loss: Callable[[TowerOutputs, Pairs, Exams | None], Tensor],
     pairs: Callable[[NDArray[np.int64], NDArray[np.bool_]], Pairs],
     tasks: Sequence[str] = (),
     encode_text: EncodeText | None = None,
@@ -79,7 +81,7 @@ def validate(
         batches: This rank's part of the validation split (`Batches.validation`); samples that could not be read are
             left out.
         encode: Returns what the towers return for a batch that begins with this row of the split.
-        loss: Gives the contrastive loss of features and pairs.
+        loss: Gives the contrastive loss of features, pairs and what is known of views.
         pairs: Says of keys [b, 3] and of which samples take part [b] which pairs are positives.
         tasks: Names of tasks that are measured zero-shot.
         encode_text: Gives unit-norm features of sentences; needed with tasks.
@@ -90,61 +92,106 @@ def validate(
 
     Returns:
         val_loss (mean over samples; the contrastive loss alone where captions are read); masked_error beside it: mean
-        squared error of hidden pixels; supervised_loss, auroc and balanced_accuracy of a supervised part;
+        squared error of hidden pixels; supervised_loss, auroc and balanced_accuracy of a head (the mean over several,
+        and of each as FIGURE.TASK);
         image_to_text_r1 and text_to_image_r1: share of samples whose nearest neighbour in the other modality says the
         same (same caption or same labels); chance_r1: what a random neighbour would reach; zero_shot.TASK for each task
-        that could be judged. The same on all ranks.
+        that could be judged. Of examinations it is the fused vector that is compared with the first caption, and
+        cross_view_r1 is the share of views whose nearest neighbour among all views of the other position (CC and MLO)
+        is of the same breast; cross_view_chance_r1 what a random one would reach. The same on all ranks.
     """
-    asked, learned = [load_task(name) for name in tasks], objective.supervised
-    images, texts, errors, keys, logits, targets = [], [], [], [], [], []
+    asked = [load_task(name) for name in tasks]
+    heads = {head.asked.name: (head, head.asked, head.names) for head in objective.supervised}
+    parts: list[TowerOutputs] = []
+    keys, targets, known = [], [], []
     row = world.rank * -(-size // world.size)
     truths: list[list[NDArray[np.float64]]] = [[] for _ in asked]
     for batch in batches:
-        outputs = encode(batch, row)
-        images.append(outputs.image_BD)
-        texts.append(outputs.text_BD)
-        errors.append(outputs.errors_B2)
-        if learned is not None:
-            logits.append(outputs.logits_BC)
-            targets.append(targets_of(learned.asked, learned.names, _keys_of(batch)))
-        row += len(batch.texts)
-        keys.append(torch.from_numpy(np.column_stack([batch.pair_keys, batch.valid])))
+        outputs, exams = encode(batch, row), exams_of(batch)
+        num = len(batch.keys)
+        parts.append(TowerOutputs(*(x.unflatten(0, (num, -1)) for x in outputs)))
+        targets.append([targets_of(about, classes, _keys_of(batch)) for _, about, classes in heads.values()])
+        known.append(() if exams is None else exams)
+        row += num
+        keys.append(torch.from_numpy(np.column_stack([batch.pair_keys[:num], batch.valid])))
         for task, rows in zip(asked, truths, strict=True):
             rows.append(truth_of(task, _keys_of(batch)))
         batch.release()
-    keys_N4, errors_N2 = (world.rows(torch.cat(rows))[:size] for rows in (keys, errors))
+
+    def every(rows: Sequence[Tensor]) -> Tensor:
+        return world.rows(torch.cat(list(rows)))[:size]
+
+    keys_N4 = every(keys)
+    image_NVD, text_NTD, errors_NV2, logits_N1C, fused_N1D = (every(rows) for rows in zip(*parts, strict=True))
+    exams = Exams(*(every(rows) for rows in zip(*known, strict=True))) if any(known) else None
     valid_N = keys_N4[:, -1] == 1
     if not valid_N.any():
         return {}
     masked = {}
     if objective.masked is not None:
-        summed, count = errors_N2[valid_N].double().sum(0).tolist()
+        summed, count = errors_NV2[valid_N].double().sum((0, 1)).tolist()
         masked["masked_error"] = summed / max(count, 1)
-    others, supervised = masked, {}
-    if learned is not None:
-        logits_NC, target = (world.rows(torch.cat(rows))[:size].float().cpu() for rows in (logits, targets))
-        kind = learned.asked.kind
-        loss_of_head = float(supervised_loss(logits_NC, target, kind, smoothing=learned.smoothing))
-        supervised = {"supervised_loss": loss_of_head} | supervised_figures(logits_NC, target, kind)
-        others = masked | supervised
+    of_heads: dict[str, dict[str, float]] = {}
+    first = 0
+    for (name, (head, about, classes)), rows in zip(heads.items(), zip(*targets, strict=True), strict=True):
+        logits_NC, target = logits_N1C[:, 0, first : first + len(classes)].float().cpu(), every(rows)
+        first += len(classes)
+        value = float(supervised_loss(logits_NC, target, about.kind, smoothing=head.smoothing))
+        of_heads[name] = {"supervised_loss": value} | supervised_figures(logits_NC, target, about.kind)
+    others = masked | _of_all(of_heads)
     if not objective.needs_words:
-        parts = [(objective.masked, masked.get("masked_error")), (learned, supervised.get("supervised_loss"))]
-        value = sum(part.weight * error for part, error in parts if part is not None and error is not None)
-        return {"val_loss": value} | (others if len(others) > 1 else {})
-    image_ND, text_ND = (world.rows(torch.cat(rows))[:size] for rows in (images, texts))
+        value = 0.0 if objective.masked is None else objective.masked.weight * masked["masked_error"]
+        value += sum(head.weight * of_heads[name]["supervised_loss"] for name, (head, *_) in heads.items())
+        return {"val_loss": value} | (others if len(others) > 1 else {}) | _cross_view(image_NVD, exams)
     total = torch.zeros(1, dtype=torch.float64)
     for number, part in enumerate(torch.arange(size).split(batch_size)):
         if number % world.size == world.rank and valid_N[part].any():
-            image_BD, text_BD = (x[part].to(world.device) for x in (image_ND, text_ND))
-            value = float(loss(image_BD, text_BD, pairs(keys_N4[part, :-1].numpy(), valid_N[part].numpy())))
+            features = (image_NVD, text_NTD, errors_NV2, logits_N1C, fused_N1D)
+            outputs = TowerOutputs(*(x[part].flatten(0, 1).to(world.device) for x in features))
+            views = None if exams is None else Exams(*(x[part].to(world.device) for x in exams))
+            value = float(loss(outputs, pairs(keys_N4[part, :-1].numpy(), valid_N[part].numpy()), views))
             total += value * int(valid_N[part].sum())
-    figures = {"val_loss": float(world.sum(total)) / int(valid_N.sum())} | others
+    figures = {"val_loss": float(world.sum(total)) / int(valid_N.sum())} | others | _cross_view(image_NVD, exams)
+    image_ND, text_ND = image_NVD[:, 0] if exams is None else fused_N1D[:, 0], text_NTD[:, 0]
     figures |= _retrieval(image_ND[valid_N], text_ND[valid_N], keys_N4[valid_N][:, [LABELS, TEXT]], world)
     for task, rows in zip(asked, truths, strict=True):
         assert encode_text is not None
         truth_NC = world.rows(torch.from_numpy(np.concatenate(rows)))[:size].numpy()
         figures |= {f"zero_shot.{k}": v for k, v in measure(task, image_ND, truth_NC, encode_text).items()}
     return figures
+
+
+def _of_all(of_heads: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the figures of one head; of several their means, and those of each by its task."""
+    if len(of_heads) == 1:
+        return dict(*of_heads.values())
+    names = dict.fromkeys(name for figures in of_heads.values() for name in figures)
+    values = {name: [figures[name] for figures in of_heads.values() if name in figures] for name in names}
+    means = {name: float(np.mean(several)) for name, several in values.items()}
+    return means | {f"{name}.{task}": v for task, figures in of_heads.items() for name, v in figures.items()}
+
+
+def _cross_view(image_NVD: Tensor, exams: Exams | None) -> dict[str, float]:
+    """Look for the other view of a breast among the views of all breasts, of one kind of mammogram at a time."""
+    if exams is None:
+        return {}
+    side_NV, position_NV, kind_NV = (x.cpu() for x in exams.view_types_BV3.unbind(-1))
+    breast_NV = torch.arange(len(side_NV))[:, None] * len(SIDES) + side_NV
+    hits, chances = [], []
+    for kind in range(len(VIEW_KINDS)):
+        usable_NV = (side_NV >= 0) & (side_NV < len(SIDES)) & (kind_NV == kind)
+        cc, mlo = ((usable_NV & (position_NV == position)) for position in range(len(POSITIONS)))
+        for ours, theirs in ((cc, mlo), (mlo, cc)):
+            same = breast_NV[ours][:, None] == breast_NV[theirs][None]
+            asked = same.any(dim=1)
+            if not asked.any():
+                continue
+            nearest = (image_NVD[ours].cpu() @ image_NVD[theirs].cpu().T).argmax(dim=1)
+            hits.append(same[torch.arange(len(same)), nearest][asked].double())
+            chances.append(same[asked].double().mean(dim=1))
+    if not hits:
+        return {}
+    return {"cross_view_r1": float(torch.cat(hits).mean()), "cross_view_chance_r1": float(torch.cat(chances).mean())}
 
 
 def _keys_of(batch: Batch) -> list[str]:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 import medclip
-from medclip.adaptation.pack.pack_head import read_pack_head
+from medclip.adaptation.pack.pack_head import read_pack_heads
 from medclip.auditing.leakage.training_data import of_pack
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
@@ -72,8 +72,7 @@ def test_the_finished_pack_answers_with_the_head_that_was_learned(run: medclip.F
     assert of_base.sha256 == frozenset()
     assert len(shots.sha256 or ()) == 46
     assert card.tasks["findings"].classes == ("disc", "bar")
-    own = read_pack_head(run.pack, card)
-    assert own is not None
+    own = read_pack_heads(run.pack, card)["findings"]
     scored = medclip.score(films.parent, run.run.out / "scores", model=run.pack, modality="xray", group_by="file",
                            settings=ONE)  # fmt: skip
     rows = scored.to_pandas().set_index("files")
@@ -89,7 +88,8 @@ def test_the_pack_gives_the_logits_of_the_network_that_was_chosen(run: medclip.F
     assert run.pack is not None
     weights = load_file(run.run.out / BEST)
     head = SupervisedHead(64, 2)
-    head.load_state_dict({n.removeprefix("supervised."): v for n, v in weights.items() if n.startswith("supervised.")})
+    prefix = "supervised.findings."
+    head.load_state_dict({n.removeprefix(prefix): v for n, v in weights.items() if n.startswith(prefix)})
     model = load_model(run.pack)
     clip = build_clip(json.loads((run.pack / "open_clip_config.json").read_text())["model_cfg"]).eval()
     clip.load_state_dict({n: v for n, v in weights.items() if not n.startswith("supervised.")})
@@ -97,8 +97,7 @@ def test_the_pack_gives_the_logits_of_the_network_that_was_chosen(run: medclip.F
     with torch.no_grad():
         features: Any = clip.encode_image(model.normalise(images), normalize=True)  # type: ignore[operator]
         expected = head(features).numpy()
-    own = read_pack_head(run.pack, pack_card(run.pack))
-    assert own is not None
+    own = read_pack_heads(run.pack, pack_card(run.pack))["findings"]
     np.testing.assert_allclose(own.head.logits(model.encode_image(images), model), expected, atol=0.02)  # fp16 weights
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections import Counter
 from contextlib import nullcontext
@@ -36,6 +37,23 @@ class Collectives(TorchDispatchMode):
         if func.namespace in ("c10d", "_c10d_functional"):
             self.counts[str(func).split(".")[1]] += 1
         return func(*args, **(kwargs or {}))
+
+
+def run_ranks(number: int, jobs: list[dict[str, Any]], folder: Path) -> None:
+    """Start ranks as a user would, with torchrun; they take the jobs one after the other."""
+    plan = folder / f"jobs-{number}.json"
+    plan.write_text(json.dumps(jobs))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(number)]
+    done = subprocess.run(
+        [*launcher, __file__, str(plan)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for warning in ("`broadcast_buffers` is deprecated", "Grad strides do not match"):
+        assert warning not in done.stderr  # a user cannot do anything about it
 
 
 def main(jobs: Path) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from medclip.training.checkpoints.state import checkpoints, newest_sound
 from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
 from tests.kits.open_clip_steps import CLOSE, TRAIN, Beside, steps_plan
+from tests.kits.rank_run import run_ranks
 from tests.kits.training import masked_recipe
 from tests.kits.volume_models import volume_recipe, volume_shards
 
@@ -24,28 +22,10 @@ from tests.kits.volume_models import volume_recipe, volume_shards
 pytestmark = pytest.mark.slow
 
 NATIVE = ["model.native_aspect=true", "model.size_px=64", "model.max_tokens=12"]
-SCRIPT = Path(__file__).parents[1] / "kits" / "rank_run.py"
 
 
 def _losses(out: Path) -> dict[int, float]:
     return {e["step"]: e["loss"] for e in read_log(out / "log.jsonl") if e["kind"] == "step"}
-
-
-def _ranks(number: int, jobs: list[dict[str, Any]], folder: Path) -> None:
-    """Start ranks as a user would, with torchrun; they take the jobs one after the other."""
-    plan = folder / f"jobs-{number}.json"
-    plan.write_text(json.dumps(jobs))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(number)]
-    done = subprocess.run(
-        [*launcher, str(SCRIPT), str(plan)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    for warning in ("`broadcast_buffers` is deprecated", "Grad strides do not match"):
-        assert warning not in done.stderr  # a user cannot do anything about it
 
 
 def _changed(shards: Path, folder: Path) -> Path:
@@ -115,7 +95,7 @@ def runs(plan: dict[str, Any], shards: Path, tmp_path_factory: pytest.TempPathFa
         {"out": "beside_fsdp", "recipe": beside, "beside_open_clip": True, "overrides": fsdp},
         {"out": "gradients", "overrides": [*fsdp, *bf16, "train.betas=[0, 0]"]},
     ]
-    _ranks(2, [{"recipe": plan, **job, "out": str(folder / str(job["out"]))} for job in jobs], folder)
+    run_ranks(2, [{"recipe": plan, **job, "out": str(folder / str(job["out"]))} for job in jobs], folder)
     run_recipe(plan, out=folder / "stopped")
     run_recipe(plan, out=folder / "begun_by_fsdp")
     run_recipe(plan, ["objective.loss=siglip"], out=folder / "siglip_one")
@@ -154,7 +134,7 @@ def masked_runs(plan: dict[str, Any], shards: Path, tmp_path_factory: pytest.Tem
         {"out": "volumes_fsdp", "recipe": volumes, "overrides": [*fsdp, *small]},
         {"out": "volumes_begun_by_fsdp", "recipe": volumes, "overrides": fsdp, "stop": 4},
     ]
-    _ranks(2, [{"recipe": alone, **job, "out": str(folder / str(job["out"]))} for job in jobs], folder)
+    run_ranks(2, [{"recipe": alone, **job, "out": str(folder / str(job["out"]))} for job in jobs], folder)
     run_recipe(volumes, out=folder / "volumes_one")
     run_recipe(volumes, out=folder / "volumes_begun_by_fsdp")
     run_recipe(alone, out=folder / "one")
@@ -312,7 +292,7 @@ def test_four_ranks_learn_what_one_process_learns(plan: dict[str, Any], tmp_path
     ways = {"four": [], "two_by_two": pairs, "stopped": pairs}
     jobs = [{"recipe": plan, "overrides": [*changed, *more], "out": str(tmp_path / n)} for n, more in ways.items()]
     jobs[-1]["stop"] = 2
-    _ranks(4, jobs, tmp_path)
+    run_ranks(4, jobs, tmp_path)
     run_recipe(plan, changed, out=tmp_path / "stopped")
     for name in ways:
         assert _losses(tmp_path / name) == pytest.approx(_losses(tmp_path / "one"), abs=2e-4)

@@ -16,6 +16,7 @@ from medclip.models.class_vectors import ClassVectors
 
 HEADS = {
     "linear": "medclip.adaptation.data.heads:LinearHead",
+    "hazard": "medclip.adaptation.data.hazard_head:HazardHead",
     "tip": "medclip.adaptation.frozen.tip_adapter:TipHead",
     "clip_adapter": "medclip.adaptation.frozen.clip_adapter:ClipAdapterHead",
     "knn": "medclip.adaptation.frozen.classical:KnnHead",

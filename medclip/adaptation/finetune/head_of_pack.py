@@ -1,4 +1,4 @@
-"""The head that a run learned, put into its pack: `score`, `evaluate` and `audit` then answer with it."""
+"""The heads that a run learned, put into its pack: `score`, `evaluate` and `audit` then answer with them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,34 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medclip.adaptation.data.class_text import ClassText, class_text
-from medclip.adaptation.data.heads import LinearHead
+from medclip.adaptation.data.hazard_head import HazardHead
+from medclip.adaptation.data.heads import LinearHead, load_head
 from medclip.adaptation.pack.adapted_model import label_of
-from medclip.adaptation.pack.pack_head import HEAD_FILE, SHOTS_FILE, TASK_FILE, read_arrays
+from medclip.adaptation.pack.pack_head import (
+    HEAD_FILE,
+    HEADS_FILE,
+    HEADS_TABLE,
+    SHOTS_FILE,
+    TASK_FILE,
+    arrays_of,
+    heads_table,
+    read_arrays,
+)
 from medclip.errors import MedclipError
 from medclip.models.card import Adaptation, Card, TaskCard, read_card, training_hashes
 from medclip.models.packs.manifest import pack_digest
 from medclip.models.packs.pack import find_pack, pack_card, update_pack
 from medclip.shards.reading.samples import ShardReader
 from medclip.text.vocabulary.find_task import to_yaml
+from medclip.text.vocabulary.outcomes import outcome_word
 from medclip.training.recipe.schema import Recipe
-from medclip.wording import count
+from medclip.wording import count, list_of
 
 METHOD, TITLE = "finetune", "fine-tuning"
 DEVIATIONS = (
@@ -32,13 +45,13 @@ DEVIATIONS = (
 """Where fine-tuning differs from the published code of medical MAE."""
 
 
-def add_head(pack: Path, recipe: Recipe, weights: Path) -> Card:
-    """Write head, task and list of files into the pack of a run with a supervised part, and seal it again.
+def add_heads(pack: Path, recipe: Recipe, weights: Path) -> Card:
+    """Write the heads of a run into its pack, and seal it again: of one its task and the list of files beside it.
 
     Args:
         pack: What the trainer exported.
         recipe: Of the run.
-        weights: The head as one linear layer: `weight` and `bias`.
+        weights: The arrays of the heads, as TASK/ARRAY.
 
     Returns:
         The pack's new card.
@@ -46,33 +59,45 @@ def add_head(pack: Path, recipe: Recipe, weights: Path) -> Card:
     Raises:
         MedclipError: As reading shards and the task.
     """
-    from safetensors.numpy import save
-
-    supervised = recipe.objective.supervised
-    assert supervised is not None
-    text, card, base = class_text(supervised.asked, supervised.names), read_card(pack), _base(recipe)
-    rows = list(_learned_from(recipe, text))
-    head = LinearHead.from_arrays(read_arrays(weights))
-    entry = {
-        "classes": text.names,
-        "title": text.task.title,
-        "class_titles": {name: text.task.class_named(name).title for name in text.names},
+    texts = {head.asked.name: class_text(head.asked, head.names) for head in recipe.objective.supervised}
+    every, kinds = read_arrays(weights), {name: _kind(text) for name, text in texts.items()}
+    heads = {name: load_head(kinds[name], arrays_of(every, name)).arrays() for name in texts}
+    card, base = read_card(pack), _base(recipe)
+    learned = {name: list(_learned_from(recipe, text)) for name, text in texts.items()}
+    changes: dict[str, Any] = {
+        "tasks": {**card.tasks, **{name: _entry(text) for name, text in texts.items()}},
+        "summary": card.summary or _summary(base[0], list(texts.values()), list(learned.values())),
+        "limits": (*card.limits, *(_limit(text, learned[name]) for name, text in texts.items())),
     }
-    card = card.model_copy(
-        update={
-            "tasks": {**card.tasks, text.task.name: TaskCard.model_validate(entry)},
-            "adapted": _adaptation(recipe, text, rows, card, base),
-            "summary": card.summary or _summary(base[0], text, rows),
-            "limits": (*card.limits, _limit(text, rows)),
+    if len(texts) == 1:
+        ((name, text),) = texts.items()
+        changes["adapted"] = _adaptation(recipe, text, learned[name], card, base)
+        files = {
+            HEAD_FILE: _bytes(heads[name]),
+            TASK_FILE: to_yaml(text.task).encode(),
+            SHOTS_FILE: _csv(learned[name]).encode(),
         }
-    )
-    files = {
-        HEAD_FILE: save({name: np.ascontiguousarray(value) for name, value in head.arrays().items()}),
-        TASK_FILE: to_yaml(text.task).encode(),
-        SHOTS_FILE: _csv(rows).encode(),
-    }
+    else:
+        of_task = {f"{task}/{name}": value for task, arrays in heads.items() for name, value in arrays.items()}
+        files = {HEADS_FILE: _bytes(of_task), HEADS_TABLE: heads_table(texts, kinds).encode()}
+    card = card.model_copy(update=changes)
     update_pack(pack, card=card, extra_files=files)
     return card
+
+
+def _kind(text: ClassText) -> str:
+    return HazardHead.kind if text.kind == "risk" else LinearHead.kind
+
+
+def _entry(text: ClassText) -> TaskCard:
+    titles = {name: text.task.class_named(name).title for name in text.names}
+    return TaskCard.model_validate({"classes": text.names, "title": text.task.title, "class_titles": titles})
+
+
+def _bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    from safetensors.numpy import save
+
+    return save({name: np.ascontiguousarray(value) for name, value in arrays.items()})
 
 
 def _learned_from(recipe: Recipe, text: ClassText) -> Iterator[tuple[str, str, str, str]]:
@@ -94,6 +119,8 @@ def _learned_from(recipe: Recipe, text: ClassText) -> Iterator[tuple[str, str, s
 def _label(answer: str | Mapping[str, int] | None, text: ClassText) -> str:
     if isinstance(answer, str):
         return answer if answer in text.names else ""
+    if text.kind == "risk":
+        return outcome_word(answer) if answer else ""
     values = tuple((answer or {}).get(name) for name in text.names)
     return label_of(text, values)
 
@@ -107,7 +134,7 @@ def _adaptation(
         task=text.task.name,
         method=METHOD,
         title=TITLE,
-        head=LinearHead.kind,
+        head=_kind(text),
         changed_towers=True,
         base=base[0],
         base_version=base[1],
@@ -151,9 +178,10 @@ def _num_in_training(recipe: Recipe, rows: list[tuple[str, str, str, str]]) -> i
     return None if known is None else sum(sha256 in known for sha256, _, _, _ in rows)
 
 
-def _summary(base: str, text: ClassText, rows: list[tuple[str, str, str, str]]) -> str:
-    patients = len({patient for _, patient, role, _ in rows if role == "train"})
-    return f"{base} fine-tuned for “{text.task.title}” on images of {count(patients, 'patient')}."
+def _summary(base: str, texts: list[ClassText], learned: list[list[tuple[str, str, str, str]]]) -> str:
+    patients = len({patient for rows in learned for _, patient, role, _ in rows if role == "train"})
+    titles = list_of([f"“{text.task.title}”" for text in texts])
+    return f"{base} fine-tuned for {titles} on images of {count(patients, 'patient')}."
 
 
 def _limit(text: ClassText, rows: list[tuple[str, str, str, str]]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medclip.adaptation.pack.pack_head import read_pack_text
+from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.runs.options import ScoreOptions
 from medclip.sample import Modality
 from medclip.scoring.tasks import AskedTask, asked_tasks, check_words
@@ -40,7 +40,7 @@ def pack_tasks(model: Any, modality: Modality, task: str | Path | None = None) -
         MedclipError: WRONG_USE or NO_TASK for a task that there is none of; WRONG_USE for one that an image-only pack
             was not adapted to.
     """
-    own = read_pack_text(model.path, model.card)
+    own = read_pack_texts(model.path, model.card)
     if task is not None and Path(task).suffix.lower() in (".yaml", ".yml"):
         asked: tuple[AskedTask, ...] = (AskedTask(find_task(task), None, None, listed=False),)
     else:

@@ -195,7 +195,8 @@ def _validation(history: History, recipe: Recipe) -> Iterator[ValidationRow]:
 
 def _validation_title(name: str) -> str:
     if not name.startswith(_ZERO_SHOT):
-        return metric_title(name)
+        figure_name, _, task_name = name.partition(".")
+        return metric_title(figure_name) + (f": {task_name}" if task_name else "")
     task = load_task(name.removeprefix(_ZERO_SHOT))
     metric = "balanced accuracy" if task.kind == "multiclass" else "mean AUROC"
     return f"{task.title}: {metric} in words"
@@ -205,8 +206,13 @@ def _chance(name: str, entry: Mapping[str, Any], recipe: Recipe) -> float | None
     if name.startswith(_ZERO_SHOT):
         task = load_task(name.removeprefix(_ZERO_SHOT))
         return 1 / len(task.classes) if task.kind == "multiclass" else 0.5
-    if (supervised := recipe.objective.supervised) is not None and name in ("auroc", "balanced_accuracy"):
-        return 0.5 if name == "auroc" else 1 / len(supervised.classes) if supervised.classes else None
+    figure_name, _, task_name = name.partition(".")
+    heads = [head for head in recipe.objective.supervised if not task_name or head.asked.name == task_name]
+    if heads and figure_name in ("auroc", "balanced_accuracy"):
+        several = len(heads) > 1 or not heads[0].classes
+        return 0.5 if figure_name == "auroc" else None if several else 1 / len(heads[0].classes)
+    if name == "cross_view_r1":
+        return entry.get("cross_view_chance_r1")
     return entry.get("chance_r1") if name.endswith("_r1") else None
 
 

@@ -127,7 +127,7 @@ def check_named(named: str, model: str | Path | Model, options: ScoreOptions) ->
     Raises:
         MedclipError: WRONG_USE for such a task, and for a class that its task does not have; PACK_NOT_FOUND.
     """
-    from medclip.adaptation.pack.pack_head import read_pack_text
+    from medclip.adaptation.pack.pack_head import read_pack_texts
     from medclip.models.card import read_card
     from medclip.models.packs.pack import find_pack
     from medclip.scoring.targets import class_of
@@ -137,7 +137,7 @@ def check_named(named: str, model: str | Path | Model, options: ScoreOptions) ->
         return
     pack = find_pack(model)
     card = read_card(pack)
-    asked = {one.task.name: one for one in asked_tasks(card, options, read_pack_text(pack, card))}
+    asked = {one.task.name: one for one in asked_tasks(card, options, read_pack_texts(pack, card))}
     task, _, class_ = named.partition(":")
     if task not in asked:
         raise MedclipError(

@@ -9,7 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,31 +40,34 @@ BUDGET_OVER = 1000
 TOKEN_STEP = 8
 """What lengths of captions are rounded up to, so that compiled towers see few shapes."""
 _FEW_STEPS = 10
-_NEXT_VIEW = 1 << 20
-"""Added to how often a sample stood before in its epoch, for each further view: no sample stands there so often."""
 _SPEED_SAMPLES = 16
 _SLOW_MB_S = 50
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One step's input: this rank's rows of the global batch."""
+    """One step's input: this rank's b samples of the global batch, with V images and T captions each.
+
+    Rows of images are the first image of each sample, then the second of each, and so on; captions likewise.
+    """
 
     images: NDArray[np.uint8]
-    """uint8 [b, S, S, 3], or [b, 1 + N, p * p * 3] from `TokenBudget.pack`; black where a sample is bad. Valid until
-    `release`."""
+    """uint8 [V * b, S, S, 3], or [V * b, 1 + N, p * p * 3] from `TokenBudget.pack`; black where a sample is bad or has
+    no such view. Valid until `release`."""
     tokens: NDArray[np.int32]
-    """int32 [b, L]: the captions, as the run's tokenizer cuts them; [b, 0] without one."""
+    """int32 [T * b, L]: the captions, as the run's tokenizer cuts them; L = 0 without one."""
     num_tokens: int
     """Columns of `tokens` that the longest caption needs, rounded up to a multiple of 8, at most L."""
     pair_keys: NDArray[np.int64]
-    """int64 [b, 3]: keys of label set, caption and study (columns LABELS, TEXT, STUDY), as `Pairs` takes them: -1 where
-    nothing is known that could be equal."""
+    """int64 [T * b, 3]: keys of label set, caption and study (columns LABELS, TEXT, STUDY), as `Pairs` takes them: -1
+    where nothing is known that could be equal."""
     texts: tuple[str, ...]
+    """T * b captions."""
     label_keys: tuple[str, ...]
     """Equal for records that carry the same labels; "" where nothing is known that could be equal."""
     studies: tuple[str, ...]
-    """Keyed hash of the examination, "" where it is not known."""
+    """Keyed hash of the examination, or of the patient where samples are examinations of several views; "" where it is
+    not known."""
     keys: tuple[str, ...]
     """Keys of the samples in their shards."""
     valid: NDArray[np.bool_]
@@ -72,9 +75,15 @@ class Batch:
     wait_s: float = 0.0
     """Seconds the training waited for it."""
     num_views: int = 1
-    """V: the b rows are those of b / V samples, then the same samples once more, drawn anew, and so on."""
+    """V: each sample's image so often, changed anew, or the views of its examination."""
+    num_texts: int = 1
+    """T."""
+    view_types: NDArray[np.int64] | None = None
+    """int64 [b, V, 3] of examinations: numbers of side, position and kind, -1 where a sample has no such view."""
+    text_parts: NDArray[np.int64] | None = None
+    """int64 [b, T] of examinations: number of the side that a caption is about, -1 for all that is shown."""
     weights: NDArray[np.float32] | None = None
-    """float32 [b / V]: how much each sample counts in the loss; None where all count alike."""
+    """float32 [b]: how much each sample counts in the loss; None where all count alike."""
     pending: Pending | None = None
 
     def release(self) -> None:
@@ -110,7 +119,9 @@ class Batches:
         weights: By source, for `proportional`.
         window_shards: Shards that `shard_mixed` mixes.
         loss_weights: By source: how much its samples count in the loss.
-        num_views: How often each sample of a training batch is drawn.
+        num_views: Images of a sample, V.
+        num_texts: Captions of a sample, T.
+        of_exam: The images are the views of a sample, at most V; otherwise its image is changed anew for each.
         rank: Number of this process among those that train together.
         world_size: Their number.
         workers: Threads or processes that decode and augment.
@@ -145,6 +156,8 @@ class Batches:
         window_shards: int = WINDOW_SHARDS,
         loss_weights: Mapping[str, float] | None = None,
         num_views: int = 1,
+        num_texts: int = 1,
+        of_exam: bool = False,
         rank: int = 0,
         world_size: int = 1,
         workers: int = 2,
@@ -164,17 +177,20 @@ class Batches:
         self.policy: Policy = policy
         self.weights, self.window_shards = dict(weights or {}), window_shards
         self.rank, self.world_size, self.max_bad_share = rank, world_size, max_bad_share
-        drawing = Drawing(preprocess, seed, augment, native_share, report_share, report_words, native, decode, words)
+        drawing = Drawing(
+            preprocess, seed, augment, native_share, report_share, report_words, native, decode, words, num_views,
+            num_texts, of_exam,
+        )  # fmt: skip
         length = tokenizer.context_length if tokenizer else 0
         self.image_shape = drawing.image_shape
         """Of one image of a batch."""
-        form = Form(batch_size // world_size * num_views, self.image_shape, length)
+        form = Form(batch_size // world_size, self.image_shape, length, num_views, num_texts)
         self.crew = crew or Crew(
             worker_kind, workers, form, cache_mb=cache_mb, timeout_s=timeout_s, tokenizer=tokenizer
         )
         """Who makes the batches."""
         self._split = self.crew.add(Split(reader, drawing))
-        self._num_views = num_views
+        self._num_views, self._num_texts, self._of_exam = num_views, num_texts, of_exam
         self._loss_weights = source_weights(reader.columns, loss_weights).astype(np.float32) if loss_weights else None
         self._plan: tuple[int, NDArray[np.int32], NDArray[np.int32]] | None = None
         self._ahead: WindowsAhead | None = None
@@ -300,7 +316,7 @@ class Batches:
         own = self.batch_size // self.world_size
         part = slice(self.rank * own, (self.rank + 1) * own)
         places = list(zip(plan[number, part].tolist(), again[number, part].tolist(), strict=True))
-        return [(epoch, i, r + view * _NEXT_VIEW) for view in range(self._num_views) for i, r in places]
+        return [(epoch, i, r) for i, r in places]
 
     def _prepared(self, plan: Iterator[list[Row]]) -> Iterator[Batch]:
         """Have a few batches made ahead."""
@@ -326,19 +342,24 @@ class Batches:
         texts, label_keys, studies, keys, faults = zip(*strings, strict=True)
         self.seen += len(rows)
         self.bad.update(fault for fault in faults if fault)
-        tokens = arrays.tokens[: len(rows)]
+        views, several, size = self._num_views, self._num_texts, len(rows)
+        tokens = _flat(arrays.tokens[:several, :size])
+        types, parts = arrays.view_types[:size, :views].copy(), arrays.text_parts[:several, :size].T.copy()
         return Batch(
-            images=arrays.images[: len(rows)],
+            images=_flat(arrays.images[:views, :size]),
             tokens=tokens,
             num_tokens=used_columns(tokens, self.crew.tokenizer),
-            pair_keys=arrays.pair_keys[: len(rows)],
-            texts=texts,
+            pair_keys=_flat(arrays.pair_keys[:several, :size]),
+            texts=tuple(own[n] if own else "" for n in range(several) for own in texts),
             label_keys=label_keys,
             studies=studies,
             keys=keys,
             valid=np.array([not fault for fault in faults]),
             wait_s=waited,
-            num_views=self._num_views,
+            num_views=views,
+            num_texts=several,
+            view_types=types if self._of_exam else None,
+            text_parts=parts if self._of_exam else None,
             weights=self._weights(rows),
             pending=pending,
         )
@@ -346,8 +367,12 @@ class Batches:
     def _weights(self, rows: Sequence[Row]) -> NDArray[np.float32] | None:
         if self._loss_weights is None:
             return None
-        samples = [index for _, index, _ in rows[: len(rows) // self._num_views]]
-        return self._loss_weights[self.reader.columns.source_N[samples]]
+        return self._loss_weights[self.reader.columns.source_N[[index for _, index, _ in rows]]]
+
+
+def _flat(values: NDArray[Any]) -> NDArray[Any]:
+    """Join the first two axes; no copy where all of a block is used."""
+    return values.reshape(values.shape[0] * values.shape[1], *values.shape[2:])
 
 
 def preflight(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,9 @@ from medclip.errors import MedclipError, Reason
 from medclip.imaging.volume.voxels import Voxels
 from medclip.models.preprocess import Preprocess
 from medclip.objectives.keys import key_of
-from medclip.sample import Modality
+from medclip.sample import SIDES, Modality
 from medclip.shards.reading.foreign import FOREIGN, is_empty_record
+from medclip.shards.sample_views import SampleView
 from medclip.shards.stored_image import DRAFT_GAP
 from medclip.text.captions.draw import draw_caption
 from medclip.text.captions.record import CaptionRecord
@@ -25,6 +25,7 @@ from medclip.text.free_text.sentences import Native
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.augment import Change, apply_change, draw_change, largest_px, names_a_side
 from medclip.training.batches.augment_clips import draw_clip_change, make_clip
+from medclip.training.batches.exam_texts import ALL_SIDES, Subject, kin_of, label_key, subjects_of, types_of
 from medclip.training.batches.order import ORDER
 from medclip.training.batches.slots import Arrays
 from medclip.training.recipe.sections.augment import Augment
@@ -59,6 +60,12 @@ class Drawing:
     """How much of a JPEG is decoded."""
     words: bool = True
     """False where no caption is read: none is drawn, and a sample without one is as good as any."""
+    num_views: int = 1
+    """Images of a sample, V: its image changed anew each time, or the views of its examination."""
+    num_texts: int = 1
+    """Captions of a sample, T."""
+    of_exam: bool = False
+    """The views are those of a sample, V at most; a sample of one image is an examination of one view."""
 
     @property
     def wanted_px(self) -> int:
@@ -111,42 +118,71 @@ class Drawing:
         return image if budget is None else budget.pack(image)
 
 
-Strings = tuple[str, str, str, str, str]
-"""Caption, label key, study, key in the shard and fault of a row."""
+Strings = tuple[tuple[str, ...], str, str, str, str]
+"""Captions, label key, study, key in the shard and fault of a row."""
+NOTHING: Strings = ((), "", "", "", "")
+_NEXT_VIEW = 1 << 20
+"""Added to how often a sample stood before in its epoch, for each further view: no sample stands there so often."""
 
 
 @dataclass(frozen=True, eq=False)
 class Made:
     """One row of a batch."""
 
-    image: NDArray[np.uint8] | None
-    """uint8 [S, S, 3], packed patches, or a clip (`Drawing.image_shape`); None for a bad sample."""
+    images: tuple[NDArray[np.uint8], ...]
+    """uint8 [S, S, 3], packed patches, or a clip (`Drawing.image_shape`), of each view; none for a bad sample."""
     tokens: NDArray[np.int32]
-    """int32 [L]."""
-    text: str = ""
+    """int32 [T, L]."""
+    texts: tuple[str, ...] = ("",)
+    """T captions."""
     label_key: str = ""
     study: str = ""
     key: str = ""
     bad: str = ""
     """Why the sample is bad, "" for a good one."""
+    kin: str = ""
+    """Equal for samples that the same is true of; "" where nothing is known that could be equal."""
+    types: tuple[tuple[int, int, int], ...] = ()
+    """Of an examination: numbers of side, position and kind of each view."""
+    text_parts: tuple[int, ...] = (-1,)
+    """Number of the side that each caption is about, -1 for all that is shown."""
+
+    @property
+    def image(self) -> NDArray[np.uint8] | None:
+        """The first image; None for a bad sample."""
+        return self.images[0] if self.images else None
+
+    @property
+    def text(self) -> str:
+        """The first caption."""
+        return self.texts[0]
 
     def write(self, arrays: Arrays, place: int) -> Strings:
         """Write image, tokens and keys to their place in a batch; returns the rest.
 
         Keys are those of label set, caption (in whatever case) and study, as the columns of `Batch.pair_keys`.
         """
-        arrays.images[place] = 0 if self.image is None else self.image
-        arrays.tokens[place] = self.tokens
-        arrays.pair_keys[place] = key_of(self.label_key), key_of(self.text.strip().lower()), key_of(self.study)
-        return self.text, self.label_key, self.study, self.key, self.bad
+        num_views, num_texts = len(self.images), len(self.texts)
+        for image, of_view in zip(self.images, arrays.images, strict=False):
+            of_view[place] = image
+        arrays.images[num_views:, place] = 0
+        arrays.view_types[place] = -1
+        if self.types:
+            arrays.view_types[place, :num_views] = self.types
+        arrays.tokens[:num_texts, place] = self.tokens
+        arrays.text_parts[:num_texts, place] = self.text_parts
+        kin, study = key_of(self.kin), key_of(self.study)
+        arrays.pair_keys[:num_texts, place] = [(kin, key_of(text.strip().lower()), study) for text in self.texts]
+        return self.texts, self.label_key, self.study, self.key, self.bad
 
 
 @dataclass(frozen=True, eq=False)
 class _Stored:
-    stored: NDArray[np.uint8] | Voxels
-    """H x W, or H x W x 3; or a volume."""
+    stored: tuple[NDArray[np.uint8] | Voxels, ...]
+    """H x W, or H x W x 3, of each view; or a volume."""
     record: CaptionRecord
     meta: Mapping[str, Any]
+    views: tuple[SampleView, ...]
 
 
 class Room:
@@ -197,26 +233,44 @@ class Samples:
         """
         d = self.drawing
         try:
-            stored, record, meta = self._read(index)
+            several, record, meta, views = self._read(index)
         except _BadSample as e:
             return self.bad(index, e.reason)
-        again = (repeat,) if repeat else ()
-        text = self._caption(record, meta, (epoch, index, *again)) if d.words else ""
-        if d.words and not text:
+        views = views[: d.num_views]
+        shown = several[: d.num_views] if d.of_exam else several * d.num_views
+        subjects = subjects_of(record, views, d.num_texts) if d.of_exam else [Subject(record)] * d.num_texts
+        drawn = [(epoch, index, *_again(repeat, n)) for n in range(max(d.num_views, d.num_texts))]
+        texts = tuple(
+            self._caption(subject, meta, which) if d.words else ""
+            for subject, which in zip(subjects, drawn, strict=False)
+        )
+        if d.words and not all(texts):
             return self.bad(index, Reason.EMPTY_CAPTION)
-        rng = np.random.default_rng((d.seed, AUGMENT, epoch, index, *again))
-        # A mirrored ECG runs backwards in time.
-        may_flip = record.laterality is None and record.modality is not Modality.ECG and not names_a_side(text)
+        types = types_of(record, views) if d.of_exam else ()
+        # A mirrored ECG runs backwards in time. Each image is compared with every caption.
+        may_flip = record.laterality is None and record.modality is not Modality.ECG
+        may_flip &= not any(map(names_a_side, texts)) and not any(side < len(SIDES) for side, *_ in types)
+        images = []
         try:
-            image = (
-                d.clip(stored, rng, may_flip)
-                if isinstance(stored, Voxels)
-                else self._image(stored, record, rng, may_flip)
-            )
+            for stored, which in zip(shown, drawn, strict=False):
+                rng = np.random.default_rng((d.seed, AUGMENT, *which))
+                if isinstance(stored, Voxels):
+                    images.append(d.clip(stored, rng, may_flip))
+                else:
+                    images.append(self._image(stored, record, rng, may_flip))
         except MedclipError as e:
             return self.bad(index, e.reason)
-        study = str(meta.get("study", ""))
-        return Made(image, self._tokens(text), text, label_key(record), study, self.reader.key(index))
+        return Made(
+            tuple(images),
+            self._tokens(texts),
+            texts,
+            label_key(record),
+            str(meta.get("study", "")) if not d.of_exam else str(meta.get("patient") or meta.get("study", "")),
+            self.reader.key(index),
+            kin=kin_of(record, views),
+            types=types,
+            text_parts=tuple(subject.side for subject in subjects),
+        )
 
     def _image(
         self, stored: Image.Image, record: CaptionRecord, rng: np.random.Generator, may_flip: bool
@@ -227,15 +281,15 @@ class Samples:
             change = draw_change(d.augment, rng, may_flip=may_flip, may_tint=may_tint)
         return d.draw(stored, change)
 
-    def _caption(self, record: CaptionRecord, meta: Mapping[str, Any], which: tuple[int, ...]) -> str:
+    def _caption(self, subject: Subject, meta: Mapping[str, Any], which: tuple[int, ...]) -> str:
         """Draw a caption; "" where the record says nothing."""
-        d = self.drawing
+        d, record = self.drawing, subject.record
         rng = np.random.default_rng((d.seed, VALIDATION if d.augment is None else CAPTION, *which))
         foreign = meta.get("adapter") == FOREIGN
         text = draw_caption(
             record,
             rng,
-            native_share=1.0 if foreign else d.native_share,
+            native_share=1.0 if foreign or subject.quoted else d.native_share,
             report_share=1.0 if foreign else d.report_share,
             report_words=d.report_words,
             native="whole" if foreign else d.native,
@@ -244,53 +298,68 @@ class Samples:
 
     def bad(self, index: int, reason: str) -> Made:
         """Return a sample that is of no use."""
-        return Made(None, self._tokens(""), key=self.reader.key(index), bad=reason)
+        nothing = ("",) * self.drawing.num_texts
+        sides = (ALL_SIDES,) * len(nothing)
+        return Made((), self._tokens(nothing), nothing, key=self.reader.key(index), bad=reason, text_parts=sides)
 
-    def _tokens(self, text: str) -> NDArray[np.int32]:
+    def _tokens(self, texts: Sequence[str]) -> NDArray[np.int32]:
         if self._tokenizer is None:
-            return np.zeros(0, np.int32)
-        return self._tokenizer.encode([text])[0].astype(np.int32)
+            return np.zeros((len(texts), 0), np.int32)
+        return self._tokenizer.encode(texts).astype(np.int32)
 
-    def _read(self, index: int) -> tuple[Image.Image | Voxels, CaptionRecord, Mapping[str, Any]]:
+    def _read(
+        self, index: int
+    ) -> tuple[tuple[Image.Image | Voxels, ...], CaptionRecord, Mapping[str, Any], tuple[SampleView, ...]]:
         from PIL import Image
 
         kept = self._cache.get(index)
         if kept is not None:
-            stored = kept.stored if isinstance(kept.stored, Voxels) else Image.fromarray(kept.stored)
-            return stored, kept.record, kept.meta
+            stored = tuple(one if isinstance(one, Voxels) else Image.fromarray(one) for one in kept.stored)
+            return stored, kept.record, kept.meta, kept.views
         raw = self.reader.raw(index)  # what goes wrong here is the shard's fault: it ends the run
         try:
             parts = self.reader.unpack(index, raw)
             record, meta = self.reader.understand(index, parts)
+            views: tuple[SampleView, ...] = ()
             if self.drawing.preprocess.volume is not None:
-                stored = self.reader.voxels(parts)
+                stored: tuple[Image.Image | Voxels, ...] = (self.reader.voxels(parts),)
+            elif self.drawing.of_exam:
+                views, stored = self.reader.views(index, parts), self.reader.images(parts, *self.drawing.scale)
             else:
-                stored = self.reader.image(parts, *self.drawing.scale)
+                stored = (self.reader.image(parts, *self.drawing.scale),)
         except MedclipError as e:
             raise _BadSample(str(e.reason)) from e
-        self._keep(index, stored, record, meta)
-        return stored, record, meta
+        self._keep(index, stored, record, meta, views)
+        return stored, record, meta, views
 
-    def _keep(self, index: int, stored: Image.Image | Voxels, record: CaptionRecord, meta: Mapping[str, Any]) -> None:
-        is_volume = isinstance(stored, Voxels)
-        pixels = stored.values.nbytes if is_volume else stored.width * stored.height * len(stored.getbands())
-        if index not in self._cache and self._room.take(pixels + _RECORD_BYTES + 2 * len(record.report or "")):
-            self._cache[index] = _Stored(stored if is_volume else np.asarray(stored), record, meta)
+    def _keep(
+        self,
+        index: int,
+        stored: Sequence[Image.Image | Voxels],
+        record: CaptionRecord,
+        meta: Mapping[str, Any],
+        views: tuple[SampleView, ...],
+    ) -> None:
+        texts = [record.report or "", *(text for view in views for text in (*view.texts, view.report or ""))]
+        size = sum(map(_num_bytes, stored)) + _RECORD_BYTES * (1 + len(views)) + 2 * sum(map(len, texts))
+        if index not in self._cache and self._room.take(size):
+            arrays = tuple(one if isinstance(one, Voxels) else np.asarray(one) for one in stored)
+            self._cache[index] = _Stored(arrays, record, meta, views)
+
+
+def _num_bytes(stored: Image.Image | Voxels) -> int:
+    if isinstance(stored, Voxels):
+        return stored.values.nbytes
+    return stored.width * stored.height * len(stored.getbands())
+
+
+def _again(repeat: int, view: int) -> tuple[int, ...]:
+    """Return what the chance of a further draw of a sample depends on: nothing for the first image of an epoch."""
+    number = repeat + view * _NEXT_VIEW
+    return (number,) if number else ()
 
 
 class _BadSample(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-def label_key(record: CaptionRecord) -> str:
-    """Return a text that is equal for records which the same statements are true of.
-
-    It is empty where only a text of its own is known of an image: what it says is not what the texts of others say.
-    """
-    if not (record.generic or record.labels) and (record.texts or record.report):
-        return ""
-    view = None if record.generic else record.view
-    labels: Mapping[str, Any] = {} if record.generic else record.labels
-    return json.dumps([record.generic, record.modality, view, labels], sort_keys=True)

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 NUM_KEYS = 3
 """Columns of `Arrays.pair_keys`."""
+NUM_FACTS = 3
+"""Columns of `Arrays.view_types`: side, position, kind."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +29,21 @@ class Form:
     """Size of a block."""
 
     num_rows: int
+    """Samples, b."""
     image_shape: tuple[int, ...]
     """Of one image: S x S x 3, or as many packed patches as fit."""
     context_length: int
     """Tokens of a caption; 0 where none are cut."""
+    num_views: int = 1
+    """Images of a sample, V."""
+    num_texts: int = 1
+    """Captions of a sample, T."""
 
     @property
     def num_bytes(self) -> int:
         """Bytes of a block, in whole pages."""
-        row = 8 * NUM_KEYS + 4 * self.context_length + math.prod(self.image_shape)
+        of_text, of_view = 8 * (NUM_KEYS + 1) + 4 * self.context_length, 8 * NUM_FACTS + math.prod(self.image_shape)
+        row = self.num_texts * of_text + self.num_views * of_view
         return -(-max(1, self.num_rows * row) // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
 
 
@@ -44,19 +52,31 @@ class Arrays:
     """One block, as arrays that share its memory."""
 
     images: NDArray[np.uint8]
-    """uint8 [b, S, S, 3], or [b, ...] of packed patches."""
+    """uint8 [V, b, S, S, 3], or [V, b, ...] of packed patches."""
     tokens: NDArray[np.int32]
-    """int32 [b, L]."""
+    """int32 [T, b, L]."""
     pair_keys: NDArray[np.int64]
-    """int64 [b, 3]."""
+    """int64 [T, b, 3]."""
+    text_parts: NDArray[np.int64]
+    """int64 [T, b]: number of the side that a caption is about, -1 for all that is shown."""
+    view_types: NDArray[np.int64]
+    """int64 [b, V, 3]: numbers of side, position and kind of each view, -1 where there is none."""
 
     @classmethod
     def of(cls, buffer: mmap.mmap, form: Form) -> Arrays:
         """Lay the arrays out in a block."""
-        rows, length = form.num_rows, form.context_length
-        keys = np.ndarray((rows, NUM_KEYS), np.int64, buffer)
-        tokens = np.ndarray((rows, length), np.int32, buffer, keys.nbytes)
-        return cls(np.ndarray((rows, *form.image_shape), np.uint8, buffer, keys.nbytes + tokens.nbytes), tokens, keys)
+        rows, views, texts = form.num_rows, form.num_views, form.num_texts
+        shapes = ((texts, rows, NUM_KEYS), (texts, rows), (rows, views, NUM_FACTS))
+        arrays, start = [], 0
+        for shape, kind in (
+            *((shape, np.int64) for shape in shapes),
+            ((texts, rows, form.context_length), np.int32),
+            ((views, rows, *form.image_shape), np.uint8),
+        ):
+            arrays.append(np.ndarray(shape, kind, buffer, start))
+            start += arrays[-1].nbytes
+        keys, parts, types, tokens, images = arrays
+        return cls(images, tokens, keys, parts, types)
 
 
 class Slots:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,17 @@ from numpy.typing import NDArray
 from medclip.text.vocabulary.task import Task
 
 
+def labels_of(label_key: str) -> Mapping[str, Any]:
+    """Read the labels of an image back from its `label_key`; none where nothing is known."""
+    return json.loads(label_key)[3] if label_key else {}
+
+
 def truth_of(task: Task, label_keys: Sequence[str], classes: Sequence[str] = ()) -> NDArray[np.float64]:
     """Read from labels what is true of N images.
 
     Args:
         task: What is asked.
-        label_keys: `medclip.training.batches.samples.label_key` makes them.
+        label_keys: `medclip.training.batches.exam_texts.label_key` makes them.
         classes: Those that are asked for, in this order; all of the task's where empty.
 
     Returns:
@@ -25,7 +30,7 @@ def truth_of(task: Task, label_keys: Sequence[str], classes: Sequence[str] = ())
         [N, C]: 1 and 0. NaN where it is not known.
     """
     names = [*classes] or [c.name for c in task.classes]
-    labels: list[Any] = [json.loads(key)[3].get(task.name) if key else None for key in label_keys]
+    labels: list[Any] = [labels_of(key).get(task.name) for key in label_keys]
     if task.kind == "multiclass":
         number = {name: i for i, name in enumerate(names)}
         rows = [[np.nan if label is None else number.get(label, len(names))] for label in labels]

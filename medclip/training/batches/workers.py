@@ -23,7 +23,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.readers.pool import ReadingPool
 from medclip.shards.reading.samples import ShardReader
 from medclip.text.tokenizers.tokenizer import Tokenizer
-from medclip.training.batches.samples import Drawing, Room, Samples, Strings
+from medclip.training.batches.samples import NOTHING, Drawing, Room, Samples, Strings
 from medclip.training.batches.slots import Arrays, Form, MappedSlots, Slots
 
 WorkerKind = Literal["thread", "process"]
@@ -127,7 +127,7 @@ class Pending:
         Raises:
             MedclipError: TIMEOUT, with where the workers hang; what making a row raised.
         """
-        strings: list[Strings] = [("", "", "", "", "")] * sum(map(len, self._places))
+        strings: list[Strings] = [NOTHING] * sum(map(len, self._places))
         for job, places in enumerate(self._places):
             for place, values in zip(places, self._result(job), strict=True):
                 strings[place] = values

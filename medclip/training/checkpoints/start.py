@@ -17,6 +17,7 @@ from medclip.files.output import new_folder
 from medclip.imaging.native_aspect import TokenBudget
 from medclip.models.interchange.load_start import Started, load_start
 from medclip.models.interchange.start_trunk import PackTrunk, names_a_pack, read_trunk, start_trunk
+from medclip.models.packs.views import FUSION
 from medclip.models.preprocess import NATIVE_TOWER, Preprocess, square_side
 from medclip.models.towers.activation_checkpointing import recompute_activations
 from medclip.models.towers.build import build_clip, default_config, image_tower_weights, start_image_tower
@@ -26,6 +27,7 @@ from medclip.models.towers.image_only import without_words
 from medclip.models.towers.masked_autoencoder import prepare_trunk
 from medclip.models.towers.native_aspect import check_equal, make_native, patch_side
 from medclip.models.towers.poolings import ARGUMENTS
+from medclip.models.towers.view_fusion import ViewFusion
 from medclip.models.volume_input import TUBELET, VolumeInput
 from medclip.shards.reading.samples import ShardReader
 from medclip.text.captions.draw import all_wordings, draw_caption
@@ -75,6 +77,7 @@ def begin(recipe: Recipe, folder: Path, reader: ShardReader | None) -> Started:
             _start_scale(recipe, started)
         else:
             started = _native_aspect(recipe, _loaded_alone(recipe) if m.start is not None else _built_alone(recipe))
+        started = _with_fusion(recipe, started)
         model: Any = started.model
     if m.drop_path:
         set_drop_path(model.visual, m.drop_path)
@@ -88,6 +91,18 @@ def begin(recipe: Recipe, folder: Path, reader: ShardReader | None) -> Started:
     if started.preprocess.volume is None:  # kernels of tubelets have an axis more
         model.to(memory_format=torch.channels_last)
     return started
+
+
+def _with_fusion(recipe: Recipe, started: Started) -> Started:
+    """Add what fuses the views of an examination, where the recipe has any and the start brings none of that kind."""
+    views, config = recipe.objective.views, dict(started.config)
+    model: Any = started.model
+    known = config.get(FUSION)
+    if views is None or (known is not None and known["kind"] == views.fusion):
+        return started
+    torch.manual_seed(recipe.seed)
+    model.fusion = ViewFusion(config["embed_dim"], views.fusion)
+    return replace(started, config=config | {FUSION: model.fusion.to_config()})
 
 
 def tokenizer_folder(recipe: Recipe, folder: Path) -> Path:

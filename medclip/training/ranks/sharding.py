@@ -64,8 +64,10 @@ def spread(
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
     for block in blocks_of(towers):
         fully_shard(block, mesh=mesh, mp_policy=policy)
-    if towers.supervised is not None:  # in float32, as all losses
-        fully_shard(towers.supervised, mesh=mesh)
+    fusion = getattr(towers.clip, "fusion", None)
+    for head in (fusion, *(towers.supervised.values() if towers.supervised is not None else ())):
+        if head is not None and any(True for _ in head.parameters()):  # in float32, as all losses
+            fully_shard(head, mesh=mesh)
     if not hasattr(towers.clip, "text"):  # the parts of an image tower alone are called one by one: all are one root
         fully_shard(towers, mesh=mesh, mp_policy=policy)
         return towers

@@ -32,13 +32,20 @@ def refuse_beside_native_aspect(recipe: Recipe) -> None:
             )
 
 
-def refuse_other_samples(reader: ShardReader, preprocess: Preprocess) -> None:
-    """Refuse shards of volumes for a model of images, and the reverse.
+def refuse_other_samples(reader: ShardReader, preprocess: Preprocess, recipe: Recipe) -> None:
+    """Refuse shards of volumes for a model of images, and the reverse; and those of several views for single images.
 
     Raises:
         MedclipError: RECIPE_INVALID, with what to do.
     """
     takes = preprocess.volume is not None
+    if reader.holds_views and recipe.objective.views is None:
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            "these shards hold examinations of several views, and the recipe takes single images.",
+            where=reader.folder,
+            hint="Say objective.views: {max: 4} (2 for breasts), or build shards without --group.",
+        )
     if reader.holds_volumes == takes:
         return
     holds = ("images", "volumes or loops")

@@ -92,6 +92,7 @@ def _of_objective(recipe: Recipe) -> Iterator[Deviation]:
         ("masked", "predicts hidden pixels too"),
         ("text_teacher", "lets a sentence encoder teach the text tower too"),
         ("two_views", "contrasts two images and two captions of each sample"),
+        ("views", "contrasts the views of an examination, their captions and what they are fused to"),
         ("source_weights", "weighs samples by their source"),
     ):
         if getattr(o, key):

@@ -83,8 +83,9 @@ def _resolved(recipe: Recipe, base: Path) -> Recipe:
         "text": placed(recipe.text, "tokenizer"),
         "model": placed(recipe.model, "text_folder", "start", "architecture", "image_weights", "preset"),
     }
-    inside = {"text_teacher": ("folder",), "supervised": ("task",)}
-    lying = {n: placed(part, *keys) for n, keys in inside.items() if (part := getattr(recipe.objective, n)) is not None}
+    teacher, heads = recipe.objective.text_teacher, recipe.objective.supervised
+    lying: dict[str, Any] = {} if teacher is None else {"text_teacher": placed(teacher, "folder")}
+    lying |= {"supervised": tuple(placed(head, "task") for head in heads)} if heads else {}
     parts["objective"] = recipe.objective.model_copy(update=lying)
     return recipe.model_copy(update={k: v for k, v in parts.items() if k in recipe.model_fields_set})
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +42,8 @@ _PLACES = (
     "objective.text_teacher.folder",
 )
 """Paths of which only the last name decides."""
+_NUMBER = re.compile(r"\.\d+\.")
+"""Of one section in a list of them."""
 
 
 _AS_OPEN_CLIP: dict[str, dict[str, Any]] = {
@@ -110,6 +113,8 @@ class Recipe(Section):
             self._check_without_words()
         if self.model.volume is not None:
             self._check_volume()
+        if self.objective.views is not None and self.model.volume is not None:
+            raise ValueError("objective.views is of images, and model.volume takes volumes or loops")
         return self
 
     def _check_volume(self) -> None:
@@ -151,11 +156,15 @@ class Recipe(Section):
         """Return the values that decide the weights, flat: "train.lr" -> 0.001."""
         flat = _flat(self.model_dump(mode="json"))
         return {
-            k: Path(v).name if k in _PLACES and v is not None else v for k, v in flat.items() if not k.startswith(_FREE)
+            k: Path(v).name if _NUMBER.sub(".", k) in _PLACES and v is not None else v
+            for k, v in flat.items()
+            if not k.startswith(_FREE)
         }
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(node, list) and node and isinstance(node[0], dict):
+        node = dict(enumerate(node))
     if isinstance(node, dict) and node:
         return {k: v for name, child in node.items() for k, v in _flat(child, f"{prefix}{name}.").items()}
     return {prefix[:-1]: node}

@@ -34,7 +34,8 @@ def cached_backward(
 
     Args:
         chunks: The batch in parts, in the order of the samples.
-        encode: Gives features of a chunk: one or more tensors with a row for each sample. Called twice for each chunk.
+        encode: Gives features of a chunk: one or more tensors with as many rows for each sample. Called twice for each
+            chunk.
         loss: Called once with each feature of the whole batch; gives a scalar.
         no_sync: Gives a context in which gradients are not sent to other ranks (`DistributedDataParallel.no_sync`); it
             is entered for everything but the last chunk.
@@ -66,9 +67,11 @@ def cached_backward(
         leaves = [torch.cat(feature).requires_grad_() for feature in zip(*outputs, strict=True)]
         value = loss(*leaves)
         value.backward()
-        sizes = [len(features[0]) for features in outputs]
+        sizes = [[len(part) for part in feature] for feature in zip(*outputs, strict=True)]
         del outputs
-    gradients = [(torch.zeros_like(x) if x.grad is None else x.grad).split(sizes) for x in leaves]
+    gradients = [
+        (torch.zeros_like(x) if x.grad is None else x.grad).split(own) for x, own in zip(leaves, sizes, strict=True)
+    ]
     for i, chunk in enumerate(chunks):
         last = i == len(chunks) - 1
         with nullcontext() if last else no_sync():

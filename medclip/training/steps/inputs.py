@@ -7,19 +7,55 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from medclip.errors import MedclipError
 from medclip.objectives.pairs import Pairs
-from medclip.training.batches.loader import Batch, Batches
+from medclip.sample import SIDES
+from medclip.training.batches.loader import TEXT, Batch, Batches
 
 _AHEAD = 1
 """Inputs that lie ready; another is being made and a third is computed with."""
 _PATIENCE_S = 5
+
+
+class Exams(NamedTuple):
+    """What is known of the views and captions of examinations, on one device."""
+
+    view_types_BV3: Tensor
+    """int64: numbers of side, position and kind; -1 where there is no view."""
+    text_parts_BT: Tensor
+    """int64: number of the side that a caption is about; -1 for all that is shown."""
+    text_keys_BT: Tensor
+    """int64: equal for equal captions."""
+
+    @property
+    def there_BV(self) -> Tensor:
+        """Which views there are."""
+        return self.view_types_BV3[:, :, 0] >= 0
+
+    @property
+    def sides_BV(self) -> Tensor:
+        """Number of the side that a view shows; -1 where it is not known."""
+        side_BV = self.view_types_BV3[:, :, 0]
+        return torch.where(side_BV < len(SIDES), side_BV, -1)
+
+    def of(self, part: slice | Tensor) -> Exams:
+        """Return those of some samples."""
+        return Exams(*(x[part] for x in self))
+
+
+def exams_of(batch: Batch) -> Exams | None:
+    """Make it of a batch, on the CPU; None where samples are single images."""
+    if batch.view_types is None or batch.text_parts is None:
+        return None
+    keys_BT = np.stack(np.split(batch.pair_keys[:, TEXT], batch.num_texts), axis=1)
+    return Exams(*(torch.from_numpy(np.ascontiguousarray(x)) for x in (batch.view_types, batch.text_parts, keys_BT)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +63,9 @@ class Inputs:
     """The tensors of one step of one rank, all on one device."""
 
     images: Tensor
-    """uint8 [b, S, S, 3] or packed patches, not normalised: a quarter of the bytes that floats would take."""
+    """uint8 [V * b, S, S, 3] or packed patches, not normalised: a quarter of the bytes that floats would take."""
     tokens_BL: Tensor
-    """int64 [b, L]."""
+    """int64 [T * b, L]."""
     num_tokens: int
     """Columns that the longest caption needs, a multiple of 8 or all: known on the host."""
     pairs: Pairs = field(default_factory=Pairs)
@@ -37,19 +73,25 @@ class Inputs:
     num_views: int = 1
     """As `Batch.num_views`."""
     valid_B: Tensor | None = None
-    """bool [b]: which rows take part, of all views; None where all do."""
+    """bool [b]: which samples take part; None where all do."""
     mask_BL: Tensor | None = None
-    """bool [b, L]: hidden patches."""
+    """bool [V * b, L]: hidden patches."""
     decoded_BL: Tensor | None = None
-    """bool [b, L]: patches that are guessed; None where those are that are hidden."""
+    """bool [V * b, L]: patches that are guessed; None where those are that are hidden."""
     sentences: dict[str, Tensor] = field(default_factory=dict)
     """What the sentence teacher reads."""
-    target: Tensor | None = None
-    """float32 [b, C] or [b, 1]: what a supervised part should say, from `targets_of`; None without one."""
+    targets: dict[str, Tensor] = field(default_factory=dict)
+    """By task, float32 [b, C] or [b, 1]: what a head should say, from `targets_of`."""
+    num_texts: int = 1
+    """As `Batch.num_texts`."""
+    exams: Exams | None = None
+    """Which views and captions there are; None where samples are single images."""
+    there_BV: NDArray[np.bool_] | None = None
+    """Which views there are; on the host, which chooses what goes through the tower."""
 
     def __len__(self) -> int:
         """Return the number of samples."""
-        return len(self.images)
+        return len(self.images) // self.num_views
 
     def to(self, device: torch.device) -> Inputs:
         """Copy to a device; the host does not wait for it where the tensors are pinned."""
@@ -77,7 +119,10 @@ class Inputs:
             maybe(self.mask_BL),
             maybe(self.decoded_BL),
             {name: change(x) for name, x in self.sentences.items()},
-            maybe(self.target),
+            {name: change(x) for name, x in self.targets.items()},
+            self.num_texts,
+            None if self.exams is None else Exams(*(change(x) for x in self.exams)),
+            self.there_BV,
         )
 
 
@@ -88,15 +133,24 @@ def each_of(pairs: Pairs, change: Callable[[Tensor], Tensor]) -> Pairs:
 
 
 def empty_batch(
-    size: int, image_shape: tuple[int, ...], context_length: int, *, num_views: int = 1, weighted: bool = False
+    size: int,
+    image_shape: tuple[int, ...],
+    context_length: int,
+    *,
+    num_views: int = 1,
+    num_texts: int = 1,
+    of_exam: bool = False,
+    weighted: bool = False,
 ) -> Batch:
-    """Make a batch of which no sample takes part: `size` samples in each of their views."""
-    rows = size * num_views
-    images, none = np.zeros((rows, *image_shape), np.uint8), ("",) * rows
-    tokens, keys = np.zeros((rows, context_length), np.int32), np.full((rows, 3), -1)
+    """Make a batch of which no sample takes part, with the images and captions of `size` samples."""
+    texts, none = size * num_texts, ("",) * size
+    images = np.zeros((size * num_views, *image_shape), np.uint8)
+    tokens, keys = np.zeros((texts, context_length), np.int32), np.full((texts, 3), -1)
     return Batch(
-        images, tokens, min(8, context_length), keys, none, none, none, none, np.zeros(rows, bool),
-        num_views=num_views, weights=np.ones(size, np.float32) if weighted else None,
+        images, tokens, min(8, context_length), keys, ("",) * texts, none, none, none, np.zeros(size, bool),
+        num_views=num_views, num_texts=num_texts, weights=np.ones(size, np.float32) if weighted else None,
+        view_types=np.full((size, num_views, 3), -1) if of_exam else None,
+        text_parts=np.full((size, num_texts), -1) if of_exam else None,
     )  # fmt: skip
 
 

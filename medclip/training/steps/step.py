@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ from medclip.training.ranks.sharding import no_sync
 from medclip.training.ranks.world import World
 from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.cached_gradients import cached_backward
-from medclip.training.steps.inputs import Inputs, each_of, empty_batch
+from medclip.training.steps.inputs import Exams, Inputs, each_of, empty_batch, exams_of
 from medclip.training.steps.supervised import num_known, supervised_loss, targets_of
 from medclip.training.steps.teacher import SentenceTeacher
 from medclip.training.steps.towers import TowerOutputs, Towers
@@ -38,8 +39,8 @@ class _Sizes(NamedTuple):
 
     hidden: Tensor | None = None
     """Weight of its hidden patches."""
-    known: Tensor | None = None
-    """Known answers of a supervised part."""
+    known: Mapping[str, Tensor] = MappingProxyType({})
+    """Known answers of each head."""
 
 
 class StepComputer:
@@ -72,8 +73,7 @@ class StepComputer:
     ) -> None:
         self._recipe, self._towers, self._call, self._world = recipe, towers, call, world
         self._tokenizer, self._teacher = tokenizer, teacher
-        supervised = recipe.objective.supervised
-        self._asked = None if supervised is None else (supervised.asked, supervised.names)
+        self._heads = {head.asked.name: (head, head.asked, head.names) for head in recipe.objective.supervised}
         sharded = world.group is not None and recipe.train.parallel == "fsdp"  # FSDP casts by itself
         self._autocast = lambda: torch.autocast(world.device.type, torch.bfloat16, enabled=bf16 and not sharded)
         self._mean = torch.tensor(mean, device=world.device).view(1, 3, 1, 1)
@@ -87,16 +87,24 @@ class StepComputer:
             batch: This rank's share of the batch.
             step: Number of the step, from 0; hidden patches depend on it.
         """
+        exams = exams_of(batch)
+        several = batch.num_views if exams is None else 1  # of single images each is classified, changed anew
         return Inputs(
             torch.from_numpy(batch.images),
             torch.from_numpy(batch.tokens).long(),
             batch.num_tokens,
-            self._pairs(batch.pair_keys, batch.valid, batch.num_views, batch.weights),
+            self._pairs(batch.pair_keys, batch.valid, batch.num_texts, batch.weights),
             batch.num_views,
             torch.tensor(batch.valid) if self._world.group is not None or not batch.valid.all() else None,
             *self._hidden_patches(batch, step),
             {} if self._teacher is None else self._teacher.tokens(batch.texts),
-            None if self._asked is None else targets_of(*self._asked, batch.label_keys),
+            {
+                name: targets_of(task, classes, batch.label_keys).repeat_interleave(several, dim=0)
+                for name, (_, task, classes) in self._heads.items()
+            },
+            batch.num_texts,
+            exams,
+            None if batch.view_types is None else batch.view_types[:, :, 0] >= 0,
         )
 
     def nothing(self, image_shape: tuple[int, ...], step: int) -> Inputs:
@@ -107,8 +115,10 @@ class StepComputer:
             step: As in `prepare`.
         """
         o, size = self._recipe.objective, self._recipe.train.batch_size // self._world.size
-        views, length = 2 if o.two_views else 1, 0 if self._tokenizer is None else self._tokenizer.context_length
-        batch = empty_batch(size, image_shape, length, num_views=views, weighted=bool(o.source_weights))
+        batch = empty_batch(
+            size, image_shape, 0 if self._tokenizer is None else self._tokenizer.context_length,
+            num_views=o.num_views, num_texts=o.num_texts, of_exam=o.views is not None, weighted=bool(o.source_weights),
+        )  # fmt: skip
         return self.prepare(batch, step).to(self._world.device)
 
     def backward(self, inputs: Inputs, step: int) -> Tensor:
@@ -143,17 +153,18 @@ class StepComputer:
         """Return what the towers return for a batch of validation, no more at once than in a step.
 
         Args:
-            batch: Rows of the split.
+            batch: Samples of the split.
             row: Number of the first one in its split; what is hidden of each sample depends on it alone.
         """
-        parts = []
-        tokens_BL = torch.from_numpy(batch.tokens).to(self._world.device).long()
-        for part in self._chunks(len(batch.texts)):
-            images = torch.from_numpy(batch.images[part])
-            masks = self._fixed_masks(range(row + part.start, row + part.start + len(images)), images)
-            images_BCHW = self._normalised(images.to(self._world.device))
-            with self._autocast():
-                parts.append(self._towers(images_BCHW, tokens_BL[part], masks[0], batch.num_tokens, masks[1]))
+        images, exams = torch.from_numpy(batch.images), exams_of(batch)
+        size = len(batch.keys)
+        masks = self._fixed_masks(range(row, row + size), images)
+        there_BV = None if exams is None else exams.there_BV.numpy()
+        inputs = Inputs(
+            images, torch.from_numpy(batch.tokens).long(), batch.num_tokens, num_views=batch.num_views,
+            num_texts=batch.num_texts, mask_BL=masks[0], decoded_BL=masks[1], exams=exams, there_BV=there_BV,
+        ).to(self._world.device)  # fmt: skip
+        parts = [self._forward(inputs, part, self._towers) for part in self._chunks(size, batch.num_views)]
         return TowerOutputs(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -173,51 +184,77 @@ class StepComputer:
         return each_of(self._pairs(keys, valid), lambda x: x.to(self._world.device))
 
     def _pairs(
-        self, keys: np.ndarray, valid: np.ndarray, num_views: int = 1, weights: np.ndarray | None = None
+        self, keys: np.ndarray, valid: np.ndarray, num_texts: int = 1, weights: np.ndarray | None = None
     ) -> Pairs:
-        """Return the same on the CPU, of one or more views."""
+        """Return the same on the CPU, of one or more captions of each sample."""
         o = self._recipe.objective
         relations = {LABELS: o.same_label, TEXT: o.same_text, STUDY: o.same_study}
+        if o.views is not None:  # what one caption says holds for one breast, so for some combinations: see `contrast`
+            del relations[TEXT]
+            keys, num_texts = keys[: len(keys) // num_texts], 1
 
         def of_relation(relation: str) -> Tensor | None:
             columns = [column for column, chosen in relations.items() if chosen == relation]
             if not columns:
                 return None
-            # One column for each view; labels and study are the same in all.
-            return torch.from_numpy(np.concatenate([view[:, columns] for view in np.split(keys, num_views)], axis=1))
+            # One column for each caption; labels and study are the same in all.
+            return torch.from_numpy(np.concatenate([text[:, columns] for text in np.split(keys, num_texts)], axis=1))
 
         # Ranks must agree on what is given: one of them may have a bad sample that the others do not know of.
-        taking_part = None
-        if self._world.group is not None or not valid.all():
-            taking_part = torch.from_numpy(np.logical_and.reduce(np.split(valid, num_views)))
+        taking_part = torch.tensor(valid) if self._world.group is not None or not valid.all() else None
         given_weights = None if weights is None else torch.tensor(weights)
         return Pairs(of_relation("positive"), of_relation("ignored"), given_weights, taking_part)
 
-    def contrastive(self, image_BD: Tensor, text_BD: Tensor, pairs: Pairs, group: Any = None) -> Tensor:
+    def contrast(self, outputs: TowerOutputs, pairs: Pairs, exams: Exams | None = None, group: Any = None) -> Tensor:
         """Return the contrastive loss of features.
 
         Args:
-            image_BD: Unit-norm image features.
-            text_BD: Unit-norm text features.
-            pairs: Of the same rows.
-            group: The ranks whose features are each other's negatives; None looks at these rows alone.
+            outputs: Features of B samples.
+            pairs: Of the same samples.
+            exams: Which views and captions they have; None where samples are single images.
+            group: The ranks whose features are each other's negatives; None looks at these samples alone.
         """
-        scale = self._towers.clip.logit_scale.exp()
-        if self._recipe.objective.loss == "siglip":
-            return siglip_loss(image_BD, text_BD, scale, self._towers.clip.logit_bias, pairs, group=group)
-        return clip_loss(image_BD, text_BD, scale, pairs, group=group)
+        o, scale = self._recipe.objective, self._towers.clip.logit_scale.exp()
+        if exams is not None and o.views is not None:
+            v, size = o.views, len(exams.view_types_BV3)
+            return multi_view_clip_loss(
+                outputs.image_BD.unflatten(0, (size, -1)).unbind(1), outputs.text_BD.unflatten(0, (size, -1)).unbind(1),
+                scale, w_it=v.image_text, w_vv=v.images, w_tt=v.texts, w_joint=v.joint, joint_BD=outputs.fused_BD,
+                image_there_BV=exams.there_BV, image_part_BV=exams.sides_BV, text_part_BT=exams.text_parts_BT,
+                text_positive_BT=exams.text_keys_BT if o.same_text == "positive" else None,
+                text_ignored_BT=exams.text_keys_BT if o.same_text == "ignored" else None, pairs=pairs, group=group,
+            )  # fmt: skip
+        if o.loss == "siglip":
+            return siglip_loss(
+                outputs.image_BD, outputs.text_BD, scale, self._towers.clip.logit_bias, pairs, group=group
+            )
+        return clip_loss(outputs.image_BD, outputs.text_BD, scale, pairs, group=group)
 
     def _chunks(self, size: int, views: int = 1) -> list[slice]:
+        """Cut samples into parts of at most so many images as go through the tower at once, at least one sample."""
         t = self._recipe.train
-        most = t.micro_batch or max(1, views * t.batch_size // self._world.size)
-        return [slice(i, i + most) for i in range(0, size, most)]
+        most = max(1, t.micro_batch // views) if t.micro_batch else max(1, t.batch_size // self._world.size)
+        return [slice(i, min(i + most, size)) for i in range(0, size, most)]
 
-    def _forward(self, inputs: Inputs, part: slice) -> TowerOutputs:
-        masks = (None if mask_BL is None else mask_BL[part] for mask_BL in (inputs.mask_BL, inputs.decoded_BL))
+    def _forward(self, inputs: Inputs, part: slice, call: Callable[..., Any] | None = None) -> TowerOutputs:
+        """Send some samples through the towers: of examinations the views that there are, and no black ones."""
+        size, views, device = len(inputs), inputs.num_views, inputs.images.device
+        given: dict[str, Any] = {}
+        if inputs.exams is None or inputs.there_BV is None:
+            rows = _rows(size, views, part, device)
+        else:
+            # Every rank sends something: a chunk without any view its first place, which then takes no part.
+            places = np.flatnonzero(inputs.there_BV[part].ravel())
+            places = torch.from_numpy(places if len(places) else np.zeros(1, np.int64))
+            rows = torch.arange(size * views).view(views, size)[:, part].T.flatten()[places].to(device)
+            types_BV3 = inputs.exams.view_types_BV3[part]
+            given = {"view_types_BV3": types_BV3, "there_P": places.to(device, non_blocking=True)}
+        masks = (None if mask_BL is None else mask_BL[rows] for mask_BL in (inputs.mask_BL, inputs.decoded_BL))
         mask_BL, decoded_BL = masks
-        images_BCHW = self._normalised(inputs.images[part])
+        images_BCHW = self._normalised(inputs.images[rows])
+        tokens_BL = inputs.tokens_BL[_rows(size, inputs.num_texts, part, device)]
         with self._autocast():
-            return self._call(images_BCHW, inputs.tokens_BL[part], mask_BL, inputs.num_tokens, decoded_BL)
+            return (call or self._call)(images_BCHW, tokens_BL, mask_BL, inputs.num_tokens, decoded_BL, **given)
 
     def _added_up(self, inputs: Inputs, chunks: Sequence[slice]) -> Tensor:
         """Add the gradients of a batch chunk by chunk: without words no sample's loss needs another's features.
@@ -237,16 +274,16 @@ class StepComputer:
     @torch.no_grad()
     def _sizes(self, inputs: Inputs, chunks: Sequence[slice]) -> _Sizes:
         """Count over all ranks what the means of hidden patches and of known answers are over."""
-        part, hidden, known = self._towers.masked, None, None
+        part, hidden = self._towers.masked, None
         if part is not None and inputs.mask_BL is not None:
             counts = []
             for own in chunks:
-                decoded_BL = None if inputs.decoded_BL is None else inputs.decoded_BL[own]
-                counts.append(part.count(self._normalised(inputs.images[own]), inputs.mask_BL[own], decoded_BL))
+                rows = _rows(len(inputs), inputs.num_views, own, inputs.images.device)
+                decoded_BL = None if inputs.decoded_BL is None else inputs.decoded_BL[rows]
+                counts.append(part.count(self._normalised(inputs.images[rows]), inputs.mask_BL[rows], decoded_BL))
             count_B = torch.cat(counts)
             hidden = sum_values(_weighted(count_B, self._weights(inputs)).sum(), self._world.group)
-        if inputs.target is not None:
-            known = num_known(inputs.target, self._world.group)
+        known = {name: num_known(target, self._world.group) for name, target in inputs.targets.items()}
         return _Sizes(hidden, known)
 
     def _loss(self, inputs: Inputs, outputs: TowerOutputs, part: slice = _ALL, sizes: _Sizes | None = None) -> Tensor:
@@ -254,9 +291,9 @@ class StepComputer:
 
         Args:
             inputs: Of the batch.
-            outputs: Of the rows of the chunk.
-            part: These rows.
-            sizes: Of the batch; None where the rows are all of it.
+            outputs: Of the samples of the chunk.
+            part: These samples.
+            sizes: Of the batch; None where the samples are all of it.
         """
         o, sizes = self._recipe.objective, sizes or _Sizes()
         terms = []
@@ -273,20 +310,29 @@ class StepComputer:
             terms.append(o.text_teacher.weight * known)
         if o.masked is not None:
             terms.append(o.masked.weight * self._hidden(inputs, outputs.errors_B2, part, sizes.hidden))
-        if o.supervised is not None and self._asked is not None and inputs.target is not None:
+        widths = [len(classes) for *_, classes in self._heads.values()]
+        logits = outputs.logits_BC.split(widths, dim=1) if widths else ()
+        for (name, (head, task, _)), logits_BC in zip(self._heads.items(), logits, strict=True):
             wrong = supervised_loss(
-                outputs.logits_BC, inputs.target[part], self._asked[0].kind, smoothing=o.supervised.smoothing,
-                known=sizes.known, group=self._world.group,
+                logits_BC, self._of_images(inputs, inputs.targets[name], part), task.kind, smoothing=head.smoothing,
+                known=sizes.known.get(name), group=self._world.group,
             )  # fmt: skip
-            terms.append(o.supervised.weight * wrong)
+            terms.append(head.weight * wrong)
         return sum(terms[1:], terms[0])
+
+    @staticmethod
+    def _of_images(inputs: Inputs, values: Tensor, part: slice) -> Tensor:
+        """Take the rows of some samples, of which there is one for each sample, or for each of its images."""
+        several = len(values) // len(inputs)
+        return values if part == _ALL else values[part.start * several : part.stop * several]
 
     def _contrast(self, inputs: Inputs, outputs: TowerOutputs) -> Tensor:
         views, group = self._recipe.objective.two_views, self._world.group
         if views is None:
-            return self.contrastive(outputs.image_BD, outputs.text_BD, inputs.pairs, group)
+            return self.contrast(outputs, inputs.pairs, inputs.exams, group)
         return multi_view_clip_loss(
-            outputs.image_BD.chunk(2), outputs.text_BD.chunk(2), self._towers.clip.logit_scale.exp(),
+            (outputs.image_BD[::2], outputs.image_BD[1::2]), (outputs.text_BD[::2], outputs.text_BD[1::2]),
+            self._towers.clip.logit_scale.exp(),
             w_vv=views.images, w_tt=views.texts, pairs=inputs.pairs, group=group,
         )  # fmt: skip
 
@@ -294,18 +340,18 @@ class StepComputer:
         self, inputs: Inputs, errors_B2: Tensor, part: slice = _ALL, num_hidden: Tensor | None = None
     ) -> Tensor:
         """Return the mean error of the hidden patches of the whole batch: the mean over ranks is that."""
-        total, count = _weighted(errors_B2, self._weights(inputs)[part, None]).sum(0)
+        total, count = _weighted(errors_B2, self._of_images(inputs, self._weights(inputs), part)[:, None]).sum(0)
         if num_hidden is None:
             num_hidden = sum_values(count.detach(), self._world.group)
         return total * (self._world.size / num_hidden.clamp_min(1e-30))
 
     def _weights(self, inputs: Inputs) -> Tensor:
-        """Return how much each sample's hidden patches count, float32 [b]."""
+        """Return how much the hidden patches of each image count, float32 [b * V], those of a sample together."""
         size, device = len(inputs), inputs.images.device
         weights_B = torch.ones(size, device=device) if inputs.valid_B is None else inputs.valid_B.float()
         if inputs.pairs.weights_B is not None:
-            weights_B = weights_B * inputs.pairs.weights_B.repeat(inputs.num_views)
-        return weights_B
+            weights_B = weights_B * inputs.pairs.weights_B
+        return weights_B.repeat_interleave(inputs.num_views)
 
     def _hidden_patches(self, batch: Batch, step: int) -> tuple[Tensor | None, Tensor | None]:
         """Draw what is hidden and what is guessed; in samples that take no part nothing is hidden: they count nothing.
@@ -315,14 +361,14 @@ class StepComputer:
         part = self._towers.masked
         if part is None:
             return None, None
-        views, size, rank = batch.num_views, len(batch.texts) // batch.num_views, self._world.rank
+        views, size, rank = batch.num_views, len(batch.keys), self._world.rank
         every = views * size * self._world.size
         rows = torch.arange(every).view(views, -1)[:, rank * size : (rank + 1) * size].flatten()
         foreground_BL = part.foreground(torch.from_numpy(batch.images))
         if foreground_BL is not None:  # of the images of other ranks nothing is known, and nothing is taken
             foreground_BL = torch.ones(every, part.num_patches, dtype=torch.bool).index_copy(0, rows, foreground_BL)
         mask_BL, decoded_BL = part.draw(every, self._chance(step, _MASK_STREAM), foreground_BL)
-        mask_BL = mask_BL[rows] & torch.from_numpy(batch.valid)[:, None]
+        mask_BL = mask_BL[rows] & torch.from_numpy(np.tile(batch.valid, views))[:, None]
         return mask_BL, None if decoded_BL is None else decoded_BL[rows]
 
     def _fixed_masks(self, rows: range, images: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -350,6 +396,13 @@ class StepComputer:
         if images.ndim == 5:
             return normalise_clips(images, self._mean, self._std)
         return normalise_square(images, self._mean, self._std)
+
+
+def _rows(size: int, several: int, part: slice, device: torch.device) -> slice | Tensor:
+    """Return where images or captions of some samples lie in a batch, those of one sample together."""
+    if several == 1:
+        return part
+    return torch.arange(size * several).view(several, size)[:, part].T.flatten().to(device, non_blocking=True)
 
 
 def _weighted(values: Tensor, weights: Tensor) -> Tensor:

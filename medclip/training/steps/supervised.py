@@ -1,4 +1,4 @@
-"""A classifier on top of the image tower: the head of fine-tuning, and its loss.
+"""Classifiers on top of the image tower, or of what fuses the views of an examination: heads, and their losses.
 
 The head of medical MAE (norm of the mean of the patch tokens, then a linear layer), in a form that a pack can score
 with: it reads the unit-norm features that packs have. A layer norm without scale and shift gives vectors of the length
@@ -9,7 +9,7 @@ shift and linear layer. A tower that ends in another way (a CNN) has its feature
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,17 +18,30 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from medclip.objectives.hazard import AdditiveHazard, hazard_targets, masked_hazard_loss
 from medclip.objectives.ranks import rank_and_size, sum_values
 from medclip.statistics.metrics.classification import ranked_scores
 from medclip.statistics.metrics.ranks import auroc
-from medclip.text.vocabulary.task import Task
-from medclip.training.batches.truth import truth_of
+from medclip.text.vocabulary.task import EVENT, FOLLOWUP, Task
+from medclip.training.batches.truth import labels_of, truth_of
 
 _INIT_STD = 2e-5
 """Of the linear layer: every class begins at one half, or at one of C."""
 
 
-class SupervisedHead(nn.Module):
+class _Head(nn.Module):
+    """Brings unit features to the length sqrt(D), scales and shifts them."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(dim))
+        self.shift = nn.Parameter(torch.zeros(dim))
+
+    def pooled(self, image_BD: Tensor) -> Tensor:
+        return image_BD.float() * math.sqrt(image_BD.shape[1]) * self.scale + self.shift
+
+
+class SupervisedHead(_Head):
     """Turns the image tower's unit features into logits. Trained and checkpointed with the towers.
 
     Args:
@@ -37,9 +50,7 @@ class SupervisedHead(nn.Module):
     """
 
     def __init__(self, dim: int, num_classes: int) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(dim))
-        self.shift = nn.Parameter(torch.zeros(dim))
+        super().__init__(dim)
         self.linear = nn.Linear(dim, num_classes)
         nn.init.trunc_normal_(self.linear.weight, std=_INIT_STD)
         nn.init.zeros_(self.linear.bias)
@@ -47,43 +58,101 @@ class SupervisedHead(nn.Module):
     def forward(self, image_BD: Tensor) -> Tensor:
         """Return float32 logits [B, C] of unit-norm features."""
         with torch.autocast(image_BD.device.type, enabled=False):
-            pooled_BD = image_BD.float() * math.sqrt(image_BD.shape[1]) * self.scale + self.shift
-            return self.linear(pooled_BD)
+            return self.linear(self.pooled(image_BD))
 
     @staticmethod
-    @torch.no_grad()
-    def folded(weights: dict[str, Tensor]) -> dict[str, NDArray[np.float32]]:
+    def folded(weights: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
         """Return the head as one linear layer on unit features: `weight` [D, C] and `bias` [C].
 
         Args:
             weights: Its state dict.
         """
-        values = {name: value.double() for name, value in weights.items()}
-        weight_CD, dim = values["linear.weight"], len(values["scale"])
-        weight_DC = (weight_CD * values["scale"] * math.sqrt(dim)).T
-        bias_C = values["linear.bias"] + weight_CD @ values["shift"]
-        return {"weight": weight_DC.float().contiguous().numpy(), "bias": bias_C.float().numpy()}
+        weight, bias = _on_unit_features(weights, "linear")
+        return {"weight": weight, "bias": bias}
+
+
+class RiskHead(_Head):
+    """Turns unit features into the logits of an event by the end of some years: Mirai's additive hazard.
+
+    Args:
+        dim: D, of the features.
+        years: Which, from 1 on.
+    """
+
+    def __init__(self, dim: int, years: Sequence[int]) -> None:
+        super().__init__(dim)
+        self.additive = AdditiveHazard(dim, max(years))
+        self._columns = [year - 1 for year in years]
+
+    def forward(self, image_BD: Tensor) -> Tensor:
+        """Return float32 logits [B, K] of unit-norm features, of the asked years."""
+        with torch.autocast(image_BD.device.type, enabled=False):
+            return self.additive(self.pooled(image_BD))[:, self._columns]
+
+    @staticmethod
+    def folded(weights: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+        """Return its layers on unit features: `base_weight` [D], `base_bias`, `weight` [D, K] and `bias` [K].
+
+        Args:
+            weights: Its state dict.
+        """
+        base_weight, base_bias = _on_unit_features(weights, "additive.base")
+        weight, bias = _on_unit_features(weights, "additive.hazard")
+        base = {"base_weight": base_weight[:, 0].copy(), "base_bias": np.asarray(base_bias[0], np.float64)}
+        return {**base, "weight": weight, "bias": bias}
 
 
 @torch.no_grad()
-def head_on(visual: Any, dim: int, num_classes: int) -> SupervisedHead:
-    """Make the head of an image tower; the scale and shift of timm's norm behind the pooling move into it.
+def _on_unit_features(weights: Mapping[str, Tensor], layer: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    values = {name: value.double() for name, value in weights.items()}
+    weight_CD, dim = values[f"{layer}.weight"], len(values["scale"])
+    weight_DC = (weight_CD * values["scale"] * math.sqrt(dim)).T
+    bias_C = values[f"{layer}.bias"] + weight_CD @ values["shift"]
+    return weight_DC.float().contiguous().numpy(), bias_C.float().numpy()
+
+
+def head_of(task: Task, classes: Sequence[str], dim: int) -> SupervisedHead | RiskHead:
+    """Make the head of a task, with random weights.
+
+    Args:
+        task: What is learned.
+        classes: Those that are learned, in the order of logits.
+        dim: D, of the features.
+    """
+    if task.kind == "risk":
+        return RiskHead(dim, _years(task, classes))
+    return SupervisedHead(dim, len(classes))
+
+
+def folded(task: Task, classes: Sequence[str], weights: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a head as a pack has them, of its state dict."""
+    if task.kind != "risk":
+        return SupervisedHead.folded(weights)
+    return RiskHead.folded(weights) | {"years": np.array(_years(task, classes), np.float32)}
+
+
+def _years(task: Task, classes: Sequence[str]) -> list[int]:
+    years = dict(zip((c.name for c in task.classes), task.horizons_years, strict=True))
+    return [years[name] for name in classes]
+
+
+@torch.no_grad()
+def move_norm(visual: Any, heads: Iterable[_Head]) -> None:
+    """Move the scale and shift of timm's norm behind the pooling into the heads of an image tower.
 
     Args:
         visual: The tower. Its own norm keeps a scale of 1 and a shift of 0, and does not learn, where nothing lies
             between it and the features.
-        dim: D, of its features.
-        num_classes: C.
+        heads: They read its features.
     """
-    head = SupervisedHead(dim, num_classes)
     norm = None if hasattr(visual, "head") else getattr(getattr(visual, "trunk", None), "fc_norm", None)
     if isinstance(norm, nn.LayerNorm) and norm.elementwise_affine:
-        head.scale.copy_(norm.weight)
-        head.shift.copy_(norm.bias)
+        for head in heads:
+            head.scale.copy_(norm.weight)
+            head.shift.copy_(norm.bias)
         norm.weight.fill_(1)
         norm.bias.fill_(0)
         norm.requires_grad_(False)
-    return head.to(next(visual.parameters()).device)
 
 
 def targets_of(task: Task, classes: Sequence[str], label_keys: Sequence[str]) -> Tensor:
@@ -95,13 +164,24 @@ def targets_of(task: Task, classes: Sequence[str], label_keys: Sequence[str]) ->
         label_keys: As `Batch.label_keys`.
 
     Returns:
-        float32 [B, 1]: the number of the class; of a multi-label task [B, C]: 1 and 0. NaN where it is not known, and
-        where it is a class that is not learned.
+        float32 [B, 1]: the number of the class; of a multi-label task [B, C]: 1 and 0, of a risk whether there was an
+        event by the end of each year. NaN where it is not known, and where it is a class that is not learned.
     """
+    if task.kind == "risk":
+        return _risk_targets(task, classes, label_keys)
     truth = truth_of(task, label_keys, classes)
     if task.kind == "multiclass":
         truth = np.where(truth < len(classes), truth, np.nan)
     return torch.from_numpy(truth.astype(np.float32))
+
+
+def _risk_targets(task: Task, classes: Sequence[str], label_keys: Sequence[str]) -> Tensor:
+    labels = [labels_of(key).get(task.name) or {} for key in label_keys]
+    event_B, followup_B = ([label.get(field, math.nan) for label in labels] for field in (EVENT, FOLLOWUP))
+    years = _years(task, classes)
+    truth_BK, known_BK = hazard_targets(event_B, followup_B, max(years))
+    columns = [year - 1 for year in years]
+    return torch.where(known_BK > 0, truth_BK, torch.nan)[:, columns]
 
 
 def supervised_figures(logits_NC: Tensor, target: Tensor, kind: str) -> dict[str, float]:
@@ -110,7 +190,7 @@ def supervised_figures(logits_NC: Tensor, target: Tensor, kind: str) -> dict[str
     Args:
         logits_NC: float32.
         target: From `targets_of`.
-        kind: "multiclass" or "multilabel".
+        kind: "multiclass", "multilabel" or "risk".
 
     Returns:
         auroc: the mean over the classes that are both there and not there, each against the rest; and
@@ -152,8 +232,8 @@ def supervised_loss(
     Args:
         logits_BC: float32, of this rank.
         target: From `targets_of`.
-        kind: "multiclass" or "multilabel".
-        smoothing: Share of the truth that is spread over all classes (of both answers).
+        kind: "multiclass", "multilabel" or "risk".
+        smoothing: Share of the truth that is spread over all classes (of both answers); not of a risk.
         known: From `num_known`, of a batch that these rows are a part of; None: they are all of it.
         group: The ranks whose batch it is; None for these rows alone.
 
@@ -165,6 +245,9 @@ def supervised_loss(
     if kind == "multiclass":
         number_B = target[:, 0].nan_to_num().long()
         each = cross_entropy(logits_BC, number_B, reduction="none", label_smoothing=smoothing)[:, None]
+    elif kind == "risk":
+        mask_BK = (~target.isnan()).float()
+        return masked_hazard_loss(logits_BC, target.nan_to_num(), mask_BK, known=known, group=group)
     else:
         wanted_BC = target.nan_to_num() * (1 - smoothing) + smoothing / 2
         each = binary_cross_entropy_with_logits(logits_BC, wanted_BC, reduction="none")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -13,23 +13,26 @@ from torch.nn.functional import normalize
 from medclip.training.steps.frozen_prefix import FrozenPrefix
 from medclip.training.steps.masked_pixels import MaskedPart
 from medclip.training.steps.short_text import encode_short
-from medclip.training.steps.supervised import SupervisedHead
+from medclip.training.steps.supervised import RiskHead, SupervisedHead
 
 LOSS_PARAMETERS = ("logit_scale", "logit_bias")
 """Parameters of the loss: outside the wrapped module, because cached gradients reach them once and not per chunk."""
 
 
 class TowerOutputs(NamedTuple):
-    """What the towers return of a batch: a row for each sample in every part, [B, 0] for a part that is not asked."""
+    """What the towers return of a batch: rows of one sample lie together; no columns in a part that is not asked."""
 
     image_BD: Tensor
-    """float32, of unit norm."""
+    """float32, of unit norm: V rows for each sample, zeros where an examination has no such view."""
     text_BD: Tensor
-    """float32, of unit norm; [B, 0] without words."""
+    """float32, of unit norm: T rows for each sample; no columns without words."""
     errors_B2: Tensor
-    """float32: sum of the mean squared errors of hidden patches, and how many count; 0 where none are hidden."""
+    """float32, a row for each image: sum of the mean squared errors of hidden patches, and how many count; 0 where none
+    are hidden."""
     logits_BC: Tensor
-    """float32: of the classes of a supervised part; [B, 0] without one."""
+    """float32, a row for each image, or each examination: of the classes of all heads, one head after the other."""
+    fused_BD: Tensor
+    """float32, of unit norm, a row for each examination; no columns where samples are single images."""
 
 
 class Towers(nn.Module):
@@ -41,7 +44,7 @@ class Towers(nn.Module):
         clip: open_clip dual encoder, or an image tower alone.
         pad_id: Padding token; None without words: neither captions nor whole images are encoded then.
         masked: Predicts hidden pixels; None without masked image modelling.
-        supervised: Classifies whole images; None without it.
+        heads: Classify whole images, or examinations, by the names of their tasks.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class Towers(nn.Module):
         clip: nn.Module,
         pad_id: int | None,
         masked: MaskedPart | None = None,
-        supervised: SupervisedHead | None = None,
+        heads: Mapping[str, SupervisedHead | RiskHead] | None = None,
     ) -> None:
         super().__init__()
         for name, module in clip.named_children():
@@ -57,7 +60,8 @@ class Towers(nn.Module):
         for name, p in clip.named_parameters(recurse=False):
             if name not in LOSS_PARAMETERS:
                 self.register_parameter(name, p)
-        self.masked, self.supervised = masked, supervised
+        self.masked = masked
+        self.supervised = nn.ModuleDict(heads) if heads else None
         self.prefix: list[FrozenPrefix] = []  # a list, so that its copy of frozen weights is no child
         self._clip = [clip]
         self._pad_id = pad_id
@@ -74,6 +78,8 @@ class Towers(nn.Module):
         mask_BL: Tensor | None = None,
         num_tokens: int | None = None,
         decoded_BL: Tensor | None = None,
+        view_types_BV3: Tensor | None = None,
+        there_P: Tensor | None = None,
     ) -> TowerOutputs:
         """Encode a batch.
 
@@ -83,21 +89,32 @@ class Towers(nn.Module):
             mask_BL: bool, True where a patch is hidden; None without masked image modelling.
             num_tokens: Columns of tokens that the longest caption needs; see `encode_short`.
             decoded_BL: bool, True where a patch is guessed; None: where it is hidden.
+            view_types_BV3: int64, of the examinations whose views the images are: numbers of side, position and kind,
+                -1 where there is no view. None where samples are single images.
+            there_P: int64, of examinations: which of the B x V places each image has.
         """
         clip = self.clip
         prefix = self.prefix[0] if self.prefix and self.training else None
         nothing_B0 = torch.zeros(len(tokens_BL), 0, device=tokens_BL.device)
-        image_BD = text_BD = nothing_B0
+        image_BD = text_BD = fused_BD = nothing_B0
         if self._pad_id is not None:
             text_BD = normalize(encode_short(clip, tokens_BL, self._pad_id, num_tokens).float(), dim=-1)
         if self._pad_id is not None or self.supervised is not None:
             features_BD = prefix.encode_image(clip, images_BCHW) if prefix else clip.encode_image(images_BCHW)
             image_BD = normalize(features_BD.float(), dim=-1)
+        if view_types_BV3 is not None and there_P is not None:
+            every, views = view_types_BV3.shape[:2]
+            image_BD = image_BD.new_zeros(every * views, image_BD.shape[1]).index_copy(0, there_P, image_BD)
+            is_there_BV = view_types_BV3[:, :, 0] >= 0
+            fused_BD, _ = clip.fusion(image_BD.unflatten(0, (every, views)), view_types_BV3, is_there_BV)
         errors_B2 = nothing_B0.new_zeros(len(nothing_B0), 2)
         if self.masked is not None and mask_BL is not None:
             errors_B2 = self.masked(clip, images_BCHW, mask_BL, prefix, decoded_BL)
-        logits_BC = nothing_B0 if self.supervised is None else self.supervised(image_BD)
-        return TowerOutputs(image_BD, text_BD, errors_B2, logits_BC)
+        logits_BC = nothing_B0
+        if self.supervised is not None:
+            read_BD = image_BD if view_types_BV3 is None else fused_BD
+            logits_BC = torch.cat([head(read_BD) for head in self.supervised.values()], dim=1)
+        return TowerOutputs(image_BD, text_BD, errors_B2, logits_BC, fused_BD)
 
     def loss_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters of the loss, which live beside the towers, by name."""

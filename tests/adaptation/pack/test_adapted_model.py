@@ -15,7 +15,7 @@ import torch
 from medclip.adaptation.data.heads import LinearHead, text_head
 from medclip.adaptation.methods import Fitted
 from medclip.adaptation.pack.adapted_model import Adapted, Draw, Shot, label_of
-from medclip.adaptation.pack.pack_head import read_pack_head, read_pack_text
+from medclip.adaptation.pack.pack_head import read_pack_heads, read_pack_texts
 from medclip.adaptation.pack.write_pack import adapted_card, check_place, write_pack
 from medclip.adaptation.towers.methods import apply_delta
 from medclip.errors import MedclipError, Reason
@@ -69,7 +69,7 @@ def test_a_pack_gives_the_logits_of_before_bit_for_bit(make, model: Model, tmp_p
     adapted = make(model)
     pack = write_pack(adapted, tmp_path / "pack")
     verify_pack(pack)
-    loaded, own = load_model(pack), read_pack_head(pack, read_card(pack))
+    loaded, (own,) = load_model(pack), read_pack_heads(pack, read_card(pack)).values()
     again = Adapted(loaded, adapted.method, own.text, Fitted(own.head, 0), (), Draw(1, 0, 0))
     np.testing.assert_array_equal(again.predict_logits(PIXELS), adapted.predict_logits(PIXELS))
     assert own.text == adapted.text
@@ -190,10 +190,10 @@ def test_a_pack_whose_head_or_task_is_damaged_is_refused(model: Model, tmp_path:
     card = read_card(pack)
     (pack / "adapted.safetensors").write_bytes(b"\0" * 20)
     with pytest.raises(MedclipError, match=r"adapted\.safetensors cannot be read"):
-        read_pack_head(pack, card)
+        read_pack_heads(pack, card)
     (pack / "task.yaml").write_text("name: chest_xray_view")
     with pytest.raises(MedclipError) as refused:
-        read_pack_text(pack, card)
+        read_pack_texts(pack, card)
     assert refused.value.reason is Reason.PACK_INVALID
 
 

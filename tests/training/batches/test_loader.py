@@ -32,8 +32,9 @@ from medclip.text.captions.record import CaptionRecord
 from medclip.text.tokenizers.clip import ClipTokenizer
 from medclip.training.batches import samples as samples_module
 from medclip.training.batches import workers as crew_module
+from medclip.training.batches.exam_texts import label_key
 from medclip.training.batches.loader import LABELS, STUDY, TEXT, Batch, Batches, preflight, used_columns
-from medclip.training.batches.samples import Drawing, Room, Samples, label_key
+from medclip.training.batches.samples import Drawing, Room, Samples
 from medclip.training.recipe.sections.augment import Augment
 
 TOKENIZER = ClipTokenizer(40)
@@ -262,14 +263,20 @@ def _samples(shards: Path) -> Samples:
     )
 
 
+def _cached(samples: Samples, index: int) -> np.ndarray:
+    (stored,) = samples._cache[index].stored
+    assert isinstance(stored, np.ndarray)
+    return stored
+
+
 def test_the_cache_keeps_to_its_ceiling(shards: Path) -> None:
     samples = Samples(ShardReader(shards, "train"), Drawing(Preprocess(32), 1, None, 0.3, 0.5), Room(int(0.02 * 2**20)))
     for i in range(20):
         samples.make(0, i)
-    kept = sum(s.stored.nbytes for s in samples._cache.values())
+    kept = sum(_cached(samples, i).nbytes for i in samples._cache)
     assert 0 < len(samples._cache) < 20
     assert kept <= 0.02 * 2**20
-    assert all(s.stored.ndim == 2 for s in samples._cache.values())  # grey takes a third
+    assert all(_cached(samples, i).ndim == 2 for i in samples._cache)  # grey takes a third
 
 
 def test_a_large_jpeg_is_cached_as_decoded_whichever_read_came_first(tmp_path: Path) -> None:
@@ -290,8 +297,8 @@ def test_a_large_jpeg_is_cached_as_decoded_whichever_read_came_first(tmp_path: P
     samples = Samples(reader, drawing, Room(10 * 2**20))
     order = [samples.make(e, 0).image for e in (3, 1)]
     assert np.array_equal(order[1], Samples(reader, drawing, Room(10 * 2**20)).make(1, 0).image)  # type: ignore[arg-type]
-    assert samples._cache[0].stored.shape[:2] == (250, 225)
-    assert np.array_equal(samples._cache[0].stored, np.asarray(decode(reader.members(0)["jpg"], drawing.wanted_px)))
+    assert _cached(samples, 0).shape[:2] == (250, 225)
+    assert np.array_equal(_cached(samples, 0), np.asarray(decode(reader.members(0)["jpg"], drawing.wanted_px)))
 
 
 @pytest.mark.parametrize(
@@ -309,7 +316,7 @@ def test_how_much_of_a_jpeg_is_decoded(tmp_path: Path, decoding: Any, training_p
     for augment, expected in ((Augment(), training_px), (None, validation_px)):
         samples = Samples(reader, Drawing(Preprocess(150), 1, augment, 0.3, 0.5, decode=decoding), Room(2**20))
         samples.make(0, 0)
-        assert max(samples._cache[0].stored.shape[:2]) == expected
+        assert max(_cached(samples, 0).shape[:2]) == expected
 
 
 def test_leaving_in_the_middle_and_beginning_again_is_no_trouble(shards: Path) -> None:

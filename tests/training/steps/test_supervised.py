@@ -19,7 +19,13 @@ from medclip.models.towers.image_only import ImageOnly, ImageTower
 from medclip.text.vocabulary.load import load_task
 from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.optimizer import learning_rate, make_optimizer, names_of_parameters
-from medclip.training.steps.supervised import SupervisedHead, head_on, supervised_figures, supervised_loss, targets_of
+from medclip.training.steps.supervised import (
+    SupervisedHead,
+    move_norm,
+    supervised_figures,
+    supervised_loss,
+    targets_of,
+)
 from medclip.training.steps.towers import Towers
 from tests.kits.objectives import check_golden
 
@@ -44,16 +50,18 @@ def towers_of(published: dict[str, np.ndarray]) -> Towers:
     state = {name.removeprefix("vit_sd/"): torch.tensor(v) for name, v in published.items() if name.startswith("vit_")}
     visual = tower()
     visual.trunk.load_state_dict({name: v for name, v in state.items() if not name.startswith("head.")})
-    head = head_on(visual, 32, 14)
+    head = SupervisedHead(32, 14)
+    move_norm(visual, [head])
     head.linear.load_state_dict({"weight": state["head.weight"], "bias": state["head.bias"]})
-    return Towers(ImageOnly(visual), None, supervised=head).eval()
+    return Towers(ImageOnly(visual), None, heads={"films": head}).eval()
 
 
 @pytest.mark.golden
 def test_pooled_feature_logits_and_loss_are_those_of_medical_mae(published: dict[str, np.ndarray]) -> None:
     towers = towers_of(published)
-    head = towers.supervised
-    assert head is not None
+    assert towers.supervised is not None
+    head = towers.supervised["films"]
+    assert isinstance(head, SupervisedHead)
     with torch.no_grad():
         outputs = towers(torch.tensor(published["x"]), torch.zeros(2, 0, dtype=torch.long))
         pooled_BD = outputs.image_BD * 32**0.5 * head.scale + head.shift
@@ -95,7 +103,7 @@ def _upstream(name: str) -> str:
         "linear.weight": "head.weight",
         "linear.bias": "head.bias",
     }
-    return own.get(name.removeprefix("supervised."), name.removeprefix("visual.trunk."))
+    return own.get(name.removeprefix("supervised.films."), name.removeprefix("visual.trunk."))
 
 
 @pytest.mark.golden
@@ -130,7 +138,8 @@ def test_the_head_begins_at_one_answer_for_all_and_takes_the_norm_of_the_tower()
         visual.trunk.fc_norm.weight.uniform_(0.5, 2)
         visual.trunk.fc_norm.bias.uniform_(-1, 1)
         pooled_BD = visual(images_BCHW := torch.rand(3, 3, 32, 32))
-        head = head_on(visual, 32, 4)
+        head = SupervisedHead(32, 4)
+        move_norm(visual, [head])
         again_BD = normalize(visual(images_BCHW), dim=-1) * 32**0.5 * head.scale + head.shift
     torch.testing.assert_close(again_BD, pooled_BD, atol=1e-4, rtol=1e-4)
     assert not any(p.requires_grad for p in visual.trunk.fc_norm.parameters())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_serializer, model_validator
 
 from medclip.text.vocabulary.find_task import find_task
 from medclip.text.vocabulary.task import Task
@@ -13,6 +14,7 @@ from medclip.training.recipe.shorthands import MEDICAL_RATIO
 
 Decoder = Literal["linear", "dec128d2", "dec512d2", "dec512d8", "video"]
 Relation = Literal["positive", "ignored", "negative"]
+Fusion = Literal["attention", "mean", "concat"]
 
 
 class TextTeacher(Section):
@@ -109,6 +111,30 @@ class TwoViews(Section):
     """Weight of text with text."""
 
 
+class Views(Section):
+    """Samples are examinations of several views, or breasts (`medclip shards build --group`), which are fused into one
+    vector; a sample of one image is an examination of one view.
+
+    Contrasted are images with captions, images of one breast with each other, captions about one breast with each
+    other, and the fused vector with captions. Images of one examination are never each other's negatives, nor is what
+    shows one breast compared with a caption about the other. Heads read the fused vector.
+    """
+
+    max: Literal[2, 4, 8] = 4
+    """Views of a sample; further ones, in hanging order, are left out. A breast has 2, an examination 4, and twice as
+    many with contrast-enhanced pairs. Views that are missing cost nothing."""
+    fusion: Fusion = "attention"
+    """How views become one vector: weighted by what each shows; by a matrix for each place (concat); or the mean."""
+    image_text: float = Field(default=1.0, ge=0)
+    """Weight of each image with the captions of its breast."""
+    images: float = Field(default=1.0, ge=0)
+    """Weight of the images of a breast with each other."""
+    texts: float = Field(default=0.5, ge=0)
+    """Weight of the captions of a breast with each other."""
+    joint: float = Field(default=1.0, ge=0)
+    """Weight of the fused vector with captions."""
+
+
 class Objective(Section):
     """Weighted sum of losses."""
 
@@ -121,12 +147,15 @@ class Objective(Section):
     same_text: Relation = "positive"
     """The same for two records with the same caption."""
     same_study: Relation = "positive"
-    """The same for two images of one study."""
+    """The same for two images of one study. With `views` it is about samples of one patient, the other breast or
+    another examination, and they are ignored where the recipe says nothing."""
     two_views: TwoViews | None = None
+    views: Views | None = None
     source_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """How much a sample of a source counts in the loss; 1 where a source is not named."""
     masked: Masked | None = None
-    supervised: Supervised | None = None
+    supervised: tuple[Supervised, ...] = ()
+    """One classifier, or a list of several, each by the name of its task."""
     text_teacher: TextTeacher | None = None
 
     @property
@@ -134,9 +163,54 @@ class Objective(Section):
         """Whether a part of the loss reads captions; without words an image tower alone is trained."""
         return self.contrastive > 0 or self.text_teacher is not None or self.two_views is not None
 
+    @property
+    def num_views(self) -> int:
+        """Images of a sample."""
+        return self.views.max if self.views is not None else 2 if self.two_views is not None else 1
+
+    @property
+    def num_texts(self) -> int:
+        """Captions of a sample: two of each breast."""
+        if self.two_views is not None:
+            return 2
+        return 1 if self.views is None or not self.needs_words else min(4, self.views.max)
+
+    @property
+    def of_views(self) -> dict[str, Any]:
+        """How samples of examinations are drawn, as arguments of batches; empty where samples are single images."""
+        if self.views is None:
+            return {}
+        return {"num_views": self.num_views, "num_texts": self.num_texts, "of_exam": True}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written(cls, values: Any) -> Any:
+        """Take one classifier without brackets, and set what views stand for, so that it is seen in recipe.json."""
+        if not isinstance(values, dict):
+            return values
+        given = values.get("supervised")
+        several = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+        ignored = {"same_study": "ignored"} if values.get("views") is not None else {}
+        return ignored | values | {"supervised": several}
+
+    @field_serializer("supervised")
+    def _without_brackets(self, heads: tuple[Supervised, ...]) -> Any:
+        """Write one classifier without brackets: recipes and digests of runs stay what they were."""
+        several = [head.model_dump(mode="json") for head in heads]
+        return several if len(several) > 1 else several[0] if several else None
+
     @model_validator(mode="after")
     def _check(self) -> Objective:
-        weights = [part.weight for part in (self.masked, self.supervised) if part is not None]
+        weights = [part.weight for part in (self.masked, *self.supervised) if part is not None]
+        twice = [name for name, number in Counter(head.task for head in self.supervised).items() if number > 1]
+        if twice:
+            raise ValueError(f"supervised names the task {twice[0]} twice")
+        if self.views is not None:
+            others = [name for name in ("two_views", "masked") if getattr(self, name) is not None]
+            if others:
+                raise ValueError(f"views does not go with {others[0]}")
+            if self.loss != "clip":
+                raise ValueError("views goes with loss: clip")
         if not self.needs_words and not any(weights):
             raise ValueError("nothing is learned with contrastive: 0 and neither a masked nor a supervised part")
         return self
