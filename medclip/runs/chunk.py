@@ -33,7 +33,6 @@ from medclip.runs.plan import Chunk, Plan, PlannedFile, PlannedUnit
 from medclip.runs.problems import GREY, in_colour, no_adapter, no_modality, not_trained, uncertain, untypical
 from medclip.runs.read_unit import Reading, read
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
-from medclip.runs.stated_view import with_stated_view
 from medclip.sample import Kind, Modality, ModalitySource
 from medclip.settings import Settings
 
@@ -414,10 +413,7 @@ def _sha256(item: Item) -> str:
 
 def _take(item: Item, future: Future[Reading]) -> None:
     try:
-        reading = future.result()
-        if item.modality is Modality.MAMMOGRAPHY and item.unit is not None:
-            reading = with_stated_view(reading, item.files[0].ref.name, item.header, item.unit.stated_view)
-        item.reading = reading
+        item.reading = future.result()
     except MedclipError as error:
         item.problem = error.problem()
         item.culprit = error.where if any(error.where == str(file.ref.path) for file in item.files) else None
