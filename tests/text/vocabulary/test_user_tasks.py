@@ -14,6 +14,7 @@ from medclip.text.captions.draw import all_wordings, draw_caption
 from medclip.text.captions.label_sentences import distinct_sentences
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.checks.caption_check import check_caption
+from medclip.text.free_text.mentions import mentioned
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.prompts import expand
 from medclip.text.vocabulary.task import VARIABLE
@@ -154,3 +155,17 @@ def test_a_folder_that_is_not_there_a_name_twice_and_binary_files_are_refused(tm
     monkeypatch.setenv(VARIABLE, str(tmp_path / "c"))
     with pytest.raises(MedclipError, match="not UTF-8"):
         load_task("own_binary")
+
+
+def test_a_risk_of_ones_own_is_its_horizons(tmp_path, monkeypatch):
+    folder_of(tmp_path, monkeypatch, own_relapse="kind: risk\nmodality: mammography\nhorizons_years: [1, 3]\n")
+    relapse = load_task("own_relapse")
+    assert (relapse.title, [c.title for c in relapse.classes]) == ("Own relapse", ["Within 1 year", "Within 3 years"])
+
+
+def test_a_stem_that_lies_in_a_longer_one_is_not_spoken_of(tmp_path, monkeypatch):
+    holes = "kind: multilabel\nmodality: fundus\nclasses:\n"
+    holes += "  - {name: hole, prompts: [a hole]}\n  - {name: macular_hole, prompts: [a macular hole]}\n"
+    folder_of(tmp_path, monkeypatch, own_holes=holes)
+    assert mentioned("own_holes", "A macular hole.") == {"macular_hole"}
+    assert mentioned("own_holes", "A hole beside a macular hole.") == {"hole", "macular_hole"}
