@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from medclip.cli.main import main
+from tests.kits.mammography_cohort import write_cohort
 from tests.kits.shards import KEY, write, write_films
 
 
@@ -113,3 +114,16 @@ def test_check_of_a_table_says_missing_files_first_and_ends_with_1(tmp_path, cap
     for n in range(3):
         (tmp_path / f"{n}.png").write_bytes(b"")
     assert main(["shards", "check", str(path)]) == 0
+
+
+def test_a_group_makes_exams_and_another_word_is_refused(tmp_path, capsys):
+    path, out = write_cohort(tmp_path / "cohort", 2, height=40), tmp_path / "s"
+    build = ["shards", "build", str(path), "--out", str(out), "--workers", "1", "--group"]
+    assert main([*build, "exam", "--dry-run"]) == 0
+    assert "samples by number of views: 4 2" in capsys.readouterr().out
+    assert main([*build, "breasts"]) == 2
+    assert "Did you mean 'breast'?" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*build, "Breast"]) == 0
+    assert "samples by number of views: 2 4" in capsys.readouterr().out
+    assert main(["shards", "check", str(out)]) == 0
