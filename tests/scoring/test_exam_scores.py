@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import save
 
+from medclip.adaptation.data.class_text import class_text
+from medclip.adaptation.data.hazard_head import HazardHead
+from medclip.adaptation.data.heads import LinearHead
+from medclip.adaptation.pack.pack_head import HEADS_FILE, HEADS_TABLE, heads_table
 from medclip.api.embed import embed
 from medclip.api.score import score
-from medclip.models.packs.pack import load_model
+from medclip.models.card import TaskCard, read_card
+from medclip.models.packs.pack import load_model, update_pack
 from medclip.runs.score_run import ScoreRun
 from medclip.sample import ViewType
+from medclip.text.vocabulary.load import load_task
 from tests.kits.mammograms import write_exams, write_mammogram
 from tests.kits.scoring import digests, make_pack, write_png
 
@@ -120,6 +128,46 @@ def test_a_pack_that_fuses_views_is_asked_by_them_and_says_how_much_each_of_them
     alone = score(root, tmp_path / "none", model=fusing, exam=False, workers=1, memory="8GB")
     assert alone.exam_scores is None
     assert fused.shape == (32,)
+
+
+def test_heads_answer_their_tasks_from_the_fused_vector_and_a_risk_has_a_row_for_each_year(
+    made: tuple[Path, ScoreRun], fusing: Path, tmp_path: Path
+) -> None:
+    root, _ = made
+    pack = copytree(fusing, tmp_path / "pack")
+    names = ("mammography_malignancy", "breast_cancer_risk")
+    texts = {name: class_text(load_task(name)) for name in names}
+    rng = np.random.default_rng(0)
+
+    def drawn(*shape: int) -> Any:
+        return rng.normal(0, 3, shape).astype(np.float32)
+
+    years = np.arange(1, 6, dtype=np.float32)
+    heads = {names[0]: LinearHead(drawn(32, 3), drawn(3)),
+             names[1]: HazardHead(drawn(32), -2.0, drawn(32, 5), drawn(5), years)}  # fmt: skip
+    arrays = {f"{name}/{key}": value for name, head in heads.items() for key, value in head.arrays().items()}
+    files = {
+        HEADS_FILE: save({key: np.ascontiguousarray(value) for key, value in arrays.items()}),
+        HEADS_TABLE: heads_table(texts, {name: head.kind for name, head in heads.items()}).encode(),
+    }
+    entries = {name: TaskCard.model_validate({"classes": texts[name].names}) for name in names}
+    update_pack(pack, card=read_card(pack).model_copy(update={"tasks": entries}), extra_files=files)
+    run = score(root, tmp_path / "out", model=pack, workers=1, memory="8GB")
+    assert run.exam_scores is not None
+    risk = [row for row in run.exam_scores.to_pylist() if row["task"] == "breast_cancer_risk"]
+    assert {row["class"] for row in risk} == {f"year_{n}" for n in range(1, 6)}
+    for start in range(0, len(risk), 5):
+        chances = [row["probability"] for row in risk[start : start + 5]]
+        assert chances == sorted(chances)
+        assert len(set(chances)) > 1
+    exam, *_, last = rows_of(run, "whole", "breast_cancer_risk")
+    model = load_model(pack)
+    views = [row for row in rows_of(run, "whole", "breast_cancer_risk") if row["level"] == "view"]
+    vectors = model.embed_images([root / row["file"] for row in views])
+    fused, _ = model.fuse(vectors, [ViewType(row["side"], row["position"]) for row in views])
+    assert exam["logit"] == pytest.approx(float(heads[names[1]].logits(fused[None], model)[0, 0]), abs=1e-4)
+    alone, _ = model.fuse(vectors[-1:], [ViewType(last["side"], last["position"])])
+    assert last["logit"] == pytest.approx(float(heads[names[1]].logits(alone[None], model)[0, 0]), abs=1e-4)
 
 
 @pytest.mark.parametrize(("fuses", "hash_paths"), [(False, True), (True, False)])
