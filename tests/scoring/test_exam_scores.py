@@ -116,8 +116,7 @@ def test_a_pack_that_fuses_views_is_asked_by_them_and_says_how_much_each_of_them
     for side in "RL":
         assert sum(row["attention_breast"] for row in views if row["side"] == side) == pytest.approx(1, abs=1e-6)
     mean = rows_of(by_mean, "whole")
-    of_views = [row["logit"] for row in mean[3:]]
-    assert [row["logit"] for row in views] == pytest.approx(of_views, abs=1e-5), "a new fusion changes no single view"
+    assert views[0]["logit"] != pytest.approx(mean[3]["logit"], abs=1e-4), "fusion shifts a view by itself, too"
     assert rows[0]["logit"] != pytest.approx(mean[0]["logit"], abs=1e-6)
     model = load_model(fusing)
     vectors = model.embed_images([root / row["file"] for row in views])
