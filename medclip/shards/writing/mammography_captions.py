@@ -80,9 +80,9 @@ def captions_from_mammography(
     """Write a table for `medclip shards build` of a mammography set's own table: one row an image, with its labels and
     with `n` reports that say what the table states of the breast.
 
-    Reports stand in the column `captions`, what a radiologist wrote in `report`. They speak of the side of the image
-    only, deny what was looked for and is not there, and state nothing that the table does not. Those of a row depend on
-    the seed and on what is stated of it, and on nothing else.
+    Reports stand in the column `captions`, behind the texts that a table of your own had there; what a radiologist
+    wrote in `report`. They speak of the side of the image only, deny what was looked for and is not there, and state
+    nothing that the table does not. Those of a row depend on the seed and on what is stated of it, and on nothing else.
 
     Args:
         table: CSV, TSV or Parquet: the annotations of VinDr-Mammo, RSNA, CBIS-DDSM, DDSM, CDD-CESM, EMBED or INbreast,
@@ -168,7 +168,8 @@ def _table(
     labels = sorted({name for row in cells for name in row if name.startswith("label:")})
     used = [name for name in (*_FIRST, *labels, "report") if any(row.get(name) for row in cells)]
     columns = {name: pa.array([row.get(name, "") for row in cells], pa.string()) for name in used}
-    columns[CAPTIONS] = pa.array([list(of_row) for of_row in reports], pa.list_(pa.string()))
+    texts = [list(dict.fromkeys([*row.texts, *of_row])) for row, of_row in zip(rows, reports, strict=True)]
+    columns[CAPTIONS] = pa.array(texts, pa.list_(pa.string()))
     columns["source"] = pa.array([row.source.get("source", "") or column_map.title for row in rows], pa.string())
     licence = [row.source.get("license", "") or column_map.licence for row in rows]
     if any(licence):

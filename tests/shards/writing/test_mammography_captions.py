@@ -327,3 +327,11 @@ def test_names_of_columns_may_differ_in_case_and_blanks(tmp_path: Path):
         "birads_2",
         "extremely_dense",
     )
+
+
+def test_texts_of_ones_own_stay_in_front(tmp_path: Path):
+    row = {"file": "a.dcm", "patient": "P1", "laterality": "L", "view": "CC", "birads": "2", "captions": "One.\nTwo."}
+    captions_from_mammography(sets.write_set(tmp_path / "t.csv", [row]), tmp_path / "o.csv", n=2)
+    (read,) = rows_of(tmp_path / "o.csv")
+    assert read["captions"].split("\n")[:2] == ["One.", "Two."]
+    assert len(read["captions"].split("\n")) == 4

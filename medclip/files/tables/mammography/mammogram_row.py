@@ -40,6 +40,8 @@ class MammogramRow:
     split: str = ""
     report: str = ""
     """What a radiologist wrote of it."""
+    texts: tuple[str, ...] = ()
+    """Captions that it has already."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Columns `label:...` beside those that the record gives (`labels_of`), which they go before."""
     source: Cells = field(default_factory=dict, repr=False, compare=False)

@@ -26,8 +26,8 @@ from medclip.text.breast.record import CALCIFICATION, FINDINGS_TASK, LYMPH_NODE,
 
 COLUMNS = ("file", "patient", "laterality", "view")
 USES = (
-    *COLUMNS, "study", "view_kind", "exam_date", "age", "split", "report", "source", "license", "density", "birads",
-    "findings", "cancer", "pathology", "implant",
+    *COLUMNS, "study", "view_kind", "exam_date", "age", "split", "report", "caption", "captions",
+    "source", "license", "density", "birads", "findings", "cancer", "pathology", "implant",
 )  # fmt: skip
 FILE = "{file}"
 _LABEL = f"label:{FINDINGS_TASK}:"
@@ -68,7 +68,12 @@ def _image(rows: Sequence[Cells]) -> MammogramRow:
         )
     labels = {name: cell for name, cell in row.items() if name.startswith("label:") and cell}
     kept = {name: row.get(name, "") for name in ("study", "exam_date", "age", "split", "report")}
-    return MammogramRow(row.get("file", ""), row.get("patient", ""), record, labels=labels, source=row, **kept)
+    texts = tuple(
+        t for cell in (row.get("caption", ""), row.get("captions", "")) for t in cell.split("\n") if t.strip()
+    )
+    return MammogramRow(
+        row.get("file", ""), row.get("patient", ""), record, texts=texts, labels=labels, source=row, **kept
+    )
 
 
 def _json(cell: str) -> list[dict[str, object]]:
