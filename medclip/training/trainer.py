@@ -50,6 +50,7 @@ from medclip.training.steps.teacher import SentenceTeacher
 from medclip.training.steps.towers import Towers, borrowed, weights_of
 from medclip.training.steps.update import Outcome, Update, not_finite, read
 from medclip.training.validation import validate
+from medclip.wording import count
 
 _MASKED, _SUPERVISED = "masked.", "supervised."
 """How weights of the parts that guess hidden pixels, and that classify, begin."""
@@ -337,8 +338,19 @@ class Trainer:
             batch_size=self.recipe.train.batch_size, policy=self.recipe.data.policy,
             window_shards=self.recipe.data.window_shards,
         )  # fmt: skip
-        for note in (*self._notes, f"the towers compute in {self.precision}", *notes):
+        for note in (*self._notes, f"the towers compute in {self.precision}", *notes, *self._views_left_out()):
             log.write("note", {"step": self.step, "note": note})
+
+    def _views_left_out(self) -> tuple[str, ...]:
+        """Say of how many samples `objective.views.max` leaves views out."""
+        views = self.recipe.objective.views
+        if views is None or not self.reader.holds_views:
+            return ()
+        larger = sum(len(row["files"]) > views.max for row in self.reader.provenance())
+        if not larger:
+            return ()
+        return (f"{count(larger, 'sample')} of the split have more than {views.max} views: the first in hanging order "
+                "are used; objective.views.max takes 2, 4 or 8",)  # fmt: skip
 
     def _count_bad(self, fed: Fed, log: RunLog) -> None:
         """Add up the samples that could not be used, on all ranks."""

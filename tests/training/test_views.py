@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
 
+import medclip
 from medclip.adaptation.pack.pack_head import read_pack_heads
 from medclip.api.pretrain import pretrain
 from medclip.errors import MedclipError, Reason
@@ -19,6 +22,7 @@ from medclip.models.packs.pack import load_model, pack_card, verify_pack
 from medclip.models.packs.views import fuses_views
 from medclip.objectives.multi_view import multi_view_clip_loss
 from medclip.sample import ViewType
+from medclip.settings import Settings
 from medclip.training.batches.loader import LABELS, STUDY, Batch
 from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
@@ -293,11 +297,9 @@ def test_the_run_is_measured_on_the_test_patients_by_the_fused_vector(run: Any) 
     assert run.report.is_file()
 
 
-def test_without_words_a_frozen_tower_is_probed_with_one_head(recipe: dict[str, Any], tmp_path: Path) -> None:
-    for part in ("text",):
-        del recipe[part]
-    for name in ("embed_dim", "text_width", "text_heads", "text_layers"):
-        del recipe["model"][name]
+def test_the_frozen_tower_of_a_pack_is_probed_with_one_head(run: Any, recipe: dict[str, Any], tmp_path: Path) -> None:
+    del recipe["text"]
+    recipe["model"] = {"image_weights": str(run.pack)}
     probe = [
         "objective={contrastive: 0, views: {fusion: mean}, supervised: {task: mammography_malignancy}}",
         "model.lock_image=true", "train.ema=0", "train.lr=0.1",
@@ -308,10 +310,43 @@ def test_without_words_a_frozen_tower_is_probed_with_one_head(recipe: dict[str, 
     assert not any(name.startswith("fusion.") for name in weights)  # a mean learns nothing
     for name, value in weights.items():
         torch.testing.assert_close(value.float(), before[name].to(value.dtype).float())
+    of_pack = load_file(run.pack / "model.safetensors")
+    assert all(torch.equal(of_pack[name], weights[name]) for name in weights if name.startswith("visual.trunk.blocks"))
     head = load_file(result.out / "heads.safetensors")["mammography_malignancy/weight"]
     assert float(head.abs().max()) > 0.01
     assert fuses_views(result.out / "pack")
     assert pack_card(result.out / "pack").adapted is not None
+
+
+def test_views_beyond_the_largest_number_are_left_out_and_the_log_says_so(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    run_recipe(recipe, ["objective.views.max=2", "train.max_steps=1"], out=tmp_path / "run")
+    notes = [e["note"] for e in read_log(tmp_path / "run" / "log.jsonl") if e["kind"] == "note"]
+    assert any(note.startswith("9 samples of the split have more than 2 views") for note in notes), notes
+
+
+def test_each_head_answers_its_task_when_exams_are_scored(run: Any, exams: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(exams.parent / "table.csv", dtype=str, keep_default_na=False)
+    table = table[table["patient"] == "simulated:00000"]
+    place = tmp_path / "images"
+    place.mkdir()
+    for name in table["file"]:
+        shutil.copy(exams.parent / name, place)
+    table.to_csv(tmp_path / "table.csv", index=False)
+    scored = medclip.score(
+        place, tmp_path / "scores", model=run.pack, table=tmp_path / "table.csv", settings=Settings(workers=1)
+    )
+    rows = scored.scores.to_pandas()
+    assert {*rows["task"]} == set(TASKS)
+    risk = rows[rows["task"] == "breast_cancer_risk"]["probability"].to_numpy()
+    assert (np.diff(risk) >= 0).all()
+
+
+def test_a_risk_is_not_asked_in_words_of_a_pack_without_a_head_for_it(exams: Path, tmp_path: Path) -> None:
+    with pytest.raises(MedclipError, match="breast_cancer_risk is a risk, which words cannot ask") as caught:
+        medclip.score(exams.parent / "images", tmp_path / "scores", task="breast_cancer_risk")
+    assert caught.value.reason is Reason.WRONG_USE
 
 
 @pytest.mark.parametrize(
