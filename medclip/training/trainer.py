@@ -342,7 +342,7 @@ class Trainer:
             log.write("note", {"step": self.step, "note": note})
 
     def _views_left_out(self) -> tuple[str, ...]:
-        """Say of how many samples `objective.views.max` leaves views out."""
+        """Count the samples of which `objective.views.max` leaves views out, in words; nothing where there are none."""
         views = self.recipe.objective.views
         if views is None or not self.reader.holds_views:
             return ()
