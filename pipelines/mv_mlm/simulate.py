@@ -40,12 +40,12 @@ COMPOSITION_SHARES = (0.2, 0.35, 0.3, 0.15)
 YEARS = 5
 ADMINISTRATIVE_MONTHS = 84
 """When the study ends for everybody."""
-BASE_HAZARD, LEAVING = 0.03, 0.05
+BASE_HAZARD, LEAVING = 0.03, 0.04
 """Of cancer and of leaving, a year, at a risk score of 0."""
 DENSITY_EFFECT, CALCIFICATION_EFFECT = 0.7, 1.2
 """Of one class of density and of scattered calcifications, on the log hazard."""
-LEAVING_EFFECT = 1.5
-"""Of the risk score on the log hazard of leaving."""
+LEAVING_EFFECT = 2.0
+"""Of the risk score on the log hazard of leaving: so strong that "left" taken as "healthy" orders women wrongly."""
 SHARES = {"normal": 0.5, "benign": 0.25, "malignant": 0.25}
 """Of women, by their worst breast."""
 SCATTERED = 0.35
@@ -168,7 +168,7 @@ def _follow(rng: np.random.Generator, score: float, has_cancer: bool) -> tuple[i
     if cancer > until:
         return None, int(until)
     # A cancer of the first half year would have been seen: it is planted as a lesion or it is none.
-    month = max(math.ceil(cancer), 6)
+    month = max(math.ceil(cancer), 7)
     return month, max(month, int(until))
 
 

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Reports from a set's table -> shards of examinations -> pretraining -> heads (probe and risk) -> scores -> audit.
+# Usage: pipelines/mv_mlm/run.sh --smoke [SHARED_DATA] [RUN]          simulated and shared mammograms on CPU, in minutes
+#        pipelines/mv_mlm/run.sh TABLE IMAGES [RUN] [DATASET] [FINDINGS]   a set of yours, on the GPUs here ($GPUS, 8)
+# Kill it anywhere and run it again: what is written stays, trainings resume.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+here=pipelines/mv_mlm
+[ -d .venv/bin ] && export PATH="$PWD/.venv/bin:$PATH"
+
+if [ "${1:-}" = --smoke ]; then
+    data=${2:-../shared/data}
+    run=${3:-runs/mv_mlm_smoke}
+    export HF_HUB_OFFLINE=1
+    mkdir -p "$run"
+    [ -f "$run/cohort/table.csv" ] || python $here/simulate.py "$run/cohort" --num 40
+    [ -f "$run/cohort/reports.csv" ] || medclip captions from-mammography "$run/cohort/table.csv" --out "$run/cohort/reports.csv" --n 3
+    [ -f "$run/shards/index.json" ] || medclip shards build "$run/cohort/reports.csv" --out "$run/shards" --group exam
+    shards="$run/shards"
+    for name in cdd_cesm ddsm_4view; do # real examinations: subtracted views, and films
+        if [ -d "$data/$name" ]; then
+            [ -f "$run/$name.csv" ] || medclip captions from-mammography "$data/$name/labels.csv" --images "$data/$name" --out "$run/$name.csv" --n 3
+            [ -f "$run/$name/index.json" ] || medclip shards build "$run/$name.csv" --out "$run/$name" --group exam
+            shards="$shards, $run/$name"
+        fi
+    done
+    medclip pretrain $here/smoke.yaml --set "data.shards=[$shards]" --out "$run/pretrain"
+    medclip pretrain $here/heads.yaml --set "data.shards=[$run/shards]" --set "model.start=$run/pretrain/pack" \
+        --set train.epochs=2 --set train.threads=1 --out "$run/heads"
+    medclip score "$run/cohort/images" --table "$run/cohort/table.csv" --model "$run/heads/pack" --exam --out "$run/scores"
+    medclip audit "$run/scores" --labels "$run/cohort/table.csv" --level exam --risk breast_cancer_risk --by density \
+        --out "$run/audit" --num-resamples 200 --permutations 200
+    if [ -f "$run/ddsm_4view.csv" ]; then
+        medclip score "$data/ddsm_4view/images" --table "$run/ddsm_4view.csv" --model "$run/heads/pack" --exam --out "$run/scores_ddsm"
+    fi
+    exit
+fi
+
+table=${1:?name the table of your set, or --smoke}
+images=${2:?name the folder of its images}
+run=${3:-runs/mv_mlm}
+mkdir -p "$run"
+[ -f "$run/reports.parquet" ] || medclip captions from-mammography "$table" --images "$images" --out "$run/reports.parquet" \
+    --n 20 ${4:+--dataset "$4"} ${5:+--findings "$5"}
+[ -f "$run/shards/index.json" ] || medclip shards build "$run/reports.parquet" --out "$run/shards" --group exam --max-side 2048 \
+    --format jpeg --splits train=0.8,val=0.1,test=0.1
+torchrun --standalone --nproc-per-node "${GPUS:-8}" -m medclip.cli.main pretrain $here/full.yaml \
+    --set "data.shards=$run/shards" --out "$run/pretrain"
+torchrun --standalone --nproc-per-node "${GPUS:-8}" -m medclip.cli.main pretrain $here/heads.yaml \
+    --set "data.shards=$run/shards" --set "model.start=$run/pretrain/pack" --out "$run/heads"

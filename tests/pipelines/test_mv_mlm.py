@@ -1,0 +1,88 @@
+"""pipelines/mv_mlm: what its recipes say, and that the measurements run at all, with women held out."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from medclip.training.recipe.file import load_recipe
+from tests.kits.mammography_cohort import FOLDER
+
+TAG = re.compile(r"#.*\b(paper|code|ours)\b")
+
+
+@pytest.mark.parametrize("name", ["full.yaml", "heads.yaml"])
+def test_each_value_of_a_recipe_says_where_it_comes_from(name: str) -> None:
+    text = (FOLDER / name).read_text()
+    root, lines = yaml.compose(text), text.splitlines()
+    assert isinstance(root, yaml.MappingNode)
+
+    def bare(node: yaml.Node, place: str = "") -> list[str]:
+        keys: list[str] = []
+        for key, value in node.value:
+            if isinstance(value, yaml.MappingNode):
+                keys += bare(value, f"{place}{key.value}.")
+            elif isinstance(value, yaml.SequenceNode) and not value.flow_style:
+                keys += [f"{place}{key.value}" for item in value.value if not TAG.search(lines[item.start_mark.line])]
+            elif not TAG.search(lines[key.start_mark.line]) and key.value != "name":
+                keys.append(f"{place}{key.value}")
+        return keys
+
+    assert not bare(root)
+
+
+def test_the_recipes_look_at_examinations_and_never_mirror_a_breast() -> None:
+    full, heads, smoke = (load_recipe(FOLDER / f"{name}.yaml") for name in ("full", "heads", "smoke"))
+    for recipe in (full, heads, smoke):
+        assert recipe.objective.views is not None
+        assert recipe.objective.views.max == 4
+        assert recipe.augment.flip == 0
+    views = full.objective.views
+    assert views is not None
+    assert (views.image_text, views.images, views.texts, views.joint) == (1, 1, 0.5, 1)  # spec, section 6
+    assert "breast_cancer_risk" in [head.task for head in heads.objective.supervised]
+
+
+@pytest.mark.slow
+def test_the_simulation_is_measured_in_small(tmp_path: Path) -> None:
+    env = os.environ | {"PYTHONPATH": str(FOLDER.parents[1]), "MEDCLIP_HOME": str(tmp_path / "home")}
+    command = [sys.executable, str(FOLDER / "measure.py"), str(tmp_path / "run"), "--tiny"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    table = (tmp_path / "run" / "table.md").read_text()
+    for what in (
+        "fused minus the better single view",
+        "pretrained minus from nothing",
+        "loss of known years minus oracle",
+    ):
+        assert what in table
+
+
+def test_each_woman_of_the_shared_sets_is_tested_once_and_never_trained_on_then() -> None:
+    code = (
+        "import sys; from pathlib import Path; import real, measured_plan as plan\n"
+        "rows = real.rows_of(Path(sys.argv[1]))\n"
+        "tested = []\n"
+        "for fold in range(plan.FOLDS):\n"
+        "    split = {}\n"
+        "    for row in real.divided(rows, fold):\n"
+        "        assert split.setdefault(row['patient'], row['split']) == row['split']\n"
+        "    tested += [woman for woman, name in split.items() if name == 'test']\n"
+        "assert sorted(tested) == sorted({row['patient'] for row in rows})\n"
+        "print(len(tested))\n"
+    )
+    data = Path(os.environ.get("MEDCLIP_SHARED", FOLDER.parents[2] / "shared")) / "data"
+    if not (data / "cdd_cesm").is_dir():
+        pytest.skip("no shared data beside the repository")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(FOLDER), str(FOLDER.parents[1])])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(data)], env=env, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout) == 211 + 125 + 6
