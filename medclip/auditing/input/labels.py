@@ -22,6 +22,7 @@ from medclip.auditing.input.match_columns import Pair
 from medclip.auditing.input.options import ReadOptions
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import plain_name
+from medclip.shards.writing.exam_groups import joined_class
 from medclip.statistics.cohort import Label
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.wording import count
@@ -53,7 +54,7 @@ def make_labels(pairs: Sequence[Pair], source: Source, options: ReadOptions) -> 
     labels: list[Label] = []
     single: list[str] = []
     of_units = [_of_units(pair, truth, source) for pair, truth in zip(pairs, truths, strict=True)]
-    known = _highest([truth_N for truth_N, _ in of_units], pairs) if source.several else [t for t, _ in of_units]
+    known = _one_class([truth_N for truth_N, _ in of_units], pairs) if source.several else [t for t, _ in of_units]
     for pair, truth_N, (_, notes_of_one) in zip(pairs, known, of_units, strict=True):
         notes += notes_of_one
         if time_N is not None:
@@ -98,25 +99,28 @@ def _of_units(pair: Pair, truth: Truth, source: Source) -> tuple[NDArray[np.floa
     return truth_N, notes
 
 
-def _highest(truths: Sequence[NDArray[np.float64]], pairs: Sequence[Pair]) -> list[NDArray[np.float64]]:
-    """Take a class from the units that also have a higher one: of ordered classes the highest, of others any but none.
+def _one_class(truths: Sequence[NDArray[np.float64]], pairs: Sequence[Pair]) -> list[NDArray[np.float64]]:
+    """Decide the class of units whose rows are of several, as shards do: of a breast, an exam, a study.
 
-    An exam with a normal breast and one with a cancer is no normal exam.
+    An exam with a normal breast and one with a cancer is no normal exam. What is left open counts for no class.
 
     Args:
         truths: Of each pair, of the N units: 1 where any row of the unit is of the class.
-        pairs: The classes of a question stand in its order.
+        pairs: Only classes of a task are decided that is about more than an image.
     """
     taken = [truth_N.copy() for truth_N in truths]
+    groups: dict[tuple[str, str], list[int]] = {}
     for n, pair in enumerate(pairs):
-        task, _, name = pair.score.partition(":")
-        steps = load_task(task).steps if task in task_names() else ()
-        is_none = plain_name(name or pair.name) in {*NO_FINDING, "none"}
-        for other, truth_N in zip(pairs, truths, strict=True):
-            of_other = other.score.partition(":")[2]
-            higher = steps.index(of_other) > steps.index(name) if {name, of_other} <= set(steps) else is_none
-            if pair.kind == other.kind == "class" and pair.group == other.group and other is not pair and higher:
-                taken[n][(truth_N == 1) & (taken[n] == 1)] = 0.0
+        task = pair.score.partition(":")[0]
+        if pair.kind == "class" and task in task_names() and load_task(task).level != "image":
+            groups.setdefault((pair.group, task), []).append(n)
+    for (_, task), numbers in groups.items():
+        names = [pairs[n].score.partition(":")[2] for n in numbers]
+        is_of_NC = np.stack([truths[n] == 1 for n in numbers], axis=1)
+        for unit in np.flatnonzero(is_of_NC.sum(axis=1) > 1).tolist():
+            joined = joined_class([names[c] for c in np.flatnonzero(is_of_NC[unit])], None, task)
+            for name, n in zip(names, numbers, strict=True):
+                taken[n][unit] = float(name == joined) if joined in names else np.nan
     return taken
 
 

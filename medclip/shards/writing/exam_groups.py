@@ -196,7 +196,7 @@ def joined_labels(labels: Sequence[Labels], tasks: Mapping[str, Task] | None = N
         answers = [own[name] for own in labels if name in own]
         classes = [answer for answer in answers if isinstance(answer, str)]
         if classes:
-            answer = _joined_class(classes, (tasks or {}).get(name), name)
+            answer = joined_class(classes, (tasks or {}).get(name), name)
             joined |= {} if answer is None else {name: answer}
             continue
         values: dict[str, int] = {}
@@ -209,7 +209,14 @@ def joined_labels(labels: Sequence[Labels], tasks: Mapping[str, Task] | None = N
     return joined
 
 
-def _joined_class(classes: Sequence[str], task: Task | None, name: str) -> str | None:
+def joined_class(classes: Sequence[str], task: Task | None, name: str) -> str | None:
+    """Return the class of a breast or woman whose images are of these; None where they leave the answer open.
+
+    Args:
+        classes: Of each image.
+        task: The task; None for that of the vocabulary.
+        name: Its name.
+    """
     different = list(dict.fromkeys(classes))
     if len(different) == 1:
         return different[0]

@@ -109,16 +109,12 @@ def test_exams_are_what_a_table_of_levels_is_read_as_and_an_audit_says_what_was_
         ("mammography_malignancy", ["normal", "benign", "malignant"], ["normal", "malignant"], ["malignant"]),
         ("mammography_malignancy", ["normal", "benign", "malignant"], ["benign", "malignant"], ["malignant"]),
         ("mammography_subtype", ["none", "mass", "both"], ["none", "mass"], ["mass"]),
-        (
-            "mammography_subtype",
-            ["mass", "calcification", "none"],
-            ["mass", "calcification"],
-            ["mass", "calcification"],
-        ),
+        ("mammography_subtype", ["mass", "calcification", "both"], ["mass", "calcification"], ["both"]),
+        ("breast_birads", ["birads_0", "birads_1", "birads_2"], ["birads_0", "birads_2"], []),
         ("breast_birads", ["birads_1", "birads_2", "birads_5"], ["birads_2", "birads_5"], ["birads_5"]),
     ],
 )
-def test_an_exam_whose_breasts_differ_is_of_the_higher_class_and_not_normal(
+def test_an_exam_whose_breasts_differ_is_of_the_class_that_shards_give_it(
     tmp_path: Path, task: str, classes: list[str], of_breasts: list[str], of_exam: list[str]
 ) -> None:
     files, exams, labels = [], [], []
