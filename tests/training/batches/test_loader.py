@@ -451,6 +451,6 @@ def test_an_ecg_is_never_mirrored(shards: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(samples_module, "draw_change", ask)
     stored = Image.fromarray(np.zeros((40, 40), np.uint8))
     for modality in (Modality.ECG, Modality.PATHOLOGY):
-        monkeypatch.setattr(Samples, "_read", lambda *_, m=modality: (stored, CaptionRecord(m), {}))
+        monkeypatch.setattr(Samples, "_read", lambda *_, m=modality: ((stored,), CaptionRecord(m), {}, ()))
         assert not _samples(shards).make(0, 0).bad
     assert asked == [False, True]

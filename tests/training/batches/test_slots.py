@@ -20,7 +20,7 @@ from medclip.training.batches.loader import Batch, Batches
 from medclip.training.batches.slots import Form, MappedSlots, Slots
 from medclip.training.recipe.sections.augment import Augment
 
-FORM = Form(num_rows=3, image_shape=(5, 5, 3), context_length=4)
+FORM = Form(num_rows=3, image_shape=(5, 5, 3), context_length=4, num_views=4, num_texts=2)
 
 
 def _batches(shards: Path, kind: Any, **options: Any) -> Batches:
@@ -41,14 +41,17 @@ def test_what_one_process_writes_another_sees(tmp_path: Path) -> None:
     numbers = [slots.take(), slots.take()]
     mapped = MappedSlots(slots.path, FORM)
     for number in numbers:
-        mapped.arrays(number).images[1] = 7 + number
-        mapped.arrays(number).tokens[2] = 70_000 + number
-        mapped.arrays(number).pair_keys[0] = 2**62 + number
+        mapped.arrays(number).images[:, 1] = 7 + number
+        mapped.arrays(number).tokens[:, 2] = 70_000 + number
+        mapped.arrays(number).pair_keys[:, 0] = 2**62 + number
+        mapped.arrays(number).view_types[1], mapped.arrays(number).text_parts[:, 1] = number, number + 1
     for number in numbers:
         own = slots.arrays(number)
-        assert own.images.sum() == 75 * (7 + number)
-        assert own.tokens[2].tolist() == [70_000 + number] * 4
-        assert own.pair_keys[0].tolist() == [2**62 + number] * 3
+        assert own.images.sum() == 75 * (7 + number) * 4
+        assert own.tokens[:, 2].tolist() == [[70_000 + number] * 4] * 2
+        assert own.pair_keys[:, 0].tolist() == [[2**62 + number] * 3] * 2
+        assert own.view_types[1].tolist() == [[number] * 3] * 4
+        assert own.text_parts[:, 1].tolist() == [number + 1] * 2
     slots.close()
     assert not os.path.exists(slots.path)
 
