@@ -144,7 +144,7 @@ class AuditRecipe(BaseModel):
     grade: str = _option("argmax", "Class of probabilities: argmax (the likeliest) or expected (nearest to the mean).")
     risk: Annotated[list[str], BeforeValidator(_edges)] = _option(
         [],
-        "Risk by the end of year 1, 2, ...: concordance, AUROC and calibration by year. The labels have event_months "
+        "Risk by the end of each year: concordance, AUROC and calibration by year. The labels have event_months "
         "and followup_months.",
         "NAME[=YEAR1,YEAR2]",
     )

@@ -136,7 +136,7 @@ def test_a_model_of_native_aspect_ratios_is_measured_on_such_images(recipe: dict
 def test_a_test_split_that_was_trained_on_is_no_failure_of_the_run(
     recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ShardReader, "provenance", lambda self: iter([{**ROW, "sha256": "a"}] * len(self)))
+    monkeypatch.setattr(ShardReader, "provenance", lambda self: iter([{**ROW, "files": ("a",)}] * len(self)))
     told = Recorded()
     result = medclip.pretrain(recipe, out=tmp_path, overrides=["train.max_steps=1"], progress=told)
     assert result.finished
