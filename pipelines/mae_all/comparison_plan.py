@@ -28,7 +28,7 @@ LONGER = 4
 """Times the steps: pretraining on all sets takes about 30 minutes of CPU time, a quarter of it for each of the four
 sets; a run of 240 steps takes 2 and a half."""
 EPOCHS = {"all": 60, "cxr": 150}
-"""Of the two pretrainings: 3,120 and 1,800 steps of 64 images."""
+"""Of the two pretrainings: 3,120 and 1,650 steps of 64 images."""
 RATES = {"pretrained": 5e-4, "vit": 5e-4, "cnn": 1e-3}
 LAYER_DECAY = 0.75
 """Of a pretrained tower: MAE's own. The 0.55 of chest X-rays is for far longer pretraining."""
