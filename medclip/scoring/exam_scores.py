@@ -79,7 +79,7 @@ class ExamImage:
 
 
 def exam_features(model: Any, images: Sequence[ExamImage]) -> ExamFeatures:
-    """Put the images of an examination together.
+    """Collect the images of an examination.
 
     Args:
         model: Loaded.

@@ -1,4 +1,4 @@
-"""Put the mammograms of a study in their places: right and left, CC and MLO, what is missing and what is set aside."""
+"""Arrange the mammograms of a study: right and left, CC and MLO, what is missing and what is set aside."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class MammographyExam:
 
 
 def arrange(views: Iterable[ExamView]) -> MammographyExam:
-    """Put the mammograms of one study, or of one breast, in their places.
+    """Arrange the mammograms of one study, or of one breast, by side and position.
 
     Where a place has several, the one for presentation is taken before the one for processing, the standard view before
     one with the implant displaced, then the first by instance number and name.

@@ -103,7 +103,7 @@ def earlier_exams(rows: Sequence[ShardRow]) -> dict[int, tuple[tuple[str, int], 
 
 
 def arrange_rows(rows: Sequence[ShardRow], views: Sequence[ExamView]) -> tuple[MammographyExam, dict[str, int]]:
-    """Put the views of an examination's rows in their places; also returns which row each name stands for."""
+    """Arrange the views of an examination's rows; also returns which row each name stands for."""
     named = [replace(view, name=str(row.number)) for row, view in zip(rows, views, strict=True)]
     return arrange(named), {str(row.number): place for place, row in enumerate(rows)}
 

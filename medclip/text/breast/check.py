@@ -61,7 +61,7 @@ _TERMS = tuple(dict.fromkeys([*_PLACES, *SHAPES, *MARGINS, *MASS_DENSITIES, *FOR
 
 
 def breast_facts(record: BreastRecord) -> CaptionFacts:
-    """Put a record into the plain words that a writer of reports is told, and never who the patient is.
+    """Write a record in the plain words that a writer of reports receives, and never who the patient is.
 
     Example:
         >>> from medclip.text.breast.record import record_of

@@ -33,7 +33,7 @@ def sentences(text: str, min_words: int = _MIN_WORDS) -> tuple[str, ...]:
 
 
 def shuffled(text: str, rng: Generator) -> str:
-    """Put the sentences of a text into a new order.
+    """Shuffle the sentences of a text.
 
     Mammo-CLIP's augmentation of reports, whose own code never uses the new order. Only for texts whose sentences can
     stand anywhere; that of a report of findings can, "It is new." cannot.

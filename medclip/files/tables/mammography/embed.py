@@ -258,7 +258,7 @@ def _codes(cell: str) -> list[str]:
 
 
 def _exams(rows: Sequence[Cells]) -> dict[tuple[str, str], _Exam]:
-    """Put the rows of each exam together, with what is known of the months after it."""
+    """Group the rows by exam, with what is known of the months after it."""
     by_exam = grouped(rows, ("empi_anon", "acc_anon"))
     days: dict[str, list[date]] = {}
     cancers: dict[str, list[date]] = {}
