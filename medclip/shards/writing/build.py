@@ -158,7 +158,9 @@ def build_shards(
                 Reason.NOTHING_TO_DO,
                 f"none of the {count(rows_done, 'row')} could be read ({why}), such as {understood.rows[0].file}.",
                 where=understood.where,
-                hint="Relative files are looked for beside the table; --images names another folder.",
+                hint="Relative files are looked for beside the table; --images names another folder."
+                if images is None
+                else "Relative files are looked for in the folder of --images; without it, beside the table.",
             )
         report = _report(Path(out), tally, grouped=group is not None)
         options = {"max_side": max_side, "samples_per_shard": samples_per_shard, "splits": dict(splits), "seed": seed}

@@ -181,6 +181,10 @@ def test_when_nothing_can_be_read_nothing_is_left(tmp_path):
     with pytest.raises(MedclipError, match="missing_file 1") as e:
         build_shards(path, tmp_path / "s", key=KEY, settings=SETTINGS)
     assert e.value.reason is Reason.NOTHING_TO_DO
+    assert "--images names another folder" in e.value.hint
+    with pytest.raises(MedclipError) as e:
+        build_shards(path, tmp_path / "s", key=KEY, settings=SETTINGS, images=tmp_path)
+    assert "without it, beside the table" in e.value.hint
     assert [p.name for p in tmp_path.iterdir()] == ["t.csv"]
 
 
