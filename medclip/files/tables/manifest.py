@@ -87,6 +87,8 @@ class Manifest:
     """The table's folder; paths in the table are relative to it or to the folder that is scored."""
     _by_name: Mapping[str, ManifestRow] = field(default_factory=dict, repr=False)
     _by_path: Mapping[str, ManifestRow] = field(default_factory=dict, repr=False)
+    _folders: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """Folders without symbolic links, by how they were named: a table may lie behind another way to the same files."""
 
     @property
     def digest(self) -> str:
@@ -107,7 +109,7 @@ class Manifest:
         """
         if isinstance(file, str):
             return self._by_name.get(_normal(file))
-        return self._by_path.get(os.path.abspath(file)) or self._by_name.get(_normal(file.as_posix()))
+        return self._by_path.get(_resolved(file, self._folders)) or self._by_name.get(_normal(file.as_posix()))
 
 
 def read_manifest(table: Any) -> Manifest:
@@ -144,6 +146,7 @@ def read_manifest(table: Any) -> Manifest:
     rows: list[ManifestRow] = []
     by_name: dict[str, ManifestRow] = {}
     by_path: dict[str, ManifestRow] = {}
+    folders: dict[str, str] = {}
     for number, cells in enumerate(read.rows(), start=1):
         row = _row(cells, number, read.where)
         name = _normal(row.file)
@@ -152,8 +155,8 @@ def read_manifest(table: Any) -> Manifest:
         rows.append(row)
         by_name[name] = row
         if folder is not None:
-            by_path[os.path.abspath(folder / name)] = row
-    return Manifest(tuple(rows), tuple(read.names), folder, by_name, by_path)
+            by_path[_resolved(folder / name, folders)] = row
+    return Manifest(tuple(rows), tuple(read.names), folder, by_name, by_path, folders)
 
 
 def _row(cells: Mapping[str, str], number: int, where: object) -> ManifestRow:
@@ -229,6 +232,14 @@ def parse_mpp(text: str) -> float | None:
 def _captions(cells: Mapping[str, str]) -> tuple[str, ...]:
     texts = [text.strip() for column in _TEXTS for text in cells.get(column, "").split(CAPTION_SEPARATOR)]
     return tuple(text for text in texts if text)
+
+
+def _resolved(path: Path, folders: dict[str, str]) -> str:
+    """Return an absolute path whose folder has no symbolic links; each folder is looked at once."""
+    parent = str(path.parent)
+    if parent not in folders:
+        folders[parent] = os.path.realpath(parent)
+    return os.path.join(folders[parent], path.name)
 
 
 def _normal(name: str) -> str:

@@ -66,6 +66,18 @@ def test_a_row_is_found_by_a_path_that_leaves_the_tables_folder(tmp_path: Path) 
     assert manifest.row_for(tmp_path / "images" / "1.png") is manifest.rows[0]
 
 
+@pytest.mark.parametrize("named", ["../images", "../link"])
+@pytest.mark.parametrize("scored", ["images", "link"])
+def test_a_row_is_found_whichever_way_leads_to_its_file(named: str, scored: str, tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    (tmp_path / "tables" / "t.csv").write_text(f"file\n{named}/1.png\n")
+    manifest = read_manifest(tmp_path / "tables" / "t.csv")
+    assert manifest.row_for(tmp_path / scored / "1.png") is manifest.rows[0]
+    assert manifest.row_for(tmp_path / scored / "2.png") is None
+
+
 def test_captions_come_from_lines_or_lists(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text('file,captions\na.png,"one\ntwo"\n')
     assert read_manifest(tmp_path / "t.csv").rows[0].captions == ("one", "two")
