@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from medclip.shards.writing.mammography_captions import MammographyCaptions
 
 
+_Number = Annotated[int, typer.Option("--n", min=1, help="Captions for each row.")]
+_Writer = Annotated[
+    str | None,
+    typer.Option(metavar="MODULE:FUNCTION", help="A function of yours that writes captions; each is checked."),
+]
+
+
 def from_labels(
     labels: Annotated[
         Path, typer.Argument(help="CSV, TSV or Parquet, whatever its suffix; with labels, as for `shards build`.")
@@ -21,12 +28,9 @@ def from_labels(
     out: Annotated[
         Path, typer.Option("--out", help="Table to write (.csv, .tsv, .parquet): the same with a column `captions`.")
     ],
-    n: Annotated[int, typer.Option("--n", min=1, help="Captions for each row.")] = 10,
+    n: _Number = 10,
     seed: options.Seed = 0,
-    writer: Annotated[
-        str | None,
-        typer.Option(metavar="MODULE:FUNCTION", help="A function of yours that writes captions; each is checked."),
-    ] = None,
+    writer: _Writer = None,
     images: options.Images = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
@@ -71,12 +75,9 @@ def from_mammography(
         str | None,
         typer.Option("--file", metavar="PLACE", help='Where an image lies: "{study_id}/{image_id}.png".'),
     ] = None,
-    n: Annotated[int, typer.Option("--n", min=1, help="Captions for each row.")] = 10,
+    n: _Number = 10,
     seed: options.Seed = 0,
-    writer: Annotated[
-        str | None,
-        typer.Option(metavar="MODULE:FUNCTION", help="A function of yours that writes captions; each is checked."),
-    ] = None,
+    writer: _Writer = None,
     images: options.Images = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Reports from a set's table -> shards of examinations -> pretraining -> heads (probe and risk) -> scores -> audit.
+# Reports from a set's table -> shards of examinations -> pretraining -> heads (probe and risk); --smoke also scores and
+# audits. Of a set of yours, score and audit the women of the test split (README.md, stage 5).
 # Usage: pipelines/mv_mlm/run.sh --smoke [SHARED_DATA] [RUN]          simulated and shared mammograms on CPU, in minutes
 #        pipelines/mv_mlm/run.sh TABLE IMAGES [RUN] [DATASET] [FINDINGS]   a set of yours, on the GPUs here ($GPUS, 8)
 # Kill it anywhere and run it again: what is written stays, trainings resume.
@@ -28,8 +29,12 @@ if [ "${1:-}" = --smoke ]; then
     medclip pretrain $here/heads.yaml --set "data.shards=[$run/shards]" --set "model.start=$run/pretrain/pack" \
         --set train.epochs=2 --set train.threads=1 --out "$run/heads"
     medclip score "$run/cohort/images" --table "$run/cohort/table.csv" --model "$run/heads/pack" --exam --out "$run/scores"
+    # Women of all splits are scored, so the audit has to end with 6: its page begins with who was trained on.
+    code=0
     medclip audit "$run/scores" --labels "$run/cohort/table.csv" --level exam --risk breast_cancer_risk --by density \
-        --out "$run/audit" --num-resamples 200 --permutations 200
+        --training "$run/shards" --images "$run/cohort/images" --modality mammography \
+        --out "$run/audit" --num-resamples 200 --permutations 200 || code=$?
+    [ "$code" = 6 ] || { echo "the audit ended with $code and not with 6" >&2; exit 1; }
     if [ -f "$run/ddsm_4view.csv" ]; then
         medclip score "$data/ddsm_4view/images" --table "$run/ddsm_4view.csv" --model "$run/heads/pack" --exam --out "$run/scores_ddsm"
     fi
