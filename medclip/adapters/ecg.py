@@ -9,6 +9,7 @@ from medclip.adapters.base import ImageAdapter, Source, stated
 from medclip.files.recognise.sniff import Format
 from medclip.imaging.ecg.formats.read import READERS, read_ecg
 from medclip.imaging.ecg.lead_names import TWELVE
+from medclip.imaging.ecg.microvolts import whole_microvolts
 from medclip.imaging.ecg.twelve_leads import EcgOptions, canonical, header_leads, prepare
 from medclip.sample import Kind, Modality, Sample, Signal, Step
 from medclip.settings import Settings
@@ -62,8 +63,9 @@ class EcgAdapter(ImageAdapter):
 
     def read_unit(self, source: Source, settings: Settings) -> Sample:
         """Read a record."""
-        recording = read_ecg(source.paths, source.facts, settings)
-        options = self.options
+        recording, options = read_ecg(source.paths, source.facts, settings), self.options
+        if options.microvolts:
+            recording = whole_microvolts(recording)
         # Only what is kept decides which leads are there: a gap an hour away costs no lead.
         signal = prepare(canonical(recording, mlii_as_ii=options.mlii_as_ii, seconds=options.seconds), options)
         stored = Step(

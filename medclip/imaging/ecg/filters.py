@@ -42,6 +42,9 @@ class EcgOptions:
     std_mv: float | None = None
     mlii_as_ii: bool = False
     """Take the ambulatory lead MLII for lead II where there is no II; it is not the same lead."""
+    microvolts: bool = False
+    """Round the stored leads to whole microvolts before anything else, as shards store them: models are shown the same,
+    to the bit, of a file and of a shard."""
 
     def __post_init__(self) -> None:
         """Refuse options that do not fit together.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -86,6 +87,20 @@ def canonical(recording: Recording, *, mlii_as_ii: bool = False, seconds: float 
         "mV",
         tuple(steps),
     )
+
+
+def ordered(recording: Recording) -> Recording:
+    """Return a record of those of the twelve leads that it has, in their order and with their sign; gaps stay gaps.
+
+    `canonical` makes the same of it as of the record itself.
+    """
+    rows, _ = _standard_rows(recording, mlii_as_ii=False)
+    leads = tuple(lead for lead in TWELVE if lead in rows)
+    values = np.zeros((len(leads), recording.values_mv.shape[1]), np.float32)
+    for place, (row, sign) in enumerate(rows[lead] for lead in leads):
+        np.multiply(recording.values_mv[row], np.float32(sign), out=values[place])
+    units = tuple(recording.units[rows[lead][0]] for lead in leads)
+    return replace(recording, values_mv=values, leads=leads, units=units)
 
 
 def _standard_rows(recording: Recording, *, mlii_as_ii: bool) -> tuple[dict[str, tuple[int, float]], list[Step]]:
