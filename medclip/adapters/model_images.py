@@ -22,9 +22,9 @@ def images_of(sample: Sample) -> tuple[View, ...]:
     """
     if sample.signal is None:
         return sample.views
-    from medclip.imaging.ecg.plot import render
+    from medclip.imaging.ecg.sheet.render import SheetOptions, render
 
-    sheet = render(sample.signal, dpi=ECG_DPI)
+    sheet = render(sample.signal, SheetOptions(dpi=ECG_DPI))[0]
     left, top, width, height = _COLUMN_MM
     boxes = [(left + n * _COLUMN_STEP_MM, top, width, height) for n in range(4)] + [_RHYTHM_MM]
     views = []

@@ -29,9 +29,9 @@ def raw_image(source: Source, settings: Settings) -> NDArray[np.uint8]:
     """
     if source.kind is Kind.SIGNAL:
         from medclip.adapters.ecg import EcgAdapter, raw_signal
-        from medclip.imaging.ecg.plot import render
+        from medclip.imaging.ecg.sheet.render import render
 
-        return render(raw_signal(source, settings, seconds=EcgAdapter().options.seconds))  # the leads a model has
+        return render(raw_signal(source, settings, seconds=EcgAdapter().options.seconds))[0]  # the leads a model has
     if source.kind is Kind.SLIDE:
         from medclip.imaging.slides import open_slide
 

@@ -213,9 +213,9 @@ def _seen(sample: Sample, preprocess: Preprocess) -> tuple[list[NDArray[np.uint8
         tiles = [middle[n] for n in spread(len(middle), _MOST)]
         return tiles, int(np.ceil(len(tiles) ** 0.5))
     if sample.signal is not None:
-        from medclip.imaging.ecg.plot import render
+        from medclip.imaging.ecg.sheet.render import render
 
-        return [render(sample.signal)], 1
+        return [render(sample.signal)[0]], 1
     names = channel_names(sample)
     views = [to_uint8(sample.views[n]) for n in spread(len(sample.views), _MOST_ROWS if names else _MOST)]
     if names:

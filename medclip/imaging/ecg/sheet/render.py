@@ -1,0 +1,182 @@
+"""Draw a twelve-lead ECG as the paper sheet that people read: 25 mm/s, 10 mm/mV, millimetre grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.imaging.ecg.lead_names import TWELVE
+from medclip.imaging.ecg.sheet.layouts import LAYOUTS, LEFT_MM, MM_PER_S, SHEET_S, Layout, SheetMap, sheet_map
+from medclip.sample import Signal
+
+_PULSE_S = 0.2
+_LINE_PT = 0.75
+_OVER = 2
+"""The traces are drawn at twice the size and averaged, which smooths them."""
+_INK = (15, 15, 25)
+_GREY = (120, 120, 130)
+_LABEL_MM = 17.0
+"""Of a lead's name above 0 mV; less where rows are close."""
+
+
+@dataclass(frozen=True)
+class GridColours:
+    """Red, green and blue of the paper, of the lines of a millimetre, and of those of five."""
+
+    paper: tuple[int, int, int]
+    minor: tuple[int, int, int]
+    major: tuple[int, int, int]
+
+
+GRIDS: Mapping[str, GridColours] = MappingProxyType(
+    {
+        "red": GridColours((255, 252, 250), (250, 222, 220), (236, 170, 168)),
+        "pink": GridColours((255, 250, 252), (251, 219, 232), (240, 160, 195)),
+        "brown": GridColours((253, 250, 243), (236, 222, 202), (205, 175, 138)),
+        "blue": GridColours((250, 252, 255), (214, 226, 246), (150, 180, 226)),
+        "green": GridColours((250, 254, 250), (212, 236, 214), (146, 200, 152)),
+        "grey": GridColours((255, 255, 255), (228, 228, 228), (188, 188, 188)),
+    }
+)
+"""By the name of the colour; grey is a sheet that was copied in black and white."""
+
+
+@dataclass(frozen=True)
+class SheetOptions:
+    """How a sheet is drawn."""
+
+    layout: str = "3x4+1"
+    """One of `LAYOUTS`: rows x columns, and strips of ten seconds below."""
+    grid: str = "red"
+    """One of `GRIDS`."""
+    dpi: int = 200
+    """Dots per inch, 50 to 400."""
+    mm_per_mv: float = 10.0
+    """Gain: 5, 10 or 20; the calibration pulse shows it."""
+    start_s: float | None = None
+    """First of the ten seconds that are drawn; None for the centre of the record."""
+    header: str = ""
+    """A line of text above the leads; nothing of a record's own header is ever written."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn."""
+        for name, value, known in (("layout", self.layout, LAYOUTS), ("grid", self.grid, GRIDS)):
+            if value not in known:
+                raise MedclipError(
+                    Reason.WRONG_USE, f"an ECG sheet has no {name} {value!r}.",
+                    hint=f"{did_you_mean(value, known)} There are: {', '.join(known)}.".strip(),
+                )  # fmt: skip
+        if not 50 <= self.dpi <= 400 or self.mm_per_mv not in (5, 10, 20):
+            raise MedclipError(Reason.WRONG_USE, "an ECG sheet has 50 to 400 dpi, and 5, 10 or 20 mm/mV.")
+
+
+def render(signal: Signal, options: SheetOptions | None = None) -> tuple[NDArray[np.uint8], SheetMap]:
+    """Draw the sheet.
+
+    Args:
+        signal: The twelve leads in mV.
+        options: Layout, colours, size and gain; None is the default.
+
+    Returns:
+        uint8 [H, W, 3], 1700 x 2200 by default, and where its leads lie. Leads without a usable signal say so. Nothing
+        but leads, scale, rate and the options' header is written on it.
+
+    Raises:
+        MedclipError: WRONG_USE if the signal is not in mV.
+    """
+    options = options or SheetOptions()
+    if signal.unit != "mV":
+        raise MedclipError(Reason.WRONG_USE, "an ECG sheet needs a signal in mV.")
+    start_s = options.start_s
+    if start_s is None:
+        start_s = max(0.0, (signal.duration_s - SHEET_S) / 2)
+    layout = LAYOUTS[options.layout]
+    places = sheet_map(layout, _rhythm(signal, layout), options.dpi, options.mm_per_mv, start_s)
+    page = Image.fromarray(_paper(places, options))
+    page.paste(Image.new("RGB", page.size, _INK), mask=_traces(signal, places, layout))
+    _write(ImageDraw.Draw(page), signal, places, layout, options.header)
+    return np.asarray(page), places
+
+
+def _rhythm(signal: Signal, layout: Layout) -> tuple[str, ...]:
+    """Name the leads of the strips: the layout's, or in place of one the first other that was recorded."""
+    recorded = [lead for lead, present in zip(TWELVE, signal.mask, strict=True) if present]
+    leads: list[str] = []
+    for lead in layout.rhythm:
+        spare = [other for other in recorded if other not in (*leads, *layout.rhythm)]
+        leads.append(lead if lead in recorded or not spare else spare[0])
+    return tuple(leads)
+
+
+def _paper(places: SheetMap, options: SheetOptions) -> NDArray[np.uint8]:
+    mm, colours = places.px_per_mm, GRIDS[options.grid]
+    page = np.full((places.height_px, places.width_px, 3), colours.paper, np.uint8)
+    for step, colour, thick in ((1.0, colours.minor, 1), (5.0, colours.major, max(1, round(options.dpi / 100)))):
+        for axis, side in enumerate((places.height_px, places.width_px)):
+            for number in range(int(side / mm / step) + 1):
+                at = round(number * step * mm)
+                lines = slice(max(0, at - thick // 2), at - thick // 2 + thick)
+                page[(lines, slice(None)) if axis == 0 else (slice(None), lines)] = colour
+    return page
+
+
+def _traces(signal: Signal, places: SheetMap, layout: Layout) -> Image.Image:
+    """Draw pulses and leads, white on black, and average them down to the page's size."""
+    size = places.width_px, places.height_px
+    ink = Image.new("L", (size[0] * _OVER, size[1] * _OVER))
+    draw = ImageDraw.Draw(ink)
+    thick = max(1, round(_LINE_PT / 72 * 25.4 * places.px_per_mm * _OVER))
+    mm, x, y = places.px_per_mm, places.px_per_s, places.px_per_mv
+
+    def line(points: NDArray[np.float64]) -> None:
+        # Pillow counts from the middle of a pixel, the page from its edge.
+        draw.line([(float(a), float(b)) for a, b in points * _OVER - 0.5], 255, thick, "curve")
+
+    for row in layout.rows_mm:
+        zero, end = row * mm, (LEFT_MM - 2.0) * mm
+        up, down = end - (_PULSE_S + 0.08) * x, end - 0.08 * x
+        corners = [(up - 0.08 * x, 0), (up, 0), (up, 1), (down, 1), (down, 0), (end, 0)]
+        line(np.array([(a, zero - b * y) for a, b in corners]))
+    for box in places.boxes:
+        lead = TWELVE.index(box.lead)
+        if not signal.mask[lead]:
+            continue
+        first = max(0, int(np.ceil((places.start_s + box.start_s) * signal.sampling_hz - 1e-6)))
+        last = int(np.floor((places.start_s + box.start_s + box.seconds) * signal.sampling_hz + 1e-6))
+        values = signal.values_mv[lead, first : last + 1].astype(np.float64)
+        if values.size < 2:
+            continue
+        seconds = (first + np.arange(values.size)) / signal.sampling_hz - places.start_s
+        line(places.to_pixels(box, seconds, values))
+    return ink.resize(size, Image.Resampling.BOX)
+
+
+def _write(draw: ImageDraw.ImageDraw, signal: Signal, places: SheetMap, layout: Layout, header: str) -> None:
+    """Write lead names, the ticks between leads, the scale, and the header that was asked for."""
+    mm = places.px_per_mm
+    font, small = ImageFont.load_default(round(4.2 * mm)), ImageFont.load_default(round(3.4 * mm))
+    up = min(_LABEL_MM, 0.45 * layout.spacing_mm) * mm
+    for box in places.boxes:
+        if box.start_s:
+            draw.line([(box.left_px, box.zero_px - 4 * mm), (box.left_px, box.zero_px + 4 * mm)], _GREY, round(mm / 4))
+        draw.text((box.left_px + 1.5 * mm, box.zero_px - up), box.lead, _INK, font)
+        if not signal.mask[TWELVE.index(box.lead)]:
+            draw.text((box.left_px + 16 * mm, box.zero_px - 2 * mm), "no usable signal", _GREY, small)
+    shown = (
+        f"{places.start_s:.1f}-{min(places.start_s + SHEET_S, signal.duration_s):.1f} s of {signal.duration_s:.1f} s"
+    )
+    scale = f"{MM_PER_S:g} mm/s    {places.mm_per_mv:g} mm/mV    {signal.sampling_hz:g} Hz    {shown}"
+    below = layout.page_mm[1]
+    draw.text((LEFT_MM * mm, (below - 14.9) * mm), scale, _INK, small)
+    filters = "; ".join(step.detail for step in signal.steps if step.name in ("baseline", "notch"))
+    computed = f"computed from the other leads: {', '.join(signal.derived)}" if signal.derived else ""
+    line = "    ".join(text for text in (filters or "no filter", computed) if text)
+    draw.text((LEFT_MM * mm, (below - 8.9) * mm), line, _INK, small)
+    if header:
+        draw.text((LEFT_MM * mm, 6 * mm), header, _INK, font)
