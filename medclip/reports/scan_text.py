@@ -163,7 +163,8 @@ def _exams(scanned: Scan) -> Iterator[_Entry]:
         yield (f"{len(names):>5} x {'; '.join(parts)}: {_names(names)}",)
     days = [exam.earlier[0][1] for exam in scanned.exams.values() if exam.earlier]
     if days:
-        yield (f"{len(days):>5} x an earlier examination of the same patient, {min(days)} to {max(days)} days before",)
+        span = f"{min(days)}" if min(days) == max(days) else f"{min(days)} to {max(days)}"
+        yield (f"{len(days):>5} x an earlier examination of the same patient, {span} days before",)
     torn = _torn(scanned)
     if torn:
         sentence = "folder whose views lie in studies or patients of their own; if they are one examination"

@@ -103,9 +103,14 @@ def earlier_exams(rows: Sequence[ShardRow]) -> dict[int, tuple[tuple[str, int], 
 
 
 def arrange_rows(rows: Sequence[ShardRow], views: Sequence[ExamView]) -> tuple[MammographyExam, dict[str, int]]:
-    """Arrange the views of an examination's rows; also returns which row each name stands for."""
-    named = [replace(view, name=str(row.number)) for row, view in zip(rows, views, strict=True)]
-    return arrange(named), {str(row.number): place for place, row in enumerate(rows)}
+    """Arrange the views of an examination's rows; also returns which row each name stands for.
+
+    Of two images of one view the first by the name of its file is taken, wherever its row stands: the one that `scan`
+    and `score` take.
+    """
+    names = [f"{row.file}\n{row.number}" for row in rows]  # a file may have two rows
+    named = [replace(view, name=name) for name, view in zip(names, views, strict=True)]
+    return arrange(named), {name: place for place, name in enumerate(names)}
 
 
 def read_exam(

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.sample import VIEW_KINDS
 from medclip.text.vocabulary.load import load_task
 
 FINDINGS_TASK = "mammography_findings"
@@ -73,24 +74,16 @@ class BreastFinding:
     """Of calcifications and lymph nodes: whether the reader took them for suspicious."""
 
     def __post_init__(self) -> None:
-        closed: Sequence[tuple[str, Sequence[str], Sequence[str]]] = (
-            ("type", (self.kind,), finding_kinds()),
-            ("quadrant", (self.quadrant,), QUADRANTS),
-            ("depth", (self.depth,), DEPTHS),
-            ("shape", (self.shape,), SHAPES),
-            ("margin", self.margins, MARGINS),
+        _check(
+            ("type of a finding", (self.kind,), finding_kinds()),
+            ("quadrant of a finding", (self.quadrant,), QUADRANTS),
+            ("depth of a finding", (self.depth,), DEPTHS),
+            ("shape of a finding", (self.shape,), SHAPES),
+            ("margin of a finding", self.margins, MARGINS),
             ("density of a mass", (self.density,), MASS_DENSITIES),
-            ("morphology", self.forms, FORMS),
-            ("distribution", (self.distribution,), DISTRIBUTIONS),
+            ("morphology of a finding", self.forms, FORMS),
+            ("distribution of a finding", (self.distribution,), DISTRIBUTIONS),
         )
-        for name, values, known in closed:
-            for value in values:
-                if value and value not in known:
-                    raise MedclipError(
-                        Reason.TABLE_INVALID,
-                        f"the {name} {value!r} of a finding is not known.",
-                        hint=did_you_mean(value, known, "It has"),
-                    )
         if self.size_mm is not None and not (math.isfinite(self.size_mm) and 0 < self.size_mm <= 300):
             raise MedclipError(
                 Reason.TABLE_INVALID, f"a finding of {self.size_mm:g} mm cannot be.", hint="Use millimetres, 1 to 300."
@@ -117,6 +110,14 @@ class BreastRecord:
     implant: bool | None = None
 
     def __post_init__(self) -> None:
+        _check(
+            ("view_kind", (self.view_kind,), VIEW_KINDS),
+            ("breast composition", (self.composition,), tuple(COMPOSITIONS.values())),
+            ("pathology", (self.pathology,), PATHOLOGIES),
+            ("type of a finding", self.absent, finding_kinds()),
+        )
+        if self.birads is not None and not 0 <= self.birads <= 6:
+            raise MedclipError(Reason.TABLE_INVALID, f"BI-RADS {self.birads} is no assessment.", hint="Use 0 to 6.")
         both = {f.kind for f in self.findings} & set(self.absent)
         if both:
             raise MedclipError(
@@ -140,6 +141,16 @@ class BreastRecord:
         return tuple(kind for kind in self.absent if kind not in left_out)
 
 
+def _check(*closed: tuple[str, Sequence[str], Sequence[str]]) -> None:
+    """Refuse words that are not of closed lists, each with its name, the words and the list."""
+    for name, words, known in closed:
+        for word in words:
+            if word and word not in known:
+                raise MedclipError(
+                    Reason.TABLE_INVALID, f"the {name} {word!r} is not known.", hint=did_you_mean(word, known, "It has")
+                )
+
+
 def record_of(values: Mapping[str, Any], side: str = "") -> BreastRecord:
     """Read a record in the form of JSON: density A to D, birads, findings with a type, cancer 0 or 1, implant.
 
@@ -148,7 +159,8 @@ def record_of(values: Mapping[str, Any], side: str = "") -> BreastRecord:
             `depth`, `shape`, `margin`, `density`, `size_mm`, `morphology`, `distribution`), `absent`, `cancer`,
             `pathology`, `implant`, `side`, `view`, `view_kind`; all optional. A list of findings is taken for complete:
             kinds that it does not name are absent, unless `absent` is stated. Without one nothing is said.
-        side: Of the breast, where `values` have none. Findings that name another side are left out.
+        side: Of the breast, where `values` have none. Findings that name another side are left out; where no side is
+            known, so are all that name one, and their kinds are not absent.
 
     Raises:
         MedclipError: TABLE_INVALID for a word that is not of the closed lists.
@@ -161,6 +173,8 @@ def record_of(values: Mapping[str, Any], side: str = "") -> BreastRecord:
     stated = values.get("findings")
     findings = () if stated is None else tuple(_finding(f) for f in stated if _side(f.get("side")) in ("", side))
     absent = tuple(_kind(str(kind)) for kind in values.get("absent", () if stated is None else finding_kinds()))
+    # of a breast of unknown side, a finding of one side is neither there nor not there
+    open_kinds = {_kind(str(f.get("type", ""))) for f in stated or () if not side and _side(f.get("side"))}
     cancer = values.get("cancer")
     pathology = values.get("pathology") or ("malignant" if cancer not in (None, "") and int(cancer) else "")
     birads, implant = values.get("birads"), values.get("implant")
@@ -171,7 +185,7 @@ def record_of(values: Mapping[str, Any], side: str = "") -> BreastRecord:
         composition=COMPOSITIONS.get(str(values.get("density") or "").upper(), ""),
         birads=None if birads in (None, "") else int(birads),
         findings=findings,
-        absent=tuple(kind for kind in absent if kind not in {f.kind for f in findings}),
+        absent=tuple(kind for kind in absent if kind not in {f.kind for f in findings} | open_kinds),
         pathology=str(pathology),
         implant=None if implant in (None, "") else bool(int(implant)),
     )
@@ -191,7 +205,7 @@ def _finding(values: Mapping[str, Any]) -> BreastFinding:
         shape=str(values.get("shape") or "").lower(),
         margins=_words(values.get("margin")),
         density=str(values.get("density") or "").lower(),
-        size_mm=None if size in (None, "") else float(size),
+        size_mm=None if size in (None, "") else _millimetres(size),
         forms=forms,
         distribution=str(values.get("distribution") or "").lower(),
         suspicious=None if suspicious is None else bool(suspicious),
@@ -203,6 +217,15 @@ def suspicion_of(forms: Sequence[str]) -> bool | None:
     if any(form in SUSPICIOUS_FORMS for form in forms):
         return True
     return False if forms and all(form in BENIGN_FORMS for form in forms) else None
+
+
+def _millimetres(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise MedclipError(
+            Reason.TABLE_INVALID, "`size_mm` of a finding is no number.", hint="Use millimetres, 1 to 300."
+        ) from None
 
 
 def _kind(text: str) -> str:

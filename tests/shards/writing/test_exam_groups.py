@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from datetime import date
 from pathlib import Path
@@ -114,8 +115,8 @@ def test_every_row_is_in_a_sample_or_in_the_rejects_with_its_reason(cohort: Path
     rows[4] |= {"laterality": ""}
     rows[5] |= {"laterality": "R"}  # its file is named after the left side
     rows[6] |= {"file": "images/gone.png"}
-    repeat = rows[0] | {"file": "copy.png"}
-    (cohort.parent / "copy.png").write_bytes((cohort.parent / str(rows[7]["file"])).read_bytes())
+    repeat = rows[0] | {"file": "images_copy.png"}
+    (cohort.parent / "images_copy.png").write_bytes((cohort.parent / str(rows[7]["file"])).read_bytes())
     out = _build([*rows, repeat], cohort, tmp_path / "exam")
     rejects = _rejects(out)
     assert {number: reason for number, (reason, _) in rejects.items()} == {
@@ -133,6 +134,21 @@ def test_every_row_is_in_a_sample_or_in_the_rejects_with_its_reason(cohort: Path
     assert views == [("L-MLO",), ("R-CC",)]
     assert sum(map(len, views)) + len(rejects) == 9
     assert check(out).ok
+
+
+@pytest.mark.parametrize("last", [(1, 10), (10, 1)])
+def test_of_two_images_of_one_view_the_one_that_scan_takes_is_taken_wherever_its_row_stands(
+    cohort: Path, tmp_path: Path, last: tuple[int, int]
+) -> None:
+    rows = _rows(cohort)[:11]
+    for number, row in enumerate(rows):
+        (cohort.parent / f"n{number:02}.png").write_bytes((cohort.parent / row["file"]).read_bytes())
+    own = [rows[0] | {"file": f"n{n:02}.png", "laterality": "L", "view": "ML"} for n in range(2, 10)]
+    own += [rows[0] | {"file": f"n{n:02}.png", "laterality": "L", "view": "CC"} for n in last]  # rows 9 and 10
+    out = _build(own, cohort, tmp_path / "out")
+    (sample,) = pq.read_table(out / "samples.parquet").to_pylist()
+    assert sample["sha256"] == hashlib.sha256((cohort.parent / "n01.png").read_bytes()).hexdigest()
+    assert _rejects(out)[9 + last.index(10)][0] == "other_view"
 
 
 def test_headers_name_views_intent_and_implants_where_the_table_says_nothing(tmp_path: Path) -> None:

@@ -272,6 +272,38 @@ def test_a_cell_that_is_not_understood_is_refused_with_its_row(tmp_path: Path, c
     assert not (tmp_path / "o.csv").exists()
 
 
+OWN = {"file": "a.png", "patient": "P1", "laterality": "L", "view": "CC"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"pathology": "malignent"}, "row 1: .*pathology"),
+        ({"pathology": "Doe^Jane"}, r"row 1: .*pathology` is \(not shown\)"),
+        ({"view_kind": "low energy"}, "row 1: .*view_kind"),
+        ({"density": "E"}, "row 1: .*density"),
+        ({"label:breast_composition": "dense"}, "row 1: .*composition"),
+        ({"label:mammography_malignancy": "cancer"}, "row 1: .*malignancy"),
+        ({"label:mammography_findings:mas": "0"}, "row 1: .*type of a finding"),
+        ({"findings": '[{"type": "mass", "size_mm": "big"}]'}, "row 1: .*size_mm"),
+        ({"cancer": "1", "pathology": "benign"}, "row 1: .*cancer. is 1"),
+        ({"cancer": "0", "pathology": "malignant"}, "row 1: .*cancer. is 0"),
+    ],
+)
+def test_a_cell_of_a_table_of_ones_own_that_cannot_be_is_refused(tmp_path: Path, cells: dict[str, str], message: str):
+    with pytest.raises(MedclipError, match=message) as refused:
+        captions_from_mammography(sets.write_set(tmp_path / "t.csv", [OWN | cells]), tmp_path / "o.csv")
+    assert refused.value.reason is Reason.TABLE_INVALID
+
+
+def test_a_breast_without_cancer_of_a_table_of_ones_own_is_known_to_have_none(tmp_path: Path):
+    rows = [OWN | {"cancer": "1"}, OWN | {"file": "b.png", "cancer": "0"}, OWN | {"file": "c.png", "cancer": ""}]
+    captions_from_mammography(sets.write_set(tmp_path / "t.csv", rows), tmp_path / "o.csv")
+    read = rows_of(tmp_path / "o.csv")
+    assert [row["label:breast_cancer:malignancy"] for row in read] == ["1", "0", ""]
+    assert [row["label:mammography_malignancy"] for row in read] == ["malignant", "", ""]
+
+
 def test_columns_of_no_set_and_sets_that_are_none_are_refused(tmp_path: Path):
     source = sets.write_set(tmp_path / "v.csv", [{"image": "a", "finding": "mass"}])
     with pytest.raises(MedclipError, match="none of the sets"):

@@ -218,6 +218,14 @@ def test_findings_of_the_other_side_are_left_out():
     assert "mass" in record.absent
 
 
+def test_a_finding_of_one_side_is_open_where_the_side_of_the_image_is_not_known():
+    record = record_of({"findings": [{"type": "mass", "side": "R"}, {"type": "calcification"}]}, "")
+    assert [f.kind for f in record.findings] == ["calcification"]
+    assert "mass" not in record.absent
+    assert "skin_thickening" in record.absent
+    assert not record_of({"findings": [{"type": "mass", "side": "R"}]}, "").is_clear
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -225,6 +233,11 @@ def test_findings_of_the_other_side_are_left_out():
         {"findings": [{"type": "mass", "quadrant": "upper left"}]},
         {"findings": [{"type": "mass", "size_mm": -3}]},
         {"findings": [{"type": "mass", "margin": "fuzzy"}]},
+        {"findings": [{"type": "mass", "size_mm": "large"}]},
+        {"findings": [], "absent": ["mas"]},
+        {"pathology": "Malignent"},
+        {"view_kind": "low energy"},
+        {"birads": 7},
     ],
 )
 def test_words_that_are_not_of_the_lists_are_refused(values: dict[str, Any]):

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.files.tables.cell_privacy import shown
 from medclip.files.tables.mammography.mammogram_row import (
+    BREAST_CANCER,
     Cells,
     MammogramRow,
     Reading,
@@ -22,7 +24,16 @@ from medclip.files.tables.mammography.mammogram_row import (
     images_of,
     side_of,
 )
-from medclip.text.breast.record import CALCIFICATION, FINDINGS_TASK, LYMPH_NODE, BreastFinding, record_of
+from medclip.sample import VIEW_KINDS
+from medclip.text.breast.record import (
+    CALCIFICATION,
+    COMPOSITIONS,
+    FINDINGS_TASK,
+    LYMPH_NODE,
+    PATHOLOGIES,
+    BreastFinding,
+    record_of,
+)
 
 COLUMNS = ("file", "patient", "laterality", "view")
 USES = (
@@ -44,18 +55,22 @@ def _image(rows: Sequence[Cells]) -> MammogramRow:
     side = side_of(row.get("laterality", ""))
     values: dict[str, object] = {
         "view": row.get("view", "").upper(),
-        "view_kind": row.get("view_kind", "") or "standard",
+        "view_kind": _word(row, "view_kind", VIEW_KINDS) or "standard",
         "birads": birads_of(row.get("birads", "") or row.get("label:breast_birads", "").removeprefix("birads_")),
         "implant": flag_of(row.get("implant", "")),
-        "pathology": row.get("pathology", "").lower() or row.get("label:mammography_malignancy", ""),
-        "cancer": flag_of(row.get("cancer", "")) or None,
+        "pathology": _word(row, "pathology", PATHOLOGIES) or _word(row, "label:mammography_malignancy", PATHOLOGIES),
     }
+    cancer = flag_of(row.get("cancer", ""))
+    if cancer is not None:
+        if values["pathology"] and cancer != (values["pathology"] == "malignant"):
+            raise MedclipError(
+                Reason.TABLE_INVALID, f"`cancer` is {int(cancer)}, and the pathology {values['pathology']}."
+            )
+        values["cancer"] = int(cancer)
     if row.get("findings"):
         values["findings"] = _json(row["findings"])
     record = record_of(values, side)
-    record = replace(
-        record, composition=composition_of(row.get("density", "")) or row.get("label:breast_composition", "")
-    )
+    record = replace(record, composition=_composition(row))
     stated = {name.removeprefix(_LABEL): cell for name, cell in row.items() if name.startswith(_LABEL) and cell}
     if stated and not row.get("findings"):
         present = [kind for kind, cell in stated.items() if flag_of(cell)]
@@ -66,7 +81,8 @@ def _image(rows: Sequence[Cells]) -> MammogramRow:
             ),
             absent=tuple(kind for kind in stated if kind not in present),
         )
-    labels = {name: cell for name, cell in row.items() if name.startswith("label:") and cell}
+    labels = {} if cancer is None else {BREAST_CANCER: str(int(cancer))}  # 0 is neither normal nor benign
+    labels |= {name: cell for name, cell in row.items() if name.startswith("label:") and cell}
     kept = {name: row.get(name, "") for name in ("study", "exam_date", "age", "split", "report")}
     texts = tuple(
         t for cell in (row.get("caption", ""), row.get("captions", "")) for t in cell.split("\n") if t.strip()
@@ -74,6 +90,27 @@ def _image(rows: Sequence[Cells]) -> MammogramRow:
     return MammogramRow(
         row.get("file", ""), row.get("patient", ""), record, texts=texts, labels=labels, source=row, **kept
     )
+
+
+def _word(row: Cells, column: str, known: Sequence[str]) -> str:
+    """Return a cell in small letters.
+
+    Raises:
+        MedclipError: TABLE_INVALID for a word that is none of the known ones.
+    """
+    value = row.get(column, "").strip().lower()
+    if value and value not in known:
+        hint = did_you_mean(value, known, "It is one of")
+        raise MedclipError(Reason.TABLE_INVALID, f"`{column}` is {shown(value)}.", hint=hint)
+    return value
+
+
+def _composition(row: Cells) -> str:
+    value = row.get("density", "").strip()
+    composition = composition_of(value)
+    if value and not composition:
+        raise MedclipError(Reason.TABLE_INVALID, f"`density` is {shown(value)}.", hint="Use A to D, or 1 to 4.")
+    return composition or _word(row, "label:breast_composition", tuple(COMPOSITIONS.values()))
 
 
 def _json(cell: str) -> list[dict[str, object]]:
