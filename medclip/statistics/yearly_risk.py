@@ -1,8 +1,10 @@
 """Risks by year measured: who had the event first, who had it by the end of each year, and how many.
 
 Of each year cases are rows with the event by its end, controls those that were followed to its end without it; others
-are not known. Areas and operating points count each of them once, as Mirai's do; calibration is of everybody, so known
-rows are weighted by the inverse of the probability of being known (`concordance.at_horizon`).
+are not known. Areas and points of the ROC curve count each of them once, as Mirai's do. The top tenth and calibration
+are of everybody: of women who left only those with a cancer are known, so that known rows have more cases than there
+are, and a tenth of them is less than a tenth of the women. There known rows are weighted by the inverse of the
+probability of being known (`concordance.at_horizon`).
 
 Cancers that are found within half a year were there at the examination: seeing them is detection. So every figure is of
 two populations: `risk` leaves those rows out, `detection_and_risk` has them.
@@ -36,6 +38,8 @@ DETECTED_MONTHS = 6
 POPULATIONS = ("risk", "detection_and_risk")
 CONCORDANCES: Mapping[str, Kind] = {f"c_index_{kind}": kind for kind in get_args(Kind)}
 _CALIBRATION = ("observed_expected", "calibration_slope", "brier")
+_OF_EVERYBODY = "tpr_of_top"
+"""The operating point that depends on how many rows are cases."""
 METRICS: Mapping[str, str] = {
     "c_index_harrell_td": "concordance (Harrell, with the risk of the later row's year)",
     "c_index_uno": "concordance (Uno, weighted for censoring)",
@@ -130,17 +134,17 @@ def _concordances(
 def _of_year(
     cohort: Cohort, plain: Label, weighted: Label, weights_PB: NDArray[Any]
 ) -> dict[str, tuple[Estimate, ...]]:
-    clusters = clusters_of(cohort, plain)
+    once, everybody = clusters_of(cohort, plain), clusters_of(cohort, weighted)
     replicates = evaluate(cohort, plain, weights_PB, metrics=("auroc",))
-    measured = {"auroc": tuple(estimates(replicates, "auroc", clusters))}
-    for name, (point_G, drawn_GB) in operating_points.operating_points(cohort, plain, weights_PB).items():
-        rate = "tnr" if name == "tnr_at_tpr" else "tpr"
-        measured[name] = _as(replicates, rate, point_G, drawn_GB, clusters)
-    calibration, of_weighted = (
-        evaluate(cohort, weighted, weights_PB, metrics=_CALIBRATION),
-        clusters_of(cohort, weighted),
-    )
-    return measured | {name: tuple(estimates(calibration, name, of_weighted)) for name in _CALIBRATION}
+    calibration = evaluate(cohort, weighted, weights_PB, metrics=_CALIBRATION)
+    of_everybody = operating_points.operating_points(cohort, weighted, weights_PB)[_OF_EVERYBODY]
+    measured = {"auroc": tuple(estimates(replicates, "auroc", once))}
+    for name, drawn in operating_points.operating_points(cohort, plain, weights_PB).items():
+        if name == _OF_EVERYBODY:
+            measured[name] = _as(calibration, "tpr", *of_everybody, everybody)
+        else:
+            measured[name] = _as(replicates, "tnr" if name == "tnr_at_tpr" else "tpr", *drawn, once)
+    return measured | {name: tuple(estimates(calibration, name, everybody)) for name in _CALIBRATION}
 
 
 def _as(

@@ -52,6 +52,26 @@ def test_cases_had_it_by_the_end_of_the_year_and_controls_were_followed_to_it() 
     assert {m for f in figures.values() for m in f.estimates} == set(METRICS)
 
 
+def test_the_top_tenth_is_one_of_all_women_also_where_many_left_before_the_end_of_the_year() -> None:
+    rng = np.random.default_rng(0)
+    num = 8_000
+    hazard = 0.03 / 12 * np.exp(0.8 * rng.normal(size=num))
+    event, end = np.ceil(rng.exponential(1 / hazard)) + 6, rng.integers(0, 84, num)
+    chance = 1 - np.exp(-hazard[:, None] * 12 * np.arange(1, 6))
+    top = chance[:, 4] >= np.quantile(chance[:, 4], 0.9)
+    truth = (top & (event <= 60)).sum() / (event <= 60).sum()
+    months = np.where(event <= end, event, NONE), np.minimum(event, end)
+    cohort = Cohort(np.arange(num, dtype=np.int32), (), ())
+    *_, last = (
+        f for f in yearly_figures(cohort, Risk("cancer", chance, YEARS, *months), draw_weights(num, 20, seed=0))
+        if f.population == "risk"
+    )  # fmt: skip
+    # of the known rows alone the tenth would be a smaller one: 0.05 less
+    estimate = last.estimates["tpr_of_top"][0]
+    assert estimate.value == pytest.approx(truth, abs=0.02)
+    assert estimate.low < estimate.value < estimate.high
+
+
 def test_the_concordance_compares_a_pair_at_the_year_of_its_later_row() -> None:
     cohort, risk = risk_of(120, seed=1)
     crossed = risk.risk_NK * np.where(np.arange(120)[:, None] % 2, [1, 1, 1, 1, 1], [0.2, 0.5, 1, 1.5, 2])

@@ -127,13 +127,8 @@ def concordance(
     elif columns_N is None:
         raise MedclipError(Reason.WRONG_USE, "risks at several horizons need the column of each row's time.")
     else:
-        columns, meetings = np.asarray(columns_N), []
-        for moment in np.unique(order):
-            at_moment = np.flatnonzero(order == moment)
-            ranked = subjects(risks[:, columns[at_moment[0]]])
-            first = np.flatnonzero(event & (order < moment))
-            if len(first):
-                meetings.append(_meeting(ranked, first, at_moment, np.zeros(len(time), np.int64)))
+        columns = np.asarray(columns_N)
+        meetings = [m for c in np.unique(columns) for m in _by_halves(subjects(risks[:, c]), columns == c)]
     unpaired = earlier is None and later is None
     values = [_share_won(meetings, block)[: block.num] for block in blocks(weights, len(time), unpaired)]
     return np.concatenate(values)
@@ -209,13 +204,13 @@ def at_horizon(label: Label, horizon: float, *, weighted: bool = True) -> Label:
     return replace(label, name=f"{label.name} by {horizon:g}", truth_N=truth, weight_N=weight_N, time_N=None)
 
 
-def _by_halves(subjects: _Subjects) -> list[_Meeting]:
-    """Meet each comparable pair once: at the level where its two moments part."""
+def _by_halves(subjects: _Subjects, as_later_n: NDArray[np.bool_] | None = None) -> list[_Meeting]:
+    """Meet each comparable pair once, at the level where its two moments part; `as_later_n`: of these later rows."""
     meetings = []
     for level in range(int(subjects.order.max(initial=0)).bit_length()):
         group, half = subjects.order >> (level + 1), (subjects.order >> level) & 1
         earlier = np.flatnonzero((half == 0) & subjects.event)
-        later = np.flatnonzero(half == 1)
+        later = np.flatnonzero(half == 1 if as_later_n is None else (half == 1) & as_later_n)
         later = later[np.isin(group[later], group[earlier])]
         if len(earlier) and len(later):
             meetings.append(_meeting(subjects, earlier, later, group))
