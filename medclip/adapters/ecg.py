@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from medclip.adapters.base import ImageAdapter, Source, stated
+from medclip.adapters.base import ImageAdapter, Source, refused, stated
 from medclip.files.recognise.sniff import Format
 from medclip.imaging.ecg.formats.read import READERS, read_ecg
 from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.microvolts import whole_microvolts
+from medclip.imaging.ecg.recording import Recording
 from medclip.imaging.ecg.twelve_leads import EcgOptions, canonical, header_leads, prepare
 from medclip.sample import Kind, Modality, Sample, Signal, Step
 from medclip.settings import Settings
@@ -81,6 +82,20 @@ class EcgAdapter(ImageAdapter):
             Kind.SIGNAL,
             signal=signal,
         )
+
+
+def read_recording(source: Source, settings: Settings) -> Recording:
+    """Read a record as its file has it: all its ECG channels, at the stored rate and length, with gaps.
+
+    Raises:
+        MedclipError: The problem that inspection found, or with the reason why it cannot be read.
+    """
+    for path, facts in zip(source.paths, source.facts, strict=True):
+        if facts.problem is not None:
+            raise facts.problem.error(path)
+    if not EcgAdapter().accepts(source):
+        raise refused(EcgAdapter(), source)
+    return read_ecg(source.paths, source.facts, settings)
 
 
 def raw_signal(

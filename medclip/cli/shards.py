@@ -35,6 +35,9 @@ def build(
     volumes: Annotated[
         bool, typer.Option("--volumes", help="Store volumes and loops whole, for models of volumes; reject images.")
     ] = False,
+    signals: Annotated[
+        bool, typer.Option("--signals", help="Store the twelve leads of ECGs, for models of ECGs; reject the rest.")
+    ] = False,
     group: Annotated[
         str | None,
         typer.Option(help="Mammograms of an exam, or of a breast, make one sample: exam or breast."),
@@ -81,6 +84,7 @@ def build(
             images=images,
             patient=patient,
             volumes=volumes,
+            signals=signals,
             group=grouped,
             progress=shown,
         )

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, in_use, write_file
@@ -29,8 +29,9 @@ NUM_VIEWS = "num_views"
 """Another one: images in a sample, 1 but for mammograms that are grouped."""
 GROUP = "group"
 """Among the options of the index, where samples are examinations or breasts of several views."""
-VOLUMES = "volumes"
-"""Among the options of the index, where samples are volumes or loops, not images."""
+Stored = Literal["images", "volumes", "signals"]
+"""What samples hold. Other than images it stands among the options of the index, as a key of its own."""
+STORED_WORDS: Mapping[Stored, str] = {"images": "images", "volumes": "volumes or loops", "signals": "ECGs"}
 REJECT_COLUMNS = ("row", "sha256", "reason", "message", "modality", "adapter", "source")
 _INTEGERS = ("offset", "size", "row", NUM_VIEWS)
 _BATCH_ROWS = 1 << 16

@@ -1,13 +1,7 @@
-"""The stored volume or loop of a sample: a NumPy array beside the sample's JSON, never a pickle.
-
-The `npy` member is NumPy's format 1.0, in C order, little-endian; what its axes measure and its values mean stands in
-the JSON under `volume`. WebDataset and anything else that knows NumPy read both.
-"""
+"""The stored volume or loop of a sample: an array beside the sample's JSON, which says under `volume` what it is."""
 
 from __future__ import annotations
 
-import ast
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,14 +10,12 @@ import numpy as np
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.volume.voxels import DTYPES, Voxels
 from medclip.sample import Kind
+from medclip.shards.stored_array import decode_array, encode_array
 
-EXTENSION = "npy"
 FACTS = "volume"
 """Key of the JSON member."""
 MAX_BYTES = 512 << 20
 """Of one sample: training reads a sample as one piece. A CT of 512 x 512 pixels may have 1,024 slices."""
-_MAGIC = b"\x93NUMPY\x01\x00"
-_KEYS = {"descr", "fortran_order", "shape"}
 
 
 def encode_voxels(voxels: Voxels) -> bytes:
@@ -40,10 +32,7 @@ def encode_voxels(voxels: Voxels) -> bytes:
             f"the {voxels.kind} of {size} takes {values.nbytes >> 20:,} MB; a sample may take {MAX_BYTES >> 20}.",
             hint="Cut it into parts, or store it at a coarser spacing.",
         )
-    values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, values, version=(1, 0), allow_pickle=False)
-    return buffer.getvalue()
+    return encode_array(values)
 
 
 def facts_of(voxels: Voxels) -> dict[str, Any]:
@@ -64,12 +53,10 @@ def decode_voxels(data: bytes, facts: Mapping[str, Any]) -> Voxels:
         MedclipError: CORRUPT for anything else.
     """
     try:
-        dtype, shape, start = _header(data)
-        kind = Kind(facts["kind"])
+        values, kind = decode_array(data, DTYPES), Kind(facts["kind"])
         spacing, frame_ms = facts["spacing_mm"], facts["frame_ms"]
-        if len(shape) != (3 if kind is Kind.VOLUME else 4) or min(shape) < 1:
+        if values.ndim != (3 if kind is Kind.VOLUME else 4) or not values.size:
             raise ValueError("another number of axes")
-        values = np.frombuffer(data, dtype, offset=start).reshape(shape)
         if (kind is Kind.VOLUME) != (spacing is not None) or kind not in (Kind.VOLUME, Kind.CINE):
             raise ValueError("no spacing")
         known = None if spacing is None else tuple(float(mm) for mm in spacing)
@@ -82,17 +69,3 @@ def decode_voxels(data: bytes, facts: Mapping[str, Any]) -> Voxels:
         )  # fmt: skip
     except (KeyError, ValueError, TypeError, SyntaxError, IndexError) as e:
         raise MedclipError(Reason.CORRUPT, f"the stored volume cannot be read ({type(e).__name__}: {e}).") from e
-
-
-def _header(data: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int]:
-    """Return type, shape and first byte of an array's values, without NumPy's reader, which copies."""
-    if not data.startswith(_MAGIC):
-        raise ValueError("no NumPy array of format 1.0")
-    start = len(_MAGIC) + 2 + int.from_bytes(data[len(_MAGIC) : len(_MAGIC) + 2], "little")
-    header = ast.literal_eval(data[len(_MAGIC) + 2 : start].decode("latin-1"))
-    if set(header) != _KEYS or header["fortran_order"]:
-        raise ValueError("not in C order")
-    dtype = np.dtype(header["descr"])
-    if dtype.hasobject or dtype.name not in DTYPES or not dtype.isnative:
-        raise ValueError(f"values of the type {dtype.name}")
-    return dtype, tuple(int(length) for length in header["shape"]), start

@@ -87,7 +87,7 @@ def test_a_volume_beyond_the_limit_is_refused() -> None:
 
 def test_shards_hold_the_voxels_as_the_adapter_reads_them(shards: Path) -> None:
     with ShardReader(shards, "train") as reader:
-        assert reader.holds_volumes
+        assert reader.holds == "volumes"
         assert len(reader) == 3
         assert reader.preprocessing == {"ct:volume": preprocessing_of("ct:volume")}
         samples = [reader[i] for i in range(3)]

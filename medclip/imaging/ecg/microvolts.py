@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ def to_millivolts(shown: NDArray[np.int16]) -> tuple[NDArray[np.float32], NDArra
     return np.where(mask[..., None], values, np.float32(0)), mask
 
 
-def stored_values(recording: Recording) -> NDArray[np.int16] | NDArray[np.int32]:
+def stored_values(recording: Recording) -> NDArray[np.signedinteger[Any]]:
     """Return a record's leads as shards store them.
 
     Args:
@@ -79,7 +80,7 @@ def stored_values(recording: Recording) -> NDArray[np.int16] | NDArray[np.int32]
     return stored
 
 
-def recording_of(stored: NDArray[np.int16] | NDArray[np.int32], leads: Sequence[str], sampling_hz: float) -> Recording:
+def recording_of(stored: NDArray[np.signedinteger[Any]], leads: Sequence[str], sampling_hz: float) -> Recording:
     """Read what `stored_values` returned.
 
     Args:

@@ -43,6 +43,13 @@ class Recording:
     """What is worth knowing; no free text of the file."""
     decoder: str = ""
 
+    def __repr__(self) -> str:
+        """Return leads and length in one line, without a value."""
+        samples = self.values_mv.shape[1]
+        return (
+            f"Recording({count(len(self.leads), 'lead')}, {samples / self.sampling_hz:.3g} s, {self.sampling_hz:g} Hz)"
+        )
+
 
 def millivolts_per(unit: str) -> float | None:
     """Return the factor from a unit's name to millivolts; None if it is no voltage.

@@ -16,12 +16,15 @@ import numpy as np
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.output import digest_of
 from medclip.files.remote import Place, place_of
+from medclip.imaging.ecg.recording import Recording
 from medclip.imaging.volume.voxels import Voxels, middle_image
 from medclip.result import Result
+from medclip.shards import stored_signal, stored_voxels
 from medclip.shards.folder import (
     GROUP,
     SAMPLES,
-    VOLUMES,
+    STORED_WORDS,
+    Stored,
     check_samples,
     read_index,
     refuse_tars_in_two_splits,
@@ -35,8 +38,8 @@ from medclip.shards.reading.shard_cache import ShardCache, ShardFile
 from medclip.shards.reading.shard_files import ShardFiles, Verify
 from medclip.shards.sample_json import from_json
 from medclip.shards.sample_views import SampleView, views_of
+from medclip.shards.stored_array import EXTENSION
 from medclip.shards.stored_image import DRAFT_GAP, EXTENSIONS, decode
-from medclip.shards.stored_voxels import EXTENSION, FACTS, decode_voxels
 from medclip.shards.writing.tar import members
 from medclip.text.captions.record import CaptionRecord
 from medclip.wording import count
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+_NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 _ROWS_VERSION = 1
 """Of the form of mapped rows."""
 
@@ -58,10 +62,11 @@ def no_split(split: str, folder: Place | str, indexes: Sequence[Mapping[str, Any
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ShardSample(Result):
-    """One stored image with what is known of it."""
+    """One stored image, volume, loop or ECG with what is known of it."""
 
     image: NDArray[np.uint8]
-    """H x W x 3; grey images have three equal channels. The middle slice or frame of a volume or loop."""
+    """H x W x 3; grey images have three equal channels. The middle slice or frame of a volume or loop; of an ECG, which
+    has no image, 0 x 0 x 3."""
     record: CaptionRecord
     key: str
     meta: Mapping[str, Any]
@@ -72,11 +77,16 @@ class ShardSample(Result):
     """Of a mammography examination or breast: what is known of each view, in hanging order."""
     images: tuple[NDArray[np.uint8], ...] = ()
     """Their images, in the form of `image`, which is the first of them."""
+    recording: Recording | None = None
+    """The ECG as its file has it, where the shards hold such; `medclip.imaging.ecg.twelve_leads.canonical` makes the
+    twelve leads of it."""
 
     def _facts(self) -> dict[str, object]:
-        height, width = self.image.shape[:2]
         record = {name: value for name, value in vars(self.record).items() if value and name not in ("texts", "report")}
+        height, width = self.image.shape[:2]
         size = {"image": f"{width} x {height} pixels"} if self.voxels is None else {"volume": repr(self.voxels)}
+        if self.recording is not None:
+            size = {"ECG": repr(self.recording)}
         several = {"views": ", ".join(view.view.slot or "" for view in self.views)} if self.views else {}
         return {**size, **several, **record, "source": self.meta.get("source")}
 
@@ -114,8 +124,8 @@ class ShardReader:
         self.verify: Verify = verify
         indexes = [read_index(f) for f in self.folders]
         self.preprocessing = _preprocessing(self.folders, indexes)
-        self.holds_volumes = _holds_volumes(self.folders, indexes)
-        """Whether its samples are volumes or loops (`voxels`), not images."""
+        self.holds = _holds(self.folders, indexes)
+        """What its samples are: images, volumes or loops (`voxels`), or ECGs (`recording`)."""
         self.holds_views = any((index.get("options") or {}).get(GROUP) for index in indexes)
         """Whether samples may hold several views (`views`, `images`)."""
         refuse_tars_in_two_splits(self.folders, indexes)
@@ -159,14 +169,15 @@ class ShardReader:
         parts = self.members(i)
         record, meta = self.understand(i, parts)
         try:
-            voxels = self.voxels(parts) if self.holds_volumes else None
-            images = () if voxels is not None else self.images(parts)
+            voxels = self.voxels(parts) if self.holds == "volumes" else None
+            recording = self.recording(parts) if self.holds == "signals" else None
+            images = self.images(parts) if self.holds == "images" else ()
         except MedclipError as e:
             raise MedclipError(e.reason, f"sample {self.key(i)}: {e.message}", where=self._path(i)) from e
         pixels = tuple(np.asarray(image.convert("RGB")) for image in images)
         views = self.views(i, parts)
-        first = pixels[0] if voxels is None else middle_image(voxels)
-        return ShardSample(first, record, self.key(i), meta, voxels, views, pixels if views else ())
+        first = pixels[0] if pixels else _NO_IMAGE if voxels is None else middle_image(voxels)
+        return ShardSample(first, record, self.key(i), meta, voxels, views, pixels if views else (), recording)
 
     def record(self, i: int) -> tuple[CaptionRecord, Mapping[str, Any]]:
         """Read what is known of sample i without decoding its image."""
@@ -332,7 +343,20 @@ class ShardReader:
         """
         if EXTENSION not in parts:
             raise MedclipError(Reason.MISSING_FILE, "the sample has no volume.")
-        return decode_voxels(parts[EXTENSION], json.loads(parts["json"]).get(FACTS) or {})
+        facts = json.loads(parts["json"]).get(stored_voxels.FACTS) or {}
+        return stored_voxels.decode_voxels(parts[EXTENSION], facts)
+
+    @staticmethod
+    def recording(parts: Mapping[str, bytes]) -> Recording:
+        """Read the ECG among a sample's members, as its file has it.
+
+        Raises:
+            MedclipError: MISSING_FILE when there is none, CORRUPT.
+        """
+        if EXTENSION not in parts:
+            raise MedclipError(Reason.MISSING_FILE, "the sample has no ECG.")
+        facts = json.loads(parts["json"]).get(stored_signal.FACTS) or {}
+        return stored_signal.decode_signal(parts[EXTENSION], facts)
 
     def close(self) -> None:
         """Close the tars."""
@@ -432,16 +456,23 @@ def _preprocessing(folders: Sequence[Place], indexes: Sequence[Mapping[str, Any]
     return dict(sorted(merged.items()))
 
 
-def _holds_volumes(folders: Sequence[Place], indexes: Sequence[Mapping[str, Any]]) -> bool:
-    stored = [bool((index.get("options") or {}).get(VOLUMES)) for index in indexes]
-    if len(set(stored)) > 1:
+def _holds(folders: Sequence[Place], indexes: Sequence[Mapping[str, Any]]) -> Stored:
+    kinds = [_stored_in(index) for index in indexes]
+    other = next((n for n, kind in enumerate(kinds) if kind != kinds[0]), None)
+    if other is not None:
         raise MedclipError(
             Reason.WRONG_USE,
-            "it holds images where others hold volumes or loops; one model takes one of them.",
-            where=folders[stored.index(False)],
-            hint="Name folders of one kind; `medclip shards build --volumes` stores volumes and loops.",
+            f"it holds {STORED_WORDS[kinds[other]]} where the first folder holds {STORED_WORDS[kinds[0]]}; one model "
+            "takes one of them.",
+            where=folders[other],
+            hint="Name folders of one kind; `medclip shards build --volumes` stores volumes and loops, --signals ECGs.",
         )
-    return stored[0]
+    return kinds[0]
+
+
+def _stored_in(index: Mapping[str, Any]) -> Stored:
+    options = index.get("options") or {}
+    return next((kind for kind in STORED_WORDS if options.get(kind)), "images")
 
 
 def _compute() -> Any:

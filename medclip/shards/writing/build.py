@@ -16,7 +16,7 @@ from medclip.files.pseudonyms import load_key
 from medclip.progress import Progress, Silent
 from medclip.result import Result, named_counts
 from medclip.settings import Settings
-from medclip.shards.folder import GROUP, NUM_VIEWS, VOLUMES, claim_shards, counts_of, write_index
+from medclip.shards.folder import GROUP, NUM_VIEWS, Stored, claim_shards, counts_of, write_index
 from medclip.shards.sample_views import GROUPS, Group
 from medclip.shards.stored_image import STORED_AS, Format
 from medclip.shards.writing.entries import Entry, Form, entries_of
@@ -29,7 +29,7 @@ from medclip.text.vocabulary.task import Task
 from medclip.wording import count
 
 _TAR_BYTES = 1 << 30
-"""Of a tar of volumes."""
+"""Of a tar of volumes, ECGs or examinations."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -88,6 +88,7 @@ def build_shards(
     patient: str | None = None,
     tasks: Sequence[Task] = (),
     volumes: bool = False,
+    signals: bool = False,
     group: Group | None = None,
     progress: Progress | None = None,
 ) -> ShardReport:
@@ -110,6 +111,9 @@ def build_shards(
         volumes: Store the voxels of series and volume files and the frames of loops, a sample each, for a model of
             volumes: as the adapters read them (HU of CT), at their own spacing, whatever `max_side` is. Rows that are
             images are rejected. A tar is closed at 1 GB.
+        signals: Store the twelve leads of ECGs, a record each, for a model of ECGs: in whole microvolts at the record's
+            own rate and unfiltered, so that rate, filter and length are choices of a recipe. Of a record of more than
+            five minutes its middle. Rows that are no ECG are rejected.
         group: "exam" or "breast": the mammograms of an examination (of one patient and study) make one sample, or those
             of each breast; its views are stored in hanging order, and its labels are the worst of its images' own. Rows
             that are none of the four views are rejected with their reasons. A tar is closed at 1 GB.
@@ -127,16 +131,21 @@ def build_shards(
         raise MedclipError(Reason.WRONG_USE, "max_side must be at least 16 and samples_per_shard at least 1.")
     if stored not in STORED_AS or not 1 <= quality <= 100:
         raise MedclipError(Reason.WRONG_USE, "images are stored as png or jpeg, with a quality from 1 to 100.")
-    if group is not None and (group not in GROUPS or volumes):
+    stores: Stored = "volumes" if volumes else "signals" if signals else "images"
+    if volumes and signals:
+        raise MedclipError(
+            Reason.WRONG_USE, "shards hold volumes or ECGs, not both.", hint="Build a folder of each kind."
+        )
+    if group is not None and (group not in GROUPS or stores != "images"):
         raise MedclipError(
             Reason.WRONG_USE,
-            "mammograms are grouped by exam or by breast, and volumes not at all.",
+            "mammograms are grouped by exam or by breast, and volumes and ECGs not at all.",
             hint=did_you_mean(str(group), GROUPS, "It is one of"),
         )
     claim_shards(Path(out))
     key = key if key is not None else load_key(settings)
     unsaid = frozenset(task.name for task in tasks)
-    form = Form(max_side, samples_per_shard, stored, quality, seed, key, unsaid, volumes, group, tuple(tasks))
+    form = Form(max_side, samples_per_shard, stored, quality, seed, key, unsaid, stores, group, tuple(tasks))
     understood = read_shard_table(table, folder=images, patient_from=patient, tasks=tasks)
     sides = assign(understood.rows, splits, seed, form.key)
     with new_folder(Path(out)) as work:
@@ -164,8 +173,8 @@ def build_shards(
             )
         report = _report(Path(out), tally, grouped=group is not None)
         options = {"max_side": max_side, "samples_per_shard": samples_per_shard, "splits": dict(splits), "seed": seed}
-        if volumes:
-            options |= {VOLUMES: True}
+        if stores != "images":
+            options |= {stores: True}
         if group is not None:
             options |= {GROUP: group}
         if stored != "png":
@@ -220,7 +229,7 @@ def _write_split(
                     shard = TarShard(work / SHARD_NAME.format(split=split, number=number))
                     number += 1
                 tally.samples.append(_add(shard, split, entry))
-                large = form.volumes or form.group is not None
+                large = form.stores != "images" or form.group is not None
                 if shard.num_samples >= form.samples_per_shard or (large and shard.num_bytes >= _TAR_BYTES):
                     _close(shard, split, tally)
                     shard = None
@@ -240,7 +249,7 @@ def _job(row: ShardRow, form: Form) -> ReadJob:
         row.mpp_um,
         form.stored,
         form.quality,
-        form.volumes,
+        form.stores,
         row.stated_view,
     )
 

@@ -13,10 +13,11 @@ import numpy as np
 from medclip.adapters.registry import slot
 from medclip.errors import Problem
 from medclip.files.pseudonyms import keyed_hash
+from medclip.shards.folder import Stored as StoredKind
 from medclip.shards.sample_json import to_json
 from medclip.shards.sample_views import VIEWS, Group
+from medclip.shards.stored_array import EXTENSION
 from medclip.shards.stored_image import STORED_AS, Format
-from medclip.shards.stored_voxels import EXTENSION, FACTS
 from medclip.shards.writing.exam_groups import ExamSample, read_exam
 from medclip.shards.writing.read_row import ReadResult, StoredView
 from medclip.shards.writing.table import GENERIC, ShardRow
@@ -40,7 +41,7 @@ class Form:
     key: bytes
     unsaid: frozenset[str] = frozenset()
     """Tasks whose labels captions leave out."""
-    volumes: bool = False
+    stores: StoredKind = "images"
     group: Group | None = None
     tasks: tuple[Task, ...] = ()
     """Those of the labels that the vocabulary does not have."""
@@ -90,16 +91,15 @@ def entries_of(
 
 
 def _single(row: ShardRow, result: ReadResult, view: StoredView, seen: _Seen, form: Form) -> Entry:
-    """Return the sample of one image, series or recording."""
+    """Return the sample of one image, volume, loop or ECG."""
     generic = row.record.generic
     index = result.views.index(view)
     name = _new_key(seen, result.sha256, generic, index)
     record = row.record if row.record.view or generic else replace(row.record, view=view.position)
-    volume = None if view.volume is None else {FACTS: view.volume}
-    extension = STORED_AS[form.stored] if view.volume is None else EXTENSION
+    extension = STORED_AS[form.stored] if view.facts is None else EXTENSION
     way = slot(None if generic else record.modality, result.kind)
     meta = _meta(name, result.sha256, row, result, view.burned_in, form)
-    members = [(extension, view.image), ("json", to_json(record, meta, volume)), _caption(name, record, form)]
+    members = [(extension, view.image), ("json", to_json(record, meta, view.facts)), _caption(name, record, form)]
     return Entry(way, name, result.sha256, meta, record, members)
 
 

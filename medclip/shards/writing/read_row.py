@@ -12,6 +12,7 @@ from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.readers.pool import ReadingPool
 from medclip.sample import Kind, Modality, Sample, View, ViewType
 from medclip.settings import Settings
+from medclip.shards.folder import Stored
 from medclip.shards.stored_image import Format, encode
 
 if TYPE_CHECKING:
@@ -33,22 +34,22 @@ class ReadJob:
     stored: Format = "png"
     quality: int = 95
     """Of JPEG."""
-    volumes: bool = False
-    """Store the voxels of a volume or the frames of a loop, not views of it."""
+    stores: Stored = "images"
+    """Volumes: the voxels of a volume or the frames of a loop, not views of it; signals: the leads of an ECG."""
     stated_view: ViewType | None = None
     """What the table states of a mammogram's view."""
 
 
 @dataclass(frozen=True)
 class StoredView:
-    """One view, or one volume, ready to be written."""
+    """One view, one volume or one ECG, ready to be written."""
 
     image: bytes
-    """PNG or JPEG; a NumPy array of a volume."""
+    """PNG or JPEG; a NumPy array of a volume or an ECG."""
     position: str | None
     burned_in: bool | None
-    volume: Mapping[str, Any] | None = None
-    """What the JSON says of a volume; None for a view."""
+    facts: Mapping[str, Any] | None = None
+    """What the JSON says of a volume or an ECG, by its key; None for a view."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def read_rows(jobs: Iterable[ReadJob], settings: Settings) -> Iterator[ReadResul
     first = next(jobs, None)
     if first is None:
         return
-    ahead = settings.workers if first.volumes else 3 * settings.workers  # hundreds of megabytes each
+    # A volume takes hundreds of megabytes.
+    ahead = settings.workers if first.stores == "volumes" else 3 * settings.workers
     with ReadingPool.of(settings) as pool:
         for future in pool.map(read_row, ((job, settings) for job in chain([first], jobs)), ahead=ahead):
             try:
@@ -94,8 +96,10 @@ def read_row(job: ReadJob, settings: Settings) -> ReadResult:
     try:
         source = replace(source_of(job.path, settings), mpp_um=job.mpp_um, stated_view=job.stated_view)
         sha256 = combined_sha256(source)
+        if job.stores == "signals":
+            return _store_signal(source, job.modality, sha256, settings)
         sample = read_unit(source, job.modality, settings)
-        views = (_store_voxels(sample),) if job.volumes else tuple(_store(v, job) for v in sample.views)
+        views = (_store_voxels(sample),) if job.stores == "volumes" else tuple(_store(v, job) for v in sample.views)
     except MedclipError as e:
         return ReadResult(sha256, problem=e.problem())
     except MemoryError:
@@ -123,12 +127,26 @@ def _mammogram(source: Source) -> ExamView:
 
 def _store_voxels(sample: Sample) -> StoredView:
     from medclip.imaging.volume.voxels import check_voxels, voxels_of
-    from medclip.shards.stored_voxels import encode_voxels, facts_of
+    from medclip.shards.stored_voxels import FACTS, encode_voxels, facts_of
 
     voxels = voxels_of(sample)
     check_voxels(voxels)
     burned_in = sample.views[0].burned_in if sample.views else None
-    return StoredView(encode_voxels(voxels), None, burned_in, facts_of(voxels))
+    return StoredView(encode_voxels(voxels), None, burned_in, {FACTS: facts_of(voxels)})
+
+
+def _store_signal(source: Source, modality: Modality | None, sha256: str, settings: Settings) -> ReadResult:
+    """Store an ECG as its file has it; what a model is shown of it is made when it is trained."""
+    from medclip.adapters.ecg import EcgAdapter, EcgOptions, read_recording
+    from medclip.shards.stored_signal import FACTS, encode_signal
+
+    if modality is not Modality.ECG:
+        raise MedclipError(Reason.NO_TASK, "the row is no ECG, and these shards hold ECGs.")
+    recording = read_recording(source, settings)
+    values, facts = encode_signal(recording)
+    adapter = EcgAdapter(EcgOptions.raw())
+    stored = StoredView(values, None, None, {FACTS: facts})
+    return ReadResult(sha256, adapter.name, adapter.preprocessing_of(source.kind), source.kind, (stored,))
 
 
 def _store(view: View, job: ReadJob) -> StoredView:

@@ -6,6 +6,7 @@ from torch import nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.preprocess import Preprocess
+from medclip.shards.folder import STORED_WORDS, Stored
 from medclip.shards.reading.samples import ShardReader
 from medclip.training.ranks.accelerator import Precision
 from medclip.training.ranks.world import World
@@ -33,12 +34,12 @@ def refuse_beside_native_aspect(recipe: Recipe) -> None:
 
 
 def refuse_other_samples(reader: ShardReader, preprocess: Preprocess, recipe: Recipe) -> None:
-    """Refuse shards of volumes for a model of images, and the reverse; and those of several views for single images.
+    """Refuse shards of other samples than the model takes, and those of several views for single images.
 
     Raises:
         MedclipError: RECIPE_INVALID, with what to do.
     """
-    takes = preprocess.volume is not None
+    takes: Stored = "volumes" if preprocess.volume is not None else "images"
     if reader.holds_views and recipe.objective.views is None:
         raise MedclipError(
             Reason.RECIPE_INVALID,
@@ -46,16 +47,17 @@ def refuse_other_samples(reader: ShardReader, preprocess: Preprocess, recipe: Re
             where=reader.folder,
             hint="Say objective.views: {max: 4} (2 for breasts), or build shards without --group.",
         )
-    if reader.holds_volumes == takes:
+    if reader.holds == takes:
         return
-    holds = ("images", "volumes or loops")
+    key: dict[Stored, str] = {"images": "", "volumes": "model.volume", "signals": "model.signal"}
+    wanted = f"Say {key[reader.holds]}" if key[reader.holds] else f"Leave out {key[takes]}"
+    option = "without --volumes and --signals" if takes == "images" else f"with `medclip shards build --{takes}`"
     raise MedclipError(
         Reason.RECIPE_INVALID,
-        f"these shards hold {holds[not takes]}, and the model of the recipe takes {holds[takes]}.",
+        f"these shards hold {STORED_WORDS[reader.holds]}, and the model of the recipe takes {STORED_WORDS[takes]}.",
         where=reader.folder,
-        hint="Build them with `medclip shards build --volumes`." if takes
-        else "Say model.volume, or build shards without --volumes.",
-    )  # fmt: skip
+        hint=f"{wanted}, or build shards {option}.",
+    )
 
 
 def refuse_what_does_not_go_together(recipe: Recipe, towers: Towers, world: World, precision: Precision) -> None:

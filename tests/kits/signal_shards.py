@@ -1,0 +1,73 @@
+"""Shards of ECGs made by code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from medclip.settings import Settings
+from medclip.shards.writing.build import build_shards
+from tests.kits.ecg import heart, write_wfdb
+
+CLASSES = ("NORM", "HYP")
+CAPTIONS = ("sinus rhythm, normal ecg, no abnormality", "left ventricular hypertrophy, high voltage of all chest leads")
+
+
+def write_records(
+    folder: Path, num: int, *, hz: float = 250.0, seconds: float = 4.0, missing: Sequence[int] = ()
+) -> list[str]:
+    """Write WFDB records whose voltages are normal or, of every second one, large; returns the names of the headers.
+
+    Args:
+        folder: Where.
+        num: Records.
+        hz: Samples per second.
+        seconds: Length.
+        missing: Numbers of records without V4 to V6.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = []
+    for n in range(num):
+        leads = {lead: line * (1 + 1.5 * (n % 2)) for lead, line in heart(round(seconds * hz), hz, seed=n).items()}
+        if n in missing:
+            leads = {lead: line for lead, line in leads.items() if lead not in ("V4", "V5", "V6")}
+        names.append(write_wfdb(folder, leads, hz, name=f"r{n:03}").name)
+    return names
+
+
+def signal_shards(
+    folder: Path,
+    splits: Sequence[str] = ("train",) * 8 + ("val",) * 4,
+    *,
+    missing: Sequence[int] = (),
+    hz: float = 250.0,
+) -> Path:
+    """Build shards of ECGs with captions and labels, each of a patient of its own; returns the folder of the shards.
+
+    Args:
+        folder: Gets `files` and `s`.
+        splits: Of the records, in their order.
+        missing: Numbers of records without V4 to V6.
+        hz: Samples per second of the files.
+    """
+    files = folder / "files"
+    names = write_records(files, len(splits), hz=hz, missing=missing)
+    table = pd.DataFrame(
+        {
+            "file": names, "patient": [f"p{n}" for n in range(len(names))], "modality": "ecg", "split": list(splits),
+            "caption": [CAPTIONS[n % 2] for n in range(len(names))], "source": "made here", "license": "CC0",
+        }
+    )  # fmt: skip
+    build_shards(
+        table, folder / "s", images=files, key=b"k" * 32, signals=True, samples_per_shard=4,
+        settings=Settings(workers=1),
+    )  # fmt: skip
+    return folder / "s"
+
+
+def noise_of(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Return noise of 0.2 mV in whole microvolts, int16."""
+    return np.random.default_rng(seed).normal(0, 200, shape).round().astype(np.int16)
