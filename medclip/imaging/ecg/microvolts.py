@@ -1,4 +1,4 @@
-"""ECGs in whole microvolts: how shards store a record, and what a model is shown of one.
+"""Twelve leads as whole microvolts: the form in which ECGs are stored in shards and travel to a model.
 
 A microvolt is below the noise of any electrode, and below the step of the usual devices (1 to 5 uV). Integers take half
 the memory of floats, and are the same on every machine.
@@ -13,51 +13,61 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.recording import Recording
 from medclip.sample import Signal
 
 MISSING = -32768
-"""Stands for what is not there; no sample that is there has this value."""
-_MOST = 32767
-_PER_MV = 1000.0
+"""Every sample of a lead that is not there; no other sample has it."""
+MAX_UV = 32_767
+"""Largest amplitude that is kept; 33 mV is ten times what a heart makes on the skin."""
+
+
+def to_microvolts(signal: Signal) -> NDArray[np.int16]:
+    """Return a signal in whole microvolts.
+
+    Args:
+        signal: In mV, of any rate and length.
+
+    Returns:
+        int16 [12, T]: rounded, at most `MAX_UV` either way (`exceeds_range`); leads that are masked are all `MISSING`.
+
+    Raises:
+        MedclipError: WRONG_USE for a signal that is not in mV.
+
+    Example:
+        >>> leads = np.arange(12) > 0
+        >>> to_microvolts(Signal(np.full((12, 2), 0.5, np.float32), leads, 500.0))[:2].tolist()
+        [[-32768, -32768], [500, 500]]
+    """
+    if signal.unit != "mV":
+        raise MedclipError(Reason.WRONG_USE, "the signal is normalised already; expected the one in mV.")
+    whole = np.clip(np.rint(signal.values_mv.astype(np.float64) * 1000), -MAX_UV, MAX_UV)
+    return np.where(signal.mask[:, None], whole, MISSING).astype(np.int16)
+
+
+def from_microvolts(record: NDArray[np.int16]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return millivolts, float32 [..., 12, T] with zeros where a lead is missing; and which leads are there, [..., 12].
+
+    Example:
+        >>> values_mv, mask = from_microvolts(np.array([[500, -500], [MISSING, MISSING]], np.int16))
+        >>> values_mv.tolist(), mask.tolist()
+        ([[0.5, -0.5], [0.0, 0.0]], [True, False])
+    """
+    mask = (record != MISSING).any(-1)
+    return np.where(mask[..., None], record.astype(np.float32) / np.float32(1000), np.float32(0)), mask
+
+
+def exceeds_range(signal: Signal) -> bool:
+    """Return whether a signal has values that `to_microvolts` cuts off."""
+    return bool(np.abs(signal.values_mv).max(initial=0) * 1000 > MAX_UV)
 
 
 def whole_microvolts(recording: Recording) -> Recording:
     """Round a record to whole microvolts, as shards store it; gaps stay gaps."""
-    values = np.rint(recording.values_mv * np.float64(_PER_MV)) / _PER_MV
+    values = np.rint(recording.values_mv.astype(np.float64) * 1000) / 1000
     return replace(recording, values_mv=values.astype(np.float32))
-
-
-def to_microvolts(signal: Signal) -> tuple[NDArray[np.int16], int]:
-    """Return what a model is shown of a signal.
-
-    Args:
-        signal: The twelve leads in mV.
-
-    Returns:
-        int16 [12, T] in microvolts, `MISSING` throughout in leads that are masked; and the number of samples beyond
-        32.767 mV, which are that much.
-    """
-    values = np.rint(signal.values_mv * np.float64(_PER_MV))
-    beyond = int(np.count_nonzero(np.abs(values) > _MOST))
-    shown = np.clip(values, -_MOST, _MOST).astype(np.int16)
-    shown[~signal.mask] = MISSING
-    return shown, beyond
-
-
-def to_millivolts(shown: NDArray[np.int16]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Read what `to_microvolts` returned.
-
-    Args:
-        shown: int16 [..., 12, T].
-
-    Returns:
-        float32 [..., 12, T] in mV, zero in leads that are missing; and bool [..., 12], which leads are there.
-    """
-    mask = shown[..., 0] != MISSING
-    values = (shown / _PER_MV).astype(np.float32)
-    return np.where(mask[..., None], values, np.float32(0)), mask
 
 
 def stored_values(recording: Recording) -> NDArray[np.signedinteger[Any]]:
@@ -70,9 +80,9 @@ def stored_values(recording: Recording) -> NDArray[np.signedinteger[Any]]:
         [12, T] in microvolts; the lowest number of the type where a sample is missing. int16, or int32 where electrode
         offsets go beyond 32 mV.
     """
-    values = np.rint(recording.values_mv * np.float64(_PER_MV))
+    values = np.rint(recording.values_mv.astype(np.float64) * 1000)
     present = np.isfinite(values)
-    small = bool((np.abs(values[present]) <= _MOST).all())
+    small = bool((np.abs(values[present]) <= MAX_UV).all())
     dtype = np.dtype(np.int16 if small else np.int32)
     stored = np.full((len(TWELVE), values.shape[1]), np.iinfo(dtype).min, dtype)
     rows = [TWELVE.index(lead) for lead in recording.leads]
@@ -89,6 +99,6 @@ def recording_of(stored: NDArray[np.signedinteger[Any]], leads: Sequence[str], s
         sampling_hz: Samples per second.
     """
     rows = stored[[TWELVE.index(lead) for lead in leads]]
-    values = np.where(rows == np.iinfo(stored.dtype).min, np.nan, rows / _PER_MV).astype(np.float32)
+    values = np.where(rows == np.iinfo(stored.dtype).min, np.nan, rows / 1000).astype(np.float32)
     units = ("uV",) * len(leads)
     return Recording(values, tuple(leads), sampling_hz, tuple(leads), stored.shape[1], sampling_hz, units)

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from medclip.imaging.ecg.microvolts import (
+    MAX_UV,
     MISSING,
+    exceeds_range,
+    from_microvolts,
     recording_of,
     stored_values,
     to_microvolts,
-    to_millivolts,
     whole_microvolts,
 )
 from medclip.imaging.ecg.twelve_leads import canonical, ordered
@@ -20,9 +22,9 @@ from tests.kits.ecg import heart, recording
 def test_what_is_shown_comes_back_to_half_a_microvolt_and_missing_leads_are_told() -> None:
     leads = {lead: line for lead, line in heart(600).items() if lead not in ("V2", "V5")}
     signal = canonical(recording(leads))
-    shown, beyond = to_microvolts(signal)
-    assert (shown.dtype, shown.shape, beyond) == (np.int16, (12, 600), 0)
-    values, mask = to_millivolts(shown)
+    shown = to_microvolts(signal)
+    assert (shown.dtype, shown.shape, exceeds_range(signal)) == (np.int16, (12, 600), False)
+    values, mask = from_microvolts(shown)
     np.testing.assert_array_equal(mask, signal.mask)
     np.testing.assert_allclose(values, signal.values_mv, atol=0.00051)
     assert (shown[~mask] == MISSING).all()
@@ -32,10 +34,11 @@ def test_what_is_shown_comes_back_to_half_a_microvolt_and_missing_leads_are_told
 def test_values_beyond_the_range_are_its_ends_and_never_stand_for_missing() -> None:
     leads = heart(600)
     leads["V1"] = leads["V1"] * 0 - 40 + np.linspace(0, 80, 600)
-    shown, beyond = to_microvolts(canonical(recording(leads)))
-    assert beyond == int((np.abs(leads["V1"]) > 32.767).sum())
-    assert shown.min() == -32767
-    assert to_millivolts(shown)[1].all()
+    signal = canonical(recording(leads))
+    shown = to_microvolts(signal)
+    assert exceeds_range(signal)
+    assert (shown.min(), shown.max()) == (-MAX_UV, MAX_UV)
+    assert from_microvolts(shown)[1].all()
 
 
 def test_a_record_in_any_order_with_gaps_and_a_negated_lead_gives_the_same_twelve_leads_when_it_was_stored() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -37,6 +37,31 @@ class RandAugment(Section):
         return {"spread": 0.0} | {name: given[key] for key, name in names.items() if key in given}
 
 
+class SignalAugment(Section):
+    """What is done to a training ECG; 0 (or null) turns a part off. No sign is turned, and nothing runs backwards."""
+
+    lead_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of leads that are left out; one at least stays."""
+    amplitude: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Largest relative change of all leads together. Voltages carry diagnosis: keep it small for hypertrophy."""
+    wander: float = Field(default=0.05, ge=0, le=2)
+    """Largest amplitude of the baseline's wander at each electrode, in mV, at 0.05 to 0.5 Hz."""
+    noise_db: tuple[float, float] | None = (20.0, 40.0)
+    """Limits of the ratio of signal to white noise, in dB; 10 is the noise of a bad electrode."""
+    shift: float = Field(default=0.5, ge=0, le=60)
+    """Seconds by which the part that is shown is moved at most, either way; zeros where the record ends."""
+    crop_seconds: tuple[float, float] | None = None
+    """Limits of the length that is kept, such as 2.5 to 5 s, in the middle of zeros; null keeps all."""
+
+    @model_validator(mode="after")
+    def _check(self) -> SignalAugment:
+        for name, least in (("noise_db", -20.0), ("crop_seconds", 0.1)):
+            limits = getattr(self, name)
+            if limits is not None and not least <= limits[0] <= limits[1]:
+                raise ValueError(f"{name} is {list(limits)}; it must be [low, high] with {least:g} <= low <= high")
+        return self
+
+
 class Augment(Section):
     """What is done to a training image; 0 (or equal limits) turns a part off."""
 
@@ -60,6 +85,8 @@ class Augment(Section):
     """Change hue and saturation of stained tissue too."""
     rand_augment: RandAugment | None = None
     """A few changes of grey values and shape, drawn among fifteen (RandAugment): for fine-tuning."""
+    signal: SignalAugment | None = None
+    """What is done to ECGs, for a model of them, to which nothing else here is done; null: the usual."""
 
     @model_validator(mode="after")
     def _check(self) -> Augment:
