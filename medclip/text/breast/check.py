@@ -9,9 +9,9 @@ refused.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from itertools import permutations
 
 from medclip.text.breast.phrases import (
     CLEAR,
@@ -45,7 +45,8 @@ from medclip.text.breast.record import (
 )
 from medclip.text.breast.report import assessment_sentences, clear_sentences, composition_sentences, view_sentences
 from medclip.text.captions.caption_writer import CaptionFacts
-from medclip.text.checks.closed_words import HEDGES, NEUTRAL
+from medclip.text.checks.closed_words import DENIALS as NEGATIONS
+from medclip.text.checks.closed_words import HEDGES, NEUTRAL, TURN
 from medclip.text.free_text.mentions import asserted
 from medclip.text.free_text.sentences import sentences
 from medclip.text.vocabulary.load import load_task
@@ -56,6 +57,14 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*mm\b")
 _SIDE_WORDS = re.compile(r"\b(left|right|both|bilateral\w*|either|contralateral|ipsilateral)\b")
 _SUSPICIOUS = re.compile(r"\bsuspicious(?:-appearing)?\b")
 """A word of findings here, and no doubt."""
+_JUDGED = {
+    True: re.compile(r"\b(?:suspicious(?:-appearing)?|abnormal|morphologically)\b"),
+    False: re.compile(r"\b(?:benign(?:-appearing)?|typically)\b"),
+}
+_MOST_ALIKE = 6
+"""Findings of one kind that are told apart; a breast with more is checked by their number."""
+_Statement = tuple[str, frozenset[str]]
+"""A kind of finding that a sentence states, with the terms of the sentence."""
 _PLACES = (*QUADRANTS, *DEPTHS)
 _TERMS = tuple(dict.fromkeys([*_PLACES, *SHAPES, *MARGINS, *MASS_DENSITIES, *FORMS, *DISTRIBUTIONS]))
 
@@ -114,17 +123,14 @@ def check_report(report: str, record: BreastRecord) -> tuple[str, ...]:
     if not words or len(words) > MOST_WORDS:
         return (f"form: the report has {len(words)} words; it must have 1 to {MOST_WORDS}",)
     problems: list[str] = []
-    stated: list[str] = []
+    stated: list[_Statement] = []
     own = _own_sentences(record)
     for sentence in sentences(report, min_words=1):
         lowered = sentence.lower()
         if lowered in own:
             continue
         problems += _of_sentence(lowered, record, stated)
-    kinds = Counter(f.kind for f in dict.fromkeys(record.findings))
-    problems += [
-        f"missing: {kind!r} of the record is not stated" for kind, n in kinds.items() if stated.count(kind) < n
-    ]
+    problems += _missing(record, stated)
     return tuple(dict.fromkeys(problems))
 
 
@@ -141,7 +147,22 @@ def _own_sentences(record: BreastRecord) -> frozenset[str]:
     return frozenset(s.lower() for s in own)
 
 
-def _of_sentence(lowered: str, record: BreastRecord, stated: list[str]) -> Iterator[str]:
+def _missing(record: BreastRecord, stated: Sequence[_Statement]) -> Iterator[str]:
+    """Yield the kinds of findings of which not every one is stated: two sentences of one of two masses are one."""
+    own = list(dict.fromkeys(record.findings))
+    for kind in dict.fromkeys(f.kind for f in own):
+        traits = [_traits(f) for f in own if f.kind == kind]
+        looks = [terms & set().union(*traits) for of, terms in stated if of == kind]
+        if len(looks) < len(traits):
+            yield f"missing: {kind!r} of the record is not stated"
+        elif len(looks) == len(traits) <= _MOST_ALIKE and not any(
+            all(look <= own_traits for look, own_traits in zip(looks, order, strict=True))
+            for order in permutations(traits)
+        ):
+            yield f"missing: the sentences do not state every {kind!r} of the record"
+
+
+def _of_sentence(lowered: str, record: BreastRecord, stated: list[_Statement]) -> Iterator[str]:
     yield from _sides(lowered, record)
     claims = asserted(FINDINGS_TASK, lowered)
     affirmed = [kind for kind, value in claims.items() if value]
@@ -153,13 +174,17 @@ def _of_sentence(lowered: str, record: BreastRecord, stated: list[str]) -> Itera
             yield f"finding: {kind!r} is stated, the record does not state it"
         elif not value and (of_kind or kind not in record.absent):
             yield f"finding: {kind!r} is denied, the record does not deny it"
-        elif value and stated.count(kind) >= len(dict.fromkeys(of_kind)):
+        elif value and sum(of == kind for of, _ in stated) >= len(dict.fromkeys(of_kind)):
             yield f"twice: {kind!r} is stated more often than the record has it"
-    stated += affirmed
+    terms = frozenset([*_terms(_TERMS, _bare(lowered)), *(f"{float(m[1]):g} mm" for m in _SIZE.finditer(lowered))])
+    stated += [(kind, terms) for kind in affirmed]
     if not claims:
         yield from _of_other_facts(lowered)
     yield from _looks(lowered, findings)
-    left = _SIZE.sub(" ", _SUSPICIOUS.sub(" ", lowered))
+    if affirmed:
+        yield from _denied_looks(lowered)
+        yield from _judgements(lowered, findings)
+    left = _left(_SIZE.sub(" ", _SUSPICIOUS.sub(" ", lowered)))
     yield from (f"hedge: {m[0]!r} leaves open" for m in HEDGES.finditer(left))
     known = _vocabulary() if affirmed else _vocabulary() | {"or"}
     yield from (f"unknown word: {word!r}" for word in _WORD.findall(left) if word not in known)
@@ -186,8 +211,7 @@ def _of_other_facts(lowered: str) -> Iterator[str]:
 
 def _looks(lowered: str, findings: Sequence[BreastFinding]) -> Iterator[str]:
     """Yield places, looks and sizes that no finding of the sentence has, or that are not those of one finding."""
-    text = _without_skin().sub(" ", lowered.replace("-density", " density"))
-    terms = {term: "place" if term in _PLACES else "look" for term in _terms(_TERMS, text)}
+    terms = {term: "place" if term in _PLACES else "look" for term in _terms(_TERMS, _bare(lowered))}
     for term, kind in terms.items():
         if not any(term in _traits(f) for f in findings):
             yield f"{kind}: {term!r} is not in the record"
@@ -198,8 +222,42 @@ def _looks(lowered: str, findings: Sequence[BreastFinding]) -> Iterator[str]:
         yield "look: the words are true of several findings, and not of one"
 
 
+def _denied_looks(lowered: str) -> Iterator[str]:
+    """Yield places and looks that are denied of a finding that is stated: "a mass without spiculated margins"."""
+    for match in _denied_part().finditer(lowered):
+        yield from (f"look: {term!r} is denied" for term in _terms(_TERMS, _bare(match[0])))
+
+
+def _judgements(lowered: str, findings: Sequence[BreastFinding]) -> Iterator[str]:
+    """Yield "benign" and "suspicious" where no calcifications and no lymph node of the sentence were judged so."""
+    affirmed = _denied_part().sub(" ", lowered)
+    for suspicious, words in _JUDGED.items():
+        if not any(_is_judged(f, suspicious) for f in findings):
+            yield from (f"look: {m[0]!r} is not in the record" for m in words.finditer(affirmed))
+
+
+def _is_judged(f: BreastFinding, suspicious: bool) -> bool:
+    if f.kind == LYMPH_NODE and f.suspicious is None:
+        return suspicious  # its wordings are those of a suspicious one
+    return f.kind in (CALCIFICATION, LYMPH_NODE) and f.suspicious is suspicious
+
+
 def _traits(f: BreastFinding) -> set[str]:
-    return {t for t in (f.quadrant, f.depth, f.shape, *f.margins, f.density, *f.forms, f.distribution) if t}
+    size = "" if f.size_mm is None else f"{f.size_mm:g} mm"
+    return {t for t in (f.quadrant, f.depth, f.shape, *f.margins, f.density, *f.forms, f.distribution, size) if t}
+
+
+def _bare(lowered: str) -> str:
+    """Return a text in which terms are looked for: without findings of the skin, "high-density" as two words."""
+    return _without_skin().sub(" ", lowered.replace("-density", " density"))
+
+
+def _left(lowered: str) -> str:
+    """Return a text without the terms: what is left is to be words of the grammar. "A large mass" has no term."""
+    text = lowered.replace("-density", " density")
+    for term in sorted(_TERMS, key=len, reverse=True):
+        text = _term(term).sub(" ", text)
+    return text
 
 
 def _terms(terms: Sequence[str], text: str) -> list[str]:
@@ -227,8 +285,13 @@ def _without_skin() -> re.Pattern[str]:
 
 
 @cache
+def _denied_part() -> re.Pattern[str]:
+    return re.compile(rf"{NEGATIONS.pattern}(?:(?!{TURN.pattern})[^,;.])*")
+
+
+@cache
 def _vocabulary() -> frozenset[str]:
-    texts: list[str] = [*OPENERS, *DENIALS, *CLEAR, *IMPLANTS, *_TERMS, "measuring"]
+    texts: list[str] = [*OPENERS, *DENIALS, *CLEAR, *IMPLANTS, "measuring"]
     for kind in finding_kinds():
         texts += [*denied_nouns(kind), *noun_phrases(BreastFinding(kind))]
         texts += [p for side in ("", "L", "R") for q in ("", *QUADRANTS) for p in places_of(kind, q, DEPTHS[0], side)]
@@ -237,7 +300,7 @@ def _vocabulary() -> frozenset[str]:
         texts += noun_phrases(BreastFinding(MASS, margins=("obscured",), density=density))
     for form in ("milk of calcium", "oil cyst"):
         texts += noun_phrases(BreastFinding(CALCIFICATION, forms=(form,), distribution="linear"))
-    words = {word for text in texts for word in _WORD.findall(text.lower())}
+    words = {word for text in texts for word in _WORD.findall(_left(text.lower()))}
     return frozenset(words | NEUTRAL)
 
 

@@ -273,6 +273,11 @@ BOTH = (
         (BOTH.replace("spiculated", "circumscribed"), "look"),
         (BOTH.replace("An irregular", "An oval"), "look"),
         (BOTH.replace("An irregular", "An irregular vascular"), "look"),
+        (BOTH.replace("An irregular spiculated 12 mm mass", "An irregular mass without spiculated margins"), "look"),
+        (BOTH.replace("An irregular", "A benign irregular"), "look"),
+        (BOTH.replace("An irregular", "A suspicious irregular"), "look"),
+        (BOTH.replace("Vascular", "Suspicious vascular"), "look"),
+        (BOTH.replace("An irregular", "A large irregular"), "unknown word"),
         (BOTH.replace("upper outer", "lower inner", 1), "look"),
         (BOTH + " Skin retraction is seen on the left.", "finding"),
         (BOTH + " No skin retraction.", "finding"),
@@ -295,6 +300,20 @@ BOTH = (
 def test_a_lie_of_a_writer_is_found_and_its_kind_is_named(report: str, kind: str):
     assert check_report(BOTH, RECORD) == ()
     assert kind in {problem.split(":")[0] for problem in check_report(report, RECORD)}
+
+
+def test_two_sentences_of_one_of_two_masses_leave_the_other_out():
+    masses = [{"type": "mass", "shape": "oval"}, {"type": "mass", "shape": "irregular", "size_mm": 9}]
+    record = record_of({"findings": masses}, "L")
+    assert check_report("An oval mass in the left breast. A 9 mm mass in the left breast.", record) == ()
+    assert check_report("An oval mass in the left breast. A mass in the left breast.", record) == ()
+    (problem,) = check_report("An oval mass in the left breast. An oval mass is seen on the left.", record)
+    assert problem.startswith("missing")
+
+
+def test_what_is_denied_beside_a_finding_is_not_denied_of_it():
+    record = record_of({"findings": [{"type": "mass", "shape": "oval"}]}, "L")
+    assert check_report("An oval mass in the left breast, with no suspicious calcifications.", record) == ()
 
 
 def test_what_the_record_says_may_be_said_in_its_own_sentences():
