@@ -144,6 +144,46 @@ def embed(tmp_path: Path, **more: Any) -> tuple[Any, dict[str, dict[str, str]]]:
     return report, {Path(row["file"]).stem + row["study"]: row for row in rows_of(tmp_path / "o.csv")}
 
 
+@pytest.mark.parametrize(
+    ("text", "subtype", "calcification", "others"),
+    [
+        ("Equal density mass with obscured margin$Benign macrocalcification", "both", "0", ()),
+        ("High density mass with overlying microcalcification", "both", "", ()),
+        ("Clusters of pleomorphic microcalcification", "calcification", "1", ()),
+        (
+            "Architectural distortion with overlying mircocalcifications",
+            "calcification",
+            "",
+            ("architectural_distortion",),
+        ),
+        ("Asymmetrial increased density$Vascular calcifications", "calcification", "0", ("asymmetry",)),
+        ("Focal asymmetrical increased density", "", "", ("focal_asymmetry",)),
+    ],
+)
+def test_calcifications_in_the_words_of_cesm_are_findings_beside_a_mass(
+    tmp_path: Path, text: str, subtype: str, calcification: str, others: tuple[str, ...]
+):
+    source = sets.write_set(tmp_path / "s.csv", [dict(sets.CESM_SHEET[0]) | {"Findings": text}])
+    captions_from_mammography(source, tmp_path / "o.csv", n=1)
+    (row,) = rows_of(tmp_path / "o.csv")
+    assert row.get("label:mammography_subtype", "") == subtype
+    assert row.get("label:mammography_findings:calcification", "") == calcification
+    present = [
+        n.split(":")[-1] for n, cell in row.items() if n.startswith("label:mammography_findings:") and cell == "1"
+    ]
+    assert [kind for kind in present if kind not in ("mass", "calcification")] == list(others)
+
+
+def test_a_cell_that_the_sheet_of_cesm_leaves_blank_states_nothing_and_a_folder_does_not_name_the_kind(tmp_path: Path):
+    blank = dict(sets.CESM_SHEET[0]) | dict.fromkeys(("Breast density (ACR)", "BIRADS", "Findings"), "_")
+    captions_from_mammography(sets.write_set(tmp_path / "s.csv", [blank]), tmp_path / "so.csv", n=1)
+    (row,) = rows_of(tmp_path / "so.csv")
+    assert not {"report", "label:breast_birads", "label:breast_composition"} & set(row)
+    file = dict(sets.CESM[0]) | {"file": "my_CM_study/P1_L_DM_MLO.jpg"}
+    captions_from_mammography(sets.write_set(tmp_path / "f.csv", [file]), tmp_path / "fo.csv", n=1)
+    assert rows_of(tmp_path / "fo.csv")[0]["view_kind"] == "low_energy"
+
+
 def test_findings_of_embed_go_to_images_of_their_side(tmp_path: Path):
     report, rows = embed(tmp_path)
     assert report.set_aside == {"image type 3D": 1, "spot or magnification view": 1}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from medclip.files.tables.mammography.mammogram_row import (
     Cells,
@@ -18,7 +18,7 @@ from medclip.files.tables.mammography.mammogram_row import (
     images_of,
     side_of,
 )
-from medclip.text.breast.record import MASS, BreastFinding, BreastRecord
+from medclip.text.breast.record import CALCIFICATION, MASS, BreastFinding, BreastRecord, suspicion_of
 
 COLUMNS = ("file", "patient_id", "laterality", "view", "pathology", "birads", "findings", "tags", "machine")
 SHEET = ("Image_name", "Patient_ID", "Side", "Type", "View", "BIRADS", "Findings", "Tags")
@@ -28,8 +28,21 @@ _PATHOLOGY = "Pathology Classification/ Follow up"
 _DENSITY = "Breast density (ACR)"
 SHEET_USES = (*SHEET, "Age", _PATHOLOGY, _DENSITY)
 _FOLDERS = {"subtracted": "Subtracted images of CDD-CESM", "low_energy": "Low energy images of CDD-CESM"}
+_BLANK = "_"
+"""What the sheet writes where it states nothing, such as the density of a subtracted image."""
 _NO_MASS = re.compile(r"\bno mass\b", re.I)
 _MASS = re.compile(r"(?<!non )(?<!non-)(?<!no )\bmass(?:es)?\b", re.I)
+_CALCIFICATION = re.compile(r"(?<!no )\b(?:m\w+)?calcif")
+_FORMS = {
+    "vascular": "vascular", "pop corn": "popcorn-like", "popcorn": "popcorn-like", "pleomorphic": "pleomorphic",
+    "amorphous": "amorphous",
+}  # fmt: skip
+_KINDS = {
+    "architectural_distortion": re.compile(r"(?<!no )\barchitectural distortion"),
+    "asymmetry": re.compile(r"(?<!no )(?<!focal )(?<!global )\basymm?et\w+"),
+    "focal_asymmetry": re.compile(r"(?<!no )\bfocal asymm?et\w+"),
+    "global_asymmetry": re.compile(r"(?<!no )\bglobal asymm?et\w+"),
+}
 _WORDS = {"speculated": "spiculated", "ill defined": "ill-defined"}
 """Spellings of the set."""
 
@@ -51,7 +64,7 @@ def _image_of_file(rows: Sequence[Cells]) -> MammogramRow:
 
 
 def _image_of_sheet(rows: Sequence[Cells]) -> MammogramRow:
-    row = rows[0]
+    row = {column: "" if cell.strip() == _BLANK else cell for column, cell in rows[0].items()}
     name = row.get("Image_name", "").strip()
     kind = "subtracted" if "_CM" in name.upper() else "low_energy"
     same = {
@@ -64,11 +77,11 @@ def _image_of_sheet(rows: Sequence[Cells]) -> MammogramRow:
         "pathology": row.get(_PATHOLOGY, ""),
     }
     file = f"{_FOLDERS[kind]}/{name}{'' if name.lower().endswith('.jpg') else '.jpg'}"
-    return _image(same, file, row.get(_DENSITY, ""), row)
+    return _image(same, file, row.get(_DENSITY, ""), rows[0])
 
 
 def _image(row: Cells, file: str, density: str, source: Cells) -> MammogramRow:
-    kind = "subtracted" if "_CM" in file.upper() else "low_energy"
+    kind = "subtracted" if "_CM" in PurePosixPath(file).name.upper() else "low_energy"
     text = " ".join(row.get("findings", "").split())
     composition = composition_of(density)
     record = BreastRecord(
@@ -106,5 +119,16 @@ def _findings(text: str) -> list[BreastFinding]:
         shape = next((s for s in ("irregular", "oval", "round") if alone and re.search(rf"\b{s} mass", lowered)), "")
         margins = [m for m in ("circumscribed", "spiculated", "ill-defined") if alone and m in lowered]
         findings.append(BreastFinding(MASS, shape=shape, margins=tuple(margins)))
+    findings += [f for part in re.split(r"[;.]", lowered) for f in _calcifications(part)]
+    findings += [BreastFinding(kind) for kind, words in _KINDS.items() if words.search(lowered)]
     findings += [BreastFinding(f"{part}_retraction") for part in ("nipple", "skin") if f"{part} retraction" in lowered]
     return findings
+
+
+def _calcifications(part: str) -> list[BreastFinding]:
+    """Read the calcifications of a part of the text; large ones are benign, of others it depends on their form."""
+    if not _CALCIFICATION.search(part):
+        return []
+    forms = tuple(form for word, form in _FORMS.items() if word in part)
+    suspicious = suspicion_of(forms) if forms else False if "benign" in part or "macrocalc" in part else None
+    return [BreastFinding(CALCIFICATION, forms=forms, suspicious=suspicious)]
