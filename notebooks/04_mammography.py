@@ -124,7 +124,8 @@ risk.pivot(index="study", columns="class", values="probability").head(4).round(3
 #
 # Cancers within six months were there at the exam: seeing them is detection. The audit gives both, with intervals that
 # resample women, and for each year the area, operating points and calibration. Only women who were not trained on count
-# (`where`). With so few of them, the intervals say how little is known.
+# (`where`). With so few of them, the intervals say how little is known, and of fewer than ten women with or without the
+# cancer there is no figure: of most years, and of the risk without the cancers that were there at the exam.
 
 # %%
 audit = medclip.audit(
@@ -133,4 +134,4 @@ audit = medclip.audit(
 figures = pd.DataFrame(audit.risk)
 figures[(figures.attribute == "all") & figures.metric.str.startswith(("c_index", "auroc"))][
     ["population", "year", "metric", "value", "low", "high", "n_pos", "n_neg"]
-]
+].dropna(subset="value")

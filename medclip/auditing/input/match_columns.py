@@ -31,6 +31,8 @@ _AFFIX = re.compile(
 )
 _ONLY_SCORE = frozenset({"score", "probability", "prob", "prediction", "pred", "logit", "risk", "p"})
 _MOST_SHOWN = 20
+_OF_SHARDS = "label:"
+"""Begins the columns of truths in tables for shards: label:TASK and label:TASK:CLASS."""
 
 
 @dataclass(frozen=True)
@@ -127,15 +129,15 @@ class _Book:
         single = [s for s in self.score_names if s not in self.multiclass_scores()]
         for score in sorted(single, key=lambda s: not _AFFIX.search(s)):  # a truth may stand beside its score
             for name in (_class_of(score, self.scores.own), _AFFIX.sub("", score)):
-                column = self.labels.find(name)
+                column = self._truths(name, score)
                 if self.lists and plain_name(name) in self.lists:
                     element = self.lists[plain_name(name)]
                     pair_of.setdefault(element, Pair(element, score, self.list_column, "list", (element,)))
                 elif column and self._is_truth(column, score):
-                    pair_of.setdefault(column, Pair(column, score, column, "binary"))
+                    pair_of.setdefault(column, Pair(_plain(column), score, column, "binary"))
         pairs = list(pair_of.values())
         for task, inside in self.scores.tasks.items():
-            column = self.labels.find(task)
+            column = self._truths(task)
             if column is not None:
                 pairs += self._classes(column, inside, task)
         return pairs
@@ -148,7 +150,7 @@ class _Book:
             if score in used or score in self.multiclass_scores():
                 continue
             for name in (_class_of(score, self.scores.own), _AFFIX.sub("", score)):
-                column = self.labels.find(name)
+                column = self._truths(name, score)
                 if column is None or plain_name(column) in self.taken or (self.same and column == score):
                     continue
                 why = self._why_not(column, score, answered=column in answered)
@@ -195,6 +197,11 @@ class _Book:
         """Return the scores that belong to a question of which one class is true."""
         return {name for inside in self.scores.tasks.values() for name in inside}
 
+    def _truths(self, name: str, score: str = "") -> str | None:
+        """Find the column of truths of a name, of a score of ours else under the name that tables for shards have."""
+        own = (f"{_OF_SHARDS}{score or name}",) if self.scores.own else ()
+        return self.labels.find(name, *own)
+
     def _is_truth(self, column: str, score: str) -> bool:
         if plain_name(column) in self.taken or (self.same and column == score):
             return False
@@ -218,7 +225,7 @@ class _Book:
             if element is None:
                 raise no_such(column_name, list(self.lists.values()), self.labels.where, "in the lists of findings")
             return [Pair(label, self._score(score_name, only), self.list_column, "list", (element,))]
-        column = self.labels.need(column_name, "of truths")
+        column = self._truths(column_name) or self.labels.need(column_name, "of truths")
         cells = self.labels.coded(column)
         if is_binary(cells):
             task = self._task(score_name)
@@ -284,7 +291,7 @@ class _Book:
             self._refuse(column, self.labels.coded(column))
         among = tuple(w for written in words.values() for w in written)
         return [
-            Pair(_class_of(score, self.scores.own), score, column, "class", tuple(written), column, among)
+            Pair(_class_of(score, self.scores.own), score, column, "class", tuple(written), _plain(column), among)
             for score, written in words.items()
         ]
 
@@ -330,6 +337,11 @@ def _as_number(text: str) -> str | float:
     """Return what a cell is compared by: 61 and 61.0 are equal."""
     number = number_in(text)
     return text if math.isnan(number) else number
+
+
+def _plain(column: str) -> str:
+    """Return what is asked in a column of truths."""
+    return column.removeprefix(_OF_SHARDS)
 
 
 def _class_of(score: str, own: bool) -> str:

@@ -13,12 +13,12 @@ from medclip.reports.audit.annex import sections as sections
 from medclip.reports.audit.annex.label_section import LabelView, label_view, overview
 from medclip.reports.audit.annex.matrices import diagnosis_matrices, matrices
 from medclip.reports.audit.annex.methods import LIMITS, Step, formulas, steps
-from medclip.reports.audit.names import is_all, plain
+from medclip.reports.audit.names import plain
 from medclip.reports.audit.sections import ordinal, representation, requirements, risk, sources
 from medclip.reports.audit.stress.section import StressView, stress_view
 from medclip.reports.audit.summary.check_words import alarms
 from medclip.reports.audit.summary.first_pages import FirstPages, findings_grid, first_pages
-from medclip.reports.audit.summary.words import collect_findings, lead, tested
+from medclip.reports.audit.summary.words import collect_findings, lead, of_everybody, tested
 from medclip.reports.audit.table import Grid
 from medclip.wording import list_of, number
 
@@ -136,10 +136,12 @@ def _title(result: AuditResult) -> str:
 
 
 def _facts(result: AuditResult) -> Iterator[tuple[str, str]]:
-    everybody = [row for row in result.metrics if is_all(row)]
+    everybody = of_everybody(result)
     yield "Patients", _largest(everybody, "n_patients")
     yield "Rows", _largest(everybody, "n")
     yield "Labels", number(len(result.labels))
+    if result.risk:
+        yield "Risks", number(len({row["label"] for row in result.risk}))
     yield "Attributes", number(len(result.attributes))
     yield "Tests", number(sum(len(tested(rows)) for rows in (result.gaps, result.differences, result.ordinal)))
     yield "Findings", number(len(collect_findings(result)))

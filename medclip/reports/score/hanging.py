@@ -64,9 +64,12 @@ class HangingData:
 
     kinds: tuple[tuple[str, tuple[HungView, ...]], ...]
     """Kind of mammogram, empty for the standard one, and its places as they hang: R-CC, L-CC, R-MLO, L-MLO."""
+    placeless: tuple[HungView, ...]
+    """Images that have no place and answer all the same, for want of others; the first few."""
     others: tuple[HungView, ...]
-    """Images that have no place; the first few."""
+    """Images that were set aside; the first few."""
     num_more: int
+    """Images of both that are not among the first few."""
     note: str
     """What is to be known of the examination's answer."""
     fused: str
@@ -99,11 +102,13 @@ def collect_hanging(ledger: Ledger, rows: Sequence[ExamRow], labels: Mapping[int
         if not all(view.is_missing for view in places):
             grids.append(("" if kind == VIEW_KINDS[0] else capital(kind.replace("_", " ")), places))
     shown = {view.file for _, places in grids for view in places}
-    others = [view for view in hung.values() if view.file not in shown]
+    placeless = [hung[number] for number in answering if hung[number].file not in shown]
+    others = [view for number, view in hung.items() if number not in answering]
     return HangingData(
         tuple(grids),
+        tuple(placeless[:_MAX_ASIDE]),
         tuple(others[:_MAX_ASIDE]),
-        max(0, len(others) - _MAX_ASIDE),
+        max(0, len(placeless) - _MAX_ASIDE) + max(0, len(others) - _MAX_ASIDE),
         _in_words(first[0].note, asides=False),  # the images say that for themselves
         fused_in_words(fused) if len(answering) > 1 else "",
         tuple(column for column, _ in _columns(first)),

@@ -21,7 +21,7 @@ from medclip.reports.score.histogram import LEAST_STUDIES, histogram
 from medclip.reports.score.page import MAX_PAGES, STUDIES_A_PAGE, ReportData, collect, studies_of
 from medclip.reports.score.study import Score, StudyData, ThumbnailView
 from medclip.runs.ledger import Ledger
-from medclip.runs.results import FILES, REPORT, SCORES, SEARCH, page_name, report_files
+from medclip.runs.results import EXAM_SCORES, FILES, REPORT, SCORES, SEARCH, page_name, report_files
 from medclip.wording import count, number, percent
 
 _STYLES = ("style.css", "drawings.css", "score/page.css")
@@ -176,6 +176,7 @@ _HELPERS = {
     "headline": headline,
     "histogram": histogram,
     "page_name": page_name,
+    "EXAM_SCORES": EXAM_SCORES,
     "FILES": FILES,
     "SCORES": SCORES,
     "SEARCH": SEARCH,

@@ -61,6 +61,10 @@ def test_the_page_shows_concordance_and_years(tmp_path: Path) -> None:
     assert "Cancer, detection and risk: by year" in page
     assert (tmp_path / "audit" / "risk.parquet").is_file()
     assert "AUROC of year 5" in page
+    assert '<a href="#risk">' in page
+    assert "300 rows of 300 patients, for 1 risk by year, by no attribute" in page
+    assert "There are no measures" not in page
+    assert "<dt>Patients</dt><dd>300</dd>" in page
 
 
 def test_scores_are_found_by_year_and_named_columns_are_year_1_2_3() -> None:

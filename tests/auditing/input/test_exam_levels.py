@@ -138,6 +138,29 @@ def test_an_exam_whose_breasts_differ_is_of_the_class_that_shards_give_it(
     assert [label.name for label in cohort.labels if label.truth_N[0] == 1] == of_exam
 
 
+@pytest.mark.parametrize("asked", [None, ["mammography_malignancy"]])
+def test_tables_for_shards_hold_the_truths_as_they_are(tmp_path: Path, asked: list[str] | None) -> None:
+    classes, files, exams, truths = ("normal", "benign", "malignant"), [], [], []
+    for n, name in enumerate(classes):
+        files.append(
+            FileRow(n + 1, f"{n}.png", "0" * 64, 9, "png", "scored", None, None, f"s{n}", "mammography", "table")
+        )
+        truths.append({"file": f"{n}.png", "patient": f"W{n}", "label:mammography_malignancy": name,
+                       "label:breast_cancer:cancer": int(n == 2)})  # fmt: skip
+        exams += [
+            replace(exam_row(f"s{n}", "exam", 0.2 + 0.2 * (one == name)), task="mammography_malignancy", class_=one,
+                    kind="multiclass")
+            for one in classes
+        ]  # fmt: skip
+        exams.append(exam_row(f"s{n}", "exam", 0.1 * n))
+    write_rows(tmp_path / "files.parquet", FileRow, files)
+    write_rows(tmp_path / "exam_scores.parquet", ExamRow, exams)
+    cohort = read_cohort(tmp_path, pa.Table.from_pylist(truths), label=asked, options=ReadOptions(level="exam"))
+    of_labels = {label.name: label.truth_N.tolist() for label in cohort.labels}
+    own = {} if asked else {"breast_cancer:cancer": [0, 0, 1]}
+    assert of_labels == {name: [int(name == one) for one in classes] for name in classes} | own
+
+
 def test_scores_without_levels_and_levels_that_do_not_exist_are_refused(run: Path, tmp_path: Path) -> None:
     write_rows(tmp_path / "scores.parquet", ScoreRow, [])
     with pytest.raises(MedclipError, match="exam_scores") as missing:

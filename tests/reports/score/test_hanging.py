@@ -85,7 +85,19 @@ def test_images_of_no_known_view_are_shown_without_a_place(tmp_path: Path) -> No
     hanging = examined(tmp_path, [view(1, "", "", note="no_position"), view(2, "", "CC")]).hanging
     assert hanging is not None
     assert hanging.kinds == ()
-    assert [other.place for other in hanging.others] == ["view not known", "CC"]
+    assert [view.place for view in hanging.placeless] == ["view not known", "CC"]
+    assert hanging.others == ()
+
+
+def test_an_image_that_answers_for_want_of_others_is_not_shown_as_set_aside(tmp_path: Path) -> None:
+    aside = {"attention_exam": None, "attention_breast": None, "note": "other_view"}
+    spot = view(2, "R", "", note="partial_view")
+    hanging = examined(tmp_path, [view(1, "L", "CC"), spot, view(3, "L", "ML", **aside)]).hanging
+    assert hanging is not None
+    assert [(view.place, view.shares) for view in hanging.placeless] == [
+        ("R", ("25 % of the exam", "50 % of the breast"))
+    ]
+    assert [view.place for view in hanging.others] == ["L-ML"]
 
 
 def test_breasts_and_views_have_their_probabilities_beside_the_examination(tmp_path: Path) -> None:

@@ -93,8 +93,13 @@ def power(result: AuditResult) -> str:
     return f"{100 * float(result.settings.get('power', 0.8)):.0f} %"
 
 
+def of_everybody(result: AuditResult) -> list[Row]:
+    """Return the measures over everybody, of labels and of risks by year."""
+    return [row for row in (*result.metrics, *result.risk) if is_all(row)]
+
+
 def _size(result: AuditResult) -> Iterator[str]:
-    everybody = [row for row in result.metrics if is_all(row)]
+    everybody = of_everybody(result)
     if not everybody:
         yield "There are no measures in this audit."
         return
@@ -109,7 +114,10 @@ def _size(result: AuditResult) -> Iterator[str]:
     size = (
         f"{count(rows, 'row')} of {count(patients, 'patient')}" if patients else "too few patients to be counted here"
     )
-    yield (f"{models} {verb} audited on {size}{where}, for {count(len(result.labels), 'label')}, by {by}.")
+    risks = len({row["label"] for row in result.risk})
+    asked = [count(len(result.labels), "label")] if result.labels or not risks else []
+    asked += [f"{count(risks, 'risk')} by year"] if risks else []
+    yield f"{models} {verb} audited on {size}{where}, for {list_of(asked)}, by {by}."
 
 
 def _overall(result: AuditResult) -> Iterator[str]:
