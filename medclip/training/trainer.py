@@ -48,12 +48,15 @@ from medclip.training.steps.step import StepComputer
 from medclip.training.steps.supervised import folded, head_of, move_norm
 from medclip.training.steps.teacher import SentenceTeacher
 from medclip.training.steps.towers import Towers, borrowed, weights_of
+from medclip.training.steps.unimodal import UnimodalViews, pooled_dim
 from medclip.training.steps.update import Outcome, Update, not_finite, read
 from medclip.training.validation import validate
 from medclip.wording import count
 
 _MASKED, _SUPERVISED = "masked.", "supervised."
 """How weights of the parts that guess hidden pixels, and that classify, begin."""
+_BESIDE = (_MASKED, _SUPERVISED, "unimodal.")
+"""All that is learned beside the model of the pack."""
 
 
 class Trainer:
@@ -269,7 +272,7 @@ class Trainer:
         if arrays:
             store.save_tensors(arrays, self.folder / HEADS)
         model = build_clip(self.config, self._base)
-        model.load_state_dict({name: v for name, v in weights.items() if not name.startswith((_MASKED, _SUPERVISED))})
+        model.load_state_dict({name: v for name, v in weights.items() if not name.startswith(_BESIDE)})
         tokenizer = None if self.tokenizer is None else tokenizer_folder(self.recipe, self.folder)
         export_pack(
             pack, self.recipe, model, self.config, tokenizer, self.reader, self.step, self.preprocess, base=self._base
@@ -389,11 +392,14 @@ class Trainer:
             masked = MaskedPart(model, self.size_px, o.masked, self.preprocess.std) if o.masked is not None else None
             dim = self.config["embed_dim"]
             heads = {head.asked.name: head_of(head.asked, head.names, dim) for head in o.supervised}
+            unimodal = None
+            if o.unimodal is not None:
+                unimodal = UnimodalViews(pooled_dim(model.visual, dim), o.unimodal.dropout)
         if o.views is None and heads:  # what fuses views lies between the tower and its heads
             move_norm(model.visual, heads.values())
-        for head in heads.values():
-            head.to(self.world.device)
-        towers = Towers(model, None if self.tokenizer is None else self.tokenizer.pad_id, masked, heads)
+        for part in (*heads.values(), *([] if unimodal is None else [unimodal])):
+            part.to(self.world.device)
+        towers = Towers(model, None if self.tokenizer is None else self.tokenizer.pad_id, masked, heads, unimodal)
         # In the order of torch's guides: activation checkpoints (they are in the model), compile, shard.
         for block in blocks_of(towers) if self.recipe.train.compile else ():
             block.compile()

@@ -240,10 +240,12 @@ def _start_scale(recipe: Recipe, started: Started) -> None:
     """Set the scale and the bias that the contrastive loss begins with."""
     m, model, is_siglip = recipe.model, started.model, recipe.objective.loss == "siglip"
     clip: Any = model
-    scale = m.logit_scale or (None if m.start else 10.0 if is_siglip else 1 / 0.07)
+    fixed = recipe.objective.temperature
+    scale = 1 / fixed if fixed else m.logit_scale or (None if m.start else 10.0 if is_siglip else 1 / 0.07)
     with torch.no_grad():
         if scale is not None:
             clip.logit_scale.fill_(math.log(scale))
+            clip.logit_scale.requires_grad_(fixed is None)
         if is_siglip:
             if clip.logit_bias is None or "logit_bias" in m.model_fields_set:
                 clip.logit_bias = nn.Parameter(torch.tensor(m.logit_bias))

@@ -65,7 +65,8 @@ def spread(
     for block in blocks_of(towers):
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fusion = getattr(towers.clip, "fusion", None)
-    for head in (fusion, *(towers.supervised.values() if towers.supervised is not None else ())):
+    heads = towers.supervised.values() if towers.supervised is not None else ()
+    for head in (fusion, towers.unimodal, *heads):
         if head is not None and any(True for _ in head.parameters()):  # in float32, as all losses
             fully_shard(head, mesh=mesh)
     if not hasattr(towers.clip, "text"):  # the parts of an image tower alone are called one by one: all are one root
@@ -119,7 +120,7 @@ def local_of(value: Tensor) -> Tensor:
 def full_weights(towers: Towers, world: World) -> dict[str, Tensor]:
     """Return all that is trained, whole and on the CPU; on the first rank only, but every rank must call it.
 
-    What is trained beside the dual encoder begins with the name of its part, "masked." or "supervised.".
+    What is trained beside the dual encoder begins with the name of its part: masked, supervised, unimodal.
     """
     weights = {}
     for key, value in weights_of(towers).items():

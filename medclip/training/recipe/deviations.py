@@ -93,6 +93,7 @@ def _of_objective(recipe: Recipe) -> Iterator[Deviation]:
         ("text_teacher", "lets a sentence encoder teach the text tower too"),
         ("two_views", "contrasts two images and two captions of each sample"),
         ("views", "contrasts the views of an examination, their captions and what they are fused to"),
+        ("unimodal", "contrasts two views of each image's pooled feature too"),
         ("source_weights", "weighs samples by their source"),
     ):
         if getattr(o, key):

@@ -74,7 +74,7 @@ class Recipe(Section):
     augment: Augment = Augment()
     objective: Objective = Objective()
     """Weighted sum of losses; or a word that stands for a whole recipe, where the recipe says nothing else: `masked` is
-    a masked autoencoder for medical images, `masked_natural` the one for photographs
+    a masked autoencoder for medical images, `masked_natural` the one for photographs, `merl` ECGs with their reports
     (`medclip.training.recipe.shorthands`)."""
     train: Train = Train()
     card: dict[str, Any] = Field(default_factory=dict)
@@ -109,6 +109,8 @@ class Recipe(Section):
             raise ValueError("model.logit_bias is for objective.loss: siglip")
         if self.train.compile and self.model.freeze_blocks:
             raise ValueError("train.compile goes with lock_image, not with model.freeze_blocks")
+        if self.objective.temperature is not None and self.model.logit_scale is not None:
+            raise ValueError("objective.temperature is fixed, and model.logit_scale begins a learned one: choose one")
         if not self.needs_words:
             self._check_without_words()
         if self.model.volume is not None:
@@ -129,7 +131,7 @@ class Recipe(Section):
         unused = [f"text.{name}" for name in sorted(self.text.model_fields_set)]
         unused += [f"model.{name}" for name in OF_WORDS if name in self.model.model_fields_set]
         unused += ["train.zero_shot"] * bool(self.train.zero_shot)
-        unused += ["objective.loss"] * ("loss" in self.objective.model_fields_set)
+        unused += [f"objective.{name}" for name in ("loss", "temperature") if name in self.objective.model_fields_set]
         if unused:
             one = len(unused) == 1
             raise ValueError(

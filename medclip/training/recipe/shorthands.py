@@ -40,9 +40,18 @@ _OF_TUBES: dict[str, Any] = {"weight": 1, "decoder": "video", "normalise": True,
 """Of Wang et al., VideoMAE V2, CVPR 2023; nothing is mirrored, for left and right of a body differ."""
 _TUBE_RATIOS = {"volume": 0.8, "cine": 0.9}
 """Anatomy changes faster along slices than a scene in time: at 0.9 too little is left to guess from."""
+_MERL: dict[str, Any] = {
+    "objective": {"contrastive": 2, "temperature": 0.07, "unimodal": {"weight": 2, "dropout": 0.1}},
+    "augment": {},
+    "model": {"image_weights": None},
+    "train": {"lr": 1e-3, "weight_decay": 1e-8, "batch_size": 128, "image_lr_factor": 1, "schedule": "cosine"},
+}
+"""Of Liu et al., MERL, ICML 2024: both terms add their two directions up. Records of the same report are no negatives
+here, which one ECG in three would have (sinus rhythm, normal ECG)."""
 SHORTHANDS: dict[str, dict[str, Any]] = {
     "masked": _MASKED,
     "masked_natural": {part: _MASKED[part] | _NATURAL.get(part, {}) for part in _MASKED},
+    "merl": _MERL,
 }
 """What `objective: NAME` stands for."""
 
@@ -50,9 +59,9 @@ SHORTHANDS: dict[str, dict[str, Any]] = {
 def written_out(values: Mapping[str, Any]) -> dict[str, Any]:
     """Write out what the word under `objective` stands for, and leave any other recipe as it is.
 
-    For volumes and loops (`model.volume`) tubes are hidden and half of them guessed, whatever the word. The learning
-    rate follows the batch: 1.5e-4 for 256 samples. What the recipe says itself has the last word; towers that
-    `model.start` or a pack under `model.image_weights` brings stay as they are.
+    For volumes and loops (`model.volume`) tubes are hidden and half of them guessed, whatever the masked word. The
+    learning rate of these follows the batch: 1.5e-4 for 256 samples. What the recipe says itself has the last word;
+    towers that `model.start` or a pack under `model.image_weights` brings stay as they are.
 
     Args:
         values: A recipe as it was read.
@@ -74,12 +83,12 @@ def written_out(values: Mapping[str, Any]) -> dict[str, Any]:
     own = {part: values.get(part, {}) for part in parts if part != "objective"}
     train, model = own["train"], own["model"]
     size = train.get("batch_size", _BATCH_SIZE) if isinstance(train, dict) else _BATCH_SIZE
-    parts["train"]["lr"] = _LR * size / _PER if isinstance(size, int | float) else _LR
+    parts["train"].setdefault("lr", _LR * size / _PER if isinstance(size, int | float) else _LR)
     if isinstance(model, dict) and model.get("start") is not None:
         parts["model"] = {}
     elif isinstance(model, dict) and model.get("image_weights") not in (None, "imagenet"):
-        parts["model"].pop("image_tower")
-    if isinstance(model, dict) and isinstance(volume := model.get("volume"), dict):
+        parts["model"].pop("image_tower", None)
+    if "masked" in parts["objective"] and isinstance(model, dict) and isinstance(volume := model.get("volume"), dict):
         parts["objective"]["masked"] = _OF_TUBES | {"ratio": _TUBE_RATIOS.get(volume.get("kind", "volume"), 0.9)}
         parts["augment"] |= {"flip": 0, "stretch": 1}
     chosen = {part: parts[part] | keys if isinstance(keys, dict) else keys for part, keys in own.items()}

@@ -299,6 +299,11 @@ class StepComputer:
         terms = []
         if o.needs_words:
             terms.append(o.contrastive * self._contrast(inputs, outputs))
+        if o.unimodal is not None:
+            first_BD, second_BD = outputs.unimodal_BD.chunk(2, dim=1)
+            alone = Pairs(weights_B=inputs.pairs.weights_B, valid_B=inputs.pairs.valid_B)
+            scale = self._towers.clip.logit_scale.exp()
+            terms.append(o.unimodal.weight * clip_loss(first_BD, second_BD, scale, alone, group=self._world.group))
         if self._teacher is not None and o.text_teacher is not None:
             known = relational_loss(
                 outputs.text_BD,

@@ -14,6 +14,7 @@ from medclip.training.steps.frozen_prefix import FrozenPrefix
 from medclip.training.steps.masked_pixels import MaskedPart
 from medclip.training.steps.short_text import encode_short
 from medclip.training.steps.supervised import RiskHead, SupervisedHead
+from medclip.training.steps.unimodal import UnimodalViews, pooled
 
 LOSS_PARAMETERS = ("logit_scale", "logit_bias")
 """Parameters of the loss: outside the wrapped module, because cached gradients reach them once and not per chunk."""
@@ -33,6 +34,8 @@ class TowerOutputs(NamedTuple):
     """float32, a row for each image, or each examination: of the classes of all heads, one head after the other."""
     fused_BD: Tensor
     """float32, of unit norm, a row for each examination; no columns where samples are single images."""
+    unimodal_BD: Tensor
+    """float32, a row for each image: both views of its pooled feature, each of unit norm; no columns without such."""
 
 
 class Towers(nn.Module):
@@ -45,6 +48,7 @@ class Towers(nn.Module):
         pad_id: Padding token; None without words: neither captions nor whole images are encoded then.
         masked: Predicts hidden pixels; None without masked image modelling.
         heads: Classify whole images, or examinations, by the names of their tasks.
+        unimodal: Makes two views of the pooled feature; None without the unimodal term.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Towers(nn.Module):
         pad_id: int | None,
         masked: MaskedPart | None = None,
         heads: Mapping[str, SupervisedHead | RiskHead] | None = None,
+        unimodal: UnimodalViews | None = None,
     ) -> None:
         super().__init__()
         for name, module in clip.named_children():
@@ -60,7 +65,7 @@ class Towers(nn.Module):
         for name, p in clip.named_parameters(recurse=False):
             if name not in LOSS_PARAMETERS:
                 self.register_parameter(name, p)
-        self.masked = masked
+        self.masked, self.unimodal = masked, unimodal
         self.supervised = nn.ModuleDict(heads) if heads else None
         self.prefix: list[FrozenPrefix] = []  # a list, so that its copy of frozen weights is no child
         self._clip = [clip]
@@ -96,12 +101,15 @@ class Towers(nn.Module):
         clip = self.clip
         prefix = self.prefix[0] if self.prefix and self.training else None
         nothing_B0 = torch.zeros(len(tokens_BL), 0, device=tokens_BL.device)
-        image_BD = text_BD = fused_BD = nothing_B0
+        image_BD = text_BD = fused_BD = unimodal_BD = nothing_B0
         if self._pad_id is not None:
             text_BD = normalize(encode_short(clip, tokens_BL, self._pad_id, num_tokens).float(), dim=-1)
         if self._pad_id is not None or self.supervised is not None:
-            features_BD = prefix.encode_image(clip, images_BCHW) if prefix else clip.encode_image(images_BCHW)
+            with pooled(clip.visual) as seen:
+                features_BD = prefix.encode_image(clip, images_BCHW) if prefix else clip.encode_image(images_BCHW)
             image_BD = normalize(features_BD.float(), dim=-1)
+            if self.unimodal is not None and self.training:
+                unimodal_BD = self.unimodal(seen[0] if seen else features_BD)
         if view_types_BV3 is not None and there_P is not None:
             every, views = view_types_BV3.shape[:2]
             image_BD = image_BD.new_zeros(every * views, image_BD.shape[1]).index_copy(0, there_P, image_BD)
@@ -114,7 +122,7 @@ class Towers(nn.Module):
         if self.supervised is not None:
             read_BD = image_BD if view_types_BV3 is None else fused_BD
             logits_BC = torch.cat([head(read_BD) for head in self.supervised.values()], dim=1)
-        return TowerOutputs(image_BD, text_BD, errors_B2, logits_BC, fused_BD)
+        return TowerOutputs(image_BD, text_BD, errors_B2, logits_BC, fused_BD, unimodal_BD)
 
     def loss_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters of the loss, which live beside the towers, by name."""

@@ -135,12 +135,25 @@ class Views(Section):
     """Weight of the fused vector with captions."""
 
 
+class Unimodal(Section):
+    """The second term of MERL: two views of each image's or ECG's pooled feature, made by two linear maps with
+    drop-out, are contrasted with those of the others of the batch.
+    """
+
+    weight: float = Field(default=1.0, gt=0)
+    """As `contrastive`, the weight of the mean of both directions. MERL adds the directions up: 2 for both."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+
 class Objective(Section):
     """Weighted sum of losses."""
 
     loss: Literal["clip", "siglip"] = "clip"
     """Softmax over the batch, or a sigmoid for each pair."""
     contrastive: float = Field(default=1.0, ge=0)
+    temperature: float | None = Field(default=None, ge=0.01)
+    """Temperature of the cosines that stays as it is, such as 0.07 of MERL; None learns it, and begins with
+    `model.logit_scale`."""
     same_label: Relation = "positive"
     """What two records that carry the same labels are to each other: positives, negatives, or ignored (a pair of which
     it is not known whether it fits). Where relations differ, positive goes before ignored."""
@@ -151,6 +164,8 @@ class Objective(Section):
     another examination, and they are ignored where the recipe says nothing."""
     two_views: TwoViews | None = None
     views: Views | None = None
+    unimodal: Unimodal | None = None
+    """A second term for images or ECGs alone; it needs the contrastive one beside it."""
     source_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """How much a sample of a source counts in the loss; 1 where a source is not named."""
     masked: Masked | None = None
@@ -211,6 +226,10 @@ class Objective(Section):
                 raise ValueError(f"views does not go with {others[0]}")
             if self.loss != "clip":
                 raise ValueError("views goes with loss: clip")
+        if self.unimodal is not None:
+            others = [name for name in ("two_views", "views") if getattr(self, name) is not None]
+            if others or not self.contrastive:
+                raise ValueError(f"unimodal does not go with {others[0] if others else 'contrastive: 0'}")
         if not self.needs_words and not any(weights):
             raise ValueError("nothing is learned with contrastive: 0 and neither a masked nor a supervised part")
         return self
