@@ -457,7 +457,7 @@ def _preprocessing(folders: Sequence[Place], indexes: Sequence[Mapping[str, Any]
 
 
 def _holds(folders: Sequence[Place], indexes: Sequence[Mapping[str, Any]]) -> Stored:
-    kinds = [_stored_in(index) for index in indexes]
+    kinds: list[Stored] = [_stored_in(index) for index in indexes]
     other = next((n for n, kind in enumerate(kinds) if kind != kinds[0]), None)
     if other is not None:
         raise MedclipError(
@@ -472,7 +472,8 @@ def _holds(folders: Sequence[Place], indexes: Sequence[Mapping[str, Any]]) -> St
 
 def _stored_in(index: Mapping[str, Any]) -> Stored:
     options = index.get("options") or {}
-    return next((kind for kind in STORED_WORDS if options.get(kind)), "images")
+    kinds: list[Stored] = [kind for kind in STORED_WORDS if options.get(kind)]
+    return kinds[0] if kinds else "images"
 
 
 def _compute() -> Any:
