@@ -104,6 +104,17 @@ def test_abnormalities_of_one_image_of_cbis_are_findings_of_it(tmp_path: Path):
     assert "intramammary lymph node" in node["captions"]
 
 
+def test_tables_of_masses_and_of_calcifications_of_cbis_may_be_put_into_one(tmp_path: Path):
+    mass, calcification, _ = (dict[str, Any](row) for row in sets.CBIS)
+    calcification |= {"patient_id": "P_00009", "breast density": 2, "breast_density": ""}
+    rows = [mass | {"breast density": ""}, calcification]  # each has its own spelling
+    captions_from_mammography(sets.write_set(tmp_path / "t.csv", rows), tmp_path / "o.csv", n=1)
+    assert [row["label:breast_composition"] for row in rows_of(tmp_path / "o.csv")] == [
+        "heterogeneously_dense",
+        "scattered_fibroglandular",
+    ]
+
+
 def test_patients_of_both_official_parts_of_cbis_are_for_training(tmp_path: Path):
     torn = [dict(sets.CBIS[0]), dict(sets.CBIS[0]) | {"image view": "MLO"}]
     torn[1]["image file path"] = "Mass-Test_P_00001_LEFT_MLO/1/2/000000.dcm"
@@ -216,6 +227,37 @@ def test_months_to_the_first_cancer_of_embed_are_labels_of_its_exams(tmp_path: P
         "LMLO2D081": ("", "48"),
         "LMLO2D082": ("", "0"),
     }
+
+
+def test_a_biopsy_after_the_last_exam_of_embed_is_followed_up_to_it(tmp_path: Path):
+    late = [
+        row | {"procdate_anon": "2021-05-02"} if row["path_severity"] == 0 else row
+        for row in map(dict[str, Any], sets.EMBED_FINDINGS)
+    ]
+    source = sets.write_set(tmp_path / "embed.csv", sets.EMBED_IMAGES)
+    findings = sets.write_set(tmp_path / "findings.csv", late)
+    captions_from_mammography(source, tmp_path / "o.csv", findings=findings, n=1)
+    risk = "label:breast_cancer_risk:{}_months"
+    months = {
+        Path(row["file"]).stem + row["study"]: tuple(row[risk.format(field)] for field in ("event", "followup"))
+        for row in rows_of(tmp_path / "o.csv")
+    }
+    assert months["LCC2D071"] == ("75", "75")
+    assert months["LCC2D073"] == ("28", "28")
+    assert read_shard_table(tmp_path / "o.csv").rows
+
+
+def test_pathology_of_embed_is_that_of_its_own_side_also_where_the_finding_is_of_both(tmp_path: Path):
+    left = dict[str, Any](sets.EMBED_IMAGES[0])
+    right = left | {"ImageLateralityFinal": "R", "anon_dicom_path": "cohort_1/7/71/r.dcm"}
+    finding = dict[str, Any](sets.EMBED_FINDINGS[0]) | {"side": "B", "bside": "L", "path_severity": 0, "asses": "S"}
+    source = sets.write_set(tmp_path / "embed.csv", [left, right])
+    captions_from_mammography(
+        source, tmp_path / "o.csv", findings=sets.write_set(tmp_path / "findings.csv", [finding]), n=1
+    )
+    rows = {row["laterality"]: row for row in rows_of(tmp_path / "o.csv")}
+    assert [rows[side]["label:mammography_malignancy"] for side in "LR"] == ["malignant", ""]
+    assert [rows[side]["label:breast_birads"] for side in "LR"] == ["birads_4", "birads_4"]
 
 
 def test_the_metadata_of_embed_alone_are_refused(tmp_path: Path):

@@ -31,8 +31,10 @@ from medclip.wording import count
 COLUMNS = ("patient_id", "abnormality_id", "abnormality_type", "assessment", "pathology", "subtlety")
 PATHS = ("img_path", "roi_path", "label")
 DDSM = ("file", "exam", "laterality", "view", "density", "lesion", "assessment", "pathology")
+_DENSITIES = ("breast_density", "breast density", "density")
+"""The published tables of masses have the first, those of calcifications the second: put into one, they have both."""
 USES = (
-    *COLUMNS, "left_or_right_breast", "image_view", "breast_density", "density", "mass_shape", "mass_margins",
+    *COLUMNS, "left_or_right_breast", "image_view", *_DENSITIES, "mass_shape", "mass_margins",
     "calc_type", "calc_distribution", "image_file_path", "source_split",
 )  # fmt: skip
 DDSM_USES = (*DDSM, "study_date", "age")
@@ -107,7 +109,7 @@ def _image(rows: Sequence[Cells], torn: set[str]) -> MammogramRow:
     record = BreastRecord(
         side=side_of(side),
         view=view.upper(),
-        composition=composition_of(one_of(rows, "breast_density") or one_of(rows, "density")),
+        composition=composition_of(next(filter(None, (one_of(rows, name) for name in _DENSITIES)), "")),
         birads=worst_birads(birads_of(row.get("assessment", "")) for row in rows),
         findings=tuple(dict.fromkeys(f for row in rows for f in _findings(row))),
         pathology=worst_pathology([_pathology(row.get("pathology", "")) for row in rows]),
