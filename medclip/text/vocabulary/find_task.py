@@ -77,10 +77,10 @@ def made_of_columns(columns: Sequence[str], modalities: Sequence[str]) -> Task:
 
 
 def class_said(task: Task, value: str) -> TaskClass | None:
-    """Find the class that a cell or a column's name means: by its name, its title or one of its wordings."""
+    """Find the class that a cell or a column's name means: by its name, title, SCP-ECG code or one of its wordings."""
     meant = plain(value)
     for c in task.classes:
-        if meant in {plain(w) for w in (c.name, c.title, *c.prompts, *c.nouns)}:
+        if meant in {plain(w) for w in (c.name, c.title, c.codes.get("scp", ""), *c.prompts, *c.nouns)}:
             return c
     return None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -66,7 +67,7 @@ def _load(name: str, folders: str | None) -> Task:
             (files("medclip.text.vocabulary") / "tasks" / f"{name}.yaml").read_text(encoding="utf-8"),
             f"{name}.yaml",
         )
-        task = parse_task(text, where=where)
+        task = parse_task(text, where=where, short_name=name)
     else:
         from medclip.text.vocabulary.user_tasks import own_task_files, read_own
 
@@ -97,6 +98,8 @@ def parse_task(text: str, *, where: object = None, short_name: str | None = None
         where: What errors name first, e.g. the file.
         short_name: Where given, the document may be a short one, whose gaps are filled; the name of its file.
 
+    With `classes_of: NAME` an entry of `classes` may be the mere name of a class of that packaged task.
+
     Raises:
         MedclipError: TABLE_INVALID with every mistake on its own: unknown or missing keys, repeated wordings, templates
             without `{}`, a multi-label class without negatives.
@@ -113,6 +116,7 @@ def parse_task(text: str, *, where: object = None, short_name: str | None = None
             from medclip.text.vocabulary.user_tasks import filled
 
             values = filled(values, short_name)
+        values = _with_shared_classes(values, where)
         parsed = TaskFile.model_validate(values)
     except yaml.YAMLError as e:
         raise MedclipError(Reason.TABLE_INVALID, f"this is not YAML ({' '.join(str(e).split())}).", where=where) from e
@@ -120,6 +124,23 @@ def parse_task(text: str, *, where: object = None, short_name: str | None = None
         faults, hint = faults_of(e, TaskFile, "a task")
         raise MedclipError(Reason.TABLE_INVALID, f"the task is not valid: {faults}.", where=where, hint=hint) from e
     return _task(parsed.model_dump())
+
+
+def _with_shared_classes(values: Any, where: object) -> Any:
+    """Put classes of another task in the place of their names: `classes_of` says which packaged task has them."""
+    if not isinstance(values, dict) or "classes_of" not in values:
+        return values
+    values = dict(values)
+    owner = values.pop("classes_of")
+    if owner not in _packaged() or owner == values.get("name"):
+        hint = did_you_mean(str(owner), _packaged(), "They are")
+        raise MedclipError(
+            Reason.TABLE_INVALID, f"classes_of names {owner!r}, no other task of medclip.", where=where, hint=hint
+        )
+    classes, shared = values.get("classes"), load_task(owner)
+    if isinstance(classes, list):
+        values["classes"] = [asdict(shared.class_named(c)) if isinstance(c, str) else c for c in classes]
+    return values
 
 
 def _task(values: Mapping[str, Any]) -> Task:

@@ -26,7 +26,7 @@ class ClassFile(BaseModel):
     negative_prompts: list[Wording] = []
     nouns: list[Wording] = []
     stems: list[Wording] = []
-    codes: dict[Literal["sct", "radlex"], str] = {}
+    codes: dict[Literal["sct", "radlex", "scp"], str] = {}
     denial_weight: float = Field(default=1.0, gt=0)
 
     @model_validator(mode="after")

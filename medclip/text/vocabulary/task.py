@@ -36,7 +36,7 @@ class TaskClass:
     negative_prompts: tuple[str, ...] = ()
     """Wordings that say it is not there; only multi-label classes have them."""
     codes: Mapping[str, str] = field(default_factory=dict)
-    """`sct` (SNOMED CT) and `radlex`, given only where the concept is the same."""
+    """`sct` (SNOMED CT), `radlex` and `scp` (SCP-ECG), given only where the concept is the same."""
     nouns: tuple[str, ...] = ()
     """Noun phrases that fit after "with" and, without their article, after "no"; captions are composed of them."""
     stems: tuple[str, ...] = ()

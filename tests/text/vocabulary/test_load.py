@@ -9,6 +9,7 @@ import pytest
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Modality
 from medclip.text.free_text.mentions import asserted, mentioned
+from medclip.text.vocabulary.find_task import class_said
 from medclip.text.vocabulary.load import load_task, parse_task, spoken_names, task_names
 
 CHEST = [
@@ -57,6 +58,12 @@ def test_the_tasks_of_this_release_have_their_names_and_classes():
         "mammography_findings",
         "mammography_malignancy",
         "mammography_subtype",
+        "ecg_superclass",
+        "ecg_subclass",
+        "ecg_diagnostic",
+        "ecg_form",
+        "ecg_rhythm",
+        "ecg_all",
     }
     assert classes["chest_xray_view"] == ["ap", "pa", "lateral"]
     assert classes["chest_xray_findings"] == CHEST
@@ -125,7 +132,15 @@ def test_every_class_has_at_least_six_distinct_wordings_per_side(name):
 
 
 def test_positive_wordings_affirm_and_negative_wordings_deny_their_class():
-    for name in ("chest_xray_findings", "fundus_cataract", "mammography_findings", "breast_cancer"):
+    for name in (
+        "chest_xray_findings",
+        "fundus_cataract",
+        "mammography_findings",
+        "breast_cancer",
+        "ecg_all",
+        "ecg_superclass",
+        "ecg_subclass",
+    ):
         for c in load_task(name).classes:
             for p in (*c.prompts, *c.nouns):
                 assert asserted(name, p).get(c.name, True), p
@@ -145,7 +160,51 @@ def test_codes_look_like_codes_and_no_code_is_used_twice_in_a_task():
         codes = [(system, code) for c in load_task(name).classes for system, code in c.codes.items()]
         assert len(set(codes)) == len(codes)
         for system, code in codes:
-            assert code.isdigit() and _verhoeff(code) if system == "sct" else code.startswith("RID")
+            if system == "sct":
+                assert code.isdigit()
+                assert _verhoeff(code)
+            else:
+                assert code.startswith("RID") if system == "radlex" else code == code.upper()
+
+
+def test_the_tasks_of_ptb_xl_have_its_numbers_of_statements_and_share_one_wording_of_each():
+    tasks = {name: load_task(f"ecg_{name}") for name in ("all", "diagnostic", "form", "rhythm", "subclass")}
+    assert {name: len(task.classes) for name, task in tasks.items()} == {
+        "all": 71,
+        "diagnostic": 44,
+        "form": 19,
+        "rhythm": 12,
+        "subclass": 23,
+    }
+    for name in ("diagnostic", "form", "rhythm"):
+        assert all(c == tasks["all"].class_named(c.name) for c in tasks[name].classes)
+    assert [c.codes["scp"] for c in load_task("ecg_superclass").classes] == ["NORM", "MI", "STTC", "CD", "HYP"]
+
+
+def test_a_statement_is_known_by_its_scp_code():
+    task = load_task("ecg_all")
+    for code, name in {"1AVB": "avb_1", "LAO/LAE": "lao_lae", "PRC(S)": "prc_s", "ISC_": "isc"}.items():
+        found = class_said(task, code)
+        assert found is not None
+        assert found.name == name
+
+
+def test_a_file_of_ones_own_takes_classes_of_a_packaged_task_by_name():
+    text = "kind: multilabel\nmodality: ecg\nclasses_of: ecg_all\nclasses: [afib, {name: sinus, prompts: [sinus]}]\n"
+    task = parse_task(text, short_name="own_rhythm")
+    assert task.classes[0] == load_task("ecg_all").class_named("afib")
+    assert task.classes[1].name == "sinus"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [("[afib]", "[afob]", "afib"), ("ecg_all", "ecg_alle", "ecg_all"), ("ecg_all", "own", "no other task")],
+)
+def test_a_class_or_task_that_is_not_there_is_named(old, new, message):
+    text = "name: own\nkind: multilabel\nmodality: ecg\nclasses_of: ecg_all\nclasses: [afib]\n".replace(old, new)
+    with pytest.raises(MedclipError, match=message) as e:
+        parse_task(text, short_name="own")
+    assert e.value.reason is Reason.TABLE_INVALID
 
 
 def test_snomed_codes_agree_with_pydicom_where_it_knows_the_concept():
