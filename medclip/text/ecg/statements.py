@@ -1,0 +1,190 @@
+"""The 71 SCP-ECG statements of PTB-XL: which are diagnoses, forms or rhythms, and how diagnoses are grouped.
+
+The benchmark of PTB-XL has five levels: all (71), diagnostic (44), subclass (23), superclass (5), form (19) and rhythm
+(12); four diagnoses are forms as well. English wordings, SCP and SNOMED CT codes are those of the vocabulary (task
+`ecg_all`); the German ones are here. Statements of other sets (PhysioNet/CinC 2020 and 2021: CPSC2018, Georgia,
+Chapman-Shaoxing, Ningbo) are SNOMED CT codes, which `code_of_snomed` turns into these.
+
+Grouping: Wagner et al., PTB-XL, Sci Data 2020;7:154. Codes: Perez Alday et al., Physiol Meas 2020;41:124003.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+
+from medclip.text.vocabulary.load import load_task
+from medclip.text.vocabulary.task import TaskClass
+
+TASKS = ("ecg_all", "ecg_diagnostic", "ecg_subclass", "ecg_superclass", "ecg_form", "ecg_rhythm")
+"""Tasks of the vocabulary that are labelled with these statements."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One SCP-ECG statement as PTB-XL uses it."""
+
+    code: str
+    superclass: str = ""
+    """NORM, MI, STTC, CD or HYP; empty where it is no diagnosis."""
+    subclass: str = ""
+    form: bool = False
+    rhythm: bool = False
+    german: tuple[str, ...] = ()
+    """Ways to say it in a German report."""
+
+    @property
+    def diagnostic(self) -> bool:
+        """Whether it is one of the 44 diagnoses."""
+        return bool(self.superclass)
+
+    @property
+    def vocabulary(self) -> TaskClass:
+        """Its class of the task `ecg_all`: name, title, English wordings and codes."""
+        return _classes("ecg_all")[self.code]
+
+    @property
+    def english(self) -> tuple[str, ...]:
+        """Ways to say it in an English report, with their articles."""
+        return self.vocabulary.nouns
+
+
+_TABLE = """
+NORM|NORM|NORM||normales EKG; unauffälliges EKG; EKG im Normbereich
+NDT|STTC|STTC|form|T-Wellen-Veränderung ohne diagnostischen Wert; unspezifisch veränderte T-Wellen
+NST_|STTC|NST_|form|unspezifische ST-Veränderungen; geringe ST-Veränderungen
+DIG|STTC|STTC|form|Digitaliseffekt; ST-Veränderungen wie unter Digitalis
+LNGQT|STTC|STTC|form|verlängertes QT-Intervall; QT-Verlängerung; lange QT-Zeit
+IMI|MI|IMI||inferiorer Infarkt; Hinterwandinfarkt; Infarkt der inferioren Wand
+ASMI|MI|AMI||anteroseptaler Infarkt; Vorderwandinfarkt mit Beteiligung des Septums
+LVH|HYP|LVH||linksventrikuläre Hypertrophie; Linkshypertrophie
+LAFB|CD|LAFB/LPFB||linksanteriorer Hemiblock; linksanteriorer Faszikelblock
+ISC_|STTC|ISC_||ischämische ST-T-Veränderungen; Zeichen der Myokardischämie
+IRBBB|CD|IRBBB||inkompletter Rechtsschenkelblock; unvollständiger Rechtsschenkelblock
+1AVB|CD|_AVB||AV-Block I. Grades; AV-Block ersten Grades
+IVCD|CD|IVCD||unspezifische intraventrikuläre Leitungsstörung; intraventrikulärer Block
+ISCAL|STTC|ISCA||anterolaterale Ischämie; Ischämie anterolateral
+CRBBB|CD|CRBBB||kompletter Rechtsschenkelblock; vollständiger Rechtsschenkelblock
+CLBBB|CD|CLBBB||kompletter Linksschenkelblock; vollständiger Linksschenkelblock
+ILMI|MI|IMI||inferolateraler Infarkt; Infarkt der inferioren und lateralen Wand
+LAO/LAE|HYP|LAO/LAE||Belastung des linken Vorhofs; P mitrale
+AMI|MI|AMI||Vorderwandinfarkt; anteriorer Infarkt
+ALMI|MI|AMI||anterolateraler Infarkt; Vorderseitenwandinfarkt
+ISCIN|STTC|ISCI||inferiore Ischämie; Ischämie der Hinterwand
+INJAS|MI|AMI||subendokardiale Schädigung anteroseptal; anteroseptaler Innenschichtschaden
+LMI|MI|LMI||Seitenwandinfarkt; lateraler Infarkt
+ISCIL|STTC|ISCI||inferolaterale Ischämie; Ischämie inferolateral
+LPFB|CD|LAFB/LPFB||linksposteriorer Hemiblock; linksposteriorer Faszikelblock
+ISCAS|STTC|ISCA||anteroseptale Ischämie; Ischämie anteroseptal
+INJAL|MI|AMI||subendokardiale Schädigung anterolateral; anterolateraler Innenschichtschaden
+ISCLA|STTC|ISCA||laterale Ischämie; Ischämie der Seitenwand
+RVH|HYP|RVH||rechtsventrikuläre Hypertrophie; Rechtshypertrophie
+ANEUR|STTC|STTC||ST-T-Veränderungen wie bei Herzwandaneurysma; Hinweis auf Ventrikelaneurysma
+RAO/RAE|HYP|RAO/RAE||Belastung des rechten Vorhofs; P pulmonale
+EL|STTC|STTC||Veränderungen wie bei Elektrolytstörung; Elektrolyt- oder Medikamentenwirkung
+WPW|CD|WPW||WPW-Syndrom; Präexzitation; Wolff-Parkinson-White-Muster
+ILBBB|CD|ILBBB||inkompletter Linksschenkelblock; unvollständiger Linksschenkelblock
+IPLMI|MI|IMI||inferoposterolateraler Infarkt; Infarkt inferior, posterior und lateral
+ISCAN|STTC|ISCA||anteriore Ischämie; Ischämie der Vorderwand
+IPMI|MI|IMI||inferoposteriorer Infarkt; Infarkt inferior und posterior
+SEHYP|HYP|SEHYP||Septumhypertrophie; Hypertrophie des Septums
+INJIN|MI|IMI||subendokardiale Schädigung inferior; inferiorer Innenschichtschaden
+INJLA|MI|AMI||subendokardiale Schädigung lateral; lateraler Innenschichtschaden
+PMI|MI|PMI||posteriorer Infarkt; streng posteriorer Infarkt
+3AVB|CD|_AVB||AV-Block III. Grades; totaler AV-Block
+INJIL|MI|IMI||subendokardiale Schädigung inferolateral; inferolateraler Innenschichtschaden
+2AVB|CD|_AVB||AV-Block II. Grades; AV-Block zweiten Grades
+ABQRS|||form|abnormer QRS-Komplex; auffällige QRS-Form
+PVC|||form|ventrikuläre Extrasystole; ventrikuläre Extrasystolen
+STD_|||form|ST-Senkung; gesenkte ST-Strecke
+VCLVH|||form|Voltage-Kriterien für linksventrikuläre Hypertrophie; Sokolow-Index für Linkshypertrophie positiv
+QWAVE|||form|Q-Zacken; pathologische Q-Zacken
+LOWT|||form|niedrige T-Wellen; flache T-Wellen
+NT_|||form|unspezifische T-Wellen-Veränderungen; geringe T-Wellen-Veränderungen
+PAC|||form|supraventrikuläre Extrasystole; supraventrikuläre Extrasystolen
+LPR|||form|verlängerte PQ-Zeit; lange PQ-Zeit
+INVT|||form|T-Negativierung; negative T-Wellen
+LVOLT|||form|periphere und zentrale Niedervoltage; Niedervoltage
+HVOLT|||form|hohe QRS-Voltage; hohe QRS-Amplituden
+TAB_|||form|abnorme T-Wellen; auffällige T-Wellen
+STE_|||form|ST-Hebung; angehobene ST-Strecke
+PRC(S)|||form|Extrasystolen; vorzeitige Schläge
+SR|||rhythm|Sinusrhythmus; regelmäßiger Sinusrhythmus
+AFIB|||rhythm|Vorhofflimmern; absolute Arrhythmie bei Vorhofflimmern
+STACH|||rhythm|Sinustachykardie; schneller Sinusrhythmus
+SARRH|||rhythm|Sinusarrhythmie; respiratorische Sinusarrhythmie
+SBRAD|||rhythm|Sinusbradykardie; langsamer Sinusrhythmus
+PACE|||rhythm|Schrittmacherrhythmus; Schrittmacher-EKG
+SVARR|||rhythm|supraventrikuläre Arrhythmie; supraventrikuläre Rhythmusstörung
+BIGU|||rhythm|Bigeminus; Bigeminie
+AFLT|||rhythm|Vorhofflattern; typisches Vorhofflattern
+SVTAC|||rhythm|supraventrikuläre Tachykardie; Schmalkomplextachykardie
+PSVT|||rhythm|paroxysmale supraventrikuläre Tachykardie; Anfall von supraventrikulärer Tachykardie
+TRIGU|||rhythm|Trigeminus; Trigeminie
+"""
+
+_OTHER_SNOMED = {
+    "164909002": "CLBBB", "59118001": "CRBBB", "164884008": "PVC", "17338001": "PVC", "63593006": "PAC",
+    "11157007": "BIGU", "251173003": "BIGU", "251168009": "BIGU", "251180001": "TRIGU", "10370003": "PACE",
+    "251266004": "PACE", "251268003": "PACE", "54016002": "2AVB", "426183003": "2AVB", "428750005": "NDT",
+    "195060002": "WPW", "253352002": "LAO/LAE", "253339007": "RAO/RAE",
+}  # fmt: skip
+"""Codes of the challenge that say what a statement says, besides the statement's own. The challenge scores the first
+five as one with it."""
+
+
+@cache
+def statements() -> Mapping[str, Statement]:
+    """Return all 71 by their codes, in the order of PTB-XL's table."""
+    rows = {}
+    for line in _TABLE.strip().splitlines():
+        code, superclass, subclass, kind, german = line.split("|")
+        words = tuple(w.strip() for w in german.split(";"))
+        rows[code] = Statement(code, superclass, subclass, kind == "form", kind == "rhythm", words)
+    return MappingProxyType(rows)
+
+
+def labels_of(codes: Iterable[str], tasks: Iterable[str] = TASKS) -> dict[str, dict[str, int]]:
+    """Label a record with all classes of tasks.
+
+    Args:
+        codes: Its SCP-ECG statements; others than the 71 are passed over.
+        tasks: Of the vocabulary.
+
+    Returns:
+        0 or 1 by task and class: a statement that is not listed is absent, as the benchmark of PTB-XL has it.
+
+    Example:
+        >>> labels_of(["IMI", "SR"], ["ecg_superclass"])
+        {'ecg_superclass': {'norm': 0, 'mi': 1, 'sttc': 0, 'cd': 0, 'hyp': 0}}
+    """
+    known = [statements()[c] for c in codes if c in statements()]
+    listed = {s.code for s in known}
+    groups = {"ecg_superclass": {s.superclass for s in known}, "ecg_subclass": {s.subclass for s in known}}
+    return {
+        task: {c.name: int(code in groups.get(task, listed)) for code, c in _classes(task).items()} for task in tasks
+    }
+
+
+def code_of_snomed(snomed: str) -> str | None:
+    """Return the statement that a SNOMED CT code of the PhysioNet/CinC challenges means; None where it is none of them.
+
+    Example:
+        >>> code_of_snomed("164889003"), code_of_snomed("164909002"), code_of_snomed("39732003")
+        ('AFIB', 'CLBBB', None)
+    """
+    return _by_snomed().get(snomed.strip())
+
+
+@cache
+def _by_snomed() -> Mapping[str, str]:
+    own = {c.codes["sct"]: code for code, c in _classes("ecg_all").items() if "sct" in c.codes}
+    return own | _OTHER_SNOMED
+
+
+@cache
+def _classes(task: str) -> Mapping[str, TaskClass]:
+    """Return the classes of a task by the SCP-ECG code of each."""
+    return {c.codes["scp"]: c for c in load_task(task).classes}
