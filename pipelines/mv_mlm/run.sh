@@ -3,6 +3,7 @@
 # audits. Of a set of yours, score and audit the women of the test split (README.md, stage 5).
 # Usage: pipelines/mv_mlm/run.sh --smoke [SHARED_DATA] [RUN]          simulated and shared mammograms on CPU, in minutes
 #        pipelines/mv_mlm/run.sh TABLE IMAGES [RUN] [DATASET] [FINDINGS]   a set of yours, on the GPUs here ($GPUS, 8)
+#        TRUNK=FILE names weights of the image tower, TOWER=NAME another one (README.md); one of them is needed.
 # Kill it anywhere and run it again: what is written stays, trainings resume.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -44,12 +45,17 @@ fi
 table=${1:?name the table of your set, or --smoke}
 images=${2:?name the folder of its images}
 run=${3:-runs/mv_mlm}
+if [ -z "${TRUNK:-}${TOWER:-}" ]; then
+    echo "set TRUNK to a safetensors file of tf_efficientnet_b5, or TOWER to a tower with layer norms, convnext_small say" >&2
+    exit 2
+fi
 mkdir -p "$run"
 [ -f "$run/reports.parquet" ] || medclip captions from-mammography "$table" --images "$images" --out "$run/reports.parquet" \
     --n 20 ${4:+--dataset "$4"} ${5:+--findings "$5"}
 [ -f "$run/shards/index.json" ] || medclip shards build "$run/reports.parquet" --out "$run/shards" --group exam --max-side 2048 \
     --format jpeg --splits train=0.8,val=0.1,test=0.1
 torchrun --standalone --nproc-per-node "${GPUS:-8}" -m medclip.cli.main pretrain $here/full.yaml \
-    --set "data.shards=$run/shards" --out "$run/pretrain"
+    --set "data.shards=$run/shards" ${TRUNK:+--set "model.image_weights=$TRUNK"} ${TOWER:+--set "model.image_tower=$TOWER"} \
+    --out "$run/pretrain"
 torchrun --standalone --nproc-per-node "${GPUS:-8}" -m medclip.cli.main pretrain $here/heads.yaml \
     --set "data.shards=$run/shards" --set "model.start=$run/pretrain/pack" --out "$run/heads"

@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from medclip.training.recipe.file import load_recipe
+from medclip.training.trainer import Trainer
+from tests.kits.exam_shards import make_exam_shards
 from tests.kits.mammography_cohort import FOLDER
 
 TAG = re.compile(r"#.*\b(paper|code|ours)\b")
@@ -47,6 +49,16 @@ def test_the_recipes_look_at_examinations_and_never_mirror_a_breast() -> None:
     assert views is not None
     assert (views.image_text, views.images, views.texts, views.joint) == (1, 1, 0.5, 1)  # spec, section 6
     assert "breast_cancer_risk" in [head.task for head in heads.objective.supervised]
+
+
+def test_the_full_recipe_can_begin_with_a_tower_that_normalises_batches_as_its_own_does(tmp_path: Path) -> None:
+    shards = make_exam_shards(tmp_path / "shards")
+    small = ["image_tower=test_efficientnet", "size_px=32", "embed_dim=16", "text_width=16", "text_heads=2"]
+    changes = [f"data.shards={shards}", *(f"model.{value}" for value in small), "model.text_layers=1"]
+    changes += ["text.vocab_size=300", "text.context_length=32", "train.precision=fp32", "train.batch_size=10"]
+    recipe = load_recipe(FOLDER / "full.yaml", changes)
+    assert recipe.train.micro_batch is not None
+    Trainer(recipe, tmp_path / "run").data.close()
 
 
 @pytest.mark.slow
