@@ -204,6 +204,23 @@ def test_two_ranks_learn_of_exams_what_one_process_does(recipe: dict[str, Any], 
             torch.testing.assert_close(weights[name][tensor].float(), value.float(), atol=3e-3, rtol=0)
 
 
+@pytest.mark.slow
+def test_two_ranks_learn_without_a_joint_term(recipe: dict[str, Any], tmp_path: Path) -> None:
+    changes = ["objective.views.joint=0", "train.max_steps=3"]
+    run_recipe(recipe, changes, out=tmp_path / "one")
+    run_ranks(2, [{"recipe": recipe, "out": str(tmp_path / "two"), "overrides": changes}], tmp_path)
+    assert _losses(tmp_path / "two") == pytest.approx(_losses(tmp_path / "one"), abs=5e-4)
+
+
+def test_a_fusion_that_nothing_reads_does_not_learn(recipe: dict[str, Any], tmp_path: Path) -> None:
+    learning = []
+    for number, changes in enumerate(([], ["objective.views.joint=0"], ["objective.views.joint=0", HEADS])):
+        trainer = Trainer(load_recipe(recipe, changes), tmp_path / str(number))
+        trainer.data.close()
+        learning.append({p.requires_grad for p in trainer.towers.clip.fusion.parameters()})
+    assert learning == [{True}, {False}, {True}]
+
+
 @pytest.mark.parametrize(
     ("tower", "changes"),
     [

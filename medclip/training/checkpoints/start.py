@@ -95,14 +95,18 @@ def begin(recipe: Recipe, folder: Path, reader: ShardReader | None) -> Started:
 
 def _with_fusion(recipe: Recipe, started: Started) -> Started:
     """Add what fuses the views of an examination, where the recipe has any and the start brings none of that kind."""
-    views, config = recipe.objective.views, dict(started.config)
-    model: Any = started.model
-    known = config.get(FUSION)
-    if views is None or (known is not None and known["kind"] == views.fusion):
+    objective, config = recipe.objective, dict(started.config)
+    views, known = objective.views, config.get(FUSION)
+    if views is None:
         return started
-    torch.manual_seed(recipe.seed)
-    model.fusion = ViewFusion(config["embed_dim"], views.fusion)
-    return replace(started, config=config | {FUSION: model.fusion.to_config()})
+    model: Any = started.model
+    if known is None or known["kind"] != views.fusion:
+        torch.manual_seed(recipe.seed)
+        model.fusion = ViewFusion(config["embed_dim"], views.fusion)
+        config[FUSION] = model.fusion.to_config()
+    if not objective.supervised and not (objective.contrastive and views.joint):
+        model.fusion.requires_grad_(False)  # nothing reads the fused vector, and ranks would wait for its gradients
+    return replace(started, config=config)
 
 
 def tokenizer_folder(recipe: Recipe, folder: Path) -> Path:

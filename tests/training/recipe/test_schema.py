@@ -147,6 +147,12 @@ def test_a_stretched_crop_that_is_turned_is_refused(tmp_path: Path) -> None:
         load_recipe(_write(tmp_path, TEXT), ["augment.stretch=1.2"])
 
 
+def test_views_whose_weights_are_all_0_are_refused(tmp_path: Path) -> None:
+    nothing = "objective.views={image_text: 0, images: 0, texts: 0, joint: 0}"
+    with pytest.raises(MedclipError, match="all weights of views are 0"):
+        load_recipe(_write(tmp_path, TEXT), [nothing])
+
+
 def test_two_views_need_the_loss_of_clip(tmp_path: Path) -> None:
     with pytest.raises(MedclipError, match="two_views goes with"):
         load_recipe(_write(tmp_path, TEXT), ["objective={loss: siglip, two_views: {}}"])

@@ -226,6 +226,9 @@ class Objective(Section):
                 raise ValueError(f"views does not go with {others[0]}")
             if self.loss != "clip":
                 raise ValueError("views goes with loss: clip")
+            v = self.views
+            if self.contrastive and not (v.image_text or v.images or v.texts or v.joint):
+                raise ValueError("all weights of views are 0; say contrastive: 0 to learn from heads alone")
         if self.unimodal is not None:
             others = [name for name in ("two_views", "views") if getattr(self, name) is not None]
             if others or not self.contrastive:
