@@ -43,8 +43,8 @@ def to_microvolts(signal: Signal) -> NDArray[np.int16]:
     """
     if signal.unit != "mV":
         raise MedclipError(Reason.WRONG_USE, "the signal is normalised already; expected the one in mV.")
-    whole = np.clip(np.rint(signal.values_mv.astype(np.float64) * 1000), -MAX_UV, MAX_UV)
-    return np.where(signal.mask[:, None], whole, MISSING).astype(np.int16)
+    microvolts = np.clip(np.rint(signal.values_mv.astype(np.float64) * 1000), -MAX_UV, MAX_UV)
+    return np.where(signal.mask[:, None], microvolts, MISSING).astype(np.int16)
 
 
 def from_microvolts(record: NDArray[np.int16]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
