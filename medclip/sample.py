@@ -258,11 +258,17 @@ class Signal:
     """What `values_mv` is in: mV, or "relative" after a normalisation that was asked for."""
     steps: tuple[Step, ...] = ()
     """Everything that was done to the stored record, and what is worth knowing about it."""
+    flags: tuple[str, ...] = ()
+    """What is wrong with it or stands out, in words of a closed list (`medclip.imaging.ecg.quality`), some with the
+    leads that they are about: "lead_off:V3,V4", "arms_swapped"."""
+    heart_rate_bpm: float | None = None
+    """Beats a minute by the median distance of QRS complexes; None where fewer than three were found."""
 
     def __repr__(self) -> str:
         """Return leads and length in one line, without a value."""
         leads = f"{int(self.mask.sum())} of {len(self.mask)} leads"
-        return f"Signal({leads}, {self.duration_s:.3g} s, {self.sampling_hz:g} Hz)"
+        flags = f", {' '.join(self.flags)}" if self.flags else ""
+        return f"Signal({leads}, {self.duration_s:.3g} s, {self.sampling_hz:g} Hz{flags})"
 
     @property
     def duration_s(self) -> float:

@@ -129,4 +129,6 @@ def _headers(signal: Signal) -> dict[str, Any]:
         "derived_leads": list(signal.derived),
         "missing_leads": [lead for lead, present in zip(TWELVE, signal.mask, strict=True) if not present],
         "gaps": gaps,
+        "ecg_flags": list(signal.flags),
+        "heart_rate_bpm": None if signal.heart_rate_bpm is None else round(signal.heart_rate_bpm),
     }

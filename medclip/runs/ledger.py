@@ -28,7 +28,7 @@ from medclip.files.discover import LEDGER
 from medclip.files.locks import lock_folder
 from medclip.files.output import disk_error, in_use
 from medclip.files.tables.write import batches
-from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
+from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow, note_of
 from medclip.sample import FileRef, Stamp
 
 FILE_NAME = LEDGER
@@ -41,7 +41,7 @@ _PAGES_BYTES = 1 << 16
 """Whoever only asks whether a folder is locked has it for an instant."""
 _AGAIN_FILES = 512
 """Files of one window that are looked at once more."""
-_FORMAT = 8
+_FORMAT = 9
 """Raised when columns change."""
 LISTED, LOOKED_AT, DONE, DONE_FOR_GOOD = range(4)
 """How far a file is. Done for good are the files of a study that had to wait for all of its files."""
@@ -462,17 +462,18 @@ class Ledger:
     def scores(self) -> Iterator[ScoreRow]:
         """Yield every score, in the order of the studies' first files."""
         query = f"SELECT {_SCORE_NAMES} FROM scores JOIN {_FIRST} ON s = study ORDER BY first, place"  # noqa: S608
-        named: tuple[str, tuple[str, int]] = ("", ("[]", 0))
+        named: tuple[str, _Named] = ("", ("[]", 0, None))
         for values in self._db.execute(query):
             if values[0] != named[0]:
                 named = values[0], self._named(values[0])
             yield _score_row(values, named[1])
 
-    def _named(self, study: str) -> tuple[str, int]:
-        """Return names of the files that a study's scores were made from, as JSON, and their number."""
-        query = "SELECT path FROM files WHERE study = ? AND status = 'scored' ORDER BY path"
-        names = [row[0] for row in self._db.execute(query, (study,))]
-        return json.dumps(names[:NAMED_FILES], ensure_ascii=False), len(names)
+    def _named(self, study: str) -> _Named:
+        """Return names of the files that a study's scores were made from, as JSON, their number, and what to note."""
+        query = "SELECT path, headers FROM files WHERE study = ? AND status = 'scored' ORDER BY path"
+        rows = self._db.execute(query, (study,)).fetchall()
+        names = json.dumps([path for path, _ in rows[:NAMED_FILES]], ensure_ascii=False)
+        return names, len(rows), note_of(headers for _, headers in rows)
 
     def scores_of(self, study: str) -> list[ScoreRow]:
         """Return the scores of one study."""
@@ -663,15 +664,19 @@ def _file_row(values: tuple[Any, ...]) -> FileRow:
     return FileRow(*values)
 
 
-def _score_row(values: tuple[Any, ...], named: tuple[str, int]) -> ScoreRow:
-    return ScoreRow(*values, files=named[0], num_files=named[1])
+_Named = tuple[str, int, str | None]
+"""Of a study: its files as JSON, their number, and its note."""
+
+
+def _score_row(values: tuple[Any, ...], named: _Named) -> ScoreRow:
+    return ScoreRow(*values, files=named[0], num_files=named[1], note=named[2])
 
 
 _BY_FILE = ("files", "thumbnails", "units")
 """Tables whose rows have the number of a file."""
 _BY_STUDY = ("scores", "exams")
 """Tables whose rows have the key of a study, and their place in it."""
-_COMPUTED = ("files", "num_files")
+_COMPUTED = ("files", "num_files", "note")
 _NAMED = ("file",)
 _SCORE_NAMES = ", ".join(_name(field.name) for field in fields(ScoreRow) if field.name not in _COMPUTED)
 _SELECT_INPUTS = "SELECT id, name, size, mtime, inode, window, cut, state, sha256, reason, sentence FROM inputs"

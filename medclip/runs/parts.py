@@ -12,7 +12,7 @@ from pathlib import Path
 
 from medclip.files.tables.write import write_rows
 from medclip.runs.ledger import NAMED_FILES, ChunkResult
-from medclip.runs.rows import FileRow, ScoreRow
+from medclip.runs.rows import FileRow, ScoreRow, note_of
 
 FOLDER = "parts"
 SECONDS = 30.0
@@ -46,15 +46,16 @@ class Parts:
         """
         name_of = self._name_of
         files = [row if name_of is None else replace(row, path=name_of(row.path)) for row in result.files]
-        names: dict[str | None, list[str]] = {}
-        for row in files:
+        files_of: dict[str | None, list[FileRow]] = {}
+        for row in sorted(files, key=lambda row: row.path):
             if row.status == "scored":
-                names.setdefault(row.study, []).append(row.path)
+                files_of.setdefault(row.study, []).append(row)
         self._files += files
         for row in result.scores:
-            named = sorted(names.get(row.study, []))
-            text = json.dumps(named[:NAMED_FILES], ensure_ascii=False)
-            self._scores.append(replace(row, files=text, num_files=len(named)))
+            own = files_of.get(row.study, [])
+            text = json.dumps([file.path for file in own[:NAMED_FILES]], ensure_ascii=False)
+            note = note_of(file.headers for file in own)
+            self._scores.append(replace(row, files=text, num_files=len(own), note=note))
         if time.monotonic() - self._written_at >= SECONDS:
             self._write()
 

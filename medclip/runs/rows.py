@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -74,6 +76,27 @@ class ScoreRow:
     """JSON list of the paths that were scored, the first 16 by name."""
     num_files: int = 0
     """How many files were scored: more than images where files are read together, fewer where one holds many."""
+    note: str | None = None
+    """What is wrong with its ECG records or stands out, in words of a closed list, parted by blanks: arms_swapped,
+    lead_off:V3,V4, short_record, ...; None where nothing is."""
+
+
+def note_of(headers: Iterable[str | None]) -> str | None:
+    """Return the note of a study by the headers of its files, as `FileRow.headers` has them.
+
+    Example:
+        >>> note_of(['{"ecg_flags": ["lead_off:V3", "rate_fast"]}', None, '{"ecg_flags": ["rate_fast"]}'])
+        'lead_off:V3 rate_fast'
+    """
+    words: dict[str, None] = {}
+    for text in headers:
+        if text is not None and ECG_FLAGS in text:  # few files are ECGs, and there may be millions
+            words |= dict.fromkeys(json.loads(text).get(ECG_FLAGS) or ())
+    return " ".join(words) or None
+
+
+ECG_FLAGS = "ecg_flags"
+"""Of the headers of an ECG."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from medclip.files.grouping.studies import COPY
 from medclip.models.devices import torch_threads
 from medclip.runs.chunk import split_keys
 from medclip.runs.ledger import NAMED_FILES
-from medclip.runs.rows import ExamRow, ScoreRow
+from medclip.runs.rows import ExamRow, ScoreRow, note_of
 from medclip.sample import Modality
 from medclip.scoring.exam_scores import ExamFeatures, ExamImage, exam_features
 from medclip.scoring.study_scores import StudyFacts, StudyScores
@@ -94,7 +94,7 @@ class StoredUnits:
         self._way = np.full(len(self._row), -1, np.int32)
         self._ways: dict[str, int] = {}
         self._num_failed = Counter[tuple[str, str | None]]()
-        self._names: dict[str, list[str]] | None = {} if names_files else None
+        self._names: dict[str, list[tuple[str, str | None]]] | None = {} if names_files else None
         self._path_of: dict[int, str] = {}
         self._views = None if scores.exams is None else table.select(["laterality", "view", "headers"])
 
@@ -167,7 +167,8 @@ class StoredUnits:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        columns: dict[str, list[Any]] = {name: table.column(name).to_pylist() for name in _DECIDED}
+        read = _DECIDED if self._names is None else (*_DECIDED, "headers")
+        columns: dict[str, list[Any]] = {name: table.column(name).to_pylist() for name in read}
         if self._name_of is not None:
             columns["path"] = [self._name_of(path) for path in columns["path"]]
         is_unread, is_copy = [False] * table.num_rows, [False] * table.num_rows
@@ -216,7 +217,8 @@ class StoredUnits:
             if place is not None:
                 self._way[place] = self._ways.setdefault(columns["preprocessing"][n] or "", len(self._ways))
             if self._names is not None:
-                self._names.setdefault(columns["study"][n], []).append(columns["path"][n])
+                headers = columns["headers"][n] if columns["modality"][n] == Modality.ECG else None
+                self._names.setdefault(columns["study"][n], []).append((columns["path"][n], headers))
                 if place is not None and self._scores.asks_views(Modality(columns["modality"][n])):
                     self._path_of[int(self._row[place])] = columns["path"][n]
         elif columns["status"][n] == Status.FAILED:
@@ -314,9 +316,10 @@ class StoredUnits:
         patient = self._patient[int(self._study_units[self._bounds[study]])].as_py()
         way = list(self._ways)[self._way[first_unit]]
         num_failed = self._num_failed[grouped, None] + self._num_failed[grouped, modality]
-        names = [] if self._names is None else sorted(self._names[key])
-        text = json.dumps(names[:NAMED_FILES], ensure_ascii=False)
-        return StudyFacts(key, patient, modality, way, num_images, num_failed, text, len(names))
+        files = [] if self._names is None else sorted(self._names[key], key=lambda file: file[0])
+        text = json.dumps([path for path, _ in files[:NAMED_FILES]], ensure_ascii=False)
+        note = note_of(headers for _, headers in files)
+        return StudyFacts(key, patient, modality, way, num_images, num_failed, text, len(files), note)
 
 
 def _units(embeddings: Embeddings, *, with_views: bool) -> pa.Table:

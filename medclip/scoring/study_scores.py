@@ -33,6 +33,8 @@ class StudyFacts:
     files: str = "[]"
     """As `ScoreRow.files`; the ledger has them."""
     num_files: int = 0
+    note: str | None = None
+    """As `ScoreRow.note`; the ledger has it."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ class StudyScores:
                 probability_spread=None if spread is None else float(spread[1][place]),
                 files=facts.files,
                 num_files=facts.num_files,
+                note=facts.note,
             )
 
 

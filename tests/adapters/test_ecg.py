@@ -48,6 +48,8 @@ def test_a_record_becomes_ten_seconds_at_500_hz_in_millivolts(tmp_path: Path) ->
         "derived_leads": ["III", "aVR", "aVL", "aVF"],
         "missing_leads": ["V2", "V3", "V4", "V5", "V6"],
         "gaps": [],
+        "ecg_flags": ["lead_missing:V2,V3,V4,V5,V6"],
+        "heart_rate_bpm": 60,
     }
     names = [step.name for step in sample.provenance.steps]
     assert names == ["read", "reorder", "derive", "mask", "baseline", "resample", "crop"]

@@ -225,6 +225,12 @@ ALLOWED: tuple[Allowed, ...] = (
     Allowed("sex", lambda h: h.sex, "half of all people share it"),
     Allowed("age_years", _number(2, MAX_AGE_YEARS, lambda h: h.age_years), "90 and above are one group"),
     Allowed("breast_implant", lambda h: h.breast_implant, "changes how a mammogram is read"),
+    Allowed("stored_hz", lambda h: None, "of an ECG: its sampling rate; what the reader of a file found"),
+    Allowed("duration_s", lambda h: None, "of an ECG: its length"),
+    Allowed("derived_leads", lambda h: None, "of an ECG: leads of our own list that were computed"),
+    Allowed("missing_leads", lambda h: None, "of an ECG: leads of our own list"),
+    Allowed("ecg_flags", lambda h: None, "of an ECG: what is wrong with it, in words of our own list"),
+    Allowed("heart_rate_bpm", lambda h: None, "of an ECG; a small number that thousands share"),
     Allowed("lossy", lambda h: h.lossy or None, "whether pixels were compressed with loss"),
 )
 

@@ -19,6 +19,8 @@ NOTCH_Q = 30.0
 _MARGIN_S = 30.0
 """Seconds on either side of the part that is kept which the filters still see; their memory is a few seconds."""
 _RATIO = 1000
+SHORT = "short_record"
+"""Flag of a record that was padded, of the list in `medclip.imaging.ecg.quality`."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,9 @@ def prepare(signal: Signal, options: EcgOptions | None = None) -> Signal:
     values = np.zeros((signal.mask.size, lines.shape[1]), np.float32)
     values[rows] = lines
     values, unit = _normalise(values, signal.mask, options, steps)
-    return replace(signal, values_mv=values, sampling_hz=rate, unit=unit, steps=tuple(steps))
+    short = any(step.name == "pad" for step in steps) and SHORT not in signal.flags
+    flags = (*signal.flags, SHORT) if short else signal.flags
+    return replace(signal, values_mv=values, sampling_hz=rate, unit=unit, steps=tuple(steps), flags=flags)
 
 
 def middle(samples: int, hz: float, seconds: float | None) -> slice:

@@ -13,6 +13,7 @@ from medclip.imaging.ecg.filters import EcgOptions as EcgOptions
 from medclip.imaging.ecg.filters import middle
 from medclip.imaging.ecg.filters import prepare as prepare
 from medclip.imaging.ecg.lead_names import OTHER, TWELVE, lead_name, lead_names
+from medclip.imaging.ecg.quality import assess
 from medclip.imaging.ecg.recording import Recording
 from medclip.sample import Signal, Step
 from medclip.wording import count
@@ -44,7 +45,7 @@ def canonical(recording: Recording, *, mlii_as_ii: bool = False, seconds: float 
         The twelve leads at the record's rate and length, unfiltered. A lead that is not stored, or lacks more than 10 %
         of its samples or has the same value throughout in the part that is judged, is computed from two other limb
         leads where it can be, else masked and zero. Gaps of the other leads are interpolated, outside that part
-        whatever their length.
+        whatever their length. Its flags are of that part, too.
     """
     rows, steps = _standard_rows(recording, mlii_as_ii=mlii_as_ii)
     samples = recording.values_mv.shape[1]
@@ -53,6 +54,7 @@ def canonical(recording: Recording, *, mlii_as_ii: bool = False, seconds: float 
     where = "" if judged == samples else f" of the middle {judged / recording.sampling_hz:g} s"
     values = np.zeros((len(TWELVE), samples), np.float32)
     mask = np.zeros(len(TWELVE), np.bool_)
+    lost: dict[str, str] = {}
     for position, lead in enumerate(TWELVE):
         if lead not in rows:
             continue
@@ -62,20 +64,26 @@ def canonical(recording: Recording, *, mlii_as_ii: bool = False, seconds: float 
         missing = int(judged - np.count_nonzero(present))
         if missing > MAX_MISSING * judged:
             steps.append(Step("mask", f"{lead}: {missing:,} of {count(judged, 'sample')} missing{where}"))
+            lost[lead] = "lead_gaps"
             continue
         if judged >= recording.sampling_hz * _FLAT_S and not np.ptp(stored[part][present]):
             steps.append(Step("mask", f"{lead}: flat, so no electrode was on"))
+            lost[lead] = "lead_flat"
             continue
         if missing:
             steps.append(Step("gaps", f"{lead}: {count(missing, 'sample')} interpolated"))
         np.multiply(_without_gaps(stored), sign, out=values[position])
         mask[position] = True
-    steps.extend(_disagreements(values[:, part], mask))
+    differing = tuple(_disagreements(values[:, part], mask))
+    steps.extend(differing)
     derived, pair = _derive(values, mask)
     if derived:
         steps.append(Step("derive", f"{', '.join(derived)} from {pair[0]} and {pair[1]}"))
     if not mask.all():
         steps.append(Step("mask", f"no usable signal: {', '.join(TWELVE[i] for i in np.flatnonzero(~mask))}"))
+    quality = assess(
+        values[:, part], mask, recording.sampling_hz, lost=lost, derived=derived, disagree=bool(differing)
+    )
     return Signal(
         values,
         mask,
@@ -86,6 +94,8 @@ def canonical(recording: Recording, *, mlii_as_ii: bool = False, seconds: float 
         derived,
         "mV",
         tuple(steps),
+        quality.flags,
+        quality.heart_rate_bpm,
     )
 
 

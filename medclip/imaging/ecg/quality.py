@@ -1,0 +1,190 @@
+"""Flags of an ECG record: leads without a usable signal, electrodes that were mixed up, a rate that stands out.
+
+Flags are words of a closed list, with the leads that they are about: `lead_off:V3,V4`, `arms_swapped`. They are
+measured on the record in mV as stored, before any filter, since a filter hides what they look for. A flag changes no
+value: what is scored is what the record holds, and the row says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.imaging.ecg.beats import beat_windows, coarse, find_beats, heart_rate_bpm, is_irregular, qrs_part
+from medclip.imaging.ecg.lead_names import TWELVE
+
+LEAD_FLAGS: Mapping[str, str] = MappingProxyType(
+    {
+        "lead_missing": "not recorded, and not to be computed from others",
+        "lead_gaps": "more than a tenth of its samples are missing",
+        "lead_flat": "one value throughout, or for a second or more",
+        "lead_off": "all of it within 0.03 mV: no electrode was on",
+        "saturated": "cut off at the ends of the recorder's range",
+        "noisy": "what differs from beat to beat is over half as strong as the beats",
+    }
+)
+"""Flags that name leads, and what they mean."""
+RECORD_FLAGS: Mapping[str, str] = MappingProxyType(
+    {
+        "short_record": "shorter than what the model takes; the rest is zeros",
+        "limb_leads_disagree": "a stored limb lead is not what leads I and II make it: names, gains or times are mixed up",
+        "arms_swapped": "the electrodes of the arms look swapped: lead I is upside down, and aVR upright",
+        "no_beats": "no heart beat was found",
+        "rate_slow": "under 50 beats a minute",
+        "rate_fast": "over 100 beats a minute",
+        "irregular": "the distances of the beats scatter by more than 12 %",
+    }
+)
+"""Flags of a record, and what they mean. The last three are measured on QRS complexes, and no diagnosis."""
+_LEAD_OFF_MV = 0.03
+"""A lead of 10 uV rms is amplifier noise; the lowest QRS of a pericardial effusion has ten times that."""
+_FLAT_S = 1.0
+_RAIL_MV = 0.5
+_RUN_S = 0.006
+_LONG_RUN_S = 0.1
+_NOISE_SHARE = 0.5
+_NOISE_MV = 0.05
+_ALIKE = 0.5
+_MOST_S = 60.0
+_SLOW_BPM, _FAST_BPM = 50.0, 100.0
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What was measured of a record."""
+
+    flags: tuple[str, ...]
+    """Of leads first, then of the record, in the order of the two lists."""
+    heart_rate_bpm: float | None
+    """By the median distance of QRS complexes; None with fewer than three."""
+
+
+def assess(
+    values_mv: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    hz: float,
+    *,
+    lost: Mapping[str, str] | None = None,
+    derived: Sequence[str] = (),
+    disagree: bool = False,
+) -> Quality:
+    """Measure the part of a record that is kept.
+
+    Args:
+        values_mv: float32 [12, T] in mV, unfiltered, without NaN.
+        mask: bool [12]: leads with a signal.
+        hz: Samples per second.
+        lost: Lead -> flag, of those that were stored and could not be used.
+        derived: Leads that were computed from others; their faults are those of the others.
+        disagree: Whether the stored limb leads contradict each other.
+
+    Returns:
+        Flags and heart rate. Of more than a minute the middle one is measured.
+    """
+    most = round(_MOST_S * hz)
+    start = max(0, (values_mv.shape[1] - most) // 2)
+    values = values_mv[:, start : start + most]
+    recorded = [lead for lead, present in zip(TWELVE, mask, strict=True) if present]
+    leads: dict[str, set[str]] = {flag: set() for flag in LEAD_FLAGS}
+    for lead, flag in (lost or {}).items():
+        leads[flag].add(lead)
+    leads["lead_missing"] |= set(TWELVE) - set(recorded) - set(lost or {})
+    stored = [n for n, lead in enumerate(TWELVE) if mask[n] and lead not in derived]
+    for row, flag in _faults(values[stored], hz):
+        leads[flag].add(TWELVE[stored[row]])
+    good = [n for n, lead in enumerate(TWELVE) if mask[n] and lead not in leads["lead_off"]]
+    lines, hz_of_lines = coarse(values[good], hz)
+    beats = find_beats(lines, hz_of_lines)
+    windows = beat_windows(lines, beats, hz_of_lines)
+    medians: dict[str, NDArray[np.float32]] = {}
+    if len(windows) >= 3:
+        median_LW = np.median(windows, axis=0)
+        medians = dict(zip((TWELVE[n] for n in good), median_LW, strict=True))
+        leads["noisy"] |= {TWELVE[good[n]] for n in _noisy(windows, median_LW) if TWELVE[good[n]] not in derived}
+    rate = heart_rate_bpm(beats, hz_of_lines)
+    flags = [f"{flag}:{','.join(lead for lead in TWELVE if lead in named)}" for flag, named in leads.items() if named]
+    if disagree:
+        flags.append("limb_leads_disagree")
+    if _arms_swapped(medians, hz_of_lines):
+        flags.append("arms_swapped")
+    return Quality((*flags, *_rhythm(beats, rate, values.shape[1] / hz, hz_of_lines)), rate)
+
+
+def _faults(lines_LT: NDArray[np.float32], hz: float) -> Iterable[tuple[int, str]]:
+    """Yield rows with their flag, by their samples alone."""
+    low, high = lines_LT.min(1), lines_LT.max(1)
+    samples, block = lines_LT.shape[1], max(2, round(_FLAT_S / 2 * hz))
+    blocks = lines_LT[:, : samples // block * block].reshape(len(lines_LT), samples // block, block)
+    # Whatever is flat for a second fills one of these blocks of half a second; only such leads are looked at closely.
+    maybe_flat = (blocks.max(2) == blocks.min(2)).any(1)
+    for row, line in enumerate(lines_LT):
+        if high[row] - low[row] < _LEAD_OFF_MV and samples >= hz * _FLAT_S:
+            yield row, "lead_off"
+        elif maybe_flat[row] and _runs(line).max() >= hz * _FLAT_S:
+            yield row, "lead_flat"
+        elif _is_cut_off(line, low[row], hz) or _is_cut_off(line, high[row], hz):
+            yield row, "saturated"
+
+
+def _runs(line: NDArray[Any]) -> NDArray[np.intp]:
+    """Return the lengths of the runs of equal samples."""
+    return np.diff(np.flatnonzero(np.diff(line, prepend=np.nan, append=np.nan)))
+
+
+def _is_cut_off(line: NDArray[np.float32], rail: np.float32, hz: float) -> bool:
+    """Return whether a lead stays at its lowest or highest value: thrice, or for a tenth of a second, far from rest."""
+    short, long = max(3, round(_RUN_S * hz)), max(3, round(_LONG_RUN_S * hz))
+    at_rail = line == rail
+    if np.count_nonzero(at_rail) < min(3 * short, long) or abs(rail - np.median(line)) < _RAIL_MV:
+        return False
+    edges = np.flatnonzero(np.diff(at_rail.astype(np.int8), prepend=0, append=0))
+    lengths = edges[1::2] - edges[::2]
+    return bool(np.count_nonzero(lengths >= short) >= 3 or lengths.max() >= long)
+
+
+def _noisy(windows_BLW: NDArray[np.float32], median_LW: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Return the leads in which the typical beat differs from the median beat by half of what that one is strong."""
+    rest_BL = np.sqrt(np.mean((windows_BLW - median_LW) ** 2, axis=2))
+    noise_L, strength_L = np.median(rest_BL, axis=0), np.sqrt(np.mean(median_LW**2, axis=1))
+    return np.flatnonzero((noise_L > _NOISE_SHARE * strength_L) & (noise_L > _NOISE_MV))
+
+
+def _arms_swapped(beat: Mapping[str, NDArray[np.float32]], hz: float) -> bool:
+    """Return whether the median beats look as if the arms' electrodes were swapped.
+
+    Swapped, lead I is its negative, and aVR and aVL change places. In everybody whose heart lies on the left, I is like
+    V6, and aVR its opposite (Batchvarov et al., Europace 2007); so: I negative in the QRS and against V6, aVR not
+    against it. In dextrocardia V6 is small or negative as well, so it must be upright. Of 293 records of PTB-XL,
+    Georgia and Chapman it calls none, and 252 after their arms were swapped.
+    """
+    if not {"I", "aVR", "V6"} <= beat.keys():
+        return False
+    qrs = qrs_part(hz)
+
+    def net(lead: str) -> float:
+        return float(beat[lead][qrs].max() + beat[lead][qrs].min())
+
+    return net("I") < 0 < net("V6") and _like(beat["I"], beat["V6"]) < -_ALIKE < _like(beat["aVR"], beat["V6"])
+
+
+def _like(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Return the correlation of two lines; 0 where one is constant."""
+    one, other = one - one.mean(), other - other.mean()
+    both = float(np.sqrt((one @ one) * (other @ other)))
+    return float(one @ other) / both if both > 0 else 0.0
+
+
+def _rhythm(beats: NDArray[np.intp], rate: float | None, seconds: float, hz: float) -> Iterable[str]:
+    if not beats.size and seconds >= 3:
+        yield "no_beats"
+    if rate is not None and rate < _SLOW_BPM:
+        yield "rate_slow"
+    if rate is not None and rate > _FAST_BPM:
+        yield "rate_fast"
+    if is_irregular(beats, hz):
+        yield "irregular"

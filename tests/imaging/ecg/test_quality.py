@@ -1,0 +1,142 @@
+"""Flags of an ECG record: what is wrong with a lead, mixed-up electrodes, and a rate that stands out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from medclip.imaging.ecg.lead_names import TWELVE
+from medclip.imaging.ecg.quality import LEAD_FLAGS, RECORD_FLAGS
+from medclip.imaging.ecg.twelve_leads import EcgOptions, canonical, prepare
+from medclip.sample import Signal
+from tests.kits.ecg import recording
+
+Leads = dict[str, NDArray[np.float64]]
+
+_AREAS = {"I": 0.7, "II": 1.0, "V1": -0.6, "V2": -0.8, "V3": 0.5, "V4": 1.2, "V5": 1.3, "V6": 0.9}
+"""Of the QRS in mV."""
+
+
+def heart(samples: int = 5000, hz: float = 500.0) -> Leads:
+    """Make twelve leads of one beat a second, P, QRS and T, with the noise of an amplifier."""
+    rng = np.random.default_rng(0)
+    t = (np.arange(samples) / hz) % 1.0
+    waves = ((0.3, 0.15, 0.025), (0.5, 1.0, 0.014), (0.75, 0.3, 0.05))
+    beat = sum(height * np.exp(-((t - at) ** 2) / (2 * width**2)) for at, height, width in waves)
+    free = {lead: area * beat + rng.normal(0, 0.005, samples) for lead, area in _AREAS.items()}
+    one, two = free["I"], free["II"]
+    limb = {"III": two - one, "aVR": -(one + two) / 2, "aVL": one - two / 2, "aVF": two - one / 2}
+    return {lead: (free | limb)[lead] for lead in TWELVE}
+
+
+def _record(change: Callable[[Leads], object] = lambda leads: None, samples: int = 5000, hz: float = 500.0) -> Signal:
+    leads = heart(samples, hz)
+    change(leads)
+    return canonical(recording(leads, hz), seconds=10)
+
+
+def _lead_off(leads: Leads) -> None:
+    leads["V3"] = np.random.default_rng(0).normal(0, 0.003, 5000)
+
+
+def _saturated(leads: Leads) -> None:
+    leads["V5"] = np.minimum(leads["V5"] * 2, 0.8)
+
+
+def _noisy(leads: Leads) -> None:
+    leads["V2"] = leads["V2"] + np.random.default_rng(0).normal(0, 1.0, 5000)
+
+
+def _stops(leads: Leads) -> None:
+    leads["V6"][2000:2700] = leads["V6"][2000]
+
+
+def _gaps(leads: Leads) -> None:
+    leads["V1"][1000:2000] = np.nan
+
+
+def _flat(leads: Leads) -> None:
+    leads["V1"][:] = 0.2
+
+
+def _swap_arms(leads: Leads) -> None:
+    swapped = {"I": -leads["I"], "II": leads["III"], "III": leads["II"], "aVR": leads["aVL"], "aVL": leads["aVR"]}
+    leads.update(swapped)
+
+
+@pytest.mark.parametrize(
+    ("change", "flag"),
+    [
+        (_lead_off, "lead_off:V3"),
+        (_saturated, "saturated:V5"),
+        (_noisy, "noisy:V2"),
+        (_stops, "lead_flat:V6"),
+        (_gaps, "lead_gaps:V1"),
+        (_flat, "lead_flat:V1"),
+        (lambda leads: leads.pop("V4"), "lead_missing:V4"),
+        (lambda leads: leads.update(aVL=leads["aVL"] + 0.2), "limb_leads_disagree"),
+        (_swap_arms, "arms_swapped"),
+    ],
+)
+def test_a_fault_is_flagged_by_its_word_and_its_lead(change: Callable[[Leads], object], flag: str) -> None:
+    assert _record(change).flags == (flag,)
+
+
+@pytest.mark.parametrize("hz", [100.0, 250.0, 500.0, 1000.0])
+def test_a_good_record_has_no_flag_and_its_rate_at_any_sampling_rate(hz: float) -> None:
+    signal = _record(samples=round(10 * hz), hz=hz)
+    assert signal.flags == ()
+    assert signal.heart_rate_bpm == pytest.approx(60, abs=1)
+
+
+def test_eight_stored_leads_are_complete_and_six_are_not() -> None:
+    eight = {lead: line for lead, line in heart(5000).items() if lead in ("I", "II") or lead.startswith("V")}
+    assert canonical(recording(eight)).flags == ()
+    limb = {lead: line for lead, line in heart(5000).items() if not lead.startswith("V")}
+    assert canonical(recording(limb)).flags == ("lead_missing:V1,V2,V3,V4,V5,V6",)
+
+
+def test_a_fault_of_a_computed_lead_is_that_of_the_leads_it_comes_from() -> None:
+    leads = {lead: line for lead, line in heart(5000).items() if lead in ("I", "II") or lead.startswith("V")}
+    leads["II"] = leads["II"] + np.random.default_rng(0).normal(0, 1.0, 5000)
+    assert canonical(recording(leads)).flags == ("noisy:II",)
+
+
+def test_a_record_that_is_padded_is_short_and_one_that_is_cut_is_not() -> None:
+    assert prepare(_record(samples=1250)).flags == ("short_record",)
+    assert prepare(_record(samples=9000)).flags == ()
+    assert prepare(_record(samples=1250), EcgOptions.raw()).flags == ()
+
+
+@pytest.mark.parametrize(("every_s", "flag", "bpm"), [(1.5, "rate_slow", 40), (0.5, "rate_fast", 120)])
+def test_a_slow_and_a_fast_rate_stand_out(every_s: float, flag: str, bpm: float) -> None:
+    t = np.arange(5000) / 500
+    beats = np.exp(-(((t % every_s) - every_s / 2) ** 2) / (2 * 0.012**2))
+    signal = canonical(recording({lead: beats * (n + 1) / 6 for n, lead in enumerate(("V1", "V2", "V3"))}))
+    assert signal.flags[-1] == flag
+    assert signal.heart_rate_bpm == pytest.approx(bpm, abs=1)
+
+
+def test_irregular_beats_and_none_stand_out() -> None:
+    t = np.arange(5000) / 500
+    at = np.cumsum([0.5, 0.6, 1.1, 0.5, 0.9, 1.3, 0.6, 0.8, 1.2, 0.5])
+    beats = sum(np.exp(-((t - s) ** 2) / (2 * 0.012**2)) for s in at)
+    assert canonical(recording({"V1": np.asarray(beats)})).flags[-1] == "irregular"
+    assert canonical(recording({"V1": 0.1 * t})).flags[-1] == "no_beats"
+
+
+def test_only_the_part_that_is_kept_is_judged() -> None:
+    leads = heart(15_000)
+    leads["V1"][:3000] = 0.0
+    assert canonical(recording(leads), seconds=10).flags == ()
+    assert canonical(recording(leads)).flags == ("lead_flat:V1",)
+
+
+def test_flags_are_words_without_blanks_and_no_flag_is_in_both_lists() -> None:
+    words = [*LEAD_FLAGS, *RECORD_FLAGS]
+    assert len(set(words)) == len(words)
+    assert not any(set(" :,") & set(word) for word in words)
+    assert all(lead.isascii() and not set(" :,") & set(lead) for lead in TWELVE)
