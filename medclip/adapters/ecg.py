@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medclip.adapters.base import ImageAdapter, Source, refused, stated
+from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format
 from medclip.imaging.ecg.formats.read import READERS, read_ecg
 from medclip.imaging.ecg.lead_names import TWELVE
@@ -63,12 +64,19 @@ class EcgAdapter(ImageAdapter):
         return f"12 leads (I, II, III, aVR, aVL, aVF, V1-V6) x T at {rate}, {length}, float32 {unit}, with a lead mask"
 
     def read_unit(self, source: Source, settings: Settings) -> Sample:
-        """Read a record."""
+        """Read a record.
+
+        Raises:
+            MedclipError: NOT_AN_IMAGE where no channel has the name of one of the twelve leads, CONSTANT_IMAGE where
+                none of those has a usable signal; and what reading raises.
+        """
         recording, options = read_ecg(source.paths, source.facts, settings), self.options
         if options.microvolts:
             recording = whole_microvolts(recording)
         # Only what is kept decides which leads are there: a gap an hour away costs no lead.
         signal = prepare(canonical(recording, mlii_as_ii=options.mlii_as_ii, seconds=options.seconds), options)
+        if not signal.mask.any():
+            raise _without_leads(signal)
         stored = Step(
             "read",
             f"{count(len(recording.stored_leads), 'channel')}, {recording.stored_samples:,} samples at "
@@ -115,6 +123,22 @@ def raw_signal(
     """
     recording = read_ecg(source.paths, source.facts, settings or Settings())
     return canonical(recording, mlii_as_ii=mlii_as_ii, seconds=seconds)
+
+
+def _without_leads(signal: Signal) -> MedclipError:
+    """Return the refusal of a record that has none of the twelve leads: a model would be shown zeros."""
+    if set(header_leads(signal)) & set(TWELVE):
+        flags = " ".join(flag for flag in signal.flags if flag.startswith(("lead_flat", "lead_gaps")))
+        return MedclipError(
+            Reason.CONSTANT_IMAGE,
+            f"none of the twelve leads has a usable signal ({flags}), so there is nothing to see.",
+        )
+    names = ", ".join(sorted(set(header_leads(signal))))
+    return MedclipError(
+        Reason.NOT_AN_IMAGE,
+        f"no channel has the name of one of the twelve leads; found {names or 'none'}, expected I, II, V1 and so on.",
+        hint="Leads are identified by name alone: correct the names in the file.",
+    )
 
 
 def _headers(signal: Signal) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.twelve_leads import EcgOptions
 from medclip.sample import Kind, Modality
 from medclip.settings import Settings
-from tests.kits.ecg import PATIENT, aecg, heart, muse, sierra, write_edf, write_wfdb
+from tests.kits.ecg import PATIENT, aecg, beats, heart, muse, sierra, write_edf, write_wfdb
 
 SETTINGS = Settings()
 
@@ -30,7 +31,7 @@ def _source(path: Path) -> Source:
 
 
 def test_a_record_becomes_ten_seconds_at_500_hz_in_millivolts(tmp_path: Path) -> None:
-    leads = heart(3000, 250)
+    leads = beats(3000, 250)
     sample = EcgAdapter().read(
         _source(write_wfdb(tmp_path, {lead: leads[lead] for lead in ("V1", "II", "I")}, 250)), SETTINGS
     )
@@ -92,6 +93,21 @@ def test_a_record_of_other_signals_is_no_sample(tmp_path: Path) -> None:
     assert caught.value.reason is Reason.NOT_AN_IMAGE
 
 
+@pytest.mark.parametrize(
+    ("leads", "reason", "words"),
+    [
+        ({"Smith": heart()["I"], "X": heart()["V1"]}, Reason.NOT_AN_IMAGE, "found X, other, expected I, II"),
+        ({"I": np.zeros(1000), "V1": np.zeros(1000)}, Reason.CONSTANT_IMAGE, "(lead_flat:I,V1)"),
+    ],
+)
+def test_a_record_without_a_usable_lead_is_refused_and_not_read_as_zeros(
+    tmp_path: Path, leads: dict[str, np.ndarray], reason: Reason, words: str
+) -> None:
+    with pytest.raises(MedclipError, match=re.escape(words)) as caught:
+        EcgAdapter().read(_source(write_wfdb(tmp_path, leads)), SETTINGS)
+    assert caught.value.reason is reason
+
+
 def test_every_option_changes_the_hash() -> None:
     variants = [
         EcgOptions(), EcgOptions(baseline="butterworth"), EcgOptions(notch_hz=50), EcgOptions(sampling_hz=100),
@@ -148,7 +164,13 @@ def test_every_real_record_gives_a_sample(shared: Path) -> None:
     for row in rows:
         path = root / row["path"]
         facts = replace(inspect_file(path, SETTINGS), problem=None)
-        sample = EcgAdapter().read(Source(Kind.SIGNAL, (path,), (facts,)), SETTINGS)
+        source = Source(Kind.SIGNAL, (path,), (facts,))
+        if not raw_signal(source, SETTINGS, seconds=10).mask.any():
+            with pytest.raises(MedclipError) as caught:
+                EcgAdapter().read(source, SETTINGS)
+            assert caught.value.reason is Reason.NOT_AN_IMAGE
+            continue
+        sample = EcgAdapter().read(source, SETTINGS)
         signal = sample.signal
         assert signal is not None
         assert signal.values_mv.shape == (12, 5000)

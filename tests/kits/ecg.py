@@ -35,6 +35,22 @@ def heart(samples: int = 1000, hz: float = 500.0, seed: int = 0) -> dict[str, ND
     return {lead: (free | limb)[lead] for lead in TWELVE}
 
 
+_AREAS = {"I": 0.7, "II": 1.0, "V1": -0.6, "V2": -0.8, "V3": 0.5, "V4": 1.2, "V5": 1.3, "V6": 0.9}
+"""Of the QRS in mV."""
+
+
+def beats(samples: int = 5000, hz: float = 500.0) -> dict[str, NDArray[np.float64]]:
+    """Make twelve leads of one beat a second, P, QRS and T, with the noise of an amplifier."""
+    rng = np.random.default_rng(0)
+    t = (np.arange(samples) / hz) % 1.0
+    waves = ((0.3, 0.15, 0.025), (0.5, 1.0, 0.014), (0.75, 0.3, 0.05))
+    beat = sum(height * np.exp(-((t - at) ** 2) / (2 * width**2)) for at, height, width in waves)
+    free = {lead: area * beat + rng.normal(0, 0.005, samples) for lead, area in _AREAS.items()}
+    one, two = free["I"], free["II"]
+    limb = {"III": two - one, "aVR": -(one + two) / 2, "aVL": one - two / 2, "aVF": two - one / 2}
+    return {lead: (free | limb)[lead] for lead in TWELVE}
+
+
 def recording(leads: Mapping[str, NDArray[np.float64]], hz: float = 500.0, **fields: object) -> Recording:
     """Wrap leads as a reader would."""
     values = np.stack(list(leads.values())).astype(np.float32)

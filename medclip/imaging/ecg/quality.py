@@ -32,7 +32,7 @@ LEAD_FLAGS: Mapping[str, str] = MappingProxyType(
 RECORD_FLAGS: Mapping[str, str] = MappingProxyType(
     {
         "short_record": "shorter than what the model takes; the rest is zeros",
-        "limb_leads_disagree": "a stored limb lead is not what leads I and II make it: names, gains or times are mixed up",
+        "limb_leads_disagree": "a stored limb lead is not what leads I and II make it: names, gains or times differ",
         "arms_swapped": "the electrodes of the arms look swapped: lead I is upside down, and aVR upright",
         "no_beats": "no heart beat was found",
         "rate_slow": "under 50 beats a minute",

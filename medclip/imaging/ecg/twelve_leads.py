@@ -81,9 +81,7 @@ def canonical(recording: Recording, *, mlii_as_ii: bool = False, seconds: float 
         steps.append(Step("derive", f"{', '.join(derived)} from {pair[0]} and {pair[1]}"))
     if not mask.all():
         steps.append(Step("mask", f"no usable signal: {', '.join(TWELVE[i] for i in np.flatnonzero(~mask))}"))
-    quality = assess(
-        values[:, part], mask, recording.sampling_hz, lost=lost, derived=derived, disagree=bool(differing)
-    )
+    quality = assess(values[:, part], mask, recording.sampling_hz, lost=lost, derived=derived, disagree=bool(differing))
     return Signal(
         values,
         mask,

@@ -12,28 +12,13 @@ from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.quality import LEAD_FLAGS, RECORD_FLAGS
 from medclip.imaging.ecg.twelve_leads import EcgOptions, canonical, prepare
 from medclip.sample import Signal
-from tests.kits.ecg import recording
+from tests.kits.ecg import beats, recording
 
 Leads = dict[str, NDArray[np.float64]]
 
-_AREAS = {"I": 0.7, "II": 1.0, "V1": -0.6, "V2": -0.8, "V3": 0.5, "V4": 1.2, "V5": 1.3, "V6": 0.9}
-"""Of the QRS in mV."""
-
-
-def heart(samples: int = 5000, hz: float = 500.0) -> Leads:
-    """Make twelve leads of one beat a second, P, QRS and T, with the noise of an amplifier."""
-    rng = np.random.default_rng(0)
-    t = (np.arange(samples) / hz) % 1.0
-    waves = ((0.3, 0.15, 0.025), (0.5, 1.0, 0.014), (0.75, 0.3, 0.05))
-    beat = sum(height * np.exp(-((t - at) ** 2) / (2 * width**2)) for at, height, width in waves)
-    free = {lead: area * beat + rng.normal(0, 0.005, samples) for lead, area in _AREAS.items()}
-    one, two = free["I"], free["II"]
-    limb = {"III": two - one, "aVR": -(one + two) / 2, "aVL": one - two / 2, "aVF": two - one / 2}
-    return {lead: (free | limb)[lead] for lead in TWELVE}
-
 
 def _record(change: Callable[[Leads], object] = lambda leads: None, samples: int = 5000, hz: float = 500.0) -> Signal:
-    leads = heart(samples, hz)
+    leads = beats(samples, hz)
     change(leads)
     return canonical(recording(leads, hz), seconds=10)
 
@@ -93,14 +78,14 @@ def test_a_good_record_has_no_flag_and_its_rate_at_any_sampling_rate(hz: float) 
 
 
 def test_eight_stored_leads_are_complete_and_six_are_not() -> None:
-    eight = {lead: line for lead, line in heart(5000).items() if lead in ("I", "II") or lead.startswith("V")}
+    eight = {lead: line for lead, line in beats(5000).items() if lead in ("I", "II") or lead.startswith("V")}
     assert canonical(recording(eight)).flags == ()
-    limb = {lead: line for lead, line in heart(5000).items() if not lead.startswith("V")}
+    limb = {lead: line for lead, line in beats(5000).items() if not lead.startswith("V")}
     assert canonical(recording(limb)).flags == ("lead_missing:V1,V2,V3,V4,V5,V6",)
 
 
 def test_a_fault_of_a_computed_lead_is_that_of_the_leads_it_comes_from() -> None:
-    leads = {lead: line for lead, line in heart(5000).items() if lead in ("I", "II") or lead.startswith("V")}
+    leads = {lead: line for lead, line in beats(5000).items() if lead in ("I", "II") or lead.startswith("V")}
     leads["II"] = leads["II"] + np.random.default_rng(0).normal(0, 1.0, 5000)
     assert canonical(recording(leads)).flags == ("noisy:II",)
 
@@ -114,8 +99,8 @@ def test_a_record_that_is_padded_is_short_and_one_that_is_cut_is_not() -> None:
 @pytest.mark.parametrize(("every_s", "flag", "bpm"), [(1.5, "rate_slow", 40), (0.5, "rate_fast", 120)])
 def test_a_slow_and_a_fast_rate_stand_out(every_s: float, flag: str, bpm: float) -> None:
     t = np.arange(5000) / 500
-    beats = np.exp(-(((t % every_s) - every_s / 2) ** 2) / (2 * 0.012**2))
-    signal = canonical(recording({lead: beats * (n + 1) / 6 for n, lead in enumerate(("V1", "V2", "V3"))}))
+    spikes = np.exp(-(((t % every_s) - every_s / 2) ** 2) / (2 * 0.012**2))
+    signal = canonical(recording({lead: spikes * (n + 1) / 6 for n, lead in enumerate(("V1", "V2", "V3"))}))
     assert signal.flags[-1] == flag
     assert signal.heart_rate_bpm == pytest.approx(bpm, abs=1)
 
@@ -123,13 +108,13 @@ def test_a_slow_and_a_fast_rate_stand_out(every_s: float, flag: str, bpm: float)
 def test_irregular_beats_and_none_stand_out() -> None:
     t = np.arange(5000) / 500
     at = np.cumsum([0.5, 0.6, 1.1, 0.5, 0.9, 1.3, 0.6, 0.8, 1.2, 0.5])
-    beats = sum(np.exp(-((t - s) ** 2) / (2 * 0.012**2)) for s in at)
-    assert canonical(recording({"V1": np.asarray(beats)})).flags[-1] == "irregular"
+    spikes = sum(np.exp(-((t - s) ** 2) / (2 * 0.012**2)) for s in at)
+    assert canonical(recording({"V1": np.asarray(spikes)})).flags[-1] == "irregular"
     assert canonical(recording({"V1": 0.1 * t})).flags[-1] == "no_beats"
 
 
 def test_only_the_part_that_is_kept_is_judged() -> None:
-    leads = heart(15_000)
+    leads = beats(15_000)
     leads["V1"][:3000] = 0.0
     assert canonical(recording(leads), seconds=10).flags == ()
     assert canonical(recording(leads)).flags == ("lead_flat:V1",)
