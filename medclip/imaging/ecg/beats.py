@@ -87,10 +87,10 @@ def beat_windows(leads_LT: NDArray[np.float32], beats: NDArray[np.intp], hz: flo
         float32 [B, L, W], 0.2 s before to 0.35 s after each beat that lies whole in the record.
     """
     before, after = round(_BEFORE_S * hz), round(_AFTER_S * hz)
-    whole = beats[(beats >= before) & (beats + after <= leads_LT.shape[1])]
-    if not whole.size:
+    inside = beats[(beats >= before) & (beats + after <= leads_LT.shape[1])]
+    if not inside.size:
         return np.zeros((0, len(leads_LT), before + after), np.float32)
-    windows = leads_LT[:, whole[:, None] + np.arange(-before, after)].transpose(1, 0, 2)
+    windows = leads_LT[:, inside[:, None] + np.arange(-before, after)].transpose(1, 0, 2)
     return windows - np.median(windows, axis=2, keepdims=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -161,6 +162,7 @@ def _pad(lines: NDArray[np.float64], hz: float) -> int:
     return max(0, min(lines.shape[1] - 1, round(2 * hz)))
 
 
+@lru_cache(maxsize=64)
 def _baseline_filter(kind: str, hz: float) -> tuple[str, Any, float]:
     """Design a baseline filter for a sampling rate: its description, second-order sections, lowest frequency kept."""
     from scipy import signal as scipy_signal

@@ -122,12 +122,13 @@ def _faults(lines_LT: NDArray[np.float32], hz: float) -> Iterable[tuple[int, str
     blocks = lines_LT[:, : samples // block * block].reshape(len(lines_LT), samples // block, block)
     # Whatever is flat for a second fills one of these blocks of half a second; only such leads are looked at closely.
     maybe_flat = (blocks.max(2) == blocks.min(2)).any(1)
+    rails = [(rail, np.count_nonzero(lines_LT == rail[:, None], 1) >= _run_lengths(hz)[0]) for rail in (low, high)]
     for row, line in enumerate(lines_LT):
         if high[row] - low[row] < _LEAD_OFF_MV and samples >= hz * _FLAT_S:
             yield row, "lead_off"
         elif maybe_flat[row] and _runs(line).max() >= hz * _FLAT_S:
             yield row, "lead_flat"
-        elif _is_cut_off(line, low[row], hz) or _is_cut_off(line, high[row], hz):
+        elif any(at_rail[row] and _is_cut_off(line, rail[row], hz) for rail, at_rail in rails):
             yield row, "saturated"
 
 
@@ -136,12 +137,16 @@ def _runs(line: NDArray[Any]) -> NDArray[np.intp]:
     return np.diff(np.flatnonzero(np.diff(line, prepend=np.nan, append=np.nan)))
 
 
+def _run_lengths(hz: float) -> tuple[int, int]:
+    """Return the samples of a short run at a rail, which counts three times, and of a long one, which counts once."""
+    return max(3, round(_RUN_S * hz)), max(3, round(_LONG_RUN_S * hz))
+
+
 def _is_cut_off(line: NDArray[np.float32], rail: np.float32, hz: float) -> bool:
     """Return whether a lead stays at its lowest or highest value: thrice, or for a tenth of a second, far from rest."""
-    short, long = max(3, round(_RUN_S * hz)), max(3, round(_LONG_RUN_S * hz))
-    at_rail = line == rail
-    if np.count_nonzero(at_rail) < min(3 * short, long) or abs(rail - np.median(line)) < _RAIL_MV:
+    if abs(rail - np.median(line)) < _RAIL_MV:
         return False
+    at_rail, (short, long) = line == rail, _run_lengths(hz)
     edges = np.flatnonzero(np.diff(at_rail.astype(np.int8), prepend=0, append=0))
     lengths = edges[1::2] - edges[::2]
     return bool(np.count_nonzero(lengths >= short) >= 3 or lengths.max() >= long)

@@ -19,8 +19,8 @@ _RECORD = re.compile(
 )
 _SIGNAL = re.compile(
     r"(?P<file>\S+)\s+(?P<format>\d+)(?:x(?P<per_frame>\d+))?(?::(?P<skew>\d+))?(?:\+(?P<offset>\d+))?"
-    r"(?:\s+(?P<gain>-?[\d.]+(?:[eE][+-]?\d+)?)(?:\(-?\d+\))?(?:/(?P<unit>\S+))?"
-    r"(?:\s+-?\d+(?:\s+-?\d+(?:\s+-?\d+(?:\s+-?\d+(?:\s+-?\d+(?:\s+(?P<name>.+))?)?)?)?)?)?)?\s*"
+    r"(?:\s+(?P<gain>-?[\d.]+(?:[eE][+-]?\d+)?)(?:\((?P<baseline>-?\d+)\))?(?:/(?P<unit>\S+))?"
+    r"(?:\s+-?\d+(?:\s+(?P<adc_zero>-?\d+)(?:\s+-?\d+(?:\s+-?\d+(?:\s+-?\d+(?:\s+(?P<name>.+))?)?)?)?)?)?)?\s*"
 )
 
 
@@ -37,8 +37,10 @@ class WfdbSignal:
     unit: str
     scaled: bool
     """Whether a gain is stated; absent and 0 mean "uncalibrated" in WFDB."""
-    inverted: bool
-    """Whether the gain is negative: larger counts are lower voltages. The library divides by it with its sign."""
+    gain: float
+    """Counts per unit; a negative one means that larger counts are lower voltages."""
+    baseline: int
+    """Count of 0 units; where the header does not say, the middle of the recorder's range."""
 
     @property
     def factor(self) -> float | None:
@@ -107,7 +109,8 @@ def _signal(line: str, number: int) -> WfdbSignal:
         # Where the unit is left out, WFDB says millivolts.
         match["unit"] or "mV",
         gain != 0,
-        gain < 0,
+        gain,
+        int(match["baseline"] or match["adc_zero"] or 0),
     )
 
 

@@ -92,3 +92,15 @@ def test_a_long_record_of_segments_with_gaps_keeps_the_leads_of_its_middle(tmp_p
     np.testing.assert_allclose(found.values_mv[6, 11_000:19_000], middle["V1"], atol=1e-3)
     np.testing.assert_allclose(found.values_mv[2, 11_000:19_000], (middle["II"] - middle["I"]), atol=2e-3)
     assert not canonical(read(header)).mask.any()
+
+
+@pytest.mark.parametrize("gain", ["1000/mV 16 0", "200(12)/mV 16 3", "-4.88(-7)/uV 12 5", "200/mV 11 1024"])
+def test_samples_of_16_bits_are_decoded_to_the_bits_of_the_wfdb_package(tmp_path: Path, gain: str) -> None:
+    counts = np.random.default_rng(0).integers(-(2**15), 2**15, (2, 250))
+    counts[:, :3] = -(2**15)  # no sample was taken
+    names = "".join(f"rec.dat 16+24 {gain} 0 0 0 {name}\n" for name in ("I", "V1"))
+    header = _write(tmp_path, f"rec 2 500 250\n{names}", counts)
+    data = tmp_path / "rec.dat"
+    data.write_bytes(bytes(24) + data.read_bytes())
+    wanted = _wfdb(header) * (1e-3 if "uV" in gain else 1.0)
+    np.testing.assert_array_equal(read(header).values_mv, wanted.astype(np.float32))
