@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medclip.errors import Problem
+    from medclip.settings import EcgOptions
 
 
 class Modality(StrEnum):
@@ -263,6 +264,10 @@ class Signal:
     leads that they are about: "lead_off:V3,V4", "arms_swapped"."""
     heart_rate_bpm: float | None = None
     """Beats a minute by the median distance of QRS complexes; None where fewer than three were found."""
+    padded: tuple[int, int] = (0, 0)
+    """Samples in front and behind that are no record but zeros, put there to reach the length asked for."""
+    prepared: EcgOptions | None = None
+    """With what it was filtered, resampled and cut; None: it is as stored."""
 
     def __repr__(self) -> str:
         """Return leads and length in one line, without a value."""

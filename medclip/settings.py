@@ -90,6 +90,58 @@ def parse_memory(size: int | str) -> int:
 
 
 @dataclass(frozen=True)
+class EcgOptions:
+    """What is done to the twelve leads. `EcgOptions.raw()` does nothing."""
+
+    baseline: Literal["elliptic", "butterworth", "none"] = "elliptic"
+    """Take out baseline wander: elliptic high-pass (pass 0.8 Hz, stop 0.2 Hz), or Butterworth band-pass 0.5-45 Hz of
+    order 3; forward and backward, so that no wave moves."""
+    notch_hz: Literal[50, 60] | None = None
+    """Take out the mains (Q = 30, forward and backward). Which mains is the country's; none is assumed."""
+    sampling_hz: float | None = 500.0
+    """Resample to this rate; None keeps the record's."""
+    seconds: float | None = 10.0
+    """Cut the centre or pad with zeros on both sides; None keeps the length."""
+    normalisation: Literal["mv", "minmax_record", "zscore_global", "zscore_lead"] = "mv"
+    """"mv" keeps millivolts, since amplitude carries diagnosis. The others: (x - min) / (max - min + 1e-8) over the
+    record, or z-scores with a training set's mean and standard deviation, or with each lead's own."""
+    mean_mv: float | None = None
+    """For "zscore_global"."""
+    std_mv: float | None = None
+    mlii_as_ii: bool = False
+    """Take the ambulatory lead MLII for lead II where there is no II; it is not the same lead."""
+    microvolts: bool = False
+    """Round the stored leads to whole microvolts before anything else, as shards store them: models are shown the same,
+    to the bit, of a file and of a shard."""
+
+    def __post_init__(self) -> None:
+        """Refuse options that do not fit together.
+
+        Raises:
+            MedclipError: WRONG_USE.
+        """
+        from medclip.errors import MedclipError, Reason
+
+        known = ("mv", "minmax_record", "zscore_global", "zscore_lead")
+        if self.baseline not in ("elliptic", "butterworth", "none") or self.normalisation not in known:
+            raise MedclipError(Reason.WRONG_USE, "the ECG option for baseline or normalisation does not exist.")
+        if self.normalisation == "zscore_global" and (self.mean_mv is None or not self.std_mv or self.std_mv < 0):
+            raise MedclipError(
+                Reason.WRONG_USE,
+                "zscore_global needs mean_mv and std_mv (above 0), taken over the training records and leads.",
+            )
+        if (self.sampling_hz is not None and not 10 <= self.sampling_hz <= 5000) or (
+            self.seconds is not None and not 0.1 <= self.seconds <= 3600
+        ):
+            raise MedclipError(Reason.WRONG_USE, "sampling_hz must lie in 10 to 5,000 and seconds in 0.1 to 3,600.")
+
+    @classmethod
+    def raw(cls) -> EcgOptions:
+        """Return the options that leave the record in mV, at its rate and length, as stored."""
+        return cls(baseline="none", sampling_hz=None, seconds=None)
+
+
+@dataclass(frozen=True)
 class ReadPolicy:
     """Choices that change what is read. All defaults together are what packs are trained and scored with; a change of
     any enters the preprocessing hash of the sample.
@@ -108,6 +160,8 @@ class ReadPolicy:
     crop: Literal["modality", "none"] = "modality"
     """Cut an image to what its modality shows (dark borders, field of view, breast, sector), or leave it whole as many
     public checkpoints were trained. A pack says which; see `medclip.models.preprocess.Preprocess.crop`."""
+    ecg: EcgOptions | None = None
+    """What is done to the leads of an ECG, where a model of signals says so; None: what the adapter does by itself."""
 
     def changes(self) -> Mapping[str, Any]:
         """Return the fields that differ from the defaults; empty for the default policy."""

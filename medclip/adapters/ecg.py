@@ -8,12 +8,14 @@ from typing import Any
 from medclip.adapters.base import ImageAdapter, Source, refused, stated
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format
+from medclip.imaging.ecg.filters import filter_parameters, prepare
 from medclip.imaging.ecg.formats.read import READERS, read_ecg
 from medclip.imaging.ecg.lead_names import TWELVE
-from medclip.imaging.ecg.microvolts import whole_microvolts
+from medclip.imaging.ecg.microvolts import MAX_UV, exceeds_range, whole_microvolts
 from medclip.imaging.ecg.recording import Recording
-from medclip.imaging.ecg.twelve_leads import EcgOptions, canonical, header_leads, prepare
+from medclip.imaging.ecg.twelve_leads import canonical, header_leads
 from medclip.sample import Kind, Modality, Sample, Signal, Step
+from medclip.settings import EcgOptions as EcgOptions
 from medclip.settings import Settings
 from medclip.wording import count
 
@@ -34,13 +36,16 @@ class EcgAdapter(ImageAdapter):
     kinds = frozenset({Kind.SIGNAL})
 
     def __init__(self, options: EcgOptions | None = None) -> None:
-        """Choose what is done to the leads; None is the default, `EcgOptions.raw()` leaves them as stored."""
+        """Choose what is done to the leads where `settings.policy.ecg` says nothing.
+
+        None is the default, `EcgOptions.raw()` leaves them as stored.
+        """
         self.options = options or EcgOptions()
 
     @property
     def parameters(self) -> Mapping[str, Any]:
         """Constants that shape the signal."""
-        return {"ecg": ECG_VERSION, "leads": list(TWELVE), **self.options.parameters()}
+        return {"ecg": ECG_VERSION, "leads": list(TWELVE), **filter_parameters(self.options)}
 
     def parameters_of(self, kind: Kind) -> Mapping[str, Any]:
         """Constants that shape what it makes of a kind."""
@@ -70,13 +75,17 @@ class EcgAdapter(ImageAdapter):
             MedclipError: NOT_AN_IMAGE where no channel has the name of one of the twelve leads, CONSTANT_IMAGE where
                 none of those has a usable signal; and what reading raises.
         """
-        recording, options = read_ecg(source.paths, source.facts, settings), self.options
+        recording = read_ecg(source.paths, source.facts, settings)
+        options = settings.policy.ecg or self.options
         if options.microvolts:
             recording = whole_microvolts(recording)
         # Only what is kept decides which leads are there: a gap an hour away costs no lead.
         signal = prepare(canonical(recording, mlii_as_ii=options.mlii_as_ii, seconds=options.seconds), options)
         if not signal.mask.any():
             raise _without_leads(signal)
+        steps = signal.steps
+        if settings.policy.ecg is not None and exceeds_range(signal):
+            steps = (*steps, Step("note", f"values beyond {MAX_UV / 1000:g} mV are cut off for the model"))
         stored = Step(
             "read",
             f"{count(len(recording.stored_leads), 'channel')}, {recording.stored_samples:,} samples at "
@@ -85,7 +94,7 @@ class EcgAdapter(ImageAdapter):
         return Sample(
             self.modality,
             (),
-            self.provenance(source, (stored, *signal.steps), recording.decoder, settings),
+            self.provenance(source, (stored, *steps), recording.decoder, settings),
             {**stated(source.first), **_headers(signal)},
             Kind.SIGNAL,
             signal=signal,

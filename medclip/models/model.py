@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medclip.errors import MedclipError, Reason
+from medclip.imaging.ecg.microvolts import MISSING
 from medclip.models.card import Card
 from medclip.models.devices import BATCH
 from medclip.models.packs.words import no_words
 from medclip.models.preprocess import Preprocess
+from medclip.models.signal_input import SignalInput
 from medclip.models.towers.fold_batch_norm import fold_batch_norm
 from medclip.models.towers.native_aspect import Patches, unpack_batch
 from medclip.progress import Progress, Silent
@@ -71,6 +73,37 @@ def normalise_clips(images_BTHWC: torch.Tensor, mean: torch.Tensor, std: torch.T
     channels = images_BTHWC.shape[4]
     mean_C, std_C = (values.flatten()[:channels] for values in (mean, std))
     return images_BTHWC.float().div_(255).sub_(mean_C).div_(std_C).permute(0, 4, 1, 2, 3).contiguous()
+
+
+def normalise_records(records_BLT: torch.Tensor, signal: SignalInput) -> torch.Tensor:
+    """Turn ECGs into what a tower of signals takes: in the model's scale, leads that are missing all zero.
+
+    Args:
+        records_BLT: int16 [B, 12, T] in microvolts, missing leads all `MISSING`.
+        signal: How the model takes ECGs.
+
+    Returns:
+        float32 [B, 1, 12, T]; only leads that are missing are exactly zero throughout.
+    """
+    there_BL1 = (records_BLT != MISSING).any(2, keepdim=True)
+    values_BLT = records_BLT.float().div_(1000)
+    if signal.normalise == "zscore_global":
+        values_BLT = (values_BLT - signal.mean_mv) / signal.std_mv
+    elif signal.normalise == "zscore_lead":
+        mean_BL1 = values_BLT.mean(2, keepdim=True)
+        values_BLT = (values_BLT - mean_BL1) / (values_BLT.std(2, correction=0, keepdim=True) + 1e-8)
+    elif signal.normalise == "minmax_record":
+        low_B11 = values_BLT.masked_fill(~there_BL1, math.inf).amin((1, 2), keepdim=True)
+        high_B11 = values_BLT.masked_fill(~there_BL1, -math.inf).amax((1, 2), keepdim=True)
+        values_BLT = (values_BLT - low_B11) / (high_B11 - low_B11 + 1e-8)
+    return values_BLT.masked_fill(~there_BL1, 0)[:, None]
+
+
+def normalise_with(preprocess: Preprocess, images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Turn squares, clips or ECGs into what a model's tower takes, as `normalise_square` and its siblings do."""
+    if preprocess.signal is not None:
+        return normalise_records(images, preprocess.signal)
+    return (normalise_square if preprocess.volume is None else normalise_clips)(images, mean, std)
 
 
 def _tower(clip: nn.Module) -> str:
@@ -149,8 +182,11 @@ class Model:
         """Return name, tower, sizes, whether it knows words, and device in one line."""
         pixels = self.preprocess
         clip = "" if pixels.volume is None else f"{pixels.volume.num_frames} x "
-        sizes = f"{pixels.budget or f'{clip}{pixels.size_px} px'}, vectors of {self.dim}"
-        words = "images and words" if self.has_text else "images alone"
+        size = f"{pixels.budget or f'{clip}{pixels.size_px} px'}"
+        if pixels.signal is not None:
+            size = f"12 leads x {pixels.signal.num_samples:,} samples"
+        sizes = f"{size}, vectors of {self.dim}"
+        words = f"{pixels.takes} and words" if self.has_text else f"{pixels.takes} alone"
         return f"Model({self.name} {self.card.version}, {_tower(self.clip)}, {sizes}, {words}, {self.device})"
 
     def with_towers(self, clip: nn.Module) -> Model:
@@ -170,7 +206,7 @@ class Model:
 
         Args:
             images: From `preprocess.to_array`: uint8 [N, S, S, 3]; N images [H, W, 3] for a model that takes native
-                aspect ratios; N clips [N, T, S, S, C] for one that takes volumes.
+                aspect ratios; N clips [N, T, S, S, C] for one that takes volumes; int16 [N, 12, T] for ECGs.
             batch_size: Overrides the model's; another size may change the last bits.
 
         Returns:
@@ -179,21 +215,21 @@ class Model:
         Raises:
             MedclipError: WRONG_USE for another shape or dtype.
         """
-        budget, shape = self.preprocess.budget, self._shape()
+        budget, shape, dtype = self.preprocess.budget, self.preprocess.image_shape, self.preprocess.image_dtype
         for image in images:
-            if image.dtype != np.uint8 or not self._takes(image.shape):
-                square = f"uint8 [N, {', '.join(map(str, shape))}]"
+            if image.dtype != dtype or not self._takes(image.shape):
+                square = f"{dtype} [N, {', '.join(map(str, shape))}]"
                 kind = square if budget is None else f"uint8 images [H, W, 3] within {budget}"
                 raise MedclipError(
                     Reason.WRONG_USE,
                     f"encode_image was given {image.dtype} {list(image.shape)} for an image; it takes {kind}.",
                     hint="Make it with medclip.models.pixels_of.pixels_of(sample, model.preprocess)."
-                    if self.preprocess.volume
+                    if self.preprocess.volume or self.preprocess.signal
                     else "Make it with model.preprocess.to_array(view).",
                 )
         step = batch_size or self.batch_size
         parts = [np.zeros((0, self.dim), np.float32)]
-        black = np.zeros(shape if budget is None else (budget.patch_px, budget.patch_px, 3), np.uint8)
+        black = np.zeros(shape if budget is None else (budget.patch_px, budget.patch_px, 3), dtype)
         for start in range(0, len(images), step):
             chunk = list(images[start : start + step])
             filled = [*chunk, *[black] * (step - len(chunk))]
@@ -203,13 +239,8 @@ class Model:
     def _takes(self, shape: tuple[int, ...]) -> bool:
         budget = self.preprocess.budget
         if budget is None:
-            return shape == self._shape()
+            return shape == self.preprocess.image_shape
         return len(shape) == 3 and shape[2] == 3 and budget.holds(*shape[:2])
-
-    def _shape(self) -> tuple[int, ...]:
-        """Return the shape of one image, or of one clip."""
-        size, volume = self.preprocess.size_px, self.preprocess.volume
-        return (size, size, 3) if volume is None else (volume.num_frames, size, size, volume.channels)
 
     def normalise(self, images: Images) -> Any:
         """Return what the image tower takes.
@@ -219,15 +250,15 @@ class Model:
 
         Returns:
             float32 [N, 3, S, S] (channels last in memory); for a model that takes native aspect ratios patches with
-            their places, see `medclip.models.towers.native_aspect`; for one that takes volumes [N, C, T, S, S].
+            their places, see `medclip.models.towers.native_aspect`; for one that takes volumes [N, C, T, S, S]; for
+            one of ECGs [N, 1, 12, T].
         """
         budget = self.preprocess.budget
         if budget is not None:
             packed_BMP = torch.from_numpy(np.stack([budget.pack(image) for image in images])).to(self.device)
             return unpack_batch(packed_BMP, self._mean, self._std)
         own = np.require(images, requirements=["C", "W"])  # torch wants memory it may write to
-        change = normalise_square if self.preprocess.volume is None else normalise_clips
-        return change(torch.from_numpy(own).to(self.device), self._mean, self._std)
+        return normalise_with(self.preprocess, torch.from_numpy(own).to(self.device), self._mean, self._std)
 
     def encode_tensor(self, batch: torch.Tensor | Patches) -> NDArray[np.float32]:
         """Encode what `normalise` returned, as it is; float32 [B, D] of unit norm."""
@@ -421,7 +452,7 @@ class Model:
 
     def _fast_visual(self) -> nn.Module:
         size = self.preprocess.size_px
-        if self.preprocess.volume is not None:  # a plain transformer: there is no batch norm to fold
+        if self.preprocess.volume is not None or self.preprocess.signal is not None:  # nothing that is folded
             return self.clip.visual  # type: ignore[return-value]
         generator = torch.Generator().manual_seed(0)
         example = torch.randn(1, 3, size, size, generator=generator).to(self.device)

@@ -1,6 +1,6 @@
-"""What a model is shown of a sample: its views at the model's size, or the clips of a volume or loop. No torch here.
+"""What a model is shown of a sample: its views at the model's size, the clips of a volume or loop, or an ECG.
 
-Scoring, embedding and adaptation all ask here, so that a model of volumes is shown the same everywhere.
+Scoring, embedding and adaptation all ask here, so that a model is shown the same everywhere. No torch here.
 """
 
 from __future__ import annotations
@@ -18,18 +18,24 @@ def pixels_of(sample: Sample | View, preprocess: Preprocess) -> Images:
     """Return the images of a sample at a model's size.
 
     Args:
-        sample: From an adapter; or one view, which a model of volumes does not take.
-        preprocess: How the model takes images, volumes or loops.
+        sample: From an adapter; or one view, which a model of volumes or ECGs does not take.
+        preprocess: How the model takes images, volumes, loops or ECGs.
 
     Returns:
-        What `Preprocess.together` makes of the views; uint8 [V, T, S, S, C] for a model of volumes or loops.
+        What `Preprocess.together` makes of the views; uint8 [V, T, S, S, C] for a model of volumes or loops; int16
+        [1, 12, T] in microvolts for one of ECGs.
 
     Raises:
-        MedclipError: NO_PIXELS for a sample without an image; for a model of volumes what `VolumeInput.clips` raises.
+        MedclipError: NO_PIXELS for a sample without an image; for a model of volumes what `VolumeInput.clips` raises;
+            for one of ECGs NO_TASK for what is none, and what `SignalInput.record` raises.
     """
     from medclip.adapters.model_images import images_of
     from medclip.sample import Sample
 
+    if preprocess.signal is not None:
+        if not isinstance(sample, Sample) or sample.signal is None:
+            raise MedclipError(Reason.NO_TASK, "it is no ECG record, and this model takes ECGs as signals.")
+        return preprocess.signal.record(sample.signal)[None]
     if preprocess.volume is not None and isinstance(sample, Sample):
         from medclip.imaging.volume.voxels import voxels_of
 

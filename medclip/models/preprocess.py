@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.signal_input import KEY as SIGNAL
+from medclip.models.signal_input import SignalInput, signal_input
 from medclip.models.volume_input import KEY, TUBELET, VolumeInput, volume_input
 
 if TYPE_CHECKING:
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
     from medclip.sample import View
     from medclip.settings import ReadPolicy, Settings
 
-    Images = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+    Images = NDArray[Any] | Sequence[NDArray[Any]]
     """uint8 [V, S, S, 3] of a model that takes squares; V arrays [H, W, 3] of one that takes native aspect ratios;
-    [V, T, S, S, C] of one that takes volumes or loops."""
+    [V, T, S, S, C] of one that takes volumes or loops; int16 [1, 12, T] in microvolts of one that takes ECGs."""
 
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.5, 0.5, 0.5)
@@ -80,11 +82,34 @@ class Preprocess:
     """Whether the adapters cut an image to what its modality shows before all this; "none": they leave it whole."""
     volume: VolumeInput | None = None
     """How volumes or loops become clips, for a model of them; None for a model of images."""
+    signal: SignalInput | None = None
+    """How ECGs are taken, for a model of them; None for a model of images."""
 
     def __post_init__(self) -> None:
         """Keep mode and budget together."""
         if (self.budget is not None) != (self.resize == NATIVE_MODE):
             object.__setattr__(self, "resize", NATIVE_MODE if self.budget is not None else "longest")
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image, clip or record in a batch; of images at their own aspect ratio that of packed patches."""
+        if self.signal is not None:
+            return self.signal.shape
+        if self.volume is not None:
+            return self.volume.num_frames, self.size_px, self.size_px, self.volume.channels
+        return (self.size_px, self.size_px, 3) if self.budget is None else self.budget.packed_shape
+
+    @property
+    def image_dtype(self) -> str:
+        """NumPy's name of what images, clips or records travel as."""
+        return "uint8" if self.signal is None else "int16"
+
+    @property
+    def takes(self) -> str:
+        """What the model takes, as a noun: images, volumes, loops or ECGs."""
+        if self.signal is not None:
+            return "ECGs"
+        return "images" if self.volume is None else {"volume": "volumes", "cine": "loops"}[self.volume.kind]
 
     @property
     def antialias(self) -> bool:
@@ -101,7 +126,7 @@ class Preprocess:
     def shows_all(self) -> bool:
         """Whether a model is shown all of an image at its own aspect ratio, so that its view stands for the image."""
         complete = self.resize in ("longest", NATIVE_MODE) and (self.resize_px or 0) <= self.size_px
-        return complete and self.volume is None
+        return complete and self.volume is None and self.signal is None
 
     def to_array(self, view: View) -> NDArray[np.uint8]:
         """Turn a view into the model's input.
@@ -127,10 +152,10 @@ class Preprocess:
             multiples of a patch.
 
         Raises:
-            MedclipError: NO_TASK for a model of volumes or loops.
+            MedclipError: NO_TASK for a model of volumes, loops or ECGs.
         """
-        if self.volume is not None:
-            raise MedclipError(Reason.NO_TASK, f"a single image is no {self.volume.kind}, which this model takes.")
+        if self.volume is not None or self.signal is not None:
+            raise MedclipError(Reason.NO_TASK, f"it is a single image, and this model takes {self.takes}.")
         if self.budget is not None:
             return self.budget.fit(pixels)
         from medclip.imaging.geometry import place
@@ -151,16 +176,19 @@ class Preprocess:
         """What the adapters do otherwise than by default for this model."""
         from medclip.settings import ReadPolicy
 
-        return ReadPolicy(crop=self.crop)
+        return ReadPolicy(crop=self.crop, ecg=None if self.signal is None else self.signal.options)
 
     def reading(self, settings: Settings) -> Settings:
-        """Return the settings that the adapters read with for this model: with its crop."""
-        if settings.policy.crop == self.crop:
+        """Return the settings that the adapters read with for this model: with its crop, and its way with ECGs."""
+        ecg = settings.policy.ecg if self.signal is None else self.signal.options
+        if settings.policy.crop == self.crop and settings.policy.ecg == ecg:
             return settings
-        return replace(settings, policy=replace(settings.policy, crop=self.crop))
+        return replace(settings, policy=replace(settings.policy, crop=self.crop, ecg=ecg))
 
     def describe(self) -> str:
         """Describe what a model is shown in one sentence, for cards and people."""
+        if self.signal is not None:
+            return self.signal.describe()
         if self.volume is not None:
             return self.volume.describe(self.size_px)
         if self.budget is not None:
@@ -212,6 +240,8 @@ class Preprocess:
             config |= {"patch_px": self.budget.patch_px, "max_tokens": self.budget.max_tokens}
         if self.volume is not None:
             config[KEY] = self.volume.to_config()
+        if self.signal is not None:
+            config[SIGNAL] = self.signal.to_config()
         own = {key: getattr(self, key) for key in ("resize_px", "centre", "resampler", "grey", "crop")}
         return config | {key: value for key, value in own.items() if value != _DEFAULTS[key]}
 
@@ -261,6 +291,7 @@ def from_config(config: Mapping[str, Any], adapters: Mapping[str, str]) -> Prepr
         chosen["grey"],
         chosen["crop"],
         volume_of(config),
+        signal_of(config),
     )
 
 
@@ -347,6 +378,25 @@ def volume_of(config: Mapping[str, Any]) -> VolumeInput | None:
             hint="Take the pack from its source again.",
         )
     return known
+
+
+def signal_of(config: Mapping[str, Any]) -> SignalInput | None:
+    """Return how the model of an open_clip_config.json takes ECGs; None where it takes none as signals.
+
+    Raises:
+        MedclipError: PACK_INVALID where tower and preprocessing do not agree, or for settings that are none.
+    """
+    values, tower = (config.get("preprocess_cfg") or {}).get(SIGNAL), config["model_cfg"]["vision_cfg"].get(SIGNAL)
+    try:
+        if (values is None) != (tower is None):
+            raise ValueError("one of the tower and the preprocessing takes ECGs, and the other does not")
+        return None if values is None else signal_input(values)
+    except (ValueError, TypeError, AttributeError) as e:
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"the config's preprocess_cfg.{SIGNAL} cannot be taken: {e}.",
+            hint="Take the pack from its source again.",
+        ) from e
 
 
 def square_side(model_cfg: Mapping[str, Any]) -> int:

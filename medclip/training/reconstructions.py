@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medclip.models.model import normalise_clips, normalise_square
+from medclip.models.model import normalise_with
 from medclip.models.preprocess import Preprocess
 from medclip.objectives.masked import patches_of
 from medclip.objectives.tube_masks import TUBE_FLOOR, normalise_tubes
@@ -68,7 +68,6 @@ def fill_in(
     part.eval()
     columns = batches.reader.columns
     samples = choose_samples(columns, seed, limit)
-    normalise = normalise_square if preprocess.volume is None else normalise_clips
     mean, std = torch.tensor(preprocess.mean), torch.tensor(preprocess.std)
     results: list[Reconstruction] = []
     start = 0
@@ -76,7 +75,7 @@ def fill_in(
         own = [row for row, is_valid in enumerate(batch.valid) if is_valid]
         if own:
             pixels = torch.from_numpy(batch.images[own])
-            images = normalise(pixels, mean, std)
+            images = normalise_with(preprocess, pixels, mean, std)
             mask_BL = _masks(part, len(samples), [start + row for row in own], part.foreground(pixels), seed)
             names = [columns.modalities[columns.modality_N[samples[start + row]]] for row in own]
             results += reconstruct(

@@ -108,7 +108,7 @@ class Trainer:
         wanted = recipe.objective.text_teacher
         teacher = SentenceTeacher(package_folder(wanted.folder), str(self.world.device)) if wanted else None
         self.computer = StepComputer(
-            recipe, self.towers, call, self.tokenizer, *self.normalisation, self.world, teacher, bf16=bf16
+            recipe, self.towers, call, self.tokenizer, self.preprocess, self.world, teacher, bf16=bf16
         )
         self.total_steps = min(t.epochs * self.data.steps_per_epoch, t.max_steps or 10**12)
         self.rate = functools.partial(
@@ -184,7 +184,7 @@ class Trainer:
         if self._error is not None and fed.inputs is None and self.world.size == 1:
             raise self._error
         # A rank that cannot read on takes part until all have heard of it; the step then counts nowhere.
-        inputs = fed.inputs or self.computer.nothing(self.data.image_shape, self.step)
+        inputs = fed.inputs or self.computer.nothing(self.step)
         lr = self.rate(self.step)
         self.pace.tick()
         self.update.begin()

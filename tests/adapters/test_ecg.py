@@ -18,9 +18,8 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import FileFacts, inspect_file
 from medclip.files.recognise.sniff import Format, sniff
 from medclip.imaging.ecg.lead_names import TWELVE
-from medclip.imaging.ecg.twelve_leads import EcgOptions
 from medclip.sample import Kind, Modality
-from medclip.settings import Settings
+from medclip.settings import EcgOptions, Settings
 from tests.kits.ecg import PATIENT, aecg, beats, heart, muse, sierra, write_edf, write_wfdb
 
 SETTINGS = Settings()

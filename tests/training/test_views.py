@@ -247,7 +247,7 @@ def test_views_that_are_missing_are_not_sent_through_the_tower(recipe: dict[str,
     trainer.towers.clip.visual.register_forward_hook(lambda _module, given, _out: seen.append(len(given[0])))
     trainer.computer.backward(trainer.computer.prepare(batch, 0), 0)
     assert seen == [36]
-    trainer.computer.backward(trainer.computer.nothing(trainer.data.image_shape, 0), 0)
+    trainer.computer.backward(trainer.computer.nothing(0), 0)
     assert seen == [36, 1]
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Signal, Step
+from medclip.settings import EcgOptions
 
 HIGH_PASS = {"pass_hz": 0.8, "stop_hz": 0.2, "ripple_db": 0.5, "attenuation_db": 40.0}
 BAND_PASS = {"low_hz": 0.5, "high_hz": 45.0, "order": 3}
@@ -24,59 +25,10 @@ SHORT = "short_record"
 """Flag of a record that was padded, of the list in `medclip.imaging.ecg.quality`."""
 
 
-@dataclass(frozen=True)
-class EcgOptions:
-    """What is done to the twelve leads. `EcgOptions.raw()` does nothing."""
-
-    baseline: Literal["elliptic", "butterworth", "none"] = "elliptic"
-    """Take out baseline wander: elliptic high-pass (pass 0.8 Hz, stop 0.2 Hz), or Butterworth band-pass 0.5-45 Hz of
-    order 3; forward and backward, so that no wave moves."""
-    notch_hz: Literal[50, 60] | None = None
-    """Take out the mains (Q = 30, forward and backward). Which mains is the country's; none is assumed."""
-    sampling_hz: float | None = 500.0
-    """Resample to this rate; None keeps the record's."""
-    seconds: float | None = 10.0
-    """Cut the centre or pad with zeros on both sides; None keeps the length."""
-    normalisation: Literal["mv", "minmax_record", "zscore_global", "zscore_lead"] = "mv"
-    """"mv" keeps millivolts, since amplitude carries diagnosis. The others: (x - min) / (max - min + 1e-8) over the
-    record, or z-scores with a training set's mean and standard deviation, or with each lead's own."""
-    mean_mv: float | None = None
-    """For "zscore_global"."""
-    std_mv: float | None = None
-    mlii_as_ii: bool = False
-    """Take the ambulatory lead MLII for lead II where there is no II; it is not the same lead."""
-    microvolts: bool = False
-    """Round the stored leads to whole microvolts before anything else, as shards store them: models are shown the same,
-    to the bit, of a file and of a shard."""
-
-    def __post_init__(self) -> None:
-        """Refuse options that do not fit together.
-
-        Raises:
-            MedclipError: WRONG_USE.
-        """
-        known = ("mv", "minmax_record", "zscore_global", "zscore_lead")
-        if self.baseline not in ("elliptic", "butterworth", "none") or self.normalisation not in known:
-            raise MedclipError(Reason.WRONG_USE, "the ECG option for baseline or normalisation does not exist.")
-        if self.normalisation == "zscore_global" and (self.mean_mv is None or not self.std_mv or self.std_mv < 0):
-            raise MedclipError(
-                Reason.WRONG_USE,
-                "zscore_global needs mean_mv and std_mv (above 0), taken over the training records and leads.",
-            )
-        if (self.sampling_hz is not None and not 10 <= self.sampling_hz <= 5000) or (
-            self.seconds is not None and not 0.1 <= self.seconds <= 3600
-        ):
-            raise MedclipError(Reason.WRONG_USE, "sampling_hz must lie in 10 to 5,000 and seconds in 0.1 to 3,600.")
-
-    @classmethod
-    def raw(cls) -> EcgOptions:
-        """Return the options that leave the record in mV, at its rate and length, as stored."""
-        return cls(baseline="none", sampling_hz=None, seconds=None)
-
-    def parameters(self) -> Mapping[str, Any]:
-        """Return all constants that shape the result, as JSON values."""
-        filters = {"elliptic": HIGH_PASS, "butterworth": BAND_PASS, "none": {}}[self.baseline]
-        return {**asdict(self), "filter": dict(filters), "notch_q": NOTCH_Q, "margin_s": _MARGIN_S}
+def filter_parameters(options: EcgOptions) -> Mapping[str, Any]:
+    """Return all constants that shape what `prepare` makes, as JSON values."""
+    filters = {"elliptic": HIGH_PASS, "butterworth": BAND_PASS, "none": {}}[options.baseline]
+    return {**asdict(options), "filter": dict(filters), "notch_q": NOTCH_Q, "margin_s": _MARGIN_S}
 
 
 def prepare(signal: Signal, options: EcgOptions | None = None) -> Signal:
@@ -104,14 +56,18 @@ def prepare(signal: Signal, options: EcgOptions | None = None) -> Signal:
     lines = _clean(lines[rows].astype(np.float64), hz, options, steps)
     # The part that is kept is cut after filtering, in the rate it will have.
     lines, rate = _resample(lines, hz, options.sampling_hz, steps)
+    padded = (0, 0)
     if options.seconds is not None:
-        lines = _cut(lines, round(options.seconds * rate), signal, start, rate, steps)
+        lines, padded = _cut(lines, round(options.seconds * rate), signal, start, rate, steps)
     values = np.zeros((signal.mask.size, lines.shape[1]), np.float32)
     values[rows] = lines
     values, unit = _normalise(values, signal.mask, options, steps)
     short = any(step.name == "pad" for step in steps) and SHORT not in signal.flags
     flags = (*signal.flags, SHORT) if short else signal.flags
-    return replace(signal, values_mv=values, sampling_hz=rate, unit=unit, steps=tuple(steps), flags=flags)
+    return replace(
+        signal, values_mv=values, sampling_hz=rate, unit=unit, steps=tuple(steps), flags=flags, padded=padded,
+        prepared=options,
+    )  # fmt: skip
 
 
 def middle(samples: int, hz: float, seconds: float | None) -> slice:
@@ -201,20 +157,21 @@ def _resample(
 
 def _cut(
     lines: NDArray[np.float64], length: int, signal: Signal, start: int, rate: float, steps: list[Step]
-) -> NDArray[np.float64]:
-    """Cut the centre of the record, or pad it with zeros on both sides."""
+) -> tuple[NDArray[np.float64], tuple[int, int]]:
+    """Cut the centre of the record, or pad it with zeros on both sides: the lines, and how many in front and behind."""
     samples = lines.shape[1]
     if samples > length:
         centre = (signal.values_mv.shape[1] / 2 - start) * rate / signal.sampling_hz
         at = min(max(0, round(centre - length / 2)), samples - length)
         seconds = start / signal.sampling_hz + at / rate
         steps.append(Step("crop", f"centre: {length / rate:g} s from {seconds:.2f} s of {signal.duration_s:.2f} s"))
-        return lines[:, at : at + length]
+        return lines[:, at : at + length], (0, 0)
     if samples < length:
         before = (length - samples) // 2
         steps.append(Step("pad", f"zeros on both sides: {samples / rate:.2f} s to {length / rate:g} s"))
-        return np.pad(lines, ((0, 0), (before, length - samples - before)))
-    return lines
+        padded = (before, length - samples - before)
+        return np.pad(lines, ((0, 0), padded)), padded
+    return lines, (0, 0)
 
 
 def _normalise(

@@ -9,9 +9,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.imaging.ecg.filters import EcgOptions as EcgOptions
 from medclip.imaging.ecg.filters import middle
-from medclip.imaging.ecg.filters import prepare as prepare
 from medclip.imaging.ecg.lead_names import OTHER, TWELVE, lead_name, lead_names
 from medclip.imaging.ecg.quality import assess
 from medclip.imaging.ecg.recording import Recording

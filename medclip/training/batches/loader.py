@@ -51,9 +51,9 @@ class Batch:
     Rows of images are the first image of each sample, then the second of each, and so on; captions likewise.
     """
 
-    images: NDArray[np.uint8]
-    """uint8 [V * b, S, S, 3], or [V * b, 1 + N, p * p * 3] from `TokenBudget.pack`; black where a sample is bad or has
-    no such view. Valid until `release`."""
+    images: NDArray[Any]
+    """uint8 [V * b, S, S, 3], or [V * b, 1 + N, p * p * 3] from `TokenBudget.pack`, or a clip or an ECG each; black
+    where a sample is bad or has no such view. Valid until `release`."""
     tokens: NDArray[np.int32]
     """int32 [T * b, L]: the captions, as the run's tokenizer cuts them; L = 0 without one."""
     num_tokens: int
@@ -182,9 +182,8 @@ class Batches:
             num_texts, of_exam,
         )  # fmt: skip
         length = tokenizer.context_length if tokenizer else 0
-        self.image_shape = drawing.image_shape
-        """Of one image of a batch."""
-        form = Form(batch_size // world_size, self.image_shape, length, num_views, num_texts)
+        pixels = drawing.preprocess
+        form = Form(batch_size // world_size, pixels.image_shape, length, num_views, num_texts, pixels.image_dtype)
         self.crew = crew or Crew(
             worker_kind, workers, form, cache_mb=cache_mb, timeout_s=timeout_s, tokenizer=tokenizer
         )

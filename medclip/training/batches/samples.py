@@ -87,14 +87,6 @@ class Drawing:
             return None, DRAFT_GAP
         return self.wanted_px, 1.0 if self.decode == "scaled" and self.augment is not None else DRAFT_GAP
 
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """Shape of what `draw` returns."""
-        side, budget, volume = self.preprocess.size_px, self.preprocess.budget, self.preprocess.volume
-        if volume is not None:
-            return volume.num_frames, side, side, volume.channels
-        return (side, side, 3) if budget is None else budget.packed_shape
-
     def clip(self, stored: Voxels, rng: np.random.Generator, may_flip: bool) -> NDArray[np.uint8]:
         """Make what a model of volumes takes of a stored one.
 
@@ -129,8 +121,9 @@ _NEXT_VIEW = 1 << 20
 class Made:
     """One row of a batch."""
 
-    images: tuple[NDArray[np.uint8], ...]
-    """uint8 [S, S, 3], packed patches, or a clip (`Drawing.image_shape`), of each view; none for a bad sample."""
+    images: tuple[NDArray[Any], ...]
+    """uint8 [S, S, 3], packed patches, a clip or an ECG (`Preprocess.image_shape`), of each view; none for a bad
+    sample."""
     tokens: NDArray[np.int32]
     """int32 [T, L]."""
     texts: tuple[str, ...] = ("",)
@@ -148,7 +141,7 @@ class Made:
     """Number of the side that each caption is about, -1 for all that is shown."""
 
     @property
-    def image(self) -> NDArray[np.uint8] | None:
+    def image(self) -> NDArray[Any] | None:
         """The first image; None for a bad sample."""
         return self.images[0] if self.images else None
 

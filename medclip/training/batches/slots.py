@@ -14,6 +14,7 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,18 +32,21 @@ class Form:
     num_rows: int
     """Samples, b."""
     image_shape: tuple[int, ...]
-    """Of one image: S x S x 3, or as many packed patches as fit."""
+    """Of one image: S x S x 3, as many packed patches as fit, a clip, or an ECG (`Preprocess.image_shape`)."""
     context_length: int
     """Tokens of a caption; 0 where none are cut."""
     num_views: int = 1
     """Images of a sample, V."""
     num_texts: int = 1
     """Captions of a sample, T."""
+    image_dtype: str = "uint8"
+    """NumPy's name of what an image is made of."""
 
     @property
     def num_bytes(self) -> int:
         """Bytes of a block, in whole pages."""
-        of_text, of_view = 8 * (NUM_KEYS + 1) + 4 * self.context_length, 8 * NUM_FACTS + math.prod(self.image_shape)
+        of_text = 8 * (NUM_KEYS + 1) + 4 * self.context_length
+        of_view = 8 * NUM_FACTS + math.prod(self.image_shape) * np.dtype(self.image_dtype).itemsize
         row = self.num_texts * of_text + self.num_views * of_view
         return -(-max(1, self.num_rows * row) // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
 
@@ -51,8 +55,8 @@ class Form:
 class Arrays:
     """One block, as arrays that share its memory."""
 
-    images: NDArray[np.uint8]
-    """uint8 [V, b, S, S, 3], or [V, b, ...] of packed patches."""
+    images: NDArray[Any]
+    """uint8 [V, b, S, S, 3], or [V, b, ...] of packed patches, clips or ECGs."""
     tokens: NDArray[np.int32]
     """int32 [T, b, L]."""
     pair_keys: NDArray[np.int64]
@@ -71,7 +75,7 @@ class Arrays:
         for shape, kind in (
             *((shape, np.int64) for shape in shapes),
             ((texts, rows, form.context_length), np.int32),
-            ((views, rows, *form.image_shape), np.uint8),
+            ((views, rows, *form.image_shape), np.dtype(form.image_dtype)),
         ):
             arrays.append(np.ndarray(shape, kind, buffer, start))
             start += arrays[-1].nbytes

@@ -43,6 +43,8 @@ def refuse_other_samples(reader: ShardReader, preprocess: Preprocess, recipe: Re
         MedclipError: RECIPE_INVALID, with what to do.
     """
     takes: Stored = "volumes" if preprocess.volume is not None else "images"
+    if preprocess.signal is not None:
+        takes = "signals"
     if reader.holds_views and recipe.objective.views is None:
         raise MedclipError(
             Reason.RECIPE_INVALID,

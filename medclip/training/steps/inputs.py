@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medclip.errors import MedclipError
+from medclip.models.preprocess import Preprocess
 from medclip.objectives.pairs import Pairs
 from medclip.sample import SIDES
 from medclip.training.batches.loader import TEXT, Batch, Batches
@@ -134,7 +135,7 @@ def each_of(pairs: Pairs, change: Callable[[Tensor], Tensor]) -> Pairs:
 
 def empty_batch(
     size: int,
-    image_shape: tuple[int, ...],
+    preprocess: Preprocess,
     context_length: int,
     *,
     num_views: int = 1,
@@ -144,7 +145,7 @@ def empty_batch(
 ) -> Batch:
     """Make a batch of which no sample takes part, with the images and captions of `size` samples."""
     texts, none = size * num_texts, ("",) * size
-    images = np.zeros((size * num_views, *image_shape), np.uint8)
+    images = np.zeros((size * num_views, *preprocess.image_shape), preprocess.image_dtype)
     tokens, keys = np.zeros((texts, context_length), np.int32), np.full((texts, 3), -1)
     return Batch(
         images, tokens, min(8, context_length), keys, ("",) * texts, none, none, none, np.zeros(size, bool),

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medclip.models.model import normalise_clips, normalise_square
+from medclip.models.model import normalise_with
+from medclip.models.preprocess import Preprocess
 from medclip.models.towers.native_aspect import unpack_batch
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.distill import relational_loss
@@ -51,8 +52,7 @@ class StepComputer:
         towers: The model.
         call: What `spread` gave for it.
         tokenizer: Its tokenizer; None without words.
-        mean: Per channel, in units of [0, 1].
-        std: The same.
+        preprocess: How the model takes images.
         world: The ranks.
         teacher: Frozen sentence encoder, where the recipe has one.
         bf16: Compute the towers in bfloat16; losses stay in float32.
@@ -64,8 +64,7 @@ class StepComputer:
         towers: Towers,
         call: Callable[..., Any],
         tokenizer: Tokenizer | None,
-        mean: Sequence[float],
-        std: Sequence[float],
+        preprocess: Preprocess,
         world: World,
         teacher: SentenceTeacher | None,
         *,
@@ -76,8 +75,9 @@ class StepComputer:
         self._heads = {head.asked.name: (head, head.asked, head.names) for head in recipe.objective.supervised}
         sharded = world.group is not None and recipe.train.parallel == "fsdp"  # FSDP casts by itself
         self._autocast = lambda: torch.autocast(world.device.type, torch.bfloat16, enabled=bf16 and not sharded)
-        self._mean = torch.tensor(mean, device=world.device).view(1, 3, 1, 1)
-        self._std = torch.tensor(std, device=world.device).view(1, 3, 1, 1)
+        self._preprocess = preprocess
+        self._mean = torch.tensor(preprocess.mean, device=world.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(preprocess.std, device=world.device).view(1, 3, 1, 1)
         self._waiting = no_sync(call, towers)
 
     def prepare(self, batch: Batch, step: int) -> Inputs:
@@ -107,16 +107,15 @@ class StepComputer:
             None if batch.view_types is None else batch.view_types[:, :, 0] >= 0,
         )
 
-    def nothing(self, image_shape: tuple[int, ...], step: int) -> Inputs:
+    def nothing(self, step: int) -> Inputs:
         """Make inputs on the device of which no sample takes part, with the fields that those of other ranks have.
 
         Args:
-            image_shape: As `Batches.image_shape`.
             step: As in `prepare`.
         """
         o, size = self._recipe.objective, self._recipe.train.batch_size // self._world.size
         batch = empty_batch(
-            size, image_shape, 0 if self._tokenizer is None else self._tokenizer.context_length,
+            size, self._preprocess, 0 if self._tokenizer is None else self._tokenizer.context_length,
             num_views=o.num_views, num_texts=o.num_texts, of_exam=o.views is not None, weighted=bool(o.source_weights),
         )  # fmt: skip
         return self.prepare(batch, step).to(self._world.device)
@@ -396,11 +395,9 @@ class StepComputer:
         return torch.Generator().manual_seed(int(seed))
 
     def _normalised(self, images: Tensor) -> Any:
-        if images.ndim == 3:  # patches of images at their own aspect ratio
+        if self._preprocess.budget is not None:  # patches of images at their own aspect ratio
             return unpack_batch(images, self._mean, self._std)
-        if images.ndim == 5:
-            return normalise_clips(images, self._mean, self._std)
-        return normalise_square(images, self._mean, self._std)
+        return normalise_with(self._preprocess, images, self._mean, self._std)
 
 
 def _rows(size: int, several: int, part: slice, device: torch.device) -> slice | Tensor:

@@ -11,9 +11,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.ecg.filters import EcgOptions, middle, prepare
+from medclip.imaging.ecg.filters import middle, prepare
 from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.twelve_leads import canonical
+from medclip.settings import EcgOptions
 from tests.kits.ecg import heart, recording, signal
 
 LIMB = TWELVE[:6]
