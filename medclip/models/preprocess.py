@@ -390,8 +390,11 @@ def signal_of(config: Mapping[str, Any]) -> SignalInput | None:
     try:
         if (values is None) != (tower is None):
             raise ValueError("one of the tower and the preprocessing takes ECGs, and the other does not")
-        return None if values is None else signal_input(values)
-    except (ValueError, TypeError, AttributeError) as e:
+        taken = None if values is None else signal_input(values)
+        if taken is not None and tower["samples"] != taken.num_samples:
+            raise ValueError(f"the tower takes {tower['samples']} samples of a lead, and it has {taken.num_samples}")
+        return taken
+    except (ValueError, TypeError, AttributeError, LookupError) as e:
         raise MedclipError(
             Reason.PACK_INVALID,
             f"the config's preprocess_cfg.{SIGNAL} cannot be taken: {e}.",

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 KEY = "signal"
 """Of `preprocess_cfg` and of `vision_cfg`, for a model of ECGs."""
+TOWER_KEYS = ("tower", "size", "patch", "samples")
+"""Of `vision_cfg.signal`: which tower, how large, samples of a token, and samples of a lead."""
+TOWERS = ("joint_patch", "lead_patch", "resnet1d")
+SIZES = ("test", "tiny", "small", "base")
+"""Of a tower; `test` is for tests."""
 Normalise = Literal["zscore_global", "minmax_record", "zscore_lead", "mv"]
 MEAN_MV, STD_MV = 0.0, 0.2
 """For zscore_global where nothing else is stated: 150 records of PTB-XL behind the high-pass have 0.00 and 0.199 mV."""

@@ -112,7 +112,9 @@ def test_missing_leads_are_zero_in_every_scale_and_change_nothing_else(kind: str
         np.testing.assert_allclose(both[0, 0].std(1, correction=0), 1, rtol=1e-4)
     if kind == "minmax_record":
         rest = np.delete(millivolts, 9, axis=0)
-        np.testing.assert_allclose(np.delete(both[1, 0], 9, axis=0), (rest - rest.min()) / np.ptp(rest), atol=1e-5)
+        np.testing.assert_allclose(
+            np.delete(both[1, 0].numpy(), 9, axis=0), (rest - rest.min()) / np.ptp(rest), atol=1e-5
+        )
     if kind != "minmax_record":
         assert torch.equal(both[0, 0, :9], both[1, 0, :9])
 
@@ -120,7 +122,9 @@ def test_missing_leads_are_zero_in_every_scale_and_change_nothing_else(kind: str
 def test_settings_come_back_from_a_config_and_wrong_ones_say_what() -> None:
     taken = replace(SLOW, normalise="zscore_lead", notch_hz=50)
     config = {
-        "model_cfg": {"vision_cfg": {"image_size": 224, "signal": {"tower": "joint_patch"}}},
+        "model_cfg": {
+            "vision_cfg": {"image_size": 224, "signal": {"tower": "resnet1d", "size": "test", "samples": 400}}
+        },
         "preprocess_cfg": Preprocess(signal=taken).to_config(),
     }
     assert from_config(config, {}).signal == taken

@@ -15,8 +15,9 @@ from PIL import Image
 from medclip.adapters.ecg import EcgAdapter, EcgOptions
 from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError, Reason
+from medclip.imaging.ecg.filters import prepare
 from medclip.imaging.ecg.microvolts import whole_microvolts
-from medclip.imaging.ecg.twelve_leads import canonical, prepare
+from medclip.imaging.ecg.twelve_leads import canonical
 from medclip.sample import Kind
 from medclip.settings import Settings
 from medclip.shards.reading.check_folder import check_shards

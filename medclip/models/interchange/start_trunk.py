@@ -19,6 +19,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.packs.manifest import WEIGHTS_NAME, read_config
 from medclip.models.packs.pack import find_pack, pack_card, read_preprocess
 from medclip.models.preprocess import Preprocess, square_side
+from medclip.models.signal_input import KEY as SIGNAL
 from medclip.models.towers.poolings import ARGUMENTS
 from medclip.models.towers.positions import inflate_patch_weights, resize_positions
 from medclip.models.towers.state_dict import read_weights
@@ -71,7 +72,7 @@ def read_trunk(pack: str | Path) -> PackTrunk:
     place = find_pack(pack)
     name, config = pack_card(place).name, read_config(place)["model_cfg"]
     vision_cfg = config["vision_cfg"]
-    tower = str(vision_cfg.get("timm_model_name") or "")
+    tower = str(vision_cfg.get("timm_model_name") or (vision_cfg.get(SIGNAL) or {}).get("tower") or "")
     if not tower:
         raise MedclipError(
             Reason.RECIPE_INVALID,

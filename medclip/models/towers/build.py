@@ -13,11 +13,13 @@ from torch import nn
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.views import FUSION
 from medclip.models.preprocess import NATIVE_TOWER, square_side
+from medclip.models.signal_input import KEY as SIGNAL
 from medclip.models.towers import bert as hf_text
 from medclip.models.towers.image_only import build_image_only, timm_arguments
 from medclip.models.towers.native_aspect import make_native
 from medclip.models.towers.poolings import ARGUMENTS
 from medclip.models.towers.query_pool import HEADS, QueryPool
+from medclip.models.towers.signal_tower import build_signal_tower
 from medclip.models.towers.unpickle import to_safetensors
 from medclip.models.towers.view_fusion import ViewFusion
 
@@ -41,21 +43,24 @@ def default_config(
     text_width: int = 256,
     text_heads: int = 4,
     text_layers: int = 4,
+    signal: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the `model_cfg` of a small dual encoder in open_clip's form.
 
-    With a vocabulary of 4,096 it has 8.0 million parameters, 16 MB in fp16.
+    With a vocabulary of 4,096 it has 8.0 million parameters, 16 MB in fp16. With `signal` its image tower is one of
+    ECGs, as `build_signal_tower` takes it.
     """
+    of_images = {
+        "image_size": size_px,
+        "timm_model_name": image_tower,
+        "timm_model_pretrained": False,
+        "timm_pool": "avg",
+        "timm_proj": "linear",
+    }
     return {
         "embed_dim": embed_dim,
         "custom_text": True,
-        "vision_cfg": {
-            "image_size": size_px,
-            "timm_model_name": image_tower,
-            "timm_model_pretrained": False,
-            "timm_pool": "avg",
-            "timm_proj": "linear",
-        },
+        "vision_cfg": of_images if signal is None else {SIGNAL: dict(signal)},
         "text_cfg": {
             "context_length": context_length,
             "vocab_size": vocab_size,
@@ -109,6 +114,10 @@ def _build_towers(config: dict[str, Any], base: Path | None) -> nn.Module:
     if model_cfg.get("text_cfg") is None:
         return build_image_only(model_cfg)
     arguments, pool_heads = vision_cfg.pop(ARGUMENTS, None), vision_cfg.pop(HEADS, None)
+    signal, of_signals = vision_cfg.pop(SIGNAL, None), None
+    if signal is not None:
+        of_signals = build_signal_tower(signal, model_cfg.get("embed_dim"))
+        vision_cfg |= {"timm_model_name": _SMALLEST, "timm_pool": "avg", "timm_proj": "linear", "image_size": 160}
     if arguments is not None:
         vision_cfg["timm_model_name"] = _SMALLEST  # open_clip passes no arguments on: the tower is put in afterwards
     hf_name = text_cfg.get("hf_model_name")
@@ -119,8 +128,8 @@ def _build_towers(config: dict[str, Any], base: Path | None) -> nn.Module:
         if arguments is not None:
             _replace_trunk(model.visual, trunk, vision_cfg, arguments)
         if pool_heads is not None:
-            visual: Any = model.visual
-            visual.head = QueryPool(visual.trunk.num_features, model_cfg["embed_dim"], pool_heads)
+            of_timm: Any = model.visual
+            of_timm.head = QueryPool(of_timm.trunk.num_features, model_cfg["embed_dim"], pool_heads)
     except (TypeError, ValueError, RuntimeError, LookupError, AssertionError, ArithmeticError, AttributeError) as e:
         first_line = (str(e).strip().splitlines() or [""])[0].rstrip(".")
         raise MedclipError(
@@ -128,6 +137,8 @@ def _build_towers(config: dict[str, Any], base: Path | None) -> nn.Module:
             f"open_clip cannot build this architecture ({type(e).__name__}: {first_line[:200]}).",
             hint="Check the sizes in its model_cfg (embed_dim, width, heads, layers, patch_size).",
         ) from e
+    if of_signals is not None:
+        model.visual = of_signals  # pyright: ignore[reportAttributeAccessIssue]
     if trunk:
         _fit_trunk(model.visual, vision_cfg.get("image_size", 224))
     if native:

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.models.preprocess import square_side
+from medclip.models.signal_input import KEY as SIGNAL
 from medclip.models.towers.poolings import ARGUMENTS, OF_TIMM, POOLINGS
+from medclip.models.towers.signal_tower import SignalTower, build_signal_tower
 from medclip.models.towers.tubelets import make_tubelets
 from medclip.models.volume_input import TUBELET
 from medclip.wording import list_of
@@ -60,7 +62,7 @@ class ImageTower(nn.Module):
 class ImageOnly(nn.Module):
     """An image tower in the place of a dual encoder: `visual` and `encode_image` as open_clip's models have them."""
 
-    def __init__(self, visual: ImageTower) -> None:
+    def __init__(self, visual: ImageTower | SignalTower) -> None:
         super().__init__()
         self.visual = visual
 
@@ -81,6 +83,8 @@ def without_words(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
     """
     vision_cfg = model_cfg["vision_cfg"]
     name = vision_cfg.get("timm_model_name")
+    if SIGNAL in vision_cfg:
+        return {"vision_cfg": {SIGNAL: dict(vision_cfg[SIGNAL])}}
     if not name:
         raise MedclipError(
             Reason.WRONG_USE,
@@ -108,7 +112,7 @@ def build_image_only(config: Mapping[str, Any]) -> ImageOnly:
     Args:
         config: `model_cfg` without a `text_cfg`: `embed_dim` and a `vision_cfg` with `timm_model_name`, `image_size`,
             `timm_pool` (one of `POOLINGS`) and `timm_model_args`; with `tubelet` (num_frames, tubelet, channels) the
-            tower takes clips [B, C, T, S, S].
+            tower takes clips [B, C, T, S, S]; with `signal` it is one of ECGs (`build_signal_tower`).
 
     Raises:
         MedclipError: PACK_INVALID when timm cannot build it, or its size, pooling and width do not go together.
@@ -116,6 +120,10 @@ def build_image_only(config: Mapping[str, Any]) -> ImageOnly:
     import timm
 
     values = config["vision_cfg"]
+    if values.get(SIGNAL) is not None:
+        of_signals = build_signal_tower(values[SIGNAL])
+        _check_width(config, of_signals.dim, f"{values[SIGNAL]['tower']} {values[SIGNAL]['size']}")
+        return ImageOnly(of_signals)
     name, pooling = str(values.get("timm_model_name") or ""), values.get("timm_pool")
     if pooling not in POOLINGS:
         raise MedclipError(
@@ -142,12 +150,15 @@ def build_image_only(config: Mapping[str, Any]) -> ImageOnly:
     if values.get(TUBELET) is not None:
         make_tubelets(trunk, values[TUBELET], square_side(config))
     tower = ImageTower(trunk, pooling)
-    if config.get("embed_dim", tower.dim) != tower.dim:
-        raise MedclipError(
-            Reason.PACK_INVALID,
-            f"the config's embed_dim is {config['embed_dim']}; {name} pooled by {pooling!r} gives {tower.dim} numbers.",
-        )
+    _check_width(config, tower.dim, f"{name} pooled by {pooling!r}")
     return ImageOnly(tower)
+
+
+def _check_width(config: Mapping[str, Any], dim: int, tower: str) -> None:
+    if config.get("embed_dim", dim) != dim:
+        raise MedclipError(
+            Reason.PACK_INVALID, f"the config's embed_dim is {config['embed_dim']}; {tower} gives {dim} numbers."
+        )
 
 
 def timm_arguments(stated: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from medclip.errors import MedclipError, Reason
 from medclip.models.towers.patch_decoder import DecoderShape, PatchDecoder, decoder_shape
 from medclip.models.towers.positions import sincos_positions
+from medclip.models.towers.signal_vit import SignalViT
 from medclip.objectives.masked import grid_of, patch_errors, patches_of, sides_in_words
 from medclip.objectives.tube_masks import normalise_tubes
 
@@ -164,16 +165,22 @@ class MaskedAutoencoder(nn.Module):
             counted_BM = counted_BM & varied_BM
         else:
             error_BM = patch_errors(pixels_BMP, images, self.patch, self.normalise, asked_BM)
+        present_BL = _present(trunk, images)
+        if present_BL is not None:
+            counted_BM = counted_BM & present_BL.gather(1, asked_BM)
         return torch.stack([torch.where(counted_BM, error_BM, 0).sum(1), counted_BM.sum(1).float()], dim=1)
 
-    def count(self, images: Tensor, mask_BL: Tensor, decoded_BL: Tensor | None = None) -> Tensor:
+    def count(self, trunk: nn.Module, images: Tensor, mask_BL: Tensor, decoded_BL: Tensor | None = None) -> Tensor:
         """Count the patches of each image that `forward` compares, float32 [B]; arguments as there.
 
-        Without a tower: so that a batch in parts knows before its first one what its mean is over.
+        The tower is not run: so that a batch in parts knows before its first one what its mean is over.
         """
         counted_BL = mask_BL if decoded_BL is None else mask_BL & decoded_BL
         if self.normalise and len(self.grid) == 3:
             counted_BL = counted_BL & normalise_tubes(patches_of(images, self.patch), self.pixel_std_C)[1]
+        present_BL = _present(trunk, images)
+        if present_BL is not None:
+            counted_BL = counted_BL & present_BL
         return counted_BL.sum(1).float()
 
     def _encode(self, trunk: Any, images: Tensor, visible_BK: Tensor) -> Tensor:
@@ -193,6 +200,10 @@ class MaskedAutoencoder(nn.Module):
                 prefix_1PD = prefix_1PD + positions_1ND[:, :placed]
             tokens_BKD = torch.cat([prefix_1PD.expand(len(images), -1, -1).to(tokens_BKD), tokens_BKD], dim=1)
         tokens_BND = trunk.norm_pre(trunk.pos_drop(tokens_BKD))
+        if isinstance(trunk, SignalViT):
+            present_BL = trunk.present(images)
+            tokens_BND = trunk.run_blocks(tokens_BND, None if present_BL is None else present_BL.gather(1, visible_BK))
+            return trunk.fc_norm(tokens_BND)
         recompute = trunk.grad_checkpointing and torch.is_grad_enabled()
         for block in trunk.blocks:
             tokens_BND = checkpoint(block, tokens_BND, use_reentrant=False) if recompute else block(tokens_BND)
@@ -255,6 +266,11 @@ def check_trunk(trunk: nn.Module) -> None:
             f"{name} is no plain vision transformer: it cannot read visible patches alone.",
             hint="Choose a tower such as vit_small_patch16_224, or decoder: linear, which works with any tower.",
         )
+
+
+def _present(trunk: nn.Module, images: Tensor) -> Tensor | None:
+    """Return which patches are of leads that are there, bool [B, L]; None where all are."""
+    return trunk.present(images) if isinstance(trunk, SignalViT) else None
 
 
 def _projection(trunk: nn.Module) -> Any:

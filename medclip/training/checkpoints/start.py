@@ -19,6 +19,7 @@ from medclip.models.interchange.load_start import Started, load_start
 from medclip.models.interchange.start_trunk import PackTrunk, names_a_pack, read_trunk, start_trunk
 from medclip.models.packs.views import FUSION
 from medclip.models.preprocess import NATIVE_TOWER, Preprocess, square_side
+from medclip.models.signal_input import KEY as SIGNAL
 from medclip.models.towers.activation_checkpointing import recompute_activations
 from medclip.models.towers.build import build_clip, default_config, image_tower_weights, start_image_tower
 from medclip.models.towers.drop_path import set_drop_path
@@ -88,7 +89,7 @@ def begin(recipe: Recipe, folder: Path, reader: ShardReader | None) -> Started:
         lock_text(model, unlocked_layers=m.unlocked_text_layers)
     if m.grad_checkpointing:
         recompute_activations(model)
-    if started.preprocess.volume is None:  # kernels of tubelets have an axis more
+    if started.preprocess.takes == "images":  # kernels of tubelets have an axis more, those of signals one less
         model.to(memory_format=torch.channels_last)
     return started
 
@@ -156,10 +157,15 @@ def _built_alone(recipe: Recipe) -> Started:
     m, source = recipe.model, _pack_of(recipe)
     tower, pixels = _tower_of(recipe, source), _pixels_of(recipe, source)
     arguments = {} if source is None or not source.arguments else {ARGUMENTS: dict(source.arguments)}
-    config = without_words({"vision_cfg": {"timm_model_name": tower, "image_size": pixels.size_px} | arguments})
+    of_signals = _signal_tower(recipe, source)
+    config: dict[str, Any]
+    if of_signals is not None:
+        tower, config = of_signals["tower"], {"vision_cfg": {SIGNAL: of_signals}}
+    else:
+        config = without_words({"vision_cfg": {"timm_model_name": tower, "image_size": pixels.size_px} | arguments})
     if m.volume is not None:
         config["vision_cfg"][TUBELET] = m.volume.tower
-    if recipe.objective.masked is None and config["vision_cfg"]["timm_pool"] == "mean":
+    if recipe.objective.masked is None and config["vision_cfg"].get("timm_pool") == "mean":
         config["vision_cfg"]["timm_pool"] = "avg"  # as medical MAE classifies: the norm comes behind the mean
     torch.manual_seed(recipe.seed)
     try:
@@ -192,12 +198,42 @@ def _pixels_of(recipe: Recipe, source: PackTrunk | None) -> Preprocess:
     """Return how images are treated: as the pack does, at the recipe's size where it names one."""
     m = recipe.model
     if source is None:
-        return Preprocess(m.size_px, volume=m.volume)
+        return Preprocess(m.size_px, volume=m.volume, signal=None if m.signal is None else m.signal.taken)
     old = source.preprocess
+    _refuse_another_signal(recipe, source)
     _refuse_another_volume(m.volume, source)
     size = m.size_px if "size_px" in m.model_fields_set else old.size_px
     resize = None if old.resize_px is None else round(old.resize_px * size / old.size_px)
     return replace(old, size_px=size, resize_px=resize, adapters={}, volume=m.volume)
+
+
+def _signal_tower(recipe: Recipe, source: PackTrunk | None) -> dict[str, Any] | None:
+    """Return `vision_cfg.signal` of the tower of ECGs that is built, that of the pack; None for towers of images."""
+    if recipe.model.signal is None:
+        return None
+    return recipe.model.signal.config if source is None else dict(source.vision_cfg[SIGNAL])
+
+
+def _refuse_another_signal(recipe: Recipe, source: PackTrunk) -> None:
+    """Refuse a pack that takes other ECGs than the recipe says, or takes none."""
+    asked, of_pack = recipe.model.signal, source.preprocess.signal
+    if asked is None and of_pack is None:
+        return
+    if asked is None or of_pack is None:
+        kinds = ("ECGs", "images") if asked is None else ("images", "ECGs")
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            f"model.image_weights: the pack {source.pack} takes {kinds[0]}, and the recipe trains on {kinds[1]}.",
+            hint="Say model.signal: {} to go on with a tower of ECGs, or begin with another pack.",
+        )
+    stated = of_pack.to_config() | dict(source.vision_cfg[SIGNAL])
+    for name in sorted(asked.model_fields_set):
+        if getattr(asked, name) != stated.get(name):
+            raise MedclipError(
+                Reason.RECIPE_INVALID,
+                f"model.signal.{name} is {getattr(asked, name)}, and the pack {source.pack} has {stated.get(name)}.",
+                hint="Leave it out: the section is that of the pack.",
+            )
 
 
 def _refuse_another_volume(volume: VolumeInput | None, source: PackTrunk) -> None:
@@ -275,6 +311,7 @@ def _built(recipe: Recipe, folder: Path, reader: ShardReader | None) -> Started:
         text_width=m.text_width,
         text_heads=m.text_heads,
         text_layers=m.text_layers,
+        signal=_signal_tower(recipe, source),
     )
     torch.manual_seed(recipe.seed)
     model = build_clip(config)

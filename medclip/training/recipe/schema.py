@@ -115,6 +115,8 @@ class Recipe(Section):
             self._check_without_words()
         if self.model.volume is not None:
             self._check_volume()
+        if self.model.signal is not None:
+            self._check_signal()
         if self.objective.views is not None and self.model.volume is not None:
             raise ValueError("objective.views is of images, and model.volume takes volumes or loops")
         return self
@@ -126,6 +128,17 @@ class Recipe(Section):
         unused = [n for n in ("rotate_deg", "hue", "saturation", "rand_augment") if getattr(a, n, None)]
         if unused:
             raise ValueError(f"augment.{unused[0]} is not done to volumes: leave it out, or say 0")
+
+    def _check_signal(self) -> None:
+        o = self.objective
+        if o.views is not None:
+            raise ValueError("objective.views is of images, and model.signal takes ECGs")
+        if o.masked is not None and (o.masked.decoder in ("linear", "video") or o.masked.foreground):
+            raise ValueError(
+                "objective.masked of ECGs takes decoder: dec128d2, dec512d2 or dec512d8, and no foreground"
+            )
+        if o.masked is not None and self.model.signal is not None and self.model.signal.tower == "resnet1d":
+            raise ValueError("objective.masked needs a tower of patches: model.signal.tower is resnet1d")
 
     def _check_without_words(self) -> None:
         unused = [f"text.{name}" for name in sorted(self.text.model_fields_set)]

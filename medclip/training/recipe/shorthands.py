@@ -48,6 +48,8 @@ _MERL: dict[str, Any] = {
 }
 """Of Liu et al., MERL, ICML 2024: both terms add their two directions up. Records of the same report are no negatives
 here, which one ECG in three would have (sinus rhythm, normal ECG)."""
+_OF_SIGNALS: dict[str, Any] = {"weight": 1, "decoder": "dec128d2", "ratio": 0.75, "normalise": False}
+"""Of ECGs: a beat is a second long, and at 0.9 some go by unseen; plain values, for amplitude is what is read."""
 SHORTHANDS: dict[str, dict[str, Any]] = {
     "masked": _MASKED,
     "masked_natural": {part: _MASKED[part] | _NATURAL.get(part, {}) for part in _MASKED},
@@ -59,9 +61,10 @@ SHORTHANDS: dict[str, dict[str, Any]] = {
 def written_out(values: Mapping[str, Any]) -> dict[str, Any]:
     """Write out what the word under `objective` stands for, and leave any other recipe as it is.
 
-    For volumes and loops (`model.volume`) tubes are hidden and half of them guessed, whatever the masked word. The
-    learning rate of these follows the batch: 1.5e-4 for 256 samples. What the recipe says itself has the last word;
-    towers that `model.start` or a pack under `model.image_weights` brings stay as they are.
+    For ECGs (`model.signal`) three quarters are hidden, nothing is cut away or mirrored, and the tower is the
+    section's own. For volumes and loops (`model.volume`) tubes are hidden and half of them guessed, whatever the masked
+    word. The learning rate of these follows the batch: 1.5e-4 for 256 samples. What the recipe says itself has the last
+    word; towers that `model.start` or a pack under `model.image_weights` brings stay as they are.
 
     Args:
         values: A recipe as it was read.
@@ -88,6 +91,10 @@ def written_out(values: Mapping[str, Any]) -> dict[str, Any]:
         parts["model"] = {}
     elif isinstance(model, dict) and model.get("image_weights") not in (None, "imagenet"):
         parts["model"].pop("image_tower", None)
+    if isinstance(model, dict) and isinstance(model.get("signal"), dict):
+        parts["model"], parts["augment"] = {}, {}
+        if "masked" in parts["objective"]:
+            parts["objective"]["masked"] = dict(_OF_SIGNALS)
     if "masked" in parts["objective"] and isinstance(model, dict) and isinstance(volume := model.get("volume"), dict):
         parts["objective"]["masked"] = _OF_TUBES | {"ratio": _TUBE_RATIOS.get(volume.get("kind", "volume"), 0.9)}
         parts["augment"] |= {"flip": 0, "stretch": 1}

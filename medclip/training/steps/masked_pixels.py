@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.towers.masked_autoencoder import MaskedAutoencoder
+from medclip.models.towers.signal_vit import SignalViT
 from medclip.objectives.masked import apply_patch_mask, draw_patch_mask, foreground_of, patch_errors
 from medclip.objectives.tube_masks import draw_decoded, draw_tube_mask
 from medclip.training.recipe.sections.objective import Masked
@@ -48,7 +49,8 @@ class MaskedPart(nn.Module):
                 trunk_of(clip), settings.decoder, normalise=settings.normalise, pixel_std=pixel_std
             )
             self.grid, self.patch_px = self.autoencoder.grid, self.autoencoder.patch[-1]
-            if size_px % self.patch_px:
+            is_square = len(set(self.autoencoder.patch[-2:])) == 1  # those of ECGs are not, and know their length
+            if is_square and size_px % self.patch_px:
                 raise _refused(
                     f"{size_px} px are no multiple of the patches of {self.patch_px} px",
                     f"Choose a model.size_px that is a multiple of {self.patch_px}.",
@@ -142,10 +144,10 @@ class MaskedPart(nn.Module):
         error_BL = patch_errors(self.guess(clip, images, mask_BL, prefix), images, self.patch_px, self.normalise)
         return torch.stack([torch.where(mask_BL, error_BL, 0).sum(1), mask_BL.sum(1).float()], dim=1)
 
-    def count(self, images: Tensor, mask_BL: Tensor, decoded_BL: Tensor | None = None) -> Tensor:
-        """Count the patches of each image that `forward` compares, float32 [B], without a tower."""
+    def count(self, clip: nn.Module, images: Tensor, mask_BL: Tensor, decoded_BL: Tensor | None = None) -> Tensor:
+        """Count the patches of each image that `forward` compares, float32 [B]; the tower is not run."""
         if self.autoencoder is not None:
-            return self.autoencoder.count(images, mask_BL, decoded_BL)
+            return self.autoencoder.count(trunk_of(clip), images, mask_BL, decoded_BL)
         return mask_BL.sum(1).float()
 
     def guess(self, clip: nn.Module, images: Tensor, mask_BL: Tensor, prefix: FrozenPrefix | None = None) -> Tensor:
@@ -182,9 +184,11 @@ def feature_map(clip: nn.Module, images_BCHW: Tensor) -> Tensor:
 
 def _feature_map_shape(clip: nn.Module, size_px: int) -> tuple[int, int]:
     """Return channels and side of the last feature map."""
-    if any(isinstance(module, nn.Conv3d) for module in trunk_of(clip).modules()):
+    trunk = trunk_of(clip)
+    if any(isinstance(module, nn.Conv3d | nn.Conv1d) for module in trunk.modules()) or isinstance(trunk, SignalViT):
         raise _refused(
-            "the decoder linear is for images, and this tower takes volumes or loops", "Choose decoder: video."
+            "the decoder linear is for images, and this tower takes volumes, loops or ECGs",
+            "Choose decoder: video, or dec128d2 with a tower of patches for ECGs.",
         )
     was_training = clip.training
     with torch.no_grad():

@@ -279,7 +279,11 @@ class StepComputer:
             for own in chunks:
                 rows = _rows(len(inputs), inputs.num_views, own, inputs.images.device)
                 decoded_BL = None if inputs.decoded_BL is None else inputs.decoded_BL[rows]
-                counts.append(part.count(self._normalised(inputs.images[rows]), inputs.mask_BL[rows], decoded_BL))
+                counts.append(
+                    part.count(
+                        self._towers.clip, self._normalised(inputs.images[rows]), inputs.mask_BL[rows], decoded_BL
+                    )
+                )
             count_B = torch.cat(counts)
             hidden = sum_values(_weighted(count_B, self._weights(inputs)).sum(), self._world.group)
         known = {name: num_known(target, self._world.group) for name, target in inputs.targets.items()}

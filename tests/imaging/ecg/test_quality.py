@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from medclip.imaging.ecg.filters import prepare
 from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.quality import LEAD_FLAGS, RECORD_FLAGS
-from medclip.imaging.ecg.twelve_leads import EcgOptions, canonical, prepare
+from medclip.imaging.ecg.twelve_leads import canonical
 from medclip.sample import Signal
+from medclip.settings import EcgOptions
 from tests.kits.ecg import beats, recording
 
 Leads = dict[str, NDArray[np.float64]]

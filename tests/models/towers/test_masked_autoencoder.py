@@ -319,7 +319,7 @@ def test_only_what_is_decoded_and_hidden_counts() -> None:
     sums = decoder(trunk, clips, mask, decoded)
     torch.testing.assert_close(sums[:, 0], (error * counted).sum(1))
     assert torch.equal(sums[:, 1], (mask & decoded).sum(1).float())
-    assert torch.equal(decoder.count(clips, mask, decoded), sums[:, 1])
+    assert torch.equal(decoder.count(trunk, clips, mask, decoded), sums[:, 1])
 
 
 def test_tubes_of_the_background_count_nothing_in_a_normalised_target() -> None:
@@ -329,7 +329,7 @@ def test_tubes_of_the_background_count_nothing_in_a_normalised_target() -> None:
     lower = torch.zeros(4, 4, 2, 2, dtype=torch.bool)
     lower[:, :, 1] = True
     assert torch.equal(sums[:, 1], (mask & lower.flatten(1)).sum(1).float())
-    assert torch.equal(decoder.count(clips, mask), sums[:, 1])
+    assert torch.equal(decoder.count(trunk, clips, mask), sums[:, 1])
     clips[:] = 0.0
     assert _errors(decoder, trunk, clips, mask).tolist() == [0.0] * 4
 

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from medclip.models.volume_input import VolumeInput, volume_input
 from medclip.training.recipe.sections.section import Section
+from medclip.training.recipe.sections.signal import SignalPart
 
 OF_WORDS = (
     "embed_dim", "text_folder", "text_width", "text_heads", "text_layers", "lock_text", "unlocked_text_layers",
@@ -46,6 +47,9 @@ class ModelPart(Section):
     frames are shown to a plain vision transformer, `tubelet` of them in a token. A volume has `spacing_mm` (slices,
     rows, columns), `plane` (axial), `unit` (HU) and `window` (black, white); a loop has `kind: cine` and perhaps
     `frame_ms`. None trains on images."""
+    signal: SignalPart | None = None
+    """Train on ECGs as signals, in place of images; image_weights is null then, or a pack whose tower of ECGs the run
+    goes on with (which brings all of this section). None trains on images."""
     embed_dim: int = Field(default=256, ge=8)
     text_width: int = Field(default=256, ge=16)
     text_heads: int = Field(default=4, ge=1)
@@ -78,16 +82,29 @@ class ModelPart(Section):
             raise ValueError("volume takes keys such as num_frames and spacing_mm")
         return volume_input(values)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_signals(cls, values: Any) -> Any:
+        """Set what a tower of ECGs begins with, so that it is seen in the run's recipe.json."""
+        if not isinstance(values, dict) or values.get("signal") is None:
+            return values
+        tower = values["signal"].get("tower") if isinstance(values["signal"], dict) else None
+        learned = {"freeze_bn": False} if tower == "resnet1d" and values.get("image_weights") is None else {}
+        return {"image_weights": None, **learned} | values
+
     @model_validator(mode="after")
     def _check(self) -> ModelPart:
         beside = {
             "start": self.start is not None, "native_aspect": self.native_aspect,
             "freeze_blocks": self.freeze_blocks > 0, "image_weights: imagenet": self.image_weights == "imagenet",
         }  # fmt: skip
-        wrong = [name for name, is_asked in beside.items() if is_asked] if self.volume is not None else []
+        if self.signal is not None:
+            beside |= {name: name in self.model_fields_set for name in ("image_tower", "size_px", "preset", "volume")}
+        key = "volume" if self.volume is not None else "signal" if self.signal is not None else None
+        wrong = [name for name, is_asked in beside.items() if is_asked] if key else []
         if wrong:
             hint = ": say null, or a pack" if wrong[0].startswith("image_weights") else ""
-            raise ValueError(f"volume does not go with {wrong[0]}{hint}")
+            raise ValueError(f"{'signal' if self.signal is not None else key} does not go with {wrong[0]}{hint}")
         unused = sorted(_BUILT & self.model_fields_set)
         if self.start is not None and unused:
             raise ValueError(f"{', '.join(unused)} cannot be set together with start, which brings its own towers")
