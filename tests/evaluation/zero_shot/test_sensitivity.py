@@ -113,4 +113,4 @@ def test_findings_and_their_denials_are_compared_without_any_image() -> None:
     hearing = measure_negation(Hearing(), [Modality.XRAY])
     assert hearing is not None
     assert (hearing.mean_cosine, hearing.ignores_no) == (0.0, False)
-    assert measure_negation(Told(), [Modality.ECG]) is None
+    assert measure_negation(Told(), [Modality.ENDOSCOPY]) is None
