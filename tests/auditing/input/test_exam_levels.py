@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from medclip.api.audit import audit
+from medclip.auditing.input.exam_levels import at_level
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.read import read_cohort
 from medclip.errors import MedclipError, Reason
+from medclip.files.tables.table import Table
 from medclip.files.tables.write import write_rows
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow
 
@@ -90,6 +92,24 @@ def test_exams_are_grouped_by_how_far_the_scores_of_the_breasts_lie_apart(run: P
     edges = ReadOptions(level="exam", bins={"left_right_difference": [0.2]})
     (attribute,) = read_cohort(run, run / "labels.parquet", by=["left_right_difference"], options=edges).attributes
     assert attribute.groups == ("<0.2", "≥0.2", "not stated")
+
+
+def test_the_difference_without_a_class_is_the_largest_over_all_classes() -> None:
+    rows = [exam_row("s", "exam", 0.5)]
+    for name, right, left in (("normal", 0.9, 0.4), ("benign", 0.05, 0.1)):
+        rows += [
+            replace(exam_row("s", "breast", p, side), class_=name) for side, p in zip("RL", (right, left), strict=True)
+        ]
+    named = [{name.rstrip("_"): value for name, value in vars(row).items()} for row in rows]
+    files = Table(pa.table({"study": ["s"]}), "files")
+    _, joined = at_level(Table(pa.Table.from_pylist(named), "scores"), files, "exam")
+    assert joined is not None
+    differences = {name: joined.arrow.column(name)[0].as_py() for name in joined.names if "difference" in name}
+    assert differences == {
+        "left_right_difference": "0.5000",
+        "left_right_difference:normal": "0.5000",
+        "left_right_difference:benign": "0.0500",
+    }
 
 
 def test_exams_are_what_a_table_of_levels_is_read_as_and_an_audit_says_what_was_asked(
