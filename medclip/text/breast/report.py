@@ -169,7 +169,9 @@ def _denied(record: BreastRecord, rng: Generator | None) -> list[str]:
 
 
 def _sentence(opener: str, noun: str, place: str) -> str:
-    plural = noun.split(" of ")[0].split(" with ")[0].split(" in a ")[0].endswith("calcifications")
+    nouns = noun.replace(", ", " or ").split(" or ")  # the verb is that of the noun beside it
+    beside = nouns[0 if "there {is}" in opener.lower() else -1]
+    plural = beside.split(" of ")[0].split(" with ")[0].split(" in a ")[0].endswith("calcifications")
     verb = "are" if plural and not opener.startswith("There is no evidence") else "is"
     return opener.format(x=noun, X=capital(noun), p=place, P=capital(place), **{"is": verb})
 

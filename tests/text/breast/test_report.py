@@ -334,3 +334,17 @@ def test_facts_for_a_writer_name_every_finding_with_its_place_and_no_patient():
     )
     assert facts.absent == ("skin thickening",)
     assert (facts.image, facts.view) == ("mammogram of the left breast", "craniocaudal view")
+
+
+def test_the_verb_of_several_denied_findings_is_that_of_the_noun_beside_it() -> None:
+    record = record_of({"density": "B", "findings": [{"type": "mass"}]}, "L")
+    rng, plurals = np.random.default_rng(0), 0
+    for _ in range(300):
+        for sentence in sentences(draw_report(record, rng)):
+            opened = re.search(
+                r"there (is|are) no (?!evidence)([^,.]*?)(?:,| or |\.| (?:on|in|within) )", sentence, re.I
+            )
+            if opened:
+                assert opened[1] == ("are" if "calcifications" in opened[2] else "is"), sentence
+                plurals += opened[1] == "are"
+    assert plurals > 5
