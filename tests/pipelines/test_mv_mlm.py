@@ -61,6 +61,13 @@ def test_the_full_recipe_can_begin_with_a_tower_that_normalises_batches_as_its_o
     Trainer(recipe, tmp_path / "run").data.close()
 
 
+def test_the_smoke_run_trains_no_model_again_that_is_there_as_its_scores_are_of_that_very_pack() -> None:
+    smoke = (FOLDER / "run.sh").read_text().split("table=")[0].splitlines()
+    trainings = [line.strip() for line in smoke if "medclip pretrain $here" in line]
+    assert len(trainings) == 2
+    assert all(re.match(r'\[ -f "\$run/(pretrain|heads)/report\.html" \] \|\| medclip', line) for line in trainings)
+
+
 @pytest.mark.slow
 def test_the_simulation_is_measured_in_small(tmp_path: Path) -> None:
     env = os.environ | {"PYTHONPATH": str(FOLDER.parents[1]), "MEDCLIP_HOME": str(tmp_path / "home")}
