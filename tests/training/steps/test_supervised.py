@@ -14,13 +14,16 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 
+from medclip.adaptation.data.hazard_head import HazardHead
 from medclip.adaptation.data.heads import LinearHead
 from medclip.models.towers.image_only import ImageOnly, ImageTower
 from medclip.text.vocabulary.load import load_task
 from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.optimizer import learning_rate, make_optimizer, names_of_parameters
 from medclip.training.steps.supervised import (
+    RiskHead,
     SupervisedHead,
+    folded,
     move_norm,
     supervised_figures,
     supervised_loss,
@@ -29,6 +32,7 @@ from medclip.training.steps.supervised import (
 from medclip.training.steps.towers import Towers
 from tests.kits.objectives import check_golden
 
+NAN = float("nan")
 FINDINGS, VIEW = load_task("chest_xray_findings"), load_task("chest_xray_view")
 
 
@@ -191,3 +195,24 @@ def test_the_loss_is_the_mean_over_what_is_known() -> None:
     (gradient_BC,) = torch.autograd.grad(nothing, logits_BC)
     assert float(nothing.detach()) == 0
     assert float(gradient_BC.abs().max()) == 0
+
+
+def test_some_years_of_a_risk_have_their_own_truth_and_logits_and_unknown_years_none() -> None:
+    risk, years = load_task("breast_cancer_risk"), ("year_1", "year_3")
+    outcomes = ({"event_months": 20, "followup_months": 20}, {"followup_months": 24}, {})
+    keys = [json.dumps(["", "", "", {risk.name: outcome} if outcome else {}]) for outcome in outcomes]
+    target = targets_of(risk, years, keys)
+    torch.testing.assert_close(target, torch.tensor([[0.0, 1], [0, NAN], [NAN, NAN]]), equal_nan=True)
+    torch.manual_seed(0)
+    every, head = RiskHead(8, (1, 2, 3)), RiskHead(8, (1, 3))
+    features = normalize(torch.randn(5, 8), dim=-1)
+    with torch.no_grad():
+        nn.init.constant_(every.additive.hazard.bias, 0.3)
+        head.load_state_dict(every.state_dict())
+        wanted = every(features)[:, [0, 2]]
+        torch.testing.assert_close(head(features), wanted)
+    stored = HazardHead.from_arrays(folded(risk, years, head.state_dict()))
+    np.testing.assert_allclose(stored.logits(features.numpy(), None), wanted.numpy(), atol=1e-5)
+    loss = supervised_loss(wanted, target[[0, 1, 2, 2, 2]], "risk")
+    known = wanted[[0, 0, 1], [0, 1, 0]]
+    assert float(loss) == pytest.approx(float(binary_cross_entropy_with_logits(known, torch.tensor([0.0, 1, 0]))))
