@@ -208,7 +208,7 @@ def _both_arms(place: Place, share: float, seed: int) -> list[Resampled]:
         kept = place.run / "labels" / f"{arm}-{round(100 * share)}-{seed}.npz"
         if not kept.is_file():
             shards = _labelled(place, share, seed)
-            pack = _trained(kept.with_suffix(""), _fine_tuning(place, shards, arm, seed))
+            pack = _trained(kept.with_suffix(""), _fine_tuning(place, shards, _num_labelled(place, share), arm, seed))
             exams = place.exams("test", pack)
             head = read_pack_heads(pack, pack_card(pack))["mammography_malignancy"].head
             logits = head.logits(exams.wholes, exams.model)
@@ -245,7 +245,7 @@ def _labelled(place: Place, share: float, seed: int) -> Path:
     return shards
 
 
-def _fine_tuning(place: Place, shards: Path, arm: str, seed: int) -> dict[str, Any]:
+def _fine_tuning(place: Place, shards: Path, num_labelled: int, arm: str, seed: int) -> dict[str, Any]:
     recipe = plan.recipe(str(shards), f"{arm}-{seed}")
     del recipe["text"]  # no words are read
     of_words = ("embed_dim", "text_width", "text_heads", "text_layers")
@@ -258,7 +258,7 @@ def _fine_tuning(place: Place, shards: Path, arm: str, seed: int) -> dict[str, A
         "objective": {"contrastive": 0, "views": {"max": 4}, "supervised": [{"task": "mammography_malignancy"}]},
         "train": recipe["train"] | {
             "epochs": 10_000, "max_steps": steps, "lr": plan.RATES[arm], "warmup_steps": max(1, steps // 10),
-            "batch_size": 4 if place.tiny else plan.BATCH,
+            "batch_size": 4 if place.tiny else min(plan.BATCH, num_labelled),
         },
     }  # fmt: skip
 
