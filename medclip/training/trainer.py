@@ -28,7 +28,11 @@ from medclip.training.ranks.accelerator import allow_fast_products, choose_preci
 from medclip.training.ranks.pace import Pace
 from medclip.training.ranks.sharding import blocks_of, full_weights, spread
 from medclip.training.ranks.world import World
-from medclip.training.recipe.compatibility import refuse_other_samples, refuse_what_does_not_go_together
+from medclip.training.recipe.compatibility import (
+    adapters_of,
+    refuse_other_samples,
+    refuse_what_does_not_go_together,
+)
 from medclip.training.recipe.file import package_folder
 from medclip.training.recipe.schema import Recipe
 from medclip.training.reconstructions import Reconstruction, fill_in
@@ -82,7 +86,8 @@ class Trainer:
         self.config, self._base = started.config, started.base
         self.tokenizer = started.tokenizer if recipe.needs_words else None
         # Shards hold images as the adapters crop them, whatever the model that was begun with was shown.
-        self.preprocess = replace(started.preprocess, adapters=self.reader.preprocessing, crop="modality")
+        self.preprocess = replace(started.preprocess, crop="modality")
+        self.preprocess = replace(self.preprocess, adapters=adapters_of(self.reader, self.preprocess))
         refuse_other_samples(self.reader, self.preprocess, recipe)
         self.normalisation, self.size_px = (self.preprocess.mean, self.preprocess.std), self.preprocess.size_px
         self.data, self.val = self._batches()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from medclip.settings import Settings
@@ -68,6 +68,17 @@ def signal_shards(
     return folder / "s"
 
 
-def noise_of(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Return noise of 0.2 mV in whole microvolts, int16."""
-    return np.random.default_rng(seed).normal(0, 200, shape).round().astype(np.int16)
+def signal_recipe(shards: Path) -> dict[str, Any]:
+    """Return four steps in two epochs of MERL's objective: ECGs of 4 s at 100 Hz beside their captions."""
+    return {
+        "name": "ecgs",
+        "seed": 3,
+        "objective": "merl",
+        "data": {"shards": str(shards), "workers": 2},
+        "text": {"vocab_size": 600, "context_length": 24, "captions_per_sample": 1},
+        "model": {
+            "signal": {"tower": "joint_patch", "size": "test", "sampling_hz": 100, "seconds": 4}, "embed_dim": 16,
+            "text_width": 16, "text_heads": 2, "text_layers": 1,
+        },
+        "train": {"epochs": 2, "batch_size": 4, "warmup_steps": 1, "log_every": 1, "threads": 1},
+    }  # fmt: skip

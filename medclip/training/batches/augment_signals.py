@@ -7,16 +7,23 @@ that the limb leads go on to fit each other.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.imaging.ecg.microvolts import MAX_UV, MISSING, from_microvolts
+from medclip.errors import MedclipError, Reason
+from medclip.imaging.ecg.filters import prepare
+from medclip.imaging.ecg.microvolts import MAX_UV, MISSING, from_microvolts, to_microvolts
+from medclip.imaging.ecg.twelve_leads import canonical
 from medclip.training.recipe.sections.augment import SignalAugment
 
 if TYPE_CHECKING:
     from numpy.random import Generator
+
+    from medclip.imaging.ecg.recording import Recording
+    from medclip.models.signal_input import SignalInput
 
 _NUM_LEADS = 12
 _RA, _LA, _LL, _V1 = range(4)
@@ -56,6 +63,27 @@ class SignalChange(NamedTuple):
     dropped: tuple[float, ...]
     """Of each lead a number from 0 to 1: it is left out where this is below `share`; the largest one never is."""
     share: float
+
+
+def prepare_record(recording: Recording, taken: SignalInput, room_s: float = 0.0) -> NDArray[np.int16]:
+    """Make of a stored record what a model is shown of it, by the functions that the adapter has for a file.
+
+    Args:
+        recording: From a shard.
+        taken: How the model takes ECGs.
+        room_s: Seconds on either side beside the part that is shown, for shifts.
+
+    Returns:
+        int16 [12, T + room] in microvolts; without room what scoring is shown of the record's file.
+
+    Raises:
+        MedclipError: CONSTANT_IMAGE where no lead shows anything in this part; as `prepare`.
+    """
+    options = replace(taken.options, seconds=taken.seconds + 2 * room_s)
+    signal = prepare(canonical(recording, seconds=options.seconds), options)
+    if not signal.mask.any():
+        raise MedclipError(Reason.CONSTANT_IMAGE, "no lead shows anything: they are flat or missing.")
+    return to_microvolts(signal)
 
 
 def draw_signal_change(settings: SignalAugment, rng: Generator) -> SignalChange:

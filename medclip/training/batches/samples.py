@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
+from medclip.imaging.ecg.recording import Recording
 from medclip.imaging.volume.voxels import Voxels
 from medclip.models.preprocess import Preprocess
 from medclip.objectives.keys import key_of
@@ -25,16 +26,20 @@ from medclip.text.free_text.sentences import Native
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.augment import Change, apply_change, draw_change, largest_px, names_a_side
 from medclip.training.batches.augment_clips import draw_clip_change, make_clip
+from medclip.training.batches.augment_signals import apply_signal_change, draw_signal_change, prepare_record
 from medclip.training.batches.exam_texts import ALL_SIDES, Subject, kin_of, label_key, subjects_of, types_of
 from medclip.training.batches.order import ORDER
 from medclip.training.batches.slots import Arrays
-from medclip.training.recipe.sections.augment import Augment
+from medclip.training.recipe.sections.augment import Augment, SignalAugment
 from medclip.training.recipe.sections.data import Decode
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from medclip.shards.reading.samples import ShardReader
+
+    _Read = Image.Image | Voxels | NDArray[np.int16]
+    """An image, a volume or loop, or an ECG as its model takes it."""
 
 CAPTION, AUGMENT, VALIDATION = 0, 1, 3  # one stream of chance per purpose; the fourth is that of the order
 assert ORDER not in (CAPTION, AUGMENT, VALIDATION)
@@ -97,6 +102,29 @@ class Drawing:
         assert taken is not None
         change = None if self.augment is None else draw_clip_change(self.augment, rng, may_flip=may_flip)
         return make_clip(stored, change, taken, self.preprocess.size_px)
+
+    def record(self, recording: Recording) -> NDArray[np.int16]:
+        """Make of a stored ECG what its model is shown, with room for shifts where it is augmented.
+
+        Raises:
+            MedclipError: As `prepare_record`.
+        """
+        taken, settings = self.preprocess.signal, self.of_signals
+        assert taken is not None
+        return prepare_record(recording, taken, 0.0 if settings is None else settings.shift)
+
+    def signal(self, record: NDArray[np.int16], rng: np.random.Generator) -> NDArray[np.int16]:
+        """Make what a model of ECGs takes of what `record` returned."""
+        taken, settings = self.preprocess.signal, self.of_signals
+        assert taken is not None
+        if settings is None:
+            return record
+        return apply_signal_change(record, draw_signal_change(settings, rng), taken.num_samples, taken.sampling_hz)
+
+    @property
+    def of_signals(self) -> SignalAugment | None:
+        """What is done to ECGs; None for validation."""
+        return None if self.augment is None else self.augment.signal or SignalAugment()
 
     def draw(self, stored: Image.Image, change: Change | None) -> NDArray[np.uint8]:
         """Make what the model takes of a stored image: a square, or what `TokenBudget.pack` returns."""
@@ -171,8 +199,8 @@ class Made:
 
 @dataclass(frozen=True, eq=False)
 class _Stored:
-    stored: tuple[NDArray[np.uint8] | Voxels, ...]
-    """H x W, or H x W x 3, of each view; or a volume."""
+    stored: tuple[NDArray[Any] | Voxels, ...]
+    """uint8 H x W, or H x W x 3, of each view; a volume; or int16 [12, T] of an ECG."""
     record: CaptionRecord
     meta: Mapping[str, Any]
     views: tuple[SampleView, ...]
@@ -240,7 +268,7 @@ class Samples:
         if d.words and not all(texts):
             return self.bad(index, Reason.EMPTY_CAPTION)
         types = types_of(record, views) if d.of_exam else ()
-        # A mirrored ECG runs backwards in time. Each image is compared with every caption.
+        # The image of a mirrored ECG runs backwards in time. Each image is compared with every caption.
         may_flip = record.laterality is None and record.modality is not Modality.ECG
         may_flip &= not any(map(names_a_side, texts)) and not any(side < len(SIDES) for side, *_ in types)
         images = []
@@ -249,6 +277,8 @@ class Samples:
                 rng = np.random.default_rng((d.seed, AUGMENT, *which))
                 if isinstance(stored, Voxels):
                     images.append(d.clip(stored, rng, may_flip))
+                elif isinstance(stored, np.ndarray):
+                    images.append(d.signal(stored, rng))
                 else:
                     images.append(self._image(stored, record, rng, may_flip))
         except MedclipError as e:
@@ -300,22 +330,22 @@ class Samples:
             return np.zeros((len(texts), 0), np.int32)
         return self._tokenizer.encode(texts).astype(np.int32)
 
-    def _read(
-        self, index: int
-    ) -> tuple[tuple[Image.Image | Voxels, ...], CaptionRecord, Mapping[str, Any], tuple[SampleView, ...]]:
+    def _read(self, index: int) -> tuple[tuple[_Read, ...], CaptionRecord, Mapping[str, Any], tuple[SampleView, ...]]:
         from PIL import Image
 
         kept = self._cache.get(index)
         if kept is not None:
-            stored = tuple(one if isinstance(one, Voxels) else Image.fromarray(one) for one in kept.stored)
-            return stored, kept.record, kept.meta, kept.views
+            again = tuple(Image.fromarray(one) if _is_image(one) else one for one in kept.stored)
+            return again, kept.record, kept.meta, kept.views
         raw = self.reader.raw(index)  # what goes wrong here is the shard's fault: it ends the run
         try:
             parts = self.reader.unpack(index, raw)
             record, meta = self.reader.understand(index, parts)
             views: tuple[SampleView, ...] = ()
-            if self.drawing.preprocess.volume is not None:
-                stored: tuple[Image.Image | Voxels, ...] = (self.reader.voxels(parts),)
+            if self.drawing.preprocess.signal is not None:
+                stored: tuple[_Read, ...] = (self.drawing.record(self.reader.recording(parts)),)
+            elif self.drawing.preprocess.volume is not None:
+                stored = (self.reader.voxels(parts),)
             elif self.drawing.of_exam:
                 views, stored = self.reader.views(index, parts), self.reader.images(parts, *self.drawing.scale)
             else:
@@ -328,7 +358,7 @@ class Samples:
     def _keep(
         self,
         index: int,
-        stored: Sequence[Image.Image | Voxels],
+        stored: Sequence[_Read],
         record: CaptionRecord,
         meta: Mapping[str, Any],
         views: tuple[SampleView, ...],
@@ -340,9 +370,15 @@ class Samples:
             self._cache[index] = _Stored(arrays, record, meta, views)
 
 
-def _num_bytes(stored: Image.Image | Voxels) -> int:
+def _is_image(kept: NDArray[Any] | Voxels) -> bool:
+    return isinstance(kept, np.ndarray) and kept.dtype == np.uint8
+
+
+def _num_bytes(stored: _Read) -> int:
     if isinstance(stored, Voxels):
         return stored.values.nbytes
+    if isinstance(stored, np.ndarray):
+        return stored.nbytes
     return stored.width * stored.height * len(stored.getbands())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from medclip.adapters.registry import preprocessing_of
 from medclip.errors import MedclipError, Reason
 from medclip.models.preprocess import Preprocess
 from medclip.shards.folder import STORED_WORDS, Stored
@@ -34,6 +35,16 @@ def refuse_beside_native_aspect(recipe: Recipe) -> None:
                 f"{key} does not go with model.native_aspect: {why}.",
                 hint="Leave out one of them.",
             )
+
+
+def adapters_of(reader: ShardReader, preprocess: Preprocess) -> dict[str, str]:
+    """Return the preprocessing hash of each way of reading that a pack of these shards is scored with.
+
+    It is that of the shards; of ECGs, which are stored as their files have them, that of what the model makes of them.
+    """
+    if preprocess.signal is None:
+        return dict(reader.preprocessing)
+    return {way: preprocessing_of(way, preprocess.policy) for way in reader.preprocessing}
 
 
 def refuse_other_samples(reader: ShardReader, preprocess: Preprocess, recipe: Recipe) -> None:

@@ -130,7 +130,9 @@ class Recipe(Section):
             raise ValueError(f"augment.{unused[0]} is not done to volumes: leave it out, or say 0")
 
     def _check_signal(self) -> None:
-        o = self.objective
+        o, of_images = self.objective, sorted(self.augment.model_fields_set - {"signal"})
+        if of_images:
+            raise ValueError(f"augment.{of_images[0]} is not done to ECGs: leave it out, and say augment.signal")
         if o.views is not None:
             raise ValueError("objective.views is of images, and model.signal takes ECGs")
         if o.masked is not None and (o.masked.decoder in ("linear", "video") or o.masked.foreground):

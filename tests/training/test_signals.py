@@ -1,0 +1,140 @@
+"""Training on ECGs: with words and without, and a pack is scored with what it was trained on, to the bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from medclip.adapters.registry import read_unit
+from medclip.adapters.sources import source_of
+from medclip.errors import MedclipError, Reason
+from medclip.imaging.ecg.microvolts import MISSING
+from medclip.models.packs.pack import load_model, verify_pack
+from medclip.models.pixels_of import pixels_of
+from medclip.sample import Modality
+from medclip.settings import Settings
+from medclip.training.log import read_log
+from medclip.training.loop import run_recipe
+from medclip.training.recipe.file import load_recipe
+from medclip.training.trainer import Trainer
+from tests.kits.signal_shards import signal_recipe, signal_shards
+from tests.kits.training import make_shards, masked_recipe
+
+NUM_SAMPLES = 400  # 4 s at 100 Hz
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return signal_shards(tmp_path_factory.mktemp("signals"), missing=(3, 9))
+
+
+@pytest.fixture
+def recipe(shards: Path) -> dict[str, Any]:
+    return signal_recipe(shards)
+
+
+@pytest.fixture(scope="module")
+def run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "run"
+    run_recipe(signal_recipe(shards), out=out)
+    return out
+
+
+def _losses(out: Path) -> list[float]:
+    return [e["loss"] for e in read_log(out / "log.jsonl") if e["kind"] == "step"]
+
+
+def test_a_run_ends_in_a_pack_that_knows_words_and_says_how_it_takes_ecgs(run: Path) -> None:
+    assert verify_pack(run / "pack").has_text
+    model = load_model(run / "pack")
+    taken = model.preprocess.signal
+    assert taken is not None
+    assert (taken.sampling_hz, taken.seconds) == (100, 4)
+    assert list(model.preprocess.adapters) == ["ecg:signal"]
+    assert model.card.modalities == ("ecg",)
+    vectors = model.encode_image(np.zeros((2, 12, NUM_SAMPLES), np.int16))
+    assert model.similarity(vectors, ["sinus rhythm"]).shape == (2, 1)
+    assert model.logit_scale == pytest.approx(1 / 0.07)
+    log = read_log(run / "log.jsonl")
+    assert {"val_loss", "image_to_text_r1"} <= next(e for e in log if e["kind"] == "val").keys()
+
+
+def test_training_and_scoring_are_shown_the_same_record(shards: Path, run: Path, tmp_path: Path) -> None:
+    """A file through its adapter and the pack gives, bit for bit, the record that validation made of the shard."""
+    trainer = Trainer(load_recipe(signal_recipe(shards)), tmp_path / "run")
+    assert trainer.val is not None
+    (batch,) = trainer.val.validation(4)
+    preprocess = load_model(run / "pack").preprocess
+    records = set()
+    for path in sorted((shards.parent / "files").glob("*.hea"))[8:]:
+        sample = read_unit(source_of(path, Settings()), Modality.ECG, preprocess.reading(Settings()))
+        assert sample.provenance.preprocessing == preprocess.adapters["ecg:signal"]
+        records.add(np.asarray(pixels_of(sample, preprocess)).tobytes())
+    assert (batch.images.dtype, batch.images.shape) == (np.int16, (4, 12, NUM_SAMPLES))
+    assert {record[None].tobytes() for record in batch.images} == records
+    assert (batch.images == MISSING).all(axis=2).sum() == 3  # V4 to V6 of one
+    trainer.data.close()
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits_with_other_workers(
+    recipe: dict[str, Any], run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "stopped"
+    assert run_recipe(recipe, out=out, stop=lambda step: step == 3).pack is None
+    run_recipe(recipe, ["data.worker_kind=process", "data.cache_mb=0"], out=out)
+    assert _losses(out) == _losses(run)
+    ends = [sorted((folder / "checkpoints").iterdir())[-1] for folder in (run, out)]
+    first, second = (load_file(next(end.glob("*.safetensors"))) for end in ends)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_records_are_augmented_anew_each_time_and_validation_never(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe["augment"] = {"signal": {"lead_dropout": 0.5, "shift": 0.2}}
+    trainer = Trainer(load_recipe(recipe), tmp_path / "run")
+    assert trainer.val is not None
+    steps = 2 * trainer.data.steps_per_epoch
+    epochs = [{key: row.tobytes() for key, row in zip(b.keys, b.images, strict=True)}
+              for b in trainer.data.training(0, steps)]  # fmt: skip
+    first, again = ({k: v for batch in part for k, v in batch.items()} for part in (epochs[:2], epochs[2:]))
+    both = first.keys() & again.keys()
+    assert len(both) == 8
+    assert all(first[key] != again[key] for key in both)
+    one, two = (next(iter(trainer.val.validation(4))).images.copy() for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    trainer.data.close()
+
+
+def test_hidden_patches_of_leads_are_learned_without_words(shards: Path, tmp_path: Path) -> None:
+    recipe = signal_recipe(shards) | {"objective": "masked", "text": {}}
+    recipe["model"] = {"signal": recipe["model"]["signal"] | {"tower": "lead_patch", "patch": 50}}
+    recipe["augment"] = {"signal": {"lead_dropout": 0.2}}
+    result = run_recipe(recipe, ["train.epochs=8", "train.lr=0.003"], out=tmp_path / "run")
+    values = [e["val_loss"] for e in read_log(tmp_path / "run" / "log.jsonl") if e["kind"] == "val"]
+    assert values[-1] < 0.95 * values[0]
+    assert result.pack is not None
+    assert not verify_pack(result.pack).has_text
+    on = signal_recipe(shards)
+    on["model"] |= {"image_weights": str(result.pack), "signal": {}}
+    assert run_recipe(on, ["train.max_steps=1"], out=tmp_path / "on").pack is not None
+
+
+def test_images_and_ecgs_do_not_go_together(recipe: dict[str, Any], shards: Path, tmp_path: Path) -> None:
+    images = make_shards(tmp_path / "images")
+    for plan, said in (
+        (recipe | {"data": {"shards": str(images)}}, "hold images, and the model of the recipe takes ECGs"),
+        (masked_recipe(shards), "hold ECGs, and the model of the recipe takes images"),
+    ):
+        with pytest.raises(MedclipError, match=said) as caught:
+            run_recipe(plan, out=tmp_path / "run")
+        assert caught.value.reason is Reason.RECIPE_INVALID
+
+
+def test_what_is_done_to_images_is_not_done_to_ecgs(recipe: dict[str, Any]) -> None:
+    with pytest.raises(MedclipError, match=r"augment\.rotate_deg is not done to ECGs"):
+        load_recipe(recipe | {"augment": {"rotate_deg": 3}})
