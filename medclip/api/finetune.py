@@ -63,7 +63,7 @@ def finetune(
 
     Args:
         model: What to begin with: name or folder of a pack (its image tower is taken), a loaded model, or the name of a
-            tower of timm, which begins with random weights.
+            tower of timm or of ECGs (joint_patch, lead_patch, resnet1d), which begins with random weights.
         labels: CSV, TSV or Parquet file, or a data frame, with `file`, a column of patients and the labels; `split`
             (train, val, test), where it has it, stands.
         label: The column of class names, or the columns of 0 and 1; blanks and -1 are not known.
@@ -120,7 +120,8 @@ def finetune(
             check_towers(planned)
         write_shards(
             labelled, labels, out, patient=patient, max_side=stored_side(planned.model.size_px),
-            volumes=planned.model.volume is not None, seed=seed, key=key, settings=settings, progress=progress,
+            volumes=planned.model.volume is not None, signals=planned.model.signal is not None, seed=seed, key=key,
+            settings=settings, progress=progress,
         )  # fmt: skip
 
     from medclip.training.checkpoints.start import check_towers

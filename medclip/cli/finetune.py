@@ -23,7 +23,10 @@ HEADINGS = {
 
 def finetune(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Name or folder of a pack, or a tower of timm for random weights.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Name or folder of a pack, or a tower of timm or of ECGs for random weights."
+        ),
     ],
     labels: Annotated[Path, typer.Argument(help="CSV, TSV or Parquet, whatever its suffix: file, patient, labels.")],
     label: options.LabelColumns,

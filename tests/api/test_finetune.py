@@ -299,7 +299,7 @@ def test_a_pack_of_images_starts_a_tower_of_volumes(pretrained: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("arguments", "reason", "words"),
     [
-        ({"model": "no_such_tower"}, Reason.PACK_NOT_FOUND, "no tower of timm named"),
+        ({"model": "no_such_tower"}, Reason.PACK_NOT_FOUND, "no tower of timm or of ECGs named"),
         ({"label": "modality"}, Reason.WRONG_USE, "has only the class 'xray'"),
         ({"label": "nothing"}, Reason.TABLE_INVALID, "nothing"),
         ({"label": "person"}, Reason.WRONG_USE, "cannot name both the patients and the labels"),

@@ -138,6 +138,7 @@ def write_shards(
     patient: str | None,
     max_side: int,
     volumes: bool,
+    signals: bool,
     seed: int,
     key: bytes,
     settings: Settings,
@@ -152,6 +153,7 @@ def write_shards(
         patient: Column that names the patient.
         max_side: Longest side of stored images in pixels.
         volumes: Store voxels and frames, for a model of volumes or loops.
+        signals: Store the leads of ECGs, for a model of them.
         seed: Decides the order inside shards.
         key: Identity key.
         settings: Limits and workers.
@@ -168,7 +170,7 @@ def write_shards(
         write_file(out / LABELS_NOTE, json.dumps(note, indent=1) + "\n")
         build_shards(
             _frame(labelled, source, patient or "patient"), out / OWN_SHARDS, max_side=max_side, seed=seed, key=key,
-            settings=settings, progress=progress, tasks=(labelled.text.task,), volumes=volumes,
+            settings=settings, progress=progress, tasks=(labelled.text.task,), volumes=volumes, signals=signals,
         )  # fmt: skip
     write_file(out / OWN_TASK, to_yaml(labelled.text.task))
 

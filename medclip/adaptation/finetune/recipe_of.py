@@ -14,6 +14,8 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.key_value import Overrides, read_overrides
 from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import find_pack, list_packs, pack_card, read_preprocess
+from medclip.models.signal_input import KEY as SIGNAL
+from medclip.models.signal_input import TOWERS as SIGNAL_TOWERS
 from medclip.models.volume_input import VolumeInput
 from medclip.text.vocabulary.task import Task
 from medclip.training.recipe.file import load_recipe
@@ -27,7 +29,7 @@ _EPOCHS, _WARMUP = 75, 5
 _LARGEST_BATCH, _FEWEST_STEPS = 64, 4
 """A batch is smaller where an epoch would have fewer steps than that."""
 _MOST_VAL = 20_000
-_SKIPPABLE = ("vit", "deit", "beit", "eva", "swin", "convnext", "efficientnet")
+_SKIPPABLE = ("vit", "deit", "beit", "eva", "swin", "convnext", "efficientnet", "patch")
 """Kinds of towers whose blocks can be skipped (stochastic depth)."""
 _SIZE_PX = 224
 _STORED = 9 / 7
@@ -41,12 +43,17 @@ class Start:
     pack: Path | None
     """Folder of a pack; None for a tower of random weights."""
     tower: str
-    """timm's name of the tower."""
+    """timm's name of the tower, or that of a tower of ECGs."""
 
     @property
     def name(self) -> str:
         """Name it on a card."""
         return self.tower if self.pack is None else pack_card(self.pack).name
+
+    @property
+    def takes_signals(self) -> bool:
+        """Whether it takes ECGs as signals, and no images."""
+        return self.tower in SIGNAL_TOWERS if self.pack is None else read_preprocess(self.pack).signal is not None
 
     @property
     def volume(self) -> VolumeInput | None:
@@ -60,7 +67,7 @@ class Start:
 
 
 def find_start(model: str | Path) -> Start:
-    """Find a pack, or a tower of timm by its name.
+    """Find a pack, or a tower of timm or of ECGs by its name.
 
     Raises:
         MedclipError: PACK_NOT_FOUND for what is neither, naming what is close; PACK_INVALID for any other folder;
@@ -68,7 +75,8 @@ def find_start(model: str | Path) -> Start:
     """
     try:
         pack = find_pack(model)
-        tower = read_config(pack)["model_cfg"]["vision_cfg"].get("timm_model_name")
+        vision = read_config(pack)["model_cfg"]["vision_cfg"]
+        tower = vision.get("timm_model_name") or (vision.get(SIGNAL) or {}).get("tower")
         if not tower:
             raise MedclipError(
                 Reason.WRONG_USE, "the image tower of this pack is one of open_clip's own, and not of timm.",
@@ -81,13 +89,13 @@ def find_start(model: str | Path) -> Start:
     import timm
 
     name = str(model)
-    if timm.is_model(name):
+    if name in SIGNAL_TOWERS or timm.is_model(name):
         return Start(None, name)
-    known = [*timm.list_models(), *(pack.name for pack in list_packs())]
+    known = [*timm.list_models(), *SIGNAL_TOWERS, *(pack.name for pack in list_packs())]
     raise MedclipError(
         Reason.PACK_NOT_FOUND,
-        f"there is no model pack, no folder and no tower of timm named {name!r}.",
-        hint=f"{did_you_mean(name, known)} A pack elsewhere on disk is given by its folder; a tower of timm begins "
+        f"there is no model pack, no folder and no tower of timm or of ECGs named {name!r}.",
+        hint=f"{did_you_mean(name, known)} A pack elsewhere on disk is given by its folder; a tower by its name begins "
         "with random weights.".strip(),
     )
 
@@ -137,15 +145,18 @@ def recipe_of(
     epochs, lr = _number(own.get("train.epochs"), _EPOCHS), own.get("train.lr", _LR * max(batch, _LARGEST_BATCH) / _PER)
     steps = epochs * max(1, num_train // batch)
     skips = any(kind in start.tower for kind in _SKIPPABLE)
-    model: dict[str, Any] = {"size_px": start.size_px, "freeze_bn": start.pack is not None}
-    model |= {"drop_path": 0.2} if skips else {}
-    model |= {"image_tower": start.tower, "image_weights": None} if start.pack is None else {
-        "image_weights": str(start.pack)
-    }  # fmt: skip
+    model: dict[str, Any] = {"freeze_bn": start.pack is not None} | ({"drop_path": 0.2} if skips else {})
+    model["image_weights"] = None if start.pack is None else str(start.pack)
+    if start.takes_signals:
+        model["signal"] = {"tower": start.tower} if start.pack is None else {}
+    else:
+        model |= {"size_px": start.size_px} | ({"image_tower": start.tower} if start.pack is None else {})
     augment: dict[str, Any] = {
         "crop_scale": (0.5, 1.0), "stretch": 4 / 3, "flip": 0.5, "rotate_deg": 0, "brightness": 0, "contrast": 0,
     }  # fmt: skip
-    if start.volume is None:
+    if start.takes_signals:
+        augment = {"signal": {}}
+    elif start.volume is None:
         augment["rand_augment"] = "rand-m6-mstd0.5-inc1"
     else:
         model["volume"] = start.volume.to_config()

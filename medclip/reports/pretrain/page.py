@@ -109,7 +109,7 @@ def view(recipe: Recipe, result: PretrainResult, history: History, card: Card | 
     rows = held.rows() if held is not None else []
     drawn = bool(history.column("loss"))
     # Of volumes and loops there is no code to be held against: tubes are VideoMAE's, all else is our own.
-    differing = () if recipe.model.volume is not None else deviations(recipe)
+    differing = deviations(recipe) if recipe.model.volume is recipe.model.signal is None else ()
     return PageView(
         title=f"Training of {printable(recipe.name)}",
         name=printable(recipe.name),
