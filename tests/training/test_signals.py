@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import medclip
 from medclip.adapters.registry import read_unit
 from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError, Reason
@@ -122,6 +124,28 @@ def test_hidden_patches_of_leads_are_learned_without_words(shards: Path, tmp_pat
     on = signal_recipe(shards)
     on["model"] |= {"image_weights": str(result.pack), "signal": {}}
     assert run_recipe(on, ["train.max_steps=1"], out=tmp_path / "on").pack is not None
+
+
+@pytest.mark.slow
+def test_a_masked_tower_is_fine_tuned_and_measured_on_other_patients(tmp_path: Path) -> None:
+    shards = signal_shards(tmp_path, ("train",) * 8 + ("val",) * 4 + ("test",) * 4)
+    recipe = signal_recipe(shards) | {"objective": "masked", "text": {}}
+    recipe["model"] = {"signal": recipe["model"]["signal"]}
+    masked = medclip.pretrain(recipe, out=tmp_path / "masked")
+    assert [row["metric"] for row in masked.test] == ["masked_error", "masked_gain"]
+    assert masked.pack is not None
+    files = sorted(path.name for path in (tmp_path / "files").glob("*.hea"))
+    splits = ["train"] * 8 + ["val"] * 4 + ["test"] * 4
+    table = pd.DataFrame({"file": files, "patient": files, "modality": "ecg", "size": list("ab") * 8, "split": splits})
+    small = {"model.signal.size": "test", "model.signal.sampling_hz": 100, "model.signal.seconds": 4}
+    for model, overrides in ((masked.pack, {}), ("resnet1d", small)):
+        tuned = medclip.finetune(
+            model, table, "size", images=tmp_path / "files", out=tmp_path / Path(model).name,
+            overrides={"train.epochs": 1, **overrides}, settings=Settings(workers=1),
+        )  # fmt: skip
+        assert tuned.images == {"train": 8, "val": 4, "test": 4}
+        assert {row["metric"] for row in tuned.test} == {"balanced_accuracy", "macro_auroc"}
+        assert load_model(tuned.pack).preprocess.signal is not None
 
 
 def test_images_and_ecgs_do_not_go_together(recipe: dict[str, Any], shards: Path, tmp_path: Path) -> None:

@@ -51,6 +51,16 @@ def test_random_weights_learn_at_one_rate_and_blocks_that_cannot_be_skipped_are_
     assert (r.model.image_tower, r.model.image_weights, r.model.size_px) == ("resnet18", None, 224)
 
 
+@pytest.mark.parametrize(("tower", "skips"), [("joint_patch", 0.2), ("lead_patch", 0.2), ("resnet1d", 0.0)])
+def test_a_tower_of_ecgs_begins_by_its_name_and_nothing_of_images_is_set(tower: str, skips: float) -> None:
+    start = find_start(tower)
+    assert start == Start(None, tower)
+    r = recipe({"model.signal.sampling_hz": 100}, start=start)
+    assert r.model.signal is not None
+    assert (r.model.signal.tower, r.model.signal.sampling_hz, r.model.drop_path) == (tower, 100, skips)
+    assert r.augment.model_fields_set == {"signal"}
+
+
 def test_what_it_begins_with_is_a_pack_or_a_tower_of_timm() -> None:
     assert find_start("medclip-mini") == PACK
     assert find_start("vit_small_patch16_224") == Start(None, "vit_small_patch16_224")
