@@ -26,8 +26,8 @@ if [ "${1:-}" = --smoke ]; then
             shards="$shards, $run/$name"
         fi
     done
-    # A run that ends writes its pack and then its report; once more, the pack would have another hash, and `score` would
-    # take it for another model.
+    # Runs that have ended are left alone: the card names the recipe with all its keys, of which another version of medclip
+    # may have more, and `score` would take the pack for another model.
     [ -f "$run/pretrain/report.html" ] || medclip pretrain $here/smoke.yaml --set "data.shards=[$shards]" --out "$run/pretrain"
     [ -f "$run/heads/report.html" ] || medclip pretrain $here/heads.yaml --set "data.shards=[$run/shards]" --set "model.start=$run/pretrain/pack" \
         --set train.epochs=2 --set train.threads=1 --out "$run/heads"
