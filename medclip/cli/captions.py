@@ -11,6 +11,7 @@ from medclip.cli import options
 
 if TYPE_CHECKING:
     from medclip.shards.writing.captions import CaptionsReport
+    from medclip.shards.writing.ecg_captions import EcgCaptions
     from medclip.shards.writing.mammography_captions import MammographyCaptions
 
 
@@ -18,6 +19,13 @@ _Number = Annotated[int, typer.Option("--n", min=1, help="Captions for each row.
 _Writer = Annotated[
     str | None,
     typer.Option(metavar="MODULE:FUNCTION", help="A function of yours that writes captions; each is checked."),
+]
+_Dataset = Annotated[
+    str | None, typer.Option("--dataset", metavar="NAME", help="The set. Default: told from the columns.")
+]
+_Place = Annotated[
+    str | None,
+    typer.Option("--file", metavar="PLACE", help='Where a file lies, by columns: "{study_id}/{image_id}.png".'),
 ]
 
 
@@ -65,16 +73,11 @@ def from_mammography(
     out: Annotated[
         Path, typer.Option("--out", help="Table to write (.csv, .tsv, .parquet): one row an image, for `shards build`.")
     ],
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", metavar="NAME", help="The set. Default: told from the columns.")
-    ] = None,
+    dataset: _Dataset = None,
     findings: Annotated[
         Path | None, typer.Option("--findings", metavar="TABLE", help="Second table, one row a finding (EMBED).")
     ] = None,
-    file: Annotated[
-        str | None,
-        typer.Option("--file", metavar="PLACE", help='Where an image lies: "{study_id}/{image_id}.png".'),
-    ] = None,
+    file: _Place = None,
     n: _Number = 10,
     seed: options.Seed = 0,
     writer: _Writer = None,
@@ -107,6 +110,71 @@ def from_mammography(
     if not as_json:
         _print_set(report)
     _print(report, as_json, wrote=writer is not None)
+
+
+def from_ecg(
+    table: Annotated[
+        Path,
+        typer.Argument(help="The set's own table: PTB-XL, MIMIC-IV-ECG, CPSC2018 or Chapman-Shaoxing."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="Table to write (.csv, .tsv, .parquet): one row a record, for `shards build`.")
+    ],
+    dataset: _Dataset = None,
+    file: _Place = None,
+    n: _Number = 3,
+    language: Annotated[str, typer.Option("--language", help="Of the written reports: en or de.")] = "en",
+    min_likelihood: Annotated[
+        float,
+        typer.Option(
+            "--min-likelihood",
+            min=0,
+            max=100,
+            help="Diagnoses of PTB-XL below it count as absent. 0: every listed statement is present.",
+        ),
+    ] = 0.0,
+    seed: options.Seed = 0,
+    images: options.Images = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+) -> None:
+    """Write a table of ECG records with labels of the six ECG tasks, their cleaned reports, and reports of their codes.
+
+    Exit code: 0 done, 2 wrong use or refused.
+    """
+    from medclip.cli.progress import progress
+    from medclip.shards.writing.ecg_captions import captions_from_ecg
+
+    with progress(quiet=as_json) as shown:
+        report = captions_from_ecg(
+            table,
+            out,
+            dataset=dataset,
+            file=file,
+            n=n,
+            language=language,
+            min_likelihood=min_likelihood,
+            seed=seed,
+            images=images,
+            overwrite=overwrite,
+            progress=shown,
+        )
+    if not as_json:
+        _print_records(report)
+    _print(report, as_json, wrote=False)
+
+
+def _print_records(report: EcgCaptions) -> None:
+    from medclip.wording import count
+
+    print(f"{report.dataset}: {count(report.num_rows, 'record')}.")
+    if report.num_reports:
+        by_language = ", ".join(f"{name} {number}" for name, number in report.languages.items())
+        print(f"  {count(report.num_reports, 'report')} of the set stay, cleaned ({by_language}).")
+    for reason, number in report.left_out.items():
+        print(f"  {number:>7} left out: {reason}")
+    for note in report.notes:
+        print(f"  {note}")
 
 
 def _print_set(report: MammographyCaptions) -> None:

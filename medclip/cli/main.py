@@ -71,6 +71,10 @@ COMMANDS = {
         "medclip.cli.captions:from_mammography",
         "Turn the table of a mammography set into one with labels and reports.",
     ),
+    "captions from-ecg": (
+        "medclip.cli.captions:from_ecg",
+        "Turn the table of an ECG set into one with labels and cleaned reports.",
+    ),
     "shards check": (
         "medclip.cli.shards:check",
         "Check a shard folder, or say what a table is understood to hold.",

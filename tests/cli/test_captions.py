@@ -122,3 +122,24 @@ def test_what_cannot_be_read_as_a_set_is_refused(folder, capsys, more, said):
     assert main(["captions", "from-mammography", "v.csv", "--out", "o.csv", *more]) == 2
     assert said in capsys.readouterr().err
     assert not (folder / "o.csv").exists()
+
+
+PTBXL = """ecg_id,patient_id,age,sex,report,scp_codes,strat_fold,filename_lr,filename_hr
+1,101.0,56.0,1,sinusrhythmus linkstyp,"{'IMI': 35.0, 'SR': 0.0}",3,a_lr,a_hr
+2,102.0,61.0,0,trace only requested.,"{'AFIB': 0.0}",9,b_lr,b_hr
+"""
+
+
+def test_the_table_of_an_ecg_set_becomes_one_with_labels_and_reports(folder, capsys):
+    (folder / "e.csv").write_text(PTBXL)
+    assert main(["captions", "from-ecg", "e.csv", "--out", "o.csv", "--n", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "ptbxl: 2 records." in printed
+    assert "1 report of the set stay, cleaned (de 1)." in printed
+    assert "1 left out: no reading of the record" in printed
+    assert main(["captions", "from-ecg", "e.csv", "--out", "p.csv", "--file", "{filename_lr}", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert (values["dataset"], values["num_reports"], values["min_likelihood"]) == ("ptbxl", 1, 0.0)
+    assert "a_lr.hea" in (folder / "p.csv").read_text()
+    assert main(["captions", "from-ecg", "e.csv", "--out", "q.csv", "--language", "fr"]) == 2
+    assert "en or de" in capsys.readouterr().err

@@ -17,6 +17,7 @@ OTHER_THINGS = {
         "view",
         "captions from-labels",
         "captions from-mammography",
+        "captions from-ecg",
         "shards index",
         "search",
     },  # a file, or a place beside the input

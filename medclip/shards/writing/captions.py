@@ -21,6 +21,7 @@ import numpy as np
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_file, new_file
+from medclip.files.tables.column_maps import ColumnMap
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import cell_text
 from medclip.progress import Progress, Silent
@@ -265,6 +266,39 @@ def _with_captions(table: pa.Table, added: Sequence[Sequence[str]], files: Seque
         moved = pa.array(paths, pa.string()).cast(table.schema.field(where).type)
         changed = changed.set_column(where, table.schema.field(where), moved)
     return changed
+
+
+def set_table(
+    rows: Sequence[Any],
+    captions: Sequence[Sequence[str]],
+    moved: Sequence[str | None],
+    first: Sequence[str],
+    column_map: ColumnMap,
+) -> pa.Table:
+    """Make the table for shards of the rows of a known set.
+
+    Args:
+        rows: With `cells()`, `texts` that they had already, and the set's own row in `source`.
+        captions: New ones of each row.
+        moved: New paths, see `moved_files`.
+        first: Columns in their order, before labels and `report`; those that no row fills are left out.
+        column_map: Of the set: its title and licence stand in `source` and `license` where the table has none.
+    """
+    import pyarrow as pa
+
+    cells: list[Mapping[str, str]] = [
+        row.cells() | {FILE: new or row.file} for row, new in zip(rows, moved, strict=True)
+    ]
+    labels = sorted({name for row in cells for name in row if name.startswith("label:")})
+    used = [name for name in (*first, *labels, "report") if any(row.get(name) for row in cells)]
+    columns = {name: pa.array([row.get(name, "") for row in cells], pa.string()) for name in used}
+    texts = [list(dict.fromkeys([*row.texts, *new])) for row, new in zip(rows, captions, strict=True)]
+    columns[CAPTIONS] = pa.array(texts, pa.list_(pa.string()))
+    columns["source"] = pa.array([row.source.get("source", "") or column_map.title for row in rows], pa.string())
+    licence = [row.source.get("license", "") or column_map.licence for row in rows]
+    if any(licence):
+        columns["license"] = pa.array(licence, pa.string())
+    return pa.table(columns)
 
 
 def save_table(table: pa.Table, target: Path) -> None:

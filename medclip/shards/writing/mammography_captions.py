@@ -10,29 +10,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.mammography.column_maps import ColumnMap, map_of, placed, rows_of
-from medclip.files.tables.mammography.mammogram_row import Cells, MammogramRow
+from medclip.files.tables.column_maps import placed, rows_of
+from medclip.files.tables.mammography.column_maps import map_of
+from medclip.files.tables.mammography.mammogram_row import MammogramRow
 from medclip.files.tables.read_table import read_table
 from medclip.progress import Progress, Silent
 from medclip.result import named_counts
 from medclip.shards.writing.captions import (
-    CAPTIONS,
     AskedWriter,
     CaptionsReport,
     check_output,
     generator_of,
     moved_files,
     save_table,
+    set_table,
 )
 from medclip.text.breast.check import breast_facts, check_report
 from medclip.text.breast.report import distinct_reports
 from medclip.text.captions.caption_writer import CaptionWriter
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _FIRST = ("file", "patient", "study", "modality", "laterality", "view", "view_kind", "exam_date", "age", "split")
 
@@ -128,7 +125,7 @@ def captions_from_mammography(
         added.append(_reports(row, n, seed, asked))
         progress.step()
     moved = moved_files([row.file for row in mammograms], base, target.parent)
-    save_table(_table(mammograms, added, moved, column_map), target)
+    save_table(set_table(mammograms, added, moved, _FIRST, column_map), target)
     lengths = [len(reports) for reports in added if reports]
     return MammographyCaptions(
         out=target,
@@ -157,21 +154,3 @@ def _reports(row: MammogramRow, n: int, seed: int, asked: AskedWriter) -> tuple[
     rng = generator_of([row.file, asdict(row.record)], seed)
     ours = distinct_reports(row.record, n, rng)
     return asked.captions(ours, breast_facts(row.record), partial(check_report, record=row.record))
-
-
-def _table(
-    rows: Sequence[MammogramRow], reports: Sequence[Sequence[str]], moved: Sequence[str | None], column_map: ColumnMap
-) -> pa.Table:
-    import pyarrow as pa
-
-    cells: list[Cells] = [row.cells() | {"file": new or row.file} for row, new in zip(rows, moved, strict=True)]
-    labels = sorted({name for row in cells for name in row if name.startswith("label:")})
-    used = [name for name in (*_FIRST, *labels, "report") if any(row.get(name) for row in cells)]
-    columns = {name: pa.array([row.get(name, "") for row in cells], pa.string()) for name in used}
-    texts = [list(dict.fromkeys([*row.texts, *of_row])) for row, of_row in zip(rows, reports, strict=True)]
-    columns[CAPTIONS] = pa.array(texts, pa.list_(pa.string()))
-    columns["source"] = pa.array([row.source.get("source", "") or column_map.title for row in rows], pa.string())
-    licence = [row.source.get("license", "") or column_map.licence for row in rows]
-    if any(licence):
-        columns["license"] = pa.array(licence, pa.string())
-    return pa.table(columns)

@@ -24,8 +24,8 @@ _WORDS = {
     ENGLISH: "rhythm|ecg|atrial|bundle|branch|left|right|axis|waves?|with|the|and|or|are|is|leads|of|premature|infarct"
     "|tachycardia|bradycardia|flutter|deviation|paced",
     GERMAN: "sinusrhythmus|vorhof\\w*|normales|linkstyp|rechtstyp|lagetyp|unauffälliges|und|oder|mit|sonst|der|bei"
-    "|wahrscheinlich|möglich|alter|infarkt|ischämie|verdacht|ventrikuläre|arrhythmie|\\w*extrasystolen?|pacemaker ekg"
-    "|\\w*schenkelblock|\\w*hypertrophie|\\w*bradykardie|\\w*tachykardie",
+    "|wahrscheinlich|möglich|alter|infarkt|ischämie|verdacht|ventrikuläre|schrittmacher\\w*|frequenz|arrhythmie"
+    "|\\w*extrasystolen?|pacemaker ekg|\\w*schenkelblock|\\w*rhythmus|\\w*hypertrophie|\\w*bradykardie|\\w*tachykardie",
     SWEDISH: "sinusrytm|förmaks\\w*|normalt|vänster|höger\\w*|skänkelblock|och|eller|ej|såsom|vid|el-axel|avvikande"
     "|eljest|ålder|\\w*förändring\\w*|sinusbradykardi|sinustakykardi|sannolikt|\\w*extrasystoli",
 }

@@ -20,6 +20,7 @@ from medclip.text.vocabulary.task import TaskClass
 
 TASKS = ("ecg_all", "ecg_diagnostic", "ecg_subclass", "ecg_superclass", "ecg_form", "ecg_rhythm")
 """Tasks of the vocabulary that are labelled with these statements."""
+_GROUPED = ("ecg_subclass", "ecg_superclass")
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,27 @@ def labels_of(codes: Iterable[str], tasks: Iterable[str] = TASKS) -> dict[str, d
     groups = {"ecg_superclass": {s.superclass for s in known}, "ecg_subclass": {s.subclass for s in known}}
     return {
         task: {c.name: int(code in groups.get(task, listed)) for code, c in _classes(task).items()} for task in tasks
+    }
+
+
+def labels_of_list(codes: Iterable[str], listed: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Label a record of which only the statements of a list were looked for.
+
+    Args:
+        codes: Its statements.
+        listed: What was looked for.
+
+    Returns:
+        0 or 1 by task and class for the statements of the list; nothing for others, nor for their groups.
+    """
+    looked_for, present = set(listed), set(codes)
+    tasks = {
+        task: {code: c.name for code, c in _classes(task).items() if code in looked_for}
+        for task in TASKS
+        if task not in _GROUPED
+    }
+    return {
+        task: {name: int(code in present) for code, name in names.items()} for task, names in tasks.items() if names
     }
 
 

@@ -1,0 +1,104 @@
+"""Column maps: how the table of a known set is read, which of them a table has the columns of, where its files lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.files.tables.table import PATIENTS, Table, listed
+
+Cells = Mapping[str, str]
+Row = TypeVar("Row", bound=Any)
+_BRACES = r"\{([^{}]*)\}"
+
+
+@dataclass(frozen=True)
+class ColumnMap:
+    """How a set's table is read."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    """That a table must have to be one of this set."""
+    uses: tuple[str, ...]
+    """All that are read, beside `label:...`."""
+    file: str
+    """Where an image or a record lies in the folder of the set's files, in terms of the table's columns."""
+    read: Callable[..., Any]
+    licence: str = ""
+    """For the column `license`; "" where none is stated."""
+
+
+def choose_map(table: Table, dataset: str | None, maps: Mapping[str, ColumnMap], hint: str) -> ColumnMap:
+    """Return the map of a table.
+
+    Args:
+        table: As it was read.
+        dataset: The set it is of; None: told from its columns.
+        maps: Those there are; of several that fit the first is taken.
+        hint: What is said where none fits.
+
+    Raises:
+        MedclipError: WRONG_USE for a set that there is none of; TABLE_INVALID where columns are missing, or where they
+            are of no set.
+    """
+    if dataset is not None and dataset not in maps:
+        raise MedclipError(
+            Reason.WRONG_USE, f"there is no set named {dataset!r}.", hint=did_you_mean(dataset, maps, "Sets are")
+        )
+    for m in maps.values() if dataset is None else (maps[dataset],):
+        missing = [name for name in m.columns if table.find(name, *(PATIENTS if name == PATIENTS[0] else ())) is None]
+        if not missing:
+            return m
+        if dataset is not None:
+            raise MedclipError(
+                Reason.TABLE_INVALID, f"{m.title} has a column {missing[0]!r}. {listed(table.names)}", where=table.where
+            )
+    raise MedclipError(
+        Reason.TABLE_INVALID,
+        f"the columns are of none of the sets {', '.join(maps)}. {listed(table.names)}",
+        where=table.where,
+        hint=hint,
+    )
+
+
+def rows_of(table: Table, uses: Sequence[str], pattern: str | None = None) -> list[Cells]:
+    """Return the rows of a table, with the columns that are used alone, under the names that they are known by.
+
+    Args:
+        table: As it was read.
+        uses: Columns.
+        pattern: Where files lie: its columns are used too.
+    """
+    named = table.with_names(uses)
+    labels = [name for name in named.names if name.startswith("label:")]
+    return list(named.select([*uses, *labels, *re.findall(_BRACES, pattern or "")]).rows())
+
+
+def placed(rows: Sequence[Row], m: ColumnMap, pattern: str | None) -> tuple[Row, ...]:
+    """Fill the columns of the set's table into the place of each file.
+
+    Args:
+        rows: As read: frozen dataclasses with `file`, and the row of the set's table in `source`.
+        m: The map of the set.
+        pattern: Where files lie, with columns in braces: "{study_id}/{image_id}.png". None: where the map says.
+
+    Raises:
+        MedclipError: WRONG_USE for a column that the table does not have.
+    """
+    for name in re.findall(_BRACES, pattern or "") if rows else ():
+        if name not in rows[0].source:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"the place of images names {name!r}, which is no column.",
+                hint=listed(list(rows[0].source)),
+            )
+    filled: list[tuple[Any, str]] = [(row, pattern or (m.file if row.file == m.file else "")) for row in rows]
+    return tuple(replace(row, file=_filled(p, row.source)) if p else row for row, p in filled)
+
+
+def _filled(pattern: str, cells: Cells) -> str:
+    return re.sub(_BRACES, lambda m: cells.get(m[1], ""), pattern)

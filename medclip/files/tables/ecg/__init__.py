@@ -1,0 +1,1 @@
+"""Tables of ECG sets, each with its own columns, read into one form."""
