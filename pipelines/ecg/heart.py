@@ -2,7 +2,8 @@
 
 A heart has a rhythm, a way of conduction, at most one infarct, one ischaemia, a hypertrophy, a form of repolarisation
 and premature beats, each named by its SCP-ECG code. Statements follow from what is planted, never from the signal, so
-the labels have no noise but that of a person who overlooks nothing. They follow as they do in PTB-XL: an acute infarct
+the labels are those of a person who overlooks nothing; voltages of healthy and hypertrophied hearts overlap all the
+same, because bodies differ. They follow as they do in PTB-XL: an acute infarct
 is ST elevation (STE_), too, an old one Q waves (QWAVE), a first-degree block a long PR interval (LPR).
 """
 
@@ -87,7 +88,11 @@ class Heart:
     """BIGU or TRIGU, where premature beats come in turn."""
     axis_deg: float = 0.0
     """How far the patient's frontal axis is turned from an average one."""
+    rotation_deg: float = 0.0
+    """How far the heart is turned about the body's long axis, which moves the transition over the chest."""
     amplitude: float = 1.0
+    torso: float = 0.0
+    """How much the distances of the chest electrodes differ from an average torso's; 1 as patients do."""
     noise_mv: float = 0.01
     wander_mv: float = 0.05
     fault: str = ""
@@ -141,10 +146,12 @@ def draw_heart(patient: int, record: int, seed: int, *, faults: float = 0.0, noi
     age, sex = int(np.clip(own.normal(60, 17), 18, 94)), int(own.integers(2))
     axis = float(own.normal(0, 14) - 0.25 * (age - 60))
     amplitude = float(own.lognormal(-0.002 * (age - 55), 0.13))
+    rotation = float(own.normal(0, 10))
     healthy = own.random() < SUPERCLASS_SHARES["NORM"]
     rng = np.random.default_rng((seed, patient, record, 2))
     base = {
         "patient": patient, "record": record, "age": age, "sex": sex, "axis_deg": axis, "amplitude": amplitude,
+        "rotation_deg": rotation, "torso": 1.0,
         "noise_mv": noise * float(rng.lognormal(np.log(0.009), 0.5)),
         "wander_mv": noise * float(rng.lognormal(np.log(0.04), 0.6)),
         "fault": _draw(rng, dict.fromkeys(FAULTS, 1.0)) if rng.random() < faults else "",

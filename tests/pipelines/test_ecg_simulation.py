@@ -211,3 +211,12 @@ def test_swapped_arms_turn_lead_i_and_other_faults_spoil_a_chest_lead() -> None:
         spoiled = leads(fault=fault)
         assert sum(not np.array_equal(a, b) for a, b in zip(spoiled, clean, strict=True)) == 1
         assert replace(heart(), fault=fault).statements == heart().statements
+
+
+def test_healthy_patients_have_voltages_as_those_of_ptb_xl_and_differ_over_the_chest() -> None:
+    simulate = module_of("simulate")
+    drawn = [h for h in simulate.hearts(90, 1, 3) if h.is_normal]
+    records = np.stack([simulate.simulate_leads(h, 3, sampling_hz=100) for h in drawn])
+    assert 0.15 < records.std() < 0.27, "0.22 mV in healthy records of PTB-XL"
+    tall = np.percentile(records[:, at("V4")], 99.5, axis=1)
+    assert tall.std() > 0.25
