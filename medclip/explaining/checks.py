@@ -20,6 +20,7 @@ from torch import nn
 
 from medclip.explaining.explanation import Curve, Randomised
 from medclip.explaining.maps import Maps, compute_maps
+from medclip.explaining.records import flat_lines
 from medclip.explaining.target import Target
 
 NUM_STEPS = 20
@@ -107,20 +108,19 @@ def _depth(tower: nn.Module, name: str) -> tuple[int, int]:
 
 
 class Occlusions:
-    """One image with some of its patches blurred: each set of patches goes through the model once, whatever is asked.
+    """One image with some of its patches blurred, or an ECG with seconds of its leads flat.
+
+    Each set of patches goes through the model once, whatever is asked.
 
     Args:
         model: The loaded model.
-        image: uint8 [H, W, 3] as the model is shown it.
+        image: uint8 [H, W, 3] as the model is shown it; of an ECG int16 [12, T].
         inside: bool, of the shape of the map's grid: places that show image; those of padding stay as they are.
     """
 
     def __init__(self, model: Any, image: NDArray[np.uint8], inside: NDArray[np.bool_]) -> None:
-        from PIL import Image, ImageFilter
-
         self.inside, self._model, self._image = inside, model, image
-        blur = ImageFilter.GaussianBlur(max(image.shape[:2]) / _BLUR)
-        self._blurred = np.asarray(Image.fromarray(image).filter(blur))
+        self._blurred = _removed(image)
         self._cells = _cells((image.shape[0], image.shape[1]), (inside.shape[0], inside.shape[1]))
         self._features: dict[bytes, NDArray[np.float32]] = {}
 
@@ -131,10 +131,20 @@ class Occlusions:
         missing = [(key, s) for key, s in dict(zip(keys, shown_NP, strict=True)).items() if key not in self._features]
         for start in range(0, len(missing), NUM_STEPS):
             part = missing[start : start + NUM_STEPS]
-            images = [np.where(shown[self._cells][:, :, None], self._image, self._blurred) for _, shown in part]
+            axes = (...,) if self._image.ndim == 2 else (..., None)
+            images = [np.where(shown[self._cells][axes], self._image, self._blurred) for _, shown in part]
             vectors = self._model.encode_image(self._model.preprocess.together(images))
             self._features.update(zip([key for key, _ in part], vectors, strict=True))
         return np.stack([self._features[key] for key in keys])
+
+
+def _removed(image: NDArray[Any]) -> NDArray[Any]:
+    """Return the image without what it shows: blurred; of an ECG flat lines."""
+    if image.ndim == 2:
+        return flat_lines(image)
+    from PIL import Image, ImageFilter
+
+    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(max(image.shape[:2]) / _BLUR)))
 
 
 def curves(occlusions: Occlusions, grid: NDArray[np.float32], target: Target, *, seed: int = 0) -> tuple[Curve, ...]:

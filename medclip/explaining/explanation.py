@@ -160,6 +160,8 @@ class Explanation:
     """PNG."""
     leads: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Of an ECG: share of each prompt's map that lies on each lead."""
+    seconds: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Of an ECG that the model takes as a signal: share of each prompt's map that lies on each second."""
     problem: Problem | None = None
 
     @property
@@ -178,8 +180,14 @@ class Explanation:
         return capital("; ".join(reasons)) if self.status == "empty" else ""
 
     def in_image(self, heat: HeatMap, number: int) -> NDArray[np.float32]:
-        """Return a map in the image's own coordinates, float32 [H, W]: NaN where the model saw nothing."""
-        return self.placements[number].map_to_image(heat.grids[number])
+        """Return a map in the image's own coordinates, float32 [H, W]: NaN where the model saw nothing.
+
+        Of an ECG that the model takes as a signal these are leads and samples.
+        """
+        place, grid = self.placements[number], heat.grids[number]
+        if self.seconds:  # a lead is no neighbour of the next
+            return grid[:, np.arange(place.width) * grid.shape[1] // place.width]
+        return place.map_to_image(grid)
 
     def in_images(self) -> dict[str, tuple[NDArray[np.float32], ...]]:
         """Return the maps of each prompt in the coordinates of its images."""
@@ -207,13 +215,16 @@ class Explanation:
                 }
                 for label, place in zip(self.labels, self.placements, strict=True)
             ],
-            "coordinates": "rows and columns of the image behind the adapter's steps",
+            "coordinates": "leads (I, II, III, aVR, aVL, aVF, V1 to V6) and samples behind the adapter's steps"
+            if self.seconds
+            else "rows and columns of the image behind the adapter's steps",
             "adapter": self.adapter,
             "preprocessing": self.preprocessing,
             "steps": [list(step) for step in self.steps],
             "colour_scale": self.scale,
             "maps": [heat.facts() for heat in self.maps],
             **({"share_of_map_on_each_lead": self.leads} if self.leads else {}),
+            **({"share_of_map_on_each_second": self.seconds} if self.seconds else {}),
         }
 
 

@@ -20,9 +20,11 @@ from medclip.explaining.methods import (
     DEFAULT_TRANSFORMER,
     MASKING,
     METHODS,
+    OCCLUSION,
     TRANSFORMER_ONLY,
     Empty,
 )
+from medclip.explaining.records import features_without
 from medclip.explaining.relevance import contribution, gradient_rollout, relevance, rollout
 from medclip.explaining.target import Target
 from medclip.explaining.tower import Traced, trace, with_gradient
@@ -52,7 +54,8 @@ def compute_maps(
         model: The loaded model.
         images: From `Preprocess.together`: all images of a unit.
         targets: What is explained.
-        method: One of `methods.METHODS`; by default gradient-weighted attention for transformers, Grad-CAM for others.
+        method: One of `methods.METHODS`; by default gradient-weighted attention for transformers, Grad-CAM for
+            others; of ECGs occlusion, each second of each lead.
         visual: Another image tower than the model's own, such as one with re-initialised blocks.
 
     Returns:
@@ -61,6 +64,8 @@ def compute_maps(
     Raises:
         MedclipError: NOT_SUPPORTED_YET for a tower that is not understood; WRONG_USE for a method that does not fit it.
     """
+    if model.preprocess.signal is not None:
+        return _record_maps(model, images, targets, method, visual)
     tower = model.clip.visual if visual is None else visual
     step = 1 if model.preprocess.budget is not None else model.batch_size
     parts: list[list[tuple[NDArray[np.float64], list[NDArray[np.float32]], list[Empty]]]] = [[] for _ in targets]
@@ -89,6 +94,30 @@ def compute_maps(
     )
 
 
+def _record_maps(
+    model: Any, images: Any, targets: Sequence[Target], method: str | None, visual: nn.Module | None
+) -> tuple[Maps, ...]:
+    """Compute the maps of ECGs, [12, S]: by how much a score falls without a second of a lead."""
+    if method not in (None, OCCLUSION):
+        raise MedclipError(
+            Reason.WRONG_USE, f"{method} is of images, and this model takes ECGs.", hint=f"It takes {OCCLUSION}."
+        )
+    encoded = [features_without(model, image, model.preprocess.signal.seconds, visual) for image in images]
+    maps = []
+    for target in targets:
+        scores, grids = [], []
+        for vector_D, without_LSD, known_LS in encoded:
+            score = float(target.score(vector_D[None])[0])
+            falls = score - target.score(without_LSD[known_LS])
+            grid = np.zeros(known_LS.shape, np.float32)
+            grid[known_LS] = np.maximum(0.0, falls)
+            scores.append(score)
+            grids.append(grid)
+        empty: tuple[Empty, ...] = tuple("" if grid.any() else "nothing raises it" for grid in grids)
+        maps.append(Maps(target, np.array(scores), tuple(grids), empty, OCCLUSION, "the record itself"))
+    return tuple(maps)
+
+
 def scaled(values: NDArray[Any]) -> NDArray[np.float32]:
     """Stretch a map from 0 to 1: (m - min) / (max - min + 1e-8), what is NaN left alone."""
     low, high = np.nanmin(values), np.nanmax(values)
@@ -104,6 +133,12 @@ def _trimmed(batch: Any) -> Any:
 
 
 def _method_for(traced: Traced, method: str | None, *, squares: bool) -> str:
+    if method == OCCLUSION:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"{method} is of models of ECGs, and this one takes images.",
+            hint=f"It takes {', '.join(name for name in METHODS if name != OCCLUSION)}.",
+        )
     if method is None:
         return DEFAULT_TRANSFORMER if traced.is_transformer else DEFAULT_CONVOLUTION
     if method in TRANSFORMER_ONLY and not traced.is_transformer:
@@ -116,7 +151,7 @@ def _method_for(traced: Traced, method: str | None, *, squares: bool) -> str:
         raise MedclipError(
             Reason.WRONG_USE,
             f"{method} masks square images, and this model takes images at their own aspect ratio.",
-            hint=f"It takes {', '.join(name for name in METHODS if name not in MASKING)}.",
+            hint=f"It takes {', '.join(name for name in METHODS if name not in (*MASKING, OCCLUSION))}.",
         )
     return method
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 
+OCCLUSION = "occlusion"
 METHODS: Mapping[str, str] = {
     "gradient-attention": "gradient-weighted attention relevance (Chefer et al. 2021), all blocks",
     "gradient-rollout": "gradient-weighted attention rollout",
@@ -15,9 +16,10 @@ METHODS: Mapping[str, str] = {
     "grad-cam": "Grad-CAM (Selvaraju et al. 2017)",
     "score-cam": "Score-CAM (Wang et al. 2020)",
     "gscore-cam": "gScoreCAM (Chen et al. 2022), the 300 channels of the largest mean gradient",
+    OCCLUSION: "of ECGs: each second of each lead as a flat line, and the score without it (Zeiler and Fergus 2014)",
 }
 TRANSFORMER_ONLY = ("gradient-attention", "gradient-rollout", "rollout")
-CAM_ONLY = tuple(name for name in METHODS if name not in TRANSFORMER_ONLY)
+CAM_ONLY = tuple(name for name in METHODS if name not in (*TRANSFORMER_ONLY, OCCLUSION))
 MASKING = ("score-cam", "gscore-cam")
 DEFAULT_TRANSFORMER = "gradient-attention"
 DEFAULT_CONVOLUTION = "grad-cam"

@@ -20,6 +20,8 @@ from medclip.explaining.maps import scaled
 from medclip.explaining.methods import COMMON
 from medclip.explaining.seen import Seen
 from medclip.imaging import geometry
+from medclip.imaging.ecg.lead_names import TWELVE
+from medclip.imaging.ecg.sheet.layouts import SheetMap
 from medclip.wording import count, figure, percent
 
 MOST_ROWS = 4
@@ -30,6 +32,8 @@ _ALPHA = 0.62
 _HALF = 0.5
 _DPI = 110
 _PANEL_IN = 3.3
+_SHEET_IN = 8.0
+"""Width of the sheet of an ECG, on which twelve leads are legible."""
 _LEAST_PX = 400
 """Longest side of a panel: a smaller image is enlarged first, so that the line around a map covers no half of it."""
 _WITHHELD = 70
@@ -39,7 +43,7 @@ _WITHHELD = 70
 def draw_overlay(explanation: Explanation, seen: Seen) -> bytes:
     """Draw the unit; the PNG's bytes, with no word about the file."""
     panels = _panels(explanation, seen)
-    return _drawn(panels, explanation)
+    return _drawn(panels, explanation, _PANEL_IN if seen.sheet is None else _SHEET_IN)
 
 
 def small_overlay(explanation: Explanation, seen: Seen, heat: HeatMap, longest_px: int) -> bytes:
@@ -65,7 +69,7 @@ def _panels(explanation: Explanation, seen: Seen) -> list[list[Panel]]:
     chosen = _chosen(explanation, MOST_ROWS - len(rows) // 2)
     for number in chosen:
         label = seen.labels[number] or "the image as it is read"
-        row = [(label, _plain(explanation, seen, number, grey=False))]
+        row = [] if seen.sheet is not None else [(label, _plain(explanation, seen, number, grey=False))]
         for heat in explanation.maps:
             words = f"{heat.title}\n{_score_words(heat, number)}" if not rows else _score_words(heat, number)
             row.append((words, _painted(explanation, seen, heat, number, _largest(explanation, heat, chosen))))
@@ -109,9 +113,23 @@ def _plain(explanation: Explanation, seen: Seen, number: int, *, grey: bool) -> 
 def _painted(explanation: Explanation, seen: Seen, heat: HeatMap, number: int, largest: float) -> NDArray[np.uint8]:
     """Lay a map over its image, [H, W, 3]."""
     image = (_plain(explanation, seen, number, grey=True) / 255).astype(np.float32)
+    if seen.sheet is not None:
+        return _blend(image, _on_sheet(seen.sheet, heat.grids[number], image) / (largest or 1.0))
     values = explanation.in_image(heat, number)
     values = _resized(values, (image.shape[0], image.shape[1])) / (largest or 1.0)
     return _blend(image, values)
+
+
+def _on_sheet(sheet: SheetMap, grid: NDArray[np.float32], image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Lay a map of leads and seconds over the sheet that they are drawn on, [H, W]; elsewhere zero."""
+    values = np.zeros(image.shape[:2], np.float32)
+    half = (sheet.boxes[1].zero_px - sheet.boxes[0].zero_px) / 2
+    for box in sheet.boxes:
+        rows = slice(round(box.zero_px - half), round(box.zero_px + half))
+        for second, value in enumerate(grid[TWELVE.index(box.lead)]):
+            left, right = (box.left_px + (s - sheet.start_s) * sheet.px_per_s for s in (second, second + 1))
+            values[rows, max(0, round(left)) : max(0, round(right))] = value
+    return values
 
 
 def _blend(image: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -174,14 +192,14 @@ def _slide(seen: Seen, tiles: Sequence[NDArray[np.float32]]) -> NDArray[np.uint8
     return np.where(np.isnan(values)[:, :, None], (0.5 + 0.5 * image) * 255, out).astype(np.uint8)
 
 
-def _drawn(rows: Sequence[Sequence[Panel]], explanation: Explanation) -> bytes:
+def _drawn(rows: Sequence[Sequence[Panel]], explanation: Explanation, panel_in: float) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = max(map(len, rows))
     aspects = [max(image.shape[0] / image.shape[1] for _, image in row) for row in rows]
-    heights = [_PANEL_IN * min(1.6, max(0.3, aspect)) + 0.35 for aspect in aspects]
-    width = _PANEL_IN * columns + 0.2
+    heights = [panel_in * min(1.6, max(0.3, aspect)) + 0.35 for aspect in aspects]
+    width = panel_in * columns + 0.2
     notes = _notes(explanation, max(44, int(width * 14.5)))
     legend = 0.55 + 0.135 * len(notes)
     height = sum(heights) + 0.3 + legend
@@ -191,8 +209,8 @@ def _drawn(rows: Sequence[Sequence[Panel]], explanation: Explanation) -> bytes:
     for number, (row, row_height) in enumerate(zip(rows, heights, strict=True)):
         head = 0.35 + (0.2 if number == 0 else 0.0)
         for column, (words, image) in enumerate(row):
-            left = 0.1 + column * _PANEL_IN
-            box = (left + 0.05, top - row_height - (head - 0.35), _PANEL_IN - 0.1, row_height - 0.35)
+            left = 0.1 + column * panel_in
+            box = (left + 0.05, top - row_height - (head - 0.35), panel_in - 0.1, row_height - 0.35)
             axes = figure_.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
             axes.imshow(image, vmin=0, vmax=255, interpolation="antialiased")
             axes.set_axis_off()

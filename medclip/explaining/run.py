@@ -15,7 +15,9 @@ from medclip.explaining.explanation import Explanation, HeatMap, Sensitivity, im
 from medclip.explaining.maps import Maps, compute_maps
 from medclip.explaining.methods import ExplainOptions
 from medclip.explaining.overlay import draw_overlay
+from medclip.explaining.records import is_present
 from medclip.explaining.seen import Seen
+from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.sample import Modality
 
 if TYPE_CHECKING:
@@ -93,8 +95,20 @@ def explain_unit(
         maps=tuple(heat_maps),
         scale=options.scale,
     )
-    leads = {} if seen.kind.value != "signal" else {h.title: share_on_leads(plain, h) for h in plain.maps}
+    if seen.sheet is not None:
+        shares = {heat.title: _shares(heat.grids[0]) for heat in plain.maps}
+        plain = replace(
+            plain, seconds={title: [round(s, 4) for s in part.sum(0).tolist()] for title, part in shares.items()}
+        )
+        leads = {title: dict(zip(TWELVE, part.sum(1).round(4).tolist(), strict=True)) for title, part in shares.items()}
+    else:
+        leads = {} if seen.kind.value != "signal" else {h.title: share_on_leads(plain, h) for h in plain.maps}
     return replace(plain, overlay=draw_overlay(plain, seen) if draw else b"", leads=leads)
+
+
+def _shares(grid: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return what each place of a map has of its sum; zeros for an empty map."""
+    return grid.astype(np.float64) / max(float(grid.sum()), 1e-12)
 
 
 def _top(maps: Maps) -> int:
@@ -123,6 +137,8 @@ def _checks(
         of_image = [all_maps[n] for n in numbers]
         one = model.preprocess.together([seen.images[top]])
         inside = image_share(of_image[0].grids[top].shape, places[top]) > 0
+        if seen.sheet is not None:
+            inside &= is_present(seen.images[top])[:, None]
         occlusions = Occlusions(model, seen.images[top], inside)
         randomised = randomisation(model, one, of_image, top, seed=options.seed)
         for number, maps, depths in zip(numbers, of_image, randomised, strict=True):

@@ -27,6 +27,7 @@ from medclip.sample import Kind
 
 if TYPE_CHECKING:
     from medclip.adapters.base import Source
+    from medclip.imaging.ecg.sheet.layouts import SheetMap
     from medclip.models.preprocess import Images, Preprocess
     from medclip.sample import Modality, Sample
     from medclip.settings import Settings
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 SHOWN_PX = 1024
 """Longest side of the image that stands below a map."""
 OVERVIEW_PX = 1200
+SHEET_DPI = 80
+"""Of the sheet of an ECG: 880 x 1120 pixels."""
 _NUMBERS = re.compile(r"(\d+(?:, \d+)*)$")
 
 
@@ -61,13 +64,15 @@ class Seen:
     """Of a slide: [H, W, 3]."""
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     """Of each tile: top, left, bottom and right, as shares of the overview."""
+    sheet: SheetMap | None = None
+    """Of an ECG that the model takes as a signal: where its leads lie in what is shown."""
 
 
 def read_seen(source: Source, modality: Modality | None, preprocess: Preprocess, settings: Settings) -> Seen:
     """Read one unit through the adapter of its modality.
 
     Raises:
-        MedclipError: Whatever the adapter refuses; NO_TASK for a model of volumes.
+        MedclipError: Whatever the adapter refuses; NO_TASK for a model of volumes, and what a model of ECGs refuses.
     """
     if preprocess.volume is not None:
         raise MedclipError(
@@ -75,6 +80,8 @@ def read_seen(source: Source, modality: Modality | None, preprocess: Preprocess,
         )
     settings = preprocess.reading(settings)
     sample = read_unit(source, modality, settings)
+    if preprocess.signal is not None:
+        return _record(sample, preprocess)
     views = images_of(sample)
     if not views:
         raise MedclipError(Reason.NO_TASK, f"the {sample.kind} has no image, and this model takes images only.")
@@ -95,6 +102,30 @@ def read_seen(source: Source, modality: Modality | None, preprocess: Preprocess,
         coloured=modality is None and has_colours(pixels[0]),
         overview=overview,
         boxes=boxes,
+    )
+
+
+def _record(sample: Sample, preprocess: Preprocess) -> Seen:
+    """Return what a model of ECGs is shown, and the sheet that a person is: all leads over the whole time."""
+    from medclip.imaging.ecg.sheet.render import SheetOptions, render
+    from medclip.models.pixels_of import pixels_of
+
+    images = pixels_of(sample, preprocess)
+    assert sample.signal is not None
+    sheet, places = render(sample.signal, SheetOptions(layout="12x1", dpi=SHEET_DPI))
+    return Seen(
+        images=images,
+        sizes=((images[0].shape[0], images[0].shape[1]),),
+        shown=(sheet,),
+        labels=("the record as it is read",),
+        kind=sample.kind,
+        modality=sample.modality,
+        burned_in=False,
+        steps=tuple((step.name, step.detail) for step in sample.provenance.steps),
+        sha256=sample.provenance.sha256,
+        adapter=sample.provenance.adapter,
+        preprocessing=sample.provenance.preprocessing,
+        sheet=places,
     )
 
 

@@ -166,6 +166,8 @@ class Preprocess:
         """Return where an image of this size lies in what `fit` makes of it, and how to get from one to the other."""
         from medclip.imaging.geometry import Placement, placement
 
+        if self.signal is not None:  # leads and samples as they are
+            return Placement(height, width, height, width, height, width, 0, 0)
         if self.budget is not None:
             size = self.budget.size_px(height, width)
             return Placement(height, width, *size, *size, 0, 0)

@@ -180,7 +180,8 @@ class SearchResult(Result):
 def _image(body: bytes | None) -> str:
     if not body:
         return f"<p>{'Withheld: the header says that text is burned in' if body is None else 'No small image kept'}</p>"
-    return f'<img alt="" width="160" src="data:image/jpeg;base64,{base64.b64encode(body).decode()}">'
+    kind = "png" if body.startswith(b"\x89PNG") else "jpeg"  # of an ECG its sheet
+    return f'<img alt="" width="160" src="data:image/{kind};base64,{base64.b64encode(body).decode()}">'
 
 
 def z_words(z: float | None) -> str:

@@ -95,7 +95,7 @@ class Context:
         facts = tuple(file.facts for file in item.ordered if file.facts is not None)
         unit, paths = item.unit, tuple(file.ref.path for file in item.ordered)
         source = Source(unit.kind, paths, facts, unit.notes, unit.mpp_um, unit.stated_view)
-        return source, item.modality, self.model.preprocess, self.settings, self.looks
+        return source, item.modality, self.model.preprocess, self.settings, self.looks, self.thumbnails
 
     def unread(self, item: Item) -> Problem | None:
         """Return why a unit's pixels are not even read: nothing could be done with them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from medclip.adapters.base import Source
     from medclip.imaging.geometry import Placement
     from medclip.models.preprocess import Images, Preprocess
-    from medclip.sample import Modality, Stamp
+    from medclip.sample import Modality, Sample, Stamp
     from medclip.settings import Settings
 
 THUMBNAIL_PX = 160
+SHEET_PX = 800
+"""Longest side of the sheet of an ECG, whose twelve leads have to be legible."""
 _JPEG_QUALITIES = (80, 65, 50)
 _UNEVEN = 0.05
 """Difference of the scales along the two sides that is no rounding to whole pixels or patches."""
@@ -39,7 +41,8 @@ class Reading:
     images: Images
     """One for each view, at the model's size: what `Preprocess.together` makes of them."""
     thumbnail: bytes
-    """JPEG of the first view, longest side at most 160 px, without metadata; empty when text is burned in."""
+    """JPEG of the first view, longest side at most 160 px, or PNG of an ECG's sheet, without metadata; empty when text
+    is burned in, and where none is wanted."""
     burned_in: bool
     """The header says that text is burned into the pixels."""
     adapter: str
@@ -63,8 +66,9 @@ def inspect(path: Path, settings: Settings, known: tuple[Stamp, str] | None) -> 
 
 
 def read(
-    source: Source, modality: Modality | None, preprocess: Preprocess, settings: Settings, look: bool = False
-) -> Reading:
+    source: Source, modality: Modality | None, preprocess: Preprocess, settings: Settings, look: bool = False,
+    small: bool = True,
+) -> Reading:  # fmt: skip
     """Read one unit through the adapter of its modality and bring it to the model's size.
 
     Args:
@@ -73,14 +77,16 @@ def read(
         preprocess: How the model takes images; with its crop.
         settings: Limits.
         look: Whether to keep what the image is known again by, too: some milliseconds.
+        small: Whether to draw an ECG's small sheet, which takes three times as long as reading it.
 
     Raises:
-        MedclipError: Whatever the adapter refuses, or a model of volumes; CHANGED where a file is not the one that was
-            looked at, so that no pixels are scored under the hash and the patient of others.
+        MedclipError: Whatever the adapter refuses, or a model of volumes or ECGs; CHANGED where a file is not the one
+            that was looked at, so that no pixels are scored under the hash and the patient of others.
     """
     from medclip.adapters.model_images import images_of
     from medclip.adapters.registry import read_unit
     from medclip.imaging.colourfulness import has_colours
+    from medclip.imaging.ecg.sheet.small_sheet import small_sheet_png
     from medclip.imaging.image_look import look_of, look_of_views
     from medclip.imaging.intensity import to_uint8
     from medclip.models.pixels_of import pixels_of
@@ -91,11 +97,14 @@ def read(
         for path, facts in zip(source.paths, source.facts, strict=True):
             if not is_unchanged(path, facts):
                 raise CHANGED.error(path)
+    if preprocess.signal is not None and sample.signal is not None:
+        sheet = small_sheet_png(sample.signal) if small else b""
+        return _reading(sample, source, pixels_of(sample, preprocess), sheet)
     images = images_of(sample)
     if not images:
         raise MedclipError(Reason.NO_TASK, f"the {sample.kind} has no image, and this model takes images only.")
     pixels = pixels_of(sample, preprocess)
-    first, header = images[0], source.first.header
+    first = images[0]
     burned_in = any(view.burned_in for view in images)
     seen, where = pixels[0], preprocess.placement(*first.pixels.shape[:2])
     if preprocess.volume is not None:  # of clips the middle of the middle one, which is square
@@ -104,19 +113,35 @@ def read(
     known_by = None
     if look and modality is not None:
         known_by = look_of_views(pixels) if preprocess.shows_all else look_of(to_uint8(images[len(images) // 2]))
+    if sample.signal is not None:
+        seen_small = small_sheet_png(sample.signal) if small else b""
+    else:
+        seen_small = b"" if burned_in else thumbnail(as_shown(sample, seen), where)
+    reading = _reading(sample, source, pixels, seen_small)
+    return replace(
+        reading,
+        burned_in=burned_in,
+        laterality=first.laterality,
+        view=first.position,
+        coloured=modality is None and has_colours(to_uint8(first)),
+        look=known_by.to_bytes() if known_by is not None else b"",
+    )
+
+
+def _reading(sample: Sample, source: Source, pixels: Images, small: bytes) -> Reading:
+    """Return what any sample has."""
+    header = source.first.header
     return Reading(
         images=pixels,
-        thumbnail=b"" if burned_in else thumbnail(as_shown(sample, seen), where),
-        burned_in=burned_in,
+        thumbnail=small,
+        burned_in=False,
         adapter=sample.provenance.adapter,
         preprocessing=sample.provenance.preprocessing,
         decoder=sample.provenance.decoder,
         steps=tuple((step.name, step.detail) for step in sample.provenance.steps),
-        laterality=first.laterality,
-        view=first.position,
-        coloured=modality is None and has_colours(to_uint8(first)),
+        laterality=None,
+        view=None,
         headers=_public_json({**({} if header is None else public_values(header)), **sample.headers}),
-        look=known_by.to_bytes() if known_by is not None else b"",
     )
 
 

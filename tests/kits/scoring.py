@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from medclip.imaging.native_aspect import TokenBudget
+    from medclip.models.signal_input import SignalInput
     from medclip.runs.score_run import ScoreRun
 
 SIZE_PX = 64
@@ -52,11 +53,12 @@ def make_pack(
     budget: TokenBudget | None = None,
     *,
     fuses: bool = False,
+    signal: SignalInput | None = None,
     **card: Any,
 ) -> Path:
     """Write a pack with random weights: 64 px or a budget of tokens, 32 dimensions, tasks of several modalities.
 
-    With `fuses` it weighs the views of an examination.
+    With `fuses` it weighs the views of an examination; with `signal` it takes ECGs, by patches of every lead.
     """
     import torch
 
@@ -84,6 +86,9 @@ def make_pack(
     )
     if budget is not None:
         config["vision_cfg"] |= {"timm_model_name": "test_vit", "native_aspect": True}
+    if signal is not None:
+        tower = {"tower": "lead_patch", "size": "test", "patch": signal.num_samples // 10}
+        config["vision_cfg"] = {"signal": {**tower, "samples": signal.num_samples}}
     if fuses:
         config["fusion"] = {"kind": "attention"}
     torch.manual_seed(0)
@@ -118,7 +123,7 @@ def make_pack(
         folder,
         model,
         tokenizer_folder,
-        Preprocess(size_px=SIZE_PX, adapters=adapters, budget=budget),
+        Preprocess(size_px=SIZE_PX, adapters=adapters, budget=budget, signal=signal),
         Card.model_validate(values),
         config=config,
     )

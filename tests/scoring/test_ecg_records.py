@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from medclip.adapters.registry import preprocessing_of
 from medclip.api.embed import embed
 from medclip.api.score import score
+from medclip.api.search import search
 from medclip.imaging.ecg.lead_names import TWELVE
+from medclip.models.signal_input import SignalInput
+from medclip.settings import ReadPolicy
 from tests.kits.ecg import beats, muse, sierra, write_wfdb
 from tests.kits.scoring import every_way, make_pack, rows
 
@@ -76,3 +80,30 @@ def test_a_fault_stands_in_the_row_or_is_the_reason_and_stored_vectors_say_the_s
     assert score(stored.folder, model=pack, prompt="a bright bone").scores.equals(run.scores)
     again = score(stored.folder, tmp_path / "vectors", model=pack, prompt="a bright bone")
     assert again.scores.equals(run.scores)
+
+
+SIGNAL = SignalInput(sampling_hz=100, seconds=5)
+
+
+@pytest.fixture(scope="module")
+def signals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack that takes ECGs as signals."""
+    ways = {"ecg:signal": preprocessing_of("ecg:signal", ReadPolicy(ecg=SIGNAL.options))}
+    return make_pack(tmp_path_factory.mktemp("packs") / "signals", ways, signal=SIGNAL, modalities=["ecg"], tasks={})
+
+
+def test_a_model_of_signals_scores_embeds_and_finds_the_same_records(
+    folder: Path, signals: Path, tmp_path: Path
+) -> None:
+    run = score(folder, tmp_path / "files", model=signals, workers=1, prompt="a bright bone")
+    notes = {Path(json.loads(row["files"])[0]).stem: row["note"] for row in run.scores.to_pylist()}
+    assert notes == {**NOTES, "gaps": None}  # the gap lies outside of the five seconds that this model takes
+    assert {row["num_images"] for row in run.scores.to_pylist()} == {1}
+    page = (tmp_path / "files" / "report.html").read_text()
+    assert page.count("data:image/png;base64,iVBOR") == len(NOTES)
+    assert "Lead flat: V3." in page
+    stored = embed(folder, tmp_path / "stored", model=signals, workers=1)
+    assert score(stored.folder, model=signals, prompt="a bright bone").scores.equals(run.scores)
+    example = folder / "good" / "good.hea"
+    hits = search(stored.folder, like=example, where="ecg_flags=arms_swapped", model=signals, report_paths=True)
+    assert [hit.file.split(".")[0] for hit in hits] == ["arms/arms"]

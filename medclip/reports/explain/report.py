@@ -93,6 +93,7 @@ def _view(unit: Explanation, show_paths: bool) -> Mapping[str, Any]:
         "steps": "; ".join(f"{name.replace('_', ' ')}{': ' if d else ''}{d}" for name, d in unit.steps) or "none",
         "share_seen": min((place.share_seen for place in unit.placements), default=1.0),
         "leads": unit.leads,
+        "seconds": unit.seconds,
         "maps": [_heat(unit, number) for number in range(len(unit.maps))],
     }
 

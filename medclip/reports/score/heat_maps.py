@@ -82,7 +82,7 @@ class HeatMaps:
         from medclip.explaining.overlay import small_overlay
         from medclip.explaining.run import explain_unit
         from medclip.explaining.seen import read_seen
-        from medclip.runs.read_unit import THUMBNAIL_PX
+        from medclip.runs.read_unit import SHEET_PX, THUMBNAIL_PX
 
         score = _chosen(ledger.scores_of(key), self.named)
         files = ledger.files_of(key)
@@ -109,7 +109,8 @@ class HeatMaps:
         where = f", {explained.labels[heat.top]}" if explained.labels[heat.top] else ""
         empty = ": empty" if heat.is_empty else ""
         of = "" if view is None else f" of {place_of(view)}"
-        data = base64.b64encode(small_overlay(explained, seen, heat, THUMBNAIL_PX)).decode()
+        longest_px = THUMBNAIL_PX if seen.sheet is None else SHEET_PX
+        data = base64.b64encode(small_overlay(explained, seen, heat, longest_px)).decode()
         return ThumbnailView(
             f"heat map{of}{empty}: {score.class_.replace('_', ' ')} {percent(score.probability)}{where}",
             data,

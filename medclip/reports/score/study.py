@@ -12,10 +12,11 @@ from medclip.reports.model_card import CardView, modality_title, task_title
 from medclip.reports.score.hanging import HangingData, LevelData, collect_hanging, levels
 from medclip.runs.ledger import NAMED_FILES, Ledger
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow
+from medclip.sample import Kind
 from medclip.scoring.unlearned import modality_unlearned, prompt_unlearned
 from medclip.text.vocabulary.own_words import AD_HOC, BAR, Prompt
 from medclip.text.vocabulary.task import Task
-from medclip.wording import list_of
+from medclip.wording import capital, list_of
 
 _MAX_THUMBNAILS = 4
 _MAX_CLASSES = 5
@@ -110,6 +111,10 @@ class StudyData:
     """The last of its thumbnails is a heat map."""
     hanging: HangingData | None = None
     """Of a mammography examination its views as they hang, in the place of thumbnails."""
+    is_record: bool = False
+    """It is of ECGs, whose thumbnails are sheets of twelve leads."""
+    note: str = ""
+    """What is wrong with its ECGs or stands out."""
 
 
 def file_label(row: FileRow, show_paths: bool) -> str:
@@ -187,10 +192,26 @@ def collect_study(
             for name, rows in groupby(scores, key=lambda score: score.task)
         ),
         hanging=hanging,
+        is_record=all(row.kind == Kind.SIGNAL for row in files),
+        note=_flags_in_words(scores[0].note),
         rows=ranges([row.row for row in files]),
         files=list_of(paths, most=NAMED_FILES),
         sorted_by=next((score.probability for score in scores if (score.task, score.class_) == sort_by), None),
     )
+
+
+def _flags_in_words(note: str | None) -> str:
+    """Write the flags of a study's ECGs as a person reads them: "Lead off: V3, V4. Arms swapped.".
+
+    Example:
+        >>> _flags_in_words("lead_off:V3,V4 arms_swapped")
+        'Lead off: V3, V4. Arms swapped.'
+    """
+    parts = [flag.partition(":") for flag in (note or "").split()]
+    named = [
+        f"{capital(flag.replace('_', ' '))}{': ' * bool(leads)}{leads.replace(',', ', ')}" for flag, _, leads in parts
+    ]
+    return "".join(f"{words}. " for words in named).strip()
 
 
 def class_titles(task: Task | None, name: str, card: CardView) -> tuple[str, dict[str, str]]:

@@ -1,0 +1,36 @@
+"""A sheet small enough for a report: all twelve leads still legible, in some 8 kB."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.imaging.ecg.sheet.render import SheetOptions, render
+from medclip.sample import Signal
+
+_DPI = 60
+_COLOURS = 32
+_LEFT_MM, _TOP_MM, _RIGHT_MM, _BOTTOM_MM = 8.0, 22.0, 274.0, 186.0
+"""What is left of the page: leads and calibration pulses, without margins and the words below."""
+
+
+def small_sheet(signal: Signal) -> NDArray[np.uint8]:
+    """Draw three rows of four leads and a rhythm strip at 60 dpi; uint8 [387, 628, 3].
+
+    Raises:
+        MedclipError: WRONG_USE if the signal is not in mV.
+    """
+    page, _ = render(signal, SheetOptions(dpi=_DPI))
+    left, top, right, bottom = (round(mm * _DPI / 25.4) for mm in (_LEFT_MM, _TOP_MM, _RIGHT_MM, _BOTTOM_MM))
+    return page[top:bottom, left:right]
+
+
+def small_sheet_png(signal: Signal) -> bytes:
+    """Return it as a PNG of 32 colours without metadata: a quarter of a JPEG, which blurs thin lines."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(small_sheet(signal)).quantize(_COLOURS).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
