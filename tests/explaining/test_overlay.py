@@ -19,7 +19,7 @@ BLOB[1:4, 1:4] = 1
 def painted(height: int, width: int, size: int = 64) -> np.ndarray:
     heat: Any = SimpleNamespace(grids=(BLOB,))
     unit = Explanation(1, "a", placements=(placement(height, width, size, "longest"),), labels=("",))
-    seen: Any = SimpleNamespace(shown=(np.full((height, width, 1), 90, np.uint8),))
+    seen: Any = SimpleNamespace(shown=(np.full((height, width, 1), 90, np.uint8),), sheet=None)
     return _painted(unit, seen, heat, 0, 1.0)
 
 

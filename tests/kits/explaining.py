@@ -58,7 +58,7 @@ def model_of(visual: nn.Module, batch_size: int = 4) -> Any:
     """Wrap a tower in as much of a model as maps need; images are float arrays [N, 3, H, W] already."""
     return SimpleNamespace(
         clip=SimpleNamespace(visual=visual),
-        preprocess=SimpleNamespace(budget=None, together=np.stack),
+        preprocess=SimpleNamespace(signal=None, budget=None, together=np.stack),
         batch_size=batch_size,
         normalise=lambda images: torch.from_numpy(np.asarray(images, np.float32)),
     )

@@ -105,5 +105,5 @@ def test_a_model_of_signals_scores_embeds_and_finds_the_same_records(
     stored = embed(folder, tmp_path / "stored", model=signals, workers=1)
     assert score(stored.folder, model=signals, prompt="a bright bone").scores.equals(run.scores)
     example = folder / "good" / "good.hea"
-    hits = search(stored.folder, like=example, where="ecg_flags=arms_swapped", model=signals, report_paths=True)
-    assert [hit.file.split(".")[0] for hit in hits] == ["arms/arms"]
+    result = search(stored.folder, like=example, where="ecg_flags=arms_swapped", model=signals, report_paths=True)
+    assert [hit.file.split(".")[0] for hit in result.hits] == ["arms/arms"]
