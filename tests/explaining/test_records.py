@@ -51,7 +51,7 @@ def _record() -> np.ndarray:
     return record
 
 
-TARGET = Target("high", "", "t", lambda f: f[:, 0].astype(np.float64), lambda f: f.astype(np.float64), lambda f: float(f[0, 0]))
+TARGET = Target("high", "", "t", lambda f: f[:, 0].astype(np.float64), np.float64, lambda f: float(f[0, 0]))
 
 
 def test_the_map_lies_where_the_model_looks_and_nowhere_else() -> None:
