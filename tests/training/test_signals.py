@@ -145,6 +145,7 @@ def test_a_masked_tower_is_fine_tuned_and_measured_on_other_patients(tmp_path: P
         )  # fmt: skip
         assert tuned.images == {"train": 8, "val": 4, "test": 4}
         assert {row["metric"] for row in tuned.test} == {"balanced_accuracy", "macro_auroc"}
+        assert tuned.pack is not None
         assert load_model(tuned.pack).preprocess.signal is not None
 
 

@@ -124,7 +124,7 @@ class ShardReader:
         self.verify: Verify = verify
         indexes = [read_index(f) for f in self.folders]
         self.preprocessing = _preprocessing(self.folders, indexes)
-        self.holds = _holds(self.folders, indexes)
+        self.holds: Stored = _holds(self.folders, indexes)
         """What its samples are: images, volumes or loops (`voxels`), or ECGs (`recording`)."""
         self.holds_views = any((index.get("options") or {}).get(GROUP) for index in indexes)
         """Whether samples may hold several views (`views`, `images`)."""

@@ -335,7 +335,8 @@ class Samples:
 
         kept = self._cache.get(index)
         if kept is not None:
-            again = tuple(Image.fromarray(one) if _is_image(one) else one for one in kept.stored)
+            is_image = self.drawing.preprocess.takes == "images"
+            again = tuple(Image.fromarray(one) if is_image else one for one in kept.stored)  # type: ignore[arg-type]
             return again, kept.record, kept.meta, kept.views
         raw = self.reader.raw(index)  # what goes wrong here is the shard's fault: it ends the run
         try:
@@ -368,10 +369,6 @@ class Samples:
         if index not in self._cache and self._room.take(size):
             arrays = tuple(one if isinstance(one, Voxels) else np.asarray(one) for one in stored)
             self._cache[index] = _Stored(arrays, record, meta, views)
-
-
-def _is_image(kept: NDArray[Any] | Voxels) -> bool:
-    return isinstance(kept, np.ndarray) and kept.dtype == np.uint8
 
 
 def _num_bytes(stored: _Read) -> int:

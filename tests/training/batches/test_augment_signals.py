@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -21,7 +23,7 @@ def _record(num: int = NUM, leads: tuple[str, ...] = ()) -> np.ndarray:
     return to_microvolts(canonical(recording(made, HZ)))
 
 
-def _changed(record: np.ndarray, seed: int = 0, **settings: object) -> np.ndarray:
+def _changed(record: np.ndarray, seed: int = 0, **settings: Any) -> np.ndarray:
     change = draw_signal_change(SignalAugment.model_validate(OFF | settings), np.random.default_rng(seed))
     assert change == draw_signal_change(SignalAugment.model_validate(OFF | settings), np.random.default_rng(seed))
     return apply_signal_change(record, change, NUM, HZ)
@@ -39,7 +41,7 @@ def test_what_is_drawn_for_one_part_does_not_change_with_the_others() -> None:
 
 
 @pytest.mark.parametrize("part", [{"wander": 0.5}, {"noise_db": (10, 10)}, {"wander": 0.3, "noise_db": (20, 20)}])
-def test_wander_and_noise_come_from_electrodes_so_that_limb_leads_go_on_to_fit(part: dict[str, object]) -> None:
+def test_wander_and_noise_come_from_electrodes_so_that_limb_leads_go_on_to_fit(part: dict[str, Any]) -> None:
     record = _record()
     changed = _changed(record, **part).astype(int)
     assert np.abs(changed - record).max() > 50
