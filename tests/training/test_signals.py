@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 import medclip
+from medclip.adaptation.data.examples import Examples
+from medclip.adaptation.towers.train_loop import Loop, TrainImages
 from medclip.adapters.registry import read_unit
 from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError, Reason
@@ -24,6 +28,7 @@ from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
 from medclip.training.trainer import Trainer
+from tests.kits.rank_run import run_ranks
 from tests.kits.signal_shards import signal_recipe, signal_shards
 from tests.kits.training import make_shards, masked_recipe
 
@@ -124,6 +129,60 @@ def test_hidden_patches_of_leads_are_learned_without_words(shards: Path, tmp_pat
     on = signal_recipe(shards)
     on["model"] |= {"image_weights": str(result.pack), "signal": {}}
     assert run_recipe(on, ["train.max_steps=1"], out=tmp_path / "on").pack is not None
+
+
+def test_a_method_that_changes_towers_sees_each_record_changed_anew(shards: Path, run: Path) -> None:
+    model = load_model(run / "pack")
+    records = [np.asarray(pixels_of(read_unit(source_of(path, Settings()), Modality.ECG,
+               model.preprocess.reading(Settings())), model.preprocess))
+               for path in sorted((shards.parent / "files").glob("*.hea"))[:2]]  # fmt: skip
+    features = tuple(model.encode_image(record) for record in records)
+    examples = Examples(tuple(records), features, np.array([0, 1]), ("a", "b"))
+    images = TrainImages(model.clip, model, examples, Loop(steps=4, lr=1e-3), seed=0)
+    first, again, other = (np.asarray(images.draw(np.arange(2), turn)) for turn in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first.dtype, first.shape) == (np.int16, (2, 12, NUM_SAMPLES))
+    assert (first != other).any(axis=(1, 2)).all()
+    assert images.encode(torch.arange(2), 0).shape == (2, model.dim)
+    plain = TrainImages(model.clip, model, examples, Loop(steps=4, lr=1e-3, pool=0), seed=0)
+    np.testing.assert_array_equal(np.asarray(plain.draw(np.arange(2), 1)), np.concatenate(records))
+
+
+def test_words_answer_the_tasks_of_a_suite_without_training(run: Path, shards: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data" / "voltages"
+    data.mkdir(parents=True)
+    for path in (shards.parent / "files").glob("r00[0-3].*"):
+        shutil.copy(path, data / path.name)
+    rows = [f"r00{n}.hea,p{n},{'large' if n % 2 else 'normal'}" for n in range(4)]
+    (data / "labels.csv").write_text("\n".join(["file,patient,label", *rows]) + "\n")
+    suite = {
+        "name": "voltages", "title": "Voltages", "groups": [{"id": "ecg", "title": "ECG"}],
+        "sets": [{"id": "voltages", "group": "ecg", "modality": "ecg", "classes": [
+            {"name": "normal", "prompts": ["sinus rhythm, normal ecg"]},
+            {"name": "large", "prompts": ["left ventricular hypertrophy"]},
+        ]}],
+    }  # fmt: skip
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
+    result = medclip.evaluate(
+        tmp_path / "data", model=run / "pack", suite=tmp_path / "suite.yaml", out=tmp_path / "out",
+        settings=Settings(workers=1), num_resamples=50,
+    )  # fmt: skip
+    (row,) = result.to_pandas().query("metric == 'accuracy'").to_dict("records")
+    assert 0 <= row["value"] <= 1
+    assert row["num_images"] == 4
+
+
+@pytest.mark.slow
+def test_two_ranks_learn_what_one_process_does(shards: Path, tmp_path: Path) -> None:
+    """The drop-out of the unimodal term is each rank's own, and off here; all else, augmentation too, is the same."""
+    plan = signal_recipe(shards)
+    plan["objective"] = {"contrastive": 2, "temperature": 0.07, "unimodal": {"weight": 2, "dropout": 0}}
+    plan["train"] |= {"lr": 1e-3}
+    run_recipe(plan, out=tmp_path / "one")
+    ways = {"ddp": [], "fsdp": ["train.parallel=fsdp"], "chunks": ["train.micro_batch=1"]}
+    run_ranks(2, [{"recipe": plan, "overrides": o, "out": str(tmp_path / n)} for n, o in ways.items()], tmp_path)
+    for name in ways:
+        np.testing.assert_allclose(_losses(tmp_path / name), _losses(tmp_path / "one"), rtol=2e-4)
 
 
 @pytest.mark.slow

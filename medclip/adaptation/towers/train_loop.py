@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -23,7 +24,8 @@ from medclip.adaptation.data.task_loss import batches, finite, task_logits, task
 from medclip.errors import MedclipError, Reason
 from medclip.models.towers.fold_batch_norm import fold_batch_norm
 from medclip.training.batches.augment import apply_change, draw_change
-from medclip.training.recipe.sections.augment import Augment
+from medclip.training.batches.augment_signals import apply_signal_change, draw_signal_change
+from medclip.training.recipe.sections.augment import Augment, SignalAugment
 from medclip.training.steps.optimizer import training_mode
 from medclip.training.steps.short_text import encode_short
 
@@ -287,11 +289,19 @@ class TrainImages:
             rng = np.random.default_rng((self._seed, row, turn))
             views = self._examples.pixels[row]
             image = views[int(rng.integers(len(views)))]
-            if self._augment is not None:
-                size = image.shape[0] if self._base.preprocess.budget is None else image.shape[:2]
-                image = apply_change(image, draw_change(self._augment, rng, may_flip=True), size)
-            images.append(image)
+            images.append(image if self._augment is None else self._changed(image, self._augment, rng))
         return self._base.preprocess.together(images)
+
+    def _changed(self, image: NDArray[Any], augment: Augment, rng: np.random.Generator) -> NDArray[Any]:
+        """Change an image or an ECG; a clip, of which another one is drawn each time, stays as it is."""
+        pixels = self._base.preprocess
+        if pixels.signal is not None:
+            change = draw_signal_change(augment.signal or SignalAugment(), rng)
+            return apply_signal_change(image, change, pixels.signal.num_samples, pixels.signal.sampling_hz)
+        if pixels.volume is not None:
+            return image
+        size = image.shape[0] if pixels.budget is None else image.shape[:2]
+        return apply_change(image, draw_change(augment, rng, may_flip=True), size)
 
     @torch.no_grad()
     def _run(self, front: nn.Module, images: Images) -> Tensor:
