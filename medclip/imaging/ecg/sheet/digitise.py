@@ -1,0 +1,300 @@
+"""Read the leads of a printed ECG back into millivolts, and say where that is not sure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from medclip.errors import MedclipError, Reason
+from medclip.imaging.ecg.lead_names import TWELVE
+from medclip.imaging.ecg.sheet.grid import Grid, find_grid
+from medclip.imaging.ecg.sheet.ink import part
+from medclip.imaging.ecg.sheet.layouts import LAYOUTS, MM_PER_S, SHEET_S, Layout, apply_homography
+from medclip.imaging.ecg.sheet.traces import Pieces, Row, Trace, find_rows, follow, left_edge, pieces_of
+from medclip.sample import Signal, Step
+from medclip.wording import count, list_of
+
+SAMPLING_HZ = 500.0
+_LEAST_SEEN = 0.5
+"""Share of a lead's columns that must show ink for it to be a lead."""
+_SNAP_MM = 0.5
+_SMALLEST_PX = 200
+
+
+@dataclass(frozen=True, eq=False)
+class DigitisedSheet:
+    """The ten seconds of a sheet."""
+
+    signal: Signal
+    """Twelve leads in mV at 500 Hz, ten seconds; zero where the sheet does not show a lead."""
+    confidence: NDArray[np.float32]
+    """float32 [12, 5000], 0 to 1: 0 where nothing was seen (not printed, or ink that is missing), at most 0.5 where the
+    ink may be another row's, at the seams between leads, and where it is faint."""
+    layout: str
+    rhythm: tuple[str, ...]
+    """Leads of the strips of ten seconds, by what they look like in their own column."""
+    grid: Grid
+    notes: tuple[str, ...]
+    """What was assumed, corrected or could not be read, in sentences."""
+
+    def __repr__(self) -> str:
+        """Return what was read in one line."""
+        return f"DigitisedSheet({self.layout}, {self.signal}, {count(len(self.notes), 'note')})"
+
+    @property
+    def shown(self) -> NDArray[np.bool_]:
+        """Bool [12, 5000]: where a trace was seen."""
+        return self.confidence > 0
+
+    @property
+    def lead_confidence(self) -> dict[str, float]:
+        """Mean confidence of each lead over what was seen of it; 0 for a lead that was not."""
+        means = {}
+        for lead, values in zip(TWELVE, self.confidence, strict=True):
+            means[lead] = float(values[values > 0].mean()) if (values > 0).any() else 0.0
+        return means
+
+
+def digitise(pixels: NDArray[np.uint8], *, layout: str | None = None) -> DigitisedSheet:
+    """Read a sheet.
+
+    Its grid gives scale, rotation and perspective, so a scan that is turned and a photograph taken at an angle are laid
+    flat first. Rows are found by their calibration pulses, which give gain and zero.
+
+    Args:
+        pixels: uint8 [H, W, 1 or 3], paper at 25 mm/s.
+        layout: One of `LAYOUTS`; None finds it by the number of rows and by Einthoven's law.
+
+    Raises:
+        MedclipError: TOO_SMALL; NO_SCALE without a millimetre grid or on a sheet that does not lie flat; NOT_AN_IMAGE
+            without traces; NOT_SUPPORTED_YET for another arrangement of leads; WRONG_USE for an unknown layout.
+    """
+    if layout is not None and layout not in LAYOUTS:
+        raise MedclipError(
+            Reason.WRONG_USE, f"there is no layout {layout!r}.", hint=f"There are: {', '.join(LAYOUTS)}."
+        )
+    if min(pixels.shape[:2]) < _SMALLEST_PX:
+        raise MedclipError(
+            Reason.TOO_SMALL, f"the sheet has {pixels.shape[1]} x {pixels.shape[0]} pixels; "
+            f"at less than {_SMALLEST_PX} its lines run together.",
+        )  # fmt: skip
+    parted = part(pixels)
+    grid = find_grid(parted.lines)
+    ink, flat = _laid_flat(parted.ink, grid)
+    turned, pieces = 0, None
+    rows: list[Row] = []
+    for quarter in (0, 1, 3, 2):
+        candidate = np.ascontiguousarray(np.rot90(ink, quarter))
+        parts = pieces_of(candidate, flat.px_per_mm)
+        rows = find_rows(candidate, parts)
+        if any(row.mm_per_mv for row in rows) and len(rows) >= 3:
+            ink, turned, pieces = candidate, quarter, parts
+            break
+    if pieces is None:
+        pieces = pieces_of(ink, flat.px_per_mm)
+        rows = find_rows(ink, pieces)
+    if not rows:
+        raise MedclipError(Reason.NOT_AN_IMAGE, "a grid was found, but no trace on it.")
+    notes = _notes_of(grid, turned, rows)
+    candidates = _layouts_for(len(rows), layout)
+    left = _snapped(left_edge(pieces, rows), flat, snap=not turned)
+    sheet = min((_read(ink, pieces, rows, left, one) for one in candidates), key=lambda reading: reading.contradiction)
+    return _finished(sheet, grid, notes, ink.shape)
+
+
+@dataclass(frozen=True)
+class _Flat:
+    """Pixels of the flat sheet, and the millimetres of the grid that they lie at."""
+
+    px_per_mm: float
+    left_mm: float
+
+
+def _laid_flat(ink: NDArray[np.float32], grid: Grid) -> tuple[NDArray[np.float32], _Flat]:
+    """Return the ink on a flat sheet; the image itself where it lies straight."""
+    if grid.is_straight:
+        return ink, _Flat(grid.px_per_mm, -grid.to_image[0, 2] / grid.to_image[0, 0])
+    height, width = ink.shape
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
+    placed = apply_homography(np.linalg.inv(grid.to_image).astype(np.float64), corners)
+    low, high = placed.min(0), placed.max(0)
+    scale = min(max(grid.px_per_mm, 3.0), 12.0)
+    size = np.ceil((high - low) * scale).astype(int)
+    if not np.isfinite(size).all() or size.prod() > 6 * ink.size + 1e6:
+        raise MedclipError(
+            Reason.NO_SCALE, "the sheet was photographed at so flat an angle that its far side cannot be read.",
+            hint="Photograph it from above.",
+        )  # fmt: skip
+    to_input = grid.to_image @ np.array([[1 / scale, 0, low[0]], [0, 1 / scale, low[1]], [0, 0, 1]])
+    to_input /= to_input[2, 2]
+    source = Image.fromarray((ink * 255).astype(np.uint8))
+    flat = source.transform(
+        (int(size[0]), int(size[1])), Image.Transform.PERSPECTIVE, to_input.ravel()[:8].tolist(),
+        Image.Resampling.BICUBIC,
+    )  # fmt: skip
+    return (np.asarray(flat, np.float32) / 255).astype(np.float32), _Flat(scale, float(low[0]))
+
+
+def _snapped(left: float, flat: _Flat, *, snap: bool) -> float:
+    """Return where the leads begin: on a line of 5 mm, if it is one within half a millimetre."""
+    millimetres = flat.left_mm + left / flat.px_per_mm
+    line = round(millimetres / 5) * 5
+    return left + (line - millimetres) * flat.px_per_mm if snap and abs(line - millimetres) < _SNAP_MM else left
+
+
+def _notes_of(grid: Grid, turned: int, rows: Sequence[Row]) -> list[str]:
+    notes = []
+    if turned:
+        notes.append(f"The sheet was turned by {90 * turned} degrees and was turned back.")
+    if not grid.is_straight:
+        notes.append(f"The sheet lay at {grid.degrees:+.1f} degrees or at an angle to the camera and was laid flat.")
+    if grid.residual_mm > 0.3:
+        notes.append(f"The paper is not quite flat: {grid.residual_mm:.1f} mm are left unexplained.")
+    if grid.coverage < 0.8:
+        notes.append(f"The grid was followed over {grid.coverage:.0%} of the sheet only.")
+    gains = {row.mm_per_mv for row in rows if row.mm_per_mv}
+    if not gains:
+        notes.append(
+            "No calibration pulse was found: 10 mm/mV is assumed, and the middle of each row is taken for 0 mV."
+        )
+    elif len(gains) > 1:
+        notes.append(f"The rows have different gains: {list_of(sorted(f'{gain:g}' for gain in gains))} mm/mV.")
+    return notes
+
+
+def _layouts_for(number: int, layout: str | None) -> list[Layout]:
+    if layout is not None:
+        if len(LAYOUTS[layout].rows_mm) != number:
+            raise MedclipError(
+                Reason.NOT_SUPPORTED_YET,
+                f"{count(number, 'row')} were found on the sheet, but {layout} has {len(LAYOUTS[layout].rows_mm)}.",
+            )
+        return [LAYOUTS[layout]]
+    fitting = [one for one in LAYOUTS.values() if len(one.rows_mm) == number]
+    if not fitting:
+        known = ", ".join(f"{name} ({len(one.rows_mm)})" for name, one in LAYOUTS.items())
+        raise MedclipError(
+            Reason.NOT_SUPPORTED_YET, f"{count(number, 'row')} of leads were found; the layouts are {known}.",
+            hint="Crop the image to the leads, or scan it sharper.",
+        )  # fmt: skip
+    return fitting
+
+
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    layout: Layout
+    values: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    strips: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
+    contradiction: float
+    """Share of lead II that I + III do not explain, and of aVR, aVL and aVF that does not cancel."""
+
+
+def _read(ink: NDArray[np.float32], pieces: Pieces, rows: Sequence[Row], left: float, layout: Layout) -> _Reading:
+    second = MM_PER_S * pieces.px_per_mm
+    borders = [left + n * layout.column_s * second for n in range(1, layout.columns)]
+    right = left + SHEET_S * second
+    traces = follow(ink, pieces, rows, borders, (left - pieces.line_px, right + pieces.line_px))
+    num = round(SHEET_S * SAMPLING_HZ)
+    values, confidence = np.zeros((12, num), np.float32), np.zeros((12, num), np.float32)
+    gains = [row.mm_per_mv for row in rows if row.mm_per_mv]
+    usual = float(np.median(gains)) if gains else 10.0
+    for lead, row, column in layout.cells:
+        part_of = (column * layout.column_s, (column + 1) * layout.column_s)
+        at = TWELVE.index(lead)
+        values[at], confidence[at] = _cut(traces[row], rows[row], usual, left, second, part_of)
+    strips: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+    for row in range(len(rows) - len(layout.rhythm), len(rows)):
+        strips.append(_cut(traces[row], rows[row], usual, left, second, (0.0, SHEET_S)))
+    return _Reading(layout, values, confidence, tuple(strips), _contradiction(values, confidence))
+
+
+def _cut(
+    trace: Trace, row: Row, usual: float, left: float, second: float, part_of: tuple[float, float]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return ten seconds of a lead, of which a row shows a part: mV and confidence, zero elsewhere."""
+    times = np.arange(round(SHEET_S * SAMPLING_HZ)) / SAMPLING_HZ
+    columns = ((np.arange(len(trace.y_px)) + 1) / 2 - left) / second
+    inside = (columns >= part_of[0] - 0.004) & (columns <= part_of[1] + 0.004)
+    seen = inside & np.isfinite(trace.y_px)
+    values, confidence = np.zeros(len(times), np.float32), np.zeros(len(times), np.float32)
+    if inside.sum() < 10 or seen.sum() < _LEAST_SEEN * inside.sum():
+        return values, confidence
+    zero = row.zero_px if row.mm_per_mv else float(np.median(trace.y_px[seen]))
+    scale = (row.mm_per_mv or usual) * second / MM_PER_S
+    shown = (times >= part_of[0]) & (times < part_of[1])
+    values[shown] = np.interp(times[shown], columns[seen], (zero - trace.y_px[seen]) / scale)
+    confidence[shown] = np.interp(times[shown], columns[inside], trace.sure[inside])
+    # Before its first and behind its last ink nothing was seen; short gaps inside are bridged at confidence 0.
+    ends = columns[seen][[0, -1]]
+    beyond = shown & ((times < ends[0] - 0.02) | (times > ends[1] + 0.02))
+    values[beyond] = confidence[beyond] = 0
+    return values, confidence
+
+
+def _contradiction(values: NDArray[np.float32], confidence: NDArray[np.float32]) -> float:
+    """Return how much the limb leads contradict Einthoven and Goldberger, as a share of their own size."""
+    lead = {name: TWELVE.index(name) for name in TWELVE}
+    worst = []
+    for names, signs in ((("I", "III", "II"), (1, 1, -1)), (("aVR", "aVL", "aVF"), (1, 1, 1))):
+        at = [lead[name] for name in names]
+        both = (confidence[at] > 0.4).all(0)
+        if both.sum() < SAMPLING_HZ / 2:
+            continue
+        part_of = values[at][:, both] - values[at][:, both].mean(1, keepdims=True)
+        size = float(np.sqrt((part_of**2).sum(0).mean())) + 1e-6
+        worst.append(float(np.sqrt(np.mean((np.array(signs)[:, None] * part_of).sum(0) ** 2))) / size)
+    return max(worst, default=1.0)
+
+
+def _finished(reading: _Reading, grid: Grid, notes: list[str], shape: tuple[int, ...]) -> DigitisedSheet:
+    values, confidence = reading.values.copy(), reading.confidence.copy()
+    rhythm = []
+    for strip, sure in reading.strips:
+        lead, likeness = _likest(strip, sure, reading.values, reading.confidence)
+        rhythm.append(lead)
+        if likeness < 0.9 and sure.any():
+            notes.append(f"The strip looks most like {lead}, but not much like it (correlation {likeness:.2f}).")
+        elif sure.any():
+            at = TWELVE.index(lead)
+            better = sure > confidence[at]
+            values[at, better], confidence[at, better] = strip[better], sure[better]
+    if reading.contradiction > 0.5:
+        notes.append("The limb leads contradict Einthoven's law: they stand otherwise, or a trace was lost.")
+    mask = np.array([sure.any() for sure in confidence], np.bool_)
+    if not mask.all():
+        notes.append(f"No trace of {list_of([lead for lead, seen in zip(TWELVE, mask, strict=True) if not seen])}.")
+    for lead, sure in zip(TWELVE, confidence, strict=True):
+        shown = sure > 0
+        doubt = float((sure[shown] < 0.45).mean()) if shown.any() else 0.0
+        if doubt > 0.05:
+            notes.append(f"{lead}: not sure over {doubt:.0%} of what is shown.")
+    steps = (
+        Step("digitise", f"{shape[1]} x {shape[0]} pixels, {grid.px_per_mm:.2f} px/mm, layout {reading.layout.name}"),
+        *(Step("digitise", note) for note in notes),
+    )
+    values[~mask] = 0
+    signal = Signal(
+        values, mask, SAMPLING_HZ, tuple(lead for lead, seen in zip(TWELVE, mask, strict=True) if seen),
+        values.shape[1], SAMPLING_HZ, steps=steps,
+    )  # fmt: skip
+    return DigitisedSheet(signal, confidence, reading.layout.name, tuple(rhythm), grid, tuple(notes))
+
+
+def _likest(
+    strip: NDArray[np.float32], sure: NDArray[np.float32], values: NDArray[np.float32], confidence: NDArray[np.float32]
+) -> tuple[str, float]:
+    """Return the lead whose own column a strip agrees with best, and their correlation."""
+    best = ("II", 0.0)
+    for at, lead in enumerate(TWELVE):
+        both = (confidence[at] > 0.3) & (sure > 0.3)
+        if both.sum() < SAMPLING_HZ / 2 or min(strip[both].std(), values[at][both].std()) < 1e-4:
+            continue
+        likeness = float(np.corrcoef(strip[both], values[at][both])[0, 1])
+        if likeness > best[1]:
+            best = (lead, likeness)
+    return best

@@ -1,0 +1,326 @@
+"""Find the rows of a flat sheet by their calibration pulses, and follow the trace of each from left to right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+GAINS = (10.0, 5.0, 20.0)
+"""Millimetres of a millivolt that a pulse may show."""
+_INK = 0.25
+"""Share of a pixel that ink covers: a steep line of a thin pen covers half of each of two columns."""
+_TRACE_MM = 12.0
+"""Ink that hangs together over this width is a trace; names and numbers are narrower."""
+_LETTER_MM = (4.5, 5.5)
+"""Width and height of what is taken for a letter or a speck."""
+_TICK_MM = 4.0
+"""Above and below zero, of the tick between two leads."""
+_SEPARATOR_MM, _TALLEST_MM = 40.0, 80.0
+"""Ink that is higher is a line between leads, at their borders and elsewhere."""
+_BEAM = 8
+_AWAY, _BLANK, _FAINT, _LEAVE = 0.016, 0.25, 0.5, 1.0
+"""What a path costs: each millimetre of paper at each millimetre beyond a third of the way to the next row, without ink
+and in ink that is hardly there, and leaving the ink; a jump costs one for each millimetre."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of leads, in pixels of the flat sheet."""
+
+    zero_px: float
+    mm_per_mv: float | None
+    """Gain of its pulse; None where no pulse was found."""
+    pulse_end_px: float
+    """Where the pulse ends; 0 where there is none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A row's line at the middle of every column of the flat sheet, and between each and the next."""
+
+    y_px: NDArray[np.float64]
+    """float64 [2 W]: height of the line at 0.5, 1.0, 1.5, ... columns; NaN where none was seen."""
+    sure: NDArray[np.float32]
+    """float32 [2 W], 0 to 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """What hangs together, and what it may be."""
+
+    labels: NDArray[np.int32]
+    boxes: tuple[tuple[slice, slice], ...]
+    px_per_mm: float
+    line_px: float
+    """Thickness of the traces."""
+
+    def size_mm(self, number: int) -> tuple[float, float]:
+        """Width and height of a piece, counted from 0."""
+        rows, columns = self.boxes[number]
+        return (columns.stop - columns.start) / self.px_per_mm, (rows.stop - rows.start) / self.px_per_mm
+
+    @property
+    def traces(self) -> list[int]:
+        """Numbers of the pieces that are wide enough to be a trace, and no rule that is as straight as it is long."""
+        wide = [n for n in range(len(self.boxes)) if self.size_mm(n)[0] >= _TRACE_MM]
+        return [n for n in wide if self.size_mm(n)[0] < 280 or self.size_mm(n)[1] > 1.0]
+
+
+def pieces_of(ink: NDArray[np.float32], px_per_mm: float) -> Pieces:
+    """Label what hangs together."""
+    from scipy import ndimage
+
+    mask = ink > _INK
+    # A pixel between two pieces does not part them: thin steep lines are broken that often.
+    labels = np.zeros(ink.shape, np.int32)
+    ndimage.label(ndimage.binary_dilation(mask, np.ones((3, 3))), np.ones((3, 3)), output=labels)
+    labels[~mask] = 0
+    boxes = tuple(ndimage.find_objects(labels))
+    pieces = Pieces(labels, boxes, px_per_mm, 1.0)
+    # On flat stretches a column's ink is as high as the line is thick.
+    heights = []
+    for number in sorted(pieces.traces, key=lambda n: -pieces.size_mm(n)[0])[:6]:
+        rows, columns = boxes[number]
+        covered = np.where(labels[rows, columns] == number + 1, ink[rows, columns], 0).sum(0)
+        heights.append(np.percentile(covered[covered > 0], 20))
+    return Pieces(labels, boxes, px_per_mm, float(max(np.median(heights), 0.8)) if heights else 1.0)
+
+
+def find_rows(ink: NDArray[np.float32], pieces: Pieces) -> list[Row]:
+    """Find the rows from top to bottom: by their pulses, else by where traces spend most of their time."""
+    pulses = [row for number in range(len(pieces.boxes)) if (row := _pulse(pieces, number)) is not None]
+    if pulses:
+        first = np.median([row.pulse_end_px for row in pulses])
+        pulses = [row for row in pulses if abs(row.pulse_end_px - first) < 3 * pieces.px_per_mm]
+    by_time = _rows_by_time(ink, pieces)
+    if len(pulses) >= max(2, len(by_time) - 1):
+        return sorted(pulses, key=lambda row: row.zero_px)
+    return by_time
+
+
+def _pulse(pieces: Pieces, number: int) -> Row | None:
+    """Return the row that a piece begins, if it is a pulse: a box of 5 mm, as high as a millivolt, with feet."""
+    mm, line = pieces.px_per_mm, pieces.line_px
+    width, height = pieces.size_mm(number)
+    gain = next((g for g in GAINS if abs(height - line / mm - g) < max(0.06 * g, 1.2 / mm)), None)
+    if gain is None or not 4.2 < width < 14.0:
+        return None
+    rows, columns = pieces.boxes[number]
+    mask = pieces.labels[rows, columns] == number + 1
+    edge = max(1, round(line))
+    top, foot = mask[: edge + 1].any(0), mask[-edge - 1 :].any(0)
+    middle = mask[len(mask) // 3 : 2 * len(mask) // 3]
+    box_px = float(np.ptp(np.flatnonzero(top))) + 1 - line
+    if abs(box_px / mm - 5.0) > max(0.8, 2.0 / mm) or middle.sum(1).max() > 2 * (line + 2) or not middle.any(1).all():
+        return None
+    if not foot.any():
+        return None
+    return Row(rows.stop - line / 2, gain, float(columns.stop))
+
+
+def _rows_by_time(ink: NDArray[np.float32], pieces: Pieces) -> list[Row]:
+    from scipy import ndimage, signal
+
+    profile = np.zeros(len(ink))
+    for number in pieces.traces:
+        rows, columns = pieces.boxes[number]
+        profile[rows] += (pieces.labels[rows, columns] == number + 1).sum(1)
+    if not profile.any():
+        return []
+    smooth = ndimage.gaussian_filter1d(profile, 1.0 * pieces.px_per_mm)
+    peaks, _ = signal.find_peaks(smooth, distance=11 * pieces.px_per_mm, prominence=0.25 * smooth.max())
+    return [Row(float(peak) + 0.5, None, 0.0) for peak in peaks]
+
+
+def left_edge(pieces: Pieces, rows: Sequence[Row]) -> float:
+    """Return the column where the leads begin: the leftmost of the traces that lie right of the pulses."""
+    begin = max(row.pulse_end_px for row in rows) - pieces.px_per_mm
+    lefts = []
+    for number in pieces.traces:
+        left = pieces.boxes[number][1].start
+        if left >= begin:
+            lefts.append(left)
+    return float(min(lefts)) + pieces.line_px / 2 if lefts else begin
+
+
+def follow(
+    ink: NDArray[np.float32],
+    pieces: Pieces,
+    rows: Sequence[Row],
+    borders_px: Sequence[float],
+    span_px: tuple[float, float],
+) -> list[Trace]:
+    """Follow the trace of every row.
+
+    Args:
+        ink: float32 [H, W]: share of a pixel that ink covers.
+        pieces: Of the same sheet.
+        rows: As found.
+        borders_px: Columns at which one lead ends and the next begins.
+        span_px: Columns between which leads are drawn.
+    """
+    mm = pieces.px_per_mm
+    cleaned = ink.copy()
+    for number in range(len(pieces.boxes)):
+        width, height = pieces.size_mm(number)
+        letter = width < _LETTER_MM[0] and height < _LETTER_MM[1]
+        if letter or _pulse(pieces, number) is not None:
+            where = pieces.boxes[number]
+            cleaned[where][pieces.labels[where] == number + 1] = 0
+    columns = _runs(cleaned)
+    width = ink.shape[1]
+    first, last = max(0, int(np.floor(span_px[0]))), min(width, int(np.ceil(span_px[1])))
+    near_border = np.zeros(width, np.bool_)
+    starts = frozenset(int(border) for border in borders_px)
+    for border in borders_px:
+        near_border[max(0, int(border - 0.6 * mm)) : int(border + 0.6 * mm) + 1] = True
+    spacing = np.diff([row.zero_px for row in rows]).min() if len(rows) > 1 else 40 * mm
+    reach = max(1.3 * spacing, 25 * mm)
+    chosen = []
+    for row in rows:
+        runs = [
+            []
+            if not first <= x < last
+            else _candidates(columns[x], row.zero_px, reach, mm, border=bool(near_border[x]))
+            for x in range(width)
+        ]
+        chosen.append(_best_path(runs, row.zero_px, 0.35 * spacing, first, last, mm, starts))
+    shared = _shared(chosen)
+    return [_line(path, shared[n], near_border, pieces.line_px, mm) for n, path in enumerate(chosen)]
+
+
+def _runs(ink: NDArray[np.float32]) -> list[list[tuple[float, float, float]]]:
+    """Return of each column its runs of ink: upper and lower edge to a part of a pixel, and how dark they are."""
+    padded = np.pad(ink, ((1, 1), (0, 0)))
+    mask = (padded > _INK).T
+    change = np.diff(mask.astype(np.int8), axis=1)
+    columns, starts = np.nonzero(change == 1)
+    ends = np.nonzero(change == -1)[1]  # row-major on both: the n-th end belongs to the n-th start
+    # In rows of the padded image a run covers starts + 1 ... ends; that is starts ... ends - 1 of the image.
+    upper = starts + 1 - padded[starts + 1, columns] - np.minimum(padded[starts, columns], _INK)
+    lower = ends - 1 + padded[ends, columns] + np.minimum(padded[np.minimum(ends + 1, len(padded) - 1), columns], _INK)
+    dark = np.maximum(padded[starts + 1, columns], padded[(starts + 1 + ends) // 2, columns])
+    runs: list[list[tuple[float, float, float]]] = [[] for _ in range(ink.shape[1])]
+    for column, a, b, c in zip(columns.tolist(), upper.tolist(), lower.tolist(), dark.tolist(), strict=True):
+        runs[column].append((a, b, c))
+    return runs
+
+
+def _candidates(
+    runs: list[tuple[float, float, float]], zero: float, reach: float, mm: float, *, border: bool
+) -> list[tuple[float, float, float]]:
+    def separates(run: tuple[float, float, float]) -> bool:
+        tick = border and max(abs(zero - run[0] - _TICK_MM * mm), abs(run[1] - zero - _TICK_MM * mm)) < 0.8 * mm
+        return tick or run[1] - run[0] > (_SEPARATOR_MM if border else _TALLEST_MM) * mm
+
+    return [run for run in runs if run[0] < zero + reach and run[1] > zero - reach and not separates(run)]
+
+
+_Run = tuple[float, float, float]
+
+
+def _best_path(
+    runs: list[list[_Run]], zero: float, free: float, first: int, last: int, mm: float, starts: frozenset[int]
+) -> list[_Run | None]:
+    """Return the run of each column that belongs to a row: the path of the smallest jumps that stays near its zero."""
+    away, blank, faint = _AWAY / mm**2, _BLANK / mm, _FAINT / mm
+    # A state: cost, the run that was seen last, and the way back; columns without ink carry it on. What a column takes
+    # from a path that leaves the ink is more than a peak costs, and less than following another row's trace.
+    states: list[tuple[float, float, float, int]] = [(0.0, zero, zero, -1)]
+    history: list[tuple[int, int, _Run | None]] = []
+    for x in range(first, last):
+        if x in starts:  # another lead begins here, wherever the one before it ended
+            states = [(cost, zero, zero, at) for cost, _, _, at in states]
+        fresh: list[tuple[float, float, float, int]] = []
+        for run in runs[x]:
+            upper, lower, dark = run
+            best, back = np.inf, -1
+            for cost, above, below, at in states:
+                gap = max(0.0, upper - below, above - lower)
+                total = cost + min(gap / mm, 12.0)
+                if total < best:
+                    best, back = total, at
+            centre = (upper + lower) / 2
+            history.append((x, back, run))
+            cost = best + away * max(0.0, abs(centre - zero) - free) + faint * (1 - dark)
+            fresh.append((cost, upper, lower, len(history) - 1))
+        for cost, above, below, at in states:
+            left_ink = _LEAVE if at < 0 or history[at][2] is not None else 0.0
+            history.append((x, at, None))
+            fresh.append((cost + blank + left_ink, above, below, len(history) - 1))
+        fresh.sort()
+        states = fresh[:_BEAM]
+    path: list[_Run | None] = [None] * len(runs)
+    at = states[0][3]
+    while at >= 0:
+        x, at_before, run = history[at]
+        path[x] = run
+        at = at_before
+    return path
+
+
+def _shared(paths: list[list[_Run | None]]) -> list[NDArray[np.bool_]]:
+    """Return of each row the columns whose ink another row took, too."""
+    width = len(paths[0])
+    shared = [np.zeros(width, np.bool_) for _ in paths]
+    for x in range(width):
+        owners: dict[_Run, list[int]] = {}
+        for n, path in enumerate(paths):
+            run = path[x]
+            if run is not None:
+                owners.setdefault(run, []).append(n)
+        for rows in owners.values():
+            if len(rows) > 1:
+                for n in rows:
+                    shared[n][x] = True
+    return shared
+
+
+def _line(
+    path: list[_Run | None], shared: NDArray[np.bool_], near_border: NDArray[np.bool_], line_px: float, mm: float
+) -> Trace:
+    """Return the line inside the ink of a path.
+
+    A column's ink reaches from the highest to the lowest point that the pen has there. Between two columns the line
+    lies in what both have, so in its middle; inside a column that has a peak or a valley of its own, at the ink's end
+    less half the pen.
+    """
+    seen = np.array([run is not None for run in path])
+    sure = np.zeros(2 * len(path), np.float32)
+    y = np.full(2 * len(path), np.nan)
+    if not seen.any():
+        return Trace(y, sure)
+    upper = np.array([run[0] if run else np.nan for run in path])
+    lower = np.array([run[1] if run else np.nan for run in path])
+    dark = np.array([run[2] if run else 0.0 for run in path])
+    middle = (upper + lower) / 2
+    # Between column x and the next; where only one of them has ink, or they do not touch, there is nothing to say.
+    above, below = np.maximum(upper[:-1], upper[1:]), np.minimum(lower[:-1], lower[1:])
+    between = np.where(below - above > -line_px, (above + below) / 2, np.nan)
+    before, after = np.append(np.nan, between), np.append(between, np.nan)
+    mean = (before + after) / 2
+    centre = np.where(np.isfinite(mean), mean, np.where(np.isfinite(before), before, after))
+    centre = np.where(np.isfinite(centre), centre, middle)
+    tall = lower - upper > line_px + 1.5
+    peak = tall & (upper <= _shifted(upper, -1)) & (upper <= _shifted(upper, 1))
+    valley = tall & (lower >= _shifted(lower, -1)) & (lower >= _shifted(lower, 1))
+    centre = np.where(peak & ~valley, upper + line_px / 2, centre)
+    centre = np.where(valley & ~peak, lower - line_px / 2, centre)
+    y[0::2] = np.where(seen, centre, np.nan)
+    y[1::2] = np.append(between, np.nan)
+    certain = np.clip(dark / 0.6, 0, 1).astype(np.float32)
+    certain[near_border] *= 0.5
+    certain[shared] *= 0.2
+    certain[peak & valley] *= 0.5
+    sure[0::2] = np.where(seen, certain, 0)
+    sure[1::2] = np.where(np.isfinite(y[1::2]), np.minimum(certain, _shifted(certain, 1)), 0)
+    return Trace(y, sure)
+
+
+def _shifted(values: NDArray[Any], by: int) -> NDArray[Any]:
+    """Return the values `by` columns further on; the edge repeats."""
+    return values[np.clip(np.arange(len(values)) + by, 0, len(values) - 1)]

@@ -1,0 +1,158 @@
+"""Our own sheets are read back, turned and photographed ones are laid flat, and what is not sure is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from medclip.errors import MedclipError, Reason
+from medclip.imaging.ecg.lead_names import TWELVE
+from medclip.imaging.ecg.sheet.digitise import DigitisedSheet, digitise
+from medclip.imaging.ecg.sheet.distort import Distortion, distort, draw_distortion
+from medclip.imaging.ecg.sheet.layouts import LAYOUTS
+from medclip.imaging.ecg.sheet.render import GRIDS, SheetOptions, render
+from medclip.sample import Signal
+from tests.kits.ecg import heart, signal
+
+RECORD = signal(np.stack(list(heart(5000).values())))
+
+
+def _likeness(sheet: DigitisedSheet, record: Signal, least: float = 0.0) -> list[float]:
+    """Return the correlation of each lead with the record, over what was read of it with more than this confidence."""
+    shown = sheet.confidence > least
+    return [
+        float(np.corrcoef(sheet.signal.values_mv[n][shown[n]], record.values_mv[n][shown[n]])[0, 1])
+        for n in np.flatnonzero(sheet.signal.mask)
+    ]
+
+
+@pytest.mark.parametrize(("layout", "grid"), [*zip(LAYOUTS, GRIDS, strict=False), ("3x4+1", "grey")])
+def test_our_own_sheets_are_read_back(layout: str, grid: str) -> None:
+    sheet = digitise(render(RECORD, SheetOptions(layout=layout, grid=grid, dpi=150))[0])
+    assert sheet.layout == layout
+    assert sheet.rhythm == LAYOUTS[layout].rhythm
+    assert sheet.signal.mask.all()
+    assert min(_likeness(sheet, RECORD)) > 0.985
+    shown = sheet.shown
+    read, true = sheet.signal.values_mv[shown], RECORD.values_mv[shown]
+    assert np.corrcoef(read, true)[0, 1] > 0.99
+    assert abs(np.mean(read - true)) < 0.02
+    expected = {"3x4": 0.25, "3x4+1": 0.3125, "3x4+3": 0.4375, "6x2": 0.5, "12x1": 1.0}[layout]
+    assert shown.mean() == pytest.approx(expected, abs=0.02)
+    assert not sheet.notes
+
+
+@pytest.mark.parametrize("gain", [5.0, 20.0])
+def test_the_pulse_gives_the_gain(gain: float) -> None:
+    sheet = digitise(render(RECORD, SheetOptions(layout="3x4", mm_per_mv=gain, dpi=150))[0])
+    shown = sheet.shown
+    slope = np.polyfit(RECORD.values_mv[shown], sheet.signal.values_mv[shown], 1)[0]
+    assert slope == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "distortion",
+    [
+        Distortion(degrees=3.0),
+        Distortion(degrees=90.0),
+        Distortion(degrees=180.0),
+        Distortion(degrees=-4.0, corners=((0.05, 0.03), (-0.06, 0.0), (0.02, -0.03), (0.0, 0.04))),
+        draw_distortion(1),
+    ],
+    ids=["turned", "on its side", "upside down", "at an angle", "photographed"],
+)
+def test_a_sheet_that_lies_otherwise_is_laid_flat_and_a_note_says_so(distortion: Distortion) -> None:
+    drawn = render(RECORD, SheetOptions(dpi=150))
+    sheet = digitise(distort(*drawn, distortion)[0])
+    assert sheet.layout == "3x4+1"
+    assert min(_likeness(sheet, RECORD, least=0.6)) > 0.96
+    assert any("turned back" in note or "laid flat" in note for note in sheet.notes)
+
+
+def test_a_lead_that_was_not_recorded_is_masked_and_named() -> None:
+    part = replace(RECORD, mask=np.array([lead != "V2" for lead in TWELVE]))
+    sheet = digitise(render(part, SheetOptions(dpi=150))[0])
+    assert [lead for lead, seen in zip(TWELVE, sheet.signal.mask, strict=True) if not seen] == ["V2"]
+    assert "No trace of V2." in sheet.notes
+    assert not sheet.signal.values_mv[TWELVE.index("V2")].any()
+    assert sheet.lead_confidence["V2"] == 0 < 0.9 < sheet.lead_confidence["V3"]
+
+
+def test_ink_that_is_missing_is_read_with_no_confidence() -> None:
+    pixels, places = render(RECORD, SheetOptions(layout="12x1", dpi=150))
+    box = places.box_of("V1")
+    left, right = (int(box.left_px + seconds * places.px_per_s) for seconds in (4.0, 4.6))
+    half = int(12 * places.px_per_mm)
+    covered = pixels.copy()
+    covered[int(box.zero_px) - half : int(box.zero_px) + half, left:right] = pixels[:half].mean((0, 1))
+    sheet = digitise(covered)
+    sure = sheet.confidence[TWELVE.index("V1")]
+    assert sure[2060:2240].max() == 0
+    assert np.delete(sure, slice(1950, 2350)).mean() > 0.9
+
+
+def test_leads_that_run_into_each_other_are_not_called_sure() -> None:
+    values = RECORD.values_mv.copy()
+    values[TWELVE.index("V2"), 2000:3000] -= 2.5  # onto the zero line of V3, 25 mm below
+    values[TWELVE.index("V3"), 2000:3000] = values[TWELVE.index("V2"), 2000:3000] + 2.5
+    sheet = digitise(render(replace(RECORD, values_mv=values), SheetOptions(layout="12x1", dpi=150))[0])
+    crossing = sheet.confidence[[TWELVE.index("V2"), TWELVE.index("V3")], 2100:2900]
+    assert (crossing < 0.5).all(1).any()
+    assert any("not sure" in note or "No trace" in note for note in sheet.notes) or (crossing < 0.5).mean() > 0.4
+
+
+def test_swapped_limb_leads_contradict_einthoven() -> None:
+    order = [TWELVE.index(lead) for lead in ("III", "II", "I")]
+    swapped = replace(RECORD, values_mv=np.concatenate([-RECORD.values_mv[order], RECORD.values_mv[3:]]))
+    sheet = digitise(render(replace(swapped), SheetOptions(layout="6x2", dpi=150))[0], layout="6x2")
+    assert not any("Einthoven" in note for note in sheet.notes)  # -III and -I still add up to -II
+    broken = replace(RECORD, values_mv=np.concatenate([RECORD.values_mv[[6, 1, 7]], RECORD.values_mv[3:]]))
+    sheet = digitise(render(broken, SheetOptions(layout="6x2", dpi=150))[0], layout="6x2")
+    assert any("Einthoven" in note for note in sheet.notes)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "reason"),
+    [
+        (np.full((800, 1000, 3), 255, np.uint8), Reason.NOT_AN_IMAGE),
+        (np.random.default_rng(0).integers(0, 255, (600, 800, 3)).astype(np.uint8), Reason.NO_SCALE),
+        (np.zeros((100, 100, 3), np.uint8), Reason.TOO_SMALL),
+    ],
+    ids=["blank", "noise", "small"],
+)
+def test_what_is_no_sheet_has_a_reason(pixels: np.ndarray, reason: Reason) -> None:
+    with pytest.raises(MedclipError) as refused:
+        digitise(pixels)
+    assert refused.value.reason is reason
+
+
+def test_a_sheet_without_traces_or_with_other_rows_has_a_reason() -> None:
+    empty = replace(RECORD, mask=np.zeros(12, np.bool_))
+    pixels, places = render(RECORD, SheetOptions(dpi=150))
+    with pytest.raises(MedclipError, match="3 rows") as refused:
+        digitise(pixels[: int(places.boxes[-1].zero_px) - 60], layout="12x1")
+    assert refused.value.reason is Reason.NOT_SUPPORTED_YET
+    sheet = digitise(render(empty, SheetOptions(dpi=150))[0])
+    assert not sheet.signal.mask.any()
+    with pytest.raises(MedclipError, match="no layout"):
+        digitise(pixels, layout="2x6")
+
+
+def test_the_map_of_a_distorted_sheet_points_at_the_ink() -> None:
+    drawn, places = render(RECORD, SheetOptions(dpi=150))
+    spoilt, moved = distort(drawn, places, Distortion(degrees=5, corners=((0.03, 0), (0, 0.02), (0, 0), (0, 0))))
+    assert spoilt.shape == (moved.height_px, moved.width_px, 3)
+    box = moved.box_of("II", rhythm=True)
+    seconds = np.arange(100, 4900, 7) / 500
+    points = moved.to_pixels(box, seconds, RECORD.values_mv[1][100:4900:7]).astype(int)
+    dark = np.array([spoilt[y - 1 : y + 2, x - 1 : x + 2].max(2).min() for x, y in points])
+    assert (dark < 140).mean() > 0.97
+
+
+def test_the_same_values_spoil_a_sheet_in_the_same_way() -> None:
+    drawn = render(RECORD, SheetOptions(dpi=60))
+    assert draw_distortion(3) == draw_distortion(3) != draw_distortion(4)
+    np.testing.assert_array_equal(distort(*drawn, draw_distortion(3))[0], distort(*drawn, draw_distortion(3))[0])
+    np.testing.assert_array_equal(distort(*drawn, draw_distortion(3, strength=0))[0], drawn[0])
