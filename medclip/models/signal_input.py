@@ -25,6 +25,7 @@ KEY = "signal"
 TOWER_KEYS = ("tower", "size", "patch", "samples")
 """Of `vision_cfg.signal`: which tower, how large, samples of a token, and samples of a lead."""
 TOWERS = ("joint_patch", "lead_patch", "resnet1d")
+"""Towers of their own; "lens" beside them is one in front of an image tower."""
 SIZES = ("test", "tiny", "small", "base")
 """Of a tower; `test` is for tests."""
 Normalise = Literal["zscore_global", "minmax_record", "zscore_lead", "mv"]

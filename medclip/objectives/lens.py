@@ -5,32 +5,45 @@ Reference: Lei et al., ViT-Lens, CVPR 2024.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, cross_entropy, mse_loss
+from torch.nn.functional import cosine_similarity, mse_loss
+
+from medclip.objectives.contrastive import clip_loss
+from medclip.objectives.pairs import Pairs
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
-def anchored_loss(features_BD: Tensor, anchors: tuple[Tensor, ...], scale: Tensor | float) -> Tensor:
-    """Return the sum over the anchors of the contrastive loss with each: four cross-entropies, halved, for two anchors.
+def anchored_loss(
+    features_BD: Tensor,
+    anchors: tuple[Tensor, ...],
+    scale: Tensor | float,
+    pairs: Pairs | None = None,
+    *,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """Return the sum over the anchors of `clip_loss`: four cross-entropies, halved, for images and texts.
 
     Args:
         features_BD: Of the lens, of unit norm.
-        anchors: [B, D] of unit norm: images, texts, or either.
+        anchors: [B, D] of unit norm: texts, images, or either.
         scale: What cosines are multiplied with.
+        pairs: As `clip_loss` takes them.
+        group: The same.
 
     Example:
+        >>> import torch
         >>> one = torch.eye(2)
         >>> bool(anchored_loss(one, (one, one), 1.0) == 2 * anchored_loss(one, (one,), 1.0))
         True
     """
-    truth_B = torch.arange(len(features_BD), device=features_BD.device)
-    total = features_BD.new_zeros(())
-    for anchor_BD in anchors:
-        logits_BB = scale * anchor_BD @ features_BD.T
-        total = total + (cross_entropy(logits_BB, truth_B) + cross_entropy(logits_BB.T, truth_B)) / 2
-    return total
+    return sum(
+        (clip_loss(features_BD, anchor_BD, scale, pairs, group=group) for anchor_BD in anchors),
+        features_BD.new_zeros(()),
+    )
 
 
 def token_distance(tokens_BND: Tensor, anchor_BND: Tensor, kind: Literal["mse", "cosine"]) -> Tensor:

@@ -122,9 +122,8 @@ def validate(
         return world.rows(torch.cat(list(rows)))[:size]
 
     keys_N4 = every(keys)
-    image_NVD, text_NTD, errors_NV2, logits_N1C, fused_N1D, none_N10 = (
-        every(rows) for rows in zip(*parts, strict=True)
-    )
+    features = TowerOutputs(*(every(rows) for rows in zip(*parts, strict=True)))
+    image_NVD, text_NTD, errors_NV2, logits_N1C, fused_N1D = features[:5]
     exams = Exams(*(every(rows) for rows in zip(*known, strict=True))) if any(known) else None
     valid_N = keys_N4[:, -1] == 1
     if not valid_N.any():
@@ -148,7 +147,6 @@ def validate(
     total = torch.zeros(1, dtype=torch.float64)
     for number, part in enumerate(torch.arange(size).split(batch_size)):
         if number % world.size == world.rank and valid_N[part].any():
-            features = (image_NVD, text_NTD, errors_NV2, logits_N1C, fused_N1D, none_N10)
             outputs = TowerOutputs(*(x[part].flatten(0, 1).to(world.device) for x in features))
             views = None if exams is None else Exams(*(x[part].to(world.device) for x in exams))
             value = float(loss(outputs, pairs(keys_N4[part, :-1].numpy(), valid_N[part].numpy()), views))

@@ -20,6 +20,7 @@ from medclip.models.packs.manifest import WEIGHTS_NAME, read_config
 from medclip.models.packs.pack import find_pack, pack_card, read_preprocess
 from medclip.models.preprocess import Preprocess, square_side
 from medclip.models.signal_input import KEY as SIGNAL
+from medclip.models.towers.lens_tower import KEY as LENS
 from medclip.models.towers.poolings import ARGUMENTS
 from medclip.models.towers.positions import inflate_patch_weights, resize_positions
 from medclip.models.towers.state_dict import read_weights
@@ -72,6 +73,12 @@ def read_trunk(pack: str | Path) -> PackTrunk:
     place = find_pack(pack)
     name, config = pack_card(place).name, read_config(place)["model_cfg"]
     vision_cfg = config["vision_cfg"]
+    if LENS in vision_cfg:
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            f"model.image_weights: {name} is a lens in front of the image tower of another pack.",
+            hint="Say model.lens to train another one, or adapt this pack: medclip adapt.",
+        )
     tower = str(vision_cfg.get("timm_model_name") or (vision_cfg.get(SIGNAL) or {}).get("tower") or "")
     if not tower:
         raise MedclipError(

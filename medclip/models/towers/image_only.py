@@ -50,7 +50,12 @@ class ImageTower(nn.Module):
         """Return the features of images, [B, D]; they are not normalised."""
         if self.pooling in OF_TIMM:
             return self.trunk(images_BCHW)
-        tokens_BLD = self.trunk.forward_features(images_BCHW)
+        return self.pool(self.trunk.forward_features(images_BCHW))
+
+    def pool(self, tokens_BLD: Tensor) -> Tensor:
+        """Return one vector [B, D] of the tokens behind the last norm of a transformer."""
+        if self.pooling in OF_TIMM:
+            return self.trunk.forward_head(tokens_BLD)
         mean_BD = tokens_BLD[:, self.trunk.num_prefix_tokens :].mean(dim=1)
         return mean_BD if self.pooling == "mean" else torch.cat([tokens_BLD[:, 0], mean_BD], dim=-1)
 

@@ -122,7 +122,8 @@ def pretrained_on(recipe: Recipe) -> frozenset[str]:
 
 def _pack_before(recipe: Recipe) -> Path | None:
     """Return the pack whose image tower the run began with; None for none."""
-    weights = recipe.model.image_weights
+    lens = recipe.model.lens
+    weights = recipe.model.image_weights if lens is None else lens.trunk
     return find_pack(weights) if weights is not None and names_a_pack(weights) else None
 
 

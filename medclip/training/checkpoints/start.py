@@ -25,8 +25,11 @@ from medclip.models.towers.build import build_clip, default_config, image_tower_
 from medclip.models.towers.drop_path import set_drop_path
 from medclip.models.towers.freeze import lock_image, lock_text
 from medclip.models.towers.image_only import without_words
-from medclip.models.towers.masked_autoencoder import prepare_trunk
+from medclip.models.towers.lens_tower import KEY as LENS
+from medclip.models.towers.lens_tower import put_lens
+from medclip.models.towers.masked_autoencoder import check_trunk, prepare_trunk
 from medclip.models.towers.native_aspect import check_equal, make_native, patch_side
+from medclip.models.towers.perceiver_lens import LensShape
 from medclip.models.towers.poolings import ARGUMENTS
 from medclip.models.towers.view_fusion import ViewFusion
 from medclip.models.volume_input import TUBELET, VolumeInput
@@ -35,6 +38,7 @@ from medclip.text.captions.draw import all_wordings, draw_caption
 from medclip.text.tokenizers.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from medclip.training.recipe.compatibility import refuse_beside_native_aspect
 from medclip.training.recipe.schema import Recipe
+from medclip.training.recipe.sections.lens import LensPart
 from medclip.training.steps.masked_pixels import trunk_of
 from medclip.training.steps.optimizer import freeze
 
@@ -72,12 +76,15 @@ def begin(recipe: Recipe, folder: Path, reader: ShardReader | None) -> Started:
     m = recipe.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
+        source = m.start if m.lens is None else m.lens.trunk
         if recipe.needs_words:
-            started = _loaded(recipe, folder) if m.start is not None else _built(recipe, folder, reader)
+            started = _built(recipe, folder, reader) if source is None else _loaded(recipe, folder, source)
             started = _native_aspect(recipe, _custom_text(started))
             _start_scale(recipe, started)
         else:
-            started = _native_aspect(recipe, _loaded_alone(recipe) if m.start is not None else _built_alone(recipe))
+            started = _native_aspect(recipe, _built_alone(recipe) if source is None else _loaded_alone(recipe, source))
+        if m.lens is not None:
+            started = _with_lens(recipe, started, m.lens)
         started = _with_fusion(recipe, started)
         model: Any = started.model
     if m.drop_path:
@@ -115,39 +122,81 @@ def tokenizer_folder(recipe: Recipe, folder: Path) -> Path:
     return recipe.text.tokenizer or folder / "tokenizer"
 
 
-def _loaded(recipe: Recipe, folder: Path) -> Started:
-    started, own = _start_of(recipe), tokenizer_folder(recipe, folder)
+def _with_lens(recipe: Recipe, started: Started, lens: LensPart) -> Started:
+    """Put a lens in front of the image tower; nothing else learns but what the recipe unlocks."""
+    m, old, model = recipe.model, started.preprocess, started.model
+    if old.takes != "images" or old.budget is not None:
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            f"model.lens.trunk: the pack {lens.trunk} does not take square images, behind which a lens could stand.",
+            hint="Name a pack of images, all of one size.",
+        )
+    visual: Any = model.visual
+    trunk = trunk_of(model)
+    check_trunk(trunk)
+    width, patches = int(trunk.embed_dim), math.prod(trunk.patch_embed.grid_size)  # type: ignore[arg-type, union-attr]
+    shape = LensShape(
+        lens.latents or patches, width, lens.token_width or width, lens.depth, lens.self_per_cross, lens.cross_heads,
+        lens.latent_heads, lens.head_dim, lens.tied,
+    )  # fmt: skip
+    config = copy.deepcopy(started.config)
+    config["vision_cfg"][LENS] = shape.to_config() | {"fourier_bands": lens.fourier_bands}
+    if m.signal is not None:
+        config["vision_cfg"][SIGNAL] = m.signal.config
+        preprocess = replace(old, signal=m.signal.taken, adapters={})
+    else:
+        assert m.volume is not None
+        config["vision_cfg"][LENS]["patch_px"] = lens.patch_px
+        config["vision_cfg"] |= {TUBELET: m.volume.tower, "image_size": square_side(config)}
+        preprocess = replace(old, volume=m.volume, adapters={})
+    model.requires_grad_(False)
+    torch.manual_seed(recipe.seed)
+    try:
+        tower = put_lens(visual, config["vision_cfg"])
+    except MedclipError as e:
+        raise MedclipError(Reason.RECIPE_INVALID, f"model.lens: {e.message}", hint=e.hint) from e
+    if lens.unlock_cls and tower.visual.trunk.cls_token is not None:
+        tower.visual.trunk.cls_token.requires_grad_(True)
+    for block in list(tower.visual.trunk.blocks)[: lens.unlock_blocks]:
+        block.requires_grad_(True)
+    if lens.image_anchor:
+        tower.mean_std = preprocess.mean, preprocess.std
+    model.visual = tower
+    return replace(started, config=config, preprocess=preprocess)
+
+
+def _loaded(recipe: Recipe, folder: Path, source: str) -> Started:
+    started, own = _start_of(recipe, source), tokenizer_folder(recipe, folder)
     if not own.is_dir():  # the first rank writes it for all
         with new_folder(own) as draft:
             started.tokenizer.save(draft)
     return started
 
 
-def _loaded_alone(recipe: Recipe) -> Started:
+def _loaded_alone(recipe: Recipe, source: str) -> Started:
     """Load a model and keep nothing but its image tower."""
-    started = _start_of(recipe)
+    started = _start_of(recipe, source)
     if started.words is None:
         return started
     try:
         config = without_words(started.config)
         alone: Any = build_clip(config)
     except MedclipError as e:
-        raise MedclipError(e.reason, f"model.start: {e.message}", where=recipe.model.start, hint=e.hint) from e
+        raise MedclipError(e.reason, f"model.start: {e.message}", where=source, hint=e.hint) from e
     visual: Any = started.model.visual
     alone.visual.trunk.load_state_dict(visual.trunk.state_dict())
     return Started(alone, config | {"embed_dim": alone.visual.dim}, None, started.preprocess)
 
 
-def _start_of(recipe: Recipe) -> Started:
+def _start_of(recipe: Recipe, source: str) -> Started:
     m = recipe.model
-    assert m.start is not None
     overrides: dict[str, Any] = {}
     if "size_px" in m.model_fields_set:
         overrides["vision_cfg"] = {"image_size": m.size_px}
     if "context_length" in recipe.text.model_fields_set:
         overrides["text_cfg"] = {"context_length": recipe.text.context_length}
     return load_start(
-        m.start, architecture=m.architecture, text_folder=m.text_folder, preset=m.preset, overrides=overrides,
+        source, architecture=m.architecture, text_folder=m.text_folder, preset=m.preset, overrides=overrides,
         words=recipe.needs_words,
     )  # fmt: skip
 
@@ -281,7 +330,7 @@ def _start_scale(recipe: Recipe, started: Started) -> None:
     m, model, is_siglip = recipe.model, started.model, recipe.objective.loss == "siglip"
     clip: Any = model
     fixed = recipe.objective.temperature
-    scale = 1 / fixed if fixed else m.logit_scale or (None if m.start else 10.0 if is_siglip else 1 / 0.07)
+    scale = 1 / fixed if fixed else m.logit_scale or (None if m.start or m.lens else 10.0 if is_siglip else 1 / 0.07)
     with torch.no_grad():
         if scale is not None:
             clip.logit_scale.fill_(math.log(scale))

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from medclip.training.recipe.sections.augment import Augment
 from medclip.training.recipe.sections.data import Data
+from medclip.training.recipe.sections.lens import LensPart
 from medclip.training.recipe.sections.model import OF_WORDS, ModelPart
 from medclip.training.recipe.sections.objective import Objective
 from medclip.training.recipe.sections.section import Section
@@ -38,6 +39,7 @@ _PLACES = (
     "model.preset",
     "model.text_folder",
     "model.image_weights",
+    "model.lens.trunk",
     "objective.supervised.task",
     "objective.text_teacher.folder",
 )
@@ -113,21 +115,35 @@ class Recipe(Section):
             raise ValueError("objective.temperature is fixed, and model.logit_scale begins a learned one: choose one")
         if not self.needs_words:
             self._check_without_words()
+        self._check_inputs()
+        return self
+
+    def _check_inputs(self) -> None:
         if self.model.volume is not None:
             self._check_volume()
         if self.model.signal is not None:
             self._check_signal()
-        if self.objective.views is not None and self.model.volume is not None:
-            raise ValueError("objective.views is of images, and model.volume takes volumes or loops")
-        return self
+        if self.model.lens is not None:
+            self._check_lens(self.model.lens)
 
     def _check_volume(self) -> None:
-        if self.needs_words:
+        if self.objective.views is not None:
+            raise ValueError("objective.views is of images, and model.volume takes volumes or loops")
+        if self.needs_words and self.model.lens is None:
             raise ValueError("model.volume trains an image tower alone, without words: say objective.contrastive: 0")
         a = self.augment
         unused = [n for n in ("rotate_deg", "hue", "saturation", "rand_augment") if getattr(a, n, None)]
         if unused:
             raise ValueError(f"augment.{unused[0]} is not done to volumes: leave it out, or say 0")
+
+    def _check_lens(self, lens: LensPart) -> None:
+        o = self.objective
+        unused = [f"text.{name}" for name in ("tokenizer", "vocab_size") if name in self.text.model_fields_set]
+        unused += [f"objective.{n}" for n in ("masked", "two_views", "views") if getattr(o, n) is not None]
+        if unused:
+            raise ValueError(f"{unused[0]} does not go with model.lens, whose towers are the pack's")
+        if o.loss != "clip" or (lens.image_anchor and not o.contrastive):
+            raise ValueError("model.lens is trained with objective.loss: clip; its image_anchor stands beside words")
 
     def _check_signal(self) -> None:
         o, of_images = self.objective, sorted(self.augment.model_fields_set - {"signal"})

@@ -16,6 +16,7 @@ from medclip.models.preprocess import Preprocess
 from medclip.models.towers.native_aspect import unpack_batch
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.distill import relational_loss
+from medclip.objectives.lens import anchored_loss
 from medclip.objectives.multi_view import multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.ranks import sum_values
@@ -302,6 +303,11 @@ class StepComputer:
         terms = []
         if o.needs_words:
             terms.append(o.contrastive * self._contrast(inputs, outputs))
+        lens = self._recipe.model.lens
+        if lens is not None and lens.image_anchor:
+            scale, anchors = self._towers.clip.logit_scale.exp(), (outputs.anchor_BD,)
+            of_images = anchored_loss(outputs.image_BD, anchors, scale, inputs.pairs, group=self._world.group)
+            terms.append(lens.image_anchor * of_images)
         if o.unimodal is not None:
             first_BD, second_BD = outputs.unimodal_BD.chunk(2, dim=1)
             alone = Pairs(weights_B=inputs.pairs.weights_B, valid_B=inputs.pairs.valid_B)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from medclip.models.towers.lens_tower import LensTower
 from medclip.training.steps.frozen_prefix import FrozenPrefix
 from medclip.training.steps.masked_pixels import MaskedPart
 from medclip.training.steps.short_text import encode_short
@@ -36,6 +37,8 @@ class TowerOutputs(NamedTuple):
     """float32, of unit norm, a row for each examination; no columns where samples are single images."""
     unimodal_BD: Tensor
     """float32, a row for each image: both views of its pooled feature, each of unit norm; no columns without such."""
+    anchor_BD: Tensor
+    """float32, of unit norm: what a frozen tower sees in the middle slice of each clip; no columns without a lens."""
 
 
 class Towers(nn.Module):
@@ -115,6 +118,9 @@ class Towers(nn.Module):
             image_BD = image_BD.new_zeros(every * views, image_BD.shape[1]).index_copy(0, there_P, image_BD)
             is_there_BV = view_types_BV3[:, :, 0] >= 0
             fused_BD, _ = clip.fusion(image_BD.unflatten(0, (every, views)), view_types_BV3, is_there_BV)
+        anchor_BD = nothing_B0
+        if isinstance(clip.visual, LensTower) and clip.visual.mean_std is not None:
+            anchor_BD = normalize(clip.visual.features_of_middle(images_BCHW).float(), dim=-1)
         errors_B2 = nothing_B0.new_zeros(len(nothing_B0), 2)
         if self.masked is not None and mask_BL is not None:
             errors_B2 = self.masked(clip, images_BCHW, mask_BL, prefix, decoded_BL)
@@ -122,7 +128,7 @@ class Towers(nn.Module):
         if self.supervised is not None:
             read_BD = image_BD if view_types_BV3 is None else fused_BD
             logits_BC = torch.cat([head(read_BD) for head in self.supervised.values()], dim=1)
-        return TowerOutputs(image_BD, text_BD, errors_B2, logits_BC, fused_BD, unimodal_BD)
+        return TowerOutputs(image_BD, text_BD, errors_B2, logits_BC, fused_BD, unimodal_BD, anchor_BD)
 
     def loss_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters of the loss, which live beside the towers, by name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,7 +145,7 @@ def test_with_every_patch_visible_the_autoencoder_encodes_what_the_tower_does() 
 def test_a_dual_encoder_takes_the_place_of_its_image_tower(name: str) -> None:
     signal = {"tower": name, "size": "test", "samples": SAMPLES} | ({} if name == "resnet1d" else {"patch": PATCH})
     config = default_config(vocab_size=300, embed_dim=16, text_width=16, text_heads=2, text_layers=1, signal=signal)
-    model = build_clip(config).eval()
+    model: Any = build_clip(config).eval()
     assert model.encode_image(_records(), normalize=True).shape == (3, 16)
     depths = layer_depths(model)
     assert set(depths) == {n for n, _ in model.named_parameters() if n not in ("logit_scale", "logit_bias")}

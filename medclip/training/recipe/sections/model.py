@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from medclip.models.volume_input import VolumeInput, volume_input
+from medclip.training.recipe.sections.lens import LensPart
 from medclip.training.recipe.sections.section import Section
 from medclip.training.recipe.sections.signal import SignalPart
 
@@ -50,6 +51,8 @@ class ModelPart(Section):
     signal: SignalPart | None = None
     """Train on ECGs as signals, in place of images; image_weights is null then, or a pack whose tower of ECGs the run
     goes on with (which brings all of this section). None trains on images."""
+    lens: LensPart | None = None
+    """Train a lens in front of the frozen tower of a pack, for ECGs or volumes; None trains towers."""
     embed_dim: int = Field(default=256, ge=8)
     text_width: int = Field(default=256, ge=16)
     text_heads: int = Field(default=4, ge=1)
@@ -86,9 +89,16 @@ class ModelPart(Section):
     @classmethod
     def _of_signals(cls, values: Any) -> Any:
         """Set what a tower of ECGs begins with, so that it is seen in the run's recipe.json."""
-        if not isinstance(values, dict) or values.get("signal") is None:
+        if not isinstance(values, dict):
             return values
-        tower = values["signal"].get("tower") if isinstance(values["signal"], dict) else None
+        of_lens, signal = values.get("lens") is not None, values.get("signal")
+        if of_lens:
+            values = {"image_weights": None} | values
+        if of_lens and isinstance(signal, dict):
+            values |= {"signal": {"tower": "lens"} | signal}
+        if signal is None:
+            return values
+        tower = signal.get("tower") if isinstance(signal, dict) else None
         learned = {"freeze_bn": False} if tower == "resnet1d" and values.get("image_weights") is None else {}
         return {"image_weights": None, **learned} | values
 
@@ -105,6 +115,7 @@ class ModelPart(Section):
         if wrong:
             hint = ": say null, or a pack" if wrong[0].startswith("image_weights") else ""
             raise ValueError(f"{'signal' if self.signal is not None else key} does not go with {wrong[0]}{hint}")
+        self._check_lens()
         unused = sorted(_BUILT & self.model_fields_set)
         if self.start is not None and unused:
             raise ValueError(f"{', '.join(unused)} cannot be set together with start, which brings its own towers")
@@ -120,3 +131,18 @@ class ModelPart(Section):
         if self.freeze_blocks and self.lock_image:
             raise ValueError("lock_image keeps the whole tower: leave freeze_blocks out, or use unlocked_image_groups")
         return self
+
+    def _check_lens(self) -> None:
+        if self.signal is not None and (self.signal.tower == "lens") != (self.lens is not None):
+            raise ValueError("signal.tower: lens and model.lens go together")
+        if self.lens is None:
+            return
+        if self.signal is None and self.volume is None:
+            raise ValueError("lens is for ECGs or volumes: say model.signal or model.volume, too")
+        if self.signal is not None and self.lens.image_anchor:
+            raise ValueError("lens.image_anchor is of volumes and loops, of which a slice or frame is an image")
+        brings = ("embed_dim", "image_tower", "image_weights", "text_width", "text_heads", "text_layers", "size_px")
+        beside = [n for n in brings if n in self.model_fields_set and getattr(self, n) is not None]
+        beside += [n for n in ("lock_image", "lock_text", "drop_path", "freeze_blocks") if getattr(self, n)]
+        if beside:
+            raise ValueError(f"{beside[0]} does not go with lens, which stands in front of the pack's own towers")

@@ -9,20 +9,21 @@ from pydantic import Field, model_validator
 from medclip.models.signal_input import MEAN_MV, STD_MV, Normalise, SignalInput, signal_input
 from medclip.training.recipe.sections.section import Section
 
-_PATCH_S = {"joint_patch": 0.1, "lead_patch": 0.25}
-"""Seconds of a token: 100 tokens in 10 s as MERL's tower has, and 480 of single leads."""
+_PATCH_S = {"joint_patch": 0.1, "lead_patch": 0.25, "lens": 0.05}
+"""Seconds of a token: 100 tokens in 10 s as MERL's tower has, 480 of single leads, 200 in front of a lens."""
 
 
 class SignalPart(Section):
     """Train on ECGs: shards of `medclip shards build --signals`, of which a tower of signals is shown 12 leads."""
 
-    tower: Literal["joint_patch", "lead_patch", "resnet1d"] = "joint_patch"
+    tower: Literal["joint_patch", "lead_patch", "resnet1d", "lens"] = "joint_patch"
     """A vision transformer with a token for each stretch of time over all leads (MERL's), one with a token for each
-    lead and stretch of time, which leaves missing leads out, or a ResNet of one dimension with attention pooling."""
+    lead and stretch of time, which leaves missing leads out, or a ResNet of one dimension with attention pooling. With
+    `model.lens` it is "lens"."""
     size: Literal["test", "tiny", "small", "base"] = "small"
     """Of the transformers 192, 384 or 768 wide; `small` of the ResNet is MERL's ResNet-18. `test` is for tests."""
     patch: int | None = Field(default=None, ge=1)
-    """Samples of a token: 0.1 s (joint_patch) or 0.25 s (lead_patch) where None."""
+    """Samples of a token: 0.1 s (joint_patch), 0.25 s (lead_patch) or 0.05 s (lens) where None."""
     sampling_hz: float = 500.0
     """Records are resampled to it."""
     seconds: float = 10.0
@@ -64,5 +65,6 @@ class SignalPart(Section):
     @property
     def config(self) -> dict[str, Any]:
         """What `vision_cfg.signal` says of the tower."""
+        size = {} if self.tower == "lens" else {"size": self.size}
         patch = {} if self.tower == "resnet1d" else {"patch": self.samples_of_a_token}
-        return {"tower": self.tower, "size": self.size, **patch, "samples": self.taken.num_samples}
+        return {"tower": self.tower, **size, **patch, "samples": self.taken.num_samples}

@@ -1,0 +1,178 @@
+"""A lens in front of a frozen vision transformer: ECGs and volumes come into the space that a pack has for images.
+
+Tokens of the new kind go through a small lens (`perceiver_lens`) and come out as the patch tokens of the transformer,
+which is the pack's and stays as it is; so do its projection and, beside it, its text tower.
+
+Reference: Lei et al., ViT-Lens, CVPR 2024.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from medclip.errors import MedclipError, Reason
+from medclip.models.signal_input import KEY as SIGNAL
+from medclip.models.towers.image_only import ImageTower
+from medclip.models.towers.masked_autoencoder import check_trunk
+from medclip.models.towers.perceiver_lens import LensShape, PerceiverLens, fourier_positions
+from medclip.models.volume_input import TUBELET
+
+KEY = "lens"
+"""Of `vision_cfg`: the shape of the lens, `patch` and `fourier_bands`."""
+_MAX_FREQUENCY = 10.0
+
+
+class LensTower(nn.Module):
+    """Records [B, 1, 12, T] or clips [B, C, T, S, S] to features, through a lens and the tower of a pack.
+
+    Args:
+        visual: The tower of a pack: open_clip's wrapper of a plain vision transformer of timm, or `ImageTower`.
+        shape: Of the lens; its latents stand for the patches of the transformer.
+        size: Sides of what is cut into tokens: leads and samples, or slices, rows and columns.
+        patch: Sides of a token.
+        channels: Of the input.
+        fourier_bands: Frequencies of fixed positions that tokens have beside their learned ones; 0: none.
+    """
+
+    def __init__(
+        self,
+        visual: nn.Module,
+        shape: LensShape,
+        size: tuple[int, ...],
+        patch: tuple[int, ...],
+        channels: int,
+        fourier_bands: int = 0,
+    ) -> None:
+        super().__init__()
+        grid = tuple(side // step for side, step in zip(size, patch, strict=True))
+        fixed = len(grid) * (2 * fourier_bands + 1) if fourier_bands else 0
+        self.patch = patch
+        convolution = nn.Conv2d if len(grid) == 2 else nn.Conv3d
+        self.tokenizer = convolution(channels, shape.token_width, patch, stride=patch)  # type: ignore[arg-type]
+        self.positions = nn.Parameter(torch.randn(1, math.prod(grid), shape.token_width) * 0.02)
+        self.fourier_LF: Tensor | None
+        self.register_buffer("fourier_LF", _fourier(grid, fourier_bands) if fixed else None, persistent=False)
+        self.lens = PerceiverLens(LensShape.of(shape.to_config() | {"token_width": shape.token_width + fixed}))
+        self.visual: Any = visual
+        patches = math.prod(visual.trunk.patch_embed.grid_size)  # type: ignore[union-attr, arg-type]
+        self.latent_positions: nn.Parameter | None = None
+        if patches != shape.latents:  # the pretrained table stands for the patches of a square
+            self.latent_positions = nn.Parameter(torch.randn(1, shape.latents, shape.width) * 0.02)
+        self.dim = int(getattr(visual, "dim", 0))
+        self.mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+        """With which the tower's images are normalised; set where features of slices are wanted in training."""
+
+    def own_parameters(self) -> dict[str, nn.Parameter]:
+        """Return what is not the pack's, by name: tokenizer, positions and lens."""
+        return {name: p for name, p in self.named_parameters() if not name.startswith("visual.")}
+
+    def train(self, mode: bool = True) -> LensTower:
+        """Keep the pack's tower in evaluation mode where nothing of it learns."""
+        super().train(mode)
+        if not any(p.requires_grad for p in self.visual.parameters()):
+            self.visual.eval()
+        return self
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep no activations inside the blocks of the pack's tower."""
+        self.visual.trunk.set_grad_checkpointing(enable)
+
+    def tokens(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return tokens [B, L, C] with their positions, and which of them hold anything, bool [B, L].
+
+        Of an ECG those that are all zero (padding around a short record) are looked at by no latent; of clips every
+        token is.
+        """
+        tokens_BLC = self.tokenizer(inputs).flatten(2).transpose(1, 2) + self.positions
+        if self.fourier_LF is not None:
+            fixed_BLF = self.fourier_LF.to(tokens_BLC).expand(len(tokens_BLC), -1, -1)
+            tokens_BLC = torch.cat([tokens_BLC, fixed_BLF], dim=2)
+        if inputs.ndim != 4:
+            return tokens_BLC, None
+        width = self.patch[1]
+        filled_BL = (inputs != 0).any(2).flatten(1).unflatten(1, (-1, width)).any(2)
+        return tokens_BLC, filled_BL | ~filled_BL.any(1, keepdim=True)
+
+    @torch.no_grad()
+    def features_of_middle(self, clips_BCTHW: Tensor) -> Tensor:
+        """Return what the pack's tower sees in the middle slice or frame of each clip, [B, D]; nothing learns of it."""
+        assert self.mean_std is not None
+        images_BCHW = clips_BCTHW[:, :, clips_BCTHW.shape[2] // 2]
+        if images_BCHW.shape[1] == 1:
+            mean_C11, std_C11 = (images_BCHW.new_tensor(values)[:, None, None] for values in self.mean_std)
+            images_BCHW = (images_BCHW * std_C11[0] + mean_C11[0] - mean_C11) / std_C11
+        return self.visual(images_BCHW)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return features [B, D] in the pack's space; they are not normalised."""
+        latents_BND, trunk = self.lens(*self.tokens(inputs)), self.visual.trunk
+        placed = 0 if trunk.no_embed_class else trunk.num_prefix_tokens
+        table_1ND = trunk.pos_embed[:, placed:] if self.latent_positions is None else self.latent_positions
+        tokens_BND = latents_BND + table_1ND
+        if trunk.num_prefix_tokens:
+            prefix_1PD = torch.cat([t for t in (trunk.cls_token, trunk.reg_token) if t is not None], dim=1)
+            if placed:
+                prefix_1PD = prefix_1PD + trunk.pos_embed[:, :placed]
+            tokens_BND = torch.cat([prefix_1PD.expand(len(tokens_BND), -1, -1), tokens_BND], dim=1)
+        tokens_BND = trunk.norm_pre(trunk.pos_drop(tokens_BND))
+        recompute = trunk.grad_checkpointing and torch.is_grad_enabled()
+        for block in trunk.blocks:
+            ran: Any = checkpoint(block, tokens_BND, use_reentrant=False) if recompute else block(tokens_BND)
+            tokens_BND = ran
+        tokens_BND = trunk.norm(tokens_BND)
+        if isinstance(self.visual, ImageTower):
+            return self.visual.pool(tokens_BND)
+        return self.visual.head(trunk.forward_head(tokens_BND))
+
+
+def _fourier(grid: tuple[int, ...], bands: int) -> Tensor:
+    axes: list[Tensor] = [fourier_positions(torch.linspace(-1, 1, n), bands, _MAX_FREQUENCY) for n in grid]
+    index = torch.cartesian_prod(*(torch.arange(n) for n in grid))
+    return torch.cat([axis[index[:, n]] for n, axis in enumerate(axes)], dim=1)
+
+
+def put_lens(visual: nn.Module, vision_cfg: Mapping[str, Any]) -> LensTower:
+    """Put a lens with random weights in front of a tower.
+
+    Args:
+        visual: As `LensTower` takes it.
+        vision_cfg: With `lens`, and `signal` (patch, samples) or `tubelet` (num_frames, tubelet, channels);
+            `image_size` is the side of clips.
+
+    Raises:
+        MedclipError: PACK_INVALID for a tower that takes no lens, or numbers that do not go together.
+    """
+    values = dict(vision_cfg[KEY])
+    try:
+        patch_px, bands = values.pop("patch_px", 16), values.pop("fourier_bands", 0)
+        shape = LensShape.of(values)
+        trunk: Any = getattr(visual, "trunk", visual)
+        check_trunk(trunk)
+        if shape.width != trunk.embed_dim:
+            raise ValueError(f"its latents are {shape.width} wide, and the tower behind it {trunk.embed_dim}")
+        if SIGNAL in vision_cfg:
+            of_signal = vision_cfg[SIGNAL]
+            size, patch, channels = (12, of_signal["samples"]), (12, of_signal["patch"]), 1
+        else:
+            tubelet, side = vision_cfg[TUBELET], vision_cfg["image_size"]
+            size = (tubelet["num_frames"], side, side)
+            patch, channels = (tubelet["tubelet"], patch_px, patch_px), tubelet["channels"]
+        if any(type(n) is not int or n < 1 for n in (*size, *patch)) or bands not in range(65):
+            raise ValueError(f"sizes {size}, patches {patch} and {bands!r} bands are no whole numbers")
+        if any(side % step for side, step in zip(size, patch, strict=True)):
+            raise ValueError(f"{' x '.join(map(str, size))} cannot be cut into tokens of {' x '.join(map(str, patch))}")
+    except MedclipError as e:
+        raise MedclipError(Reason.PACK_INVALID, f"no lens goes in front of its tower: {e.message}", hint=e.hint) from e
+    except (ValueError, TypeError, LookupError) as e:
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"the config's vision_cfg.{KEY} cannot be built: {e}.",
+            hint="Choose a patch that divides the size, or take the pack from its source again.",
+        ) from e
+    return LensTower(visual, shape, size, patch, channels, bands)
