@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from medclip.errors import MedclipError
+from medclip.models.interchange.import_export import export_model
 from medclip.models.packs.pack import load_model, verify_pack
 from medclip.models.towers.lens_tower import LensTower
 from medclip.training.log import read_log
@@ -71,6 +72,8 @@ def test_the_pack_takes_ecgs_and_inherits_what_its_tower_was_trained_on(run: Pat
     vectors = model.embed_images(files, modality="ecg")
     assert vectors.shape == (2, 16)
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-5
+    with pytest.raises(MedclipError, match="this model takes ECGs; neither"):
+        export_model(run / "pack", run / "exported")
 
 
 def test_a_lens_stands_in_front_of_a_tower_without_words_under_a_classifier(shards: Path, tmp_path: Path) -> None:

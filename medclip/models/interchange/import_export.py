@@ -35,7 +35,7 @@ from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.pack import find_pack, save_pack, verify_pack
 from medclip.models.packs.views import FUSION, WITHOUT_FUSION
 from medclip.models.packs.words import has_text_tower, understands_words
-from medclip.models.preprocess import CROPS, budget_of, volume_of
+from medclip.models.preprocess import CROPS, budget_of, signal_of, volume_of
 from medclip.models.towers import bert as hf_text
 from medclip.models.towers.poolings import ARGUMENTS, POOLINGS, check_pooling
 from medclip.result import Result
@@ -341,10 +341,12 @@ def _export(path: Path, fresh: Path, out: Path) -> tuple[str, ...]:
             where=path,
             hint="Use it with medclip, or train it without model.native_aspect.",
         )
-    if volume_of(config) is not None:
+    others = {"ECGs": signal_of(config), "volumes or loops": volume_of(config)}
+    taken = [word for word, own in others.items() if own is not None]
+    if taken:
         raise MedclipError(
             Reason.WRONG_USE,
-            "this model takes volumes or loops; neither open_clip nor timm has a form of it.",
+            f"this model takes {taken[0]}; neither open_clip nor timm has a form of it.",
             where=path,
             hint="Use it with medclip.",
         )
