@@ -17,7 +17,7 @@ from medclip.models.signal_input import KEY as SIGNAL
 from medclip.models.towers import bert as hf_text
 from medclip.models.towers.image_only import build_image_only, timm_arguments
 from medclip.models.towers.lens_tower import KEY as LENS
-from medclip.models.towers.lens_tower import put_lens
+from medclip.models.towers.lens_tower import add_lens
 from medclip.models.towers.native_aspect import make_native
 from medclip.models.towers.poolings import ARGUMENTS
 from medclip.models.towers.query_pool import HEADS, QueryPool
@@ -83,7 +83,7 @@ def build_clip(config: Mapping[str, Any], base: Path | None = None) -> nn.Module
     Args:
         config: open_clip `model_cfg`; without a `text_cfg` as `build_image_only` takes it. Towers that would fetch
             something (timm weights, a Hugging Face text model by hub name) are refused or built without weights. With
-            `vision_cfg.lens` a lens stands in front of the image tower (`put_lens`). With
+            `vision_cfg.lens` a lens stands in front of the image tower (`add_lens`). With
             `fusion` (`ViewFusion.to_config`) the model gets a module of that name, for the views of an examination.
         base: Folder that a relative `hf_model_name` starts from: the pack's, or `Started.base`.
 
@@ -97,7 +97,7 @@ def build_clip(config: Mapping[str, Any], base: Path | None = None) -> nn.Module
     of_lens = {key: vision_cfg.pop(key) for key in parts if key in vision_cfg}
     model = _build_towers(model_cfg, base)
     if of_lens:
-        model.visual = put_lens(model.visual, vision_cfg | of_lens)  # type: ignore[arg-type]
+        model.visual = add_lens(model.visual, vision_cfg | of_lens)  # type: ignore[arg-type]
     if fusion is not None:
         dim = model_cfg.get("embed_dim") or int(model.visual.dim)  # type: ignore[union-attr, arg-type]
         model.fusion = ViewFusion.from_config(dim, fusion)

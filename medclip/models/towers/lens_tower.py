@@ -137,7 +137,7 @@ def _fourier(grid: tuple[int, ...], bands: int) -> Tensor:
     return torch.cat([axis[index[:, n]] for n, axis in enumerate(axes)], dim=1)
 
 
-def put_lens(visual: nn.Module, vision_cfg: Mapping[str, Any]) -> LensTower:
+def add_lens(visual: nn.Module, vision_cfg: Mapping[str, Any]) -> LensTower:
     """Put a lens with random weights in front of a tower.
 
     Args:

@@ -26,7 +26,7 @@ from medclip.models.towers.drop_path import set_drop_path
 from medclip.models.towers.freeze import lock_image, lock_text
 from medclip.models.towers.image_only import without_words
 from medclip.models.towers.lens_tower import KEY as LENS
-from medclip.models.towers.lens_tower import put_lens
+from medclip.models.towers.lens_tower import add_lens
 from medclip.models.towers.masked_autoencoder import check_trunk, prepare_trunk
 from medclip.models.towers.native_aspect import check_equal, make_native, patch_side
 from medclip.models.towers.perceiver_lens import LensShape
@@ -152,7 +152,7 @@ def _with_lens(recipe: Recipe, started: Started, lens: LensPart) -> Started:
     model.requires_grad_(False)
     torch.manual_seed(recipe.seed)
     try:
-        tower = put_lens(visual, config["vision_cfg"])
+        tower = add_lens(visual, config["vision_cfg"])
     except MedclipError as e:
         raise MedclipError(Reason.RECIPE_INVALID, f"model.lens: {e.message}", hint=e.hint) from e
     if lens.unlock_cls and tower.visual.trunk.cls_token is not None:
