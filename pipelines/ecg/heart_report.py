@@ -20,6 +20,12 @@ _RATE = {
     "en": ("{x}, {n} per minute", "{x} at {n} bpm", "{x}, rate {n}", "{x}"),
     "de": ("{x}, {n}/min", "{x}, Frequenz {n}", "{x} mit {n} pro Minute", "{x}"),
 }
+_VENTRICULAR = {"en": ("{x}, ventricular rate {n}", "{x}"), "de": ("{x}, Kammerfrequenz {n}", "{x}")}
+_SINUS = {
+    "en": {"SR": ("sinus rhythm", "a regular sinus rhythm", "rhythm from the sinus node")},
+    "de": {"SR": ("Sinusrhythmus", "regelmäßiger Sinusrhythmus")},
+}
+"""The vocabulary's nouns say a normal rate, which is not that of the ventricles where beats are dropped."""
 _FRAMES = {
     "en": ("{x}", "{x}", "{x} noted", "findings: {x}", "{x}, clinical correlation advised"),
     "de": ("{x}", "{x}", "{x} nachweisbar", "Befund: {x}", "{x}, klinisch korrelieren"),
@@ -42,9 +48,12 @@ def write_report(heart: Heart, seed: int, language: str = "en") -> str:
         language: en or de.
     """
     rng = np.random.default_rng((seed, heart.patient, heart.record, 5, LANGUAGES.index(language)))
-    words = {code: s.english if language == "en" else s.german for code, s in statements().items()}
+    words = {code: s.english if language == "en" else s.german for code, s in statements().items()} | _SINUS[language]
     wording = {code: _pick(rng, words[code]) for code in heart.statements}
-    rhythm = _pick(rng, _RATE[language]).format(x=wording[heart.rhythm], n=round(heart.rate))
+    dropped = {"2AVB", "3AVB"} & set(heart.conduction)
+    rhythm = _pick(rng, (_VENTRICULAR if dropped else _RATE)[language]).format(
+        x=wording[heart.rhythm], n=round(heart.rate)
+    )
     sentences = [rhythm]
     implied = set(heart.statements) - {heart.form, heart.voltage, heart.premature} if not heart.is_normal else set()
     for code in heart.statements:

@@ -53,8 +53,9 @@ def modality_names(modality: Modality | None) -> tuple[str, ...]:
 
 
 def labelled(task: Task, label: Mapping[str, int], value: int) -> list[TaskClass]:
-    """Return the classes of a multi-label task whose label is `value`."""
-    return [c for n, v in label.items() if v == value and (c := task.class_named(n))]
+    """Return the classes of a multi-label task whose label is `value`; of 0 none that is not to be denied."""
+    classes = [task.class_named(name) for name, stated in label.items() if stated == value]
+    return [c for c in classes if value or not any(label.get(name) == 1 for name in c.not_denied_with)]
 
 
 def true_positives(task: Task, c: TaskClass, label: Mapping[str, int], *, nouns: bool = False) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ class ClassFile(BaseModel):
     stems: list[Wording] = []
     codes: dict[Literal["sct", "radlex", "scp"], str] = {}
     denial_weight: float = Field(default=1.0, gt=0)
+    not_denied_with: list[Name] = []
 
     @model_validator(mode="after")
     def _wordings_are_distinct(self) -> ClassFile:

@@ -43,6 +43,9 @@ class TaskClass:
     """Beginnings of words that betray a mention of the class; every wording of the class need not hold one."""
     denial_weight: float = 1.0
     """How readily a report says that this is absent, relative to the other classes of the task."""
+    not_denied_with: tuple[str, ...] = ()
+    """Classes beside which no caption says that this is absent, though its label is 0: what is listed may be a case of
+    it, such as inferolateral of inferior infarction, or bring it along."""
 
 
 @dataclass(frozen=True)

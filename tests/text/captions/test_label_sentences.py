@@ -12,6 +12,7 @@ from medclip.text.checks.caption_check import check_caption
 from medclip.text.free_text.mentions import asserted
 from medclip.text.free_text.sentences import sentences
 from medclip.text.vocabulary.load import load_task, spoken_names
+from medclip.text.vocabulary.prompts import without_article
 
 CHEST = [c.name for c in load_task("chest_xray_findings").classes]
 RECORDS = [
@@ -63,3 +64,13 @@ def test_without_labels_there_is_nothing_to_say():
     assert distinct_sentences(CaptionRecord(Modality.CT), 5, np.random.default_rng(0)) == ()
     only_modality = CaptionRecord(Modality.CT, labels={"modality": "ct"})
     assert distinct_sentences(only_modality, 5, np.random.default_rng(0)) == ()
+
+
+def test_what_a_present_class_may_be_a_case_of_is_not_denied():
+    labels = {"imi": 0, "ilmi": 1, "afib": 0}
+    record = CaptionRecord(Modality.ECG, labels={"ecg_all": labels})
+    texts = " ".join(distinct_sentences(record, 60, np.random.default_rng(0))).lower()
+    assert "inferolateral" in texts
+    assert "fibrillation" in texts, "others are denied"
+    words = load_task("ecg_all").class_named("imi").nouns
+    assert not [w for w in words if without_article(w) in texts.replace("inferolateral", "")]

@@ -181,6 +181,13 @@ def test_the_tasks_of_ptb_xl_have_its_numbers_of_statements_and_share_one_wordin
     assert [c.codes["scp"] for c in load_task("ecg_superclass").classes] == ["NORM", "MI", "STTC", "CD", "HYP"]
 
 
+def test_a_class_that_is_not_denied_with_others_names_classes_of_its_task_and_not_itself():
+    for name in ("ecg_all", "ecg_superclass"):
+        names = {c.name for c in load_task(name).classes}
+        for c in load_task(name).classes:
+            assert set(c.not_denied_with) <= names - {c.name}, c.name
+
+
 def test_a_statement_is_known_by_its_scp_code():
     task = load_task("ecg_all")
     for code, name in {"1AVB": "avb_1", "LAO/LAE": "lao_lae", "PRC(S)": "prc_s", "ISC_": "isc"}.items():
