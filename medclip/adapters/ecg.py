@@ -1,12 +1,17 @@
-"""ECGs: records of any format become twelve leads in millivolts."""
+"""ECGs: records of any format become twelve leads in millivolts, images of sheets stay images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from medclip.adapters.base import ImageAdapter, Source, refused, stated
+import numpy as np
+
+from medclip.adapters.base import RASTERS, ImageAdapter, Source, refused, stated, value_range
+from medclip.adapters.depth import to_range
+from medclip.dicom.pixels.decoded import Decoded
 from medclip.errors import MedclipError, Reason
+from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
 from medclip.imaging.ecg.filters import filter_parameters, prepare
 from medclip.imaging.ecg.formats.read import READERS, read_ecg
@@ -14,7 +19,7 @@ from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.microvolts import MAX_UV, exceeds_range, whole_microvolts
 from medclip.imaging.ecg.recording import Recording
 from medclip.imaging.ecg.twelve_leads import canonical, header_leads
-from medclip.sample import Kind, Modality, Sample, Signal, Step
+from medclip.sample import Kind, Modality, Sample, Signal, Step, View
 from medclip.settings import EcgOptions as EcgOptions
 from medclip.settings import Settings
 from medclip.wording import count
@@ -27,13 +32,16 @@ _WAVEFORMS = "1.2.840.10008.5.1.4.1.1.9.1."
 
 
 class EcgAdapter(ImageAdapter):
-    """Reads a record into 12 x T: by default 10 s at 500 Hz, baseline taken out, in millivolts."""
+    """Reads a record into 12 x T: by default 10 s at 500 Hz, baseline taken out, in millivolts.
+
+    An image of a paper sheet becomes one RGB view, as it is.
+    """
 
     name = "ecg"
     modality = Modality.ECG
     version = 1
-    grey = True
-    kinds = frozenset({Kind.SIGNAL})
+    grey = False
+    kinds = frozenset({Kind.SIGNAL, Kind.IMAGE})
 
     def __init__(self, options: EcgOptions | None = None) -> None:
         """Choose what is done to the leads where `settings.policy.ecg` says nothing.
@@ -49,11 +57,13 @@ class EcgAdapter(ImageAdapter):
 
     def parameters_of(self, kind: Kind) -> Mapping[str, Any]:
         """Constants that shape what it makes of a kind."""
-        return {"kind": str(kind), **self.parameters}
+        return {"kind": str(kind), **(super().parameters if kind is Kind.IMAGE else self.parameters)}
 
     def accepts(self, source: Source) -> bool:
-        """Return whether it reads a unit: a record in one of the ECG formats."""
+        """Return whether it reads a unit: a record in one of the ECG formats, or an image without a medical header."""
         facts = source.first
+        if source.kind is Kind.IMAGE:
+            return len(source.paths) == 1 and facts.format in RASTERS
         if source.kind not in self.kinds or facts.format not in READERS:
             return False
         if facts.format is Format.DICOM:
@@ -62,6 +72,8 @@ class EcgAdapter(ImageAdapter):
 
     def describe(self, kind: Kind) -> str:
         """Describe in one line what is read for a kind."""
+        if kind is Kind.IMAGE:
+            return "1 view, H x W x 3, uint8 0-255 or float32 0-1: a sheet as it is"
         options = self.options
         rate = "the record's rate" if options.sampling_hz is None else f"{options.sampling_hz:g} Hz"
         length = "its length" if options.seconds is None else f"{options.seconds:g} s"
@@ -69,12 +81,14 @@ class EcgAdapter(ImageAdapter):
         return f"12 leads (I, II, III, aVR, aVL, aVF, V1-V6) x T at {rate}, {length}, float32 {unit}, with a lead mask"
 
     def read_unit(self, source: Source, settings: Settings) -> Sample:
-        """Read a record.
+        """Read a record, or the image of a sheet.
 
         Raises:
             MedclipError: NOT_AN_IMAGE where no channel has the name of one of the twelve leads, CONSTANT_IMAGE where
                 none of those has a usable signal; and what reading raises.
         """
+        if source.kind is Kind.IMAGE:
+            return super().read_unit(source, settings)
         recording = read_ecg(source.paths, source.facts, settings)
         options = settings.policy.ecg or self.options
         if options.microvolts:
@@ -99,6 +113,15 @@ class EcgAdapter(ImageAdapter):
             Kind.SIGNAL,
             signal=signal,
         )
+
+    def render(self, decoded: Decoded, facts: FileFacts, *, cropped: bool) -> tuple[View, tuple[Step, ...]]:
+        """Return a sheet in RGB."""
+        pixels, steps = to_range(decoded, facts, (0, 100))
+        limits = value_range(pixels)
+        if pixels.shape[2] == 1:
+            pixels = np.repeat(pixels, 3, axis=2)
+            steps += (Step("colour", "grey repeated"),)
+        return View(pixels, limits), steps
 
 
 def read_recording(source: Source, settings: Settings) -> Recording:

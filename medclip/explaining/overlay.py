@@ -248,7 +248,8 @@ def _notes(explanation: Explanation, letters: int) -> list[str]:
     shared = "one scale for all prompts" if explanation.scale == COMMON else "each prompt has a scale of its own"
     hidden = len(explanation.labels) - len(_chosen(explanation, MOST_ROWS))
     notes = [
-        "Model attention evidence: what in the pixels moves this score. No localisation, no cause, no diagnosis.",
+        f"Model attention evidence: what in the {'record' if explanation.seconds else 'pixels'} moves this score. No "
+        "localisation, no cause, no diagnosis.",
         f"The line is half of the largest value drawn{f'; {shared}' if several else ''}.",
     ]
     if min((place.share_seen for place in explanation.placements), default=1.0) < 1:

@@ -101,6 +101,8 @@ def facts_of(source: Source, sample: Sample) -> list[str]:
     elif sample.signal is not None:
         signal = sample.signal
         lines.append(f"{int(signal.mask.sum())} of 12 leads, {signal.duration_s:g} s at {signal.sampling_hz:g} Hz, mV")
+        rate = "" if signal.heart_rate_bpm is None else f"{signal.heart_rate_bpm:.0f} beats a minute"
+        lines += [rate, f"flags: {' '.join(signal.flags) or 'none'}"]
     elif sample.frames is not None:
         lines.append(" x ".join(str(n) for n in sample.frames.shape) + " (frames, rows, columns, channels)")
     elif sample.views:

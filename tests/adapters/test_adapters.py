@@ -99,7 +99,7 @@ def test_the_hash_depends_on_name_version_and_parameters() -> None:
 
 def test_what_an_adapter_does_not_read_is_not_supported_yet(tmp_path: Path) -> None:
     path = write_image(tmp_path / "a.png", ramp())
-    assert _reason(path, Modality.ECG) is Reason.NOT_SUPPORTED_YET
+    assert _reason(path, Modality.CT) is Reason.NOT_SUPPORTED_YET
     with pytest.raises(MedclipError) as caught:
         get_adapter("sonar")
     assert caught.value.reason is Reason.NOT_SUPPORTED_YET

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medclip.adapters.base import Source
 from medclip.adapters.ecg import EcgAdapter, raw_signal
@@ -118,15 +119,27 @@ def test_every_option_changes_the_hash() -> None:
     pickle.loads(pickle.dumps(EcgAdapter()))
 
 
-def test_images_and_other_waveforms_are_not_accepted(tmp_path: Path) -> None:
+def test_other_waveforms_and_images_with_a_header_are_not_accepted(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     adapter = EcgAdapter()
-    assert not adapter.accepts(Source(Kind.IMAGE, (path,), (FileFacts("0", Format.PNG),)))
     assert not adapter.accepts(Source(Kind.SIGNAL, (path,), (FileFacts("0", Format.PNG),)))
     assert not adapter.accepts(Source(Kind.SIGNAL, (path,), (FileFacts("0", Format.DICOM),)))
+    assert not adapter.accepts(Source(Kind.IMAGE, (path,), (FileFacts("0", Format.DICOM),)))
     with pytest.raises(MedclipError) as caught:
-        adapter.read(Source(Kind.IMAGE, (path,), (FileFacts("0", Format.PNG),)), SETTINGS)
+        adapter.read(Source(Kind.IMAGE, (path,), (FileFacts("0", Format.DICOM),)), SETTINGS)
     assert caught.value.reason is Reason.NOT_SUPPORTED_YET
+
+
+def test_the_image_of_a_sheet_is_one_view_in_colour_as_it_is(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (90, 120), np.uint8)
+    for name, stored in (("grey", grey), ("colour", np.stack([grey, grey // 2, grey // 3], axis=2))):
+        Image.fromarray(stored).save(path := tmp_path / f"{name}.png")
+        sample = EcgAdapter().read(Source(Kind.IMAGE, (path,), (inspect_file(path, SETTINGS),)), SETTINGS)
+        assert (sample.modality, sample.kind, sample.signal) == (Modality.ECG, Kind.IMAGE, None)
+        (view,) = sample.views
+        np.testing.assert_array_equal(view.pixels, np.atleast_3d(stored) + np.zeros(3, np.uint8))
+    hashes = {EcgAdapter(options).preprocessing_of(Kind.IMAGE) for options in (None, EcgOptions.raw())}
+    assert len(hashes) == 1, "options of signals change no image"
 
 
 def test_nothing_of_the_patient_leaves_the_file(tmp_path: Path) -> None:

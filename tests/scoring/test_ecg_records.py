@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from medclip.adapters.registry import preprocessing_of
 from medclip.api.embed import embed
 from medclip.api.score import score
 from medclip.api.search import search
 from medclip.imaging.ecg.lead_names import TWELVE
+from medclip.imaging.ecg.sheet.render import SheetOptions, render
+from medclip.imaging.ecg.twelve_leads import canonical
 from medclip.models.signal_input import SignalInput
 from medclip.settings import ReadPolicy
-from tests.kits.ecg import beats, muse, sierra, write_wfdb
+from tests.kits.ecg import beats, muse, recording, sierra, write_wfdb
 from tests.kits.scoring import every_way, make_pack, rows
 
 
@@ -107,3 +110,13 @@ def test_a_model_of_signals_scores_embeds_and_finds_the_same_records(
     example = folder / "good" / "good.hea"
     result = search(stored.folder, like=example, where="ecg_flags=arms_swapped", model=signals, report_paths=True)
     assert [hit.file.split(".")[0] for hit in result.hits] == ["arms/arms"]
+
+
+def test_images_of_sheets_are_scored_by_a_model_of_images_and_by_none_of_signals(
+    pack: Path, signals: Path, tmp_path: Path
+) -> None:
+    Image.fromarray(render(canonical(recording(beats())), SheetOptions(dpi=60))[0]).save(tmp_path / "sheet.jpg")
+    run = score(tmp_path, model=pack, workers=1, prompt="a bright bone", modality="ecg")
+    assert [(row["modality"], row["num_images"], row["note"]) for row in run.scores.to_pylist()] == [("ecg", 1, None)]
+    refused = rows(score(tmp_path, model=signals, workers=1, prompt="a bright bone", modality="ecg"))["sheet.jpg"]
+    assert (refused["status"], refused["reason"]) == ("skipped", "no_task")

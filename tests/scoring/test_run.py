@@ -106,7 +106,7 @@ def test_a_modality_without_task_or_adapter_is_skipped_with_its_reason(pack: Pat
     ct = rows(score(tmp_path / "in", model=pack, workers=1, modality="ct"))["x.png"]
     assert (ct["status"], ct["reason"]) == ("skipped", "no_task")
     ecg = rows(score(tmp_path / "in", model=pack, workers=1, modality="ecg"))["x.png"]
-    assert (ecg["status"], ecg["reason"]) == ("skipped", "not_supported_yet")
+    assert (ecg["status"], ecg["reason"]) == ("skipped", "no_task")
 
 
 def test_a_prompt_becomes_a_task_beside_the_named_ones(pack: Path, studies: Path) -> None:

@@ -28,7 +28,10 @@ SHORT = "short_record"
 def filter_parameters(options: EcgOptions) -> Mapping[str, Any]:
     """Return all constants that shape what `prepare` makes, as JSON values."""
     filters = {"elliptic": HIGH_PASS, "butterworth": BAND_PASS, "none": {}}[options.baseline]
-    return {**asdict(options), "filter": dict(filters), "notch_q": NOTCH_Q, "margin_s": _MARGIN_S}
+    stated = asdict(options)
+    if not options.microvolts:  # as hashes have it that are older than the option
+        del stated["microvolts"]
+    return {**stated, "filter": dict(filters), "notch_q": NOTCH_Q, "margin_s": _MARGIN_S}
 
 
 def prepare(signal: Signal, options: EcgOptions | None = None) -> Signal:
