@@ -20,6 +20,7 @@ from medclip.files.recognise.inspect import inspect_file
 from medclip.imaging.intensity import to_uint8
 from medclip.sample import Modality, Sample
 from medclip.settings import Settings
+from tests.kits.ecg import heart, write_wfdb
 from tests.kits.files import huge_png, ramp, write_dicom, write_image
 
 SETTINGS = Settings()
@@ -98,8 +99,7 @@ def test_the_hash_depends_on_name_version_and_parameters() -> None:
 
 
 def test_what_an_adapter_does_not_read_is_not_supported_yet(tmp_path: Path) -> None:
-    path = write_image(tmp_path / "a.png", ramp())
-    assert _reason(path, Modality.CT) is Reason.NOT_SUPPORTED_YET
+    assert _reason(write_wfdb(tmp_path, heart()), Modality.XRAY) is Reason.NOT_SUPPORTED_YET
     with pytest.raises(MedclipError) as caught:
         get_adapter("sonar")
     assert caught.value.reason is Reason.NOT_SUPPORTED_YET
