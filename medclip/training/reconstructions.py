@@ -25,13 +25,15 @@ from medclip.training.steps.masked_pixels import MaskedPart
 NUM_SHOWN = 8
 _STREAM = 17
 """Chance of what is shown: no other draw of a run depends on it."""
+_TRACE_PX, _TRACE_WIDTH_PX, _TRACE_UNITS = 20, 256, 6.0
+"""Of a drawn lead: its height, its greatest width, and what the height stands for."""
 _HIDDEN = 0.5
 """Grey, of [0, 1], that stands where a patch is hidden."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Reconstruction:
-    """One held-out image; of a volume or loop its middle slice or frame."""
+    """One held-out image; of a volume or loop its middle slice or frame, of an ECG its leads as they are drawn."""
 
     original_HWC: NDArray[np.uint8]
     """As the model takes it, with three channels."""
@@ -133,7 +135,7 @@ def reconstruct(
     """Fill in the hidden patches of images.
 
     Args:
-        images: Normalised [B, C, H, W] or [B, C, T, H, W], C 1 or 3.
+        images: Normalised [B, C, H, W] or [B, C, T, H, W], C 1 or 3; ECGs [B, 1, 12, T].
         mask_BL: bool [B, L], True = hidden, at least one in each image.
         guess: Returns of images and mask what the model makes of every patch, [B, L, P] in the order of `patches_of`.
         patch: Sides of a patch (rows, columns) or a tube (frames, rows, columns).
@@ -241,7 +243,9 @@ def _error(guessed_BLP: Tensor, wanted_BLP: Tensor, counted_BL: Tensor) -> list[
 
 
 def _pixels(images: Tensor, mean: Tensor, std: Tensor) -> NDArray[np.uint8]:
-    """Return uint8 [B, H, W, 3] of normalised images or of the middle of clips."""
+    """Return uint8 [B, H, W, 3] of normalised images, of the middle of clips, or of the traces of ECGs."""
+    if tuple(images.shape[1:3]) == (1, 12):
+        return _traces(images[:, 0].cpu().numpy())
     if images.ndim == 5:
         images = images[:, :, images.shape[2] // 2]
     channels = images.shape[1]
@@ -249,3 +253,18 @@ def _pixels(images: Tensor, mean: Tensor, std: Tensor) -> NDArray[np.uint8]:
     plain = (images * std_C11 + mean_C11).cpu()
     pixels = (plain * 255).round().clamp(0, 255).to(torch.uint8).movedim(1, -1)
     return pixels.expand(-1, -1, -1, 3).numpy() if channels == 1 else pixels.numpy()
+
+
+def _traces(values_BLT: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Draw leads below each other, black on white: uint8 [B, 12 * 20, up to 256, 3], 20 px for six units of a tower."""
+    width = min(_TRACE_WIDTH_PX, values_BLT.shape[2])
+    starts = np.arange(width) * values_BLT.shape[2] // width
+    lowest, highest = (each.reduceat(values_BLT, starts, axis=2) for each in (np.minimum, np.maximum))
+    top_BLW, bottom_BLW = (
+        np.clip(np.rint(_TRACE_PX / 2 - ends_BLW * _TRACE_PX / _TRACE_UNITS), 0, _TRACE_PX - 1)
+        for ends_BLW in (highest, lowest)
+    )
+    row_H1 = np.arange(_TRACE_PX)[:, None]
+    is_line_BLHW = (top_BLW[:, :, None] <= row_H1) & (row_H1 <= bottom_BLW[:, :, None])
+    drawn_BHW = np.where(is_line_BLHW, 0, 255).astype(np.uint8).reshape(len(values_BLT), -1, width)
+    return np.repeat(drawn_BHW[..., None], 3, axis=3)

@@ -178,3 +178,23 @@ def test_images_that_are_filled_in_are_in_the_report_and_in_no_other_file(shards
     assert "reconstructions" not in repr(result)
     assert "HWC" not in repr(result)
     assert "data:image" not in result._repr_html_()
+
+
+def test_leads_of_ecgs_are_drawn_below_each_other() -> None:
+    records = torch.zeros(1, 1, 12, 400)
+    records[0, 0, 3, 200:204] = 2.5
+    mask = torch.zeros(1, 12 * 4, dtype=torch.bool)
+    mask[0, 4 * 3 + 2] = True  # the stretch of aVR with the spike
+    std = torch.full((3,), 0.5)
+    (shown,) = reconstruct(
+        records, mask, lambda images, _: patches_of(images, (1, 100)), (1, 100), mean=std, std=std, normalised=False,
+        modalities=["ecg"],
+    )  # fmt: skip
+    assert shown.original_HWC.shape == (12 * 20, 256, 3)
+    is_black = shown.original_HWC[..., 0] == 0
+    assert is_black[10::20].mean() > 0.98  # a line in the middle of each lead
+    spike = is_black[60:80, 128:131]
+    assert spike[2:10].any()
+    assert not is_black[[*range(60), *range(80, 240)]][:, 128:131][2:8].any()
+    assert not (shown.visible_HWC[60:68, 128:131] == 0).any()
+    np.testing.assert_array_equal(shown.filled_HWC, shown.original_HWC)
