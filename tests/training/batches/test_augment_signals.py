@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.microvolts import MISSING, to_microvolts
 from medclip.imaging.ecg.twelve_leads import canonical
-from medclip.training.batches.augment_signals import apply_signal_change, draw_signal_change
+from medclip.models.signal_input import SignalInput
+from medclip.training.batches.augment_signals import apply_signal_change, draw_signal_change, prepare_record
 from medclip.training.recipe.sections.augment import SignalAugment
 from tests.kits.ecg import heart, recording
 
@@ -91,6 +93,30 @@ def test_a_crop_lies_in_the_middle_of_zeros_and_zeros_stay_zeros() -> None:
     assert there.sum() == pytest.approx(500, abs=3)
     assert not shown[:, :249].any()
     assert not shown[:, 751:].any()
+
+
+def test_without_room_a_record_is_what_its_model_is_shown_and_with_room_more_of_it_on_both_sides() -> None:
+    stored, taken = recording(heart(3000, HZ), HZ), SignalInput(sampling_hz=125, seconds=4)
+    shown = prepare_record(stored, taken)
+    assert shown.shape == (12, 500)
+    np.testing.assert_array_equal(shown, taken.record(canonical(stored, seconds=4)))
+    wide = prepare_record(stored, taken, 1.0)
+    assert wide.shape == (12, 750)
+    assert np.abs(wide[:, 125:625].astype(int) - shown).max() <= 1  # filtered with 2 s more around it
+    short = prepare_record(recording(heart(500, HZ), HZ), taken, 1.0)
+    assert not short[:, :250].any()
+    assert short[:, 250:500].any()
+
+
+def test_a_record_that_shows_nothing_in_the_part_that_is_shown_is_refused() -> None:
+    leads = heart(3000, HZ)
+    for line in leads.values():
+        line[900:2100] = 0
+    stored = recording(leads, HZ)
+    assert prepare_record(stored, SignalInput(sampling_hz=125, seconds=10)).any()
+    with pytest.raises(MedclipError) as caught:
+        prepare_record(stored, SignalInput(sampling_hz=125, seconds=4))
+    assert caught.value.reason is Reason.CONSTANT_IMAGE
 
 
 @pytest.mark.parametrize("wrong", [{"noise_db": [30, 10]}, {"crop_seconds": [0, 1]}, {"lead_dropout": 1}, {"flip": 1}])
