@@ -67,7 +67,7 @@ def explain(
         modality: Modality of files whose header does not name it.
         min_confidence: Least probability at which an inferred modality is believed.
         method: gradient-attention, gradient-rollout, rollout, grad-cam, score-cam or gscore-cam; by default the first
-            for transformers and grad-cam for others.
+            for transformers and grad-cam for others. A model of ECGs takes occlusion, and no other.
         contrast: False explains the logit of a prompt or class by itself, compared with nothing.
         checks: Sanity check by re-initialised weights, insertion and deletion, sensitivity to the prompt: they take
             some hundred passes of the image that carries most.

@@ -42,7 +42,7 @@ def explain(
         typer.Option(
             "--method",
             help="gradient-attention, gradient-rollout, rollout, grad-cam, score-cam or gscore-cam. Default: the first "
-            "for transformers, grad-cam for others.",
+            "for transformers, grad-cam for others. A model of ECGs takes occlusion.",
         ),
     ] = None,
     checks: Annotated[
