@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,8 @@ def source_of(path: Path, settings: Settings) -> Source:
     """Look at what a path names.
 
     Args:
-        path: A file; or a folder with the files of one series, slide or record and nothing else that could be read.
+        path: A file; or a folder with the files of one series, slide or record and nothing else that could be read. A
+            WFDB record may be named without the suffix of its header, as tables of PhysioNet do.
         settings: Limits and policy.
 
     Returns:
@@ -28,6 +30,8 @@ def source_of(path: Path, settings: Settings) -> Source:
         MedclipError: MISSING_FILE; the problem of the series in a folder; WRONG_USE for a folder of several things.
     """
     if not path.is_dir():
+        header = path.with_name(f"{path.name}.hea")
+        path = header if not os.path.exists(path) and os.path.isfile(header) else path
         return single(path, inspect_file(path, settings))
     return source_of_files(path, [ref for ref in discover(path) if ref.problem is None], settings)
 

@@ -9,6 +9,7 @@ import pytest
 from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Kind
+from tests.kits.ecg import heart, write_wfdb
 from tests.kits.volumes import SETTINGS, positions_of, scene, write_series
 
 
@@ -26,3 +27,12 @@ def test_a_folder_of_two_series_is_refused_with_what_it_holds(tmp_path: Path) ->
     with pytest.raises(MedclipError, match="2 things to read") as caught:
         source_of(tmp_path, SETTINGS)
     assert caught.value.reason is Reason.WRONG_USE
+
+
+def test_a_wfdb_record_is_found_by_its_name_without_the_suffix_of_its_header(tmp_path: Path) -> None:
+    header = write_wfdb(tmp_path, heart(600), name="00002_lr")
+    source = source_of(tmp_path / "00002_lr", SETTINGS)
+    assert (source.kind, source.path) == (Kind.SIGNAL, header)
+    facts = source_of(tmp_path / "00003_lr", SETTINGS).first
+    assert facts.problem is not None
+    assert facts.problem.reason is Reason.MISSING_FILE
