@@ -19,9 +19,7 @@ Differences are paired over the same test women, whose resamples both figures sh
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
-import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -37,23 +35,22 @@ from exams import Exams, encode
 from numpy.typing import NDArray
 from simulate import HANGING, write_cohort
 
-import medclip
 from medclip.adaptation.pack.pack_head import read_pack_heads
-from medclip.files.output import write_file
 from medclip.models.packs.pack import pack_card
 from medclip.objectives.hazard import AdditiveHazard, hazard_targets, masked_hazard_loss
 from medclip.shards.writing.build import build_shards
 from medclip.shards.writing.mammography_captions import captions_from_mammography
 from medclip.statistics.cohort import Cohort, Risk
-from medclip.statistics.estimate import Estimate
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.metrics.concordance import concordance
 from medclip.statistics.resampling.resampled import Resampled, change, difference, interval_of
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.statistics.yearly_risk import column_of, yearly_figures
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "mini"))
 from baselines import linear_probe  # pyright: ignore[reportMissingImports]
+from measuring import in_words, measure, plain, read_rows, trained, write_rows  # pyright: ignore[reportMissingImports]
 
 KEY = b"medclip simulated mammograms".ljust(32)
 ARMS = ("scratch", "pretrained")
@@ -99,8 +96,7 @@ class Place:
         """What was planted in each woman, by the hashes of her files."""
         by_hash: dict[str, dict[str, float]] = {}
         for cohort in (self.run / "cohort", self.run / "followed"):
-            with (cohort / "truth.csv").open(newline="") as file:
-                rows = list(csv.DictReader(file))
+            rows = read_rows(cohort / "truth.csv")
             for number, row in enumerate(rows):
                 values = {k: float(v or "nan") for k, v in row.items() if k not in ("patient", "split")}
                 for side, position in HANGING:
@@ -124,17 +120,7 @@ def prepare(place: Place) -> None:
         how = {"seed": plan.SEED + 1, "height": plan.HEIGHT_PX, "sizes": sizes}
         table = write_cohort(place.run / "followed", sum(sizes), **how)
         build_shards(table, shards, max_side=plan.HEIGHT_PX, key=KEY, group="exam")
-    _trained(place.run / "pretrain", plan.recipe(str(place.shards), "mv-mlm-simulated", place.tiny))
-
-
-def _trained(out: Path, recipe: Mapping[str, Any]) -> Path:
-    pack = out / "pack"
-    if not (out / "done.json").is_file():
-        result = medclip.pretrain(recipe, out=out)
-        if result.pack is None:
-            raise SystemExit(f"{out.name} was stopped; call this again to go on.")
-        write_file(out / "done.json", json.dumps({"steps": result.steps}) + "\n")
-    return pack
+    trained(place.run / "pretrain", plan.recipe(str(place.shards), "mv-mlm-simulated", place.tiny))
 
 
 def stage_views(place: Place) -> dict[str, Any]:
@@ -159,9 +145,9 @@ def stage_views(place: Place) -> dict[str, Any]:
     best = max(("CC", "MLO"), key=lambda name: chosen_by[name])
     return {
         "num_breasts": len(truth), "num_malignant": int(truth.sum()), "best_single_view": best,
-        "auroc": {name: _plain(interval_of(area)) for name, area in areas.items()},
-        "fused_minus_best": _plain(difference(areas[best], areas["both, fused"])),
-        "fused_minus_mean": _plain(difference(areas["both, mean of two answers"], areas["both, fused"])),
+        "auroc": {name: plain(interval_of(area)) for name, area in areas.items()},
+        "fused_minus_best": plain(difference(areas[best], areas["both, fused"])),
+        "fused_minus_mean": plain(difference(areas["both, mean of two answers"], areas["both, fused"])),
     }  # fmt: skip
 
 
@@ -189,13 +175,13 @@ def stage_labels(place: Place) -> dict[str, Any]:
         scratch, pretrained = _both_arms(place, share, plan.SEEDS[0])
         curve[str(share)] = {
             "num_labelled": _num_labelled(place, share),
-            "scratch": _plain(interval_of(scratch)), "pretrained": _plain(interval_of(pretrained)),
-            "pretrained_minus_scratch": _plain(difference(scratch, pretrained)),
+            "scratch": plain(interval_of(scratch)), "pretrained": plain(interval_of(pretrained)),
+            "pretrained_minus_scratch": plain(difference(scratch, pretrained)),
         }  # fmt: skip
     return {
         "num_women": place.women[2], "num_labelled": _num_labelled(place, plan.SHARE),
-        "auroc": {arm: [_plain(interval_of(pair[k])) for pair in pairs] for k, arm in enumerate(ARMS)},
-        "pretrained_minus_scratch": _plain(change(value, drawn_B, place.women[2])),
+        "auroc": {arm: [plain(interval_of(pair[k])) for pair in pairs] for k, arm in enumerate(ARMS)},
+        "pretrained_minus_scratch": plain(change(value, drawn_B, place.women[2])),
         "of_each_draw": [round(b.value - a.value, 4) for a, b in pairs],
         "other_shares": curve,
     }  # fmt: skip
@@ -208,7 +194,7 @@ def _both_arms(place: Place, share: float, seed: int) -> list[Resampled]:
         kept = place.run / "labels" / f"{arm}-{round(100 * share)}-{seed}.npz"
         if not kept.is_file():
             shards = _labelled(place, share, seed)
-            pack = _trained(kept.with_suffix(""), _fine_tuning(place, shards, _num_labelled(place, share), arm, seed))
+            pack = trained(kept.with_suffix(""), _fine_tuning(place, shards, _num_labelled(place, share), arm, seed))
             exams = place.exams("test", pack)
             head = read_pack_heads(pack, pack_card(pack))["mammography_malignancy"].head
             logits = head.logits(exams.wholes, exams.model)
@@ -229,17 +215,11 @@ def _labelled(place: Place, share: float, seed: int) -> Path:
     """Build shards of some training women, and of those for validation."""
     shards = place.run / "labels" / f"shards-{round(100 * share)}-{seed}"
     if not (shards / "index.json").is_file():
-        with (place.run / "cohort" / "table.csv").open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_rows(place.run / "cohort" / "table.csv")
         women = sorted({row["patient"] for row in rows if row["split"] == "train"})
         drawn = set(np.random.default_rng(seed).permutation(women)[: _num_labelled(place, share)].tolist())
         kept = [row for row in rows if row["patient"] in drawn or row["split"] == "val"]
-        table = shards.with_suffix(".csv")
-        table.parent.mkdir(parents=True, exist_ok=True)
-        with table.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(kept)
+        table = write_rows(shards.with_suffix(".csv"), kept)
         images = place.run / "cohort"
         build_shards(table, shards, max_side=plan.HEIGHT_PX, key=KEY, group="exam", images=images)
     return shards
@@ -274,7 +254,7 @@ def stage_risk(place: Place) -> dict[str, Any]:
     error = {name: float(np.abs(risk_NK[:, -1] - test.true_NK[:, -1]).mean()) for name, risk_NK in risks.items()}
     cohort = Cohort(np.arange(len(test.event_N), dtype=np.int32), (), ())
     by_year = {
-        f"{one.population}, year {one.year}": {metric: _plain(e[0]) for metric, e in one.estimates.items()}
+        f"{one.population}, year {one.year}": {metric: plain(e[0]) for metric, e in one.estimates.items()}
         for one in yearly_figures(
             cohort, Risk("risk", risks["known years"], YEARS, test.event_N, test.followup_N), weights_PB
         )
@@ -283,11 +263,11 @@ def stage_risk(place: Place) -> dict[str, Any]:
 
     def apart(name: str, other: str) -> dict[str, Any]:
         values = drawn[name] - drawn[other]
-        return _plain(change(float(values[0]), values[1:], len(test.event_N)))
+        return plain(change(float(values[0]), values[1:], len(test.event_N)))
 
     return {
         "num_women": len(test.event_N), "num_events": int((~np.isnan(test.event_N)).sum()),
-        "c_index": {name: _plain(change(float(d[0]), d[1:], len(test.event_N))) for name, d in drawn.items()},
+        "c_index": {name: plain(change(float(d[0]), d[1:], len(test.event_N))) for name, d in drawn.items()},
         "known_minus_oracle": apart("known years", "oracle"),
         "known_minus_naive": apart("known years", "naive"),
         "mean_error_of_5_year_risk": error,
@@ -350,10 +330,6 @@ def _concordance(women: Followed, risk_NK: Floats, weights_PB: NDArray[Any]) -> 
     return concordance(time_N, event_N, risk_NK, columns_N=column_of(time_N, YEARS), weights_NB=weights_NB)
 
 
-def _plain(estimate: Estimate) -> dict[str, Any]:
-    return {name: round(float(getattr(estimate, name)), 4) for name in ("value", "low", "high")}
-
-
 STAGES: Mapping[str, Callable[[Place], dict[str, Any]]] = {
     "views": stage_views,
     "labels": stage_labels,
@@ -363,33 +339,30 @@ STAGES: Mapping[str, Callable[[Place], dict[str, Any]]] = {
 
 def table_of(figures: Mapping[str, Any]) -> str:
     """Write the figures as Markdown."""
-
-    def text(e: Mapping[str, float]) -> str:
-        return f"{e['value']:.3f} ({e['low']:.3f} to {e['high']:.3f})".replace("-", "−")
-
     lines = ["| what | value (95 % interval) |", "|---|---|"]
     if views := figures.get("views"):
         about = f"{views['num_malignant']} of {views['num_breasts']} breasts"
-        lines += [f"| malignancy, AUC, {name} ({about}) | {text(e)} |" for name, e in views["auroc"].items()]
-        lines.append(
-            f"| fused minus the better single view ({views['best_single_view']}) | {text(views['fused_minus_best'])} |"
-        )
+        lines += [f"| malignancy, AUC, {name} ({about}) | {in_words(e)} |" for name, e in views["auroc"].items()]
+        best = views["best_single_view"]
+        lines.append(f"| fused minus the better single view ({best}) | {in_words(views['fused_minus_best'])} |")
     if labels := figures.get("labels"):
         about = f"{labels['num_labelled']} labelled women"
         for arm, own in labels["auroc"].items():
             lines += [
-                f"| malignancy of the exam, AUC, {arm}, draw {n} ({about}) | {text(e)} |" for n, e in enumerate(own)
+                f"| malignancy of the exam, AUC, {arm}, draw {n} ({about}) | {in_words(e)} |" for n, e in enumerate(own)
             ]
-        lines.append(f"| pretrained minus from nothing, mean of draws | {text(labels['pretrained_minus_scratch'])} |")
+        lines.append(
+            f"| pretrained minus from nothing, mean of draws | {in_words(labels['pretrained_minus_scratch'])} |"
+        )
         for own in labels["other_shares"].values():
             about = f"{own['num_labelled']} labelled women"
-            lines += [f"| malignancy of the exam, AUC, {arm} ({about}) | {text(own[arm])} |" for arm in ARMS]
-            lines.append(f"| pretrained minus from nothing ({about}) | {text(own['pretrained_minus_scratch'])} |")
+            lines += [f"| malignancy of the exam, AUC, {arm} ({about}) | {in_words(own[arm])} |" for arm in ARMS]
+            lines.append(f"| pretrained minus from nothing ({about}) | {in_words(own['pretrained_minus_scratch'])} |")
     if risk := figures.get("risk"):
         about = f"{risk['num_events']} cancers in {risk['num_women']} women"
-        lines += [f"| risk, C-index, {name} ({about}) | {text(e)} |" for name, e in risk["c_index"].items()]
-        lines.append(f"| loss of known years minus oracle | {text(risk['known_minus_oracle'])} |")
-        lines.append(f"| loss of known years minus naive loss | {text(risk['known_minus_naive'])} |")
+        lines += [f"| risk, C-index, {name} ({about}) | {in_words(e)} |" for name, e in risk["c_index"].items()]
+        lines.append(f"| loss of known years minus oracle | {in_words(risk['known_minus_oracle'])} |")
+        lines.append(f"| loss of known years minus naive loss | {in_words(risk['known_minus_naive'])} |")
         lines += [
             f"| mean distance of the 5-year risk from the true one, {name} | {value:.3f} |"
             for name, value in risk["mean_error_of_5_year_risk"].items()
@@ -406,16 +379,7 @@ def main(arguments: list[str]) -> int:
     torch.set_num_threads(1)
     place = Place(args.run.resolve(), args.tiny)
     prepare(place)
-    figures = {}
-    for name, stage in STAGES.items():
-        kept = place.run / f"{name}.json"
-        if not kept.is_file():
-            write_file(kept, json.dumps(stage(place), indent=1) + "\n")
-            print(f"{name}: done", flush=True)
-        figures[name] = json.loads(kept.read_text(encoding="utf-8"))
-    write_file(place.run / "figures.json", json.dumps(figures, indent=1) + "\n")
-    write_file(place.run / "table.md", table_of(figures))
-    print(table_of(figures))
+    measure(place.run, {name: lambda stage=stage: stage(place) for name, stage in STAGES.items()}, table_of)
     return 0
 
 

@@ -15,8 +15,6 @@ ddsm_4view (six benign examinations) only helps to train.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,16 +27,15 @@ import torch
 from exams import Exams, encode
 from numpy.typing import NDArray
 
-import medclip
 from medclip.evaluation.retrieval import retrieval
-from medclip.files.output import write_file
 from medclip.shards.writing.build import build_shards
-from medclip.statistics.estimate import Estimate
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import difference, interval_of
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "mini"))
 from baselines import linear_probe  # pyright: ignore[reportMissingImports]
+from measuring import in_words, measure, plain, read_rows, trained, write_rows  # pyright: ignore[reportMissingImports]
 
 KEY = b"medclip shared mammograms".ljust(32)
 CLASSES = ("normal", "benign", "malignant")
@@ -77,25 +74,20 @@ def rows_of(data: Path) -> list[dict[str, str]]:
         common = {"file": f"{name}/{row['file']}", "modality": "mammography", "source": name, "license": "see the set"}
         rows.append({"laterality": row["laterality"], "view": row["view"], **common, **more})
 
-    for row in _labels(data / "cdd_cesm"):
+    for row in read_rows(data / "cdd_cesm" / "labels.csv"):
         woman = f"cdd_cesm:{row['patient_id']}"
         more = {"caption": row["findings"], "label:mammography_malignancy": row["pathology"].lower()}
         add("cdd_cesm", row, patient=woman, study=woman, view_kind="subtracted", **more)
-    for row in _labels(data / "mini_mias"):
+    for row in read_rows(data / "mini_mias" / "labels.csv"):
         woman = f"mini_mias:{row['patient_id']}"
         density = {"label:breast_density": row["density"].replace("-", "_")}
         add("mini_mias", row, patient=woman, study=woman, view_kind="standard", **density)
-    for row in _labels(data / "ddsm_4view"):
+    for row in read_rows(data / "ddsm_4view" / "labels.csv"):
         woman = f"ddsm_4view:{row['exam']}"
         composition = {"2": "scattered_fibroglandular", "3": "heterogeneously_dense"}[row["density"]]
         more = {"label:breast_composition": composition}
         add("ddsm_4view", row, patient=woman, study=woman, view_kind="standard", **more)
     return rows
-
-
-def _labels(folder: Path) -> list[dict[str, str]]:
-    with (folder / "labels.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def divided(rows: list[dict[str, str]], fold: int) -> list[dict[str, str]]:
@@ -117,26 +109,12 @@ def prepare(place: Place, fold: int) -> None:
     shards = place.shards(fold)
     if not (shards / "index.json").is_file():
         rows = divided(rows_of(place.data), fold)
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        place.run.mkdir(parents=True, exist_ok=True)
-        with (place.run / f"table-{fold}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-        build_shards(
-            place.run / f"table-{fold}.csv", shards, max_side=288, key=KEY, group="exam", images=place.data
-        )  # fmt: skip
-    out = place.run / f"pretrain-{fold}"
-    if not (out / "done.json").is_file():
-        recipe = plan.recipe(str(shards), f"mv-mlm-shared-{fold}", place.tiny) | {"model": dict(plan.REAL_MODEL)}
-        limits = (
-            {"max_steps": TINY_STEPS} if place.tiny else {"epochs": plan.REAL_EPOCHS, "batch_size": plan.REAL_BATCH}
-        )
-        recipe["train"] = recipe["train"] | limits | {"lr": plan.REAL_LR}
-        result = medclip.pretrain(recipe, out=out)
-        if result.pack is None:
-            raise SystemExit("The pretraining was stopped; call this again to go on.")
-        write_file(out / "done.json", json.dumps({"steps": result.steps}) + "\n")
+        table = write_rows(place.run / f"table-{fold}.csv", rows)
+        build_shards(table, shards, max_side=288, key=KEY, group="exam", images=place.data)
+    recipe = plan.recipe(str(shards), f"mv-mlm-shared-{fold}", place.tiny) | {"model": dict(plan.REAL_MODEL)}
+    limits = {"max_steps": TINY_STEPS} if place.tiny else {"epochs": plan.REAL_EPOCHS, "batch_size": plan.REAL_BATCH}
+    recipe["train"] = recipe["train"] | limits | {"lr": plan.REAL_LR}
+    trained(place.run / f"pretrain-{fold}", recipe)
 
 
 def classes_of(place: Place) -> dict[str, Any]:
@@ -158,9 +136,9 @@ def classes_of(place: Place) -> dict[str, Any]:
     best = max(("one view (CC)", "one view (MLO)"), key=lambda name: areas[name].value)
     return {
         "counts": {name: np.bincount(truth, minlength=3).tolist() for name, (truth, _, _) in figures.items()},
-        "macro_auroc": {name: _plain(interval_of(area)) for name, area in areas.items()},
-        "malignant_auroc": {name: _plain(interval_of(area)) for name, area in malignant.items()},
-        "two_minus_better": _plain(difference(areas[best], areas["two views"])),
+        "macro_auroc": {name: plain(interval_of(area)) for name, area in areas.items()},
+        "malignant_auroc": {name: plain(interval_of(area)) for name, area in malignant.items()},
+        "two_minus_better": plain(difference(areas[best], areas["two views"])),
         "better": best,
     }
 
@@ -217,7 +195,7 @@ def densities_of(place: Place) -> dict[str, Any]:
     figures = {"one image (MLO)": _probed(place, images, 3), "both breasts (MLO)": _probed(place, women, 3)}
     return {
         "counts": {name: np.bincount(truth, minlength=3).tolist() for name, (truth, _, _) in figures.items()},
-        "macro_auroc": {name: _plain(interval_of(_area(*values))) for name, values in figures.items()},
+        "macro_auroc": {name: plain(interval_of(_area(*values))) for name, values in figures.items()},
     }
 
 
@@ -274,12 +252,8 @@ def _recalls(one: Any, num: int) -> dict[str, Any]:
     """Return recalls; chance is that of one right answer among all (the woman's other breast is left out)."""
     return {
         "num_queries": one.num_queries, "gallery": num, "median_rank": one.median_rank,
-        "recall": {str(k): _plain(e) | {"chance": round(min(1.0, k / num), 4)} for k, e in one.intervals.items()},
+        "recall": {str(k): plain(e) | {"chance": round(min(1.0, k / num), 4)} for k, e in one.intervals.items()},
     }  # fmt: skip
-
-
-def _plain(estimate: Estimate) -> dict[str, Any]:
-    return {name: round(float(getattr(estimate, name)), 4) for name in ("value", "low", "high")}
 
 
 STAGES: Mapping[str, Callable[[Place], dict[str, Any]]] = {
@@ -293,7 +267,7 @@ def table_of(figures: Mapping[str, Any]) -> str:
     """Write the figures as Markdown."""
 
     def text(e: Mapping[str, float]) -> str:
-        return f"{e['value']:.2f} ({e['low']:.2f} to {e['high']:.2f})".replace("-", "−")
+        return in_words(e, digits=2)
 
     lines = ["| what | value (95 % interval) |", "|---|---|"]
     for stage, what in (("classes", "normal, benign, malignant"), ("densities", "density")):
@@ -325,16 +299,7 @@ def main(arguments: list[str]) -> int:
     place = Place(args.data.resolve(), args.run.resolve(), args.tiny)
     for fold in range(plan.FOLDS):
         prepare(place, fold)
-    figures = {}
-    for name, stage in STAGES.items():
-        kept = place.run / f"{name}.json"
-        if not kept.is_file():
-            write_file(kept, json.dumps(stage(place), indent=1) + "\n")
-            print(f"{name}: done", flush=True)
-        figures[name] = json.loads(kept.read_text(encoding="utf-8"))
-    write_file(place.run / "figures.json", json.dumps(figures, indent=1) + "\n")
-    write_file(place.run / "table.md", table_of(figures))
-    print(table_of(figures))
+    measure(place.run, {name: lambda stage=stage: stage(place) for name, stage in STAGES.items()}, table_of)
     return 0
 
 
