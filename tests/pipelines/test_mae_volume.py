@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import re
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-import yaml
 
 from medclip.adapters.registry import read_unit
 from medclip.adapters.sources import source_of
@@ -19,9 +17,9 @@ from medclip.imaging.volume.voxels import voxels_of
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.training.recipe.file import load_recipe
+from tests.kits.recipe_tags import untagged
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "mae_volume"
-TAG = re.compile(r"#\s*(paper|code|ours)\b")
 
 
 @pytest.fixture(scope="module")
@@ -60,20 +58,7 @@ def test_the_same_seed_draws_the_same_volumes(simulate: ModuleType) -> None:
 
 @pytest.mark.parametrize("name", ["full.yaml", "smoke.yaml"])
 def test_each_value_of_a_recipe_says_where_it_comes_from(name: str) -> None:
-    text = (FOLDER / name).read_text()
-    root, lines = yaml.compose(text), text.splitlines()
-    assert isinstance(root, yaml.MappingNode)
-
-    def bare(node: yaml.MappingNode, place: str = "") -> list[str]:
-        keys = []
-        for key, value in node.value:
-            if isinstance(value, yaml.MappingNode):
-                keys += bare(value, f"{place}{key.value}.")
-            elif not TAG.search(lines[key.start_mark.line]):
-                keys.append(f"{place}{key.value}")
-        return keys
-
-    assert not bare(root)
+    assert not untagged(FOLDER / name)
 
 
 def test_the_recipes_hide_tubes_and_guess_half_of_them() -> None:

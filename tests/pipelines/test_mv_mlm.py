@@ -9,34 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from medclip.training.recipe.file import load_recipe
 from medclip.training.trainer import Trainer
 from tests.kits.exam_shards import make_exam_shards
 from tests.kits.mammography_cohort import FOLDER
-
-TAG = re.compile(r"#.*\b(paper|code|ours)\b")
+from tests.kits.recipe_tags import untagged
 
 
 @pytest.mark.parametrize("name", ["full.yaml", "heads.yaml"])
 def test_each_value_of_a_recipe_says_where_it_comes_from(name: str) -> None:
-    text = (FOLDER / name).read_text()
-    root, lines = yaml.compose(text), text.splitlines()
-    assert isinstance(root, yaml.MappingNode)
-
-    def bare(node: yaml.Node, place: str = "") -> list[str]:
-        keys: list[str] = []
-        for key, value in node.value:
-            if isinstance(value, yaml.MappingNode):
-                keys += bare(value, f"{place}{key.value}.")
-            elif isinstance(value, yaml.SequenceNode) and not value.flow_style:
-                keys += [f"{place}{key.value}" for item in value.value if not TAG.search(lines[item.start_mark.line])]
-            elif not TAG.search(lines[key.start_mark.line]) and key.value != "name":
-                keys.append(f"{place}{key.value}")
-        return keys
-
-    assert not bare(root)
+    assert not untagged(FOLDER / name)
 
 
 def test_the_recipes_look_at_examinations_and_never_mirror_a_breast() -> None:
