@@ -86,8 +86,8 @@ class LensTower(nn.Module):
     def tokens(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return tokens [B, L, C] with their positions, and which of them hold anything, bool [B, L].
 
-        Of an ECG those that are all zero (padding around a short record) are looked at by no latent; of clips every
-        token is.
+        Of an ECG those in which no lead changes (padding around a short record, which is zero in some scales only) are
+        looked at by no latent; of clips every token is.
         """
         tokens_BLC = self.tokenizer(inputs).flatten(2).transpose(1, 2) + self.positions
         if self.fourier_LF is not None:
@@ -95,8 +95,9 @@ class LensTower(nn.Module):
             tokens_BLC = torch.cat([tokens_BLC, fixed_BLF], dim=2)
         if inputs.ndim != 4:
             return tokens_BLC, None
-        width = self.patch[1]
-        filled_BL = (inputs != 0).any(2).flatten(1).unflatten(1, (-1, width)).any(2)
+        stretches_BLPT = inputs[:, 0].unflatten(2, (-1, self.patch[1])).transpose(1, 2)
+        first_BLP1 = stretches_BLPT[..., :1] if self.patch[1] > 1 else 0
+        filled_BL = (stretches_BLPT != first_BLP1).flatten(2).any(2)
         return tokens_BLC, filled_BL | ~filled_BL.any(1, keepdim=True)
 
     @torch.no_grad()

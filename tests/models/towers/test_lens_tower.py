@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 from medclip.errors import MedclipError, Reason
+from medclip.imaging.ecg.microvolts import MISSING
+from medclip.models.model import normalise_records
+from medclip.models.signal_input import Normalise, SignalInput
 from medclip.models.towers.build import build_clip, default_config
 from medclip.models.towers.lens_tower import LensTower
 from medclip.models.towers.perceiver_lens import LensShape, PerceiverLens, fourier_positions
@@ -122,14 +125,20 @@ def test_latents_that_are_the_patches_of_an_image_give_its_features() -> None:
     torch.testing.assert_close(model.encode_image(torch.randn(1, 1, 12, 1000)), visual(image), atol=1e-5, rtol=1e-5)
 
 
-def test_padding_of_a_short_record_is_not_looked_at() -> None:
-    model = _ecg_tower()
-    records = torch.randn(1, 1, 12, 1000)
-    records[..., 500:] = 0
+@pytest.mark.parametrize("normalise", get_args(Normalise))
+def test_padding_of_a_short_record_is_not_looked_at_in_any_scale(normalise: Normalise) -> None:
+    model, generator = _ecg_tower(), torch.Generator().manual_seed(0)
+    microvolts = torch.randint(-900, 1000, (1, 12, 1000), generator=generator).to(torch.int16)
+    microvolts[..., 500:] = 0
+    microvolts[:, 4] = MISSING
+    records = normalise_records(microvolts, SignalInput(100, 10, normalise=normalise, mean_mv=0.1))
     before = model.encode_image(records)
     with torch.no_grad():
         model.visual.positions[:, 20:].normal_(std=5)
     torch.testing.assert_close(model.encode_image(records), before)
+    with torch.no_grad():
+        model.visual.positions[:, 19].normal_(std=5)
+    assert not torch.allclose(model.encode_image(records), before, atol=1e-4)
     assert torch.isfinite(model.encode_image(torch.zeros(1, 1, 12, 1000))).all()
 
 
