@@ -49,9 +49,17 @@ def test_labels_of_all_tasks_have_every_class_and_unknown_codes_change_nothing()
     assert not any(labels["ecg_form"][c] for c in labels["ecg_form"] if c != "lpr")
 
 
+def test_no_class_of_an_infarction_of_any_age_has_the_code_of_an_acute_one():
+    acute = {"54329005", "57054005", "73795002", "65547006", "58612006", "70211005", "70998009", "62695002", "76593002"}
+    for task in TASKS:
+        assert not acute & {c.codes.get("sct") for c in load_task(task).classes}, task
+
+
 def test_codes_of_the_challenge_are_statements_where_they_say_the_same():
     assert code_of_snomed("733534002") == code_of_snomed(" 164909002 ") == "CLBBB"
     assert code_of_snomed("39732003") is None, "an axis is none of the 71"
+    assert code_of_snomed("428750005") is None, "says neither which of ST and T is changed nor how"
+    assert code_of_snomed("54329005") == "AMI", "the challenge writes it for anterior infarctions of any age"
     assert all(
         code_of_snomed(s.vocabulary.codes["sct"]) == s.code
         for s in statements().values()
