@@ -25,7 +25,8 @@ class Layout:
 
     name: str
     columns: int
-    """Each row of leads shows this many, one after the other: every column its own part of the ten seconds."""
+    """Each row of leads shows this many, one after the other: every column its own part of the ten seconds, and of a
+    shorter record parts that overlap."""
     rows_mm: tuple[float, ...]
     """Where 0 mV of each row lies below the page's upper edge; the strips are the last rows."""
     rhythm: tuple[str, ...] = ()
@@ -152,7 +153,9 @@ def apply_homography(transform: NDArray[np.float64], points: NDArray[np.float64]
     return moved[..., :2] / moved[..., 2:]
 
 
-def sheet_map(layout: Layout, rhythm: tuple[str, ...], dpi: int, mm_per_mv: float, start_s: float) -> SheetMap:
+def sheet_map(
+    layout: Layout, rhythm: tuple[str, ...], dpi: int, mm_per_mv: float, start_s: float, part_s: tuple[float, float]
+) -> SheetMap:
     """Return where a sheet that is drawn flat has its leads.
 
     Args:
@@ -161,14 +164,26 @@ def sheet_map(layout: Layout, rhythm: tuple[str, ...], dpi: int, mm_per_mv: floa
         dpi: Dots per inch.
         mm_per_mv: Gain.
         start_s: Moment of the record that the sheet begins with.
+        part_s: First and last moment of the sheet at which there is a record.
     """
     mm = dpi / 25.4
     boxes = []
     for lead, row, column in layout.cells:
-        start = column * layout.column_s
-        left = (LEFT_MM + start * MM_PER_S) * mm
+        start = _column_start(layout, column, *part_s)
+        left = (LEFT_MM + column * layout.column_s * MM_PER_S) * mm
         boxes.append(LeadBox(lead, False, left, layout.rows_mm[row] * mm, start, layout.column_s))
     for lead, row_mm in zip(rhythm, layout.rows_mm[len(layout.rows_mm) - len(rhythm) :], strict=True):
         boxes.append(LeadBox(lead, True, LEFT_MM * mm, row_mm * mm, 0.0, SHEET_S))
     width, height = (round(side * mm) for side in layout.page_mm)
     return SheetMap(layout.name, width, height, mm, mm_per_mv, start_s, tuple(boxes))
+
+
+def _column_start(layout: Layout, column: int, first_s: float, last_s: float) -> float:
+    """Return the moment that a column begins with.
+
+    Columns of a record that fills the sheet follow each other. Those of a shorter one overlap, as sheets of strips of
+    2.5 s are printed: where they followed each other, the last leads would be empty, as if nobody had recorded them.
+    """
+    if layout.columns == 1 or last_s - first_s > SHEET_S - 0.05:
+        return column * layout.column_s
+    return first_s + column * max(0.0, last_s - first_s - layout.column_s) / (layout.columns - 1)

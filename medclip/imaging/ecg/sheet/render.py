@@ -97,11 +97,19 @@ def render(signal: Signal, options: SheetOptions | None = None) -> tuple[NDArray
     if start_s is None:
         start_s = max(0.0, (signal.duration_s - SHEET_S) / 2)
     layout = LAYOUTS[options.layout]
-    places = sheet_map(layout, _rhythm(signal, layout), options.dpi, options.mm_per_mv, start_s)
+    first, last = (second - start_s for second in _recorded_s(signal))
+    part_s = max(0.0, first), min(SHEET_S, last)
+    places = sheet_map(layout, _rhythm(signal, layout), options.dpi, options.mm_per_mv, start_s, part_s)
     page = Image.fromarray(_paper(places, options))
     page.paste(Image.new("RGB", page.size, _INK), mask=_traces(signal, places, layout))
     _write(ImageDraw.Draw(page), signal, places, layout, options.header)
     return np.asarray(page), places
+
+
+def _recorded_s(signal: Signal) -> tuple[float, float]:
+    """Return where the record begins and ends, without the zeros around it that reach the length asked for."""
+    front, behind = signal.padded
+    return front / signal.sampling_hz, (signal.values_mv.shape[1] - behind) / signal.sampling_hz
 
 
 def _rhythm(signal: Signal, layout: Layout) -> tuple[str, ...]:
@@ -143,12 +151,14 @@ def _traces(signal: Signal, places: SheetMap, layout: Layout) -> Image.Image:
         up, down = end - (_PULSE_S + 0.08) * x, end - 0.08 * x
         corners = [(up - 0.08 * x, 0), (up, 0), (up, 1), (down, 1), (down, 0), (end, 0)]
         line(np.array([(a, zero - b * y) for a, b in corners]))
+    front, behind = signal.padded
     for box in places.boxes:
         lead = TWELVE.index(box.lead)
         if not signal.mask[lead]:
             continue
-        first = max(0, int(np.ceil((places.start_s + box.start_s) * signal.sampling_hz - 1e-6)))
+        first = max(front, int(np.ceil((places.start_s + box.start_s) * signal.sampling_hz - 1e-6)))
         last = int(np.floor((places.start_s + box.start_s + box.seconds) * signal.sampling_hz + 1e-6))
+        last = min(last, signal.values_mv.shape[1] - behind - 1)
         values = signal.values_mv[lead, first : last + 1].astype(np.float64)
         if values.size < 2:
             continue
@@ -163,14 +173,17 @@ def _write(draw: ImageDraw.ImageDraw, signal: Signal, places: SheetMap, layout: 
     font, small = ImageFont.load_default(round(4.2 * mm)), ImageFont.load_default(round(3.4 * mm))
     up = min(_LABEL_MM, 0.45 * layout.spacing_mm) * mm
     for box in places.boxes:
-        if box.start_s:
+        if box.left_px > LEFT_MM * mm + 1:
             draw.line([(box.left_px, box.zero_px - 4 * mm), (box.left_px, box.zero_px + 4 * mm)], _GREY, round(mm / 4))
         draw.text((box.left_px + 1.5 * mm, box.zero_px - up), box.lead, _INK, font)
         if not signal.mask[TWELVE.index(box.lead)]:
             draw.text((box.left_px + 16 * mm, box.zero_px - 2 * mm), "no usable signal", _GREY, small)
-    shown = (
-        f"{places.start_s:.1f}-{min(places.start_s + SHEET_S, signal.duration_s):.1f} s of {signal.duration_s:.1f} s"
-    )
+    first, last = _recorded_s(signal)
+    begin, end = max(first, places.start_s), min(places.start_s + SHEET_S, last)
+    shown = f"{begin - first:.1f}-{end - first:.1f} s of {last - first:.1f} s"
+    starts = sorted({box.start_s + places.start_s - first for box in places.boxes if not box.rhythm})
+    if layout.columns > 1 and end - begin <= SHEET_S - 0.05:
+        shown += f", columns from {', '.join(f'{start:.1f}' for start in starts)} s"
     scale = f"{MM_PER_S:g} mm/s    {places.mm_per_mv:g} mm/mV    {signal.sampling_hz:g} Hz    {shown}"
     below = layout.page_mm[1]
     draw.text((LEFT_MM * mm, (below - 14.9) * mm), scale, _INK, small)

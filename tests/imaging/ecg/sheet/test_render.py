@@ -136,3 +136,25 @@ def test_normalised_signals_are_not_drawn_as_millivolts() -> None:
 def test_a_sheet_that_cannot_be_drawn_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(MedclipError, match="an ECG sheet has"):
         SheetOptions(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("around", [(0, 0), (1875, 1875)], ids=["as stored", "padded"])
+def test_a_record_of_two_and_a_half_seconds_shows_all_its_leads_at_the_same_moment(around: tuple[int, int]) -> None:
+    strip = np.pad(np.arange(12)[:, None] * 0.05 + np.zeros((12, 1250)), ((0, 0), around))
+    drawn = render(replace(signal(strip), padded=around))
+    for n, lead in enumerate(TWELVE):
+        seconds, values = _trace(drawn, lead, reach_px=52)
+        assert np.median(values[(seconds > 0.6) & (seconds < 2.4)]) == pytest.approx(n * 0.05, abs=0.02)
+    assert {box.start_s for box in drawn[1].boxes if not box.rhythm} == {around[0] / 500}
+
+
+def test_columns_of_a_record_of_four_seconds_overlap_and_together_show_all_of_it() -> None:
+    places = render(signal(np.zeros(2000)))[1]
+    assert [places.box_of(lead).start_s for lead in ("I", "aVR", "V1", "V4")] == pytest.approx([0, 0.5, 1.0, 1.5])
+
+
+def test_zeros_around_a_record_are_not_drawn_as_a_flat_line() -> None:
+    sheet, places = render(replace(signal(np.pad(np.full(2500, 0.4), 1250)), padded=(1250, 1250)))
+    box = places.box_of("II", rhythm=True)
+    row = slice(int(box.zero_px) - 6, int(box.zero_px) + 6)
+    assert sheet[row, int(box.left_px + 0.4 * _PX_PER_S) : int(box.left_px + 2.4 * _PX_PER_S)].max(2).min() > 150
