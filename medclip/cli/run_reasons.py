@@ -11,7 +11,7 @@ READ_REMEDIES: Mapping[str, str] = {
     "modality_unknown": "--modality NAME, or a column `modality` in --table, says of which modality they are.",
     "modality_uncertain": "--modality NAME, or a column `modality` in --table, says of which modality they are.",
     "uneven_slices": "--uneven resample reads series with gaps.",
-    "no_scale": "Of a slide, --mpp UM says what a pixel measures.",
+    "no_scale": "Of a slide, --mpp UM says what a pixel measures; an ECG needs gain and unit in its file.",
     "missing_codec": "medclip doctor names the package that reads them.",
     "timeout": "--retry-failed timeout tries them once more.",
     "changed": "--retry-failed changed tries them once more.",
