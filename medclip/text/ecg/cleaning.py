@@ -35,8 +35,11 @@ _UNCONFIRMED = re.compile(
     r"(?:\b\d\.\d{2}\s+)?\bunbestä\w*(?:\s+beri\w*)?|\s\d\.\d{2}\s*$"
     r"|\bobekräftad\w*(?:\s+rapport)?"
     r"|\bunconfirmed(?:\s+(?:report|diagnosis|analysis|interpretation|ecg))?"
-    r"|\b(?:confirmed|reviewed|edited|overread|interpreted|signed)\s+by\b\s*(?:dr\.?\s|prof\.?\s|[a-z]\.\s?)*[^.]*"
+    r"|\b(?:confirmed|reviewed|edited|overread|interpreted|signed|referred|ordered|requested)\s+by\b"
+    r"[:\s]*(?:dr\.?\s|prof\.?\s|[a-z]\.\s?)*(?:m\.\s?d\.|[^.])*"
     r"|\b(?:bestätigt|befundet|freigegeben)\s+(?:von|durch)\b\s*(?:dr\.?\s|prof\.?\s|med\.?\s|[a-z]\.\s?)*[^.]*"
+    r"|\b(?:befund(?:er|et)?:?\s+)?(?:(?:dr|prof)\.\s?)+(?:med\.\s?|[a-z]\.\s?)*[^\W\d_][\w-]*"
+    r"|\b(?:technician|physician|arzt|ärztin|mta)\s*:[^.]*"
 )
 """Also cut off in the middle, as reports of a fixed length are: "4.46   unbestäti"; and names of people."""
 _BOILERPLATE = re.compile(
