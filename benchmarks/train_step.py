@@ -43,6 +43,7 @@ from open_clip.model import CustomTextCLIP
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from medclip.models.preprocess import Preprocess
 from medclip.sample import Modality
 from medclip.text.captions.draw import CaptionRecord, draw_caption
 from medclip.text.tokenizers.tokenizer import load_tokenizer
@@ -127,12 +128,13 @@ class Ours:
         }  # fmt: skip
         recipe = load_recipe({"name": "bench", "data": {"shards": "none"}, "objective": soft, "train": train})
         allow_fast_products(world.device)
-        towers, half, bf16 = Towers(model, tokenizer.pad_id), (0.5, 0.5, 0.5), precision == "bf16"
+        towers, bf16 = Towers(model, tokenizer.pad_id), precision == "bf16"
+        preprocess = Preprocess(batch.images.shape[-2], mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
         if chosen.compile:
             for block in blocks_of(towers):
                 block.compile()
         call = spread(towers, world, parallel=chosen.parallel, bf16=bf16, shard_size=chosen.shard_size)
-        self.computer = StepComputer(recipe, towers, call, tokenizer, half, half, world, None, bf16=bf16)
+        self.computer = StepComputer(recipe, towers, call, tokenizer, preprocess, world, None, bf16=bf16)
         copies = world.size // (chosen.shard_size or world.size)
         self.update = Update(
             towers, world, make_optimizer(towers, recipe), None, [], clip_norm=1.0, copies=copies

@@ -59,7 +59,7 @@ REAL: Mapping[str, Any] = {"signal": {"tower": "joint_patch", "size": "tiny", "p
 REAL_BATCH = 32
 MASKED_EPOCHS, MASKED_LR = 80, 1e-3
 REPORT_EPOCHS, REPORT_LR = 40, 5e-4
-"""Of the contrastive pretraining, which goes on with the masked tower; a third of the records have a report."""
+"""Of the contrastive pretraining, which goes on with the masked tower; about half of the records have a report."""
 LENS: Mapping[str, Any] = {"depth": 1, "latent_heads": 3, "head_dim": 64, "token_width": 96}
 LENS_EPOCHS, LENS_LR = 30, 1e-3
 TRUNK_PX = 96

@@ -103,6 +103,7 @@ def measure(
             for row in rows:
                 if row["tower"] == name and row["input"] == kind:
                     print({key: row[key] for key in row if key != "task"}, flush=True)
+    return rows
 
 
 def write(path: Path, rows: Sequence[dict[str, object]]) -> None:
