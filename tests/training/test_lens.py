@@ -94,6 +94,12 @@ def test_a_lens_stands_in_front_of_a_tower_without_words_under_a_classifier(shar
     assert any(name.startswith("visual.visual.trunk.blocks.0.") for name in learned)
     assert not any(name.startswith("visual.visual.trunk.blocks.1.") for name in learned)
     assert "visual.latent_positions" in learned
+    assert "visual.visual.trunk.cls_token" not in learned
+    model = {"signal": ECG, "lens": lens_of(trunk, unlock_cls=True)}
+    trainer = Trainer(load_recipe(_recipe(shards, model, objective=objective)), tmp_path / "unlocked")
+    trainer.data.close()
+    learned = {name for name, p in trainer.towers.named_parameters() if p.requires_grad}
+    assert {name for name in learned if name.startswith("visual.visual.")} == {"visual.visual.trunk.cls_token"}
 
 
 def test_volumes_are_held_against_words_and_against_their_middle_slice(pack: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.towers.train_loop import Loop, TrainImages
 from medclip.adapters.registry import read_unit
 from medclip.adapters.sources import source_of
+from medclip.embeddings.open_embeddings import open_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.microvolts import MISSING
 from medclip.models.packs.pack import load_model, verify_pack
@@ -86,6 +87,28 @@ def test_training_and_scoring_are_shown_the_same_record(shards: Path, run: Path,
     assert {record[None].tobytes() for record in batch.images} == records
     assert (batch.images == MISSING).all(axis=2).sum() == 3  # V4 to V6 of one
     trainer.data.close()
+
+
+def test_a_pack_that_was_moved_gives_equal_vectors_of_files_of_shards_and_of_what_was_stored(
+    shards: Path, run: Path, tmp_path: Path
+) -> None:
+    moved = shutil.copytree(run / "pack", tmp_path / "elsewhere" / "a pack")
+    model = load_model(moved)
+    files = sorted((shards.parent / "files").glob("*.hea"))[8:]
+    of_files = np.asarray(model.embed_images(files, modality="ecg"))
+    trainer = Trainer(load_recipe(signal_recipe(shards)), tmp_path / "run")
+    assert trainer.val is not None
+    (batch,) = trainer.val.validation(4)
+    of_shards = np.asarray(model.encode_image(np.asarray(batch.images)))
+    trainer.data.close()
+    stored = medclip.embed(files[0].parent, tmp_path / "stored", model=moved, settings=Settings(workers=1))
+    of_store = open_embeddings(stored.folder).vectors("units")
+    assert (len(of_shards), len(of_store)) == (4, 12)
+    assert len({vector.tobytes() for vector in of_files.round(3)}) == 4
+    for other in (of_shards, of_store):
+        distance = np.abs(of_files[:, None] - other[None]).max(axis=2)
+        assert len(set(distance.argmin(axis=1))) == 4
+        assert distance.min(axis=1).max() < 1e-5
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits_with_other_workers(
