@@ -14,7 +14,7 @@ from medclip.models.interchange.pixels import other_arithmetic
 from medclip.models.packs.manifest import WEIGHTS_NAME
 from medclip.models.packs.views import FUSION, WITHOUT_FUSION
 from medclip.models.preprocess import square_side
-from medclip.models.towers.poolings import ARGUMENTS, POOLINGS
+from medclip.models.towers.pooling.poolings import ARGUMENTS, POOLINGS
 from medclip.wording import list_of
 
 _TRUNK = "visual.trunk."

@@ -20,7 +20,13 @@ from medclip.models.packs.words import has_text_tower
 from medclip.models.preprocess import Preprocess, from_config, square_side
 from medclip.models.towers import bert as hf_text
 from medclip.models.towers.build import build_clip
-from medclip.models.towers.state_dict import HF_MARK, load_weights, read_weights, suited_config, text_projection_of
+from medclip.models.towers.weights.state_dict import (
+    HF_MARK,
+    load_weights,
+    read_weights,
+    suited_config,
+    text_projection_of,
+)
 from medclip.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 _IMAGE_BLOCK = re.compile(r"visual\.transformer\.resblocks\.(\d+)\.")

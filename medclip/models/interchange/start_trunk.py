@@ -21,9 +21,9 @@ from medclip.models.packs.pack import find_pack, pack_card, read_preprocess
 from medclip.models.preprocess import Preprocess, square_side
 from medclip.models.signal_input import KEY as SIGNAL
 from medclip.models.towers.lens_tower import KEY as LENS
-from medclip.models.towers.poolings import ARGUMENTS
-from medclip.models.towers.positions import inflate_patch_weights, resize_positions
-from medclip.models.towers.state_dict import read_weights
+from medclip.models.towers.masked.positions import inflate_patch_weights, resize_positions
+from medclip.models.towers.pooling.poolings import ARGUMENTS
+from medclip.models.towers.weights.state_dict import read_weights
 
 _PREFIX, _POSITIONS, _PATCHES = "visual.trunk.", "pos_embed", "patch_embed.proj.weight"
 _BEHIND = ("norm.", "fc_norm.", "attn_pool.", "head.", "classifier.")

@@ -349,7 +349,7 @@ def _with_text_config(folder: Path, config: Mapping[str, Any], base: Path | None
 
 
 def _load_weights(clip: nn.Module, weights: Path) -> None:
-    from medclip.models.towers.state_dict import read_weights
+    from medclip.models.towers.weights.state_dict import read_weights
 
     try:
         clip.load_state_dict(read_weights(weights), strict=True)

@@ -117,7 +117,7 @@ def ready(text_cfg: Mapping[str, Any], base: Path | None, embed_dim: Any) -> dic
     Raises:
         MedclipError: PACK_INVALID when folder, pooling, projection and sizes do not go together.
     """
-    from medclip.models.towers import poolers  # noqa: F401  (registers the end-token pooling)
+    from medclip.models.towers.pooling import poolers  # noqa: F401  (registers the end-token pooling)
 
     folder = folder_of(str(text_cfg["hf_model_name"]), base)
     values = read_text_config(folder)

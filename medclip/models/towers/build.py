@@ -19,11 +19,11 @@ from medclip.models.towers.image_only import build_image_only, timm_arguments
 from medclip.models.towers.lens_tower import KEY as LENS
 from medclip.models.towers.lens_tower import add_lens
 from medclip.models.towers.native_aspect import make_native
-from medclip.models.towers.poolings import ARGUMENTS
-from medclip.models.towers.query_pool import HEADS, QueryPool
-from medclip.models.towers.signal_tower import build_signal_tower
-from medclip.models.towers.unpickle import to_safetensors
+from medclip.models.towers.pooling.poolings import ARGUMENTS
+from medclip.models.towers.pooling.query_pool import HEADS, QueryPool
+from medclip.models.towers.signals.signal_tower import build_signal_tower
 from medclip.models.towers.view_fusion import ViewFusion
+from medclip.models.towers.weights.unpickle import to_safetensors
 from medclip.models.volume_input import TUBELET
 
 IMAGE_TOWER = "tf_efficientnet_lite0"

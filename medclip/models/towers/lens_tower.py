@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from medclip.errors import MedclipError, Reason
 from medclip.models.signal_input import KEY as SIGNAL
 from medclip.models.towers.image_only import ImageTower
-from medclip.models.towers.masked_autoencoder import check_trunk
+from medclip.models.towers.masked.masked_autoencoder import check_trunk
 from medclip.models.towers.perceiver_lens import LensShape, PerceiverLens, fourier_positions
 from medclip.models.volume_input import TUBELET
 

@@ -20,17 +20,17 @@ from medclip.models.interchange.start_trunk import PackTrunk, names_a_pack, read
 from medclip.models.packs.views import FUSION
 from medclip.models.preprocess import NATIVE_TOWER, Preprocess, square_side
 from medclip.models.signal_input import KEY as SIGNAL
-from medclip.models.towers.activation_checkpointing import recompute_activations
 from medclip.models.towers.build import build_clip, default_config, image_tower_weights, start_image_tower
-from medclip.models.towers.drop_path import set_drop_path
-from medclip.models.towers.freeze import lock_image, lock_text
 from medclip.models.towers.image_only import without_words
+from medclip.models.towers.layers.activation_checkpointing import recompute_activations
+from medclip.models.towers.layers.drop_path import set_drop_path
+from medclip.models.towers.layers.freeze import lock_image, lock_text
 from medclip.models.towers.lens_tower import KEY as LENS
 from medclip.models.towers.lens_tower import add_lens
-from medclip.models.towers.masked_autoencoder import check_trunk, prepare_trunk
+from medclip.models.towers.masked.masked_autoencoder import check_trunk, prepare_trunk
 from medclip.models.towers.native_aspect import check_equal, make_native, patch_side
 from medclip.models.towers.perceiver_lens import LensShape
-from medclip.models.towers.poolings import ARGUMENTS
+from medclip.models.towers.pooling.poolings import ARGUMENTS
 from medclip.models.towers.view_fusion import ViewFusion
 from medclip.models.volume_input import TUBELET, VolumeInput
 from medclip.shards.reading.samples import ShardReader

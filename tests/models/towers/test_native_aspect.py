@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.native_aspect import TokenBudget
-from medclip.models.towers.activation_checkpointing import recompute_activations
 from medclip.models.towers.build import build_clip, default_config
-from medclip.models.towers.freeze import layer_depths, lock_image
+from medclip.models.towers.layers.activation_checkpointing import recompute_activations
+from medclip.models.towers.layers.freeze import layer_depths, lock_image
 from medclip.models.towers.native_aspect import (
     check_equal,
     interpolated_positions,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from medclip.models.towers.activation_checkpointing import recompute_activations
 from medclip.models.towers.build import build_clip
-from medclip.models.towers.freeze import lock_text
+from medclip.models.towers.layers.activation_checkpointing import recompute_activations
+from medclip.models.towers.layers.freeze import lock_text
 from tests.kits.layouts import BPE_TEXT, VIT, bert_folder, bert_text
 
 TEXT = BPE_TEXT | {"context_length": 12, "vocab_size": 60}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.towers.weight_names import wrapping
+from medclip.models.towers.weights.weight_names import wrapping
 
 KEEP = 20
 """Rows that stay."""

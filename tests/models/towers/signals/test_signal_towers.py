@@ -14,11 +14,11 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.signal_input import SIZES, TOWERS
 from medclip.models.towers.build import build_clip, default_config
 from medclip.models.towers.image_only import build_image_only, without_words
-from medclip.models.towers.layer_depth import layer_depths
-from medclip.models.towers.masked_autoencoder import MaskedAutoencoder, prepare_trunk
-from medclip.models.towers.signal_resnet import SignalResNet
-from medclip.models.towers.signal_tower import build_signal_tower
-from medclip.models.towers.signal_vit import SHAPES, SignalViT
+from medclip.models.towers.layers.layer_depth import layer_depths
+from medclip.models.towers.masked.masked_autoencoder import MaskedAutoencoder, prepare_trunk
+from medclip.models.towers.signals.signal_resnet import SignalResNet
+from medclip.models.towers.signals.signal_tower import build_signal_tower
+from medclip.models.towers.signals.signal_vit import SHAPES, SignalViT
 from medclip.objectives.masked import draw_patch_mask
 
 SAMPLES, PATCH = 200, 20

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.towers.layer_depth import layer_depths, tower_names
+from medclip.models.towers.layers.layer_depth import layer_depths, tower_names
 
 __all__ = ["layer_depths", "lock_image", "lock_text"]
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.signal_input import KEY, SIZES, TOWER_KEYS, TOWERS
-from medclip.models.towers import signal_resnet, signal_vit
-from medclip.models.towers.signal_resnet import SignalResNet
-from medclip.models.towers.signal_vit import SignalViT
+from medclip.models.towers.signals import signal_resnet, signal_vit
+from medclip.models.towers.signals.signal_resnet import SignalResNet
+from medclip.models.towers.signals.signal_vit import SignalViT
 
 
 class SignalTower(nn.Module):

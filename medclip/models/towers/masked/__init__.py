@@ -1,0 +1,1 @@
+"""What masked pretraining puts beside a tower: the decoder, and fixed positions."""

@@ -1,0 +1,1 @@
+"""Weights of other people's files: read without running anything, and renamed."""
