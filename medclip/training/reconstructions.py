@@ -244,7 +244,7 @@ def _error(guessed_BLP: Tensor, wanted_BLP: Tensor, counted_BL: Tensor) -> list[
 
 def _pixels(images: Tensor, mean: Tensor, std: Tensor) -> NDArray[np.uint8]:
     """Return uint8 [B, H, W, 3] of normalised images, of the middle of clips, or of the traces of ECGs."""
-    if tuple(images.shape[1:3]) == (1, 12):
+    if images.ndim == 4 and tuple(images.shape[1:3]) == (1, 12):  # clips of twelve frames have an axis more
         return _traces(images[:, 0].cpu().numpy())
     if images.ndim == 5:
         images = images[:, :, images.shape[2] // 2]

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from medclip.adapters.base import single
+from medclip.adapters.ecg import raw_signal
 from medclip.adapters.registry import read_unit
 from medclip.dicom.pixels.decoded import MIN_SIDE
 from medclip.dicom.pixels.render import read_stored
-from medclip.errors import Reason
+from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format
 from medclip.imaging.raster import read_raster
 from medclip.imaging.volume.read import read_volume
@@ -96,11 +97,16 @@ def test_signals_have_the_leads_samples_and_rate_of_the_manifest(field: Field) -
         if source.path.name != Path(name).name:  # a segment of a longer record, with a row of its own
             source = single(field.refs[name].path, field.facts[name])
         assert source.kind is Kind.SIGNAL, name
+        row, signal = field.rows[name], raw_signal(source, SETTINGS)
+        stored = (len(signal.stored_leads), signal.stored_samples, signal.stored_hz)
+        assert stored == (int(row["leads"]), int(row["samples"]), _number(row["hz"])), name
+        if not signal.mask.any():  # none of its leads is one of the twelve: a model would see zeros
+            with pytest.raises(MedclipError) as refused:
+                read_unit(source, modality, SETTINGS)
+            assert refused.value.reason is Reason.NOT_AN_IMAGE, name
+            continue
         sample = read_unit(source, modality, SETTINGS)
         assert sample.signal is not None, name
-        row = field.rows[name]
-        stored = (len(sample.signal.stored_leads), sample.signal.stored_samples, sample.signal.stored_hz)
-        assert stored == (int(row["leads"]), int(row["samples"]), _number(row["hz"])), name
         assert sample.signal.values_mv.shape[0] == 12, name
         assert np.isfinite(sample.signal.values_mv).all(), name
 

@@ -142,7 +142,7 @@ def test_series_and_loops_are_stored_and_what_has_no_depth_is_rejected_with_its_
 
 def test_folders_of_images_and_of_volumes_do_not_go_together(shards: Path, tmp_path: Path) -> None:
     images = make_shards(tmp_path)
-    with pytest.raises(MedclipError, match="images where others hold volumes") as caught:
+    with pytest.raises(MedclipError, match="images where the first folder holds volumes") as caught:
         ShardReader([shards, images], "train")
     assert caught.value.where == str(images)
 

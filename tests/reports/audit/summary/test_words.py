@@ -28,7 +28,7 @@ def test_a_row_has_its_value_and_interval_with_the_same_decimals():
 
 
 def test_the_size_comes_from_everybody_and_not_from_the_largest_group():
-    assert "1,204 rows of 818 patients, for 3 labels, by sex, age and site" in told(full())["Size"]
+    assert "1,204 rows of 818 patients, for 3 labels and 1 risk by year, by sex, age and site" in told(full())["Size"]
 
 
 def test_gaps_above_chance_are_told_with_size_interval_ends_and_what_chance_gives():
@@ -193,10 +193,9 @@ def test_a_label_that_is_hidden_altogether_is_a_page_without_its_numbers():
         {**row, "value": None, "n": None, "n_pos": None, "n_patients": None, "flag": "suppressed", "reason": "few"}
         for row in full().metrics
     )
-    assert (
-        "audited on too few patients to be counted here, for 3 labels" in told(replace(full(), metrics=hidden))["Size"]
-    )
-    assert "Overall" not in told(replace(full(), metrics=hidden))
+    page = told(replace(full(), metrics=hidden, risk=()))
+    assert "audited on too few patients to be counted here, for 3 labels" in page["Size"]
+    assert "Overall" not in page
 
 
 def test_rows_that_were_never_scored_are_told_with_their_reasons_and_found_where_a_group_has_more():
