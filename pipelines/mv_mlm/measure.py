@@ -43,7 +43,7 @@ from medclip.shards.writing.mammography_captions import captions_from_mammograph
 from medclip.statistics.cohort import Cohort, Risk
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.metrics.concordance import concordance
-from medclip.statistics.resampling.resampled import Resampled, change, difference, interval_of
+from medclip.statistics.resampling.resampled import Resampled, change, difference, interval_of, mean
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.statistics.yearly_risk import column_of, yearly_figures
 
@@ -168,8 +168,10 @@ def _breasts(
 def stage_labels(place: Place) -> dict[str, Any]:
     """Fine-tune with a tenth of the labels, from the pretrained model and from nothing; then with other shares."""
     pairs = [_both_arms(place, plan.SHARE, seed) for seed in (plan.SEEDS[:1] if place.tiny else plan.SEEDS)]
-    value = float(np.mean([b.value - a.value for a, b in pairs]))
-    drawn_B = np.mean([b.drawn_B - a.drawn_B for a, b in pairs], axis=0)
+    scratch, pretrained = (  # the mean of the draws, and how they differ
+        mean(arm, np.array([[one.value] for one in arm]), same_patients=True) for arm in zip(*pairs, strict=True)
+    )
+    gain = difference(scratch, pretrained)
     curve = {}
     for share in plan.OTHER_SHARES[:1] if place.tiny else plan.OTHER_SHARES:
         scratch, pretrained = _both_arms(place, share, plan.SEEDS[0])
@@ -181,7 +183,7 @@ def stage_labels(place: Place) -> dict[str, Any]:
     return {
         "num_women": place.women[2], "num_labelled": _num_labelled(place, plan.SHARE),
         "auroc": {arm: [plain(interval_of(pair[k])) for pair in pairs] for k, arm in enumerate(ARMS)},
-        "pretrained_minus_scratch": plain(change(value, drawn_B, place.women[2])),
+        "pretrained_minus_scratch": plain(gain),
         "of_each_draw": [round(b.value - a.value, 4) for a, b in pairs],
         "other_shares": curve,
     }  # fmt: skip
