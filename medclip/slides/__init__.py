@@ -12,32 +12,45 @@ if TYPE_CHECKING:
     from medclip.imaging.slides.patches.overview import overview
     from medclip.imaging.slides.patches.stream import iter_patches
     from medclip.imaging.slides.patches.stream import slide_patches as patches
+    from medclip.imaging.slides.quality import assess_patch
     from medclip.imaging.slides.readers.open import open_slide as open
+    from medclip.imaging.slides.stain.estimate import StainOptions, estimate_stain
+    from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain
     from medclip.imaging.slides.tissue.find import TissueOptions, find_tissue
 
 __all__ = [
+    "StainOptions",
     "TissueOptions",
+    "assess_patch",
+    "estimate_stain",
     "find_tissue",
     "from_geojson",
     "iter_patches",
     "make_grid",
+    "normalise_stain",
     "open",
     "overview",
     "patches",
+    "slide_stain",
     "to_geojson",
 ]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "StainOptions": "medclip.imaging.slides.stain.estimate:StainOptions",
         "TissueOptions": "medclip.imaging.slides.tissue.find:TissueOptions",
+        "assess_patch": "medclip.imaging.slides.quality:assess_patch",
+        "estimate_stain": "medclip.imaging.slides.stain.estimate:estimate_stain",
         "find_tissue": "medclip.imaging.slides.tissue.find:find_tissue",
         "from_geojson": "medclip.imaging.slides.patches.geojson:from_geojson",
         "iter_patches": "medclip.imaging.slides.patches.stream:iter_patches",
         "make_grid": "medclip.imaging.slides.patches.grid:make_grid",
+        "normalise_stain": "medclip.imaging.slides.stain.normalise:normalise_stain",
         "open": "medclip.imaging.slides.readers.open:open_slide",
         "overview": "medclip.imaging.slides.patches.overview:overview",
         "patches": "medclip.imaging.slides.patches.stream:slide_patches",
+        "slide_stain": "medclip.imaging.slides.stain.normalise:slide_stain",
         "to_geojson": "medclip.imaging.slides.patches.geojson:to_geojson",
     },
 )
