@@ -44,8 +44,8 @@ def normalise_stain(
     """
     target = target or TARGETS[source.method]
     if target.method != source.method or target.problem:
-        found = target.problem or f"the target was estimated by {target.method}, the slide by {source.method}"
-        raise MedclipError(Reason.WRONG_USE, f"the stain cannot be normalised: {found}.", hint="Estimate both alike.")
+        why = target.problem or f"the target was estimated by {target.method}, the slide by {source.method}"
+        raise MedclipError(Reason.WRONG_USE, f"the stain cannot be normalised: {why}.", hint="Estimate both alike.")
     if source.problem:
         return rgb
     if source.method == "reinhard":

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +22,8 @@ from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain
 from medclip.imaging.slides.stain.optical_density import HED_SC, absorbance, light, separate
 from medclip.imaging.slides.tissue.find import find_tissue
 from tests.kits.slides import draw_section, write_pyramid
+
+OTHER = np.array([[0.62, 0.70, 0.35], [0.2, 0.9, 0.4]])
 
 
 def tissue(vectors=MACENKO_SC, strength=(0.9, 0.5), size=128, seed=0, white=245.0) -> np.ndarray:
@@ -72,32 +73,35 @@ def test_macenko_finds_the_stains_that_a_slide_was_made_of():
 
 
 def test_macenko_agrees_with_torchstain():
-    normalizer = pytest.importorskip("torchstain.numpy.normalizers").NumpyMacenkoNormalizer()
-    rgb = tissue(np.array([[0.62, 0.70, 0.35], [0.2, 0.9, 0.4]]), white=240.0)
-    expected, _, _ = normalizer.normalize(rgb, Io=240, alpha=1, beta=0.15)
-    # It adds 1 to each value before the logarithm, takes strength over glass and all, and cuts decimals off.
+    """Values of torchstain 1.4.1 (NumPy; Io 240, alpha 1, beta 0.15): its wheel has a package `tests`, which hides ours."""
+    rgb = tissue(OTHER, white=240.0)
     estimate = estimate_stain(rgb, StainOptions(white=240.0))
-    difference = normalise_stain(rgb, estimate).astype(int) - expected
-    assert np.abs(difference).mean() < 3
-    assert np.percentile(np.abs(difference), 99) <= 8
-    stains, _, strength = normalizer._NumpyMacenkoNormalizer__compute_matrices(rgb, 240, 1, 0.15)
-    assert np.abs(estimate.vectors_SC - stains.T).max() < 0.02
-    assert np.allclose(estimate.strength_S * np.log(10), strength, rtol=0.05)
+    # It adds 1 to each value before the logarithm, takes strength over glass and all, and cuts decimals off.
+    assert np.abs(estimate.vectors_SC - [[0.619, 0.702, 0.3523], [0.1986, 0.895, 0.3994]]).max() < 0.02
+    assert np.allclose(estimate.strength_S * np.log(10), [2.0168, 1.1358], rtol=0.05)
+    normalised = normalise_stain(rgb, estimate)
+    assert np.abs(normalised.mean((0, 1)) - (166.66, 110.53, 144.2)).max() < 3
+    every_32nd = [
+        *([181, 99, 131], [117, 82, 127], [126, 96, 140], [77, 52, 100], [83, 55, 103], [180, 97, 129]),
+        *([113, 79, 125], [204, 133, 159], [178, 100, 133], [192, 120, 149], [200, 143, 169], [131, 102, 146]),
+        *([106, 81, 129], [104, 76, 124], [205, 151, 175], [217, 165, 185]),
+    ]
+    assert np.abs(normalised[::32, ::32].reshape(-1, 3).astype(int) - every_32nd).max() <= 8
 
 
 def test_reinhard_agrees_with_torchstain():
-    normalizer = pytest.importorskip("torchstain.numpy.normalizers").NumpyReinhardNormalizer()
-    source, target = tissue(), tissue(np.array([[0.62, 0.70, 0.35], [0.2, 0.9, 0.4]]), (0.6, 0.7), seed=1)
-    normalizer.fit(target)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # it takes powers of negative colours
-        expected = normalizer.normalize(source)
+    source, target = tissue(), tissue(OTHER, (0.6, 0.7), seed=1)
     options = StainOptions("reinhard", least_absorbance=-1)  # its mean is over all pixels
     estimates = [estimate_stain(rgb, options) for rgb in (source, target)]
-    ours = normalise_stain(source, *estimates)
-    stained = absorbance(source).min(axis=-1) >= 0.065
+    stained = (absorbance(source).min(axis=-1) >= 0.065)[::32, ::32].ravel()
     assert stained.mean() > 0.5
-    assert np.abs(ours[stained].astype(int) - expected[stained]).max() <= 2
+    every_32nd = [
+        *([196, 66, 144], [128, 83, 145], [129, 94, 153], [100, 70, 130], [105, 70, 131], [195, 64, 143]),
+        *([126, 83, 143], [197, 98, 161], [192, 69, 146], [195, 87, 155], [183, 112, 167], [129, 98, 156]),
+        *([115, 87, 147], [117, 83, 144], [185, 117, 170], [187, 128, 176]),
+    ]
+    normalised = normalise_stain(source, *estimates)[::32, ::32].reshape(-1, 3).astype(int)
+    assert np.abs(normalised - every_32nd)[stained].max() <= 2
 
 
 @pytest.mark.parametrize("method", METHODS)
