@@ -1,0 +1,185 @@
+"""A folder of slide features: one row for each slide that was met, and the vectors of those that were embedded.
+
+| file | content |
+|---|---|
+| slides.parquet | one `SlideRow` for each slide, in the order of names, with what became of it |
+| features/KEY.h5 | the vectors of a slide (`slide_features`) |
+| run.json | version, model, options and counts; there once all of it is complete |
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from medclip.embeddings.embedded_unit import EmbeddingPack, from_dict
+from medclip.errors import MedclipError, Reason
+from medclip.files.tables.write import write_rows
+from medclip.result import Result
+from medclip.slides.store.slide_features import SlideFeatures, read_slide_features
+
+SLIDES, FEATURES, RUN = "slides.parquet", "features", "run.json"
+DONE = "done"
+"""Status of a slide that the stage made something of; the others are skipped or failed, with a reason."""
+
+
+@dataclass(frozen=True)
+class SlideRow:
+    """One slide: what it is, how it ended, and what was found on it. What a stage does not know is None."""
+
+    key: str
+    """Keyed hash of its file's name: names its files in the folder."""
+    file: str
+    """Relative to the folder that was named; of several files the first. A keyed hash with --hash-paths."""
+    num_files: int
+    status: str
+    """done, skipped or failed."""
+    reason: str | None = None
+    """Of the house's closed list: no_tissue, no_scale, corrupt ..."""
+    message: str | None = None
+    patient: str | None = None
+    """Keyed hash."""
+    study: str | None = None
+    """Keyed hash."""
+    sha256: str | None = None
+    """Of the file's bytes; of several files the hash of their hashes."""
+    mpp_um: float | None = None
+    """µm of a pixel of the finest resolution (mean of rows and columns)."""
+    mpp_source: str | None = None
+    """Who says so: file, table or option."""
+    height_um: float | None = None
+    width_um: float | None = None
+    tissue_share: float | None = None
+    """Of the slide's area, 0-1."""
+    tissue_mm2: float | None = None
+    pen_share: float | None = None
+    num_places: int | None = None
+    """Patches of the whole grid, with and without tissue."""
+    num_patches: int | None = None
+    """Patches on tissue; those that are embedded are `num_patches - num_lost`."""
+    num_lost: int | None = None
+    """Patches whose stored pixels are damaged."""
+    num_blurred: int | None = None
+    num_artefacts: int | None = None
+    decoder: str | None = None
+    notes: str | None = None
+    """JSON list of what is to be known of the slide."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SlideStore(Result):
+    """A folder that `medclip slides embed` wrote. Iterate over it for the vectors of one slide after another."""
+
+    folder: Path
+    rows: tuple[SlideRow, ...]
+    pack: EmbeddingPack
+    run: Mapping[str, Any]
+    """What run.json says."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[SlideFeatures]:
+        for key in self.keys:
+            yield self.read(key)
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the slides that have vectors, in the order of the rows."""
+        return tuple(row.key for row in self.rows if row.status == DONE)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Slides by status."""
+        names = [row.status for row in self.rows]
+        return {name: names.count(name) for name in (DONE, "skipped", "failed")}
+
+    def read(self, key: str) -> SlideFeatures:
+        """Read the vectors of a slide.
+
+        Raises:
+            MedclipError: WRONG_USE for a slide that has none; CHANGED for vectors of another pack than the store's; as
+                `read_slide_features`.
+        """
+        if key not in self.keys:
+            raise MedclipError(Reason.WRONG_USE, f"this store has no vectors of a slide {key!r}.", where=self.folder)
+        path = features_path(self.folder, key)
+        features = read_slide_features(path)
+        if features.key != key or features.pack != self.pack:
+            raise MedclipError(
+                Reason.CHANGED,
+                "this file holds the vectors of another slide or model.",
+                where=path,
+                hint="Remove it and run the same medclip slides embed again.",
+            )
+        return features
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "slides": ", ".join(f"{number:,} {name}" for name, number in self.counts.items()),
+            "patches": f"{sum((row.num_patches or 0) - (row.num_lost or 0) for row in self.rows):,}",
+            "model": f"{self.pack.name} {self.pack.version}",
+        }
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        return [asdict(row) for row in self.rows[:most]]
+
+
+def open_slide_store(folder: Path | str) -> SlideStore:
+    """Open a folder of slide features.
+
+    Args:
+        folder: What was given to `medclip slides embed` as `--out`.
+
+    Raises:
+        MedclipError: MISSING_FILE for a folder that is none, or is half written; CORRUPT for tables that cannot be
+            read.
+    """
+    folder = Path(folder)
+    if not (folder / RUN).is_file() or not (folder / SLIDES).is_file():
+        raise MedclipError(
+            Reason.MISSING_FILE,
+            "there are no slide features here, or the run that writes them was stopped.",
+            where=folder,
+            hint="Run medclip slides embed; a run that was stopped goes on when it is called again.",
+        )
+    try:
+        run = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        return SlideStore(folder, read_slide_rows(folder / SLIDES), from_dict(run["pack"]), run)
+    except (OSError, KeyError, TypeError, ValueError) as e:
+        raise MedclipError(
+            Reason.CORRUPT,
+            "the tables of this folder of slide features cannot be read.",
+            where=folder,
+            hint="Run the same medclip slides embed again; it writes them anew.",
+        ) from e
+
+
+def features_path(folder: Path, key: str) -> Path:
+    """Return the file of a slide's vectors."""
+    return folder / FEATURES / f"{key}.h5"
+
+
+def write_slide_rows(path: Path, rows: Iterable[SlideRow]) -> None:
+    """Write the table of slides.
+
+    Raises:
+        MedclipError: As `medclip.files.output.disk_errors`.
+    """
+    write_rows(path, SlideRow, rows)
+
+
+def read_slide_rows(path: Path) -> tuple[SlideRow, ...]:
+    """Read the table of slides.
+
+    Raises:
+        OSError, ValueError: Where it is not there, or is none.
+    """
+    import pyarrow.parquet as pq
+
+    names = [f.name for f in fields(SlideRow)]
+    return tuple(SlideRow(**row) for row in pq.read_table(path, columns=names).to_pylist())
