@@ -126,7 +126,7 @@ def make_grid(
         across = np.minimum(lefts + size[1], width) - lefts
         coverage = np.outer(down, across) / (size[0] * size[1])
     else:
-        coverage = _coverage(tissue, tops, lefts, size)
+        coverage = coverage_of(tissue, tops, lefts, size)
     kept = np.argwhere(coverage >= min(min_coverage, 1 - 1e-6)).astype(np.int32)
     return PatchGrid(
         size_px, mpp_um, effective, stride, kept, coverage[kept[:, 0], kept[:, 1]].astype(np.float32), coverage.size
@@ -139,10 +139,20 @@ def _starts(length: float, stride: float, pixel: float) -> NDArray[np.float64]:
     return np.arange(count, dtype=np.float64) * np.float64(stride)
 
 
-def _coverage(
+def coverage_of(
     tissue: TissueMask, tops: NDArray[np.float64], lefts: NDArray[np.float64], size: tuple[float, float]
 ) -> NDArray[np.float64]:
-    """Measure the share of tissue in each patch exactly, parts of mask pixels included."""
+    """Measure the share of tissue in each patch exactly, parts of mask pixels included.
+
+    Args:
+        tissue: Where tissue is, from the corner that the places are counted from.
+        tops: Upper edges in µm.
+        lefts: Left edges in µm.
+        size: Height and width of a patch in µm.
+
+    Returns:
+        float64 [tops, lefts].
+    """
     summed = np.zeros((tissue.mask.shape[0] + 1, tissue.mask.shape[1] + 1))
     np.cumsum(np.cumsum(tissue.mask, axis=0, dtype=np.float64), axis=1, out=summed[1:, 1:])
 

@@ -73,7 +73,7 @@ def test_macenko_finds_the_stains_that_a_slide_was_made_of():
 
 
 def test_macenko_agrees_with_torchstain():
-    """Values of torchstain 1.4.1 (NumPy; Io 240, alpha 1, beta 0.15): its wheel has a package `tests`, which hides ours."""
+    """Values of torchstain 1.4.1 (NumPy; Io 240, alpha 1, beta 0.15): its wheel has a package `tests`."""
     rgb = tissue(OTHER, white=240.0)
     estimate = estimate_stain(rgb, StainOptions(white=240.0))
     # It adds 1 to each value before the logarithm, takes strength over glass and all, and cuts decimals off.
