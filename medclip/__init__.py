@@ -1,9 +1,9 @@
 """Medical image-text models: files become samples, embeddings, scores and reports.
 
 The verbs do what the commands of the same name do, and return a result that shows itself. What is done to model packs,
-shards, slides and finished runs lies in the namespaces `models`, `shards`, `slides` and `runs`. Every name loads its
-module on first use, so `import medclip` imports none of the heavy libraries. Not a medical device; the shipped weights
-are for non-commercial research.
+shards, slides, ECGs on paper and finished runs lies in the namespaces `models`, `shards`, `slides`, `ecg` and `runs`.
+Every name loads its module on first use, so `import medclip` imports none of the heavy libraries. Not a medical device;
+the shipped weights are for non-commercial research.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from medclip.lazy import lazy_names
 from medclip.version import __version__
 
 if TYPE_CHECKING:
-    from medclip import models, runs, shards, slides
+    from medclip import ecg, models, runs, shards, slides
     from medclip.adaptation.finetune.result import FinetuneResult
     from medclip.adaptation.run import AdaptRun
     from medclip.api.adapt import adapt
@@ -75,6 +75,7 @@ __all__ = [
     "audit",
     "compare",
     "doctor",
+    "ecg",
     "embed",
     "evaluate",
     "explain",
@@ -120,6 +121,7 @@ __getattr__, __dir__ = lazy_names(
         "audit": "medclip.api.audit:audit",
         "compare": "medclip.api.compare:compare",
         "doctor": "medclip.api.doctor:doctor",
+        "ecg": "medclip.ecg",
         "embed": "medclip.api.embed:embed",
         "evaluate": "medclip.api.evaluate:evaluate",
         "explain": "medclip.api.explain:explain",

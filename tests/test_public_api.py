@@ -78,7 +78,7 @@ def test_medclip_help_loads_nothing_heavy_and_no_command_module():
     assert len(loaded) < 500, len(loaded)
 
 
-NAMESPACES = ("models", "runs", "shards", "slides")
+NAMESPACES = ("ecg", "models", "runs", "shards", "slides")
 VERBS = (
     "adapt", "audit", "compare", "doctor", "embed", "evaluate", "explain", "finetune", "open_study", "pretrain", "scan",
     "score", "search", "view",

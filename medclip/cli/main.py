@@ -80,6 +80,8 @@ COMMANDS = {
         "Check a shard folder, or say what a table is understood to hold.",
     ),
     "shards index": ("medclip.cli.shards:index", "Make WebDataset tars of others ready to train on."),
+    "ecg render": ("medclip.cli.ecg:render", "Draw an ECG record as a paper sheet."),
+    "ecg digitise": ("medclip.cli.ecg:digitise", "Read a printed ECG back into millivolts."),
     "models list": ("medclip.cli.models:list_command", "List the model packs that can be loaded by name."),
     "models show": ("medclip.cli.models:show", "Show a pack's card: use, tasks, figures, data, licence, limits."),
     "models verify": ("medclip.cli.models:verify", "Check a pack's files against its manifest."),
@@ -93,6 +95,7 @@ COMMANDS = {
 }
 GROUPS = {
     "captions": "Write captions for labelled images.",
+    "ecg": "Draw ECGs on paper, and read them back.",
     "shards": "Build, index and check training shards.",
     "models": "List, show, verify, import and export model packs.",
 }

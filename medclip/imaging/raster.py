@@ -56,7 +56,7 @@ _MOST_PAGES = 32
 """A TIFF of more pages than this is a stack; looking at each would take long."""
 
 
-def read_raster(path: Path, fmt: Format, settings: Settings, *, grey: bool = False) -> Decoded:
+def read_raster(path: Path, fmt: Format, settings: Settings, *, grey: bool = False, paper: bool = False) -> Decoded:
     """Read one image: PNG, JPEG, TIFF, GIF, BMP, WebP or JPEG 2000.
 
     A TIFF of several pages is read where the others are previews of one, at most half as wide and high; an animation
@@ -67,17 +67,18 @@ def read_raster(path: Path, fmt: Format, settings: Settings, *, grey: bool = Fal
         fmt: Its format as sniffed from the bytes; no other decoder is tried.
         settings: Limits; the size is checked from the header before pixels are allocated.
         grey: Return luma (C = 1) for colour images.
+        paper: Composite transparent images on white, as what is printed or drawn lies; otherwise on black.
 
     Returns:
         H x W x 1 or H x W x 3: uint8 as stored for 8-bit images, uint16 or float32 as stored for deeper grey ones.
-        Transparent images are composited on black; the EXIF orientation is applied.
+        Transparent images are composited on black (or white); the EXIF orientation is applied.
 
     Raises:
         MedclipError: TOO_LARGE, TRUNCATED, CORRUPT, NOT_SUPPORTED_YET (several pages of one size).
     """
     try:
         with quiet("PIL"), strict():
-            return _read(path, fmt, settings, grey=grey)
+            return _read(path, fmt, settings, grey=grey, paper=paper)
     except MedclipError:
         raise
     except PermissionError:
@@ -94,7 +95,7 @@ def read_raster(path: Path, fmt: Format, settings: Settings, *, grey: bool = Fal
         raise MedclipError(Reason.CORRUPT, f"the {fmt.upper()} image is damaged and cannot be decoded.") from None
 
 
-def _read(path: Path, fmt: Format, settings: Settings, *, grey: bool) -> Decoded:
+def _read(path: Path, fmt: Format, settings: Settings, *, grey: bool, paper: bool) -> Decoded:
     with path.open("rb") as file:
         if fmt is Format.WEBP:  # its plugin allocates the canvas on opening
             check_size(*webp_size(file), settings)
@@ -103,29 +104,29 @@ def _read(path: Path, fmt: Format, settings: Settings, *, grey: bool) -> Decoded
             try:
                 return decode_waiting(
                     file.read(),
-                    lambda stream: _decoded(io.BytesIO(stream), path, fmt, settings, grey=grey),
+                    lambda stream: _decoded(io.BytesIO(stream), path, fmt, settings, grey=grey, paper=paper),
                     _bytes_of,
                 )
             except DataMissingError as error:
                 raise cut(fmt, str(error)) from None
         if not lacking:
-            return _decoded(file, path, fmt, settings, grey=grey)
+            return _decoded(file, path, fmt, settings, grey=grey, paper=paper)
         if lacking != NO_END or not settings.policy.accept_unterminated:
             raise cut(fmt, lacking)
         try:
-            decoded = _unterminated(file, path, fmt, settings, grey=grey)
+            decoded = _unterminated(file, path, fmt, settings, grey=grey, paper=paper)
         except (OSError, ValueError):
             raise cut(fmt, "its data ends early, too") from None
     return decoded._replace(steps=(*decoded.steps, Step("end", UNTERMINATED)))
 
 
-def _unterminated(file: BinaryIO, path: Path, fmt: Format, settings: Settings, *, grey: bool) -> Decoded:
+def _unterminated(file: BinaryIO, path: Path, fmt: Format, settings: Settings, *, grey: bool, paper: bool) -> Decoded:
     """Decode a file without its end marker. Of PNG and GIF Pillow itself knows whether all pixels are there."""
     if fmt not in (Format.JPEG, Format.JPEG2000):
-        return _decoded(file, path, fmt, settings, grey=grey)
+        return _decoded(file, path, fmt, settings, grey=grey, paper=paper)
     return decode_unterminated(
         file.read(),
-        lambda stream: _decoded(io.BytesIO(stream), path, fmt, settings, grey=grey),
+        lambda stream: _decoded(io.BytesIO(stream), path, fmt, settings, grey=grey, paper=paper),
         _bytes_of,
     )
 
@@ -134,7 +135,7 @@ def _bytes_of(decoded: Decoded) -> bytes:
     return decoded.pixels.tobytes()
 
 
-def _decoded(file: BinaryIO, path: Path, fmt: Format, settings: Settings, *, grey: bool) -> Decoded:
+def _decoded(file: BinaryIO, path: Path, fmt: Format, settings: Settings, *, grey: bool, paper: bool) -> Decoded:
     try:
         image = _open(file, fmt)
     except (UnidentifiedImageError, SyntaxError, NotImplementedError, KeyError):
@@ -158,7 +159,7 @@ def _decoded(file: BinaryIO, path: Path, fmt: Format, settings: Settings, *, gre
         if fmt is Format.PNG:
             image.load()
             check_png_rows(file, image)
-        pixels = _pixels(image, steps, grey=grey)
+        pixels = _pixels(image, steps, grey=grey, paper=paper)
     return Decoded(pixels, tuple(steps), f"Pillow {fmt.upper()}", {})
 
 
@@ -230,7 +231,7 @@ def _needs_tifffile(image: Image.Image) -> bool:
     return deep and (tags.get(262) == _WHITE_IS_ZERO or image.mode not in _DEEP_MODES)
 
 
-def _pixels(image: Image.Image, steps: list[Step], *, grey: bool) -> NDArray[Any]:
+def _pixels(image: Image.Image, steps: list[Step], *, grey: bool, paper: bool) -> NDArray[Any]:
     """Decode a Pillow image into H x W x C."""
     if grey and image.format == "JPEG" and image.mode == "RGB":
         image.draft("L", image.size)  # libjpeg then skips the chroma channels altogether
@@ -242,8 +243,8 @@ def _pixels(image: Image.Image, steps: list[Step], *, grey: bool) -> NDArray[Any
     if image.mode in _DEEP_MODES:
         return _deep(image)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        image = _on_black(image)
-        steps.append(Step("transparency", "composited on black"))
+        image = _composited(image, 255 if paper else 0)
+        steps.append(Step("transparency", f"composited on {'white' if paper else 'black'}"))
     if image.mode == "P":
         image = image.convert("RGB")
         steps.append(Step("palette", "to RGB"))
@@ -260,10 +261,9 @@ def _pixels(image: Image.Image, steps: list[Step], *, grey: bool) -> NDArray[Any
     return array[:, :, None] if array.ndim == 2 else array
 
 
-def _on_black(image: Image.Image) -> Image.Image:
+def _composited(image: Image.Image, level: int) -> Image.Image:
     rgba = image.convert("RGBA")
-    black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
-    flat = Image.alpha_composite(black, rgba)
+    flat = Image.alpha_composite(Image.new("RGBA", rgba.size, (level, level, level, 255)), rgba)
     return flat.convert("L") if image.mode in ("L", "LA", "La", "1", "I;16", "I") else flat.convert("RGB")
 
 

@@ -20,6 +20,8 @@ OTHER_THINGS = {
         "captions from-ecg",
         "shards index",
         "search",
+        "ecg render",
+        "ecg digitise",
     },  # a file, or a place beside the input
     "--task": {"score", "explain"},  # several
     "--prompt": {"explain"},  # what a heat map is of

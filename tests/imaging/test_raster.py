@@ -22,9 +22,9 @@ COLOUR = np.stack([ramp(), 255 - ramp(), ramp() // 2], axis=2)
 DEEP = ramp(32, 48, np.uint16, 4095)
 
 
-def _read(path: Path, *, grey: bool = False) -> NDArray[Any]:
+def _read(path: Path, *, grey: bool = False, paper: bool = False) -> NDArray[Any]:
     fmt = {".png": Format.PNG, ".jpg": Format.JPEG, ".tif": Format.TIFF}[path.suffix]
-    return read_raster(path, fmt, SETTINGS, grey=grey).pixels
+    return read_raster(path, fmt, SETTINGS, grey=grey, paper=paper).pixels
 
 
 def _reason(path: Path, fmt: Format) -> Reason:
@@ -58,6 +58,7 @@ def test_transparency_is_composited_on_black(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels[:, 10:], COLOUR[:, 10:])
     grey = np.dstack([ramp(), np.zeros((32, 48), np.uint8)])
     assert (_read(write_image(tmp_path / "b.png", grey)) == 0).all()
+    assert (_read(tmp_path / "b.png", paper=True) == 255).all()
 
 
 def test_palettes_and_single_bits_become_eight_bits(tmp_path: Path) -> None:

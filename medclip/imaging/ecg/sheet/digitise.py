@@ -21,6 +21,8 @@ from medclip.wording import count, list_of
 SAMPLING_HZ = 500.0
 _LEAST_SEEN = 0.5
 """Share of a lead's columns that must show ink for it to be a lead."""
+_SURE, _DOUBT, _MOST_DOUBT = 0.9, 0.45, 0.05
+"""Mean confidence of a lead that is sure, what is less is in doubt, and the share of a sure lead that may be."""
 _SNAP_MM = 0.5
 _SMALLEST_PX = 200
 
@@ -38,6 +40,8 @@ class DigitisedSheet:
     rhythm: tuple[str, ...]
     """Leads of the strips of ten seconds, by what they look like in their own column."""
     grid: Grid
+    column_starts_s: tuple[float, ...]
+    """Moment that each column of leads begins with; those of a record shorter than the sheet overlap."""
     notes: tuple[str, ...]
     """What was assumed, corrected or could not be read, in sentences."""
 
@@ -57,6 +61,16 @@ class DigitisedSheet:
         for lead, values in zip(TWELVE, self.confidence, strict=True):
             means[lead] = float(values[values > 0].mean()) if (values > 0).any() else 0.0
         return means
+
+    @property
+    def sure_leads(self) -> tuple[str, ...]:
+        """Leads that were read and of which hardly anything is in doubt."""
+        sure = []
+        for lead, values in zip(TWELVE, self.confidence, strict=True):
+            shown = values[values > 0]
+            if shown.size and shown.mean() >= _SURE and (shown < _DOUBT).mean() <= _MOST_DOUBT:
+                sure.append(lead)
+        return tuple(sure)
 
 
 def digitise(pixels: NDArray[np.uint8], *, layout: str | None = None) -> DigitisedSheet:
@@ -270,8 +284,8 @@ def _finished(reading: _Reading, grid: Grid, notes: list[str], shape: tuple[int,
         notes.append(f"No trace of {list_of([lead for lead, seen in zip(TWELVE, mask, strict=True) if not seen])}.")
     for lead, sure in zip(TWELVE, confidence, strict=True):
         shown = sure > 0
-        doubt = float((sure[shown] < 0.45).mean()) if shown.any() else 0.0
-        if doubt > 0.05:
+        doubt = float((sure[shown] < _DOUBT).mean()) if shown.any() else 0.0
+        if doubt > _MOST_DOUBT:
             notes.append(f"{lead}: not sure over {doubt:.0%} of what is shown.")
     steps = (
         Step("digitise", f"{shape[1]} x {shape[0]} pixels, {grid.px_per_mm:.2f} px/mm, layout {reading.layout.name}"),
@@ -282,7 +296,8 @@ def _finished(reading: _Reading, grid: Grid, notes: list[str], shape: tuple[int,
         values, mask, SAMPLING_HZ, tuple(lead for lead, seen in zip(TWELVE, mask, strict=True) if seen),
         values.shape[1], SAMPLING_HZ, steps=steps,
     )  # fmt: skip
-    return DigitisedSheet(signal, confidence, reading.layout.name, tuple(rhythm), grid, tuple(notes))
+    starts = tuple(n * reading.layout.column_s for n in range(reading.layout.columns))
+    return DigitisedSheet(signal, confidence, reading.layout.name, tuple(rhythm), grid, starts, tuple(notes))
 
 
 def _likest(
