@@ -1,141 +1,213 @@
 """Classify printed ECG sheets with ViT, BEiT and Swin, and ask the same of the borders of the sheets alone.
 
-Usage: python pipelines/ecg/sheets.py OUT [--data ../shared/data/ecg_sheet] [--full] [--towers vit beit swin]
-           [--inputs grid border] [--epochs 20] [--size 160] [--seed 0] [--smoke]
+Usage: python pipelines/ecg/sheets.py RUN [--data ../shared/data] [--towers vit beit swin] [--inputs grid border]
+           [--starts rendered nothing] [--folds 3] [--epochs 15] [--size 160] [--full] [--pack TOWER=PACK ...]
+           [--baselines-only] [--smoke]
 
-The published study (ViT-B, BEiT-B and Swin-Tiny on this set) split files at random, though half of the files are copies
-of others and many sheets stand in more than one class; its models saw the printed name, number and heart rate as well.
-Here each sheet stands once, all sheets of a printed number are on one side of one split, and each tower is trained
-twice by `medclip.finetune`: on what lies inside of the frame of the grid (`grid`), and on the sheet with that painted
-over (`border`). Where the borders alone tell the classes apart, a figure of whole sheets shows nothing of the heart.
+The published study (ViT-B, BEiT-B and Swin-Tiny on this set) divided files at random, though half of the files are
+copies of others and many sheets stand in more than one class; its models saw the printed name, number and heart rate as
+well. Here each sheet stands once, and all sheets of a printed number are in one fold: each is answered once, by models
+that saw none of its number. Every tower is trained by `medclip.finetune`, on what lies inside of the frame of the grid
+(`grid`), and as a control on the sheet with that painted over (`border`). Where borders alone tell the classes apart, a
+figure of whole sheets shows nothing of the heart. Beside them stand logistic regressions (sheet_baselines.py).
 
-Without --full the towers are small and begin with random weights; with it they have the study's sizes, from the packs
-or towers that --start names (vit=PACK beit=PACK swin=PACK), where such weights lie.
-Writes OUT/results.csv. Kill it anywhere and run it again: what is finished is kept.
+There are no weights of these towers here: small ones begin with what they learned of rendered sheets (sheet_start.py;
+`rendered`), or with random weights (`nothing`; on the grid). --full takes the study's sizes and rates; --pack names
+packs to begin with where such weights lie. Kill it anywhere and call it again: what is finished is kept. It writes
+RUN/figures.json and RUN/table.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-from collections.abc import Sequence
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import sheet_towers
-from PIL import Image
+from scipy.special import log_softmax
+from sheet_baselines import BASELINES, encode, fit
+from sheet_figures import figures_of, table_of
+from sheet_set import CLASSES, INPUTS, SIDE_PX, divided, read_set, read_sheet, shares_of, shown, write_images
+from sheet_start import learn_findings, write_sheets
 
 import medclip
+from medclip.adaptation.pack.pack_head import read_pack_heads
+from medclip.files.output import write_file
+from medclip.models.packs.pack import load_model
+from medclip.shards.reading.samples import ShardReader
+from medclip.training.result import OWN_SHARDS
 
-INPUTS = ("grid", "border")
-DATA = Path("../shared/data/ecg_sheet")
-_PAPER = 254
-"""Outside of the frame the paper is pure white; inside the grid makes it a little darker."""
-_MARGIN_PX = 2
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from measuring import in_words, write_rows  # pyright: ignore[reportMissingImports]
 
-
-def frame_of(sheet: np.ndarray) -> tuple[slice, slice]:
-    """Return rows and columns of the grid's frame: the longest runs in which most pixels are not white."""
-    dark = sheet < _PAPER
-    rows = _longest(dark[:, 20:-20].mean(1) > 0.5)
-    return rows, _longest(dark[rows].mean(0) > 0.5)
-
-
-def _longest(mask: np.ndarray) -> slice:
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(int), [0]])))
-    starts, ends = edges[::2], edges[1::2]
-    if not len(starts):
-        raise SystemExit("no frame of a grid was found on a sheet")
-    longest = int(np.argmax(ends - starts))
-    return slice(int(starts[longest]), int(ends[longest]))
+STARTS = ("rendered", "nothing")
+Sheets = Sequence[Mapping[str, str]]
+Answers = dict[str, list[float]]
+"""By file the log probability of each class, as if all were equally frequent."""
 
 
-def prepare(data: Path, out: Path) -> dict[str, Path]:
-    """Write both kinds of images and a table of each; return the tables by kind."""
-    with (data / "labels.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    tables = {}
-    for kind in INPUTS:
-        folder = out / kind
-        folder.mkdir(parents=True, exist_ok=True)
-        for row in rows:
-            sheet = np.asarray(Image.open(data / row["file"]).convert("L"))
-            inside = frame_of(sheet)
-            if kind == "grid":
-                sheet = sheet[inside][_MARGIN_PX:-_MARGIN_PX, _MARGIN_PX:-_MARGIN_PX]
-            else:
-                sheet = sheet.copy()
-                sheet[inside] = 255
-            Image.fromarray(sheet).save(folder / f"{Path(row['file']).stem}.png")
-        tables[kind] = folder / "labels.csv"
-        with tables[kind].open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["file", "patient", "label", "modality"])
-            writer.writerows([f"{Path(row['file']).stem}.png", row["group"], row["label"], "ecg"] for row in rows)
-    return tables
-
-
-def recipe(epochs: int, size_px: int, *, full: bool) -> dict[str, object]:
+def recipe(epochs: int, size_px: int, *, full: bool, pretrained: bool) -> dict[str, object]:
     """Return what differs from the recipe of fine-tuning: no change of what a sheet means, and the study's values."""
     return {
         "model.size_px": size_px, "model.drop_path": 0.1,
         "augment.rand_augment": None, "augment.flip": 0, "augment.stretch": 1, "augment.crop_scale": [0.9, 1.0],
         "augment.rotate_deg": 2, "augment.brightness": 0.1, "augment.contrast": 0.1,
-        "train.epochs": epochs, "train.batch_size": 16, "train.lr": 5e-5 if full else 1e-3,
+        "train.epochs": epochs, "train.batch_size": 16, "train.lr": 5e-5 if full else 5e-4 if pretrained else 1e-3,
+        "train.layer_decay": 0.75 if pretrained else 1.0, "train.threads": 1, "train.export": "last",
+        "objective.supervised.smoothing": 0.1,
     }  # fmt: skip
 
 
-def measure(
-    out: Path, tables: dict[str, Path], towers: dict[str, str], options: argparse.Namespace
-) -> list[dict[str, object]]:
-    """Train each tower on each kind of image; the split is the same, since groups and seed are."""
-    rows: list[dict[str, object]] = []
-    for name, tower in towers.items():
-        for kind in options.inputs:
-            result = medclip.finetune(
-                tower, tables[kind], "label", out=out / "runs" / f"{name}_{kind}", patient="patient", test_share=0.3,
-                val_share=0.15, seed=options.seed, overrides=recipe(options.epochs, options.size, full=options.full),
-                name=f"ecg-sheets-{name}-{kind}", workers=1,
-            )  # fmt: skip
-            for figure in result.test:
-                rows.append({"tower": name, "input": kind, **{key: figure[key] for key in figure}})
-            write(out / "results.csv", rows)
-            for row in rows:
-                if row["tower"] == name and row["input"] == kind:
-                    print({key: row[key] for key in row if key != "task"}, flush=True)
-    return rows
+def start_of(tower: str, start: str, options: argparse.Namespace) -> Path | str:
+    """Return what a tower begins with: a pack that was given or that learned rendered sheets, or its name."""
+    name = (sheet_towers.FULL if options.full else sheet_towers.SMALL)[tower]
+    given = dict(pair.split("=", 1) for pair in options.pack)
+    if start == "nothing":
+        return name
+    if tower in given:
+        return Path(given[tower])
+    out = options.run / "start" / tower
+    if not (out / "figures.csv").is_file():
+        rendered = write_sheets(options.run / "rendered", options.rendered, SIDE_PX, options.data / "ptbxl")
+        result = learn_findings(out, name, rendered, options.rendered_epochs, options.size)
+        write_rows(out / "figures.csv", [dict(row) for row in result.test])
+    return out / "pack"
 
 
-def write(path: Path, rows: Sequence[dict[str, object]]) -> None:
-    """Write the figures so far."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+def answer_tower(
+    out: Path, start: Path | str, sheets: Sheets, kind: str, fold: int, options: argparse.Namespace
+) -> Answers:
+    """Fine-tune on a fold, answer for its test sheets, and remove the run."""
+    sides = divided(sheets, fold)
+    rows = [
+        {"file": row["image"], "group": row["group"], "label": row["label"], "modality": "ecg", "split": side}
+        for row, side in zip(sheets, sides, strict=True)
+    ]
+    result = medclip.finetune(
+        start, write_rows(out / "labels.csv", rows), "label", out=out / "run", images=options.run / "sheets" / kind,
+        patient="group", seed=fold, name=f"ecg-sheets-{kind}", workers=1,
+        overrides=recipe(options.epochs, options.size, full=options.full, pretrained=isinstance(start, Path)),
+    )  # fmt: skip
+    if result.pack is None:
+        raise SystemExit(f"{out.name} was stopped; call this again to go on.")
+    tested = [row for row, side in zip(sheets, sides, strict=True) if side == "test"]
+    images = [options.run / "sheets" / kind / row["image"] for row in tested]
+    logits_NC = answer_head(result.pack, out / "run" / OWN_SHARDS, images)
+    even_NC = log_softmax(logits_NC - np.log(shares_of(sheets, sides)), axis=1)
+    shutil.rmtree(out)
+    return {row["file"]: even_C.tolist() for row, even_C in zip(tested, even_NC, strict=True)}
+
+
+def answer_head(pack: Path, shards: Path, images: Sequence[Path]) -> np.ndarray:
+    """Answer for images of the test split with the pack's own head: float64 [N, C], columns as CLASSES."""
+    model = load_model(pack)
+    (own,) = read_pack_heads(pack, model.card).values()
+    with ShardReader(shards, "test") as reader:
+        samples = [reader[i] for i in range(len(reader))]
+    vectors = model.encode_image(np.stack([model.preprocess.fit(sample.image) for sample in samples]))
+    logits_NC = np.asarray(own.head.logits(vectors, model), np.float64)
+    places = {str(sample.meta["sha256"]): n for n, sample in enumerate(samples)}
+    rows = [places[hashlib.sha256(image.read_bytes()).hexdigest()] for image in images]
+    return logits_NC[rows][:, [own.text.names.index(name) for name in CLASSES]]
+
+
+def ways_of(options: argparse.Namespace) -> list[tuple[str, str, str]]:
+    """Return tower, start and input of each way; towers of random weights are shown the grid alone."""
+    return [
+        (tower, start, kind)
+        for start in STARTS
+        for kind in options.inputs
+        for tower in options.towers
+        if start in options.starts and (start != "nothing" or kind == "grid")
+    ]
+
+
+class Measurement:
+    """The cells of a run, of which each is one way's answers for one fold, and the table of those that are there."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.sheets = read_set(options.data / "ecg_sheet", options.folds)
+        self.answers: dict[str, list[Answers]] = {}
+
+    def measure(self, way: str, answer: Callable[[int], Answers]) -> None:
+        """Compute the cells of a way that are missing, and write figures and table anew."""
+        run, stem = self.options.run, way.replace(", ", "-").replace(" ", "_")
+        cells = [run / "cells" / f"{stem}-{fold}.json" for fold in range(self.options.folds)]
+        for fold, cell in enumerate(cells):
+            if not cell.is_file():
+                write_file(cell, json.dumps(answer(fold)) + "\n")
+        self.answers[way] = [json.loads(cell.read_text(encoding="utf-8")) for cell in cells]
+        figures = {
+            "sheets": len(self.sheets), "groups": len({row["group"] for row in self.sheets}),
+            "folds": self.options.folds, "ways": figures_of(self.answers, self.sheets),
+        }  # fmt: skip
+        write_file(run / "figures.json", json.dumps(figures, indent=1) + "\n")
+        write_file(run / "table.md", table_of(figures))
+        print(f"{way}: macro AUC {in_words(figures['ways'][way]['macro_auroc'])}", flush=True)
+
+    def measure_baselines(self) -> None:
+        """Measure the logistic regressions."""
+        labels = np.array([CLASSES.index(row["label"]) for row in self.sheets])
+        for name, kinds in BASELINES.items():
+            for kind in kinds:
+                images = [shown(read_sheet(row["path"]), kind) for row in self.sheets]
+                kept = self.options.run / "features" / f"{name.replace(' ', '_')}-{kind}.npy"
+                features = encode(name, images, kind, kept)
+
+                def answer(fold: int, features: np.ndarray = features) -> Answers:
+                    sides = divided(self.sheets, fold)
+                    tested = [row["file"] for row, side in zip(self.sheets, sides, strict=True) if side == "test"]
+                    return dict(zip(tested, fit(features, labels, sides).tolist(), strict=True))
+
+                self.measure(f"{name}, {kind}", answer)
+
+    def measure_towers(self) -> None:
+        """Measure the towers."""
+        write_images(self.sheets, self.options.run / "sheets")
+        for tower, start, kind in ways_of(self.options):
+            begun = start_of(tower, start, self.options)
+            folds = self.options.run / "folds" / f"{tower}-{start}-{kind}"
+
+            def answer(fold: int, begun: Path | str = begun, kind: str = kind, folds: Path = folds) -> Answers:
+                return answer_tower(folds / str(fold), begun, self.sheets, kind, fold, self.options)
+
+            self.measure(f"{tower} from {start}, {kind}", answer)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prepare, train and measure."""
+    """Prepare, train and measure what is missing."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--towers", nargs="+", choices=tuple(sheet_towers.SMALL), default=list(sheet_towers.SMALL))
     parser.add_argument("--inputs", nargs="+", choices=INPUTS, default=list(INPUTS))
-    parser.add_argument("--full", action="store_true")
-    parser.add_argument("--start", nargs="+", default=[], metavar="TOWER=PACK")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
+    parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--size", type=int, default=None)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--pack", nargs="+", default=[], metavar="TOWER=PACK")
+    parser.add_argument("--rendered", type=int, default=700, help="simulated records that are drawn")
+    parser.add_argument("--rendered-epochs", type=int, default=6)
+    parser.add_argument("--baselines-only", action="store_true")
     parser.add_argument("--smoke", action="store_true")
     options = parser.parse_args(argv)
-    if options.smoke:
-        options.epochs, options.towers = 1, options.towers[:1]
+    options.run, options.data = options.run.resolve(), options.data.resolve()
     options.size = options.size or (224 if options.full else 160)
-    known = {**(sheet_towers.FULL if options.full else sheet_towers.SMALL)}
-    known |= dict(pair.split("=", 1) for pair in options.start)
-    tables = prepare(options.data, options.out / "sheets")
-    measure(options.out, tables, {name: known[name] for name in options.towers}, options)
+    if options.smoke:
+        options.epochs, options.rendered_epochs, options.rendered, options.folds = 1, 1, 24, 2
+        options.towers = options.towers[:1]
+    measurement = Measurement(options)
+    measurement.measure_baselines()
+    if not options.baselines_only:
+        measurement.measure_towers()
+    print((options.run / "table.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
