@@ -1,8 +1,7 @@
 """Draw heat maps over the images they belong to: one PNG for a unit, prompts side by side.
 
-The colour is one hue whose strength grows with the map, over the image in grey, and a line runs where the map has half
-of its largest value; so it is read without telling colours apart. What the model never saw is hatched and has no
-colour. Images with burned-in text stay out, as in reports.
+The colours are those of `medclip.imaging.heat_colours`, over the image in grey. What the model never saw is hatched and
+has no colour. Images with burned-in text stay out, as in reports.
 """
 
 from __future__ import annotations
@@ -22,14 +21,13 @@ from medclip.explaining.seen import Seen
 from medclip.imaging import geometry
 from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.sheet.layouts import SheetMap
+from medclip.imaging.heat_colours import HUE, blend
 from medclip.wording import count, figure, percent
+
+__all__ = ["HUE", "MOST_ROWS", "draw_overlay", "small_overlay"]
 
 MOST_ROWS = 4
 """Images of a unit that are drawn: those that carry most, in their order."""
-HUE = np.array([[0.34, 0.71, 0.91], [0.95, 0.70, 0.05], [0.78, 0.22, 0.00]])
-"""From nothing over half to the largest value: sky blue, orange, vermilion; also their lightness tells them apart."""
-_ALPHA = 0.62
-_HALF = 0.5
 _DPI = 110
 _PANEL_IN = 3.3
 _SHEET_IN = 8.0
@@ -114,10 +112,10 @@ def _painted(explanation: Explanation, seen: Seen, heat: HeatMap, number: int, l
     """Lay a map over its image, [H, W, 3]."""
     image = (_plain(explanation, seen, number, grey=True) / 255).astype(np.float32)
     if seen.sheet is not None:
-        return _blend(image, _on_sheet(seen.sheet, heat.grids[number], image) / (largest or 1.0))
+        return blend(image, _on_sheet(seen.sheet, heat.grids[number], image) / (largest or 1.0))
     values = explanation.in_image(heat, number)
     values = _resized(values, (image.shape[0], image.shape[1])) / (largest or 1.0)
-    return _blend(image, values)
+    return blend(image, values)
 
 
 def _on_sheet(sheet: SheetMap, grid: NDArray[np.float32], image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -130,32 +128,6 @@ def _on_sheet(sheet: SheetMap, grid: NDArray[np.float32], image: NDArray[np.floa
             left, right = (box.left_px + (s - sheet.start_s) * sheet.px_per_s for s in (second, second + 1))
             values[rows, max(0, round(left)) : max(0, round(right))] = value
     return values
-
-
-def _blend(image: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Colour an image by values of 0 to 1; NaN is hatched."""
-    unseen = np.isnan(values)
-    strength = np.nan_to_num(values).clip(0, 1)[:, :, None]
-    hue = np.stack([np.interp(strength[:, :, 0], (0, 0.5, 1), HUE[:, c]) for c in range(3)], axis=2)
-    alpha = _ALPHA * strength**0.6
-    out = image * (1 - alpha) + hue * alpha
-    out[_edge(strength[:, :, 0] >= _HALF, 3)] = 0.1
-    out[_edge(strength[:, :, 0] >= _HALF, 1)] = 1.0
-    if unseen.any():
-        rows, columns = np.indices(unseen.shape)
-        stripes = unseen & ((rows + columns) % 12 < 3)
-        out[unseen] = image[unseen] * 0.5
-        out[stripes] = 0.62
-    return (out * 255 + 0.5).astype(np.uint8)
-
-
-def _edge(inside: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
-    from scipy.ndimage import binary_dilation
-
-    edge = np.zeros_like(inside)
-    edge[:-1] |= inside[:-1] != inside[1:]
-    edge[:, :-1] |= inside[:, :-1] != inside[:, 1:]
-    return np.asarray(binary_dilation(edge, iterations=width), np.bool_)
 
 
 def _resized(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -188,7 +160,7 @@ def _slide(seen: Seen, tiles: Sequence[NDArray[np.float32]]) -> NDArray[np.uint8
         if part.size:
             part[:] = _resized(tile, (part.shape[0], part.shape[1]))
     image = np.repeat(grey[:, :, None], 3, axis=2).astype(np.float32)
-    out = _blend(image, np.nan_to_num(values))
+    out = blend(image, np.nan_to_num(values))
     return np.where(np.isnan(values)[:, :, None], (0.5 + 0.5 * image) * 255, out).astype(np.uint8)
 
 
@@ -230,7 +202,7 @@ def _wrapped(words: str) -> str:
 def _legend(figure_: Any, notes: Sequence[str], width: float, height: float) -> None:
     """Draw the scale with its words below the panels."""
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[None].repeat(16, axis=0)
-    bar = _blend(np.full((16, 256, 3), 0.35, np.float32), ramp)
+    bar = blend(np.full((16, 256, 3), 0.35, np.float32), ramp)
     below = 0.135 * len(notes) + 0.12
     axes = figure_.add_axes((1.65 / width, (below + 0.06) / height, 1.5 / width, 0.13 / height))
     axes.imshow(bar, aspect="auto")

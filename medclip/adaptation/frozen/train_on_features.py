@@ -1,4 +1,4 @@
-"""Training of what sits on frozen features by torch: Tip-Adapter's keys and CLIP-Adapter's two layers."""
+"""Training of what sits on frozen features by torch: Tip-Adapter's keys, CLIP-Adapter's two layers, heads of slides."""
 
 from __future__ import annotations
 
@@ -40,19 +40,53 @@ def train_epochs(
     Raises:
         MedclipError: NON_FINITE when the loss is not finite; WRONG_USE for no epochs or empty batches.
     """
-    if epochs < 1 or batch_size < 1:
-        raise MedclipError(Reason.WRONG_USE, f"{epochs} epochs of batches of {batch_size}: both take at least 1.")
     rows, targets = shots.rows(shots.train)
     if shots.multilabel:  # what only one side is known of teaches nothing
         targets = np.where(seen(shots.train.targets, len(shots.names)), targets, np.float32("nan"))
     features, truth = torch.from_numpy(rows.astype(np.float32)), torch.from_numpy(np.ascontiguousarray(targets))
-    steps = -(-len(rows) // batch_size)
+    run_epochs(
+        len(rows),
+        optimizer,
+        lambda batch: loss_of(forward(features[batch]), truth[batch]),
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+    )
+
+
+def run_epochs(
+    num_rows: int,
+    optimizer: Optimizer,
+    batch_loss: Callable[[Tensor], Tensor],
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    after_epoch: Callable[[int], None] | None = None,
+) -> None:
+    """Pass over rows in random order, with a cosine schedule over all steps that ends at 0.
+
+    Args:
+        num_rows: How many there are.
+        optimizer: Of what learns.
+        batch_loss: Loss of some rows, named by their numbers.
+        epochs: Passes over the rows.
+        batch_size: Rows in one step.
+        seed: Of the order of rows.
+        after_epoch: Called with the number of each epoch, from 1.
+
+    Raises:
+        MedclipError: NON_FINITE when the loss is not finite; WRONG_USE for no epochs or empty batches.
+    """
+    if epochs < 1 or batch_size < 1:
+        raise MedclipError(Reason.WRONG_USE, f"{epochs} epochs of batches of {batch_size}: both take at least 1.")
+    steps = -(-num_rows // batch_size)
     schedule: LRScheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
     rng = np.random.default_rng(seed)
     for epoch in range(1, epochs + 1):
-        order = torch.from_numpy(rng.permutation(len(rows)))
+        order = torch.from_numpy(rng.permutation(num_rows))
         for batch in order.split(batch_size):
-            loss = loss_of(forward(features[batch]), truth[batch])
+            loss = batch_loss(batch)
             if not torch.isfinite(loss):
                 raise MedclipError(
                     Reason.NON_FINITE, f"the loss of epoch {epoch} is not finite.", hint="Try a smaller learning rate."
@@ -61,6 +95,8 @@ def train_epochs(
             loss.backward()
             optimizer.step()
             schedule.step()
+        if after_epoch is not None:
+            after_epoch(epoch)
 
 
 def loss_of(logits_BC: Tensor, targets: Tensor) -> Tensor:

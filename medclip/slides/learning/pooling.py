@@ -2,9 +2,9 @@
 
 A slide is a bag of N patch vectors. Each is reduced, h = ReLU(W x); attention a_t = w_t·(tanh(V h) ⊙ σ(U h)) + b_t
 looks at it T times; the softmax of a_t over patches weighs h, and a head turns the sum into the answer of branch t. The
-slide's own answer is that of a further head on the mean over branches. With T = 1 this is ABMIL, with T = 5 ACMIL, which
-in training hides a part of what each branch looks at most and so keeps it from leaning on a few patches. With attention
-that is the same everywhere it is the mean of patches: the baseline.
+slide's own answer is that of a further head on the mean over branches. With T = 1 this is ABMIL, with T = 5 ACMIL,
+which in training hides a part of what each branch looks at most and so keeps it from leaning on a few patches. With
+attention that is the same everywhere it is the mean of patches: the baseline.
 
 The slide's logit is a sum over patches, Σ a_n·(w·h_n) + b, so what a patch adds is known exactly (`evidence_of`): that
 is the heat map.
