@@ -32,6 +32,7 @@ class Reason(StrEnum):
     MODALITY_UNKNOWN = "modality_unknown"
     MODALITY_UNCERTAIN = "modality_uncertain"
     NO_TASK = "no_task"
+    OTHER_INPUT = "other_input"
     LINK_LOOP = "link_loop"
     NOT_A_FILE = "not_a_file"
     TOO_SMALL = "too_small"
@@ -95,6 +96,7 @@ _SKIPPED = frozenset(
         Reason.MODALITY_UNKNOWN,
         Reason.MODALITY_UNCERTAIN,
         Reason.NO_TASK,
+        Reason.OTHER_INPUT,
         Reason.LINK_LOOP,
         Reason.NOT_A_FILE,
         Reason.TOO_SMALL,

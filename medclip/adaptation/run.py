@@ -174,7 +174,7 @@ def adapt_model(
 
     Evaluation lies above this room, so its `medclip.evaluation.adapted_model.measure` is handed in.
     """
-    from medclip.models.packs.pack import find_pack, load_model
+    from medclip.models.packs.pack import find_pack, load_model, read_preprocess
     from medclip.models.packs.words import understands_words
 
     options, draw = dict(options or {}), Draw(shots, seed, init_seed)
@@ -193,7 +193,7 @@ def adapt_model(
         table,
         (labels,) if isinstance(labels, str) else labels,
         task=task,
-        modality=modality,
+        modality=modality or read_preprocess(base).modality,
         folder=None if folder is None else Path(folder),
         patient_from=patient_from,
         key=load_key(settings, path=key_file),

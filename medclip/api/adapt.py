@@ -63,7 +63,7 @@ def adapt(
             which takes those that need no words.
         shots: K: patients of each class, one unit of each.
         task: A task of the vocabulary or a task file; made of the table where None.
-        modality: Of rows whose table says none.
+        modality: Of rows whose table says none; a model of ECGs needs no word.
         patient: Column that names the patient, or "file" where each file is a patient of its own.
         images: Folder that files of the table are relative to; the table's own where None. Or embeddings of the
             same pack, or their folder: no image is read, and methods that train towers are refused.

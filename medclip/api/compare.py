@@ -68,7 +68,7 @@ def compare(
         base_to_novel: Also learn the first half of the classes and ask for the others.
         reference: Methods that every other is compared with.
         task: Vocabulary task or task file; the table's own labels where None.
-        modality: Of rows whose table says none.
+        modality: Of rows whose table says none; a model of ECGs needs no word.
         patient: Column that names the patient, or "file" where each file is a patient of its own.
         images: Folder that files of the table are relative to; the table's own where None. Or embeddings of the
             same pack, or their folder: no image is read, and methods that train towers are refused.

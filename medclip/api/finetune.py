@@ -71,7 +71,7 @@ def finetune(
         images: Folder that files of the table are relative to; the table's own where None. Embeddings are refused.
         patient: Column that names the patient, or "file" where each file is a patient of its own.
         task: A task of the vocabulary or a task file; made of the table where None.
-        modality: Of rows whose table says none.
+        modality: Of rows whose table says none; a model of ECGs needs no word.
         test_share: Share of patients to test on, where the table names none.
         val_share: Share of patients to choose the best epoch with, where the table names none.
         seed: Of the division and of all chance in training.
@@ -99,12 +99,13 @@ def finetune(
         raise needs_images("fine-tuning learns in the tower")
     claim_folder(out, "fine-tuning", marks=(LABELS_NOTE, NOTE))
     key = load_key(settings, path=None if key_file is None else Path(key_file))
+    start = find_start(model if isinstance(model, str | Path) else model.path)
     table = read_adapt_table(
-        labels, columns, task=task, modality=modality, folder=None if place is None else Path(place),
+        labels, columns, task=task, modality=modality or start.modality, folder=None if place is None else Path(place),
         patient_from=patient, key=key,
     )  # fmt: skip
     labelled = divided(table, columns, seed=seed, test_share=test_share, val_share=val_share)
-    start, text = find_start(model if isinstance(model, str | Path) else model.path), labelled.text
+    text = labelled.text
 
     def recipe(num_train: int, num_val: int) -> Any:
         return recipe_of(

@@ -20,6 +20,8 @@ READ_REMEDIES: Mapping[str, str] = {
 """Reason to what the person at the terminal can do about it."""
 SCORE_REMEDIES = {**READ_REMEDIES, "no_task": "--prompt TEXT or --task NAME asks about them; --model, another model."}
 EMBED_REMEDIES = {**READ_REMEDIES, "no_task": "--model PACK names a model that takes such input."}
+_OWN_WORDS = frozenset({"other_input"})
+"""Reasons whose rows say themselves what the model takes, and what to do."""
 
 
 def print_reasons(files: Any, remedies: Mapping[str, str]) -> None:
@@ -32,7 +34,7 @@ def print_reasons(files: Any, remedies: Mapping[str, str]) -> None:
     from medclip.sample import ModalitySource, spoken
     from medclip.wording import count
 
-    table = files.select(["status", "reason", "modality", "modality_source"]).to_pylist()
+    table = files.select(["status", "reason", "message", "modality", "modality_source"]).to_pylist()
     taken = Counter(row["modality"] for row in table if row["modality_source"] == ModalitySource.PACK)
     for modality, number in taken.items():
         print(
@@ -44,6 +46,9 @@ def print_reasons(files: Any, remedies: Mapping[str, str]) -> None:
         print(f"  {number:>7} {status}: {reason.replace('_', ' ')}")
         if reason in remedies:
             print(f"          {remedies[reason]}")
+        elif reason in _OWN_WORDS:
+            ((message, _),) = Counter(row["message"] for row in table if row["reason"] == reason).most_common(1)
+            print(f"          {message}")
 
 
 def interrupted(folder: Path) -> int:

@@ -72,11 +72,12 @@ def read_seen(source: Source, modality: Modality | None, preprocess: Preprocess,
     """Read one unit through the adapter of its modality.
 
     Raises:
-        MedclipError: Whatever the adapter refuses; NO_TASK for a model of volumes, and what a model of ECGs refuses.
+        MedclipError: What the adapter refuses; OTHER_INPUT for a model of volumes, and what a model of ECGs refuses.
     """
     if preprocess.volume is not None:
         raise MedclipError(
-            Reason.NO_TASK, f"heat maps are of images, and this model takes a whole {preprocess.volume.kind} at once."
+            Reason.OTHER_INPUT,
+            f"heat maps are of images, and this model takes a whole {preprocess.volume.kind} at once.",
         )
     settings = preprocess.reading(settings)
     sample = read_unit(source, modality, settings)
@@ -84,7 +85,7 @@ def read_seen(source: Source, modality: Modality | None, preprocess: Preprocess,
         return _record(sample, preprocess)
     views = images_of(sample)
     if not views:
-        raise MedclipError(Reason.NO_TASK, f"the {sample.kind} has no image, and this model takes images only.")
+        raise MedclipError(Reason.OTHER_INPUT, f"the {sample.kind} has no image, and this model takes images only.")
     overview, boxes = _overview(source, sample, settings) if sample.kind is Kind.SLIDE else (None, ())
     pixels = [to_uint8(view) for view in views]
     return Seen(

@@ -103,7 +103,11 @@ def draw_view(
             raw: NDArray[np.uint8] = pool.submit(raw_image, unit.source, settings).result()
         except MedclipError as error:
             raise error.at(error.where or root) from None
-    write_file(target, _drawn(unit, sample, raw, preprocess))
+    try:
+        drawn = _drawn(unit, sample, raw, preprocess)
+    except MedclipError as error:  # the model takes other input
+        raise error.at(error.where or root) from None
+    write_file(target, drawn)
     provenance = sample.provenance
     return Viewed(
         out=target,

@@ -27,14 +27,15 @@ def pixels_of(sample: Sample | View, preprocess: Preprocess) -> Images:
 
     Raises:
         MedclipError: NO_PIXELS for a sample without an image; for a model of volumes what `VolumeInput.clips` raises;
-            for one of ECGs NO_TASK for what is none, and what `SignalInput.record` raises.
+            for one of ECGs OTHER_INPUT for what is none, and what `SignalInput.record` raises.
     """
     from medclip.adapters.model_images import images_of
-    from medclip.sample import Sample
+    from medclip.models.signal_input import no_record
+    from medclip.sample import Kind, Sample
 
     if preprocess.signal is not None:
         if not isinstance(sample, Sample) or sample.signal is None:
-            raise MedclipError(Reason.NO_TASK, "it is no ECG record, and this model takes ECGs as signals.")
+            raise no_record(sample.kind if isinstance(sample, Sample) else Kind.IMAGE).error(None)
         return preprocess.signal.record(sample.signal)[None]
     if preprocess.volume is not None and isinstance(sample, Sample):
         from medclip.imaging.volume.voxels import voxels_of

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.signal_input import KEY as SIGNAL
-from medclip.models.signal_input import SignalInput, signal_input
+from medclip.models.signal_input import SignalInput, no_record, signal_input
 from medclip.models.volume_input import KEY, TUBELET, VolumeInput, volume_input
+from medclip.sample import Kind, Modality
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,6 +113,11 @@ class Preprocess:
         return "images" if self.volume is None else {"volume": "volumes", "cine": "loops"}[self.volume.kind]
 
     @property
+    def modality(self) -> Modality | None:
+        """The modality of all that the model takes, whatever its card says; None for a model of images or volumes."""
+        return None if self.signal is None else Modality.ECG
+
+    @property
     def antialias(self) -> bool:
         """Whether an image that is made smaller is smoothed first: by all resamplers but TensorFlow's default."""
         return self.resampler != "tensorflow" and self.interpolation != "nearest"
@@ -152,10 +158,12 @@ class Preprocess:
             multiples of a patch.
 
         Raises:
-            MedclipError: NO_TASK for a model of volumes, loops or ECGs.
+            MedclipError: OTHER_INPUT for a model of volumes, loops or ECGs.
         """
-        if self.volume is not None or self.signal is not None:
-            raise MedclipError(Reason.NO_TASK, f"it is a single image, and this model takes {self.takes}.")
+        if self.signal is not None:
+            raise no_record(Kind.IMAGE).error(None)
+        if self.volume is not None:
+            raise MedclipError(Reason.OTHER_INPUT, f"it is a single image, and this model takes {self.takes}.")
         if self.budget is not None:
             return self.budget.fit(pixels)
         from medclip.imaging.geometry import place

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Problem, Reason
+from medclip.sample import Kind
 from medclip.settings import EcgOptions
 
 if TYPE_CHECKING:
@@ -106,6 +107,15 @@ class SignalInput:
     def to_config(self) -> dict[str, Any]:
         """Return the form that `preprocess_cfg.signal` has; what is None is left out."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def no_record(kind: Kind) -> Problem:
+    """Return the problem of a file that is no record, for a model of ECGs; an image of a sheet can become one."""
+    sheet = "medclip ecg digitise makes a record of a printed sheet, and " if kind is Kind.IMAGE else ""
+    return Problem(
+        Reason.OTHER_INPUT,
+        f"it is no ECG record, and this model takes ECGs as signals; {sheet}--model PACK names a model of {kind}s.",
+    )
 
 
 def _in_words(options: EcgOptions) -> str:

@@ -62,7 +62,7 @@ class VolumeInput:
         """Refuse what the model was not trained for.
 
         Raises:
-            MedclipError: NO_TASK for the other kind; OTHER_ORIENTATION, OTHER_UNIT, SINGLE_SLICE, CONSTANT_IMAGE;
+            MedclipError: OTHER_INPUT for the other kind; OTHER_ORIENTATION, OTHER_UNIT, SINGLE_SLICE, CONSTANT_IMAGE;
                 NO_SCALE for a loop that does not say how long a frame lasts, where the model must know, and for a
                 volume of a spacing that cannot be: voxels `MAX_STRETCH` times as large as the model's along an axis,
                 or all of it within two voxels of the model.
@@ -72,7 +72,7 @@ class VolumeInput:
         if voxels.kind != self.kind:
             words = {"volume": "volumes", "cine": "loops in time"}
             raise MedclipError(
-                Reason.NO_TASK, f"the file is of the kind {voxels.kind}; the model takes {words[self.kind]}."
+                Reason.OTHER_INPUT, f"the file is of the kind {voxels.kind}; the model takes {words[self.kind]}."
             )
         check_voxels(voxels)
         if voxels.plane != self.plane:

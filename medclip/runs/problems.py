@@ -28,7 +28,7 @@ def no_adapter(other: str) -> Problem:
 def not_trained(modality: Modality, kind: Kind) -> Problem:
     """Return the problem of a kind of input that the model has never been trained on."""
     return Problem(
-        Reason.NO_TASK,
+        Reason.OTHER_INPUT,
         f"this model was not trained on {spoken(modality)} {kind}s, and the file belongs to one; choose another model "
         "with --model.",
     )

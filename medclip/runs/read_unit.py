@@ -102,7 +102,7 @@ def read(
         return _reading(sample, source, pixels_of(sample, preprocess), sheet)
     images = images_of(sample)
     if not images:
-        raise MedclipError(Reason.NO_TASK, f"the {sample.kind} has no image, and this model takes images only.")
+        raise MedclipError(Reason.OTHER_INPUT, f"the {sample.kind} has no image, and this model takes images only.")
     pixels = pixels_of(sample, preprocess)
     first = images[0]
     burned_in = any(view.burned_in for view in images)

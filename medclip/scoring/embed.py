@@ -19,7 +19,7 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.tables.write import write_rows
 from medclip.models.packs.image_tower import image_tower_digest, pixels_digest
 from medclip.models.packs.manifest import read_config
-from medclip.models.packs.pack import load_model
+from medclip.models.packs.pack import load_model, read_preprocess
 from medclip.runs.chunk import Answers
 from medclip.runs.conduct import Call, RunPack, Verb, conduct, pack_of_run
 from medclip.runs.ledger import Ledger
@@ -53,7 +53,7 @@ def run_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
         begin=partial(_begin, call.folder),
         shows_parts=False,
         keeps_looks=True,
-        only=only_modality(pack.card, read_pack_texts(pack.path, pack.card)),
+        only=only_modality(pack.card, read_pack_texts(pack.path, pack.card), read_preprocess(pack.path)),
     )
     _, already = conduct(call, pack, verb)
     return replace(open_embeddings(call.folder), already_finished=already)

@@ -30,7 +30,8 @@ class KnownModality:
     @property
     def stated(self) -> Modality | None:
         """The modality of a pack that knows one alone, which needs no guess."""
-        return only_modality(self._model.card, read_pack_texts(self._model.path, self._model.card))
+        own = read_pack_texts(self._model.path, self._model.card)
+        return only_modality(self._model.card, own, self._model.preprocess)
 
     def infer(self, kind: Kind, images: Images, *, coloured: bool) -> Modality:
         """Return what an image in its generic rendering looks like.

@@ -5,23 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medclip.adaptation.data.class_text import ClassText
 from medclip.sample import Modality
 from medclip.scoring.tasks import MODALITY_TASK
 from medclip.text.vocabulary.load import load_task, task_names
 
+if TYPE_CHECKING:
+    from medclip.models.preprocess import Preprocess
 
-def only_modality(card: Any, own: Mapping[str, ClassText] = MappingProxyType({})) -> Modality | None:
+
+def only_modality(
+    card: Any, own: Mapping[str, ClassText] = MappingProxyType({}), preprocess: Preprocess | None = None
+) -> Modality | None:
     """Return the modality that all questions to a pack are about, None where there are several or none.
 
-    A pack that can tell modalities apart is asked which one a file is of; it needs no such guess.
+    A pack that can tell modalities apart is asked which one a file is of; it needs no such guess. A pack that takes
+    signals reads ECGs alone, whatever its card says.
 
     Args:
         card: The pack's card.
         own: The tasks that the pack has heads for, which it brings along.
+        preprocess: How the pack takes files.
     """
+    if preprocess is not None and preprocess.modality is not None:
+        return preprocess.modality
     if MODALITY_TASK in card.tasks:
         return None
     known = frozenset(task_names())

@@ -9,6 +9,7 @@ from typing import Any
 
 from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.models.packs.manifest import read_config
+from medclip.models.packs.pack import read_preprocess
 from medclip.models.packs.views import FUSION
 from medclip.runs.chunk import Answers
 from medclip.runs.conduct import Call, RunPack, Verb, conduct, pack_of_run
@@ -44,7 +45,8 @@ def run_scoring(call: Call, *, sort_by: str | None = None, finish: Finish | None
     own = read_pack_texts(pack.path, pack.card)
     tasks = asked_tasks(pack.card, call.options, own)
     check_words(pack.path, pack.card, tasks, own)
-    verb = score_verb(pack, tasks, call.options, call.folder, only_modality(pack.card, own), sort_by, finish)
+    only = only_modality(pack.card, own, read_preprocess(pack.path))
+    verb = score_verb(pack, tasks, call.options, call.folder, only, sort_by, finish)
     counts, already = conduct(call, pack, verb)
     return ScoreRun(call.folder, counts, already_finished=already)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+import medclip
 from examples.make_phantoms import tissue
 from medclip.adaptation.run import adapt_model
+from medclip.adapters.registry import preprocessing_of
+from medclip.errors import MedclipError
 from medclip.evaluation.adapted_model import measure
 from medclip.models.packs.pack import load_model
+from medclip.models.signal_input import SignalInput
+from medclip.settings import ReadPolicy
 from tests.kits.adapt_tables import make_pack, write_table
 from tests.kits.ecg import heart, write_wfdb
+from tests.kits.scoring import make_pack as make_signal_pack
 from tests.kits.slides import write_pyramid
 from tests.kits.volumes import write_nifti
 
@@ -67,3 +74,31 @@ def test_a_few_units_of_every_kind_become_an_adapted_pack(
     assert run.test.probabilities_NC.shape == (len(run.test.numbers), 2)
     np.testing.assert_allclose(run.test.probabilities_NC.sum(axis=1), 1, atol=1e-5)
     assert way in load_model(tmp_path / "pack").preprocess.adapters
+
+
+SIGNAL = SignalInput(sampling_hz=50, seconds=4)
+
+
+def test_a_table_of_ecgs_needs_no_modality_where_the_pack_takes_nothing_else(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    for c, name in enumerate(NAMES):
+        for p in range(PATIENTS):
+            path = record(tmp_path, c, 10 * c + p)
+            rows.append({"file": str(path.relative_to(tmp_path)), "patient": f"P{c}{p}", "finding": name})
+    table = write_table(tmp_path / "table.csv", rows)
+    ways = {"ecg:signal": preprocessing_of("ecg:signal", ReadPolicy(ecg=SIGNAL.options))}
+    base = make_signal_pack(tmp_path / "signals", ways, signal=SIGNAL, modalities=["ecg"], tasks={})
+    run = adapt_model(base, table, "finding", method="tip", shots=2, workers=1)
+    assert {str(unit.modality) for unit in run.units} == {"ecg"}
+    assert not run.problems
+    with pytest.raises(MedclipError, match="row 1: nothing says which modality it is"):
+        adapt_model(make_pack(tmp_path / "images"), table, "finding", method="tip", shots=2, workers=1)
+    page = (
+        medclip.compare(
+            table, "finding", model=base, methods=["zero-shot"], shots=[2], seeds=1, out=tmp_path / "compared"
+        ).folder
+        / "report.html"
+    )
+    wrong = re.findall(r'<img src="data:image/(\w+);base64', page.read_text())
+    assert wrong
+    assert set(wrong) == {"png"}  # sheets of the records that were answered wrongly

@@ -89,8 +89,8 @@ def test_a_volume_of_one_value_but_for_a_single_voxel_is_none_of_one_value() -> 
 
 
 def test_loops_and_volumes_are_not_taken_for_each_other() -> None:
-    assert _refusal(ct_input(), loop()).reason is Reason.NO_TASK
-    assert _refusal(CINE, ct()).reason is Reason.NO_TASK
+    assert _refusal(ct_input(), loop()).reason is Reason.OTHER_INPUT
+    assert _refusal(CINE, ct()).reason is Reason.OTHER_INPUT
     assert "takes loops in time" in _refusal(CINE, ct()).message
 
 

@@ -15,6 +15,8 @@ from medclip.adapters.registry import preprocessing_of
 from medclip.api.embed import embed
 from medclip.api.score import score
 from medclip.api.search import search
+from medclip.api.view import view
+from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.sheet.render import SheetOptions, render
 from medclip.imaging.ecg.twelve_leads import canonical
@@ -118,5 +120,9 @@ def test_images_of_sheets_are_scored_by_a_model_of_images_and_by_none_of_signals
     Image.fromarray(render(canonical(recording(beats())), SheetOptions(dpi=60))[0]).save(tmp_path / "sheet.jpg")
     run = score(tmp_path, model=pack, workers=1, prompt="a bright bone", modality="ecg")
     assert [(row["modality"], row["num_images"], row["note"]) for row in run.scores.to_pylist()] == [("ecg", 1, None)]
-    refused = rows(score(tmp_path, model=signals, workers=1, prompt="a bright bone", modality="ecg"))["sheet.jpg"]
-    assert (refused["status"], refused["reason"]) == ("skipped", "no_task")
+    refused = rows(score(tmp_path, model=signals, workers=1, prompt="a bright bone"))["sheet.jpg"]
+    assert (refused["status"], refused["reason"]) == ("skipped", "other_input")
+    assert "medclip ecg digitise makes a record of a printed sheet" in refused["message"]
+    with pytest.raises(MedclipError, match="it is no ECG record") as caught:
+        view(tmp_path / "sheet.jpg", tmp_path / "seen.png", model=signals)
+    assert caught.value.reason is Reason.OTHER_INPUT

@@ -49,7 +49,7 @@ def test_a_folder_is_embedded_and_every_other_file_has_its_reason(files: Path, p
     rows = pq.read_table(tmp_path / "e" / "files.parquet").to_pylist()
     reasons = {row["path"]: row["reason"] for row in rows if "/" not in row["path"]}
     assert reasons == {
-        "axial.nii": None, "image.png": "no_task", "loop.dcm": "no_task", "one.nii": "single_slice",
+        "axial.nii": None, "image.png": "other_input", "loop.dcm": "other_input", "one.nii": "single_slice",
         "sagittal.nii": "other_orientation",
     }  # fmt: skip
     assert {row["status"] for row in rows if "/" in row["path"]} == {"embedded"}
@@ -74,7 +74,7 @@ def test_one_that_the_model_does_not_take_raises_its_reason(files: Path, pack: P
     assert caught.value.reason is Reason.OTHER_ORIENTATION
     with pytest.raises(MedclipError) as caught:
         model.embed_images(list(np.random.default_rng(0).integers(0, 255, (1, 40, 40), np.uint8)), settings=SETTINGS)
-    assert caught.value.reason is Reason.NO_TASK
+    assert caught.value.reason is Reason.OTHER_INPUT
 
 
 def test_a_head_on_its_vectors_scores_series(files: Path, pack: Path, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_what_the_model_sees_is_drawn_and_no_heat_map_is(files: Path, pack: Path
     source, preprocess = source_of(files / "axial.nii", SETTINGS), read_preprocess(pack)
     with pytest.raises(MedclipError, match="heat maps are of images") as caught:
         read_seen(source, Modality.CT, preprocess, SETTINGS)
-    assert caught.value.reason is Reason.NO_TASK
+    assert caught.value.reason is Reason.OTHER_INPUT
 
 
 def test_there_is_no_form_of_it_to_export_and_the_refusal_says_so(pack: Path, tmp_path: Path) -> None:

@@ -135,7 +135,8 @@ def test_what_is_no_ecg_or_shows_nothing_is_rejected_with_its_reason(tmp_path: P
     )
     assert report.num_samples == 1
     assert report.counts_by_reason == {
-        "constant_image": 1, "missing_file": 1, "no_task": 1, "not_an_image": 2, "not_supported_yet": 1, "truncated": 1,
+        "constant_image": 1, "missing_file": 1, "not_an_image": 2, "not_supported_yet": 1, "other_input": 1,
+        "truncated": 1,
     }  # fmt: skip
 
 

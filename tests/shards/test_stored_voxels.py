@@ -130,7 +130,7 @@ def test_series_and_loops_are_stored_and_what_has_no_depth_is_rejected_with_its_
         settings=SETTINGS,
     )  # fmt: skip
     assert report.num_samples == 2
-    assert report.counts_by_reason == {"frozen_loop": 1, "no_task": 1, "single_slice": 1}
+    assert report.counts_by_reason == {"frozen_loop": 1, "other_input": 1, "single_slice": 1}
     with ShardReader(report.folder, "train") as reader:
         cine = next(s.voxels for s in (reader[i] for i in range(2)) if s.record.modality is Modality.ULTRASOUND)
     assert cine is not None

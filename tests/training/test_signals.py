@@ -218,7 +218,7 @@ def test_a_masked_tower_is_fine_tuned_and_measured_on_other_patients(tmp_path: P
     assert masked.pack is not None
     files = sorted(path.name for path in (tmp_path / "files").glob("*.hea"))
     splits = ["train"] * 8 + ["val"] * 4 + ["test"] * 4
-    table = pd.DataFrame({"file": files, "patient": files, "modality": "ecg", "size": list("ab") * 8, "split": splits})
+    table = pd.DataFrame({"file": files, "patient": files, "size": list("ab") * 8, "split": splits})
     small = {"model.signal.size": "test", "model.signal.sampling_hz": 100, "model.signal.seconds": 4}
     for model, overrides in ((masked.pack, {}), ("resnet1d", small)):
         tuned = medclip.finetune(

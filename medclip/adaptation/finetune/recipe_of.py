@@ -17,6 +17,7 @@ from medclip.models.packs.pack import find_pack, list_packs, pack_card, read_pre
 from medclip.models.signal_input import KEY as SIGNAL
 from medclip.models.signal_input import TOWERS as SIGNAL_TOWERS
 from medclip.models.volume_input import VolumeInput
+from medclip.sample import Modality
 from medclip.text.vocabulary.task import Task
 from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.schema import Recipe
@@ -54,6 +55,11 @@ class Start:
     def takes_signals(self) -> bool:
         """Whether it takes ECGs as signals, and no images."""
         return self.tower in SIGNAL_TOWERS if self.pack is None else read_preprocess(self.pack).signal is not None
+
+    @property
+    def modality(self) -> Modality | None:
+        """The modality of all that it takes; None for towers of images and volumes."""
+        return Modality.ECG if self.takes_signals else None
 
     @property
     def volume(self) -> VolumeInput | None:

@@ -98,7 +98,7 @@ def compare_methods(
     Returns:
         Figures with intervals, and the data that a page takes its images from.
     """
-    from medclip.models.packs.pack import find_pack, load_model
+    from medclip.models.packs.pack import find_pack, load_model, read_preprocess
     from medclip.models.packs.words import understands_words
 
     settings, progress = settings or Settings(), progress or Silent()
@@ -110,6 +110,7 @@ def compare_methods(
     embeddings = (
         open_for(folder, find_pack(model), settings, key_file) if folder is not None and is_embeddings(folder) else None
     )
+    modality = modality or read_preprocess(model).modality
     read = read_adapt_table(
         table, columns, task=task, modality=modality, folder=folder, patient_from=patient_from, key=key
     )

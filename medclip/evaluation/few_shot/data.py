@@ -20,6 +20,8 @@ from medclip.embeddings.embeddings_reader import open_reader
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import digest_of
+from medclip.imaging.ecg.microvolts import signal_of
+from medclip.imaging.ecg.sheet.small_sheet import small_sheet
 from medclip.models.card import training_hashes
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.unit_reader import ReadUnit
@@ -57,6 +59,8 @@ class FewShotData:
     num_in_training: int | None
     """Test files that the base was trained on, kept since a class would be gone without them; None where the base does
     not list its training files."""
+    sampling_hz: float | None = None
+    """Of the ECGs, where the base takes them as signals."""
 
     def unit(self, row: int) -> LabelledUnit:
         """Return the unit of an example."""
@@ -73,9 +77,18 @@ class FewShotData:
         return len({self.unit(r).patient for r in rows})
 
     def image(self, row: int) -> NDArray[np.uint8] | None:
-        """Return the middle view of an example; uint8 [H, W, 3]. None of one whose vectors alone were read."""
+        """Return the middle view of an example, the middle of a volume or loop, or the sheet of an ECG.
+
+        Returns:
+            uint8 [H, W, C]; None of an example whose vectors alone were read.
+        """
         views = self.examples.pixels[row]
-        return views[len(views) // 2] if len(views) else None
+        if not len(views):
+            return None
+        middle = views[len(views) // 2]
+        if self.sampling_hz is not None:
+            return small_sheet(signal_of(middle, self.sampling_hz))
+        return middle[len(middle) // 2] if middle.ndim == 4 else middle
 
     def identity(self, model: Model) -> dict[str, Any]:
         """Return what identifies runs on this data: no path, no identifier, no key of the patients' hashes."""
@@ -179,6 +192,7 @@ def prepare(
         notes=notes,
         problems=dict(sorted(problems.items())),
         num_in_training=None if seen is None else sum(hashes[r] in seen for r in fresh),
+        sampling_hz=None if (signal := model.preprocess.signal) is None else signal.sampling_hz,
     )
 
 

@@ -59,6 +59,23 @@ def from_microvolts(record: NDArray[np.int16]) -> tuple[NDArray[np.float32], NDA
     return np.where(mask[..., None], record.astype(np.float32) / np.float32(1000), np.float32(0)), mask
 
 
+def signal_of(record: NDArray[np.int16], sampling_hz: float) -> Signal:
+    """Return the signal that `to_microvolts` was given, rounded: int16 [12, T] to a Signal in mV.
+
+    Zeros of all leads at both ends count as padding: there is no record in which the noise of every electrode is below
+    half a microvolt.
+
+    Example:
+        >>> record = np.array([[0, 500, -500, 0]] * 12, np.int16)
+        >>> signal_of(record, 500.0).padded
+        (1, 1)
+    """
+    values_mv, mask = from_microvolts(record)
+    moved = np.flatnonzero((values_mv != 0).any(axis=0))
+    padded = (int(moved[0]), record.shape[1] - 1 - int(moved[-1])) if moved.size else (0, 0)
+    return Signal(values_mv, mask, sampling_hz, padded=padded)
+
+
 def exceeds_range(signal: Signal) -> bool:
     """Return whether a signal has values that `to_microvolts` cuts off."""
     return bool(np.abs(signal.values_mv).max(initial=0) * 1000 > MAX_UV)

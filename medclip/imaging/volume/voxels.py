@@ -68,7 +68,7 @@ def voxels_of(sample: Sample) -> Voxels:
     Of a volume in time the frame that its adapter shows stands for all.
 
     Raises:
-        MedclipError: NO_TASK for a sample that is neither; TOO_LARGE for a loop of which not every frame was decoded;
+        MedclipError: OTHER_INPUT for a sample that is neither; TOO_LARGE for a loop of which a frame was not decoded;
             OTHER_ORIENTATION or NO_SCALE for a volume whose header states no orientation or no pixel spacing.
     """
     if sample.kind is Kind.VOLUME and sample.volume is not None:
@@ -80,7 +80,7 @@ def voxels_of(sample: Sample) -> Voxels:
         return Voxels(sample.frames, Kind.CINE, GREY_VALUES, frame_ms=sample.headers.get("frame_time_ms"))
     if sample.kind is Kind.CINE:
         raise MedclipError(Reason.TOO_LARGE, "not all frames of the loop were decoded, for they exceed the limit.")
-    raise MedclipError(Reason.NO_TASK, f"the file is of the kind {sample.kind}, and neither a volume nor a loop.")
+    raise MedclipError(Reason.OTHER_INPUT, f"the file is of the kind {sample.kind}, and neither a volume nor a loop.")
 
 
 def check_voxels(voxels: Voxels) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from medclip.errors import printable
 from medclip.evaluation.few_shot.compare import Compared
 from medclip.evaluation.few_shot.results import METRIC_TITLES, Comparison, Confusion, Mistake, Paired
+from medclip.imaging.ecg.sheet.small_sheet import png_of
 from medclip.reports.few_shot.curves import STYLES, curves
 from medclip.reports.few_shot.words import interval_of, value_of
 from medclip.reports.forest_plot import Line, Mark, forest
@@ -98,6 +99,8 @@ class Gallery:
 
     title: str
     thumbnails: tuple[ThumbnailView, ...]
+    has_sheets: bool
+    """They are sheets of ECGs, which have to be wide."""
 
 
 @dataclass(frozen=True)
@@ -172,11 +175,16 @@ def highlighted(result: Comparison) -> tuple[str, ...]:
     return tuple(dict.fromkeys(m for m in wanted if m in have))[: min(_MOST, len(STYLES))]
 
 
+def sheet(image_HWC: NDArray[np.uint8]) -> str:
+    """Return the small sheet of an ECG as a data URI, at its size: smaller, no lead is legible."""
+    return "data:image/png;base64," + base64.b64encode(png_of(image_HWC)).decode()
+
+
 def thumbnail(image_HWC: NDArray[np.uint8]) -> str:
     """Make a small JPEG as a data URI."""
     from PIL import Image
 
-    image = Image.fromarray(image_HWC)
+    image = Image.fromarray(image_HWC[:, :, 0] if image_HWC.shape[2] == 1 else image_HWC)
     image.thumbnail((_SIDE, _SIDE))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
@@ -277,15 +285,16 @@ def _galleries(
         confusion = _confusion(result, method)
         if confusion is not None:
             thumbnails = [_thumbnail_view(compared, m, show_paths, is_burned) for m in confusion.mistakes]
-            yield Gallery(result.titles[method], tuple(thumbnails))
+            yield Gallery(result.titles[method], tuple(thumbnails), compared.data.sampling_hz is not None)
 
 
 def _thumbnail_view(
     compared: Compared, m: Mistake, show_paths: bool, is_burned: Callable[[int], bool]
 ) -> ThumbnailView:
     path, image = printable(compared.data.unit(m.example).file), compared.data.image(m.example)
+    draw = thumbnail if compared.data.sampling_hz is None else sheet
     return ThumbnailView(
-        data="" if image is None or is_burned(m.example) else thumbnail(image),
+        data="" if image is None or is_burned(m.example) else draw(image),
         label=path if show_paths else f"row {m.row}",
         true=_words(m.true),
         predicted=_words(m.predicted),

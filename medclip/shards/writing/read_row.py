@@ -141,7 +141,7 @@ def _store_signal(source: Source, modality: Modality | None, sha256: str, settin
     from medclip.shards.stored_signal import FACTS, encode_signal
 
     if modality is not Modality.ECG:
-        raise MedclipError(Reason.NO_TASK, "the row is no ECG, and these shards hold ECGs.")
+        raise MedclipError(Reason.OTHER_INPUT, "the row is no ECG, and these shards hold ECGs.")
     recording = read_recording(source, settings)
     values, facts = encode_signal(recording)
     adapter = EcgAdapter(EcgOptions.raw())

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 LABELS, TEXT, STUDY = range(3)
 """Columns of `Batch.pair_keys`."""
 _AHEAD = 3
-_OTHER_INPUT = frozenset({Reason.OTHER_ORIENTATION, Reason.OTHER_UNIT, Reason.NO_TASK, Reason.NO_SCALE})
+_OTHER_INPUT = frozenset({Reason.OTHER_ORIENTATION, Reason.OTHER_UNIT, Reason.OTHER_INPUT, Reason.NO_SCALE})
 """Samples that are sound, and not what the recipe's model takes."""
 BUDGET_OVER = 1000
 """The share of bad samples is judged over at least so many."""

@@ -11,6 +11,7 @@ from medclip.imaging.ecg.microvolts import (
     exceeds_range,
     from_microvolts,
     recording_of,
+    signal_of,
     stored_values,
     to_microvolts,
     whole_microvolts,
@@ -29,6 +30,15 @@ def test_what_is_shown_comes_back_to_half_a_microvolt_and_missing_leads_are_told
     np.testing.assert_allclose(values, signal.values_mv, atol=0.00051)
     assert (shown[~mask] == MISSING).all()
     assert not values[~mask].any()
+
+
+def test_zeros_of_all_leads_at_the_ends_are_padding_and_those_of_one_lead_are_not() -> None:
+    record = np.zeros((12, 10), np.int16)
+    record[:, 3:7], record[0, 3], record[5] = 400, 0, MISSING
+    signal = signal_of(record, 250.0)
+    assert signal.padded == (3, 3)
+    assert signal.mask.tolist() == [lead != 5 for lead in range(12)]
+    np.testing.assert_array_equal(to_microvolts(signal), record)
 
 
 def test_values_beyond_the_range_are_its_ends_and_never_stand_for_missing() -> None:

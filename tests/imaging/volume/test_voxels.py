@@ -78,7 +78,7 @@ def test_an_image_is_refused_by_its_kind(tmp_path: Path) -> None:
     path = write_dicom(tmp_path / "a.dcm", np.random.default_rng(0).integers(0, 4000, (64, 64)).astype(np.uint16))
     with pytest.raises(MedclipError, match="kind image") as caught:
         voxels_of(_sample(path, Modality.XRAY))
-    assert caught.value.reason is Reason.NO_TASK
+    assert caught.value.reason is Reason.OTHER_INPUT
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,14 @@ def small_sheet(signal: Signal) -> NDArray[np.uint8]:
 
 
 def small_sheet_png(signal: Signal) -> bytes:
-    """Return it as a PNG of 32 colours without metadata: a quarter of a JPEG, which blurs thin lines."""
+    """Return it as a PNG."""
+    return png_of(small_sheet(signal))
+
+
+def png_of(sheet: NDArray[np.uint8]) -> bytes:
+    """Write a sheet as a PNG of 32 colours without metadata: a quarter of a JPEG, which blurs thin lines."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(small_sheet(signal)).quantize(_COLOURS).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(sheet).quantize(_COLOURS).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
