@@ -42,7 +42,8 @@ def cluster_patches(features_ND: NDArray[np.floating[Any]], num_clusters: int, s
 
     vectors = np.asarray(features_ND, np.float64)
     distinct = len(np.unique(vectors, axis=0))
-    means = KMeans(min(num_clusters, distinct), n_init=1, random_state=seed)
+    # "auto" is one start of k-means++.
+    means: Any = KMeans(min(num_clusters, distinct), n_init="auto", random_state=seed)
     return np.asarray(means.fit_predict(vectors), np.int64)
 
 

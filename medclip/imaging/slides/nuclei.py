@@ -116,12 +116,13 @@ def _nuclei(
     smooth: Any = ndimage.gaussian_filter(haematoxylin, options.smooth_um / mpp_um)
     values = smooth[tissue]
     otsu = float(filters.threshold_otsu(values)) if np.ptp(values) > 0 else np.inf
-    mask = (smooth > float(np.clip(otsu, *options.threshold))) & tissue
+    mask: Any = (smooth > float(np.clip(otsu, *options.threshold))) & tissue
     pixel_um2 = mpp_um**2
     mask = ndimage.binary_opening(mask, np.ones((3, 3), bool))
     mask = _without_small(mask, options.least_um2 / pixel_um2)
     mask = ~_without_small(~mask, options.hole_um2 / pixel_um2)
-    depth: Any = ndimage.gaussian_filter(ndimage.distance_transform_edt(mask).astype(np.float32), 0.5 / mpp_um)
+    distance: Any = ndimage.distance_transform_edt(mask)
+    depth: Any = ndimage.gaussian_filter(distance.astype(np.float32), 0.5 / mpp_um)
     pieces: Any = ndimage.label(mask)
     peaks = feature.peak_local_max(
         depth, min_distance=max(1, round(options.apart_um / mpp_um)), labels=pieces[0], exclude_border=False
