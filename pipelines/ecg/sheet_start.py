@@ -18,7 +18,8 @@ import numpy as np
 from heart import Heart
 from heart_signal import simulate_leads
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
+from sheet_set import drawn
 from simulate import hearts
 
 import medclip
@@ -46,20 +47,13 @@ _SAMPLING_HZ = 250.0
 _DPI = 100
 _CROP_MM = (9.0, 22.0, 276.0, 178.0)
 """Left, top, right and bottom of the part of our page that the frame of the set's sheets encloses (1.94 px/mm)."""
-_FAINT, _INK = 0.45, 140
-"""The set's grid is fainter than ours: what is lighter than ink keeps this share of its darkness."""
 
 
 def draw_sheet(signal: Signal, side_px: int) -> NDArray[np.uint8]:
-    """Draw a record like a sheet of the set, squashed to a square; uint8 [side_px, side_px]."""
+    """Draw a record like the images of the set (`sheet_set.drawn`); uint8 [side_px, side_px]."""
     page, _ = render(signal, SheetOptions(dpi=_DPI, grid="grey"))
     left, top, right, bottom = (round(mm * _DPI / 25.4) for mm in _CROP_MM)
-    grey = np.asarray(Image.fromarray(page).convert("L"))[top:bottom, left:right].astype(np.float32)
-    ink = np.asarray(
-        Image.fromarray(np.where(grey < _INK, grey, 255).astype(np.uint8)).filter(ImageFilter.MinFilter(3))
-    )
-    sheet = np.minimum(255 - _FAINT * (255 - np.maximum(grey, _INK)), ink)
-    return np.asarray(Image.fromarray(sheet.astype(np.uint8)).resize((side_px, side_px), Image.Resampling.BOX))
+    return drawn(np.asarray(Image.fromarray(page).convert("L"))[top:bottom, left:right], side_px)
 
 
 @dataclass(frozen=True)
@@ -113,8 +107,8 @@ def learn_findings(out: Path, tower: str, table: Path, epochs: int, size_px: int
     names = [name for group in FINDINGS.values() for name in group]
     changes = {
         "model.size_px": size_px, "model.drop_path": 0.1, "augment.rand_augment": None, "augment.flip": 0,
-        "augment.stretch": 1, "augment.crop_scale": [0.85, 1.0], "augment.rotate_deg": 1, "augment.brightness": 0.1,
-        "augment.contrast": 0.1, "train.epochs": epochs, "train.batch_size": 32, "train.lr": 1e-3,
+        "augment.stretch": 1, "augment.crop_scale": [0.85, 1.0], "augment.rotate_deg": 0, "augment.brightness": 0,
+        "augment.contrast": 0, "train.epochs": epochs, "train.batch_size": 16, "train.lr": 1e-3,
         "train.threads": 1, "train.export": "last",
     }  # fmt: skip
     return medclip.finetune(

@@ -12,7 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 __all__ = ["FULL", "SMALL", "beit_sheet_small", "swin_sheet_small", "vit_sheet_small"]
 
 SMALL = {"vit": "vit_sheet_small", "beit": "beit_sheet_small", "swin": "swin_sheet_small"}
-"""About 0.9 million parameters each; patches of 16 pixels, or of 4 and windows of 5."""
+"""About 0.9 million parameters each; patches of 16 pixels, or of 4 and windows of 7, on 112 px."""
 FULL = {"vit": "vit_base_patch16_224", "beit": "beit_base_patch16_224", "swin": "swin_tiny_patch4_window7_224"}
 _PLAIN = {"embed_dim": 128, "depth": 4, "num_heads": 4, "patch_size": 16}
 
@@ -20,7 +20,7 @@ _PLAIN = {"embed_dim": 128, "depth": 4, "num_heads": 4, "patch_size": 16}
 def _made(kind: Any, fixed: dict[str, Any], arguments: dict[str, Any]) -> Any:
     for name in ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
         arguments.pop(name, None)
-    return kind(**{"img_size": 160} | fixed | arguments)
+    return kind(**{"img_size": 112} | fixed | arguments)
 
 
 @register_model
@@ -38,5 +38,5 @@ def beit_sheet_small(**arguments: Any) -> Any:
 @register_model
 def swin_sheet_small(**arguments: Any) -> Any:
     """Build a small Swin."""
-    sizes = {"patch_size": 4, "window_size": 5, "embed_dim": 24, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8)}
+    sizes = {"patch_size": 4, "window_size": 7, "embed_dim": 24, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8)}
     return _made(SwinTransformer, sizes, arguments)

@@ -1,7 +1,7 @@
 """Classify printed ECG sheets with ViT, BEiT and Swin, and ask the same of the borders of the sheets alone.
 
 Usage: python pipelines/ecg/sheets.py RUN [--data ../shared/data] [--towers vit beit swin] [--inputs grid border]
-           [--starts rendered nothing] [--folds 3] [--epochs 15] [--size 160] [--full] [--pack TOWER=PACK ...]
+           [--starts nothing rendered given] [--folds 3] [--epochs 10] [--size 112] [--full] [--pack TOWER=PACK ...]
            [--baselines-only] [--smoke]
 
 The published study (ViT-B, BEiT-B and Swin-Tiny on this set) divided files at random, though half of the files are
@@ -11,9 +11,9 @@ that saw none of its number. Every tower is trained by `medclip.finetune`, on wh
 (`grid`), and as a control on the sheet with that painted over (`border`). Where borders alone tell the classes apart, a
 figure of whole sheets shows nothing of the heart. Beside them stand logistic regressions (sheet_baselines.py).
 
-There are no weights of these towers here: small ones begin with what they learned of rendered sheets (sheet_start.py;
-`rendered`), or with random weights (`nothing`; on the grid). --full takes the study's sizes and rates; --pack names
-packs to begin with where such weights lie. Kill it anywhere and call it again: what is finished is kept. It writes
+There are no weights of these towers here: small ones begin with random weights (`nothing`), or with what they learned
+of rendered sheets (`rendered`; sheet_start.py). Where such weights lie, --pack names packs to begin with (`given`), and
+--full takes the study's sizes and rates. Kill it anywhere and call it again: what is finished is kept. It writes
 RUN/figures.json and RUN/table.md.
 """
 
@@ -45,7 +45,7 @@ from medclip.training.result import OWN_SHARDS
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from measuring import in_words, write_rows  # pyright: ignore[reportMissingImports]
 
-STARTS = ("rendered", "nothing")
+STARTS = ("nothing", "rendered", "given")
 Sheets = Sequence[Mapping[str, str]]
 Answers = dict[str, list[float]]
 """By file the log probability of each class, as if all were equally frequent."""
@@ -56,21 +56,21 @@ def recipe(epochs: int, size_px: int, *, full: bool, pretrained: bool) -> dict[s
     return {
         "model.size_px": size_px, "model.drop_path": 0.1,
         "augment.rand_augment": None, "augment.flip": 0, "augment.stretch": 1, "augment.crop_scale": [0.9, 1.0],
-        "augment.rotate_deg": 2, "augment.brightness": 0.1, "augment.contrast": 0.1,
-        "train.epochs": epochs, "train.batch_size": 16, "train.lr": 5e-5 if full else 5e-4 if pretrained else 1e-3,
+        "augment.rotate_deg": 0, "augment.brightness": 0, "augment.contrast": 0,  # paper stays mid grey
+        "train.epochs": epochs, "train.batch_size": 16 if full else 8,
+        "train.lr": 5e-5 if full else 5e-4 if pretrained else 1e-3,
         "train.layer_decay": 0.75 if pretrained else 1.0, "train.threads": 1, "train.export": "last",
         "objective.supervised.smoothing": 0.1,
     }  # fmt: skip
 
 
 def start_of(tower: str, start: str, options: argparse.Namespace) -> Path | str:
-    """Return what a tower begins with: a pack that was given or that learned rendered sheets, or its name."""
+    """Return what a tower begins with: its name, a pack that learned rendered sheets, or one that was given."""
     name = (sheet_towers.FULL if options.full else sheet_towers.SMALL)[tower]
-    given = dict(pair.split("=", 1) for pair in options.pack)
     if start == "nothing":
         return name
-    if tower in given:
-        return Path(given[tower])
+    if start == "given":
+        return Path(given_packs(options.pack)[tower])
     out = options.run / "start" / tower
     if not (out / "figures.csv").is_file():
         rendered = write_sheets(options.run / "rendered", options.rendered, SIDE_PX, options.data / "ptbxl")
@@ -116,15 +116,21 @@ def answer_head(pack: Path, shards: Path, images: Sequence[Path]) -> np.ndarray:
     return logits_NC[rows][:, [own.text.names.index(name) for name in CLASSES]]
 
 
+def given_packs(pairs: Sequence[str]) -> dict[str, str]:
+    """Read TOWER=PACK; refused where it is anything else."""
+    packs = {tower: pack for tower, _, pack in (pair.partition("=") for pair in pairs)}
+    unknown = [tower for tower, pack in packs.items() if tower not in sheet_towers.SMALL or not pack]
+    if unknown:
+        raise SystemExit(f"--pack {unknown[0]}: write TOWER=PACK, with one of {', '.join(sheet_towers.SMALL)}.")
+    return packs
+
+
 def ways_of(options: argparse.Namespace) -> list[tuple[str, str, str]]:
-    """Return tower, start and input of each way; towers of random weights are shown the grid alone."""
-    return [
-        (tower, start, kind)
-        for start in STARTS
-        for kind in options.inputs
-        for tower in options.towers
-        if start in options.starts and (start != "nothing" or kind == "grid")
-    ]
+    """Return tower, start and input of each way."""
+    given = given_packs(options.pack)
+    starts = [start for start in STARTS if start in (options.starts or ["given" if given else "nothing"])]
+    every = [(tower, start, kind) for start in starts for kind in options.inputs for tower in options.towers]
+    return [(tower, start, kind) for tower, start, kind in every if start != "given" or tower in given]
 
 
 class Measurement:
@@ -187,19 +193,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--towers", nargs="+", choices=tuple(sheet_towers.SMALL), default=list(sheet_towers.SMALL))
     parser.add_argument("--inputs", nargs="+", choices=INPUTS, default=list(INPUTS))
-    parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
+    parser.add_argument("--starts", nargs="+", choices=STARTS, default=None)
     parser.add_argument("--folds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--size", type=int, default=None)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--pack", nargs="+", default=[], metavar="TOWER=PACK")
     parser.add_argument("--rendered", type=int, default=700, help="simulated records that are drawn")
-    parser.add_argument("--rendered-epochs", type=int, default=6)
+    parser.add_argument("--rendered-epochs", type=int, default=10)
     parser.add_argument("--baselines-only", action="store_true")
     parser.add_argument("--smoke", action="store_true")
     options = parser.parse_args(argv)
     options.run, options.data = options.run.resolve(), options.data.resolve()
-    options.size = options.size or (224 if options.full else 160)
+    options.size = options.size or (224 if options.full else 112)
     if options.smoke:
         options.epochs, options.rendered_epochs, options.rendered, options.folds = 1, 1, 24, 2
         options.towers = options.towers[:1]
