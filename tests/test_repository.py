@@ -190,6 +190,7 @@ _WRITERS = {
 _WRITE_ELSEWHERE = {
     "cli/standard_output.py": "the null device, where there is no standard output",
     "files/readers/worker.py": "the standard output of a process, turned into nothing",
+    "slides/stages/unfinished.py": "rows of a slide under way, which count once the line about them is complete",
     "text/tokenizers/clip.py": "text lies below files: into a folder that the caller puts in place",
     "text/tokenizers/tokenizer.py": "text lies below files: into a folder that the caller puts in place",
     "training/batches/workers.py": "a dump of a stuck process, in a temporary folder",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,10 +107,7 @@ class PathologyAdapter(ImageAdapter):
         Raises:
             MedclipError: NO_TISSUE, and what opening raises.
         """
-        pairs = zip(source.paths, source.facts, strict=True)
-        dicom = source.first.format is Format.DICOM
-        paths = [path for path, facts in pairs if not dicom or _is_slide(facts)]
-        with open_slide(paths, _with_scale(settings, source.mpp_um)) as reader:
+        with open_slide(slide_files(source), _with_scale(settings, source.mpp_um)) as reader:
             tissue = find_tissue(reader, self.tissue)
             grid = make_grid(reader, tissue, size_px=self.size_px, mpp_um=self.mpp_um, min_coverage=self.min_coverage)
             if not len(grid):
@@ -139,6 +137,13 @@ class PathologyAdapter(ImageAdapter):
             ),
             Step("scale", f"{rows:.4g} x {columns:.4g} µm/px for {self.mpp_um:g} wanted"),
         )
+
+
+def slide_files(source: Source) -> list[Path]:
+    """Return the files of a unit that are the slide's: of a DICOM one, those that hold its images."""
+    pairs = zip(source.paths, source.facts, strict=True)
+    dicom = source.first.format is Format.DICOM
+    return [path for path, facts in pairs if not dicom or _is_slide(facts)]
 
 
 def _is_slide(facts: FileFacts) -> bool:

@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.run_arguments import TemporaryFolder, failed_for, inputs_of, path_of
+from medclip.api.run_arguments import TemporaryFolder, inputs_of, path_of
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.files.grouping.studies import GroupBy
 from medclip.progress import Progress, Silent
 from medclip.runs.conduct import Call
-from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, parse_modality
+from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
 from medclip.sample import Modality
 from medclip.scoring.embed import run_embedding
 from medclip.settings import Settings

@@ -11,26 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from medclip.embeddings.open_embeddings import Embeddings
-from medclip.errors import MedclipError, Reason, Status, did_you_mean
+from medclip.errors import MedclipError, Reason
 from medclip.files.given_images import as_files, given_images, is_frame, is_several
 from medclip.files.input_paths import refuse_missing
 from medclip.sample import FileRef
-
-
-def failed_for(reason: str | None) -> str | None:
-    """Return the reason of the files to try again; "" for all.
-
-    Raises:
-        MedclipError: WRONG_USE for a reason that no file fails for.
-    """
-    known = [str(reason) for reason in Reason if reason.status is Status.FAILED]
-    if reason is not None and reason != "all" and reason not in known:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"no file fails for the reason {reason!r}.",
-            hint=did_you_mean(reason, ["all", *known], "Reasons are"),
-        )
-    return "" if reason == "all" else reason
 
 
 @dataclass(frozen=True)

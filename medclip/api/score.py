@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.run_arguments import TemporaryFolder, failed_for, inputs_of, path_of
+from medclip.api.run_arguments import TemporaryFolder, inputs_of, path_of
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.grouping.studies import GroupBy
@@ -16,7 +16,7 @@ from medclip.progress import Progress, Silent
 from medclip.reports.score.heat_maps import HeatMaps, check_named
 from medclip.reports.score.report import write_score_report
 from medclip.runs.conduct import Call
-from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, parse_modality
+from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
 from medclip.runs.score_run import ScoreRun
 from medclip.sample import Modality
 from medclip.scoring.run import run_scoring

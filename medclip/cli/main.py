@@ -91,12 +91,16 @@ COMMANDS = {
     ),
     "models presets": ("medclip.cli.models:presets", "List how authors of public checkpoints treat images."),
     "models export": ("medclip.cli.models:export", "Write a pack as a folder that open_clip loads."),
+    "slides tissue": ("medclip.cli.slides:tissue", "Find the tissue of slides."),
+    "slides patches": ("medclip.cli.slides:patches", "Lay a grid of patches over the tissue of slides."),
+    "slides embed": ("medclip.cli.slides:embed", "Compute the vectors of all patches of slides."),
     "doctor": ("medclip.cli.doctor:doctor", "Check this installation and say how to fix what is wrong."),
 }
 GROUPS = {
     "captions": "Write captions for labelled images.",
     "ecg": "Draw ECGs on paper, and read them back.",
     "shards": "Build, index and check training shards.",
+    "slides": "Go through whole slides in stages: tissue, patches, vectors.",
     "models": "List, show, verify, import and export model packs.",
 }
 

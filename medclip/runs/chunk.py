@@ -91,11 +91,7 @@ class Context:
 
     def job(self, item: Item) -> tuple[Any, ...]:
         """Return the arguments of one reading."""
-        assert item.unit is not None
-        facts = tuple(file.facts for file in item.ordered if file.facts is not None)
-        unit, paths = item.unit, tuple(file.ref.path for file in item.ordered)
-        source = Source(unit.kind, paths, facts, unit.notes, unit.mpp_um, unit.stated_view)
-        return source, item.modality, self.model.preprocess, self.settings, self.looks, self.thumbnails
+        return item.source_of_unit(), item.modality, self.model.preprocess, self.settings, self.looks, self.thumbnails
 
     def unread(self, item: Item) -> Problem | None:
         """Return why a unit's pixels are not even read: nothing could be done with them."""
@@ -149,6 +145,13 @@ class Item:
     def body_part(self) -> str:
         """What the header states; empty where there is none."""
         return "" if self.header is None else self.header.body_part
+
+    def source_of_unit(self) -> Source:
+        """Return its files as an adapter takes them."""
+        assert self.unit is not None
+        facts = tuple(file.facts for file in self.ordered if file.facts is not None)
+        paths = tuple(file.ref.path for file in self.ordered)
+        return Source(self.unit.kind, paths, facts, self.unit.notes, self.unit.mpp_um, self.unit.stated_view)
 
     def problem_of(self, file: PlannedFile) -> Problem | None:
         """Return a file's problem: the unit's, in other words where another file of it is the cause."""

@@ -7,8 +7,9 @@ it was stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -24,13 +25,14 @@ from medclip.files.tables.manifest import Manifest, read_manifest
 from medclip.models.devices import check_batch_size, check_device, torch_threads
 from medclip.models.parallel_encoding import encoder_threads
 from medclip.progress import Progress, Silent
-from medclip.runs.chunk import Answers, Context, run_chunks
+from medclip.runs.chunk import Answers, ChunkWork, Context, run_chunks
 from medclip.runs.identity import claim, run_identity
 from medclip.runs.ledger import ChunkResult, Ledger
 from medclip.runs.listing import Counter, Listing
 from medclip.runs.look import Looker
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions
 from medclip.runs.parts import Parts
+from medclip.runs.plan import Chunk
 from medclip.runs.results import hashes_of
 from medclip.sample import FileRef, Modality
 from medclip.settings import Settings
@@ -77,6 +79,10 @@ class RunPack:
         return f"{self.card.name} {self.card.version} {self.digest}"
 
 
+Work = Callable[[Context, Ledger, Iterator[Chunk], Callable[[ChunkResult, tuple[int, int]], None]], None]
+"""Context, ledger, chunks, and what is called after each commit with what was committed and what it returned."""
+
+
 @dataclass(frozen=True)
 class Verb:
     """What a verb makes of a run."""
@@ -85,8 +91,8 @@ class Verb:
     """What progress calls the work."""
     identity: Mapping[str, Any]
     """What makes two calls the same run, besides files, options and pack: the question."""
-    answers: Callable[[Any], Answers]
-    """From the loaded model to what is made of units."""
+    answers: Callable[[Any], Answers] | None
+    """From the loaded model to what is made of units; None where `work` makes it."""
     write: Callable[[Ledger, dict[str, Any]], None]
     """Writes the results of a complete ledger whose files are numbered; it is given what run.json says."""
     begin: Callable[[], None] | None = None
@@ -101,6 +107,10 @@ class Verb:
     """What should be known of the question; shown at once, and kept for those who read the results."""
     only: Modality | None = None
     """The one modality that the pack knows, if so: single images are taken for it that nobody names."""
+    work: Work | None = None
+    """Works through the chunks in the place of `run_chunks`."""
+    beside: tuple[str, ...] = ()
+    """Names by which an output folder is known for one where this run may be, though it holds none yet."""
 
 
 def pack_of_run(model: Any, settings: Settings, device: str = "cpu", batch_size: int | None = None) -> RunPack:
@@ -139,8 +149,13 @@ def pack_of_run(model: Any, settings: Settings, device: str = "cpu", batch_size:
     return RunPack(pack, read_card(pack), pack_digest(pack))
 
 
-def conduct(call: Call, pack: RunPack, verb: Verb) -> tuple[dict[str, int], bool]:
+def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int], bool]:
     """Carry out a run.
+
+    Args:
+        call: What it is over, and how.
+        pack: Its model, from `pack_of_run`; None for a run that computes nothing with one.
+        verb: What is made of it.
 
     Returns:
         Its counts, and whether the folder held this very run, complete: then nothing was computed or rewritten.
@@ -152,14 +167,14 @@ def conduct(call: Call, pack: RunPack, verb: Verb) -> tuple[dict[str, int], bool
     from medclip.version import __version__
 
     options, settings, progress, folder = call.options, call.settings, call.progress, call.folder
-    holds_run = claim_folder(folder, "run of medclip", marks=(LEDGER,), inputs=_inputs(call))
+    holds_run = claim_folder(folder, "run of medclip", marks=(LEDGER, *verb.beside), inputs=_inputs(call))
     key = load_key(settings, path=call.key_file)
     manifest = None if options.table is None else read_manifest(options.table)
     identity = {
         **verb.identity,
         **run_identity(
-            options, manifest=manifest, pack=pack.identity, version=__version__, key=key, settings=settings,
-            device=call.device, batch_size=call.batch_size,
+            options, manifest=manifest, pack="" if pack is None else pack.identity, version=__version__, key=key,
+            settings=settings, device=call.device, batch_size=call.batch_size,
         ),
     }  # fmt: skip
     _refuse_empty(call, manifest)
@@ -174,7 +189,8 @@ def conduct(call: Call, pack: RunPack, verb: Verb) -> tuple[dict[str, int], bool
     ):
         # Loading the model takes seconds of imports; the reading processes look at files meanwhile. A folder that holds
         # a run may be finished already, and then no model is needed.
-        loading = None if holds_run else loader.submit(load_run_model, pack.path, call)
+        load = (lambda: None) if pack is None else partial(load_run_model, pack.path, call)
+        loading = None if holds_run else loader.submit(load)
         claim(ledger, identity, folder)
         if verb.begin is not None:
             verb.begin()
@@ -188,11 +204,12 @@ def conduct(call: Call, pack: RunPack, verb: Verb) -> tuple[dict[str, int], bool
         chunks = looker.chunks()
         first = next(chunks, None)
         if first is not None:
-            model = (loading or loader.submit(load_run_model, pack.path, call)).result()
-            with encoder_threads() as (encoders, num_encoders):
+            model = (loading or loader.submit(load)).result()
+            threads = nullcontext((loader, 1)) if pack is None else encoder_threads()  # those of a model need torch
+            with threads as (encoders, num_encoders):
                 context = Context(
                     model=model,
-                    answers=verb.answers(model),
+                    answers=_NO_ANSWERS if verb.answers is None else verb.answers(model),
                     min_confidence=options.min_confidence,
                     pool=pool,
                     encoders=encoders,
@@ -206,9 +223,8 @@ def conduct(call: Call, pack: RunPack, verb: Verb) -> tuple[dict[str, int], bool
                 counts, num_done = ledger.counts(), ledger.num_done()
                 progress.stage(verb.stage, max(counter.wait(3.0), num_done), num_done)
                 parts = Parts(folder, hashed if options.hash_paths else None) if verb.shows_parts else None
-                run_chunks(
-                    context, ledger, chain([first], chunks), partial(_committed, parts, counts, counter, progress)
-                )
+                work = verb.work or run_chunks
+                work(context, ledger, chain([first], chunks), partial(_committed, parts, counts, counter, progress))
         counter.stop()
         already = write_down(
             ledger, folder, verb, partial(describe, identity, pack, ledger), hashed, options.hash_paths, progress
@@ -261,13 +277,15 @@ def write_down(
     return already
 
 
-def describe(identity: Mapping[str, Any], pack: RunPack, ledger: Ledger) -> dict[str, Any]:
+def describe(identity: Mapping[str, Any], pack: RunPack | None, ledger: Ledger) -> dict[str, Any]:
     """Return what run.json says of every run besides its counts: no path, no time."""
     names = ("modality", "min_confidence", "group_by", "table")
     last = {name: identity[name] for name in ("device", "batch_size") if identity[name] is not None}
     return {
         "medclip": identity["version"],
-        "model": {"name": pack.card.name, "version": str(pack.card.version), "pack": pack.digest},
+        "model": None
+        if pack is None
+        else {"name": pack.card.name, "version": str(pack.card.version), "pack": pack.digest},
         "options": {name: identity[name] for name in names} | last,
         "input": {
             "num_files": ledger.num_listed(),
@@ -276,6 +294,14 @@ def describe(identity: Mapping[str, Any], pack: RunPack, ledger: Ledger) -> dict
             "table_rows_elsewhere": ledger.get("elsewhere") or 0,
         },
     }
+
+
+def _unasked(work: ChunkWork) -> ChunkResult:
+    return work.result()
+
+
+_NO_ANSWERS = Answers(None, lambda modality, body_part: None, lambda modality: None, _unasked)
+"""Of a run that does its own work."""
 
 
 def _inputs(call: Call) -> dict[str, Path]:

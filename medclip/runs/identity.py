@@ -34,6 +34,9 @@ _TITLES = {
     "command": "the command",
     "dtype": "--dtype",
     "embeddings": "the embeddings",
+    "grid": "the size, scale, overlap or least coverage of patches",
+    "geojson": "--geojson",
+    "qc": "--qc",
 }
 
 

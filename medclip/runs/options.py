@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.errors import MedclipError, Reason, Status, did_you_mean
 from medclip.files.grouping.studies import GroupBy
 from medclip.files.grouping.studies import parse_modality as modality_named
 from medclip.sample import Modality
@@ -64,3 +64,19 @@ def parse_modality(name: str | None) -> Modality | None:
         MedclipError: WRONG_USE with the names there are.
     """
     return None if name is None else modality_named(name)
+
+
+def failed_for(reason: str | None) -> str | None:
+    """Return the reason of the files to try again; "" for all.
+
+    Raises:
+        MedclipError: WRONG_USE for a reason that no file fails for.
+    """
+    known = [str(reason) for reason in Reason if reason.status is Status.FAILED]
+    if reason is not None and reason != "all" and reason not in known:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"no file fails for the reason {reason!r}.",
+            hint=did_you_mean(reason, ["all", *known], "Reasons are"),
+        )
+    return "" if reason == "all" else reason

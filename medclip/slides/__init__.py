@@ -1,4 +1,7 @@
-"""Whole-slide images as `medclip.slides`: open one, find its tissue, lay a grid, read patches, exchange outlines."""
+"""Whole-slide images as `medclip.slides`: open one, find its tissue, lay a grid, read patches, exchange outlines.
+
+`tissue`, `places` and `embed` do this for whole folders, and keep what they find; `open_store` reads the vectors.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,16 @@ if TYPE_CHECKING:
     from medclip.imaging.slides.stain.estimate import StainOptions, estimate_stain
     from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain
     from medclip.imaging.slides.tissue.find import TissueOptions, find_tissue
+    from medclip.slides.stages.verbs import embed, places, tissue
+    from medclip.slides.store.slide_features import SlideFeatures
+    from medclip.slides.store.slide_store import open_slide_store as open_store
 
 __all__ = [
+    "SlideFeatures",
     "StainOptions",
     "TissueOptions",
     "assess_patch",
+    "embed",
     "estimate_stain",
     "find_tissue",
     "from_geojson",
@@ -29,18 +37,23 @@ __all__ = [
     "make_grid",
     "normalise_stain",
     "open",
+    "open_store",
     "overview",
     "patches",
+    "places",
     "slide_stain",
+    "tissue",
     "to_geojson",
 ]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "SlideFeatures": "medclip.slides.store.slide_features:SlideFeatures",
         "StainOptions": "medclip.imaging.slides.stain.estimate:StainOptions",
         "TissueOptions": "medclip.imaging.slides.tissue.find:TissueOptions",
         "assess_patch": "medclip.imaging.slides.quality:assess_patch",
+        "embed": "medclip.slides.stages.verbs:embed",
         "estimate_stain": "medclip.imaging.slides.stain.estimate:estimate_stain",
         "find_tissue": "medclip.imaging.slides.tissue.find:find_tissue",
         "from_geojson": "medclip.imaging.slides.patches.geojson:from_geojson",
@@ -48,9 +61,12 @@ __getattr__, __dir__ = lazy_names(
         "make_grid": "medclip.imaging.slides.patches.grid:make_grid",
         "normalise_stain": "medclip.imaging.slides.stain.normalise:normalise_stain",
         "open": "medclip.imaging.slides.readers.open:open_slide",
+        "open_store": "medclip.slides.store.slide_store:open_slide_store",
         "overview": "medclip.imaging.slides.patches.overview:overview",
         "patches": "medclip.imaging.slides.patches.stream:slide_patches",
+        "places": "medclip.slides.stages.verbs:places",
         "slide_stain": "medclip.imaging.slides.stain.normalise:slide_stain",
+        "tissue": "medclip.slides.stages.verbs:tissue",
         "to_geojson": "medclip.imaging.slides.patches.geojson:to_geojson",
     },
 )

@@ -186,3 +186,26 @@ def tiles_of(image: np.ndarray, tile: int):
     for y in range(0, len(padded), tile):
         for x in range(0, padded.shape[1], tile):
             yield np.ascontiguousarray(padded[y : y + tile, x : x + tile])
+
+
+def damage_tile(path: Path, tile: int, *, page: int = 0) -> None:
+    """Overwrite the stored bytes of one tile of a TIFF so that it does not decode; its size stays."""
+    with tifffile.TiffFile(path) as tiff:
+        stored = tiff.pages[page]
+        offset, size = stored.dataoffsets[tile], stored.databytecounts[tile]
+    with path.open("r+b") as file:
+        file.seek(offset + 2)
+        file.write(b"\xff\xd9" * ((size - 4) // 2))
+
+
+def make_pathology_pack(folder: Path) -> Path:
+    """Write a pack with random weights that says it was trained on patches of slides: 64 px, 32 dimensions."""
+    from medclip.adapters.registry import get_adapter, slot
+    from medclip.sample import Kind, Modality
+    from tests.kits.scoring import make_pack
+
+    pathology = Modality.PATHOLOGY
+    adapters = {
+        slot(pathology, kind): get_adapter(pathology).preprocessing_of(kind) for kind in (Kind.IMAGE, Kind.SLIDE)
+    }
+    return make_pack(folder, adapters, modalities=["pathology"], tasks={})

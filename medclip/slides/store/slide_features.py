@@ -93,8 +93,7 @@ class SlideFeatures(Result):
     @property
     def coords_N2(self) -> NDArray[np.int64]:
         """int64 [N, 2]: x and y of each patch's corner in pixels of the slide's finest resolution."""
-        rows, columns = self.slide_mpp_um or self.effective_mpp_um
-        return np.rint(self.corners_um_N2[:, ::-1] / (columns, rows)).astype(np.int64)
+        return level0_coords(self.corners_um_N2, self.slide_mpp_um or self.effective_mpp_um)
 
     def _facts(self) -> dict[str, object]:
         return {
@@ -129,7 +128,7 @@ def write_slide_features(path: Path | str, features: SlideFeatures) -> None:
     Raises:
         MedclipError: MISSING_CODEC without h5py; as `medclip.files.output.disk_errors`.
     """
-    h5py = _h5py()
+    h5py = hdf5()
     num, dim = features.features_ND.shape
     row_bytes = max(1, dim * features.features_ND.dtype.itemsize)
     chunk_rows = max(1, min(_CHUNK_BYTES // row_bytes, max(num, 1)))
@@ -147,7 +146,10 @@ def write_slide_features(path: Path | str, features: SlideFeatures) -> None:
             file.create_dataset(f"quality/{name}", data=np.asarray(features.quality[name], np.float32))
         for name, value in _attributes(features).items():
             file.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
-        for name, value in _attributes_of_coords(features).items():
+        finest = features.slide_mpp_um or features.effective_mpp_um
+        for name, value in attributes_of_coords(
+            features.key, features.size_px, finest, features.effective_mpp_um, features.slide_size_um
+        ).items():
             coords.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
 
 
@@ -206,27 +208,38 @@ def _attributes(features: SlideFeatures) -> dict[str, Any]:
     }
 
 
-def _attributes_of_coords(features: SlideFeatures) -> dict[str, Any]:
+def level0_coords(corners_um_N2: NDArray[np.float64], slide_mpp_um: tuple[float, float]) -> NDArray[np.int64]:
+    """Return x and y of corners in pixels of the finest resolution, int64 [N, 2], from top and left in µm."""
+    rows, columns = slide_mpp_um
+    return np.rint(corners_um_N2[:, ::-1] / (columns, rows)).astype(np.int64)
+
+
+def attributes_of_coords(
+    key: str,
+    size_px: int,
+    slide_mpp_um: tuple[float, float],
+    effective_mpp_um: tuple[float, float],
+    slide_size_um: tuple[float, float],
+    overlap_px: int | None = None,
+) -> dict[str, Any]:
     """Return what TRIDENT's readers ask of `coords`; a scale is named there by the magnification that is near it."""
-    finest = sum(features.slide_mpp_um or features.effective_mpp_um) / 2
-    effective = sum(features.effective_mpp_um) / 2
-    height, width = features.slide_size_um
-    rows, columns = features.slide_mpp_um or features.effective_mpp_um
-    return {
-        "patch_size": features.size_px,
-        "patch_size_level0": round(features.size_px * effective / finest),
+    finest, effective = sum(slide_mpp_um) / 2, sum(effective_mpp_um) / 2
+    values = {
+        "patch_size": size_px,
+        "patch_size_level0": round(size_px * effective / finest),
         "level0_magnification": round(10 / finest, 2),
         "target_magnification": round(10 / effective, 2),
-        "level0_width": round(width / columns),
-        "level0_height": round(height / rows),
-        "name": features.key,
+        "level0_width": round(slide_size_um[1] / slide_mpp_um[1]),
+        "level0_height": round(slide_size_um[0] / slide_mpp_um[0]),
+        "name": key,
     }
+    return values if overlap_px is None else {**values, "overlap": overlap_px}
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """Open a file, and turn what h5py says of a bad one into a sentence."""
-    h5py = _h5py()
+    h5py = hdf5()
     if not path.is_file():
         raise MedclipError(Reason.MISSING_FILE, "there is no file of slide features here.", where=path)
     try:
@@ -248,7 +261,12 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _h5py() -> Any:
+def hdf5() -> Any:
+    """Return the module h5py.
+
+    Raises:
+        MedclipError: MISSING_CODEC where it is not installed.
+    """
     try:
         import h5py
     except ImportError as e:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -126,7 +126,7 @@ class SlideStore(Result):
         }
 
     def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
-        return [asdict(row) for row in self.rows[:most]]
+        return as_dicts(self.rows, most)
 
 
 def open_slide_store(folder: Path | str) -> SlideStore:
@@ -157,6 +157,11 @@ def open_slide_store(folder: Path | str) -> SlideStore:
             where=folder,
             hint="Run the same medclip slides embed again; it writes them anew.",
         ) from e
+
+
+def as_dicts(rows: Sequence[SlideRow], most: int | None = None) -> list[dict[str, Any]]:
+    """Return rows as plain data, at most so many."""
+    return [asdict(row) for row in rows[:most]]
 
 
 def features_path(folder: Path, key: str) -> Path:

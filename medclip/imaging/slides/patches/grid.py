@@ -68,6 +68,11 @@ class PatchGrid(Result):
         """Either ok, or no patches for a grid without a single one: nothing goes missing silently."""
         return "ok" if len(self) else "no patches"
 
+    @property
+    def corners_um_N2(self) -> NDArray[np.float64]:
+        """[patches, 2]: top and left of each patch."""
+        return self.kept.astype(np.float64) * np.asarray(self.stride_um, np.float64)
+
     def patch(self, index: int) -> Patch:
         """Return one patch."""
         row, column = (int(value) for value in self.kept[index])

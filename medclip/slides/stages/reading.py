@@ -1,0 +1,255 @@
+"""What a reading process does with a slide: open it and find tissue and grid, then read patches block by block.
+
+A process keeps its last slide open between jobs, with the tiles it has decoded. Blocks are squares of the grid, so that
+what neighbours share is decoded once where they lie in one block. No torch here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.adapters.base import Source
+from medclip.adapters.pathology import slide_files
+from medclip.errors import MedclipError, Reason
+from medclip.files.recognise.inspect import CHANGED, is_unchanged
+from medclip.imaging.slides.patches.grid import PatchGrid, make_grid
+from medclip.imaging.slides.readers.backend import SlideSpec
+from medclip.imaging.slides.readers.open import open_slide
+from medclip.imaging.slides.readers.pyramid import SlideReader
+from medclip.imaging.slides.tissue.find import TissueMask, find_tissue, overview_mpp, tissue_of
+from medclip.sample import View
+from medclip.settings import Settings
+from medclip.slides.stages.options import GridOptions
+
+if TYPE_CHECKING:
+    from medclip.models.preprocess import Images, Preprocess
+
+BLOCK_SIDE = 8
+"""Patches along one side of a block: 64 are read, encoded and kept at once; a kill costs those under way."""
+_DAMAGED = (Reason.CORRUPT, Reason.TRUNCATED, Reason.NON_FINITE)
+"""What costs a patch, and not the slide."""
+_DISAGREE = 0.02
+"""Share by which two statements of a scale may differ and still be one: scanners of one magnification do."""
+_STRIP_PX = 64
+
+
+@dataclass(frozen=True, eq=False)
+class SeenSlide:
+    """A slide as its first reading has it."""
+
+    reader: SlideReader
+    tissue: TissueMask | None
+    """None where an earlier stage laid the grid."""
+    grid: PatchGrid | None
+    """None where only tissue was asked for."""
+    mpp_source: str
+    """Who says what a pixel measures: file, table or option."""
+    notes: tuple[str, ...]
+    num_damaged: int = 0
+    """Parts of the overview that could not be read."""
+    wait_s: float = 0.0
+    work_s: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class ReadBlock:
+    """Patches as a model takes them."""
+
+    images: Images
+    """Of the patches that could be read, in their order."""
+    lost: tuple[int, ...]
+    """Places in the block, from 0, of those whose stored pixels are damaged."""
+    quality_NQ: NDArray[np.float32]
+    """[patches that could be read, measures]"""
+    wait_s: float
+    """Seconds without work: for storage, or for a core."""
+    work_s: float
+    """Seconds of computing: decoding, resizing, measuring."""
+
+
+Measure = Callable[[NDArray[np.uint8], tuple[float, float]], Sequence[float]]
+"""From RGB uint8 [H, W, 3] and row and column µm/px to numbers; importable by name."""
+
+
+def see_slide(
+    source: Source,
+    settings: Settings,
+    options: GridOptions,
+    tissue: TissueMask | None = None,
+    grid: PatchGrid | bool = True,
+) -> SeenSlide:
+    """Open a slide, find its tissue, lay its grid.
+
+    Args:
+        source: Its files, with what inspection found and what a table says of its scale.
+        settings: Limits and the µm/px of slides that do not say.
+        options: Of tissue and grid.
+        tissue: Where tissue is, if that is known.
+        grid: The grid, if that is known; else whether to lay one.
+
+    Raises:
+        MedclipError: NO_SCALE and TOO_SMALL for the scale; CHANGED where a file is not the one that was inspected; what
+            opening raises.
+    """
+    with _Clock() as clock:
+        check_unchanged(source)
+        stated = source.mpp_um or settings.policy.mpp_um
+        policy = replace(settings.policy, mpp_um=stated)
+        reader = open_slide(slide_files(source), replace(settings, policy=policy))
+        mpp = reader.mpp_um
+        notes = list(reader.notes)
+        if stated is not None and mpp is not None and mpp == reader.facts.mpp_um:
+            own = sum(mpp) / 2
+            if abs(stated / own - 1) > _DISAGREE:
+                who = "the table" if source.mpp_um is not None else "--mpp"
+                notes.append(f"{who} says {stated:g} µm/px and the file {own:.4g}; the file's is used")
+        num_damaged = 0
+        laid = grid if isinstance(grid, PatchGrid) else None
+        if tissue is None and laid is None:
+            tissue, num_damaged = _tissue(reader, options)
+        if num_damaged:
+            notes.append(f"{num_damaged} parts of the overview are damaged and taken for glass")
+        if grid is True:
+            laid = make_grid(
+                reader, tissue, size_px=options.size_px, mpp_um=options.mpp_um, overlap_px=options.overlap_px,
+                min_coverage=options.min_coverage,
+            )  # fmt: skip
+        check_unchanged(source)
+        reader.close()
+    by = "file" if mpp == reader.facts.mpp_um else "table" if source.mpp_um is not None else "option"
+    return SeenSlide(reader, tissue, laid, by, (*notes, *(tissue.notes if tissue else ())), num_damaged, *clock.seconds)
+
+
+def check_unchanged(source: Source) -> None:
+    """Refuse files that are others now than those that were inspected.
+
+    Raises:
+        MedclipError: CHANGED.
+    """
+    for path, facts in zip(source.paths, source.facts, strict=True):
+        if not is_unchanged(path, facts):
+            raise CHANGED.error(path)
+
+
+def blocks_of(grid: PatchGrid) -> list[NDArray[np.int64]]:
+    """Return the patches of each block, as places in the grid, in reading order; blocks row by row of blocks."""
+    if not len(grid):
+        return []
+    rows, columns = (grid.kept // BLOCK_SIDE).astype(np.int64).T
+    number = rows * (columns.max() + 1) + columns
+    order = np.argsort(number, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(number[order])) + 1)
+
+
+def read_block(
+    spec: SlideSpec,
+    corners_um_N2: NDArray[np.float64],
+    size_px: int,
+    mpp_um: float,
+    effective_mpp_um: tuple[float, float],
+    preprocess: Preprocess | None,
+    measure: Measure | None = None,
+) -> ReadBlock:
+    """Read some patches of a slide and bring them to a model's size.
+
+    Args:
+        spec: The slide.
+        corners_um_N2: Top and left of each patch in µm, float64 [N, 2].
+        size_px: Rows and columns of a patch.
+        mpp_um: The scale that was asked for.
+        effective_mpp_um: Row and column µm/px of the pixels.
+        preprocess: How the model takes images; None keeps them as they are.
+        measure: What is measured of each patch as it is read.
+
+    Raises:
+        MedclipError: What is no damage of single tiles: a file that is gone, a codec that is missing.
+    """
+    images: list[NDArray[np.uint8]] = []
+    measures: list[Sequence[float]] = []
+    lost: list[int] = []
+    with _Clock() as clock:
+        reader = _kept_open(spec)
+        for place, (top, left) in enumerate(corners_um_N2):
+            try:
+                pixels = reader.read(float(top), float(left), size_px, size_px, mpp_um)
+            except MedclipError as error:
+                if error.reason not in _DAMAGED:
+                    raise
+                lost.append(place)
+                continue
+            if measure is not None:
+                measures.append(measure(pixels, effective_mpp_um))
+            images.append(pixels if preprocess is None else _as_model_sees(pixels, effective_mpp_um, preprocess))
+        quality = np.asarray(measures, np.float32).reshape(len(images), -1)
+    together: Any = tuple(images) if preprocess is None or not images else preprocess.together(images)
+    return ReadBlock(together, tuple(lost), quality, *clock.seconds)
+
+
+def _as_model_sees(
+    pixels: NDArray[np.uint8], effective_mpp_um: tuple[float, float], preprocess: Preprocess
+) -> NDArray[np.uint8]:
+    """Return a patch at the model's size: the view that the adapter of slides would make of it."""
+    rows_mm, columns_mm = (round(value / 1000, 9) for value in effective_mpp_um)
+    return preprocess.to_array(View(pixels, (0.0, 255.0), spacing_mm=(rows_mm, columns_mm)))
+
+
+_OPEN: list[SlideReader] = []
+"""The slide that this process read last."""
+
+
+def _kept_open(spec: SlideSpec) -> SlideReader:
+    if _OPEN and _OPEN[0].spec == spec:
+        return _OPEN[0]
+    for reader in _OPEN:
+        reader.close()
+    _OPEN[:] = [SlideReader(spec)]
+    return _OPEN[0]
+
+
+def _tissue(reader: SlideReader, options: GridOptions) -> tuple[TissueMask, int]:
+    """Find tissue; where stored tiles of the overview are damaged, what can be read of it counts."""
+    try:
+        return find_tissue(reader, options.tissue), 0
+    except MedclipError as error:
+        if error.reason not in _DAMAGED:
+            raise
+    wanted = overview_mpp(reader, options.tissue)
+    rows, columns = reader.effective_mpp(wanted)
+    height, width = (max(1, round(side / mpp)) for side, mpp in zip(reader.size_um, (rows, columns), strict=True))
+    overview = np.full((height, width, 3), 255, np.uint8)
+    num_parts, damaged = 0, 0
+    last: MedclipError | None = None
+    for top in range(0, height, _STRIP_PX):
+        for left in range(0, width, _STRIP_PX):
+            part = min(_STRIP_PX, height - top), min(_STRIP_PX, width - left)
+            num_parts += 1
+            try:
+                overview[top : top + part[0], left : left + part[1]] = reader.read(
+                    top * rows, left * columns, *part, wanted
+                )
+            except MedclipError as error:
+                if error.reason not in _DAMAGED:
+                    raise
+                damaged += 1
+                last = error
+    if last is not None and damaged == num_parts:
+        raise last
+    return tissue_of(overview, (rows, columns), options.tissue), damaged
+
+
+class _Clock:
+    """Seconds inside, told apart by whether this thread computed."""
+
+    def __enter__(self) -> _Clock:
+        self._wall, self._cpu = time.perf_counter(), time.thread_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        work = time.thread_time() - self._cpu
+        self.seconds = (max(0.0, time.perf_counter() - self._wall - work), work)

@@ -1,0 +1,256 @@
+"""A folder of slides goes through its stages: a row for each slide, and files that the next stage takes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import medclip
+from medclip.errors import MedclipError, Reason
+from medclip.imaging.slides.patches.grid import make_grid
+from medclip.imaging.slides.readers.open import open_slide
+from medclip.imaging.slides.tissue.find import find_tissue
+from medclip.models.packs.pack import load_model
+from medclip.sample import View
+from medclip.settings import Settings, read_policy
+from medclip.slides.stages import reading
+from medclip.slides.stages.run_stage import StageRun
+from tests.kits.scoring import make_pack
+from tests.kits.slides import damage_tile, draw_section, make_pathology_pack, write_pyramid
+
+SETTINGS = Settings(workers=1)
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pathology_pack(tmp_path_factory.mktemp("packs") / "pathology")
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("slides")
+    write_pyramid(folder / "a.tiff", draw_section())
+    write_pyramid(folder / "glass.tiff", np.full((1500, 1900, 3), 244, np.uint8))
+    write_pyramid(folder / "no_scale.tiff", draw_section(), mpp=None)
+    write_pyramid(folder / "z.tiff", draw_section(1400, 1700))
+    (folder / "note.txt").write_text("no slide")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def embedded(slides: Path, pack: Path, tmp_path_factory: pytest.TempPathFactory) -> StageRun:
+    return medclip.slides.embed(slides, tmp_path_factory.mktemp("out") / "o", model=pack, settings=SETTINGS)
+
+
+def by_file(run: StageRun) -> dict:
+    return {row.file: row for row in run.rows}
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Everything that a run leaves but its ledger, which has times of files in it."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and "ledger" not in path.name)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def test_every_slide_has_one_row_and_a_slide_without_tissue_or_scale_says_so(embedded: StageRun):
+    rows = by_file(embedded)
+    assert list(rows) == ["a.tiff", "glass.tiff", "no_scale.tiff", "z.tiff"]
+    assert [row.status for row in embedded.rows] == ["done", "skipped", "failed", "done"]
+    assert rows["glass.tiff"].reason == Reason.NO_TISSUE
+    assert rows["glass.tiff"].tissue_share == 0
+    assert rows["no_scale.tiff"].reason == Reason.NO_SCALE
+    assert embedded.num_files == 5
+    assert embedded.exit_code == 3
+    row = rows["a.tiff"]
+    assert (row.mpp_um, row.mpp_source, row.height_um, row.width_um) == (0.5, "file", 750, 950)
+    assert row.num_places == 48
+    assert row.num_lost == 0
+    assert len({row.key for row in embedded.rows}) == 4
+    assert not any("a.tiff" in row.key for row in embedded.rows)
+
+
+def test_vectors_are_those_of_the_patches_as_the_reader_and_the_model_have_them(
+    embedded: StageRun, slides: Path, pack: Path
+):
+    model = load_model(pack)
+    features = embedded.store.read(by_file(embedded)["a.tiff"].key)
+    with open_slide(slides / "a.tiff") as reader:
+        grid = make_grid(reader, find_tissue(reader))
+        assert len(features) == len(grid) == by_file(embedded)["a.tiff"].num_patches
+        np.testing.assert_array_equal(features.corners_um_N2, [[patch.top_um, patch.left_um] for patch in grid])
+        np.testing.assert_array_equal(features.coverage_N, grid.coverage)
+        views = [View(reader.read(p.top_um, p.left_um, 256, 256, 0.5), (0, 255)) for p in grid]
+    pixels = model.preprocess.together([model.preprocess.to_array(view) for view in views])
+    np.testing.assert_array_equal(features.features_ND, model.encode_image(pixels))
+    assert features.slide_size_um == (750, 950)
+    assert features.pack.name == "tiny"
+
+
+def test_a_second_call_computes_nothing_and_another_model_or_grid_is_refused(
+    embedded: StageRun, slides: Path, pack: Path
+):
+    before = files_of(embedded.folder)
+    again = medclip.slides.embed(slides, embedded.folder, model=pack, settings=SETTINGS)
+    assert again.already_finished
+    assert files_of(embedded.folder) == before
+    with pytest.raises(MedclipError, match="size, scale") as caught:
+        medclip.slides.embed(slides, embedded.folder, model=pack, size_px=224, settings=SETTINGS)
+    assert caught.value.reason is Reason.OUTPUT_IN_USE
+
+
+def test_stages_one_by_one_end_in_the_bytes_of_one_alone_and_nothing_is_found_twice(
+    embedded: StageRun, slides: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "out"
+    tissue = medclip.slides.tissue(slides, out, settings=SETTINGS)
+    assert [row.status for row in tissue.rows] == ["done", "skipped", "failed", "done"]
+    key = by_file(tissue)["a.tiff"].key
+    outlines = json.loads((out / "tissue" / f"{key}.geojson").read_text())
+    assert {f["properties"]["objectType"] for f in outlines["features"]} == {"annotation"}
+    places = medclip.slides.places(slides, out, settings=SETTINGS)
+    with h5py.File(out / "patches" / f"{key}.h5") as file:
+        assert dict(file["coords"].attrs)["patch_size_level0"] == 256
+        assert len(file["coords"]) == by_file(places)["a.tiff"].num_patches
+    squares = json.loads((out / "patches" / f"{key}.geojson").read_text())
+    assert squares["features"][0]["properties"]["objectType"] == "tile"
+    # Where a grid is known, the overview is not even read: a mark that only the grid file has shows up in the rows.
+    with h5py.File(out / "patches" / f"{key}.h5", "r+") as file:
+        facts = json.loads(file.attrs["tissue"])
+        file.attrs["tissue"] = json.dumps(facts | {"pen_share": 0.125})
+    run = medclip.slides.embed(slides, out, model=pack, settings=SETTINGS)
+    assert by_file(run)["a.tiff"].pen_share == 0.125
+    for name, content in files_of(embedded.folder).items():
+        if name.startswith("features/"):
+            assert (out / name).read_bytes() == content, name
+
+
+def test_what_another_stage_left_with_other_options_is_not_used(slides: Path, pack: Path, tmp_path: Path):
+    medclip.slides.places(slides / "a.tiff", tmp_path / "o", size_px=128, settings=SETTINGS)
+    run = medclip.slides.embed(slides / "a.tiff", tmp_path / "o", model=pack, settings=SETTINGS)
+    assert run.rows[0].num_places == 48
+
+
+def test_a_damaged_tile_costs_its_patches_and_not_the_slide(slides: Path, pack: Path, tmp_path: Path):
+    shutil.copy(slides / "a.tiff", tmp_path / "a.tiff")
+    damage_tile(tmp_path / "a.tiff", 2 * 8 + 2)  # of 6 x 8 tiles, in the section
+    run = medclip.slides.embed(tmp_path / "a.tiff", tmp_path / "o", model=pack, settings=SETTINGS)
+    assert (run.rows[0].status, run.rows[0].num_lost, run.num_lost) == ("done", 1, 1)
+    features = run.store.read(run.rows[0].key)
+    assert len(features) == run.rows[0].num_patches - 1 == run.num_patches
+    assert [256.0, 256.0] not in features.corners_um_N2.tolist()
+    assert np.allclose(np.linalg.norm(features.features_ND, axis=1), 1, atol=1e-5)
+
+
+def test_a_damaged_part_of_the_overview_is_taken_for_glass_and_told(slides: Path, tmp_path: Path):
+    shutil.copy(slides / "a.tiff", tmp_path / "a.tiff")
+    damage_tile(tmp_path / "a.tiff", 0, page=1)  # the upper left one of 2 x 2
+    run = medclip.slides.tissue(tmp_path, tmp_path / "o", settings=SETTINGS)
+    assert run.rows[0].status == "done"
+    assert "damaged and taken for glass" in (run.rows[0].notes or "")
+
+
+def test_a_slide_of_which_no_patch_can_be_read_fails(slides: Path, pack: Path, tmp_path: Path):
+    shutil.copy(slides / "a.tiff", tmp_path / "a.tiff")
+    for tile in range(6 * 8):
+        damage_tile(tmp_path / "a.tiff", tile)
+    run = medclip.slides.embed(tmp_path / "a.tiff", tmp_path / "o", model=pack, settings=SETTINGS)
+    assert (run.rows[0].status, run.rows[0].reason) == ("failed", Reason.CORRUPT)
+    assert not list((tmp_path / "o" / "features").glob("*")) if (tmp_path / "o" / "features").exists() else True
+    assert not (tmp_path / "o" / "unfinished").exists()
+
+
+def test_a_slide_that_grows_while_it_is_read_fails_and_leaves_no_vectors(
+    slides: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from medclip.slides.stages import stage
+
+    shutil.copy(slides / "a.tiff", tmp_path / "a.tiff")
+    begin = stage.EmbedStage.begin
+
+    def grow(self: stage.EmbedStage, slide: object) -> object:
+        with (tmp_path / "a.tiff").open("ab") as file:
+            file.write(bytes(100))
+        return begin(self, slide)  # pyright: ignore
+
+    monkeypatch.setattr(stage.EmbedStage, "begin", grow)
+    run = medclip.slides.embed(tmp_path / "a.tiff", tmp_path / "o", model=pack, settings=SETTINGS)
+    assert (run.rows[0].status, run.rows[0].reason) == ("failed", Reason.CHANGED)
+    assert not list((tmp_path / "o").rglob("*.h5"))
+
+
+def test_a_table_that_says_another_scale_than_the_file_is_told_and_not_followed(slides: Path, tmp_path: Path):
+    table = tmp_path / "table.csv"
+    table.write_text("file,patient,mpp_um\na.tiff,P1,0.25\nno_scale.tiff,P2,0.5\nz.tiff,P1,0.5\n")
+    run = medclip.slides.places(slides, tmp_path / "o", table=table, settings=SETTINGS)
+    rows = by_file(run)
+    assert rows["a.tiff"].mpp_um == 0.5
+    assert json.loads(rows["a.tiff"].notes or "[]") == [
+        "the table says 0.25 µm/px and the file 0.5; the file's is used"
+    ]
+    assert rows["z.tiff"].notes is None
+    assert (rows["no_scale.tiff"].status, rows["no_scale.tiff"].mpp_source) == ("done", "table")
+    assert rows["a.tiff"].patient == rows["z.tiff"].patient != rows["no_scale.tiff"].patient
+    assert "P1" not in (tmp_path / "o" / "patches" / "slides.parquet").read_bytes().decode("latin-1")
+
+
+def test_a_scale_for_all_is_used_where_a_slide_states_none(slides: Path, tmp_path: Path):
+    settings = Settings(workers=1, policy=read_policy(mpp_um=0.5))
+    run = medclip.slides.tissue(slides / "no_scale.tiff", tmp_path / "o", settings=settings)
+    assert (run.rows[0].status, run.rows[0].mpp_source, run.rows[0].mpp_um) == ("done", "option", 0.5)
+
+
+def test_copies_on_a_quick_disk_give_the_same_vectors_and_are_gone_afterwards(
+    embedded: StageRun, slides: Path, pack: Path, tmp_path: Path
+):
+    quick = tmp_path / "quick"
+    quick.mkdir()
+    run = medclip.slides.embed(slides, tmp_path / "o", model=pack, stage_to=quick, settings=SETTINGS)
+    assert files_of(run.folder) == files_of(embedded.folder)
+    assert list(quick.iterdir()) == []
+
+
+def test_quality_is_measured_where_it_is_asked_for(slides: Path, pack: Path, tmp_path: Path):
+    run = medclip.slides.embed(slides / "a.tiff", tmp_path / "o", model=pack, qc=True, settings=SETTINGS)
+    features = run.store.read(run.rows[0].key)
+    assert set(features.quality) == {
+        "flags", "sharpness", "stained_share", "pen_share", "dark_share", "dense_share",
+    }  # fmt: skip
+    assert features.quality["stained_share"].min() > 0.3
+    assert run.rows[0].num_blurred is not None
+    assert run.rows[0].num_artefacts == 0
+
+
+def test_hashed_paths_name_no_file(slides: Path, tmp_path: Path):
+    run = medclip.slides.tissue(slides, tmp_path / "o", hash_paths=True, settings=SETTINGS)
+    assert all(row.file.startswith("path:") for row in run.rows)
+    assert len({row.key for row in run.rows}) == 4
+
+
+def test_a_model_of_other_images_is_refused_before_anything_is_read(slides: Path, tmp_path: Path):
+    with pytest.raises(MedclipError, match="not trained on pathology") as caught:
+        medclip.slides.embed(slides, tmp_path / "o", model=make_pack(tmp_path / "tiny"), settings=SETTINGS)
+    assert caught.value.reason is Reason.WRONG_USE
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("wrong", [{"size_px": 0}, {"overlap_px": 256}, {"min_coverage": 1.5}, {"mpp_um": 0}])
+def test_impossible_grids_are_refused(slides: Path, tmp_path: Path, wrong: dict):
+    with pytest.raises(MedclipError) as caught:
+        medclip.slides.places(slides, tmp_path / "o", settings=SETTINGS, **wrong)
+    assert caught.value.reason is Reason.WRONG_USE
+
+
+def test_blocks_are_squares_that_hold_every_patch_once(slides: Path):
+    with open_slide(slides / "a.tiff") as reader:
+        grid = make_grid(reader, None, size_px=64, min_coverage=0)
+    blocks = reading.blocks_of(grid)
+    np.testing.assert_array_equal(np.sort(np.concatenate(blocks)), np.arange(len(grid)))
+    for rows in blocks:
+        assert len(rows) <= 64
+        assert (np.ptp(grid.kept[rows], axis=0) < 8).all()
+        assert (np.diff(rows) > 0).all()
