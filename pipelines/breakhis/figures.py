@@ -210,10 +210,11 @@ def summarise(tested: Tested, *, num_resamples: int = NUM_RESAMPLES) -> dict[str
     """Return all figures of one way as numbers for JSON: value, low and high by name."""
     ways = {name: interval_of(one) for name, one in measure_tested(tested, num_resamples=num_resamples).items()}
     error = calibration(tested, num_resamples=num_resamples)
-    return {name: _numbers(one) for name, one in (ways | ({} if error is None else {ECE: error})).items()}
+    return {name: numbers_of(one) for name, one in (ways | ({} if error is None else {ECE: error})).items()}
 
 
-def _numbers(estimate: Estimate) -> dict[str, float]:
+def numbers_of(estimate: Estimate) -> dict[str, float]:
+    """Return an estimate as rounded numbers for JSON, without ends where it has none."""
     named = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
     return {name: round(float(value), 4) for name, value in named.items() if not np.isnan(value)}
 

@@ -106,8 +106,11 @@ def _strata(images: Sequence[BreakHisImage]) -> NDArray[np.int64]:
 def _folds(images: Sequence[BreakHisImage], num_folds: int, seed: int) -> NDArray[np.int64]:
     """Return the fold of each image: whole patients, subtypes spread as evenly as their patients allow."""
     patients, strata = _patients(images), _strata(images)
-    if len(set(patients.tolist())) < num_folds:
-        raise SystemExit(f"{len(set(patients.tolist()))} patients cannot be divided into {num_folds} folds.")
+    most = min(len(set(patients.tolist())), int(np.bincount(strata).max()))
+    if most < num_folds:
+        raise SystemExit(
+            f"{most} patients, or images of the largest subtype, cannot be divided into {num_folds} folds."
+        )
     fold_N = np.zeros(len(images), np.int64)
     splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():  # a subtype of three patients is not in every fold, and the table says so

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from tests.kits.breakhis import module_of
 
@@ -107,6 +108,15 @@ def test_the_strength_is_chosen_on_patients_that_are_held_out() -> None:
     by_patient = texture._strength(features, truth, [f"P{n // 3}" for n in range(72)], True, 0)
     by_image = texture._strength(features, truth, [str(n) for n in range(72)], True, 0)
     assert by_patient <= 0.1 < 1 < by_image
+
+
+def test_the_logistic_regression_is_scikit_learns() -> None:
+    features, truth = blobs(90, apart=1.0)
+    own = texture.Multinomial(0.3).fit(features, truth)
+    theirs = LogisticRegression(C=0.3, max_iter=5000, tol=1e-8).fit(features, truth)
+    new = blobs(50, seed=9)[0]
+    assert own.predict_proba(new) == pytest.approx(theirs.predict_proba(new), abs=1e-4)
+    assert (own.predict(new) == theirs.predict(new)).all()
 
 
 def test_descriptors_have_their_size_and_see_texture_and_colour() -> None:

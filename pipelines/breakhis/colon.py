@@ -1,0 +1,171 @@
+"""The rows of frozen features on real tissue that is here: glas_colon, benign or malignant, each patient left out once.
+
+Usage: python pipelines/breakhis/colon.py SHARED_DATA RUN [--tiny]
+
+Eleven patients, three of them with both grades: the intervals are wide, and nothing is claimed. A tile's label is the
+grade of its image. Features are kept; it writes RUN/table.md and RUN/figures.json. A few minutes of one core.
+
+Ways: the colour of the stain alone, descriptors of texture, and three frozen encoders that have never seen tissue:
+medclip-mini (radiographs and fundus photographs), EfficientNet-Lite0 of ImageNet, and the same tower with random
+weights as a control. Few-shot is the logistic regression on `SHOTS` tiles of each grade, drawn `DRAWS` times among the
+patients that are not tested; how the draws differ is in its interval. Words are those of medclip-mini.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from encoders import IMAGENET, embed_files, load_encoder
+from figures import RATES, Tested, calibration, measure_tested, numbers_of, written
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+from texture import COLUMNS, DESCRIPTORS, LOGISTIC, describe_files, fit_probe, gives_probabilities, probe_scores
+
+from medclip.files.output import write_file
+from medclip.models.class_vectors import encode_prompts
+from medclip.statistics.metrics.classification import HeldOut, figures, numbered
+from medclip.statistics.resampling.resampled import interval_of
+from medclip.statistics.resampling.weights import draw_weights
+from medclip.text.vocabulary.find_task import find_task
+from medclip.text.vocabulary.prompts import expand
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from measuring import read_rows  # pyright: ignore[reportMissingImports]
+
+GRADES = ("benign", "malignant")
+CONTROL = "random:tf_efficientnet_lite0"
+ENCODERS = ("medclip-mini", IMAGENET, CONTROL)
+SHOTS, DRAWS = (4, 16), 5
+_FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc")
+_NAMES = {"accuracy": "image_rate"}
+_NOT_MEASURED = ("sensitivity", "specificity")
+"""There are no validation patients to lock a threshold on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """Tiles with patients and grades."""
+
+    files: tuple[Path, ...]
+    patients: tuple[str, ...]
+    truth_N: NDArray[np.int64]
+
+    def folds(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield the rows to learn from and to test on, one patient after the other."""
+        whose = np.array(self.patients)
+        for patient in dict.fromkeys(self.patients):
+            yield np.flatnonzero(whose != patient), np.flatnonzero(whose == patient)
+
+
+def read_tiles(data: Path, every: int = 1) -> Tiles:
+    """Read the table of glas_colon; every n-th row."""
+    folder = data / "glas_colon"
+    rows = read_rows(folder / "labels.csv")[::every]
+    truth_N = np.array([GRADES.index(row["grade"]) for row in rows])
+    return Tiles(tuple(folder / row["file"] for row in rows), tuple(row["patient_id"] for row in rows), truth_N)
+
+
+def features_of(tiles: Tiles, run: Path, encoders: Sequence[str]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield name, features [N, D] and model of each kind of feature."""
+    for name in DESCRIPTORS:
+        kept = run / "features" / f"{name.split(',')[0]}.npy"
+        if not kept.is_file():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            np.save(kept, describe_files(name, tiles.files))
+        yield name, np.load(kept), None
+    for name in encoders:
+        model = load_encoder(name, run)
+        kept = run / "features" / f"{name.replace(':', '-')}.npy"
+        yield name, embed_files(model, tiles.files, kept), model
+
+
+def probed(tiles: Tiles, features_ND: Any, classifier: str, standardize: bool) -> Tested:
+    """Answer for each patient by a classifier that learned from the others."""
+    scores_N2, has_p = np.zeros((len(tiles.truth_N), 2)), True
+    for train, test in tiles.folds():
+        whose = [tiles.patients[i] for i in train]
+        model = fit_probe(classifier, standardize, features_ND[train], tiles.truth_N[train], whose)
+        scores_N2[test], has_p = probe_scores(model, features_ND[test], 2), has_p and gives_probabilities(model)
+    return Tested(tiles.patients, tiles.truth_N, scores_N2, probability=has_p)
+
+
+def few_shot(tiles: Tiles, features_ND: Any, shots: int, num_resamples: int) -> dict[str, dict[str, float]]:
+    """Measure the logistic regression on a few tiles of each grade, over several draws."""
+    scores_RN2 = np.zeros((DRAWS, len(tiles.truth_N), 2))
+    for draw in range(DRAWS):
+        rng = np.random.default_rng(draw)
+        for train, test in tiles.folds():
+            drawn = np.concatenate([rng.permutation(train[tiles.truth_N[train] == c])[:shots] for c in range(2)])
+            whose = [tiles.patients[i] for i in drawn]
+            model = fit_probe(LOGISTIC, True, features_ND[drawn], tiles.truth_N[drawn], whose)
+            scores_RN2[draw, test] = probe_scores(model, features_ND[test], 2)
+    held = HeldOut(tiles.truth_N, numbered(tiles.patients), 2)
+    weights_PB = draw_weights(held.num_patients, num_resamples, seed=0)
+    ways = figures(scores_RN2, held, weights_PB, _FIGURES, runs=(DRAWS, 1))
+    return {_NAMES.get(name, name): numbers_of(interval_of(one)) for name, one in ways.items()}
+
+
+def worded(tiles: Tiles, model: Any, features_ND: Any) -> Tested:
+    """Answer by words, without a label."""
+    task = find_task(Path(__file__).parent / "tasks" / "colon_grade.yaml")
+    cosines_N2 = features_ND @ encode_prompts(model, [prompts.positive for prompts in expand(task)]).T
+    return Tested(tiles.patients, tiles.truth_N, log_softmax(np.float64(model.logit_scale * cosines_N2), axis=1))
+
+
+def measure_colon(data: Path, run: Path, *, tiny: bool = False) -> str:
+    """Measure every way, and write figures and table."""
+    tiles, num_resamples = read_tiles(data, 8 if tiny else 1), 50 if tiny else 2000
+    rows: list[dict[str, Any]] = []
+
+    def add(name: str, tested: Tested) -> None:
+        measured = measure_tested(tested, num_resamples=num_resamples)
+        error = calibration(tested, num_resamples=num_resamples)
+        values = {key: numbers_of(interval_of(one)) for key, one in measured.items()}
+        rows.append({"way": name, "figures": values | ({} if error is None else {"ece": numbers_of(error)})})
+
+    for name, features_ND, model in features_of(tiles, run, ENCODERS[:1] if tiny else ENCODERS):
+        for classifier, standardize in COLUMNS:
+            tested = probed(tiles, features_ND, classifier, standardize)
+            add(f"{name}, {classifier}{', standardised' if standardize else ''}", tested)
+        if model is None:
+            continue
+        for shots in SHOTS:
+            values = few_shot(tiles, features_ND, shots, num_resamples)
+            rows.append({"way": f"{name}, logistic, {shots} tiles of each grade", "figures": values})
+        if model.has_text:
+            add(f"{name}, words", worded(tiles, model, features_ND))
+        print(f"{name}: done", flush=True)
+    write_file(run / "figures.json", json.dumps(rows, indent=1) + "\n")
+    shown = [name for name in RATES if name not in _NOT_MEASURED]
+    lines = [
+        f"{len(tiles.files)} tiles of {len(set(tiles.patients))} patients, {int(tiles.truth_N.sum())} malignant.", "",
+        "| way | " + " | ".join([*(RATES[name] for name in shown), "calibration error"]) + " |",
+        "|" + "---|" * (len(shown) + 2),
+    ]  # fmt: skip
+    lines += [f"| {r['way']} | {' | '.join(written(r['figures'].get(n), 2) for n in (*shown, 'ece'))} |" for r in rows]
+    table = "\n".join(lines) + "\n"
+    write_file(run / "table.md", table)
+    return table
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--tiny", action="store_true", help="every eighth tile: does it run?")
+    args = parser.parse_args(arguments)
+    (run := args.run.resolve()).mkdir(parents=True, exist_ok=True)
+    print(measure_colon(args.data.resolve(), run, tiny=args.tiny))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
