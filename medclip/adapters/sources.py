@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.discover import discover
 from medclip.files.grouping.units import units_of
 from medclip.files.recognise.inspect import inspect_file
+from medclip.files.tables.manifest import file_named
 from medclip.sample import FileRef
 from medclip.settings import Settings
 
@@ -30,8 +30,7 @@ def source_of(path: Path, settings: Settings) -> Source:
         MedclipError: MISSING_FILE; the problem of the series in a folder; WRONG_USE for a folder of several things.
     """
     if not path.is_dir():
-        header = path.with_name(f"{path.name}.hea")
-        path = header if not os.path.exists(path) and os.path.isfile(header) else path
+        path = file_named(path)
         return single(path, inspect_file(path, settings))
     return source_of_files(path, [ref for ref in discover(path) if ref.problem is None], settings)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.discover import walk
-from medclip.files.tables.manifest import read_manifest
+from medclip.files.tables.manifest import file_named, read_manifest
 from medclip.sample import FileRef, Modality, Sample, View
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def given_images(images: Any) -> list[GivenImage]:
         several = list(images)
     else:
         _refuse_other(images)
-        return [GivenImage(row.file, Path(row.file), row.modality) for row in read_manifest(images).rows]
+        return [GivenImage(row.file, file_named(Path(row.file)), row.modality) for row in read_manifest(images).rows]
     digits = len(str(max(len(several) - 1, 0)))
     return [_given(image, f"image {number:0{digits}}") for number, image in enumerate(several)]
 

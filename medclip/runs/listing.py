@@ -17,7 +17,7 @@ from typing import Any
 from medclip.errors import Problem, Reason
 from medclip.files.discover import name_of_spelled, walk
 from medclip.files.output import in_use
-from medclip.files.tables.manifest import Manifest
+from medclip.files.tables.manifest import WFDB_HEADER, Manifest, file_named
 from medclip.runs.ledger import DONE, KnownFile, Ledger
 from medclip.sample import NO_STAMP, FileRef
 from medclip.wording import count
@@ -204,7 +204,7 @@ class Listing:
             return
         scored = self.root if self.root.is_dir() else self.root.parent
         places = [scored] if manifest.folder is None else [scored, manifest.folder]
-        exists = [[os.path.lexists(place / row.file) for row in manifest.rows] for place in places]
+        exists = [[os.path.lexists(file_named(place / row.file)) for row in manifest.rows] for place in places]
         base = max(range(len(places)), key=lambda index: (sum(exists[index]), -index))
         problem = Problem(Reason.MISSING_FILE, "the table names this file, but it does not exist.")
         missing: dict[str, FileRef] = {}
@@ -227,11 +227,13 @@ class Listing:
 
     def _names(self, file: str, places: Sequence[Path]) -> list[str]:
         """Return the names that a path of a table may have in this run."""
+        spelled = (file, f"{file}{WFDB_HEADER}")
         if not self.root.is_dir():
-            paths = {os.path.abspath(place / file) for place in places}
-            return [self.root.name] if os.path.abspath(self.root) in paths or file == self.root.name else []
-        below = (_below(self.root, place / file) for place in places)
-        return [os.path.normpath(file).replace(os.sep, "/"), *(name for name in below if name is not None)]
+            paths = {os.path.abspath(place / name) for place in places for name in spelled}
+            return [self.root.name] if os.path.abspath(self.root) in paths or self.root.name in spelled else []
+        below = (_below(self.root, place / name) for name in spelled for place in places)
+        here = (os.path.normpath(name).replace(os.sep, "/") for name in spelled)
+        return [*here, *(name for name in below if name is not None)]
 
 
 def _below(root: Path, path: Path) -> str | None:

@@ -43,6 +43,16 @@ _SIDES = {"l": "L", "left": "L", "r": "R", "right": "R", "b": "B", "both": "B", 
 _SEXES = {"f": "F", "female": "F", "w": "F", "m": "M", "male": "M", "o": "O", "other": "O", "u": None, "": None}
 
 
+WFDB_HEADER = ".hea"
+"""Of a WFDB record, which tables of PhysioNet name without it."""
+
+
+def file_named(path: Path) -> Path:
+    """Return the file that a table names: the path itself, or the header of the WFDB record of this name."""
+    header = path.with_name(f"{path.name}{WFDB_HEADER}")
+    return header if path.name and not os.path.lexists(path) and os.path.isfile(header) else path
+
+
 @dataclass(frozen=True)
 class ManifestRow:
     """What the table says about one file; None and empty where it says nothing."""
@@ -102,11 +112,19 @@ class Manifest:
         """Find the row of a file.
 
         Args:
-            file: The path relative to the scored folder, or the path on disk (looked up from the table's folder).
+            file: The path relative to the scored folder, or the path on disk (looked up from the table's folder). The
+                header of a WFDB record has the row that names the record without a suffix, too.
 
         Returns:
             The row, or None if the table has none for this file.
         """
+        row = self._row_named(file)
+        if row is None and str(file).endswith(WFDB_HEADER):
+            stem = str(file).removesuffix(WFDB_HEADER)
+            return self._row_named(stem if isinstance(file, str) else Path(stem))
+        return row
+
+    def _row_named(self, file: str | Path) -> ManifestRow | None:
         if isinstance(file, str):
             return self._by_name.get(_normal(file))
         return self._by_path.get(_resolved(file, self._folders)) or self._by_name.get(_normal(file.as_posix()))

@@ -30,7 +30,7 @@ BEATS: Mapping[str, str] = {
     "VPB": "PVC", "PVC": "PVC", "AQW": "QWAVE", "LBBB": "CLBBB", "LFBBB": "LAFB", "RBBB": "CRBBB", "LVH": "LVH",
     "LVHV": "VCLVH", "RVH": "RVH", "LVQRSAL": "LVOLT", "LVQRSCL": "LVOLT", "LVQRSLL": "LVOLT", "PRIE": "LPR",
     "QTIE": "LNGQT", "RAH": "RAO/RAE", "LAH": "LAO/LAE", "STDD": "STD_", "STE": "STE_", "TWC": "TAB_", "TWO": "INVT",
-    "WPW": "WPW", "IVB": "IVCD", "NIVB": "IVCD", "VB": "BIGU", "VET": "TRIGU",
+    "WPW": "WPW", "VPE": "WPW", "IVB": "IVCD", "NIVB": "IVCD", "VB": "BIGU", "ABI": "BIGU", "VET": "TRIGU",
 }  # fmt: skip
 _SEX = {"MALE": "M", "FEMALE": "F", "M": "M", "F": "F"}
 _NO_PATIENTS = "The table names no patients: each record is taken for a patient of its own."

@@ -15,6 +15,7 @@ from medclip.files.recognise.inspect import inspect_file
 from medclip.files.recognise.sniff import Format
 from medclip.imaging.ecg.formats.read import read_ecg
 from medclip.imaging.ecg.lead_names import TWELVE
+from medclip.imaging.ecg.recording import check_size
 from medclip.settings import Settings
 from tests.kits.ecg import (  # fmt: skip
     PATIENT,
@@ -121,9 +122,20 @@ def test_wfdb_missing_and_short_signal_files_have_their_reasons(tmp_path: Path) 
 
 
 def test_wfdb_size_is_checked_before_reading(tmp_path: Path) -> None:
-    assert _refusal(write_wfdb(tmp_path, heart()), SMALL).reason is Reason.TOO_LARGE
+    header = write_wfdb(tmp_path, heart())
+    assert _refusal(header, SMALL).reason is Reason.TOO_LARGE
+    read(header, Settings(reader_memory_bytes=240_000))  # 1,000 samples of 12 leads, five times
+    refused = _refusal(header, Settings(reader_memory_bytes=239_999))
+    assert refused.reason is Reason.TOO_LARGE
+    assert "takes about 240,000 bytes, and a reading process may take 239,999" in str(refused)
     (tmp_path / "rec.hea").write_text("rec 1 500 99999999999999\nrec.dat 16 200/mV 16 0 0 0 0 II\n")
     assert _refusal(tmp_path / "rec.hea").reason is Reason.TRUNCATED
+
+
+def test_a_day_of_twelve_leads_at_500_hz_is_refused_before_it_is_read_and_one_of_250_hz_is_not() -> None:
+    with pytest.raises(MedclipError, match="measuring and filtering takes about 10,368,000,000 bytes"):
+        check_size(12, 24 * 3600 * 500, Settings())
+    check_size(12, 24 * 3600 * 250, Settings())
 
 
 def test_wfdb_segments_are_joined_and_a_gap_stays_one(tmp_path: Path) -> None:
