@@ -262,8 +262,6 @@ def _slide_rows(files: list[FileRow], patients: dict[int, str | None]) -> Iterat
         if row.headers is None or row.unit not in (None, row.row):
             continue
         facts = {name: value for name, value in json.loads(row.headers).items() if name in columns}
-        if row.kind is not None and row.kind != Kind.SLIDE:
-            continue
         yield SlideRow(
             **(
                 {"sha256": row.sha256, "num_files": members.get(row.unit, 1) if row.unit else 1}

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.grouping.units import kind_of
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.recognise.sniff import Format
+from medclip.files.recognise.tiff import ends_early
 from medclip.imaging.slides.patches.grid import PatchGrid
 from medclip.imaging.slides.patches.stream import no_tissue
 from medclip.imaging.slides.tissue.find import TissueMask
@@ -41,6 +42,7 @@ from medclip.slides.stages.staging import Staging
 from medclip.slides.stages.unfinished import UnfinishedSlide
 
 NO_SLIDE = Problem(Reason.NO_TASK, "it is no whole-slide image, and this command reads nothing else.")
+CUT = Problem(Reason.TRUNCATED, "the TIFF ends too early: what it was is not known; copy it again from its source.")
 _ONE_BY_ONE = (Reason.DECODER_CRASHED, Reason.TIMEOUT, Reason.TOO_LARGE, Reason.CORRUPT)
 """A block that ends so is read again patch by patch: one of them is the cause."""
 _BLOCKS_AHEAD = 2
@@ -161,7 +163,7 @@ class SlideWork:
                 if all(file is not None and file.state >= DONE for file in known):
                     continue
                 if item.problem is None and item.kind is not Kind.SLIDE:
-                    item.problem = NO_SLIDE
+                    item.problem = CUT if _is_cut(item) else NO_SLIDE
                 if item.problem is not None:
                     others.append(item)
                     continue
@@ -384,7 +386,17 @@ def _meant_as_slide(item: Item) -> bool:
     facts = item.files[0].facts
     if item.problem is NO_SLIDE or facts is None:
         return False
-    return facts.format is Format.SLIDE or kind_of(facts) is Kind.SLIDE
+    return item.problem is CUT or facts.format is Format.SLIDE or kind_of(facts) is Kind.SLIDE
+
+
+def _is_cut(item: Item) -> bool:
+    """Return whether a TIFF lacks its end, and with it perhaps all by which a slide is known."""
+    facts = item.files[0].facts
+    if facts is None or facts.format is not Format.TIFF:
+        return False
+    with suppress(OSError), item.files[0].ref.path.open("rb") as file:
+        return ends_early(file)
+    return False
 
 
 def _reading(slide: Slide, options: GridOptions) -> Reading:

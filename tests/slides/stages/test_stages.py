@@ -9,6 +9,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import tifffile
+from pydicom.dataset import Dataset
 
 import medclip
 from medclip.errors import MedclipError, Reason
@@ -20,8 +22,9 @@ from medclip.sample import View
 from medclip.settings import Settings, read_policy
 from medclip.slides.stages import reading
 from medclip.slides.stages.run_stage import StageRun
+from tests.kits.dicom_slides import all_of, shows
 from tests.kits.scoring import make_pack
-from tests.kits.slides import damage_tile, draw_section, make_pathology_pack, write_pyramid
+from tests.kits.slides import damage_tile, draw_section, make_pathology_pack, write_dicom_slide, write_pyramid
 
 SETTINGS = Settings(workers=1)
 
@@ -223,6 +226,67 @@ def test_quality_is_measured_where_it_is_asked_for(slides: Path, pack: Path, tmp
     assert features.quality["stained_share"].min() > 0.3
     assert run.rows[0].num_blurred is not None
     assert run.rows[0].num_artefacts == 0
+
+
+def test_a_slide_that_was_cut_is_a_slide_that_failed_and_a_picture_is_none(slides: Path, tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    content = (slides / "a.tiff").read_bytes()
+    (tmp_path / "in" / "cut.tiff").write_bytes(content[: len(content) // 2])
+    tifffile.imwrite(tmp_path / "in" / "picture.tif", draw_section()[:64, :64])
+    run = medclip.slides.tissue(tmp_path / "in", tmp_path / "o", settings=SETTINGS)
+    assert [(row.file, row.status, row.reason) for row in run.rows] == [("cut.tiff", "failed", Reason.TRUNCATED)]
+    assert (run.num_files, run.exit_code) == (2, 3)
+
+
+def test_a_dicom_slide_that_does_not_say_what_its_images_are_fails_and_a_label_beside_one_is_not_read(tmp_path: Path):
+    section = draw_section(1024, 1280)
+
+    def without_type(ds: Dataset) -> None:
+        del ds.ImageType
+
+    def label(ds: Dataset) -> None:
+        shows("LABEL")(ds)
+        ds.PixelData = b"SURNAME^GIVEN" * (len(ds.PixelData) // 13 + 1)
+
+    (tmp_path / "in" / "typed").mkdir(parents=True)
+    (tmp_path / "in" / "untyped").mkdir()
+    write_dicom_slide(tmp_path / "in" / "typed" / "a.dcm", section, photometric="RGB")
+    write_dicom_slide(tmp_path / "in" / "typed" / "label.dcm", section[:128, :128], photometric="RGB", edit=label)
+    write_dicom_slide(
+        tmp_path / "in" / "untyped" / "a.dcm", section, photometric="RGB", edit=all_of(without_type, other_series)
+    )
+    run = medclip.slides.tissue(tmp_path / "in", tmp_path / "o", settings=SETTINGS)
+    rows = by_file(run)
+    assert [(row.status, row.reason, row.num_files) for row in run.rows] == [
+        ("done", None, 2),
+        ("failed", Reason.CORRUPT, 1),
+    ], rows
+    assert "ImageType" in (rows["untyped/a.dcm"].message or "")
+    for name, content in files_of(tmp_path / "o").items():
+        assert b"SURNAME" not in content, name
+        assert b"Planted" not in content, name
+
+
+def other_series(ds: Dataset) -> None:
+    """Put it into a study of its own."""
+    for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+        setattr(ds, name, f"{getattr(ds, name)[:40]}.9")
+
+
+@pytest.mark.shared
+def test_real_slides_have_one_row_each_whatever_they_are(shared: Path, tmp_path: Path):
+    run = medclip.slides.places(shared / "data" / "field_dev" / "wsi", tmp_path / "o", settings=SETTINGS)
+    ended = {row.file: (row.status, row.reason, row.num_patches) for row in run.rows}
+    assert ended["svs/CMU-1-Small-Region.svs"] == ("done", None, 39)
+    assert ended["dicom-cmu1-pyramid/level-0-frames-0-30.dcm"] == ("done", None, 38)
+    assert ended["broken/unreadable.svs"][:2] == ("failed", Reason.CORRUPT)
+    assert ended["broken/truncated_300k.svs"][:2] == ("failed", Reason.TRUNCATED)
+    assert ended["ndpi/test3-TRITC 2 (560).ndpi"][:2] == ("skipped", Reason.NO_TISSUE)  # fluorescence
+    assert ended["dicom-wsi2dcm/jpeg.dcm"][:2] == ("skipped", Reason.TOO_SMALL)
+    assert ended["tiff/boxes.tiff"][:2] == ("failed", Reason.NO_SCALE)
+    assert "ome-tiff/cells-2c.ome.tif" in ended
+    notes = {row.file: row.notes for row in run.rows}
+    assert "two channels" in (notes["ome-tiff/cells-2c.ome.tif"] or "")
 
 
 def test_hashed_paths_name_no_file(slides: Path, tmp_path: Path):

@@ -1,0 +1,54 @@
+"""`medclip slides`: what the stages print, in words and as JSON, and how they exit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medclip.cli.main import main
+from tests.kits.slides import draw_section, make_pathology_pack, write_pyramid
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("slides")
+    write_pyramid(folder / "a.tiff", draw_section())
+    write_pyramid(folder / "glass.tiff", np.full((1500, 1900, 3), 244, np.uint8))
+    return folder
+
+
+def test_stages_print_how_slides_ended_and_exit_with_0_where_none_failed(
+    slides: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = str(tmp_path / "o")
+    assert main(["slides", "tissue", str(slides), "--out", out, "--workers", "1", "--json"]) == 0
+    read = json.loads(capsys.readouterr().out)
+    assert (read["slides"], read["done"], read["skipped"], read["failed"]) == (2, 1, 1, 0)
+    assert read["reasons"] == [{"status": "skipped", "reason": "no_tissue", "slides": 1}]
+    pack = str(make_pathology_pack(tmp_path / "pack"))
+    command = ["slides", "embed", str(slides), "--out", out, "--model", pack, "--workers", "1"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "2 slides: 1 done, 1 skipped." in printed
+    assert "skipped: no tissue" in printed
+    assert "patches a second; work: read" in printed
+    assert "The model waited" in printed
+    assert main([*command, "--json"]) == 0
+    read = json.loads(capsys.readouterr().out)
+    assert (read["patches"], read["lost_patches"], read["time"]) == (14, 0, {})
+
+
+def test_a_slide_without_scale_makes_the_exit_code_3_and_one_that_is_given_for_all_makes_it_0(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "in").mkdir()
+    write_pyramid(tmp_path / "in" / "a.tiff", draw_section(), mpp=None)
+    command = ["slides", "patches", str(tmp_path / "in"), "--workers", "1", "--no-geojson"]
+    assert main([*command, "--out", str(tmp_path / "o")]) == 3
+    assert "failed: no scale" in capsys.readouterr().out
+    assert main([*command, "--out", str(tmp_path / "p"), "--mpp", "0.5", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["patches"] == 14
+    assert not list((tmp_path / "p" / "patches").glob("*.geojson"))
