@@ -20,6 +20,8 @@ from measuring import trained, write_rows  # pyright: ignore[reportMissingImport
 
 Answers = Mapping[str, NDArray[Any]]
 """SPLIT:TASK to logits [N, C]."""
+Rate = tuple[float, float]
+"""Of the heads, and that of the tower as a share of it."""
 SPLITS = ("val", "test")
 _QUICK = 200
 """Resamples where only the figure is wanted."""
@@ -40,7 +42,7 @@ class FewLabels:
         recipe: What else it says.
         steps: By share of the labels.
         batch: Records of a step.
-        rates: Learning rates of which one is chosen for each beginning and share, with the first draw.
+        rates: Of which one is chosen for each beginning and share, with the first draw.
     """
 
     run: Path
@@ -53,7 +55,7 @@ class FewLabels:
     recipe: Mapping[str, Any]
     steps: Mapping[float, int]
     batch: int
-    rates: tuple[float, ...]
+    rates: tuple[Rate, ...]
 
     def num_patients(self, share: float) -> int:
         """Training patients whose labels are given."""
@@ -75,9 +77,10 @@ class FewLabels:
             build_shards(table, shards, key=self.key, signals=True, images=self.images)
         return shards
 
-    def answers(self, start: str, share: float, draw: int, rate: float) -> Answers:
+    def answers(self, start: str, share: float, draw: int, rate: Rate) -> Answers:
         """Fine-tune, and answer for the validation and the test records."""
-        kept = self.run / f"{start}-{share:g}-{draw}-{rate:g}.npz"
+        lr, tower = rate
+        kept = self.run / f"{start}-{share:g}-{draw}-{lr:g}-{tower:g}.npz"
         if not kept.is_file():
             shards = self.labelled(share, draw)
             pack = trained(kept.with_suffix(""), self.fine_tuning(shards, start, share, draw, rate))
@@ -91,7 +94,7 @@ class FewLabels:
             shutil.rmtree(kept.with_suffix(""))
         return dict(np.load(kept))
 
-    def fine_tuning(self, shards: Path, start: str, share: float, draw: int, rate: float) -> dict[str, Any]:
+    def fine_tuning(self, shards: Path, start: str, share: float, draw: int, rate: Rate) -> dict[str, Any]:
         """Return the recipe of one fine-tuning. The weights of its last step count: nothing is chosen on the way."""
         batch = min(self.batch, len(self.drawn(share, draw)))
         steps = self.steps[share]
@@ -104,12 +107,13 @@ class FewLabels:
             "objective": {"contrastive": 0, "supervised": [{"task": task} for task in self.tasks]},
             "train": {
                 "epochs": 100_000, "max_steps": steps, "warmup_steps": max(1, steps // 10), "batch_size": batch,
-                "lr": rate, "image_lr_factor": 1.0, "weight_decay": 0.05, "threads": 1, "checkpoint_every": 10_000,
+                "lr": rate[0], "image_lr_factor": rate[1], "weight_decay": 0.05, "threads": 1,
+                "checkpoint_every": 10_000,
             },
         }  # fmt: skip
 
-    def rate_of(self, start: str, share: float, val: Any) -> float:
-        """Choose the learning rate of a beginning and a share: the better one of the first draw on validation."""
+    def rate_of(self, start: str, share: float, val: Any) -> Rate:
+        """Choose the rate of a beginning and a share: the best one of the first draw on validation."""
         if len(self.rates) == 1:
             return self.rates[0]
         areas = {}

@@ -7,7 +7,8 @@ Kill it anywhere and call it again: trainings go on where they stopped, and what
 RUN/figures.json and RUN/table.md; about 40 minutes of one core. All choices stand in measured_plan.py.
 
 1. **Labels**: PTB-XL's six levels, fine-tuned from the tower that read the training patients' reports, and from
-   nothing, the same steps: mean area over the classes of a level, and the paired difference of both.
+   nothing, the same steps; and a logistic regression on the vectors of that tower as it is, MERL's way of testing. Mean
+   area over the classes of a level, and the paired difference to the beginning from nothing.
 2. **Words**: the same levels asked in words, without any label.
 
 Test patients, labelled patients and the rate that is best on validation patients are the same for both beginnings.
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from typing import Any
 import measured_plan as plan
 import numpy as np
 import torch
-from few_labels import Answers, FewLabels
-from records import Records, encode, macro_area, measured
+from few_labels import FewLabels
+from numpy.typing import NDArray
+from records import Records, encode, macro_area, measured, probe
 from simulate import write_cohort
 
 from medclip.shards.writing.build import build_shards
@@ -117,23 +119,27 @@ def prepare(place: Place) -> None:
 
 
 def stage_labels(place: Place) -> dict[str, Any]:
-    """Fine-tune from both beginnings with each share of the labels."""
+    """Fine-tune from both beginnings, and probe, with each share of the labels."""
     few = place.few_labels()
     records = {split: encode(place.pack, place.shards, split) for split in ("val", "test")}
     shares = {}
     for share in place.shares:
         rates = {arm: few.rate_of(arm, share, records["val"]) for arm in ARMS}
         answers = {arm: [few.answers(arm, share, draw, rates[arm]) for draw in place.draws] for arm in ARMS}
-        levels = {task: _level(task, answers, records["test"]) for task in plan.LEVELS}
+        drawn = [encode(place.pack, few.labelled(share, draw), "train") for draw in place.draws]
+        levels = {}
+        for task in plan.LEVELS:
+            logits = {arm: np.stack([one[f"test:{task}"] for one in own]) for arm, own in answers.items()}
+            logits["probe"] = np.stack([probe(one, records["val"], records["test"], task) for one in drawn])
+            levels[task] = _level(task, logits, records["test"])
         shares[f"{share:g}"] = {"num_patients": few.num_patients(share), "rates": rates, "levels": levels}
     return {"num_test": len(records["test"].patients), "draws": len(place.draws), "shares": shares}
 
 
-def _level(task: str, answers: Mapping[str, Sequence[Answers]], test: Records) -> dict[str, Any]:
-    """Measure both beginnings at one level, each the mean of its draws."""
+def _level(task: str, logits: Mapping[str, NDArray[Any]], test: Records) -> dict[str, Any]:
+    """Measure the ways of one level, each the mean of its draws; logits are [R, N, C]."""
     areas, num_classes = {}, 0
-    for arm, own in answers.items():
-        logits_RNC = np.stack([one[f"test:{task}"] for one in own])
+    for arm, logits_RNC in logits.items():
         area, num_classes = macro_area(logits_RNC, test.targets(task), test.patients, plan.NUM_RESAMPLES)
         if area is not None:
             areas[arm] = area
@@ -143,7 +149,9 @@ def _level(task: str, answers: Mapping[str, Sequence[Answers]], test: Records) -
         "num_classes": num_classes,
         "macro_auroc": {arm: plain(interval_of(area)) for arm, area in areas.items()},
         "of_each_draw": {arm: [round(v, 4) for v in area.runs_SI.ravel().tolist()] for arm, area in areas.items()},
-        "contrastive_minus_scratch": plain(difference(areas["scratch"], areas["contrastive"])),
+        "minus_scratch": {
+            arm: plain(difference(areas["scratch"], areas[arm])) for arm in ("contrastive", "probe") if arm in areas
+        },
     }
 
 
@@ -155,19 +163,18 @@ def stage_words(place: Place) -> dict[str, Any]:
 
 def table_of(figures: Mapping[str, Any]) -> str:
     """Write the figures as Markdown."""
-    lines = ["| macro AUC | classes | labelled patients | from nothing | with reports | difference |", "|" + "---|" * 6]
+    ways = ("from nothing", "with reports", "minus from nothing", "with reports, as it is", "minus from nothing")
+    lines = [f"| macro AUC | classes | labelled patients | {' | '.join(ways)} |", "|" + "---|" * 8]
     for one in figures["labels"]["shares"].values():
         for task, level in one["levels"].items():
             areas = level.get("macro_auroc")
             if areas is None:
                 continue
-            lines.append(
-                f"| {load_task(task).title} | {level['num_classes']} | {one['num_patients']} | "
-                f"{in_words(areas['scratch'])} | {in_words(areas['contrastive'])} | "
-                f"{in_words(level['contrastive_minus_scratch'])} |"
-            )
+            about = (load_task(task).title, level["num_classes"], one["num_patients"], in_words(areas["scratch"]))
+            gains = [f"{in_words(areas[way])} | {in_words(gain)}" for way, gain in level["minus_scratch"].items()]
+            lines.append(f"| {' | '.join(map(str, [*about, *gains]))} |")
     lines += [
-        f"| {load_task(task).title} | {level['num_classes']} | none: words | | {in_words(level['macro_auroc'])} | |"
+        f"| {load_task(task).title} | {level['num_classes']} | none: words | | | | {in_words(level['macro_auroc'])} | |"
         for task, level in figures["words"].items()
         if "macro_auroc" in level
     ]

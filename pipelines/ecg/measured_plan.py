@@ -32,9 +32,10 @@ DRAWS = (0, 1, 2, 3, 4)
 """Of labelled patients; the interval has how they differ in it."""
 STEPS: Mapping[float, int] = {0.01: 100, 0.1: 150}
 FEW_BATCH = 32
-RATES = (5e-4, 2e-3)
-"""For each beginning and share the better one on validation patients, with the first draw: a tower from nothing has
-farther to go than a pretrained one, and neither shall lose by its rate."""
+RATES = ((5e-4, 1.0), (2e-3, 1.0), (1e-2, 0.1), (1e-2, 0.02))
+"""Of the heads, and the tower's share of it. For each beginning and share the best one on validation patients, with the
+first draw: a tower from nothing has farther to go than a pretrained one, and neither shall lose by its rate. The last
+two came after a first measurement with one rate for tower and heads, in which fine-tuning undid the pretraining."""
 AUGMENT: Mapping[str, Any] = {
     "signal": {"lead_dropout": 0.1, "amplitude": 0.1, "wander": 0.05, "noise_db": [20, 40], "shift": 0.5}
 }
@@ -72,7 +73,7 @@ REAL_SHARES = (0.1, 1.0)
 REAL_DRAWS: Mapping[float, tuple[int, ...]] = {0.1: (0, 1), 1.0: (0,)}
 REAL_STEPS: Mapping[float, int] = {0.1: 60, 1.0: 120}
 REAL_FEW_BATCH = 16
-REAL_RATES = (2e-4, 1e-3)
+REAL_RATES = ((2e-4, 1.0), (1e-3, 1.0), (1e-2, 0.02))
 """Chosen in each division by itself, on its validation patients."""
 
 TINY_PATIENTS = (48, 16, 32)
