@@ -49,7 +49,7 @@ def evaluate(
         data: Folder with one folder for each set: `labels.csv` (file, label, perhaps patient and split), or one folder
             for each class.
         model: Name or folder of a pack, or a loaded model.
-        suite: "unimed", a YAML file, or a suite that was loaded.
+        suite: "unimed", "pathgen", a YAML file, or a suite that was loaded.
         out: Folder for evaluate.json and predictions.parquet; sets that are done there are not computed again. Nothing
             is written where None.
         sets: Ids of the sets to measure; all that are there where empty.

@@ -11,6 +11,7 @@ local binary patterns; Haralick et al., IEEE TSMC 3 (1973), co-occurrence.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -181,7 +182,9 @@ def fit_probe(
         model = CLASSIFIERS[name](seed)
     else:
         model = Multinomial(_strength(features_ND, truth_N, patients, standardize, seed))
-    return (make_pipeline(StandardScaler(), model) if standardize else model).fit(features_ND, truth_N)
+    with warnings.catch_warnings():  # the survey's limit of steps, which raw columns of unlike scales reach
+        warnings.filterwarnings("ignore", "Solver terminated early")
+        return (make_pipeline(StandardScaler(), model) if standardize else model).fit(features_ND, truth_N)
 
 
 class Multinomial(ClassifierMixin, BaseEstimator):
@@ -218,8 +221,6 @@ def _strength(
     losses = np.zeros(len(LOGISTIC_C))
     if num_folds < 2:
         return 1.0
-    import warnings
-
     with warnings.catch_warnings():  # a class of fewer rows than folds is not in every fold
         warnings.filterwarnings("ignore", "The least populated class")
         parts = list(

@@ -186,7 +186,7 @@ def load_suite(name_or_path: str | Path) -> SuiteFile:
     """Read a suite and check it.
 
     Args:
-        name_or_path: Name of a suite that ships with medclip ("unimed"), or a YAML file.
+        name_or_path: Name of a suite that ships with medclip ("unimed", "pathgen"), or a YAML file.
 
     Raises:
         MedclipError: MISSING_FILE naming the suites there are; TABLE_INVALID naming the key.
