@@ -43,6 +43,8 @@ FINDINGS: Mapping[str, tuple[str, ...]] = {
 """What is learned of rendered sheets: findings that a classifier of the four classes may want to tell apart."""
 SEED = 23
 """Of the simulated hearts."""
+_FEWEST = 5
+"""A finding that fewer sheets have is not learned."""
 _SAMPLING_HZ = 250.0
 _DPI = 100
 _CROP_MM = (9.0, 22.0, 276.0, 178.0)
@@ -104,7 +106,8 @@ def write_sheets(out: Path, num: int, side_px: int, ptbxl: Path | None) -> Path:
 
 def learn_findings(out: Path, tower: str, table: Path, epochs: int, size_px: int) -> medclip.FinetuneResult:
     """Fine-tune a tower of random weights to the findings of rendered sheets; goes on where it was stopped."""
-    names = [name for group in FINDINGS.values() for name in group]
+    rows, every = read_rows(table), [name for group in FINDINGS.values() for name in group]
+    names = [name for name in every if sum(row[name] == "1" for row in rows) >= _FEWEST]
     changes = {
         "model.size_px": size_px, "model.drop_path": 0.1, "augment.rand_augment": None, "augment.flip": 0,
         "augment.stretch": 1, "augment.crop_scale": [0.85, 1.0], "augment.rotate_deg": 0, "augment.brightness": 0,

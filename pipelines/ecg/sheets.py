@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.run, options.data = options.run.resolve(), options.data.resolve()
     options.size = options.size or (224 if options.full else 112)
     if options.smoke:
-        options.epochs, options.rendered_epochs, options.rendered, options.folds = 1, 1, 24, 2
+        options.epochs, options.rendered_epochs, options.rendered, options.folds = 1, 1, 48, 2
         options.towers = options.towers[:1]
     measurement = Measurement(options)
     measurement.measure_baselines()

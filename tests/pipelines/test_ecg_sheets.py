@@ -191,7 +191,7 @@ def test_figures_are_of_each_sheet_once_and_a_control_is_subtracted(tmp_path: Pa
 
 @pytest.mark.slow
 def test_the_measurement_runs_in_small_and_keeps_what_is_finished(tmp_path: Path) -> None:
-    _set(tmp_path / "data", 96)
+    _set(tmp_path / "data", 64)
     command = [sys.executable, str(FOLDER / "sheets.py"), str(tmp_path / "run"), "--data", str(tmp_path / "data")]
     env = os.environ | {
         "PYTHONPATH": str(FOLDER.parents[1]), "MEDCLIP_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"
@@ -199,7 +199,7 @@ def test_the_measurement_runs_in_small_and_keeps_what_is_finished(tmp_path: Path
 
     def run() -> str:
         done = subprocess.run(
-            [*command, "--smoke", "--starts", "nothing", "rendered"],
+            [*command, "--smoke", "--starts", "nothing", "rendered", "--inputs", "grid"],
             env=env,
             capture_output=True,
             text=True,
@@ -210,8 +210,8 @@ def test_the_measurement_runs_in_small_and_keeps_what_is_finished(tmp_path: Path
         return done.stdout
 
     first = run()
-    assert "96 sheets of 48 printed numbers in 2 folds." in first
-    for way in ("vit from rendered, grid", "vit from rendered, border", "vit from nothing, border"):
+    assert "64 sheets of 32 printed numbers in 2 folds." in first
+    for way in ("grey values, footer", "vit from nothing, grid", "vit from rendered, grid"):
         assert f"{way}: macro AUC" in first
     figures = json.loads((tmp_path / "run" / "figures.json").read_text())
     assert "minus_nothing" in figures["ways"]["vit from rendered, grid"]
