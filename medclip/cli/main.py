@@ -82,6 +82,14 @@ COMMANDS = {
     "shards index": ("medclip.cli.shards:index", "Make WebDataset tars of others ready to train on."),
     "ecg render": ("medclip.cli.ecg:render", "Draw an ECG record as a paper sheet."),
     "ecg digitise": ("medclip.cli.ecg:digitise", "Read a printed ECG back into millivolts."),
+    "slides learn": (
+        "medclip.cli.slides_learn:learn",
+        "Learn a head for whole slides, measured on patients left out.",
+    ),
+    "slides predict": (
+        "medclip.cli.slides_predict:predict",
+        "Answer a question for every slide, with maps of what moves it.",
+    ),
     "models list": ("medclip.cli.models:list_command", "List the model packs that can be loaded by name."),
     "models show": ("medclip.cli.models:show", "Show a pack's card: use, tasks, figures, data, licence, limits."),
     "models verify": ("medclip.cli.models:verify", "Check a pack's files against its manifest."),
@@ -100,7 +108,7 @@ GROUPS = {
     "captions": "Write captions for labelled images.",
     "ecg": "Draw ECGs on paper, and read them back.",
     "shards": "Build, index and check training shards.",
-    "slides": "Go through whole slides in stages: tissue, patches, vectors.",
+    "slides": "Go through whole slides in stages, learn from them, answer.",
     "models": "List, show, verify, import and export model packs.",
 }
 

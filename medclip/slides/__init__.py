@@ -1,6 +1,7 @@
 """Whole-slide images as `medclip.slides`: open one, find its tissue, lay a grid, read patches, exchange outlines.
 
 `tissue`, `places` and `embed` do this for whole folders, and keep what they find; `open_store` reads the vectors.
+`learn` makes a head for whole slides of vectors and labels, `predict` answers for slides.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from medclip.imaging.slides.stain.estimate import StainOptions, estimate_stain
     from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain
     from medclip.imaging.slides.tissue.find import TissueOptions, find_tissue
+    from medclip.slides.learning.learn import learn
+    from medclip.slides.learning.predict import predict
     from medclip.slides.stages.verbs import embed, places, tissue
     from medclip.slides.store.slide_features import SlideFeatures
     from medclip.slides.store.slide_store import open_slide_store as open_store
@@ -34,6 +37,7 @@ __all__ = [
     "find_tissue",
     "from_geojson",
     "iter_patches",
+    "learn",
     "make_grid",
     "normalise_stain",
     "open",
@@ -41,6 +45,7 @@ __all__ = [
     "overview",
     "patches",
     "places",
+    "predict",
     "slide_stain",
     "tissue",
     "to_geojson",
@@ -58,6 +63,7 @@ __getattr__, __dir__ = lazy_names(
         "find_tissue": "medclip.imaging.slides.tissue.find:find_tissue",
         "from_geojson": "medclip.imaging.slides.patches.geojson:from_geojson",
         "iter_patches": "medclip.imaging.slides.patches.stream:iter_patches",
+        "learn": "medclip.slides.learning.learn:learn",
         "make_grid": "medclip.imaging.slides.patches.grid:make_grid",
         "normalise_stain": "medclip.imaging.slides.stain.normalise:normalise_stain",
         "open": "medclip.imaging.slides.readers.open:open_slide",
@@ -65,6 +71,7 @@ __getattr__, __dir__ = lazy_names(
         "overview": "medclip.imaging.slides.patches.overview:overview",
         "patches": "medclip.imaging.slides.patches.stream:slide_patches",
         "places": "medclip.slides.stages.verbs:places",
+        "predict": "medclip.slides.learning.predict:predict",
         "slide_stain": "medclip.imaging.slides.stain.normalise:slide_stain",
         "tissue": "medclip.slides.stages.verbs:tissue",
         "to_geojson": "medclip.imaging.slides.patches.geojson:to_geojson",

@@ -4,16 +4,26 @@ Patches are unit vectors of `dim` numbers. Each is of one of six kinds of tissue
 to slide; on top come a shift of the whole slide (its stain), and noise. A witness has a direction of its own added. In
 every slide, positive or not, as many patches as the witness rate asks for have a *distractor* added instead, of the
 same length: that a patch is unusual says nothing, only how it is.
+
+    python pipelines/slides/simulated_slides.py OUT 12      # 12 patients as a store and labels.csv
 """
 
 from __future__ import annotations
 
+import json
+import math
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.embeddings.embedded_unit import EmbeddingPack
+from medclip.files.output import write_file
 from medclip.slides.learning.bags import Bags, bags_in_memory
+from medclip.slides.store.slide_features import SlideFeatures, write_slide_features
+from medclip.slides.store.slide_store import DONE, RUN, SLIDES, SlideRow, features_path, write_slide_rows
 
 
 @dataclass(frozen=True)
@@ -76,3 +86,32 @@ def simulate(cohort: Cohort, rate: float, seed: int) -> tuple[Bags, list[NDArray
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def write_store(folder: Path, cohort: Cohort, rate: float, seed: int = 0) -> None:
+    """Write a cohort as `medclip slides embed` would leave it, FOLDER/store, and its table, FOLDER/labels.csv.
+
+    Patches lie row by row on a grid of 128 µm; there are no pixels.
+    """
+    bags, _, _ = simulate(cohort, rate, seed)
+    pack = EmbeddingPack("simulated", "1", "0" * 64, "0" * 64, "0" * 64)
+    rows, table = [], ["slide,patient,grade"]
+    for i in range(len(bags)):
+        key = f"{i:016x}"
+        vectors = np.asarray(bags.read(i), np.float32)
+        across = math.ceil(math.sqrt(len(vectors)))
+        places = np.stack(np.divmod(np.arange(len(vectors)), across), axis=1) * 128.0
+        side = across * 128.0
+        features = SlideFeatures(
+            key, vectors, places, np.ones(len(vectors), np.float32), 256, 0.5, (0.5, 0.5), (side, side), pack, "0" * 16
+        )
+        write_slide_features(features_path(folder / "store", key), features)
+        rows.append(SlideRow(key, f"slide_{i}.tiff", 1, DONE, num_patches=len(vectors), num_lost=0))
+        table.append(f"slide_{i}.tiff,{bags.patients[i]},{bags.names[int(bags.targets[i])]}")
+    write_slide_rows(folder / "store" / SLIDES, rows)
+    write_file(folder / "store" / RUN, json.dumps({"pack": pack.to_dict()}) + "\n")
+    write_file(folder / "labels.csv", "\n".join(table) + "\n")
+
+
+if __name__ == "__main__":
+    write_store(Path(sys.argv[1]), Cohort(num_patients=int(sys.argv[2]), patches=(30, 40), witness=2.5), rate=0.3)

@@ -56,7 +56,7 @@ def test_every_command_in_the_table_exists_and_has_help(name: str, capsys: pytes
     ("words", "question"),
     [
         (["scor"], "Did you mean 'score' or 'doctor'?"),
-        (["list"], "Did you mean 'models list'?"),
+        (["list"], "Did you mean 'slides' or 'models list'?"),
         (["models", "lst"], "Did you mean 'list'?"),
         (["adapt", "comparee"], "Did you mean 'compare'?"),
         (["score", "x", "--taks", "y"], "--task"),

@@ -24,11 +24,13 @@ OTHER_THINGS = {
         "ecg digitise",
     },  # a file, or a place beside the input
     "--task": {"score", "explain"},  # several
+    "--pooling": {"slides learn"},  # of patches
     "--prompt": {"explain"},  # what a heat map is of
-    "--against": {"explain"},  # of those
+    "--against": {"explain", "slides learn"},  # of those; of poolings
     "--method": {"explain"},  # of heat maps
     "--shots": {"adapt compare"},  # several
     "--modality": {"shards index"},  # of all images
+    "--images": {"slides predict"},  # the slides themselves
     "--patient": {"shards index"},  # a field of json
     "--license": {"shards index"},  # of images, not of weights
 }

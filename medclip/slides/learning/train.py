@@ -31,7 +31,7 @@ LEAST_VALIDATION = 2
 class SlideRecipe:
     """How a slide head learns."""
 
-    pooling: str = "acmil"
+    pooling: str = "abmil"
     """mean, abmil or acmil."""
     epochs: int = 50
     lr: float = 1e-4

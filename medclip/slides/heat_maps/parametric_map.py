@@ -1,0 +1,179 @@
+"""A map as a DICOM parametric map (PS3.3, A.75): one float32 frame in the slide's own coordinates, a pixel a patch.
+
+Of a DICOM slide it is a further series of its study, in its frame of reference, with its patient and study: without
+them a viewer cannot lay it over the slide, so it is written only where it is asked for. Of other slides nothing is
+known of the patient, and nothing is written: names and numbers are empty, and UIDs come from the slide's key.
+
+Where no patch is, pixels have `FloatPixelPaddingValue`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medclip.dicom.header.quiet import quiet
+from medclip.errors import MedclipError, Reason
+from medclip.slides.heat_maps.patch_map import PatchMap, Raster, rasterise
+from medclip.version import __version__
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+PADDING = float(np.finfo(np.float32).min)
+_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
+_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate"),
+    "StudyTime",
+)
+
+
+def slide_header(path: Path) -> Dataset | None:
+    """Read the header of a level of a DICOM slide, without pixels; None for any other file.
+
+    Args:
+        path: The file.
+    """
+    import pydicom
+
+    try:
+        with quiet("pydicom"):
+            header = pydicom.dcmread(path, stop_before_pixels=True)
+            return header if str(header.SOPClassUID) == _SLIDE and "ImageOrientationSlide" in header else None
+    except Exception:  # pydicom raises many types, whose texts may quote header values
+        return None
+
+
+def blank_header(one: PatchMap, key: str, mpp_um: tuple[float, float]) -> Dataset:
+    """Make the header that stands for a slide that is not DICOM: its geometry, and nothing of a patient.
+
+    Args:
+        one: A map of it.
+        key: Of the slide; its UIDs are made of it.
+        mpp_um: Row and column µm/px of its finest resolution.
+    """
+    from pydicom.dataset import Dataset
+
+    header, origin, measures, group = Dataset(), Dataset(), Dataset(), Dataset()
+    for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID"):
+        setattr(header, name, _uid(key, name))
+    header.SOPClassUID, header.Modality = _SLIDE, "SM"
+    header.TotalPixelMatrixRows, header.TotalPixelMatrixColumns = (
+        max(1, round(side / mpp)) for side, mpp in zip(one.slide_um, mpp_um, strict=True)
+    )
+    header.Rows, header.Columns, header.NumberOfFrames = 256, 256, 1
+    header.ImageOrientationSlide = [0, -1, 0, -1, 0, 0]
+    origin.XOffsetInSlideCoordinateSystem = origin.YOffsetInSlideCoordinateSystem = 0
+    header.TotalPixelMatrixOriginSequence = [origin]
+    measures.PixelSpacing, measures.SliceThickness = [mpp / 1000 for mpp in mpp_um], 0.001
+    group.PixelMeasuresSequence = [measures]
+    header.SharedFunctionalGroupsSequence = [group]
+    header.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    header.ContainerIdentifier = ""
+    return header
+
+
+def parametric_map(one: PatchMap, header: Dataset, key: str, software: str = "") -> Dataset:
+    """Turn a map into a DICOM parametric map.
+
+    Args:
+        one: The map.
+        header: Of the slide: `slide_header` or `blank_header`.
+        key: Of the slide; with the title it makes the UIDs, so that equal maps have equal ones.
+        software: Model and head, in a few words.
+
+    Returns:
+        The data set, ready for `save_as`.
+
+    Raises:
+        MedclipError: MISSING_CODEC without highdicom; CORRUPT for a header that does not say where the slide lies.
+    """
+    try:
+        import highdicom as hd
+        from pydicom.sr.codedict import codes
+    except ImportError as e:
+        raise MedclipError(
+            Reason.MISSING_CODEC, "a parametric map needs highdicom.", hint="Run: pip install 'medclip-imaging[dicom]'"
+        ) from e
+    for name in _EMPTY:
+        if name not in header:
+            setattr(header, name, "")
+    raster = rasterise(one)
+    values_RC = np.where(np.isnan(raster.values_RC), PADDING, raster.values_RC).astype(np.float32)
+    low, high = float(one.values_N.min()), float(one.values_N.max())
+    try:
+        orientation = [float(value) for value in header.ImageOrientationSlide]
+        position = _position(raster, header, orientation)
+    except (AttributeError, IndexError, TypeError, ValueError) as e:
+        raise MedclipError(Reason.CORRUPT, "the slide's header does not say where the slide lies.") from e
+    slide = hd.CoordinateSystemNames.SLIDE
+    data: Any = hd.pm.ParametricMap(
+        source_images=[header],
+        pixel_array=values_RC,
+        series_instance_uid=_uid(key, f"{one.title} {software} series"),
+        series_number=1,
+        sop_instance_uid=_uid(key, f"{one.title} {software} {values_RC.tobytes().hex()}"),
+        instance_number=1,
+        manufacturer="medclip",
+        manufacturer_model_name="medclip",
+        software_versions=__version__,
+        device_serial_number="0",
+        contains_recognizable_visual_features=False,
+        real_world_value_mappings=[
+            hd.pm.RealWorldValueMapping(
+                lut_label="evidence",
+                lut_explanation=one.title[:64],
+                unit=codes.UCUM.NoUnits,
+                value_range=(low, high if high > low else low + 1.0),
+                slope=1.0,
+                intercept=0.0,
+            )
+        ],
+        voi_lut_transformations=[
+            hd.VOILUTTransformation(window_center=(low + high) / 2, window_width=max(high - low, 1e-6))
+        ],
+        content_label="EVIDENCE",
+        content_description=f"Model attention evidence: {one.title}. {software}"[:64],
+        pixel_measures=hd.PixelMeasuresSequence(
+            pixel_spacing=tuple(um / 1000 for um in raster.cell_um), slice_thickness=0.001
+        ),
+        plane_orientation=hd.PlaneOrientationSequence(slide, tuple(orientation)),
+        plane_positions=[hd.PlanePositionSequence(slide, position, pixel_matrix_position=(1, 1))],
+    )
+    data.FloatPixelPaddingValue = PADDING
+    return data
+
+
+def write_parametric_map(path: Path, one: PatchMap, header: Dataset, key: str, software: str = "") -> None:
+    """Write a map as a DICOM file, whole or not at all; arguments as in `parametric_map`.
+
+    Raises:
+        MedclipError: As `parametric_map` and `medclip.files.output.disk_errors`.
+    """
+    from medclip.files.output import new_file
+
+    data: Any = parametric_map(one, header, key, software)
+    with new_file(path) as draft:
+        data.save_as(draft, enforce_file_format=True)
+
+
+def _position(raster: Raster, header: Any, orientation: list[float]) -> tuple[float, float, float]:
+    """Return the centre of the first cell in the slide's coordinates, in mm; DICOM counts from centres of pixels."""
+    origin = header.TotalPixelMatrixOriginSequence[0]
+    spacing = header.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing
+    down, across = (
+        (first + cell / 2) / 1000 - float(pixel) / 2
+        for first, cell, pixel in zip(raster.origin_um, raster.cell_um, spacing, strict=True)
+    )
+    start = float(origin.XOffsetInSlideCoordinateSystem), float(origin.YOffsetInSlideCoordinateSystem), 0.0
+    moved = (start[i] + across * orientation[i] + down * orientation[3 + i] for i in range(3))
+    x, y, z = moved
+    return x, y, z
+
+
+def _uid(key: str, name: str) -> str:
+    """Return a UID made of a hash (PS3.5, B.2): 2.25 and 128 bits."""
+    return f"2.25.{int(hashlib.sha256(f'{key} {name}'.encode()).hexdigest()[:32], 16)}"

@@ -1,0 +1,98 @@
+"""One value for each patch of a slide, and the raster of them.
+
+The value says what a patch adds to the slide's logit of one answer against the others, or the share of attention on it.
+It is model attention evidence: no localisation of a disease, and no reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.slides.store.slide_features import SlideFeatures
+
+
+@dataclass(frozen=True, eq=False)
+class PatchMap:
+    """A map of one slide."""
+
+    title: str
+    """What is mapped, in words: "evidence for tumour against normal"."""
+    values_N: NDArray[np.float32]
+    corners_um_N2: NDArray[np.float64]
+    """Top and left of each patch."""
+    patch_um: tuple[float, float]
+    """Height and width of a patch."""
+    slide_um: tuple[float, float]
+    """Height and width of the slide."""
+
+    @property
+    def peak(self) -> int:
+        """The patch with the greatest value, the first of equal ones."""
+        return int(self.values_N.argmax())
+
+    def strengths(self) -> NDArray[np.float32]:
+        """Return values as colours have them, float32 [N]: 0 for what speaks not for it, 1 for the largest value."""
+        largest = float(self.values_N.max(initial=0.0))
+        return (self.values_N.clip(0) / (largest or 1.0)).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Raster:
+    """A map on a regular grid of cells."""
+
+    values_RC: NDArray[np.float32]
+    """NaN where no patch begins."""
+    cell_um: tuple[float, float]
+    """Height and width of a cell: the step from patch to patch."""
+    origin_um: tuple[float, float]
+    """Top and left of the first cell."""
+
+
+def patch_map(features: SlideFeatures, values_N: NDArray[np.floating], title: str) -> PatchMap:
+    """Place values on the patches of a slide.
+
+    Args:
+        features: The slide.
+        values_N: One for each patch.
+        title: What they are.
+
+    Raises:
+        MedclipError: WRONG_USE where there is not one value for each patch.
+    """
+    if len(values_N) != len(features) or not len(features):
+        raise MedclipError(Reason.WRONG_USE, f"{len(values_N)} values for a slide with {len(features)} patches.")
+    size = features.size_px * features.effective_mpp_um[0], features.size_px * features.effective_mpp_um[1]
+    values = np.asarray(values_N, np.float32)
+    return PatchMap(title, values, features.corners_um_N2, size, features.slide_size_um)
+
+
+def evidence_for(logits_NC: NDArray[np.floating], answer: int) -> NDArray[np.float32]:
+    """Return what speaks for one answer against the mean of the others, float32 [N]; its logit where it is alone.
+
+    Example:
+        >>> evidence_for(np.array([[3.0, 1.0, 2.0]]), 0).tolist()
+        [1.5]
+    """
+    if logits_NC.shape[1] == 1:
+        return logits_NC[:, 0].astype(np.float32)
+    others = np.delete(np.asarray(logits_NC, np.float64), answer, axis=1).mean(axis=1)
+    return (logits_NC[:, answer] - others).astype(np.float32)
+
+
+def rasterise(one: PatchMap) -> Raster:
+    """Lay a map on the grid that its patches step by; where patches overlap a cell has the patch that begins there."""
+    cells, steps, first = [], [], []
+    for axis in range(2):
+        starts = one.corners_um_N2[:, axis]
+        distinct = np.unique(np.round(starts, 3))
+        step = float(np.diff(distinct).min()) if len(distinct) > 1 else one.patch_um[axis]
+        steps.append(step)
+        first.append(float(starts.min()))
+        cells.append(np.rint((starts - starts.min()) / step).astype(np.int64))
+    values = np.full((int(cells[0].max()) + 1, int(cells[1].max()) + 1), np.nan, np.float32)
+    values[cells[0], cells[1]] = one.values_N
+    return Raster(values, (steps[0], steps[1]), (first[0], first[1]))

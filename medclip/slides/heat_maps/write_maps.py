@@ -1,0 +1,99 @@
+"""The files of one slide's map: an image, GeoJSON for QuPath, and a DICOM parametric map where it is asked for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError
+from medclip.files.output import write_file
+from medclip.imaging.slides.readers.open import open_slide
+from medclip.settings import Settings
+from medclip.slides.heat_maps.geojson import map_geojson
+from medclip.slides.heat_maps.overlay import blank_slide, draw_map
+from medclip.slides.heat_maps.parametric_map import blank_header, slide_header, write_parametric_map
+from medclip.slides.heat_maps.patch_map import PatchMap
+from medclip.slides.store.slide_features import SlideFeatures
+from medclip.slides.store.slide_store import SlideRow
+
+if TYPE_CHECKING:
+    from medclip.imaging.slides.readers.pyramid import SlideReader
+
+_LONGEST_PX = 900
+_ALIKE = 0.01
+"""How much, of a side, a slide may differ from the one that was embedded."""
+
+
+@dataclass(frozen=True)
+class MapFiles:
+    """Which files are written, and from what."""
+
+    images: Path | None
+    """Folder of the slides."""
+    dicom: bool
+    software: str
+    """What answered, in a few words."""
+    settings: Settings
+
+
+@dataclass(frozen=True, eq=False)
+class _Slide:
+    image: NDArray[np.uint8]
+    origin_px: tuple[int, int]
+    path: Path
+
+
+def write_maps(folder: Path, one: PatchMap, row: SlideRow, features: SlideFeatures, files: MapFiles) -> str:
+    """Write KEY.png, KEY.geojson and perhaps KEY.dcm.
+
+    Args:
+        folder: Where they go.
+        one: The map.
+        row: The slide in the store.
+        features: Its vectors, for scale and key.
+        files: What is wanted.
+
+    Returns:
+        Why the map is not drawn over its slide, in a sentence; blank where it is.
+
+    Raises:
+        MedclipError: MISSING_CODEC without highdicom; as `medclip.files.output.disk_errors`.
+    """
+    slide, note = _read(row, one, files)
+    mpp = features.slide_mpp_um or features.effective_mpp_um
+    image = blank_slide(one, _LONGEST_PX) if slide is None else slide.image
+    write_file(folder / f"{row.key}.png", draw_map(one, image))
+    document = map_geojson(one, mpp, (0, 0) if slide is None else slide.origin_px)
+    write_file(folder / f"{row.key}.geojson", json.dumps(document))
+    if files.dicom:
+        header = None if slide is None else slide_header(slide.path)
+        header = blank_header(one, row.key, mpp) if header is None else header
+        write_parametric_map(folder / f"{row.key}.dcm", one, header, row.key, files.software)
+    return note
+
+
+def _read(row: SlideRow, one: PatchMap, files: MapFiles) -> tuple[_Slide | None, str]:
+    """Read a small image of the slide; None with the reason where it is not there, or is another one."""
+    if files.images is None:
+        return None, "No folder of slides was named: the map is drawn by itself."
+    path = files.images / row.file
+    paths = [path] if row.num_files == 1 else sorted(p for p in path.parent.iterdir() if p.suffix == path.suffix)
+    try:
+        with open_slide(paths, files.settings) as reader:
+            sides = zip(reader.size_um, one.slide_um, strict=True)
+            if any(abs(side - embedded) > _ALIKE * embedded for side, embedded in sides):
+                return None, "The slide there has another size: the map is drawn by itself."
+            return _Slide(_thumbnail(reader), reader.facts.origin_px, path), ""
+    except (MedclipError, OSError) as e:
+        reason = e.reason if isinstance(e, MedclipError) else "read error"
+        return None, f"The slide cannot be read ({reason}): the map is drawn by itself."
+
+
+def _thumbnail(reader: SlideReader) -> NDArray[np.uint8]:
+    coarsest = max(reader.size_um) / _LONGEST_PX
+    return reader.thumbnail(max(coarsest, reader.stored_mpp()[0], max(reader.mpp_um or (0.0, 0.0))))

@@ -1,0 +1,185 @@
+"""Slides of a store and a table of labels joined: what is true of each slide, and whose it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.adaptation.data.labels import read_labels
+from medclip.errors import MedclipError, Reason
+from medclip.files.pseudonyms import keyed_hash
+from medclip.files.tables.read_table import read_table
+from medclip.files.tables.table import PATIENTS, Table
+from medclip.sample import Modality
+from medclip.slides.learning.bags import Bags
+from medclip.slides.store.slide_store import DONE, SlideRow, SlideStore
+from medclip.text.vocabulary.task import EVENT, FOLLOWUP, Task
+from medclip.wording import count
+
+_SLIDE_COLUMNS = ("slide", "file", "key", "slide_id", "image")
+"""Columns that are taken for the slide, in the order in which they are looked for."""
+OWN_FILE = "file"
+"""Stands for the column of patients where every slide is a patient of its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSlides:
+    """Slides with labels."""
+
+    bags: Bags
+    title: str
+    """What was learned: the task's title, or that an event is foretold."""
+    notes: tuple[str, ...]
+
+
+def read_slide_labels(
+    store: SlideStore,
+    table: Any,
+    labels: Sequence[str],
+    *,
+    patient: str | None = None,
+    task: Task | str | Path | None = None,
+    years: int = 0,
+    key: bytes,
+) -> LabelledSlides:
+    """Join a table of labels with the slides of a store.
+
+    The table's column `slide` (or file, key) holds a slide's file as the store's table has it, its name with or without
+    suffix, or its key.
+
+    Args:
+        store: The slides.
+        table: Path of a CSV, TSV or Parquet file, or a data frame.
+        labels: One column of classes, or columns of 0 and 1; not looked at where `years` is above 0.
+        patient: Column of patients; "file": every slide is a patient of its own.
+        task: A task of the vocabulary or a task file; None: made of the table.
+        years: K of a risk: the table's columns `event_months` and `followup_months` are learned; 0: no risk.
+        key: Identity key.
+
+    Raises:
+        MedclipError: TABLE_INVALID for a table that does not name slides or patients, or names one twice;
+            NOTHING_TO_DO where no slide has a label.
+    """
+    column = patient or PATIENTS[0]
+    read = read_table(table).with_names((*_SLIDE_COLUMNS, column, EVENT, FOLLOWUP, *labels))
+    place, notes = _joined(store.rows, read)
+    if column != OWN_FILE:
+        read.need(column, "--patient names the column of patients")
+    used = place >= 0
+    if not used.any():
+        raise MedclipError(
+            Reason.NOTHING_TO_DO,
+            "no row of the table is a slide of the store that has vectors.",
+            where=read.where,
+            hint="A column `slide` or `file` names each slide as the store's slides.parquet does.",
+        )
+    chosen, keys = read.take(used), [store.rows[row].key for row in place[used]]
+    whose = keys if column == OWN_FILE else _patients(chosen, column, key)
+    numbers = (np.flatnonzero(used) + 1).tolist()
+    if years:
+        targets, known, names, kind = *_times(chosen), tuple(str(y) for y in range(1, years + 1)), "risk"
+        title, more = "Years to an event", ()
+    else:
+        understood = read_labels(
+            chosen, labels, task=task, modalities=[Modality.PATHOLOGY], numbers=numbers, patients=whose
+        )
+        known = np.array([target is not None for target in understood.targets])
+        kind, names, title, more = (
+            understood.text.kind, understood.text.names, understood.text.task.title, understood.notes
+        )  # fmt: skip
+        targets = _targets([t for t in understood.targets if t is not None], kind)
+    rows = np.flatnonzero(known)
+    if not len(rows):
+        raise MedclipError(Reason.NOTHING_TO_DO, "no slide of the store has a label.", where=read.where)
+    own = [keys[row] for row in rows]
+    bags = Bags(
+        lambda i: store.read(own[i]).features_ND,
+        targets if kind != "risk" else targets[rows],
+        tuple(whose[row] for row in rows),
+        tuple(names),
+        kind,  # pyright: ignore[reportArgumentType]
+        tuple(own),
+    )
+    return LabelledSlides(bags, title, (*notes, *more))
+
+
+def _joined(rows: Sequence[SlideRow], table: Table) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the row of the store of each row of the table, -1 where there is none with vectors."""
+    column = next((name for name in _SLIDE_COLUMNS if name in table.names), None)
+    if column is None:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            "no column names the slides.",
+            where=table.where,
+            hint="Call it `slide` or `file`; it holds the slide's file, or its name.",
+        )
+    names: dict[str, set[int]] = {}
+    for number, row in enumerate(rows):
+        path = PurePosixPath(row.file)
+        for name in {row.key, row.file, path.name, path.stem}:
+            names.setdefault(name, set()).add(number)
+    place = np.full(table.num_rows, -1, np.int64)
+    first: dict[int, int] = {}
+    num_without = num_other = 0
+    for number, text in enumerate(table.texts(column)):
+        fits = names.get(text) or names.get(PurePosixPath(text).name) or set()
+        if len(fits) > 1:
+            raise MedclipError(
+                Reason.TABLE_INVALID,
+                f"row {number + 1}: {count(len(fits), 'slide')} of the store have this name.",
+                where=table.where,
+                hint="Name slides by their path in the folder, as slides.parquet has it.",
+            )
+        if not fits:
+            num_other += 1
+            continue
+        (slide,) = fits
+        if slide in first:
+            raise MedclipError(
+                Reason.TABLE_INVALID,
+                f"rows {first[slide]} and {number + 1} are of the same slide.",
+                where=table.where,
+                hint="Keep one row for each slide.",
+            )
+        first[slide] = number + 1
+        if rows[slide].status == DONE:
+            place[number] = slide
+        else:
+            num_without += 1
+    notes = []
+    if num_other:
+        notes.append(f"Rows of the table that are no slide of the store: {num_other}.")
+    if num_without:
+        notes.append(f"Labelled slides without vectors, which are not used: {num_without}.")
+    return place, notes
+
+
+def _patients(table: Table, column: str, key: bytes) -> list[str]:
+    texts = table.texts(column)
+    if "" in texts:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"row {texts.index('') + 1} of the slides that are used names no patient.",
+            where=table.where,
+            hint="Slides of one patient must not be learned from and tested on: fill the column, or leave the row out.",
+        )
+    return [keyed_hash("patient", text, key) for text in texts]
+
+
+def _targets(values: Sequence[Any], kind: str) -> NDArray[Any]:
+    if kind == "multiclass":
+        return np.array(values, np.int64)
+    return np.array([[np.nan if v is None else v for v in row] for row in values], np.float32)
+
+
+def _times(table: Table) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return months to the event and months followed, [N, 2], and which rows have one of them."""
+    for name in (EVENT, FOLLOWUP):
+        table.need(name, "a risk is learned from months to the event and months followed")
+    event_N, followup_N = table.numbers(EVENT, "months"), table.numbers(FOLLOWUP, "months")
+    return np.stack([event_N, followup_N], axis=1), ~(np.isnan(event_N) & np.isnan(followup_N))

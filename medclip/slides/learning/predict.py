@@ -1,0 +1,310 @@
+"""`medclip slides predict`: answers for whole slides, zero-shot or by a learned head, with maps of what moves them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.exit_codes import ExitCode
+from medclip.files.output import claim_folder, in_use, new_folder, write_file
+from medclip.files.tables.write import csv_bytes, parquet_bytes
+from medclip.models.class_vectors import probabilities
+from medclip.progress import Progress, Silent
+from medclip.result import Result, named_counts
+from medclip.runs.options import DEFAULT_MODEL
+from medclip.settings import Settings
+from medclip.slides.heat_maps.patch_map import PatchMap, evidence_for, patch_map
+from medclip.slides.heat_maps.write_maps import MapFiles, write_maps
+from medclip.slides.learning.head_file import SlideHead, check_fit, read_head
+from medclip.slides.learning.zero_shot import TOP_PATCHES, patch_logits, top_pooled
+from medclip.slides.store.slide_features import SlideFeatures
+from medclip.slides.store.slide_store import DONE, SlideRow, SlideStore, open_slide_store
+from medclip.text.vocabulary.task import Task
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from medclip.models.model import Model
+
+PREDICTIONS, NOTE, MAPS = "predictions", "predictions.json", "maps"
+_WHAT = "folder of answers for slides"
+
+
+@dataclass(frozen=True)
+class SlidePrediction:
+    """One slide and its answer, or why it has none."""
+
+    key: str
+    file: str
+    status: str
+    """done, skipped or failed: of the slide, or of this step."""
+    reason: str | None = None
+    message: str | None = None
+    patient: str | None = None
+    num_patches: int | None = None
+    answer: str | None = None
+    """The most probable class; of a risk none."""
+    probabilities: Mapping[str, float] | None = None
+    peak_um: tuple[float, float] | None = None
+    """Top and left of the patch that speaks most for what the map shows."""
+    map_of: str | None = None
+    """What the map shows."""
+    map_note: str | None = None
+    """Why the map is not drawn over the slide."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SlidePredictions(Result):
+    """Answers of all slides of a store."""
+
+    slides: tuple[SlidePrediction, ...]
+    question: str
+    names: tuple[str, ...]
+    notes: tuple[str, ...]
+    out: Path
+
+    def __len__(self) -> int:
+        return len(self.slides)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Slides by status."""
+        return dict(Counter(slide.status for slide in self.slides))
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """0 where no slide failed, 3 where one did."""
+        return ExitCode.SOME_FAILED if self.counts.get("failed") else ExitCode.COMPLETE
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data; no name of a file."""
+        return {
+            "out": str(self.out),
+            "question": self.question,
+            "names": list(self.names),
+            "counts": self.counts,
+            "answers": dict(Counter(slide.answer for slide in self.slides if slide.answer)),
+            "notes": list(self.notes),
+        }
+
+    def _facts(self) -> dict[str, object]:
+        answers = Counter(slide.answer for slide in self.slides if slide.answer)
+        return {"question": self.question, "slides": named_counts(self.counts), "answers": named_counts(answers)}
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        rows = []
+        for slide in self.slides[:most]:
+            values = asdict(slide)
+            chances, peak = values.pop("probabilities") or {}, values.pop("peak_um") or (None, None)
+            columns = {f"p_{name}": chances.get(name) for name in self.names}
+            rows.append({**values, **columns, "peak_top_um": peak[0], "peak_left_um": peak[1]})
+        return rows
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    logits_C: NDArray[np.float32]
+    map: PatchMap
+
+
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """What is asked of each slide."""
+
+    title: str
+    names: tuple[str, ...]
+    kind: str
+    answer: Callable[[SlideFeatures], _Answer]
+    note: Callable[[SlideFeatures], str]
+    software: str
+    """What answers, in a few words."""
+
+
+def predict(
+    store: SlideStore | str | Path,
+    *,
+    out: str | Path,
+    task: Task | str | Path | None = None,
+    head: str | Path | SlideHead | None = None,
+    model: str | Path | Model = DEFAULT_MODEL,
+    top_patches: int = TOP_PATCHES,
+    images: str | Path | None = None,
+    dicom: bool = False,
+    overwrite: bool = False,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> SlidePredictions:
+    """Answer a question for every slide of a store, with a map of what each answer rests on.
+
+    Zero-shot, the answer is the mean over the `top_patches` patches that match each class best, and the map the match
+    of each patch with the most probable class against the others. A learned head's map is what each patch adds to that
+    class; of a risk it is the attention.
+
+    Args:
+        store: What `medclip slides embed` wrote.
+        out: Folder for predictions.csv and .parquet, and maps/KEY.png, .geojson and, if asked for, .dcm.
+        task: Zero-shot: a task of the vocabulary or a task file.
+        head: Folder that `medclip slides learn` wrote, or such a head.
+        model: Zero-shot: the pack that the slides were embedded with, for the words.
+        top_patches: Zero-shot: K.
+        images: Folder of the slides, as embedding had it; maps are drawn on their own without it.
+        dicom: Write DICOM parametric maps too; those of DICOM slides name their patient and study.
+        overwrite: Replace answers that are in `out`.
+        settings: Limits of reading slides.
+        progress: Told of each slide.
+
+    Returns:
+        One row for each slide of the store, also for those that have no vectors.
+
+    Raises:
+        MedclipError: WRONG_USE for neither or both of task and head, and for vectors of another pack; OUTPUT_IN_USE;
+            what opening store, head and pack raises.
+    """
+    settings, progress, folder = settings or Settings(), progress or Silent(), Path(out)
+    opened = store if isinstance(store, SlideStore) else open_slide_store(store)
+    if (task is None) == (head is None):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "either a task is asked in words or a learned head answers.",
+            hint="Name one of --task and --head.",
+        )
+    holds = claim_folder(folder, _WHAT, marks=(NOTE,), inputs={"the store of slides": opened.folder}, in_one_step=True)
+    if holds and not overwrite:
+        remedy = "Name another folder, or replace them with --overwrite."
+        raise in_use(folder, "this folder holds answers already", remedy)
+    if head is not None:
+        question = _learned(head if isinstance(head, SlideHead) else read_head(head))
+    else:
+        assert task is not None
+        question = _in_words(task, model, opened, top_patches)
+    files = MapFiles(None if images is None else Path(images), dicom, question.software, settings)
+    slides, notes = [], dict[str, None]()
+    progress.stage("Answering", len(opened.rows))
+    with new_folder(folder) as draft:
+        for row in opened.rows:
+            slides.append(_predicted(row, opened, question, draft, files, notes))
+            progress.step()
+        predictions = SlidePredictions(tuple(slides), question.title, question.names, tuple(notes), folder)
+        table = _table(predictions)
+        write_file(draft / f"{PREDICTIONS}.parquet", parquet_bytes(table))
+        write_file(draft / f"{PREDICTIONS}.csv", csv_bytes(table))
+        facts = {**predictions.to_json(), "answered_by": question.software, "pack": opened.pack.to_dict()}
+        write_file(draft / NOTE, json.dumps({**facts, "out": None}, indent=1, sort_keys=True) + "\n")
+    return predictions
+
+
+def _predicted(
+    row: SlideRow, store: SlideStore, question: _Question, draft: Path, files: MapFiles, notes: dict[str, None]
+) -> SlidePrediction:
+    blank = SlidePrediction(row.key, row.file, row.status, row.reason, row.message, row.patient, row.num_patches)
+    if row.status != DONE:
+        return blank
+    try:
+        features = store.read(row.key)
+        if note := question.note(features):
+            notes[note] = None
+        answer = question.answer(features)
+        map_note = write_maps(draft / MAPS, answer.map, row, features, files)
+    except MedclipError as e:
+        if e.reason is Reason.WRONG_USE:
+            raise
+        return replace(blank, status="failed", reason=str(e.reason), message=e.problem().message)
+    chances = probabilities(answer.logits_C[None], question.kind)[0]  # pyright: ignore[reportArgumentType]
+    named = {name: float(p) for name, p in zip(question.names, chances, strict=True)}
+    top, left = (float(um) for um in features.corners_um_N2[answer.map.peak])
+    best = None if question.kind == "risk" else question.names[int(answer.logits_C.argmax())]
+    if question.kind == "multilabel":
+        best = ", ".join(name for name, p in named.items() if p >= 0.5) or "none"
+    return replace(
+        blank,
+        num_patches=len(features),
+        answer=best,
+        probabilities=named,
+        peak_um=(top, left),
+        map_of=answer.map.title,
+        map_note=map_note or None,
+    )
+
+
+def _learned(head: SlideHead) -> _Question:
+    import torch
+
+    card = head.card
+
+    def answer(features: SlideFeatures) -> _Answer:
+        bag_ND = torch.from_numpy(np.asarray(features.features_ND, np.float32))
+        with torch.no_grad():
+            logits_C = head.model(bag_ND).slide_C.numpy()
+            if card.kind == "risk":
+                return _Answer(logits_C, patch_map(features, head.model.attention_of(bag_ND).numpy(), "attention"))
+            evidence_NC = head.model.evidence_of(bag_ND).numpy()
+        return _Answer(logits_C, _map_for(features, evidence_NC, logits_C, card.names))
+
+    return _Question(
+        f"{card.label} (learned, {card.shape.pooling})",
+        card.names,
+        card.kind,
+        answer,
+        lambda features: check_fit(card, features),
+        f"{card.shape.pooling} head on {card.pack.name} {card.pack.version}",
+    )
+
+
+def _in_words(task: Task | str | Path, model: Any, store: SlideStore, top: int) -> _Question:
+    from medclip.models.class_vectors import class_vectors
+    from medclip.models.packs.manifest import pack_digest
+    from medclip.models.packs.pack import find_pack, load_model
+    from medclip.text.vocabulary.find_task import find_task
+
+    asked = find_task(task)
+    if not asked.has_words:
+        raise MedclipError(Reason.WRONG_USE, "a risk cannot be asked in words.", hint="Learn a head with --years.")
+    if top < 1:
+        raise MedclipError(Reason.WRONG_USE, f"the {top} highest patches: at least 1 is taken.")
+    folder = find_pack(model)
+    if pack_digest(folder) != store.pack.digest:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the slides were embedded with {store.pack.name} {store.pack.version} ({store.pack.digest[:12]}), not "
+            "with this pack.",
+            where=folder,
+            hint="Name the pack that they were embedded with: its words alone fit its vectors.",
+        )
+    loaded = load_model(model) if isinstance(model, (str, Path)) else model
+    vectors = class_vectors(loaded, asked)
+
+    def answer(features: SlideFeatures) -> _Answer:
+        logits_NC = patch_logits(features.features_ND, vectors, asked.kind, loaded.logit_scale)
+        pooled_C = top_pooled(logits_NC, top)
+        return _Answer(pooled_C, _map_for(features, logits_NC, pooled_C, vectors.names))
+
+    title = f"{asked.title} (zero-shot, the {top} best patches)"
+    software = f"zero-shot, {loaded.card.name} {loaded.card.version}"
+    return _Question(title, vectors.names, asked.kind, answer, lambda _: "", software)
+
+
+def _map_for(
+    features: SlideFeatures, logits_NC: NDArray[np.floating], slide_C: NDArray[np.floating], names: tuple[str, ...]
+) -> PatchMap:
+    best = int(slide_C.argmax())
+    others = names[1 - best] if len(names) == 2 else "the others"
+    against = f" against {others}" if len(names) > 1 else ""
+    return patch_map(features, evidence_for(logits_NC, best), f"evidence for {names[best]}{against}")
+
+
+def _table(predictions: SlidePredictions) -> pa.Table:
+    import pyarrow as pa
+
+    texts = ("key", "file", "status", "reason", "message", "patient", "answer", "map_of", "map_note")
+    types = {**dict.fromkeys(texts, pa.string()), "num_patches": pa.int64()}
+    rows = predictions._rows()
+    columns = list(rows[0]) if rows else [*texts, "num_patches"]
+    return pa.table({name: pa.array([row[name] for row in rows], types.get(name, pa.float64())) for name in columns})

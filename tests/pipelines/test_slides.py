@@ -1,0 +1,46 @@
+"""The simulated cohort of slides: witnesses only where they belong, and the same patients at every rate."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medclip.slides.learning.labels import read_slide_labels
+from medclip.slides.store.slide_store import open_slide_store
+
+
+@pytest.fixture
+def simulated(repository: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(repository / "pipelines" / "slides"))
+    import simulated_slides
+
+    yield simulated_slides
+    sys.modules.pop("simulated_slides", None)
+
+
+def test_only_positive_slides_have_witnesses_and_as_many_as_the_rate_says(simulated):
+    cohort = simulated.Cohort(num_patients=8, patches=(100, 100))
+    bags, witnesses, direction = simulated.simulate(cohort, 0.1, seed=1)
+    assert [len(w) for w in witnesses] == [10 * t for t in bags.targets]
+    for i in np.flatnonzero(bags.targets):
+        along = bags.read(int(i)) @ direction
+        inside = np.isin(np.arange(100), witnesses[i])
+        assert along[inside].mean() > along[~inside].mean() + 0.3
+
+
+def test_the_same_seed_has_the_same_slides_at_every_rate(simulated):
+    cohort = simulated.Cohort(num_patients=6, patches=(40, 60))
+    low, high = (simulated.simulate(cohort, rate, seed=2)[0] for rate in (0.05, 0.2))
+    assert low.patients == high.patients
+    assert [len(low.read(i)) for i in range(len(low))] == [len(high.read(i)) for i in range(len(high))]
+
+
+def test_the_store_and_its_table_fit_together(simulated, tmp_path: Path):
+    simulated.write_store(tmp_path, simulated.Cohort(num_patients=4, patches=(20, 30)), rate=0.2)
+    store = open_slide_store(tmp_path / "store")
+    slides = read_slide_labels(store, tmp_path / "labels.csv", ["grade"], key=b"k" * 32)
+    assert (len(slides.bags), slides.bags.num_patients) == (len(store), 4)
+    assert slides.bags.names == ("negative", "positive")
