@@ -7,7 +7,7 @@ it was stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -109,6 +109,8 @@ class Verb:
     """The one modality that the pack knows, if so: single images are taken for it that nobody names."""
     work: Work | None = None
     """Works through the chunks in the place of `run_chunks`."""
+    lacks: Callable[[Ledger], Iterable[int]] | None = None
+    """Returns the files whose results are gone, by their ids: they are read again."""
     beside: tuple[str, ...] = ()
     """Names by which an output folder is known for one where this run may be, though it holds none yet."""
 
@@ -200,6 +202,8 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         listing = Listing(call.root, ledger, (folder,), hashed, call.given)
         looker = Looker(listing, ledger, pool, options, manifest, key, settings, verb.only)
         looker.begin(folder, add=call.add, retry=call.retry_failed)
+        if verb.lacks is not None and ledger.get("finished") is not None and not ledger.get("hashed"):
+            ledger.open_again(dict.fromkeys(verb.lacks(ledger)))
         counter = Counter(call.root, None if call.given is None else len(call.given))
         chunks = looker.chunks()
         first = next(chunks, None)

@@ -44,6 +44,7 @@ from medclip.slides.stages.tissue_files import TISSUE
 from medclip.slides.stages.work import SlideWork
 from medclip.slides.store.slide_store import (
     DONE,
+    FEATURES,
     SLIDES,
     SlideRow,
     SlideStore,
@@ -199,6 +200,9 @@ def run_stage(
         write=partial(_write, call.folder, what),
         shows_parts=False,
         work=partial(_work, make, shares, stage_to),
+        lacks=partial(
+            _lacking, call.folder / FEATURES if stage == EMBED else call.folder, ".png" if stage == TISSUE else ".h5"
+        ),
         beside=(TISSUE, PATCHES) if stage == EMBED else (),
     )
     counts, already = conduct(call, pack, verb)
@@ -276,6 +280,18 @@ def _slide_rows(files: list[FileRow], patients: dict[int, str | None]) -> Iterat
                 }
             )
         )
+
+
+def _lacking(folder: Path, suffix: str, ledger: Ledger) -> list[int]:
+    """Return the ids of the slides that are done, and whose file is gone."""
+    names = [
+        row.path
+        for row in ledger.files()
+        if row.status == "scored"
+        and row.headers
+        and not (folder / f"{json.loads(row.headers)['key']}{suffix}").exists()
+    ]
+    return [file.id for file in ledger.known(names).values()]
 
 
 def _counts(ledger: Ledger) -> dict[str, int]:

@@ -106,6 +106,17 @@ def test_a_second_call_computes_nothing_and_another_model_or_grid_is_refused(
     assert caught.value.reason is Reason.OUTPUT_IN_USE
 
 
+def test_vectors_that_were_removed_since_are_computed_again(
+    embedded: StageRun, slides: Path, pack: Path, tmp_path: Path
+):
+    shutil.copytree(embedded.folder, tmp_path / "o")
+    before = files_of(tmp_path / "o")
+    (tmp_path / "o" / "features" / f"{by_file(embedded)['z.tiff'].key}.h5").unlink()
+    again = medclip.slides.embed(slides, tmp_path / "o", model=pack, settings=SETTINGS)
+    assert files_of(tmp_path / "o") == before
+    assert again.time["num_patches"] == by_file(embedded)["z.tiff"].num_patches
+
+
 def test_stages_one_by_one_end_in_the_bytes_of_one_alone_and_nothing_is_found_twice(
     embedded: StageRun, slides: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
