@@ -190,6 +190,7 @@ def rows_of_table(job: Plan, ways: Sequence[Way]) -> list[dict[str, Any]]:
     """Measure every way at every magnification that it was tested at, and compare it with the best CNN there."""
     rows: list[dict[str, Any]] = []
     figures: list[dict[str, Resampled]] = []
+    patients: list[tuple[str, ...]] = []
     for way in ways:
         scopes = sorted(set(way.magnification_N.tolist()))
         tested_at = [str(m) for m in scopes] + ([ALL] if len(scopes) > 1 else [])
@@ -208,23 +209,22 @@ def rows_of_table(job: Plan, ways: Sequence[Way]) -> list[dict[str, Any]]:
             }  # fmt: skip
             rows.append(row)
             figures.append(measured)
-    for row, measured in zip(rows, figures, strict=True):
+            patients.append(part.patients)
+    for row, measured, whose in zip(rows, figures, patients, strict=True):
         best = best_cnn(rows, row["task"], row["magnification"])
         if best is None or rows[best] is row:
             continue
+        assert whose == patients[best], "rows of a task and a magnification have the same images, in the same order"
         row["less_best_cnn"] = {
             name: numbers_of(difference(figures[best][name], one)) | {"of": rows[best]["way"]}
             for name, one in measured.items()
-            if name in figures[best] and len(one.drawn_B) == len(figures[best][name].drawn_B)
+            if name in figures[best]
         }
     return rows
 
 
 def best_cnn(rows: Sequence[Mapping[str, Any]], task: str, magnification: str) -> int | None:
-    """Return which row is the best CNN of a task and a magnification, by its validation patients alone.
-
-    Of those tested on all magnifications there is one answer for each; it is compared with rows of the same images.
-    """
+    """Return which row is the best CNN of a task and a magnification, by its validation patients alone."""
     own = [
         n for n, row in enumerate(rows)
         if row["kind"] == "cnn" and (row["task"], row["magnification"]) == (task, magnification)

@@ -105,9 +105,12 @@ def test_a_way_of_all_magnifications_has_a_row_at_each_and_one_over_all(tmp_path
     mixed = measure.Way(
         one.name, one.kind, one.task, "all", one.tested, np.array(tree.MAGNIFICATIONS)[np.arange(100) % 4], 0.9
     )
-    rows = measure.rows_of_table(job(tmp_path), [mixed, way("b", "cnn", 0.8, 0.8)])
+    b = way("b", "cnn", 0.8, 0.8)
+    of_40 = mixed.magnification_N == 40
+    b = measure.Way(b.name, b.kind, b.task, "40", b.tested.of(of_40), mixed.magnification_N[of_40], b.val_rate)
+    rows = measure.rows_of_table(job(tmp_path), [mixed, b])
     assert [row["magnification"] for row in rows] == ["40", "100", "200", "400", "all", "40"]
-    assert [row["images"] for row in rows] == [25, 25, 25, 25, 100, 100]
+    assert [row["images"] for row in rows] == [25, 25, 25, 25, 100, 25]
     table = measure.table_of(job(tmp_path), rows, [tree.BreakHisImage("a", "S1", "adenosis", 40)])
     assert "## malignancy, 400×" in table
     assert "95.15 %. Its split, its task (two classes or eight) and its magnification are not told" in table
