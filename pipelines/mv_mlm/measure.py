@@ -4,7 +4,7 @@ Usage: python pipelines/mv_mlm/measure.py RUN            every stage that is mis
        python pipelines/mv_mlm/measure.py RUN --tiny     a few women and steps of everything: does it run?
 
 Kill it anywhere and call it again: trainings go on where they stopped, and a stage that is done is kept. It writes
-RUN/figures.json and RUN/table.md; about 25 minutes of one core. All choices stand in measured_plan.py.
+RUN/figures.json and RUN/table.md; about 85 minutes of one core. All choices stand in measured_plan.py.
 
 1. **Views**: malignancy of a breast, by logistic regression on frozen vectors of its CC, of its MLO, and of what the
    model fuses both to. The better single view is chosen on validation women.
