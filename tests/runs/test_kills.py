@@ -17,11 +17,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from medclip.adapters.registry import preprocessing_of
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
+from medclip.models.signal_input import SignalInput
 from medclip.runs.ledger import FILE_NAME, Ledger
 from medclip.runs.run_status import read_status
+from medclip.settings import ReadPolicy
 from tests.kits.scoring import STUDY_UID, digests, every_way, make_pack, write_dicom, write_png
+from tests.kits.signal_shards import write_records
 from tests.kits.volumes import positions_of, write_series
 
 KILLS, STARTS = 30, 4
@@ -240,3 +244,30 @@ def test_of_two_runs_that_start_at_once_one_is_refused_and_one_ends(seeing_pack:
     (refused,) = [text for process, text in zip(both, texts, strict=True) if process.returncode == 5]
     assert "another medclip is writing to this folder" in refused
     assert sorted(process.returncode for process in both) == [3, 5]
+
+
+@pytest.mark.slow
+def test_kills_of_a_run_over_ecg_records_change_no_byte(tmp_path: Path) -> None:
+    signal_input = SignalInput(sampling_hz=100, seconds=4)
+    ways = {"ecg:signal": preprocessing_of("ecg:signal", ReadPolicy(ecg=signal_input.options))}
+    pack = make_pack(tmp_path / "pack", ways, signal=signal_input, modalities=["ecg"], tasks={})
+    root = tmp_path / "in"
+    for ward in "abc":
+        write_records(root / ward, 4, missing=[1])
+    (root / "b" / "r002.dat").write_bytes((root / "b" / "r002.dat").read_bytes()[:-200])
+    (root / "c" / "r003.dat").unlink()
+    runner, rng = Runner(tmp_path / "log.txt", pack), random.Random(5)
+    try:
+        assert runner.start(root, tmp_path / "whole") == 0
+        statuses = Counter(pq.read_table(tmp_path / "whole" / TABLES[0]).column("status").to_pylist())
+        assert statuses == {"scored": 20, "failed": 3}
+        out, killed = tmp_path / "out", 0
+        for name in ("register", "looked_at", "commit", "replace"):
+            when = rng.choice(["before", "after"])
+            killed += runner.start(root, out, f"{name} {when}", rng.randint(1, 3)) == -signal.SIGKILL
+            assert_nothing_is_half_done(out)
+        assert runner.start(root, out) == 0
+        assert digests(out) == digests(tmp_path / "whole")
+        assert killed >= 2
+    finally:
+        runner.close()
