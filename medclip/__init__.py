@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from medclip.api.explain import explain
     from medclip.api.finetune import finetune
     from medclip.api.open_study import open_study
+    from medclip.api.pathgen import pathgen
     from medclip.api.pretrain import pretrain
     from medclip.api.scan import scan
     from medclip.api.score import score
     from medclip.api.search import search
     from medclip.api.view import view
     from medclip.auditing.result import AuditResult
+    from medclip.captioning.result import PathgenResult
     from medclip.embeddings.open_embeddings import Embeddings
     from medclip.errors import MedclipError, Reason
     from medclip.evaluation.few_shot.results import Comparison
@@ -58,6 +60,7 @@ __all__ = [
     "MedclipError",
     "Modality",
     "OpenedStudy",
+    "PathgenResult",
     "PretrainResult",
     "Provenance",
     "Reason",
@@ -82,6 +85,7 @@ __all__ = [
     "finetune",
     "models",
     "open_study",
+    "pathgen",
     "pretrain",
     "runs",
     "scan",
@@ -105,6 +109,7 @@ __getattr__, __dir__ = lazy_names(
         "MedclipError": "medclip.errors:MedclipError",
         "Modality": "medclip.sample:Modality",
         "OpenedStudy": "medclip.inspecting.opened_study:OpenedStudy",
+        "PathgenResult": "medclip.captioning.result:PathgenResult",
         "PretrainResult": "medclip.training.result:PretrainResult",
         "Provenance": "medclip.sample:Provenance",
         "Reason": "medclip.errors:Reason",
@@ -128,6 +133,7 @@ __getattr__, __dir__ = lazy_names(
         "finetune": "medclip.api.finetune:finetune",
         "models": "medclip.models",
         "open_study": "medclip.api.open_study:open_study",
+        "pathgen": "medclip.api.pathgen:pathgen",
         "pretrain": "medclip.api.pretrain:pretrain",
         "runs": "medclip.runs",
         "scan": "medclip.api.scan:scan",

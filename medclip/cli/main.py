@@ -53,6 +53,7 @@ COMMANDS = {
         "medclip.cli.finetune:finetune",
         "Fine-tune an image tower to classes, and test it once.",
     ),
+    "pathgen": ("medclip.cli.pathgen:pathgen", "Turn slides into patches with captions, as shards."),
     "shards build": ("medclip.cli.shards:build", "Turn a table of images into shards, split by patient."),
     "evaluate": ("medclip.cli.evaluate:evaluate", "Measure a model zero-shot on a suite of labelled sets."),
     "adapt": ("medclip.cli.adapt:adapt", "Make a pack of a model and a few labelled studies."),

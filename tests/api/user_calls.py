@@ -27,6 +27,7 @@ def calls() -> list[Path | float | str | int | None]:
     hits = medclip.search("embeddings", ["a pacemaker", "a device"], like="film.dcm", not_="a tube", where={"sex": "F"})
     maps = medclip.explain("film.dcm", ["effusion", "a pacemaker"], task="chest_xray_findings:pneumonia", out=out)
     tuned = medclip.finetune("vit_small_patch16_224", labels, ["effusion", "mass"], out=out, overrides={"train.lr": 1})
+    pairs = medclip.pathgen(images, out, organ="colon", table="slides.csv", num_by_clusters=64, stain="macenko")
     results = (
         scores,
         one,
@@ -44,5 +45,6 @@ def calls() -> list[Path | float | str | int | None]:
         run,
         tuned,
         health,
+        pairs,
     )
     return [run.pack, *(repr(result) for result in results)]

@@ -85,9 +85,11 @@ class MeasuringAgent:
         return Revision(tuple(edits), Usage(calls=1))
 
     def summarise(self, text: str, room: Room) -> Answer:
-        """Keep the first sentences that fit."""
+        """Keep the first sentences that fit; of a first one that does not, what stands before its numbers."""
         kept: list[str] = []
         for sentence in sentences_of(text):
+            if not kept and not room.fits(sentence) and ", " in sentence:
+                return Answer(f"{sentence.partition(', ')[0]}.", Usage(calls=1))
             if kept and not room.fits(" ".join([*kept, sentence])):
                 break
             kept.append(sentence)

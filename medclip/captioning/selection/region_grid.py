@@ -36,6 +36,13 @@ class RegionGrid:
     candidates: int
     """Cells of all bounding boxes, with and without enough tissue."""
 
+    def spread(self, count: int) -> tuple[Patch, ...]:
+        """Choose up to `count` patches at equal steps, piece by piece and row by row."""
+        if count >= len(self.patches):
+            return self.patches
+        steps = ((np.arange(count) + 0.5) * len(self.patches) / count).astype(np.int64)
+        return tuple(self.patches[int(step)] for step in steps)
+
 
 def lay_region_grid(
     reader: SlideReader, tissue: TissueMask, *, size_px: int = 336, mpp_um: float = 0.5, min_coverage: float = 0.5

@@ -55,6 +55,11 @@ def test_a_caption_is_cut_at_sentences_until_it_fits_and_says_the_most_telling_f
     assert len(written.caption) < len(written.revised)
 
 
+def test_a_text_tower_with_little_room_gets_the_words_without_the_numbers():
+    written = caption_patch(AGENT, shown(COLON), Room(12, lambda text: len(text.split())))
+    assert written.caption == "Histology patch of colon tissue that is densely cellular."
+
+
 def test_a_patch_without_nuclei_is_described_as_one():
     written = caption_patch(AGENT, shown(NOTHING, organ=None), ROOM)
     assert written.caption.startswith("Histology patch of tissue without nuclei.")

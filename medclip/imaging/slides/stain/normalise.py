@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.slides.patches.grid import PatchGrid
+from medclip.imaging.slides.patches.grid import Patch
 from medclip.imaging.slides.readers.pyramid import SlideReader
 from medclip.imaging.slides.stain.estimate import (
     TARGETS,
@@ -24,6 +25,24 @@ from medclip.imaging.slides.tissue.find import TissueOptions, overview_mpp
 
 SAMPLED_PATCHES = 16
 """Patches, spread over the tissue, that a slide's stains are measured on: a million pixels of 256 x 256."""
+
+
+class Patches(Protocol):
+    """Any grid of patches that can be sampled."""
+
+    @property
+    def size_px(self) -> int:
+        """Rows and columns of a patch."""
+        ...
+
+    @property
+    def mpp_um(self) -> float:
+        """The µm/px that was asked for."""
+        ...
+
+    def spread(self, count: int) -> tuple[Patch, ...]:
+        """Choose up to `count` patches, evenly over the tissue."""
+        ...
 
 
 def normalise_stain(
@@ -70,7 +89,7 @@ def _is_stained(rgb: NDArray[np.uint8], source: StainEstimate) -> NDArray[np.boo
 
 
 def slide_stain(
-    reader: SlideReader, grid: PatchGrid, options: StainOptions | None = None, *, num_patches: int = SAMPLED_PATCHES
+    reader: SlideReader, grid: Patches, options: StainOptions | None = None, *, num_patches: int = SAMPLED_PATCHES
 ) -> StainEstimate:
     """Estimate the stains of a slide, on patches spread over its tissue; its white is measured on the overview.
 
