@@ -13,7 +13,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.sheet.grid import Grid, find_grid
 from medclip.imaging.ecg.sheet.ink import part
-from medclip.imaging.ecg.sheet.layouts import LAYOUTS, MM_PER_S, SHEET_S, Layout, apply_homography
+from medclip.imaging.ecg.sheet.layouts import LAYOUTS, MM_PER_S, SHEET_S, Layout, apply_homography, column_start
 from medclip.imaging.ecg.sheet.traces import Pieces, Row, Trace, find_rows, follow, left_edge, pieces_of
 from medclip.sample import Signal, Step
 from medclip.wording import count, list_of
@@ -21,9 +21,18 @@ from medclip.wording import count, list_of
 SAMPLING_HZ = 500.0
 _LEAST_SEEN = 0.5
 """Share of a lead's columns that must show ink for it to be a lead."""
+_LEAST_OF_STRIP = 0.15
+"""Of a strip, which a record of 2.5 s fills to a quarter."""
 _SURE, _DOUBT, _MOST_DOUBT = 0.9, 0.45, 0.05
 """Mean confidence of a lead that is sure, what is less is in doubt, and the share of a sure lead that may be."""
+_LEAST_OF_SURE = 0.9
+"""Share of its column that must have been read of a sure lead."""
+_OF_DOUBT, _MOST_HIDDEN = 0.2, 0.02
+"""Share of the square of what is in doubt that is taken for error, and the largest share of a sure lead's own size that
+it may be: a correlation of 0.99 leaves 0.02."""
 _SNAP_MM = 0.5
+_SHORT_S = 0.3
+"""By how much a strip must be shorter than the sheet for the record to be."""
 _SMALLEST_PX = 200
 
 
@@ -36,6 +45,8 @@ class DigitisedSheet:
     confidence: NDArray[np.float32]
     """float32 [12, 5000], 0 to 1: 0 where nothing was seen (not printed, or ink that is missing), at most 0.5 where the
     ink may be another row's, at the seams between leads, and where it is faint."""
+    doubt_mv: NDArray[np.float32]
+    """float32 [12, 5000]: height of the ink of which it is not clear to which row it belongs; 0 almost everywhere."""
     layout: str
     rhythm: tuple[str, ...]
     """Leads of the strips of ten seconds, by what they look like in their own column."""
@@ -64,11 +75,17 @@ class DigitisedSheet:
 
     @property
     def sure_leads(self) -> tuple[str, ...]:
-        """Leads that were read and of which hardly anything is in doubt."""
+        """Leads that were read from end to end, and of which so little is in doubt that it cannot matter."""
         sure = []
-        for lead, values in zip(TWELVE, self.confidence, strict=True):
-            shown = values[values > 0]
-            if shown.size and shown.mean() >= _SURE and (shown < _DOUBT).mean() <= _MOST_DOUBT:
+        least = LAYOUTS[self.layout].column_s * self.signal.sampling_hz * _LEAST_OF_SURE
+        for n, lead in enumerate(TWELVE):
+            shown = self.shown[n]
+            if shown.sum() < least:
+                continue
+            confidence, values = self.confidence[n, shown], self.signal.values_mv[n, shown].astype(np.float64)
+            in_doubt = float((self.doubt_mv[n, shown].astype(np.float64) ** 2).sum()) * _OF_DOUBT
+            hidden = in_doubt / max(float(((values - values.mean()) ** 2).sum()), 1e-9)
+            if confidence.mean() >= _SURE and (confidence < _DOUBT).mean() <= _MOST_DOUBT and hidden <= _MOST_HIDDEN:
                 sure.append(lead)
         return tuple(sure)
 
@@ -198,12 +215,17 @@ def _layouts_for(number: int, layout: str | None) -> list[Layout]:
     return fitting
 
 
+_Cut = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+"""mV, confidence and doubt in mV of ten seconds."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Reading:
     layout: Layout
     values: NDArray[np.float32]
     confidence: NDArray[np.float32]
-    strips: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
+    doubt: NDArray[np.float32]
+    strips: tuple[_Cut, ...]
     contradiction: float
     """Share of lead II that I + III do not explain, and of aVR, aVL and aVF that does not cancel."""
 
@@ -214,40 +236,47 @@ def _read(ink: NDArray[np.float32], pieces: Pieces, rows: Sequence[Row], left: f
     right = left + SHEET_S * second
     traces = follow(ink, pieces, rows, borders, (left - pieces.line_px, right + pieces.line_px))
     num = round(SHEET_S * SAMPLING_HZ)
-    values, confidence = np.zeros((12, num), np.float32), np.zeros((12, num), np.float32)
+    values, confidence, doubt = (np.zeros((12, num), np.float32) for _ in range(3))
     gains = [row.mm_per_mv for row in rows if row.mm_per_mv]
     usual = float(np.median(gains)) if gains else 10.0
     for lead, row, column in layout.cells:
         part_of = (column * layout.column_s, (column + 1) * layout.column_s)
         at = TWELVE.index(lead)
-        values[at], confidence[at] = _cut(traces[row], rows[row], usual, left, second, part_of)
-    strips: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+        values[at], confidence[at], doubt[at] = _cut(traces[row], rows[row], usual, left, second, part_of)
+    strips: list[_Cut] = []
     for row in range(len(rows) - len(layout.rhythm), len(rows)):
-        strips.append(_cut(traces[row], rows[row], usual, left, second, (0.0, SHEET_S)))
-    return _Reading(layout, values, confidence, tuple(strips), _contradiction(values, confidence))
+        strips.append(_cut(traces[row], rows[row], usual, left, second, (0.0, SHEET_S), _LEAST_OF_STRIP))
+    return _Reading(layout, values, confidence, doubt, tuple(strips), _contradiction(values, confidence))
 
 
 def _cut(
-    trace: Trace, row: Row, usual: float, left: float, second: float, part_of: tuple[float, float]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return ten seconds of a lead, of which a row shows a part: mV and confidence, zero elsewhere."""
+    trace: Trace,
+    row: Row,
+    usual: float,
+    left: float,
+    second: float,
+    part_of: tuple[float, float],
+    least_seen: float = _LEAST_SEEN,
+) -> _Cut:
+    """Return ten seconds of a lead, of which a row shows a part: mV, confidence and doubt, zero elsewhere."""
     times = np.arange(round(SHEET_S * SAMPLING_HZ)) / SAMPLING_HZ
     columns = ((np.arange(len(trace.y_px)) + 1) / 2 - left) / second
     inside = (columns >= part_of[0] - 0.004) & (columns <= part_of[1] + 0.004)
     seen = inside & np.isfinite(trace.y_px)
-    values, confidence = np.zeros(len(times), np.float32), np.zeros(len(times), np.float32)
-    if inside.sum() < 10 or seen.sum() < _LEAST_SEEN * inside.sum():
-        return values, confidence
+    values, confidence, doubt = (np.zeros(len(times), np.float32) for _ in range(3))
+    if inside.sum() < 10 or seen.sum() < least_seen * inside.sum():
+        return values, confidence, doubt
     zero = row.zero_px if row.mm_per_mv else float(np.median(trace.y_px[seen]))
     scale = (row.mm_per_mv or usual) * second / MM_PER_S
     shown = (times >= part_of[0]) & (times < part_of[1])
     values[shown] = np.interp(times[shown], columns[seen], (zero - trace.y_px[seen]) / scale)
     confidence[shown] = np.interp(times[shown], columns[inside], trace.sure[inside])
+    doubt[shown] = np.interp(times[shown], columns[inside], trace.doubt_px[inside]) / scale
     # Before its first and behind its last ink nothing was seen; short gaps inside are bridged at confidence 0.
     ends = columns[seen][[0, -1]]
     beyond = shown & ((times < ends[0] - 0.02) | (times > ends[1] + 0.02))
-    values[beyond] = confidence[beyond] = 0
-    return values, confidence
+    values[beyond] = confidence[beyond] = doubt[beyond] = 0
+    return values, confidence, doubt
 
 
 def _contradiction(values: NDArray[np.float32], confidence: NDArray[np.float32]) -> float:
@@ -266,9 +295,16 @@ def _contradiction(values: NDArray[np.float32], confidence: NDArray[np.float32])
 
 
 def _finished(reading: _Reading, grid: Grid, notes: list[str], shape: tuple[int, ...]) -> DigitisedSheet:
-    values, confidence = reading.values.copy(), reading.confidence.copy()
+    values, confidence, doubt = reading.values.copy(), reading.confidence.copy(), reading.doubt.copy()
+    starts = _column_starts(reading)
+    if starts != _nominal(reading.layout):
+        values, confidence, doubt = (_placed(each, reading.layout, starts) for each in (values, confidence, doubt))
+        notes.append(
+            f"The strips show less than {SHEET_S:g} s: the columns are taken for parts of that record that begin at "
+            f"{list_of([f'{start:.1f}' for start in starts])} s."
+        )
     rhythm = []
-    for strip, sure in reading.strips:
+    for strip, sure, strip_doubt in reading.strips:
         lead, likeness = _likest(strip, sure, reading.values, reading.confidence)
         rhythm.append(lead)
         if likeness < 0.9 and sure.any():
@@ -277,6 +313,7 @@ def _finished(reading: _Reading, grid: Grid, notes: list[str], shape: tuple[int,
             at = TWELVE.index(lead)
             better = sure > confidence[at]
             values[at, better], confidence[at, better] = strip[better], sure[better]
+            doubt[at, better] = strip_doubt[better]
     if reading.contradiction > 0.5:
         notes.append("The limb leads contradict Einthoven's law: they stand otherwise, or a trace was lost.")
     mask = np.array([sure.any() for sure in confidence], np.bool_)
@@ -284,9 +321,9 @@ def _finished(reading: _Reading, grid: Grid, notes: list[str], shape: tuple[int,
         notes.append(f"No trace of {list_of([lead for lead, seen in zip(TWELVE, mask, strict=True) if not seen])}.")
     for lead, sure in zip(TWELVE, confidence, strict=True):
         shown = sure > 0
-        doubt = float((sure[shown] < _DOUBT).mean()) if shown.any() else 0.0
-        if doubt > _MOST_DOUBT:
-            notes.append(f"{lead}: not sure over {doubt:.0%} of what is shown.")
+        share = float((sure[shown] < _DOUBT).mean()) if shown.any() else 0.0
+        if share > _MOST_DOUBT:
+            notes.append(f"{lead}: not sure over {share:.0%} of what is shown.")
     steps = (
         Step("digitise", f"{shape[1]} x {shape[0]} pixels, {grid.px_per_mm:.2f} px/mm, layout {reading.layout.name}"),
         *(Step("digitise", note) for note in notes),
@@ -296,8 +333,35 @@ def _finished(reading: _Reading, grid: Grid, notes: list[str], shape: tuple[int,
         values, mask, SAMPLING_HZ, tuple(lead for lead, seen in zip(TWELVE, mask, strict=True) if seen),
         values.shape[1], SAMPLING_HZ, steps=steps,
     )  # fmt: skip
-    starts = tuple(n * reading.layout.column_s for n in range(reading.layout.columns))
-    return DigitisedSheet(signal, confidence, reading.layout.name, tuple(rhythm), grid, starts, tuple(notes))
+    return DigitisedSheet(signal, confidence, doubt, reading.layout.name, tuple(rhythm), grid, starts, tuple(notes))
+
+
+def _nominal(layout: Layout) -> tuple[float, ...]:
+    return tuple(n * layout.column_s for n in range(layout.columns))
+
+
+def _column_starts(reading: _Reading) -> tuple[float, ...]:
+    """Return the moment that each column begins with; those of a record that its strips show to be short overlap."""
+    layout = reading.layout
+    seen = [np.flatnonzero(sure) for _, sure, _ in reading.strips if sure.any()]
+    if layout.columns == 1 or not seen:
+        return _nominal(layout)
+    first, last = min(each[0] for each in seen) / SAMPLING_HZ, max(each[-1] for each in seen) / SAMPLING_HZ
+    if last - first > SHEET_S - _SHORT_S:
+        return _nominal(layout)
+    return tuple(column_start(layout, column, first, last) for column in range(layout.columns))
+
+
+def _placed(lines: NDArray[np.float32], layout: Layout, starts: tuple[float, ...]) -> NDArray[np.float32]:
+    """Move every lead from where its column stands on the sheet to the moment that the column begins with."""
+    placed = np.zeros_like(lines)
+    length = round(layout.column_s * SAMPLING_HZ)
+    for lead, _, column in layout.cells:
+        at = TWELVE.index(lead)
+        source, target = round(column * layout.column_s * SAMPLING_HZ), round(starts[column] * SAMPLING_HZ)
+        part_of = lines[at, source : source + length][: lines.shape[1] - target]
+        placed[at, target : target + len(part_of)] = part_of
+    return placed
 
 
 def _likest(

@@ -169,7 +169,7 @@ def sheet_map(
     mm = dpi / 25.4
     boxes = []
     for lead, row, column in layout.cells:
-        start = _column_start(layout, column, *part_s)
+        start = column_start(layout, column, *part_s)
         left = (LEFT_MM + column * layout.column_s * MM_PER_S) * mm
         boxes.append(LeadBox(lead, False, left, layout.rows_mm[row] * mm, start, layout.column_s))
     for lead, row_mm in zip(rhythm, layout.rows_mm[len(layout.rows_mm) - len(rhythm) :], strict=True):
@@ -178,7 +178,7 @@ def sheet_map(
     return SheetMap(layout.name, width, height, mm, mm_per_mv, start_s, tuple(boxes))
 
 
-def _column_start(layout: Layout, column: int, first_s: float, last_s: float) -> float:
+def column_start(layout: Layout, column: int, first_s: float, last_s: float) -> float:
     """Return the moment that a column begins with.
 
     Columns of a record that fills the sheet follow each other. Those of a shorter one overlap, as sheets of strips of

@@ -16,9 +16,9 @@ from medclip.imaging.ecg.sheet.layouts import LAYOUTS, LEFT_MM, MM_PER_S, SHEET_
 from medclip.sample import Signal
 
 _PULSE_S = 0.2
-_LINE_PT = 0.75
-_OVER = 2
-"""The traces are drawn at twice the size and averaged, which smooths them."""
+_LINE_PT, _LEAST_LINE_PX = 0.75, 0.8
+_DAB_PX = 0.3
+"""Between two dabs of the pen: at 200 dpi no edge is off by more than a hundredth of a pixel."""
 _INK = (15, 15, 25)
 _GREY = (120, 120, 130)
 _LABEL_MM = 17.0
@@ -128,29 +128,23 @@ def _paper(places: SheetMap, options: SheetOptions) -> NDArray[np.uint8]:
     for step, colour, thick in ((1.0, colours.minor, 1), (5.0, colours.major, max(1, round(options.dpi / 100)))):
         for axis, side in enumerate((places.height_px, places.width_px)):
             for number in range(int(side / mm / step) + 1):
-                at = round(number * step * mm)
-                lines = slice(max(0, at - thick // 2), at - thick // 2 + thick)
+                at = round(number * step * mm - thick / 2)
+                lines = slice(max(0, at), at + thick)
                 page[(lines, slice(None)) if axis == 0 else (slice(None), lines)] = colour
     return page
 
 
 def _traces(signal: Signal, places: SheetMap, layout: Layout) -> Image.Image:
-    """Draw pulses and leads, white on black, and average them down to the page's size."""
-    size = places.width_px, places.height_px
-    ink = Image.new("L", (size[0] * _OVER, size[1] * _OVER))
-    draw = ImageDraw.Draw(ink)
-    thick = max(1, round(_LINE_PT / 72 * 25.4 * places.px_per_mm * _OVER))
+    """Draw pulses and leads, white on black."""
+    ink = np.zeros((places.height_px, places.width_px), np.float32)
+    thick = max(_LEAST_LINE_PX, _LINE_PT / 72 * 25.4 * places.px_per_mm)
     mm, x, y = places.px_per_mm, places.px_per_s, places.px_per_mv
-
-    def line(points: NDArray[np.float64]) -> None:
-        # Pillow counts from the middle of a pixel, the page from its edge.
-        draw.line([(float(a), float(b)) for a, b in points * _OVER - 0.5], 255, thick, "curve")
 
     for row in layout.rows_mm:
         zero, end = row * mm, (LEFT_MM - 2.0) * mm
         up, down = end - (_PULSE_S + 0.08) * x, end - 0.08 * x
         corners = [(up - 0.08 * x, 0), (up, 0), (up, 1), (down, 1), (down, 0), (end, 0)]
-        line(np.array([(a, zero - b * y) for a, b in corners]))
+        _pen(ink, np.array([(a, zero - b * y) for a, b in corners]), thick)
     front, behind = signal.padded
     for box in places.boxes:
         lead = TWELVE.index(box.lead)
@@ -163,8 +157,37 @@ def _traces(signal: Signal, places: SheetMap, layout: Layout) -> Image.Image:
         if values.size < 2:
             continue
         seconds = (first + np.arange(values.size)) / signal.sampling_hz - places.start_s
-        line(places.to_pixels(box, seconds, values))
-    return ink.resize(size, Image.Resampling.BOX)
+        _pen(ink, places.to_pixels(box, seconds, values), thick)
+    return Image.fromarray(np.rint(ink * 255).astype(np.uint8))
+
+
+def _pen(ink: NDArray[np.float32], points: NDArray[np.float64], thick: float) -> None:
+    """Draw a line with a round pen into the share of each pixel that ink covers.
+
+    Pillow's own lines lie on whole pixels, and on another side of the true line where they rise than where they fall:
+    at twice the size and averaged, steep strokes still were 0.85 px, or 4 ms, too early at 200 dpi.
+
+    Args:
+        ink: float32 [H, W], 0 to 1; changed.
+        points: float64 [N, 2]: x and y from the corner of the first pixel; N at least 2.
+        thick: Of the pen, in pixels.
+    """
+    steps = np.maximum(1, np.ceil(np.hypot(*np.diff(points, axis=0).T) / _DAB_PX)).astype(int)
+    number = np.repeat(np.arange(len(steps)), steps)
+    share = (np.arange(len(number)) - np.repeat(np.cumsum(steps) - steps, steps)) / steps[number]
+    dabs = points[number] + share[:, None] * (points[number + 1] - points[number])
+    dabs = np.concatenate([dabs, points[-1:]])
+    height, width = ink.shape
+    reach = int(np.ceil(thick / 2 + 0.5))
+    corner = np.floor(dabs).astype(int)
+    for right in range(-reach, reach + 1):
+        column = corner[:, 0] + right
+        for down in range(-reach, reach + 1):
+            row = corner[:, 1] + down
+            away = np.hypot(column + 0.5 - dabs[:, 0], row + 0.5 - dabs[:, 1])
+            covered = thick / 2 + 0.5 - away
+            hit = (covered > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            np.maximum.at(ink, (row[hit], column[hit]), np.minimum(covered[hit], 1).astype(np.float32))
 
 
 def _write(draw: ImageDraw.ImageDraw, signal: Signal, places: SheetMap, layout: Layout, header: str) -> None:

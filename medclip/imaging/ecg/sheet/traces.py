@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.imaging.ecg.sheet.centre_line import centre_line
+from medclip.imaging.ecg.sheet.crossings import part_shared
+
 GAINS = (10.0, 5.0, 20.0)
 """Millimetres of a millivolt that a pulse may show."""
 _INK = 0.25
@@ -21,6 +24,11 @@ _TICK_MM = 4.0
 """Above and below zero, of the tick between two leads."""
 _SEPARATOR_MM, _TALLEST_MM = 40.0, 80.0
 """Ink that is higher is a line between leads, at their borders and elsewhere."""
+_MERGED_MM = 4.0
+"""Width over which ink of two rows is parted where they cross; lines that lie on each other for longer are not."""
+_TOUCH_PX = 3.0
+_PALE = 0.45
+"""Share of ink, near the border of two leads, of what is a tick between them."""
 _BEAM = 8
 _AWAY, _BLANK, _FAINT, _LEAVE = 0.016, 0.25, 0.5, 1.0
 """What a path costs: each millimetre of paper at each millimetre beyond a third of the way to the next row, without ink
@@ -46,6 +54,8 @@ class Trace:
     """float64 [2 W]: height of the line at 0.5, 1.0, 1.5, ... columns; NaN where none was seen."""
     sure: NDArray[np.float32]
     """float32 [2 W], 0 to 1."""
+    doubt_px: NDArray[np.float32]
+    """float32 [2 W]: height of the ink of which it is not clear whose it is; 0 where the line has none beside it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +95,10 @@ def pieces_of(ink: NDArray[np.float32], px_per_mm: float) -> Pieces:
     heights = []
     for number in sorted(pieces.traces, key=lambda n: -pieces.size_mm(n)[0])[:6]:
         rows, columns = boxes[number]
-        covered = np.where(labels[rows, columns] == number + 1, ink[rows, columns], 0).sum(0)
+        own = labels[rows, columns] == number + 1
+        # Rows that cross are one piece: its columns have a line of each.
+        lines = np.diff(own.astype(np.int8), axis=0, prepend=0).clip(0).sum(0)
+        covered = np.where(own, ink[rows, columns], 0).sum(0) / np.maximum(lines, 1)
         heights.append(np.percentile(covered[covered > 0], 20))
     return Pieces(labels, boxes, px_per_mm, float(max(np.median(heights), 0.8)) if heights else 1.0)
 
@@ -171,13 +184,15 @@ def follow(
         if letter or _pulse(pieces, number) is not None:
             where = pieces.boxes[number]
             cleaned[where][pieces.labels[where] == number + 1] = 0
-    columns = _runs(cleaned)
     width = ink.shape[1]
     first, last = max(0, int(np.floor(span_px[0]))), min(width, int(np.ceil(span_px[1])))
     near_border = np.zeros(width, np.bool_)
     starts = frozenset(int(border) for border in borders_px)
     for border in borders_px:
         near_border[max(0, int(border - 0.6 * mm)) : int(border + 0.6 * mm) + 1] = True
+    # The ticks between leads are paler than the leads themselves.
+    cleaned[:, near_border] = np.clip((cleaned[:, near_border] - _PALE) / (1 - _PALE), 0, 1)
+    columns = _runs(cleaned)
     spacing = np.diff([row.zero_px for row in rows]).min() if len(rows) > 1 else 40 * mm
     reach = max(1.3 * spacing, 25 * mm)
     chosen = []
@@ -189,8 +204,9 @@ def follow(
             for x in range(width)
         ]
         chosen.append(_best_path(runs, row.zero_px, 0.35 * spacing, first, last, mm, starts))
-    shared = _shared(chosen)
-    return [_line(path, shared[n], near_border, pieces.line_px, mm) for n, path in enumerate(chosen)]
+    doubts = _doubts(chosen, columns, near_border, pieces.line_px, (first, last))
+    part_shared(chosen, pieces.line_px, _MERGED_MM * mm)
+    return [_line(cleaned, path, doubts[n], near_border, pieces.line_px) for n, path in enumerate(chosen)]
 
 
 def _runs(ink: NDArray[np.float32]) -> list[list[tuple[float, float, float]]]:
@@ -230,11 +246,11 @@ def _best_path(
     away, blank, faint = _AWAY / mm**2, _BLANK / mm, _FAINT / mm
     # A state: cost, the run that was seen last, and the way back; columns without ink carry it on. What a column takes
     # from a path that leaves the ink is more than a peak costs, and less than following another row's trace.
-    states: list[tuple[float, float, float, int]] = [(0.0, zero, zero, -1)]
+    states: list[tuple[float, float, float, int]] = [(0.0, zero - free, zero + free, -1)]
     history: list[tuple[int, int, _Run | None]] = []
     for x in range(first, last):
         if x in starts:  # another lead begins here, wherever the one before it ended
-            states = [(cost, zero, zero, at) for cost, _, _, at in states]
+            states = [(cost, zero - free, zero + free, at) for cost, _, _, at in states]
         fresh: list[tuple[float, float, float, int]] = []
         for run in runs[x]:
             upper, lower, dark = run
@@ -263,25 +279,55 @@ def _best_path(
     return path
 
 
-def _shared(paths: list[list[_Run | None]]) -> list[NDArray[np.bool_]]:
-    """Return of each row the columns whose ink another row took, too."""
-    width = len(paths[0])
-    shared = [np.zeros(width, np.bool_) for _ in paths]
-    for x in range(width):
+def _doubts(
+    paths: list[list[_Run | None]],
+    columns: list[list[_Run]],
+    near_border: NDArray[np.bool_],
+    line_px: float,
+    span: tuple[int, int],
+) -> list[NDArray[np.float32]]:
+    """Return of each row and column how high the ink is that may be another's: float32 [W] for each.
+
+    That is ink that several rows took, the steep part of a wave at the seam of two leads, and ink that none took though
+    it touches the row's own: the tip of a wave, from which the row's path went over to a letter or to another row.
+    """
+    first, last = span
+    doubts = [np.zeros(len(paths[0]), np.float32) for _ in paths]
+    for x in range(first, last):
         owners: dict[_Run, list[int]] = {}
         for n, path in enumerate(paths):
             run = path[x]
             if run is not None:
                 owners.setdefault(run, []).append(n)
-        for rows in owners.values():
+        for run in columns[x]:
+            height = run[1] - run[0] - line_px
+            rows = owners.get(run, [])
             if len(rows) > 1:
                 for n in rows:
-                    shared[n][x] = True
-    return shared
+                    doubts[n][x] = max(doubts[n][x], height, line_px)
+            elif rows and near_border[x] and height > line_px:  # a wave that the seam cuts
+                doubts[rows[0]][x] = height
+            elif not rows and height > line_px and not near_border[x]:  # a tick
+                for n, path in enumerate(paths):
+                    beside = [path[at] for at in (x - 1, x, x + 1) if first <= at < last]
+                    if any(own and own[0] < run[1] + _TOUCH_PX and own[1] > run[0] - _TOUCH_PX for own in beside):
+                        doubts[n][x] = max(doubts[n][x], height)
+    return [_widened(doubt) for doubt in doubts]
+
+
+def _widened(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the largest of each column and two on either side."""
+    from scipy import ndimage
+
+    return np.asarray(ndimage.maximum_filter1d(values, 5), np.float32)
 
 
 def _line(
-    path: list[_Run | None], shared: NDArray[np.bool_], near_border: NDArray[np.bool_], line_px: float, mm: float
+    ink: NDArray[np.float32],
+    path: list[_Run | None],
+    doubt: NDArray[np.float32],
+    near_border: NDArray[np.bool_],
+    line_px: float,
 ) -> Trace:
     """Return the line inside the ink of a path.
 
@@ -293,7 +339,7 @@ def _line(
     sure = np.zeros(2 * len(path), np.float32)
     y = np.full(2 * len(path), np.nan)
     if not seen.any():
-        return Trace(y, sure)
+        return Trace(y, sure, np.zeros(2 * len(path), np.float32))
     upper = np.array([run[0] if run else np.nan for run in path])
     lower = np.array([run[1] if run else np.nan for run in path])
     dark = np.array([run[2] if run else 0.0 for run in path])
@@ -312,13 +358,14 @@ def _line(
     centre = np.where(valley & ~peak, lower - line_px / 2, centre)
     y[0::2] = np.where(seen, centre, np.nan)
     y[1::2] = np.append(between, np.nan)
+    y = centre_line(ink, y, np.where(near_border, np.nan, upper), lower, line_px)
     certain = np.clip(dark / 0.6, 0, 1).astype(np.float32)
     certain[near_border] *= 0.5
-    certain[shared] *= 0.2
+    certain[doubt > 0] *= 0.2
     certain[peak & valley] *= 0.5
     sure[0::2] = np.where(seen, certain, 0)
     sure[1::2] = np.where(np.isfinite(y[1::2]), np.minimum(certain, _shifted(certain, 1)), 0)
-    return Trace(y, sure)
+    return Trace(y, sure, np.where(np.isfinite(y), np.repeat(doubt, 2), 0).astype(np.float32))
 
 
 def _shifted(values: NDArray[Any], by: int) -> NDArray[Any]:

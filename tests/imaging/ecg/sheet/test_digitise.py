@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.lead_names import TWELVE
@@ -13,8 +15,9 @@ from medclip.imaging.ecg.sheet.digitise import DigitisedSheet, digitise
 from medclip.imaging.ecg.sheet.distort import Distortion, distort, draw_distortion
 from medclip.imaging.ecg.sheet.layouts import LAYOUTS
 from medclip.imaging.ecg.sheet.render import GRIDS, SheetOptions, render
+from medclip.imaging.ecg.twelve_leads import canonical
 from medclip.sample import Signal
-from tests.kits.ecg import heart, signal
+from tests.kits.ecg import heart, read, signal
 
 RECORD = signal(np.stack(list(heart(5000).values())))
 
@@ -34,7 +37,9 @@ def test_our_own_sheets_are_read_back(layout: str, grid: str) -> None:
     assert sheet.layout == layout
     assert sheet.rhythm == LAYOUTS[layout].rhythm
     assert sheet.signal.mask.all()
-    assert min(_likeness(sheet, RECORD)) > 0.985
+    likeness = _likeness(sheet, RECORD)
+    assert min(likeness) > 0.98  # a complex stands on the seam
+    assert all(likeness[TWELVE.index(lead)] > 0.98 for lead in sheet.sure_leads)
     shown = sheet.shown
     read, true = sheet.signal.values_mv[shown], RECORD.values_mv[shown]
     assert np.corrcoef(read, true)[0, 1] > 0.99
@@ -69,6 +74,39 @@ def test_a_sheet_that_lies_otherwise_is_laid_flat_and_a_note_says_so(distortion:
     assert sheet.layout == "3x4+1"
     assert min(_likeness(sheet, RECORD, least=0.6)) > 0.96
     assert any("turned back" in note or "laid flat" in note for note in sheet.notes)
+
+
+def test_columns_of_a_record_of_four_seconds_are_put_where_they_overlap() -> None:
+    short = signal(np.stack(list(heart(2000).values())))
+    sheet = digitise(render(short, SheetOptions(dpi=150))[0])
+    assert sheet.column_starts_s == pytest.approx((0, 0.5, 1.0, 1.5), abs=0.03)
+    assert any("begin at 0.0, 0.5, 1.0 and 1.5 s" in note for note in sheet.notes)
+    for n, lead in enumerate(TWELVE):
+        shown = np.flatnonzero(sheet.confidence[n] > 0.6)
+        shown = shown[shown < 2000]
+        assert np.corrcoef(sheet.signal.values_mv[n][shown], short.values_mv[n][shown])[0, 1] > 0.97, lead
+
+
+def test_columns_of_a_strip_of_two_and_a_half_seconds_are_of_the_same_moment() -> None:
+    short = signal(np.stack(list(heart(1250).values())))
+    sheet = digitise(render(short, SheetOptions(dpi=150))[0])
+    assert sheet.column_starts_s == pytest.approx((0, 0, 0, 0), abs=0.03)
+    v6 = TWELVE.index("V6")
+    shown = np.flatnonzero(sheet.confidence[v6] > 0.6)
+    shown = shown[shown < 1250]
+    assert len(shown) > 1100
+    assert np.corrcoef(sheet.signal.values_mv[v6][shown], short.values_mv[v6][shown])[0, 1] > 0.97
+
+
+def test_waves_that_cross_other_rows_are_parted_or_called_in_doubt() -> None:
+    tall = RECORD.values_mv.copy()
+    tall[6:10] *= np.array([[2.5], [-2.5], [2.5], [-2.5]], np.float32)
+    sheet = digitise(render(replace(RECORD, values_mv=tall), SheetOptions(layout="12x1", dpi=200))[0])
+    likeness = dict(zip(TWELVE, _likeness(sheet, replace(RECORD, values_mv=tall)), strict=True))
+    assert min(likeness[lead] for lead in sheet.sure_leads) > 0.99
+    assert sum(value > 0.97 for value in likeness.values()) >= 10
+    assert sheet.doubt_mv.max() > 1.0
+    assert (sheet.confidence[sheet.doubt_mv > 0.5] < 0.5).mean() > 0.9
 
 
 def test_a_lead_that_was_not_recorded_is_masked_and_named() -> None:
@@ -156,3 +194,31 @@ def test_the_same_values_spoil_a_sheet_in_the_same_way() -> None:
     assert draw_distortion(3) == draw_distortion(3) != draw_distortion(4)
     np.testing.assert_array_equal(distort(*drawn, draw_distortion(3))[0], distort(*drawn, draw_distortion(3))[0])
     np.testing.assert_array_equal(distort(*drawn, draw_distortion(3, strength=0))[0], drawn[0])
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("layout", ["3x4+1", "12x1"])
+def test_sheets_of_real_records_are_read_back(shared: Path, layout: str) -> None:
+    path = sorted((shared / "data" / "ptbxl" / "records").glob("*.hea"))[40]
+    record = canonical(read(path))
+    drawn, places = render(record, SheetOptions(layout=layout))
+    sheet = digitise(drawn)
+    assert len(sheet.sure_leads) >= 10
+    moments = np.arange(5000) / 500 + places.start_s
+    for lead in sheet.sure_leads:
+        n = TWELVE.index(lead)
+        true = np.interp(moments, np.arange(record.values_mv.shape[1]) / record.sampling_hz, record.values_mv[n])
+        shown = sheet.shown[n]
+        assert np.corrcoef(sheet.signal.values_mv[n][shown], true[shown])[0, 1] > 0.99, lead
+
+
+@pytest.mark.shared
+def test_sheets_without_a_legible_grid_are_refused_and_never_answered(shared: Path) -> None:
+    sheets = sorted((shared / "data" / "ecg_sheet").rglob("*.jp*g"))[::60]
+    assert sheets
+    for path in sheets:
+        with Image.open(path) as image:
+            pixels = np.atleast_3d(np.asarray(image))
+        with pytest.raises(MedclipError) as refused:
+            digitise(pixels)
+        assert refused.value.reason is Reason.NO_SCALE
