@@ -27,7 +27,7 @@ _SURE, _DOUBT, _MOST_DOUBT = 0.9, 0.45, 0.05
 """Mean confidence of a lead that is sure, what is less is in doubt, and the share of a sure lead that may be."""
 _LEAST_OF_SURE = 0.9
 """Share of its column that must have been read of a sure lead."""
-_OF_DOUBT, _MOST_HIDDEN = 0.2, 0.02
+_OF_DOUBT, _MOST_HIDDEN = 0.5, 0.02
 """Share of the square of what is in doubt that is taken for error, and the largest share of a sure lead's own size that
 it may be: a correlation of 0.99 leaves 0.02."""
 _SNAP_MM = 0.5
