@@ -80,5 +80,5 @@ def sheet_pixels(source: Source, settings: Settings) -> NDArray[np.uint8]:
     if source.first.format in RASTERS:
         pixels = read_raster(source.path, source.first.format, settings, paper=True).pixels
         if pixels.dtype == np.uint8:
-            return pixels
+            return pixels.astype(np.uint8, copy=False)
     return raw_image(source, settings)
