@@ -15,6 +15,7 @@ from medclip.dicom.header.safe_header import ALLOWED
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.tables.modality_names import modality_of_name
+from medclip.runs.rows import ECG_FLAGS
 from medclip.wording import list_of
 
 COLUMNS = ("row", "study", "patient", "modality", "kind", "laterality", "view", "body_part", "burned_in")
@@ -35,11 +36,16 @@ class Condition:
     value: str
 
     def holds(self, value: Any) -> bool:
-        """Whether a value fits: as a number where both are, else as text without case; of a list any member."""
+        """Whether a value fits: as a number where both are, else as text without case.
+
+        Of a list any member; with != none may be equal. A flag of an ECG fits with its leads and without.
+        """
         if isinstance(value, list):
-            return any(self.holds(one) for one in value)
+            return (all if self.relation == "!=" else any)(self.holds(one) for one in value)
         written = "" if value is None else str(value).lower()
         asked = self.value.lower()
+        if self.column == ECG_FLAGS and ":" not in asked:
+            written = written.partition(":")[0]
         if self.column == "modality" and (modality := modality_of_name(self.value)) is not None:
             asked = str(modality)
         a, b = _number(written), _number(asked)
@@ -132,7 +138,8 @@ def _coded(table: Any, column: str) -> tuple[NDArray[np.int64], list[Any]]:
 
 def _nothing(embeddings: Embeddings, conditions: Sequence[Condition], values: Sequence[Any]) -> MedclipError:
     column = conditions[0].column
-    texts = sorted({str(value) for value in values if value not in (None, "")})
+    single = (one for value in values for one in (value if isinstance(value, list) else [value]))
+    texts = sorted({str(value) for value in single if value not in (None, "")})
     hint = f"The folder states no {column} for any image."
     either = "or" if all(c.relation == "=" for c in conditions) else "and"
     if texts:

@@ -1,4 +1,4 @@
-"""Logistic regressions beside the towers of sheets: on frozen features of a CNN trained on photographs, and on pixels.
+"""Logistic regressions beside the towers of sheets: on features of a CNN trained on photographs, on pixels, on ink.
 
 The features are those of EfficientNet-Lite0 with its ImageNet weights, of the input that a tower is shown, of the whole
 sheet and of the strip below the frame, where the machine printed filter, speed and heart rate. How strongly a
@@ -23,26 +23,37 @@ from medclip.settings import Settings
 sys.path.insert(0, str(Path(__file__).parents[1] / "mini"))
 from baselines import linear_probe  # pyright: ignore[reportMissingImports]
 
-CNN, PIXELS = "frozen ImageNet CNN", "grey values"
-BASELINES: Mapping[str, tuple[str, ...]] = {CNN: ("whole", "grid", "border", "footer"), PIXELS: ("grid", "footer")}
+CNN, PIXELS, INK = "frozen ImageNet CNN", "grey values", "shares of ink"
+BASELINES: Mapping[str, tuple[str, ...]] = {
+    CNN: ("whole", "grid", "border", "footer"), PIXELS: ("grid", "footer"), INK: ("grid", "border"),
+}  # fmt: skip
 """What each is shown."""
 _SIZES = {"grid": (384, 224), "border": (384, 272), "whole": (384, 272), "footer": (544, 32)}
 """Width and height in pixels: about the aspect ratio of each."""
 _SMALL = {"grid": (64, 48), "footer": (256, 8)}
 """Of grey values."""
+_INK = (60, 128, 190)
+"""Below these grey values a pixel is ink: the shares say how much is drawn, and nothing of its form."""
 _BATCH = 16
 
 
 def encode(name: str, images: Sequence[NDArray[np.uint8]], kind: str, kept: Path) -> NDArray[np.float32]:
     """Compute the features of all sheets, [N, D], or read those that an earlier call computed."""
+    if not kept.is_file() and name == INK:
+        shares = [[(image < grey).mean() for grey in _INK] for image in images]
+        _keep(kept, np.array(shares, np.float32))
     if not kept.is_file():
         sizes = _SIZES if name == CNN else _SMALL
         resample = Image.Resampling.BICUBIC if name == CNN else Image.Resampling.BOX
         small = np.stack([np.asarray(Image.fromarray(image).resize(sizes[kind], resample)) for image in images])
         features = _encode_cnn(small) if name == CNN else small.reshape(len(small), -1).astype(np.float32) / 255
-        with new_file(kept) as draft, draft.open("wb") as file:
-            np.save(file, features)
+        _keep(kept, features)
     return np.load(kept)
+
+
+def _keep(kept: Path, features: NDArray[np.float32]) -> None:
+    with new_file(kept) as draft, draft.open("wb") as file:
+        np.save(file, features)
 
 
 def _encode_cnn(images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -71,6 +71,15 @@ def test_towers_are_shown_ink_on_mid_grey_without_the_grid() -> None:
     assert stroke.min() < 30, "a stroke of one pixel does not fade where the square is small"
 
 
+def test_shares_of_ink_say_how_much_is_drawn_and_nothing_of_where(tmp_path: Path) -> None:
+    baselines = module_of("sheet_baselines")
+    image = np.full((10, 20), 255, np.uint8)
+    image[:2], image[2:5], image[5:6] = 40, 100, 180
+    features = baselines.encode(baselines.INK, [image, image[::-1]], "grid", tmp_path / "ink.npy")
+    assert features.tolist() == [pytest.approx([0.2, 0.5, 0.6])] * 2
+    assert baselines.encode(baselines.INK, [], "grid", tmp_path / "ink.npy").shape == (2, 3), "kept"
+
+
 def test_a_sheet_without_a_frame_is_refused() -> None:
     with pytest.raises(SystemExit, match="no frame"):
         module_of("sheet_set").frame_of(np.full((300, 400), 255, np.uint8))

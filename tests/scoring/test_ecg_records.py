@@ -112,6 +112,12 @@ def test_a_model_of_signals_scores_embeds_and_finds_the_same_records(
     example = folder / "good" / "good.hea"
     result = search(stored.folder, like=example, where="ecg_flags=arms_swapped", model=signals, report_paths=True)
     assert [hit.file.split(".")[0] for hit in result.hits] == ["arms/arms"]
+    others = search(stored.folder, like=example, where="ecg_flags!=arms_swapped", model=signals, report_paths=True)
+    assert {Path(hit.file.split()[0]).stem for hit in others.hits} == set(NOTES) - {"arms"}
+    with pytest.raises(MedclipError, match="ecg_flags=irregular") as refused:
+        search(stored.folder, like=example, where="ecg_flags=irregular", model=signals)
+    assert "[" not in refused.value.hint
+    assert "arms_swapped, lead_flat:V3" in refused.value.hint
 
 
 def test_images_of_sheets_are_scored_by_a_model_of_images_and_by_none_of_signals(

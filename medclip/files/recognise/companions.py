@@ -111,6 +111,9 @@ def place(path: Path, fmt: Format, head: bytes) -> Placed | None:
         if placed is None and fmt is Format.MATLAB:
             return Placed(fmt, (), matlab_problem(path, head))
         return placed
+    if fmt in (Format.TEXT, Format.CSV):  # samples that begin with -2 look like the mark of UTF-16
+        placed = _signal_of_a_record(path)
+        return placed if placed is not None and placed.format is Format.WFDB_SIGNAL else None
     return _voxels(path) if fmt is Format.GZIP and _VOXELS.search(path.name) else None
 
 

@@ -50,6 +50,17 @@ def test_signals_are_known_in_any_container(tmp_path: Path, name: str) -> None:
     assert _facts(tmp_path / name).format is Format.WFDB_SIGNAL
 
 
+@pytest.mark.parametrize("first", [-2, -257])
+def test_signals_that_begin_like_text_in_utf_16_are_signals_and_text_beside_a_record_is_text(
+    tmp_path: Path, first: int
+) -> None:
+    _record(tmp_path)
+    (tmp_path / "a.dat").write_bytes(np.array([first, 15, 16, -7, 65, 93], "<i2").tobytes() * 200)
+    (tmp_path / "a.txt").write_text("a note about this record")
+    assert (_facts(tmp_path / "a.dat").format, _reason(tmp_path / "a.dat")) == (Format.WFDB_SIGNAL, None)
+    assert _facts(tmp_path / "a.txt").format is Format.TEXT
+
+
 def test_capitals_in_suffixes_do_not_matter(tmp_path: Path) -> None:
     header = _record(tmp_path).rename(tmp_path / "a.HEA")
     (tmp_path / "a.DAT").write_bytes(SIGNALS)

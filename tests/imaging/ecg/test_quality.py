@@ -98,13 +98,46 @@ def test_a_record_that_is_padded_is_short_and_one_that_is_cut_is_not() -> None:
     assert prepare(_record(samples=1250), EcgOptions.raw()).flags == ()
 
 
-@pytest.mark.parametrize(("every_s", "flag", "bpm"), [(1.5, "rate_slow", 40), (0.5, "rate_fast", 120)])
+@pytest.mark.parametrize(
+    ("every_s", "flag", "bpm"),
+    [(1.5, "rate_slow", 40), (1.25, "rate_slow", 48), (0.5, "rate_fast", 120), (0.58, "rate_fast", 103)],
+)
 def test_a_slow_and_a_fast_rate_stand_out(every_s: float, flag: str, bpm: float) -> None:
     t = np.arange(5000) / 500
     spikes = np.exp(-(((t % every_s) - every_s / 2) ** 2) / (2 * 0.012**2))
     signal = canonical(recording({lead: spikes * (n + 1) / 6 for n, lead in enumerate(("V1", "V2", "V3"))}))
     assert signal.flags[-1] == flag
     assert signal.heart_rate_bpm == pytest.approx(bpm, abs=1)
+
+
+@pytest.mark.parametrize("every_s", [1.15, 0.62])
+def test_a_rate_of_50_to_100_has_no_flag(every_s: float) -> None:
+    t = np.arange(5000) / 500
+    spikes = np.exp(-(((t % every_s) - every_s / 2) ** 2) / (2 * 0.012**2))
+    leads = {lead: spikes * (n + 1) / 6 for n, lead in enumerate(("V1", "V2", "V3"))}
+    assert not any(flag.startswith("rate") for flag in canonical(recording(leads)).flags)
+
+
+def test_a_right_axis_is_no_swap_of_the_arms() -> None:
+    leads = beats(5000)
+    one, two = -0.3 * leads["II"], leads["II"]
+    leads |= {"I": one, "III": two - one, "aVR": -(one + two) / 2, "aVL": one - two / 2, "aVF": two - one / 2}
+    assert _record(lambda own: own.update(leads)).flags == ()
+
+
+def test_a_lead_that_reaches_the_rail_in_one_beat_alone_is_not_saturated() -> None:
+    leads = beats(5000)
+    first_s = int(np.argmax(leads["V5"][:600])) / 500
+    high = np.abs(np.arange(5000) / 500 - first_s) < 0.1
+    leads["V5"] = np.where(high, np.minimum(leads["V5"] * 2, 1.4 * leads["V5"].max()), leads["V5"])
+    run = np.count_nonzero(leads["V5"] == leads["V5"].max())
+    assert 3 <= run < 50, "long enough for a short run at the rail, shorter than a tenth of a second"
+    assert _record(lambda own: own.update(leads)).flags == ()
+
+
+@pytest.mark.parametrize(("off_mv", "flags"), [(0.02, ()), (0.08, ("limb_leads_disagree",))])
+def test_limb_leads_disagree_from_a_twentieth_of_a_millivolt_on(off_mv: float, flags: tuple[str, ...]) -> None:
+    assert _record(lambda leads: leads.update(aVL=leads["aVL"] + off_mv)).flags == flags
 
 
 def test_irregular_beats_and_none_stand_out() -> None:

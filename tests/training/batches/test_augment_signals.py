@@ -52,6 +52,14 @@ def test_wander_and_noise_come_from_electrodes_so_that_limb_leads_go_on_to_fit(p
     assert np.abs(right + left + foot).max() <= 2
 
 
+def test_what_all_electrodes_have_in_common_is_in_no_lead() -> None:
+    record = _record()
+    change = draw_signal_change(SignalAugment.model_validate(OFF | {"wander": 1}), np.random.default_rng(0))
+    alike = change._replace(wander=(change.wander[0],) * len(change.wander))
+    assert np.abs(apply_signal_change(record, change, NUM, HZ)[6:].astype(int) - record[6:]).max() > 50
+    assert np.abs(apply_signal_change(record, alike, NUM, HZ).astype(int) - record).max() <= 1
+
+
 def test_noise_has_the_power_that_was_asked_for() -> None:
     record = _record()
     noise = (_changed(record, noise_db=(20, 20)).astype(float) - record)[:3]

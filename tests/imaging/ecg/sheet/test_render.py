@@ -153,6 +153,14 @@ def test_columns_of_a_record_of_four_seconds_overlap_and_together_show_all_of_it
     assert [places.box_of(lead).start_s for lead in ("I", "aVR", "V1", "V4")] == pytest.approx([0, 0.5, 1.0, 1.5])
 
 
+def test_of_a_long_record_the_middle_ten_seconds_are_drawn_and_other_ones_on_demand() -> None:
+    long = signal(heart(15_000)["II"])
+    _, places = render(long)
+    assert places.start_s == 10.0
+    _, early = render(long, SheetOptions(start_s=2.0))
+    assert early.start_s == 2.0
+
+
 def test_zeros_around_a_record_are_not_drawn_as_a_flat_line() -> None:
     sheet, places = render(replace(signal(np.pad(np.full(2500, 0.4), 1250)), padded=(1250, 1250)))
     box = places.box_of("II", rhythm=True)
