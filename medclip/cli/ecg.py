@@ -123,7 +123,7 @@ def digitise(
     strips = f", strips of {', '.join(record.rhythm)}" if record.rhythm else ""
     print(f"Layout {record.layout}{strips}, {record.px_per_mm:.2f} px/mm, turned by {record.degrees:.1f} degrees")
     for lead in record.leads:
-        doubt = "" if lead.sure else "not found" if not lead.seconds else "  not sure"
+        doubt = "" if lead.sure else "  not found" if not lead.seconds else "  not sure"
         print(f"  {lead.lead:<4} {lead.seconds:5.2f} s  confidence {lead.confidence:.2f}{doubt}")
     for note in record.notes:
         print(note)

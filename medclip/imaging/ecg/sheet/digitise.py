@@ -34,6 +34,8 @@ _SNAP_MM = 0.5
 _SHORT_S = 0.3
 """By how much a strip must be shorter than the sheet for the record to be."""
 _SMALLEST_PX = 200
+_LAWS = ((("I", "III", "II"), (1, 1, -1)), (("aVR", "aVL", "aVF"), (1, 1, 1)))
+"""Leads whose sum with these signs is zero (Einthoven, Goldberger)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +57,8 @@ class DigitisedSheet:
     """Moment that each column of leads begins with; those of a record shorter than the sheet overlap."""
     notes: tuple[str, ...]
     """What was assumed, corrected or could not be read, in sentences."""
+    contradicts: bool = False
+    """Whether the limb leads contradict Einthoven's law."""
 
     def __repr__(self) -> str:
         """Return what was read in one line."""
@@ -75,12 +79,15 @@ class DigitisedSheet:
 
     @property
     def sure_leads(self) -> tuple[str, ...]:
-        """Leads that were read from end to end, and of which so little is in doubt that it cannot matter."""
+        """Leads that were read from end to end, and of which so little is in doubt that it cannot matter.
+
+        No limb lead where they contradict each other.
+        """
         sure = []
         least = LAYOUTS[self.layout].column_s * self.signal.sampling_hz * _LEAST_OF_SURE
         for n, lead in enumerate(TWELVE):
             shown = self.shown[n]
-            if shown.sum() < least:
+            if shown.sum() < least or (self.contradicts and lead in TWELVE[:6]):
                 continue
             confidence, values = self.confidence[n, shown], self.signal.values_mv[n, shown].astype(np.float64)
             in_doubt = float((self.doubt_mv[n, shown].astype(np.float64) ** 2).sum()) * _OF_DOUBT
@@ -279,13 +286,18 @@ def _cut(
     return values, confidence, doubt
 
 
+def _together(confidence: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.bool_]:
+    """Return where all of some leads were read."""
+    return np.asarray((confidence[[TWELVE.index(name) for name in names]] > 0.4).all(0))
+
+
 def _contradiction(values: NDArray[np.float32], confidence: NDArray[np.float32]) -> float:
     """Return how much the limb leads contradict Einthoven and Goldberger, as a share of their own size."""
     lead = {name: TWELVE.index(name) for name in TWELVE}
     worst = []
-    for names, signs in ((("I", "III", "II"), (1, 1, -1)), (("aVR", "aVL", "aVF"), (1, 1, 1))):
+    for names, signs in _LAWS:
         at = [lead[name] for name in names]
-        both = (confidence[at] > 0.4).all(0)
+        both = _together(confidence, names)
         if both.sum() < SAMPLING_HZ / 2:
             continue
         part_of = values[at][:, both] - values[at][:, both].mean(1, keepdims=True)
@@ -314,9 +326,13 @@ def _finished(reading: _Reading, grid: Grid, notes: list[str], shape: tuple[int,
             better = sure > confidence[at]
             values[at, better], confidence[at, better] = strip[better], sure[better]
             doubt[at, better] = strip_doubt[better]
-    if reading.contradiction > 0.5:
+    compared = any(_together(reading.confidence, names).sum() >= SAMPLING_HZ / 2 for names, _ in _LAWS)
+    contradicts = compared and reading.contradiction > 0.5
+    if contradicts:
         notes.append("The limb leads contradict Einthoven's law: they stand otherwise, or a trace was lost.")
     mask = np.array([sure.any() for sure in confidence], np.bool_)
+    if not mask.any():
+        raise MedclipError(Reason.NOT_AN_IMAGE, "a grid was found, but no lead whose trace could be followed on it.")
     if not mask.all():
         notes.append(f"No trace of {list_of([lead for lead, seen in zip(TWELVE, mask, strict=True) if not seen])}.")
     for lead, sure in zip(TWELVE, confidence, strict=True):
@@ -333,7 +349,9 @@ def _finished(reading: _Reading, grid: Grid, notes: list[str], shape: tuple[int,
         values, mask, SAMPLING_HZ, tuple(lead for lead, seen in zip(TWELVE, mask, strict=True) if seen),
         values.shape[1], SAMPLING_HZ, steps=steps,
     )  # fmt: skip
-    return DigitisedSheet(signal, confidence, doubt, reading.layout.name, tuple(rhythm), grid, starts, tuple(notes))
+    return DigitisedSheet(
+        signal, confidence, doubt, reading.layout.name, tuple(rhythm), grid, starts, tuple(notes), contradicts
+    )
 
 
 def _nominal(layout: Layout) -> tuple[float, ...]:

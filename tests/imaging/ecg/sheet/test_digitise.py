@@ -172,8 +172,9 @@ def test_a_sheet_without_traces_or_with_other_rows_has_a_reason() -> None:
     with pytest.raises(MedclipError, match="3 rows") as refused:
         digitise(pixels[: int(places.boxes[-1].zero_px) - 60], layout="12x1")
     assert refused.value.reason is Reason.NOT_SUPPORTED_YET
-    sheet = digitise(render(empty, SheetOptions(dpi=150))[0])
-    assert not sheet.signal.mask.any()
+    with pytest.raises(MedclipError, match="no lead whose trace") as refused:
+        digitise(render(empty, SheetOptions(dpi=150))[0])
+    assert refused.value.reason is Reason.NOT_AN_IMAGE
     with pytest.raises(MedclipError, match="no layout"):
         digitise(pixels, layout="2x6")
 
@@ -222,3 +223,22 @@ def test_sheets_without_a_legible_grid_are_refused_and_never_answered(shared: Pa
         with pytest.raises(MedclipError) as refused:
             digitise(pixels)
         assert refused.value.reason is Reason.NO_SCALE
+
+
+def test_limb_leads_that_contradict_each_other_are_none_to_be_sure_of() -> None:
+    leads = heart(5000)
+    leads |= {"I": -2 * leads["II"], "III": 1.5 * leads["II"], "aVR": leads["aVF"], "aVL": leads["aVF"]}
+    sheet = digitise(
+        render(signal(np.stack(list(leads.values()))), SheetOptions(layout="6x2", dpi=150))[0], layout="6x2"
+    )
+    assert sheet.contradicts
+    assert any("Einthoven" in note for note in sheet.notes)
+    assert not set(sheet.sure_leads) & set(TWELVE[:6])
+    assert set(sheet.sure_leads) & set(TWELVE[6:])
+
+
+def test_nothing_is_said_of_limb_leads_that_are_not_there() -> None:
+    chest = replace(RECORD, mask=np.arange(12) >= 6)
+    sheet = digitise(render(chest, SheetOptions(layout="12x1", dpi=150))[0], layout="12x1")
+    assert not sheet.contradicts
+    assert not any("Einthoven" in note for note in sheet.notes)
