@@ -4,7 +4,7 @@ Usage: python pipelines/ecg/measure.py RUN            every stage that is missin
        python pipelines/ecg/measure.py RUN --tiny     a few patients and steps of everything: does it run?
 
 Kill it anywhere and call it again: trainings go on where they stopped, and what is done is kept. It writes
-RUN/figures.json and RUN/table.md; about 40 minutes of one core. All choices stand in measured_plan.py.
+RUN/figures.json and RUN/table.md; about an hour of one core. All choices stand in measured_plan.py.
 
 1. **Labels**: PTB-XL's six levels, fine-tuned from the tower that read the training patients' reports, and from
    nothing, the same steps; and a logistic regression on the vectors of that tower as it is, MERL's way of testing. Mean

@@ -3,7 +3,7 @@
 Usage: python pipelines/ecg/real.py SHARED_DATA RUN            what is missing, then the table
        python pipelines/ecg/real.py SHARED_DATA RUN --tiny     a few steps of everything: does it run?
 
-Kill it anywhere and call it again. It writes RUN/figures.json and RUN/table.md; about 60 minutes of one core. All
+Kill it anywhere and call it again. It writes RUN/figures.json and RUN/table.md; about 45 minutes of one core. All
 choices stand in measured_plan.py.
 
 ptbxl and ptbxl_z are one set: a patient is in the same fold in both. The folds are divided three times, so that every
