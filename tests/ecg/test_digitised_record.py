@@ -76,6 +76,16 @@ def test_what_is_less_sure_than_asked_for_is_left_out(sheet: Path, tmp_path: Pat
     assert np.isfinite(sure.values_mv).sum() < np.isfinite(all_of_it.values_mv).sum()
 
 
+def test_a_lead_that_was_read_whole_may_be_one_that_is_not_sure(tmp_path: Path) -> None:
+    mixed = LEADS | {"I": -2 * LEADS["II"], "III": 1.5 * LEADS["II"]}
+    medclip.ecg.render(write_wfdb(tmp_path, mixed), tmp_path / "mixed.png", dpi=150)
+    record = medclip.ecg.digitise(tmp_path / "mixed.png", tmp_path / "x.csv")
+    one = record.leads[0]
+    assert (one.sure, record.all_sure) == (False, False)
+    assert one.seconds > 2
+    assert one.confidence > 0.8
+
+
 def test_a_transparent_sheet_lies_on_white_paper(sheet: Path, tmp_path: Path) -> None:
     with Image.open(sheet) as image:
         pixels = np.asarray(image)

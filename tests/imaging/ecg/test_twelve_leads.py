@@ -279,6 +279,12 @@ def test_resampling_keeps_a_wave_and_its_phase() -> None:
         assert found.sampling_hz == 500
 
 
+@pytest.mark.parametrize("hz", [100.0, 360.0, 1000.0])
+def test_resampling_an_offset_rings_at_no_end(hz: float) -> None:
+    found = prepare(signal(np.full(round(10 * hz), 2.0), hz), EcgOptions(baseline="none"))
+    np.testing.assert_allclose(found.values_mv[0], 2.0, atol=0.005)
+
+
 def test_long_records_are_cut_at_the_centre_and_short_ones_padded_on_both_sides() -> None:
     ramp = np.arange(6001, dtype=float)
     cut = prepare(signal(ramp), EcgOptions(baseline="none"))

@@ -80,6 +80,13 @@ def test_ten_seconds_become_a_hundred_tokens_of_all_leads_and_313_moments_of_a_r
     assert SignalResNet(5000, 8, (1, 1, 1, 1)).eval().feature_map(records).shape == (1, 64, 313)
 
 
+@pytest.mark.parametrize("by_lead", [False, True])
+def test_positions_begin_with_a_deviation_of_one_also_where_lead_and_time_are_added(by_lead: bool) -> None:
+    torch.manual_seed(0)
+    tower = SignalViT(2000, 50, by_lead=by_lead, width=192, depth=1, heads=3)
+    assert float(tower.pos_embed.detach().std()) == pytest.approx(1, abs=0.05)
+
+
 def test_sizes_are_those_of_the_papers() -> None:
     assert {name: SHAPES[name] for name in ("tiny", "small", "base")} == {
         "tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)
