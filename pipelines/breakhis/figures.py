@@ -94,7 +94,7 @@ def joint_binary(log_p_NC: Floats, num_benign: int) -> Floats:
         log_p_NC: Log probabilities or logits; the first `num_benign` classes are benign.
         num_benign: How many.
     """
-    sides = [logsumexp(part, axis=1) for part in (log_p_NC[:, :num_benign], log_p_NC[:, num_benign:])]
+    sides = [np.asarray(logsumexp(part, axis=1)) for part in (log_p_NC[:, :num_benign], log_p_NC[:, num_benign:])]
     both_N2 = np.stack(sides, axis=1)
     return both_N2 - logsumexp(both_N2, axis=1, keepdims=True)
 
