@@ -188,17 +188,20 @@ def test_a_loss_that_is_not_finite_is_skipped_and_then_stops_the_run(
 
 
 def test_ctrl_c_writes_a_checkpoint_and_gives_the_handler_back(recipe: dict[str, Any], tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGINT)
+    outside = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 
     def press(step: int) -> bool:
         if step == 2:
             os.kill(os.getpid(), signal.SIGINT)
         return False
 
-    result = run_recipe(recipe, out=tmp_path / "run", stop=press)
-    assert not result.finished
-    assert result.steps in (2, 3)  # the signal may be noticed one step later
-    assert signal.getsignal(signal.SIGINT) is before
+    try:
+        result = run_recipe(recipe, out=tmp_path / "run", stop=press)
+        assert not result.finished
+        assert result.steps in (2, 3)  # the signal may be noticed one step later
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, outside)
     assert run_recipe(recipe, out=tmp_path / "run").finished
 
 
