@@ -46,8 +46,8 @@ def encode(name: str, images: Sequence[NDArray[np.uint8]], kind: str, kept: Path
         sizes = _SIZES if name == CNN else _SMALL
         resample = Image.Resampling.BICUBIC if name == CNN else Image.Resampling.BOX
         small = np.stack([np.asarray(Image.fromarray(image).resize(sizes[kind], resample)) for image in images])
-        features = _encode_cnn(small) if name == CNN else small.reshape(len(small), -1).astype(np.float32) / np.float32(255)
-        _keep(kept, features)
+        grey_ND = small.reshape(len(small), -1).astype(np.float32) / np.float32(255)
+        _keep(kept, _encode_cnn(small) if name == CNN else grey_ND)
     return np.load(kept)
 
 
