@@ -77,6 +77,9 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: --set steps=200. May be repeated."),
 ]
+Stain = Annotated[
+    str | None, typer.Option("--stain", help="Make colours alike for the model: hed, macenko or reinhard.")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all chance: the same number draws the same.")]
 NumResamples = Annotated[int, typer.Option("--num-resamples", min=1, help="Resamples of patients.")]
 

@@ -53,9 +53,7 @@ def pathgen(
     ] = 0.95,
     size_px: Annotated[int, typer.Option("--size-px", min=1, help="Rows and columns of a patch.")] = 336,
     mpp_um: Annotated[float, typer.Option("--patch-mpp", metavar="UM", help="Micrometres per pixel of patches.")] = 0.5,
-    stain: Annotated[
-        str | None, typer.Option("--stain", help="Make colours alike for the model: hed, macenko or reinhard.")
-    ] = None,
+    stain: options.Stain = None,
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", min=8, help="Of a caption. Default: what the text tower takes.")
     ] = None,

@@ -106,6 +106,7 @@ def embed(
     mpp_um: PatchMpp = 0.5,
     overlap_px: OverlapPx = 0,
     min_coverage: MinCoverage = 0.5,
+    stain: options.Stain = None,
     qc: Annotated[bool, typer.Option("--qc", help="Measure blur, ink, dirt and folds of each patch.")] = False,
     table: options.Table = None,
     mpp: options.Mpp = None,
@@ -127,7 +128,7 @@ def embed(
 
     return _run(
         run, path, out, mpp, accept_unterminated, as_json, **_shared(locals()), size_px=size_px, mpp_um=mpp_um,
-        overlap_px=overlap_px, min_coverage=min_coverage, qc=qc, dtype=dtype, model=model, device=device,
+        overlap_px=overlap_px, min_coverage=min_coverage, qc=qc, stain=stain, dtype=dtype, model=model, device=device,
         batch_size=batch_size,
     )  # fmt: skip
 

@@ -22,6 +22,8 @@ from medclip.imaging.slides.patches.grid import PatchGrid, make_grid
 from medclip.imaging.slides.readers.backend import SlideSpec
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.imaging.slides.readers.pyramid import SlideReader
+from medclip.imaging.slides.stain.estimate import StainEstimate, StainMethod, StainOptions
+from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain
 from medclip.imaging.slides.tissue.find import TissueMask, find_tissue, overview_mpp, tissue_of
 from medclip.sample import View
 from medclip.settings import Settings
@@ -53,6 +55,8 @@ class SeenSlide:
     notes: tuple[str, ...]
     num_damaged: int = 0
     """Parts of the overview that could not be read."""
+    stain: StainEstimate | None = None
+    """None where none was asked for, or it cannot be estimated: patches are encoded as they were scanned then."""
     wait_s: float = 0.0
     work_s: float = 0.0
 
@@ -83,8 +87,9 @@ def see_slide(
     options: GridOptions,
     tissue: TissueMask | None = None,
     grid: PatchGrid | bool = True,
+    stain: StainMethod | None = None,
 ) -> SeenSlide:
-    """Open a slide, find its tissue, lay its grid.
+    """Open a slide, find its tissue, lay its grid, estimate its stains.
 
     Args:
         source: Its files, with what inspection found and what a table says of its scale.
@@ -92,6 +97,7 @@ def see_slide(
         options: Of tissue and grid.
         tissue: Where tissue is, if that is known.
         grid: The grid, if that is known; else whether to lay one.
+        stain: How its patches are recoloured before they are encoded; None leaves them as they were scanned.
 
     Raises:
         MedclipError: NO_SCALE and TOO_SMALL for the scale; CHANGED where a file is not the one that was inspected; what
@@ -120,10 +126,15 @@ def see_slide(
                 reader, tissue, size_px=options.size_px, mpp_um=options.mpp_um, overlap_px=options.overlap_px,
                 min_coverage=options.min_coverage,
             )  # fmt: skip
+        estimate = None
+        if stain is not None and laid is not None and len(laid):
+            estimate, problem = _stain(reader, laid, stain)
+            notes += [f"{problem}; its patches are encoded as they were scanned"] if problem else []
         check_unchanged(source)
         reader.close()
     by = "file" if mpp == reader.facts.mpp_um else "table" if source.mpp_um is not None else "option"
-    return SeenSlide(reader, tissue, laid, by, (*notes, *(tissue.notes if tissue else ())), num_damaged, *clock.seconds)
+    notes += tissue.notes if tissue else ()
+    return SeenSlide(reader, tissue, laid, by, tuple(notes), num_damaged, estimate, *clock.seconds)
 
 
 def check_unchanged(source: Source) -> None:
@@ -155,6 +166,7 @@ def read_block(
     effective_mpp_um: tuple[float, float],
     preprocess: Preprocess | None,
     measure: Measure | None = None,
+    stain: StainEstimate | None = None,
 ) -> ReadBlock:
     """Read some patches of a slide and bring them to a model's size.
 
@@ -166,6 +178,7 @@ def read_block(
         effective_mpp_um: Row and column µm/px of the pixels.
         preprocess: How the model takes images; None keeps them as they are.
         measure: What is measured of each patch as it is read.
+        stain: Of the slide: patches are recoloured by it, after they were measured.
 
     Raises:
         MedclipError: What is no damage of single tiles: a file that is gone, a codec that is missing.
@@ -185,6 +198,8 @@ def read_block(
                 continue
             if measure is not None:
                 measures.append(measure(pixels, effective_mpp_um))
+            if stain is not None:
+                pixels = normalise_stain(pixels, stain)
             images.append(pixels if preprocess is None else _as_model_sees(pixels, effective_mpp_um, preprocess))
         quality = np.asarray(measures, np.float32).reshape(len(images), -1)
     together: Any = tuple(images) if preprocess is None or not images else preprocess.together(images)
@@ -241,6 +256,19 @@ def _tissue(reader: SlideReader, options: GridOptions) -> tuple[TissueMask, int]
     if last is not None and damaged == num_parts:
         raise last
     return tissue_of(overview, (rows, columns), options.tissue), damaged
+
+
+def _stain(reader: SlideReader, grid: PatchGrid, method: StainMethod) -> tuple[StainEstimate | None, str]:
+    """Estimate a slide's stains; without an estimate say why."""
+    try:
+        estimate = slide_stain(reader, grid, StainOptions(method))
+    except MedclipError as error:
+        if error.reason not in _DAMAGED:
+            raise
+        return None, "its stains cannot be estimated: its overview is damaged"
+    if estimate.problem:
+        return None, f"its stains cannot be estimated: {estimate.problem}"
+    return estimate, ""
 
 
 class _Clock:

@@ -15,16 +15,20 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medclip.adapters.registry import slot
 from medclip.embeddings.embedded_unit import DTYPES, EmbeddingPack
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.files.output import digest_of
 from medclip.files.readers.memory import budget_bytes
 from medclip.files.tables.write import write_rows
+from medclip.imaging.slides.stain.estimate import METHODS, TARGETS, StainMethod, StainOptions, to_lab
 from medclip.result import Result
 from medclip.runs.chunk import Context
 from medclip.runs.conduct import Call, RunPack, Verb, conduct, pack_of_run
@@ -152,6 +156,7 @@ def run_stage(
     *,
     dtype: str = "float32",
     qc: bool = False,
+    stain: str | None = None,
     geojson: bool = True,
     stage_to: Path | None = None,
 ) -> StageRun:
@@ -163,12 +168,15 @@ def run_stage(
         options: Of tissue and grid.
         dtype: How `embed` stores vectors: float32 or float16.
         qc: Whether `embed` measures each patch, too.
+        stain: How `embed` makes colours alike before patches are encoded: hed, macenko or reinhard; None does not.
         geojson: Whether `tissue` and `patches` write outlines for QuPath.
         stage_to: A folder on a quick disk that slides are copied to before they are read.
 
     Raises:
-        MedclipError: WRONG_USE for a model that takes no such images; as `medclip.runs.conduct.conduct`.
+        MedclipError: WRONG_USE for a model that takes no such images; MISSING_CODEC for reinhard without scikit-image;
+            as `medclip.runs.conduct.conduct`.
     """
+    normalise = _stain_method(stain)
     if stage not in STAGES or dtype not in DTYPES:
         wrong, known = (stage, STAGES) if stage not in STAGES else (dtype, DTYPES)
         raise MedclipError(Reason.WRONG_USE, f"there is no {wrong!r}.", hint=did_you_mean(wrong, known, "There are"))
@@ -184,15 +192,16 @@ def run_stage(
     if stage == EMBED:
         pack = pack_of_run(call.model, settings, call.device, call.batch_size)
         _refuse_other_models(pack)
-        embedding_pack = _embedding_pack(pack)
+        embedding_pack = _embedding_pack(pack, normalise)
     shares = Shares()
-    make = partial(_stage, stage, folder, options, settings, embedding_pack, dtype, qc, geojson)
+    make = partial(_stage, stage, folder, options, settings, embedding_pack, dtype, qc, normalise, geojson)
+    stained: dict[str, Any] = {} if stain is None else {"stain": stain}
     identity: dict[str, Any] = {"command": f"slides {stage}"}
-    identity |= {"grid": options.digest, "dtype": dtype, "qc": qc} if stage == EMBED else {"geojson": geojson}
+    identity |= {"grid": options.digest, "dtype": dtype, "qc": qc} | stained if stage == EMBED else {"geojson": geojson}
     identity |= {TISSUE: {"grid": options.tissue_digest}, PATCHES: {"grid": options.digest}}.get(stage, {})
     what = {"stage": stage, "options": options.to_dict(), "tissue": options.tissue_digest, "grid": options.digest}
     if embedding_pack is not None:
-        what |= {"pack": embedding_pack.to_dict(), "dtype": dtype, "qc": qc}
+        what |= {"pack": embedding_pack.to_dict(), "dtype": dtype, "qc": qc} | stained
     verb = Verb(
         stage={TISSUE: "Finding tissue", PATCHES: "Laying grids", EMBED: "Embedding slides"}[stage],
         identity=identity,
@@ -220,6 +229,7 @@ def _stage(
     pack: EmbeddingPack | None,
     dtype: str,
     qc: bool,
+    stain: StainMethod | None,
     geojson: bool,
     model: Any,
 ) -> TissueStage | PatchesStage | EmbedStage:
@@ -228,7 +238,7 @@ def _stage(
     if stage == PATCHES:
         return PatchesStage(folder, options, settings, geojson)
     measures, measure = (MEASURES, measure_quality) if qc else ((), None)
-    return EmbedStage(folder, options, settings, pack, model, dtype, measures, measure)
+    return EmbedStage(folder, options, settings, pack, model, dtype, measures, measure, stain)
 
 
 def _work(
@@ -307,12 +317,32 @@ def _within(settings: Settings) -> Settings:
     return replace(settings, slide_cache_bytes=min(settings.slide_cache_bytes, share))
 
 
-def _embedding_pack(pack: RunPack) -> EmbeddingPack:
+def _embedding_pack(pack: RunPack, stain: StainMethod | None) -> EmbeddingPack:
+    """Return the pack as the store names it: colours that are made alike are other pixels."""
     from medclip.models.packs.image_tower import image_tower_digest, pixels_digest
 
     card = pack.card
-    return EmbeddingPack(
-        card.name, str(card.version), pack.digest, image_tower_digest(pack.path), pixels_digest(pack.path)
+    pixels = pixels_digest(pack.path)
+    if stain is not None:
+        target = TARGETS[stain]
+        colours = [target.white, target.vectors_SC.tolist(), target.strength_S.tolist(), target.lab_mean, target.lab_sd]
+        pixels = digest_of([pixels, asdict(StainOptions(stain)), colours])
+    return EmbeddingPack(card.name, str(card.version), pack.digest, image_tower_digest(pack.path), pixels)
+
+
+def _stain_method(name: str | None) -> StainMethod | None:
+    """Return a way of making colours alike, once all that it needs is there."""
+    if name is None:
+        return None
+    for method in METHODS:
+        if method == name:
+            if method == "reinhard":
+                to_lab(np.zeros((1, 3), np.uint8))
+            return method
+    raise MedclipError(
+        Reason.WRONG_USE,
+        f"there is no way of making stains alike called {name!r}.",
+        hint=did_you_mean(name, METHODS, "There are"),
     )
 
 

@@ -16,6 +16,7 @@ from medclip.errors import Problem, Reason
 from medclip.files.output import write_file
 from medclip.imaging.slides.patches.geojson import to_geojson
 from medclip.imaging.slides.patches.grid import PatchGrid
+from medclip.imaging.slides.stain.estimate import StainMethod
 from medclip.imaging.slides.tissue.find import TissueMask
 from medclip.settings import Settings
 from medclip.slides.stages.grid_files import PATCHES, grid_geojson, read_grid, write_grid
@@ -38,6 +39,11 @@ class _Base:
     """Output folder of all stages."""
     options: GridOptions
     settings: Settings
+
+    @property
+    def stain(self) -> StainMethod | None:
+        """Recolour nothing."""
+        return None
 
     def known(self, slide: Slide) -> tuple[TissueMask | None, PatchGrid | bool]:
         """Return what earlier stages left of a slide: its mask, and its grid, or whether one is to be laid."""
@@ -116,6 +122,13 @@ class EmbedStage(_Base):
     """Names of what is measured of each patch."""
     measure: Any = None
     """Measures it; see `reading.Measure`."""
+    normalise: StainMethod | None = None
+    """How patches are recoloured before they are encoded."""
+
+    @property
+    def stain(self) -> StainMethod | None:
+        """Recolour patches before they are encoded."""
+        return self.normalise
 
     def known(self, slide: Slide) -> tuple[TissueMask | None, PatchGrid | bool]:
         """Take the grid that an earlier stage laid, or the mask that one left."""
@@ -153,6 +166,7 @@ class EmbedStage(_Base):
             grid.effective_mpp_um,
             preprocess,
             self.measure,
+            seen.stain,
         )
 
     def finish(self, slide: Slide) -> None:

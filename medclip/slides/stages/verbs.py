@@ -124,6 +124,7 @@ def embed(
     overlap_px: int = 0,
     min_coverage: float = 0.5,
     qc: bool = False,
+    stain: str | None = None,
     dtype: str = "float32",
     stage_to: str | Path | None = None,
     table: Any = None,
@@ -150,6 +151,8 @@ def embed(
         overlap_px: Rows and columns that neighbours share.
         min_coverage: Least share of a patch that is tissue, 0-1.
         qc: Measure each patch, too: blur, ink, dirt, folds (5 to 8 ms a patch).
+        stain: hed, macenko or reinhard makes colours alike before patches are encoded, by an estimate of each slide; a
+            slide that none can be made of is encoded as it was scanned, and `notes` says so.
         dtype: How vectors are stored: float32, or float16 in half the room.
         device: Torch device that the model computes on.
         batch_size: Images in one forward pass; 4 where None. Other ones may change the last bits.
@@ -181,7 +184,7 @@ def embed(
         model=model, device=device, batch_size=batch_size,
     )  # fmt: skip
     options = GridOptions(size_px, mpp_um, overlap_px, min_coverage)
-    return run_stage(call, EMBED, options, dtype=dtype, qc=qc, stage_to=_folder(stage_to))
+    return run_stage(call, EMBED, options, dtype=dtype, qc=qc, stain=stain, stage_to=_folder(stage_to))
 
 
 def _call(

@@ -27,6 +27,7 @@ from medclip.files.recognise.sniff import Format
 from medclip.files.recognise.tiff import ends_early
 from medclip.imaging.slides.patches.grid import PatchGrid
 from medclip.imaging.slides.patches.stream import no_tissue
+from medclip.imaging.slides.stain.estimate import StainMethod
 from medclip.imaging.slides.tissue.find import TissueMask
 from medclip.runs.chunk import ChunkWork, Context, Item, items_of
 from medclip.runs.ledger import DONE, ChunkResult, Ledger
@@ -75,6 +76,11 @@ class Stage(Protocol):
     @property
     def options(self) -> GridOptions:
         """Of tissue and grid."""
+        ...
+
+    @property
+    def stain(self) -> StainMethod | None:
+        """How patches are recoloured before they are encoded; None leaves them as they were scanned."""
         ...
 
     def known(self, slide: Slide) -> tuple[TissueMask | None, PatchGrid | bool]:
@@ -187,7 +193,7 @@ class SlideWork:
             yield from self._blocks(opened.popleft())
 
     def _see(self, slide: Slide) -> Future[SeenSlide]:
-        arguments = slide.source, self._settings, self._stage.options, *self._stage.known(slide)
+        arguments = slide.source, self._settings, self._stage.options, *self._stage.known(slide), self._stage.stain
         if self._staging is None:
             return self._context.pool.submit(see_slide, *arguments, urgent=True)
         return self._staging.see(slide.key, slide.source, self._context.pool, arguments)

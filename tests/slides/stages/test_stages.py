@@ -16,6 +16,8 @@ import medclip
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.patches.grid import make_grid
 from medclip.imaging.slides.readers.open import open_slide
+from medclip.imaging.slides.stain.estimate import StainOptions
+from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain
 from medclip.imaging.slides.tissue.find import find_tissue
 from medclip.models.packs.pack import load_model
 from medclip.sample import View
@@ -25,6 +27,7 @@ from medclip.slides.stages.run_stage import StageRun
 from tests.kits.dicom_slides import all_of, shows
 from tests.kits.scoring import make_pack
 from tests.kits.slides import damage_tile, draw_section, make_pathology_pack, write_dicom_slide, write_pyramid
+from tests.kits.stained_slide import write_stained
 
 SETTINGS = Settings(workers=1)
 
@@ -237,6 +240,45 @@ def test_quality_is_measured_where_it_is_asked_for(slides: Path, pack: Path, tmp
     assert features.quality["stained_share"].min() > 0.3
     assert run.rows[0].num_blurred is not None
     assert run.rows[0].num_artefacts == 0
+
+
+def test_colours_are_made_alike_before_patches_are_encoded_and_the_store_is_another(pack: Path, tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    write_stained(tmp_path / "in" / "a.tiff", height=420, width=520)
+    write_pyramid(tmp_path / "in" / "one_stain.tiff", draw_section())
+    how = {"model": pack, "size_px": 128, "settings": SETTINGS}
+    plain = medclip.slides.embed(tmp_path / "in", tmp_path / "plain", **how)
+    run = medclip.slides.embed(tmp_path / "in", tmp_path / "o", stain="macenko", **how)
+    rows = by_file(run)
+    assert run.store.run["stain"] == "macenko"
+    assert run.store.pack.digest == plain.store.pack.digest
+    assert run.store.pack.preprocessing != plain.store.pack.preprocessing
+    # What cannot be estimated is told, and encoded as it was scanned.
+    assert rows["a.tiff"].notes is None
+    (note,) = json.loads(rows["one_stain.tiff"].notes or "[]")
+    assert note.startswith("its stains cannot be estimated: one stain only")
+    assert note.endswith("encoded as they were scanned")
+    key = rows["one_stain.tiff"].key
+    np.testing.assert_array_equal(run.store.read(key).features_ND, plain.store.read(key).features_ND)
+    # The others have the vectors of patches that were recoloured by an estimate of their slide.
+    features = run.store.read(rows["a.tiff"].key)
+    assert not np.array_equal(features.features_ND, plain.store.read(features.key).features_ND)
+    model = load_model(pack)
+    with open_slide(tmp_path / "in" / "a.tiff") as reader:
+        grid = make_grid(reader, find_tissue(reader), size_px=128)
+        estimate = slide_stain(reader, grid, StainOptions("macenko"))
+        pixels = [normalise_stain(reader.read(p.top_um, p.left_um, 128, 128, 0.5), estimate) for p in grid]
+    images = [model.preprocess.to_array(View(one, (0, 255), spacing_mm=(0.0005, 0.0005))) for one in pixels]
+    np.testing.assert_array_equal(features.features_ND, model.encode_image(model.preprocess.together(images)))
+    with pytest.raises(MedclipError) as caught:
+        medclip.slides.embed(tmp_path / "in", tmp_path / "o", stain="hed", **how)
+    assert caught.value.reason is Reason.OUTPUT_IN_USE
+
+
+def test_an_unknown_way_of_making_stains_alike_is_refused_before_anything_is_read(slides: Path, tmp_path: Path):
+    with pytest.raises(MedclipError, match="macenko"):
+        medclip.slides.embed(slides, tmp_path / "o", stain="maccenko", settings=SETTINGS)
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_slide_that_was_cut_is_a_slide_that_failed_and_a_picture_is_none(slides: Path, tmp_path: Path):
