@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from medclip.dicom.codecs.codestream import siz_of
-from medclip.dicom.codecs.jpeg_stream import EMPTY_TAIL, END, SOI, read_jpeg
+from medclip.dicom.codecs.jpeg_stream import EMPTY_TAIL, END, SOI, JpegStream, read_jpeg
 
 _Image = TypeVar("_Image")
 NO_END = "it has no end marker"
@@ -26,11 +26,12 @@ UNTERMINATED = "no end marker; the data was all there"
 _COD, _SOT = b"\xff\x52", b"\xff\x90"
 
 
-def lacks(stream: bytes) -> str:
+def lacks(stream: bytes, jpeg: JpegStream | None = None) -> str:
     """Return what a compressed image lacks.
 
     Args:
         stream: JPEG (all processes), JPEG-LS, JPEG 2000 or HTJ2K, bare or in JP2 boxes.
+        jpeg: The parts of a JPEG or JPEG-LS, where they are known.
 
     Returns:
         "" for one that is all there, and for other codecs; `NO_END` where only the end marker is missing as far as a
@@ -40,10 +41,10 @@ def lacks(stream: bytes) -> str:
         >>> lacks(bytes.fromhex("ffd8 ffda0002 1234 ffd9 0000")), lacks(bytes.fromhex("ffd8 ffda0002 1234 0000"))
         ('', 'it has no end marker')
     """
+    if stream[:2] == SOI:
+        return _jpeg(stream, jpeg or read_jpeg(stream))
     start = siz_of(stream)
-    if start is not None:
-        return _jpeg_2000(stream, start)
-    return _jpeg(stream) if stream[:2] == SOI else ""
+    return "" if start is None else _jpeg_2000(stream, start)
 
 
 def decode_unterminated(
@@ -83,8 +84,7 @@ def decode_unterminated(
     raise ValueError("the stream ends before its data does")
 
 
-def _jpeg(stream: bytes) -> str:
-    jpeg = read_jpeg(stream)
+def _jpeg(stream: bytes, jpeg: JpegStream) -> str:
     if jpeg.data >= len(stream) and not stream.endswith(END):
         return "it ends inside its header"
     if jpeg.lacks_scans:

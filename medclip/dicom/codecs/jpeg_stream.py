@@ -33,7 +33,6 @@ OTHER_DATA = bytes(range(1, 200))
 _LOOK_AHEAD = b"\xff\x00" * 8
 """libjpeg takes up to eight bytes more than it needs; ones are no code of any table, so they stand for few pixels."""
 _NOT_NEEDED = EMPTY_TAIL // 2
-_END = re.compile(rb"\xff+\xd9")
 _EOI = END[1]
 _PERIOD = 12
 """Bytes after which an image of one value repeats itself, for 1 to 4 components of 8 or 16 bits."""
@@ -118,8 +117,7 @@ def _scans(stream: bytes, frame: bytes, at: int, data: int, *, is_ls: bool) -> J
     is_sequential, is_progressive = process in _SEQUENTIAL, process in _PROGRESSIVE
     is_arithmetic = process in _ARITHMETIC
     if not is_progressive and stream[at + 4 : at + 5] == frame[8:9]:
-        ended = _END.search(stream, data)
-        end = ended.start() if ended else -1
+        end = _end_marker(stream, data)
         return JpegStream(data, end, is_ls, bits, is_sequential, lacks_scans=False, is_arithmetic=is_arithmetic)
     exact: dict[int, set[int]] = {component: set() for component in frame[9::3][: frame[8]]} if process else {}
     _note_scan(stream[at + 4 : data], exact, is_progressive=is_progressive)
@@ -136,6 +134,17 @@ def _scans(stream: bytes, frame: bytes, at: int, data: int, *, is_ls: bool) -> J
     needed = _COEFFICIENTS if is_progressive else 1
     lacks_scans = end >= 0 and any(len(numbers) < needed for numbers in exact.values())
     return JpegStream(data, end, is_ls, bits, may_wait=False, lacks_scans=lacks_scans, is_arithmetic=is_arithmetic)
+
+
+def _end_marker(stream: bytes, data: int) -> int:
+    """Return where the end marker, or the bytes FF that fill up to it, begin; -1 without one.
+
+    `bytes.find` and a few steps back: a regular expression took 7 times as long, a quarter of reading a patch.
+    """
+    end = stream.find(END, data)
+    while end > data and stream[end - 1] == END[0]:
+        end -= 1
+    return end
 
 
 def _note_scan(header: bytes, exact: dict[int, set[int]], *, is_progressive: bool) -> None:
@@ -202,16 +211,17 @@ def decode_compared(
     return decoded
 
 
-def may_be_made_up(stream: bytes, last: NDArray[Any]) -> bool:
+def may_be_made_up(stream: bytes, last: NDArray[Any], jpeg: JpegStream | None = None) -> bool:
     """Return whether an image that libjpeg decoded ends as one that it made up: in mid-grey, or in zeros of the data.
 
     Args:
         stream: Any; of what is no JPEG libjpeg makes up nothing.
         last: Its last pixel, one value for each component.
+        jpeg: Its parts, where they are known.
     """
     if stream[:2] != SOI:
         return False
-    jpeg = read_jpeg(stream)
+    jpeg = jpeg or read_jpeg(stream)
     zeros = jpeg.end >= EMPTY_TAIL and stream.endswith(bytes(EMPTY_TAIL), 0, jpeg.end)
     return zeros or (jpeg.bits > 0 and bool((last == 1 << (jpeg.bits - 1)).all()))
 

@@ -12,13 +12,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medclip.dicom.codecs.completeness import NO_END, UNTERMINATED_HINT, decode_unterminated, lacks
-from medclip.dicom.codecs.jpeg_stream import DataMissingError, decode_compared, may_be_made_up
+from medclip.dicom.codecs.jpeg_stream import SOI, DataMissingError, decode_compared, may_be_made_up, read_jpeg
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.readers.backend import WHITE, missing
 
@@ -26,8 +26,18 @@ Decode = Callable[[int], "NDArray[Any] | None"]
 """Decodes tile `index` (row-major) to [h, w, C], or None where nothing was scanned."""
 
 
+_SLAB_BYTES = 1 << 20
+"""Of 4 MiB and more numpy asks for huge pages, and on a busy machine those took longer to get than they save."""
+_ALIGNED = 64
+_NO_MEMORY = np.empty(0, np.uint8)
+_T = TypeVar("_T")
+
+
 class TileCache:
     """Decoded tiles, the least recently used dropped first. Safe to share between threads.
+
+    Tiles lie side by side in slabs of 1 MiB, which are dropped as a whole and filled anew: memory that is touched for
+    the first time costs a third of the time of decoding.
 
     Args:
         limit_bytes: Bytes of pixels that are kept; a single larger tile is not kept at all.
@@ -35,28 +45,62 @@ class TileCache:
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
-        self._tiles: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
+        self._slab_bytes = min(_SLAB_BYTES, limit_bytes // 4)
+        self._tiles: dict[Hashable, tuple[NDArray[Any], int]] = {}
+        self._slabs: OrderedDict[int, tuple[NDArray[np.uint8], list[Hashable]]] = OrderedDict()
         self._bytes = 0
+        self._number, self._used = 0, 0
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable) -> NDArray[Any] | None:
-        """Return a tile and mark it as used, or None."""
+    def take(self, key: Hashable, use: Callable[[NDArray[Any]], _T]) -> _T | None:
+        """Return what `use` makes of a tile, and mark it as used; None where it is not kept.
+
+        Args:
+            key: Its name.
+            use: Copies what it needs of it: the memory is another tile's later.
+        """
         with self._lock:
-            tile = self._tiles.get(key)
-            if tile is not None:
-                self._tiles.move_to_end(key)
-            return tile
+            tile, number = self._tiles.get(key, (None, 0))
+            if tile is None:
+                return None
+            self._slabs.move_to_end(number)
+            return use(tile)
 
     def store(self, key: Hashable, tile: NDArray[Any]) -> None:
-        """Keep a tile."""
+        """Keep a copy of a tile."""
         if tile.nbytes > self._limit:
             return
         with self._lock:
-            before = self._tiles.pop(key, None)
-            self._bytes += tile.nbytes - (0 if before is None else before.nbytes)
-            self._tiles[key] = tile
-            while self._bytes > self._limit:
-                self._bytes -= self._tiles.popitem(last=False)[1].nbytes
+            if key in self._tiles:
+                return
+            memory = self._room(tile.nbytes)
+            kept = memory.view(tile.dtype).reshape(tile.shape)
+            kept[...] = tile
+            self._tiles[key] = kept, self._number
+            self._slabs[self._number][1].append(key)
+            self._slabs.move_to_end(self._number)
+
+    def _room(self, num_bytes: int) -> NDArray[np.uint8]:
+        """Return room for one tile: in the slab that is being filled, in the next one, or in one of its own."""
+        memory, _ = self._slabs.get(self._number, (_NO_MEMORY, []))
+        if self._used + num_bytes > len(memory):
+            memory = self._slab(max(self._slab_bytes, num_bytes))
+            self._number, self._used = self._number + 1, 0
+            self._slabs[self._number] = memory, []
+            self._bytes += len(memory)
+        start = self._used
+        self._used += -(-num_bytes // _ALIGNED) * _ALIGNED
+        return memory[start : start + num_bytes]
+
+    def _slab(self, num_bytes: int) -> NDArray[np.uint8]:
+        """Return memory of a slab: of one that is dropped for it, where it fits, or new memory."""
+        memory = _NO_MEMORY
+        while self._bytes + num_bytes > self._limit:
+            _, (memory, keys) = self._slabs.popitem(last=False)
+            self._bytes -= len(memory)
+            for key in keys:
+                del self._tiles[key]
+        return memory if len(memory) == num_bytes else np.empty(num_bytes, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -103,7 +147,7 @@ class TiledLevel:
         self.layout = layout
         self._key, self._decode, self._cache = key, decode, cache
         self._channels, self._dtype = channels, np.dtype(dtype)
-        self._given: set[int] = set()
+        self._seen: set[int] = set()
 
     @property
     def channels(self) -> int:
@@ -140,37 +184,42 @@ class TiledLevel:
             for column in range(x0 // tw, (x1 - 1) // tw + 1):
                 c, d = max(x0, column * tw), min(x1, column * tw + tw)
                 target = out[a - top : b - top, c - left : d - left]
-                tile = self._tile(row * layout.columns + column)
-                if tile is None:
+                window = slice(a - row * th, b - row * th), slice(c - column * tw, d - column * tw)
+                if not self._copy(row * layout.columns + column, window, target):
                     target[...] = fill
-                    continue
-                part = tile[a - row * th : b - row * th, c - column * tw : d - column * tw]
-                if part.shape != target.shape:
-                    raise MedclipError(
-                        Reason.CORRUPT, "a stored tile of the slide is smaller than the grid it lies on."
-                    )
-                target[...] = part
         return out
 
     def _whole(self, index: int) -> NDArray[Any] | None:
         """Return one tile away. A grid that falls on the tiles asks for each once: a copy to keep would cost a quarter
         of the time for nothing. A tile that is asked for a second time is kept.
         """
-        cached = self._cache.get((self._key, index))
-        if cached is None and index not in self._given:
-            self._given.add(index)
-            return self._decode(index)
-        tile = self._tile(index) if cached is None else cached
-        return None if tile is None else tile.copy()
-
-    def _tile(self, index: int) -> NDArray[Any] | None:
         key = (self._key, index)
-        tile = self._cache.get(key)
+        tile = self._cache.take(key, np.copy)
         if tile is None:
             tile = self._decode(index)
-            if tile is not None:
+            if tile is not None and index in self._seen:
                 self._cache.store(key, tile)
+            self._seen.add(index)
         return tile
+
+    def _copy(self, index: int, window: tuple[slice, slice], target: NDArray[Any]) -> bool:
+        """Copy a part of a tile; False where nothing was scanned."""
+
+        def use(tile: NDArray[Any]) -> bool:
+            part = tile[window]
+            if part.shape != target.shape:
+                raise MedclipError(Reason.CORRUPT, "a stored tile of the slide is smaller than the grid it lies on.")
+            target[...] = part
+            return True
+
+        key = (self._key, index)
+        if self._cache.take(key, use):
+            return True
+        tile = self._decode(index)
+        if tile is None:
+            return False
+        self._cache.store(key, tile)
+        return use(tile)
 
 
 class StoredBytes:
@@ -247,10 +296,11 @@ def decode_whole(data: bytes, decode: Callable[[bytes], NDArray[Any]], *, unterm
     Raises:
         MedclipError: TRUNCATED.
     """
-    lacking = lacks(data)
+    jpeg = read_jpeg(data) if data[:2] == SOI else None
+    lacking = lacks(data, jpeg)
     if not lacking:
         decoded = decode(data)
-        if not may_be_made_up(data, decoded[-1, -1]):
+        if jpeg is None or not may_be_made_up(data, decoded[-1, -1], jpeg):
             return decoded
         try:
             return decode_compared(data, decode, bytes)

@@ -53,6 +53,7 @@ class SlideReader(Result):
     def __init__(self, spec: SlideSpec) -> None:
         self._spec = spec
         self._open: tuple[int, Backend] | None = None
+        self._chosen: dict[float, tuple[int, int]] = {}
         self.facts: SlideFacts = self._backend().facts
         """What the backend said of the slide."""
         base = self.facts.levels[0]
@@ -226,6 +227,8 @@ class SlideReader(Result):
         """Choose the level to read for a scale, and how many of its pixels make one: 1 where they serve as they are,
         0 where no whole number does.
         """
+        if mpp_um in self._chosen:
+            return self._chosen[mpp_um]
         if not (mpp_um > 0 and np.isfinite(mpp_um)):
             raise MedclipError(Reason.WRONG_USE, "a scale must be a positive number of micrometres per pixel.")
         best = None
@@ -248,6 +251,7 @@ class SlideReader(Result):
                 f"the slide has {finest:.4g} µm/px, coarser than the {mpp_um:g} µm/px asked for.",
                 hint="Enlarging adds no detail: ask for a coarser scale, or leave the slide out.",
             )
+        self._chosen[mpp_um] = best
         return best
 
     def _check_size(self, pixels: int) -> None:

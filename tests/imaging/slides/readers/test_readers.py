@@ -10,6 +10,8 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides import open_slide
@@ -68,13 +70,38 @@ def test_what_a_region_gives_may_be_written_to_and_changes_nothing(slide):
             np.testing.assert_array_equal(reader.read(0, 0, 256, 256, MPP), before)
 
 
-def test_the_cache_stays_below_its_limit():
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 4000),
+    st.lists(st.tuples(st.integers(0, 30), st.sampled_from([(3, 4, 3), (20, 20, 1), (33,), (50, 41)])), max_size=120),
+)
+def test_the_cache_stays_below_its_limit_and_returns_each_tile_as_it_was_stored(limit_bytes, asked):
+    cache, shapes = fast_tiles.TileCache(limit_bytes), {}
+    for number, (key, shape) in enumerate(asked):
+        tile = np.full(shape, number % 251, np.uint8)
+        kept = cache.take(key, np.copy)
+        if kept is None:
+            cache.store(key, tile)
+            shapes[key] = tile
+        else:
+            np.testing.assert_array_equal(kept, shapes[key])
+        held = {id(memory): len(memory) for memory, _ in cache._slabs.values()}
+        assert sum(held.values()) == cache._bytes <= limit_bytes
+        assert all(view.base is not None for view, _ in cache._tiles.values())
+
+
+def test_a_full_cache_drops_what_was_used_least_and_fills_its_memory_anew():
     cache = fast_tiles.TileCache(1000)
     for i in range(50):
-        cache.store(i, np.zeros(300, np.uint8))
-    assert cache._bytes <= 1000
-    assert cache.get(49) is not None
-    assert cache.get(0) is None
+        cache.store(i, np.full(200, i, np.uint8))
+        assert cache.take(0, lambda tile: int(tile[0])) == 0
+    assert cache.take(49, lambda tile: int(tile[-1])) == 49
+    assert cache.take(1, np.copy) is None
+    addresses = {memory.ctypes.data for memory, _ in cache._slabs.values()}
+    for i in range(50, 60):
+        cache.store(i, np.full(200, i, np.uint8))
+        cache.take(0, np.copy)
+    assert {memory.ctypes.data for memory, _ in cache._slabs.values()} == addresses
 
 
 def test_a_scale_between_levels_is_read_from_the_finer_one_without_aliasing(slide, image):
