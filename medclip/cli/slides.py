@@ -25,6 +25,9 @@ OverlapPx = Annotated[int, typer.Option("--overlap-px", min=0, help="Rows and co
 MinCoverage = Annotated[
     float, typer.Option("--min-coverage", metavar="P", help="Least share of a patch that is tissue, 0 to 1.")
 ]
+ByPiece = Annotated[
+    bool, typer.Option("--by-piece", help="Count the grid from each piece of tissue, not from the slide's corner.")
+]
 GeoJson = Annotated[bool, typer.Option("--geojson/--no-geojson", help="Write outlines that QuPath opens, or none.")]
 StageTo = Annotated[
     Path | None,
@@ -66,6 +69,7 @@ def patches(
     mpp_um: PatchMpp = 0.5,
     overlap_px: OverlapPx = 0,
     min_coverage: MinCoverage = 0.5,
+    by_piece: ByPiece = False,
     table: options.Table = None,
     mpp: options.Mpp = None,
     accept_unterminated: options.AcceptUnterminated = False,
@@ -87,7 +91,7 @@ def patches(
 
     return _run(
         run, path, out, mpp, accept_unterminated, as_json, **_shared(locals()), geojson=geojson, size_px=size_px,
-        mpp_um=mpp_um, overlap_px=overlap_px, min_coverage=min_coverage,
+        mpp_um=mpp_um, overlap_px=overlap_px, min_coverage=min_coverage, by_piece=by_piece,
     )  # fmt: skip
 
 
@@ -106,6 +110,7 @@ def embed(
     mpp_um: PatchMpp = 0.5,
     overlap_px: OverlapPx = 0,
     min_coverage: MinCoverage = 0.5,
+    by_piece: ByPiece = False,
     stain: options.Stain = None,
     qc: Annotated[bool, typer.Option("--qc", help="Measure blur, ink, dirt and folds of each patch.")] = False,
     table: options.Table = None,
@@ -128,8 +133,8 @@ def embed(
 
     return _run(
         run, path, out, mpp, accept_unterminated, as_json, **_shared(locals()), size_px=size_px, mpp_um=mpp_um,
-        overlap_px=overlap_px, min_coverage=min_coverage, qc=qc, stain=stain, dtype=dtype, model=model, device=device,
-        batch_size=batch_size,
+        overlap_px=overlap_px, min_coverage=min_coverage, by_piece=by_piece, qc=qc, stain=stain, dtype=dtype,
+        model=model, device=device, batch_size=batch_size,
     )  # fmt: skip
 
 

@@ -34,9 +34,10 @@ _TITLES = {
     "command": "the command",
     "dtype": "--dtype",
     "embeddings": "the embeddings",
-    "grid": "the size, scale, overlap or least coverage of patches",
+    "grid": "the size, scale, overlap, least coverage or origin of patches",
     "geojson": "--geojson",
     "qc": "--qc",
+    "stain": "--stain",
 }
 
 

@@ -14,6 +14,12 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason
 from medclip.slides.store.slide_features import SlideFeatures
 
+_CELLS = 8
+"""Cells along a patch where patches share no grid."""
+_FINEST = 16
+"""Steps along a patch, from which a step is no overlap but the distance of two pieces' grids."""
+_OFF = 0.01
+
 
 @dataclass(frozen=True, eq=False)
 class PatchMap:
@@ -84,15 +90,34 @@ def evidence_for(logits_NC: NDArray[np.floating], answer: int) -> NDArray[np.flo
 
 
 def rasterise(one: PatchMap) -> Raster:
-    """Lay a map on the grid that its patches step by; where patches overlap a cell has the patch that begins there."""
+    """Lay a map on the grid that its patches step by; where patches overlap a cell has the patch that begins there.
+
+    Patches that are counted piece by piece share no grid: each fills the cells below it then, an eighth of a patch
+    wide, and where two pieces' patches meet a cell has the greater value.
+    """
     cells, steps, first = [], [], []
     for axis in range(2):
         starts = one.corners_um_N2[:, axis]
         distinct = np.unique(np.round(starts, 3))
         step = float(np.diff(distinct).min()) if len(distinct) > 1 else one.patch_um[axis]
+        at = (starts - starts.min()) / step
+        if step < one.patch_um[axis] / _FINEST or np.abs(at - np.rint(at)).max() > _OFF:
+            return _painted(one)
         steps.append(step)
         first.append(float(starts.min()))
-        cells.append(np.rint((starts - starts.min()) / step).astype(np.int64))
+        cells.append(np.rint(at).astype(np.int64))
     values = np.full((int(cells[0].max()) + 1, int(cells[1].max()) + 1), np.nan, np.float32)
     values[cells[0], cells[1]] = one.values_N
     return Raster(values, (steps[0], steps[1]), (first[0], first[1]))
+
+
+def _painted(one: PatchMap) -> Raster:
+    """Fill the cells below each patch."""
+    cell = one.patch_um[0] / _CELLS, one.patch_um[1] / _CELLS
+    first = one.corners_um_N2.min(axis=0)
+    at = np.rint((one.corners_um_N2 - first) / cell).astype(np.int64)
+    values = np.full(tuple(at.max(axis=0) + _CELLS), np.nan, np.float32)
+    for (row, column), value in zip(at, one.values_N, strict=True):
+        below = values[row : row + _CELLS, column : column + _CELLS]
+        np.fmax(below, value, out=below)
+    return Raster(values, cell, (float(first[0]), float(first[1])))

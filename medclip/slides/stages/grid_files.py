@@ -47,6 +47,9 @@ def write_grid(
         file.create_dataset("kept", data=grid.kept)
         file.create_dataset("places_um", data=corners)
         file.create_dataset("coverage", data=grid.coverage)
+        if grid.piece is not None:
+            file.create_dataset("piece", data=grid.piece)
+            file.create_dataset("origins_um", data=grid.origins_um)
         for name, value in attributes_of_coords(
             key, grid.size_px, mpp, grid.effective_mpp_um, reader.size_um, grid.size_px - _step(grid)
         ).items():
@@ -72,9 +75,10 @@ def read_grid(path: Path, identity: Mapping[str, Any]) -> tuple[PatchGrid, dict[
         facts = json.loads(file.attrs["medclip"])
         if facts == json.loads(json.dumps(dict(identity))):
             effective, stride = ([float(v) for v in file.attrs[name]] for name in ("effective_mpp_um", "stride_um"))
+            pieces = (file["piece"][()], file["origins_um"][()]) if "piece" in file else ()
             grid = PatchGrid(
                 int(file.attrs["size_px"]), float(file.attrs["mpp_um"]), (effective[0], effective[1]),
-                (stride[0], stride[1]), file["kept"][()], file["coverage"][()], int(file.attrs["num_places"]),
+                (stride[0], stride[1]), file["kept"][()], file["coverage"][()], int(file.attrs["num_places"]), *pieces,
             )  # fmt: skip
             return grid, json.loads(file.attrs["tissue"])
     return None

@@ -27,6 +27,8 @@ class GridOptions:
     """Rows and columns that neighbours share."""
     min_coverage: float = 0.5
     """Least share of a patch that is tissue, 0-1."""
+    by_piece: bool = False
+    """Count rows and columns from the corner of each piece of tissue, not from that of the slide."""
     tissue: TissueOptions = field(default_factory=TissueOptions)
 
     def __post_init__(self) -> None:
@@ -54,7 +56,8 @@ class GridOptions:
     def digest(self) -> str:
         """Hash of what decides the places."""
         own = {name: getattr(self, name) for name in ("size_px", "mpp_um", "overlap_px", "min_coverage")}
-        return digest_of([self.tissue_digest, own, pyramid.NATIVE])
+        pieces = ["by piece"] if self.by_piece else []  # the hash of other grids is what it was before there were any
+        return digest_of([self.tissue_digest, own, pyramid.NATIVE, *pieces])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, without the constants of the tissue finder."""

@@ -7,7 +7,7 @@ what neighbours share is decoded once where they lie in one block. No torch here
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +124,7 @@ def see_slide(
         if grid is True:
             laid = make_grid(
                 reader, tissue, size_px=options.size_px, mpp_um=options.mpp_um, overlap_px=options.overlap_px,
-                min_coverage=options.min_coverage,
+                min_coverage=options.min_coverage, by_piece=options.by_piece,
             )  # fmt: skip
         estimate = None
         if stain is not None and laid is not None and len(laid):
@@ -149,13 +149,32 @@ def check_unchanged(source: Source) -> None:
 
 
 def blocks_of(grid: PatchGrid) -> list[NDArray[np.int64]]:
-    """Return the patches of each block, as places in the grid, in reading order; blocks row by row of blocks."""
+    """Return the patches of each block, as places in the grid, in reading order; blocks row by row of blocks.
+
+    Of a grid that is counted piece by piece, what small pieces have goes into one block.
+    """
     if not len(grid):
         return []
     rows, columns = (grid.kept // BLOCK_SIDE).astype(np.int64).T
     number = rows * (columns.max() + 1) + columns
+    if grid.piece is not None:
+        number += grid.piece.astype(np.int64) * (number.max() + 1)
     order = np.argsort(number, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(number[order])) + 1)
+    squares = np.split(order, np.flatnonzero(np.diff(number[order])) + 1)
+    return squares if grid.piece is None else _joined(squares)
+
+
+def _joined(squares: Iterable[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    """Join blocks with those that follow, as long as none has more patches than a full one."""
+    blocks: list[list[NDArray[np.int64]]] = []
+    num = 0
+    for square in squares:
+        if not blocks or num + len(square) > BLOCK_SIDE**2:
+            blocks.append([])
+            num = 0
+        blocks[-1].append(square)
+        num += len(square)
+    return [np.concatenate(block) for block in blocks]
 
 
 def read_block(

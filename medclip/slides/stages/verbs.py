@@ -68,6 +68,7 @@ def places(
     mpp_um: float = 0.5,
     overlap_px: int = 0,
     min_coverage: float = 0.5,
+    by_piece: bool = False,
     geojson: bool = True,
     stage_to: str | Path | None = None,
     table: Any = None,
@@ -91,6 +92,7 @@ def places(
         mpp_um: Its scale in µm/px.
         overlap_px: Rows and columns that neighbours share.
         min_coverage: Least share of a patch that is tissue, 0-1.
+        by_piece: Count the grid from the corner of each piece of tissue, not from that of the slide.
         geojson: Write the squares for QuPath, too.
         stage_to: A folder on a quick disk that slides are copied to before they are read.
         table: A table, or a data frame, that names study, patient and mpp_um of files.
@@ -110,7 +112,7 @@ def places(
         MedclipError: As `tissue`; WRONG_USE for impossible sizes.
     """
     call = _call(path, out, table, workers, memory, add, retry_failed, hash_paths, key_file, settings, progress)
-    options = GridOptions(size_px, mpp_um, overlap_px, min_coverage)
+    options = GridOptions(size_px, mpp_um, overlap_px, min_coverage, by_piece)
     return run_stage(call, "patches", options, geojson=geojson, stage_to=_folder(stage_to))
 
 
@@ -123,6 +125,7 @@ def embed(
     mpp_um: float = 0.5,
     overlap_px: int = 0,
     min_coverage: float = 0.5,
+    by_piece: bool = False,
     qc: bool = False,
     stain: str | None = None,
     dtype: str = "float32",
@@ -150,6 +153,7 @@ def embed(
         mpp_um: Its scale in µm/px.
         overlap_px: Rows and columns that neighbours share.
         min_coverage: Least share of a patch that is tissue, 0-1.
+        by_piece: Count the grid from the corner of each piece of tissue, not from that of the slide.
         qc: Measure each patch, too: blur, ink, dirt, folds (5 to 8 ms a patch).
         stain: hed, macenko or reinhard makes colours alike before patches are encoded, by an estimate of each slide; a
             slide that none can be made of is encoded as it was scanned, and `notes` says so.
@@ -183,7 +187,7 @@ def embed(
         path, out, table, workers, memory, add, retry_failed, hash_paths, key_file, settings, progress,
         model=model, device=device, batch_size=batch_size,
     )  # fmt: skip
-    options = GridOptions(size_px, mpp_um, overlap_px, min_coverage)
+    options = GridOptions(size_px, mpp_um, overlap_px, min_coverage, by_piece)
     return run_stage(call, EMBED, options, dtype=dtype, qc=qc, stain=stain, stage_to=_folder(stage_to))
 
 

@@ -47,6 +47,18 @@ def test_the_raster_has_each_value_at_its_place_and_nothing_elsewhere():
     assert (raster.cell_um, raster.origin_um) == ((128.0, 128.0), (64.0, 64.0))
 
 
+def test_patches_of_two_pieces_that_share_no_grid_fill_the_cells_below_them():
+    corners = np.array([[10.0, 7.5], [10.0, 135.5], [94.5, 600.5]])
+    raster = rasterise(PatchMap(TITLE, np.array([1, 2, 3], np.float32), corners, (128.0, 128.0), (1000.0, 2000.0)))
+    assert (raster.cell_um, raster.origin_um) == ((16.0, 16.0), (10.0, 7.5))
+    assert raster.values_RC.shape == (13, 45)  # 84.5 and 593 µm further, to the nearest cell
+    filled = {value: np.argwhere(raster.values_RC == value) for value in (1, 2, 3)}
+    assert {value: len(cells) for value, cells in filled.items()} == {1: 64, 2: 64, 3: 64}
+    for value, corner in zip((1, 2, 3), corners, strict=True):
+        first = filled[value].min(axis=0) * 16 + corners.min(axis=0)
+        assert np.abs(first - corner).max() <= 8
+
+
 def test_what_speaks_for_an_answer_is_measured_against_the_mean_of_the_others():
     logits = np.array([[3.0, 1.0, 2.0], [0.0, 4.0, 2.0]])
     assert evidence_for(logits, 1).tolist() == [-1.5, 3.0]

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 import medclip
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.slides.patches.grid import make_grid
+from medclip.imaging.slides.patches.grid import PatchGrid, make_grid
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.imaging.slides.stain.estimate import StainOptions
 from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain
@@ -360,6 +360,42 @@ def test_impossible_grids_are_refused(slides: Path, tmp_path: Path, wrong: dict)
     with pytest.raises(MedclipError) as caught:
         medclip.slides.places(slides, tmp_path / "o", settings=SETTINGS, **wrong)
     assert caught.value.reason is Reason.WRONG_USE
+
+
+def test_a_grid_from_each_piece_of_tissue_comes_back_from_its_file_and_ends_in_the_same_vectors(
+    pack: Path, tmp_path: Path
+):
+    (tmp_path / "in").mkdir()
+    image = np.concatenate([draw_section(900, 1100), draw_section(1000, 1100)])
+    write_pyramid(tmp_path / "in" / "two.tiff", image)
+    how = {"size_px": 64, "by_piece": True, "settings": SETTINGS}
+    alone = medclip.slides.embed(tmp_path / "in", tmp_path / "alone", model=pack, **how)
+    places = medclip.slides.places(tmp_path / "in", tmp_path / "o", **how)
+    run = medclip.slides.embed(tmp_path / "in", tmp_path / "o", model=pack, **how)
+    key = run.rows[0].key
+    assert (run.folder / "features" / f"{key}.h5").read_bytes() == (
+        alone.folder / "features" / f"{key}.h5"
+    ).read_bytes()
+    with open_slide(tmp_path / "in" / "two.tiff") as reader:
+        grid = make_grid(reader, find_tissue(reader), size_px=64, by_piece=True)
+    assert len(grid.origins_um) == 2
+    np.testing.assert_array_equal(run.store.read(key).corners_um_N2, grid.corners_um_N2)
+    assert places.rows[0].num_places == grid.candidates
+    with pytest.raises(MedclipError, match="origin of patches"):
+        medclip.slides.embed(tmp_path / "in", tmp_path / "o", model=pack, size_px=64, settings=SETTINGS)
+
+
+def test_small_pieces_of_tissue_share_a_block_and_large_ones_have_squares():
+    sizes = [3, 200, 2, 1]
+    kept = np.concatenate([np.stack(np.divmod(np.arange(n), 20), 1) for n in sizes]).astype(np.int32)
+    piece = np.repeat(np.arange(4, dtype=np.int32), sizes)
+    um = (64.0, 64.0)
+    grid = PatchGrid(64, 1.0, (1.0, 1.0), um, kept, np.ones(206, np.float32), 206, piece, np.zeros((4, 2)))
+    blocks = reading.blocks_of(grid)
+    np.testing.assert_array_equal(np.sort(np.concatenate(blocks)), np.arange(206))
+    assert max(len(block) for block in blocks) <= 64
+    assert piece[blocks[-1]].tolist()[-3:] == [2, 2, 3]
+    assert len(blocks) < 9
 
 
 def test_blocks_are_squares_that_hold_every_patch_once(slides: Path):

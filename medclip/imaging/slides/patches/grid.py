@@ -1,9 +1,15 @@
-"""Where patches are taken: a regular grid by size and µm/px, kept where there is enough tissue."""
+"""Where patches are taken: a regular grid by size and µm/px, kept where there is enough tissue.
+
+A grid is counted from the slide's corner, or from that of each piece of tissue. One from the slide's corner cuts a
+biopsy of a patch's width into two halves that are both too empty. Piece by piece, each has its own origin: its bounding
+box is divided into cells, and a cell is kept when more than the least share of it is that piece's tissue (its own: no
+tissue is the reason for two patches).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -14,6 +20,8 @@ from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.readers.pyramid import SlideReader
 from medclip.imaging.slides.tissue.find import TissueMask
 from medclip.result import Result
+
+_NEARLY = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,11 @@ class PatchGrid(Result):
     coverage: NDArray[np.float32]
     """[patches]"""
     candidates: int
-    """Patches of the whole grid, with and without tissue."""
+    """Patches of the whole grid, with and without tissue; of all bounding boxes, piece by piece."""
+    piece: NDArray[np.int32] | None = None
+    """[patches]: the piece of tissue that each is counted from; None for a grid from the slide's corner."""
+    origins_um: NDArray[np.float64] = field(default_factory=lambda: np.zeros((1, 2)))
+    """[pieces, 2]: top and left of where rows and columns are counted from."""
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -71,21 +83,25 @@ class PatchGrid(Result):
     @property
     def corners_um_N2(self) -> NDArray[np.float64]:
         """[patches, 2]: top and left of each patch."""
-        return self.kept.astype(np.float64) * np.asarray(self.stride_um, np.float64)
+        steps = self.kept.astype(np.float64) * np.asarray(self.stride_um, np.float64)
+        return steps if self.piece is None else self.origins_um[self.piece] + steps
 
     def patch(self, index: int) -> Patch:
         """Return one patch."""
         row, column = (int(value) for value in self.kept[index])
-        return Patch(row, column, row * self.stride_um[0], column * self.stride_um[1], float(self.coverage[index]))
+        origin = (0.0, 0.0) if self.piece is None else self.origins_um[self.piece[index]].tolist()
+        top, left = (start + n * um for start, n, um in zip(origin, (row, column), self.stride_um, strict=True))
+        return Patch(row, column, top, left, float(self.coverage[index]))
 
     def spread(self, count: int) -> tuple[Patch, ...]:
         """Choose up to `count` patches, evenly over the tissue and the same every time.
 
-        Patches are put in the order of a curve that keeps neighbours together (Morton's), and taken at equal steps.
+        Patches are put in the order of a curve that keeps neighbours together (Morton's), piece by piece, and taken at
+        equal steps.
         """
         if count >= len(self):
             return tuple(self)
-        order = np.argsort(_morton(self.kept), kind="stable")
+        order = np.lexsort((_morton(self.kept), np.zeros(len(self)) if self.piece is None else self.piece))
         steps = ((np.arange(count) + 0.5) * len(self) / count).astype(np.int64)
         return tuple(self.patch(int(index)) for index in np.sort(order[steps]))
 
@@ -98,8 +114,9 @@ def make_grid(
     mpp_um: float = 0.5,
     overlap_px: int = 0,
     min_coverage: float = 0.5,
+    by_piece: bool = False,
 ) -> PatchGrid:
-    """Lay a grid over a slide, from its top left corner.
+    """Lay a grid over a slide, from its top left corner or from that of each piece of tissue.
 
     Patches at the lower and right edge reach beyond the slide, where there is no tissue and pixels are white.
 
@@ -109,7 +126,10 @@ def make_grid(
         size_px: Rows and columns of a patch.
         mpp_um: Its scale.
         overlap_px: Rows and columns that neighbours share.
-        min_coverage: Least share of a patch that must be tissue, 0-1; 0 keeps every patch.
+        min_coverage: Least share of a patch that must be tissue, 0-1; 0 keeps every patch. Piece by piece it is to be
+            exceeded, as PathGen has it.
+        by_piece: Count from the corner of each piece of tissue, on a whole pixel of the scale. Without `tissue` there
+            are no pieces.
 
     Returns:
         The grid; its `status` tells when it has no patches.
@@ -123,6 +143,8 @@ def make_grid(
         )
     effective = reader.effective_mpp(mpp_um)
     stride = (size_px - overlap_px) * effective[0], (size_px - overlap_px) * effective[1]
+    if by_piece and tissue is not None:
+        return _piece_by_piece(tissue, size_px, mpp_um, effective, stride, min_coverage)
     height, width = reader.size_um
     tops, lefts = _starts(height, stride[0], effective[0]), _starts(width, stride[1], effective[1])
     size = size_px * effective[0], size_px * effective[1]
@@ -136,6 +158,46 @@ def make_grid(
     return PatchGrid(
         size_px, mpp_um, effective, stride, kept, coverage[kept[:, 0], kept[:, 1]].astype(np.float32), coverage.size
     )
+
+
+def _piece_by_piece(
+    tissue: TissueMask,
+    size_px: int,
+    mpp_um: float,
+    effective: tuple[float, float],
+    stride: tuple[float, float],
+    min_coverage: float,
+) -> PatchGrid:
+    """Lay a grid over the bounding box of each piece of tissue; pieces touch at edges or corners."""
+    from scipy import ndimage
+
+    size = size_px * effective[0], size_px * effective[1]
+    labelled: Any = ndimage.label(tissue.mask, np.ones((3, 3), int))
+    labels, _ = labelled
+    origins, kept, coverages, candidates = [], [], [], 0
+    for number, box in enumerate(ndimage.find_objects(labels), 1):
+        piece = TissueMask(labels[box] == number, tissue.mpp_um)
+        corner = [part.start * mpp for part, mpp in zip(box, tissue.mpp_um, strict=True)]
+        # The piece's corner, on a whole pixel; the remainder shifts the cells against the mask.
+        origin = [int(np.floor(um / mpp + _NEARLY)) * mpp for um, mpp in zip(corner, effective, strict=True)]
+        ends = [part.stop * mpp for part, mpp in zip(box, tissue.mpp_um, strict=True)]
+        tops, lefts = (
+            np.arange(max(1, int(np.ceil((end - start) / step - _NEARLY)))) * step + start - um
+            for end, start, um, step in zip(ends, origin, corner, stride, strict=True)
+        )
+        coverage = coverage_of(piece, tops, lefts, size)
+        places = np.argwhere(coverage > min(min_coverage, 1 - 2 * _NEARLY) + _NEARLY).astype(np.int32)
+        origins.append(origin)
+        kept.append(places)
+        coverages.append(coverage[places[:, 0], places[:, 1]])
+        candidates += coverage.size
+    number_of = np.repeat(np.arange(len(kept), dtype=np.int32), [len(places) for places in kept])
+    none = np.zeros((0, 2), np.int32)
+    return PatchGrid(
+        size_px, mpp_um, effective, stride, np.concatenate([none, *kept]),
+        np.concatenate([none[:, 0], *coverages]).astype(np.float32), candidates,
+        number_of, np.asarray(origins, np.float64).reshape(-1, 2),
+    )  # fmt: skip
 
 
 def _starts(length: float, stride: float, pixel: float) -> NDArray[np.float64]:
