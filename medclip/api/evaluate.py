@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medclip.api.run_arguments import folder_of, refuse_slide_store
 from medclip.evaluation.zero_shot.results import SuiteResult
 from medclip.evaluation.zero_shot.run import evaluate_suite
 from medclip.evaluation.zero_shot.suite import SuiteFile
@@ -81,6 +82,9 @@ def evaluate(
 
     Reference: Khattak et al., UniMed-CLIP, 2024, for the suite "unimed"; its prompts here are our own.
     """
+    for folder in (images, compare_images):
+        folder_of(folder)
+    refuse_slide_store(data)
     return evaluate_suite(
         model,
         suite,

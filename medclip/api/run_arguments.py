@@ -15,6 +15,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.given_images import as_files, given_images, is_frame, is_several
 from medclip.files.input_paths import refuse_missing
 from medclip.sample import FileRef
+from medclip.slides.store.slide_store import is_slide_store
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def inputs_of(images: Any, table: Any, what: str) -> Inputs:
     if not is_several(images):
         root = path_of(images, what)
         refuse_missing(root)
+        refuse_slide_store(root)
         return Inputs(root, None, table)
     if is_frame(images):
         if table is not None:
@@ -73,8 +75,29 @@ def path_of(value: object, what: str) -> Path:
 
 
 def folder_of(images: str | Path | Embeddings | None) -> str | Path | None:
-    """Return the folder of images, which may be that of embeddings, opened or not."""
+    """Return the folder of images, which may be that of embeddings, opened or not.
+
+    Raises:
+        MedclipError: WRONG_USE for a folder of vectors of slides.
+    """
+    if images is not None and not isinstance(images, Embeddings):
+        refuse_slide_store(images)
     return images.folder if isinstance(images, Embeddings) else images
+
+
+def refuse_slide_store(folder: str | Path) -> None:
+    """Refuse a folder of vectors of slides where images, or vectors of units, are asked for.
+
+    Raises:
+        MedclipError: WRONG_USE.
+    """
+    if is_slide_store(folder):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "this folder holds vectors of patches of slides, and images or what medclip embed wrote is asked for.",
+            where=folder,
+            hint="Ask it with medclip search, medclip slides predict or medclip slides learn.",
+        )
 
 
 class TemporaryFolder:

@@ -1,4 +1,4 @@
-"""The verb `search`: find studies in a folder of embeddings, by words, by example, or both."""
+"""The verb `search`: find studies in a folder of embeddings, or patches of slides, by words, by example, or both."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ from medclip.retrieval.pack_of import pack_of
 from medclip.retrieval.question import Question, read_question
 from medclip.retrieval.result import NOUNS, SearchResult
 from medclip.retrieval.search import run_search
-from medclip.retrieval.where import Where, read_conditions
+from medclip.retrieval.slide_patches import run_patch_search
+from medclip.retrieval.where import SLIDE_COLUMNS, Where, read_conditions
 from medclip.runs.options import DEFAULT_MODEL
 from medclip.sample import Modality, spoken
 from medclip.scoring.unlearned import modality_unlearned, prompt_unlearned
 from medclip.settings import Settings
+from medclip.slides.store.slide_store import SlideStore, is_slide_store, open_slide_store
 from medclip.text.vocabulary.own_words import Prompt, Words
 from medclip.wording import capital, count
 
@@ -37,19 +39,20 @@ if TYPE_CHECKING:
 
 @overload
 def search(
-    folder: str | Path | Embeddings,
+    folder: str | Path | Embeddings | SlideStore,
     words: Words = (),
     *,
     like: Example | Sequence[Example] | None = None,
     not_: Words = (),
     where: Where = (),
     top: int = 50,
-    level: str = "study",
+    level: str | None = None,
     model: str | Path | Model | None = None,
     modality: Modality | str | None = None,
     other_patients: bool = False,
     include_example: bool = False,
     engine: str = "exact",
+    images: str | Path | None = None,
     report_paths: bool = False,
     captions: None = None,
     settings: Settings | None = None,
@@ -72,46 +75,51 @@ def search(
 
 
 def search(
-    folder: str | Path | Embeddings | None = None,
+    folder: str | Path | Embeddings | SlideStore | None = None,
     words: Words = (),
     *,
     like: Example | Sequence[Example] | None = None,
     not_: Words = (),
     where: Where = (),
     top: int = 50,
-    level: str = "study",
+    level: str | None = None,
     model: str | Path | Model | None = None,
     modality: Modality | str | None = None,
     other_patients: bool = False,
     include_example: bool = False,
     engine: str = "exact",
+    images: str | Path | None = None,
     report_paths: bool = False,
     captions: Any = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> SearchResult | CaptionRanking:
-    """Find studies in a folder of embeddings, by words, by example, or both.
+    """Find studies in a folder of embeddings, or patches in one of slides, by words, by example, or both.
 
     The search is exact, and reads no image but an example that is not in the folder. The first search of a level writes
     its vectors once more, in a form that can be mapped, into the folder `search` of the embeddings.
 
     Args:
-        folder: What `medclip embed` wrote, or opened embeddings; those keep what they have read for the next question.
+        folder: What `medclip embed` or `medclip slides embed` wrote; what is opened (`medclip.runs.open_embeddings`,
+            `medclip.slides.open_store`) keeps what it has read for the next question.
         words: What to look for; several texts, or parts of one between bars, are ways to say the same thing, and their
             vectors are averaged.
         like: A file, or the number of one in the folder; or several, whose vectors are averaged. One that is in the
-            folder (by the hash of its bytes) is not read again.
+            folder (by the hash of its bytes) is not read again. A patch of a slide is "KEY@TOP,LEFT", its corner in
+            µm, as `PatchHit.name` has it.
         not_: What not to look for: its cosine is taken from the score.
         where: Conditions such as "modality=ct" or "age_years>=60", or a mapping such as {"modality": ["ct", "mri"]}.
-            Several equalities of one column hold where any does; columns hold together.
+            Several equalities of one column hold where any does; columns hold together. Of slides the columns are
+            those of slides.parquet.
         top: How many hits.
-        level: What is ranked: "study", "unit" (a file, or what is read together) or "view".
+        level: What is ranked: "study" (None), "unit" (a file, or what is read together) or "view"; of slides "patch".
         model: The pack that the embeddings are of, or that pack loaded; where None the pack is found by its name.
         modality: Of an example that is not in the folder and whose header does not say.
         other_patients: Leave out everything of an example's patient.
         include_example: Rank the example itself, too.
         engine: "exact", or "faiss" (the extra `search`): an approximate index beside the vectors, for many millions of
             them; a note has the recall that was measured when it was made.
+        images: Folder of the slides that were embedded, for small images of the patches.
         report_paths: Name files by their paths, which may identify patients; by default by their numbers.
         captions: Rank these sentences for an image (`like`) in the place of studies: a list, a text file with one a
             line, or a table with a column `caption`. The folder may then be left out; the pack is then medclip-mini,
@@ -140,7 +148,9 @@ def search(
                 hint="Name the image: --captions TABLE --like FILE.",
             )
         texts = read_captions(captions)
-        opened = None if folder is None else open_embeddings(folder)
+        if folder is not None and _is_of_slides(folder):
+            raise MedclipError(Reason.WRONG_USE, "captions are ranked for an image; leave the slides out.")
+        opened = None if folder is None or isinstance(folder, SlideStore) else open_embeddings(folder)
         return rank_captions(
             texts,
             read_examples(like),
@@ -152,29 +162,37 @@ def search(
             progress=progress,
         )
     question = read_question(words, not_, like)
-    conditions = read_conditions(where)
     if folder is None:
         raise MedclipError(
             Reason.WRONG_USE, "no folder of embeddings is named.", hint="Make one with medclip embed, and name it."
         )
-    ranked, finder = read_level(level), read_engine(engine)
-    embeddings = open_embeddings(folder)
     has_words = bool(question.words or question.without)
-    result = run_search(
-        embeddings,
-        question,
-        _loader(embeddings, model, has_words=has_words),
-        conditions=conditions,
-        level=ranked,
-        top=top,
-        other_patients=other_patients,
-        include_example=include_example,
-        engine=finder,
-        modality=None if modality is None else str(modality),
-        report_paths=report_paths,
-        settings=settings,
-        progress=progress,
-    )
+    options: dict[str, Any] = {
+        "top": top,
+        "other_patients": other_patients,
+        "include_example": include_example,
+        "engine": read_engine(engine),
+        "modality": None if modality is None else str(modality),
+        "report_paths": report_paths,
+        "settings": settings,
+        "progress": progress,
+    }
+    if isinstance(folder, SlideStore) or _is_of_slides(folder):
+        assert not isinstance(folder, Embeddings)
+        conditions = read_conditions(where, SLIDE_COLUMNS)
+        if level not in (None, "patch", "patches"):
+            raise MedclipError(Reason.WRONG_USE, f"{level!r} cannot be ranked: of slides patches are.")
+        embeddings = open_slide_store(folder)
+        load = _loader(embeddings, model, has_words=has_words)
+        options["images"] = None if images is None else Path(images)
+        result = run_patch_search(embeddings, question, load, conditions=conditions, **options)
+    else:
+        conditions = read_conditions(where)
+        if images is not None:
+            raise MedclipError(Reason.WRONG_USE, "only patches of slides are read again.", hint="Leave --images away.")
+        ranked, embeddings = read_level(level or "study"), open_embeddings(folder)
+        load = _loader(embeddings, model, has_words=has_words)
+        result = run_search(embeddings, question, load, conditions=conditions, level=ranked, **options)
     if not has_words:
         return result
     trained = read_card(pack_of(embeddings, model)).modalities
@@ -201,7 +219,9 @@ def read_level(level: str) -> Level:
         if level in (name, NOUNS[name]):
             return name
     raise MedclipError(
-        Reason.WRONG_USE, f"{level!r} cannot be ranked.", hint=did_you_mean(level, NOUNS.values(), "Levels are")
+        Reason.WRONG_USE,
+        f"{level!r} cannot be ranked.",
+        hint=did_you_mean(level, [NOUNS[name] for name in LEVELS], "Levels are"),
     )
 
 
@@ -221,7 +241,11 @@ def read_engine(engine: str) -> Engine:
     )
 
 
-def _loader(embeddings: Embeddings | None, model: str | Path | Model | None, *, has_words: bool) -> Load:
+def _is_of_slides(folder: str | Path | Embeddings | SlideStore) -> bool:
+    return isinstance(folder, SlideStore) or (not isinstance(folder, Embeddings) and is_slide_store(folder))
+
+
+def _loader(embeddings: Embeddings | SlideStore | None, model: str | Path | Model | None, *, has_words: bool) -> Load:
     """Check at once, without torch, whether a pack is the right one, and return what loads it when it is needed."""
     pack = None
     if embeddings is None:

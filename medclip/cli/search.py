@@ -1,4 +1,4 @@
-"""`medclip search DIR "pleural effusion"`: find studies in a folder of embeddings, by words, by example, or both."""
+"""`medclip search DIR "pleural effusion"`: find studies, or patches of slides, by words, by example, or both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ HEADINGS = {"like": "What is looked for", "where": "Where", "top": "Output"}
 
 def search(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="DIR", help="Folder that medclip embed wrote.", readable=False)
+        Path | None,
+        typer.Argument(metavar="DIR", help="Folder that medclip embed or medclip slides embed wrote.", readable=False),
     ] = None,
     words: Annotated[
         list[str] | None,
@@ -28,7 +29,11 @@ def search(
     ] = None,
     like: Annotated[
         list[str] | None,
-        typer.Option("--like", metavar="FILE|N", help="An example: a file, or its number in the folder. Repeatable."),
+        typer.Option(
+            "--like",
+            metavar="FILE|N",
+            help="An example: a file, its number in the folder, or a patch as KEY@TOP,LEFT in µm. Repeatable.",
+        ),
     ] = None,
     not_: Annotated[
         list[str] | None, typer.Option("--not", metavar="TEXT", help="What not to look for. Repeatable.")
@@ -44,8 +49,9 @@ def search(
         typer.Option("--where", metavar="COLUMN=VALUE", help="Look only there; also != < <= > >=. Repeatable."),
     ] = None,
     level: Annotated[
-        str, typer.Option("--level", help="What is ranked: study, unit (file, series) or view.")
-    ] = "study",
+        str | None,
+        typer.Option("--level", help="What is ranked: study, unit (file, series), view, or of slides patch."),
+    ] = None,
     other_patients: Annotated[
         bool, typer.Option("--other-patients", help="Leave out everything of the example's patient.")
     ] = False,
@@ -60,11 +66,14 @@ def search(
     engine: Annotated[
         str, typer.Option("--engine", help="exact, or faiss: an approximate index, for many millions.")
     ] = "exact",
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="DIR", help="Folder of the slides, for small images of patches.")
+    ] = None,
     report_paths: options.ReportPaths = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> int:
-    """Find studies in a folder of embeddings, by words, by example, or both.
+    """Find studies in a folder of embeddings, or patches of slides, by words, by example, or both.
 
     No image of the folder is read. Its pack is found by its name, or named with --model.
 
@@ -89,6 +98,7 @@ def search(
             other_patients=other_patients,
             include_example=include_example,
             engine=engine,
+            images=images,
             report_paths=report_paths,
             captions=captions,  # pyright: ignore[reportArgumentType]
             progress=shown,
@@ -142,10 +152,10 @@ def _print_captions(result: CaptionRanking) -> None:
 
 def _print(result: SearchResult) -> None:
     from medclip.cli.table import print_paragraph, print_table
-    from medclip.retrieval.result import NO_PROBABILITY
+    from medclip.retrieval.result import NO_PROBABILITY, PatchHit, count_of
     from medclip.wording import count, figure
 
-    print_paragraph("", f"{count(len(result.hits), 'hit')} among {count(result.num_searched, result.noun)}.")
+    print_paragraph("", f"{count(len(result.hits), 'hit')} among {count_of(result.num_searched, result.noun)}.")
     columns = [name for name in ("spread", "words", "without", "like")
                if any(getattr(hit, name) is not None for hit in result.hits)]  # fmt: skip
     if len({"words", "without", "like"} & set(columns)) == 1:  # it is the score
@@ -156,10 +166,16 @@ def _print(result: SearchResult) -> None:
         shown = [" ".join(part for part in (hit.view, hit.laterality, hit.body_part) if part)]
         figures = [figure(getattr(hit, name), decimals=3) for name in columns]
         scores = [figure(hit.score, decimals=3), figure(hit.z, decimals=1, signed=True)]
-        return [str(hit.rank), *scores, *figures, hit.modality, *shown, f"{hit.file}{image}", hit.study]
+        first = [str(hit.rank), *scores, *figures]
+        if isinstance(hit, PatchHit):
+            return [*first, hit.file, hit.name, f"{hit.x_px},{hit.y_px}", hit.patient or ""]
+        return [*first, hit.modality, *shown, f"{hit.file}{image}", hit.study]
 
     names = {"words": "words", "spread": "± phrasings", "without": "not", "like": "example"}
-    head = ["", "score", "sd from mean", *(names[name] for name in columns), "modality", "shows", "file", "study"]
+    rest = ["modality", "shows", "file", "study"]
+    if isinstance(result.hits[0], PatchHit):
+        rest = ["file", "slide@top,left µm", "x,y px", "patient"]
+    head = ["", "score", "sd from mean", *(names[name] for name in columns), *rest]
     print_table(head, [cells(hit) for hit in result.hits])
     for note in (*result.notes, NO_PROBABILITY):
         print_paragraph("", note)

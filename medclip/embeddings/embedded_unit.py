@@ -32,6 +32,17 @@ class EmbeddingPack:
         """Return plain data for JSON."""
         return asdict(self)
 
+    def answers_for(self, digest: str, *, image_tower: str = "", preprocessing: str = "") -> bool:
+        """Return whether vectors of this pack are those of another.
+
+        Args:
+            digest: sha256 of the other's manifest (`medclip.models.packs.manifest.pack_digest`).
+            image_tower: Hash of its image tower; a pack that was adapted without changing the tower has its base's.
+            preprocessing: Digest of its preprocessing.
+        """
+        ours = (self.image_tower, self.preprocessing)
+        return digest == self.digest or (bool(image_tower) and (image_tower, preprocessing) == ours)
+
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedUnit:

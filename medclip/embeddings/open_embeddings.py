@@ -140,8 +140,7 @@ class Embeddings(Result):
         Raises:
             MedclipError: WRONG_USE.
         """
-        ours = (self.pack.image_tower, self.pack.preprocessing)
-        if digest == self.pack.digest or (image_tower and (image_tower, preprocessing) == ours):
+        if self.pack.answers_for(digest, image_tower=image_tower, preprocessing=preprocessing):
             return
         raise MedclipError(
             Reason.WRONG_USE,

@@ -20,7 +20,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import new_file, write_file
 from medclip.progress import Progress
@@ -113,13 +112,13 @@ def check_faiss() -> None:
         ) from e
 
 
-def open_index(embeddings: Embeddings, searched: Searchable, progress: Progress) -> ApproximateIndex:
+def open_index(folder: Path, searched: Searchable, progress: Progress) -> ApproximateIndex:
     """Open the index of a level; it is made where there is none that fits, and kept where it can be written."""
     import faiss  # pyright: ignore[reportMissingImports]
 
     if searched in _OPEN:
         return _OPEN[searched]
-    path = embeddings.folder / FOLDER / f"{searched.level}-{searched.digest[:16]}.faiss"
+    path = folder / FOLDER / f"{searched.level}-{searched.digest[:16]}.faiss"
     note = path.with_name(f"{path.name}.json")
     index: ApproximateIndex | None = None
     with suppress(OSError, ValueError, KeyError, TypeError, RuntimeError):  # none there, or cut short

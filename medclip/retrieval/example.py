@@ -65,10 +65,35 @@ def example_vector(
     strange = [Path(str(example)) for example, row in zip(like, rows, strict=True) if row is None]
     for path in strange:
         refuse_missing(path)
+    return mean_vector(parts, strange, load, modality, settings, progress), rows
+
+
+def mean_vector(
+    parts: list[NDArray[np.float32]],
+    strange: Sequence[Path],
+    load: Load,
+    modality: str | None,
+    settings: Settings | None,
+    progress: Progress,
+) -> NDArray[np.float32]:
+    """Return the mean of vectors that are known and of those of files that are read; float32 [D] of unit norm.
+
+    Args:
+        parts: float32 [n, D] each; at least one, unless there are files.
+        strange: Files that are in no folder of vectors.
+        load: Called where there are any.
+        modality: Of those whose header does not say.
+        settings: Limits.
+        progress: Told of images that are read.
+
+    Raises:
+        MedclipError: What reading an image raises.
+    """
     if strange:
-        parts.append(load().embed_images(strange, modality=modality, settings=settings, progress=progress))
+        read = load().embed_images(list(strange), modality=modality, settings=settings, progress=progress)
+        parts = [*parts, read]
     mean = np.concatenate(parts).mean(axis=0, dtype=np.float64)
-    return (mean / np.linalg.norm(mean)).astype(np.float32), rows
+    return (mean / np.linalg.norm(mean)).astype(np.float32)
 
 
 def row_of(embeddings: Embeddings, example: Example) -> int | None:

@@ -10,16 +10,17 @@ from medclip.errors import MedclipError
 from medclip.models.packs.image_tower import image_tower_digest, pixels_digest
 from medclip.models.packs.manifest import pack_digest
 from medclip.models.packs.pack import find_pack
+from medclip.slides.store.slide_store import SlideStore
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
 
 
-def pack_of(embeddings: Embeddings, model: str | Path | Model | None) -> Path:
+def pack_of(embeddings: Embeddings | SlideStore, model: str | Path | Model | None) -> Path:
     """Return the folder of the pack that embeddings are of.
 
     Args:
-        embeddings: The folder.
+        embeddings: The folder, of embeddings or of slides.
         model: The pack that is named, or that pack loaded; where None it is looked for by its name among those that
             came with medclip.
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from html import escape
 from pathlib import Path
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from medclip.embeddings.embedded_unit import Level
 from medclip.embeddings.open_embeddings import Embeddings
@@ -19,12 +19,17 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes, schema_of, table_of
 from medclip.result import Result
+from medclip.settings import Settings
+from medclip.slides.store.embedded_slide import patch_jpeg
+from medclip.slides.store.slide_store import SlideStore
 from medclip.wording import count, figure, number
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NOUNS: Mapping[Level, str] = {"views": "view", "units": "unit", "studies": "study"}
+Ranked = Level | Literal["patches"]
+"""What can be ranked: a level of embeddings, or the patches of slides."""
+NOUNS: Mapping[Ranked, str] = {"views": "view", "units": "unit", "studies": "study", "patches": "patch"}
 NO_PROBABILITY = (
     "Scores give an order. They come from cosines between vectors of a model and are no probabilities: 0.3 may be a "
     "lot for one model and little for another."
@@ -69,12 +74,33 @@ class Hit:
     """Which image of its file, from 1; only where single views are ranked."""
 
 
+@dataclass(frozen=True)
+class PatchHit(Hit):
+    """One patch of a slide; `file` is that of the slide, `row` its row in slides.parquet, from 1."""
+
+    slide: str = ""
+    """Key of the slide: names its file in the store."""
+    top_um: float = 0.0
+    """Of the patch's corner, from the slide's."""
+    left_um: float = 0.0
+    x_px: int = 0
+    """Of the corner, in pixels of the finest resolution."""
+    y_px: int = 0
+    coverage: float = 0.0
+    """Share of the patch that is tissue, 0-1."""
+
+    @property
+    def name(self) -> str:
+        """What the patch is as an example of another search: KEY@TOP,LEFT in µm."""
+        return f"{self.slide}@{self.top_um:.10g},{self.left_um:.10g}"
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class SearchResult(Result):
     """The answer to one question."""
 
     hits: tuple[Hit, ...]
-    level: Level
+    level: Ranked
     words: tuple[str, ...]
     without: tuple[str, ...]
     like: tuple[str, ...]
@@ -92,7 +118,11 @@ class SearchResult(Result):
     """Sentences that must be read with the hits."""
     units_of: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Rows of the units of each study among the hits, the first few; only where studies are ranked."""
-    embeddings: Embeddings | None = None
+    embeddings: Embeddings | SlideStore | None = None
+    """The folder that was searched."""
+    images: Path | None = None
+    """Folder of the slides, which small images of patches are read from."""
+    settings: Settings | None = None
 
     @property
     def noun(self) -> str:
@@ -111,15 +141,23 @@ class SearchResult(Result):
     def thumbnails(self, hit: Hit) -> list[tuple[int, bytes | None]]:
         """Return the small images of a hit: row, and JPEG bytes; b"" where none is kept, None where it is withheld.
 
-        An image is withheld where its header says that text is burned into it.
+        An image is withheld where its header says that text is burned into it. Patches are read from their slides.
         """
         assert self.embeddings is not None
+        if isinstance(self.embeddings, SlideStore):
+            return [(hit.row, self._patch(self.embeddings, hit) if isinstance(hit, PatchHit) else b"")]
         rows = self.units_of.get(hit.study, ()) or (hit.row,)
         return [(row, None if row in self._burned_in else self.embeddings.thumbnail(row)) for row in rows]
 
+    def _patch(self, store: SlideStore, hit: PatchHit) -> bytes:
+        if self.images is None:
+            return b""
+        row, features = store.rows[hit.row - 1], store.read(hit.slide, vectors=False)
+        return patch_jpeg(self.images, row, features, (hit.top_um, hit.left_um), self.settings or Settings())
+
     @cached_property
     def _burned_in(self) -> frozenset[int]:
-        assert self.embeddings is not None
+        assert isinstance(self.embeddings, Embeddings)
         rows = sorted({hit.row for hit in self.hits} | {row for rows in self.units_of.values() for row in rows})
         table = self.embeddings.columns("units", ["row", "burned_in"], rows)
         return frozenset(row for row, burned in zip(*(c.to_pylist() for c in table.columns), strict=True) if burned)
@@ -127,7 +165,8 @@ class SearchResult(Result):
     @property
     def table(self) -> pa.Table:
         """The hits as an Arrow table."""
-        return table_of(self.hits, Hit, schema_of(Hit))
+        kind = type(self.hits[0])
+        return table_of(self.hits, kind, schema_of(kind))
 
     def write(self, path: str | Path) -> Path:
         """Write the hits as .parquet or .csv, its owner's alone.
@@ -148,13 +187,14 @@ class SearchResult(Result):
     def to_pandas(self) -> Any:
         """Return the hits as a pandas data frame: with the same types of columns for every question."""
         kinds = {"float | None": "float64", "int | None": "Int64", "str | None": "string"}
-        return super().to_pandas().astype({f.name: kinds[str(f.type)] for f in fields(Hit) if str(f.type) in kinds})
+        columns = fields(type(self.hits[0]))
+        return super().to_pandas().astype({f.name: kinds[str(f.type)] for f in columns if str(f.type) in kinds})
 
     def _facts(self) -> Mapping[str, object]:
         best = self.hits[0]
         facts = {
             "question": self.question,
-            "hits": f"{number(len(self.hits))} of {count(self.num_searched, self.noun)}",
+            "hits": f"{number(len(self.hits))} of {count_of(self.num_searched, self.noun)}",
             "best": f"{figure(best.score, decimals=3)}, {z_words(best.z)}",
             "engine": self.engine if self.engine != "exact" else "",
             "note": self.notes[0] if self.notes else "",
@@ -182,6 +222,16 @@ def _image(body: bytes | None) -> str:
         return f"<p>{'Withheld: the header says that text is burned in' if body is None else 'No small image kept'}</p>"
     kind = "png" if body.startswith(b"\x89PNG") else "jpeg"  # of an ECG its sheet
     return f'<img alt="" width="160" src="data:image/{kind};base64,{base64.b64encode(body).decode()}">'
+
+
+def count_of(num: int, noun: str) -> str:
+    """Write how many things of a level there are.
+
+    Example:
+        >>> count_of(2, "patch"), count_of(3, "study")
+        ('2 patches', '3 studies')
+    """
+    return count(num, noun, "patches" if noun == "patch" else "")
 
 
 def z_words(z: float | None) -> str:
@@ -215,7 +265,7 @@ def weak_ranks(z: float | None, num_searched: int, noun: str) -> str:
     if z >= by_chance:
         return ""
     return (
-        f"The best hit does not stand out: it lies {z_words(z)}, and the highest of {count(num_searched, noun)} is "
+        f"The best hit does not stand out: it lies {z_words(z)}, and the highest of {count_of(num_searched, noun)} is "
         f"expected {figure(by_chance, decimals=1)} sd above it by chance alone. Perhaps none of them is of the "
         "kind, or many are."
     )

@@ -1,16 +1,9 @@
-"""Search a folder of embeddings: a question becomes one vector, and all vectors of a level are compared with it.
-
-Words alone: score = cos(f, w) - cos(f, n), where w is the normalised mean of the phrasings and n that of what is not
-looked for. An example alone: score = cos(f, e). Both: the mean of the two, each as standard deviations above its mean
-over all that is looked at, since cosines between images lie higher and spread otherwise than those between images and
-words. In each case the score is linear in f, so that one pass over the vectors finds the best.
-"""
+"""Search a folder of embeddings: a question becomes one vector, and all vectors of a level are compared with it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,21 +16,17 @@ from medclip.progress import Progress, Silent
 from medclip.retrieval.approximate import Engine, open_index
 from medclip.retrieval.example import Load, example_vector
 from medclip.retrieval.question import Question, QuestionVectors, encode_words
+from medclip.retrieval.ranking import RankedVectors, rank_vectors
 from medclip.retrieval.result import (
     IMAGES_OF_A_STUDY,
     NOUNS,
     Hit,
     SearchResult,
-    finite,
     weak_ranks,
 )
 from medclip.retrieval.searchable import Searchable, open_searchable
-from medclip.retrieval.top_rows import TopRows, exact_scores, top_rows
 from medclip.retrieval.where import Condition, rows_where
 from medclip.settings import Settings
-
-_ROUNDING = 1e-6
-"""Scores that spread less are equal but for the rounding of float32."""
 
 
 def run_search(
@@ -89,16 +78,17 @@ def run_search(
             where=embeddings.folder,
             hint="Search with --include-example, or in a larger folder.",
         )
-    index = None if engine == "exact" else open_index(embeddings, searched, progress)
-    find = partial(top_rows, searched.vectors) if index is None else partial(index.top_rows, searched.vectors)
-    query, offset = _query(find, asked, wanted)
-    best = find(query[None], top, wanted=wanted)
-    mean, sd = float(best.mean[0]) - offset, float(best.sd[0])
-    hits, units_of = _hits(embeddings, searched, asked, best.rows[0], best.scores[0] - offset, (mean, sd))
+    index = None if engine == "exact" else open_index(embeddings.folder, searched, progress)
+    ranked = rank_vectors(searched.vectors, asked, wanted, top, index)
+    hits, units_of = _hits(embeddings, searched, ranked)
     rows = [*(hit.row for hit in hits), *(row for row in asked.like_rows if row is not None)]
     names = _names(embeddings, rows, report_paths)
     hits = tuple(replace(hit, file=names[hit.row]) for hit in hits)
-    notes = (*asked.notes, "" if index is None else index.note, weak_ranks(hits[0].z, best.num_rows, NOUNS[level]))
+    notes = (
+        *asked.notes,
+        "" if index is None else index.note,
+        weak_ranks(hits[0].z, ranked.num_searched, NOUNS[level]),
+    )
     return SearchResult(
         hits=hits,
         level=level,
@@ -109,10 +99,10 @@ def run_search(
             for example, row in zip(question.like, asked.like_rows, strict=True)
         ),
         where=tuple(map(str, conditions)),
-        num_searched=best.num_rows,
-        num_left_out=searched.vectors.num_rows - best.num_rows,
-        mean=mean,
-        sd=sd,
+        num_searched=ranked.num_searched,
+        num_left_out=searched.vectors.num_rows - ranked.num_searched,
+        mean=ranked.mean,
+        sd=ranked.sd,
         engine=engine,
         notes=tuple(note for note in notes if note),
         units_of=units_of,
@@ -176,37 +166,10 @@ def _leave_out(
         wanted &= ~same
 
 
-def _query(
-    find: Callable[..., TopRows], asked: QuestionVectors, wanted: NDArray[np.bool_]
-) -> tuple[NDArray[np.float32], float]:
-    """Return the vector whose dot product with f, less the second value, is the score of f."""
-    text, like = asked.text, asked.like
-    if text is None or like is None:
-        query = text if like is None else like
-        assert query is not None
-        return query, 0.0
-    each = find(np.stack([text, like]), 1, wanted=wanted)
-    sd = np.where(each.sd > 0, each.sd, 1.0)
-    query = 0.5 * (text.astype(np.float64) / sd[0] + like.astype(np.float64) / sd[1])
-    return query.astype(np.float32), float(0.5 * (each.mean[0] / sd[0] + each.mean[1] / sd[1]))
-
-
 def _hits(
-    embeddings: Embeddings,
-    searched: Searchable,
-    asked: QuestionVectors,
-    rows: NDArray[np.int64],
-    scores: NDArray[np.floating],
-    spread_of_all: tuple[float, float],
+    embeddings: Embeddings, searched: Searchable, ranked: RankedVectors
 ) -> tuple[tuple[Hit, ...], dict[str, tuple[int, ...]]]:
-    mean, sd = spread_of_all
-    vectors = searched.vectors.rows(rows)
-    facts = searched.table.take(rows).to_pylist()
-    words, without, like = (_cosines(vectors, query) for query in (asked.words, asked.without, asked.like))
-    spread: list[float | None] = [None] * len(rows)
-    if asked.phrasings is not None and len(asked.phrasings) > 1:
-        each = vectors.astype(np.float64) @ asked.phrasings.astype(np.float64).T
-        spread = [finite(value) for value in each.std(axis=1, ddof=1)]
+    facts = searched.table.take(ranked.places_K).to_pylist()
     units_of = _units_of_studies(embeddings, searched, facts)
     unit_rows = sorted({row for units in units_of.values() for row in units} | {fact["row"] for fact in facts})
     columns = ["row", "view", "laterality", "body_part"]
@@ -222,12 +185,7 @@ def _hits(
                 study=fact["study"],
                 patient=fact["patient"],
                 modality=fact["modality"],
-                score=round(float(scores[n]), 6),
-                z=finite((float(scores[n]) - mean) / sd) if sd > _ROUNDING else None,
-                words=words[n],
-                spread=spread[n],
-                without=without[n],
-                like=like[n],
+                **ranked.facts(n),  # pyright: ignore[reportArgumentType] (of floats alone)
                 view=unit["view"] if num_units == 1 else None,
                 laterality=unit["laterality"] if num_units == 1 else None,
                 body_part=unit["body_part"] or None,
@@ -236,12 +194,6 @@ def _hits(
             )
         )
     return tuple(hits), {study: rows[:IMAGES_OF_A_STUDY] for study, rows in units_of.items()}
-
-
-def _cosines(vectors: NDArray[np.float32], query: NDArray[np.float32] | None) -> list[float | None]:
-    if query is None:
-        return [None] * len(vectors)
-    return [finite(value) for value in exact_scores(vectors, query[None])]
 
 
 def _units_of_studies(

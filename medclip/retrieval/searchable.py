@@ -1,4 +1,4 @@
-"""One level of a folder of embeddings, ready to be searched: its vectors mapped, its columns in memory.
+"""What is ranked in a folder, ready to be searched: its vectors mapped, its columns in memory.
 
 It is kept as long as the embeddings are open, so that the second question of a notebook costs no more than its search.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,6 +23,7 @@ from medclip.embeddings.open_embeddings import Embeddings
 from medclip.embeddings.write_embeddings import NOTE
 from medclip.errors import MedclipError, Reason
 from medclip.progress import Progress
+from medclip.retrieval.result import Ranked
 from medclip.retrieval.vector_file import VectorFile, open_vector_file, write_vector_file
 
 if TYPE_CHECKING:
@@ -37,10 +38,11 @@ _OPEN: WeakKeyDictionary[Embeddings, dict[Level, Searchable]] = WeakKeyDictionar
 class Searchable:
     """The vectors of a level and what is known of each."""
 
-    level: Level
+    level: Ranked
     vectors: VectorFile
     table: pa.Table
-    """One row for each vector: row (of the unit's or study's first file), study, patient, modality; number of views."""
+    """One row for each vector: row (of the unit's or study's first file), study, patient, modality; number of views.
+    Of patches row (of the slide), top_um, left_um and coverage."""
     digest: str
     """Of the table that the vectors are in."""
 
@@ -83,28 +85,57 @@ def _open(embeddings: Embeddings, level: Level, progress: Progress) -> Searchabl
         )
     note = json.loads((embeddings.folder / NOTE).read_text(encoding="utf-8"))
     digest = str(note["sha256"][f"{level}.parquet"])
-    place = embeddings.folder / FOLDER
-    path = place / f"{level}-{digest[:16]}.npy"
-    vectors = open_vector_file(path, shape) or _write(embeddings, level, path, shape, progress)
+    vectors = open_vectors(embeddings.folder, level, digest, shape, lambda: embeddings.blocks(level), progress)
     names = ["row", "study", "patient", "modality", *(["number"] if level == "views" else [])]
     return Searchable(level, vectors, embeddings.columns(level, names), digest)
 
 
-def _write(embeddings: Embeddings, level: Level, path: Path, shape: tuple[int, int], progress: Progress) -> VectorFile:
-    def blocks() -> Any:
+def open_vectors(
+    folder: Path,
+    level: Ranked,
+    digest: str,
+    shape: tuple[int, int],
+    blocks: Callable[[], Iterator[NDArray[np.floating]]],
+    progress: Progress,
+) -> VectorFile:
+    """Map the raw file of vectors of a folder; it is written where there is none that fits.
+
+    Args:
+        folder: Of embeddings or slides; files go into its folder `search`, or a temporary one.
+        level: What the vectors are of.
+        digest: Of what they are taken from.
+        shape: N and D.
+        blocks: Yields them, float [B, D] each.
+        progress: Told of vectors that are prepared.
+
+    Raises:
+        MedclipError: As `write_vector_file`, and what `blocks` raises.
+    """
+    path = folder / FOLDER / f"{level}-{digest[:16]}.npy"
+    return open_vector_file(path, shape) or _write(path, level, shape, blocks, progress)
+
+
+def _write(
+    path: Path,
+    level: Ranked,
+    shape: tuple[int, int],
+    blocks: Callable[[], Iterator[NDArray[np.floating]]],
+    progress: Progress,
+) -> VectorFile:
+    def told() -> Iterator[NDArray[np.floating]]:
         progress.stage("Preparing vectors", shape[0])
-        for block in embeddings.blocks(level):
+        for block in blocks():
             yield block
             progress.step(len(block))
 
     try:
-        write_vector_file(path, shape, blocks())
+        write_vector_file(path, shape, told())
     except MedclipError as error:
         if error.reason not in (Reason.PERMISSION_DENIED, Reason.WRONG_USE, Reason.DISK_FULL):
             raise
-        progress.note("Nothing can be written into the folder of embeddings; the next search prepares them again.")
+        progress.note("Nothing can be written into this folder; the next search prepares its vectors again.")
         with tempfile.TemporaryDirectory(prefix="medclip-search-") as elsewhere:
-            write_vector_file(Path(elsewhere, path.name), shape, blocks())
+            write_vector_file(Path(elsewhere, path.name), shape, told())
             vectors = open_vector_file(Path(elsewhere, path.name), shape)
     else:
         vectors = open_vector_file(path, shape)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,17 @@ from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.tables.modality_names import modality_of_name
 from medclip.runs.rows import ECG_FLAGS
+from medclip.slides.store.slide_store import SLIDES, SlideRow, SlideStore
 from medclip.wording import list_of
 
 COLUMNS = ("row", "study", "patient", "modality", "kind", "laterality", "view", "body_part", "burned_in")
 """Columns of units.parquet that conditions may name."""
 HEADERS = tuple(entry.name for entry in ALLOWED if entry.name not in COLUMNS)
 """Header values that they may name."""
+SLIDE_COLUMNS = tuple(field.name for field in fields(SlideRow) if field.name not in ("message", "notes"))
+"""Columns of slides.parquet that conditions on slides may name."""
+_MANY = ("study", "patient", "row", "key", "file", "sha256")
+"""Columns whose values may name somebody, or are too many to be listed."""
 _CONDITION = re.compile(r"\s*([\w-]+)\s*(!=|>=|<=|=|<|>)\s*(.*?)\s*", re.DOTALL)
 Where = str | Sequence[str] | Mapping[str, Any]
 """One condition, several, or a mapping of columns to a value or values."""
@@ -60,12 +67,13 @@ class Condition:
         return f"{self.column}{self.relation}{self.value}"
 
 
-def read_conditions(where: Where) -> tuple[Condition, ...]:
+def read_conditions(where: Where, known: Sequence[str] = (*COLUMNS, *HEADERS)) -> tuple[Condition, ...]:
     """Read conditions such as "modality=ct" and "age_years>=60".
 
     Args:
         where: Texts of a column, one of = != < <= > >=, and a value; in a mapping all are of equality, and a list in
             the place of a value takes any of it.
+        known: Columns that may be named.
 
     Raises:
         MedclipError: WRONG_USE for a text that is no condition, and for a column that there is none of.
@@ -79,7 +87,6 @@ def read_conditions(where: Where) -> tuple[Condition, ...]:
         conditions = [Condition(str(name), "=", str(value)) for name, values in pairs for value in values]
     else:
         conditions = [_read(text) for text in ([where] if isinstance(where, str) else where)]
-    known = (*COLUMNS, *HEADERS)
     for condition in conditions:
         if condition.column not in known:
             raise MedclipError(
@@ -103,22 +110,43 @@ def rows_where(embeddings: Embeddings, conditions: Sequence[Condition]) -> NDArr
         names.append("headers")
     table = embeddings.columns("units", ["row", *names])
     rows = table.column("row").to_numpy()
-    passing = np.ones(len(rows), bool)
+    return rows[_passing(len(rows), conditions, partial(_coded, table), embeddings.folder, "image", "units.parquet")]
+
+
+def slides_where(store: SlideStore, conditions: Sequence[Condition]) -> NDArray[np.bool_]:
+    """Return which rows of a store of slides all conditions hold for; bool [S]. As `rows_where`."""
+
+    def coded(column: str) -> tuple[NDArray[np.int64], list[Any]]:
+        return np.arange(len(store.rows)), [getattr(row, column) for row in store.rows]
+
+    return _passing(len(store.rows), conditions, coded, store.folder, "slide", SLIDES)
+
+
+def _passing(
+    num: int,
+    conditions: Sequence[Condition],
+    coded: Callable[[str], tuple[NDArray[np.int64], list[Any]]],
+    folder: Path,
+    noun: str,
+    table: str,
+) -> NDArray[np.bool_]:
+    """Return which of the rows of a table conditions hold for; bool [N]."""
+    passing = np.ones(num, bool)
     for column in dict.fromkeys(c.column for c in conditions):
         of_column = [c for c in conditions if c.column == column]
-        codes, values = _coded(table, column)
+        codes, values = coded(column)
         fits = np.array([_fits(value, of_column) for value in values], bool)
         if not fits.any():
-            raise _nothing(embeddings, of_column, values)
+            raise _nothing(folder, of_column, values, noun, table)
         passing &= fits[codes]
     if not passing.any():
         raise MedclipError(
             Reason.NOTHING_TO_DO,
-            f"no image of these embeddings has {list_of([str(c) for c in conditions])}.",
-            where=embeddings.folder,
+            f"no {noun} of this folder has {list_of([str(c) for c in conditions])}.",
+            where=folder,
             hint="Each holds for some, but not all for one.",
         )
-    return rows[passing]
+    return passing
 
 
 def _fits(value: Any, conditions: Sequence[Condition]) -> bool:
@@ -136,19 +164,21 @@ def _coded(table: Any, column: str) -> tuple[NDArray[np.int64], list[Any]]:
     return coded.indices.to_numpy(zero_copy_only=False), values
 
 
-def _nothing(embeddings: Embeddings, conditions: Sequence[Condition], values: Sequence[Any]) -> MedclipError:
+def _nothing(
+    folder: Path, conditions: Sequence[Condition], values: Sequence[Any], noun: str, table: str
+) -> MedclipError:
     column = conditions[0].column
     single = (one for value in values for one in (value if isinstance(value, list) else [value]))
     texts = sorted({str(value) for value in single if value not in (None, "")})
-    hint = f"The folder states no {column} for any image."
+    hint = f"The folder states no {column} for any {noun}."
     either = "or" if all(c.relation == "=" for c in conditions) else "and"
     if texts:
         known = did_you_mean(conditions[0].value, texts, f"Values of {column} are")
-        hint = known if column not in ("study", "patient", "row") else f"See the column {column} of units.parquet."
+        hint = known if column not in _MANY else f"See the column {column} of {table}."
     return MedclipError(
         Reason.NOTHING_TO_DO,
-        f"no image of these embeddings has {list_of([str(c) for c in conditions], either)}.",
-        where=embeddings.folder,
+        f"no {noun} of this folder has {list_of([str(c) for c in conditions], either)}.",
+        where=folder,
         hint=hint,
     )
 

@@ -65,6 +65,7 @@ OWN_WORDS = {
     ("audit", "model"),  # may be a table of scores
     ("finetune", "model"),  # may be a tower of timm, and nothing stands for it
     ("search", "model"),  # None: the pack of the embeddings
+    ("search", "images"),  # the slides themselves, for small images; embeddings are what is searched
     ("search", "folder"),  # of embeddings, which is read; in other verbs the name would stand for `out`
 }
 OWN_OF_THE_COMMAND = {"as_json", "json_out"}

@@ -41,6 +41,29 @@ def test_stages_print_how_slides_ended_and_exit_with_0_where_none_failed(
     assert (read["patches"], read["lost_patches"], read["time"]) == (14, 0, {})
 
 
+def test_patches_are_searched_in_the_store_and_shown_on_a_page(
+    slides: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out, pack = str(tmp_path / "o"), str(make_pathology_pack(tmp_path / "pack"))
+    assert main(["slides", "embed", str(slides), "--out", out, "--model", pack, "--workers", "1", "--json"]) == 0
+    capsys.readouterr()
+    command = ["search", out, "a gland", "--model", pack, "--top", "2"]
+    page, table = tmp_path / "p.html", tmp_path / "p.csv"
+    assert main([*command, "--images", str(slides), "--html", str(page), "--out", str(table)]) == 0
+    printed = capsys.readouterr().out
+    assert "2 hits among 14 patches." in printed
+    assert page.read_text().count("data:image/jpeg") == 2
+    assert main([*command, "--json"]) == 0
+    hits = json.loads(capsys.readouterr().out)["hits"]
+    for hit in hits:
+        name = f"{hit['slide']}@{hit['top_um']:g},{hit['left_um']:g}"
+        assert name in printed
+        assert hit["slide"] in table.read_text()
+    like = f"{hits[0]['slide']}@{hits[0]['top_um']:g},{hits[0]['left_um']:g}"
+    assert main(["search", out, "--like", like, "--model", pack, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["hits"]) == 13
+
+
 def test_a_slide_without_scale_makes_the_exit_code_3_and_one_that_is_given_for_all_makes_it_0(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

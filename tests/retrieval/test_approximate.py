@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_index_finds_what_it_says_and_scores_it_exactly(folder: Path) -> None:
     opened = open_embeddings(folder)
     searched = open_searchable(opened, "units", Silent())
-    index = open_index(opened, searched, Silent())
+    index = open_index(opened.folder, searched, Silent())
     assert 0.95 <= index.recall <= 1
     assert index.num_probed < 63
     queries = searched.vectors.rows(np.arange(7, 4000, 40))

@@ -9,9 +9,9 @@ from pathlib import Path
 from medclip.files.output import write_file
 from medclip.reports.html_page import render_page
 from medclip.reports.model_card import modality_title
-from medclip.retrieval.result import NO_PROBABILITY, Hit, SearchResult, z_words
+from medclip.retrieval.result import NO_PROBABILITY, Hit, PatchHit, SearchResult, count_of, z_words
 from medclip.version import __version__
-from medclip.wording import capital, count, figure, number
+from medclip.wording import capital, count, figure, number, percent
 
 _STYLES = ("style.css", "search/page.css")
 
@@ -37,6 +37,7 @@ class HitView:
     """View, side and part of the body."""
     images: tuple[ImageView, ...]
     num_more_images: int
+    patch: PatchHit | None = None
 
 
 def write_search_page(result: SearchResult, path: Path) -> Path:
@@ -58,9 +59,10 @@ def render(result: SearchResult) -> str:
         "pack": result.embeddings.pack,
         "version": __version__,
         "no_probability": NO_PROBABILITY,
-        "show_paths": any(not hit.file.startswith(f"file {hit.row} (") for hit in result.hits),
+        "show_paths": any(not hit.file.startswith((f"file {hit.row} (", f"slide {hit.row}")) for hit in result.hits),
     }
-    helpers = {"count": count, "number": number, "figure": figure, "z_words": z_words, "capital": capital}
+    helpers = {"count": count, "count_of": count_of, "number": number, "figure": figure, "z_words": z_words}
+    helpers |= {"capital": capital, "percent": percent}
     return render_page("search/page.html.j2", _STYLES, values, helpers)
 
 
@@ -70,4 +72,5 @@ def _view(result: SearchResult, hit: Hit) -> HitView:
     )
     place = ", ".join(part.lower() if part == hit.body_part else part
                       for part in (hit.view, hit.laterality, hit.body_part) if part)  # fmt: skip
-    return HitView(hit, modality_title(hit.modality), place, images, hit.num_images - len(images))
+    patch = hit if isinstance(hit, PatchHit) else None
+    return HitView(hit, modality_title(hit.modality), place, images, hit.num_images - len(images), patch)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.errors import MedclipError
+from medclip.errors import MedclipError, Reason
 from medclip.files.output import write_file
-from medclip.imaging.slides.readers.open import open_slide
 from medclip.settings import Settings
 from medclip.slides.heat_maps.geojson import map_geojson
 from medclip.slides.heat_maps.overlay import blank_slide, draw_map
 from medclip.slides.heat_maps.parametric_map import blank_header, slide_header, write_parametric_map
 from medclip.slides.heat_maps.patch_map import PatchMap
+from medclip.slides.store.embedded_slide import embedded_paths, open_embedded
 from medclip.slides.store.slide_features import SlideFeatures
 from medclip.slides.store.slide_store import SlideRow
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from medclip.imaging.slides.readers.pyramid import SlideReader
 
 _LONGEST_PX = 900
-_ALIKE = 0.01
-"""How much, of a side, a slide may differ from the one that was embedded."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +79,13 @@ def _read(row: SlideRow, one: PatchMap, files: MapFiles) -> tuple[_Slide | None,
     """Read a small image of the slide; None with the reason where it is not there, or is another one."""
     if files.images is None:
         return None, "No folder of slides was named: the map is drawn by itself."
-    path = files.images / row.file
-    paths = [path] if row.num_files == 1 else sorted(p for p in path.parent.iterdir() if p.suffix == path.suffix)
     try:
-        with open_slide(paths, files.settings) as reader:
-            sides = zip(reader.size_um, one.slide_um, strict=True)
-            if any(abs(side - embedded) > _ALIKE * embedded for side, embedded in sides):
-                return None, "The slide there has another size: the map is drawn by itself."
-            return _Slide(_thumbnail(reader), reader.facts.origin_px, path), ""
+        with open_embedded(files.images, row, one.slide_um, files.settings) as reader:
+            return _Slide(_thumbnail(reader), reader.facts.origin_px, embedded_paths(files.images, row)[0]), ""
     except (MedclipError, OSError) as e:
         reason = e.reason if isinstance(e, MedclipError) else "read error"
+        if reason is Reason.CHANGED:
+            return None, "The slide there has another size: the map is drawn by itself."
         return None, f"The slide cannot be read ({reason}): the map is drawn by itself."
 
 

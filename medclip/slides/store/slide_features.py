@@ -153,8 +153,31 @@ def write_slide_features(path: Path | str, features: SlideFeatures) -> None:
             coords.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
 
 
-def read_slide_features(path: Path | str) -> SlideFeatures:
+def read_feature_blocks(path: Path | str, rows: int = 8192) -> Iterator[NDArray[np.floating[Any]]]:
+    """Yield the vectors of one slide some rows at a time: memory is bounded however many there are.
+
+    Args:
+        path: As `read_slide_features`.
+        rows: At most, of a block.
+
+    Yields:
+        float32 or float16 [B, D].
+
+    Raises:
+        MedclipError: As `read_slide_features`.
+    """
+    with _opened(Path(path)) as file:
+        vectors = file["features"]
+        for start in range(0, len(vectors), rows):
+            yield vectors[start : start + rows]
+
+
+def read_slide_features(path: Path | str, *, vectors: bool = True) -> SlideFeatures:
     """Read the file of one slide.
+
+    Args:
+        path: The file.
+        vectors: False reads all but the vectors: they are float32 or float16 [N, 0] then.
 
     Raises:
         MedclipError: MISSING_FILE; CORRUPT for what is no such file, or is damaged; OUTPUT_IN_USE for the format of
@@ -175,7 +198,7 @@ def read_slide_features(path: Path | str) -> SlideFeatures:
         quality = {str(name): values[()] for name, values in file["quality"].items()} if "quality" in file else {}
         return SlideFeatures(
             key=attributes["key"],
-            features_ND=file["features"][()],
+            features_ND=file["features"][()] if vectors else file["features"][:, :0],
             corners_um_N2=file["places_um"][()],
             coverage_N=file["coverage"][()],
             size_px=int(attributes["size_px"]),

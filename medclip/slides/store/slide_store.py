@@ -10,17 +10,24 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from medclip.embeddings.embedded_unit import EmbeddingPack, from_dict
+from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason
+from medclip.files.discover import LEDGER
+from medclip.files.output import digest_of
 from medclip.files.tables.write import write_rows
 from medclip.result import Result
-from medclip.slides.store.slide_features import SlideFeatures, read_slide_features
+from medclip.slides.store.slide_features import SlideFeatures, read_feature_blocks, read_slide_features
 
 SLIDES, FEATURES, RUN = "slides.parquet", "features", "run.json"
 DONE = "done"
@@ -98,8 +105,47 @@ class SlideStore(Result):
         names = [row.status for row in self.rows]
         return {name: names.count(name) for name in (DONE, "skipped", "failed")}
 
-    def read(self, key: str) -> SlideFeatures:
+    @property
+    def digest(self) -> str:
+        """Hash of what says which slides, options and model the vectors are of."""
+        return digest_of([hash_of(self.folder / name) for name in (RUN, SLIDES)])
+
+    def check_pack(self, digest: str, *, image_tower: str = "", preprocessing: str = "") -> None:
+        """Refuse a pack whose vectors these are not; arguments are those of `EmbeddingPack.answers_for`.
+
+        Raises:
+            MedclipError: WRONG_USE.
+        """
+        if not self.pack.answers_for(digest, image_tower=image_tower, preprocessing=preprocessing):
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"these slides were embedded with another pack: {self.pack.name} {self.pack.version}.",
+                where=self.folder,
+                hint="Name that pack with --model, or embed the slides anew with this one.",
+            )
+
+    def blocks(self, key: str, rows: int = 8192) -> Iterator[NDArray[np.floating[Any]]]:
+        """Yield the vectors of a slide, some at a time: memory is bounded however many there are.
+
+        Args:
+            key: The slide.
+            rows: Vectors of a block, at most.
+
+        Yields:
+            float32 or float16 [n, D], in the order of `read`.
+
+        Raises:
+            MedclipError: As `read`.
+        """
+        self.read(key, vectors=False)
+        yield from read_feature_blocks(features_path(self.folder, key), rows)
+
+    def read(self, key: str, *, vectors: bool = True) -> SlideFeatures:
         """Read the vectors of a slide.
+
+        Args:
+            key: The slide.
+            vectors: False reads all else, places above all.
 
         Raises:
             MedclipError: WRONG_USE for a slide that has none; CHANGED for vectors of another pack than the store's; as
@@ -108,7 +154,7 @@ class SlideStore(Result):
         if key not in self.keys:
             raise MedclipError(Reason.WRONG_USE, f"this store has no vectors of a slide {key!r}.", where=self.folder)
         path = features_path(self.folder, key)
-        features = read_slide_features(path)
+        features = read_slide_features(path, vectors=vectors)
         if features.key != key or features.pack != self.pack:
             raise MedclipError(
                 Reason.CHANGED,
@@ -129,16 +175,24 @@ class SlideStore(Result):
         return as_dicts(self.rows, most)
 
 
-def open_slide_store(folder: Path | str) -> SlideStore:
+def is_slide_store(path: Path | str) -> bool:
+    """Whether a path is a folder of slide features, complete or not; looks for names, and imports nothing heavy."""
+    named, run, ledger = (os.path.isfile(os.path.join(path, name)) for name in (SLIDES, RUN, LEDGER))
+    return (named and (run or ledger)) or (ledger and os.path.isdir(os.path.join(path, FEATURES)))
+
+
+def open_slide_store(folder: Path | str | SlideStore) -> SlideStore:
     """Open a folder of slide features.
 
     Args:
-        folder: What was given to `medclip slides embed` as `--out`.
+        folder: What was given to `medclip slides embed` as `--out`; what is open already is returned as it is.
 
     Raises:
         MedclipError: MISSING_FILE for a folder that is none, or is half written; CORRUPT for tables that cannot be
             read.
     """
+    if isinstance(folder, SlideStore):
+        return folder
     folder = Path(folder)
     if not (folder / RUN).is_file() or not (folder / SLIDES).is_file():
         raise MedclipError(
