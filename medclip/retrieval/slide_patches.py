@@ -139,7 +139,7 @@ def run_patch_search(
             )
         )
     doubt = weak_ranks(hits[0].z, ranked.num_searched, NOUNS["patches"])
-    notes = (*asked.notes, "" if index is None else index.note, doubt)
+    notes = (*asked.notes, _unlike_colours(store, known), "" if index is None else index.note, doubt)
     return SearchResult(
         hits=tuple(hits),
         level="patches",
@@ -159,6 +159,15 @@ def run_patch_search(
         embeddings=store,
         images=images,
         settings=settings,
+    )
+
+
+def _unlike_colours(store: SlideStore, known: Sequence[_Known | None]) -> str:
+    if "stain" not in store.run or None not in known:
+        return ""
+    return (
+        f"The colours of these slides were made alike ({store.run['stain']}) before they were embedded, and those of the "
+        "example were not."
     )
 
 

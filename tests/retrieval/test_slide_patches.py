@@ -229,6 +229,11 @@ def test_an_image_file_from_elsewhere_is_an_example(embedded: tuple[Path, Path, 
     assert (first.row, first.top_um, first.left_um) == (1, 256, 256)
     assert first.like == pytest.approx(1, abs=0.02)
     assert result.like == ("an image from elsewhere",)
+    store = open_slide_store(folder)
+    recoloured = replace(store, run={**store.run, "stain": "hed"})
+    again = medclip.search(recoloured, like=tmp_path / "patch.png", model=model, top=1, settings=SETTINGS)
+    assert [note for note in again.notes if "made alike (hed)" in note]
+    assert not [note for note in result.notes if "made alike" in note]
 
 
 def test_another_pack_a_level_and_captions_are_refused(embedded: tuple[Path, Path, Path]) -> None:
