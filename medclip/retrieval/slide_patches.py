@@ -166,8 +166,8 @@ def _unlike_colours(store: SlideStore, known: Sequence[_Known | None]) -> str:
     if "stain" not in store.run or None not in known:
         return ""
     return (
-        f"The colours of these slides were made alike ({store.run['stain']}) before they were embedded, and those of the "
-        "example were not."
+        f"The colours of these slides were made alike ({store.run['stain']}) before they were embedded, and those of "
+        "the example were not."
     )
 
 
