@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from medclip.models.packs.manifest import read_config
+from medclip.models.packs.words import unmeasured
 from medclip.sample import spoken
 from medclip.scoring.tasks import AskedTask
 from medclip.text.checks.fact_words import MODALITIES
 from medclip.text.checks.prompt_words import prompt_notes
 from medclip.text.tokenizers.tokenizer import load_tokenizer
 from medclip.text.vocabulary.own_words import Prompt
-from medclip.wording import capital, list_of
+from medclip.wording import list_of
 
 
 def modality_unlearned(modality: str, trained: Collection[str]) -> str:
@@ -59,10 +60,7 @@ def question_notes(card: Any, tasks: Sequence[AskedTask], pack: Path) -> tuple[s
     notes = [f"“{p.name}”: {reason}." for p in prompts if (reason := prompt_unlearned(p, card.modalities))]
     unlisted = [asked.task.title for asked in tasks if not asked.listed and not asked.prompts]
     if unlisted:
-        ends = "is not a task" if len(unlisted) == 1 else "are not tasks"
-        notes.append(
-            f"{capital(list_of(unlisted))} {ends} of the model's card: nobody has measured how good it is there."
-        )
+        notes.append(unmeasured(unlisted))
     if text_cfg is not None:
         notes += prompt_notes(prompts, load_tokenizer(pack, text_cfg))
     return tuple(notes)

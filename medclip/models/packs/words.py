@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.manifest import read_config
+from medclip.wording import capital, list_of
 
 WITHOUT_WORDS = (
     "Without words work: `medclip embed`, `medclip search --like FILE`, `medclip adapt` with a method that needs none "
@@ -39,3 +40,17 @@ def no_words(name: str, more: str = "") -> MedclipError:
     return MedclipError(
         Reason.WRONG_USE, f"the pack {name} is image only: it has no text tower{more}.", hint=WITHOUT_WORDS
     )
+
+
+def unmeasured(titles: Sequence[str]) -> str:
+    """Write that tasks are none of the pack's card, so that their answers are worth what they may be.
+
+    Args:
+        titles: Of the tasks, at least one.
+
+    Example:
+        >>> unmeasured(["Cataract"])
+        "Cataract is not a task of the model's card: nobody has measured how good it is there."
+    """
+    ends = "is not a task" if len(titles) == 1 else "are not tasks"
+    return f"{capital(list_of(titles))} {ends} of the model's card: nobody has measured how good it is there."

@@ -20,6 +20,7 @@ from medclip.models.class_vectors import probabilities
 from medclip.progress import Progress, Silent
 from medclip.result import Result, named_counts
 from medclip.runs.options import DEFAULT_MODEL
+from medclip.sample import Modality, spoken
 from medclip.settings import Settings
 from medclip.slides.heat_maps.patch_map import PatchMap, evidence_for, patch_map
 from medclip.slides.heat_maps.write_maps import MapFiles, write_maps
@@ -28,6 +29,7 @@ from medclip.slides.learning.zero_shot import TOP_PATCHES, patch_logits, top_poo
 from medclip.slides.store.slide_features import SlideFeatures
 from medclip.slides.store.slide_store import DONE, SlideRow, SlideStore, open_slide_store
 from medclip.text.vocabulary.task import Task
+from medclip.wording import list_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -165,8 +167,8 @@ def predict(
         One row for each slide of the store, also for those that have no vectors.
 
     Raises:
-        MedclipError: WRONG_USE for neither or both of task and head, and for vectors of another pack; OUTPUT_IN_USE;
-            what opening store, head and pack raises.
+        MedclipError: WRONG_USE for neither or both of task and head, for a task about another modality and for vectors
+            of another pack; OUTPUT_IN_USE; what opening store, head and pack raises.
     """
     settings, progress, folder = settings or Settings(), progress or Silent(), Path(out)
     opened = store if isinstance(store, SlideStore) else open_slide_store(store)
@@ -262,9 +264,12 @@ def _in_words(task: Task | str | Path, model: Any, store: SlideStore, top: int) 
     from medclip.models.class_vectors import class_vectors
     from medclip.models.packs.manifest import pack_digest
     from medclip.models.packs.pack import find_pack, load_model
+    from medclip.models.packs.words import unmeasured
     from medclip.text.vocabulary.find_task import find_task
 
     asked = find_task(task)
+    if asked.modalities and Modality.PATHOLOGY not in asked.modalities:
+        raise _other_modality(asked)
     if not asked.has_words:
         raise MedclipError(Reason.WRONG_USE, "a risk cannot be asked in words.", hint="Learn a head with --years.")
     if top < 1:
@@ -279,7 +284,9 @@ def _in_words(task: Task | str | Path, model: Any, store: SlideStore, top: int) 
             hint="Name the pack that they were embedded with: its words alone fit its vectors.",
         )
     loaded = load_model(model) if isinstance(model, (str, Path)) else model
-    vectors = class_vectors(loaded, asked)
+    entry = loaded.card.tasks.get(asked.name)
+    vectors = class_vectors(loaded, asked, None if entry is None else entry.classes)
+    note = "" if entry is not None else unmeasured([asked.title])
 
     def answer(features: SlideFeatures) -> _Answer:
         logits_NC = patch_logits(features.features_ND, vectors, asked.kind, loaded.logit_scale)
@@ -288,7 +295,18 @@ def _in_words(task: Task | str | Path, model: Any, store: SlideStore, top: int) 
 
     title = f"{asked.title} (zero-shot, the {top} best patches)"
     software = f"zero-shot, {loaded.card.name} {loaded.card.version}"
-    return _Question(title, vectors.names, asked.kind, answer, lambda _: "", software)
+    return _Question(title, vectors.names, asked.kind, answer, lambda _: note, software)
+
+
+def _other_modality(asked: Task) -> MedclipError:
+    from medclip.text.vocabulary.load import load_task, spoken_names
+
+    of_slides = [name for name in spoken_names() if Modality.PATHOLOGY in load_task(name).modalities]
+    return MedclipError(
+        Reason.WRONG_USE,
+        f"the task {asked.name} is about {list_of([spoken(name) for name in asked.modalities])}, not about slides.",
+        hint=f"Tasks about slides are {', '.join(of_slides)}; name one, or a task file of your own.",
+    )
 
 
 def _map_for(

@@ -64,6 +64,9 @@ def test_the_tasks_of_this_release_have_their_names_and_classes():
         "ecg_form",
         "ecg_rhythm",
         "ecg_all",
+        "histology_tumour",
+        "histology_colon_tissue",
+        "histology_breast_malignancy",
     }
     assert classes["chest_xray_view"] == ["ap", "pa", "lateral"]
     assert classes["chest_xray_findings"] == CHEST
