@@ -85,6 +85,8 @@ def test_dependencies_are_ranges_and_not_pins(pyproject: dict):
         "minc",
         "video",
         "tensorboard",
+        "onnx",
+        "openvino",
         "ray",
         "peft",
         "web",

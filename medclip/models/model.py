@@ -154,7 +154,8 @@ class Model:
         self._mean = torch.tensor(preprocess.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocess.std, device=self.device).view(1, 3, 1, 1)
         self._texts: dict[str, NDArray[np.float32]] = {}
-        self._visual = self._fast_visual()
+        self._tower = self._fast_visual()
+        self._visual: Callable[[Any], torch.Tensor] = self._tower
         self.dim = int(self.encode_text([""]).shape[1]) if self.has_text else int(clip.visual.dim)  # type: ignore
 
     @property
@@ -195,6 +196,22 @@ class Model:
             clip, self._tokenizer, self.preprocess, self.card, name=self.name, path=self.path, device=str(self.device),
             batch_size=self.batch_size,
         )  # fmt: skip
+
+    @property
+    def image_tower(self) -> nn.Module:
+        """What computes images in float32: the pack's tower, or a copy with its batch normalisation folded."""
+        return self._tower
+
+    def with_image_tower(self, encode: Callable[[Any], torch.Tensor]) -> Model:
+        """Return this model with its image tower computed by something else: see `medclip.models.backends`.
+
+        Args:
+            encode: From what `normalise` returned to features, float32 [B, D], of any norm; called from several threads
+                at once.
+        """
+        model = copy.copy(self)
+        model._visual = encode
+        return model
 
     def encode_image(self, images: Images, *, batch_size: int | None = None) -> NDArray[np.float32]:
         """Encode images.

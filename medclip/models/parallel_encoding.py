@@ -36,10 +36,15 @@ class ImageEncoder(Protocol):
         ...
 
 
+def num_encoders() -> int:
+    """Return how many batches are computed at once on this machine."""
+    return max(1, min(os.cpu_count() or 1, _MAX_ENCODERS))
+
+
 @contextmanager
 def encoder_threads() -> Iterator[tuple[ThreadPoolExecutor, int]]:
     """Yield threads that compute one batch each, and their number."""
-    num = max(1, min(os.cpu_count() or 1, _MAX_ENCODERS))
+    num = num_encoders()
     with torch_threads(1), ThreadPoolExecutor(num, thread_name_prefix="medclip-encoder") as threads:
         yield threads, num
 

@@ -1,0 +1,118 @@
+"""The back-ends there are: what each needs of the machine, and how far it may move a probability. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.models.backends.cpu import cpu_flags
+from medclip.wording import list_of
+
+FLOAT_BOUND = 1e-3
+"""Largest change of a probability that is stood for in a back-end of floating point numbers."""
+INT8_BOUND = 1e-2
+"""The same for 8-bit integers, which have to leave decisions and ranks as they are besides."""
+EAGER = "eager"
+_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
+_INT8 = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+
+
+@dataclass(frozen=True)
+class BackendKind:
+    """One way to compute an image tower."""
+
+    name: str
+    title: str
+    libraries: Mapping[str, str]
+    """Module that is imported to name of its distribution."""
+    extra: str = ""
+    """Extra of medclip that installs them."""
+    flags: tuple[str, ...] = ()
+    """It needs one of these of the processor: without them it computes the same more slowly, or another result."""
+    is_int8: bool = False
+    needs_images: bool = False
+    """Its numbers are set on images: it comes from a calibration and from nowhere else."""
+    takes_patches: bool = False
+    """It takes batches that are not one array: towers of native aspect ratios."""
+
+    @property
+    def bound(self) -> float:
+        """Largest change of a probability that is stood for."""
+        return INT8_BOUND if self.is_int8 else FLOAT_BOUND
+
+    def lacking(self) -> str:
+        """Return what this machine lacks for it and what to do, "" where it lacks nothing."""
+        missing = [name for name in self.libraries if find_spec(name) is None]
+        if missing:
+            return f"{list_of(missing)} cannot be imported; run: pip install 'medclip-imaging[{self.extra}]'"
+        if self.flags and not cpu_flags().intersection(self.flags):
+            return f"the processor has none of {list_of(self.flags)}"
+        return ""
+
+    def versions(self) -> dict[str, str]:
+        """Return the installed versions of torch and of its libraries."""
+        return {name: _version(name) for name in ("torch", *self.libraries.values())}
+
+
+_ONNX = {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"}
+_OPENVINO = {"onnx": "onnx", "onnxscript": "onnxscript", "openvino": "openvino"}
+BACKENDS: Mapping[str, BackendKind] = {
+    kind.name: kind
+    for kind in (
+        BackendKind(EAGER, "torch, float32", {}, takes_patches=True),
+        BackendKind("bf16", "torch, weights in bfloat16", {}, flags=_BFLOAT16),
+        BackendKind("onnx", "ONNX Runtime, float32", _ONNX, "onnx"),
+        BackendKind(
+            "onnx-int8", "ONNX Runtime, products of matrices in int8", _ONNX, "onnx", flags=_INT8, is_int8=True
+        ),
+        BackendKind("openvino", "OpenVINO, float32", _OPENVINO, "openvino"),
+        BackendKind("openvino-bf16", "OpenVINO, bfloat16", _OPENVINO, "openvino", flags=_BFLOAT16),
+    )
+}
+"""Name to back-end, the reference first. A new one is one line here and one function in `load`."""
+
+
+def find_backend(name: str) -> BackendKind:
+    """Return a back-end by its name.
+
+    Raises:
+        MedclipError: WRONG_USE, naming those that there are.
+    """
+    if name not in BACKENDS:
+        raise MedclipError(
+            Reason.WRONG_USE, f"there is no back-end named {name!r}.", hint=did_you_mean(name, BACKENDS, "They are")
+        )
+    return BACKENDS[name]
+
+
+def check_backend(kind: BackendKind) -> None:
+    """Refuse a back-end that this machine cannot compute with.
+
+    Raises:
+        MedclipError: MISSING_CODEC where a library is missing, WRONG_USE where the processor lacks what it needs.
+    """
+    lacking = kind.lacking()
+    if not lacking:
+        return
+    problem, _, line = lacking.partition("; run: ")
+    raise MedclipError(
+        Reason.MISSING_CODEC if line else Reason.WRONG_USE,
+        f"the back-end {kind.name} cannot be used here: {problem}.",
+        hint=f"Run: {line}" if line else "Use another machine for this run, or leave --backend out.",
+    )
+
+
+def usable(kinds: Iterable[BackendKind]) -> tuple[list[BackendKind], dict[str, str]]:
+    """Part back-ends into those that this machine can compute with, and names of the others with what is lacking."""
+    lacking = {kind.name: kind.lacking() for kind in kinds}
+    return [BACKENDS[name] for name, why in lacking.items() if not why], {n: why for n, why in lacking.items() if why}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "unknown"

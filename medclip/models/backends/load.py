@@ -1,0 +1,98 @@
+"""Make a loaded model compute its image tower with another back-end."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medclip.errors import MedclipError, Reason
+from medclip.models.backends.known import EAGER, BackendKind, check_backend
+from medclip.models.parallel_encoding import num_encoders
+
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+
+Encode = Callable[[Tensor], Tensor]
+"""What `Model.normalise` returned to features [B, D], float32, of any norm. Called from several threads at once."""
+
+
+def load_backend(model: Model, kind: BackendKind, graph: bytes | None = None) -> Model:
+    """Return a model that computes images with a back-end; words, preprocessing and all else stay as they are.
+
+    Args:
+        model: Loaded, on the CPU.
+        kind: The back-end.
+        graph: The ONNX graph that a calibration stored; made of the model's tower where None.
+
+    Raises:
+        MedclipError: What `check_backend` raises; WRONG_USE for a model on another device, and for a tower of native
+            aspect ratios with a back-end that does not take them; PACK_INVALID for a tower that cannot be exported.
+    """
+    check_backend(kind)
+    refuse_misfit(model, kind)
+    if kind.name == EAGER:
+        return model
+    return model.with_image_tower(_encode(model, kind, graph or make_graph(model, kind)))
+
+
+def refuse_misfit(model: Model, kind: BackendKind) -> None:
+    """Refuse a back-end that cannot compute a model's tower.
+
+    Raises:
+        MedclipError: WRONG_USE.
+    """
+    if kind.name == EAGER:
+        return
+    if model.device.type != "cpu":
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the back-end {kind.name} computes on the CPU, and the model is on the device {model.device}.",
+            hint="Leave --device or --backend out.",
+        )
+    if model.preprocess.budget is not None and not kind.takes_patches:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the model {model.name} takes images of any aspect ratio, which the back-end {kind.name} does not.",
+            hint="Leave --backend out.",
+        )
+
+
+def make_graph(model: Model, kind: BackendKind) -> bytes | None:
+    """Return the ONNX graph that a back-end runs; None for one that runs none."""
+    if not kind.libraries:
+        return None
+    from medclip.models.backends.onnx_graph import export_onnx, quantise_dynamic
+
+    graph = export_onnx(model.image_tower, _example(model))
+    return quantise_dynamic(graph) if kind.name == "onnx-int8" else graph
+
+
+def _encode(model: Model, kind: BackendKind, graph: bytes | None) -> Encode:
+    if graph is None:
+        return _BfloatTower(model)
+    from medclip.models.backends.run_graph import OnnxTower, OpenVinoTower
+
+    if kind.name.startswith("onnx"):
+        return OnnxTower(graph, one_by_one=kind.is_int8)
+    return OpenVinoTower(graph, "bf16" if kind.name.endswith("bf16") else "f32", num_encoders())
+
+
+class _BfloatTower:
+    """A tower whose weights are bfloat16; never autocast, which was three times slower than float32 in batches."""
+
+    def __init__(self, model: Model) -> None:
+        self._tower = copy.deepcopy(model.image_tower).to(torch.bfloat16)
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        return self._tower(batch.to(torch.bfloat16)).float()
+
+
+def _example(model: Model) -> Tensor:
+    shape, dtype = model.preprocess.image_shape, model.preprocess.image_dtype
+    values = np.random.default_rng(0).integers(0, 256, (2, *shape)).astype(dtype)
+    return model.normalise(values)

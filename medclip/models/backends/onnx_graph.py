@@ -1,0 +1,106 @@
+"""A tower as an ONNX graph: exported with a free batch, and its products of matrices quantised."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medclip.errors import MedclipError, Reason
+
+INPUT, OUTPUT = "images", "features"
+_MOST_BYTES = 2**31 - 1
+"""What one protobuf message may hold."""
+
+
+def export_onnx(tower: nn.Module, example: Tensor) -> bytes:
+    """Export an image tower.
+
+    The same tower gives the same bytes.
+
+    Args:
+        tower: In eval mode, float32.
+        example: What it takes, float32 [B, ...] with B > 1: from an example of one image the exporter may take the
+            batch for fixed.
+
+    Returns:
+        ONNX, with weights inside: input `images` [batch, ...], output `features` [batch, D].
+
+    Raises:
+        MedclipError: PACK_INVALID where the tower has operations that the exporter does not know, or is of more than
+            2 GB.
+    """
+    try:
+        with torch.no_grad(), quiet():
+            program: Any = torch.onnx.export(
+                _Plain(tower).eval(), (example.contiguous(),), dynamo=True, verbose=False, input_names=[INPUT],
+                output_names=[OUTPUT], dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            )  # fmt: skip
+        graph = program.model_proto
+        size = graph.ByteSize()
+    except Exception as e:  # the exporter has errors of many classes, some of them private
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"this image tower cannot be written as an ONNX graph ({type(e).__name__}).",
+            hint="Use a back-end of torch.",
+        ) from e
+    if size > _MOST_BYTES:
+        raise MedclipError(
+            Reason.PACK_INVALID, "this image tower is larger than the 2 GB of one ONNX file.",
+            hint="Use a back-end of torch.",
+        )  # fmt: skip
+    return graph.SerializeToString(deterministic=True)
+
+
+def quantise_dynamic(graph: bytes) -> bytes:
+    """Quantise the products of matrices: weights to int8, one scale for each column; activations while it runs.
+
+    Convolutions, such as that of a transformer's patches, stay float32.
+
+    Args:
+        graph: From `export_onnx`.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory(prefix="medclip-onnx-") as folder, quiet():
+        plain, prepared, small = (Path(folder, name) for name in ("plain.onnx", "prepared.onnx", "int8.onnx"))
+        onnx.save(onnx.load_from_string(graph), plain)
+        quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
+        quantize_dynamic(
+            prepared, small, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8
+        )
+        return onnx.load(small).SerializeToString(deterministic=True)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the libraries' warnings, log lines and prints about their own insides to themselves."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+class _Plain(nn.Module):
+    """A tower that returns one tensor; no attribute of the tower's own forward is exported."""
+
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.tower(images)

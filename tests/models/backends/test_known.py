@@ -1,0 +1,61 @@
+"""What a back-end needs of a machine is asked before anything is computed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from medclip.errors import MedclipError, Reason
+from medclip.models.backends import known
+from medclip.models.backends.cpu import parse_flags
+from medclip.models.backends.known import BACKENDS, check_backend, find_backend, usable
+
+INTEL = "model name : Some Xeon\nflags\t\t: fpu sse2 avx2 avx512f avx512_vnni\nflags : fpu\n"
+GRAVITON = "processor : 0\nFeatures : fp asimd asimddp i8mm bf16\n"
+
+
+def test_flags_are_read_of_x86_and_of_arm():
+    assert parse_flags(INTEL) == {"avx2", "avx512f", "avx512_vnni"}
+    assert parse_flags(GRAVITON) == {"asimd", "asimddp", "i8mm", "bf16"}
+    assert parse_flags("") == frozenset()
+
+
+@pytest.mark.parametrize(("cpu", "bf16", "int8"), [(INTEL, False, True), (GRAVITON, True, True), ("", False, False)])
+def test_a_processor_without_the_instructions_is_refused(
+    cpu: str, bf16: bool, int8: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(known, "cpu_flags", lambda: parse_flags(cpu))
+    for name, can in (("bf16", bf16), ("onnx-int8", int8), ("eager", True)):
+        kind = replace(BACKENDS[name], libraries={})
+        if can:
+            check_backend(kind)
+            continue
+        with pytest.raises(MedclipError, match="the processor has none of") as caught:
+            check_backend(kind)
+        assert caught.value.reason is Reason.WRONG_USE
+
+
+def test_a_missing_library_is_named_with_the_line_that_installs_it():
+    kind = replace(BACKENDS["onnx"], libraries={"no_such_module": "no-such"})
+    with pytest.raises(MedclipError) as caught:
+        check_backend(kind)
+    assert caught.value.reason is Reason.MISSING_CODEC
+    assert caught.value.hint == "Run: pip install 'medclip-imaging[onnx]'"
+
+
+def test_a_misspelt_backend_is_answered_with_its_name():
+    with pytest.raises(MedclipError, match="onnx-int8"):
+        find_backend("onnxint8")
+
+
+def test_back_ends_that_cannot_be_used_here_are_left_out_and_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(known, "cpu_flags", frozenset)
+    kinds, lacking = usable([BACKENDS["eager"], BACKENDS["bf16"]])
+    assert [kind.name for kind in kinds] == ["eager"]
+    assert "avx512_bf16" in lacking["bf16"]
+
+
+def test_int8_is_allowed_ten_times_the_change_of_floating_point():
+    assert {kind.bound for kind in BACKENDS.values() if kind.is_int8} == {1e-2}
+    assert {kind.bound for kind in BACKENDS.values() if not kind.is_int8} == {1e-3}
