@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,5 +61,7 @@ def plain(estimate: Any) -> dict[str, float]:
 
 
 def in_words(e: Mapping[str, float], digits: int = 3) -> str:
-    """Write such numbers with their interval."""
+    """Write such numbers with their interval; without one where it is not known."""
+    if math.isnan(e["low"]):
+        return f"{e['value']:.{digits}f}".replace("-", "−")
     return f"{e['value']:.{digits}f} ({e['low']:.{digits}f} to {e['high']:.{digits}f})".replace("-", "−")

@@ -1,6 +1,6 @@
 """glas_colon: tiles of colon images as bags, eleven patients: zero-shot, mean, ABMIL and ACMIL, with wide intervals.
 
-    PYTHONPATH=$PWD:$PWD/pipelines python pipelines/slides/glas_colon.py ../shared/data OUT
+    python pipelines/slides/glas_colon.py ../shared/data OUT
 
 A bag is an image with its four tiles. Eleven patients, three of them with both grades, are no test of anything: the
 intervals say so, and no figure here is a claim.
@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import in_words, measure, plain  # pyright: ignore[reportMissingImports]
 
 import medclip
 from medclip.models.class_vectors import class_vectors
@@ -29,6 +28,9 @@ from medclip.slides.learning.zero_shot import patch_logits, top_pooled
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import interval_of
 from medclip.text.vocabulary.find_task import made_of_values
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from measuring import in_words, measure, plain  # pyright: ignore[reportMissingImports]
 
 FOLDS = 3
 

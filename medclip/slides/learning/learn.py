@@ -109,7 +109,7 @@ def learn(
         labels: Table with a column `slide` (or file, key), one of patients, and those of the labels.
         label: One column of classes, or columns of 0 and 1.
         out: Folder of the head.
-        pooling: mean, abmil or acmil. ACMIL hides patches while it learns, and does not find lesions of a few patches.
+        pooling: mean, abmil or acmil. ACMIL keeps its branches apart, so that it misses lesions of a few patches.
         against: Other poolings that are measured on the same folds.
         patient: Column of patients; "file" where every slide is a patient of its own.
         task: A task of the vocabulary or a task file; made of the table where None.

@@ -20,14 +20,17 @@ class SlideLoss:
     """Mean over the branches; 0 for one branch, whose answer is the slide's."""
     slide: Tensor
     diversity: Tensor
+    """Times its weight."""
 
     @property
     def total(self) -> Tensor:
-        """Branches + slide + diversity, each with weight 1."""
+        """Branches + slide + diversity."""
         return self.branches + self.slide + self.diversity
 
 
-def slide_loss(pooled: Pooled, target_1X: Tensor, kind: Kind, mask_1K: Tensor | None = None) -> SlideLoss:
+def slide_loss(
+    pooled: Pooled, target_1X: Tensor, kind: Kind, mask_1K: Tensor | None = None, *, diversity: float = 1.0
+) -> SlideLoss:
     """Compute the loss of one slide.
 
     Args:
@@ -36,15 +39,17 @@ def slide_loss(pooled: Pooled, target_1X: Tensor, kind: Kind, mask_1K: Tensor | 
             year (risk).
         kind: Of the task.
         mask_1K: Of a risk: 1 where the year is known.
+        diversity: Weight of how alike the branches look; the other terms have 1.
     """
     num_branches = len(pooled.attention_TN)
+    alike = diversity * branch_diversity(pooled.attention_TN)
     slide = _answer_loss(pooled.slide_C[None], target_1X, kind, mask_1K)
     if num_branches == 1:
-        return SlideLoss(slide * 0, slide, branch_diversity(pooled.attention_TN))
+        return SlideLoss(slide * 0, slide, alike)
     repeated = target_1X.expand(num_branches, *target_1X.shape[1:])
     mask = None if mask_1K is None else mask_1K.expand(num_branches, -1)
     branches = _answer_loss(pooled.branch_TC, repeated, kind, mask)
-    return SlideLoss(branches, slide, branch_diversity(pooled.attention_TN))
+    return SlideLoss(branches, slide, alike)
 
 
 def _answer_loss(logits: Tensor, target: Tensor, kind: Kind, mask: Tensor | None) -> Tensor:

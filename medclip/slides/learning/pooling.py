@@ -117,17 +117,20 @@ class SlidePooling(nn.Module):
         self.branches = nn.ModuleList(_head(shape) for _ in range(num_branches if num_branches > 1 else 0))
         self.slide = _head(shape)
 
-    def forward(self, bag_ND: Tensor, generator: torch.Generator | None = None) -> Pooled:
+    def forward(
+        self, bag_ND: Tensor, generator: torch.Generator | None = None, masked_share: float = MASKED_SHARE
+    ) -> Pooled:
         """Pool one bag.
 
         Args:
             bag_ND: float [N, D], the patches of a slide, N at least 1.
             generator: In training mode, draws what ACMIL hides; None hides nothing.
+            masked_share: Of the patches that a branch looks at most, how many ACMIL hides.
         """
         h_NH = relu(self.reduce(bag_ND))
         attention_TN = self._attention(h_NH)
         if generator is not None and self.training and self.shape.pooling == "acmil":
-            attention_TN = hide_top(attention_TN, generator)
+            attention_TN = hide_top(attention_TN, generator, share=masked_share)
         weight_TN = attention_TN.softmax(dim=-1)
         branch_TH = weight_TN @ h_NH
         slide_C = self.slide(branch_TH.mean(dim=0, keepdim=True))[0]

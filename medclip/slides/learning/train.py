@@ -20,7 +20,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.objectives.hazard import hazard_targets, masked_hazard_loss
 from medclip.slides.learning.bags import Bags
 from medclip.slides.learning.loss import slide_loss
-from medclip.slides.learning.pooling import Shape, SlidePooling
+from medclip.slides.learning.pooling import MASKED_SHARE, Shape, SlidePooling
 from medclip.statistics.metrics.selection_score import log_loss, mean_auroc
 
 LEAST_VALIDATION = 2
@@ -41,6 +41,11 @@ class SlideRecipe:
     """Patches of a slide that are drawn anew for each step; 0: all. Scoring always sees all."""
     num_branches: int = 0
     """T of acmil; 0: five."""
+    masked_share: float = MASKED_SHARE
+    """Of the ten patches that a branch of acmil looks at most, the share that each step hides; 0: none. Nothing is
+    hidden from other poolings."""
+    diversity: float = 1.0
+    """Weight of how alike the branches of acmil look; 0: they may look at the same patches."""
     val_share: float = 0.2
     """Share of the patients learned from that the epoch is chosen by; 0: the last epoch is kept."""
 
@@ -51,6 +56,12 @@ class SlideRecipe:
                 f"epochs={self.epochs}, lr={self.lr:g}, max_patches={self.max_patches} and "
                 f"val_share={self.val_share:g} cannot be.",
                 hint="At least one epoch, a rate above 0, and a share of validation patients from 0 to below 1.",
+            )
+        if not 0 <= self.masked_share < 1 or self.diversity < 0:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"masked_share={self.masked_share:g} and diversity={self.diversity:g} cannot be.",
+                hint="A share from 0 to below 1, since a branch that sees nothing learns nothing; a weight from 0 on.",
             )
         Shape(self.pooling, 1, 1, num_branches=self.num_branches)
 
@@ -99,9 +110,10 @@ def train_slides(train: Bags, recipe: SlideRecipe, *, seed: int, val: Bags | Non
         terms = []
         for row in rows.tolist():
             bag_ND = _drawn(_bag(train, row), recipe.max_patches, generator)
-            pooled = model(bag_ND, generator)
+            pooled = model(bag_ND, generator, recipe.masked_share)
             known = None if mask is None else mask[row : row + 1]
-            terms.append(slide_loss(pooled, truth[row : row + 1], train.kind, known).total)
+            loss = slide_loss(pooled, truth[row : row + 1], train.kind, known, diversity=recipe.diversity)
+            terms.append(loss.total)
         return torch.stack(terms).mean()
 
     def judge(epoch: int) -> None:

@@ -1,5 +1,7 @@
 """Slide heads learn: what is planted is told apart and looked at, by the same bytes each time, and faults are named."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -109,7 +111,30 @@ def test_a_slide_without_a_patch_is_refused():
         bags_in_memory([np.zeros((0, DIM), np.float32)], np.array([0]), ["a"], ["x", "y"])
 
 
-@pytest.mark.parametrize("values", [{"epochs": 0}, {"lr": 0.0}, {"val_share": 1.0}, {"pooling": "max"}])
+@pytest.mark.parametrize("changes", [{"masked_share": 0.0}, {"diversity": 0.0}])
+def test_what_acmil_hides_and_how_alike_it_looks_are_settings_that_change_no_other_pooling(changes: dict):
+    bags, _ = planted(num_patients=8)
+    for pooling, alike in (("acmil", False), ("abmil", True)):
+        usual = SlideRecipe(pooling=pooling, epochs=2, val_share=0.0)
+        one, other = (
+            train_slides(bags, recipe, seed=0).model.state_dict() for recipe in (usual, replace(usual, **changes))
+        )
+        assert torch.equal(one["slide.weight"], other["slide.weight"]) == alike
+
+
+def test_acmil_with_one_branch_that_hides_nothing_learns_what_abmil_learns():
+    bags, _ = planted(num_patients=8)
+    one = SlideRecipe(pooling="acmil", epochs=2, val_share=0.0, num_branches=1, masked_share=0.0)
+    weights = train_slides(bags, one, seed=0).model.state_dict()
+    of_abmil = train_slides(bags, SlideRecipe(epochs=2, val_share=0.0), seed=0).model.state_dict()
+    assert weights.keys() == of_abmil.keys()
+    assert all(torch.equal(weights[name], of_abmil[name]) for name in weights)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"epochs": 0}, {"lr": 0.0}, {"val_share": 1.0}, {"masked_share": 1.0}, {"diversity": -1.0}, {"pooling": "max"}],
+)
 def test_a_recipe_that_cannot_be_is_refused(values: dict):
     with pytest.raises(MedclipError):
         SlideRecipe(**values)
