@@ -205,7 +205,8 @@ class Settings:
     in common use (a 14k x 14k scanned film) has 196 million."""
 
     max_file_bytes: int = 4 * 1024**3
-    """Refuse larger files for decoding (they are still hashed and get their row)."""
+    """Refuse larger files for decoding (they are still hashed and get their row). Slides in tiles are never read whole,
+    and may be larger."""
 
     decode_timeout_s: float = 120.0
     """Seconds one file may take in a reading worker before the worker is stopped and the file fails."""

@@ -201,9 +201,11 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         hashed = partial(hashed_path, key=key)
         listing = Listing(call.root, ledger, (folder,), hashed, call.given)
         looker = Looker(listing, ledger, pool, options, manifest, key, settings, verb.only)
-        looker.begin(folder, add=call.add, retry=call.retry_failed)
-        if verb.lacks is not None and ledger.get("finished") is not None and not ledger.get("hashed"):
-            ledger.open_again(dict.fromkeys(verb.lacks(ledger)))
+        lacks = verb.lacks if ledger.get("finished") is not None else None
+        is_lacking = lacks is not None and any(True for _ in lacks(ledger))
+        looker.begin(folder, add=call.add, retry=call.retry_failed, again=is_lacking)
+        if is_lacking and lacks is not None:  # asked once more: what came or changed is open already
+            ledger.open_again(dict.fromkeys(lacks(ledger)))
         counter = Counter(call.root, None if call.given is None else len(call.given))
         chunks = looker.chunks()
         first = next(chunks, None)

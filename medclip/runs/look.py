@@ -55,20 +55,21 @@ class Looker:
     settings: Settings
     only: Modality | None = None
 
-    def begin(self, folder: Path, *, add: bool, retry: str | None) -> None:
+    def begin(self, folder: Path, *, add: bool, retry: str | None, again: bool = False) -> None:
         """Compare the folder with what an earlier call knows of it.
 
         Args:
             folder: The output folder, to be named in a refusal.
             add: Take in files that came, and those that are others now.
             retry: Look once more at the files that failed: those of a reason, or all for "".
+            again: Files will be read again in any case, so that a ledger without names needs them back.
 
         Raises:
             MedclipError: OUTPUT_IN_USE where files came without `add`, or finished ones are others now.
         """
         failed = [] if retry is None else self.ledger.failed_ids(retry or None)
         changed, still = self.listing.compare(
-            folder, add=add, again=add or retry is not None, retried=frozenset(failed)
+            folder, add=add, again=again or add or retry is not None, retried=frozenset(failed)
         )
         differing: dict[int, FileRef | None] = {}
         for at in range(0, len(changed), CUT_FILES):

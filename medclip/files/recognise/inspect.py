@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from medclip.dicom.header.read import DicomHeader, read_header
+from medclip.dicom.header.read import DicomHeader, modality_code, read_header
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.recognise.companions import place
 from medclip.files.recognise.slide_parts import Placed, may_be_part
@@ -77,6 +77,9 @@ def inspect_file(path: Path, settings: Settings, known: tuple[Stamp, str] | None
         return FileFacts("", Format.UNKNOWN, None, os_problem(error))
 
 
+_SLIDE = "SM"
+"""Modality of DICOM slides."""
+_TOO_LARGE = Problem(Reason.TOO_LARGE, "the file is larger than the limit for decoding.")
 CHANGED = Problem(
     Reason.CHANGED,
     "the file was written to or replaced while it was read; score it again with --retry-failed changed.",
@@ -128,14 +131,16 @@ def _facts(path: Path, file: BinaryIO, digest: str, size: int, settings: Setting
     fmt, problem = placed.format, placed.problem
     if problem is not None:
         return FileFacts(digest, fmt, None, _broken_promise(path, fmt) or problem)
-    if size > settings.max_file_bytes:
-        return FileFacts(
-            digest, fmt, None, Problem(Reason.TOO_LARGE, "the file is larger than the limit for decoding.")
-        )
+    too_large = _TOO_LARGE if size > settings.max_file_bytes else None
     if fmt is not Format.DICOM:
+        # Of a slide in tiles some are read at a time: what it takes to decode it does not grow with the file.
+        if too_large is not None and fmt is not Format.SLIDE:
+            return FileFacts(digest, fmt, None, too_large)
         return FileFacts(digest, fmt, parts=placed.parts)
     try:
         header = read_header(file)
     except MedclipError as error:
         return FileFacts(digest, fmt, None, error.problem())
+    if too_large is not None and modality_code(header) != _SLIDE:
+        return FileFacts(digest, fmt, None, too_large)
     return FileFacts(digest, fmt, header, dicom_problem(header))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -10,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import medclip
 from medclip.errors import Reason
 from medclip.files.recognise.inspect import inspect_file
 from medclip.files.recognise.sniff import Format
 from medclip.settings import Settings
 from tests.kits.files import CR, nested_dicom, ramp, write_dicom, write_image
+from tests.kits.slides import draw_section, make_pathology_pack, write_dicom_slide, write_pyramid
 
 SETTINGS = Settings()
 
@@ -141,6 +144,32 @@ def test_a_file_over_the_limit_is_hashed_and_not_read(tmp_path: Path) -> None:
     assert facts.sha256
     assert facts.problem is not None
     assert facts.problem.reason is Reason.TOO_LARGE
+
+
+def test_a_slide_in_tiles_may_be_larger_than_the_limit_since_it_is_never_read_whole(tmp_path: Path) -> None:
+    settings = Settings(max_file_bytes=10)
+    facts = inspect_file(write_pyramid(tmp_path / "a.tiff", draw_section(600, 700)), settings)
+    assert (facts.format, facts.problem) == (Format.SLIDE, None)
+    image = draw_section(300, 300)
+    slide = inspect_file(write_dicom_slide(tmp_path / "a.dcm", image, photometric="RGB"), settings)
+    assert (slide.format, slide.problem) == (Format.DICOM, None)
+    for path in (write_dicom(tmp_path / "b.dcm", ramp()), write_image(tmp_path / "b.tif", ramp())):
+        problem = inspect_file(path, settings).problem
+        assert problem is not None
+        assert problem.reason is Reason.TOO_LARGE
+
+
+@pytest.mark.slow
+def test_a_slide_of_five_gigabytes_is_scanned_and_embedded(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    path = write_pyramid(tmp_path / "in" / "a.tiff", draw_section(600, 700))
+    os.truncate(path, 5 * 1024**3)  # a hole: it takes no room
+    assert path.stat().st_blocks * 512 < 1 << 20
+    (scanned,) = medclip.scan(tmp_path / "in", settings=Settings(workers=1)).files
+    assert scanned.status == "readable"
+    pack = make_pathology_pack(tmp_path / "pack")
+    embedded = medclip.embed(tmp_path / "in", tmp_path / "o", model=pack, settings=Settings(workers=1))
+    assert embedded.counts["embedded"] == 1
 
 
 def test_a_file_that_is_gone_or_a_folder_is_one_row(tmp_path: Path) -> None:

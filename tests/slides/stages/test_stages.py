@@ -120,6 +120,22 @@ def test_vectors_that_were_removed_since_are_computed_again(
     assert again.time["num_patches"] == by_file(embedded)["z.tiff"].num_patches
 
 
+def test_vectors_that_were_removed_are_computed_again_where_paths_are_hashed(slides: Path, pack: Path, tmp_path: Path):
+    def embed() -> StageRun:
+        return medclip.slides.embed(slides, tmp_path / "o", model=pack, hash_paths=True, settings=SETTINGS)
+
+    run = embed()
+    before = files_of(run.folder)
+    done = [row for row in run.rows if row.status == "done"]
+    (run.folder / "features" / f"{done[1].key}.h5").unlink()
+    again = embed()
+    assert again.time["num_patches"] == done[1].num_patches
+    assert files_of(run.folder) == before
+    for name in ("a.tiff", "z.tiff"):
+        assert not any(name.encode() in path.read_bytes() for path in run.folder.rglob("*") if path.is_file())
+    assert embed().already_finished
+
+
 def test_stages_one_by_one_end_in_the_bytes_of_one_alone_and_nothing_is_found_twice(
     embedded: StageRun, slides: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
