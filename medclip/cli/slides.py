@@ -194,6 +194,8 @@ def _print(ended: StageRun) -> None:
     others = ended.num_files - sum(row.num_files for row in ended.rows)
     if others:
         print(f"{count(others, 'file')} in the folder {'is' if others == 1 else 'are'} of no slide.")
+    if num_failed := ended.num_failed - sum(row.num_files for row in ended.rows if row.status == "failed"):
+        print(f"{number(num_failed)} of them failed; files.parquet says why.")
     if ended.num_lost:
         print(f"{count(ended.num_lost, 'patch', 'patches')} cannot be read: stored pixels are damaged.")
     if ended.stage == "embed" and ended.time:

@@ -75,3 +75,19 @@ def test_a_slide_without_scale_makes_the_exit_code_3_and_one_that_is_given_for_a
     assert main([*command, "--out", str(tmp_path / "p"), "--mpp", "0.5", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["patches"] == 14
     assert not list((tmp_path / "p" / "patches").glob("*.geojson"))
+
+
+def test_a_file_that_fails_and_is_no_slide_is_told_of_and_one_with_a_slides_name_has_a_row(
+    slides: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.tiff").write_bytes((slides / "a.tiff").read_bytes())
+    (tmp_path / "in" / "empty.dcm").write_bytes(b"")
+    (tmp_path / "in" / "empty.svs").write_bytes(b"")
+    (tmp_path / "in" / "text.svs").write_text("a note")
+    command = ["slides", "tissue", str(tmp_path / "in"), "--out", str(tmp_path / "o"), "--workers", "1"]
+    assert main(command) == 3
+    printed = capsys.readouterr().out
+    assert "3 slides: 1 done, 2 failed." in printed
+    assert "failed: empty file" in printed
+    assert "1 file in the folder is of no slide.\n1 of them failed; files.parquet says why." in printed

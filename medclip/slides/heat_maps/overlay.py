@@ -54,12 +54,13 @@ def paint(one: PatchMap, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.where(times[:, :, None] > 0, drawn, pale).astype(np.uint8)
 
 
-def draw_map(one: PatchMap, image: NDArray[np.uint8]) -> bytes:
+def draw_map(one: PatchMap, image: NDArray[np.uint8], *, with_slide: bool = True) -> bytes:
     """Draw slide and map side by side; the PNG's bytes, with no word about file or patient.
 
     Args:
         one: The map.
         image: uint8 [H, W, 3], the whole slide at any size.
+        with_slide: Whether `image` shows it; False for `blank_slide`.
     """
     import textwrap
 
@@ -70,7 +71,8 @@ def draw_map(one: PatchMap, image: NDArray[np.uint8]) -> bytes:
     width, height = 2 * _PANEL_IN + 0.3, panel_height + 1.15
     page = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(page)
-    for number, (words, panel) in enumerate((("the slide", image), (one.title, paint(one, image)))):
+    slide = "the slide" if with_slide else "the slide, whose pixels are not at hand"
+    for number, (words, panel) in enumerate(((slide, image), (one.title, paint(one, image)))):
         left = 0.1 + number * (_PANEL_IN + 0.1)
         axes = page.add_axes((left / width, 0.8 / height, _PANEL_IN / width, panel_height / height))
         axes.imshow(panel, interpolation="antialiased")

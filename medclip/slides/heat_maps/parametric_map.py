@@ -31,18 +31,28 @@ _EMPTY = (
 )
 
 
-def slide_header(path: Path) -> Dataset | None:
-    """Read the header of a level of a DICOM slide, without pixels; None for any other file.
+def slide_header(*paths: Path) -> Dataset | None:
+    """Read the header of the finest level of a DICOM slide, without pixels; None for any other file.
+
+    Labels and overviews are images of the same class, in frames of their own: they never stand for the slide.
 
     Args:
-        path: The file.
+        paths: All files of the slide.
     """
+    levels = [header for path in paths if (header := _level(path)) is not None]
+    return max(levels, key=lambda h: h.TotalPixelMatrixRows * h.TotalPixelMatrixColumns, default=None)
+
+
+def _level(path: Path) -> Dataset | None:
+    """Read the header of a level of a DICOM slide; None for any other file."""
     import pydicom
 
     try:
         with quiet("pydicom"):
             header = pydicom.dcmread(path, stop_before_pixels=True)
-            return header if str(header.SOPClassUID) == _SLIDE and "ImageOrientationSlide" in header else None
+            level = str(header.SOPClassUID) == _SLIDE and "VOLUME" in header.ImageType
+            placed = "ImageOrientationSlide" in header and header.TotalPixelMatrixRows * header.TotalPixelMatrixColumns
+            return header if level and placed else None
     except Exception:  # pydicom raises many types, whose texts may quote header values
         return None
 
@@ -72,7 +82,7 @@ def blank_header(one: PatchMap, key: str, mpp_um: tuple[float, float]) -> Datase
     group.PixelMeasuresSequence = [measures]
     header.SharedFunctionalGroupsSequence = [group]
     header.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
-    header.ContainerIdentifier = ""
+    _describe_specimen(header, key)
     return header
 
 
@@ -133,7 +143,8 @@ def parametric_map(one: PatchMap, header: Dataset, key: str, software: str = "")
             )
         ],
         voi_lut_transformations=[
-            hd.VOILUTTransformation(window_center=(low + high) / 2, window_width=max(high - low, 1e-6))
+            # By DICOM's LINEAR no window may be narrower than 1.
+            hd.VOILUTTransformation((low + high) / 2, max(high - low, 1e-6), voi_lut_function="LINEAR_EXACT")
         ],
         content_label="EVIDENCE",
         content_description=f"Model attention evidence: {one.title}. {software}"[:64],
@@ -172,6 +183,21 @@ def _position(raster: Raster, header: Any, orientation: list[float]) -> tuple[fl
     moved = (start[i] + across * orientation[i] + down * orientation[3 + i] for i in range(3))
     x, y, z = moved
     return x, y, z
+
+
+def _describe_specimen(header: Dataset, key: str) -> None:
+    """Name container and specimen, which each slide must have, by a hash of its key; nothing else is known of them."""
+    from pydicom.dataset import Dataset
+
+    specimen = Dataset()
+    name = hashlib.sha256(f"{key} specimen".encode()).hexdigest()[:16]
+    header.ContainerIdentifier = specimen.SpecimenIdentifier = name
+    specimen.SpecimenUID = _uid(key, "SpecimenUID")
+    specimen.IssuerOfTheSpecimenIdentifierSequence = []
+    specimen.SpecimenPreparationSequence = []
+    header.IssuerOfTheContainerIdentifierSequence = []
+    header.ContainerTypeCodeSequence = []
+    header.SpecimenDescriptionSequence = [specimen]
 
 
 def _uid(key: str, name: str) -> str:

@@ -6,6 +6,7 @@ It is model attention evidence: no localisation of a disease, and no reason.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,6 +101,8 @@ def rasterise(one: PatchMap) -> Raster:
         starts = one.corners_um_N2[:, axis]
         distinct = np.unique(np.round(starts, 3))
         step = float(np.diff(distinct).min()) if len(distinct) > 1 else one.patch_um[axis]
+        # Where whole rows of patches have no tissue, a cell is still no larger than a patch.
+        step /= max(1, math.ceil(step / one.patch_um[axis] - _OFF))
         at = (starts - starts.min()) / step
         if step < one.patch_um[axis] / _FINEST or np.abs(at - np.rint(at)).max() > _OFF:
             return _painted(one)

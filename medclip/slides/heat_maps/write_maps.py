@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import write_file
+from medclip.imaging.slides.readers.readable import DAMAGED, readable_overview
 from medclip.settings import Settings
 from medclip.slides.heat_maps.geojson import map_geojson
 from medclip.slides.heat_maps.overlay import blank_slide, draw_map
@@ -43,7 +44,7 @@ class MapFiles:
 class _Slide:
     image: NDArray[np.uint8]
     origin_px: tuple[int, int]
-    path: Path
+    paths: tuple[Path, ...]
 
 
 def write_maps(folder: Path, one: PatchMap, row: SlideRow, features: SlideFeatures, files: MapFiles) -> str:
@@ -57,7 +58,7 @@ def write_maps(folder: Path, one: PatchMap, row: SlideRow, features: SlideFeatur
         files: What is wanted.
 
     Returns:
-        Why the map is not drawn over its slide, in a sentence; blank where it is.
+        Why the map is not drawn over its slide, or over parts of it, in a sentence; blank where it is.
 
     Raises:
         MedclipError: MISSING_CODEC without highdicom; as `medclip.files.output.disk_errors`.
@@ -65,11 +66,11 @@ def write_maps(folder: Path, one: PatchMap, row: SlideRow, features: SlideFeatur
     slide, note = _read(row, one, files)
     mpp = features.slide_mpp_um or features.effective_mpp_um
     image = blank_slide(one, _LONGEST_PX) if slide is None else slide.image
-    write_file(folder / f"{row.key}.png", draw_map(one, image))
+    write_file(folder / f"{row.key}.png", draw_map(one, image, with_slide=slide is not None))
     document = map_geojson(one, mpp, (0, 0) if slide is None else slide.origin_px)
     write_file(folder / f"{row.key}.geojson", json.dumps(document))
     if files.dicom:
-        header = None if slide is None else slide_header(slide.path)
+        header = None if slide is None else slide_header(*slide.paths)
         header = blank_header(one, row.key, mpp) if header is None else header
         write_parametric_map(folder / f"{row.key}.dcm", one, header, row.key, files.software)
     return note
@@ -81,7 +82,8 @@ def _read(row: SlideRow, one: PatchMap, files: MapFiles) -> tuple[_Slide | None,
         return None, "No folder of slides was named: the map is drawn by itself."
     try:
         with open_embedded(files.images, row, one.slide_um, files.settings) as reader:
-            return _Slide(_thumbnail(reader), reader.facts.origin_px, embedded_paths(files.images, row)[0]), ""
+            image, note = _thumbnail(reader)
+            return _Slide(image, reader.facts.origin_px, tuple(embedded_paths(files.images, row))), note
     except (MedclipError, OSError) as e:
         reason = e.reason if isinstance(e, MedclipError) else "read error"
         if reason is Reason.CHANGED:
@@ -89,6 +91,13 @@ def _read(row: SlideRow, one: PatchMap, files: MapFiles) -> tuple[_Slide | None,
         return None, f"The slide cannot be read ({reason}): the map is drawn by itself."
 
 
-def _thumbnail(reader: SlideReader) -> NDArray[np.uint8]:
+def _thumbnail(reader: SlideReader) -> tuple[NDArray[np.uint8], str]:
     coarsest = max(reader.size_um) / _LONGEST_PX
-    return reader.thumbnail(max(coarsest, reader.stored_mpp()[0], max(reader.mpp_um or (0.0, 0.0))))
+    wanted = max(coarsest, reader.stored_mpp()[0], max(reader.mpp_um or (0.0, 0.0)))
+    try:
+        return reader.thumbnail(wanted), ""
+    except MedclipError as error:
+        if error.reason not in DAMAGED:
+            raise
+    image, num_damaged = readable_overview(reader, wanted)
+    return image, f"Damaged parts of the slide, which are drawn white: {num_damaged}."

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from medclip.adapters.base import Source
 from medclip.adapters.pathology import slide_files
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError
 from medclip.files.recognise.inspect import CHANGED, is_unchanged
 from medclip.imaging.slides.patches.grid import PatchGrid, make_grid
 from medclip.imaging.slides.readers.backend import SlideSpec
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.imaging.slides.readers.pyramid import SlideReader
+from medclip.imaging.slides.readers.readable import DAMAGED, readable_overview
 from medclip.imaging.slides.stain.estimate import StainEstimate, StainMethod, StainOptions
 from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain
 from medclip.imaging.slides.tissue.find import TissueMask, find_tissue, overview_mpp, tissue_of
@@ -34,11 +35,8 @@ if TYPE_CHECKING:
 
 BLOCK_SIDE = 8
 """Patches along one side of a block: 64 are read, encoded and kept at once; a kill costs those under way."""
-_DAMAGED = (Reason.CORRUPT, Reason.TRUNCATED, Reason.NON_FINITE)
-"""What costs a patch, and not the slide."""
 _DISAGREE = 0.02
 """Share by which two statements of a scale may differ and still be one: scanners of one magnification do."""
-_STRIP_PX = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +118,7 @@ def see_slide(
         if tissue is None and laid is None:
             tissue, num_damaged = _tissue(reader, options)
         if num_damaged:
-            notes.append(f"{num_damaged} parts of the overview are damaged and taken for glass")
+            notes.append(f"damaged parts of the overview, which are taken for glass: {num_damaged}")
         if grid is True:
             laid = make_grid(
                 reader, tissue, size_px=options.size_px, mpp_um=options.mpp_um, overlap_px=options.overlap_px,
@@ -211,7 +209,7 @@ def read_block(
             try:
                 pixels = reader.read(float(top), float(left), size_px, size_px, mpp_um)
             except MedclipError as error:
-                if error.reason not in _DAMAGED:
+                if error.reason not in DAMAGED:
                     raise
                 lost.append(place)
                 continue
@@ -251,30 +249,11 @@ def _tissue(reader: SlideReader, options: GridOptions) -> tuple[TissueMask, int]
     try:
         return find_tissue(reader, options.tissue), 0
     except MedclipError as error:
-        if error.reason not in _DAMAGED:
+        if error.reason not in DAMAGED:
             raise
     wanted = overview_mpp(reader, options.tissue)
-    rows, columns = reader.effective_mpp(wanted)
-    height, width = (max(1, round(side / mpp)) for side, mpp in zip(reader.size_um, (rows, columns), strict=True))
-    overview = np.full((height, width, 3), 255, np.uint8)
-    num_parts, damaged = 0, 0
-    last: MedclipError | None = None
-    for top in range(0, height, _STRIP_PX):
-        for left in range(0, width, _STRIP_PX):
-            part = min(_STRIP_PX, height - top), min(_STRIP_PX, width - left)
-            num_parts += 1
-            try:
-                overview[top : top + part[0], left : left + part[1]] = reader.read(
-                    top * rows, left * columns, *part, wanted
-                )
-            except MedclipError as error:
-                if error.reason not in _DAMAGED:
-                    raise
-                damaged += 1
-                last = error
-    if last is not None and damaged == num_parts:
-        raise last
-    return tissue_of(overview, (rows, columns), options.tissue), damaged
+    overview, num_damaged = readable_overview(reader, wanted)
+    return tissue_of(overview, reader.effective_mpp(wanted), options.tissue), num_damaged
 
 
 def _stain(reader: SlideReader, grid: PatchGrid, method: StainMethod) -> tuple[StainEstimate | None, str]:
@@ -282,7 +261,7 @@ def _stain(reader: SlideReader, grid: PatchGrid, method: StainMethod) -> tuple[S
     try:
         estimate = slide_stain(reader, grid, StainOptions(method))
     except MedclipError as error:
-        if error.reason not in _DAMAGED:
+        if error.reason not in DAMAGED:
             raise
         return None, "its stains cannot be estimated: its overview is damaged"
     if estimate.problem:

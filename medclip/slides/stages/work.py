@@ -44,6 +44,8 @@ from medclip.slides.stages.unfinished import UnfinishedSlide
 
 NO_SLIDE = Problem(Reason.NO_TASK, "it is no whole-slide image, and this command reads nothing else.")
 CUT = Problem(Reason.TRUNCATED, "the TIFF ends too early: what it was is not known; copy it again from its source.")
+_SUFFIXES = frozenset({".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide"})
+"""Names that say that a file is a slide, where it is empty, or holds something else, and says nothing itself."""
 _ONE_BY_ONE = (Reason.DECODER_CRASHED, Reason.TIMEOUT, Reason.TOO_LARGE, Reason.CORRUPT)
 """A block that ends so is read again patch by patch: one of them is the cause."""
 _BLOCKS_AHEAD = 2
@@ -389,10 +391,12 @@ def _joined(single: list[ReadBlock | None]) -> ReadBlock:
 
 def _meant_as_slide(item: Item) -> bool:
     """Return whether a file that is not read is one of a slide, or would be if it were not damaged."""
-    facts = item.files[0].facts
-    if item.problem is NO_SLIDE or facts is None:
+    first = item.files[0]
+    if item.problem is NO_SLIDE:
         return False
-    return item.problem is CUT or facts.format is Format.SLIDE or kind_of(facts) is Kind.SLIDE
+    if first.ref.path.suffix.lower() in _SUFFIXES or item.problem is CUT:
+        return True
+    return first.facts is not None and (first.facts.format is Format.SLIDE or kind_of(first.facts) is Kind.SLIDE)
 
 
 def _is_cut(item: Item) -> bool:

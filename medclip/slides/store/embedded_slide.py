@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medclip.dicom.header.quiet import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.settings import Settings
@@ -22,7 +23,7 @@ _SIDE_PX, _QUALITY = 256, 85
 
 
 def embedded_paths(images: Path, row: SlideRow) -> list[Path]:
-    """Return the files of a slide of a store.
+    """Return the files of a slide of a store: of a DICOM slide those of its folder that are of the same series.
 
     Args:
         images: The folder that was embedded, or the one file.
@@ -32,7 +33,23 @@ def embedded_paths(images: Path, row: SlideRow) -> list[Path]:
         OSError: Where its folder is gone.
     """
     path = images if images.is_file() else images / row.file
-    return [path] if row.num_files == 1 else sorted(p for p in path.parent.iterdir() if p.suffix == path.suffix)
+    if row.num_files == 1:
+        return [path]
+    beside = sorted(p for p in path.parent.iterdir() if p.suffix == path.suffix)
+    series = _series(path)
+    return [p for p in beside if _series(p) == series] if series else beside
+
+
+def _series(path: Path) -> str:
+    """Return the series of a DICOM file; blank for any other."""
+    import pydicom
+
+    try:
+        with quiet("pydicom"):
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+            return str(header.get("SeriesInstanceUID") or "")
+    except Exception:  # pydicom raises many types, whose texts may quote header values
+        return ""
 
 
 def open_embedded(images: Path, row: SlideRow, slide_size_um: tuple[float, float], settings: Settings) -> SlideReader:

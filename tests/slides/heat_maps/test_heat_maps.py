@@ -59,6 +59,14 @@ def test_patches_of_two_pieces_that_share_no_grid_fill_the_cells_below_them():
         assert np.abs(first - corner).max() <= 8
 
 
+def test_where_no_row_beside_has_tissue_a_cell_is_no_larger_than_a_patch():
+    corners = np.array([[0.0, 0.0], [256.0, 640.0]])
+    raster = rasterise(PatchMap(TITLE, np.array([1, 2], np.float32), corners, (128.0, 128.0), (1000.0, 1000.0)))
+    assert raster.cell_um == (128.0, 128.0)
+    assert raster.values_RC.shape == (3, 6)
+    assert (raster.values_RC[0, 0], raster.values_RC[2, 5]) == (1, 2)
+
+
 def test_what_speaks_for_an_answer_is_measured_against_the_mean_of_the_others():
     logits = np.array([[3.0, 1.0, 2.0], [0.0, 4.0, 2.0]])
     assert evidence_for(logits, 1).tolist() == [-1.5, 3.0]
@@ -142,6 +150,29 @@ def test_a_dicom_map_of_another_format_tells_nothing_of_a_patient_and_is_the_sam
     other = parametric_map(one, blank_header(one, KEY, (0.25, 0.25)), KEY)
     assert other.SOPInstanceUID != first.SOPInstanceUID
     assert other.FrameOfReferenceUID == first.FrameOfReferenceUID
+
+
+def test_a_label_never_stands_for_the_slide_and_of_its_levels_the_finest_does(tmp_path: Path):
+    def label(header):
+        header.ImageType = ["ORIGINAL", "PRIMARY", "LABEL", "NONE"]
+        header.ImageOrientationSlide = [0, 1, 0, 1, 0, 0]
+
+    one = write_dicom_slide(tmp_path / "a.dcm", draw_section(600, 700), photometric="RGB", edit=label)
+    coarse = write_dicom_slide(tmp_path / "b.dcm", draw_section(128, 160), photometric="RGB")
+    fine = write_dicom_slide(tmp_path / "c.dcm", draw_section(512, 640), photometric="RGB")
+    assert slide_header(one) is None
+    header = slide_header(one, coarse, fine)
+    assert header is not None
+    assert header.SOPInstanceUID == pydicom.dcmread(fine).SOPInstanceUID
+
+
+def test_a_dicom_map_has_a_window_that_may_be_narrow_and_names_its_specimen_by_a_hash():
+    data = parametric_map(peaked(), blank_header(peaked(), KEY, (0.25, 0.25)), KEY)
+    window = data.SharedFunctionalGroupsSequence[0].FrameVOILUTSequence[0]
+    assert (window.VOILUTFunction, float(window.WindowCenter), float(window.WindowWidth)) == ("LINEAR_EXACT", 0.5, 3.0)
+    (specimen,) = data.SpecimenDescriptionSequence
+    assert specimen.SpecimenIdentifier == data.ContainerIdentifier != ""
+    assert specimen.SpecimenUID.startswith("2.25.")
 
 
 def test_other_files_have_no_slide_header(tmp_path: Path):

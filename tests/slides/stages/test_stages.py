@@ -184,7 +184,7 @@ def test_a_damaged_part_of_the_overview_is_taken_for_glass_and_told(slides: Path
     damage_tile(tmp_path / "a.tiff", 0, page=1)  # the upper left one of 2 x 2
     run = medclip.slides.tissue(tmp_path, tmp_path / "o", settings=SETTINGS)
     assert run.rows[0].status == "done"
-    assert "damaged and taken for glass" in (run.rows[0].notes or "")
+    assert "damaged parts of the overview, which are taken for glass" in (run.rows[0].notes or "")
 
 
 def test_a_slide_of_which_no_patch_can_be_read_fails(slides: Path, pack: Path, tmp_path: Path):

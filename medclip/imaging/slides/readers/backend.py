@@ -85,6 +85,25 @@ class Backend(Protocol):
         ...
 
 
+def notes_of(colours: str, *, num_planes: int = 1, num_times: int = 1, num_paths: int = 1) -> tuple[str, ...]:
+    """List what there is to know of the pixels: how they became RGB, and what of several images is read.
+
+    Args:
+        colours: Of the colours; blank for none.
+        num_planes: Focal planes of the slide.
+        num_times: Time points.
+        num_paths: Optical paths: the same place in another light.
+    """
+    notes = [colours] if colours else []
+    if num_planes > 1:
+        notes.append(f"the middle one of {num_planes} focal planes is read")
+    if num_times > 1:
+        notes.append(f"the first of {num_times} time points is read")
+    if num_paths > 1:
+        notes.append(f"the first of {num_paths} optical paths is read")
+    return tuple(notes)
+
+
 def missing(package: str) -> MedclipError:
     """Make the error for a slide library that is not installed."""
     return MedclipError(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from medclip.dicom.header.elements import items, number, text
 from medclip.dicom.header.quiet import quiet
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.slides.readers.backend import Level, SlideFacts, SlideSpec, missing
+from medclip.imaging.slides.readers.backend import Level, SlideFacts, SlideSpec, missing, notes_of
 from medclip.imaging.slides.readers.channels import ToRgb, limits_of
 from medclip.imaging.slides.readers.jpeg_tiles import (
     Decode,
@@ -65,6 +65,7 @@ class DicomBackend:
                     for i, image in enumerate(images)
                 ]
                 mpp = _mpp(images[0])
+                num_planes, num_paths = len(images[0].focal_planes), len(images[0].optical_paths)
                 self._extra = {
                     "label": list(self._source.label_instances),
                     "overview": list(self._source.overview_instances),
@@ -78,10 +79,11 @@ class DicomBackend:
                 Reason.CORRUPT, "the DICOM files do not make a slide: levels or tiles are missing."
             ) from None
         self._to_rgb = self._colours(images)
-        note = self._to_rgb.note(images[0].samples_per_pixel)
+        colours = self._to_rgb.note(images[0].samples_per_pixel)
+        notes = notes_of(colours, num_planes=num_planes, num_paths=num_paths)
         levels = tuple(Level(level.layout.height_px, level.layout.width_px) for level in self._levels)
         names = tuple(name for name, extra in self._extra.items() if extra)
-        self.facts = SlideFacts(levels, mpp, facts, names, notes=(note,) if note else (), decoder="wsidicom")
+        self.facts = SlideFacts(levels, mpp, facts, names, notes=notes, decoder="wsidicom")
 
     def read_level(self, level: int, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
         """Read a rectangle of one level."""
@@ -248,7 +250,9 @@ def _decoder(image: Any, layout: TileLayout, *, unterminated: bool) -> Decode:
     """Make the decoder of one level's tiles."""
     from wsidicom.geometry import Point
 
-    focus, optical_path = image.default_z, image.default_path
+    # wsidicom's own default is an outer plane where planes are counted from the middle.
+    planes = sorted(image.focal_planes)
+    focus, optical_path = planes[len(planes) // 2] if planes else image.default_z, image.default_path
     stated = "RGB" if image.photometric_interpretation == "RGB" else "YCBCR"
     shape = (layout.tile_height, layout.tile_width, 3)
     jpeg = str(image.transfer_syntax) == _JPEG_BASELINE and image.samples_per_pixel == 3

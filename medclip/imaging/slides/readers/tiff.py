@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from medclip.dicom.header.quiet import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.raster_end import WITH_END, ends_in_zeros
-from medclip.imaging.slides.readers.backend import WHITE, Level, SlideFacts, SlideSpec, missing
+from medclip.imaging.slides.readers.backend import WHITE, Level, SlideFacts, SlideSpec, missing, notes_of
 from medclip.imaging.slides.readers.channels import ToRgb, limits_of
 from medclip.imaging.slides.readers.jpeg_tiles import (
     Decode,
@@ -101,6 +101,8 @@ class TiffBackend:
                 self._file = os.open(spec.paths[0], os.O_RDONLY)
                 self._planes = [self._open_level(i, page, cache) for i, page in enumerate(pages)]
                 mpp = ome_mpp(tiff.ome_metadata, number) if tiff.is_ome else _tag_mpp(pages[0][0])
+            finest = series.levels[0]
+            sizes: dict[str, int] = dict(zip(finest.axes, finest.shape, strict=True))
             first = pages[0][0]
             levels = tuple(Level(int(page[0].imagelength), int(page[0].imagewidth)) for page in pages)
             channels = sum(plane.channels for plane in self._planes[0])
@@ -111,8 +113,8 @@ class TiffBackend:
         except Exception:  # tifffile raises many types on damaged directories; their texts may quote tags
             self.close()
             raise MedclipError(Reason.CORRUPT, "the TIFF is damaged: its directories cannot be read.") from None
-        note = self._to_rgb.note(channels)
-        self.facts = SlideFacts(levels, mpp, {}, notes=(note,) if note else (), decoder="tifffile")
+        notes = notes_of(self._to_rgb.note(channels), num_planes=sizes.get("Z", 1), num_times=sizes.get("T", 1))
+        self.facts = SlideFacts(levels, mpp, {}, notes=notes, decoder="tifffile")
 
     def read_level(self, level: int, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
         """Read a rectangle of one level."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -195,3 +196,26 @@ def test_a_slide_that_does_not_state_what_its_images_are_is_refused_in_words(tmp
     with pytest.raises(MedclipError, match="ImageType") as caught:
         open_slide(path)
     assert caught.value.reason is Reason.CORRUPT
+
+
+@pytest.mark.parametrize("heights_um", [None, (0, 4, 8), (-4, 0, 4), (12, 16, 20)])
+def test_of_a_stack_the_middle_plane_is_read_wherever_planes_are_counted_from(tmp_path, heights_um):
+    middle, outer = np.full((128, 128, 3), 90, np.uint8), np.full((128, 128, 3), 10, np.uint8)
+
+    def three_planes(ds):
+        if heights_um is not None:
+            sparse(set())(ds)
+            (first,) = ds.PerFrameFunctionalGroupsSequence
+            groups = [copy.deepcopy(first) for _ in heights_um]
+            for group, height in zip(groups, heights_um, strict=True):
+                group.PlanePositionSlideSequence[0].ZOffsetInSlideCoordinateSystem = height
+            ds.PerFrameFunctionalGroupsSequence = groups
+        ds.TotalPixelMatrixFocalPlanes, ds.NumberOfFrames = 3, 3
+        ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = 0.004
+        ds.PixelData = outer.tobytes() + middle.tobytes() + outer.tobytes()
+        ds["PixelData"].VR = "OB"
+
+    path = write_dicom_slide(tmp_path / "a.dcm", middle, photometric="RGB", edit=three_planes)
+    with open_slide(path) as reader:
+        assert (reader.read(0, 0, 128, 128, MPP) == 90).all()
+        assert reader.notes == ("the middle one of 3 focal planes is read",)

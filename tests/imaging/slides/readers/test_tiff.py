@@ -201,3 +201,12 @@ def test_without_openslide_a_plain_pyramid_is_read_with_tifffile(tmp_path, image
 
 def test_damaged_directories_name_no_vendor(tmp_path: Path):
     assert not is_vendors(io.BytesIO(b"II*\0\xff\xff\xff\x7f" + bytes(40)))
+
+
+def test_of_a_stack_the_middle_plane_and_the_first_time_are_read_and_told(tmp_path):
+    stack = np.arange(6, dtype=np.uint8).reshape(2, 3, 1, 1, 1) * 40 + np.zeros((1, 1, 256, 256, 3), np.uint8)
+    sizes = {"axes": "TZYXS", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    tifffile.imwrite(tmp_path / "a.ome.tif", stack, tile=(128, 128), photometric="rgb", metadata=sizes)
+    with open_slide(tmp_path / "a.ome.tif") as reader:
+        assert (reader.read(0, 0, 256, 256, 0.5) == 40).all()
+        assert reader.notes == ("the middle one of 3 focal planes is read", "the first of 2 time points is read")
