@@ -87,7 +87,7 @@ def learn(
     *,
     out: str | Path,
     pooling: str = "abmil",
-    against: Sequence[str] = (),
+    against: str | Sequence[str] = (),
     patient: str | None = None,
     task: Task | str | Path | None = None,
     years: int = 0,
@@ -110,7 +110,7 @@ def learn(
         label: One column of classes, or columns of 0 and 1.
         out: Folder of the head.
         pooling: mean, abmil or acmil. ACMIL keeps its branches apart, so that it misses lesions of a few patches.
-        against: Other poolings that are measured on the same folds.
+        against: Another pooling, or several, that are measured on the same folds.
         patient: Column of patients; "file" where every slide is a patient of its own.
         task: A task of the vocabulary or a task file; made of the table where None.
         years: K: learn the risk of an event by the end of year 1 to K, from the columns `event_months` and
@@ -144,7 +144,8 @@ def learn(
     key = load_key(settings, path=None if key_file is None else Path(key_file))
     slides = read_slide_labels(opened, labels, columns, patient=patient, task=task, years=years, key=key)
     bags = slides.bags
-    poolings = [recipe.pooling, *(name for name in against if name != recipe.pooling)]
+    others = (against,) if isinstance(against, str) else against
+    poolings = [recipe.pooling, *(name for name in others if name != recipe.pooling)]
     compared = cross_validate(
         bags, recipe, poolings=poolings, num_folds=folds, seed=seed, num_resamples=num_resamples, progress=progress
     )

@@ -145,6 +145,15 @@ def test_a_head_of_another_pack_or_scale_is_refused_and_another_grid_is_named(le
         assert refused.value.reason is Reason.WRONG_USE
 
 
+def test_one_pooling_to_compare_with_needs_no_list(learned: tuple[Path, Path, Path], tmp_path: Path):
+    store, table, _ = learned
+    compared = learn(
+        store, table, "grade", out=tmp_path / "head", against="mean", folds=2, num_resamples=50,
+        overrides={"epochs": 1, "val_share": 0.0}, settings=Settings(home=tmp_path / "home"),
+    )  # fmt: skip
+    assert {row["pooling"] for row in compared._rows()} == {"abmil", "mean"}
+
+
 def test_damaged_heads_are_refused(learned: tuple[Path, Path, Path], tmp_path: Path):
     with pytest.raises(MedclipError, match=f"there is no {CARD}"):
         read_head(tmp_path)
