@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,11 @@ from medclip.captioning.selection.choose import SelectionOptions
 from medclip.captioning.selection.prompts import read_attributes
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.input_paths import refuse_missing
+from medclip.imaging.slides.stain.estimate import METHODS
 from medclip.progress import Progress, Silent
 from medclip.runs.options import DEFAULT_MODEL
 from medclip.settings import Settings
+from medclip.shards.writing.splits import DEFAULT_SPLITS
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -40,6 +42,7 @@ def pathgen(
     endpoint: str | None = None,
     endpoint_model: str | None = None,
     vlm: str | Path | None = None,
+    store: str | Path | None = None,
     organ: str | None = None,
     attributes: str | Path | None = None,
     table: Any = None,
@@ -52,6 +55,7 @@ def pathgen(
     mpp_um: float = 0.5,
     stain: str | None = None,
     max_tokens: int | None = None,
+    splits: Mapping[str, float] | None = None,
     seed: int = 0,
     format: str = "png",
     workers: int | None = None,
@@ -74,6 +78,8 @@ def pathgen(
         endpoint: Address of an OpenAI-compatible API. Its key is read from the variable MEDCLIP_ENDPOINT_KEY.
         endpoint_model: Name of the model there.
         vlm: Folder of a vision-language model of transformers, for "local".
+        store: Folder of `medclip slides embed` with the vectors of these slides, by the same model and with qualities
+            (`qc`); None computes them, in `out/slides`.
         organ: Of slides whose organ the table does not name; a TCGA project is understood.
         attributes: YAML file with lists of phrases for organs, beside those of medclip.
         table: CSV, TSV or Parquet file, or a data frame: file; patient, mpp_um, organ, findings (one on a line).
@@ -86,6 +92,7 @@ def pathgen(
         mpp_um: Its scale in µm/px, whatever the slide's is.
         stain: hed, macenko or reinhard makes colours alike before patches are encoded; stored pixels stay.
         max_tokens: Of a caption; what the text tower takes where None.
+        splits: Shares of patients by name; train 0.7, val 0.1, test 0.2 where None.
         seed: Of clusters, draws and splits.
         format: How patches are stored: png or jpeg.
         workers: Reading processes; the settings' where None.
@@ -119,22 +126,25 @@ def pathgen(
         selection=SelectionOptions(
             num_by_attributes, num_by_findings, num_by_clusters, cluster_batch, most_cosine, seed
         ),
-        stain=stain,  # pyright: ignore[reportArgumentType] (checked by estimate_stain)
+        stain=stain,  # pyright: ignore[reportArgumentType] (checked below)
     )
-    _refuse_unknown(stain, ("hed", "macenko", "reinhard"), "way of making stains alike")
+    _refuse_unknown(stain, METHODS, "way of making stains alike")
     call = PathgenCall(
         root,
         path_of(out, "the output folder"),
         chosen,
         options,
+        store=None if store is None else path_of(store, "the folder of slide features"),
         table=table,
         organ=organ,
         attributes=None if attributes is None else read_attributes(path_of(attributes, "the file of attributes")),
         max_tokens=max_tokens,
+        splits=splits or DEFAULT_SPLITS,
         seed=seed,
         stored=format,  # pyright: ignore[reportArgumentType] (checked by run_pathgen)
         hash_paths=hash_paths,
         key_file=None if key_file is None else path_of(key_file, "the key file"),
+        device=device,
     )
     return run_pathgen(call, load_model(model, device=device), settings, progress or Silent())
 

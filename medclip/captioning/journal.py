@@ -1,7 +1,8 @@
-"""What a run has done so far: slides that were chosen from, and patches that have their text. SQLite, one commit each.
+"""What is captioned: the patches that were chosen of a slide, and those that have their text. SQLite, one commit each.
 
 A run that is killed, or whose endpoint goes away, loses the slide it was choosing from and the patches that were with
-the agent; all others are kept, and nothing that was paid for is asked for again.
+the agent; all others are kept, and nothing that was paid for is asked for again. What became of a slide is not noted
+here: the store of vectors says it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from medclip.files.output import disk_errors, make_folder
 
 JOURNAL = "journal.sqlite"
 _TABLES = """
-create table if not exists slides (key text primary key, facts text not null);
+create table if not exists choices (slide text primary key, facts text not null);
 create table if not exists texts (slide text, number integer, facts text not null, primary key (slide, number));
 """
 
@@ -55,15 +56,15 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def slide(self, key: str) -> dict[str, Any] | None:
-        """Return what was noted of a slide; None where it was not chosen from yet."""
-        row = self._connection.execute("select facts from slides where key = ?", (key,)).fetchone()
+    def choice(self, slide: str) -> dict[str, Any] | None:
+        """Return what was chosen of a slide; None where it was not chosen from yet."""
+        row = self._connection.execute("select facts from choices where slide = ?", (slide,)).fetchone()
         return None if row is None else json.loads(row[0])
 
-    def note_slide(self, key: str, facts: dict[str, Any]) -> None:
-        """Note what became of a slide, with the patches that were chosen."""
+    def note_choice(self, slide: str, facts: dict[str, Any]) -> None:
+        """Note the patches that were chosen of a slide."""
         with disk_errors(Path(JOURNAL)):
-            self._connection.execute("insert or replace into slides values (?, ?)", (key, _text(facts)))
+            self._connection.execute("insert or replace into choices values (?, ?)", (slide, _text(facts)))
 
     def text(self, slide: str, number: int) -> dict[str, Any] | None:
         """Return what was noted of a chosen patch; None where it has no text yet."""

@@ -41,8 +41,6 @@ class SlideStatus:
     num_chosen: int
     num_records: int
     num_rejected: int
-    seconds: float
-    """Of choosing."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

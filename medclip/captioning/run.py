@@ -1,12 +1,11 @@
-"""Choose patches of each slide, and have them captioned: the two stages of a run that read slides and ask an agent.
+"""Choose patches of each slide by its vectors, and have them captioned: the two stages of a run behind the embedding.
 
-Reading processes read and measure while the model or the agent works. Each slide that was chosen from, and each patch
-that has its text, is noted in the journal at once.
+Reading processes read and measure while the agent works. What was chosen of a slide, and each patch that has its text,
+is noted in the journal at once.
 """
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,31 +18,30 @@ from numpy.typing import NDArray
 
 from medclip.captioning.agents.agent import AgentRefused, CaptionAgent, CaptionedPatch, Room, caption_patch
 from medclip.captioning.journal import Journal
-from medclip.captioning.patch_reading import AT_ONCE, LookedAt, ReadPatch, look_at_patches, read_patch
+from medclip.captioning.patch_reading import ReadPatch, read_patch
 from medclip.captioning.selection.choose import ChosenPatch, SelectionOptions, choose_patches
-from medclip.captioning.selection.region_grid import RegionGrid, lay_region_grid
 from medclip.captioning.slide_list import ListedSlide
-from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.readers.pool import ReadingPool
+from medclip.imaging.slides.patches.grid import Patch
 from medclip.imaging.slides.quality import FLAGS
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.imaging.slides.readers.pyramid import SlideReader
-from medclip.imaging.slides.stain.estimate import StainEstimate, StainMethod, StainOptions
+from medclip.imaging.slides.stain.estimate import StainMethod, StainOptions
 from medclip.imaging.slides.stain.normalise import slide_stain
-from medclip.imaging.slides.tissue.find import find_tissue
 from medclip.progress import Progress
-from medclip.sample import View
 from medclip.settings import Settings
+from medclip.slides.stages.quality_measures import raised_flags
+from medclip.slides.store.slide_features import SlideFeatures
+from medclip.slides.store.slide_store import SlideStore
 
 
 @dataclass(frozen=True)
 class PathgenOptions:
-    """All that decides which patches are captioned."""
+    """All that decides which patches are captioned, beside where they lie."""
 
     size_px: int = 336
     mpp_um: float = 0.5
     """168 µm to a side: the field of PathGen's 672 px at 40x, on every slide."""
-    min_coverage: float = 0.5
     selection: SelectionOptions = field(default_factory=SelectionOptions)
     refused: tuple[str, ...] = tuple(FLAGS)
     """Flags of quality that no chosen patch has."""
@@ -66,121 +64,90 @@ def opened(slide: ListedSlide, settings: Settings) -> Iterator[SlideReader]:
         yield reader
 
 
-def select_slides(
+def choose_from_slides(
     slides: Iterable[ListedSlide],
+    store: SlideStore,
     model: Any,
     options: PathgenOptions,
     journal: Journal,
-    settings: Settings,
     progress: Progress,
 ) -> None:
     """Choose patches of the slides that were not chosen from yet, and note them.
 
-    A slide that cannot be read, or has no tissue, is noted with its reason; it ends nothing.
+    Raises:
+        MedclipError: Where a file of the store cannot be read.
     """
-    pending = [slide for slide in slides if journal.slide(slide.key) is None]
+    pending = [slide for slide in slides if slide.problem is None and journal.choice(slide.key) is None]
     progress.stage("Choosing patches of slides", len(pending))
-    if not pending:
-        return
-    with ReadingPool.of(settings, note=progress.note) as pool:
-        for slide in pending:
-            started = time.monotonic()
-            try:
-                facts = _select(slide, model, options, settings, pool)
-            except MedclipError as error:
-                if error.reason in (Reason.DISK_FULL, Reason.WRITE_ERROR, Reason.OUT_OF_MEMORY, Reason.MISSING_CODEC):
-                    raise
-                problem = error.problem()
-                facts = {"status": str(problem.status), "reason": str(problem.reason), "message": problem.message}
-            journal.note_slide(slide.key, {**facts, "seconds": round(time.monotonic() - started, 3)})
-            progress.step()
+    attributes: dict[tuple[str, ...], NDArray[np.floating[Any]]] = {}
+    for slide in pending:
+        asked = slide.prompts.attributes
+        if asked not in attributes:
+            attributes[asked] = model.encode_text(asked)
+        findings = model.encode_text(slide.prompts.findings)
+        features = store.read(slide.row.key)
+        journal.note_choice(slide.key, _choice(slide, features, attributes[asked], findings, options))
+        progress.step()
 
 
-def _select(
-    slide: ListedSlide, model: Any, options: PathgenOptions, settings: Settings, pool: ReadingPool
+def _choice(
+    slide: ListedSlide,
+    features: SlideFeatures,
+    attributes_AD: NDArray[np.floating[Any]],
+    findings_FD: NDArray[np.floating[Any]],
+    options: PathgenOptions,
 ) -> dict[str, Any]:
-    """Return what is noted of a slide."""
-    with opened(slide, settings) as reader:
-        tissue = find_tissue(reader)
-        grid = lay_region_grid(
-            reader, tissue, size_px=options.size_px, mpp_um=options.mpp_um, min_coverage=options.min_coverage
-        )
-        if not grid.patches:
-            reason = tissue.problem or f"no tissue was found on the slide (none of {grid.candidates} places)."
-            problem = Problem(Reason.NO_TISSUE, reason[:1].lower() + reason[1:])
-            return {"status": "skipped", "reason": str(problem.reason), "message": problem.message}
-        stain = slide_stain(reader, grid, StainOptions(options.stain or "macenko"))
-        features, rows, counts = _features(reader, grid, stain, model, options, pool)
-        mpp_um = reader.mpp_um
-    attributes, findings = model.encode_text(slide.prompts.attributes), model.encode_text(slide.prompts.findings)
-    chosen = choose_patches(features, attributes, findings, options.selection)
-    assert mpp_um is not None  # the grid could not have been laid
+    """Return what is noted of a slide: the patches that were chosen, and what others were lost for."""
+    flags = [[flag for flag in flags if flag in options.refused] for flags in raised_flags(features.quality["flags"])]
+    rows = np.array([row for row, refused in enumerate(flags) if not refused], np.int64)
+    lost = Counter(refused[0] for refused in flags if refused)
+    if features.num_lost:
+        lost["damaged"] = features.num_lost
+    vectors_ND = np.asarray(features.features_ND[rows], np.float32)
+    chosen = choose_patches(vectors_ND, attributes_AD, findings_FD, options.selection)
     return {
-        "status": "done",
-        "num_patches": len(grid.patches),
         "num_encoded": len(rows),
-        "lost": counts,
-        "stain_problem": stain.problem,
-        "slide_mpp_um": list(mpp_um),
-        "effective_mpp_um": list(grid.effective_mpp_um),
-        "chosen": [_chosen(one, grid, rows[one.row], slide) for one in chosen],
+        "lost": dict(sorted(lost.items())),
+        "chosen": [_chosen(one, features, int(rows[one.row]), slide) for one in chosen],
     }
 
 
-def _chosen(one: ChosenPatch, grid: RegionGrid, row: int, slide: ListedSlide) -> dict[str, Any]:
-    patch = grid.patches[row]
+def _chosen(one: ChosenPatch, features: SlideFeatures, row: int, slide: ListedSlide) -> dict[str, Any]:
     attribute = None if one.attribute is None else slide.prompts.attributes[one.attribute]
+    top_um, left_um = features.corners_um_N2[row].tolist()
     return {
-        **{"number": row, "top_um": patch.top_um, "left_um": patch.left_um, "coverage": round(patch.coverage, 4)},
+        **{"number": row, "top_um": top_um, "left_um": left_um, "coverage": round(float(features.coverage_N[row]), 4)},
         **{"branches": list(one.branches), "attribute": attribute, "cluster": one.cluster},
         **{"attribute_score": round(one.attribute_score, 4), "finding_score": round(one.finding_score, 4)},
     }
 
 
-def _features(
-    reader: SlideReader,
-    grid: RegionGrid,
-    stain: StainEstimate,
-    model: Any,
-    options: PathgenOptions,
-    pool: ReadingPool,
-) -> tuple[NDArray[np.float32], list[int], dict[str, int]]:
-    """Encode the patches that are good enough; with their rows, and what the others were lost for."""
-    corners = [(patch.top_um, patch.left_um) for patch in grid.patches]
-    recoloured = stain if options.stain is not None else None
-    jobs = [
-        (
-            reader,
-            corners[at : at + AT_ONCE],
-            grid.size_px,
-            grid.mpp_um,
-            frozenset(options.refused),
-            stain.white,
-            recoloured,
-        )
-        for at in range(0, len(corners), AT_ONCE)
-    ]
-    parts: list[NDArray[np.float32]] = [np.zeros((0, model.dim), np.float32)]
-    rows: list[int] = []
-    lost: Counter[str] = Counter()
-    row = 0
-    for future in pool.map(look_at_patches, jobs, ahead=4):
-        seen: list[LookedAt] = future.result()
-        images = []
-        for one in seen:
-            if one.pixels is None:
-                lost["damaged" if one.damaged else one.flags[0]] += 1
-            else:
-                images.append(model.preprocess.to_array(View(one.pixels, (0.0, 255.0))))
-                rows.append(row)
-            row += 1
-        if images:
-            parts.append(model.encode_image(model.preprocess.together(images)))
-    return np.concatenate(parts), rows, dict(sorted(lost.items()))
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """The patches of a store's slide as what stains are measured on."""
+
+    features: SlideFeatures
+
+    @property
+    def size_px(self) -> int:
+        return self.features.size_px
+
+    @property
+    def mpp_um(self) -> float:
+        return self.features.mpp_um
+
+    def spread(self, count: int) -> tuple[Patch, ...]:
+        """Choose up to `count` patches at equal steps, in the order of the store."""
+        num = len(self.features)
+        steps = range(num) if count >= num else ((np.arange(count) + 0.5) * num / count).astype(np.int64)
+        corners, coverage = self.features.corners_um_N2, self.features.coverage_N
+        places = ((int(n), float(corners[n, 0]), float(corners[n, 1]), float(coverage[n])) for n in steps)
+        return tuple(Patch(0, n, top, left, share) for n, top, left, share in places)
 
 
 def caption_slides(
     slides: Iterable[ListedSlide],
+    store: SlideStore,
     agent: CaptionAgent,
     room: Room,
     options: PathgenOptions,
@@ -194,23 +161,24 @@ def caption_slides(
         MedclipError: Of an agent that is gone. What it answered before is noted.
     """
     pending = [
-        (slide, facts, [one for one in facts["chosen"] if one["number"] not in numbers])
+        (slide, choice, [one for one in choice["chosen"] if one["number"] not in numbers])
         for slide in slides
-        if (facts := journal.slide(slide.key)) is not None and facts["status"] == "done"
+        if slide.problem is None and (choice := journal.choice(slide.key)) is not None
         for numbers in [journal.numbers(slide.key)]
     ]
-    total = sum(len(facts["chosen"]) for _, facts, _ in pending)
+    total = sum(len(choice["chosen"]) for _, choice, _ in pending)
     progress.stage("Captioning patches", total, total - sum(len(todo) for _, _, todo in pending))
     if not any(todo for _, _, todo in pending):
         return
     with ReadingPool.of(settings, note=progress.note) as pool, ThreadPoolExecutor(max(1, agent.at_once)) as threads:
         for slide, _, todo in pending:
             if todo:
-                _caption_slide(slide, todo, agent, room, options, journal, settings, progress, pool, threads)
+                _caption_slide(slide, store, todo, agent, room, options, journal, settings, progress, pool, threads)
 
 
 def _caption_slide(
     slide: ListedSlide,
+    store: SlideStore,
     todo: list[dict[str, Any]],
     agent: CaptionAgent,
     room: Room,
@@ -224,14 +192,7 @@ def _caption_slide(
     with opened(slide, settings) as reader:
         stain = None
         if agent.measures:
-            grid = lay_region_grid(
-                reader,
-                find_tissue(reader),
-                size_px=options.size_px,
-                mpp_um=options.mpp_um,
-                min_coverage=options.min_coverage,
-            )
-            stain = slide_stain(reader, grid, StainOptions())
+            stain = slide_stain(reader, _Places(store.read(slide.row.key)), StainOptions())
         jobs = (
             (reader, (one["top_um"], one["left_um"]), options.size_px, options.mpp_um, stain, agent.measures)
             for one in todo

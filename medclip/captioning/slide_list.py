@@ -1,4 +1,8 @@
-"""The slides of a folder with all that is asked and known of each: files, scale, patient, organ, findings."""
+"""The slides of a store of vectors, with all that is asked and known of each: files, scale, patient, organ, findings.
+
+What became of a slide is what its row in the store says. A folder is listed beside it for what no store keeps: where
+the files are, and whose they are, by which the records are split.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,25 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from medclip.captioning.selection.prompts import SelectionPrompts, prompts_for
-from medclip.errors import MedclipError, Problem, Reason, Status
+from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.pseudonyms import keyed_hash
-from medclip.files.recognise.sniff import Format
-from medclip.files.recognise.tiff import ends_early
-from medclip.files.scan import ScannedFile, scan_files
-from medclip.files.tables.manifest import CAPTION_SEPARATOR, Manifest, read_manifest
+from medclip.files.scan import Scan, scan_files
+from medclip.files.tables.manifest import CAPTION_SEPARATOR, Manifest, ManifestRow
 from medclip.progress import Progress
-from medclip.sample import Kind, Modality
+from medclip.sample import Kind, Modality, Study, Unit
 from medclip.settings import Settings
+from medclip.slides.store.slide_store import DONE, SlideRow, SlideStore
 
 ORGAN, FINDINGS = "organ", "findings"
 """Columns of the table, beside file, patient and mpp_um. Several findings stand on lines of their own."""
 SOURCE, LICENSE = "source", "license"
-_SLIDE_FORMATS = frozenset({Format.SLIDE, Format.TIFF})
-"""What may be a slide where it cannot be read."""
+OF_VECTORS = ("study", "modality", "mpp_um")
+"""Columns that decide which files are read together, and how: the others may change while vectors stay."""
+_GONE = Problem(Reason.MISSING_FILE, "the store has its vectors, and the folder has no such slide.")
+_NEW = Problem(Reason.MISSING_FILE, "the store has no vectors of it: run medclip slides embed with --add first.")
+_OTHER = Problem(Reason.CHANGED, "it is another file than the one that was embedded: embed it again.")
 
 
 @dataclass(frozen=True)
@@ -42,15 +47,32 @@ class ListedSlide:
     mpp_um: float | None
     """What the table says."""
     prompts: SelectionPrompts
+    row: SlideRow
+    """What the store says of it."""
     source: str = ""
     license: str = ""
     problem: Problem | None = None
+    """Why nothing is chosen of it."""
+
+
+def check_prompts(
+    manifest: Manifest | None, organ: str | None, attributes: Mapping[str, tuple[str, ...]] | None
+) -> None:
+    """Refuse organs that nothing is known to ask of, before a slide is read.
+
+    Raises:
+        MedclipError: WRONG_USE.
+    """
+    prompts_for(organ, (), attributes)
+    for row in () if manifest is None else manifest.rows:
+        _prompts(row, row.file, organ, attributes)
 
 
 def list_slides(
     folder: Path,
+    store: SlideStore,
     *,
-    table: Any,
+    manifest: Manifest | None,
     organ: str | None,
     attributes: Mapping[str, tuple[str, ...]] | None,
     key: bytes,
@@ -58,11 +80,12 @@ def list_slides(
     exclude: Path,
     progress: Progress,
 ) -> tuple[ListedSlide, ...]:
-    """List the slides of a folder.
+    """List the slides of a store and of the folder that it was made of.
 
     Args:
         folder: A file or a folder; what is no slide is passed over.
-        table: A manifest with the columns file, and if known patient, mpp_um, organ, findings, source, license.
+        store: Vectors of its slides.
+        manifest: A table with the columns file, and if known patient, mpp_um, organ, findings, source, license.
         organ: Of the slides that the table names none of.
         attributes: Of organs, beside those of medclip.
         key: Key of the hashes.
@@ -74,60 +97,47 @@ def list_slides(
         By key. Copies of one slide are one.
 
     Raises:
-        MedclipError: NOTHING_TO_DO without a slide; WRONG_USE for an unknown organ; what scanning and tables raise.
+        MedclipError: NOTHING_TO_DO without a slide; WRONG_USE for an unknown organ; what scanning raises.
     """
-    manifest = table if isinstance(table, Manifest) or table is None else read_manifest(table)
-    prompts_for(organ, (), attributes)  # a slip in the option is no slide's fault
+    # The files that are read together must be those of the store: the same columns decide.
     scan = scan_files(
         folder,
-        table=manifest,
+        table=None if manifest is None else manifest.only(*OF_VECTORS),
         modality=Modality.PATHOLOGY,
-        group_by="file",
         exclude=(exclude,),
         settings=settings,
         progress=progress,
     )
-    facts = {file.ref.name: file for file in scan.files}
+    present = {keyed_hash("slide", unit.files[0].name, key): (study, unit) for study, unit in _slides(scan)}
+    rows = {row.key: row for row in store.rows}
+    for name, (_, unit) in present.items():
+        if name not in rows and unit.problem is None:
+            rows[name] = SlideRow(name, unit.files[0].name, len(unit.files), "failed", _NEW.reason, _NEW.message)
+    hashes = {file.ref.name: file.facts.sha256 for file in scan.files}
     slides: dict[str, ListedSlide] = {}
-    for study in scan.studies:
-        for unit in study.units:
-            if unit.kind is not Kind.SLIDE:
-                continue
-            first, hashes = unit.files[0], [facts[ref.name].facts.sha256 for ref in unit.files]
-            row = None if manifest is None else manifest.row_for(first.path) or manifest.row_for(first.name)
-            extra: Mapping[str, str] = {} if row is None else row.extra
-            sha256 = hashes[0] if len(hashes) == 1 else _hash_of(hashes)
-            name = keyed_hash("slide", sha256, key)
-            patient = (row.patient if row is not None else None) or study.patient or f"slide {sha256}"
-            try:
-                findings = extra.get(FINDINGS, "").split(CAPTION_SEPARATOR)
-                prompts = prompts_for(extra.get(ORGAN) or organ, findings, attributes)
-            except MedclipError as error:
-                raise error.at(first.name) from None
-            slides.setdefault(
-                name,
-                ListedSlide(
-                    name,
-                    first.name,
-                    tuple(ref.path for ref in unit.files),
-                    sha256,
-                    patient,
-                    None if row is None else row.mpp_um,
-                    prompts,
-                    extra.get(SOURCE, ""),
-                    extra.get(LICENSE, ""),
-                    unit.problem,
-                ),
-            )
-    # What is cut or damaged belongs to no study; it must not go missing.
-    for file in scan.files:
-        problem = file.problem or _cut(file)
-        if problem and file.facts.format in _SLIDE_FORMATS and problem.status is Status.FAILED:
-            sha256 = file.facts.sha256
-            name = keyed_hash("slide", sha256 or f"file {file.ref.name}", key)
-            prompts, patient = prompts_for(organ, (), attributes), f"slide {file.ref.name}"
-            lost = ListedSlide(name, file.ref.name, (file.ref.path,), sha256, patient, None, prompts, problem=problem)
-            slides.setdefault(name, lost)
+    for row in rows.values():
+        study, unit = present.get(row.key, (None, None))
+        name = row.file if unit is None else unit.files[0].name
+        said = None if manifest is None else _said(manifest, name, unit)
+        sha256 = _sha256(unit, hashes) if unit is not None else row.sha256 or ""
+        problem = _problem(row, sha256, unit)
+        content = keyed_hash("slide", sha256 or f"file {name}", key)
+        extra: Mapping[str, str] = {} if said is None else said.extra
+        listed = ListedSlide(
+            content,
+            name,
+            () if unit is None else tuple(ref.path for ref in unit.files),
+            sha256,
+            (said.patient if said else None) or (study.patient if study else None) or f"slide {sha256 or name}",
+            None if said is None else said.mpp_um,
+            _prompts(said, name, organ, attributes),
+            row,
+            extra.get(SOURCE, ""),
+            extra.get(LICENSE, ""),
+            problem,
+        )
+        if content not in slides or (problem is None and slides[content].problem is not None):
+            slides[content] = listed
     if not slides:
         raise MedclipError(
             Reason.NOTHING_TO_DO,
@@ -135,21 +145,38 @@ def list_slides(
             where=folder,
             hint="`medclip scan` says what they are.",
         )
-    return tuple(slides[name] for name in sorted(slides))
+    return tuple(slides[content] for content in sorted(slides))
 
 
-def _cut(file: ScannedFile) -> Problem | None:
-    """Return the problem of a TIFF that ends too early: what is left of it may look like an image of another kind."""
-    if file.facts.format is not Format.TIFF:
-        return None
+def _slides(scan: Scan) -> list[tuple[Study, Unit]]:
+    return [(study, unit) for study in scan.studies for unit in study.units if unit.kind is Kind.SLIDE]
+
+
+def _said(manifest: Manifest, name: str, unit: Unit | None) -> ManifestRow | None:
+    """Return the row of the table for a slide's first file."""
+    return (None if unit is None else manifest.row_for(unit.files[0].path)) or manifest.row_for(name)
+
+
+def _prompts(
+    said: ManifestRow | None, name: str, organ: str | None, attributes: Mapping[str, tuple[str, ...]] | None
+) -> SelectionPrompts:
+    extra: Mapping[str, str] = {} if said is None else said.extra
     try:
-        with file.ref.path.open("rb") as content:
-            if not ends_early(content):
-                return None
-    except OSError:
-        return None
-    return Problem(Reason.TRUNCATED, "the slide ends too early; copy it again from its source.")
+        findings = extra.get(FINDINGS, "").split(CAPTION_SEPARATOR)
+        return prompts_for(extra.get(ORGAN) or organ, findings, attributes)
+    except MedclipError as error:
+        raise error.at(name) from None
 
 
-def _hash_of(hashes: list[str]) -> str:
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+def _sha256(unit: Unit, hashes: Mapping[str, str]) -> str:
+    """Hash a unit's bytes as its row in the store has it."""
+    together = [hashes[ref.name] for ref in unit.files]
+    return together[0] if len(together) == 1 else hashlib.sha256("".join(together).encode()).hexdigest()
+
+
+def _problem(row: SlideRow, sha256: str, unit: Unit | None) -> Problem | None:
+    if row.status != DONE:
+        return Problem(Reason(row.reason), row.message or "")
+    if unit is None or unit.problem is not None:
+        return _GONE
+    return _OTHER if sha256 != row.sha256 else None

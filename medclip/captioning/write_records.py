@@ -177,13 +177,13 @@ def _checked(
     slide: ListedSlide, agent: CaptionAgent, room: Room, journal: Journal, seen: set[str]
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any], CaptionProblem | None]]:
     """Yield the chosen patches of a slide with their texts, and what is wrong with each."""
-    facts = journal.slide(slide.key)
-    if facts is None or facts["status"] != "done":
+    choice = journal.choice(slide.key)
+    if slide.problem is not None or choice is None:
         return
     # The measuring agent sees no image: a report gives it nothing more to claim.
     allowed = agent.allowed if agent.measures else agent.allowed.with_texts(slide.prompts.findings)
     texts = dict(journal.texts(slide.key))
-    for one in facts["chosen"]:
+    for one in choice["chosen"]:
         text = texts.get(one["number"])
         if text is None:
             continue

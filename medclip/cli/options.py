@@ -65,6 +65,7 @@ TestShare = Annotated[
 ValShare = Annotated[
     float, typer.Option("--val-share", help="Share of patients to choose weights with, where the table names none.")
 ]
+SPLITS = "train=0.7,val=0.1,test=0.2"
 Splits = Annotated[str, typer.Option("--splits", help="Shares by patient; a column `split` goes before them.")]
 KeyFile = Annotated[
     Path | None,
@@ -118,3 +119,18 @@ RetryFailed = Annotated[
 Thumbnails = Annotated[
     bool, typer.Option("--thumbnails/--no-thumbnails", help="Keep small images for the report, or none.")
 ]
+
+
+def shares(text: str) -> dict[str, float]:
+    """Read the shares of `--splits`.
+
+    Raises:
+        MedclipError: WRONG_USE.
+    """
+    from medclip.errors import MedclipError, Reason
+    from medclip.files.key_value import key_values
+
+    try:
+        return {name: float(share) for name, share in key_values(text.split(","), "--splits", SPLITS).items()}
+    except ValueError:
+        raise MedclipError(Reason.WRONG_USE, f"--splits takes {SPLITS}, which {text!r} is not.") from None

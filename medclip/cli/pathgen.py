@@ -29,6 +29,10 @@ def pathgen(
     vlm: Annotated[
         Path | None, typer.Option("--vlm", metavar="DIR", help="Vision-language model of transformers, for local.")
     ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option("--store", metavar="DIR", help="Vectors that `medclip slides embed --qc` made of these slides."),
+    ] = None,
     organ: Annotated[
         str | None, typer.Option("--organ", help="Organ of the slides, or TCGA project, where the table has none.")
     ] = None,
@@ -56,6 +60,9 @@ def pathgen(
     stain: options.Stain = None,
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", min=8, help="Of a caption. Default: what the text tower takes.")
+    ] = None,
+    splits: Annotated[
+        str | None, typer.Option("--splits", help=f"Shares of patients in the shards. Default: {options.SPLITS}.")
     ] = None,
     seed: options.Seed = 0,
     format: Annotated[str, typer.Option("--format", help="How patches are stored: png or jpeg.")] = "png",
@@ -88,6 +95,7 @@ def pathgen(
                 endpoint=endpoint,
                 endpoint_model=endpoint_model,
                 vlm=vlm,
+                store=store,
                 organ=organ,
                 attributes=attributes,
                 table=table,
@@ -100,6 +108,7 @@ def pathgen(
                 mpp_um=mpp_um,
                 stain=stain,
                 max_tokens=max_tokens,
+                splits=None if splits is None else options.shares(splits),
                 seed=seed,
                 format=format,
                 workers=workers,

@@ -15,8 +15,6 @@ from medclip.wording import count, number
 if TYPE_CHECKING:
     from medclip.shards.writing.summary import ShardPlan
 
-_SPLITS = "train=0.7,val=0.1,test=0.2"
-
 
 def build(
     table: Annotated[
@@ -28,7 +26,7 @@ def build(
     samples_per_shard: Annotated[int, typer.Option(help="Samples in one tar.")] = 500,
     stored: Annotated[str, typer.Option("--format", help="How images are stored: png or jpeg.")] = "png",
     quality: Annotated[int, typer.Option(min=1, max=100, help="Quality of JPEG, 1 to 100.")] = 95,
-    splits: options.Splits = _SPLITS,
+    splits: options.Splits = options.SPLITS,
     seed: options.Seed = 0,
     images: options.Images = None,
     patient: options.Patient = None,
@@ -64,7 +62,13 @@ def build(
 
         key = _key_of_plan(key_file)
         plan = plan_shards(
-            table, splits=_shares(splits), seed=seed, key=key, images=images, patient=patient, group=_group(group)
+            table,
+            splits=options.shares(splits),
+            seed=seed,
+            key=key,
+            images=images,
+            patient=patient,
+            group=_group(group),
         )
         _print_plan(plan, table, images, as_json)
         return ExitCode.SOME_FAILED if plan.num_missing_files == plan.num_files else ExitCode.COMPLETE
@@ -77,7 +81,7 @@ def build(
             samples_per_shard=samples_per_shard,
             stored=stored_as,
             quality=quality,
-            splits=_shares(splits),
+            splits=options.shares(splits),
             seed=seed,
             key=load_key(settings, path=key_file),
             settings=settings,
@@ -104,7 +108,7 @@ def check(
     path: Annotated[
         str, typer.Argument(help="A shard folder or its URL; or a table, before shards are built from it.")
     ],
-    splits: options.Splits = _SPLITS,
+    splits: options.Splits = options.SPLITS,
     seed: options.Seed = 0,
     images: options.Images = None,
     patient: options.Patient = None,
@@ -121,7 +125,7 @@ def check(
     from medclip.shards.reading.check_folder import ShardCheck
 
     result = check_path(
-        path, splits=_shares(splits), seed=seed, key=_key_of_plan(key_file), images=images, patient=patient
+        path, splits=options.shares(splits), seed=seed, key=_key_of_plan(key_file), images=images, patient=patient
     )
     if isinstance(result, ShardCheck):
         verdict = "all is well" if result.ok else count(len(result.problems), "problem")
@@ -226,16 +230,6 @@ def _group(text: str | None) -> Any:
             Reason.WRONG_USE, f"--group {text!r} is not known.", hint=did_you_mean(text, GROUPS, "It is one of")
         )
     return text and text.lower()
-
-
-def _shares(text: str) -> dict[str, float]:
-    from medclip.errors import MedclipError, Reason
-    from medclip.files.key_value import key_values
-
-    try:
-        return {name: float(share) for name, share in key_values(text.split(","), "--splits", _SPLITS).items()}
-    except ValueError:
-        raise MedclipError(Reason.WRONG_USE, f"--splits takes {_SPLITS}, which {text!r} is not.") from None
 
 
 def _print(value: Any, as_json: bool, headline: str) -> None:

@@ -63,6 +63,8 @@ class Call:
     device: str = "cpu"
     batch_size: int | None = None
     """Images in one forward pass; None for the model's own number."""
+    exclude: tuple[Path, ...] = ()
+    """Folders below `root` that are left out, beside the output folder."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,8 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
     options, settings, progress, folder = call.options, call.settings, call.progress, call.folder
     holds_run = claim_folder(folder, "run of medclip", marks=(LEDGER, *verb.beside), inputs=_inputs(call))
     key = load_key(settings, path=call.key_file)
-    manifest = None if options.table is None else read_manifest(options.table)
+    table = options.table
+    manifest = table if table is None or isinstance(table, Manifest) else read_manifest(table)
     identity = {
         **verb.identity,
         **run_identity(
@@ -199,7 +202,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         ledger.remember({"notes": list(verb.notes)})
         remove_drafts(folder)
         hashed = partial(hashed_path, key=key)
-        listing = Listing(call.root, ledger, (folder,), hashed, call.given)
+        listing = Listing(call.root, ledger, (folder, *call.exclude), hashed, call.given)
         looker = Looker(listing, ledger, pool, options, manifest, key, settings, verb.only)
         lacks = verb.lacks if ledger.get("finished") is not None else None
         is_lacking = lacks is not None and any(True for _ in lacks(ledger))
@@ -320,7 +323,9 @@ def _refuse_empty(call: Call, manifest: Manifest | None) -> None:
         if not call.given:
             raise MedclipError(Reason.NOTHING_TO_DO, "no image was given.", hint="Give paths or arrays.")
         return
-    if next(walk(call.root, exclude=(call.folder,)), None) is None and not (manifest is not None and manifest.rows):
+    if next(walk(call.root, exclude=(call.folder, *call.exclude)), None) is None and not (
+        manifest is not None and manifest.rows
+    ):
         raise MedclipError(
             Reason.NOTHING_TO_DO, "there is no file in this folder.", where=call.root, hint="Name another folder."
         )

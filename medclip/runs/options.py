@@ -26,7 +26,7 @@ class ScoreOptions:
     templates: bool = True
     """Phrase prompts that but name a finding in the sentences of the study's modality."""
     table: Any = None
-    """A manifest that names study, patient and modality of files: a Path or a data frame."""
+    """A manifest that names study, patient and modality of files: a Path, a data frame or a `Manifest`."""
     modality: Modality | None = None
     """Modality of the files that neither the table nor their header names."""
     min_confidence: float = 0.8

@@ -1,23 +1,33 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import medclip
+from medclip.captioning import run as run_module
 from medclip.captioning.agents.agent import AgentRefused, Answer, Revision, Usage
 from medclip.captioning.checks.claims import AllowedClaims
 from medclip.captioning.pathgen import room_of
 from medclip.captioning.reread import reread_pixels
+from medclip.captioning.selection.choose import choose_patches
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides import open_slide
 from medclip.models.packs.pack import load_model
+from tests.kits.slides import make_pathology_pack, make_worded_pathology_pack
 from tests.kits.stained_slide import write_stained
 
 SMALL = {"size_px": 96, "num_by_attributes": 4, "num_by_clusters": 4, "workers": 1, "organ": "colon"}
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory) -> Path:
+    return make_worded_pathology_pack(tmp_path_factory.mktemp("packs") / "worded")
 
 
 class Scripted:
@@ -66,9 +76,9 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(folder, tmp_path_factory):
+def run(folder, pack, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "out"
-    return medclip.pathgen(folder, out, table=folder / "table.csv", **SMALL)
+    return medclip.pathgen(folder, out, model=pack, table=folder / "table.csv", **SMALL)
 
 
 def test_every_slide_has_a_row_and_every_chosen_patch_is_a_record_or_a_reject(run):
@@ -127,46 +137,145 @@ def test_findings_of_one_slide_choose_no_patch_of_the_other(run):
     assert {row.file: row.num_findings for row in run.slides if row.status == "done"} == {"a.tiff": 2, "b.tiff": 0}
 
 
-def test_the_same_call_again_asks_nobody_and_writes_the_same_bytes(run, folder):
-    before = {p.relative_to(run.shards): p.read_bytes() for p in run.shards.iterdir()}
-    again = medclip.pathgen(folder, run.folder, table=folder / "table.csv", **SMALL)
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Everything that a run leaves but its ledger and its journal, which hold times."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    names = {str(path.relative_to(folder)): path for path in paths}
+    return {name: path.read_bytes() for name, path in names.items() if "ledger" not in name and "journal" not in name}
+
+
+def test_the_same_call_again_asks_nobody_and_writes_the_same_bytes(run, folder, pack):
+    before = files_of(run.folder)
+    again = medclip.pathgen(folder, run.folder, model=pack, table=folder / "table.csv", **SMALL)
     assert again.records == run.records
-    assert {p.relative_to(run.shards): p.read_bytes() for p in run.shards.iterdir()} == before
+    assert files_of(run.folder) == before
 
 
-def test_another_call_on_the_same_folder_is_refused(run, folder):
+def test_another_call_on_the_same_folder_is_refused(run, folder, pack):
     with pytest.raises(MedclipError) as error:
-        medclip.pathgen(folder, run.folder, table=folder / "table.csv", **{**SMALL, "seed": 5})
+        medclip.pathgen(folder, run.folder, model=pack, table=folder / "table.csv", **{**SMALL, "seed": 5})
     assert error.value.reason is Reason.OUTPUT_IN_USE
 
 
-def test_a_run_goes_on_after_its_agent_went_away_and_asks_for_nothing_twice(folder, tmp_path):
-    one = folder / "a.tiff"
+def test_a_run_goes_on_after_its_agent_went_away_and_asks_for_nothing_twice(folder, pack, tmp_path):
+    one, how = folder / "a.tiff", {"model": pack, "max_tokens": 32, **SMALL}
     first = Scripted(until=2)
     with pytest.raises(MedclipError, match="does not answer"):
-        medclip.pathgen(one, tmp_path / "out", agent=first, max_tokens=32, **SMALL)
+        medclip.pathgen(one, tmp_path / "out", agent=first, **how)
     assert not (tmp_path / "out" / "shards").exists()
     second = Scripted()
-    result = medclip.pathgen(one, tmp_path / "out", agent=second, max_tokens=32, **SMALL)
+    result = medclip.pathgen(one, tmp_path / "out", agent=second, **how)
     (row,) = result.slides
     assert second.asked == row.num_chosen - 2
     answered = len(result.records) + sum(reject.reason != "refused" for reject in result.rejects)
     assert result.usage.prompt_tokens == 250 * answered
-    undisturbed = medclip.pathgen(one, tmp_path / "other", agent=Scripted(), max_tokens=32, **SMALL)
+    undisturbed = medclip.pathgen(one, tmp_path / "other", agent=Scripted(), **how)
     assert undisturbed.records == result.records
     tars = [sorted(r.shards.glob("*.tar")) for r in (result, undisturbed)]
     assert [tar.read_bytes() for tar in tars[0]] == [tar.read_bytes() for tar in tars[1]]
 
 
-def test_a_folder_without_a_slide_and_an_unknown_agent_are_refused(tmp_path):
+def test_a_folder_without_a_slide_and_an_unknown_agent_are_refused(pack, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.txt").write_text("nothing")
     with pytest.raises(MedclipError, match="no slide among the 1 files"):
-        medclip.pathgen(tmp_path / "in", tmp_path / "out")
+        medclip.pathgen(tmp_path / "in", tmp_path / "out", model=pack)
     with pytest.raises(MedclipError, match="no agent called 'gpt'"):
         medclip.pathgen(tmp_path / "in", tmp_path / "out", agent="gpt")
     with pytest.raises(MedclipError, match="measuring agent asks no endpoint"):
         medclip.pathgen(tmp_path / "in", tmp_path / "out", endpoint="http://127.0.0.1:1/v1")
+
+
+def test_what_no_patch_could_be_chosen_by_is_refused_before_a_slide_is_read(folder, pack, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(MedclipError, match="not trained on pathology"):
+        medclip.pathgen(folder, out, **SMALL)
+    with pytest.raises(MedclipError, match="no attributes of the organ 'colom'"):
+        medclip.pathgen(folder, out, model=pack, **{**SMALL, "organ": "colom"})
+    table = pa.table({"file": ["a.tiff"], "organ": ["colom"]})
+    with pytest.raises(MedclipError, match=r"a\.tiff: there are no attributes of the organ 'colom'"):
+        medclip.pathgen(folder, out, model=pack, table=table, **SMALL)
+    with pytest.raises(MedclipError, match="do not sum to 1"):
+        medclip.pathgen(folder, out, model=pack, splits={"train": 0.5}, **SMALL)
+    assert not out.exists()
+
+
+def test_the_vectors_are_a_store_that_says_what_became_of_each_slide(run, pack):
+    store = medclip.slides.open_store(run.folder / "slides")
+    assert {row.file: row.status for row in store.rows} == {row.file: row.status for row in run.slides}
+    (cut,) = [row for row in run.slides if row.status == "failed"]
+    assert (cut.reason, cut.num_patches, cut.num_chosen) == (Reason.TRUNCATED, 0, 0)
+    by_file = {row.file: row for row in store.rows}
+    for slide in run.slides:
+        if slide.status != "done":
+            continue
+        features = store.read(by_file[slide.file].key)
+        assert slide.num_patches == len(features)
+        assert slide.num_encoded == int((features.quality["flags"] == 0).sum())
+        corners = {tuple(corner) for corner in features.corners_um_N2.tolist()}
+        assert all((r.top_um, r.left_um) in corners for r in run.records if r.slide == slide.slide)
+
+
+def test_vectors_that_are_there_give_the_same_records_and_are_read_where_they_are(run, folder, pack, tmp_path):
+    how = {"model": pack, "table": folder / "table.csv", **SMALL}
+    result = medclip.pathgen(folder, tmp_path / "out", store=run.folder / "slides", **how)
+    assert not (tmp_path / "out" / "slides").exists()
+    assert result.records == run.records
+    assert result.slides == run.slides
+    assert {p.name: p.read_bytes() for p in result.shards.glob("*.tar")} == {
+        p.name: p.read_bytes() for p in run.shards.glob("*.tar")
+    }
+
+
+def test_vectors_of_other_patches_or_another_model_and_without_qualities_are_refused(run, folder, pack, tmp_path):
+    store = run.folder / "slides"
+    with pytest.raises(MedclipError, match=r"Its own are --size-px 96 --patch-mpp 0\.5"):
+        medclip.pathgen(folder, tmp_path / "out", model=pack, store=store, **{**SMALL, "size_px": 128})
+    with pytest.raises(MedclipError, match="another size, scale or stain"):
+        medclip.pathgen(folder, tmp_path / "out", model=pack, store=store, stain="hed", **SMALL)
+    other = make_pathology_pack(tmp_path / "other")
+    with pytest.raises(MedclipError, match="embedded with another pack: worded"):
+        medclip.pathgen(folder, tmp_path / "out", model=other, store=store, **SMALL)
+    plain = medclip.slides.embed(folder / "a.tiff", tmp_path / "plain", model=pack, size_px=96, by_piece=True)
+    with pytest.raises(MedclipError, match="--qc"):
+        medclip.pathgen(folder / "a.tiff", tmp_path / "out", model=pack, store=plain.folder, **SMALL)
+    assert not (tmp_path / "out").exists()
+
+
+def test_slides_that_came_went_or_changed_since_they_were_embedded_have_rows_that_say_so(run, folder, pack, tmp_path):
+    shutil.copytree(folder, tmp_path / "in")
+    write_stained(tmp_path / "in" / "b.tiff", seed=3, height=420, width=520)
+    (tmp_path / "in" / "a.tiff").unlink()
+    write_stained(tmp_path / "in" / "new.tiff", seed=2, height=300, width=300)
+    result = medclip.pathgen(tmp_path / "in", tmp_path / "out", model=pack, store=run.folder / "slides", **SMALL)
+    rows = {row.file: (row.status, row.reason) for row in result.slides}
+    assert rows == {
+        "a.tiff": ("failed", Reason.MISSING_FILE),
+        "b.tiff": ("failed", Reason.CHANGED),
+        "c.tiff": ("failed", Reason.TRUNCATED),
+        "new.tiff": ("failed", Reason.MISSING_FILE),
+    }
+    assert result.records == ()
+
+
+def test_slides_that_came_since_are_taken_in_although_the_table_grew_and_what_was_chosen_stays(
+    folder, pack, tmp_path, monkeypatch
+):
+    source, out = tmp_path / "in", tmp_path / "in" / "captions"
+    source.mkdir()
+    shutil.copy(folder / "a.tiff", source / "a.tiff")
+    how = {"model": pack, "agent": Scripted(), "hash_paths": True, **SMALL, "max_tokens": 32}
+    first = medclip.pathgen(source, out, table=pa.table({"file": ["a.tiff"], "patient": ["P1"]}), **how)
+    shutil.copy(folder / "b.tiff", source / "b.tiff")
+    table = pa.table({"file": ["a.tiff", "b.tiff"], "patient": ["P1", "P2"], "findings": ["", "mucin pools"]})
+    chosen = []
+    monkeypatch.setattr(run_module, "choose_patches", lambda *a: chosen.append(a) or choose_patches(*a))
+    second = medclip.pathgen(source, out, table=table, **how)
+    assert len(chosen) == 1
+    assert [row.status for row in second.slides] == ["done", "done"]
+    assert all(row.file.startswith("path:") for row in second.slides)
+    assert {row.num_findings for row in second.slides} == {0, 1}
+    assert {r for r in second.records if r.slide == first.slides[0].slide} == set(first.records)
 
 
 def test_a_long_text_is_counted_although_a_tokenizer_cuts_it():
@@ -178,11 +287,12 @@ def test_a_long_text_is_counted_although_a_tokenizer_cuts_it():
     assert room_of(tokenizer, 10_000).most == tokenizer.context_length
 
 
-def test_the_command_prints_counts_and_json(run, folder, capsys):
+def test_the_command_prints_counts_and_json(run, folder, pack, capsys):
     from medclip.cli.main import main
 
     options = ["--size-px", "96", "--num-by-attributes", "4", "--num-by-clusters", "4", "--workers", "1"]
     arguments = [str(folder), "--out", str(run.folder), "--table", str(folder / "table.csv"), "--organ", "colon"]
+    arguments += ["--model", str(pack)]
     assert main(["pathgen", *arguments, *options, "--json"]) == 3
     values = json.loads(capsys.readouterr().out)
     assert values["records"] == len(run.records)

@@ -209,3 +209,22 @@ def make_pathology_pack(folder: Path) -> Path:
         slot(pathology, kind): get_adapter(pathology).preprocessing_of(kind) for kind in (Kind.IMAGE, Kind.SLIDE)
     }
     return make_pack(folder, adapters, modalities=["pathology"], tasks={})
+
+
+def make_worded_pathology_pack(folder: Path) -> Path:
+    """Write the small built-in model as a pack that says it was trained on patches of slides: its words are real."""
+    import json
+    from dataclasses import replace
+
+    from medclip.adapters.registry import get_adapter, slot
+    from medclip.models.packs.pack import load_model, save_pack
+    from medclip.sample import Kind, Modality
+
+    model, pathology = load_model(), Modality.PATHOLOGY
+    adapters = {
+        slot(pathology, kind): get_adapter(pathology).preprocessing_of(kind) for kind in (Kind.IMAGE, Kind.SLIDE)
+    }
+    card = model.card.model_copy(update={"name": "worded", "modalities": ("pathology",), "tasks": {}})
+    config = json.loads((model.path / "open_clip_config.json").read_text())["model_cfg"]
+    preprocess = replace(model.preprocess, adapters=adapters)
+    return save_pack(folder, model.clip, model.path, preprocess, card, config=config)

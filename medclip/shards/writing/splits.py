@@ -28,6 +28,19 @@ def split_of(patient: str, splits: Mapping[str, float], seed: int) -> str:
     return [name for name, share in splits.items() if share > 0][-1]
 
 
+def check_shares(splits: Mapping[str, float]) -> None:
+    """Refuse shares that are none.
+
+    Raises:
+        MedclipError: WRONG_USE when they do not sum to 1.
+    """
+    if not splits or any(s < 0 for s in splits.values()) or abs(sum(splits.values()) - 1) > 1e-6:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the shares of the splits ({', '.join(f'{k}={v:g}' for k, v in splits.items())}) do not sum to 1.",
+        )
+
+
 def assign(rows: Sequence[ShardRow], splits: Mapping[str, float], seed: int, key: bytes) -> tuple[str, ...]:
     """Return every row its split. The table's own `split` stands, and holds for all rows of that patient.
 
@@ -44,11 +57,7 @@ def assign(rows: Sequence[ShardRow], splits: Mapping[str, float], seed: int, key
         MedclipError: WRONG_USE when the shares do not sum to 1; PATIENT_OVERLAP when the table puts a patient on two
             sides.
     """
-    if not splits or any(s < 0 for s in splits.values()) or abs(sum(splits.values()) - 1) > 1e-6:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"the shares of the splits ({', '.join(f'{k}={v:g}' for k, v in splits.items())}) do not sum to 1.",
-        )
+    check_shares(splits)
     stated: dict[str, set[str]] = {}
     for row in rows:
         if row.split is not None:

@@ -11,6 +11,8 @@ from medclip.imaging.slides.readers import pyramid
 from medclip.imaging.slides.readers.channels import PERCENTILES
 from medclip.imaging.slides.tissue.find import TissueOptions
 
+NO_LIMIT_BYTES = 1 << 50
+"""Slides are read tile by tile: the limit of files that are read whole does not bind them."""
 FORMAT = 1
 """Raised when the same options lead to other places: what earlier versions left is not used then."""
 

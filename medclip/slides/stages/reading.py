@@ -24,7 +24,9 @@ from medclip.imaging.slides.readers.open import open_slide
 from medclip.imaging.slides.readers.pyramid import SlideReader
 from medclip.imaging.slides.readers.readable import DAMAGED, readable_overview
 from medclip.imaging.slides.stain.estimate import StainEstimate, StainMethod, StainOptions
-from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain
+from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain, slide_white
+from medclip.imaging.slides.stain.optical_density import White
+from medclip.imaging.slides.tissue.background import WHITE
 from medclip.imaging.slides.tissue.find import TissueMask, find_tissue, overview_mpp, tissue_of
 from medclip.sample import View
 from medclip.settings import Settings
@@ -55,6 +57,8 @@ class SeenSlide:
     """Parts of the overview that could not be read."""
     stain: StainEstimate | None = None
     """None where none was asked for, or it cannot be estimated: patches are encoded as they were scanned then."""
+    white: White = WHITE
+    """Value of bare glass, where it was asked for and can be measured."""
     wait_s: float = 0.0
     work_s: float = 0.0
 
@@ -75,8 +79,8 @@ class ReadBlock:
     """Seconds of computing: decoding, resizing, measuring."""
 
 
-Measure = Callable[[NDArray[np.uint8], tuple[float, float]], Sequence[float]]
-"""From RGB uint8 [H, W, 3] and row and column µm/px to numbers; importable by name."""
+Measure = Callable[[NDArray[np.uint8], tuple[float, float], White], Sequence[float]]
+"""From RGB uint8 [H, W, 3], row and column µm/px and the value of bare glass to numbers; importable by name."""
 
 
 def see_slide(
@@ -86,6 +90,7 @@ def see_slide(
     tissue: TissueMask | None = None,
     grid: PatchGrid | bool = True,
     stain: StainMethod | None = None,
+    white: bool = False,
 ) -> SeenSlide:
     """Open a slide, find its tissue, lay its grid, estimate its stains.
 
@@ -96,6 +101,7 @@ def see_slide(
         tissue: Where tissue is, if that is known.
         grid: The grid, if that is known; else whether to lay one.
         stain: How its patches are recoloured before they are encoded; None leaves them as they were scanned.
+        white: Measure the value of bare glass, too.
 
     Raises:
         MedclipError: NO_SCALE and TOO_SMALL for the scale; CHANGED where a file is not the one that was inspected; what
@@ -128,11 +134,12 @@ def see_slide(
         if stain is not None and laid is not None and len(laid):
             estimate, problem = _stain(reader, laid, stain)
             notes += [f"{problem}; its patches are encoded as they were scanned"] if problem else []
+        glass = _white(reader) if white else WHITE
         check_unchanged(source)
         reader.close()
     by = "file" if mpp == reader.facts.mpp_um else "table" if source.mpp_um is not None else "option"
     notes += tissue.notes if tissue else ()
-    return SeenSlide(reader, tissue, laid, by, tuple(notes), num_damaged, estimate, *clock.seconds)
+    return SeenSlide(reader, tissue, laid, by, tuple(notes), num_damaged, estimate, glass, *clock.seconds)
 
 
 def check_unchanged(source: Source) -> None:
@@ -184,6 +191,7 @@ def read_block(
     preprocess: Preprocess | None,
     measure: Measure | None = None,
     stain: StainEstimate | None = None,
+    white: White = WHITE,
 ) -> ReadBlock:
     """Read some patches of a slide and bring them to a model's size.
 
@@ -196,6 +204,7 @@ def read_block(
         preprocess: How the model takes images; None keeps them as they are.
         measure: What is measured of each patch as it is read.
         stain: Of the slide: patches are recoloured by it, after they were measured.
+        white: Value of the slide's bare glass.
 
     Raises:
         MedclipError: What is no damage of single tiles: a file that is gone, a codec that is missing.
@@ -214,7 +223,7 @@ def read_block(
                 lost.append(place)
                 continue
             if measure is not None:
-                measures.append(measure(pixels, effective_mpp_um))
+                measures.append(measure(pixels, effective_mpp_um, white))
             if stain is not None:
                 pixels = normalise_stain(pixels, stain)
             images.append(pixels if preprocess is None else _as_model_sees(pixels, effective_mpp_um, preprocess))
@@ -267,6 +276,16 @@ def _stain(reader: SlideReader, grid: PatchGrid, method: StainMethod) -> tuple[S
     if estimate.problem:
         return None, f"its stains cannot be estimated: {estimate.problem}"
     return estimate, ""
+
+
+def _white(reader: SlideReader) -> White:
+    """Measure the value of bare glass; the usual one where the overview is damaged or shows none."""
+    try:
+        return slide_white(reader) or WHITE
+    except MedclipError as error:
+        if error.reason not in _DAMAGED:
+            raise
+        return WHITE
 
 
 class _Clock:

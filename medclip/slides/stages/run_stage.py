@@ -39,7 +39,7 @@ from medclip.runs.rows import FileRow
 from medclip.sample import Kind, Modality
 from medclip.settings import Settings
 from medclip.slides.stages.grid_files import PATCHES
-from medclip.slides.stages.options import GridOptions
+from medclip.slides.stages.options import NO_LIMIT_BYTES, GridOptions
 from medclip.slides.stages.quality_measures import MEASURES, measure_quality
 from medclip.slides.stages.shares import Shares
 from medclip.slides.stages.stage import UNFINISHED, EmbedStage, PatchesStage, TissueStage
@@ -59,7 +59,6 @@ from medclip.slides.store.slide_store import (
 
 EMBED = "embed"
 STAGES = (TISSUE, PATCHES, EMBED)
-_NO_LIMIT_BYTES = 1 << 50
 _CACHES = 8
 """Of the memory of all processes, the share that decoded tiles may take, as its reciprocal."""
 
@@ -180,7 +179,7 @@ def run_stage(
     if stage not in STAGES or dtype not in DTYPES:
         wrong, known = (stage, STAGES) if stage not in STAGES else (dtype, DTYPES)
         raise MedclipError(Reason.WRONG_USE, f"there is no {wrong!r}.", hint=did_you_mean(wrong, known, "There are"))
-    settings = _within(replace(call.settings, max_file_bytes=_NO_LIMIT_BYTES))
+    settings = _within(replace(call.settings, max_file_bytes=NO_LIMIT_BYTES))
     folder = call.folder
     call = replace(
         call,
@@ -191,7 +190,7 @@ def run_stage(
     pack = embedding_pack = None
     if stage == EMBED:
         pack = pack_of_run(call.model, settings, call.device, call.batch_size)
-        _refuse_other_models(pack)
+        refuse_other_models(pack)
         embedding_pack = _embedding_pack(pack, normalise)
     shares = Shares()
     make = partial(_stage, stage, folder, options, settings, embedding_pack, dtype, qc, normalise, geojson)
@@ -346,8 +345,12 @@ def _stain_method(name: str | None) -> StainMethod | None:
     )
 
 
-def _refuse_other_models(pack: RunPack) -> None:
-    """Refuse a model that patches of slides are nothing for, before anything is read."""
+def refuse_other_models(pack: RunPack) -> None:
+    """Refuse a model that patches of slides are nothing for, before anything is read.
+
+    Raises:
+        MedclipError: WRONG_USE.
+    """
     from medclip.models.packs.pack import read_preprocess
 
     preprocess = read_preprocess(pack.path)

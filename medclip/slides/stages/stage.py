@@ -45,6 +45,11 @@ class _Base:
         """Recolour nothing."""
         return None
 
+    @property
+    def white(self) -> bool:
+        """Ask for no value of bare glass."""
+        return False
+
     def known(self, slide: Slide) -> tuple[TissueMask | None, PatchGrid | bool]:
         """Return what earlier stages left of a slide: its mask, and its grid, or whether one is to be laid."""
         return read_tissue(self.folder / TISSUE / f"{slide.key}.png", self._identity(slide, grid=False)), True
@@ -130,6 +135,11 @@ class EmbedStage(_Base):
         """Recolour patches before they are encoded."""
         return self.normalise
 
+    @property
+    def white(self) -> bool:
+        """Ask for the value of bare glass where patches are measured."""
+        return self.measure is not None
+
     def known(self, slide: Slide) -> tuple[TissueMask | None, PatchGrid | bool]:
         """Take the grid that an earlier stage laid, or the mask that one left."""
         known = read_grid(self.folder / PATCHES / f"{slide.key}.h5", self._identity(slide, grid=True))
@@ -167,6 +177,7 @@ class EmbedStage(_Base):
             preprocess,
             self.measure,
             seen.stain,
+            seen.white,
         )
 
     def finish(self, slide: Slide) -> None:

@@ -85,6 +85,11 @@ class Stage(Protocol):
         """How patches are recoloured before they are encoded; None leaves them as they were scanned."""
         ...
 
+    @property
+    def white(self) -> bool:
+        """Whether the value of bare glass is to be measured."""
+        ...
+
     def known(self, slide: Slide) -> tuple[TissueMask | None, PatchGrid | bool]:
         """Return what earlier stages left of a slide: its mask, and its grid, or whether one is to be laid."""
         ...
@@ -195,7 +200,8 @@ class SlideWork:
             yield from self._blocks(opened.popleft())
 
     def _see(self, slide: Slide) -> Future[SeenSlide]:
-        arguments = slide.source, self._settings, self._stage.options, *self._stage.known(slide), self._stage.stain
+        stage = self._stage
+        arguments = slide.source, self._settings, stage.options, *stage.known(slide), stage.stain, stage.white
         if self._staging is None:
             return self._context.pool.submit(see_slide, *arguments, urgent=True)
         return self._staging.see(slide.key, slide.source, self._context.pool, arguments)

@@ -15,9 +15,10 @@ from pydicom.dataset import Dataset
 import medclip
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.patches.grid import PatchGrid, make_grid
+from medclip.imaging.slides.quality import assess_patch
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.imaging.slides.stain.estimate import StainOptions
-from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain
+from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain, slide_white
 from medclip.imaging.slides.tissue.find import find_tissue
 from medclip.models.packs.pack import load_model
 from medclip.sample import View
@@ -27,7 +28,7 @@ from medclip.slides.stages.run_stage import StageRun
 from tests.kits.dicom_slides import all_of, shows
 from tests.kits.scoring import make_pack
 from tests.kits.slides import damage_tile, draw_section, make_pathology_pack, write_dicom_slide, write_pyramid
-from tests.kits.stained_slide import write_stained
+from tests.kits.stained_slide import draw_stained, write_stained
 
 SETTINGS = Settings(workers=1)
 
@@ -295,6 +296,22 @@ def test_an_unknown_way_of_making_stains_alike_is_refused_before_anything_is_rea
     with pytest.raises(MedclipError, match="macenko"):
         medclip.slides.embed(slides, tmp_path / "o", stain="maccenko", settings=SETTINGS)
     assert not (tmp_path / "o").exists()
+
+
+def test_quality_is_measured_against_the_slides_own_glass(pack: Path, tmp_path: Path):
+    grey = (draw_stained(height=720, width=840) * 0.85).astype(np.uint8)
+    write_pyramid(tmp_path / "grey.tiff", grey)
+    how = {"model": pack, "size_px": 96, "min_coverage": 0, "qc": True, "settings": SETTINGS}
+    run = medclip.slides.embed(tmp_path / "grey.tiff", tmp_path / "o", **how)
+    features = run.store.read(run.rows[0].key)
+    with open_slide(tmp_path / "grey.tiff") as reader:
+        white = slide_white(reader)
+        first = [reader.read(top, left, 96, 96, 0.5) for top, left in features.corners_um_N2[:2]]
+    assert white is not None
+    for row, pixels in enumerate(first):  # of the glass above the section
+        assert "blank" not in assess_patch(pixels, 0.5).flags
+        assert assess_patch(pixels, 0.5, white=white).flags == ("blank",)
+        assert features.quality["flags"][row] == 1
 
 
 def test_a_slide_that_was_cut_is_a_slide_that_failed_and_a_picture_is_none(slides: Path, tmp_path: Path):

@@ -19,7 +19,7 @@ from medclip.imaging.slides.stain.estimate import (
     from_lab,
     to_lab,
 )
-from medclip.imaging.slides.stain.optical_density import absorbance, light
+from medclip.imaging.slides.stain.optical_density import White, absorbance, light
 from medclip.imaging.slides.tissue.background import glass_of, white_point
 from medclip.imaging.slides.tissue.find import TissueOptions, overview_mpp
 
@@ -88,6 +88,16 @@ def _is_stained(rgb: NDArray[np.uint8], source: StainEstimate) -> NDArray[np.boo
     return np.asarray(absorbance(rgb, source.white).min(axis=-1) >= least, bool)
 
 
+def slide_white(reader: SlideReader) -> White | None:
+    """Measure the value of a slide's bare glass on its overview; None where it shows none.
+
+    Raises:
+        MedclipError: What reading the overview raises.
+    """
+    thumbnail = reader.thumbnail(overview_mpp(reader, TissueOptions()))
+    return white_point(thumbnail, glass_of(thumbnail))
+
+
 def slide_stain(
     reader: SlideReader, grid: Patches, options: StainOptions | None = None, *, num_patches: int = SAMPLED_PATCHES
 ) -> StainEstimate:
@@ -106,8 +116,7 @@ def slide_stain(
         MedclipError: What reading the overview raises.
     """
     options = options or StainOptions()
-    thumbnail = reader.thumbnail(overview_mpp(reader, TissueOptions()))
-    white = white_point(thumbnail, glass_of(thumbnail))
+    white = slide_white(reader)
     options = replace(options, white=white) if white is not None else options
     pixels = []
     for patch in grid.spread(num_patches):
