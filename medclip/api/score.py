@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.run_arguments import TemporaryFolder, inputs_of, path_of
+from medclip.api.run_arguments import Inputs, TemporaryFolder, inputs_of, path_of
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_embeddings
 from medclip.errors import MedclipError, Reason
+from medclip.export.results_folder import Exported, ResultsFolder
+from medclip.files.discover import name_of_spelled
 from medclip.files.grouping.studies import GroupBy
 from medclip.progress import Progress, Silent
 from medclip.reports.score.heat_maps import HeatMaps, check_named
@@ -51,6 +53,8 @@ def score(
     hash_paths: bool = False,
     thumbnails: bool = True,
     explain: str | None = None,
+    results_to: str | Path | None = None,
+    results_as: str | Sequence[str] = (),
     key_file: str | Path | None = None,
     device: str = "cpu",
     batch_size: int | None = None,
@@ -100,6 +104,10 @@ def score(
         explain: Draw heat maps beside the images of the report's first page: "top" for the most probable finding of
             each study, or a TASK or TASK:CLASS. Files are read once more; another call with another one computes no
             score again.
+        results_to: Folder for the results of each study in forms that other systems take, as `results_as` names them.
+            These files name patients, as the headers of the images do.
+        results_as: Forms of those: "sr" (DICOM SR, which is "sr/STUDY.dcm"), "fhir-r4b" and "fhir-r5"; "sr" where none
+            is named. A study without a DICOM header has no SR; `.exported` counts them.
         key_file: Identity key, where it is not the one in the settings' home.
         device: Torch device that the model computes on.
         batch_size: Images in one forward pass; 4 where None. It is part of what the run is, as the device is: other
@@ -157,13 +165,18 @@ def score(
         _check_explain(explain, hash_paths, is_stored, inputs.given is not None)
         check_named(explain, model, options)
     maps = None if explain is None else HeatMaps(inputs.root, model, options, settings, explain, device, progress)
-    finish = partial(_report, report_paths, maps)
+    results = None
+    if results_to is not None or results_as:
+        results = _results(results_to, _several(results_as), inputs, call, hash_paths, is_stored)
+    exported: list[Exported] = []
+    finish = partial(_report, report_paths, maps, results, exported)
     if is_stored:
         embeddings = open_embeddings(path)
         if in_memory:
             return answer_embeddings(embeddings, call)
         return score_embeddings(embeddings, call, sort_by=sort_by, finish=finish)
-    return replace(run_scoring(call, sort_by=sort_by, finish=finish), _keep=keep)
+    run = run_scoring(call, sort_by=sort_by, finish=finish)
+    return replace(run, _keep=keep, exported=exported[0].to_json() if exported else None)
 
 
 def _several(value: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -188,12 +201,62 @@ def _check_explain(explain: str, hash_paths: bool, is_stored: bool, is_given: bo
         raise MedclipError(Reason.WRONG_USE, "nothing is named to explain.", hint="Name 'top', or a TASK:CLASS.")
 
 
+def _results(
+    results_to: str | Path | None,
+    formats: tuple[str, ...],
+    inputs: Inputs,
+    call: Call,
+    hash_paths: bool,
+    is_stored: bool,
+) -> ResultsFolder:
+    """Return what writes results for other systems, once it is sure that it can."""
+    if results_to is None:
+        raise MedclipError(
+            Reason.WRONG_USE, "a format of results is named and no folder for them.", hint="Name it with results_to."
+        )
+    if hash_paths or is_stored:
+        what = "paths are hashed" if hash_paths else "embeddings are scored"
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"results for other systems take patient and study from the files, and {what}.",
+            hint="Score the files, and leave paths as they are.",
+        )
+    given = None if inputs.given is None else {ref.name: ref.path for ref in inputs.given}
+    results = ResultsFolder(
+        path_of(results_to, "the folder of results"),
+        formats or ("sr",),
+        partial(_place, inputs.root, given),
+        call.progress,
+    )
+    if results.folder.resolve() == call.folder.resolve():
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "this is the output folder; results for other systems lie in one of their own.",
+            where=results.folder,
+            hint="Name another folder, such as one in it.",
+        )
+    inside = results.folder.resolve().is_relative_to(call.folder.resolve())
+    results.check({} if given is not None or inside else {"what is scored": inputs.root})
+    return results
+
+
+def _place(root: Path, given: Mapping[str, Path] | None, name: str) -> Path:
+    """Return where a file of the tables lies."""
+    if given is not None:
+        return given.get(name, Path(name))
+    return root / name_of_spelled(name) if root.is_dir() else root
+
+
 def _report(
     show_paths: bool,
     heat_maps: HeatMaps | None,
+    results: ResultsFolder | None,
+    exported: list[Exported],
     ledger: Any,
     card: Any,
     folder: Path,
     sort_by: tuple[str, str] | None,
 ) -> None:
     write_score_report(ledger, card, folder, show_paths=show_paths, sort_by=sort_by, heat_maps=heat_maps)
+    if results is not None:
+        exported.append(results.write(ledger, card, folder))

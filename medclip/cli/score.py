@@ -82,6 +82,21 @@ def score(
         str | None,
         typer.Option("--explain", metavar="top|TASK[:CLASS]", help="Draw heat maps of this into the report."),
     ] = None,
+    results_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--results-to",
+            metavar="DIR",
+            help="Write each study's results for other systems here; they name patients.",
+            show_default=False,
+        ),
+    ] = None,
+    results_as: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--results-as", metavar="sr|fhir-r4b|fhir-r5", help="Form of those results. Repeatable. Default: sr."
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> int:
     """Score a file or folder of studies in words and write tables and a report. The same command goes on after a stop.
@@ -116,6 +131,8 @@ def score(
                 hash_paths=hash_paths,
                 thumbnails=thumbnails,
                 explain=explain,
+                results_to=results_to,
+                results_as=results_as or (),
                 key_file=key_file,
                 device=device,
                 batch_size=batch_size,
@@ -138,6 +155,7 @@ def _print(run: Any, as_json: bool) -> None:
                     "exit_code": run.exit_code,
                     **run.counts,
                     "notes": run.notes,
+                    **({} if run.exported is None else {"results": run.exported}),
                 }
             )
         )
@@ -152,3 +170,9 @@ def _print(run: Any, as_json: bool) -> None:
     if run.table_rows_elsewhere:
         print(f"Rows of the table that name no file here: {run.table_rows_elsewhere}")
     print(f"Report: {printable(str(run.report_path))}")
+    if run.exported is not None:
+        from medclip.export.results_folder import Exported
+
+        for line in Exported(**run.exported).sentences():
+            print(line)
+        print(f"Results: {printable(str(run.exported['folder']))}")

@@ -1,1 +1,1 @@
-"""The edge to other people's forms: an audit as CHAI's model card and as filled reporting checklists."""
+"""The edge to other people's forms: scores as DICOM SR and FHIR, an audit as CHAI's model card and as checklists."""

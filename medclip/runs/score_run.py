@@ -36,6 +36,9 @@ class ScoreRun(Result):
     """Its tables by name, where a question was put to embeddings and nothing was written."""
     _notes: tuple[str, ...] | None = None
     """What is to be known of the question, in that case."""
+    exported: Mapping[str, Any] | None = None
+    """What was written for other systems, where that was asked for: `folder`, `written` (files by form) and `without`
+    (studies by form and by why they have none)."""
 
     @property
     def is_temporary(self) -> bool:
@@ -86,6 +89,7 @@ class ScoreRun(Result):
             **notes,
             "folder": self.folder,
             "report": self.report_path or "none",
+            **({} if self.exported is None else {"results": self.exported["folder"]}),
         }
 
     def _rows(self, most: int | None = None) -> list[dict[str, Any]]:

@@ -1,0 +1,220 @@
+"""A study's answers as a FHIR bundle: a DiagnosticReport, an Observation for each class, and the Device that answered.
+
+R4B and R5, as plain JSON values. The bundle is a transaction that a server takes as it is, and twice without harm: each
+resource has an identifier made of what it holds, and is created only where there is none with it. An observation says
+how probable a finding is; all are preliminary, since nobody has read the study.
+
+Patient, study and accession number are logical references, by the identifiers of the DICOM header: a server that knows
+them finds its own. Of a study without a header they are the keyed hashes of the tables.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any, Literal
+
+from medclip.dicom.hashed_uid import hashed_uuid
+from medclip.export.source_headers import Headers
+from medclip.export.study_result import OWN_SCHEME, Algorithm, Answer, Coding, StudyResult
+from medclip.sample import Modality
+
+Release = Literal["R4B", "R5"]
+
+HASHED_PATIENT, HASHED_STUDY = "urn:medclip:hashed-patient", "urn:medclip:hashed-study"
+"""Systems of identifiers that are keyed hashes."""
+OWN_CODES = "urn:medclip:code"
+_SYSTEMS = {"SCT": "http://snomed.info/sct", "RADLEX": "http://www.radlex.org", OWN_SCHEME: OWN_CODES}
+_V2 = "http://terminology.hl7.org/CodeSystem/v2-"
+_OBSERVATION_CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
+_LOINC = "http://loinc.org"
+_UCUM = "http://unitsofmeasure.org"
+_SECTIONS = {
+    Modality.ECG: ("EC", "Electrocardiac (e.g., EKG, EEC, Holter)"),
+    Modality.PATHOLOGY: ("SP", "Surgical Pathology"),
+}
+_RADIOLOGY = ("RAD", "Radiology")
+_REPORTS = {
+    Modality.ECG: ("11524-6", "EKG study"),
+    Modality.PATHOLOGY: ("60567-5", "Comprehensive pathology report panel"),
+}
+_IMAGING = ("18748-4", "Diagnostic imaging study")
+_CAUTION = "Probabilities that a model returned; no physician has read them. For research; not a medical device."
+
+
+def fhir_bundle(
+    result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime, release: Release = "R4B"
+) -> dict[str, Any]:
+    """Return the answers of a study as a bundle.
+
+    Args:
+        result: The answers.
+        headers: Of the study's images; may be none.
+        algorithm: What answered.
+        created: When the report counts as made, with a time zone.
+        release: Of FHIR.
+
+    Returns:
+        JSON values.
+    """
+    names = _Names(result, algorithm, created)
+    subject, study = _subject(result, headers), _study(result, headers)
+    common = {"status": "preliminary", **_ordered(headers)}
+    effective = _effective(headers)
+    device_id = names.uuid("device", algorithm.digest)
+    observations = [
+        (
+            names.uuid("observation", answer.task, answer.name, str(answer.probability), answer.against or ""),
+            answer,
+        )
+        for answer in result.answers
+    ]
+    report_id = names.uuid("report", *(identifier for identifier, _ in observations))
+    resources = [(device_id, _device(device_id, algorithm, release))]
+    for identifier, answer in observations:
+        resources.append(
+            (
+                identifier,
+                {
+                    "resourceType": "Observation",
+                    "identifier": [_identifier(identifier)],
+                    **common,
+                    "category": [_concept(_OBSERVATION_CATEGORY, "imaging", "Imaging")],
+                    "code": _finding(answer),
+                    "subject": subject,
+                    **effective,
+                    "issued": created.isoformat(timespec="seconds"),
+                    "valueQuantity": {
+                        "value": answer.probability, "unit": "probability", "system": _UCUM, "code": "1",
+                    },
+                    "method": {"coding": [_coding(answer.question)], "text": answer.question.meaning},
+                    "derivedFrom": [study],
+                    "device": {"reference": f"urn:uuid:{device_id}"},
+                },
+            )
+        )  # fmt: skip
+    section = _SECTIONS.get(Modality(result.modality), _RADIOLOGY)
+    code = _REPORTS.get(Modality(result.modality), _IMAGING)
+    report = {
+        "resourceType": "DiagnosticReport",
+        "identifier": [_identifier(report_id)],
+        **common,
+        "category": [_concept(f"{_V2}0074", *section)],
+        "code": _concept(_LOINC, *code),
+        "subject": subject,
+        **effective,
+        "issued": created.isoformat(timespec="seconds"),
+        "result": [{"reference": f"urn:uuid:{identifier}"} for identifier, _ in observations],
+        ("study" if release == "R5" else "imagingStudy"): [study],
+        "conclusion": _conclusion(result, algorithm),
+    }
+    resources.insert(0, (report_id, report))
+    return {
+        "resourceType": "Bundle",
+        "identifier": _identifier(names.uuid("bundle", report_id)),
+        "type": "transaction",
+        "timestamp": created.isoformat(timespec="seconds"),
+        "entry": [_entry(identifier, resource) for identifier, resource in resources],
+    }
+
+
+def bundle_text(bundle: dict[str, Any]) -> str:
+    """Write a bundle as text, the same for equal bundles."""
+    return json.dumps(bundle, indent=1, ensure_ascii=False) + "\n"
+
+
+class _Names:
+    """Makes the identifiers of a bundle's resources: of what they hold, so that equal ones have equal ones."""
+
+    def __init__(self, result: StudyResult, algorithm: Algorithm, created: datetime) -> None:
+        self._parts = (result.key, algorithm.digest, algorithm.medclip, created.isoformat())
+
+    def uuid(self, kind: str, *parts: str) -> str:
+        own = () if kind == "device" else self._parts
+        return str(hashed_uuid("fhir", kind, *own, *parts))
+
+
+def _entry(identifier: str, resource: dict[str, Any]) -> dict[str, Any]:
+    kind = resource["resourceType"]
+    unique = f"identifier=urn:ietf:rfc:3986|urn:uuid:{identifier}"
+    return {
+        "fullUrl": f"urn:uuid:{identifier}",
+        "resource": resource,
+        "request": {"method": "POST", "url": kind, "ifNoneExist": unique},
+    }
+
+
+def _identifier(uuid: str) -> dict[str, Any]:
+    return {"system": "urn:ietf:rfc:3986", "value": f"urn:uuid:{uuid}"}
+
+
+def _concept(system: str, code: str, display: str) -> dict[str, Any]:
+    return {"coding": [{"system": system, "code": code, "display": display}]}
+
+
+def _coding(coding: Coding) -> dict[str, Any]:
+    return {"system": _SYSTEMS[coding.scheme], "code": coding.value, "display": coding.meaning}
+
+
+def _finding(answer: Answer) -> dict[str, Any]:
+    against = "" if answer.against is None else f", compared with: {answer.against}"
+    return {"coding": [_coding(answer.finding)], "text": f"Probability of: {answer.finding.meaning}{against}"}
+
+
+def _device(identifier: str, algorithm: Algorithm, release: Release) -> dict[str, Any]:
+    named = (
+        {"name": [{"value": algorithm.name, "type": "user-friendly-name"}]}
+        if release == "R5"
+        else {"deviceName": [{"name": algorithm.name, "type": "user-friendly-name"}]}
+    )
+    pack = {"system": "urn:medclip:pack-sha256", "value": algorithm.digest}
+    return {
+        "resourceType": "Device",
+        "identifier": [_identifier(identifier), pack],
+        "manufacturer": "medclip",
+        **named,
+        "version": [{"value": algorithm.version}],
+    }
+
+
+def _subject(result: StudyResult, headers: Headers) -> dict[str, Any]:
+    number = str(headers.first.PatientID).strip() if headers.images else ""
+    if not number:
+        hashed = result.patient or result.key
+        return {"type": "Patient", "identifier": {"system": HASHED_PATIENT, "value": hashed}}
+    identifier: dict[str, Any] = {"type": _concept(f"{_V2}0203", "MR", "Medical record number"), "value": number}
+    if issuer := str(headers.first.get("IssuerOfPatientID") or "").strip():
+        identifier["assigner"] = {"display": issuer}
+    return {"type": "Patient", "identifier": identifier}
+
+
+def _study(result: StudyResult, headers: Headers) -> dict[str, Any]:
+    identifier = (
+        {"system": "urn:dicom:uid", "value": f"urn:oid:{headers.first.StudyInstanceUID}"}
+        if headers.images
+        else {"system": HASHED_STUDY, "value": result.key}
+    )
+    return {"type": "ImagingStudy", "identifier": identifier}
+
+
+def _ordered(headers: Headers) -> dict[str, Any]:
+    number = str(headers.first.AccessionNumber).strip() if headers.images else ""
+    if not number:
+        return {}
+    accession = {"type": _concept(f"{_V2}0203", "ACSN", "Accession ID"), "value": number}
+    return {"basedOn": [{"type": "ServiceRequest", "identifier": accession}]}
+
+
+def _effective(headers: Headers) -> dict[str, Any]:
+    """Return the day of the study; its time has no zone in DICOM, and FHIR takes none without."""
+    day = str(headers.first.StudyDate) if headers.images else ""
+    return {"effectiveDateTime": f"{day[:4]}-{day[4:6]}-{day[6:]}"} if len(day) == 8 and day.isdigit() else {}
+
+
+def _conclusion(result: StudyResult, algorithm: Algorithm) -> str:
+    parts = [f"{algorithm.name} {algorithm.version}. {_CAUTION}"]
+    if result.num_failed:
+        parts.append(f"{result.num_failed} of {len(result.files) + result.num_failed} files could not be read.")
+    if result.note:
+        parts.append(f"Noted of the recording: {result.note.replace('_', ' ')}.")
+    return " ".join(parts)

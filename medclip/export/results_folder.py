@@ -1,0 +1,226 @@
+"""The results of a scoring run in the forms that other systems take, one file a study, in a folder of their own.
+
+They are written from the complete ledger, after the tables. The folder's note, results.json, has the run, the hashes
+of its tables and the time that the results count as made at: whoever is stopped goes on, and what is there then equals,
+byte for byte, what an undisturbed call writes. Where the run's tables are others by now (files were added, or tried
+again), what was there is removed first: an old result must not be taken for a new one.
+
+These files name patients. They are written where they are asked for, to a folder of mode 0700, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from medclip.embeddings.write_embeddings import hash_of
+from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.export.fhir import bundle_text, fhir_bundle
+from medclip.export.source_headers import Headers, read_headers
+from medclip.export.structured_report import require_highdicom, structured_report
+from medclip.export.study_result import Algorithm, StudyResult, algorithm_of, read_result
+from medclip.files.output import (
+    claim_folder,
+    digest_of,
+    disk_errors,
+    make_folder,
+    read_own_note,
+    refuse_other,
+    remove_drafts,
+    write_file,
+    write_note,
+)
+from medclip.progress import Progress, Silent
+from medclip.runs.ledger import Ledger
+from medclip.runs.results import FILES, SCORES
+from medclip.wording import by_reason, count, number
+
+NOTE = "results.json"
+_WHAT = "folder of results"
+UNFIT = "a header that cannot be copied"
+_FILE = re.compile(r"[0-9a-f]{16}\.(dcm|json)")
+
+
+@dataclass(frozen=True)
+class ResultFormat:
+    """One form of results."""
+
+    suffix: str
+    needs_header: bool
+    title: str
+    encode: Callable[[StudyResult, Headers, Algorithm, datetime], bytes]
+
+
+def _fhir(release: Any) -> Callable[[StudyResult, Headers, Algorithm, datetime], bytes]:
+    def encode(result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime) -> bytes:
+        return bundle_text(fhir_bundle(result, headers, algorithm, created, release)).encode()
+
+    return encode
+
+
+RESULT_FORMATS: Mapping[str, ResultFormat] = {
+    "sr": ResultFormat(".dcm", True, "DICOM SR", structured_report),
+    "fhir-r4b": ResultFormat(".json", False, "FHIR R4B", _fhir("R4B")),
+    "fhir-r5": ResultFormat(".json", False, "FHIR R5", _fhir("R5")),
+}
+"""Forms by name, which is that of their folder, too."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    folder: Path
+    written: Mapping[str, int]
+    """Files by form."""
+    without: Mapping[str, Mapping[str, int]]
+    """Studies by form and by why they have none."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        without = {name: dict(reasons) for name, reasons in self.without.items()}
+        return {"folder": str(self.folder), "written": dict(self.written), "without": without}
+
+    def sentences(self) -> list[str]:
+        """Write in words what is there, and what is not and why."""
+        lines = []
+        for name, num in self.written.items():
+            title, without = RESULT_FORMATS[name].title, self.without.get(name) or {}
+            lines.append(f"{title}: {count(num, 'study', 'studies')}")
+            if total := sum(without.values()):
+                lines[-1] += f"; {number(total)} without ({by_reason(without)})"
+        return lines
+
+
+@dataclass(frozen=True)
+class ResultsFolder:
+    """Writes the results of a run."""
+
+    folder: Path
+    formats: tuple[str, ...]
+    """Of `RESULT_FORMATS`."""
+    path_of: Callable[[str], Path]
+    """From a name in the tables to where the file lies."""
+    progress: Progress = field(default_factory=Silent)
+
+    def check(self, inputs: Mapping[str, Path]) -> None:
+        """Refuse what cannot be written, before any work is done.
+
+        Args:
+            inputs: What is read, by what it is called.
+
+        Raises:
+            MedclipError: WRONG_USE for a form that there is not; MISSING_CODEC for an SR without highdicom;
+                OUTPUT_IN_USE for a folder that holds anything else; as `claim_folder`.
+        """
+        for name in self.formats:
+            if name not in RESULT_FORMATS:
+                hint = did_you_mean(name, RESULT_FORMATS, "Formats are")
+                raise MedclipError(Reason.WRONG_USE, f"results have no format {name!r}.", hint=hint)
+        if "sr" in self.formats:
+            require_highdicom()
+        for what, path in inputs.items():
+            if path.is_dir() and self.folder.resolve().is_relative_to(path.resolve()):
+                raise MedclipError(
+                    Reason.WRONG_USE,
+                    f"the results would lie in {what}, and the next call would take them for new files.",
+                    where=self.folder,
+                    hint="Name a folder outside it.",
+                )
+        claim_folder(self.folder, _WHAT, marks=(NOTE,), inputs=inputs)
+        read_own_note(self.folder / NOTE, _WHAT)
+
+    def write(self, ledger: Ledger, card: Any, run_folder: Path) -> Exported:
+        """Write the results of a complete run; what is there of the same tables already stays as it is.
+
+        Args:
+            ledger: Complete, its files numbered.
+            card: The pack's card.
+            run_folder: The folder of the run's tables.
+
+        Raises:
+            MedclipError: OUTPUT_IN_USE for results of another run; as `medclip.files.output.disk_errors`.
+        """
+        tables = {name: hash_of(run_folder / name) for name in (SCORES, FILES)}
+        run = {"run": digest_of(ledger.get("identity"))}
+        known = read_own_note(self.folder / NOTE, _WHAT)
+        if known is not None:
+            refuse_other(self.folder, _WHAT, known, run, titles={"run": "the run"})
+        same = known is not None and known.get("tables") == tables
+        done = dict(known["done"]) if same and known is not None else {}
+        if set(self.formats) <= set(done):
+            return self._exported(done)
+        with disk_errors(self.folder):
+            make_folder(self.folder)
+            if not same:
+                self._remove()
+            for place in (self.folder, *(self.folder / name for name in RESULT_FORMATS)):
+                if place.is_dir():
+                    remove_drafts(place)
+        created = datetime.fromisoformat(known["created"]) if same and known is not None else _now()
+        note = {**run, "tables": tables, "created": created.isoformat()}
+        write_note(self.folder / NOTE, _WHAT, {**note, "done": done})
+        done |= self._write_all(ledger, card, created, [name for name in self.formats if name not in done])
+        write_note(self.folder / NOTE, _WHAT, {**note, "done": done})
+        return self._exported(done)
+
+    def _write_all(self, ledger: Ledger, card: Any, created: datetime, names: Sequence[str]) -> dict[str, Any]:
+        algorithm, keys = algorithm_of(ledger), ledger.studies(-1)
+        written: Counter[str] = Counter()
+        without: dict[str, Counter[str]] = {name: Counter() for name in names}
+        self.progress.stage("Writing results for other systems", len(keys))
+        for key in keys:
+            places = {name: self.folder / name / f"{key}{RESULT_FORMATS[name].suffix}" for name in names}
+            missing = {name: place for name, place in places.items() if not place.exists()}
+            written.update(set(places) - set(missing))
+            if missing:
+                result = read_result(ledger, key, card)
+                headers = read_headers(result.files, self.path_of)
+                for name, place in missing.items():
+                    form = RESULT_FORMATS[name]
+                    why = headers.lacking if form.needs_header else ""
+                    if not why:
+                        try:
+                            content = form.encode(result, headers, algorithm, created)
+                        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+                            why = UNFIT  # highdicom raises them of headers that break their standard
+                        else:
+                            write_file(place, content)
+                    if why:
+                        without[name][why] += 1
+                    else:
+                        written[name] += 1
+            self.progress.step()
+        return {name: {"written": written[name], "without": dict(sorted(without[name].items()))} for name in names}
+
+    def _exported(self, done: Mapping[str, Any]) -> Exported:
+        names = [name for name in RESULT_FORMATS if name in self.formats]
+        return Exported(
+            self.folder,
+            {name: done[name]["written"] for name in names},
+            {name: done[name]["without"] for name in names if done[name]["without"]},
+        )
+
+    def _remove(self) -> None:
+        """Remove results of earlier tables: files of our names in folders of our names, and nothing else."""
+        (self.folder / NOTE).unlink(missing_ok=True)
+        for name in RESULT_FORMATS:
+            with suppress(FileNotFoundError):
+                for file in os.scandir(self.folder / name):
+                    if _FILE.fullmatch(file.name):
+                        os.unlink(file.path)
+
+
+def _now() -> datetime:
+    """Return this second, or that of SOURCE_DATE_EPOCH (reproducible-builds.org) for whoever wants equal bytes."""
+    fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if fixed.isdigit():
+        return datetime.fromtimestamp(int(fixed), UTC)
+    return datetime.now().astimezone().replace(microsecond=0)

@@ -1,0 +1,130 @@
+"""The headers that results go back with: who, which study, which images; read once more when results are written.
+
+A run keeps none of this: tables and ledger have hashes. What is read here goes into the files that were asked for and
+nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medclip.dicom.header.quiet import quiet
+from medclip.runs.rows import FileRow
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+NO_HEADER = "no DICOM header"
+GONE = "a file cannot be read any more"
+NO_UIDS = "a header without UIDs"
+SEVERAL_STUDIES = "files of several DICOM studies"
+SEVERAL_PATIENTS = "files of several patient IDs"
+
+_UID = re.compile(r"(?=.{3,64}$)\d+(\.\d+)+")
+"""Digits and dots: images have UIDs with leading zeros, too, and are referred to by what they have."""
+_UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+_COPIED = (
+    *_UIDS,
+    *("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex", "PatientIdentityRemoved"),
+    *("DeidentificationMethod", "DeidentificationMethodCodeSequence", "AccessionNumber"),
+    *("IssuerOfAccessionNumberSequence", "StudyID", "StudyDate", "StudyTime", "StudyDescription"),
+    *("ReferringPhysicianName", "ProcedureCodeSequence"),
+    *("Modality", "Rows", "Columns", "NumberOfFrames", "PixelSpacing", "ImagerPixelSpacing", "SliceThickness"),
+    *("SpacingBetweenSlices", "ImageOrientationPatient", "ImagePositionPatient", "FrameOfReferenceUID"),
+    *("PatientOrientation", "SharedFunctionalGroupsSequence"),
+)
+"""What results may hold of a header, and what describes an image to a reader of them."""
+_TYPE_2 = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate"),
+    *("StudyTime", "ReferringPhysicianName"),
+)
+"""Attributes that every DICOM object has, empty where nothing is known."""
+
+
+@dataclass(frozen=True)
+class Headers:
+    """The headers of a study's images; where there are none, why."""
+
+    images: tuple[Dataset, ...]
+    """Of each image that was scored, cut down to what results may hold and checked, in the order of file names."""
+    lacking: str = ""
+
+    @property
+    def first(self) -> Dataset:
+        """Patient and study."""
+        return self.images[0]
+
+
+def read_headers(files: Sequence[FileRow], path_of: Callable[[str], Path]) -> Headers:
+    """Read the headers of a study's files.
+
+    Args:
+        files: Those that were scored.
+        path_of: From `FileRow.path` to where the file lies.
+
+    Returns:
+        The headers of all images, one for each SOP instance. None where a file is not DICOM, is gone or lacks its UIDs,
+        and where the files do not belong to one study of one patient: results must not go to the wrong one.
+    """
+    if any(file.format != "dicom" for file in files):
+        return Headers((), NO_HEADER)
+    images: dict[str, Dataset] = {}
+    for file in files:
+        header = _read(path_of(file.path))
+        if header is None:
+            return Headers((), GONE)
+        if not all(_is_uid(header.get(name)) for name in _UIDS):
+            return Headers((), NO_UIDS)
+        images.setdefault(str(header.SOPInstanceUID), header)
+    for names, lacking in (("PatientID", SEVERAL_PATIENTS), ("StudyInstanceUID", SEVERAL_STUDIES)):
+        if len({str(header.get(names) or "").strip() for header in images.values()}) > 1:
+            return Headers((), lacking)
+    return Headers(tuple(images.values()))
+
+
+def _read(path: Path) -> Dataset | None:
+    import pydicom
+    from pydicom.dataset import Dataset
+
+    try:
+        with quiet("pydicom"):
+            header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+            kept = Dataset()
+            for name in _COPIED:
+                with suppress(Exception):  # a value that cannot be read is none; pydicom raises many types
+                    if name in header:
+                        kept.add(header[name])
+            return _checked(kept)
+    except Exception:  # the same of whole files; the texts may quote header values
+        return None
+
+
+def _checked(header: Dataset) -> Dataset:
+    """Empty what may not stand in an object of ours: values that are no dates, times or sexes."""
+    from pydicom.valuerep import DA, TM
+
+    for name in _TYPE_2:
+        if header.get(name) is None:
+            setattr(header, name, "")
+    for name, kind in (("PatientBirthDate", DA), ("StudyDate", DA), ("StudyTime", TM)):
+        try:
+            kind(header.get(name))
+        except Exception:
+            setattr(header, name, "")
+    if header.PatientSex not in ("M", "F", "O"):
+        header.PatientSex = ""
+    if header.get("PatientIdentityRemoved") == "YES" and not header.get("DeidentificationMethodCodeSequence"):
+        header.DeidentificationMethod = header.get("DeidentificationMethod") or "not stated in the images"
+    for name in ("Rows", "Columns"):
+        if not isinstance(header.get(name), int) and name in header:
+            del header[name]
+    return header
+
+
+def _is_uid(value: Any) -> bool:
+    return _UID.fullmatch(str(value or "")) is not None

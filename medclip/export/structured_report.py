@@ -1,0 +1,195 @@
+"""A study's answers as a DICOM structured report: TID 1500 with image-level findings, after IHE AI Results.
+
+One Comprehensive 3D SR for a study. Each class of each task is a measurement group (TID 1501): the class as the
+finding, the task as its category, the probability as a number from 0 to 1, the model with its version and the hash of
+its pack as the algorithm, and the images. A group says how probable a finding is, not that it is there: the report is
+preliminary and unverified.
+
+All images that were read are in Current Requested Procedure Evidence Sequence; viewers do not open a report without
+it. They are in the image library (TID 1600), too, where highdicom can describe them. Patient and study are those of
+the images' headers. UIDs are made of what the report holds, and times are the caller's: equal calls write equal bytes.
+
+Standards: DICOM PS3.3 A.35.13, PS3.16 TID 1500; IHE Radiology, AI Results (AIR), 6.5.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from medclip.dicom.hashed_uid import hashed_uid
+from medclip.dicom.header.quiet import quiet
+from medclip.errors import MedclipError, Reason
+from medclip.export.source_headers import Headers
+from medclip.export.study_result import OWN_SCHEME, Algorithm, Answer, Coding, StudyResult
+from medclip.sample import Modality
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+IMPLEMENTATION = "2.25.98217650733871254308861337480243214527"
+"""Implementation Class UID of medclip."""
+_SERIES_NUMBER = 9901
+"""Behind the series of any device."""
+_MOST_IMAGES = 16
+"""Images that every group names; of larger studies the evidence and the library alone name them."""
+_PROCEDURES = {
+    Modality.CT: ("CTUnspecifiedBodyRegion", "cid100"),
+    Modality.MRI: ("MRIUnspecifiedBodyRegion", "cid100"),
+    Modality.XRAY: ("XRUnspecifiedBodyRegion", "cid100"),
+    Modality.MAMMOGRAPHY: ("Mammography", "SCT"),
+    Modality.ULTRASOUND: ("DiagnosticUltrasonography", "SCT"),
+}
+"""Names of pydicom's codes for the procedure that is reported on, where the header has none."""
+
+
+def structured_report(result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime) -> bytes:
+    """Write the answers of a study as a DICOM file.
+
+    Args:
+        result: The answers.
+        headers: Of the study's images; at least one.
+        algorithm: What answered.
+        created: When the report counts as made.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        MedclipError: MISSING_CODEC without highdicom.
+    """
+    require_highdicom()
+    import highdicom as hd
+    from highdicom.coding_schemes import CodingSchemeIdentificationItem
+    from pydicom.valuerep import DA, DT, TM
+
+    version = f"{algorithm.name} {algorithm.version}"
+    first = headers.first
+    parts = (str(first.StudyInstanceUID), result.key, algorithm.digest, algorithm.medclip, created.isoformat())
+    content = repr((result.answers, sorted(str(image.SOPInstanceUID) for image in headers.images)))
+    with quiet("highdicom"), quiet("pydicom"):
+        report: Any = hd.sr.Comprehensive3DSR(
+            evidence=list(headers.images),
+            content=_content(result, headers.images, algorithm)[0],
+            series_instance_uid=hashed_uid(*parts, "series"),
+            series_number=_SERIES_NUMBER,
+            sop_instance_uid=hashed_uid(*parts, content),
+            instance_number=1,
+            manufacturer="medclip",
+            manufacturer_model_name=version[:64],
+            software_versions=algorithm.medclip,
+            device_serial_number=algorithm.digest[:16],
+            series_description=f"AI probabilities, {version}"[:64],
+            is_complete=True,
+            is_final=False,
+            is_verified=False,
+            content_date=created.date(),
+            content_time=created.time(),
+            specific_character_set="ISO_IR 192",
+            coding_schemes=[
+                CodingSchemeIdentificationItem(
+                    OWN_SCHEME,
+                    name="medclip: tasks and their classes",
+                    responsible_organization="The medclip contributors",
+                )
+            ],
+        )
+        report.InstanceCreationDate, report.InstanceCreationTime = DA(created.date()), TM(created.time())
+        for item in report.get("ContributingEquipmentSequence") or ():  # highdicom itself
+            item.ContributionDateTime = DT(created.strftime("%Y%m%d%H%M%S"))
+        report.file_meta.ImplementationClassUID = IMPLEMENTATION
+        report.file_meta.ImplementationVersionName = "MEDCLIP"
+        file = BytesIO()
+        report.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def require_highdicom() -> None:
+    """Refuse to go on without highdicom.
+
+    Raises:
+        MedclipError: MISSING_CODEC.
+    """
+    try:
+        import highdicom  # noqa: F401
+    except ImportError as e:
+        raise MedclipError(
+            Reason.MISSING_CODEC,
+            "a structured report needs highdicom.",
+            hint="Run: pip install 'medclip-imaging[dicom]'",
+        ) from e
+
+
+def _content(result: StudyResult, images: Sequence[Dataset], algorithm: Algorithm) -> Any:
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
+    observer = hd.sr.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
+            uid=hashed_uid("device", algorithm.name, algorithm.version, algorithm.digest),
+            name=f"{algorithm.name} {algorithm.version}"[:64],
+            manufacturer_name="medclip",
+            model_name=algorithm.name[:64],
+            serial_number=algorithm.digest[:16],
+        ),
+    )
+    named = images if len(images) <= _MOST_IMAGES else ()
+    arguments: dict[str, Any] = {
+        "observation_context": hd.sr.ObservationContext(observer_device_context=observer),
+        "procedure_reported": _procedure(result, images[0]),
+        "imaging_measurements": [_group(answer, named, result, algorithm) for answer in result.answers],
+        "title": codes.DCM.ImagingMeasurementReport,
+    }
+    try:
+        return hd.sr.MeasurementReport(**arguments, referenced_images=list(images))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):  # a header that does not describe its image
+        return hd.sr.MeasurementReport(**arguments)
+
+
+def _group(answer: Answer, images: Sequence[Dataset], result: StudyResult, algorithm: Algorithm) -> Any:
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
+    parameters = [f"pack sha256 {algorithm.digest}", f"task {answer.task}, class {answer.name}"]
+    if answer.against is not None:
+        parameters.append(f"compared with: {answer.against}")
+    return hd.sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(
+            uid=hashed_uid("tracking", result.key, answer.task, answer.name),
+            identifier=f"{answer.task}:{answer.name}",
+        ),
+        finding_category=_concept(answer.question),
+        finding_type=_concept(answer.finding),
+        algorithm_id=hd.sr.AlgorithmIdentification(
+            name=algorithm.name, version=algorithm.version, parameters=parameters, manufacturer="medclip"
+        ),
+        measurements=[hd.sr.Measurement(name=codes.DCM.Probability, value=answer.probability, unit=codes.UCUM.NoUnits)],
+        source_images=[
+            hd.sr.SourceImageForMeasurementGroup(str(image.SOPClassUID), str(image.SOPInstanceUID)) for image in images
+        ]
+        or None,
+    )
+
+
+def _concept(coding: Coding) -> Any:
+    import highdicom as hd
+
+    return hd.sr.CodedConcept(value=coding.value, scheme_designator=coding.scheme, meaning=coding.meaning)
+
+
+def _procedure(result: StudyResult, header: Dataset) -> Any:
+    """Return the procedure that is reported on: the header's, or what is true of any study of the modality."""
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
+    try:
+        (item, *_) = header.ProcedureCodeSequence
+        return hd.sr.CodedConcept(
+            value=item.CodeValue, scheme_designator=item.CodingSchemeDesignator, meaning=item.CodeMeaning
+        )
+    except (AttributeError, TypeError, ValueError):
+        name, scheme = _PROCEDURES.get(Modality(result.modality), ("ImagingProcedure", "SCT"))
+        return getattr(getattr(codes, scheme), name)

@@ -1,0 +1,166 @@
+"""A study's answers as plain values, named for readers and coded where a vocabulary has a code: what SR and FHIR hold.
+
+Nothing is computed anew: probabilities are those of scores.parquet, to six decimals.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from medclip.errors import MedclipError
+from medclip.runs.ledger import Ledger
+from medclip.runs.rows import FileRow, ScoreRow
+from medclip.text.vocabulary.load import load_task
+from medclip.text.vocabulary.own_words import AD_HOC
+from medclip.wording import capital
+
+DECIMALS = 6
+"""Of a probability: float32 has no more."""
+OWN_SCHEME = "99MEDCLIP"
+"""Designator of the codes that medclip makes; 99 says that a scheme is private (PS3.16, 8.2)."""
+_MOST_LETTERS = 64
+"""Of a code's meaning in DICOM (LO)."""
+_SCHEMES: Mapping[str, str] = {"sct": "SCT", "radlex": "RADLEX"}
+"""Schemes of the vocabulary by their designators in DICOM, those that are preferred first."""
+
+
+@dataclass(frozen=True)
+class Coding:
+    """A coded concept."""
+
+    value: str
+    scheme: str
+    """Its designator in DICOM (PS3.16, 8.1): SCT, RADLEX, or `OWN_SCHEME`."""
+    meaning: str
+    """For readers; 64 letters at most."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How probable one class of one task is."""
+
+    task: str
+    name: str
+    finding: Coding
+    """The class."""
+    question: Coding
+    """The task."""
+    probability: float
+    against: str | None
+    """What a prompt was compared with."""
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """What answered: the pack."""
+
+    name: str
+    version: str
+    digest: str
+    """sha256 over the pack."""
+    medclip: str
+    """Version of medclip."""
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What is known of one study."""
+
+    key: str
+    """Keyed hash of the study, as in the tables."""
+    patient: str | None
+    """The same of the patient."""
+    modality: str
+    answers: tuple[Answer, ...]
+    files: tuple[FileRow, ...]
+    """Those that were scored, in the order of their names."""
+    num_failed: int
+    """Files of the study that could not be read."""
+    note: str | None
+    """As `ScoreRow.note`."""
+
+
+def algorithm_of(ledger: Ledger) -> Algorithm:
+    """Return what answered in a run."""
+    identity = ledger.get("identity")
+    name, version, digest = str(identity["pack"]).rsplit(" ", 2)
+    return Algorithm(name, version, digest, str(identity["version"]))
+
+
+def read_result(ledger: Ledger, key: str, card: Any) -> StudyResult:
+    """Return the answers of one study.
+
+    Args:
+        ledger: Complete, its files numbered.
+        key: The study.
+        card: The pack's card, which names the classes of a task that is its own.
+    """
+    scores = ledger.scores_of(key)
+    first = scores[0]
+    return StudyResult(
+        key,
+        first.patient,
+        first.modality,
+        tuple(_answer(row, card) for row in scores),
+        tuple(ledger.files_of(key)),
+        first.num_failed,
+        first.note,
+    )
+
+
+def _answer(row: ScoreRow, card: Any) -> Answer:
+    task_title, titles, codes = _words(row.task, row.class_, card)
+    title = titles or capital(row.class_.replace("_", " "))
+    return Answer(
+        row.task,
+        row.class_,
+        coding_of(f"{row.task}:{row.class_}", title, codes),
+        coding_of(row.task, task_title),
+        round(row.probability, DECIMALS),
+        row.against,
+    )
+
+
+def _words(task: str, name: str, card: Any) -> tuple[str, str, Mapping[str, str]]:
+    """Return the printed names of a task and of a class of it, and the class's codes."""
+    if task == AD_HOC:
+        return "In your own words", name, {}
+    entry = card.tasks.get(task)
+    adapted = card.adapted is not None and card.adapted.task == task
+    own = (entry.model_extra or {}) if adapted and entry is not None else {}
+    try:
+        known = load_task(task)
+        asked = next((one for one in known.classes if one.name == name), None)
+    except MedclipError:  # a task of a person's own, whose file is elsewhere by now
+        known = asked = None
+    task_title = str(own.get("title") or (known.title if known else capital(task.replace("_", " "))))
+    title = str((own.get("class_titles") or {}).get(name) or (asked.title if asked else ""))
+    return task_title, title, asked.codes if asked else {}
+
+
+def coding_of(concept: str, meaning: str, codes: Mapping[str, str] | None = None) -> Coding:
+    """Return the code of a concept: a vocabulary's where there is one, otherwise one of our own.
+
+    Codes of our own are 16 hex characters of a hash, so that they fit every system and one concept has one code
+    wherever it is written.
+
+    Args:
+        concept: What tells it apart, such as TASK:CLASS.
+        meaning: For readers.
+        codes: Codes by the names of vocabularies, as `TaskClass.codes`.
+
+    Example:
+        >>> coding_of("chest_xray_findings:pneumonia", "Pneumonia", {"sct": "233604007"}).value
+        '233604007'
+        >>> coding_of("t:a", "A").scheme
+        '99MEDCLIP'
+    """
+    text = " ".join(meaning.split())
+    text = text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 1]}…"
+    for name, scheme in _SCHEMES.items():
+        if codes and name in codes:
+            return Coding(codes[name], scheme, text)
+    return Coding(hashlib.sha256(concept.encode()).hexdigest()[:16], OWN_SCHEME, text)

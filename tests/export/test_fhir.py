@@ -1,0 +1,104 @@
+"""A bundle is FHIR of its release by the models of fhir.resources, and refers to what the images' headers name."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medclip.export.fhir import HASHED_PATIENT, HASHED_STUDY, OWN_CODES, Release, bundle_text, fhir_bundle
+from medclip.export.source_headers import Headers
+from medclip.export.study_result import StudyResult
+from tests.kits.results import ALGORITHM, ANSWERS, CREATED, drawn_study
+from tests.kits.scoring import PLANTED, STUDY_UID
+
+
+def model_of(release: Release) -> Any:
+    pytest.importorskip("fhir.resources")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if release == "R5":
+            from fhir.resources.bundle import Bundle
+        else:
+            from fhir.resources.R4B.bundle import Bundle
+    return Bundle
+
+
+def checked(result: StudyResult, headers: Headers, release: Release = "R4B") -> dict[str, Any]:
+    bundle = fhir_bundle(result, headers, ALGORITHM, CREATED, release)
+    model = model_of(release)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        read = model.model_validate_json(bundle_text(bundle))
+        assert json.loads(read.model_dump_json()) == json.loads(bundle_text(bundle).replace("+00:00", "Z"))
+    return bundle
+
+
+def resources(bundle: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    return [e["resource"] for e in bundle["entry"] if e["resource"]["resourceType"] == kind]
+
+
+@pytest.mark.parametrize("release", ["R4B", "R5"])
+def test_a_bundle_has_a_report_its_observations_and_the_device(tmp_path: Path, release: Release) -> None:
+    bundle = checked(*drawn_study(tmp_path), release)
+    (report,), (device,) = resources(bundle, "DiagnosticReport"), resources(bundle, "Device")
+    observations = resources(bundle, "Observation")
+    assert [o["valueQuantity"]["value"] for o in observations] == [a.probability for a in ANSWERS]
+    assert {o["status"] for o in (*observations, report)} == {"preliminary"}
+    urls = {e["fullUrl"] for e in bundle["entry"]}
+    assert {r["reference"] for r in report["result"]} < urls
+    assert {o["device"]["reference"] for o in observations} < urls
+    assert ALGORITHM.digest in {i["value"] for i in device["identifier"]}
+
+
+def test_a_finding_has_its_snomed_code_and_one_without_has_ours(tmp_path: Path) -> None:
+    pneumonia, tube = resources(checked(*drawn_study(tmp_path)), "Observation")
+    (code,) = pneumonia["code"]["coding"]
+    assert (code["system"], code["code"]) == ("http://snomed.info/sct", "233604007")
+    assert pneumonia["code"]["text"] == "Probability of: Pneumonia"
+    assert tube["code"]["coding"][0]["system"] == OWN_CODES
+    assert tube["code"]["text"].endswith("compared with: no tube")
+
+
+def test_patient_study_and_order_are_those_of_the_header_and_no_name_is_there(tmp_path: Path) -> None:
+    bundle = checked(*drawn_study(tmp_path))
+    (report,) = resources(bundle, "DiagnosticReport")
+    assert report["subject"]["identifier"]["value"] == PLANTED["PatientID"]
+    assert report["imagingStudy"][0]["identifier"]["value"] == f"urn:oid:{STUDY_UID}"
+    assert report["basedOn"][0]["identifier"]["value"] == PLANTED["AccessionNumber"]
+    assert report["effectiveDateTime"] == "2024-02-29"
+    text = bundle_text(bundle).casefold()
+    for name in ("roentgen", "wilhelm", "house", "1845", "elsewhere"):
+        assert name not in text
+
+
+def test_a_study_without_a_header_is_named_by_keyed_hashes(tmp_path: Path) -> None:
+    result, _ = drawn_study(tmp_path)
+    (report,) = resources(checked(result, Headers((), "no DICOM header")), "DiagnosticReport")
+    assert report["subject"]["identifier"] == {"system": HASHED_PATIENT, "value": result.patient}
+    assert report["imagingStudy"][0]["identifier"] == {"system": HASHED_STUDY, "value": result.key}
+    assert "basedOn" not in report
+    assert "effectiveDateTime" not in report
+
+
+def test_equal_results_have_equal_identifiers_and_others_have_others(tmp_path: Path) -> None:
+    result, headers = drawn_study(tmp_path)
+    first = fhir_bundle(result, headers, ALGORITHM, CREATED)
+    assert fhir_bundle(result, headers, ALGORITHM, CREATED) == first
+    changed = replace(result, answers=(replace(ANSWERS[0], probability=0.5), ANSWERS[1]))
+    other = fhir_bundle(changed, headers, ALGORITHM, CREATED)
+    assert other["identifier"] != first["identifier"]
+    (report,), (others,) = resources(first, "DiagnosticReport"), resources(other, "DiagnosticReport")
+    assert [a == b for a, b in zip(report["result"], others["result"], strict=True)] == [False, True]
+
+
+def test_what_could_not_be_read_is_in_the_conclusion(tmp_path: Path) -> None:
+    result, headers = drawn_study(tmp_path)
+    (report,) = resources(checked(replace(result, num_failed=3, note="lead_off:V3"), headers), "DiagnosticReport")
+    assert "3 of 5 files could not be read" in report["conclusion"]
+    assert "lead off:V3" in report["conclusion"]
+    assert "not a medical device" in report["conclusion"]
