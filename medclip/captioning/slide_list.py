@@ -118,19 +118,19 @@ def list_slides(
     for row in rows.values():
         study, unit = present.get(row.key, (None, None))
         name = row.file if unit is None else unit.files[0].name
-        said = None if manifest is None else _said(manifest, name, unit)
+        stated = None if manifest is None else _said(manifest, name, unit)
         sha256 = _sha256(unit, hashes) if unit is not None else row.sha256 or ""
         problem = _problem(row, sha256, unit)
         content = keyed_hash("slide", sha256 or f"file {name}", key)
-        extra: Mapping[str, str] = {} if said is None else said.extra
+        extra: Mapping[str, str] = {} if stated is None else stated.extra
         listed = ListedSlide(
             content,
             name,
             () if unit is None else tuple(ref.path for ref in unit.files),
             sha256,
-            (said.patient if said else None) or (study.patient if study else None) or f"slide {sha256 or name}",
-            None if said is None else said.mpp_um,
-            _prompts(said, name, organ, attributes),
+            (stated.patient if stated else None) or (study.patient if study else None) or f"slide {sha256 or name}",
+            None if stated is None else stated.mpp_um,
+            _prompts(stated, name, organ, attributes),
             row,
             extra.get(SOURCE, ""),
             extra.get(LICENSE, ""),
@@ -158,9 +158,9 @@ def _said(manifest: Manifest, name: str, unit: Unit | None) -> ManifestRow | Non
 
 
 def _prompts(
-    said: ManifestRow | None, name: str, organ: str | None, attributes: Mapping[str, tuple[str, ...]] | None
+    stated: ManifestRow | None, name: str, organ: str | None, attributes: Mapping[str, tuple[str, ...]] | None
 ) -> SelectionPrompts:
-    extra: Mapping[str, str] = {} if said is None else said.extra
+    extra: Mapping[str, str] = {} if stated is None else stated.extra
     try:
         findings = extra.get(FINDINGS, "").split(CAPTION_SEPARATOR)
         return prompts_for(extra.get(ORGAN) or organ, findings, attributes)
