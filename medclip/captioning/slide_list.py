@@ -118,7 +118,7 @@ def list_slides(
     for row in rows.values():
         study, unit = present.get(row.key, (None, None))
         name = row.file if unit is None else unit.files[0].name
-        stated = None if manifest is None else _said(manifest, name, unit)
+        stated = None if manifest is None else _stated(manifest, name, unit)
         sha256 = _sha256(unit, hashes) if unit is not None else row.sha256 or ""
         problem = _problem(row, sha256, unit)
         content = keyed_hash("slide", sha256 or f"file {name}", key)
@@ -152,7 +152,7 @@ def _slides(scan: Scan) -> list[tuple[Study, Unit]]:
     return [(study, unit) for study in scan.studies for unit in study.units if unit.kind is Kind.SLIDE]
 
 
-def _said(manifest: Manifest, name: str, unit: Unit | None) -> ManifestRow | None:
+def _stated(manifest: Manifest, name: str, unit: Unit | None) -> ManifestRow | None:
     """Return the row of the table for a slide's first file."""
     return (None if unit is None else manifest.row_for(unit.files[0].path)) or manifest.row_for(name)
 

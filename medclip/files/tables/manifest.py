@@ -111,7 +111,7 @@ class Manifest:
     def only(self, *columns: str) -> Manifest:
         """Return what the table says in some columns beside `file`; rows that say nothing there are left out."""
 
-        def said(rows: Mapping[str, ManifestRow]) -> dict[str, ManifestRow]:
+        def reduced(rows: Mapping[str, ManifestRow]) -> dict[str, ManifestRow]:
             kept = {name: {column: getattr(row, column) for column in columns} for name, row in rows.items()}
             return {
                 name: ManifestRow(rows[name].file, **cells)
@@ -119,9 +119,9 @@ class Manifest:
                 if any(cell is not None for cell in cells.values())
             }
 
-        by_name = said(self._by_name)
+        by_name = reduced(self._by_name)
         names = tuple(name for name in self.columns if name == "file" or name in columns)
-        return Manifest(tuple(by_name.values()), names, self.folder, by_name, said(self._by_path), self._folders)
+        return Manifest(tuple(by_name.values()), names, self.folder, by_name, reduced(self._by_path), self._folders)
 
     def row_for(self, file: str | Path) -> ManifestRow | None:
         """Find the row of a file.

@@ -283,7 +283,7 @@ def _white(reader: SlideReader) -> White:
     try:
         return slide_white(reader) or WHITE
     except MedclipError as error:
-        if error.reason not in _DAMAGED:
+        if error.reason not in DAMAGED:
             raise
         return WHITE
 
