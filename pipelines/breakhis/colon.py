@@ -5,10 +5,16 @@ Usage: python pipelines/breakhis/colon.py SHARED_DATA RUN [--tiny]
 Eleven patients, three of them with both grades: the intervals are wide, and nothing is claimed. A tile's label is the
 grade of its image. Features are kept; it writes RUN/table.md and RUN/figures.json. A few minutes of one core.
 
-Ways: the colour of the stain alone, descriptors of texture, and three frozen encoders that have never seen tissue:
-medclip-mini (radiographs and fundus photographs), EfficientNet-Lite0 of ImageNet, and the same tower with random
-weights as a control. Few-shot is the logistic regression on `SHOTS` tiles of each grade, drawn `DRAWS` times among the
-patients that are not tested; how the draws differ is in its interval. Words are those of medclip-mini.
+Ways: the grade that most of the other patients' tiles have, the colour of the stain alone, descriptors of texture, and
+three frozen encoders that have never seen tissue: medclip-mini (radiographs and fundus photographs), EfficientNet-Lite0
+of ImageNet, and the same tower with random weights as a control. Words are those of medclip-mini.
+
+A shot is a tile of each grade, of another patient each as far as there are so many; the logistic regression learns from
+`SHOTS` of them, drawn `DRAWS` times among the patients that are not tested. How draws differ is in its interval.
+
+Chance is not one half where patients are left out: the tiles of the one that is tested are missing from what is
+learned, so that a classifier that learns only how frequent grades are is wrong more often than right. `SHUFFLES` times
+grades are dealt anew to the patients; what the linear discriminant reaches then is chance.
 """
 
 from __future__ import annotations
@@ -17,7 +23,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +32,18 @@ from encoders import IMAGENET, embed_files, load_encoder
 from figures import RATES, Tested, calibration, measure_tested, numbers_of, written
 from numpy.typing import NDArray
 from scipy.special import log_softmax
-from texture import COLUMNS, DESCRIPTORS, LOGISTIC, describe_files, fit_probe, gives_probabilities, probe_scores
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from texture import COLUMNS, DESCRIPTORS, Multinomial, describe_files, fit_probe, gives_probabilities, probe_scores
 
+from medclip.adaptation.data.class_text import class_text
+from medclip.adaptation.data.shots import Division, draw_shots
+from medclip.adaptation.data.table import LabelledUnit
 from medclip.files.output import write_file
 from medclip.models.class_vectors import encode_prompts
+from medclip.sample import Modality
 from medclip.statistics.metrics.classification import HeldOut, figures, numbered
+from medclip.statistics.metrics.ranks import auroc
 from medclip.statistics.resampling.resampled import interval_of
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.text.vocabulary.find_task import find_task
@@ -42,7 +55,8 @@ from measuring import read_rows  # pyright: ignore[reportMissingImports]
 GRADES = ("benign", "malignant")
 CONTROL = "random:tf_efficientnet_lite0"
 ENCODERS = ("medclip-mini", IMAGENET, CONTROL)
-SHOTS, DRAWS = (4, 16), 5
+TASK = Path(__file__).parent / "tasks" / "colon_grade.yaml"
+SHOTS, DRAWS, SHUFFLES = (1, 4, 16), 10, 100
 _FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc")
 _NAMES = {"accuracy": "image_rate"}
 _NOT_MEASURED = ("sensitivity", "specificity")
@@ -96,15 +110,29 @@ def probed(tiles: Tiles, features_ND: Any, classifier: str, standardize: bool) -
     return Tested(tiles.patients, tiles.truth_N, scores_N2, probability=has_p)
 
 
+def commonest(tiles: Tiles) -> Tested:
+    """Answer with the grade that most tiles of the others have: right as often as grades are alike in all patients."""
+    scores_N2 = np.zeros((len(tiles.truth_N), 2))
+    for train, test in tiles.folds():
+        scores_N2[test, np.bincount(tiles.truth_N[train], minlength=2).argmax()] = 1.0
+    return Tested(tiles.patients, tiles.truth_N, scores_N2, probability=False)
+
+
 def few_shot(tiles: Tiles, features_ND: Any, shots: int, num_resamples: int) -> dict[str, dict[str, float]]:
-    """Measure the logistic regression on a few tiles of each grade, over several draws."""
+    """Measure the logistic regression on a few tiles of each grade, over several draws; they are too few to choose its
+    strength by, which is 1.
+    """
     scores_RN2 = np.zeros((DRAWS, len(tiles.truth_N), 2))
+    text = class_text(find_task(TASK))
+    units = [
+        LabelledUnit(i + 1, file, patient, Modality.PATHOLOGY, None, int(grade), f"{file.parent.name}/{file.name}")
+        for i, (file, patient, grade) in enumerate(zip(tiles.files, tiles.patients, tiles.truth_N, strict=True))
+    ]
     for draw in range(DRAWS):
-        rng = np.random.default_rng(draw)
         for train, test in tiles.folds():
-            drawn = np.concatenate([rng.permutation(train[tiles.truth_N[train] == c])[:shots] for c in range(2)])
-            whose = [tiles.patients[i] for i in drawn]
-            model = fit_probe(LOGISTIC, True, features_ND[drawn], tiles.truth_N[drawn], whose)
+            division = Division(tuple(train.tolist()), (), tuple(test.tolist()))
+            drawn = list(draw_shots(units, division, text, shots, draw).train)
+            model = make_pipeline(StandardScaler(), Multinomial()).fit(features_ND[drawn], tiles.truth_N[drawn])
             scores_RN2[draw, test] = probe_scores(model, features_ND[test], 2)
     held = HeldOut(tiles.truth_N, numbered(tiles.patients), 2)
     weights_PB = draw_weights(held.num_patients, num_resamples, seed=0)
@@ -112,10 +140,35 @@ def few_shot(tiles: Tiles, features_ND: Any, shots: int, num_resamples: int) -> 
     return {_NAMES.get(name, name): numbers_of(interval_of(one)) for name, one in ways.items()}
 
 
+def shuffled(tiles: Tiles, seed: int) -> Tiles:
+    """Deal the grades of patients anew; who has tiles of both has tiles of both afterwards, perhaps the other way."""
+    groups = list(zip(tiles.patients, tiles.truth_N.tolist(), strict=True))
+    both = {patient for patient, _ in groups if {(patient, 0), (patient, 1)} <= set(groups)}
+    rng = np.random.default_rng(seed)
+    single = [group for group in dict.fromkeys(groups) if group[0] not in both]
+    dealt = dict(zip(single, rng.permutation([grade for _, grade in single]).tolist(), strict=True))
+    for patient in sorted(both):
+        turned = int(rng.integers(2))
+        dealt |= {(patient, grade): grade ^ turned for grade in range(2)}
+    return replace(tiles, truth_N=np.array([dealt[group] for group in groups]))
+
+
+def by_chance(tiles: Tiles, features_ND: Any, num_shuffles: int) -> dict[str, float]:
+    """Return the area of the linear discriminant, and what it reaches on grades that were dealt anew."""
+    areas = []
+    for seed in range(-1, num_shuffles):
+        dealt = tiles if seed < 0 else shuffled(tiles, seed)
+        areas.append(float(auroc(probed(dealt, features_ND, "LDA", False).lead_N, dealt.truth_N == 1)))
+    own, others = areas[0], np.array(areas[1:])
+    return {
+        "auroc": round(own, 4), "mean": round(float(others.mean()), 4), "shuffles": num_shuffles,
+        "highest_in_20": round(float(np.quantile(others, 0.95)), 4), "as_high": int((others >= own).sum()),
+    }  # fmt: skip
+
+
 def worded(tiles: Tiles, model: Any, features_ND: Any) -> Tested:
     """Answer by words, without a label."""
-    task = find_task(Path(__file__).parent / "tasks" / "colon_grade.yaml")
-    cosines_N2 = features_ND @ encode_prompts(model, [prompts.positive for prompts in expand(task)]).T
+    cosines_N2 = features_ND @ encode_prompts(model, [prompts.positive for prompts in expand(find_task(TASK))]).T
     return Tested(tiles.patients, tiles.truth_N, log_softmax(np.float64(model.logit_scale * cosines_N2), axis=1))
 
 
@@ -123,6 +176,7 @@ def measure_colon(data: Path, run: Path, *, tiny: bool = False) -> str:
     """Measure every way, and write figures and table."""
     tiles, num_resamples = read_tiles(data, 8 if tiny else 1), 50 if tiny else 2000
     rows: list[dict[str, Any]] = []
+    chance: dict[str, dict[str, float]] = {}
 
     def add(name: str, tested: Tested) -> None:
         measured = measure_tested(tested, num_resamples=num_resamples)
@@ -130,19 +184,19 @@ def measure_colon(data: Path, run: Path, *, tiny: bool = False) -> str:
         values = {key: numbers_of(interval_of(one)) for key, one in measured.items()}
         rows.append({"way": name, "figures": values | ({} if error is None else {"ece": numbers_of(error)})})
 
+    add("the commonest grade", commonest(tiles))
     for name, features_ND, model in features_of(tiles, run, ENCODERS[:1] if tiny else ENCODERS):
         for classifier, standardize in COLUMNS:
             tested = probed(tiles, features_ND, classifier, standardize)
             add(f"{name}, {classifier}{', standardised' if standardize else ''}", tested)
-        if model is None:
-            continue
         for shots in SHOTS:
             values = few_shot(tiles, features_ND, shots, num_resamples)
-            rows.append({"way": f"{name}, logistic, {shots} tiles of each grade", "figures": values})
-        if model.has_text:
+            rows.append({"way": f"{name}, logistic, {shots} {'tile' if shots == 1 else 'tiles'}", "figures": values})
+        chance[name] = by_chance(tiles, features_ND, 3 if tiny else SHUFFLES)
+        if model is not None and model.has_text:
             add(f"{name}, words", worded(tiles, model, features_ND))
         print(f"{name}: done", flush=True)
-    write_file(run / "figures.json", json.dumps(rows, indent=1) + "\n")
+    write_file(run / "figures.json", json.dumps({"rows": rows, "chance": chance}, indent=1) + "\n")
     shown = [name for name in RATES if name not in _NOT_MEASURED]
     lines = [
         f"{len(tiles.files)} tiles of {len(set(tiles.patients))} patients, {int(tiles.truth_N.sum())} malignant.", "",
@@ -150,6 +204,14 @@ def measure_colon(data: Path, run: Path, *, tiny: bool = False) -> str:
         "|" + "---|" * (len(shown) + 2),
     ]  # fmt: skip
     lines += [f"| {r['way']} | {' | '.join(written(r['figures'].get(n), 2) for n in (*shown, 'ece'))} |" for r in rows]
+    lines += [
+        "", "| features, LDA | AUC | grades dealt anew: mean | one in 20 is above | as high |", "|---|---|---|---|---|",
+        *(
+            f"| {name} | {one['auroc']:.2f} | {one['mean']:.2f} | {one['highest_in_20']:.2f} | "
+            f"{one['as_high']} of {one['shuffles']} |"
+            for name, one in chance.items()
+        ),
+    ]  # fmt: skip
     table = "\n".join(lines) + "\n"
     write_file(run / "table.md", table)
     return table

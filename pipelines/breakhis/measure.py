@@ -44,6 +44,7 @@ from medclip.files.output import write_file
 from medclip.statistics.resampling.resampled import Resampled, difference, interval_of
 
 ALL = "all"
+COMMONEST = "the commonest class"
 _QUICK = 20
 _FEWEST = 2
 
@@ -83,7 +84,7 @@ class Way:
 
     name: str
     kind: str
-    """cnn, transformer, frozen, descriptor or words."""
+    """cnn, transformer, frozen, descriptor, words or baseline."""
     task: str
     trained_on: str
     tested: Tested
@@ -143,6 +144,18 @@ def tower_ways(job: Plan, divisions: Sequence[Division], scope: str) -> Iterator
                     answers_of(d, "malignancy", a["val"], a["test"]) for d, a in zip(divisions, both, strict=True)
                 ]  # fmt: skip
                 yield Way(f"{name}, joint head", kind, "malignancy", scope, *_joined(job, parts, divisions))
+
+
+def baseline_ways(job: Plan, divisions: Sequence[Division], scope: str) -> Iterator[Way]:
+    """Yield the answer without looking: the class that most of the training images have."""
+    for task in job.tasks:
+        parts = []
+        for division in divisions:
+            own = [label_of(division.images[i], task) for i in division.rows("train")]
+            answer_C = np.eye(len(CLASSES[task]))[np.bincount(own, minlength=len(CLASSES[task])).argmax()]
+            val, test = (np.tile(answer_C, (len(division.rows(s)), 1)) for s in ("val", "test"))
+            parts.append(answers_of(division, task, val, test, probability=False))
+        yield Way(COMMONEST, "baseline", task, scope, *_joined(job, parts, divisions))
 
 
 def probe_ways(job: Plan, images: Sequence[BreakHisImage], divisions: Sequence[Division], scope: str) -> Iterator[Way]:
@@ -259,7 +272,8 @@ def table_of(job: Plan, rows: Sequence[Mapping[str, Any]], images: Sequence[Brea
             first = own[0]
             lines += [
                 "", f"## {task}, {at if at == ALL else at + '×'}", "",
-                f"{first['images']} tested images of {first['patients']} patients, {first['classes']} classes.", "",
+                f"{first['images']} tested images of {first['patients']} patients, {first['classes']} classes. Chance: "
+                f"balanced accuracy {1 / first['classes']:.3f}, AUC 0.5.", "",
                 "| way | trained on | " + " | ".join([*RATES.values(), "calibration error"]) + " | PRR of divisions, "
                 "mean ± sd | PRR less that of the best CNN |",
                 "|" + "---|" * (len(RATES) + 5),
@@ -285,6 +299,7 @@ def measure_breakhis(job: Plan) -> str:
     ways: list[Way] = []
     for scope in scopes:
         divisions = divisions_of(job, images, sides, scope)
+        ways += baseline_ways(job, divisions, scope)
         ways += tower_ways(job, divisions, scope)
         ways += probe_ways(job, images, divisions, scope)
         print(f"magnification {scope}: done", flush=True)

@@ -15,8 +15,8 @@ if [ "${1:-}" = --smoke ]; then
     run=${2:-runs/breakhis_smoke}
     export HF_HUB_OFFLINE=1
     [ -d "$run/images" ] || python $here/simulate.py "$run/images" --patients 40 --images 1
-    python $here/measure.py "$run/images" "$run/measured" --tiny --protocol patient_5fold_7030 --tasks malignancy \
-        --magnifications 40 --towers test_resnet test_vit --encoders random:test_vit
+    python $here/measure.py "$run/images" "$run/measured" --tiny --protocol patient_5fold_7030 --magnifications 40 \
+        --towers test_resnet test_vit --encoders random:test_vit
     exit
 fi
 

@@ -133,6 +133,17 @@ def test_thresholds_are_locked_on_the_validation_patients_of_each_division(tmp_p
     assert rate == 1.0
 
 
+def test_the_baseline_answers_with_the_commonest_class_of_the_training_images(tmp_path: Path) -> None:
+    one = division(tmp_path)
+    ways = {way.task: way for way in measure.baseline_ways(job(tmp_path), [one], "40")}
+    for task, chosen in (("malignancy", "malignant"), ("subtype", "ductal_carcinoma")):
+        own = [getattr(one.images[i], task) for i in one.rows("train")]
+        assert max(set(own), key=own.count) == chosen
+        answered = ways[task].tested.scores_NC.argmax(axis=1)
+        assert set(answered.tolist()) == {towers.CLASSES[task].index(chosen)}
+    assert ways["malignancy"].tested.truth_N.tolist() == [0] * 6
+
+
 @pytest.mark.slow
 def test_the_smoke_run_measures_towers_probes_and_descriptors_and_keeps_its_answers(tmp_path: Path) -> None:
     env = os.environ | {"MEDCLIP_HOME": str(tmp_path / "home"), "PYTHONPATH": str(FOLDER.parents[1])}
@@ -144,6 +155,13 @@ def test_the_smoke_run_measures_towers_probes_and_descriptors_and_keeps_its_answ
         assert f"| {name} |" in done.stdout
     facts = json.loads((tmp_path / "run" / "measured" / "figures.json").read_text())
     assert facts["protocol"] == "patient_5fold_7030"
+    assert "## malignancy, 40×" in done.stdout
+    assert "## subtype, 40×" in done.stdout
+    # Subtypes of a side are drawn alike: of four benign and four malignant ones a quarter is right by chance.
+    [blind] = [row for row in facts["rows"] if (row["task"], row["way"]) == ("subtype", "the commonest class")]
+    assert blind["figures"]["balanced_accuracy"]["value"] == pytest.approx(1 / blind["classes"], abs=0.1)
+    [of_colour] = [row for row in facts["rows"] if (row["task"], row["way"]) == ("subtype", "colour, LDA")]
+    assert of_colour["figures"]["balanced_accuracy"]["value"] < 0.5
     row = next(row for row in facts["rows"] if row["way"] == "test_vit")
     assert set(row["figures"]) >= {*figures.RATES, "ece"} - {"sensitivity", "specificity"}
     assert row["less_best_cnn"]["prr"]["of"] == "test_resnet"

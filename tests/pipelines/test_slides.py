@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -44,3 +47,27 @@ def test_the_store_and_its_table_fit_together(simulated, tmp_path: Path):
     slides = read_slide_labels(store, tmp_path / "labels.csv", ["grade"], key=b"k" * 32)
     assert (len(slides.bags), slides.bags.num_patients) == (len(store), 4)
     assert slides.bags.names == ("negative", "positive")
+
+
+@pytest.mark.slow
+def test_the_measurement_has_a_row_for_each_way_and_keeps_what_is_done(repository: Path, tmp_path: Path):
+    env = os.environ | {"PYTHONPATH": str(repository), "MEDCLIP_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    script = repository / "pipelines" / "slides" / "measure.py"
+    command = [sys.executable, str(script), str(tmp_path / "run"), "--quick"]
+    first, again = (
+        subprocess.run(command, env=env, capture_output=True, text=True, timeout=400, check=True).stdout
+        for _ in range(2)
+    )
+    figures = json.loads((tmp_path / "run" / "figures.json").read_text())
+    assert list(figures) == ["rate_5", "rate_20"]
+    for of_rate in figures.values():
+        assert set(of_rate["auroc"]) == set(of_rate["peak"]) == set(of_rate["map_auroc"])
+        assert of_rate["zero_shot"]["1"]["value"] > 0.9
+        for pair, apart in of_rate["differences"].items():
+            other, one = pair.split(" − ")
+            assert apart["value"] == pytest.approx(
+                of_rate["auroc"][other]["value"] - of_rate["auroc"][one]["value"], abs=2e-4
+            )
+    assert "| acmil, branches may look alike |" in first
+    assert "done" in first
+    assert again == first[first.index("**AUROC of slides") :]

@@ -30,7 +30,7 @@ def test_attention_looks_at_the_witnesses():
     model = train_slides(train, QUICK, seed=0).model
     for slide in np.flatnonzero(test.targets):
         with torch.no_grad():
-            shares = model.attention_of(torch.from_numpy(test.read(slide))).numpy()
+            shares = model.attention_of(torch.from_numpy(test.read(int(slide)))).numpy()
         assert shares[witnesses[slide]].mean() > 1.5 / len(shares)
 
 
