@@ -33,6 +33,11 @@ class ExitCode(IntEnum):
     """Whoever read the output, such as `head`, went away; the code that a shell has for this."""
 
 
+def after(counts: Mapping[str, int]) -> ExitCode:
+    """Return how a command ends whose things are counted by status: done, skipped, failed."""
+    return ExitCode.SOME_FAILED if counts.get("failed") else ExitCode.COMPLETE
+
+
 OF_REASON: Mapping[Reason, ExitCode] = MappingProxyType(
     {
         Reason.DISK_FULL: ExitCode.INCOMPLETE,

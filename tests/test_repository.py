@@ -77,6 +77,7 @@ def test_dependencies_are_ranges_and_not_pins(pyproject: dict):
         assert "==" not in line, line
         assert ">=" in line or line.startswith("medclip-imaging["), line
     assert set(extras) == {
+        "spatialdata",
         "dicom",
         "wsi",
         "remote",

@@ -103,6 +103,7 @@ COMMANDS = {
     "slides tissue": ("medclip.cli.slides:tissue", "Find the tissue of slides."),
     "slides patches": ("medclip.cli.slides:patches", "Lay a grid of patches over the tissue of slides."),
     "slides embed": ("medclip.cli.slides:embed", "Compute the vectors of all patches of slides."),
+    "slides export": ("medclip.cli.slides_export:export", "Write vectors of patches as AnnData or SpatialData."),
     "doctor": ("medclip.cli.doctor:doctor", "Check this installation and say how to fix what is wrong."),
 }
 GROUPS = {

@@ -1,7 +1,8 @@
 """Whole-slide images as `medclip.slides`: open one, find its tissue, lay a grid, read patches, exchange outlines.
 
 `tissue`, `places` and `embed` do this for whole folders, and keep what they find; `open_store` reads the vectors.
-`learn` makes a head for whole slides of vectors and labels, `predict` answers for slides.
+`learn` makes a head for whole slides of vectors and labels, `predict` answers for slides, `export` writes them for
+other programs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from medclip.imaging.slides.stain.estimate import StainOptions, estimate_stain
     from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain
     from medclip.imaging.slides.tissue.find import TissueOptions, find_tissue
+    from medclip.slides.exchange.export import export
     from medclip.slides.learning.learn import learn
     from medclip.slides.learning.predict import predict
     from medclip.slides.stages.verbs import embed, places, tissue
@@ -34,6 +36,7 @@ __all__ = [
     "assess_patch",
     "embed",
     "estimate_stain",
+    "export",
     "find_tissue",
     "from_geojson",
     "iter_patches",
@@ -60,6 +63,7 @@ __getattr__, __dir__ = lazy_names(
         "assess_patch": "medclip.imaging.slides.quality:assess_patch",
         "embed": "medclip.slides.stages.verbs:embed",
         "estimate_stain": "medclip.imaging.slides.stain.estimate:estimate_stain",
+        "export": "medclip.slides.exchange.export:export",
         "find_tissue": "medclip.imaging.slides.tissue.find:find_tissue",
         "from_geojson": "medclip.imaging.slides.patches.geojson:from_geojson",
         "iter_patches": "medclip.imaging.slides.patches.stream:iter_patches",

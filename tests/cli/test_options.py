@@ -30,6 +30,7 @@ OTHER_THINGS = {
     "--method": {"explain"},  # of heat maps
     "--shots": {"adapt compare"},  # several
     "--modality": {"shards index"},  # of all images
+    "--format": {"slides export"},  # of tables of other programs, not of images
     "--images": {"slides predict", "search"},  # the slides themselves
     "--patient": {"shards index"},  # a field of json
     "--license": {"shards index"},  # of images, not of weights

@@ -64,6 +64,20 @@ def test_patches_are_searched_in_the_store_and_shown_on_a_page(
     assert len(json.loads(capsys.readouterr().out)["hits"]) == 13
 
 
+def test_vectors_are_exported_and_counts_printed(slides: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out, pack = str(tmp_path / "o"), str(make_pathology_pack(tmp_path / "pack"))
+    assert main(["slides", "embed", str(slides), "--out", out, "--model", pack, "--workers", "1", "--json"]) == 0
+    command = ["slides", "export", out, "--out", str(tmp_path / "e")]
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "as anndata." in capsys.readouterr().out
+    assert main([*command, "--overwrite", "--json"]) == 0
+    read = json.loads(capsys.readouterr().out)
+    assert (read["counts"], read["exit_code"]) == ({"done": 1, "skipped": 1}, 0)
+    assert [(tmp_path / "e" / name).is_file() for name in read["written"]] == [True]
+    assert main(command) == 2  # there is an export
+
+
 def test_a_slide_without_scale_makes_the_exit_code_3_and_one_that_is_given_for_all_makes_it_0(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

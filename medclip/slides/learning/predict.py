@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.exit_codes import ExitCode
+from medclip.exit_codes import ExitCode, after
 from medclip.files.output import claim_folder, in_use, new_folder, write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes
 from medclip.models.class_vectors import probabilities
@@ -27,7 +27,7 @@ from medclip.slides.heat_maps.write_maps import MapFiles, write_maps
 from medclip.slides.learning.head_file import SlideHead, check_fit, read_head
 from medclip.slides.learning.zero_shot import TOP_PATCHES, patch_logits, top_pooled
 from medclip.slides.store.slide_features import SlideFeatures
-from medclip.slides.store.slide_store import DONE, SlideRow, SlideStore, open_slide_store
+from medclip.slides.store.slide_store import DONE, SlideRow, SlideStore, count_statuses, open_slide_store
 from medclip.text.vocabulary.task import Task
 from medclip.wording import list_of
 
@@ -79,12 +79,12 @@ class SlidePredictions(Result):
     @property
     def counts(self) -> dict[str, int]:
         """Slides by status."""
-        return dict(Counter(slide.status for slide in self.slides))
+        return count_statuses(self.slides)
 
     @property
     def exit_code(self) -> ExitCode:
         """0 where no slide failed, 3 where one did."""
-        return ExitCode.SOME_FAILED if self.counts.get("failed") else ExitCode.COMPLETE
+        return after(self.counts)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data; no name of a file."""

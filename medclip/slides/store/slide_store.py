@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -211,6 +212,20 @@ def open_slide_store(folder: Path | str | SlideStore) -> SlideStore:
             where=folder,
             hint="Run the same medclip slides embed again; it writes them anew.",
         ) from e
+
+
+class HasStatus(Protocol):
+    """A row that says how something ended."""
+
+    @property
+    def status(self) -> str:
+        """Whether it is done, was skipped or failed."""
+        ...
+
+
+def count_statuses(rows: Iterable[HasStatus]) -> dict[str, int]:
+    """Count rows by status, in the order in which these come."""
+    return dict(Counter(row.status for row in rows))
 
 
 def as_dicts(rows: Sequence[SlideRow], most: int | None = None) -> list[dict[str, Any]]:
