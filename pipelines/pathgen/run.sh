@@ -67,8 +67,8 @@ done
 training=(torchrun --standalone --nproc-per-node "${GPUS:-8}" -m medclip.cli.main pretrain)
 "${training[@]}" $here/stage_1.yaml ${START:+--set "model.start=$START"} --set "data.shards=[$shards]" --out "$run/stage_1"
 # shellcheck disable=SC2086
-medclip pathgen "$slides" ${TABLE:+--table "$TABLE"} --model "$run/stage_1/pack" --device cuda --format jpeg ${AGENT:-} \
-    --out "$run/captioned"
+medclip pathgen "$slides" ${TABLE:+--table "$TABLE"} --model "$run/stage_1/pack" --device cuda --format jpeg --splits train=1 \
+    ${AGENT:-} --out "$run/captioned"
 "${training[@]}" $here/stage_2.yaml --set "model.start=$run/stage_1/pack" --set "data.shards=[$shards, $run/captioned/shards]" \
     --out "$run/stage_2"
 medclip evaluate --suite pathgen --data "$sets" --model "$run/stage_2/pack" --compare "$run/stage_1/pack" --device cuda \

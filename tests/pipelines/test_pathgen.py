@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -11,9 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import medclip
 from medclip.imaging.slides.nuclei import measure_nuclei
 from medclip.imaging.slides.readers.open import open_slide
+from medclip.models.packs.pack import load_model
 from medclip.training.recipe.file import load_recipe
+from tests.kits.layouts import BPE_TEXT, VIT, hub_folder, plain_state, random_model
 from tests.kits.recipe_tags import untagged
 
 FOLDER = Path(__file__).resolve().parents[2] / "pipelines" / "pathgen"
@@ -52,6 +56,30 @@ def test_both_stages_contrast_whole_captions_with_every_other_one_as_the_referen
         assert recipe.augment.flip == 0
         assert recipe.objective.masked is None
         assert not recipe.objective.supervised
+
+
+def test_the_recipes_train_one_after_the_other_and_the_pack_keeps_quick_gelu(drawn, tmp_path: Path) -> None:
+    """As they are, but for a tiny CLIP in the place of OpenAI's, one process, and two steps."""
+    patches = drawn.write_patches(tmp_path / "pairs", (drawn.GLANDS, drawn.TUMOUR), 8, seed=5)
+    rows = [f'{name},{patient},pathology,"{drawn.CAPTIONS[kind][0]}"' for name, kind, patient in patches]
+    (tmp_path / "pairs" / "table.csv").write_text("\n".join(["file,patient,modality,caption", *rows]) + "\n")
+    shards = medclip.shards.build(tmp_path / "pairs" / "table.csv", tmp_path / "shards", splits={"train": 1.0})
+    assert shards.num_samples == 8
+    config = {"embed_dim": 8, "vision_cfg": VIT, "text_cfg": BPE_TEXT, "quick_gelu": True}
+    hub_folder(tmp_path / "clip", config, plain_state(random_model(config)), "open_clip_model.safetensors")
+    small = ["train.device=cpu", "train.precision=fp32", "train.batch_size=4", "train.micro_batch=2", "data.workers=1"]
+    small += ["data.worker_kind=thread", "train.max_steps=2", f"data.shards=[{tmp_path / 'shards'}]", "train.threads=1"]
+    start = tmp_path / "clip"
+    for stage in (1, 2):
+        recipe = load_recipe(FOLDER / f"stage_{stage}.yaml", [*small, f"model.start={start}"])
+        run = medclip.pretrain(recipe, out=tmp_path / f"stage_{stage}")
+        assert run.steps == 2
+        assert run.pack is not None
+        model_cfg = json.loads((run.pack / "open_clip_config.json").read_text())["model_cfg"]
+        assert model_cfg["quick_gelu"] is True
+        assert model_cfg["text_cfg"]["context_length"] == 77
+        start = run.pack
+    assert load_model(start).card.modalities == ("pathology",)
 
 
 def test_a_drawn_tumour_lies_where_its_layout_says_and_has_larger_nuclei_than_what_is_around(drawn) -> None:
