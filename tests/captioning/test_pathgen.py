@@ -19,6 +19,7 @@ from medclip.captioning.selection.choose import choose_patches
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides import open_slide
 from medclip.models.packs.pack import load_model
+from tests.kits.kills import left_behind
 from tests.kits.slides import make_pathology_pack, make_worded_pathology_pack
 from tests.kits.stained_slide import write_stained
 
@@ -137,18 +138,11 @@ def test_findings_of_one_slide_choose_no_patch_of_the_other(run):
     assert {row.file: row.num_findings for row in run.slides if row.status == "done"} == {"a.tiff": 2, "b.tiff": 0}
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    """Everything that a run leaves but its ledger and its journal, which hold times."""
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    names = {str(path.relative_to(folder)): path for path in paths}
-    return {name: path.read_bytes() for name, path in names.items() if "ledger" not in name and "journal" not in name}
-
-
 def test_the_same_call_again_asks_nobody_and_writes_the_same_bytes(run, folder, pack):
-    before = files_of(run.folder)
+    before = left_behind(run.folder)
     again = medclip.pathgen(folder, run.folder, model=pack, table=folder / "table.csv", **SMALL)
     assert again.records == run.records
-    assert files_of(run.folder) == before
+    assert left_behind(run.folder) == before
 
 
 def test_another_call_on_the_same_folder_is_refused(run, folder, pack):

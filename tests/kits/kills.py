@@ -1,0 +1,109 @@
+"""Runs that are killed without warning: one driver imports what they need, and forks a child for each run."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+_DRIVER = """
+import json, os, signal, sys, threading, traceback
+{setup}
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+for line in sys.stdin:
+    seconds, values = json.loads(line)
+    child = os.fork()
+    if not child:
+        try:
+            if seconds:
+                threading.Timer(seconds, die).start()
+            run(*values)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Forks:
+    """A driver. Use as a context manager.
+
+    Args:
+        setup: Python that imports, and defines `run` of values that JSON can hold.
+        log: File for what the children print.
+    """
+
+    def __init__(self, setup: str, log: Path) -> None:
+        self._log = log
+        with log.open("w") as file:
+            self._driver = subprocess.Popen(
+                [sys.executable, "-c", _DRIVER.format(setup=setup)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True,
+            )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._driver.communicate()
+
+    def run(self, *values: Any, seconds: float = 0) -> bool:
+        """Run once, killed after some seconds unless it ends before; return whether it ended."""
+        assert self._driver.stdin is not None
+        assert self._driver.stdout is not None
+        print(json.dumps([seconds, [str(value) for value in values]]), file=self._driver.stdin, flush=True)
+        code = int(self._driver.stdout.readline())
+        assert code in (0, -signal.SIGKILL), self._log.read_text()
+        return code == 0
+
+
+def left_behind(out: Path) -> dict[str, bytes]:
+    """All files of a run but its ledger and its journal, which hold times."""
+    paths = (path for path in sorted(out.rglob("*")) if path.is_file())
+    kept = (path for path in paths if path.name.split(".")[0] not in ("ledger", "journal"))
+    return {str(path.relative_to(out)): path.read_bytes() for path in kept}
+
+
+def kill_at_random(
+    start: Callable[[Path, float], bool], folder: Path, *, num_kills: int, seed: int, look: Callable[[Path], None]
+) -> dict[str, bytes]:
+    """Kill runs of a command at random until it was killed often enough, each going on where the last was killed.
+
+    Args:
+        start: Runs the command into an output folder, killed after some seconds or (0) never.
+        folder: Where the outputs go.
+        num_kills: How often.
+        seed: Of the moments.
+        look: Called with the output folder after each kill.
+
+    Returns:
+        What a run leaves that nothing disturbed: every other ended in the same bytes.
+    """
+    assert start(folder / "warm", 0)
+    begun = time.monotonic()
+    assert start(folder / "undisturbed", 0)
+    seconds = time.monotonic() - begun
+    expected = left_behind(folder / "undisturbed")
+    rng = random.Random(seed)
+    kills, num_ended = 0, 0
+    out = folder / "out0"
+    while kills < num_kills:
+        if start(out, rng.uniform(0.3, 1.0) * seconds):
+            assert left_behind(out) == expected
+            num_ended += 1
+            out = folder / f"out{num_ended}"
+        else:
+            kills += 1
+            look(out)
+    assert start(out, 0)
+    assert left_behind(out) == expected
+    return expected
