@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from medclip.slides.stages.quality_measures import count_flags
 from medclip.slides.stages.reading import BLOCK_SIDE, SeenSlide
 from medclip.slides.stages.tissue_files import TISSUE, read_tissue, write_tissue
 from medclip.slides.stages.unfinished import UnfinishedSlide
-from medclip.slides.stages.work import Slide
+from medclip.slides.stages.work import Slide, Vectors
 from medclip.slides.store.slide_features import SlideFeatures, write_slide_features
 from medclip.slides.store.slide_store import features_path
 
@@ -54,13 +55,9 @@ class _Base:
         """Return what earlier stages left of a slide: its mask, and its grid, or whether one is to be laid."""
         return read_tissue(self.folder / TISSUE / f"{slide.key}.png", self._identity(slide, grid=False)), True
 
-    def begin(self, slide: Slide) -> UnfinishedSlide | None:
+    def begin(self, slide: Slide) -> Vectors | None:
         """Compute no vectors."""
         return None
-
-    def job(self, slide: Slide, rows: NDArray[np.int64]) -> tuple[Any, ...]:
-        """Read no patches."""
-        raise NotImplementedError
 
     def _identity(self, slide: Slide, *, grid: bool) -> dict[str, Any]:
         """Return what makes two readings of a slide the same: its bytes, the options, and who says its scale."""
@@ -149,7 +146,7 @@ class EmbedStage(_Base):
         slide.rows |= {name: value for name, value in facts.items() if value is not None}
         return None, grid
 
-    def begin(self, slide: Slide) -> UnfinishedSlide:
+    def begin(self, slide: Slide) -> Vectors:
         """Begin the vectors of a slide, or go on with them."""
         assert self.pack is not None
         _, grid = _with_grid(slide)
@@ -160,11 +157,12 @@ class EmbedStage(_Base):
             "measures": list(self.measures),
             "batch_size": self.model.batch_size,
         }
-        return UnfinishedSlide(
+        unfinished = UnfinishedSlide(
             self.folder / UNFINISHED / slide.key, identity, len(grid), self.model.dim, len(self.measures)
         )
+        return Vectors(unfinished, partial(self._job, slide))
 
-    def job(self, slide: Slide, rows: NDArray[np.int64]) -> tuple[Any, ...]:
+    def _job(self, slide: Slide, rows: NDArray[np.int64]) -> tuple[Any, ...]:
         """Return the arguments of `read_block` for some patches."""
         seen, grid = _with_grid(slide)
         spec, preprocess = seen.reader.spec, self.model.preprocess

@@ -72,6 +72,16 @@ class Slide:
         return combined_sha256(self.source)
 
 
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """The vectors of a slide that are to be computed."""
+
+    unfinished: UnfinishedSlide
+    """Where they go."""
+    job: Callable[[NDArray[np.int64]], tuple[Any, ...]]
+    """From places in the grid, int64 [P], to the arguments of `read_block`."""
+
+
 class Stage(Protocol):
     """What a stage does with a slide."""
 
@@ -94,12 +104,8 @@ class Stage(Protocol):
         """Return what earlier stages left of a slide: its mask, and its grid, or whether one is to be laid."""
         ...
 
-    def begin(self, slide: Slide) -> UnfinishedSlide | None:
-        """Return where the vectors of a slide go; None where the stage computes none."""
-        ...
-
-    def job(self, slide: Slide, rows: NDArray[np.int64]) -> tuple[Any, ...]:
-        """Return the arguments of `read_block` for some patches."""
+    def begin(self, slide: Slide) -> Vectors | None:
+        """Begin the vectors of a slide, or go on with them; None where the stage computes none."""
         ...
 
     def finish(self, slide: Slide) -> None:
@@ -119,6 +125,8 @@ class _Step:
     block: int = -1
     rows: NDArray[np.int64] | None = None
     reading: Future[ReadBlock] | None = None
+    job: Callable[[NDArray[np.int64]], tuple[Any, ...]] | None = None
+    """As `Vectors` has it."""
 
 
 class SlideWork:
@@ -218,13 +226,14 @@ class SlideWork:
             self._fail(slide, error)
         if slide.item.problem is None:
             assert slide.seen is not None
-            slide.unfinished = self._stage.begin(slide)
-            if slide.unfinished is not None and slide.seen.grid is not None:
+            vectors = self._stage.begin(slide)
+            if vectors is not None and slide.seen.grid is not None:
+                slide.unfinished = vectors.unfinished
                 done = slide.unfinished.blocks
                 for number, rows in enumerate(blocks_of(slide.seen.grid)):
                     if number not in done and slide.item.problem is None:
-                        reading = self._context.pool.submit(read_block, *self._stage.job(slide, rows))
-                        yield _Step(slide, number, rows, reading)
+                        reading = self._context.pool.submit(read_block, *vectors.job(rows))
+                        yield _Step(slide, number, rows, reading, vectors.job)
         yield _Step(slide)
 
     def _take(self, step: _Step) -> None:
@@ -252,6 +261,7 @@ class SlideWork:
         """Wait for a block; one that killed its process or took too long is read patch by patch."""
         assert step.reading is not None
         assert step.rows is not None
+        assert step.job is not None
         try:
             return step.reading.result()
         except MedclipError as error:
@@ -260,8 +270,8 @@ class SlideWork:
         single: list[ReadBlock | None] = []
         for row in step.rows:
             try:
-                job = self._context.pool.submit(read_block, *self._stage.job(step.slide, row[None]))
-                single.append(job.result())
+                reading = self._context.pool.submit(read_block, *step.job(row[None]))
+                single.append(reading.result())
             except MedclipError as error:
                 if error.reason not in _ONE_BY_ONE:
                     raise
