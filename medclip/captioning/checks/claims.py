@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
+from medclip.text.checks.closed_words import HEDGES
+
 KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "diagnosis": (
@@ -122,13 +124,39 @@ class AllowedClaims:
     """Further stems, of kinds that are not among `kinds`."""
 
     def with_texts(self, texts: Iterable[str]) -> AllowedClaims:
-        """Return this list with all that some texts claim; but not the kinds that nobody may."""
-        stems = {claim.stem for text in texts for claim in claims_of(text) if claim.kind not in NEVER}
+        """Return this list with all that some texts affirm; but not the kinds that nobody may."""
+        stems = {claim.stem for text in texts for claim in claims_of(affirmed(text)) if claim.kind not in NEVER}
         return AllowedClaims(self.kinds, self.stems | stems)
 
     def refused(self, text: str) -> tuple[Claim, ...]:
         """Return the claims of a text that are not allowed."""
         return tuple(c for c in claims_of(text) if c.kind not in self.kinds and c.stem not in self.stems)
+
+
+_ENDS = re.compile(r"[.;\n]|\b(?:but|however|although)\b")
+_DENIED_BEHIND = re.compile(r"\b(?:no|without|neither|nor|none|absence|lack|lacks|lacking|free of|negative for)\b")
+_DENIED_BEFORE = re.compile(r"\b(?:not|never|absent)\b|n't\b")
+
+
+def affirmed(text: str) -> str:
+    """Return what a finding says that there is, in small letters: without what it denies or leaves open.
+
+    Strict rather than clever: a denial reaches to the end of its sentence, a doubt over all of it.
+
+    Example:
+        >>> affirmed("Mucinous carcinoma without necrosis, no lymphoma. Metastasis not seen. Possible sarcoma.")
+        'mucinous carcinoma'
+    """
+    kept = []
+    for clause in _ENDS.split(text.lower()):
+        if HEDGES.search(clause):
+            continue
+        if match := _DENIED_BEFORE.search(clause):
+            clause = clause[: match.start()].rpartition(",")[0]
+        if match := _DENIED_BEHIND.search(clause):
+            clause = clause[: match.start()]
+        kept.append(clause.strip())
+    return ". ".join(clause for clause in kept if clause)
 
 
 @cache

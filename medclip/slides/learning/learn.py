@@ -160,7 +160,7 @@ def learn(
     with new_folder(folder) as draft:
         write_head(draft, head)
         write_file(draft / FIGURES, csv_bytes(_table(_figure_rows(compared))))
-        answers = _table(_answers(slides, compared))
+        answers = _table(_answers(slides, compared, {row.key: row.file for row in opened.rows}))
         write_file(draft / f"{OUT_OF_FOLD}.parquet", parquet_bytes(answers))
         write_file(draft / f"{OUT_OF_FOLD}.csv", csv_bytes(answers))
     return LearnedSlides(head, compared, len(bags), bags.num_patients, notes, folder)
@@ -246,7 +246,7 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _answers(slides: LabelledSlides, compared: Compared) -> list[dict[str, Any]]:
+def _answers(slides: LabelledSlides, compared: Compared, files: Mapping[str, str]) -> list[dict[str, Any]]:
     """One row for each slide and pooling: its fold, what is true, and the probabilities."""
     bags, rows = slides.bags, []
     for name, answer in compared.poolings.items():
@@ -254,7 +254,8 @@ def _answers(slides: LabelledSlides, compared: Compared) -> list[dict[str, Any]]
         for i, key in enumerate(bags.keys):
             truth = bags.targets[i]
             written = bags.names[int(truth)] if bags.kind == "multiclass" else json.dumps(_plain(truth))
-            row = {"slide": key, "patient": bags.patients[i], "pooling": name, "fold": int(answer.fold_S[i])}
+            row: dict[str, Any] = {"slide": key, "file": files[key], "patient": bags.patients[i], "pooling": name}
+            row["fold"] = int(answer.fold_S[i])
             values = {f"p_{n}": float(p) for n, p in zip(bags.names, chances[i], strict=True)}
             rows.append({**row, "truth": written, **values})
     return rows

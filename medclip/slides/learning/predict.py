@@ -248,7 +248,7 @@ def _learned(head: SlideHead) -> _Question:
             if card.kind == "risk":
                 return _Answer(logits_C, patch_map(features, head.model.attention_of(bag_ND).numpy(), "attention"))
             evidence_NC = head.model.evidence_of(bag_ND).numpy()
-        return _Answer(logits_C, _map_for(features, evidence_NC, logits_C, card.names, card.kind))
+        return _Answer(logits_C, map_for(features, evidence_NC, logits_C, card.names, card.kind))
 
     return _Question(
         f"{card.label} (learned, {card.shape.pooling})",
@@ -291,7 +291,7 @@ def _in_words(task: Task | str | Path, model: Any, store: SlideStore, top: int) 
     def answer(features: SlideFeatures) -> _Answer:
         logits_NC = patch_logits(features.features_ND, vectors, asked.kind, loaded.logit_scale)
         pooled_C = top_pooled(logits_NC, top)
-        return _Answer(pooled_C, _map_for(features, logits_NC, pooled_C, vectors.names, asked.kind))
+        return _Answer(pooled_C, map_for(features, logits_NC, pooled_C, vectors.names, asked.kind))
 
     title = f"{asked.title} (zero-shot, the {top} best patches)"
     software = f"zero-shot, {loaded.card.name} {loaded.card.version}"
@@ -309,7 +309,7 @@ def _other_modality(asked: Task) -> MedclipError:
     )
 
 
-def _map_for(
+def map_for(
     features: SlideFeatures,
     logits_NC: NDArray[np.floating],
     slide_C: NDArray[np.floating],

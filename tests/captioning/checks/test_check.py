@@ -59,6 +59,22 @@ def test_findings_of_the_slides_report_may_be_claimed_but_never_a_patient_or_a_m
 
 
 @pytest.mark.parametrize(
+    "finding",
+    [
+        "no evidence of carcinoma",
+        "carcinoma is not identified",
+        "margins free of carcinoma",
+        "negative for dysplasia, carcinoma and lymphoma",
+        "suspicious for carcinoma",
+        "carcinoma?",
+    ],
+)
+def test_a_diagnosis_that_a_finding_denies_or_leaves_open_may_not_be_claimed(finding):
+    assert SEEN.with_texts([finding]).refused("Carcinoma cells float in mucin.")
+    assert not SEEN.with_texts([f"{finding}; carcinoma"]).refused("Carcinoma cells float in mucin.")
+
+
+@pytest.mark.parametrize(
     ("caption", "kind"),
     [
         ("", "empty"),

@@ -1,12 +1,14 @@
 """Cross-validation by patient: nobody is learned from and scored, comparisons are paired, chance is chance."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from medclip.errors import MedclipError
 from medclip.slides.learning.bags import Bags
 from medclip.slides.learning.cross_validate import cross_validate, make_folds
-from medclip.slides.learning.train import SlideRecipe
+from medclip.slides.learning.train import Learned, SlideRecipe, train_slides
 from tests.kits.slide_bags import planted
 
 QUICK = SlideRecipe(pooling="abmil", epochs=20, lr=3e-3, val_share=0.0)
@@ -34,6 +36,28 @@ def test_labels_without_meaning_are_not_found():
     shuffled = Bags(bags.read, np.random.default_rng(7).permutation(bags.targets), bags.patients, bags.names, bags.kind)
     figure = cross_validate(shuffled, SHORT, num_folds=3, num_resamples=200).poolings["abmil"].figures["macro_auroc"]
     assert figure.low < 0.5 < figure.high
+
+
+def test_an_epoch_is_chosen_by_patients_that_are_neither_learned_from_nor_scored(monkeypatch: pytest.MonkeyPatch):
+    bags, _ = planted(num_patients=30)
+    seen: list[tuple[set[str], set[str]]] = []
+
+    def spied(train: Bags, recipe: SlideRecipe, *, seed: int, val: Bags | None = None) -> Learned:
+        assert val is not None
+        seen.append((set(train.patients), set(val.patients)))
+        return train_slides(train, recipe, seed=seed, val=val)
+
+    monkeypatch.setattr("medclip.slides.learning.cross_validate.train_slides", spied)
+    left: list[set[str]] = []
+    cross_validate(
+        bags, replace(SHORT, epochs=1, val_share=0.2), num_folds=3, num_resamples=50,
+        each_fold=lambda _name, _head, rows: left.append({bags.patients[row] for row in rows}),
+    )  # fmt: skip
+    assert len(seen) == len(left) == 3
+    for (train, val), test in zip(seen, left, strict=True):
+        assert not train & val
+        assert not (train | val) & test
+        assert train | val | test == set(bags.patients)
 
 
 def test_poolings_are_compared_on_the_same_folds_with_paired_intervals():

@@ -14,7 +14,7 @@ from medclip.exit_codes import ExitCode
 from medclip.settings import Settings
 from medclip.slides.learning.head_file import ARRAYS, CARD, check_fit, read_head
 from medclip.slides.learning.learn import learn, recipe_of
-from medclip.slides.learning.predict import SlidePredictions, predict
+from medclip.slides.learning.predict import SlidePredictions, map_for, predict
 from medclip.slides.store.slide_store import SlideRow, open_slide_store
 from tests.kits.slide_cohort import write_cohort
 from tests.kits.slide_store import make_slide_features
@@ -58,7 +58,8 @@ def test_a_head_is_read_back_with_its_card_and_gives_the_same_logits(learned: tu
     assert head.card.pack == open_slide_store(store).pack
     metrics = {row["metric"]: row for row in head.card.record["out_of_fold"]}
     assert metrics["macro_auroc"]["low"] <= metrics["macro_auroc"]["value"] <= metrics["macro_auroc"]["high"]
-    assert len(rows_of(folder / "out_of_fold.csv")) == 10
+    rows = rows_of(folder / "out_of_fold.csv")
+    assert {row["slide"]: row["file"] for row in rows} == {r.key: r.file for r in open_slide_store(store).rows[-10:]}
 
 
 def test_nothing_that_is_written_names_a_patient(learned: tuple[Path, Path, Path]):
@@ -90,6 +91,16 @@ def test_the_peak_of_the_map_is_the_hottest_patch_of_the_geojson(answered: Slide
     assert slide.peak_um is not None
     assert (top * 0.25, left * 0.25) == pytest.approx(slide.peak_um)
     assert slide.map_of == "evidence for high against low"
+
+
+def test_the_map_of_findings_that_may_go_together_is_of_the_most_probable_one_alone():
+    features = make_slide_features(num=2)
+    logits = np.array([[1.0, 4.0, 9.0], [0.0, 6.0, 2.0]])
+    answer = np.array([0.0, 2.0, 1.0])
+    alone = map_for(features, logits, answer, ("a", "b", "c"), "multilabel")
+    assert (alone.title, alone.values_N.tolist()) == ("evidence for b", [4.0, 6.0])
+    against = map_for(features, logits, answer, ("a", "b", "c"), "multiclass")
+    assert (against.title, against.values_N.tolist()) == ("evidence for b against the others", [-1.0, 5.0])
 
 
 def test_maps_lie_over_their_slides_and_become_dicom_where_asked(learned: tuple[Path, Path, Path], tmp_path: Path):

@@ -19,6 +19,7 @@ from medclip.imaging.slides.readers.open import open_slide
 from medclip.imaging.slides.readers.pyramid import SlideReader
 from medclip.imaging.slides.tissue.find import TissueMask, TissueOptions, find_tissue
 from medclip.settings import Settings
+from medclip.wording import count
 
 
 def iter_patches(
@@ -99,9 +100,11 @@ def _checked(tissue: TissueMask, reader: SlideReader) -> TissueMask:
 
 def no_tissue(problem: str, pen_fraction: float, candidates: int) -> MedclipError:
     """Make the error for a slide without a single patch."""
-    pen = f", pen marks on {pen_fraction:.0%} of it" if pen_fraction > 0.01 else ""
+    pen = f"pen marks on {pen_fraction:.0%} of it" if pen_fraction > 0.01 else ""
+    places = f"none of {count(candidates, 'place')}" if candidates else ""
+    remark = f" ({', '.join(filter(None, (places, pen)))})" if places or pen else ""
     return MedclipError(
         Reason.NO_TISSUE,
-        problem or f"no tissue was found on the slide (none of {candidates} places{pen}).",
+        problem or f"no tissue was found on the slide{remark}.",
         hint="Draw the tissue (GeoJSON) or choose patches yourself if there is some.",
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.patches.grid import Patch
 from medclip.imaging.slides.readers.pyramid import SlideReader
+from medclip.imaging.slides.readers.readable import DAMAGED, readable_overview
 from medclip.imaging.slides.stain.estimate import (
     TARGETS,
     StainEstimate,
@@ -94,7 +95,13 @@ def slide_white(reader: SlideReader) -> White | None:
     Raises:
         MedclipError: What reading the overview raises.
     """
-    thumbnail = reader.thumbnail(overview_mpp(reader, TissueOptions()))
+    wanted = overview_mpp(reader, TissueOptions())
+    try:
+        thumbnail = reader.thumbnail(wanted)
+    except MedclipError as error:
+        if error.reason not in DAMAGED:
+            raise
+        thumbnail, _ = readable_overview(reader, wanted)
     return white_point(thumbnail, glass_of(thumbnail))
 
 
@@ -123,7 +130,7 @@ def slide_stain(
         try:
             pixels.append(reader.read(patch.top_um, patch.left_um, grid.size_px, grid.size_px, grid.mpp_um))
         except MedclipError as error:
-            if error.reason not in (Reason.CORRUPT, Reason.TRUNCATED):
+            if error.reason not in DAMAGED:
                 raise
     if not pixels:
         return StainEstimate(options.method, options.white, problem="no patch of the slide could be read")

@@ -21,7 +21,7 @@ from medclip.imaging.slides.stain.estimate import (
 from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain
 from medclip.imaging.slides.stain.optical_density import HED_SC, absorbance, light, separate
 from medclip.imaging.slides.tissue.find import find_tissue
-from tests.kits.slides import draw_section, write_pyramid
+from tests.kits.slides import damage_tile, draw_section, write_pyramid
 
 OTHER = np.array([[0.62, 0.70, 0.35], [0.2, 0.9, 0.4]])
 
@@ -177,6 +177,21 @@ def test_a_slides_stain_is_measured_on_tissue_all_over_it(tmp_path):
     assert not estimate.problem
     assert np.array_equal(estimate.vectors_SC, again.vectors_SC)
     assert (estimate.vectors_SC * MACENKO_SC).sum(1).min() > 0.99
+
+
+def test_a_damaged_tile_of_the_overview_does_not_keep_stains_from_being_estimated(tmp_path):
+    image = np.full((2048, 2048, 3), 245, np.uint8)
+    image[700:1900, 700:1900] = tissue(size=1200, white=245.0)
+    path = write_pyramid(tmp_path / "a.tiff", image, compression="deflate", compressionargs=None)
+    with open_slide(path) as reader:
+        grid = make_grid(reader, find_tissue(reader), size_px=128)
+        whole = slide_stain(reader, grid)
+    damage_tile(path, 0, page=1)
+    with open_slide(path) as reader:
+        damaged = slide_stain(reader, grid)
+    assert damaged.white == pytest.approx(whole.white, abs=1)
+    assert not damaged.problem
+    assert np.allclose(damaged.vectors_SC, whole.vectors_SC, atol=0.01)
 
 
 @pytest.mark.shared
