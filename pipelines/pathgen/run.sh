@@ -47,7 +47,7 @@ run=${3:-runs/pathgen}
 sets=${4:-$pairs/evaluate}
 shards=""
 for folder in "$pairs"/*/; do
-    name=$(basename "$folder")
+    folder=${folder%/} name=$(basename "$folder")
     [ "$folder" -ef "$sets" ] && continue
     target="$run/initial/$name"
     if [ ! -f "$target/index.json" ]; then
