@@ -26,6 +26,7 @@ def render_page(
     helpers: Mapping[str, Callable[..., Any]],
     *,
     script: str = "",
+    images: str = "data:",
 ) -> str:
     """Render a template of this folder. All text is escaped by the template engine.
 
@@ -35,13 +36,14 @@ def render_page(
         values: What the template shows; it also gets `css` and `policy`.
         helpers: Functions that the template may call.
         script: Script below this folder, which the template gets as `script`; "" for none.
+        images: Where a browser may load images from, as a policy names it.
 
     Returns:
         HTML with its style inline, its images as data, and a policy that lets a browser load nothing else.
     """
     css = "".join(map(_text_of, styles))
     code = _text_of(script) if script else ""
-    policy = f"default-src 'none'; style-src {_hash(css)}; img-src data:; base-uri 'none'; form-action 'none'"
+    policy = f"default-src 'none'; style-src {_hash(css)}; img-src {images}; base-uri 'none'; form-action 'none'"
     policy += f"; script-src {_hash(code)}" if script else ""
     page = _template(template, frozenset(helpers.items()))
     return re.sub(r"\n{2,}", "\n", page.render(**values, css=_Markup(css), script=_Markup(code), policy=policy))

@@ -31,6 +31,7 @@ from medclip.wording import capital
 STUDIES_A_PAGE = 200
 MAX_PAGES = 50
 """Studies beyond them are in the table alone."""
+LEAST_LISTED = 20
 _MAX_MESSAGES = 50
 
 
@@ -106,6 +107,11 @@ class ReportData:
     def num_unasked(self) -> int:
         """Studies without the score that others are sorted by."""
         return self.counts["studies"] - sum(h.num_studies for h in self.histograms) if self.sort_by else 0
+
+    @property
+    def has_list(self) -> bool:
+        """Whether a page of its own sorts and searches the studies: of a few, everybody sees all at once."""
+        return len(self.keys) >= LEAST_LISTED or self.num_pages > 1
 
     @property
     def num_pages(self) -> int:

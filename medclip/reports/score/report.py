@@ -1,7 +1,7 @@
 """Write the report of a scoring run: pages that load nothing, run nothing and name nobody.
 
-One page holds 200 studies. Where there are more, pages lead to each other, and `report-search.html` finds a study on
-any of them; it is the only file with a script.
+One page holds 200 studies, and where there are more, pages lead to each other. `report-search.html` lists the studies
+of all pages with their images, to be sorted and searched; it is the only file with a script.
 """
 
 from __future__ import annotations
@@ -20,6 +20,16 @@ from medclip.reports.score.heat_maps import HeatMaps
 from medclip.reports.score.histogram import LEAST_STUDIES, histogram
 from medclip.reports.score.page import MAX_PAGES, STUDIES_A_PAGE, ReportData, collect, studies_of
 from medclip.reports.score.study import Score, StudyData, ThumbnailView
+from medclip.reports.score.worklist import (
+    IMAGES,
+    MAX_STUDIES,
+    STUDIES_SHOWN,
+    Worklist,
+    collect_worklist,
+    image_name,
+    remove_images,
+    write_images,
+)
 from medclip.runs.ledger import Ledger
 from medclip.runs.results import EXAM_SCORES, FILES, REPORT, SCORES, SEARCH, page_name, report_files
 from medclip.wording import count, number, percent
@@ -38,6 +48,7 @@ def write_score_report(
     sort_by: Score | None = None,
     studies_a_page: int = STUDIES_A_PAGE,
     max_pages: int = MAX_PAGES,
+    max_listed: int = MAX_STUDIES,
     heat_maps: HeatMaps | None = None,
 ) -> Path:
     """Write the report of a complete run; a report that is there already and asked for alike is left as it is.
@@ -51,7 +62,8 @@ def write_score_report(
         show_paths: Name files by their relative path; otherwise by row number and format, since paths may carry names.
         sort_by: Task and class by whose probability studies are sorted, the highest first; None: by their files.
         studies_a_page: Studies on one page.
-        max_pages: Pages at most; further studies are in the table alone.
+        max_pages: Pages at most; further studies are in the list alone.
+        max_listed: Studies in the list that can be sorted and searched; further ones are in the table alone.
         heat_maps: Draws the maps that stand beside the images of the first page's studies.
 
     Returns:
@@ -64,7 +76,7 @@ def write_score_report(
     asked = {
         "show_paths": show_paths,
         "sort_by": None if sort_by is None else list(sort_by),
-        "pages": [studies_a_page, max_pages],
+        "pages": [studies_a_page, max_pages, max_listed],
         "heat_maps": None if heat_maps is None else heat_maps.named,
     }
     if ledger.get("report") == asked and path.exists():
@@ -75,18 +87,20 @@ def write_score_report(
         ledger, view, show_paths=show_paths, sort_by=sort_by, studies_a_page=studies_a_page, max_pages=max_pages
     )
     drawn = {} if heat_maps is None else heat_maps.draw(ledger, report.keys[:studies_a_page])
-    written, entries, shown = {REPORT}, [], set()
+    written = {REPORT}
+    if report.has_list:
+        worklist = collect_worklist(ledger, view, report, max_studies=max_listed)
+        write_images(ledger, worklist, folder)
+        write_file(folder / SEARCH, render_search(report, worklist))
+        written.add(SEARCH)
+    else:
+        remove_images(folder)
     for page in range(report.num_pages, 0, -1):
         studies = tuple(_with_map(study, drawn.get(study.key)) for study in studies_of(ledger, view, report, page))
-        entries[:0] = [_entry(study, page) for study in studies]
-        shown.update(study.key for study in studies)
-        if page == 1 and report.num_pages > 1:
-            write_file(folder / SEARCH, render_search(report, entries))
-            written.add(SEARCH)
         write_file(folder / page_name(page), render(report, view, studies, page))
         written.add(page_name(page))
-    if report.num_hidden:  # nobody will see their images
-        ledger.keep_thumbnails(shown)
+    if report.counts["studies"] > max_listed:  # nobody will see their images
+        ledger.keep_thumbnails(ledger.studies(max_listed, sort_by))
     with disk_errors(folder):
         for name in set(report_files(folder)) - written:
             (folder / name).unlink(missing_ok=True)
@@ -115,24 +129,15 @@ def render(report: ReportData, card: CardView, studies: Sequence[StudyData], pag
     return render_page("score/page.html.j2", _STYLES, values, {**_HELPERS, "bar": bar, "status_bar": status_bar})
 
 
-def render_search(report: ReportData, entries: Sequence[Mapping[str, Any]]) -> str:
-    """Render the page that finds a study: a list of links, which a script of ours narrows to what is typed."""
+def render_search(report: ReportData, worklist: Worklist) -> str:
+    """Render the page that sorts and searches studies: its first lines, and an index from which a script shows others.
+
+    Images are files beside the page, which a policy can only name by where the page itself lies.
+    """
+    values = {"report": report, "worklist": worklist, "index": Markup(worklist.index(report))}  # noqa: S704 - JSON, its < escaped
     return render_page(
-        "score/search.html.j2", _STYLES, {"report": report, "entries": entries}, _HELPERS, script="score/search.js"
+        "score/search.html.j2", _STYLES, values, _HELPERS, script="score/search.js", images="data: 'self' file:"
     )
-
-
-def _entry(study: StudyData, page: int) -> dict[str, Any]:
-    """Return a study's line in the search, without its images."""
-    return {
-        "number": study.number,
-        "page": page,
-        "key": study.key,
-        "modality": study.modality,
-        "rows": study.rows,
-        "files": study.files,
-        "probability": study.sorted_by,
-    }
 
 
 def headline(counts: Mapping[str, int]) -> str:
@@ -180,5 +185,8 @@ _HELPERS = {
     "FILES": FILES,
     "SCORES": SCORES,
     "SEARCH": SEARCH,
+    "IMAGES": IMAGES,
+    "STUDIES_SHOWN": STUDIES_SHOWN,
+    "image_name": image_name,
     "LEAST_STUDIES": LEAST_STUDIES,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -61,11 +62,13 @@ def test_no_page_loads_or_runs_anything(ledger: Ledger, card: Card, tmp_path: Pa
     for file, page in _pages(tmp_path).items():
         text, names = (tmp_path / file).read_text(), [name for name, _ in page.tags]
         assert not {"link", "iframe", "object", "embed", "form", "base", "video", "audio"}.intersection(names)
-        assert names.count("script") == (file == "report-search.html")
+        scripts = [attributes for name, attributes in page.tags if name == "script"]
+        assert scripts == ([{"type": "application/json", "id": "index"}, {}] if file == "report-search.html" else [])
         for name, attributes in page.tags:
             assert "style" not in attributes, name
             assert not [key for key in attributes if key.startswith("on")]
-            assert attributes.get("src", "data:image/jpeg;base64,").startswith("data:image/jpeg;base64,")
+            src = attributes.get("src", "data:image/jpeg;base64,")
+            assert src.startswith("data:image/jpeg;base64,") or (tmp_path / src).read_bytes() == b"\xff\xd8jpeg"
             assert attributes.get("href", "#").split("#")[0] in {"", *ours}
         assert "url(" not in text
         assert "@import" not in text
@@ -140,8 +143,22 @@ def test_beyond_the_last_page_one_sentence_leads_to_the_table(ledger: Ledger, ca
         assert [n for n, _ in pages[name].tags].count("article") == 1
         assert "2 of 3 studies are shown;" in pages[name].text
         assert {"href": "scores.parquet"} in [a for n, a in pages[name].tags if n == "a"]
-    assert "one of the 1 that only scores.parquet has" in pages["report-search.html"].text
+    listed = pages["report-search.html"]
+    assert "Studies without a link have no place on the report’s pages." in listed.text
+    assert [a["href"] for n, a in listed.tags if "#study" in a.get("href", "")] == [
+        "report.html#study-1",
+        "report-2.html#study-2",
+    ]
+    assert all(ledger.thumbnail(n) is not None for n in (1, 2, 3))
+
+
+def test_beyond_the_end_of_the_list_one_sentence_leads_to_the_table_and_images_go(
+    ledger: Ledger, card: Card, tmp_path: Path
+) -> None:
+    write_score_report(ledger, card, tmp_path, studies_a_page=1, max_pages=2, max_listed=2)
+    assert "one of the 1 that only scores.parquet has" in _pages(tmp_path)["report-search.html"].text
     assert [ledger.thumbnail(n) is not None for n in (1, 2, 3)] == [True, True, False]  # only of what is shown
+    assert sorted(p.name for p in (tmp_path / "report-images" / "0").iterdir()) == ["1.jpg", "2.jpg"]
 
 
 def test_pages_and_search_lead_to_each_other_and_to_every_study(ledger: Ledger, card: Card, tmp_path: Path) -> None:
@@ -170,7 +187,7 @@ def test_one_page_is_one_file_and_pages_of_an_earlier_report_go(ledger: Ledger, 
     assert len(hashes_of(tmp_path)) == 4
     write_score_report(ledger, card, tmp_path)
     assert set(_pages(tmp_path)) == {"report.html", "report-of-mine.html"}
-    assert "Find a study" not in (tmp_path / "report.html").read_text()
+    assert "Sort and find studies" not in (tmp_path / "report.html").read_text()
 
 
 def test_studies_are_sorted_by_the_score_one_chooses_and_those_without_it_stand_last(
@@ -207,12 +224,13 @@ def test_the_search_names_paths_only_where_they_are_asked_for(ledger: Ledger, ca
     write_score_report(ledger, card, tmp_path, studies_a_page=2)
     hidden = (tmp_path / "report-search.html").read_text()
     assert "0001.png" not in hidden
-    assert 'data-key="s1" data-rows="1" data-paths=""' in hidden
+    assert "file 1" in hidden
     write_score_report(ledger, card, tmp_path, studies_a_page=2, show_paths=True)
     shown = (tmp_path / "report-search.html").read_text()
-    assert "<img" not in shown
-    row = next(a for n, a in Page(shown).tags if n == "tr" and a.get("data-key") == "s1")
-    assert row["data-paths"] == f"{EVIL}/0001.png"
+    assert "<img src=x" not in shown
+    assert f"{EVIL}/0001.png" in Page(shown).text
+    (index,) = re.findall(r'<script type="application/json" id="index">(.*?)</script>', shown)
+    assert f"{EVIL}/0001.png" in [study[5] for study in json.loads(index)["studies"]]
 
 
 def test_the_search_can_be_used_by_keyboard_and_screen_reader_and_without_scripts(
@@ -220,8 +238,8 @@ def test_the_search_can_be_used_by_keyboard_and_screen_reader_and_without_script
 ) -> None:
     write_score_report(ledger, card, tmp_path, studies_a_page=2, sort_by=("chest_xray_view", "pa"))
     page = Page((tmp_path / "report-search.html").read_text())
-    assert [a["for"] for n, a in page.tags if n == "label"] == ["find"]
-    assert [a["id"] for n, a in page.tags if n == "input"] == ["find"]
+    assert [a["for"] for n, a in page.tags if n == "label"] == ["find", "modality", "class"]
+    assert [a["id"] for n, a in page.tags if n in ("input", "select")] == ["find", "modality", "class"]
     assert [a for n, a in page.tags if a.get("role") == "search" and "hidden" in a]
     assert all(a.get("scope") for n, a in page.tags if n == "th")
     assert "Posteroanterior (PA)" in page.text

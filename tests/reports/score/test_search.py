@@ -1,44 +1,188 @@
-"""The search of a report with several pages, in a browser."""
+"""The list of a report's studies, sorted and searched in a browser, at two sizes and at a hundred thousand studies."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from medclip.models.card import read_card
-from medclip.reports.score.report import write_score_report
+from medclip.models.card import Card, read_card
+from medclip.reports.model_card import view_card
+from medclip.reports.score.page import LEAST_LISTED, collect
+from medclip.reports.score.report import render_search, write_score_report
+from medclip.reports.score.worklist import STUDIES_SHOWN, ListedStudy, Worklist, collect_worklist
 from medclip.runs.ledger import Ledger
-from tests.kits.score_report import fill_with_evil
+from medclip.runs.rows import FileRow, Thumbnail
+from tests.kits.ledger import fill_ledger
+from tests.kits.score_report import fill_with_evil, score_row
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs Chromium. Run: apt-get install chromium")
+KEYS = {"s1": 0.3, "s2": 0.9, "s3": 0.004}
 
 
-def _shown_by_a_browser(page: Path) -> str:
+def shown_by_a_browser(page: Path) -> str:
     command = [str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def after(page: Path, steps: str) -> str:
+    """Show a page after steps of a person, which run as a script behind that of the page."""
+    text = re.sub(r"<meta http-equiv.*?>", "", page.read_text())
+    acted = page.with_name("acted.html")
+    acted.write_text(text.replace("</body>", f"<script>{steps}</script></body>"))
+    return shown_by_a_browser(acted)
+
+
+def keys_in(shown: str) -> list[str]:
+    (rows,) = re.findall(r'<tbody id="rows">(.*?)</tbody>', shown, flags=re.DOTALL)
+    return re.findall(r"<code>(\w+)</code>", rows)
+
+
+def typed(text: str) -> str:
+    return f'field.value = "{text}"; field.dispatchEvent(new Event("input"));'
+
+
+@pytest.fixture
+def card(pack: Path) -> Card:
+    return read_card(pack)
+
+
+def write_list(folder: Path, card: Card, **options: Any) -> Path:
+    """Write a report of three studies, on a page each, and return its list."""
+    files, scores, images = [], [], []
+    for number, (key, probability) in enumerate(KEYS.items(), start=1):
+        modality = "mri" if key == "s2" else "xray"
+        path = f"ward/{number:04}.PNG"
+        row = FileRow(number, path, None, 9, "png", "scored", None, None, key, modality, "header", grouping="file")
+        files.append(row)
+        scores.append(replace(score_row(key, "pa", 0.5), modality=modality))
+        effusion = score_row(key, "effusion", probability, "multilabel", "chest_xray_findings")
+        scores.append(replace(effusion, modality=modality, num_failed=number - 1))
+        images.append(Thumbnail(number, b"" if key == "s3" else b"\xff\xd8jpeg", burned_in=key == "s3"))
+    with Ledger(folder) as ledger:
+        fill_ledger(ledger, files, scores, images)
+        write_score_report(ledger, card, folder, studies_a_page=1, **options)
+    return folder / "report-search.html"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+@needs_browser
 @pytest.mark.parametrize(
-    ("typed", "keys"),
+    ("text", "keys"),
     [("", ["s1", "s2", "s3"]), ("2", ["s2"]), ("File 3", ["s3"]), ("S1", ["s1"]), ("0002.PNG", ["s2"]), ("12", [])],
 )
 def test_a_study_is_found_by_key_number_and_path_whatever_its_page(
-    pack: Path, tmp_path: Path, typed: str, keys: list[str]
+    pack: Path, tmp_path: Path, text: str, keys: list[str]
 ) -> None:
     with Ledger(tmp_path) as ledger:
         fill_with_evil(ledger)
         write_score_report(ledger, read_card(pack), tmp_path, studies_a_page=1, show_paths=True)
     page = tmp_path / "report-search.html"
-    assert "3 studies</output>" in _shown_by_a_browser(page)  # its policy lets the script run
-    text = re.sub(r"<meta http-equiv.*?>", "", page.read_text())
-    typing = f'field.value = "{typed}"; field.dispatchEvent(new Event("input"));'
-    (tmp_path / "typed.html").write_text(text.replace("</body>", f"<script>{typing}</script></body>"))
-    shown = re.findall(r"<tr data-key=[^>]*>", _shown_by_a_browser(tmp_path / "typed.html"))
-    assert len(shown) == 3
-    assert [re.findall(r'data-key="(\w+)"', row)[0] for row in shown if " hidden" not in row] == keys
+    assert ">3 studies</output>" in shown_by_a_browser(page)  # its policy lets the script run
+    shown = after(page, typed(text))
+    assert keys_in(shown) == keys
+    assert "<img src=x" not in shown
+
+
+@pytest.mark.slow
+@needs_browser
+@pytest.mark.parametrize(
+    ("steps", "keys"),
+    [
+        ("", ["s1", "s2", "s3"]),
+        ('byId("by-answer").firstChild.click();', ["s2", "s1", "s3"]),
+        ('byId("by-answer").firstChild.click(); byId("by-answer").firstChild.click();', ["s3", "s1", "s2"]),
+        ('byId("by-modality").firstChild.click();', ["s2", "s1", "s3"]),
+        ('modality.value = "1"; modality.dispatchEvent(new Event("change"));', ["s1", "s3"]),
+    ],
+)
+def test_studies_are_sorted_by_what_is_clicked_and_narrowed_by_modality(
+    card: Card, tmp_path: Path, steps: str, keys: list[str]
+) -> None:
+    shown = after(write_list(tmp_path, card), steps)
+    assert keys_in(shown) == keys
+    assert len(re.findall(r"<th [^>]*aria-sort=", shown)) == 1
+    assert "Pleural effusion" in shown
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_browser_shows_the_images_beside_the_page_and_the_lines_that_stand_in_it_without_scripts(
+    card: Card, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    page = write_list(tmp_path, card)
+    Image.new("L", (160, 120), 200).save(tmp_path / "report-images" / "0" / "1.jpg")
+    wide = "document.title = [...document.images].map((image) => image.naturalWidth).join()"
+    text = page.read_text().replace("</body>", f"<script>onload = () => {{ {wide} }}</script></body>")
+    policy = "script-src 'unsafe-inline'"
+    (tmp_path / "looked.html").write_text(re.sub(r"script-src (&#39;|')sha256-.*?(&#39;|')", policy, text))
+    assert "img-src data: &#39;self&#39; file:" in text
+    assert "<title>160,0</title>" in shown_by_a_browser(tmp_path / "looked.html")
+    (tmp_path / "without.html").write_text(re.sub(r"script-src .*?(?=\")", "script-src 'none'", page.read_text()))
+    without = shown_by_a_browser(tmp_path / "without.html")
+    assert "The first 3 of 3 studies" in without
+    assert keys_in(without) == keys_in(shown_by_a_browser(page)) == ["s1", "s2", "s3"]
+    assert "withheld" in without
+    assert "2 more files not read" in without
+
+
+def test_the_lines_of_the_page_are_those_of_the_index(card: Card, tmp_path: Path) -> None:
+    text = write_list(tmp_path, card).read_text()
+    (index,) = re.findall(r'<script type="application/json" id="index">(.*?)</script>', text)
+    values = json.loads(index)
+    assert [study[0] for study in values["studies"]] == keys_in(text) == list(KEYS)
+    assert [study[3] for study in values["studies"]] == [1, 1, 2]
+    assert values["classes"][values["chosen"]] == ["Pleural effusion", "Chest X-ray findings"]
+    assert [study[6][study[6].index(values["chosen"]) + 1 :: 2] for study in values["studies"][:2]] == [[300], [900]]
+    assert values["chosen"] not in values["studies"][2][6][::2], "less than one in a hundred"
+    assert re.findall(r'<td class="number">(.*?)</td>', text) == ["30 %", "90 %", "–"]
+
+
+def test_a_report_of_few_studies_has_no_list_and_leaves_no_images(card: Card, tmp_path: Path) -> None:
+    write_list(tmp_path, card)
+    assert (tmp_path / "report-images" / "0" / "1.jpg").exists()
+    with Ledger(tmp_path) as ledger:
+        write_score_report(ledger, card, tmp_path)
+    assert not (tmp_path / "report-search.html").exists()
+    assert not (tmp_path / "report-images").exists()
+
+
+def test_a_report_of_one_page_and_many_studies_has_a_list(card: Card, tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        fill_with_evil(ledger, LEAST_LISTED)
+        write_score_report(ledger, card, tmp_path)
+    assert (tmp_path / "report-search.html").exists()
+    assert 'href="report-search.html"' in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_hundred_thousand_studies_are_sorted_and_searched_in_a_browser(card: Card, tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        fill_with_evil(ledger)
+        report = collect(ledger, view_card(card), show_paths=False)
+        few = collect_worklist(ledger, view_card(card), report)
+    studies = tuple(
+        ListedStudy(f"{n:016x}", "X-ray", str(n), "", 0, n, False, (0, n * 7919 % 1000)) for n in range(1, 100_001)
+    )
+    page = tmp_path / "report-search.html"
+    page.write_text(render_search(report, Worklist(studies, few.classes, 0)))
+    assert page.stat().st_size < 10_000_000
+    begun = time.monotonic()
+    shown = after(page, 'byId("by-answer").firstChild.click(); byId("on").click();')
+    assert time.monotonic() - begun < 60
+    top = sorted(range(1, 100_001), key=lambda n: (-(n * 7919 % 1000), n))
+    assert keys_in(shown) == [f"{n:016x}" for n in top[STUDIES_SHOWN : 2 * STUDIES_SHOWN]]
+    assert "Page 2 of 2,000" in shown
+    assert shown.count('loading="lazy"') == STUDIES_SHOWN
+    assert keys_in(after(page, typed("file 77777"))) == [f"{77777:016x}"]

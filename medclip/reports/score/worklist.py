@@ -1,0 +1,187 @@
+"""The list of a run's studies that a browser sorts and searches: a small index in the page, images in files beside it.
+
+The page holds what is needed to sort and to find, about 100 bytes a study, and shows fifty studies at a time, so that a
+hundred thousand are as quick to use as a hundred. Thumbnails are files of their own, a thousand in a folder, and a
+browser reads those that it shows.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from medclip.errors import printable
+from medclip.files.output import new_folder
+from medclip.reports.model_card import CardView, modality_title, task_title
+from medclip.reports.score.page import ReportData
+from medclip.reports.score.study import class_title, class_titles, ranges
+from medclip.runs.ledger import NAMED_FILES, Ledger
+from medclip.wording import list_of
+
+MAX_STUDIES = 100_000
+"""Studies beyond them are in the table alone."""
+STUDIES_SHOWN = 50
+"""Rows at a time; so many are in the page as they are, for browsers whose scripts are off."""
+IMAGES = "report-images"
+_IN_A_FOLDER = 1000
+_LEAST_PERMILLE = 10
+"""Answers below one in a hundred are left out of the index, and sorted as none."""
+
+
+@dataclass(frozen=True)
+class ListedStudy:
+    """One line of the list."""
+
+    key: str
+    modality: str
+    rows: str
+    """Numbers of its files, such as "3–5, 9"."""
+    paths: str
+    """Empty unless they are shown."""
+    num_failed: int
+    image_row: int
+    """File whose small image stands for it, 0 for none."""
+    withheld: bool
+    """The image is not shown: its header says that text is burned in."""
+    answers: tuple[int, ...]
+    """Class, permille, class, permille, ...; those of at least one in a hundred."""
+
+    @property
+    def named(self) -> str:
+        """Its files by their numbers, in words."""
+        return f"{'file' if self.rows.isdigit() else 'files'} {self.rows}"
+
+
+@dataclass(frozen=True)
+class Worklist:
+    """All lines, in the order of the report."""
+
+    studies: tuple[ListedStudy, ...]
+    classes: tuple[tuple[str, str], ...]
+    """Printed names of class and task."""
+    chosen: int
+    """The class whose probability is shown at first."""
+
+    def index(self, report: ReportData) -> str:
+        """Write what the page's script works with, as JSON that may stand in a page."""
+        modalities = sorted({study.modality for study in self.studies})
+        values = {
+            "classes": self.classes,
+            "chosen": self.chosen,
+            "modalities": modalities,
+            "perPage": report.studies_a_page,
+            "numPaged": len(report.keys),
+            "shown": STUDIES_SHOWN,
+            "studies": [
+                [s.key, modalities.index(s.modality), s.rows, _image_code(s), s.num_failed, s.paths, s.answers]
+                for s in self.studies
+            ],
+        }
+        text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+        return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+    def percent_of(self, study: ListedStudy) -> str:
+        """Write a study's probability of the chosen class, as the script does."""
+        permille = dict(zip(study.answers[::2], study.answers[1::2], strict=True)).get(self.chosen)
+        return "–" if permille is None else f"{round(permille / 10)} %"
+
+
+def _image_code(study: ListedStudy) -> int:
+    return 1 if study.image_row else 2 if study.withheld else 0
+
+
+def collect_worklist(ledger: Ledger, card: CardView, report: ReportData, *, max_studies: int = MAX_STUDIES) -> Worklist:
+    """Pick the lines of the list from a complete ledger; tables are gone through once.
+
+    Args:
+        ledger: All chunks committed.
+        card: The model's card.
+        report: What the pages share.
+        max_studies: Lines at most.
+    """
+    keys = ledger.studies(max_studies, report.sort_by)
+    rows: dict[str, list[int]] = {key: [] for key in keys}
+    paths: dict[str, list[str]] = {key: [] for key in keys}
+    for file in ledger.files():
+        if file.status == "scored" and file.study in rows:
+            rows[file.study].append(file.row)
+            if report.show_paths:
+                paths[file.study].append(printable(file.path))
+    numbers: dict[tuple[str, str], int] = {}
+    answers: dict[str, list[int]] = {key: [] for key in keys}
+    modality, failed, kinds = dict.fromkeys(keys, ""), dict.fromkeys(keys, 0), {}
+    for score in ledger.scores():
+        if score.study in answers:
+            number = numbers.setdefault((score.task, score.class_), len(numbers))
+            kinds.setdefault(number, score.kind)
+            modality[score.study], failed[score.study] = modality_title(score.modality), score.num_failed
+            if (permille := round(1000 * score.probability)) >= _LEAST_PERMILLE:
+                answers[score.study] += [number, permille]
+    findings = (number for number, kind in kinds.items() if kind != "multiclass")
+    chosen = numbers.get(report.sort_by, 0) if report.sort_by else next(findings, 0)
+    studies = tuple(
+        ListedStudy(
+            *(key, modality[key], ranges(rows[key]), list_of(paths[key], most=NAMED_FILES), failed[key]),
+            *_image_of(ledger, rows[key]),
+            tuple(answers[key]),
+        )
+        for key in keys
+    )
+    return Worklist(studies, tuple(_titles(report, card, *pair) for pair in numbers), chosen)
+
+
+def _titles(report: ReportData, card: CardView, task: str, name: str) -> tuple[str, str]:
+    title, titles = class_titles(report.tasks.get(task), task, card)
+    return class_title(titles, name), title or task_title(task)
+
+
+def _image_of(ledger: Ledger, rows: list[int]) -> tuple[int, bool]:
+    """Return the file whose small image stands for a study, 0 for none, and whether it is withheld."""
+    for row in rows:
+        if (kept := ledger.thumbnail(row)) is not None:
+            return (row, False) if kept.thumbnail else (0, True)
+    return 0, False
+
+
+def image_name(number: int) -> str:
+    """Return where the image of a study lies, beside the page.
+
+    Args:
+        number: Its place in the list, from 1.
+
+    Example:
+        >>> image_name(1), image_name(12345)
+        ('report-images/0/1.jpg', 'report-images/12/12345.jpg')
+    """
+    return f"{IMAGES}/{number // _IN_A_FOLDER}/{number}.jpg"
+
+
+def write_images(ledger: Ledger, worklist: Worklist, folder: Path) -> None:
+    """Write the images of the list, all or none; those of an earlier list go.
+
+    Args:
+        ledger: Which has them.
+        worklist: The list.
+        folder: Of the report.
+
+    Raises:
+        MedclipError: As `medclip.files.output.disk_errors`.
+    """
+    numbered = [(n, s.image_row) for n, s in enumerate(worklist.studies, start=1) if s.image_row]
+    if not numbered:
+        remove_images(folder)
+        return
+    with new_folder(folder / IMAGES) as draft:
+        for number, row in numbered:
+            place = draft / Path(image_name(number)).relative_to(IMAGES)
+            place.parent.mkdir(exist_ok=True)
+            kept = ledger.thumbnail(row)
+            assert kept is not None
+            place.write_bytes(kept.thumbnail)
+
+
+def remove_images(folder: Path) -> None:
+    """Remove the images of an earlier list, if there are any."""
+    shutil.rmtree(folder / IMAGES, ignore_errors=True)
