@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,12 @@ CALL: dict[str, Any] = {"modality": "xray", "workers": 1}
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    files = {}
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a draft that became a file meanwhile
+            if path.is_file():
+                files[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return files
 
 
 def test_each_study_has_a_file_of_each_form_and_those_without_a_header_have_no_sr(
@@ -100,6 +109,35 @@ def test_a_call_that_was_stopped_goes_on_and_ends_in_the_same_bytes(
     assert bytes_of(tmp_path / "to") == bytes_of(tmp_path / "whole")
     assert run.exported is not None
     assert run.exported["written"] == {"sr": 2, "fhir-r4b": 7, "fhir-r5": 7}
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_while_it_writes_results_is_gone_on_with_to_the_same_bytes(
+    pack: Path, tmp_path: Path
+) -> None:
+    for number in range(16):
+        write_dicom(tmp_path / "in" / f"{number}.dcm", number, study_uid=f"1.2.3.{number + 1}")
+    env = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000", "MEDCLIP_HOME": str(tmp_path / "home")}
+
+    def command(out: str, to: str) -> list[str]:
+        asked = [argument for name in ALL for argument in ("--results-as", name)]
+        where = ["--out", str(tmp_path / out), "--results-to", str(tmp_path / to)]
+        start = [sys.executable, "-m", "medclip.cli.main", "score", str(tmp_path / "in"), "--model", str(pack)]
+        return [*start, *where, *asked, "--workers", "1"]
+
+    subprocess.run(command("out", "whole"), env=env, check=True, capture_output=True)
+    num_kills = 0
+    for least in (1, 12, 30):
+        process = subprocess.Popen(command("out2", "to"), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and len(bytes_of(tmp_path / "to")) <= least:
+            time.sleep(0.005)
+        num_kills += process.poll() is None
+        process.kill()
+        process.wait()
+    assert num_kills >= 2
+    subprocess.run(command("out2", "to"), env=env, check=True, capture_output=True)
+    assert bytes_of(tmp_path / "to") == bytes_of(tmp_path / "whole")
+    assert len(bytes_of(tmp_path / "to")) == 3 * 16 + 1
 
 
 def test_a_second_call_writes_nothing_and_reads_no_header(
