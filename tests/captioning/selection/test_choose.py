@@ -145,6 +145,14 @@ def test_of_two_alike_the_one_that_was_asked_for_stays():
     assert 0 not in [patch.row for patch in chosen]
 
 
+def test_of_two_alike_a_patch_that_fits_an_attribute_stays_and_not_one_that_fits_many_findings_a_little():
+    features = np.array([[1.0, 0.0], [0.96, 0.28]])
+    attributes, findings = np.array([[1.0, 0.0]]), np.array([[0.6, 0.8]] * 2)
+    options = SelectionOptions(num_by_attributes=1, num_by_findings=1, num_by_clusters=0)
+    (chosen,) = choose_patches(features, attributes, findings, options)
+    assert (chosen.row, chosen.branches) == (0, ("attribute",))
+
+
 def test_a_selection_is_the_same_every_time_and_its_numbers_hold():
     features = unit(np.random.default_rng(0), 2000, 32)
     prompts = unit(np.random.default_rng(1), 20, 32)

@@ -68,6 +68,18 @@ def test_specks_are_no_nuclei_and_stroma_has_none():
     assert measured.eosin == pytest.approx(0.3, abs=0.03)
 
 
+def test_shares_and_stain_are_of_the_tissue_and_not_of_the_glass_beside_it():
+    rgb = patch(GRID, radius_px=10)
+    whole = measure_nuclei(rgb, 0.5)
+    assert whole.eosin == pytest.approx(0.3, abs=0.02)  # beside nuclei, which hold 0.05
+    assert whole.haematoxylin > 0.55
+    rgb[PX // 2 :] = 245
+    half = measure_nuclei(rgb, 0.5)
+    assert half.tissue_share == pytest.approx(0.5, abs=0.02)
+    assert half.area_share == pytest.approx(whole.area_share, rel=0.1)
+    assert half.per_mm2 == pytest.approx(whole.per_mm2, rel=0.1)
+
+
 def test_glass_is_no_tissue():
     measured = measure_nuclei(np.full((PX, PX, 3), 245, np.uint8), 0.5)
     assert (measured.num_nuclei, measured.tissue_share, measured.haematoxylin, measured.eosin) == (0, 0, 0, 0)

@@ -87,6 +87,32 @@ def test_tissue_on_tissue_is_a_fold():
     assert "fold" not in assess_patch(rgb, 0.5).flags
 
 
+def doubled(rgb: np.ndarray) -> np.ndarray:
+    """The same patch in twice as many rows and columns."""
+    return rgb.repeat(2, 0).repeat(2, 1)
+
+
+def test_ink_with_grain_is_ink_at_any_scale():
+    grain = np.random.default_rng(0).normal(0, 14, (256, 256, 1))
+    rgb = np.clip(np.array([40, 140, 70]) + grain, 0, 255).astype(np.uint8)
+    assert assess_patch(rgb, 0.5).pen_share > 0.9
+    assert assess_patch(doubled(rgb), 0.25).pen_share == pytest.approx(assess_patch(rgb, 0.5).pen_share, abs=0.02)
+
+
+def test_stripes_that_are_dense_over_less_than_a_nucleus_are_no_fold_at_any_scale():
+    stripes = np.where(np.arange(256)[:, None, None] % 16 < 8, 1.6, 0.05) * np.ones((1, 256, 3))
+    rgb = (245 * 10.0**-stripes).round().astype(np.uint8)
+    assert assess_patch(rgb, 0.5).dense_share < 0.05
+    assert assess_patch(doubled(rgb), 0.25).dense_share < 0.05
+
+
+def test_a_blue_lamp_is_no_pen():
+    rng = np.random.default_rng(0)
+    glass = np.clip(np.array([120, 170, 250]) + rng.normal(0, 1, (256, 256, 3)), 0, 255).astype(np.uint8)
+    assert assess_patch(glass, 0.5).pen_share > 0.9
+    assert assess_patch(glass, 0.5, white=(120.0, 170.0, 250.0)).flags == ("blank",)
+
+
 def test_a_tinted_lamp_is_neither_tissue_nor_ink():
     glass = np.full((256, 256, 3), (236, 230, 205), np.uint8)
     assert assess_patch(glass, 0.5, white=(236.0, 230.0, 205.0)).flags == ("blank",)

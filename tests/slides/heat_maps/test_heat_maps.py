@@ -117,6 +117,29 @@ def test_geojson_has_a_square_for_each_patch_in_pixels_of_the_finest_resolution(
     assert mask.sum() == (3 * 128 / 8) ** 2
 
 
+def test_geojson_counts_from_the_corner_that_a_viewer_shows_first():
+    one = peaked()
+    plain, moved = (map_geojson(one, (0.5, 0.25), origin)["features"][0]["geometry"] for origin in ((0, 0), (10, 20)))
+    assert plain["coordinates"][0][2] == [512.0, 256.0]
+    assert moved["coordinates"][0][2] == [492.0, 246.0]
+
+
+def test_cells_of_a_dicom_map_may_be_higher_than_wide():
+    corners = np.array([[0.0, 0.0], [128.0, 64.0]])
+    one = PatchMap(TITLE, np.array([1, 2], np.float32), corners, (128.0, 64.0), (1000.0, 2000.0))
+    data = parametric_map(one, blank_header(one, KEY, (0.5, 0.25)), KEY)
+    spacing = data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing
+    assert [float(v) for v in spacing] == [0.128, 0.064]
+
+
+def test_where_patches_overlap_the_picture_has_their_mean():
+    corners = np.array([[0.0, 0.0], [0.0, 64.0], [0.0, 500.0]])
+    one = PatchMap(TITLE, np.array([1, 1, 2], np.float32), corners, (128.0, 128.0), (500.0, 1000.0))
+    image = paint(one, blank_slide(one, 500))
+    assert np.abs(image[30, 50].astype(int) - image[30, 10]).max() <= 1  # both patches, and the first alone
+    assert np.abs(image[30, 50].astype(int) - image[30, 290]).max() > 10  # the strongest
+
+
 def test_a_dicom_map_lies_where_its_patches_lie_on_the_slide(tmp_path: Path):
     slide = write_dicom_slide(tmp_path / "slide.dcm", draw_section(512, 640), photometric="RGB")
     header = slide_header(slide)

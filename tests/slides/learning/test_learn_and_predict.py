@@ -13,6 +13,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.exit_codes import ExitCode
 from medclip.settings import Settings
 from medclip.slides.learning.head_file import ARRAYS, CARD, check_fit, read_head
+from medclip.slides.learning.labels import read_slide_labels
 from medclip.slides.learning.learn import learn, recipe_of
 from medclip.slides.learning.predict import SlidePredictions, map_for, predict
 from medclip.slides.store.slide_store import SlideRow, open_slide_store
@@ -130,6 +131,15 @@ def test_a_risk_is_learned_from_months_and_answers_by_year(tmp_path: Path):
         chances = list(slide.probabilities.values())
         assert chances == sorted(chances)
         assert (slide.answer, slide.map_of) == (None, "attention")
+
+
+def test_months_to_an_event_are_those_of_the_table_and_blank_where_none_was_seen(tmp_path: Path):
+    store, _ = write_cohort(tmp_path, 4)
+    table = tmp_path / "times.csv"
+    table.write_text("slide,patient,event_months,followup_months\nslide_2.tiff,a,7,30\nslide_0.tiff,b,,24\n")
+    bags = read_slide_labels(open_slide_store(store), table, (), years=3, key=b"k" * 32).bags
+    assert (bags.kind, bags.names, bags.keys) == ("risk", ("1", "2", "3"), (f"{2:016x}", f"{0:016x}"))
+    np.testing.assert_array_equal(bags.targets, [[7, 30], [np.nan, 24]])
 
 
 def test_poolings_are_compared_in_the_table_of_figures(tmp_path: Path):

@@ -179,6 +179,15 @@ def test_a_slides_stain_is_measured_on_tissue_all_over_it(tmp_path):
     assert (estimate.vectors_SC * MACENKO_SC).sum(1).min() > 0.99
 
 
+def test_the_value_of_bare_glass_is_the_slides_own(tmp_path):
+    image = np.full((1024, 1024, 3), 215, np.uint8)
+    image[200:800, 200:800] = tissue(size=600, white=215.0)
+    path = write_pyramid(tmp_path / "a.tiff", image, compression="deflate", compressionargs=None)
+    with open_slide(path) as reader:
+        estimate = slide_stain(reader, make_grid(reader, find_tissue(reader), size_px=128))
+    assert np.allclose(estimate.white, 215, atol=3)
+
+
 def test_a_damaged_tile_of_the_overview_does_not_keep_stains_from_being_estimated(tmp_path):
     image = np.full((2048, 2048, 3), 245, np.uint8)
     image[700:1900, 700:1900] = tissue(size=1200, white=245.0)
