@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from medclip.api.run_arguments import TemporaryFolder, inputs_of, path_of
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.files.grouping.studies import GroupBy
+from medclip.models.backends.choice import choose_backend
 from medclip.progress import Progress, Silent
 from medclip.runs.conduct import Call
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
@@ -39,6 +40,7 @@ def embed(
     key_file: str | Path | None = None,
     device: str = "cpu",
     batch_size: int | None = None,
+    backend: str | Path | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Embeddings:
@@ -70,6 +72,9 @@ def embed(
         device: Torch device that the model computes on.
         batch_size: Images in one forward pass; 4 where None. It is part of what the run is, as the device is: other
             ones may change the last bits.
+        backend: What computes the images: the name of a back-end, the folder of a calibration by
+            `medclip.models.calibrate`, or "auto" for the one in the settings' home; torch in float32 where None. It is
+            part of what the run is.
         settings: Limits.
         progress: Told how far the run is.
 
@@ -110,5 +115,6 @@ def embed(
         retry_failed=failed_for(retry_failed),
         device=device,
         batch_size=batch_size,
+        backend=choose_backend(backend, model, settings.home, device),
     )
     return replace(run_embedding(call, dtype=dtype), _keep=keep)

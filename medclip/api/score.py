@@ -14,6 +14,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.export.results_folder import Exported, ResultsFolder
 from medclip.files.discover import name_of_spelled
 from medclip.files.grouping.studies import GroupBy
+from medclip.models.backends.choice import choose_backend
 from medclip.progress import Progress, Silent
 from medclip.reports.score.heat_maps import HeatMaps, check_named
 from medclip.reports.score.report import write_score_report
@@ -58,6 +59,7 @@ def score(
     key_file: str | Path | None = None,
     device: str = "cpu",
     batch_size: int | None = None,
+    backend: str | Path | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> ScoreRun:
@@ -112,6 +114,9 @@ def score(
         device: Torch device that the model computes on.
         batch_size: Images in one forward pass; 4 where None. It is part of what the run is, as the device is: other
             ones may change the last bits.
+        backend: What computes the images: the name of a back-end, the folder of a calibration by
+            `medclip.models.calibrate`, or "auto" for the one in the settings' home; torch in float32 where None. It is
+            part of what the run is.
         settings: Limits.
         progress: Told how far the run is.
 
@@ -144,6 +149,12 @@ def score(
     if hash_paths and report_paths:
         raise MedclipError(Reason.WRONG_USE, "paths are either hashed or shown in the report.", hint="Choose one.")
     is_stored = isinstance(path, Embeddings) or (inputs.given is None and is_embeddings(inputs.root))
+    if is_stored and backend is not None:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "embeddings are scored, and no image is computed: there is nothing for --backend to do.",
+            hint="Leave it out; it is named where images are embedded.",
+        )
     in_memory = is_stored and out is None
     keep = TemporaryFolder("score") if out is None and not is_stored else None
     folder = inputs.root if in_memory else keep.path if keep is not None else path_of(out, "the output folder")
@@ -160,6 +171,7 @@ def score(
         retry_failed=failed_for(retry_failed),
         device=device,
         batch_size=batch_size,
+        backend=choose_backend(backend, model, settings.home, device),
     )
     if explain is not None:
         _check_explain(explain, hash_paths, is_stored, inputs.given is not None)

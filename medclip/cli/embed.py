@@ -22,6 +22,7 @@ def embed(
     memory: options.Memory = None,
     device: options.Device = "cpu",
     batch_size: options.BatchSize = None,
+    backend: options.Backend = None,
     dtype: Annotated[
         str, typer.Option("--dtype", metavar="TYPE", help="How vectors are stored: float32 or float16.")
     ] = "float32",
@@ -70,6 +71,7 @@ def embed(
                 key_file=key_file,
                 device=device,
                 batch_size=batch_size,
+                backend=backend,
                 settings=Settings(policy=read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),
                 progress=shown,
             )

@@ -94,6 +94,10 @@ COMMANDS = {
     "models list": ("medclip.cli.models:list_command", "List the model packs that can be loaded by name."),
     "models show": ("medclip.cli.models:show", "Show a pack's card: use, tasks, figures, data, licence, limits."),
     "models verify": ("medclip.cli.models:verify", "Check a pack's files against its manifest."),
+    "models calibrate": (
+        "medclip.cli.models_calibrate:calibrate",
+        "Choose what computes a pack's images on this processor.",
+    ),
     "models import": (
         "medclip.cli.models:import_command",
         "Turn a checkpoint or a model folder into a pack, a BERT into a text folder.",
@@ -111,7 +115,7 @@ GROUPS = {
     "ecg": "Draw ECGs on paper, and read them back.",
     "shards": "Build, index and check training shards.",
     "slides": "Go through whole slides in stages, learn from them, answer.",
-    "models": "List, show, verify, import and export model packs.",
+    "models": "List, show, verify, calibrate, import and export model packs.",
 }
 
 

@@ -108,6 +108,14 @@ Memory = Annotated[
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads while it learns. Default: torch's.")]
 Device = Annotated[str, typer.Option("--device", help="Torch device.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images in one forward pass. Default: 4.")]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        metavar="NAME|auto|DIR",
+        help="What computes images: see `medclip models calibrate`. Default: torch, float32.",
+    ),
+]
 Add = Annotated[bool, typer.Option("--add", help="Take in files that came since; old rows stay.")]
 MinConfidence = Annotated[
     float, typer.Option("--min-confidence", metavar="P", help="Least probability to believe an inferred modality.")

@@ -40,6 +40,7 @@ def score(
     memory: options.Memory = None,
     device: options.Device = "cpu",
     batch_size: options.BatchSize = None,
+    backend: options.Backend = None,
     against: Annotated[
         list[str] | None,
         typer.Option(
@@ -136,6 +137,7 @@ def score(
                 key_file=key_file,
                 device=device,
                 batch_size=batch_size,
+                backend=backend,
                 settings=Settings(policy=read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),
                 progress=shown,
             )

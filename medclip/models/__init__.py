@@ -1,9 +1,9 @@
 """Towers, model packs and cards; as `medclip.models`, what can be done to a pack.
 
-`list`, `show`, `verify`, `presets`, `import_` and `export` do what `medclip models` does; `load` and `load_hub`
-return a model.
-`verify` asks all that scoring asks of a pack, so it is a verb of the rooms above; for type checkers it is `check_pack`,
-which has its signature.
+`list`, `show`, `verify`, `calibrate`, `presets`, `import_` and `export` do what `medclip models` does; `load` and
+`load_hub` return a model.
+`verify` and `calibrate` ask all that scoring asks of a pack, so they are verbs of the rooms above; for type checkers
+they are `check_pack` and `backends.verb.calibrate`, which have their signatures.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from medclip.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from medclip.models.backends.verb import calibrate
     from medclip.models.interchange.import_export import export_model as export
     from medclip.models.interchange.import_export import import_model as import_
     from medclip.models.interchange.load_hub import load_hub
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
     from medclip.models.packs.pack import load_model as load
     from medclip.models.packs.pack import pack_card as show
 
-__all__ = ["export", "import_", "list", "load", "load_hub", "presets", "show", "verify"]
+__all__ = ["calibrate", "export", "import_", "list", "load", "load_hub", "presets", "show", "verify"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "calibrate": "medclip.api.calibrate:calibrate",
         "export": "medclip.models.interchange.import_export:export_model",
         "import_": "medclip.models.interchange.import_export:import_model",
         "list": "medclip.models.packs.pack:list_packs",

@@ -22,6 +22,7 @@ from medclip.files.output import claim_folder, disk_errors, make_folder, remove_
 from medclip.files.pseudonyms import hashed_path, load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.tables.manifest import Manifest, read_manifest
+from medclip.models.backends.choice import BackendChoice
 from medclip.models.devices import check_batch_size, check_device, torch_threads
 from medclip.models.parallel_encoding import encoder_threads
 from medclip.progress import Progress, Silent
@@ -65,6 +66,8 @@ class Call:
     """Images in one forward pass; None for the model's own number."""
     exclude: tuple[Path, ...] = ()
     """Folders below `root` that are left out, beside the output folder."""
+    backend: BackendChoice | None = None
+    """What computes the images; None for torch in float32."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         **run_identity(
             options, manifest=manifest, pack="" if pack is None else pack.identity, version=__version__, key=key,
             settings=settings, device=call.device, batch_size=call.batch_size,
+            backend=None if call.backend is None else call.backend.identity(),
         ),
     }  # fmt: skip
     _refuse_empty(call, manifest)
@@ -289,7 +293,7 @@ def write_down(
 def describe(identity: Mapping[str, Any], pack: RunPack | None, ledger: Ledger) -> dict[str, Any]:
     """Return what run.json says of every run besides its counts: no path, no time."""
     names = ("modality", "min_confidence", "group_by", "table")
-    last = {name: identity[name] for name in ("device", "batch_size") if identity[name] is not None}
+    last = {n: identity[n] for n in ("device", "batch_size", "backend") if identity.get(n) is not None}
     return {
         "medclip": identity["version"],
         "model": None
@@ -348,10 +352,10 @@ def _committed(
 
 
 def load_run_model(pack: Path, call: Call) -> Any:
-    """Load the model of a run, whose pack was checked, on its device and with its batch size."""
+    """Load the model of a run, whose pack was checked, on its device and with its batch size and back-end."""
     from medclip.models.packs.pack import load_model
 
     with torch_threads(1):
         model = load_model(pack, device=call.device, verify=False)
         model.batch_size = call.batch_size or model.batch_size
-        return model
+        return model if call.backend is None else call.backend.load(model)

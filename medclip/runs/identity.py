@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ _TITLES = {
     "version": "the version of medclip",
     "device": "--device",
     "batch_size": "--batch-size",
+    "backend": "--backend",
     "command": "the command",
     "dtype": "--dtype",
     "embeddings": "the embeddings",
@@ -51,10 +52,11 @@ def run_identity(
     settings: Settings,
     device: str = "cpu",
     batch_size: int | None = None,
+    backend: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what a run is besides its files, which the ledger knows. It holds hashes and options, no path.
 
-    Device and batch size decide the last bits of a vector; those that go without saying are None.
+    Device, batch size and back-end decide the last bits of a vector; those that go without saying are None.
 
     Args:
         options: The caller's wishes.
@@ -65,6 +67,7 @@ def run_identity(
         settings: Limits that decide rows.
         device: What the model computes on.
         batch_size: Images in one forward pass; None for the model's own number.
+        backend: `BackendChoice.identity()`; None for torch in float32.
     """
     return {
         "pack": pack,
@@ -79,6 +82,7 @@ def run_identity(
         "version": version,
         "device": None if device == "cpu" else device.partition(":")[0],
         "batch_size": None if batch_size == BATCH else batch_size,
+        "backend": None if backend is None else dict(backend),
     }
 
 

@@ -53,6 +53,7 @@ def run_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
         begin=partial(_begin, call.folder),
         shows_parts=False,
         keeps_looks=True,
+        notes=() if call.backend is None else call.backend.notes,
         only=only_modality(pack.card, read_pack_texts(pack.path, pack.card), read_preprocess(pack.path)),
     )
     _, already = conduct(call, pack, verb)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ def run_scoring(call: Call, *, sort_by: str | None = None, finish: Finish | None
     check_words(pack.path, pack.card, tasks, own)
     only = only_modality(pack.card, own, read_preprocess(pack.path))
     verb = score_verb(pack, tasks, call.options, call.folder, only, sort_by, finish)
+    if call.backend is not None:
+        verb = replace(verb, notes=(*verb.notes, *call.backend.notes))
     counts, already = conduct(call, pack, verb)
     return ScoreRun(call.folder, counts, already_finished=already)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -22,6 +23,7 @@ from medclip.files.output import claim_folder, disk_errors, make_folder, remove_
 from medclip.files.pseudonyms import hashed_path, load_key
 from medclip.files.tables.manifest import read_manifest
 from medclip.files.tables.write import batches, schema_of, table_of
+from medclip.models.backends.choice import backend_notes
 from medclip.models.packs.manifest import pack_digest
 from medclip.runs.conduct import Call, RunPack, describe, load_run_model, pack_of_run, write_down
 from medclip.runs.identity import claim, titles_of
@@ -60,6 +62,7 @@ def score_embeddings(
     tasks = _tasks(pack, call.options)
     known = dict(embeddings.run["identity"])
     verb = score_verb(pack, tasks, call.options, call.folder, None, sort_by, finish)
+    verb = replace(verb, notes=(*verb.notes, *backend_notes(known.get("backend"))))
     hash_paths = embeddings.hashes_paths or call.options.hash_paths
     claim_folder(call.folder, "run of medclip", marks=(LEDGER,), inputs={"what is scored": embeddings.folder})
     identity = {
@@ -135,6 +138,7 @@ def answer_embeddings(embeddings: Embeddings, call: Call) -> ScoreRun:
     counts["studies"] = units.num_studies
     tables = {"files": files, **{name: pa.concat_tables(tables) for name, tables in parts.items()}}
     notes = question_notes(pack.card, tasks, pack.path)
+    notes = (*notes, *backend_notes(embeddings.run["identity"].get("backend")))
     return ScoreRun(embeddings.folder, counts, _tables=tables, _notes=notes)
 
 

@@ -23,7 +23,8 @@ OTHER_THINGS = {
         "ecg render",
         "ecg digitise",
     },  # a file, or a place beside the input
-    "--task": {"score", "explain"},  # several
+    "--task": {"score", "explain", "models calibrate"},  # several
+    "--backend": {"models calibrate"},  # several, to try
     "--pooling": {"slides learn"},  # of patches
     "--prompt": {"explain"},  # what a heat map is of
     "--against": {"explain", "slides learn"},  # of those; of poolings
@@ -31,7 +32,7 @@ OTHER_THINGS = {
     "--shots": {"adapt compare"},  # several
     "--modality": {"shards index"},  # of all images
     "--format": {"slides export"},  # of tables of other programs, not of images
-    "--images": {"slides predict", "search"},  # the slides themselves
+    "--images": {"slides predict", "search", "models calibrate"},  # the images themselves
     "--patient": {"shards index"},  # a field of json
     "--license": {"shards index"},  # of images, not of weights
 }

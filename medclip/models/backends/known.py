@@ -35,6 +35,8 @@ class BackendKind:
     is_int8: bool = False
     needs_images: bool = False
     """Its numbers are set on images: it comes from a calibration and from nowhere else."""
+    shares_graph_of: str = ""
+    """Runs the same graph as this one."""
     takes_patches: bool = False
     """It takes batches that are not one array: towers of native aspect ratios."""
 
@@ -68,8 +70,10 @@ BACKENDS: Mapping[str, BackendKind] = {
         BackendKind(
             "onnx-int8", "ONNX Runtime, products of matrices in int8", _ONNX, "onnx", flags=_INT8, is_int8=True
         ),
-        BackendKind("openvino", "OpenVINO, float32", _OPENVINO, "openvino"),
-        BackendKind("openvino-bf16", "OpenVINO, bfloat16", _OPENVINO, "openvino", flags=_BFLOAT16),
+        BackendKind("openvino", "OpenVINO, float32", _OPENVINO, "openvino", shares_graph_of="onnx"),
+        BackendKind(
+            "openvino-bf16", "OpenVINO, bfloat16", _OPENVINO, "openvino", flags=_BFLOAT16, shares_graph_of="onnx"
+        ),
     )
 }
 """Name to back-end, the reference first. A new one is one line here and one function in `load`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
 
@@ -38,6 +39,17 @@ class OnnxTower:
         return torch.cat([torch.from_numpy(row) for row in rows])
 
 
+def import_openvino() -> Any:
+    """Import OpenVINO without its telemetry: of itself it posts to google-analytics.com whenever it is imported.
+
+    Where the module of the telemetry cannot be imported, OpenVINO does without.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType] (what Python asks for)
+    import openvino
+
+    return openvino
+
+
 class OpenVinoTower:
     """Runs a graph with OpenVINO.
 
@@ -48,9 +60,7 @@ class OpenVinoTower:
     """
 
     def __init__(self, graph: bytes, precision: str, num_streams: int) -> None:
-        import openvino
-
-        core = openvino.Core()
+        core = import_openvino().Core()
         with quiet():
             model = core.read_model(graph)
         self._compiled: Any = core.compile_model(

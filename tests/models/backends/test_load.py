@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -119,6 +121,24 @@ def test_a_graph_in_int8_is_less_than_a_third_of_that_in_float32(models: dict[st
     wide = Model(random_clip(config), model.tokenizer, model.preprocess, model.card, name="wide", path=model.path)
     graphs = {name: make_graph(wide, BACKENDS[name]) or b"" for name in ("onnx", "onnx-int8")}
     assert 0 < len(graphs["onnx-int8"]) < 0.33 * len(graphs["onnx"])
+
+
+@pytest.mark.slow
+def test_openvino_is_imported_without_its_telemetry():
+    """It forks a process that posts to google-analytics.com, from a thread, when it is imported."""
+    backend_or_skip("openvino")
+    program = """
+import sys, threading
+calls = []
+sys.addaudithook(lambda event, args: calls.append(event) if event in ("socket.getaddrinfo", "os.fork") else None)
+from medclip.models.backends.run_graph import import_openvino
+import_openvino().Core().available_devices
+assert sys.modules["openvino_telemetry"] is None
+assert not calls, calls
+assert threading.active_count() == 1, threading.enumerate()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_back_end_of_torch_is_the_model_itself(models: dict[str, Model]):

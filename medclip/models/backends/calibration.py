@@ -1,0 +1,205 @@
+"""What a calibration measured of the back-ends of one pack on one machine, as the small file that a run names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.output import claim_folder, new_folder
+from medclip.models.backends.cpu import cpu_flags
+from medclip.models.backends.known import BACKENDS, EAGER, check_backend
+from medclip.result import Result
+from medclip.wording import list_of
+
+FILE_NAME = "calibration.json"
+GRAPH_NAME = "tower.onnx"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What one back-end did to the scores, and how long it took."""
+
+    name: str
+    bound: float
+    """Largest change of a probability that is stood for."""
+    largest_change: float
+    """Largest change of a probability over all images, tasks and classes, against torch in float32."""
+    where: str
+    """TASK:CLASS that it was measured in."""
+    changed_decisions: int
+    """Images and classes (images alone, of a task with one answer) that were decided otherwise."""
+    changed_ranks: int
+    """Pairs of images in the other order, of those that differ by more than `FLOAT_BOUND` in float32."""
+    least_cosine: float
+    """Between the vectors of an image."""
+    cpu_ms: float
+    """Processor time of one image in milliseconds: median of batches, one thread, all back-ends in turn."""
+    times_as_fast: float
+    """Median over the rounds of the reference's time by this one's."""
+    refused: str = ""
+    """The figure that broke its bound; "" where it holds."""
+
+
+@dataclass(frozen=True, repr=False)
+class Calibration(Result):
+    """Which back-end was chosen for a pack on a kind of processor, and all that was measured."""
+
+    pack: Mapping[str, str]
+    """name, version, digest (sha256 of the manifest)."""
+    medclip: str
+    cpu: str
+    flags: tuple[str, ...]
+    """Instruction sets of the processor; another set has other kernels, and this calibration does not hold there."""
+    versions: Mapping[str, str]
+    """Of the chosen back-end's libraries."""
+    batch_size: int
+    num_images: int
+    images: str
+    """sha256 over the hashes of the images."""
+    tasks: tuple[str, ...]
+    choice: str
+    candidates: tuple[Candidate, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Back-end to why it was not tried."""
+    graph: str = ""
+    """sha256 of the graph beside this file; "" where the choice runs none."""
+    folder: Path | None = None
+    """Where it lies."""
+
+    @property
+    def chosen(self) -> Candidate:
+        """What was measured of the choice."""
+        return next(candidate for candidate in self.candidates if candidate.name == self.choice)
+
+    def to_json(self) -> str:
+        """Return the text of calibration.json."""
+        values = {name: value for name, value in asdict(self).items() if name != "folder"}
+        return json.dumps({"format": FORMAT, **values}, indent=1) + "\n"
+
+    def _facts(self) -> dict[str, object]:
+        best = self.chosen
+        refused = [f"{c.name} ({c.refused})" for c in self.candidates if c.refused]
+        return {
+            "pack": f"{self.pack['name']} {self.pack['version']}",
+            "choice": f"{self.choice}, {best.times_as_fast:.2f} times as fast as torch in float32",
+            "largest change": f"{best.largest_change:.1e} of a probability, {best.bound:g} allowed",
+            "measured": f"{self.num_images} images, {list_of(self.tasks)}",
+            "refused": list_of(refused),
+            "left out": list_of(list(self.left_out)),
+            "folder": self.folder or "none",
+        }
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        return [asdict(candidate) for candidate in self.candidates[:most]]
+
+
+def write_calibration(folder: Path, calibration: Calibration, graph: bytes | None) -> None:
+    """Write a calibration and the graph of its choice; the folder appears whole or not at all.
+
+    Raises:
+        MedclipError: OUTPUT_IN_USE for a folder that holds something else; as `medclip.files.output.disk_errors`.
+    """
+    claim_folder(folder, "calibration", marks=(FILE_NAME,), in_one_step=True)
+    with new_folder(folder) as fresh:
+        (fresh / FILE_NAME).write_text(calibration.to_json(), encoding="utf-8")
+        if graph is not None:
+            (fresh / GRAPH_NAME).write_bytes(graph)
+
+
+def read_calibration(place: str | Path) -> Calibration:
+    """Read a calibration.
+
+    Args:
+        place: Its folder, or its calibration.json.
+
+    Raises:
+        MedclipError: MISSING_FILE, CORRUPT.
+    """
+    path = Path(place)
+    path = path / FILE_NAME if path.is_dir() else path
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values.pop("format") != FORMAT:
+            raise ValueError("format")
+        values["candidates"] = tuple(Candidate(**candidate) for candidate in values["candidates"])
+        values |= {name: tuple(values[name]) for name in ("flags", "tasks")}
+        calibration = Calibration(**values, folder=path.parent)
+        if calibration.choice not in BACKENDS or calibration.chosen.refused:
+            raise ValueError("choice")
+    except FileNotFoundError as e:
+        raise MedclipError(
+            Reason.MISSING_FILE, "there is no calibration here.", where=place,
+            hint="Make one: `medclip models calibrate PACK --images FOLDER --out FOLDER`.",
+        ) from e  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as e:
+        raise MedclipError(
+            Reason.CORRUPT, "this is not a calibration that this medclip wrote.", where=path,
+            hint="Make it again with `medclip models calibrate`.",
+        ) from e  # fmt: skip
+    return calibration
+
+
+def read_graph(calibration: Calibration) -> bytes | None:
+    """Read the graph of a calibration's choice, None where it runs none.
+
+    Raises:
+        MedclipError: CORRUPT where it is missing or has other bytes.
+    """
+    if not calibration.graph:
+        return None
+    assert calibration.folder is not None
+    path = calibration.folder / GRAPH_NAME
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != calibration.graph:
+        raise MedclipError(
+            Reason.CORRUPT, "the graph is missing or is not the one that was calibrated.", where=path,
+            hint="Make the calibration again.",
+        )  # fmt: skip
+    return content
+
+
+def check_calibration(calibration: Calibration, pack_digest: str) -> None:
+    """Refuse a calibration that does not hold here.
+
+    Args:
+        calibration: Read from its folder.
+        pack_digest: Of the pack that is to be computed.
+
+    Raises:
+        MedclipError: WRONG_USE for another pack, processor or version of a library; what `check_backend` raises.
+    """
+    kind = BACKENDS[calibration.choice]
+    if calibration.pack["digest"] != pack_digest:
+        name = f"{calibration.pack['name']} {calibration.pack['version']}"
+        raise _holds_not(calibration, f"was made of another pack, {name}")
+    if kind.name == EAGER:
+        return
+    check_backend(kind)
+    here = cpu_flags()
+    if set(calibration.flags) != here:
+        lacks = sorted(set(calibration.flags) - here)
+        more = f", which lacks {list_of(lacks)}" if lacks else f", which has {list_of(sorted(here))}"
+        raise _holds_not(calibration, f"was measured on {calibration.cpu}; this is another processor{more}")
+    installed = kind.versions()
+    other = [
+        f"{name} {version}, and {installed.get(name)} is installed here"
+        for name, version in calibration.versions.items()
+        if installed.get(name) != version
+    ]
+    if other:
+        raise _holds_not(calibration, f"was measured with {list_of(other)}")
+
+
+def _holds_not(calibration: Calibration, why: str) -> MedclipError:
+    return MedclipError(
+        Reason.WRONG_USE,
+        f"this calibration {why}.",
+        where=calibration.folder,
+        hint="Calibrate here: `medclip models calibrate PACK --images FOLDER --out FOLDER`; or leave --backend out.",
+    )

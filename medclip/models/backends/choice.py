@@ -1,0 +1,139 @@
+"""The back-end of a run: decided before anything is read, part of what the run is, and said in its notes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.models.backends.calibration import (
+    FILE_NAME,
+    Calibration,
+    check_calibration,
+    read_calibration,
+    read_graph,
+)
+from medclip.models.backends.known import BACKENDS, EAGER, BackendKind, check_backend, find_backend
+from medclip.models.packs.manifest import pack_digest
+from medclip.models.packs.pack import find_pack, read_preprocess
+
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class BackendChoice:
+    """What computes the images of a run."""
+
+    kind: BackendKind
+    calibration: Calibration | None = None
+    """None for a back-end that was named: nothing bounds what it changes."""
+
+    def load(self, model: Model) -> Model:
+        """Return a model that computes with it."""
+        from medclip.models.backends.load import load_backend
+
+        return load_backend(model, self.kind, None if self.calibration is None else read_graph(self.calibration))
+
+    def identity(self) -> dict[str, Any] | None:
+        """Return what of it makes two runs the same, None for torch in float32, which goes without saying."""
+        if self.kind.name == EAGER:
+            return None
+        values: dict[str, Any] = {"name": self.kind.name, "versions": self.kind.versions(), "calibration": None}
+        if self.calibration is not None:  # what decides and bounds the scores, and no time that was measured
+            values["calibration"] = {
+                "images": self.calibration.images,
+                "num_images": self.calibration.num_images,
+                "graph": self.calibration.graph,
+                "largest_change": self.calibration.chosen.largest_change,
+                "bound": self.calibration.chosen.bound,
+            }
+        return values
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What those who read the results should know of it."""
+        return backend_notes(self.identity())
+
+
+def backend_notes(identity: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return what those who read results should know of the back-end that a run's identity names."""
+    if identity is None:
+        return ()
+    kind = BACKENDS.get(identity["name"])
+    computed = f"Images were computed by {identity['name'] if kind is None else kind.title}"
+    if identity["calibration"] is None:
+        return (
+            f"{computed}, without a calibration: nobody measured by how much that changes probabilities of this model.",
+        )
+    calibration = identity["calibration"]
+    same = ", with every decision and rank as it was" if kind is not None and kind.is_int8 else ""
+    return (
+        f"{computed}. On the {calibration['num_images']} images of its calibration no probability changed by more than "
+        f"{calibration['largest_change']:.1e} ({calibration['bound']:g} allowed){same}.",
+    )
+
+
+def choose_backend(backend: str | Path | None, model: Any, home: Path, device: str = "cpu") -> BackendChoice | None:
+    """Decide what a run computes with; nothing is loaded.
+
+    Args:
+        backend: Name of a back-end; folder or file of a calibration; "auto" for the calibration of this pack in the
+            settings' home; None for torch in float32.
+        model: Name or folder of a pack, or a loaded model, which stands for its pack.
+        home: Where "auto" looks, see `calibration_home`.
+        device: The device that was named beside it.
+
+    Raises:
+        MedclipError: WRONG_USE, MISSING_FILE, MISSING_CODEC or CORRUPT for one that cannot be used here.
+    """
+    if backend is None:
+        return None
+    pack = find_pack(model)
+    digest = pack_digest(pack)
+    name = str(backend)
+    if name == AUTO:
+        backend = calibration_home(home, digest)
+        if not (backend / FILE_NAME).is_file():
+            raise MedclipError(
+                Reason.MISSING_FILE,
+                f"there is no calibration of the model {pack.name} on this machine.",
+                hint=f"Make one: `medclip models calibrate {model if isinstance(model, str) else pack} --images "
+                "FOLDER`; or leave --backend out.",
+            )
+    if name in BACKENDS or (name != AUTO and not Path(name).exists()):
+        kind = find_backend(name)
+        check_backend(kind)
+        choice = BackendChoice(kind)
+    else:
+        calibration = read_calibration(backend)
+        check_calibration(calibration, digest)
+        choice = BackendChoice(BACKENDS[calibration.choice], calibration)
+    if choice.kind.name != EAGER:
+        _refuse_misfit(choice.kind, pack, device)
+    return choice
+
+
+def calibration_home(home: Path, digest: str) -> Path:
+    """Return the folder of a pack's calibration in the settings' home."""
+    return home / "calibrations" / digest[:16]
+
+
+def _refuse_misfit(kind: BackendKind, pack: Path, device: str) -> None:
+    if device != "cpu":
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the back-end {kind.name} computes on the CPU, and the device {device} is named.",
+            hint="Leave --device or --backend out.",
+        )
+    if read_preprocess(pack).budget is not None and not kind.takes_patches:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the model takes images of any aspect ratio, which the back-end {kind.name} does not.",
+            where=pack,
+            hint="Leave --backend out.",
+        )

@@ -1,0 +1,235 @@
+"""Calibrate the back-ends of a pack: the fastest on this machine of those that leave its scores as they are."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medclip.adaptation.pack.pack_head import read_pack_texts
+from medclip.errors import MedclipError, Reason
+from medclip.models.backends.calibration import Calibration, Candidate
+from medclip.models.backends.cpu import cpu_flags, cpu_name
+from medclip.models.backends.known import BACKENDS, EAGER, BackendKind, usable
+from medclip.models.backends.load import load_backend, make_graph, refuse_misfit
+from medclip.models.devices import torch_threads
+from medclip.models.model import Model
+from medclip.models.packs.manifest import pack_digest
+from medclip.models.unit_reader import ReadUnit, UnitReader, encode_units
+from medclip.progress import Progress
+from medclip.runs.options import ScoreOptions
+from medclip.sample import Modality
+from medclip.scoring.backend_changes import answer_all, compare_answers
+from medclip.scoring.only_modality import only_modality
+from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks, check_words
+from medclip.settings import Settings
+from medclip.version import __version__
+from medclip.wording import by_reason, count
+
+LEAST_IMAGES = 16
+"""Fewer say little about the largest change."""
+ROUNDS = 7
+"""Batches that each back-end is timed on, all back-ends in turn: a busy moment of the machine meets all of them."""
+MARGIN = 0.95
+"""A back-end later in the table has to be this much faster to be chosen."""
+
+
+@dataclass(frozen=True)
+class NamedImage:
+    """One image of a calibration."""
+
+    path: Path
+    modality: Modality | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Images:
+    units: tuple[ReadUnit, ...]
+    modalities: tuple[Modality, ...]
+    """Of each view."""
+
+    @property
+    def views(self) -> list[Any]:
+        return [view for unit in self.units for view in unit.pixels]
+
+
+def calibrate_backends(
+    model: Model,
+    images: Sequence[NamedImage],
+    options: ScoreOptions,
+    backends: Sequence[BackendKind],
+    settings: Settings,
+    progress: Progress,
+) -> tuple[Calibration, bytes | None]:
+    """Measure what back-ends do to a model's scores, and how fast they are, and choose one.
+
+    Args:
+        model: Loaded, on the CPU.
+        images: What it is measured on: images as the model will see them.
+        options: Tasks, prompts, modality of images that name none.
+        backends: Those to try; the reference is tried always.
+        settings: Limits and number of reading processes.
+        progress: Told how far it is.
+
+    Returns:
+        The calibration, without a folder, and the graph of its choice, None where that runs none.
+
+    Raises:
+        MedclipError: WRONG_USE where the pack has no question to compare answers of; NOTHING_TO_DO where fewer than
+            `LEAST_IMAGES` images can be read.
+    """
+    own = read_pack_texts(model.path, model.card)
+    tasks = asked_tasks(model.card, options, own)
+    check_words(model.path, model.card, tasks, own)
+    if not tasks:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the card of the pack {model.name} lists no task, so there are no scores to compare.",
+            hint="Name what is asked with --task or --prompt.",
+        )
+    only = options.modality or only_modality(model.card, own, model.preprocess)
+    seen = _read(model, images, only, settings, progress)
+    tasks = tuple(asked for asked in tasks if any(map(asked.fits_modality, set(seen.modalities))))
+    if not tasks:
+        raise MedclipError(
+            Reason.WRONG_USE, "none of the pack's tasks is about these images.",
+            hint="Name images of its modalities, or what is asked with --task or --prompt.",
+        )  # fmt: skip
+    kinds, left_out = usable([BACKENDS[name] for name in dict.fromkeys((EAGER, *(kind.name for kind in backends)))])
+    loaded, graphs = _load(model, kinds, left_out, progress)
+    candidates = _measure(loaded, tasks, seen, progress)
+    held = [candidate for candidate in candidates if not candidate.refused]
+    fastest = min(candidate.cpu_ms for candidate in held)
+    choice = next(candidate for candidate in held if candidate.cpu_ms * MARGIN <= fastest)
+    graph = graphs.get(choice.name)
+    calibration = Calibration(
+        pack={"name": model.name, "version": str(model.card.version), "digest": pack_digest(model.path)},
+        medclip=__version__,
+        cpu=cpu_name(),
+        flags=tuple(sorted(cpu_flags())),
+        versions=BACKENDS[choice.name].versions(),
+        batch_size=model.batch_size,
+        num_images=len(seen.modalities),
+        images=hashlib.sha256("\n".join(sorted(unit.sha256 for unit in seen.units)).encode()).hexdigest(),
+        tasks=tuple(dict.fromkeys(asked.task.name for asked in tasks)),
+        choice=choice.name,
+        candidates=candidates,
+        left_out=left_out,
+        graph="" if graph is None else hashlib.sha256(graph).hexdigest(),
+    )
+    return calibration, graph
+
+
+def spread_out(images: Sequence[NamedImage], num: int) -> list[NamedImage]:
+    """Return at most so many images, evenly spaced in their order: the same ones for the same list."""
+    if len(images) <= num:
+        return list(images)
+    return [images[int(place)] for place in np.linspace(0, len(images) - 1, num).round()]
+
+
+def _read(
+    model: Model, images: Sequence[NamedImage], otherwise: Modality | None, settings: Settings, progress: Progress
+) -> _Images:
+    progress.stage("Reading images", len(images))
+    with UnitReader(model, settings) as reader:
+        units = reader.read(images, progress.step, otherwise=otherwise)
+    problems = [unit.problem for unit in units if unit.problem is not None]
+    units = [unit for unit in units if unit.problem is None]
+    reasons = {reason: sum(str(p.reason) == reason for p in problems) for reason in {str(p.reason) for p in problems}}
+    modalities = tuple(Modality(unit.way.partition(":")[0]) for unit in units for _ in unit.pixels)
+    if len(modalities) < LEAST_IMAGES:
+        raise MedclipError(
+            Reason.NOTHING_TO_DO,
+            f"{count(len(modalities), 'image')} could be read{f' (others: {by_reason(reasons)})' if reasons else ''}; "
+            f"a calibration needs {LEAST_IMAGES} or more.",
+            hint="Name more images of the kind that will be scored, and --modality where files do not state it.",
+        )
+    if reasons:
+        progress.note(f"{count(len(problems), 'file')} could not be used: {by_reason(reasons)}.")
+    return _Images(tuple(units), modalities)
+
+
+def _load(
+    model: Model, kinds: Sequence[BackendKind], left_out: dict[str, str], progress: Progress
+) -> tuple[dict[str, Model], dict[str, bytes]]:
+    """Load the model with each back-end; what cannot be is left out and named."""
+    progress.stage("Preparing back-ends", len(kinds))
+    loaded: dict[str, Model] = {}
+    graphs: dict[str, bytes] = {}
+    for kind in kinds:
+        try:
+            refuse_misfit(model, kind)
+            graph = graphs.get(kind.shares_graph_of) or make_graph(model, kind)
+            loaded[kind.name] = load_backend(model, kind, graph)
+        except MedclipError as e:
+            left_out[kind.name] = e.message
+        else:
+            if graph is not None:
+                graphs[kind.name] = graph
+        progress.step()
+    return loaded, graphs
+
+
+def _measure(
+    loaded: Mapping[str, Model], tasks: Sequence[AskedTask], seen: _Images, progress: Progress
+) -> tuple[Candidate, ...]:
+    progress.stage("Comparing scores", len(loaded))
+    scorer = Scorer(loaded[EAGER])
+    views = [unit.pixels for unit in seen.units]
+    reference_ND = np.concatenate([unit.features for unit in seen.units])
+    reference = answer_all(scorer, tasks, reference_ND, seen.modalities)
+    candidates = []
+    for name, model in loaded.items():
+        features_ND = reference_ND if name == EAGER else np.concatenate(encode_units(model, views))
+        change = compare_answers(reference, answer_all(scorer, tasks, features_ND, seen.modalities))
+        cosines_N = (features_ND.astype(np.float64) * reference_ND).sum(axis=1)
+        least = min(1.0, float(cosines_N.min()))
+        candidates.append(
+            Candidate(
+                name, BACKENDS[name].bound, change.largest, change.where, change.decisions, change.ranks, least, 0.0,
+                1.0, change.refused(BACKENDS[name]),
+            )
+        )  # fmt: skip
+        progress.step()
+    seconds = _time(loaded, seen.views, progress)
+    eager_R = np.array(seconds[EAGER])
+    return tuple(
+        replace(
+            candidate,
+            cpu_ms=1000 * float(np.median(seconds[candidate.name])),
+            times_as_fast=float(np.median(eager_R / np.array(seconds[candidate.name]))),
+        )
+        for candidate in candidates
+    )
+
+
+def _time(loaded: Mapping[str, Model], views: Sequence[Any], progress: Progress) -> dict[str, list[float]]:
+    """Return the processor time of an image in seconds for each round of each back-end, one thread, all in turn."""
+    progress.stage("Timing back-ends", ROUNDS + 1)
+    seconds: dict[str, list[float]] = {name: [] for name in loaded}
+    size = next(iter(loaded.values())).batch_size
+    with torch_threads(1):
+        for number in range(ROUNDS + 1):
+            batch = [views[(number * size + place) % len(views)] for place in range(size)]
+            for name, model in loaded.items():
+                normalised = model.normalise(batch)
+                start = time.process_time()
+                model.encode_tensor(normalised)
+                seconds[name].append((time.process_time() - start) / size)
+            progress.step()
+    return {name: values[1:] for name, values in seconds.items()}  # the first warms up
+
+
+def with_batch(model: Model, batch_size: int | None) -> Model:
+    """Return a model that computes so many images in one pass; None leaves it as it is."""
+    if batch_size is None:
+        return model
+    other = copy.copy(model)
+    other.batch_size = batch_size
+    return other

@@ -1,0 +1,59 @@
+"""What a back-end changes is counted in probabilities, decisions and ranks, and each may break its bound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medclip.models.backends.known import BACKENDS
+from medclip.scoring.backend_changes import Answer, compare_answers
+
+FLOAT, INT8 = BACKENDS["onnx"], BACKENDS["onnx-int8"]
+
+
+def finding(*values: float) -> list[Answer]:
+    return [Answer("findings", ("pneumonia",), False, np.array(values)[:, None])]
+
+
+def test_equal_answers_hold_every_bound():
+    change = compare_answers(finding(0.1, 0.6), finding(0.1, 0.6))
+    assert (change.largest, change.decisions, change.ranks) == (0.0, 0, 0)
+    assert not change.refused(FLOAT)
+    assert not change.refused(INT8)
+
+
+def test_a_larger_change_than_the_bound_is_refused_with_the_figure_and_its_place():
+    change = compare_answers(finding(0.1, 0.6), finding(0.105, 0.6))
+    assert change.largest == pytest.approx(0.005)
+    assert change.refused(FLOAT) == "a probability changed by 0.005 in findings:pneumonia, 0.001 allowed"
+    assert not change.refused(INT8)
+
+
+def test_a_decision_that_changes_is_refused_of_int8_within_its_bound():
+    change = compare_answers(finding(0.1, 0.498), finding(0.1, 0.502))
+    assert change.decisions == 1
+    assert change.refused(INT8) == "1 decision changed"
+
+
+def test_images_that_change_their_order_are_refused_of_int8_unless_they_were_as_good_as_equal():
+    swapped = compare_answers(finding(0.100, 0.104, 0.9), finding(0.104, 0.100, 0.9))
+    assert swapped.ranks == 1
+    assert swapped.refused(INT8) == "1 pair of images changed the order"
+    close = compare_answers(finding(0.1000, 0.1009), finding(0.1009, 0.1000))
+    assert close.ranks == 0
+
+
+def test_the_answer_of_a_choice_is_its_likeliest_class():
+    def view(*rows: Any) -> list[Answer]:
+        return [Answer("view", ("ap", "pa"), True, np.array(rows, dtype=float))]
+
+    assert compare_answers(view((0.501, 0.499)), view((0.499, 0.501))).decisions == 1
+    assert compare_answers(view((0.3, 0.7)), view((0.305, 0.695))).decisions == 0
+
+
+def test_what_is_no_number_is_refused():
+    assert compare_answers(finding(0.1, 0.6), finding(0.1, float("nan"))).refused(INT8) == (
+        "findings:pneumonia is no number"
+    )
