@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,8 @@ from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides import open_slide
 from medclip.models.packs.pack import load_model
 from tests.kits.kills import left_behind
-from tests.kits.slides import make_pathology_pack, make_worded_pathology_pack
-from tests.kits.stained_slide import write_stained
+from tests.kits.slides import make_pathology_pack, make_worded_pathology_pack, write_pyramid
+from tests.kits.stained_slide import draw_stained, write_stained
 
 SMALL = {"size_px": 96, "num_by_attributes": 4, "num_by_clusters": 4, "workers": 1, "organ": "colon"}
 
@@ -115,6 +116,42 @@ def test_the_shards_hold_the_same_pixels_and_captions_and_pass_their_check(run, 
         assert sample.record.texts == (record.caption,)
         with open_slide(folder / files[record.slide]) as slide:
             assert np.array_equal(sample.image, reread_pixels(slide, record))
+
+
+def test_a_sample_of_the_shards_says_by_itself_where_its_pixels_are_from(run, folder):
+    """The reference writes `wsi_id` and reads `WSI_id`."""
+    files = {row.slide: row.file for row in run.slides}
+    num = 0
+    for path in run.shards.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            for name in tar.getnames():
+                if not name.endswith(".json"):
+                    continue
+                where = json.load(tar.extractfile(name))["slide"]  # pyright: ignore[reportArgumentType]
+                with open_slide(folder / files[where["slide"]]) as reader:
+                    assert reread_pixels(reader, where).shape == (96, 96, 3)
+                num += 1
+    assert num == len(run.records) > 0
+
+
+def test_a_patch_is_one_field_of_tissue_on_slides_of_any_scale_and_its_corner_counts_the_finest_pixels(pack, tmp_path):
+    """The reference takes 672 px of the finest level whatever that is: a field of 336 µm at 20x, of 168 µm at 40x."""
+    (tmp_path / "in").mkdir()
+    image = draw_stained(height=420, width=520)
+    write_pyramid(tmp_path / "in" / "20x.tiff", image)
+    write_pyramid(tmp_path / "in" / "40x.tiff", image.repeat(2, 0).repeat(2, 1), mpp=0.25, steps=(1, 4))
+    result = medclip.pathgen(
+        tmp_path / "in", tmp_path / "out", model=pack, agent=Scripted(), **{**SMALL, "max_tokens": 32}
+    )
+    scale = {row.slide: row.mpp_um for row in result.slides}
+    fields = {row.file: row.num_patches for row in result.slides}
+    assert sorted(scale.values()) == [0.25, 0.5]
+    assert abs(fields["20x.tiff"] - fields["40x.tiff"]) <= 4
+    assert {record.slide for record in result.records} == set(scale)
+    for record in result.records:
+        assert (record.size_px, record.mpp_um) == (96, 0.5)
+        assert record.x_px == round(record.left_um / scale[record.slide])
+        assert record.y_px == round(record.top_um / scale[record.slide])
 
 
 def test_no_name_of_a_patient_is_written_and_a_patients_slides_are_on_one_side(run):
