@@ -21,7 +21,7 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.input_paths import refuse_missing
 from medclip.imaging.slides.stain.estimate import METHODS
 from medclip.progress import Progress, Silent
-from medclip.runs.options import DEFAULT_MODEL
+from medclip.runs.options import DEFAULT_MODEL, failed_for
 from medclip.settings import Settings
 from medclip.shards.writing.splits import DEFAULT_SPLITS
 
@@ -61,6 +61,9 @@ def pathgen(
     workers: int | None = None,
     memory: int | str | None = None,
     device: str = "cpu",
+    batch_size: int | None = None,
+    stage_to: str | Path | None = None,
+    retry_failed: str | None = None,
     hash_paths: bool = False,
     key_file: str | Path | None = None,
     settings: Settings | None = None,
@@ -98,6 +101,9 @@ def pathgen(
         workers: Reading processes; the settings' where None.
         memory: What all processes may take together.
         device: Torch device of the model, and of a local agent.
+        batch_size: Images in one forward pass while slides are embedded; 4 where None.
+        stage_to: A folder on a quick disk that slides are copied to while they are embedded.
+        retry_failed: Embed the slides once more that failed: those of a reason such as "timeout", or "all".
         hash_paths: Put keyed hashes in the place of paths in slides.parquet.
         key_file: Identity key, where it is not the one in the settings' home.
         settings: Limits.
@@ -145,6 +151,9 @@ def pathgen(
         hash_paths=hash_paths,
         key_file=None if key_file is None else path_of(key_file, "the key file"),
         device=device,
+        batch_size=batch_size,
+        stage_to=None if stage_to is None else path_of(stage_to, "the folder on a quick disk"),
+        retry_failed=failed_for(retry_failed),
     )
     return run_pathgen(call, load_model(model, device=device), settings, progress or Silent())
 

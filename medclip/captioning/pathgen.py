@@ -64,6 +64,12 @@ class PathgenCall:
     hash_paths: bool = False
     key_file: Path | None = None
     device: str = "cpu"
+    batch_size: int | None = None
+    """Images in one forward pass of the embedding; None for the model's own number."""
+    stage_to: Path | None = None
+    """A folder on a quick disk that slides are copied to while they are embedded."""
+    retry_failed: str | None = None
+    """Embed the slides once more that failed: those of a reason, or all for ""."""
 
 
 def room_of(tokenizer: Tokenizer, most: int | None = None) -> Room:
@@ -120,6 +126,13 @@ def run_pathgen(call: PathgenCall, model: Any, settings: Settings, progress: Pro
     check_prompts(manifest, call.organ, call.attributes)  # a slip in a word is no slide's fault
     options = call.options
     grid = GridOptions(options.size_px, options.mpp_um, by_piece=True)
+    if call.store is not None and (call.stage_to or call.batch_size or call.retry_failed is not None):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "nothing is embedded where a store is named, so that nothing is staged, batched or tried again.",
+            where=call.store,
+            hint="Say --stage-to, --batch-size and --retry-failed to medclip slides embed.",
+        )
     store = None if call.store is None else _given_store(call.store, model, options)
     identity = _identity(call, model, room, grid.digest if store is None else store.run["grid"])
     refuse_other_models(pack_of_run(model, settings, call.device))
@@ -182,10 +195,12 @@ def _embed(
         settings=settings,
         progress=progress,
         add=True,
+        retry_failed=call.retry_failed,
         device=call.device,
+        batch_size=call.batch_size,
         exclude=(call.out,),
     )
-    return run_stage(stage, EMBED, grid, qc=True, stain=call.options.stain).store
+    return run_stage(stage, EMBED, grid, qc=True, stain=call.options.stain, stage_to=call.stage_to).store
 
 
 def _given_store(folder: Path, model: Any, options: PathgenOptions) -> SlideStore:

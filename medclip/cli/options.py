@@ -66,7 +66,9 @@ ValShare = Annotated[
     float, typer.Option("--val-share", help="Share of patients to choose weights with, where the table names none.")
 ]
 SPLITS = "train=0.7,val=0.1,test=0.2"
-Splits = Annotated[str, typer.Option("--splits", help="Shares by patient; a column `split` goes before them.")]
+_SPLITS = typer.Option("--splits", help=f"Shares by patient, such as {SPLITS}.")
+Splits = Annotated[str, _SPLITS]
+SplitsOrNone = Annotated[str | None, _SPLITS]
 KeyFile = Annotated[
     Path | None,
     typer.Option("--key-file", help="Identity key that patients and studies are hashed with. Default: your own."),
@@ -119,6 +121,10 @@ Backend = Annotated[
 Add = Annotated[bool, typer.Option("--add", help="Take in files that came since; old rows stay.")]
 MinConfidence = Annotated[
     float, typer.Option("--min-confidence", metavar="P", help="Least probability to believe an inferred modality.")
+]
+StageTo = Annotated[
+    Path | None,
+    typer.Option("--stage-to", metavar="DIR", help="Copy slides to this folder on a quick disk before they are read."),
 ]
 RetryFailed = Annotated[
     str | None,

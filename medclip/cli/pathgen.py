@@ -61,14 +61,15 @@ def pathgen(
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", min=8, help="Of a caption. Default: what the text tower takes.")
     ] = None,
-    splits: Annotated[
-        str | None, typer.Option("--splits", help=f"Shares of patients in the shards. Default: {options.SPLITS}.")
-    ] = None,
+    splits: options.SplitsOrNone = None,
     seed: options.Seed = 0,
     format: Annotated[str, typer.Option("--format", help="How patches are stored: png or jpeg.")] = "png",
     workers: options.Workers = None,
     memory: options.Memory = None,
     device: options.Device = "cpu",
+    batch_size: options.BatchSize = None,
+    stage_to: options.StageTo = None,
+    retry_failed: options.RetryFailed = None,
     mpp: options.Mpp = None,
     hash_paths: options.HashPaths = False,
     key_file: options.KeyFile = None,
@@ -114,6 +115,9 @@ def pathgen(
                 workers=workers,
                 memory=memory,
                 device=device,
+                batch_size=batch_size,
+                stage_to=stage_to,
+                retry_failed=retry_failed,
                 hash_paths=hash_paths,
                 key_file=key_file,
                 settings=Settings(policy=read_policy("reject", mpp, accept_unterminated=False)),

@@ -29,10 +29,6 @@ ByPiece = Annotated[
     bool, typer.Option("--by-piece", help="Count the grid from each piece of tissue, not from the slide's corner.")
 ]
 GeoJson = Annotated[bool, typer.Option("--geojson/--no-geojson", help="Write outlines that QuPath opens, or none.")]
-StageTo = Annotated[
-    Path | None,
-    typer.Option("--stage-to", metavar="DIR", help="Copy slides to this folder on a quick disk before they are read."),
-]
 
 
 def tissue(
@@ -43,7 +39,7 @@ def tissue(
     table: options.Table = None,
     mpp: options.Mpp = None,
     accept_unterminated: options.AcceptUnterminated = False,
-    stage_to: StageTo = None,
+    stage_to: options.StageTo = None,
     key_file: options.KeyFile = None,
     add: options.Add = False,
     retry_failed: options.RetryFailed = None,
@@ -73,7 +69,7 @@ def patches(
     table: options.Table = None,
     mpp: options.Mpp = None,
     accept_unterminated: options.AcceptUnterminated = False,
-    stage_to: StageTo = None,
+    stage_to: options.StageTo = None,
     key_file: options.KeyFile = None,
     add: options.Add = False,
     retry_failed: options.RetryFailed = None,
@@ -116,7 +112,7 @@ def embed(
     table: options.Table = None,
     mpp: options.Mpp = None,
     accept_unterminated: options.AcceptUnterminated = False,
-    stage_to: StageTo = None,
+    stage_to: options.StageTo = None,
     key_file: options.KeyFile = None,
     add: options.Add = False,
     retry_failed: options.RetryFailed = None,

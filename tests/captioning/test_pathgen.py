@@ -20,6 +20,7 @@ from medclip.captioning.selection.choose import choose_patches
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides import open_slide
 from medclip.models.packs.pack import load_model
+from medclip.slides.stages.stage import EmbedStage
 from tests.kits.kills import left_behind
 from tests.kits.slides import make_pathology_pack, make_worded_pathology_pack, write_pyramid
 from tests.kits.stained_slide import draw_stained, write_stained
@@ -271,6 +272,26 @@ def test_vectors_of_other_patches_or_another_model_and_without_qualities_are_ref
     with pytest.raises(MedclipError, match="--qc"):
         medclip.pathgen(folder / "a.tiff", tmp_path / "out", model=pack, store=plain.folder, **SMALL)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_slide_that_failed_is_embedded_once_more_where_that_is_asked_for_and_no_store_is_named(
+    run, folder, pack, tmp_path, monkeypatch
+):
+    shutil.copy(folder / "b.tiff", tmp_path / "b.tiff")
+    how = {"model": pack, "agent": Scripted(), **SMALL, "max_tokens": 32}
+    with monkeypatch.context() as once:
+        once.setattr(EmbedStage, "finish", broken)
+        first = medclip.pathgen(tmp_path / "b.tiff", tmp_path / "out", **how)
+    assert [(row.status, row.reason) for row in first.slides] == [("failed", Reason.TIMEOUT)]
+    assert medclip.pathgen(tmp_path / "b.tiff", tmp_path / "out", **how).slides == first.slides
+    again = medclip.pathgen(tmp_path / "b.tiff", tmp_path / "out", retry_failed="timeout", **how)
+    assert [row.status for row in again.slides] == ["done"]
+    with pytest.raises(MedclipError, match="where a store is named"):
+        medclip.pathgen(folder, tmp_path / "o", store=run.folder / "slides", retry_failed="all", **how)
+
+
+def broken(self, slide):
+    raise MedclipError(Reason.TIMEOUT, "it took too long.")
 
 
 def test_slides_that_came_went_or_changed_since_they_were_embedded_have_rows_that_say_so(run, folder, pack, tmp_path):
