@@ -238,6 +238,7 @@ def _results(
         path_of(results_to, "the folder of results"),
         formats or ("sr",),
         partial(_place, inputs.root, given),
+        call.settings,
         call.progress,
     )
     if results.folder.resolve() == call.folder.resolve():

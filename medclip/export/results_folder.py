@@ -14,6 +14,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,10 +23,9 @@ from typing import Any
 
 from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.export.fhir import bundle_text, fhir_bundle
-from medclip.export.source_headers import Headers, read_headers
-from medclip.export.structured_report import require_highdicom, structured_report
-from medclip.export.study_result import Algorithm, StudyResult, algorithm_of, read_result
+from medclip.export.result_formats import RESULT_FORMATS, encode_study
+from medclip.export.structured_report import require_highdicom
+from medclip.export.study_result import StudyResult, algorithm_of, read_result
 from medclip.files.output import (
     claim_folder,
     digest_of,
@@ -37,40 +37,16 @@ from medclip.files.output import (
     write_file,
     write_note,
 )
+from medclip.files.readers.pool import ReadingPool
 from medclip.progress import Progress, Silent
 from medclip.runs.ledger import Ledger
 from medclip.runs.results import FILES, SCORES
+from medclip.settings import Settings
 from medclip.wording import by_reason, count, number
 
 NOTE = "results.json"
 _WHAT = "folder of results"
-UNFIT = "a header that cannot be copied"
 _FILE = re.compile(r"[0-9a-f]{16}\.(dcm|json)")
-
-
-@dataclass(frozen=True)
-class ResultFormat:
-    """One form of results."""
-
-    suffix: str
-    needs_header: bool
-    title: str
-    encode: Callable[[StudyResult, Headers, Algorithm, datetime], bytes]
-
-
-def _fhir(release: Any) -> Callable[[StudyResult, Headers, Algorithm, datetime], bytes]:
-    def encode(result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime) -> bytes:
-        return bundle_text(fhir_bundle(result, headers, algorithm, created, release)).encode()
-
-    return encode
-
-
-RESULT_FORMATS: Mapping[str, ResultFormat] = {
-    "sr": ResultFormat(".dcm", True, "DICOM SR", structured_report),
-    "fhir-r4b": ResultFormat(".json", False, "FHIR R4B", _fhir("R4B")),
-    "fhir-r5": ResultFormat(".json", False, "FHIR R5", _fhir("R5")),
-}
-"""Forms by name, which is that of their folder, too."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +84,8 @@ class ResultsFolder:
     """Of `RESULT_FORMATS`."""
     path_of: Callable[[str], Path]
     """From a name in the tables to where the file lies."""
+    settings: Settings = field(default_factory=Settings)
+    """Limits of the reading processes, and how many there are."""
     progress: Progress = field(default_factory=Silent)
 
     def check(self, inputs: Mapping[str, Path]) -> None:
@@ -175,30 +153,39 @@ class ResultsFolder:
         algorithm, keys = algorithm_of(ledger), ledger.studies(-1)
         written: Counter[str] = Counter()
         without: dict[str, Counter[str]] = {name: Counter() for name in names}
-        self.progress.stage("Writing results for other systems", len(keys))
-        for key in keys:
-            places = {name: self.folder / name / f"{key}{RESULT_FORMATS[name].suffix}" for name in names}
-            missing = {name: place for name, place in places.items() if not place.exists()}
-            written.update(set(places) - set(missing))
-            if missing:
-                result = read_result(ledger, key, card)
-                headers = read_headers(result.files, self.path_of)
-                for name, place in missing.items():
-                    form = RESULT_FORMATS[name]
-                    why = headers.lacking if form.needs_header else ""
-                    if not why:
-                        try:
-                            content = form.encode(result, headers, algorithm, created)
-                        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-                            why = UNFIT  # highdicom raises them of headers that break their standard
+        missing = {key: lacking for key in keys if (lacking := [n for n in names if not self._place(n, key).exists()])}
+        for name in names:
+            written[name] = len(keys) - sum(name in lacking for lacking in missing.values())
+        self.progress.stage("Writing results for other systems", len(keys), len(keys) - len(missing))
+        if missing:
+            jobs = (self._job(read_result(ledger, key, card), missing[key]) for key in missing)
+            with ReadingPool.of(self.settings, note=self.progress.note) as pool:
+                encoded = pool.map(
+                    encode_study, ((*job, algorithm, created) for job in jobs), ahead=2 * self.settings.workers
+                )
+                for key, future in zip(missing, encoded, strict=True):
+                    for name, content in self._contents(future, missing[key]).items():
+                        if isinstance(content, bytes):
+                            write_file(self._place(name, key), content)
+                            written[name] += 1
                         else:
-                            write_file(place, content)
-                    if why:
-                        without[name][why] += 1
-                    else:
-                        written[name] += 1
-            self.progress.step()
+                            without[name][content] += 1
+                    self.progress.step()
         return {name: {"written": written[name], "without": dict(sorted(without[name].items()))} for name in names}
+
+    def _place(self, name: str, key: str) -> Path:
+        return self.folder / name / f"{key}{RESULT_FORMATS[name].suffix}"
+
+    def _job(self, result: StudyResult, names: Sequence[str]) -> tuple[Any, ...]:
+        return result, {file.path: self.path_of(file.path) for file in result.files}, names
+
+    @staticmethod
+    def _contents(future: Future[Any], names: Sequence[str]) -> dict[str, bytes | str]:
+        """Return what a reading process made of a study; where it died of it or took too long, that."""
+        try:
+            return future.result()
+        except MedclipError as error:
+            return dict.fromkeys(names, str(error.reason))
 
     def _exported(self, done: Mapping[str, Any]) -> Exported:
         names = [name for name in RESULT_FORMATS if name in self.formats]

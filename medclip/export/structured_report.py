@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from importlib.util import find_spec
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -112,14 +113,12 @@ def require_highdicom() -> None:
     Raises:
         MedclipError: MISSING_CODEC.
     """
-    try:
-        import highdicom  # noqa: F401
-    except ImportError as e:
+    if find_spec("highdicom") is None:
         raise MedclipError(
             Reason.MISSING_CODEC,
             "a structured report needs highdicom.",
             hint="Run: pip install 'medclip-imaging[dicom]'",
-        ) from e
+        )
 
 
 def _content(result: StudyResult, images: Sequence[Dataset], algorithm: Algorithm) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -18,7 +19,9 @@ import pytest
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.export import results_folder
+from medclip.export.result_formats import encode_study
 from medclip.export.source_headers import GONE, NO_HEADER
+from medclip.export.study_result import StudyResult
 from tests.kits.scoring import PLANTED, digests, write_dicom, write_png
 
 pytest.importorskip("highdicom")
@@ -146,7 +149,7 @@ def test_a_second_call_writes_nothing_and_reads_no_header(
     calls: dict[str, Any] = {"model": pack, **CALL, "results_to": tmp_path / "to"}
     first = score(studies, tmp_path / "out", **calls)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "to").rglob("*")}
-    monkeypatch.setattr(results_folder, "read_headers", None)
+    monkeypatch.setattr(results_folder, "ReadingPool", None)
     again = score(studies, tmp_path / "out", **calls)
     assert again.exported == first.exported
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "to").rglob("*")} == before
@@ -178,6 +181,31 @@ def test_a_file_that_went_since_it_was_scored_has_no_sr_and_the_run_says_so(pack
     run = score(tmp_path / "in", tmp_path / "out", model=pack, **CALL, results_to=tmp_path / "to")
     assert run.exported is not None
     assert (run.exported["written"], run.exported["without"]) == ({"sr": 1}, {"sr": {GONE: 1}})
+
+
+def test_a_study_that_a_reading_process_dies_of_has_none_and_the_others_have_theirs(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        write_dicom(tmp_path / "in" / f"{number}.dcm", number, study_uid=f"1.2.3.{number}")
+    run = score(tmp_path / "in", tmp_path / "out", model=pack, **CALL)
+    victim = min(row["study"] for row in run.scores.to_pylist())
+    monkeypatch.setenv("MEDCLIP_TEST_VICTIM", victim)
+    monkeypatch.setattr(results_folder, "encode_study", encode_or_die)
+    run = score(tmp_path / "in", tmp_path / "out", model=pack, **CALL, results_to=tmp_path / "to")
+    assert run.exported is not None
+    assert (run.exported["written"], run.exported["without"]) == ({"sr": 1}, {"sr": {"decoder_crashed": 1}})
+
+
+def encode_or_die(result: StudyResult, *arguments: Any) -> dict[str, bytes | str]:
+    if result.key == os.environ["MEDCLIP_TEST_VICTIM"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return encode_study(result, *arguments)
+
+
+def test_reading_processes_that_write_results_import_no_torch() -> None:
+    code = "import sys, medclip.export.result_formats; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_files_that_are_given_one_by_one_have_results_too(pack: Path, tmp_path: Path) -> None:

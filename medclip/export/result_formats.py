@@ -1,0 +1,67 @@
+"""The forms that a study's results are written in, by the names of the option `--results-as`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from medclip.export.fhir import Release, bundle_text, fhir_bundle
+from medclip.export.source_headers import Headers, read_headers
+from medclip.export.structured_report import structured_report
+from medclip.export.study_result import Algorithm, StudyResult
+
+UNFIT = "a header that cannot be copied"
+
+
+@dataclass(frozen=True)
+class ResultFormat:
+    """One form of results."""
+
+    suffix: str
+    needs_header: bool
+    title: str
+    encode: Callable[[StudyResult, Headers, Algorithm, datetime], bytes]
+
+
+def _fhir(release: Release, result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime) -> bytes:
+    return bundle_text(fhir_bundle(result, headers, algorithm, created, release)).encode()
+
+
+RESULT_FORMATS: Mapping[str, ResultFormat] = {
+    "sr": ResultFormat(".dcm", True, "DICOM SR", structured_report),
+    "fhir-r4b": ResultFormat(".json", False, "FHIR R4B", partial(_fhir, "R4B")),
+    "fhir-r5": ResultFormat(".json", False, "FHIR R5", partial(_fhir, "R5")),
+}
+"""Forms by name, which is that of their folder, too."""
+
+
+def encode_study(
+    result: StudyResult, paths: Mapping[str, Path], names: Sequence[str], algorithm: Algorithm, created: datetime
+) -> dict[str, bytes | str]:
+    """Read the headers of a study's files and write its answers in some forms; called in a reading process.
+
+    Args:
+        result: The answers.
+        paths: Where each of its files lies, by name.
+        names: Of the forms.
+        algorithm: What answered.
+        created: When the results count as made.
+
+    Returns:
+        By form the content of its file, or in words why there is none.
+    """
+    headers = read_headers(result.files, paths.__getitem__)
+    contents: dict[str, bytes | str] = {}
+    for name in names:
+        form = RESULT_FORMATS[name]
+        if form.needs_header and headers.lacking:
+            contents[name] = headers.lacking
+            continue
+        try:
+            contents[name] = form.encode(result, headers, algorithm, created)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+            contents[name] = UNFIT  # highdicom raises them of headers that break their standard
+    return contents
