@@ -7,13 +7,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medclip.export.fhir import Release, bundle_text, fhir_bundle
 from medclip.export.source_headers import Headers, read_headers
 from medclip.export.structured_report import structured_report
 from medclip.export.study_result import Algorithm, StudyResult
 
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
 UNFIT = "a header that cannot be copied"
+WAVEFORM = "waveforms, which an image library does not hold"
+_WAVEFORMS = "1.2.840.10008.5.1.4.1.1.9."
+"""What the SOP classes of ECGs and other waveforms begin with (PS3.4, B.5)."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +64,16 @@ def encode_study(
     contents: dict[str, bytes | str] = {}
     for name in names:
         form = RESULT_FORMATS[name]
-        if form.needs_header and headers.lacking:
-            contents[name] = headers.lacking
+        lacking = headers.lacking or (WAVEFORM if any(map(_is_waveform, headers.images)) else "")
+        if form.needs_header and lacking:
+            contents[name] = lacking
             continue
         try:
             contents[name] = form.encode(result, headers, algorithm, created)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             contents[name] = UNFIT  # highdicom raises them of headers that break their standard
     return contents
+
+
+def _is_waveform(header: Dataset) -> bool:
+    return str(header.SOPClassUID).startswith(_WAVEFORMS)

@@ -1,0 +1,82 @@
+"""Answers have the names that readers know and the codes that vocabularies have; ECGs have no SR of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from medclip.export.result_formats import WAVEFORM, encode_study
+from medclip.export.study_result import OWN_SCHEME, algorithm_of, read_result
+from medclip.models.card import Card
+from medclip.runs.ledger import Ledger
+from medclip.runs.rows import FileRow
+from tests.kits.ledger import fill_ledger
+from tests.kits.results import ALGORITHM, CREATED, drawn_study
+from tests.kits.score_report import score_row
+
+ADAPTED = {
+    "task": "stones",
+    "method": "ridge",
+    "title": "ridge",
+    "head": "linear",
+    "changed_towers": False,
+    "base": "tiny",
+    "base_version": "1",
+    "base_digest": "0" * 64,
+    "shots": 4,
+    "seed": 0,
+    "init_seed": 0,
+    "num_train": 8,
+    "num_val": 0,
+    "num_train_by_class": {"stone": 4},
+    "num_trainable": 1,
+    "shots_file": "shots.csv",
+}
+"""Of a card whose pack was adapted to a task of its own."""
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """A run that asked a finding of the vocabulary, a prompt, a task that only the pack knows, and one that is gone."""
+    row = FileRow(1, "1.png", None, 9, "png", "scored", None, None, "k", "xray", "header", grouping="file")
+    scores = (
+        score_row("k", "pneumonia", 0.1234567, "multilabel", "chest_xray_findings"),
+        score_row("k", "a tube too low", 0.5, "multilabel", "prompt"),
+        score_row("k", "stone", 0.25, "multilabel", "stones"),
+        score_row("k", "odd_one", 0.75, "multilabel", "nobody_knows"),
+    )
+    with Ledger(tmp_path) as filled:
+        filled.remember({"identity": {"version": "0.1.0", "pack": "a tiny pack 1.2 abc"}})
+        fill_ledger(filled, (row,), scores)
+        yield filled
+
+
+def test_each_answer_is_named_and_coded_as_its_vocabulary_pack_or_person_names_it(ledger: Ledger) -> None:
+    tasks = {"stones": {"classes": ["stone"], "title": "Kidney stones", "class_titles": {"stone": "A stone"}}}
+    card = Card.model_validate({"name": "tiny", "tasks": tasks, "adapted": ADAPTED})
+    result = read_result(ledger, "k", card)
+    assert [(a.question.meaning, a.finding.meaning) for a in result.answers] == [
+        ("Chest X-ray findings", "Pneumonia"),
+        ("In your own words", "a tube too low"),
+        ("Kidney stones", "A stone"),
+        ("Nobody knows", "Odd one"),
+    ]
+    assert [a.finding.scheme for a in result.answers] == ["SCT", OWN_SCHEME, OWN_SCHEME, OWN_SCHEME]
+    assert result.answers[0].finding.value == "233604007"
+    assert [a.probability for a in result.answers] == [0.123457, 0.5, 0.25, 0.75]
+    assert [file.path for file in result.files] == ["1.png"]
+
+
+def test_the_pack_is_named_apart_from_its_version_and_hash(ledger: Ledger) -> None:
+    algorithm = algorithm_of(ledger)
+    assert (algorithm.name, algorithm.version, algorithm.digest) == ("a tiny pack", "1.2", "abc")
+
+
+def test_a_waveform_has_a_bundle_and_no_report_of_images(tmp_path: Path) -> None:
+    result, _ = drawn_study(tmp_path, 1, SOPClassUID="1.2.840.10008.5.1.4.1.1.9.1.1")
+    paths = {file.path: tmp_path / file.path for file in result.files}
+    contents = encode_study(result, paths, ("sr", "fhir-r5"), ALGORITHM, CREATED)
+    assert contents["sr"] == WAVEFORM
+    assert isinstance(contents["fhir-r5"], bytes)
