@@ -353,6 +353,29 @@ def test_a_dicom_slide_that_does_not_say_what_its_images_are_fails_and_a_label_b
         assert b"Planted" not in content, name
 
 
+def test_of_a_stack_of_focal_planes_the_middle_one_is_embedded_and_the_row_says_so(pack: Path, tmp_path: Path):
+    section = draw_section(1024, 1280)
+    stack = np.stack([np.full_like(section, 40), section, np.full_like(section, 250)])
+    sizes = {"axes": "ZYXS", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "stack.ome.tif", stack, tile=(256, 256), photometric="rgb", metadata=sizes)
+    tifffile.imwrite(
+        tmp_path / "in" / "single.ome.tif",
+        section,
+        tile=(256, 256),
+        photometric="rgb",
+        metadata=sizes | {"axes": "YXS"},
+    )
+    run = medclip.slides.embed(tmp_path / "in", tmp_path / "o", model=pack, settings=SETTINGS)
+    rows = by_file(run)
+    assert [row.status for row in run.rows] == ["done", "done"]
+    assert json.loads(rows["stack.ome.tif"].notes or "[]") == ["the middle one of 3 focal planes is read"]
+    assert rows["single.ome.tif"].notes is None
+    of_stack, alone = (run.store.read(rows[name].key) for name in ("stack.ome.tif", "single.ome.tif"))
+    np.testing.assert_array_equal(of_stack.corners_um_N2, alone.corners_um_N2)
+    np.testing.assert_array_equal(of_stack.features_ND, alone.features_ND)
+
+
 def other_series(ds: Dataset) -> None:
     """Put it into a study of its own."""
     for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
