@@ -14,9 +14,9 @@ import pytest
 from medclip.slides.store.slide_store import open_slide_store
 from tests.kits.slides import make_pathology_pack, write_giant
 
-MEMORY_MB = 600
+MEMORY_MB = 720
 SIDE_PX = 16_384
-"""Decoded it is 805 MB; two caches of their ordinary 256 MiB would fill."""
+"""Decoded it is 805 MB: two caches of their ordinary 256 MiB would fill, and take all processes to 850 MB."""
 
 
 def anonymous_mb(root: int) -> float:
@@ -52,5 +52,4 @@ def test_all_processes_of_a_run_over_a_large_slide_stay_below_what_was_allowed(t
         assert run.returncode == 0, run.stderr.read()
     store = open_slide_store(tmp_path / "o")
     assert store.rows[0].num_patches == (SIDE_PX // 240) ** 2
-    print("PEAK", peak_mb)
     assert 200 < peak_mb < MEMORY_MB
