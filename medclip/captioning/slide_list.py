@@ -108,16 +108,16 @@ def list_slides(
         settings=settings,
         progress=progress,
     )
-    present = {keyed_hash("slide", unit.files[0].name, key): (study, unit) for study, unit in _slides(scan)}
+    present = {keyed_hash("slide", _name(unit), key): (study, unit) for study, unit in _slides(scan)}
     rows = {row.key: row for row in store.rows}
     for name, (_, unit) in present.items():
         if name not in rows and unit.problem is None:
-            rows[name] = SlideRow(name, unit.files[0].name, len(unit.files), "failed", _NEW.reason, _NEW.message)
+            rows[name] = SlideRow(name, _name(unit), len(unit.files), "failed", _NEW.reason, _NEW.message)
     hashes = {file.ref.name: file.facts.sha256 for file in scan.files}
     slides: dict[str, ListedSlide] = {}
     for row in rows.values():
         study, unit = present.get(row.key, (None, None))
-        name = row.file if unit is None else unit.files[0].name
+        name = row.file if unit is None else _name(unit)
         stated = None if manifest is None else _stated(manifest, name, unit)
         sha256 = _sha256(unit, hashes) if unit is not None else row.sha256 or ""
         problem = _problem(row, sha256, unit)
@@ -129,7 +129,7 @@ def list_slides(
             () if unit is None else tuple(ref.path for ref in unit.files),
             sha256,
             (stated.patient if stated else None) or (study.patient if study else None) or f"slide {sha256 or name}",
-            None if stated is None else stated.mpp_um,
+            unit.mpp_um if unit is not None else None,
             _prompts(stated, name, organ, attributes),
             row,
             extra.get(SOURCE, ""),
@@ -152,9 +152,16 @@ def _slides(scan: Scan) -> list[tuple[Study, Unit]]:
     return [(study, unit) for study in scan.studies for unit in study.units if unit.kind is Kind.SLIDE]
 
 
+def _name(unit: Unit) -> str:
+    """Return the name that a slide's row and key are of: the first of its files by name."""
+    return min((ref.name for ref in unit.files), key=lambda name: name.encode())
+
+
 def _stated(manifest: Manifest, name: str, unit: Unit | None) -> ManifestRow | None:
-    """Return the row of the table for a slide's first file."""
-    return (None if unit is None else manifest.row_for(unit.files[0].path)) or manifest.row_for(name)
+    """Return the row of the table that names a file of a slide, the first one's before others."""
+    files = () if unit is None else sorted(unit.files, key=lambda ref: ref.name != name)
+    rows = (manifest.row_for(ref.path) or manifest.row_for(ref.name) for ref in files)
+    return next((row for row in rows if row is not None), manifest.row_for(name))
 
 
 def _prompts(

@@ -21,8 +21,9 @@ from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides import open_slide
 from medclip.models.packs.pack import load_model
 from medclip.slides.stages.stage import EmbedStage
+from tests.kits.dicom_slides import shows
 from tests.kits.kills import left_behind
-from tests.kits.slides import make_pathology_pack, make_worded_pathology_pack, write_pyramid
+from tests.kits.slides import make_pathology_pack, make_worded_pathology_pack, write_dicom_slide, write_pyramid
 from tests.kits.stained_slide import draw_stained, write_stained
 
 SMALL = {"size_px": 96, "num_by_attributes": 4, "num_by_clusters": 4, "workers": 1, "organ": "colon"}
@@ -272,6 +273,32 @@ def test_vectors_of_other_patches_or_another_model_and_without_qualities_are_ref
     with pytest.raises(MedclipError, match="--qc"):
         medclip.pathgen(folder / "a.tiff", tmp_path / "out", model=pack, store=plain.folder, **SMALL)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_slide_of_several_files_is_one_slide_whose_records_lead_back_to_it(pack, tmp_path):
+    (tmp_path / "in").mkdir()
+    image = draw_stained(height=512, width=640)
+    write_dicom_slide(tmp_path / "in" / "level.dcm", image, photometric="RGB")
+    write_dicom_slide(tmp_path / "in" / "label.dcm", image[:128, :128], photometric="RGB", edit=shows("LABEL"))
+    how = {"model": pack, "agent": Scripted(), **SMALL, "max_tokens": 32}
+    result = medclip.pathgen(tmp_path / "in", tmp_path / "out", **how)
+    assert [(row.status, row.reason) for row in result.slides] == [("done", None)]
+    assert result.records
+    with open_slide(sorted((tmp_path / "in").iterdir())) as reader:
+        for record in result.records:
+            reread_pixels(reader, record)
+
+
+def test_a_slide_that_states_no_scale_is_read_at_the_one_of_the_table_or_fails(pack, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.tiff", "b.tiff"):
+        write_pyramid(tmp_path / "in" / name, draw_stained(height=420, width=520, seed=ord(name[0])), mpp=None)
+    table = pa.table({"file": ["a.tiff"], "mpp_um": ["0.5"]})
+    how = {"model": pack, "agent": Scripted(), **SMALL, "max_tokens": 32}
+    result = medclip.pathgen(tmp_path / "in", tmp_path / "out", table=table, **how)
+    rows = {row.file: (row.status, row.reason, row.mpp_um) for row in result.slides}
+    assert rows == {"a.tiff": ("done", None, 0.5), "b.tiff": ("failed", Reason.NO_SCALE, None)}
+    assert result.records
 
 
 def test_a_slide_that_failed_is_embedded_once_more_where_that_is_asked_for_and_no_store_is_named(

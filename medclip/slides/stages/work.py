@@ -189,7 +189,8 @@ class SlideWork:
                     others.append(item)
                     continue
                 key = self._key(item)
-                yield Slide(chunk, item, item.source_of_unit(), key, rows={"key": key})
+                source = item.source_of_unit()
+                yield Slide(chunk, item, source, key, rows={"key": key, "sha256": combined_sha256(source)})
             keys = {item.files[0].id: self._key(item) for item in others if _meant_as_slide(item)}
             self._commit(chunk, others, {number: {"key": key} for number, key in keys.items()})
 

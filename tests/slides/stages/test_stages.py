@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -348,6 +349,10 @@ def test_a_dicom_slide_that_does_not_say_what_its_images_are_fails_and_a_label_b
         ("failed", Reason.CORRUPT, 1),
     ], rows
     assert "ImageType" in (rows["untyped/a.dcm"].message or "")
+    hashes = [
+        hashlib.sha256((tmp_path / "in" / "typed" / f"{name}.dcm").read_bytes()).hexdigest() for name in ("a", "label")
+    ]
+    assert rows["typed/a.dcm"].sha256 == hashlib.sha256("".join(hashes).encode()).hexdigest()
     for name, content in files_of(tmp_path / "o").items():
         assert b"SURNAME" not in content, name
         assert b"Planted" not in content, name
