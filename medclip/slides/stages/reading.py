@@ -227,7 +227,7 @@ def read_block(
             if stain is not None:
                 pixels = normalise_stain(pixels, stain)
             images.append(pixels if preprocess is None else _as_model_sees(pixels, effective_mpp_um, preprocess))
-        quality = np.asarray(measures, np.float32).reshape(len(images), -1)
+        quality = np.asarray(measures, np.float32).reshape(len(images), len(measures[0]) if measures else 0)
     together: Any = tuple(images) if preprocess is None or not images else preprocess.together(images)
     return ReadBlock(together, tuple(lost), quality, *clock.seconds)
 

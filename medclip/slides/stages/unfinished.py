@@ -77,7 +77,7 @@ class UnfinishedSlide:
         """
         kept = np.delete(rows, list(lost))
         self._vectors[kept] = vectors_ND
-        if self._measures.shape[1]:
+        if self._measures.shape[1] and len(kept):
             self._measures[kept] = measures_NQ
         gone = [int(rows[place]) for place in lost]
         self._lost.update(gone)

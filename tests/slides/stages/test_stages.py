@@ -6,6 +6,8 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import h5py
 import numpy as np
@@ -22,9 +24,11 @@ from medclip.imaging.slides.stain.estimate import StainOptions
 from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain, slide_white
 from medclip.imaging.slides.tissue.find import find_tissue
 from medclip.models.packs.pack import load_model
+from medclip.runs.conduct import Call
 from medclip.sample import View
 from medclip.settings import Settings, read_policy
 from medclip.slides.stages import reading
+from medclip.slides.stages.grid_files import grid_geojson
 from medclip.slides.stages.run_stage import StageRun
 from tests.kits.dicom_slides import all_of, shows
 from tests.kits.scoring import make_pack
@@ -181,6 +185,33 @@ def test_a_damaged_tile_costs_its_patches_and_not_the_slide(slides: Path, pack: 
     assert np.allclose(np.linalg.norm(features.features_ND, axis=1), 1, atol=1e-5)
 
 
+def test_a_block_that_cannot_be_read_as_a_whole_is_read_patch_by_patch_with_the_same_end(
+    slides: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from medclip.slides.stages import stage
+
+    shutil.copy(slides / "a.tiff", tmp_path / "a.tiff")
+    damage_tile(tmp_path / "a.tiff", 2 * 8 + 2)
+    ends = []
+    job = stage.EmbedStage._job
+
+    def too_large(self: stage.EmbedStage, slide: Any, rows: np.ndarray) -> tuple[Any, ...]:
+        arguments = list(job(self, slide, rows))
+        if len(rows) > 1:
+            arguments[2] = 1 << 20  # rows and columns of a patch
+        return tuple(arguments)
+
+    for name in ("blocks", "single"):
+        run = medclip.slides.embed(tmp_path / "a.tiff", tmp_path / name, model=pack, qc=True, settings=SETTINGS)
+        assert (run.rows[0].status, run.num_lost) == ("done", 1)
+        ends.append(run.store.read(run.rows[0].key))
+        monkeypatch.setattr(stage.EmbedStage, "_job", too_large)
+    blocks, single = ends
+    np.testing.assert_array_equal(single.corners_um_N2, blocks.corners_um_N2)
+    np.testing.assert_allclose(single.features_ND, blocks.features_ND, atol=1e-6)
+    assert all((single.quality[name] == blocks.quality[name]).all() for name in blocks.quality)
+
+
 def test_a_damaged_part_of_the_overview_is_taken_for_glass_and_told(slides: Path, tmp_path: Path):
     shutil.copy(slides / "a.tiff", tmp_path / "a.tiff")
     damage_tile(tmp_path / "a.tiff", 0, page=1)  # the upper left one of 2 x 2
@@ -189,11 +220,12 @@ def test_a_damaged_part_of_the_overview_is_taken_for_glass_and_told(slides: Path
     assert "damaged parts of the overview, which are taken for glass" in (run.rows[0].notes or "")
 
 
-def test_a_slide_of_which_no_patch_can_be_read_fails(slides: Path, pack: Path, tmp_path: Path):
+@pytest.mark.parametrize("qc", [False, True])
+def test_a_slide_of_which_no_patch_can_be_read_fails(slides: Path, pack: Path, tmp_path: Path, qc: bool):
     shutil.copy(slides / "a.tiff", tmp_path / "a.tiff")
     for tile in range(6 * 8):
         damage_tile(tmp_path / "a.tiff", tile)
-    run = medclip.slides.embed(tmp_path / "a.tiff", tmp_path / "o", model=pack, settings=SETTINGS)
+    run = medclip.slides.embed(tmp_path / "a.tiff", tmp_path / "o", model=pack, qc=qc, settings=SETTINGS)
     assert (run.rows[0].status, run.rows[0].reason) == ("failed", Reason.CORRUPT)
     assert not list((tmp_path / "o" / "features").glob("*")) if (tmp_path / "o" / "features").exists() else True
     assert not (tmp_path / "o" / "unfinished").exists()
@@ -237,6 +269,69 @@ def test_a_scale_for_all_is_used_where_a_slide_states_none(slides: Path, tmp_pat
     settings = Settings(workers=1, policy=read_policy(mpp_um=0.5))
     run = medclip.slides.tissue(slides / "no_scale.tiff", tmp_path / "o", settings=settings)
     assert (run.rows[0].status, run.rows[0].mpp_source, run.rows[0].mpp_um) == ("done", "option", 0.5)
+
+
+def test_a_table_says_more_of_a_slide_than_a_scale_for_all(slides: Path, tmp_path: Path):
+    (tmp_path / "t.csv").write_text("file,mpp_um\nno_scale.tiff,0.25\n")
+    settings = Settings(workers=1, policy=read_policy(mpp_um=0.5))
+    run = medclip.slides.tissue(
+        slides / "no_scale.tiff", tmp_path / "o", table=tmp_path / "t.csv", settings=settings, geojson=False
+    )
+    assert (run.rows[0].status, run.rows[0].mpp_source, run.rows[0].mpp_um) == ("done", "table", 0.25)
+
+
+def test_vectors_that_are_no_numbers_make_their_slide_fail(
+    slides: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        "medclip.models.model.Model.encode_image", lambda model, images: np.full((len(images), model.dim), np.nan, "f4")
+    )
+    run = medclip.slides.embed(slides / "a.tiff", tmp_path / "o", model=pack, settings=SETTINGS)
+    assert [(row.status, row.reason) for row in run.rows] == [("failed", Reason.NON_FINITE)]
+    assert not list((tmp_path / "o").rglob("*.h5"))
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_caches_of_all_reading_processes_take_an_eighth_of_the_memory(
+    slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+):
+    asked: list[Settings] = []
+
+    def conducted(call: Call, *_: object) -> None:
+        asked.append(call.settings)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("medclip.slides.stages.run_stage.conduct", conducted)
+    settings = Settings(workers=workers, memory_bytes=1 << 30, slide_cache_bytes=1 << 40)
+    with pytest.raises(KeyboardInterrupt):
+        medclip.slides.tissue(slides, tmp_path / "o", settings=settings)
+    assert [one.slide_cache_bytes * workers for one in asked] == [1 << 27]
+
+
+def test_the_tissue_of_a_slide_that_was_said_to_be_of_another_scale_is_not_used(slides: Path, tmp_path: Path):
+    shares = []
+    for mpp_um in (0.25, 0.5):
+        settings = Settings(workers=1, policy=read_policy(mpp_um=mpp_um))
+        medclip.slides.tissue(slides / "no_scale.tiff", tmp_path / f"o{mpp_um}", settings=settings)
+        places = medclip.slides.places(slides / "no_scale.tiff", tmp_path / f"o{mpp_um}", settings=settings)
+        shares.append(places.rows[0].tissue_mm2)
+        if mpp_um == 0.25:
+            shutil.copytree(tmp_path / "o0.25" / "tissue", tmp_path / "kept")
+    shutil.rmtree(tmp_path / "o0.5" / "patches")
+    for path in (tmp_path / "kept").glob("*.png"):
+        shutil.copy(path, tmp_path / "o0.5" / "tissue")
+    again = medclip.slides.places(slides / "no_scale.tiff", tmp_path / "o0.5", settings=settings)
+    assert shares[1] == pytest.approx(4 * shares[0], rel=0.05)
+    assert again.rows[0].tissue_mm2 == shares[1]
+
+
+def test_squares_count_from_the_corner_that_a_viewer_shows_first():
+    grid = PatchGrid(64, 1.0, (1.0, 1.0), (64.0, 64.0), np.array([[1, 2]], np.int32), np.ones(1, np.float32), 9)
+    reader: Any = SimpleNamespace(mpp_um=(0.5, 0.25), facts=SimpleNamespace(origin_px=(10, 20)))
+    (square,) = grid_geojson(grid, reader)["features"]
+    left_top, right_bottom = square["geometry"]["coordinates"][0][0], square["geometry"]["coordinates"][0][2]
+    assert left_top == [128 / 0.25 - 20, 64 / 0.5 - 10]
+    assert right_bottom == [left_top[0] + 64 / 0.25, left_top[1] + 64 / 0.5]
 
 
 def test_copies_on_a_quick_disk_give_the_same_vectors_and_are_gone_afterwards(
