@@ -224,7 +224,9 @@ def _results(
     """Return what writes results for other systems, once it is sure that it can."""
     if results_to is None:
         raise MedclipError(
-            Reason.WRONG_USE, "a format of results is named and no folder for them.", hint="Name it with results_to."
+            Reason.WRONG_USE,
+            "a format of results is named and no folder for them.",
+            hint="Name it with --results-to DIR (results_to in Python).",
         )
     if hash_paths or is_stored:
         what = "paths are hashed" if hash_paths else "embeddings are scored"

@@ -62,6 +62,25 @@ def test_an_output_that_cannot_be_written_is_one_sentence_and_exit_code_2(
         assert "bug" not in said
 
 
+def test_results_for_other_systems_are_counted_with_those_that_have_none_and_why(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dicom(tmp_path / "in" / "1.dcm", 1)
+    write_png(tmp_path / "in" / "2.png", 2)
+    arguments = (tmp_path / "in", "--out", tmp_path / "out", "--model", pack, "--modality", "xray")
+    asked = ("--results-to", tmp_path / "to", "--results-as", "sr", "--results-as", "fhir-r5")
+    assert _score(*arguments, *asked) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "DICOM SR: 1 study; 1 without (no DICOM header 1)" in lines
+    assert "FHIR R5: 2 studies" in lines
+    assert lines[-1] == f"Results: {tmp_path / 'to'}"
+    assert _score(*arguments, *asked, "--json") == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert (results["written"], results["without"]) == ({"sr": 1, "fhir-r5": 2}, {"sr": {"no DICOM header": 1}})
+    assert _score(*arguments, "--results-as", "sr") == 2
+    assert "no folder for them" in capsys.readouterr().err
+
+
 def test_json_prints_the_counts_and_nothing_else(
     pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -79,7 +79,8 @@ def write_score_report(
         "pages": [studies_a_page, max_pages, max_listed],
         "heat_maps": None if heat_maps is None else heat_maps.named,
     }
-    if ledger.get("report") == asked and path.exists():
+    images_are_gone = ledger.get("report_images") and not (folder / IMAGES).is_dir()
+    if ledger.get("report") == asked and path.exists() and not images_are_gone:
         return path
     ledger.remember({"report": None})
     view = view_card(card)
@@ -104,7 +105,7 @@ def write_score_report(
     with disk_errors(folder):
         for name in set(report_files(folder)) - written:
             (folder / name).unlink(missing_ok=True)
-    ledger.remember({"report": asked})
+    ledger.remember({"report": asked, "report_images": (folder / IMAGES).is_dir()})
     return path
 
 

@@ -157,6 +157,14 @@ def test_a_report_of_few_studies_has_no_list_and_leaves_no_images(card: Card, tm
     assert not (tmp_path / "report-images").exists()
 
 
+def test_images_that_went_come_back_with_the_next_call(card: Card, tmp_path: Path) -> None:
+    write_list(tmp_path, card)
+    shutil.rmtree(tmp_path / "report-images")
+    with Ledger(tmp_path) as ledger:
+        write_score_report(ledger, card, tmp_path, studies_a_page=1)
+    assert (tmp_path / "report-images" / "0" / "1.jpg").read_bytes() == b"\xff\xd8jpeg"
+
+
 def test_a_report_of_one_page_and_many_studies_has_a_list(card: Card, tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         fill_with_evil(ledger, LEAST_LISTED)
