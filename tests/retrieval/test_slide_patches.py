@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.models.packs.pack import load_model
 from medclip.reports.search.report import render
-from medclip.retrieval.question import read_question
+from medclip.retrieval.question import Question, read_question
 from medclip.retrieval.result import PatchHit, SearchResult
 from medclip.retrieval.searchable import FOLDER
 from medclip.retrieval.slide_patches import run_patch_search
@@ -162,6 +163,34 @@ def test_the_raw_file_of_vectors_is_made_once_and_anew_where_the_store_has_chang
     assert search(open_slide_store(folder), "tumour").num_searched == 9
     (anew,) = (folder / FOLDER).iterdir()
     assert anew.name != made.name
+
+
+def test_a_search_holds_places_and_some_vectors_and_never_all_of_a_slide(tmp_path: Path) -> None:
+    num, dim = 60_000, 64
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((num, dim), np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    places = np.stack(np.divmod(np.arange(num), 300), axis=1) * 128.0
+    ones = np.ones(num, np.float32)
+    features = replace(
+        make_slide_features(KEYS[0]),
+        features_ND=vectors,
+        corners_um_N2=places,
+        coverage_N=ones,
+        slide_size_um=(26e3, 39e3),
+    )
+    folder = write_slide_store(tmp_path / "s", [features])
+    num_bytes = vectors.nbytes
+    del vectors, features
+    assert len(open_slide_store(folder)) == 1  # what imports take does not count
+    tracemalloc.start()
+    try:
+        result = run_patch_search(open_slide_store(folder), Question(like=(f"{KEYS[0]}@0,0",)), never, top=3)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert result.num_searched == num - 1
+    assert peak < num_bytes / 2
 
 
 def test_float16_vectors_are_searched_as_well(tmp_path: Path) -> None:
