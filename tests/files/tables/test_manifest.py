@@ -142,3 +142,22 @@ def test_a_mammograms_view_kind_and_day_are_understood_or_refused(tmp_path: Path
     ):
         with pytest.raises(MedclipError, match=f"row 1: column '{column}'.*{expected}"):
             read_manifest(pyarrow.table({"file": ["a"], column: [value]}))
+
+
+def test_a_table_can_be_asked_for_some_columns_and_is_the_same_when_others_change(tmp_path: Path):
+    tables = []
+    for number, finding in enumerate(("mucin", "necrosis")):
+        table = tmp_path / str(number) / "table.csv"
+        table.parent.mkdir()
+        table.write_text(f"file,patient,mpp_um,findings\na.tiff,P{number},0.25,{finding}\nb.tiff,P2,,\n")
+        (table.parent / "a.tiff").touch()
+        tables.append(read_manifest(table))
+    scales = [table.only("mpp_um") for table in tables]
+    assert tables[0].digest != tables[1].digest
+    assert scales[0].digest == scales[1].digest
+    assert [row.file for row in scales[0].rows] == ["a.tiff"]
+    row = scales[0].row_for(tmp_path / "0" / "a.tiff")
+    assert row == scales[0].row_for("a.tiff")
+    assert row is not None
+    assert (row.mpp_um, row.patient, row.extra) == (0.25, None, {})
+    assert scales[0].row_for("b.tiff") is None
