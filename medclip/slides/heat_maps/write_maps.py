@@ -58,7 +58,7 @@ def write_maps(folder: Path, one: PatchMap, row: SlideRow, features: SlideFeatur
         files: What is wanted.
 
     Returns:
-        Why the map is not drawn over its slide, or over parts of it, in a sentence; blank where it is.
+        What could not be drawn or written, in sentences; blank where nothing is missing.
 
     Raises:
         MedclipError: MISSING_CODEC without highdicom; as `medclip.files.output.disk_errors`.
@@ -72,7 +72,12 @@ def write_maps(folder: Path, one: PatchMap, row: SlideRow, features: SlideFeatur
     if files.dicom:
         header = None if slide is None else slide_header(*slide.paths)
         header = blank_header(one, row.key, mpp) if header is None else header
-        write_parametric_map(folder / f"{row.key}.dcm", one, header, row.key, files.software)
+        try:
+            write_parametric_map(folder / f"{row.key}.dcm", one, header, row.key, files.software)
+        except MedclipError as error:
+            if error.reason is not Reason.CORRUPT:
+                raise
+            note = f"{note} There is no DICOM map: the slide's header does not say where the slide lies.".strip()
     return note
 
 

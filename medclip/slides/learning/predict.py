@@ -60,7 +60,7 @@ class SlidePrediction:
     map_of: str | None = None
     """What the map shows."""
     map_note: str | None = None
-    """Why the map is not drawn over the slide."""
+    """Why the map is not drawn over the slide, or why there is no DICOM map."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

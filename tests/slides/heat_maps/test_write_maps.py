@@ -56,6 +56,17 @@ def test_the_files_of_a_dicom_slide_are_those_of_its_series_whatever_else_lies_b
     assert abs(float(data.TotalPixelMatrixOriginSequence[0].XOffsetInSlideCoordinateSystem)) < 1
 
 
+def test_a_header_that_does_not_say_where_the_slide_lies_costs_the_dicom_map_alone(tmp_path: Path):
+    def without_origin(ds):
+        del ds.TotalPixelMatrixOriginSequence
+
+    write_dicom_slide(tmp_path / "a.dcm", draw_section(*SIZE_PX), photometric="RGB", edit=without_origin)
+    one, features = mapped()
+    note = write_maps(tmp_path / "maps", one, done("a.dcm"), features, MapFiles(tmp_path, True, "", Settings()))
+    assert note == "There is no DICOM map: the slide's header does not say where the slide lies."
+    assert sorted(path.suffix for path in (tmp_path / "maps").iterdir()) == [".geojson", ".png"]
+
+
 def test_a_slide_without_a_scale_is_drawn_at_the_one_that_it_was_embedded_at(tmp_path: Path):
     write_pyramid(tmp_path / "a.tiff", draw_section(*SIZE_PX), mpp=None)
     one, features = mapped()
