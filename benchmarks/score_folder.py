@@ -1,6 +1,7 @@
 """Claim: medclip scores a folder at least 1.5 times as fast as the script one would write today, with equal scores.
 
 Usage: python benchmarks/score_folder.py [--images FOLDER_OF_CHEST_XRAYS] [--files 300] [--rounds 5] [--model PACK]
+       [--backend NAME]
 
 Builds two folders of chest X-rays (half JPEG, half DICOM: plain, JPEG-LS compressed, and 12-bit MONOCHROME1), one three
 times as large as the other, and scores both with both sides in turn, as whole processes. Two ratios come out:
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -83,10 +85,13 @@ def run_naive(folder: Path, pack: Path, work: Path) -> tuple[float, dict[str, di
     return seconds, json.loads(out.read_text())
 
 
-def run_medclip(folder: Path, pack: Path, work: Path) -> tuple[float, dict[str, dict[str, float]]]:
+def run_medclip(
+    folder: Path, pack: Path, work: Path, backend: str | None = None
+) -> tuple[float, dict[str, dict[str, float]]]:
     """Time `medclip score` on one folder; gives seconds of the whole process and its scores."""
     out = Path(tempfile.mkdtemp(dir=work))
     options = ["--model", str(pack), "--modality", "xray", "--task", TASK, "--group-by", "file"]
+    options += [] if backend is None else ["--backend", backend]
     seconds = timed([sys.executable, "-m", "medclip.cli.main", "score", str(folder), "--out", str(out), *options])
     study_of = {r["study"]: r["path"] for r in pq.read_table(out / "files.parquet").to_pylist()}
     scores: dict[str, dict[str, float]] = {}
@@ -121,6 +126,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", type=Path, default=HERE.parent / "medclip/models/builtin/medclip-mini")
+    parser.add_argument("--backend", help="what medclip computes images with: a name, or a calibration's folder")
     args = parser.parse_args()
     images = sorted(args.images.glob("*.jpg"))
     print(
@@ -136,7 +142,7 @@ def main() -> None:
         build(images, large, 3 * args.files)
         for i in range(args.rounds):
             seconds = {}
-            sides = [("medclip", run_medclip), ("naive", run_naive)]
+            sides = [("medclip", partial(run_medclip, backend=args.backend)), ("naive", run_naive)]
             for name, run in sides if i % 2 else reversed(sides):
                 seconds[name, "small"], _ = run(small, args.model.resolve(), work)
                 seconds[name, "large"], scores = run(large, args.model.resolve(), work)

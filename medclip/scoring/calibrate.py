@@ -36,6 +36,9 @@ LEAST_IMAGES = 16
 """Fewer say little about the largest change."""
 ROUNDS = 7
 """Batches that each back-end is timed on, all back-ends in turn: a busy moment of the machine meets all of them."""
+_SCALES_FROM = 4
+"""One image of so many sets the scales of a back-end that needs images. The largest change is over all images, so it is
+no smaller than that over the others alone."""
 MARGIN = 0.95
 """A back-end later in the table has to be this much faster to be chosen."""
 
@@ -102,7 +105,7 @@ def calibrate_backends(
             hint="Name images of its modalities, or what is asked with --task or --prompt.",
         )  # fmt: skip
     kinds, left_out = usable([BACKENDS[name] for name in dict.fromkeys((EAGER, *(kind.name for kind in backends)))])
-    loaded, graphs = _load(model, kinds, left_out, progress)
+    loaded, graphs = _load(model, kinds, seen.views[::_SCALES_FROM], left_out, progress)
     candidates = _measure(loaded, tasks, seen, progress)
     held = [candidate for candidate in candidates if not candidate.refused]
     fastest = min(candidate.cpu_ms for candidate in held)
@@ -156,16 +159,19 @@ def _read(
 
 
 def _load(
-    model: Model, kinds: Sequence[BackendKind], left_out: dict[str, str], progress: Progress
+    model: Model, kinds: Sequence[BackendKind], examples: Sequence[Any], left_out: dict[str, str], progress: Progress
 ) -> tuple[dict[str, Model], dict[str, bytes]]:
     """Load the model with each back-end; what cannot be is left out and named."""
     progress.stage("Preparing back-ends", len(kinds))
     loaded: dict[str, Model] = {}
     graphs: dict[str, bytes] = {}
+    plain: bytes | None = None
     for kind in kinds:
         try:
             refuse_misfit(model, kind)
-            graph = graphs.get(kind.shares_graph_of) or make_graph(model, kind)
+            if kind.libraries and plain is None:
+                plain = make_graph(model, BACKENDS["onnx"])
+            graph = make_graph(model, kind, plain=plain, images=examples)
             loaded[kind.name] = load_backend(model, kind, graph)
         except MedclipError as e:
             left_out[kind.name] = e.message

@@ -128,6 +128,25 @@ def _wrong(model: medclip.models.Model) -> medclip.models.Model:
     return model.with_image_tower(lambda batch: torch.ones(len(batch), model.dim))
 
 
+def test_scales_that_are_set_on_images_come_from_a_calibration_alone(
+    pack: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "openvino-int8"
+    if lacking := BACKENDS[name].lacking():
+        pytest.skip(lacking)
+    with pytest.raises(MedclipError, match="are set on images") as caught:
+        medclip.score(films, model=pack, modality="xray", backend=name)
+    assert "models calibrate" in caught.value.hint
+    found = medclip.models.calibrate(
+        pack, images=films, modality="xray", out=tmp_path / "c", backend=name, workers=1, task="chest_xray_view"
+    )
+    (measured,) = [candidate for candidate in found.candidates if candidate.name == name]
+    assert measured.largest_change > 0
+    assert ("0.01 allowed" in measured.refused) == (measured.largest_change > 0.01)
+    assert measured.least_cosine > 0.99
+    assert capsys.readouterr().out == ""  # NNCF draws bars and logs of its own
+
+
 def test_too_few_images_that_can_be_read_are_refused_with_the_reasons(pack: Path, films: Path, tmp_path: Path) -> None:
     with pytest.raises(MedclipError, match="8 images could be read; a calibration needs 16") as caught:
         medclip.models.calibrate(pack, images=films, modality="xray", num_images=8, out=tmp_path / "c")

@@ -15,7 +15,7 @@ from medclip.models.backends.calibration import (
     read_calibration,
     read_graph,
 )
-from medclip.models.backends.known import BACKENDS, EAGER, BackendKind, check_backend, find_backend
+from medclip.models.backends.known import BACKENDS, EAGER, BackendKind, check_backend, find_backend, scales_need_images
 from medclip.models.packs.manifest import pack_digest
 from medclip.models.packs.pack import find_pack, read_preprocess
 
@@ -108,6 +108,8 @@ def choose_backend(backend: str | Path | None, model: Any, home: Path, device: s
     if name in BACKENDS or (name != AUTO and not Path(name).exists()):
         kind = find_backend(name)
         check_backend(kind)
+        if kind.needs_images:
+            raise scales_need_images(kind)
         choice = BackendChoice(kind)
     else:
         calibration = read_calibration(backend)

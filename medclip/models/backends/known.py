@@ -35,8 +35,6 @@ class BackendKind:
     is_int8: bool = False
     needs_images: bool = False
     """Its numbers are set on images: it comes from a calibration and from nowhere else."""
-    shares_graph_of: str = ""
-    """Runs the same graph as this one."""
     takes_patches: bool = False
     """It takes batches that are not one array: towers of native aspect ratios."""
 
@@ -70,9 +68,16 @@ BACKENDS: Mapping[str, BackendKind] = {
         BackendKind(
             "onnx-int8", "ONNX Runtime, products of matrices in int8", _ONNX, "onnx", flags=_INT8, is_int8=True
         ),
-        BackendKind("openvino", "OpenVINO, float32", _OPENVINO, "openvino", shares_graph_of="onnx"),
+        BackendKind("openvino", "OpenVINO, float32", _OPENVINO, "openvino"),
+        BackendKind("openvino-bf16", "OpenVINO, bfloat16", _OPENVINO, "openvino", flags=_BFLOAT16),
         BackendKind(
-            "openvino-bf16", "OpenVINO, bfloat16", _OPENVINO, "openvino", flags=_BFLOAT16, shares_graph_of="onnx"
+            "openvino-int8",
+            "OpenVINO, int8 with scales from the calibration's images",
+            _OPENVINO | {"nncf": "nncf"},
+            "openvino",
+            flags=_INT8,
+            is_int8=True,
+            needs_images=True,
         ),
     )
 }
@@ -106,6 +111,15 @@ def check_backend(kind: BackendKind) -> None:
         Reason.MISSING_CODEC if line else Reason.WRONG_USE,
         f"the back-end {kind.name} cannot be used here: {problem}.",
         hint=f"Run: {line}" if line else "Use another machine for this run, or leave --backend out.",
+    )
+
+
+def scales_need_images(kind: BackendKind) -> MedclipError:
+    """Return the error for a back-end that was named without a calibration, where it can only come from one."""
+    return MedclipError(
+        Reason.WRONG_USE,
+        f"the scales of the back-end {kind.name} are set on images, in a calibration.",
+        hint="Make one: `medclip models calibrate PACK --images FOLDER --out FOLDER`; and name its folder.",
     )
 
 

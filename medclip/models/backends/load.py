@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.backends.known import EAGER, BackendKind, check_backend
+from medclip.models.backends.known import EAGER, BackendKind, check_backend, scales_need_images
 from medclip.models.parallel_encoding import num_encoders
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def load_backend(model: Model, kind: BackendKind, graph: bytes | None = None) ->
     Args:
         model: Loaded, on the CPU.
         kind: The back-end.
-        graph: The ONNX graph that a calibration stored; made of the model's tower where None.
+        graph: The ONNX graph that a calibration stored; made of the model's tower where None, from no images.
 
     Raises:
         MedclipError: What `check_backend` raises; WRONG_USE for a model on another device, and for a tower of native
@@ -62,14 +63,30 @@ def refuse_misfit(model: Model, kind: BackendKind) -> None:
         )
 
 
-def make_graph(model: Model, kind: BackendKind) -> bytes | None:
-    """Return the ONNX graph that a back-end runs; None for one that runs none."""
+def make_graph(
+    model: Model, kind: BackendKind, *, plain: bytes | None = None, images: Sequence[NDArray[Any]] = ()
+) -> bytes | None:
+    """Return the ONNX graph that a back-end runs; None for one that runs none.
+
+    Args:
+        model: Whose tower it is.
+        kind: The back-end.
+        plain: The graph in float32, where it was made before.
+        images: At the model's size, for a back-end whose scales are set on images.
+
+    Raises:
+        MedclipError: WRONG_USE for such a back-end without images; PACK_INVALID for a tower that cannot be exported.
+    """
     if not kind.libraries:
         return None
-    from medclip.models.backends.onnx_graph import export_onnx, quantise_dynamic
+    from medclip.models.backends.onnx_graph import export_onnx, quantise_dynamic, quantise_static
 
-    graph = export_onnx(model.image_tower, _example(model))
-    return quantise_dynamic(graph) if kind.name == "onnx-int8" else graph
+    if kind.needs_images and not len(images):
+        raise scales_need_images(kind)
+    graph = plain or export_onnx(model.image_tower, _example(model))
+    if kind.needs_images:
+        return quantise_static(graph, [model.normalise([image]) for image in images])
+    return quantise_dynamic(graph) if kind.is_int8 else graph
 
 
 def _encode(model: Model, kind: BackendKind, graph: bytes | None) -> Encode:
@@ -79,7 +96,8 @@ def _encode(model: Model, kind: BackendKind, graph: bytes | None) -> Encode:
 
     if kind.name.startswith("onnx"):
         return OnnxTower(graph, one_by_one=kind.is_int8)
-    return OpenVinoTower(graph, "bf16" if kind.name.endswith("bf16") else "f32", num_encoders())
+    precision = "bf16" if kind.name.endswith("bf16") else "f32"
+    return OpenVinoTower(graph, precision, num_encoders(), _example(model, model.batch_size))
 
 
 class _BfloatTower:
@@ -92,7 +110,7 @@ class _BfloatTower:
         return self._tower(batch.to(torch.bfloat16)).float()
 
 
-def _example(model: Model) -> Tensor:
+def _example(model: Model, num: int = 2) -> Tensor:
     shape, dtype = model.preprocess.image_shape, model.preprocess.image_dtype
-    values = np.random.default_rng(0).integers(0, 256, (2, *shape)).astype(dtype)
+    values = np.random.default_rng(0).integers(0, 256, (num, *shape)).astype(dtype)
     return model.normalise(values)

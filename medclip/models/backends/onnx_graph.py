@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,42 @@ def quantise_dynamic(graph: bytes) -> bytes:
             prepared, small, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8
         )
         return onnx.load(small).SerializeToString(deterministic=True)
+
+
+def quantise_static(graph: bytes, examples: Sequence[Tensor]) -> bytes:
+    """Quantise weights and activations by NNCF's post-training quantisation, with scales that hold for every image.
+
+    Args:
+        graph: From `export_onnx`.
+        examples: Of what the tower takes, float32 [1, ...] each: they decide the scales.
+    """
+    import_openvino()  # without its telemetry, which NNCF would use, too
+    import onnx
+
+    with quiet():
+        import nncf
+
+        model = onnx.load_from_string(graph)
+        is_transformer = any(node.op_type == "Softmax" for node in model.graph.node)
+        arrays = [example.contiguous().numpy() for example in examples]
+        small: Any = nncf.quantize(
+            model,
+            nncf.Dataset(arrays, lambda array: {INPUT: array}),
+            subset_size=len(arrays),
+            model_type=nncf.ModelType.TRANSFORMER if is_transformer else None,
+        )
+        return small.SerializeToString(deterministic=True)
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without its telemetry: of itself it posts to google-analytics.com whenever it is imported.
+
+    Where the module of the telemetry cannot be imported, OpenVINO does without.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType] (what Python asks for)
+    import openvino
+
+    return openvino
 
 
 @contextlib.contextmanager

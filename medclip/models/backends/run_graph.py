@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from medclip.models.backends.onnx_graph import INPUT, OUTPUT, quiet
+from medclip.models.backends.onnx_graph import INPUT, OUTPUT, import_openvino, quiet
 
 
 class OnnxTower:
@@ -39,17 +38,6 @@ class OnnxTower:
         return torch.cat([torch.from_numpy(row) for row in rows])
 
 
-def import_openvino() -> Any:
-    """Import OpenVINO without its telemetry: of itself it posts to google-analytics.com whenever it is imported.
-
-    Where the module of the telemetry cannot be imported, OpenVINO does without.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType] (what Python asks for)
-    import openvino
-
-    return openvino
-
-
 class OpenVinoTower:
     """Runs a graph with OpenVINO.
 
@@ -57,9 +45,11 @@ class OpenVinoTower:
         graph: ONNX, with weights inside.
         precision: "f32" or "bf16". It is always named: on processors that know bfloat16, OpenVINO takes it unasked.
         num_streams: Batches that may be computed at once, each with one thread.
+        example: What the tower takes, float32 [B, ...]. It is computed once: OpenVINO prepares a model at its first
+            batch, and two first batches at once waited for each other for ever (in a few of twenty trials).
     """
 
-    def __init__(self, graph: bytes, precision: str, num_streams: int) -> None:
+    def __init__(self, graph: bytes, precision: str, num_streams: int, example: Tensor) -> None:
         core = import_openvino().Core()
         with quiet():
             model = core.read_model(graph)
@@ -74,11 +64,15 @@ class OpenVinoTower:
             },
         )
         self._local = threading.local()
+        self._first = threading.Lock()
+        self(example)
 
     def __call__(self, batch: Tensor) -> Tensor:
         """Compute features, float32 [B, D], of a batch [B, ...]."""
         request = getattr(self._local, "request", None)
-        if request is None:  # one of its own for each thread
-            request = self._local.request = self._compiled.create_infer_request()
-        values = request.infer({0: batch.contiguous().numpy()})
-        return torch.from_numpy(values[0].copy())
+        array = batch.contiguous().numpy()
+        if request is None:  # one of its own for each thread; the first batch of each goes alone
+            with self._first:
+                request = self._local.request = self._compiled.create_infer_request()
+                return torch.from_numpy(request.infer({0: array})[0].copy())
+        return torch.from_numpy(request.infer({0: array})[0].copy())
