@@ -32,6 +32,13 @@ for line in sys.stdin:
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+_ANEW = """
+import json, os, signal, sys, threading
+{setup}
+threading.Timer({seconds}, os.kill, (os.getpid(), signal.SIGKILL)).start()
+run(*json.loads(sys.argv[1]))
+os._exit(0)
+"""
 
 
 class Forks:
@@ -64,6 +71,19 @@ class Forks:
         code = int(self._driver.stdout.readline())
         assert code in (0, -signal.SIGKILL), self._log.read_text()
         return code == 0
+
+
+def run_anew(setup: str, *values: Any, seconds: float) -> bool:
+    """Run once in a process of its own, killed some seconds after its setup; return whether it ended.
+
+    Args:
+        setup: As `Forks` takes it; what it does not import, the run has to.
+        values: What `run` is called with.
+        seconds: Until the kill.
+    """
+    code = _ANEW.format(setup=setup, seconds=seconds)
+    command = [sys.executable, "-c", code, json.dumps([str(value) for value in values])]
+    return not subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode
 
 
 def left_behind(out: Path) -> dict[str, bytes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from medclip.models.signal_input import SignalInput
 from medclip.runs.ledger import FILE_NAME, Ledger
 from medclip.runs.run_status import read_status
 from medclip.settings import ReadPolicy
+from tests.kits.kills import Forks, run_anew
 from tests.kits.scoring import STUDY_UID, digests, every_way, make_pack, write_dicom, write_png
 from tests.kits.signal_shards import write_records
 from tests.kits.volumes import positions_of, write_series
@@ -34,15 +34,11 @@ TABLES = ("files.parquet", "scores.parquet")
 _MOMENTS = {"register": 9, "looked_at": 9, "tie": 9, "commit": 14, "number": 1, "remember": 5, "replace": 4}
 """Functions at which a run is killed, and how many calls of each there may be before the end."""
 
-_DRIVER = """
-import json, os, signal, sys, threading, time
+_SETUP = """
 from medclip.runs import chunk, ledger, listing, look, plan
 listing.WINDOW_FILES = look.WINDOW_FILES = 4
 listing.CUT_FILES, plan.CHUNK_FILES, chunk.READ_AHEAD = 5, 2, 3
 from medclip.api.score import score
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
 
 def let_die(owner, name, after, left):  # at one of its calls: before its work, or as soon as that is done
     work = getattr(owner, name)
@@ -50,36 +46,21 @@ def let_die(owner, name, after, left):  # at one of its calls: before its work, 
         nonlocal left
         left -= 1
         if left == 0 and not after:
-            die()
+            os.kill(os.getpid(), signal.SIGKILL)
         result = work(*values, **named)
         if left == 0:
-            die()
+            os.kill(os.getpid(), signal.SIGKILL)
         return result
     setattr(owner, name, work_or_die)
 
-def run(root, out, pack, moment, delay, options):
-    if moment == "timer":
-        threading.Timer(delay, die).start()
-    elif moment:
+def run(root, out, pack, moment="", calls="0", options="{}"):
+    if moment:
         name, when = moment.split()
-        let_die(os if name == "replace" else ledger.Ledger, name, when == "after", delay)
-    score(root, out, model=pack, workers=2, min_confidence=0.0, prompt=["a fracture"], **options)
-
-if len(sys.argv) > 1:  # one run, with all of its imports
-    run(*json.loads(sys.argv[1]))
-    os._exit(0)
+        let_die(os if name == "replace" else ledger.Ledger, name, when == "after", int(calls))
+    score(root, out, model=pack, workers=2, min_confidence=0.0, prompt=["a fracture"], **json.loads(options))
+"""
+_IMPORTS = """
 import medclip.models.packs.pack, medclip.reports.score.report, medclip.scoring.run, open_clip, pyarrow.parquet, torch
-for line in sys.stdin:
-    child = os.fork()
-    if not child:
-        try:
-            run(*json.loads(line))
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -114,46 +95,25 @@ def hospital(root: Path) -> Path:
     return root
 
 
-class Runner:
-    """Runs that kill themselves, each in a process of its own. They share their imports, which take the most time."""
+class Runner(Forks):
+    """Scoring runs with one pack that kill themselves."""
 
     def __init__(self, log: Path, pack: Path) -> None:
-        self.log, self.pack = log, pack
-        self._command = [sys.executable, "-c", _DRIVER]
-        with log.open("w") as errors:
-            self._driver = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
-            )
+        super().__init__(_SETUP + _IMPORTS, log)
+        self.pack = pack
 
-    def start(self, root: Path, out: Path, moment: str = "", delay: float = 0, **options: Any) -> int:
-        """Run until the end or a moment; return how the process ended."""
-        assert self._driver.stdin is not None
-        assert self._driver.stdout is not None
-        job = json.dumps([str(root), str(out), str(self.pack), moment, delay, options])
-        print(job, file=self._driver.stdin, flush=True)
-        code = int(self._driver.stdout.readline())
-        assert code in (0, -signal.SIGKILL), self.log.read_text()
-        return code
-
-    def start_anew(self, root: Path, out: Path, seconds: float) -> int:
-        """Run with all imports, and kill after so many seconds."""
-        job = json.dumps([str(root), str(out), str(self.pack), "timer", seconds, {}])
-        return subprocess.run([*self._command, job], check=False, stderr=subprocess.DEVNULL).returncode
-
-    def close(self) -> None:
-        """End the driver."""
-        with self._driver:
-            assert self._driver.stdin is not None
-            self._driver.stdin.close()
-        assert self._driver.returncode == 0
+    def score(
+        self, root: Path, out: Path, moment: str = "", calls: int = 0, seconds: float = 0, **options: Any
+    ) -> bool:
+        """Run until the end, a moment or for some seconds; return whether it ended."""
+        return self.run(root, out, self.pack, moment, calls, json.dumps(options), seconds=seconds)
 
 
 @pytest.fixture
 def runner(seeing_pack: Path, tmp_path: Path) -> Iterator[Runner]:
     """Starts runs."""
-    runner = Runner(tmp_path / "log.txt", seeing_pack)
-    yield runner
-    runner.close()
+    with Runner(tmp_path / "log.txt", seeing_pack) as runner:
+        yield runner
 
 
 def assert_nothing_is_half_done(out: Path, *, was_finished: bool = False) -> None:
@@ -182,9 +142,9 @@ def assert_nothing_is_half_done(out: Path, *, was_finished: bool = False) -> Non
 @pytest.mark.slow
 def test_thirty_kills_at_any_moment_change_no_byte(runner: Runner, tmp_path: Path) -> None:
     root = hospital(tmp_path / "in")
-    runner.start(root, tmp_path / "warm")
+    assert runner.score(root, tmp_path / "warm")
     began = time.monotonic()
-    assert runner.start(root, tmp_path / "whole") == 0
+    assert runner.score(root, tmp_path / "whole")
     seconds = time.monotonic() - began
     statuses = Counter(pq.read_table(tmp_path / "whole" / TABLES[0]).column("status").to_pylist())
     assert statuses == {"scored": 31, "failed": 3, "skipped": 1}
@@ -196,22 +156,22 @@ def test_thirty_kills_at_any_moment_change_no_byte(runner: Runner, tmp_path: Pat
     while killed.total() < KILLS:
         if killed.total() < STARTS:
             moment = "start"
-            code = runner.start_anew(root, out, rng.uniform(0.0, 3.0))
+            has_ended = run_anew(_SETUP, root, out, runner.pack, seconds=rng.uniform(0.0, 3.0))
         elif killed.total() % 2:
             moment = "timer"
-            code = runner.start(root, out, moment, rng.uniform(0.0, 0.9) * seconds)
+            has_ended = runner.score(root, out, seconds=max(0.01, rng.uniform(0.0, 0.9) * seconds))
         else:
             name = rng.choice(list(_MOMENTS))
             moment = f"{name} {rng.choice(['before', 'after'])}"
-            code = runner.start(root, out, moment, rng.randint(1, _MOMENTS[name]))
-        if code == 0:
+            has_ended = runner.score(root, out, moment, rng.randint(1, _MOMENTS[name]))
+        if has_ended:
             assert digests(out) == digests(tmp_path / "whole")
             num_ended += 1
             out = tmp_path / f"out{num_ended}"
         else:
             killed[moment] += 1
             assert_nothing_is_half_done(out)
-    assert runner.start(root, out) == 0
+    assert runner.score(root, out)
     assert digests(out) == digests(tmp_path / "whole")
     assert killed["timer"] >= 5
 
@@ -219,17 +179,16 @@ def test_thirty_kills_at_any_moment_change_no_byte(runner: Runner, tmp_path: Pat
 @pytest.mark.slow
 def test_kills_while_a_finished_run_grows_and_tries_again_change_no_row(runner: Runner, tmp_path: Path) -> None:
     root, out = hospital(tmp_path / "in"), tmp_path / "out"
-    assert runner.start(root, out) == 0
+    assert runner.score(root, out)
     write_dicom(root / "3" / "cut.dcm", 41, study_uid=f"{STUDY_UID}.1")
     write_dicom(root / "1" / "y.dcm", 50, study_uid=f"{STUDY_UID}.0")
     write_dicom(root / "new" / "z.dcm", 51, study_uid=f"{STUDY_UID}.77")
     for moment, call in (("register", 1), ("tie", 1), ("looked_at", 2), ("commit", 2), ("replace", 1)):
-        code = runner.start(root, out, f"{moment} after", call, add=True, retry_failed="all")
-        assert code == -signal.SIGKILL
+        assert not runner.score(root, out, f"{moment} after", call, add=True, retry_failed="all")
         assert_nothing_is_half_done(out, was_finished=True)
         assert read_status(out).state == "stopped"
-    assert runner.start(root, out) == 0
-    assert runner.start(root, tmp_path / "whole") == 0
+    assert runner.score(root, out)
+    assert runner.score(root, tmp_path / "whole")
     for name in TABLES:
         assert pq.read_table(out / name).equals(pq.read_table(tmp_path / "whole" / name))
 
@@ -256,18 +215,16 @@ def test_kills_of_a_run_over_ecg_records_change_no_byte(tmp_path: Path) -> None:
         write_records(root / ward, 4, missing=[1])
     (root / "b" / "r002.dat").write_bytes((root / "b" / "r002.dat").read_bytes()[:-200])
     (root / "c" / "r003.dat").unlink()
-    runner, rng = Runner(tmp_path / "log.txt", pack), random.Random(5)
-    try:
-        assert runner.start(root, tmp_path / "whole") == 0
+    rng = random.Random(5)
+    with Runner(tmp_path / "log.txt", pack) as runner:
+        assert runner.score(root, tmp_path / "whole")
         statuses = Counter(pq.read_table(tmp_path / "whole" / TABLES[0]).column("status").to_pylist())
         assert statuses == {"scored": 20, "failed": 3}
         out, killed = tmp_path / "out", 0
         for name in ("register", "looked_at", "commit", "replace"):
             when = rng.choice(["before", "after"])
-            killed += runner.start(root, out, f"{name} {when}", rng.randint(1, 3)) == -signal.SIGKILL
+            killed += not runner.score(root, out, f"{name} {when}", rng.randint(1, 3))
             assert_nothing_is_half_done(out)
-        assert runner.start(root, out) == 0
+        assert runner.score(root, out)
         assert digests(out) == digests(tmp_path / "whole")
         assert killed >= 2
-    finally:
-        runner.close()
