@@ -10,10 +10,10 @@ tissue in 256 px patches of 0.5 µm/px through one encoder:
 
 The loop computes with one thread of torch, medclip with as many encoding threads of one torch thread each as there are
 cores; the encoder's ms for a tile is printed. Sides take turns; medians of ratios of tiles a second. Also printed: the
-share of the time in which the model waited for patches, and the CPU seconds of all processes for a tile, which tell what
-is won beside the second core. At least 1.3 with one, 2.0 with two (on two cores or more), and a wait under 10 % where
-the encoder is the bottleneck. A small slide has starting up in it: with 256 patches (--side 10240) the ratios are 1.8,
-with 2,000 they are 2.1.
+share of the time in which the model waited for patches, and the CPU seconds of all processes for a tile, which tell
+what is won beside the second core. At least 1.3 with one, 2.0 with two (on two cores or more), and a wait under 10 %
+where the encoder is the bottleneck. A small slide has starting up in it: with 256 patches (--side 10240) the ratios are
+1.8, with 2,000 they are 2.1.
 """
 
 from __future__ import annotations
