@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medclip.dicom.hashed_uid import hashed_uid
 from medclip.dicom.header.quiet import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.slides.heat_maps.patch_map import PatchMap, Raster, rasterise
@@ -69,7 +70,7 @@ def blank_header(one: PatchMap, key: str, mpp_um: tuple[float, float]) -> Datase
 
     header, origin, measures, group = Dataset(), Dataset(), Dataset(), Dataset()
     for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID"):
-        setattr(header, name, _uid(key, name))
+        setattr(header, name, hashed_uid(key, name))
     header.SOPClassUID, header.Modality = _SLIDE, "SM"
     header.TotalPixelMatrixRows, header.TotalPixelMatrixColumns = (
         max(1, round(side / mpp)) for side, mpp in zip(one.slide_um, mpp_um, strict=True)
@@ -123,9 +124,9 @@ def parametric_map(one: PatchMap, header: Dataset, key: str, software: str = "")
     data: Any = hd.pm.ParametricMap(
         source_images=[header],
         pixel_array=values_RC,
-        series_instance_uid=_uid(key, f"{one.title} {software} series"),
+        series_instance_uid=hashed_uid(key, f"{one.title} {software} series"),
         series_number=1,
-        sop_instance_uid=_uid(key, f"{one.title} {software} {values_RC.tobytes().hex()}"),
+        sop_instance_uid=hashed_uid(key, f"{one.title} {software} {values_RC.tobytes().hex()}"),
         instance_number=1,
         manufacturer="medclip",
         manufacturer_model_name="medclip",
@@ -192,14 +193,9 @@ def _describe_specimen(header: Dataset, key: str) -> None:
     specimen = Dataset()
     name = hashlib.sha256(f"{key} specimen".encode()).hexdigest()[:16]
     header.ContainerIdentifier = specimen.SpecimenIdentifier = name
-    specimen.SpecimenUID = _uid(key, "SpecimenUID")
+    specimen.SpecimenUID = hashed_uid(key, "SpecimenUID")
     specimen.IssuerOfTheSpecimenIdentifierSequence = []
     specimen.SpecimenPreparationSequence = []
     header.IssuerOfTheContainerIdentifierSequence = []
     header.ContainerTypeCodeSequence = []
     header.SpecimenDescriptionSequence = [specimen]
-
-
-def _uid(key: str, name: str) -> str:
-    """Return a UID made of a hash (PS3.5, B.2): 2.25 and 128 bits."""
-    return f"2.25.{int(hashlib.sha256(f'{key} {name}'.encode()).hexdigest()[:32], 16)}"

@@ -132,6 +132,9 @@ def cross_validate(
                 each_fold(name, learned.model, left)
             progress.step()
         measured, resampled[name] = _figures(bags, logits_SC, weights_PB)
+        unsure = [metric for metric, figure in measured.items() if np.isfinite(figure.value) and np.isnan(figure.low)]
+        if unsure:
+            notes.append(f"Too few patients for an interval of {', '.join(unsure)}: the figure alone means little.")
         answers[name] = OutOfFold(name, logits_SC, fold_S, measured, tuple(epochs), tuple(notes))
     apart = {
         (metric, one, other): difference(resampled[one][metric], resampled[other][metric])

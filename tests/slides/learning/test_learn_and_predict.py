@@ -154,6 +154,19 @@ def test_poolings_are_compared_in_the_table_of_figures(tmp_path: Path):
     assert any("the last epoch was kept" in note for note in run.notes)
 
 
+def test_a_figure_of_too_few_patients_for_an_interval_says_so(tmp_path: Path):
+    store, table = write_cohort(tmp_path, 4)
+    run = learn(
+        store, table, "grade", out=tmp_path / "head", folds=2, num_resamples=50, overrides={"epochs": 1},
+        settings=Settings(home=tmp_path / "home"),
+    )  # fmt: skip
+    without = {row["metric"] for row in rows_of(tmp_path / "head" / "figures.csv") if row["value"] and not row["low"]}
+    assert "macro_auroc" in without
+    named = [note for note in run.notes if note.startswith("Too few patients for an interval of ")]
+    assert len(named) == 1
+    assert all(metric in named[0] for metric in without)
+
+
 def test_a_head_of_another_pack_or_scale_is_refused_and_another_grid_is_named(learned: tuple[Path, Path, Path]):
     card = read_head(learned[2]).card
     fitting = make_slide_features(dim=16)
