@@ -56,7 +56,7 @@ def interrupted(folder: Path) -> int:
     from medclip.cli.progress import print_line
     from medclip.errors import MedclipError
     from medclip.exit_codes import ExitCode
-    from medclip.runs.ledger import Ledger
+    from medclip.runs.ledger.ledger import Ledger
 
     try:
         with Ledger(folder, create=False) as ledger:

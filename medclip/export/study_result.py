@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medclip.errors import MedclipError
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import FileRow, ScoreRow
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.own_words import AD_HOC

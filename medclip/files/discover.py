@@ -16,7 +16,7 @@ from medclip.files.output import is_draft
 from medclip.sample import NO_STAMP, FileRef, Stamp
 
 LEDGER = "ledger.sqlite"
-"""Name of the file by which an output folder is known (`medclip.runs.ledger.FILE_NAME`, a room above)."""
+"""Name of the file by which an output folder is known (`medclip.runs.ledger.ledger.FILE_NAME`, a room above)."""
 _SCHEMA_BYTES = 65536
 """The schema lies in the first pages of an SQLite file."""
 

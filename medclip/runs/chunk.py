@@ -28,7 +28,8 @@ from medclip.files.recognise.supported import other_modality
 from medclip.models.open_set import typical
 from medclip.models.parallel_encoding import Batches
 from medclip.progress import Progress
-from medclip.runs.ledger import ChunkResult, Ledger
+from medclip.runs.ledger.chunk_result import ChunkResult
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.plan import Chunk, Plan, PlannedFile, PlannedUnit
 from medclip.runs.problems import GREY, in_colour, no_adapter, no_modality, not_trained, uncertain, untypical
 from medclip.runs.read_unit import Reading, read

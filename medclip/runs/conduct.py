@@ -28,7 +28,8 @@ from medclip.models.parallel_encoding import encoder_threads
 from medclip.progress import Progress, Silent
 from medclip.runs.chunk import Answers, ChunkWork, Context, run_chunks
 from medclip.runs.identity import claim, run_identity
-from medclip.runs.ledger import ChunkResult, Ledger
+from medclip.runs.ledger.chunk_result import ChunkResult
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.listing import Counter, Listing
 from medclip.runs.look import Looker
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions

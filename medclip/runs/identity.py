@@ -10,7 +10,7 @@ from medclip.files.output import refuse_other
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.tables.manifest import Manifest
 from medclip.models.devices import BATCH
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.options import ScoreOptions
 from medclip.settings import Settings
 

@@ -18,7 +18,8 @@ from medclip.errors import Problem, Reason
 from medclip.files.discover import name_of_spelled, walk
 from medclip.files.output import in_use
 from medclip.files.tables.manifest import WFDB_HEADER, Manifest, file_named
-from medclip.runs.ledger import DONE, KnownFile, Ledger
+from medclip.runs.ledger.known_files import DONE, KnownFile
+from medclip.runs.ledger.ledger import Ledger
 from medclip.sample import NO_STAMP, FileRef
 from medclip.wording import count
 

@@ -17,7 +17,8 @@ from medclip.files.output import in_use
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.tables.manifest import Manifest
-from medclip.runs.ledger import DONE, KnownFile, Ledger, Look
+from medclip.runs.ledger.known_files import DONE, KnownFile, Look
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.listing import CUT_FILES, WINDOW_FILES, Listing
 from medclip.runs.options import ScoreOptions
 from medclip.runs.plan import Chunk, Plan, make_plan

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medclip.files.tables.write import write_rows
-from medclip.runs.ledger import NAMED_FILES, ChunkResult
+from medclip.runs.ledger.chunk_result import NAMED_FILES, ChunkResult
 from medclip.runs.rows import FileRow, ScoreRow, note_of
 
 FOLDER = "parts"

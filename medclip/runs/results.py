@@ -14,7 +14,7 @@ from medclip.embeddings.write_embeddings import NOTE
 from medclip.embeddings.write_embeddings import TABLES as EMBEDDING_TABLES
 from medclip.files.output import disk_errors, write_file
 from medclip.files.tables.write import write_rows
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow
 
 FILES = "files.parquet"

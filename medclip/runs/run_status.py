@@ -10,7 +10,7 @@ from typing import Any
 from medclip.errors import MedclipError, Reason
 from medclip.files.locks import is_locked
 from medclip.result import Result
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.results import EMBED, embedded_counts
 
 FINISHED, RUNNING, STOPPED = "finished", "running", "stopped"

@@ -16,7 +16,7 @@ from medclip.dicom.header.safe_header import PARTS
 from medclip.embeddings.embedded_unit import EmbeddedUnit
 from medclip.errors import Reason
 from medclip.runs.chunk import ChunkWork, Item
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import UnitRow
 from medclip.sample import ModalitySource
 from medclip.text.vocabulary.load import load_task, task_names

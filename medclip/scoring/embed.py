@@ -22,7 +22,7 @@ from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import load_model, read_preprocess
 from medclip.runs.chunk import Answers
 from medclip.runs.conduct import Call, RunPack, Verb, conduct, pack_of_run
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.results import EMBED, EMBEDDED, FILES, embedded_counts, write_run
 from medclip.runs.rows import FileRow
 from medclip.runs.unit_rows import unit_rows, units_in

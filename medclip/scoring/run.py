@@ -14,7 +14,7 @@ from medclip.models.packs.pack import read_preprocess
 from medclip.models.packs.views import FUSION
 from medclip.runs.chunk import Answers
 from medclip.runs.conduct import Call, RunPack, Verb, conduct, pack_of_run
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.options import ScoreOptions
 from medclip.runs.results import write_results
 from medclip.runs.score_run import ScoreRun

@@ -27,7 +27,7 @@ from medclip.models.backends.choice import backend_notes
 from medclip.models.packs.manifest import pack_digest
 from medclip.runs.conduct import Call, RunPack, describe, load_run_model, pack_of_run, write_down
 from medclip.runs.identity import claim, titles_of
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.options import ScoreOptions
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail
 from medclip.runs.score_run import ScoreRun

@@ -24,7 +24,7 @@ from medclip.errors import Problem, Status
 from medclip.files.grouping.studies import COPY
 from medclip.models.devices import torch_threads
 from medclip.runs.chunk import split_keys
-from medclip.runs.ledger import NAMED_FILES
+from medclip.runs.ledger.chunk_result import NAMED_FILES
 from medclip.runs.rows import ExamRow, ScoreRow, note_of
 from medclip.sample import Modality
 from medclip.scoring.exam_scores import ExamFeatures, ExamImage, exam_features

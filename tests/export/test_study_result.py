@@ -10,7 +10,7 @@ import pytest
 from medclip.export.result_formats import WAVEFORM, encode_study
 from medclip.export.study_result import OWN_SCHEME, algorithm_of, read_result
 from medclip.models.card import Card
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import FileRow
 from tests.kits.ledger import fill_ledger
 from tests.kits.results import ALGORITHM, CREATED, drawn_study

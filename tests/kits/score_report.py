@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
 from tests.kits.ledger import fill_ledger
 

@@ -10,7 +10,7 @@ import pytest
 
 from medclip.errors import MedclipError
 from medclip.runs import listing, look
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.run_status import read_status
 from medclip.runs.score_run import ScoreRun, read_run
 from tests.kits.ecg import heart, write_wfdb

@@ -20,7 +20,7 @@ from medclip.adapters.registry import preprocessing_of
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.models.signal_input import SignalInput
-from medclip.runs.ledger import FILE_NAME, Ledger
+from medclip.runs.ledger.ledger import FILE_NAME, Ledger
 from medclip.runs.run_status import read_status
 from medclip.settings import ReadPolicy
 from tests.kits.kills import Forks, run_anew

@@ -19,7 +19,7 @@ from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import hashed_path, load_key
 from medclip.runs import chunk, listing, look, parts, plan
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.settings import Settings
 from tests.kits.progress import Recorded
 from tests.kits.scoring import STUDY_UID, digests, rows, write_dicom, write_png

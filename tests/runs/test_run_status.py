@@ -10,7 +10,8 @@ import pytest
 import medclip
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
-from medclip.runs.ledger import ChunkResult, Ledger
+from medclip.runs.ledger.chunk_result import ChunkResult
+from medclip.runs.ledger.ledger import Ledger
 from tests.kits.scoring import write_png
 
 

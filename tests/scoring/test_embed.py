@@ -26,7 +26,7 @@ from medclip.models.packs.manifest import read_manifest, seal
 from medclip.models.packs.pack import load_model, update_pack
 from medclip.models.read_pixels import read_pixels
 from medclip.runs import plan as plan_module
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.run_status import read_status
 from medclip.runs.unit_rows import public_body_part
 from medclip.sample import Kind, Modality
@@ -282,7 +282,8 @@ def test_kills_in_the_middle_change_no_byte(pack: Path, studies: Path, stored: P
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from medclip.runs import ledger, plan\n"
+        "from medclip.runs import plan\n"
+        "from medclip.runs.ledger import ledger\n"
         "from medclip.api.embed import embed\n"
         "plan.CHUNK_FILES = 2\n"
         "commit, left = ledger.Ledger.commit, int(sys.argv[4])\n"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from medclip.files.grouping.mammography_exam import Aside, why_aside
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import ExamRow
 from medclip.sample import POSITIONS, SIDES, VIEW_KINDS, ViewType
 from medclip.wording import capital, percent

@@ -24,7 +24,7 @@ from medclip.wording import percent
 if TYPE_CHECKING:
     from medclip.explaining.target import Target
     from medclip.models.model import Model
-    from medclip.runs.ledger import Ledger
+    from medclip.runs.ledger.ledger import Ledger
     from medclip.runs.rows import FileRow, ScoreRow
 
 TOP = "top"

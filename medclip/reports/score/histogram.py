@@ -10,7 +10,7 @@ from markupsafe import Markup
 from medclip.reports.forest_plot import drawing, stroke, words
 from medclip.reports.model_card import CardView
 from medclip.reports.score.study import Score, class_title, class_titles
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.text.vocabulary.task import Task
 from medclip.wording import count, number
 

@@ -20,7 +20,7 @@ from medclip.reports.score.study import (
     name_of,
     names_of,
 )
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import FileRow
 from medclip.sample import Modality
 from medclip.text.vocabulary.load import load_task, task_names

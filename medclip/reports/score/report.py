@@ -30,7 +30,7 @@ from medclip.reports.score.worklist import (
     remove_images,
     write_images,
 )
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.results import EXAM_SCORES, FILES, REPORT, SCORES, SEARCH, page_name, report_files
 from medclip.wording import count, number, percent
 

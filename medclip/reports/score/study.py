@@ -10,7 +10,8 @@ from itertools import groupby
 from medclip.errors import printable
 from medclip.reports.model_card import CardView, modality_title, task_title
 from medclip.reports.score.hanging import HangingData, LevelData, collect_hanging, levels
-from medclip.runs.ledger import NAMED_FILES, Ledger
+from medclip.runs.ledger.chunk_result import NAMED_FILES
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow
 from medclip.sample import Kind
 from medclip.scoring.unlearned import modality_unlearned, prompt_unlearned

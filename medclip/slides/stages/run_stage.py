@@ -32,7 +32,8 @@ from medclip.imaging.slides.stain.estimate import METHODS, TARGETS, StainMethod,
 from medclip.result import Result
 from medclip.runs.chunk import Context
 from medclip.runs.conduct import Call, RunPack, Verb, conduct, pack_of_run
-from medclip.runs.ledger import ChunkResult, Ledger
+from medclip.runs.ledger.chunk_result import ChunkResult
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.plan import Chunk
 from medclip.runs.results import FILES, write_run
 from medclip.runs.rows import FileRow

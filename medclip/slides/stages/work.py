@@ -30,7 +30,9 @@ from medclip.imaging.slides.patches.stream import no_tissue
 from medclip.imaging.slides.stain.estimate import StainMethod
 from medclip.imaging.slides.tissue.find import TissueMask
 from medclip.runs.chunk import ChunkWork, Context, Item, items_of
-from medclip.runs.ledger import DONE, ChunkResult, Ledger
+from medclip.runs.ledger.chunk_result import ChunkResult
+from medclip.runs.ledger.known_files import DONE
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.plan import Chunk
 from medclip.runs.read_unit import Reading
 from medclip.runs.rows import FileRow, UnitRow

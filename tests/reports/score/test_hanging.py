@@ -7,7 +7,7 @@ from pathlib import Path
 from medclip.reports.model_card import CardView
 from medclip.reports.score.hanging import most_telling, place_of
 from medclip.reports.score.study import StudyData, collect_study
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail
 from tests.kits.ledger import fill_ledger
 

@@ -13,7 +13,7 @@ from medclip.reports.model_card import view_card
 from medclip.reports.score.histogram import HistogramData, collect_histograms, histogram
 from medclip.reports.score.page import collect, studies_of
 from medclip.reports.score.report import render
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import FileRow
 from medclip.text.vocabulary.load import load_task
 from tests.kits.ledger import fill_ledger

@@ -18,7 +18,7 @@ from medclip.reports.model_card import view_card
 from medclip.reports.score.page import LEAST_LISTED, collect
 from medclip.reports.score.report import render_search, write_score_report
 from medclip.reports.score.worklist import STUDIES_SHOWN, ListedStudy, Worklist, collect_worklist
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import FileRow, Thumbnail
 from tests.kits.ledger import fill_ledger
 from tests.kits.score_report import fill_with_evil, score_row

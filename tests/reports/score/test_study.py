@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medclip.reports.model_card import CardView
 from medclip.reports.score.study import collect_study, names_of, ranges
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import FileRow, ScoreRow
 from medclip.text.vocabulary.load import load_task
 from tests.kits.ledger import fill_ledger

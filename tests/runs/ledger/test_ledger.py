@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.runs.ledger import FILE_NAME, ChunkResult, Ledger
+from medclip.runs.ledger.chunk_result import ChunkResult
+from medclip.runs.ledger.ledger import FILE_NAME, Ledger
 from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
 from medclip.sample import FileRef
 from tests.kits.ledger import fill_ledger
@@ -128,9 +129,9 @@ def test_a_ledger_that_is_as_large_as_files_may_be_is_no_broken_disk(tmp_path: P
         import resource, sys
         from pathlib import Path
         from medclip.errors import MedclipError
-        from medclip.runs.ledger import Ledger
+        from medclip.runs.ledger.ledger import Ledger
         from tests.kits.ledger import fill_ledger
-        from tests.runs.test_ledger import _rows
+        from tests.runs.ledger.test_ledger import _rows
 
         with Ledger(Path(sys.argv[1])) as ledger:
             resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, resource.RLIM_INFINITY))

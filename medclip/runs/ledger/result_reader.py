@@ -1,0 +1,166 @@
+"""Read rows, scores and vectors: all of them for the tables, study by study for reports and exports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+from medclip.runs.ledger.chunk_result import NAMED_FILES
+from medclip.runs.ledger.database import Database
+from medclip.runs.ledger.schema import COMPUTED, column_name
+from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, note_of
+
+_Named = tuple[str, int, str | None]
+"""Of a study: its files as JSON, their number, and its note."""
+
+_SCORE_NAMES = ", ".join(column_name(field.name) for field in fields(ScoreRow) if field.name not in COMPUTED)
+_NUMBERED = {"row": "n.row", "unit": "u.row", "copy_of": "c.row"}
+_FILE_NAMES = ", ".join(_NUMBERED.get(field.name, f"f.{column_name(field.name)}") for field in fields(FileRow))
+_SELECT_FILES = (
+    f"SELECT {_FILE_NAMES} FROM files f "  # noqa: S608 - names of our own fields
+    "JOIN numbers n ON n.id = f.row LEFT JOIN numbers u ON u.id = f.unit LEFT JOIN numbers c ON c.id = f.copy_of"
+)
+_FIRST = (
+    "(SELECT study AS s, MIN(n.row) AS first FROM files f JOIN numbers n ON n.id = f.row "
+    "WHERE status = 'scored' GROUP BY study)"
+)
+_EXAM_NAMES = ", ".join(
+    {"row": "n.row", "file": "f.path"}.get(field.name, f"e.{column_name(field.name)}") for field in fields(ExamRow)
+)
+_SELECT_EXAMS = (
+    f"SELECT {_EXAM_NAMES} FROM exams e LEFT JOIN files f ON f.row = e.row LEFT JOIN numbers n ON n.id = e.row"  # noqa: S608 - names of our own fields
+)
+_SELECT_UNITS = (
+    "SELECT n.row, f.study, u.grouped, u.patient, f.modality, f.kind, u.sha256, u.features, f.laterality, f.view, "
+    "u.body_part, f.headers, u.burned_in, u.stranger, i.row, u.look FROM units u JOIN files f ON f.row = u.row "
+    "JOIN numbers n ON n.id = u.row LEFT JOIN numbers i ON i.id = u.instead_of"
+)
+_UNIT_ORDER = (
+    "SELECT u.row, MIN(n.row) OVER (PARTITION BY f.study) AS first FROM units u JOIN files f ON f.row = u.row "
+    "JOIN numbers n ON n.id = u.row WHERE (f.status = 'scored') = ?"
+)
+
+
+class ResultReader:
+    """The half of a ledger that reads results."""
+
+    _db: Database
+
+    def units(self, *, by_study: bool = False, failed: bool = False) -> Iterator[tuple[Any, ...]]:
+        """Yield what is kept of units, beside what their first file's row says: see `medclip.runs.unit_rows`.
+
+        Args:
+            by_study: Those of a study side by side, studies by their first file; else in the order of files.
+            failed: Those without vectors instead.
+        """
+        ordered = f"{_UNIT_ORDER} ORDER BY {'first, n.row' if by_study else 'n.row'}"
+        for number, _ in self._db.execute(ordered, (not failed,)):  # light: no vector is sorted
+            yield from self._db.execute(f"{_SELECT_UNITS} WHERE u.row = ?", (number,))
+
+    def files(self) -> Iterator[FileRow]:
+        """Yield every file's row in the order of names."""
+        return map(_file_row, self._db.execute(f"{_SELECT_FILES} ORDER BY n.row"))
+
+    def scores(self) -> Iterator[ScoreRow]:
+        """Yield every score, in the order of the studies' first files."""
+        query = f"SELECT {_SCORE_NAMES} FROM scores JOIN {_FIRST} ON s = study ORDER BY first, place"  # noqa: S608
+        named: tuple[str, _Named] = ("", ("[]", 0, None))
+        for values in self._db.execute(query):
+            if values[0] != named[0]:
+                named = values[0], self._named(values[0])
+            yield _score_row(values, named[1])
+
+    def _named(self, study: str) -> _Named:
+        """Return names of the files that a study's scores were made from, as JSON, their number, and what to note."""
+        query = "SELECT path, headers FROM files WHERE study = ? AND status = 'scored' ORDER BY path"
+        rows = self._db.execute(query, (study,)).fetchall()
+        names = json.dumps([path for path, _ in rows[:NAMED_FILES]], ensure_ascii=False)
+        return names, len(rows), note_of(headers for _, headers in rows)
+
+    def scores_of(self, study: str) -> list[ScoreRow]:
+        """Return the scores of one study."""
+        query = f"SELECT {_SCORE_NAMES} FROM scores WHERE study = ? ORDER BY place"  # noqa: S608 - names of our fields
+        named = self._named(study)
+        return [_score_row(values, named) for values in self._db.execute(query, (study,))]
+
+    def exams(self) -> Iterator[ExamRow]:
+        """Yield every row of an examination, in the order of the examinations' first files."""
+        query = f"{_SELECT_EXAMS} JOIN {_FIRST} ON s = e.study ORDER BY first, place"
+        return (ExamRow(*values) for values in self._db.execute(query))
+
+    def exam_of(self, study: str) -> list[ExamRow]:
+        """Return the rows of one examination; none for a study that is none."""
+        query = f"{_SELECT_EXAMS} WHERE e.study = ? ORDER BY place"
+        return [ExamRow(*values) for values in self._db.execute(query, (study,))]
+
+    def files_of(self, study: str, status: str = "scored") -> list[FileRow]:
+        """Return the files of one study that ended alike."""
+        query = f"{_SELECT_FILES} WHERE f.study = ? AND f.status = ? ORDER BY n.row"
+        return list(map(_file_row, self._db.execute(query, (study, status))))
+
+    def studies(self, limit: int, by: tuple[str, str] | None = None) -> list[str]:
+        """Return the keys of the first scored studies.
+
+        Args:
+            limit: Studies at most.
+            by: Task and class by whose probability they are sorted, the highest first and studies without it last;
+                equal ones, and all without a choice, in the order of their first files.
+        """
+        query = (
+            "SELECT study FROM files f JOIN numbers n ON n.id = f.row WHERE status = 'scored' AND study IN "
+            "(SELECT study FROM scores) GROUP BY study ORDER BY (SELECT MAX(probability) FROM scores s "
+            "WHERE s.study = f.study AND s.task = ? AND s.class = ?) DESC, MIN(n.row) LIMIT ?"
+        )
+        return [row[0] for row in self._db.execute(query, (*(by or (None, None)), limit))]
+
+    def spread(self, bins: int) -> dict[tuple[str, str], list[int]]:
+        """Count the studies of each task and class by probability, in equal bins from 0 to 1."""
+        query = (
+            "SELECT task, class, MIN(CAST(probability * ?1 AS INTEGER), ?1 - 1), COUNT(*) FROM scores GROUP BY 1, 2, 3"
+        )
+        counts: dict[tuple[str, str], list[int]] = {}
+        for task, name, place, num in self._db.execute(query, (bins,)):
+            counts.setdefault((task, name), [0] * bins)[place] = num
+        return counts
+
+    def num_from(self, score: tuple[str, str], least: float) -> int:
+        """Count the studies with at least a probability of a task's class."""
+        query = "SELECT COUNT(*) FROM scores WHERE task = ? AND class = ? AND probability >= ?"
+        return self._db.execute(query, (*score, least)).fetchone()[0]
+
+    def thumbnail(self, row: int) -> Thumbnail | None:
+        """Return what is kept beside the file of a number."""
+        query = "SELECT t.* FROM thumbnails t JOIN numbers n ON n.id = t.row WHERE n.row = ?"
+        values = self._db.execute(query, (row,)).fetchone()
+        return None if values is None else Thumbnail(row, values[1], bool(values[2]))
+
+    def counts(self) -> dict[str, int]:
+        """Count files by status and scored studies."""
+        counts = dict.fromkeys(("scored", "skipped", "failed"), 0)
+        counts.update(self._db.execute("SELECT status, COUNT(*) FROM files GROUP BY status").fetchall())
+        (studies,) = self._db.execute("SELECT COUNT(DISTINCT study) FROM files WHERE status = 'scored'").fetchone()
+        return {"files": sum(counts.values()), **counts, "studies": studies}
+
+    def counts_by(self, column: str, status: str = "scored") -> dict[str, int]:
+        """Count the files that ended alike by one of their columns."""
+        assert column in {field.name for field in fields(FileRow)}
+        query = f"SELECT {column}, COUNT(*) FROM files WHERE status = ? GROUP BY {column} ORDER BY 2 DESC, 1"  # noqa: S608 - checked
+        return {str(value): count for value, count in self._db.execute(query, (status,))}
+
+    def thumbnails(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the number of a file and the small image that is kept beside it, where it is shown."""
+        query = (
+            "SELECT n.row, t.thumbnail FROM thumbnails t JOIN numbers n ON n.id = t.row "
+            "WHERE LENGTH(t.thumbnail) ORDER BY 1"
+        )
+        yield from self._db.execute(query)
+
+
+def _file_row(values: tuple[Any, ...]) -> FileRow:
+    return FileRow(*values)
+
+
+def _score_row(values: tuple[Any, ...], named: _Named) -> ScoreRow:
+    return ScoreRow(*values, files=named[0], num_files=named[1], note=named[2])

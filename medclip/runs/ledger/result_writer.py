@@ -1,0 +1,133 @@
+"""Write what chunks bring, and put numbers or hashes in the place of names when all is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
+from itertools import count
+from typing import Any
+
+from medclip.files.tables.write import batches
+from medclip.runs.ledger.chunk_result import ChunkResult
+from medclip.runs.ledger.database import Database
+from medclip.runs.ledger.known_files import DONE_FOR_GOOD
+from medclip.runs.ledger.schema import BY_FILE, BY_STUDY, COMPUTED, NAMED, column_name
+from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
+
+
+class ResultWriter:
+    """The half of a ledger that writes results."""
+
+    _db: Database
+
+    def commit(self, result: ChunkResult) -> tuple[int, int]:
+        """Write one chunk in the place of what there was of its files and studies: all of it or nothing.
+
+        Returns:
+            By how many files and scored studies the run has grown.
+        """
+        ids = [row.row for row in result.files]
+        with self._db.transaction():
+            old: dict[str | None, bool] = {}
+            num_old = 0
+            for number in ids:
+                for study, status in self._db.execute("SELECT study, status FROM files WHERE row = ?", (number,)):
+                    num_old += 1
+                    old[study] = old.get(study, False) or status == "scored"
+            for table in BY_STUDY:
+                self._db.executemany(f"DELETE FROM {table} WHERE study = ?", [(study,) for study in old])  # noqa: S608
+            for table in BY_FILE:
+                self._db.executemany(f"DELETE FROM {table} WHERE row = ?", [(number,) for number in ids])  # noqa: S608
+            self._insert("files", FileRow, result.files)
+            self._insert("scores", ScoreRow, result.scores)
+            self._insert("exams", ExamRow, result.exams)
+            self._insert("thumbnails", Thumbnail, result.thumbnails)
+            self._insert("units", UnitRow, result.units)
+            self._db.executemany("UPDATE inputs SET state = ? WHERE id = ?", [(result.state, number) for number in ids])
+        new = {row.study for row in result.files if row.status == "scored"}
+        return len(ids) - num_old, len(new) - sum(old.values())
+
+    def fill(
+        self,
+        files: Iterable[FileRow],
+        scores: Iterable[ScoreRow | ExamRow],
+        thumbnails: Iterable[Thumbnail],
+        remembered: Mapping[str, Any],
+    ) -> None:
+        """Write a whole run that was made of another one's results, in the place of what there is: all or nothing.
+
+        Args:
+            files: By their numbers, which stay; read to the end before `scores`, and both some at a time.
+            scores: Those of a study in their order, and those of its views among them.
+            thumbnails: By the numbers of files.
+            remembered: What the ledger of that run knew: whether names are hashed, and the like.
+        """
+        with self._db.transaction():
+            for table in (*BY_FILE, *BY_STUDY, "inputs", "numbers"):
+                self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own tables
+            self._insert("files", FileRow, files)
+            self._db.execute(
+                "INSERT INTO inputs (id, name, size, mtime, inode, window, cut, sha256, format, state) "
+                "SELECT row, path, size_bytes, 0, 0, 0, 0, sha256, format, ? FROM files",
+                (DONE_FOR_GOOD,),
+            )
+            self._db.execute("INSERT INTO numbers SELECT id, id FROM inputs")
+            places = count()
+            for some in batches(scores):
+                self._insert("scores", ScoreRow, (row for row in some if isinstance(row, ScoreRow)), places)
+                self._insert("exams", ExamRow, (row for row in some if isinstance(row, ExamRow)), places)
+            self._insert("thumbnails", Thumbnail, thumbnails)
+            self._db.keep(remembered)
+
+    def number(self) -> None:
+        """Number the files by their names, from 1. The rows that are read from now on have these numbers."""
+        if self._db.get("hashed"):  # they were numbered while they had their names
+            return
+        with self._db.transaction():
+            self._db.execute("DELETE FROM numbers")
+            self._db.execute("INSERT INTO numbers SELECT id, row_number() OVER (ORDER BY name) FROM inputs")
+
+    def hash_names(self, hashed: Callable[[str], str]) -> None:
+        """Put a hash in the place of every file's name, so that no name is left in the ledger."""
+        self._db.create_function("hashed", 1, hashed, deterministic=True)
+        with self._db.transaction():
+            self._db.execute("UPDATE inputs SET name = hashed(name)")
+            self._db.execute("UPDATE files SET path = hashed(path)")
+            self._db.keep({"hashed": True})
+        self._db.forget()
+
+    def name_again(self, names: Iterable[tuple[str, str]]) -> None:
+        """Put names in the place of their hashes again."""
+        with self._db.transaction():
+            for name, hashed in names:
+                self._db.execute("UPDATE inputs SET name = ? WHERE name = ?", (name, hashed))
+                self._db.execute("UPDATE files SET path = ? WHERE path = ?", (name, hashed))
+            self._db.keep({"hashed": False})
+
+    def keep_thumbnails(self, studies: Iterable[str]) -> None:
+        """Remove the thumbnails of all other studies."""
+        with self._db.transaction():
+            self._db.execute("CREATE TEMP TABLE IF NOT EXISTS shown (study TEXT PRIMARY KEY)")
+            self._db.execute("DELETE FROM shown")
+            self._db.executemany("INSERT OR IGNORE INTO shown VALUES (?)", [(study,) for study in studies])
+            self._db.execute(
+                "DELETE FROM thumbnails WHERE row NOT IN "
+                "(SELECT row FROM files WHERE study IN (SELECT study FROM shown))"
+            )
+
+    def _insert(
+        self,
+        table: str,
+        row_type: type,
+        rows: Iterable[FileRow | ScoreRow | ExamRow | Thumbnail | UnitRow],
+        places: Iterator[int] | None = None,
+    ) -> None:
+        has_place = table in BY_STUDY
+        left_out = {"scores": COMPUTED, "exams": NAMED}.get(table, ())
+        names = [field.name for field in fields(row_type) if field.name not in left_out]
+        columns = ["place"] * has_place + [column_name(name) for name in names]
+        marks = ", ".join("?" for _ in columns)
+        statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 - names of our own fields
+        numbered = ((next(places), row) for row in rows) if places is not None else enumerate(rows)
+        values = ([place] * has_place + [getattr(row, name) for name in names] for place, row in numbered)
+        self._db.executemany(statement, values)
