@@ -36,6 +36,7 @@ def embed(
     add: bool = False,
     retry_failed: str | None = None,
     hash_paths: bool = False,
+    weeks: bool = False,
     thumbnails: bool = True,
     key_file: str | Path | None = None,
     device: str = "cpu",
@@ -67,6 +68,8 @@ def embed(
         retry_failed: Try the files once more that failed in an earlier call: those of a reason such as "timeout", or
             "all".
         hash_paths: Put keyed hashes in the place of paths in the tables, and in the ledger once the run is finished.
+        weeks: Write the ISO week of each DICOM examination ("2024-W05") into the column `headers` of files.parquet, for
+            `medclip.monitor`. Without it tables hold no date of any kind.
         thumbnails: Keep small images for reports and for the results of a search.
         key_file: Identity key, where it is not the one in the settings' home.
         device: Torch device that the model computes on.
@@ -99,6 +102,7 @@ def embed(
         min_confidence=min_confidence,
         group_by=group_by,
         hash_paths=hash_paths,
+        weeks=weeks,
         thumbnails=thumbnails,
     )
     keep = TemporaryFolder("embed") if out is None else None

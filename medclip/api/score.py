@@ -52,6 +52,7 @@ def score(
     sort_by: str | None = None,
     report_paths: bool = False,
     hash_paths: bool = False,
+    weeks: bool = False,
     thumbnails: bool = True,
     explain: str | None = None,
     results_to: str | Path | None = None,
@@ -102,6 +103,8 @@ def score(
             with another one writes the report anew and computes nothing.
         report_paths: Show relative paths in the report. By default it names files by row number and format.
         hash_paths: Put keyed hashes in the place of paths in the tables, and in the ledger once the run is finished.
+        weeks: Write the ISO week of each DICOM examination ("2024-W05") into the column `headers` of files.parquet, for
+            `medclip.monitor`. Without it tables hold no date of any kind.
         thumbnails: Keep small images of the studies for the report.
         explain: Draw heat maps beside the images of the report's first page: "top" for the most probable finding of
             each study, or a TASK or TASK:CLASS. Files are read once more; another call with another one computes no
@@ -143,6 +146,7 @@ def score(
         min_confidence=min_confidence,
         group_by=group_by,
         hash_paths=hash_paths,
+        weeks=weeks,
         thumbnails=thumbnails,
         exam=exam,
     )

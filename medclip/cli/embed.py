@@ -37,6 +37,7 @@ def embed(
     add: options.Add = False,
     retry_failed: options.RetryFailed = None,
     hash_paths: options.HashPaths = False,
+    weeks: options.Weeks = False,
     thumbnails: options.Thumbnails = True,
     as_json: options.Json = False,
 ) -> int:
@@ -67,6 +68,7 @@ def embed(
                 add=add,
                 retry_failed=retry_failed,
                 hash_paths=hash_paths,
+                weeks=weeks,
                 thumbnails=thumbnails,
                 key_file=key_file,
                 device=device,

@@ -98,6 +98,9 @@ ReportPaths = Annotated[
 HashPaths = Annotated[
     bool, typer.Option("--hash-paths", help="Hash paths with the identity key: names of files may identify patients.")
 ]
+Weeks = Annotated[
+    bool, typer.Option("--weeks", help="Write the week of each DICOM examination into files.parquet, to watch drift.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 Workers = Annotated[int | None, typer.Option("--workers", help="Reading processes. Default: one per core.")]

@@ -78,6 +78,7 @@ def score(
     ] = None,
     report_paths: options.ReportPaths = False,
     hash_paths: options.HashPaths = False,
+    weeks: options.Weeks = False,
     thumbnails: options.Thumbnails = True,
     explain: Annotated[
         str | None,
@@ -130,6 +131,7 @@ def score(
                 sort_by=sort_by,
                 report_paths=report_paths,
                 hash_paths=hash_paths,
+                weeks=weeks,
                 thumbnails=thumbnails,
                 explain=explain,
                 results_to=results_to,

@@ -32,7 +32,7 @@ from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.plan import Chunk, Plan, PlannedFile, PlannedUnit
 from medclip.runs.problems import GREY, in_colour, no_adapter, no_modality, not_trained, uncertain, untypical
-from medclip.runs.read_unit import Reading, read
+from medclip.runs.read_unit import Reading, read, with_week
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
 from medclip.sample import Kind, Modality, ModalitySource
 from medclip.settings import Settings
@@ -76,6 +76,8 @@ class Context:
     """Whether small images are kept for a report."""
     looks: bool = False
     """Whether it is kept what images are known again by."""
+    weeks: bool = False
+    """Whether the week of each examination is kept."""
 
     def first_readings(self, chunks: Iterable[Chunk]) -> Iterator[Future[Reading] | None]:
         """Ask for the first reading of every item, some items ahead; None for those that are not read.
@@ -362,6 +364,8 @@ class ChunkWork:
                 steps=json.dumps(reading.steps, ensure_ascii=False),
                 headers=reading.headers,
             )
+        if self.context.weeks and file.facts is not None and file.facts.header is not None:
+            row = replace(row, headers=with_week(row.headers, file.facts.header.study_date))
         return row
 
 

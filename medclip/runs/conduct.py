@@ -233,6 +233,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
                     progress=progress,
                     thumbnails=options.thumbnails,
                     looks=verb.keeps_looks,
+                    weeks=options.weeks,
                 )
                 counts, num_done = ledger.counts(), ledger.num_done()
                 progress.stage(verb.stage, max(counter.wait(3.0), num_done), num_done)
@@ -294,7 +295,7 @@ def write_down(
 def describe(identity: Mapping[str, Any], pack: RunPack | None, ledger: Ledger) -> dict[str, Any]:
     """Return what run.json says of every run besides its counts: no path, no time."""
     names = ("modality", "min_confidence", "group_by", "table")
-    last = {n: identity[n] for n in ("device", "batch_size", "backend") if identity.get(n) is not None}
+    last = {n: identity[n] for n in ("device", "batch_size", "backend", "weeks") if identity.get(n) is not None}
     return {
         "medclip": identity["version"],
         "model": None

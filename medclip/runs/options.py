@@ -40,6 +40,8 @@ class ScoreOptions:
     exam: bool | None = None
     """Ask mammography examinations by their views: as a whole, by breast and by image. None: where the pack fuses
     views."""
+    weeks: bool = False
+    """Write the ISO week of each examination, from the header, into the header values of its files."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without files or models.

@@ -16,6 +16,7 @@ from medclip.adapters.display_channels import as_shown
 from medclip.dicom.header.safe_header import ALLOWED, public_values
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import CHANGED, FileFacts, inspect_file, is_unchanged
+from medclip.files.tables.days import iso_week
 
 if TYPE_CHECKING:
     from medclip.adapters.base import Source
@@ -152,6 +153,23 @@ def _public_json(values: Mapping[str, Any]) -> str | None:
     """
     public = {entry.name: values[entry.name] for entry in ALLOWED if values.get(entry.name) is not None}
     return json.dumps(public) if public else None
+
+
+def with_week(headers: str | None, study_date: str) -> str | None:
+    """Add the week of an examination to the header values of a file; without a believable date they stay as they are.
+
+    Also a file that could not be read has a week: why files fail is worth knowing by week, too.
+
+    Args:
+        headers: JSON as `Reading.headers`.
+        study_date: As the header has it.
+
+    Example:
+        >>> with_week('{"modality": "CR"}', "20240131"), with_week(None, "19000101")
+        ('{"modality": "CR", "week": "2024-W05"}', None)
+    """
+    week = iso_week(study_date)
+    return headers if week is None else json.dumps({**json.loads(headers or "{}"), "week": week})
 
 
 def thumbnail(seen_HWC: NDArray[np.uint8], where: Placement) -> bytes:

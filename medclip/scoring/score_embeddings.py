@@ -184,5 +184,6 @@ def _asked(call: Call) -> Mapping[str, tuple[Any, Any]]:
         "group_by": (options.group_by, default.group_by),
         "table": (table, ""),
         "policy": (dict(call.settings.policy.changes()), {}),
+        "weeks": (options.weeks or None, None),
         "batch_size": (call.batch_size, None),
     }

@@ -231,6 +231,7 @@ ALLOWED: tuple[Allowed, ...] = (
     Allowed("missing_leads", lambda h: None, "of an ECG: leads of our own list"),
     Allowed("ecg_flags", lambda h: None, "of an ECG: what is wrong with it, in words of our own list"),
     Allowed("heart_rate_bpm", lambda h: None, "of an ECG; a small number that thousands share"),
+    Allowed("week", lambda h: None, "ISO week of the examination; only of a run that is asked for it (--weeks)"),
     Allowed("lossy", lambda h: h.lossy or None, "whether pixels were compressed with loss"),
 )
 

@@ -1,4 +1,6 @@
-"""Days of examinations, as tables and headers write them. They never leave: only the days between two of them do."""
+"""Days of examinations, as tables and headers write them. They never leave: only the days between two of them
+do, and the week of one where somebody asks for it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import re
 from datetime import date
 
 _FORM = re.compile(r"(?P<year>\d{4})-?(?P<month>\d\d)(?:-?(?P<day>\d\d))?(?:[T ].*)?")
+_FIRST_YEAR = 1970
 DAYS_EXPECTED = "2024-03-01 or 20240301; 2024-03 stands for the first of the month"
 
 
@@ -31,6 +34,25 @@ def day_of(text: str) -> date | None:
     if parts is None:
         raise ValueError(text)
     return date(int(parts["year"]), int(parts["month"]), int(parts["day"] or 1))
+
+
+def iso_week(text: str) -> str | None:
+    """Return the ISO 8601 week of a day, such as "2024-W05"; None for what is no day, or lies before 1970.
+
+    1900-01-01 and the like stand in headers where nobody knew the date.
+
+    Example:
+        >>> iso_week("20240131"), iso_week("2021-01-03"), iso_week("19000101"), iso_week("202401")
+        ('2024-W05', '2020-W53', None, None)
+    """
+    try:
+        day = day_of(text.strip())
+    except ValueError:
+        return None
+    if day is None or day.year < _FIRST_YEAR or len(re.sub(r"\D", "", text)) < len("20240131"):
+        return None
+    year, week, _ = day.isocalendar()
+    return f"{year}-W{week:02}"
 
 
 def days_before(own: str, days: dict[str, date]) -> tuple[tuple[str, int], ...]:

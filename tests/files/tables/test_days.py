@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from medclip.files.tables.days import day_of, days_before
+from medclip.files.tables.days import day_of, days_before, iso_week
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,20 @@ def test_exams_of_one_day_are_not_earlier_than_each_other() -> None:
     days = {"a": date(2024, 1, 1), "b": date(2024, 1, 1), "c": date(2020, 1, 1)}
     assert days_before("a", days) == days_before("b", days) == (("c", 1461),)
     assert days_before("c", days) == days_before("unknown", days) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "week"),
+    [
+        ("20240131", "2024-W05"),
+        ("2024-12-30", "2025-W01"),
+        (" 20210103 ", "2020-W53"),
+        ("19000101", None),
+        ("202401", None),
+        ("20241301", None),
+        ("Smith", None),
+        ("", None),
+    ],
+)
+def test_the_week_of_a_day_is_that_of_the_standard_and_a_placeholder_has_none(text: str, week: str | None) -> None:
+    assert iso_week(text) == week
