@@ -2,7 +2,11 @@
 
 R4B and R5, as plain JSON values. The bundle is a transaction that a server takes as it is, and twice without harm: each
 resource has an identifier made of what it holds, and is created only where there is none with it. An observation says
-how probable a finding is; all are preliminary, since nobody has read the study.
+how probable a finding is; all are preliminary, since nobody has read the study. Where the pack's card has a threshold
+for the class, the observation has it as its reference range, and what it makes of the probability as interpretation.
+
+A mammography examination that was asked by its views has observations of its breasts, which are members of that of the
+whole, and of its images, which are members of that of their breast.
 
 Patient, study and accession number are logical references, by the identifiers of the DICOM header: a server that knows
 them finds its own. Of a study without a header they are the keyed hashes of the tables.
@@ -11,12 +15,13 @@ them finds its own. Of a study without a header they are the keyed hashes of the
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
 from medclip.dicom.hashed_uid import hashed_uuid
 from medclip.export.source_headers import Headers
-from medclip.export.study_result import OWN_SCHEME, Algorithm, Answer, Coding, StudyResult
+from medclip.export.study_result import OWN_SCHEME, Algorithm, Answer, Coding, Region, StudyResult
 from medclip.sample import Modality
 
 Release = Literal["R4B", "R5"]
@@ -29,6 +34,8 @@ _V2 = "http://terminology.hl7.org/CodeSystem/v2-"
 _OBSERVATION_CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
 _LOINC = "http://loinc.org"
 _UCUM = "http://unitsofmeasure.org"
+_INTERPRETATION = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
+_BREASTS = {"R": ("73056007", "Right breast structure"), "L": ("80248007", "Left breast structure")}
 _SECTIONS = {
     Modality.ECG: ("EC", "Electrocardiac (e.g., EKG, EEC, Holter)"),
     Modality.PATHOLOGY: ("SP", "Surgical Pathology"),
@@ -64,11 +71,14 @@ def fhir_bundle(
     device_id = names.uuid("device", algorithm.digest)
     observations = [
         (
-            names.uuid("observation", answer.task, answer.name, str(answer.probability), answer.against or ""),
+            names.uuid(
+                "observation", answer.task, answer.name, str(answer.probability), answer.against or "",
+                *(answer.region.key if answer.region else ()), *_decided(answer),
+            ),
             answer,
         )
         for answer in result.answers
-    ]
+    ]  # fmt: skip
     report_id = names.uuid("report", *(identifier for identifier, _ in observations))
     resources = [(device_id, _device(device_id, algorithm, release))]
     for identifier, answer in observations:
@@ -87,7 +97,10 @@ def fhir_bundle(
                     "valueQuantity": {
                         "value": answer.probability, "unit": "probability", "system": _UCUM, "code": "1",
                     },
+                    **_interpretation(answer),
+                    **_site(answer),
                     "method": {"coding": [_coding(answer.question)], "text": answer.question.meaning},
+                    **_members(answer, observations),
                     "derivedFrom": [study],
                     "device": {"reference": f"urn:uuid:{device_id}"},
                 },
@@ -158,7 +171,47 @@ def _coding(coding: Coding) -> dict[str, Any]:
 
 def _finding(answer: Answer) -> dict[str, Any]:
     against = "" if answer.against is None else f", compared with: {answer.against}"
-    return {"coding": [_coding(answer.finding)], "text": f"Probability of: {answer.finding.meaning}{against}"}
+    where = "" if answer.region is None else f", {answer.region.in_words}"
+    return {"coding": [_coding(answer.finding)], "text": f"Probability of: {answer.finding.meaning}{against}{where}"}
+
+
+def _decided(answer: Answer) -> tuple[str, ...]:
+    decision = answer.decision
+    return () if decision is None else (str(decision.threshold), decision.source)
+
+
+def _interpretation(answer: Answer) -> dict[str, Any]:
+    """Return what the card's threshold makes of a probability, and the threshold; nothing where it has none."""
+    decision = answer.decision
+    if decision is None:
+        return {}
+    code = ("POS", "Positive") if decision.is_positive else ("NEG", "Negative")
+    limit = {"value": decision.threshold, "unit": "probability", "system": _UCUM, "code": "1"}
+    text = f"Positive from here on: {decision.source}"
+    return {"interpretation": [_concept(_INTERPRETATION, *code)], "referenceRange": [{"high": limit, "text": text}]}
+
+
+def _site(answer: Answer) -> dict[str, Any]:
+    side = None if answer.region is None else _BREASTS.get(answer.region.side or "")
+    return {} if side is None else {"bodySite": _concept(_SYSTEMS["SCT"], *side)}
+
+
+def _members(answer: Answer, observations: Sequence[tuple[str, Answer]]) -> dict[str, Any]:
+    """Return the observations that belong below one: of an examination its breasts, of a breast its images."""
+    members = [
+        {"reference": f"urn:uuid:{identifier}"}
+        for identifier, other in observations
+        if (other.task, other.name) == (answer.task, answer.name) and _is_below(other.region, answer.region)
+    ]
+    return {"hasMember": members} if members else {}
+
+
+def _is_below(region: Region | None, above: Region | None) -> bool:
+    if region is None or (above is not None and above.level == "view"):
+        return False
+    if above is None:
+        return region.level == "breast" or region.side is None
+    return region.level == "view" and region.side == above.side
 
 
 def _device(identifier: str, algorithm: Algorithm, release: Release) -> dict[str, Any]:

@@ -7,9 +7,9 @@ nowhere else.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,13 @@ class Headers:
     images: tuple[Dataset, ...]
     """Of each image that was scored, cut down to what results may hold and checked, in the order of file names."""
     lacking: str = ""
+    uids: Mapping[str, str] = field(default_factory=dict)
+    """SOP Instance UID by `FileRow.path`; two files may hold one image."""
+
+    def of_files(self, paths: Sequence[str]) -> tuple[Dataset, ...]:
+        """Return the images of some files, each once, in the order of file names."""
+        named = {self.uids.get(path) for path in paths}
+        return tuple(image for image in self.images if str(image.SOPInstanceUID) in named)
 
     @property
     def first(self) -> Dataset:
@@ -74,17 +81,19 @@ def read_headers(files: Sequence[FileRow], path_of: Callable[[str], Path]) -> He
     if any(file.format != "dicom" for file in files):
         return Headers((), NO_HEADER)
     images: dict[str, Dataset] = {}
+    uids: dict[str, str] = {}
     for file in files:
         header = _read(path_of(file.path))
         if header is None:
             return Headers((), GONE)
         if not all(_is_uid(header.get(name)) for name in _UIDS):
             return Headers((), NO_UIDS)
-        images.setdefault(str(header.SOPInstanceUID), header)
+        uids[file.path] = str(header.SOPInstanceUID)
+        images.setdefault(uids[file.path], header)
     for names, lacking in (("PatientID", SEVERAL_PATIENTS), ("StudyInstanceUID", SEVERAL_STUDIES)):
         if len({str(header.get(names) or "").strip() for header in images.values()}) > 1:
             return Headers((), lacking)
-    return Headers(tuple(images.values()))
+    return Headers(tuple(images.values()), uids=uids)
 
 
 def _read(path: Path) -> Dataset | None:

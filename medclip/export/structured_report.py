@@ -3,7 +3,11 @@
 One Comprehensive 3D SR for a study. Each class of each task is a measurement group (TID 1501): the class as the
 finding, the task as its category, the probability as a number from 0 to 1, the model with its version and the hash of
 its pack as the algorithm, and the images. A group says how probable a finding is, not that it is there: the report is
-preliminary and unverified.
+preliminary and unverified. Where the pack's card has a threshold for the class, the group has what it makes of the
+probability as a qualitative evaluation, positive or negative, and the threshold as a parameter of the algorithm.
+
+A mammography examination that was asked by its views has groups of its breasts (with the breast as finding site) and of
+its images (with their view) behind those of the whole.
 
 All images that were read are in Current Requested Procedure Evidence Sequence; viewers do not open a report without
 it. They are in the image library (TID 1600), too, where highdicom can describe them. Patient and study are those of
@@ -24,7 +28,7 @@ from medclip.dicom.hashed_uid import hashed_uid
 from medclip.dicom.header.quiet import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.export.source_headers import Headers
-from medclip.export.study_result import OWN_SCHEME, Algorithm, Answer, Coding, StudyResult
+from medclip.export.study_result import OWN_SCHEME, Algorithm, Answer, Coding, Region, StudyResult, coding_of
 from medclip.sample import Modality
 
 if TYPE_CHECKING:
@@ -36,6 +40,14 @@ _SERIES_NUMBER = 9901
 """Behind the series of any device."""
 _MOST_IMAGES = 16
 """Images that every group names; of larger studies the evidence and the library alone name them."""
+_VIEWS = {
+    "CC": "CranioCaudal",
+    "MLO": "MedioLateralObliqueProjection",
+    "ML": "MedioLateralProjection",
+    "LM": "LateroMedial",
+}
+"""Names of pydicom's codes for the views of mammograms (CID 4014)."""
+DECISION = coding_of("decision at the threshold of the model card", "Decision at the threshold of the model card")
 _PROCEDURES = {
     Modality.CT: ("CTUnspecifiedBodyRegion", "cid100"),
     Modality.MRI: ("MRIUnspecifiedBodyRegion", "cid100"),
@@ -73,7 +85,7 @@ def structured_report(result: StudyResult, headers: Headers, algorithm: Algorith
     with quiet("highdicom"), quiet("pydicom"):
         report: Any = hd.sr.Comprehensive3DSR(
             evidence=list(headers.images),
-            content=_content(result, headers.images, algorithm)[0],
+            content=_content(result, headers, algorithm)[0],
             series_instance_uid=hashed_uid(*parts, "series"),
             series_number=_SERIES_NUMBER,
             sop_instance_uid=hashed_uid(*parts, content),
@@ -121,9 +133,11 @@ def require_highdicom() -> None:
         )
 
 
-def _content(result: StudyResult, images: Sequence[Dataset], algorithm: Algorithm) -> Any:
+def _content(result: StudyResult, headers: Headers, algorithm: Algorithm) -> Any:
     import highdicom as hd
     from pydicom.sr.codedict import codes
+
+    images = headers.images
 
     observer = hd.sr.ObserverContext(
         observer_type=codes.DCM.Device,
@@ -135,11 +149,14 @@ def _content(result: StudyResult, images: Sequence[Dataset], algorithm: Algorith
             serial_number=algorithm.digest[:16],
         ),
     )
-    named = images if len(images) <= _MOST_IMAGES else ()
+    groups = []
+    for answer in result.answers:
+        named = images if answer.region is None else headers.of_files(answer.region.files)
+        groups.append(_group(answer, named if len(named) <= _MOST_IMAGES else (), result, algorithm))
     arguments: dict[str, Any] = {
         "observation_context": hd.sr.ObservationContext(observer_device_context=observer),
         "procedure_reported": _procedure(result, images[0]),
-        "imaging_measurements": [_group(answer, named, result, algorithm) for answer in result.answers],
+        "imaging_measurements": groups,
         "title": codes.DCM.ImagingMeasurementReport,
     }
     try:
@@ -155,22 +172,53 @@ def _group(answer: Answer, images: Sequence[Dataset], result: StudyResult, algor
     parameters = [f"pack sha256 {algorithm.digest}", f"task {answer.task}, class {answer.name}"]
     if answer.against is not None:
         parameters.append(f"compared with: {answer.against}")
+    if answer.decision is not None:
+        parameters.append(answer.decision.source)
+    region = answer.region
+    place = () if region is None else region.key
     return hd.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(
-            uid=hashed_uid("tracking", result.key, answer.task, answer.name),
-            identifier=f"{answer.task}:{answer.name}",
+            uid=hashed_uid("tracking", result.key, answer.task, answer.name, *place),
+            identifier=f"{answer.task}:{answer.name}{f', {region.in_words}' if region else ''}",
         ),
         finding_category=_concept(answer.question),
         finding_type=_concept(answer.finding),
         algorithm_id=hd.sr.AlgorithmIdentification(
             name=algorithm.name, version=algorithm.version, parameters=parameters, manufacturer="medclip"
         ),
+        finding_sites=_sites(region),
+        qualitative_evaluations=_evaluations(answer),
         measurements=[hd.sr.Measurement(name=codes.DCM.Probability, value=answer.probability, unit=codes.UCUM.NoUnits)],
         source_images=[
             hd.sr.SourceImageForMeasurementGroup(str(image.SOPClassUID), str(image.SOPInstanceUID)) for image in images
         ]
         or None,
     )
+
+
+def _sites(region: Region | None) -> Any:
+    """Return the breast that an answer is of; None for a whole study and where nothing states the side."""
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
+    if region is None or region.side not in ("R", "L"):
+        return None
+    side = codes.SCT.Right if region.side == "R" else codes.SCT.Left
+    return [hd.sr.FindingSite(anatomic_location=codes.SCT.Breast, laterality=side)]
+
+
+def _evaluations(answer: Answer) -> Any:
+    """Return the view that an answer is of, and what a threshold of the card makes of it; None without either."""
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
+    evaluations = []
+    if answer.region is not None and (view := _VIEWS.get(answer.region.position or "")):
+        evaluations.append(hd.sr.QualitativeEvaluation(name=codes.DCM.ImageView, value=getattr(codes.cid4014, view)))
+    if answer.decision is not None:
+        value = codes.SCT.Positive if answer.decision.is_positive else codes.SCT.Negative
+        evaluations.append(hd.sr.QualitativeEvaluation(name=_concept(DECISION), value=value))
+    return evaluations or None
 
 
 def _concept(coding: Coding) -> Any:

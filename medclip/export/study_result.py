@@ -1,18 +1,20 @@
 """A study's answers as plain values, named for readers and coded where a vocabulary has a code: what SR and FHIR hold.
 
-Nothing is computed anew: probabilities are those of scores.parquet, to six decimals.
+Nothing is computed anew: probabilities are those of scores.parquet and exam_scores.parquet, to six decimals. A study is
+called positive or negative of a class only where the pack's card has a threshold for it, and then it alone: a threshold
+of studies says nothing of a breast or an image.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from medclip.errors import MedclipError
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.rows import FileRow, ScoreRow
+from medclip.runs.rows import ExamRow, FileRow, ScoreRow
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.own_words import AD_HOC
 from medclip.wording import capital
@@ -39,6 +41,46 @@ class Coding:
 
 
 @dataclass(frozen=True)
+class Region:
+    """What of a mammography examination an answer is of."""
+
+    level: str
+    """breast or view."""
+    side: str | None
+    """R or L; None for an image whose side nothing states."""
+    position: str | None
+    """Of an image: CC, MLO or another; None where nothing states it."""
+    view_kind: str | None
+    """Of an image: as `ExamRow.view_kind`."""
+    files: tuple[str, ...]
+    """Those that answer, by `FileRow.path`."""
+
+    @property
+    def in_words(self) -> str:
+        """What it is, such as "right breast" or "right breast, CC view"."""
+        side = {"R": "right breast", "L": "left breast"}.get(self.side or "", "side not stated")
+        if self.level == "breast":
+            return side
+        kind = "" if self.view_kind in (None, "standard") else f", {str(self.view_kind).replace('_', ' ')}"
+        return f"{side}, {self.position or 'unnamed'} view{kind}"
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What tells it apart from others of its examination."""
+        return (self.level, self.side or "", *(self.files if self.level == "view" else ()))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a threshold of the pack's card makes of a probability."""
+
+    threshold: float
+    is_positive: bool
+    source: str
+    """Where the threshold comes from, in words."""
+
+
+@dataclass(frozen=True)
 class Answer:
     """How probable one class of one task is."""
 
@@ -51,6 +93,10 @@ class Answer:
     probability: float
     against: str | None
     """What a prompt was compared with."""
+    region: Region | None = None
+    """None for the whole study."""
+    decision: Decision | None = None
+    """None where the card has no threshold for it."""
 
 
 @dataclass(frozen=True)
@@ -98,20 +144,45 @@ def read_result(ledger: Ledger, key: str, card: Any) -> StudyResult:
         key: The study.
         card: The pack's card, which names the classes of a task that is its own.
     """
-    scores = ledger.scores_of(key)
+    scores, files = ledger.scores_of(key), ledger.files_of(key)
     first = scores[0]
+    of_study = [_answer(row, card, row.against, decision=_decision(row, card)) for row in scores]
     return StudyResult(
         key,
         first.patient,
         first.modality,
-        tuple(_answer(row, card) for row in scores),
-        tuple(ledger.files_of(key)),
+        (
+            *whole,
+            *_of_regions(ledger.exam_of(key), files, {(row.task, row.class_): row.against for row in scores}, card),
+        ),
+        tuple(files),
         first.num_failed,
         first.note,
     )
 
 
-def _answer(row: ScoreRow, card: Any) -> Answer:
+def _of_regions(
+    rows: Sequence[ExamRow], files: Sequence[FileRow], against: Mapping[tuple[str, str], str | None], card: Any
+) -> Iterator[Answer]:
+    """Yield the answers of an examination's breasts and of the images that count in its answer."""
+    named = {file.row: file.path for file in files}
+    views = [row for row in rows if row.level == "view" and row.attention_exam is not None and row.row in named]
+    for row in (*(row for row in rows if row.level == "breast"), *views):
+        asked = [v for v in views if (v.task, v.class_) == (row.task, row.class_)]
+        of_it = [row] if row.level == "view" else [v for v in asked if v.side == row.side]
+        paths = tuple(named[v.row] for v in of_it if v.row is not None)
+        region = Region(row.level, row.side, row.position, row.view_kind, paths)
+        yield _answer(row, card, against.get((row.task, row.class_)), region=region)
+
+
+def _answer(
+    row: ScoreRow | ExamRow,
+    card: Any,
+    against: str | None,
+    *,
+    region: Region | None = None,
+    decision: Decision | None = None,
+) -> Answer:
     task_title, titles, codes = _words(row.task, row.class_, card)
     title = titles or capital(row.class_.replace("_", " "))
     return Answer(
@@ -120,8 +191,19 @@ def _answer(row: ScoreRow, card: Any) -> Answer:
         coding_of(f"{row.task}:{row.class_}", title, codes),
         coding_of(row.task, task_title),
         round(row.probability, DECIMALS),
-        row.against,
+        against,
+        region,
+        decision,
     )
+
+
+def _decision(row: ScoreRow, card: Any) -> Decision | None:
+    """Return what the card's threshold makes of a score; None without one: nothing is decided by a number of ours."""
+    entry = card.tasks.get(row.task)
+    threshold = None if entry is None else entry.thresholds.get(row.class_)
+    if threshold is None:
+        return None
+    return Decision(threshold.value, row.probability >= threshold.value, threshold.in_words())
 
 
 def _words(task: str, name: str, card: Any) -> tuple[str, str, Mapping[str, str]]:

@@ -28,6 +28,32 @@ class Figure(BaseModel):
     chance: float | None = None
 
 
+class CardThreshold(BaseModel):
+    """The probability from which a class counts as positive, and where it comes from; fields as in thresholds.json."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    value: float = Field(ge=0, le=1)
+    policy: str = ""
+    """The rule that chose it, such as "sensitivity=0.9"."""
+    chosen_on: str = ""
+    """What its owner calls the data that it was chosen on."""
+    n: int | None = Field(default=None, ge=0)
+    n_pos: int | None = Field(default=None, ge=0)
+    n_patients: int | None = Field(default=None, ge=0)
+    data_sha256: str = ""
+    patients_sha256: str = ""
+
+    def in_words(self) -> str:
+        """Write the threshold and where it comes from.
+
+        Example:
+            >>> CardThreshold(value=0.42, policy="sensitivity=0.9", chosen_on="site A").in_words()
+            'threshold 0.42 of the model card, chosen by sensitivity=0.9 on site A'
+        """
+        how = "".join(f" {word} {text}" for word, text in (("by", self.policy), ("on", self.chosen_on)) if text)
+        return f"threshold {self.value:g} of the model card{f', chosen{how}' if how else ''}"
+
+
 class TaskCard(BaseModel):
     """What the model can be asked, and what was measured."""
 
@@ -39,10 +65,14 @@ class TaskCard(BaseModel):
     """What must be known beside the figures, such as where they do not hold; one or more whole sentences."""
     calibration: dict[str, Any] | None = None
     """`{"scale": float | {class: float}, "bias": {class: float}}`, fitted on validation patients."""
+    thresholds: dict[str, CardThreshold] = Field(default_factory=dict)
+    """By class; empty where nobody chose any. Results for other systems call a study positive or negative by them."""
 
     def model_post_init(self, context: Any) -> None:
-        """Check that each leaf of the metrics is a figure."""
+        """Check that each leaf of the metrics is a figure, and that thresholds are of classes of the task."""
         _check_figures(self.metrics, "metrics")
+        if unknown := sorted(set(self.thresholds) - set(self.classes)):
+            raise ValueError(f"there is a threshold of {unknown[0]!r}, which is no class of the task")
 
 
 class Source(BaseModel):

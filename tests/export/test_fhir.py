@@ -13,7 +13,7 @@ import pytest
 from medclip.export.fhir import HASHED_PATIENT, HASHED_STUDY, OWN_CODES, Release, bundle_text, fhir_bundle
 from medclip.export.source_headers import Headers
 from medclip.export.study_result import StudyResult
-from tests.kits.results import ALGORITHM, ANSWERS, CREATED, drawn_study
+from tests.kits.results import ALGORITHM, ANSWERS, CREATED, DECISION, drawn_study, exam_answers
 from tests.kits.scoring import PLANTED, STUDY_UID
 
 
@@ -102,3 +102,44 @@ def test_what_could_not_be_read_is_in_the_conclusion(tmp_path: Path) -> None:
     assert "3 of 5 files could not be read" in report["conclusion"]
     assert "lead off:V3" in report["conclusion"]
     assert "not a medical device" in report["conclusion"]
+
+
+@pytest.mark.parametrize("release", ["R4B", "R5"])
+def test_breasts_are_members_of_their_examination_and_images_of_their_breast(tmp_path: Path, release: Release) -> None:
+    result, headers = drawn_study(tmp_path)
+    bundle = checked(replace(result, modality="mammography", answers=exam_answers()), headers, release)
+    observations = {
+        entry["fullUrl"]: entry["resource"]
+        for entry in bundle["entry"]
+        if entry["resource"]["resourceType"] == "Observation"
+    }
+    assert len(observations) == 6
+
+    def below(observation: dict[str, Any]) -> list[str]:
+        members = [observations[member["reference"]] for member in observation.get("hasMember", ())]
+        return [member["code"]["text"].removeprefix("Probability of: Mass, ") for member in members]
+
+    whole, right, left, *images = observations.values()
+    assert below(whole) == ["right breast", "left breast", "side not stated, unnamed view"]
+    assert below(right) == ["right breast, CC view"]
+    assert below(left) == ["left breast, MLO view, subtracted"]
+    assert [below(image) for image in images] == [[], [], []]
+    sites = [o["bodySite"]["coding"][0]["code"] if "bodySite" in o else None for o in observations.values()]
+    assert sites == [None, "73056007", "80248007", "73056007", "80248007", None]
+
+
+@pytest.mark.parametrize("release", ["R4B", "R5"])
+def test_a_threshold_of_the_card_is_the_interpretation_and_without_one_there_is_none(
+    tmp_path: Path, release: Release
+) -> None:
+    result, headers = drawn_study(tmp_path)
+    decided = replace(ANSWERS[0], decision=DECISION)
+    bundle = checked(replace(result, answers=(decided, ANSWERS[1])), headers, release)
+    first, second = resources(bundle, "Observation")
+    assert first["interpretation"][0]["coding"][0]["code"] == "POS"
+    assert first["referenceRange"][0]["high"]["value"] == DECISION.threshold
+    assert DECISION.source in first["referenceRange"][0]["text"]
+    assert not {"interpretation", "referenceRange"} & set(second)
+    negative = replace(ANSWERS[0], decision=replace(DECISION, is_positive=False))
+    other = resources(checked(replace(result, answers=(negative,)), headers, release), "Observation")[0]
+    assert other["interpretation"][0]["coding"][0]["code"] == "NEG"

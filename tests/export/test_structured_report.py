@@ -14,9 +14,10 @@ import pytest
 
 from medclip.dicom.header.quiet import quiet
 from medclip.export.source_headers import NO_UIDS, SEVERAL_PATIENTS, SEVERAL_STUDIES, read_headers
+from medclip.export.structured_report import DECISION as CODED_DECISION
 from medclip.export.structured_report import structured_report
 from medclip.export.study_result import OWN_SCHEME, coding_of
-from tests.kits.results import ALGORITHM, ANSWERS, CREATED, drawn_study, file_row
+from tests.kits.results import ALGORITHM, ANSWERS, CREATED, DECISION, drawn_study, exam_answers, file_row
 from tests.kits.scoring import PLANTED, STUDY_UID, write_dicom
 
 hd = pytest.importorskip("highdicom")
@@ -32,6 +33,10 @@ def written(folder: Path, num_images: int = 2, **tags: Any) -> Any:
 
 def walk(item: Any) -> list[Any]:
     return [item, *(below for child in item.get("ContentSequence", ()) for below in walk(child))]
+
+
+def evaluations_of(group: Any, name: str) -> list[str]:
+    return [e.value.meaning for e in group.get_qualitative_evaluations() if e.name.value == name]
 
 
 def errors_of(file: Path, *others: Path, tool: str = "dciodvfy") -> list[str]:
@@ -99,6 +104,45 @@ def test_a_name_in_japanese_is_kept(tmp_path: Path) -> None:
     report = written(tmp_path, SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientName=name)
     assert str(report.PatientName) == name
     assert report.SpecificCharacterSet == "ISO_IR 192"
+
+
+def test_breasts_and_images_of_an_examination_have_groups_with_their_site_view_and_images(tmp_path: Path) -> None:
+    result, headers = drawn_study(tmp_path, modality="MG")
+    result = replace(result, modality="mammography", answers=exam_answers())
+    report = pydicom.dcmread(BytesIO(structured_report(result, headers, ALGORITHM, CREATED)))
+    groups = hd.sr.Comprehensive3DSR.from_dataset(report).content.get_image_measurement_groups()
+    assert [float(group.get_measurements()[0].value) for group in groups] == [0.5, 0.75, 0.25, 0.75, 0.125, 0.0625]
+    sides = [site.laterality.meaning for group in groups for site in group.finding_sites]
+    assert sides == ["Right", "Left", "Right", "Left"]
+    views = [[meaning.casefold() for meaning in evaluations_of(group, "111031")] for group in groups]
+    assert views == [[], [], [], ["cranio-caudal"], ["medio-lateral oblique"], []]
+    images = [[im.referenced_sop_instance_uid[-1] for im in group.source_images] for group in groups]
+    assert images == [["1", "2"], ["1"], ["2"], ["1"], ["2"], ["2"]]
+    assert groups[4].tracking_identifier == "mammography:mass, left breast, MLO view, subtracted"
+    assert len({group.tracking_uid for group in groups}) == 6
+
+
+@pytest.mark.parametrize(("is_positive", "word"), [(True, "Positive"), (False, "Negative")])
+def test_a_threshold_of_the_card_decides_and_without_one_nothing_does(
+    tmp_path: Path, is_positive: bool, word: str
+) -> None:
+    result, headers = drawn_study(tmp_path)
+    decided = replace(ANSWERS[0], decision=replace(DECISION, is_positive=is_positive))
+    written = structured_report(replace(result, answers=(decided, ANSWERS[1])), headers, ALGORITHM, CREATED)
+    report = hd.sr.Comprehensive3DSR.from_dataset(pydicom.dcmread(BytesIO(written)))
+    first, second = report.content.get_image_measurement_groups()
+    assert evaluations_of(first, CODED_DECISION.value) == [word]
+    assert evaluations_of(second, CODED_DECISION.value) == []
+    assert DECISION.source in {str(item.TextValue) for item in walk(report) if "TextValue" in item}
+
+
+@DICOM3TOOLS
+def test_dciodvfy_finds_no_error_in_the_report_of_an_examination_with_decisions(tmp_path: Path) -> None:
+    result, headers = drawn_study(tmp_path, modality="MG")
+    answers = (replace(ANSWERS[0], decision=DECISION), *exam_answers())
+    file = tmp_path / "report.dcm"
+    file.write_bytes(structured_report(replace(result, answers=answers), headers, ALGORITHM, CREATED))
+    assert errors_of(file) == []
 
 
 @DICOM3TOOLS

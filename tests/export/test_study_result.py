@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from medclip.api.score import score
 from medclip.export.result_formats import WAVEFORM, encode_study
 from medclip.export.study_result import OWN_SCHEME, algorithm_of, read_result
-from medclip.models.card import Card
+from medclip.models.card import Card, read_card
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import FileRow
 from tests.kits.ledger import fill_ledger
+from tests.kits.mammograms import write_exams
 from tests.kits.results import ALGORITHM, CREATED, drawn_study
 from tests.kits.score_report import score_row
 
@@ -67,6 +69,42 @@ def test_each_answer_is_named_and_coded_as_its_vocabulary_pack_or_person_names_i
     assert result.answers[0].finding.value == "233604007"
     assert [a.probability for a in result.answers] == [0.123457, 0.5, 0.25, 0.75]
     assert [file.path for file in result.files] == ["1.png"]
+
+
+def test_a_study_is_positive_or_negative_where_the_card_has_a_threshold_and_only_there(ledger: Ledger) -> None:
+    known = {"value": 0.123457, "policy": "youden", "chosen_on": "site A"}
+    tasks = {
+        "chest_xray_findings": {"classes": ["pneumonia", "other"], "thresholds": {"pneumonia": known}},
+        "stones": {"classes": ["stone"], "thresholds": {"stone": {"value": 0.25}}},
+        "nobody_knows": {"classes": ["odd_one"]},
+    }
+    decisions = [
+        a.decision for a in read_result(ledger, "k", Card.model_validate({"name": "t", "tasks": tasks})).answers
+    ]
+    assert [None if d is None else d.is_positive for d in decisions] == [False, None, True, None]
+    assert decisions[0] is not None
+    assert decisions[0].source == "threshold 0.123457 of the model card, chosen by youden on site A"
+
+
+def test_an_examination_has_answers_of_its_breasts_and_of_the_images_that_count(tmp_path: Path, pack: Path) -> None:
+    out = tmp_path / "out"
+    run = score(write_exams(tmp_path / "in") / "twice", out, model=pack, exam=True, workers=1)
+    assert run.exam_scores is not None
+    rows = run.exam_scores.to_pylist()
+    with Ledger(out) as ledger:
+        result = read_result(ledger, rows[0]["study"], read_card(pack))
+    regions = {(a.task, a.name, a.region.key): (a.region, a.probability) for a in result.answers if a.region}
+    parts = [r for r in rows if r["level"] == "breast" or r["attention_exam"] is not None]
+    assert len(parts) == len(regions) == len([a for a in result.answers if a.region])
+    for row in parts:
+        files = () if row["level"] == "breast" else (row["file"],)
+        region, probability = regions[row["task"], row["class"], (row["level"], row["side"], *files)]
+        assert probability == round(row["probability"], 6)
+        assert region.position == row["position"]
+        siblings = {v["file"] for v in parts if (v["level"], v["side"]) == ("view", row["side"])}
+        assert set(region.files) == set(files or siblings)
+    assert {row["level"] for row in parts} == {"breast", "view"}
+    assert len([a for a in result.answers if a.region is None]) == len(run.scores)
 
 
 def test_the_pack_is_named_apart_from_its_version_and_hash(ledger: Ledger) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.export.source_headers import Headers, read_headers
-from medclip.export.study_result import Algorithm, Answer, StudyResult, coding_of
+from medclip.export.study_result import Algorithm, Answer, Decision, Region, StudyResult, coding_of
 from medclip.runs.rows import FileRow
 from tests.kits.scoring import write_dicom
 
@@ -31,6 +31,27 @@ ANSWERS = (
         "no tube",
     ),
 )
+
+DECISION = Decision(0.42, True, "threshold 0.42 of the model card, chosen by sensitivity=0.9 on site A")
+
+
+def exam_answers() -> tuple[Answer, ...]:
+    """Return a finding of an examination of two images, 1.dcm of the right and 2.dcm of the left breast, and of each."""
+    finding = coding_of("mammography:mass", "Mass", {"sct": "4147007"})
+    question = coding_of("mammography", "Mammography findings")
+
+    def answer(probability: float, *region: Any) -> Answer:
+        place = Region(*region) if region else None
+        return Answer("mammography", "mass", finding, question, probability, None, place)
+
+    return (
+        answer(0.5),
+        answer(0.75, "breast", "R", None, None, ("1.dcm",)),
+        answer(0.25, "breast", "L", None, None, ("2.dcm",)),
+        answer(0.75, "view", "R", "CC", "standard", ("1.dcm",)),
+        answer(0.125, "view", "L", "MLO", "subtracted", ("2.dcm",)),
+        answer(0.0625, "view", None, None, "standard", ("2.dcm",)),
+    )
 
 
 def file_row(path: str, **values: Any) -> FileRow:
