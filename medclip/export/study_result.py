@@ -152,7 +152,7 @@ def read_result(ledger: Ledger, key: str, card: Any) -> StudyResult:
         first.patient,
         first.modality,
         (
-            *whole,
+            *of_study,
             *_of_regions(ledger.exam_of(key), files, {(row.task, row.class_): row.against for row in scores}, card),
         ),
         tuple(files),
