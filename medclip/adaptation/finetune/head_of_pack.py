@@ -27,6 +27,7 @@ from medclip.adaptation.pack.pack_head import (
     read_arrays,
 )
 from medclip.errors import MedclipError
+from medclip.files.tables.write import defused_text
 from medclip.models.card import Adaptation, Card, TaskCard, read_card, training_hashes
 from medclip.models.packs.manifest import pack_digest
 from medclip.models.packs.pack import find_pack, pack_card, update_pack
@@ -196,5 +197,5 @@ def _csv(rows: list[tuple[str, str, str, str]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("sha256", "patient", "role", "label"))
-    writer.writerows(rows)
+    writer.writerows((*facts, defused_text(label)) for *facts, label in rows)
     return text.getvalue()

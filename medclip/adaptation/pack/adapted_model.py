@@ -22,6 +22,7 @@ from medclip.adaptation.deviations import deviations_of
 from medclip.adaptation.methods import Fitted, find_method
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, new_folder, read_note, refuse_other
+from medclip.files.tables.write import defused_text
 from medclip.models.class_vectors import probabilities
 from medclip.models.packs.manifest import pack_digest
 from medclip.models.unit_reader import encode_units
@@ -196,7 +197,7 @@ class Adapted:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("sha256", "patient", "role", "label"))
-        writer.writerows((s.sha256, s.patient, s.role, s.label) for s in self.shots)
+        writer.writerows((s.sha256, s.patient, s.role, defused_text(s.label)) for s in self.shots)
         return text.getvalue()
 
     @property

@@ -22,11 +22,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, naming
 from medclip.files.input_paths import refuse_missing
 from medclip.files.recognise.sniff import Format, sniff_open
 from medclip.files.tables.cell_privacy import shown_name
-from medclip.files.tables.parquet_stream import read_stream
+from medclip.files.tables.parquet_stream import most_unpacked, read_stream, too_large
 from medclip.files.tables.table import Table, TextForm, cell_text, with_decimal_points
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def read_table(source: Any, what: str = "the table", form: TextForm | None = Non
         The table, with at least one row. Names of columns have no blanks around them and are all different.
 
     Raises:
-        MedclipError: MISSING_FILE, PERMISSION_DENIED; TABLE_INVALID for what is no table, a column that stands twice or
+        MedclipError: MISSING_FILE, PERMISSION_DENIED; TOO_LARGE for one that unpacks to more than 512 MB and a
+            hundred times its size; TABLE_INVALID for what is no table, a column that stands twice or
             holds cells under no name, or a row with more or fewer cells than the header; NOTHING_TO_DO for a table
             without rows; WRONG_USE for a folder and for an object that is no data frame.
 
@@ -106,7 +107,8 @@ def read_open_table(stream: BinaryIO, path: Path, form: TextForm | None = None) 
     import pyarrow as pa
 
     try:
-        return _with_rows(Table(_named(_of_stream(stream, path, form), path), str(path), path, form))
+        with naming(path):
+            return _with_rows(Table(_named(_of_stream(stream, path, form), path), str(path), path, form))
     except (pa.ArrowException, OSError) as e:
         raise _invalid("the table is damaged, or cut off.", path, "Copy or export it again.") from e
 
@@ -135,10 +137,10 @@ def _of_stream(stream: BinaryIO, path: Path, form: TextForm | None) -> pa.Table:
     start = stream.read(8)
     stream.seek(0)
     if start.startswith(b"\x1f\x8b"):
-        try:
-            return _of_stream(io.BytesIO(gzip.decompress(stream.read())), path, form)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as e:
-            raise _invalid("the gzip file is damaged, or cut off.", path, "Copy it again.") from e
+        unpacked = _unpacked(stream, path)
+        if unpacked.startswith(b"\x1f\x8b"):
+            raise _invalid("the table is packed with gzip twice.", path, "Unpack it once.")
+        return _of_stream(io.BytesIO(unpacked), path, form)
     if start.startswith(b"PAR1"):
         return read_stream(stream)
     kind = next((name for magic, name in _MAGIC if start.startswith(magic)), None)
@@ -150,6 +152,21 @@ def _of_stream(stream: BinaryIO, path: Path, form: TextForm | None) -> pa.Table:
         raise _invalid(f"this is {kind}, and no table that medclip reads.", path)
     stream.seek(0)
     return _of_text(stream.read(), path, form)
+
+
+def _unpacked(stream: BinaryIO, path: Path) -> bytes:
+    """Unpack a gzip file, no further than a table may unpack."""
+    packed_bytes = stream.seek(0, io.SEEK_END)
+    most = most_unpacked(packed_bytes)
+    stream.seek(0)
+    try:
+        with gzip.GzipFile(fileobj=stream) as file:
+            body = file.read(most + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as e:
+        raise _invalid("the gzip file is damaged, or cut off.", path, "Copy it again.") from e
+    if len(body) > most:
+        raise too_large(packed_bytes)
+    return body
 
 
 def _kind_of_zip(stream: BinaryIO) -> str:

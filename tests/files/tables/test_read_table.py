@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -253,3 +254,27 @@ def test_threads_of_arrow_are_given_no_function_of_python(text, tmp_path, monkey
         read_table(path)
     assert calls[0] == (True, False)
     assert all(threads != handler for threads, handler in calls)
+
+
+def test_a_gzip_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    path = tmp_path / "labels.csv.gz"
+    with gzip.open(path, "wb", compresslevel=9) as file:
+        file.write(b"file,label\n")
+        for _ in range(600):
+            file.write(b"0" * 2**20)
+    assert path.stat().st_size < 10**6
+    tracemalloc.start()
+    try:
+        with pytest.raises(MedclipError, match=r"labels\.csv\.gz: .* more than 536,870,912 unpacked") as caught:
+            read_table(path)
+        assert tracemalloc.get_traced_memory()[1] < 1.3 * 2**30, "no more than the limit, and its copy"
+    finally:
+        tracemalloc.stop()
+    assert caught.value.reason is Reason.TOO_LARGE
+
+
+def test_gzip_in_gzip_is_refused_so_that_no_file_unpacks_to_itself_for_ever(tmp_path):
+    path = tmp_path / "labels.csv.gz"
+    path.write_bytes(gzip.compress(gzip.compress(b"a,b\n1,2\n")))
+    with pytest.raises(MedclipError, match="packed with gzip twice"):
+        read_table(path)
