@@ -72,6 +72,7 @@ class Reason(StrEnum):
     DISK_FULL = "disk_full"
     OUT_OF_MEMORY = "out_of_memory"
     WRITE_ERROR = "write_error"
+    UNREACHABLE = "unreachable"
     TABLE_INVALID = "table_invalid"
     PATIENT_OVERLAP = "patient_overlap"
     RECIPE_INVALID = "recipe_invalid"

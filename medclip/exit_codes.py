@@ -21,7 +21,7 @@ class ExitCode(IntEnum):
     SOME_FAILED = 3
     """All was done, and some files, methods or checks failed."""
     INCOMPLETE = 4
-    """Disk, memory or standard output did not suffice; the same command goes on once there is room."""
+    """Disk, memory or standard output did not suffice, or a server is away; the same command goes on after that."""
     BUSY = 5
     """Another run is at work in this place."""
     RED_BOX = 6
@@ -42,6 +42,7 @@ OF_REASON: Mapping[Reason, ExitCode] = MappingProxyType(
     {
         Reason.DISK_FULL: ExitCode.INCOMPLETE,
         Reason.WRITE_ERROR: ExitCode.INCOMPLETE,
+        Reason.UNREACHABLE: ExitCode.INCOMPLETE,
         Reason.OUT_OF_MEMORY: ExitCode.INCOMPLETE,
         Reason.BUSY: ExitCode.BUSY,
     }

@@ -16,7 +16,7 @@ import random
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedIOBase
@@ -26,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import disk_errors
-from medclip.wording import duration
+from medclip.wording import count, duration
 
 T = TypeVar("T")
 RETRY_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -134,7 +134,7 @@ def read_range(place: RemotePath, start: int, size: int) -> bytes:
             raise _ShortError(f"{len(data):,} of {size:,} bytes")
         return data
 
-    return _patiently(place, read)
+    return patiently(place, read)
 
 
 def read_whole(place: RemotePath) -> bytes:
@@ -143,7 +143,7 @@ def read_whole(place: RemotePath) -> bytes:
     Raises:
         MedclipError: As `read_range`.
     """
-    return _patiently(place, lambda: _filesystem(place).cat_file(place.url))
+    return patiently(place, lambda: _filesystem(place).cat_file(place.url))
 
 
 def size_of(place: RemotePath) -> int:
@@ -159,7 +159,7 @@ def size_of(place: RemotePath) -> int:
             raise _ShortError("no size")
         return int(size)
 
-    return _patiently(place, ask)
+    return patiently(place, ask)
 
 
 def names_in(place: Place) -> list[str]:
@@ -173,7 +173,7 @@ def names_in(place: Place) -> list[str]:
     if isinstance(place, Path):
         return sorted(os.listdir(place)) if os.path.isdir(place) else []
     try:
-        entries = _patiently(place, lambda: _filesystem(place).ls(place.url, detail=False, refresh=True))
+        entries = patiently(place, lambda: _filesystem(place).ls(place.url, detail=False, refresh=True))
     except MedclipError as e:
         if e.reason is not Reason.MISSING_FILE:
             raise
@@ -235,24 +235,45 @@ class _ShortError(OSError):
     """Fewer bytes came than were asked for."""
 
 
-def _patiently(place: RemotePath, action: Callable[[], T]) -> T:
-    """Do what a network may refuse for a while."""
+def patiently(
+    place: RemotePath,
+    action: Callable[[], T],
+    *,
+    final: Callable[[Exception, RemotePath], MedclipError | None] | None = None,
+    pauses_s: Sequence[float] | None = None,
+    gone: Reason = Reason.READ_ERROR,
+    wait: Callable[[float], object] | None = None,
+) -> T:
+    """Do what a network may refuse for a while.
+
+    Args:
+        place: What is named where it fails.
+        action: Done again while it fails.
+        final: Returns the refusal for an error that no new attempt mends; fsspec's where None.
+        pauses_s: Before each new attempt; `RETRY_PAUSES_S` where None.
+        gone: Reason of the error after the last.
+        wait: Waits some seconds; `time.sleep` where None.
+
+    Raises:
+        MedclipError: As `final`, and `gone`.
+    """
+    pauses_s = RETRY_PAUSES_S if pauses_s is None else pauses_s
     start, kind = time.monotonic(), ""
-    for pause_s in (*RETRY_PAUSES_S, None):
+    for pause in (*pauses_s, None):
         try:
             return action()
         except MedclipError:
             raise
         except Exception as e:  # each store has errors of its own
-            final = _final(e, place)
-            if final is not None:
-                raise final from None
+            refusal = (final or _final)(e, place)
+            if refusal is not None:
+                raise refusal from None
             kind = str(e) if isinstance(e, _ShortError) else type(e).__name__
-        if pause_s is not None:
-            time.sleep(pause_s * (1 + _chance.random() / 2))
-    tried = f"{len(RETRY_PAUSES_S) + 1} attempts over {duration(time.monotonic() - start)}"
+        if pause is not None:
+            (wait or time.sleep)(pause * (1 + _chance.random() / 2))
+    tried = f"{count(len(pauses_s) + 1, 'attempt')} over {duration(time.monotonic() - start)}"
     raise MedclipError(
-        Reason.READ_ERROR,
+        gone,
         f"it could not be read in {tried} ({kind}).",
         where=place,
         hint="Is the network or the store gone? Run the same command again to go on.",

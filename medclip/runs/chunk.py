@@ -78,6 +78,8 @@ class Context:
     """Whether it is kept what images are known again by."""
     weeks: bool = False
     """Whether the week of each examination is kept."""
+    is_full: Callable[[], bool] = bool
+    """Whether nothing may be read ahead: inputs that are brought from elsewhere have taken the room they may take."""
 
     def first_readings(self, chunks: Iterable[Chunk]) -> Iterator[Future[Reading] | None]:
         """Ask for the first reading of every item, some items ahead; None for those that are not read.
@@ -88,7 +90,7 @@ class Context:
         for item in (item for chunk in chunks for item in items_of(chunk)):
             unread = item.problem is not None or self.unread(item) is not None
             waiting.append(None if unread else self.pool.submit(read, *self.job(item)))
-            if len(waiting) >= READ_AHEAD:
+            while waiting and (len(waiting) >= READ_AHEAD or self.is_full()):
                 yield waiting.popleft()
         yield from waiting
 

@@ -19,7 +19,7 @@ from typing import Any
 from medclip.errors import MedclipError, Reason
 from medclip.files.discover import LEDGER, walk
 from medclip.files.output import claim_folder, disk_errors, make_folder, remove_drafts
-from medclip.files.pseudonyms import hashed_path, load_key
+from medclip.files.pseudonyms import hashed_path, keyed_hash, load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.tables.manifest import Manifest, read_manifest
 from medclip.models.backends.choice import BackendChoice
@@ -35,6 +35,7 @@ from medclip.runs.look import Looker
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions
 from medclip.runs.parts import Parts
 from medclip.runs.plan import Chunk
+from medclip.runs.remote_files import RemoteFiles
 from medclip.runs.results import hashes_of
 from medclip.sample import FileRef, Modality
 from medclip.settings import Settings
@@ -69,6 +70,8 @@ class Call:
     """Folders below `root` that are left out, beside the output folder."""
     backend: BackendChoice | None = None
     """What computes the images; None for torch in float32."""
+    remote: RemoteFiles | None = None
+    """The files, where they lie elsewhere; `root` is then the folder they are brought to."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,11 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
             backend=None if call.backend is None else call.backend.identity(),
         ),
     }  # fmt: skip
-    _refuse_empty(call, manifest)
+    if call.remote is None:
+        _refuse_empty(call, manifest)
+    else:
+        identity["source"] = keyed_hash("run", call.remote.identity, key)
+        call.remote.list_all(key)
     for note in verb.notes:
         progress.note(note)
     with disk_errors(folder):
@@ -196,6 +203,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         Ledger(folder) as ledger,
         ReadingPool.of(settings, note=progress.note) as pool,
         ThreadPoolExecutor(1) as loader,
+        call.remote or nullcontext(),
     ):
         # Loading the model takes seconds of imports; the reading processes look at files meanwhile. A folder that holds
         # a run may be finished already, and then no model is needed.
@@ -207,14 +215,14 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         ledger.remember({"notes": list(verb.notes)})
         remove_drafts(folder)
         hashed = partial(hashed_path, key=key)
-        listing = Listing(call.root, ledger, (folder, *call.exclude), hashed, call.given)
+        listing = Listing(call.root, ledger, (folder, *call.exclude), hashed, call.given, call.remote)
         looker = Looker(listing, ledger, pool, options, manifest, key, settings, verb.only)
         lacks = verb.lacks if ledger.get("finished") is not None else None
         is_lacking = lacks is not None and any(True for _ in lacks(ledger))
         looker.begin(folder, add=call.add, retry=call.retry_failed, again=is_lacking)
         if is_lacking and lacks is not None:  # asked once more: what came or changed is open already
             ledger.open_again(dict.fromkeys(lacks(ledger)))
-        counter = Counter(call.root, None if call.given is None else len(call.given))
+        counter = Counter(call.root, _num_files(call))
         chunks = looker.chunks()
         first = next(chunks, None)
         if first is not None:
@@ -234,12 +242,14 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
                     thumbnails=options.thumbnails,
                     looks=verb.keeps_looks,
                     weeks=options.weeks,
+                    is_full=bool if call.remote is None else partial(getattr, call.remote, "is_full"),
                 )
                 counts, num_done = ledger.counts(), ledger.num_done()
                 progress.stage(verb.stage, max(counter.wait(3.0), num_done), num_done)
                 parts = Parts(folder, hashed if options.hash_paths else None) if verb.shows_parts else None
                 work = verb.work or run_chunks
-                work(context, ledger, chain([first], chunks), partial(_committed, parts, counts, counter, progress))
+                committed = partial(_committed, parts, counts, counter, progress, call.remote)
+                work(context, ledger, chain([first], chunks), committed)
         counter.stop()
         already = write_down(
             ledger, folder, verb, partial(describe, identity, pack, ledger), hashed, options.hash_paths, progress
@@ -320,7 +330,14 @@ _NO_ANSWERS = Answers(None, lambda modality, body_part: None, lambda modality: N
 
 
 def _inputs(call: Call) -> dict[str, Path]:
-    return {"what is scored": call.root} if call.given is None else {}
+    return {"what is scored": call.root} if call.given is None and call.remote is None else {}
+
+
+def _num_files(call: Call) -> int | None:
+    """Return how many files there are, where nothing need be counted."""
+    if call.remote is not None:
+        return call.remote.num_files
+    return None if call.given is None else len(call.given)
 
 
 def _refuse_empty(call: Call, manifest: Manifest | None) -> None:
@@ -342,6 +359,7 @@ def _committed(
     counts: dict[str, int],
     counter: Counter,
     progress: Progress,
+    remote: RemoteFiles | None,
     result: ChunkResult,
     grown: tuple[int, int],
 ) -> None:
@@ -351,6 +369,8 @@ def _committed(
     progress.overall(counts["files"], max(counter.total, counts["files"]), counts["studies"])
     if parts is not None:
         parts.add(result)
+    if remote is not None:
+        remote.release(row.path for row in result.files)
 
 
 def load_run_model(pack: Path, call: Call) -> Any:

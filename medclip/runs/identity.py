@@ -38,6 +38,7 @@ _TITLES = {
     "embeddings": "the embeddings",
     "grid": "the size, scale, overlap, least coverage or origin of patches",
     "geojson": "--geojson",
+    "source": "the server or the query",
     "qc": "--qc",
     "stain": "--stain",
 }

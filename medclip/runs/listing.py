@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from medclip.files.output import in_use
 from medclip.files.tables.manifest import WFDB_HEADER, Manifest, file_named
 from medclip.runs.ledger.known_files import DONE, KnownFile
 from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.remote_files import RemoteFiles
 from medclip.sample import NO_STAMP, FileRef
 from medclip.wording import count
 
@@ -84,6 +85,7 @@ class Listing:
         exclude: Paths to leave out.
         hashed: Turns a name into the hash that a finished ledger has in its place.
         given: The files, by `FileRef.place`, where a caller named them one by one: nothing is walked over.
+        remote: The files, where they lie elsewhere; `root` is then where they are brought.
     """
 
     def __init__(
@@ -93,10 +95,15 @@ class Listing:
         exclude: Sequence[Path],
         hashed: Callable[[str], str],
         given: Sequence[FileRef] | None = None,
+        remote: RemoteFiles | None = None,
     ) -> None:
         self.root, self._ledger, self._hashed = root, ledger, hashed
         self._given = None if given is None else {ref.name: ref.path for ref in given}
-        self._refs: Iterator[FileRef] = walk(root, exclude=exclude) if given is None else iter(given)
+        self._remote = remote
+        if remote is not None:
+            self._refs: Iterator[FileRef] = remote.refs(ledger.names_below)
+        else:
+            self._refs = walk(root, exclude=exclude) if given is None else iter(given)
 
     def ref(self, file: KnownFile) -> FileRef:
         """Return the path of a file that the ledger knows."""
@@ -105,6 +112,17 @@ class Listing:
         else:
             path = self.root / name_of_spelled(file.name) if self.root.is_dir() else self.root
         return FileRef(path, file.name, file.stamp.size_bytes, file.problem, file.stamp)
+
+    def fetch(self, files: Sequence[KnownFile]) -> Mapping[str, Problem]:
+        """Have files where they can be read; return the problems of those that lie elsewhere and do not come."""
+        if self._remote is None:
+            return {}
+        return self._remote.fetch([file.name for file in files if file.problem is None])
+
+    def release(self, names: Iterable[str]) -> None:
+        """Let files go that are not read now; those that lie elsewhere are brought again."""
+        if self._remote is not None:
+            self._remote.release(names)
 
     def compare(
         self, folder: Path, *, add: bool, again: bool, retried: Container[int]
@@ -148,8 +166,11 @@ class Listing:
                     num_known += file.stamp != NO_STAMP
                     if file.id in retried:
                         still[file.id] = ref
-                    # What cannot be opened any more is as good as gone: it keeps its row.
-                    elif file.state >= DONE and ref.problem is None and file.stamp != ref.stamp:
+                    # What cannot be opened any more is as good as gone: it keeps its row. What lies elsewhere has no
+                    # stamp; under one name it is always the same.
+                    elif (
+                        self._remote is None and file.state >= DONE and ref.problem is None and file.stamp != ref.stamp
+                    ):
                         changed.append((file, ref))
             if len(gained) >= CUT_FILES and not is_moved:  # a folder that may be another one is not taken in by parts
                 self._register(gained)
@@ -201,7 +222,7 @@ class Listing:
         rows that exist in neither. How many rows name nothing here is remembered: a table may cover several folders.
         Where files were named one by one, there is none.
         """
-        if self._given is not None:
+        if self._given is not None or self._remote is not None:
             return
         scored = self.root if self.root.is_dir() else self.root.parent
         places = [scored] if manifest.folder is None else [scored, manifest.folder]

@@ -99,6 +99,8 @@ class Looker:
             for chunk in plan.chunks():
                 if any(plan.files[index].id not in done for index in chunk.members):
                     yield chunk
+                else:
+                    self.listing.release(plan.files[index].ref.name for index in chunk.members)
         for window, facts in self._ahead(self._late()):
             yield from self._make(window, facts).chunks()
 
@@ -133,13 +135,20 @@ class Looker:
 
     def _start(self, window: Sequence[KnownFile]) -> _Looking:
         refs = [self.listing.ref(file) for file in window]
+        problems = self.listing.fetch(window)
         futures = [
-            self.pool.submit(inspect, ref.path, self.settings, (file.stamp, file.sha256) if file.sha256 else None)
-            if file.problem is None
-            else None
+            None if file.problem is not None else self._inspect(file, ref, problems.get(file.name))
             for file, ref in zip(window, refs, strict=True)
         ]
         return list(window), refs, futures
+
+    def _inspect(self, file: KnownFile, ref: FileRef, problem: Problem | None) -> Future[FileFacts]:
+        if problem is None:
+            known = (file.stamp, file.sha256) if file.sha256 else None
+            return self.pool.submit(inspect, ref.path, self.settings, known)
+        failed: Future[FileFacts] = Future()
+        failed.set_exception(problem.error(ref.path))
+        return failed
 
     def _facts(self, looking: _Looking) -> list[FileFacts | Problem]:
         """Wait for the facts of a window and write them down as they come."""
@@ -161,6 +170,7 @@ class Looker:
         plan = self._make(window, facts, must_wait=lambda tie: self.ledger.tied_before(tie, number))
         cut = {file.id: file.cut for file in window}
         self.ledger.tie((file.id, file.tie, cut[file.id] and file.tie in plan.waiting) for file in plan.files)
+        self.listing.release(file.ref.name for file in plan.files if file.tie in plan.waiting)
         return plan
 
     def _make(self, window: list[KnownFile], facts: list[FileFacts | Problem], **how: Any) -> Plan:

@@ -176,7 +176,13 @@ def test_under_nohup_a_terminal_that_closes_ends_nothing(command):
 
 @pytest.mark.parametrize(
     ("reason", "code"),
-    [(Reason.DISK_FULL, 4), (Reason.WRITE_ERROR, 4), (Reason.OUT_OF_MEMORY, 4), (Reason.BUSY, 5)],
+    [
+        (Reason.DISK_FULL, 4),
+        (Reason.WRITE_ERROR, 4),
+        (Reason.OUT_OF_MEMORY, 4),
+        (Reason.UNREACHABLE, 4),
+        (Reason.BUSY, 5),
+    ],
 )
 def test_what_is_no_refusal_has_a_code_of_its_own(command, reason: Reason, code: int):
     def end() -> None:

@@ -58,6 +58,11 @@ class InputRows:
         query = f"{_SELECT_INPUTS} WHERE name IN ({marks})"
         return {file.name: file for file in map(_known, self._db.execute(query, tuple(names)))}
 
+    def names_below(self, prefix: str) -> list[str]:
+        """Return the names that begin with a prefix such as "folder/", sorted."""
+        query = "SELECT name FROM inputs WHERE name > ? AND name < ? ORDER BY name"
+        return [row[0] for row in self._db.execute(query, (prefix, f"{prefix}\U0010ffff"))]
+
     def window(self, window: int) -> list[KnownFile]:
         """Return the files of a window, in the order they were listed."""
         return list(map(_known, self._db.execute(f"{_SELECT_INPUTS} WHERE window = ? ORDER BY id", (window,))))
