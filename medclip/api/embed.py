@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.api.run_arguments import TemporaryFolder, inputs_of, path_of
+from medclip.api.watched import watched
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.files.grouping.studies import GroupBy
 from medclip.models.backends.choice import choose_backend
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from medclip.models.model import Model
 
 
+@watched
 def embed(
     path: Any,
     out: str | Path | None = None,
@@ -42,6 +44,8 @@ def embed(
     device: str = "cpu",
     batch_size: int | None = None,
     backend: str | Path | None = None,
+    log: str | Path | None = None,
+    metrics: str | Path | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Embeddings:
@@ -78,6 +82,9 @@ def embed(
         backend: What computes the images: the name of a back-end, the folder of a calibration by
             `medclip.models.calibrate`, or "auto" for the one in the settings' home; torch in float32 where None. It is
             part of what the run is.
+        log: File that JSON lines are appended to: how the run began, goes on (every ten seconds) and ended, by counts
+            and reasons. No path and no identifier is in it.
+        metrics: File of metrics for Prometheus' node_exporter; its name ends in .prom.
         settings: Limits.
         progress: Told how far the run is.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.api.run_arguments import Inputs, TemporaryFolder, inputs_of, path_of
+from medclip.api.watched import watched
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.export.results_folder import Exported, ResultsFolder
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from medclip.models.model import Model
 
 
+@watched
 def score(
     path: Any,
     out: str | Path | None = None,
@@ -61,6 +63,8 @@ def score(
     device: str = "cpu",
     batch_size: int | None = None,
     backend: str | Path | None = None,
+    log: str | Path | None = None,
+    metrics: str | Path | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> ScoreRun:
@@ -120,6 +124,9 @@ def score(
         backend: What computes the images: the name of a back-end, the folder of a calibration by
             `medclip.models.calibrate`, or "auto" for the one in the settings' home; torch in float32 where None. It is
             part of what the run is.
+        log: File that JSON lines are appended to: how the run began, goes on (every ten seconds) and ended, by counts
+            and reasons. No path and no identifier is in it.
+        metrics: File of metrics for Prometheus' node_exporter; its name ends in .prom.
         settings: Limits.
         progress: Told how far the run is.
 

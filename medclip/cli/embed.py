@@ -11,7 +11,7 @@ import typer
 from medclip.cli import options
 from medclip.cli.run_reasons import EMBED_REMEDIES, interrupted, print_reasons
 
-HEADINGS = {"out": "Common options", "table": "How files are read", "hash_paths": "Output"}
+HEADINGS = {"out": "Common options", "table": "How files are read", "hash_paths": "Output", "log": "Unattended"}
 
 
 def embed(
@@ -39,6 +39,8 @@ def embed(
     hash_paths: options.HashPaths = False,
     weeks: options.Weeks = False,
     thumbnails: options.Thumbnails = True,
+    log: options.Log = None,
+    metrics: options.Metrics = None,
     as_json: options.Json = False,
 ) -> int:
     """Compute the vectors of a file or folder of studies. The same command goes on after a stop.
@@ -74,6 +76,8 @@ def embed(
                 device=device,
                 batch_size=batch_size,
                 backend=backend,
+                log=log,
+                metrics=metrics,
                 settings=Settings(policy=read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),
                 progress=shown,
             )

@@ -103,6 +103,17 @@ Weeks = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
+Log = Annotated[
+    Path | None,
+    typer.Option(
+        "--log", metavar="FILE", help="Append events as JSON lines: counts and reasons, no path and no identifier."
+    ),
+]
+Metrics = Annotated[
+    Path | None,
+    typer.Option("--metrics", metavar="FILE.prom", help="Write metrics for Prometheus' node_exporter here."),
+]
+
 Workers = Annotated[int | None, typer.Option("--workers", help="Reading processes. Default: one per core.")]
 Memory = Annotated[
     str | None,

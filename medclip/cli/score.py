@@ -16,6 +16,7 @@ HEADINGS = {
     "against": "What is asked",
     "table": "How files are read",
     "sort_by": "Output",
+    "log": "Unattended",
 }
 
 
@@ -99,6 +100,8 @@ def score(
             "--results-as", metavar="sr|fhir-r4b|fhir-r5", help="Form of those results. Repeatable. Default: sr."
         ),
     ] = None,
+    log: options.Log = None,
+    metrics: options.Metrics = None,
     as_json: options.Json = False,
 ) -> int:
     """Score a file or folder of studies in words and write tables and a report. The same command goes on after a stop.
@@ -140,6 +143,8 @@ def score(
                 device=device,
                 batch_size=batch_size,
                 backend=backend,
+                log=log,
+                metrics=metrics,
                 settings=Settings(policy=read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),
                 progress=shown,
             )
@@ -159,6 +164,7 @@ def _print(run: Any, as_json: bool) -> None:
                     "exit_code": run.exit_code,
                     **run.counts,
                     "notes": run.notes,
+                    **({} if run.work is None else {"work": run.work}),
                     **({} if run.exported is None else {"results": run.exported}),
                 }
             )

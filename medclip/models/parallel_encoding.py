@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -65,7 +65,7 @@ class Batches:
     def __init__(
         self,
         model: ImageEncoder,
-        threads: ThreadPoolExecutor,
+        threads: Executor,
         num_threads: int,
         receive: Callable[[Any, NDArray[np.float32]], None],
     ) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from itertools import chain, tee
 from typing import Any
@@ -67,7 +67,7 @@ class Context:
     answers: Answers
     min_confidence: float
     pool: ReadingPool
-    encoders: ThreadPoolExecutor
+    encoders: Executor
     num_encoders: int
     settings: Settings
     key: bytes

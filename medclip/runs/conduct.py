@@ -32,9 +32,12 @@ from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.listing import Counter, Listing
 from medclip.runs.look import Looker
+from medclip.runs.operations.watch import RunWatch, current_watch
+from medclip.runs.operations.work_seconds import TimedThreads
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions
 from medclip.runs.parts import Parts
 from medclip.runs.plan import Chunk
+from medclip.runs.read_unit import inspect
 from medclip.runs.remote_files import RemoteFiles
 from medclip.runs.results import hashes_of
 from medclip.sample import FileRef, Modality
@@ -72,6 +75,8 @@ class Call:
     """What computes the images; None for torch in float32."""
     remote: RemoteFiles | None = None
     """The files, where they lie elsewhere; `root` is then the folder they are brought to."""
+    watch: RunWatch = field(default_factory=current_watch)
+    """Told how the run goes on, beside `progress`: its log, its metrics, where its time goes."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +183,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
     from medclip.version import __version__
 
     options, settings, progress, folder = call.options, call.settings, call.progress, call.folder
+    watch = call.watch
     holds_run = claim_folder(folder, "run of medclip", marks=(LEDGER, *verb.beside), inputs=_inputs(call))
     key = load_key(settings, path=call.key_file)
     table = options.table
@@ -205,6 +211,8 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         ThreadPoolExecutor(1) as loader,
         call.remote or nullcontext(),
     ):
+        watch.work.begin()
+        watch.counted = partial(_counted, pool, ledger)
         # Loading the model takes seconds of imports; the reading processes look at files meanwhile. A folder that holds
         # a run may be finished already, and then no model is needed.
         load = (lambda: None) if pack is None else partial(load_run_model, pack.path, call)
@@ -234,7 +242,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
                     answers=_NO_ANSWERS if verb.answers is None else verb.answers(model),
                     min_confidence=options.min_confidence,
                     pool=pool,
-                    encoders=encoders,
+                    encoders=TimedThreads(encoders, watch.work, "model"),
                     num_encoders=num_encoders,
                     settings=settings,
                     key=key,
@@ -246,15 +254,23 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
                 )
                 counts, num_done = ledger.counts(), ledger.num_done()
                 progress.stage(verb.stage, max(counter.wait(3.0), num_done), num_done)
+                watch.work.places |= {"read": settings.workers, "decode": settings.workers, "model": num_encoders}
+                watch.started(_facts(call, pack), counts, counter.total)
                 parts = Parts(folder, hashed if options.hash_paths else None) if verb.shows_parts else None
                 work = verb.work or run_chunks
-                committed = partial(_committed, parts, counts, counter, progress, call.remote)
-                work(context, ledger, chain([first], chunks), committed)
+                work(context, ledger, chain([first], chunks), partial(_committed, parts, counts, counter, call))
         counter.stop()
-        already = write_down(
-            ledger, folder, verb, partial(describe, identity, pack, ledger), hashed, options.hash_paths, progress
-        )
-        return ledger.counts(), already
+        with watch.work.at("write"):
+            committed_s = ledger.write_seconds
+            already = write_down(
+                ledger, folder, verb, partial(describe, identity, pack, ledger), hashed, options.hash_paths, progress
+            )
+            watch.work.add("write", committed_s - ledger.write_seconds)  # the ledger counts its own
+        counts = ledger.counts()
+        watch.wrote(counts, already=already)
+        if first is not None:
+            progress.note(watch.report().sentence())
+        return counts, already
 
 
 def write_down(
@@ -358,19 +374,37 @@ def _committed(
     parts: Parts | None,
     counts: dict[str, int],
     counter: Counter,
-    progress: Progress,
-    remote: RemoteFiles | None,
+    call: Call,
     result: ChunkResult,
     grown: tuple[int, int],
 ) -> None:
     """Count what a chunk added, and show its rows before the run is finished."""
     counts["files"] += grown[0]
     counts["studies"] += grown[1]
-    progress.overall(counts["files"], max(counter.total, counts["files"]), counts["studies"])
+    total = max(counter.total, counts["files"])
+    call.progress.overall(counts["files"], total, counts["studies"])
+    call.watch.committed(result.files, counts, total)
     if parts is not None:
         parts.add(result)
-    if remote is not None:
-        remote.release(row.path for row in result.files)
+    if call.remote is not None:
+        call.remote.release(row.path for row in result.files)
+
+
+def _counted(pool: ReadingPool, ledger: Ledger) -> dict[str, float]:
+    """Return the seconds of work that the pool and the ledger count."""
+    seconds = pool.seconds()
+    looked = seconds.pop(inspect.__name__, 0.0)
+    return {"read": looked, "decode": sum(seconds.values()), "write": ledger.write_seconds}
+
+
+def _facts(call: Call, pack: RunPack | None) -> dict[str, Any]:
+    """Return what computes a run, for its log: no path."""
+    return {
+        "model": None if pack is None else {"name": pack.card.name, "version": str(pack.card.version)},
+        "device": call.device,
+        "backend": None if call.backend is None else call.backend.identity(),
+        "workers": call.settings.workers,
+    }
 
 
 def load_run_model(pack: Path, call: Call) -> Any:

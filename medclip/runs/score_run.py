@@ -40,6 +40,10 @@ class ScoreRun(Result):
     """What was written for other systems, where that was asked for: `folder`, `written` (files by form) and `without`
     (studies by form and by why they have none)."""
 
+    work: Mapping[str, Any] | None = None
+    """Where the time of this call went: `wall_s`, and of "read", "decode", "model" and "write" their seconds over all
+    processes and threads; see `medclip.runs.operations.work_seconds`."""
+
     @property
     def is_temporary(self) -> bool:
         """Whether the folder goes with this object."""

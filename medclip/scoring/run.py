@@ -51,7 +51,7 @@ def run_scoring(call: Call, *, sort_by: str | None = None, finish: Finish | None
     if call.backend is not None:
         verb = replace(verb, notes=(*verb.notes, *call.backend.notes))
     counts, already = conduct(call, pack, verb)
-    return ScoreRun(call.folder, counts, already_finished=already)
+    return ScoreRun(call.folder, counts, already_finished=already, work=call.watch.report().to_json())
 
 
 def score_verb(

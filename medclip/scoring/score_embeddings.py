@@ -101,6 +101,7 @@ def score_embeddings(
         hashed = partial(hashed_path, key=key)
         run = partial(describe, identity, pack, ledger)
         already = write_down(ledger, call.folder, verb, run, hashed, hash_paths, call.progress)
+        call.watch.wrote(ledger.counts(), already=already)
         return ScoreRun(call.folder, ledger.counts(), already_finished=already)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
@@ -62,6 +63,7 @@ class JobQueue:
         self._count = itertools.count()
         self._change = threading.Condition()
         self.closed = threading.Event()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
 
     def register(self, server: Server) -> None:
         """Make a thread known that will take jobs."""
@@ -102,6 +104,16 @@ class JobQueue:
             else:
                 heapq.heappush(self._heap, (_FIRST, next(self._count), job))
                 self._change.notify_all()
+
+    def count_seconds(self, job: Job, seconds: float) -> None:
+        """Note how long a job was under way."""
+        with self._change:
+            self._seconds[job.function.__name__] += seconds
+
+    def seconds(self) -> dict[str, float]:
+        """Return for how long jobs were under way, over all threads, by the name of their function."""
+        with self._change:
+            return dict(self._seconds)
 
     def done(self, server: Server) -> bool:
         """Note that a thread is done with its job.

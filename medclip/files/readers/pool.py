@@ -95,6 +95,10 @@ class ReadingPool:
         self._queue.add(job)
         return job.future
 
+    def seconds(self) -> dict[str, float]:
+        """Return for how long jobs were under way, over all processes, by the name of their function."""
+        return self._queue.seconds()
+
     def map(
         self, function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], *, ahead: int, urgent: bool = False
     ) -> Iterator[Future[Any]]:

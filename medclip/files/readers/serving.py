@@ -67,7 +67,12 @@ class Serving(Server):
         while (job := self._queue.take(self)) is not None:
             result, failure = None, None
             try:
-                result = self._do(self._running(), job)
+                process = self._running()
+                begun = time.monotonic()
+                try:
+                    result = self._do(process, job)
+                finally:
+                    self._queue.count_seconds(job, time.monotonic() - begun)
             except _Again as again:
                 self._queue.repeat(self, alone=again.alone)
                 continue

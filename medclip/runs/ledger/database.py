@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ class Database:
 
     def __init__(self, path: Path, timeout_s: float = 5.0) -> None:
         self._folder = path.parent
+        self.seconds = 0.0  # for how long transactions were open
         self._connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
         self.execute, self.executemany = self._connection.execute, self._connection.executemany
         self.create_function = self._connection.create_function
@@ -69,10 +71,12 @@ class Database:
             MedclipError: As `ledger_errors`.
         """
         with ledger_errors(self._folder):
+            begun = time.monotonic()
             self.execute("BEGIN IMMEDIATE")
             try:
                 yield
                 self.execute("COMMIT")
+                self.seconds += time.monotonic() - begun
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
                     self.execute("ROLLBACK")

@@ -101,6 +101,11 @@ class Ledger(InputRows, ResultWriter, ResultReader):
         if version != FORMAT:
             raise in_use(folder, "this folder holds a run of another version of medclip", ELSEWHERE)
 
+    @property
+    def write_seconds(self) -> float:
+        """For how long transactions were open."""
+        return self._db.seconds
+
     def get(self, key: str) -> Any:
         """Read one remembered value, None where there is none."""
         return self._db.get(key)

@@ -1,0 +1,53 @@
+"""The log of a run as JSON lines: events, counts and reasons, for programs that watch many runs.
+
+It never holds a path, a name of a file, a sentence about one, or an identifier: which files failed is in files.parquet.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from medclip.files.output import check_place, disk_errors, make_folder
+
+_MODE = 0o600
+
+
+class EventLog:
+    """Appends one line for each event; each is written at once, and whole.
+
+    What cannot be written later on, since the disk is full, is dropped: a log must not cost a run.
+
+    Args:
+        path: The file, which is made or goes on; a device or a pipe, such as /dev/stderr, will do, too.
+        now: The time of an event.
+
+    Raises:
+        MedclipError: As `medclip.files.output.disk_errors`.
+    """
+
+    def __init__(self, path: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._now = now
+        self._run = secrets.token_hex(4)
+        if not os.path.lexists(path):
+            check_place(path)
+        with disk_errors(path):
+            make_folder(path.parent)
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, _MODE)
+
+    def write(self, event: str, **values: Any) -> None:
+        """Append an event; `run` tells apart those of several calls that one file holds."""
+        time = self._now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = json.dumps({"time": time, "event": event, "run": self._run, **values})
+        with suppress(OSError):
+            os.write(self._descriptor, f"{line}\n".encode())
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)

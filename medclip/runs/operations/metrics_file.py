@@ -1,0 +1,83 @@
+"""Metrics of a run in the text format of Prometheus, for the textfile collector of node_exporter.
+
+Format: https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format. The file appears whole (rename),
+as the collector asks. It holds numbers, names of reasons, and the name of the file itself, which is the label `run`:
+the collector refuses two files that state the same metric with the same labels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.output import claim_file, new_file
+
+SUFFIX = ".prom"
+"""Other files are not read by the collector."""
+_MODE = 0o644
+"""The collector runs as a user of its own, and there is nothing in the file that is not for it."""
+_PREFIX = "medclip_run_"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric with its values."""
+
+    name: str
+    """Without the prefix."""
+    kind: str
+    """gauge or counter."""
+    help: str
+    values: tuple[tuple[Mapping[str, str], float], ...]
+    """Labels and value."""
+
+
+def check_metrics_file(path: Path) -> None:
+    """Refuse a file that the collector would not read, or that cannot be written.
+
+    Raises:
+        MedclipError: WRONG_USE; as `medclip.files.output.claim_file`.
+    """
+    if path.suffix != SUFFIX:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"node_exporter reads metrics from files that end in {SUFFIX}, which this does not.",
+            where=path,
+            hint=f"Name it {path.stem or 'medclip'}{SUFFIX}.",
+        )
+    claim_file(path, overwrite=True)
+
+
+def write_metrics(path: Path, metrics: Iterable[Metric]) -> None:
+    """Write metrics; readable for all.
+
+    Raises:
+        MedclipError: As `medclip.files.output.disk_errors`.
+    """
+    text = metrics_text(metrics, run=path.stem)
+    with new_file(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+    os.chmod(path, _MODE)
+
+
+def metrics_text(metrics: Iterable[Metric], run: str) -> str:
+    """Return metrics as text; `run` becomes a label of each value."""
+    lines = []
+    for metric in metrics:
+        name = f"{_PREFIX}{metric.name}"
+        lines += [f"# HELP {name} {_escaped(metric.help)}", f"# TYPE {name} {metric.kind}"]
+        for labels, value in metric.values:
+            pairs = ",".join(f'{key}="{_quoted(text)}"' for key, text in {"run": run, **labels}.items())
+            lines.append(f"{name}{{{pairs}}} {value:.15g}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def _quoted(text: str) -> str:
+    return _escaped(text).replace('"', '\\"')

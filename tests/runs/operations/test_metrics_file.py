@@ -1,0 +1,50 @@
+"""Metrics in the text format of Prometheus."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from medclip.errors import MedclipError, Reason
+from medclip.runs.operations.metrics_file import Metric, check_metrics_file, metrics_text, write_metrics
+
+METRICS = [
+    Metric("files", "gauge", 'Files\nand "more" \\.', (({"status": 'a"b\\c\nd'}, 3.0), ({"status": "scored"}, 4.5))),
+    Metric("seconds_total", "counter", "Seconds.", (({}, 1795861664.60698),)),
+    Metric("exit_code", "gauge", "Nothing yet.", ()),
+]
+
+
+def test_what_is_written_is_read_back_by_prometheus_itself():
+    families = {f.name: f for f in text_string_to_metric_families(metrics_text(METRICS, run="night"))}
+    files = {sample.labels["status"]: sample for sample in families["medclip_run_files"].samples}
+    assert {name: sample.value for name, sample in files.items()} == {'a"b\\c\nd': 3.0, "scored": 4.5}
+    assert {sample.labels["run"] for sample in files.values()} == {"night"}
+    assert families["medclip_run_files"].documentation == 'Files\nand "more" \\.'
+    (seconds,) = families["medclip_run_seconds"].samples
+    assert seconds.value == pytest.approx(1795861664.60698, abs=1e-5)
+    assert families["medclip_run_seconds"].type == "counter"
+
+
+def test_the_file_is_for_all_to_read_and_is_named_in_its_values(tmp_path: Path):
+    before = os.umask(0o077)
+    try:
+        write_metrics(tmp_path / "ward.prom", METRICS)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "ward.prom").stat().st_mode & 0o777 == 0o644
+    assert 'run="ward"' in (tmp_path / "ward.prom").read_text()
+    assert os.listdir(tmp_path) == ["ward.prom"]
+
+
+def test_a_file_that_the_collector_does_not_read_is_refused(tmp_path: Path):
+    with pytest.raises(MedclipError, match=r"end in \.prom") as refused:
+        check_metrics_file(tmp_path / "ward.txt")
+    assert refused.value.reason is Reason.WRONG_USE
+    assert refused.value.hint == "Name it ward.prom."
+    (tmp_path / "x.prom").mkdir()
+    with pytest.raises(MedclipError, match="folder"):
+        check_metrics_file(tmp_path / "x.prom")

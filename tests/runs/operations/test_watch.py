@@ -1,0 +1,101 @@
+"""What a run writes for programs that watch it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from medclip.api.embed import embed
+from medclip.api.score import score
+from medclip.errors import MedclipError
+from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.operations import watch as watch_module
+from tests.kits.progress import Recorded
+from tests.kits.scoring import PLANTED, STUDY_UID, digests, small_folder
+
+
+def events(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def values(path: Path) -> dict[tuple[str, str], float]:
+    """The values of metrics, by their name and the reason or kind that they are of."""
+    samples = (s for f in text_string_to_metric_families(path.read_text()) for s in f.samples)
+    return {(s.name, s.labels.get("reason") or s.labels.get("kind", "")): s.value for s in samples}
+
+
+def test_a_log_counts_every_file_and_holds_no_path_and_no_identifier(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(watch_module, "SECONDS", 0.0)
+    root = small_folder(tmp_path / "in")
+    log, metrics = tmp_path / "night.jsonl", tmp_path / "night.prom"
+    run = score(root, tmp_path / "out", model=pack, workers=1, log=log, metrics=metrics)
+    lines = events(log)
+    assert (lines[0]["event"], lines[-1]["event"]) == ("run_started", "run_ended")
+    assert {line["event"] for line in lines[1:-1]} == {"progress"}
+    last = lines[-1]
+    assert (last["exit_code"], last["error"]) == (run.exit_code, None)
+    assert last["processed"] == {name: run.counts[name] for name in ("scored", "skipped", "failed")}
+    assert sum(last["reasons"]["failed"].values()) == run.counts["failed"]
+    assert (last["files_done"], last["files_total"], last["studies"]) == (
+        run.counts["files"], run.counts["files"], run.counts["studies"],
+    )  # fmt: skip
+    assert all(last["work"][kind]["seconds"] > 0 for kind in ("read", "decode", "model", "write"))
+    text = log.read_text() + metrics.read_text()
+    names = {path.name for path in root.rglob("*.*")}
+    assert names
+    for identifying in (*PLANTED.values(), STUDY_UID, str(root), str(tmp_path), *names):
+        assert identifying not in text
+    read = values(metrics)
+    assert read[("medclip_run_files_done", "")] == run.counts["files"]
+    assert read[("medclip_run_exit_code", "")] == run.exit_code
+    assert read[("medclip_run_running", "")] == 0
+    assert sum(v for (name, _), v in read.items() if name == "medclip_run_files_processed_total") == len(run.files)
+    assert run.work is not None
+    assert run.work["wall_s"] > 0
+
+
+def test_watching_changes_no_byte_of_the_results(pack: Path, tmp_path: Path):
+    root = small_folder(tmp_path / "in")
+    score(root, tmp_path / "one", model=pack, workers=1)
+    score(root, tmp_path / "two", model=pack, workers=1, log=tmp_path / "l.jsonl", metrics=tmp_path / "m.prom")
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+
+
+def test_a_refusal_and_a_stop_are_events_with_their_exit_codes(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    log, metrics = tmp_path / "night.jsonl", tmp_path / "night.prom"
+    with pytest.raises(MedclipError):
+        score(tmp_path / "gone", tmp_path / "out", model=pack, log=log, metrics=metrics)
+    refused = events(log)[-1]
+    assert (refused["event"], refused["exit_code"], refused["error"]) == ("run_ended", 2, "missing_file")
+    assert values(metrics)[("medclip_run_exit_code", "")] == 2
+
+    def stop(self: Ledger, result: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Ledger, "commit", stop)
+    with pytest.raises(KeyboardInterrupt):
+        score(small_folder(tmp_path / "in"), tmp_path / "out", model=pack, workers=1, log=log)
+    stopped = events(log)[-1]
+    assert (stopped["exit_code"], stopped["error"]) == (130, "interrupted")
+
+
+def test_a_finished_run_says_so_and_embedding_is_watched_as_scoring_is(pack: Path, tmp_path: Path):
+    root, log = small_folder(tmp_path / "in"), tmp_path / "night.jsonl"
+    progress = Recorded()
+    embed(root, tmp_path / "vectors", model=pack, workers=1, log=log, progress=progress)
+    assert progress.notes[-1].startswith("Work: read ")
+    embed(root, tmp_path / "vectors", model=pack, workers=1, log=log)
+    ends = [line for line in events(log) if line["event"] == "run_ended"]
+    assert [(end["command"], end["already_finished"]) for end in ends] == [("embed", False), ("embed", True)]
+    assert [sum(end["processed"].values()) > 0 for end in ends] == [True, False]
+    run = score(tmp_path / "vectors", tmp_path / "answers", model=pack, log=log)
+    assert events(log)[-1]["files_done"] == run.counts["files"]
