@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.errors import MedclipError, Reason
 from medclip.models.devices import torch_threads
 
 if TYPE_CHECKING:
     from medclip.models.preprocess import Images, Preprocess
 
 _MAX_ENCODERS = 8
+_NO_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate memory", "bad_alloc", "bad allocation")
+"""What torch says on a CPU and of a card, ONNX Runtime and OpenVINO."""
 
 
 class ImageEncoder(Protocol):
@@ -31,9 +34,63 @@ class ImageEncoder(Protocol):
         """Numbers of a vector."""
         ...
 
-    def encode_image(self, images: Images) -> NDArray[np.float32]:
+    def encode_image(self, images: Images, *, batch_size: int | None = None) -> NDArray[np.float32]:
         """Encode images at the model's size into float32 [N, D] of unit norm."""
         ...
+
+
+def encode_within_memory(
+    model: ImageEncoder, images: Images, halved: Callable[[int], None] = lambda _: None
+) -> NDArray[np.float32]:
+    """Encode one batch; where the memory does not hold it, half of it at a time, and so on down to single images.
+
+    The next batch is tried whole again, so that vectors depend on the memory there was as little as they can: a forward
+    pass of another shape may change their last bits (4e-8 in medclip-mini), and nothing else.
+
+    Args:
+        model: A loaded model.
+        images: A batch at the model's size, at most.
+        halved: Called with the number of images at a time that the memory did hold, where those were not all.
+
+    Raises:
+        MedclipError: OUT_OF_MEMORY where not even one image can be computed.
+    """
+    size = model.batch_size
+    try:
+        return model.encode_image(images)
+    except Exception as error:  # torch, ONNX Runtime and OpenVINO each have their own
+        if not is_out_of_memory(error):
+            raise
+    while size > 1:
+        size = (size + 1) // 2
+        _free_memory()
+        try:
+            features_ND = model.encode_image(images, batch_size=size)
+            halved(size)
+            return features_ND
+        except Exception as error:  # as above
+            if not is_out_of_memory(error):
+                raise
+    raise MedclipError(
+        Reason.OUT_OF_MEMORY,
+        "there is no memory left for the model to compute even one image.",
+        hint="Free some, allow less for reading with --memory, or name another --device; the same command goes on.",
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether a model ended for want of memory, of the machine or of its card."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _NO_MEMORY)
+
+
+def _free_memory() -> None:
+    """Hand back what torch keeps of a card's memory for later."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def num_encoders() -> int:
@@ -60,6 +117,7 @@ class Batches:
         threads: From `encoder_threads`.
         num_threads: Their number; twice as many batches may be under way.
         receive: Called with an owner and the features of one of its images, float32 [D].
+        halved: Called from any thread, as `encode_within_memory` calls it.
     """
 
     def __init__(
@@ -68,8 +126,9 @@ class Batches:
         threads: Executor,
         num_threads: int,
         receive: Callable[[Any, NDArray[np.float32]], None],
+        halved: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._model, self._threads, self._receive = model, threads, receive
+        self._model, self._threads, self._receive, self._halved = model, threads, receive, halved
         self._ahead = 2 * num_threads
         self._owners: list[Any] = []
         self._images: list[NDArray[np.uint8]] = []
@@ -97,7 +156,7 @@ class Batches:
     def _submit(self, count: int) -> None:
         images, self._images = self._images[:count], self._images[count:]
         owners, self._owners = self._owners[:count], self._owners[count:]
-        self._pending.append((owners, self._threads.submit(self._model.encode_image, images)))
+        self._pending.append((owners, self._threads.submit(encode_within_memory, self._model, images, self._halved)))
         if len(self._pending) > self._ahead:
             self._deliver_oldest()
 

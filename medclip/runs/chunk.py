@@ -80,6 +80,8 @@ class Context:
     """Whether the week of each examination is kept."""
     is_full: Callable[[], bool] = bool
     """Whether nothing may be read ahead: inputs that are brought from elsewhere have taken the room they may take."""
+    halved: Callable[[int], None] = lambda _: None
+    """Called where a batch was too large for the memory, with the number of images at a time that it did hold."""
 
     def first_readings(self, chunks: Iterable[Chunk]) -> Iterator[Future[Reading] | None]:
         """Ask for the first reading of every item, some items ahead; None for those that are not read.
@@ -389,7 +391,8 @@ class _Encoder:
     """Encodes items; their pixels go as soon as possible."""
 
     def __init__(self, context: Context) -> None:
-        self._batches = Batches(context.model, context.encoders, context.num_encoders, _keep_feature)
+        batches = Batches(context.model, context.encoders, context.num_encoders, _keep_feature, context.halved)
+        self._batches = batches
         self.close, self.wait = self._batches.close, self._batches.wait
 
     def add(self, item: Item) -> None:

@@ -251,6 +251,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
                     looks=verb.keeps_looks,
                     weeks=options.weeks,
                     is_full=bool if call.remote is None else partial(getattr, call.remote, "is_full"),
+                    halved=_halved(progress),
                 )
                 counts, num_done = ledger.counts(), ledger.num_done()
                 progress.stage(verb.stage, max(counter.wait(3.0), num_done), num_done)
@@ -405,6 +406,19 @@ def _facts(call: Call, pack: RunPack | None) -> dict[str, Any]:
         "backend": None if call.backend is None else call.backend.identity(),
         "workers": call.settings.workers,
     }
+
+
+def _halved(progress: Progress) -> Callable[[int], None]:
+    """Return what tells once that the memory does not hold whole batches."""
+    notes = iter(
+        ["The memory does not hold a whole batch of images: halves are computed; last bits may differ by that."]
+    )
+
+    def halved(_: int) -> None:
+        for note in notes:
+            progress.note(note)
+
+    return halved
 
 
 def load_run_model(pack: Path, call: Call) -> Any:

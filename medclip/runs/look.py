@@ -7,15 +7,16 @@ that is half done, the headers are read again, and no file is hashed twice.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medclip.errors import MedclipError, Problem
+from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.output import in_use
+from medclip.files.readers.job_queue import JobFuture
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.recognise.inspect import FileFacts
+from medclip.files.recognise.sniff import Format
 from medclip.files.tables.manifest import Manifest
 from medclip.runs.ledger.known_files import DONE, KnownFile, Look
 from medclip.runs.ledger.ledger import Ledger
@@ -29,7 +30,7 @@ from medclip.wording import count
 
 _FACTS_AT_ONCE = 64
 
-_Looking = tuple[list[KnownFile], list[FileRef], list["Future[FileFacts] | None"]]
+_Looking = tuple[list[KnownFile], list[FileRef], list[JobFuture | None]]
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ class Looker:
         return make_plan(files, self.options, **how)
 
 
-def _wait(file: KnownFile, future: Future[FileFacts] | None) -> tuple[FileFacts | Problem, Problem | None]:
+def _wait(file: KnownFile, future: JobFuture | None) -> tuple[FileFacts | Problem, Problem | None]:
     """Return the facts of a file, or why there are none; then what of it is to be remembered."""
     if future is None:
         assert file.problem is not None
@@ -188,6 +189,8 @@ def _wait(file: KnownFile, future: Future[FileFacts] | None) -> tuple[FileFacts 
         return future.result(), file.problem
     except MedclipError as error:
         problem = error.problem()
+        if problem.reason is Reason.READ_ERROR:  # of its drive: a later call looks at it again
+            return FileFacts("", Format.UNKNOWN, None, problem), file.problem
         return problem, problem
 
 

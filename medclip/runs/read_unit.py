@@ -62,8 +62,12 @@ class Reading:
 
 
 def inspect(path: Path, settings: Settings, known: tuple[Stamp, str] | None) -> FileFacts:
-    """Hash one file and find out what it is; its hash may be known from before."""
-    return inspect_file(path, settings, known)
+    """Hash one file and find out what it is; its hash may be known from before.
+
+    Raises:
+        OSError: Where its drive does not deliver it now; the pool tries again.
+    """
+    return inspect_file(path, settings, known, raise_passing=True)
 
 
 def read(

@@ -35,7 +35,8 @@ _MOMENTS = {"register": 9, "looked_at": 9, "tie": 9, "commit": 14, "number": 1, 
 """Functions at which a run is killed, and how many calls of each there may be before the end."""
 
 _SETUP = """
-from medclip.runs import chunk, ledger, listing, look, plan
+from medclip.runs import chunk, listing, look, plan
+from medclip.runs.ledger import ledger
 listing.WINDOW_FILES = look.WINDOW_FILES = 4
 listing.CUT_FILES, plan.CHUNK_FILES, chunk.READ_AHEAD = 5, 2, 3
 from medclip.api.score import score

@@ -17,6 +17,24 @@ _LOOK_S = 0.05
 _FIRST, _URGENT, _USUAL = range(3)
 
 
+@dataclass(frozen=True)
+class Effort:
+    """What a job took, in all of its attempts."""
+
+    num_retries: int = 0
+    """Attempts beyond the first: after a death of its process, or an error of its drive."""
+    seconds: float = 0.0
+    """In which a process was at it, without pauses."""
+    worker: str = ""
+    """The last one to do it."""
+
+
+class JobFuture(Future[Any]):
+    """A future that knows what its job took, once it is done."""
+
+    effort = Effort()
+
+
 @dataclass(eq=False)
 class Job:
     """One call of a function in a reading process."""
@@ -24,9 +42,13 @@ class Job:
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     urgent: bool = False
-    future: Future[Any] = field(default_factory=Future)
+    future: JobFuture = field(default_factory=JobFuture)
     num_deaths: int = 0
     """Processes that died of it."""
+    num_read_errors: int = 0
+    """Attempts that ended with an error of its drive."""
+    num_attempts: int = 0
+    seconds: float = 0.0
     alone: bool = False
     """Nothing else is read meanwhile, and no other process keeps memory: all there is is for this job."""
 
@@ -39,6 +61,7 @@ class Server:
     """Stops its process, and with it the memory that this holds."""
     pid: int = 0
     """Of its process; 0 without one."""
+    name: str = ""
     job: Job | None = None
 
     @property

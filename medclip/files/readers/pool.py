@@ -11,11 +11,11 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from typing import Any, Self
 
-from medclip.files.readers.job_queue import Job, JobQueue
+from medclip.files.readers.job_queue import Job, JobFuture, JobQueue
 from medclip.files.readers.memory import MemoryBudget, budget_bytes
+from medclip.files.readers.passing_errors import Patience
 from medclip.files.readers.serving import Serving
 from medclip.settings import Settings
 
@@ -48,10 +48,12 @@ class ReadingPool:
     ) -> None:
         budget = None if total_bytes is None else MemoryBudget(total_bytes)
         self._queue = JobQueue(budget)
-        note_once = _once(note)
+        note_once, patience = _once(note), Patience()
         self._threads: list[threading.Thread] = []
-        for _ in range(max(1, num_workers)):
-            serving = Serving(self._queue, timeout_s, memory_bytes, budget, note_once, begin)
+        for number in range(max(1, num_workers)):
+            serving = Serving(
+                self._queue, timeout_s, memory_bytes, budget, note_once, begin, patience, f"reader {number + 1}"
+            )
             thread = threading.Thread(target=serving.run, name="medclip-reader", daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -78,7 +80,7 @@ class ReadingPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def submit(self, function: Callable[..., Any], *arguments: Any, urgent: bool = False) -> Future[Any]:
+    def submit(self, function: Callable[..., Any], *arguments: Any, urgent: bool = False) -> JobFuture:
         """Queue one job.
 
         Args:
@@ -88,8 +90,9 @@ class ReadingPool:
 
         Returns:
             A future. It raises MedclipError: what the function raised, or DECODER_CRASHED when two processes died of
-            it, TIMEOUT when it took too long, TOO_LARGE when it needed too much memory, CORRUPT for any other error of
-            a decoder, OUT_OF_MEMORY when the system could not start any process for minutes.
+            it, TIMEOUT when it took too long, TOO_LARGE when it needed too much memory, READ_ERROR when its drive did
+            not deliver it in several attempts, CORRUPT for any other error of a decoder, OUT_OF_MEMORY when the system
+            could not start any process for minutes. Once it is done, its `effort` says what that took.
         """
         job = Job(function, arguments, urgent)
         self._queue.add(job)
@@ -101,7 +104,7 @@ class ReadingPool:
 
     def map(
         self, function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], *, ahead: int, urgent: bool = False
-    ) -> Iterator[Future[Any]]:
+    ) -> Iterator[JobFuture]:
         """Return the futures of many jobs in their order, with at most `ahead` of them submitted and not yet taken.
 
         The first `ahead` jobs are submitted at once, before anything is taken.
@@ -116,9 +119,9 @@ class ReadingPool:
         self,
         function: Callable[..., Any],
         source: Iterator[tuple[Any, ...]],
-        waiting: deque[Future[Any]],
+        waiting: deque[JobFuture],
         urgent: bool,
-    ) -> Iterator[Future[Any]]:
+    ) -> Iterator[JobFuture]:
         while waiting:
             future = waiting.popleft()
             yield future

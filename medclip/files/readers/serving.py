@@ -3,7 +3,8 @@
 That a process dies is nobody's fault until it happens twice: the system kills processes, too. A job whose process died
 is done once more in a fresh one, and only the second death is its own. A job that took too long is not repeated: it had
 its time, and a file that hangs would cost twice as much. But only time in which this process ran counts, so that a
-machine that was asleep makes no file late.
+machine that was asleep makes no file late. What a drive does not deliver is asked for again, a few times and with
+pauses; a file that is damaged is not.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from functools import partial
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.readers.job_queue import Job, JobQueue, Server
+from medclip.files.readers.job_queue import Effort, Job, JobQueue, Server
 from medclip.files.readers.memory import LEAST_BYTES, MemoryBudget, gigabytes
+from medclip.files.readers.passing_errors import Patience
 from medclip.files.readers.process import ReadingProcess
-from medclip.files.readers.worker import OUT_OF_MEMORY, frame
+from medclip.files.readers.worker import OUT_OF_MEMORY, PASSING, frame
 from medclip.wording import duration
 
 _START_PATIENCE_S = 300.0
@@ -35,10 +37,17 @@ _LONGEST_TICK_S = 1.0
 
 
 class _Again(Exception):
-    """A job has to be done once more, perhaps alone."""
+    """A job has to be done once more, perhaps alone, perhaps after a pause."""
 
-    def __init__(self, *, alone: bool) -> None:
-        self.alone = alone
+    def __init__(self, *, alone: bool = False, after_s: float = 0.0) -> None:
+        self.alone, self.after_s = alone, after_s
+
+
+class _Passing(Exception):
+    """The drive did not deliver a file, and may in a moment."""
+
+    def __init__(self, error: MedclipError) -> None:
+        self.error = error
 
 
 class Serving(Server):
@@ -52,8 +61,11 @@ class Serving(Server):
         budget: MemoryBudget | None,
         note_once: Callable[[str, str], None],
         begin: tuple[Callable[..., Any], tuple[Any, ...]] | None = None,
+        patience: Patience | None = None,
+        name: str = "",
     ) -> None:
-        super().__init__(self._stop)
+        super().__init__(self._stop, name=name)
+        self._patience = patience or Patience()
         self._queue, self._timeout_s, self._memory_bytes = queue, timeout_s, memory_bytes
         self._budget, self._note_once = budget, note_once
         self._begin = begin
@@ -67,13 +79,10 @@ class Serving(Server):
         while (job := self._queue.take(self)) is not None:
             result, failure = None, None
             try:
-                process = self._running()
-                begun = time.monotonic()
-                try:
-                    result = self._do(process, job)
-                finally:
-                    self._queue.count_seconds(job, time.monotonic() - begun)
+                result = self._attempt(job)
             except _Again as again:
+                if again.after_s:
+                    self._queue.closed.wait(again.after_s)
                 self._queue.repeat(self, alone=again.alone)
                 continue
             except _NoProcess as error:
@@ -85,6 +94,7 @@ class Serving(Server):
             except BaseException as error:
                 failure = error
             keeps_too_much = self._queue.done(self)
+            job.future.effort = Effort(max(0, job.num_attempts - 1), job.seconds, self.name)
             if failure is None:
                 job.future.set_result(result)
             else:
@@ -94,6 +104,27 @@ class Serving(Server):
             if self._budget and self._budget.is_taken_by_parent:
                 self._note_once("budget", _parent_holds(self._budget))
         self._stop()
+
+    def _attempt(self, job: Job) -> Any:
+        """Do a job once, and count that."""
+        process = self._running()
+        job.num_attempts += 1
+        began = time.monotonic()
+        try:
+            result = self._do(process, job)
+        except _Passing as passing:
+            pause_s = self._patience.pause_s(job.num_read_errors)
+            if pause_s is None:
+                raise passing.error from None
+            job.num_read_errors += 1
+            self._note_once("drive", "A file could not be read from its drive; it is tried again a few times.")
+            raise _Again(after_s=pause_s) from None
+        finally:
+            seconds = time.monotonic() - began
+            job.seconds += seconds
+            self._queue.count_seconds(job, seconds)
+        self._patience.succeeded()
+        return result
 
     def _do(self, process: ReadingProcess, job: Job) -> Any:
         request = frame((job.function, job.arguments))
@@ -128,6 +159,8 @@ class Serving(Server):
         good, value = pickle.loads(answer)  # noqa: S301 - written by our own worker
         if good:
             return value
+        if good is PASSING:
+            raise _Passing(value)
         raise value if isinstance(value, MedclipError) else self._unexpected(value)
 
     def _first(self, process: ReadingProcess, tick: Callable[[], None]) -> bytearray | None:

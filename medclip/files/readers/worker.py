@@ -19,6 +19,8 @@ from typing import IO
 
 HEADER = struct.Struct(">Q")
 OUT_OF_MEMORY = "MemoryError"
+PASSING = None
+"""In the place of whether an answer is good: it is not, and may be in a moment."""
 _OOM_SCORE = 800
 _PR_SET_PDEATHSIG = 1
 _LOOK_S = 0.5
@@ -76,8 +78,12 @@ def _answer(job: bytes) -> bytes:
     except MemoryError:
         return frame((False, OUT_OF_MEMORY))
     except Exception as error:  # any error of a decoder is an answer, not the end of the worker
-        from medclip.errors import MedclipError
+        from medclip.errors import MedclipError, Reason
+        from medclip.files.readers.passing_errors import passing_error
 
+        if (passing := passing_error(error)) is not None:
+            text = f"the file could not be read ({passing.strerror or type(passing).__name__})."
+            return frame((PASSING, MedclipError(Reason.READ_ERROR, text)))
         return frame((False, error if isinstance(error, MedclipError) else type(error).__name__))
 
 

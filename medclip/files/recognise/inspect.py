@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from medclip.dicom.header.read import DicomHeader, modality_code, read_header
 from medclip.errors import MedclipError, Problem, Reason
+from medclip.files.readers.passing_errors import passing_error
 from medclip.files.recognise.companions import place
 from medclip.files.recognise.slide_parts import Placed, may_be_part
 from medclip.files.recognise.sniff import HEAD_BYTES, Format, sniff_open
@@ -47,7 +48,9 @@ class FileFacts:
     """Of the file whose bytes were hashed."""
 
 
-def inspect_file(path: Path, settings: Settings, known: tuple[Stamp, str] | None = None) -> FileFacts:
+def inspect_file(
+    path: Path, settings: Settings, known: tuple[Stamp, str] | None = None, *, raise_passing: bool = False
+) -> FileFacts:
     """Hash a file, sniff its format and read its header if it is DICOM.
 
     Args:
@@ -55,9 +58,13 @@ def inspect_file(path: Path, settings: Settings, known: tuple[Stamp, str] | None
         settings: Limits.
         known: Stamp and hash of the file when it was looked at before; where the stamp is the same, it is not read
             whole again.
+        raise_passing: Raise the errors of a drive that may be gone in a moment, for a caller that tries again.
 
     Returns:
         The facts; `problem` is set for everything that will not be scored. Nothing is raised for a bad file.
+
+    Raises:
+        OSError: As `passing_error` knows them, with `raise_passing`.
     """
     try:
         with path.open("rb") as file:
@@ -74,6 +81,8 @@ def inspect_file(path: Path, settings: Settings, known: tuple[Stamp, str] | None
                 return FileFacts("", Format.UNKNOWN, None, CHANGED)
             return replace(facts, stamp=stamp)
     except OSError as error:
+        if raise_passing and passing_error(error) is not None:
+            raise
         return FileFacts("", Format.UNKNOWN, None, os_problem(error))
 
 

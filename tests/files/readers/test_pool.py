@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.readers import memory, serving
+from medclip.files.readers import memory, passing_errors, serving
 from medclip.files.readers.memory import LEAST_BYTES, held_bytes
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.readers.process import ReadingProcess
@@ -437,3 +437,65 @@ def _count_torch() -> int:
     import sys
 
     return sum(name.split(".")[0] == "torch" for name in sys.modules)
+
+
+def _fail_from_drive(log: Path, times: int, number: int, hidden: bool) -> str:
+    with log.open("a") as file:
+        file.write("x")
+    if len(log.read_text()) <= times:
+        try:
+            raise OSError(number, os.strerror(number))
+        except OSError:
+            if hidden:
+                raise MedclipError(Reason.CORRUPT, "the image is damaged.") from None
+            raise
+    return "read"
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_what_a_drive_does_not_deliver_is_asked_for_again_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: bool
+) -> None:
+    monkeypatch.setattr(passing_errors, "PAUSES_S", (0.01, 0.01, 0.01))
+    notes: list[str] = []
+    with ReadingPool(1, timeout_s=60, note=notes.append) as pool:
+        jobs = [pool.submit(_fail_from_drive, tmp_path / f"{n}", 2, errno.ESTALE, hidden) for n in range(2)]
+        assert [job.result() for job in jobs] == ["read", "read"]
+        assert [(job.effort.num_retries, job.effort.worker) for job in jobs] == [(2, "reader 1")] * 2
+        assert all(job.effort.seconds > 0 for job in jobs)
+    assert len(notes) == 1
+
+
+def test_a_drive_that_never_delivers_a_file_costs_it_some_attempts_and_then_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passing_errors, "PAUSES_S", (0.01, 0.01, 0.01))
+    with ReadingPool(1, timeout_s=60) as pool:
+        job = pool.submit(_fail_from_drive, tmp_path / "log", 99, errno.EIO, True)
+        with pytest.raises(MedclipError) as caught:
+            job.result()
+        assert caught.value.reason is Reason.READ_ERROR
+        assert ((tmp_path / "log").read_text(), job.effort.num_retries) == ("xxxx", 3)
+
+
+def test_a_damaged_file_and_one_that_may_not_be_read_are_not_read_again(tmp_path: Path) -> None:
+    with ReadingPool(1, timeout_s=60) as pool:
+        for number in (errno.EACCES, errno.EINVAL):
+            log = tmp_path / str(number)
+            with pytest.raises(MedclipError):
+                pool.submit(_fail_from_drive, log, 99, number, False).result()
+            assert log.read_text() == "x"
+
+
+def test_on_a_drive_that_is_gone_files_are_not_waited_for_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passing_errors, "PAUSES_S", (0.01,))
+    with ReadingPool(1, timeout_s=60) as pool:
+        for n in range(6):
+            pool.submit(_fail_from_drive, tmp_path / str(n), 99, errno.EIO, False).exception()
+        attempts = [len((tmp_path / str(n)).read_text()) for n in range(6)]
+        assert attempts == [2, 2, 2, 2, 1, 1]
+        assert pool.submit(divmod, 7, 2).result() == (3, 1)
+        pool.submit(_fail_from_drive, tmp_path / "later", 99, errno.EIO, False).exception()
+        assert (tmp_path / "later").read_text() == "xx"
