@@ -143,11 +143,11 @@ class Looker:
         ]
         return list(window), refs, futures
 
-    def _inspect(self, file: KnownFile, ref: FileRef, problem: Problem | None) -> Future[FileFacts]:
+    def _inspect(self, file: KnownFile, ref: FileRef, problem: Problem | None) -> JobFuture:
         if problem is None:
             known = (file.stamp, file.sha256) if file.sha256 else None
             return self.pool.submit(inspect, ref.path, self.settings, known)
-        failed: Future[FileFacts] = Future()
+        failed = JobFuture()
         failed.set_exception(problem.error(ref.path))
         return failed
 
