@@ -21,6 +21,7 @@ from medclip.reports.score.heat_maps import HeatMaps, check_named
 from medclip.reports.score.report import write_score_report
 from medclip.runs.conduct import Call
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
+from medclip.runs.results import write_csv_tables
 from medclip.runs.score_run import ScoreRun
 from medclip.sample import Modality
 from medclip.scoring.run import run_scoring
@@ -56,6 +57,7 @@ def score(
     hash_paths: bool = False,
     weeks: bool = False,
     thumbnails: bool = True,
+    csv: bool = False,
     explain: str | None = None,
     results_to: str | Path | None = None,
     results_as: str | Sequence[str] = (),
@@ -110,6 +112,7 @@ def score(
         weeks: Write the ISO week of each DICOM examination ("2024-W05") into the column `headers` of files.parquet, for
             `medclip.monitor`. Without it tables hold no date of any kind.
         thumbnails: Keep small images of the studies for the report.
+        csv: Write files.csv, scores.csv and exam_scores.csv beside the Parquet tables; a later call writes them too.
         explain: Draw heat maps beside the images of the report's first page: "top" for the most probable finding of
             each study, or a TASK or TASK:CLASS. Files are read once more; another call with another one computes no
             score again.
@@ -167,6 +170,12 @@ def score(
             hint="Leave it out; it is named where images are embedded.",
         )
     in_memory = is_stored and out is None
+    if csv and out is None:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "CSV tables are asked for and no output folder.",
+            hint="Name it with out, or leave csv out.",
+        )
     keep = TemporaryFolder("score") if out is None and not is_stored else None
     folder = inputs.root if in_memory else keep.path if keep is not None else path_of(out, "the output folder")
     call = Call(
@@ -192,7 +201,7 @@ def score(
     if results_to is not None or results_as:
         results = _results(results_to, _several(results_as), inputs, call, hash_paths, is_stored)
     exported: list[Exported] = []
-    finish = partial(_report, report_paths, maps, results, exported)
+    finish = partial(_report, report_paths, csv, maps, results, exported)
     if is_stored:
         embeddings = open_embeddings(path)
         if in_memory:
@@ -275,6 +284,7 @@ def _place(root: Path, given: Mapping[str, Path] | None, name: str) -> Path:
 
 def _report(
     show_paths: bool,
+    csv: bool,
     heat_maps: HeatMaps | None,
     results: ResultsFolder | None,
     exported: list[Exported],
@@ -283,6 +293,8 @@ def _report(
     folder: Path,
     sort_by: tuple[str, str] | None,
 ) -> None:
+    if csv:
+        write_csv_tables(folder)
     write_score_report(ledger, card, folder, show_paths=show_paths, sort_by=sort_by, heat_maps=heat_maps)
     if results is not None:
         exported.append(results.write(ledger, card, folder))

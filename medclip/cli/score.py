@@ -81,6 +81,7 @@ def score(
     hash_paths: options.HashPaths = False,
     weeks: options.Weeks = False,
     thumbnails: options.Thumbnails = True,
+    csv: Annotated[bool, typer.Option("--csv", help="Write the tables as CSV, too.")] = False,
     explain: Annotated[
         str | None,
         typer.Option("--explain", metavar="top|TASK[:CLASS]", help="Draw heat maps of this into the report."),
@@ -136,6 +137,7 @@ def score(
                 hash_paths=hash_paths,
                 weeks=weeks,
                 thumbnails=thumbnails,
+                csv=csv,
                 explain=explain,
                 results_to=results_to,
                 results_as=results_as or (),

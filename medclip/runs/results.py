@@ -13,7 +13,7 @@ from typing import Any
 from medclip.embeddings.write_embeddings import NOTE
 from medclip.embeddings.write_embeddings import TABLES as EMBEDDING_TABLES
 from medclip.files.output import disk_errors, write_file
-from medclip.files.tables.write import write_rows
+from medclip.files.tables.write import write_as_csv, write_rows
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow
 
@@ -21,6 +21,8 @@ FILES = "files.parquet"
 SCORES = "scores.parquet"
 EXAM_SCORES = "exam_scores.parquet"
 """Only of a run that asks mammography examinations by their views."""
+CSV_OF = {FILES: "files.csv", SCORES: "scores.csv", EXAM_SCORES: "exam_scores.csv"}
+"""The same tables for spreadsheets, where they are asked for."""
 RUN = "run.json"
 REPORT = "report.html"
 SEARCH = "report-search.html"
@@ -44,11 +46,24 @@ def write_results(ledger: Ledger, folder: Path, run: dict[str, Any]) -> None:
     """
     with disk_errors(folder):
         (folder / RUN).unlink(missing_ok=True)  # until it is there again, new tables may stand beside old ones
+        for name in CSV_OF.values():  # of the tables before; whoever asks for them gets new ones
+            (folder / name).unlink(missing_ok=True)
     write_rows(folder / FILES, FileRow, ledger.files())
     write_rows(folder / SCORES, ScoreRow, ledger.scores())
     if run["options"].get("exam"):
         write_rows(folder / EXAM_SCORES, ExamRow, ledger.exams())
     write_run(folder, run, ledger.counts())
+
+
+def write_csv_tables(folder: Path) -> None:
+    """Write each table of a folder as CSV beside it, unless it is there.
+
+    Raises:
+        MedclipError: As `medclip.files.output.disk_errors`.
+    """
+    for table, name in CSV_OF.items():
+        if (folder / table).exists() and not (folder / name).exists():
+            write_as_csv(folder / name, folder / table)
 
 
 def write_run(folder: Path, run: dict[str, Any], counts: dict[str, int]) -> None:
@@ -69,7 +84,7 @@ def embedded_counts(counts: dict[str, int]) -> dict[str, int]:
 def hashes_of(folder: Path) -> dict[str, str]:
     """Hash what a run has written besides its ledger, by name; what is not there is left out."""
     hashes = {}
-    for name in (FILES, SCORES, EXAM_SCORES, RUN, NOTE, *EMBEDDING_TABLES, *report_files(folder)):
+    for name in (FILES, SCORES, EXAM_SCORES, *CSV_OF.values(), RUN, NOTE, *EMBEDDING_TABLES, *report_files(folder)):
         with suppress(OSError), (folder / name).open("rb") as file:
             hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return hashes

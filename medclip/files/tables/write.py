@@ -60,6 +60,23 @@ def write_rows(path: Path, row_type: type, rows: Iterable[Any]) -> None:
             writer.write_table(table_of(batch, row_type, schema))
 
 
+def write_as_csv(path: Path, parquet: Path) -> None:
+    """Write what a Parquet file holds as CSV, some rows at a time; texts are defused as by `csv_bytes`.
+
+    Raises:
+        MedclipError: As `medclip.files.output.disk_errors`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from pyarrow import csv
+
+    with new_file(path) as draft, pq.ParquetFile(parquet) as source:
+        empty = _defused(source.schema_arrow.empty_table())
+        with csv.CSVWriter(draft, empty.schema) as writer:
+            for batch in source.iter_batches(_ROWS_PER_GROUP):
+                writer.write_table(_defused(pa.Table.from_batches([batch])))
+
+
 def parquet_bytes(table: pa.Table, *, compression: str = "zstd") -> bytes:
     """Return a table as the bytes of a Parquet file."""
     import pyarrow as pa
