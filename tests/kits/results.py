@@ -36,7 +36,7 @@ DECISION = Decision(0.42, True, "threshold 0.42 of the model card, chosen by sen
 
 
 def exam_answers() -> tuple[Answer, ...]:
-    """Return a finding of an examination of two images, 1.dcm of the right and 2.dcm of the left breast, and of each."""
+    """Return a finding of an examination of two images, 1.dcm (right) and 2.dcm (left), and of its parts."""
     finding = coding_of("mammography:mass", "Mass", {"sct": "4147007"})
     question = coding_of("mammography", "Mammography findings")
 
