@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medclip.errors import MedclipError, Reason
 from medclip.result import Result
@@ -29,7 +29,10 @@ class Figure(BaseModel):
 
 
 class CardThreshold(BaseModel):
-    """The probability from which a class counts as positive, and where it comes from; fields as in thresholds.json."""
+    """The probability from which a class counts as present, and where it comes from; fields as in thresholds.json.
+
+    A plain number is taken for a threshold of which nothing else is known.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     value: float = Field(ge=0, le=1)
@@ -42,6 +45,12 @@ class CardThreshold(BaseModel):
     n_patients: int | None = Field(default=None, ge=0)
     data_sha256: str = ""
     patients_sha256: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_number(cls, value: Any) -> Any:
+        """Take a number for a threshold of which nothing else is known."""
+        return {"value": value} if isinstance(value, (int, float)) else value
 
     def in_words(self) -> str:
         """Write the threshold and where it comes from.

@@ -122,7 +122,9 @@ def modality_title(name: str) -> str:
 def _task(name: str, entry: Mapping[str, Any], adapted: Mapping[str, Any] | None) -> TaskView:
     metrics = tuple(_metrics("", entry.get("metrics") or {}))
     named = entry.get("thresholds")
-    thresholds = {c: t for c, t in named.items() if isinstance(t, (int, float))} if isinstance(named, Mapping) else {}
+    named = named if isinstance(named, Mapping) else {}
+    named = {c: t.get("value") if isinstance(t, Mapping) else t for c, t in named.items()}
+    thresholds = {c: t for c, t in named.items() if isinstance(t, (int, float))}
     if adapted is None or adapted["task"] != name:
         return TaskView(name, task_title(name), metrics, note=_text(entry.get("note")), thresholds=thresholds)
     return TaskView(

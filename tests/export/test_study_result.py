@@ -75,7 +75,7 @@ def test_a_study_is_positive_or_negative_where_the_card_has_a_threshold_and_only
     known = {"value": 0.123457, "policy": "youden", "chosen_on": "site A"}
     tasks = {
         "chest_xray_findings": {"classes": ["pneumonia", "other"], "thresholds": {"pneumonia": known}},
-        "stones": {"classes": ["stone"], "thresholds": {"stone": {"value": 0.25}}},
+        "stones": {"classes": ["stone"], "thresholds": {"stone": 0.25}},
         "nobody_knows": {"classes": ["odd_one"]},
     }
     decisions = [

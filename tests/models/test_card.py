@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.card import Card, read_card
@@ -48,3 +49,17 @@ def test_a_wrong_field_is_named(tmp_path: Path, change: dict[str, object], field
         read_card(tmp_path)
     assert caught.value.reason is Reason.PACK_INVALID
     assert field in str(caught.value)
+
+
+def test_a_threshold_is_a_number_or_says_where_it_comes_from_and_is_of_a_class_of_its_task() -> None:
+    known = {"value": 0.62, "policy": "sensitivity=0.9", "chosen_on": "site A"}
+    card = Card.model_validate(
+        {"name": "t", "tasks": {"x": {"classes": ["a", "b"], "thresholds": {"a": 0.5, "b": known}}}}
+    )
+    a, b = (card.tasks["x"].thresholds[name] for name in "ab")
+    assert (a.value, a.in_words()) == (0.5, "threshold 0.5 of the model card")
+    assert b.in_words() == "threshold 0.62 of the model card, chosen by sensitivity=0.9 on site A"
+    assert Card.model_validate_json(card.to_json()) == card
+    for wrong in ({"c": 0.5}, {"a": 1.5}, {"a": "high"}):
+        with pytest.raises(ValidationError):
+            Card.model_validate({"name": "t", "tasks": {"x": {"classes": ["a"], "thresholds": wrong}}})

@@ -39,7 +39,7 @@ def _fill(ledger: Ledger, probabilities: list[float], names: tuple[str, ...] = (
 def test_every_study_is_in_one_bin_and_those_at_the_threshold_of_the_card_are_counted(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         _fill(ledger, [0.0, 0.04, 0.05, 0.5, 0.62, 0.999, 1.0])
-        card = _card(thresholds={"pneumonia": 0.62, "note": "text"})
+        card = _card(thresholds={"pneumonia": {"value": 0.62, "chosen_on": "site A"}})
         (chosen,), more = collect_histograms(ledger, (), {}, card, (TASK, "pneumonia"))
     assert (chosen.counts[0], chosen.counts[1], chosen.counts[10], chosen.counts[12], chosen.counts[19]) == (
         2,
