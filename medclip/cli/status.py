@@ -21,6 +21,7 @@ def status(
     """
     from medclip.errors import printable
     from medclip.runs.run_status import read_status
+    from medclip.wording import count
 
     read = read_status(folder)
     if as_json:
@@ -30,6 +31,10 @@ def status(
     print(f"{printable(str(read.folder))}: {read.state}")
     print(f"{counts['files']} of {read.num_listed} files that are listed have their row; {counts['studies']} studies")
     print(read.ended)
+    if read.pace is not None:
+        print(read.pace)
+    if read.num_tried_again:
+        print(f"{count(read.num_tried_again, 'file was', 'files were')} read more than once")
     for ended, reason, number in read.reasons:
         print(f"  {number:>7} {ended}: {reason.replace('_', ' ')}")
     return read.exit_code

@@ -23,6 +23,7 @@ from medclip.adapters.registry import slot
 from medclip.dicom.header.read import DicomHeader
 from medclip.errors import MedclipError, Problem, Reason, Status
 from medclip.files.pseudonyms import keyed_hash
+from medclip.files.readers.job_queue import NO_EFFORT, Effort, JobFuture
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.recognise.supported import other_modality
 from medclip.models.open_set import typical
@@ -136,6 +137,14 @@ class Item:
     """Its header states no body part, and it is unlike the images of its modality that the model has seen."""
     instead_of: int | None = None
     """File that it is a copy of, where that one could not be read."""
+    effort: Effort = NO_EFFORT
+    """What reading it took."""
+
+    def efforts(self) -> Iterator[tuple[PlannedFile, Effort]]:
+        """Yield its files with what reading each took: all were tried as often, and have equal parts of the time."""
+        if self.effort.worker:
+            seconds = self.effort.seconds / len(self.files)
+            yield from ((file, replace(self.effort, seconds=seconds)) for file in self.files)
 
     @property
     def kind(self) -> Kind:
@@ -251,7 +260,8 @@ class ChunkWork:
         )
         studies = tuple(row for row in scores if isinstance(row, ScoreRow))
         exams = tuple(row for row in scores if isinstance(row, ExamRow))
-        return ChunkResult(files, studies, thumbnails, self.chunk.plan.state, tuple(units), exams)
+        efforts = tuple((file.id, effort) for item in self.items for file, effort in item.efforts())
+        return ChunkResult(files, studies, thumbnails, self.chunk.plan.state, tuple(units), exams, efforts)
 
     def _read_copies(self, encoder: _Encoder) -> None:
         """Have a copy count where the image that it copies cannot be read; only decoders know what is cut."""
@@ -426,7 +436,11 @@ def _sha256(item: Item) -> str:
 
 def _take(item: Item, future: Future[Reading]) -> None:
     try:
-        item.reading = future.result()
+        try:
+            item.reading = future.result()
+        finally:
+            if isinstance(future, JobFuture):
+                item.effort = item.effort.and_then(future.effort)
     except MedclipError as error:
         item.problem = error.problem()
         item.culprit = error.where if any(error.where == str(file.ref.path) for file in item.files) else None

@@ -231,6 +231,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         if is_lacking and lacks is not None:  # asked once more: what came or changed is open already
             ledger.open_again(dict.fromkeys(lacks(ledger)))
         counter = Counter(call.root, _num_files(call))
+        ledger.expects = counter.known
         chunks = looker.chunks()
         first = next(chunks, None)
         if first is not None:

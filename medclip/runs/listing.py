@@ -299,6 +299,10 @@ class Counter:
         self._thread.join(seconds)
         return self.total
 
+    def known(self) -> int | None:
+        """Return the number of all files; None while they are counted."""
+        return None if self._thread.is_alive() else self.total
+
     def stop(self) -> None:
         """Count no further."""
         self._stop.set()

@@ -13,7 +13,7 @@ from typing import Any
 
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.output import in_use
-from medclip.files.readers.job_queue import JobFuture
+from medclip.files.readers.job_queue import NO_EFFORT, JobFuture
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
@@ -159,7 +159,8 @@ class Looker:
             fact, problem = _wait(file, future)
             facts.append(fact)
             if file.state < DONE or (isinstance(fact, FileFacts) and fact.stamp != file.stamp):
-                looks.append(_look(file, fact, problem))
+                effort = NO_EFFORT if future is None else future.effort
+                looks.append(replace(_look(file, fact, problem), effort=effort))
             if len(looks) >= _FACTS_AT_ONCE:
                 self.ledger.looked_at(looks)
                 looks = []

@@ -17,6 +17,8 @@ from medclip.runs.rows import FileRow, ScoreRow, note_of
 FOLDER = "parts"
 SECONDS = 30.0
 """A part is written when the one before is so old."""
+_FIRST_SECONDS = 2.0
+"""The first one comes earlier, and the pauses double: whoever began a run wants to see that it does what was meant."""
 
 
 class Parts:
@@ -34,7 +36,7 @@ class Parts:
         self._folder, self._name_of = folder / FOLDER, name_of
         self._files: list[FileRow] = []
         self._scores: list[ScoreRow] = []
-        self._written_at = time.monotonic()
+        self._written_at, self._pause_s = time.monotonic(), min(_FIRST_SECONDS, SECONDS)
         numbers = (re.fullmatch(r"files-(\d{6,})\.parquet", path.name) for path in self._folder.glob("files-*"))
         self._number = max((int(match[1]) for match in numbers if match), default=0)
 
@@ -56,7 +58,7 @@ class Parts:
             text = json.dumps([file.path for file in own[:NAMED_FILES]], ensure_ascii=False)
             note = note_of(file.headers for file in own)
             self._scores.append(replace(row, files=text, num_files=len(own), note=note))
-        if time.monotonic() - self._written_at >= SECONDS:
+        if time.monotonic() - self._written_at >= self._pause_s:
             self._write()
 
     def _write(self) -> None:
@@ -64,6 +66,7 @@ class Parts:
         write_rows(self._folder / f"scores-{self._number:06}.parquet", ScoreRow, self._scores)
         write_rows(self._folder / f"files-{self._number:06}.parquet", FileRow, self._files)
         self._files, self._scores, self._written_at = [], [], time.monotonic()
+        self._pause_s = min(2 * self._pause_s, SECONDS)
 
     def remove(self) -> None:
         """Remove them: the tables hold all."""

@@ -11,7 +11,9 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.locks import is_locked
 from medclip.result import Result
 from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.ledger.pace import EXPECTED, PACE, read_pace
 from medclip.runs.results import EMBED, embedded_counts
+from medclip.wording import duration, figure
 
 FINISHED, RUNNING, STOPPED = "finished", "running", "stopped"
 
@@ -30,6 +32,16 @@ class RunStatus(Result):
     """files (that have their row), scored (of a run of `medclip embed`: embedded), skipped, failed, studies."""
     reasons: tuple[tuple[str, str, int], ...]
     """Status, reason and number of the files that were not scored, the most frequent first."""
+    num_expected: int | None = None
+    """Files in all; None while nobody has counted them to the end."""
+    num_tried_again: int = 0
+    """Files that were read more than once: after a crash, an error of their drive, or by a later call."""
+    workers: tuple[tuple[str, int, float], ...] = ()
+    """Each reading process, with how many files it read last, and for how many seconds they were read."""
+    files_per_second: float | None = None
+    """Over the last minutes of a run that goes on; None for one that does not."""
+    seconds_left: float | None = None
+    """How long the rest takes at that rate, results and report apart."""
 
     @property
     def exit_code(self) -> int:
@@ -43,6 +55,16 @@ class RunStatus(Result):
         """How the files ended, in words."""
         return ", ".join(f"{n} {status}" for status, n in self.counts.items() if status not in ("files", "studies"))
 
+    @property
+    def pace(self) -> str | None:
+        """How fast it goes and how long it will take, in words; None for a run that does not go on."""
+        if self.files_per_second is None:
+            return None
+        rate = f"{figure(self.files_per_second)} files per second"
+        if self.seconds_left is None:
+            return f"{rate}; how many files are left is not known yet"
+        return f"{rate}; about {duration(self.seconds_left)} left before the results are written"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         reasons = [{"status": status, "reason": reason, "files": n} for status, reason, n in self.reasons]
@@ -52,6 +74,11 @@ class RunStatus(Result):
             "listed": self.num_listed,
             **self.counts,
             "reasons": reasons,
+            "expected": self.num_expected,
+            "tried_again": self.num_tried_again,
+            "workers": [{"worker": name, "files": n, "seconds": round(s, 3)} for name, n, s in self.workers],
+            "files_per_second": self.files_per_second,
+            "seconds_left": self.seconds_left,
             "exit_code": self.exit_code,
         }
 
@@ -61,6 +88,7 @@ class RunStatus(Result):
             "state": self.state,
             "files": f"{counts['files']} of {self.num_listed} listed so far have their row",
             "ended": self.ended,
+            **({} if self.pace is None else {"pace": self.pace}),
             "studies": counts["studies"],
             "folder": self.folder,
         }
@@ -93,6 +121,9 @@ def read_status(folder: str | Path) -> RunStatus:
         ]
         identity = ledger.get("identity") or {}
         counts = ledger.counts()
+        num_left, pace, expected = None, read_pace(ledger.get(PACE)) if running else None, ledger.get(EXPECTED)
+        if pace is not None and expected is not None:
+            num_left = max(0, expected - ledger.num_done())
         if identity.get("command") == EMBED:
             counts = embedded_counts(counts)
         return RunStatus(
@@ -101,4 +132,9 @@ def read_status(folder: str | Path) -> RunStatus:
             ledger.num_listed(),
             counts,
             tuple(reasons),
+            expected,
+            ledger.num_tried_again(),
+            tuple((worker, num, seconds) for worker, (num, seconds) in ledger.work_by_worker().items()),
+            None if pace is None else pace.files_per_second,
+            None if pace is None or num_left is None else pace.seconds_left(num_left),
         )

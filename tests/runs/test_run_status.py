@@ -10,6 +10,8 @@ import pytest
 import medclip
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
+from medclip.runs import plan
+from medclip.runs.ledger import pace
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
 from tests.kits.scoring import write_png
@@ -43,6 +45,62 @@ def test_a_run_is_running_then_stopped_then_finished(
     assert told["reasons"] == [{"status": "failed", "reason": "empty_file", "files": 1}]
     assert main(["status", str(out)]) == 3
     assert "1 failed: empty file" in capsys.readouterr().out
+
+
+def test_a_run_that_goes_on_says_how_fast_and_how_long(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = tmp_path / "in", tmp_path / "out"
+    for n in range(5):
+        write_png(root / f"{n}.png", n)
+    commit, seen = Ledger.commit, []
+    monkeypatch.setattr(plan, "CHUNK_FILES", 1)
+    monkeypatch.setattr(pace, "_EVERY_S", 0.0)
+
+    def looked_at(self: Ledger, result: ChunkResult) -> tuple[int, int]:
+        grown = commit(self, result)
+        main(["status", str(out)])
+        seen.append((medclip.runs.status(out), capsys.readouterr().out))
+        return grown
+
+    monkeypatch.setattr(Ledger, "commit", looked_at)
+    medclip.score(root, out, model=pack, workers=1, modality="xray")
+    status, text = seen[2]
+    assert (status.num_expected, status.counts["files"], status.num_tried_again) == (5, 3, 0)
+    assert status.seconds_left == pytest.approx(2 / status.files_per_second)
+    assert "files per second; about" in text
+    assert seen[-1][0].seconds_left == 0
+    ended = medclip.runs.status(out)
+    assert (ended.files_per_second, ended.seconds_left, ended.pace) == (None, None, None)
+    ((worker, num, seconds),) = ended.workers
+    assert (worker, num, seconds > 0) == ("reader 1", 5, True)
+
+
+def test_attempts_of_all_calls_are_counted(pack: Path, tmp_path: Path) -> None:
+    root, out = tmp_path / "in", tmp_path / "out"
+    write_png(root / "a.png", 1)
+    (root / "b.png").touch()
+    for _ in range(3):
+        medclip.score(root, out, model=pack, workers=1, modality="xray", retry_failed="all")
+    with Ledger(out, create=False) as ledger:
+        attempts = ledger._db.execute("SELECT name, attempts FROM inputs ORDER BY name").fetchall()
+    assert attempts == [("a.png", 1), ("b.png", 3)]
+    assert medclip.runs.status(out).num_tried_again == 1
+
+
+def test_a_pace_is_that_of_the_last_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(pace.time, "time", lambda: now[0])
+    keeper, moments = pace.PaceKeeper(), None
+    for minute in range(1, 61):
+        now[0] = 60.0 * minute
+        moments = keeper.commit(6000 if minute <= 30 else 60) or moments
+    read = pace.read_pace(moments)
+    assert read is not None
+    assert read.files_per_second == pytest.approx(1.0)
+    assert read.seconds_left(120) == pytest.approx(120)
+    assert len(moments or ()) <= 11
+    assert pace.read_pace(None) is pace.read_pace([(1.0, 0)]) is pace.read_pace([(1.0, 0), (1.0, 5)]) is None
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

@@ -28,11 +28,18 @@ class Effort:
     worker: str = ""
     """The last one to do it."""
 
+    def and_then(self, other: Effort) -> Effort:
+        """Return what this and another job took."""
+        return Effort(self.num_retries + other.num_retries, self.seconds + other.seconds, other.worker or self.worker)
+
+
+NO_EFFORT = Effort()
+
 
 class JobFuture(Future[Any]):
     """A future that knows what its job took, once it is done."""
 
-    effort = Effort()
+    effort = NO_EFFORT
 
 
 @dataclass(eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from medclip.files.readers.job_queue import Effort
 from medclip.runs.ledger.known_files import DONE
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
 
@@ -23,3 +24,5 @@ class ChunkResult:
     """Vectors, in a run that keeps them."""
     exams: tuple[ExamRow, ...] = ()
     """Of the mammography examinations among the studies, in a run that asks them by their views."""
+    efforts: tuple[tuple[int, Effort], ...] = ()
+    """What reading each file took, by its number."""

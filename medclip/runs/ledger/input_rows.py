@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from medclip.errors import Problem, Reason
+from medclip.files.readers.job_queue import Effort
 from medclip.runs.ledger.database import Database
 from medclip.runs.ledger.known_files import DONE, DONE_FOR_GOOD, LISTED, LOOKED_AT, KnownFile, Look
 from medclip.runs.ledger.schema import BY_FILE, BY_STUDY
@@ -78,9 +79,13 @@ class InputRows:
         """Write down what was learnt of files, all or none. Files that are done stay so."""
         with self._db.transaction():
             self._db.executemany(
-                "UPDATE inputs SET size = ?, mtime = ?, inode = ?, sha256 = ?, format = ?, "
-                "reason = COALESCE(?, reason), sentence = COALESCE(?, sentence), state = MAX(state, ?) WHERE id = ?",
-                [(*k.stamp, k.sha256, k.format, *_of_problem(k.problem), LOOKED_AT, k.id) for k in looks],
+                "UPDATE inputs SET size = ?, mtime = ?, inode = ?, sha256 = ?, format = ?, "  # noqa: S608 - our columns
+                "reason = COALESCE(?, reason), sentence = COALESCE(?, sentence), state = MAX(state, ?), "
+                f"{ADD_EFFORT} WHERE id = ?",
+                [
+                    (*k.stamp, k.sha256, k.format, *_of_problem(k.problem), LOOKED_AT, *effort_values(k.effort), k.id)
+                    for k in looks
+                ],
             )
 
     def tie(self, ties: Iterable[tuple[int, str, bool]]) -> None:
@@ -135,7 +140,8 @@ class InputRows:
             window = self._next_window()
             self._db.executemany(
                 "UPDATE inputs SET window = ?, cut = 0, sha256 = NULL, tie = NULL, waits = 0, state = ?, "
-                "reason = IIF(inode, NULL, reason), sentence = IIF(inode, NULL, sentence) WHERE id = ?",
+                "reason = IIF(inode, NULL, reason), sentence = IIF(inode, NULL, sentence), attempts = attempts + 1 "
+                "WHERE id = ?",
                 [(window + index // _AGAIN_FILES, LISTED, number) for index, number in enumerate(files)],
             )
             self._db.executemany(
@@ -171,9 +177,27 @@ class InputRows:
         """Count the files among them that the file system knew."""
         return self._db.execute("SELECT COUNT(*) FROM inputs WHERE mtime != 0").fetchone()[0]
 
+    def num_tried_again(self) -> int:
+        """Count the files that were read more than once: after a crash, an error of their drive, or by a later call."""
+        return self._db.execute("SELECT COUNT(*) FROM inputs WHERE attempts > 1").fetchone()[0]
+
+    def work_by_worker(self) -> dict[str, tuple[int, float]]:
+        """Return how many files each worker read last, and for how many seconds they were read in all."""
+        query = "SELECT worker, COUNT(*), SUM(seconds) FROM inputs WHERE worker IS NOT NULL GROUP BY worker ORDER BY 1"
+        return {worker: (num, seconds) for worker, num, seconds in self._db.execute(query)}
+
     def num_done(self) -> int:
         """Count the files that are not read again. Rows do not tell: those of studies that grow stay meanwhile."""
         return self._db.execute(f"SELECT COUNT(*) FROM inputs WHERE state >= {DONE}").fetchone()[0]  # noqa: S608
+
+
+ADD_EFFORT = "attempts = attempts + ?, seconds = seconds + ?, worker = COALESCE(?, worker)"
+"""Sets what `effort_values` returns."""
+
+
+def effort_values(effort: Effort) -> tuple[int, float, str | None]:
+    """Return what an effort adds to a file."""
+    return effort.num_retries, effort.seconds, effort.worker or None
 
 
 def _of_problem(problem: Problem | None) -> tuple[str | None, str | None]:

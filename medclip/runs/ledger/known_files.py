@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medclip.errors import Problem
+from medclip.files.readers.job_queue import NO_EFFORT, Effort
 from medclip.sample import Stamp
 
 """Raised when columns change."""
@@ -37,3 +38,4 @@ class Look:
     format: str | None
     problem: Problem | None = None
     """Only where its process died or took too long: it is not looked at a second time."""
+    effort: Effort = NO_EFFORT

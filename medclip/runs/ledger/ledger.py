@@ -2,7 +2,8 @@
 
 What is known of a file is written as it comes: its name, size, time and inode when it is listed, its hash and format
 when it was looked at. A chunk's rows, scores and thumbnails are committed in one transaction; tables and report are
-made from the ledger alone. It holds no header value, no identifier that is not hashed, and no time of the run.
+made from the ledger alone. It holds no header value and no identifier that is not hashed. What reading took is beside
+each file: attempts, seconds and the process; none of it is in a table.
 
 One process writes, and any number may read meanwhile (SQLite's write-ahead log). A file system without shared memory
 (some network drives) cannot do that; there the ledger is locked while a run writes to it.
@@ -24,6 +25,7 @@ from medclip.files.output import disk_error, in_use
 from medclip.runs.ledger.database import Database
 from medclip.runs.ledger.input_rows import InputRows
 from medclip.runs.ledger.ledger_errors import ELSEWHERE, ledger_errors
+from medclip.runs.ledger.pace import PaceKeeper
 from medclip.runs.ledger.result_reader import ResultReader
 from medclip.runs.ledger.result_writer import ResultWriter
 from medclip.runs.ledger.schema import FORMAT, make_tables
@@ -43,7 +45,7 @@ class Ledger(InputRows, ResultWriter, ResultReader):
     """
 
     def __init__(self, folder: Path, *, create: bool = True) -> None:
-        self._path, self._lock = folder / FILE_NAME, None
+        self._path, self._lock, self._pace = folder / FILE_NAME, None, PaceKeeper()
         if not create and not self._path.exists():
             raise MedclipError(Reason.MISSING_FILE, "there is no ledger of a scoring run here.", where=folder)
         if create:

@@ -10,7 +10,9 @@ from typing import Any
 from medclip.files.tables.write import batches
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.database import Database
+from medclip.runs.ledger.input_rows import ADD_EFFORT, effort_values
 from medclip.runs.ledger.known_files import DONE_FOR_GOOD
+from medclip.runs.ledger.pace import EXPECTED, PACE, PaceKeeper
 from medclip.runs.ledger.schema import BY_FILE, BY_STUDY, COMPUTED, NAMED, column_name
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
 
@@ -19,6 +21,9 @@ class ResultWriter:
     """The half of a ledger that writes results."""
 
     _db: Database
+    _pace: PaceKeeper
+    expects: Callable[[], int | None] = staticmethod(lambda: None)
+    """Returns how many files the run is over, once somebody knows."""
 
     def commit(self, result: ChunkResult) -> tuple[int, int]:
         """Write one chunk in the place of what there was of its files and studies: all of it or nothing.
@@ -44,6 +49,12 @@ class ResultWriter:
             self._insert("thumbnails", Thumbnail, result.thumbnails)
             self._insert("units", UnitRow, result.units)
             self._db.executemany("UPDATE inputs SET state = ? WHERE id = ?", [(result.state, number) for number in ids])
+            self._db.executemany(
+                f"UPDATE inputs SET {ADD_EFFORT} WHERE id = ?",  # noqa: S608 - names of our own columns
+                [(*effort_values(effort), number) for number, effort in result.efforts],
+            )
+            if (moments := self._pace.commit(len(ids))) is not None:
+                self._db.keep({PACE: moments, EXPECTED: self.expects()})
         new = {row.study for row in result.files if row.status == "scored"}
         return len(ids) - num_old, len(new) - sum(old.values())
 

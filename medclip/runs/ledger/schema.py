@@ -9,7 +9,7 @@ from dataclasses import fields
 from medclip.runs.ledger.database import Database
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
 
-FORMAT = 9
+FORMAT = 10
 """Raised when columns change."""
 BY_FILE = ("files", "thumbnails", "units")
 """Tables whose rows have the number of a file."""
@@ -31,7 +31,8 @@ def make_tables(db: Database) -> None:
             "inputs (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, size INTEGER, mtime INTEGER, "
             "inode INTEGER, window INTEGER NOT NULL, cut INTEGER NOT NULL, sha256 TEXT, format TEXT, "
             "reason TEXT, sentence TEXT, tie TEXT, waits INTEGER NOT NULL DEFAULT 0, "
-            "state INTEGER NOT NULL DEFAULT 0)",
+            "state INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 1, "
+            "seconds REAL NOT NULL DEFAULT 0, worker TEXT)",
             f"files ({_columns(FileRow, key='row')})",
             f"scores (place INTEGER NOT NULL, {_columns(ScoreRow, without=COMPUTED)})",
             f"exams (place INTEGER NOT NULL, {_columns(ExamRow, without=NAMED)})",
