@@ -44,6 +44,7 @@ def embed(
     device: str = "cpu",
     batch_size: int | None = None,
     backend: str | Path | None = None,
+    limit: int | None = None,
     log: str | Path | None = None,
     metrics: str | Path | None = None,
     settings: Settings | None = None,
@@ -82,6 +83,8 @@ def embed(
         backend: What computes the images: the name of a back-end, the folder of a calibration by
             `medclip.models.calibrate`, or "auto" for the one in the settings' home; torch in float32 where None. It is
             part of what the run is.
+        limit: Stop once so many files have their row, up to the end of a block of some files. The same call without it
+            goes on, and ends in the same bytes as if it had never been limited.
         log: File that JSON lines are appended to: how the run began, goes on (every ten seconds) and ended, by counts
             and reasons. No path and no identifier is in it.
         metrics: File of metrics for Prometheus' node_exporter; its name ends in .prom.
@@ -127,5 +130,6 @@ def embed(
         device=device,
         batch_size=batch_size,
         backend=choose_backend(backend, model, settings.home, device),
+        limit=limit,
     )
     return replace(run_embedding(call, dtype=dtype), _keep=keep)

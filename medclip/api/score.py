@@ -65,6 +65,7 @@ def score(
     device: str = "cpu",
     batch_size: int | None = None,
     backend: str | Path | None = None,
+    limit: int | None = None,
     log: str | Path | None = None,
     metrics: str | Path | None = None,
     settings: Settings | None = None,
@@ -127,6 +128,8 @@ def score(
         backend: What computes the images: the name of a back-end, the folder of a calibration by
             `medclip.models.calibrate`, or "auto" for the one in the settings' home; torch in float32 where None. It is
             part of what the run is.
+        limit: Stop once so many files have their row, up to the end of a block of some files. The same call without it
+            goes on, and ends in the same bytes as if it had never been limited.
         log: File that JSON lines are appended to: how the run began, goes on (every ten seconds) and ended, by counts
             and reasons. No path and no identifier is in it.
         metrics: File of metrics for Prometheus' node_exporter; its name ends in .prom.
@@ -169,6 +172,10 @@ def score(
             "embeddings are scored, and no image is computed: there is nothing for --backend to do.",
             hint="Leave it out; it is named where images are embedded.",
         )
+    if is_stored and limit is not None:
+        raise MedclipError(
+            Reason.WRONG_USE, "embeddings are scored as a whole, and no image is computed.", hint="Leave the limit out."
+        )
     in_memory = is_stored and out is None
     if csv and out is None:
         raise MedclipError(
@@ -192,6 +199,7 @@ def score(
         device=device,
         batch_size=batch_size,
         backend=choose_backend(backend, model, settings.home, device),
+        limit=limit,
     )
     if explain is not None:
         _check_explain(explain, hash_paths, is_stored, inputs.given is not None)

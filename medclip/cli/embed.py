@@ -11,7 +11,7 @@ import typer
 from medclip.cli import options
 from medclip.cli.run_reasons import EMBED_REMEDIES, interrupted, print_reasons
 
-HEADINGS = {"out": "Common options", "table": "How files are read", "hash_paths": "Output", "log": "Unattended"}
+HEADINGS = {"out": "Common options", "table": "How files are read", "hash_paths": "Output", "limit": "Unattended"}
 
 
 def embed(
@@ -39,6 +39,7 @@ def embed(
     hash_paths: options.HashPaths = False,
     weeks: options.Weeks = False,
     thumbnails: options.Thumbnails = True,
+    limit: options.Limit = None,
     log: options.Log = None,
     metrics: options.Metrics = None,
     as_json: options.Json = False,
@@ -76,6 +77,7 @@ def embed(
                 device=device,
                 batch_size=batch_size,
                 backend=backend,
+                limit=limit,
                 log=log,
                 metrics=metrics,
                 settings=Settings(policy=read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),

@@ -103,6 +103,12 @@ Weeks = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit", metavar="N", min=1, help="Stop once so many files have their row; without it the run goes on later."
+    ),
+]
 Log = Annotated[
     Path | None,
     typer.Option(

@@ -16,7 +16,7 @@ HEADINGS = {
     "against": "What is asked",
     "table": "How files are read",
     "sort_by": "Output",
-    "log": "Unattended",
+    "limit": "Unattended",
 }
 
 
@@ -101,6 +101,7 @@ def score(
             "--results-as", metavar="sr|fhir-r4b|fhir-r5", help="Form of those results. Repeatable. Default: sr."
         ),
     ] = None,
+    limit: options.Limit = None,
     log: options.Log = None,
     metrics: options.Metrics = None,
     as_json: options.Json = False,
@@ -145,6 +146,7 @@ def score(
                 device=device,
                 batch_size=batch_size,
                 backend=backend,
+                limit=limit,
                 log=log,
                 metrics=metrics,
                 settings=Settings(policy=read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),

@@ -7,7 +7,7 @@ it was stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -32,6 +32,7 @@ from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.listing import Counter, Listing
 from medclip.runs.look import Looker
+from medclip.runs.operations.limited_chunks import LimitedChunks
 from medclip.runs.operations.watch import RunWatch, current_watch
 from medclip.runs.operations.work_seconds import TimedThreads
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions
@@ -42,6 +43,7 @@ from medclip.runs.remote_files import RemoteFiles
 from medclip.runs.results import hashes_of
 from medclip.sample import FileRef, Modality
 from medclip.settings import Settings
+from medclip.wording import count
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,17 @@ class Call:
     """The files, where they lie elsewhere; `root` is then the folder they are brought to."""
     watch: RunWatch = field(default_factory=current_watch)
     """Told how the run goes on, beside `progress`: its log, its metrics, where its time goes."""
+    limit: int | None = None
+    """Stop once so many files have their row; another call without it goes on. None for all files."""
+
+    def __post_init__(self) -> None:
+        """Refuse a limit below one.
+
+        Raises:
+            MedclipError: WRONG_USE.
+        """
+        if self.limit is not None and self.limit < 1:
+            raise MedclipError(Reason.WRONG_USE, f"a run is limited to 1 file or more, not to {self.limit}.")
 
 
 @dataclass(frozen=True)
@@ -227,12 +240,12 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         looker = Looker(listing, ledger, pool, options, manifest, key, settings, verb.only)
         lacks = verb.lacks if ledger.get("finished") is not None else None
         is_lacking = lacks is not None and any(True for _ in lacks(ledger))
-        looker.begin(folder, add=call.add, retry=call.retry_failed, again=is_lacking)
+        looker.begin(folder, add=call.add, retry=call.retry_failed, again=is_lacking or bool(ledger.get(_LIMITED)))
         if is_lacking and lacks is not None:  # asked once more: what came or changed is open already
             ledger.open_again(dict.fromkeys(lacks(ledger)))
         counter = Counter(call.root, _num_files(call))
         ledger.expects = counter.known
-        chunks = looker.chunks()
+        chunks = LimitedChunks(looker.chunks(), call.limit, ledger.num_done())
         first = next(chunks, None)
         if first is not None:
             model = (loading or loader.submit(load)).result()
@@ -264,6 +277,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         counter.stop()
         with watch.work.at("write"):
             committed_s = ledger.write_seconds
+            note_limit(ledger, verb.notes, call, is_cut=chunks.is_cut)
             already = write_down(
                 ledger, folder, verb, partial(describe, identity, pack, ledger), hashed, options.hash_paths, progress
             )
@@ -313,7 +327,8 @@ def write_down(
         verb.write(ledger, run())
     if verb.finish is not None:
         verb.finish(ledger)
-    ledger.remember({"finished": hashes_of(folder)})
+    if not ledger.get(_LIMITED):
+        ledger.remember({"finished": hashes_of(folder)})
     if not already:
         Parts(folder).remove()
         progress.step()
@@ -337,6 +352,27 @@ def describe(identity: Mapping[str, Any], pack: RunPack | None, ledger: Ledger) 
             "table_rows_elsewhere": ledger.get("elsewhere") or 0,
         },
     }
+
+
+def note_limit(ledger: Ledger, notes: Sequence[str], call: Call, *, is_cut: bool) -> None:
+    """Remember that a run was limited, and say so to whoever reads its results; or that it is not any more.
+
+    Args:
+        ledger: Of the run.
+        notes: What is to be known of it besides.
+        call: Its progress is told, too.
+        is_cut: Whether files were left out.
+    """
+    if is_cut:
+        files = count(ledger.counts()["files"], "file")
+        note = f"Limited: {files} have their row, and others were left out. The same call without a limit goes on."
+        call.progress.note(note)
+        ledger.remember({"notes": [*notes, note], "finished": None, _LIMITED: True})
+    elif ledger.get(_LIMITED):
+        ledger.remember({"finished": None, _LIMITED: False})
+
+
+_LIMITED = "limited"
 
 
 def _unasked(work: ChunkWork) -> ChunkResult:
