@@ -19,33 +19,9 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format
 from medclip.files.recognise.tiff import ends_early
 from medclip.imaging.raster_end import check_png_rows, check_segments, cut, file_lacks, tiff_segments
+from medclip.imaging.stated_size import webp_size
 from medclip.sample import Step
 from medclip.settings import Settings
-
-
-def webp_size(file: BinaryIO) -> tuple[int, int]:
-    """Return width and height as a WebP file's first chunk states them; the file's position is back at its start.
-
-    Args:
-        file: An open file that starts with RIFF....WEBP.
-
-    Raises:
-        MedclipError: CORRUPT if the first chunk is none of VP8, VP8L and VP8X.
-    """
-    file.seek(0)
-    head = file.read(30)
-    file.seek(0)
-    chunk, body = head[12:16], head[20:]
-    if len(head) == 30:
-        if chunk == b"VP8X":
-            return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
-        if chunk == b"VP8L" and body[0] == 0x2F:
-            packed = int.from_bytes(body[1:5], "little")
-            return 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
-        if chunk == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
-            return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
-    raise MedclipError(Reason.CORRUPT, "the WEBP image is damaged and cannot be decoded.")
-
 
 _ORIENTATION = 0x0112
 _WHITE_IS_ZERO = 0
@@ -98,7 +74,11 @@ def read_raster(path: Path, fmt: Format, settings: Settings, *, grey: bool = Fal
 def _read(path: Path, fmt: Format, settings: Settings, *, grey: bool, paper: bool) -> Decoded:
     with path.open("rb") as file:
         if fmt is Format.WEBP:  # its plugin allocates the canvas on opening
-            check_size(*webp_size(file), settings)
+            size = webp_size(file.read(30))
+            if size is None:
+                raise MedclipError(Reason.CORRUPT, "the WEBP image is damaged and cannot be decoded.")
+            check_size(size[1], size[0], settings)
+            file.seek(0)
         lacking = file_lacks(file, fmt)
         if not lacking and fmt is Format.JPEG:
             try:
@@ -304,7 +284,11 @@ def _read_tiff(path: Path, settings: Settings, *, grey: bool, page: int | None =
             raise MedclipError(Reason.NOT_SUPPORTED_YET, "the file is a TIFF with unusual channels.")
         with path.open("rb") as file:
             tables = main.jpegtables or b""
-            check_segments(file, main.dataoffsets, main.databytecounts, int(main.compression), tables, settings)
+            rows, columns = main.imagelength, main.imagewidth
+            place = (
+                (main.tilelength, main.tilewidth) if main.is_tiled else (min(main.rowsperstrip or rows, rows), columns)
+            )
+            check_segments(file, main.dataoffsets, main.databytecounts, int(main.compression), tables, place, settings)
         try:
             array = np.asarray(main.asarray())
         except ValueError as error:

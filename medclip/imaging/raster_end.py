@@ -16,6 +16,7 @@ from medclip.dicom.codecs.jpeg_stream import DATA_MISSING, EMPTY_TAIL, END, SOI,
 from medclip.dicom.pixels.decoded import check_size
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format
+from medclip.imaging.stated_size import check_stated_size
 from medclip.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,8 +29,12 @@ WITH_END = frozenset({7, 33003, 33004, 33005, 34712})
 _MAY_END_IN_ZEROS = frozenset({1, 2, 3, 4, 32773, *WITH_END})
 """TIFF compressions whose data may well end in zeros: none, CCITT, PackBits, and streams with filling."""
 _DEFLATE = frozenset({8, 32946})
+_STATES_NO_SIZE = frozenset({1, 2, 3, 4, 5, 6, 8, 32773, 32946, 34925, 50000})
+"""TIFF compressions whose decoders fill the strip or tile and stop: none, CCITT, LZW, deflate, PackBits, LZMA, zstd;
+and the old JPEG, whose strips are pieces of one stream that libtiff compares with the image."""
 _PIECE_BYTES = 1 << 20
 _COMPRESSION, _JPEG_TABLES = 259, 347
+_WIDTH, _HEIGHT, _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 278, 322, 323
 _PNG_SAMPLES = {2: 3, 4: 2, 6: 4}
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """Left, top and steps of the passes of an interlaced PNG."""
@@ -63,14 +68,18 @@ def cut(fmt: Format, lacking: str) -> MedclipError:
     return MedclipError(Reason.TRUNCATED, f"the {fmt.upper()} image ends before its pixels do: {lacking}.", hint=hint)
 
 
-def tiff_segments(tags: Mapping[int, Any]) -> tuple[Sequence[int], Sequence[int], int, bytes]:
-    """Return offsets and lengths of a TIFF directory's strips or tiles, its compression and JPEG tables.
+def tiff_segments(tags: Mapping[int, Any]) -> tuple[Sequence[int], Sequence[int], int, bytes, tuple[int, int]]:
+    """Return offsets and lengths of a TIFF directory's strips or tiles, its compression, JPEG tables, and their size.
 
     Args:
         tags: As Pillow reads them.
     """
     offsets, counts = _TILES if _TILES[0] in tags else _STRIPS
-    return tags.get(offsets, ()), tags.get(counts, ()), tags.get(_COMPRESSION, 1), tags.get(_JPEG_TABLES, b"")
+    height, width = tags.get(_HEIGHT, 0), tags.get(_WIDTH, 0)
+    place = min(tags.get(_ROWS_PER_STRIP) or height, height), width
+    if offsets == _TILES[0]:
+        place = tags.get(_TILE_HEIGHT, height), tags.get(_TILE_WIDTH, width)
+    return tags.get(offsets, ()), tags.get(counts, ()), tags.get(_COMPRESSION, 1), tags.get(_JPEG_TABLES, b""), place
 
 
 def check_segments(
@@ -79,9 +88,10 @@ def check_segments(
     counts: Sequence[int],
     compression: int,
     tables: bytes,
+    place: tuple[int, int],
     settings: Settings,
 ) -> None:
-    """Refuse a TIFF whose strips or tiles do not lie wholly in the file, or whose compressed data ends early.
+    """Refuse a TIFF whose strips or tiles lie beyond the file, claim to be larger than they are, or end early.
 
     Args:
         file: The TIFF; its position is back at the start.
@@ -89,10 +99,11 @@ def check_segments(
         counts: Their lengths.
         compression: As its tag states.
         tables: JPEG tables that its segments leave out; empty without.
+        place: Rows and columns of a strip or tile.
         settings: Whether segments may lack their end markers, and the limit on their size.
 
     Raises:
-        MedclipError: TRUNCATED.
+        MedclipError: TRUNCATED; CORRUPT for a claim.
     """
     size = file.seek(0, io.SEEK_END)
     for offset, count in zip(offsets, counts, strict=False):
@@ -103,10 +114,14 @@ def check_segments(
             if ends_in_zeros(file.read(EMPTY_TAIL), compression):
                 raise MedclipError(Reason.TRUNCATED, "the TIFF image holds zeros where its compressed pixels go on.")
         file.seek(offset)
-        if compression in WITH_END:
-            _check_stream(file.read(count), tables, settings)
-        elif compression in _DEFLATE and (lacking := _deflated_lacks(file.read(count))):
+        if compression in _DEFLATE and (lacking := _deflated_lacks(file.read(count))):
             raise cut(Format.TIFF, lacking)
+        if compression in _STATES_NO_SIZE:
+            continue
+        segment = file.read(count)
+        check_stated_size(segment, *place)
+        if compression in WITH_END:
+            _check_stream(segment, tables, settings)
     file.seek(0)
 
 

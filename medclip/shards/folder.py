@@ -104,6 +104,8 @@ def _faults(index: Mapping[str, Any]) -> Iterator[str]:
     for number, shard in enumerate(shards if isinstance(shards, list) else (), 1):
         if not isinstance(shard, dict) or not all(isinstance(shard.get(k), str) for k in ("name", "sha256")):
             yield f"entry {number} of 'shards' has no name and hash"
+        elif shard["name"] in ("", ".", "..") or {"/", "\\", "\0"} & set(shard["name"]):
+            yield f"entry {number} of 'shards' is called like a place elsewhere"
         elif not isinstance(shard.get("samples"), int):
             yield f"entry {number} of 'shards' has no number of samples"
     foreign = index.get("foreign")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from collections import Counter
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from medclip.embeddings.open_embeddings import is_embeddings
 from medclip.errors import MedclipError, Reason
+from medclip.files.tables.parquet_stream import most_unpacked, too_large
 from medclip.files.tables.read_table import read_open_table
 from medclip.wording import by_reason, count, number
 
@@ -197,8 +199,12 @@ def embed_images(
 
 
 def _read_npz(stream: BinaryIO, file: Path) -> tuple[list[str], NDArray[Any]]:
+    packed_bytes = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
     try:
         with np.load(stream, allow_pickle=False) as arrays:
+            if sum(member.file_size for member in arrays.zip.infolist()) > most_unpacked(packed_bytes):
+                raise too_large(packed_bytes).at(file)
             keys, vectors = arrays["keys"], arrays["vectors"]
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise MedclipError(

@@ -267,6 +267,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise MedclipError(Reason.MISSING_FILE, "there is no file of slide features here.", where=path)
     try:
         with h5py.File(path, "r") as file:
+            _check_own(file, path.stat().st_size)
             yield file
     except (OSError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as e:
         raise MedclipError(
@@ -275,6 +276,33 @@ def _opened(path: Path) -> Iterator[Any]:
             where=path,
             hint="Remove it and run the same medclip slides embed again.",
         ) from e
+
+
+def _check_own(file: Any, size: int) -> None:
+    """Refuse a file that points outside itself, or states more than it holds; medclip writes neither.
+
+    HDF5 has links to other files, data sets that are rows of bytes in other files, and filters that unpack.
+
+    Raises:
+        ValueError: It does.
+    """
+    h5py = hdf5()
+    parts = dict(_parts(file))
+    for name, group in [(name, part) for name, part in parts.items() if isinstance(part, h5py.Group)]:
+        del parts[name]
+        parts |= {f"{name}/{inner}": part for inner, part in _parts(group)}
+    for name, part in parts.items():
+        if isinstance(part, h5py.Group) or part.external or part.is_virtual or part.dtype.hasobject:
+            raise ValueError(f"{name} lies elsewhere, or is no array of numbers")
+    if sum(part.nbytes for part in parts.values()) > size:
+        raise ValueError("it states more than it holds")
+
+
+def _parts(group: Any) -> Iterator[tuple[str, Any]]:
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), hdf5().HardLink):
+            raise ValueError(f"{name} is a link")
+        yield name, group[name]
 
 
 def _plain(value: Any) -> Any:

@@ -17,6 +17,7 @@ from medclip.auditing.embeddings.load import embed_images, read_embeddings, unit
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Modality
 from medclip.settings import Settings
+from tests.kits import bombs
 
 KEYS = ["a", "b", "c"]
 VALUES = np.array([[3.0, 4.0], [0.0, 2.0], [-1.0, 0.0]])
@@ -91,6 +92,14 @@ def refused(path: Path, match: str, keys: list[str] = KEYS) -> None:
     with pytest.raises(MedclipError, match=match) as caught:
         read_embeddings(path, keys)
     assert caught.value.reason is Reason.TABLE_INVALID
+
+
+def test_an_npz_that_unpacks_to_much_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "e.npz", keys=np.array(KEYS), vectors=np.zeros((3, 50 * 2**20), np.float32))
+    with bombs.peak_memory() as peak, pytest.raises(MedclipError, match="more than 536,870,912 unpacked") as caught:
+        read_embeddings(tmp_path / "e.npz", KEYS)
+    assert caught.value.reason is Reason.TOO_LARGE
+    assert peak.num_bytes < 16 * 2**20
 
 
 def test_other_files_are_refused_with_a_sentence(tmp_path: Path) -> None:

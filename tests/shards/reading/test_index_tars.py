@@ -379,3 +379,47 @@ def test_images_without_a_text_are_kept_to_train_without_words(folder, tmp_path)
     result = run_recipe(recipe, out=tmp_path / "run")
     assert (result.steps, result.finished) == (1, True)
     assert not [entry for entry in read_log(tmp_path / "run" / "log.jsonl") if entry["kind"] == "bad"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
+def test_links_devices_and_folders_in_a_tar_are_stepped_over_and_nothing_is_unpacked(tmp_path, kind):
+    """A tar is read where it lies: no member is written, whatever it is called, and no link is followed."""
+    outside = tmp_path / "outside.jpg"
+    outside.write_bytes(image(9))
+    folder = tmp_path / "tars"
+    folder.mkdir()
+    with tarfile.open(folder / "0.tar", "w") as file:
+        special = tarfile.TarInfo("000.jpg")
+        special.type, special.linkname = kind, str(outside)
+        file.addfile(special)
+        for name, data in (("000.txt", b"A text."), ("../../up.jpg", image(1)), ("../../up.txt", b"Up.")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+        info = tarfile.TarInfo("/abs/olute.jpg")
+        info.size = len(image(2))
+        file.addfile(info, io.BytesIO(image(2)))
+        info = tarfile.TarInfo("/abs/olute.txt")
+        info.size = 5
+        file.addfile(info, io.BytesIO(b"Away."))
+    before = set(tmp_path.rglob("*"))
+    report = indexed(folder)
+    assert report.counts_by_reason == {"no_pixels": 1}, "the text whose image is a link"
+    with ShardReader(folder, "train", verify="full") as reader:
+        texts = [reader[i].record.texts for i in range(len(reader))]
+    assert texts == [("Up.",), ("Away.",)]
+    assert {path.name for path in set(tmp_path.rglob("*")) - before} == {
+        "index.json",
+        "samples.parquet",
+        "rejects.parquet",
+    }
+
+
+@pytest.mark.parametrize("name", ["../000000.tar", "/etc/passwd", "a/../../b.tar", "..", "a\\b.tar", ""])
+def test_an_index_that_names_a_tar_elsewhere_is_refused(tmp_path, name):
+    of_one_source(tmp_path / "a", 0, "train")
+    index = json.loads((tmp_path / "a" / "index.json").read_text())
+    index["shards"][0]["name"] = name
+    (tmp_path / "a" / "index.json").write_text(json.dumps(index))
+    with pytest.raises(MedclipError, match="called like a place elsewhere"):
+        ShardReader(tmp_path / "a", "train")

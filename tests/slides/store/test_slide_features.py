@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -87,6 +88,50 @@ def test_a_file_that_is_none_or_is_damaged_has_its_reason(tmp_path: Path, damage
         read_slide_features(path)
     assert caught.value.reason is Reason.CORRUPT
     assert caught.value.where == str(path)
+
+
+def _link_to_a_file(file: h5py.File, secret: Path) -> None:
+    file["quality/blur"] = h5py.ExternalLink(secret, "secret")
+
+
+def _soft_link(file: h5py.File, secret: Path) -> None:
+    file["quality/blur"] = h5py.SoftLink("/coverage")
+
+
+def _bytes_of_a_file(file: h5py.File, secret: Path) -> None:
+    file.create_dataset("quality/blur", (9,), np.float32, external=[(str(secret), 0, 36)])
+
+
+def _rows_of_a_file(file: h5py.File, secret: Path) -> None:
+    layout = h5py.VirtualLayout((9,), np.float32)
+    layout[:] = h5py.VirtualSource(secret, "secret", shape=(9,))
+    file.create_virtual_dataset("quality/blur", layout)
+
+
+def _unpacks_to_much(file: h5py.File, secret: Path) -> None:
+    file.create_dataset("quality/blur", (2**32,), np.float32, chunks=(2**20,), compression="gzip")
+
+
+def _circle(file: h5py.File, secret: Path) -> None:
+    file["quality/again"] = file["quality"]
+
+
+@pytest.mark.parametrize(
+    "trick", [_link_to_a_file, _soft_link, _bytes_of_a_file, _rows_of_a_file, _unpacks_to_much, _circle]
+)
+def test_a_file_that_points_elsewhere_or_states_more_than_it_holds_is_refused(tmp_path: Path, trick: Any):
+    """HDF5 can show the bytes of any file that the reader may read as if they were its own."""
+    secret = tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as file:
+        file["secret"] = np.arange(9, dtype=np.float32)
+    path = tmp_path / "a.h5"
+    write_slide_features(path, make_slide_features(num=9, quality={"light": np.zeros(9, np.float32)}))
+    assert len(read_slide_features(path)) == 9
+    with h5py.File(path, "a") as file:
+        trick(file, secret)
+    with pytest.raises(MedclipError) as caught:
+        read_slide_features(path)
+    assert caught.value.reason is Reason.CORRUPT
 
 
 def test_another_format_and_a_missing_file_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

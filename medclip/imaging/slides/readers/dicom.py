@@ -27,6 +27,7 @@ from medclip.imaging.slides.readers.jpeg_tiles import (
     decode_jpeg,
     decode_whole,
 )
+from medclip.imaging.stated_size import check_stated_size
 
 _SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage."""
@@ -272,6 +273,7 @@ def _decoder(image: Any, layout: TileLayout, *, unterminated: bool) -> Decode:
             if not image.transfer_syntax.is_encapsulated:
                 pixels = decode_stored(data)
             else:
+                check_stated_size(data, layout.tile_height, layout.tile_width)
                 pixels = decode_whole(data, decode_stored, unterminated=unterminated)
         except MedclipError:
             raise

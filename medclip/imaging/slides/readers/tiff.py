@@ -28,6 +28,7 @@ from medclip.imaging.slides.readers.jpeg_tiles import (
     decode_whole,
     jpeg_tiles,
 )
+from medclip.imaging.stated_size import check_stated_size
 
 _LONGEST = 32_000_000
 """Characters of XML that are read; plates with thousands of images have a few millions."""
@@ -242,6 +243,8 @@ def _decoder(page: Any, stored: StoredBytes, layout: TileLayout, offset: int, *,
             return None
         if ends_in_zeros(data, int(page.compression)):
             raise MedclipError(Reason.TRUNCATED, "a stored part of the TIFF holds zeros where its data goes on.")
+
+        check_stated_size(data, layout.tile_height, layout.tile_width)
 
         def decode_segment(stream: bytes) -> NDArray[Any]:
             return page.decode(stream, offset + index, jpegtables=page.jpegtables)[0][0]
