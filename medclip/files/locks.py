@@ -1,4 +1,8 @@
-"""One process at a time writes to a folder."""
+"""One process at a time writes to a folder.
+
+On a disk the folder itself is locked. On a network drive the lock of a folder is known to its own machine alone; there
+a file in it is, which the drive's server tells other machines of (NFS and SMB do, unless mounted with `nolock`).
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.mounts import network_file_system
 
 _TRY_AGAIN_S = 0.1
+_LOCK = ".medclip-lock"
+"""It stays: of two who delete and make a lock's file, both have one."""
 
 
 def lock_folder(folder: Path, tries: int = 5) -> int | None:
@@ -27,7 +34,12 @@ def lock_folder(folder: Path, tries: int = 5) -> int | None:
         import fcntl
     except ImportError:  # no such locks on Windows
         return None
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = _open(folder)
+    except OSError:
+        if tries == 1:  # of one who only asks, and may not write here
+            return None
+        raise
     for attempt in range(tries):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -39,6 +51,12 @@ def lock_folder(folder: Path, tries: int = 5) -> int | None:
             return descriptor
     os.close(descriptor)
     raise MedclipError(Reason.BUSY, "another medclip is writing to this folder.", where=folder, hint="Let it finish.")
+
+
+def _open(folder: Path) -> int:
+    if network_file_system(folder) is None:
+        return os.open(folder, os.O_RDONLY)
+    return os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)  # NFS locks what is open for writing
 
 
 @contextmanager

@@ -224,6 +224,11 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         ThreadPoolExecutor(1) as loader,
         call.remote or nullcontext(),
     ):
+        if ledger.drive is not None:
+            progress.note(
+                f"The output folder lies on a network drive ({ledger.drive}): its ledger has a rollback journal there, "
+                "and each step waits for the drive. A folder on a disk of this machine is faster; copy it at the end."
+            )
         watch.work.begin()
         watch.counted = partial(_counted, pool, ledger)
         # Loading the model takes seconds of imports; the reading processes look at files meanwhile. A folder that holds

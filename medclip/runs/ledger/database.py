@@ -31,6 +31,30 @@ class Database:
         self.execute, self.executemany = self._connection.execute, self._connection.executemany
         self.create_function = self._connection.create_function
 
+    def write_ahead(self) -> None:
+        """Keep a write-ahead log, so that others read while this process writes.
+
+        Raises:
+            sqlite3.Error: As SQLite cannot.
+        """
+        self.execute("PRAGMA journal_mode=WAL")
+        self.execute("PRAGMA synchronous=NORMAL")
+
+    def roll_back(self) -> None:
+        """Keep a rollback journal: of a file on a network drive, where processes share no memory for a log.
+
+        Whoever reads waits for the transaction that is open, and a commit for whoever reads; both take milliseconds.
+        https://www.sqlite.org/wal.html, "All processes using a database must be on the same host computer".
+
+        Raises:
+            sqlite3.Error: As SQLite cannot.
+        """
+        self.execute("PRAGMA locking_mode=EXCLUSIVE")  # a log that came with the file is folded in without that memory
+        self.execute("PRAGMA journal_mode=TRUNCATE")
+        self.execute("PRAGMA locking_mode=NORMAL")
+        self.execute("PRAGMA synchronous=FULL")
+        self.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()  # lets go of the exclusive lock
+
     def close(self) -> None:
         """Close the file; SQLite folds the write-ahead log in."""
         with contextlib.suppress(sqlite3.Error):

@@ -5,8 +5,8 @@ when it was looked at. A chunk's rows, scores and thumbnails are committed in on
 made from the ledger alone. It holds no header value and no identifier that is not hashed. What reading took is beside
 each file: attempts, seconds and the process; none of it is in a table.
 
-One process writes, and any number may read meanwhile (SQLite's write-ahead log). A file system without shared memory
-(some network drives) cannot do that; there the ledger is locked while a run writes to it.
+One process writes, and any number may read meanwhile (SQLite's write-ahead log). On a network drive, where processes
+share no memory, there is a rollback journal in its place: readers wait for the transaction that is open.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 from medclip.errors import MedclipError, Reason
 from medclip.files.discover import LEDGER
 from medclip.files.locks import lock_folder
+from medclip.files.mounts import network_file_system
 from medclip.files.output import disk_error, in_use
 from medclip.runs.ledger.database import Database
 from medclip.runs.ledger.input_rows import InputRows
@@ -46,6 +47,8 @@ class Ledger(InputRows, ResultWriter, ResultReader):
 
     def __init__(self, folder: Path, *, create: bool = True) -> None:
         self._path, self._lock, self._pace = folder / FILE_NAME, None, PaceKeeper()
+        self.drive = network_file_system(folder)
+        """Kind of network drive that it lies on; None on a disk."""
         if not create and not self._path.exists():
             raise MedclipError(Reason.MISSING_FILE, "there is no ledger of a scoring run here.", where=folder)
         if create:
@@ -62,8 +65,10 @@ class Ledger(InputRows, ResultWriter, ResultReader):
             with ledger_errors(folder):
                 self._refuse_foreign(folder, create)
                 if create:
-                    self._db.execute("PRAGMA journal_mode=WAL")
-                    self._db.execute("PRAGMA synchronous=NORMAL")
+                    if self.drive is None:
+                        self._db.write_ahead()
+                    else:
+                        self._db.roll_back()
                     make_tables(self._db)
                 else:
                     self._db.execute("PRAGMA query_only=1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from medclip.errors import MedclipError, Reason
+from medclip.files import mounts
+from medclip.files.locks import is_locked
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import FILE_NAME, Ledger
 from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
@@ -158,3 +161,48 @@ def test_a_full_disk_keeps_what_was_committed(tmp_path: Path) -> None:
         files, scores, thumbnails = _rows(1)
         ledger.commit(ChunkResult(tuple(files), tuple(scores), tuple(thumbnails)))
         assert (again.id, ledger.counts()["files"]) == (2, 2)
+
+
+@pytest.fixture
+def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that the table of mounts calls a network drive."""
+    table = tmp_path / "mountinfo"
+    (tmp_path / "drive").mkdir()
+    table.write_text(f"1 0 8:1 / / rw - ext4 x rw\n2 1 0:1 / {(tmp_path / 'drive').resolve()} rw - nfs4 x rw\n")
+    monkeypatch.setattr(mounts, "MOUNTS", table)
+    return tmp_path / "drive"
+
+
+def test_on_a_network_drive_there_is_no_write_ahead_log_and_readers_and_a_second_writer_fare_as_ever(
+    drive: Path,
+) -> None:
+    with Ledger(drive) as ledger:
+        assert (ledger.drive, ledger._db.execute("PRAGMA journal_mode").fetchone()) == ("nfs4", ("truncate",))
+        fill_ledger(ledger, *_rows(0))
+        assert is_locked(drive)
+        with pytest.raises(MedclipError) as caught:
+            Ledger(drive)
+        assert caught.value.reason is Reason.BUSY
+        with Ledger(drive, create=False) as reader:
+            assert reader.counts()["files"] == 1
+            fill_ledger(ledger, *_rows(1))
+            assert reader.counts()["files"] == 2
+        assert not list(drive.glob("*-wal"))
+    assert not is_locked(drive)
+
+
+def test_a_ledger_may_be_copied_to_a_network_drive_and_back(drive: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with Ledger(disk) as ledger:
+        fill_ledger(ledger, *_rows(0))
+        shutil.copytree(disk, drive, dirs_exist_ok=True)  # as after a kill: with its write-ahead log
+    assert list(drive.glob("*-wal"))
+    with Ledger(drive) as ledger:
+        assert ledger.counts()["files"] == 1
+        fill_ledger(ledger, *_rows(1))
+    assert not list(drive.glob("*-wal"))
+    shutil.copytree(drive, disk, dirs_exist_ok=True)
+    with Ledger(disk) as ledger:
+        assert ledger.counts()["files"] == 2
+        assert ledger._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
