@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from medclip.api.evaluate import evaluate
     from medclip.api.explain import explain
     from medclip.api.finetune import finetune
+    from medclip.api.monitor import monitor
     from medclip.api.open_study import open_study
     from medclip.api.pathgen import pathgen
     from medclip.api.pretrain import pretrain
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from medclip.api.score import score
     from medclip.api.search import search
     from medclip.api.view import view
+    from medclip.auditing.monitoring.result import Monitored
     from medclip.auditing.result import AuditResult
     from medclip.captioning.result import PathgenResult
     from medclip.embeddings.open_embeddings import Embeddings
@@ -59,6 +61,7 @@ __all__ = [
     "FinetuneResult",
     "MedclipError",
     "Modality",
+    "Monitored",
     "OpenedStudy",
     "PathgenResult",
     "PretrainResult",
@@ -84,6 +87,7 @@ __all__ = [
     "explain",
     "finetune",
     "models",
+    "monitor",
     "open_study",
     "pathgen",
     "pretrain",
@@ -108,6 +112,7 @@ __getattr__, __dir__ = lazy_names(
         "FinetuneResult": "medclip.adaptation.finetune.result:FinetuneResult",
         "MedclipError": "medclip.errors:MedclipError",
         "Modality": "medclip.sample:Modality",
+        "Monitored": "medclip.auditing.monitoring.result:Monitored",
         "OpenedStudy": "medclip.inspecting.opened_study:OpenedStudy",
         "PathgenResult": "medclip.captioning.result:PathgenResult",
         "PretrainResult": "medclip.training.result:PretrainResult",
@@ -132,6 +137,7 @@ __getattr__, __dir__ = lazy_names(
         "explain": "medclip.api.explain:explain",
         "finetune": "medclip.api.finetune:finetune",
         "models": "medclip.models",
+        "monitor": "medclip.api.monitor:monitor",
         "open_study": "medclip.api.open_study:open_study",
         "pathgen": "medclip.api.pathgen:pathgen",
         "pretrain": "medclip.api.pretrain:pretrain",

@@ -80,8 +80,8 @@ def test_medclip_help_loads_nothing_heavy_and_no_command_module():
 
 NAMESPACES = ("ecg", "models", "runs", "shards", "slides")
 VERBS = (
-    "adapt", "audit", "compare", "doctor", "embed", "evaluate", "explain", "finetune", "open_study", "pathgen",
-    "pretrain", "scan", "score", "search", "view",
+    "adapt", "audit", "compare", "doctor", "embed", "evaluate", "explain", "finetune", "monitor", "open_study",
+    "pathgen", "pretrain", "scan", "score", "search", "view",
 )  # fmt: skip
 
 

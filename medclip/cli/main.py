@@ -62,6 +62,10 @@ COMMANDS = {
         "Find out which way of adapting helps, and how sure that is.",
     ),
     "audit": ("medclip.cli.audit:audit", "Ask whether a model works for every patient group."),
+    "monitor": (
+        "medclip.cli.monitor:monitor",
+        "Watch results over weeks: what changed, without labels.",
+    ),
     "audit verify": ("medclip.cli.audit_folders:verify", "Check that a signed audit is what was written."),
     "audit diff": ("medclip.cli.audit_folders:diff", "List what differs between two audits."),
     "captions from-labels": (

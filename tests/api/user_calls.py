@@ -28,7 +28,9 @@ def calls() -> list[Path | float | str | int | None]:
     maps = medclip.explain("film.dcm", ["effusion", "a pacemaker"], task="chest_xray_findings:pneumonia", out=out)
     tuned = medclip.finetune("vit_small_patch16_224", labels, ["effusion", "mass"], out=out, overrides={"train.lr": 1})
     pairs = medclip.pathgen(images, out, organ="colon", table="slides.csv", num_by_clusters=64, stain="macenko")
+    watched = medclip.monitor([scores, "june"], reference=Path("may"), against=vectors, by="week", out=out)
     results = (
+        watched,
         scores,
         one,
         vectors,

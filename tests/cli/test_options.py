@@ -27,7 +27,8 @@ OTHER_THINGS = {
     "--backend": {"models calibrate"},  # several, to try
     "--pooling": {"slides learn"},  # of patches
     "--prompt": {"explain"},  # what a heat map is of
-    "--against": {"explain", "slides learn"},  # of those; of poolings
+    "--against": {"explain", "slides learn", "monitor"},  # of those; of poolings; results
+    "--reference": {"monitor"},  # results, not ways of adapting
     "--method": {"explain"},  # of heat maps
     "--shots": {"adapt compare"},  # several
     "--modality": {"shards index"},  # of all images

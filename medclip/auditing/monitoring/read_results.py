@@ -1,0 +1,293 @@
+"""What finished runs say of their files and studies, read for watching: texts are numbered, patients too.
+
+A series counts once, not once for each of its slices: a unit is the row of its first file. What failed has no row in
+the table of scores, so its patient is not known; such a unit is a patient of its own, or goes with its study.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_embeddings
+from medclip.errors import MedclipError, Reason
+from medclip.runs.results import EMBEDDED
+from medclip.runs.score_run import read_run
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NOT_STATED = "not stated"
+SCORED = "scored"
+UNIT_FACTS = ("modality", "view", "scanner")
+"""What a mix is made of."""
+_UNIT_COLUMNS = ("row", "unit", "status", "reason", "study", "modality", "view", "headers")
+_HOME = "home_distance"
+"""Column of runs whose pack knows the images that its figures were measured on."""
+_SCORE_COLUMNS = ("study", "patient", "task", "class", "kind", "probability", "logit")
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """The units of some runs: images, series, records."""
+
+    patients_U: NDArray[np.int64]
+    """Number of each unit's patient; the same number in `Questions`."""
+    status_U: NDArray[np.object_]
+    """scored, skipped or failed; "scored" also where it was embedded."""
+    reason_U: NDArray[np.object_]
+    """Of those that were not scored; "" for others."""
+    facts: dict[str, NDArray[np.object_]]
+    """Value of each of `UNIT_FACTS`; `NOT_STATED` where nothing states it."""
+    distance_U: NDArray[np.float64]
+    """How far from the images that the pack's figures were measured on; NaN where that is not known."""
+    week_U: NDArray[np.object_]
+    """ISO week; "" where the run wrote none."""
+    run_U: NDArray[np.int64]
+    """Which of the runs, from 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """The scores of one class of one task."""
+
+    task: str
+    name: str
+    """Of the class."""
+    kind: str
+    studies_N: NDArray[np.object_]
+    patients_N: NDArray[np.int64]
+    probability_N: NDArray[np.float64]
+    logit_N: NDArray[np.float64]
+    week_N: NDArray[np.object_]
+    run_N: NDArray[np.int64]
+
+    @property
+    def title(self) -> str:
+        """Task and class."""
+        return f"{self.task}: {self.name}"
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """Vectors of studies, where runs of `medclip embed` were named."""
+
+    vectors_ND: NDArray[np.float32]
+    patients_N: NDArray[np.int64]
+    week_N: NDArray[np.object_]
+    run_N: NDArray[np.int64]
+    pack: str
+    """Which pack made them, by the hash of its image tower."""
+
+
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """Some runs, read for watching."""
+
+    runs: tuple[str, ...]
+    """Names of their folders, in the order given; scores and embeddings of the same studies are one run."""
+    packs: tuple[str, ...]
+    """Name, version and hash of each folder's pack."""
+    units: Units
+    questions: tuple[Question, ...]
+    vectors: Vectors | None
+    notes: tuple[str, ...] = ()
+    patients: dict[str, int] = field(default_factory=dict)
+    """Numbers by hash."""
+
+
+def read_results(folders: Sequence[Any], patients: dict[str, int] | None = None) -> Watched:
+    """Read finished runs of `medclip score` and `medclip embed`.
+
+    Args:
+        folders: Their output folders, or what the verbs returned.
+        patients: Numbers of patients from runs that were read before: the same patient keeps its number.
+
+    Raises:
+        MedclipError: MISSING_FILE for a folder without a finished run; NOTHING_TO_DO where none was named.
+    """
+    if not folders:
+        raise MedclipError(Reason.NOTHING_TO_DO, "no results were named.", hint="Name output folders of medclip score.")
+    known = {} if patients is None else patients
+    names, packs, unit_parts, score_parts, vectors = [], [], [], [], []
+    seen: list[tuple[set[bool], set[str]]] = []
+    for given in folders:
+        folder = Path(given) if isinstance(given, (str, Path)) else Path(given.folder)
+        is_embedded = isinstance(given, Embeddings) or is_embeddings(folder)
+        run = open_embeddings(folder) if is_embedded else read_run(folder)
+        description = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        packs.append(_pack(description))
+        if is_embedded:
+            assert isinstance(run, Embeddings)
+            studies = run.columns("studies", ("study", "patient"))
+            scores = None
+        else:
+            scores = _columns(folder / "scores.parquet", _SCORE_COLUMNS)
+            studies = scores.select(["study", "patient"])
+        owner = _owners(studies, known)
+        number = _same_studies(seen, set(owner), is_embedded)
+        units = _units(folder, owner, known, number)
+        week_of = _week_of(units)
+        if number == len(seen):
+            names.append(_name(folder))
+            seen.append((set(), set(owner)))
+            unit_parts.append(units)
+        seen[number][0].add(is_embedded)
+        if scores is not None:
+            score_parts.append((scores, owner, week_of, number))
+        elif isinstance(run, Embeddings):
+            vectors.append(_vectors(run, owner, week_of, number))
+    return Watched(
+        tuple(names),
+        tuple(packs),
+        _joined_units([part for part, _ in unit_parts]),
+        tuple(_questions(score_parts)),
+        _joined_vectors(vectors),
+        tuple(_notes(packs, vectors)),
+        known,
+    )
+
+
+def _same_studies(seen: Sequence[tuple[set[bool], set[str]]], studies: set[str], is_embedded: bool) -> int:
+    """Return which run has most of these studies already: scores and embeddings of one night are one run."""
+    for number, (kinds, others) in enumerate(seen):
+        if is_embedded not in kinds and 2 * len(studies & others) > max(len(studies), len(others)):
+            return number
+    return len(seen)
+
+
+def _name(folder: Path) -> str:
+    return folder.resolve().name or str(folder)
+
+
+def _pack(description: dict[str, Any]) -> str:
+    model = description.get("model") or {}
+    return f"{model.get('name', '?')} {model.get('version', '?')} {str(model.get('pack', ''))[:12]}".strip()
+
+
+def _columns(path: Path, names: Sequence[str]) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    there = set(pq.read_schema(path).names)
+    return pq.read_table(path, columns=[name for name in names if name in there])
+
+
+def _owners(studies: pa.Table, known: dict[str, int]) -> dict[str, int]:
+    """Return the patient of each study; a study whose patient nobody names is a patient of its own."""
+    pairs = studies.group_by(["study", "patient"]).aggregate([])
+    owners = {}
+    for study, patient in zip(pairs["study"].to_pylist(), pairs["patient"].to_pylist(), strict=True):
+        owners[study] = known.setdefault(patient or f"study {study}", len(known))
+    return owners
+
+
+def _units(
+    folder: Path, owner: dict[str, int], known: dict[str, int], number: int
+) -> tuple[Units, NDArray[np.object_]]:
+    """Return the units of a run, and the study of each."""
+    import pyarrow.compute as pc
+
+    table = _columns(folder / "files.parquet", (*_UNIT_COLUMNS, _HOME))
+    is_first = pc.or_kleene(pc.is_null(table["unit"]), pc.equal(table["unit"], table["row"]))  # pyright: ignore
+    table = table.filter(pc.fill_null(is_first, True))  # pyright: ignore[reportAttributeAccessIssue]
+    texts = {name: _texts(table[name]) for name in ("status", "reason", "study", "modality", "view")}
+    weeks, scanners = _header_values(table["headers"])
+    patients = np.empty(table.num_rows, np.int64)
+    rows = table["row"].to_numpy()
+    for place, study in enumerate(texts["study"]):
+        found = owner.get(study)
+        alone = f"study {study}" if study else f"run {number} row {rows[place]}"
+        patients[place] = known.setdefault(alone, len(known)) if found is None else found
+    status = np.where(texts["status"] == EMBEDDED, SCORED, texts["status"])
+    distance = np.full(table.num_rows, np.nan)
+    if _HOME in table.column_names:
+        distance = table[_HOME].to_numpy(zero_copy_only=False).astype(np.float64)
+    facts = {"modality": texts["modality"], "view": texts["view"], "scanner": scanners}
+    facts = {name: np.where(values == "", NOT_STATED, values) for name, values in facts.items()}
+    units = Units(patients, status, texts["reason"], facts, distance, weeks, np.full(len(rows), number))
+    return units, texts["study"]
+
+
+def _texts(column: Any) -> NDArray[np.object_]:
+    """Return a column of texts; "" where it holds nothing."""
+    values = np.array(column.to_pylist(), dtype=object)
+    return np.where(values == None, "", values)  # noqa: E711 (an array is compared, value by value)
+
+
+def _header_values(column: Any) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
+    """Return week and scanner of each row; files of one device have few different headers, and each is read once."""
+    coded = column.combine_chunks().dictionary_encode()
+    values = [json.loads(text) if text else {} for text in coded.dictionary.to_pylist()]
+    places = coded.indices.fill_null(len(values)).to_numpy(zero_copy_only=False).astype(np.int64)
+    weeks = np.array([*(str(value.get("week", "")) for value in values), ""], dtype=object)
+    devices = (" ".join(filter(None, (value.get("manufacturer"), value.get("device_model")))) for value in values)
+    return weeks[places], np.array([*devices, ""], dtype=object)[places]
+
+
+def _week_of(part: tuple[Units, NDArray[np.object_]]) -> dict[str, str]:
+    """Return the first week of each study."""
+    units, studies = part
+    weeks: dict[str, str] = {}
+    for study, week in zip(studies, units.week_U, strict=True):
+        if week and (study not in weeks or week < weeks[study]):
+            weeks[study] = week
+    return weeks
+
+
+def _questions(parts: Sequence[tuple[pa.Table, dict[str, int], dict[str, str], int]]) -> Iterator[Question]:
+    """Yield the questions of all runs, in the order in which they first stand."""
+    columns: dict[tuple[str, str, str], list[tuple[NDArray[Any], ...]]] = {}
+    for table, owner, week_of, number in parts:
+        studies, tasks, classes, kinds = (_texts(table[name]) for name in ("study", "task", "class", "kind"))
+        probability, logit = (table[name].to_numpy() for name in ("probability", "logit"))
+        patients = np.array([owner[study] for study in studies], np.int64)
+        weeks = np.array([week_of.get(study, "") for study in studies], dtype=object)
+        keys = [f"{task}\0{name}" for task, name in zip(tasks, classes, strict=True)]
+        _, first, places = np.unique(np.array(keys, dtype=object), return_index=True, return_inverse=True)
+        for code in np.argsort(first):
+            rows = np.flatnonzero(places == code)
+            key = (str(tasks[first[code]]), str(classes[first[code]]), str(kinds[first[code]]))
+            values = (studies[rows], patients[rows], probability[rows], logit[rows], weeks[rows])
+            columns.setdefault(key, []).append((*values, np.full(len(rows), number)))
+    for (task, name, kind), of_runs in columns.items():
+        yield Question(task, name, kind, *(np.concatenate(values) for values in zip(*of_runs, strict=True)))
+
+
+def _vectors(run: Embeddings, owner: dict[str, int], week_of: dict[str, str], number: int) -> Vectors:
+    studies = run.columns("studies", ("study",))["study"].to_pylist()
+    return Vectors(
+        run.vectors("studies"),
+        np.array([owner[study] for study in studies], np.int64),
+        np.array([week_of.get(study, "") for study in studies], dtype=object),
+        np.full(len(studies), number),
+        run.pack.image_tower,
+    )
+
+
+def _joined_units(parts: Sequence[Units]) -> Units:
+    names = ("patients_U", "status_U", "reason_U", "distance_U", "week_U", "run_U")
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    facts = {name: np.concatenate([part.facts[name] for part in parts]) for name in UNIT_FACTS}
+    return Units(facts=facts, **arrays)
+
+
+def _joined_vectors(parts: Sequence[Vectors]) -> Vectors | None:
+    """Return the vectors of all runs; None where they are of several image towers, or there are none."""
+    if len({part.pack for part in parts}) != 1:
+        return None
+    names = ("vectors_ND", "patients_N", "week_N", "run_N")
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return Vectors(pack=parts[0].pack, **arrays)
+
+
+def _notes(packs: Sequence[str], vectors: Sequence[Vectors]) -> Iterator[str]:
+    if len(set(packs)) > 1:
+        yield f"The runs are of {len(set(packs))} packs: a change of scores may be the pack's, not that of the images."
+    if len({part.pack for part in vectors}) > 1:
+        yield "The embeddings are of several image towers and cannot be compared; they were left out."

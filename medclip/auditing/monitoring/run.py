@@ -1,0 +1,156 @@
+"""Watch finished runs: read them, divide time, compare each period with the reference and one pack with another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from medclip.auditing.monitoring.changes import FEWEST_PATIENTS, changes_of, compared_periods
+from medclip.auditing.monitoring.periods import Periods, missing_weeks, periods_of
+from medclip.auditing.monitoring.read_results import SCORED, Watched, read_results
+from medclip.auditing.monitoring.result import Monitored, PeriodRow
+from medclip.auditing.monitoring.side_by_side import side_by_side
+from medclip.errors import MedclipError, Reason
+from medclip.progress import Progress
+from medclip.wording import count, list_of
+
+_SHOWN = 5
+
+
+def monitor_results(
+    results: Sequence[Any],
+    reference: Sequence[Any],
+    against: Sequence[Any],
+    *,
+    by: str | None,
+    fewest: int = FEWEST_PATIENTS,
+    threshold: float = 0.5,
+    num_resamples: int,
+    seed: int,
+    progress: Progress,
+) -> Monitored:
+    """Compare results with those of before, and with those of another pack.
+
+    Args:
+        results: Output folders of runs.
+        reference: Those of the time before; the first periods of `results` where there are none.
+        against: Those of another pack on the same studies; none are needed.
+        by: week, month or run; None for weeks where most units have one.
+        fewest: Patients that a period needs to be compared.
+        threshold: Probability from which a finding is called, for `against`.
+        num_resamples: Resamples of patients.
+        seed: Of all draws.
+        progress: Told of it.
+
+    Returns:
+        The comparison, without sentences.
+
+    Raises:
+        MedclipError: MISSING_FILE, WRONG_USE; NOTHING_TO_DO where nothing can be compared.
+    """
+    progress.stage("Reading results", 1)
+    watched = read_results(results)
+    before = read_results(reference, watched.patients) if reference else None
+    other = read_results(against, watched.patients) if against else None
+    progress.step()
+    periods = periods_of(watched.units.week_U, watched.runs, by)
+    rows = _rows(watched, before, periods, fewest)
+    is_alone = before is None and len(periods.names) < 2
+    if is_alone and other is None:
+        raise MedclipError(
+            Reason.NOTHING_TO_DO,
+            f"there is one {periods.by} only, and nothing to compare it with.",
+            hint="Name results of the time before with --reference, or those of another pack with --against.",
+        )
+    progress.stage("Comparing", 1)
+    changes = []
+    if not is_alone:
+        changes = changes_of(watched, before, periods, fewest=fewest, num_resamples=num_resamples, seed=seed)
+    compared, studies, num_paired = ([], [], (0, 0, 0))
+    if other is not None:
+        compared, studies, num_paired = side_by_side(
+            watched, other, threshold=threshold, num_resamples=num_resamples, seed=seed
+        )
+    progress.step()
+    return Monitored(
+        by=periods.by,
+        reference=_reference(before, periods),
+        periods=tuple(rows),
+        changes=tuple(changes),
+        compared=tuple(compared),
+        changed_studies=tuple(studies),
+        num_paired=num_paired,
+        packs=tuple(dict.fromkeys(watched.packs)),
+        packs_against=() if other is None else tuple(dict.fromkeys(other.packs)),
+        threshold=threshold,
+        notes=tuple(_notes(watched, before, periods, rows, is_alone)),
+    )
+
+
+def _reference(before: Watched | None, periods: Periods) -> str:
+    if before is not None:
+        return list_of(before.runs, most=_SHOWN)
+    first = periods.names[: compared_periods(None, periods).start]
+    return f"the first {count(len(first), periods.by)}: {list_of(first, most=_SHOWN)}"
+
+
+def _rows(watched: Watched, before: Watched | None, periods: Periods, fewest: int) -> list[PeriodRow]:
+    """Count each period, the runs of the reference first."""
+    rows = []
+    if before is not None:
+        by_run = Periods("run", before.runs)
+        rows = [_row(before, by_run, place, fewest, reference=True) for place in range(len(before.runs))]
+    later = compared_periods(before, periods)
+    rows += [
+        _row(watched, periods, place, fewest, reference=place < later.start) for place in range(len(periods.names))
+    ]
+    return rows
+
+
+def _row(watched: Watched, periods: Periods, place: int, fewest: int, *, reference: bool) -> PeriodRow:
+    units = watched.units
+    inside = periods.codes(units.week_U, units.run_U) == place
+    status = units.status_U[inside]
+    num_patients = len(np.unique(units.patients_U[inside]))
+    studies = {
+        study
+        for question in watched.questions
+        for study in question.studies_N[periods.codes(question.week_N, question.run_N) == place]
+    }
+    num_vectors = 0
+    if watched.vectors is not None:
+        num_vectors = int((periods.codes(watched.vectors.week_N, watched.vectors.run_N) == place).sum())
+    return PeriodRow(
+        period=periods.names[place],
+        num_units=int(inside.sum()),
+        num_scored=int((status == SCORED).sum()),
+        num_skipped=int((status == "skipped").sum()),
+        num_failed=int((status == "failed").sum()),
+        num_studies=max(len(studies), num_vectors),
+        num_patients=num_patients,
+        is_reference=int(reference),
+        is_compared=int(not reference and num_patients >= fewest),
+    )
+
+
+def _notes(
+    watched: Watched, before: Watched | None, periods: Periods, rows: Sequence[PeriodRow], is_alone: bool
+) -> list[str]:
+    notes = [*watched.notes]
+    if before is not None and set(before.packs) != set(watched.packs):
+        notes.append(
+            "The reference was scored by another pack: a change of scores, distances or vectors may be the pack's."
+        )
+    if watched.vectors is not None and before is not None and before.vectors is None:
+        notes.append("The reference has no embeddings of the same image tower: vectors were not compared.")
+    without = int((watched.units.week_U == "").sum())
+    if periods.by != "run" and without:
+        notes.append(f"{count(without, 'unit')} without a week took no part (no DICOM header, or no date in it).")
+    if periods.by == "week" and (missing := missing_weeks(periods.names)):
+        notes.append(f"No unit at all in {list_of(missing, most=_SHOWN)}.")
+    small = [row.period for row in rows if not row.is_compared and not row.is_reference]
+    if small and not is_alone:
+        notes.append(f"Too few patients to be compared: {list_of(small, most=_SHOWN)}.")
+    return notes

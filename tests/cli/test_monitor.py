@@ -1,0 +1,69 @@
+"""The command line of `medclip monitor`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from medclip.cli.main import main
+from tests.kits.watched import write_run
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> tuple[Path, Path]:
+    """Results of before, and later ones in which pneumonia has higher scores."""
+    return (
+        write_run(tmp_path / "before", patients=range(100)),
+        write_run(tmp_path / "later", patients=range(200, 300), seed=1, shift=1.5),
+    )
+
+
+def test_a_clear_change_is_exit_code_3_and_a_sentence_and_no_change_is_0(
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, later = map(str, runs)
+    out = tmp_path / "out"
+    assert main(["monitor", later, "--reference", before, "--out", str(out), "--num-resamples", "200"]) == 3
+    printed = capsys.readouterr().out
+    assert "1 run compared with before." in printed
+    assert "large:  Chest: pneumonia: mean probability" in printed
+    assert f"Page: {out / 'report.html'}" in printed
+    same = ["monitor", before, "--reference", before, "--out", str(out), "--num-resamples", "200"]
+    assert main(same) == 0
+    assert "none differs from the reference" in capsys.readouterr().out
+
+
+def test_json_is_printed_and_nothing_else(
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, later = map(str, runs)
+    arguments = ["monitor", later, "--reference", before, "--against", later, "--num-resamples", "100", "--json"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 3
+    read = json.loads(capsys.readouterr().out)
+    assert read["by"] == "run"
+    assert read["num_paired"] == {"both": 100, "only_new": 0, "only_old": 0}
+    assert {one["num_to_yes"] for one in read["compared"]} == {0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--by", "week"], "no file of these results has a week"),
+        (["--by", "day"], "watched by week, month or run"),
+        (["--threshold", "1.5"], "a threshold lies between 0 and 1"),
+        ([], "there is one run only"),
+        (["--reference", "nowhere"], "no finished scoring run"),
+    ],
+)
+def test_wrong_use_exits_with_2_and_one_sentence(
+    arguments: list[str],
+    sentence: str,
+    runs: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["monitor", str(runs[0]), "--out", str(tmp_path / "out"), *arguments]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
