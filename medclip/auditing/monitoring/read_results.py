@@ -174,8 +174,8 @@ def _pack(description: dict[str, Any]) -> str:
 def _columns(path: Path, names: Sequence[str]) -> pa.Table:
     import pyarrow.parquet as pq
 
-    there = set(pq.read_schema(path).names)
-    return pq.read_table(path, columns=[name for name in names if name in there])
+    stored = set(pq.read_schema(path).names)
+    return pq.read_table(path, columns=[name for name in names if name in stored])
 
 
 def _owners(studies: pa.Table, known: dict[str, int]) -> dict[str, int]:
@@ -201,9 +201,9 @@ def _units(
     patients = np.empty(table.num_rows, np.int64)
     rows = table["row"].to_numpy()
     for place, study in enumerate(texts["study"]):
-        found = owner.get(study)
+        known_owner = owner.get(study)
         alone = f"study {study}" if study else f"run {number} row {rows[place]}"
-        patients[place] = known.setdefault(alone, len(known)) if found is None else found
+        patients[place] = known.setdefault(alone, len(known)) if known_owner is None else known_owner
     status = np.where(texts["status"] == EMBEDDED, SCORED, texts["status"])
     distance = np.full(table.num_rows, np.nan)
     if _HOME in table.column_names:

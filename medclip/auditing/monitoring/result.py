@@ -136,12 +136,12 @@ class Monitored(Result):
 
     def _facts(self) -> Mapping[str, object]:
         sizes = [finding.size for finding in self.findings]
-        found = ", ".join(f"{sizes.count(size)} {size}" for size in ("large", "clear", "small") if size in sizes)
+        sizes_found = ", ".join(f"{sizes.count(size)} {size}" for size in ("large", "clear", "small") if size in sizes)
         paired = {} if not self.compared else {"compared with another pack": count(self.num_paired[0], "study")}
         return {
             "periods": f"{len(self.periods)} by {self.by}",
             "beside": self.reference,
-            "changes": found or "none that chance does not explain",
+            "changes": sizes_found or "none that chance does not explain",
             **paired,
             "folder": self.folder or "none",
         }

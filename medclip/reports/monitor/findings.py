@@ -67,11 +67,11 @@ def findings_of(result: Monitored) -> tuple[Finding, ...]:
     for series in series_of(result.changes):
         if series.found:  # of mean and tail the one that changed more stands for both
             largest.setdefault((series.worst.about, series.worst.subject, series.worst.name), series)
-    found = [Finding(series.worst.size, _sentence(series, result)) for series in largest.values()]
-    found += list(_of_packs(result))
+    findings = [Finding(series.worst.size, _sentence(series, result)) for series in largest.values()]
+    findings += list(_of_packs(result))
     if result.changes and not any(one.size for one in result.changes):
-        found.append(Finding("note", _nothing(result)))
-    return tuple(sorted(found, key=lambda one: _ORDER.index(one.size)))
+        findings.append(Finding("note", _nothing(result)))
+    return tuple(sorted(findings, key=lambda one: _ORDER.index(one.size)))
 
 
 def _strength(one: Change) -> float:

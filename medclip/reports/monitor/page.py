@@ -92,16 +92,16 @@ class Page:
 def view(result: Monitored) -> Page:
     """Return what the page of a comparison shows."""
     series = series_of(result.changes)
-    found = sorted((one for one in result.changes if one.size), key=lambda one: -abs(one.effect))
+    changed = sorted((one for one in result.changes if one.size), key=lambda one: -abs(one.effect))
     return Page(
         result=result,
         medclip=__version__,
         counts=svg_uri(draw_counts(result.periods[-_PERIODS_SHOWN:])),
         drawings=tuple(_drawing(one) for one in series[:DRAWN]),
-        rows=tuple(_row(one) for one in found[:_ROWS_SHOWN]),
-        num_more=max(0, len(found) - _ROWS_SHOWN),
+        rows=tuple(_row(one) for one in changed[:_ROWS_SHOWN]),
+        num_more=max(0, len(changed) - _ROWS_SHOWN),
         num_compared=len(result.changes),
-        num_found=len(found),
+        num_found=len(changed),
         compared=tuple(_compared(result)),
         studies=tuple(_studies(result)),
         has_distances=any(one.about == "distance" for one in result.changes),
