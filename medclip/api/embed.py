@@ -13,6 +13,7 @@ from medclip.files.grouping.studies import GroupBy
 from medclip.models.backends.choice import choose_backend
 from medclip.progress import Progress, Silent
 from medclip.runs.conduct import Call
+from medclip.runs.engines.choose_engine import choose_engine
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
 from medclip.sample import Modality
 from medclip.scoring.embed import run_embedding
@@ -47,6 +48,7 @@ def embed(
     limit: int | None = None,
     log: str | Path | None = None,
     metrics: str | Path | None = None,
+    engine: str = "local",
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Embeddings:
@@ -88,6 +90,9 @@ def embed(
         log: File that JSON lines are appended to: how the run began, goes on (every ten seconds) and ended, by counts
             and reasons. No path and no identifier is in it.
         metrics: File of metrics for Prometheus' node_exporter; its name ends in .prom.
+        engine: Who computes: this process ("local"), or workers on a Ray cluster, "ray" or "ray:N" with their number;
+            one for each node where none is named, or for each GPU on CUDA. RAY_ADDRESS names the cluster; without it
+            one is started for the run. Tables are the same.
         settings: Limits.
         progress: Told how far the run is.
 
@@ -131,5 +136,6 @@ def embed(
         batch_size=batch_size,
         backend=choose_backend(backend, model, settings.home, device),
         limit=limit,
+        engine=choose_engine(engine, workers),
     )
     return replace(run_embedding(call, dtype=dtype), _keep=keep)

@@ -20,6 +20,7 @@ from medclip.progress import Progress, Silent
 from medclip.reports.score.heat_maps import HeatMaps, check_named
 from medclip.reports.score.report import write_score_report
 from medclip.runs.conduct import Call
+from medclip.runs.engines.choose_engine import LOCAL, choose_engine
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
 from medclip.runs.results import write_csv_tables
 from medclip.runs.score_run import ScoreRun
@@ -68,6 +69,7 @@ def score(
     limit: int | None = None,
     log: str | Path | None = None,
     metrics: str | Path | None = None,
+    engine: str = "local",
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> ScoreRun:
@@ -133,6 +135,9 @@ def score(
         log: File that JSON lines are appended to: how the run began, goes on (every ten seconds) and ended, by counts
             and reasons. No path and no identifier is in it.
         metrics: File of metrics for Prometheus' node_exporter; its name ends in .prom.
+        engine: Who computes: this process ("local"), or workers on a Ray cluster, "ray" or "ray:N" with their number;
+            one for each node where none is named, or for each GPU on CUDA. RAY_ADDRESS names the cluster; without it
+            one is started for the run. Tables are the same.
         settings: Limits.
         progress: Told how far the run is.
 
@@ -176,6 +181,12 @@ def score(
         raise MedclipError(
             Reason.WRONG_USE, "embeddings are scored as a whole, and no image is computed.", hint="Leave the limit out."
         )
+    if is_stored and engine != LOCAL:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "embeddings are scored, and no image is computed: there is nothing for --engine to do.",
+            hint="Leave it out; it is named where images are embedded.",
+        )
     in_memory = is_stored and out is None
     if csv and out is None:
         raise MedclipError(
@@ -200,6 +211,7 @@ def score(
         batch_size=batch_size,
         backend=choose_backend(backend, model, settings.home, device),
         limit=limit,
+        engine=choose_engine(engine, workers),
     )
     if explain is not None:
         _check_explain(explain, hash_paths, is_stored, inputs.given is not None)

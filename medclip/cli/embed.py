@@ -23,6 +23,7 @@ def embed(
     device: options.Device = "cpu",
     batch_size: options.BatchSize = None,
     backend: options.Backend = None,
+    engine: options.Engine = "local",
     dtype: Annotated[
         str, typer.Option("--dtype", metavar="TYPE", help="How vectors are stored: float32 or float16.")
     ] = "float32",
@@ -80,6 +81,7 @@ def embed(
                 limit=limit,
                 log=log,
                 metrics=metrics,
+                engine=engine,
                 settings=Settings(policy=read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),
                 progress=shown,
             )

@@ -138,6 +138,15 @@ Backend = Annotated[
         help="What computes images: see `medclip models calibrate`. Default: torch, float32.",
     ),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="local|ray|ray:N",
+        help="Who computes: this process, or N workers on Ray (RAY_ADDRESS). Default: local.",
+        show_default=False,
+    ),
+]
 Add = Annotated[bool, typer.Option("--add", help="Take in files that came since; old rows stay.")]
 MinConfidence = Annotated[
     float, typer.Option("--min-confidence", metavar="P", help="Least probability to believe an inferred modality.")

@@ -42,6 +42,7 @@ def score(
     device: options.Device = "cpu",
     batch_size: options.BatchSize = None,
     backend: options.Backend = None,
+    engine: options.Engine = "local",
     against: Annotated[
         list[str] | None,
         typer.Option(
@@ -149,6 +150,7 @@ def score(
                 limit=limit,
                 log=log,
                 metrics=metrics,
+                engine=engine,
                 settings=Settings(policy=read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),
                 progress=shown,
             )

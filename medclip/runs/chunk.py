@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
-from itertools import chain, tee
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,6 @@ from medclip.models.open_set import typical
 from medclip.models.parallel_encoding import Batches
 from medclip.progress import Progress
 from medclip.runs.ledger.chunk_result import ChunkResult
-from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.plan import Chunk, Plan, PlannedFile, PlannedUnit
 from medclip.runs.problems import GREY, in_colour, no_adapter, no_modality, not_trained, uncertain, untypical
 from medclip.runs.read_unit import Reading, read, with_week
@@ -383,6 +381,14 @@ class ChunkWork:
         return row
 
 
+def failed_chunk(context: Context, chunk: Chunk, problem: Problem) -> ChunkResult:
+    """Return the rows of a chunk that could not be computed: each of its files has the problem, or its own."""
+    items = items_of(chunk)
+    for item in items:
+        item.problem = item.problem or problem
+    return ChunkWork(context, chunk, items).result()
+
+
 def split_keys(grouped: str, modalities: Sequence[Modality], key: bytes) -> dict[Modality, str]:
     """Return the key of each modality that a study has; several are several studies.
 
@@ -444,29 +450,3 @@ def _take(item: Item, future: Future[Reading]) -> None:
     except MedclipError as error:
         item.problem = error.problem()
         item.culprit = error.where if any(error.where == str(file.ref.path) for file in item.files) else None
-
-
-def run_chunks(
-    context: Context,
-    ledger: Ledger,
-    chunks: Iterator[Chunk],
-    committed: Callable[[ChunkResult, tuple[int, int]], None],
-) -> None:
-    """Work through chunks: one is read while the one before is finished.
-
-    Args:
-        context: What every chunk needs.
-        ledger: Each chunk is committed whole.
-        chunks: They may come as they are found: some are asked for ahead.
-        committed: Called after each commit with what it returned.
-    """
-    for_reading, for_work = tee(chunks)
-    readings = context.first_readings(for_reading)
-    previous: ChunkWork | None = None
-    for chunk in chain(for_work, [None]):
-        work = None if chunk is None else ChunkWork.begin(context, chunk, readings)
-        if previous is not None:
-            previous.finish()
-            result = context.answers.result(previous)
-            committed(result, ledger.commit(result))
-        previous = work

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -23,10 +23,13 @@ from medclip.files.pseudonyms import hashed_path, keyed_hash, load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.tables.manifest import Manifest, read_manifest
 from medclip.models.backends.choice import BackendChoice
-from medclip.models.devices import check_batch_size, check_device, torch_threads
+from medclip.models.devices import check_batch_size, check_device
 from medclip.models.parallel_encoding import encoder_threads
 from medclip.progress import Progress, Silent
-from medclip.runs.chunk import Answers, ChunkWork, Context, run_chunks
+from medclip.runs.chunk import Answers, Context
+from medclip.runs.engines.engine import Engine
+from medclip.runs.engines.local import run_chunks
+from medclip.runs.engines.worker_plan import WorkerPlan, load_worker_model
 from medclip.runs.identity import claim, run_identity
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
@@ -79,6 +82,8 @@ class Call:
     """The files, where they lie elsewhere; `root` is then the folder they are brought to."""
     watch: RunWatch = field(default_factory=current_watch)
     """Told how the run goes on, beside `progress`: its log, its metrics, where its time goes."""
+    engine: Engine | None = None
+    """Who computes the chunks; None for this process. It is no part of what the run is."""
     limit: int | None = None
     """Stop once so many files have their row; another call without it goes on. None for all files."""
 
@@ -124,6 +129,8 @@ class Verb:
     """Writes the results of a complete ledger whose files are numbered; it is given what run.json says."""
     begin: Callable[[], None] | None = None
     """Called once the folder is this run's, before anything is read."""
+    compute: Callable[[], None] | None = None
+    """Called before the first chunk is computed: results that are there are no longer those of the whole run."""
     finish: Callable[[Ledger], None] | None = None
     """Called before the run counts as finished, also where nothing is computed again, e.g. to write a report."""
     shows_parts: bool = True
@@ -176,6 +183,16 @@ def pack_of_run(model: Any, settings: Settings, device: str = "cpu", batch_size:
     check_device(device)
     verify_pack(pack)
     return RunPack(pack, read_card(pack), pack_digest(pack))
+
+
+def pack_of_call(call: Call) -> RunPack:
+    """Check the model of a call. The device is asked for here unless an engine computes elsewhere, which asks its own.
+
+    Raises:
+        MedclipError: As `pack_of_run`.
+    """
+    device = call.device if call.engine is None else "cpu"
+    return pack_of_run(call.model, call.settings, device, call.batch_size)
 
 
 def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int], bool]:
@@ -234,7 +251,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         # Loading the model takes seconds of imports; the reading processes look at files meanwhile. A folder that holds
         # a run may be finished already, and then no model is needed.
         load = (lambda: None) if pack is None else partial(load_run_model, pack.path, call)
-        loading = None if holds_run else loader.submit(load)
+        loading = None if holds_run or call.engine is not None else loader.submit(load)
         claim(ledger, identity, folder)
         if verb.begin is not None:
             verb.begin()
@@ -253,32 +270,29 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         chunks = LimitedChunks(looker.chunks(), call.limit, ledger.num_done())
         first = next(chunks, None)
         if first is not None:
-            model = (loading or loader.submit(load)).result()
-            threads = nullcontext((loader, 1)) if pack is None else encoder_threads()  # those of a model need torch
-            with threads as (encoders, num_encoders):
-                context = Context(
-                    model=model,
-                    answers=_NO_ANSWERS if verb.answers is None else verb.answers(model),
-                    min_confidence=options.min_confidence,
-                    pool=pool,
-                    encoders=TimedThreads(encoders, watch.work, "model"),
-                    num_encoders=num_encoders,
-                    settings=settings,
-                    key=key,
-                    progress=progress,
-                    thumbnails=options.thumbnails,
-                    looks=verb.keeps_looks,
-                    weeks=options.weeks,
-                    is_full=bool if call.remote is None else partial(getattr, call.remote, "is_full"),
-                    halved=_halved(progress),
-                )
-                counts, num_done = ledger.counts(), ledger.num_done()
-                progress.stage(verb.stage, max(counter.wait(3.0), num_done), num_done)
-                watch.work.places |= {"read": settings.workers, "decode": settings.workers, "model": num_encoders}
-                watch.started(_facts(call, pack), counts, counter.total)
-                parts = Parts(folder, hashed if options.hash_paths else None) if verb.shows_parts else None
-                work = verb.work or run_chunks
-                work(context, ledger, chain([first], chunks), partial(_committed, parts, counts, counter, call))
+            if verb.compute is not None:
+                verb.compute()
+            model = None if call.engine is not None else (loading or loader.submit(load)).result()
+            counts, num_done = ledger.counts(), ledger.num_done()
+            progress.stage(verb.stage, max(counter.wait(3.0), num_done), num_done)
+            watch.started(_facts(call, pack), counts, counter.total)
+            parts = Parts(folder, hashed if options.hash_paths else None) if verb.shows_parts else None
+            committed = partial(_committed, parts, counts, counter, call)
+            todo, plan = chain([first], chunks), _worker_plan(call, pack, verb, key)
+            if call.engine is not None:
+                call.engine.run(plan, ledger, todo, committed, progress)
+            else:
+                threads = nullcontext((loader, 1)) if pack is None else encoder_threads()  # a model's need torch
+                with threads as (encoders, num_encoders):
+                    watch.work.places |= {"read": settings.workers, "decode": settings.workers, "model": num_encoders}
+                    timed = TimedThreads(encoders, watch.work, "model")
+                    context = replace(
+                        plan.context(model, pool, timed, num_encoders, progress),
+                        is_full=bool if call.remote is None else partial(getattr, call.remote, "is_full"),
+                        halved=_halved(progress),
+                    )
+                    work = verb.work or run_chunks
+                    work(context, ledger, todo, committed)
         counter.stop()
         with watch.work.at("write"):
             committed_s = ledger.write_seconds
@@ -289,7 +303,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
             watch.work.add("write", committed_s - ledger.write_seconds)  # the ledger counts its own
         counts = ledger.counts()
         watch.wrote(counts, already=already)
-        if first is not None:
+        if first is not None and call.engine is None:  # what workers elsewhere do is not measured here
             progress.note(watch.report().sentence())
         return counts, already
 
@@ -380,12 +394,23 @@ def note_limit(ledger: Ledger, notes: Sequence[str], call: Call, *, is_cut: bool
 _LIMITED = "limited"
 
 
-def _unasked(work: ChunkWork) -> ChunkResult:
-    return work.result()
+def _worker_plan(call: Call, pack: RunPack | None, verb: Verb, key: bytes) -> WorkerPlan:
+    """Return what the workers of an engine need."""
+    from medclip.version import __version__
 
-
-_NO_ANSWERS = Answers(None, lambda modality, body_part: None, lambda modality: None, _unasked)
-"""Of a run that does its own work."""
+    return WorkerPlan(
+        pack=None if pack is None else pack.path,
+        digest="" if pack is None else pack.digest,
+        version=__version__,
+        device=call.device,
+        batch_size=call.batch_size,
+        backend=call.backend,
+        settings=call.settings,
+        key=key,
+        answers=verb.answers,
+        options=replace(call.options, table=None),
+        looks=verb.keeps_looks,
+    )
 
 
 def _inputs(call: Call) -> dict[str, Path]:
@@ -465,9 +490,4 @@ def _halved(progress: Progress) -> Callable[[int], None]:
 
 def load_run_model(pack: Path, call: Call) -> Any:
     """Load the model of a run, whose pack was checked, on its device and with its batch size and back-end."""
-    from medclip.models.packs.pack import load_model
-
-    with torch_threads(1):
-        model = load_model(pack, device=call.device, verify=False)
-        model.batch_size = call.batch_size or model.batch_size
-        return model if call.backend is None else call.backend.load(model)
+    return load_worker_model(pack, call.device, call.batch_size, call.backend)

@@ -88,6 +88,30 @@ class Chunk:
     members: tuple[int, ...]
     """Indices of files."""
 
+    def alone(self) -> Chunk:
+        """Return the same chunk in a plan that holds its own files, units and studies only, to be sent away.
+
+        A study lies whole in its chunk, so that nothing in it points outside.
+        """
+        plan = self.plan
+        units = list(dict.fromkeys(unit for i in self.members if (unit := plan.files[i].unit) is not None))
+        kept = dict.fromkeys((*self.members, *(index for unit in units for index in plan.units[unit].files)))
+        studies = list(dict.fromkeys(study for i in kept if (study := plan.files[i].study) is not None))
+        at = {index: place for place, index in enumerate(kept)}
+        files = tuple(
+            replace(
+                file,
+                unit=None if file.unit is None else units.index(file.unit),
+                study=None if file.study is None else studies.index(file.study),
+            )
+            for file in (plan.files[index] for index in kept)
+        )
+        read_together = tuple(
+            replace(plan.units[unit], files=tuple(at[index] for index in plan.units[unit].files)) for unit in units
+        )
+        own = Plan(files, tuple(plan.studies[study] for study in studies), read_together, state=plan.state)
+        return Chunk(own, tuple(at[index] for index in self.members))
+
 
 def make_plan(
     files: Sequence[tuple[KnownFile, FileRef, FileFacts | Problem]],

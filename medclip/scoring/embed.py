@@ -21,7 +21,7 @@ from medclip.models.packs.image_tower import image_tower_digest, pixels_digest
 from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import load_model, read_preprocess
 from medclip.runs.chunk import Answers
-from medclip.runs.conduct import Call, RunPack, Verb, conduct, pack_of_run
+from medclip.runs.conduct import Call, RunPack, Verb, conduct, pack_of_call
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.results import EMBED, EMBEDDED, FILES, embedded_counts, write_run
 from medclip.runs.rows import FileRow
@@ -44,13 +44,14 @@ def run_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
         raise MedclipError(
             Reason.WRONG_USE, f"vectors are not stored as {dtype!r}.", hint=did_you_mean(dtype, DTYPES, "Types are")
         )
-    pack = pack_of_run(call.model, call.settings, call.device, call.batch_size)
+    pack = pack_of_call(call)
     verb = Verb(
         stage="Reading and embedding",
         identity={"command": EMBED, "dtype": dtype},
-        answers=partial(_answers, call, pack),
+        answers=partial(_answers, pack),
         write=partial(_write, call, pack, dtype),
         begin=partial(_begin, call.folder),
+        compute=partial(begin_embeddings, call.folder),  # a folder that is half written says so
         shows_parts=False,
         keeps_looks=True,
         notes=() if call.backend is None else call.backend.notes,
@@ -71,8 +72,7 @@ def _begin(folder: Path) -> None:
         begin_embeddings(folder)
 
 
-def _answers(call: Call, pack: RunPack, model: Any) -> Answers:
-    begin_embeddings(call.folder)  # a folder that is half written says so
+def _answers(pack: RunPack, model: Any) -> Answers:
     return Answers(
         infer=infer_of(model, pack.card),
         refuse=lambda modality, body_part: None,

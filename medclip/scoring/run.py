@@ -13,7 +13,7 @@ from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import read_preprocess
 from medclip.models.packs.views import FUSION
 from medclip.runs.chunk import Answers
-from medclip.runs.conduct import Call, RunPack, Verb, conduct, pack_of_run
+from medclip.runs.conduct import Call, RunPack, Verb, conduct, pack_of_call
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.options import ScoreOptions
 from medclip.runs.results import write_results
@@ -42,7 +42,7 @@ def run_scoring(call: Call, *, sort_by: str | None = None, finish: Finish | None
     Raises:
         MedclipError: As `conduct`.
     """
-    pack = pack_of_run(call.model, call.settings, call.device, call.batch_size)
+    pack = pack_of_call(call)
     own = read_pack_texts(pack.path, pack.card)
     tasks = asked_tasks(pack.card, call.options, own)
     check_words(pack.path, pack.card, tasks, own)

@@ -25,6 +25,7 @@ OTHER_THINGS = {
     },  # a file, or a place beside the input
     "--task": {"score", "explain", "models calibrate"},  # several
     "--backend": {"models calibrate"},  # several, to try
+    "--engine": {"search"},  # of an index
     "--pooling": {"slides learn"},  # of patches
     "--prompt": {"explain"},  # what a heat map is of
     "--against": {"explain", "slides learn", "monitor"},  # of those; of poolings; results

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.runs import listing as listing_module
+from medclip.runs.chunk import Item, items_of
 from medclip.runs.listing import windows
-from medclip.runs.plan import PlannedFile, chunks
-from medclip.sample import FileRef
+from medclip.runs.plan import Chunk, Plan, PlannedFile, PlannedUnit, chunks
+from medclip.sample import FileRef, Kind, Modality, Study
 
 
 def _files(studies: list[int | None]) -> list[PlannedFile]:
@@ -72,3 +73,35 @@ def test_a_cut_leaves_a_header_beside_its_signals_and_many_namesakes_are_cut_all
     ]
     objects = [FileRef(Path(name), name, 1) for name in (f"1.2.840.{n}" for n in range(100))]
     assert max(len(window) for window, _ in windows(objects)) < 30
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2), st.booleans()), min_size=1, max_size=30))
+def test_a_chunk_in_a_plan_of_its_own_is_read_as_in_the_plan_of_its_window(
+    files: list[tuple[int, int, bool]],
+) -> None:
+    refs = [FileRef(Path(f"{n}"), f"{n}") for n in range(len(files))]
+    series = sorted({(study, unit) for study, unit, is_lone in files if not is_lone})
+    units = tuple(
+        PlannedUnit(
+            Kind.VOLUME,
+            tuple(n for n, (study, unit, lone) in enumerate(files) if (study, unit) == one and not lone)[::-1],
+        )
+        for one in series
+    )
+    planned = tuple(
+        PlannedFile(n, refs[n], None, None, None if lone else study, unit=None if lone else series.index((study, unit)))
+        for n, (study, unit, lone) in enumerate(files)
+    )
+    studies = tuple(Study(f"key{n}", None, (), Modality.CT, None, "uid", tie=f"tie{n}") for n in range(6))
+    plan = Plan(planned, studies, units)
+    for members in chunks(planned, range(len(files)), 4):
+        chunk = Chunk(plan, members)
+        alone = chunk.alone()
+        assert len(alone.plan.files) == len(members)
+        assert [_seen(item, plan) for item in items_of(chunk)] == [_seen(i, alone.plan) for i in items_of(alone)]
+
+
+def _seen(item: Item, plan: Plan) -> tuple[object, ...]:
+    """Return what of an item does not depend on where things lie in its plan."""
+    ids = [file.id for file in item.files], [file.id for file in item.ordered]
+    return (*ids, item.kind, item.modality, None if item.study is None else plan.studies[item.study])

@@ -1,0 +1,32 @@
+"""Work through the chunks of a run in this process: one is read while the one before is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, tee
+
+from medclip.runs.chunk import ChunkWork, Context
+from medclip.runs.engines.engine import Committed
+from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.plan import Chunk
+
+
+def run_chunks(context: Context, ledger: Ledger, chunks: Iterator[Chunk], committed: Committed) -> None:
+    """Work through chunks here.
+
+    Args:
+        context: What every chunk needs.
+        ledger: Each chunk is committed whole.
+        chunks: They may come as they are found: some are asked for ahead.
+        committed: Called after each commit with what it returned.
+    """
+    for_reading, for_work = tee(chunks)
+    readings = context.first_readings(for_reading)
+    previous: ChunkWork | None = None
+    for chunk in chain(for_work, [None]):
+        work = None if chunk is None else ChunkWork.begin(context, chunk, readings)
+        if previous is not None:
+            previous.finish()
+            result = context.answers.result(previous)
+            committed(result, ledger.commit(result))
+        previous = work
