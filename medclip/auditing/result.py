@@ -335,7 +335,7 @@ def read_result(path: Path) -> AuditResult:
         rest |= {name: values[name] for name in ("settings", "provenance")}
         rest |= {name: tuple(values[name]) for name in ("labels", "attributes", "notes")}
         return AuditResult(**rest, model_names=tuple(values["models"]), sealed=values.get("sealed", {}))
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise MedclipError(
             Reason.CORRUPT, f"this is no {JSON} that medclip audit wrote to its end.", where=path, hint="Audit again."
         ) from e

@@ -403,7 +403,7 @@ def _damaged(path: Path) -> Iterator[None]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise _unreadable(path) from e
     if not isinstance(values, dict):
         raise _unreadable(path)

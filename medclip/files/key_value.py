@@ -68,7 +68,7 @@ def read_value(text: str, option: str) -> Any:
     """
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         raise MedclipError(
             Reason.WRONG_USE, f"the value {text!r} of {option} is not YAML.", hint="Put text with brackets in quotes."
         ) from None

@@ -428,7 +428,7 @@ def read_note(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; None where there is none, or it cannot be read."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) else None
 

@@ -30,7 +30,7 @@ def read_yaml(path: Path) -> Any:
         raise MedclipError(Reason.PERMISSION_DENIED, "the recipe may not be read.", where=path) from e
     except OSError as e:
         raise MedclipError(Reason.READ_ERROR, "the recipe cannot be read.", where=path) from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as e:
         raise MedclipError(Reason.RECIPE_INVALID, f"this is not YAML: {str(e).splitlines()[0]}.", where=path) from e
 
 

@@ -50,7 +50,7 @@ def read_index(folder: Place | str) -> dict[str, Any]:
     try:
         index = json.loads(content.decode("utf-8"))
         ours = index["format"] == FORMAT and index["version"] == FORMAT_VERSION
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         ours = False
         index = {}
     if not ours:

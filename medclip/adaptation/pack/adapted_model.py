@@ -263,7 +263,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         tensors = load_file(folder / TENSORS)
-    except (OSError, ValueError, SafetensorError) as e:
+    except (OSError, ValueError, SafetensorError, RecursionError) as e:
         raise MedclipError(
             Reason.PACK_INVALID,
             f"this is no adapted checkpoint: {DESCRIPTION} or {TENSORS} cannot be read.",

@@ -119,7 +119,7 @@ def _table(folder: Path) -> Mapping[str, Mapping[str, Any]]:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         assert all(isinstance(entry["kind"], str) and isinstance(entry["task"], str) for entry in table.values())
-    except (OSError, ValueError, AttributeError, KeyError, TypeError, AssertionError) as e:
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, AssertionError, RecursionError) as e:
         raise MedclipError(Reason.PACK_INVALID, f"{HEADS_TABLE} cannot be read.", where=folder) from e
     return table
 

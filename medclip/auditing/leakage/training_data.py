@@ -207,7 +207,7 @@ def _checkpoint_shots(path: Path) -> list[tuple[str, str]]:
     try:
         shots = json.loads(path.read_text(encoding="utf-8"))["shots"]
         return [(str(shot["sha256"]), str(shot["patient"])) for shot in shots]
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise MedclipError(Reason.PACK_INVALID, f"{DESCRIPTION} is damaged.", where=path) from e
 
 

@@ -74,7 +74,7 @@ def read_attributes(path: Path) -> dict[str, tuple[str, ...]]:
         values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MedclipError(Reason.MISSING_FILE, "there is no such file.", where=path, hint="Check the path.") from None
-    except (OSError, ValueError, yaml.YAMLError) as e:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as e:
         raise MedclipError(Reason.RECIPE_INVALID, f"this is no YAML ({type(e).__name__}).", where=path) from None
     if not isinstance(values, dict) or not values or not all(map(_is_phrases, values.values())):
         raise MedclipError(

@@ -215,7 +215,7 @@ def load_suite(name_or_path: str | Path) -> SuiteFile:
             ) from e
     try:
         return SuiteFile.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as e:
+    except (yaml.YAMLError, RecursionError) as e:
         raise MedclipError(Reason.TABLE_INVALID, f"this is not YAML: {str(e).splitlines()[0]}.", where=path) from e
     except ValidationError as e:
         faults, hint = faults_of(e, SuiteFile, "a suite")

@@ -137,7 +137,7 @@ def read_calibration(place: str | Path) -> Calibration:
             Reason.MISSING_FILE, "there is no calibration here.", where=place,
             hint="Make one: `medclip models calibrate PACK --images FOLDER --out FOLDER`.",
         ) from e  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError) as e:
         raise MedclipError(
             Reason.CORRUPT, "this is not a calibration that this medclip wrote.", where=path,
             hint="Make it again with `medclip models calibrate`.",

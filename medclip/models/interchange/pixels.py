@@ -139,7 +139,7 @@ def read_processor(folder: Path) -> dict[str, Any]:
             continue
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, RecursionError) as e:
             raise _unknown(path, "the file cannot be read") from e
         if isinstance(config, dict) and inside is not None:
             config = config.get(inside)

@@ -46,7 +46,7 @@ def image_tower_digest(pack: Path) -> str:
                 file.seek(8 + length + start)
                 for place in range(start, end, _AT_ONCE):
                     state.update(file.read(min(_AT_ONCE, end - place)))
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as e:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError, RecursionError) as e:
         raise MedclipError(Reason.PACK_INVALID, "the weights cannot be read.", where=path) from e
     return state.hexdigest()
 

@@ -61,7 +61,7 @@ def read_manifest(folder: Path) -> Manifest:
         preprocessing = {str(k): str(v) for k, v in values["preprocessing"].items()}
     except FileNotFoundError as e:
         raise no_pack(folder) from e
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise MedclipError(Reason.PACK_INVALID, "the pack's manifest cannot be read.", where=path) from e
     if format_number != FORMAT:
         raise MedclipError(
@@ -90,7 +90,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         _check_towers(config["model_cfg"], image_only=True)
         if not isinstance(config.get("preprocess_cfg") or {}, dict):
             raise TypeError("preprocess_cfg")
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise MedclipError(Reason.PACK_INVALID, f"{CONFIG_NAME} is missing or not a model config.", where=folder) from e
     return config
 
@@ -107,7 +107,7 @@ def read_architecture(file: Path) -> dict[str, Any]:
         _check_towers(config, image_only=False)
     except OSError as e:
         raise MedclipError(Reason.READ_ERROR, "the file cannot be read.", where=file) from e
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise MedclipError(
             Reason.PACK_INVALID,
             "this file describes no model.",

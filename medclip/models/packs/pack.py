@@ -28,6 +28,7 @@ from medclip.models.packs.manifest import (
     refuse_pickles,
     seal,
 )
+from medclip.models.packs.plausible_size import check_plausible
 from medclip.models.packs.words import has_text_tower, understands_words
 from medclip.models.preprocess import GENERIC, Preprocess, from_config
 from medclip.result import Result
@@ -199,6 +200,7 @@ def load_model(model: str | Path | Model = DEFAULT, *, device: str = "cpu", veri
     card = read_card(path)
     with naming(path):
         preprocess = from_config(config, manifest.preprocessing)
+        _check_plausible(path, config["model_cfg"])
     check_preprocessing(path, preprocess, card)
     from medclip.models.model import Model
     from medclip.models.towers.build import build_clip
@@ -332,6 +334,18 @@ def _inside(config: Mapping[str, Any]) -> Mapping[str, Any]:
             Reason.PACK_INVALID, f"its text tower is {str(name)!r}; the config of a pack's own lies in {TEXT_FOLDER}/."
         )
     return config
+
+
+def _check_plausible(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse towers that the weights cannot fill, before they are built."""
+    weights, described = path / WEIGHTS_NAME, [config]
+    if (config.get("text_cfg") or {}).get("hf_model_name") == TEXT_FOLDER:
+        from medclip.models.towers.bert import read_text_config
+
+        described.append(read_text_config(path / TEXT_FOLDER))
+    if weights.is_file():
+        for part in described:
+            check_plausible(part, weights.stat().st_size)
 
 
 def _with_text_config(folder: Path, config: Mapping[str, Any], base: Path | None) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def read_text_config(folder: Path) -> dict[str, Any]:
     try:
         values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         kind = values["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise MedclipError(Reason.PACK_INVALID, f"there is no {CONFIG} of a text model here.", where=folder) from e
     if kind not in _KINDS:
         raise MedclipError(

@@ -121,7 +121,7 @@ def read_head(folder: Path | str) -> SlideHead:
         card = _card(json.loads((folder / CARD).read_text(encoding="utf-8")))
         model = SlidePooling(card.shape)
         model.load_state_dict(load_file(folder / ARRAYS))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, MedclipError) as e:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, MedclipError, RecursionError) as e:
         raise MedclipError(
             Reason.PACK_INVALID,
             f"{CARD} and {ARRAYS} cannot be read, or do not fit together.",

@@ -205,7 +205,7 @@ def open_slide_store(folder: Path | str | SlideStore) -> SlideStore:
     try:
         run = json.loads((folder / RUN).read_text(encoding="utf-8"))
         return SlideStore(folder, read_slide_rows(folder / SLIDES), from_dict(run["pack"]), run)
-    except (OSError, KeyError, TypeError, ValueError) as e:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as e:
         raise MedclipError(
             Reason.CORRUPT,
             "the tables of this folder of slide features cannot be read.",

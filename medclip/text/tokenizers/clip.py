@@ -99,7 +99,7 @@ class ClipTokenizer:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             return cls(int(values["context_length"]), clean=str(values["clean"]))
-        except (OSError, ValueError, KeyError, TypeError) as e:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
             raise MedclipError(Reason.PACK_INVALID, "these are not the settings of a tokenizer.", where=path) from e
 
 

@@ -118,7 +118,7 @@ def parse_task(text: str, *, where: object = None, short_name: str | None = None
             values = filled(values, short_name)
         values = _with_shared_classes(values, where)
         parsed = TaskFile.model_validate(values)
-    except yaml.YAMLError as e:
+    except (yaml.YAMLError, RecursionError) as e:
         raise MedclipError(Reason.TABLE_INVALID, f"this is not YAML ({' '.join(str(e).split())}).", where=where) from e
     except ValidationError as e:
         faults, hint = faults_of(e, TaskFile, "a task")

@@ -116,7 +116,7 @@ def _composition(row: Cells) -> str:
 def _json(cell: str) -> list[dict[str, object]]:
     try:
         values = json.loads(cell)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         values = None if cell else e
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise MedclipError(

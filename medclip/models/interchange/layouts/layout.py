@@ -84,7 +84,7 @@ class Place:
         """Contents of config.json; empty where there is none that can be read."""
         try:
             values = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return values if isinstance(values, dict) else {}
 
@@ -133,7 +133,7 @@ def split_over(index: Path) -> tuple[str, ...]:
     """
     try:
         names = dict.fromkeys(str(n) for n in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise MedclipError(Reason.PACK_INVALID, "this index of weights cannot be read.", where=index) from e
     if not names or any(Path(n).name != n for n in names):
         raise MedclipError(Reason.PACK_INVALID, "this index of weights names no files beside it.", where=index)

@@ -33,7 +33,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
                 raise ValueError("header")
             header = json.loads(f.read(length))
         sizes = {n: tuple(map(int, v["shape"])) for n, v in header.items() if n != "__metadata__"}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise MedclipError(
             Reason.PACK_INVALID,
             "the weights cannot be read.",
