@@ -6,15 +6,22 @@ import os
 import shutil
 import tempfile
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason
+from medclip.files.dicomweb.address import address_of, parse_query
+from medclip.files.dicomweb.server import DicomwebServer
+from medclip.files.dicomweb.spool import DEFAULT_BYTES as DEFAULT_SPOOL_BYTES
+from medclip.files.dicomweb.spool import DicomwebFiles
 from medclip.files.given_images import as_files, given_images, is_frame, is_several
 from medclip.files.input_paths import refuse_missing
+from medclip.progress import Progress, Silent
 from medclip.sample import FileRef
+from medclip.settings import parse_memory
 from medclip.slides.store.slide_store import is_slide_store
 
 
@@ -57,6 +64,35 @@ def inputs_of(images: Any, table: Any, what: str) -> Inputs:
         table = images
     keep = TemporaryFolder("arrays")
     return Inputs(Path(), as_files(given_images(images), keep.path), table, keep)
+
+
+def pacs_files(
+    address: str | Path,
+    query: str | Mapping[str, str],
+    spool: int | str | None,
+    folder: Path,
+    progress: Progress | None,
+) -> DicomwebFiles:
+    """Return the files of a PACS that a call is over.
+
+    Args:
+        address: dicomweb://HOST/PATH.
+        query: Which studies.
+        spool: What may lie on this machine at once, such as "20GB".
+        folder: The output folder.
+        progress: Told what should be known.
+
+    Raises:
+        MedclipError: WRONG_USE.
+    """
+    if not query:
+        raise MedclipError(
+            Reason.WRONG_USE, "which studies of this server are wanted is not said.", where=address_of(address),
+            hint="Name them, such as with --query ModalitiesInStudy=CR,StudyDate=20240101-20240131.",
+        )  # fmt: skip
+    limit = DEFAULT_SPOOL_BYTES if spool is None else parse_memory(spool)
+    note = (progress or Silent()).note
+    return DicomwebFiles(DicomwebServer(address_of(address)), parse_query(query), folder, limit, note)
 
 
 def path_of(value: object, what: str) -> Path:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.run_arguments import Inputs, TemporaryFolder, inputs_of, path_of
+from medclip.api.run_arguments import Inputs, TemporaryFolder, inputs_of, pacs_files, path_of
 from medclip.api.watched import watched
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.export.results_folder import Exported, ResultsFolder
+from medclip.export.stored_results import store_results
+from medclip.files.dicomweb.address import address_of, is_dicomweb
+from medclip.files.dicomweb.server import DicomwebServer
 from medclip.files.discover import name_of_spelled
 from medclip.files.grouping.studies import GroupBy
 from medclip.models.backends.choice import choose_backend
@@ -24,7 +27,7 @@ from medclip.runs.engines.choose_engine import LOCAL, choose_engine
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
 from medclip.runs.results import write_csv_tables
 from medclip.runs.score_run import ScoreRun
-from medclip.sample import Modality
+from medclip.sample import FileRef, Modality
 from medclip.scoring.run import run_scoring
 from medclip.scoring.score_embeddings import answer_embeddings, score_embeddings
 from medclip.settings import Settings
@@ -39,6 +42,7 @@ def score(
     path: Any,
     out: str | Path | None = None,
     *,
+    query: str | Mapping[str, str] = "",
     model: str | Path | Model = DEFAULT_MODEL,
     task: str | Sequence[str] = (),
     prompt: Asked = (),
@@ -62,6 +66,8 @@ def score(
     explain: str | None = None,
     results_to: str | Path | None = None,
     results_as: str | Sequence[str] = (),
+    store_to: str | None = None,
+    spool: int | str | None = None,
     key_file: str | Path | None = None,
     device: str = "cpu",
     batch_size: int | None = None,
@@ -79,10 +85,13 @@ def score(
         path: A file or folder; a list of paths and arrays (H x W or H x W x 3; they are named "image 0" and so on), an
             array, or a data frame as `table` takes it, whose files are scored; or embeddings, or a folder of them, and
             then no image is read: results equal those of the files, where vectors are stored as float32. What was
-            decided when they were embedded (table, modality, least probability, grouping, policy) stays.
+            decided when they were embedded (table, modality, least probability, grouping, policy) stays. Or a PACS, as
+            "dicomweb://HOST:PORT/PATH" ("dicomwebs://" for https), whose studies are fetched, scored and removed.
         out: Output folder for files.parquet, scores.parquet, run.json, report.html and the ledger. The same call on the
             same folder goes on where it was stopped; nothing that is known is read again. None works in a temporary
             folder that lives as long as the result; of embeddings, it answers in memory and writes no report.
+        query: Which studies of a PACS, as QIDO matches: "ModalitiesInStudy=CR,StudyDate=20240101-20240131", or a
+            mapping of DICOM keywords to values.
         model: Name or folder of a model pack, or a loaded model, which answers for embeddings as it is.
         task: Task or tasks to score; where neither tasks nor a prompt are given, those of the pack's card that fit
             each study.
@@ -123,6 +132,9 @@ def score(
             These files name patients, as the headers of the images do.
         results_as: Forms of those: "sr" (DICOM SR, which is "sr/STUDY.dcm"), "fhir-r4b" and "fhir-r5"; "sr" where none
             is named. A study without a DICOM header has no SR; `.exported` counts them.
+        store_to: PACS that the DICOM results are sent to, as `path` names one; `results_to` is then a folder in `out`
+            where it is not named. Each object is sent once, also by later calls on the same folder.
+        spool: What of a PACS may lie on this machine at once, such as "20GB", which it is where None.
         key_file: Identity key, where it is not the one in the settings' home.
         device: Torch device that the model computes on.
         batch_size: Images in one forward pass; 4 where None. It is part of what the run is, as the device is: other
@@ -154,7 +166,17 @@ def score(
         ['study', 'patient', 'modality', 'task']
     """
     settings = (settings or Settings()).on_machine(workers, memory)
-    inputs = inputs_of(path.folder if isinstance(path, Embeddings) else path, table, "what is scored")
+    is_remote = is_dicomweb(path)
+    if query and not is_remote:
+        raise MedclipError(
+            Reason.WRONG_USE, "a query selects studies of a PACS, and no PACS is scored.",
+            hint="Name it as dicomweb://HOST:PORT/PATH.",
+        )  # fmt: skip
+    if is_remote:
+        _check_remote(table, hash_paths, explain, engine)
+        inputs = Inputs(Path(), None, None)
+    else:
+        inputs = inputs_of(path.folder if isinstance(path, Embeddings) else path, table, "what is scored")
     options = ScoreOptions(
         tasks=_several(task),
         prompts=read_prompts(prompt, against),
@@ -170,7 +192,7 @@ def score(
     )
     if hash_paths and report_paths:
         raise MedclipError(Reason.WRONG_USE, "paths are either hashed or shown in the report.", hint="Choose one.")
-    is_stored = isinstance(path, Embeddings) or (inputs.given is None and is_embeddings(inputs.root))
+    is_stored = isinstance(path, Embeddings) or (inputs.given is None and not is_remote and is_embeddings(inputs.root))
     if is_stored and backend is not None:
         raise MedclipError(
             Reason.WRONG_USE,
@@ -196,8 +218,9 @@ def score(
         )
     keep = TemporaryFolder("score") if out is None and not is_stored else None
     folder = inputs.root if in_memory else keep.path if keep is not None else path_of(out, "the output folder")
+    remote = pacs_files(path, query, spool, folder, progress) if is_dicomweb(path) else None
     call = Call(
-        inputs.root,
+        inputs.root if remote is None else remote.folder,
         folder,
         given=inputs.given,
         model=model,
@@ -212,16 +235,21 @@ def score(
         backend=choose_backend(backend, model, settings.home, device),
         limit=limit,
         engine=choose_engine(engine, workers),
+        remote=remote,
     )
     if explain is not None:
         _check_explain(explain, hash_paths, is_stored, inputs.given is not None)
         check_named(explain, model, options)
     maps = None if explain is None else HeatMaps(inputs.root, model, options, settings, explain, device, progress)
     results = None
+    store = None if store_to is None else DicomwebServer(address_of(store_to))
+    if store is not None:
+        results_to, results_as = results_to or folder / "results", results_as or "sr"
     if results_to is not None or results_as:
-        results = _results(results_to, _several(results_as), inputs, call, hash_paths, is_stored)
+        read_from = partial(_place, inputs.root, inputs.given) if remote is None else remote.header_of
+        results = _results(results_to, _several(results_as), inputs, call, hash_paths, is_stored, read_from)
     exported: list[Exported] = []
-    finish = partial(_report, report_paths, csv, maps, results, exported)
+    finish = partial(_report, report_paths, csv, maps, results, store, exported, call.progress)
     if is_stored:
         embeddings = open_embeddings(path)
         if in_memory:
@@ -233,6 +261,18 @@ def score(
 
 def _several(value: str | Sequence[str] | None) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value or ())
+
+
+def _check_remote(table: Any, hash_paths: bool, explain: str | None, engine: str) -> None:
+    """Refuse what needs files with names, files that stay, or files that other machines see."""
+    for option, is_asked, why in (
+        ("--table", table is not None, "files of a PACS have no names that a table could have"),
+        ("--hash-paths", hash_paths, "names of a PACS's files are keyed hashes already"),
+        ("--explain", explain is not None, "heat maps read the files of a folder once more"),
+        ("--engine", engine != "local", "the files of a PACS are fetched to this machine"),
+    ):
+        if is_asked:
+            raise MedclipError(Reason.WRONG_USE, f"{why}.", hint=f"Leave {option} out.")
 
 
 def _check_explain(explain: str, hash_paths: bool, is_stored: bool, is_given: bool) -> None:
@@ -260,6 +300,7 @@ def _results(
     call: Call,
     hash_paths: bool,
     is_stored: bool,
+    path_of_name: Callable[[str], Path],
 ) -> ResultsFolder:
     """Return what writes results for other systems, once it is sure that it can."""
     if results_to is None:
@@ -275,11 +316,10 @@ def _results(
             f"results for other systems take patient and study from the files, and {what}.",
             hint="Score the files, and leave paths as they are.",
         )
-    given = None if inputs.given is None else {ref.name: ref.path for ref in inputs.given}
     results = ResultsFolder(
         path_of(results_to, "the folder of results"),
         formats or ("sr",),
-        partial(_place, inputs.root, given),
+        path_of_name,
         call.settings,
         call.progress,
     )
@@ -291,14 +331,15 @@ def _results(
             hint="Name another folder, such as one in it.",
         )
     inside = results.folder.resolve().is_relative_to(call.folder.resolve())
-    results.check({} if given is not None or inside else {"what is scored": inputs.root})
+    is_elsewhere = inputs.given is not None or call.remote is not None or inside
+    results.check({} if is_elsewhere else {"what is scored": inputs.root})
     return results
 
 
-def _place(root: Path, given: Mapping[str, Path] | None, name: str) -> Path:
+def _place(root: Path, given: Sequence[FileRef] | None, name: str) -> Path:
     """Return where a file of the tables lies."""
     if given is not None:
-        return given.get(name, Path(name))
+        return next((ref.path for ref in given if ref.name == name), Path(name))
     return root / name_of_spelled(name) if root.is_dir() else root
 
 
@@ -307,7 +348,9 @@ def _report(
     csv: bool,
     heat_maps: HeatMaps | None,
     results: ResultsFolder | None,
+    store: DicomwebServer | None,
     exported: list[Exported],
+    progress: Progress,
     ledger: Any,
     card: Any,
     folder: Path,
@@ -318,3 +361,9 @@ def _report(
     write_score_report(ledger, card, folder, show_paths=show_paths, sort_by=sort_by, heat_maps=heat_maps)
     if results is not None:
         exported.append(results.write(ledger, card, folder))
+    if results is not None and store is not None:
+        try:
+            stored = store_results(results.folder, store, progress)
+        finally:
+            store.close()
+        exported[:] = [replace(exported[0], stored=asdict(stored))]

@@ -23,7 +23,11 @@ HEADINGS = {
 def score(
     path: Annotated[
         Path,
-        typer.Argument(help="File or folder to score, or a folder of embeddings.", show_default=False, readable=False),
+        typer.Argument(
+            help="File or folder to score, a folder of embeddings, or a PACS: dicomweb://HOST:PORT/PATH.",
+            show_default=False,
+            readable=False,
+        ),
     ],
     out: options.OutFolder,
     model: options.Model = "medclip-mini",
@@ -58,6 +62,13 @@ def score(
     modality: options.Modality = None,
     min_confidence: options.MinConfidence = 0.8,
     table: options.Table = None,
+    query: Annotated[
+        str, typer.Option("--query", metavar="KEY=VALUE,...", help="Which studies of a PACS, by DICOM keywords.")
+    ] = "",
+    spool: Annotated[
+        str | None,
+        typer.Option("--spool", metavar="SIZE", help="What of a PACS may lie on this disk at once. Default: 20GB."),
+    ] = None,
     group_by: options.GroupBy = "auto",
     exam: Annotated[
         bool | None,
@@ -105,6 +116,12 @@ def score(
     limit: options.Limit = None,
     log: options.Log = None,
     metrics: options.Metrics = None,
+    store_to: Annotated[
+        str | None,
+        typer.Option(
+            "--store-to", metavar="URL", help="Send the DICOM results to this PACS, each once.", show_default=False
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> int:
     """Score a file or folder of studies in words and write tables and a report. The same command goes on after a stop.
@@ -120,6 +137,9 @@ def score(
             run = run_score(
                 path,
                 out,
+                query=query,
+                spool=spool,
+                store_to=store_to,
                 model=model,
                 task=task or (),
                 prompt=prompt or (),

@@ -24,6 +24,7 @@ from typing import Any
 from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.export.result_formats import RESULT_FORMATS, encode_study
+from medclip.export.stored_results import Stored
 from medclip.export.structured_report import require_highdicom
 from medclip.export.study_result import StudyResult, algorithm_of, read_result
 from medclip.files.output import (
@@ -58,11 +59,14 @@ class Exported:
     """Files by form."""
     without: Mapping[str, Mapping[str, int]]
     """Studies by form and by why they have none."""
+    stored: Mapping[str, int] | None = None
+    """Studies whose results a PACS has (`stored`) and does not take (`refused`), where they were sent to one."""
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
         without = {name: dict(reasons) for name, reasons in self.without.items()}
-        return {"folder": str(self.folder), "written": dict(self.written), "without": without}
+        sent = {} if self.stored is None else {"stored": dict(self.stored)}
+        return {"folder": str(self.folder), "written": dict(self.written), "without": without, **sent}
 
     def sentences(self) -> list[str]:
         """Write in words what is there, and what is not and why."""
@@ -72,6 +76,8 @@ class Exported:
             lines.append(f"{title}: {count(num, 'study', 'studies')}")
             if total := sum(without.values()):
                 lines[-1] += f"; {number(total)} without ({by_reason(without)})"
+        if self.stored is not None:
+            lines.append(Stored(**self.stored).sentence())
         return lines
 
 

@@ -38,7 +38,7 @@ class ScoreRun(Result):
     """What is to be known of the question, in that case."""
     exported: Mapping[str, Any] | None = None
     """What was written for other systems, where that was asked for: `folder`, `written` (files by form) and `without`
-    (studies by form and by why they have none)."""
+    (studies by form and by why they have none), and `stored` (studies by whether a PACS has their results)."""
 
     work: Mapping[str, Any] | None = None
     """Where the time of this call went: `wall_s`, and of "read", "decode", "model" and "write" their seconds over all
@@ -101,8 +101,9 @@ class ScoreRun(Result):
 
     @property
     def exit_code(self) -> int:
-        """0 when every file was scored or skipped, 3 when some failed."""
-        return 3 if self.counts["failed"] else 0
+        """0 when every file was scored or skipped, 3 when some failed, or a PACS refused results."""
+        refused = ((self.exported or {}).get("stored") or {}).get("refused", 0)
+        return 3 if self.counts["failed"] or refused else 0
 
 
 def read_run(folder: str | Path) -> ScoreRun:

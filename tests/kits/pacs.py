@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,27 @@ INSTALL = "Orthanc is missing. Run: apt-get install orthanc orthanc-dicomweb"
 _PLUGINS = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
-@contextmanager
-def orthanc(folder: Path) -> Iterator[str]:
-    """Start Orthanc with DICOMweb, storing below a folder; yield its URL."""
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def dicomweb(url: str) -> str:
+    """Return how medclip names a server that listens at a URL."""
+    return f"{url.replace('http', 'dicomweb', 1)}/dicom-web"
+
+
+def fill(url: str, files: Iterable[Path]) -> list[str]:
+    """Store files; return what the server said of each."""
+    return [ask(f"{url}/instances", file.read_bytes())["Status"] for file in files]
+
+
+@contextmanager
+def orthanc(folder: Path, port: int = 0) -> Iterator[str]:
+    """Start Orthanc with DICOMweb, storing below a folder; yield its URL. A folder that it stored in has its images."""
+    port = port or free_port()
     settings = {
         "StorageDirectory": str(folder / "storage"),
         "IndexDirectory": str(folder / "storage"),

@@ -1,0 +1,1 @@
+"""A PACS behind DICOMweb: ask what it has (QIDO), fetch studies (WADO), send results (STOW)."""

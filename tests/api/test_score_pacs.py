@@ -1,0 +1,202 @@
+"""A run over a real PACS: the scores of a folder, nothing left behind, the same end after kills and pauses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medclip.api.score import score
+from medclip.errors import MedclipError, Reason
+from medclip.files import remote
+from tests.kits.kills import left_behind, run_anew
+from tests.kits.pacs import INSTALL, ORTHANC, ask, dicomweb, fill, free_port, orthanc
+from tests.kits.scoring import PLANTED, STUDY_UID, write_dicom
+
+pytest.importorskip("dicomweb_client")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.enable_socket,
+    pytest.mark.allow_hosts(["127.0.0.1"]),
+    pytest.mark.skipif(ORTHANC is None, reason=INSTALL),
+]
+QUERY = "ModalitiesInStudy=DX"
+NUM_STUDIES = 12
+
+
+def write_studies(folder: Path, studies: range = range(NUM_STUDIES)) -> list[Path]:
+    """Write studies of two images."""
+    return [
+        write_dicom(folder / f"{study}" / f"{image}.dcm", 10 * study + image, study_uid=f"{STUDY_UID}.{study}")
+        for study in studies
+        for image in (1, 2)
+    ]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of studies. Read only."""
+    folder = tmp_path_factory.mktemp("images")
+    write_studies(folder)
+    return folder
+
+
+@pytest.fixture
+def pacs(images: Path, tmp_path: Path) -> Iterator[str]:
+    """The URL of a PACS with those studies, and one that the query does not match."""
+    (tmp_path / "pacs").mkdir()
+    with orthanc(tmp_path / "pacs") as url:
+        fill(url, sorted(images.rglob("*.dcm")))
+        fill(url, [write_dicom(tmp_path / "other.dcm", 99, modality="MG", study_uid=f"{STUDY_UID}.99")])
+        yield url
+
+
+def run(url: str, out: Path, pack: Path, **options: Any) -> Any:
+    return score(
+        dicomweb(url), out, query=QUERY, model=pack, prompt=["a fracture"], min_confidence=0.0, workers=2, **options
+    )
+
+
+def probabilities(scored: Any) -> dict[str, list[tuple[str, float]]]:
+    answers: dict[str, list[tuple[str, float]]] = {}
+    for row in scored.scores.to_pylist():
+        answers.setdefault(row["study"], []).append((row["class"], row["probability"]))
+    return answers
+
+
+def test_a_pacs_is_scored_as_a_folder_of_its_files_is_and_nothing_of_it_stays(
+    pacs: str, images: Path, pack: Path, tmp_path: Path
+) -> None:
+    scored = run(pacs, tmp_path / "out", pack)
+    of_folder = score(images, tmp_path / "folder", model=pack, prompt=["a fracture"], min_confidence=0.0)
+    assert probabilities(scored) == probabilities(of_folder)
+    assert scored.counts == of_folder.counts == {**scored.counts, "scored": 2 * NUM_STUDIES, "studies": NUM_STUDIES}
+    assert all(re.fullmatch(r"[0-9a-f]{16}/[0-9a-f]{16}\.dcm", path) for path in scored.files["path"].to_pylist())
+    assert not (tmp_path / "out" / "spool").exists()
+    for path in (tmp_path / "out").rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        assert not [value for value in (*PLANTED.values(), STUDY_UID) if value.encode() in content], path.name
+    before = left_behind(tmp_path / "out")
+    assert run(pacs, tmp_path / "out", pack).already_finished
+    assert left_behind(tmp_path / "out") == before
+
+
+def test_results_go_back_once_and_a_study_that_grew_is_scored_anew_with_add(
+    pacs: str, pack: Path, tmp_path: Path
+) -> None:
+    to = {"store_to": dicomweb(pacs)}
+    first = run(pacs, tmp_path / "out", pack, **to)
+    assert first.exported["stored"] == {"stored": NUM_STUDIES, "refused": 0}
+    reports = ask(f"{pacs}/tools/find", b'{"Level": "Series", "Query": {"Modality": "SR"}}')
+    assert len(reports) == NUM_STUDIES
+    again = run(pacs, tmp_path / "out", pack, **to)  # the reports in the studies are not taken for images that came
+    assert again.already_finished
+    assert len(ask(f"{pacs}/tools/find", b'{"Level": "Series", "Query": {"Modality": "SR"}}')) == NUM_STUDIES
+
+    fill(pacs, [write_dicom(tmp_path / "late.dcm", 7, study_uid=f"{STUDY_UID}.3")])
+    with pytest.raises(MedclipError) as refused:
+        run(pacs, tmp_path / "out", pack, **to)
+    assert refused.value.reason is Reason.OUTPUT_IN_USE
+    grown = run(pacs, tmp_path / "out", pack, add=True, **to)
+    assert grown.counts["scored"] == 2 * NUM_STUDIES + 1
+    assert grown.counts["studies"] == NUM_STUDIES
+    changed = [study for study, values in probabilities(grown).items() if values != probabilities_of(first, study)]
+    assert len(changed) <= 1
+    assert len(ask(f"{pacs}/tools/find", b'{"Level": "Series", "Query": {"Modality": "SR"}}')) == NUM_STUDIES + 1
+
+
+def probabilities_of(scored: Any, study: str) -> list[tuple[str, float]] | None:
+    return probabilities(scored).get(study)
+
+
+def test_another_query_is_another_run(pacs: str, pack: Path, tmp_path: Path) -> None:
+    run(pacs, tmp_path / "out", pack)
+    with pytest.raises(MedclipError) as refused:
+        score(dicomweb(pacs), tmp_path / "out", query="ModalitiesInStudy=MG", model=pack, prompt=["a fracture"])
+    assert "the query" in str(refused.value)
+
+
+def test_a_small_spool_changes_no_byte(pacs: str, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from medclip.runs import listing, look
+
+    monkeypatch.setattr(listing, "WINDOW_FILES", 4)
+    monkeypatch.setattr(look, "WINDOW_FILES", 4)
+    run(pacs, tmp_path / "large", pack)
+    monkeypatch.setattr("medclip.api.run_arguments.parse_memory", int)
+    run(pacs, tmp_path / "small", pack, spool=1)
+    assert left_behind(tmp_path / "small") == left_behind(tmp_path / "large")
+
+
+_SETUP = """
+from medclip.runs import chunk, listing, look, plan
+listing.WINDOW_FILES = look.WINDOW_FILES = 4
+plan.CHUNK_FILES, chunk.READ_AHEAD = 2, 3
+from medclip.api.score import score
+def run(url, out, pack, query):
+    score(url, out, query=query, model=pack, prompt=["a fracture"], min_confidence=0.0, workers=2, store_to=url)
+"""
+
+
+def test_runs_that_are_killed_go_on_to_the_same_bytes_and_send_each_report_once(
+    pacs: str, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1764288000")
+    values = (dicomweb(pacs), tmp_path / "killed", pack, QUERY)
+    num_kills = 0
+    for seconds in (2.5, 3.0, 3.5, 4.0, 5.0):
+        num_kills += not run_anew(_SETUP, *values, seconds=seconds)
+    assert num_kills
+    assert run_anew(_SETUP, *values, seconds=300)
+    assert not (tmp_path / "killed" / "spool").exists()
+    assert run_anew(_SETUP, dicomweb(pacs), tmp_path / "undisturbed", pack, QUERY, seconds=300)
+    assert left_behind(tmp_path / "killed") == left_behind(tmp_path / "undisturbed")
+    reports = ask(f"{pacs}/tools/find", b'{"Level": "Instance", "Query": {"Modality": "SR"}}')
+    assert len(reports) == NUM_STUDIES
+
+
+def test_a_server_that_was_away_is_gone_on_with(
+    images: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "RETRY_PAUSES_S", (0.05, 0.1))
+    (tmp_path / "pacs").mkdir()
+    port = free_port()
+    with orthanc(tmp_path / "pacs", port) as url:
+        fill(url, sorted(images.rglob("*.dcm")))
+        run(url, tmp_path / "undisturbed", pack)
+    with pytest.raises(MedclipError) as away:
+        run(url, tmp_path / "out", pack)
+    assert away.value.reason is Reason.UNREACHABLE
+    assert not (tmp_path / "out").exists()
+    with orthanc(tmp_path / "pacs", port) as url:
+        run(url, tmp_path / "out", pack)
+    assert left_behind(tmp_path / "out") == left_behind(tmp_path / "undisturbed")
+
+
+@pytest.mark.shared
+def test_files_of_the_field_come_out_of_a_pacs_as_they_went_in(shared: Path, pack: Path, tmp_path: Path) -> None:
+    files = sorted((shared / "data" / "field_dev").rglob("*.dcm"))
+    (tmp_path / "pacs").mkdir()
+    with orthanc(tmp_path / "pacs") as url:
+        kept = []
+        for file in files:
+            try:
+                kept += [file] if ask(f"{url}/instances", file.read_bytes())["Status"] == "Success" else []
+            except OSError:  # what is no DICOM file is refused
+                continue
+        scored = score(
+            dicomweb(url), tmp_path / "out", query="StudyDate=19000101-21001231", model=pack, prompt=["a fracture"]
+        )
+    assert len(kept) > 50
+    known = {row["sha256"] for row in scored.files.to_pylist()}
+    stored = [file for file in kept if _sha256(file) in known]
+    assert len(stored) == scored.counts["files"]
+    assert scored.counts["files"] > 50
+
+
+def _sha256(file: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(file.read_bytes()).hexdigest()
