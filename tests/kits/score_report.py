@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
+from io import BytesIO
+
+from PIL import Image
 
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
@@ -27,6 +30,13 @@ class Page(HTMLParser):
         self.text += data
 
 
+def small_jpeg(grey: int, size: tuple[int, int] = (160, 120)) -> bytes:
+    """Give a small image as a run keeps it, of one grey."""
+    buffer = BytesIO()
+    Image.new("L", size, grey).save(buffer, format="JPEG")
+    return buffer.getvalue()
+
+
 def score_row(
     study: str, name: str, probability: float, kind: str = "multiclass", task: str = "chest_xray_view"
 ) -> ScoreRow:
@@ -49,6 +59,6 @@ def fill_with_evil(ledger: Ledger, num_studies: int = 3) -> None:
         )
         scores += [score_row(key, "ap", 0.7), score_row(key, "pa", 0.2), score_row(key, "lateral", 0.1)]
         scores.append(score_row(key, "x", 0.6, "multilabel", "prompt"))
-        thumbnails.append(Thumbnail(n, b"\xff\xd8jpeg", burned_in=False))
+        thumbnails.append(Thumbnail(n, small_jpeg(40 * n % 256), burned_in=False))
     bad = FileRow(num_studies + 1, f"{EVIL}/~.dcm", None, 0, "dicom", "failed", "truncated", f"Ends early {EVIL}.")
     fill_ledger(ledger, (*files, bad), tuple(scores), tuple(thumbnails))

@@ -21,12 +21,14 @@ from medclip.reports.score.histogram import LEAST_STUDIES, histogram
 from medclip.reports.score.page import MAX_PAGES, STUDIES_A_PAGE, ReportData, collect, studies_of
 from medclip.reports.score.study import Score, StudyData, ThumbnailView
 from medclip.reports.score.worklist import (
+    CELL_PX,
+    CELLS,
     IMAGES,
     MAX_STUDIES,
     STUDIES_SHOWN,
     Worklist,
+    cell_of,
     collect_worklist,
-    image_name,
     remove_images,
     write_images,
 )
@@ -188,6 +190,8 @@ _HELPERS = {
     "SEARCH": SEARCH,
     "IMAGES": IMAGES,
     "STUDIES_SHOWN": STUDIES_SHOWN,
-    "image_name": image_name,
+    "cell_of": cell_of,
+    "CELL_PX": CELL_PX,
+    "SHEET_PX": CELLS * CELL_PX,
     "LEAST_STUDIES": LEAST_STUDIES,
 }

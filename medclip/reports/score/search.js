@@ -23,13 +23,20 @@ function element(name, text, attributes) {
   if (text) node.textContent = text;
   return node;
 }
+function image(place) {
+  const { sheet, cell, across } = index.images;
+  const on = place % (across * across);
+  const node = byId("image").content.firstElementChild.cloneNode(true);
+  node.setAttribute("viewBox", `${(on % across) * cell} ${Math.floor(on / across) * cell} ${cell} ${cell}`);
+  node.firstElementChild.setAttribute("href", sheet.replace("#", Math.floor(place / (across * across))));
+  return node;
+}
 function line(study) {
   const row = element("tr");
   const cells = ["td", "th", "td", "td", "td"].map((name) => row.appendChild(document.createElement(name)));
   cells[1].scope = "row";
   if (study.image === 1) {
-    const src = `report-images/${Math.floor(study.number / 1000)}/${study.number}.jpg`;
-    cells[0].append(element("img", "", { src, alt: "", width: 64, height: 64, loading: "lazy" }));
+    cells[0].append(image(study.number - 1));
   } else if (study.image === 2) cells[0].append(element("span", "withheld", { className: "small soft" }));
   const onPage = Math.floor((study.number - 1) / index.perPage) + 1;
   const href = `report${onPage > 1 ? `-${onPage}` : ""}.html#study-${study.number}`;

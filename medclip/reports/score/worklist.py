@@ -1,15 +1,19 @@
 """The list of a run's studies that a browser sorts and searches: a small index in the page, images in files beside it.
 
 The page holds what is needed to sort and to find, about 100 bytes a study, and shows fifty studies at a time, so that a
-hundred thousand are as quick to use as a hundred. Thumbnails are files of their own, a thousand in a folder, and a
-browser reads those that it shows.
+hundred thousand are as quick to use as a hundred. Images are sheets of a hundred each, ten by ten: a file of its own
+for each image costs 3 ms of waiting for the disk, 300 s for a hundred thousand, and a sheet costs as much once. The
+browser reads the sheets of those that it shows, fifty at most.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
+from io import BytesIO
+from itertools import groupby
 from pathlib import Path
 
 from medclip.errors import printable
@@ -26,7 +30,10 @@ MAX_STUDIES = 100_000
 STUDIES_SHOWN = 50
 """Rows at a time; so many are in the page as they are, for browsers whose scripts are off."""
 IMAGES = "report-images"
-_IN_A_FOLDER = 1000
+CELL_PX = 80
+"""Side of an image's cell on its sheet: half of a kept thumbnail, to which JPEG is read in a quarter of the time."""
+CELLS = 10
+"""Cells in a row of a sheet, and rows."""
 _LEAST_PERMILLE = 10
 """Answers below one in a hundred are left out of the index, and sorted as none."""
 
@@ -75,6 +82,7 @@ class Worklist:
             "perPage": report.studies_a_page,
             "numPaged": len(report.keys),
             "shown": STUDIES_SHOWN,
+            "images": {"sheet": f"{IMAGES}/#.jpg", "cell": CELL_PX, "across": CELLS},
             "studies": [
                 [s.key, modalities.index(s.modality), s.rows, _image_code(s), s.num_failed, s.paths, s.answers]
                 for s in self.studies
@@ -146,17 +154,29 @@ def _image_of(ledger: Ledger, rows: list[int]) -> tuple[int, bool]:
     return 0, False
 
 
-def image_name(number: int) -> str:
-    """Return where the image of a study lies, beside the page.
+@dataclass(frozen=True)
+class Cell:
+    """Where the image of a study lies."""
+
+    sheet: str
+    """File beside the page."""
+    left: int
+    top: int
+    """In px."""
+
+
+def cell_of(number: int) -> Cell:
+    """Return where the image of a study lies.
 
     Args:
         number: Its place in the list, from 1.
 
     Example:
-        >>> image_name(1), image_name(12345)
-        ('report-images/0/1.jpg', 'report-images/12/12345.jpg')
+        >>> cell_of(1), cell_of(112)
+        (Cell(sheet='report-images/0.jpg', left=0, top=0), Cell(sheet='report-images/1.jpg', left=80, top=80))
     """
-    return f"{IMAGES}/{number // _IN_A_FOLDER}/{number}.jpg"
+    sheet, place = divmod(number - 1, CELLS**2)
+    return Cell(f"{IMAGES}/{sheet}.jpg", place % CELLS * CELL_PX, place // CELLS * CELL_PX)
 
 
 def write_images(ledger: Ledger, worklist: Worklist, folder: Path) -> None:
@@ -175,12 +195,27 @@ def write_images(ledger: Ledger, worklist: Worklist, folder: Path) -> None:
         remove_images(folder)
         return
     with new_folder(folder / IMAGES) as draft:
-        for number, row in numbered:
-            place = draft / Path(image_name(number)).relative_to(IMAGES)
-            place.parent.mkdir(exist_ok=True)
-            kept = ledger.thumbnail(row)
-            assert kept is not None
-            place.write_bytes(kept.thumbnail)
+        for name, of_sheet in groupby(numbered, key=lambda one: cell_of(one[0]).sheet):
+            (draft / Path(name).name).write_bytes(_sheet(ledger, of_sheet))
+
+
+def _sheet(ledger: Ledger, numbered: Iterable[tuple[int, int]]) -> bytes:
+    """Draw a hundred images on one, each in the middle of its cell, and return its JPEG; grey where all are."""
+    from PIL import Image
+
+    sheet = Image.new("RGB", (CELLS * CELL_PX, CELLS * CELL_PX))
+    is_grey = True
+    for number, row in numbered:
+        kept, cell = ledger.thumbnail(row), cell_of(number)
+        assert kept is not None
+        with Image.open(BytesIO(kept.thumbnail)) as image:
+            is_grey &= image.mode == "L"
+            image.draft(None, (CELL_PX, CELL_PX))
+            image.thumbnail((CELL_PX, CELL_PX), Image.Resampling.BOX)
+            sheet.paste(image, (cell.left + (CELL_PX - image.width) // 2, cell.top + (CELL_PX - image.height) // 2))
+    buffer = BytesIO()
+    (sheet.convert("L") if is_grey else sheet).save(buffer, format="JPEG", quality=80)
+    return buffer.getvalue()
 
 
 def remove_images(folder: Path) -> None:

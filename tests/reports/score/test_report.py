@@ -58,7 +58,7 @@ def _order(folder: Path) -> list[str]:
 
 def test_no_page_loads_or_runs_anything(ledger: Ledger, card: Card, tmp_path: Path) -> None:
     write_score_report(ledger, card, tmp_path, studies_a_page=2, show_paths=True)
-    ours = {"scores.parquet", "files.parquet", *_pages(tmp_path)}
+    ours = {"scores.parquet", "files.parquet", "report-images/0.jpg", *_pages(tmp_path)}
     for file, page in _pages(tmp_path).items():
         text, names = (tmp_path / file).read_text(), [name for name, _ in page.tags]
         assert not {"link", "iframe", "object", "embed", "form", "base", "video", "audio"}.intersection(names)
@@ -68,7 +68,7 @@ def test_no_page_loads_or_runs_anything(ledger: Ledger, card: Card, tmp_path: Pa
             assert "style" not in attributes, name
             assert not [key for key in attributes if key.startswith("on")]
             src = attributes.get("src", "data:image/jpeg;base64,")
-            assert src.startswith("data:image/jpeg;base64,") or (tmp_path / src).read_bytes() == b"\xff\xd8jpeg"
+            assert src.startswith("data:image/jpeg;base64,") or (tmp_path / src).read_bytes().startswith(b"\xff\xd8")
             assert attributes.get("href", "#").split("#")[0] in {"", *ours}
         assert "url(" not in text
         assert "@import" not in text
@@ -158,7 +158,7 @@ def test_beyond_the_end_of_the_list_one_sentence_leads_to_the_table_and_images_g
     write_score_report(ledger, card, tmp_path, studies_a_page=1, max_pages=2, max_listed=2)
     assert "one of the 1 that only scores.parquet has" in _pages(tmp_path)["report-search.html"].text
     assert [ledger.thumbnail(n) is not None for n in (1, 2, 3)] == [True, True, False]  # only of what is shown
-    assert sorted(p.name for p in (tmp_path / "report-images" / "0").iterdir()) == ["1.jpg", "2.jpg"]
+    assert [p.name for p in (tmp_path / "report-images").iterdir()] == ["0.jpg"]
 
 
 def test_pages_and_search_lead_to_each_other_and_to_every_study(ledger: Ledger, card: Card, tmp_path: Path) -> None:
