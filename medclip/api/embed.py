@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medclip.api.asked import what_was_asked
 from medclip.api.run_arguments import TemporaryFolder, inputs_of, path_of
 from medclip.api.watched import watched
 from medclip.embeddings.open_embeddings import Embeddings
@@ -109,6 +110,7 @@ def embed(
         >>> medclip.score(embeddings, prompt="a pacemaker").scores.num_rows  # doctest: +SKIP
         3
     """
+    asked = what_was_asked(locals())
     settings = (settings or Settings()).on_machine(workers, memory)
     inputs = inputs_of(path, table, "what is embedded")
     options = ScoreOptions(
@@ -137,5 +139,6 @@ def embed(
         backend=choose_backend(backend, model, settings.home, device),
         limit=limit,
         engine=choose_engine(engine, workers),
+        asked=asked,
     )
     return replace(run_embedding(call, dtype=dtype), _keep=keep)

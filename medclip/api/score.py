@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medclip.api.asked import what_was_asked
 from medclip.api.run_arguments import Inputs, TemporaryFolder, inputs_of, pacs_files, path_of
 from medclip.api.watched import watched
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_embeddings
@@ -165,6 +166,7 @@ def score(
         >>> run.scores.column_names[:4]  # doctest: +SKIP
         ['study', 'patient', 'modality', 'task']
     """
+    asked = what_was_asked(locals())
     settings = (settings or Settings()).on_machine(workers, memory)
     is_remote = is_dicomweb(path)
     if query and not is_remote:
@@ -236,6 +238,7 @@ def score(
         limit=limit,
         engine=choose_engine(engine, workers),
         remote=remote,
+        asked=asked,
     )
     if explain is not None:
         _check_explain(explain, hash_paths, is_stored, inputs.given is not None)

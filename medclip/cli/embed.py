@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -87,11 +87,17 @@ def embed(
             )
     except KeyboardInterrupt:
         return interrupted(out)
+    print_embeddings(embeddings, as_json)
+    return embeddings.exit_code
+
+
+def print_embeddings(embeddings: Any, as_json: bool) -> None:
+    """Print how a run ended and where its vectors are."""
     counts = embeddings.counts
     if as_json:
         sizes = {"views": embeddings.num_views, "units": embeddings.num_units, "dim": embeddings.dim}
         print(json.dumps({"out": str(embeddings.folder), "exit_code": embeddings.exit_code, **counts, **sizes}))
-        return embeddings.exit_code
+        return
     if embeddings.already_finished:
         print("This run was finished before; nothing was computed again.")
     from medclip.errors import printable
@@ -102,5 +108,6 @@ def embed(
     parts += [f"{number(counts[status])} {status}" for status in ("skipped", "failed") if counts[status]]
     print(f"{', '.join(parts)}.")
     print_reasons(embeddings.files, EMBED_REMEDIES)
-    print(f"Vectors: {number(embeddings.num_views)} of {embeddings.dim} numbers, in {printable(str(out))}")
-    return embeddings.exit_code
+    print(
+        f"Vectors: {number(embeddings.num_views)} of {embeddings.dim} numbers, in {printable(str(embeddings.folder))}"
+    )

@@ -35,6 +35,7 @@ COMMANDS = {
     "score": ("medclip.cli.score:score", "Score studies in words; write tables and a report."),
     "embed": ("medclip.cli.embed:embed", "Compute vectors of studies once, for many questions."),
     "status": ("medclip.cli.status:status", "Say how far a run is, also while it goes on."),
+    "retry": ("medclip.cli.retry:retry", "Try files of a run once more that failed."),
     "scan": (
         "medclip.cli.scan:scan",
         "List every file of a folder and what would be scored.",

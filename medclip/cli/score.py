@@ -176,11 +176,12 @@ def score(
             )
     except KeyboardInterrupt:
         return interrupted(out)
-    _print(run, as_json)
+    print_run(run, as_json)
     return run.exit_code
 
 
-def _print(run: Any, as_json: bool) -> None:
+def print_run(run: Any, as_json: bool) -> None:
+    """Print how a run ended and where its results are."""
     if as_json:
         print(
             json.dumps(

@@ -78,6 +78,8 @@ class Call:
     """Folders below `root` that are left out, beside the output folder."""
     backend: BackendChoice | None = None
     """What computes the images; None for torch in float32."""
+    asked: Mapping[str, Any] | None = None
+    """The arguments of the verb, as the ledger keeps them for `medclip.retry`; None where it cannot."""
     remote: RemoteFiles | None = None
     """The files, where they lie elsewhere; `root` is then the folder they are brought to."""
     watch: RunWatch = field(default_factory=current_watch)
@@ -255,7 +257,8 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         claim(ledger, identity, folder)
         if verb.begin is not None:
             verb.begin()
-        ledger.remember({"notes": list(verb.notes)})
+        asked = None if options.hash_paths else call.asked  # it has paths
+        ledger.remember({"notes": list(verb.notes), "asked": asked})
         remove_drafts(folder)
         hashed = partial(hashed_path, key=key)
         listing = Listing(call.root, ledger, (folder, *call.exclude), hashed, call.given, call.remote)

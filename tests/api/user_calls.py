@@ -15,6 +15,7 @@ def calls() -> list[Path | float | str | int | None]:
     one = medclip.score("film.dcm", prompt="a chest x-ray with pneumonia", against="a normal chest x-ray")
     vectors = medclip.embed(images, out, dtype="float16", device="cuda", batch_size=32)
     again = medclip.score(vectors, prompt={"device": ["a pacemaker", "a lead"]}, against={"device": "no device"})
+    retried = medclip.retry(out, reason="timeout", workers=2)
     scan = medclip.scan(images, modality="xray")
     study = medclip.open_study("study.dcm", medclip.Modality.CT)
     drawn = medclip.view(images, out, number=2)
@@ -48,5 +49,6 @@ def calls() -> list[Path | float | str | int | None]:
         tuned,
         health,
         pairs,
+        retried,
     )
     return [run.pack, *(repr(result) for result in results)]

@@ -1,0 +1,73 @@
+"""The public verb `medclip.retry`: files of a run that failed are tried once more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medclip.api.asked import arguments_again
+from medclip.api.run_arguments import path_of
+from medclip.errors import MedclipError, Reason
+from medclip.progress import Progress
+from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.options import failed_for
+from medclip.runs.results import EMBED
+
+if TYPE_CHECKING:
+    from medclip.embeddings.open_embeddings import Embeddings
+    from medclip.runs.score_run import ScoreRun
+
+
+def retry(
+    out: str | Path,
+    *,
+    reason: str = "all",
+    workers: int | None = None,
+    memory: int | str | None = None,
+    progress: Progress | None = None,
+) -> ScoreRun | Embeddings:
+    """Try files of a run once more that failed, as `retry_failed` of `medclip.score` and `medclip.embed` does.
+
+    The run is asked what it was asked at first, which its ledger keeps; studies of those files are scored anew with all
+    of their files, and the rows of all others stay. Where no file failed for the reason, nothing is computed.
+
+    Args:
+        out: Output folder of the run.
+        reason: Why files failed that are tried again, such as "timeout" or "read_error"; "all" for any reason.
+        workers: Reading processes; as in the run where None.
+        memory: What all processes may take together, such as "12GB"; as in the run where None.
+        progress: Told how far the run is.
+
+    Returns:
+        The run, as `medclip.score` or `medclip.embed` returns it.
+
+    Raises:
+        MedclipError: MISSING_FILE where the folder holds no run; WRONG_USE for a reason that no file fails for, and for
+            a run whose ledger keeps no question: with hashed paths, of images that were given one by one, of a query to a
+            PACS, of slides.
+
+    Example:
+        >>> import medclip
+        >>> medclip.retry("nightly", reason="read_error")  # doctest: +SKIP
+    """
+    folder = path_of(out, "the output folder")
+    failed_for(reason)
+    with Ledger(folder, create=False) as ledger:
+        asked, identity = ledger.get("asked"), ledger.get("identity") or {}
+    if asked is None:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "this run does not keep what it was asked: its paths are hashed, its images were given one by one, a PACS "
+            "was queried, or it is none of medclip score or embed.",
+            where=folder,
+            hint=f"Repeat its command with --retry-failed {reason}.",
+        )
+    own = {name: value for name, value in {"workers": workers, "memory": memory}.items() if value is not None}
+    arguments = {**arguments_again(asked), **own, "out": folder, "retry_failed": reason, "progress": progress}
+    if identity.get("command") == EMBED:
+        from medclip.api.embed import embed
+
+        return embed(**arguments)
+    from medclip.api.score import score
+
+    return score(**arguments)

@@ -1,0 +1,103 @@
+"""Files that failed are tried again by their run's folder alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import medclip
+from medclip.api.asked import arguments_again, what_was_asked
+from medclip.cli.main import main
+from medclip.errors import MedclipError, Reason
+from medclip.runs.score_run import ScoreRun
+from medclip.settings import PixelPolicy, ReadPolicy, Settings
+from tests.kits.scoring import digests, make_pack, write_png
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pack(tmp_path_factory.mktemp("packs") / "tiny")
+
+
+def _folder(root: Path) -> Path:
+    for n in range(3):
+        write_png(root / f"{n}.png", n)
+    (root / "empty.png").touch()
+    (root / "cut.png").write_bytes((root / "1.png").read_bytes()[:200])
+    return root
+
+
+def test_a_file_that_is_whole_now_is_scored_and_the_tables_are_those_of_a_run_that_found_it_so(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = _folder(tmp_path / "in")
+    options = {"model": pack, "modality": "xray", "prompt": ["a fracture"], "workers": 1}
+    monkeypatch.chdir(tmp_path)
+    assert medclip.score("in", "out", **options, settings=Settings(decode_timeout_s=60.0)).counts["failed"] == 2
+    write_png(root / "empty.png", 8)
+    monkeypatch.chdir("/")
+    run = medclip.retry(tmp_path / "out", reason="empty_file")
+    assert isinstance(run, ScoreRun)
+    assert (run.counts["scored"], run.counts["failed"]) == (4, 1)
+    shutil.rmtree(tmp_path / "whole", ignore_errors=True)
+    medclip.score(root, tmp_path / "whole", **options)
+    tables = {"files.parquet", "scores.parquet"}
+    assert {n: d for n, d in digests(tmp_path / "out").items() if n in tables} == {
+        n: d for n, d in digests(tmp_path / "whole").items() if n in tables
+    }
+
+
+def test_where_no_file_failed_for_the_reason_nothing_is_computed(pack: Path, tmp_path: Path) -> None:
+    medclip.score(_folder(tmp_path / "in"), tmp_path / "out", model=pack, modality="xray", workers=1)
+    before = digests(tmp_path / "out")
+    assert medclip.retry(tmp_path / "out", reason="timeout").already_finished
+    assert digests(tmp_path / "out") == before
+
+
+def test_the_command_ends_as_the_run_does_and_embeddings_are_tried_again_too(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = _folder(tmp_path / "in")
+    medclip.embed(root, tmp_path / "e", model=pack, modality="xray", workers=1)
+    write_png(root / "empty.png", 8)
+    assert main(["retry", str(tmp_path / "e"), "--reason", "empty_file", "--workers", "1", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["embedded"] == 4
+    assert main(["retry", str(tmp_path / "e"), "--reason", "emty_file"]) == 2
+    assert "empty_file" in capsys.readouterr().err
+    assert main(["retry", str(tmp_path / "in")]) == 2
+
+
+def test_a_run_that_keeps_no_paths_or_was_given_arrays_says_what_to_do(pack: Path, tmp_path: Path) -> None:
+    root = _folder(tmp_path / "in")
+    medclip.score(root, tmp_path / "hashed", model=pack, modality="xray", workers=1, hash_paths=True)
+    array = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
+    medclip.score([array], tmp_path / "array", model=pack, modality="xray", workers=1)
+    for out in ("hashed", "array"):
+        with pytest.raises(MedclipError, match="--retry-failed all") as caught:
+            medclip.retry(tmp_path / out)
+        assert caught.value.reason is Reason.WRONG_USE
+    assert str(root).encode() not in (tmp_path / "hashed" / "ledger.sqlite").read_bytes()
+
+
+def test_what_was_asked_comes_back_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    policy = ReadPolicy(uneven_slices="resample", mpp_um=0.5)
+    settings = Settings(workers=3, max_pixels=7, policy=policy, home=tmp_path)
+    given = {"path": "in", "model": "medclip-mini", "prompt": {"a": ["b", "c"]}, "task": (), "settings": settings,
+             "out": tmp_path, "progress": object(), "backend": None, "limit": 3}  # fmt: skip
+    asked = what_was_asked(given)
+    again = arguments_again(json.loads(json.dumps(asked)))
+    assert again == {
+        "path": os.fspath(tmp_path / "in"), "model": "medclip-mini", "prompt": {"a": ["b", "c"]}, "task": [],
+        "settings": settings, "backend": None, "limit": 3,
+    }  # fmt: skip
+    pixels = replace(settings, policy=ReadPolicy(pixels=PixelPolicy(window=(40.0, 400.0))))
+    assert what_was_asked({"settings": pixels}) is what_was_asked({"path": ["a.png"]}) is None
+    assert what_was_asked({"path": "dicomweb://localhost", "query": "PatientID=1"}) is None
