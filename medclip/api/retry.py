@@ -43,8 +43,8 @@ def retry(
 
     Raises:
         MedclipError: MISSING_FILE where the folder holds no run; WRONG_USE for a reason that no file fails for, and for
-            a run whose ledger keeps no question: with hashed paths, of images that were given one by one, of a query to a
-            PACS, of slides.
+            a run whose ledger keeps no question: with hashed paths, of images that were given one by one, of a query to
+            a PACS, of slides.
 
     Example:
         >>> import medclip
