@@ -3,8 +3,8 @@
 Usage: python naive_script.py FOLDER PACK OUT.json
 
 It opens the same model pack with open_clip's `local-dir:` and treats pixels as the pack was trained to see them (crop
-of dark borders, letterbox), so that its scores can be compared with medclip's. It keeps no record, survives no bad file
-and writes no report.
+of dark borders, letterbox), so that its scores can be compared with medclip's; a pack with a fitted head is asked by
+that. It keeps no record, survives no bad file and writes no report.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import pydicom  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from pydicom.pixels import apply_modality_lut, apply_voi_lut  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
 
 from medclip.imaging.crop.dark_borders import crop_dark_borders  # noqa: E402
 from medclip.imaging.geometry import letterbox  # noqa: E402
@@ -44,6 +45,39 @@ def pixels(path: Path) -> np.ndarray:
     return array[:, :, None]
 
 
+def text_answers(model: Any, tokenizer: Any, card: dict[str, Any]) -> Any:
+    """Return what answers the task by its prompts: from a feature to a probability for each class."""
+    task_card = card["tasks"][TASK]
+    calibration = task_card["calibration"] or {"scale": {}, "bias": {}}
+    vectors = {}
+    with torch.inference_mode():
+        for c in expand(load_task(TASK), task_card["classes"]):
+            sides = [model.encode_text(tokenizer(list(p)), normalize=True).mean(0) for p in (c.positive, c.negative)]
+            vectors[c.name] = [v / v.norm() for v in sides]
+        scale = model.logit_scale.exp()
+
+    def answer(feature: torch.Tensor) -> dict[str, float]:
+        probabilities = {}
+        for c, (plus, minus) in vectors.items():
+            logit = scale * (feature @ plus - feature @ minus)
+            logit = logit * calibration["scale"].get(c, 1.0) + calibration["bias"].get(c, 0.0)
+            probabilities[c] = float(torch.sigmoid(logit))
+        return probabilities
+
+    return answer
+
+
+def head_answers(pack: str, card: dict[str, Any]) -> Any:
+    """Return what answers the task of a pack's own linear head, one class of several."""
+    head = load_file(Path(pack) / "adapted.safetensors")
+    classes = card["tasks"][card["adapted"]["task"]]["classes"]
+
+    def answer(feature: torch.Tensor) -> dict[str, float]:
+        return dict(zip(classes, (feature @ head["weight"] + head["bias"]).softmax(0).tolist(), strict=True))
+
+    return answer
+
+
 def main(folder: str, pack: str, out: str) -> None:
     """Score every file of a folder and print how long it took."""
     name = f"local-dir:{pack}"
@@ -53,26 +87,16 @@ def main(folder: str, pack: str, out: str) -> None:
     normalise = preprocess.transforms[-1]
     size = model.visual.image_size[0]
     model.eval()
-    task_card = json.loads((Path(pack) / "card.json").read_text())["tasks"][TASK]
-    calibration = task_card["calibration"] or {"scale": {}, "bias": {}}
+    card = json.loads((Path(pack) / "card.json").read_text())
+    answer = head_answers(pack, card) if card.get("adapted") else text_answers(model, tokenizer, card)
     loaded = time.perf_counter()
 
     scores = {}
     with torch.inference_mode():
-        vectors = {}
-        for c in expand(load_task(TASK), task_card["classes"]):
-            sides = [model.encode_text(tokenizer(list(p)), normalize=True).mean(0) for p in (c.positive, c.negative)]
-            vectors[c.name] = [v / v.norm() for v in sides]
-        scale = model.logit_scale.exp()
         for path in sorted(Path(folder).iterdir()):
             square = letterbox(crop_dark_borders(pixels(path), (0, 255))[0], size)
             image = normalise(torch.from_numpy(square).permute(2, 0, 1).float() / 255)[None]
-            feature = model.encode_image(image, normalize=True)[0]
-            scores[path.name] = {}
-            for c, (plus, minus) in vectors.items():
-                logit = scale * (feature @ plus - feature @ minus)
-                logit = logit * calibration["scale"].get(c, 1.0) + calibration["bias"].get(c, 0.0)
-                scores[path.name][c] = float(torch.sigmoid(logit))
+            scores[path.name] = answer(model.encode_image(image, normalize=True)[0])
     done = time.perf_counter()
     Path(out).write_text(json.dumps(scores))
     print(json.dumps({"start_s": loaded - start, "score_s": done - loaded, "whole_s": done - start}))

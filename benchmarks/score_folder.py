@@ -1,16 +1,22 @@
 """Claim: medclip scores a folder at least 1.5 times as fast as the script one would write today, with equal scores.
 
-Usage: python benchmarks/score_folder.py [--images FOLDER_OF_CHEST_XRAYS] [--files 300] [--rounds 5] [--model PACK]
-       [--backend NAME]
+Usage: python benchmarks/score_folder.py [--images FOLDER_OF_CHEST_XRAYS] [--files 300] [--rounds 5]
+       [--model PACK | --vit FOLDER] [--backend NAME ...] [--calibrate NAME ...]
 
 Builds two folders of chest X-rays (half JPEG, half DICOM: plain, JPEG-LS compressed, and 12-bit MONOCHROME1), one three
-times as large as the other, and scores both with both sides in turn, as whole processes. Two ratios come out:
+times as large as the other, and scores both with all sides in turn, as whole processes. Two ratios come out:
 
 - steady: files a second, from the difference between the large and the small folder, so that imports and loading the
   model drop out;
 - whole: the large folder from the start of the process to its end.
 
 medclip also hashes every file, keeps its ledger and writes tables and a report in that time; the script does not.
+
+`--vit FOLDER` scores with a pack of the size of ViT-B/16 and a fitted head (`vit_pack.py`; made there once).
+`--backend` names what medclip computes with, one side each; `--calibrate` calibrates a back-end on the films of every
+other patient first and scores the films of the others with it, and leaves it out where it breaks its bound.
+Probabilities, decisions and pairs of films in another order are compared with the script's, and the steady rate with
+that of the model alone.
 """
 
 from __future__ import annotations
@@ -31,9 +37,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pydicom
 import torch
+from encode_alone import rate_alone
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGLSLossless, generate_uid
+from vit_pack import head_task, write_vit_pack
+
+from medclip.models.backends.calibration import read_calibration
+from medclip.models.backends.known import BACKENDS, FLOAT_BOUND
+from medclip.scoring.backend_changes import Answer, compare_answers
 
 HERE = Path(__file__).parent
 TASK = "chest_xray_findings"
@@ -86,11 +98,11 @@ def run_naive(folder: Path, pack: Path, work: Path) -> tuple[float, dict[str, di
 
 
 def run_medclip(
-    folder: Path, pack: Path, work: Path, backend: str | None = None
+    folder: Path, pack: Path, work: Path, backend: str | None = None, task: str = TASK
 ) -> tuple[float, dict[str, dict[str, float]]]:
     """Time `medclip score` on one folder; gives seconds of the whole process and its scores."""
     out = Path(tempfile.mkdtemp(dir=work))
-    options = ["--model", str(pack), "--modality", "xray", "--task", TASK, "--group-by", "file"]
+    options = ["--model", str(pack), "--modality", "xray", "--task", task, "--group-by", "file"]
     options += [] if backend is None else ["--backend", backend]
     seconds = timed([sys.executable, "-m", "medclip.cli.main", "score", str(folder), "--out", str(out), *options])
     study_of = {r["study"]: r["path"] for r in pq.read_table(out / "files.parquet").to_pylist()}
@@ -103,63 +115,168 @@ def run_medclip(
 def timed(command: list[str]) -> float:
     """Seconds of one process; its output is shown only when it fails."""
     start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    done = subprocess.run(command, capture_output=True, text=True, env=_environment())
     seconds = time.perf_counter() - start
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
     return seconds
 
 
-def largest_difference(ours: dict, theirs: dict) -> float:
-    """Largest difference of a probability; both sides must have scored the same files and classes."""
+def calibrate(names: list[str], pack: Path, films: Path, task: str, work: Path) -> dict[str, str]:
+    """Calibrate each back-end by itself; return the folders of those that keep their bound."""
+    folders = {}
+    for name in names:
+        out = work / f"calibrated-{name}"
+        options = ["--images", str(films), "--modality", "xray", "--task", task, "--backend", name, "--out", str(out)]
+        timed([sys.executable, "-m", "medclip.cli.main", "models", "calibrate", str(pack), *options])
+        calibration = read_calibration(out)
+        measured = next((c for c in calibration.candidates if c.name == name), None)
+        if measured is None:
+            print(f"{name}: left out, as {calibration.left_out[name]}")
+            continue
+        if measured.refused:
+            print(f"{name}: refused, as {measured.refused} ({measured.times_as_fast:.2f} times as fast)")
+            continue
+        print(f"{name}: holds, largest change {measured.largest_change:.1e} on {calibration.num_images} films, "
+              f"{measured.times_as_fast:.2f} times as fast", flush=True)  # fmt: skip
+        if calibration.choice == name:
+            folders[name] = str(out)
+        else:
+            print(f"{name}: slower than torch in float32, and left out")
+    return folders
+
+
+def compare(ours: dict, theirs: dict, is_choice: bool) -> tuple[float, int, int]:
+    """Compare scores of the same files: largest difference of a probability, changed decisions, changed ranks."""
     assert ours.keys() == theirs.keys()
     assert all(ours[f].keys() == theirs[f].keys() for f in ours)
-    return max(abs(ours[f][c] - theirs[f][c]) for f in ours for c in ours[f])
+    classes = tuple(sorted(next(iter(ours.values()))))
+    answers = [
+        Answer("task", classes, is_choice, np.array([[side[f][c] for c in classes] for f in sorted(side)]))
+        for side in (theirs, ours)
+    ]
+    change = compare_answers(answers[:1], answers[1:])
+    return change.largest, change.decisions, change.ranks
+
+
+def films_of(images: list[Path], parity: int) -> list[Path]:
+    """Return the films of every other patient, who is named before the first "_" of a file's name."""
+    patients = sorted({path.name.partition("_")[0] for path in images})[parity::2]
+    return [path for path in images if path.name.partition("_")[0] in set(patients)]
+
+
+def _environment() -> dict[str, str]:
+    """Both sides have all cores, whatever the shell says of threads."""
+    own = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    return {**own, "HF_HUB_OFFLINE": "1"}
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    shared = HERE.parent.parent / "shared/data/nih_cxr/images"
+    shared = HERE.parent.parent / "shared/data/nih_cxr"
     examples = HERE.parent / "examples/studies"
-    parser.add_argument("--images", type=Path, default=shared if shared.is_dir() else examples)
-    parser.add_argument("--files", type=int, default=300)
+    parser.add_argument("--images", type=Path, default=shared / "images" if shared.is_dir() else examples)
+    parser.add_argument(
+        "--files", type=int, default=300, help="of the small folder; the large one has three times as many"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", type=Path, default=HERE.parent / "medclip/models/builtin/medclip-mini")
-    parser.add_argument("--backend", help="what medclip computes images with: a name, or a calibration's folder")
+    parser.add_argument("--vit", type=Path, help="folder of a ViT-B/16-sized pack, made there where it is not")
+    parser.add_argument("--labels", type=Path, default=shared / "labels.csv", help="what its head is fitted on")
+    parser.add_argument("--backend", nargs="+", default=[], help="what medclip computes with: names or calibrations")
+    parser.add_argument("--calibrate", nargs="+", default=[], help="back-ends that are calibrated first")
+    parser.add_argument("--claim", type=float, default=CLAIM, help="least steady ratio of every side")
     args = parser.parse_args()
+    pack = args.model.resolve() if args.vit is None else write_vit_pack(args.vit, args.labels).resolve()
+    task = TASK if args.vit is None else head_task(pack)
     images = sorted(args.images.glob("*.jpg"))
     print(
         f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         f"torch {torch.__version__}, pydicom {pydicom.__version__}; "
-        f"{args.files} and {3 * args.files} files, {args.rounds} rounds"
-    )
-    steady, whole, worst = [], [], 0.0
+        f"{args.files} and {3 * args.files} files, {args.rounds} rounds, pack {pack.name}, task {task}", flush=True
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
+        backends: dict[str, str | None] = {Path(name).name: name for name in args.backend}
+        if args.calibrate:
+            (work / "films").mkdir()
+            for path in films_of(images, 0):
+                (work / "films" / path.name).symlink_to(path.resolve())
+            images = films_of(images, 1)
+            backends |= calibrate(args.calibrate, pack, work / "films", task, work)
+        if not args.backend and not args.calibrate:
+            backends = {"eager": None}
         small, large = work / "small", work / "large"
         build(images, small, args.files)
         build(images, large, 3 * args.files)
-        for i in range(args.rounds):
-            seconds = {}
-            sides = [("medclip", partial(run_medclip, backend=args.backend)), ("naive", run_naive)]
-            for name, run in sides if i % 2 else reversed(sides):
-                seconds[name, "small"], _ = run(small, args.model.resolve(), work)
-                seconds[name, "large"], scores = run(large, args.model.resolve(), work)
-                seconds[name, "scores"] = scores
-            worst = max(worst, largest_difference(seconds["medclip", "scores"], seconds["naive", "scores"]))
-            rate = {n: 2 * args.files / (seconds[n, "large"] - seconds[n, "small"]) for n, _ in sides}
-            steady.append(rate["medclip"] / rate["naive"])
-            whole.append(seconds["naive", "large"] / seconds["medclip", "large"])
-            print(f"round {i + 1}: medclip {rate['medclip']:.0f} files/s, script {rate['naive']:.0f} files/s, "
-                  f"ratio {steady[-1]:.2f}; whole job {whole[-1]:.2f}", flush=True)  # fmt: skip
-    print(f"steady ratio: median {statistics.median(steady):.2f}, {min(steady):.2f} to {max(steady):.2f}")
-    print(f"whole-job ratio: median {statistics.median(whole):.2f}, {min(whole):.2f} to {max(whole):.2f}")
-    print(f"largest difference of a probability: {worst:.1e} (allowed {TOLERANCE:.0e})")
-    if worst > TOLERANCE:
-        raise SystemExit("the scores differ")
-    if statistics.median(steady) < CLAIM:
-        raise SystemExit(f"the steady ratio is below {CLAIM}: is the machine busy with something else?")
+        sides = {name: partial(run_medclip, backend=backend, task=task) for name, backend in backends.items()}
+        measured = measure_rounds(args.rounds, args.files, {"script": run_naive, **sides}, small, large, pack, work)
+        failed = [
+            problem
+            for name, backend in backends.items()
+            for problem in tell(name, backend, measured[name], pack, args.vit is not None, args.claim)
+        ]
+    if failed:
+        raise SystemExit("\n".join(failed))
+
+
+def measure_rounds(
+    rounds: int, files: int, sides: dict, small: Path, large: Path, pack: Path, work: Path
+) -> dict[str, list[dict]]:
+    """Run all sides in turn, every other round from the last to the first; return what each round gave, by side."""
+    measured: dict[str, list[dict]] = {name: [] for name in sides if name != "script"}
+    for i in range(rounds):
+        seconds, scores = {}, {}
+        for name, run in list(sides.items())[:: 1 if i % 2 else -1]:
+            seconds[name, "small"], _ = run(small, pack, work)
+            seconds[name, "large"], scores[name] = run(large, pack, work)
+        rate = {name: 2 * files / (seconds[name, "large"] - seconds[name, "small"]) for name in sides}
+        for name, kept in measured.items():
+            kept.append(
+                {
+                    "rate": rate[name],
+                    "steady": rate[name] / rate["script"],
+                    "whole": seconds["script", "large"] / seconds[name, "large"],
+                    "scores": (scores[name], scores["script"]),
+                }
+            )
+            print(f"round {i + 1}: {name} {rate[name]:.1f} files/s, script {rate['script']:.1f} files/s, "
+                  f"ratio {kept[-1]['steady']:.2f}; whole job {kept[-1]['whole']:.2f} "
+                  f"({seconds[name, 'large']:.1f} s)", flush=True)  # fmt: skip
+    return measured
+
+
+def tell(name: str, backend: str | None, rounds: list[dict], pack: Path, is_choice: bool, claim: float) -> list[str]:
+    """Print what a side gave over all rounds; return what breaks a claim."""
+    steady, whole = ([kept[what] for kept in rounds] for what in ("steady", "whole"))
+    print(f"{name}: steady ratio: median {statistics.median(steady):.2f}, {min(steady):.2f} to {max(steady):.2f}")
+    print(f"{name}: whole-job ratio: median {statistics.median(whole):.2f}, {min(whole):.2f} to {max(whole):.2f}")
+    changes = [compare(*kept["scores"], is_choice) for kept in rounds]
+    largest, decisions, ranks = (max(values) for values in zip(*changes, strict=True))
+    bound = _bound(backend)
+    num_files = len(rounds[0]["scores"][0])
+    print(f"{name}: largest difference of a probability: {largest:.1e} (allowed {bound:.0e}); of {num_files} files "
+          f"{decisions} decisions and {ranks} pairs that differ by more than {FLOAT_BOUND:g} changed")  # fmt: skip
+    alone = rate_alone(pack, backend)
+    share = statistics.median(kept["rate"] for kept in rounds) / alone
+    print(f"{name}: the model alone computes {alone:.1f} images/s, so its share of the steady time is {share:.0%}")
+    failed = []
+    if largest > bound:
+        failed.append(f"{name}: the scores differ")
+    if statistics.median(steady) < claim:
+        failed.append(f"{name}: the steady ratio is below {claim}: is the machine busy with something else?")
+    return failed
+
+
+def _bound(backend: str | None) -> float:
+    """Return how far a probability may be from the script's."""
+    if backend is None or backend == "eager":
+        return TOLERANCE
+    if Path(backend).exists():
+        calibration = read_calibration(backend)
+        return TOLERANCE if calibration.choice in ("eager", "onnx", "openvino") else calibration.chosen.bound
+    return TOLERANCE if backend in ("onnx", "openvino") else BACKENDS[backend].bound
 
 
 if __name__ == "__main__":

@@ -47,11 +47,12 @@ def calibrate(
 
     Every back-end computes the same images. Probabilities of the pack's tasks are compared with those of torch in
     float32: floating point may change them by 0.001, int8 by 0.01 with every decision and rank as it was. What breaks
-    its bound is not chosen, however fast.
+    its bound is not chosen, however fast. One half of the images chooses, and the other half judges the choice, with
+    patients apart where the table or the headers name them.
 
     Args:
         model: Name or folder of a model pack, or a loaded model, which stands for its pack.
-        images: A folder of images like those that will be scored; a table with the column `file`, perhaps `modality`;
+        images: A folder of images like those that will be scored; a table with `file`, perhaps `modality`, `patient`;
             or a list of paths, or a data frame.
         out: Folder for calibration.json and the graph of the choice. None puts them where `backend="auto"` looks: in
             the settings' home.
@@ -118,7 +119,7 @@ def _named(images: Any) -> list[NamedImage]:
         return [NamedImage(ref.path) for ref in walk(path)]
     manifest = read_manifest(path)
     folder = manifest.folder or Path()
-    return [NamedImage(file_named(folder / row.file), row.modality) for row in manifest.rows]
+    return [NamedImage(file_named(folder / row.file), row.modality, row.patient) for row in manifest.rows]
 
 
 def _claim(folder: Path) -> None:

@@ -86,7 +86,13 @@ def _print(calibration: Calibration, *, auto: bool) -> None:
     print_table(("back-end", "ms", "times as fast", "change", "allowed", "refused, as"), rows)
     for name, why in calibration.left_out.items():
         print_paragraph("Not tried: ", f"{name}: {why}")
+    judged = calibration.judged
     about = f"{count(calibration.num_images, 'image')}, {list_of(calibration.tasks)}"
     print_paragraph("\nMeasured on ", f"{about}; ms is processor time of one image on one thread of {calibration.cpu}.")
+    patients = "patients apart" if calibration.num_patients else "which name no patients"
+    print_paragraph(
+        "Judged on ", f"{count(calibration.num_held_out, 'image')} of them that did not choose ({patients}): "
+        f"{calibration.choice} changed no probability by more than {judged.largest_change:.1e}.",
+    )  # fmt: skip
     where = "auto" if auto else printable(str(calibration.folder))
     print(f"Choice: {calibration.choice}. Score with it: --backend {where}")

@@ -40,7 +40,7 @@ class Change:
     decisions: int
     """Images (of a finding: images and classes) that are decided otherwise."""
     ranks: int
-    """Pairs of images in the other order; two that differ by `FLOAT_BOUND` or less have none."""
+    """Pairs of images in the other order; two that differ by `FLOAT_BOUND` or less, before or after, have none."""
 
     def refused(self, kind: BackendKind) -> str:
         """Return the figure that breaks a back-end's bound, "" where it holds."""
@@ -115,4 +115,5 @@ def _decided(answer: Answer) -> NDArray[np.int64] | NDArray[np.bool_]:
 
 def _swapped(before_N: NDArray[np.float64], after_N: NDArray[np.float64]) -> int:
     higher_NN = before_N[:, None] - before_N[None] > FLOAT_BOUND
-    return int((higher_NN & (after_N[:, None] < after_N[None])).sum())
+    lower_NN = after_N[None] - after_N[:, None] > FLOAT_BOUND
+    return int((higher_NN & lower_NN).sum())

@@ -1,4 +1,9 @@
-"""Calibrate the back-ends of a pack: the fastest on this machine of those that leave its scores as they are."""
+"""Calibrate the back-ends of a pack: the fastest on this machine of those that leave its scores as they are.
+
+Half of the images choose: every back-end computes them, and what breaks its bound is out. The fastest of the others is
+judged on the other half, patients apart where they are known; what breaks its bound there is out as well, and the next
+is judged.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.errors import MedclipError, Reason
-from medclip.models.backends.calibration import Calibration, Candidate
+from medclip.models.backends.calibration import Calibration, Candidate, Judgement
 from medclip.models.backends.cpu import cpu_flags, cpu_name
 from medclip.models.backends.known import BACKENDS, EAGER, BackendKind, usable
 from medclip.models.backends.load import load_backend, make_graph, refuse_misfit
@@ -25,7 +31,8 @@ from medclip.models.unit_reader import ReadUnit, UnitReader, encode_units
 from medclip.progress import Progress
 from medclip.runs.options import ScoreOptions
 from medclip.sample import Modality
-from medclip.scoring.backend_changes import answer_all, compare_answers
+from medclip.scoring.backend_changes import Change, answer_all, compare_answers
+from medclip.scoring.held_out import hold_out, patients_of
 from medclip.scoring.only_modality import only_modality
 from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks, check_words
 from medclip.settings import Settings
@@ -36,9 +43,8 @@ LEAST_IMAGES = 16
 """Fewer say little about the largest change."""
 ROUNDS = 7
 """Batches that each back-end is timed on, all back-ends in turn: a busy moment of the machine meets all of them."""
-_SCALES_FROM = 4
-"""One image of so many sets the scales of a back-end that needs images. The largest change is over all images, so it is
-no smaller than that over the others alone."""
+_SCALES_FROM = 2
+"""One image of so many of those that choose sets the scales of a back-end that needs images."""
 MARGIN = 0.95
 """A back-end later in the table has to be this much faster to be chosen."""
 
@@ -49,6 +55,7 @@ class NamedImage:
 
     path: Path
     modality: Modality | None = None
+    patient: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +67,14 @@ class _Images:
     @property
     def views(self) -> list[Any]:
         return [view for unit in self.units for view in unit.pixels]
+
+    def part(self, wanted_U: NDArray[np.bool_]) -> _Images:
+        """Return those of some units."""
+        of_view = np.repeat(wanted_U, [len(unit.pixels) for unit in self.units])
+        return _Images(
+            tuple(unit for unit, is_wanted in zip(self.units, wanted_U, strict=True) if is_wanted),
+            tuple(modality for modality, is_wanted in zip(self.modalities, of_view, strict=True) if is_wanted),
+        )
 
 
 def calibrate_backends(
@@ -97,7 +112,7 @@ def calibrate_backends(
             hint="Name what is asked with --task or --prompt.",
         )
     only = options.modality or only_modality(model.card, own, model.preprocess)
-    seen = _read(model, images, only, settings, progress)
+    seen, patients = _read(model, images, only, settings, progress)
     tasks = tuple(asked for asked in tasks if any(map(asked.fits_modality, set(seen.modalities))))
     if not tasks:
         raise MedclipError(
@@ -105,23 +120,25 @@ def calibrate_backends(
             hint="Name images of its modalities, or what is asked with --task or --prompt.",
         )  # fmt: skip
     kinds, left_out = usable([BACKENDS[name] for name in dict.fromkeys((EAGER, *(kind.name for kind in backends)))])
-    loaded, graphs = _load(model, kinds, seen.views[::_SCALES_FROM], left_out, progress)
-    candidates = _measure(loaded, tasks, seen, progress)
-    held = [candidate for candidate in candidates if not candidate.refused]
-    fastest = min(candidate.cpu_ms for candidate in held)
-    choice = next(candidate for candidate in held if candidate.cpu_ms * MARGIN <= fastest)
-    graph = graphs.get(choice.name)
+    judges_U = hold_out([patient or unit.sha256 for patient, unit in zip(patients, seen.units, strict=True)])
+    choosing, judging = seen.part(~judges_U), seen.part(judges_U)
+    loaded, graphs = _load(model, kinds, choosing.views[::_SCALES_FROM], left_out, progress)
+    candidates = _measure(loaded, tasks, choosing, progress)
+    choice, candidates = _choose(candidates, loaded, tasks, judging)
+    graph = graphs.get(choice)
     calibration = Calibration(
         pack={"name": model.name, "version": str(model.card.version), "digest": pack_digest(model.path)},
         medclip=__version__,
         cpu=cpu_name(),
         flags=tuple(sorted(cpu_flags())),
-        versions=BACKENDS[choice.name].versions(),
+        versions=BACKENDS[choice].versions(),
         batch_size=model.batch_size,
         num_images=len(seen.modalities),
+        num_held_out=len(judging.modalities),
+        num_patients=len({patient for patient in patients if patient}),
         images=hashlib.sha256("\n".join(sorted(unit.sha256 for unit in seen.units)).encode()).hexdigest(),
         tasks=tuple(dict.fromkeys(asked.task.name for asked in tasks)),
-        choice=choice.name,
+        choice=choice,
         candidates=candidates,
         left_out=left_out,
         graph="" if graph is None else hashlib.sha256(graph).hexdigest(),
@@ -138,11 +155,14 @@ def spread_out(images: Sequence[NamedImage], num: int) -> list[NamedImage]:
 
 def _read(
     model: Model, images: Sequence[NamedImage], otherwise: Modality | None, settings: Settings, progress: Progress
-) -> _Images:
+) -> tuple[_Images, list[str]]:
+    """Read images; return those that can be, and the patient of each unit, "" where nothing names one."""
+    patients = patients_of([image.path for image in images], [image.patient for image in images], settings)
     progress.stage("Reading images", len(images))
     with UnitReader(model, settings) as reader:
         units = reader.read(images, progress.step, otherwise=otherwise)
     problems = [unit.problem for unit in units if unit.problem is not None]
+    patients = [patient for patient, unit in zip(patients, units, strict=True) if unit.problem is None]
     units = [unit for unit in units if unit.problem is None]
     reasons = {reason: sum(str(p.reason) == reason for p in problems) for reason in {str(p.reason) for p in problems}}
     modalities = tuple(Modality(unit.way.partition(":")[0]) for unit in units for _ in unit.pixels)
@@ -155,7 +175,7 @@ def _read(
         )
     if reasons:
         progress.note(f"{count(len(problems), 'file')} could not be used: {by_reason(reasons)}.")
-    return _Images(tuple(units), modalities)
+    return _Images(tuple(units), modalities), patients
 
 
 def _load(
@@ -186,16 +206,9 @@ def _measure(
     loaded: Mapping[str, Model], tasks: Sequence[AskedTask], seen: _Images, progress: Progress
 ) -> tuple[Candidate, ...]:
     progress.stage("Comparing scores", len(loaded))
-    scorer = Scorer(loaded[EAGER])
-    views = [unit.pixels for unit in seen.units]
-    reference_ND = np.concatenate([unit.features for unit in seen.units])
-    reference = answer_all(scorer, tasks, reference_ND, seen.modalities)
     candidates = []
     for name, model in loaded.items():
-        features_ND = reference_ND if name == EAGER else np.concatenate(encode_units(model, views))
-        change = compare_answers(reference, answer_all(scorer, tasks, features_ND, seen.modalities))
-        cosines_N = (features_ND.astype(np.float64) * reference_ND).sum(axis=1)
-        least = min(1.0, float(cosines_N.min()))
+        change, least = _change(model, loaded[EAGER], tasks, seen)
         candidates.append(
             Candidate(
                 name, BACKENDS[name].bound, change.largest, change.where, change.decisions, change.ranks, least, 0.0,
@@ -213,6 +226,37 @@ def _measure(
         )
         for candidate in candidates
     )
+
+
+def _change(model: Model, reference: Model, tasks: Sequence[AskedTask], seen: _Images) -> tuple[Change, float]:
+    """Compare a back-end's answers with the reference's; return their change and the least cosine of vectors."""
+    scorer = Scorer(reference)
+    expected_ND = np.concatenate([unit.features for unit in seen.units])
+    is_reference = model is reference
+    features_ND = expected_ND if is_reference else np.concatenate(encode_units(model, [u.pixels for u in seen.units]))
+    answers = (answer_all(scorer, tasks, features, seen.modalities) for features in (expected_ND, features_ND))
+    cosines_N = (features_ND.astype(np.float64) * expected_ND).sum(axis=1)
+    return compare_answers(*answers), min(1.0, float(cosines_N.min()))
+
+
+def _choose(
+    candidates: tuple[Candidate, ...], loaded: Mapping[str, Model], tasks: Sequence[AskedTask], judging: _Images
+) -> tuple[str, tuple[Candidate, ...]]:
+    """Return the name of the fastest candidate that holds on the images held out, and what they said of each judged."""
+    known = {candidate.name: candidate for candidate in candidates}
+    while True:  # the reference changes nothing, and is left at the end
+        held = [candidate for candidate in known.values() if not candidate.refused]
+        fastest = min(candidate.cpu_ms for candidate in held)
+        choice = next(candidate for candidate in held if candidate.cpu_ms * MARGIN <= fastest)
+        change, _ = _change(loaded[choice.name], loaded[EAGER], tasks, judging)
+        broken = change.refused(BACKENDS[choice.name])
+        known[choice.name] = replace(
+            choice,
+            refused=f"on images held out {broken}" if broken else "",
+            held_out=Judgement(change.largest, change.where, change.decisions, change.ranks),
+        )
+        if not broken:
+            return choice.name, tuple(known.values())
 
 
 def _time(loaded: Mapping[str, Model], views: Sequence[Any], progress: Progress) -> dict[str, list[float]]:

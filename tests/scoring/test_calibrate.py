@@ -51,7 +51,9 @@ def test_a_calibration_says_what_was_measured_and_is_read_back_as_it_was(calibra
     assert read_calibration(calibrated.folder) == calibrated
     assert read_calibration(calibrated.folder / "calibration.json") == calibrated
     assert [candidate.name for candidate in calibrated.candidates] == ["eager", "onnx"]
-    assert calibrated.num_images == 16
+    assert (calibrated.num_images, calibrated.num_held_out, calibrated.num_patients) == (16, 8, 0)
+    assert calibrated.judged.largest_change <= 1e-5
+    assert {c.name for c in calibrated.candidates if c.held_out} >= {calibrated.choice}
     assert calibrated.tasks == ("chest_xray_view", "chest_xray_findings")
     assert calibrated.candidates[1].largest_change <= 1e-5
     assert all(candidate.cpu_ms > 0 and candidate.least_cosine > 0.99999 for candidate in calibrated.candidates)
@@ -68,7 +70,7 @@ def test_a_run_with_a_calibration_says_its_bound_and_is_another_run_than_one_wit
     np.testing.assert_allclose(run.scores["probability"], plain.scores["probability"], atol=1e-4)
     (note,) = [note for note in run.notes if "calibration" in note]
     assert "ONNX Runtime, float32" in note
-    assert "16 images" in note
+    assert "8 images" in note
     assert "(0.001 allowed)" in note
     backend = json.loads((tmp_path / "o" / "run.json").read_text())["options"]["backend"]
     assert backend["name"] == "onnx"
@@ -119,6 +121,38 @@ def test_a_back_end_that_breaks_its_bound_is_not_chosen_however_fast(
     assert graph is None
     assert "0.001 allowed" in found.candidates[1].refused
     assert found.candidates[1].times_as_fast > 1
+
+
+def test_a_back_end_that_breaks_its_bound_on_images_held_out_alone_is_refused_there(
+    pack: Path, films: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is exact for the images that choose, and wrong for the next patients."""
+    import torch
+
+    model, kind = load_model(pack), replace(BACKENDS["bf16"], flags=())
+    monkeypatch.setitem(BACKENDS, "bf16", kind)  # type: ignore[arg-type]
+    known: dict[bytes, torch.Tensor] = {}
+    num_batches = 0
+
+    def remembers(batch: torch.Tensor) -> torch.Tensor:
+        nonlocal num_batches
+        num_batches += 1
+        if num_batches > 2 and batch.numpy().tobytes() not in known:  # two batches of four images choose
+            return torch.ones(len(batch), model.dim)
+        return known.setdefault(batch.numpy().tobytes(), model.image_tower(batch))
+
+    monkeypatch.setattr(
+        calibrate_module,
+        "load_backend",
+        lambda model, kind, graph: model if kind.name == "eager" else model.with_image_tower(remembers),
+    )
+    monkeypatch.setattr(calibrate_module, "_time", lambda loaded, *_: {n: [1.0 + (n == "eager")] for n in loaded})
+    images = [NamedImage(path, Modality.XRAY, f"patient {n // 2}") for n, path in enumerate(sorted(films.iterdir()))]
+    measured, _ = calibrate_backends(model, images, ScoreOptions(), [kind], Settings(workers=1), Recorded())
+    assert measured.choice == "eager"
+    assert measured.num_patients == 8
+    assert measured.candidates[1].refused.startswith("on images held out a probability changed by")
+    assert measured.candidates[1].largest_change == 0
 
 
 def _wrong(model: medclip.models.Model) -> medclip.models.Model:
@@ -184,6 +218,8 @@ def test_evenly_spaced_images_are_taken_of_many() -> None:
 def _chosen(calibrated: Calibration, choice: str, folder: Path) -> Path:
     """Copy a calibration as if a back-end had been the fastest, which a busy machine may decide otherwise."""
     assert calibrated.folder is not None
+    candidates = tuple(replace(c, held_out=calibrated.judged) for c in calibrated.candidates)
+    calibrated = replace(calibrated, candidates=candidates)
     graph = calibrated.folder / calibration_module.GRAPH_NAME
     content = graph.read_bytes() if graph.is_file() else None
     own = replace(calibrated, choice=choice, versions=BACKENDS[choice].versions())

@@ -18,7 +18,17 @@ from medclip.wording import list_of
 
 FILE_NAME = "calibration.json"
 GRAPH_NAME = "tower.onnx"
-FORMAT = 1
+FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a back-end did to the scores of images that it was not chosen on."""
+
+    largest_change: float
+    where: str
+    changed_decisions: int
+    changed_ranks: int
 
 
 @dataclass(frozen=True)
@@ -29,13 +39,13 @@ class Candidate:
     bound: float
     """Largest change of a probability that is stood for."""
     largest_change: float
-    """Largest change of a probability over all images, tasks and classes, against torch in float32."""
+    """Largest change of a probability over the images that choose, all tasks and classes, against torch in float32."""
     where: str
     """TASK:CLASS that it was measured in."""
     changed_decisions: int
     """Images and classes (images alone, of a task with one answer) that were decided otherwise."""
     changed_ranks: int
-    """Pairs of images in the other order, of those that differ by more than `FLOAT_BOUND` in float32."""
+    """Pairs of images in the other order, of those that differ by more than `FLOAT_BOUND` before and after."""
     least_cosine: float
     """Between the vectors of an image."""
     cpu_ms: float
@@ -44,6 +54,8 @@ class Candidate:
     """Median over the rounds of the reference's time by this one's."""
     refused: str = ""
     """The figure that broke its bound; "" where it holds."""
+    held_out: Judgement | None = None
+    """On the other images; None where it was not the fastest that was left, and so was not judged."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,6 +72,11 @@ class Calibration(Result):
     """Of the chosen back-end's libraries."""
     batch_size: int
     num_images: int
+    """All of them."""
+    num_held_out: int
+    """Those of them that judged the choice."""
+    num_patients: int
+    """Named for the images; 0 where nothing names them, and then only equal bytes stay in one half."""
     images: str
     """sha256 over the hashes of the images."""
     tasks: tuple[str, ...]
@@ -77,6 +94,13 @@ class Calibration(Result):
         """What was measured of the choice."""
         return next(candidate for candidate in self.candidates if candidate.name == self.choice)
 
+    @property
+    def judged(self) -> Judgement:
+        """What the choice did to the images that it was not chosen on."""
+        judgement = self.chosen.held_out
+        assert judgement is not None  # a calibration has none for a choice that was not judged
+        return judgement
+
     def to_json(self) -> str:
         """Return the text of calibration.json."""
         values = {name: value for name, value in asdict(self).items() if name != "folder"}
@@ -88,8 +112,8 @@ class Calibration(Result):
         return {
             "pack": f"{self.pack['name']} {self.pack['version']}",
             "choice": f"{self.choice}, {best.times_as_fast:.2f} times as fast as torch in float32",
-            "largest change": f"{best.largest_change:.1e} of a probability, {best.bound:g} allowed",
-            "measured": f"{self.num_images} images, {list_of(self.tasks)}",
+            "largest change": f"{self.judged.largest_change:.1e} of a probability, {best.bound:g} allowed",
+            "measured": f"{self.num_images} images, {self.num_held_out} of them held out, {list_of(self.tasks)}",
             "refused": list_of(refused),
             "left out": list_of(list(self.left_out)),
             "folder": self.folder or "none",
@@ -127,10 +151,10 @@ def read_calibration(place: str | Path) -> Calibration:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.pop("format") != FORMAT:
             raise ValueError("format")
-        values["candidates"] = tuple(Candidate(**candidate) for candidate in values["candidates"])
+        values["candidates"] = tuple(map(_candidate, values["candidates"]))
         values |= {name: tuple(values[name]) for name in ("flags", "tasks")}
         calibration = Calibration(**values, folder=path.parent)
-        if calibration.choice not in BACKENDS or calibration.chosen.refused:
+        if calibration.choice not in BACKENDS or calibration.chosen.refused or not calibration.chosen.held_out:
             raise ValueError("choice")
     except FileNotFoundError as e:
         raise MedclipError(
@@ -194,6 +218,11 @@ def check_calibration(calibration: Calibration, pack_digest: str) -> None:
     ]
     if other:
         raise _holds_not(calibration, f"was measured with {list_of(other)}")
+
+
+def _candidate(values: dict[str, Any]) -> Candidate:
+    held_out = values.pop("held_out")
+    return Candidate(**values, held_out=None if held_out is None else Judgement(**held_out))
 
 
 def _holds_not(calibration: Calibration, why: str) -> MedclipError:

@@ -32,12 +32,21 @@ class BackendChoice:
     kind: BackendKind
     calibration: Calibration | None = None
     """None for a back-end that was named: nothing bounds what it changes."""
+    home: Path | None = None
+    """Where the graph of a named back-end is kept for later runs; None keeps none."""
 
     def load(self, model: Model) -> Model:
         """Return a model that computes with it."""
-        from medclip.models.backends.load import load_backend
+        from medclip.models.backends.load import load_backend, refuse_misfit
 
-        return load_backend(model, self.kind, None if self.calibration is None else read_graph(self.calibration))
+        if self.calibration is not None:
+            return load_backend(model, self.kind, read_graph(self.calibration))
+        if self.home is None:
+            return load_backend(model, self.kind)
+        from medclip.models.backends.kept_graph import kept_graph
+
+        refuse_misfit(model, self.kind)
+        return load_backend(model, self.kind, kept_graph(model, self.kind, pack_digest(model.path), self.home))
 
     def identity(self) -> dict[str, Any] | None:
         """Return what of it makes two runs the same, None for torch in float32, which goes without saying."""
@@ -47,9 +56,9 @@ class BackendChoice:
         if self.calibration is not None:  # what decides and bounds the scores, and no time that was measured
             values["calibration"] = {
                 "images": self.calibration.images,
-                "num_images": self.calibration.num_images,
+                "num_images": self.calibration.num_held_out,
                 "graph": self.calibration.graph,
-                "largest_change": self.calibration.chosen.largest_change,
+                "largest_change": self.calibration.judged.largest_change,
                 "bound": self.calibration.chosen.bound,
             }
         return values
@@ -73,8 +82,8 @@ def backend_notes(identity: Mapping[str, Any] | None) -> tuple[str, ...]:
     calibration = identity["calibration"]
     same = ", with every decision and rank as it was" if kind is not None and kind.is_int8 else ""
     return (
-        f"{computed}. On the {calibration['num_images']} images of its calibration no probability changed by more than "
-        f"{calibration['largest_change']:.1e} ({calibration['bound']:g} allowed){same}.",
+        f"{computed}. On {calibration['num_images']} images that its calibration held out no probability changed by "
+        f"more than {calibration['largest_change']:.1e} ({calibration['bound']:g} allowed){same}.",
     )
 
 
@@ -110,7 +119,7 @@ def choose_backend(backend: str | Path | None, model: Any, home: Path, device: s
         check_backend(kind)
         if kind.needs_images:
             raise scales_need_images(kind)
-        choice = BackendChoice(kind)
+        choice = BackendChoice(kind, home=home)
     else:
         calibration = read_calibration(backend)
         check_calibration(calibration, digest)

@@ -202,6 +202,9 @@ def load_model(model: str | Path | Model = DEFAULT, *, device: str = "cpu", veri
         preprocess = from_config(config, manifest.preprocessing)
         _check_plausible(path, config["model_cfg"])
     check_preprocessing(path, preprocess, card)
+    from medclip.models.towers.quick_torchvision import import_torchvision
+
+    import_torchvision()
     from medclip.models.model import Model
     from medclip.models.towers.build import build_clip
     from medclip.text.tokenizers.tokenizer import load_tokenizer
