@@ -168,17 +168,12 @@ def score(
     """
     asked = what_was_asked(locals())
     settings = (settings or Settings()).on_machine(workers, memory)
-    is_remote = is_dicomweb(path)
-    if query and not is_remote:
-        raise MedclipError(
-            Reason.WRONG_USE, "a query selects studies of a PACS, and no PACS is scored.",
-            hint="Name it as dicomweb://HOST:PORT/PATH.",
-        )  # fmt: skip
-    if is_remote:
-        _check_remote(table, hash_paths, explain, engine)
-        inputs = Inputs(Path(), None, None)
-    else:
-        inputs = inputs_of(path.folder if isinstance(path, Embeddings) else path, table, "what is scored")
+    _check_remote(path, query, table, hash_paths, explain, engine)
+    inputs = (
+        Inputs(Path(), (), None)
+        if is_dicomweb(path)
+        else inputs_of(path.folder if isinstance(path, Embeddings) else path, table, "what is scored")
+    )
     options = ScoreOptions(
         tasks=_several(task),
         prompts=read_prompts(prompt, against),
@@ -194,7 +189,7 @@ def score(
     )
     if hash_paths and report_paths:
         raise MedclipError(Reason.WRONG_USE, "paths are either hashed or shown in the report.", hint="Choose one.")
-    is_stored = isinstance(path, Embeddings) or (inputs.given is None and not is_remote and is_embeddings(inputs.root))
+    is_stored = isinstance(path, Embeddings) or (inputs.given is None and is_embeddings(inputs.root))
     if is_stored and backend is not None:
         raise MedclipError(
             Reason.WRONG_USE,
@@ -224,7 +219,7 @@ def score(
     call = Call(
         inputs.root if remote is None else remote.folder,
         folder,
-        given=inputs.given,
+        given=inputs.given if remote is None else None,
         model=model,
         options=options,
         key_file=None if key_file is None else path_of(key_file, "the key file"),
@@ -266,8 +261,17 @@ def _several(value: str | Sequence[str] | None) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value or ())
 
 
-def _check_remote(table: Any, hash_paths: bool, explain: str | None, engine: str) -> None:
-    """Refuse what needs files with names, files that stay, or files that other machines see."""
+def _check_remote(
+    path: Any, query: str | Mapping[str, str], table: Any, hash_paths: bool, explain: str | None, engine: str
+) -> None:
+    """Refuse, for a PACS, what needs files with names, files that stay, or files that other machines see."""
+    if not is_dicomweb(path):
+        if query:
+            raise MedclipError(
+                Reason.WRONG_USE, "a query selects studies of a PACS, and no PACS is scored.",
+                hint="Name it as dicomweb://HOST:PORT/PATH.",
+            )  # fmt: skip
+        return
     for option, is_asked, why in (
         ("--table", table is not None, "files of a PACS have no names that a table could have"),
         ("--hash-paths", hash_paths, "names of a PACS's files are keyed hashes already"),
