@@ -56,7 +56,7 @@ _MOST_IN_A_ROW = 12
 _TICK_S = 2.0
 _STORE_BYTES = 256 << 20
 """Of the object store of a cluster of our own: plans and rows are small, and pixels never cross."""
-_LONGEST_TEMP = 40
+_LONGEST_TEMP = 20
 """A longer folder leaves no room for Ray's names of sockets, which end at 107 bytes."""
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -353,7 +353,9 @@ def _cluster() -> Iterator[Any]:
         how |= {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
         if len(tempfile.gettempdir()) <= _LONGEST_TEMP:  # Ray keeps its logs; those of our own end with the run
             folder = tempfile.mkdtemp(prefix="medclip-ray-")
-            how["_temp_dir"] = folder
+            how["_temp_dir"] = os.path.join(
+                folder, "r"
+            )  # Ray opens its folder to everybody; the one above it stays shut
     try:
         try:
             ray.init(**how)

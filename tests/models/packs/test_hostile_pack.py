@@ -1,4 +1,4 @@
-"""Packs made to harm: nested beyond end, towers without end, files that lead elsewhere. Each is refused with a sentence."""
+"""Packs made to harm: nested beyond end, towers without end, files that lead elsewhere. Each ends in a sentence."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -271,3 +272,21 @@ def test_a_run_on_ray_that_was_killed_goes_on_with_either_engine_to_the_same_byt
     names = sorted(path.name for path in (tmp_path / "here").iterdir() if not path.name.startswith("ledger"))
     for name in names:
         assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_the_folder_of_our_own_cluster_is_shut_to_others_though_ray_opens_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    lines = (
+        "import pathlib, tempfile",
+        "from medclip.runs.engines.ray_cluster import _cluster",
+        f"tempfile.tempdir = {tempfile.gettempdir()!r}",
+        "places = lambda: set(pathlib.Path(tempfile.tempdir).glob('medclip-ray-*'))",
+        "before = places()",
+        "with _cluster():",
+        "    (place,) = places() - before",
+        "    print('mode', oct(place.stat().st_mode & 0o777))",
+    )
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, env=environment)
+    assert "mode 0o700" in done.stdout, done.stderr[-2000:]
