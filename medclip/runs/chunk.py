@@ -25,6 +25,7 @@ from medclip.files.pseudonyms import keyed_hash
 from medclip.files.readers.job_queue import NO_EFFORT, Effort, JobFuture
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.recognise.supported import other_modality
+from medclip.models.home_images import home_distances
 from medclip.models.open_set import typical
 from medclip.models.parallel_encoding import Batches
 from medclip.progress import Progress
@@ -135,6 +136,8 @@ class Item:
     """Its header states no body part, and it is unlike the images of its modality that the model has seen."""
     instead_of: int | None = None
     """File that it is a copy of, where that one could not be read."""
+    home_distance: float | None = None
+    """As `FileRow.home_distance`."""
     effort: Effort = NO_EFFORT
     """What reading it took."""
 
@@ -241,6 +244,7 @@ class ChunkWork:
             if item.features_VD is not None and not np.isfinite(item.features_VD).all():
                 item.problem = Problem(Reason.NON_FINITE, "the model's features of this image are not finite numbers.")
         self._find_strangers()
+        self._measure_distances()
 
     def result(self, scores: Sequence[ScoreRow | ExamRow] = (), units: Sequence[UnitRow] = ()) -> ChunkResult:
         """Return what the ledger keeps of the finished chunk.
@@ -316,6 +320,19 @@ class ChunkWork:
             if item.stranger:
                 item.problem = self.context.answers.refuse_stranger(Modality.XRAY)
 
+    def _measure_distances(self) -> None:
+        """Measure how far images lie from those that the pack's figures were measured on."""
+        by_modality: dict[str, list[Item]] = {}
+        for item in self.items:
+            if item.problem is None and item.features_VD is not None and item.kind is Kind.IMAGE:
+                by_modality.setdefault(str(item.modality), []).append(item)
+        for modality, items in by_modality.items():
+            first_views = np.stack([item.features_VD[0] for item in items if item.features_VD is not None])
+            distances = home_distances(self.context.model, first_views, modality)
+            if distances is not None:
+                for item, distance in zip(items, distances.tolist(), strict=True):
+                    item.home_distance = distance
+
     def _decide(self, name: str, guessed: list[tuple[Item, float]]) -> None:
         """Believe the guesses of one modality that are sure and typical; the others get their problem."""
         first_views = np.stack([item.features_VD[0] for item, _ in guessed if item.features_VD is not None])
@@ -375,6 +392,7 @@ class ChunkWork:
                 view=reading.view,
                 steps=json.dumps(reading.steps, ensure_ascii=False),
                 headers=reading.headers,
+                home_distance=item.home_distance,
             )
         if self.context.weeks and file.facts is not None and file.facts.header is not None:
             row = replace(row, headers=with_week(row.headers, file.facts.header.study_date))

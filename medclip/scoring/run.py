@@ -12,6 +12,7 @@ from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import read_preprocess
 from medclip.models.packs.views import FUSION
+from medclip.progress import Progress
 from medclip.runs.chunk import Answers
 from medclip.runs.conduct import Call, RunPack, Verb, conduct, pack_of_call
 from medclip.runs.ledger.ledger import Ledger
@@ -20,6 +21,7 @@ from medclip.runs.results import write_results
 from medclip.runs.score_run import ScoreRun
 from medclip.sample import Modality
 from medclip.scoring.exam_scores import MEAN, ExamScores
+from medclip.scoring.far_images import KEY, far_notes
 from medclip.scoring.only_modality import only_modality
 from medclip.scoring.study_scores import StudyScores
 from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks, check_words, modality_task, score_named
@@ -47,7 +49,7 @@ def run_scoring(call: Call, *, sort_by: str | None = None, finish: Finish | None
     tasks = asked_tasks(pack.card, call.options, own)
     check_words(pack.path, pack.card, tasks, own)
     only = only_modality(pack.card, own, read_preprocess(pack.path))
-    verb = score_verb(pack, tasks, call.options, call.folder, only, sort_by, finish)
+    verb = score_verb(pack, tasks, call.options, call.folder, only, sort_by, finish, call.progress)
     if call.backend is not None:
         verb = replace(verb, notes=(*verb.notes, *call.backend.notes))
     counts, already = conduct(call, pack, verb)
@@ -62,6 +64,7 @@ def score_verb(
     only: Any,
     sort_by: str | None,
     finish: Finish | None,
+    progress: Progress,
 ) -> Verb:
     """Return what scoring makes of a run.
 
@@ -73,6 +76,7 @@ def score_verb(
         only: As `Verb.only`.
         sort_by: As `run_scoring` takes it.
         finish: The same.
+        progress: Told of what is to be known of the images.
 
     Raises:
         MedclipError: WRONG_USE for a task or class that studies cannot be sorted by.
@@ -89,7 +93,7 @@ def score_verb(
         stage="Reading and scoring",
         identity=question,
         answers=partial(_answers, pack, tasks, exam),
-        write=lambda ledger, run: write_results(ledger, folder, _with_question(ledger, run, question)),
+        write=partial(_write, folder, pack.path, question, progress),
         finish=None if finish is None else lambda ledger: finish(ledger, pack.card, folder, score),
         notes=question_notes(pack.card, tasks, pack.path),
         only=only,
@@ -135,6 +139,16 @@ def infer_of(model: Any, card: Any, scorer: Scorer | None = None) -> Any:
     return None if task is None else partial((scorer or Scorer(model)).likeliest, asked=task)
 
 
+def _write(
+    folder: Path, pack: Path, question: Mapping[str, Any], progress: Progress, ledger: Ledger, run: dict[str, Any]
+) -> None:
+    notes = far_notes(ledger, pack)
+    ledger.remember({KEY: list(notes)})
+    for note in notes:
+        progress.note(note)
+    write_results(ledger, folder, _with_question(ledger, run, question))
+
+
 def _with_question(ledger: Ledger, run: dict[str, Any], question: Mapping[str, Any]) -> dict[str, Any]:
     bare = question["templates"] and any(Prompt.from_json(p).is_bare for p in question["prompts"])
     scored = [Modality(name) for name in ledger.counts_by("modality")] if bare else []
@@ -142,5 +156,5 @@ def _with_question(ledger: Ledger, run: dict[str, Any], question: Mapping[str, A
     return {
         **run,
         "options": {**run["options"], **question, "templates": templates},
-        "notes": ledger.get("notes") or [],
+        "notes": [*(ledger.get("notes") or []), *(ledger.get(KEY) or [])],
     }

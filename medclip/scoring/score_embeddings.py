@@ -61,7 +61,7 @@ def score_embeddings(
     key = _checked_key(embeddings, call, pack)
     tasks = _tasks(pack, call.options)
     known = dict(embeddings.run["identity"])
-    verb = score_verb(pack, tasks, call.options, call.folder, None, sort_by, finish)
+    verb = score_verb(pack, tasks, call.options, call.folder, None, sort_by, finish, call.progress)
     verb = replace(verb, notes=(*verb.notes, *backend_notes(known.get("backend"))))
     hash_paths = embeddings.hashes_paths or call.options.hash_paths
     claim_folder(call.folder, "run of medclip", marks=(LEDGER,), inputs={"what is scored": embeddings.folder})

@@ -20,3 +20,4 @@ $bin/medclip pretrain pipelines/mini/recipe.yaml --set "data.shards=$run/shards"
 $bin/python pipelines/mini/evaluate.py "$run/shards" "$run/train/pack" "$run/figures.json"
 $bin/python pipelines/mini/publish.py "$run/shards" "$run/train/pack" "$run/figures.json" medclip/models/builtin/medclip-mini
 $bin/python pipelines/mini/across_sources.py "$data" medclip-mini
+$bin/python pipelines/mini/home.py "$data" medclip-mini

@@ -12,7 +12,10 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
+import medclip
+from medclip.models.home_images import load_homes
 from medclip.models.packs.pack import find_pack, pack_card
+from medclip.settings import Settings
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "mini"
 
@@ -169,3 +172,16 @@ def test_films_of_patients_that_were_trained_on_are_left_out_across_sources(tmp_
     (folder / "labels.csv").write_text("file,patient_id,Pneumonia\na,1,1\nb,1,0\nc,2,0\n")
     seen = frozenset({hashlib.sha256(b"a").hexdigest()})
     assert [film.path.name for film in across.nih_films(tmp_path, seen)] == ["c"]
+
+
+@pytest.mark.shared
+def test_films_of_other_sites_lie_far_from_those_that_the_figure_for_pneumonia_is_of(shared: Path) -> None:
+    home = load_homes(find_pack("medclip-mini"))["xray"]
+    assert home.source == "ChestX-ray14"
+    normal = stage("home").elsewhere(shared / "data")["covid_cxr, No Finding"]
+    run = medclip.score(normal, modality="xray", task="chest_xray_findings", settings=Settings(workers=1))
+    distances = [value for value in run.files["home_distance"].to_pylist() if value is not None]
+    assert len(distances) == 11
+    assert sum(value > 1 for value in distances) == 9
+    assert sum(value > 0.5 for value in run.scores["probability"].to_pylist()) >= 9
+    assert any("unlike those" in note and "ChestX-ray14" in note for note in run.notes)

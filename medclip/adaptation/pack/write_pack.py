@@ -17,7 +17,7 @@ from medclip.adaptation.pack.pack_head import HEAD_FILE, SHOTS_FILE, TASK_FILE
 from medclip.adapters.registry import preprocessing_of
 from medclip.errors import MedclipError
 from medclip.files.output import claim_folder, new_folder, refuse_other, write_file
-from medclip.models import open_set
+from medclip.models import home_images, open_set
 from medclip.models.card import FILE_NAME as CARD_FILE
 from medclip.models.card import Adaptation, Card, Source, TaskCard, read_card
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
@@ -98,6 +98,7 @@ def write_pack(
         _refuse_other(adapted, folder)
     changed = adapted.fitted.clip is not None
     ours = {CARD_FILE, HEAD_FILE, TASK_FILE, SHOTS_FILE, TRAIN_HASHES, PATIENT_HASHES}
+    ours.add(home_images.FILE_NAME)  # of the base's figures, not of these
     left = ours | ({WEIGHTS_NAME, open_set.FILE_NAME} if changed else set())
     card = adapted_card(adapted, metrics=metrics or {}, name=name)
     arrays = {k: np.array(v, order="C") for k, v in adapted.fitted.head.arrays().items()}

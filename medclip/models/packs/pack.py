@@ -154,11 +154,13 @@ def check_pack(model: str | Path) -> PackInfo:
     Raises:
         MedclipError: What `load_model` raises.
     """
+    from medclip.models.home_images import load_homes
     from medclip.models.open_set import load_open_set
 
     info = verify_pack(model)
     load_model(info.path, verify=False)
     load_open_set(info.path)
+    load_homes(info.path)
     return info
 
 

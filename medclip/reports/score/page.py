@@ -23,6 +23,7 @@ from medclip.reports.score.study import (
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import FileRow
 from medclip.sample import Modality
+from medclip.scoring.far_images import KEY as FAR_NOTES
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.own_words import Prompt, ad_hoc_task, templates_of
 from medclip.text.vocabulary.task import Task
@@ -154,7 +155,7 @@ def collect(
         tasks=tasks,
         prompts=prompts,
         templates=_templates(prompts, ledger) if identity.get("templates") else (),
-        notes=tuple(ledger.get("notes") or ()),
+        notes=(*(ledger.get("notes") or ()), *(ledger.get(FAR_NOTES) or ())),
         modalities=tuple((modality_title(name), n) for name, n in ledger.counts_by("modality").items()),
         sources=tuple((SOURCES.get(name, name), n) for name, n in ledger.counts_by("modality_source").items()),
         problems=problems,

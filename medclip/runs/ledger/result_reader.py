@@ -149,6 +149,18 @@ class ResultReader:
         query = f"SELECT {column}, COUNT(*) FROM files WHERE status = ? GROUP BY {column} ORDER BY 2 DESC, 1"  # noqa: S608 - checked
         return {str(value): count for value, count in self._db.execute(query, (status,))}
 
+    def far_counts(self) -> list[tuple[str, int, int, int]]:
+        """Count scored images whose distance to what the pack was measured on is known.
+
+        Returns:
+            By modality: its name, images, those of them beyond 1, and studies.
+        """
+        query = (
+            "SELECT modality, COUNT(*), SUM(home_distance > 1), COUNT(DISTINCT study) FROM files "
+            "WHERE status = 'scored' AND home_distance IS NOT NULL GROUP BY modality ORDER BY modality"
+        )
+        return self._db.execute(query).fetchall()
+
     def thumbnails(self) -> Iterator[tuple[int, bytes]]:
         """Yield the number of a file and the small image that is kept beside it, where it is shown."""
         query = (
