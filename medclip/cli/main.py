@@ -34,6 +34,7 @@ OTHER_CODES = (
 COMMANDS = {
     "score": ("medclip.cli.score:score", "Score studies in words; write tables and a report."),
     "embed": ("medclip.cli.embed:embed", "Compute vectors of studies once, for many questions."),
+    "runs purge": ("medclip.cli.runs:purge", "Remove small images, vectors or ledgers of old runs."),
     "status": ("medclip.cli.status:status", "Say how far a run is, also while it goes on."),
     "retry": ("medclip.cli.retry:retry", "Try files of a run once more that failed."),
     "scan": (
@@ -119,6 +120,7 @@ GROUPS = {
     "captions": "Write captions for labelled images.",
     "ecg": "Draw ECGs on paper, and read them back.",
     "shards": "Build, index and check training shards.",
+    "runs": "Clear the folders of runs.",
     "slides": "Go through whole slides in stages, learn from them, answer.",
     "models": "List, show, verify, calibrate, import and export model packs.",
 }

@@ -96,6 +96,22 @@ def write_embeddings(
     _write_note(folder, {"complete": True, **facts_of})
 
 
+def remove_thumbnails(folder: Path) -> None:
+    """Put an empty table in the place of the small images of a complete folder; all else stays as it is.
+
+    Raises:
+        MedclipError: As `medclip.files.output.disk_errors`.
+    """
+    import pyarrow.parquet as pq
+
+    note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+    with new_file(folder / THUMBNAILS) as draft:
+        pq.write_table(pq.read_schema(folder / THUMBNAILS).empty_table(), draft)
+    note["sha256"][THUMBNAILS] = hash_of(folder / THUMBNAILS)
+    note["size_bytes"][THUMBNAILS] = (folder / THUMBNAILS).stat().st_size
+    write_file(folder / NOTE, json.dumps(note, indent=1, sort_keys=True) + "\n")
+
+
 def hash_of(path: Path) -> str:
     """Return the sha256 of a file's bytes."""
     with path.open("rb") as file:

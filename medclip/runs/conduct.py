@@ -36,6 +36,7 @@ from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.listing import Counter, Listing
 from medclip.runs.look import Looker
 from medclip.runs.operations.limited_chunks import LimitedChunks
+from medclip.runs.operations.purge import refuse_purged
 from medclip.runs.operations.watch import RunWatch, current_watch
 from medclip.runs.operations.work_seconds import TimedThreads
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions
@@ -255,6 +256,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         load = (lambda: None) if pack is None else partial(load_run_model, pack.path, call)
         loading = None if holds_run or call.engine is not None else loader.submit(load)
         claim(ledger, identity, folder)
+        refuse_purged(ledger, folder)
         if verb.begin is not None:
             verb.begin()
         asked = None if options.hash_paths else call.asked  # it has paths

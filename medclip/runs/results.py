@@ -26,6 +26,8 @@ CSV_OF = {FILES: "files.csv", SCORES: "scores.csv", EXAM_SCORES: "exam_scores.cs
 RUN = "run.json"
 REPORT = "report.html"
 SEARCH = "report-search.html"
+REPORT_IMAGES = "report-images"
+"""Folder of the images of that page."""
 EMBED = "embed"
 """What the identity of a run of `medclip embed` names as its command."""
 EMBEDDED = "embedded"

@@ -23,13 +23,14 @@ from medclip.reports.score.page import ReportData
 from medclip.reports.score.study import class_title, class_titles, ranges
 from medclip.runs.ledger.chunk_result import NAMED_FILES
 from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.results import REPORT_IMAGES
 from medclip.wording import list_of
 
 MAX_STUDIES = 100_000
 """Studies beyond them are in the table alone."""
 STUDIES_SHOWN = 50
 """Rows at a time; so many are in the page as they are, for browsers whose scripts are off."""
-IMAGES = "report-images"
+IMAGES = REPORT_IMAGES
 CELL_PX = 80
 """Side of an image's cell on its sheet: half of a kept thumbnail, to which JPEG is read in a quarter of the time."""
 CELLS = 10

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -135,6 +135,12 @@ class ResultReader:
         query = "SELECT t.* FROM thumbnails t JOIN numbers n ON n.id = t.row WHERE n.row = ?"
         values = self._db.execute(query, (row,)).fetchone()
         return None if values is None else Thumbnail(row, values[1], bool(values[2]))
+
+    def num_bytes(self, tables: Sequence[str]) -> int:
+        """Return how many bytes the images and vectors take that some tables hold."""
+        columns = {"thumbnails": "thumbnail", "units": "features"}
+        queries = (f"SELECT COALESCE(SUM(LENGTH({columns[table]})), 0) FROM {table}" for table in tables)  # noqa: S608 - names of our own
+        return sum(self._db.execute(query).fetchone()[0] for query in queries)
 
     def counts(self) -> dict[str, int]:
         """Count files by status and scored studies."""

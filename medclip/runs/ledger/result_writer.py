@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from itertools import count
 from typing import Any
@@ -125,6 +125,13 @@ class ResultWriter:
                 "DELETE FROM thumbnails WHERE row NOT IN "
                 "(SELECT row FROM files WHERE study IN (SELECT study FROM shown))"
             )
+
+    def remove_rows(self, tables: Sequence[str] | None) -> None:
+        """Remove all rows of some tables, and of all but what the run is where there are none; the file shrinks."""
+        with self._db.transaction():
+            for table in (*BY_FILE, *BY_STUDY, "inputs", "numbers") if tables is None else tables:
+                self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own tables
+        self._db.forget()
 
     def _insert(
         self,
