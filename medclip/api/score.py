@@ -190,16 +190,8 @@ def score(
     if hash_paths and report_paths:
         raise MedclipError(Reason.WRONG_USE, "paths are either hashed or shown in the report.", hint="Choose one.")
     is_stored = isinstance(path, Embeddings) or (inputs.given is None and is_embeddings(inputs.root))
-    if is_stored and backend is not None:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            "embeddings are scored, and no image is computed: there is nothing for --backend to do.",
-            hint="Leave it out; it is named where images are embedded.",
-        )
-    if is_stored and limit is not None:
-        raise MedclipError(
-            Reason.WRONG_USE, "embeddings are scored as a whole, and no image is computed.", hint="Leave the limit out."
-        )
+    if is_stored:
+        _refuse_for_stored(backend, limit)
     if is_stored and engine != LOCAL:
         raise MedclipError(
             Reason.WRONG_USE,
@@ -255,6 +247,20 @@ def score(
         return score_embeddings(embeddings, call, sort_by=sort_by, finish=finish)
     run = run_scoring(call, sort_by=sort_by, finish=finish)
     return replace(run, _keep=keep, exported=exported[0].to_json() if exported else None)
+
+
+def _refuse_for_stored(backend: str | Path | None, limit: int | None) -> None:
+    """Refuse what is about images where embeddings are scored."""
+    if backend is not None:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "embeddings are scored, and no image is computed: there is nothing for --backend to do.",
+            hint="Leave it out; it is named where images are embedded.",
+        )
+    if limit is not None:
+        raise MedclipError(
+            Reason.WRONG_USE, "embeddings are scored as a whole, and no image is computed.", hint="Leave the limit out."
+        )
 
 
 def _several(value: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ OTHER_THINGS = {
     "--task": {"score", "explain", "models calibrate"},  # several
     "--backend": {"models calibrate"},  # several, to try
     "--engine": {"search"},  # of an index
+    "--thumbnails": {"runs purge"},  # those of old runs, to be removed
     "--pooling": {"slides learn"},  # of patches
     "--prompt": {"explain"},  # what a heat map is of
     "--against": {"explain", "slides learn", "monitor"},  # of those; of poolings; results
