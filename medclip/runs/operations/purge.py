@@ -128,10 +128,10 @@ def purge(
     purged = []
     for run in runs:
         size_bytes = {kind: size for kind in named or KINDS if (size := _size(run, kind))}
-        found = PurgedRun(run, _age_s(run) / 86400, size_bytes)
-        if found.age_days * 86400 < seconds or not size_bytes:
+        one = PurgedRun(run, _age_s(run) / 86400, size_bytes)
+        if one.age_days * 86400 < seconds or not size_bytes:
             continue
-        purged.append(replace(found, kept=_purge(run, tuple(size_bytes), yes=yes)))
+        purged.append(replace(one, kept=_purge(run, tuple(size_bytes), yes=yes)))
     return Purged(tuple(purged), yes)
 
 
