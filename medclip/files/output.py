@@ -36,6 +36,7 @@ _DRAFT = re.compile(r"\.medclip-[\w.-]+\.part")
 _FILE_MODE, _FOLDER_MODE = 0o600, 0o700
 _AGAIN = "Make room and run the same command again."
 _ELSEWHERE = "Name another place."
+_WRITABLE = "Mount it for writing (a system remounts a damaged disk so), or name another place."
 _HOLDS = "holds"
 _SHOWN = 6
 """Differences that are named."""
@@ -45,7 +46,7 @@ _FAULTS: Mapping[int, tuple[Reason, str, str]] = {
     errno.EFBIG: (Reason.DISK_FULL, "the file is larger than this file system or `ulimit -f` allows", _ELSEWHERE),
     errno.EACCES: (Reason.PERMISSION_DENIED, "its permissions do not allow it", _ELSEWHERE),
     errno.EPERM: (Reason.PERMISSION_DENIED, "its permissions do not allow it", _ELSEWHERE),
-    errno.EROFS: (Reason.WRONG_USE, "this file system is read-only", _ELSEWHERE),
+    errno.EROFS: (Reason.WRITE_ERROR, "this file system is read-only", _WRITABLE),
     errno.ENAMETOOLONG: (Reason.WRONG_USE, "its name is too long", "Name a shorter one."),
     errno.ENOTDIR: (Reason.WRONG_USE, "a file stands where a folder should be", _ELSEWHERE),
     errno.EEXIST: (Reason.WRONG_USE, "a file stands where a folder should be", _ELSEWHERE),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,8 @@ from tests.kits.volumes import positions_of, write_series
 
 KILLS, STARTS = 30, 4
 """Kills in all, and those of them that may come while modules are imported."""
+WORKER_KILLS = 10
+"""Kills of reading processes."""
 TABLES = ("files.parquet", "scores.parquet")
 _MOMENTS = {"register": 9, "looked_at": 9, "tie": 9, "commit": 14, "number": 1, "remember": 5, "replace": 4}
 """Functions at which a run is killed, and how many calls of each there may be before the end."""
@@ -192,6 +198,41 @@ def test_kills_while_a_finished_run_grows_and_tries_again_change_no_row(runner: 
     assert runner.score(root, tmp_path / "whole")
     for name in TABLES:
         assert pq.read_table(out / name).equals(pq.read_table(tmp_path / "whole" / name))
+
+
+def _readers() -> list[int]:
+    """Return the processes that this one started: those that read."""
+    tasks = Path(f"/proc/{os.getpid()}/task").iterdir()
+    return sorted(int(pid) for task in tasks for pid in (task / "children").read_text().split())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the processes of a run are found on Linux only")
+def test_reading_processes_that_are_killed_at_random_change_no_byte(pack: Path, tmp_path: Path) -> None:
+    """A file whose process is killed three times fails: each run loses two, so that this cannot be."""
+    for n in range(60):
+        write_png(tmp_path / "in" / f"{n // 10}" / f"{n}.png", n)
+    options: dict[str, Any] = {"model": pack, "modality": "xray", "workers": 2}
+    score(tmp_path / "in", tmp_path / "whole", **options)
+    rng, killed, number = random.Random(7), 0, 0
+    while killed < WORKER_KILLS:
+        out, before = tmp_path / f"out{number}", set(_readers())
+        number += 1
+        with ThreadPoolExecutor(1) as thread:
+            run = thread.submit(score, tmp_path / "in", out, **options)
+            victims = set[int]()
+            while not run.done():
+                time.sleep(rng.uniform(0.05, 0.6))
+                alive = [pid for pid in _readers() if pid not in before | victims]
+                if alive and len(victims) < 2:
+                    victim = rng.choice(alive)
+                    victims.add(victim)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(victim, signal.SIGKILL)
+                        killed += 1
+            assert run.result().counts["failed"] == 0
+        assert digests(out) == digests(tmp_path / "whole")
+        assert number <= 3 * WORKER_KILLS
 
 
 @pytest.mark.slow

@@ -52,6 +52,8 @@ class Job:
     future: JobFuture = field(default_factory=JobFuture)
     num_deaths: int = 0
     """Processes that died of it."""
+    num_kills: int = 0
+    """Those of them that were killed from outside."""
     num_read_errors: int = 0
     """Attempts that ended with an error of its drive."""
     num_attempts: int = 0

@@ -1,10 +1,10 @@
 """One thread and its reading process: what becomes of a job when the process dies, hangs, grows or cannot be started.
 
-That a process dies is nobody's fault until it happens twice: the system kills processes, too. A job whose process died
-is done once more in a fresh one, and only the second death is its own. A job that took too long is not repeated: it had
-its time, and a file that hangs would cost twice as much. But only time in which this process ran counts, so that a
-machine that was asleep makes no file late. What a drive does not deliver is asked for again, a few times and with
-pauses; a file that is damaged is not.
+That a process dies is nobody's fault until it happens again: the system kills processes, too. A job whose process died
+is done once more in a fresh one, and only the second death is its own, or the third where it was killed from outside. A
+job that took too long is not repeated: it had its time, and a file that hangs would cost twice as much. But only time
+in which this process ran counts, so that a machine that was asleep makes no file late. What a drive does not deliver is
+asked for again, a few times and with pauses; a file that is damaged is not.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _FOR_NOW = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 """What a system answers that has no process, memory or descriptor to spare."""
 _LONGEST_TICK_S = 1.0
+_CRASHES, _KILLS = 2, 3
+"""Deaths of its process after which a file fails. One that is killed from outside, by a system short of memory or by
+somebody who ends programs, is less often the cause than one whose decoder crashed."""
 
 
 class _Again(Exception):
@@ -148,11 +151,13 @@ class Serving(Server):
                 answer = process.ask(request, tick)
         except (EOFError, OSError):
             code = self._stop()
+            is_killed = code == -signal.SIGKILL
             job.num_deaths += 1
-            if job.num_deaths > 1:
+            job.num_kills += is_killed
+            if job.num_deaths >= (_KILLS if job.num_kills == job.num_deaths else _CRASHES):
                 raise _crashed(code) from None
             # What the system kills mostly needs memory: it gets all there is.
-            raise _Again(alone=self._budget is not None and code == -signal.SIGKILL) from None
+            raise _Again(alone=self._budget is not None and is_killed) from None
         except BaseException:
             self._stop()
             raise
@@ -274,7 +279,7 @@ def _crashed(code: int | None) -> MedclipError:
     if code == -signal.SIGKILL:
         return MedclipError(
             Reason.DECODER_CRASHED,
-            "the system killed the process that read this file, twice.",
+            "the system killed the process that read this file, three times.",
             hint="The machine may be short of memory; the other files are not affected.",
         )
     return MedclipError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -27,7 +28,9 @@ def ledger_errors(folder: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as e:
         text = str(e)
         error: MedclipError | None = None
-        if "full" in text or ("disk I/O" in text and shutil.disk_usage(folder).free < _NO_ROOM_BYTES):
+        if _is_read_only(folder):
+            error = disk_error(OSError(errno.EROFS, text), folder)
+        elif "full" in text or ("disk I/O" in text and shutil.disk_usage(folder).free < _NO_ROOM_BYTES):
             error = disk_error(OSError(errno.ENOSPC, text), folder)
         elif "disk I/O" in text and _is_as_large_as_allowed(folder):
             error = disk_error(OSError(errno.EFBIG, text), folder)
@@ -44,6 +47,14 @@ def ledger_errors(folder: Path) -> Iterator[None]:
         if error is None:
             raise
         raise error from e
+
+
+def _is_read_only(folder: Path) -> bool:
+    """Return whether the file system takes no writing any more; SQLite says that in three ways."""
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except (AttributeError, OSError):  # Windows; a drive that is gone
+        return False
 
 
 def _is_as_large_as_allowed(folder: Path) -> bool:

@@ -108,7 +108,7 @@ def test_a_process_that_dies_before_it_takes_the_job_is_found_out_by_its_pipe(mo
         assert pool.submit(len, b"x" * 10**6).result() == 10**6
 
 
-def test_what_the_system_kills_twice_says_so(tmp_path: Path) -> None:
+def test_what_the_system_kills_three_times_says_so(tmp_path: Path) -> None:
     with ReadingPool(2, timeout_s=60, total_bytes=_ENOUGH) as pool, pytest.raises(MedclipError) as caught:
         pool.submit(_die, tmp_path / "deaths", -signal.SIGKILL).result()
     assert caught.value.reason is Reason.DECODER_CRASHED
