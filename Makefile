@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-slow fuzz lint check format train-deps mini docs clean
+.PHONY: help demo test test-fast test-slow fuzz lint check format train-deps mini docs sbom audit-dependencies clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,6 +24,8 @@ help:
 	@echo "make mini        train the built-in model again (needs ../shared; see pipelines/mini/README.md)"
 	@echo "make train-deps  install what only training needs"
 	@echo "make docs        build the documentation into site/"
+	@echo "make sbom        write dist/sbom.cdx.json: every package that is installed here"
+	@echo "make audit-dependencies  look for known vulnerabilities of these packages"
 	@echo "make clean       remove .venv and everything that was built"
 
 # A Python that is new enough and can make virtual environments. PYTHON=/path/to/python make demo  chooses one.
@@ -108,6 +110,16 @@ mini: $(VENV)/.train
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Of another environment: SBOM_PYTHON=/opt/medclip/bin/python make sbom
+SBOM_PYTHON ?= $(BIN)/python
+sbom: $(VENV)/.dev
+	@$(BIN)/python -m pipelines.supply_chain.sbom --python $(SBOM_PYTHON)
+
+# AUDIT_ARGS="--advisories all.zip" asks nobody; --required makes an audit that could not be done an error.
+AUDIT_ARGS ?=
+audit-dependencies: $(VENV)/.dev
+	@$(BIN)/python -m pipelines.supply_chain.audit $(AUDIT_ARGS)
 
 clean:
 	rm -rf $(VENV) demo-report site build dist .pytest_cache .ruff_cache .import_linter_cache
