@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from medclip.api.score import score
     from medclip.api.search import search
     from medclip.api.view import view
+    from medclip.api.watch import watch
     from medclip.auditing.monitoring.result import Monitored
     from medclip.auditing.result import AuditResult
     from medclip.captioning.result import PathgenResult
@@ -100,6 +101,7 @@ __all__ = [
     "shards",
     "slides",
     "view",
+    "watch",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -151,5 +153,6 @@ __getattr__, __dir__ = lazy_names(
         "shards": "medclip.shards",
         "slides": "medclip.slides",
         "view": "medclip.api.view:view",
+        "watch": "medclip.api.watch:watch",
     },
 )

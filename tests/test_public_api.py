@@ -81,7 +81,7 @@ def test_medclip_help_loads_nothing_heavy_and_no_command_module():
 NAMESPACES = ("ecg", "models", "runs", "shards", "slides")
 VERBS = (
     "adapt", "audit", "compare", "doctor", "embed", "evaluate", "explain", "finetune", "monitor", "open_study",
-    "pathgen", "pretrain", "retry", "scan", "score", "search", "view",
+    "pathgen", "pretrain", "retry", "scan", "score", "search", "view", "watch",
 )  # fmt: skip
 
 

@@ -44,6 +44,7 @@ def score(
     out: str | Path | None = None,
     *,
     query: str | Mapping[str, str] = "",
+    exclude: Sequence[str | Path] = (),
     model: str | Path | Model = DEFAULT_MODEL,
     task: str | Sequence[str] = (),
     prompt: Asked = (),
@@ -93,6 +94,8 @@ def score(
             folder that lives as long as the result; of embeddings, it answers in memory and writes no report.
         query: Which studies of a PACS, as QIDO matches: "ModalitiesInStudy=CR,StudyDate=20240101-20240131", or a
             mapping of DICOM keywords to values.
+        exclude: Files and folders below `path` to leave out, as if they were not there; rows that they have from an
+            earlier call stay.
         model: Name or folder of a model pack, or a loaded model, which answers for embeddings as it is.
         task: Task or tasks to score; where neither tasks nor a prompt are given, those of the pack's card that fit
             each study.
@@ -218,6 +221,7 @@ def score(
         settings=settings,
         progress=progress or Silent(),
         add=add,
+        exclude=tuple(path_of(place, "what is left out") for place in exclude),
         retry_failed=failed_for(retry_failed),
         device=device,
         batch_size=batch_size,

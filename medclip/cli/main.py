@@ -34,6 +34,7 @@ OTHER_CODES = (
 COMMANDS = {
     "score": ("medclip.cli.score:score", "Score studies in words; write tables and a report."),
     "embed": ("medclip.cli.embed:embed", "Compute vectors of studies once, for many questions."),
+    "watch": ("medclip.cli.watch:watch", "Score what comes into a folder, as it comes."),
     "runs purge": ("medclip.cli.runs:purge", "Remove small images, vectors or ledgers of old runs."),
     "status": ("medclip.cli.status:status", "Say how far a run is, also while it goes on."),
     "retry": ("medclip.cli.retry:retry", "Try files of a run once more that failed."),

@@ -163,6 +163,42 @@ Thumbnails = Annotated[
     bool, typer.Option("--thumbnails/--no-thumbnails", help="Keep small images for the report, or none.")
 ]
 
+ScoredTasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task", metavar="NAME", help="Task to score. May be repeated. Default: all that the model's card lists."
+    ),
+]
+ScoredPrompts = Annotated[
+    list[str] | None,
+    typer.Option("--prompt", metavar="TEXT", help="Score this; 'TEXT | TEXT' are ways to say it. Repeatable."),
+]
+ScoredAgainst = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--against", metavar="TEXT", help="What each prompt is compared with, in their order. Default: 'no TEXT'."
+    ),
+]
+ResultsTo = Annotated[
+    Path | None,
+    typer.Option(
+        "--results-to",
+        metavar="DIR",
+        help="Write each study's results for other systems here; they name patients.",
+        show_default=False,
+    ),
+]
+ResultsAs = Annotated[
+    list[str] | None,
+    typer.Option("--results-as", metavar="sr|fhir-r4b|fhir-r5", help="Form of those results. Repeatable. Default: sr."),
+]
+StoreTo = Annotated[
+    str | None,
+    typer.Option(
+        "--store-to", metavar="URL", help="Send the DICOM results to this PACS, each once.", show_default=False
+    ),
+]
+
 
 def shares(text: str) -> dict[str, float]:
     """Read the shares of `--splits`.

@@ -31,28 +31,15 @@ def score(
     ],
     out: options.OutFolder,
     model: options.Model = "medclip-mini",
-    task: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--task", metavar="NAME", help="Task to score. May be repeated. Default: all that the model's card lists."
-        ),
-    ] = None,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option("--prompt", metavar="TEXT", help="Score this; 'TEXT | TEXT' are ways to say it. Repeatable."),
-    ] = None,
+    task: options.ScoredTasks = None,
+    prompt: options.ScoredPrompts = None,
     workers: options.Workers = None,
     memory: options.Memory = None,
     device: options.Device = "cpu",
     batch_size: options.BatchSize = None,
     backend: options.Backend = None,
     engine: options.Engine = "local",
-    against: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--against", metavar="TEXT", help="What each prompt is compared with, in their order. Default: 'no TEXT'."
-        ),
-    ] = None,
+    against: options.ScoredAgainst = None,
     templates: Annotated[
         bool,
         typer.Option(
@@ -98,30 +85,12 @@ def score(
         str | None,
         typer.Option("--explain", metavar="top|TASK[:CLASS]", help="Draw heat maps of this into the report."),
     ] = None,
-    results_to: Annotated[
-        Path | None,
-        typer.Option(
-            "--results-to",
-            metavar="DIR",
-            help="Write each study's results for other systems here; they name patients.",
-            show_default=False,
-        ),
-    ] = None,
-    results_as: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--results-as", metavar="sr|fhir-r4b|fhir-r5", help="Form of those results. Repeatable. Default: sr."
-        ),
-    ] = None,
+    results_to: options.ResultsTo = None,
+    results_as: options.ResultsAs = None,
     limit: options.Limit = None,
     log: options.Log = None,
     metrics: options.Metrics = None,
-    store_to: Annotated[
-        str | None,
-        typer.Option(
-            "--store-to", metavar="URL", help="Send the DICOM results to this PACS, each once.", show_default=False
-        ),
-    ] = None,
+    store_to: options.StoreTo = None,
     as_json: options.Json = False,
 ) -> int:
     """Score a file or folder of studies in words and write tables and a report. The same command goes on after a stop.

@@ -16,6 +16,7 @@ def calls() -> list[Path | float | str | int | None]:
     vectors = medclip.embed(images, out, dtype="float16", device="cuda", batch_size=32)
     again = medclip.score(vectors, prompt={"device": ["a pacemaker", "a lead"]}, against={"device": "no device"})
     retried = medclip.retry(out, reason="timeout", workers=2)
+    router = medclip.watch(images, out, settle_s=30.0, once=True, model="anatomy-x1")
     scan = medclip.scan(images, modality="xray")
     study = medclip.open_study("study.dcm", medclip.Modality.CT)
     drawn = medclip.view(images, out, number=2)
@@ -50,5 +51,6 @@ def calls() -> list[Path | float | str | int | None]:
         health,
         pairs,
         retried,
+        router,
     )
     return [run.pack, *(repr(result) for result in results)]
