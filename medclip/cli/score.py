@@ -56,6 +56,10 @@ def score(
         str | None,
         typer.Option("--spool", metavar="SIZE", help="What of a PACS may lie on this disk at once. Default: 20GB."),
     ] = None,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option("--exclude", metavar="PATH", help="Leave out this file or folder below PATH. Repeatable."),
+    ] = None,
     group_by: options.GroupBy = "auto",
     exam: Annotated[
         bool | None,
@@ -107,6 +111,7 @@ def score(
                 path,
                 out,
                 query=query,
+                exclude=exclude or (),
                 spool=spool,
                 store_to=store_to,
                 model=model,
