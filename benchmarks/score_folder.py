@@ -25,6 +25,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -159,6 +160,14 @@ def compare(ours: dict, theirs: dict, is_choice: bool) -> tuple[float, int, int]
     return change.largest, change.decisions, change.ranks
 
 
+def mixed(folders: list[list[Path]]) -> list[Path]:
+    """Return as many films of each of several folders, mixed by a seed; those of one folder in their order."""
+    if len(folders) == 1:
+        return folders[0]
+    films = [film for films in zip(*folders, strict=False) for film in films]
+    return random.Random(0).sample(films, len(films))
+
+
 def films_of(images: list[Path], parity: int) -> list[Path]:
     """Return the films of every other patient, who is named before the first "_" of a file's name."""
     patients = sorted({path.name.partition("_")[0] for path in images})[parity::2]
@@ -174,23 +183,24 @@ def _environment() -> dict[str, str]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    shared = HERE.parent.parent / "shared/data/nih_cxr"
+    shared = HERE.parent.parent / "shared/data"
     examples = HERE.parent / "examples/studies"
-    parser.add_argument("--images", type=Path, default=shared / "images" if shared.is_dir() else examples)
+    films = shared / "nih_cxr/images" if shared.is_dir() else examples
+    parser.add_argument("--images", type=Path, nargs="+", help="folders of JPEG; with --vit one for each class")
     parser.add_argument(
         "--files", type=int, default=300, help="of the small folder; the large one has three times as many"
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", type=Path, default=HERE.parent / "medclip/models/builtin/medclip-mini")
     parser.add_argument("--vit", type=Path, help="folder of a ViT-B/16-sized pack, made there where it is not")
-    parser.add_argument("--labels", type=Path, default=shared / "labels.csv", help="what its head is fitted on")
     parser.add_argument("--backend", nargs="+", default=[], help="what medclip computes with: names or calibrations")
     parser.add_argument("--calibrate", nargs="+", default=[], help="back-ends that are calibrated first")
     parser.add_argument("--claim", type=float, default=CLAIM, help="least steady ratio of every side")
     args = parser.parse_args()
-    pack = args.model.resolve() if args.vit is None else write_vit_pack(args.vit, args.labels).resolve()
+    folders = args.images or ([films] if args.vit is None else [films, shared / "cdd_cesm/images"])
+    pack = args.model.resolve() if args.vit is None else write_vit_pack(args.vit, folders).resolve()
     task = TASK if args.vit is None else head_task(pack)
-    images = sorted(args.images.glob("*.jpg"))
+    images = mixed([sorted(folder.glob("*.jpg")) for folder in folders])
     print(
         f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         f"torch {torch.__version__}, pydicom {pydicom.__version__}; "

@@ -64,6 +64,8 @@ BACKENDS: Mapping[str, BackendKind] = {
     for kind in (
         BackendKind(EAGER, "torch, float32", {}, takes_patches=True),
         BackendKind("bf16", "torch, weights in bfloat16", {}, flags=_BFLOAT16),
+        BackendKind("tome", "torch, float32, with 13 of 196 tokens merged in each block (ToMe)", {}),
+        BackendKind("pitome", "torch, float32, with 5 % of the tokens merged in each block (PiToMe)", {}),
         BackendKind("onnx", "ONNX Runtime, float32", _ONNX, "onnx"),
         BackendKind(
             "onnx-int8", "ONNX Runtime, products of matrices in int8", _ONNX, "onnx", flags=_INT8, is_int8=True

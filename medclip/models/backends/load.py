@@ -32,7 +32,8 @@ def load_backend(model: Model, kind: BackendKind, graph: bytes | None = None) ->
 
     Raises:
         MedclipError: What `check_backend` raises; WRONG_USE for a model on another device, and for a tower of native
-            aspect ratios with a back-end that does not take them; PACK_INVALID for a tower that cannot be exported.
+            aspect ratios with a back-end that does not take them; WRONG_USE for a tower that has no tokens to merge;
+            PACK_INVALID for a tower that cannot be exported.
     """
     check_backend(kind)
     refuse_misfit(model, kind)
@@ -90,6 +91,10 @@ def make_graph(
 
 
 def _encode(model: Model, kind: BackendKind, graph: bytes | None) -> Encode:
+    if graph is None and kind.name != "bf16":
+        from medclip.models.token_merging.merging_tower import merging_tower
+
+        return merging_tower(model.image_tower, "tome" if kind.name == "tome" else "pitome")
     if graph is None:
         return _BfloatTower(model)
     from medclip.models.backends.run_graph import OnnxTower, OpenVinoTower

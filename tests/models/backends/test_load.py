@@ -155,6 +155,19 @@ assert threading.active_count() == 1, threading.enumerate()
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("name", ["tome", "pitome"])
+def test_merged_tokens_give_vectors_of_a_transformer_alone(name: str, models: dict[str, Model]):
+    merged, images = load_backend(models["vit"], BACKENDS[name]), images_of(8)
+    expected, vectors = models["vit"].encode_image(images), merged.encode_image(images)
+    assert not np.array_equal(vectors, expected)
+    assert (vectors * expected).sum(1).min() > 0.9
+    others = np.full((4, SIZE, SIZE, 3), 255, np.uint8)
+    others[2] = images[2]
+    assert np.array_equal(merged.encode_image(images[:4])[2], merged.encode_image(others)[2])
+    with pytest.raises(MedclipError, match="class token"):
+        load_backend(models["conv"], BACKENDS[name])
+
+
 def test_the_back_end_of_torch_is_the_model_itself(models: dict[str, Model]):
     assert load_backend(models["conv"], BACKENDS["eager"]) is models["conv"]
 

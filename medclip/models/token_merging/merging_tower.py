@@ -1,0 +1,252 @@
+"""A vision transformer that merges tokens between attention and MLP of each block; its weights are the tower's own.
+
+For towers of open_clip and of timm that read their vector from a class token: it is never merged, and no place of a
+patch matters after the position embedding was added. Nothing is kept between two batches, so that several threads may
+compute at once.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from medclip.errors import MedclipError, Reason
+from medclip.models.token_merging import pitome, tome
+from medclip.models.token_merging.grouping import Grouping, unmerge_all
+
+TOME_SHARE = 13 / 196
+"""Share of the patches that ToMe removes in each block: r = 13 for a ViT-B/16 at 224 px, as published."""
+PITOME_RATIO = 0.95
+"""Share of the patches that PiToMe leaves in each block."""
+
+
+@dataclass(frozen=True)
+class Merging:
+    """How many tokens go in each block, and which."""
+
+    way: Literal["tome", "pitome"]
+    removed: tuple[int, ...] = ()
+    """Of ToMe, by block."""
+    ratio: float = 1.0
+    """Of PiToMe: share that each block leaves."""
+    margins: tuple[float, ...] = ()
+    """Of PiToMe, by block."""
+    proportional: bool = True
+    """A token weighs in attention by how many it stands for: ToMe's way for towers that were not trained to merge; the
+    code of PiToMe keeps sizes and does not use them so."""
+
+    def match(self, metric_BTD: Tensor, block: int) -> Grouping | None:
+        """Group the tokens of one block; None where nothing is removed."""
+        if self.way == "tome":
+            return tome.match_tokens(metric_BTD, self.removed[block])
+        return pitome.match_tokens(metric_BTD, self.ratio, self.margins[block])
+
+
+@dataclass(eq=False)
+class Trace:
+    """What was merged in one batch, for maps that are painted back onto the image."""
+
+    size_BG1: Tensor | None = None
+    """How many of the first tokens each of the last stands for."""
+    source_BGN: Tensor | None = None
+    """Which ones, 0 or 1."""
+    num_tokens: list[int] = field(default_factory=list)
+    """After each block."""
+
+    def paint(self, values_BGC: Tensor) -> Tensor:
+        """Return the values of the last tokens at the places of the first: [B, groups, C] to [B, T, C]."""
+        return values_BGC if self.source_BGN is None else unmerge_all(values_BGC, self.source_BGN)
+
+
+def merging_tower(tower: nn.Module, way: Literal["tome", "pitome"]) -> nn.Module:
+    """Return a tower that computes the same with merged tokens, at the numbers that were published for a ViT-B/16.
+
+    Args:
+        tower: Of open_clip or timm, or with one inside; it stays as it is.
+        way: Of merging.
+
+    Raises:
+        MedclipError: WRONG_USE for a tower that is no vision transformer with a class token.
+    """
+    vit = find_vit(tower)
+    num_blocks, num_patches = len(_blocks_of(vit)), _num_tokens(vit) - 1
+    if way == "tome":
+        removed = (max(1, round(TOME_SHARE * num_patches)),) * num_blocks
+        return with_merging(tower, Merging("tome", removed))
+    margins = tuple(pitome.margins(num_blocks))
+    return with_merging(tower, Merging("pitome", ratio=PITOME_RATIO, margins=margins, proportional=False))
+
+
+def with_merging(tower: nn.Module, merging: Merging) -> nn.Module:
+    """Return a tower that merges tokens, with the weights of another.
+
+    Raises:
+        MedclipError: WRONG_USE as `merging_tower`.
+    """
+    vit = find_vit(tower)
+    merged = copy.copy(vit)
+    merged._modules = dict(vit._modules)
+    name = "transformer" if _is_open_clip(vit) else "blocks"
+    merged._modules[name] = MergingBlocks(_blocks_of(vit), merging)
+    return merged if vit is tower else _with_module(tower, vit, merged)
+
+
+def find_vit(tower: nn.Module) -> Any:
+    """Return the vision transformer in a tower.
+
+    Raises:
+        MedclipError: WRONG_USE where there is none whose class token is all that it is read from.
+    """
+    from open_clip.transformer import VisionTransformer as OpenClipViT
+    from timm.models.vision_transformer import VisionTransformer as TimmViT
+
+    for module in tower.modules():
+        if type(module) is OpenClipViT:
+            ends_in_class = module.pool_type == "tok" and module.attn_pool is None
+            parts = ("ln_1", "attn.in_proj_weight")
+        elif type(module) is TimmViT:
+            ends_in_class = module.global_pool == "token" and module.num_prefix_tokens == 1
+            parts = ("norm1", "attn.qkv")
+        else:
+            continue
+        if ends_in_class and all(_has(block, part) for block in _blocks_of(module) for part in parts):
+            return module
+    raise MedclipError(
+        Reason.WRONG_USE,
+        "tokens are merged in vision transformers that end in a class token, and this tower is none.",
+        hint="Use another back-end.",
+    )
+
+
+class MergingBlocks(nn.Module):
+    """Computes the blocks of a transformer one after the other and merges tokens in each.
+
+    Args:
+        blocks: Of open_clip or timm.
+        merging: What is merged.
+    """
+
+    def __init__(self, blocks: Any, merging: Merging) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.merging = merging
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """Return the tokens that are left, [B, groups, C], the class token first."""
+        return self.trace(x_BTC)
+
+    def trace(self, x_BTC: Tensor, trace: Trace | None = None) -> Tensor:
+        """Compute as `forward` does, and note in a trace what was merged."""
+        size_BT1: Tensor | None = None
+        for number, block in enumerate(self.blocks):
+            bias = None
+            if self.merging.proportional and size_BT1 is not None:
+                bias = size_BT1.log()[:, None, None, :, 0]
+            attended, keys_BHTD = _attend(block, x_BTC, bias)
+            x_BTC = x_BTC + attended
+            groups = self.merging.match(keys_BHTD.mean(dim=1), number)
+            if groups is not None:
+                x_BTC, size_BT1 = groups.merge(x_BTC, size_BT1)
+                if trace is not None:
+                    trace.source_BGN = groups.source(trace.source_BGN)
+            x_BTC = x_BTC + _mlp(block, x_BTC)
+            if trace is not None:
+                trace.size_BG1 = size_BT1
+                trace.num_tokens.append(x_BTC.shape[1])
+        return x_BTC
+
+
+def _attend(block: Any, x_BTC: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return what attention adds to tokens, and the keys [B, heads, T, D].
+
+    Args:
+        block: Of open_clip or timm.
+        x_BTC: The tokens.
+        bias: Added to every query's logits, [B, 1, 1, T].
+    """
+    if hasattr(block, "ln_1"):
+        attention, normed = block.attn, block.ln_1(x_BTC)
+        packed = functional.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
+        query, key, value = (_heads(part, attention.num_heads) for part in packed.chunk(3, dim=-1))
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return block.ls_1(attention.out_proj(mixed.transpose(1, 2).flatten(2))), key
+    attention, normed = block.attn, block.norm1(x_BTC)
+    query, key, value = (_heads(part, attention.num_heads) for part in attention.qkv(normed).chunk(3, dim=-1))
+    query, key = attention.q_norm(query), attention.k_norm(key)
+    mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=attention.scale)
+    return block.ls1(attention.proj(attention.norm(mixed.transpose(1, 2).flatten(2)))), key
+
+
+def _mlp(block: Any, x_BTC: Tensor) -> Tensor:
+    if hasattr(block, "ln_2"):
+        return block.ls_2(block.mlp(block.ln_2(x_BTC)))
+    return block.ls2(block.mlp(block.norm2(x_BTC)))
+
+
+def _heads(x_BTC: Tensor, num_heads: int) -> Tensor:
+    return x_BTC.unflatten(2, (num_heads, -1)).transpose(1, 2)
+
+
+def _has(block: Any, path: str) -> bool:
+    try:
+        attrgetter(path)(block)
+    except AttributeError:
+        return False
+    return getattr(block.attn, "gate", None) is None
+
+
+def _is_open_clip(vit: Any) -> bool:
+    return hasattr(vit, "transformer")
+
+
+def _blocks_of(vit: Any) -> Any:
+    return vit.transformer.resblocks if _is_open_clip(vit) else vit.blocks
+
+
+def _num_tokens(vit: Any) -> int:
+    positions = vit.positional_embedding if _is_open_clip(vit) else vit.pos_embed
+    return int(positions.shape[-2])
+
+
+def _with_module(tower: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
+    """Return a tower with one of its modules replaced; modules on the way are copied, weights are not."""
+    if tower is old:
+        return new
+    copied = copy.copy(tower)
+    copied._modules = {
+        name: None if child is None else _with_module(child, old, new) if _holds(child, old) else child
+        for name, child in tower._modules.items()
+    }
+    return copied
+
+
+def _holds(module: nn.Module, wanted: nn.Module) -> bool:
+    return any(inner is wanted for inner in module.modules())
+
+
+@torch.inference_mode()
+def merged_tokens(tower: nn.Module, batch: Tensor) -> Trace:
+    """Return what a merging tower merges in a batch.
+
+    Args:
+        tower: From `with_merging` or `merging_tower`.
+        batch: What it takes.
+    """
+    blocks = next(module for module in tower.modules() if isinstance(module, MergingBlocks))
+    trace = Trace()
+
+    def note(module: Any, arguments: tuple[Tensor]) -> None:
+        module.trace(arguments[0], trace)
+
+    handle = blocks.register_forward_pre_hook(note)
+    try:
+        tower(batch)
+    finally:
+        handle.remove()
+    return trace
