@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.api.asked import what_was_asked
 from medclip.api.run_arguments import TemporaryFolder, inputs_of, path_of
+from medclip.api.shard_call import shard_of
 from medclip.api.watched import watched
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.files.grouping.studies import GroupBy
@@ -50,6 +51,7 @@ def embed(
     log: str | Path | None = None,
     metrics: str | Path | None = None,
     engine: str = "local",
+    shard: str | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Embeddings:
@@ -94,6 +96,8 @@ def embed(
         engine: Who computes: this process ("local"), or workers on a Ray cluster, "ray" or "ray:N" with their number;
             one for each node where none is named, or for each GPU on CUDA. RAY_ADDRESS names the cluster; without it
             one is started for the run. Tables are the same.
+        shard: Do one part of the run, "i/n", in a folder of its own, beside others on other machines;
+            `medclip.runs.merge` makes the tables of the whole run of all n.
         settings: Limits.
         progress: Told how far the run is.
 
@@ -140,5 +144,6 @@ def embed(
         limit=limit,
         engine=choose_engine(engine, workers),
         asked=asked,
+        shard=None if shard is None else shard_of(shard, asked, out, add=add),
     )
     return replace(run_embedding(call, dtype=dtype), _keep=keep)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.api.asked import what_was_asked
 from medclip.api.run_arguments import Inputs, TemporaryFolder, inputs_of, pacs_files, path_of
+from medclip.api.shard_call import shard_of
 from medclip.api.watched import watched
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_embeddings
 from medclip.errors import MedclipError, Reason
@@ -78,6 +79,7 @@ def score(
     log: str | Path | None = None,
     metrics: str | Path | None = None,
     engine: str = "local",
+    shard: str | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> ScoreRun:
@@ -154,6 +156,8 @@ def score(
         engine: Who computes: this process ("local"), or workers on a Ray cluster, "ray" or "ray:N" with their number;
             one for each node where none is named, or for each GPU on CUDA. RAY_ADDRESS names the cluster; without it
             one is started for the run. Tables are the same.
+        shard: Do one part of the run, "i/n", in a folder of its own, beside others on other machines;
+            `medclip.runs.merge` makes the tables of the whole run of all n.
         settings: Limits.
         progress: Told how far the run is.
 
@@ -201,6 +205,13 @@ def score(
             "embeddings are scored, and no image is computed: there is nothing for --engine to do.",
             hint="Leave it out; it is named where images are embedded.",
         )
+    if shard is not None and (is_stored or explain is not None or results_to is not None):
+        what = "embeddings are scored" if is_stored else "heat maps or results for other systems are asked for"
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"a shard reads files and writes no report, and {what}.",
+            hint="Leave one of the two out; the same call on the merged folder draws and exports.",
+        )
     in_memory = is_stored and out is None
     if csv and out is None:
         raise MedclipError(
@@ -230,6 +241,7 @@ def score(
         engine=choose_engine(engine, workers),
         remote=remote,
         asked=asked,
+        shard=None if shard is None else shard_of(shard, asked, out, add=add),
     )
     if explain is not None:
         _check_explain(explain, hash_paths, is_stored, inputs.given is not None)

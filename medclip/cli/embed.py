@@ -24,6 +24,7 @@ def embed(
     batch_size: options.BatchSize = None,
     backend: options.Backend = None,
     engine: options.Engine = "local",
+    shard: options.Shard = None,
     dtype: Annotated[
         str, typer.Option("--dtype", metavar="TYPE", help="How vectors are stored: float32 or float16.")
     ] = "float32",
@@ -82,6 +83,7 @@ def embed(
                 log=log,
                 metrics=metrics,
                 engine=engine,
+                shard=shard,
                 settings=Settings(policy=read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),
                 progress=shown,
             )
@@ -107,6 +109,9 @@ def print_embeddings(embeddings: Any, as_json: bool) -> None:
              f"{count(counts['studies'], 'study')}"]  # fmt: skip
     parts += [f"{number(counts[status])} {status}" for status in ("skipped", "failed") if counts[status]]
     print(f"{', '.join(parts)}.")
+    if embeddings.shard is not None:
+        print(f"Shard {embeddings.shard}. When all are finished: medclip runs merge DIR... --out DIR")
+        return embeddings.exit_code
     print_reasons(embeddings.files, EMBED_REMEDIES)
     print(
         f"Vectors: {number(embeddings.num_views)} of {embeddings.dim} numbers, in {printable(str(embeddings.folder))}"

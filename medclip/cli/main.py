@@ -38,6 +38,7 @@ COMMANDS = {
     "runs purge": ("medclip.cli.runs:purge", "Remove small images, vectors or ledgers of old runs."),
     "status": ("medclip.cli.status:status", "Say how far a run is, also while it goes on."),
     "retry": ("medclip.cli.retry:retry", "Try files of a run once more that failed."),
+    "runs merge": ("medclip.cli.runs:merge", "Put the shards of a run together."),
     "scan": (
         "medclip.cli.scan:scan",
         "List every file of a folder and what would be scored.",
@@ -121,7 +122,7 @@ GROUPS = {
     "captions": "Write captions for labelled images.",
     "ecg": "Draw ECGs on paper, and read them back.",
     "shards": "Build, index and check training shards.",
-    "runs": "Clear the folders of runs.",
+    "runs": "Put shards of runs together, and clear the folders of runs.",
     "slides": "Go through whole slides in stages, learn from them, answer.",
     "models": "List, show, verify, calibrate, import and export model packs.",
 }

@@ -147,6 +147,10 @@ Engine = Annotated[
         show_default=False,
     ),
 ]
+Shard = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Do one part of N, beside others; see `medclip runs merge`."),
+]
 Add = Annotated[bool, typer.Option("--add", help="Take in files that came since; old rows stay.")]
 MinConfidence = Annotated[
     float, typer.Option("--min-confidence", metavar="P", help="Least probability to believe an inferred modality.")

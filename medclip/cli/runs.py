@@ -11,6 +11,37 @@ import typer
 from medclip.cli import options
 
 
+def merge(
+    shards: Annotated[list[Path], typer.Argument(help="Output folders of all shards.", show_default=False)],
+    out: options.OutFolder,
+    workers: options.Workers = None,
+    memory: options.Memory = None,
+    as_json: options.Json = False,
+) -> int:
+    """Put the shards of a run together. The result is, to the byte, that of one machine. The same command goes on.
+
+    Exit code: 0 all scored or skipped, 3 some failed, 2 wrong use or refused.
+    """
+    from medclip.api.merge import merge as merge_runs
+    from medclip.cli.progress import progress
+    from medclip.cli.run_reasons import interrupted
+    from medclip.errors import printable
+    from medclip.wording import count
+
+    try:
+        with progress(quiet=as_json) as shown:
+            run = merge_runs(shards, out, workers=workers, memory=memory, progress=shown)
+    except KeyboardInterrupt:
+        return interrupted(out)
+    if as_json:
+        print(json.dumps({"out": str(run.folder), "exit_code": run.exit_code, **run.counts}))
+        return run.exit_code
+    files = count(run.counts["files"], "file")
+    print(f"{count(len(shards), 'shard')} merged: {files} in {count(run.counts['studies'], 'study')}.")
+    print(f"Results: {printable(str(run.folder))}")
+    return run.exit_code
+
+
 def purge(
     folder: Annotated[
         Path, typer.Argument(help="Output folder of a run, or a folder that holds such.", show_default=False)

@@ -39,6 +39,7 @@ def score(
     batch_size: options.BatchSize = None,
     backend: options.Backend = None,
     engine: options.Engine = "local",
+    shard: options.Shard = None,
     against: options.ScoredAgainst = None,
     templates: Annotated[
         bool,
@@ -145,6 +146,7 @@ def score(
                 log=log,
                 metrics=metrics,
                 engine=engine,
+                shard=shard,
                 settings=Settings(policy=read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),
                 progress=shown,
             )
@@ -177,6 +179,9 @@ def print_run(run: Any, as_json: bool) -> None:
     from medclip.reports.score.report import headline
 
     print(f"{headline(run.counts)}.")
+    if run.shard is not None:
+        print(f"Shard {run.shard}. When all are finished: medclip runs merge DIR... --out DIR")
+        return
     print_reasons(run.files, SCORE_REMEDIES)
     if run.table_rows_elsewhere:
         print(f"Rows of the table that name no file here: {run.table_rows_elsewhere}")

@@ -106,6 +106,11 @@ class Embeddings(Result):
     """The folder held these very embeddings, complete; nothing was computed or rewritten."""
     path_key: bytes | None = None
     """Identity key that paths are hashed with, once it is known (`embeddings_reader.open_for`)."""
+    shard: str | None = None
+    """Which shard of a run it is, as "2/8": it has counts and no vectors until `medclip.runs.merge` puts the shards
+    together."""
+    shard_counts: Mapping[str, int] | None = None
+    """Of a shard: what `counts` returns."""
     _keep: object = None
     """Keeps a temporary folder alive."""
 
@@ -117,7 +122,7 @@ class Embeddings(Result):
     @property
     def counts(self) -> dict[str, int]:
         """files, embedded, skipped, failed, studies."""
-        return dict(self.run["counts"])
+        return dict(self.run["counts"] if self.shard_counts is None else self.shard_counts)
 
     @property
     def exit_code(self) -> int:

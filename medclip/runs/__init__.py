@@ -1,7 +1,8 @@
 """Plan, ledger, units and rows: what every run over files shares; as `medclip.runs`, what can be done to one.
 
 `read` returns a finished run of `medclip score` from its folder, `open_embeddings` one of `medclip embed`; `status`
-says how far a run is that goes on; `purge` removes what a run has beside its tables.
+says how far a run is that goes on; `merge` puts the shards of a run together; `purge` removes what a run has beside its
+tables.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
     from medclip.runs.operations.purge import purge
     from medclip.runs.run_status import read_status as status
     from medclip.runs.score_run import read_run as read
+    from medclip.runs.verb import merge
 
-__all__ = ["open_embeddings", "purge", "read", "status"]
+__all__ = ["merge", "open_embeddings", "purge", "read", "status"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "merge": "medclip.api.merge:merge",
         "open_embeddings": "medclip.embeddings.open_embeddings:open_embeddings",
         "purge": "medclip.runs.operations.purge:purge",
         "read": "medclip.runs.score_run:read_run",

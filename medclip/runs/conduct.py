@@ -45,6 +45,7 @@ from medclip.runs.plan import Chunk
 from medclip.runs.read_unit import inspect
 from medclip.runs.remote_files import RemoteFiles
 from medclip.runs.results import hashes_of
+from medclip.runs.run_shard import RunShard, claim_shard, finish_shard
 from medclip.sample import FileRef, Modality
 from medclip.settings import Settings
 from medclip.wording import count
@@ -85,6 +86,8 @@ class Call:
     """The files, where they lie elsewhere; `root` is then the folder they are brought to."""
     watch: RunWatch = field(default_factory=current_watch)
     """Told how the run goes on, beside `progress`: its log, its metrics, where its time goes."""
+    shard: RunShard | None = None
+    """Do this shard of the run alone, and write no tables; None for all of it."""
     engine: Engine | None = None
     """Who computes the chunks; None for this process. It is no part of what the run is."""
     limit: int | None = None
@@ -255,22 +258,23 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         # a run may be finished already, and then no model is needed.
         load = (lambda: None) if pack is None else partial(load_run_model, pack.path, call)
         loading = None if holds_run or call.engine is not None else loader.submit(load)
+        claim_shard(ledger, call.shard, folder)
         claim(ledger, identity, folder)
         refuse_purged(ledger, folder)
         if verb.begin is not None:
             verb.begin()
-        asked = None if options.hash_paths else call.asked  # it has paths
+        asked = call.asked if call.shard is not None or not options.hash_paths else None  # it has paths
         ledger.remember({"notes": list(verb.notes), "asked": asked})
         remove_drafts(folder)
         hashed = partial(hashed_path, key=key)
-        listing = Listing(call.root, ledger, (folder, *call.exclude), hashed, call.given, call.remote)
+        listing = Listing(call.root, ledger, (folder, *call.exclude), hashed, call.given, call.remote, call.shard)
         looker = Looker(listing, ledger, pool, options, manifest, key, settings, verb.only)
         lacks = verb.lacks if ledger.get("finished") is not None else None
         is_lacking = lacks is not None and any(True for _ in lacks(ledger))
         looker.begin(folder, add=call.add, retry=call.retry_failed, again=is_lacking or bool(ledger.get(_LIMITED)))
         if is_lacking and lacks is not None:  # asked once more: what came or changed is open already
             ledger.open_again(dict.fromkeys(lacks(ledger)))
-        counter = Counter(call.root, _num_files(call))
+        counter = Counter(call.root, _num_files(call), 1 if call.shard is None else call.shard.num_shards)
         ledger.expects = counter.known
         chunks = LimitedChunks(looker.chunks(), call.limit, ledger.num_done())
         first = next(chunks, None)
@@ -281,24 +285,17 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
             counts, num_done = ledger.counts(), ledger.num_done()
             progress.stage(verb.stage, max(counter.wait(3.0), num_done), num_done)
             watch.started(_facts(call, pack), counts, counter.total)
-            parts = Parts(folder, hashed if options.hash_paths else None) if verb.shows_parts else None
+            parts = None
+            if verb.shows_parts and call.shard is None:
+                parts = Parts(folder, hashed if options.hash_paths else None)
             committed = partial(_committed, parts, counts, counter, call)
             todo, plan = chain([first], chunks), _worker_plan(call, pack, verb, key)
-            if call.engine is not None:
-                call.engine.run(plan, ledger, todo, committed, progress)
-            else:
-                threads = nullcontext((loader, 1)) if pack is None else encoder_threads()  # a model's need torch
-                with threads as (encoders, num_encoders):
-                    watch.work.places |= {"read": settings.workers, "decode": settings.workers, "model": num_encoders}
-                    timed = TimedThreads(encoders, watch.work, "model")
-                    context = replace(
-                        plan.context(model, pool, timed, num_encoders, progress),
-                        is_full=bool if call.remote is None else partial(getattr, call.remote, "is_full"),
-                        halved=_halved(progress),
-                    )
-                    work = verb.work or run_chunks
-                    work(context, ledger, todo, committed)
+            _compute(call, verb, plan, model, (pool, loader), ledger, todo, committed)
         counter.stop()
+        if call.shard is not None:
+            already = finish_shard(ledger, is_cut=chunks.is_cut)
+            watch.wrote(ledger.counts(), already=already)
+            return ledger.counts(), already
         with watch.work.at("write"):
             committed_s = ledger.write_seconds
             note_limit(ledger, verb.notes, call, is_cut=chunks.is_cut)
@@ -311,6 +308,34 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         if first is not None and call.engine is None:  # what workers elsewhere do is not measured here
             progress.note(watch.report().sentence())
         return counts, already
+
+
+def _compute(
+    call: Call,
+    verb: Verb,
+    plan: WorkerPlan,
+    model: Any,
+    readers: tuple[ReadingPool, ThreadPoolExecutor],
+    ledger: Ledger,
+    chunks: Iterator[Chunk],
+    committed: Callable[[ChunkResult, tuple[int, int]], None],
+) -> None:
+    """Have chunks computed by the engine of a call, or here."""
+    if call.engine is not None:
+        call.engine.run(plan, ledger, chunks, committed, call.progress)
+        return
+    pool, loader = readers
+    threads = nullcontext((loader, 1)) if plan.pack is None else encoder_threads()  # a model's need torch
+    with threads as (encoders, num_encoders):
+        work, num_readers = call.watch.work, call.settings.workers
+        work.places |= {"read": num_readers, "decode": num_readers, "model": num_encoders}
+        timed = TimedThreads(encoders, work, "model")
+        context = replace(
+            plan.context(model, pool, timed, num_encoders, call.progress),
+            is_full=bool if call.remote is None else partial(getattr, call.remote, "is_full"),
+            halved=_halved(call.progress),
+        )
+        (verb.work or run_chunks)(context, ledger, chunks, committed)
 
 
 def write_down(

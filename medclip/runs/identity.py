@@ -89,6 +89,11 @@ def run_identity(
     }
 
 
+def titles() -> Mapping[str, str]:
+    """Return what the parts of a run's identity are called."""
+    return _TITLES
+
+
 def titles_of(names: Iterable[str]) -> list[str]:
     """Return what parts of a run's identity are called."""
     return [_TITLES[name] for name in names]

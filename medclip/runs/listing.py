@@ -21,6 +21,7 @@ from medclip.files.tables.manifest import WFDB_HEADER, Manifest, file_named
 from medclip.runs.ledger.known_files import DONE, KnownFile
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.remote_files import RemoteFiles
+from medclip.runs.run_shard import RunShard
 from medclip.sample import NO_STAMP, FileRef
 from medclip.wording import count
 
@@ -86,6 +87,7 @@ class Listing:
         hashed: Turns a name into the hash that a finished ledger has in its place.
         given: The files, by `FileRef.place`, where a caller named them one by one: nothing is walked over.
         remote: The files, where they lie elsewhere; `root` is then where they are brought.
+        shard: Which of the windows are this run's; None for all.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Listing:
         hashed: Callable[[str], str],
         given: Sequence[FileRef] | None = None,
         remote: RemoteFiles | None = None,
+        shard: RunShard | None = None,
     ) -> None:
         self.root, self._ledger, self._hashed = root, ledger, hashed
         self._given = None if given is None else {ref.name: ref.path for ref in given}
@@ -104,6 +107,32 @@ class Listing:
             self._refs: Iterator[FileRef] = remote.refs(ledger.names_below)
         else:
             self._refs = walk(root, exclude=exclude) if given is None else iter(given)
+        self._shard = shard
+        self._ends: dict[str, bool] = {}  # of a shard's windows, by the last name: whether their folder goes on
+        if shard is not None:
+            self._refs = self._own(shard, self._refs)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether files of the run are left to other shards."""
+        return self._shard is not None
+
+    def _own(self, shard: RunShard, refs: Iterator[FileRef]) -> Iterator[FileRef]:
+        for window, cut in shard.own(windows(refs)):
+            self._ends[window[-1].name] = cut
+            yield from window
+
+    def _windows(self) -> Iterator[tuple[list[FileRef], bool]]:
+        """Cut what is not listed yet; a shard's windows are those of the whole run."""
+        if self._shard is None:
+            yield from windows(self._refs)
+            return
+        window: list[FileRef] = []
+        for ref in self._refs:
+            window.append(ref)
+            if ref.name in self._ends:
+                yield window, self._ends.pop(ref.name)
+                window = []
 
     def ref(self, file: KnownFile) -> FileRef:
         """Return the path of a file that the ledger knows."""
@@ -211,7 +240,7 @@ class Listing:
 
     def new(self) -> Iterator[list[KnownFile]]:
         """Yield the windows of files that were never listed, each written to the ledger."""
-        for refs, cut in windows(self._refs):
+        for refs, cut in self._windows():
             yield self._ledger.register(refs, cut=cut, frontier=_as_json(refs[-1].place))
         self._ledger.remember({"frontier": _END})
 
@@ -285,14 +314,20 @@ class Counter:
     Args:
         root: The path.
         total: Their number where it is known.
+        num_shards: Share the number among so many shards of a run, about.
     """
 
-    def __init__(self, root: Path, total: int | None = None) -> None:
-        self.total = total or 0
+    def __init__(self, root: Path, total: int | None = None, num_shards: int = 1) -> None:
+        self._num, self._num_shards = total or 0, num_shards
         self._stop = threading.Event()
         below = () if total is not None else (os.fspath(root),)
         self._thread = threading.Thread(target=self._count, args=below, name="medclip-counter", daemon=True)
         self._thread.start()
+
+    @property
+    def total(self) -> int:
+        """Their number so far."""
+        return self._num // self._num_shards
 
     def wait(self, seconds: float) -> int:
         """Wait some time for the end of counting; return the number so far."""
@@ -316,6 +351,6 @@ class Counter:
                         if entry.is_dir(follow_symlinks=False):
                             waiting.append(entry.path)
                         else:
-                            self.total += 1
+                            self._num += 1
             except OSError:
-                self.total += 1
+                self._num += 1

@@ -109,7 +109,7 @@ class Looker:
         for number in self.ledger.open_windows():
             yield self.ledger.window(number)
         yield from self.listing.new()
-        if self.manifest is not None:
+        if self.manifest is not None and not self.listing.is_part:
             yield from self.listing.missing(self.manifest)
 
     def _late(self) -> Iterator[list[KnownFile]]:

@@ -30,6 +30,9 @@ class ScoreRun(Result):
     """files, scored, skipped, failed, studies."""
     already_finished: bool = False
     """The folder held this very run, complete; nothing was computed or rewritten."""
+    shard: str | None = None
+    """Which shard of a run it is, as "2/8": it has counts and no tables until `medclip.runs.merge` puts the shards
+    together."""
     _keep: object = None
     """Keeps a temporary output folder alive."""
     _tables: Mapping[str, pyarrow.Table] | None = None
@@ -52,12 +55,18 @@ class ScoreRun(Result):
     @property
     def files(self) -> pyarrow.Table:
         """One row per input path."""
+        self._refuse_shard()
         return _read(self.folder / FILES) if self._tables is None else self._tables["files"]
 
     @property
     def scores(self) -> pyarrow.Table:
         """One row per study, task and class."""
+        self._refuse_shard()
         return _read(self.folder / SCORES) if self._tables is None else self._tables["scores"]
+
+    def _refuse_shard(self) -> None:
+        if self.shard is not None:
+            raise shard_refusal(self.folder)
 
     @property
     def exam_scores(self) -> pyarrow.Table | None:
@@ -70,11 +79,15 @@ class ScoreRun(Result):
     @property
     def table_rows_elsewhere(self) -> int:
         """Rows of the table that name no file below the path that was scored."""
+        if self.shard is not None:
+            return 0
         return _description(self.folder)["input"]["table_rows_elsewhere"]
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What should be known of the questions: words that may be misspelt, what the model was never taught."""
+        if self.shard is not None:
+            return ()
         return tuple(_description(self.folder).get("notes") or ()) if self._notes is None else self._notes
 
     @property
@@ -88,6 +101,7 @@ class ScoreRun(Result):
         files = f"{counts['files']} ({counts['scored']} scored, {counts['skipped']} skipped, {counts['failed']} failed)"
         notes = {f"to be known {n}": note for n, note in enumerate(self.notes[:_NOTES_SHOWN], 1)}
         return {
+            **({} if self.shard is None else {"shard": self.shard}),
             "files": files,
             "studies": counts["studies"],
             **notes,
@@ -97,13 +111,23 @@ class ScoreRun(Result):
         }
 
     def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
-        return self.scores.slice(0, most).to_pylist()
+        return [] if self.shard is not None else self.scores.slice(0, most).to_pylist()
 
     @property
     def exit_code(self) -> int:
         """0 when every file was scored or skipped, 3 when some failed, or a PACS refused results."""
         refused = ((self.exported or {}).get("stored") or {}).get("refused", 0)
         return 3 if self.counts["failed"] or refused else 0
+
+
+def shard_refusal(folder: Path) -> MedclipError:
+    """Return the refusal to show tables of a shard."""
+    return MedclipError(
+        Reason.MISSING_FILE,
+        "a shard has no tables: studies may have files in other shards.",
+        where=folder,
+        hint="Put all shards together: medclip runs merge DIR... --out DIR.",
+    )
 
 
 def read_run(folder: str | Path) -> ScoreRun:

@@ -57,7 +57,13 @@ def run_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
         notes=() if call.backend is None else call.backend.notes,
         only=only_modality(pack.card, read_pack_texts(pack.path, pack.card), read_preprocess(pack.path)),
     )
-    _, already = conduct(call, pack, verb)
+    counts, already = conduct(call, pack, verb)
+    if call.shard is not None:
+        known = embedding_pack(pack.path, pack.card, pack.digest)
+        return Embeddings(
+            call.folder, known, 0, dtype, 0, 0, 0,
+            already_finished=already, shard=str(call.shard), shard_counts=embedded_counts(counts),
+        )  # fmt: skip
     return replace(open_embeddings(call.folder), already_finished=already)
 
 

@@ -53,7 +53,8 @@ def run_scoring(call: Call, *, sort_by: str | None = None, finish: Finish | None
     if call.backend is not None:
         verb = replace(verb, notes=(*verb.notes, *call.backend.notes))
     counts, already = conduct(call, pack, verb)
-    return ScoreRun(call.folder, counts, already_finished=already, work=call.watch.report().to_json())
+    shard = None if call.shard is None else str(call.shard)
+    return ScoreRun(call.folder, counts, already_finished=already, shard=shard, work=call.watch.report().to_json())
 
 
 def score_verb(
