@@ -71,8 +71,9 @@ def monitor(
     if as_json:
         print(watched.to_json(), end="")
         return watched.exit_code
-    num_compared = sum(row.is_compared for row in watched.periods)
-    print(printable(f"{count(num_compared, watched.by)} compared with {watched.reference}."))
+    if watched.reference:
+        num_compared = sum(row.is_compared for row in watched.periods)
+        print(printable(f"{count(num_compared, watched.by)} compared with {watched.reference}."))
     for finding in watched.findings[:FINDINGS_SHOWN]:
         print_paragraph(f"{finding.size + ':':7} ", finding.text)
     if len(watched.findings) > FINDINGS_SHOWN:

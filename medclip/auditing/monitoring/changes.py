@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -235,24 +236,27 @@ def _is_enough(sides: _Sides, first: NDArray[np.int64], second: NDArray[np.int64
 
 def _of_scores(
     watched: Watched, reference: Watched | None, periods: Periods, fewest: int, num_resamples: int, seed: int
-) -> Iterator[Change]:
+) -> list[Change]:
     before = {} if reference is None else {(q.task, q.name): q for q in reference.questions}
-    for question in watched.questions:
-        other = before.get((question.task, question.name))
-        if reference is not None and other is None:
-            continue
-        values = _both(question.probability_N, None if other is None else other.probability_N)
-        sides = _sides(periods, reference, question, other)
-        for period in compared_periods(reference, periods):
-            first, second = sides.of(period, seed, MOST_ROWS)
-            if not _is_enough(sides, first, second, fewest):
+    asked = [q for q in watched.questions if reference is None or (q.task, q.name) in before]
+    pairs = [(question, before.get((question.task, question.name))) for question in asked]
+    values = [_both(one.probability_N, None if other is None else other.probability_N) for one, other in pairs]
+    sides = [_sides(periods, reference, one, other) for one, other in pairs]
+    changes: list[list[Change]] = [[] for _ in asked]
+    for period in compared_periods(reference, periods):  # outside, so that all questions share the draws of patients
+        name = periods.names[period]
+        for place, question in enumerate(asked):
+            first, second = sides[place].of(period, seed, MOST_ROWS)
+            if not _is_enough(sides[place], first, second, fewest):
                 continue
-            name = periods.names[period]
-            yield _mean(name, "scores", question.title, values, sides, first, second, num_resamples, seed)
+            probability = values[place]
+            of = ("scores", question.title)
+            changes[place].append(_mean(name, *of, probability, sides[place], first, second, num_resamples, seed))
             rows = np.concatenate([first, second])
             inside = np.arange(len(rows)) >= len(first)
-            case = values[rows] > np.quantile(values[first], TAIL)
-            yield _share(name, "scores", question.title, "", "share in the tail", case, inside, sides, rows)
+            case = probability[rows] > np.quantile(probability[first], TAIL)
+            changes[place].append(_share(name, *of, "", "share in the tail", case, inside, sides[place], rows))
+    return [one for of_question in changes for one in of_question]
 
 
 def _of_distances(
@@ -291,7 +295,7 @@ def _mean(
     rows = np.concatenate([first, second])
     inside = np.arange(len(rows)) >= len(first)
     names, patients = np.unique(sides.patients_N[rows], return_inverse=True)
-    weights = draw_weights(len(names), num_resamples, seed=seed)
+    weights = _weights(len(names), num_resamples, seed)
     (before, now), drawn_2B = means(patients, weights, [(~inside, values[rows]), (inside, values[rows])])
     smallest = min(effective_patients(patients[side]) for side in (inside, ~inside))
     tested: Difference = change(float(now - before), drawn_2B[1] - drawn_2B[0], smallest)
@@ -301,6 +305,12 @@ def _mean(
         period, about, subject, "", "mean", float(before), float(now), tested.value, tested.low, tested.high,
         effect, tested.p, int(inside.sum()), len(np.unique(patients[inside])),
     )  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _weights(num_patients: int, num_resamples: int, seed: int) -> NDArray[Any]:
+    """Draw patients: once for all questions of a period, which mostly have the same."""
+    return draw_weights(num_patients, num_resamples, seed=seed)
 
 
 def _of_vectors(

@@ -61,7 +61,7 @@ class Monitored(Result):
     by: str
     """week, month or run."""
     reference: str
-    """What the periods are compared with, in words."""
+    """What the periods are compared with, in words; "" where two packs alone are compared."""
     periods: tuple[PeriodRow, ...]
     changes: tuple[Change, ...]
     compared: tuple[Compared, ...] = ()
@@ -140,7 +140,7 @@ class Monitored(Result):
         paired = {} if not self.compared else {"compared with another pack": count(self.num_paired[0], "study")}
         return {
             "periods": f"{len(self.periods)} by {self.by}",
-            "beside": self.reference,
+            "beside": self.reference or "none",
             "changes": sizes_found or "none that chance does not explain",
             **paired,
             "folder": self.folder or "none",

@@ -56,8 +56,8 @@ def monitor_results(
     other = read_results(against, watched.patients) if against else None
     progress.step()
     periods = periods_of(watched.units.week_U, watched.runs, by)
-    rows = _rows(watched, before, periods, fewest)
     is_alone = before is None and len(periods.names) < 2
+    rows = _rows(watched, before, periods, fewest, is_alone)
     if is_alone and other is None:
         raise MedclipError(
             Reason.NOTHING_TO_DO,
@@ -76,7 +76,7 @@ def monitor_results(
     progress.step()
     return Monitored(
         by=periods.by,
-        reference=_reference(before, periods),
+        reference="" if is_alone else _reference(before, periods),
         periods=tuple(rows),
         changes=tuple(changes),
         compared=tuple(compared),
@@ -96,16 +96,14 @@ def _reference(before: Watched | None, periods: Periods) -> str:
     return f"the first {count(len(first), periods.by)}: {list_of(first, most=_SHOWN)}"
 
 
-def _rows(watched: Watched, before: Watched | None, periods: Periods, fewest: int) -> list[PeriodRow]:
+def _rows(watched: Watched, before: Watched | None, periods: Periods, fewest: int, is_alone: bool) -> list[PeriodRow]:
     """Count each period, the runs of the reference first."""
     rows = []
     if before is not None:
         by_run = Periods("run", before.runs)
         rows = [_row(before, by_run, place, fewest, reference=True) for place in range(len(before.runs))]
-    later = compared_periods(before, periods)
-    rows += [
-        _row(watched, periods, place, fewest, reference=place < later.start) for place in range(len(periods.names))
-    ]
+    first = 0 if is_alone else compared_periods(before, periods).start
+    rows += [_row(watched, periods, place, fewest, reference=place < first) for place in range(len(periods.names))]
     return rows
 
 

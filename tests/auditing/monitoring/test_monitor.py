@@ -126,6 +126,7 @@ def test_two_packs_are_compared_on_the_same_studies_with_the_decisions_that_diff
     new = write_run(tmp_path / "new", patients=range(120), shift=0.7, pack="medclip-mini 2.0")
     watched = medclip.monitor(new, against=old, num_resamples=400)
     assert watched.num_paired == (100, 20, 0)
+    assert (watched.reference, watched.changes) == ("", ())
     by_name = {one.name: one for one in watched.compared}
     raised = by_name["pneumonia"]
     assert raised.low > 0
