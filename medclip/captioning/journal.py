@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import disk_errors, make_folder
+from medclip.files.output import disk_errors, make_file, make_folder
 
 JOURNAL = "journal.sqlite"
 _TABLES = """
@@ -37,6 +37,7 @@ class Journal:
         path = folder / JOURNAL
         with disk_errors(folder):
             make_folder(folder)
+            make_file(path)
         try:
             self._connection = sqlite3.connect(path, isolation_level=None)
             self._connection.execute("pragma journal_mode=wal")

@@ -5,7 +5,8 @@ whoever comes after a kill, sees what was there before or what is there now, nev
 a name by which `medclip.files.discover` passes it over.
 
 What is written is its owner's alone, mode 0600 in folders of mode 0700: file names, thumbnails and shards may tell of
-patients, and a umask is chosen without them in mind. A folder that exists keeps its mode.
+patients, and a umask is chosen without them in mind. `medclip.files.file_modes` may say otherwise. A folder that exists
+keeps its mode, and hands the bit that passes its group on to new ones (setgid), as the system does.
 
 Limits: a folder that replaces a full one takes two renames, so that a kill between them leaves the old one under its
 draft name. Two processes may write to one place at once; the last one wins.
@@ -28,12 +29,12 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.file_modes import PRIVATE, file_modes
 from medclip.wording import count, list_of
 
 _DRAFT = re.compile(r"\.medclip-[\w.-]+\.part")
 """Independent of the target's name, so that a draft's name is never the longer of the two."""
 
-_FILE_MODE, _FOLDER_MODE = 0o600, 0o700
 _AGAIN = "Make room and run the same command again."
 _ELSEWHERE = "Name another place."
 _WRITABLE = "Mount it for writing (a system remounts a damaged disk so), or name another place."
@@ -86,38 +87,40 @@ def remove_drafts(folder: Path) -> None:
 # Writing.
 
 
-def write_file(target: Path, content: bytes | str) -> None:
+def write_file(target: Path, content: bytes | str, *, private: bool = False) -> None:
     """Write a file that is there whole or not at all; its folder is made.
 
     Args:
         target: The file; one that is there is replaced.
         content: Its bytes, or its text, which is written as UTF-8.
+        private: As in `new_file`.
 
     Raises:
         MedclipError: As `disk_errors`.
     """
-    with new_file(target) as draft:
+    with new_file(target, private=private) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
-def new_file(target: Path, *, keep: bool = False) -> Iterator[Path]:
+def new_file(target: Path, *, keep: bool = False, private: bool = False) -> Iterator[Path]:
     """Yield the name of a draft that becomes `target` at the end: for what is written bit by bit, or by a library.
 
     Args:
         target: The file; its folder is made.
         keep: A file that is there by then stays: of two processes that write one, the first wins.
+        private: It is its owner's alone, whatever is shared: a key.
 
     Raises:
         MedclipError: As `disk_errors`; `target` is then as it was.
     """
-    draft = draft_of(target)
+    draft, mode = draft_of(target), (PRIVATE if private else file_modes()).file
     with disk_errors(target):
         try:
             make_folder(target.parent)
-            os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _FILE_MODE))
+            os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
             yield draft
-            _set_mode(draft, _FILE_MODE)  # a library may have put a file of its own there
+            _set_mode(draft, mode)  # a library may have put a file of its own there
             _sync(draft)
             if keep:
                 with suppress(FileExistsError):
@@ -171,11 +174,12 @@ def publish_folder(draft: Path, target: Path) -> None:
     Raises:
         OSError: Where that fails; `target` is then as it was.
     """
+    modes = file_modes()
     for folder, _, names in os.walk(draft):
         for name in names:
-            _set_mode(Path(folder, name), _FILE_MODE)
+            _set_mode(Path(folder, name), modes.file)
             _sync(Path(folder, name))
-        _set_mode(Path(folder), _FOLDER_MODE)
+        _set_mode(Path(folder), modes.folder)
         _sync(Path(folder))
     if os.path.isdir(target):
         _set_mode(draft, stat.S_IMODE(os.stat(target).st_mode))
@@ -196,19 +200,31 @@ def publish_folder(draft: Path, target: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it that are missing, for their owner alone; one that is there stays as it is.
+    """Make a folder and those above it that are missing, as `file_modes` says; one that is there stays as it is.
 
     Raises:
         OSError: Where that fails.
     """
+    modes = file_modes()
     missing = [place for place in (folder, *folder.parents) if not os.path.isdir(place)]
     for place in reversed(missing):
-        place.mkdir(_FOLDER_MODE, exist_ok=True)
+        place.mkdir(modes.folder, exist_ok=True)
+        _set_mode(place, modes.folder)  # a umask takes away what the group is given
+
+
+def make_file(path: Path) -> None:
+    """Make an empty file that grows line by line, or in the hands of a library; one that is there stays as it is.
+
+    Raises:
+        OSError: Where that fails.
+    """
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, file_modes().file))
 
 
 def _set_mode(path: Path, mode: int) -> None:
     with suppress(OSError):  # file systems without modes
-        os.chmod(path, mode)
+        known = os.stat(path).st_mode
+        os.chmod(path, mode | known & stat.S_ISGID if stat.S_ISDIR(known) else mode)
 
 
 def _sync(path: Path) -> None:

@@ -46,7 +46,7 @@ def load_key(settings: Settings, *, path: Path | None = None) -> bytes:
                 hint=f"Check the path, or make a key. Run: head -c {KEY_BYTES} /dev/urandom > FILE",
             )
         new = secrets.token_bytes(KEY_BYTES)
-        with new_file(file, keep=True) as draft:
+        with new_file(file, keep=True, private=True) as draft:
             draft.write_bytes(new)
         key = _checked(file)
         if key == new:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import disk_errors, write_file
+from medclip.files.output import disk_errors, make_file, write_file
 from medclip.progress import Progress
 from medclip.wording import capital, figure, number, percent
 
@@ -63,6 +63,8 @@ class RunLog:
         tensorboard: bool = False,
     ) -> None:
         self._board = _board(folder / TENSORBOARD, done) if tensorboard and write else None
+        if write:
+            make_file(folder / FILE_NAME)
         self._file = (folder / FILE_NAME).open("a", encoding="utf-8") if write else None
         self._folder, self._progress, self._done = folder, progress, done
         if write:

@@ -23,6 +23,7 @@ from medclip.auditing.options import AuditOptions
 from medclip.auditing.result import AuditResult, write_tables
 from medclip.auditing.thresholds.choose import Threshold
 from medclip.auditing.thresholds.file import write_thresholds
+from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.few_shot.plan import RunKey
 from medclip.evaluation.few_shot.store import Run, RunStore
@@ -311,6 +312,37 @@ def test_what_is_written_is_its_owners_alone_whatever_the_umask(tmp_path: Path, 
     assert [_mode(tmp_path / name) for name in folders] == [0o700] * len(folders)
     files = ("new/newer/a", "b", "c/inner/d")
     assert [_mode(tmp_path / name) for name in files] == [0o600] * len(files)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_a_group_may_read_where_that_was_asked_for_and_keys_stay_their_owners(
+    tmp_path: Path, umask: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDCLIP_SHARE", "group")
+    (tmp_path / "of_the_group").mkdir()
+    (tmp_path / "of_the_group").chmod(0o2750)
+    before = os.umask(umask)
+    try:
+        write_file(tmp_path / "of_the_group" / "new" / "a", "x")
+        with new_folder(tmp_path / "of_the_group" / "c") as fresh:
+            (fresh / "inner").mkdir()
+            (fresh / "inner" / "d").write_text("x")
+        load_key(Settings(home=tmp_path / "home"))
+    finally:
+        os.umask(before)
+    for name in ("new", "c", "c/inner"):
+        assert (tmp_path / "of_the_group" / name).stat().st_mode & 0o7777 == 0o2750, "the group is handed on"
+    assert [_mode(tmp_path / "of_the_group" / name) for name in ("new/a", "c/inner/d")] == [0o640] * 2
+    assert _mode(tmp_path / "home" / "identity.key") == 0o600
+
+
+def test_a_word_for_sharing_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDCLIP_SHARE", "everybody")
+    with pytest.raises(MedclipError, match="none or group") as caught:
+        write_file(tmp_path / "a", "x")
+    assert caught.value.reason is Reason.WRONG_USE
+    assert main(["models", "list"]) == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_exists_keeps_its_permissions(tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+"""Who may read what medclip writes: its owner alone, or its owner's group where MEDCLIP_SHARE says so."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from medclip.errors import MedclipError, Reason
+
+SHARE = "MEDCLIP_SHARE"
+
+
+class FileModes(NamedTuple):
+    """Permissions of what is new."""
+
+    file: int
+    folder: int
+    umask: int
+    """For what libraries write by themselves."""
+
+
+PRIVATE = FileModes(0o600, 0o700, 0o077)
+_OF_GROUP = FileModes(0o640, 0o750, 0o027)
+
+
+def file_modes() -> FileModes:
+    """Return the permissions of new files and folders, whatever the umask is.
+
+    Raises:
+        MedclipError: WRONG_USE for a value of MEDCLIP_SHARE that is none.
+    """
+    word = os.environ.get(SHARE, "")
+    if word not in ("", "none", "group"):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"{SHARE} is {word!r}, and is none or group.",
+            hint="With group, the group of a folder may read what is written there; none is the default.",
+        )
+    return _OF_GROUP if word == "group" else PRIVATE
