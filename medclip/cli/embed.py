@@ -55,7 +55,8 @@ def embed(
     """
     from medclip.api.embed import embed as run_embed
     from medclip.cli.progress import progress
-    from medclip.settings import Settings, read_policy
+    from medclip.cli.settings_file import command_settings
+    from medclip.settings import read_policy
 
     try:
         with progress(quiet=as_json) as shown:
@@ -84,7 +85,7 @@ def embed(
                 metrics=metrics,
                 engine=engine,
                 shard=shard,
-                settings=Settings(policy=read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),
+                settings=command_settings(read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),
                 progress=shown,
             )
     except KeyboardInterrupt:

@@ -70,7 +70,8 @@ def explain(
     """
     from medclip.api.explain import explain as run
     from medclip.cli.progress import progress
-    from medclip.settings import Settings, read_policy
+    from medclip.cli.settings_file import command_settings
+    from medclip.settings import read_policy
 
     with progress(quiet=as_json) as shown:
         explained = run(
@@ -90,7 +91,7 @@ def explain(
             seed=seed,
             report_paths=report_paths,
             overwrite=overwrite,
-            settings=Settings(policy=read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),
+            settings=command_settings(read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),
             progress=shown,
         )
     if as_json:

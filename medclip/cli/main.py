@@ -197,7 +197,21 @@ class _LazyGroup(_Help, TyperGroup):
             name_of_module, function = target.split(":")
             module = import_module(name_of_module)
             command = _command(getattr(module, function), name or "", summary, getattr(module, "HEADINGS", {}))
+            rest = [*_settings_of(full, getattr(module, function), command, rest), *rest]
         return name, command, rest
+
+
+def _settings_of(full: str, function: Callable[..., object], command: Any, given: Sequence[str]) -> list[str]:
+    """Return the words that the settings file of this machine adds to what the user gave a command."""
+    from medclip.cli.settings_file import arguments_of, machine_file, refuse_unknown_commands
+
+    if full == "doctor" or "--help" in given:  # the doctor shows what is wrong with the file
+        return []
+    file = machine_file()
+    if file is None:
+        return []
+    refuse_unknown_commands(file, COMMANDS)
+    return arguments_of(file, full, function, command.params, given)
 
 
 def _no_command(name: str, prefix: str) -> str:

@@ -83,8 +83,9 @@ def pathgen(
     """
     from medclip.api.pathgen import pathgen as run
     from medclip.cli.progress import print_line, progress
+    from medclip.cli.settings_file import command_settings
     from medclip.exit_codes import ExitCode
-    from medclip.settings import Settings, read_policy
+    from medclip.settings import read_policy
 
     try:
         with progress(quiet=as_json) as shown:
@@ -120,7 +121,7 @@ def pathgen(
                 retry_failed=retry_failed,
                 hash_paths=hash_paths,
                 key_file=key_file,
-                settings=Settings(policy=read_policy("reject", mpp, accept_unterminated=False)),
+                settings=command_settings(read_policy("reject", mpp, accept_unterminated=False)),
                 progress=shown,
             )
     except KeyboardInterrupt:

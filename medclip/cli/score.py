@@ -104,7 +104,8 @@ def score(
     """
     from medclip.api.score import score as run_score
     from medclip.cli.progress import progress
-    from medclip.settings import Settings, read_policy
+    from medclip.cli.settings_file import command_settings
+    from medclip.settings import read_policy
 
     try:
         with progress(quiet=as_json) as shown:
@@ -147,7 +148,7 @@ def score(
                 metrics=metrics,
                 engine=engine,
                 shard=shard,
-                settings=Settings(policy=read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),
+                settings=command_settings(read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),
                 progress=shown,
             )
     except KeyboardInterrupt:

@@ -150,9 +150,10 @@ def _run(
     **arguments: Any,
 ) -> int:
     from medclip.cli.run_reasons import interrupted
-    from medclip.settings import Settings, read_policy
+    from medclip.cli.settings_file import command_settings
+    from medclip.settings import read_policy
 
-    settings = Settings(policy=read_policy(mpp_um=mpp, accept_unterminated=accept_unterminated))
+    settings = command_settings(read_policy(mpp_um=mpp, accept_unterminated=accept_unterminated))
     try:
         with _progress(as_json) as shown:
             ended = run(path, out, settings=settings, progress=shown, **arguments)

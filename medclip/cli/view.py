@@ -34,9 +34,10 @@ def view(
     Exit code: 0 drawn, 2 it cannot be read, or wrong use.
     """
     from medclip.api.view import view as run
+    from medclip.cli.settings_file import command_settings
     from medclip.errors import printable
     from medclip.sample import spoken
-    from medclip.settings import Settings, read_policy
+    from medclip.settings import read_policy
     from medclip.wording import count
 
     drawn = run(
@@ -45,7 +46,7 @@ def view(
         modality=modality,
         model=model,
         number=number,
-        settings=Settings(policy=read_policy(uneven, mpp, window, accept_unterminated=accept_unterminated)),
+        settings=command_settings(read_policy(uneven, mpp, window, accept_unterminated=accept_unterminated)),
         overwrite=overwrite,
     )
     if as_json:

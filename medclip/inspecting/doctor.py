@@ -19,7 +19,9 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from medclip.dicom.codecs.transfer_syntax import JPEG_XL, OTHER, READ, VIDEO
+from medclip.errors import MedclipError
 from medclip.files.readers.memory import SHARE, budget_bytes, gigabytes, machine_memory_bytes
+from medclip.files.settings_file import LIMITS, NAME, VARIABLE, find_settings_file, read_settings_file
 from medclip.inspecting.doctor_files import COVERED, DISTRIBUTION, readable_kinds
 from medclip.result import Result
 from medclip.settings import Settings
@@ -104,11 +106,29 @@ def diagnose(settings: Settings | None = None) -> Diagnosis:
             "temporary folder", Path(tempfile.gettempdir()), State.FAIL, "set TMPDIR to a folder that you may write"
         ),
         _place("identity key folder", settings.home, State.FAIL, "set MEDCLIP_HOME to a folder that you may write"),
+        _settings_file(settings),
         _memory(settings),
         _shared_memory(),
         *_model(),
     ]
     return Diagnosis(tuple(checks))
+
+
+def _settings_file(settings: Settings) -> Check:
+    """Name the settings file that holds, and what it says."""
+    name = "settings file"
+    try:
+        path = find_settings_file(settings)
+        file = None if path is None else read_settings_file(path)
+    except MedclipError as error:
+        return Check(name, State.FAIL, str(error), f"correct the file, or unset {VARIABLE} if it names another")
+    if file is None:
+        return Check(name, State.INFO, f"none; {settings.home / NAME} would hold, or the one that {VARIABLE} names")
+    tables = {LIMITS: file.limits, **file.options}
+    details = tuple(
+        f"[{table}] {key} = {json.dumps(value)}" for table, values in tables.items() for key, value in values.items()
+    )
+    return Check(name, State.PASS, f"{file.path}: {'; '.join(details) or 'empty'}", details=details)
 
 
 def _python() -> Check:
