@@ -110,4 +110,7 @@ def test_few_blocks_are_not_run_and_each_says_why():
 def test_every_fence_names_its_language():
     for page in PAGES:
         for block in blocks(page):
-            assert block.language in ("bash", "python", "text", "yaml", "toml", "json", "csv", "bibtex"), (page, block.line)
+            assert block.language in ("bash", "python", "text", "yaml", "toml", "json", "csv", "bibtex"), (
+                page,
+                block.line,
+            )
