@@ -14,6 +14,7 @@ from medclip.api.shard_call import shard_of
 from medclip.api.watched import watched
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_embeddings
 from medclip.errors import MedclipError, Reason
+from medclip.export.result_formats import RESULT_FORMATS
 from medclip.export.results_folder import Exported, ResultsFolder
 from medclip.export.stored_results import store_results
 from medclip.files.dicomweb.address import address_of, is_dicomweb
@@ -22,7 +23,7 @@ from medclip.files.discover import name_of_spelled
 from medclip.files.grouping.studies import GroupBy
 from medclip.models.backends.choice import choose_backend
 from medclip.progress import Progress, Silent
-from medclip.reports.score.heat_maps import HeatMaps, check_named
+from medclip.reports.score.heat_maps import TOP, HeatMaps, check_named
 from medclip.reports.score.report import write_score_report
 from medclip.runs.conduct import Call
 from medclip.runs.engines.choose_engine import LOCAL, choose_engine
@@ -136,7 +137,8 @@ def score(
             score again.
         results_to: Folder for the results of each study in forms that other systems take, as `results_as` names them.
             These files name patients, as the headers of the images do.
-        results_as: Forms of those: "sr" (DICOM SR, which is "sr/STUDY.dcm"), "fhir-r4b" and "fhir-r5"; "sr" where none
+        results_as: Forms of those: "sr" (DICOM SR, which is "sr/STUDY.dcm"), "sc" (the heat map that `explain` names,
+            by default that of the most probable finding, as a DICOM image), "fhir-r4b" and "fhir-r5"; "sr" where none
             is named. A study without a DICOM header has no SR; `.exported` counts them.
         store_to: PACS that the DICOM results are sent to, as `path` names one; `results_to` is then a folder in `out`
             where it is not named. Each object is sent once, also by later calls on the same folder.
@@ -243,10 +245,7 @@ def score(
         asked=asked,
         shard=None if shard is None else shard_of(shard, asked, out, add=add),
     )
-    if explain is not None:
-        _check_explain(explain, hash_paths, is_stored, inputs.given is not None)
-        check_named(explain, model, options)
-    maps = None if explain is None else HeatMaps(inputs.root, model, options, settings, explain, device, progress)
+    maps = _heat_maps(explain, results_as, inputs, is_stored, call)
     results = None
     store = None if store_to is None else DicomwebServer(address_of(store_to))
     if store is not None:
@@ -254,8 +253,10 @@ def score(
     if results_to is not None or results_as:
         read_from = partial(_place, inputs.root, inputs.given) if remote is None else remote.header_of
         results = _results(results_to, _several(results_as), inputs, call, hash_paths, is_stored, read_from)
+        results = replace(results, drawer=maps if _with_maps(results_as) else None)
     exported: list[Exported] = []
-    finish = partial(_report, report_paths, csv, maps, results, store, exported, call.progress)
+    in_report = None if explain is None else maps
+    finish = partial(_report, report_paths, csv, in_report, results, store, exported, call.progress)
     if is_stored:
         embeddings = open_embeddings(path)
         if in_memory:
@@ -277,6 +278,23 @@ def _refuse_for_stored(backend: str | Path | None, limit: int | None) -> None:
         raise MedclipError(
             Reason.WRONG_USE, "embeddings are scored as a whole, and no image is computed.", hint="Leave the limit out."
         )
+
+
+def _heat_maps(
+    explain: str | None, results_as: str | Sequence[str], inputs: Inputs, is_stored: bool, call: Call
+) -> HeatMaps | None:
+    """Return what draws heat maps, once it is sure that it can; None where none are asked for."""
+    named = explain if explain is not None else TOP if _with_maps(results_as) else None
+    if named is None:
+        return None
+    _check_explain(named, call.options.hash_paths, is_stored, inputs.given is not None)
+    check_named(named, call.model, call.options)
+    return HeatMaps(inputs.root, call.model, call.options, call.settings, named, call.device, call.progress)
+
+
+def _with_maps(results_as: str | Sequence[str]) -> bool:
+    """Return whether a form of results holds heat maps."""
+    return any(name in RESULT_FORMATS and RESULT_FORMATS[name].needs_map for name in _several(results_as))
 
 
 def _several(value: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -194,7 +194,11 @@ ResultsTo = Annotated[
 ]
 ResultsAs = Annotated[
     list[str] | None,
-    typer.Option("--results-as", metavar="sr|fhir-r4b|fhir-r5", help="Form of those results. Repeatable. Default: sr."),
+    typer.Option(
+        "--results-as",
+        metavar="sr|sc|fhir-r4b|fhir-r5",
+        help="Form of those results; sc: heat maps. Repeatable. Default: sr.",
+    ),
 ]
 StoreTo = Annotated[
     str | None,

@@ -24,7 +24,7 @@ from medclip.imaging.ecg.sheet.layouts import SheetMap
 from medclip.imaging.heat_colours import HUE, blend
 from medclip.wording import count, figure, percent
 
-__all__ = ["HUE", "MOST_ROWS", "draw_overlay", "small_overlay"]
+__all__ = ["HUE", "MOST_ROWS", "draw_overlay", "large_overlay", "small_overlay"]
 
 MOST_ROWS = 4
 """Images of a unit that are drawn: those that carry most, in their order."""
@@ -48,10 +48,16 @@ def small_overlay(explanation: Explanation, seen: Seen, heat: HeatMap, longest_p
     """Draw the image that carries most with its map alone: a JPEG without words, for a report's thumbnails."""
     from PIL import Image
 
-    painted = _painted(explanation, seen, heat, heat.top, _largest(explanation, heat, [heat.top]))
     buffer = io.BytesIO()
-    Image.fromarray(geometry.fit(painted, longest_px)).save(buffer, format="JPEG", quality=80, optimize=True)
+    Image.fromarray(geometry.fit(large_overlay(explanation, seen, heat), longest_px)).save(
+        buffer, format="JPEG", quality=80, optimize=True
+    )
     return buffer.getvalue()
+
+
+def large_overlay(explanation: Explanation, seen: Seen, heat: HeatMap) -> NDArray[np.uint8]:
+    """Draw the image that carries most with its map alone, as large as it is shown: [H, W, 3]."""
+    return _painted(explanation, seen, heat, heat.top, _largest(explanation, heat, [heat.top]))
 
 
 Panel = tuple[str, NDArray[np.uint8]]

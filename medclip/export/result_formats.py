@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.export.fhir import Release, bundle_text, fhir_bundle
+from medclip.export.heat_map_image import heat_map_image
 from medclip.export.source_headers import Headers, read_headers
 from medclip.export.structured_report import structured_report
 from medclip.export.study_result import Algorithm, StudyResult
@@ -17,6 +18,7 @@ from medclip.export.study_result import Algorithm, StudyResult
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+NO_MAP = "no heat map"
 UNFIT = "a header that cannot be copied"
 WAVEFORM = "waveforms, which an image library does not hold"
 _WAVEFORMS = "1.2.840.10008.5.1.4.1.1.9."
@@ -31,6 +33,8 @@ class ResultFormat:
     needs_header: bool
     title: str
     encode: Callable[[StudyResult, Headers, Algorithm, datetime], bytes]
+    needs_map: bool = False
+    """It is of a heat map, which the model draws."""
 
 
 def _fhir(release: Release, result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime) -> bytes:
@@ -39,6 +43,7 @@ def _fhir(release: Release, result: StudyResult, headers: Headers, algorithm: Al
 
 RESULT_FORMATS: Mapping[str, ResultFormat] = {
     "sr": ResultFormat(".dcm", True, "DICOM SR", structured_report),
+    "sc": ResultFormat(".dcm", True, "DICOM heat map", heat_map_image, needs_map=True),
     "fhir-r4b": ResultFormat(".json", False, "FHIR R4B", partial(_fhir, "R4B")),
     "fhir-r5": ResultFormat(".json", False, "FHIR R5", partial(_fhir, "R5")),
 }
@@ -67,6 +72,9 @@ def encode_study(
         lacking = headers.lacking or (WAVEFORM if any(map(_is_waveform, headers.images)) else "")
         if form.needs_header and lacking:
             contents[name] = lacking
+            continue
+        if form.needs_map and result.drawn is None:
+            contents[name] = NO_MAP
             continue
         try:
             contents[name] = form.encode(result, headers, algorithm, created)

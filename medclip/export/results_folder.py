@@ -13,20 +13,20 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.export.result_formats import RESULT_FORMATS, encode_study
 from medclip.export.stored_results import Stored
 from medclip.export.structured_report import require_highdicom
-from medclip.export.study_result import StudyResult, algorithm_of, read_result
+from medclip.export.study_result import DrawnMap, StudyResult, algorithm_of, read_result
 from medclip.files.output import (
     claim_folder,
     digest_of,
@@ -81,6 +81,19 @@ class Exported:
         return lines
 
 
+class Drawer(Protocol):
+    """Draws heat maps."""
+
+    @property
+    def named(self) -> str:
+        """What of each study is drawn: "top", TASK or TASK:CLASS."""
+        ...
+
+    def draw_large(self, ledger: Ledger, studies: Sequence[str]) -> Iterator[DrawnMap | None]:
+        """Yield the heat map of each study; None for one that has none."""
+        ...
+
+
 @dataclass(frozen=True)
 class ResultsFolder:
     """Writes the results of a run."""
@@ -93,6 +106,8 @@ class ResultsFolder:
     settings: Settings = field(default_factory=Settings)
     """Limits of the reading processes, and how many there are."""
     progress: Progress = field(default_factory=Silent)
+    drawer: Drawer | None = None
+    """Draws heat maps, for forms that hold them."""
 
     def check(self, inputs: Mapping[str, Path]) -> None:
         """Refuse what cannot be written, before any work is done.
@@ -108,7 +123,7 @@ class ResultsFolder:
             if name not in RESULT_FORMATS:
                 hint = did_you_mean(name, RESULT_FORMATS, "Formats are")
                 raise MedclipError(Reason.WRONG_USE, f"results have no format {name!r}.", hint=hint)
-        if "sr" in self.formats:
+        if any(RESULT_FORMATS[name].suffix == ".dcm" for name in self.formats):
             require_highdicom()
         for what, path in inputs.items():
             if path.is_dir() and self.folder.resolve().is_relative_to(path.resolve()):
@@ -139,7 +154,8 @@ class ResultsFolder:
             refuse_other(self.folder, _WHAT, known, run, titles={"run": "the run"})
         same = known is not None and known.get("tables") == tables
         done = dict(known["done"]) if same and known is not None else {}
-        if set(self.formats) <= set(done):
+        drawn_of = self.drawer.named if self.drawer is not None else known.get("heat_maps") if known else None
+        if set(self.formats) <= set(done) and known is not None and known.get("heat_maps") == drawn_of:
             return self._exported(done)
         with disk_errors(self.folder):
             make_folder(self.folder)
@@ -150,6 +166,12 @@ class ResultsFolder:
                     remove_drafts(place)
         created = datetime.fromisoformat(known["created"]) if same and known is not None else _now()
         note = {**run, "tables": tables, "created": created.isoformat()}
+        if same and known is not None and known.get("heat_maps") not in (None, drawn_of):
+            done = {name: entry for name, entry in done.items() if not RESULT_FORMATS[name].needs_map}
+            write_note(self.folder / NOTE, _WHAT, {**note, "done": done})
+            with disk_errors(self.folder):
+                self._remove([name for name, form in RESULT_FORMATS.items() if form.needs_map])
+        note |= {} if drawn_of is None else {"heat_maps": drawn_of}
         write_note(self.folder / NOTE, _WHAT, {**note, "done": done})
         done |= self._write_all(ledger, card, created, [name for name in self.formats if name not in done])
         write_note(self.folder / NOTE, _WHAT, {**note, "done": done})
@@ -164,7 +186,7 @@ class ResultsFolder:
             written[name] = len(keys) - sum(name in lacking for lacking in missing.values())
         self.progress.stage("Writing results for other systems", len(keys), len(keys) - len(missing))
         if missing:
-            jobs = (self._job(read_result(ledger, key, card), missing[key]) for key in missing)
+            jobs = (self._job(result, missing[result.key]) for result in self._results(ledger, missing, card))
             with ReadingPool.of(self.settings, note=self.progress.note) as pool:
                 encoded = pool.map(
                     encode_study, ((*job, algorithm, created) for job in jobs), ahead=2 * self.settings.workers
@@ -178,6 +200,14 @@ class ResultsFolder:
                             without[name][content] += 1
                     self.progress.step()
         return {name: {"written": written[name], "without": dict(sorted(without[name].items()))} for name in names}
+
+    def _results(self, ledger: Ledger, missing: Mapping[str, Sequence[str]], card: Any) -> Iterator[StudyResult]:
+        """Yield the answers of each study, with a heat map where a form of it is missing that holds one."""
+        drawn = {key for key, names in missing.items() if any(RESULT_FORMATS[name].needs_map for name in names)}
+        maps = iter(()) if self.drawer is None else self.drawer.draw_large(ledger, [k for k in missing if k in drawn])
+        for key in missing:
+            result = read_result(ledger, key, card)
+            yield replace(result, drawn=next(maps)) if self.drawer is not None and key in drawn else result
 
     def _place(self, name: str, key: str) -> Path:
         return self.folder / name / f"{key}{RESULT_FORMATS[name].suffix}"
@@ -201,10 +231,15 @@ class ResultsFolder:
             {name: done[name]["without"] for name in names if done[name]["without"]},
         )
 
-    def _remove(self) -> None:
-        """Remove results of earlier tables: files of our names in folders of our names, and nothing else."""
-        (self.folder / NOTE).unlink(missing_ok=True)
-        for name in RESULT_FORMATS:
+    def _remove(self, names: Sequence[str] = ()) -> None:
+        """Remove results of earlier tables: files of our names in folders of our names, and nothing else.
+
+        Args:
+            names: Of forms; all of them, and the note, where none is named.
+        """
+        if not names:
+            (self.folder / NOTE).unlink(missing_ok=True)
+        for name in names or RESULT_FORMATS:
             with suppress(FileNotFoundError):
                 for file in os.scandir(self.folder / name):
                     if _FILE.fullmatch(file.name):

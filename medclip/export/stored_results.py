@@ -107,7 +107,7 @@ def _digest(content: bytes) -> str:
     with quiet("pydicom"):
         dataset: Any = pydicom.dcmread(io.BytesIO(content))
         items = [
-            str(item)
+            f"{item.tag} {hashlib.sha256(item.value).hexdigest()}" if isinstance(item.value, bytes) else str(item)
             for item in dataset.iterall()
             if item.keyword not in _TIMES and item.VR != "SQ" and not item.tag.is_private
         ]

@@ -12,6 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from medclip.errors import MedclipError
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow
@@ -111,6 +114,20 @@ class Algorithm:
     """Version of medclip."""
 
 
+@dataclass(frozen=True, eq=False)
+class DrawnMap:
+    """A heat map of one of a study's images, as a person looks at it."""
+
+    pixels: NDArray[np.uint8]
+    """[H, W, 3]."""
+    finding: str
+    """What is drawn, with its probability, such as "pneumonia 81 %"."""
+    image: str
+    """Which image of several, such as "slice 17"; empty for the only one."""
+    files: tuple[str, ...]
+    """Those that the image was read from, by `FileRow.path`."""
+
+
 @dataclass(frozen=True)
 class StudyResult:
     """What is known of one study."""
@@ -127,6 +144,8 @@ class StudyResult:
     """Files of the study that could not be read."""
     note: str | None
     """As `ScoreRow.note`."""
+    drawn: DrawnMap | None = None
+    """None where no heat map was asked for, or there is none."""
 
 
 def algorithm_of(ledger: Ledger) -> Algorithm:

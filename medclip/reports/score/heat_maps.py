@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.export.study_result import DrawnMap
 from medclip.progress import Progress
 from medclip.reports.score.hanging import most_telling, place_of
 from medclip.reports.score.study import ThumbnailView
@@ -22,10 +23,12 @@ from medclip.settings import Settings
 from medclip.wording import percent
 
 if TYPE_CHECKING:
+    from medclip.explaining.explanation import Explanation, HeatMap
+    from medclip.explaining.seen import Seen
     from medclip.explaining.target import Target
     from medclip.models.model import Model
     from medclip.runs.ledger.ledger import Ledger
-    from medclip.runs.rows import FileRow, ScoreRow
+    from medclip.runs.rows import ExamRow, FileRow, ScoreRow
 
 TOP = "top"
 """Names the finding of the highest probability of each study."""
@@ -76,13 +79,50 @@ class HeatMaps:
             model = load_model(model, device=self.device)
         return Targets(model, self.options, self.options.tasks)
 
+    def draw_large(self, ledger: Ledger, studies: Sequence[str]) -> Iterator[DrawnMap | None]:
+        """Yield the heat map of each study as large as its image is shown, the way round that it was recorded; None
+        for a study that has none or an empty one.
+
+        Raises:
+            MedclipError: NOT_SUPPORTED_YET for a tower that is not understood.
+        """
+        from medclip.explaining.overlay import large_overlay
+        from medclip.files.readers.pool import ReadingPool
+
+        with ReadingPool.of(self.settings, 1) as pool:
+            for key in studies:
+                one = self._explain(ledger, key, pool)
+                if one is None or one.heat.empty[one.heat.top]:
+                    yield None
+                    continue
+                pixels = large_overlay(one.explained, one.seen, one.heat)
+                yield DrawnMap(
+                    np.ascontiguousarray(pixels[:, ::-1]) if one.is_mirrored else pixels,
+                    one.title,
+                    ", ".join(part for part in (one.place, one.label) if part),
+                    one.files,
+                )
+
     def _of_study(self, ledger: Ledger, key: str, pool: Any) -> ThumbnailView | None:
+        from medclip.explaining.overlay import small_overlay
+        from medclip.runs.read_unit import SHEET_PX, THUMBNAIL_PX
+
+        one = self._explain(ledger, key, pool)
+        if one is None:
+            return None
+        where = f", {one.label}" if one.label else ""
+        empty = ": empty" if one.heat.is_empty else ""
+        of = f" of {one.place}" if one.place else ""
+        longest_px = THUMBNAIL_PX if one.seen.sheet is None else SHEET_PX
+        data = base64.b64encode(small_overlay(one.explained, one.seen, one.heat, longest_px)).decode()
+        return ThumbnailView(f"heat map{of}{empty}: {one.title}{where}", data, mirrored=one.is_mirrored)
+
+    def _explain(self, ledger: Ledger, key: str, pool: Any) -> _Explained | None:
+        """Read a study's image once more and compute its map; None where there is nothing to draw or it cannot be."""
         from medclip.adapters.sources import source_of_files
         from medclip.explaining.methods import ExplainOptions
-        from medclip.explaining.overlay import small_overlay
         from medclip.explaining.run import explain_unit
         from medclip.explaining.seen import read_seen
-        from medclip.runs.read_unit import SHEET_PX, THUMBNAIL_PX
 
         score = _chosen(ledger.scores_of(key), self.named)
         files = ledger.files_of(key)
@@ -106,20 +146,41 @@ class HeatMaps:
                 raise
             return None  # the file went or changed since; its row says how it was scored
         (heat,) = explained.maps
-        where = f", {explained.labels[heat.top]}" if explained.labels[heat.top] else ""
-        empty = ": empty" if heat.is_empty else ""
-        of = "" if view is None else f" of {place_of(view)}"
-        longest_px = THUMBNAIL_PX if seen.sheet is None else SHEET_PX
-        data = base64.b64encode(small_overlay(explained, seen, heat, longest_px)).decode()
-        return ThumbnailView(
-            f"heat map{of}{empty}: {score.class_.replace('_', ' ')} {percent(score.probability)}{where}",
-            data,
-            mirrored=view is not None and view.side == "R",
-        )
+        title = f"{score.class_.replace('_', ' ')} {percent(score.probability)}"
+        return _Explained(explained, seen, heat, title, view, tuple(row.path for row in files if row.unit == unit))
 
     def _ref(self, row: FileRow) -> FileRef:
         base = self.root if self.root.is_dir() else self.root.parent
         return FileRef(base / row.path, row.path)
+
+
+@dataclass(frozen=True, eq=False)
+class _Explained:
+    """A study's image with its map."""
+
+    explained: Explanation
+    seen: Seen
+    heat: HeatMap
+    title: str
+    """The finding and its probability."""
+    view: ExamRow | None
+    """Of an examination that was asked by its views: the one that is drawn."""
+    files: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """Which image of several carries most."""
+        return self.explained.labels[self.heat.top]
+
+    @property
+    def place(self) -> str:
+        """The view of a mammography examination; empty for other images."""
+        return "" if self.view is None else place_of(self.view)
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether the model's image is the recorded one turned round."""
+        return self.view is not None and self.view.side == "R"
 
 
 def check_named(named: str, model: str | Path | Model, options: ScoreOptions) -> None:

@@ -1,0 +1,143 @@
+"""A heat map of a study as a DICOM image: a Secondary Capture in a series of its own, beside the images it is of.
+
+The picture is the image in grey with the map in colour, and below it what it is: model, finding, probability, and that
+it is for research. It says what it was drawn from in Source Image Sequence. It is no parametric map: the adapter may
+have cut or turned the image, and a viewer would lay values over the wrong places.
+
+Patient and study are those of the images' headers. UIDs are made of what the object holds, and times are the caller's:
+equal calls write equal bytes. Pixels are JPEG, as a picture for the eye may be.
+
+Standard: DICOM PS3.3 A.8.1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import textwrap
+from datetime import datetime
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.dicom.hashed_uid import hashed_uid
+from medclip.dicom.header.quiet import quiet
+from medclip.export.source_headers import Headers
+from medclip.export.structured_report import IMPLEMENTATION, require_highdicom
+from medclip.export.study_result import Algorithm, DrawnMap, StudyResult
+
+_SERIES_NUMBER = 9902
+"""Behind that of the structured report."""
+_LINE_PX, _LETTER_PX = 18, 7.5
+_CAUTION = "Where the score comes from, not where a finding is. For research; not a medical device."
+
+
+def heat_map_image(result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime) -> bytes:
+    """Write the heat map of a study as a DICOM file.
+
+    Args:
+        result: The answers, with a heat map.
+        headers: Of the study's images; at least one.
+        algorithm: What answered.
+        created: When the image counts as made.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        MedclipError: MISSING_CODEC without highdicom.
+    """
+    require_highdicom()
+    import highdicom as hd
+    from pydicom.uid import JPEGBaseline8Bit
+    from pydicom.valuerep import DA, DT, TM
+
+    drawn = result.drawn
+    assert drawn is not None
+    version = f"{algorithm.name} {algorithm.version}"
+    pixels = captioned(drawn, version)
+    first = headers.first
+    parts = (str(first.StudyInstanceUID), result.key, algorithm.digest, algorithm.medclip, created.isoformat())
+    content = hashlib.sha256(pixels.tobytes()).hexdigest()
+    with quiet("highdicom"), quiet("pydicom"):
+        image: Any = hd.sc.SCImage.from_ref_dataset(
+            first,
+            pixel_array=pixels,
+            photometric_interpretation="YBR_FULL_422",
+            bits_allocated=8,
+            coordinate_system="PATIENT",
+            patient_orientation=("L", "F"),  # emptied below: the adapter may have turned the image
+            series_instance_uid=hashed_uid(*parts, "heat map series"),
+            series_number=_SERIES_NUMBER,
+            sop_instance_uid=hashed_uid(*parts, drawn.finding, drawn.image, content),
+            instance_number=1,
+            manufacturer="medclip",
+            manufacturer_model_name=version[:64],
+            software_versions=algorithm.medclip,
+            device_serial_number=algorithm.digest[:16],
+            series_description=f"AI heat map, {version}"[:64],
+            transfer_syntax_uid=JPEGBaseline8Bit,
+            specific_character_set="ISO_IR 192",
+        )
+        _describe(image, drawn, headers)
+        image.ConversionType = "WSD"
+        image.PatientOrientation = image.Laterality = None
+        image.BurnedInAnnotation = "NO"  # the words below the image name nobody
+        image.LossyImageCompression = "01"
+        image.LossyImageCompressionMethod = "ISO_10918_1"
+        size = len(image.PixelData)
+        image.LossyImageCompressionRatio = f"{pixels.size / size:.2f}"
+        for name in ("ContentDate", "InstanceCreationDate", "DateOfSecondaryCapture"):
+            setattr(image, name, DA(created.date()))
+        for name in ("ContentTime", "InstanceCreationTime", "TimeOfSecondaryCapture"):
+            setattr(image, name, TM(created.time()))
+        for item in image.get("ContributingEquipmentSequence") or ():  # highdicom itself
+            item.ContributionDateTime = DT(created.strftime("%Y%m%d%H%M%S"))
+        image.file_meta.ImplementationClassUID = IMPLEMENTATION
+        image.file_meta.ImplementationVersionName = "MEDCLIP"
+        file = BytesIO()
+        image.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def _describe(image: Any, drawn: DrawnMap, headers: Headers) -> None:
+    """Say what the picture is of, and what it was drawn from."""
+    from pydicom.dataset import Dataset
+    from pydicom.sr.codedict import codes
+
+    where = f", {drawn.image}" if drawn.image else ""
+    image.DerivationDescription = f"Heat map of what raises the score: {drawn.finding}{where}"
+    image.ImageComments = _CAUTION
+    sources = []
+    for header in headers.of_files(drawn.files):
+        purpose, source = Dataset(), Dataset()
+        code = codes.DCM.SourceImageForImageProcessingOperation
+        purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = code.value, "DCM", code.meaning
+        source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
+        source.PurposeOfReferenceCodeSequence = [purpose]
+        sources.append(source)
+    image.SourceImageSequence = sources
+
+
+def captioned(drawn: DrawnMap, model: str) -> NDArray[np.uint8]:
+    """Write below a heat map what it is, since a viewer may show the pixels alone.
+
+    Args:
+        drawn: The map.
+        model: Name and version.
+
+    Returns:
+        [H, W, 3], higher than the map.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    height, width, _ = drawn.pixels.shape
+    words = f"{model}: {drawn.finding}{f', {drawn.image}' if drawn.image else ''}. {_CAUTION}"
+    lines = textwrap.wrap(words, max(20, int((width - 12) / _LETTER_PX)))
+    picture = Image.new("RGB", (width, height + 8 + _LINE_PX * len(lines)))
+    picture.paste(Image.fromarray(drawn.pixels))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+    for number, line in enumerate(lines):
+        draw.text((6, height + 4 + number * _LINE_PX), line, fill=(255, 255, 255), font=font)
+    return np.asarray(picture)
