@@ -1,11 +1,11 @@
 """A heat map of a study as a DICOM image: a Secondary Capture in a series of its own, beside the images it is of.
 
-The picture is the image in grey with the map in colour, and below it what it is: model, finding, probability, and that
+It shows the image in grey with the map in colour, and below it what it is: model, finding, probability, and that
 it is for research. It says what it was drawn from in Source Image Sequence. It is no parametric map: the adapter may
 have cut or turned the image, and a viewer would lay values over the wrong places.
 
 Patient and study are those of the images' headers. UIDs are made of what the object holds, and times are the caller's:
-equal calls write equal bytes. Pixels are JPEG, as a picture for the eye may be.
+equal calls write equal bytes. Pixels are JPEG, as an image for the eye may be.
 
 Standard: DICOM PS3.3 A.8.1.
 """
@@ -102,7 +102,7 @@ def heat_map_image(result: StudyResult, headers: Headers, algorithm: Algorithm, 
 
 
 def _describe(image: Any, drawn: DrawnMap, headers: Headers) -> None:
-    """Say what the picture is of, and what it was drawn from."""
+    """Describe what the image shows, and name what it was drawn from."""
     from pydicom.dataset import Dataset
     from pydicom.sr.codedict import codes
 
@@ -135,9 +135,9 @@ def captioned(drawn: DrawnMap, model: str) -> NDArray[np.uint8]:
     height, width, _ = drawn.pixels.shape
     words = f"{model}: {drawn.finding}{f', {drawn.image}' if drawn.image else ''}. {_CAUTION}"
     lines = textwrap.wrap(words, max(20, int((width - 12) / _LETTER_PX)))
-    picture = Image.new("RGB", (width, height + 8 + _LINE_PX * len(lines)))
-    picture.paste(Image.fromarray(drawn.pixels))
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+    sheet = Image.new("RGB", (width, height + 8 + _LINE_PX * len(lines)))
+    sheet.paste(Image.fromarray(drawn.pixels))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for number, line in enumerate(lines):
         draw.text((6, height + 4 + number * _LINE_PX), line, fill=(255, 255, 255), font=font)
-    return np.asarray(picture)
+    return np.asarray(sheet)
