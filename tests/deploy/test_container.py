@@ -1,0 +1,212 @@
+"""The Containerfile, line by line and done in a plain folder; the module of mercure, on folders as mercure makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kits.scoring import PLANTED, STUDY_UID, make_pack, write_dicom
+
+pytest.importorskip("highdicom")
+FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "container"
+MODULE = FOLDER / "mercure_module.py"
+INSTRUCTIONS = {"FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "ENTRYPOINT", "CMD"}
+
+
+def stages() -> dict[str, list[tuple[str, str]]]:
+    """Return the instructions of each stage of the Containerfile."""
+    text = re.sub(r"\\\n", " ", (FOLDER / "Containerfile").read_text(encoding="utf-8"))
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    named: dict[str, list[tuple[str, str]]] = {}
+    for line in lines:
+        instruction, _, rest = line.partition(" ")
+        assert instruction in INSTRUCTIONS, line
+        if instruction == "FROM":
+            base, _, name = rest.partition(" AS ")
+            assert name not in named, line
+            assert base in named or re.search(r":[\w.-]*\d", base), f"{base} is no stage and has no version"
+            named[name] = list(named.get(base, []))
+        else:
+            named[list(named)[-1]].append((instruction, rest))
+    return named
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pack(tmp_path_factory.mktemp("packs") / "tiny")
+
+
+@pytest.fixture
+def handed(tmp_path: Path) -> tuple[Path, Path]:
+    """Folders as mercure makes them: images as SERIES#FILE.dcm with their tags."""
+    incoming, outgoing = tmp_path / "in", tmp_path / "out"
+    outgoing.mkdir()
+    for number in (1, 2):
+        image = write_dicom(incoming / f"{STUDY_UID}.1#{STUDY_UID}.9.{number}.dcm", number)
+        image.with_suffix(".tags").write_text(json.dumps({"PatientID": PLANTED["PatientID"]}))
+    return incoming, outgoing
+
+
+def order(incoming: Path, pack: Path, **settings: Any) -> None:
+    settings = {"model": str(pack), "prompt": "a fracture", "workers": 1, **settings}
+    (incoming / "task.json").write_text(json.dumps({"id": "1", "process": {"settings": settings}}))
+
+
+def loaded() -> Any:
+    spec = util.spec_from_file_location("mercure_module", MODULE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def process(handed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, **environment: Path) -> int:
+    for name, value in {"MERCURE_IN_DIR": handed[0], "MERCURE_OUT_DIR": handed[1], **environment}.items():
+        monkeypatch.setenv(name, str(value))
+    return loaded().main()
+
+
+def test_every_instruction_is_known_every_base_has_a_version_and_every_source_exists() -> None:
+    named = stages()
+    assert {"build", "command", "mercure"} <= set(named)
+    for instructions in named.values():
+        for instruction, rest in instructions:
+            if instruction == "COPY" and not rest.startswith("--from="):
+                *sources, _ = shlex.split(rest)
+                assert all((FOLDER.parents[1] / source).exists() for source in sources), rest
+            if instruction == "COPY" and rest.startswith("--from="):
+                assert rest.split()[0].removeprefix("--from=") in named
+            if instruction == "RUN":
+                assert subprocess.run(["bash", "-n", "-c", rest], check=False).returncode == 0
+            if instruction in ("ENTRYPOINT", "CMD"):
+                assert json.loads(rest)
+
+
+def test_what_runs_is_not_root_and_fetches_nothing() -> None:
+    for name in ("command", "mercure"):
+        users = [rest for instruction, rest in stages()[name] if instruction == "USER"]
+        assert users
+        assert users[-1] != "root"
+        environment = " ".join(rest for instruction, rest in stages()[name] if instruction == "ENV")
+        assert "HF_HUB_OFFLINE=1" in environment
+
+
+def test_mercure_gets_a_report_named_by_its_series_and_a_result_without_identifiers(
+    handed: tuple[Path, Path], pack: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pydicom
+
+    order(handed[0], pack)
+    assert process(handed, monkeypatch) == 0
+    assert len(list(handed[1].iterdir())) == 2
+    (report,) = handed[1].glob("*.dcm")
+    header = pydicom.dcmread(report)
+    assert report.name == f"{header.SeriesInstanceUID}#{header.SOPInstanceUID}.dcm"
+    assert (header.Modality, header.StudyInstanceUID) == ("SR", STUDY_UID)
+    result = json.loads((handed[1] / "result.json").read_text())
+    assert result["counts"]["files"] == result["counts"]["scored"] == 2
+    assert result["reports"] == 1
+    said = capsys.readouterr()
+    for value in (*PLANTED.values(), STUDY_UID):
+        assert value not in said.out + said.err + (handed[1] / "result.json").read_text()
+
+
+def test_a_file_that_cannot_be_read_fails_the_task_unless_the_rule_says_never(
+    handed: tuple[Path, Path], pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = handed[0] / f"{STUDY_UID}.1#broken.dcm"
+    broken.write_bytes(next(handed[0].glob("*.dcm")).read_bytes()[:600])
+    order(handed[0], pack)
+    assert process(handed, monkeypatch) == 3
+    order(handed[0], pack, fail="never")
+    assert process(handed, monkeypatch) == 0
+    assert json.loads((handed[1] / "result.json").read_text())["counts"]["failed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ('{"process": {"settings": {"modle": "x"}}}', "'modle'"),
+        ('{"process": {"settings": ["x"]}}', "task.json"),
+        ("{", "task.json"),
+        ('{"process": {"settings": {"model": "no-such-pack"}}}', "no-such-pack"),
+    ],
+)
+def test_a_rule_with_a_slip_is_refused_and_nothing_is_written(
+    handed: tuple[Path, Path],
+    task: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (handed[0] / "task.json").write_text(task)
+    assert process(handed, monkeypatch) == 2
+    assert said in capsys.readouterr().err
+    assert not list(handed[1].iterdir())
+
+
+def test_with_a_folder_that_stays_a_study_that_comes_again_has_the_same_report(
+    handed: tuple[Path, Path], pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1764288000")
+    order(handed[0], pack)
+    (tmp_path / "stays").mkdir()
+    for _ in range(2):
+        assert process(handed, monkeypatch, MODULE_PERSISTENCE_DIR=tmp_path / "stays") == 0
+    assert len(list(handed[1].glob("*.dcm"))) == 1
+
+
+def test_outside_mercure_it_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MERCURE_IN_DIR", raising=False)
+    assert loaded().main() == 2
+    assert "MERCURE_IN_DIR" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_steps_of_the_containerfile_work_in_a_plain_folder(
+    handed: tuple[Path, Path], pack: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("hatchling", reason="hatchling is missing. Run: pip install hatchling")
+    repository = FOLDER.parents[1]
+    source, installed = tmp_path / "src", tmp_path / "opt"
+    for instruction, rest in stages()["build"]:  # the layers of the build stage
+        if instruction == "COPY":
+            for name in shlex.split(rest)[:-1]:
+                target = source / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if (repository / name).is_dir():
+                    shutil.copytree(repository / name, target, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    shutil.copy(repository / name, target)
+    # What it needs comes from here: only the package itself is built and installed as `pip install .` does.
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", str(installed), str(source)], check=True)
+    shutil.copy(MODULE, installed / MODULE.name)
+    order(handed[0], pack)
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1", "HOME": "/nowhere"}
+    folders = {"MERCURE_IN_DIR": str(handed[0]), "MERCURE_OUT_DIR": str(handed[1])}
+    run = subprocess.run(
+        [sys.executable, str(installed / MODULE.name)],
+        env=environment | folders, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["reports"] == 1
+    assert len(list(handed[1].glob("*#*.dcm"))) == 1
+    shown = subprocess.run(
+        [sys.executable, "-c", "import medclip; print(medclip.__file__)"],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert Path(shown.stdout.strip()).is_relative_to(installed)
