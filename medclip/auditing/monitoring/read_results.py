@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,30 +120,31 @@ def read_results(folders: Sequence[Any], patients: dict[str, int] | None = None)
     seen: list[tuple[set[bool], set[str]]] = []
     for given in folders:
         folder = Path(given) if isinstance(given, (str, Path)) else Path(given.folder)
-        is_embedded = isinstance(given, Embeddings) or is_embeddings(folder)
-        run = open_embeddings(folder) if is_embedded else read_run(folder)
-        description = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        packs.append(_pack(description))
-        if is_embedded:
-            assert isinstance(run, Embeddings)
-            studies = run.columns("studies", ("study", "patient"))
-            scores = None
-        else:
-            scores = _columns(folder / "scores.parquet", _SCORE_COLUMNS)
-            studies = scores.select(["study", "patient"])
-        owner = _owners(studies, known)
-        number = _same_studies(seen, set(owner), is_embedded)
-        units = _units(folder, owner, known, number)
-        week_of = _week_of(units)
-        if number == len(seen):
-            names.append(_name(folder))
-            seen.append((set(), set(owner)))
-            unit_parts.append(units)
-        seen[number][0].add(is_embedded)
-        if scores is not None:
-            score_parts.append((scores, owner, week_of, number))
-        elif isinstance(run, Embeddings):
-            vectors.append(_vectors(run, owner, week_of, number))
+        with _whole_tables(folder):
+            is_embedded = isinstance(given, Embeddings) or is_embeddings(folder)
+            run = open_embeddings(folder) if is_embedded else read_run(folder)
+            description = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            packs.append(_pack(description))
+            if is_embedded:
+                assert isinstance(run, Embeddings)
+                studies = run.columns("studies", ("study", "patient"))
+                scores = None
+            else:
+                scores = _columns(folder / "scores.parquet", _SCORE_COLUMNS)
+                studies = scores.select(["study", "patient"])
+            owner = _owners(studies, known)
+            number = _same_studies(seen, set(owner), is_embedded)
+            units = _units(folder, owner, known, number)
+            week_of = _week_of(units)
+            if number == len(seen):
+                names.append(_name(folder))
+                seen.append((set(), set(owner)))
+                unit_parts.append(units)
+            seen[number][0].add(is_embedded)
+            if scores is not None:
+                score_parts.append((scores, owner, week_of, number))
+            elif isinstance(run, Embeddings):
+                vectors.append(_vectors(run, owner, week_of, number))
     return Watched(
         tuple(names),
         tuple(packs),
@@ -152,6 +154,22 @@ def read_results(folders: Sequence[Any], patients: dict[str, int] | None = None)
         tuple(_notes(packs, vectors)),
         known,
     )
+
+
+@contextmanager
+def _whole_tables(folder: Path) -> Iterator[None]:
+    """Turn what is said of a table that is cut, or another program's, into one sentence."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, AttributeError) as e:
+        raise MedclipError(
+            Reason.CORRUPT,
+            "files.parquet, scores.parquet or run.json is not what medclip wrote.",
+            where=folder,
+            hint="Run the same medclip score or embed again: it writes its tables anew.",
+        ) from e
 
 
 def _same_studies(seen: Sequence[tuple[set[bool], set[str]]], studies: set[str], is_embedded: bool) -> int:

@@ -121,6 +121,26 @@ def test_a_folder_without_a_finished_run_is_named(tmp_path: Path) -> None:
     assert refused.value.reason is Reason.MISSING_FILE
 
 
+@pytest.mark.parametrize("name", ["files.parquet", "scores.parquet", "run.json"])
+def test_a_table_that_is_cut_is_one_sentence_that_names_the_folder(name: str, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "june", patients=range(30))
+    body = (folder / name).read_bytes()
+    (folder / name).write_bytes(body[: len(body) // 2])
+    with pytest.raises(MedclipError) as refused:
+        medclip.monitor([folder, folder])
+    assert refused.value.reason is Reason.CORRUPT
+    assert str(folder) in str(refused.value)
+
+
+def test_a_night_in_which_nothing_could_be_scored_is_counted_and_its_failures_are_found(tmp_path: Path) -> None:
+    before = write_run(tmp_path / "a", patients=range(60))
+    broken = write_run(tmp_path / "b", patients=range(100, 160), failed=1.0)
+    pq.write_table(pq.read_table(broken / "scores.parquet").slice(0, 0), broken / "scores.parquet")
+    watched = medclip.monitor(broken, reference=before, num_resamples=100)
+    assert watched.periods[-1].num_scored == watched.periods[-1].num_studies == 0
+    assert found(watched.changes) == {("b", "files", "reason")}
+
+
 def test_two_packs_are_compared_on_the_same_studies_with_the_decisions_that_differ(tmp_path: Path) -> None:
     old = write_run(tmp_path / "old", patients=range(100))
     new = write_run(tmp_path / "new", patients=range(120), shift=0.7, pack="medclip-mini 2.0")
