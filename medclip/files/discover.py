@@ -87,14 +87,17 @@ class _Walk:
 
     def folder(self, top: _Folder) -> Iterator[FileRef]:
         """List a folder and the real folders below it; links to folders wait."""
-        waiting = [top]
-        while waiting:
-            folder = waiting.pop()
-            below: list[_Folder] = []
+        levels: list[Iterator[_Folder]] = [iter([top])]  # of folders beside each other names alone are kept
+        while levels:
+            folder = next(levels[-1], None)
+            if folder is None:
+                levels.pop()
+                continue
+            below: list[str] = []
             yield from self._one(folder, below)
-            waiting += reversed(below)
+            levels.append(_folders_below(folder, below))
 
-    def _one(self, folder: _Folder, below: list[_Folder]) -> Iterator[FileRef]:
+    def _one(self, folder: _Folder, below: list[str]) -> Iterator[FileRef]:
         try:
             status = folder.path.stat()
             self.seen.add((status.st_dev, status.st_ino))
@@ -109,8 +112,8 @@ class _Walk:
             name = f"{folder.name}/{child}" if folder.name else child
             yield from self.entry(folder.path / child, name, (*folder.place, (0, child)), below)
 
-    def entry(self, path: Path, name: str, place: tuple[Any, ...], below: list[_Folder]) -> Iterator[FileRef]:
-        """Sort one path into file, folder (`below`), link to a folder or something else."""
+    def entry(self, path: Path, name: str, place: tuple[Any, ...], below: list[str]) -> Iterator[FileRef]:
+        """Sort one path into file, folder (its name goes to `below`), link to a folder or something else."""
         try:
             status = path.stat()
         except OSError as error:
@@ -120,8 +123,11 @@ class _Walk:
             return
         stamp = Stamp.of(status)
         if stat.S_ISDIR(status.st_mode):
-            folder = _Folder(path, name, (*place[:-1], (1, place[-1][1])))
-            (self.links if os.path.islink(path) else below).append(folder)
+            child = place[-1][1]
+            if os.path.islink(path):
+                self.links.append(_Folder(path, name, (*place[:-1], (1, child))))
+            else:
+                below.append(child)
         elif not stat.S_ISREG(status.st_mode):
             problem = Problem(Reason.NOT_A_FILE, "the path is a pipe, socket or device, not an ordinary file.")
             yield _ref(path, name, place, problem=problem)
@@ -144,6 +150,12 @@ class _Walk:
             yield _ref(link.path, link.name, place, problem=Problem(Reason.LINK_LOOP, message))
             return
         yield from self.folder(replace(link, place=place))
+
+
+def _folders_below(folder: _Folder, names: list[str]) -> Iterator[_Folder]:
+    for child in names:
+        name = f"{folder.name}/{child}" if folder.name else child
+        yield _Folder(folder.path / child, name, (*folder.place, (1, child)))
 
 
 def spelled_name(name: str) -> str:
