@@ -16,7 +16,7 @@ PAGES = [
     *sorted((REPOSITORY / "docs").rglob("*.md")),
     REPOSITORY / "benchmarks" / "README.md",
 ]
-TOP = ("medclip", "pipelines", "notebooks", "docs", "tests", "benchmarks", "examples", ".ci")
+TOP = ("medclip", "pipelines", "notebooks", "docs", "tests", "benchmarks", "examples", "deploy", ".ci")
 ids = {"ids": lambda p: p.relative_to(REPOSITORY).as_posix()}
 # Options of other programs.
 FOREIGN = {"--no-deps", "--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint", "--shm-size"}
