@@ -2,28 +2,15 @@
 
 `list`, `show`, `verify`, `calibrate`, `presets`, `import_` and `export` do what `medclip models` does; `load` and
 `load_hub` return a model.
-`verify` and `calibrate` ask all that scoring asks of a pack, so they are verbs of the rooms above; for type checkers
-they are `check_pack` and `backends.verb.calibrate`, which have their signatures.
+`verify` and `calibrate` ask all that scoring asks of a pack, so they are verbs of the rooms above; type checkers find
+all names in `__init__.pyi`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from medclip.lazy import lazy_names
 
-if TYPE_CHECKING:
-    from medclip.models.backends.verb import calibrate
-    from medclip.models.interchange.import_export import export_model as export
-    from medclip.models.interchange.import_export import import_model as import_
-    from medclip.models.interchange.load_hub import load_hub
-    from medclip.models.interchange.presets import list_presets as presets
-    from medclip.models.packs.pack import check_pack as verify
-    from medclip.models.packs.pack import list_packs as list
-    from medclip.models.packs.pack import load_model as load
-    from medclip.models.packs.pack import pack_card as show
-
-__all__ = ["calibrate", "export", "import_", "list", "load", "load_hub", "presets", "show", "verify"]
+__all__ = ["calibrate", "export", "import_", "list", "load", "load_hub", "presets", "show", "verify"]  # pyright: ignore[reportUnsupportedDunderAll] (they stand in __init__.pyi)
 
 __getattr__, __dir__ = lazy_names(
     __name__,

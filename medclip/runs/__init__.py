@@ -7,18 +7,9 @@ tables.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from medclip.lazy import lazy_names
 
-if TYPE_CHECKING:
-    from medclip.embeddings.open_embeddings import open_embeddings
-    from medclip.runs.operations.purge import purge
-    from medclip.runs.run_status import read_status as status
-    from medclip.runs.score_run import read_run as read
-    from medclip.runs.verb import merge
-
-__all__ = ["merge", "open_embeddings", "purge", "read", "status"]
+__all__ = ["merge", "open_embeddings", "purge", "read", "status"]  # pyright: ignore[reportUnsupportedDunderAll] (they stand in __init__.pyi)
 
 __getattr__, __dir__ = lazy_names(
     __name__,

@@ -1,0 +1,13 @@
+"""What type checkers see of `medclip.runs`: every public name as the function that it is.
+
+The namespace is a face for users, and some of its verbs stand in `medclip.api`, above this room. No file of the room
+may import them; this stub, which is never run, may name them, so that each has one signature.
+"""
+
+from medclip.api.merge import merge
+from medclip.embeddings.open_embeddings import open_embeddings
+from medclip.runs.operations.purge import purge
+from medclip.runs.run_status import read_status as status
+from medclip.runs.score_run import read_run as read
+
+__all__ = ["merge", "open_embeddings", "purge", "read", "status"]
