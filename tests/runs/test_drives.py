@@ -1,0 +1,41 @@
+"""Files that their drive does not deliver: tried again within bounds, counted, and a row with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import medclip
+from medclip.files.readers import passing_errors
+from medclip.runs.ledger.ledger import Ledger
+from tests.kits.scoring import digests, write_png
+
+NEVER_DELIVERED = Path("/proc/self/mem")
+"""Its first page is mapped by nobody: reading it is an input/output error of the system, on Linux."""
+
+
+@pytest.mark.skipif(not NEVER_DELIVERED.exists(), reason="only Linux has a file that cannot be read")
+def test_a_file_that_cannot_be_delivered_is_tried_again_and_its_row_says_so(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passing_errors, "PAUSES_S", (0.01, 0.01))
+    root, out = tmp_path / "in", tmp_path / "out"
+    write_png(root / "a.png", 1)
+    (root / "b.png").symlink_to(NEVER_DELIVERED)
+    run = medclip.score(root, out, model=pack, modality="xray", workers=1)
+    assert (run.counts["scored"], run.counts["failed"]) == (1, 1)
+    (row,) = [row for row in pq.read_table(out / "files.parquet").to_pylist() if row["status"] == "failed"]
+    assert (row["path"], row["reason"], row["format"]) == ("b.png", "read_error", "unknown")
+    assert "Input/output error" in row["message"]
+    with Ledger(out, create=False) as ledger:
+        attempts = dict(ledger._db.execute("SELECT name, attempts FROM inputs"))
+    assert attempts == {"a.png": 1, "b.png": 3}
+    assert medclip.runs.status(out).num_tried_again == 1
+    before = digests(out)
+    assert medclip.score(root, out, model=pack, modality="xray", workers=1).already_finished
+    assert digests(out) == before
+    (root / "b.png").unlink()
+    write_png(root / "b.png", 2)
+    assert medclip.retry(out, reason="read_error", workers=1).counts["failed"] == 0
