@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.exit_codes import ExitCode, after
 from medclip.files.output import claim_folder, in_use, new_folder, write_file
 from medclip.files.tables.write import csv_bytes, schema_of, table_of
 from medclip.progress import Progress, Silent
-from medclip.result import Result, named_counts
+from medclip.result import named_counts
 from medclip.slides.exchange.anndata_file import write_anndata
 from medclip.slides.exchange.spatialdata_folder import check_spatialdata, write_spatialdata
 from medclip.slides.exchange.tile_table import tile_table
 from medclip.slides.stages.tissue_files import TISSUE
-from medclip.slides.store.slide_store import DONE, SlideRow, SlideStore, count_statuses, open_slide_store
+from medclip.slides.store.slide_store import DONE, SlideRow, SlideStore, open_slide_store
+from medclip.slides.store.step_row import StepResult, StepRow
 
 Format = Literal["anndata", "spatialdata"]
 SUFFIXES: dict[Format, str] = {"anndata": ".h5ad", "spatialdata": ".zarr"}
@@ -26,39 +26,19 @@ _WHAT = "export of slides"
 
 
 @dataclass(frozen=True)
-class ExportedSlide:
-    """One slide of a store."""
+class ExportedSlide(StepRow):
+    """One slide of a store and what was written of it."""
 
-    key: str
-    file: str
-    """As in slides.parquet."""
-    status: str
-    """done, skipped or failed: of the slide, or of this step."""
-    reason: str | None = None
-    message: str | None = None
-    patient: str | None = None
-    num_patches: int | None = None
     written: str | None = None
     """Name of its file or folder."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SlideExport(Result):
+class SlideExport(StepResult[ExportedSlide]):
     """What was written of a store."""
 
-    slides: tuple[ExportedSlide, ...]
     format: Format
     out: Path
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Slides by status."""
-        return count_statuses(self.slides)
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """0 where no slide failed, 3 where one did."""
-        return after(self.counts)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data; no name of a slide's file."""
@@ -126,9 +106,9 @@ def export(
 
 
 def _exported(row: SlideRow, store: SlideStore, chosen: Format, draft: Path) -> ExportedSlide:
-    about = row.key, row.file
+    blank = replace(ExportedSlide.of(row), num_patches=None)  # none of them were written
     if row.status != DONE:
-        return ExportedSlide(*about, row.status, row.reason, row.message, row.patient)
+        return blank
     name = f"{row.key}{SUFFIXES[chosen]}"
     try:
         if chosen == "anndata":
@@ -142,8 +122,8 @@ def _exported(row: SlideRow, store: SlideStore, chosen: Format, draft: Path) -> 
     except MedclipError as e:
         if e.reason not in _OF_A_SLIDE:
             raise
-        return ExportedSlide(*about, "failed", str(e.reason), e.problem().message, row.patient)
-    return ExportedSlide(*about, DONE, None, None, row.patient, len(features.corners_um_N2), name)
+        return blank.after(e)
+    return replace(blank, num_patches=len(features.corners_um_N2), written=name)
 
 
 _OF_A_SLIDE = (Reason.CORRUPT, Reason.CHANGED, Reason.MISSING_FILE, Reason.OUTPUT_IN_USE)

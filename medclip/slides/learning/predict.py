@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.exit_codes import ExitCode, after
 from medclip.files.output import claim_folder, in_use, new_folder, write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes
 from medclip.models.class_vectors import probabilities
 from medclip.progress import Progress, Silent
-from medclip.result import Result, named_counts
+from medclip.result import named_counts
 from medclip.runs.options import DEFAULT_MODEL
 from medclip.sample import Modality, spoken
 from medclip.settings import Settings
@@ -27,7 +26,8 @@ from medclip.slides.heat_maps.write_maps import MapFiles, write_maps
 from medclip.slides.learning.head_file import SlideHead, check_fit, read_head
 from medclip.slides.learning.zero_shot import TOP_PATCHES, patch_logits, top_pooled
 from medclip.slides.store.slide_features import SlideFeatures
-from medclip.slides.store.slide_store import DONE, SlideRow, SlideStore, count_statuses, open_slide_store
+from medclip.slides.store.slide_store import DONE, SlideRow, SlideStore, open_slide_store
+from medclip.slides.store.step_row import StepResult, StepRow
 from medclip.text.vocabulary.task import Task
 from medclip.wording import list_of
 
@@ -41,17 +41,9 @@ _WHAT = "folder of answers for slides"
 
 
 @dataclass(frozen=True)
-class SlidePrediction:
+class SlidePrediction(StepRow):
     """One slide and its answer, or why it has none."""
 
-    key: str
-    file: str
-    status: str
-    """done, skipped or failed: of the slide, or of this step."""
-    reason: str | None = None
-    message: str | None = None
-    patient: str | None = None
-    num_patches: int | None = None
     answer: str | None = None
     """The most probable class; of a risk none."""
     probabilities: Mapping[str, float] | None = None
@@ -64,27 +56,13 @@ class SlidePrediction:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SlidePredictions(Result):
+class SlidePredictions(StepResult[SlidePrediction]):
     """Answers of all slides of a store."""
 
-    slides: tuple[SlidePrediction, ...]
     question: str
     names: tuple[str, ...]
     notes: tuple[str, ...]
     out: Path
-
-    def __len__(self) -> int:
-        return len(self.slides)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Slides by status."""
-        return count_statuses(self.slides)
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """0 where no slide failed, 3 where one did."""
-        return after(self.counts)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data; no name of a file."""
@@ -206,7 +184,7 @@ def predict(
 def _predicted(
     row: SlideRow, store: SlideStore, question: _Question, draft: Path, files: MapFiles, notes: dict[str, None]
 ) -> SlidePrediction:
-    blank = SlidePrediction(row.key, row.file, row.status, row.reason, row.message, row.patient, row.num_patches)
+    blank = SlidePrediction.of(row)
     if row.status != DONE:
         return blank
     try:
@@ -218,7 +196,7 @@ def _predicted(
     except MedclipError as e:
         if e.reason is Reason.WRONG_USE:
             raise
-        return replace(blank, status="failed", reason=str(e.reason), message=e.problem().message)
+        return blank.after(e)
     chances = probabilities(answer.logits_C[None], question.kind)[0]  # pyright: ignore[reportArgumentType]
     named = {name: float(p) for name, p in zip(question.names, chances, strict=True)}
     top, left = (float(um) for um in features.corners_um_N2[answer.map.peak])
