@@ -12,6 +12,7 @@ import pytest
 from medclip import embed, score
 from medclip.models.home_images import FILE_NAME, fit_home, save_homes
 from medclip.models.packs.pack import update_pack
+from medclip.scoring.far_images import far_notes
 from medclip.settings import Settings
 from tests.kits.progress import Recorded
 from tests.kits.scoring import write_dicom
@@ -70,6 +71,35 @@ def test_films_of_the_pack_s_own_source_are_passed_over_in_silence(pack: Path, f
     run = score(films, tmp_path / "out", model=near, settings=ONE)
     assert not [note for note in run.notes if "Testville" in note]
     assert max(d for d in run.files["home_distance"].to_pylist() if d is not None) < 1.5
+
+
+class Counted:
+    """A ledger that has nothing but counts."""
+
+    def __init__(self, *counts: tuple[str, str, int, int, int]) -> None:
+        self.far_counts = lambda: list(counts)
+
+
+def test_one_scanner_from_elsewhere_among_many_others_is_named(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(150, 8))
+    save_homes(tmp_path, {"xray": fit_home(vectors[:100], vectors[100:], "Testville")})
+    many, few = ("xray", "Agfa", 400, 16, 380), ("xray", "Siemens", 30, 27, 28)
+    (note,) = far_notes(Counted(many, few), tmp_path)  # pyright: ignore[reportArgumentType]
+    assert note.startswith("27 of 30 radiographs by Siemens (90 %) are unlike")
+    (whole,) = far_notes(Counted(("xray", "Agfa", 40, 16, 40), few), tmp_path)  # pyright: ignore[reportArgumentType]
+    assert "By maker: Siemens 27 of 30 and Agfa 16 of 40." in whole
+
+
+@pytest.mark.parametrize(
+    "counted",
+    [("xray", "Agfa", 400, 20, 400), ("xray", "", 9, 9, 9), ("xray", "", 12, 3, 12), ("oct", "", 50, 50, 50)],
+)
+def test_chance_few_studies_and_modalities_without_a_measure_are_passed_over(
+    counted: tuple[str, str, int, int, int], tmp_path: Path
+) -> None:
+    vectors = np.random.default_rng(0).normal(size=(150, 8))
+    save_homes(tmp_path, {"xray": fit_home(vectors[:100], vectors[100:], "Testville")})
+    assert far_notes(Counted(counted), tmp_path) == ()  # pyright: ignore[reportArgumentType]
 
 
 def test_a_pack_that_does_not_know_says_nothing(pack: Path, films: Path, tmp_path: Path) -> None:

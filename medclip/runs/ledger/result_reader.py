@@ -155,15 +155,17 @@ class ResultReader:
         query = f"SELECT {column}, COUNT(*) FROM files WHERE status = ? GROUP BY {column} ORDER BY 2 DESC, 1"  # noqa: S608 - checked
         return {str(value): count for value, count in self._db.execute(query, (status,))}
 
-    def far_counts(self) -> list[tuple[str, int, int, int]]:
+    def far_counts(self) -> list[tuple[str, str, int, int, int]]:
         """Count scored images whose distance to what the pack was measured on is known.
 
         Returns:
-            By modality: its name, images, those of them beyond 1, and studies.
+            By modality and maker of the device: both names ("" for a maker that no header names), images, those of
+            them beyond 1, and studies.
         """
         query = (
-            "SELECT modality, COUNT(*), SUM(home_distance > 1), COUNT(DISTINCT study) FROM files "
-            "WHERE status = 'scored' AND home_distance IS NOT NULL GROUP BY modality ORDER BY modality"
+            "SELECT modality, COALESCE(json_extract(headers, '$.manufacturer'), ''), COUNT(*), SUM(home_distance > 1), "
+            "COUNT(DISTINCT study) FROM files WHERE status = 'scored' AND home_distance IS NOT NULL "
+            "GROUP BY 1, 2 ORDER BY 1, 2"
         )
         return self._db.execute(query).fetchall()
 
