@@ -8,6 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from medclip.files.remote import place_of
+from medclip.files.store_files import is_store
 from medclip.settings import ReadPolicy, Settings
 
 _OF_ONE_CALL = frozenset({"out", "progress", "log", "metrics", "add", "retry_failed"})
@@ -54,6 +56,8 @@ def _kept(name: str, value: Any) -> Any:
         policy = {field: getattr(value.policy, field) for field in _POLICY}
         simple = {field.name: getattr(value, field.name) for field in fields(value)}
         return {**simple, "policy": policy, "home": os.path.abspath(value.home)}
+    if name == "path" and is_store(value):
+        return str(place_of(value))
     if isinstance(value, Path) or (name in _PLACES and isinstance(value, str) and os.path.exists(value)):
         return os.path.abspath(value)
     if value is None or isinstance(value, (bool, int, float, str)):

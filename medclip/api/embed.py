@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.api.asked import what_was_asked
-from medclip.api.run_arguments import TemporaryFolder, inputs_of, path_of
+from medclip.api.run_arguments import Inputs, TemporaryFolder, inputs_of, local_of, path_of, remote_files, table_of
 from medclip.api.shard_call import shard_of
 from medclip.api.watched import watched
 from medclip.embeddings.open_embeddings import Embeddings
+from medclip.errors import MedclipError, Reason
 from medclip.files.grouping.studies import GroupBy
+from medclip.files.store_files import is_store
 from medclip.models.backends.choice import choose_backend
 from medclip.progress import Progress, Silent
 from medclip.runs.conduct import Call
-from medclip.runs.engines.choose_engine import choose_engine
+from medclip.runs.engines.choose_engine import LOCAL, choose_engine
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
 from medclip.sample import Modality
 from medclip.scoring.embed import run_embedding
@@ -60,7 +62,8 @@ def embed(
     What comes out is personal data, as the images are: it names files, and people may be known again by vectors.
 
     Args:
-        path: A file or folder; a list of paths and arrays, an array, or a data frame, as `medclip.score` takes them.
+        path: A file or folder, also of an object store (s3://BUCKET/FOLDER); a list of paths and arrays, an array, or a
+            data frame, as `medclip.score` takes them.
         out: Output folder for files.parquet, the tables of vectors, run.json and the ledger. The same call on the same
             folder goes on where it was stopped; nothing that is known is read again. None works in a temporary folder
             that lives as long as the result.
@@ -116,7 +119,13 @@ def embed(
     """
     asked = what_was_asked(locals())
     settings = (settings or Settings()).on_machine(workers, memory)
-    inputs = inputs_of(path, table, "what is embedded")
+    path = local_of(path)
+    remote_path = is_store(path)
+    inputs = Inputs(Path(), (), table_of(table)) if remote_path else inputs_of(path, table, "what is embedded")
+    if remote_path and engine != LOCAL:
+        raise MedclipError(
+            Reason.WRONG_USE, "files of a store are fetched to this machine.", hint="Use --shard for several machines."
+        )
     options = ScoreOptions(
         table=inputs.table,
         modality=parse_modality(modality),
@@ -127,10 +136,12 @@ def embed(
         thumbnails=thumbnails,
     )
     keep = TemporaryFolder("embed") if out is None else None
+    folder = keep.path if keep is not None else path_of(out, "the output folder")
+    remote = remote_files(path, "", None, folder, progress)
     call = Call(
-        inputs.root,
-        keep.path if keep is not None else path_of(out, "the output folder"),
-        given=inputs.given,
+        inputs.root if remote is None else remote.folder,
+        folder,
+        given=inputs.given if remote is None else None,
         model=model,
         options=options,
         key_file=None if key_file is None else path_of(key_file, "the key file"),
@@ -142,6 +153,7 @@ def embed(
         batch_size=batch_size,
         backend=choose_backend(backend, model, settings.home, device),
         limit=limit,
+        remote=remote,
         engine=choose_engine(engine, workers),
         asked=asked,
         shard=None if shard is None else shard_of(shard, asked, out, add=add),

@@ -13,12 +13,14 @@ from typing import Any
 
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason
-from medclip.files.dicomweb.address import address_of, parse_query
+from medclip.files.dicomweb.address import address_of, is_dicomweb, parse_query
 from medclip.files.dicomweb.server import DicomwebServer
 from medclip.files.dicomweb.spool import DEFAULT_BYTES as DEFAULT_SPOOL_BYTES
 from medclip.files.dicomweb.spool import DicomwebFiles
 from medclip.files.given_images import as_files, given_images, is_frame, is_several
 from medclip.files.input_paths import refuse_missing
+from medclip.files.remote import RemotePath, is_url, place_of
+from medclip.files.store_files import StoreFiles, is_store
 from medclip.progress import Progress, Silent
 from medclip.sample import FileRef
 from medclip.settings import parse_memory
@@ -51,8 +53,7 @@ def inputs_of(images: Any, table: Any, what: str) -> Inputs:
         MedclipError: MISSING_FILE for a path where there is nothing; WRONG_USE for anything else, for a file that is
             given twice and for two tables; TABLE_INVALID.
     """
-    refuse_missing(table, "table")
-    table = Path(table) if isinstance(table, (str, os.PathLike)) else table
+    table = table_of(table)
     if not is_several(images):
         root = path_of(images, what)
         refuse_missing(root)
@@ -64,6 +65,45 @@ def inputs_of(images: Any, table: Any, what: str) -> Inputs:
         table = images
     keep = TemporaryFolder("arrays")
     return Inputs(Path(), as_files(given_images(images), keep.path), table, keep)
+
+
+def table_of(table: Any) -> Any:
+    """Return a table that a caller named: its path, or what it is."""
+    refuse_missing(table, "table")
+    return Path(table) if isinstance(table, (str, os.PathLike)) else table
+
+
+def local_of(path: Any) -> Any:
+    """Return the path that a file:// URL names, and everything else as it is."""
+    return place_of(path) if is_url(path) and str(path).startswith("file:") else path
+
+
+def remote_files(
+    path: Any,
+    query: str | Mapping[str, str],
+    spool: int | str | None,
+    folder: Path,
+    progress: Progress | None,
+) -> DicomwebFiles | StoreFiles | None:
+    """Return the files of a call that lie elsewhere, in a PACS or an object store; None for those of a disk.
+
+    Args:
+        path: What the call is over.
+        query: Which studies of a PACS.
+        spool: What may lie on this machine at once, such as "20GB".
+        folder: The output folder.
+        progress: Told what should be known.
+
+    Raises:
+        MedclipError: WRONG_USE.
+    """
+    if is_dicomweb(path):
+        return pacs_files(path, query, spool, folder, progress)
+    if not is_store(path):
+        return None
+    place = place_of(path)
+    assert isinstance(place, RemotePath)
+    return StoreFiles(place, folder, DEFAULT_SPOOL_BYTES if spool is None else parse_memory(spool))
 
 
 def pacs_files(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.api.asked import what_was_asked
-from medclip.api.run_arguments import Inputs, TemporaryFolder, inputs_of, pacs_files, path_of
+from medclip.api.run_arguments import Inputs, TemporaryFolder, inputs_of, local_of, path_of, remote_files, table_of
 from medclip.api.shard_call import shard_of
 from medclip.api.watched import watched
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_embeddings
@@ -19,8 +19,11 @@ from medclip.export.results_folder import Exported, ResultsFolder
 from medclip.export.stored_results import store_results
 from medclip.files.dicomweb.address import address_of, is_dicomweb
 from medclip.files.dicomweb.server import DicomwebServer
+from medclip.files.dicomweb.spool import DicomwebFiles
 from medclip.files.discover import name_of_spelled
 from medclip.files.grouping.studies import GroupBy
+from medclip.files.remote import place_of
+from medclip.files.store_files import is_store
 from medclip.models.backends.choice import choose_backend
 from medclip.progress import Progress, Silent
 from medclip.reports.score.heat_maps import TOP, HeatMaps, check_named
@@ -87,11 +90,12 @@ def score(
     """Score a file or a folder of studies in words, or put a question to embeddings of them.
 
     Args:
-        path: A file or folder; a list of paths and arrays (H x W or H x W x 3; they are named "image 0" and so on), an
-            array, or a data frame as `table` takes it, whose files are scored; or embeddings, or a folder of them, and
-            then no image is read: results equal those of the files, where vectors are stored as float32. What was
-            decided when they were embedded (table, modality, least probability, grouping, policy) stays. Or a PACS, as
-            "dicomweb://HOST:PORT/PATH" ("dicomwebs://" for https), whose studies are fetched, scored and removed.
+        path: A file or folder, also of an object store (s3://BUCKET/FOLDER); a list of paths and arrays (H x W or H x W
+            x 3; they are named "image 0" and so on), an array, or a data frame as `table` takes it, whose files are
+            scored; or embeddings, or a folder of them, and then no image is read: results equal those of the files,
+            where vectors are stored as float32. What was decided when they were embedded (table, modality, least
+            probability, grouping, policy) stays. Or a PACS, as "dicomweb://HOST:PORT/PATH" ("dicomwebs://" for https),
+            whose studies are fetched, scored and removed.
         out: Output folder for files.parquet, scores.parquet, run.json, report.html and the ledger. The same call on the
             same folder goes on where it was stopped; nothing that is known is read again. None works in a temporary
             folder that lives as long as the result; of embeddings, it answers in memory and writes no report.
@@ -178,9 +182,11 @@ def score(
     asked = what_was_asked(locals())
     settings = (settings or Settings()).on_machine(workers, memory)
     _check_remote(path, query, table, hash_paths, explain, engine)
+    path = local_of(path)
+    _check_store(path, query, explain, results_to or store_to, engine)
     inputs = (
-        Inputs(Path(), (), None)
-        if is_dicomweb(path)
+        Inputs(Path(), (), table_of(table))
+        if is_dicomweb(path) or is_store(path)
         else inputs_of(path.folder if isinstance(path, Embeddings) else path, table, "what is scored")
     )
     options = ScoreOptions(
@@ -223,7 +229,7 @@ def score(
         )
     keep = TemporaryFolder("score") if out is None and not is_stored else None
     folder = inputs.root if in_memory else keep.path if keep is not None else path_of(out, "the output folder")
-    remote = pacs_files(path, query, spool, folder, progress) if is_dicomweb(path) else None
+    remote = remote_files(path, query, spool, folder, progress)
     call = Call(
         inputs.root if remote is None else remote.folder,
         folder,
@@ -251,7 +257,9 @@ def score(
     if store is not None:
         results_to, results_as = results_to or folder / "results", results_as or "sr"
     if results_to is not None or results_as:
-        read_from = partial(_place, inputs.root, inputs.given) if remote is None else remote.header_of
+        read_from = (
+            remote.header_of if isinstance(remote, DicomwebFiles) else partial(_place, inputs.root, inputs.given)
+        )
         results = _results(results_to, _several(results_as), inputs, call, hash_paths, is_stored, read_from)
         results = replace(results, drawer=maps if _with_maps(results_as) else None)
     exported: list[Exported] = []
@@ -320,6 +328,22 @@ def _check_remote(
     ):
         if is_asked:
             raise MedclipError(Reason.WRONG_USE, f"{why}.", hint=f"Leave {option} out.")
+
+
+def _check_store(
+    path: Any, query: str | Mapping[str, str], explain: str | None, results_to: str | Path | None, engine: str
+) -> None:
+    """Refuse, for an object store, what needs files that stay, or files that other machines see."""
+    if not is_store(path):
+        return
+    for option, is_asked, why in (
+        ("--query", bool(query), "a query selects studies of a PACS"),
+        ("--explain", explain is not None, "heat maps read the files of a folder once more"),
+        ("--results-to", results_to is not None, "results for other systems read headers of files once more"),
+        ("--engine", engine != LOCAL, "files of a store are fetched to this machine; --shard cuts them for several"),
+    ):
+        if is_asked:
+            raise MedclipError(Reason.WRONG_USE, f"{why}.", where=place_of(path), hint=f"Leave {option} out.")
 
 
 def _check_explain(explain: str, hash_paths: bool, is_stored: bool, is_given: bool) -> None:

@@ -181,6 +181,45 @@ def names_in(place: Place) -> list[str]:
     return sorted({str(entry).rstrip("/").rpartition("/")[2] for entry in entries})
 
 
+def entries_in(place: RemotePath, *, alone: bool = False) -> list[tuple[str | None, bool, int]]:
+    """List what lies in a folder of a store.
+
+    Args:
+        place: A folder, or one object.
+        alone: Ask for this very object.
+
+    Returns:
+        Of each entry its name, whether it is a folder, and its bytes; an object that `place` itself is has no name.
+        Empty where there is nothing.
+
+    Raises:
+        MedclipError: PERMISSION_DENIED, MISSING_CODEC (the extra), UNREACHABLE after all attempts.
+    """
+
+    def ask() -> list[tuple[str | None, bool, int]]:
+        client = _filesystem(place)
+        own = client._strip_protocol(place.url).rstrip("/")
+        listed = [client.info(place.url)] if alone else client.ls(place.url, detail=True, refresh=True)
+        entries: list[tuple[str | None, bool, int]] = []
+        for entry in listed:
+            path, is_folder = str(entry["name"]), entry["type"] == "directory"
+            if path.rstrip("/") == own:
+                if not is_folder and not path.endswith("/"):  # the mark of a folder, which some clients write
+                    entries.append((None, False, int(entry.get("size") or 0)))
+                continue
+            entries.append((path.removeprefix(f"{own}/").rstrip("/"), is_folder, int(entry.get("size") or 0)))
+        return entries
+
+    try:
+        entries = patiently(place, ask, gone=Reason.UNREACHABLE)
+    except MedclipError as e:
+        if e.reason is not Reason.MISSING_FILE:
+            raise
+        return []
+    named = [entry for entry in entries if entry[0] is not None]
+    return named or [entry for entry in entries if alone or entry[2]]
+
+
 @contextmanager
 def local_copy(place: Place) -> Iterator[BufferedIOBase]:
     """Open a file; one of a store as a temporary copy, which is read once, from front to back.
