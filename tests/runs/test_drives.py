@@ -1,4 +1,4 @@
-"""Files that their drive does not deliver: tried again within bounds, counted, and a row with the reason."""
+"""Drives: what one does not deliver is tried again and has its row; results on one of a network are those on a disk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import medclip
+from medclip.files import mounts
 from medclip.files.readers import passing_errors
+from medclip.progress import Silent
 from medclip.runs.ledger.ledger import Ledger
 from tests.kits.scoring import digests, write_png
 
@@ -39,3 +41,29 @@ def test_a_file_that_cannot_be_delivered_is_tried_again_and_its_row_says_so(
     (root / "b.png").unlink()
     write_png(root / "b.png", 2)
     assert medclip.retry(out, reason="read_error", workers=1).counts["failed"] == 0
+
+
+class _Notes(Silent):
+    """Keeps what is shown."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_results_on_a_network_drive_are_those_on_a_disk_and_the_run_says_where_they_lie(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_png(tmp_path / "in" / "a.png", 1)
+    drive, disk, table = tmp_path / "drive", tmp_path / "disk", tmp_path / "mountinfo"
+    table.write_text(f"1 0 8:1 / / rw - ext4 x rw\n2 1 0:1 / {drive.resolve()} rw - cifs x rw\n")
+    monkeypatch.setattr(mounts, "MOUNTS", table)
+    told = {}
+    for out in (drive, disk):
+        progress = _Notes()
+        medclip.score(tmp_path / "in", out, model=pack, modality="xray", workers=1, progress=progress)
+        told[out] = [note for note in progress.notes if "network drive (cifs)" in note]
+    assert (len(told[drive]), told[disk]) == (1, [])
+    assert digests(drive) == digests(disk)

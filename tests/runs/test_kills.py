@@ -105,8 +105,8 @@ def hospital(root: Path) -> Path:
 class Runner(Forks):
     """Scoring runs with one pack that kill themselves."""
 
-    def __init__(self, log: Path, pack: Path) -> None:
-        super().__init__(_SETUP + _IMPORTS, log)
+    def __init__(self, log: Path, pack: Path, setup: str = "") -> None:
+        super().__init__(_SETUP + _IMPORTS + setup, log)
         self.pack = pack
 
     def score(
@@ -198,6 +198,22 @@ def test_kills_while_a_finished_run_grows_and_tries_again_change_no_row(runner: 
     assert runner.score(root, tmp_path / "whole")
     for name in TABLES:
         assert pq.read_table(out / name).equals(pq.read_table(tmp_path / "whole" / name))
+
+
+@pytest.mark.slow
+def test_kills_of_a_run_that_writes_to_a_network_drive_change_no_byte(seeing_pack: Path, tmp_path: Path) -> None:
+    root, drive, table = hospital(tmp_path / "in"), tmp_path / "drive", tmp_path / "mountinfo"
+    table.write_text(f"1 0 8:1 / / rw - ext4 x rw\n2 1 0:1 / {drive.resolve()} rw - nfs4 x rw\n")
+    setup = f"\nfrom pathlib import Path\nfrom medclip.files import mounts\nmounts.MOUNTS = Path({str(table)!r})\n"
+    with Runner(tmp_path / "log.txt", seeing_pack, setup) as runner:
+        assert runner.score(root, tmp_path / "whole")
+        for moment, call in (("register after", 2), ("looked_at before", 3), ("commit before", 2), ("commit after", 3),
+                             ("number after", 1), ("replace after", 1)):  # fmt: skip
+            assert not runner.score(root, drive / "out", moment, call)
+            assert not list(drive.rglob("*-wal"))
+        assert runner.score(root, drive / "out")
+    assert (drive / "out" / ".medclip-lock").exists()
+    assert digests(drive / "out") == digests(tmp_path / "whole")
 
 
 def _readers() -> list[int]:
