@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -15,6 +16,7 @@ from medclip.imaging.slides.readers.open import open_slide
 from medclip.imaging.stated_size import check_stated_size, stated_size
 from medclip.settings import Settings
 from tests.kits import bombs
+from tests.kits.slides import write_dicom_slide
 
 SETTINGS = Settings()
 _CODECS = ("png", "webp", "jpegxl", "jpegxr", "lerc", "jpeg2k", "jpeg8", "htj2k")
@@ -71,4 +73,21 @@ def test_a_tile_that_unpacks_to_much_fills_its_place_and_no_more(codec: str, bit
             assert read_raster(image, Format.TIFF, SETTINGS).pixels.shape == (256, 256, 1)
         with suppress(MedclipError), open_slide(slide, SETTINGS) as reader:
             assert reader._backend().read_level(0, 0, 0, 64, 64).shape[:2] == (64, 64)
+    assert peak.num_bytes < _LITTLE
+
+
+@pytest.mark.parametrize("codec", ["JPEG", "JPEG 2000 of one tile"])
+def test_a_tile_of_a_dicom_slide_that_claims_to_be_huge_is_refused_before_it_is_decoded(codec: str, tmp_path) -> None:
+    _, stream = bombs.claiming()[codec]
+    syntax = {"JPEG": "1.2.840.10008.1.2.4.50", "JPEG 2000 of one tile": "1.2.840.10008.1.2.4.90"}[codec]
+
+    def edit(dataset: Any) -> None:
+        dataset.file_meta.TransferSyntaxUID = syntax
+
+    image = np.full((256, 256, 3), 200, np.uint8)
+    path = write_dicom_slide(tmp_path / "a.dcm", image, photometric="RGB", frames=[stream] * 4, edit=edit)
+    with bombs.peak_memory() as peak, open_slide(path, SETTINGS) as reader:
+        with pytest.raises(MedclipError, match=r"claims to hold|does not decode") as caught:
+            reader._backend().read_level(0, 0, 0, 64, 64)
+        assert caught.value.reason is Reason.CORRUPT
     assert peak.num_bytes < _LITTLE
