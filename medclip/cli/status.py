@@ -35,6 +35,8 @@ def status(
         print(read.pace)
     if read.num_tried_again:
         print(f"{count(read.num_tried_again, 'file was', 'files were')} read more than once")
+    if read.num_halved:
+        print(f"{count(read.num_halved, 'batch', 'batches')} did not fit into memory; halves were computed")
     for ended, reason, number in read.reasons:
         print(f"  {number:>7} {ended}: {reason.replace('_', ' ')}")
     return read.exit_code

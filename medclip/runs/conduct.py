@@ -333,7 +333,7 @@ def _compute(
         context = replace(
             plan.context(model, pool, timed, num_encoders, call.progress),
             is_full=bool if call.remote is None else partial(getattr, call.remote, "is_full"),
-            halved=_halved(call.progress),
+            halved=_halved(call.progress, ledger),
         )
         (verb.work or run_chunks)(context, ledger, chunks, committed)
 
@@ -505,13 +505,14 @@ def _facts(call: Call, pack: RunPack | None) -> dict[str, Any]:
     }
 
 
-def _halved(progress: Progress) -> Callable[[int], None]:
-    """Return what tells once that the memory does not hold whole batches."""
+def _halved(progress: Progress, ledger: Ledger) -> Callable[[int], None]:
+    """Return what counts batches that the memory does not hold, and tells of the first."""
     notes = iter(
         ["The memory does not hold a whole batch of images: halves are computed; last bits may differ by that."]
     )
 
     def halved(_: int) -> None:
+        ledger.num_halved += 1
         for note in notes:
             progress.note(note)
 

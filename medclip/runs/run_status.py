@@ -11,7 +11,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.locks import is_locked
 from medclip.result import Result
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.ledger.pace import EXPECTED, PACE, read_pace
+from medclip.runs.ledger.pace import EXPECTED, HALVED, PACE, read_pace
 from medclip.runs.results import EMBED, embedded_counts
 from medclip.wording import duration, figure
 
@@ -36,6 +36,8 @@ class RunStatus(Result):
     """Files in all; None while nobody has counted them to the end."""
     num_tried_again: int = 0
     """Files that were read more than once: after a crash, an error of their drive, or by a later call."""
+    num_halved: int = 0
+    """Batches of images that the memory did not hold, so that halves of them were computed."""
     workers: tuple[tuple[str, int, float], ...] = ()
     """Each reading process, with how many files it read last, and for how many seconds they were read."""
     files_per_second: float | None = None
@@ -76,6 +78,7 @@ class RunStatus(Result):
             "reasons": reasons,
             "expected": self.num_expected,
             "tried_again": self.num_tried_again,
+            "halved": self.num_halved,
             "workers": [{"worker": name, "files": n, "seconds": round(s, 3)} for name, n, s in self.workers],
             "files_per_second": self.files_per_second,
             "seconds_left": self.seconds_left,
@@ -134,6 +137,7 @@ def read_status(folder: str | Path) -> RunStatus:
             tuple(reasons),
             expected,
             ledger.num_tried_again(),
+            ledger.get(HALVED) or 0,
             tuple((worker, num, seconds) for worker, (num, seconds) in ledger.work_by_worker().items()),
             None if pace is None else pace.files_per_second,
             None if pace is None or num_left is None else pace.seconds_left(num_left),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import medclip
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
+from medclip.models.model import Model
 from medclip.runs import plan
 from medclip.runs.ledger import pace
 from medclip.runs.ledger.chunk_result import ChunkResult
@@ -86,6 +89,31 @@ def test_attempts_of_all_calls_are_counted(pack: Path, tmp_path: Path) -> None:
         attempts = ledger._db.execute("SELECT name, attempts FROM inputs ORDER BY name").fetchall()
     assert attempts == [("a.png", 1), ("b.png", 3)]
     assert medclip.runs.status(out).num_tried_again == 1
+
+
+def test_batches_that_memory_did_not_hold_are_computed_in_halves_and_counted(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(6):
+        write_png(tmp_path / "in" / f"{n}.png", n)
+    options: dict[str, Any] = {"model": pack, "workers": 1, "modality": "xray", "batch_size": 4}
+    medclip.score(tmp_path / "in", tmp_path / "whole", **options)
+    encode, sizes = Model.encode_image, []
+
+    def narrow(self: Model, images: Any, *, batch_size: int | None = None) -> Any:
+        sizes.append(batch_size or self.batch_size)
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return encode(self, images, batch_size=batch_size)
+
+    monkeypatch.setattr(Model, "encode_image", narrow)
+    run = medclip.score(tmp_path / "in", tmp_path / "out", **options)
+    assert sorted(sizes) == [2, 2, 4, 4]
+    assert medclip.runs.status(tmp_path / "out").num_halved == 2
+    assert main(["status", str(tmp_path / "out")]) == 0
+    assert "2 batches did not fit into memory" in capsys.readouterr().out
+    whole = medclip.runs.read(tmp_path / "whole").scores.column("probability").to_numpy()
+    assert run.scores.column("probability").to_numpy() == pytest.approx(whole, abs=1e-6)
 
 
 def test_a_pace_is_that_of_the_last_minutes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ PACE = "pace"
 """Under which a ledger remembers it."""
 EXPECTED = "expected"
 """How many files there are in all, as far as that is known."""
+HALVED = "halved"
+"""How many batches the memory did not hold, so that halves of them were computed."""
 _EVERY_S = 5.0
 _SPAN_S = 600.0
 """Earlier moments say little of how fast it is now: one folder has slices of a CT, the next one whole slides."""

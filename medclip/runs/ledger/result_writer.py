@@ -12,7 +12,7 @@ from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.database import Database
 from medclip.runs.ledger.input_rows import ADD_EFFORT, effort_values
 from medclip.runs.ledger.known_files import DONE_FOR_GOOD
-from medclip.runs.ledger.pace import EXPECTED, PACE, PaceKeeper
+from medclip.runs.ledger.pace import EXPECTED, HALVED, PACE, PaceKeeper
 from medclip.runs.ledger.schema import BY_FILE, BY_STUDY, COMPUTED, NAMED, column_name
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
 
@@ -22,6 +22,8 @@ class ResultWriter:
 
     _db: Database
     _pace: PaceKeeper
+    num_halved = 0
+    """Batches that were halved for want of memory since the last commit."""
     expects: Callable[[], int | None] = staticmethod(lambda: None)
     """Returns how many files the run is over, once somebody knows."""
 
@@ -53,6 +55,9 @@ class ResultWriter:
                 f"UPDATE inputs SET {ADD_EFFORT} WHERE id = ?",  # noqa: S608 - names of our own columns
                 [(*effort_values(effort), number) for number, effort in result.efforts],
             )
+            if self.num_halved:
+                self._db.keep({HALVED: (self._db.get(HALVED) or 0) + self.num_halved})
+                self.num_halved = 0
             if (moments := self._pace.commit(len(ids))) is not None:
                 self._db.keep({PACE: moments, EXPECTED: self.expects()})
         new = {row.study for row in result.files if row.status == "scored"}
