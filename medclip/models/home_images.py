@@ -134,7 +134,7 @@ def load_homes(folder: Path) -> Mapping[str, Home]:
                     raise ValueError("shapes")
                 counts = int(about["fitted"]), int(about["held_out"])
                 homes[modality] = Home(mean, axes, variances, float(rest), float(limit), str(about["source"]), *counts)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as e:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise MedclipError(
             Reason.PACK_INVALID,
             f"{FILE_NAME} does not hold where images lie that a pack was measured on.",

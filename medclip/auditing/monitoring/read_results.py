@@ -163,7 +163,7 @@ def _whole_tables(folder: Path) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, AttributeError) as e:
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise MedclipError(
             Reason.CORRUPT,
             "files.parquet, scores.parquet or run.json is not what medclip wrote.",

@@ -132,6 +132,14 @@ def test_a_table_that_is_cut_is_one_sentence_that_names_the_folder(name: str, tm
     assert str(folder) in str(refused.value)
 
 
+def test_a_description_of_nothing_but_brackets_is_one_sentence(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "june", patients=range(30))
+    (folder / "run.json").write_text("[" * 100_000)
+    with pytest.raises(MedclipError) as refused:
+        medclip.monitor([folder, folder])
+    assert refused.value.reason is Reason.CORRUPT
+
+
 def test_a_night_in_which_nothing_could_be_scored_is_counted_and_its_failures_are_found(tmp_path: Path) -> None:
     before = write_run(tmp_path / "a", patients=range(60))
     broken = write_run(tmp_path / "b", patients=range(100, 160), failed=1.0)
