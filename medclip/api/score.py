@@ -181,7 +181,7 @@ def score(
     """
     asked = what_was_asked(locals())
     settings = (settings or Settings()).on_machine(workers, memory)
-    _check_remote(path, query, table, hash_paths, explain, engine)
+    _check_remote(path, query, table, hash_paths, explain is not None or _with_maps(results_as), engine, shard)
     path = local_of(path)
     _check_store(path, query, explain, results_to or store_to, engine)
     inputs = (
@@ -256,6 +256,10 @@ def score(
     store = None if store_to is None else DicomwebServer(address_of(store_to))
     if store is not None:
         results_to, results_as = results_to or folder / "results", results_as or "sr"
+        if not any(name in RESULT_FORMATS and RESULT_FORMATS[name].suffix == ".dcm" for name in _several(results_as)):
+            raise MedclipError(
+                Reason.WRONG_USE, "a PACS takes DICOM, and no form of results is that.", hint="Add --results-as sr."
+            )
     if results_to is not None or results_as:
         read_from = (
             remote.header_of if isinstance(remote, DicomwebFiles) else partial(_place, inputs.root, inputs.given)
@@ -310,7 +314,13 @@ def _several(value: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _check_remote(
-    path: Any, query: str | Mapping[str, str], table: Any, hash_paths: bool, explain: str | None, engine: str
+    path: Any,
+    query: str | Mapping[str, str],
+    table: Any,
+    hash_paths: bool,
+    maps: bool,
+    engine: str,
+    shard: object,
 ) -> None:
     """Refuse, for a PACS, what needs files with names, files that stay, or files that other machines see."""
     if not is_dicomweb(path):
@@ -323,8 +333,13 @@ def _check_remote(
     for option, is_asked, why in (
         ("--table", table is not None, "files of a PACS have no names that a table could have"),
         ("--hash-paths", hash_paths, "names of a PACS's files are keyed hashes already"),
-        ("--explain", explain is not None, "heat maps read the files of a folder once more"),
-        ("--engine", engine != "local", "the files of a PACS are fetched to this machine"),
+        ("heat maps", maps, "heat maps read the files of a folder once more"),
+        ("--engine", engine != LOCAL, "the files of a PACS are fetched to this machine"),
+        (
+            "--shard",
+            shard is not None,
+            "each shard would fetch what all of them need; give each job a query of its own",
+        ),
     ):
         if is_asked:
             raise MedclipError(Reason.WRONG_USE, f"{why}.", hint=f"Leave {option} out.")

@@ -25,7 +25,7 @@ _AT_ONCE = 50
 """Files after which the note is written again."""
 _TIMES = {
     *("InstanceCreationDate", "InstanceCreationTime", "ContentDate", "ContentTime", "ContributionDateTime"),
-    *("SOPInstanceUID", "SeriesInstanceUID"),
+    *("DateOfSecondaryCapture", "TimeOfSecondaryCapture", "SOPInstanceUID", "SeriesInstanceUID"),
 }
 """What differs in a report that is written anew and says the same."""
 
@@ -75,7 +75,8 @@ def store_results(results: Path, server: Server, progress: Progress) -> Stored:
     note = {"sent": {**known.get("sent", {}), where: sent}}
     files = sorted(_files(results))
     progress.stage("Sending results to the PACS", len(files))
-    num_refused = num_new = 0
+    refused: set[str] = set()
+    num_new = 0
     try:
         for path in files:
             content = path.read_bytes()
@@ -85,14 +86,14 @@ def store_results(results: Path, server: Server, progress: Progress) -> Stored:
                     sent[name] = digest
                     num_new += 1
                 else:
-                    num_refused += 1
+                    refused.add(path.stem)
                 if num_new and num_new % _AT_ONCE == 0:
                     write_note(results / NOTE, _WHAT, note)
             progress.step()
     finally:
         if num_new:
             write_note(results / NOTE, _WHAT, note)
-    return Stored(len(files) - num_refused, num_refused)
+    return Stored(len({path.stem for path in files} - refused), len(refused))
 
 
 def _files(results: Path) -> Iterator[Path]:

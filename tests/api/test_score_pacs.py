@@ -92,6 +92,8 @@ def test_results_go_back_once_and_a_study_that_grew_is_scored_anew_with_add(
     assert first.exported["stored"] == {"stored": NUM_STUDIES, "refused": 0}
     reports = ask(f"{pacs}/tools/find", b'{"Level": "Series", "Query": {"Modality": "SR"}}')
     assert len(reports) == NUM_STUDIES
+    heat_map = {"study_uid": f"{STUDY_UID}.5", "SeriesInstanceUID": f"{STUDY_UID}.5.2", "Manufacturer": "medclip"}
+    fill(pacs, [write_dicom(tmp_path / "map.dcm", 8, **heat_map)])
     again = run(pacs, tmp_path / "out", pack, **to)  # the reports in the studies are not taken for images that came
     assert again.already_finished
     assert len(ask(f"{pacs}/tools/find", b'{"Level": "Series", "Query": {"Modality": "SR"}}')) == NUM_STUDIES

@@ -26,6 +26,7 @@ FEW_PAUSES_S = (0.5, 1.0, 2.0)
 """For one study: a server that lacks one object says so by status 500, too."""
 _CONNECT_S, _SILENT_S = 10.0, 60.0
 _STUDY, _SERIES, _INSTANCE, _CLASS, _NUM_INSTANCES = "0020000D", "0020000E", "00080018", "00080016", "00201208"
+_MANUFACTURER = "00080070"
 _AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 """Without it a server may decode and store anew what it sends (PS3.18, 8.7.3.5.2)."""
 
@@ -37,6 +38,8 @@ class Instance:
     uid: str
     series: str
     sop_class: str
+    manufacturer: str = ""
+    """Of what made it; "" where the server does not say."""
 
 
 @dataclass
@@ -80,10 +83,13 @@ class DicomwebServer:
         Raises:
             MedclipError: As `studies`.
         """
+        ask = {"study_instance_uid": study_uid, "fields": [_CLASS, _MANUFACTURER]}
         items = self._pages(
-            lambda client, **page: client.search_for_instances(study_uid, **page), _INSTANCE, expected or None
+            lambda client, **page: client.search_for_instances(**ask, **page), _INSTANCE, expected or None
         )
-        listed = (Instance(_value(item, _INSTANCE), _value(item, _SERIES), _value(item, _CLASS)) for item in items)
+        listed = (
+            Instance(*(_value(item, tag) for tag in (_INSTANCE, _SERIES, _CLASS, _MANUFACTURER))) for item in items
+        )
         return list({instance.uid: instance for instance in listed}.values())
 
     def read_study(self, study_uid: str, take: Callable[[bytes], None]) -> int:

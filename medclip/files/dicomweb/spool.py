@@ -51,6 +51,8 @@ _NO_IMAGES = (
 """SOP classes (PS3.4, B.5) without an image or a signal: never fetched, and no part of what a study is scored by."""
 
 
+_OURS = "medclip"
+"""Manufacturer of heat maps that went back to a PACS: they are no images to score."""
 _META_UID = re.compile(rb"\x02\x00\x03\x00UI(..)", re.DOTALL)
 _META_BYTES = 4096
 _KEPT_HEADERS = 256
@@ -187,7 +189,7 @@ class DicomwebFiles:
         return {
             study.file_of(instance.uid, self._key): instance
             for instance in instances
-            if not instance.sop_class.startswith(_NO_IMAGES)
+            if not instance.sop_class.startswith(_NO_IMAGES) and instance.manufacturer != _OURS
         }
 
     # Files that are needed now.

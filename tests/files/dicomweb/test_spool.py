@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.dicomweb.server import DicomwebServer
+from medclip.files.dicomweb.server import DicomwebServer, Instance
 from medclip.files.dicomweb.spool import DicomwebFiles
 from tests.kits.fake_pacs import IMAGE, REPORT, FakePacs, part
 
@@ -77,6 +78,22 @@ def test_reports_and_the_like_are_not_fetched(tmp_path: Path) -> None:
         names = [ref.name for ref in files.refs(nothing)]
         files.fetch(names)
         assert len(names) == len(on_disk(files)) == 2
+
+
+def test_heat_maps_that_medclip_sent_are_no_images_of_a_study(tmp_path: Path) -> None:
+    server = pacs(1)
+    listed = server.instances
+    server.content["1.2.0"]["2.25.1"] = (IMAGE, part("2.25.1"))
+
+    def with_maker(study_uid: str, expected: int | None = None) -> list[Instance]:
+        return [
+            replace(item, manufacturer="medclip" if item.uid.startswith("2.25") else "SIEMENS")
+            for item in listed(study_uid)
+        ]
+
+    server.instances = with_maker  # pyright: ignore[reportAttributeAccessIssue]
+    with files_of(server, tmp_path) as files:
+        assert len(list(files.refs(nothing))) == 2
 
 
 def test_a_study_with_one_image_that_does_not_come_fails_whole_with_its_reason(tmp_path: Path) -> None:
