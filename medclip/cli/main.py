@@ -111,6 +111,10 @@ COMMANDS = {
         "medclip.cli.models:import_command",
         "Turn a checkpoint or a model folder into a pack, a BERT into a text folder.",
     ),
+    "models set-thresholds": (
+        "medclip.cli.models:set_thresholds",
+        "Write a copy of a pack whose card names thresholds.",
+    ),
     "models presets": ("medclip.cli.models:presets", "List how authors of public checkpoints treat images."),
     "models export": ("medclip.cli.models:export", "Write a pack as a folder that open_clip loads."),
     "slides tissue": ("medclip.cli.slides:tissue", "Find the tissue of slides."),

@@ -262,6 +262,32 @@ def export(model: options.Pack, out: options.OutFolder, as_json: options.Json = 
         print(f"- {note}")
 
 
+def set_thresholds(
+    model: options.Pack,
+    thresholds: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The thresholds.json of an audit.", show_default=False)
+    ],
+    task: Annotated[str, typer.Option("--task", metavar="NAME", help="Task of the pack whose classes they are of.")],
+    out: options.OutFolder,
+    as_json: options.Json = False,
+) -> None:
+    """Write a copy of a pack whose card names thresholds: results then call a study positive or negative.
+
+    Exit code: 0 written, 2 wrong use or refused.
+    """
+    from medclip.models.card import read_card
+    from medclip.models.packs.set_thresholds import set_thresholds
+
+    info = set_thresholds(model, thresholds, task=task, out=out)
+    named = read_card(info.path).tasks[task].thresholds
+    if as_json:
+        _json({"folder": str(info.path), "task": task, "thresholds": {name: one.value for name, one in named.items()}})
+        return
+    for name, one in named.items():
+        print(f"{name}: {one.in_words()}")
+    print(f"Written: {_shown(info.path)}")
+
+
 def presets(as_json: options.Json = False) -> None:
     """List how the authors of public checkpoints treat images: for --preset of `medclip models import`.
 

@@ -1,7 +1,7 @@
 """Towers, model packs and cards; as `medclip.models`, what can be done to a pack.
 
-`list`, `show`, `verify`, `calibrate`, `presets`, `import_` and `export` do what `medclip models` does; `load` and
-`load_hub` return a model.
+`list`, `show`, `verify`, `calibrate`, `set_thresholds`, `presets`, `import_` and `export` do what the
+commands do; `load` and `load_hub` return a model.
 `verify` and `calibrate` ask all that scoring asks of a pack, so they are verbs of the rooms above; type checkers find
 all names in `__init__.pyi`.
 """
@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from medclip.lazy import lazy_names
 
-__all__ = ["calibrate", "export", "import_", "list", "load", "load_hub", "presets", "show", "verify"]  # pyright: ignore[reportUnsupportedDunderAll] (they stand in __init__.pyi)
+__all__ = [  # they stand in __init__.pyi
+    "calibrate", "export", "import_", "list", "load", "load_hub",  # pyright: ignore[reportUnsupportedDunderAll]
+    "presets", "set_thresholds", "show", "verify",  # pyright: ignore[reportUnsupportedDunderAll]
+]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -22,6 +25,7 @@ __getattr__, __dir__ = lazy_names(
         "load": "medclip.models.packs.pack:load_model",
         "load_hub": "medclip.models.interchange.load_hub:load_hub",
         "presets": "medclip.models.interchange.presets:list_presets",
+        "set_thresholds": "medclip.models.packs.set_thresholds:set_thresholds",
         "show": "medclip.models.packs.pack:pack_card",
         "verify": "medclip.api.verify:verify",
     },

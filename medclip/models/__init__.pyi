@@ -13,5 +13,6 @@ from medclip.models.interchange.presets import list_presets as presets
 from medclip.models.packs.pack import list_packs as list
 from medclip.models.packs.pack import load_model as load
 from medclip.models.packs.pack import pack_card as show
+from medclip.models.packs.set_thresholds import set_thresholds
 
-__all__ = ["calibrate", "export", "import_", "list", "load", "load_hub", "presets", "show", "verify"]
+__all__ = ["calibrate", "export", "import_", "list", "load", "load_hub", "presets", "set_thresholds", "show", "verify"]

@@ -23,7 +23,7 @@ OTHER_THINGS = {
         "ecg render",
         "ecg digitise",
     },  # a file, or a place beside the input
-    "--task": {"score", "watch", "explain", "models calibrate"},  # several
+    "--task": {"score", "watch", "explain", "models calibrate", "models set-thresholds"},  # several; of a card
     "--backend": {"models calibrate"},  # several, to try
     "--engine": {"search"},  # of an index
     "--thumbnails": {"runs purge"},  # those of old runs, to be removed
