@@ -34,7 +34,7 @@ from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_
 from medclip.runs.results import write_csv_tables
 from medclip.runs.score_run import ScoreRun
 from medclip.sample import FileRef, Modality
-from medclip.scoring.run import run_scoring
+from medclip.scoring.run import preview_scoring, run_scoring
 from medclip.scoring.score_embeddings import answer_embeddings, score_embeddings
 from medclip.settings import Settings
 from medclip.text.vocabulary.own_words import Asked, read_prompts
@@ -79,6 +79,7 @@ def score(
     device: str = "cpu",
     batch_size: int | None = None,
     backend: str | Path | None = None,
+    dry_run: bool = False,
     limit: int | None = None,
     log: str | Path | None = None,
     metrics: str | Path | None = None,
@@ -154,6 +155,8 @@ def score(
         backend: What computes the images: the name of a back-end, the folder of a calibration by
             `medclip.models.calibrate`, or "auto" for the one in the settings' home; torch in float32 where None. It is
             part of what the run is.
+        dry_run: Look at the files and match them with the model, decode no pixel and write nothing: `.counts`, `.files`
+            and `.planned` of what is returned are what would be done.
         limit: Stop once so many files have their row, up to the end of a block of some files. The same call without it
             goes on, and ends in the same bytes as if it had never been limited.
         log: File that JSON lines are appended to: how the run began, goes on (every ten seconds) and ended, by counts
@@ -251,6 +254,8 @@ def score(
         asked=asked,
         shard=None if shard is None else shard_of(shard, asked, out, add=add),
     )
+    if dry_run:
+        return _dry_run(call, sort_by, is_stored)
     maps = _heat_maps(explain, results_as, inputs, is_stored, call)
     results = None
     store = None if store_to is None else DicomwebServer(address_of(store_to))
@@ -276,6 +281,19 @@ def score(
         return score_embeddings(embeddings, call, sort_by=sort_by, finish=finish)
     run = run_scoring(call, sort_by=sort_by, finish=finish)
     return replace(run, _keep=keep, exported=exported[0].to_json() if exported else None)
+
+
+def _dry_run(call: Call, sort_by: str | None, is_stored: bool) -> ScoreRun:
+    """Return what a call would do.
+
+    Raises:
+        MedclipError: WRONG_USE for embeddings; as `preview_scoring`.
+    """
+    if is_stored:
+        raise MedclipError(
+            Reason.WRONG_USE, "embeddings are scored, and no file is read.", hint="Leave the dry run out."
+        )
+    return preview_scoring(call, sort_by=sort_by)
 
 
 def _refuse_for_stored(backend: str | Path | None, limit: int | None) -> None:

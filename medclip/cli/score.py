@@ -16,7 +16,7 @@ HEADINGS = {
     "against": "What is asked",
     "table": "How files are read",
     "sort_by": "Output",
-    "limit": "Unattended",
+    "dry_run": "Unattended",
 }
 
 
@@ -92,6 +92,9 @@ def score(
     ] = None,
     results_to: options.ResultsTo = None,
     results_as: options.ResultsAs = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Look at the files, say what would be done, and write nothing.")
+    ] = False,
     limit: options.Limit = None,
     log: options.Log = None,
     metrics: options.Metrics = None,
@@ -143,6 +146,7 @@ def score(
                 device=device,
                 batch_size=batch_size,
                 backend=backend,
+                dry_run=dry_run,
                 limit=limit,
                 log=log,
                 metrics=metrics,
@@ -164,15 +168,19 @@ def print_run(run: Any, as_json: bool) -> None:
             json.dumps(
                 {
                     "out": str(run.folder),
-                    "report": str(run.report_path),
+                    "report": None if run.report_path is None else str(run.report_path),
                     "exit_code": run.exit_code,
                     **run.counts,
                     "notes": run.notes,
+                    **({} if run.planned is None else {"planned": run.planned}),
                     **({} if run.work is None else {"work": run.work}),
                     **({} if run.exported is None else {"results": run.exported}),
                 }
             )
         )
+        return
+    if run.planned is not None:
+        _print_planned(run)
         return
     if run.already_finished:
         print("This run was finished before; nothing was computed again.")
@@ -193,3 +201,20 @@ def print_run(run: Any, as_json: bool) -> None:
         for line in Exported(**run.exported).sentences():
             print(line)
         print(f"Results: {printable(str(run.exported['folder']))}")
+
+
+def _print_planned(run: Any) -> None:
+    """Print what a run would do."""
+    from medclip.wording import count, list_of
+
+    counts = run.counts
+    print(
+        f"{count(counts['files'], 'file')}: {counts['scored']} would be read, in {count(counts['studies'], 'study')}."
+    )
+    for title, named in (("Formats", run.planned["formats"]), ("Modalities", run.planned["modalities"])):
+        if named:
+            print(f"{title}: {list_of([f'{name} {num}' for name, num in named.items()], last='and')}")
+    print_reasons(run.files, SCORE_REMEDIES)
+    if run.planned["done_before"]:
+        print(f"An earlier call dealt with {count(run.planned['done_before'], 'file')} of this folder.")
+    print("Dry run: nothing was written.")

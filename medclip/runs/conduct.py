@@ -220,7 +220,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
 
     options, settings, progress, folder = call.options, call.settings, call.progress, call.folder
     watch = call.watch
-    holds_run = claim_folder(folder, "run of medclip", marks=(LEDGER, *verb.beside), inputs=_inputs(call))
+    holds_run = claim_folder(folder, "run of medclip", marks=(LEDGER, *verb.beside), inputs=inputs_of_call(call))
     key = load_key(settings, path=call.key_file)
     table = options.table
     manifest = table if table is None or isinstance(table, Manifest) else read_manifest(table)
@@ -233,7 +233,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         ),
     }  # fmt: skip
     if call.remote is None:
-        _refuse_empty(call, manifest)
+        refuse_empty(call, manifest)
     else:
         identity["source"] = keyed_hash("run", call.remote.identity, key)
         call.remote.list_all(key)
@@ -289,7 +289,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
             if verb.shows_parts and call.shard is None:
                 parts = Parts(folder, hashed if options.hash_paths else None)
             committed = partial(_committed, parts, counts, counter, call)
-            todo, plan = chain([first], chunks), _worker_plan(call, pack, verb, key)
+            todo, plan = chain([first], chunks), worker_plan(call, pack, verb, key)
             _compute(call, verb, plan, model, (pool, loader), ledger, todo, committed)
         counter.stop()
         if call.shard is not None:
@@ -424,7 +424,8 @@ def note_limit(ledger: Ledger, notes: Sequence[str], call: Call, *, is_cut: bool
 _LIMITED = "limited"
 
 
-def _worker_plan(call: Call, pack: RunPack | None, verb: Verb, key: bytes) -> WorkerPlan:
+def worker_plan(call: Call, pack: RunPack | None, verb: Verb, key: bytes) -> WorkerPlan:
+    """Return how the chunks of a run are computed, here or on other machines."""
     """Return what the workers of an engine need."""
     from medclip.version import __version__
 
@@ -443,7 +444,7 @@ def _worker_plan(call: Call, pack: RunPack | None, verb: Verb, key: bytes) -> Wo
     )
 
 
-def _inputs(call: Call) -> dict[str, Path]:
+def inputs_of_call(call: Call) -> dict[str, Path]:
     return {"what is scored": call.root} if call.given is None and call.remote is None else {}
 
 
@@ -454,7 +455,7 @@ def _num_files(call: Call) -> int | None:
     return None if call.given is None else len(call.given)
 
 
-def _refuse_empty(call: Call, manifest: Manifest | None) -> None:
+def refuse_empty(call: Call, manifest: Manifest | None) -> None:
     """Refuse a folder without a file before anything is written."""
     if call.given is not None:
         if not call.given:

@@ -47,6 +47,10 @@ class ScoreRun(Result):
     """Where the time of this call went: `wall_s`, and of "read", "decode", "model" and "write" their seconds over all
     processes and threads; see `medclip.runs.operations.work_seconds`."""
 
+    planned: Mapping[str, Any] | None = None
+    """Of a dry run, which wrote nothing: files that would be read by `formats` and `modalities`, the others by
+    `reasons`, and `done_before`, those that an earlier call dealt with."""
+
     @property
     def is_temporary(self) -> bool:
         """Whether the folder goes with this object."""
@@ -94,7 +98,7 @@ class ScoreRun(Result):
     def report_path(self) -> Path | None:
         """The first page of the report, None where none was written."""
         path = self.folder / REPORT
-        return path if path.exists() else None
+        return path if self.planned is None and path.exists() else None
 
     def _facts(self) -> dict[str, object]:
         counts = self.counts

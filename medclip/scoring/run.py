@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.adaptation.pack.pack_head import read_pack_texts
+from medclip.files.tables.write import schema_of
 from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import read_preprocess
 from medclip.models.packs.views import FUSION
@@ -16,8 +17,10 @@ from medclip.progress import Progress
 from medclip.runs.chunk import Answers
 from medclip.runs.conduct import Call, RunPack, Verb, conduct, pack_of_call
 from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.operations.preview import preview
 from medclip.runs.options import ScoreOptions
 from medclip.runs.results import write_results
+from medclip.runs.rows import ScoreRow
 from medclip.runs.score_run import ScoreRun
 from medclip.sample import Modality
 from medclip.scoring.exam_scores import MEAN, ExamScores
@@ -44,17 +47,36 @@ def run_scoring(call: Call, *, sort_by: str | None = None, finish: Finish | None
     Raises:
         MedclipError: As `conduct`.
     """
+    pack, verb = _pack_and_verb(call, sort_by, finish)
+    counts, already = conduct(call, pack, verb)
+    shard = None if call.shard is None else str(call.shard)
+    return ScoreRun(call.folder, counts, already_finished=already, shard=shard, work=call.watch.report().to_json())
+
+
+def preview_scoring(call: Call, *, sort_by: str | None = None) -> ScoreRun:
+    """Return what scoring would do; nothing is written.
+
+    Args:
+        call: What would be scored, with what, and how.
+        sort_by: As `run_scoring` takes it; it is checked.
+
+    Raises:
+        MedclipError: As `preview`.
+    """
+    pack, verb = _pack_and_verb(call, sort_by, None)
+    seen = preview(call, pack, verb)
+    tables = {"files": seen.files, "scores": schema_of(ScoreRow).empty_table()}
+    return ScoreRun(call.folder, seen.counts, _tables=tables, _notes=verb.notes, planned=seen.to_json())
+
+
+def _pack_and_verb(call: Call, sort_by: str | None, finish: Finish | None) -> tuple[RunPack, Verb]:
     pack = pack_of_call(call)
     own = read_pack_texts(pack.path, pack.card)
     tasks = asked_tasks(pack.card, call.options, own)
     check_words(pack.path, pack.card, tasks, own)
     only = only_modality(pack.card, own, read_preprocess(pack.path))
     verb = score_verb(pack, tasks, call.options, call.folder, only, sort_by, finish, call.progress)
-    if call.backend is not None:
-        verb = replace(verb, notes=(*verb.notes, *call.backend.notes))
-    counts, already = conduct(call, pack, verb)
-    shard = None if call.shard is None else str(call.shard)
-    return ScoreRun(call.folder, counts, already_finished=already, shard=shard, work=call.watch.report().to_json())
+    return pack, verb if call.backend is None else replace(verb, notes=(*verb.notes, *call.backend.notes))
 
 
 def score_verb(

@@ -1,0 +1,119 @@
+"""What a run would do: its files are looked at, grouped and matched with the model, and no pixel is decoded.
+
+The rows are made by the code of the run itself, in a ledger that goes with the call. What only pixels tell stays open:
+a modality that is inferred, an image that turns out to be cut off.
+"""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.discover import LEDGER
+from medclip.files.output import claim_folder
+from medclip.files.pseudonyms import KEY_NAME, hashed_path, load_key
+from medclip.files.readers.pool import ReadingPool
+from medclip.files.tables.manifest import Manifest, read_manifest
+from medclip.files.tables.write import schema_of, table_of
+from medclip.runs.chunk import ChunkWork, items_of
+from medclip.runs.conduct import Call, RunPack, Verb, inputs_of_call, load_run_model, refuse_empty, worker_plan
+from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.listing import Listing
+from medclip.runs.look import Looker
+from medclip.runs.rows import FileRow
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run would do."""
+
+    counts: dict[str, int]
+    """As those of a run; "scored" are the files that would be read."""
+    formats: Mapping[str, int]
+    """Files that would be read, by format."""
+    modalities: Mapping[str, int]
+    """The same by modality; "to be inferred" where only the pixels will tell."""
+    reasons: Mapping[str, Mapping[str, int]]
+    """Files that would not be read, by status and reason."""
+    done_before: int
+    """Files that an earlier call on the output folder has dealt with, by number; they are counted above, too."""
+    files: pyarrow.Table
+    """One row per file, as in files.parquet, without what only pixels tell."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data, without the rows."""
+        names = ("formats", "modalities", "reasons", "done_before")
+        return {name: getattr(self, name) for name in names}
+
+
+def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
+    """Look at the files of a run and return what it would do. Nothing is written, not even an identity key.
+
+    Args:
+        call: What it is over, and how.
+        pack: Its model.
+        verb: What is made of it.
+
+    Raises:
+        MedclipError: As `medclip.runs.conduct.conduct` before its first file; WRONG_USE for files on a server.
+    """
+    if call.remote is not None:
+        raise MedclipError(
+            Reason.WRONG_USE, "a dry run looks at files, and these lie on a server.", hint="Ask the server for a count."
+        )
+    settings, options = call.settings, call.options
+    holds_run = claim_folder(call.folder, "run of medclip", marks=(LEDGER, *verb.beside), inputs=inputs_of_call(call))
+    is_kept = call.key_file is not None or (settings.home / KEY_NAME).exists()
+    key = load_key(settings, path=call.key_file) if is_kept else secrets.token_bytes(32)
+    manifest = (
+        options.table if options.table is None or isinstance(options.table, Manifest) else read_manifest(options.table)
+    )
+    refuse_empty(call, manifest)
+    done_before = 0
+    if holds_run:
+        with suppress(MedclipError), Ledger(call.folder, create=False) as ledger:
+            done_before = ledger.num_done()
+    with (
+        tempfile.TemporaryDirectory(prefix="medclip-dry-run-") as scratch,
+        Ledger(Path(scratch)) as ledger,
+        ReadingPool.of(settings, note=call.progress.note) as pool,
+        ThreadPoolExecutor(1) as encoders,
+    ):
+        loading = encoders.submit(load_run_model, pack.path, call)
+        hashed = partial(hashed_path, key=key)
+        listing = Listing(call.root, ledger, (call.folder, *call.exclude), hashed, call.given, None, call.shard)
+        looker = Looker(listing, ledger, pool, options, manifest, key, settings, verb.only)
+        looker.begin(call.folder, add=False, retry=None)
+        call.progress.stage("Looking at files", 1)
+        context = worker_plan(call, pack, verb, key).context(loading.result(), pool, encoders, 1, call.progress)
+        for chunk in looker.chunks():
+            work = ChunkWork(context, chunk, items_of(chunk))
+            for item in work.items:
+                item.problem = item.problem or context.unread(item)
+                if item.problem is None and item.modality is not None:
+                    item.problem = context.answers.refuse(item.modality, item.body_part)
+            ledger.commit(work.result())
+        call.progress.step()
+        ledger.number()
+        if options.hash_paths:
+            ledger.hash_names(hashed)
+        modalities = ledger.counts_by("modality")
+        return Preview(
+            counts=ledger.counts(),
+            formats=ledger.counts_by("format"),
+            modalities={("to be inferred" if name == "None" else name): num for name, num in modalities.items()},
+            reasons={status: ledger.counts_by("reason", status) for status in ("failed", "skipped")},
+            done_before=done_before,
+            files=table_of(ledger.files(), FileRow, schema_of(FileRow)),
+        )
