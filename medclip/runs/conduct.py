@@ -425,7 +425,6 @@ _LIMITED = "limited"
 
 
 def worker_plan(call: Call, pack: RunPack | None, verb: Verb, key: bytes) -> WorkerPlan:
-    """Return how the chunks of a run are computed, here or on other machines."""
     """Return what the workers of an engine need."""
     from medclip.version import __version__
 
@@ -445,6 +444,7 @@ def worker_plan(call: Call, pack: RunPack | None, verb: Verb, key: bytes) -> Wor
 
 
 def inputs_of_call(call: Call) -> dict[str, Path]:
+    """Return what a call reads and may not be replaced, by what it is called."""
     return {"what is scored": call.root} if call.given is None and call.remote is None else {}
 
 

@@ -26,6 +26,7 @@ OTHER_THINGS = {
     "--task": {"score", "watch", "explain", "models calibrate", "models set-thresholds"},  # several; of a card
     "--backend": {"models calibrate"},  # several, to try
     "--engine": {"search"},  # of an index
+    "--dry-run": {"shards build"},  # of a table
     "--thumbnails": {"runs purge"},  # those of old runs, to be removed
     "--pooling": {"slides learn"},  # of patches
     "--prompt": {"explain"},  # what a heat map is of
