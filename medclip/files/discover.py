@@ -20,7 +20,6 @@ LEDGER = "ledger.sqlite"
 _SCHEMA_BYTES = 65536
 """The schema lies in the first pages of an SQLite file."""
 
-_Inode = tuple[int, int]
 _SPELLED = re.compile(rb"\\x([0-9a-f]{2})")
 _BACKSLASH = rb"\x5c"
 
@@ -62,7 +61,7 @@ def walk(root: Path, *, exclude: Sequence[Path] = ()) -> Iterator[FileRef]:
         MedclipError: MISSING_FILE if `root` does not exist.
     """
     refuse_missing(root)
-    walk = _Walk({(status.st_dev, status.st_ino) for path in exclude if (status := _status(path)) is not None})
+    walk = _Walk({_inode(status) for path in exclude if (status := _status(path)) is not None})
     if not root.is_dir():
         yield from walk.entry(root, root.name, ("", (0, root.name)), [])
         return
@@ -81,9 +80,9 @@ class _Folder:
 
 @dataclass
 class _Walk:
-    exclude: set[_Inode]
+    exclude: set[int]
     links: list[_Folder] = field(default_factory=list)
-    seen: set[_Inode] = field(default_factory=set)
+    seen: set[int] = field(default_factory=set)
 
     def folder(self, top: _Folder) -> Iterator[FileRef]:
         """List a folder and the real folders below it; links to folders wait."""
@@ -100,7 +99,7 @@ class _Walk:
     def _one(self, folder: _Folder, below: list[str]) -> Iterator[FileRef]:
         try:
             status = folder.path.stat()
-            self.seen.add((status.st_dev, status.st_ino))
+            self.seen.add(_inode(status))
             with os.scandir(folder.path) as entries:
                 names = sorted(entry.name for entry in entries if not is_draft(entry.name))
         except OSError as error:
@@ -119,7 +118,7 @@ class _Walk:
         except OSError as error:
             yield _ref(path, name, place, problem=_link_problem(path, error))
             return
-        if (status.st_dev, status.st_ino) in self.exclude:
+        if _inode(status) in self.exclude:
             return
         stamp = Stamp.of(status)
         if stat.S_ISDIR(status.st_mode):
@@ -145,11 +144,16 @@ class _Walk:
         except OSError as error:
             yield _ref(link.path, link.name, place, problem=_link_problem(link.path, error))
             return
-        if (status.st_dev, status.st_ino) in self.seen:
+        if _inode(status) in self.seen:
             message = "the link leads to a folder that is listed already, so it is not followed again."
             yield _ref(link.path, link.name, place, problem=Problem(Reason.LINK_LOOP, message))
             return
         yield from self.folder(replace(link, place=place))
+
+
+def _inode(status: os.stat_result) -> int:
+    """Return one number for a device and a file on it: of a million folders half the memory of a pair."""
+    return status.st_dev << 64 | status.st_ino
 
 
 def _folders_below(folder: _Folder, names: list[str]) -> Iterator[_Folder]:

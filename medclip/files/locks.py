@@ -35,9 +35,9 @@ def lock_folder(folder: Path, tries: int = 5) -> int | None:
     except ImportError:  # no such locks on Windows
         return None
     try:
-        descriptor = _open(folder)
+        descriptor = _open(folder, make=tries > 1)
     except OSError:
-        if tries == 1:  # of one who only asks, and may not write here
+        if tries == 1:  # of one who only asks: nobody wrote here yet, or others alone may
             return None
         raise
     for attempt in range(tries):
@@ -53,10 +53,10 @@ def lock_folder(folder: Path, tries: int = 5) -> int | None:
     raise MedclipError(Reason.BUSY, "another medclip is writing to this folder.", where=folder, hint="Let it finish.")
 
 
-def _open(folder: Path) -> int:
+def _open(folder: Path, *, make: bool) -> int:
     if network_file_system(folder) is None:
         return os.open(folder, os.O_RDONLY)
-    return os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)  # NFS locks what is open for writing
+    return os.open(folder / _LOCK, os.O_RDWR | (os.O_CREAT if make else 0), 0o600)  # NFS locks what is open for writing
 
 
 @contextmanager
