@@ -103,7 +103,16 @@ def remote_files(
         return None
     place = place_of(path)
     assert isinstance(place, RemotePath)
-    return StoreFiles(place, folder, DEFAULT_SPOOL_BYTES if spool is None else parse_memory(spool))
+    return StoreFiles(place, folder, _spool_bytes(spool))
+
+
+def _spool_bytes(spool: int | str | None) -> int:
+    try:
+        return DEFAULT_SPOOL_BYTES if spool is None else parse_memory(spool)
+    except MedclipError:
+        raise MedclipError(
+            Reason.WRONG_USE, f"the spool is a size of at least 100 MB, such as 20GB, not {spool!r}."
+        ) from None
 
 
 def pacs_files(
@@ -130,9 +139,8 @@ def pacs_files(
             Reason.WRONG_USE, "which studies of this server are wanted is not said.", where=address_of(address),
             hint="Name them, such as with --query ModalitiesInStudy=CR,StudyDate=20240101-20240131.",
         )  # fmt: skip
-    limit = DEFAULT_SPOOL_BYTES if spool is None else parse_memory(spool)
     note = (progress or Silent()).note
-    return DicomwebFiles(DicomwebServer(address_of(address)), parse_query(query), folder, limit, note)
+    return DicomwebFiles(DicomwebServer(address_of(address)), parse_query(query), folder, _spool_bytes(spool), note)
 
 
 def path_of(value: object, what: str) -> Path:
