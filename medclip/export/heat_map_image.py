@@ -117,7 +117,8 @@ def _describe(image: Any, drawn: DrawnMap, headers: Headers) -> None:
         source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
         source.PurposeOfReferenceCodeSequence = [purpose]
         sources.append(source)
-    image.SourceImageSequence = sources
+    if sources:
+        image.SourceImageSequence = sources
 
 
 def captioned(drawn: DrawnMap, model: str) -> NDArray[np.uint8]:

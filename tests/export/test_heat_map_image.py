@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,13 @@ from medclip.api.score import score
 from medclip.errors import MedclipError
 from medclip.export.heat_map_image import captioned, heat_map_image
 from medclip.export.result_formats import NO_MAP
+from medclip.export.source_headers import read_headers
+from medclip.export.stored_results import store_results
 from medclip.export.study_result import DrawnMap, StudyResult
+from medclip.progress import Silent
 from tests.kits.mammograms import write_exams
 from tests.kits.pacs import INSTALL, ORTHANC, ask, orthanc
-from tests.kits.results import ALGORITHM, CREATED, drawn_study
+from tests.kits.results import ALGORITHM, CREATED, drawn_study, file_row
 from tests.kits.scoring import PLANTED, STUDY_UID, write_dicom
 
 hd = pytest.importorskip("highdicom")
@@ -84,12 +88,42 @@ def test_equal_calls_write_equal_bytes_and_another_map_is_another_object(tmp_pat
     assert other.SeriesInstanceUID == pydicom.dcmread(BytesIO(first)).SeriesInstanceUID
 
 
+def test_a_map_that_is_written_anew_is_not_sent_again_and_another_one_is(tmp_path: Path) -> None:
+    result, headers = drawn_study(tmp_path / "in")
+    sent: list[bytes] = []
+    server: Any = SimpleNamespace(place="a PACS", store=lambda content: sent.append(content) or True)
+    changed = a_map(result)
+    assert changed.drawn is not None
+    changed.drawn.pixels[10, 10] = 255
+    later = CREATED.replace(minute=31)
+    (tmp_path / "to" / "sc").mkdir(parents=True)
+    for one, created, num_sent in ((a_map(result), CREATED, 1), (a_map(result), later, 1), (changed, later, 2)):
+        (tmp_path / "to" / "sc" / "0.dcm").write_bytes(heat_map_image(one, headers, ALGORITHM, created))
+        store_results(tmp_path / "to", server, Silent())
+        assert len(sent) == num_sent
+
+
 @DICOM3TOOLS
 @pytest.mark.parametrize("tags", [{}, {"PatientOrientation": ["L", "F"], "ImagerPixelSpacing": [0.1, 0.1]}])
 def test_dciodvfy_finds_no_error(tmp_path: Path, tags: dict[str, Any]) -> None:
     result, headers = drawn_study(tmp_path, **tags)
     (tmp_path / "map.dcm").write_bytes(heat_map_image(a_map(result), headers, ALGORITHM, CREATED))
     assert errors_of(tmp_path / "map.dcm") == []
+
+
+@pytest.mark.shared
+@DICOM3TOOLS
+def test_heat_maps_of_real_films_have_no_error(shared: Path, tmp_path: Path) -> None:
+    result, num_read = a_map(drawn_study(tmp_path)[0]), 0
+    for film in sorted((shared / "data" / "field_dev" / "dicom-cxr").rglob("*.dcm")):
+        headers = read_headers([file_row(film.name)], lambda name, film=film: film)
+        if not headers.lacking:
+            num_read += 1
+            assert result.drawn is not None
+            drawn = replace(result, drawn=replace(result.drawn, files=(film.name,)))
+            (tmp_path / "map.dcm").write_bytes(heat_map_image(drawn, headers, ALGORITHM, CREATED))
+            assert errors_of(tmp_path / "map.dcm") == [], film.name
+    assert num_read >= 6
 
 
 def test_a_run_writes_the_heat_map_of_each_study_and_another_finding_replaces_it(pack: Path, tmp_path: Path) -> None:
@@ -167,6 +201,8 @@ def test_maps_that_cannot_be_drawn_are_refused_before_anything_is_read(pack: Pat
     calls: dict[str, Any] = {"model": pack, **CALL, "results_to": tmp_path / "to", "results_as": "sc"}
     with pytest.raises(MedclipError, match="images are given one by one"):
         score([path], tmp_path / "out", **calls)
+    with pytest.raises(MedclipError, match="heat maps read the files of a folder once more"):
+        score("dicomweb://127.0.0.1:1/dicom-web", tmp_path / "out", **calls)
     with pytest.raises(MedclipError, match="does not ask"):
         score(tmp_path / "in", tmp_path / "out", **calls, explain="fundus_cataract", task="chest_xray_view")
     assert not (tmp_path / "out").exists()
