@@ -17,8 +17,8 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.mounts import network_file_system
 
 _TRY_AGAIN_S = 0.1
-_LOCK = ".medclip-lock"
-"""It stays: of two who delete and make a lock's file, both have one."""
+LOCK = ".medclip-lock"
+"""Name of that file. It stays: of two who delete and make a lock's file, both have one."""
 
 
 def lock_folder(folder: Path, tries: int = 5) -> int | None:
@@ -56,7 +56,7 @@ def lock_folder(folder: Path, tries: int = 5) -> int | None:
 def _open(folder: Path, *, make: bool) -> int:
     if network_file_system(folder) is None:
         return os.open(folder, os.O_RDONLY)
-    return os.open(folder / _LOCK, os.O_RDWR | (os.O_CREAT if make else 0), 0o600)  # NFS locks what is open for writing
+    return os.open(folder / LOCK, os.O_RDWR | (os.O_CREAT if make else 0), 0o600)  # NFS locks what is open for writing
 
 
 @contextmanager

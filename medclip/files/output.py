@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.locks import LOCK
 from medclip.files.file_modes import PRIVATE, file_modes
 from medclip.wording import count, list_of
 
@@ -384,7 +385,7 @@ def claim_folder(
         if os.path.exists(path) and path.resolve().is_relative_to(out.resolve()):
             raise MedclipError(Reason.WRONG_USE, f"{name} lies here.", where=out, hint="Name another folder.")
     with disk_errors(out):
-        names = {name for name in os.listdir(out) if not is_draft(name)}
+        names = {name for name in os.listdir(out) if not is_draft(name) and name != LOCK}
     if names and not names.intersection(marks):
         files = count(len(names), "other file")
         raise in_use(out, f"this folder holds {files} and no {what}", "Name an empty or new folder.")

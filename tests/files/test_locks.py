@@ -9,7 +9,8 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.files import mounts
-from medclip.files.locks import held_folder, is_locked
+from medclip.files.locks import LOCK, held_folder, is_locked
+from medclip.files.output import claim_folder
 
 
 @pytest.mark.parametrize("is_drive", [False, True])
@@ -29,4 +30,5 @@ def test_a_second_writer_is_refused_until_the_first_is_done(
             pass
         assert caught.value.reason is Reason.BUSY
     assert not is_locked(folder)
-    assert os.listdir(folder) == ([".medclip-lock"] if is_drive else [])
+    assert os.listdir(folder) == ([LOCK] if is_drive else [])
+    assert not claim_folder(folder, "run")  # as if it were empty
