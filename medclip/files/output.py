@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.locks import LOCK
 from medclip.files.file_modes import PRIVATE, file_modes
+from medclip.files.locks import LOCK
 from medclip.wording import count, list_of
 
 _DRAFT = re.compile(r"\.medclip-[\w.-]+\.part")
