@@ -47,6 +47,7 @@ _REASONS = {
     ("files/readers/serving.py", "pickle"): "the other end of these pipes",
     ("export/applied_model_card.py", "xml.etree"): "writes a card and parses nothing",
     ("imaging/slides/readers/tiff.py", "xml.etree"): "OME-XML; a text that declares entities is not parsed",
+    ("text/vocabulary/load.py", "yaml.load"): "with the safe loader of libyaml, which also limits how deep text nests",
     ("imaging/ecg/formats/xml_and_scp.py", "xml.etree"): "a type; the text is parsed by defusedxml",
 }
 
@@ -109,3 +110,24 @@ def test_each_refusal_is_seen_where_it_stands(tmp_path: Path):
     for line in ("model.eval()", "re.compile('x')", "np.load('x', allow_pickle=False)", "yaml.safe_load('x')"):
         (tmp_path / "file.py").write_text(line, encoding="utf-8")
         assert not set(_refused(tmp_path / "file.py")), line
+
+
+_CSV_WRITERS = {"csv.writer", "csv.DictWriter", "csv.write_csv", "csv.CSVWriter", "pacsv.write_csv", "pacsv.CSVWriter"}
+_WRITE_CSV = {
+    "files/tables/write.py": "the one way, which defuses",
+    "adaptation/finetune/head_of_pack.py": "defused_text for the only column that is free text",
+    "adaptation/pack/adapted_model.py": "defused_text for the only column that is free text",
+    "shards/writing/captions.py": "a copy of the user's own table, which is read again",
+}
+
+
+def test_no_csv_is_written_that_a_spreadsheet_would_run(repository: Path):
+    """`medclip.files.tables.write` puts an apostrophe before such cells; nobody writes CSV past it."""
+    writers = {
+        path.relative_to(repository / "medclip").as_posix()
+        for path in sorted((repository / "medclip").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and (ast.unparse(node.func) in _CSV_WRITERS or getattr(node.func, "attr", "") in ("to_csv", "write_csv"))
+    }
+    assert writers == _WRITE_CSV.keys()

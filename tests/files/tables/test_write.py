@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.files.tables.write import csv_bytes, defused_text
+from medclip.files.tables.write import csv_bytes, defused_text, write_as_csv
 
 HOT = [
     "=1+1",
@@ -50,6 +52,13 @@ def test_numbers_dashes_and_all_other_texts_stay_as_they_are(text: str):
 def test_numbers_that_are_no_texts_and_missing_values_stay_as_they_are():
     table = pa.table({"d": [-1.5, None], "n": [-2, 3], "t": ["=1", None]})
     assert csv_bytes(table) == b'"d","n","t"\n-1.5,-2,"\'=1"\n,3,\n'
+
+
+def test_a_parquet_file_is_written_as_the_csv_that_its_table_would_be(tmp_path: Path):
+    table = pa.table({"=path": [*HOT, *COLD, None], "n": range(len(HOT) + len(COLD) + 1)})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=5)
+    write_as_csv(tmp_path / "a.csv", tmp_path / "a.parquet")
+    assert (tmp_path / "a.csv").read_bytes() == csv_bytes(table)
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=6), min_size=1, max_size=5))
