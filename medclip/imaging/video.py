@@ -122,7 +122,7 @@ def _check_bytes(facts: VideoFacts, count: int, settings: Settings) -> None:
             Reason.TOO_LARGE,
             f"the video has {count} frames of {facts.width} x {facts.height} pixels: {needed:,} bytes when decoded, "
             f"more than the limit of {settings.max_volume_bytes:,}.",
-            hint="From Python, Settings(max_volume_bytes=...) raises the limit.",
+            hint="A larger max_volume_bytes below [limits] in medclip.toml, or of medclip.Settings, raises the limit.",
         )
 
 

@@ -57,7 +57,7 @@ def check_size(width: int, height: int, settings: Settings) -> None:
         raise MedclipError(
             Reason.TOO_LARGE,
             f"the image has {width} x {height} pixels, more than the limit of {settings.max_pixels:,}.",
-            hint="From Python, Settings(max_pixels=...) raises the limit; there is no option for it.",
+            hint="A larger max_pixels below [limits] in medclip.toml, or of medclip.Settings, raises the limit.",
         )
 
 

@@ -119,7 +119,7 @@ def check_volume(header: DicomHeader, frames: int, settings: Settings) -> int:
         raise MedclipError(
             Reason.TOO_LARGE,
             f"{count(frames, 'frame')} would take {size:,} bytes; the limit is {settings.max_volume_bytes:,}.",
-            hint="From Python, Settings(max_volume_bytes=...) raises the limit; there is no option for it.",
+            hint="A larger max_volume_bytes below [limits] in medclip.toml, or of medclip.Settings, raises the limit.",
         )
     return size
 

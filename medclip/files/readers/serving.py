@@ -271,7 +271,7 @@ def _late(timeout_s: float) -> MedclipError:
     return MedclipError(
         Reason.TIMEOUT,
         f"reading took longer than {timeout_s:g} s and was stopped.",
-        hint="From Python, Settings(decode_timeout_s=...) allows more; there is no option for it.",
+        hint="A larger decode_timeout_s below [limits] in medclip.toml, or of medclip.Settings, allows more.",
     )
 
 

@@ -44,7 +44,7 @@ def check_bytes(shape: Sequence[int], itemsize: int, settings: Settings) -> None
             Reason.TOO_LARGE,
             f"the volume has {' x '.join(map(str, shape))} voxels and takes {size:,} bytes, more than the limit of "
             f"{settings.max_volume_bytes:,}.",
-            hint="From Python, Settings(max_volume_bytes=...) raises the limit.",
+            hint="A larger max_volume_bytes below [limits] in medclip.toml, or of medclip.Settings, raises the limit.",
         )
 
 
