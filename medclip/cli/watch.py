@@ -52,6 +52,7 @@ def watch(
     from medclip.api.watch import watch as run_watch
     from medclip.cli.progress import progress
     from medclip.cli.score import print_run
+    from medclip.cli.settings_file import command_settings
 
     try:
         with progress(quiet=as_json) as shown:
@@ -79,6 +80,7 @@ def watch(
                 thumbnails=thumbnails,
                 log=log,
                 metrics=metrics,
+                settings=command_settings(),
                 progress=shown,
             )
     except KeyboardInterrupt:

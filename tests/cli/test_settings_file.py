@@ -91,6 +91,18 @@ def test_limits_of_the_file_are_those_of_commands_and_python_reads_it_when_asked
     assert read_settings_file(file).settings(Settings()).decode_timeout_s == 2.5
 
 
+def test_a_limit_of_the_file_decides_what_a_command_reads(
+    pack: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    write_dicom(tmp_path / "in" / "1.dcm", 1)
+    file.write_text(f'[limits]\nmax_pixels = 10\n[watch]\nmodel = "{pack}"\n[score]\nmodel = "{pack}"\n')
+    folders = (str(tmp_path / "in"), "--out", str(tmp_path / "out"))
+    assert main(["watch", *folders, "--once", "--settle", "0", "--workers", "1"]) == 3
+    assert "failed: too large" in capsys.readouterr().out
+    assert main(["score", *folders[:2], str(tmp_path / "other"), "--workers", "1"]) == 3
+    assert "failed: too large" in capsys.readouterr().out
+
+
 def test_the_file_lies_in_the_settings_home_or_where_it_is_named_and_never_where_one_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
