@@ -5,7 +5,8 @@ downloaded, and it takes the time of a trained one. The head (linear probe, pati
 folders apart, chest from breast, so that what a back-end changes is judged by decisions that can be made. Its penalty
 is stronger than cross-validation would choose: vectors of random weights differ along few directions by more than the
 rounding of bfloat16, and a head that leans on the others multiplies that rounding. (A head for the view of a chest film
-did, and its decisions lay close together: bfloat16 changed a probability by 0.03, and int8 a decision in 64.)
+did, and its decisions lay close together: bfloat16 changed a probability by 0.03, and int8 a decision in 64. Of this
+head with C = 1 bfloat16 changed one by 0.0012.)
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ SHOTS = 32
 """Patients of each class that the head is fitted on."""
 EVERY = 4
 """One film of so many is named in the table: those that the head is tested on are computed, too."""
-PENALTY = 1.0
+PENALTY = 0.3
 """C of the linear probe."""
 
 

@@ -84,6 +84,36 @@ def answer_all(
     return answers
 
 
+def directions_of(
+    scorer: Scorer, tasks: Sequence[AskedTask], features_ND: NDArray[np.float32], modalities: Sequence[Modality]
+) -> NDArray[np.float32]:
+    """Return for each image the weights of its likeliest answer in the features, of the first task that fits it.
+
+    Args:
+        scorer: Of the pack.
+        tasks: The questions.
+        features_ND: float32 [N, D] of unit norm.
+        modalities: Of each image.
+
+    Returns:
+        float32 [N, D], against the mean of all classes; zeros for an image that no task fits. Heads that are not linear
+        in features are taken along the axes of the features.
+    """
+    dim = features_ND.shape[1]
+    directions_ND = np.zeros_like(features_ND)
+    for modality in sorted(set(modalities)):
+        rows_N = np.array([own == modality for own in modalities])
+        asked = next((task for task in tasks if task.fits_modality(modality)), None)
+        if asked is None:
+            continue
+        likeliest_N = scorer.logits(features_ND[rows_N], asked, modality).argmax(axis=1)
+        axes_DC = scorer.logits(np.eye(dim, dtype=np.float32), asked, modality)
+        weights_DC = axes_DC - scorer.logits(np.zeros((1, dim), np.float32), asked, modality)
+        centre_D1 = weights_DC.mean(axis=1, keepdims=True) if weights_DC.shape[1] > 1 else 0.0
+        directions_ND[rows_N] = (weights_DC - centre_D1).T[likeliest_N]
+    return directions_ND
+
+
 def compare_answers(reference: Sequence[Answer], other: Sequence[Answer]) -> Change:
     """Compare answers with those of the reference, question by question.
 

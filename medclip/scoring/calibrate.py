@@ -31,7 +31,7 @@ from medclip.models.unit_reader import ReadUnit, UnitReader, encode_units
 from medclip.progress import Progress
 from medclip.runs.options import ScoreOptions
 from medclip.sample import Modality
-from medclip.scoring.backend_changes import Change, answer_all, compare_answers
+from medclip.scoring.backend_changes import Change, answer_all, compare_answers, directions_of
 from medclip.scoring.held_out import hold_out, patients_of
 from medclip.scoring.only_modality import only_modality
 from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks, check_words
@@ -67,6 +67,11 @@ class _Images:
     @property
     def views(self) -> list[Any]:
         return [view for unit in self.units for view in unit.pixels]
+
+    @property
+    def features_ND(self) -> NDArray[np.float32]:
+        """Of each view, from torch in float32."""
+        return np.concatenate([unit.features for unit in self.units])
 
     def part(self, wanted_U: NDArray[np.bool_]) -> _Images:
         """Return those of some units."""
@@ -122,7 +127,9 @@ def calibrate_backends(
     kinds, left_out = usable([BACKENDS[name] for name in dict.fromkeys((EAGER, *(kind.name for kind in backends)))])
     judges_U = hold_out([patient or unit.sha256 for patient, unit in zip(patients, seen.units, strict=True)])
     choosing, judging = seen.part(~judges_U), seen.part(judges_U)
-    loaded, graphs = _load(model, kinds, choosing.views[::_SCALES_FROM], left_out, progress)
+    examples = choosing.part(np.arange(len(choosing.units)) % _SCALES_FROM == 0)
+    directions_ND = directions_of(Scorer(model), tasks, examples.features_ND, examples.modalities)
+    loaded, graphs = _load(model, kinds, examples, directions_ND, left_out, progress)
     candidates = _measure(loaded, tasks, choosing, progress)
     choice, candidates = _choose(candidates, loaded, tasks, judging)
     graph = graphs.get(choice)
@@ -179,7 +186,12 @@ def _read(
 
 
 def _load(
-    model: Model, kinds: Sequence[BackendKind], examples: Sequence[Any], left_out: dict[str, str], progress: Progress
+    model: Model,
+    kinds: Sequence[BackendKind],
+    examples: _Images,
+    directions_ND: NDArray[np.float32],
+    left_out: dict[str, str],
+    progress: Progress,
 ) -> tuple[dict[str, Model], dict[str, bytes]]:
     """Load the model with each back-end; what cannot be is left out and named."""
     progress.stage("Preparing back-ends", len(kinds))
@@ -191,7 +203,7 @@ def _load(
             refuse_misfit(model, kind)
             if kind.libraries and plain is None:
                 plain = make_graph(model, BACKENDS["onnx"])
-            graph = make_graph(model, kind, plain=plain, images=examples)
+            graph = make_graph(model, kind, plain=plain, images=examples.views, directions_ND=directions_ND)
             loaded[kind.name] = load_backend(model, kind, graph)
         except MedclipError as e:
             left_out[kind.name] = e.message
@@ -231,7 +243,7 @@ def _measure(
 def _change(model: Model, reference: Model, tasks: Sequence[AskedTask], seen: _Images) -> tuple[Change, float]:
     """Compare a back-end's answers with the reference's; return their change and the least cosine of vectors."""
     scorer = Scorer(reference)
-    expected_ND = np.concatenate([unit.features for unit in seen.units])
+    expected_ND = seen.features_ND
     is_reference = model is reference
     features_ND = expected_ND if is_reference else np.concatenate(encode_units(model, [u.pixels for u in seen.units]))
     answers = (answer_all(scorer, tasks, features, seen.modalities) for features in (expected_ND, features_ND))

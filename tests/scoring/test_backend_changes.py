@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from medclip.models.backends.known import BACKENDS
-from medclip.scoring.backend_changes import Answer, compare_answers
+from medclip.sample import Modality
+from medclip.scoring.backend_changes import Answer, compare_answers, directions_of
 
 FLOAT, INT8 = BACKENDS["onnx"], BACKENDS["onnx-int8"]
 
@@ -57,3 +58,30 @@ def test_what_is_no_number_is_refused():
     assert compare_answers(finding(0.1, 0.6), finding(0.1, float("nan"))).refused(INT8) == (
         "findings:pneumonia is no number"
     )
+
+
+class LinearScorer:
+    """Logits are f W + b."""
+
+    def __init__(self, weights_DC: np.ndarray) -> None:
+        self.weights_DC = weights_DC
+
+    def logits(self, features_ND: np.ndarray, asked: Any, modality: Modality) -> np.ndarray:
+        return features_ND @ self.weights_DC + 0.25
+
+
+class AboutXrays:
+    def fits_modality(self, modality: Modality) -> bool:
+        return modality is Modality.XRAY
+
+
+def test_the_direction_of_an_image_is_that_of_its_likeliest_answer():
+    weights_DC = np.array([[1.0, -1.0], [0.0, 2.0], [3.0, 1.0]], np.float32)
+    features_ND = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    scorer: Any = LinearScorer(weights_DC)
+    asked: Any = AboutXrays()
+    modalities = [Modality.XRAY, Modality.XRAY, Modality.FUNDUS]
+    directions_ND = directions_of(scorer, [asked], features_ND, modalities)
+    np.testing.assert_allclose(directions_ND, [[1, -1, 1], [-1, 1, -1], [0, 0, 0]])
+    one_class: Any = LinearScorer(weights_DC[:, :1])
+    np.testing.assert_allclose(directions_of(one_class, [asked], features_ND, modalities)[0], [1, 0, 3])

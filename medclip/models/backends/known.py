@@ -70,6 +70,15 @@ BACKENDS: Mapping[str, BackendKind] = {
         BackendKind(
             "onnx-int8", "ONNX Runtime, products of matrices in int8", _ONNX, "onnx", flags=_INT8, is_int8=True
         ),
+        BackendKind(
+            "onnx-mixed",
+            "ONNX Runtime, int8 but for the layers of most relevance",
+            _ONNX,
+            "onnx",
+            flags=_INT8,
+            is_int8=True,
+            needs_images=True,
+        ),
         BackendKind("openvino", "OpenVINO, float32", _OPENVINO, "openvino"),
         BackendKind("openvino-bf16", "OpenVINO, bfloat16", _OPENVINO, "openvino", flags=_BFLOAT16),
         BackendKind(

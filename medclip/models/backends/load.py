@@ -18,6 +18,8 @@ from medclip.models.parallel_encoding import num_encoders
 if TYPE_CHECKING:
     from medclip.models.model import Model
 
+MIXED_BITS = 14.0
+"""For a weight on average, where layers of most relevance stay float32: a quarter of the weights."""
 Encode = Callable[[Tensor], Tensor]
 """What `Model.normalise` returned to features [B, D], float32, of any norm. Called from several threads at once."""
 
@@ -65,7 +67,12 @@ def refuse_misfit(model: Model, kind: BackendKind) -> None:
 
 
 def make_graph(
-    model: Model, kind: BackendKind, *, plain: bytes | None = None, images: Sequence[NDArray[Any]] = ()
+    model: Model,
+    kind: BackendKind,
+    *,
+    plain: bytes | None = None,
+    images: Sequence[NDArray[Any]] = (),
+    directions_ND: NDArray[Any] | None = None,
 ) -> bytes | None:
     """Return the ONNX graph that a back-end runs; None for one that runs none.
 
@@ -73,7 +80,9 @@ def make_graph(
         model: Whose tower it is.
         kind: The back-end.
         plain: The graph in float32, where it was made before.
-        images: At the model's size, for a back-end whose scales are set on images.
+        images: At the model's size, for a back-end whose numbers are set on images.
+        directions_ND: For each of them the weights of its answer, as `layer_relevance` takes them; where None, what
+            makes its vector another one than the mean.
 
     Raises:
         MedclipError: WRONG_USE for such a back-end without images; PACK_INVALID for a tower that cannot be exported.
@@ -85,6 +94,8 @@ def make_graph(
     if kind.needs_images and not len(images):
         raise scales_need_images(kind)
     graph = plain or export_onnx(model.image_tower, _example(model))
+    if kind.name == "onnx-mixed":
+        return quantise_dynamic(graph, _relevant_weights(model, images, directions_ND))
     if kind.needs_images:
         return quantise_static(graph, [model.normalise([image]) for image in images])
     return quantise_dynamic(graph) if kind.is_int8 else graph
@@ -103,6 +114,29 @@ def _encode(model: Model, kind: BackendKind, graph: bytes | None) -> Encode:
         return OnnxTower(graph, one_by_one=kind.is_int8)
     precision = "bf16" if kind.name.endswith("bf16") else "f32"
     return OpenVinoTower(graph, precision, num_encoders(), _example(model, model.batch_size))
+
+
+def _relevant_weights(model: Model, images: Sequence[NDArray[Any]], directions_ND: NDArray[Any] | None) -> list[Tensor]:
+    """Return the weights of the linear layers that stay float32: bits are divided as LRP-QViT does, 8 or 32 each."""
+    from medclip.models.mixed_precision.allocate_bits import allocate_bits
+    from medclip.models.mixed_precision.layer_relevance import layer_relevance, linear_layers
+
+    layers = linear_layers(model.image_tower)
+    batches = torch.cat([model.normalise([image]) for image in images])
+    if directions_ND is None:
+        with torch.inference_mode():
+            features = torch.cat([model.image_tower(batch[None]) for batch in batches])
+        directions_ND = (features - features.mean(0)).numpy()
+    directions = torch.from_numpy(np.array(directions_ND, np.float32))
+    scores = [
+        layer_relevance(model.image_tower, batch[None], direction[None])
+        for batch, direction in zip(batches, directions, strict=True)
+    ]
+    relevance = [float(np.mean([score[name] for score in scores])) for name in layers]
+    bits = allocate_bits(
+        relevance, [weight.numel() for weight in layers.values()], choices=(8, 32), mean_bits=MIXED_BITS
+    )
+    return [weight for weight, own in zip(layers.values(), bits, strict=True) if own == 32]
 
 
 class _BfloatTower:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import logging
 import sys
@@ -61,13 +62,14 @@ def export_onnx(tower: nn.Module, example: Tensor) -> bytes:
     return graph.SerializeToString(deterministic=True)
 
 
-def quantise_dynamic(graph: bytes) -> bytes:
+def quantise_dynamic(graph: bytes, in_float32: Sequence[Tensor] = ()) -> bytes:
     """Quantise the products of matrices: weights to int8, one scale for each column; activations while it runs.
 
     Convolutions, such as that of a transformer's patches, stay float32.
 
     Args:
         graph: From `export_onnx`.
+        in_float32: Weights [O, I] of linear layers that stay as they are.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -78,9 +80,48 @@ def quantise_dynamic(graph: bytes) -> bytes:
         onnx.save(onnx.load_from_string(graph), plain)
         quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
         quantize_dynamic(
-            prepared, small, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8
+            prepared,
+            small,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=nodes_of_weights(onnx.load(prepared), in_float32) if in_float32 else [],
         )
         return onnx.load(small).SerializeToString(deterministic=True)
+
+
+def nodes_of_weights(model: Any, weights: Sequence[Tensor]) -> list[str]:
+    """Return the names of the products of matrices that a graph computes with some weights.
+
+    The exporter and the optimiser rename and transpose weights, and cut those of packed attention in three, but they
+    keep every number.
+
+    Args:
+        model: The ONNX model.
+        weights: [O, I] each.
+    """
+    from onnx import numpy_helper
+
+    wanted = {_print_of(part) for weight in weights for part in (weight, *weight.chunk(3))}
+    holds = {
+        tensor.name: _print_of(torch.from_numpy(numpy_helper.to_array(tensor).copy()))
+        for tensor in model.graph.initializer
+        if len(tensor.dims) == 2
+    }
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type in ("MatMul", "Gemm") and any(holds.get(name) in wanted for name in node.input)
+    ]
+
+
+def _print_of(matrix: Tensor) -> bytes:
+    """Return what a matrix and its transpose have in common, and no other matrix."""
+    upright = matrix.detach().float()
+    prints = (
+        repr(tuple(turned.shape)).encode() + turned.contiguous().numpy().tobytes() for turned in (upright, upright.T)
+    )
+    return min(hashlib.sha256(content).digest() for content in prints)
 
 
 def quantise_static(graph: bytes, examples: Sequence[Tensor]) -> bytes:

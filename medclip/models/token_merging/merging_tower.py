@@ -75,7 +75,7 @@ def merging_tower(tower: nn.Module, way: Literal["tome", "pitome"]) -> nn.Module
         MedclipError: WRONG_USE for a tower that is no vision transformer with a class token.
     """
     vit = find_vit(tower)
-    num_blocks, num_patches = len(_blocks_of(vit)), _num_tokens(vit) - 1
+    num_blocks, num_patches = len(blocks_of(vit)), _num_tokens(vit) - 1
     if way == "tome":
         removed = (max(1, round(TOME_SHARE * num_patches)),) * num_blocks
         return with_merging(tower, Merging("tome", removed))
@@ -92,8 +92,8 @@ def with_merging(tower: nn.Module, merging: Merging) -> nn.Module:
     vit = find_vit(tower)
     merged = copy.copy(vit)
     merged._modules = dict(vit._modules)
-    name = "transformer" if _is_open_clip(vit) else "blocks"
-    merged._modules[name] = MergingBlocks(_blocks_of(vit), merging)
+    name = "transformer" if is_open_clip(vit) else "blocks"
+    merged._modules[name] = MergingBlocks(blocks_of(vit), merging)
     return merged if vit is tower else _with_module(tower, vit, merged)
 
 
@@ -115,11 +115,11 @@ def find_vit(tower: nn.Module) -> Any:
             parts = ("norm1", "attn.qkv")
         else:
             continue
-        if ends_in_class and all(_has(block, part) for block in _blocks_of(module) for part in parts):
+        if ends_in_class and all(_has(block, part) for block in blocks_of(module) for part in parts):
             return module
     raise MedclipError(
         Reason.WRONG_USE,
-        "tokens are merged in vision transformers that end in a class token, and this tower is none.",
+        "this image tower is no vision transformer that ends in a class token.",
         hint="Use another back-end.",
     )
 
@@ -201,16 +201,18 @@ def _has(block: Any, path: str) -> bool:
     return getattr(block.attn, "gate", None) is None
 
 
-def _is_open_clip(vit: Any) -> bool:
+def is_open_clip(vit: Any) -> bool:
+    """Tell open_clip's transformers from timm's."""
     return hasattr(vit, "transformer")
 
 
-def _blocks_of(vit: Any) -> Any:
-    return vit.transformer.resblocks if _is_open_clip(vit) else vit.blocks
+def blocks_of(vit: Any) -> Any:
+    """Return the blocks of a transformer of open_clip or timm, in order."""
+    return vit.transformer.resblocks if is_open_clip(vit) else vit.blocks
 
 
 def _num_tokens(vit: Any) -> int:
-    positions = vit.positional_embedding if _is_open_clip(vit) else vit.pos_embed
+    positions = vit.positional_embedding if is_open_clip(vit) else vit.pos_embed
     return int(positions.shape[-2])
 
 

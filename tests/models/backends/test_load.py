@@ -155,6 +155,31 @@ assert threading.active_count() == 1, threading.enumerate()
     assert done.returncode == 0, done.stderr
 
 
+def test_layers_of_most_relevance_stay_in_float32_and_vectors_are_closer_for_it(models: dict[str, Model]):
+    backend_or_skip("onnx-mixed")
+    import onnx
+
+    model, images = models["vit"], images_of(12)
+    plain = make_graph(model, BACKENDS["onnx"])
+    graphs = {
+        name: make_graph(model, BACKENDS[name], plain=plain, images=images[:4]) or b""
+        for name in ("onnx-int8", "onnx-mixed")
+    }
+    num_int8 = {
+        name: sum(node.op_type == "MatMulInteger" for node in onnx.load_from_string(graph).graph.node)
+        for name, graph in graphs.items()
+    }
+    assert 0 < num_int8["onnx-mixed"] < num_int8["onnx-int8"]
+    expected = model.encode_image(images)
+    away = {
+        name: 1 - (load_backend(model, BACKENDS[name], graph).encode_image(images) * expected).sum(1).mean()
+        for name, graph in graphs.items()
+    }
+    assert away["onnx-mixed"] < away["onnx-int8"]
+    with pytest.raises(MedclipError, match="class token"):
+        make_graph(models["conv"], BACKENDS["onnx-mixed"], images=images[:4])
+
+
 @pytest.mark.parametrize("name", ["tome", "pitome"])
 def test_merged_tokens_give_vectors_of_a_transformer_alone(name: str, models: dict[str, Model]):
     merged, images = load_backend(models["vit"], BACKENDS[name]), images_of(8)

@@ -1,0 +1,169 @@
+"""How much relevance for an answer each linear layer of a vision transformer carries: Ω of LRP-QViT.
+
+Signed relevance adds up to the same in every layer, so that a layer's score is the sum of its absolute relevance at the
+layer's input, as a share of that of all layers, mean over images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from medclip.models.mixed_precision.relevance_rules import (
+    copy_relevance,
+    linear_relevance,
+    product_relevance,
+    sum_relevance,
+)
+from medclip.models.token_merging.merging_tower import blocks_of, find_vit, is_open_clip
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """The parts of a block, by one name in open_clip and timm."""
+
+    norm1: nn.Module
+    qkv: tuple[Tensor, Tensor | None]
+    num_heads: int
+    between: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    """What is done to queries and keys before they meet."""
+    proj: nn.Linear
+    scale1: nn.Module
+    norm2: nn.Module
+    fc1: nn.Linear
+    act: nn.Module
+    fc2: nn.Linear
+    scale2: nn.Module
+
+
+def linear_layers(tower: nn.Module) -> dict[str, Tensor]:
+    """Return the weights [O, I] of the linear layers of a transformer's blocks, by names such as `3.fc1`.
+
+    Raises:
+        MedclipError: WRONG_USE for another tower than `merging_tower.find_vit` finds.
+    """
+    weights: dict[str, Tensor] = {}
+    for number, block in enumerate(blocks_of(find_vit(tower))):
+        parts = _parts(block)
+        named = {"qkv": parts.qkv[0], "proj": parts.proj.weight, "fc1": parts.fc1.weight, "fc2": parts.fc2.weight}
+        weights |= {f"{number}.{name}": weight.detach() for name, weight in named.items()}
+    return weights
+
+
+def layer_relevance(tower: nn.Module, batch: Tensor, directions_BD: Tensor) -> Mapping[str, float]:
+    """Return the score of each of `linear_layers`; they add up to 1.
+
+    Args:
+        tower: Of open_clip or timm, or with one inside; float32.
+        batch: Images as it takes them.
+        directions_BD: For each image the weights of the answer that is explained: logit = feature · direction.
+
+    Raises:
+        MedclipError: WRONG_USE as `linear_layers`.
+    """
+    vit = find_vit(tower)
+    blocks = list(blocks_of(vit))
+    inputs, relevance = _run(tower, vit, blocks, batch, directions_BD)
+    sums: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for number in reversed(range(len(blocks))):
+            relevance, of_layers = _through(_parts(blocks[number]), inputs[number], relevance)
+            sums |= {f"{number}.{name}": value.abs().flatten(1).sum(1) for name, value in of_layers.items()}
+        order = linear_layers(tower)
+        by_layer = torch.stack([sums[name] for name in order])
+        shares = (by_layer / by_layer.sum(0)).mean(1)
+    return dict(zip(order, shares.tolist(), strict=True))
+
+
+def _run(
+    tower: nn.Module, vit: Any, blocks: list[nn.Module], batch: Tensor, directions_BD: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """Compute a batch; return what each block took, and the relevance of the last block's tokens, sum 1 an image."""
+    inputs: list[Tensor] = []
+    ends: list[Tensor] = []
+
+    def keep_input(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        inputs.append(arguments[0].detach())
+
+    def keep_end(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        ends.append(arguments[0].detach().requires_grad_())
+        return (ends[-1], *arguments[1:])
+
+    last = vit.ln_post if is_open_clip(vit) else vit.norm
+    handles = [block.register_forward_pre_hook(keep_input) for block in blocks]
+    normed: list[Tensor] = []
+    handles += [
+        last.register_forward_pre_hook(keep_end),
+        last.register_forward_hook(lambda module, arguments, output: normed.append(output)),
+    ]
+    try:
+        with torch.enable_grad():
+            logits = (tower(batch) * directions_BD).sum()
+            (slope,) = torch.autograd.grad(logits, normed[-1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    relevance = (slope * normed[-1]).detach().clamp(min=0)
+    relevance = relevance / relevance.flatten(1).sum(1).clamp(min=1e-12).view(-1, *[1] * (relevance.ndim - 1))
+    if relevance.ndim == 2:  # the class token was taken before it was normalised
+        whole = torch.zeros_like(inputs[-1])
+        whole[:, 0] = relevance
+        return inputs, whole
+    return inputs, relevance
+
+
+def _through(block: _Block, x: Tensor, relevance: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Carry relevance from what a block returned to what it took; return that of each linear layer's input, too."""
+    normed1 = block.norm1(x)
+    packed = functional.linear(normed1, *block.qkv)
+    query, key, value = (_heads(part, block.num_heads) for part in packed.chunk(3, dim=-1))
+    query, key = block.between(query, key)
+    query = query * query.shape[-1] ** -0.5
+    weights = (query @ key.transpose(-1, -2)).softmax(dim=-1)
+    mixed = (weights @ value).transpose(1, 2).flatten(2)
+    attended = block.scale1(block.proj(mixed))
+    middle = x + attended
+    normed2 = block.norm2(middle)
+    hidden = block.fc1(normed2)
+    active = block.act(hidden)
+    added = block.scale2(block.fc2(active))
+
+    stays, goes = sum_relevance(relevance, middle, added)
+    at_fc2 = linear_relevance(goes, active, block.fc2.weight)
+    at_fc1 = linear_relevance(at_fc2, normed2, block.fc1.weight)
+    of_middle = copy_relevance(middle, stays, at_fc1)
+    stays, goes = sum_relevance(of_middle, x, attended)
+    at_proj = linear_relevance(goes, mixed, block.proj.weight)
+    of_weights, of_value = product_relevance(_heads(at_proj, block.num_heads), weights, value)
+    of_query, of_key = product_relevance(of_weights, query, key.transpose(-1, -2))
+    of_packed = torch.cat([_flat(part) for part in (of_query, of_key.transpose(-1, -2), of_value)], dim=-1)
+    at_qkv = linear_relevance(of_packed, normed1, block.qkv[0])
+    return copy_relevance(x, stays, at_qkv), {"qkv": at_qkv, "proj": at_proj, "fc1": at_fc1, "fc2": at_fc2}
+
+
+def _parts(block: Any) -> _Block:
+    if hasattr(block, "ln_1"):
+        attention = block.attn
+        return _Block(
+            block.ln_1, (attention.in_proj_weight, attention.in_proj_bias), attention.num_heads, lambda q, k: (q, k),
+            attention.out_proj, block.ls_1, block.ln_2, block.mlp.c_fc, block.mlp.gelu, block.mlp.c_proj, block.ls_2,
+        )  # fmt: skip
+    attention = block.attn
+    return _Block(
+        block.norm1, (attention.qkv.weight, attention.qkv.bias), attention.num_heads,
+        lambda q, k: (attention.q_norm(q), attention.k_norm(k)), attention.proj, block.ls1, block.norm2, block.mlp.fc1,
+        block.mlp.act, block.mlp.fc2, block.ls2,
+    )  # fmt: skip
+
+
+def _heads(x_BTC: Tensor, num_heads: int) -> Tensor:
+    return x_BTC.unflatten(2, (num_heads, -1)).transpose(1, 2)
+
+
+def _flat(x_BHTD: Tensor) -> Tensor:
+    return x_BHTD.transpose(1, 2).flatten(2)
