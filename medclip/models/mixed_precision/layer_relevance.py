@@ -111,9 +111,9 @@ def _run(
     relevance = (slope * normed[-1]).detach().clamp(min=0)
     relevance = relevance / relevance.flatten(1).sum(1).clamp(min=1e-12).view(-1, *[1] * (relevance.ndim - 1))
     if relevance.ndim == 2:  # the class token was taken before it was normalised
-        whole = torch.zeros_like(inputs[-1])
-        whole[:, 0] = relevance
-        return inputs, whole
+        at_tokens = torch.zeros_like(inputs[-1])
+        at_tokens[:, 0] = relevance
+        return inputs, at_tokens
     return inputs, relevance
 
 

@@ -202,7 +202,7 @@ def _has(block: Any, path: str) -> bool:
 
 
 def is_open_clip(vit: Any) -> bool:
-    """Tell open_clip's transformers from timm's."""
+    """Return whether a transformer is one of open_clip and not of timm."""
     return hasattr(vit, "transformer")
 
 
