@@ -20,7 +20,7 @@ from medclip.models.mixed_precision.relevance_rules import (
     product_relevance,
     sum_relevance,
 )
-from medclip.models.token_merging.merging_tower import blocks_of, find_vit, is_open_clip
+from medclip.models.token_merging.merging_tower import blocks_of, find_vit, is_open_clip, split_heads
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +121,7 @@ def _through(block: _Block, x: Tensor, relevance: Tensor) -> tuple[Tensor, dict[
     """Carry relevance from what a block returned to what it took; return that of each linear layer's input, too."""
     normed1 = block.norm1(x)
     packed = functional.linear(normed1, *block.qkv)
-    query, key, value = (_heads(part, block.num_heads) for part in packed.chunk(3, dim=-1))
+    query, key, value = (split_heads(part, block.num_heads) for part in packed.chunk(3, dim=-1))
     query, key = block.between(query, key)
     query = query * query.shape[-1] ** -0.5
     weights = (query @ key.transpose(-1, -2)).softmax(dim=-1)
@@ -139,7 +139,7 @@ def _through(block: _Block, x: Tensor, relevance: Tensor) -> tuple[Tensor, dict[
     of_middle = copy_relevance(middle, stays, at_fc1)
     stays, goes = sum_relevance(of_middle, x, attended)
     at_proj = linear_relevance(goes, mixed, block.proj.weight)
-    of_weights, of_value = product_relevance(_heads(at_proj, block.num_heads), weights, value)
+    of_weights, of_value = product_relevance(split_heads(at_proj, block.num_heads), weights, value)
     of_query, of_key = product_relevance(of_weights, query, key.transpose(-1, -2))
     of_packed = torch.cat([_flat(part) for part in (of_query, of_key.transpose(-1, -2), of_value)], dim=-1)
     at_qkv = linear_relevance(of_packed, normed1, block.qkv[0])
@@ -159,10 +159,6 @@ def _parts(block: Any) -> _Block:
         lambda q, k: (attention.q_norm(q), attention.k_norm(k)), attention.proj, block.ls1, block.norm2, block.mlp.fc1,
         block.mlp.act, block.mlp.fc2, block.ls2,
     )  # fmt: skip
-
-
-def _heads(x_BTC: Tensor, num_heads: int) -> Tensor:
-    return x_BTC.unflatten(2, (num_heads, -1)).transpose(1, 2)
 
 
 def _flat(x_BHTD: Tensor) -> Tensor:

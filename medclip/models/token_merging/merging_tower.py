@@ -173,11 +173,11 @@ def _attend(block: Any, x_BTC: Tensor, bias: Tensor | None) -> tuple[Tensor, Ten
     if hasattr(block, "ln_1"):
         attention, normed = block.attn, block.ln_1(x_BTC)
         packed = functional.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
-        query, key, value = (_heads(part, attention.num_heads) for part in packed.chunk(3, dim=-1))
+        query, key, value = (split_heads(part, attention.num_heads) for part in packed.chunk(3, dim=-1))
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return block.ls_1(attention.out_proj(mixed.transpose(1, 2).flatten(2))), key
     attention, normed = block.attn, block.norm1(x_BTC)
-    query, key, value = (_heads(part, attention.num_heads) for part in attention.qkv(normed).chunk(3, dim=-1))
+    query, key, value = (split_heads(part, attention.num_heads) for part in attention.qkv(normed).chunk(3, dim=-1))
     query, key = attention.q_norm(query), attention.k_norm(key)
     mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=attention.scale)
     return block.ls1(attention.proj(attention.norm(mixed.transpose(1, 2).flatten(2)))), key
@@ -189,7 +189,8 @@ def _mlp(block: Any, x_BTC: Tensor) -> Tensor:
     return block.ls2(block.mlp(block.norm2(x_BTC)))
 
 
-def _heads(x_BTC: Tensor, num_heads: int) -> Tensor:
+def split_heads(x_BTC: Tensor, num_heads: int) -> Tensor:
+    """Return [B, heads, T, C / heads]."""
     return x_BTC.unflatten(2, (num_heads, -1)).transpose(1, 2)
 
 
