@@ -137,17 +137,13 @@ def hours(
 ) -> tuple[float, str, float]:
     """Return the hours of a run, what it waits for, and how much of the time its GPUs compute."""
     share = num_files / num_nodes * (largest if engine == "shards" else 1.0)
-    on_node = node.look_ms if engine == "shards" else 0.0
     stages = {
         "GPU": share / (node.gpus * node.gpu_images_s),
-        "decoding": share * (on_node + node.decode_ms) / 1000 / node.cores,
+        "decoding": share * (node.look_ms + node.decode_ms) / 1000 / node.cores,
         "network of a node": share * mb * 8 / 1000 / node.network_gbps,
         "storage": num_files * mb * 8 / 1000 / store_gbps,
         "ledger": costs.ledger_s * (share if engine == "shards" else num_files),
     }
-    if engine == "ray":  # the command that was started looks at all files, and hashes them
-        stages["the driver's cores"] = num_files * node.look_ms / 1000 / node.cores
-        stages["the driver's network"] = num_files * mb * 8 / 1000 / node.network_gbps
     slowest = max(stages, key=lambda name: stages[name])
     after = num_files * (costs.tables_s + (costs.merge_s if engine == "shards" else 0.0))
     return (stages[slowest] + after) / 3600, slowest, stages["GPU"] / (stages[slowest] + after)

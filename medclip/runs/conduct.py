@@ -27,7 +27,7 @@ from medclip.models.devices import check_batch_size, check_device
 from medclip.models.parallel_encoding import encoder_threads
 from medclip.progress import Progress, Silent
 from medclip.runs.chunk import Answers, Context
-from medclip.runs.engines.engine import Engine
+from medclip.runs.engines.engine import Engine, LookPool
 from medclip.runs.engines.local import run_chunks
 from medclip.runs.engines.worker_plan import WorkerPlan, load_worker_model
 from medclip.runs.identity import claim, run_identity
@@ -243,7 +243,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         make_folder(folder)
     with (
         Ledger(folder) as ledger,
-        ReadingPool.of(settings, note=progress.note) as pool,
+        _pool(call) as pool,
         ThreadPoolExecutor(1) as loader,
         call.remote or nullcontext(),
     ):
@@ -315,7 +315,7 @@ def _compute(
     verb: Verb,
     plan: WorkerPlan,
     model: Any,
-    readers: tuple[ReadingPool, ThreadPoolExecutor],
+    readers: tuple[LookPool, ThreadPoolExecutor],
     ledger: Ledger,
     chunks: Iterator[Chunk],
     committed: Callable[[ChunkResult, tuple[int, int]], None],
@@ -489,7 +489,14 @@ def _committed(
         call.remote.release(row.path for row in result.files)
 
 
-def _counted(pool: ReadingPool, ledger: Ledger) -> dict[str, float]:
+def _pool(call: Call) -> LookPool:
+    """Return what looks at files: on the nodes of an engine, else reading processes here, which read them, too."""
+    if call.engine is not None:
+        return call.engine.look_pool(call.settings)
+    return ReadingPool.of(call.settings, note=call.progress.note)
+
+
+def _counted(pool: LookPool, ledger: Ledger) -> dict[str, float]:
     """Return the seconds of work that the pool and the ledger count."""
     seconds = pool.seconds()
     looked = seconds.pop(inspect.__name__, 0.0)

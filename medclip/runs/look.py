@@ -14,10 +14,10 @@ from typing import Any
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.output import in_use
 from medclip.files.readers.job_queue import NO_EFFORT, JobFuture
-from medclip.files.readers.pool import ReadingPool
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
 from medclip.files.tables.manifest import Manifest
+from medclip.runs.engines.engine import LookPool
 from medclip.runs.ledger.known_files import DONE, KnownFile, Look
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.listing import CUT_FILES, WINDOW_FILES, Listing
@@ -50,7 +50,7 @@ class Looker:
 
     listing: Listing
     ledger: Ledger
-    pool: ReadingPool
+    pool: LookPool
     options: ScoreOptions
     manifest: Manifest | None
     key: bytes

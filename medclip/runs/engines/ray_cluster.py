@@ -1,9 +1,10 @@
 """Compute the chunks of a run on a Ray cluster: Ray holds the workers, and everything that has to last is ours.
 
-This process plans, and it alone writes the ledger. Rows that are done are never submitted; a worker gets one chunk of
-about 32 files at a time and one more to read ahead, and its rows are committed as soon as they come. A worker asks for
-half a CPU (and one GPU where the run computes on CUDA): Ray's number decides where it is placed, not what it may use,
-and whole CPUs that are never free are why such runs stand still.
+This process plans, and it alone writes the ledger; files are hashed and recognised on the nodes (`ray_looks`). Rows
+that are done are never submitted; a worker gets one chunk of about 32 files at a time and one more to read ahead, and
+its rows are committed as soon as they come. A worker asks for half a CPU (and one GPU where the run computes on
+CUDA): Ray's number decides where it is placed, not what it may use, and whole CPUs that are never free are why such
+runs stand still.
 
 A worker that is lost is replaced, and its chunks are done again: a chunk that lost a worker goes to one that has
 nothing else, so that it is known which chunk it is, and after three lost workers its files fail.
@@ -15,14 +16,11 @@ and dashboard are off. What crosses the cluster are headers, file names and rows
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from threading import Lock
@@ -36,10 +34,13 @@ from medclip.models.parallel_encoding import num_encoders
 from medclip.progress import Progress, Silent
 from medclip.runs.chunk import ChunkWork, failed_chunk
 from medclip.runs.engines.engine import Committed
+from medclip.runs.engines.ray_connection import connected
+from medclip.runs.engines.ray_looks import RayLooks
 from medclip.runs.engines.worker_plan import WorkerPlan
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.plan import DONE_FOR_GOOD, Chunk
+from medclip.settings import Settings
 from medclip.wording import count
 
 PIP_LINE = "pip install 'medclip-imaging[ray]'"
@@ -54,16 +55,6 @@ MOST_LOSSES = 3
 _MOST_IN_A_ROW = 12
 """Workers that are lost without any row coming in between, before the run gives up."""
 _TICK_S = 2.0
-_STORE_BYTES = 256 << 20
-"""Of the object store of a cluster of our own: plans and rows are small, and pixels never cross."""
-_LONGEST_TEMP = 20
-"""A longer folder leaves no room for Ray's names of sockets, which end at 107 bytes."""
-_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # its other meaning: a node of our own listens on the loopback only
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DISABLE_IMPORT_WARNING": "1",
-}
 _LOST = Problem(
     Reason.DECODER_CRASHED,
     f"{MOST_LOSSES} workers of the cluster were lost while they computed this file and its neighbours.",
@@ -170,11 +161,15 @@ class RayEngine:
     readers: int | None = None
     """Reading processes of each worker; its share of the cores of its node where None."""
 
+    def look_pool(self, settings: Settings) -> RayLooks:
+        """Return what looks at files on the nodes of the cluster, see `medclip.runs.engines.engine.Engine`."""
+        return RayLooks(settings, self.readers)
+
     def run(
         self, plan: WorkerPlan, ledger: Ledger, chunks: Iterator[Chunk], committed: Committed, progress: Progress
     ) -> None:
         """Work through chunks, see `medclip.runs.engines.engine.Engine`."""
-        with _cluster() as ray:
+        with connected() as ray:
             gpus = 1 if plan.device.startswith("cuda") else 0
             num_nodes, num_gpus = _room(ray, gpus)
             wanted = self.num_workers or (num_gpus if gpus else num_nodes)
@@ -332,43 +327,3 @@ def _room(ray: Any, gpus: int) -> tuple[int, int]:
             hint="Start the nodes with --num-cpus 1 or more (--num-gpus for --device cuda), or use --engine local.",
         )
     return len(able), int(sum(each.get("GPU", 0) for each in able))
-
-
-@contextmanager
-def _cluster() -> Iterator[Any]:
-    """Yield Ray, connected to the caller's cluster, to that of RAY_ADDRESS, or to one of our own on the loopback."""
-    address = os.environ.get("RAY_ADDRESS", "")
-    own = {name: text for name, text in _SETTINGS.items() if name not in os.environ}
-    if "ray" not in sys.modules:
-        os.environ.update(own if not address else {"RAY_USAGE_STATS_ENABLED": "0"})
-    import ray
-    import ray.exceptions
-
-    if ray.is_initialized():
-        yield ray
-        return
-    how: dict[str, Any] = {"address": address or "local", "log_to_driver": False, "configure_logging": False}
-    folder = None
-    if not address:
-        how |= {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
-        if len(tempfile.gettempdir()) <= _LONGEST_TEMP:  # Ray keeps its logs; those of our own end with the run
-            folder = tempfile.mkdtemp(prefix="medclip-ray-")
-            how["_temp_dir"] = os.path.join(
-                folder, "r"
-            )  # Ray opens its folder to everybody; the one above it stays shut
-    try:
-        try:
-            ray.init(**how)
-        except (ConnectionError, RuntimeError, ValueError) as e:
-            raise MedclipError(
-                Reason.WRONG_USE,
-                f"no Ray cluster can be reached ({type(e).__name__}).",
-                where=address or None,
-                hint="Check RAY_ADDRESS, or leave it out for a cluster of this run's own.",
-            ) from e
-        yield ray
-    finally:
-        with suppress(Exception):
-            ray.shutdown()
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)

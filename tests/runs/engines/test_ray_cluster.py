@@ -279,11 +279,11 @@ def test_the_folder_of_our_own_cluster_is_shut_to_others_though_ray_opens_its_ow
     pytest.importorskip("ray")
     lines = (
         "import pathlib, tempfile",
-        "from medclip.runs.engines.ray_cluster import _cluster",
+        "from medclip.runs.engines.ray_connection import connected",
         f"tempfile.tempdir = {tempfile.gettempdir()!r}",
         "places = lambda: set(pathlib.Path(tempfile.tempdir).glob('medclip-ray-*'))",
         "before = places()",
-        "with _cluster():",
+        "with connected():",
         "    (place,) = places() - before",
         "    print('mode', oct(place.stat().st_mode & 0o777))",
     )

@@ -1,0 +1,151 @@
+"""Look at files on the nodes of a Ray cluster: each reads, hashes and recognises its share, and sends back the facts.
+
+What looks at a file changes nothing, so that Ray may start a lost reader anew and have its jobs done once more. The
+readers book no CPU: they work while workers wait for files, and are never what a full cluster has no room for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any, Self
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.readers.job_queue import Effort, JobFuture
+from medclip.files.readers.pool import ReadingPool
+from medclip.runs.engines.ray_connection import connected
+from medclip.settings import Settings
+
+BATCH = 16
+"""Files of one call: a call costs about a millisecond."""
+DEPTH = 4
+"""Calls that a reader has at once."""
+RETRIES = 3
+_PAUSE_S = 0.01
+_TICK_S = 0.05
+
+_Work = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+class Reader:
+    """Reading processes on one node.
+
+    Args:
+        settings: Limits.
+        readers: How many; the cores of the node where None.
+    """
+
+    def __init__(self, settings: Settings, readers: int | None) -> None:
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        self._pool = ReadingPool.of(replace(settings, workers=readers or cores))
+
+    def look(self, jobs: list[_Work]) -> list[tuple[Any, MedclipError | None, Effort]]:
+        """Do jobs; return what each returned or raised, and what it took."""
+        futures = [self._pool.submit(function, *arguments) for function, arguments in jobs]
+        done = []
+        for future in futures:
+            try:
+                result, error = future.result(), None
+            except MedclipError as e:
+                result, error = None, e
+            done.append((result, error, future.effort))
+        return done
+
+
+class RayLooks:
+    """Takes the place of a reading pool for whoever looks at files. Use as a context manager.
+
+    The cluster is connected to with the first job, so that a run that is finished starts none.
+
+    Args:
+        settings: Limits.
+        readers: Reading processes of each node; its cores where None.
+    """
+
+    def __init__(self, settings: Settings, readers: int | None) -> None:
+        self._settings, self._readers = settings, readers
+        self._waiting: deque[tuple[_Work, JobFuture]] = deque()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._stack = ExitStack()
+        self._seconds = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join()
+        for _, future in self._waiting:
+            future.cancel()
+        self._stack.close()
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds of work by function, as `ReadingPool.seconds` does."""
+        return {"inspect": self._seconds}
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> JobFuture:
+        """Have a function called on some node; what it raises is raised by the future.
+
+        Raises:
+            MedclipError: WRONG_USE where no cluster can be reached.
+        """
+        future = JobFuture()
+        if self._thread is None:
+            ray = self._stack.enter_context(connected())
+            self._thread = threading.Thread(target=self._run, args=(ray,), name="medclip-looks", daemon=True)
+            self._thread.start()
+        self._waiting.append(((function, arguments), future))
+        return future
+
+    def _run(self, ray: Any) -> None:
+        """Send batches to the readers, and hand out what comes back."""
+        how = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": RETRIES, "max_concurrency": DEPTH}
+        hire = ray.remote(**how, scheduling_strategy="SPREAD")(Reader)
+        num_nodes = max(1, sum(node["Alive"] and node["Resources"].get("CPU", 0) > 0 for node in ray.nodes()))
+        handles = [hire.remote(self._settings, self._readers) for _ in range(num_nodes)]
+        loads = [0] * num_nodes
+        sent: dict[Any, tuple[int, list[JobFuture]]] = {}
+        while not self._closed.is_set():
+            while self._waiting and min(loads) < DEPTH:
+                batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+                reader = loads.index(min(loads))
+                ref = handles[reader].look.remote([work for work, _ in batch])
+                sent[ref], loads[reader] = (reader, [future for _, future in batch]), loads[reader] + 1
+            if not sent:
+                self._closed.wait(_PAUSE_S)
+                continue
+            ready, _ = ray.wait(list(sent), num_returns=1, timeout=_TICK_S)
+            for ref in ready:
+                reader, futures = sent.pop(ref)
+                loads[reader] -= 1
+                self._hand_out(ray, ref, futures)
+        for _, futures in sent.values():
+            for future in futures:
+                future.cancel()
+
+    def _hand_out(self, ray: Any, ref: Any, futures: list[JobFuture]) -> None:
+        try:
+            done = ray.get(ref)
+        except ray.exceptions.RayError as e:
+            lost = MedclipError(
+                Reason.OUT_OF_MEMORY,
+                f"readers of the Ray cluster were lost while they looked at files ({type(e).__name__}).",
+                hint="See Ray's log for why; the same command goes on.",
+            )
+            for future in futures:
+                future.set_exception(lost)
+            return
+        for future, (result, error, effort) in zip(futures, done, strict=True):
+            future.effort = effort
+            self._seconds += effort.seconds
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)

@@ -1,0 +1,103 @@
+"""Files are looked at on the nodes of a cluster as they are here: every job is answered, whatever is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from medclip.errors import MedclipError, Reason
+from medclip.runs.engines import ray_looks
+from medclip.runs.engines.ray_looks import RayLooks
+from medclip.settings import Settings
+
+
+def double(number: int) -> int:
+    """Double a number, and refuse 13."""
+    if number == 13:
+        raise MedclipError(Reason.CORRUPT, "this is 13.")
+    return 2 * number
+
+
+class _LostError(Exception):
+    """What Ray raises of a reader that is gone for good."""
+
+
+class _Ray:
+    """A cluster of two nodes whose readers work in this process."""
+
+    exceptions = SimpleNamespace(RayError=_LostError)
+
+    def __init__(self, *, is_lost: bool) -> None:
+        self.batches: list[int] = []
+        self._is_lost = is_lost
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"CPU": 2.0}}] * 2 + [{"Alive": False, "Resources": {}}]
+
+    def remote(self, **_: Any) -> Any:
+        def hire(kind: Any) -> Any:
+            return SimpleNamespace(remote=lambda *arguments: self._handle(kind(*arguments)))
+
+        return hire
+
+    def _handle(self, reader: Any) -> Any:
+        return SimpleNamespace(look=SimpleNamespace(remote=lambda jobs: _Ref(reader, jobs)))
+
+    def wait(self, refs: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+        return refs[:1], refs[1:]
+
+    def get(self, ref: _Ref) -> Any:
+        self.batches.append(len(ref.jobs))
+        if self._is_lost:
+            raise _LostError
+        return ref.reader.look(ref.jobs)
+
+
+class _Ref:
+    def __init__(self, reader: Any, jobs: list[Any]) -> None:
+        self.reader, self.jobs = reader, jobs
+
+
+def _on(ray: _Ray, monkeypatch: pytest.MonkeyPatch) -> RayLooks:
+    @contextmanager
+    def connected() -> Iterator[_Ray]:
+        yield ray
+
+    monkeypatch.setattr(ray_looks, "connected", connected)
+    return RayLooks(Settings(), 1)
+
+
+def test_each_job_has_its_own_answer_or_refusal_and_what_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = _Ray(is_lost=False)
+    with _on(ray, monkeypatch) as looks:
+        futures = [looks.submit(double, number) for number in range(40)]
+        for number, future in enumerate(futures):
+            if number == 13:
+                with pytest.raises(MedclipError, match=r"this is 13\."):
+                    future.result(timeout=60)
+            else:
+                assert future.result(timeout=60) == 2 * number
+        assert all(future.effort.worker for future in futures)
+        assert looks.seconds()["inspect"] > 0
+    assert sum(ray.batches) == 40
+    assert max(ray.batches) <= ray_looks.BATCH
+
+
+def test_readers_that_are_lost_for_good_end_the_run_and_blame_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    with _on(_Ray(is_lost=True), monkeypatch) as looks, pytest.raises(MedclipError) as error:
+        looks.submit(double, 1).result(timeout=60)
+    with pytest.raises(MedclipError):
+        error.value.problem()  # it is the machine's, and no row may say so
+
+
+def test_a_run_that_looks_at_nothing_connects_to_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connected() -> Any:
+        raise AssertionError("a cluster was asked for")
+
+    monkeypatch.setattr(ray_looks, "connected", connected)
+    with RayLooks(Settings(), None) as looks:
+        assert looks.seconds() == {"inspect": 0.0}
