@@ -82,6 +82,16 @@ def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) ->
         print("\nLimits")
         for limit in card.limits:
             print_paragraph("- ", limit)
+    _print_calibrated(path)
+
+
+def _print_calibrated(pack: Path) -> None:
+    from medclip.cli.table import print_paragraph
+    from medclip.models.backends.choice import calibrated_here
+    from medclip.settings import Settings
+
+    for note in calibrated_here(pack, Settings().home):
+        print_paragraph("\nWith --backend auto here: ", note)
 
 
 def _facts(path: Path, card: Card) -> dict[str, str]:

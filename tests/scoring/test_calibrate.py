@@ -14,6 +14,7 @@ from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.models.backends import calibration as calibration_module
 from medclip.models.backends.calibration import Calibration, read_calibration
+from medclip.models.backends.choice import calibration_home
 from medclip.models.backends.known import BACKENDS
 from medclip.models.packs.pack import load_model, pack_card, update_pack
 from medclip.runs.options import ScoreOptions
@@ -213,6 +214,26 @@ def test_evenly_spaced_images_are_taken_of_many() -> None:
     many = [NamedImage(Path(str(n))) for n in range(101)]
     assert [image.path.name for image in spread_out(many, 5)] == ["0", "25", "50", "75", "100"]
     assert spread_out(many[:3], 5) == many[:3]
+
+
+def test_the_card_of_a_pack_says_which_bound_its_calibration_keeps_here(
+    pack: Path,
+    calibrated: Calibration,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MEDCLIP_HOME", str(tmp_path))
+    assert main(["models", "show", str(pack)]) == 0
+    assert "--backend auto" not in capsys.readouterr().out
+    made = _chosen(calibrated, "onnx", tmp_path / "made")
+    place = calibration_home(Settings().home, calibrated.pack["digest"])
+    place.parent.mkdir(parents=True)
+    made.rename(place)
+    assert main(["models", "show", str(pack)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "With --backend auto here: Images were computed by ONNX Runtime, float32" in shown
+    assert "(0.001 allowed)" in shown
 
 
 def _chosen(calibrated: Calibration, choice: str, folder: Path) -> Path:

@@ -129,6 +129,27 @@ def choose_backend(backend: str | Path | None, model: Any, home: Path, device: s
     return choice
 
 
+def calibrated_here(pack: Path, home: Path) -> tuple[str, ...]:
+    """Return what a pack's card says on this machine: the back-end of "auto" and the bound that it keeps.
+
+    Args:
+        pack: Its folder.
+        home: The settings' home.
+
+    Returns:
+        One sentence, or none where the pack was not calibrated here or the calibration no longer holds.
+    """
+    digest = pack_digest(pack)
+    folder = calibration_home(home, digest)
+    try:
+        calibration = read_calibration(folder)
+        check_calibration(calibration, digest)
+    except MedclipError:
+        return ()
+    notes = BackendChoice(BACKENDS[calibration.choice], calibration).notes
+    return notes or ("No other back-end was faster and kept its bound: images are computed by torch in float32.",)
+
+
 def calibration_home(home: Path, digest: str) -> Path:
     """Return the folder of a pack's calibration in the settings' home."""
     return home / "calibrations" / digest[:16]
