@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason
@@ -19,7 +20,7 @@ from medclip.files.dicomweb.spool import DEFAULT_BYTES as DEFAULT_SPOOL_BYTES
 from medclip.files.dicomweb.spool import DicomwebFiles
 from medclip.files.given_images import as_files, given_images, is_frame, is_several
 from medclip.files.input_paths import refuse_missing
-from medclip.files.remote import RemotePath, is_url, place_of
+from medclip.files.remote import RemotePath, place_of
 from medclip.files.store_files import StoreFiles, is_store
 from medclip.progress import Progress, Silent
 from medclip.sample import FileRef
@@ -74,8 +75,11 @@ def table_of(table: Any) -> Any:
 
 
 def local_of(path: Any) -> Any:
-    """Return the path that a file:// URL names, and everything else as it is."""
-    return place_of(path) if is_url(path) and str(path).startswith("file:") else path
+    """Return the path that a file:// URL names, also as `Path` shortens it, and everything else as it is."""
+    text = str(path) if isinstance(path, (str, Path)) else ""
+    if not text.startswith("file:/") or (isinstance(path, Path) and path.exists()):
+        return path
+    return Path(unquote("/" + text.removeprefix("file:").lstrip("/")))
 
 
 def remote_files(

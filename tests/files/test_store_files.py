@@ -10,6 +10,7 @@ from typing import Any
 import fsspec
 import pytest
 
+from medclip.api.run_arguments import local_of
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.files import remote
@@ -133,6 +134,12 @@ def test_one_object_is_scored_as_one_file(memory: Any, pack: Path, tmp_path: Pat
 def test_a_local_url_is_a_path(studies: Path, pack: Path, tmp_path: Path) -> None:
     run = score(f"file://{studies}", tmp_path / "out", model=pack, **ASKED)
     assert run.counts["files"] == score(studies, tmp_path / "same", model=pack, **ASKED).counts["files"]
+
+
+def test_a_local_url_is_read_as_it_is_written_and_as_a_path_shortens_it() -> None:
+    urls = ("file:///data/my%20films", Path("file:///data/my%20films"), "file:/data/my%20films")
+    assert {local_of(url) for url in urls} == {Path("/data/my films")}
+    assert local_of("films") == "films"
 
 
 def test_what_is_no_store_is_none() -> None:
