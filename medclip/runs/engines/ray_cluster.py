@@ -52,6 +52,9 @@ START_S = 300.0
 """How long a run waits for its first worker, or for another one when all are lost."""
 MOST_LOSSES = 3
 """Workers that one chunk may cost."""
+LOSSES = ("RayActorError", "OutOfMemoryError", "NodeDiedError", "WorkerCrashedError", "ObjectLostError")
+"""What Ray raises where a worker is gone, or what it had returned went with its node. The first is not above the
+others: a worker that Ray's memory monitor has killed is an `OutOfMemoryError` alone."""
 _MOST_IN_A_ROW = 12
 """Workers that are lost without any row coming in between, before the run gives up."""
 _TICK_S = 2.0
@@ -275,7 +278,7 @@ class _Crew:
             return
         try:
             value = self._ray.get(ref)
-        except self._ray.exceptions.RayActorError:
+        except tuple(getattr(self._ray.exceptions, name) for name in LOSSES):
             self._lose(worker)
             return
         if isinstance(value, MedclipError):

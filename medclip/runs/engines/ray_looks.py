@@ -11,7 +11,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any, Self
 
@@ -74,6 +74,7 @@ class RayLooks:
         self._thread: threading.Thread | None = None
         self._stack = ExitStack()
         self._seconds = 0.0
+        self._failure: MedclipError | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -102,16 +103,36 @@ class RayLooks:
             self._thread = threading.Thread(target=self._run, args=(ray,), name="medclip-looks", daemon=True)
             self._thread.start()
         self._waiting.append(((function, arguments), future))
+        if self._failure is not None:  # nobody serves any more
+            self._refuse_waiting(self._failure)
         return future
 
     def _run(self, ray: Any) -> None:
+        """Serve until the end. Where Ray itself fails, each job is answered with that: nobody waits for ever."""
+        sent: dict[Any, tuple[int, list[JobFuture]]] = {}
+        try:
+            self._serve(ray, sent)
+        except Exception as e:  # such as a head node that is gone: Ray has errors of many kinds
+            self._failure = _lost(e)
+            for future in (future for _, futures in sent.values() for future in futures):
+                future.set_exception(self._failure)
+            self._refuse_waiting(self._failure)
+        else:
+            for future in (future for _, futures in sent.values() for future in futures):
+                future.cancel()
+
+    def _refuse_waiting(self, failure: MedclipError) -> None:
+        with suppress(IndexError):
+            while True:
+                self._waiting.popleft()[1].set_exception(failure)
+
+    def _serve(self, ray: Any, sent: dict[Any, tuple[int, list[JobFuture]]]) -> None:
         """Send batches to the readers, and hand out what comes back."""
         how = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": RETRIES, "max_concurrency": DEPTH}
         hire = ray.remote(**how, scheduling_strategy="SPREAD")(Reader)
         num_nodes = max(1, sum(node["Alive"] and node["Resources"].get("CPU", 0) > 0 for node in ray.nodes()))
         handles = [hire.remote(self._settings, self._readers) for _ in range(num_nodes)]
         loads = [0] * num_nodes
-        sent: dict[Any, tuple[int, list[JobFuture]]] = {}
         while not self._closed.is_set():
             while self._waiting and min(loads) < DEPTH:
                 batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
@@ -126,21 +147,13 @@ class RayLooks:
                 reader, futures = sent.pop(ref)
                 loads[reader] -= 1
                 self._hand_out(ray, ref, futures)
-        for _, futures in sent.values():
-            for future in futures:
-                future.cancel()
 
     def _hand_out(self, ray: Any, ref: Any, futures: list[JobFuture]) -> None:
         try:
             done = ray.get(ref)
         except ray.exceptions.RayError as e:
-            lost = MedclipError(
-                Reason.OUT_OF_MEMORY,
-                f"readers of the Ray cluster were lost while they looked at files ({type(e).__name__}).",
-                hint="See Ray's log for why; the same command goes on.",
-            )
             for future in futures:
-                future.set_exception(lost)
+                future.set_exception(_lost(e))
             return
         for future, (result, error, effort) in zip(futures, done, strict=True):
             future.effort = effort
@@ -149,3 +162,11 @@ class RayLooks:
                 future.set_result(result)
             else:
                 future.set_exception(error)
+
+
+def _lost(error: Exception) -> MedclipError:
+    return MedclipError(
+        Reason.OUT_OF_MEMORY,
+        f"readers of the Ray cluster were lost while they looked at files ({type(error).__name__}).",
+        hint="See Ray's log for why; the same command goes on.",
+    )

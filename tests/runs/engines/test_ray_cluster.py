@@ -33,10 +33,13 @@ class _LostError(Exception):
     """What Ray raises of a worker that is gone."""
 
 
+_LOSSES = [type(name, (_LostError,), {}) for name in ray_cluster.LOSSES]
+
+
 class _Ray:
     """A cluster of nothing: a chunk is "computed" when it is fetched, and some workers die of some chunks."""
 
-    exceptions = SimpleNamespace(RayActorError=_LostError)
+    exceptions = SimpleNamespace(**{kind.__name__: kind for kind in _LOSSES})
 
     def __init__(self, seed: int, deadly: dict[int, int]) -> None:
         self._chance, self._deadly = random.Random(seed), deadly
@@ -63,7 +66,7 @@ class _Ray:
                 self._deadly[first] -= 1
                 ref.handle.dead = True
         if ref.handle.dead:
-            raise _LostError
+            raise self._chance.choice(_LOSSES)
         if ref.chunk is not None:
             self.calls.append(("done", ref.chunk.plan.files[0].id))
         return ref.chunk
@@ -117,6 +120,15 @@ def test_studies_that_waited_are_computed_after_all_others_are_committed(
     late = [at for at, (what, n) in enumerate(ray.calls) if what == "submit" and n >= num_early]
     early = [at for at, (what, n) in enumerate(ray.calls) if what == "done" and n < num_early]
     assert max(early) < min(late)
+
+
+def test_all_that_ray_raises_of_a_worker_that_is_gone_counts_as_a_loss_and_a_fault_of_ours_does_not() -> None:
+    exceptions = pytest.importorskip("ray.exceptions")
+    known = tuple(getattr(exceptions, name) for name in ray_cluster.LOSSES)
+    gone = (exceptions.ActorDiedError, exceptions.ActorUnavailableError, exceptions.OwnerDiedError)
+    for kind in (*gone, exceptions.OutOfMemoryError, exceptions.NodeDiedError, exceptions.ObjectFetchTimedOutError):
+        assert issubclass(kind, known), kind
+    assert not issubclass(exceptions.RayTaskError, known)
 
 
 def test_a_cluster_that_loses_every_worker_ends_the_run_instead_of_trying_for_ever() -> None:

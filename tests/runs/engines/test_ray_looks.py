@@ -94,6 +94,25 @@ def test_readers_that_are_lost_for_good_end_the_run_and_blame_no_file(monkeypatc
         error.value.problem()  # it is the machine's, and no row may say so
 
 
+@pytest.mark.parametrize("what", ["nodes", "wait"])
+def test_a_cluster_whose_head_is_gone_ends_the_run_and_nobody_waits_for_ever(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = _Ray(is_lost=False)
+
+    def gone(*_: Any, **__: Any) -> Any:
+        raise ConnectionError
+
+    setattr(ray, what, gone)
+    with _on(ray, monkeypatch) as looks:
+        futures = [looks.submit(double, number) for number in range(40)]
+        for future in futures:
+            with pytest.raises(MedclipError, match=r"were lost while they looked at files \(ConnectionError\)"):
+                future.result(timeout=60)
+        with pytest.raises(MedclipError, match="were lost"):
+            looks.submit(double, 1).result(timeout=60)
+
+
 def test_a_run_that_looks_at_nothing_connects_to_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     def connected() -> Any:
         raise AssertionError("a cluster was asked for")
