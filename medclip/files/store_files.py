@@ -4,7 +4,8 @@ It is what `medclip.runs.remote_files` asks for, over the client of `medclip.fil
 the same files in a folder, so that tables are the same too. What is on this disk at once are the windows of files that
 are looked at, scored and read ahead, three at most: each is a folder, or 2,048 files or 4 GB of one.
 
-A key that is no path (`..`, an empty part, a name that no disk takes) has its row and is never fetched.
+A key that is no path (`..`, an empty part, a name that no disk takes, the name of a folder) has its row and is never
+fetched.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ DEFAULT_BYTES = 20 * 10**9
 CONNECTIONS = 8
 _LONGEST_NAME = 240
 _NO_PATH = Problem(Reason.NOT_A_FILE, "the key of this object is no path that a file can have.")
+_ALSO_FOLDER = Problem(Reason.NOT_A_FILE, "the key of this object is also that of a folder with other objects.")
 
 
 def is_store(path: object) -> bool:
@@ -67,6 +69,7 @@ class StoreFiles:
         self._is_object = False
         self._lock = threading.Lock()
         self._num_bytes, self.peak_bytes = 0, 0
+        self._held: dict[str, int] = {}  # bytes of what lies in the spool, by name
         self._connections = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="medclip-store")
 
     @property
@@ -132,10 +135,14 @@ class StoreFiles:
             entries = sorted((entry for entry in store_entries(place) if entry[0] is not None), key=lambda e: str(e[0]))
             if name and any(child == LEDGER and not is_folder for child, is_folder, _ in entries):
                 continue  # an output folder of medclip
+            folders = {child for child, is_folder, _ in entries if is_folder}
             for child, is_folder, size in entries:
                 assert child is not None
                 full = f"{name}/{child}" if name else child
-                if not _is_a_name(child):
+                if not is_folder and child in folders:  # no disk has both; without bytes it marks the folder
+                    if size:
+                        yield FileRef(self.folder, spelled_name(full), 0, _ALSO_FOLDER, place=(*at, (0, child)))
+                elif not _is_a_name(child):
                     yield FileRef(self.folder, spelled_name(full), 0, _NO_PATH, place=(*at, (0, child)))
                 elif is_folder:
                     below.append((RemotePath(f"{place.url}/{child}"), full, (*at, (1, child))))
@@ -182,21 +189,22 @@ class StoreFiles:
                 return Problem(error.reason, error.message)
             raise
         with self._lock:
-            self._num_bytes += path.stat().st_size
+            self._held[spelled] = entry[0][2]
+            self._num_bytes += entry[0][2]
             self.peak_bytes = max(self.peak_bytes, self._num_bytes)
         return None
 
     def release(self, names: Iterable[str]) -> None:
-        """Remove files that are done with, and folders that are empty then."""
+        """Remove files that are done with, and folders that are empty then; leave what was never fetched."""
         folders = set()
         for name in names:
-            path = self.folder / name_of_spelled(name)
-            with suppress(FileNotFoundError, NotADirectoryError):
-                size = path.stat().st_size
-                path.unlink()
+            with self._lock:
+                size = self._held.pop(name, None)
+                self._num_bytes -= size or 0
+            if size is not None:
+                path = self.folder / name_of_spelled(name)
+                path.unlink(missing_ok=True)
                 folders.add(path.parent)
-                with self._lock:
-                    self._num_bytes -= size
         for folder in folders:
             with suppress(OSError):  # other files of the folder are still needed
                 folder.rmdir()

@@ -74,6 +74,32 @@ def test_keys_that_are_no_path_have_their_row_and_are_never_fetched(
     assert all(ref.path.resolve().is_relative_to(tmp_path / "out" / "spool") for ref in refs)
 
 
+def test_a_run_over_a_store_with_keys_that_no_disk_has_ends_with_a_row_for_each(
+    memory: Any, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = _put(memory, small_folder(tmp_path / "in"), "films")
+    honest = remote.entries_in
+    strange = [
+        ("..", True, 0), ("", False, 3), ("x" * 300, False, 3), ("nul\0", False, 3), ("a", False, 3), ("b", False, 0),
+    ]  # fmt: skip
+
+    def entries(place: RemotePath, **how: Any) -> list[tuple[str | None, bool, int]]:
+        listed = honest(place, **how)
+        return [*listed, *strange] if place.url == url else listed
+
+    monkeypatch.setattr("medclip.files.store_files.store_entries", entries)
+    (tmp_path / "precious").write_text("stays")
+    run = score(url, tmp_path / "out", model=pack, **ASKED)
+    rows = dict(zip(run.files.column("path").to_pylist(), run.files.column("reason").to_pylist(), strict=True))
+    refused = {name for name, reason in rows.items() if reason == Reason.NOT_A_FILE}
+    assert len(refused) == 5
+    assert "a" in refused
+    assert "b" not in rows
+    assert rows["a/1.dcm"] is None
+    assert rows["b/scan"] is None
+    assert (tmp_path / "precious").exists()
+
+
 def test_the_spool_holds_what_is_fetched_and_nothing_once_it_is_released(memory: Any, tmp_path: Path) -> None:
     url = _put(memory, small_folder(tmp_path / "in"), "films")
     with StoreFiles(RemotePath(url), tmp_path / "out", limit_bytes=1000) as files:
