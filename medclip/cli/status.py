@@ -29,6 +29,9 @@ def status(
         return read.exit_code
     counts = read.counts
     print(f"{printable(str(read.folder))}: {read.state}")
+    if "ledger" in read.purged:
+        print("medclip runs purge removed what the ledger knew of its files; files.parquet has their rows.")
+        return read.exit_code
     print(f"{counts['files']} of {read.num_listed} files that are listed have their row; {counts['studies']} studies")
     print(read.ended)
     if read.pace is not None:

@@ -15,6 +15,7 @@ given to them.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ VARIABLE = "MEDCLIP_SETTINGS"
 LIMITS = "limits"
 _BYTES = ("max_file_bytes", "max_volume_bytes", "reader_memory_bytes", "slide_cache_bytes")
 _NUMBERS = ("max_pixels", "decode_timeout_s")
+_LINE = re.compile(r"at line (\d+)")
 _WHOLE = frozenset({"max_pixels", *_BYTES})
 
 
@@ -77,8 +79,9 @@ def read_settings_file(path: Path) -> SettingsFile:
     try:
         with path.open("rb") as file:
             tables = tomllib.load(file)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise _fault(path, f"this is no TOML file ({type(e).__name__}).") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
+        place = _LINE.search(str(e))
+        raise _fault(path, f"this is no TOML file{'' if place is None else f': look at line {place[1]}'}.") from e
     except OSError as e:
         raise MedclipError(Reason.PERMISSION_DENIED, "this settings file cannot be read.", where=path) from e
     limits = tables.pop(LIMITS, {})

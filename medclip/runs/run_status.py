@@ -12,8 +12,9 @@ from medclip.files.locks import is_locked
 from medclip.result import Result
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.ledger.pace import EXPECTED, HALVED, PACE, read_pace
+from medclip.runs.operations.purge import PURGED
 from medclip.runs.results import EMBED, embedded_counts
-from medclip.wording import duration, figure
+from medclip.wording import duration, figure, list_of
 
 FINISHED, RUNNING, STOPPED = "finished", "running", "stopped"
 
@@ -44,6 +45,8 @@ class RunStatus(Result):
     """Over the last minutes of a run that goes on; None for one that does not."""
     seconds_left: float | None = None
     """How long the rest takes at that rate, results and report apart."""
+    purged: tuple[str, ...] = ()
+    """What `medclip runs purge` removed; without the ledger there is nothing here to count."""
 
     @property
     def exit_code(self) -> int:
@@ -82,6 +85,7 @@ class RunStatus(Result):
             "workers": [{"worker": name, "files": n, "seconds": round(s, 3)} for name, n, s in self.workers],
             "files_per_second": self.files_per_second,
             "seconds_left": self.seconds_left,
+            "purged": list(self.purged),
             "exit_code": self.exit_code,
         }
 
@@ -93,6 +97,7 @@ class RunStatus(Result):
             "ended": self.ended,
             **({} if self.pace is None else {"pace": self.pace}),
             "studies": counts["studies"],
+            **({"purged": list_of(self.purged)} if self.purged else {}),
             "folder": self.folder,
         }
 
@@ -141,4 +146,5 @@ def read_status(folder: str | Path) -> RunStatus:
             tuple((worker, num, seconds) for worker, (num, seconds) in ledger.work_by_worker().items()),
             None if pace is None else pace.files_per_second,
             None if pace is None or num_left is None else pace.seconds_left(num_left),
+            tuple(ledger.get(PURGED) or ()),
         )

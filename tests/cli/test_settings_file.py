@@ -59,7 +59,8 @@ def test_options_of_the_file_hold_where_the_command_line_says_nothing(
         ("[limits]\nmax_pixels = true\n", "not True."),
         ('[limits]\nmax_file_bytes = "huge"\n', "[limits] max_file_bytes: memory is a size"),
         ("workers = 2\n", "'workers' stands outside a table"),
-        ("[score\n", "no TOML file"),
+        ("[limits]\n[score\n", "no TOML file: look at line 2."),
+        pytest.param("x = " + "[" * 5000, "no TOML file.", id="nested beyond what the parser takes"),
     ],
 )
 def test_a_slip_in_the_file_is_refused_and_the_file_is_named(

@@ -14,9 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from medclip.errors import MedclipError, Reason
+from medclip.files.file_modes import file_modes
 from medclip.files.output import check_place, disk_errors, make_folder
 
-_MODE = 0o600
+_START = b'{"time": '
+"""Of each line, and so of each file."""
 
 
 class EventLog:
@@ -29,7 +32,7 @@ class EventLog:
         now: The time of an event.
 
     Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
+        MedclipError: WRONG_USE for a file that holds something else; as `medclip.files.output.disk_errors`.
     """
 
     def __init__(self, path: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -37,9 +40,10 @@ class EventLog:
         self._run = secrets.token_hex(4)
         if not os.path.lexists(path):
             check_place(path)
+        _refuse_other(path)
         with disk_errors(path):
             make_folder(path.parent)
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, _MODE)
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, file_modes().file)
 
     def write(self, event: str, **values: Any) -> None:
         """Append an event; `run` tells apart those of several calls that one file holds."""
@@ -51,3 +55,18 @@ class EventLog:
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
+
+
+def _refuse_other(path: Path) -> None:
+    """Refuse to append to a file that holds anything but events: an image, say, that was named by mistake."""
+    if not path.is_file():
+        return
+    with disk_errors(path), path.open("rb") as file:
+        start = file.read(len(_START))
+    if start and start != _START:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "this file is no log of medclip; nothing was written to it.",
+            where=path,
+            hint="Name a new file.",
+        )

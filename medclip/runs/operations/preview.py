@@ -109,8 +109,10 @@ def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
         if options.hash_paths:
             ledger.hash_names(hashed)
         modalities = ledger.counts_by("modality")
+        counts = ledger.counts()
+        call.watch.previewed(counts)
         return Preview(
-            counts=ledger.counts(),
+            counts=counts,
             formats=ledger.counts_by("format"),
             modalities={("to be inferred" if name == "None" else name): num for name, num in modalities.items()},
             reasons={status: ledger.counts_by("reason", status) for status in ("failed", "skipped")},

@@ -111,8 +111,8 @@ def purge(
         The runs. One that goes on, or was never finished, is kept, and says so.
 
     Raises:
-        MedclipError: WRONG_USE where nothing is named to remove, and for an age that is none; MISSING_FILE for a folder
-            without a run; as `medclip.files.output.disk_errors`.
+        MedclipError: WRONG_USE where nothing is named to remove, for an age that is none, and for a folder that holds
+            a home folder, such as /; MISSING_FILE for one without a run; as `medclip.files.output.disk_errors`.
     """
     folder = Path(folder)
     seconds = 0.0 if older_than is None else parse_age(older_than)
@@ -122,6 +122,7 @@ def purge(
         raise MedclipError(
             Reason.WRONG_USE, "nothing is named to remove.", hint="Name --thumbnails, --ledger or --embeddings."
         )
+    _refuse_broad(folder)
     runs = sorted(run_folders(folder))
     if not runs:
         raise MedclipError(Reason.MISSING_FILE, "there is no run here.", where=folder, hint="Check the path.")
@@ -164,6 +165,18 @@ def parse_age(text: str) -> float:
     if match is None:
         raise MedclipError(Reason.WRONG_USE, f"an age is a number of hours, days or weeks such as 30d, not {text!r}.")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def _refuse_broad(folder: Path) -> None:
+    """Refuse the root of the file system, a home folder and what holds one: runs of others lie below them."""
+    place = folder.resolve()
+    if (place == Path(place.anchor) or Path.home().resolve().is_relative_to(place)) and not (place / LEDGER).exists():
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "runs of anybody may lie below this folder, which holds a home folder or is the root of a file system.",
+            where=folder,
+            hint="Name the folder of the runs.",
+        )
 
 
 def run_folders(folder: Path) -> Iterator[Path]:

@@ -61,6 +61,7 @@ class RunWatch:
         self._total = 0
         self._processed: Counter[tuple[str, str]] = Counter()
         self._exit: ExitCode | None = None
+        self._is_preview = False
 
     def started(self, facts: Mapping[str, Any], counts: Mapping[str, int], total: int) -> None:
         """Take note that files are read from now on.
@@ -99,6 +100,15 @@ class RunWatch:
         self._counts, self._total = dict(counts), counts["files"]
         self._facts["already_finished"] = already
 
+    def previewed(self, counts: Mapping[str, int]) -> None:
+        """Take note that the files were looked at, and none read.
+
+        Args:
+            counts: Of the files, by how they would end.
+        """
+        self._total, self._is_preview = counts["files"], True
+        self._counts = {**self._counts, "failed": counts["failed"]}
+
     def report(self) -> WorkReport:
         """Return where the time went so far."""
         return self.work.report(self.counted())
@@ -113,6 +123,7 @@ class RunWatch:
             "run_ended",
             exit_code=int(self._exit),
             error=reason,
+            dry_run=self._is_preview,
             already_finished=bool(self._facts.get("already_finished")),
             **self._state(),
             work=self.report().to_json(),

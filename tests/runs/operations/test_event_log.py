@@ -39,3 +39,20 @@ def test_a_place_where_no_log_can_be_is_refused_before_the_run(tmp_path: Path):
         with pytest.raises(MedclipError) as refused:
             EventLog(place)
         assert refused.value.reason in (Reason.WRONG_USE, Reason.PERMISSION_DENIED)
+
+
+def test_a_file_that_is_no_log_is_refused_and_keeps_its_bytes(tmp_path: Path):
+    film = tmp_path / "film.dcm"
+    film.write_bytes(b"\0" * 128 + b"DICM")
+    with pytest.raises(MedclipError, match="no log of medclip") as refused:
+        EventLog(film)
+    assert refused.value.reason is Reason.WRONG_USE
+    assert film.read_bytes() == b"\0" * 128 + b"DICM"
+    (tmp_path / "empty.jsonl").touch()
+    EventLog(tmp_path / "empty.jsonl").close()
+
+
+def test_a_group_may_read_a_log_where_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MEDCLIP_SHARE", "group")
+    EventLog(tmp_path / "night.jsonl").close()
+    assert (tmp_path / "night.jsonl").stat().st_mode & 0o777 == 0o640

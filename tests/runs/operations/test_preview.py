@@ -67,6 +67,9 @@ def test_the_command_says_it_in_words_and_in_json(pack: Path, tmp_path: Path, ca
     assert (said["files"], said["scored"], said["report"]) == (2, 1, None)
     assert said["planned"]["reasons"]["failed"] == {"empty_file": 1}
     assert not (tmp_path / "out").exists()
+    assert main([*command, "--log", str(tmp_path / "night.jsonl")]) == 3
+    ended = json.loads((tmp_path / "night.jsonl").read_text().splitlines()[-1])
+    assert (ended["exit_code"], ended["dry_run"], ended["files_total"], ended["files_done"]) == (3, True, 2, 0)
 
 
 def test_a_wrong_question_is_refused_as_the_run_would_refuse_it(pack: Path, tmp_path: Path):

@@ -20,7 +20,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.discover import walk
 from medclip.files.locks import held_folder
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.operations.purge import parse_age
+from medclip.runs.operations.purge import _refuse_broad, parse_age
 from medclip.runs.run_status import read_status
 from tests.kits.scoring import digests, write_dicom
 
@@ -72,7 +72,9 @@ def test_without_small_images_the_tables_stay_and_the_report_comes_back_without_
     assert "data:image/jpeg" not in again.report_path.read_text()
 
 
-def test_a_purged_ledger_keeps_no_name_and_its_folder_is_still_known(pack: Path, films: Path, tmp_path: Path):
+def test_a_purged_ledger_keeps_no_name_and_its_folder_is_still_known(
+    pack: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     out = films / "out"
     scored(films, out, pack)
     medclip.runs.purge(out, ledger=True, yes=True)
@@ -83,7 +85,25 @@ def test_a_purged_ledger_keeps_no_name_and_its_folder_is_still_known(pack: Path,
     with pytest.raises(MedclipError, match="medclip runs purge removed") as refused:
         scored(films, out, pack)
     assert refused.value.reason is Reason.OUTPUT_IN_USE
-    assert read_status(out).exit_code == 0
+    assert (read_status(out).exit_code, read_status(out).purged) == (0, ("ledger",))
+    capsys.readouterr()
+    assert main(["status", str(out)]) == 0
+    assert "0 of 0" not in (words := capsys.readouterr().out)
+    assert "files.parquet has their rows" in words
+
+
+def test_a_folder_that_holds_a_home_or_the_whole_disk_is_not_searched_for_runs(
+    pack: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    scored(films, tmp_path / "homes" / "night" / "out", pack)
+    monkeypatch.setenv("HOME", str(tmp_path / "homes" / "night"))
+    for place in (tmp_path / "homes" / "night", tmp_path / "homes"):
+        with pytest.raises(MedclipError, match="root of a file system"):
+            medclip.runs.purge(place, ledger=True, yes=True)
+    assert num_rows(tmp_path / "homes" / "night" / "out", "files") == 3
+    with pytest.raises(MedclipError, match="root of a file system"):
+        _refuse_broad(Path("/"))  # never by purge itself: what it would remove, were this gone, is others'
+    assert medclip.runs.purge(tmp_path / "homes" / "night" / "out", ledger=True).runs
 
 
 def test_vectors_go_and_their_folder_says_that_it_is_not_complete(pack: Path, films: Path, tmp_path: Path):
