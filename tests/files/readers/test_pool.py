@@ -94,6 +94,16 @@ def test_a_job_whose_process_dies_once_is_done_again(tmp_path: Path) -> None:
         assert [job.result() for job in jobs] == ["read"] * 4
 
 
+@on_linux
+def test_a_job_that_the_system_killed_has_the_machine_for_itself_when_it_is_done_again(tmp_path: Path) -> None:
+    """Whatever the system kills mostly needs memory, and beside the others it would be killed again."""
+    with ReadingPool(2, timeout_s=60, total_bytes=_ENOUGH) as pool:
+        killed = pool.submit(_count_siblings_or_die, tmp_path / "deaths")
+        others = [pool.submit(time.sleep, 0.2) for _ in range(20)]
+        assert killed.result() == 0
+        assert [job.result() for job in others] == [None] * 20
+
+
 def test_an_idle_process_that_the_system_kills_costs_the_next_file_nothing() -> None:
     with ReadingPool(1, timeout_s=60) as pool:
         for _ in range(3):
@@ -431,6 +441,14 @@ def _die_once(deaths: Path, code: int) -> str:
     if not deaths.exists():
         _die(deaths, code)
     return "read"
+
+
+def _count_siblings_or_die(deaths: Path) -> int:
+    """Be killed once; then count the other processes of the pool that live."""
+    _die_once(deaths, -signal.SIGKILL)
+    siblings = "".join((task / "children").read_text() for task in Path(f"/proc/{os.getppid()}/task").iterdir())
+    states = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in siblings.split()}
+    return sum(state != "Z" for pid, state in states.items() if pid != str(os.getpid()))
 
 
 def _count_torch() -> int:
