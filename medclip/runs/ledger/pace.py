@@ -54,12 +54,18 @@ class Pace:
 def read_pace(moments: Sequence[Sequence[float]] | None) -> Pace | None:
     """Return the pace that a ledger remembers; None where there were no two moments.
 
+    The time before the first rows counts only until there are others: it is mostly that of the start, which loads the
+    model and comes once.
+
     Example:
         >>> read_pace([(1000.0, 0), (1010.0, 50)]).files_per_second
         5.0
+        >>> read_pace([(1000.0, 0), (1010.0, 50), (1015.0, 150)]).files_per_second
+        20.0
     """
     if not moments or len(moments) < 2:
         return None
-    (began_at, before), (last_at, done) = moments[0], moments[-1]
+    has_started = len(moments) > 2 and moments[0][1] == 0
+    (began_at, before), (last_at, done) = moments[1 if has_started else 0], moments[-1]
     seconds = last_at - began_at
     return Pace((done - before) / seconds, last_at) if seconds > 0 else None
