@@ -262,7 +262,7 @@ def tell(name: str, backend: str | None, rounds: list[dict], pack: Path, is_choi
     steady, whole = ([kept[what] for kept in rounds] for what in ("steady", "whole"))
     print(f"{name}: steady ratio: median {statistics.median(steady):.2f}, {min(steady):.2f} to {max(steady):.2f}")
     print(f"{name}: whole-job ratio: median {statistics.median(whole):.2f}, {min(whole):.2f} to {max(whole):.2f}")
-    changes = [compare(*kept["scores"], is_choice) for kept in rounds]
+    changes = [compare(kept["scores"][0], kept["scores"][1], is_choice) for kept in rounds]
     largest, decisions, ranks = (max(values) for values in zip(*changes, strict=True))
     bound = _bound(backend)
     num_files = len(rounds[0]["scores"][0])
