@@ -331,7 +331,7 @@ class ChunkWork:
             distances = home_distances(self.context.model, first_views, modality)
             if distances is not None:
                 for item, distance in zip(items, distances.tolist(), strict=True):
-                    item.home_distance = distance
+                    item.home_distance = round(distance, 4)  # of digits that hang on the batch
 
     def _decide(self, name: str, guessed: list[tuple[Item, float]]) -> None:
         """Believe the guesses of one modality that are sure and typical; the others get their problem."""

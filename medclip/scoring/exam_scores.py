@@ -20,6 +20,7 @@ from medclip.models.class_vectors import mean_vector
 from medclip.runs.rows import ExamRow
 from medclip.sample import Modality
 from medclip.scoring.exam_views import ExamViews
+from medclip.scoring.grid import logit_on_grid, probability_on_grid
 from medclip.scoring.tasks import AskedTask, Scorer
 
 MEAN = "mean_of_logits"
@@ -148,8 +149,8 @@ class ExamScores:
                 task=asked.task.name,
                 class_=name,
                 kind=asked.task.kind,
-                probability=float(probabilities_1C[0, c]),
-                logit=float(logits_1C[0, c]),
+                probability=probability_on_grid(probabilities_1C[0, c]),
+                logit=logit_on_grid(logits_1C[0, c]),
                 fusion=self.fusion,
                 missing=json.dumps(list(missing)),
                 note=" ".join(notes) or None,

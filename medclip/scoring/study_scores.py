@@ -15,6 +15,7 @@ from medclip.runs.chunk import ChunkWork, Item
 from medclip.runs.rows import ExamRow, ScoreRow
 from medclip.sample import Modality, spoken
 from medclip.scoring.exam_scores import ExamFeatures, ExamImage, ExamScores, exam_features
+from medclip.scoring.grid import logit_on_grid, probability_on_grid
 from medclip.scoring.tasks import AskedTask, Scorer
 
 
@@ -153,16 +154,16 @@ class StudyScores:
                 task=asked.task.name,
                 class_=name,
                 kind=asked.task.kind,
-                probability=float(probabilities_SC[place, c]),
-                logit=float(logits_SC[place, c]),
+                probability=probability_on_grid(probabilities_SC[place, c]),
+                logit=logit_on_grid(logits_SC[place, c]),
                 num_images=facts.num_images,
                 model=self.model.name,
                 model_version=str(self.model.card.version),
                 preprocessing=facts.preprocessing,
                 num_failed=facts.num_failed,
                 against=asked.against(name),
-                logit_spread=None if spread is None else float(spread[0][place]),
-                probability_spread=None if spread is None else float(spread[1][place]),
+                logit_spread=None if spread is None else logit_on_grid(spread[0][place]),
+                probability_spread=None if spread is None else probability_on_grid(spread[1][place]),
                 files=facts.files,
                 num_files=facts.num_files,
                 note=facts.note,

@@ -22,6 +22,7 @@ from medclip.models.card import TaskCard, read_card
 from medclip.models.packs.pack import load_model, update_pack
 from medclip.runs.score_run import ScoreRun
 from medclip.sample import ViewType
+from medclip.scoring.grid import LOGIT_STEP
 from medclip.text.vocabulary.load import load_task
 from tests.kits.mammograms import write_exams, write_mammogram
 from tests.kits.scoring import digests, make_pack, write_png
@@ -63,8 +64,8 @@ def test_an_examination_has_a_row_for_itself_its_breasts_and_its_images_as_they_
     assert [row["file"] for row in rows[3:]] == [f"whole/{n}.dcm" for n in (2, 0, 3, 1)]
     assert [row["num_views"] for row in rows] == [4, 2, 2, 1, 1, 1, 1]
     logits = [row["logit"] for row in rows]
-    assert logits[0] == pytest.approx(np.mean(logits[3:]), abs=1e-6)
-    assert logits[1] == pytest.approx(np.mean([logits[3], logits[5]]), abs=1e-6)
+    assert logits[0] == pytest.approx(np.mean(logits[3:]), abs=1.01 * LOGIT_STEP)
+    assert logits[1] == pytest.approx(np.mean([logits[3], logits[5]]), abs=1.01 * LOGIT_STEP)
     assert {row["fusion"] for row in rows} == {"mean_of_logits"}
     assert [row["attention_exam"] for row in rows] == [None] * 3 + [0.25] * 4
     assert [row["attention_breast"] for row in rows] == [None] * 3 + [0.5] * 4
