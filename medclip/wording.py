@@ -82,6 +82,16 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+def percent_of(num: int, total: int) -> str:
+    """Write some of a counted whole as whole per cent; all of it is 100 %, since nothing is claimed beyond the count.
+
+    Example:
+        >>> percent_of(87, 87), percent_of(999, 1000), percent_of(1, 8)
+        ('100 %', '> 99 %', '12 %')
+    """
+    return "100 %" if num == total else "0 %" if num == 0 else percent(num / total)
+
+
 def figure(value: Any, *, signed: bool = False, decimals: int | None = None) -> str:
     """Write a measured value with a true minus sign and no false precision; a dash for none.
 

@@ -32,23 +32,31 @@ ALLOWED = {
     *("workers", "memory", "batch_size", "backend", "key_file"),
 }
 """Arguments of `medclip.score` that a rule may set."""
+NUMBERS: dict[str, Any] = {"min_confidence": (int, float), "workers": int, "batch_size": int}
 OWN = {"fail"}
+FOLDERS = ("MERCURE_IN_DIR", "MERCURE_OUT_DIR")
 NO_IMAGES = ("*.json", "*.tags")
 """What mercure puts beside the images."""
 
 
 def main() -> int:
     """Score what mercure hands over; return the exit code."""
+    kept = os.environ.get("MODULE_PERSISTENCE_DIR")  # where the module is configured to have such a folder
+    for name in FOLDERS:
+        if not os.environ.get(name):
+            print(f"medclip: {name} is not set; mercure sets it.", file=sys.stderr)
+            return ExitCode.REFUSED
+    incoming, outgoing = (Path(os.environ[name]) for name in FOLDERS)
     try:
-        kept = os.environ.get("MODULE_PERSISTENCE_DIR")  # where the module is configured to have such a folder
-        folders = Path(os.environ["MERCURE_IN_DIR"]), Path(os.environ["MERCURE_OUT_DIR"])
-        return process(*folders, Path(kept) if kept else None)
-    except KeyError as missing:
-        print(f"medclip: {missing.args[0]} is not set; mercure sets it.", file=sys.stderr)
-        return ExitCode.REFUSED
+        return process(incoming, outgoing, Path(kept) if kept else None)
     except MedclipError as error:
         print(f"medclip: {error.message} {error.hint}".rstrip(), file=sys.stderr)
         return exit_code(error.reason)
+    except Exception as error:  # mercure keeps what is printed, and the texts of errors may quote header values
+        if os.environ.get("MEDCLIP_DEBUG"):
+            raise
+        print(f"medclip: a fault of its own ({type(error).__name__}); MEDCLIP_DEBUG=1 shows where.", file=sys.stderr)
+        return ExitCode.FAULT
 
 
 def process(incoming: Path, outgoing: Path, home: Path | None = None) -> int:
@@ -121,6 +129,10 @@ def read_settings(task: Path) -> dict[str, Any]:
             Reason.WRONG_USE, f"the rule has settings that there are not: {', '.join(map(repr, unknown))}.",
             hint=f"There are {', '.join(sorted(ALLOWED | OWN))}.",
         )  # fmt: skip
+    for name, kind in NUMBERS.items():
+        value = settings.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+            raise MedclipError(Reason.WRONG_USE, f"{name} is a number, not {value!r}.", hint="Write it without quotes.")
     return dict(settings)
 
 

@@ -14,6 +14,7 @@ from medclip.files.input_paths import refuse_missing
 from medclip.files.stillness import Stillness
 from medclip.progress import Progress, Silent
 from medclip.runs.score_run import ScoreRun
+from medclip.wording import capital
 
 EVERY_S = 10.0
 """Seconds between two looks at the folder."""
@@ -72,7 +73,7 @@ def watch(
                 if once or exit_code(error.reason) not in (ExitCode.INCOMPLETE, ExitCode.BUSY):
                     raise
                 pause_s = min(2 * pause_s, _LONGEST_S)
-                progress.note(f"{error.message.capitalize()} It is tried again in {round(pause_s)} seconds.")
+                progress.note(f"{capital(error.message)} It is tried again in {round(pause_s)} seconds.")
         if once and not look.moving:
             return run
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from medclip.models.home_images import WITHIN, load_homes
 from medclip.runs.ledger.ledger import Ledger
-from medclip.wording import count, list_of, number, percent
+from medclip.wording import count, list_of, number, percent_of
 
 KEY = "far_notes"
 """What the ledger remembers the sentences under."""
@@ -45,16 +45,23 @@ def far_notes(ledger: Ledger, pack: Path) -> tuple[str, ...]:
     for modality, by_maker in counts.items():
         num_images, num_far, num_studies = (sum(column) for column in zip(*by_maker.values(), strict=True))
         source = homes[modality].source
-        if _is_far(num_images, num_far, num_studies):
+        if is_far(num_images, num_far, num_studies):
             notes.append(_note(modality, source, "", num_images, num_far, _shares(by_maker)))
             continue
         for maker, numbers in by_maker.items():
-            if maker and _is_far(*numbers):
+            if maker and is_far(*numbers):
                 notes.append(_note(modality, source, f" by {maker}", *numbers[:2], ""))
     return tuple(notes)
 
 
-def _is_far(num_images: int, num_far: int, num_studies: int) -> bool:
+def is_far(num_images: int, num_far: int, num_studies: int) -> bool:
+    """Return whether so many images lie far from home that it is no chance.
+
+    Args:
+        num_images: Images with a distance.
+        num_far: Those beyond 1.
+        num_studies: Studies, or patients, that they are of.
+    """
     if num_studies < FEWEST_STUDIES or num_far < LEAST_SHARE * num_images:
         return False
     from scipy.special import ndtri  # a run whose images are near shall not pay for it
@@ -69,7 +76,7 @@ def _is_far(num_images: int, num_far: int, num_studies: int) -> bool:
 def _note(modality: str, source: str, by: str, num_images: int, num_far: int, shares: str) -> str:
     noun = _NOUNS.get(modality, f"image ({modality})")
     return (
-        f"{number(num_far)} of {count(num_images, noun)}{by} ({percent(num_far / num_images)}) are unlike those that "
+        f"{number(num_far)} of {count(num_images, noun)}{by} ({percent_of(num_far, num_images)}) are unlike those that "
         f"this model's figures were measured on ({source}), of which one in twenty is as far from the rest: they come "
         f"from elsewhere, or look so.{shares} The figures on the card do not speak for them; measure it on studies of "
         "your own whose truth is known."

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import medclip
 from tests.kits.scoring import PLANTED, STUDY_UID, make_pack, write_dicom
 
 pytest.importorskip("highdicom")
@@ -141,6 +142,8 @@ def test_a_file_that_cannot_be_read_fails_the_task_unless_the_rule_says_never(
         ('{"process": {"settings": ["x"]}}', "task.json"),
         ("{", "task.json"),
         ('{"process": {"settings": {"model": "no-such-pack"}}}', "no-such-pack"),
+        ('{"process": {"settings": {"workers": "2"}}}', "workers is a number, not '2'"),
+        ('{"process": {"settings": {"min_confidence": true}}}', "min_confidence is a number"),
     ],
 )
 def test_a_rule_with_a_slip_is_refused_and_nothing_is_written(
@@ -165,6 +168,20 @@ def test_with_a_folder_that_stays_a_study_that_comes_again_has_the_same_report(
     for _ in range(2):
         assert process(handed, monkeypatch, MODULE_PERSISTENCE_DIR=tmp_path / "stays") == 0
     assert len(list(handed[1].glob("*.dcm"))) == 1
+
+
+def test_a_fault_of_its_own_is_one_line_without_what_an_error_quotes(
+    handed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError(PLANTED["PatientID"])
+
+    monkeypatch.delenv("MEDCLIP_DEBUG", raising=False)
+    monkeypatch.setattr(medclip, "score", fail)
+    assert process(handed, monkeypatch) == 1
+    said = capsys.readouterr()
+    assert "KeyError" in said.err
+    assert PLANTED["PatientID"] not in said.err + said.out
 
 
 def test_outside_mercure_it_says_what_is_missing(

@@ -28,6 +28,14 @@ def test_one_in_twenty_images_of_the_same_source_lies_beyond_1_and_nearly_all_of
     assert (home.distances(cloud(3, 400, middle=2.0)) > 1).mean() > 0.95
 
 
+def test_the_unit_is_that_of_images_that_the_law_was_not_fitted_to() -> None:
+    rng = np.random.default_rng(3)
+    fitted, held_out = rng.normal(size=(24, 64)), rng.normal(size=(200, 64))
+    law = fit_home(fitted, held_out, "home", axes=16)
+    assert np.mean(law.distances(held_out) <= 1) == pytest.approx(0.95, abs=0.006)
+    assert np.mean(law.distances(fitted) <= 0.95) == 1.0, "few images lie near the law that was fitted to them"
+
+
 def test_the_distance_is_that_of_the_whole_covariance_where_all_axes_are_kept() -> None:
     fitted, others = cloud(0, 400), cloud(1, 50)
     home = fit_home(fitted, others, "here", axes=24)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from medclip.auditing.monitoring.changes import FEWEST_PATIENTS, changes_of, compared_periods
+from medclip.auditing.monitoring.changes import FAR, FEWEST_PATIENTS, changes_of, compared_periods
 from medclip.auditing.monitoring.periods import Periods, missing_weeks, periods_of
 from medclip.auditing.monitoring.read_results import SCORED, Watched, read_results
 from medclip.auditing.monitoring.result import Monitored, PeriodRow
 from medclip.auditing.monitoring.side_by_side import side_by_side
 from medclip.errors import MedclipError, Reason
 from medclip.progress import Progress
-from medclip.wording import count, list_of
+from medclip.scoring.far_images import is_far
+from medclip.wording import count, list_of, number, percent_of
 
 _SHOWN = 5
 
@@ -136,7 +138,7 @@ def _row(watched: Watched, periods: Periods, place: int, fewest: int, *, referen
 def _notes(
     watched: Watched, before: Watched | None, periods: Periods, rows: Sequence[PeriodRow], is_alone: bool
 ) -> list[str]:
-    notes = [*watched.notes]
+    notes = [*watched.notes, *_far(watched, periods)]
     if before is not None and set(before.packs) != set(watched.packs):
         notes.append(
             "The reference was scored by another pack: a change of scores, distances or vectors may be the pack's."
@@ -152,3 +154,34 @@ def _notes(
     if small and not is_alone:
         notes.append(f"Too few patients to be compared: {list_of(small, most=_SHOWN)}.")
     return notes
+
+
+def _far(watched: Watched, periods: Periods) -> Iterator[str]:
+    """Yield which images lie far from home, whatever the reference is: one of the same other site is as far.
+
+    Of a modality that is not far as a whole, each period by itself: also one too small to be compared.
+    """
+    units = watched.units
+    known = ~np.isnan(units.distance_U)
+    codes = periods.codes(units.week_U, units.run_U)
+    for modality in sorted(set(units.facts["modality"][known].tolist())):
+        of_one = known & (units.facts["modality"] == modality)
+        inside, when = of_one, ""
+        if not _is_far(watched, of_one):
+            far = [place for place in range(len(periods.names)) if _is_far(watched, of_one & (codes == place))]
+            if not far:
+                continue
+            inside = of_one & np.isin(codes, far)
+            when = f" of {list_of([periods.names[place] for place in far], most=_SHOWN)}"
+        num, num_far = int(inside.sum()), int((units.distance_U[inside] > FAR).sum())
+        yield (
+            f"{number(num_far)} of {count(num, 'image')}{when} ({modality}, {percent_of(num_far, num)}) lie far from "
+            "those that the pack's figures were measured on, where one in twenty is expected: they come from "
+            "elsewhere, or look so, and the figures on its card do not speak for them."
+        )
+
+
+def _is_far(watched: Watched, inside: NDArray[np.bool_]) -> bool:
+    units = watched.units
+    num, num_far = int(inside.sum()), int((units.distance_U[inside] > FAR).sum())
+    return num > 0 and is_far(num, num_far, len(np.unique(units.patients_U[inside])))

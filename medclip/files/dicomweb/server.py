@@ -24,6 +24,7 @@ PAGE = 500
 """Answers that one request asks for."""
 FEW_PAUSES_S = (0.5, 1.0, 2.0)
 """For one study: a server that lacks one object says so by status 500, too."""
+_PATH_HINT = "Is the path of the URL that of DICOMweb, such as /dicom-web?"
 _CONNECT_S, _SILENT_S = 10.0, 60.0
 _STUDY, _SERIES, _INSTANCE, _CLASS, _NUM_INSTANCES = "0020000D", "0020000E", "00080018", "00080016", "00201208"
 _MANUFACTURER = "00080070"
@@ -88,7 +89,7 @@ class DicomwebServer:
             lambda client, **page: client.search_for_instances(**ask, **page), _INSTANCE, expected or None
         )
         listed = (
-            Instance(*(_value(item, tag) for tag in (_INSTANCE, _SERIES, _CLASS, _MANUFACTURER))) for item in items
+            Instance(*(str(_value(item, tag)) for tag in (_INSTANCE, _SERIES, _CLASS, _MANUFACTURER))) for item in items
         )
         return list({instance.uid: instance for instance in listed}.values())
 
@@ -257,6 +258,11 @@ def _final(error: Exception, place: RemotePath) -> MedclipError | None:
     from requests.exceptions import HTTPError, InvalidURL, RequestException, SSLError
 
     if isinstance(error, SSLError):
+        if "CERTIFICATE_VERIFY_FAILED" not in str(error):
+            return MedclipError(
+                Reason.READ_ERROR, "no encrypted connection came about.", where=place,
+                hint="Name a server that speaks http alone as dicomweb://; dicomwebs:// asks for https.",
+            )  # fmt: skip
         return MedclipError(
             Reason.READ_ERROR, "its certificate is not one that this machine trusts.", where=place,
             hint="Name the file of the hospital's certificates with REQUESTS_CA_BUNDLE.",
@@ -270,7 +276,9 @@ def _final(error: Exception, place: RemotePath) -> MedclipError | None:
         if status in (404, 410):
             return MedclipError(Reason.MISSING_FILE, "the server has nothing here.", where=place, hint="Check the URL.")
         if 400 <= status < 500 and status not in (408, 425, 429):
-            return MedclipError(Reason.READ_ERROR, f"the server refuses the request (status {status}).", where=place)
+            return MedclipError(
+                Reason.READ_ERROR, f"the server refuses the request (status {status}).", where=place, hint=_PATH_HINT
+            )
         return None
     if isinstance(error, InvalidURL):
         return MedclipError(Reason.WRONG_USE, "this is no URL that can be asked.", where=place, hint="Check it.")
@@ -278,14 +286,14 @@ def _final(error: Exception, place: RemotePath) -> MedclipError | None:
         return None
     return MedclipError(
         Reason.READ_ERROR, f"the answer is not one of DICOMweb ({type(error).__name__}).", where=place,
-        hint="Is the path of the URL that of DICOMweb, such as /dicom-web?",
+        hint=_PATH_HINT,
     )  # fmt: skip
 
 
 def _value(item: Mapping[str, Any], tag: str) -> Any:
-    """Return the first value of an attribute in DICOM's JSON form; "" where there is none."""
+    """Return the first value of an attribute in DICOM's JSON form; "" where there is none, or an empty one (null)."""
     values: Sequence[Any] = item.get(tag, {}).get("Value") or [""]
-    return values[0]
+    return "" if values[0] is None else values[0]
 
 
 def _is_this_machine(host: str) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from medclip.auditing.monitoring.changes import FAR, TAIL, Change
 from medclip.auditing.monitoring.result import Finding, Monitored
 from medclip.auditing.monitoring.side_by_side import Compared
-from medclip.wording import capital, count, figure, interval, number, percent
+from medclip.wording import capital, count, figure, interval, number, percent, percent_of
 
 _ORDER = ("large", "clear", "small", "note")
 
@@ -133,7 +133,7 @@ def decisions(one: Compared) -> str:
     changed = one.num_to_yes + one.num_to_no
     if not changed:
         return f"no decision of {number(one.num_studies)} differs"
-    share = percent(changed / one.num_studies)
+    share = percent_of(changed, one.num_studies)
     return (
         f"{number(changed)} of {count(one.num_studies, 'decision')} ({share}) "
         f"{'differs' if changed == 1 else 'differ'}, {number(one.num_to_yes)} to yes and {number(one.num_to_no)} to no"

@@ -95,7 +95,7 @@ class Worklist:
     def percent_of(self, study: ListedStudy) -> str:
         """Write a study's probability of the chosen class, as the script does."""
         permille = dict(zip(study.answers[::2], study.answers[1::2], strict=True)).get(self.chosen)
-        return "–" if permille is None else f"{round(permille / 10)} %"
+        return "–" if permille is None else f"{(permille + 5) // 10} %"
 
 
 def _image_code(study: ListedStudy) -> int:

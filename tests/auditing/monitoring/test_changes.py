@@ -95,3 +95,26 @@ def test_a_patient_on_both_sides_is_one_patient() -> None:
     one = compare(now, now)["scores", "mean"]
     assert one.difference == 0.0
     assert one.size == ""
+
+
+def test_p_values_are_adjusted_over_all_figures_but_those_of_vectors_among_themselves() -> None:
+    now = watched(1, first_patient=0, num=60, studies=1, middle=0.4)
+    before = watched(2, first_patient=1000, num=60, studies=1)
+    changes = list(compare(now, before).values())
+    others = [one for one in changes if one.about != "embeddings"]
+    assert len(others) == 3
+    ordered = sorted(others, key=lambda one: one.p)
+    ratios = [one.p * len(ordered) / rank for rank, one in enumerate(ordered, start=1)]
+    expected = [min(1.0, *ratios[place:], 1.0) for place in range(len(ratios))]
+    assert [one.p_adjusted for one in ordered] == pytest.approx(expected)
+    assert any(one.p_adjusted > one.p for one in others)
+    (vectors,) = [one for one in changes if one.about == "embeddings"]
+    assert vectors.p_adjusted == vectors.p
+
+
+@pytest.mark.parametrize(("num_now", "num_before"), [(19, 60), (60, 19)])
+def test_a_side_of_fewer_than_twenty_patients_is_not_compared_however_many_studies_they_have(
+    num_now: int, num_before: int
+) -> None:
+    now = watched(1, first_patient=0, num=num_now, studies=4)
+    assert not compare(now, watched(2, first_patient=1000, num=num_before, studies=4))

@@ -11,7 +11,7 @@ import pytest
 
 import medclip
 from medclip.auditing.monitoring.changes import Change
-from medclip.auditing.monitoring.periods import missing_weeks
+from medclip.auditing.monitoring.periods import missing_weeks, periods_of
 from medclip.errors import MedclipError, Reason
 from tests.kits.watched import write_run
 
@@ -96,6 +96,12 @@ def test_a_week_with_few_patients_is_counted_and_not_compared(tmp_path: Path) ->
     assert watched.periods[-1].num_patients == 5
     assert any("Too few patients" in note and "2024-W11" in note for note in watched.notes)
     assert any(note == "No unit at all in 2024-W09 and 2024-W10." for note in watched.notes)
+
+
+def test_a_week_that_begins_in_one_month_and_has_its_thursday_in_the_next_is_of_the_next() -> None:
+    weeks = np.array(["2024-W05", "2024-W09", "2025-W01"])  # begin on 29 January, 26 February and 30 December
+    assert periods_of(weeks, ["a"], "month").names == ("2024-02", "2025-01")
+    assert periods_of(weeks, ["a"], "month").codes(weeks, np.zeros(3, int)).tolist() == [0, 0, 1]
 
 
 def test_months_have_the_weeks_whose_thursday_they_have(tmp_path: Path) -> None:

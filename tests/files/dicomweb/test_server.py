@@ -157,3 +157,39 @@ def test_a_run_that_stops_waits_for_no_server() -> None:
     with listening(answer) as server, pytest.raises(MedclipError) as refused:
         list(server.studies({}))
     assert "stops" in str(refused.value)
+
+
+def test_https_to_a_server_that_speaks_http_is_not_called_a_matter_of_certificates() -> None:
+    with listening(lambda *_: as_json([])) as plain:
+        port = plain.place.url.rpartition(":")[2].partition("/")[0]
+        server = DicomwebServer(address_of(f"dicomwebs://127.0.0.1:{port}/dicom-web"))
+        with pytest.raises(MedclipError) as refused:
+            list(server.studies({}))
+        server.close()
+    assert refused.value.reason is Reason.READ_ERROR
+    assert "certificate" not in str(refused.value)
+    assert "dicomweb://" in refused.value.hint
+
+
+def test_a_path_that_a_server_does_not_know_leads_to_the_url() -> None:
+    with listening(lambda *_: (400, "text/plain", b"")) as server, pytest.raises(MedclipError) as refused:
+        list(server.studies({}))
+    assert "/dicom-web" in refused.value.hint
+
+
+def test_a_token_stands_in_no_text_of_what_holds_it() -> None:
+    assert "hush" not in repr(server_module._Bearer("hush"))
+
+
+def test_empty_values_of_a_listing_are_none() -> None:
+    nothing = {"vr": "UI", "Value": [None]}
+    study = {**STUDY, "00201208": nothing}
+    image = {"00080018": {"vr": "UI", "Value": ["1.2.3.4"]}, "0020000E": nothing, "00080016": nothing, "00080070": {}}
+
+    def answer(path: str, _: dict[str, str]) -> Answer:
+        return pages(path, [image if "/instances" in path else study], 5)
+
+    with listening(answer) as server:
+        assert list(server.studies({})) == [("1.2.3", None)]
+        (listed,) = server.instances("1.2.3")
+    assert (listed.uid, listed.series, listed.sop_class, listed.manufacturer) == ("1.2.3.4", "", "", "")

@@ -159,6 +159,12 @@ def test_the_lines_of_the_page_are_those_of_the_index(card: Card, tmp_path: Path
     assert re.findall(r'<td class="number">(.*?)</td>', text) == ["30 %", "90 %", "–"]
 
 
+def test_a_line_rounds_a_half_up_as_the_script_does() -> None:
+    studies = [ListedStudy("k", "X-ray", "1", "", 0, 0, False, (0, permille)) for permille in (45, 55, 449, 1000)]
+    worklist = Worklist(tuple(studies), (("Effusion", "Chest"),), 0)
+    assert [worklist.percent_of(study) for study in studies] == ["5 %", "6 %", "45 %", "100 %"]
+
+
 def test_a_report_of_few_studies_has_no_list_and_leaves_no_images(card: Card, tmp_path: Path) -> None:
     write_list(tmp_path, card)
     assert (tmp_path / "report-images" / "0.jpg").exists()
