@@ -10,7 +10,14 @@ from medclip.settings import Settings, parse_memory, read_policy
 
 @pytest.mark.parametrize(
     ("size", "num_bytes"),
-    [("12GB", 12 * 10**9), ("500 MB", 5 * 10**8), ("1.5g", 15 * 10**8), ("8GiB", 8 * 2**30), (10**9, 10**9)],
+    [
+        ("12GB", 12 * 10**9),
+        ("500 MB", 5 * 10**8),
+        ("1.5g", 15 * 10**8),
+        ("8GiB", 8 * 2**30),
+        ("500MiB", 500 * 2**20),
+        (10**9, 10**9),
+    ],
 )
 def test_a_size_is_read_as_people_write_it(size: int | str, num_bytes: int) -> None:
     assert parse_memory(size) == num_bytes

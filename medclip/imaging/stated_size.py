@@ -18,6 +18,8 @@ from medclip.errors import MedclipError, Reason
 _PADDING_PX = 16
 """A stream may be larger than its place by filling up to the codec's blocks."""
 _JXL_BITS = (9, 13, 18, 30)
+_JXL_START = 16
+"""Bytes that hold the signature and a size of the longest form."""
 
 
 def check_stated_size(stream: bytes, rows: int, columns: int) -> None:
@@ -105,20 +107,22 @@ def _jpeg_xl(stream: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg_xl_boxes(stream: bytes) -> tuple[int, int] | None:
-    """Find the codestream among the boxes of a JPEG XL file."""
-    file = io.BytesIO(stream)
-    while len(head := file.read(8)) == 8:
+    """Find the start of the codestream among the boxes of a JPEG XL file; it may be cut into any parts (jxlp)."""
+    file, start = io.BytesIO(stream), b""
+    while len(start) < _JXL_START and len(head := file.read(8)) == 8:
         length, kind = int.from_bytes(head[:4], "big"), head[4:]
         if length == 1:
             length = int.from_bytes(file.read(8), "big") - 8
-        if kind in (b"jxlc", b"jxlp"):
-            file.seek(4 if kind == b"jxlp" else 0, io.SEEK_CUR)
-            start = file.read(16)
-            return _jpeg_xl(start) if start.startswith(b"\xff\x0a") else None
+        if length == 0:  # up to the end
+            length = len(stream)
         if length < 8:
-            return None
-        file.seek(length - 8, io.SEEK_CUR)
-    return None
+            break
+        end = file.tell() + length - 8
+        if kind in (b"jxlc", b"jxlp"):
+            body = file.read(min(length - 8, 4 + _JXL_START))
+            start += body[4 if kind == b"jxlp" else 0 :]
+        file.seek(min(end, len(stream)))
+    return _jpeg_xl(start) if start.startswith(b"\xff\x0a") else None
 
 
 _READERS: Mapping[bytes, Callable[[bytes], tuple[int, int] | None]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from contextlib import suppress
 from typing import Any
 
@@ -45,6 +46,35 @@ def test_jpeg_xl_in_boxes_and_lossless_webp_state_their_size() -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (300, 200, 3), np.uint8)
     assert stated_size(imagecodecs.jpegxl_encode(pixels, usecontainer=True)) == (300, 200)
     assert stated_size(imagecodecs.webp_encode(pixels, lossless=True)) == (300, 200)
+
+
+@pytest.mark.parametrize("columns", [120, 144, 160, 180, 240], ids=lambda n: f"{n} to 120")
+def test_jpeg_xl_states_common_ratios_by_their_number(columns: int) -> None:
+    for shape in ((120, columns), (135, 240)):
+        assert stated_size(imagecodecs.jpegxl_encode(np.zeros((*shape, 3), np.uint8))) == shape
+
+
+@pytest.mark.parametrize(("version", "sums"), [(2, 0), (3, 1), (4, 1)])
+def test_lerc_states_its_size_behind_a_check_sum_from_its_third_version_on(version: int, sums: int) -> None:
+    stream = b"Lerc2 " + struct.pack(f"<i{sums}Iii", version, *[7] * sums, 300, 200) + bytes(40)
+    assert stated_size(stream) == (300, 200)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 5])
+def test_jpeg_xl_that_is_cut_within_its_header_states_its_size(cut: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (300, 200, 3), np.uint8)
+    code = imagecodecs.jpegxl_encode(pixels, usecontainer=False)
+    parts = [code[:cut], b"", code[cut:]]
+    boxes = [b"\0\0\0\x0cJXL \r\n\x87\n", _box(b"ftyp", b"jxl \0\0\0\0jxl ")]
+    boxes += [_box(b"jxlp", (n + (n == 2) * 2**31).to_bytes(4, "big") + part) for n, part in enumerate(parts)]
+    stream = b"".join(boxes)
+    assert imagecodecs.jpegxl_decode(stream).shape == pixels.shape, "a decoder takes it"
+    assert stated_size(stream) == (300, 200)
+
+
+def _box(kind: bytes, body: bytes) -> bytes:
+    """A box with its length in 64 bits."""
+    return (1).to_bytes(4, "big") + kind + (16 + len(body)).to_bytes(8, "big") + body
 
 
 @pytest.mark.parametrize("codec", bombs.claiming())

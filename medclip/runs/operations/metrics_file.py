@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +61,8 @@ def write_metrics(path: Path, metrics: Iterable[Metric]) -> None:
     text = metrics_text(metrics, run=path.stem)
     with new_file(path) as draft:
         draft.write_text(text, encoding="utf-8")
-    os.chmod(path, _MODE)
+    with suppress(OSError):  # file systems without modes
+        os.chmod(path, _MODE)
 
 
 def metrics_text(metrics: Iterable[Metric], run: str) -> str:

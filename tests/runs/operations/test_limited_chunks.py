@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import hashed_path, load_key
 from medclip.runs import chunk, listing, look, plan
+from medclip.runs.operations.limited_chunks import LimitedChunks
 from medclip.runs.run_status import STOPPED, read_status
 from medclip.settings import Settings
 from tests.kits.kills import left_behind
@@ -58,6 +60,15 @@ def test_a_limited_run_goes_on_to_the_bytes_of_one_that_never_was(
     assert (last.counts, last.notes) == (whole.counts, whole.notes)
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
     assert run(folder, tmp_path / "out", pack, hash_paths=hash_paths).already_finished
+
+
+def test_a_limit_that_a_chunk_reaches_to_the_file_asks_for_no_other():
+    pairs: Any = [SimpleNamespace(members=("a", "b"))] * 3
+    chunks = LimitedChunks(iter(pairs), 4, 0)
+    assert len(list(chunks)) == 2
+    assert chunks.is_cut
+    whole = LimitedChunks(iter(pairs), 6, 0)
+    assert (len(list(whole)), whole.is_cut) == (3, False)
 
 
 def test_a_limit_that_is_not_reached_leaves_a_finished_run(pack: Path, folder: Path, tmp_path: Path):

@@ -21,6 +21,7 @@ from medclip.files.discover import walk
 from medclip.files.locks import held_folder
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.operations.purge import _refuse_broad, parse_age
+from medclip.runs.parts import FOLDER as PARTS
 from medclip.runs.run_status import read_status
 from tests.kits.scoring import digests, write_dicom
 
@@ -77,7 +78,10 @@ def test_a_purged_ledger_keeps_no_name_and_its_folder_is_still_known(
 ):
     out = films / "out"
     scored(films, out, pack)
+    (out / PARTS).mkdir()
+    (out / PARTS / "left.parquet").write_bytes(b"rows that a kill left behind")
     medclip.runs.purge(out, ledger=True, yes=True)
+    assert not (out / PARTS).exists()
     assert [num_rows(out, table) for table in ("inputs", "files", "scores", "thumbnails")] == [0, 0, 0, 0]
     assert b"1.dcm" not in (out / "ledger.sqlite").read_bytes()
     assert medclip.runs.read(out).counts["scored"] == 3

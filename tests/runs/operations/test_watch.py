@@ -13,6 +13,7 @@ from medclip.api.embed import embed
 from medclip.api.score import score
 from medclip.errors import MedclipError
 from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.operations import metrics_file
 from medclip.runs.operations import watch as watch_module
 from tests.kits.progress import Recorded
 from tests.kits.scoring import PLANTED, STUDY_UID, digests, small_folder
@@ -99,3 +100,32 @@ def test_a_finished_run_says_so_and_embedding_is_watched_as_scoring_is(pack: Pat
     assert [sum(end["processed"].values()) > 0 for end in ends] == [True, False]
     run = score(tmp_path / "vectors", tmp_path / "answers", model=pack, log=log)
     assert events(log)[-1]["files_done"] == run.counts["files"]
+
+
+def test_metrics_say_when_they_were_written_so_that_a_killed_command_is_found(tmp_path: Path):
+    seconds = iter([1000.0, 1060.0, 1120.0])
+    watch = watch_module.RunWatch("score", None, tmp_path / "night.prom", now=lambda: next(seconds))
+    watch.started({}, {"files": 0, "studies": 0}, 0)
+    watch.end()
+    known = values(tmp_path / "night.prom")
+    assert known[("medclip_run_start_time_seconds", "")] == 1000.0
+    assert known[("medclip_run_update_time_seconds", "")] == 1120.0
+
+
+def test_metrics_that_can_be_written_no_more_cost_nothing_once_the_run_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "a drive without modes")
+
+    place = tmp_path / "night.prom"
+    watch = watch_module.RunWatch("score", None, place)
+    with monkeypatch.context() as without_modes:
+        without_modes.setattr(metrics_file.os, "chmod", refuse)
+        watch.started({}, {"files": 0, "studies": 0}, 0)
+    assert values(place)[("medclip_run_running", "")] == 1
+    place.unlink()
+    place.mkdir()
+    with pytest.raises(MedclipError):
+        watch.started({}, {"files": 0, "studies": 0}, 0)
+    watch.end()

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from medclip.runs.operations.work_seconds import KINDS, TimedThreads, WorkSeconds
+from medclip.runs.operations.work_seconds import KINDS, TimedThreads, WorkReport, WorkSeconds
 
 
 class Clock:
@@ -58,3 +58,9 @@ def test_work_that_raises_is_counted_too():
         with pytest.raises(ValueError):  # noqa: PT011 - ours
             future.result()
     assert work.report().seconds["model"] == 2.0
+
+
+def test_nobody_is_busy_for_more_than_the_time_there_was():
+    seconds = {"read": 0.0, "decode": 0.0, "model": 3.0, "write": 0.0}
+    assert WorkReport(2.0, seconds, dict.fromkeys(KINDS, 1)).busy("model") == 1.0
+    assert WorkReport(2.0, seconds, dict.fromkeys(KINDS, 2)).busy("model") == 0.75
