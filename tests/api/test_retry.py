@@ -96,7 +96,7 @@ def test_what_was_asked_comes_back_as_it_was(tmp_path: Path, monkeypatch: pytest
     again = arguments_again(json.loads(json.dumps(asked)))
     assert again == {
         "path": os.fspath(tmp_path / "in"), "model": "medclip-mini", "prompt": {"a": ["b", "c"]}, "task": [],
-        "settings": settings, "backend": None, "limit": 3,
+        "settings": settings, "backend": None,
     }  # fmt: skip
     pixels = replace(settings, policy=ReadPolicy(pixels=PixelPolicy(window=(40.0, 400.0))))
     assert what_was_asked({"settings": pixels}) is what_was_asked({"path": ["a.png"]}) is None
