@@ -64,7 +64,7 @@ def purge(
 ) -> int:
     """Remove what runs have beside their tables: small images, vectors, rows of the ledger.
 
-    Exit code: 0 all removed or listed, 3 some runs are kept since they go on or were not finished, 2 wrong use.
+    Exit code: 0 all removed or listed, 3 some runs are kept (they go on, are not finished, or are shards), 2 wrong use.
     """
     from medclip.errors import printable
     from medclip.runs.operations.purge import purge as run

@@ -24,7 +24,8 @@ from medclip.wording import count
 if TYPE_CHECKING:
     from medclip.sample import FileRef
 
-_SHARD = "shard"
+SHARD = "shard"
+"""Under which a ledger remembers which shard it is of; None of a whole run."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ def claim_shard(ledger: Ledger, shard: RunShard | None, folder: Path) -> None:
     """
     asked = None if shard is None else [shard.number, shard.num_shards]
     if ledger.get("identity") is None:
-        ledger.remember({_SHARD: asked})
-    known = ledger.get(_SHARD)
+        ledger.remember({SHARD: asked})
+    known = ledger.get(SHARD)
     if known != asked:
         holds = "a whole run" if known is None else f"shard {known[0]}/{known[1]} of a run"
         raise in_use(folder, f"this folder holds {holds}", "Name the folder of this shard, or a new one.")
@@ -88,7 +89,7 @@ def finish_shard(ledger: Ledger, *, is_cut: bool) -> bool:
     """Remember that all files of a shard are done, unless some were left out; return whether that was known."""
     was_finished = ledger.get("finished") is not None
     if not is_cut:
-        ledger.remember({"finished": {_SHARD: ledger.get(_SHARD)}})
+        ledger.remember({"finished": {SHARD: ledger.get(SHARD)}})
     return was_finished
 
 
@@ -111,7 +112,7 @@ def asked_of_shards(folders: Sequence[Path]) -> tuple[dict[str, Any], bool]:
         if is_locked(folder):
             raise MedclipError(Reason.BUSY, "this shard goes on.", where=folder, hint="Merge when it has finished.")
         with Ledger(folder, create=False) as ledger:
-            shard = ledger.get(_SHARD)
+            shard = ledger.get(SHARD)
             if shard is None:
                 raise in_use(folder, "this folder holds no shard of a run", "Name folders of calls with --shard.")
             facts = {"identity": ledger.get("identity"), "num": shard[1], "asked": ledger.get("asked")}
@@ -160,7 +161,7 @@ def merge_shards(ledger: Ledger, folder: Path, folders: Sequence[Path]) -> None:
     """
     shards = [Ledger(shard, create=False) for shard in folders]
     try:
-        shards.sort(key=lambda shard: shard.get(_SHARD))
+        shards.sort(key=lambda shard: shard.get(SHARD))
         digests = [shard.digest() for shard in shards]
         if ledger.get("identity") is not None:
             if ledger.get("shards") != digests:

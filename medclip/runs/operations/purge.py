@@ -26,6 +26,7 @@ from medclip.result import Result
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.parts import FOLDER as PARTS
 from medclip.runs.results import REPORT_IMAGES, RUN, hashes_of, report_files
+from medclip.runs.run_shard import SHARD
 from medclip.wording import list_of
 
 KINDS = ("thumbnails", "ledger", "embeddings")
@@ -108,7 +109,7 @@ def purge(
         yes: Remove. Without it, and without any of the three, everything that could be removed is listed.
 
     Returns:
-        The runs. One that goes on, or was never finished, is kept, and says so.
+        The runs. One that goes on, that was never finished, or that is a shard of another is kept, and says so.
 
     Raises:
         MedclipError: WRONG_USE where nothing is named to remove, for an age that is none, and for a folder that holds
@@ -222,6 +223,8 @@ def _purge(run: Path, kinds: tuple[str, ...], *, yes: bool) -> str:
             finished = ledger.get("finished")
             if finished is None:
                 return "the run was not finished: its rows are nowhere else"
+            if ledger.get(SHARD) is not None:  # it has no tables, and what it is merged into needs all of it
+                return "it is a shard, whose rows are nowhere else; once it is merged, delete its folder"
             if yes:
                 with disk_errors(run):
                     _remove(run, kinds, ledger, is_whole=finished == hashes_of(run))

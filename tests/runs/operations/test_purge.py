@@ -148,6 +148,17 @@ def test_young_runs_those_that_go_on_and_unfinished_ones_are_kept(
     assert "was not finished" in capsys.readouterr().out
 
 
+def test_a_shard_whose_rows_are_nowhere_else_is_kept_and_can_be_merged(pack: Path, films: Path, tmp_path: Path):
+    scored(films, tmp_path / "whole", pack)
+    score(films, tmp_path / "shard", model=pack, workers=1, shard="1/1")
+    for ledger in (True, False):
+        purged = medclip.runs.purge(tmp_path / "shard", ledger=ledger, thumbnails=not ledger, yes=True)
+        assert purged.exit_code == 3
+        assert "it is a shard" in purged.runs[0].kept
+    medclip.runs.merge([tmp_path / "shard"], tmp_path / "all", workers=1)
+    assert digests(tmp_path / "all") == digests(tmp_path / "whole")
+
+
 def test_an_age_is_a_number_with_its_unit():
     assert [parse_age(text) for text in ("12h", "30 d", "4w")] == [43200, 2592000, 2419200]
     for text in ("30", "d", "-3d", "1m"):
