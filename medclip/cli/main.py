@@ -155,7 +155,7 @@ class _Help:
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the parts of the line `Usage:`."""
         pieces: list[str] = super().collect_usage_pieces(ctx)  # pyright: ignore[reportAttributeAccessIssue]
-        return [piece.strip("{}") for piece in pieces]
+        return [piece.strip("{}").replace("...}...", "...").replace("}...", "...") for piece in pieces]
 
 
 class _Command(_Help, TyperCommand):

@@ -233,6 +233,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         ),
     }  # fmt: skip
     if call.remote is None:
+        _refuse_own_files(call)
         refuse_empty(call, manifest)
     else:
         identity["source"] = keyed_hash("run", call.remote.identity, key)
@@ -453,6 +454,22 @@ def _num_files(call: Call) -> int | None:
     if call.remote is not None:
         return call.remote.num_files
     return None if call.given is None else len(call.given)
+
+
+def _refuse_own_files(call: Call) -> None:
+    """Refuse a log or metrics in the folder that is read: they would be files of the run, and change while it goes."""
+    if call.given is not None:
+        return
+    root, own = call.root.resolve(), [folder.resolve() for folder in (call.folder, *call.exclude)]
+    for option, file in call.watch.files.items():
+        place = file.resolve()
+        if place.is_relative_to(root) and not any(place.is_relative_to(folder) for folder in own):
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"{option} lies in the folder that is read, and would be one of its files.",
+                where=file,
+                hint="Name a place outside it.",
+            )
 
 
 def refuse_empty(call: Call, manifest: Manifest | None) -> None:

@@ -49,7 +49,10 @@ def test_every_command_in_the_table_exists_and_has_help(name: str, capsys: pytes
     module, function = cli.COMMANDS[name][0].split(":")
     assert inspect.getdoc(getattr(importlib.import_module(module), function))
     assert cli.main([*name.split(), "--help"]) == 0
-    assert f"medclip {name}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"medclip {name}" in shown
+    usage = next(line for line in shown.splitlines() if "Usage:" in line)
+    assert not set(usage) & set("{}"), usage
 
 
 @pytest.mark.parametrize(

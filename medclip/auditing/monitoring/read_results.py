@@ -103,6 +103,11 @@ class Watched:
     """Numbers by hash."""
 
 
+def folder_of(given: Any) -> Path:
+    """Return the folder of results: it is named, or is that of what a verb returned."""
+    return Path(given) if isinstance(given, (str, Path)) else Path(given.folder)
+
+
 def read_results(folders: Sequence[Any], patients: dict[str, int] | None = None) -> Watched:
     """Read finished runs of `medclip score` and `medclip embed`.
 
@@ -119,7 +124,7 @@ def read_results(folders: Sequence[Any], patients: dict[str, int] | None = None)
     names, packs, unit_parts, score_parts, vectors = [], [], [], [], []
     seen: list[tuple[set[bool], set[str]]] = []
     for given in folders:
-        folder = Path(given) if isinstance(given, (str, Path)) else Path(given.folder)
+        folder = folder_of(given)
         with _whole_tables(folder):
             is_embedded = isinstance(given, Embeddings) or is_embeddings(folder)
             run = open_embeddings(folder) if is_embedded else read_run(folder)

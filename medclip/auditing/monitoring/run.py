@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medclip.auditing.monitoring.changes import FAR, FEWEST_PATIENTS, changes_of, compared_periods
 from medclip.auditing.monitoring.periods import Periods, missing_weeks, periods_of
-from medclip.auditing.monitoring.read_results import SCORED, Watched, read_results
+from medclip.auditing.monitoring.read_results import SCORED, Watched, folder_of, read_results
 from medclip.auditing.monitoring.result import Monitored, PeriodRow
 from medclip.auditing.monitoring.side_by_side import side_by_side
 from medclip.errors import MedclipError, Reason
@@ -52,6 +52,13 @@ def monitor_results(
     Raises:
         MedclipError: MISSING_FILE, WRONG_USE; NOTHING_TO_DO where nothing can be compared.
     """
+    for others, name in ((reference, "--reference"), (against, "--against")):
+        if {folder_of(given).resolve() for given in others} & {folder_of(given).resolve() for given in results}:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"{name} names a folder that is among the results.",
+                hint="Name other results; what is compared with itself is never found to differ.",
+            )
     progress.stage("Reading results", 1)
     watched = read_results(results)
     before = read_results(reference, watched.patients) if reference else None

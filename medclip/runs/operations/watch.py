@@ -52,6 +52,8 @@ class RunWatch:
         if metrics is not None:
             check_metrics_file(metrics)
         self._log = None if log is None else EventLog(log)
+        self.files = {name: file for name, file in (("--log", log), ("--metrics", metrics)) if file is not None}
+        """What it writes, by option."""
         self.work = WorkSeconds(clock)
         self.counted: Callable[[], Mapping[str, float]] = dict
         """Returns seconds of work that others count: a reading pool, and the ledger."""

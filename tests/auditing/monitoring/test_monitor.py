@@ -121,6 +121,14 @@ def test_a_wish_for_weeks_where_no_run_wrote_them_says_how_to_get_them(tmp_path:
     assert alone.value.reason is Reason.NOTHING_TO_DO
 
 
+def test_results_are_not_compared_with_themselves(tmp_path: Path) -> None:
+    january, june = (write_run(tmp_path / name, patients=range(9)) for name in ("january", "june"))
+    for others in ({"reference": [june, january]}, {"against": tmp_path / "june" / ".." / "january"}):
+        with pytest.raises(MedclipError, match="a folder that is among the results") as error:
+            medclip.monitor(january, **others)  # pyright: ignore[reportArgumentType]
+        assert error.value.reason == Reason.WRONG_USE
+
+
 def test_a_folder_without_a_finished_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(MedclipError, match="no finished scoring run") as refused:
         medclip.monitor(tmp_path / "nothing")

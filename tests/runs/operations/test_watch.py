@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from medclip.api.embed import embed
 from medclip.api.score import score
-from medclip.errors import MedclipError
+from medclip.errors import MedclipError, Reason
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.operations import metrics_file
 from medclip.runs.operations import watch as watch_module
@@ -87,6 +87,19 @@ def test_a_refusal_and_a_stop_are_events_with_their_exit_codes(
         score(small_folder(tmp_path / "in"), tmp_path / "out", model=pack, workers=1, log=log)
     stopped = events(log)[-1]
     assert (stopped["exit_code"], stopped["error"]) == (130, "interrupted")
+
+
+def test_a_log_in_the_folder_that_is_read_is_refused_and_one_in_the_output_folder_is_not(pack: Path, tmp_path: Path):
+    root = small_folder(tmp_path / "in")
+    for names in ({"log": root / "night.jsonl"}, {"metrics": root / "deep" / ".." / "night.prom"}):
+        (root / "deep").mkdir(exist_ok=True)
+        with pytest.raises(MedclipError, match="lies in the folder that is read") as error:
+            score(root, tmp_path / "out", model=pack, workers=1, **names)
+        assert error.value.reason == Reason.WRONG_USE
+        assert not (tmp_path / "out").exists()
+    score(root, root / "results", model=pack, workers=1)
+    inside = score(root, root / "results", model=pack, workers=1, log=root / "results" / "night.jsonl")
+    assert events(root / "results" / "night.jsonl")[-1]["exit_code"] == inside.exit_code
 
 
 def test_a_finished_run_says_so_and_embedding_is_watched_as_scoring_is(pack: Path, tmp_path: Path):
