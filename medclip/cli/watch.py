@@ -46,8 +46,8 @@ def watch(
 ) -> int:
     """Score what comes into a folder, as it comes, into one run that grows; the same command goes on after a stop.
 
-    Exit code, once it is stopped or with --once: 0 all scored or skipped, 3 some failed, 2 wrong use or refused, 130
-    stopped in the middle of its work.
+    Once it is stopped, or with --once, it ends. Exit code: 0 all scored or skipped, 3 some failed, 2 wrong use or
+    refused, 130 stopped in the middle of its work.
     """
     from medclip.api.watch import watch as run_watch
     from medclip.cli.progress import progress

@@ -24,6 +24,7 @@ from medclip.models.card import read_card
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model
 from medclip.reports.few_shot.report import write_compare_report
+from medclip.scoring.grid import probability_on_grid
 from medclip.settings import Settings
 from tests.kits import scoring
 from tests.kits.adapt_tables import image, make_pack, make_table, tiny, write_table
@@ -70,7 +71,7 @@ def test_scoring_with_the_pack_gives_exactly_the_probabilities_of_the_test_files
             found.setdefault(of_study[row["study"]], {})[row["class"]] = row["probability"]
     assert {row["model"] for row in scored.scores.to_pylist()} == {"tiny-finding-tip"}
     for sha, probability in zip(run.test.sha256, run.test.probabilities_NC, strict=True):
-        assert list(found[sha].values()) == [float(p) for p in probability]
+        assert list(found[sha].values()) == [probability_on_grid(p) for p in probability]
         assert list(found[sha]) == ["clear", "hazy", "no_finding"]
 
 
@@ -118,7 +119,9 @@ def test_every_methods_pack_and_checkpoint_answer_as_was_measured(method: str, t
     study = {f["sha256"]: f["study"] for f in scored.files.to_pylist()}
     rows = scored.scores.to_pylist()
     for sha, probability in zip(run.test.sha256, run.test.probabilities_NC, strict=True):
-        assert [r["probability"] for r in rows if r["study"] == study[sha]] == [float(p) for p in probability]
+        assert [r["probability"] for r in rows if r["study"] == study[sha]] == [
+            probability_on_grid(p) for p in probability
+        ]
 
 
 def test_the_figures_stand_beside_zero_shot_and_in_the_card(run: AdaptRun):
