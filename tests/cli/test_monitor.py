@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 
@@ -30,7 +31,8 @@ def test_a_clear_change_is_exit_code_3_and_a_sentence_and_no_change_is_0(
     assert "1 run compared with before." in printed
     assert "large:  Chest: pneumonia: mean probability" in printed
     assert f"Page: {out / 'report.html'}" in printed
-    same = ["monitor", before, "--reference", before, "--out", str(out), "--num-resamples", "200"]
+    copytree(before, again := str(tmp_path / "again"))
+    same = ["monitor", again, "--reference", before, "--out", str(out), "--num-resamples", "200"]
     assert main(same) == 0
     assert "none differs from the reference" in capsys.readouterr().out
 
@@ -39,7 +41,8 @@ def test_json_is_printed_and_nothing_else(
     runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, later = map(str, runs)
-    arguments = ["monitor", later, "--reference", before, "--against", later, "--num-resamples", "100", "--json"]
+    copytree(later, again := str(tmp_path / "again"))
+    arguments = ["monitor", later, "--reference", before, "--against", again, "--num-resamples", "100", "--json"]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 3
     read = json.loads(capsys.readouterr().out)
     assert read["by"] == "run"

@@ -16,6 +16,8 @@ import pyarrow.parquet as parquet
 import pytest
 
 from medclip.cli.main import main
+from medclip.files.pseudonyms import load_key
+from medclip.settings import Settings
 from tests.kits.scoring import make_pack, small_folder, write_dicom, write_png
 
 
@@ -84,6 +86,7 @@ def test_results_for_other_systems_are_counted_with_those_that_have_none_and_why
 def test_json_prints_the_counts_and_nothing_else(
     pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    load_key(Settings())  # a new one would be said
     write_dicom(tmp_path / "in" / "1.dcm", 1)
     arguments = (tmp_path / "in", "--out", tmp_path / "out", "--model", pack, "--task", "chest_xray_view", "--json")
     assert _score(*arguments) == 0
