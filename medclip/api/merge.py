@@ -29,7 +29,7 @@ def merge(
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> ScoreRun | Embeddings:
-    """Put the shards of a run together: what lies in one folder then is, to the byte, what one machine would have made.
+    """Merge the shards of a run: what lies in one folder then is, to the byte, what one machine would have made.
 
     Studies with files in several shards are read and computed here, from all of their files; the folder that was
     scored must be where it was. The same call goes on where it was stopped.

@@ -39,7 +39,7 @@ COMMANDS = {
     "runs purge": ("medclip.cli.runs:purge", "Remove small images, vectors or ledgers of old runs."),
     "status": ("medclip.cli.status:status", "Say how far a run is, also while it goes on."),
     "retry": ("medclip.cli.retry:retry", "Try files of a run once more that failed."),
-    "runs merge": ("medclip.cli.runs:merge", "Put the shards of a run together."),
+    "runs merge": ("medclip.cli.runs:merge", "Merge the shards of a run."),
     "scan": (
         "medclip.cli.scan:scan",
         "List every file of a folder and what would be scored.",

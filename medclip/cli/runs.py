@@ -18,7 +18,7 @@ def merge(
     memory: options.Memory = None,
     as_json: options.Json = False,
 ) -> int:
-    """Put the shards of a run together. The result is, to the byte, that of one machine. The same command goes on.
+    """Merge the shards of a run. The result is, to the byte, that of one machine. The same command goes on.
 
     Exit code: 0 all scored or skipped, 3 some failed, 2 wrong use or refused.
     """

@@ -97,7 +97,7 @@ def write_embeddings(
 
 
 def remove_thumbnails(folder: Path) -> None:
-    """Put an empty table in the place of the small images of a complete folder; all else stays as it is.
+    """Write an empty table in the place of the small images of a complete folder; all else stays as it is.
 
     Raises:
         MedclipError: As `medclip.files.output.disk_errors`.

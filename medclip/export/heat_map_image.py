@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import textwrap
 from datetime import datetime
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,9 @@ from numpy.typing import NDArray
 
 from medclip.dicom.hashed_uid import hashed_uid
 from medclip.dicom.header.quiet import quiet
+from medclip.export.own_object import bytes_of, equipment_of, uid_parts
 from medclip.export.source_headers import Headers
-from medclip.export.structured_report import IMPLEMENTATION, require_highdicom
+from medclip.export.structured_report import require_highdicom
 from medclip.export.study_result import Algorithm, DrawnMap, StudyResult
 
 _SERIES_NUMBER = 9902
@@ -51,14 +51,14 @@ def heat_map_image(result: StudyResult, headers: Headers, algorithm: Algorithm, 
     require_highdicom()
     import highdicom as hd
     from pydicom.uid import JPEGBaseline8Bit
-    from pydicom.valuerep import DA, DT, TM
+    from pydicom.valuerep import DA, TM
 
     drawn = result.drawn
     assert drawn is not None
     version = f"{algorithm.name} {algorithm.version}"
     pixels = captioned(drawn, version)
     first = headers.first
-    parts = (str(first.StudyInstanceUID), result.key, algorithm.digest, algorithm.medclip, created.isoformat())
+    parts = uid_parts(result, headers, algorithm, created)
     content = hashlib.sha256(pixels.tobytes()).hexdigest()
     with quiet("highdicom"), quiet("pydicom"):
         image: Any = hd.sc.SCImage.from_ref_dataset(
@@ -72,13 +72,8 @@ def heat_map_image(result: StudyResult, headers: Headers, algorithm: Algorithm, 
             series_number=_SERIES_NUMBER,
             sop_instance_uid=hashed_uid(*parts, drawn.finding, drawn.image, content),
             instance_number=1,
-            manufacturer="medclip",
-            manufacturer_model_name=version[:64],
-            software_versions=algorithm.medclip,
-            device_serial_number=algorithm.digest[:16],
-            series_description=f"AI heat map, {version}"[:64],
+            **equipment_of(algorithm, "AI heat map"),
             transfer_syntax_uid=JPEGBaseline8Bit,
-            specific_character_set="ISO_IR 192",
         )
         _describe(image, drawn, headers)
         image.ConversionType = "WSD"
@@ -88,17 +83,11 @@ def heat_map_image(result: StudyResult, headers: Headers, algorithm: Algorithm, 
         image.LossyImageCompressionMethod = "ISO_10918_1"
         size = len(image.PixelData)
         image.LossyImageCompressionRatio = f"{pixels.size / size:.2f}"
-        for name in ("ContentDate", "InstanceCreationDate", "DateOfSecondaryCapture"):
+        for name in ("ContentDate", "DateOfSecondaryCapture"):
             setattr(image, name, DA(created.date()))
-        for name in ("ContentTime", "InstanceCreationTime", "TimeOfSecondaryCapture"):
+        for name in ("ContentTime", "TimeOfSecondaryCapture"):
             setattr(image, name, TM(created.time()))
-        for item in image.get("ContributingEquipmentSequence") or ():  # highdicom itself
-            item.ContributionDateTime = DT(created.strftime("%Y%m%d%H%M%S"))
-        image.file_meta.ImplementationClassUID = IMPLEMENTATION
-        image.file_meta.ImplementationVersionName = "MEDCLIP"
-        file = BytesIO()
-        image.save_as(file, enforce_file_format=True)
-    return file.getvalue()
+        return bytes_of(image, created)
 
 
 def _describe(image: Any, drawn: DrawnMap, headers: Headers) -> None:

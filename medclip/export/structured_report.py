@@ -21,12 +21,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.util import find_spec
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from medclip.dicom.hashed_uid import hashed_uid
 from medclip.dicom.header.quiet import quiet
 from medclip.errors import MedclipError, Reason
+from medclip.export.own_object import bytes_of, equipment_of, uid_parts
 from medclip.export.source_headers import Headers
 from medclip.export.study_result import OWN_SCHEME, Algorithm, Answer, Coding, Region, StudyResult, coding_of
 from medclip.sample import Modality
@@ -34,8 +34,6 @@ from medclip.sample import Modality
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-IMPLEMENTATION = "2.25.98217650733871254308861337480243214527"
-"""Implementation Class UID of medclip."""
 _SERIES_NUMBER = 9901
 """Behind the series of any device."""
 _MOST_IMAGES = 16
@@ -76,11 +74,8 @@ def structured_report(result: StudyResult, headers: Headers, algorithm: Algorith
     require_highdicom()
     import highdicom as hd
     from highdicom.coding_schemes import CodingSchemeIdentificationItem
-    from pydicom.valuerep import DA, DT, TM
 
-    version = f"{algorithm.name} {algorithm.version}"
-    first = headers.first
-    parts = (str(first.StudyInstanceUID), result.key, algorithm.digest, algorithm.medclip, created.isoformat())
+    parts = uid_parts(result, headers, algorithm, created)
     content = repr((result.answers, sorted(str(image.SOPInstanceUID) for image in headers.images)))
     with quiet("highdicom"), quiet("pydicom"):
         report: Any = hd.sr.Comprehensive3DSR(
@@ -90,17 +85,12 @@ def structured_report(result: StudyResult, headers: Headers, algorithm: Algorith
             series_number=_SERIES_NUMBER,
             sop_instance_uid=hashed_uid(*parts, content),
             instance_number=1,
-            manufacturer="medclip",
-            manufacturer_model_name=version[:64],
-            software_versions=algorithm.medclip,
-            device_serial_number=algorithm.digest[:16],
-            series_description=f"AI probabilities, {version}"[:64],
+            **equipment_of(algorithm, "AI probabilities"),
             is_complete=True,
             is_final=False,
             is_verified=False,
             content_date=created.date(),
             content_time=created.time(),
-            specific_character_set="ISO_IR 192",
             coding_schemes=[
                 CodingSchemeIdentificationItem(
                     OWN_SCHEME,
@@ -109,14 +99,7 @@ def structured_report(result: StudyResult, headers: Headers, algorithm: Algorith
                 )
             ],
         )
-        report.InstanceCreationDate, report.InstanceCreationTime = DA(created.date()), TM(created.time())
-        for item in report.get("ContributingEquipmentSequence") or ():  # highdicom itself
-            item.ContributionDateTime = DT(created.strftime("%Y%m%d%H%M%S"))
-        report.file_meta.ImplementationClassUID = IMPLEMENTATION
-        report.file_meta.ImplementationVersionName = "MEDCLIP"
-        file = BytesIO()
-        report.save_as(file, enforce_file_format=True)
-    return file.getvalue()
+        return bytes_of(report, created)
 
 
 def require_highdicom() -> None:

@@ -149,7 +149,7 @@ _APART = "Merge the shards of one run only."
 
 
 def merge_shards(ledger: Ledger, folder: Path, folders: Sequence[Path]) -> None:
-    """Put the ledgers of all shards into one, all or nothing; one that holds them already is left as it is.
+    """Copy the ledgers of all shards into one, all or nothing; one that holds them already is left as it is.
 
     Args:
         ledger: Of the run that they are shards of, new or as an earlier call left it.

@@ -105,7 +105,7 @@ def csv_bytes(table: pa.Table) -> bytes:
 
 
 def defused_text(text: str) -> str:
-    """Put an apostrophe before a text that a spreadsheet would run as a formula; return any other as it is.
+    """Write an apostrophe before a text that a spreadsheet would run as a formula; return any other as it is.
 
     Example:
         >>> defused_text("=1+1"), defused_text("-0.5"), defused_text("pneumonia")

@@ -104,7 +104,7 @@ class ResultWriter:
             self._db.execute("INSERT INTO numbers SELECT id, row_number() OVER (ORDER BY name) FROM inputs")
 
     def hash_names(self, hashed: Callable[[str], str]) -> None:
-        """Put a hash in the place of every file's name, so that no name is left in the ledger."""
+        """Write a hash in the place of every file's name, so that no name is left in the ledger."""
         self._db.create_function("hashed", 1, hashed, deterministic=True)
         with self._db.transaction():
             self._db.execute("UPDATE inputs SET name = hashed(name)")
@@ -113,7 +113,7 @@ class ResultWriter:
         self._db.forget()
 
     def name_again(self, names: Iterable[tuple[str, str]]) -> None:
-        """Put names in the place of their hashes again."""
+        """Write names in the place of their hashes again."""
         with self._db.transaction():
             for name, hashed in names:
                 self._db.execute("UPDATE inputs SET name = ? WHERE name = ?", (name, hashed))

@@ -1,4 +1,4 @@
-"""Put the ledgers of the shards of a run into one: their rows with new numbers, their windows one after the other."""
+"""Copy the ledgers of the shards of a run into one: their rows with new numbers, their windows one after the other."""
 
 from __future__ import annotations
 
