@@ -5,12 +5,13 @@ Usage: python pipelines/mini/home.py SHARED_DATA [PACK]
 The law is fitted to the images that the pack was trained on, and its unit to those of other patients that it was not.
 For radiographs that is the NIH set alone: the figure for pneumonia is one of ChestX-ray14, and other sites were trained
 on besides (covid_cxr) and not measured. What comes out is printed: for radiographs also how films of covid_cxr and of
-vqa_rad, which the pack never saw, are told from NIH films that it was not fitted to.
+vqa_rad, which the pack never saw, are told from NIH films that it was not fitted to. Intervals resample patients.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import sys
 import tempfile
 from pathlib import Path
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 import medclip
 from medclip.models.home_images import FILE_NAME, Home, fit_home, save_homes
 from medclip.models.packs.pack import check_pack, find_pack, pack_card, update_pack
-from medclip.statistics.metrics.out_of_distribution import separation
+from medclip.statistics.metrics.classification import measured
+from medclip.statistics.resampling.resampled import Resampled, interval_of
 
 SETS = {
     "fundus": ("csdi_fundus", "CSDI"),
@@ -40,14 +42,32 @@ def vectors(images: object, model: str, modality: str) -> tuple[NDArray[np.float
     return embedded.vectors("units"), embedded.units["sha256"].to_pylist()
 
 
-def home_of(data: Path, modality: str, model: str, seen: frozenset[str]) -> tuple[Home, NDArray[np.float32]]:
-    """Fit a modality's law; with the vectors of the images it was not fitted to."""
+def home_of(data: Path, modality: str, model: str, seen: frozenset[str]) -> tuple[Home, NDArray[np.float32], list[str]]:
+    """Fit a modality's law; with the vectors of the images it was not fitted to, and the hashes of their files."""
     folder, source = SETS[modality]
     features, hashes = vectors(data / folder / "images", model, modality)
     is_seen = np.array([sha256 in seen for sha256 in hashes])
     if (~is_seen).sum() < FEWEST:
         raise SystemExit(f"{folder} has {(~is_seen).sum()} images that were not trained on; {FEWEST} are needed.")
-    return fit_home(features[is_seen], features[~is_seen], source), features[~is_seen]
+    held_out = [sha256 for sha256 in hashes if sha256 not in seen]
+    return fit_home(features[is_seen], features[~is_seen], source), features[~is_seen], held_out
+
+
+def patients_of(data: Path) -> dict[str, str]:
+    """Return the patient of each film by the hash of its file."""
+    patients = {}
+    for folder, column in (("nih_cxr", "patient_id"), ("covid_cxr", "group_id"), ("vqa_rad", "group")):
+        with (data / folder / "labels.csv").open(encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                sha256 = hashlib.sha256((data / folder / row["file"]).read_bytes()).hexdigest()
+                patients[sha256] = f"{folder}:{row[column]}"
+    return patients
+
+
+def in_words(figure: Resampled) -> str:
+    """Write a figure with its interval."""
+    e = interval_of(figure)
+    return f"{e.value:.3f} ({e.low:.3f} to {e.high:.3f})"
 
 
 def elsewhere(data: Path) -> dict[str, list[Path]]:
@@ -68,16 +88,25 @@ def main(data: Path, model: str = "medclip-mini") -> None:
     """Fit, measure, write, seal."""
     pack, card = find_pack(model), pack_card(model)
     seen = frozenset((pack / str(card.train_hashes_file)).read_text().split())
-    homes, at_home = {}, np.empty((0, 0), np.float32)
+    homes, films = {}, {}
     for modality in SETS:
-        homes[modality], held_out = home_of(data, modality, model, seen)
+        homes[modality], *films[modality] = home_of(data, modality, model, seen)
         print(f"{modality}: fitted to {homes[modality].num_fitted} images, unit of {homes[modality].num_held_out}")
-        at_home = held_out if modality == "xray" else at_home
-    near = homes["xray"].distances(at_home)
+    features, hashes = films["xray"]
+    near, patients = homes["xray"].distances(features), patients_of(data)
+    here = [patients[sha256] for sha256 in hashes]
+    share = measured(np.ones(len(near), int), near - 1, here, ["accuracy"])["accuracy"]
+    print(f"held-out films: {(near > 1).sum()} of {len(near)} of {len(set(here))} patients beyond 1, {in_words(share)}")
     for name, paths in elsewhere(data).items():
-        far = homes["xray"].distances(vectors(paths, model, "xray")[0])
-        area = separation(near, far).auroc
-        print(f"{name}: {(far > 1).sum()} of {len(far)} beyond 1, AUROC against held-out films {area:.3f}")
+        features, hashes = vectors(paths, model, "xray")
+        far, there = homes["xray"].distances(features), [patients[sha256] for sha256 in hashes]
+        share = measured(np.ones(len(far), int), far - 1, there, ["accuracy"])["accuracy"]
+        is_far = np.repeat([0, 1], [len(near), len(far)])
+        area = measured(is_far, np.concatenate([near, far]), [*here, *there], ["auroc"])["auroc"]
+        print(
+            f"{name}: {(far > 1).sum()} of {len(far)} of {len(set(there))} patients beyond 1, {in_words(share)}; "
+            f"AUROC against held-out films {in_words(area)}"
+        )
     with tempfile.TemporaryDirectory() as folder:
         save_homes(Path(folder), homes)
         update_pack(pack, extra_files={FILE_NAME: (Path(folder) / FILE_NAME).read_bytes()})
