@@ -37,7 +37,7 @@ from PIL import Image
 
 from benchmarks.read_slide import texture
 from medclip.models.packs.pack import load_model
-from medclip.runs.conduct import Call
+from medclip.runs.call import Call
 from medclip.sample import View
 from medclip.settings import Settings
 from medclip.slides.stages.options import GridOptions

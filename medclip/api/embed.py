@@ -16,7 +16,7 @@ from medclip.files.grouping.studies import GroupBy
 from medclip.files.store_files import is_store
 from medclip.models.backends.choice import choose_backend
 from medclip.progress import Progress, Silent
-from medclip.runs.conduct import Call
+from medclip.runs.call import Call
 from medclip.runs.engines.choose_engine import LOCAL, choose_engine
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
 from medclip.sample import Modality

@@ -28,7 +28,7 @@ from medclip.models.backends.choice import choose_backend
 from medclip.progress import Progress, Silent
 from medclip.reports.score.heat_maps import TOP, HeatMaps, check_named
 from medclip.reports.score.report import write_score_report
-from medclip.runs.conduct import Call
+from medclip.runs.call import Call
 from medclip.runs.engines.choose_engine import LOCAL, choose_engine
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
 from medclip.runs.results import write_csv_tables

@@ -20,12 +20,15 @@ from medclip.files.tables.write import write_rows
 from medclip.models.packs.image_tower import image_tower_digest, pixels_digest
 from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import load_model, read_preprocess
+from medclip.runs.call import Call
 from medclip.runs.chunk import Answers
-from medclip.runs.conduct import Call, RunPack, Verb, conduct, pack_of_call
+from medclip.runs.conduct import conduct
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.results import EMBED, EMBEDDED, FILES, embedded_counts, write_run
 from medclip.runs.rows import FileRow
+from medclip.runs.run_pack import RunPack, pack_of_call
 from medclip.runs.unit_rows import unit_rows, units_in
+from medclip.runs.verb import Verb
 from medclip.scoring.only_modality import only_modality
 from medclip.scoring.run import infer_of
 

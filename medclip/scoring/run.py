@@ -14,14 +14,17 @@ from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import read_preprocess
 from medclip.models.packs.views import FUSION
 from medclip.progress import Progress
+from medclip.runs.call import Call
 from medclip.runs.chunk import Answers
-from medclip.runs.conduct import Call, RunPack, Verb, conduct, pack_of_call
+from medclip.runs.conduct import conduct
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.operations.preview import preview
 from medclip.runs.options import ScoreOptions
 from medclip.runs.results import write_results
 from medclip.runs.rows import ScoreRow
+from medclip.runs.run_pack import RunPack, pack_of_call
 from medclip.runs.score_run import ScoreRun
+from medclip.runs.verb import Verb
 from medclip.sample import Modality
 from medclip.scoring.exam_scores import MEAN, ExamScores
 from medclip.scoring.far_images import KEY, far_notes

@@ -25,12 +25,15 @@ from medclip.files.tables.manifest import read_manifest
 from medclip.files.tables.write import batches, schema_of, table_of
 from medclip.models.backends.choice import backend_notes
 from medclip.models.packs.manifest import pack_digest
-from medclip.runs.conduct import Call, RunPack, describe, load_run_model, pack_of_run, write_down
+from medclip.runs.call import Call
+from medclip.runs.conduct import load_run_model
 from medclip.runs.identity import claim, titles_of
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.options import ScoreOptions
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail
+from medclip.runs.run_pack import RunPack, pack_of_run
 from medclip.runs.score_run import ScoreRun
+from medclip.runs.write_down import describe, write_down
 from medclip.scoring.run import Finish, fusion_asked, score_verb, study_scores
 from medclip.scoring.stored_units import StoredUnits
 from medclip.scoring.tasks import AskedTask, asked_tasks, check_words

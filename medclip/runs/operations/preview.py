@@ -23,12 +23,15 @@ from medclip.files.pseudonyms import KEY_NAME, hashed_path, load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.tables.manifest import Manifest, read_manifest
 from medclip.files.tables.write import schema_of, table_of
+from medclip.runs.call import Call, inputs_of_call, refuse_empty
 from medclip.runs.chunk import ChunkWork, items_of
-from medclip.runs.conduct import Call, RunPack, Verb, inputs_of_call, load_run_model, refuse_empty, worker_plan
+from medclip.runs.conduct import load_run_model, worker_plan
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.listing import Listing
 from medclip.runs.look import Looker
 from medclip.runs.rows import FileRow
+from medclip.runs.run_pack import RunPack
+from medclip.runs.verb import Verb
 
 if TYPE_CHECKING:
     import pyarrow

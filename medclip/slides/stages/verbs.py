@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.files.input_paths import refuse_missing
 from medclip.progress import Progress, Silent
-from medclip.runs.conduct import Call
+from medclip.runs.call import Call
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, failed_for
 from medclip.settings import Settings
 from medclip.slides.stages.options import GridOptions

@@ -24,7 +24,7 @@ from medclip.imaging.slides.stain.estimate import StainOptions
 from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain, slide_white
 from medclip.imaging.slides.tissue.find import find_tissue
 from medclip.models.packs.pack import load_model
-from medclip.runs.conduct import Call
+from medclip.runs.call import Call
 from medclip.sample import View
 from medclip.settings import Settings, read_policy
 from medclip.slides.stages import reading

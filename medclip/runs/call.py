@@ -1,0 +1,115 @@
+"""What a run over files is called with: the values that every verb has in common, and what may not be in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.discover import walk
+from medclip.files.tables.manifest import Manifest
+from medclip.models.backends.choice import BackendChoice
+from medclip.progress import Progress, Silent
+from medclip.runs.engines.engine import Engine
+from medclip.runs.operations.watch import RunWatch, current_watch
+from medclip.runs.options import DEFAULT_MODEL, ScoreOptions
+from medclip.runs.remote_files import RemoteFiles
+from medclip.runs.run_shard import RunShard
+from medclip.sample import FileRef
+from medclip.settings import Settings
+
+
+@dataclass(frozen=True)
+class Call:
+    """What every verb over files is called with."""
+
+    root: Path
+    """A file or folder."""
+    folder: Path
+    """Output folder: new, empty, or holding this same run, which then goes on."""
+    given: tuple[FileRef, ...] | None = None
+    """The files, by `FileRef.place`, where they were named one by one; `root` is then of no meaning."""
+    model: Any = DEFAULT_MODEL
+    """Name or folder of a model pack, or a loaded model of one."""
+    options: ScoreOptions = field(default_factory=ScoreOptions)
+    key_file: Path | None = None
+    """Identity key to hash identifiers with, where it is not the one in the settings' home."""
+    settings: Settings = field(default_factory=Settings)
+    """Limits and number of reading processes."""
+    progress: Progress = field(default_factory=Silent)
+    add: bool = False
+    """Take in files that came since an earlier call, and those that changed; rows of the others stay."""
+    retry_failed: str | None = None
+    """Try the files that failed once more: those of a reason, or all for ""."""
+    device: str = "cpu"
+    batch_size: int | None = None
+    """Images in one forward pass; None for the model's own number."""
+    exclude: tuple[Path, ...] = ()
+    """Folders below `root` that are left out, beside the output folder."""
+    backend: BackendChoice | None = None
+    """What computes the images; None for torch in float32."""
+    asked: Mapping[str, Any] | None = None
+    """The arguments of the verb, as the ledger keeps them for `medclip.retry`; None where it cannot."""
+    remote: RemoteFiles | None = None
+    """The files, where they lie elsewhere; `root` is then the folder they are brought to."""
+    watch: RunWatch = field(default_factory=current_watch)
+    """Told how the run goes on, beside `progress`: its log, its metrics, where its time goes."""
+    shard: RunShard | None = None
+    """Do this shard of the run alone, and write no tables; None for all of it."""
+    engine: Engine | None = None
+    """Who computes the chunks; None for this process. It is no part of what the run is."""
+    limit: int | None = None
+    """Stop once so many files have their row; another call without it goes on. None for all files."""
+
+    def __post_init__(self) -> None:
+        """Refuse a limit below one.
+
+        Raises:
+            MedclipError: WRONG_USE.
+        """
+        if self.limit is not None and self.limit < 1:
+            raise MedclipError(Reason.WRONG_USE, f"a run is limited to 1 file or more, not to {self.limit}.")
+
+
+def inputs_of_call(call: Call) -> dict[str, Path]:
+    """Return what a call reads and may not be replaced, by what it is called."""
+    return {"what is scored": call.root} if call.given is None and call.remote is None else {}
+
+
+def num_files_of_call(call: Call) -> int | None:
+    """Return how many files there are, where nothing need be counted."""
+    if call.remote is not None:
+        return call.remote.num_files
+    return None if call.given is None else len(call.given)
+
+
+def refuse_own_files(call: Call) -> None:
+    """Refuse a log or metrics in the folder that is read: they would be files of the run, and change while it goes."""
+    if call.given is not None:
+        return
+    root, own = call.root.resolve(), [folder.resolve() for folder in (call.folder, *call.exclude)]
+    for option, file in call.watch.files.items():
+        place = file.resolve()
+        if place.is_relative_to(root) and not any(place.is_relative_to(folder) for folder in own):
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"{option} lies in the folder that is read, and would be one of its files.",
+                where=file,
+                hint="Name a place outside it.",
+            )
+
+
+def refuse_empty(call: Call, manifest: Manifest | None) -> None:
+    """Refuse a folder without a file before anything is written."""
+    if call.given is not None:
+        if not call.given:
+            raise MedclipError(Reason.NOTHING_TO_DO, "no image was given.", hint="Give paths or arrays.")
+        return
+    if next(walk(call.root, exclude=(call.folder, *call.exclude)), None) is None and not (
+        manifest is not None and manifest.rows
+    ):
+        raise MedclipError(
+            Reason.NOTHING_TO_DO, "there is no file in this folder.", where=call.root, hint="Name another folder."
+        )

@@ -1,0 +1,50 @@
+"""What a verb makes of a run over files: `score` answers questions about their units, `embed` keeps their vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from medclip.runs.chunk import Answers, Context
+from medclip.runs.ledger.chunk_result import ChunkResult
+from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.plan import Chunk
+from medclip.sample import Modality
+
+Work = Callable[[Context, Ledger, Iterator[Chunk], Callable[[ChunkResult, tuple[int, int]], None]], None]
+"""Context, ledger, chunks, and what is called after each commit with what was committed and what it returned."""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What a verb makes of a run."""
+
+    stage: str
+    """What progress calls the work."""
+    identity: Mapping[str, Any]
+    """What makes two calls the same run, besides files, options and pack: the question."""
+    answers: Callable[[Any], Answers] | None
+    """From the loaded model to what is made of units; None where `work` makes it."""
+    write: Callable[[Ledger, dict[str, Any]], None]
+    """Writes the results of a complete ledger whose files are numbered; it is given what run.json says."""
+    begin: Callable[[], None] | None = None
+    """Called once the folder is this run's, before anything is read."""
+    compute: Callable[[], None] | None = None
+    """Called before the first chunk is computed: results that are there are no longer those of the whole run."""
+    finish: Callable[[Ledger], None] | None = None
+    """Called before the run counts as finished, also where nothing is computed again, e.g. to write a report."""
+    shows_parts: bool = True
+    """Early rows are written as small tables."""
+    keeps_looks: bool = False
+    """It is kept what images are known again by."""
+    notes: tuple[str, ...] = ()
+    """What should be known of the question; shown at once, and kept for those who read the results."""
+    only: Modality | None = None
+    """The one modality that the pack knows, if so: single images are taken for it that nobody names."""
+    work: Work | None = None
+    """Works through the chunks in the place of `run_chunks`."""
+    lacks: Callable[[Ledger], Iterable[int]] | None = None
+    """Returns the files whose results are gone, by their ids: they are read again."""
+    beside: tuple[str, ...] = ()
+    """Names by which an output folder is known for one where this run may be, though it holds none yet."""
