@@ -15,7 +15,7 @@ NOWHERE = "dicomweb://127.0.0.1:1/dicom-web"
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "sentence"),
     [
         ({"query": ""}, "--query"),
         ({"query": "Modalty=CR"}, "'Modality'"),
@@ -31,12 +31,12 @@ NOWHERE = "dicomweb://127.0.0.1:1/dicom-web"
     ],
 )
 def test_a_slip_is_said_at_once_and_nothing_is_written(
-    tmp_path: Path, pack: Path, options: dict[str, Any], said: str
+    tmp_path: Path, pack: Path, options: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(MedclipError) as refused:
         score(NOWHERE, tmp_path / "out", **{"query": "Modality=CR", "model": pack, **options})
     assert refused.value.reason is Reason.WRONG_USE
-    assert said in f"{refused.value} {refused.value.hint}"
+    assert sentence in f"{refused.value} {refused.value.hint}"
     assert not (tmp_path / "out").exists()
 
 

@@ -129,6 +129,6 @@ def test_sigterm_between_two_calls_is_the_regular_end(tmp_path: Path, pack: Path
             time.sleep(0.1)
         time.sleep(3)  # until the second call has ended
         process.send_signal(signal.SIGTERM)
-        said = process.stdout.read()
+        printed = process.stdout.read()
         assert process.wait(60) == 0
-    assert "2 files: 2 scored" in said
+    assert "2 files: 2 scored" in printed

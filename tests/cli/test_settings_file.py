@@ -36,8 +36,8 @@ def test_options_of_the_file_hold_where_the_command_line_says_nothing(
         'thumbnails = false\nmin-confidence = 0.5\njson = true\n[embed]\ndtype = "float16"\n'
     )
     assert main(["score", str(tmp_path / "in")]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["out"] == str(tmp_path / "out")
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["out"] == str(tmp_path / "out")
     options = json.loads((tmp_path / "out" / "run.json").read_text())["options"]
     assert (options["tasks"], options["min_confidence"]) == (["chest_xray_view"], 0.5)
     assert "data:image/jpeg" not in (tmp_path / "out" / "report.html").read_text()
@@ -69,9 +69,9 @@ def test_a_slip_in_the_file_is_refused_and_the_file_is_named(
     file.write_text(text)
     write_dicom(tmp_path / "in" / "1.dcm", 1)
     assert main(["score", str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"medclip: {file}: ")
-    assert sentence in said
+    error = capsys.readouterr().err
+    assert error.startswith(f"medclip: {file}: ")
+    assert sentence in error
     assert not (tmp_path / "out").exists()
 
 

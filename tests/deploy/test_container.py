@@ -118,9 +118,9 @@ def test_mercure_gets_a_report_named_by_its_series_and_a_result_without_identifi
     result = json.loads((handed[1] / "result.json").read_text())
     assert result["counts"]["files"] == result["counts"]["scored"] == 2
     assert result["reports"] == 1
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     for value in (*PLANTED.values(), STUDY_UID):
-        assert value not in said.out + said.err + (handed[1] / "result.json").read_text()
+        assert value not in printed.out + printed.err + (handed[1] / "result.json").read_text()
 
 
 def test_a_file_that_cannot_be_read_fails_the_task_unless_the_rule_says_never(
@@ -136,7 +136,7 @@ def test_a_file_that_cannot_be_read_fails_the_task_unless_the_rule_says_never(
 
 
 @pytest.mark.parametrize(
-    ("task", "said"),
+    ("task", "sentence"),
     [
         ('{"process": {"settings": {"modle": "x"}}}', "'modle'"),
         ('{"process": {"settings": ["x"]}}', "task.json"),
@@ -149,13 +149,13 @@ def test_a_file_that_cannot_be_read_fails_the_task_unless_the_rule_says_never(
 def test_a_rule_with_a_slip_is_refused_and_nothing_is_written(
     handed: tuple[Path, Path],
     task: str,
-    said: str,
+    sentence: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (handed[0] / "task.json").write_text(task)
     assert process(handed, monkeypatch) == 2
-    assert said in capsys.readouterr().err
+    assert sentence in capsys.readouterr().err
     assert not list(handed[1].iterdir())
 
 
@@ -179,9 +179,9 @@ def test_a_fault_of_its_own_is_one_line_without_what_an_error_quotes(
     monkeypatch.delenv("MEDCLIP_DEBUG", raising=False)
     monkeypatch.setattr(medclip, "score", fail)
     assert process(handed, monkeypatch) == 1
-    said = capsys.readouterr()
-    assert "KeyError" in said.err
-    assert PLANTED["PatientID"] not in said.err + said.out
+    printed = capsys.readouterr()
+    assert "KeyError" in printed.err
+    assert PLANTED["PatientID"] not in printed.err + printed.out
 
 
 def test_outside_mercure_it_says_what_is_missing(

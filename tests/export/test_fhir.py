@@ -119,8 +119,8 @@ def test_breasts_are_members_of_their_examination_and_images_of_their_breast(tmp
         members = [observations[member["reference"]] for member in observation.get("hasMember", ())]
         return [member["code"]["text"].removeprefix("Probability of: Mass, ") for member in members]
 
-    whole, right, left, *images = observations.values()
-    assert below(whole) == ["right breast", "left breast", "side not stated, unnamed view"]
+    examination, right, left, *images = observations.values()
+    assert below(examination) == ["right breast", "left breast", "side not stated, unnamed view"]
     assert below(right) == ["right breast, CC view"]
     assert below(left) == ["left breast, MLO view, subtracted"]
     assert [below(image) for image in images] == [[], [], []]

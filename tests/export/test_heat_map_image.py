@@ -70,12 +70,12 @@ def test_a_heat_map_is_of_the_patient_and_study_and_names_the_image_that_it_was_
 def test_the_picture_is_the_map_with_what_it_is_below_it(tmp_path: Path) -> None:
     result = a_map(drawn_study(tmp_path)[0])
     assert result.drawn is not None
-    whole = captioned(result.drawn, "tiny 1.2")
-    assert np.array_equal(whole[:300], result.drawn.pixels)
-    assert whole[300:].max() == 255
+    captioned_map = captioned(result.drawn, "tiny 1.2")
+    assert np.array_equal(captioned_map[:300], result.drawn.pixels)
+    assert captioned_map[300:].max() == 255
     assert captioned(a_map(result, (50, 60)).drawn or result.drawn, "tiny 1.2").shape[0] > 150, "wrapped on a small one"
     image = pydicom.dcmread(BytesIO(heat_map_image(result, drawn_study(tmp_path)[1], ALGORITHM, CREATED)))
-    assert image.pixel_array.shape == whole.shape
+    assert image.pixel_array.shape == captioned_map.shape
     assert abs(image.pixel_array[75, 200].astype(int) - (250, 0, 0)).max() < 12
 
 

@@ -60,10 +60,10 @@ def test_results_on_a_network_drive_are_those_on_a_disk_and_the_run_says_where_t
     drive, disk, table = tmp_path / "drive", tmp_path / "disk", tmp_path / "mountinfo"
     table.write_text(f"1 0 8:1 / / rw - ext4 x rw\n2 1 0:1 / {drive.resolve()} rw - cifs x rw\n")
     monkeypatch.setattr(mounts, "MOUNTS", table)
-    told = {}
+    drive_notes = {}
     for out in (drive, disk):
         progress = _Notes()
         medclip.score(tmp_path / "in", out, model=pack, modality="xray", workers=1, progress=progress)
-        told[out] = [note for note in progress.notes if "network drive (cifs)" in note]
-    assert (len(told[drive]), told[disk]) == (1, [])
+        drive_notes[out] = [note for note in progress.notes if "network drive (cifs)" in note]
+    assert (len(drive_notes[drive]), drive_notes[disk]) == (1, [])
     assert digests(drive) == digests(disk)

@@ -240,8 +240,8 @@ def test_failed_files_are_tried_again_where_that_is_asked(
     odd = [row for row in after.scores.to_pylist() if row["study"] == files["3/cut.dcm"]["study"]]
     assert {(row["num_images"], row["num_failed"]) for row in odd} == {(4, 0)}
     assert {name for name, _ in seen} == {"3/cut.dcm", "1/x.dcm", "3/x.dcm", "5/x.dcm"}
-    whole = run(root, tmp_path / "whole", pack)
-    assert digests(tmp_path / "out") == digests(tmp_path / "whole") or after.scores == whole.scores
+    undisturbed = run(root, tmp_path / "whole", pack)
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole") or after.scores == undisturbed.scores
 
 
 def test_files_that_came_are_refused_or_added_and_the_old_rows_stay(
@@ -414,8 +414,8 @@ def test_two_prompts_are_two_classes_of_one_task_and_the_scores_name_their_oppos
 ) -> None:
     write_dicom(tmp_path / "in" / "a.dcm", 1)
     both = run(tmp_path / "in", tmp_path / "out", pack, prompt=["a pacemaker", "a fracture"])
-    found = {row["class"]: (row["task"], row["against"]) for row in both.scores.to_pylist()}
-    assert found == {"a pacemaker": ("prompt", "no pacemaker"), "a fracture": ("prompt", "no fracture")}
+    classes = {row["class"]: (row["task"], row["against"]) for row in both.scores.to_pylist()}
+    assert classes == {"a pacemaker": ("prompt", "no pacemaker"), "a fracture": ("prompt", "no fracture")}
     with pytest.raises(MedclipError, match="come in pairs"):
         run(tmp_path / "in", tmp_path / "x", pack, prompt=["a", "b"], against=["c"])
 

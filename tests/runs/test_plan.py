@@ -45,14 +45,14 @@ def test_windows_hold_every_file_once_and_cut_large_folders_only(sizes: list[int
     before = listing_module.WINDOW_FILES, listing_module.CUT_FILES
     listing_module.WINDOW_FILES, listing_module.CUT_FILES = 8, 20
     try:
-        made = list(windows(refs))
+        cut_windows = list(windows(refs))
     finally:
         listing_module.WINDOW_FILES, listing_module.CUT_FILES = before
-    assert [ref for window, _ in made for ref in window] == refs
-    assert all(window for window, _ in made)
-    for number, (window, cut) in enumerate(made):
+    assert [ref for window, _ in cut_windows for ref in window] == refs
+    assert all(window for window, _ in cut_windows)
+    for number, (window, cut) in enumerate(cut_windows):
         folders = {ref.name.split("/")[0] for ref in window}
-        elsewhere = {ref.name.split("/")[0] for n, (other, _) in enumerate(made) if n != number for ref in other}
+        elsewhere = {ref.name.split("/")[0] for n, (other, _) in enumerate(cut_windows) if n != number for ref in other}
         assert cut == bool(folders & elsewhere) or (cut and len(window) == 20)
         assert len(window) <= 8 + 20
 

@@ -139,11 +139,11 @@ def test_each_window_of_the_whole_run_is_in_one_shard(sizes: list[int], num_shar
     before = listing.WINDOW_FILES, listing.CUT_FILES
     listing.WINDOW_FILES, listing.CUT_FILES = 3, 5
     try:
-        whole = list(windows(refs))
+        all_windows = list(windows(refs))
         parts = [list(RunShard(number, num_shards).own(windows(refs))) for number in range(1, num_shards + 1)]
     finally:
         listing.WINDOW_FILES, listing.CUT_FILES = before
-    assert sorted(repr(window) for part in parts for window in part) == sorted(map(repr, whole))
+    assert sorted(repr(window) for part in parts for window in part) == sorted(map(repr, all_windows))
 
 
 @pytest.mark.usefixtures("small_windows")

@@ -44,9 +44,9 @@ def test_a_run_is_running_then_stopped_then_finished(
     medclip.score(root, out, model=pack, workers=1, modality="xray")
     capsys.readouterr()
     assert main(["status", str(out), "--json"]) == 3
-    told = json.loads(capsys.readouterr().out)
-    assert (told["state"], told["scored"], told["failed"]) == ("finished", 1, 1)
-    assert told["reasons"] == [{"status": "failed", "reason": "empty_file", "files": 1}]
+    status = json.loads(capsys.readouterr().out)
+    assert (status["state"], status["scored"], status["failed"]) == ("finished", 1, 1)
+    assert status["reasons"] == [{"status": "failed", "reason": "empty_file", "files": 1}]
     assert main(["status", str(out)]) == 3
     assert "1 failed: empty file" in capsys.readouterr().out
 
@@ -113,8 +113,8 @@ def test_batches_that_memory_did_not_hold_are_computed_in_halves_and_counted(
     assert medclip.runs.status(tmp_path / "out").num_halved == 2
     assert main(["status", str(tmp_path / "out")]) == 0
     assert "2 batches did not fit into memory" in capsys.readouterr().out
-    whole = medclip.runs.read(tmp_path / "whole").scores.column("probability").to_numpy()
-    assert run.scores.column("probability").to_numpy() == pytest.approx(whole, rel=0, abs=1.01 * PROBABILITY_STEP)
+    undivided = medclip.runs.read(tmp_path / "whole").scores.column("probability").to_numpy()
+    assert run.scores.column("probability").to_numpy() == pytest.approx(undivided, rel=0, abs=1.01 * PROBABILITY_STEP)
 
 
 def test_a_pace_is_that_of_the_last_minutes(monkeypatch: pytest.MonkeyPatch) -> None:

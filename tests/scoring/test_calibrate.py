@@ -117,11 +117,11 @@ def test_a_back_end_that_breaks_its_bound_is_not_chosen_however_fast(
         calibrate_module, "load_backend", lambda model, kind, graph: model if kind.name == "eager" else _wrong(model)
     )
     images = [NamedImage(path, Modality.XRAY) for path in sorted(films.iterdir())]
-    found, graph = calibrate_backends(model, images, ScoreOptions(), [kind], Settings(workers=1), Recorded())
-    assert found.choice == "eager"
+    calibration, graph = calibrate_backends(model, images, ScoreOptions(), [kind], Settings(workers=1), Recorded())
+    assert calibration.choice == "eager"
     assert graph is None
-    assert "0.001 allowed" in found.candidates[1].refused
-    assert found.candidates[1].times_as_fast > 1
+    assert "0.001 allowed" in calibration.candidates[1].refused
+    assert calibration.candidates[1].times_as_fast > 1
 
 
 def test_a_back_end_that_breaks_its_bound_on_images_held_out_alone_is_refused_there(
@@ -172,10 +172,10 @@ def test_scales_that_are_set_on_images_come_from_a_calibration_alone(
     with pytest.raises(MedclipError, match="are set on images") as caught:
         medclip.score(films, model=pack, modality="xray", backend=name)
     assert "models calibrate" in caught.value.hint
-    found = medclip.models.calibrate(
+    calibration = medclip.models.calibrate(
         pack, images=films, modality="xray", out=tmp_path / "c", backend=name, workers=1, task="chest_xray_view"
     )
-    (measured,) = [candidate for candidate in found.candidates if candidate.name == name]
+    (measured,) = [candidate for candidate in calibration.candidates if candidate.name == name]
     assert measured.largest_change > 0
     assert ("0.01 allowed" in measured.refused) == (measured.largest_change > 0.01)
     assert measured.least_cosine > 0.9  # four images set the scales here
@@ -206,8 +206,8 @@ def test_images_of_a_table_are_read_beside_it_as_the_modality_that_it_names(
 ) -> None:
     table = films.parent / "films.csv"
     table.write_text("file,modality\n" + "".join(f"{films.name}/{n:02d}.png,xray\n" for n in range(16)))
-    found = medclip.models.calibrate(pack, images=table, out=tmp_path / "c", backend="eager")
-    assert found.num_images == 16
+    calibration = medclip.models.calibrate(pack, images=table, out=tmp_path / "c", backend="eager")
+    assert calibration.num_images == 16
 
 
 def test_evenly_spaced_images_are_taken_of_many() -> None:
@@ -226,10 +226,10 @@ def test_the_card_of_a_pack_says_which_bound_its_calibration_keeps_here(
     monkeypatch.setenv("MEDCLIP_HOME", str(tmp_path))
     assert main(["models", "show", str(pack)]) == 0
     assert "--backend auto" not in capsys.readouterr().out
-    made = _chosen(calibrated, "onnx", tmp_path / "made")
+    calibration_folder = _chosen(calibrated, "onnx", tmp_path / "made")
     place = calibration_home(Settings().home, calibrated.pack["digest"])
     place.parent.mkdir(parents=True)
-    made.rename(place)
+    calibration_folder.rename(place)
     assert main(["models", "show", str(pack)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "With --backend auto here: Images were computed by ONNX Runtime, float32" in shown

@@ -155,19 +155,19 @@ def test_half_precision_is_near_and_no_thumbnails_are_none(pack: Path, studies: 
 
 
 def test_hashed_paths_stay_hashed_in_what_is_scored(pack: Path, studies: Path, tmp_path: Path) -> None:
-    whole = score(studies, tmp_path / "f", model=pack, workers=1, hash_paths=True)
+    of_files = score(studies, tmp_path / "f", model=pack, workers=1, hash_paths=True)
     hashed = embed(studies, tmp_path / "e", model=pack, workers=1, hash_paths=True)
     plain = embed(studies, tmp_path / "p", model=pack, workers=1)
     for name, embeddings, is_new in (("h", hashed, False), ("q", plain, True)):
         run = score(embeddings, tmp_path / name, model=pack, hash_paths=is_new)
-        assert run.files.equals(whole.files)
-        assert run.scores.equals(whole.scores)
-        assert (run.folder / "run.json").read_bytes() == (whole.folder / "run.json").read_bytes()
-    assert score(plain, model=pack, hash_paths=True).files.equals(whole.files)
+        assert run.files.equals(of_files.files)
+        assert run.scores.equals(of_files.scores)
+        assert (run.folder / "run.json").read_bytes() == (of_files.folder / "run.json").read_bytes()
+    assert score(plain, model=pack, hash_paths=True).files.equals(of_files.files)
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "sentence"),
     [
         ({"modality": "ct"}, "--modality was decided when the files were embedded"),
         ({"min_confidence": 0.3}, "--min-confidence was decided"),
@@ -179,13 +179,13 @@ def test_hashed_paths_stay_hashed_in_what_is_scored(pack: Path, studies: Path, t
     ],
 )
 def test_what_was_decided_when_files_were_embedded_cannot_be_another_thing(
-    pack: Path, stored: Path, tmp_path: Path, options: dict[str, Any], told: str
+    pack: Path, stored: Path, tmp_path: Path, options: dict[str, Any], sentence: str
 ) -> None:
     if "key_file" in options:
         options = {"key_file": tmp_path / "other.key"}
         options["key_file"].write_bytes(bytes(32))
     for out in (None, tmp_path / "out"):
-        with pytest.raises(MedclipError, match=told) as caught:
+        with pytest.raises(MedclipError, match=sentence) as caught:
             score(stored, out, **{"model": pack, **options})
         assert caught.value.reason is Reason.WRONG_USE
     assert not (tmp_path / "out").exists()

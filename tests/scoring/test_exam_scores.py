@@ -177,7 +177,7 @@ def test_rows_from_vectors_are_those_from_files(
     root, _ = made
     pack = fusing if fuses else pack
     asked = {"model": pack, "exam": True, "hash_paths": hash_paths}
-    whole = score(root, tmp_path / "files", workers=1, memory="8GB", **asked)
+    of_files = score(root, tmp_path / "files", workers=1, memory="8GB", **asked)
     stored = embed(root, tmp_path / "e", model=pack, workers=1, memory="8GB")
     fast = score(stored, tmp_path / "vectors", **asked)
     assert digests(tmp_path / "vectors") == digests(tmp_path / "files")
@@ -185,7 +185,7 @@ def test_rows_from_vectors_are_those_from_files(
     assert fast_bytes == whole_bytes
     in_memory = score(stored, **{**asked, "model": load_model(pack)})
     assert in_memory.exam_scores is not None
-    assert in_memory.exam_scores.equals(whole.exam_scores)
+    assert in_memory.exam_scores.equals(of_files.exam_scores)
     assert in_memory.scores.equals(fast.scores)
 
 

@@ -16,10 +16,10 @@ def exam(*views: ExamView) -> ExamViews:
 
 
 def test_views_answer_as_they_hang_and_nothing_is_missing() -> None:
-    whole = exam(view(0, "L", "MLO"), view(1, "L", "CC"), view(2, "R", "MLO"), view(3, "R", "CC"))
-    assert whole.used == (3, 1, 2, 0)
-    assert (whole.missing(), whole.notes(), whole.set_aside) == ((), (), ())
-    assert [whole.of_side(side) for side in whole.sides] == [(3, 2), (1, 0)]
+    four_views = exam(view(0, "L", "MLO"), view(1, "L", "CC"), view(2, "R", "MLO"), view(3, "R", "CC"))
+    assert four_views.used == (3, 1, 2, 0)
+    assert (four_views.missing(), four_views.notes(), four_views.set_aside) == ((), (), ())
+    assert [four_views.of_side(side) for side in four_views.sides] == [(3, 2), (1, 0)]
 
 
 def test_of_two_cc_views_of_one_side_the_first_answers_and_both_levels_say_so() -> None:

@@ -50,12 +50,12 @@ def with_home(pack: Path, films: Path, folder: Path, *, shift: float) -> Path:
 def test_films_from_elsewhere_are_named_at_the_end_in_run_json_and_in_the_report(
     pack: Path, films: Path, tmp_path: Path
 ) -> None:
-    told = Recorded()
+    recorded = Recorded()
     far = with_home(pack, films, tmp_path / "far", shift=5.0)
-    run = score(films, tmp_path / "out", model=far, settings=ONE, progress=told)
+    run = score(films, tmp_path / "out", model=far, settings=ONE, progress=recorded)
     (note,) = [note for note in run.notes if "Testville" in note]
     assert note.startswith(f"{NUM} of {NUM} radiographs (100 %) are unlike those")
-    assert note in told.notes
+    assert note in recorded.notes
     assert note in json.loads((tmp_path / "out" / "run.json").read_text())["notes"]
     assert "Testville" in (tmp_path / "out" / "report.html").read_text()
     distances = dict(zip(run.files["path"].to_pylist(), run.files["home_distance"].to_pylist(), strict=True))

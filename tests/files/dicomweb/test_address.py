@@ -52,7 +52,7 @@ def test_a_query_is_keywords_or_tags_and_a_comma_in_a_value_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "sentence"),
     [
         ("ModalitysInStudy=CR", "ModalitiesInStudy"),
         ("CR", "KEY=VALUE"),
@@ -61,11 +61,11 @@ def test_a_query_is_keywords_or_tags_and_a_comma_in_a_value_stays() -> None:
         ("limit=5", "no DICOM attribute"),
     ],
 )
-def test_a_query_with_a_slip_is_refused_with_what_may_be_meant(query: str, said: str) -> None:
+def test_a_query_with_a_slip_is_refused_with_what_may_be_meant(query: str, sentence: str) -> None:
     with pytest.raises(MedclipError) as refused:
         parse_query(query)
     assert refused.value.reason is Reason.WRONG_USE
-    assert said in str(refused.value)
+    assert sentence in str(refused.value)
 
 
 @pytest.mark.parametrize(

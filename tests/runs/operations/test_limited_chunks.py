@@ -42,7 +42,7 @@ def run(folder: Path, out: Path, pack: Path, **options: Any) -> Any:
 def test_a_limited_run_goes_on_to_the_bytes_of_one_that_never_was(
     pack: Path, folder: Path, tmp_path: Path, hash_paths: bool
 ):
-    whole = run(folder, tmp_path / "whole", pack, hash_paths=hash_paths)
+    unlimited = run(folder, tmp_path / "whole", pack, hash_paths=hash_paths)
     first = run(folder, tmp_path / "out", pack, limit=3, hash_paths=hash_paths)
     assert 3 <= first.counts["files"] < 8
     assert len(first.files) == first.counts["files"]
@@ -57,7 +57,7 @@ def test_a_limited_run_goes_on_to_the_bytes_of_one_that_never_was(
     more = run(folder, tmp_path / "out", pack, limit=5, hash_paths=hash_paths)
     assert first.counts["files"] < more.counts["files"] < 8
     last = run(folder, tmp_path / "out", pack, hash_paths=hash_paths)
-    assert (last.counts, last.notes) == (whole.counts, whole.notes)
+    assert (last.counts, last.notes) == (unlimited.counts, unlimited.notes)
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
     assert run(folder, tmp_path / "out", pack, hash_paths=hash_paths).already_finished
 

@@ -63,9 +63,9 @@ def test_the_command_says_it_in_words_and_in_json(pack: Path, tmp_path: Path, ca
     assert "failed: empty file" in text
     assert "Dry run: nothing was written." in text
     assert main([*command, "--json"]) == 3
-    said = json.loads(capsys.readouterr().out)
-    assert (said["files"], said["scored"], said["report"]) == (2, 1, None)
-    assert said["planned"]["reasons"]["failed"] == {"empty_file": 1}
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["files"], summary["scored"], summary["report"]) == (2, 1, None)
+    assert summary["planned"]["reasons"]["failed"] == {"empty_file": 1}
     assert not (tmp_path / "out").exists()
     assert main([*command, "--log", str(tmp_path / "night.jsonl")]) == 3
     ended = json.loads((tmp_path / "night.jsonl").read_text().splitlines()[-1])
