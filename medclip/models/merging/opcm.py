@@ -1,0 +1,172 @@
+"""OPCM: models that come one after the other are merged as they come, without data and without the earlier ones.
+
+What a new model learned (its weights less those that all began with) is projected, in each linear layer, away from what
+the merge has learned so far, added, and the sum brought to the mean length of what the single models learned.
+
+Where the published code has faults, this departs from it as the fault allows: parameters that a module with children
+owns are merged (`unmerged` leaves them as that code does), fused query, key and value matrices are three matrices, and
+singular directions without any content are not projected away, for which directions they are is chance.
+
+Reference: Tang et al., Merging models on the fly without retraining, 2025 (arXiv 2501.09522).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from medclip.errors import MedclipError, Reason
+from medclip.models.merging.same_towers import refuse_other_tensors
+
+StateDict = Mapping[str, Tensor]
+ALPHA = 0.5
+"""Share of the singular values whose block is kept free; 0.3 to 0.7 in the published sweep."""
+_NOTHING = 1e-12
+"""Frobenius norm below which a layer has learned nothing so far."""
+_LEAST_SHARE = 1e-6
+"""Of the largest singular value: smaller ones have directions that the LAPACK at hand chose."""
+_FUSED = 3
+"""Query, key and value of a fused matrix."""
+
+
+@dataclass(frozen=True, eq=False)
+class OpcmState:
+    """All that merging the next model needs."""
+
+    merged: dict[str, Tensor]
+    """M_t, in the dtypes of the pretrained weights."""
+    lam: float
+    """lambda_t: what the merge's task vector is multiplied with to be the plain sum again."""
+    norms: tuple[float, ...]
+    """L2 norms of the task vectors so far, one for each model."""
+
+
+def opcm_merge(
+    pretrained: StateDict,
+    experts: Iterable[StateDict],
+    alpha: float = ALPHA,
+    *,
+    linear_keys: Callable[[str], bool] | Collection[str],
+    state: OpcmState | None = None,
+    unmerged: Collection[str] = (),
+) -> tuple[dict[str, Tensor], OpcmState]:
+    """Merge models that began with the same weights, in their order.
+
+    It computes in float64 and rounds to the dtypes of the pretrained weights after each model, so that merging four in
+    one call and two and two in two calls give the same bits.
+
+    Args:
+        pretrained: theta_0.
+        experts: The models; one at a time is looked at.
+        alpha: The leading directions of the merge that hold this share of its singular values are kept free of the new
+            model; 0 <= alpha < 1.
+        linear_keys: Names of the weights of linear layers, [out, in]; a fused query, key and value matrix
+            [3 D, D] counts as three. All others are added as they are.
+        state: Of the models merged before; None begins with the first one.
+        unmerged: Names of which the update is left out, as the published code does with parameters that a module with
+            children owns; for comparisons with it.
+
+    Returns:
+        The merged weights, and what merging goes on from.
+
+    Raises:
+        MedclipError: WRONG_USE for an alpha outside, or nothing to merge; PACK_INVALID naming the first tensor that
+            differs in name or shape.
+
+    Example:
+        >>> zero = {"w": torch.zeros(2, 2, dtype=torch.float64)}
+        >>> tasks = [{"w": torch.tensor(rows, dtype=torch.float64)} for rows in ([[3, 0], [0, 1]], [[2, 4], [6, 5]])]
+        >>> merged, state = opcm_merge(zero, tasks, linear_keys={"w"})
+        >>> round(state.lam, 6), [[round(x, 4) for x in row] for row in merged["w"].tolist()]
+        (1.294825, [[2.3169, 3.0892], [4.6338, 0.7723]])
+    """
+    if not 0 <= alpha < 1:
+        raise MedclipError(
+            Reason.WRONG_USE, f"alpha is {alpha:g}; it is at least 0 and below 1 (at 1 the projection is the weakest)."
+        )
+    is_linear = linear_keys if callable(linear_keys) else linear_keys.__contains__
+    for number, expert in enumerate(experts, start=1 if state is None else len(state.norms) + 1):
+        refuse_other_tensors(pretrained, expert, "the pretrained model", f"model {number}")
+        state = _merge_one(pretrained, expert, alpha, is_linear, state, unmerged)
+    if state is None:
+        raise MedclipError(Reason.WRONG_USE, "there is no model to merge.")
+    return dict(state.merged), state
+
+
+def linear_weights(model: nn.Module) -> frozenset[str]:
+    """Name the weights of a model's linear layers: those of `nn.Linear`, and fused ones of attention."""
+    names = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    fused = {
+        f"{name}.in_proj_weight"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None
+    }
+    return frozenset((names | fused) & set(model.state_dict()))
+
+
+def _merge_one(
+    pretrained: StateDict,
+    expert: StateDict,
+    alpha: float,
+    is_linear: Callable[[str], bool],
+    state: OpcmState | None,
+    unmerged: Collection[str],
+) -> OpcmState:
+    own = {n: expert[n].double() - v.double() for n, v in pretrained.items() if v.is_floating_point()}
+    norm = _norm(own)
+    if state is None:
+        kept = {n: v.to(pretrained[n].dtype).clone() for n, v in expert.items()}
+        return OpcmState(kept, 1.0, (norm,))
+    norms = (*state.norms, norm)
+    mean = sum(norms) / len(norms)
+    total: dict[str, Tensor] = {}
+    for name, update in own.items():
+        before = state.merged[name].double() - pretrained[name].double()
+        if name in unmerged:  # the published code does not undo their scaling either
+            total[name] = before
+            continue
+        if is_linear(name) and update.ndim == 2:
+            update = _projected(before, update, alpha)
+        total[name] = state.lam * before + update
+    length = _norm(total)
+    scale = mean / length if length else 0.0
+    merged = {
+        name: (value.double() + total[name] * scale).to(value.dtype) if name in total else state.merged[name]
+        for name, value in pretrained.items()
+    }
+    return OpcmState(merged, length / mean if mean else 1.0, norms)
+
+
+def _projected(before: Tensor, update: Tensor, alpha: float) -> Tensor:
+    """Project what a layer's new update shares with the merge out of it; fused matrices block by block."""
+    out, inside = update.shape
+    if out == _FUSED * inside:
+        blocks = zip(before.chunk(_FUSED), update.chunk(_FUSED), strict=True)
+        return torch.cat([_projected(old, new, alpha) for old, new in blocks])
+    if float(before.norm()) < _NOTHING:
+        return update
+    u, sigma, vh = torch.linalg.svd(before, full_matrices=True)
+    inner = u.T @ update @ vh.T
+    cut = _cut(sigma, alpha)
+    content = torch.arange(len(sigma))[sigma > _LEAST_SHARE * sigma[0]]
+    inner[content, content] = 0
+    inner[:cut, :cut] = 0
+    return u @ inner @ vh
+
+
+def _cut(sigma: Tensor, alpha: float) -> int:
+    """Return the first place at which the share of the singular values exceeds alpha, 0-based.
+
+    Example:
+        >>> [_cut(torch.tensor([4.0, 2.0, 1.0]), alpha) for alpha in (0.5, 0.6, 0.9)]
+        [0, 1, 2]
+    """
+    shares = sigma.cumsum(0) / sigma.sum()
+    return int((shares > alpha).to(torch.int8).argmax())
+
+
+def _norm(task: Mapping[str, Tensor]) -> float:
+    return float(torch.stack([value.square().sum() for value in task.values()]).sum().sqrt()) if task else 0.0
