@@ -77,6 +77,7 @@ def calibrate(
 
 def _print(calibration: Calibration, *, auto: bool) -> None:
     from medclip.cli.table import print_paragraph, print_table
+    from medclip.models.backends.choice import share_that_may_break
     from medclip.wording import count, list_of
 
     rows = [
@@ -92,7 +93,9 @@ def _print(calibration: Calibration, *, auto: bool) -> None:
     patients = "patients apart" if calibration.num_patients else "which name no patients"
     print_paragraph(
         "Judged on ", f"{count(calibration.num_held_out, 'image')} of them that did not choose ({patients}): "
-        f"{calibration.choice} changed no probability by more than {judged.largest_change:.1e}.",
+        f"{calibration.choice} changed no probability by more than {judged.largest_change:.1e}. Up to "
+        f"{100 * share_that_may_break(calibration.num_held_out):.1f} % of other images may still change by more than "
+        f"{calibration.chosen.bound:g} (95 % limit).",
     )  # fmt: skip
     where = "auto" if auto else printable(str(calibration.folder))
     print(f"Choice: {calibration.choice}. Score with it: --backend {where}")

@@ -73,6 +73,7 @@ def test_a_run_with_a_calibration_says_its_bound_and_is_another_run_than_one_wit
     assert "ONNX Runtime, float32" in note
     assert "8 images" in note
     assert "(0.001 allowed)" in note
+    assert "31.2 % of others change by more than 0.001 (95 % limit)" in note  # none of eight
     backend = json.loads((tmp_path / "o" / "run.json").read_text())["options"]["backend"]
     assert backend["name"] == "onnx"
     assert backend["calibration"]["graph"] == calibrated.graph or not calibrated.graph

@@ -81,10 +81,21 @@ def backend_notes(identity: Mapping[str, Any] | None) -> tuple[str, ...]:
         )
     calibration = identity["calibration"]
     same = ", with every decision and rank as it was" if kind is not None and kind.is_int8 else ""
+    beyond = share_that_may_break(calibration["num_images"])
     return (
         f"{computed}. On {calibration['num_images']} images that its calibration held out no probability changed by "
-        f"more than {calibration['largest_change']:.1e} ({calibration['bound']:g} allowed){same}.",
+        f"more than {calibration['largest_change']:.1e} ({calibration['bound']:g} allowed){same}. So many cannot rule "
+        f"out that {100 * beyond:.1f} % of others change by more than {calibration['bound']:g} (95 % limit).",
     )
+
+
+def share_that_may_break(num_images: int) -> float:
+    """Return the upper 95 % limit of the share of images that break a bound which none of so many broke.
+
+    The exact binomial limit for no event among independent images (Clopper & Pearson, Biometrika 1934); images of
+    one patient are less than independent, and then it is somewhat too small.
+    """
+    return 1 - 0.05 ** (1 / num_images)
 
 
 def choose_backend(backend: str | Path | None, model: Any, home: Path, device: str = "cpu") -> BackendChoice | None:

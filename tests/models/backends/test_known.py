@@ -5,14 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import scipy.stats
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.backends import known
+from medclip.models.backends.choice import share_that_may_break
 from medclip.models.backends.cpu import parse_flags
 from medclip.models.backends.known import BACKENDS, check_backend, find_backend, usable
 
 INTEL = "model name : Some Xeon\nflags\t\t: fpu sse2 avx2 avx512f avx512_vnni\nflags : fpu\n"
 GRAVITON = "processor : 0\nFeatures : fp asimd asimddp i8mm bf16\n"
+
+
+@pytest.mark.parametrize("num_images", [8, 64, 300])
+def test_the_share_that_may_break_a_bound_is_the_exact_binomial_limit(num_images: int):
+    exact = scipy.stats.binomtest(0, num_images).proportion_ci(0.90, method="exact").high  # 5 % above it
+    assert share_that_may_break(num_images) == pytest.approx(exact, rel=1e-9)
 
 
 def test_flags_are_read_of_x86_and_of_arm():
