@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.api.asked import what_was_asked
-from medclip.api.run_arguments import Inputs, TemporaryFolder, inputs_of, local_of, path_of, remote_files, table_of
+from medclip.api.remote_arguments import is_elsewhere, refuse_for_remote, remote_files
+from medclip.api.run_arguments import Inputs, TemporaryFolder, inputs_of, local_of, path_of, table_of
 from medclip.api.shard_call import shard_of
 from medclip.api.watched import watched
 from medclip.embeddings.open_embeddings import Embeddings
-from medclip.errors import MedclipError, Reason
 from medclip.files.grouping.studies import GroupBy
-from medclip.files.store_files import is_store
 from medclip.models.backends.choice import choose_backend
 from medclip.progress import Progress, Silent
 from medclip.runs.call import Call
-from medclip.runs.engines.choose_engine import LOCAL, choose_engine
+from medclip.runs.engines.choose_engine import choose_engine
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
 from medclip.sample import Modality
-from medclip.scoring.embed import run_embedding
+from medclip.scoring.embed import preview_embedding, run_embedding
 from medclip.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def embed(
     path: Any,
     out: str | Path | None = None,
     *,
+    query: str | Mapping[str, str] = "",
     model: str | Path | Model = DEFAULT_MODEL,
     dtype: str = "float32",
     table: Any = None,
@@ -45,10 +46,12 @@ def embed(
     hash_paths: bool = False,
     weeks: bool = False,
     thumbnails: bool = True,
+    spool: int | str | None = None,
     key_file: str | Path | None = None,
     device: str = "cpu",
     batch_size: int | None = None,
     backend: str | Path | None = None,
+    dry_run: bool = False,
     limit: int | None = None,
     log: str | Path | None = None,
     metrics: str | Path | None = None,
@@ -63,10 +66,13 @@ def embed(
 
     Args:
         path: A file or folder, also of an object store (s3://BUCKET/FOLDER); a list of paths and arrays, an array, or a
-            data frame, as `medclip.score` takes them.
+            data frame, as `medclip.score` takes them. Or a PACS, as "dicomweb://HOST:PORT/PATH" ("dicomwebs://" for
+            https), whose studies are fetched, embedded and removed.
         out: Output folder for files.parquet, the tables of vectors, run.json and the ledger. The same call on the same
             folder goes on where it was stopped; nothing that is known is read again. None works in a temporary folder
             that lives as long as the result.
+        query: Which studies of a PACS, as QIDO matches: "ModalitiesInStudy=CR,StudyDate=20240101-20240131", or a
+            mapping of DICOM keywords to values.
         model: Name or folder of a model pack, or a loaded model.
         dtype: How vectors are stored: float32, or float16 in half the room.
         table: CSV, TSV or Parquet file, or a data frame, that names study, patient and modality of files.
@@ -84,6 +90,7 @@ def embed(
         weeks: Write the ISO week of each DICOM examination ("2024-W05") into the column `headers` of files.parquet, for
             `medclip.monitor`. Without it tables hold no date of any kind.
         thumbnails: Keep small images for reports and for the results of a search.
+        spool: What of a PACS or a store may lie on this machine at once, such as "20GB", which it is where None.
         key_file: Identity key, where it is not the one in the settings' home.
         device: Torch device that the model computes on.
         batch_size: Images in one forward pass; 4 where None. It is part of what the run is, as the device is: other
@@ -91,6 +98,9 @@ def embed(
         backend: What computes the images: the name of a back-end, the folder of a calibration by
             `medclip.models.calibrate`, or "auto" for the one in the settings' home; torch in float32 where None. It is
             part of what the run is.
+        dry_run: Look at the files and match them with the model, decode no pixel and write nothing: `.counts`, `.files`
+            and `.planned` of what is returned are what would be done. Of a PACS or a store nothing is fetched:
+            `.planned["listed"]` has what it says of itself.
         limit: Stop once so many files have their row, up to the end of a block of some files. The same call without it
             goes on, and ends in the same bytes as if it had never been limited.
         log: File that JSON lines are appended to: how the run began, goes on (every ten seconds) and ended, by counts
@@ -120,12 +130,8 @@ def embed(
     asked = what_was_asked(locals())
     settings = (settings or Settings()).on_machine(workers, memory)
     path = local_of(path)
-    remote_path = is_store(path)
-    inputs = Inputs(Path(), (), table_of(table)) if remote_path else inputs_of(path, table, "what is embedded")
-    if remote_path and engine != LOCAL:
-        raise MedclipError(
-            Reason.WRONG_USE, "files of a store are fetched to this machine.", hint="Use --shard for several machines."
-        )
+    refuse_for_remote(path, query, table=table, hash_paths=hash_paths, engine=engine, shard=shard)
+    inputs = Inputs(Path(), (), table_of(table)) if is_elsewhere(path) else inputs_of(path, table, "what is embedded")
     options = ScoreOptions(
         table=inputs.table,
         modality=parse_modality(modality),
@@ -137,7 +143,7 @@ def embed(
     )
     keep = TemporaryFolder("embed") if out is None else None
     folder = keep.path if keep is not None else path_of(out, "the output folder")
-    remote = remote_files(path, "", None, folder, progress)
+    remote = remote_files(path, query, spool, folder, progress)
     call = Call(
         inputs.root if remote is None else remote.folder,
         folder,
@@ -158,4 +164,5 @@ def embed(
         asked=asked,
         shard=None if shard is None else shard_of(shard, asked, out, add=add),
     )
-    return replace(run_embedding(call, dtype=dtype), _keep=keep)
+    run = preview_embedding if dry_run else run_embedding
+    return replace(run(call, dtype=dtype), _keep=keep)

@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,9 @@ from urllib.parse import unquote
 
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason
-from medclip.files.dicomweb.address import address_of, is_dicomweb, parse_query
-from medclip.files.dicomweb.server import DicomwebServer
-from medclip.files.dicomweb.spool import DEFAULT_BYTES as DEFAULT_SPOOL_BYTES
-from medclip.files.dicomweb.spool import DicomwebFiles
 from medclip.files.given_images import as_files, given_images, is_frame, is_several
 from medclip.files.input_paths import refuse_missing
-from medclip.files.remote import RemotePath, place_of
-from medclip.files.store_files import StoreFiles, is_store
-from medclip.progress import Progress, Silent
 from medclip.sample import FileRef
-from medclip.settings import parse_memory
 from medclip.slides.store.slide_store import is_slide_store
 
 
@@ -80,71 +71,6 @@ def local_of(path: Any) -> Any:
     if not text.startswith("file:/") or (isinstance(path, Path) and path.exists()):
         return path
     return Path(unquote("/" + text.removeprefix("file:").lstrip("/")))
-
-
-def remote_files(
-    path: Any,
-    query: str | Mapping[str, str],
-    spool: int | str | None,
-    folder: Path,
-    progress: Progress | None,
-) -> DicomwebFiles | StoreFiles | None:
-    """Return the files of a call that lie elsewhere, in a PACS or an object store; None for those of a disk.
-
-    Args:
-        path: What the call is over.
-        query: Which studies of a PACS.
-        spool: What may lie on this machine at once, such as "20GB".
-        folder: The output folder.
-        progress: Told what should be known.
-
-    Raises:
-        MedclipError: WRONG_USE.
-    """
-    if is_dicomweb(path):
-        return pacs_files(path, query, spool, folder, progress)
-    if not is_store(path):
-        return None
-    place = place_of(path)
-    assert isinstance(place, RemotePath)
-    return StoreFiles(place, folder, _spool_bytes(spool))
-
-
-def _spool_bytes(spool: int | str | None) -> int:
-    try:
-        return DEFAULT_SPOOL_BYTES if spool is None else parse_memory(spool)
-    except MedclipError:
-        raise MedclipError(
-            Reason.WRONG_USE, f"the spool is a size of at least 100 MB, such as 20GB, not {spool!r}."
-        ) from None
-
-
-def pacs_files(
-    address: str | Path,
-    query: str | Mapping[str, str],
-    spool: int | str | None,
-    folder: Path,
-    progress: Progress | None,
-) -> DicomwebFiles:
-    """Return the files of a PACS that a call is over.
-
-    Args:
-        address: dicomweb://HOST/PATH.
-        query: Which studies.
-        spool: What may lie on this machine at once, such as "20GB".
-        folder: The output folder.
-        progress: Told what should be known.
-
-    Raises:
-        MedclipError: WRONG_USE.
-    """
-    if not query:
-        raise MedclipError(
-            Reason.WRONG_USE, "which studies of this server are wanted is not said.", where=address_of(address),
-            hint="Name them, such as with --query ModalitiesInStudy=CR,StudyDate=20240101-20240131.",
-        )  # fmt: skip
-    note = (progress or Silent()).note
-    return DicomwebFiles(DicomwebServer(address_of(address)), parse_query(query), folder, _spool_bytes(spool), note)
 
 
 def path_of(value: object, what: str) -> Path:

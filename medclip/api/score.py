@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.api.asked import what_was_asked
-from medclip.api.run_arguments import Inputs, TemporaryFolder, inputs_of, local_of, path_of, remote_files, table_of
+from medclip.api.remote_arguments import is_elsewhere, refuse_for_remote, remote_files
+from medclip.api.run_arguments import Inputs, TemporaryFolder, inputs_of, local_of, path_of, table_of
 from medclip.api.shard_call import shard_of
 from medclip.api.watched import watched
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_embeddings
@@ -17,13 +18,11 @@ from medclip.errors import MedclipError, Reason
 from medclip.export.result_formats import RESULT_FORMATS
 from medclip.export.results_folder import Exported, ResultsFolder
 from medclip.export.stored_results import store_results
-from medclip.files.dicomweb.address import address_of, is_dicomweb
+from medclip.files.dicomweb.address import address_of
 from medclip.files.dicomweb.server import DicomwebServer
 from medclip.files.dicomweb.spool import DicomwebFiles
 from medclip.files.discover import name_of_spelled
 from medclip.files.grouping.studies import GroupBy
-from medclip.files.remote import place_of
-from medclip.files.store_files import is_store
 from medclip.models.backends.choice import choose_backend
 from medclip.progress import Progress, Silent
 from medclip.reports.score.heat_maps import TOP, HeatMaps, check_named
@@ -156,7 +155,8 @@ def score(
             `medclip.models.calibrate`, or "auto" for the one in the settings' home; torch in float32 where None. It is
             part of what the run is.
         dry_run: Look at the files and match them with the model, decode no pixel and write nothing: `.counts`, `.files`
-            and `.planned` of what is returned are what would be done.
+            and `.planned` of what is returned are what would be done. Of a PACS or a store nothing is fetched:
+            `.planned["listed"]` has what it says of itself.
         limit: Stop once so many files have their row, up to the end of a block of some files. The same call without it
             goes on, and ends in the same bytes as if it had never been limited.
         log: File that JSON lines are appended to: how the run began, goes on (every ten seconds) and ended, by counts
@@ -184,12 +184,15 @@ def score(
     """
     asked = what_was_asked(locals())
     settings = (settings or Settings()).on_machine(workers, memory)
-    _check_remote(path, query, table, hash_paths, explain is not None or _with_maps(results_as), engine, shard)
     path = local_of(path)
-    _check_store(path, query, explain, results_to or store_to, engine)
+    refuse_for_remote(
+        path, query, table=table, hash_paths=hash_paths, engine=engine, shard=shard,
+        maps=explain is not None or _with_maps(results_as), explain=explain is not None,
+        results=results_to is not None or store_to is not None,
+    )  # fmt: skip
     inputs = (
         Inputs(Path(), (), table_of(table))
-        if is_dicomweb(path) or is_store(path)
+        if is_elsewhere(path)
         else inputs_of(path.folder if isinstance(path, Embeddings) else path, table, "what is scored")
     )
     options = ScoreOptions(
@@ -329,54 +332,6 @@ def _with_maps(results_as: str | Sequence[str]) -> bool:
 
 def _several(value: str | Sequence[str] | None) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value or ())
-
-
-def _check_remote(
-    path: Any,
-    query: str | Mapping[str, str],
-    table: Any,
-    hash_paths: bool,
-    maps: bool,
-    engine: str,
-    shard: object,
-) -> None:
-    """Refuse, for a PACS, what needs files with names, files that stay, or files that other machines see."""
-    if not is_dicomweb(path):
-        if query:
-            raise MedclipError(
-                Reason.WRONG_USE, "a query selects studies of a PACS, and no PACS is scored.",
-                hint="Name it as dicomweb://HOST:PORT/PATH.",
-            )  # fmt: skip
-        return
-    for option, is_asked, why in (
-        ("--table", table is not None, "files of a PACS have no names that a table could have"),
-        ("--hash-paths", hash_paths, "names of a PACS's files are keyed hashes already"),
-        ("heat maps", maps, "heat maps read the files of a folder once more"),
-        ("--engine", engine != LOCAL, "the files of a PACS are fetched to this machine"),
-        (
-            "--shard",
-            shard is not None,
-            "each shard would fetch what all of them need; give each job a query of its own",
-        ),
-    ):
-        if is_asked:
-            raise MedclipError(Reason.WRONG_USE, f"{why}.", hint=f"Leave {option} out.")
-
-
-def _check_store(
-    path: Any, query: str | Mapping[str, str], explain: str | None, results_to: str | Path | None, engine: str
-) -> None:
-    """Refuse, for an object store, what needs files that stay, or files that other machines see."""
-    if not is_store(path):
-        return
-    for option, is_asked, why in (
-        ("--query", bool(query), "a query selects studies of a PACS"),
-        ("--explain", explain is not None, "heat maps read the files of a folder once more"),
-        ("--results-to", results_to is not None, "results for other systems read headers of files once more"),
-        ("--engine", engine != LOCAL, "files of a store are fetched to this machine; --shard cuts them for several"),
-    ):
-        if is_asked:
-            raise MedclipError(Reason.WRONG_USE, f"{why}.", where=place_of(path), hint=f"Leave {option} out.")
 
 
 def _check_explain(explain: str, hash_paths: bool, is_stored: bool, is_given: bool) -> None:

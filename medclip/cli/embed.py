@@ -9,13 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from medclip.cli import options
-from medclip.cli.run_reasons import EMBED_REMEDIES, interrupted, print_reasons
+from medclip.cli.run_reasons import EMBED_REMEDIES, interrupted, print_planned, print_reasons
 
-HEADINGS = {"out": "Common options", "table": "How files are read", "hash_paths": "Output", "limit": "Unattended"}
+HEADINGS = {"out": "Common options", "table": "How files are read", "hash_paths": "Output", "dry_run": "Unattended"}
 
 
 def embed(
-    path: Annotated[Path, typer.Argument(help="File or folder to embed.", show_default=False, readable=False)],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="File or folder to embed, or a PACS: dicomweb://HOST:PORT/PATH.", show_default=False, readable=False
+        ),
+    ],
     out: options.OutFolder,
     model: options.Model = "medclip-mini",
     workers: options.Workers = None,
@@ -29,6 +34,8 @@ def embed(
         str, typer.Option("--dtype", metavar="TYPE", help="How vectors are stored: float32 or float16.")
     ] = "float32",
     table: options.Table = None,
+    query: options.Query = "",
+    spool: options.Spool = None,
     modality: options.Modality = None,
     min_confidence: options.MinConfidence = 0.8,
     group_by: options.GroupBy = "auto",
@@ -41,6 +48,7 @@ def embed(
     hash_paths: options.HashPaths = False,
     weeks: options.Weeks = False,
     thumbnails: options.Thumbnails = True,
+    dry_run: options.DryRun = False,
     limit: options.Limit = None,
     log: options.Log = None,
     metrics: options.Metrics = None,
@@ -63,6 +71,8 @@ def embed(
             embeddings = run_embed(
                 path,
                 out,
+                query=query,
+                spool=spool,
                 model=model,
                 dtype=dtype,
                 table=table,
@@ -80,6 +90,7 @@ def embed(
                 device=device,
                 batch_size=batch_size,
                 backend=backend,
+                dry_run=dry_run,
                 limit=limit,
                 log=log,
                 metrics=metrics,
@@ -99,7 +110,12 @@ def print_embeddings(embeddings: Any, as_json: bool) -> None:
     counts = embeddings.counts
     if as_json:
         sizes = {"views": embeddings.num_views, "units": embeddings.num_units, "dim": embeddings.dim}
-        print(json.dumps({"out": str(embeddings.folder), "exit_code": embeddings.exit_code, **counts, **sizes}))
+        planned = {} if embeddings.planned is None else {"planned": embeddings.planned}
+        out = {"out": str(embeddings.folder), "exit_code": embeddings.exit_code, **counts, **sizes, **planned}
+        print(json.dumps(out))
+        return
+    if embeddings.planned is not None:
+        print_planned(embeddings, EMBED_REMEDIES)
         return
     if embeddings.already_finished:
         print("This run was finished before; nothing was computed again.")
@@ -112,7 +128,7 @@ def print_embeddings(embeddings: Any, as_json: bool) -> None:
     print(f"{', '.join(parts)}.")
     if embeddings.shard is not None:
         print(f"Shard {embeddings.shard}. When all are finished: medclip runs merge DIR... --out DIR")
-        return embeddings.exit_code
+        return
     print_reasons(embeddings.files, EMBED_REMEDIES)
     print(
         f"Vectors: {number(embeddings.num_views)} of {embeddings.dim} numbers, in {printable(str(embeddings.folder))}"

@@ -200,6 +200,18 @@ ResultsAs = Annotated[
         help="Form of those results; sc: heat maps. Repeatable. Default: sr.",
     ),
 ]
+Query = Annotated[
+    str, typer.Option("--query", metavar="KEY=VALUE,...", help="Which studies of a PACS, by DICOM keywords.")
+]
+Spool = Annotated[
+    str | None,
+    typer.Option(
+        "--spool", metavar="SIZE", help="What of a PACS or store may lie on this disk at once. Default: 20GB."
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Look at the files, say what would be done, and write nothing.")
+]
 StoreTo = Annotated[
     str | None,
     typer.Option(

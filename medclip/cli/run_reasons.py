@@ -51,6 +51,48 @@ def print_reasons(files: Any, remedies: Mapping[str, str]) -> None:
             print(f"          {message}")
 
 
+def print_planned(run: Any, remedies: Mapping[str, str]) -> None:
+    """Print what a run would do.
+
+    Args:
+        run: Of a dry run, from `medclip.score` or `medclip.embed`.
+        remedies: As `print_reasons` takes them.
+    """
+    from medclip.wording import count, list_of
+
+    counts, planned = run.counts, run.planned
+    listed = planned.get("listed")
+    if listed is not None:
+        _print_listed(listed)
+    else:
+        num_read = counts["embedded" if "embedded" in counts else "scored"]
+        print(f"{count(counts['files'], 'file')}: {num_read} would be read, in {count(counts['studies'], 'study')}.")
+    for title, named in (("Formats", planned["formats"]), ("Modalities", planned["modalities"])):
+        if named:
+            print(f"{title}: {list_of([f'{name} {num}' for name, num in named.items()], last='and')}")
+    print_reasons(run.files, remedies)
+    if planned["done_before"]:
+        where = "folder" if listed is None else "run"
+        print(f"An earlier call dealt with {count(planned['done_before'], 'file')} of this {where}.")
+    print("Dry run: nothing was written." if listed is None else "Dry run: nothing was fetched and nothing written.")
+
+
+def _print_listed(listed: Mapping[str, Any]) -> None:
+    """Print what a PACS or a store says that it has."""
+    from medclip.files.readers.memory import gigabytes
+    from medclip.wording import count, list_of, number
+
+    if listed["num_studies"] is None:
+        sized = "" if listed["num_bytes"] is None else f", {gigabytes(listed['num_bytes'])}"
+        print(
+            f"{count(listed['num_files'], 'file')} below this URL{sized}. What they hold is known once they are read."
+        )
+        return
+    print(f"{count(listed['num_studies'], 'study')} with {count(listed['num_files'], 'object')}, as the server counts.")
+    named = [f"{name} {number(num)}" for name, num in listed["modalities"].items()]
+    print(f"Studies by DICOM modality: {list_of(named, last='and')}")
+
+
 def interrupted(folder: Path) -> int:
     """Print what is kept of a run that was interrupted, and return the exit code."""
     from medclip.cli.progress import print_line

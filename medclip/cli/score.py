@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from medclip.cli import options
-from medclip.cli.run_reasons import SCORE_REMEDIES, interrupted, print_reasons
+from medclip.cli.run_reasons import SCORE_REMEDIES, interrupted, print_planned, print_reasons
 
 HEADINGS = {
     "out": "Common options",
@@ -50,13 +50,8 @@ def score(
     modality: options.Modality = None,
     min_confidence: options.MinConfidence = 0.8,
     table: options.Table = None,
-    query: Annotated[
-        str, typer.Option("--query", metavar="KEY=VALUE,...", help="Which studies of a PACS, by DICOM keywords.")
-    ] = "",
-    spool: Annotated[
-        str | None,
-        typer.Option("--spool", metavar="SIZE", help="What of a PACS may lie on this disk at once. Default: 20GB."),
-    ] = None,
+    query: options.Query = "",
+    spool: options.Spool = None,
     exclude: Annotated[
         list[Path] | None,
         typer.Option("--exclude", metavar="PATH", help="Leave out this file or folder below PATH. Repeatable."),
@@ -92,9 +87,7 @@ def score(
     ] = None,
     results_to: options.ResultsTo = None,
     results_as: options.ResultsAs = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Look at the files, say what would be done, and write nothing.")
-    ] = False,
+    dry_run: options.DryRun = False,
     limit: options.Limit = None,
     log: options.Log = None,
     metrics: options.Metrics = None,
@@ -180,7 +173,7 @@ def print_run(run: Any, as_json: bool) -> None:
         )
         return
     if run.planned is not None:
-        _print_planned(run)
+        print_planned(run, SCORE_REMEDIES)
         return
     if run.already_finished:
         print("This run was finished before; nothing was computed again.")
@@ -201,20 +194,3 @@ def print_run(run: Any, as_json: bool) -> None:
         for line in Exported(**run.exported).sentences():
             print(line)
         print(f"Results: {printable(str(run.exported['folder']))}")
-
-
-def _print_planned(run: Any) -> None:
-    """Print what a run would do."""
-    from medclip.wording import count, list_of
-
-    counts = run.counts
-    print(
-        f"{count(counts['files'], 'file')}: {counts['scored']} would be read, in {count(counts['studies'], 'study')}."
-    )
-    for title, named in (("Formats", run.planned["formats"]), ("Modalities", run.planned["modalities"])):
-        if named:
-            print(f"{title}: {list_of([f'{name} {num}' for name, num in named.items()], last='and')}")
-    print_reasons(run.files, SCORE_REMEDIES)
-    if run.planned["done_before"]:
-        print(f"An earlier call dealt with {count(run.planned['done_before'], 'file')} of this folder.")
-    print("Dry run: nothing was written.")

@@ -109,8 +109,12 @@ class Embeddings(Result):
     shard: str | None = None
     """Which shard of a run it is, as "2/8": it has counts and no vectors until `medclip.runs.merge` puts the shards
     together."""
-    shard_counts: Mapping[str, int] | None = None
-    """Of a shard: what `counts` returns."""
+    own_counts: Mapping[str, int] | None = None
+    """Of a shard and of a dry run, which have no tables: what `counts` returns."""
+    planned: Mapping[str, Any] | None = None
+    """Of a dry run, which wrote nothing: as `medclip.runs.ScoreRun.planned`."""
+    _files: pa.Table | None = None
+    """Of a dry run."""
     _keep: object = None
     """Keeps a temporary folder alive."""
 
@@ -122,7 +126,7 @@ class Embeddings(Result):
     @property
     def counts(self) -> dict[str, int]:
         """files, embedded, skipped, failed, studies."""
-        return dict(self.run["counts"] if self.shard_counts is None else self.shard_counts)
+        return dict(self.run["counts"] if self.own_counts is None else self.own_counts)
 
     @property
     def exit_code(self) -> int:
@@ -177,7 +181,7 @@ class Embeddings(Result):
     @property
     def files(self) -> pa.Table:
         """One row for each input path, as of a scoring run: status, reason, study, modality, headers and more."""
-        return self._table(FILES)
+        return self._table(FILES) if self._files is None else self._files
 
     @property
     def views(self) -> pa.Table:
@@ -343,7 +347,16 @@ class Embeddings(Result):
         units = self.columns("units", ["row", "burned_in"])
         return units.filter(units.column("burned_in")).column("row").to_pylist()
 
+    def _refuse_without(self) -> None:
+        if self.own_counts is not None:
+            what = "a dry run writes no vectors" if self.planned is not None else "a shard has counts and no vectors"
+            hint = (
+                "Run it without the dry run." if self.planned is not None else "Put all together: medclip runs merge."
+            )
+            raise MedclipError(Reason.MISSING_FILE, f"{what}.", where=self.folder, hint=hint)
+
     def _num(self, level: str) -> int:
+        self._refuse_without()
         if level not in LEVELS:
             raise MedclipError(
                 Reason.WRONG_USE, f"there are no vectors of {level!r}.", hint=did_you_mean(level, LEVELS, "Levels are")
@@ -353,6 +366,7 @@ class Embeddings(Result):
     def _table(self, name: str) -> pa.Table:
         import pyarrow.parquet as pq
 
+        self._refuse_without()
         path = self.folder / name
         with _damaged(path):
             names = [column for column in pq.read_schema(path).names if column not in _LARGE]
@@ -368,7 +382,7 @@ class Embeddings(Result):
         }
 
     def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
-        return self.units.slice(0, most).to_pylist()
+        return [] if self.own_counts is not None else self.units.slice(0, most).to_pylist()
 
 
 def _check(path: Path, size: Any, sha256: Any) -> None:

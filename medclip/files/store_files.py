@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.discover import LEDGER, name_of_spelled, spelled_name
+from medclip.files.inventory import Inventory
 from medclip.files.output import disk_errors, is_draft, make_folder, new_file
 from medclip.files.remote import RemotePath, download, is_url, place_of
 from medclip.files.remote import entries_in as store_entries
@@ -102,6 +103,20 @@ class StoreFiles:
                 Reason.NOTHING_TO_DO, "there is no file below this URL.", where=self.place, hint="Check the URL."
             )
         self._is_object = [entry[0] for entry in entries] == [None]
+
+    def inventory(self) -> Inventory:
+        """Count the objects below the URL; nothing is fetched. Then it is done with.
+
+        Raises:
+            MedclipError: As `list_all`.
+        """
+        self.list_all(b"")
+        num_files, num_bytes = 0, 0
+        for ref in self.refs(lambda _: ()):
+            num_files += 1
+            num_bytes += ref.size_bytes
+        self._connections.shutdown(wait=False)
+        return Inventory(num_files, num_bytes=num_bytes)
 
     def __enter__(self) -> Self:
         """Begin with an empty spool; a killed run may have left one, whose files are fetched again."""

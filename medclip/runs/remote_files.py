@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from medclip.errors import Problem
+from medclip.files.inventory import Inventory
 from medclip.sample import FileRef
 
 
@@ -50,6 +51,14 @@ class RemoteFiles(Protocol):
 
         Raises:
             MedclipError: NOTHING_TO_DO where there is nothing, UNREACHABLE.
+        """
+        ...
+
+    def inventory(self) -> Inventory:
+        """Count what there is, and fetch nothing; it is called in the place of all else, and not after it.
+
+        Raises:
+            MedclipError: As `list_all`.
         """
         ...
 

@@ -24,6 +24,7 @@ from medclip.runs.call import Call
 from medclip.runs.chunk import Answers
 from medclip.runs.conduct import conduct
 from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.operations.preview import preview
 from medclip.runs.results import EMBED, EMBEDDED, FILES, embedded_counts, write_run
 from medclip.runs.rows import FileRow
 from medclip.runs.run_pack import RunPack, pack_of_call
@@ -43,12 +44,35 @@ def run_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
     Raises:
         MedclipError: WRONG_USE for another dtype; as `conduct`.
     """
+    pack, verb = _pack_and_verb(call, dtype)
+    counts, already = conduct(call, pack, verb)
+    if call.shard is not None:
+        return replace(_without_vectors(call, pack, dtype, counts), already_finished=already, shard=str(call.shard))
+    return replace(open_embeddings(call.folder), already_finished=already)
+
+
+def preview_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
+    """Return what embedding would do; nothing is written.
+
+    Args:
+        call: What would be embedded, with what, and how.
+        dtype: As `run_embedding` takes it; it is checked.
+
+    Raises:
+        MedclipError: As `run_embedding` before it looks at a file, and `preview`.
+    """
+    pack, verb = _pack_and_verb(call, dtype)
+    seen = preview(call, pack, verb)
+    return replace(_without_vectors(call, pack, dtype, seen.counts), planned=seen.to_json(), _files=seen.files)
+
+
+def _pack_and_verb(call: Call, dtype: str) -> tuple[RunPack, Verb]:
     if dtype not in DTYPES:
         raise MedclipError(
             Reason.WRONG_USE, f"vectors are not stored as {dtype!r}.", hint=did_you_mean(dtype, DTYPES, "Types are")
         )
     pack = pack_of_call(call)
-    verb = Verb(
+    return pack, Verb(
         stage="Reading and embedding",
         identity={"command": EMBED, "dtype": dtype},
         answers=partial(_answers, pack),
@@ -60,14 +84,12 @@ def run_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
         notes=() if call.backend is None else call.backend.notes,
         only=only_modality(pack.card, read_pack_texts(pack.path, pack.card), read_preprocess(pack.path)),
     )
-    counts, already = conduct(call, pack, verb)
-    if call.shard is not None:
-        known = embedding_pack(pack.path, pack.card, pack.digest)
-        return Embeddings(
-            call.folder, known, 0, dtype, 0, 0, 0,
-            already_finished=already, shard=str(call.shard), shard_counts=embedded_counts(counts),
-        )  # fmt: skip
-    return replace(open_embeddings(call.folder), already_finished=already)
+
+
+def _without_vectors(call: Call, pack: RunPack, dtype: str, counts: dict[str, int]) -> Embeddings:
+    """Return what a shard and a dry run have: counts."""
+    known = embedding_pack(pack.path, pack.card, pack.digest)
+    return Embeddings(call.folder, known, 0, dtype, 0, 0, 0, own_counts=embedded_counts(counts))
 
 
 def embedding_pack(path: Path, card: Any, digest: str) -> EmbeddingPack:

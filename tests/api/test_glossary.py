@@ -112,6 +112,7 @@ def test_no_command_calls_a_thing_by_another_name(command: str):
         "adapt",
         "adapt compare",
         "doctor",
+        "embed",
         "evaluate",
         "explain",
         "finetune",

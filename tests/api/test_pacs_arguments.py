@@ -46,7 +46,23 @@ def test_a_query_without_a_pacs_is_refused(tmp_path: Path, studies: Path, pack: 
     assert "no PACS" in str(refused.value)
 
 
-def test_other_verbs_say_who_reads_a_pacs(tmp_path: Path, pack: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"query": ""}, "--query"),
+        ({"spool": "3"}, "the spool is a size"),
+        ({"table": "a.csv"}, "--table"),
+        ({"hash_paths": True}, "--hash-paths"),
+        ({"engine": "ray"}, "--engine"),
+        ({"shard": "1/2"}, "--shard"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_embedding_a_pacs_is_refused_what_scoring_it_is(
+    tmp_path: Path, pack: Path, options: dict[str, Any], sentence: str, dry_run: bool
+) -> None:
     with pytest.raises(MedclipError) as refused:
-        embed(NOWHERE, tmp_path / "out", model=pack)
-    assert "medclip score" in refused.value.hint
+        embed(NOWHERE, tmp_path / "out", **{"query": "Modality=CR", "model": pack, "dry_run": dry_run, **options})
+    assert refused.value.reason is Reason.WRONG_USE
+    assert sentence in f"{refused.value} {refused.value.hint}"
+    assert not (tmp_path / "out").exists()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from medclip.api.embed import embed
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.files import remote
@@ -82,6 +83,27 @@ def test_a_pacs_is_scored_as_a_folder_of_its_files_is_and_nothing_of_it_stays(
     before = left_behind(tmp_path / "out")
     assert run(pacs, tmp_path / "out", pack).already_finished
     assert left_behind(tmp_path / "out") == before
+
+
+def test_a_pacs_is_embedded_as_a_folder_of_its_files_is_and_counted_before(
+    pacs: str, images: Path, pack: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"model": pack, "min_confidence": 0.0, "workers": 2}
+    seen = embed(dicomweb(pacs), tmp_path / "out", query=QUERY, dry_run=True, **options)
+    assert seen.planned["listed"]["modalities"] == {"DX": NUM_STUDIES}
+    assert seen.counts == {**seen.counts, "files": 2 * NUM_STUDIES, "studies": NUM_STUDIES}
+    assert not (tmp_path / "out").exists()
+    vectors = embed(dicomweb(pacs), tmp_path / "out", query=QUERY, **options)
+    of_folder = embed(images, tmp_path / "folder", **options)
+    assert vectors.counts == of_folder.counts
+    both = [
+        dict(zip(each.studies.column("study").to_pylist(), each.vectors("studies").tolist(), strict=True))
+        for each in (vectors, of_folder)
+    ]
+    assert both[0] == both[1]
+    assert not (tmp_path / "out" / "spool").exists()
+    asked = {"model": pack, "prompt": ["a fracture"]}
+    assert probabilities(score(vectors, **asked)) == probabilities(run(pacs, tmp_path / "scores", pack))
 
 
 def test_results_go_back_once_and_a_study_that_grew_is_scored_anew_with_add(

@@ -10,6 +10,7 @@ from typing import Any
 import fsspec
 import pytest
 
+from medclip.api.embed import embed
 from medclip.api.run_arguments import local_of
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
@@ -223,3 +224,18 @@ def test_a_bucket_of_s3_is_scored_as_the_folder_is(s3: str, studies: Path, pack:
     assert digests(tmp_path / "there") == digests(tmp_path / "here")
     with pytest.raises(MedclipError):
         score("s3://no-such-bucket/films", tmp_path / "none", model=pack, **ASKED)
+
+
+@pytest.mark.parametrize("verb", [score, embed])
+def test_a_dry_run_counts_objects_and_bytes_and_fetches_none(
+    verb: Any, memory: Any, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = small_folder(tmp_path / "in")
+    url = _put(memory, folder, "films")
+    monkeypatch.setattr(remote, "read_range", lambda *_: pytest.fail("something was fetched"))
+    seen = verb(url, tmp_path / "out", model=pack, workers=1, dry_run=True)
+    refs = list(walk(folder))
+    assert seen.planned["listed"]["num_files"] == seen.counts["files"] == len(refs)
+    assert seen.planned["listed"]["num_bytes"] == sum(ref.size_bytes for ref in refs)
+    assert (seen.exit_code, seen.files.num_rows, seen.planned["done_before"]) == (0, 0, 0)
+    assert not (tmp_path / "out").exists()

@@ -30,6 +30,9 @@ class FakePacs:
     place: RemotePath = field(default_factory=lambda: RemotePath("http://127.0.0.1:1/dicom-web"))
     is_open: bool = False
     says_numbers: bool = True
+    modalities: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Study -> DICOM modalities."""
+    is_closed: bool = False
     lacks: set[str] = field(default_factory=set)
     """Objects that are listed and not sent."""
     stop: threading.Event = field(default_factory=threading.Event)
@@ -40,6 +43,11 @@ class FakePacs:
         """List the studies, one of them twice."""
         for uid in [*self.content, *list(self.content)[:1]]:
             yield uid, len(self.content[uid]) if self.says_numbers else None
+
+    def studies_with_modalities(self, query: Mapping[str, str]) -> Iterator[tuple[str, int | None, tuple[str, ...]]]:
+        """List the studies, one of them twice, with `modalities` of each."""
+        for uid, number in self.studies(query):
+            yield uid, number, self.modalities.get(uid, ())
 
     def instances(self, study_uid: str, expected: int | None = None) -> list[Instance]:
         """List the objects of a study."""
@@ -63,7 +71,8 @@ class FakePacs:
         return self.content[study_uid][instance.uid][1]
 
     def close(self) -> None:
-        """Close nothing."""
+        """Take note."""
+        self.is_closed = True
 
     def headers(self, study_uid: str) -> list[dict[str, Any]]:
         """Send no headers."""

@@ -28,6 +28,7 @@ _PATH_HINT = "Is the path of the URL that of DICOMweb, such as /dicom-web?"
 _CONNECT_S, _SILENT_S = 10.0, 60.0
 _STUDY, _SERIES, _INSTANCE, _CLASS, _NUM_INSTANCES = "0020000D", "0020000E", "00080018", "00080016", "00201208"
 _MANUFACTURER = "00080070"
+_MODALITIES = "00080061"
 _AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 """Without it a server may decode and store anew what it sends (PS3.18, 8.7.3.5.2)."""
 
@@ -69,10 +70,22 @@ class DicomwebServer:
         Raises:
             MedclipError: UNREACHABLE, PERMISSION_DENIED, READ_ERROR, MISSING_FILE, MISSING_CODEC.
         """
-        ask = {"fields": [_NUM_INSTANCES], "search_filters": dict(query)}
-        for study in self._pages(lambda client, **page: client.search_for_studies(**ask, **page), _STUDY):
-            number = _value(study, _NUM_INSTANCES)
-            yield _value(study, _STUDY), int(number) if str(number).isdigit() else None
+        for study in self._studies(query, [_NUM_INSTANCES]):
+            yield _value(study, _STUDY), _num_instances(study)
+
+    def studies_with_modalities(self, query: Mapping[str, str]) -> Iterator[tuple[str, int | None, tuple[str, ...]]]:
+        """Yield UID, number of objects and DICOM modalities of each study that matches.
+
+        Raises:
+            MedclipError: As `studies`.
+        """
+        for study in self._studies(query, [_NUM_INSTANCES, _MODALITIES]):
+            values = study.get(_MODALITIES, {}).get("Value") or []
+            yield _value(study, _STUDY), _num_instances(study), tuple(str(value) for value in values if value)
+
+    def _studies(self, query: Mapping[str, str], fields: list[str]) -> Iterator[dict[str, Any]]:
+        ask = {"fields": fields, "search_filters": dict(query)}
+        return self._pages(lambda client, **page: client.search_for_studies(**ask, **page), _STUDY)
 
     def instances(self, study_uid: str, expected: int | None = None) -> list[Instance]:
         """List the objects of a study.
@@ -294,6 +307,11 @@ def _value(item: Mapping[str, Any], tag: str) -> Any:
     """Return the first value of an attribute in DICOM's JSON form; "" where there is none, or an empty one (null)."""
     values: Sequence[Any] = item.get(tag, {}).get("Value") or [""]
     return "" if values[0] is None else values[0]
+
+
+def _num_instances(study: Mapping[str, Any]) -> int | None:
+    number = _value(study, _NUM_INSTANCES)
+    return int(number) if str(number).isdigit() else None
 
 
 def _is_this_machine(host: str) -> bool:

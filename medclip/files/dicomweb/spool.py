@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -27,6 +27,7 @@ from medclip.dicom.header.quiet import quiet
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.dicomweb.server import DicomwebServer, Instance
 from medclip.files.dicomweb.study_list import ListedStudy, StudyList
+from medclip.files.inventory import Inventory
 from medclip.files.output import disk_errors, draft_of, make_folder
 from medclip.sample import FileRef
 from medclip.wording import count, number
@@ -112,16 +113,45 @@ class DicomwebFiles:
         Raises:
             MedclipError: NOTHING_TO_DO where no study matches; as `DicomwebServer.studies`.
         """
-        if self.server.is_open:
-            self._note("The connection to this server is not encrypted; dicomwebs:// asks for https.")
+        self._warn_if_open()
         self._key = key
         self._studies.close()
         self._studies = StudyList(self.server.studies(self.query), key)
         if not self._studies.num_studies:
-            raise MedclipError(
-                Reason.NOTHING_TO_DO, "no study of this server matches the query.", where=self.server.place,
-                hint="Check --query.",
-            )  # fmt: skip
+            raise self._none_matches()
+
+    def inventory(self) -> Inventory:
+        """Count the studies that match, by what the server says of them; nothing is fetched. Then it is done with.
+
+        Raises:
+            MedclipError: As `list_all`.
+        """
+        self._warn_if_open()
+        known: set[str] = set()
+        num_files, modalities = 0, Counter[str]()
+        try:
+            for uid, number, own in self.server.studies_with_modalities(self.query):
+                if uid in known:  # pages overlap where studies come meanwhile
+                    continue
+                known.add(uid)
+                num_files += 1 if number is None else number
+                modalities.update(set(own) or {"not stated"})
+        finally:
+            self.server.close()
+        if not known:
+            raise self._none_matches()
+        ordered = sorted(modalities.items(), key=lambda each: (-each[1], each[0]))
+        return Inventory(num_files, len(known), modalities=dict(ordered))
+
+    def _warn_if_open(self) -> None:
+        if self.server.is_open:
+            self._note("The connection to this server is not encrypted; dicomwebs:// asks for https.")
+
+    def _none_matches(self) -> MedclipError:
+        return MedclipError(
+            Reason.NOTHING_TO_DO, "no study of this server matches the query.", where=self.server.place,
+            hint="Check --query.",
+        )  # fmt: skip
 
     def __enter__(self) -> Self:
         """Begin with an empty spool: what a killed run left is fetched again."""

@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError
 from medclip.files.discover import LEDGER
+from medclip.files.inventory import Inventory
 from medclip.files.output import claim_folder
 from medclip.files.pseudonyms import KEY_NAME, hashed_path, load_key
 from medclip.files.readers.pool import ReadingPool
@@ -52,12 +53,16 @@ class Preview:
     done_before: int
     """Files that an earlier call on the output folder has dealt with, by number; they are counted above, too."""
     files: pyarrow.Table
-    """One row per file, as in files.parquet, without what only pixels tell."""
+    """One row per file, as in files.parquet, without what only pixels tell; none of files that lie elsewhere."""
+    listed: Inventory | None = None
+    """Of a PACS or a store: what it says that it has. Nothing is fetched, so that all else stays open; `counts` has its
+    files and studies."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, without the rows."""
         names = ("formats", "modalities", "reasons", "done_before")
-        return {name: getattr(self, name) for name in names}
+        listed = {} if self.listed is None else {"listed": self.listed.to_json()}
+        return {name: getattr(self, name) for name in names} | listed
 
 
 def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
@@ -69,12 +74,8 @@ def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
         verb: What is made of it.
 
     Raises:
-        MedclipError: As `medclip.runs.conduct.conduct` before its first file; WRONG_USE for files on a server.
+        MedclipError: As `medclip.runs.conduct.conduct` before its first file.
     """
-    if call.remote is not None:
-        raise MedclipError(
-            Reason.WRONG_USE, "a dry run looks at files, and these lie on a server.", hint="Ask the server for a count."
-        )
     settings, options = call.settings, call.options
     holds_run = claim_folder(call.folder, "run of medclip", marks=(LEDGER, *verb.beside), inputs=inputs_of_call(call))
     is_kept = call.key_file is not None or (settings.home / KEY_NAME).exists()
@@ -82,11 +83,13 @@ def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
     manifest = (
         options.table if options.table is None or isinstance(options.table, Manifest) else read_manifest(options.table)
     )
-    refuse_empty(call, manifest)
     done_before = 0
     if holds_run:
         with suppress(MedclipError), Ledger(call.folder, create=False) as ledger:
             done_before = ledger.num_done()
+    if call.remote is not None:
+        return _listed(call, call.remote.inventory(), done_before)
+    refuse_empty(call, manifest)
     with (
         tempfile.TemporaryDirectory(prefix="medclip-dry-run-") as scratch,
         Ledger(Path(scratch)) as ledger,
@@ -122,3 +125,13 @@ def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
             done_before=done_before,
             files=table_of(ledger.files(), FileRow, schema_of(FileRow)),
         )
+
+
+def _listed(call: Call, inventory: Inventory, done_before: int) -> Preview:
+    """Return what is known of files that lie elsewhere: what their source says."""
+    counts = {
+        "files": inventory.num_files, "scored": 0, "skipped": 0, "failed": 0, "studies": inventory.num_studies or 0,
+    }  # fmt: skip
+    call.watch.previewed(counts)
+    reasons: dict[str, dict[str, int]] = {"failed": {}, "skipped": {}}
+    return Preview(counts, {}, {}, reasons, done_before, schema_of(FileRow).empty_table(), inventory)

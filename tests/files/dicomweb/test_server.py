@@ -193,3 +193,20 @@ def test_empty_values_of_a_listing_are_none() -> None:
         assert list(server.studies({})) == [("1.2.3", None)]
         (listed,) = server.instances("1.2.3")
     assert (listed.uid, listed.series, listed.sop_class, listed.manufacturer) == ("1.2.3.4", "", "", "")
+
+
+def test_modalities_of_studies_are_asked_for_and_may_be_missing() -> None:
+    studies = [
+        {**STUDY, "00080061": {"vr": "CS", "Value": ["CR", None, "SR"]}},
+        {"0020000D": {"vr": "UI", "Value": ["1.2.4"]}, "00080061": {"vr": "CS"}},
+    ]
+    paths = []
+
+    def answer(path: str, headers: dict[str, str]) -> Answer:
+        paths.append(path)
+        return as_json([] if "offset=2" in path else studies)
+
+    with listening(answer) as server:
+        listed = list(server.studies_with_modalities({"PatientID": "1"}))
+    assert listed == [("1.2.3", 2, ("CR", "SR")), ("1.2.4", None, ())]
+    assert "00080061" in paths[0]

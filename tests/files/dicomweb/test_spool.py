@@ -197,3 +197,21 @@ def test_what_a_killed_run_left_goes_before_anything_is_fetched(tmp_path: Path) 
     (tmp_path / "spool" / "old" / "image.dcm").write_bytes(b"")
     with files_of(pacs(1), tmp_path) as files:
         assert on_disk(files) == set()
+
+
+def test_an_inventory_counts_studies_once_by_their_modalities_and_fetches_nothing(tmp_path: Path) -> None:
+    server = pacs(num_studies=4)
+    server.modalities = {"1.2.0": ("CR",), "1.2.1": ("CT", "SR"), "1.2.2": ("CT", "CT")}
+    files = DicomwebFiles(cast("DicomwebServer", server), {}, tmp_path / "out")
+    inventory = files.inventory()
+    assert (inventory.num_studies, inventory.num_files) == (4, 8)
+    assert list(inventory.modalities.items()) == [("CT", 2), ("CR", 1), ("SR", 1), ("not stated", 1)]
+    assert not server.asked
+    assert server.is_closed
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_inventory_of_a_query_that_matches_nothing_is_the_refusal_of_the_run(tmp_path: Path) -> None:
+    with pytest.raises(MedclipError) as refused:
+        DicomwebFiles(cast("DicomwebServer", FakePacs({})), {}, tmp_path).inventory()
+    assert refused.value.reason is Reason.NOTHING_TO_DO

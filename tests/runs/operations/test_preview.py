@@ -14,6 +14,7 @@ from medclip.api.score import score
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.settings import Settings
+from tests.kits.fake_pacs import IMAGE, FakePacs, part
 from tests.kits.scoring import small_folder, write_dicom
 
 
@@ -70,6 +71,52 @@ def test_the_command_says_it_in_words_and_in_json(pack: Path, tmp_path: Path, ca
     assert main([*command, "--log", str(tmp_path / "night.jsonl")]) == 3
     ended = json.loads((tmp_path / "night.jsonl").read_text().splitlines()[-1])
     assert (ended["exit_code"], ended["dry_run"], ended["files_total"], ended["files_done"]) == (3, True, 2, 0)
+
+
+def test_embedding_is_looked_at_beforehand_too_and_what_there_is_not_is_refused(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    root = small_folder(tmp_path / "in")
+    options = {"model": pack, "settings": Settings(home=tmp_path / "home", workers=1), "modality": "xray"}
+    before = listed(tmp_path)
+    seen = embed(root, tmp_path / "out", dry_run=True, **options)
+    assert listed(tmp_path) == before
+    with pytest.raises(MedclipError, match="a dry run writes no vectors"):
+        seen.vectors()
+    assert "pack" in repr(seen)
+    run = embed(root, tmp_path / "out", **options)
+    only_decoded = seen.counts["embedded"] - run.counts["embedded"]
+    assert seen.counts["files"] == run.counts["files"]
+    assert 0 <= only_decoded == run.counts["failed"] - seen.counts["failed"], "what only the decoder can tell"
+    command = ["embed", str(root), "--out", str(tmp_path / "new"), "--model", str(pack), "--dry-run"]
+    assert main([*command, "--modality", "xray"]) == seen.exit_code
+    printed = capsys.readouterr().out
+    assert f"{seen.counts['files']} files: {seen.counts['embedded']} would be read" in printed
+    assert "Dry run: nothing was written." in printed
+    assert main([*command, "--modality", "xray", "--json"]) == seen.exit_code
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["planned"] == seen.planned
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_server_is_counted_and_its_counts_stand_in_words(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    server = FakePacs({f"1.2.{n}": {f"1.2.{n}.1": (IMAGE, part(f"1.2.{n}.1"))} for n in range(3)})
+    server.modalities = {"1.2.0": ("CR",), "1.2.1": ("CR", "SR"), "1.2.2": ("CT",)}
+    monkeypatch.setattr("medclip.api.remote_arguments.DicomwebServer", lambda place: server)
+    for verb in ("score", "embed"):
+        command = [verb, "dicomweb://127.0.0.1:1/dicom-web", "--query", "PatientID=1", "--dry-run"]
+        command += ["--out", str(tmp_path / "out"), "--model", str(pack)]
+        assert main(command) == 0
+        printed = capsys.readouterr().out
+        assert "3 studies with 3 objects, as the server counts." in printed
+        assert "Studies by DICOM modality: CR 2, CT 1 and SR 1" in printed
+        assert "nothing was fetched" in printed
+        assert main([*command, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["planned"]["listed"]["modalities"] == {"CR": 2, "CT": 1, "SR": 1}
+    assert not server.asked
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_wrong_question_is_refused_as_the_run_would_refuse_it(pack: Path, tmp_path: Path):

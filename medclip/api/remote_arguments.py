@@ -1,0 +1,153 @@
+"""Arguments about files that lie elsewhere: a PACS and its query, an object store, the spool, what goes with none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.dicomweb.address import address_of, is_dicomweb, parse_query
+from medclip.files.dicomweb.server import DicomwebServer
+from medclip.files.dicomweb.spool import DEFAULT_BYTES as DEFAULT_SPOOL_BYTES
+from medclip.files.dicomweb.spool import DicomwebFiles
+from medclip.files.remote import RemotePath, place_of
+from medclip.files.store_files import StoreFiles, is_store
+from medclip.progress import Progress, Silent
+from medclip.runs.engines.choose_engine import LOCAL
+from medclip.settings import parse_memory
+
+
+def is_elsewhere(path: Any) -> bool:
+    """Whether what a call is over lies in a PACS or an object store."""
+    return is_dicomweb(path) or is_store(path)
+
+
+def remote_files(
+    path: Any,
+    query: str | Mapping[str, str],
+    spool: int | str | None,
+    folder: Path,
+    progress: Progress | None,
+) -> DicomwebFiles | StoreFiles | None:
+    """Return the files of a call that lie elsewhere, in a PACS or an object store; None for those of a disk.
+
+    Args:
+        path: What the call is over.
+        query: Which studies of a PACS.
+        spool: What may lie on this machine at once, such as "20GB".
+        folder: The output folder.
+        progress: Told what should be known.
+
+    Raises:
+        MedclipError: WRONG_USE.
+    """
+    if is_dicomweb(path):
+        return pacs_files(path, query, spool, folder, progress)
+    if not is_store(path):
+        return None
+    place = place_of(path)
+    assert isinstance(place, RemotePath)
+    return StoreFiles(place, folder, _spool_bytes(spool))
+
+
+def _spool_bytes(spool: int | str | None) -> int:
+    try:
+        return DEFAULT_SPOOL_BYTES if spool is None else parse_memory(spool)
+    except MedclipError:
+        raise MedclipError(
+            Reason.WRONG_USE, f"the spool is a size of at least 100 MB, such as 20GB, not {spool!r}."
+        ) from None
+
+
+def pacs_files(
+    address: str | Path,
+    query: str | Mapping[str, str],
+    spool: int | str | None,
+    folder: Path,
+    progress: Progress | None,
+) -> DicomwebFiles:
+    """Return the files of a PACS that a call is over.
+
+    Args:
+        address: dicomweb://HOST/PATH.
+        query: Which studies.
+        spool: What may lie on this machine at once, such as "20GB".
+        folder: The output folder.
+        progress: Told what should be known.
+
+    Raises:
+        MedclipError: WRONG_USE.
+    """
+    if not query:
+        raise MedclipError(
+            Reason.WRONG_USE, "which studies of this server are wanted is not said.", where=address_of(address),
+            hint="Name them, such as with --query ModalitiesInStudy=CR,StudyDate=20240101-20240131.",
+        )  # fmt: skip
+    note = (progress or Silent()).note
+    return DicomwebFiles(DicomwebServer(address_of(address)), parse_query(query), folder, _spool_bytes(spool), note)
+
+
+def refuse_for_remote(
+    path: Any,
+    query: str | Mapping[str, str],
+    *,
+    table: Any,
+    hash_paths: bool,
+    engine: str,
+    shard: object,
+    maps: bool = False,
+    explain: bool = False,
+    results: bool = False,
+) -> None:
+    """Refuse, for files that lie elsewhere, what needs files with names, files that stay, or files others see.
+
+    Args:
+        path: What the call is over; nothing but a query is refused for a path of a disk.
+        query: Which studies of a PACS.
+        table: The caller's table.
+        hash_paths: Whether paths are hashed.
+        engine: Who computes.
+        shard: Which shard.
+        maps: Whether heat maps are drawn, in the report or as results.
+        explain: Whether they are drawn in the report.
+        results: Whether results for other systems are written.
+
+    Raises:
+        MedclipError: WRONG_USE.
+    """
+    if is_dicomweb(path):
+        where = None
+        options = (
+            ("--table", table is not None, "files of a PACS have no names that a table could have"),
+            ("--hash-paths", hash_paths, "names of a PACS's files are keyed hashes already"),
+            ("heat maps", maps, "heat maps read the files of a folder once more"),
+            ("--engine", engine != LOCAL, "the files of a PACS are fetched to this machine"),
+            (
+                "--shard",
+                shard is not None,
+                "each shard would fetch what all of them need; give each job a query of its own",
+            ),
+        )
+    elif is_store(path):
+        where = place_of(path)
+        options = (
+            ("--query", bool(query), "a query selects studies of a PACS"),
+            ("--explain", explain, "heat maps read the files of a folder once more"),
+            ("--results-to", results, "results for other systems read headers of files once more"),
+            (
+                "--engine",
+                engine != LOCAL,
+                "files of a store are fetched to this machine; --shard cuts them for several",
+            ),
+        )
+    else:
+        if query:
+            raise MedclipError(
+                Reason.WRONG_USE, "a query selects studies of a PACS, and no PACS is named.",
+                hint="Name it as dicomweb://HOST:PORT/PATH.",
+            )  # fmt: skip
+        return
+    for option, is_asked, why in options:
+        if is_asked:
+            raise MedclipError(Reason.WRONG_USE, f"{why}.", where=where, hint=f"Leave {option} out.")
