@@ -12,6 +12,9 @@ _LONGEST = 100
 """Letters of a fact in the repr."""
 _MOST_FACTS = 8
 _ROWS_SHOWN = 10
+_NOT_LEARNED = "not learned"
+_GREY = ' style="color: #80868b"'
+"""Of a row that is worth little; readable on white and on black."""
 
 
 class Result:
@@ -24,6 +27,10 @@ class Result:
     def _rows(self, most: int | None = None) -> Sequence[Mapping[str, Any]]:
         """Return the rows of the table that stands for the result, at most so many; by default its counts."""
         return list(_counts(vars(self), ()))[:most]
+
+    def _caution(self, row: Mapping[str, Any]) -> str:
+        """Return why a row is worth little, which a notebook shows grey beside it; blank for a row like any other."""
+        return ""
 
     def __repr__(self) -> str:
         """Return the name and the facts, in under ten lines."""
@@ -38,9 +45,15 @@ class Result:
         if not rows:
             return page
         names = [name for name in rows[0] if any(row.get(name) not in (None, "") for row in rows)]
-        body = "".join(_line("td", (row.get(name) for name in names)) for row in rows[:_ROWS_SHOWN])
+        cautions = [self._caution(row) for row in rows[:_ROWS_SHOWN]]
+        lines = zip(rows, cautions, strict=False)
+        last = [_NOT_LEARNED] if any(cautions) else []
+        body = "".join(
+            _line("td", (*map(row.get, names), *([why] if last else ())), style=_GREY if why else "")
+            for row, why in lines
+        )
         more = "<p>More rows: to_pandas()</p>" if len(rows) > _ROWS_SHOWN else ""
-        return f"{page}<table>{_line('th', names)}{body}</table>{more}"
+        return f"{page}<table>{_line('th', (*names, *last))}{body}</table>{more}"
 
     def to_pandas(self) -> Any:
         """Return the rows as a pandas data frame.
@@ -72,8 +85,8 @@ def named_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name or '(blank)'} {number}" for name, number in counts.items())
 
 
-def _line(cell: str, values: Any) -> str:
-    return f"<tr>{''.join(f'<{cell}>{escape(_written(value))}</{cell}>' for value in values)}</tr>"
+def _line(cell: str, values: Any, style: str = "") -> str:
+    return f"<tr{style}>{''.join(f'<{cell}>{escape(_written(value))}</{cell}>' for value in values)}</tr>"
 
 
 def _written(value: object) -> str:

@@ -199,6 +199,8 @@ class View:
     """Row and column spacing in millimetres of `pixels`."""
     burned_in: bool | None = None
     """Whether the header says that text is burned into the pixels; None when it says nothing."""
+    in_colour: bool = False
+    """Whether the file shows colours, where these pixels are but its luma; False where nobody looked."""
 
     @property
     def view_type(self) -> ViewType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,6 +20,8 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.grouping.units import kind_of
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
+from medclip.imaging.colourfulness import has_colours
+from medclip.imaging.intensity import scale_to_uint8
 from medclip.imaging.raster import read_raster
 from medclip.sample import Kind, Modality, Provenance, Sample, Step, View, ViewType, spoken
 from medclip.settings import Settings
@@ -206,8 +208,11 @@ class ImageAdapter:
         check_not_small(decoded.pixels)
         check_not_constant(decoded.pixels)
         if self.grey and decoded.pixels.shape[2] == 3:
-            decoded = decoded._replace(pixels=luma(decoded.pixels), steps=(*decoded.steps, Step("luma", "RGB to grey")))
+            steps = (*decoded.steps, Step("luma", "RGB to grey"))
+            coloured = has_colours(scale_to_uint8(decoded.pixels, *value_range(decoded.pixels)))
+            decoded = decoded._replace(pixels=luma(decoded.pixels), steps=steps, in_colour=coloured)
         view, steps = self.render(decoded, facts, cropped=settings.policy.crop == "modality")
+        view = replace(view, in_colour=decoded.in_colour)
         return Sample(
             self.modality,
             (view,),

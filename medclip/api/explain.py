@@ -15,7 +15,7 @@ from medclip.files.output import claim_folder, in_use
 from medclip.models.devices import check_device
 from medclip.progress import Progress, Silent
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, parse_modality
-from medclip.sample import Modality
+from medclip.sample import Modality, ModalitySource
 from medclip.settings import Settings
 from medclip.text.vocabulary.own_words import Asked, read_prompts
 from medclip.wording import capital, number
@@ -108,7 +108,9 @@ def explain(
 
     find_pack(model)
     units = list(_units(roots, known, settings))
-    explained = _explained(units, named, asked, options, contrast, model, device, settings, progress)
+    explained = _explained(
+        units, named, asked, options, contrast, model, device, settings, progress, is_named=known is not None
+    )
     if len(explained) == 1 and (problem := explained[0].problem) is not None:
         raise problem.error(roots[0])
     if folder is None:
@@ -161,13 +163,17 @@ def _explained(
     device: str,
     settings: Settings,
     progress: Progress,
+    *,
+    is_named: bool,
 ) -> Explained:
+    """Explain units one by one; where the caller names their modality, a photograph may be explained as a film."""
     from medclip.explaining.explanation import Explanation
     from medclip.explaining.run import explain_unit
     from medclip.explaining.seen import read_seen
     from medclip.files.readers.pool import ReadingPool
     from medclip.models.packs.manifest import pack_digest
     from medclip.models.packs.pack import load_model
+    from medclip.runs.problems import in_colour
     from medclip.scoring.modality import KnownModality
     from medclip.scoring.targets import Targets
 
@@ -188,6 +194,8 @@ def _explained(
                     generic = pool.submit(read_seen, unit.source, None, loaded.preprocess, settings).result()
                     known = modalities.infer(generic.kind, generic.images, coloured=generic.coloured)
                 seen = pool.submit(read_seen, unit.source, known, loaded.preprocess, settings).result()
+                if seen.coloured and not is_named and (problem := in_colour(known, _who_says(unit))) is not None:
+                    raise problem.error(None)
                 rows.append(explain_unit(loaded, seen, targets, options, row=number_, file=name))
             except MedclipError as error:
                 if error.reason in _STOPS:
@@ -199,6 +207,10 @@ def _explained(
     for note in notes[len(targets.notes) :]:
         progress.note(note)
     return Explained(tuple(rows), f"{loaded.card.name} {loaded.card.version}", pack_digest(loaded.path), notes)
+
+
+def _who_says(unit: OpenedUnit) -> ModalitySource:
+    return ModalitySource.PACK if unit.modality is None else ModalitySource.HEADER
 
 
 def _beyond_training(model: Model, explained: Explanation) -> str:

@@ -147,6 +147,16 @@ def print_line(text: str) -> None:
     print(text, file=forgiving_stderr(), flush=True)
 
 
+def print_grey(text: str) -> None:
+    """Print a line of little weight on standard output: dim on a terminal, plain elsewhere."""
+    if not sys.stdout.isatty():
+        print(text)
+        return
+    from rich.console import Console
+
+    Console().print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
 def forgiving_stderr() -> TextIO:
     """Return a standard error that never raises."""
     return cast("TextIO", _Forgiving(sys.stderr or _Nowhere()))

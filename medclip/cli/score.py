@@ -165,6 +165,7 @@ def print_run(run: Any, as_json: bool) -> None:
                     "exit_code": run.exit_code,
                     **run.counts,
                     "notes": run.notes,
+                    "unlearned": [answers.to_json() for answers in run.unlearned],
                     **({} if run.planned is None else {"planned": run.planned}),
                     **({} if run.work is None else {"work": run.work}),
                     **({} if run.exported is None else {"results": run.exported}),
@@ -187,6 +188,7 @@ def print_run(run: Any, as_json: bool) -> None:
     print_reasons(run.files, SCORE_REMEDIES)
     if run.table_rows_elsewhere:
         print(f"Rows of the table that name no file here: {run.table_rows_elsewhere}")
+    _print_unlearned(run)
     print(f"Report: {printable(str(run.report_path))}")
     if run.exported is not None:
         from medclip.export.results_folder import Exported
@@ -194,3 +196,15 @@ def print_run(run: Any, as_json: bool) -> None:
         for line in Exported(**run.exported).sentences():
             print(line)
         print(f"Results: {printable(str(run.exported['folder']))}")
+
+
+def _print_unlearned(run: Any) -> None:
+    """Print which answers are worth little: they are grey in the report."""
+    from medclip.cli.progress import print_grey
+
+    by_reason: dict[str, list[str]] = {}
+    for answers in run.unlearned:
+        name = answers.task if answers.class_ is None else f"“{answers.class_}”"
+        by_reason.setdefault(answers.reason, []).append(name)
+    for reason, names in by_reason.items():
+        print_grey(f"Not learned: {', '.join(dict.fromkeys(names))}: {reason}.")

@@ -100,7 +100,7 @@ def read_seen(source: Source, modality: Modality | None, preprocess: Preprocess,
         sha256=sample.provenance.sha256,
         adapter=sample.provenance.adapter,
         preprocessing=sample.provenance.preprocessing,
-        coloured=modality is None and has_colours(pixels[0]),
+        coloured=views[0].in_colour or (modality is None and has_colours(pixels[0])),
         overview=overview,
         boxes=boxes,
     )

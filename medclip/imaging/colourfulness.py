@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 SPREAD = 2.5
 """Distance of chroma (8-bit levels) beyond which a quarter of the pixels must lie in an image with colours: marks and
 text in colour cover less."""
-_SIDE = 128
+LEAST_PX = 128
+"""Longest side at which an image is looked at; a larger one is made smaller."""
 _STEP = 8
 
 
@@ -32,7 +33,7 @@ def has_colours(pixels: NDArray[Any]) -> bool:
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(pixels[:, :, :3]))
-    image.thumbnail((_SIDE, _SIDE))
+    image.thumbnail((LEAST_PX, LEAST_PX))
     small = np.asarray(image).astype(np.float32).reshape(-1, 3)
     luma = small @ np.array([0.299, 0.587, 0.114], np.float32)
     group = (luma / _STEP).astype(np.intp)

@@ -18,6 +18,7 @@ from medclip.dicom.pixels.decoded import Decoded, check_size
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format
 from medclip.files.recognise.tiff import ends_early
+from medclip.imaging.colourfulness import LEAST_PX, has_colours
 from medclip.imaging.raster_end import check_png_rows, check_segments, cut, file_lacks, tiff_segments
 from medclip.imaging.stated_size import webp_size
 from medclip.sample import Step
@@ -139,8 +140,8 @@ def _decoded(file: BinaryIO, path: Path, fmt: Format, settings: Settings, *, gre
         if fmt is Format.PNG:
             image.load()
             check_png_rows(file, image)
-        pixels = _pixels(image, steps, grey=grey, paper=paper)
-    return Decoded(pixels, tuple(steps), f"Pillow {fmt.upper()}", {})
+        pixels, coloured = _pixels(image, steps, grey=grey, paper=paper)
+    return Decoded(pixels, tuple(steps), f"Pillow {fmt.upper()}", {}, in_colour=coloured)
 
 
 def _main_page(image: Image.Image, pages: int, settings: Settings, steps: list[Step]) -> int:
@@ -211,9 +212,11 @@ def _needs_tifffile(image: Image.Image) -> bool:
     return deep and (tags.get(262) == _WHITE_IS_ZERO or image.mode not in _DEEP_MODES)
 
 
-def _pixels(image: Image.Image, steps: list[Step], *, grey: bool, paper: bool) -> NDArray[Any]:
-    """Decode a Pillow image into H x W x C."""
+def _pixels(image: Image.Image, steps: list[Step], *, grey: bool, paper: bool) -> tuple[NDArray[Any], bool]:
+    """Decode a Pillow image into H x W x C, and tell whether colours were left out."""
+    coloured = False
     if grey and image.format == "JPEG" and image.mode == "RGB":
+        coloured = _jpeg_has_colours(image)
         image.draft("L", image.size)  # libjpeg then skips the chroma channels altogether
     orientation = image.getexif().get(_ORIENTATION, 1)
     image.load()
@@ -221,7 +224,7 @@ def _pixels(image: Image.Image, steps: list[Step], *, grey: bool, paper: bool) -
         image = ImageOps.exif_transpose(image)
         steps.append(Step("orientation", f"EXIF {orientation}"))
     if image.mode in _DEEP_MODES:
-        return _deep(image)
+        return _deep(image), False
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = _composited(image, 255 if paper else 0)
         steps.append(Step("transparency", f"composited on {'white' if paper else 'black'}"))
@@ -235,10 +238,22 @@ def _pixels(image: Image.Image, steps: list[Step], *, grey: bool, paper: bool) -
         steps.append(Step("colour", f"{image.mode} to RGB"))
         image = image.convert("RGB")
     if grey and image.mode != "L":
+        coloured = has_colours(np.asarray(image))
         image = image.convert("L")
         steps.append(Step("luma", "RGB averaged to grey"))
     array = np.asarray(image)
-    return array[:, :, None] if array.ndim == 2 else array
+    return array[:, :, None] if array.ndim == 2 else array, coloured
+
+
+def _jpeg_has_colours(image: Image.Image) -> bool:
+    """Return whether a JPEG that is about to be decoded to luma alone shows colours; down to an eighth of its size."""
+    file: Any = getattr(image, "fp", None)
+    begin = file.tell()
+    file.seek(0)
+    small = _open(io.BytesIO(file.read()), Format.JPEG)
+    file.seek(begin)
+    small.draft("RGB", (LEAST_PX, LEAST_PX))
+    return has_colours(np.asarray(small))
 
 
 def _composited(image: Image.Image, level: int) -> Image.Image:
@@ -304,6 +319,7 @@ def _read_tiff(path: Path, settings: Settings, *, grey: bool, page: int | None =
         array = np.moveaxis(array, 0, -1)
     array = _native(array[:, :, None] if array.ndim == 2 else array[:, :, :3])
     steps: list[Step] = []
+    coloured = False
     if inverted:
         top = np.iinfo(array.dtype).max if array.dtype.kind == "u" else array.max()
         array = (top - array).astype(array.dtype)
@@ -313,7 +329,8 @@ def _read_tiff(path: Path, settings: Settings, *, grey: bool, page: int | None =
             array = (array >> 8).astype(np.uint8)
             steps.append(Step("depth", "16 bit to 8 (high byte)"))
         if grey:
+            coloured = array.dtype == np.uint8 and has_colours(array)
             luma = array @ np.array([0.299, 0.587, 0.114], np.float32)
             array = (luma + 0.5).astype(np.uint8)[:, :, None] if array.dtype == np.uint8 else luma[:, :, None]
             steps.append(Step("luma", "RGB averaged to grey"))
-    return Decoded(array, tuple(steps), "tifffile", {})
+    return Decoded(array, tuple(steps), "tifffile", {}, in_colour=coloured)

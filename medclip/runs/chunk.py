@@ -31,11 +31,12 @@ from medclip.models.parallel_encoding import Batches
 from medclip.progress import Progress
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.plan import Chunk, Plan, PlannedFile, PlannedUnit
-from medclip.runs.problems import GREY, in_colour, no_adapter, no_modality, not_trained, uncertain, untypical
+from medclip.runs.problems import in_colour, no_adapter, no_modality, not_trained, uncertain, untypical
 from medclip.runs.read_unit import Reading, read, with_week
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
 from medclip.sample import Kind, Modality, ModalitySource
 from medclip.settings import Settings
+from medclip.text.vocabulary.task import SAYS_NO_BODY_PART
 
 Infer = Callable[[NDArray[np.float32]], tuple[str, float]]
 """From the features of a unit, float32 [V, D], to the likeliest modality and its probability."""
@@ -220,7 +221,7 @@ class ChunkWork:
                 if reading is not None:
                     _take(item, reading)
                 if item.problem is None and item.modality is not None:
-                    item.problem = context.answers.refuse(item.modality, item.body_part)
+                    item.problem = _colour_of(item) or context.answers.refuse(item.modality, item.body_part)
                 if item.problem is None:
                     (unknown if item.modality is None else known).add(item)
             context.progress.step(len(item.files))
@@ -276,7 +277,8 @@ class ChunkWork:
                 if copy.modality is None or _sha256(copy) == _sha256(failed):
                     continue
                 _take(copy, self.context.pool.submit(read, *self.context.job(copy)))
-                copy.problem = copy.problem or self.context.answers.refuse(copy.modality, copy.body_part)
+                refuse = self.context.answers.refuse
+                copy.problem = copy.problem or _colour_of(copy) or refuse(copy.modality, copy.body_part)
                 if copy.problem is None:
                     copy.instead_of = failed.files[0].id
                     encoder.add(copy)
@@ -303,22 +305,21 @@ class ChunkWork:
         self._second_readings = context.pool.map(read, jobs, ahead=READ_AHEAD, urgent=True)
 
     def _find_strangers(self) -> None:
-        """Mark the radiographs that may be of any body part: a question about the chest is for chests only."""
-        items = [
-            item
-            for item in self.items
-            if item.problem is None
-            and item.modality is Modality.XRAY
-            and item.source is ModalitySource.HEADER
-            and not item.body_part.strip()
-        ]
-        if not items:
-            return
-        first_views = np.stack([item.features_VD[0] for item in items if item.features_VD is not None])
-        for item, is_typical in zip(items, typical(self.context.model, first_views, Modality.XRAY), strict=True):
-            item.stranger = not is_typical
-            if item.stranger:
-                item.problem = self.context.answers.refuse_stranger(Modality.XRAY)
+        """Mark the images that may be of any body part: a question about the chest is for chests only.
+
+        Their header says no more than CR, or the model knows one modality and they say nothing: so the image is looked
+        at. What a person says of a folder or a file is believed.
+        """
+        by_modality: dict[Modality, list[Item]] = {}
+        for item in self.items:
+            if item.problem is None and item.modality is not None and _may_be_of_any_part(item):
+                by_modality.setdefault(item.modality, []).append(item)
+        for modality, items in by_modality.items():
+            first_views = np.stack([item.features_VD[0] for item in items if item.features_VD is not None])
+            for item, is_typical in zip(items, typical(self.context.model, first_views, modality), strict=True):
+                item.stranger = not is_typical
+                if item.stranger:
+                    item.problem = self.context.answers.refuse_stranger(modality)
 
     def _measure_distances(self) -> None:
         """Measure how far images lie from those that the pack's figures were measured on."""
@@ -341,8 +342,8 @@ class ChunkWork:
         ):
             item.features_VD = None
             item.problem = uncertain(name, probability, self.context.min_confidence)
-            if item.problem is None and name in GREY and item.reading is not None and item.reading.coloured:
-                item.problem = in_colour(name)
+            if item.problem is None and item.reading is not None and item.reading.coloured:
+                item.problem = in_colour(name, ModalitySource.INFERRED)
             if item.problem is None and not is_typical:
                 item.problem = untypical(name)
             if item.problem is None:
@@ -451,6 +452,20 @@ def _as_read(plan: Plan, copy: Item) -> Item:
 def _as_copy(copy: Item, of: int) -> Item:
     file = replace(copy.files[0], copy_of=of)
     return replace(copy, files=(file,), ordered=(file,))
+
+
+def _may_be_of_any_part(item: Item) -> bool:
+    """Return whether nothing says which body part an image shows, and nobody has looked at it."""
+    if item.source not in (ModalitySource.HEADER, ModalitySource.PACK) or item.kind is not Kind.IMAGE:
+        return False
+    return item.body_part.strip().upper() in SAYS_NO_BODY_PART
+
+
+def _colour_of(item: Item) -> Problem | None:
+    """Return the problem of an image in colour that is said to be of a modality without colour."""
+    if item.modality is None or item.reading is None or not item.reading.coloured:
+        return None
+    return in_colour(item.modality, item.source)
 
 
 def _sha256(item: Item) -> str:

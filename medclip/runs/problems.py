@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medclip.errors import Problem, Reason
-from medclip.sample import Kind, Modality, spoken
+from medclip.sample import Kind, Modality, ModalitySource, spoken
 
 
 def no_modality(kind: Kind = Kind.IMAGE) -> Problem:
@@ -46,15 +46,31 @@ def uncertain(name: str, probability: float, least: float) -> Problem | None:
 
 
 GREY = frozenset({Modality.XRAY, Modality.MAMMOGRAPHY, Modality.CT, Modality.MRI})
-"""Modalities without colour: an image in colour is never inferred to be of one."""
+"""Modalities without colour: an image in colour is of one only where a table's row says so of that very file."""
+_WHO_SAYS = {
+    ModalitySource.HEADER: "the header says {}",
+    ModalitySource.OPTION: "--modality says {}",
+    ModalitySource.PACK: "the model knows {} alone",
+    ModalitySource.INFERRED: "the image looks most like {}",
+}
 
 
-def in_colour(name: str) -> Problem:
-    """Return the problem of an image in colour that looks most like a modality without colour."""
+def in_colour(name: str, source: ModalitySource | None) -> Problem | None:
+    """Return the problem of an image in colour that is said to be of a modality without colour.
+
+    A header may come from the program that exported a photograph, and --modality is of a whole folder. A row of a table
+    is a person's word about one file, and is believed.
+
+    Args:
+        name: The modality.
+        source: Who says so.
+    """
+    if name not in GREY or source not in _WHO_SAYS:
+        return None
     return Problem(
         Reason.MODALITY_UNCERTAIN,
-        f"the image looks most like {spoken(name)}, but it is in colour, and such images are grey; "
-        "name its modality with --modality or in a table.",
+        f"{_WHO_SAYS[source].format(spoken(name))}, but the image is in colour, and such images are grey; "
+        "name its modality in a table to score it all the same.",
     )
 
 

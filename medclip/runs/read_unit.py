@@ -53,7 +53,8 @@ class Reading:
     laterality: str | None
     view: str | None
     coloured: bool = False
-    """Whether the image shows colours; looked at only where its modality is not known."""
+    """Whether the image shows colours; looked at where its modality is not known, and where its adapter leaves them
+    out."""
     headers: str | None = None
     """JSON of the values that `medclip.dicom.header.safe_header` lets out; None where neither header nor table
     states one."""
@@ -128,7 +129,7 @@ def read(
         burned_in=burned_in,
         laterality=first.laterality,
         view=first.position,
-        coloured=modality is None and has_colours(to_uint8(first)),
+        coloured=first.in_colour or (modality is None and has_colours(to_uint8(first))),
         look=known_by.to_bytes() if known_by is not None else b"",
     )
 

@@ -18,6 +18,37 @@ if TYPE_CHECKING:
 
 
 _NOTES_SHOWN = 3
+UNLEARNED = "unlearned"
+"""What run.json and the ledger hold the answers under that are worth little."""
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """Answers of a run that are worth little, and why: they are shown grey."""
+
+    modality: str
+    """Of the studies."""
+    task: str
+    class_: str | None
+    """None for all classes of the task."""
+    reason: str
+    """Half a sentence: "the model was trained on MRI images, not on CT"."""
+
+    def is_about(self, modality: str, task: str, class_: str) -> bool:
+        """Whether an answer is one of them."""
+        return (self.modality, self.task) == (modality, task) and self.class_ in (None, class_)
+
+    def to_json(self) -> dict[str, str | None]:
+        """Return it as run.json has it."""
+        return {"modality": self.modality, "task": self.task, "class": self.class_, "reason": self.reason}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Unlearned:
+        """Read what `to_json` wrote."""
+        return cls(values["modality"], values["task"], values["class"], values["reason"])
+
+
+_ABOUT = ("modality", "task", "class")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,6 +70,8 @@ class ScoreRun(Result):
     """Its tables by name, where a question was put to embeddings and nothing was written."""
     _notes: tuple[str, ...] | None = None
     """What is to be known of the question, in that case."""
+    _unlearned: tuple[Unlearned, ...] | None = None
+    """Which answers are worth little, in that case."""
     exported: Mapping[str, Any] | None = None
     """What was written for other systems, where that was asked for: `folder`, `written` (files by form) and `without`
     (studies by form and by why they have none), and `stored` (studies by whether a PACS has their results)."""
@@ -95,6 +128,15 @@ class ScoreRun(Result):
         return tuple(_description(self.folder).get("notes") or ()) if self._notes is None else self._notes
 
     @property
+    def unlearned(self) -> tuple[Unlearned, ...]:
+        """Answers that are worth little, and why: the model was never taught this, or nobody has measured it."""
+        if self.shard is not None:
+            return ()
+        if self._unlearned is not None:
+            return self._unlearned
+        return tuple(map(Unlearned.from_json, _description(self.folder).get(UNLEARNED) or ()))
+
+    @property
     def report_path(self) -> Path | None:
         """The first page of the report, None where none was written."""
         path = self.folder / REPORT
@@ -116,6 +158,10 @@ class ScoreRun(Result):
 
     def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
         return [] if self.shard is not None else self.scores.slice(0, most).to_pylist()
+
+    def _caution(self, row: Mapping[str, Any]) -> str:
+        about = (answers.reason for answers in self.unlearned if answers.is_about(*map(row.get, _ABOUT)))  # pyright: ignore[reportArgumentType]
+        return next(about, "")
 
     @property
     def exit_code(self) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medclip.adaptation.pack.pack_head import read_pack_texts
-from medclip.runs.problems import GREY, in_colour, no_modality, uncertain
-from medclip.sample import Kind, Modality
+from medclip.models.open_set import typical
+from medclip.runs.problems import in_colour, no_modality, uncertain, untypical
+from medclip.sample import Kind, Modality, ModalitySource
 from medclip.scoring.only_modality import only_modality
 from medclip.scoring.tasks import Scorer, modality_task
 
@@ -41,10 +42,13 @@ class KnownModality:
         """
         problem = no_modality(kind) if kind is not Kind.IMAGE or self._task is None else None
         if problem is None and self._task is not None:
-            name, probability = Scorer(self._model).likeliest(self._model.encode_image(images), self._task)
+            features_VD = self._model.encode_image(images)
+            name, probability = Scorer(self._model).likeliest(features_VD, self._task)
             problem = uncertain(name, probability, self._least)
-            if problem is None and name in GREY and coloured:
-                problem = in_colour(name)
+            if problem is None and coloured:
+                problem = in_colour(name, ModalitySource.INFERRED)
+            if problem is None and not typical(self._model, features_VD[:1], name)[0]:
+                problem = untypical(name)
             if problem is None:
                 return Modality(name)
         assert problem is not None

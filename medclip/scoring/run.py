@@ -23,7 +23,7 @@ from medclip.runs.options import ScoreOptions
 from medclip.runs.results import write_results
 from medclip.runs.rows import ScoreRow
 from medclip.runs.run_pack import RunPack, pack_of_call
-from medclip.runs.score_run import ScoreRun
+from medclip.runs.score_run import UNLEARNED, ScoreRun
 from medclip.runs.verb import Verb
 from medclip.sample import Modality
 from medclip.scoring.exam_scores import MEAN, ExamScores
@@ -31,7 +31,7 @@ from medclip.scoring.far_images import KEY, far_notes
 from medclip.scoring.only_modality import only_modality
 from medclip.scoring.study_scores import StudyScores
 from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks, check_words, modality_task, score_named
-from medclip.scoring.unlearned import question_notes
+from medclip.scoring.unlearned import question_notes, unlearned_answers
 from medclip.text.vocabulary.own_words import Prompt, templates_of
 
 Finish = Callable[[Ledger, Any, Path, tuple[str, str] | None], None]
@@ -119,7 +119,7 @@ def score_verb(
         stage="Reading and scoring",
         identity=question,
         answers=partial(_answers, pack, tasks, exam),
-        write=partial(_write, folder, pack.path, question, progress),
+        write=partial(_write, folder, pack, tasks, question, progress),
         finish=None if finish is None else lambda ledger: finish(ledger, pack.card, folder, score),
         notes=question_notes(pack.card, tasks, pack.path),
         only=only,
@@ -166,10 +166,17 @@ def infer_of(model: Any, card: Any, scorer: Scorer | None = None) -> Any:
 
 
 def _write(
-    folder: Path, pack: Path, question: Mapping[str, Any], progress: Progress, ledger: Ledger, run: dict[str, Any]
+    folder: Path,
+    pack: RunPack,
+    tasks: tuple[AskedTask, ...],
+    question: Mapping[str, Any],
+    progress: Progress,
+    ledger: Ledger,
+    run: dict[str, Any],
 ) -> None:
-    notes = far_notes(ledger, pack)
-    ledger.remember({KEY: list(notes)})
+    notes = far_notes(ledger, pack.path)
+    unlearned = unlearned_answers(pack.card, tasks, ledger.counts_by("modality"), pack.path)
+    ledger.remember({KEY: list(notes), UNLEARNED: [answers.to_json() for answers in unlearned]})
     for note in notes:
         progress.note(note)
     write_results(ledger, folder, _with_question(ledger, run, question))
@@ -183,4 +190,5 @@ def _with_question(ledger: Ledger, run: dict[str, Any], question: Mapping[str, A
         **run,
         "options": {**run["options"], **question, "templates": templates},
         "notes": [*(ledger.get("notes") or []), *(ledger.get(KEY) or [])],
+        UNLEARNED: ledger.get(UNLEARNED) or [],
     }

@@ -37,7 +37,7 @@ from medclip.runs.write_down import describe, write_down
 from medclip.scoring.run import Finish, fusion_asked, score_verb, study_scores
 from medclip.scoring.stored_units import StoredUnits
 from medclip.scoring.tasks import AskedTask, asked_tasks, check_words
-from medclip.scoring.unlearned import question_notes
+from medclip.scoring.unlearned import question_notes, unlearned_answers
 
 COMMAND = "score of embeddings"
 
@@ -117,6 +117,7 @@ def answer_embeddings(embeddings: Embeddings, call: Call) -> ScoreRun:
         MedclipError: As `score_embeddings`.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     model, is_loaded = call.model, hasattr(call.model, "encode_image")
     if is_loaded:
@@ -143,7 +144,10 @@ def answer_embeddings(embeddings: Embeddings, call: Call) -> ScoreRun:
     tables = {"files": files, **{name: pa.concat_tables(tables) for name, tables in parts.items()}}
     notes = question_notes(pack.card, tasks, pack.path)
     notes = (*notes, *backend_notes(embeddings.run["identity"].get("backend")))
-    return ScoreRun(embeddings.folder, counts, _tables=tables, _notes=notes)
+    unlearned = unlearned_answers(
+        pack.card, tasks, pc.unique(tables["scores"].column("modality")).to_pylist(), pack.path
+    )
+    return ScoreRun(embeddings.folder, counts, _tables=tables, _notes=notes, _unlearned=unlearned)
 
 
 def _tasks(pack: RunPack, options: ScoreOptions) -> tuple[AskedTask, ...]:

@@ -58,7 +58,7 @@ class StudyScores:
             return None
         return Problem(
             Reason.NO_TASK,
-            f"the header does not state a body part, and the image is unlike the {spoken(modality)} images that the "
+            f"nothing states the body part, and the image is unlike the {spoken(modality)} images that the "
             "model has seen; name its modality in a table to score it all the same, or ask with --prompt.",
         )
 

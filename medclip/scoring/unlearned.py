@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medclip.models.packs.manifest import read_config
 from medclip.models.packs.words import unmeasured
+from medclip.runs.score_run import Unlearned
 from medclip.sample import spoken
-from medclip.scoring.tasks import AskedTask
+from medclip.scoring.tasks import MODALITY_TASK, AskedTask
 from medclip.text.checks.fact_words import MODALITIES
-from medclip.text.checks.prompt_words import prompt_notes
-from medclip.text.tokenizers.tokenizer import load_tokenizer
+from medclip.text.checks.prompt_words import prompt_notes, strange_words
+from medclip.text.free_text.mentions import mentioned
+from medclip.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from medclip.text.vocabulary.load import load_task, spoken_names
 from medclip.text.vocabulary.own_words import Prompt
 from medclip.wording import list_of
+
+NO_TASK_OF_CARD = "this is no task of the model’s card"
 
 
 def modality_unlearned(modality: str, trained: Collection[str]) -> str:
@@ -42,6 +48,71 @@ def prompt_unlearned(prompt: Prompt, trained: Collection[str]) -> str:
     if not trained or not spoken_of or set(spoken_of) & set(trained):
         return ""
     return f"the prompt speaks of {_listed(spoken_of)}, and the model was trained on {_listed(trained)} images"
+
+
+def unlearned_answers(
+    card: Any, tasks: Sequence[AskedTask], modalities: Collection[str], pack: Path
+) -> tuple[Unlearned, ...]:
+    """Return the answers of a run that are worth little, each with the reason.
+
+    Args:
+        card: The pack's.
+        tasks: Those of the run.
+        modalities: Of the studies that were scored.
+        pack: The pack's folder, for its tokenizer; read where there are prompts.
+    """
+    prompts = [prompt for asked in tasks for prompt in asked.prompts]
+    text_cfg = read_config(pack)["model_cfg"].get("text_cfg") if prompts else None
+    tokenizer = None if text_cfg is None else load_tokenizer(pack, text_cfg)
+    reasons = {p.name: _prompt_reason(p, card, tokenizer) for p in prompts}
+    answers = []
+    for modality in sorted(modalities):
+        beyond = modality_unlearned(modality, card.modalities)
+        for asked in tasks:
+            name = asked.task.name
+            if reason := beyond or ("" if asked.listed or asked.prompts else NO_TASK_OF_CARD):
+                answers.append(Unlearned(modality, name, None, reason))
+                continue
+            answers += [Unlearned(modality, name, p.name, reasons[p.name]) for p in asked.prompts if reasons[p.name]]
+    return tuple(answers)
+
+
+def _prompt_reason(prompt: Prompt, card: Any, tokenizer: Tokenizer | None) -> str:
+    if reason := prompt_unlearned(prompt, card.modalities):
+        return reason
+    strange = strange_words(prompt, tokenizer) if tokenizer is not None else ()
+    if strange:
+        return f"the model does not know {list_of([f'“{word}”' for word in strange])}"
+    return prompt_unlisted(prompt, {name: entry.classes for name, entry in card.tasks.items()})
+
+
+def prompt_unlisted(prompt: Prompt, listed: Mapping[str, Collection[str]]) -> str:
+    """Return why nobody knows how good the answer to a prompt is: it names no class that the card has a figure of.
+
+    Args:
+        prompt: As asked; what it is compared with is not looked at.
+        listed: Classes of the card's tasks. Blank where there is none but the modality: of an imported pack nobody
+            knows anything.
+
+    Example:
+        >>> from medclip.text.vocabulary.own_words import read_prompts
+        >>> prompt_unlisted(read_prompts("an enlarged heart")[0], {"chest_xray_findings": ["pneumonia"]})
+        'the model’s card has no figure for cardiomegaly'
+    """
+    measured = {(task, name) for task, names in listed.items() if task != MODALITY_TASK for name in names}
+    if not measured:
+        return ""
+    known = {name for name in spoken_names() if name != MODALITY_TASK}
+    named = {(task, name) for task in known for text in prompt.texts for name in mentioned(task, text)}
+    titles = {(task, c.name): c.title for task in known for c in load_task(task).classes}
+    text = " | ".join(prompt.texts).lower()
+    words = (titles.get(pair, pair[1].replace("_", " ")).lower() for pair in measured)
+    if named & measured or any(re.search(rf"\b{re.escape(word)}\b", text) for word in words):
+        return ""
+    if named:
+        lacking = sorted({titles[pair].lower() for pair in named})
+        return f"the model’s card has no figure for {list_of(lacking)}"
+    return "it names nothing that the model’s card has a figure for"
 
 
 def question_notes(card: Any, tasks: Sequence[AskedTask], pack: Path) -> tuple[str, ...]:

@@ -16,6 +16,8 @@ from medclip.files.recognise.sniff import Format, sniff
 from medclip.imaging.raster import read_raster
 from medclip.imaging.stated_size import webp_size
 from medclip.settings import Settings
+from tests.imaging.test_colourfulness import dermoscopy
+from tests.kits.codestreams import film
 from tests.kits.files import huge_png, ramp, write_image
 
 SETTINGS = Settings()
@@ -49,6 +51,23 @@ def test_colour_becomes_luma_where_grey_is_asked_for(tmp_path: Path) -> None:
     path = write_image(tmp_path / "a.jpg", COLOUR, quality=95)
     full = np.asarray(Image.fromarray(_read(path)).convert("L"), int)[:, :, None]
     assert np.abs(_read(path, grey=True).astype(int) - full).max() <= 2
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "palette.png"])
+def test_what_is_read_as_grey_says_whether_it_was_in_colour(tmp_path: Path, name: str) -> None:
+    grey = np.repeat(film(8)[..., None], 3, -1)
+    for pixels, in_colour in ((dermoscopy(), True), (grey, False), ((grey * (1, 0.9, 0.7)).astype(np.uint8), False)):
+        if name.startswith("palette"):
+            Image.fromarray(pixels).quantize(64).save(tmp_path / name)
+        else:
+            write_image(tmp_path / name, pixels)
+        fmt = {".png": Format.PNG, ".jpg": Format.JPEG, ".tif": Format.TIFF}[Path(name).suffix]
+        assert read_raster(tmp_path / name, fmt, SETTINGS, grey=True).in_colour is in_colour
+
+
+def test_a_deep_tiff_in_colour_says_so_though_it_is_read_as_grey(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", dermoscopy().astype(np.uint16) << 8, photometric="rgb")
+    assert read_raster(tmp_path / "a.tif", Format.TIFF, SETTINGS, grey=True).in_colour
 
 
 def test_transparency_is_composited_on_black(tmp_path: Path) -> None:

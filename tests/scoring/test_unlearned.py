@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from medclip import score
+from medclip import embed, score
+from medclip.cli.score import print_run
 from medclip.runs.score_run import read_run
-from medclip.scoring.unlearned import modality_unlearned, prompt_unlearned
+from medclip.scoring.unlearned import modality_unlearned, prompt_unlearned, prompt_unlisted
 from medclip.text.vocabulary.own_words import read_prompts
 from tests.kits.progress import Recorded
 from tests.kits.scoring import write_dicom, write_png
@@ -44,7 +46,7 @@ def test_what_should_be_known_of_a_question_is_pointed_out_before_anything_is_re
 ) -> None:
     write_dicom(tmp_path / "1.dcm", 1)
     progress = Recorded()
-    asked = ["a CT with a pneumotorax", "edema"]
+    asked = ["a CT with a pneumotorax", "effusion"]
     run = score(tmp_path / "1.dcm", tmp_path / "out", model=pack, workers=1, prompt=asked, progress=progress)
     spelling, about = (
         "“pneumotorax”: did you mean “pneumothorax”?",
@@ -75,9 +77,64 @@ def test_a_task_that_the_card_lacks_is_grey_with_the_reason_and_named_in_the_rep
     assert "Not learned: this is no task of the model’s card." in study
 
 
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [
+        ("pneumonia in the left lung", ""),
+        ("pneumothorax and pneumonia", ""),
+        ("an enlarged heart", "the model’s card has no figure for cardiomegaly"),
+        ("a pacemaker", "it names nothing that the model’s card has a figure for"),
+        ("an image of poor quality | a glioma", ""),
+    ],
+)
+def test_a_prompt_that_names_nothing_measured_has_a_reason(prompt: str, reason: str) -> None:
+    listed = {"chest_xray_findings": ["pneumonia"], "brain_mri_tumour": ["glioma"], "modality": ["xray"]}
+    assert prompt_unlisted(read_prompts(prompt)[0], listed) == reason
+    assert prompt_unlisted(read_prompts(prompt)[0], {"modality": ["xray"]}) == "", "nobody knows of an imported pack"
+
+
+def test_answers_that_were_not_learned_are_grey_with_the_reason_wherever_they_are_shown(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dicom(tmp_path / "1.dcm", 1)
+    asked = ["effusion", "a pacemaker", "qwrtzplkjhgfdx"]
+    run = score(tmp_path / "1.dcm", tmp_path / "out", model=pack, workers=1, prompt=asked)
+    named = [(answers.class_, answers.reason) for answers in run.unlearned]
+    nothing = "it names nothing that the model’s card has a figure for"
+    spelt = "the model does not know “qwrtzplkjhgfdx”"
+    assert named == [("a pacemaker", nothing), ("qwrtzplkjhgfdx", spelt)]
+    assert read_run(tmp_path / "out").unlearned == run.unlearned
+
+    lines = run._repr_html_().split("<tr")
+    grey = [line for line in lines if "color: #80868b" in line]
+    assert [nothing in grey[0], spelt in grey[1]] == [True, True]
+    assert len(grey) == 2
+    assert "<strong>" not in "".join(grey)
+
+    study = (tmp_path / "out" / "report.html").read_text().split("<article")[1].split("</article>")[0]
+    rows = [row.split("</tr>")[0] for row in study.split("<tr")[1:]]
+    assert [row.startswith(' class="unlearned"') for row in rows] == [nothing in row or spelt in row for row in rows]
+    assert study.count('class="unlearned"') == 2
+
+    print_run(run, False)
+    printed = capsys.readouterr().out
+    assert f"Not learned: “a pacemaker”: {nothing}." in printed
+    assert "effusion" not in printed
+    print_run(run, True)
+    assert [values["class"] for values in json.loads(capsys.readouterr().out)["unlearned"]] == asked[1:]
+
+
+def test_stored_vectors_have_the_same_grey_answers(pack: Path, tmp_path: Path) -> None:
+    write_dicom(tmp_path / "1.dcm", 1)
+    stored = embed(tmp_path / "1.dcm", tmp_path / "e", model=pack, workers=1)
+    of_files = score(tmp_path / "1.dcm", tmp_path / "out", model=pack, workers=1, prompt="a pacemaker")
+    assert score(stored, model=pack, prompt="a pacemaker").unlearned == of_files.unlearned != ()
+
+
 def test_a_run_of_what_the_card_lists_has_nothing_to_be_known(pack: Path, tmp_path: Path) -> None:
     write_dicom(tmp_path / "1.dcm", 1)
     run = score(tmp_path / "1.dcm", tmp_path / "out", model=pack, workers=1, task="chest_xray_view")
-    assert run.notes == ()
+    assert run.notes == run.unlearned == ()
+    assert "not learned" not in run._repr_html_()
     assert "to be known" not in repr(run)
     assert "unlearned" not in (tmp_path / "out" / "report.html").read_text().split("</style>")[1]

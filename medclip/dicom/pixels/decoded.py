@@ -31,6 +31,8 @@ class Decoded(NamedTuple):
     spacing_mm: tuple[float, float] | None = None
     """Row and column spacing of `pixels` where the header states it (DICOM); it differs from the header's where pixels
     were made square."""
+    in_colour: bool = False
+    """Whether the file shows colours, where `pixels` are but its luma; False where nobody looked."""
 
 
 class Frames(NamedTuple):

@@ -27,6 +27,7 @@ class HistogramData:
     """Studies by the probability of one class, in equal bins from 0 to 1."""
 
     identity: str
+    score: Score
     task: str
     title: str
     counts: tuple[int, ...]
@@ -85,7 +86,9 @@ def _collect(
     task, titles = class_titles(tasks.get(score[0]), score[0], card)
     threshold = next((entry.thresholds.get(score[1]) for entry in card.tasks if entry.name == score[0]), None)
     num_called = 0 if threshold is None else ledger.num_from(score, threshold)
-    return HistogramData(f"histogram-{n}", task, class_title(titles, score[1]), tuple(counts), threshold, num_called)
+    return HistogramData(
+        f"histogram-{n}", score, task, class_title(titles, score[1]), tuple(counts), threshold, num_called
+    )
 
 
 def histogram(data: HistogramData, *, small: bool) -> Markup:

@@ -22,6 +22,7 @@ from medclip.reports.score.study import (
 )
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import FileRow
+from medclip.runs.score_run import UNLEARNED, Unlearned
 from medclip.sample import Modality
 from medclip.scoring.far_images import KEY as FAR_NOTES
 from medclip.text.vocabulary.load import load_task, task_names
@@ -82,6 +83,8 @@ class ReportData:
     """Sentences that prompts were put into that but name a finding."""
     notes: tuple[str, ...]
     """What should be known of the questions."""
+    unlearned: tuple[Unlearned, ...]
+    """Answers that are worth little; they are grey."""
     modalities: tuple[tuple[str, int], ...]
     sources: tuple[tuple[str, int], ...]
     problems: tuple[ProblemData, ...]
@@ -98,6 +101,10 @@ class ReportData:
     keys: tuple[str, ...]
     """The studies that are shown, in their order."""
     studies_a_page: int
+
+    def is_grey(self, score: Score) -> bool:
+        """Whether the answers of a class are worth little, of studies of one modality at least."""
+        return any(answers.is_about(answers.modality, *score) for answers in self.unlearned)
 
     @property
     def num_hidden(self) -> int:
@@ -156,6 +163,7 @@ def collect(
         prompts=prompts,
         templates=_templates(prompts, ledger) if identity.get("templates") else (),
         notes=(*(ledger.get("notes") or ()), *(ledger.get(FAR_NOTES) or ())),
+        unlearned=tuple(map(Unlearned.from_json, ledger.get(UNLEARNED) or ())),
         modalities=tuple((modality_title(name), n) for name, n in ledger.counts_by("modality").items()),
         sources=tuple((SOURCES.get(name, name), n) for name, n in ledger.counts_by("modality_source").items()),
         problems=problems,
@@ -190,7 +198,7 @@ def studies_of(ledger: Ledger, card: CardView, report: ReportData, page: int) ->
             number,
             report.tasks,
             card,
-            prompts=report.prompts,
+            unlearned=report.unlearned,
             show_paths=report.show_paths,
             sort_by=report.sort_by,
         )

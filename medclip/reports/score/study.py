@@ -13,9 +13,9 @@ from medclip.reports.score.hanging import HangingData, LevelData, collect_hangin
 from medclip.runs.ledger.chunk_result import NAMED_FILES
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow
+from medclip.runs.score_run import Unlearned
 from medclip.sample import Kind
-from medclip.scoring.unlearned import modality_unlearned, prompt_unlearned
-from medclip.text.vocabulary.own_words import AD_HOC, BAR, Prompt
+from medclip.text.vocabulary.own_words import AD_HOC, BAR
 from medclip.text.vocabulary.task import Task
 from medclip.wording import capital, list_of
 
@@ -142,7 +142,7 @@ def collect_study(
     tasks: Mapping[str, Task],
     card: CardView,
     *,
-    prompts: Sequence[Prompt] = (),
+    unlearned: Sequence[Unlearned] = (),
     show_paths: bool = False,
     sort_by: Score | None = None,
 ) -> StudyData:
@@ -154,7 +154,7 @@ def collect_study(
         number: Its place in the report.
         tasks: Tasks of the run that are known, by name.
         card: The model's card.
-        prompts: What was asked in a person's own words.
+        unlearned: Which answers are worth little.
         show_paths: Show relative paths where files are named.
         sort_by: Task and class that studies are sorted by.
     """
@@ -186,7 +186,7 @@ def collect_study(
                 name,
                 list(rows),
                 card,
-                {p.name: p for p in prompts},
+                unlearned,
                 [row for row in exam if row.task == name],
                 columns,
             )
@@ -277,21 +277,21 @@ def _task(
     name: str,
     scores: Sequence[ScoreRow],
     card: CardView,
-    prompts: Mapping[str, Prompt],
+    unlearned: Sequence[Unlearned],
     exam: Sequence[ExamRow],
     columns: Sequence[str],
 ) -> TaskData:
     own = next((entry for entry in card.tasks if entry.name == name), None)
     title, titles = class_titles(task, name, card)
-    is_prompt = name == AD_HOC
+    is_prompt, about = name == AD_HOC, (scores[0].modality, name)
     is_risk = scores[0].kind == "risk"  # by the years, whose probabilities never fall
     ordered = list(scores) if is_risk else sorted(scores, key=lambda score: -score.probability)
     shown = ordered if len(ordered) <= _MAX_CLASSES + 1 else ordered[:_MAX_CLASSES]
     is_choice = scores[0].kind == "multiclass"
     note = own.summary if own is not None else "nobody has measured how good the model is at this"
-    unlearned = modality_unlearned(scores[0].modality, card.modality_names)
-    if not unlearned and own is None and not is_prompt:
-        unlearned = "this is no task of the model’s card"
+    reasons = {
+        answers.class_: answers.reason for answers in unlearned if answers.is_about(*about, answers.class_ or "")
+    }
     if len(shown) < len(ordered):
         note = f"{len(ordered) - len(shown)} more below these · {note}"
     return TaskData(
@@ -302,19 +302,15 @@ def _task(
                 score.probability,
                 top=index == 0 if is_choice else score.probability > 0.5 and not is_risk,
                 note=_class_note(score, is_prompt),
-                unlearned=_prompt_unlearned(prompts.get(score.class_) if is_prompt else None, card),
+                unlearned=reasons.get(score.class_, ""),
             )
             for index, score in enumerate(shown)
         ),
         note=note,
         limited=name if own is not None and own.note else "",
-        unlearned=unlearned,
+        unlearned=reasons.get(None, ""),
         levels=levels(exam, {score.class_: class_title(titles, score.class_) for score in shown}, columns),
     )
-
-
-def _prompt_unlearned(prompt: Prompt | None, card: CardView) -> str:
-    return "" if prompt is None else prompt_unlearned(prompt, card.modality_names)
 
 
 def _class_note(score: ScoreRow, is_prompt: bool) -> str:

@@ -46,19 +46,26 @@ def prompt_notes(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> tuple[str, 
         Sentences: on each word that is likely misspelt or no token, on all that training hardly had, and on each prompt
         that is cut.
     """
-    texts = list(dict.fromkeys(text for prompt in prompts for text in (*prompt.texts, *prompt.against)))
-    words = [
-        w for w in dict.fromkeys(word for text in texts for word in _WORD.findall(text)) if not _is_known(w.lower())
-    ]
-    hints, strange = [hint for word in words if (hint := _hint(word, tokenizer))], []
-    if tokenizer.vocab_size <= _OWN_IDS:
-        strange = [word for word in words if not _close(word) and _pieces(word, tokenizer) >= _SPELT]
-    if strange:
+    words = _unknown_words([text for prompt in prompts for text in (*prompt.texts, *prompt.against)])
+    hints = [hint for word in words if (hint := _hint(word, tokenizer))]
+    if strange := _spelt(words, tokenizer):
         hints.append(
             f"Hardly in the texts that the model was trained on: {list_of([f'“{word}”' for word in strange])} (its "
             "tokenizer has to spell such a word). What it answers to that means little."
         )
     return (*hints, *_cuts(prompts, tokenizer))
+
+
+def strange_words(prompt: Prompt, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Return the words of a prompt that the model cannot know: misspelt ones, no tokens, and those that it spells.
+
+    Args:
+        prompt: As asked; what it is compared with is not looked at.
+        tokenizer: The pack's.
+    """
+    words = _unknown_words(prompt.texts)
+    spelt = _spelt(words, tokenizer)
+    return tuple(word for word in words if word in spelt or _hint(word, tokenizer))
 
 
 def num_cut(texts: Sequence[str], tokenizer: Tokenizer) -> int:
@@ -77,6 +84,19 @@ def num_read(text: str, tokenizer: Tokenizer) -> int:
         if room < 0:
             return place
     return len(words)
+
+
+def _unknown_words(texts: Sequence[str]) -> list[str]:
+    """Return the words of some texts that are none of the vocabulary's, each once."""
+    words = dict.fromkeys(word for text in dict.fromkeys(texts) for word in _WORD.findall(text))
+    return [word for word in words if not _is_known(word.lower())]
+
+
+def _spelt(words: Sequence[str], tokenizer: Tokenizer) -> list[str]:
+    """Return the words that a tokenizer of the pack's own captions has to spell."""
+    if tokenizer.vocab_size > _OWN_IDS:
+        return []
+    return [word for word in words if not _close(word) and _pieces(word, tokenizer) >= _SPELT]
 
 
 def _hint(word: str, tokenizer: Tokenizer) -> str:

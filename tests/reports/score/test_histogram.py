@@ -84,7 +84,7 @@ def test_the_report_has_the_numbers_as_a_table_and_says_how_many_reach_the_thres
 
 @pytest.mark.parametrize("small", [True, False])
 def test_a_single_study_beside_a_million_can_be_seen_and_read(small: bool) -> None:
-    data = HistogramData("h", "task", EVIL, (1_000_000, *[0] * 18, 1), None, 0)
+    data = HistogramData("h", (TASK, "pneumonia"), "task", EVIL, (1_000_000, *[0] * 18, 1), None, 0)
     drawn = str(histogram(data, small=small))
     heights = [float(height) for height in re.findall(r'class="fill".*? height="([0-9.]+)"', drawn)]
     assert len(heights) == 2
