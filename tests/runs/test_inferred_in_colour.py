@@ -85,8 +85,8 @@ def test_a_photograph_is_no_film_whatever_its_header_or_the_option_says(
     rows = run.files.to_pylist()
     assert [row["status"] for row in rows] == ["skipped"] * (1 if named is None else 2)
     assert {row["reason"] for row in rows} == {str(Reason.MODALITY_UNCERTAIN)}
-    said = ["the header says X-ray", "--modality says X-ray"]
-    assert [row["message"].partition(", but the image is in colour")[0] for row in rows] == said[: len(rows)]
+    whose = ["The header says X-ray", "--modality says X-ray"]
+    assert [row["message"].partition(", but the image is in colour")[0] for row in rows] == whose[: len(rows)]
 
 
 def test_a_row_of_a_table_is_believed_about_its_file(pack: Path, tmp_path: Path) -> None:
