@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-slow fuzz lint check format train-deps mini docs sbom audit-dependencies clean
+.PHONY: help demo test test-fast test-slow fuzz lint check format train-deps mini notebooks docs sbom audit-dependencies clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,7 +23,8 @@ help:
 	@echo "make format      let ruff rewrite what it can"
 	@echo "make mini        train the built-in model again (needs ../shared; see pipelines/mini/README.md)"
 	@echo "make train-deps  install what only training needs"
-	@echo "make docs        build the documentation into site/"
+	@echo "make notebooks   run the notebooks that have changed, and keep what they show"
+	@echo "make docs        build the documentation into site/, with the notebooks and what they show"
 	@echo "make sbom        write dist/sbom.cdx.json: every package that is installed here"
 	@echo "make audit-dependencies  look for known vulnerabilities of these packages"
 	@echo "make clean       remove .venv and everything that was built"
@@ -108,7 +109,11 @@ train-deps: $(VENV)/.train
 mini: $(VENV)/.train
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash pipelines/mini/run.sh
 
-docs: $(VENV)/.docs
+# What has not changed since is not run again: outputs lie in build/notebooks.
+notebooks: $(VENV)/.docs
+	$(BIN)/python -m pipelines.docs_site.execute
+
+docs: notebooks
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Of another environment: SBOM_PYTHON=/opt/medclip/bin/python make sbom

@@ -94,6 +94,7 @@ def test_dependencies_are_ranges_and_not_pins(pyproject: dict):
         "fhir",
         "dev",
         "docs",
+        "notebooks",
         "all",
     }
 
