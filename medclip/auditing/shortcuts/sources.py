@@ -33,6 +33,7 @@ from medclip.auditing.options import AuditOptions
 from medclip.files.tables.table import plain_name
 from medclip.statistics.cohort import ALL, CONFLICT, MISSING, Attribute, Cohort, Label
 from medclip.statistics.estimate import Difference, Estimate
+from medclip.statistics.metrics.by_source import FOLDS, joined, source_shares
 from medclip.statistics.metrics.ranks import auroc, resampled_auroc
 from medclip.statistics.resampling.bootstrap import evaluate
 from medclip.statistics.resampling.intervals import estimates
@@ -51,7 +52,6 @@ KNOWN, AGAINST = "source among negatives", "source minus finding"
 RED, NOTE = "red", "note"
 NAMES = ("source", "site", "dataset", "data_source")
 """Attributes that are taken for the source where none is named; `site` with its other names (hospital, institution)."""
-_FOLDS = 5
 _CHANCE = 0.5
 _ALPHA = 0.05
 _MOST_RESAMPLES, _FEW_RESAMPLES = 500, 100
@@ -225,24 +225,17 @@ class _Sources:
         """Measure a score that knows nothing but the source."""
         codes = [s.cell.position[1] for _, s in self._cells]
         used_N = (self._positive_N | self._negative_N) & np.isin(self._attribute.codes_N, codes)
-        fold_P = np.random.default_rng(self._seed).permutation(self._cohort.num_patients) % _FOLDS
+        fold_P = np.random.default_rng(self._seed).permutation(self._cohort.num_patients) % FOLDS
         fold_N = fold_P[self._cohort.patients_N].astype(np.int16)
-        shares_N = np.full(len(used_N), np.nan)
-        for fold in range(_FOLDS):
-            others_N = used_N & (fold_N != fold)
-            middle = float(self._positive_N[others_N].mean()) if others_N.any() else 0.0
-            for code in codes:
-                inside_N = self._attribute.codes_N == code
-                learned = self._positive_N[others_N & inside_N]
-                shares_N[used_N & inside_N & (fold_N == fold)] = learned.mean() if len(learned) else middle
-        folds = Attribute("fold", tuple(map(str, range(_FOLDS))), fold_N, True)
+        shares_N = source_shares(self._positive_N, used_N, self._attribute.codes_N, fold_N)
+        folds = Attribute("fold", tuple(map(str, range(FOLDS))), fold_N, True)
         cohort, label = (
             replace(self._cohort, attributes=(folds,)),
             replace(self._label, score_N=shares_N, probability=False),
         )
         weights_Pb = self._measured.weights_PB[:, :_MOST_RESAMPLES]
         replicates = evaluate(cohort, label, weights_Pb, metrics=["auroc"])
-        positives_SB, negatives_SB = self._counts(np.where(used_N, fold_N, -1), range(_FOLDS), weights_Pb)
+        positives_SB, negatives_SB = self._counts(np.where(used_N, fold_N, -1), range(FOLDS), weights_Pb)
         by_fold = replicates.point["auroc"][1:], replicates.drawn["auroc"][1:]
         side = _Side(self._positive_N & used_N, self._negative_N & used_N)
         row = self._row(ALONE, ALL, self._estimate(*joined(*by_fold, positives_SB * negatives_SB), side), side)
@@ -311,26 +304,3 @@ class _Sources:
         """Whether both sides have as many patients as anything that is shown."""
         who_N = self._cohort.patients_N
         return min(len(np.unique(who_N[n])) for n in (side.positive_N, side.negative_N)) >= self._least
-
-
-def joined(point_S: Floats, drawn_SB: Floats, pairs_SB: Floats) -> tuple[float, Floats]:
-    """Average areas by their numbers of pairs.
-
-    Args:
-        point_S: Area of each group; NaN where it has no pairs.
-        drawn_SB: In each resample.
-        pairs_SB: Pairs in the sample, then in each resample, [S, 1 + B].
-
-    Returns:
-        The area of all pairs, and in each resample; NaN without any.
-
-    Example:
-        >>> joined(np.array([0.8, 0.6]), np.zeros((2, 0)), np.array([[30.0], [10.0]]))[0]
-        0.75
-    """
-    areas_SB = np.nan_to_num(np.concatenate([point_S[:, None], drawn_SB], axis=1))
-    total_B = pairs_SB.sum(axis=0)
-    joined_B = np.divide(
-        (areas_SB * pairs_SB).sum(axis=0), total_B, out=np.full(len(total_B), np.nan), where=total_B > 0
-    )
-    return float(joined_B[0]), joined_B[1:]
