@@ -60,9 +60,14 @@ def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) ->
     if card.tasks:
         print("\nFigures, with 95 % patient-bootstrap intervals")
         print_table(
-            ("task", "metric", "value", "interval", "chance"),
-            [_figure(row) for task, about in card.tasks.items() for row in figure_rows(task, about.metrics)],
+            ("task", "metric", "value", "interval", "chance", "over"),
+            [
+                (*_figure(row), _size(row))
+                for task, about in card.tasks.items()
+                for row in figure_rows(task, about.metrics)
+            ],
         )
+        _print_sources(card)
         for task, about in card.tasks.items():
             if about.note:
                 print_paragraph(f"{printable(task)}: ", about.note)
@@ -83,6 +88,35 @@ def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) ->
         for limit in card.limits:
             print_paragraph("- ", limit)
     _print_calibrated(path)
+
+
+def _print_sources(card: Card) -> None:
+    """Print what may be said of each task by the sources of its images, and the areas that say it."""
+    from medclip.cli.table import print_paragraph, print_table
+    from medclip.models.card import figure_rows
+    from medclip.models.card_sources import ALL
+
+    if not any(about.sources for about in card.tasks.values()):
+        return
+    print("\nBy the sources of the images: areas under the ROC curve, with 95 % intervals over patients")
+    rows = []
+    for task, about in card.tasks.items():
+        for name, by_source in about.sources.items():
+            what = task if name == ALL else f"{task}, {name}"
+            verdict = by_source.caution or f"{by_source.verdict} ({', '.join(by_source.sources)})"
+            print_paragraph(f"{printable(what)}: ", f"{verdict}.")
+            rows += [(*_figure(row), _size(row)) for row in figure_rows(what, by_source.figures)]
+    if rows:
+        print_table(("task", "pairs", "value", "interval", "chance", "over"), rows)
+
+
+def _size(row: Mapping[str, Any]) -> str:
+    from medclip.wording import count
+
+    images, patients = row["num_images"], row["num_patients"]
+    if patients is not None:
+        return count(patients, "patient")
+    return "" if images is None else f"{count(images, 'image')}, patients unknown"
 
 
 def _print_calibrated(pack: Path) -> None:

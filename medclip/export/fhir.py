@@ -74,6 +74,7 @@ def fhir_bundle(
             names.uuid(
                 "observation", answer.task, answer.name, str(answer.probability), answer.against or "",
                 *(answer.region.key if answer.region else ()), *_decided(answer),
+                *([answer.caution] * bool(answer.caution)),
             ),
             answer,
         )
@@ -99,6 +100,7 @@ def fhir_bundle(
                     },
                     **_interpretation(answer),
                     **_site(answer),
+                    **_caution(answer),
                     "method": {"coding": [_coding(answer.question)], "text": answer.question.meaning},
                     **_members(answer, observations),
                     "derivedFrom": [study],
@@ -189,6 +191,11 @@ def _interpretation(answer: Answer) -> dict[str, Any]:
     limit = {"value": decision.threshold, "unit": "probability", "system": _UCUM, "code": "1"}
     text = f"Positive from here on: {decision.source}"
     return {"interpretation": [_concept(_INTERPRETATION, *code)], "referenceRange": [{"high": limit, "text": text}]}
+
+
+def _caution(answer: Answer) -> dict[str, Any]:
+    text = f"The figure on the model's card holds {answer.caution}."
+    return {"note": [{"text": text}]} if answer.caution else {}
 
 
 def _site(answer: Answer) -> dict[str, Any]:

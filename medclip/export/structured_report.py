@@ -157,6 +157,8 @@ def _group(answer: Answer, images: Sequence[Dataset], result: StudyResult, algor
         parameters.append(f"compared with: {answer.against}")
     if answer.decision is not None:
         parameters.append(answer.decision.source)
+    if answer.caution:
+        parameters.append(f"figure of the model's card: {answer.caution}")
     region = answer.region
     place = () if region is None else region.key
     return hd.sr.MeasurementsAndQualitativeEvaluations(

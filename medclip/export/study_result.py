@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError
+from medclip.models.card_sources import caution_of
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow
 from medclip.text.vocabulary.load import load_task
@@ -100,6 +101,8 @@ class Answer:
     """None for the whole study."""
     decision: Decision | None = None
     """None where the card has no threshold for it."""
+    caution: str = ""
+    """What the card says must stand beside it, such as "within its source only (nih_cxr)"; empty where nothing must."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,7 @@ def _answer(
     decision: Decision | None = None,
 ) -> Answer:
     task_title, titles, codes = _words(row.task, row.class_, card)
+    entry = card.tasks.get(row.task)
     title = titles or capital(row.class_.replace("_", " "))
     return Answer(
         row.task,
@@ -213,6 +217,7 @@ def _answer(
         against,
         region,
         decision,
+        "" if entry is None else caution_of(entry.sources, row.class_),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.card_sources import ALL, SourceFigures
 from medclip.result import Result
 from medclip.schema_faults import faults_of
 
@@ -26,6 +27,8 @@ class Figure(BaseModel):
     low: float | None = None
     high: float | None = None
     chance: float | None = None
+    num_patients: int | None = None
+    """None where nobody knows whose images they are: rows, or groups of alike ones, are never counted as patients."""
 
 
 class CardThreshold(BaseModel):
@@ -72,14 +75,21 @@ class TaskCard(BaseModel):
     """Metric name to a figure, or to figures by rival, or by class and rival; every leaf is a `Figure`."""
     note: str = ""
     """What must be known beside the figures, such as where they do not hold; one or more whole sentences."""
+    sources: dict[str, SourceFigures] = Field(default_factory=dict)
+    """By class, or under "all" for the task as a whole: the figures within each source and across them, and what may be
+    said of them; empty where nobody measured that."""
     calibration: dict[str, Any] | None = None
     """`{"scale": float | {class: float}, "bias": {class: float}}`, fitted on validation patients."""
     thresholds: dict[str, CardThreshold] = Field(default_factory=dict)
     """By class; empty where nobody chose any. Results for other systems call a study positive or negative by them."""
 
     def model_post_init(self, context: Any) -> None:
-        """Check that each leaf of the metrics is a figure, and that thresholds are of classes of the task."""
+        """Check that each leaf of the metrics is a figure, and that thresholds and sources are of its classes."""
         _check_figures(self.metrics, "metrics")
+        for name, figures in self.sources.items():
+            _check_figures(figures.figures, f"sources.{name}")
+        if unknown := sorted(set(self.sources) - {*self.classes, ALL}):
+            raise ValueError(f"there are sources of {unknown[0]!r}, which is no class of the task")
         if unknown := sorted(set(self.thresholds) - set(self.classes)):
             raise ValueError(f"there is a threshold of {unknown[0]!r}, which is no class of the task")
 
@@ -179,6 +189,9 @@ class Card(Result, BaseModel):
     """Side file in the pack: one sha256 of a training file a line."""
     patient_hashes_file: str | None = None
     """Side file in the pack: one hash of a training patient's id a line."""
+    test_hashes_file: str | None = None
+    """Side file in the pack: one sha256 of a file a line that the figures of `tasks` were measured on, so that
+    `medclip evaluate` can measure them again; none of their patients was trained on or calibrated with."""
     image_hashes_file: str | None = None
     """Side file in the pack: one perceptual hash of a training image a line (`medclip.imaging.perceptual_hash`)."""
     open_set: dict[str, Any] | None = None
@@ -229,9 +242,13 @@ def read_card(folder: Path) -> Card:
 
 
 def figure_rows(task: str, node: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """Return a task's figures as rows, each with its interval and what chance gives, None where it has none."""
+    """Return a task's figures as rows, each with its interval, what chance gives, and over how many patients.
+
+    None stands where a figure does not say.
+    """
     if "value" in node:
-        figure = {name: node.get(name) for name in ("value", "low", "high", "chance")}
+        figure = {name: node.get(name) for name in ("value", "low", "high", "chance", "num_patients")}
+        figure["num_images"] = node.get("num_images", node.get("num_rows"))
         return [{"task": task, "metric": " ".join(path), **figure}]
     return [row for name, child in node.items() for row in figure_rows(task, child, (*path, name))]
 
@@ -252,6 +269,15 @@ def training_patients(pack: Path, card: Card) -> frozenset[str] | None:
         MedclipError: PACK_INVALID when the list cannot be read.
     """
     return _read_list(pack, card.patient_hashes_file, "patients")
+
+
+def measured_hashes(pack: Path, card: Card) -> frozenset[str] | None:
+    """Read the sha256 of each file that a pack's figures were measured on; None for a pack that lists none.
+
+    Raises:
+        MedclipError: PACK_INVALID when the list cannot be read.
+    """
+    return _read_list(pack, card.test_hashes_file, "files that it was measured on")
 
 
 def _read_list(pack: Path, name: str | None, what: str) -> frozenset[str] | None:

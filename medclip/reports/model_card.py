@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medclip.errors import MedclipError, printable
+from medclip.models.card_sources import ALL, SourceFigures, caution_of
 from medclip.sample import spoken
 from medclip.text.vocabulary.load import load_task
-from medclip.wording import capital, estimate, interval, number
+from medclip.wording import capital, estimate, interval, list_of, number
 
 _METRIC_NAMES = {
     "auroc": "AUROC",
     "macro_auroc": "AUROC, mean over classes",
     "balanced_accuracy": "balanced accuracy",
 }
+UNKNOWN = "unknown"
 _OWN = ("adapted", "zero_shot", "model", "medclip")
 """How a card names this model among its rivals."""
 
@@ -34,6 +36,16 @@ class MetricView:
 
 
 @dataclass(frozen=True)
+class AcrossView:
+    """A task, or one class of it, by the sources of the images."""
+
+    name: str
+    """The class; empty for the task as a whole."""
+    verdict: str
+    figures: tuple[MetricView, ...]
+
+
+@dataclass(frozen=True)
 class TaskView:
     """One task of the card."""
 
@@ -48,6 +60,11 @@ class TaskView:
     """What must be known beside the figures."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
     """Probability from which on a class is called present, where the card names one."""
+    cautions: Mapping[str, str] = field(default_factory=dict)
+    """What must stand beside an answer to a class, such as "within its source only (nih_cxr)"; only where something
+    must."""
+    across: tuple[AcrossView, ...] = ()
+    """The figures by the sources of the images, where the card has them."""
 
     @property
     def summary(self) -> str:
@@ -125,8 +142,18 @@ def _task(name: str, entry: Mapping[str, Any], adapted: Mapping[str, Any] | None
     named = named if isinstance(named, Mapping) else {}
     named = {c: t.get("value") if isinstance(t, Mapping) else t for c, t in named.items()}
     thresholds = {c: t for c, t in named.items() if isinstance(t, (int, float))}
+    sources = {key: SourceFigures.model_validate(value) for key, value in (entry.get("sources") or {}).items()}
+    cautions = {c: _text(caution_of(sources, c)) for c in entry.get("classes") or () if caution_of(sources, c)}
     if adapted is None or adapted["task"] != name:
-        return TaskView(name, task_title(name), metrics, note=_text(entry.get("note")), thresholds=thresholds)
+        return TaskView(
+            name,
+            task_title(name),
+            metrics,
+            note=_text(entry.get("note")),
+            thresholds=thresholds,
+            cautions=cautions,
+            across=tuple(_across(key, figures) for key, figures in sources.items()),
+        )
     return TaskView(
         name,
         str(entry.get("title") or task_title(name)),
@@ -136,6 +163,12 @@ def _task(name: str, entry: Mapping[str, Any], adapted: Mapping[str, Any] | None
         _text(entry.get("note")),
         thresholds,
     )
+
+
+def _across(name: str, sources: SourceFigures) -> AcrossView:
+    verdict = _text(sources.caution or f"{sources.verdict} ({list_of(sources.sources, last='and')})")
+    figures = tuple(_metric(_text(of), figure, {}) for of, figure in sources.figures.items())
+    return AcrossView("" if name == ALL else _text(name.replace("_", " ")), verdict, figures)
 
 
 def adapted_from(adapted: Mapping[str, Any]) -> str:
@@ -173,10 +206,23 @@ def _metric(name: str, metric: Mapping[str, Any], rivals: Mapping[str, Any]) -> 
         value=_figure(metric.get("value")),
         interval="" if low is None or high is None else interval(low, high, decimals=2),
         chance=_figure(metric.get("chance")),
-        patients=_count(metric.get("n_patients", metric.get("num_patients"))),
-        images=_count(metric.get("n_images", metric.get("num_images", metric.get("num_rows")))),
+        patients=_patients(metric),
+        images=_images(metric),
         baselines="; ".join(f"{key.replace('_', ' ')} {_rival(value)}" for key, value in rivals.items()),
     )
+
+
+def _patients(metric: Mapping[str, Any]) -> str:
+    """Write how many patients a figure is over; "unknown" where the card says that nobody knows."""
+    if "num_patients" in metric and metric["num_patients"] is None:
+        return UNKNOWN
+    return _count(metric.get("n_patients", metric.get("num_patients")))
+
+
+def _images(metric: Mapping[str, Any]) -> str:
+    if "num_positive" in metric and "num_negative" in metric:
+        return f"{_count(metric['num_positive'])} against {_count(metric['num_negative'])}"
+    return _count(metric.get("n_images", metric.get("num_images", metric.get("num_rows"))))
 
 
 def _data(entry: Mapping[str, Any]) -> DataView:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medclip.models.card_sources import source_sentences
 from medclip.models.packs.manifest import read_config
 from medclip.models.packs.words import unmeasured
 from medclip.runs.score_run import Unlearned
@@ -124,7 +125,8 @@ def question_notes(card: Any, tasks: Sequence[AskedTask], pack: Path) -> tuple[s
         pack: The pack's folder, for its tokenizer; read where there are prompts.
 
     Returns:
-        Sentences: what the pack was never taught, words that may be misspelt, and prompts that are cut.
+        Sentences: what the pack was never taught, tasks that hold within their source only, words that may be misspelt,
+        and prompts that are cut.
     """
     prompts = [prompt for asked in tasks for prompt in asked.prompts]
     text_cfg = read_config(pack)["model_cfg"].get("text_cfg") if prompts else None
@@ -132,6 +134,10 @@ def question_notes(card: Any, tasks: Sequence[AskedTask], pack: Path) -> tuple[s
     unlisted = [asked.task.title for asked in tasks if not asked.listed and not asked.prompts]
     if unlisted:
         notes.append(unmeasured(unlisted))
+    for asked in tasks:
+        if asked.listed and asked.task.name in card.tasks:
+            sources = card.tasks[asked.task.name].sources
+            notes += source_sentences(asked.task.title, sources, asked.names)
     if text_cfg is not None:
         notes += prompt_notes(prompts, load_tokenizer(pack, text_cfg))
     return tuple(notes)

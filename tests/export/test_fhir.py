@@ -143,3 +143,17 @@ def test_a_threshold_of_the_card_is_the_interpretation_and_without_one_there_is_
     negative = replace(ANSWERS[0], decision=replace(DECISION, is_positive=False))
     other = resources(checked(replace(result, answers=(negative,)), headers, release), "Observation")[0]
     assert other["interpretation"][0]["coding"][0]["code"] == "NEG"
+
+
+def test_where_a_figure_holds_stands_beside_the_number(tmp_path: Path) -> None:
+    result, headers = drawn_study(tmp_path)
+    pneumonia, tube = ANSWERS
+    within = replace(pneumonia, caution="within its source only (nih_cxr)")
+    observations = resources(checked(replace(result, answers=(within, tube)), headers), "Observation")
+    assert observations[0]["note"] == [
+        {"text": "The figure on the model's card holds within its source only (nih_cxr)."}
+    ]
+    assert "note" not in observations[1]
+    without = resources(checked(result, headers), "Observation")
+    assert observations[0]["identifier"] != without[0]["identifier"]
+    assert observations[1]["identifier"] == without[1]["identifier"]

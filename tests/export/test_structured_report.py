@@ -208,3 +208,12 @@ def test_reports_on_real_films_have_no_error(shared: Path, tmp_path: Path) -> No
             (tmp_path / "report.dcm").write_bytes(structured_report(result, headers, ALGORITHM, CREATED))
             assert errors_of(tmp_path / "report.dcm") == [], film.name
     assert num_read >= 6
+
+
+def test_where_a_figure_holds_stands_with_the_finding(tmp_path: Path) -> None:
+    result, headers = drawn_study(tmp_path)
+    pneumonia, tube = ANSWERS
+    within = replace(pneumonia, caution="within its source only (nih_cxr)")
+    content = structured_report(replace(result, answers=(within, tube)), headers, ALGORITHM, CREATED)
+    texts = [str(item.TextValue) for item in walk(pydicom.dcmread(BytesIO(content))) if "TextValue" in item]
+    assert texts.count("figure of the model's card: within its source only (nih_cxr)") == 1

@@ -154,6 +154,7 @@ def adapted_card(adapted: Adapted, *, metrics: Mapping[str, Any], name: str | No
         "created_from": {**base.created_from, "adapted_from": str(adapted.base), "medclip": __version__},
         "train_hashes_file": TRAIN_HASHES,
         "patient_hashes_file": PATIENT_HASHES,
+        "test_hashes_file": None if changed else base.test_hashes_file,
         "open_set": None if changed else base.open_set,
         "adapted": _adaptation(adapted),
     }

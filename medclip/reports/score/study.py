@@ -301,7 +301,7 @@ def _task(
                 class_title(titles, score.class_),
                 score.probability,
                 top=index == 0 if is_choice else score.probability > 0.5 and not is_risk,
-                note=_class_note(score, is_prompt),
+                note=_class_note(score, is_prompt, own.cautions.get(score.class_, "") if own is not None else ""),
                 unlearned=reasons.get(score.class_, ""),
             )
             for index, score in enumerate(shown)
@@ -313,10 +313,11 @@ def _task(
     )
 
 
-def _class_note(score: ScoreRow, is_prompt: bool) -> str:
-    """Return what a prompt is compared with and its spread; of other classes a spread that matters."""
+def _class_note(score: ScoreRow, is_prompt: bool, caution: str) -> str:
+    """Return where the figure holds, what a prompt is compared with, and a spread over wordings that matters."""
     spread = score.probability_spread
-    parts = [f"against “{(score.against or '').replace(f' {BAR} ', '” or “')}”"] if is_prompt else []
+    parts = [caution] if caution else []
+    parts += [f"against “{(score.against or '').replace(f' {BAR} ', '” or “')}”"] if is_prompt else []
     if spread is not None and (is_prompt or spread >= _LEAST_SPREAD):
         parts.append(changes_with_wording(spread))
     return " · ".join(parts)
