@@ -70,7 +70,7 @@ def get_adapter(modality: Modality | str | None) -> Adapter:
     return _load(target)
 
 
-def slot(modality: Modality | None, kind: Kind) -> str:
+def slot(modality: Modality | str | None, kind: Kind) -> str:
     """Name a way of reading, as index files and pack manifests do: "xray", "generic", "ct:volume"."""
     name = GENERIC if modality is None else str(modality)
     return name if kind is Kind.IMAGE else f"{name}:{kind}"
@@ -93,7 +93,7 @@ def preprocessing_of(name: str, policy: ReadPolicy | None = None) -> str:
     return preprocessing_hash(plain, adapter.version, changes) if changes else plain
 
 
-def read_unit(source: Source, modality: Modality | None, settings: Settings) -> Sample:
+def read_unit(source: Source, modality: Modality | str | None, settings: Settings) -> Sample:
     """Read one unit (an image, a series, a record, a slide) as a modality.
 
     Args:

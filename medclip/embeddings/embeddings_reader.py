@@ -235,7 +235,7 @@ class EmbeddingsReader:
         columns = self._embeddings.units.select(["row", "modality", "kind", "sha256"]).to_pydict()
         return {row: tuple(facts) for row, *facts in zip(*columns.values(), strict=True)}
 
-    def _answers(self, names: Sequence[str], modalities: Sequence[Modality | None] | None) -> list[_Answer]:
+    def _answers(self, names: Sequence[str], modalities: Sequence[Modality | str | None] | None) -> list[_Answer]:
         places = [self._at(name) for name in names]
         files_of = self._in_folders({name for name, place in zip(names, places, strict=True) if place is None})
         self._refuse_changed(names)
@@ -271,7 +271,7 @@ class EmbeddingsReader:
         reason, message = self._files["reason"][place], self._files["message"][place]
         return NOT_EMBEDDED if reason is None else Problem(Reason(reason), message)
 
-    def _checked(self, answer: _Answer, modality: Modality | None) -> _Answer:
+    def _checked(self, answer: _Answer, modality: Modality | str | None) -> _Answer:
         if answer.row is None:
             return answer
         embedded, kind, _ = self._units[answer.row]

@@ -10,6 +10,7 @@ of a gallery of this size.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -241,3 +242,29 @@ def _intervals(
     cases, patients = float(len(patients_N)), effective_patients(patients_N)
     rows = zip(ks, point_K, drawn_KB, strict=True)
     return {k: interval_of(share(float(v), drawn_B, cases=cases, patients=patients)) for k, v, drawn_B in rows}
+
+
+def chance_of_recall(keys: Sequence[Hashable], patients: Sequence[Hashable]) -> dict[int, float]:
+    """Return how often one of the K first of a shuffled gallery is right, mean over queries, for each K of `KS`.
+
+    A query has as many right answers as there are equal keys, among all but the wrong ones of its own patient.
+
+    Args:
+        keys: What each image, and its text, belongs to.
+        patients: Whose it is.
+
+    Example:
+        >>> chance_of_recall(["a", "b", "c", "d"], range(4))[1]
+        0.25
+    """
+    right, own = Counter(keys), Counter(patients)
+    pairs = list(zip(patients, keys, strict=True))
+    both = Counter(pairs)
+    right_N = np.array([right[key] for _, key in pairs], np.float64)
+    size_N = np.array([len(pairs) - own[patient] + both[patient, key] for patient, key in pairs], np.float64)
+    chance, missed_N = {}, np.ones(len(pairs))
+    for k in range(1, max(KS) + 1):
+        missed_N = missed_N * np.clip((size_N - right_N - k + 1) / np.maximum(size_N - k + 1, 1), 0, 1)
+        if k in KS:
+            chance[k] = float(1 - missed_N.mean())
+    return chance

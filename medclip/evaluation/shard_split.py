@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from medclip.adaptation.pack.pack_head import PackHead, read_pack_heads
 from medclip.evaluation.held_out_rows import blocks_of, choose_rows
-from medclip.evaluation.retrieval import KS, retrieval
+from medclip.evaluation.retrieval import KS, chance_of_recall, retrieval
 from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
 from medclip.models.card import SplitFigures
 from medclip.models.class_vectors import class_vectors, score_features
@@ -388,7 +388,7 @@ def _findings(
 
 def _retrieval(encoded: Mapping[str, _Encoded], whose: Sequence[Hashable], num_resamples: int) -> dict[str, Any]:
     answers = encoded["zero_shot"].answers
-    chance = _chance(answers, whose)
+    chance = chance_of_recall(answers, whose)
     figures = {
         rival: retrieval(
             e.images_ND, e.texts_ND, answers, answers,
@@ -402,24 +402,6 @@ def _retrieval(encoded: Mapping[str, _Encoded], whose: Sequence[Hashable], num_r
         for side, name in ((1, "image_to_text"), (0, "text_to_image"))
         for k in KS
     }
-
-
-def _chance(answers: Sequence[str], whose: Sequence[Hashable]) -> dict[int, float]:
-    """Return how often one of the K first of a shuffled gallery is right, mean over queries.
-
-    A query has as many right answers as there are equal keys, among all but the wrong ones of its own patient.
-    """
-    right, own = Counter(answers), Counter(whose)
-    both = Counter(zip(whose, answers, strict=True))
-    pairs = list(zip(whose, answers, strict=True))
-    right_N = np.array([right[answer] for _, answer in pairs], np.float64)
-    size_N = np.array([len(pairs) - own[patient] + both[patient, answer] for patient, answer in pairs], np.float64)
-    chance, missed_N = {}, np.ones(len(pairs))
-    for k in range(1, max(KS) + 1):
-        missed_N = missed_N * np.clip((size_N - right_N - k + 1) / np.maximum(size_N - k + 1, 1), 0, 1)
-        if k in KS:
-            chance[k] = float(1 - missed_N.mean())
-    return chance
 
 
 def _rivals(estimates: Mapping[str, Estimate], chance: float, size: Mapping[str, int]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Pixels:
 
 def read_pixels(
     path: Path,
-    modality: Modality | None,
+    modality: Modality | str | None,
     preprocess: Preprocess,
     settings: Settings,
     render: Render | None = None,
@@ -47,7 +47,8 @@ def read_pixels(
 
     Args:
         path: A file, or the folder of one series.
-        modality: Whose adapter reads it; None: the one that the file states, else `otherwise`.
+        modality: Whose adapter reads it, or "generic" for the rendering that modalities are inferred from; None: the
+            one that the file states, else `otherwise`.
         preprocess: How the model takes images; with its crop.
         settings: Limits and policy.
         render: Makes what the model is shown; None: each image at the model's size.

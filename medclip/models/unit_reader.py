@@ -35,8 +35,8 @@ class NamedUnit(Protocol):
         ...
 
     @property
-    def modality(self) -> Modality | None:
-        """Whose adapter reads it; None: that of the modality which its files state."""
+    def modality(self) -> Modality | str | None:
+        """Whose adapter reads it, or "generic"; None: that of the modality which its files state."""
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from medclip.files.pseudonyms import keyed_hash
 from medclip.files.tables.cell_privacy import shown
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import close_names, listed
+from medclip.models.packs.manifest import file_sha256
 
 TABLE_NAME = "labels.csv"
 _SHOWN = 4
@@ -46,11 +48,18 @@ class LabelledSet:
     """Images that the suite leaves out on purpose: other splits, classes mapped to null."""
     ignores_split: bool = False
     """The suite asks for a split and nothing says which images are in it: all are taken."""
+    is_held_out: bool = False
+    """Only files that the pack's figures were measured on."""
 
     @property
     def has_patients(self) -> bool:
         """Whether every image says whose it is."""
         return all(row.patient is not None for row in self.rows)
+
+    @property
+    def names_patients(self) -> bool:
+        """Whether what images share is a patient, so that patients can be counted."""
+        return self.has_patients and self.part.table.is_patient
 
     def moved(self, data: Path, images: Path) -> LabelledSet:
         """Return the set with its images below another folder than the one its labels are below."""
@@ -58,6 +67,17 @@ class LabelledSet:
             return self
         rows = (replace(row, path=images / row.path.relative_to(data)) for row in self.rows)
         return replace(self, rows=tuple(rows))
+
+    def held_out(self, hashes: frozenset[str] | None) -> LabelledSet:
+        """Return the set with the files of a list alone, where the suite asks for that and there is one.
+
+        Args:
+            hashes: sha256 of each file that the pack's figures were measured on; None where it lists none.
+        """
+        if not self.part.held_out or hashes is None:
+            return self
+        rows = tuple(row for row in self.rows if _sha256(row.path) in hashes)
+        return replace(self, rows=rows, num_left_out=self.num_left_out + len(self.rows) - len(rows), is_held_out=True)
 
     def digest(self, data: Path) -> str:
         """Hash of names, sizes, times, labels and patients: another one when the data changed. 16 hex characters."""
@@ -113,9 +133,10 @@ def _from_table(table: Path, part: SetFile, key: bytes) -> LabelledSet:
     rows: list[Labelled] = []
     seen: set[str] = set()
     left_out = 0
-    read = read_table(table).with_names(c for c in (form.file, form.label, form.split, form.patient) if c)
+    columns = (form.file, *(() if part.constant else (form.label,)), *part.where)
+    read = read_table(table).with_names(c for c in (*columns, form.split, form.patient) if c)
     header = read.names
-    for column in (form.file, form.label):
+    for column in columns:
         if column not in header:
             raise MedclipError(
                 Reason.TABLE_INVALID,
@@ -136,7 +157,8 @@ def _from_table(table: Path, part: SetFile, key: bytes) -> LabelledSet:
             raise MedclipError(Reason.TABLE_INVALID, "this file stands in the table a second time.", where=where)
         seen.add(file)
         in_split = not by_split or cell[form.split].lower() == str(part.split).lower()
-        label = _class_of(part, cell[form.label], where, f"`{form.label}`") if in_split else None
+        in_part = in_split and all(cell[column] in allowed for column, allowed in part.where.items())
+        label = _label_of(part, cell, where) if in_part else None
         if label is None:
             left_out += 1
             continue
@@ -144,6 +166,12 @@ def _from_table(table: Path, part: SetFile, key: bytes) -> LabelledSet:
         patient = keyed_hash("patient", whose, key) if whose else None
         rows.append(Labelled(number, table.parent / file, label, patient))
     return LabelledSet(part, tuple(rows), "table", left_out, part.split is not None and not by_split)
+
+
+def _label_of(part: SetFile, cell: Mapping[str, str], where: object) -> int | None:
+    if part.constant is not None:
+        return part.names.index(part.constant)
+    return _class_of(part, cell[part.table.label], where, f"`{part.table.label}`")
 
 
 def _class_of(part: SetFile, value: str, where: object, what: str) -> int | None:
@@ -168,6 +196,14 @@ def _inside(folder: Path) -> list[Path]:
     except OSError as e:
         raise MedclipError(Reason.PERMISSION_DENIED, "the folder cannot be listed.", where=folder) from e
     return [folder / name for name in names if not name.startswith((".", "__MACOSX"))]
+
+
+def _sha256(path: Path) -> str | None:
+    """Hash a file as card lists do; None for what is no file."""
+    try:
+        return file_sha256(path)
+    except OSError:
+        return None
 
 
 def _state(path: Path) -> list[int] | None:

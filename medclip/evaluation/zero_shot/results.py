@@ -13,6 +13,7 @@ from medclip.evaluation.zero_shot.compared_packs import ComparedPacks
 from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
 from medclip.evaluation.zero_shot.sensitivity import Negation, Sensitivity
 from medclip.evaluation.zero_shot.suite import SuiteFile
+from medclip.evaluation.zero_shot.task_figures import TaskFigures, task_lines
 from medclip.result import Result
 from medclip.wording import by_reason, estimate, list_of
 
@@ -139,6 +140,8 @@ class SuiteResult(Result):
     """Whether the text tower hears "no"; None where that was not asked."""
     compared: ComparedPacks | None = None
     """The same images by another pack; None where none was named."""
+    tasks: tuple[TaskFigures, ...] = ()
+    """Tasks of the vocabulary over all sets that ask them: by source and across them, and beside the card."""
     folder: Path | None = None
     """Where evaluate.json and predictions.parquet are."""
 
@@ -194,6 +197,9 @@ class SuiteResult(Result):
         yield ""
         yield from _table(self)
         yield ""
+        if self.tasks:
+            yield from task_lines(self.tasks)
+            yield ""
         if self.compared is not None:
             yield from self.compared.lines(f"{self.model} {self.model_version}")
             yield ""
@@ -274,7 +280,10 @@ def _sentences(
         yield "None of the images is in the pack's training data, compared by the bytes of the files."
     without = [s.id for s in sets if s.num_patients is None]
     if without:
-        yield f"Intervals resample images, not patients, in: {', '.join(without)} (the data names no patients)."
+        yield (
+            f"Intervals resample images or groups of them, not patients, in: {', '.join(without)} (the data names no "
+            "patients)."
+        )
     if not_asked:
         yield f"Not asked for: {', '.join(not_asked)}."
     if unusable:

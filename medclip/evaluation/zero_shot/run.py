@@ -21,10 +21,12 @@ from medclip.evaluation.zero_shot.results import MissingSet, SetResult, SuiteRes
 from medclip.evaluation.zero_shot.sensitivity import measure_negation, measure_sensitivity
 from medclip.evaluation.zero_shot.store import COMPARED, EVALUATION, RUN_NAME, SuiteStore
 from medclip.evaluation.zero_shot.suite import SetFile, SuiteFile, load_suite
+from medclip.evaluation.zero_shot.task_figures import measure_tasks
+from medclip.evaluation.zero_shot.vocabulary_sets import with_vocabulary
 from medclip.files.input_paths import refuse_missing
 from medclip.files.output import check_run, digest_of
 from medclip.files.pseudonyms import load_key
-from medclip.models.card import training_hashes
+from medclip.models.card import measured_hashes, training_hashes
 from medclip.models.class_vectors import ClassVectors, encode_prompts, score_features
 from medclip.models.devices import check_batch_size, check_device
 from medclip.models.packs.manifest import pack_digest
@@ -57,7 +59,7 @@ class _Run:
 
 class _Image(NamedTuple):
     path: Path
-    modality: Modality
+    modality: Modality | str
 
 
 def evaluate_suite(
@@ -81,10 +83,12 @@ def evaluate_suite(
     compare_images: str | Path | Embeddings | None = None,
 ) -> SuiteResult:
     """Measure a model pack zero-shot, as `medclip.evaluate` says."""
-    from medclip.models.packs.pack import find_pack, load_model
+    from medclip.models.packs.pack import find_pack, load_model, pack_card
 
     check_batch_size(batch_size)
-    chosen = suite if isinstance(suite, SuiteFile) else load_suite(suite)
+    path = find_pack(model)
+    card = pack_card(path)
+    chosen = with_vocabulary(suite if isinstance(suite, SuiteFile) else load_suite(suite), card)
     root = Path(data)
     settings = (settings or Settings()).on_machine(workers, memory)
     asked = _asked(chosen, sets)
@@ -103,6 +107,8 @@ def evaluate_suite(
     of_other = _vectors_of_other(compare, compare_images, embedded, settings, key_file, progress)
     labelled_sets, missing, unusable = _look(root, asked, load_key(settings, path=key_file))
     labelled_sets = [labelled.moved(root, base) for labelled in labelled_sets]
+    labelled_sets, nothing = _held_out(labelled_sets, measured_hashes(path, card))
+    missing += nothing
     not_asked = [part.id for part in chosen.sets if part not in asked]
 
     def measured(
@@ -137,8 +143,11 @@ def evaluate_suite(
                 tables[labelled.part.id] = table
         digest = of_pack["model_digest"]
         result = suite_result(chosen, results, missing, unusable, not_asked, model=loaded, model_digest=digest)
+        parts = [labelled.part for labelled in labelled_sets]
+        of_tasks = measure_tasks(parts, tables, loaded.card, num_resamples=num_replicates)
+        result = replace(result, tasks=of_tasks)
         if sensitivity:
-            modalities = dict.fromkeys(labelled.part.modality for labelled in labelled_sets)
+            modalities = dict.fromkeys(part.modality for part in parts if isinstance(part.modality, Modality))
             result = replace(result, negation=measure_negation(loaded, tuple(modalities)))
         return result, store, tables
 
@@ -265,13 +274,35 @@ def _look(
     return labelled_sets, missing, unusable
 
 
+def _held_out(
+    labelled_sets: Sequence[LabelledSet], hashes: frozenset[str] | None
+) -> tuple[list[LabelledSet], list[MissingSet]]:
+    """Leave the files that the pack's figures were measured on where a set asks for them; a set without is missing."""
+    kept, missing = [], []
+    for labelled in labelled_sets:
+        left, part = labelled.held_out(hashes), labelled.part
+        if left.rows:
+            kept.append(left)
+        else:
+            missing.append(MissingSet(part.id, part.group, (f"files of {part.place} that the pack was measured on",)))
+    if labelled_sets and not kept:
+        raise MedclipError(
+            Reason.NOTHING_TO_DO,
+            "none of the files here is one that the pack's figures were measured on.",
+            hint="Name the data that the pack's card names; files that were stored anew are not recognised.",
+        )
+    return kept, missing
+
+
 def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
     part, rows = labelled.part, labelled.rows
     run.progress.stage(part.id, len(rows))
     prompts = part.prompts()
     vectors = ClassVectors(part.names, encode_prompts(run.model, prompts), None)
     units = run.reader.read([_Image(row.path, part.modality) for row in rows], run.progress.step, keep_pixels=False)
-    scored = [None if unit.problem is not None else _scores(unit, vectors) for unit in units]
+    # Of a task of the vocabulary the logits, whose areas over several classes hang on the model's scale.
+    scale = run.model.logit_scale if part.task is not None else 1.0
+    scored = [None if unit.problem is not None else _scores(unit, vectors, scale) for unit in units]
     good = np.array([scores_C is not None for scores_C in scored])
     labels = np.array([row.label for row in rows])[good]
     scores = np.array([scores_C for scores_C in scored if scores_C is not None]).reshape(-1, len(part.classes))
@@ -303,7 +334,7 @@ def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
         num_read=int(good.sum()),
         num_left_out=labelled.num_left_out,
         problems=dict(sorted(problems.items())),
-        num_patients=len(set(patients.tolist())) if labelled.has_patients else None,
+        num_patients=len(set(patients.tolist())) if labelled.names_patients else None,
         num_in_training=None if run.seen is None else int(seen.sum()),
         figures=figures,
         unseen=unseen,
@@ -314,9 +345,9 @@ def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
     return result, _predictions(labelled, units, scored, run.seen)
 
 
-def _scores(unit: ReadUnit, vectors: ClassVectors) -> np.ndarray:
-    """Return the cosine with each class vector, mean over views; float32 [C]."""
-    cosines_VC, _ = score_features(unit.features, vectors, "multiclass", 1.0)
+def _scores(unit: ReadUnit, vectors: ClassVectors, scale: float) -> np.ndarray:
+    """Return the cosine with each class vector times a scale, mean over views; float32 [C]."""
+    cosines_VC, _ = score_features(unit.features, vectors, "multiclass", scale)
     return cosines_VC.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
@@ -340,6 +371,8 @@ def _notes(run: _Run, labelled: LabelledSet, units: Sequence[ReadUnit], labels: 
     absent = [name for c, name in enumerate(part.names) if not (labels == c).any()]
     if absent:
         notes.append(f"No image of: {', '.join(absent)}; means are over the other classes.")
+    if part.held_out and not labelled.is_held_out:
+        notes.append("The pack does not list the files that it was measured on: all files of the set are measured.")
     if labelled.ignores_split:
         why = "The table has no split column" if labelled.layout == "table" else "Class folders name no split"
         notes.append(f"{why}: all images are measured, not only {part.split!r}.")

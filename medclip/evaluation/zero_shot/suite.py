@@ -51,6 +51,8 @@ class TableFile(_Part):
     label: str = "label"
     patient: str | None = "patient"
     """Column that names the patient, or whatever else images share; None where every image stands for itself."""
+    is_patient: bool = True
+    """Whether that is a patient. Near-duplicates or eyes are resampled together, and never counted as patients."""
     split: str = "split"
 
 
@@ -59,18 +61,34 @@ class SetFile(_Part):
 
     id: SetId
     group: Name
-    modality: Modality
-    """Whose adapter reads the images."""
+    modality: Modality | Literal["generic"]
+    """Whose adapter reads the images; "generic" for the rendering that modalities are inferred from."""
     title: Words | None = None
     folder: Folder | None = None
     """Folder inside the data folder; the id where left out."""
     table: TableFile = TableFile()
+    source: Words | None = None
+    """Where its images come from, as the pack's card names its data; the folder where left out. Sets of one task and
+    several sources are measured within each and across them."""
     split: str | None = None
     """Rows of the table with this split only, where it has a split column."""
+    where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Rows of the table whose cells of these columns are one of these only."""
+    held_out: bool = False
+    """Only files that the pack's card lists as those that its figures were measured on, where it lists any."""
     values: dict[str, Name | None] = Field(default_factory=dict)
     """A label cell, or the name of a class folder, to the class it means; null leaves it out on purpose."""
+    others: Literal["refuse", "leave_out"] = "refuse"
+    """What becomes of labels that neither `values` nor the classes name."""
+    constant: Name | None = None
+    """The class of every row of a table that has no column for it."""
+    task: Name | None = None
+    """A task of the vocabulary, whose sentences stand for its classes; no classes are then written here."""
+    finding: Name | None = None
+    """A class of that task, where an image may have several: the classes are then `absent` and `present`."""
     patterns: tuple[Words, ...] = ()
-    classes: tuple[ClassFile, ...] = Field(min_length=2)
+    classes: tuple[ClassFile, ...] = ()
+    """Two or more, or none for a set with a task."""
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc"] = "accuracy"
     """The figure that enters the group's mean."""
     note: str = ""
@@ -80,6 +98,11 @@ class SetFile(_Part):
     def names(self) -> tuple[str, ...]:
         """Names of the classes in order."""
         return tuple(c.name for c in self.classes)
+
+    @property
+    def source_name(self) -> str:
+        """Where its images come from."""
+        return self.source or self.place
 
     @property
     def place(self) -> str:
@@ -97,17 +120,29 @@ class SetFile(_Part):
         """Return the class index of a label cell or folder name; None for one that is left out on purpose.
 
         Raises:
-            KeyError: For a value that the suite does not know.
+            KeyError: For a value that the suite does not know, unless it leaves others out.
         """
         name = self.values.get(value, value)
         if name is None:
             return None
         if name not in self.names:
+            if self.others == "leave_out":
+                return None
             raise KeyError(value)
         return self.names.index(name)
 
     @model_validator(mode="after")
+    def _needs_classes(self) -> SetFile:
+        if self.task is None and len(self.classes) < 2:
+            raise ValueError(f"set {self.id}: two classes or more are needed, or a task of the vocabulary")
+        if self.finding is not None and self.task is None:
+            raise ValueError(f"set {self.id}: a finding is one of a task, and none is named")
+        return self
+
+    @model_validator(mode="after")
     def _check(self) -> SetFile:
+        if not self.classes:
+            return self
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"set {self.id}: two classes have the same name")
         if any(p.count(SLOT) != 1 for p in self.patterns):
@@ -116,7 +151,7 @@ class SetFile(_Part):
             raise ValueError(f"set {self.id}: patterns and the classes' phrases belong together")
         if self.metric == "auroc" and len(self.classes) != 2:
             raise ValueError(f"set {self.id}: auroc needs two classes")
-        if strange := sorted({v for v in self.values.values() if v is not None} - set(self.names)):
+        if strange := sorted({v for v in (*self.values.values(), self.constant) if v is not None} - set(self.names)):
             raise ValueError(f"set {self.id}: values names a class that is not there: {', '.join(strange)}")
         owners: dict[str, str] = {}
         for name, sentences in zip(self.names, self.prompts(), strict=True):

@@ -1,0 +1,152 @@
+"""Tasks of the vocabulary over all sets of a suite that ask them: by source, across sources, beside the card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medclip.evaluation.zero_shot.metrics import Figure
+from medclip.evaluation.zero_shot.suite import SetFile
+from medclip.statistics.metrics.by_source import BySource, by_source
+from medclip.statistics.metrics.classification import measured
+from medclip.statistics.resampling.resampled import interval_of
+from medclip.wording import estimate, list_of, number
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SEVERAL = ("balanced_accuracy", "macro_auroc")
+"""Metrics of a task with several classes."""
+_OWN = "zero_shot"
+"""How a card names the pack's own figure among its rivals."""
+
+
+@dataclass(frozen=True)
+class TaskFigures:
+    """One task, or one finding of a task."""
+
+    task: str
+    finding: str | None
+    classes: tuple[str, ...]
+    sets: tuple[str, ...]
+    num_images: int
+    num_patients: int | None
+    """None where some set does not know its patients."""
+    figures: Mapping[str, Figure]
+    """Over all sets; of a finding the area of pairs within a source, since across sources the place may be told."""
+    verdict: str
+    """`medclip.statistics.metrics.by_source`: what may be said across sources."""
+    source_names: tuple[str, ...]
+    """All that were measured."""
+    sources: tuple[str, ...]
+    """Those within which the whole interval lies above chance."""
+    by_source: Mapping[str, Mapping[str, Any]]
+    """Areas by what they are of, as cards have figures."""
+    on_card: Mapping[str, Mapping[str, Any]]
+    """The pack's own figures on its card, by the names of `figures`; empty where the card does not list the task."""
+
+    @property
+    def name(self) -> str:
+        """The task, and its finding."""
+        return self.task if self.finding is None else f"{self.task}:{self.finding}"
+
+
+def measure_tasks(
+    parts: Sequence[SetFile], tables: Mapping[str, pa.Table], card: Any, *, num_resamples: int
+) -> tuple[TaskFigures, ...]:
+    """Measure each task over the sets that ask it.
+
+    Args:
+        parts: The suite's entries of the sets that were measured.
+        tables: Their predictions by set, as predictions.parquet has them.
+        card: The pack's.
+        num_resamples: Of patients.
+    """
+    asked: dict[tuple[str, str | None], list[SetFile]] = {}
+    for part in parts:
+        if part.task is not None:
+            asked.setdefault((part.task, part.finding), []).append(part)
+    results = (_measure(*of, sets, tables, card, num_resamples) for of, sets in asked.items())
+    return tuple(result for result in results if result is not None)
+
+
+def _measure(
+    task: str,
+    finding: str | None,
+    parts: Sequence[SetFile],
+    tables: Mapping[str, pa.Table],
+    card: Any,
+    num_resamples: int,
+) -> TaskFigures | None:
+    names = parts[0].names
+    rows = [(part, row) for part in parts for row in tables[part.id].to_pylist() if row["scores"] is not None]
+    if not rows:
+        return None
+    labels_N = np.array([names.index(row["label"]) for _, row in rows])
+    scores_NC = np.array([row["scores"] for _, row in rows], np.float32)
+    whose = [(part.source_name, row["patient"] or f"{part.id} {row['row']}") for part, row in rows]
+    of_source = by_source(
+        labels_N, scores_NC, [part.source_name for part, _ in rows], whose, num_resamples=num_resamples
+    )
+    knows_patients = all(part.table.is_patient and row["patient"] for part, row in rows)
+    on_card = _on_card(card, task, finding)
+    if finding is None:
+        drawn = measured(labels_N, scores_NC, whose, _SEVERAL, num_resamples=num_resamples)
+        figures = {name: Figure.of(interval_of(figure)) for name, figure in drawn.items()}
+    else:
+        area = _within(of_source, card, task, finding)
+        figures = {} if area is None else {"auroc": Figure.of(area.estimate)}
+    return TaskFigures(
+        task,
+        finding,
+        names,
+        tuple(part.id for part in parts),
+        len(rows),
+        len(set(whose)) if knows_patients else None,
+        figures,
+        of_source.verdict,
+        of_source.sources,
+        of_source.held_in,
+        of_source.figures({part.source_name for part in parts if not part.table.is_patient}),
+        on_card,
+    )
+
+
+def _within(of_source: BySource, card: Any, task: str, finding: str) -> Any:
+    """Return the area of a finding that the card's is the same of: of the one source that it names, or of all."""
+    entry = card.tasks.get(task)
+    known = None if entry is None else entry.sources.get(finding)
+    if known is not None and len(known.sources) == 1:
+        return of_source.of_source.get(known.sources[0])
+    return of_source.within
+
+
+def _on_card(card: Any, task: str, finding: str | None) -> dict[str, Mapping[str, Any]]:
+    entry = card.tasks.get(task)
+    if entry is None or (finding is not None and finding not in entry.classes):
+        return {}
+    metrics = entry.metrics if finding is None else {"auroc": (entry.metrics.get("auroc") or {}).get(finding) or {}}
+    own = {name: node.get(_OWN, node) for name, node in metrics.items()}
+    return {name: node for name, node in own.items() if "value" in node}
+
+
+def task_lines(tasks: Sequence[TaskFigures]) -> Iterator[str]:
+    """Yield a table of tasks, each beside the card, and below each the areas by source that say what holds."""
+    width = max(len(task.name) for task in tasks)
+    yield f"{'task':{width}}{'images':>8}{'patients':>10}{'metric':>19}{'measured':>24}{'on the card':>24}"
+    for task in tasks:
+        patients = "unknown" if task.num_patients is None else number(task.num_patients)
+        for metric, figure in task.figures.items():
+            card = task.on_card.get(metric)
+            on_card = "not listed" if card is None else estimate(card["value"], card.get("low"), card.get("high"))
+            yield (
+                f"{task.name:{width}}{task.num_images:>8}{patients:>10}{metric.replace('_', ' '):>19}"
+                f"{estimate(figure.value, figure.low, figure.high):>24}{on_card:>24}"
+            )
+        yield f"  {task.verdict}{f' ({list_of(task.sources)})' if task.sources else ''}"
+        for what, area in task.by_source.items():
+            if what != "pooled" or task.finding is not None:
+                yield f"    AUROC {what}: {estimate(area['value'], area.get('low'), area.get('high'))}"

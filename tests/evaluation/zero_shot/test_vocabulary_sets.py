@@ -1,0 +1,191 @@
+"""Sets that ask a task of the vocabulary, of several sources, on the files that a pack was measured on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from medclip import score
+from medclip.errors import MedclipError, Reason
+from medclip.evaluation.zero_shot.run import evaluate_suite
+from medclip.evaluation.zero_shot.suite import load_suite
+from medclip.evaluation.zero_shot.vocabulary_sets import with_vocabulary
+from medclip.models.card import TaskCard, read_card
+from medclip.models.packs.manifest import file_sha256
+from medclip.models.packs.pack import update_pack
+from tests.kits.evaluation import image
+from tests.kits.scoring import every_way, make_pack
+
+QUICK = {"workers": 1, "num_replicates": 50}
+SUITE = """
+name: sources
+title: Two places
+groups: [{id: chest, title: Chest}]
+sets:
+  - id: north
+    group: chest
+    modality: xray
+    task: chest_xray_findings
+    finding: pneumonia
+    table: {label: Pneumonia, patient: who}
+    values: {"1": present, "0": absent}
+    held_out: true
+    metric: auroc
+  - id: south
+    group: chest
+    modality: xray
+    task: chest_xray_findings
+    finding: pneumonia
+    table: {label: what, patient: who, is_patient: false}
+    where: {kind: [film]}
+    values: {ill: present, healthy: absent}
+    others: leave_out
+    metric: auroc
+  - id: views
+    group: chest
+    modality: generic
+    folder: north
+    task: modality
+    constant: xray
+    table: {patient: who}
+    metric: accuracy
+"""
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pack(tmp_path_factory.mktemp("packs") / "tiny", adapters=every_way())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    north, south = ["file,Pneumonia,who"], ["file,what,kind,who"]
+    for n in range(16):
+        image(folder / "north" / f"{n}.png", n, grey=True)
+        north.append(f"{n}.png,{n % 2},N{n // 2}")
+        image(folder / "south" / f"{n}.png", 100 + n, grey=True)
+        south.append(f"{n}.png,{('ill', 'healthy', 'todo')[n % 3]},{'slice' if n == 15 else 'film'},S{n}")
+    (folder / "north" / "labels.csv").write_text("\n".join(north) + "\n")
+    (folder / "south" / "labels.csv").write_text("\n".join(south) + "\n")
+    (folder / "suite.yaml").write_text(SUITE)
+    return folder
+
+
+def test_the_vocabulary_is_asked_as_a_run_of_score_asks_it(pack: Path, place: Path, tmp_path: Path) -> None:
+    evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", sets=["north"], **QUICK)
+    rows = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
+    run = score(
+        place / "north", tmp_path / "scored", model=pack, workers=1, modality="xray", group_by="file",
+        task="chest_xray_findings",
+    )  # fmt: skip
+    studies = {row["sha256"]: row["study"] for row in run.files.to_pylist()}
+    logits = {row["study"]: row["logit"] for row in run.scores.to_pylist() if row["class"] == "pneumonia"}
+    for row in rows:
+        absent, present = row["scores"]
+        assert present - absent == pytest.approx(logits[studies[row["sha256"]]], abs=0.02)
+
+
+def test_rows_are_chosen_by_their_cells_and_labels_that_are_not_named_are_left_out(pack: Path, place: Path) -> None:
+    result = evaluate_suite(pack, place / "suite.yaml", place, sets=["south"], **QUICK)
+    (south,) = result.sets
+    assert (south.num_images, south.num_left_out) == (10, 6)  # 5 of "todo", one slice that is ill
+    assert south.images_per_class == (5, 5)
+
+
+def test_a_group_that_is_no_patient_is_resampled_and_not_counted(pack: Path, place: Path) -> None:
+    result = evaluate_suite(pack, place / "suite.yaml", place, **QUICK)
+    north, south, _ = result.sets
+    assert (north.num_patients, south.num_patients) == (8, None)
+    (pneumonia, modality) = result.tasks
+    assert (pneumonia.num_patients, modality.num_patients) == (None, 8)
+    assert pneumonia.by_source["within north"]["num_patients"] == 8
+    assert pneumonia.by_source["within south"]["num_patients"] is None
+    assert pneumonia.by_source["positives of north, negatives of south"]["num_patients"] is None
+
+
+def test_a_task_of_two_sources_is_measured_within_each_and_across_them(pack: Path, place: Path, tmp_path: Path) -> None:
+    result = evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", **QUICK)
+    pneumonia, modality = result.tasks
+    north, south, _ = result.sets
+    assert pneumonia.by_source["within north"]["value"] == north.figures["auroc"].value
+    assert pneumonia.by_source["within south"]["value"] == south.figures["auroc"].value
+    assert {"positives of north, negatives of south", "source alone", "across sources"} <= set(pneumonia.by_source)
+    assert modality.verdict == "not testable across sources"
+    lines = "\n".join(result.lines())
+    assert "chest_xray_findings:pneumonia" in lines
+    assert "AUROC positives of south, negatives of north" in lines
+    stored = json.loads((tmp_path / "out" / "evaluate.json").read_text())
+    assert stored["tasks"][0]["verdict"] == pneumonia.verdict
+
+
+def test_only_files_that_the_card_lists_are_measured_where_a_set_asks_for_them(
+    pack: Path, place: Path, tmp_path: Path
+) -> None:
+    listed = shutil.copytree(pack, tmp_path / "listed")
+    hashes = [file_sha256(place / "north" / f"{n}.png") for n in range(8)]
+    card = read_card(listed)
+    figure = {"value": 0.75, "low": 0.6, "high": 0.9, "chance": 0.5}
+    task = TaskCard(classes=("pneumonia",), metrics={"auroc": {"pneumonia": {"zero_shot": figure}}})
+    changes = {"test_hashes_file": "test_hashes.txt", "tasks": card.tasks | {"chest_xray_findings": task}}
+    update_pack(
+        listed, card=card.model_copy(update=changes), extra_files={"test_hashes.txt": "\n".join(hashes).encode()}
+    )
+    result = evaluate_suite(listed, place / "suite.yaml", place, sets=["north", "south"], **QUICK)
+    north, south = result.sets
+    assert (north.num_images, north.num_left_out, south.num_images) == (8, 8, 10)
+    assert not any("does not list the files" in note for note in north.notes)
+    (pneumonia,) = result.tasks
+    assert pneumonia.on_card["auroc"]["value"] == 0.75
+    assert "0.750 (0.600 to 0.900)" in "\n".join(result.lines())
+    without = evaluate_suite(pack, place / "suite.yaml", place, sets=["north"], **QUICK)
+    assert without.sets[0].num_images == 16
+    assert any("does not list the files" in note for note in without.sets[0].notes)
+
+
+def test_data_without_any_file_that_a_pack_was_measured_on_is_refused(pack: Path, place: Path, tmp_path: Path) -> None:
+    listed = shutil.copytree(pack, tmp_path / "listed")
+    card = read_card(listed).model_copy(update={"test_hashes_file": "test_hashes.txt"})
+    update_pack(listed, card=card, extra_files={"test_hashes.txt": b"0" * 64})
+    with pytest.raises(MedclipError, match="none of the files here") as caught:
+        evaluate_suite(listed, place / "suite.yaml", place, sets=["north"], **QUICK)
+    assert caught.value.reason is Reason.NOTHING_TO_DO
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("    finding: pneumonia\n", "", "name one of its findings"),
+        ("    task: modality\n", "    task: modality\n    finding: xray\n", "it has no findings"),
+        ("    task: chest_xray_findings\n", "", "two classes or more are needed, or a task"),
+    ],
+)
+def test_a_set_that_asks_what_its_task_is_not_is_refused(
+    pack: Path, place: Path, tmp_path: Path, old: str, new: str, sentence: str
+) -> None:
+    (tmp_path / "suite.yaml").write_text(SUITE.replace(old, new, 1))
+    with pytest.raises(MedclipError, match=sentence):
+        evaluate_suite(pack, tmp_path / "suite.yaml", place, **QUICK)
+
+
+def test_the_classes_of_a_task_are_those_of_the_card_and_sets_of_others_are_left_out(pack: Path) -> None:
+    card = read_card(pack)
+    task = TaskCard(classes=("mri", "fundus"))
+    suite = with_vocabulary(load_suite("mini"), card.model_copy(update={"tasks": {"modality": task}}))
+    of_modality = {part.id: part.names for part in suite.sets if part.task == "modality"}
+    assert set(of_modality.values()) == {("mri", "fundus")}
+    assert "modality_brain_mri" in of_modality
+    assert "modality_nih_cxr" not in of_modality
+    (covid,) = [part for part in suite.sets if part.id == "modality_covid_cxr"]
+    assert covid.values == {"X-ray": None, "CT": None}
+
+
+def test_every_task_and_class_of_the_suite_of_the_built_in_pack_is_in_the_vocabulary() -> None:
+    suite = load_suite("mini")
+    filled = with_vocabulary(suite, type("NoCard", (), {"tasks": {}}))
+    assert len(filled.sets) == len(suite.sets)
+    assert all(part.held_out and len(part.names) > 1 for part in filled.sets)
