@@ -107,7 +107,7 @@ class BySource:
         return tuple(name for name, area in self.of_source.items() if area.above_chance)
 
     def _directions_of(self, pair: tuple[str, str]) -> list[tuple[str, str]]:
-        return [direction for direction in (pair, pair[::-1]) if direction in self.directions]
+        return [direction for direction in (pair, (pair[1], pair[0])) if direction in self.directions]
 
     def _holds_between(self, pair: tuple[str, str]) -> bool:
         known = self._directions_of(pair)
