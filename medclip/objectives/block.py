@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medclip.errors import MedclipError, Reason
-from medclip.objectives.pairs import Pairs, positives
+from medclip.objectives.pairs import Pairs, of_other_source, positives
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,7 @@ class Block:
         valid: bool [b] and [N]: which rows and columns take part; None where all do.
         positive_keys: int64 [b, K] keys of the rows and [N, K] of the columns; None: only partners are positives.
         ignored_keys: The same for pairs that are neither positives nor negatives.
+        sources: int64 [b, 2] and [N, 2] keys of kind and source; None: a pair of two sources is a pair like any other.
     """
 
     own_b: Tensor
@@ -37,6 +39,7 @@ class Block:
     valid: tuple[Tensor, Tensor] | None = None
     positive_keys: tuple[Tensor, Tensor] | None = None
     ignored_keys: tuple[Tensor, Tensor] | None = None
+    sources: tuple[Tensor, Tensor] | None = None
 
     def take_rows(self, local_bD: Tensor) -> Tensor:
         """Return the rows, zeros where they take no part."""
@@ -75,12 +78,18 @@ class Block:
 
     def left_out(self, part: slice, positive: Tensor | None) -> Tensor | None:
         """Mark the pairs of some rows that are neither positives nor negatives: bool [c, N]; None without any."""
+        marked = []
+        if self.ignored_keys is not None:
+            rows, cols = self.ignored_keys
+            marked.append(positives(rows[part], cols))
+        if self.sources is not None:
+            rows, cols = self.sources
+            marked.append(of_other_source(rows[part], cols))
         outside = None if self.valid is None else ~self._both_valid(part)
-        if self.ignored_keys is None:
+        if not marked:
             return outside
-        rows, cols = self.ignored_keys
-        same = positives(rows[part], cols)
-        same = same.scatter_(1, self.own_b[part, None], False) if positive is None else same & ~positive
+        same = functools.reduce(torch.logical_or, marked)
+        same = same.scatter(1, self.own_b[part, None], False) if positive is None else same & ~positive
         return same if outside is None else same | outside
 
     def _both_valid(self, part: slice) -> Tensor:
@@ -112,14 +121,16 @@ def make_block(pairs: Pairs | None, size: int, rank: int, ranks: int, device: to
         weights_N = weights_N * pairs.valid_B
     weights_N = weights_N * (ranks / weights_N.sum().clamp_min(1e-30))
     positive, ignored = (k if k is not None and k.shape[1] else None for k in (pairs.positive_BK, pairs.ignored_BK))
+    of_texts = positive if pairs.text_positive_BK is None or positive is None else pairs.text_positive_BK
     return Block(
         own_b=own_N[own_rows],
         row_weights_b=weights_N[own_rows],
         col_weights_N=weights_N,
         even=pairs.weights_B is None,
         valid=None if pairs.valid_B is None else (pairs.valid_B[own_rows], pairs.valid_B),
-        positive_keys=None if positive is None else (positive[own_rows], positive),
+        positive_keys=None if positive is None else (positive[own_rows], of_texts),
         ignored_keys=None if ignored is None else (ignored[own_rows], ignored),
+        sources=None if pairs.sources_B2 is None else (pairs.sources_B2[own_rows], pairs.sources_B2),
     )
 
 

@@ -149,7 +149,7 @@ def _blocks(
             _beside(of_all, columns[rows], columns[cols])
             for of_all, columns in zip((every.positive_BK, every.ignored_BK), own, strict=True)
         )
-        pair = replace(every, positive_BK=positive, ignored_BK=ignored, valid_B=valid)
+        pair = replace(every, positive_BK=positive, ignored_BK=ignored, valid_B=valid, text_positive_BK=None)
         return make_block(pair, ranks * size, rank, ranks, device), number
 
     return block

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -26,6 +26,12 @@ class Pairs:
             Where a pair is both, it is positive.
         weights_B: float [B], >= 0: how much the rows of each sample count. A loss is sum(w * l) / sum(w).
         valid_B: bool [B]. A sample with False takes no part at all, neither as a row nor as a negative of others.
+        sources_B2: int64 [B, 2], keys of the kind of image and of its source, -1 = not known. Two samples of one kind,
+            or of a kind that is not known, are negatives only within one source; of two sources they are positives or
+            left out. What tells one source from another is then no way to make the loss smaller.
+        text_positive_BK: The keys of `positive_BK` that hold of a sample's text, where they are not those of its image:
+            image i and text j are positives if image i's key is that of text j. A caption made of labels fits every
+            image that is labelled so, and what a text says of its own image fits no other. None: the same.
 
     Raises:
         MedclipError: WRONG_USE for tensors of another shape or type.
@@ -40,6 +46,8 @@ class Pairs:
     ignored_BK: Tensor | None = None
     weights_B: Tensor | None = None
     valid_B: Tensor | None = None
+    sources_B2: Tensor | None = None
+    text_positive_BK: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Refuse other shapes and types, and tensors of different lengths."""
@@ -49,6 +57,8 @@ class Pairs:
             ("ignored_BK", 2, "int64"),
             ("weights_B", 1, "float"),
             ("valid_B", 1, "bool"),
+            ("sources_B2", 2, "int64"),
+            ("text_positive_BK", 2, "int64"),
         ):
             value: Tensor | None = getattr(self, name)
             if value is None:
@@ -65,7 +75,7 @@ class Pairs:
 
     def check(self, size: int) -> None:
         """Raise WRONG_USE if a tensor is not of the batch's size."""
-        for value in (self.positive_BK, self.ignored_BK, self.weights_B, self.valid_B):
+        for value in (getattr(self, field.name) for field in fields(self)):
             if value is not None and len(value) != size:
                 raise MedclipError(Reason.WRONG_USE, f"pairs of {len(value)} samples, but features of {size}.")
 
@@ -107,3 +117,24 @@ def positives(rows_bK: Tensor, cols_NK: Tensor) -> Tensor:
         cols_N = cols_NK[:, column].masked_fill(cols_NK[:, column] < 0, -1)
         mask |= rows_b[:, None] == cols_N[None, :]
     return mask
+
+
+def of_other_source(rows_b2: Tensor, cols_N2: Tensor) -> Tensor:
+    """Mark pairs of two sources of one kind of image, or of a kind that is not known.
+
+    Args:
+        rows_b2: int64 [b, 2] keys of kind and source of a chunk of rows.
+        cols_N2: int64 [N, 2] of all columns.
+
+    Returns:
+        bool [b, N].
+
+    Example:
+        >>> xray, mri, here, there = 1, 2, 3, 4
+        >>> keys = torch.tensor([[xray, here], [xray, there], [mri, there]])
+        >>> of_other_source(keys, keys).int().tolist()
+        [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
+    """
+    kind_b1, kind_1N = rows_b2[:, 0, None], cols_N2[None, :, 0]
+    may_be_one_kind = (kind_b1 == kind_1N) | (kind_b1 < 0) | (kind_1N < 0)
+    return may_be_one_kind & (rows_b2[:, 1, None] != cols_N2[None, :, 1])

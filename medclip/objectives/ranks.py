@@ -82,6 +82,8 @@ def gather_pairs(pairs: Pairs | None, group: ProcessGroup | None) -> Pairs | Non
         "ignored_BK": pairs.ignored_BK,
         "weights_B": None if weights is None else weights.float().view(torch.int32).long()[:, None],  # by their bits
         "valid_B": None if valid is None else valid.long()[:, None],
+        "sources_B2": pairs.sources_B2,
+        "text_positive_BK": pairs.text_positive_BK,
     }
     present = {name: columns for name, columns in fields.items() if columns is not None}
     if not present:

@@ -27,6 +27,9 @@ LICENSE = "license"
 """A column of samples.parquet that folders of earlier versions lack."""
 NUM_VIEWS = "num_views"
 """Another one: images in a sample, 1 but for mammograms that are grouped."""
+STRATUM = "stratum"
+"""A third one, there where the table that shards are built from has it: what training draws samples by, such as the
+finding."""
 GROUP = "group"
 """Among the options of the index, where samples are examinations or breasts of several views."""
 Stored = Literal["images", "volumes", "signals"]
@@ -183,10 +186,13 @@ def sample_batches(folder: Place, index: Mapping[str, Any], *, cache: ShardCache
     path = folder / SAMPLES
     try:
         with open_table(folder, index, SAMPLES, cache) as file:
-            has_license = LICENSE in pq.read_schema(file).names
-            columns = [*SAMPLE_COLUMNS, LICENSE] if has_license else list(SAMPLE_COLUMNS)
+            names = pq.read_schema(file).names
+            lacking = [name for name in (LICENSE, STRATUM) if name not in names]
+            columns = [name for name in (*SAMPLE_COLUMNS, LICENSE, STRATUM) if name not in lacking]
             for batch in iterate_stream(file, _BATCH_ROWS, columns):
-                yield batch if has_license else batch.append_column(LICENSE, pa.nulls(len(batch), pa.string()))
+                for name in lacking:
+                    batch = batch.append_column(name, pa.nulls(len(batch), pa.string()))
+                yield batch
     except (OSError, pa.ArrowException) as e:
         raise _unreadable(path, e) from e
 
@@ -240,8 +246,9 @@ def write_index(
     import pyarrow as pa
 
     hashes = {}
+    has_strata = not isinstance(samples, pa.Table) and any(row.get(STRATUM) for row in samples)
     for name, header, rows in (
-        (SAMPLES, (*SAMPLE_COLUMNS, LICENSE, NUM_VIEWS), samples),
+        (SAMPLES, (*SAMPLE_COLUMNS, LICENSE, NUM_VIEWS, *([STRATUM] if has_strata else [])), samples),
         (REJECTS, REJECT_COLUMNS, rejects),
     ):
         table = rows if isinstance(rows, pa.Table) else arrow_table(rows, header)

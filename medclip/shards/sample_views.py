@@ -12,6 +12,8 @@ from medclip.sample import ViewType
 Group = Literal["exam", "breast"]
 """What a sample of several views is made of."""
 GROUPS: tuple[Group, ...] = ("exam", "breast")
+VIEW_KIND = "view_kind"
+"""In the meta of a single mammogram that is no standard one: how it was made."""
 VIEWS = "views"
 """Key of the JSON member, beside `record` and `meta`."""
 

@@ -19,6 +19,7 @@ from medclip.models.towers.build import build_clip
 from medclip.progress import Progress, Silent
 from medclip.shards.reading.samples import ShardReader
 from medclip.training.batches.loader import Batches, preflight
+from medclip.training.batches.order import Balance
 from medclip.training.checkpoints import state as store
 from medclip.training.checkpoints.background import BackgroundSaver
 from medclip.training.checkpoints.export import export_pack
@@ -54,7 +55,7 @@ from medclip.training.steps.teacher import SentenceTeacher
 from medclip.training.steps.towers import Towers, borrowed, weights_of
 from medclip.training.steps.unimodal import UnimodalViews, pooled_dim
 from medclip.training.steps.update import Outcome, Update, not_finite, read
-from medclip.training.validation import validate
+from medclip.training.validation import WITHIN, validate
 from medclip.wording import count
 
 _MASKED, _SUPERVISED = "masked.", "supervised."
@@ -240,8 +241,8 @@ class Trainer:
             figures = self.world.gather(figures)[0]  # rounding may differ between ranks; one of them decides
             log.write("val", {"step": self.step, **figures})
             self.validation = figures
-            if figures and _merit(figures) < self.best:
-                self.best = _merit(figures)
+            if figures and (merit := _merit(figures, self.recipe.train.best_by)) < self.best:
+                self.best = merit
                 if self.recipe.train.export == "best":
                     weights = full_weights(self.towers, self.world)
                     self.world.first(lambda: store.save_tensors(weights, self.folder / BEST))
@@ -379,7 +380,8 @@ class Trainer:
         }  # fmt: skip
         several = o.of_views or {"num_views": o.num_views, "num_texts": o.num_texts}
         data = Batches(
-            self.reader, augment=self.recipe.augment, policy=d.policy, weights=d.weights, window_shards=d.window_shards,
+            self.reader, augment=self.recipe.augment, policy=d.policy, weights=d.weights,
+            balance=Balance(d.source_power, d.max_repeats), window_shards=d.window_shards,
             workers=d.workers, worker_kind=d.worker_kind, cache_mb=d.cache_mb, timeout_s=d.timeout_s,
             max_bad_share=d.max_bad_share, loss_weights=o.source_weights, **several, **shared,
         )  # fmt: skip
@@ -415,6 +417,13 @@ class Trainer:
         return hashlib.sha256("".join(self.reader.shard_hashes).encode()).hexdigest()[:16]
 
 
-def _merit(figures: Mapping[str, float]) -> float:
-    """Return what is lowest in the best epoch: a supervised part is about its mean area, everything else the loss."""
+def _merit(figures: Mapping[str, float], best_by: str = "loss") -> float:
+    """Return what is lowest in the best epoch.
+
+    A supervised part is about its mean area, everything else the loss, unless the recipe looks at figures of tasks
+    within sources; where none could be judged no epoch is the best.
+    """
+    if best_by == WITHIN:
+        within = [figure for name, figure in figures.items() if name.endswith(f".{WITHIN}")]
+        return -sum(within) / len(within) if within else math.inf
     return -figures["auroc"] if "auroc" in figures else figures["val_loss"]

@@ -15,7 +15,7 @@ from medclip.sample import POSITIONS, SIDES, VIEW_KINDS
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import expand
 from medclip.text.vocabulary.task import Task
-from medclip.training.batches.loader import LABELS, TEXT, Batch
+from medclip.training.batches.loader import LABELS, SOURCE, TEXT, Batch
 from medclip.training.batches.truth import truth_of
 from medclip.training.ranks.world import World
 from medclip.training.recipe.sections.objective import Objective
@@ -26,7 +26,19 @@ from medclip.training.steps.towers import TowerOutputs
 EncodeText = Callable[[Sequence[str]], Tensor]
 
 
-def measure(task: Task, images_ND: Tensor, truth_NC: NDArray[np.float64], encode_text: EncodeText) -> dict[str, float]:
+WITHIN = "within_sources"
+"""Behind the name of a task: the mean of its figures within single sources."""
+_FEWEST = 5
+"""Images of a class within a source below which the source is not judged by it."""
+
+
+def measure(
+    task: Task,
+    images_ND: Tensor,
+    truth_NC: NDArray[np.float64],
+    encode_text: EncodeText,
+    source_N: NDArray[np.int64] | None = None,
+) -> dict[str, float]:
     """Measure one task on labelled images.
 
     Args:
@@ -34,23 +46,57 @@ def measure(task: Task, images_ND: Tensor, truth_NC: NDArray[np.float64], encode
         images_ND: Unit-norm image features.
         truth_NC: Of the images, from `truth_of`.
         encode_text: Gives unit-norm features of sentences.
+        source_N: Number of the source of each image; None where nothing is asked within sources.
 
     Returns:
         "TASK": balanced accuracy of a multi-class task, or the mean AUROC over the classes of a multi-label one that
         are both present and absent somewhere. Empty when no image has a label that can be judged.
+        "TASK.within_sources": the mean of the same over the sources within which it can be judged, on what has five
+        images there of two classes, or of a class and without it. A score of where an image is from gets chance there.
     """
     prompts = expand(task)
     positive = torch.stack([_unit_mean(encode_text(p.positive)) for p in prompts])
     cosines = images_ND @ positive.T
     if task.kind == "multiclass":
-        known = ~np.isnan(truth_NC[:, 0])
-        truth, called = truth_NC[known, 0], cosines.argmax(1).numpy()[known]
-        recalls = [(called[truth == c] == c).mean() for c in np.unique(truth)]
-        return {task.name: float(np.mean(recalls))} if recalls else {}
-    negative = torch.stack([_unit_mean(encode_text(p.negative)) for p in prompts])
-    scores = (cosines - images_ND @ negative.T).numpy()
-    areas = [a for c in range(len(prompts)) if not np.isnan(a := area_over_known(scores[:, c], truth_NC[:, c]))]
-    return {task.name: float(np.mean(areas))} if areas else {}
+        scores_NC, judge = cosines.numpy(), _balanced_accuracy
+    else:
+        negative = torch.stack([_unit_mean(encode_text(p.negative)) for p in prompts])
+        scores_NC, judge = (cosines - images_ND @ negative.T).numpy(), _mean_area
+    figures = {task.name: judge(scores_NC, truth_NC)}
+    if source_N is not None:
+        parts = [source_N == source for source in np.unique(source_N)]
+        within = [judge(scores_NC[part], truth_NC[part], fewest=_FEWEST) for part in parts]
+        judged = [figure for figure in within if figure is not None]
+        figures[f"{task.name}.{WITHIN}"] = float(np.mean(judged)) if judged else None
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _balanced_accuracy(scores_NC: NDArray[np.float32], truth_NC: NDArray[np.float64], fewest: int = 1) -> float | None:
+    """Return the mean recall over the classes that have so many images; within a source of two at least, among them.
+
+    None where nothing can be judged.
+    """
+    known = ~np.isnan(truth_NC[:, 0])
+    truth, scores = truth_NC[known, 0].astype(int), scores_NC[known]
+    classes = np.flatnonzero(np.bincount(truth, minlength=scores_NC.shape[1])[: scores_NC.shape[1]] >= fewest)
+    if fewest > 1:
+        if len(classes) < 2:
+            return None
+        own = np.full(scores.shape, -np.inf)
+        own[:, classes] = scores[:, classes]
+        scores = own
+    called = scores.argmax(1)
+    recalls = [(called[truth == c] == c).mean() for c in (classes if fewest > 1 else np.unique(truth))]
+    return float(np.mean(recalls)) if recalls else None
+
+
+def _mean_area(scores_NC: NDArray[np.float32], truth_NC: NDArray[np.float64], fewest: int = 1) -> float | None:
+    """Return the mean area over the classes that are there and absent so often; None where there is none."""
+    areas = []
+    for scores_N, truth_N in zip(scores_NC.T, truth_NC.T, strict=True):
+        if min((truth_N == 1).sum(), (truth_N == 0).sum()) >= fewest:
+            areas.append(area_over_known(scores_N, truth_N))
+    return float(np.mean(areas)) if areas else None
 
 
 def _unit_mean(vectors_ND: Tensor) -> Tensor:
@@ -82,7 +128,7 @@ def validate(
             left out.
         encode: Returns what the towers return for a batch that begins with this row of the split.
         loss: Gives the contrastive loss of features, pairs and what is known of views.
-        pairs: Says of keys [b, 3] and of which samples take part [b] which pairs are positives.
+        pairs: Says of keys [b, 5] and of which samples take part [b] which pairs are positives.
         tasks: Names of tasks that are measured zero-shot.
         encode_text: Gives unit-norm features of sentences; needed with tasks.
         objective: What is learned.
@@ -95,8 +141,9 @@ def validate(
         squared error of hidden pixels; supervised_loss, auroc and balanced_accuracy of a head (the mean over several,
         and of each as FIGURE.TASK);
         image_to_text_r1 and text_to_image_r1: share of samples whose nearest neighbour in the other modality says the
-        same (same caption or same labels); chance_r1: what a random neighbour would reach; zero_shot.TASK for each task
-        that could be judged. Of examinations it is the fused vector that is compared with the first caption, and
+        same (same caption or same labels); chance_r1: what a random neighbour would reach; zero_shot.TASK and
+        zero_shot.TASK.within_sources for each task that could be judged.
+        Of examinations it is the fused vector that is compared with the first caption, and
         cross_view_r1 is the share of views whose nearest neighbour among all views of the other position (CC and MLO)
         is of the same breast; cross_view_chance_r1 what a random one would reach. The same on all ranks.
     """
@@ -121,11 +168,11 @@ def validate(
     def every(rows: Sequence[Tensor]) -> Tensor:
         return world.rows(torch.cat(list(rows)))[:size]
 
-    keys_N4 = every(keys)
+    keys_NK = every(keys)
     features = TowerOutputs(*(every(rows) for rows in zip(*parts, strict=True)))
     image_NVD, text_NTD, errors_NV2, logits_N1C, fused_N1D = features[:5]
     exams = Exams(*(every(rows) for rows in zip(*known, strict=True))) if any(known) else None
-    valid_N = keys_N4[:, -1] == 1
+    valid_N = keys_NK[:, -1] == 1
     if not valid_N.any():
         return {}
     masked = {}
@@ -149,15 +196,16 @@ def validate(
         if number % world.size == world.rank and valid_N[part].any():
             outputs = TowerOutputs(*(x[part].flatten(0, 1).to(world.device) for x in features))
             views = None if exams is None else Exams(*(x[part].to(world.device) for x in exams))
-            value = float(loss(outputs, pairs(keys_N4[part, :-1].numpy(), valid_N[part].numpy()), views))
+            value = float(loss(outputs, pairs(keys_NK[part, :-1].numpy(), valid_N[part].numpy()), views))
             total += value * int(valid_N[part].sum())
     figures = {"val_loss": float(world.sum(total)) / int(valid_N.sum())} | others | _cross_view(image_NVD, exams)
     image_ND, text_ND = image_NVD[:, 0] if exams is None else fused_N1D[:, 0], text_NTD[:, 0]
-    figures |= _retrieval(image_ND[valid_N], text_ND[valid_N], keys_N4[valid_N][:, [LABELS, TEXT]], world)
+    figures |= _retrieval(image_ND[valid_N], text_ND[valid_N], keys_NK[valid_N][:, [LABELS, TEXT]], world)
     for task, rows in zip(asked, truths, strict=True):
         assert encode_text is not None
         truth_NC = world.rows(torch.from_numpy(np.concatenate(rows)))[:size].numpy()
-        figures |= {f"zero_shot.{k}": v for k, v in measure(task, image_ND, truth_NC, encode_text).items()}
+        own = measure(task, image_ND, truth_NC, encode_text, keys_NK[:, SOURCE].numpy())
+        figures |= {f"zero_shot.{name}": figure for name, figure in own.items()}
     return figures
 
 

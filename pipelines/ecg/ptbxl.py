@@ -40,14 +40,14 @@ def write_table(data: Path, out: Path) -> Path:
     return write_rows(out / "table.csv", rows)
 
 
-def write_archive(archive: Path, out: Path) -> None:
-    """Write the records of the archive as WFDB, of which a unit is called 1 mV."""
+def write_archive(archive: Path, out: Path, mv_of_unit: float = 1.0) -> None:
+    """Write the records of the archive as WFDB, of which a unit is called 1 mV where nothing else is said."""
     stored = np.load(archive)
     out.mkdir(parents=True, exist_ok=True)
     names = [str(name) for name in stored["leads"]]
     hz, scale, signals = float(stored["fs"]), float(stored["scale"]), stored["signal"]
     for number, signal in zip(stored["ecg_id"].tolist(), signals, strict=True):
-        write_wfdb(out / str(number), (signal.T * scale).astype(np.float32), hz, names)
+        write_wfdb(out / str(number), (signal.T * (scale * mv_of_unit)).astype(np.float32), hz, names)
 
 
 def _row(row: EcgRow, file: Path, name: str, own: Mapping[str, str]) -> dict[str, str]:

@@ -1,23 +1,49 @@
 #!/usr/bin/env bash
-# Train, measure and publish medclip-mini. Usage: pipelines/mini/run.sh [SHARED_DATA] [RUN_FOLDER]
+# Train, measure and publish medclip-mini. Usage: pipelines/mini/run.sh [--smoke] [--start imagenet|masked] [SHARED_DATA] [RUN_FOLDER]
 # Needs `make train-deps` once. Kill it anywhere and run it again: shards are kept, training resumes, the rest is quick.
+# --smoke runs every stage at a tiny size in minutes, into RUN_FOLDER alone. --start masked begins with the tower of
+# pipelines/mae_all, which is trained first (hours; in a smoke run seconds).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+here=pipelines/mini
+[ -d .venv/bin ] && export PATH="$PWD/.venv/bin:$PATH"
+smoke='' start=imagenet
+while [ "${1#--}" != "${1:-}" ]; do
+    case $1 in
+        --smoke) smoke=1 ;;
+        --start) start=$2 && shift ;;
+        *) echo "unknown option $1" >&2 && exit 2 ;;
+    esac
+    shift
+done
 data=${1:-../shared/data}
-run=${2:-runs/mini}
-bin=.venv/bin
+run=${2:-runs/mini${smoke:+_smoke}}
+target=medclip/models/builtin/medclip-mini max_side=192
+few=() set=()
+if [ "$smoke" ]; then
+    few=(--few 8) target=$run/published max_side=96
+    set=(--set model.size_px=64 --set train.epochs=2 --set train.batch_size=32 --set train.warmup_steps=4
+        --set model.text_layers=1 --set train.threads=1)
+fi
 export HF_HUB_OFFLINE=1
 mkdir -p "$run"
 [ -s "$run/key" ] || printf '%-32s' 'medclip-mini public sets' >"$run/key"   # public: anyone may recompute the patient hashes
-$bin/python pipelines/mini/prepare.py "$data" "$run/table.csv"
+python $here/table.py "$data" "$run/table.csv" --records "$run/records" "${few[@]}"
+[ "$smoke" ] || python $here/caption_check.py "$run/table.csv" "$run/captions.json"
 # A table that changed since makes new shards, and new shards a new training run.
 cmp -s "$run/table.csv" "$run/shards_table.csv" || rm -rf "$run/shards" "$run/train"
-[ -f "$run/shards/index.json" ] || $bin/medclip shards build "$run/table.csv" --out "$run/shards" \
-    --max-side 192 --splits train=0.65,val=0.10,test=0.25 --key-file "$run/key"
+[ -f "$run/shards/index.json" ] || medclip shards build "$run/table.csv" --out "$run/shards" \
+    --max-side $max_side --splits train=0.65,val=0.10,test=0.25 --key-file "$run/key"
 cp "$run/table.csv" "$run/shards_table.csv"
-$bin/medclip shards check "$run/shards"
-$bin/medclip pretrain pipelines/mini/recipe.yaml --set "data.shards=$run/shards" --out "$run/train"
-$bin/python pipelines/mini/evaluate.py "$run/shards" "$run/train/pack" "$run/figures.json"
-$bin/python pipelines/mini/publish.py "$run/shards" "$run/train/pack" "$run/figures.json" medclip/models/builtin/medclip-mini
-$bin/python pipelines/mini/across_sources.py "$data" medclip-mini
-$bin/python pipelines/mini/home.py "$data" medclip-mini
+medclip shards check "$run/shards"
+if [ "$start" = masked ]; then
+    pipelines/mae_all/run.sh ${smoke:+--smoke} "$data" "$run/mae"
+    set+=(--set model.image_tower=vit_tiny_patch16_224 --set "model.image_weights=$run/mae/train/pack"
+        --set model.freeze_blocks=0 --set model.freeze_bn=false)
+fi
+medclip pretrain $here/recipe.yaml --set "data.shards=$run/shards" "${set[@]}" --out "$run/train"
+python $here/evaluate.py "$run/shards" "$run/train/pack" "$run/figures.json" ${smoke:+--skip-cnn}
+python $here/publish.py "$run/shards" "$run/train/pack" "$run/figures.json" "$target"
+[ "$smoke" ] && exit 0
+python $here/across_sources.py "$data" medclip-mini
+python $here/home.py "$data" medclip-mini

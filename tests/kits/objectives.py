@@ -25,7 +25,7 @@ def part_of(pairs: Pairs | None, rows: slice) -> Pairs | None:
 
 
 @st.composite
-def batches(draw: st.DrawFn, some_valid: bool = True) -> tuple[int, int, Pairs | None, int]:
+def batches(draw: st.DrawFn, some_valid: bool = True, of_texts: bool = False) -> tuple[int, int, Pairs | None, int]:
     """Size of a batch, width of features, pairs, chunk."""
     size, width, chunk = draw(st.integers(1, 9)), draw(st.integers(1, 6)), draw(st.integers(1, 12))
     if draw(st.integers(0, 5)) == 0:
@@ -40,11 +40,19 @@ def batches(draw: st.DrawFn, some_valid: bool = True) -> tuple[int, int, Pairs |
     valid = draw(st.none() | st.lists(st.booleans(), min_size=size, max_size=size))
     if valid is not None and some_valid:
         valid[draw(st.integers(0, size - 1))] = True
+    kind_and_source = st.tuples(st.integers(-1, 1), st.integers(-1, 2))
+    sources = draw(st.none() | st.lists(kind_and_source, min_size=size, max_size=size))
+    positive, text_positive = keys(), None
+    if of_texts and positive is not None and draw(st.booleans()):
+        quoted = torch.tensor(draw(st.lists(st.booleans(), min_size=size, max_size=size)))
+        text_positive = torch.where(quoted[:, None], -1, positive)
     pairs = Pairs(
-        positive_BK=keys(),
+        positive_BK=positive,
         ignored_BK=keys(),
         weights_B=None if weights is None else torch.tensor(weights),
         valid_B=None if valid is None else torch.tensor(valid),
+        sources_B2=None if sources is None else torch.tensor(sources),
+        text_positive_BK=text_positive,
     )
     return size, width, pairs, chunk
 
@@ -53,13 +61,26 @@ def relations(pairs: Pairs | None, size: int) -> tuple[Tensor, Tensor, Tensor, T
     """Positives [B, B], ignored [B, B], weights [B] and valid [B], one pair of samples after the other."""
     pairs = pairs or Pairs()
 
-    def related(keys: Tensor | None, i: int, j: int) -> bool:
-        return keys is not None and any(
-            a == b and a >= 0 for a, b in zip(keys[i].tolist(), keys[j].tolist(), strict=True)
+    def related(keys: Tensor | None, i: int, j: int, of_texts: Tensor | None = None) -> bool:
+        other = keys if of_texts is None else of_texts
+        return (
+            keys is not None
+            and other is not None
+            and any(a == b and a >= 0 for a, b in zip(keys[i].tolist(), other[j].tolist(), strict=True))
         )
 
-    positive = [[i == j or related(pairs.positive_BK, i, j) for j in range(size)] for i in range(size)]
-    ignored = [[not positive[i][j] and related(pairs.ignored_BK, i, j) for j in range(size)] for i in range(size)]
+    keys, texts = pairs.positive_BK, pairs.text_positive_BK
+    positive = [[i == j or related(keys, i, j, texts) for j in range(size)] for i in range(size)]
+
+    def left_out(i: int, j: int) -> bool:
+        if related(pairs.ignored_BK, i, j):
+            return True
+        if pairs.sources_B2 is None:
+            return False
+        (kind, source), (other_kind, other_source) = pairs.sources_B2[i].tolist(), pairs.sources_B2[j].tolist()
+        return source != other_source and (kind == other_kind or min(kind, other_kind) < 0)
+
+    ignored = [[not positive[i][j] and left_out(i, j) for j in range(size)] for i in range(size)]
     weights = torch.ones(size, dtype=torch.float64) if pairs.weights_B is None else pairs.weights_B.double()
     valid = torch.ones(size, dtype=torch.bool) if pairs.valid_B is None else pairs.valid_B
     return torch.tensor(positive), torch.tensor(ignored), weights, valid

@@ -48,7 +48,7 @@ def test_the_loss_is_symmetric_and_does_not_depend_on_the_order_of_pairs(n: int,
     torch.testing.assert_close(clip_loss(image[order], text[order], 5.0), loss)
 
 
-@given(batch=batches(some_valid=False), seed=st.integers(0, 10_000), scale=st.floats(0.1, 60))
+@given(batch=batches(some_valid=False, of_texts=True), seed=st.integers(0, 10_000), scale=st.floats(0.1, 60))
 def test_loss_and_gradients_equal_the_dense_form(
     batch: tuple[int, int, Pairs | None, int], seed: int, scale: float
 ) -> None:
@@ -197,3 +197,56 @@ def test_the_summed_loss_of_merl_equals_the_golden_vector(golden: Path) -> None:
     stored = np.load(golden / "ecg_vit1d_and_loss.npz", allow_pickle=False)
     ecg, report = (torch.nn.functional.normalize(torch.tensor(stored[f"loss_{k}"]), dim=1) for k in "ab")
     check_golden(2 * clip_loss(ecg, report, 1 / 0.07), stored["merl_clip_loss"])
+
+
+def test_a_feature_of_the_source_alone_gets_no_gradient_where_other_sources_are_no_negatives() -> None:
+    """Films of two sites, ill and well at both; images and texts tell nothing but the site apart."""
+    sites = torch.tensor([0, 0, 1, 1])
+    image, text = (torch.nn.functional.one_hot(sites, 3).float().requires_grad_() for _ in range(2))
+    films = keys_of(["xray"] * 4, ["here", "here", "there", "there"])
+    scale = torch.tensor(5.0, requires_grad=True)
+    loss = clip_loss(image, text, scale, Pairs(sources_B2=films))
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(math.log(2)), "of two films of a site nobody knows whose text is whose"
+    assert float(scale.grad) == pytest.approx(0, abs=1e-7)
+    # A step along the site's own direction, which would make sites easier to tell apart, changes nothing.
+    along_the_site = (image.grad * torch.nn.functional.one_hot(sites, 3)).sum(1)
+    assert along_the_site.tolist() == pytest.approx([0] * 4, abs=1e-7)
+    same = torch.nn.functional.normalize(torch.ones(4, 3), dim=1)
+    paid = [float(clip_loss(x, x, 5.0)) for x in (same, image.detach())]
+    assert paid == pytest.approx([math.log(4), math.log(2)], abs=0.01), "with negatives of the other site the site pays"
+    assert float(clip_loss(same, same, 5.0, Pairs(sources_B2=films))) == pytest.approx(math.log(2))
+
+
+def test_images_of_another_kind_are_negatives_whatever_their_source() -> None:
+    eye = torch.eye(2)
+    apart = Pairs(sources_B2=keys_of(["xray", "mri"], ["here", "there"]))
+    assert float(clip_loss(eye, eye, 5.0, apart)) == float(clip_loss(eye, eye, 5.0))
+    unknown = Pairs(sources_B2=keys_of(["xray", ""], ["here", "there"]))
+    assert float(clip_loss(eye, eye, 5.0, unknown)) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_positive_of_another_source_stays_one() -> None:
+    image, text = unit(4, 6, 0), unit(4, 6, 1)
+    ill = keys_of(["ill", "well", "ill", "well"])
+    sources = keys_of(["xray"] * 4, ["here", "here", "there", "there"])
+    both = clip_loss(image, text, 5.0, Pairs(positive_BK=ill, sources_B2=sources))
+    torch.testing.assert_close(
+        both.double(),
+        dense_clip(
+            image.double(), text.double(), torch.tensor(5.0).double(), Pairs(positive_BK=ill, sources_B2=sources)
+        ),
+    )
+    assert float(both) != pytest.approx(float(clip_loss(image, text, 5.0, Pairs(sources_B2=sources))))
+
+
+def test_a_quoted_text_is_no_positive_of_other_images_with_its_labels_and_a_stated_one_is() -> None:
+    """Two ill patients: the caption of the first says so, that of the second is the words of her own report."""
+    image, text = unit(2, 6, 0), unit(2, 6, 1)
+    pairs = Pairs(positive_BK=keys_of(["ill", "ill"]), text_positive_BK=keys_of(["ill", ""]))
+    logits = 5 * image @ text.T
+    both, own = logits.logsumexp(1), logits[0, 0]
+    of_images = ((both[0] - own) + (both[1] - logits[1].mean())) / 2
+    columns = logits.logsumexp(0)
+    of_texts = ((columns[0] - logits[:, 0].mean()) + (columns[1] - logits[1, 1])) / 2
+    torch.testing.assert_close(clip_loss(image, text, 5.0, pairs), (of_images + of_texts) / 2)

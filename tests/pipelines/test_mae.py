@@ -17,7 +17,7 @@ from medclip.shards.writing.splits import split_of
 from medclip.training.recipe.file import load_recipe
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
-ALL, CXR = PIPELINES / "mae_all", PIPELINES / "mae_cxr"
+ALL, CXR, MINI = (PIPELINES / name for name in ("mae_all", "mae_cxr", "mini"))
 TAG = re.compile(r"#\s*(paper|code|ours)\b")
 MAY_NOT = {"covid_blues", "covid_ct", "text_openi", "text_roco", "field_dev"}
 SPLITS = {"train": 0.65, "val": 0.10, "test": 0.25}
@@ -37,7 +37,8 @@ def stage(folder: Path, name: str) -> ModuleType:
 def import_paths_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stages put the folder of pipelines/mini in front; other pipelines have a stage of the same name."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "prepare", raising=False)
+    for name in ("prepare", "shared_sets", "own_words"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
 
 
 def write(path: Path, *lines: str) -> None:
@@ -64,9 +65,13 @@ def test_a_patient_that_medclip_mini_holds_out_is_held_out_of_the_pretraining_to
     def sides(rows: list[dict[str, str]]) -> dict[str, str]:
         return {row["patient"]: row.get("split") or split_of(row["patient"], SPLITS, 0) for row in rows}
 
-    here, mini = (sides(list(rows(shared / "data"))) for rows in (joint.rows, joint.mini.rows))
-    assert {patient: here[patient] for patient in mini} == mini
+    here, mini = (sides(list(rows(shared / "data"))) for rows in (joint.rows, stage(MINI, "prepare").rows))
     assert {"nih:1301", "covid:g0468"} <= {patient for patient, side in here.items() if side == "test"}
+    held_out_since = {patient for patient in here.keys() & mini.keys() if here[patient] != mini[patient]}
+    assert {here[patient] for patient in held_out_since} == {"test"}
+    assert all(patient.startswith("covid:") for patient in held_out_since), "sources are compared on their normal films"
+    assert len(held_out_since) < 12
+    assert {patient.split(":")[0] for patient in mini.keys() - here.keys()} == {"covid"}, "the CT slices of covid_cxr"
 
 
 @pytest.mark.shared

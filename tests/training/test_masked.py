@@ -71,7 +71,7 @@ def test_its_log_has_losses_and_a_validation_without_retrieval(run: Path) -> Non
 def test_samples_without_a_caption_are_good_samples(
     masked: dict[str, Any], recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(samples, "draw_caption", lambda *a, **b: "")
+    monkeypatch.setattr(samples, "draw_stated", lambda *a, **b: ("", True))
     batch, other = (_first_batch(plan, tmp_path / plan["name"]) for plan in (masked, recipe))
     assert (batch.tokens.shape, batch.num_tokens, set(batch.texts)) == ((6, 0), 0, {""})
     assert batch.valid.all()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Shard, source and modality of N samples, each as a number and a list of names."""
+    """Shard, source, modality and stratum of N samples, each as a number and a list of names."""
 
     shard_N: NDArray[np.int32]
     """Number of the shard that each sample lies in; samples of a shard follow each other."""
@@ -25,6 +25,10 @@ class Columns:
     modality_N: NDArray[np.integer]
     modalities: tuple[str, ...]
     """Names that `modality_N` points into; "" where the modality is not known."""
+    stratum_N: NDArray[np.integer] | None = None
+    """None: all samples are of one stratum."""
+    strata: tuple[str, ...] = ("",)
+    """Names that `stratum_N` points into; "" where the table stated none."""
 
     def __len__(self) -> int:
         """Return N."""

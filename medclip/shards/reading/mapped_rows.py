@@ -27,14 +27,14 @@ import numpy as np
 from medclip.errors import MedclipError
 from medclip.files.output import disk_errors, make_folder, new_file
 from medclip.settings import Settings
-from medclip.shards.folder import LICENSE, SAMPLE_COLUMNS
+from medclip.shards.folder import LICENSE, SAMPLE_COLUMNS, STRATUM
 from medclip.shards.reading.columns import Columns, coded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BATCH_ROWS = 1 << 16
-_CODED = ("modality", "adapter", "source", LICENSE)
+_CODED = ("modality", "adapter", "source", LICENSE, STRATUM)
 _PLAIN = ("key", "sha256", "patient")
 _WIDTHS = {"shard": 4, "offset": 8, "size": 8}
 _KEPT = 16
@@ -135,6 +135,7 @@ class MappedRows:
                 for row in rows:
                     row["split"], row["shard"] = self.split, self.shards[row["shard"]]
                     row.update((column, names[column][row[column]]) for column in _CODED)
+                    del row[STRATUM]  # for whoever draws samples, in `columns`
                 yield rows
 
     def _number(self, column: str, i: int) -> int:
@@ -151,10 +152,9 @@ class MappedRows:
         return os.pread(self._file, last - first, start.text + first).decode()
 
     def columns(self) -> Columns:
-        """Return shard, source and modality of every row, each in as few bytes as it needs."""
-        source_N, sources = self._sorted("source")
-        modality_N, modalities = self._sorted("modality")
-        return Columns(self._joined("shard"), len(self.shards), source_N, sources, modality_N, modalities)
+        """Return shard, source, modality and stratum of every row, each in as few bytes as it needs."""
+        coded = (*self._sorted("source"), *self._sorted("modality"), *self._sorted(STRATUM))
+        return Columns(self._joined("shard"), len(self.shards), *coded)
 
     def _sorted(self, column: str) -> tuple[NDArray[np.integer], tuple[str, ...]]:
         number, names = coded(self._names[column])

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
-_ROWS_VERSION = 1
+_ROWS_VERSION = 2
 """Of the form of mapped rows."""
 
 

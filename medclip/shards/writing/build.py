@@ -16,7 +16,7 @@ from medclip.files.pseudonyms import load_key
 from medclip.progress import Progress, Silent
 from medclip.result import Result, named_counts
 from medclip.settings import Settings
-from medclip.shards.folder import GROUP, NUM_VIEWS, Stored, claim_shards, counts_of, write_index
+from medclip.shards.folder import GROUP, NUM_VIEWS, STRATUM, Stored, claim_shards, counts_of, write_index
 from medclip.shards.sample_views import GROUPS, Group
 from medclip.shards.stored_image import STORED_AS, Format
 from medclip.shards.writing.entries import Entry, Form, entries_of
@@ -271,6 +271,7 @@ def _add(shard: TarShard, split: str, entry: Entry) -> dict[str, Any]:
         "source": entry.meta["source"],
         "license": entry.meta["license"],
         NUM_VIEWS: entry.num_views,
+        STRATUM: entry.stratum or None,
     }
 
 

@@ -13,9 +13,10 @@ import numpy as np
 from medclip.adapters.registry import slot
 from medclip.errors import Problem
 from medclip.files.pseudonyms import keyed_hash
+from medclip.sample import VIEW_KINDS
 from medclip.shards.folder import Stored as StoredKind
 from medclip.shards.sample_json import to_json
-from medclip.shards.sample_views import VIEWS, Group
+from medclip.shards.sample_views import VIEW_KIND, VIEWS, Group
 from medclip.shards.stored_array import EXTENSION
 from medclip.shards.stored_image import STORED_AS, Format
 from medclip.shards.writing.exam_groups import ExamSample, read_exam
@@ -60,6 +61,8 @@ class Entry:
     record: CaptionRecord
     members: Sequence[tuple[str, bytes]]
     num_views: int = 1
+    stratum: str = ""
+    """What it is drawn by, beside its source."""
 
 
 def entries_of(
@@ -99,8 +102,10 @@ def _single(row: ShardRow, result: ReadResult, view: StoredView, seen: _Seen, fo
     extension = STORED_AS[form.stored] if view.facts is None else EXTENSION
     way = slot(None if generic else record.modality, result.kind)
     meta = _meta(name, result.sha256, row, result, view.burned_in, form)
+    if row.view_kind != VIEW_KINDS[0]:
+        meta[VIEW_KIND] = row.view_kind
     members = [(extension, view.image), ("json", to_json(record, meta, view.facts)), _caption(name, record, form)]
-    return Entry(way, name, result.sha256, meta, record, members)
+    return Entry(way, name, result.sha256, meta, record, members, stratum=row.stratum)
 
 
 def _several(sample: ExamSample, seen: _Seen, form: Form, earlier: Sequence[tuple[str, int]]) -> Entry:
@@ -116,7 +121,7 @@ def _several(sample: ExamSample, seen: _Seen, form: Form, earlier: Sequence[tupl
     views = {VIEWS: [view.to_dict() for view in sample.views]}
     images = [(v.member, result.views[0].image) for v, result in zip(sample.views, sample.results, strict=True)]
     members = [*images, ("json", to_json(sample.record, meta, views)), _caption(name, sample.record, form)]
-    return Entry(way, name, sha256, meta, sample.record, members, len(sample.views))
+    return Entry(way, name, sha256, meta, sample.record, members, len(sample.views), row.stratum)
 
 
 def _new_key(seen: _Seen, content: str, generic: bool, index: int) -> str:

@@ -89,6 +89,7 @@ def read_rows(jobs: Iterable[ReadJob], settings: Settings) -> Iterator[ReadResul
 def read_row(job: ReadJob, settings: Settings) -> ReadResult:
     """Read one unit through its adapter and encode its views, longest side at most `max_side`; or its voxels."""
     from medclip.adapters.base import combined_sha256
+    from medclip.adapters.model_images import images_of
     from medclip.adapters.registry import read_unit
     from medclip.adapters.sources import source_of
 
@@ -99,7 +100,9 @@ def read_row(job: ReadJob, settings: Settings) -> ReadResult:
         if job.stores == "signals":
             return _store_signal(source, job.modality, sha256, settings)
         sample = read_unit(source, job.modality, settings)
-        views = (_store_voxels(sample),) if job.stores == "volumes" else tuple(_store(v, job) for v in sample.views)
+        views = (
+            (_store_voxels(sample),) if job.stores == "volumes" else tuple(_store(v, job) for v in images_of(sample))
+        )
     except MedclipError as e:
         return ReadResult(sha256, problem=e.problem())
     except MemoryError:

@@ -44,6 +44,7 @@ COLUMNS = (
     "exam_date",
     "source",
     "license",
+    "stratum",
 )
 """Columns that mean something; `label:TASK` and `label:TASK:CLASS` come on top, others are ignored."""
 
@@ -89,6 +90,8 @@ class ShardRow:
     """How a mammogram was made."""
     uncertain: tuple[tuple[str, str], ...] = ()
     """Task and class of each label that is -1: left out of the record."""
+    stratum: str = ""
+    """What training draws it by, beside its source, such as its finding."""
     not_understood: Mapping[str, str] = field(default_factory=dict)
     """Cells of view, laterality and sex that are neither blank nor known, as written. A view is kept nevertheless."""
 
@@ -263,6 +266,7 @@ def _row(
             for column, (t, c) in labels.items()
             if c and t.kind == "multilabel" and number_in(cell.get(column, "")) == UNCERTAIN
         ),
+        cell.get("stratum", ""),
         {column: cell[column] for column, value in understood.items() if cell.get(column) and value is None},
     )
 

@@ -56,7 +56,7 @@ def draw_caption(
     report_words: int = REPORT_WORDS,
     native: Native = "sentences",
 ) -> str:
-    """Write one caption, new wording each time.
+    """Write one caption, new wording each time; `draw_stated` also tells whether it is quoted.
 
     Args:
         record: What is known. An image without labels gets captions of its modality, view and person only.
@@ -78,24 +78,46 @@ def draw_caption(
     Raises:
         MedclipError: NO_TASK or TABLE_INVALID when a label names an unknown task or class.
     """
+    return draw_stated(
+        record, rng, native_share=native_share, report_share=report_share, report_words=report_words, native=native
+    )[0]
+
+
+def draw_stated(
+    record: CaptionRecord,
+    rng: Generator,
+    *,
+    native_share: float = 0.3,
+    report_share: float = 0.5,
+    report_words: int = REPORT_WORDS,
+    native: Native = "sentences",
+) -> tuple[str, bool]:
+    """Write one caption as `draw_caption` does, and tell whether it states labels and metadata, and nothing else.
+
+    Returns:
+        The caption, and whether it fits every record that is labelled alike; what is quoted fits its own alone.
+
+    Raises:
+        MedclipError: As `draw_caption`.
+    """
     if record.generic:
-        return _modality_caption(record, rng)
+        return _modality_caption(record, rng), True
     record = without_outcomes(record)
     if record.report and rng.random() < report_share:
         if native != "sentences" and record.report.strip():
-            return shuffled(record.report, rng) if native == "shuffled" else record.report
+            return shuffled(record.report, rng) if native == "shuffled" else record.report, False
         side = other_side(record.modality or "", record.laterality)
         quoted = draw_report(record.report, record.labels, rng, max_words=report_words, other_side=side)
         if quoted:
-            return quoted
+            return quoted, False
     if record.texts and rng.random() < native_share:
         quote_whole = native != "sentences"
         quoted = draw_whole(record.texts, rng) if quote_whole else draw_native(record.texts, record.labels, rng)
         if quoted:
-            return shuffled(quoted, rng) if native == "shuffled" else quoted
+            return shuffled(quoted, rng) if native == "shuffled" else quoted, False
     if rng.random() < SHORT_SHARE:
-        return _one_fact(record, rng)
-    return _composed(record, rng)
+        return _one_fact(record, rng), True
+    return _composed(record, rng), True
 
 
 def all_wordings() -> Iterator[str]:

@@ -19,9 +19,18 @@ from medclip.models.preprocess import Preprocess
 from medclip.text.free_text.sentences import Native
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.ahead import WindowsAhead
-from medclip.training.batches.order import WINDOW_SHARDS, Policy, epoch_plan, repeats, source_weights, steps_of_epoch
+from medclip.training.batches.order import (
+    REPEATING,
+    WINDOW_SHARDS,
+    Balance,
+    Policy,
+    epoch_plan,
+    repeats,
+    source_weights,
+    steps_of_epoch,
+)
 from medclip.training.batches.samples import Drawing
-from medclip.training.batches.slots import Form
+from medclip.training.batches.slots import NUM_KEYS, Form
 from medclip.training.batches.workers import Crew, Pending, Row, Split, WorkerKind
 from medclip.training.recipe.sections.augment import Augment
 from medclip.training.recipe.sections.data import Decode
@@ -30,7 +39,7 @@ from medclip.wording import count
 if TYPE_CHECKING:
     from medclip.shards.reading.samples import ShardReader
 
-LABELS, TEXT, STUDY = range(3)
+LABELS, TEXT, STUDY, KIND, SOURCE, STATED = range(NUM_KEYS)
 """Columns of `Batch.pair_keys`."""
 _AHEAD = 3
 _OTHER_INPUT = frozenset({Reason.OTHER_ORIENTATION, Reason.OTHER_UNIT, Reason.OTHER_INPUT, Reason.NO_SCALE})
@@ -59,8 +68,9 @@ class Batch:
     num_tokens: int
     """Columns of `tokens` that the longest caption needs, rounded up to a multiple of 8, at most L."""
     pair_keys: NDArray[np.int64]
-    """int64 [T * b, 3]: keys of label set, caption and study (columns LABELS, TEXT, STUDY), as `Pairs` takes them: -1
-    where nothing is known that could be equal."""
+    """int64 [T * b, 6]: keys of label set, caption, study, kind of image and source (columns LABELS, TEXT, STUDY, KIND,
+    SOURCE), as `Pairs` takes them: -1 where nothing is known that could be equal. STATED is the key of the label set
+    where the caption says nothing else, and -1 where it is quoted."""
     texts: tuple[str, ...]
     """T * b captions."""
     label_keys: tuple[str, ...]
@@ -116,7 +126,8 @@ class Batches:
         native: "sentences", "whole" or "shuffled": how texts and reports are quoted.
         decode: How much of a JPEG is decoded; see `data.decode` of a recipe.
         policy: What makes a batch; see `medclip.training.batches.order`.
-        weights: By source, for `proportional`.
+        weights: By source, for `proportional` and `balanced`.
+        balance: How `balanced` draws.
         window_shards: Shards that `shard_mixed` mixes.
         loss_weights: By source: how much its samples count in the loss.
         num_views: Images of a sample, V.
@@ -153,6 +164,7 @@ class Batches:
         decode: Decode = "auto",
         policy: Policy = "shard_mixed",
         weights: Mapping[str, float] | None = None,
+        balance: Balance | None = None,
         window_shards: int = WINDOW_SHARDS,
         loss_weights: Mapping[str, float] | None = None,
         num_views: int = 1,
@@ -175,7 +187,7 @@ class Batches:
             )
         self.reader, self.batch_size, self.seed = reader, batch_size, seed
         self.policy: Policy = policy
-        self.weights, self.window_shards = dict(weights or {}), window_shards
+        self.weights, self.window_shards, self.balance = dict(weights or {}), window_shards, balance or Balance()
         self.rank, self.world_size, self.max_bad_share = rank, world_size, max_bad_share
         drawing = Drawing(
             preprocess, seed, augment, native_share, report_share, report_words, native, decode, words, num_views,
@@ -307,9 +319,10 @@ class Batches:
                 seed=self.seed,
                 epoch=epoch,
                 weights=self.weights,
+                balance=self.balance,
                 window_shards=self.window_shards,
             )
-            again = repeats(plan) if self.policy == "proportional" else np.broadcast_to(np.int32(0), plan.shape)
+            again = repeats(plan) if self.policy in REPEATING else np.broadcast_to(np.int32(0), plan.shape)
             self._plan = epoch, plan, again
         _, plan, again = self._plan
         own = self.batch_size // self.world_size

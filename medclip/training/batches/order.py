@@ -7,6 +7,7 @@ it, no sample is read twice or left out because of how shards fall to workers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,10 +16,23 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.shards.reading.columns import Columns
 
-Policy = Literal["shard_mixed", "proportional", "per_modality"]
+Policy = Literal["shard_mixed", "proportional", "per_modality", "balanced"]
+REPEATING: tuple[Policy, ...] = ("proportional", "balanced")
+"""Policies by which a sample may stand several times in an epoch."""
 ORDER = 2
 """The stream of chance that orders take; captions and augmentation have others."""
 WINDOW_SHARDS = 64
+
+
+@dataclass(frozen=True)
+class Balance:
+    """How `balanced` divides the places of an epoch among sources, and those of a source among its strata."""
+
+    source_power: float = 0.5
+    """Power of a source's size: 1 draws sources by size, 0 each as often as the others."""
+    max_repeats: float = 4.0
+    """A stratum gets at most so many times its size; what it would get beyond goes to the other strata of its source,
+    then to other sources."""
 
 
 def order_of_epoch(size: int, seed: int, epoch: int) -> NDArray[np.int32]:
@@ -36,7 +50,7 @@ def steps_of_epoch(
     """
     if policy == "per_modality":
         return sum(size // batch_size for size in _sizes(columns.modality_N, len(columns.modalities)))
-    if policy == "proportional":
+    if policy in REPEATING:
         used = source_weights(columns, weights or {}) > 0
         return int(_sizes(columns.source_N, len(columns.sources))[used].sum()) // batch_size
     if weights:
@@ -56,6 +70,7 @@ def epoch_plan(
     seed: int,
     epoch: int,
     weights: Mapping[str, float] | None = None,
+    balance: Balance = Balance(),
     window_shards: int = WINDOW_SHARDS,
 ) -> NDArray[np.int32]:
     """Return which samples make each batch of an epoch.
@@ -66,16 +81,20 @@ def epoch_plan(
       weight; a source gives its samples without repeating one until all are used, then begins anew. As many places
       as the sources with a weight have samples.
     - per_modality: each batch is of one modality; the batches are shuffled. Every sample at most once.
+    - balanced: as many places as for `proportional`, divided among sources by a power of their size times their weight,
+      and within a source evenly among its strata (findings), so that what is found and where it is from go together as
+      little as the data allow. Numbers are exact, not drawn; the places of an epoch are then shuffled.
 
     What fills no whole batch is left out; it is other samples in each epoch.
 
     Args:
-        columns: Shard, source and modality of the samples.
-        policy: One of the three.
+        columns: Shard, source, modality and stratum of the samples.
+        policy: One of the four.
         batch_size: B, over all ranks.
         seed: Seed of the run.
         epoch: Number of the epoch.
-        weights: By source, for proportional; 1 where a source is not named, 0 leaves it out.
+        weights: By source, for proportional and balanced; 1 where a source is not named, 0 leaves it out.
+        balance: How `balanced` divides.
         window_shards: Shards that are mixed.
 
     Returns:
@@ -94,6 +113,8 @@ def epoch_plan(
         return rng.permutation(np.concatenate(batches), axis=0)
     if policy == "proportional":
         order = _proportional(columns, source_weights(columns, weights or {}), steps * batch_size, rng)
+    elif policy == "balanced":
+        order = _balanced(columns, source_weights(columns, weights or {}), steps * batch_size, balance, rng)
     elif columns.num_shards <= window_shards:
         order = order_of_epoch(len(columns), seed, epoch)
     else:
@@ -113,8 +134,8 @@ def windows_of_epoch(
 ) -> list[tuple[int, NDArray[np.int64]]]:
     """Return the windows of an epoch in order: how many samples of it come up to the end of each, and its shards.
 
-    Whoever brings shards from afar learns from it what is wanted next. The samples of `proportional` and
-    `per_modality` lie in all shards at any time: they have one window.
+    Whoever brings shards from afar learns from it what is wanted next. The samples of all policies but `shard_mixed`
+    lie in all shards at any time: they have one window.
     """
     if policy != "shard_mixed" or columns.num_shards <= window_shards:
         return [(len(columns), np.arange(columns.num_shards))]
@@ -155,6 +176,62 @@ def _proportional(
         if rounds:
             order[places] = np.concatenate(rounds)[: len(places)]
     return order
+
+
+def _balanced(
+    columns: Columns, weight: NDArray[np.float64], size: int, balance: Balance, rng: np.random.Generator
+) -> NDArray[np.int32]:
+    stratum_N = np.zeros(len(columns), np.int64) if columns.stratum_N is None else columns.stratum_N.astype(np.int64)
+    cell_N, cells = _cells(columns.source_N.astype(np.int64) * len(columns.strata) + stratum_N)
+    groups = _groups(cell_N, len(cells))
+    room = np.array([balance.max_repeats * len(group) for group in groups])
+    source_of_cell = cells // len(columns.strata)
+    present = np.unique(source_of_cell)
+    sizes = _sizes(columns.source_N, len(columns.sources))[present]
+    share = weight[present] * sizes.astype(np.float64) ** balance.source_power
+    room_of_source = np.array([room[source_of_cell == source].sum() for source in present])
+    places = _divided(size, share, np.where(share > 0, np.maximum(room_of_source, 1), 0))
+    codes = []
+    for source, number in zip(present, places, strict=True):
+        own = np.flatnonzero(source_of_cell == source)
+        codes.append(np.repeat(own, _divided(int(number), np.ones(len(own)), room[own])))
+    code = rng.permutation(np.concatenate(codes))
+    order = np.empty(len(code), np.int32)
+    for number, group in enumerate(groups):
+        own = np.flatnonzero(code == number)
+        if len(own):
+            rounds = [rng.permutation(group) for _ in range(-(-len(own) // len(group)))]
+            order[own] = np.concatenate(rounds)[: len(own)]
+    return order
+
+
+def _cells(code_N: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number the pairs of source and stratum that there are; with the code of each."""
+    cells, number_N = np.unique(code_N, return_inverse=True)
+    return number_N.astype(np.int64), cells
+
+
+def _divided(total: int, share: NDArray[np.float64], room: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Divide a number by shares, none above its room unless all rooms are full; the result is whole and adds up.
+
+    Example:
+        >>> _divided(10, np.array([1.0, 1.0, 2.0]), np.array([1.0, 9.0, 9.0])).tolist()
+        [1, 3, 6]
+    """
+    room = room if room.sum() >= total else room * (total / room.sum())
+    parts = np.zeros(len(share))
+    full = share <= 0
+    while not full.all() and (left := total - parts[full].sum()) > 0:
+        parts[~full] = left * share[~full] / share[~full].sum()
+        over = ~full & (parts > room)
+        if not over.any():
+            break
+        parts[over] = room[over]
+        full |= over
+    numbers = np.floor(parts + 1e-9).astype(np.int64)
+    rest = np.argsort(numbers - parts, kind="stable")[: total - numbers.sum()]  # the largest fractions, by their place
+    numbers[rest] += 1
+    return numbers
 
 
 def source_weights(columns: Columns, weights: Mapping[str, float]) -> NDArray[np.float64]:

@@ -15,12 +15,12 @@ from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.recording import Recording
 from medclip.imaging.volume.voxels import Voxels
 from medclip.models.preprocess import Preprocess
-from medclip.objectives.keys import key_of
+from medclip.objectives.keys import NO_KEY, key_of
 from medclip.sample import SIDES, Modality
 from medclip.shards.reading.foreign import FOREIGN, is_empty_record
-from medclip.shards.sample_views import SampleView
+from medclip.shards.sample_views import VIEW_KIND, SampleView
 from medclip.shards.stored_image import DRAFT_GAP
-from medclip.text.captions.draw import draw_caption
+from medclip.text.captions.draw import draw_stated
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.free_text.sentences import Native
 from medclip.text.tokenizers.tokenizer import Tokenizer
@@ -167,6 +167,12 @@ class Made:
     """Of an examination: numbers of side, position and kind of each view."""
     text_parts: tuple[int, ...] = (-1,)
     """Number of the side that each caption is about, -1 for all that is shown."""
+    kind: str = ""
+    """Modality, and for mammograms that are no standard ones how they were made; "" where it is not known."""
+    source: str = ""
+    """Where it is from; "" where that is not known."""
+    quoted: tuple[bool, ...] = (False,)
+    """Whether each caption is quoted from the record's own texts."""
 
     @property
     def image(self) -> NDArray[Any] | None:
@@ -181,7 +187,8 @@ class Made:
     def write(self, arrays: Arrays, place: int) -> Strings:
         """Write image, tokens and keys to their place in a batch; returns the rest.
 
-        Keys are those of label set, caption (in whatever case) and study, as the columns of `Batch.pair_keys`.
+        Keys are those of label set, caption (in whatever case), study, kind and source, as the columns of
+        `Batch.pair_keys`.
         """
         num_views, num_texts = len(self.images), len(self.texts)
         for image, of_view in zip(self.images, arrays.images, strict=False):
@@ -192,8 +199,13 @@ class Made:
             arrays.view_types[place, :num_views] = self.types
         arrays.tokens[:num_texts, place] = self.tokens
         arrays.text_parts[:num_texts, place] = self.text_parts
-        kin, study = key_of(self.kin), key_of(self.study)
-        arrays.pair_keys[:num_texts, place] = [(kin, key_of(text.strip().lower()), study) for text in self.texts]
+        kin, *others = (key_of(value) for value in (self.kin, self.study, self.kind, self.source))
+        arrays.pair_keys[:num_texts, place] = [
+            (kin, key_of(text.strip().lower()), *others, NO_KEY if is_quoted else kin)
+            for text, is_quoted in zip(
+                self.texts, self.quoted * (num_texts if len(self.quoted) == 1 else 1), strict=True
+            )
+        ]
         return self.texts, self.label_key, self.study, self.key, self.bad
 
 
@@ -261,10 +273,11 @@ class Samples:
         shown = several[: d.num_views] if d.of_exam else several * d.num_views
         subjects = subjects_of(record, views, d.num_texts) if d.of_exam else [Subject(record)] * d.num_texts
         drawn = [(epoch, index, *_again(repeat, n)) for n in range(max(d.num_views, d.num_texts))]
-        texts = tuple(
-            self._caption(subject, meta, which) if d.words else ""
+        captions = [
+            self._caption(subject, meta, which) if d.words else ("", True)
             for subject, which in zip(subjects, drawn, strict=False)
-        )
+        ]
+        texts = tuple(text for text, _ in captions)
         if d.words and not all(texts):
             return self.bad(index, Reason.EMPTY_CAPTION)
         types = types_of(record, views) if d.of_exam else ()
@@ -293,6 +306,9 @@ class Samples:
             kin=kin_of(record, views),
             types=types,
             text_parts=tuple(subject.side for subject in subjects),
+            kind=" ".join(filter(None, (record.modality or "", meta.get(VIEW_KIND, "")))),
+            source=str(meta.get("source") or ""),
+            quoted=tuple(not is_stated for _, is_stated in captions),
         )
 
     def _image(
@@ -304,12 +320,12 @@ class Samples:
             change = draw_change(d.augment, rng, may_flip=may_flip, may_tint=may_tint)
         return d.draw(stored, change)
 
-    def _caption(self, subject: Subject, meta: Mapping[str, Any], which: tuple[int, ...]) -> str:
-        """Draw a caption; "" where the record says nothing."""
+    def _caption(self, subject: Subject, meta: Mapping[str, Any], which: tuple[int, ...]) -> tuple[str, bool]:
+        """Draw a caption, and tell whether it states labels alone; "" where the record says nothing."""
         d, record = self.drawing, subject.record
         rng = np.random.default_rng((d.seed, VALIDATION if d.augment is None else CAPTION, *which))
         foreign = meta.get("adapter") == FOREIGN
-        text = draw_caption(
+        text, is_stated = draw_stated(
             record,
             rng,
             native_share=1.0 if foreign or subject.quoted else d.native_share,
@@ -317,7 +333,7 @@ class Samples:
             report_words=d.report_words,
             native="whole" if foreign else d.native,
         )
-        return "" if not text.strip() or (foreign and is_empty_record(record)) else text
+        return "" if not text.strip() or (foreign and is_empty_record(record)) else text, is_stated
 
     def bad(self, index: int, reason: str) -> Made:
         """Return a sample that is of no use."""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-NUM_KEYS = 3
+NUM_KEYS = 6
 """Columns of `Arrays.pair_keys`."""
 NUM_FACTS = 3
 """Columns of `Arrays.view_types`: side, position, kind."""
@@ -60,7 +60,7 @@ class Arrays:
     tokens: NDArray[np.int32]
     """int32 [T, b, L]."""
     pair_keys: NDArray[np.int64]
-    """int64 [T, b, 3]."""
+    """int64 [T, b, 6]."""
     text_parts: NDArray[np.int64]
     """int64 [T, b]: number of the side that a caption is about, -1 for all that is shown."""
     view_types: NDArray[np.int64]

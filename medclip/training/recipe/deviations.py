@@ -86,8 +86,12 @@ def _of_objective(recipe: Recipe) -> Iterator[Deviation]:
     for name in ("label", "text", "study"):
         relation = getattr(o, f"same_{name}")
         if relation != "negative":
-            here = "positives of each other" if relation == "positive" else "left out of the loss"
+            others = "left out of the loss" if relation == "ignored" else "positives where the caption states labels"
+            here = "positives of each other" if relation == "positive" else others
             yield Deviation(f"pairs of the same {name}", here, "negatives of each other", f"objective.same_{name}")
+    if o.other_source != "negative":
+        here = "left out of the loss where they are of one kind of image"
+        yield Deviation("pairs of different sources", here, "negatives of each other", "objective.other_source")
     for key, here in (
         ("masked", "predicts hidden pixels too"),
         ("text_teacher", "lets a sentence encoder teach the text tower too"),

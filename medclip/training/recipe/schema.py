@@ -107,6 +107,8 @@ class Recipe(Section):
             raise ValueError("text.vocab_size cannot be set together with text.tokenizer, which has its own")
         if self.data.val_split is None and (self.train.zero_shot or self.train.export == "best"):
             raise ValueError("train.zero_shot and train.export: best need a data.val_split")
+        if self.train.best_by == "within_sources" and not (self.train.zero_shot and self.train.export == "best"):
+            raise ValueError("train.best_by: within_sources needs train.zero_shot and train.export: best")
         if self.objective.loss != "siglip" and "logit_bias" in self.model.model_fields_set:
             raise ValueError("model.logit_bias is for objective.loss: siglip")
         if self.train.compile and self.model.freeze_blocks:

@@ -19,6 +19,7 @@ from medclip.models.preprocess import Preprocess
 from medclip.objectives.pairs import Pairs
 from medclip.sample import SIDES
 from medclip.training.batches.loader import TEXT, Batch, Batches
+from medclip.training.batches.slots import NUM_KEYS
 
 _AHEAD = 1
 """Inputs that lie ready; another is being made and a third is computed with."""
@@ -129,8 +130,8 @@ class Inputs:
 
 def each_of(pairs: Pairs, change: Callable[[Tensor], Tensor]) -> Pairs:
     """Return pairs with each of their tensors changed."""
-    tensors = (pairs.positive_BK, pairs.ignored_BK, pairs.weights_B, pairs.valid_B)
-    return Pairs(*(None if x is None else change(x) for x in tensors))
+    given = {name: value for name, value in vars(pairs).items() if value is not None}
+    return Pairs(**{name: change(value) for name, value in given.items()})
 
 
 def empty_batch(
@@ -146,7 +147,7 @@ def empty_batch(
     """Make a batch of which no sample takes part, with the images and captions of `size` samples."""
     texts, none = size * num_texts, ("",) * size
     images = np.zeros((size * num_views, *preprocess.image_shape), preprocess.image_dtype)
-    tokens, keys = np.zeros((texts, context_length), np.int32), np.full((texts, 3), -1)
+    tokens, keys = np.zeros((texts, context_length), np.int32), np.full((texts, NUM_KEYS), -1)
     return Batch(
         images, tokens, min(8, context_length), keys, ("",) * texts, none, none, none, np.zeros(size, bool),
         num_views=num_views, num_texts=num_texts, weights=np.ones(size, np.float32) if weighted else None,

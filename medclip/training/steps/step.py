@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from medclip.objectives.pairs import Pairs
 from medclip.objectives.ranks import sum_values
 from medclip.objectives.sigmoid import siglip_loss
 from medclip.text.tokenizers.tokenizer import Tokenizer
-from medclip.training.batches.loader import LABELS, STUDY, TEXT, Batch
+from medclip.training.batches.loader import KIND, LABELS, SOURCE, STATED, STUDY, TEXT, Batch
 from medclip.training.ranks.sharding import no_sync
 from medclip.training.ranks.world import World
 from medclip.training.recipe.schema import Recipe
@@ -188,13 +189,16 @@ class StepComputer:
     ) -> Pairs:
         """Return the same on the CPU, of one or more captions of each sample."""
         o = self._recipe.objective
-        relations = {LABELS: o.same_label, TEXT: o.same_text, STUDY: o.same_study}
+        stated = o.same_label == "stated"
+        relations = {LABELS: "positive" if stated else o.same_label, TEXT: o.same_text, STUDY: o.same_study}
         if o.views is not None:  # what one caption says holds for one breast, so for some combinations: see `contrast`
             del relations[TEXT]
             keys, num_texts = keys[: len(keys) // num_texts], 1
 
-        def of_relation(relation: str) -> Tensor | None:
-            columns = [column for column, chosen in relations.items() if chosen == relation]
+        def of_relation(relation: str, of_labels: int = LABELS) -> Tensor | None:
+            columns = [
+                of_labels if column == LABELS else column for column, chosen in relations.items() if chosen == relation
+            ]
             if not columns:
                 return None
             # One column for each caption; labels and study are the same in all.
@@ -203,7 +207,11 @@ class StepComputer:
         # Ranks must agree on what is given: one of them may have a bad sample that the others do not know of.
         taking_part = torch.tensor(valid) if self._world.group is not None or not valid.all() else None
         given_weights = None if weights is None else torch.tensor(weights)
-        return Pairs(of_relation("positive"), of_relation("ignored"), given_weights, taking_part)
+        sources_B2 = None
+        if o.other_source == "ignored":
+            sources_B2 = torch.from_numpy(np.split(keys, num_texts)[0][:, [KIND, SOURCE]].copy())
+        of_texts = of_relation("positive", STATED) if stated else None
+        return Pairs(of_relation("positive"), of_relation("ignored"), given_weights, taking_part, sources_B2, of_texts)
 
     def contrast(self, outputs: TowerOutputs, pairs: Pairs, exams: Exams | None = None, group: Any = None) -> Tensor:
         """Return the contrastive loss of features.
@@ -310,7 +318,7 @@ class StepComputer:
             terms.append(lens.image_anchor * of_images)
         if o.unimodal is not None:
             first_BD, second_BD = outputs.unimodal_BD.chunk(2, dim=1)
-            alone = Pairs(weights_B=inputs.pairs.weights_B, valid_B=inputs.pairs.valid_B)
+            alone = replace(inputs.pairs, positive_BK=None, ignored_BK=None, text_positive_BK=None)
             scale = self._towers.clip.logit_scale.exp()
             terms.append(o.unimodal.weight * clip_loss(first_BD, second_BD, scale, alone, group=self._world.group))
         if self._teacher is not None and o.text_teacher is not None:

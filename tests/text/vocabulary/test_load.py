@@ -67,6 +67,10 @@ def test_the_tasks_of_this_release_have_their_names_and_classes():
         "histology_tumour",
         "histology_colon_tissue",
         "histology_breast_malignancy",
+        "breast_ultrasound_malignancy",
+        "skin_lesion",
+        "body_region",
+        "ecg_sheet",
     }
     assert classes["chest_xray_view"] == ["ap", "pa", "lateral"]
     assert classes["chest_xray_findings"] == CHEST

@@ -33,7 +33,18 @@ from medclip.text.tokenizers.clip import ClipTokenizer
 from medclip.training.batches import samples as samples_module
 from medclip.training.batches import workers as crew_module
 from medclip.training.batches.exam_texts import label_key
-from medclip.training.batches.loader import LABELS, STUDY, TEXT, Batch, Batches, preflight, used_columns
+from medclip.training.batches.loader import (
+    KIND,
+    LABELS,
+    SOURCE,
+    STATED,
+    STUDY,
+    TEXT,
+    Batch,
+    Batches,
+    preflight,
+    used_columns,
+)
 from medclip.training.batches.samples import Drawing, Room, Samples
 from medclip.training.recipe.sections.augment import Augment
 
@@ -124,6 +135,8 @@ def test_tokens_and_keys_are_those_of_the_strings(shards: Path, broken: Path) ->
             assert np.array_equal(batch.tokens, TOKENIZER.encode(batch.texts))
             assert batch.tokens.dtype == np.int32
             columns = {LABELS: batch.label_keys, TEXT: [t.strip().lower() for t in batch.texts], STUDY: batch.studies}
+            if folder == shards:
+                columns |= {KIND: ["xray"] * 6, SOURCE: ["made here"] * 6, STATED: batch.label_keys}
             for column, strings in columns.items():
                 assert np.array_equal(batch.pair_keys[:, column], keys_of(strings)[:, 0].numpy())
             batch.release()
@@ -137,7 +150,7 @@ def test_the_columns_in_use_reach_the_end_of_the_longest_caption(words: int, col
     assert not tokens[:, columns:].any()
 
 
-@pytest.mark.parametrize("policy", ["shard_mixed", "proportional", "per_modality"])
+@pytest.mark.parametrize("policy", ["shard_mixed", "proportional", "per_modality", "balanced"])
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_share_the_batch_of_a_single_process(shards: Path, policy: str, world_size: int) -> None:
     whole = list(_batches(shards, policy=policy).training(2, 5))
@@ -330,7 +343,7 @@ def test_leaving_in_the_middle_and_beginning_again_is_no_trouble(shards: Path) -
 
 
 def test_a_hanging_thread_is_told_with_the_place_where_it_hangs(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samples_module, "draw_caption", _slow)
+    monkeypatch.setattr(samples_module, "draw_stated", _slow)
     data = _batches(shards, timeout_s=0.3)
     with pytest.raises(MedclipError) as e:
         list(data.training(0, 2))
@@ -340,15 +353,15 @@ def test_a_hanging_thread_is_told_with_the_place_where_it_hangs(shards: Path, mo
     assert "_slow < samples.py" in str(e.value)
 
 
-def _slow(*_: object, **__: object) -> str:
+def _slow(*_: object, **__: object) -> tuple[str, bool]:
     time.sleep(SLOW_S)
-    return "late"
+    return "late", True
 
 
 def slow_rows(*arguments: Any) -> Any:
     global SLOW_S
     SLOW_S = 60.0
-    samples_module.draw_caption = _slow  # type: ignore[assignment]
+    samples_module.draw_stated = _slow  # type: ignore[assignment]
     return crew_module.make_rows(*arguments)
 
 
@@ -454,3 +467,26 @@ def test_an_ecg_is_never_mirrored(shards: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(Samples, "_read", lambda *_, m=modality: ((stored,), CaptionRecord(m), {}, ()))
         assert not _samples(shards).make(0, 0).bad
     assert asked == [False, True]
+
+
+def test_a_quoted_caption_keeps_its_labels_to_its_own_image(tmp_path: Path) -> None:
+    """Of films with labels and words of their own, a caption either states the labels or quotes the words."""
+    rng = np.random.default_rng(0)
+    for n in range(4):
+        Image.fromarray(rng.integers(0, 255, (40, 40), dtype=np.uint8)).save(tmp_path / f"{n}.png")
+    fixed = {"file": [f"{n}.png" for n in range(4)], "patient": list("abcd"), "modality": ["xray"] * 4}
+    known = {
+        "label:chest_xray_findings:pneumonia": ["1"] * 4,
+        "caption": [f"Shadow number {n} at the left." for n in range(4)],
+    }
+    table = pd.DataFrame(fixed | known | {"split": ["train"] * 4})
+    build_shards(table, tmp_path / "s", images=tmp_path, key=b"k" * 32, settings=Settings(workers=1))
+    for share, quotes in ((1.0, True), (0.0, False)):
+        data = _batches(tmp_path / "s", native_share=share, batch_size=4)
+        (batch,) = data.training(0, 1)
+        assert all(("Shadow" in text) is quotes for text in batch.texts)
+        assert len(set(batch.pair_keys[:, LABELS].tolist())) == 1
+        assert batch.pair_keys[0, LABELS] >= 0
+        assert set(batch.pair_keys[:, STATED].tolist()) == ({-1} if quotes else {batch.pair_keys[0, LABELS]})
+        batch.release()
+        data.close()

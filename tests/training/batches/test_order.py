@@ -11,15 +11,21 @@ from hypothesis import strategies as st
 
 from medclip.errors import MedclipError, Reason
 from medclip.shards.reading.columns import Columns, coded
-from medclip.training.batches.order import ORDER, epoch_plan, order_of_epoch, repeats, steps_of_epoch
+from medclip.training.batches.order import ORDER, Balance, epoch_plan, order_of_epoch, repeats, steps_of_epoch
 
 
-def columns(shards: list[int], sources: list[str] | None = None, modalities: list[str | None] | None = None) -> Columns:
+def columns(
+    shards: list[int],
+    sources: list[str] | None = None,
+    modalities: list[str | None] | None = None,
+    strata: list[str] | None = None,
+) -> Columns:
     """Columns of shards with so many samples each."""
     shard_N = np.repeat(np.arange(len(shards)), shards).astype(np.int32)
     source_N, names = coded(sources or ["s"] * len(shard_N))
     modality_N, kinds = coded(modalities or ["xray"] * len(shard_N))
-    return Columns(shard_N, len(shards), source_N, names, modality_N, kinds)
+    of_strata = () if strata is None else coded(strata)
+    return Columns(shard_N, len(shards), source_N, names, modality_N, kinds, *of_strata)
 
 
 SHARDS = st.lists(st.integers(1, 12), min_size=1, max_size=12)
@@ -141,7 +147,7 @@ def test_batches_of_different_modalities_are_mixed() -> None:
     assert np.count_nonzero(np.diff(first)) > 25
 
 
-@pytest.mark.parametrize("policy", ["shard_mixed", "proportional", "per_modality"])
+@pytest.mark.parametrize("policy", ["shard_mixed", "proportional", "per_modality", "balanced"])
 @given(ranks=st.sampled_from([1, 2, 3, 4, 6]), kills=st.lists(st.integers(0, 24), max_size=4))
 def test_the_samples_of_an_epoch_do_not_depend_on_ranks_and_kill_points(
     policy: str, ranks: int, kills: list[int]
@@ -177,3 +183,57 @@ def test_five_million_samples_are_planned() -> None:
     data = columns([1000] * 5000)
     plan = epoch_plan(data, batch_size=2048, seed=0, epoch=0)
     assert plan.shape == (5_000_000 // 2048, 2048)
+
+
+CELLS = {("a", "ill"): 60, ("a", "well"): 20, ("b", "ill"): 4, ("b", "well"): 16}
+"""At site a most are ill, at b most are well: who is ill can be told by the site."""
+
+
+def of_cells(cells: dict[tuple[str, str], int]) -> tuple[Columns, list[tuple[str, str]]]:
+    rows = [cell for cell, number in cells.items() for _ in range(number)]
+    rows = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
+    return columns([len(rows)], [site for site, _ in rows], strata=[finding for _, finding in rows]), rows
+
+
+def realised(cells: dict[tuple[str, str], int], balance: Balance, **options: object) -> Counter[tuple[str, str]]:
+    data, rows = of_cells(cells)
+    plan = epoch_plan(data, "balanced", batch_size=10, seed=0, epoch=0, balance=balance, **options)  # type: ignore[arg-type]
+    return Counter(rows[i] for i in plan.ravel())
+
+
+def test_what_is_found_no_longer_tells_the_source_where_every_source_has_every_finding() -> None:
+    assert realised(CELLS, Balance(source_power=0, max_repeats=9)) == dict.fromkeys(CELLS, 25)
+    by_size = realised(CELLS, Balance(source_power=1, max_repeats=9))
+    assert by_size == {("a", "ill"): 40, ("a", "well"): 40, ("b", "ill"): 10, ("b", "well"): 10}
+
+
+def test_a_stratum_is_not_repeated_beyond_its_room_and_the_rest_of_its_source_fills_the_places() -> None:
+    shares = realised(CELLS, Balance(source_power=0, max_repeats=3))
+    assert shares == {("a", "ill"): 25, ("a", "well"): 25, ("b", "ill"): 12, ("b", "well"): 38}
+    tight = realised(CELLS, Balance(source_power=0, max_repeats=1))
+    assert tight == CELLS, "with no repeats at all there is nothing to balance with"
+
+
+def test_a_source_without_weight_is_left_out_of_a_balanced_epoch() -> None:
+    shares = realised(CELLS, Balance(), weights={"a": 0})
+    assert {site for site, _ in shares} == {"b"}
+    assert sum(shares.values()) == 20
+
+
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=6), seed=st.integers(0, 9), epoch=st.integers(0, 9),
+    power=st.floats(0, 1), repeats_most=st.floats(1, 5),
+)  # fmt: skip
+def test_a_balanced_epoch_depends_on_nothing_but_seed_and_epoch_and_gives_every_sample_of_a_stratum_as_often(
+    sizes: list[int], seed: int, epoch: int, power: float, repeats_most: float
+) -> None:
+    data, rows = of_cells({(f"s{n % 3}", f"f{n}"): size for n, size in enumerate(sizes)})
+    options = {"batch_size": 1, "seed": seed, "epoch": epoch, "balance": Balance(power, repeats_most)}
+    plan = epoch_plan(data, "balanced", **options)  # type: ignore[arg-type]
+    assert plan.shape == (sum(sizes), 1)
+    assert np.array_equal(plan, epoch_plan(data, "balanced", **options))  # type: ignore[arg-type]
+    counts = Counter(plan.ravel().tolist())
+    for cell in set(rows):
+        own = [counts[i] for i, row in enumerate(rows) if row == cell]
+        assert max(own) - min(own) <= 1
+        assert sum(own) <= np.ceil(repeats_most * len(own)) + len(set(rows))

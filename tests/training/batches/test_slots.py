@@ -17,7 +17,7 @@ from medclip.models.preprocess import Preprocess
 from medclip.shards.reading.samples import ShardReader
 from medclip.training.batches import samples as samples_module
 from medclip.training.batches.loader import Batch, Batches
-from medclip.training.batches.slots import Form, MappedSlots, Slots
+from medclip.training.batches.slots import NUM_KEYS, Form, MappedSlots, Slots
 from medclip.training.recipe.sections.augment import Augment
 
 FORM = Form(num_rows=3, image_shape=(5, 5, 3), context_length=4, num_views=4, num_texts=2)
@@ -49,7 +49,7 @@ def test_what_one_process_writes_another_sees(tmp_path: Path) -> None:
         own = slots.arrays(number)
         assert own.images.sum() == 75 * (7 + number) * 4
         assert own.tokens[:, 2].tolist() == [[70_000 + number] * 4] * 2
-        assert own.pair_keys[:, 0].tolist() == [[2**62 + number] * 3] * 2
+        assert own.pair_keys[:, 0].tolist() == [[2**62 + number] * NUM_KEYS] * 2
         assert own.view_types[1].tolist() == [[number] * 3] * 4
         assert own.text_parts[:, 1].tolist() == [number + 1] * 2
     slots.close()
@@ -92,18 +92,18 @@ def test_released_blocks_are_used_again(shards: Path, kind: str) -> None:
 def test_a_block_that_a_worker_still_writes_to_is_not_given_away(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave in the middle: rows that are being made are finished somewhere, and not in a batch of what comes next."""
     hold, began = threading.Event(), threading.Event()
-    draw = samples_module.draw_caption
+    draw = samples_module.draw_stated
 
     calls: list[int] = []
 
-    def held(*arguments: Any, **options: Any) -> str:
+    def held(*arguments: Any, **options: Any) -> tuple[str, bool]:
         calls.append(1)
         if len(calls) > 6:  # of the second batch
             began.set()
             hold.wait(30)
         return draw(*arguments, **options)
 
-    monkeypatch.setattr(samples_module, "draw_caption", held)
+    monkeypatch.setattr(samples_module, "draw_stated", held)
     data = _batches(shards, "thread", workers=1)
     for batch in data.training(0, 9):
         batch.release()

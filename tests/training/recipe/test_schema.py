@@ -158,6 +158,20 @@ def test_two_views_need_the_loss_of_clip(tmp_path: Path) -> None:
         load_recipe(_write(tmp_path, TEXT), ["objective={loss: siglip, two_views: {}}"])
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("objective={same_label: stated, two_views: {}}", "one image and one caption"),
+        ("data.source_power=0.2", "does nothing with policy: shard_mixed"),
+        ("data.max_repeats=2", "does nothing with policy: shard_mixed"),
+        ("train.best_by=within_sources", r"needs train.zero_shot and train.export: best"),
+    ],
+)
+def test_settings_of_several_sources_that_would_do_nothing_are_refused(tmp_path: Path, change: str, said: str) -> None:
+    with pytest.raises(MedclipError, match=said):
+        load_recipe(_write(tmp_path, TEXT), [change])
+
+
 def test_the_word_masked_stands_for_the_medical_recipe_and_the_recipe_has_the_last_word(tmp_path: Path) -> None:
     recipe = load_recipe(_write(tmp_path, "name: m\nobjective: masked\ndata: {shards: s}\n"))
     masked = recipe.objective.masked

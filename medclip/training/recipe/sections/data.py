@@ -27,10 +27,15 @@ class Data(Section):
     test_split: str | None = "test"
     """Measured once, after the last step, for the pack's card; None measures nothing. Shards without a split of that
     name are trained on all the same, unless the recipe names it."""
-    policy: Literal["shard_mixed", "proportional", "per_modality"] = "shard_mixed"
-    """What makes a batch: samples of neighbouring shards; sources by size times weight; one modality at a time."""
+    policy: Literal["shard_mixed", "proportional", "per_modality", "balanced"] = "shard_mixed"
+    """What makes a batch: samples of neighbouring shards; sources by size times weight; one modality at a time; or
+    sources by `source_power` of their size, each with its strata (the table's column `stratum`) alike."""
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
-    """Weight by source for `proportional`; 1 where a source is not named."""
+    """Weight by source for `proportional` and `balanced`; 1 where a source is not named."""
+    source_power: Share = 0.5
+    """For `balanced`: 1 draws sources by their size, 0 each as often as the others."""
+    max_repeats: float = Field(default=4.0, ge=1)
+    """For `balanced`: a stratum is drawn at most so many times its size in an epoch."""
     window_shards: int = Field(default=64, ge=1)
     """Shards among which samples are mixed; as many stay open."""
     cache_mb: int = Field(default=1024, ge=0)
@@ -72,6 +77,13 @@ class Data(Section):
     def _check_test_split(self) -> Data:
         if self.test_split is not None and self.test_split in (self.train_split, self.val_split):
             raise ValueError(f"test_split {self.test_split!r} is trained or chosen on; name another one, or null")
+        return self
+
+    @model_validator(mode="after")
+    def _check_balance(self) -> Data:
+        unused = sorted({"source_power", "max_repeats"} & self.model_fields_set)
+        if unused and self.policy != "balanced":
+            raise ValueError(f"{unused[0]} does nothing with policy: {self.policy}; say policy: balanced")
         return self
 
     @field_validator("shards", mode="before")

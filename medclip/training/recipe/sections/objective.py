@@ -154,14 +154,20 @@ class Objective(Section):
     temperature: float | None = Field(default=None, ge=0.01)
     """Temperature of the cosines that stays as it is, such as 0.07 of MERL; None learns it, and begins with
     `model.logit_scale`."""
-    same_label: Relation = "positive"
+    same_label: Relation | Literal["stated"] = "positive"
     """What two records that carry the same labels are to each other: positives, negatives, or ignored (a pair of which
-    it is not known whether it fits). Where relations differ, positive goes before ignored."""
+    it is not known whether it fits). "stated": an image is a positive of a caption that states its labels, whosever it
+    is, and a text that is quoted fits its own image alone; for sets with labels and texts. Where relations differ,
+    positive goes before ignored."""
     same_text: Relation = "positive"
     """The same for two records with the same caption."""
     same_study: Relation = "positive"
     """The same for two images of one study. With `views` it is about samples of one patient, the other breast or
     another examination, and they are ignored where the recipe says nothing."""
+    other_source: Literal["negative", "ignored"] = "negative"
+    """What two records of one kind of image (modality, and how a mammogram was made) but of different sources are where
+    nothing makes them positives: negatives, or left out of the loss. Where findings go with sources, a negative of
+    another source can be told by where it is from; ignored, only what differs within a source is learned."""
     two_views: TwoViews | None = None
     views: Views | None = None
     unimodal: Unimodal | None = None
@@ -229,6 +235,8 @@ class Objective(Section):
             v = self.views
             if self.contrastive and not (v.image_text or v.images or v.texts or v.joint):
                 raise ValueError("all weights of views are 0; say contrastive: 0 to learn from heads alone")
+        if self.same_label == "stated" and (self.two_views is not None or self.views is not None):
+            raise ValueError("same_label: stated is for one image and one caption of each sample")
         if self.unimodal is not None:
             others = [name for name in ("two_views", "views") if getattr(self, name) is not None]
             if others or not self.contrastive:

@@ -71,6 +71,9 @@ class Train(Section):
     export: Literal["last", "best"] = "last"
     """Weights in the pack: those of the last step, or of the best epoch on the validation split: with the lowest loss
     or, with a supervised part, the highest mean AUROC of its classes."""
+    best_by: Literal["loss", "within_sources"] = "loss"
+    """What the best epoch of `export: best` is best by: as said there, or the mean over the tasks of `zero_shot` of
+    their figures within single sources, where knowing the source helps nothing."""
     image_hashes: bool = False
     """List perceptual hashes of the training images in the pack, so that an audit finds copies of them that were stored
     again, from the pack alone. They say of an image that one has whether the model has seen it."""

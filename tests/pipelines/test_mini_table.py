@@ -1,0 +1,198 @@
+"""The table that medclip-mini 2 learns from: who is held out, what captions may say, and what they must not betray."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from medclip.shards.writing.splits import split_of
+from medclip.shards.writing.table import read_shard_table
+from medclip.text.vocabulary.load import load_task
+from medclip.training.recipe.file import load_recipe
+
+FOLDER = Path(__file__).parents[2] / "pipelines" / "mini"
+NAMES = ("prepare", "shared_sets", "own_words", "table", "measuring")
+SPLITS = {"train": 0.65, "val": 0.10, "test": 0.25}
+SOURCES = {
+    "nih_cxr", "covid_cxr", "csdi_fundus", "mini_mias", "cbis_ddsm", "nyu_mammography", "brain_mri", "glas_colon",
+    "ecg_sheet", "cdd_cesm", "ddsm_4view", "isic2017", "bus_bra", "breast_us", "medpix2", "vqa_rad",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def import_paths_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other pipelines have stages of the same name."""
+    monkeypatch.setattr(sys, "path", [str(FOLDER), str(FOLDER.parent), *sys.path])
+    for name in NAMES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+def stage(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"mini_2_{name}", FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def kept() -> dict[str, list[dict[str, str]]]:
+    return {}
+
+
+@pytest.fixture
+def rows(shared: Path, kept: dict[str, list[dict[str, str]]]) -> list[dict[str, str]]:
+    """The whole table but the records of PTB-XL."""
+    if "rows" not in kept:
+        kept["rows"] = stage("table").table_of(shared / "data")
+    return kept["rows"]
+
+
+def side(row: dict[str, str]) -> str:
+    return row.get("split") or split_of(row["patient"], SPLITS, 0)
+
+
+@pytest.mark.shared
+def test_every_set_of_images_that_may_is_in_the_table_and_no_other(rows: list[dict[str, str]]) -> None:
+    assert {row["source"] for row in rows} == SOURCES
+    assert all(row["license"] and row["patient"] and row["modality"] for row in rows)
+    assert not [row for row in rows if "ND" in row["license"].replace("-", " ").split()]
+    assert {row["source"] for row in rows if row["modality"] == "ct"} == {"medpix2", "vqa_rad"}
+    kinds = Counter(row["modality"] for row in rows)
+    assert set(kinds) == {"xray", "mammography", "fundus", "dermatology", "ultrasound", "pathology", "ct", "mri", "ecg"}
+
+
+@pytest.mark.shared
+def test_whom_the_pack_of_today_holds_out_is_held_out(rows: list[dict[str, str]], shared: Path) -> None:
+    today = {row["patient"]: side(row) for row in stage("prepare").rows(shared / "data")}
+    here = {row["patient"]: side(row) for row in rows}
+    trained = {patient for patient, where in here.items() if where == "train"}
+    assert not [patient for patient in trained if today.get(patient, "train") != "train"]
+
+
+@pytest.mark.shared
+def test_normal_films_of_other_sites_are_kept_out_of_training(rows: list[dict[str, str]], shared: Path) -> None:
+    with (shared / "data/covid_cxr/labels.csv").open(encoding="utf-8") as file:
+        normal = {f"covid:{r['group_id']}" for r in csv.DictReader(file) if r["finding"] == "No Finding"}
+    own = [row for row in rows if row["patient"] in normal]
+    assert len({row["patient"] for row in own}) >= 8
+    assert {side(row) for row in own} == {"test"}
+
+
+@pytest.mark.shared
+def test_every_label_is_a_class_of_the_vocabulary_and_most_rows_have_one(rows: list[dict[str, str]]) -> None:
+    labels = {name: value for row in rows for name, value in row.items() if name.startswith("label:") and value}
+    for name, value in labels.items():
+        task = load_task(name.split(":")[1])
+        assert task.class_named(name.split(":")[2] if name.count(":") == 2 else value)
+    with_labels = Counter(row["source"] for row in rows if any(n.startswith("label:") and v for n, v in row.items()))
+    assert set(with_labels) == SOURCES - {"cbis_ddsm", "nyu_mammography"}
+
+
+@pytest.mark.shared
+def test_no_own_text_names_where_it_is_from(rows: list[dict[str, str]]) -> None:
+    words = stage("own_words")
+    texts = [text for row in rows for text in row.get("captions", "").split("\n") if text]
+    assert len(texts) > 4000
+    assert not [text for text in texts if words.betrayal_in(text)]
+    assert not [text for text in texts if re.search(r"\b(?:19|20)\d\d\b|\?|http", text)]
+    quoted = {row["source"] for row in rows if row.get("captions")}
+    assert quoted == {"csdi_fundus", "cdd_cesm", "medpix2", "vqa_rad"}
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_captions_of_breast_ultrasound_tell_its_two_sources_no_better_than_chance(
+    rows: list[dict[str, str]], tmp_path: Path
+) -> None:
+    stage("table").write_table([row for row in rows if row["modality"] == "ultrasound"], tmp_path / "t.csv")
+    check = stage("caption_check")
+    assert check.main(str(tmp_path / "t.csv"), str(tmp_path / "out.json")) == 0
+    figures = json.loads((tmp_path / "out.json").read_text())["findings"]
+    assert {f["finding"] for f in figures} == {f"breast_ultrasound_malignancy: {c}" for c in ("benign", "malignant")}
+    assert all(f["captions"]["low"] <= 0.5 <= f["captions"]["high"] for f in figures)
+
+
+def test_words_that_betray_a_source_are_found_whatever_their_case() -> None:
+    betrayal_in = stage("own_words").betrayal_in
+    for text in (
+        "Case courtesy of Dr A, Radiopaedia.org", "the chest film of a NIH patient", "MIAS database", "DDSM case",
+        "scanned on a GE Logiq 7", "a film taken at the University Hospital", "see Figure 1a", "nodule (arrow)",
+        "images of MedPix", "ISIC archive", "returned from Wuhan", "http://x.org", "Can you detect it",
+    ):  # fmt: skip
+        assert betrayal_in(text), text
+    for text in ("an oval mass with circumscribed margin", "large enhancing lesion", "no pleural effusion"):
+        assert betrayal_in(text) is None, text
+
+
+def test_sentences_of_people_times_and_other_examinations_are_not_quoted() -> None:
+    words = stage("own_words")
+    note = (
+        "A 65-year-old man was admitted to hospital. There is consolidation of the right lower lobe. "
+        "Case courtesy of Dr A. Since yesterday it has worsened."
+    )
+    assert list(words.quotable(note)) == ["There is consolidation of the right lower lobe."]
+    case = {
+        "modality": "CT", "caption": "A mass of the liver.", "findings": "Ultrasound: a cyst is seen. A solid mass.",
+        "diagnosis": "Hepatocellular Carcinoma", "plane": "Axial", "region": "Abdomen",
+    }  # fmt: skip
+    assert list(words.of_teaching_file(case)) == [
+        "A mass of the liver.", "A solid mass.", "CT of hepatocellular carcinoma.", "Axial CT of the abdomen.",
+    ]  # fmt: skip
+    assert list(words.findings_of("Heterogenously enhancing mass with speculated margin; IMLN")) == [
+        "Heterogeneously enhancing mass with spiculated margin.", "Intramammary lymph node.",
+    ]  # fmt: skip
+
+
+def made_up(source: str, number: int, **known: str) -> list[dict[str, str]]:
+    fixed = {"modality": "ultrasound", "source": source, "label:breast_ultrasound_malignancy": "benign"}
+    return [
+        {"file": f"{source}{n}.png", "patient": f"{source}:{n}"} | fixed | {k: v for k, v in known.items() if v}
+        for n in range(number)
+    ]
+
+
+def test_what_one_of_two_sources_does_not_know_is_said_of_neither() -> None:
+    table = stage("table")
+    rows = table.alike(
+        [
+            *made_up("a", 40, age="50", sex="F", captions="Oval mass seen here."),
+            *made_up("b", 40, sex="F"),
+            *made_up("c", 5, sex="F"),
+        ]
+    )
+    assert {row["age"] for row in rows if row["source"] != "c"} == {""}
+    assert {row["captions"] for row in rows if row["source"] != "c"} == {""}
+    assert {row["sex"] for row in rows} == {"F"}, "both know it, and five rows are too few to decide"
+    alone = table.alike(made_up("a", 40, age="50", captions="Oval mass seen here."))
+    assert {(row["age"], row["captions"]) for row in alone} == {("50", "Oval mass seen here.")}
+
+
+@pytest.mark.parametrize(("captions", "leaks"), [("", False), ("An oval mass in fatty tissue.", True)])
+def test_a_text_that_one_source_alone_has_is_found_to_tell_it(tmp_path: Path, captions: str, leaks: bool) -> None:
+    check = stage("caption_check")
+    rows = [*made_up("a", 40, captions=captions), *made_up("b", 40)]
+    stage("table").write_table(rows, tmp_path / "t.csv")
+    (cell,) = check.cells_of(read_shard_table(tmp_path / "t.csv").rows)
+    figures = check.measure(cell)
+    assert (figures["chance"], figures["num_patients"]) == (0.5, 80)
+    assert figures["tells_more_than_labels"] is leaks
+    assert check.main(str(tmp_path / "t.csv"), str(tmp_path / "out.json")) == int(leaks)
+
+
+def test_the_recipe_balances_sources_and_looks_at_figures_within_them() -> None:
+    recipe = load_recipe(FOLDER / "recipe.yaml")
+    assert recipe.data.policy == "balanced"
+    assert recipe.objective.other_source == "ignored"
+    assert recipe.train.best_by == "within_sources"
+    assert all(load_task(name).has_words for name in recipe.train.zero_shot)
