@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.api.asked import arguments_again
 from medclip.api.run_arguments import path_of
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.progress import Progress
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.options import failed_for
+from medclip.runs.options import FAILING
 from medclip.runs.results import EMBED
 
 if TYPE_CHECKING:
@@ -51,9 +52,10 @@ def retry(
         >>> medclip.retry("nightly", reason="read_error")  # doctest: +SKIP
     """
     folder = path_of(out, "the output folder")
-    failed_for(reason)
     with Ledger(folder, create=False) as ledger:
         asked, identity = ledger.get("asked"), ledger.get("identity") or {}
+        reasons = ledger.counts_by("reason", "failed")
+    _refuse_unknown(reason, reasons, folder)
     if asked is None:
         raise MedclipError(
             Reason.WRONG_USE,
@@ -71,3 +73,18 @@ def retry(
     from medclip.api.score import score
 
     return score(**arguments)
+
+
+def _refuse_unknown(reason: str, counts: Mapping[str, int], folder: Path) -> None:
+    """Refuse what is no reason to fail; those that files of this run have are named, with how many have them."""
+    if reason == "all" or reason in FAILING:
+        return
+    named = ", ".join(f"{name} ({num})" for name, num in counts.items())
+    close = did_you_mean(reason, counts or FAILING)
+    has_failed = f"Files failed for: {named}; or 'all'." if counts else "No file of this run failed."
+    raise MedclipError(
+        Reason.WRONG_USE,
+        f"no file fails for the reason {reason!r}.",
+        where=folder,
+        hint=f"{close} {has_failed}".strip(),
+    )

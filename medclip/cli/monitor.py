@@ -47,7 +47,8 @@ def monitor(
 ) -> int:
     """Compare results, week by week, with those of before: what fails, what comes in, what the model says. No labels.
 
-    Exit code: 0 nothing changed that is more than small, 3 something did or a decision differs, 2 wrong use.
+    Exit code: 0 nothing changed that is more than small, 3 something did or a decision differs, 2 wrong use, or nothing
+    could be compared.
     """
     from medclip.api.monitor import monitor as run
     from medclip.auditing.monitoring.result import FINDINGS_SHOWN, REPORT

@@ -13,6 +13,8 @@ from medclip.text.vocabulary.own_words import Prompt
 
 DEFAULT_MODEL = "medclip-mini"
 GROUP_BY: tuple[GroupBy, ...] = ("auto", "folder", "file")
+FAILING = tuple(str(reason) for reason in Reason if reason.status is Status.FAILED)
+"""Reasons that may be named to try files again."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,10 @@ def failed_for(reason: str | None) -> str | None:
     Raises:
         MedclipError: WRONG_USE for a reason that no file fails for.
     """
-    known = [str(reason) for reason in Reason if reason.status is Status.FAILED]
-    if reason is not None and reason != "all" and reason not in known:
+    if reason is not None and reason != "all" and reason not in FAILING:
         raise MedclipError(
             Reason.WRONG_USE,
             f"no file fails for the reason {reason!r}.",
-            hint=did_you_mean(reason, ["all", *known], "Reasons are"),
+            hint=did_you_mean(reason, ["all", *FAILING], "Reasons are"),
         )
     return "" if reason == "all" else reason

@@ -50,7 +50,7 @@ class RemoteFiles(Protocol):
             key: Key of the identity hashes: names that would be identifiers are hashed.
 
         Raises:
-            MedclipError: NOTHING_TO_DO where there is nothing, UNREACHABLE.
+            MedclipError: UNREACHABLE; NOTHING_TO_DO where nothing at all can only be a mistake.
         """
         ...
 

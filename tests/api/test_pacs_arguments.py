@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import pytest
 
 from medclip.api.embed import embed
 from medclip.api.score import score
+from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
+from medclip.files.dicomweb.server import DicomwebServer
+from medclip.runs.score_run import read_run
 
 NOWHERE = "dicomweb://127.0.0.1:1/dicom-web"
 
@@ -66,3 +70,17 @@ def test_embedding_a_pacs_is_refused_what_scoring_it_is(
     assert refused.value.reason is Reason.WRONG_USE
     assert sentence in f"{refused.value} {refused.value.hint}"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_quiet_night_is_an_empty_run_and_no_error(
+    tmp_path: Path, pack: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(DicomwebServer, "studies", lambda self, query: iter(()))
+    command = ["score", NOWHERE, "--query", "Modality=CR", "--model", str(pack), "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    assert "No study of this server matches the query." in capsys.readouterr().err
+    run = read_run(tmp_path / "out")
+    assert (run.counts["files"], run.files.num_rows, run.scores.num_rows) == (0, 0, 0)
+    assert main([*command, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["files"], printed["studies"], printed["exit_code"]) == (0, 0, 0)

@@ -69,7 +69,10 @@ def test_the_command_ends_as_the_run_does_and_embeddings_are_tried_again_too(
     assert main(["retry", str(tmp_path / "e"), "--reason", "empty_file", "--workers", "1", "--json"]) == 3
     assert json.loads(capsys.readouterr().out)["embedded"] == 4
     assert main(["retry", str(tmp_path / "e"), "--reason", "emty_file"]) == 2
-    assert "empty_file" in capsys.readouterr().err
+    refused = capsys.readouterr().err
+    assert "Did you mean 'empty_file'?" in refused
+    assert "Files failed for: truncated (1); or 'all'." in refused
+    assert "timeout" not in refused
     assert main(["retry", str(tmp_path / "in")]) == 2
 
 

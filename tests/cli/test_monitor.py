@@ -70,3 +70,15 @@ def test_wrong_use_exits_with_2_and_one_sentence(
     assert main(["monitor", str(runs[0]), "--out", str(tmp_path / "out"), *arguments]) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_where_every_period_is_too_small_nothing_was_compared_and_the_exit_code_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, later = (write_run(tmp_path / name, patients=range(5), seed=n) for n, name in enumerate(("may", "june")))
+    arguments = ["monitor", str(later), "--reference", str(before), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 2
+    assert "Nothing was compared: 20 patients are needed" in capsys.readouterr().out
+    assert (tmp_path / "out" / "report.html").exists()
+    assert main([*arguments, "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 2

@@ -75,6 +75,17 @@ def test_units_take_the_exit_codes_of_medclip_for_what_they_are():
         assert lines["PrivateNetwork"] == "yes"
 
 
+def test_units_need_no_folder_that_systemd_does_not_make_or_pass_over():
+    for unit in (unit for unit in UNITS if unit.suffix == ".service"):
+        lines = dict(line.split("=", 1) for line in unit.read_text().splitlines() if "=" in line and line[0] != "#")
+        made = {f"/var/lib/{lines['StateDirectory']}", f"/var/log/{lines['LogsDirectory']}"}
+        listed = [path for name in ("ReadOnlyPaths", "ReadWritePaths") for path in lines[name].split()]
+        assert all(path.startswith("-/") for path in listed)
+        used = set(re.findall(r"(?<==| )(/(?:var|etc|srv)/\S+)", f" {lines['ExecStart']} {lines['Environment']}"))
+        writable = made | {path.removeprefix("-") for path in listed}
+        assert not [path for path in used if not any(Path(path).is_relative_to(place) for place in writable)]
+
+
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_are_bash(path: Path):
     assert subprocess.run(["bash", "-n", path], check=False).returncode == 0

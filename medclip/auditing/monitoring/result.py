@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.auditing.monitoring.changes import Change
 from medclip.auditing.monitoring.side_by_side import ChangedStudy, Compared
+from medclip.exit_codes import ExitCode
 from medclip.files.output import disk_errors, write_file
 from medclip.files.tables.write import csv_bytes, schema_of, table_of, write_rows
 from medclip.result import Result
@@ -81,10 +82,17 @@ class Monitored(Result):
 
     @property
     def exit_code(self) -> int:
-        """3 where a clear or large change was found or a decision differs, else 0."""
+        """3 where a clear or large change was found or a decision differs, 2 where nothing was compared, else 0."""
+        if not self.has_compared:
+            return ExitCode.REFUSED
         drifted = any(change.size in ("clear", "large") for change in self.changes)
         differs = any(one.num_to_yes or one.num_to_no for one in self.compared)
-        return 3 if drifted or differs else 0
+        return ExitCode.SOME_FAILED if drifted or differs else ExitCode.COMPLETE
+
+    @property
+    def has_compared(self) -> bool:
+        """Whether there is a single figure beside another one: not where every period is too small."""
+        return bool(self.changes or self.compared)
 
     @property
     def table(self) -> pa.Table:

@@ -35,6 +35,7 @@ from medclip.wording import count, number
 SPOOL = "spool"
 """Folder in the output folder."""
 _HEADERS = "headers"
+_NONE = "No study of this server matches the query."
 DEFAULT_BYTES = 20 * 10**9
 CONNECTIONS = 4
 _AHEAD = 128
@@ -105,20 +106,20 @@ class DicomwebFiles:
         return self._num_bytes >= self._limit
 
     def list_all(self, key: bytes) -> None:
-        """Ask for the studies.
+        """Ask for the studies. Where none matches, there is no file, and the user is told.
 
         Args:
             key: Key of the identity hashes.
 
         Raises:
-            MedclipError: NOTHING_TO_DO where no study matches; as `DicomwebServer.studies`.
+            MedclipError: As `DicomwebServer.studies`.
         """
         self._warn_if_open()
         self._key = key
         self._studies.close()
         self._studies = StudyList(self.server.studies(self.query), key)
-        if not self._studies.num_studies:
-            raise self._none_matches()
+        if not self._studies.num_studies:  # a quiet night is no error
+            self._note(_NONE)
 
     def inventory(self) -> Inventory:
         """Count the studies that match, by what the server says of them; nothing is fetched. Then it is done with.
@@ -139,19 +140,13 @@ class DicomwebFiles:
         finally:
             self.server.close()
         if not known:
-            raise self._none_matches()
+            self._note(_NONE)
         ordered = sorted(modalities.items(), key=lambda each: (-each[1], each[0]))
         return Inventory(num_files, len(known), modalities=dict(ordered))
 
     def _warn_if_open(self) -> None:
         if self.server.is_open:
             self._note("The connection to this server is not encrypted; dicomwebs:// asks for https.")
-
-    def _none_matches(self) -> MedclipError:
-        return MedclipError(
-            Reason.NOTHING_TO_DO, "no study of this server matches the query.", where=self.server.place,
-            hint="Check --query.",
-        )  # fmt: skip
 
     def __enter__(self) -> Self:
         """Begin with an empty spool: what a killed run left is fetched again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,10 +45,13 @@ def draw_counts(rows: Sequence[PeriodRow]) -> str:
 def draw_series(series: Series) -> str:
     """Draw one figure over the periods: intervals are those of the difference, hollow points what chance explains.
 
+    An interval ends where the figure does: a share, a probability and an AUROC lie between 0 and 1, a distance above 0.
+
     Returns:
         An SVG document.
     """
     changes = series.changes
+    most = 1.0 if changes[0].about != "distance" or "share" in changes[0].measure else math.inf
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
@@ -55,13 +59,15 @@ def draw_series(series: Series) -> str:
         for place, one in zip(places, changes, strict=True):
             colour = SECOND if one.size else FIRST
             if one.low == one.low and one.high == one.high:
-                axes.plot(
-                    [place, place], [one.reference + one.low, one.reference + one.high], color=colour, linewidth=1.4
-                )
+                ends = [min(max(one.reference + end, 0.0), most) for end in (one.low, one.high)]
+                axes.plot([place, place], ends, color=colour, linewidth=1.4)
             face = colour if one.size else "none"
-            axes.plot([place], [one.value], marker="o", markersize=5.5, markerfacecolor=face, markeredgecolor=colour)
+            marker = {"marker": "o", "markersize": 5.5, "markerfacecolor": face, "markeredgecolor": colour}
+            axes.plot([place], [one.value], clip_on=False, zorder=3, **marker)
         axes.plot(places, [one.reference for one in changes], color=SOFT, linestyle="--", linewidth=1.1)
         axes.set_xlim(-0.6, max(places) + 0.6)
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, 0.0), min(high, most))
         axes.axhline(changes[0].reference, color=LINE, linewidth=0.8, zorder=0)
         _name(axes, [one.period for one in changes])
         dress(axes, "")

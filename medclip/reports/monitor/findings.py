@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from medclip.auditing.monitoring.changes import FAR, TAIL, Change
+from medclip.auditing.monitoring.changes import FAR, FEWEST_PATIENTS, TAIL, Change
 from medclip.auditing.monitoring.result import Finding, Monitored
 from medclip.auditing.monitoring.side_by_side import Compared
 from medclip.wording import capital, count, figure, interval, number, percent, percent_of
@@ -71,6 +71,8 @@ def findings_of(result: Monitored) -> tuple[Finding, ...]:
     findings += list(_of_packs(result))
     if result.changes and not any(one.size for one in result.changes):
         findings.append(Finding("note", _nothing(result)))
+    if not result.has_compared:
+        findings.append(Finding("note", _too_small(result)))
     return tuple(sorted(findings, key=lambda one: _ORDER.index(one.size)))
 
 
@@ -149,6 +151,13 @@ def _nothing(result: Monitored) -> str:
         else ""
     )
     return f"Of {count(num, 'figure')} that were compared none differs from the reference by more than chance.{few}"
+
+
+def _too_small(result: Monitored) -> str:
+    return (
+        f"Nothing was compared: {count(FEWEST_PATIENTS, 'patient')} are needed in a {result.by} and in the reference. "
+        "Watch longer periods, or more results at once."
+    )
 
 
 MEANING = {

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import claim_file, new_file
+from medclip.files.output import claim_file, disk_errors, new_file
 
 SUFFIX = ".prom"
 """Other files are not read by the collector."""
 _MODE = 0o644
 """The collector runs as a user of its own, and there is nothing in the file that is not for it."""
 _PREFIX = "medclip_run_"
+_MOST_BYTES = 1 << 20
+"""Read of a file that is there; ours have some kilobytes."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Metric:
 
 
 def check_metrics_file(path: Path) -> None:
-    """Refuse a file that the collector would not read, or that cannot be written.
+    """Refuse a file that the collector would not read, that cannot be written, or that others write.
 
     Raises:
         MedclipError: WRONG_USE; as `medclip.files.output.claim_file`.
@@ -50,6 +52,23 @@ def check_metrics_file(path: Path) -> None:
             hint=f"Name it {path.stem or 'medclip'}{SUFFIX}.",
         )
     claim_file(path, overwrite=True)
+    with disk_errors(path):
+        is_ours = not path.is_file() or _is_ours(path)
+    if not is_ours:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "this file holds metrics that medclip did not write; it was left as it is.",
+            where=path,
+            hint="Name another file, with a name of its own for each folder of results.",
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether a file is empty or holds metrics of a run and no others."""
+    with path.open("rb") as file:
+        lines = file.read(_MOST_BYTES).decode(errors="replace").splitlines()
+    named = (line.removeprefix("# HELP ").removeprefix("# TYPE ") for line in lines if line.strip())
+    return all(name.startswith(_PREFIX) for name in named)
 
 
 def write_metrics(path: Path, metrics: Iterable[Metric]) -> None:

@@ -6,10 +6,15 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
 
 import medclip
 from medclip.auditing.monitoring.changes import Change
-from medclip.reports.monitor.findings import findings_of, series_of
+from medclip.reports.monitor import drawings
+from medclip.reports.monitor.findings import Series, findings_of, series_of
 from medclip.reports.monitor.report import write_monitor_report
 from tests.kits.watched import write_run
 
@@ -53,3 +58,22 @@ def test_of_one_figure_s_weeks_the_largest_change_is_told_and_in_how_many_weeks_
     (series,) = series_of(weeks)
     assert series.worst.period == "2024-W03"
     assert [one.period for one in series.found] == ["2024-W02", "2024-W03"]
+
+
+def test_no_axis_of_a_share_goes_below_0_or_above_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr(drawings, "themed_svg", lambda size, draw: figures.append(draw) or "")
+    low = replace(CHANGE, measure="share", reference=0.01, value=0.0, low=-0.04, high=0.02)
+    high = replace(CHANGE, measure="share", reference=0.98, value=1.0, low=-0.01, high=0.05)
+    far = replace(CHANGE, about="distance", measure="mean", reference=0.9, value=1.4, low=0.3, high=0.7)
+    limits = []
+    for one in (low, high, far):
+        drawings.draw_series(Series((one,)))
+        figure = Figure()
+        figures.pop()(figure)
+        (axes,) = figure.axes
+        drawn = [value for line in axes.lines for value in line.get_ydata()]
+        limits.append((*axes.get_ylim(), min(drawn), max(drawn)))
+    assert limits[0][0] == limits[0][2] == 0.0
+    assert limits[1][1] == limits[1][3] == 1.0
+    assert limits[2][1] > limits[2][3] == pytest.approx(1.6)

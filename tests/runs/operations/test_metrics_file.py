@@ -48,3 +48,19 @@ def test_a_file_that_the_collector_does_not_read_is_refused(tmp_path: Path):
     (tmp_path / "x.prom").mkdir()
     with pytest.raises(MedclipError, match="folder"):
         check_metrics_file(tmp_path / "x.prom")
+
+
+def test_metrics_of_others_are_left_as_they_are_and_ours_are_replaced(tmp_path: Path):
+    other = tmp_path / "smartmon.prom"
+    other.write_text("# HELP smartmon_up 1\n# TYPE smartmon_up gauge\nsmartmon_up 1\n")
+    with pytest.raises(MedclipError, match="did not write") as refused:
+        check_metrics_file(other)
+    assert refused.value.reason is Reason.WRONG_USE
+    assert other.read_text().endswith("smartmon_up 1\n")
+    other.write_text(metrics_text(METRICS, run="x") + "smartmon_up 1\n")
+    with pytest.raises(MedclipError, match="did not write"):
+        check_metrics_file(other)
+    write_metrics(tmp_path / "ward.prom", METRICS)
+    check_metrics_file(tmp_path / "ward.prom")
+    (tmp_path / "empty.prom").touch()
+    check_metrics_file(tmp_path / "empty.prom")
