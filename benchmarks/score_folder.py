@@ -26,6 +26,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -227,7 +228,7 @@ def main() -> None:
         if args.calibrate:
             (work / "films").mkdir()
             for path in films_of(images, 0):
-                (work / "films" / path.name).symlink_to(path.resolve())
+                shutil.copyfile(path, work / "films" / path.name)
             images = films_of(images, 1)
             backends |= calibrate(args.calibrate, pack, work / "films", task, work)
         if not args.backend and not args.calibrate:

@@ -34,6 +34,7 @@ class Reason(StrEnum):
     NO_TASK = "no_task"
     OTHER_INPUT = "other_input"
     LINK_LOOP = "link_loop"
+    LINK_OUTSIDE = "link_outside"
     NOT_A_FILE = "not_a_file"
     TOO_SMALL = "too_small"
     COMPANION = "companion"
@@ -99,6 +100,7 @@ _SKIPPED = frozenset(
         Reason.NO_TASK,
         Reason.OTHER_INPUT,
         Reason.LINK_LOOP,
+        Reason.LINK_OUTSIDE,
         Reason.NOT_A_FILE,
         Reason.TOO_SMALL,
         Reason.COMPANION,

@@ -211,6 +211,10 @@ class Settings:
     decode_timeout_s: float = 120.0
     """Seconds one file may take in a reading worker before the worker is stopped and the file fails."""
 
+    follow_links: bool = False
+    """Follow symbolic links that lead out of the folder that is named. Without it they have a row that says so: who may
+    put files into a folder, such as a sender, must not choose what else is read."""
+
     workers: int = field(default_factory=lambda: max(1, min(os.cpu_count() or 1, 16)))
     """Reading processes."""
 

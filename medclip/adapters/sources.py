@@ -32,7 +32,8 @@ def source_of(path: Path, settings: Settings) -> Source:
     if not path.is_dir():
         path = file_named(path)
         return single(path, inspect_file(path, settings))
-    return source_of_files(path, [ref for ref in discover(path) if ref.problem is None], settings)
+    refs = discover(path, follow_links=settings.follow_links)
+    return source_of_files(path, [ref for ref in refs if ref.problem is None], settings)
 
 
 def source_of_files(where: Path, refs: Sequence[FileRef], settings: Settings) -> Source:

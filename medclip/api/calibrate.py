@@ -116,7 +116,7 @@ def _named(images: Any) -> list[NamedImage]:
         return [NamedImage(image.image, image.modality) for image in given if isinstance(image.image, Path)]
     path = Path(images)
     if path.is_dir():
-        return [NamedImage(ref.path) for ref in walk(path)]
+        return [NamedImage(ref.path) for ref in walk(path) if ref.problem is None]
     manifest = read_manifest(path)
     folder = manifest.folder or Path()
     return [NamedImage(file_named(folder / row.file), row.modality, row.patient) for row in manifest.rows]

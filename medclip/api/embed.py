@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.api.asked import what_was_asked
 from medclip.api.remote_arguments import is_elsewhere, refuse_for_remote, remote_files
-from medclip.api.run_arguments import Inputs, TemporaryFolder, inputs_of, local_of, path_of, table_of
+from medclip.api.run_arguments import Inputs, inputs_of, local_of, path_of, table_of
 from medclip.api.shard_call import shard_of
 from medclip.api.watched import watched
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.files.grouping.studies import GroupBy
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.models.backends.choice import choose_backend
 from medclip.progress import Progress, Silent
 from medclip.runs.call import Call

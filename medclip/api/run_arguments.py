@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.given_images import as_files, given_images, is_frame, is_several
 from medclip.files.input_paths import refuse_missing
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.sample import FileRef
 from medclip.slides.store.slide_store import is_slide_store
 
@@ -112,15 +110,3 @@ def refuse_slide_store(folder: str | Path) -> None:
             where=folder,
             hint="Ask it with medclip search, medclip slides predict or medclip slides learn.",
         )
-
-
-class TemporaryFolder:
-    """A folder that goes when this object does, without the warning of tempfile.TemporaryDirectory.
-
-    Args:
-        verb: Whose results it holds.
-    """
-
-    def __init__(self, verb: str) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix=f"medclip-{verb}-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)

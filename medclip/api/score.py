@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.api.asked import what_was_asked
 from medclip.api.remote_arguments import is_elsewhere, refuse_for_remote, remote_files
-from medclip.api.run_arguments import Inputs, TemporaryFolder, inputs_of, local_of, path_of, table_of
+from medclip.api.run_arguments import Inputs, inputs_of, local_of, path_of, table_of
 from medclip.api.shard_call import shard_of
 from medclip.api.watched import watched
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.export.result_formats import RESULT_FORMATS
 from medclip.export.results_folder import Exported, ResultsFolder
-from medclip.export.stored_results import store_results
+from medclip.export.running_results import RunningResults
+from medclip.export.stored_results import StoreNote, store_results
 from medclip.files.dicomweb.address import address_of
-from medclip.files.dicomweb.server import DicomwebServer
+from medclip.files.dicomweb.server import FEW_PAUSES_S, DicomwebServer
 from medclip.files.dicomweb.spool import DicomwebFiles
 from medclip.files.discover import name_of_spelled
 from medclip.files.grouping.studies import GroupBy
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.models.backends.choice import choose_backend
 from medclip.progress import Progress, Silent
 from medclip.reports.score.heat_maps import TOP, HeatMaps, check_named
@@ -31,6 +34,7 @@ from medclip.runs.call import Call
 from medclip.runs.engines.choose_engine import LOCAL, choose_engine
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
 from medclip.runs.results import write_csv_tables
+from medclip.runs.row_sink import RowSink
 from medclip.runs.score_run import ScoreRun
 from medclip.sample import FileRef, Modality
 from medclip.scoring.run import preview_scoring, run_scoring
@@ -219,7 +223,7 @@ def score(
             "embeddings are scored, and no image is computed: there is nothing for --engine to do.",
             hint="Leave it out; it is named where images are embedded.",
         )
-    if shard is not None and (is_stored or explain is not None or results_to is not None):
+    if shard is not None and (is_stored or explain is not None or results_to is not None or store_to is not None):
         what = "embeddings are scored" if is_stored else "heat maps or results for other systems are asked for"
         raise MedclipError(
             Reason.WRONG_USE,
@@ -260,29 +264,17 @@ def score(
     if dry_run:
         return _dry_run(call, sort_by, is_stored)
     maps = _heat_maps(explain, results_as, inputs, is_stored, call)
-    results = None
-    store = None if store_to is None else DicomwebServer(address_of(store_to))
-    if store is not None:
-        results_to, results_as = results_to or folder / "results", results_as or "sr"
-        if not any(name in RESULT_FORMATS and RESULT_FORMATS[name].suffix == ".dcm" for name in _several(results_as)):
-            raise MedclipError(
-                Reason.WRONG_USE, "a PACS takes DICOM, and no form of results is that.", hint="Add --results-as sr."
-            )
-    if results_to is not None or results_as:
-        read_from = (
-            remote.header_of if isinstance(remote, DicomwebFiles) else partial(_place, inputs.root, inputs.given)
-        )
-        results = _results(results_to, _several(results_as), inputs, call, hash_paths, is_stored, read_from)
-        results = replace(results, drawer=maps if _with_maps(results_as) else None)
+    sent = _for_others(results_to, results_as, store_to, maps, inputs, call, is_stored)
     exported: list[Exported] = []
     in_report = None if explain is None else maps
-    finish = partial(_report, report_paths, csv, in_report, results, store, exported, call.progress)
+    finish = partial(_report, report_paths, csv, in_report, sent.results, sent.store, exported, call.progress)
     if is_stored:
         embeddings = open_embeddings(path)
         if in_memory:
             return answer_embeddings(embeddings, call)
         return score_embeddings(embeddings, call, sort_by=sort_by, finish=finish)
-    run = run_scoring(call, sort_by=sort_by, finish=finish)
+    with closing(sent.store) if sent.store is not None else nullcontext():
+        run = run_scoring(call, sort_by=sort_by, finish=finish, sink=sent.sink)
     return replace(run, _keep=keep, exported=exported[0].to_json() if exported else None)
 
 
@@ -350,6 +342,52 @@ def _check_explain(explain: str, hash_paths: bool, is_stored: bool, is_given: bo
         )
     if not explain.strip():
         raise MedclipError(Reason.WRONG_USE, "nothing is named to explain.", hint="Name 'top', or a TASK:CLASS.")
+
+
+@dataclass(frozen=True)
+class _ForOthers:
+    """What goes to other systems."""
+
+    results: ResultsFolder | None = None
+    store: DicomwebServer | None = None
+    sink: Callable[[Any], RowSink] | None = None
+    """Writes results while the run goes on, made from the pack's card."""
+
+
+def _for_others(
+    results_to: str | Path | None,
+    results_as: str | Sequence[str],
+    store_to: str | None,
+    maps: HeatMaps | None,
+    inputs: Inputs,
+    call: Call,
+    is_stored: bool,
+) -> _ForOthers:
+    """Return what writes and sends results, once it is sure that it can: the PACS that they go to is asked for."""
+    store = None if store_to is None else DicomwebServer(address_of(store_to))
+    if store is not None:
+        results_to, results_as = results_to or call.folder / "results", results_as or "sr"
+        if not any(name in RESULT_FORMATS and RESULT_FORMATS[name].suffix == ".dcm" for name in _several(results_as)):
+            raise MedclipError(
+                Reason.WRONG_USE, "a PACS takes DICOM, and no form of results is that.", hint="Add --results-as sr."
+            )
+    if results_to is None and not results_as:
+        return _ForOthers()
+    remote = call.remote
+    read_from = remote.header_of if isinstance(remote, DicomwebFiles) else partial(_place, inputs.root, inputs.given)
+    results = _results(results_to, _several(results_as), inputs, call, call.options.hash_paths, is_stored, read_from)
+    results = replace(results, drawer=maps if _with_maps(results_as) else None)
+    if store is None:
+        return _ForOthers(results, None, partial(RunningResults, results))
+    try:
+        store.check(FEW_PAUSES_S)  # a wrong address is known before the night, and not behind it
+    except BaseException:
+        store.close()
+        raise
+    # A study of a PACS is whole when it is scored. One of a folder may have more files in a folder that comes later,
+    # and what was sent is not taken back: it is sent at the end.
+    early = StoreNote(results.folder, store) if isinstance(remote, DicomwebFiles) else None
+    return _ForOthers(results, store, partial(RunningResults, results, store=early, close=store.close))
 
 
 def _results(
@@ -421,8 +459,5 @@ def _report(
     if results is not None:
         exported.append(results.write(ledger, card, folder))
     if results is not None and store is not None:
-        try:
-            stored = store_results(results.folder, store, progress)
-        finally:
-            store.close()
+        stored = store_results(results.folder, store, progress)
         exported[:] = [replace(exported[0], stored=asdict(stored))]

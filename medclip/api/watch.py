@@ -14,6 +14,7 @@ from medclip.files.input_paths import refuse_missing
 from medclip.files.stillness import Stillness
 from medclip.progress import Progress, Silent
 from medclip.runs.score_run import ScoreRun
+from medclip.settings import Settings
 from medclip.wording import capital
 
 EVERY_S = 10.0
@@ -60,7 +61,8 @@ def watch(
             hint="Name a folder and a time of at least 0 seconds, and leave add and exclude out.",
         )  # fmt: skip
     progress = progress or Silent()
-    stillness = Stillness(root, settle_s, (out,))
+    settings = options.get("settings") or Settings()
+    stillness = Stillness(root, settle_s, (out,), follow_links=settings.follow_links)
     run: ScoreRun | None = None
     scored, pause_s = "", EVERY_S
     while True:

@@ -1,9 +1,10 @@
 """The results of a scoring run in the forms that other systems take, one file a study, in a folder of their own.
 
-They are written from the complete ledger, after the tables. The folder's note, results.json, has the run, the hashes
-of its tables and the time that the results count as made at: whoever is stopped goes on, and what is there then equals,
-byte for byte, what an undisturbed call writes. Where the run's tables are others by now (files were added, or tried
-again), what was there is removed first: an old result must not be taken for a new one.
+They are written as the rows of their study are committed (`running_results`), and what is lacking then, once the ledger
+is complete. The folder's note, results.json, has the run, the hashes of its tables and the time that the results count
+as made at: whoever is stopped goes on, and what is there then equals, byte for byte, what an undisturbed call writes.
+The ledger knows which files are of the answers that it has; where a study is scored anew (files were added, or tried
+again), its files are removed first: an old result must not be taken for a new one.
 
 These files name patients. They are written where they are asked for, to a folder of mode 0700, and nowhere else.
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -47,6 +47,10 @@ from medclip.wording import by_reason, count, number
 
 NOTE = "results.json"
 _WHAT = "folder of results"
+_PLACE = "results_in"
+"""What a ledger remembers of the folder: what it knows to be written was written there."""
+_AT_ONCE = 64
+"""Files after which the ledger is told of them."""
 _FILE = re.compile(r"[0-9a-f]{16}\.(dcm|json)")
 
 
@@ -136,8 +140,44 @@ class ResultsFolder:
         claim_folder(self.folder, _WHAT, marks=(NOTE,), inputs=inputs)
         read_own_note(self.folder / NOTE, _WHAT)
 
+    def begin(self, ledger: Ledger, *, tables: Mapping[str, str] | None = None) -> datetime:
+        """Take the folder for a run, and remove what is there of studies whose answers are others by now.
+
+        Args:
+            ledger: Of the run, its identity known.
+            tables: Hashes of the run's tables; None while there are none.
+
+        Returns:
+            When the results count as made: of a call that was stopped, what it said.
+
+        Raises:
+            MedclipError: OUTPUT_IN_USE for results of another run; as `medclip.files.output.disk_errors`.
+        """
+        run, known = self._run(ledger), self._known(ledger)
+        place = digest_of(str(self.folder.resolve()))
+        is_known = known is not None and ledger.get(_PLACE) == place
+        with disk_errors(self.folder):
+            make_folder(self.folder)
+            if not is_known:
+                self._remove()
+                ledger.forget_written()
+            for folder in (self.folder, *(self.folder / name for name in RESULT_FORMATS)):
+                if folder.is_dir():
+                    remove_drafts(folder)
+        is_new = not is_known or known is None or known["tables"] not in (None, tables)
+        created = _now() if is_new or known is None else datetime.fromisoformat(known["created"])
+        note = {**run, "tables": None, "created": created.isoformat(), "done": {}}
+        if known is not None and is_known and "heat_maps" in known:
+            note["heat_maps"] = known["heat_maps"]
+        if note != known:
+            write_note(self.folder / NOTE, _WHAT, note)
+        ledger.remember({_PLACE: place})
+        with disk_errors(self.folder):
+            self._remove_unknown(ledger)
+        return created
+
     def write(self, ledger: Ledger, card: Any, run_folder: Path) -> Exported:
-        """Write the results of a complete run; what is there of the same tables already stays as it is.
+        """Write the results of a complete run; what is there of the same answers already stays as it is.
 
         Args:
             ledger: Complete, its files numbered.
@@ -148,58 +188,105 @@ class ResultsFolder:
             MedclipError: OUTPUT_IN_USE for results of another run; as `medclip.files.output.disk_errors`.
         """
         tables = {name: hash_of(run_folder / name) for name in (SCORES, FILES)}
-        run = {"run": digest_of(ledger.get("identity"))}
-        known = read_own_note(self.folder / NOTE, _WHAT)
-        if known is not None:
-            refuse_other(self.folder, _WHAT, known, run, titles={"run": "the run"})
-        same = known is not None and known.get("tables") == tables
+        known = self._known(ledger)
+        same = known is not None and known["tables"] == tables
         done = dict(known["done"]) if same and known is not None else {}
         drawn_of = self.drawer.named if self.drawer is not None else known.get("heat_maps") if known else None
         if set(self.formats) <= set(done) and known is not None and known.get("heat_maps") == drawn_of:
             return self._exported(done)
-        with disk_errors(self.folder):
-            make_folder(self.folder)
-            if not same:
-                self._remove()
-            for place in (self.folder, *(self.folder / name for name in RESULT_FORMATS)):
-                if place.is_dir():
-                    remove_drafts(place)
-        created = datetime.fromisoformat(known["created"]) if same and known is not None else _now()
-        note = {**run, "tables": tables, "created": created.isoformat()}
-        if same and known is not None and known.get("heat_maps") not in (None, drawn_of):
-            done = {name: entry for name, entry in done.items() if not RESULT_FORMATS[name].needs_map}
-            write_note(self.folder / NOTE, _WHAT, {**note, "done": done})
+        created = self.begin(ledger, tables=tables)
+        if known is not None and known.get("heat_maps") not in (None, drawn_of):
+            with_maps = [name for name, form in RESULT_FORMATS.items() if form.needs_map]
+            done = {name: entry for name, entry in done.items() if name not in with_maps}
+            ledger.forget_written(with_maps)
             with disk_errors(self.folder):
-                self._remove([name for name, form in RESULT_FORMATS.items() if form.needs_map])
+                self._remove(with_maps)
+        note = {**self._run(ledger), "tables": tables, "created": created.isoformat()}
         note |= {} if drawn_of is None else {"heat_maps": drawn_of}
-        write_note(self.folder / NOTE, _WHAT, {**note, "done": done})
-        done |= self._write_all(ledger, card, created, [name for name in self.formats if name not in done])
+        names = [name for name in self.formats if name not in done]
+        write_note(self.folder / NOTE, _WHAT, {**note, "tables": None, "done": {}})
+        self._write_all(ledger, card, created, names)
+        done |= {name: _counted(ledger, name) for name in names}
         write_note(self.folder / NOTE, _WHAT, {**note, "done": done})
         return self._exported(done)
 
-    def _write_all(self, ledger: Ledger, card: Any, created: datetime, names: Sequence[str]) -> dict[str, Any]:
+    @property
+    def early_forms(self) -> list[str]:
+        """The forms that a study can have before the run is complete: those without a heat map."""
+        return [name for name in self.formats if not RESULT_FORMATS[name].needs_map]
+
+    def place(self, name: str, key: str) -> Path:
+        """Return where the file of a form and a study lies."""
+        return self.folder / name / f"{key}{RESULT_FORMATS[name].suffix}"
+
+    def job(self, result: StudyResult, names: Sequence[str]) -> tuple[Any, ...]:
+        """Return the arguments that `encode_study` begins with."""
+        return result, {file.path: self.path_of(file.path) for file in result.files}, names
+
+    def keep(self, key: str, contents: Mapping[str, bytes | str]) -> list[tuple[str, str, str]]:
+        """Write the files of a study.
+
+        Args:
+            key: The study.
+            contents: By form its content, or why there is none.
+
+        Returns:
+            What the ledger is to know of them.
+
+        Raises:
+            MedclipError: As `medclip.files.output.disk_errors`.
+        """
+        rows = []
+        for name, content in contents.items():
+            if isinstance(content, bytes):
+                write_file(self.place(name, key), content)
+            else:
+                with disk_errors(self.folder):
+                    self.place(name, key).unlink(missing_ok=True)
+            rows.append((key, name, "" if isinstance(content, bytes) else content))
+        return rows
+
+    def _run(self, ledger: Ledger) -> dict[str, Any]:
+        return {"run": digest_of(ledger.get("identity"))}
+
+    def _known(self, ledger: Ledger) -> dict[str, Any] | None:
+        """Return the folder's note; None for a new one.
+
+        Raises:
+            MedclipError: OUTPUT_IN_USE for results of another run.
+        """
+        known = read_own_note(self.folder / NOTE, _WHAT)
+        if known is not None:
+            refuse_other(self.folder, _WHAT, known, self._run(ledger), titles={"run": "the run"})
+        return known
+
+    def _write_all(self, ledger: Ledger, card: Any, created: datetime, names: Sequence[str]) -> None:
+        """Write what is lacking of some forms, and have the ledger know of it some studies at a time."""
         algorithm, keys = algorithm_of(ledger), ledger.studies(-1)
-        written: Counter[str] = Counter()
-        without: dict[str, Counter[str]] = {name: Counter() for name in names}
-        missing = {key: lacking for key in keys if (lacking := [n for n in names if not self._place(n, key).exists()])}
-        for name in names:
-            written[name] = len(keys) - sum(name in lacking for lacking in missing.values())
+        missing = {key: lacking for key in keys if (lacking := self._lacking(ledger, key, names))}
         self.progress.stage("Writing results for other systems", len(keys), len(keys) - len(missing))
-        if missing:
-            jobs = (self._job(result, missing[result.key]) for result in self._results(ledger, missing, card))
-            with ReadingPool.of(self.settings, note=self.progress.note) as pool:
-                encoded = pool.map(
-                    encode_study, ((*job, algorithm, created) for job in jobs), ahead=2 * self.settings.workers
-                )
+        if not missing:
+            return
+        jobs = (self.job(result, missing[result.key]) for result in self._results(ledger, missing, card))
+        written: list[tuple[str, str, str]] = []
+        with ReadingPool.of(self.settings, note=self.progress.note) as pool:
+            encoded = pool.map(
+                encode_study, ((*job, algorithm, created) for job in jobs), ahead=2 * self.settings.workers
+            )
+            try:
                 for key, future in zip(missing, encoded, strict=True):
-                    for name, content in self._contents(future, missing[key]).items():
-                        if isinstance(content, bytes):
-                            write_file(self._place(name, key), content)
-                            written[name] += 1
-                        else:
-                            without[name][content] += 1
+                    written += self.keep(key, contents_of(future, missing[key]))
+                    if len(written) >= _AT_ONCE:
+                        ledger.wrote(written)
+                        written = []
                     self.progress.step()
-        return {name: {"written": written[name], "without": dict(sorted(without[name].items()))} for name in names}
+            finally:
+                ledger.wrote(written)
+
+    def _lacking(self, ledger: Ledger, key: str, names: Sequence[str]) -> list[str]:
+        """Return the forms of a study that are not there as its answers are."""
+        known = ledger.files_written(key)
+        return [n for n in names if n not in known or (not known[n] and not self.place(n, key).exists())]
 
     def _results(self, ledger: Ledger, missing: Mapping[str, Sequence[str]], card: Any) -> Iterator[StudyResult]:
         """Yield the answers of each study, with a heat map where a form of it is missing that holds one."""
@@ -208,20 +295,6 @@ class ResultsFolder:
         for key in missing:
             result = read_result(ledger, key, card)
             yield replace(result, drawn=next(maps)) if self.drawer is not None and key in drawn else result
-
-    def _place(self, name: str, key: str) -> Path:
-        return self.folder / name / f"{key}{RESULT_FORMATS[name].suffix}"
-
-    def _job(self, result: StudyResult, names: Sequence[str]) -> tuple[Any, ...]:
-        return result, {file.path: self.path_of(file.path) for file in result.files}, names
-
-    @staticmethod
-    def _contents(future: Future[Any], names: Sequence[str]) -> dict[str, bytes | str]:
-        """Return what a reading process made of a study; where it died of it or took too long, that."""
-        try:
-            return future.result()
-        except MedclipError as error:
-            return dict.fromkeys(names, str(error.reason))
 
     def _exported(self, done: Mapping[str, Any]) -> Exported:
         names = [name for name in RESULT_FORMATS if name in self.formats]
@@ -240,10 +313,34 @@ class ResultsFolder:
         if not names:
             (self.folder / NOTE).unlink(missing_ok=True)
         for name in names or RESULT_FORMATS:
-            with suppress(FileNotFoundError):
-                for file in os.scandir(self.folder / name):
-                    if _FILE.fullmatch(file.name):
-                        os.unlink(file.path)
+            for file in self._own_files(name):
+                os.unlink(file)
+
+    def _remove_unknown(self, ledger: Ledger) -> None:
+        """Remove the files of studies that the ledger does not know to be written as they are now."""
+        for name in RESULT_FORMATS:
+            for file in self._own_files(name):
+                if ledger.files_written(file.stem).get(name) != "":
+                    os.unlink(file)
+
+    def _own_files(self, name: str) -> Iterator[Path]:
+        with suppress(FileNotFoundError), os.scandir(self.folder / name) as entries:
+            yield from [Path(entry.path) for entry in entries if _FILE.fullmatch(entry.name)]
+
+
+def contents_of(future: Future[Any], names: Sequence[str]) -> dict[str, bytes | str]:
+    """Return what a reading process made of a study; where it died of it or took too long, that."""
+    try:
+        return future.result()
+    except MedclipError as error:
+        return dict.fromkeys(names, str(error.reason))
+
+
+def _counted(ledger: Ledger, name: str) -> dict[str, Any]:
+    """Return how many studies have a file of a form, and how many have none and why."""
+    counts = ledger.count_written(name)
+    written = counts.pop("", 0)
+    return {"written": written, "without": counts}
 
 
 def _now() -> datetime:

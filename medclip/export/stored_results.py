@@ -22,7 +22,9 @@ from medclip.wording import count
 NOTE = "stored.json"
 _WHAT = "list of what a PACS has"
 _AT_ONCE = 50
-"""Files after which the note is written again."""
+"""Files after which the note is written again, at least: it holds them all."""
+_SHARE = 20
+"""It is written for a twentieth of what it holds, so that a million files cost no more a file than a thousand."""
 _TIMES = {
     *("InstanceCreationDate", "InstanceCreationTime", "ContentDate", "ContentTime", "ContributionDateTime"),
     *("DateOfSecondaryCapture", "TimeOfSecondaryCapture", "SOPInstanceUID", "SeriesInstanceUID"),
@@ -58,6 +60,52 @@ class Stored:
         return f"Sent to the PACS: results of {count(self.stored, 'study', 'studies')}{refused}"
 
 
+class StoreNote:
+    """Sends files to a server, and writes down what it has.
+
+    Args:
+        results: What `ResultsFolder` writes.
+        server: Where files go.
+    """
+
+    def __init__(self, results: Path, server: Server) -> None:
+        self._results, self._server = results, server
+        self._where = digest_of(str(server.place))
+        self._num_new = 0
+        self._known: dict[str, Any] | None = None
+
+    @property
+    def _note(self) -> dict[str, Any]:
+        if self._known is None:
+            self._known = read_own_note(self._results / NOTE, _WHAT) or {}
+            self._known.setdefault("sent", {}).setdefault(self._where, {})
+        return self._known
+
+    def send(self, path: Path) -> bool:
+        """Send a file unless the server has it; return whether it does now.
+
+        Raises:
+            MedclipError: UNREACHABLE, PERMISSION_DENIED; as `medclip.files.output.disk_errors`.
+        """
+        content, sent = path.read_bytes(), self._note["sent"][self._where]
+        name, digest = f"{path.parent.name}/{path.stem}", _digest(content)
+        if sent.get(name) == digest:
+            return True
+        if not self._server.store(content):
+            return False
+        sent[name] = digest
+        self._num_new += 1
+        if self._num_new >= max(_AT_ONCE, len(sent) // _SHARE):
+            self.write()
+        return True
+
+    def write(self) -> None:
+        """Write the note, if anything was sent since."""
+        if self._num_new:
+            write_note(self._results / NOTE, _WHAT, self._note)
+            self._num_new = 0
+
+
 def store_results(results: Path, server: Server, progress: Progress) -> Stored:
     """Send the DICOM files of a folder of results.
 
@@ -69,30 +117,17 @@ def store_results(results: Path, server: Server, progress: Progress) -> Stored:
     Raises:
         MedclipError: UNREACHABLE, PERMISSION_DENIED; as `medclip.files.output.disk_errors`.
     """
-    known = read_own_note(results / NOTE, _WHAT) or {}
-    where = digest_of(str(server.place))
-    sent: dict[str, str] = dict(known.get("sent", {}).get(where, {}))
-    note = {"sent": {**known.get("sent", {}), where: sent}}
+    note = StoreNote(results, server)
     files = sorted(_files(results))
     progress.stage("Sending results to the PACS", len(files))
     refused: set[str] = set()
-    num_new = 0
     try:
         for path in files:
-            content = path.read_bytes()
-            name, digest = f"{path.parent.name}/{path.stem}", _digest(content)
-            if sent.get(name) != digest:
-                if server.store(content):
-                    sent[name] = digest
-                    num_new += 1
-                else:
-                    refused.add(path.stem)
-                if num_new and num_new % _AT_ONCE == 0:
-                    write_note(results / NOTE, _WHAT, note)
+            if not note.send(path):
+                refused.add(path.stem)
             progress.step()
     finally:
-        if num_new:
-            write_note(results / NOTE, _WHAT, note)
+        note.write()
     return Stored(len({path.stem for path in files} - refused), len(refused))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError
 from medclip.models.card_sources import caution_of
+from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.rows import ExamRow, FileRow, ScoreRow
+from medclip.runs.rows import ExamRow, FileRow, ScoreRow, note_of
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.own_words import AD_HOC
 from medclip.wording import capital
@@ -158,6 +159,16 @@ def algorithm_of(ledger: Ledger) -> Algorithm:
     return Algorithm(name, version, digest, str(identity["version"]))
 
 
+@dataclass(frozen=True)
+class StudyRows:
+    """The rows of one study; files are numbered alike in all of them."""
+
+    scores: Sequence[ScoreRow]
+    exams: Sequence[ExamRow]
+    files: Sequence[FileRow]
+    """Those that were scored, in the order of their names."""
+
+
 def read_result(ledger: Ledger, key: str, card: Any) -> StudyResult:
     """Return the answers of one study.
 
@@ -166,16 +177,49 @@ def read_result(ledger: Ledger, key: str, card: Any) -> StudyResult:
         key: The study.
         card: The pack's card, which names the classes of a task that is its own.
     """
-    scores, files = ledger.scores_of(key), ledger.files_of(key)
+    return result_of(StudyRows(ledger.scores_of(key), ledger.exam_of(key), ledger.files_of(key)), card)
+
+
+def committed_results(result: ChunkResult, card: Any) -> Iterator[StudyResult]:
+    """Yield the answers of the studies of a chunk as `read_result` returns them once the run is complete.
+
+    Args:
+        result: What was committed.
+        card: The pack's card.
+    """
+    scores: dict[str, list[ScoreRow]] = {}
+    exams: dict[str, list[ExamRow]] = {}
+    files: dict[str | None, list[FileRow]] = {}
+    for row in result.scores:
+        scores.setdefault(row.study, []).append(row)
+    for exam in result.exams:
+        exams.setdefault(exam.study, []).append(exam)
+    for file in sorted(result.files, key=lambda file: file.path.encode()):
+        if file.status == "scored":
+            files.setdefault(file.study, []).append(file)
+    for key, of_study in scores.items():
+        note = note_of(file.headers for file in files.get(key, ()))
+        rows = [replace(row, note=note) for row in of_study]
+        yield result_of(StudyRows(rows, exams.get(key, ()), files.get(key, ())), card)
+
+
+def result_of(rows: StudyRows, card: Any) -> StudyResult:
+    """Return the answers of one study.
+
+    Args:
+        rows: At least one of scores.
+        card: The pack's card.
+    """
+    scores, files = rows.scores, rows.files
     first = scores[0]
     of_study = [_answer(row, card, row.against, decision=_decision(row, card)) for row in scores]
     return StudyResult(
-        key,
+        first.study,
         first.patient,
         first.modality,
         (
             *of_study,
-            *_of_regions(ledger.exam_of(key), files, {(row.task, row.class_): row.against for row in scores}, card),
+            *_of_regions(rows.exams, files, {(row.task, row.class_): row.against for row in scores}, card),
         ),
         tuple(files),
         first.num_failed,

@@ -24,12 +24,13 @@ _SPELLED = re.compile(rb"\\x([0-9a-f]{2})")
 _BACKSLASH = rb"\x5c"
 
 
-def discover(root: Path, *, exclude: Sequence[Path] = ()) -> tuple[FileRef, ...]:
+def discover(root: Path, *, exclude: Sequence[Path] = (), follow_links: bool = False) -> tuple[FileRef, ...]:
     """List every file at or below a path, as `walk` finds them.
 
     Args:
         root: A file or a folder.
         exclude: Files or folders to leave out with all they hold, such as the output folder.
+        follow_links: As `walk` takes it.
 
     Returns:
         One entry per path, sorted by the bytes of the relative name. Entries that cannot be opened carry a problem.
@@ -37,13 +38,16 @@ def discover(root: Path, *, exclude: Sequence[Path] = ()) -> tuple[FileRef, ...]
     Raises:
         MedclipError: MISSING_FILE if `root` does not exist.
     """
-    return tuple(sorted(walk(root, exclude=exclude), key=lambda ref: ref.name.encode()))
+    return tuple(sorted(walk(root, exclude=exclude, follow_links=follow_links), key=lambda ref: ref.name.encode()))
 
 
-def walk(root: Path, *, exclude: Sequence[Path] = ()) -> Iterator[FileRef]:
+def walk(root: Path, *, exclude: Sequence[Path] = (), follow_links: bool = False) -> Iterator[FileRef]:
     """Yield every file at or below a path, folder by folder: the files of a folder, then its sub-folders.
 
     Names of one folder are held in memory, and of the folders above it; nothing else is.
+
+    A link that leads out of the root is one entry with LINK_OUTSIDE: whoever may put files into a folder must not
+    choose what else is read. With `follow_links` it is followed. The root itself may be a link.
 
     Links to folders are followed after all real folders have been listed, each folder once: a link that leads to a
     folder already listed (a loop among them) becomes one entry with LINK_LOOP. A folder below the root that holds the
@@ -53,6 +57,7 @@ def walk(root: Path, *, exclude: Sequence[Path] = ()) -> Iterator[FileRef]:
     Args:
         root: A file or a folder.
         exclude: Files or folders to leave out with all they hold; one that does not exist is none.
+        follow_links: Follow links out of the root.
 
     Yields:
         One entry per path, in the order of `FileRef.place`, which depends on names only.
@@ -61,9 +66,10 @@ def walk(root: Path, *, exclude: Sequence[Path] = ()) -> Iterator[FileRef]:
         MedclipError: MISSING_FILE if `root` does not exist.
     """
     refuse_missing(root)
-    walk = _Walk({_inode(status) for path in exclude if (status := _status(path)) is not None})
+    limits = None if follow_links else os.path.join(os.path.realpath(root), "")
+    walk = _Walk({_inode(status) for path in exclude if (status := _status(path)) is not None}, limits)
     if not root.is_dir():
-        yield from walk.entry(root, root.name, ("", (0, root.name)), [])
+        yield from walk.entry(root, root.name, ("", (0, root.name)), [], is_link=False)
         return
     yield from walk.folder(_Folder(root, "", ("",)))
     while walk.links:
@@ -81,6 +87,8 @@ class _Folder:
 @dataclass
 class _Walk:
     exclude: set[int]
+    limits: str | None = None
+    """The real path of the root with a slash; None where links may lead out of it."""
     links: list[_Folder] = field(default_factory=list)
     seen: set[int] = field(default_factory=set)
 
@@ -101,17 +109,20 @@ class _Walk:
             status = folder.path.stat()
             self.seen.add(_inode(status))
             with os.scandir(folder.path) as entries:
-                names = sorted(entry.name for entry in entries if not is_draft(entry.name))
+                is_link = {entry.name: entry.is_symlink() for entry in entries if not is_draft(entry.name)}
         except OSError as error:
             yield _ref(folder.path, folder.name or folder.path.name, folder.place, problem=_folder_problem(error))
             return
-        if folder.name and LEDGER in names and (folder.path / LEDGER).is_file() and _is_ledger(folder.path / LEDGER):
+        if folder.name and LEDGER in is_link and (folder.path / LEDGER).is_file() and _is_ledger(folder.path / LEDGER):
             return
-        for child in names:
+        for child in sorted(is_link):
             name = f"{folder.name}/{child}" if folder.name else child
-            yield from self.entry(folder.path / child, name, (*folder.place, (0, child)), below)
+            place = (*folder.place, (0, child))
+            yield from self.entry(folder.path / child, name, place, below, is_link=is_link[child])
 
-    def entry(self, path: Path, name: str, place: tuple[Any, ...], below: list[str]) -> Iterator[FileRef]:
+    def entry(
+        self, path: Path, name: str, place: tuple[Any, ...], below: list[str], *, is_link: bool
+    ) -> Iterator[FileRef]:
         """Sort one path into file, folder (its name goes to `below`), link to a folder or something else."""
         try:
             status = path.stat()
@@ -120,10 +131,13 @@ class _Walk:
             return
         if _inode(status) in self.exclude:
             return
+        if is_link and self.limits is not None and not os.path.join(os.path.realpath(path), "").startswith(self.limits):
+            yield _ref(path, name, place, problem=_OUTSIDE)
+            return
         stamp = Stamp.of(status)
         if stat.S_ISDIR(status.st_mode):
             child = place[-1][1]
-            if os.path.islink(path):
+            if is_link:
                 self.links.append(_Folder(path, name, (*place[:-1], (1, child))))
             else:
                 below.append(child)
@@ -149,6 +163,13 @@ class _Walk:
             yield _ref(link.path, link.name, place, problem=Problem(Reason.LINK_LOOP, message))
             return
         yield from self.folder(replace(link, place=place))
+
+
+_OUTSIDE = Problem(
+    Reason.LINK_OUTSIDE,
+    "the link leads out of the folder that was named, and is not followed; name what it leads to, or allow it with "
+    "follow_links = true below [limits] of medclip.toml (in Python: Settings(follow_links=True)).",
+)
 
 
 def _inode(status: os.stat_result) -> int:

@@ -172,7 +172,7 @@ def scan_files(
     settings = settings or Settings()
     chosen = as_modality(modality)
     manifest = table if isinstance(table, Manifest) or table is None else read_manifest(table)
-    refs = discover(Path(root), exclude=exclude)
+    refs = discover(Path(root), exclude=exclude, follow_links=settings.follow_links)
     facts = inspect_files(refs, settings, progress)
     pairs, key = list(zip(refs, facts, strict=True)), load_key(settings)
     studies = group(

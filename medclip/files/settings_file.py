@@ -30,6 +30,7 @@ VARIABLE = "MEDCLIP_SETTINGS"
 LIMITS = "limits"
 _BYTES = ("max_file_bytes", "max_volume_bytes", "reader_memory_bytes", "slide_cache_bytes")
 _NUMBERS = ("max_pixels", "decode_timeout_s")
+_SWITCHES = ("follow_links",)
 _LINE = re.compile(r"at line (\d+)")
 _WHOLE = frozenset({"max_pixels", *_BYTES})
 
@@ -104,8 +105,13 @@ def _by_command(tables: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _limit(path: Path, name: str, value: Any) -> int | float:
-    if name not in (*_BYTES, *_NUMBERS):
-        raise _fault(path, f"there is no limit {name!r}.", did_you_mean(name, (*_NUMBERS, *_BYTES), "Limits are"))
+    if name not in (*_BYTES, *_NUMBERS, *_SWITCHES):
+        known = (*_NUMBERS, *_BYTES, *_SWITCHES)
+        raise _fault(path, f"there is no limit {name!r}.", did_you_mean(name, known, "Limits are"))
+    if name in _SWITCHES:
+        if not isinstance(value, bool):
+            raise _fault(path, f"[{LIMITS}] {name} is true or false, not {value!r}.")
+        return value
     if name in _BYTES and isinstance(value, str):
         try:
             return parse_memory(value)

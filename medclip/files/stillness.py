@@ -45,12 +45,14 @@ class Stillness:
         settle_s: Seconds for which nothing may have changed.
         exclude: Folders that are no part of it, such as an output folder.
         now: Returns seconds since the epoch.
+        follow_links: As `medclip.files.discover.walk` takes it.
     """
 
     root: Path
     settle_s: float
     exclude: Sequence[Path] = ()
     now: Callable[[], float] = time.time
+    follow_links: bool = False
     _seen: dict[str, tuple[tuple[int, int, int], float]] = field(default_factory=dict)
     """Files that moved at the last look: size and times, and since when they are so."""
     _held: dict[str, float] = field(default_factory=dict)
@@ -67,7 +69,7 @@ class Stillness:
         held: dict[str, float] = {}
         moving: list[Path] = []
         moving_in: set[str] = set()
-        for ref in walk(self.root, exclude=self.exclude):
+        for ref in walk(self.root, exclude=self.exclude, follow_links=self.follow_links):
             if ref.problem is None and self._moves(ref.path, ref.name, now, seen):
                 moving.append(ref.path)
                 moving_in.add(ref.name.rpartition("/")[0])
@@ -78,7 +80,7 @@ class Stillness:
                 moving.append(self.root / folder)
         self._seen, self._held = seen, held
         num_still, state = 0, hashlib.sha256()
-        for ref in walk(self.root, exclude=(*self.exclude, *moving)):
+        for ref in walk(self.root, exclude=(*self.exclude, *moving), follow_links=self.follow_links):
             num_still += 1
             state.update(f"{ref.name}\0{ref.stamp}\n".encode())
         return Look(num_still, state.hexdigest(), tuple(moving))

@@ -160,7 +160,7 @@ def find_units(
     root: Path, named: Modality | None, settings: Settings, group_by: GroupBy | str = "auto", table: Any = None
 ) -> tuple[tuple[OpenedUnit, ...], tuple[tuple[Path, Problem], ...], MammographyExam | None]:
     """Find and group what a path holds: the units, the files that should be readable and are not, the examination."""
-    refs = discover(root)
+    refs = discover(root, follow_links=settings.follow_links)
     pairs = list(zip(refs, inspect_files(refs, settings), strict=True))
     facts_of = {ref.name: facts for ref, facts in pairs}
     studies = group(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Problem, Reason, did_you_mean
 from medclip.files.given_images import GivenImage, Study, given_images, write_array
 from medclip.files.grouping.studies import parse_modality
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.models.class_vectors import mean_vector
 from medclip.models.pixels_of import pixels_of
 from medclip.models.unit_reader import UnitReader, encode_units
@@ -85,7 +85,7 @@ def _features(
     """Yield the place of each input and the features of its views, or why there are none."""
     pixels: list[tuple[int, Images]] = []
     files: dict[int, _File] = {}
-    with tempfile.TemporaryDirectory(prefix="medclip-arrays-") as folder:
+    with TemporaryFolder("arrays") as folder:
         for n, given in enumerate(inputs):
             image = given.image
             if isinstance(image, np.ndarray):

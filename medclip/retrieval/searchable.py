@@ -6,7 +6,6 @@ It is kept as long as the embeddings are open, so that the second question of a 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from medclip.embeddings.embedded_unit import Level
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.embeddings.write_embeddings import NOTE
 from medclip.errors import MedclipError, Reason
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.progress import Progress
 from medclip.retrieval.result import Ranked
 from medclip.retrieval.vector_file import VectorFile, open_vector_file, write_vector_file
@@ -134,7 +134,7 @@ def _write(
         if error.reason not in (Reason.PERMISSION_DENIED, Reason.WRONG_USE, Reason.DISK_FULL):
             raise
         progress.note("Nothing can be written into this folder; the next search prepares its vectors again.")
-        with tempfile.TemporaryDirectory(prefix="medclip-search-") as elsewhere:
+        with TemporaryFolder("search") as elsewhere:
             write_vector_file(Path(elsewhere, path.name), shape, told())
             vectors = open_vector_file(Path(elsewhere, path.name), shape)
     else:

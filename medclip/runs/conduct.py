@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -90,6 +90,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         _pool(call) as pool,
         ThreadPoolExecutor(1) as loader,
         call.remote or nullcontext(),
+        closing(verb.sink),
     ):
         if ledger.drive is not None:
             progress.note(
@@ -111,7 +112,10 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         ledger.remember({"notes": list(verb.notes), "asked": asked})
         remove_drafts(folder)
         hashed = partial(hashed_path, key=key)
-        listing = Listing(call.root, ledger, (folder, *call.exclude), hashed, call.given, call.remote, call.shard)
+        listing = Listing(
+            call.root, ledger, (folder, *call.exclude), hashed, call.given, call.remote, call.shard,
+            settings.follow_links,
+        )  # fmt: skip
         looker = Looker(listing, ledger, pool, options, manifest, key, settings, verb.only)
         lacks = verb.lacks if ledger.get("finished") is not None else None
         is_lacking = lacks is not None and any(True for _ in lacks(ledger))
@@ -125,6 +129,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         if first is not None:
             if verb.compute is not None:
                 verb.compute()
+            verb.sink.begin(ledger)
             model = None if call.engine is not None else (loading or loader.submit(load)).result()
             counts, num_done = ledger.counts(), ledger.num_done()
             progress.stage(verb.stage, max(counter.wait(3.0), num_done), num_done)
@@ -132,9 +137,10 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
             parts = None
             if verb.shows_parts and call.shard is None:
                 parts = Parts(folder, hashed if options.hash_paths else None)
-            committed = partial(_committed, parts, counts, counter, call)
+            committed = partial(_committed, parts, counts, counter, call, partial(verb.sink.take, ledger))
             todo, plan = chain([first], chunks), worker_plan(call, pack, verb, key)
             _compute(call, verb, plan, model, (pool, loader), ledger, todo, committed)
+            verb.sink.end(ledger)
         counter.stop()
         if call.shard is not None:
             already = finish_shard(ledger, is_cut=chunks.is_cut)
@@ -206,6 +212,7 @@ def _committed(
     counts: dict[str, int],
     counter: Counter,
     call: Call,
+    take: Callable[[ChunkResult], None],
     result: ChunkResult,
     grown: tuple[int, int],
 ) -> None:
@@ -217,6 +224,7 @@ def _committed(
     call.watch.committed(result.files, counts, total)
     if parts is not None:
         parts.add(result)
+    take(result)
     if call.remote is not None:
         call.remote.release(row.path for row in result.files)
 

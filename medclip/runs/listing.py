@@ -88,6 +88,7 @@ class Listing:
         given: The files, by `FileRef.place`, where a caller named them one by one: nothing is walked over.
         remote: The files, where they lie elsewhere; `root` is then where they are brought.
         shard: Which of the windows are this run's; None for all.
+        follow_links: As `walk` takes it.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Listing:
         given: Sequence[FileRef] | None = None,
         remote: RemoteFiles | None = None,
         shard: RunShard | None = None,
+        follow_links: bool = False,
     ) -> None:
         self.root, self._ledger, self._hashed = root, ledger, hashed
         self._given = None if given is None else {ref.name: ref.path for ref in given}
@@ -106,7 +108,7 @@ class Listing:
         if remote is not None:
             self._refs: Iterator[FileRef] = remote.refs(ledger.names_below)
         else:
-            self._refs = walk(root, exclude=exclude) if given is None else iter(given)
+            self._refs = walk(root, exclude=exclude, follow_links=follow_links) if given is None else iter(given)
         self._shard = shard
         self._ends: dict[str, bool] = {}  # of a shard's windows, by the last name: whether their folder goes on
         if shard is not None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from medclip.runs.chunk import Answers, Context
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.plan import Chunk
+from medclip.runs.row_sink import NoSink, RowSink
 from medclip.sample import Modality
 
 Work = Callable[[Context, Ledger, Iterator[Chunk], Callable[[ChunkResult, tuple[int, int]], None]], None]
@@ -46,5 +47,7 @@ class Verb:
     """Works through the chunks in the place of `run_chunks`."""
     lacks: Callable[[Ledger], Iterable[int]] | None = None
     """Returns the files whose results are gone, by their ids: they are read again."""
+    sink: RowSink = field(default_factory=NoSink)
+    """Takes rows as they are committed."""
     beside: tuple[str, ...] = ()
     """Names by which an output folder is known for one where this run may be, though it holds none yet."""

@@ -21,6 +21,7 @@ from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.operations.preview import preview
 from medclip.runs.options import ScoreOptions
 from medclip.runs.results import write_results
+from medclip.runs.row_sink import RowSink
 from medclip.runs.rows import ScoreRow
 from medclip.runs.run_pack import RunPack, pack_of_call
 from medclip.runs.score_run import UNLEARNED, ScoreRun
@@ -39,18 +40,26 @@ Finish = Callable[[Ledger, Any, Path, tuple[str, str] | None], None]
 sorted by, e.g. to write a report."""
 
 
-def run_scoring(call: Call, *, sort_by: str | None = None, finish: Finish | None = None) -> ScoreRun:
+def run_scoring(
+    call: Call,
+    *,
+    sort_by: str | None = None,
+    finish: Finish | None = None,
+    sink: Callable[[Any], RowSink] | None = None,
+) -> ScoreRun:
     """Score the files below a path into a folder.
 
     Args:
         call: What is scored, with what, and how.
         sort_by: Task, or task and class (TASK:CLASS), that `finish` is to sort studies by; no part of what the run is.
         finish: Called before the run counts as finished.
+        sink: Returns, from the pack's card, what takes rows as they are committed.
 
     Raises:
         MedclipError: As `conduct`.
     """
     pack, verb = _pack_and_verb(call, sort_by, finish)
+    verb = verb if sink is None else replace(verb, sink=sink(pack.card))
     counts, already = conduct(call, pack, verb)
     shard = None if call.shard is None else str(call.shard)
     return ScoreRun(call.folder, counts, already_finished=already, shard=shard, work=call.watch.report().to_json())

@@ -23,6 +23,7 @@ import numpy as np
 
 import medclip
 from medclip.models.packs.pack import find_pack, pack_card, update_pack
+from medclip.settings import Settings
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import interval_of
 
@@ -68,7 +69,8 @@ def score(films: list[Film], pack: str) -> list[Film]:
     with tempfile.TemporaryDirectory() as folder:
         for number, film in enumerate(films):
             (Path(folder) / f"{number}.jpg").symlink_to(film.path.absolute())
-        run = medclip.score(folder, model=pack, task=[TASK], modality="xray", group_by="file")
+        links = Settings(follow_links=True)
+        run = medclip.score(folder, model=pack, task=[TASK], modality="xray", group_by="file", settings=links)
         scores = {r["study"]: r["probability"] for r in run.scores.to_pylist() if r["class"] == "pneumonia"}
         by_hash = {r["sha256"]: scores[r["study"]] for r in run.files.to_pylist() if r["status"] == "scored"}
     return [Film(**vars(film) | {"probability": by_hash[_sha256(film.path)]}) for film in films]

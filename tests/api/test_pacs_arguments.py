@@ -12,7 +12,7 @@ from medclip.api.embed import embed
 from medclip.api.score import score
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
-from medclip.files.dicomweb.server import DicomwebServer
+from medclip.files.dicomweb.server import FEW_PAUSES_S, DicomwebServer
 from medclip.runs.score_run import read_run
 
 NOWHERE = "dicomweb://127.0.0.1:1/dicom-web"
@@ -84,3 +84,27 @@ def test_a_quiet_night_is_an_empty_run_and_no_error(
     assert main([*command, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert (printed["files"], printed["studies"], printed["exit_code"]) == (0, 0, 0)
+
+
+def test_a_pacs_for_results_that_does_not_answer_is_known_before_anything_is_read(
+    tmp_path: Path, pack: Path, studies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("highdicom")
+    asked: list[object] = []
+
+    def check(server: DicomwebServer, pauses_s: object = None) -> None:
+        asked.append(pauses_s)
+        raise MedclipError(Reason.UNREACHABLE, "it could not be read in 4 attempts.", where=server.place)
+
+    monkeypatch.setattr(DicomwebServer, "check", check)
+    with pytest.raises(MedclipError) as refused:
+        score(studies, tmp_path / "out", model=pack, modality="xray", store_to=NOWHERE)
+    assert refused.value.reason is Reason.UNREACHABLE
+    assert asked == [FEW_PAUSES_S]
+    assert sum(FEW_PAUSES_S) < 10
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_shard_sends_nothing_and_says_so(tmp_path: Path, pack: Path, studies: Path) -> None:
+    with pytest.raises(MedclipError, match="a shard reads files and writes no report"):
+        score(studies, tmp_path / "out", model=pack, store_to=NOWHERE, shard="1/2")

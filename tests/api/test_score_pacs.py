@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from medclip.api.embed import embed
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.files import remote
+from medclip.progress import Silent
 from tests.kits.kills import left_behind, run_anew
 from tests.kits.pacs import INSTALL, ORTHANC, ask, dicomweb, fill, free_port, orthanc
 from tests.kits.scoring import PLANTED, STUDY_UID, write_dicom
@@ -224,3 +226,41 @@ def _sha256(file: Path) -> str:
     import hashlib
 
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+class _Look(Silent):
+    """Counts the reports of a PACS when the tables are about to be written."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.num_reports = url, -1
+
+    def stage(self, name: str, total: int, done: int = 0) -> None:
+        if name == "Writing the results":
+            self.num_reports = len(ask(f"{self.url}/tools/find", b'{"Level": "Series", "Query": {"Modality": "SR"}}'))
+
+
+def test_reports_are_in_the_pacs_before_the_run_is_complete(pacs: str, pack: Path, tmp_path: Path) -> None:
+    look = _Look(pacs)
+    scored = run(pacs, tmp_path / "out", pack, store_to=dicomweb(pacs), progress=look)
+    assert look.num_reports == NUM_STUDIES
+    assert scored.exported["stored"] == {"stored": NUM_STUDIES, "refused": 0}
+
+
+def test_a_query_without_a_match_is_an_empty_run(pacs: str, pack: Path, tmp_path: Path) -> None:
+    quiet = {"query": "ModalitiesInStudy=DX,StudyDate=19000101", "model": pack, "prompt": ["a fracture"]}
+    scored = score(dicomweb(pacs), tmp_path / "out", **quiet)
+    assert (scored.counts["files"], scored.exit_code) == (0, 0)
+    assert score(dicomweb(pacs), tmp_path / "out", **quiet).already_finished
+
+
+def test_an_address_for_results_where_nobody_answers_ends_the_call_in_seconds(
+    images: Path, pack: Path, tmp_path: Path
+) -> None:
+    begun = time.monotonic()
+    with pytest.raises(MedclipError) as away:
+        score(
+            images, tmp_path / "out", model=pack, prompt=["x"], store_to=f"dicomweb://127.0.0.1:{free_port()}/dicom-web"
+        )
+    assert away.value.reason is Reason.UNREACHABLE
+    assert time.monotonic() - begun < 10
+    assert not (tmp_path / "out").exists()

@@ -57,6 +57,7 @@ def test_options_of_the_file_hold_where_the_command_line_says_nothing(
         ("[limits]\nmax_pixel = 2\n", "there is no limit 'max_pixel'. Did you mean 'max_pixels'?"),
         ("[limits]\nmax_pixels = -2\n", "[limits] max_pixels is a number above 0, not -2."),
         ("[limits]\nmax_pixels = true\n", "not True."),
+        ("[limits]\nfollow_links = 1\n", "[limits] follow_links is true or false, not 1."),
         ('[limits]\nmax_file_bytes = "huge"\n', "[limits] max_file_bytes: memory is a size"),
         ("workers = 2\n", "'workers' stands outside a table"),
         ("[limits]\n[score\n", "no TOML file: look at line 2."),
@@ -84,8 +85,9 @@ def test_what_removes_or_replaces_stands_on_the_command_line_only(
 
 
 def test_limits_of_the_file_are_those_of_commands_and_python_reads_it_when_asked(file: Path):
-    file.write_text('[limits]\ndecode_timeout_s = 2.5\nmax_file_bytes = "1GB"\n')
+    file.write_text('[limits]\ndecode_timeout_s = 2.5\nmax_file_bytes = "1GB"\nfollow_links = true\n')
     settings = command_settings(read_policy("resample"))
+    assert settings.follow_links
     assert (settings.decode_timeout_s, settings.max_file_bytes) == (2.5, 10**9)
     assert settings.policy.uneven_slices == "resample"
     assert Settings().decode_timeout_s == 120.0

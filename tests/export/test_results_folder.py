@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,13 @@ from medclip.export import results_folder
 from medclip.export.result_formats import encode_study
 from medclip.export.source_headers import GONE, NO_HEADER
 from medclip.export.study_result import StudyResult
+from tests.kits.results import bytes_of
 from tests.kits.scoring import PLANTED, digests, write_dicom, write_png
 
 pytest.importorskip("highdicom")
 ALL = ("sr", "fhir-r4b", "fhir-r5")
 CALL: dict[str, Any] = {"modality": "xray", "workers": 1}
 """Of these tests; PNGs are taken for X-rays."""
-
-
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    files = {}
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # a draft that became a file meanwhile
-            if path.is_file():
-                files[path.relative_to(folder).as_posix()] = path.read_bytes()
-    return files
 
 
 def test_each_study_has_a_file_of_each_form_and_those_without_a_header_have_no_sr(

@@ -41,11 +41,33 @@ def test_a_missing_root_is_refused(tmp_path: Path) -> None:
     assert caught.value.reason is Reason.MISSING_FILE
 
 
-def test_a_link_to_a_folder_outside_is_followed(tmp_path: Path) -> None:
+def test_a_link_out_of_the_folder_is_one_entry_that_says_so_and_is_followed_where_that_is_wished(
+    tmp_path: Path,
+) -> None:
     _touch(tmp_path / "outside/x.png")
+    _touch(tmp_path / "root2/y.png")
     (tmp_path / "root").mkdir()
+    _touch(tmp_path / "root/own.png")
     (tmp_path / "root/link").symlink_to(tmp_path / "outside")
-    assert [ref.name for ref in discover(tmp_path / "root")] == ["link/x.png"]
+    (tmp_path / "root/film.png").symlink_to(tmp_path / "outside/x.png")
+    (tmp_path / "root/named alike").symlink_to(tmp_path / "root2")
+    (tmp_path / "root/copy.png").symlink_to(tmp_path / "root/own.png")
+    refs = {ref.name: ref.problem for ref in discover(tmp_path / "root")}
+    outside = {name for name, problem in refs.items() if problem and problem.reason is Reason.LINK_OUTSIDE}
+    assert outside == {"link", "film.png", "named alike"}
+    assert refs.keys() - outside == {"own.png", "copy.png"}
+    followed = discover(tmp_path / "root", follow_links=True)
+    assert [ref.name for ref in followed] == ["copy.png", "film.png", "link/x.png", "named alike/y.png", "own.png"]
+    assert not [ref.problem for ref in followed if ref.problem]
+
+
+def test_the_folder_that_is_named_may_be_a_link(tmp_path: Path) -> None:
+    _touch(tmp_path / "real/x.png")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "film.png").symlink_to(tmp_path / "real/x.png")
+    for root in ("link", "film.png"):
+        (ref,) = discover(tmp_path / root)
+        assert ref.problem is None
 
 
 def test_a_link_loop_is_one_entry_and_ends(tmp_path: Path) -> None:
@@ -63,7 +85,7 @@ def test_many_folders_that_link_to_each_other_are_read_once_each(tmp_path: Path)
             (tmp_path / f"out/{i}/to{j}").symlink_to(tmp_path / f"out/{j}")
     (tmp_path / "root").mkdir()
     (tmp_path / "root/start").symlink_to(tmp_path / "out/0")
-    found = discover(tmp_path / "root")
+    found = discover(tmp_path / "root", follow_links=True)
     assert sum(ref.problem is None for ref in found) == 12
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -66,3 +67,13 @@ def drawn_study(folder: Path, num_images: int = 2, **tags: Any) -> tuple[StudyRe
     files = tuple(file_row(path.name) for path in paths)
     result = StudyResult("0123456789abcdef", "fedcba9876543210", "xray", ANSWERS, files, 0, None)
     return result, read_headers(files, lambda name: folder / name)
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    """Return the files below a folder by name; one that goes meanwhile is left out."""
+    files = {}
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a draft that became a file meanwhile
+            if path.is_file():
+                files[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return files

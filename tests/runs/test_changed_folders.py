@@ -13,11 +13,14 @@ from medclip.runs import listing, look
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.run_status import read_status
 from medclip.runs.score_run import ScoreRun, read_run
+from medclip.settings import Settings
 from tests.kits.ecg import heart, write_wfdb
 from tests.kits.scoring import STUDY_UID, digests, rows, write_dicom
 from tests.runs.test_nights import Stopped, run, scattered, small_windows
 
 __all__ = ["small_windows"]
+FOLLOWING = Settings(follow_links=True)
+"""Links may lead out of the folder."""
 
 
 def assert_equal(one: ScoreRun, other: ScoreRun) -> None:
@@ -76,9 +79,9 @@ def test_a_link_whose_file_was_archived_keeps_its_row(pack: Path, tmp_path: Path
     write_dicom(root / "a.dcm", 1)
     film = write_dicom(tmp_path / "archive" / "b.dcm", 2, study_uid=f"{STUDY_UID}.7")
     (root / "b.dcm").symlink_to(film)
-    run(root, tmp_path / "out", pack)
+    run(root, tmp_path / "out", pack, settings=FOLLOWING)
     film.unlink()
-    assert run(root, tmp_path / "out", pack).already_finished
+    assert run(root, tmp_path / "out", pack, settings=FOLLOWING).already_finished
 
 
 def test_a_window_of_which_a_file_changed_after_a_stop_loses_no_row(
@@ -176,8 +179,8 @@ def test_a_file_that_came_to_where_a_link_led_is_tried_again_without_add(pack: P
     write_dicom(root / "a.dcm", 1)
     for name in ("b.dcm", "c.dcm"):
         (root / name).symlink_to(tmp_path / "archive" / name)
-    before = rows(run(root, tmp_path / "out", pack))
+    before = rows(run(root, tmp_path / "out", pack, settings=FOLLOWING))
     write_dicom(tmp_path / "archive" / "b.dcm", 2, study_uid=f"{STUDY_UID}.7")
-    after = rows(run(root, tmp_path / "out", pack, retry_failed="missing_file"))
+    after = rows(run(root, tmp_path / "out", pack, retry_failed="missing_file", settings=FOLLOWING))
     assert (before["b.dcm"]["reason"], after["b.dcm"]["status"]) == ("missing_file", "scored")
     assert before["c.dcm"] == after["c.dcm"]

@@ -12,6 +12,7 @@ from medclip.files import mounts
 from medclip.files.readers import passing_errors
 from medclip.progress import Silent
 from medclip.runs.ledger.ledger import Ledger
+from medclip.settings import Settings
 from tests.kits.scoring import digests, write_png
 
 NEVER_DELIVERED = Path("/proc/self/mem")
@@ -26,7 +27,8 @@ def test_a_file_that_cannot_be_delivered_is_tried_again_and_its_row_says_so(
     root, out = tmp_path / "in", tmp_path / "out"
     write_png(root / "a.png", 1)
     (root / "b.png").symlink_to(NEVER_DELIVERED)
-    run = medclip.score(root, out, model=pack, modality="xray", workers=1)
+    following = Settings(follow_links=True)
+    run = medclip.score(root, out, model=pack, modality="xray", workers=1, settings=following)
     assert (run.counts["scored"], run.counts["failed"]) == (1, 1)
     (row,) = [row for row in pq.read_table(out / "files.parquet").to_pylist() if row["status"] == "failed"]
     assert (row["path"], row["reason"], row["format"]) == ("b.png", "read_error", "unknown")
@@ -36,7 +38,8 @@ def test_a_file_that_cannot_be_delivered_is_tried_again_and_its_row_says_so(
     assert attempts == {"a.png": 1, "b.png": 3}
     assert medclip.runs.status(out).num_tried_again == 1
     before = digests(out)
-    assert medclip.score(root, out, model=pack, modality="xray", workers=1).already_finished
+    again = medclip.score(root, out, model=pack, modality="xray", workers=1, settings=following)
+    assert again.already_finished
     assert digests(out) == before
     (root / "b.png").unlink()
     write_png(root / "b.png", 2)

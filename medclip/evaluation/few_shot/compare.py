@@ -6,7 +6,6 @@ seeds of its own; whatever a method chooses, it chooses on its shots or on a few
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
@@ -41,6 +40,7 @@ from medclip.evaluation.few_shot.tables import write_tables
 from medclip.files.output import check_run, digest_of
 from medclip.files.pseudonyms import load_key
 from medclip.files.readers.pool import ReadingPool
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.models.devices import check_device
 from medclip.progress import Progress, Silent
 from medclip.settings import Settings
@@ -220,7 +220,7 @@ def _computed(
         for key, job in jobs:
             yield key, run_job(base, data.examples, job)
         return
-    with tempfile.TemporaryDirectory(prefix="medclip-") as scratch:
+    with TemporaryFolder("compare") as scratch:
         examples = Path(scratch) / "examples.npz"
         save_examples(data.examples, examples)
         place = Place(str(base.path), str(base.device), str(examples))

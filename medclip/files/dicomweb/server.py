@@ -168,13 +168,23 @@ class DicomwebServer:
                 return False
             raise
 
-    def check(self) -> None:
+    def check(self, pauses_s: Sequence[float] | None = None) -> None:
         """Ask whether the server is there.
+
+        Args:
+            pauses_s: Before each new attempt; where None for about a minute.
 
         Raises:
             MedclipError: As `studies`.
         """
-        self._ask(lambda: self._client().search_for_studies(limit=1))
+        patiently(
+            self.place,
+            lambda: self._client().search_for_studies(limit=1),
+            final=self._final,
+            gone=Reason.UNREACHABLE,
+            pauses_s=pauses_s,
+            wait=self.stop.wait,
+        )
 
     def _pages(
         self, ask: Callable[..., list[dict[str, Any]]], name: str, expected: int | None = None

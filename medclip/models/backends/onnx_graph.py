@@ -7,7 +7,6 @@ import hashlib
 import io
 import logging
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.temporary_folder import TemporaryFolder
 
 INPUT, OUTPUT = "images", "features"
 _MOST_BYTES = 2**31 - 1
@@ -75,7 +75,7 @@ def quantise_dynamic(graph: bytes, in_float32: Sequence[Tensor] = ()) -> bytes:
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory(prefix="medclip-onnx-") as folder, quiet():
+    with TemporaryFolder("onnx") as folder, quiet():
         plain, prepared, small = (Path(folder, name) for name in ("plain.onnx", "prepared.onnx", "int8.onnx"))
         onnx.save(onnx.load_from_string(graph), plain)
         quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)

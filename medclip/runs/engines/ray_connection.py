@@ -7,7 +7,6 @@ with it.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,10 +14,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.temporary_folder import TemporaryFolder
 
 _STORE_BYTES = 256 << 20
 """Of the object store of a cluster of our own: plans and rows are small, and pixels never cross."""
-_LONGEST_TEMP = 20
+_LONGEST_TEMP = 18
 """A longer folder leaves no room for Ray's names of sockets, which end at 107 bytes."""
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -46,10 +46,8 @@ def connected() -> Iterator[Any]:
     if not address:
         how |= {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
         if len(tempfile.gettempdir()) <= _LONGEST_TEMP:  # Ray keeps its logs; those of our own end with the run
-            folder = tempfile.mkdtemp(prefix="medclip-ray-")
-            how["_temp_dir"] = os.path.join(
-                folder, "r"
-            )  # Ray opens its folder to everybody; the one above it stays shut
+            folder = TemporaryFolder("ray")
+            how["_temp_dir"] = str(folder.path / "r")  # Ray opens its folder to everybody; the one above stays shut
     try:
         try:
             ray.init(**how)
@@ -65,4 +63,4 @@ def connected() -> Iterator[Any]:
         with suppress(Exception):
             ray.shutdown()
         if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.close()

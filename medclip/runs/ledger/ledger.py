@@ -31,11 +31,12 @@ from medclip.runs.ledger.result_reader import ResultReader
 from medclip.runs.ledger.result_writer import ResultWriter
 from medclip.runs.ledger.schema import FORMAT, make_tables
 from medclip.runs.ledger.shard_reader import ShardReader
+from medclip.runs.ledger.study_files import StudyFiles
 
 FILE_NAME = LEDGER
 
 
-class Ledger(InputRows, ResultWriter, ResultReader, ShardReader):
+class Ledger(InputRows, ResultWriter, ResultReader, StudyFiles, ShardReader):
     """The open ledger of one output folder. One process writes; a second one is refused.
 
     Args:

@@ -13,7 +13,7 @@ from medclip.runs.ledger.database import Database
 from medclip.runs.ledger.input_rows import ADD_EFFORT, effort_values
 from medclip.runs.ledger.known_files import DONE_FOR_GOOD
 from medclip.runs.ledger.pace import EXPECTED, HALVED, PACE, PaceKeeper
-from medclip.runs.ledger.schema import BY_FILE, BY_STUDY, COMPUTED, NAMED, column_name
+from medclip.runs.ledger.schema import BY_FILE, BY_STUDY, COMPUTED, NAMED, PLACED, column_name
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
 
 
@@ -145,7 +145,7 @@ class ResultWriter:
         rows: Iterable[FileRow | ScoreRow | ExamRow | Thumbnail | UnitRow],
         places: Iterator[int] | None = None,
     ) -> None:
-        has_place = table in BY_STUDY
+        has_place = table in PLACED
         left_out = {"scores": COMPUTED, "exams": NAMED}.get(table, ())
         names = [field.name for field in fields(row_type) if field.name not in left_out]
         columns = ["place"] * has_place + [column_name(name) for name in names]

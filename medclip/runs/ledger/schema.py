@@ -13,8 +13,10 @@ FORMAT = 10
 """Raised when columns change."""
 BY_FILE = ("files", "thumbnails", "units")
 """Tables whose rows have the number of a file."""
-BY_STUDY = ("scores", "exams")
-"""Tables whose rows have the key of a study, and their place in it."""
+BY_STUDY = ("scores", "exams", "results")
+"""Tables whose rows have the key of a study: they go when it is scored anew."""
+PLACED = ("scores", "exams")
+"""Those of them whose rows have a place in their study."""
 COMPUTED = ("files", "num_files", "note")
 NAMED = ("file",)
 
@@ -39,6 +41,8 @@ def make_tables(db: Database) -> None:
             f"thumbnails ({_columns(Thumbnail, key='row')})",
             f"units ({_columns(UnitRow, key='row')})",
             "numbers (id INTEGER PRIMARY KEY, row INTEGER NOT NULL)",
+            "results (study TEXT NOT NULL, form TEXT NOT NULL, lacking TEXT NOT NULL, PRIMARY KEY (study, form)) "
+            "WITHOUT ROWID",
         ):
             db.execute(f"CREATE TABLE IF NOT EXISTS {statement}")
         indexed = (

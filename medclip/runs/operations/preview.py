@@ -7,7 +7,6 @@ a modality that is inferred, an image that turns out to be cut off.
 from __future__ import annotations
 
 import secrets
-import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,6 +23,7 @@ from medclip.files.pseudonyms import KEY_NAME, hashed_path, load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.tables.manifest import Manifest, read_manifest
 from medclip.files.tables.write import schema_of, table_of
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.runs.call import Call, inputs_of_call, refuse_empty
 from medclip.runs.chunk import ChunkWork, items_of
 from medclip.runs.conduct import load_run_model, worker_plan
@@ -91,14 +91,17 @@ def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
         return _listed(call, call.remote.inventory(), done_before)
     refuse_empty(call, manifest)
     with (
-        tempfile.TemporaryDirectory(prefix="medclip-dry-run-") as scratch,
+        TemporaryFolder("dry-run") as scratch,
         Ledger(Path(scratch)) as ledger,
         ReadingPool.of(settings, note=call.progress.note) as pool,
         ThreadPoolExecutor(1) as encoders,
     ):
         loading = encoders.submit(load_run_model, pack.path, call)
         hashed = partial(hashed_path, key=key)
-        listing = Listing(call.root, ledger, (call.folder, *call.exclude), hashed, call.given, None, call.shard)
+        listing = Listing(
+            call.root, ledger, (call.folder, *call.exclude), hashed, call.given, None, call.shard,
+            settings.follow_links,
+        )  # fmt: skip
         looker = Looker(listing, ledger, pool, options, manifest, key, settings, verb.only)
         looker.begin(call.folder, add=False, retry=None)
         call.progress.stage("Looking at files", 1)

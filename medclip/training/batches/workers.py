@@ -8,7 +8,6 @@ from __future__ import annotations
 import faulthandler
 import queue
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -21,6 +20,7 @@ from typing import Literal
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.readers.pool import ReadingPool
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.shards.reading.samples import ShardReader
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.samples import NOTHING, Drawing, Room, Samples, Strings
@@ -266,8 +266,8 @@ class _Processes:
         tokenizer: Tokenizer | None,
     ) -> None:
         self._timeout_s, self._splits, self._tokenizer = timeout_s, tuple(splits), tokenizer
-        self._folder = tempfile.TemporaryDirectory(prefix="medclip-data-", ignore_cleanup_errors=True)
-        self._slots = Slots(form, Path(self._folder.name))
+        self._folder = TemporaryFolder("data")
+        self._slots = Slots(form, self._folder.path)
         setup = _Setup(self._splits, form, self._slots.path, cache_mb / workers, tokenizer)
         self._pools = [ReadingPool(1, timeout_s + GRACE_S, begin=(begin, (setup,))) for _ in range(workers)]
 
@@ -283,14 +283,14 @@ class _Processes:
         for pool in self._pools:
             pool.close()
         self._slots.close()
-        self._folder.cleanup()
+        self._folder.close()
 
     def submit(self, worker: int, slot: int, split: int, rows: list[Row], places: list[int]) -> Future[list[Strings]]:
         """Have one process make some rows of a batch."""
         return self._pools[worker].submit(make_rows, split, rows, places, slot, self._dump(worker), self._timeout_s)
 
     def _dump(self, worker: int) -> str:
-        return str(Path(self._folder.name) / f"{worker}.txt")
+        return str(self._folder.path / f"{worker}.txt")
 
     def result(
         self, worker: int, slot: int, split: int, rows: list[Row], places: list[int], future: Future[list[Strings]]

@@ -1,0 +1,153 @@
+"""Results for other systems while a run goes on: a study has its files as soon as its rows are committed.
+
+A thread of its own takes the answers of the studies, has a reading process write them down, and puts the files in
+place; where studies cannot grow any more it sends them to a PACS, too. It never keeps the run waiting: what does not
+fit in its queue, and what is left where a server or a disk fails, is written and sent at the end of the run as if this
+were not there. The ledger is told by the run's own thread, at the next commit: a run that is killed writes at most
+those files again, in the same bytes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from queue import Full, Queue
+from typing import Any
+
+from medclip.errors import MedclipError
+from medclip.export.result_formats import encode_study
+from medclip.export.results_folder import ResultsFolder, contents_of
+from medclip.export.stored_results import StoreNote
+from medclip.export.study_result import Algorithm, StudyResult, algorithm_of, committed_results
+from medclip.files.readers.pool import ReadingPool
+from medclip.runs.ledger.chunk_result import ChunkResult
+from medclip.runs.ledger.ledger import Ledger
+from medclip.wording import capital
+
+_MOST_WAITING = 1000
+"""Studies whose answers wait to be written; each is some kilobytes."""
+
+
+class RunningResults:
+    """Writes the results of studies as they are committed. It is what `medclip.runs.row_sink` asks for.
+
+    Args:
+        results: Where they go.
+        card: The pack's card.
+        store: Sends them; None where they are not sent, or not before the end.
+        close: Called at every end.
+    """
+
+    def __init__(
+        self,
+        results: ResultsFolder,
+        card: Any,
+        store: StoreNote | None = None,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._results, self._card, self._store, self._close = results, card, store, close
+        self._names = results.early_forms
+        self._queue: Queue[tuple[int, StudyResult] | None] = Queue(_MOST_WAITING)
+        self._latest: dict[str, int] = {}
+        self._num_taken = 0
+        self._written: deque[tuple[int, list[tuple[str, str, str]]]] = deque()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, ledger: Ledger) -> None:
+        """Take the folder, and begin to wait for studies.
+
+        Raises:
+            MedclipError: As `ResultsFolder.begin`.
+        """
+        created = self._results.begin(ledger)
+        if self._names:
+            self._thread = threading.Thread(
+                target=self._work, args=(algorithm_of(ledger), created), name="medclip-results", daemon=True
+            )
+            self._thread.start()
+
+    def take(self, ledger: Ledger, result: ChunkResult) -> None:
+        """Queue the studies of a chunk, and have the ledger know of those that are written."""
+        if self._thread is None or self._stop.is_set():
+            return
+        for study in committed_results(result, self._card):
+            self._num_taken += 1
+            self._latest.pop(study.key, None)  # what is under way is of earlier answers
+            try:
+                self._queue.put_nowait((self._num_taken, study))
+            except Full:
+                continue
+            self._latest[study.key] = self._num_taken
+        self._tell(ledger)
+
+    def end(self, ledger: Ledger) -> None:
+        """Wait for the studies that were taken."""
+        if self._thread is not None:
+            self._end_of_queue()
+            self._thread.join()
+            self._tell(ledger)
+
+    def close(self) -> None:
+        """Stop; what is queued is left to a later call."""
+        self._stop.set()
+        self._close()
+        if self._thread is not None:
+            self._end_of_queue()
+            self._thread.join()
+
+    def _end_of_queue(self) -> None:
+        """Let the thread end once it has taken what is queued. It may have ended by itself, and the queue be full."""
+        while self._thread is not None and self._thread.is_alive():
+            try:
+                self._queue.put(None, timeout=0.1)
+            except Full:
+                continue
+            return
+
+    def _tell(self, ledger: Ledger) -> None:
+        """Have the ledger know of files, unless their study was committed again since."""
+        rows = []
+        while self._written:
+            number, of_study = self._written.popleft()
+            if self._latest.get(of_study[0][0]) == number:
+                del self._latest[of_study[0][0]]
+                rows += of_study
+        if rows:
+            ledger.wrote(rows)
+
+    def _work(self, algorithm: Algorithm, created: datetime) -> None:
+        try:
+            try:
+                self._write(algorithm, created)
+            finally:
+                if self._store is not None:
+                    self._store.write()
+        except MedclipError as error:  # what is left is tried again at the end, and refused there if it must be
+            if not self._stop.is_set():
+                self._results.progress.note(f"{capital(error.message)} Results that are left follow at the end.")
+        finally:
+            self._stop.set()
+
+    def _write(self, algorithm: Algorithm, created: datetime) -> None:
+        with ReadingPool.of(self._results.settings, 1) as pool:
+            for number, study in self._waiting():
+                job = self._results.job(study, self._names)
+                future = pool.submit(encode_study, *job, algorithm, created)
+                rows = self._results.keep(study.key, contents_of(future, self._names))
+                self._written.append((number, rows))
+                self._send(study.key, rows)
+
+    def _waiting(self) -> Iterator[tuple[int, StudyResult]]:
+        while (taken := self._queue.get()) is not None and not self._stop.is_set():
+            yield taken
+
+    def _send(self, key: str, rows: list[tuple[str, str, str]]) -> None:
+        if self._store is None:
+            return
+        for _, name, lacking in rows:
+            place = self._results.place(name, key)
+            if not lacking and place.suffix == ".dcm":
+                self._store.send(place)

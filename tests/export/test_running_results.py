@@ -1,0 +1,223 @@
+"""Results for other systems while a run goes on: as at the end, each once, and never in the way of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medclip.api.score import score
+from medclip.errors import MedclipError, Reason
+from medclip.export import results_folder, running_results
+from medclip.export.results_folder import ResultsFolder
+from medclip.export.running_results import RunningResults
+from medclip.export.stored_results import NOTE, StoreNote
+from medclip.export.study_result import StudyResult, committed_results, read_result
+from medclip.models.card import read_card
+from medclip.runs.ledger.chunk_result import ChunkResult
+from medclip.runs.ledger.ledger import Ledger
+from tests.kits.mammograms import write_exams
+from tests.kits.results import bytes_of
+from tests.kits.scoring import write_dicom
+
+pytest.importorskip("highdicom")
+CALL: dict[str, Any] = {"modality": "xray", "workers": 1, "results_as": ("sr", "fhir-r4b")}
+
+
+@pytest.fixture
+def commits(monkeypatch: pytest.MonkeyPatch) -> list[ChunkResult]:
+    """What ledgers commit in this test."""
+    taken: list[ChunkResult] = []
+    commit = Ledger.commit
+
+    def keep(ledger: Ledger, result: ChunkResult) -> tuple[int, int]:
+        taken.append(result)
+        return commit(ledger, result)
+
+    monkeypatch.setattr(Ledger, "commit", keep)
+    return taken
+
+
+def test_the_answers_of_a_chunk_are_those_of_the_complete_ledger(
+    pack: Path, studies: Path, tmp_path: Path, commits: list[ChunkResult]
+) -> None:
+    score(studies, tmp_path / "films", model=pack, modality="xray", workers=1)
+    score(write_exams(tmp_path / "in") / "twice", tmp_path / "exams", model=pack, exam=True, workers=1)
+    card = read_card(pack)
+    early = [result for chunk in commits for result in committed_results(chunk, card)]
+    complete = []
+    for out in ("films", "exams"):
+        with Ledger(tmp_path / out, create=False) as ledger:
+            complete += [read_result(ledger, key, card) for key in ledger.studies(-1)]
+    assert {one.key: _without_numbers(one) for one in early} == {one.key: _without_numbers(one) for one in complete}
+    assert len(early) == len(complete) > 7
+    assert any(answer.region for one in early for answer in one.answers)
+
+
+def _without_numbers(result: StudyResult) -> StudyResult:
+    """Return a result without numbers of files, which a ledger knows by others until it is complete."""
+    files = tuple(replace(file, row=0, unit=None, copy_of=None) for file in result.files)
+    return replace(result, files=files)
+
+
+def test_what_is_written_while_the_run_goes_on_are_the_bytes_of_what_is_written_at_its_end(
+    pack: Path, studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    score(studies, tmp_path / "out", model=pack, modality="xray", workers=1)
+    at_the_end = score(studies, tmp_path / "out", model=pack, results_to=tmp_path / "late", **CALL)
+    monkeypatch.setattr(results_folder, "ReadingPool", None)  # nothing is left to be written behind the tables
+    run = score(studies, tmp_path / "out2", model=pack, results_to=tmp_path / "early", **CALL)
+    assert bytes_of(tmp_path / "early") == bytes_of(tmp_path / "late")
+    assert run.exported is not None
+    assert at_the_end.exported is not None
+    assert run.exported["written"] == at_the_end.exported["written"] == {"sr": 2, "fhir-r4b": 7}
+    assert run.exported["without"] == at_the_end.exported["without"]
+
+
+def test_a_study_that_grew_has_its_files_written_anew_and_the_others_keep_theirs(pack: Path, tmp_path: Path) -> None:
+    folder, to = tmp_path / "in", tmp_path / "to"
+    for number in (1, 2):
+        write_dicom(folder / f"{number}.dcm", number, study_uid=f"1.2.3.{number}")
+    calls: dict[str, Any] = {"model": pack, **CALL, "results_to": to}
+    score(folder, tmp_path / "out", **calls)
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (to / "sr").iterdir()}
+    write_dicom(folder / "3.dcm", 3, study_uid="1.2.3.2")
+    score(folder, tmp_path / "out", add=True, **calls)
+    after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (to / "sr").iterdir()}
+    assert before.keys() == after.keys()
+    assert [before[path] == after[path] for path in before].count(True) == 1
+
+
+def test_a_study_that_is_no_more_has_no_file(pack: Path, tmp_path: Path) -> None:
+    folder, to = tmp_path / "in", tmp_path / "to"
+    for number in (1, 2):
+        write_dicom(folder / f"{number}.dcm", number, study_uid=f"1.2.3.{number}")
+    calls: dict[str, Any] = {"model": pack, **CALL, "results_to": to}
+    score(folder, tmp_path / "out", **calls)
+    (folder / "2.dcm").write_bytes(b"no image any more")
+    run = score(folder, tmp_path / "out", add=True, **calls)
+    assert {path.stem for path in (to / "sr").iterdir()} == {row["study"] for row in run.scores.to_pylist()}
+    assert run.exported is not None
+    assert run.exported["written"] == {"sr": 1, "fhir-r4b": 1}
+
+
+def test_what_the_queue_does_not_hold_is_written_at_the_end(
+    pack: Path, studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    score(studies, tmp_path / "out", model=pack, results_to=tmp_path / "all", **CALL)
+    monkeypatch.setattr(running_results, "_MOST_WAITING", 1)
+    score(studies, tmp_path / "out2", model=pack, results_to=tmp_path / "few", **CALL)
+    assert bytes_of(tmp_path / "few") == bytes_of(tmp_path / "all")
+
+
+def test_a_disk_that_fails_while_the_run_goes_on_is_reported_and_tried_again_at_the_end(
+    pack: Path, studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = iter([MedclipError(Reason.DISK_FULL, "the disk is full.")])
+    real = ResultsFolder.keep
+
+    def keep(self: ResultsFolder, *arguments: Any) -> Any:
+        for fault in faults:
+            raise fault
+        return real(self, *arguments)
+
+    monkeypatch.setattr(ResultsFolder, "keep", keep)
+    run = score(studies, tmp_path / "out", model=pack, results_to=tmp_path / "to", **CALL)
+    assert run.exported is not None
+    assert run.exported["written"] == {"sr": 2, "fhir-r4b": 7}
+
+
+@dataclass
+class Pacs:
+    """Keeps what it is sent until it goes away."""
+
+    place: str = "http://127.0.0.1/dicom-web"
+    most: int = 99
+    kept: list[bytes] = field(default_factory=list)
+
+    def store(self, content: bytes) -> bool:
+        if len(self.kept) >= self.most:
+            raise MedclipError(Reason.UNREACHABLE, "it could not be read in 8 attempts.")
+        self.kept.append(content)
+        return True
+
+
+@pytest.fixture
+def ledger(pack: Path, tmp_path: Path, commits: list[ChunkResult]) -> Iterator[Ledger]:
+    """Of a run over three studies, and `commits` has what it committed."""
+    for number in range(3):
+        write_dicom(tmp_path / "in" / f"{number}.dcm", number, study_uid=f"1.2.3.{number + 1}")
+    score(tmp_path / "in", tmp_path / "out", model=pack, modality="xray", workers=1)
+    with Ledger(tmp_path / "out") as opened:
+        yield opened
+
+
+def test_studies_are_sent_as_they_are_written_and_the_note_knows_it(
+    ledger: Ledger, commits: list[ChunkResult], pack: Path, tmp_path: Path
+) -> None:
+    pacs, folder = Pacs(), ResultsFolder(tmp_path / "to", ("sr",), lambda name: tmp_path / "in" / name)
+    running = RunningResults(folder, read_card(pack), StoreNote(tmp_path / "to", pacs))
+    running.begin(ledger)
+    for chunk in commits:
+        running.take(ledger, chunk)
+    running.end(ledger)
+    running.close()
+    assert sorted(pacs.kept) == sorted(path.read_bytes() for path in (tmp_path / "to" / "sr").iterdir())
+    assert len(pacs.kept) == 3
+    assert (tmp_path / "to" / NOTE).exists()
+    assert ledger.count_written("sr") == {"": 3}
+
+
+def test_a_pacs_that_goes_away_ends_the_early_sending_and_not_the_run(
+    ledger: Ledger, commits: list[ChunkResult], pack: Path, tmp_path: Path
+) -> None:
+    pacs, folder = Pacs(most=1), ResultsFolder(tmp_path / "to", ("sr",), lambda name: tmp_path / "in" / name)
+    running = RunningResults(folder, read_card(pack), StoreNote(tmp_path / "to", pacs))
+    running.begin(ledger)
+    for chunk in commits:
+        running.take(ledger, chunk)
+    running.end(ledger)
+    running.close()
+    assert len(pacs.kept) == 1
+    assert sum(ledger.count_written("sr").values()) < 3
+
+
+def test_a_study_that_is_committed_again_while_it_is_written_is_not_taken_for_done(
+    ledger: Ledger, commits: list[ChunkResult], pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = ResultsFolder(tmp_path / "to", ("sr",), lambda name: tmp_path / "in" / name)
+    running = RunningResults(folder, read_card(pack))
+    running.begin(ledger)
+    (chunk,) = commits
+    running.take(ledger, chunk)
+    while len(running._written) < 3:  # the first answers are written, and the ledger was not told
+        running._thread.join(0.01)  # pyright: ignore[reportOptionalMemberAccess]
+    monkeypatch.setattr(running, "_queue", _Full())
+    running.take(ledger, chunk)
+    assert ledger.count_written("sr") == {}
+    monkeypatch.undo()
+    running.close()
+
+
+class _Full:
+    """A queue that takes nothing."""
+
+    def put_nowait(self, item: object) -> None:
+        raise running_results.Full
+
+
+def test_an_interrupt_ends_the_thread_at_once(
+    ledger: Ledger, commits: list[ChunkResult], pack: Path, tmp_path: Path
+) -> None:
+    folder = ResultsFolder(tmp_path / "to", ("sr",), lambda name: tmp_path / "in" / name)
+    running = RunningResults(folder, read_card(pack))
+    running.begin(ledger)
+    running.take(ledger, commits[0])
+    running.close()
+    assert running._thread is not None
+    assert not running._thread.is_alive()
