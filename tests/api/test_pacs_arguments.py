@@ -84,6 +84,12 @@ def test_a_quiet_night_is_an_empty_run_and_no_error(
     assert main([*command, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert (printed["files"], printed["studies"], printed["exit_code"]) == (0, 0, 0)
+    monkeypatch.setattr(DicomwebServer, "studies_with_modalities", lambda self, query: iter(()))
+    assert main([*command, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"] == 0
+    embedding = ["embed", NOWHERE, *command[2:-1], str(tmp_path / "embedded")]
+    assert main(embedding) == 0
+    assert main([*embedding, "--json"]) == 0
 
 
 def test_a_pacs_for_results_that_does_not_answer_is_known_before_anything_is_read(

@@ -172,10 +172,13 @@ def test_a_study_that_the_server_lists_no_more_is_missing(tmp_path: Path) -> Non
     assert [problem.reason for problem in problems.values()] == [Reason.MISSING_FILE]
 
 
-def test_a_query_that_nothing_matches_is_said_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(MedclipError) as refused:
-        files_of(FakePacs({}), tmp_path)
-    assert refused.value.reason is Reason.NOTHING_TO_DO
+def test_a_query_that_nothing_matches_gives_no_file_and_a_sentence(tmp_path: Path) -> None:
+    notes: list[str] = []
+    files = DicomwebFiles(cast("DicomwebServer", FakePacs({})), {}, tmp_path, note=notes.append)
+    files.list_all(KEY)
+    with files:
+        assert list(files.refs(nothing)) == []
+    assert notes == ["No study of this server matches the query."]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -211,7 +214,9 @@ def test_an_inventory_counts_studies_once_by_their_modalities_and_fetches_nothin
     assert not (tmp_path / "out").exists()
 
 
-def test_an_inventory_of_a_query_that_matches_nothing_is_the_refusal_of_the_run(tmp_path: Path) -> None:
-    with pytest.raises(MedclipError) as refused:
-        DicomwebFiles(cast("DicomwebServer", FakePacs({})), {}, tmp_path).inventory()
-    assert refused.value.reason is Reason.NOTHING_TO_DO
+def test_an_inventory_of_a_query_that_matches_nothing_is_one_of_nothing(tmp_path: Path) -> None:
+    notes: list[str] = []
+    files = DicomwebFiles(cast("DicomwebServer", FakePacs({})), {}, tmp_path, note=notes.append)
+    inventory = files.inventory()
+    assert (inventory.num_studies, inventory.num_files, dict(inventory.modalities)) == (0, 0, {})
+    assert notes == ["No study of this server matches the query."]
