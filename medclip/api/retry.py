@@ -80,7 +80,7 @@ def _refuse_unknown(reason: str, counts: Mapping[str, int], folder: Path) -> Non
     if reason == "all" or reason in FAILING:
         return
     named = ", ".join(f"{name} ({num})" for name, num in counts.items())
-    close = did_you_mean(reason, counts or FAILING)
+    close = did_you_mean(reason, counts) or did_you_mean(reason, FAILING)
     has_failed = f"Files failed for: {named}; or 'all'." if counts else "No file of this run failed."
     raise MedclipError(
         Reason.WRONG_USE,
