@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -72,7 +73,7 @@ def test_no_axis_of_a_share_goes_below_0_or_above_1(monkeypatch: pytest.MonkeyPa
         figure = Figure()
         figures.pop()(figure)
         (axes,) = figure.axes
-        drawn = [value for line in axes.lines for value in line.get_ydata()]
+        drawn = [value for line in axes.lines for value in np.asarray(line.get_ydata()).tolist()]
         limits.append((*axes.get_ylim(), min(drawn), max(drawn)))
     assert limits[0][0] == limits[0][2] == 0.0
     assert limits[1][1] == limits[1][3] == 1.0
