@@ -17,6 +17,13 @@ from medclip.schema_faults import faults_of
 FILE_NAME = "card.json"
 IMPORTED = "imported_from"
 """Key of `created_from` in packs that `medclip models import` made."""
+STARTED_FROM = "started_from"
+"""Key of `created_from` in packs whose training began with another pack: its name and the head of its hash."""
+ANCESTORS = "ancestors"
+"""Beside it, the heads of the sha256 of the weights of all packs that it goes back to, the oldest first: packs that
+have one in common began with the same weights."""
+MERGED_FROM = "merged_from"
+"""Key of `created_from` in packs that `medclip models merge` made."""
 
 
 class Figure(BaseModel):

@@ -49,6 +49,7 @@ from medclip.training.steps.optimizer import (
     names_of_parameters,
     training_mode,
 )
+from medclip.training.steps.replay import Replay
 from medclip.training.steps.step import StepComputer
 from medclip.training.steps.supervised import folded, head_of, move_norm
 from medclip.training.steps.teacher import SentenceTeacher
@@ -94,6 +95,9 @@ class Trainer:
         self.data, self.val = self._batches()
         self._notes: list[str] = []
         model = started.model.to(self.world.device)
+        self.replay = None
+        if t.keep is not None and self.tokenizer is not None:  # before anything is sharded, and before a checkpoint
+            self.replay = Replay(t.keep, model, self.tokenizer, recipe.seed)
         self.towers = self._towers(model)
         self._prefix = FrozenPrefix(model, m.freeze_blocks, self.size_px) if m.freeze_blocks else None
         self.towers.prefix = [self._prefix] if self._prefix else []
@@ -114,8 +118,9 @@ class Trainer:
         wanted = recipe.objective.text_teacher
         teacher = SentenceTeacher(package_folder(wanted.folder), str(self.world.device)) if wanted else None
         self.computer = StepComputer(
-            recipe, self.towers, call, self.tokenizer, self.preprocess, self.world, teacher, bf16=bf16
-        )
+            recipe, self.towers, call, self.tokenizer, self.preprocess, self.world, teacher, bf16=bf16,
+            replay=self.replay,
+        )  # fmt: skip
         self.total_steps = min(t.epochs * self.data.steps_per_epoch, t.max_steps or 10**12)
         self.rate = functools.partial(
             learning_rate, base=t.lr, warmup_steps=t.warmup_steps, total_steps=self.total_steps, schedule=t.schedule,
@@ -237,6 +242,7 @@ class Trainer:
                 world=self.world,
                 size=min(self.recipe.data.max_val, len(self.val.reader)),
                 batch_size=self.recipe.train.batch_size,
+                kept_kl=None if self.replay is None else self.computer.kept_kl,
             )
             figures = self.world.gather(figures)[0]  # rounding may differ between ranks; one of them decides
             log.write("val", {"step": self.step, **figures})
@@ -299,7 +305,7 @@ class Trainer:
             "recipe": self.recipe.digest(), "data": self._data_digest(), "bad_steps": self.bad_steps,
             "validation": self.validation, "best": None if math.isinf(self.best) else self.best,
             "ranks": self.world.size, "bad": self._bad_told, "seen": self.step * self.data.batch_size,
-            "precision": self.precision,
+            "precision": self.precision, **({} if self.replay is None else {"kept": self.replay.digest}),
         }  # fmt: skip
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -324,6 +330,14 @@ class Trainer:
                 "the training shards are not those that this run began with; going on would mix two data sets.",
                 where=self.folder,
                 hint="Name another folder with --out, or give the run its shards back.",
+            )
+        if path is not None and self.replay is not None and state.get("kept") != self.replay.digest:
+            raise MedclipError(
+                Reason.OUTPUT_IN_USE,
+                "model.start, or the words of train.keep, are not those that this run began with; going on would hold "
+                "it to another model.",
+                where=self.folder,
+                hint="Name another folder with --out, or put the model that it began with back.",
             )
         self._notes += [f"{num_damaged} damaged checkpoints were passed over"] * (num_damaged > 0)
         return path, state

@@ -120,6 +120,7 @@ def validate(
     world: World,
     size: int,
     batch_size: int,
+    kept_kl: Callable[[TowerOutputs], float] | None = None,
 ) -> dict[str, float]:
     """Measure a model in eval mode. Every rank encodes its part; the figures are those of one process.
 
@@ -135,6 +136,7 @@ def validate(
         world: The ranks.
         size: Samples of all ranks together.
         batch_size: Samples of which the loss is computed at once.
+        kept_kl: Gives how far features have moved from those of the start, with `train.keep`.
 
     Returns:
         val_loss (mean over samples; the contrastive loss alone where captions are read); masked_error beside it: mean
@@ -145,7 +147,8 @@ def validate(
         zero_shot.TASK.within_sources for each task that could be judged.
         Of examinations it is the fused vector that is compared with the first caption, and
         cross_view_r1 is the share of views whose nearest neighbour among all views of the other position (CC and MLO)
-        is of the same breast; cross_view_chance_r1 what a random one would reach. The same on all ranks.
+        is of the same breast; cross_view_chance_r1 what a random one would reach. kept_kl is how far images have moved
+        among random sentences since the run began (`train.keep`). The same on all ranks.
     """
     asked = [load_task(name) for name in tasks]
     heads = {head.asked.name: (head, head.asked, head.names) for head in objective.supervised}
@@ -199,6 +202,8 @@ def validate(
             value = float(loss(outputs, pairs(keys_NK[part, :-1].numpy(), valid_N[part].numpy()), views))
             total += value * int(valid_N[part].sum())
     figures = {"val_loss": float(world.sum(total)) / int(valid_N.sum())} | others | _cross_view(image_NVD, exams)
+    if kept_kl is not None:
+        figures["kept_kl"] = kept_kl(TowerOutputs(*(x[valid_N].flatten(0, 1) for x in features)))
     image_ND, text_ND = image_NVD[:, 0] if exams is None else fused_N1D[:, 0], text_NTD[:, 0]
     figures |= _retrieval(image_ND[valid_N], text_ND[valid_N], keys_NK[valid_N][:, [LABELS, TEXT]], world)
     for task, rows in zip(asked, truths, strict=True):

@@ -18,6 +18,7 @@ from medclip.objectives.distill import relational_loss
 from medclip.objectives.masked import masked_pixel_loss
 from medclip.objectives.multi_view import multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
+from medclip.objectives.replay import replay_loss
 from medclip.objectives.sigmoid import siglip_loss
 from medclip.training.steps.cached_gradients import cached_backward
 from tests.kits.objectives import part_of, unit
@@ -62,6 +63,11 @@ def cases() -> dict[str, Case]:
         found[f"views {name}"] = lambda f, s, b, rows, group, pairs=PAIRS[name]: multi_view_clip_loss(
             f[:2], f[2:], s, w_vv=1.0, w_tt=0.5, w_joint=0.7, image_there_BV=there[rows],
             image_part_BV=BREASTS[rows, :2], text_part_BT=BREASTS[rows, 2:], pairs=part_of(pairs, rows), group=group,
+        )  # fmt: skip
+    for name, weights in (("all", None), ("some", WEIGHTS * VALID)):
+        found[f"replay {name}"] = lambda f, s, b, rows, group, weights=weights: replay_loss(
+            f[0], f[1].detach(), unit(7, WIDTH, 8), 8.0, symmetric=True, group=group,
+            weights_B=None if weights is None else weights[rows],
         )  # fmt: skip
     found |= {
         "relations": lambda f, s, b, rows, group: relational_loss(

@@ -78,6 +78,18 @@ def pack_digest(folder: Path) -> str:
     return file_sha256(folder / FILE_NAME)
 
 
+def weights_digest(folder: Path) -> str:
+    """Return the head of the sha256 of a pack's weights, 16 hex characters, as its manifest has it.
+
+    Raises:
+        MedclipError: PACK_INVALID where the manifest lists none.
+    """
+    digest = read_manifest(folder).files.get(WEIGHTS_NAME)
+    if digest is None:
+        raise MedclipError(Reason.PACK_INVALID, f"the manifest does not list {WEIGHTS_NAME}.", where=folder)
+    return digest[:16]
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Read open_clip_config.json.
 

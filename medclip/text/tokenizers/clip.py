@@ -60,6 +60,11 @@ class ClipTokenizer:
         """The highest id; argmax pooling finds it."""
         return _ids()[_SPECIAL[1]]
 
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of begin and end."""
+        return frozenset(_ids()[name] for name in _SPECIAL)
+
     def encode(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Encode N sentences to int64 [N, context_length]."""
         texts = [texts] if isinstance(texts, str) else list(texts)

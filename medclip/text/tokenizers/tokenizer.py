@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -28,6 +29,8 @@ _ALONE = (word_pieces.VOCABULARY, MERGES, PIECES, CONCH)
 """Files that make a tokenizer without tokenizer.json: BERT's, CLIP's, SigLIP's and CONCH's."""
 _CLEAN = "medclip_clean"
 """Key of tokenizer_config.json for the cleaning of a text, where it is not open_clip's "whitespace"."""
+_SPECIAL = re.compile(r"\[(PAD|UNK|BOS|EOS|CLS|SEP|MASK|unused\d+)\]|<\|?(s|/s|pad|unk|mask|(start|end)_?of_?text)\|?>")
+"""Tokens that are special in any tokenizer, marked as such or not."""
 _LONGEST = 10_000
 """A `model_max_length` above this stands for "not stated" (the hub writes 1e30)."""
 
@@ -51,6 +54,11 @@ class Tokenizer(Protocol):
     @property
     def eos_id(self) -> int:
         """Id of the end of the sentence ([EOS], [SEP], <end_of_text>); it survives the cut of a long one."""
+        ...
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids that stand for no part of a text: padding, begin, end, what is unknown, masked or unused."""
         ...
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.int64]:
@@ -124,6 +132,13 @@ class FolderTokenizer:
     def eos_id(self) -> int:
         """Id of the end of the sentence; the highest in ours, so that open_clip's argmax pooling finds it."""
         return self._eos_id
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids that stand for no part of a text: padding, begin, end, what is unknown, masked or unused."""
+        known = self._backend.get_vocab(with_added_tokens=True)
+        stated = {i for i, token in self._backend.get_added_tokens_decoder().items() if token.special}
+        return frozenset(stated | {self._pad_id, self._eos_id} | {i for t, i in known.items() if _SPECIAL.fullmatch(t)})
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Encode N sentences.

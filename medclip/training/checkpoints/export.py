@@ -12,9 +12,9 @@ import numpy as np
 from medclip.adapters.registry import adapter_names
 from medclip.errors import MedclipError
 from medclip.imaging.perceptual_hash import hash_images, hash_lines
-from medclip.models.card import Card, Source, training_hashes, training_patients
+from medclip.models.card import ANCESTORS, STARTED_FROM, Card, Source, training_hashes, training_patients
 from medclip.models.interchange.start_trunk import names_a_pack
-from medclip.models.packs.manifest import pack_digest
+from medclip.models.packs.manifest import pack_digest, weights_digest
 from medclip.models.packs.pack import find_pack, pack_card, save_pack
 from medclip.training.recipe.schema import Recipe
 from medclip.version import __version__
@@ -87,7 +87,7 @@ def export_pack(
                 "shards": hashlib.sha256("".join(reader.shard_hashes).encode()).hexdigest(),
                 "medclip": __version__,
             }
-            | ({} if before is None else {"image_tower_of": f"{pack_card(before).name} ({pack_digest(before)[:12]})"}),
+            | _origin(recipe, before),
             **recipe.card,
             "name": recipe.name,
             "version": recipe.version,
@@ -116,15 +116,31 @@ def export_pack(
 
 
 def pretrained_on(recipe: Recipe) -> frozenset[str]:
-    """Return the hashes of the files and patients that the image tower of `model.image_weights` was trained on."""
+    """Return the hashes of the files and patients that the image tower of `model.image_weights` was trained on.
+
+    Those of `model.start` are not among them: it had learned from captions or labels, so that they count as training.
+    """
+    if recipe.model.start is not None:
+        return frozenset()
     return frozenset().union(*_lists_of(_pack_before(recipe)))
 
 
 def _pack_before(recipe: Recipe) -> Path | None:
-    """Return the pack whose image tower the run began with; None for none."""
-    lens = recipe.model.lens
-    weights = recipe.model.image_weights if lens is None else lens.trunk
+    """Return the pack that the run began with, or whose image tower it began with; None for none."""
+    m = recipe.model
+    weights = m.lens.trunk if m.lens is not None else m.start if m.start is not None else m.image_weights
     return find_pack(weights) if weights is not None and names_a_pack(weights) else None
+
+
+def _origin(recipe: Recipe, before: Path | None) -> dict[str, Any]:
+    """Return what `created_from` says of the pack that the run began with."""
+    if before is None:
+        return {}
+    card = pack_card(before)
+    name = f"{card.name} ({pack_digest(before)[:12]})"
+    if recipe.model.start is None:
+        return {"image_tower_of": name}
+    return {STARTED_FROM: name, ANCESTORS: [*card.created_from.get(ANCESTORS, ()), weights_digest(before)]}
 
 
 def _inherited(card: Card) -> list[Source]:

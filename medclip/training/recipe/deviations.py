@@ -92,6 +92,9 @@ def _of_objective(recipe: Recipe) -> Iterator[Deviation]:
     if o.other_source != "negative":
         here = "left out of the loss where they are of one kind of image"
         yield Deviation("pairs of different sources", here, "negatives of each other", "objective.other_source")
+    if recipe.train.keep is not None:
+        here = "holds images to what the start says of random sentences too"
+        yield Deviation("the objective", here, "contrasts one image and one caption of each", "train.keep")
     for key, here in (
         ("masked", "predicts hidden pixels too"),
         ("text_teacher", "lets a sentence encoder teach the text tower too"),

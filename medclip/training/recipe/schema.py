@@ -42,8 +42,11 @@ _PLACES = (
     "model.lens.trunk",
     "objective.supervised.task",
     "objective.text_teacher.folder",
+    "train.keep.words",
 )
 """Paths of which only the last name decides."""
+_CAME_LATER = (("train.keep", None),)
+"""Keys that older recipes lack, with the values that change nothing: digests of runs stay what they were."""
 _NUMBER = re.compile(r"\.\d+\.")
 """Of one section in a list of them."""
 
@@ -117,8 +120,17 @@ class Recipe(Section):
             raise ValueError("objective.temperature is fixed, and model.logit_scale begins a learned one: choose one")
         if not self.needs_words:
             self._check_without_words()
+        if self.train.keep is not None:
+            self._check_keep()
         self._check_inputs()
         return self
+
+    def _check_keep(self) -> None:
+        if self.model.start is None:
+            raise ValueError("train.keep holds to the model that a run goes on from: say model.start")
+        if not self.needs_words or self.objective.views is not None:
+            other = "objective.views" if self.needs_words else "objective.contrastive: 0"
+            raise ValueError(f"train.keep compares single images with sentences and does not go with {other}")
 
     def _check_inputs(self) -> None:
         if self.model.volume is not None:
@@ -193,7 +205,7 @@ class Recipe(Section):
         return {
             k: Path(v).name if _NUMBER.sub(".", k) in _PLACES and v is not None else v
             for k, v in flat.items()
-            if not k.startswith(_FREE)
+            if not k.startswith(_FREE) and (k, v) not in _CAME_LATER
         }
 
 

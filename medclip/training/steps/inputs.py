@@ -90,6 +90,8 @@ class Inputs:
     """Which views and captions there are; None where samples are single images."""
     there_BV: NDArray[np.bool_] | None = None
     """Which views there are; on the host, which chooses what goes through the tower."""
+    step: int = 0
+    """Number of the step, from 0."""
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -125,6 +127,7 @@ class Inputs:
             self.num_texts,
             None if self.exams is None else Exams(*(change(x) for x in self.exams)),
             self.there_BV,
+            self.step,
         )
 
 

@@ -21,6 +21,7 @@ from medclip.objectives.lens import anchored_loss
 from medclip.objectives.multi_view import multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.ranks import sum_values
+from medclip.objectives.replay import replay_loss
 from medclip.objectives.sigmoid import siglip_loss
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.loader import KIND, LABELS, SOURCE, STATED, STUDY, TEXT, Batch
@@ -29,6 +30,7 @@ from medclip.training.ranks.world import World
 from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.cached_gradients import cached_backward
 from medclip.training.steps.inputs import Exams, Inputs, each_of, empty_batch, exams_of
+from medclip.training.steps.replay import Replay
 from medclip.training.steps.supervised import num_known, supervised_loss, targets_of
 from medclip.training.steps.teacher import SentenceTeacher
 from medclip.training.steps.towers import TowerOutputs, Towers
@@ -58,6 +60,7 @@ class StepComputer:
         world: The ranks.
         teacher: Frozen sentence encoder, where the recipe has one.
         bf16: Compute the towers in bfloat16; losses stay in float32.
+        replay: The model that the run began with, where the recipe holds to it.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class StepComputer:
         teacher: SentenceTeacher | None,
         *,
         bf16: bool = False,
+        replay: Replay | None = None,
     ) -> None:
         self._recipe, self._towers, self._call, self._world = recipe, towers, call, world
         self._tokenizer, self._teacher = tokenizer, teacher
@@ -81,6 +85,7 @@ class StepComputer:
         self._mean = torch.tensor(preprocess.mean, device=world.device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocess.std, device=world.device).view(1, 3, 1, 1)
         self._waiting = no_sync(call, towers)
+        self._replay = replay
 
     def prepare(self, batch: Batch, step: int) -> Inputs:
         """Make a batch's tensors on the CPU; the images are the batch's own memory. Draws no random number but its own.
@@ -107,6 +112,7 @@ class StepComputer:
             batch.num_texts,
             exams,
             None if batch.view_types is None else batch.view_types[:, :, 0] >= 0,
+            step,
         )
 
     def nothing(self, step: int) -> Inputs:
@@ -262,7 +268,8 @@ class StepComputer:
         images_BCHW = self._normalised(inputs.images[rows])
         tokens_BL = inputs.tokens_BL[_rows(size, inputs.num_texts, part, device)]
         with self._autocast():
-            return (call or self._call)(images_BCHW, tokens_BL, mask_BL, inputs.num_tokens, decoded_BL, **given)
+            outputs = (call or self._call)(images_BCHW, tokens_BL, mask_BL, inputs.num_tokens, decoded_BL, **given)
+            return outputs if self._replay is None else outputs._replace(kept_BD=self._replay.images(images_BCHW))
 
     def _added_up(self, inputs: Inputs, chunks: Sequence[slice]) -> Tensor:
         """Add the gradients of a batch chunk by chunk: without words no sample's loss needs another's features.
@@ -330,6 +337,8 @@ class StepComputer:
                 group=self._world.group,
             )
             terms.append(o.text_teacher.weight * known)
+        if self._replay is not None:
+            terms.append(self._replay.keep.weight * self._moved(inputs, outputs))
         if o.masked is not None:
             terms.append(o.masked.weight * self._hidden(inputs, outputs.errors_B2, part, sizes.hidden))
         widths = [len(classes) for *_, classes in self._heads.values()]
@@ -357,6 +366,32 @@ class StepComputer:
             self._towers.clip.logit_scale.exp(),
             w_vv=views.images, w_tt=views.texts, pairs=inputs.pairs, group=group,
         )  # fmt: skip
+
+    def _moved(self, inputs: Inputs, outputs: TowerOutputs) -> Tensor:
+        """Return how far images have moved among random sentences since the run began."""
+        assert self._replay is not None
+        keep = self._replay.keep
+        return replay_loss(
+            outputs.image_BD, outputs.kept_BD, self._replay.sentences(inputs.step), self._replay.scale,
+            keep.temperature, symmetric=keep.symmetric, follow_new=keep.target == "new",
+            weights_B=self._weights(inputs), group=self._world.group,
+        )  # fmt: skip
+
+    def kept_kl(self, outputs: TowerOutputs) -> float:
+        """Return the divergence of images' similarities to random sentences from those of the start, mean over images.
+
+        Args:
+            outputs: Of images, on any device.
+
+        Returns:
+            T^2 KL, 0 where nothing has moved, whatever `train.keep.target` is.
+        """
+        assert self._replay is not None
+        sentences_VD = self._replay.sentences(0).to(outputs.image_BD.device)
+        moved = replay_loss(
+            outputs.image_BD, outputs.kept_BD, sentences_VD, self._replay.scale, self._replay.keep.temperature
+        )
+        return float(moved)
 
     def _hidden(
         self, inputs: Inputs, errors_B2: Tensor, part: slice = _ALL, num_hidden: Tensor | None = None

@@ -39,6 +39,9 @@ class TowerOutputs(NamedTuple):
     """float32, a row for each image: both views of its pooled feature, each of unit norm; no columns without such."""
     anchor_BD: Tensor
     """float32, of unit norm: what a frozen tower sees in the middle slice of each clip; no columns without a lens."""
+    kept_BD: Tensor
+    """float32, of unit norm, a row for each image: by the model that the run began with; no columns without
+    `train.keep`."""
 
 
 class Towers(nn.Module):
@@ -128,7 +131,7 @@ class Towers(nn.Module):
         if self.supervised is not None:
             read_BD = image_BD if view_types_BV3 is None else fused_BD
             logits_BC = torch.cat([head(read_BD) for head in self.supervised.values()], dim=1)
-        return TowerOutputs(image_BD, text_BD, errors_B2, logits_BC, fused_BD, unimodal_BD, anchor_BD)
+        return TowerOutputs(image_BD, text_BD, errors_B2, logits_BC, fused_BD, unimodal_BD, anchor_BD, nothing_B0)
 
     def loss_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters of the loss, which live beside the towers, by name."""

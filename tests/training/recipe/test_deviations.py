@@ -42,6 +42,11 @@ def test_each_choice_that_differs_is_listed_under_its_key(change: str) -> None:
     assert keys(load_recipe(AS_OPEN_CLIP, [change])) - keys(load_recipe(AS_OPEN_CLIP)) == {key}
 
 
+def test_holding_to_the_start_is_listed_under_its_key() -> None:
+    again = AS_OPEN_CLIP | {"model": {"start": "ViT-B-32"}}
+    assert keys(load_recipe(again, ["train.keep=vr-lwf"])) - keys(load_recipe(again)) == {"train.keep"}
+
+
 def test_every_key_that_is_named_is_a_key_of_a_recipe() -> None:
     recipe = load_recipe({"name": "a", "data": {"shards": "s"}})
     for deviation in deviations(recipe):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from medclip.errors import MedclipError
 from medclip.text.vocabulary.load import load_task
+from medclip.training.recipe.sections.keep import Keep
 from medclip.training.recipe.sections.section import Section
 
 
@@ -74,6 +75,9 @@ class Train(Section):
     best_by: Literal["loss", "within_sources"] = "loss"
     """What the best epoch of `export: best` is best by: as said there, or the mean over the tasks of `zero_shot` of
     their figures within single sources, where knowing the source helps nothing."""
+    keep: Keep | None = None
+    """Go on from `model.start` without forgetting it: `vr-lwf`, or a section with its weight and vocabulary. None holds
+    the new model to nothing."""
     image_hashes: bool = False
     """List perceptual hashes of the training images in the pack, so that an audit finds copies of them that were stored
     again, from the pack alone. They say of an image that one has whether the model has seen it."""
@@ -89,6 +93,12 @@ class Train(Section):
         if self.cooldown_steps and self.schedule == "cosine":
             raise ValueError("cooldown_steps does nothing with the cosine schedule")
         return self
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _in_a_word(cls, values: Any) -> Any:
+        """Take the name of the method for the section with its usual values."""
+        return {"method": values} if isinstance(values, str) else values
 
     @field_validator("zero_shot")
     @classmethod
