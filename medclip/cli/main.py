@@ -111,6 +111,7 @@ COMMANDS = {
         "medclip.cli.models:import_command",
         "Turn a checkpoint or a model folder into a pack, a BERT into a text folder.",
     ),
+    "models merge": ("medclip.cli.models_merge:merge", "Merge packs that began with the same weights into one."),
     "models set-thresholds": (
         "medclip.cli.models:set_thresholds",
         "Write a copy of a pack whose card names thresholds.",
@@ -129,7 +130,7 @@ GROUPS = {
     "shards": "Build, index and check training shards.",
     "runs": "Put shards of runs together, and clear the folders of runs.",
     "slides": "Go through whole slides in stages, learn from them, answer.",
-    "models": "List, show, verify, calibrate, import and export model packs.",
+    "models": "List, show, verify, calibrate, merge, import, export packs.",
 }
 
 

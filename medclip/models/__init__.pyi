@@ -5,6 +5,7 @@ may import them; this stub, which is never run, may name them, so that each has 
 """
 
 from medclip.api.calibrate import calibrate
+from medclip.api.merge_packs import merge_packs as merge
 from medclip.api.verify import verify
 from medclip.models.interchange.import_export import export_model as export
 from medclip.models.interchange.import_export import import_model as import_
@@ -15,4 +16,16 @@ from medclip.models.packs.pack import load_model as load
 from medclip.models.packs.pack import pack_card as show
 from medclip.models.packs.set_thresholds import set_thresholds
 
-__all__ = ["calibrate", "export", "import_", "list", "load", "load_hub", "presets", "set_thresholds", "show", "verify"]
+__all__ = [
+    "calibrate",
+    "export",
+    "import_",
+    "list",
+    "load",
+    "load_hub",
+    "merge",
+    "presets",
+    "set_thresholds",
+    "show",
+    "verify",
+]

@@ -32,7 +32,7 @@ OTHER_THINGS = {
     "--prompt": {"explain"},  # what a heat map is of
     "--against": {"explain", "slides learn", "monitor"},  # of those; of poolings; results
     "--reference": {"monitor"},  # results, not ways of adapting
-    "--method": {"explain"},  # of heat maps
+    "--method": {"explain", "models merge"},  # of heat maps; of merging
     "--shots": {"adapt compare"},  # several
     "--modality": {"shards index"},  # of all images
     "--format": {"slides export"},  # of tables of other programs, not of images

@@ -90,7 +90,7 @@ def test_nothing_has_moved_at_the_start_and_the_first_gradient_of_it_is_zero(
     moved = trainer.computer._moved(inputs, outputs)
     trainer.data.close()
     assert outputs.kept_BD.shape == outputs.image_BD.shape
-    assert float(moved) == pytest.approx(0, abs=1e-4)
+    assert moved.item() == pytest.approx(0, abs=1e-4)
     (gradient,) = torch.autograd.grad(moved, outputs.image_BD)
     assert float(gradient.abs().max()) < 1e-3
     assert trainer.computer.kept_kl(outputs) == pytest.approx(0, abs=1e-4)

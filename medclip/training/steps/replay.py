@@ -24,7 +24,7 @@ _FEWEST_WORDS = 2
 
 
 class Replay:
-    """Says of images and of random sentences what the old model says.
+    """Encodes images and random sentences as the old model does.
 
     The old model is a copy: no step of the optimizer reaches it. It is in eval mode, sees the very pixels that the new
     one sees, and is no part of a checkpoint: a run that goes on makes it again from `model.start`, and the checkpoint

@@ -391,7 +391,7 @@ class StepComputer:
         moved = replay_loss(
             outputs.image_BD, outputs.kept_BD, sentences_VD, self._replay.scale, self._replay.keep.temperature
         )
-        return float(moved)
+        return moved.item()
 
     def _hidden(
         self, inputs: Inputs, errors_B2: Tensor, part: slice = _ALL, num_hidden: Tensor | None = None

@@ -1,0 +1,144 @@
+"""The card of a merged pack: what it came from, whose terms hold, and that nothing of it was measured before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from medclip.models.card import (
+    ANCESTORS,
+    MERGED_FROM,
+    Card,
+    Source,
+    TaskCard,
+    training_hashes,
+    training_patients,
+)
+from medclip.version import __version__
+from medclip.wording import list_of
+
+if TYPE_CHECKING:
+    from medclip.models.merging.ingredients import Ingredient
+
+TRAIN_HASHES, PATIENT_HASHES = "train_hashes.txt", "patient_hashes.txt"
+UNMEASURED = "Not measured after merging."
+_UNSTATED = "terms that were not stated"
+_TASK_WORDS = ("title", "class_titles")
+"""What is said of a task beside its figures, and stays."""
+
+
+def merged_card(
+    ingredients: Sequence[Ingredient],
+    *,
+    name: str,
+    version: str,
+    how: str,
+    facts: Mapping[str, Any],
+    line: Sequence[str],
+    notes: Sequence[str] = (),
+) -> Card:
+    """Write the card of a merged pack.
+
+    Figures, calibrations and thresholds of the packs are left out: they are of other weights.
+
+    Args:
+        ingredients: The packs whose training is in it; of one that was merged itself, its own are named.
+        name: Of the merged pack.
+        version: Of the merged pack.
+        how: In a few words: "a uniform soup".
+        facts: For `created_from`: method, its settings, and what it needs to go on.
+        line: Heads of the hashes of weights that all of them go back to.
+        notes: More limits, first of all.
+    """
+    cards = [one.card for one in ingredients]
+    names = [one.name for one in ingredients]
+    uses = list(dict.fromkeys(card.intended_use for card in cards if card.intended_use))
+    limits = [
+        f"{how[0].upper()}{how[1:]} of {list_of(names)}: its weights are none of theirs. {UNMEASURED}",
+        *notes,
+        "It has no guard for unknown images: those of the packs are of other features.",
+        *(f"{one.name} does not list its training files: the list in this pack lacks them."
+          for one in ingredients if one.card.train_hashes_file is None),
+        *(limit for card in cards for limit in card.limits),
+    ]  # fmt: skip
+    if len(terms(cards)) > 1:
+        limits.insert(1, "The terms of all packs hold together; whether they can, nobody has checked.")
+    return Card(
+        name=name,
+        version=version,
+        summary=f"{how[0].upper()}{how[1:]} of {list_of(names)}.",
+        intended_use=" ".join(uses),
+        modalities=tuple(sorted({m for card in cards for m in card.modalities})),
+        tasks=merged_tasks(cards),
+        data=tuple(_sources(cards)),
+        licence=united_licence(cards),
+        limits=tuple(dict.fromkeys(limits)),
+        created_from={
+            MERGED_FROM: [
+                part for one in ingredients for part in one.card.created_from.get(MERGED_FROM, [one.reference()])
+            ],
+            **facts,
+            ANCESTORS: list(line),
+            "medclip": __version__,
+        },
+        train_hashes_file=TRAIN_HASHES,
+        patient_hashes_file=PATIENT_HASHES,
+    )
+
+
+def merged_tasks(cards: Sequence[Card]) -> dict[str, TaskCard]:
+    """Return the tasks of all cards, each with all its classes and no figure."""
+    tasks: dict[str, TaskCard] = {}
+    for card in cards:
+        for name, task in card.tasks.items():
+            before = tasks.get(name)
+            classes = dict.fromkeys((*(before.classes if before is not None else ()), *task.classes))
+            words: dict[str, Any] = {}
+            for one in (before, task):
+                for key, value in ({} if one is None else one.model_extra or {}).items():
+                    if key in _TASK_WORDS:
+                        words[key] = {**words.get(key, {}), **value} if isinstance(value, dict) else value
+            tasks[name] = TaskCard.model_validate({"classes": tuple(classes), "note": UNMEASURED, **words})
+    return tasks
+
+
+def terms(cards: Sequence[Card]) -> tuple[str, ...]:
+    """Return the different licences of cards, in their order."""
+    return tuple(dict.fromkeys(card.licence.strip() or _UNSTATED for card in cards))
+
+
+def united_licence(cards: Sequence[Card]) -> str:
+    """Return a licence under which the terms of all cards hold; the strictest of them is among these.
+
+    Example:
+        >>> united_licence([Card(name="a", licence="CC-BY-4.0"), Card(name="b", licence="CC-BY-NC-4.0")])
+        'CC-BY-4.0 AND CC-BY-NC-4.0'
+        >>> united_licence([Card(name="a", licence="research only"), Card(name="b")])
+        'all of these: research only; terms that were not stated'
+    """
+    known = terms(cards)
+    if known == (_UNSTATED,):
+        return ""
+    if len(known) == 1:
+        return known[0]
+    if all(" " not in one.replace(" AND ", "") for one in known):
+        return " AND ".join(dict.fromkeys(part for one in known for part in one.split(" AND ")))
+    return f"all of these: {'; '.join(known)}"
+
+
+def hash_lists(ingredients: Sequence[Ingredient]) -> dict[str, bytes]:
+    """Put the lists of training files and patients of packs together, as files of a pack."""
+    lists = {
+        TRAIN_HASHES: [training_hashes(one.path, one.card) for one in ingredients],
+        PATIENT_HASHES: [training_patients(one.path, one.card) for one in ingredients],
+    }
+    united = {name: frozenset().union(*(one for one in several if one)) for name, several in lists.items()}
+    return {name: "".join(f"{line}\n" for line in sorted(lines)).encode() for name, lines in united.items()}
+
+
+def _sources(cards: Sequence[Card]) -> list[Source]:
+    """Return the sources of all cards, equal ones once."""
+    sources: list[Source] = []
+    for card in cards:
+        sources += [source for source in card.data if source not in sources]
+    return sources

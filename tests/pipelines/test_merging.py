@@ -1,0 +1,95 @@
+"""pipelines/merging: whose images are learned and held out, which packs are compared, and a run of all stages."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from medclip.training.recipe.file import load_recipe
+
+REPOSITORY = Path(__file__).parents[2]
+FOLDER = REPOSITORY / "pipelines" / "merging"
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("prepare", "modality_tables", "measuring"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    spec = importlib.util.spec_from_file_location("merging_measure", FOLDER / "measure.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["start.yaml", "recipe.yaml"])
+def test_the_recipes_are_valid(name: str) -> None:
+    assert load_recipe(FOLDER / name).train.max_steps in (120, None)
+
+
+def test_each_arm_sees_as_many_batches_of_a_modality_and_is_in_the_table(
+    stage: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipes: dict[str, dict] = {}
+
+    def trained(out: Path, recipe: dict) -> Path:
+        recipes[out.name] = recipe
+        load_recipe(recipe)
+        return out
+
+    monkeypatch.setattr(stage, "trained", trained)
+    arms = stage.Arms(tmp_path, smoke=False)
+    arms.joint()
+    arms.continued("mammography", keep=True)
+    arms.continued("mammography", keep=False)
+    per_modality = {recipes[name]["train"]["max_steps"] for name in recipes if "_" in name}
+    assert per_modality == {stage.STEPS}
+    assert recipes["joint"]["train"]["max_steps"] == stage.STEPS * len(stage.MODALITIES)
+    assert recipes["held_fundus"]["model"]["start"].endswith("held_xray")
+    assert recipes["held_fundus"]["train"]["keep"] == {"method": "vr-lwf", "weight": 1.0}
+    assert "keep" not in recipes["continued_fundus"]["train"]
+    figure = {"value": 0.8, "low": 0.7, "high": 0.9}
+    later = {"value": 0.6, "low": 0.5, "high": 0.7}
+    figures = {name: dict.fromkeys(stage.MODALITIES, figure) for name in stage.stages(tmp_path, smoke=False)}
+    figures["continued"] = dict.fromkeys(stage.MODALITIES, later)
+    table = stage.table_of(figures)
+    assert "| continued | 0.600 (0.500 to 0.700) |" in table
+    assert table.count("-0.200") == 1
+    assert table.count("+0.000") == 2
+    assert " up to " not in table
+
+
+@pytest.mark.shared
+def test_tables_have_one_modality_each_and_those_of_the_start_name_no_finding(stage: ModuleType, shared: Path) -> None:
+    tables = sys.modules["modality_tables"].tables(shared / "data", 50)
+    assert set(tables) == {*stage.MODALITIES, "start"}
+    for name in stage.MODALITIES:
+        assert {row["modality"] for row in tables[name]} == {name}
+        assert len(tables[name]) == 50
+        assert any(value for row in tables[name] for key, value in row.items() if key.startswith("label:"))
+    assert not [key for row in tables["start"] for key in row if key.startswith("label:")]
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_the_smoke_run_goes_through_all_stages(shared: Path, tmp_path: Path) -> None:
+    environment = os.environ | {
+        "PYTHONPATH": str(REPOSITORY),
+        "OMP_NUM_THREADS": "1",
+        "MEDCLIP_HOME": str(tmp_path / "home"),
+    }
+    command = [str(FOLDER / "run.sh"), "--smoke", str(shared / "data"), str(tmp_path / "run")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=580)
+    assert done.returncode == 0, done.stderr[-3000:]
+    figures = json.loads((tmp_path / "run" / "figures.json").read_text())
+    for arm in ("joint", "soup", "greedy soup", "OPCM", "continued", "continued, VR-LwF"):
+        assert all(0 <= figures[arm][name]["value"] <= 1 for name in ("xray", "fundus", "mri")), arm
