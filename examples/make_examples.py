@@ -172,8 +172,11 @@ def main(shared_data: str, retina: str) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     table = chest(data, out) + mammography(data, out) + others(data, Path(retina), out)
+    with (HERE / "sources.csv").open(newline="", encoding="utf-8") as f:
+        kept = [r for r in csv.DictReader(f) if not r["file"].startswith("studies/")]  # of make_real_sets.py
+    table = kept + [r | {"file": f"studies/{r['file']}"} for r in table]
     with (HERE / "sources.csv").open("w", newline="", encoding="utf-8") as f:
-        writer = csv.DictWriter(f, ["file", "source", "licence", "training_patient"])
+        writer = csv.DictWriter(f, ["file", "source", "licence", "training_patient"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(sorted(table, key=lambda r: r["file"]))
     for path in sorted(out.rglob("*")):

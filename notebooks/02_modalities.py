@@ -11,16 +11,24 @@
 # ---
 
 # %% [markdown]
-# # One of each modality
+# # What is on this disk?
 #
-# Write a synthetic study of every kind, open each, and look at what comes out: voxels in HU, leads in mV, patches in
-# µm/px, frames of a loop. There is no patient in them, and no model is needed. For research; not a medical device.
+# **The question.** A research disk arrives with files of all kinds and no list. What are they, who says so, and what
+# can be read of them: voxels in HU, leads in millivolts, patches in µm/px, frames of a loop?
 #
-# Run it from the root of the repository, as a notebook (`jupytext --to ipynb notebooks/02_modalities.py`) or as a
-# script. It needs the extras `dicom`, `wsi`, `ecg` and `video`.
+# **The data.** Real ones: chest films, a mammography exam, a slice of a brain, a fundus photograph, breast ultrasound,
+# an ECG, a piece of a slide (sources and licences: `examples/sources.csv`). And what is too large to ship, drawn by
+# code: a CT series, an MRI volume, loops, an OCT.
+#
+# **The answer** is one row for each file, with where its modality was stated, or why it cannot be read. For research;
+# not a medical device.
+#
+# Run it from the root of the repository. It takes half a minute and needs the extra `notebooks`.
 
 # %%
+import shutil
 import tempfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,48 +39,80 @@ import medclip
 from examples.make_phantoms import PHANTOMS, ct_series
 from medclip.settings import PixelPolicy, ReadPolicy
 
-root = Path(tempfile.mkdtemp())
-for name, make in PHANTOMS.items():
-    print(name, make(root).relative_to(root))
+root = Path(tempfile.mkdtemp()) / "disk"
+shutil.copytree("examples/studies", root / "studies")
+for file in ("ultrasound/case008.jpg", "ecg/00172_lr.hea", "ecg/00172_lr.dat", "slides/cmu1_region.tiff"):
+    (root / file).parent.mkdir(exist_ok=True)
+    shutil.copy(Path("examples") / file, root / file)
+drawn = root / "drawn"
+for name in ("ct", "mri", "ultrasound", "oct", "endoscopy"):
+    PHANTOMS[name](drawn)
 
 # %% [markdown]
-# ## What is in the folder
+# ## One row for each file
 #
-# `scan` reads headers only. Files that are read together are one *unit*: 24 CT slices, a header and its signals.
+# `scan` reads headers only. Files that are read together are one *unit*: 24 CT slices, a header and its signals. Where
+# no header says what an image shows, nobody guesses: it is *not stated*, and the person who knows has to say it.
 
 # %%
-for found in medclip.scan(root).studies:
-    for unit in found.units:
-        print(f"{found.modality or 'not stated':12} {unit.kind:8} {len(unit.files):3} file(s)")
+scan = medclip.scan(root)
+units = Counter(
+    (str(study.modality or "not stated"), str(unit.kind), len(unit.files))
+    for study in scan.studies
+    for unit in study.units
+)
+for (modality, kind, num_files), number in sorted(units.items()):
+    print(f"{number:2} x {modality:12} {kind:8} of {num_files} file(s)")
+
+# %%
+files = scan.to_pandas()
+files[files.reason.fillna("") != ""][[c for c in ("path", "format", "reason", "message") if c in files]].head(6)
 
 # %% [markdown]
-# ## Open one of each
+# ## Real ones, as a model would see them
 #
-# NIfTI and MP4 do not state their modality, so the call does. Each unit becomes a sample. What it holds depends on its
-# kind.
+# Photographs and PNG files state no modality, so the call does.
 
 # %%
-modalities = {"mri": "mri", "endoscopy": "endoscopy"}
-samples = {name: medclip.open_study(root / name, modalities.get(name)).samples()[0] for name in PHANTOMS}
-for name, sample in samples.items():
-    if sample.volume is not None:
-        what = f"voxels {sample.volume.voxels.shape}, unit {sample.volume.unit}, {sample.volume.plane}"
-    elif sample.signal is not None:
-        what = f"leads {sample.signal.values_mv.shape} in {sample.signal.unit} at {sample.signal.sampling_hz:g} Hz"
-    elif sample.frames is not None:
-        what = f"frames {sample.frames.shape}"
-    else:
-        what = f"{len(sample.views)} patches of {sample.views[0].pixels.shape}"
-    print(f"{name:12} {sample.kind:8} {what}")
-
-# %%
-shown = {name: sample.views[len(sample.views) // 2] for name, sample in samples.items() if sample.views}
-figure, axes = plt.subplots(2, 3, figsize=(9, 6), layout="constrained")
-for place, (name, view) in zip(axes.flat, shown.items(), strict=True):
+stated = {
+    "studies/chest_pa.dcm": None, "studies/mammogram/mammogram_L_MLO.dcm": None, "studies/brain_flair.png": "mri",
+    "studies/fundus.jpg": "fundus", "ultrasound/case008.jpg": "ultrasound", "studies/tissue.jpg": "pathology",
+}  # fmt: skip
+figure, axes = plt.subplots(2, 3, figsize=(9, 6.2), layout="constrained")
+for place, (file, modality) in zip(axes.flat, stated.items(), strict=True):
+    sample = medclip.open_study(root / file, modality).samples()[0]
+    view = sample.views[0]
     low, high = view.value_range
     image = (view.pixels - low) / (high - low)
     place.imshow(image[:, :, 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=1)
-    place.set_title(f"{name}, {view.pixels.shape[0]} x {view.pixels.shape[1]} x {view.pixels.shape[2]}")
+    facts = " ".join(str(fact) for fact in (view.laterality, view.position) if fact)
+    place.set_title(f"{sample.modality} {facts}\n{view.pixels.shape[0]} x {view.pixels.shape[1]}", fontsize=9)
+    place.set_axis_off()
+plt.show()
+
+# %% [markdown]
+# ## Drawn ones: volumes and loops
+#
+# Each unit becomes a sample. What it holds depends on its kind.
+
+# %%
+modalities = {"mri": "mri", "endoscopy": "endoscopy"}
+names = ("ct", "mri", "ultrasound", "oct", "endoscopy")
+samples = {name: medclip.open_study(drawn / name, modalities.get(name)).samples()[0] for name in names}
+for name, sample in samples.items():
+    if sample.volume is not None:
+        what = f"voxels {sample.volume.voxels.shape}, unit {sample.volume.unit}, {sample.volume.plane}"
+    else:
+        what = f"frames {sample.frames.shape}" if sample.frames is not None else f"{len(sample.views)} views"
+    print(f"{name:12} {sample.kind:8} {what}")
+
+figure, axes = plt.subplots(1, 5, figsize=(12, 2.8), layout="constrained")
+for place, (name, sample) in zip(axes, samples.items(), strict=True):
+    view = sample.views[len(sample.views) // 2]
+    low, high = view.value_range
+    image = (view.pixels - low) / (high - low)
+    place.imshow(image[:, :, 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=1)
+    place.set_title(name)
     place.set_axis_off()
 plt.show()
 
@@ -92,7 +132,7 @@ for name, sample in samples.items():
 # An opened study shows itself:
 
 # %%
-medclip.open_study(root / "ct")
+medclip.open_study(drawn / "ct")
 
 # %% [markdown]
 # ## CT: the HU at a position
@@ -115,7 +155,7 @@ for where, place in (("lung", (-72, 0, 0)), ("spine", (0, -72, 0)), ("liver", (7
 # %%
 from medclip.dicom.pixels.render import read_dicom
 
-file = root / "ct" / "slice000.dcm"
+file = drawn / "ct" / "slice000.dcm"
 for window in (0, "SOFT", (400, 1800), "none"):
     settings = replace(medclip.Settings(), policy=ReadPolicy(pixels=PixelPolicy(window=window)))
     shown_slice = read_dicom(file, settings)
@@ -134,7 +174,7 @@ print("stored:", stored.pixels.dtype, stored.pixels.min(), "to", stored.pixels.m
 # interpolated, and a step says so.
 
 # %%
-gap = ct_series(root / "gap")
+gap = ct_series(drawn / "gap")
 (gap / "slice014.dcm").unlink()
 try:
     medclip.open_study(gap)
@@ -149,21 +189,24 @@ print("another hash:", filled.provenance.preprocessing != samples["ct"].provenan
 # %% [markdown]
 # ## ECG: millivolts
 #
-# Leads are identified by name, put into the standard order and filtered. `raw_signal` returns them as stored.
+# A real record of a man with a complete right bundle branch block (PTB-XL). Leads are identified by name, put into the
+# standard order and filtered. `raw_signal` returns them as stored.
 
 # %%
 from medclip.adapters.ecg import raw_signal
 
 record = medclip.open_study(root / "ecg")
 cleaned, raw = record.samples()[0].signal, raw_signal(record.units[0].source)
-lead = 1  # II
+lead = 6  # V1, with the second positive wave of the block
 line = cleaned.values_mv[lead]
-print(f"lead II: {line.min():.2f} to {line.max():.2f} mV, all twelve there: {cleaned.mask.all()}")
+print(
+    f"V1: {line.min():.2f} to {line.max():.2f} mV at {cleaned.sampling_hz:g} Hz, all twelve there: {cleaned.mask.all()}"
+)
 
-seconds = np.arange(1500) / cleaned.sampling_hz
-plt.figure(figsize=(9, 2.2), layout="constrained")
-plt.plot(seconds, raw.values_mv[lead, :1500], color="0.7", label="as stored")
-plt.plot(seconds, line[:1500], color="k", linewidth=0.8, label="baseline taken out")
+plt.figure(figsize=(9, 2.4), layout="constrained")
+for signal, colour, label in ((raw, "0.7", "as stored"), (cleaned, "k", "as a model sees it")):
+    count = int(3 * signal.sampling_hz)
+    plt.plot(np.arange(count) / signal.sampling_hz, signal.values_mv[lead, :count], color=colour, label=label)
 plt.xlabel("s")
 plt.ylabel("mV")
 plt.legend(loc="upper right")
@@ -172,27 +215,19 @@ plt.show()
 # %% [markdown]
 # ## A slide: micrometres and patches
 #
-# Positions are in micrometres and scales in µm/px, never in levels or magnification. Patches are read one by one, so a
-# slide of any size fits into memory.
+# A piece of real skin. Positions are in micrometres and scales in µm/px, never in levels or magnification. Patches are
+# read one by one, so a slide of any size fits into memory. Green is taken for tissue, blue is read.
 
 # %%
-with medclip.slides.open(root / "pathology" / "slide.tiff") as reader:
-    print(reader.size_px, "px at", reader.mpp_um, "µm/px, stored at", reader.stored_mpp())
+with medclip.slides.open(root / "slides" / "cmu1_region.tiff") as reader:
+    print(reader.size_px, "px at", [round(mpp, 3) for mpp in reader.mpp_um], "µm/px")
     tissue = medclip.slides.find_tissue(reader)
-    grid = medclip.slides.make_grid(reader, tissue, size_px=128, mpp_um=1.0)
+    grid = medclip.slides.make_grid(reader, tissue, size_px=128, mpp_um=0.5)
     print(f"tissue {tissue.area_mm2:.2f} mm², {len(grid)} of {grid.candidates} places")
-    darkness = {
-        (p.row, p.column): 255 - float(pixels.mean()) for p, pixels in medclip.slides.iter_patches(reader, grid)
-    }
-    overview = reader.thumbnail(8.0)
-
-height, width = grid.size_px * grid.effective_mpp_um[0], grid.size_px * grid.effective_mpp_um[1]
-figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-axes.imshow(overview, extent=(0, reader.size_um[1], reader.size_um[0], 0))
-for patch in grid:
-    axes.add_patch(plt.Rectangle((patch.left_um, patch.top_um), width, height, fill=False, color="k", linewidth=0.6))
-axes.set_xlabel("µm")
-axes.set_ylabel("µm")
+    overview = medclip.slides.overview(reader, tissue, grid, longest_px=600)
+plt.figure(figsize=(5, 6), layout="constrained")
+plt.imshow(overview)
+plt.axis("off")
 plt.show()
 
 # %% [markdown]
@@ -203,3 +238,11 @@ plt.show()
 # %%
 for key, value in samples["ultrasound"].headers.items():
     print(f"{key:22} {value}")
+
+# %% [markdown]
+# ## What this does not show
+#
+# - That a file can be *scored*. Reading it is one thing; which modalities the built-in model knows is on its card
+#   (`medclip models show medclip-mini`).
+# - That the header tells the truth. A side or a view that is stated wrongly is believed; the pictures are for looking.
+# - Text that is burned into pixels is not found here; a header that declares it is believed.

@@ -13,13 +13,17 @@
 # %% [markdown]
 # # Find, ask again, and see where the model looked
 #
-# Embed a folder once. Then find studies in it by words and by example, put new questions to it without reading an
-# image, adapt a model from the same vectors, and look at what in an image moved its score. At the end a checkpoint of
-# another library becomes a pack. The films are drawn by code and the other studies are the examples of this repository.
-# For research; not a medical device.
+# **The question.** Somebody looks for films with a device in a folder that nobody has sorted. Can they be found by
+# words or by example, and does a model that was taught to see the device look at the device?
 #
-# Run it from the root of the repository, as a notebook (`jupytext --to ipynb notebooks/02b_find_and_see.py`) or as a
-# script.
+# **The data.** The example studies of this repository, and 48 chest films that are drawn by code, half of them with a
+# small box, of which the place is known.
+#
+# **The answer** is counted: how many of the first eight, and in how many films the peak of the map lies on the box. For
+# research; not a medical device.
+#
+# Run it from the root of the repository. Its steps: embed a folder once, find, ask again without reading an image,
+# adapt from the same vectors, look at the maps, and turn a checkpoint of another library into a pack.
 
 # %%
 import csv
@@ -181,3 +185,12 @@ imported
 
 # %%
 imported.similarity([images / "film00.png", images / "film01.png"], ["a device", "no device"])
+
+# %% [markdown]
+# ## What this does not show
+#
+# - That words find anything in your folder: the built-in model knows few of them. Look at how far a hit stands out from
+#   the rest, not at its place in the list.
+# - That maps localise. The box is the brightest thing on a drawn film; a lesion is not. Run the checks (`checks=True`)
+#   before you believe a map ([heat maps](../docs/how-to/heat_maps.md)).
+# - Anything of real devices: no film here has one.

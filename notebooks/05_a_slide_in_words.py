@@ -13,14 +13,17 @@
 # %% [markdown]
 # # A slide in words
 #
-# A pathologist has slides and no labels, later a label for each slide. Find the tissue, make vectors of all patches,
-# search them in words, ask a question of each slide and look at what the answer rests on; then learn from labels of
-# slides. The tissue is drawn by code, so there is no patient in it, and where the tumour lies is known. For research;
-# not a medical device.
+# **The question.** A pathologist has slides and no labels, later a label for each slide. Can they be searched in words,
+# and what does an answer for a slide rest on?
 #
-# Run it from the root of the repository, as a notebook (`jupytext --to ipynb notebooks/05_a_slide_in_words.py`) or as a
-# script. It takes about two minutes. Its model has seen drawn tissue and nothing else; with a pathology CLIP
-# (`medclip models import`) the calls are the same. It needs the extra `wsi`.
+# **The data.** A piece of a real slide (OpenSlide's test slide CMU-1, CC0) to look at. For the rest tissue that is
+# drawn by code, so that it is known where the tumour lies.
+#
+# **The answer** is a share with what chance would give, and areas with intervals over sixteen drawn patients. For
+# research; not a medical device.
+#
+# Run it from the root of the repository. It takes about two minutes and needs the extra `wsi`. Its model has seen drawn
+# tissue and nothing else; with a pathology CLIP (`medclip models import`) the calls are the same.
 
 # %%
 import sys
@@ -38,28 +41,40 @@ sys.path.insert(0, "pipelines/pathgen")
 from drawn_tissue import GLANDS, LYMPHOCYTES, TUMOUR, lay_out, simulate  # pyright: ignore[reportMissingImports]
 
 root = Path(tempfile.mkdtemp())
-simulate(root, num_patients=16)
-slides = root / "wsi" / "CAMELYON16" / "slides"
-labels = pd.read_csv(root / "wsi" / "CAMELYON16" / "labels.csv")
-labels[["slide", "patient", "organ", "label"]].head(4)
 
 # %% [markdown]
-# ## Tissue and patches
+# ## Tissue and patches of a real slide
 #
 # Everything is in micrometres: a patch has 128 pixels at 0.5 µm/px on every slide, whatever its scanner. Green is what
 # was taken for tissue, blue what is read. Patches that are blurred, blank, dark, folded or inked have flags.
 
 # %%
-slide = slides / "slide_01.tiff"
-with medclip.slides.open(slide) as reader:
+real = Path("examples/slides/cmu1_region.tiff")
+with medclip.slides.open(real) as reader:
     tissue = medclip.slides.find_tissue(reader)
     grid = medclip.slides.make_grid(reader, tissue, size_px=128, mpp_um=0.5)
     print(f"{len(grid)} patches on {tissue.area_mm2:.2f} mm² of tissue, {tissue.fraction:.0%} of the slide")
-    image = medclip.slides.overview(reader, tissue, grid, longest_px=700)
-plt.figure(figsize=(7, 5.5))
-plt.imshow(image)
-plt.axis("off")
+    overview = medclip.slides.overview(reader, tissue, grid, longest_px=700)
+    patches = [pixels for _, pixels in medclip.slides.iter_patches(reader, grid)]
+figure, axes = plt.subplot_mosaic([["all", 0, 1], ["all", 2, 3]], figsize=(9, 5.4), layout="constrained")
+axes["all"].imshow(overview)
+for number, patch in enumerate(np.linspace(0, len(patches) - 1, 4).astype(int)):
+    axes[number].imshow(patches[patch])
+    axes[number].set_title(f"patch {patch}", fontsize=9)
+for place in axes.values():
+    place.set_axis_off()
 plt.show()
+
+# %% [markdown]
+# ## Slides whose tumour is known
+#
+# Sixteen drawn patients with one or two slides each.
+
+# %%
+simulate(root, num_patients=16)
+slides = root / "wsi" / "CAMELYON16" / "slides"
+labels = pd.read_csv(root / "wsi" / "CAMELYON16" / "labels.csv")
+labels[["slide", "patient", "organ", "label"]].head(4)
 
 # %% [markdown]
 # ## A model that knows words for tissue
@@ -187,19 +202,20 @@ drawn = by_head.to_pandas().merge(labels[["file", "label"]], on="file").label.eq
 print(f"the map's peak is in the tumour on {np.sum(np.array(found)[drawn])} of {drawn.sum()} slides that have one")
 
 # %% [markdown]
+# ## The real slide again
+#
+# The model answers any image. Of real tissue it knows nothing, and it is as ready with an answer:
+
+# %%
+medclip.slides.embed(real, root / "real", model=run.pack, size_px=128)
+real_answer = medclip.slides.predict(root / "real", task="histology_tumour", model=run.pack, out=root / "real_words")
+real_answer.to_pandas()[["answer", "p_tumour"]].round(2)
+
+# %% [markdown]
 # ## What this does not show
 #
 # - The captions borrow words of the questions, and four kinds of drawn tissue are easy to tell apart. Real tissue,
 #   stains and scanners are not like this, and a figure of this notebook says nothing about any model of pathology.
 # - Sixteen patients: look at the width of the intervals before the figures.
 # - A heat map shows what moved an answer. It outlines no lesion, and a red patch is no finding.
-# - The model answers any image. Below a real slide, of which it knows nothing: it is as ready with an answer.
-
-# %%
-real = Path("../shared/data/field_dev/wsi/svs/CMU-1-Small-Region.svs")  # OpenSlide's test data, CC0
-if real.exists():
-    medclip.slides.embed(real, root / "real", model=run.pack, size_px=128)
-    real_answer = medclip.slides.predict(
-        root / "real", task="histology_tumour", model=run.pack, out=root / "real_words"
-    )
-    print(real_answer.to_pandas()[["answer", "p_tumour"]])
+# - The answer for the real slide is worth nothing. It stands there to be remembered.

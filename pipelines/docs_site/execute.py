@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 EXECUTED = ROOT / "build" / "notebooks"
-CELL_TIMEOUT_S = 300
+CELL_TIMEOUT_S = 900
 
 
 def notebooks() -> list[Path]:

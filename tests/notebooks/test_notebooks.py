@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from pipelines.docs_site.execute import ROOT, notebooks, problems_of
+from pipelines.docs_site.execute import NOTEBOOKS, ROOT, notebooks, problems_of
 
 MOST_CPU_S = 180
 """A newcomer waits: no notebook takes more than three minutes of one core."""
@@ -28,7 +28,7 @@ def test_the_notebook_runs_in_three_minutes_without_a_red_box(path: Path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1200,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
@@ -44,3 +44,12 @@ def test_a_red_box_and_a_notebook_that_shows_nothing_are_faults():
         "the notebook shows nothing"
     ]
     assert not list(problems_of(nbformat.v4.new_notebook(cells=[fine])))
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.name)
+def test_the_notebook_tells_a_question_an_answer_and_what_it_does_not_show(path: Path):
+    text = path.read_text(encoding="utf-8")
+    assert "# ## What this does not show" in text
+    assert "not a medical device" in text.replace("\n# ", " ")
+    assert text.count("# %% [markdown]") >= 5
+    assert path.parent == NOTEBOOKS
