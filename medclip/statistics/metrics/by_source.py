@@ -9,7 +9,8 @@ knows the disease. So four figures stand beside the pooled one, all of them area
 - alone: what a score would get that is the share of positives of the image's source, learned on other patients (five
   folds; pairs within a fold, since shares of different folds differ by whom they leave out).
 
-Of a task with several classes each figure is the mean over its classes, class against rest.
+Of a task with several classes each figure is the mean over its classes, class against rest; a direction is over classes
+that both sources have, since of a class of one source alone the source tells it, too.
 
 From them follows what may be said (`BySource.verdict`). A task holds across sources where it is above chance within
 them and in the direction that is hard: positives of the source that scores lower against negatives of the one that
@@ -21,7 +22,7 @@ radiographs, PLoS Medicine 15 (2018) e1002683; Borkan et al., WWW companion (201
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
 from typing import Any
@@ -41,6 +42,8 @@ HOLDS, WITHIN_ONLY, NOT_TESTABLE = "holds across sources", "within its source on
 CHANCE = 0.5
 FOLDS = 5
 DECIMALS = 4
+MOST_DIRECTIONS = 6
+"""Those of three sources; of more a card has the lowest."""
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -99,11 +102,19 @@ class BySource:
             return NOT_TESTABLE
         return HOLDS if self.within.above_chance and all(map(self._holds_between, pairs)) else WITHIN_ONLY
 
+    def _shown_directions(self) -> Iterator[tuple[str, tuple[str, str], Area]]:
+        """Yield name, sources and area of each direction; of many the lowest alone."""
+        many = len(self.directions) > MOST_DIRECTIONS
+        shown = sorted(self.directions.items(), key=lambda item: item[1].estimate.value if many else 0.0)
+        for (a, b), area in shown[: 1 if many else None]:
+            lead = f"lowest of {len(self.directions)} directions: " if many else ""
+            yield f"{lead}positives of {a}, negatives of {b}", (a, b), area
+
     @property
     def held_in(self) -> tuple[str, ...]:
-        """Sources within which the whole interval lies above chance; the only one where there is one."""
-        if len(self.sources) == 1:
-            return self.sources if self.pooled is not None and self.pooled.above_chance else ()
+        """Sources within which the whole interval lies above chance; all where it cannot be tested across them."""
+        if self.verdict == NOT_TESTABLE:
+            return self.sources
         return tuple(name for name, area in self.of_source.items() if area.above_chance)
 
     def _directions_of(self, pair: tuple[str, str]) -> list[tuple[str, str]]:
@@ -115,7 +126,7 @@ class BySource:
         return all(self.directions[direction].above_chance for direction in known) and any(is_hard)
 
     def figures(self, unknown: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-        """Return all areas as cards have figures, by what they are of.
+        """Return the areas as cards have figures, by what they are of; of many directions the lowest alone.
 
         Args:
             unknown: Sources of which nobody knows whose images they are: what was taken for patients are groups of
@@ -126,7 +137,7 @@ class BySource:
             every = (("within sources", self.within), ("across sources", self.across), ("source alone", self.alone))
             areas |= {name: (area, self.sources) for name, area in every}
             areas |= {f"within {name}": (area, (name,)) for name, area in self.of_source.items()}
-            areas |= {f"positives of {a}, negatives of {b}": (area, (a, b)) for (a, b), area in self.directions.items()}
+            areas |= {name: (area, of) for name, of, area in self._shown_directions()}
         return {
             name: area.figure(knows_patients=not set(of) & set(unknown))
             for name, (area, of) in areas.items()
@@ -242,7 +253,7 @@ class _Rows:
         inside = {name: self.names_N == name for name in sources}
         everybody = np.ones(len(self.who_N), bool)
         pairs = list(permutations(sources, 2))
-        directions = {pair: self._area([(inside[pair[0]], inside[pair[1]])]) for pair in pairs}
+        directions = self._directions(pairs, inside)
         of_source = {name: self._area([(rows, rows)]) for name, rows in inside.items()}
         several = len(sources) > 1
         return BySource(
@@ -251,7 +262,7 @@ class _Rows:
             within=self._area([(rows, rows) for rows in inside.values()]),
             of_source={name: area for name, area in of_source.items() if area is not None},
             across=self._area([(inside[a], inside[b]) for a, b in pairs]),
-            directions={pair: area for pair, area in directions.items() if area is not None},
+            directions=directions,
             alone=self._alone() if several else None,
             higher={pair: h for pair in pairs if (h := self._higher(inside[pair[0]], inside[pair[1]])) is not None},
         )
@@ -259,6 +270,21 @@ class _Rows:
     def _area(self, sides: Sequence[tuple[Bools, Bools]]) -> Area | None:
         """Return the mean over classes of the area of all pairs of some groups, each of positives and negatives."""
         return self._mean([(positive_N, score_N, sides) for positive_N, score_N in self.rankings])
+
+    def _directions(self, pairs: Sequence[tuple[str, str]], inside: Mapping[str, Bools]) -> dict[tuple[str, str], Area]:
+        areas = {(a, b): self._direction(inside[a], inside[b]) for a, b in pairs}
+        known = {pair: area for pair, area in areas.items() if area is not None}
+        if len(self.rankings) == 1:
+            return known
+        return {(a, b): area for (a, b), area in known.items() if (b, a) in known}  # which one is hard, nothing tells
+
+    def _direction(self, one: Bools, other: Bools) -> Area | None:
+        """Return the area of positives of one source against negatives of another; of several classes, common ones."""
+        rankings = self.rankings
+        if len(rankings) > 1:
+            counts = [[len(np.unique(self.who_N[rows & side])) for side in (one, other)] for rows, _ in rankings]
+            rankings = [ranking for ranking, both in zip(rankings, counts, strict=True) if min(both) >= FEWEST]
+        return self._mean([(positive_N, score_N, [(one, other)]) for positive_N, score_N in rankings])
 
     def _alone(self) -> Area | None:
         num_patients = len(self.weights_PB)

@@ -69,7 +69,7 @@ def test_where_no_source_has_both_sides_the_finding_cannot_be_told_from_the_sour
     result = of("finding", num_a=(40, 0), num_b=(0, 40))
     assert result.across is not None
     assert result.across.above_chance
-    assert (result.within, result.verdict, result.held_in) == (None, NOT_TESTABLE, ())
+    assert (result.within, result.verdict, result.held_in) == (None, NOT_TESTABLE, (NORTH, SOUTH))
 
 
 def test_areas_are_those_of_the_pairs_they_name() -> None:
@@ -135,6 +135,18 @@ def test_several_classes_are_the_mean_over_those_that_have_patients_on_both_side
     assert result.pooled.estimate.value > 0.95
 
 
+def test_a_class_of_one_source_alone_shows_nothing_across_sources() -> None:
+    rng = np.random.default_rng(6)
+    labels = np.repeat([0, 1, 2, 3, 0], 20)  # the north has two, the south two others, and the west one of the north's
+    logits = 8.0 * np.eye(4)[labels] + rng.normal(0, 1, (100, 4))
+    sources = [NORTH] * 40 + [SOUTH] * 40 + ["west"] * 20
+    result = by_source(labels, logits, sources, range(100), num_resamples=100)
+    assert result.directions == {}
+    assert result.verdict == NOT_TESTABLE
+    assert result.alone is not None
+    assert result.alone.above_chance
+
+
 def test_figures_are_in_the_form_of_cards() -> None:
     figures = of("both").figures()
     assert list(figures)[:4] == ["pooled", "within sources", "across sources", "source alone"]
@@ -142,3 +154,13 @@ def test_figures_are_in_the_form_of_cards() -> None:
         "value", "low", "high", "chance", "num_positive", "num_negative", "num_patients",
     }  # fmt: skip
     assert f"positives of {NORTH}, negatives of {SOUTH}" in figures
+
+
+def test_of_many_directions_the_lowest_alone_is_written() -> None:
+    rng = np.random.default_rng(5)
+    labels, sources = rng.integers(0, 2, 160), np.repeat(list("abcd"), 40)
+    score = labels + rng.normal(0, 0.5, 160) - 3.0 * (sources == "d")
+    result = by_source(labels, score, sources.tolist(), range(160), num_resamples=100)
+    (name,) = [name for name in result.figures() if "positives of" in name]
+    assert name.startswith("lowest of 12 directions: positives of d, negatives of ")
+    assert result.figures()[name]["value"] == min(round(a.estimate.value, 4) for a in result.directions.values())
