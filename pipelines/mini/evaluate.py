@@ -1,133 +1,83 @@
-"""Stage 4: measure a trained pack on held-out patients, beside chance and the two baselines.
+"""Stage 4: measure a trained pack on held-out patients, beside chance and three baselines, within and across sources.
 
-Usage: python pipelines/mini/evaluate.py SHARDS PACK OUT.json [--skip-cnn]
+Usage: python pipelines/mini/evaluate.py SHARDS PACK OUT.json [--skip-cnn] [--skip-imagenet]
 
-Every figure has a 95 % interval that resamples patients, as `medclip evaluate` has it. Zero-shot calibration (one scale
-for a task, one offset for a class) is fitted on validation patients; test patients are only scored.
+What is measured is what the labels of the shards name. Every figure has a 95 % interval that resamples patients, as
+`medclip evaluate` has it. Zero-shot calibration (one scale for a task, one offset for a class) is fitted on validation
+patients; test patients are only scored. The figure of a finding is the area of pairs within a source: across sources
+the place may be told. Figures over rows of which nobody knows whose they are say no number of patients.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from baselines import linear_probe, small_cnn
+from baselines import imagenet_features, linear_probe, small_cnn
+from measured_split import MODALITY, Judged, Split, labelled, labelled_finding, load_split, tasks_of
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from medclip.imaging.geometry import letterbox
+from medclip.evaluation.retrieval import KS, chance_of_recall, retrieval
+from medclip.models.card_sources import ALL
 from medclip.models.class_vectors import class_vectors, score_features
 from medclip.models.packs.pack import Model, load_model
-from medclip.shards.reading.samples import ShardReader
+from medclip.settings import Settings
 from medclip.statistics.estimate import LEVEL
+from medclip.statistics.metrics.by_source import BySource, by_source
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import interval_of
 from medclip.text.vocabulary.load import load_task
 
+__all__ = ["Judged", "Split", "labelled_finding", "load_split"]
+
 SPLITS = ("train", "val", "test")
-MULTICLASS = {
-    "modality": ("xray", "mammography", "ct", "mri", "fundus"),
-    "chest_xray_view": ("ap", "pa", "lateral"),
-    "brain_mri_tumour": ("glioma", "meningioma", "pituitary", "no_tumour"),
-    "breast_density": ("fatty", "fatty_glandular", "dense_glandular"),
-}
-
-
-@dataclass(frozen=True)
-class Judged:
-    """On which images a finding is judged."""
-
-    source: str | None = None
-    """Within one source only: across sources the site gives the answer away."""
-    among: str | None = None
-    """Only images that have this other finding."""
-
 
 # In the NIH part every image without pneumonia is an image without any finding. Against those, each finding would be
 # scored by recognising pneumonia; among images with pneumonia it has to be told apart.
 AMONG_PNEUMONIA = Judged("nih_cxr", "pneumonia")
 FINDINGS = {
-    "pneumonia": Judged("nih_cxr"),
-    "effusion": AMONG_PNEUMONIA,
-    "edema": AMONG_PNEUMONIA,
-    "atelectasis": AMONG_PNEUMONIA,
-    "infiltration": AMONG_PNEUMONIA,
-    "consolidation": AMONG_PNEUMONIA,
-    "cardiomegaly": AMONG_PNEUMONIA,
-    "mass": AMONG_PNEUMONIA,
-    "nodule": AMONG_PNEUMONIA,
-    "pleural_thickening": AMONG_PNEUMONIA,
-    "covid_19": Judged("covid_cxr"),
+    "chest_xray_findings": {
+        "pneumonia": Judged(),
+        "effusion": AMONG_PNEUMONIA,
+        "edema": AMONG_PNEUMONIA,
+        "atelectasis": AMONG_PNEUMONIA,
+        "infiltration": AMONG_PNEUMONIA,
+        "consolidation": AMONG_PNEUMONIA,
+        "cardiomegaly": AMONG_PNEUMONIA,
+        "mass": AMONG_PNEUMONIA,
+        "nodule": AMONG_PNEUMONIA,
+        "pleural_thickening": AMONG_PNEUMONIA,
+        "covid_19": Judged("covid_cxr"),
+    }
 }
+"""Of other tasks every finding is judged on all images that say whether they have it."""
 MIN_PATIENTS = 10
 """Test patients with and without a finding (or of a class within a source) below which no figure is given."""
 
 MIN_VAL_POSITIVES = 3
 """Validation images with the finding below which it cannot be calibrated, and is not listed."""
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """One split in memory."""
-
-    images: NDArray[np.uint8]
-    features: NDArray[np.float32]
-    records: list[Any]
-    patients: NDArray[Any]
-    sources: NDArray[Any]
-    generic: NDArray[np.bool_]
-
-
-def load_split(shards: Path, name: str, model: Model) -> Split:
-    """Read a split and encode it with the pack, as scoring does."""
-    reader = ShardReader(shards, name)
-    samples = [reader[i] for i in range(len(reader))]
-    images = np.stack([letterbox(s.image, model.preprocess.size_px) for s in samples])
-    return Split(
-        images,
-        model.encode_image(images),
-        [s.record for s in samples],
-        np.array([s.meta["patient"] for s in samples]),
-        np.array([s.meta["source"] for s in samples]),
-        np.array([s.meta["adapter"] == "generic" for s in samples]),
-    )
-
-
-def labelled(split: Split, task: str, classes: tuple[str, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows of a split that carry a multi-class label, and the class index of each."""
-    rows, labels = [], []
-    for i, record in enumerate(split.records):
-        label = str(record.modality) if task == "modality" else record.labels.get(task)
-        if split.generic[i] == (task == "modality") and label in classes:
-            rows.append(i)
-            labels.append(classes.index(label))
-    return np.array(rows, dtype=int), np.array(labels, dtype=int)
-
-
-def labelled_finding(split: Split, task: str, name: str, judged: Judged) -> tuple[NDArray, NDArray]:
-    """Rows of a split that say 0 or 1 for a finding, and what they say."""
-    rows, labels = [], []
-    for i, record in enumerate(split.records):
-        said = record.labels.get(task) or {}
-        elsewhere = judged.source not in (None, split.sources[i])
-        if split.generic[i] or elsewhere or (judged.among is not None and said.get(judged.among) != 1):
-            continue
-        if said.get(name) in (0, 1):
-            rows.append(i)
-            labels.append(int(said[name]))
-    return np.array(rows, dtype=int), np.array(labels, dtype=int)
+MIN_TEXTS = 20
+"""Different texts of a source below which nothing is looked for among them."""
 
 
 def figure(
-    metric: str, labels: NDArray, scores: NDArray, patients: NDArray, chance: float, *, level: float = LEVEL
+    metric: str,
+    labels: NDArray,
+    scores: NDArray,
+    patients: NDArray,
+    chance: float,
+    *,
+    level: float = LEVEL,
+    unknown: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """One figure with its interval, as stored in the card."""
+    """One figure with its interval, as stored in the card; without a number of patients where a source is unknown."""
     e = interval_of(measured(labels, scores, patients.tolist(), [metric])[metric], level=level)
-    counts = {"num_patients": len(set(patients.tolist())), "num_images": len(labels)}
+    counts = {"num_patients": None if unknown else len(set(patients.tolist())), "num_images": len(labels)}
     return (
         {k: round(v, 4) for k, v in (("value", e.value), ("low", e.low), ("high", e.high))}
         | counts
@@ -135,9 +85,11 @@ def figure(
     )
 
 
-def multiclass(model: Model, data: dict[str, Split], name: str, with_cnn: bool) -> dict[str, Any]:
+def multiclass(
+    model: Model, data: dict[str, Split], name: str, with_cnn: bool, classes: Sequence[str] = ()
+) -> dict[str, Any]:
     """Zero-shot and baselines for a multi-class task."""
-    classes = MULTICLASS[name]
+    classes = tuple(classes) or tasks_of(data)[0][name]
     parts = {s: labelled(data[s], name, classes) for s in SPLITS}
     vectors = class_vectors(model, load_task(name), classes)
     logits = {
@@ -145,24 +97,39 @@ def multiclass(model: Model, data: dict[str, Split], name: str, with_cnn: bool) 
         for s, (rows, _) in parts.items()
     }
     rows, labels = parts["test"]
-    patients = data["test"].patients[rows]
+    test = data["test"]
+    patients, unknown = test.patients[rows], test.unknown(rows)
     rivals = {"zero_shot": logits["test"]} | rival_scores(data, parts, len(classes), with_cnn)
-    accuracy = {k: figure("balanced_accuracy", labels, s, patients, 1 / len(classes)) for k, s in rivals.items()}
-    metrics = {
-        "balanced_accuracy": accuracy | within_sources(data["test"], rows, labels, logits["test"]),
-        "macro_auroc": {k: figure("macro_auroc", labels, s, patients, 0.5) for k, s in rivals.items()},
+    accuracy = {
+        k: figure("balanced_accuracy", labels, s, patients, 1 / len(classes), unknown=unknown)
+        for k, s in rivals.items()
     }
+    metrics = {
+        "balanced_accuracy": accuracy | within_sources(test, rows, labels, logits["test"]),
+        "macro_auroc": {k: figure("macro_auroc", labels, s, patients, 0.5, unknown=unknown) for k, s in rivals.items()},
+    }
+    of_source = by_source(labels, logits["test"], test.sources[rows].tolist(), patients.tolist())
     return {
         "classes": list(classes),
         "calibration": {"scale": round(temperature(logits["val"], parts["val"][1]), 4), "bias": {}},
         "counts": {c: int((labels == i).sum()) for i, c in enumerate(classes)},
         "metrics": metrics,
+        "sources": {ALL: for_card(of_source, unknown)},
+    }
+
+
+def for_card(of_source: BySource, unknown: Sequence[str]) -> dict[str, Any]:
+    """Return the figures by source as a card has them; its sources are those within which the task holds."""
+    return {
+        "verdict": of_source.verdict,
+        "sources": list(of_source.held_in or of_source.sources),
+        "figures": of_source.figures(unknown),
     }
 
 
 def within_sources(test: Split, rows: NDArray, labels: NDArray, logits: NDArray) -> dict[str, Any]:
     """Zero-shot balanced accuracy inside each source that has two or more classes; empty for tasks of one source."""
-    found = {}
+    figures = {}
     for source in sorted(set(test.sources[rows].tolist())):
         inside = test.sources[rows] == source
         patients = test.patients[rows]
@@ -172,10 +139,11 @@ def within_sources(test: Split, rows: NDArray, labels: NDArray, logits: NDArray)
             continue
         index = np.searchsorted(sorted(common), labels[kept])
         chosen = logits[kept][:, sorted(common)]
-        found[f"zero_shot_{source}_only"] = figure(
-            "balanced_accuracy", index, chosen, patients[kept], 1 / len(common)
+        unknown = test.unknown(rows[kept])
+        figures[f"zero_shot_{source}_only"] = figure(
+            "balanced_accuracy", index, chosen, patients[kept], 1 / len(common), unknown=unknown
         ) | {"num_classes": len(common)}
-    return found
+    return figures
 
 
 def multilabel(
@@ -185,15 +153,17 @@ def multilabel(
     metrics: dict[str, Any] = {}
     calibration: dict[str, Any] = {"scale": {}, "bias": {}}
     counts: dict[str, Any] = {}
+    sources: dict[str, Any] = {}
+    test = data["test"]
     for name, judged in findings.items():
         parts = {s: labelled_finding(data[s], task, name, judged) for s in SPLITS}
         # Offsets are fitted on all images of the source: scoring does not know which other findings an image has.
         calibration_rows, calibration_labels = labelled_finding(data["val"], task, name, Judged(judged.source))
         rows, labels = parts["test"]
-        patients = data["test"].patients[rows]
+        patients, of, unknown = test.patients[rows], test.sources[rows].tolist(), test.unknown(rows)
         counts[name] = {"positive": int(labels.sum()), "negative": int((1 - labels).sum()), "among": judged.among}
         few_test = min(len(set(patients[labels == c])) for c in (0, 1)) < MIN_PATIENTS
-        if few_test or calibration_labels.sum() < MIN_VAL_POSITIVES:
+        if few_test or calibration_labels.sum() < MIN_VAL_POSITIVES or len(set(parts["train"][1].tolist())) < 2:
             continue
         vectors = class_vectors(model, load_task(task), [name])
         logits = {
@@ -202,21 +172,44 @@ def multilabel(
         }
         val_features = data["val"].features[calibration_rows]
         val_logits = score_features(val_features, vectors, "multilabel", model.logit_scale)[0][:, 0]
+        of_source = by_source(labels, logits["test"], of, patients.tolist())
+        if of_source.within is None:
+            continue
         calibration["scale"][name], calibration["bias"][name] = platt(val_logits, calibration_labels)
+        sources[name] = for_card(of_source, unknown)
         rivals = {"zero_shot": logits["test"]}
         rivals |= {k: s[:, 1] for k, s in rival_scores(data, parts, 2, with_cnn).items()}
-        metrics[name] = {k: figure("auroc", labels, s, patients, 0.5) for k, s in rivals.items()}
-        widened = 1 - 0.05 / len(findings)
-        adjusted = figure("auroc", labels, logits["test"], patients, 0.5, level=widened)
-        metrics[name]["zero_shot"]["low_adjusted"] = adjusted["low"]
-        views = np.array([str(data["test"].records[i].view).upper() for i in rows])
+        metrics[name] = {k: within(labels, s, of, patients, unknown) for k, s in rivals.items()}
+        widened = within(labels, logits["test"], of, patients, unknown, level=1 - 0.05 / len(findings))
+        metrics[name]["zero_shot"]["low_adjusted"] = widened["low"]
+        views = np.array([str(test.records[i].view).upper() for i in rows])
         for view in ("AP", "PA"):
             inside = views == view
             if min(len(set(patients[inside & (labels == c)])) for c in (0, 1)) >= MIN_PATIENTS:
-                metrics[name][f"zero_shot_{view.lower()}_only"] = figure(
-                    "auroc", labels[inside], logits["test"][inside], patients[inside], 0.5
-                )
-    return {"classes": list(metrics), "calibration": calibration, "counts": counts, "metrics": {"auroc": metrics}}
+                of_view = [source for source, is_in in zip(of, inside, strict=True) if is_in]
+                in_view = within(labels[inside], logits["test"][inside], of_view, patients[inside], unknown)
+                metrics[name] |= {f"zero_shot_{view.lower()}_only": in_view} if in_view else {}
+    return {
+        "classes": list(metrics),
+        "calibration": calibration,
+        "counts": counts,
+        "metrics": {"auroc": metrics},
+        "sources": sources,
+    }
+
+
+def within(
+    labels: NDArray,
+    scores: NDArray,
+    sources: Sequence[str],
+    patients: NDArray,
+    unknown: Sequence[str],
+    *,
+    level: float = LEVEL,
+) -> dict[str, Any]:
+    """Return the area of pairs within a source, as a card has figures; empty where no source has both sides."""
+    area = by_source(labels, scores, sources, patients.tolist(), level=level).within
+    return {} if area is None else area.figure(knows_patients=not unknown) | {"num_images": len(labels)}
 
 
 def rival_scores(data: dict[str, Split], parts: dict[str, Any], num_classes: int, with_cnn: bool) -> dict[str, NDArray]:
@@ -226,11 +219,12 @@ def rival_scores(data: dict[str, Split], parts: dict[str, Any], num_classes: int
         rows, labels = parts[split]
         return getattr(data[split], array)[rows], labels
 
-    scores = {
-        "linear_probe": linear_probe(
-            take("features", "train"), take("features", "val"), take("features", "test")[0], num_classes
-        )
-    }
+    def probed(array: str) -> NDArray:
+        return linear_probe(take(array, "train"), take(array, "val"), take(array, "test")[0], num_classes)
+
+    scores = {"linear_probe": probed("features")}
+    if data["test"].imagenet is not None:
+        scores["imagenet_probe"] = probed("imagenet")
     if with_cnn:
         scores["small_cnn"] = small_cnn(
             take("images", "train"), take("images", "val"), take("images", "test")[0], num_classes
@@ -263,33 +257,78 @@ def platt(logits: NDArray, labels: NDArray) -> tuple[float, float]:
     return round(slope, 5), round(float(fit.intercept_[0]), 5)
 
 
-def evaluate(shards: Path, pack: Path, with_cnn: bool = True) -> dict[str, Any]:
+def retrieved(model: Model, test: Split) -> dict[str, Any]:
+    """Look for the text of an image and the image of a text among those of its source, where a source has texts.
+
+    Returns:
+        By source: R@1, 5 and 10 both ways, beside what a shuffled gallery would give. Equal texts are right answers.
+    """
+    figures: dict[str, Any] = {}
+    for source in sorted(set(test.sources.tolist())):
+        rows = [i for i in np.flatnonzero((test.sources == source) & ~test.generic) if test.records[i].texts]
+        texts = [test.records[i].texts[0] for i in rows]
+        keys = [text.strip().lower() for text in texts]
+        if len(set(keys)) < MIN_TEXTS:
+            continue
+        whose, unknown = test.patients[rows].tolist(), test.unknown(np.array(rows))
+        chance = chance_of_recall(keys, whose)
+        both = retrieval(
+            test.features[rows], model.encode_text(texts), keys, keys, image_patients=whose, text_patients=whose
+        )
+        counts = {"num_images": len(rows), "num_patients": None if unknown else len(set(whose))}
+        figures[source] = {
+            f"{way}_r{k}": {
+                **{end: round(getattr(one.intervals[k], end), 4) for end in ("value", "low", "high")},
+                **{"chance": round(chance[k], 4), **counts},
+            }
+            for way, one in zip(("text_to_image", "image_to_text"), both, strict=True)
+            for k in KS
+        }
+    return figures
+
+
+def evaluate(shards: Path, pack: Path, with_cnn: bool = True, with_imagenet: bool = True) -> dict[str, Any]:
     """Measure every task; plain data, ready for JSON."""
     model = load_model(pack)
+    cache = Settings().home if with_imagenet else None
     data = {s: load_split(shards, s, model) for s in SPLITS}
-    result = {name: multiclass(model, data, name, with_cnn) for name in MULTICLASS}
-    result["chest_xray_findings"] = multilabel(model, data, "chest_xray_findings", dict(FINDINGS), with_cnn)
-    result["fundus_cataract"] = multilabel(model, data, "fundus_cataract", {"cataract": Judged()}, with_cnn)
-    return result
+    if cache is not None:
+        data = {s: split.with_imagenet(imagenet_features(split.images, cache)) for s, split in data.items()}
+    classes, findings = tasks_of(data)
+    result = {name: multiclass(model, data, name, with_cnn, of) for name, of in classes.items()}
+    for task, names in findings.items():
+        known = FINDINGS.get(task)
+        judged = {name: Judged() for name in names} if known is None else known
+        result[task] = multilabel(model, data, task, dict(judged), with_cnn)
+    return result | {"retrieval": retrieved(model, data["test"])}
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print the table of figures."""
+    """Print the table of figures, and below each task what holds across sources."""
 
     def line(task: str, metric: str, rivals: dict[str, Any]) -> None:
         for rival, f in rivals.items():
+            patients = "patients unknown" if f["num_patients"] is None else f"{f['num_patients']} patients"
             print(
-                f"{task:42} {metric:18} {rival:18} {f['value']:.3f} [{f['low']:.3f}, {f['high']:.3f}] "
-                f"chance {f['chance']:.2f}  {f['num_patients']} patients"
+                f"{task:42} {metric:18} {rival:18} {f['value']:.3f} [{f.get('low', 0):.3f}, {f.get('high', 1):.3f}] "
+                f"chance {f['chance']:.2f}  {patients}"
             )
 
     for task, r in result.items():
+        if task == "retrieval":
+            for source, figures in r.items():
+                line(f"retrieval:{source}", "recall", figures)
+            continue
         for metric, figures in r["metrics"].items():
             if "zero_shot" in figures:
                 line(task, metric, figures)
             else:
                 for name, rivals in figures.items():
                     line(f"{task}:{name}", metric, rivals)
+        for name, sources in r["sources"].items():
+            print(f"{task}:{name}: {sources['verdict']} ({', '.join(sources['sources'])})")
+            if task != MODALITY:
+                line(f"{task}:{name}", "auroc", sources["figures"])
 
 
 if __name__ == "__main__":
@@ -298,7 +337,8 @@ if __name__ == "__main__":
     parser.add_argument("pack", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--skip-cnn", action="store_true")
+    parser.add_argument("--skip-imagenet", action="store_true")
     args = parser.parse_args()
-    figures = evaluate(args.shards, args.pack, not args.skip_cnn)
+    figures = evaluate(args.shards, args.pack, not args.skip_cnn, not args.skip_imagenet)
     args.out.write_text(json.dumps(figures, indent=1) + "\n")
     show(figures)

