@@ -144,7 +144,7 @@ def validate(
         and of each as FIGURE.TASK);
         image_to_text_r1 and text_to_image_r1: share of samples whose nearest neighbour in the other modality says the
         same (same caption or same labels); chance_r1: what a random neighbour would reach; zero_shot.TASK and
-        zero_shot.TASK.within_sources for each task that could be judged.
+        zero_shot.TASK.within_sources for each task that could be judged, and within_sources, the mean of the latter.
         Of examinations it is the fused vector that is compared with the first caption, and
         cross_view_r1 is the share of views whose nearest neighbour among all views of the other position (CC and MLO)
         is of the same breast; cross_view_chance_r1 what a random one would reach. kept_kl is how far images have moved
@@ -211,6 +211,8 @@ def validate(
         truth_NC = world.rows(torch.from_numpy(np.concatenate(rows)))[:size].numpy()
         own = measure(task, image_ND, truth_NC, encode_text, keys_NK[:, SOURCE].numpy())
         figures |= {f"zero_shot.{name}": figure for name, figure in own.items()}
+    if within := [figure for name, figure in figures.items() if name.endswith(f".{WITHIN}")]:
+        figures[WITHIN] = float(np.mean(within))
     return figures
 
 

@@ -32,7 +32,7 @@ TOLD = ("age", "sex", "laterality", "captions")
 """What captions say beside labels and view, and what not every source knows."""
 KNOWN_SHARE = 0.5
 """Share of a source's rows that have a thing from which on the source is said to have it."""
-FEW = 40
+FEW = 20
 """Rows below which a source is too small to decide what others may say."""
 GENERIC_ONE_IN = 3
 """Share of images that also stand as a generic rendering: telling modalities apart is easy, and steps are dear."""

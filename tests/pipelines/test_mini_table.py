@@ -178,14 +178,19 @@ def test_what_one_of_two_sources_does_not_know_is_said_of_neither() -> None:
     assert {(row["age"], row["captions"]) for row in alone} == {("50", "Oval mass seen here.")}
 
 
-@pytest.mark.parametrize(("captions", "leaks"), [("", False), ("An oval mass in fatty tissue.", True)])
-def test_a_text_that_one_source_alone_has_is_found_to_tell_it(tmp_path: Path, captions: str, leaks: bool) -> None:
+@pytest.mark.parametrize(
+    ("known", "leaks"),
+    [({}, False), ({"age": "70", "sex": "M"}, True), ({"captions": "An oval mass in fatty tissue."}, False)],
+)
+def test_what_one_source_alone_states_is_found_to_tell_it(tmp_path: Path, known: dict[str, str], leaks: bool) -> None:
+    """Words that are quoted are measured, and do not end the run."""
     check = stage("caption_check")
-    rows = [*made_up("a", 40, captions=captions), *made_up("b", 40)]
+    rows = [*made_up("a", 200, **known), *made_up("b", 200)]
     stage("table").write_table(rows, tmp_path / "t.csv")
     (cell,) = check.cells_of(read_shard_table(tmp_path / "t.csv").rows)
     figures = check.measure(cell)
-    assert (figures["chance"], figures["num_patients"]) == (0.5, 80)
+    assert (figures["chance"], figures["num_patients"]) == (0.5, 400)
+    assert (figures["captions"]["low"] > 0.5) is bool(known)
     assert figures["tells_more_than_labels"] is leaks
     assert check.main(str(tmp_path / "t.csv"), str(tmp_path / "out.json")) == int(leaks)
 

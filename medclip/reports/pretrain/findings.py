@@ -100,7 +100,7 @@ def _loss(recipe: Recipe, history: History) -> Iterator[Finding]:
     last = validation[-1][1]
     if last > _WORSE * lowest:
         kept = "that step’s" if recipe.train.export == "best" else "those of the last step (train.export)"
-        if recipe.train.export == "best" and history.validation("auroc"):
+        if recipe.train.export == "best" and (history.validation("auroc") or recipe.train.best_by != "loss"):
             kept = f"those of {chosen_step(recipe, history)}"
         yield Finding(
             "wait",
@@ -113,6 +113,13 @@ def chosen_step(recipe: Recipe, history: History) -> str:
     """Return which step has the weights of the pack, and the figure that chose it; nothing for the last step."""
     if recipe.train.export != "best":
         return ""
+    if recipe.train.best_by == "within_sources":
+        if not (means := history.validation("within_sources")):
+            return ""
+        step, mean = max(means, key=lambda point: point[1])
+        return (
+            f"step {number(step)}, with the highest mean over tasks within single sources ({figure(mean, decimals=3)})"
+        )
     if areas := history.validation("auroc"):
         step, area = max(areas, key=lambda point: point[1])
         return f"step {number(step)}, with the highest mean AUROC in validation ({figure(area, decimals=3)})"

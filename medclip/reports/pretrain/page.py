@@ -197,14 +197,18 @@ def _validation_title(name: str) -> str:
     if not name.startswith(_ZERO_SHOT):
         figure_name, _, task_name = name.partition(".")
         return metric_title(figure_name) + (f": {task_name}" if task_name else "")
-    task = load_task(name.removeprefix(_ZERO_SHOT))
+    task_name, _, within = name.removeprefix(_ZERO_SHOT).partition(".")
+    task = load_task(task_name)
     metric = "balanced accuracy" if task.kind == "multiclass" else "mean AUROC"
-    return f"{task.title}: {metric} in words"
+    return f"{task.title}: {metric} in words{' within single sources' if within else ''}"
 
 
 def _chance(name: str, entry: Mapping[str, Any], recipe: Recipe) -> float | None:
     if name.startswith(_ZERO_SHOT):
-        task = load_task(name.removeprefix(_ZERO_SHOT))
+        task_name, _, within = name.removeprefix(_ZERO_SHOT).partition(".")
+        task = load_task(task_name)
+        if within and task.kind == "multiclass":
+            return None  # sources have some of the classes each
         return 1 / len(task.classes) if task.kind == "multiclass" else 0.5
     figure_name, _, task_name = name.partition(".")
     heads = [head for head in recipe.objective.supervised if not task_name or head.asked.name == task_name]

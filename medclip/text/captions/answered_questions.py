@@ -105,7 +105,7 @@ def _closed(asked: str, holds: bool) -> str | None:
 
 
 def _divided(words: list[str]) -> tuple[str, str]:
-    """Divide "the heart enlarged" where what is replied of the subject begins; "" where that cannot be told."""
+    """Divide "the heart enlarged" where what is stated of the subject begins; "" where that cannot be told."""
     first = 2 if words and words[0] in _DETERMINERS - {"both", "all"} else 1
     for place in range(first, len(words)):
         of_kind = words[place] == "of" and words[place + 1 : place + 2] in (["normal"], ["abnormal"])

@@ -120,6 +120,21 @@ def test_the_page_says_whose_weights_were_measured_and_what_chance_gives(tmp_pat
     assert "weights in the pack." in " ".join(lines_of(_page(tmp_path / "last", last, log, _card(GOOD))))
 
 
+def test_figures_within_sources_are_named_so_and_choose_the_step(tmp_path: Path) -> None:
+    train = {"export": "best", "best_by": "within_sources", "zero_shot": ["chest_xray_view", "fundus_cataract"]}
+    recipe = load_recipe({"name": "t", "data": {"shards": "s"}, "train": train})
+    within = [
+        {"kind": "val", "step": step, "val_loss": 1 / step, "within_sources": mean,
+         "zero_shot.chest_xray_view.within_sources": mean, "zero_shot.fundus_cataract.within_sources": mean}
+        for step, mean in ((5, 0.6), (10, 0.9), (20, 0.8))
+    ]  # fmt: skip
+    log = [entry for entry in _log() if entry["kind"] != "val"] + within
+    text = " ".join(lines_of(_page(tmp_path / "run", recipe, log, _card(GOOD))))
+    assert "those of step 10, with the highest mean over tasks within single sources (0.900)" in text
+    assert "Chest X-ray view: balanced accuracy in words within single sources 0.800 0.900 at step 10" in text
+    assert "mean AUROC in words within single sources 0.800 0.900 at step 10 0.500" in text
+
+
 def test_what_is_worst_stands_first(recipe: Recipe) -> None:
     log = _log(data_wait=0.4, scale=100.0)
     log += [{"kind": "skip", "step": 7, "loss": "nan", "grad_norm": "nan"}, {"kind": "bad", "step": 20, "truncated": 3}]
