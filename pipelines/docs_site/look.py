@@ -19,6 +19,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 WIDTHS = (1280, 390)
 TIMEOUT_S = 450
@@ -116,10 +117,11 @@ def look_at(site: Path, pages: list[str], widths: tuple[int, ...] = WIDTHS, wait
     match = re.search(r'<pre id="results">(.*?)</pre>', shown, flags=re.S)
     if match is None:
         raise RuntimeError(f"{site}: the browser did not look at all {len(pages)} pages")
-    sights = json.loads(html.unescape(match[1]))
+    sights: list[dict[str, Any]] = json.loads(html.unescape(match[1]))
     for sight in sights:
         sight["page"] = sight["page"].partition(f"{site.resolve().as_uri()}/")[2]
-    return [Sight(**{k: tuple(v) if isinstance(v, list) else v for k, v in sight.items()}) for sight in sights]
+        sight |= {name: tuple(sight[name]) for name in ("wide", "missing", "foreign")}
+    return [Sight(**sight) for sight in sights]
 
 
 def write_shot(site: Path, page: str, width: int, out: Path, height: int = 2400) -> None:
