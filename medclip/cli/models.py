@@ -40,7 +40,6 @@ def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) ->
     Exit code: 0 shown, 2 there is no such pack or it cannot be read.
     """
     from medclip.cli.table import print_paragraph, print_table
-    from medclip.models.card import figure_rows
     from medclip.models.packs.pack import find_pack, pack_card
     from medclip.wording import count
 
@@ -58,19 +57,7 @@ def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) ->
         base = f"{card.adapted.base} {card.adapted.base_version}"
         print_paragraph(f"{'task:':12} ", f"{card.adapted.task}, {made_of}, on {base}")
     if card.tasks:
-        print("\nFigures, with 95 % patient-bootstrap intervals")
-        print_table(
-            ("task", "metric", "value", "interval", "chance", "over"),
-            [
-                (*_figure(row), _size(row))
-                for task, about in card.tasks.items()
-                for row in figure_rows(task, about.metrics)
-            ],
-        )
-        _print_sources(card)
-        for task, about in card.tasks.items():
-            if about.note:
-                print_paragraph(f"{printable(task)}: ", about.note)
+        _print_figures(card)
     if card.held_out is not None:
         held = card.held_out
         size = count(held.num_images, "image")
@@ -88,6 +75,23 @@ def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) ->
         for limit in card.limits:
             print_paragraph("- ", limit)
     _print_calibrated(path)
+
+
+def _print_figures(card: Card) -> None:
+    """Print the figures of each task, what holds by source, and the notes."""
+    from medclip.cli.table import print_paragraph, print_table
+    from medclip.models.card import figure_rows
+
+    print("\nFigures, with 95 % patient-bootstrap intervals")
+    rows = [row for task, about in card.tasks.items() for row in figure_rows(task, about.metrics)]
+    names = ("task", "metric", "value", "interval", "chance", "over")
+    print_table(names, [(*_figure(row), _size(row)) for row in rows])
+    if any(row["num_images"] and row["num_patients"] is None for row in rows):
+        print("Where images are counted, nobody knows of how many patients they are.")
+    _print_sources(card)
+    for task, about in card.tasks.items():
+        if about.note:
+            print_paragraph(f"{printable(task)}: ", about.note)
 
 
 def _print_sources(card: Card) -> None:
@@ -116,7 +120,7 @@ def _size(row: Mapping[str, Any]) -> str:
     images, patients = row["num_images"], row["num_patients"]
     if patients is not None:
         return count(patients, "patient")
-    return "" if images is None else f"{count(images, 'image')}, patients unknown"
+    return "" if images is None else count(images, "image")
 
 
 def _print_calibrated(pack: Path) -> None:

@@ -131,9 +131,13 @@ def test_a_card_on_a_terminal_is_drawn_and_wrapped(
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 90
     (head,) = [
-        number for number, line in enumerate(lines) if line.split() == ["task", "metric", "value", "interval", "chance"]
+        number
+        for number, line in enumerate(lines)
+        if line.split() == ["task", "metric", "value", "interval", "chance", "over"]
     ]
     assert lines[head - 1].startswith("Figures, with 95 % patient-bootstrap intervals")
+    assert "chest_xray_findings, pneumonia: within its source only (nih_cxr)." in lines
+    assert "Where images are counted, nobody knows of how many patients they are." in lines
 
 
 def test_an_exported_folder_loads_in_open_clip_by_the_line_that_is_printed(
