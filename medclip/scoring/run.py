@@ -78,7 +78,9 @@ def preview_scoring(call: Call, *, sort_by: str | None = None) -> ScoreRun:
     pack, verb = _pack_and_verb(call, sort_by, None)
     seen = preview(call, pack, verb)
     tables = {"files": seen.files, "scores": schema_of(ScoreRow).empty_table()}
-    return ScoreRun(call.folder, seen.counts, _tables=tables, _notes=verb.notes, planned=seen.to_json())
+    return ScoreRun(
+        call.folder, seen.counts, _tables=tables, _notes=verb.notes, _unlearned=(), planned=seen.to_json()
+    )  # modalities that are inferred are not known yet, and so is what of them nobody has measured
 
 
 def _pack_and_verb(call: Call, sort_by: str | None, finish: Finish | None) -> tuple[RunPack, Verb]:
