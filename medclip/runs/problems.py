@@ -65,7 +65,7 @@ def in_colour(name: str, source: ModalitySource | None) -> Problem | None:
         name: The modality.
         source: Who says so.
     """
-    if name not in GREY or source not in _WHO_SAYS:
+    if name not in GREY or source is None or source not in _WHO_SAYS:
         return None
     return Problem(
         Reason.MODALITY_UNCERTAIN,

@@ -117,7 +117,6 @@ def answer_embeddings(embeddings: Embeddings, call: Call) -> ScoreRun:
         MedclipError: As `score_embeddings`.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     model, is_loaded = call.model, hasattr(call.model, "encode_image")
     if is_loaded:
@@ -144,9 +143,7 @@ def answer_embeddings(embeddings: Embeddings, call: Call) -> ScoreRun:
     tables = {"files": files, **{name: pa.concat_tables(tables) for name, tables in parts.items()}}
     notes = question_notes(pack.card, tasks, pack.path)
     notes = (*notes, *backend_notes(embeddings.run["identity"].get("backend")))
-    unlearned = unlearned_answers(
-        pack.card, tasks, pc.unique(tables["scores"].column("modality")).to_pylist(), pack.path
-    )
+    unlearned = unlearned_answers(pack.card, tasks, tables["scores"].column("modality").unique().to_pylist(), pack.path)
     return ScoreRun(embeddings.folder, counts, _tables=tables, _notes=notes, _unlearned=unlearned)
 
 

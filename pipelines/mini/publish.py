@@ -25,7 +25,7 @@ from shared_sets import PATIENTS_KNOWN
 
 from medclip.models.card_sources import ALL
 from medclip.models.class_vectors import class_vectors, score_features
-from medclip.models.open_set import OpenSet, fit_open_set
+from medclip.models.open_set import Examples, OpenSet, fit_open_set
 from medclip.models.packs.pack import load_model, update_pack, verify_pack
 from medclip.shards.reading.samples import ShardReader
 from medclip.statistics.metrics.by_source import NOT_TESTABLE
@@ -116,12 +116,13 @@ def guard(shards: Path, pack: Path) -> tuple[OpenSet, dict[str, Any]]:
     The measurement takes an image's whole way through scoring: the zero-shot guess must be sure, and typical.
     """
     model = load_model(pack, verify=False)
-    features, truth = {}, {}
+    features, truth, examples = {}, {}, {}
     for split in ("train", "val", "test"):
         d = load_split(shards, split, model)
         features[split] = d.features[d.generic]
         truth[split] = np.array([str(r.modality) for r, g in zip(d.records, d.generic, strict=True) if g])
-    fitted = fit_open_set(features["train"], truth["train"], features["val"], truth["val"])
+        examples[split] = Examples(features[split], truth[split], d.sources[d.generic])
+    fitted = fit_open_set(examples["train"], examples["val"], sorted(set(truth["train"])))
     entry = model.card.tasks["modality"]
     vectors = class_vectors(model, load_task("modality"), entry.classes)
     _, p = score_features(features["test"], vectors, "multiclass", model.logit_scale, entry.calibration)

@@ -47,3 +47,4 @@ python $here/publish.py "$run/shards" "$run/train/pack" "$run/figures.json" "$ta
 [ "$smoke" ] && exit 0
 python $here/across_sources.py "$data" medclip-mini
 python $here/home.py "$data" medclip-mini
+python $here/guard.py "$data" medclip-mini "$run/guard_vectors.npz"

@@ -1,0 +1,340 @@
+"""Stage 9: fit the open-set guard to several sources and to what the pack is not for, test it, put it into the pack.
+
+Usage: python pipelines/mini/guard.py SHARED_DATA [PACK] [FEATURES.npz]
+
+FEATURES.npz keeps the vectors: it is written where it does not exist, and read where it does. The guard is fitted to
+images that the pack was trained on and to half of the patients of sets that it has never seen; its limits, and all that
+is printed, are of others. Printed are, before (the guard that the pack has) and after: which share of each set is
+accepted as something; the same of each kind and each source that the guard was not fitted to; and how look-alikes of a
+jaw, a hand and a knee fare whose header says no more than CR. Intervals resample patients. covid_ct is for tests alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from medclip.adapters.sources import source_of
+from medclip.errors import MedclipError
+from medclip.models.class_vectors import class_vectors, score_features
+from medclip.models.open_set import FILE_NAME, Examples, OpenSet, fit_open_set, load_open_set
+from medclip.models.packs.pack import check_pack, find_pack, load_model, pack_card, update_pack
+from medclip.runs.problems import GREY
+from medclip.runs.read_unit import read
+from medclip.settings import Settings
+from medclip.statistics.metrics.classification import measured
+from medclip.statistics.resampling.resampled import interval_of
+from medclip.text.vocabulary.load import load_task
+
+MIN_PROBABILITY = 0.8
+MOST = 200
+"""Images of a set that were trained on, and as many that were not."""
+TEST_ONLY = frozenset({"covid_ct", "drawn"})
+HEAD = frozenset({"Brain and Neuro", "Eye and Orbit", "Head and Neck"})
+Kind = Callable[[Mapping[str, str]], str]
+
+
+def _medpix2(row: Mapping[str, str]) -> str:
+    if row["modality"] == "MR":
+        return "mri" if row["location"] == "Brain and Neuro" else "MRI of other body parts"
+    return "head CT" if row["location"] in HEAD else "ct"
+
+
+SETS: Mapping[str, tuple[str, Kind]] = {
+    "nih_cxr": ("patient_id", lambda row: "xray"),
+    "covid_cxr": ("group_id", lambda row: "xray" if row["modality"] == "X-ray" else "ct"),
+    "vqa_rad": ("group", lambda row: {"CHEST": "xray", "ABD": "CT or MRI of the abdomen"}.get(row["organ"], "")),
+    "mini_mias": ("patient_id", lambda row: "mammography"),
+    "mammo_4view": ("case", lambda row: "mammography"),
+    "ddsm_4view": ("exam", lambda row: "mammography"),
+    "cdd_cesm": ("patient_id", lambda row: "subtracted mammogram"),
+    "csdi_fundus": ("image_id", lambda row: "fundus"),
+    "brain_mri": ("dup_group", lambda row: "mri"),
+    "medpix2": ("group", _medpix2),
+    "covid_ct": ("group", lambda row: "ct"),
+    "isic2017": ("group", lambda row: "dermatology"),
+    "glas_colon": ("patient_id", lambda row: "pathology"),
+    "bus_bra": ("patient_id", lambda row: "ultrasound"),
+    "breast_us": ("patient_id", lambda row: "ultrasound"),
+    "ecg_sheet": ("group", lambda row: "ECG sheet"),
+}
+"""Of each folder the column of its patients, and what an image is; blank for those that are of several kinds."""
+
+
+IN_GENERAL = {
+    "subtracted mammogram": "mammography",
+    "MRI of other body parts": "mri",
+    "head CT": "ct",
+    "CT or MRI of the abdomen": "",
+    "ECG sheet": "ecg",
+}
+"""What a pack takes a kind for that was trained on it; blank for two modalities in one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """What was read, with its vectors."""
+
+    files: NDArray[Any]
+    source: NDArray[Any]
+    kind: NDArray[Any]
+    group: NDArray[Any]
+    """Patients, or what stands for them."""
+    trained: NDArray[np.bool_]
+    """The pack was trained on this very file."""
+    coloured: NDArray[np.bool_]
+    features: NDArray[np.float32]
+    """Of the generic rendering, from which a modality is inferred."""
+
+    @property
+    def fits(self) -> NDArray[np.bool_]:
+        """Whether the guard is fitted to an image: training images, and of unseen sets half of the patients."""
+        known = np.isin(self.source, np.unique(self.source[self.trained]))
+        halves = np.array([crc32(group.encode()) % 2 == 0 for group in self.group.tolist()])
+        return np.where(known, self.trained, halves) & ~np.isin(self.source, [*TEST_ONLY])
+
+    @property
+    def held_out(self) -> NDArray[np.bool_]:
+        """Images that are neither fitted to nor trained on, nor of a patient who is."""
+        return ~self.fits & ~self.trained & ~np.isin(self.group, np.unique(self.group[self.fits]))
+
+    def examples(self, rows: NDArray[np.bool_]) -> Examples:
+        """Return some images as the guard takes them."""
+        return Examples(self.features[rows], self.kind[rows], self.source[rows])
+
+
+def listed(data: Path, seen: frozenset[str], drawn: Path) -> Iterator[tuple[Path, str, str, str]]:
+    """Yield file, set, kind and patient: of each set at most `MOST` that were trained on and `MOST` that were not."""
+    from hashlib import sha256
+
+    for folder, (column, kind) in SETS.items():
+        with (data / folder / "labels.csv").open(encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if kind(row)]
+        rows.sort(key=lambda row: crc32(row["file"].encode()))
+        room = {True: MOST, False: MOST}
+        for row in rows:
+            path = data / folder / row["file"]
+            is_trained = sha256(path.read_bytes()).hexdigest() in seen
+            room[is_trained] -= 1
+            if room[is_trained] >= 0:
+                yield path, folder, kind(row), f"{folder}:{row[column]}"
+    from tests.kits import radiographs
+
+    for name in ("panoramic", "hand", "knee"):
+        for number in range(15):
+            path = drawn / f"{name}{number}.png"
+            Image.fromarray(getattr(radiographs, name)(number)).save(path)
+            yield path, "drawn", name, path.stem
+
+
+def read_images(data: Path, model: Any, seen: frozenset[str]) -> Images:
+    """Read all sets through the generic adapter, and encode them."""
+    rows, pixels = [], []
+    with tempfile.TemporaryDirectory() as drawn:
+        for path, source, kind, group in listed(data, seen, Path(drawn)):
+            try:
+                unit = source_of(path, Settings())
+                reading = read(unit, None, model.preprocess, Settings())
+            except MedclipError as error:
+                print(f"{source}: an image is left out: {error.reason}")
+                continue
+            name = path.relative_to(data).as_posix() if path.is_relative_to(data) else path.name
+            rows.append((name, source, kind, group, unit.first.sha256 in seen, reading.coloured))
+            pixels.append(reading.images[0])
+    features = [model.encode_image(np.stack(pixels[n : n + 256])) for n in range(0, len(pixels), 256)]
+    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    return Images(*columns, np.concatenate(features))  # pyright: ignore[reportCallIssue]
+
+
+def as_trained(images: Images) -> Images:
+    """Return the images with kinds that the pack was trained on as what it is for."""
+    kind = images.kind.astype(object)
+    for name, modality in IN_GENERAL.items():
+        if images.trained[images.kind == name].any():
+            kind[images.kind == name] = modality
+    rows = kind != ""
+    values = {name: getattr(images, name)[rows] for name in Images.__dataclass_fields__}
+    return Images(**values | {"kind": kind[rows].astype(str)})
+
+
+def strangeness(guard: OpenSet, features: NDArray[np.float32], modality: str) -> NDArray[np.floating]:
+    """Return how unlike a modality images are: beyond 1 they are not typical of it."""
+    distance = guard.distance(features, modality)
+    near = distance / guard.limits_M[guard.modalities.index(modality)]
+    if guard.other_means_KD is None:
+        return near
+    everything = OpenSet((*guard.modalities, *guard.others), np.concatenate([guard.means_MD, guard.other_means_KD]),
+                         guard.precision_DD, guard.limits_M)  # fmt: skip
+    rivals = [everything.distance(features, name) for name in everything.modalities if name != modality]
+    return np.maximum(near, distance / np.min(rivals, axis=0))
+
+
+@dataclass(frozen=True, eq=False)
+class Guesses:
+    """What the pack takes images for, before its guard looks at them."""
+
+    modality: NDArray[Any]
+    is_sure: NDArray[np.bool_]
+    """Probable enough, and not in colour where the modality is grey."""
+
+    def strangeness(self, guard: OpenSet, features: NDArray[np.float32]) -> NDArray[np.floating]:
+        """Return how unlike the modality that it is taken for each image is."""
+        values = np.empty(len(features))
+        for name in np.unique(self.modality).tolist():
+            rows = self.modality == name
+            values[rows] = strangeness(guard, features[rows], name)
+        return values
+
+    def accepted(self, guard: OpenSet, features: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return which images are believed to be of the modality that they are taken for."""
+        return self.is_sure & (self.strangeness(guard, features) <= 1)
+
+
+def guesses_of(model: Any, images: Images) -> Guesses:
+    """Ask the pack's own modality task."""
+    entry = model.card.tasks["modality"]
+    vectors = class_vectors(model, load_task("modality"), entry.classes)
+    _, p = score_features(images.features, vectors, "multiclass", model.logit_scale, entry.calibration)
+    modality = np.array(entry.classes)[p.argmax(axis=1)]
+    return Guesses(modality, (p.max(axis=1) >= MIN_PROBABILITY) & ~(images.coloured & np.isin(modality, [*GREY])))
+
+
+def share(accepted: NDArray[np.bool_], groups: NDArray[Any]) -> dict[str, Any]:
+    """Return the share that is accepted, with its interval over patients."""
+    e = interval_of(measured(np.ones(len(accepted), int), accepted - 0.5, groups.tolist(), ["accuracy"])["accuracy"])
+    return _rounded(e)
+
+
+def auroc(near: NDArray[np.floating], far: NDArray[np.floating], groups: NDArray[Any]) -> dict[str, Any]:
+    """Return how well strangeness tells images of the pack's modalities from others."""
+    truth = np.repeat([0, 1], [len(near), len(far)])
+    e = interval_of(measured(truth, np.concatenate([near, far]), groups.tolist(), ["auroc"])["auroc"])
+    return _rounded(e)
+
+
+def _rounded(e: Any) -> dict[str, Any]:
+    """Return a figure and its interval; one patient has none."""
+    names = ("value", "low", "high")
+    return {
+        name: round(v, 3) if np.isfinite(v) else None for name, v in zip(names, (e.value, e.low, e.high), strict=True)
+    }
+
+
+def in_words(figure: Mapping[str, Any]) -> str:
+    """Write a figure with its interval."""
+    interval = "one patient" if figure["low"] is None else f"{figure['low']:.3f} to {figure['high']:.3f}"
+    return f"{figure['value']:.3f} ({interval})"
+
+
+def fitted(images: Images, modalities: Sequence[str], *, without: NDArray[np.bool_] | None = None) -> OpenSet:
+    """Fit the guard, to all but some images."""
+    kept = np.ones(len(images.files), bool) if without is None else ~without
+    limited = images.held_out & kept & ~np.isin(images.source, [*TEST_ONLY])
+    return fit_open_set(images.examples(images.fits & kept), images.examples(limited), modalities)
+
+
+def measure(images: Images, guesses: Guesses, before: OpenSet, after: OpenSet) -> dict[str, Any]:
+    """Measure both guards on held-out images, and the way of fitting on kinds and sources that are left out."""
+    modalities = before.modalities
+    held, figures = images.held_out, {"sets": {}, "kinds_left_out": {}, "sources_left_out": {}, "header_says_cr": {}}
+    old, new = (guesses.accepted(guard, images.features) for guard in (before, after))
+    for source in SETS:
+        for kind in np.unique(images.kind[images.source == source]).tolist():
+            rows = held & (images.source == source) & (images.kind == kind)
+            if not rows.any():
+                continue
+            groups = images.group[rows]
+            figure: dict[str, Any] = {"images": int(rows.sum()), "patients": len(set(groups.tolist()))}
+            figure |= {"before": share(old[rows], groups), "after": share(new[rows], groups)}
+            figures["sets"][f"{source}, {kind}"] = figure
+            print(f"{source}, {kind}: {figure['images']} images of {figure['patients']}, accepted "
+                  f"{in_words(figure['before'])} before, {in_words(figure['after'])} after")  # fmt: skip
+    ours = held & np.isin(images.kind, modalities)
+    for kind in after.others:
+        rows = images.kind == kind
+        guard = fitted(images, modalities, without=rows)
+        strange = guesses.strangeness(guard, images.features)
+        groups = np.concatenate([images.group[ours], images.group[rows]])
+        figure = {"images": int(rows.sum()), "auroc": auroc(strange[ours], strange[rows], groups)}
+        figure["before"] = share(old[rows], images.group[rows])
+        figure["after"] = share(guesses.accepted(guard, images.features)[rows], images.group[rows])
+        figures["kinds_left_out"][kind] = figure
+        print(f"never seen: {kind}: {figure['images']} images, accepted {in_words(figure['before'])} before, "
+              f"{in_words(figure['after'])} after; AUROC {in_words(figure['auroc'])}")  # fmt: skip
+    foreign = held & np.isin(images.kind, after.others)
+    for modality in modalities:
+        sources = np.unique(images.source[(images.kind == modality)]).tolist()
+        for source in sources if len(sources) > 1 else ():
+            rows = (images.source == source) & (images.kind == modality)
+            rest = images.held_out & (images.kind == modality) & ~rows
+            if not (images.fits & (images.kind == modality) & ~rows).any() or not rest.any():
+                continue
+            guard = fitted(images, modalities, without=rows)
+            strange = strangeness(guard, images.features, modality)
+            groups = np.concatenate([images.group[rows], images.group[foreign]])
+            ratio = guard.distance(images.features[rows], modality) / guard.limits_M[guard.modalities.index(modality)]
+            figure = {"images": int(rows.sum()), "typical": share(strange[rows] <= 1, images.group[rows])}
+            figure |= {"auroc": auroc(strange[rows], strange[foreign], groups)}
+            figure |= {"limits_to_95": round(float(np.quantile(ratio, 0.95)), 2)}
+            figures["sources_left_out"][f"{modality}, {source}"] = figure
+            print(f"source left out: {modality}, {source}: {figure['images']} images, typical "
+                  f"{in_words(figure['typical'])}; AUROC against other kinds {in_words(figure['auroc'])}; 95 % within "
+                  f"{figure['limits_to_95']} limits")  # fmt: skip
+    for kind in np.unique(images.kind[images.source == "drawn"]).tolist():
+        features = images.features[images.kind == kind]
+        counts = [int(guard.typical(features, "xray").sum()) for guard in (before, after)]
+        figures["header_says_cr"][kind] = {"images": len(features), "before": counts[0], "after": counts[1]}
+        print(f"drawn, header says CR: {kind}: {counts[0]} of {len(features)} typical before, {counts[1]} after")
+    return figures
+
+
+def main(data: Path, model: str = "medclip-mini", kept: str = "") -> None:
+    """Read or take the vectors, fit, measure, write, seal."""
+    pack, card = find_pack(model), pack_card(model)
+    loaded = load_model(model)
+    names = tuple(Images.__dataclass_fields__)
+    if kept and Path(kept).exists():
+        with np.load(kept) as arrays:
+            images = Images(*(arrays[name] for name in names))
+    else:
+        seen = frozenset((pack / str(card.train_hashes_file)).read_text().split())
+        images = read_images(data, loaded, seen)
+        if kept:
+            np.savez(kept, **{name: getattr(images, name) for name in names})
+    before = load_open_set(pack)
+    if before is None:
+        raise SystemExit(f"{pack} has no guard yet: pipelines/mini/publish.py makes one.")
+    images = as_trained(images)
+    guard = fitted(images, before.modalities)
+    figures = measure(images, guesses_of(loaded, images), before, guard)
+    about = {
+        "method": "squared Mahalanobis distance to the modality's mean feature, sources weighing alike, one shared "
+        "covariance; nearer to it than to any other kind of image that the guard was fitted to",
+        "min_probability": MIN_PROBABILITY,
+        "limits": dict(zip(guard.modalities, (round(float(v), 2) for v in guard.limits_M), strict=True)),
+        "fitted_to": {kind: sorted(set(images.source[images.fits & (images.kind == kind)].tolist()))
+                      for kind in (*guard.modalities, *guard.others)},
+        "test": figures,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        guard.save(Path(folder))
+        content = (Path(folder) / FILE_NAME).read_bytes()
+    new_card = type(card).model_validate(card.model_dump() | {"open_set": about})
+    update_pack(pack, card=new_card, extra_files={FILE_NAME: content})
+    check_pack(model)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:4])

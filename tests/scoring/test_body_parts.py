@@ -1,0 +1,50 @@
+"""Radiographs that nothing says the body part of are looked at: what is no chest is asked nothing about chests."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from medclip.api.score import score
+from medclip.errors import Reason
+from tests.kits.files import write_dicom
+from tests.kits.radiographs import hand, knee, panoramic
+
+
+@pytest.mark.parametrize("stated", [None, "UNKNOWN"])
+def test_a_jaw_a_hand_and_a_knee_whose_header_says_cr_alone_are_not_asked_about_the_chest(
+    tmp_path: Path, stated: str | None
+) -> None:
+    for draw in (panoramic, hand, knee):
+        unlike = {"StudyInstanceUID": f"1.2.3.{len(draw.__name__)}", "BodyPartExamined": stated}
+        write_dicom(tmp_path / "in" / f"{draw.__name__}.dcm", draw(), **unlike)
+    run = score(tmp_path / "in", tmp_path / "out", workers=1)
+    rows = run.files.to_pylist()
+    assert {row["reason"] for row in rows} == {str(Reason.NO_TASK)}
+    assert all(row["message"].startswith("Nothing states the body part, and the image is unlike") for row in rows)
+    assert run.scores.num_rows == 0
+
+
+def test_a_chest_whose_header_says_cr_alone_is_asked(tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    film = np.asarray(Image.open("examples/studies/chest_without_header.jpg").convert("L"))
+    write_dicom(tmp_path / "in" / "chest.dcm", film)
+    assert score(tmp_path / "in", tmp_path / "out", workers=1).counts["scored"] == 1
+
+
+@pytest.mark.shared
+def test_no_dermoscopy_photograph_is_scored_as_a_radiograph_even_where_the_option_says_so(
+    shared: Path, tmp_path: Path
+) -> None:
+    isic = shared / "data" / "isic2017"
+    with (isic / "labels.csv").open(encoding="utf-8") as file:
+        names = [row["file"] for row in csv.DictReader(file)][::8]
+    photographs = [isic / name for name in names]
+    for named in (None, "xray"):
+        run = score(photographs, tmp_path / f"{named}", workers=1, modality=named)
+        assert "xray" not in run.scores.column("modality").to_pylist()
+        assert run.counts["skipped"] >= len(names) - 1
