@@ -121,14 +121,13 @@ def make_block(pairs: Pairs | None, size: int, rank: int, ranks: int, device: to
         weights_N = weights_N * pairs.valid_B
     weights_N = weights_N * (ranks / weights_N.sum().clamp_min(1e-30))
     positive, ignored = (k if k is not None and k.shape[1] else None for k in (pairs.positive_BK, pairs.ignored_BK))
-    of_texts = positive if pairs.text_positive_BK is None or positive is None else pairs.text_positive_BK
     return Block(
         own_b=own_N[own_rows],
         row_weights_b=weights_N[own_rows],
         col_weights_N=weights_N,
         even=pairs.weights_B is None,
         valid=None if pairs.valid_B is None else (pairs.valid_B[own_rows], pairs.valid_B),
-        positive_keys=None if positive is None else (positive[own_rows], of_texts),
+        positive_keys=None if positive is None else (positive[own_rows], pairs.of_texts(positive)),
         ignored_keys=None if ignored is None else (ignored[own_rows], ignored),
         sources=None if pairs.sources_B2 is None else (pairs.sources_B2[own_rows], pairs.sources_B2),
     )

@@ -73,6 +73,10 @@ class Pairs:
         if len(lengths) > 1:
             raise MedclipError(Reason.WRONG_USE, f"the tensors of Pairs have different lengths: {sorted(lengths)}.")
 
+    def of_texts(self, positive_BK: Tensor) -> Tensor:
+        """Return the keys that hold of texts, where those of images are these."""
+        return positive_BK if self.text_positive_BK is None else self.text_positive_BK
+
     def check(self, size: int) -> None:
         """Raise WRONG_USE if a tensor is not of the batch's size."""
         for value in (getattr(self, field.name) for field in fields(self)):
