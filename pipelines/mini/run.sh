@@ -42,7 +42,7 @@ if [ "$start" = masked ]; then
         --set model.freeze_blocks=0 --set model.freeze_bn=false)
 fi
 medclip pretrain $here/recipe.yaml --set "data.shards=$run/shards" "${set[@]}" --out "$run/train"
-python $here/evaluate.py "$run/shards" "$run/train/pack" "$run/figures.json" ${smoke:+--skip-cnn}
+python $here/evaluate.py "$run/shards" "$run/train/pack" "$run/figures.json" ${smoke:+--skip-cnn --skip-imagenet}
 python $here/publish.py "$run/shards" "$run/train/pack" "$run/figures.json" "$target"
 [ "$smoke" ] && exit 0
 python $here/across_sources.py "$data" medclip-mini
