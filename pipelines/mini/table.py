@@ -38,6 +38,8 @@ GENERIC_ONE_IN = 3
 """Share of images that also stand as a generic rendering: telling modalities apart is easy, and steps are dear."""
 SCARCE = frozenset(("fundus", "ct"))
 """Modalities with so few images that all of them do."""
+SHARES = {"train": 0.65, "val": 0.10, "test": 0.25}
+"""As run.sh divides patients."""
 GENERIC = ("file", "patient", "modality", "split", "source", "license")
 
 
@@ -103,12 +105,19 @@ def shares_of(rows: Sequence[Row], kind: str, sources: Iterable[str], column: st
 
 
 def few_of(rows: Sequence[Row], number: int) -> list[Row]:
-    """Return some rows of each source and stratum, by a hash of the patient: for a run at small size."""
-    kept: Counter[tuple[str, str]] = Counter()
+    """Return some rows of each source and stratum, half of them to train and a quarter to validate and to test with.
+
+    They are those with the lowest hash of the patient: for a run at small size, in which every stage has something.
+    """
+    from medclip.shards.writing.splits import split_of
+
+    most = {"val": number // 4, "test": number // 4, "train": number - 2 * (number // 4)}
+    kept: Counter[tuple[str, str, str]] = Counter()
     chosen = []
     for row in sorted(rows, key=lambda row: crc32(row["patient"].encode())):
-        cell = row["source"], row.get("stratum", "")
-        if kept[cell] < number:
+        side = row.get("split") or split_of(row["patient"], SHARES, 0)
+        cell = row["source"], row.get("stratum", ""), side
+        if kept[cell] < most[side]:
             kept[cell] += 1
             chosen.append(row)
     return chosen

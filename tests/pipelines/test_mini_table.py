@@ -201,3 +201,11 @@ def test_the_recipe_balances_sources_and_looks_at_figures_within_them() -> None:
     assert recipe.objective.other_source == "ignored"
     assert recipe.train.best_by == "within_sources"
     assert all(load_task(name).has_words for name in recipe.train.zero_shot)
+
+
+def test_a_table_at_small_size_has_something_to_train_validate_and_test_with() -> None:
+    rows = [*made_up("a", 200), *made_up("b", 200)]
+    few = stage("table").few_of(rows, 8)
+    assert Counter((row["source"], side(row)) for row in few) == {
+        (source, name): number for source in "ab" for name, number in (("train", 4), ("val", 2), ("test", 2))
+    }
