@@ -20,7 +20,7 @@ from medclip.models.devices import BATCH
 from medclip.models.packs.words import no_words
 from medclip.models.preprocess import Preprocess
 from medclip.models.signal_input import SignalInput
-from medclip.models.towers.native_aspect import Patches, unpack_batch
+from medclip.models.towers.patches import Patches, unpack_batch
 from medclip.models.towers.weights.fold_batch_norm import fold_batch_norm
 from medclip.progress import Progress, Silent
 

@@ -204,15 +204,17 @@ def load_model(model: str | Path | Model = DEFAULT, *, device: str = "cpu", veri
         preprocess = from_config(config, manifest.preprocessing)
         _check_plausible(path, config["model_cfg"])
     check_preprocessing(path, preprocess, card)
-    from medclip.models.towers.quick_torchvision import import_torchvision
+    from medclip.models.towers.quick_towers import import_towers
 
-    import_torchvision()
+    import_towers()
     from medclip.models.model import Model
     from medclip.models.towers.build import build_clip
+    from medclip.models.towers.weights.unfilled import Unfilled
     from medclip.text.tokenizers.tokenizer import load_tokenizer
 
     with naming(path):
-        clip = build_clip(_inside(config["model_cfg"]), path)
+        with Unfilled():
+            clip = build_clip(_inside(config["model_cfg"]), path)
         _load_weights(clip, path / WEIGHTS_NAME)
         text_cfg = config["model_cfg"].get("text_cfg")
         tokenizer = None if text_cfg is None else load_tokenizer(path, text_cfg)

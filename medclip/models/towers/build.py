@@ -18,7 +18,6 @@ from medclip.models.towers import bert as hf_text
 from medclip.models.towers.image_only import build_image_only, timm_arguments
 from medclip.models.towers.lens_tower import KEY as LENS
 from medclip.models.towers.lens_tower import add_lens
-from medclip.models.towers.native_aspect import make_native
 from medclip.models.towers.pooling.poolings import ARGUMENTS
 from medclip.models.towers.pooling.query_pool import HEADS, QueryPool
 from medclip.models.towers.signals.signal_tower import build_signal_tower
@@ -151,6 +150,8 @@ def _build_towers(config: dict[str, Any], base: Path | None) -> nn.Module:
     if trunk:
         _fit_trunk(model.visual, vision_cfg.get("image_size", 224))
     if native:
+        from medclip.models.towers.native_aspect import make_native  # timm's form of it takes a second to import
+
         make_native(model.visual, trunk, square_side(config))
     return model
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medclip.models.model import normalise_with
 from medclip.models.preprocess import Preprocess
-from medclip.models.towers.native_aspect import unpack_batch
+from medclip.models.towers.patches import unpack_batch
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.distill import relational_loss
 from medclip.objectives.lens import anchored_loss

@@ -22,9 +22,8 @@ from medclip.models.towers.native_aspect import (
     is_native,
     make_native,
     patch_side,
-    place_patches,
-    unpack_batch,
 )
+from medclip.models.towers.patches import place_patches, unpack_batch
 
 OPEN_CLIP: dict[str, Any] = {
     "embed_dim": 24,
