@@ -78,11 +78,8 @@ def figure(
     """One figure with its interval, as stored in the card; without a number of patients where a source is unknown."""
     e = interval_of(measured(labels, scores, patients.tolist(), [metric])[metric], level=level)
     counts = {"num_patients": None if unknown else len(set(patients.tolist())), "num_images": len(labels)}
-    return (
-        {k: round(v, 4) for k, v in (("value", e.value), ("low", e.low), ("high", e.high))}
-        | counts
-        | {"chance": round(chance, 4)}
-    )
+    ends = {"low": e.low, "high": e.high} if e.has_interval else {}
+    return {k: round(v, 4) for k, v in ({"value": e.value} | ends).items()} | counts | {"chance": round(chance, 4)}
 
 
 def multiclass(
@@ -181,7 +178,7 @@ def multilabel(
         rivals |= {k: s[:, 1] for k, s in rival_scores(data, parts, 2, with_cnn).items()}
         metrics[name] = {k: within(labels, s, of, patients, unknown) for k, s in rivals.items()}
         widened = within(labels, logits["test"], of, patients, unknown, level=1 - 0.05 / len(findings))
-        metrics[name]["zero_shot"]["low_adjusted"] = widened["low"]
+        metrics[name]["zero_shot"]["low_adjusted"] = widened.get("low", 0.0)
         views = np.array([str(test.records[i].view).upper() for i in rows])
         for view in ("AP", "PA"):
             inside = views == view

@@ -65,7 +65,7 @@ STARTED_FROM = {
 
 def above_chance(figure: dict[str, Any]) -> bool:
     """Whether the whole interval lies above chance; where several classes were tried, the wider adjusted one."""
-    return figure.get("low_adjusted", figure["low"]) > figure["chance"]
+    return figure.get("low_adjusted", figure.get("low", 0.0)) > figure["chance"]
 
 
 def holds_everywhere(figures: dict[str, Any]) -> bool:
@@ -122,8 +122,8 @@ def guard(shards: Path, pack: Path) -> tuple[OpenSet, dict[str, Any]]:
         features[split] = d.features[d.generic]
         truth[split] = np.array([str(r.modality) for r, g in zip(d.records, d.generic, strict=True) if g])
         examples[split] = Examples(features[split], truth[split], d.sources[d.generic])
-    fitted = fit_open_set(examples["train"], examples["val"], sorted(set(truth["train"])))
     entry = model.card.tasks["modality"]
+    fitted = fit_open_set(examples["train"], examples["val"], sorted(entry.classes))  # all else is what it is not for
     vectors = class_vectors(model, load_task("modality"), entry.classes)
     _, p = score_features(features["test"], vectors, "multiclass", model.logit_scale, entry.calibration)
     guess = np.array(entry.classes)[p.argmax(axis=1)]
@@ -168,9 +168,11 @@ def main(shards: str, pack: str, figures: str, out: str) -> None:
     fields["created_from"] = card.created_from | STARTED_FROM
     listed = {TEST_HASHES: "\n".join([*hashes, ""]).encode()}
     update_pack(fresh, card=type(card).model_validate(fields), extra_files=listed)
-    fitted, fields["open_set"] = guard(Path(shards), fresh)
-    fitted.save(fresh)
-    update_pack(fresh, card=type(card).model_validate(fields))
+    fields["open_set"] = None
+    if "modality" in fields["tasks"]:
+        fitted, fields["open_set"] = guard(Path(shards), fresh)
+        fitted.save(fresh)
+        update_pack(fresh, card=type(card).model_validate(fields))
     verify_pack(fresh)
     if target.exists():
         old = target.with_name(f".{target.name}.old")
@@ -181,10 +183,10 @@ def main(shards: str, pack: str, figures: str, out: str) -> None:
     else:
         fresh.rename(target)
     info = verify_pack(target)
-    left_out = sorted(set(measured) - set(info.tasks))
+    left_out = sorted(set(measured) - {*info.tasks, RETRIEVAL})
     print(f"{info.name} {info.version}: {info.num_bytes / 1e6:.1f} MB, tasks {', '.join(info.tasks)}")
     print(f"left out: {', '.join(left_out) or 'none'}")
-    for modality, counts in fields["open_set"]["test"].items():
+    for modality, counts in (fields["open_set"] or {"test": {}})["test"].items():
         print(f"open set, test: {modality} {counts}")
 
 
