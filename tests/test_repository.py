@@ -205,6 +205,7 @@ _WRITE_ELSEWHERE = {
     "_publish": "into the draft of all ranks, which publish_folder puts in place",
     "_write_text": "the draft of save_table",
     "DicomwebFiles._write": "a file of the spool, which is fetched again after a kill",
+    "Publication._remember": "a record grows line by line; a line that a kill cut is passed over",
     "_write_header": "a header in the spool, which is fetched again",
     "ShardCache._fill": "a draft that others wait for, locked, and renamed once its hash is right",
     "write_array": "an array in a temporary folder, which is read and goes",

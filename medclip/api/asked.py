@@ -12,7 +12,7 @@ from medclip.files.remote import place_of
 from medclip.files.store_files import is_store
 from medclip.settings import ReadPolicy, Settings
 
-_OF_ONE_CALL = frozenset({"out", "progress", "log", "metrics", "add", "retry_failed", "limit", "dry_run"})
+_OF_ONE_CALL = frozenset({"out", "work", "progress", "log", "metrics", "add", "retry_failed", "limit", "dry_run"})
 """Of that call alone; the next one has its own."""
 _PLACES = frozenset({"path", "table", "model", "key_file", "backend", "results_to"})
 """Arguments that may name a file or folder, or something else by a name."""

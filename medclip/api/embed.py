@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.api.asked import what_was_asked
-from medclip.api.remote_arguments import is_elsewhere, refuse_for_remote, remote_files
+from medclip.api.remote_arguments import is_elsewhere, place_to_publish, refuse_for_remote, remote_files
 from medclip.api.run_arguments import Inputs, inputs_of, local_of, path_of, table_of
 from medclip.api.shard_call import shard_of
 from medclip.api.watched import watched
@@ -20,6 +20,7 @@ from medclip.progress import Progress, Silent
 from medclip.runs.call import Call
 from medclip.runs.engines.choose_engine import choose_engine
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
+from medclip.runs.publication import Publication
 from medclip.sample import Modality
 from medclip.scoring.embed import preview_embedding, run_embedding
 from medclip.settings import Settings
@@ -33,6 +34,7 @@ def embed(
     path: Any,
     out: str | Path | None = None,
     *,
+    work: str | Path | None = None,
     query: str | Mapping[str, str] = "",
     model: str | Path | Model = DEFAULT_MODEL,
     dtype: str = "float32",
@@ -71,7 +73,10 @@ def embed(
             https), whose studies are fetched, embedded and removed.
         out: Output folder for files.parquet, the tables of vectors, run.json and the ledger. The same call on the same
             folder goes on where it was stopped; nothing that is known is read again. None works in a temporary folder
-            that lives as long as the result.
+            that lives as long as the result. Or a folder of an object store, as "s3://BUCKET/FOLDER": tables and
+            run.json are copied there once they are written, run.json as the last.
+        work: Where `out` is a store, the folder on a disk of this machine that holds the ledger: the same call with the
+            same work folder goes on.
         query: Which studies of a PACS, as QIDO matches: "ModalitiesInStudy=CR,StudyDate=20240101-20240131", or a
             mapping of DICOM keywords to values.
         model: Name or folder of a model pack, or a loaded model.
@@ -143,7 +148,10 @@ def embed(
         thumbnails=thumbnails,
     )
     keep = TemporaryFolder("embed") if out is None else None
-    folder = keep.path if keep is not None else path_of(out, "the output folder")
+    publish_at = place_to_publish(out, work, path, shard)
+    named = out if publish_at is None else work
+    folder = keep.path if keep is not None else path_of(named, "the output folder")
+    progress = progress or Silent()
     remote = remote_files(path, query, spool, folder, progress)
     call = Call(
         inputs.root if remote is None else remote.folder,
@@ -153,7 +161,8 @@ def embed(
         options=options,
         key_file=None if key_file is None else path_of(key_file, "the key file"),
         settings=settings,
-        progress=progress or Silent(),
+        progress=progress,
+        publication=None if publish_at is None else Publication(publish_at, folder, progress),
         add=add,
         retry_failed=failed_for(retry_failed),
         device=device,
@@ -165,5 +174,7 @@ def embed(
         asked=asked,
         shard=None if shard is None else shard_of(shard, asked, out, add=add),
     )
-    run = preview_embedding if dry_run else run_embedding
-    return replace(run(call, dtype=dtype), _keep=keep)
+    if dry_run:
+        return preview_embedding(call, dtype=dtype)
+    published = None if publish_at is None else publish_at.url
+    return replace(run_embedding(call, dtype=dtype), _keep=keep, published=published)

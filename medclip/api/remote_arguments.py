@@ -88,6 +88,50 @@ def pacs_files(
     return DicomwebFiles(DicomwebServer(address_of(address)), parse_query(query), folder, _spool_bytes(spool), note)
 
 
+def place_to_publish(out: Any, work: Any, path: Any, shard: object) -> RemotePath | None:
+    """Return the folder of a store that results are published in; None where they are written to a disk.
+
+    Args:
+        out: What was named as output.
+        work: The work folder that was named beside it.
+        path: What the call is over.
+        shard: Which shard.
+
+    Raises:
+        MedclipError: WRONG_USE.
+    """
+    if not is_store(out):
+        if work is not None:
+            raise MedclipError(
+                Reason.WRONG_USE, "a work folder is named, and the output goes to a folder of a disk.",
+                hint="Leave --work out, or name a store with --out, such as s3://BUCKET/FOLDER.",
+            )  # fmt: skip
+        return None
+    place = place_of(out)
+    assert isinstance(place, RemotePath)
+    if place.url.partition("://")[0].lower() in ("http", "https"):
+        raise MedclipError(
+            Reason.WRONG_USE, "a web server takes no results.", where=place, hint="Name a store such as s3://."
+        )
+    if work is None or is_store(work):
+        raise MedclipError(
+            Reason.WRONG_USE, "results for a store need a folder of a disk for the ledger, by which a run goes on.",
+            where=place, hint="Name it with --work DIR: new, or that of the same run.",
+        )  # fmt: skip
+    if shard is not None:
+        raise MedclipError(
+            Reason.WRONG_USE, "a shard has no tables to publish.", where=place,
+            hint="Name a folder that all machines see, or collect the folders of all shards to merge them.",
+        )  # fmt: skip
+    source = place_of(path) if is_store(path) else None
+    if isinstance(source, RemotePath) and f"{place.url}/".startswith(f"{source.url}/"):
+        raise MedclipError(
+            Reason.WRONG_USE, "results would lie among the files that are read, and be files of the run.", where=place,
+            hint="Name a place outside it.",
+        )  # fmt: skip
+    return place
+
+
 def refuse_for_remote(
     path: Any,
     query: str | Mapping[str, str],

@@ -12,6 +12,7 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.progress import Progress
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.options import FAILING
+from medclip.runs.publication import PUBLISHED
 from medclip.runs.results import EMBED
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def retry(
     of their files, and the rows of all others stay. Where no file failed for the reason, nothing is computed.
 
     Args:
-        out: Output folder of the run.
+        out: Output folder of the run; of one that is published in a store, its work folder.
         reason: Why files failed that are tried again, such as "timeout" or "read_error"; "all" for any reason.
         workers: Reading processes; as in the run where None.
         memory: What all processes may take together, such as "12GB"; as in the run where None.
@@ -54,6 +55,7 @@ def retry(
     folder = path_of(out, "the output folder")
     with Ledger(folder, create=False) as ledger:
         asked, identity = ledger.get("asked"), ledger.get("identity") or {}
+        published = ledger.get(PUBLISHED)
         reasons = ledger.counts_by("reason", "failed")
     _refuse_unknown(reason, reasons, folder)
     if asked is None:
@@ -65,7 +67,8 @@ def retry(
             hint=f"Repeat its command with --retry-failed {reason}.",
         )
     own = {name: value for name, value in {"workers": workers, "memory": memory}.items() if value is not None}
-    arguments = {**arguments_again(asked), **own, "out": folder, "retry_failed": reason, "progress": progress}
+    place = {"out": folder} if published is None else {"out": published["url"], "work": folder}
+    arguments = {**arguments_again(asked), **own, **place, "retry_failed": reason, "progress": progress}
     if identity.get("command") == EMBED:
         from medclip.api.embed import embed
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.api.asked import what_was_asked
-from medclip.api.remote_arguments import is_elsewhere, refuse_for_remote, remote_files
+from medclip.api.remote_arguments import is_elsewhere, place_to_publish, refuse_for_remote, remote_files
 from medclip.api.run_arguments import Inputs, inputs_of, local_of, path_of, table_of
 from medclip.api.shard_call import shard_of
 from medclip.api.watched import watched
@@ -33,6 +33,7 @@ from medclip.reports.score.report import write_score_report
 from medclip.runs.call import Call
 from medclip.runs.engines.choose_engine import LOCAL, choose_engine
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
+from medclip.runs.publication import Publication
 from medclip.runs.results import write_csv_tables
 from medclip.runs.row_sink import RowSink
 from medclip.runs.score_run import ScoreRun
@@ -51,6 +52,7 @@ def score(
     path: Any,
     out: str | Path | None = None,
     *,
+    work: str | Path | None = None,
     query: str | Mapping[str, str] = "",
     exclude: Sequence[str | Path] = (),
     model: str | Path | Model = DEFAULT_MODEL,
@@ -102,7 +104,11 @@ def score(
             whose studies are fetched, scored and removed.
         out: Output folder for files.parquet, scores.parquet, run.json, report.html and the ledger. The same call on the
             same folder goes on where it was stopped; nothing that is known is read again. None works in a temporary
-            folder that lives as long as the result; of embeddings, it answers in memory and writes no report.
+            folder that lives as long as the result; of embeddings, it answers in memory and writes no report. Or a
+            folder of an object store, as "s3://BUCKET/FOLDER": tables, report and run.json are copied there as they
+            come, run.json as the last.
+        work: Where `out` is a store, the folder on a disk of this machine that holds the ledger: the same call with the
+            same work folder goes on.
         query: Which studies of a PACS, as QIDO matches: "ModalitiesInStudy=CR,StudyDate=20240101-20240131", or a
             mapping of DICOM keywords to values.
         exclude: Files and folders below `path` to leave out, as if they were not there; rows that they have from an
@@ -238,7 +244,10 @@ def score(
             hint="Name it with out, or leave csv out.",
         )
     keep = TemporaryFolder("score") if out is None and not is_stored else None
-    folder = inputs.root if in_memory else keep.path if keep is not None else path_of(out, "the output folder")
+    publish_at = place_to_publish(out, work, path, shard)
+    named = out if publish_at is None else work
+    folder = inputs.root if in_memory else keep.path if keep is not None else path_of(named, "the output folder")
+    progress = progress or Silent()
     remote = remote_files(path, query, spool, folder, progress)
     call = Call(
         inputs.root if remote is None else remote.folder,
@@ -248,7 +257,8 @@ def score(
         options=options,
         key_file=None if key_file is None else path_of(key_file, "the key file"),
         settings=settings,
-        progress=progress or Silent(),
+        progress=progress,
+        publication=None if publish_at is None else Publication(publish_at, folder, progress),
         add=add,
         exclude=tuple(path_of(place, "what is left out") for place in exclude),
         retry_failed=failed_for(retry_failed),
@@ -272,10 +282,16 @@ def score(
         embeddings = open_embeddings(path)
         if in_memory:
             return answer_embeddings(embeddings, call)
-        return score_embeddings(embeddings, call, sort_by=sort_by, finish=finish)
+        run = score_embeddings(embeddings, call, sort_by=sort_by, finish=finish)
+        return replace(run, published=None if publish_at is None else publish_at.url)
     with closing(sent.store) if sent.store is not None else nullcontext():
         run = run_scoring(call, sort_by=sort_by, finish=finish, sink=sent.sink)
-    return replace(run, _keep=keep, exported=exported[0].to_json() if exported else None)
+    return replace(
+        run,
+        _keep=keep,
+        published=None if publish_at is None else publish_at.url,
+        exported=exported[0].to_json() if exported else None,
+    )
 
 
 def _dry_run(call: Call, sort_by: str | None, is_stored: bool) -> ScoreRun:

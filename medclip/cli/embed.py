@@ -49,6 +49,7 @@ def embed(
     weeks: options.Weeks = False,
     thumbnails: options.Thumbnails = True,
     dry_run: options.DryRun = False,
+    work: options.Work = None,
     limit: options.Limit = None,
     log: options.Log = None,
     metrics: options.Metrics = None,
@@ -71,6 +72,7 @@ def embed(
             embeddings = run_embed(
                 path,
                 out,
+                work=work,
                 query=query,
                 spool=spool,
                 model=model,
@@ -100,7 +102,7 @@ def embed(
                 progress=shown,
             )
     except KeyboardInterrupt:
-        return interrupted(out)
+        return interrupted(work or out)
     print_embeddings(embeddings, as_json)
     return embeddings.exit_code
 
@@ -111,7 +113,9 @@ def print_embeddings(embeddings: Any, as_json: bool) -> None:
     if as_json:
         sizes = {"views": embeddings.num_views, "units": embeddings.num_units, "dim": embeddings.dim}
         planned = {} if embeddings.planned is None else {"planned": embeddings.planned}
+        published = {} if embeddings.published is None else {"published": embeddings.published}
         out = {"out": str(embeddings.folder), "exit_code": embeddings.exit_code, **counts, **sizes, **planned}
+        out |= published
         print(json.dumps(out))
         return
     if embeddings.planned is not None:
@@ -133,3 +137,5 @@ def print_embeddings(embeddings: Any, as_json: bool) -> None:
     print(
         f"Vectors: {number(embeddings.num_views)} of {embeddings.dim} numbers, in {printable(str(embeddings.folder))}"
     )
+    if embeddings.published is not None:
+        print(f"Published: {printable(embeddings.published)}")

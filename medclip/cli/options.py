@@ -88,6 +88,15 @@ NumResamples = Annotated[int, typer.Option("--num-resamples", min=1, help="Resam
 
 _OUT = typer.Option("--out", help="Folder to write; one that holds something else is refused.")
 OutFolder = Annotated[Path, _OUT]
+Work = Annotated[
+    Path | None,
+    typer.Option(
+        "--work",
+        metavar="DIR",
+        help="Folder of this machine for the ledger, where --out is a store (s3://...).",
+        show_default=False,
+    ),
+]
 OutFolderOrNone = Annotated[Path | None, _OUT]
 Resume = Annotated[bool, typer.Option(help="Go on with a stopped run in that folder.")]
 Name = Annotated[str | None, typer.Option("--name", help="Name on the card of the new pack.")]

@@ -88,6 +88,7 @@ def score(
     results_to: options.ResultsTo = None,
     results_as: options.ResultsAs = None,
     dry_run: options.DryRun = False,
+    work: options.Work = None,
     limit: options.Limit = None,
     log: options.Log = None,
     metrics: options.Metrics = None,
@@ -108,6 +109,7 @@ def score(
             run = run_score(
                 path,
                 out,
+                work=work,
                 query=query,
                 exclude=exclude or (),
                 spool=spool,
@@ -149,7 +151,7 @@ def score(
                 progress=shown,
             )
     except KeyboardInterrupt:
-        return interrupted(out)
+        return interrupted(work or out)
     print_run(run, as_json)
     return run.exit_code
 
@@ -168,6 +170,7 @@ def print_run(run: Any, as_json: bool) -> None:
                     "unlearned": [answers.to_json() for answers in run.unlearned],
                     **({} if run.planned is None else {"planned": run.planned}),
                     **({} if run.work is None else {"work": run.work}),
+                    **({} if run.published is None else {"published": run.published}),
                     **({} if run.exported is None else {"results": run.exported}),
                 }
             )
@@ -190,6 +193,8 @@ def print_run(run: Any, as_json: bool) -> None:
         print(f"Rows of the table that name no file here: {run.table_rows_elsewhere}")
     _print_unlearned(run)
     print(f"Report: {printable(str(run.report_path))}")
+    if run.published is not None:
+        print(f"Published: {printable(run.published)}")
     if run.exported is not None:
         from medclip.export.results_folder import Exported
 

@@ -111,6 +111,8 @@ class Embeddings(Result):
     together."""
     own_counts: Mapping[str, int] | None = None
     """Of a shard and of a dry run, which have no tables: what `counts` returns."""
+    published: str | None = None
+    """URL of the folder in an object store that has copies of the tables; `folder` is then the work folder."""
     planned: Mapping[str, Any] | None = None
     """Of a dry run, which wrote nothing: as `medclip.runs.ScoreRun.planned`."""
     _files: pa.Table | None = None
@@ -379,6 +381,7 @@ class Embeddings(Result):
             "vectors": f"{self.dim} numbers each, {self.dtype}",
             "pack": f"{self.pack.name} {self.pack.version}",
             "folder": self.folder,
+            **({} if self.published is None else {"published": self.published}),
         }
 
     def _rows(self, most: int | None = None) -> list[dict[str, Any]]:

@@ -36,6 +36,8 @@ from medclip.wording import count, list_of
 _DRAFT = re.compile(r"\.medclip-[\w.-]+\.part")
 """Independent of the target's name, so that a draft's name is never the longer of the two."""
 
+_STORE = re.compile(r"(s3a?|https?|gcs?|gs|abfss?|az|memory):/")
+"""A URL, also as `Path` shortens it; nobody wants a folder of that name."""
 _AGAIN = "Make room and run the same command again."
 _ELSEWHERE = "Name another place."
 _WRITABLE = "Mount it for writing (a system remounts a damaged disk so), or name another place."
@@ -304,6 +306,12 @@ def check_place(place: Path, *, beside: bool = False) -> None:
         raise MedclipError(
             Reason.WRONG_USE, f"{str(place)!r} is an option, and the name to write to is missing in front of it.",
             hint="Name a file or folder; one that is called so is given with its whole path.",
+        )  # fmt: skip
+    if _STORE.match(str(place)):
+        raise MedclipError(
+            Reason.WRONG_USE, "this is a place in a store, and what is written here goes to a folder of a disk.",
+            where=str(place),
+            hint="Name a folder and copy it there; score and embed write to a store with --out URL --work DIR.",
         )  # fmt: skip
     absolute = place.absolute()
     with disk_errors(place):

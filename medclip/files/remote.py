@@ -123,7 +123,7 @@ def read_range(place: RemotePath, start: int, size: int) -> bytes:
     """
 
     def read() -> bytes:
-        client = _filesystem(place)
+        client = client_of(place)
         data: bytes = client.cat_file(place.url, start=start, end=start + size)
         if len(data) > size:  # a server that knows no ranges sends all
             data = data[start : start + size]
@@ -143,7 +143,7 @@ def read_whole(place: RemotePath) -> bytes:
     Raises:
         MedclipError: As `read_range`.
     """
-    return patiently(place, lambda: _filesystem(place).cat_file(place.url))
+    return patiently(place, lambda: client_of(place).cat_file(place.url))
 
 
 def size_of(place: RemotePath) -> int:
@@ -154,7 +154,7 @@ def size_of(place: RemotePath) -> int:
     """
 
     def ask() -> int:
-        size = _filesystem(place).info(place.url).get("size")
+        size = client_of(place).info(place.url).get("size")
         if size is None:
             raise _ShortError("no size")
         return int(size)
@@ -173,7 +173,7 @@ def names_in(place: Place) -> list[str]:
     if isinstance(place, Path):
         return sorted(os.listdir(place)) if os.path.isdir(place) else []
     try:
-        entries = patiently(place, lambda: _filesystem(place).ls(place.url, detail=False, refresh=True))
+        entries = patiently(place, lambda: client_of(place).ls(place.url, detail=False, refresh=True))
     except MedclipError as e:
         if e.reason is not Reason.MISSING_FILE:
             raise
@@ -197,7 +197,7 @@ def entries_in(place: RemotePath, *, alone: bool = False) -> list[tuple[str | No
     """
 
     def ask() -> list[tuple[str | None, bool, int]]:
-        client = _filesystem(place)
+        client = client_of(place)
         own = client._strip_protocol(place.url).rstrip("/")
         listed = [client.info(place.url)] if alone else client.ls(place.url, detail=True, refresh=True)
         entries: list[tuple[str | None, bool, int]] = []
@@ -282,6 +282,7 @@ def patiently(
     pauses_s: Sequence[float] | None = None,
     gone: Reason = Reason.READ_ERROR,
     wait: Callable[[float], object] | None = None,
+    done: str = "read",
 ) -> T:
     """Do what a network may refuse for a while.
 
@@ -292,6 +293,7 @@ def patiently(
         pauses_s: Before each new attempt; `RETRY_PAUSES_S` where None.
         gone: Reason of the error after the last.
         wait: Waits some seconds; `time.sleep` where None.
+        done: What the action does, for the sentence: "it could not be read".
 
     Raises:
         MedclipError: As `final`, and `gone`.
@@ -304,7 +306,7 @@ def patiently(
         except MedclipError:
             raise
         except Exception as e:  # each store has errors of its own
-            refusal = (final or _final)(e, place)
+            refusal = (final or refusal_of)(e, place)
             if refusal is not None:
                 raise refusal from None
             kind = str(e) if isinstance(e, _ShortError) else type(e).__name__
@@ -313,7 +315,7 @@ def patiently(
     tried = f"{count(len(pauses_s) + 1, 'attempt')} over {duration(time.monotonic() - start)}"
     raise MedclipError(
         gone,
-        f"it could not be read in {tried} ({kind}).",
+        f"it could not be {done} in {tried} ({kind}).",
         where=place,
         hint="Is the network or the store gone? Run the same command again to go on.",
     )
@@ -322,7 +324,7 @@ def patiently(
 _DENIED = frozenset({"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError"})
 
 
-def _final(error: Exception, place: RemotePath) -> MedclipError | None:
+def refusal_of(error: Exception, place: RemotePath) -> MedclipError | None:
     """Return the refusal for a fault that no new attempt mends."""
     status = _status(error)
     if status in (404, 410) or (isinstance(error, FileNotFoundError) and not _is_of_a_client(error.__cause__)):
@@ -358,7 +360,7 @@ def _beyond_end(place: RemotePath) -> MedclipError:
     return MedclipError(Reason.CORRUPT, "it ends before what should be in it.", where=place)
 
 
-def _filesystem(place: RemotePath) -> Any:
+def client_of(place: RemotePath) -> Any:
     """Return fsspec's client of a store; one for each process and kind."""
     protocol = place.url.partition("://")[0].lower()
     try:

@@ -15,6 +15,7 @@ from medclip.progress import Progress, Silent
 from medclip.runs.engines.engine import Engine
 from medclip.runs.operations.watch import RunWatch, current_watch
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions
+from medclip.runs.publication import Publication
 from medclip.runs.remote_files import RemoteFiles
 from medclip.runs.run_shard import RunShard
 from medclip.sample import FileRef
@@ -60,6 +61,8 @@ class Call:
     """Do this shard of the run alone, and write no tables; None for all of it."""
     engine: Engine | None = None
     """Who computes the chunks; None for this process. It is no part of what the run is."""
+    publication: Publication | None = None
+    """Where in a store copies of the results go; None for none. It is no part of what the run is."""
     limit: int | None = None
     """Stop once so many files have their row; another call without it goes on. None for all files."""
 

@@ -91,6 +91,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         ThreadPoolExecutor(1) as loader,
         call.remote or nullcontext(),
         closing(verb.sink),
+        call.publication or nullcontext(),
     ):
         if ledger.drive is not None:
             progress.note(
@@ -106,8 +107,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         claim_shard(ledger, call.shard, folder)
         claim(ledger, identity, folder)
         refuse_purged(ledger, folder)
-        if verb.begin is not None:
-            verb.begin()
+        _begin(call, verb, ledger)
         asked = call.asked if call.shard is not None or not options.hash_paths else None  # it has paths
         ledger.remember({"notes": list(verb.notes), "asked": asked})
         remove_drafts(folder)
@@ -136,7 +136,8 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
             watch.started(_facts(call, pack), counts, counter.total)
             parts = None
             if verb.shows_parts and call.shard is None:
-                parts = Parts(folder, hashed if options.hash_paths else None)
+                written = None if call.publication is None else call.publication.add
+                parts = Parts(folder, hashed if options.hash_paths else None, written)
             committed = partial(_committed, parts, counts, counter, call, partial(verb.sink.take, ledger))
             todo, plan = chain([first], chunks), worker_plan(call, pack, verb, key)
             _compute(call, verb, plan, model, (pool, loader), ledger, todo, committed)
@@ -153,11 +154,21 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
                 ledger, folder, verb, partial(describe, identity, pack, ledger), hashed, options.hash_paths, progress
             )
             watch.work.add("write", committed_s - ledger.write_seconds)  # the ledger counts its own
+            if call.publication is not None:
+                call.publication.finish()
         counts = ledger.counts()
         watch.wrote(counts, already=already)
         if first is not None and call.engine is None:  # what workers elsewhere do is not measured here
             progress.note(watch.report().sentence())
         return counts, already
+
+
+def _begin(call: Call, verb: Verb, ledger: Ledger) -> None:
+    """Begin what else a run writes to, once the folder is its own."""
+    if call.publication is not None:
+        call.publication.begin(ledger)
+    if verb.begin is not None:
+        verb.begin()
 
 
 def _compute(

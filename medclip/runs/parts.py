@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,10 +30,16 @@ class Parts:
     Args:
         folder: The output folder.
         name_of: What stands in the place of a path.
+        written: Called with the files of each part.
     """
 
-    def __init__(self, folder: Path, name_of: Callable[[str], str] | None = None) -> None:
-        self._folder, self._name_of = folder / FOLDER, name_of
+    def __init__(
+        self,
+        folder: Path,
+        name_of: Callable[[str], str] | None = None,
+        written: Callable[[Sequence[Path]], None] | None = None,
+    ) -> None:
+        self._folder, self._name_of, self._written = folder / FOLDER, name_of, written
         self._files: list[FileRow] = []
         self._scores: list[ScoreRow] = []
         self._written_at, self._pause_s = time.monotonic(), min(_FIRST_SECONDS, SECONDS)
@@ -63,8 +69,11 @@ class Parts:
 
     def _write(self) -> None:
         self._number += 1
-        write_rows(self._folder / f"scores-{self._number:06}.parquet", ScoreRow, self._scores)
-        write_rows(self._folder / f"files-{self._number:06}.parquet", FileRow, self._files)
+        scores, files = (self._folder / f"{name}-{self._number:06}.parquet" for name in ("scores", "files"))
+        write_rows(scores, ScoreRow, self._scores)
+        write_rows(files, FileRow, self._files)
+        if self._written is not None:
+            self._written((scores, files))
         self._files, self._scores, self._written_at = [], [], time.monotonic()
         self._pause_s = min(2 * self._pause_s, SECONDS)
 

@@ -32,6 +32,7 @@ EMBED = "embed"
 """What the identity of a run of `medclip embed` names as its command."""
 EMBEDDED = "embedded"
 """Status of a file in a folder of embeddings, where a scoring run has "scored"."""
+_TABLES = (FILES, SCORES, EXAM_SCORES)
 _PAGE = re.compile(r"report(-([1-9]\d*|search))?\.html")
 
 
@@ -86,10 +87,20 @@ def embedded_counts(counts: dict[str, int]) -> dict[str, int]:
 def hashes_of(folder: Path) -> dict[str, str]:
     """Hash what a run has written besides its ledger, by name; what is not there is left out."""
     hashes = {}
-    for name in (FILES, SCORES, EXAM_SCORES, *CSV_OF.values(), RUN, NOTE, *EMBEDDING_TABLES, *report_files(folder)):
+    for name in (*_TABLES, *CSV_OF.values(), RUN, NOTE, *EMBEDDING_TABLES, *report_files(folder)):
         with suppress(OSError), (folder / name).open("rb") as file:
             hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return hashes
+
+
+def output_files(folder: Path) -> list[str]:
+    """Return what a run has written besides its ledger and results for other systems, by relative name.
+
+    Those that say that the others are complete come last: run.json is the last of all.
+    """
+    images = sorted(path.relative_to(folder).as_posix() for path in (folder / REPORT_IMAGES).rglob("*"))
+    names = (*_TABLES, *CSV_OF.values(), *EMBEDDING_TABLES, *images, *report_files(folder), NOTE, RUN)
+    return [name for name in names if (folder / name).is_file()]
 
 
 def page_name(page: int) -> str:

@@ -86,11 +86,10 @@ def claim_shard(ledger: Ledger, shard: RunShard | None, folder: Path) -> None:
 
 
 def finish_shard(ledger: Ledger, *, is_cut: bool) -> bool:
-    """Remember that all files of a shard are done, unless some were left out; return whether that was known."""
+    """Remember whether all files of a shard are done, none left out; return whether they were known to be."""
     was_finished = ledger.get("finished") is not None
-    if not is_cut:
-        ledger.remember({"finished": {SHARD: ledger.get(SHARD)}})
-    return was_finished
+    ledger.remember({"finished": None if is_cut else {SHARD: ledger.get(SHARD)}})
+    return was_finished and not is_cut
 
 
 def asked_of_shards(folders: Sequence[Path]) -> tuple[dict[str, Any], bool]:
@@ -143,7 +142,7 @@ def _of_the_run(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if name not in _OF_THE_MACHINE and name != "settings"}
 
 
-_OF_THE_MACHINE = frozenset({"workers", "memory", "engine", "shard", "limit"})
+_OF_THE_MACHINE = frozenset({"workers", "memory", "spool", "engine", "shard", "limit"})
 """What jobs may be told apart by, beside settings, whose limits and policy are in the run's identity."""
 _APART = "Merge the shards of one run only."
 

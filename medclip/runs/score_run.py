@@ -72,6 +72,9 @@ class ScoreRun(Result):
     """What is to be known of the question, in that case."""
     _unlearned: tuple[Unlearned, ...] | None = None
     """Which answers are worth little, in that case."""
+    published: str | None = None
+    """URL of the folder in an object store that has copies of the tables and the report; `folder` is then the work
+    folder."""
     exported: Mapping[str, Any] | None = None
     """What was written for other systems, where that was asked for: `folder`, `written` (files by form) and `without`
     (studies by form and by why they have none), and `stored` (studies by whether a PACS has their results)."""
@@ -153,6 +156,7 @@ class ScoreRun(Result):
             **notes,
             "folder": self.folder,
             "report": self.report_path or "none",
+            **({} if self.published is None else {"published": self.published}),
             **({} if self.exported is None else {"results": self.exported["folder"]}),
         }
 

@@ -83,6 +83,8 @@ def score_embeddings(
         make_folder(call.folder)
     with Ledger(call.folder) as ledger:
         claim(ledger, identity, call.folder)
+        if call.publication is not None:
+            call.publication.begin(ledger)
         ledger.remember({"notes": list(verb.notes)})
         remove_drafts(call.folder)
         if ledger.get("finished") is None:
@@ -104,6 +106,8 @@ def score_embeddings(
         hashed = partial(hashed_path, key=key)
         run = partial(describe, identity, pack, ledger)
         already = write_down(ledger, call.folder, verb, run, hashed, hash_paths, call.progress)
+        if call.publication is not None:
+            call.publication.finish()
         call.watch.wrote(ledger.counts(), already=already)
         return ScoreRun(call.folder, ledger.counts(), already_finished=already)
 

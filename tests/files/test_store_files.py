@@ -145,9 +145,33 @@ def test_a_run_over_a_store_goes_on_where_it_was_stopped_and_in_shards(
     assert not score(url, tmp_path / "there", model=pack, **ASKED).already_finished
     assert digests(tmp_path / "there") == digests(tmp_path / "here")
     for number in (1, 2):
-        score(url, tmp_path / f"{number}", model=pack, shard=f"{number}/2", **ASKED)
+        score(url, tmp_path / f"{number}", model=pack, shard=f"{number}/2", spool=f"{number}GB", **ASKED)
     medclip.runs.merge([tmp_path / "1", tmp_path / "2"], tmp_path / "all", workers=1)
     assert digests(tmp_path / "all") == digests(tmp_path / "here")
+
+
+def test_a_run_whose_spool_is_full_reads_nothing_ahead_and_ends_in_the_same_bytes(
+    memory: Any, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medclip.runs import listing, look, plan
+
+    monkeypatch.setattr(listing, "WINDOW_FILES", 2)
+    monkeypatch.setattr(look, "WINDOW_FILES", 2)
+    monkeypatch.setattr(plan, "CHUNK_FILES", 1)
+    for n in range(30):
+        write_png(tmp_path / "in" / f"{n:02}" / "film.png", n)
+    url = _put(memory, tmp_path / "in", "films")
+    largest = max(path.stat().st_size for path in (tmp_path / "in").rglob("*.png"))
+    spools: list[StoreFiles] = []
+    honest = StoreFiles.__enter__
+    monkeypatch.setattr(StoreFiles, "__enter__", lambda self: spools.append(self) or honest(self))
+    monkeypatch.setattr("medclip.api.remote_arguments.parse_memory", int)
+    for spool, name in ((1, "small"), (10**9, "large")):
+        score(url, tmp_path / name, model=pack, spool=spool, **ASKED)
+    small, large = (spool.peak_bytes for spool in spools)
+    assert small <= 3 * 2 * largest, "three windows of two files: looked at, scored, and being released"
+    assert large > 3 * 2 * largest, "with room, more is read ahead"
+    assert digests(tmp_path / "small") == digests(tmp_path / "large")
 
 
 def test_one_object_is_scored_as_one_file(memory: Any, pack: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from medclip.runs import listing, look, plan
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.listing import windows
 from medclip.runs.run_shard import RunShard, parse_shard
+from medclip.runs.run_status import STOPPED, read_status
 from medclip.sample import FileRef
 from tests.kits.scoring import STUDY_UID, digests, every_way, make_pack, write_dicom, write_png
 from tests.kits.volumes import positions_of, write_series
@@ -179,6 +180,46 @@ def test_shards_that_do_not_belong_together_are_refused_by_name(hospital: Path, 
     with pytest.raises(MedclipError, match="there is no ledger"):
         merge([one, two, tmp_path / "empty"], tmp_path / "all")
     assert not (tmp_path / "all").exists()
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_shards_are_never_merged_into_the_folder_of_another_run(hospital: Path, pack: Path, tmp_path: Path) -> None:
+    for prompt, name in (("a fracture", "one"), ("a pacemaker", "two")):
+        for number in (1, 2):
+            asked = {**ASKED, "prompt": prompt}
+            score(hospital, tmp_path / name / f"{number}", model=pack, shard=f"{number}/2", **asked)
+    folders = {name: [tmp_path / name / "1", tmp_path / name / "2"] for name in ("one", "two")}
+    medclip.runs.merge(folders["one"], tmp_path / "all", workers=1)
+    score(hospital, tmp_path / "whole", model=pack, **ASKED)
+    before = {name: digests(tmp_path / name) for name in ("all", "whole")}
+    for name, shards in (("all", "two"), ("whole", "one")):  # of another question, and of none that was in shards
+        with pytest.raises(MedclipError, match="holds another run") as refused:
+            medclip.runs.merge(folders[shards], tmp_path / name, workers=1)
+        assert refused.value.reason is Reason.OUTPUT_IN_USE
+    assert {name: digests(tmp_path / name) for name in ("all", "whole")} == before
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_a_shard_that_was_cut_is_not_finished_whatever_it_was_before(
+    hospital: Path, pack: Path, tmp_path: Path
+) -> None:
+    def run(**how: Any) -> Any:
+        return score(hospital, tmp_path / "1", model=pack, shard="1/2", **ASKED, **how)
+
+    def is_finished() -> bool:
+        with Ledger(tmp_path / "1", create=False) as ledger:
+            return ledger.get("finished") is not None
+
+    assert not run(limit=2).already_finished
+    assert not is_finished()
+    assert read_status(tmp_path / "1").state == STOPPED
+    assert run().counts["failed"]
+    assert is_finished()
+    assert run().already_finished
+    assert not run(retry_failed="all", limit=1).already_finished
+    assert not is_finished(), "files that were opened again are left out"
+    run()
+    assert is_finished()
 
 
 @pytest.mark.usefixtures("small_windows")

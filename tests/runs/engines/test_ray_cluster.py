@@ -11,9 +11,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,11 @@ from medclip.runs.engines.ray_cluster import _Crew, _room
 from medclip.runs.ledger.known_files import DONE, DONE_FOR_GOOD
 from medclip.runs.plan import Chunk, Plan, PlannedFile
 from medclip.sample import FileRef
+from medclip.settings import Settings
 from tests.kits.scoring import STUDY_UID, digests, write_dicom, write_png
+
+if TYPE_CHECKING:
+    from medclip.runs.engines.worker_plan import WorkerPlan
 
 
 class _LostError(Exception):
@@ -144,6 +149,41 @@ def test_a_worker_that_cannot_be_what_the_plan_says_ends_the_run_with_its_reason
     ray.get = lambda ref: refusal
     with pytest.raises(MedclipError, match=r"has medclip 0\.1"):
         _work(_Crew(ray, ray.worker, 1), _chunks(3, 0))
+
+
+@pytest.mark.parametrize(
+    ("asked", "share", "bytes_of_each"),
+    [
+        (12 * 10**9, 3, 4 * 10**9),
+        (12 * 10**9, 1, 12 * 10**9),
+        (None, 4, 2 * 10**9),  # of the 8 GB that the node is said to have room for
+        (300 * 10**6, 8, 10**8),  # never less than what any reading takes
+    ],
+)
+def test_workers_that_share_a_node_share_its_memory_and_its_cores(
+    monkeypatch: pytest.MonkeyPatch, asked: int | None, share: int, bytes_of_each: int
+) -> None:
+    begun: list[tuple[Settings, int]] = []
+    monkeypatch.setattr(ray_cluster, "budget_bytes", lambda wanted: wanted or 8 * 10**9)
+    monkeypatch.setattr(ray_cluster, "num_encoders", lambda: 8)
+    monkeypatch.setattr(ray_cluster, "torch_threads", lambda _: nullcontext())
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(ray_cluster.ReadingPool, "of", lambda settings: settings)
+
+    def context(model: Any, pool: Any, threads: Any, num_threads: int, progress: Any) -> str:
+        begun.append((pool, num_threads))
+        threads.shutdown()
+        return f"context of {model}"
+
+    plan = SimpleNamespace(settings=Settings(memory_bytes=asked), load=lambda: "a model", context=context)
+    worker = ray_cluster.ChunkWorker(cast("WorkerPlan", plan), share, None)
+    assert worker.start() is None
+    ((settings, num_threads),) = begun
+    assert settings.memory_bytes == bytes_of_each
+    assert (settings.workers, num_threads) == (8 // share, 8 // share)
+    worker = ray_cluster.ChunkWorker(cast("WorkerPlan", plan), share, 5)
+    worker.start()
+    assert begun[1][0].workers == 5
 
 
 def test_a_run_that_gets_no_room_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
