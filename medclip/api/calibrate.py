@@ -36,6 +36,7 @@ def calibrate(
     prompt: Asked = (),
     modality: str | None = None,
     num_images: int = NUM_IMAGES,
+    run_images: int = 10_000,
     backend: str | Sequence[str] = (),
     batch_size: int | None = None,
     workers: int | None = None,
@@ -60,6 +61,8 @@ def calibrate(
         prompt: Questions in your own words, as `medclip.score` takes them.
         modality: Of images that neither the table nor their header names.
         num_images: Most images; evenly spaced ones are taken of more.
+        run_images: Images that your runs have: a back-end that each run has to compile first is chosen only where that
+            time comes back within so many.
         backend: Back-ends to try; all that there are where none is named.
         batch_size: Images in one forward pass; 4 where None. Score with the same.
         workers: Reading processes; the settings' where None.
@@ -89,6 +92,8 @@ def calibrate(
     )
     if num_images < 1:
         raise MedclipError(Reason.WRONG_USE, f"a calibration is measured on images, not on {num_images}.")
+    if run_images < 1:
+        raise MedclipError(Reason.WRONG_USE, f"a run has 1 image or more, not {run_images}.")
     named = _named(images)
     from medclip.models.packs.manifest import pack_digest
     from medclip.models.packs.pack import find_pack, load_model
@@ -99,7 +104,7 @@ def calibrate(
     _claim(folder)
     loaded = with_batch(load_model(pack), batch_size)
     calibration, graph = calibrate_backends(
-        loaded, spread_out(named, num_images), options, kinds, settings, progress or Silent()
+        loaded, spread_out(named, num_images), options, kinds, settings, progress or Silent(), run_images=run_images
     )
     write_calibration(folder, calibration, graph)
     return replace(calibration, folder=folder)

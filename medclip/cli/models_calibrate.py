@@ -35,6 +35,14 @@ def calibrate(
     ] = None,
     modality: options.Modality = None,
     num_images: Annotated[int, typer.Option("--num-images", min=1, help="Most images that it is measured on.")] = 128,
+    run_images: Annotated[
+        int,
+        typer.Option(
+            "--run-images",
+            min=1,
+            help="Images of your runs: what compiling costs each run has to come back within them.",
+        ),
+    ] = 10_000,
     backend: Annotated[
         list[str] | None, typer.Option("--backend", metavar="NAME", help="Back-end to try. Default: all there are.")
     ] = None,
@@ -62,6 +70,7 @@ def calibrate(
             prompt=prompt or (),
             modality=modality,
             num_images=num_images,
+            run_images=run_images,
             backend=backend or (),
             batch_size=batch_size,
             workers=workers,
@@ -78,13 +87,19 @@ def calibrate(
 def _print(calibration: Calibration, *, auto: bool) -> None:
     from medclip.cli.table import print_paragraph, print_table
     from medclip.models.backends.choice import share_that_may_break
-    from medclip.wording import count, list_of
+    from medclip.wording import count, list_of, number
 
     rows = [
         (c.name, f"{c.cpu_ms:.1f}", f"{c.times_as_fast:.2f}", f"{c.largest_change:.1e}", f"{c.bound:g}", c.refused)
         for c in calibration.candidates
     ]
     print_table(("back-end", "ms", "times as fast", "change", "allowed", "refused, as"), rows)
+    for candidate in calibration.candidates:
+        if candidate.start_s:
+            print_paragraph(
+                "Start: ", f"each run compiles {candidate.name} for {candidate.start_s:.0f} s; with that an image of "
+                f"{number(calibration.run_images)} costs {calibration.cost_ms(candidate):.1f} ms.",
+            )  # fmt: skip
     for name, why in calibration.left_out.items():
         print_paragraph("Not tried: ", f"{name}: {why}")
     judged = calibration.judged

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.errors import MedclipError, Reason
-from medclip.models.backends.calibration import Calibration, Candidate, Judgement
+from medclip.models.backends.calibration import Calibration, Candidate, Judgement, cost_ms
 from medclip.models.backends.cpu import cpu_flags, cpu_name
 from medclip.models.backends.known import BACKENDS, EAGER, BackendKind, usable
 from medclip.models.backends.load import load_backend, make_graph, refuse_misfit
@@ -45,6 +46,8 @@ ROUNDS = 7
 """Batches that each back-end is timed on, all back-ends in turn: a busy moment of the machine meets all of them."""
 _SCALES_FROM = 2
 """One image of so many of those that choose sets the scales of a back-end that needs images."""
+RUN_IMAGES = 10_000
+"""Images of a run where nobody says how many: a night of one department."""
 MARGIN = 0.95
 """A back-end later in the table has to be this much faster to be chosen."""
 
@@ -89,6 +92,8 @@ def calibrate_backends(
     backends: Sequence[BackendKind],
     settings: Settings,
     progress: Progress,
+    *,
+    run_images: int = RUN_IMAGES,
 ) -> tuple[Calibration, bytes | None]:
     """Measure what back-ends do to a model's scores, and how fast they are, and choose one.
 
@@ -99,6 +104,7 @@ def calibrate_backends(
         backends: Those to try; the reference is tried always.
         settings: Limits and number of reading processes.
         progress: Told how far it is.
+        run_images: Images that a run has: what a back-end costs each run before its first image is divided by them.
 
     Returns:
         The calibration, without a folder, and the graph of its choice, None where that runs none.
@@ -129,9 +135,9 @@ def calibrate_backends(
     choosing, judging = seen.part(~judges_U), seen.part(judges_U)
     examples = choosing.part(np.arange(len(choosing.units)) % _SCALES_FROM == 0)
     directions_ND = directions_of(Scorer(model), tasks, examples.features_ND, examples.modalities)
-    loaded, graphs = _load(model, kinds, examples, directions_ND, left_out, progress)
-    candidates = _measure(loaded, tasks, choosing, progress)
-    choice, candidates = _choose(candidates, loaded, tasks, judging)
+    loaded, graphs, start_s = _load(model, kinds, examples, directions_ND, left_out, progress)
+    candidates = _measure(loaded, tasks, choosing, start_s, progress)
+    choice, candidates = _choose(candidates, loaded, tasks, judging, run_images)
     graph = graphs.get(choice)
     calibration = Calibration(
         pack={"name": model.name, "version": str(model.card.version), "digest": pack_digest(model.path)},
@@ -148,6 +154,7 @@ def calibrate_backends(
         choice=choice,
         candidates=candidates,
         left_out=left_out,
+        run_images=run_images if start_s else 0,
         graph="" if graph is None else hashlib.sha256(graph).hexdigest(),
     )
     return calibration, graph
@@ -192,13 +199,19 @@ def _load(
     directions_ND: NDArray[np.float32],
     left_out: dict[str, str],
     progress: Progress,
-) -> tuple[dict[str, Model], dict[str, bytes]]:
-    """Load the model with each back-end; what cannot be is left out and named."""
+) -> tuple[dict[str, Model], dict[str, bytes], dict[str, float]]:
+    """Load the model with each back-end; what cannot be is left out and named.
+
+    Returns:
+        Models, graphs, and the seconds of processor time that compiling took, here and in the compiler.
+    """
     progress.stage("Preparing back-ends", len(kinds))
     loaded: dict[str, Model] = {}
     graphs: dict[str, bytes] = {}
+    start_s: dict[str, float] = {}
     plain: bytes | None = None
     for kind in kinds:
+        began = _processor_s()
         try:
             refuse_misfit(model, kind)
             if kind.libraries and plain is None:
@@ -210,12 +223,24 @@ def _load(
         else:
             if graph is not None:
                 graphs[kind.name] = graph
+            if kind.compiles:
+                start_s[kind.name] = _processor_s() - began
         progress.step()
-    return loaded, graphs
+    return loaded, graphs, start_s
+
+
+def _processor_s() -> float:
+    """Return the processor time of this process and of those that it waited for: a clock would count other programs."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _measure(
-    loaded: Mapping[str, Model], tasks: Sequence[AskedTask], seen: _Images, progress: Progress
+    loaded: Mapping[str, Model],
+    tasks: Sequence[AskedTask],
+    seen: _Images,
+    start_s: Mapping[str, float],
+    progress: Progress,
 ) -> tuple[Candidate, ...]:
     progress.stage("Comparing scores", len(loaded))
     candidates = []
@@ -224,7 +249,7 @@ def _measure(
         candidates.append(
             Candidate(
                 name, BACKENDS[name].bound, change.largest, change.where, change.decisions, change.ranks, least, 0.0,
-                1.0, change.refused(BACKENDS[name]),
+                1.0, start_s.get(name, 0.0), change.refused(BACKENDS[name]),
             )
         )  # fmt: skip
         progress.step()
@@ -252,14 +277,18 @@ def _change(model: Model, reference: Model, tasks: Sequence[AskedTask], seen: _I
 
 
 def _choose(
-    candidates: tuple[Candidate, ...], loaded: Mapping[str, Model], tasks: Sequence[AskedTask], judging: _Images
+    candidates: tuple[Candidate, ...],
+    loaded: Mapping[str, Model],
+    tasks: Sequence[AskedTask],
+    judging: _Images,
+    run_images: int,
 ) -> tuple[str, tuple[Candidate, ...]]:
     """Return the name of the fastest candidate that holds on the images held out, and what they said of each judged."""
     known = {candidate.name: candidate for candidate in candidates}
     while True:  # the reference changes nothing, and is left at the end
         held = [candidate for candidate in known.values() if not candidate.refused]
-        fastest = min(candidate.cpu_ms for candidate in held)
-        choice = next(candidate for candidate in held if candidate.cpu_ms * MARGIN <= fastest)
+        fastest = min(cost_ms(candidate, run_images) for candidate in held)
+        choice = next(candidate for candidate in held if cost_ms(candidate, run_images) * MARGIN <= fastest)
         change, _ = _change(loaded[choice.name], loaded[EAGER], tasks, judging)
         broken = change.refused(BACKENDS[choice.name])
         known[choice.name] = replace(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +15,14 @@ import medclip
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.models.backends import calibration as calibration_module
-from medclip.models.backends.calibration import Calibration, read_calibration
+from medclip.models.backends.calibration import Calibration, Candidate, check_calibration, read_calibration
 from medclip.models.backends.choice import calibration_home
 from medclip.models.backends.known import BACKENDS
 from medclip.models.packs.pack import load_model, pack_card, update_pack
 from medclip.runs.options import ScoreOptions
 from medclip.sample import Modality
 from medclip.scoring import calibrate as calibrate_module
+from medclip.scoring.backend_changes import Change
 from medclip.scoring.calibrate import NamedImage, calibrate_backends, spread_out
 from medclip.settings import Settings
 from tests.kits.progress import Recorded
@@ -183,6 +186,40 @@ def test_scales_that_are_set_on_images_come_from_a_calibration_alone(
     assert capsys.readouterr().out == ""  # NNCF draws bars and logs of its own
 
 
+@pytest.mark.parametrize(("run_images", "choice"), [(1_000, "eager"), (11_000, "eager"), (13_000, "compiled")])
+def test_what_a_run_pays_to_compile_has_to_come_back_within_its_images(
+    run_images: int, choice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """60 s for 5 ms an image: they come back after 12,000 images, but for the margin of 5 %."""
+    monkeypatch.setattr(calibrate_module, "MARGIN", 1.0)
+    monkeypatch.setattr(calibrate_module, "_change", lambda *_: (Change(0.0, "t:c", 0, 0), 1.0))
+    candidates = tuple(
+        Candidate(name, 1e-3, 0.0, "t:c", 0, 0, 1.0, cpu_ms, 10.0 / cpu_ms, start_s)
+        for name, cpu_ms, start_s in (("eager", 10.0, 0.0), ("compiled", 5.0, 60.0))
+    )
+    loaded: Any = {"eager": None, "compiled": None}
+    judging: Any = None
+    assert calibrate_module._choose(candidates, loaded, (), judging, run_images)[0] == choice
+
+
+@pytest.mark.slow
+def test_a_compiled_tower_is_measured_with_its_start_and_named_in_the_command(
+    pack: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if lacking := BACKENDS["compiled"].lacking():
+        pytest.skip(lacking)
+    command = ["models", "calibrate", str(pack), "--images", str(films), "--modality", "xray", "--backend", "compiled"]
+    assert main([*command, "--run-images", "20", "--out", str(tmp_path / "c")]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "each run compiles compiled for" in printed
+    found = read_calibration(tmp_path / "c")
+    (measured,) = [candidate for candidate in found.candidates if candidate.name == "compiled"]
+    assert measured.start_s > 1
+    assert measured.largest_change <= 1e-5
+    assert (found.choice, found.run_images) == ("eager", 20), "twenty small images pay for no compiler"
+    assert not list(Path(tempfile.gettempdir()).glob("medclip-compile-*"))
+
+
 def test_too_few_images_that_can_be_read_are_refused_with_the_reasons(pack: Path, films: Path, tmp_path: Path) -> None:
     with pytest.raises(MedclipError, match="8 images could be read; a calibration needs 16") as caught:
         medclip.models.calibrate(pack, images=films, modality="xray", num_images=8, out=tmp_path / "c")
@@ -277,6 +314,24 @@ def test_a_calibration_of_another_pack_processor_or_library_is_refused(
     )
     with pytest.raises(MedclipError, match=r"was measured with onnxruntime 1\.0"):
         medclip.score(films, model=pack, modality="xray", backend=tmp_path / "old")
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_a_processor_with_more_instructions_is_another_one_but_for_torch_in_float32(
+    more: bool, pack: Path, calibrated: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries take the kernels of the newest instructions there are; the bound was measured with others."""
+    flags = frozenset(calibrated.flags) | {"amx_tile", "amx_int8"}
+    measured_on = calibrated.flags if more else (*calibrated.flags, "sve")
+    monkeypatch.setattr(calibration_module, "cpu_flags", lambda: flags - {"sve"})
+    digest = calibrated.pack["digest"]
+    named = read_calibration(_chosen(replace(calibrated, flags=measured_on), "onnx", tmp_path))
+    words = "which has amx_int8 and amx_tile besides" if more else "which lacks sve and which has amx_int8 and amx_tile"
+    with pytest.raises(MedclipError, match=f"another processor, {words}"):
+        check_calibration(named, digest)
+    check_calibration(read_calibration(_chosen(replace(calibrated, flags=measured_on), "eager", tmp_path)), digest)
+    monkeypatch.setattr(calibration_module, "cpu_flags", lambda: frozenset(measured_on))
+    check_calibration(named, digest)
 
 
 def test_a_damaged_calibration_is_refused(calibrated: Calibration, pack: Path, films: Path, tmp_path: Path) -> None:

@@ -52,6 +52,9 @@ class Candidate:
     """Processor time of one image in milliseconds: median of batches, one thread, all back-ends in turn."""
     times_as_fast: float
     """Median over the rounds of the reference's time by this one's."""
+    start_s: float = 0.0
+    """Seconds of processor time before the first image that each run pays: compiling. 0 for those that need no time to
+    speak of."""
     refused: str = ""
     """The figure that broke its bound; "" where it holds."""
     held_out: Judgement | None = None
@@ -67,7 +70,8 @@ class Calibration(Result):
     medclip: str
     cpu: str
     flags: tuple[str, ...]
-    """Instruction sets of the processor; another set has other kernels, and this calibration does not hold there."""
+    """Instruction sets of the processor; another set, also one with more, has other kernels, and this calibration does
+    not hold there."""
     versions: Mapping[str, str]
     """Of the chosen back-end's libraries."""
     batch_size: int
@@ -84,10 +88,16 @@ class Calibration(Result):
     candidates: tuple[Candidate, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Back-end to why it was not tried."""
+    run_images: int = 0
+    """Images of a run, as the choice was made: a start counts that much less. 0 where no candidate has one."""
     graph: str = ""
     """sha256 of the graph beside this file; "" where the choice runs none."""
     folder: Path | None = None
     """Where it lies."""
+
+    def cost_ms(self, candidate: Candidate) -> float:
+        """Return the processor time of an image in milliseconds, with its share of the start."""
+        return cost_ms(candidate, self.run_images)
 
     @property
     def chosen(self) -> Candidate:
@@ -115,12 +125,23 @@ class Calibration(Result):
             "largest change": f"{self.judged.largest_change:.1e} of a probability, {best.bound:g} allowed",
             "measured": f"{self.num_images} images, {self.num_held_out} of them held out, {list_of(self.tasks)}",
             "refused": list_of(refused),
+            **({"start": f"{best.start_s:.0f} s, for runs of {self.run_images} images"} if best.start_s else {}),
             "left out": list_of(list(self.left_out)),
             "folder": self.folder or "none",
         }
 
     def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
         return [asdict(candidate) for candidate in self.candidates[:most]]
+
+
+def cost_ms(candidate: Candidate, run_images: int) -> float:
+    """Return the processor time of an image in milliseconds, with its share of what a run pays before the first.
+
+    Args:
+        candidate: A back-end that was timed.
+        run_images: Images of a run.
+    """
+    return candidate.cpu_ms + 1000 * candidate.start_s / max(1, run_images)
 
 
 def write_calibration(folder: Path, calibration: Calibration, graph: bytes | None) -> None:
@@ -207,9 +228,14 @@ def check_calibration(calibration: Calibration, pack_digest: str) -> None:
     check_backend(kind)
     here = cpu_flags()
     if set(calibration.flags) != here:
-        lacks = sorted(set(calibration.flags) - here)
-        more = f", which lacks {list_of(lacks)}" if lacks else f", which has {list_of(sorted(here))}"
-        raise _holds_not(calibration, f"was measured on {calibration.cpu}; this is another processor{more}")
+        lacks, more = sorted(set(calibration.flags) - here), sorted(here - set(calibration.flags))
+        differs = [f"which lacks {list_of(lacks)}"] if lacks else []
+        differs += [f"which has {list_of(more)} besides"] if more else []
+        # One that has more is refused, too: libraries take the kernels of the newest instructions that they find, and
+        # nobody measured what those do to the scores.
+        raise _holds_not(
+            calibration, f"was measured on {calibration.cpu}; this is another processor, {list_of(differs)}"
+        )
     installed = kind.versions()
     other = [
         f"{name} {version}, and {installed.get(name)} is installed here"

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.models.backends.compiler import compiler_version, lacks_compiler
 from medclip.models.backends.cpu import cpu_flags
 from medclip.wording import list_of
 
@@ -35,6 +36,8 @@ class BackendKind:
     is_int8: bool = False
     needs_images: bool = False
     """Its numbers are set on images: it comes from a calibration and from nowhere else."""
+    compiles: bool = False
+    """It is compiled anew at the start of each run: it needs a compiler, and time before the first image."""
     takes_patches: bool = False
     """It takes batches that are not one array: towers of native aspect ratios."""
 
@@ -48,13 +51,16 @@ class BackendKind:
         missing = [name for name in self.libraries if find_spec(name) is None]
         if missing:
             return f"{list_of(missing)} cannot be imported; run: pip install 'medclip-imaging[{self.extra}]'"
+        if self.compiles and (why := lacks_compiler()):
+            return why
         if self.flags and not cpu_flags().intersection(self.flags):
             return f"the processor has none of {list_of(self.flags)}"
         return ""
 
     def versions(self) -> dict[str, str]:
-        """Return the installed versions of torch and of its libraries."""
-        return {name: _version(name) for name in ("torch", *self.libraries.values())}
+        """Return the installed versions of torch and of its libraries, and of the compiler where it compiles."""
+        compiler = {"c++": compiler_version()} if self.compiles else {}
+        return {name: _version(name) for name in ("torch", *self.libraries.values())} | compiler
 
 
 _ONNX = {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"}
@@ -90,6 +96,7 @@ BACKENDS: Mapping[str, BackendKind] = {
             is_int8=True,
             needs_images=True,
         ),
+        BackendKind("compiled", "torch, float32, compiled for this processor", {}, compiles=True),
     )
 }
 """Name to back-end, the reference first. A new one is one line here and one function in `load`."""

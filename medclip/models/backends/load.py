@@ -102,6 +102,10 @@ def make_graph(
 
 
 def _encode(model: Model, kind: BackendKind, graph: bytes | None) -> Encode:
+    if kind.compiles:
+        from medclip.models.backends.compiled_tower import CompiledTower
+
+        return CompiledTower(model.image_tower, _example(model, max(2, model.batch_size)), num_encoders())
     if graph is None and kind.name != "bf16":
         from medclip.models.token_merging.merging_tower import merging_tower
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medclip.models.backends.onnx_graph import INPUT, OUTPUT, import_openvino, quiet
+from medclip.models.backends.onnx_graph import INPUT, OUTPUT, import_openvino
+from medclip.models.backends.quiet import quiet
 
 
 class OnnxTower:

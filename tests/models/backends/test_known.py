@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import scipy.stats
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.backends import known
+from medclip.models.backends import compiler, known
 from medclip.models.backends.choice import share_that_may_break
 from medclip.models.backends.cpu import parse_flags
 from medclip.models.backends.known import BACKENDS, check_backend, find_backend, usable
@@ -50,6 +52,30 @@ def test_a_missing_library_is_named_with_the_line_that_installs_it():
         check_backend(kind)
     assert caught.value.reason is Reason.MISSING_CODEC
     assert caught.value.hint == "Run: pip install 'medclip-imaging[onnx]'"
+
+
+def test_a_machine_without_a_compiler_is_named_as_such(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "no C++ compiler" in usable([BACKENDS["compiled"]])[1]["compiled"]
+    with pytest.raises(MedclipError, match="no C") as caught:
+        check_backend(BACKENDS["compiled"])
+    assert caught.value.reason is Reason.WRONG_USE
+    monkeypatch.setenv("CXX", sys.executable)  # a program that is there
+    monkeypatch.setattr(compiler.sysconfig, "get_path", lambda _: str(tmp_path))
+    assert "headers are not installed" in BACKENDS["compiled"].lacking()
+    (tmp_path / "Python.h").touch()
+    assert BACKENDS["compiled"].lacking() == ""
+
+
+def test_another_compiler_is_another_version_of_a_back_end(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CXX", sys.executable)
+    compiler.compiler_version.cache_clear()
+    assert BACKENDS["compiled"].versions()["c++"].startswith("Python 3")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    compiler.compiler_version.cache_clear()
+    assert BACKENDS["compiled"].versions()["c++"] == "unknown"
+    assert "c++" not in BACKENDS["onnx"].versions()
+    compiler.compiler_version.cache_clear()
 
 
 def test_a_misspelt_backend_is_answered_with_its_name():
