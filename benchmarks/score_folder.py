@@ -282,7 +282,10 @@ def tell(name: str, backend: str | None, rounds: list[dict], pack: Path, is_choi
     largest, decisions, ranks = (max(values) for values in zip(*changes, strict=True))
     bound = _bound(backend)
     num_files = len(rounds[0]["scores"][0])
-    beyond, room = max(count_beyond(*kept["scores"], bound) for kept in rounds), _room(backend) * num_files
+    beyond, room = (
+        max(count_beyond(kept["scores"][0], kept["scores"][1], bound) for kept in rounds),
+        _room(backend) * num_files,
+    )
     print(f"{name}: largest difference of a probability: {largest:.1e}; of {num_files} files {beyond} differ by more "
           f"than {bound:.0e} (room for {room:.0f} by its calibration), {decisions} decisions and {ranks} pairs that "
           f"differ by more than {FLOAT_BOUND:g} changed")  # fmt: skip

@@ -206,10 +206,22 @@ def validate(
         figures["kept_kl"] = kept_kl(TowerOutputs(*(x[valid_N].flatten(0, 1) for x in features)))
     image_ND, text_ND = image_NVD[:, 0] if exams is None else fused_N1D[:, 0], text_NTD[:, 0]
     figures |= _retrieval(image_ND[valid_N], text_ND[valid_N], keys_NK[valid_N][:, [LABELS, TEXT]], world)
-    for task, rows in zip(asked, truths, strict=True):
+    truths_NC = [world.rows(torch.from_numpy(np.concatenate(rows)))[:size].numpy() for rows in truths]
+    return figures | _zero_shot(asked, truths_NC, image_ND, keys_NK[:, SOURCE].numpy(), encode_text)
+
+
+def _zero_shot(
+    tasks: Sequence[Task],
+    truths_NC: Sequence[NDArray[np.float64]],
+    image_ND: Tensor,
+    source_N: NDArray[np.int64],
+    encode_text: EncodeText | None,
+) -> dict[str, float]:
+    """Return what each task gives without a label, also within sources, and the mean of the latter over tasks."""
+    figures: dict[str, float] = {}
+    for task, truth_NC in zip(tasks, truths_NC, strict=True):
         assert encode_text is not None
-        truth_NC = world.rows(torch.from_numpy(np.concatenate(rows)))[:size].numpy()
-        own = measure(task, image_ND, truth_NC, encode_text, keys_NK[:, SOURCE].numpy())
+        own = measure(task, image_ND, truth_NC, encode_text, source_N)
         figures |= {f"zero_shot.{name}": figure for name, figure in own.items()}
     if within := [figure for name, figure in figures.items() if name.endswith(f".{WITHIN}")]:
         figures[WITHIN] = float(np.mean(within))

@@ -90,7 +90,7 @@ def test_both_maps_learn_and_chunks_give_the_gradients_of_the_whole_batch(merl: 
     assert {"unimodal.first.weight", "unimodal.second.weight"} <= whole.keys() == chunks.keys()
     assert all(whole[f"unimodal.{n}.weight"].abs().max() > 0 for n in ("first", "second"))
     for name in whole:
-        torch.testing.assert_close(chunks[name], whole[name], rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(chunks[name], whole[name], rtol=1e-3, atol=1e-5)  # sums of float32 in another order
 
 
 def test_the_views_are_of_what_the_tower_pools_in_front_of_its_projection(merl: dict[str, Any], tmp_path: Path) -> None:
