@@ -17,7 +17,10 @@ import medclip
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.native_aspect import TokenBudget
-from medclip.models.packs.pack import load_model
+from medclip.models.open_set import OpenSet
+from medclip.models.packs.pack import load_model, update_pack
+from tests.imaging.test_colourfulness import dermoscopy
+from tests.kits import files
 from tests.kits.image_only import image_only_pack
 from tests.kits.scoring import PLANTED, make_pack, write_dicom, write_png
 
@@ -199,3 +202,22 @@ def test_a_score_report_has_the_map_of_each_top_finding_and_another_call_compute
 def _first_panel(png: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(png)) as image:
         return np.asarray(image.convert("L"))[140:300, 120:240]
+
+
+def test_a_photograph_whose_header_says_cr_is_explained_only_where_the_caller_says_so(tmp_path: Path, model: Any):
+    photograph = files.write_dicom(tmp_path / "skin.dcm", dermoscopy())
+    with pytest.raises(MedclipError) as caught:
+        _explain(photograph, "pneumonia", model=model)
+    assert caught.value.reason is Reason.MODALITY_UNCERTAIN
+    assert "in colour" in str(caught.value)
+    assert _explain(photograph, "pneumonia", model=model, modality="xray")[0].status == "explained"
+
+
+def test_an_image_unlike_those_that_the_model_has_seen_is_not_explained_as_one_of_them(tmp_path: Path):
+    pack = make_pack(tmp_path / "guarded")
+    eye, nothing = np.eye(32, dtype=np.float32), np.zeros(1, np.float32)
+    names = ("xray", "mammography", "mri", "fundus")
+    OpenSet(names, np.zeros((4, 32), np.float32), eye, np.repeat(nothing, 4)).save(pack)
+    update_pack(pack)
+    with pytest.raises(MedclipError, match="unlike"):
+        _explain(write_png(tmp_path / "a.png", 3), "pneumonia", model=load_model(pack), min_confidence=0.0)
