@@ -246,9 +246,27 @@ print("counts", json.dumps(run.counts), flush=True)
 """
 
 
-def _start(verb: str, root: Path, out: Path, pack: Path, engine: str, table: str = "") -> subprocess.Popen[str]:
+_TWO_NODES = """
+from ray.cluster_utils import Cluster
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+second = cluster.add_node(num_cpus=1)
+cluster.wait_for_nodes()
+print("address", cluster.address, flush=True)
+input()
+cluster.remove_node(second, allow_graceful=False)
+print("killed", flush=True)
+input()
+cluster.shutdown()
+"""
+
+
+def _start(
+    verb: str, root: Path, out: Path, pack: Path, engine: str, table: str = "", address: str = ""
+) -> subprocess.Popen[str]:
     words = [sys.executable, "-W", "error", "-c", _RUN, verb, str(root), str(out), str(pack), engine, table]
     environment = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"RAY_ADDRESS": address} if address else {}
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -302,6 +320,31 @@ def test_a_run_on_ray_writes_the_bytes_of_a_run_here_though_a_worker_is_killed(p
     assert len(victims) == 2
     os.kill(victims[0], signal.SIGKILL)
     assert json.loads(_finish(process).split("counts ")[1])["files"] == 242
+    assert digests(tmp_path / "there") == digests(tmp_path / "here")
+
+
+@pytest.mark.slow
+def test_a_run_on_ray_of_which_a_whole_node_is_killed_ends_in_the_same_bytes(pack: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    root = _hospital(tmp_path / "studies")
+    _finish(_start("score", root, tmp_path / "here", pack, "local"))
+    with subprocess.Popen(
+        [sys.executable, "-c", _TWO_NODES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
+    ) as nodes:  # fmt: skip
+        assert nodes.stdin is not None
+        assert nodes.stdout is not None
+        address = next(line for line in nodes.stdout if line.startswith("address")).split()[1]
+        process = _start("score", root, tmp_path / "there", pack, "ray:2", address=address)
+        assert process.stdout is not None
+        assert "2 workers, 2 nodes" in next(line for line in process.stdout if "Computing on Ray" in line)
+        num_rows = int(next(line for line in process.stdout if line.startswith("rows")).split()[1])
+        assert 0 < num_rows < 240
+        print(file=nodes.stdin, flush=True)
+        assert next(line for line in nodes.stdout if line.startswith("killed"))
+        assert process.poll() is None
+        assert json.loads(_finish(process).split("counts ")[1])["files"] == 242
+        print(file=nodes.stdin, flush=True)
     assert digests(tmp_path / "there") == digests(tmp_path / "here")
 
 
