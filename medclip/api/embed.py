@@ -99,8 +99,8 @@ def embed(
         spool: What of a PACS or a store may lie on this machine at once, such as "20GB", which it is where None.
         key_file: Identity key, where it is not the one in the settings' home.
         device: Torch device that the model computes on.
-        batch_size: Images in one forward pass; 4 where None. It is part of what the run is, as the device is: other
-            ones may change the last bits.
+        batch_size: Images in one forward pass; 4 where None, 64 on a card. It is part of what the run is, as the device
+            is: other ones may change the last bits.
         backend: What computes the images: the name of a back-end, the folder of a calibration by
             `medclip.models.calibrate`, or "auto" for the one in the settings' home; torch in float32 where None. It is
             part of what the run is.

@@ -138,7 +138,9 @@ Memory = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads while it learns. Default: torch's.")]
 Device = Annotated[str, typer.Option("--device", help="Torch device.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images in one forward pass. Default: 4.")]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", min=1, help="Images in one forward pass. Default: 4, and 64 on a card.")
+]
 Backend = Annotated[
     str | None,
     typer.Option(

@@ -16,7 +16,7 @@ from torch import nn
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.microvolts import MISSING
 from medclip.models.card import Card
-from medclip.models.devices import BATCH
+from medclip.models.devices import default_batch
 from medclip.models.packs.words import no_words
 from medclip.models.preprocess import Preprocess
 from medclip.models.signal_input import SignalInput
@@ -106,6 +106,13 @@ def normalise_with(preprocess: Preprocess, images: torch.Tensor, mean: torch.Ten
     return (normalise_square if preprocess.volume is None else normalise_clips)(images, mean, std)
 
 
+def _moved(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return images on a device; to a card they go through pinned memory, while it still computes the batch before."""
+    if device.type != "cuda":
+        return images.to(device)
+    return images.pin_memory().to(device, non_blocking=True)
+
+
 def _tower(clip: nn.Module) -> str:
     """Name an image tower: timm's architecture, else the class that it is built of."""
     visual: Any = clip.visual
@@ -126,8 +133,8 @@ class Model:
         name: Name of the pack.
         path: Folder of the pack.
         device: Torch device.
-        batch_size: Images in one forward pass. Shorter batches are filled up with black, so that a result never
-            depends on how many images came along.
+        batch_size: Images in one forward pass; see `default_batch` where None. Shorter ones are filled up with black,
+            so that a result never depends on how many images came along.
     """
 
     def __init__(
@@ -140,7 +147,7 @@ class Model:
         name: str,
         path: Path,
         device: str = "cpu",
-        batch_size: int = BATCH,
+        batch_size: int | None = None,
     ) -> None:
         self.clip = clip.eval().requires_grad_(False).to(device)
         self._tokenizer = tokenizer
@@ -149,7 +156,7 @@ class Model:
         self.name = name
         self.path = path
         self.device = torch.device(device)
-        self.batch_size = batch_size
+        self.batch_size = batch_size or default_batch(device)
         self.logit_scale = math.exp(float(clip.logit_scale)) if self.has_text else NO_SCALE  # type: ignore[arg-type]
         self._mean = torch.tensor(preprocess.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocess.std, device=self.device).view(1, 3, 1, 1)
@@ -272,10 +279,10 @@ class Model:
         """
         budget = self.preprocess.budget
         if budget is not None:
-            packed_BMP = torch.from_numpy(np.stack([budget.pack(image) for image in images])).to(self.device)
+            packed_BMP = _moved(torch.from_numpy(np.stack([budget.pack(image) for image in images])), self.device)
             return unpack_batch(packed_BMP, self._mean, self._std)
         own = np.require(images, requirements=["C", "W"])  # torch wants memory it may write to
-        return normalise_with(self.preprocess, torch.from_numpy(own).to(self.device), self._mean, self._std)
+        return normalise_with(self.preprocess, _moved(torch.from_numpy(own), self.device), self._mean, self._std)
 
     def encode_tensor(self, batch: torch.Tensor | Patches) -> NDArray[np.float32]:
         """Encode what `normalise` returned, as it is; float32 [B, D] of unit norm."""

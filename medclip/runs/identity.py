@@ -9,7 +9,7 @@ from typing import Any
 from medclip.files.output import refuse_other
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.tables.manifest import Manifest
-from medclip.models.devices import BATCH
+from medclip.models.devices import default_batch, kind_of
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.options import ScoreOptions
 from medclip.settings import Settings
@@ -83,8 +83,8 @@ def run_identity(
         "weeks": options.weeks or None,
         "policy": dict(settings.policy.changes()),
         "version": version,
-        "device": None if device == "cpu" else device.partition(":")[0],
-        "batch_size": None if batch_size == BATCH else batch_size,
+        "device": None if device == "cpu" else kind_of(device),
+        "batch_size": None if batch_size == default_batch(device) else batch_size,
         "backend": None if backend is None else dict(backend),
     }
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.card import Card
-from medclip.models.model import Model, normalise_square
+from medclip.models.model import Model, _moved, normalise_square
 from medclip.models.packs.image_tower import image_tower_digest
 from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import load_model, save_pack
@@ -74,6 +74,25 @@ def test_normalising_line_by_line_gives_the_bits_of_the_plain_form() -> None:
     fast = normalise_square(images, mean, std)
     assert torch.equal(fast, plain)
     assert fast.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_images_go_to_a_card_through_pinned_memory_and_do_not_wait() -> None:
+    class Images:
+        calls: list[tuple[object, ...]] = []
+
+        def pin_memory(self) -> Images:
+            self.calls.append(("pinned",))
+            return self
+
+        def to(self, device: torch.device, *, non_blocking: bool = False) -> Images:
+            self.calls.append((device.type, non_blocking))
+            return self
+
+    images = Images()
+    _moved(images, torch.device("cuda:1"))  # type: ignore[arg-type]
+    assert images.calls == [("pinned",), ("cuda", True)]
+    plain = torch.zeros(1)
+    assert _moved(plain, torch.device("cpu")) is plain
 
 
 def test_vectors_are_float32_of_unit_norm(model: Model) -> None:

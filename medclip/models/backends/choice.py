@@ -127,13 +127,19 @@ def choose_backend(backend: str | Path | None, model: Any, home: Path, device: s
             )
     if name in BACKENDS or (name != AUTO and not Path(name).exists()):
         kind = find_backend(name)
-        check_backend(kind)
+        check_backend(kind, device)
         if kind.needs_images:
             raise scales_need_images(kind)
         choice = BackendChoice(kind, home=home)
     else:
         calibration = read_calibration(backend)
         check_calibration(calibration, digest)
+        if device != "cpu" and calibration.choice != EAGER:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"a calibration holds for the processor that it was made on, and the device {device} is named.",
+                hint="Leave --device out, or name a back-end: --backend bf16-compiled.",
+            )
         choice = BackendChoice(BACKENDS[calibration.choice], calibration)
     if choice.kind.name != EAGER:
         _refuse_misfit(choice.kind, pack, device)
@@ -167,12 +173,7 @@ def calibration_home(home: Path, digest: str) -> Path:
 
 
 def _refuse_misfit(kind: BackendKind, pack: Path, device: str) -> None:
-    if device != "cpu":
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"the back-end {kind.name} computes on the CPU, and the device {device} is named.",
-            hint="Leave --device or --backend out.",
-        )
+    check_backend(kind, device)
     if read_preprocess(pack).budget is not None and not kind.takes_patches:
         raise MedclipError(
             Reason.WRONG_USE,

@@ -1,4 +1,4 @@
-"""A tower that torch compiles to machine code of this processor (AOTInductor): exported once, with a free batch.
+"""A tower that torch compiles to code of this processor or card (AOTInductor): exported once, with a free batch.
 
 It is compiled ahead of time and not as it runs: what runs has no guards that could send a batch another way, so that a
 vector does not depend on which thread or which batch came first. Compiling medclip-mini takes 30 s of processor time,
@@ -23,8 +23,8 @@ class CompiledTower:
     """Runs a tower that was compiled.
 
     Args:
-        tower: In eval mode, float32, on the CPU.
-        example: What it takes, float32 [B, ...] with B > 1.
+        tower: In eval mode; its weights have one dtype and lie on one device.
+        example: What it takes, [B, ...] with B > 1, of that dtype and on that device.
         num_threads: Batches that may be computed at once, each with one thread.
 
     Raises:
@@ -43,7 +43,7 @@ class CompiledTower:
             ) from e
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """Compute features, float32 [B, D], of a batch [B, ...]."""
+        """Compute features [B, D] of a batch [B, ...], both of the dtype of the example."""
         return self._run(batch.contiguous())
 
 
@@ -57,7 +57,8 @@ def _compile(tower: nn.Module, example: Tensor, num_runners: int) -> Any:
     with TemporaryFolder("compile") as folder, fresh_cache(dir=str(folder)):
         package = str(folder / "tower.pt2")
         aoti_compile_and_package(program, package_path=package, inductor_configs=_SETTINGS)
-        return load_package(package, num_runners=num_runners)  # maps the code; the files may go then
+        card = -1 if example.device.index is None else example.device.index
+        return load_package(package, num_runners=num_runners, device_index=card)  # maps the code; the files may go then
 
 
 _SETTINGS = {

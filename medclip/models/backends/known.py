@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.models.backends.compiler import compiler_version, lacks_compiler
 from medclip.models.backends.cpu import cpu_flags
+from medclip.models.devices import DEVICES, kind_of
 from medclip.wording import list_of
 
 FLOAT_BOUND = 1e-3
@@ -38,6 +39,8 @@ class BackendKind:
     """Its numbers are set on images: it comes from a calibration and from nowhere else."""
     compiles: bool = False
     """It is compiled anew at the start of each run: it needs a compiler, and time before the first image."""
+    devices: tuple[str, ...] = ("cpu",)
+    """Kinds of device that it computes on."""
     takes_patches: bool = False
     """It takes batches that are not one array: towers of native aspect ratios."""
 
@@ -46,14 +49,27 @@ class BackendKind:
         """Largest change of a probability that is stood for."""
         return INT8_BOUND if self.is_int8 else FLOAT_BOUND
 
-    def lacking(self) -> str:
-        """Return what this machine lacks for it and what to do, "" where it lacks nothing."""
+    @property
+    def is_bfloat16(self) -> bool:
+        """Whether torch computes it with weights in bfloat16."""
+        return self.name.startswith("bf16")
+
+    def lacking(self, device: str = "cpu") -> str:
+        """Return what this machine lacks for it and what to do, "" where it lacks nothing.
+
+        Args:
+            device: What it is to compute on, as torch names it.
+        """
+        if kind_of(device) not in self.devices:
+            return f"it computes on {' or '.join(self.devices)}, and not on the device {device}"
         missing = [name for name in self.libraries if find_spec(name) is None]
         if missing:
             return f"{list_of(missing)} cannot be imported; run: pip install 'medclip-imaging[{self.extra}]'"
         if self.compiles and (why := lacks_compiler()):
             return why
-        if self.flags and not cpu_flags().intersection(self.flags):
+        if self.compiles and device != "cpu" and find_spec("triton") is None:
+            return "triton, which compiles for cards, cannot be imported"
+        if device == "cpu" and self.flags and not cpu_flags().intersection(self.flags):
             return f"the processor has none of {list_of(self.flags)}"
         return ""
 
@@ -68,8 +84,8 @@ _OPENVINO = {"onnx": "onnx", "onnxscript": "onnxscript", "openvino": "openvino"}
 BACKENDS: Mapping[str, BackendKind] = {
     kind.name: kind
     for kind in (
-        BackendKind(EAGER, "torch, float32", {}, takes_patches=True),
-        BackendKind("bf16", "torch, weights in bfloat16", {}, flags=_BFLOAT16),
+        BackendKind(EAGER, "torch, float32", {}, takes_patches=True, devices=DEVICES),
+        BackendKind("bf16", "torch, weights in bfloat16", {}, flags=_BFLOAT16, devices=("cpu", "cuda")),
         BackendKind("tome", "torch, float32, with 13 of 196 tokens merged in each block (ToMe)", {}),
         BackendKind("pitome", "torch, float32, with 5 % of the tokens merged in each block (PiToMe)", {}),
         BackendKind("onnx", "ONNX Runtime, float32", _ONNX, "onnx"),
@@ -96,7 +112,12 @@ BACKENDS: Mapping[str, BackendKind] = {
             is_int8=True,
             needs_images=True,
         ),
-        BackendKind("compiled", "torch, float32, compiled for this processor", {}, compiles=True),
+        BackendKind(
+            "compiled", "torch, float32, compiled for this machine", {}, compiles=True, devices=("cpu", "cuda")
+        ),
+        BackendKind(
+            "bf16-compiled", "torch, weights in bfloat16, compiled for this card", {}, compiles=True, devices=("cuda",)
+        ),
     )
 }
 """Name to back-end, the reference first. A new one is one line here and one function in `load`."""
@@ -115,20 +136,25 @@ def find_backend(name: str) -> BackendKind:
     return BACKENDS[name]
 
 
-def check_backend(kind: BackendKind) -> None:
+def check_backend(kind: BackendKind, device: str = "cpu") -> None:
     """Refuse a back-end that this machine cannot compute with.
 
+    Args:
+        kind: The back-end.
+        device: What it is to compute on, as torch names it.
+
     Raises:
-        MedclipError: MISSING_CODEC where a library is missing, WRONG_USE where the processor lacks what it needs.
+        MedclipError: MISSING_CODEC where a library is missing, WRONG_USE where the device lacks what it needs, or is
+            none that the back-end computes on.
     """
-    lacking = kind.lacking()
+    lacking = kind.lacking(device)
     if not lacking:
         return
     problem, _, line = lacking.partition("; run: ")
     raise MedclipError(
         Reason.MISSING_CODEC if line else Reason.WRONG_USE,
         f"the back-end {kind.name} cannot be used here: {problem}.",
-        hint=f"Run: {line}" if line else "Use another machine for this run, or leave --backend out.",
+        hint=f"Run: {line}" if line else "Name another --device or machine for this run, or leave --backend out.",
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.backends.known import EAGER, BackendKind, check_backend, scales_need_images
@@ -28,7 +28,7 @@ def load_backend(model: Model, kind: BackendKind, graph: bytes | None = None) ->
     """Return a model that computes images with a back-end; words, preprocessing and all else stay as they are.
 
     Args:
-        model: Loaded, on the CPU.
+        model: Loaded, on a device that the back-end computes on.
         kind: The back-end.
         graph: The ONNX graph that a calibration stored; made of the model's tower where None, from no images.
 
@@ -37,7 +37,7 @@ def load_backend(model: Model, kind: BackendKind, graph: bytes | None = None) ->
             aspect ratios with a back-end that does not take them; WRONG_USE for a tower that has no tokens to merge;
             PACK_INVALID for a tower that cannot be exported.
     """
-    check_backend(kind)
+    check_backend(kind, str(model.device))
     refuse_misfit(model, kind)
     if kind.name == EAGER:
         return model
@@ -52,11 +52,18 @@ def refuse_misfit(model: Model, kind: BackendKind) -> None:
     """
     if kind.name == EAGER:
         return
-    if model.device.type != "cpu":
+    if model.device.type not in kind.devices:
         raise MedclipError(
             Reason.WRONG_USE,
-            f"the back-end {kind.name} computes on the CPU, and the model is on the device {model.device}.",
+            f"the back-end {kind.name} computes on {' or '.join(kind.devices)}, and the model is on the device "
+            f"{model.device}.",
             hint="Leave --device or --backend out.",
+        )
+    if kind.is_bfloat16 and model.device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the card {model.device} has no bfloat16, which the back-end {kind.name} computes with.",
+            hint="Leave --backend out.",
         )
     if model.preprocess.budget is not None and not kind.takes_patches:
         raise MedclipError(
@@ -105,13 +112,17 @@ def _encode(model: Model, kind: BackendKind, graph: bytes | None) -> Encode:
     if kind.compiles:
         from medclip.models.backends.compiled_tower import CompiledTower
 
-        return CompiledTower(model.image_tower, _example(model, max(2, model.batch_size)), num_encoders())
-    if graph is None and kind.name != "bf16":
+        example = _example(model, max(2, model.batch_size))
+        if not kind.is_bfloat16:
+            return CompiledTower(model.image_tower, example, num_encoders())
+        tower = _in_bfloat16(model.image_tower)
+        return _BfloatTower(CompiledTower(tower, example.to(torch.bfloat16), num_encoders()))
+    if graph is None and not kind.is_bfloat16:
         from medclip.models.token_merging.merging_tower import merging_tower
 
         return merging_tower(model.image_tower, "tome" if kind.name == "tome" else "pitome")
     if graph is None:
-        return _BfloatTower(model)
+        return _BfloatTower(_in_bfloat16(model.image_tower))
     from medclip.models.backends.run_graph import OnnxTower, OpenVinoTower
 
     if kind.name.startswith("onnx"):
@@ -146,11 +157,15 @@ def _relevant_weights(model: Model, images: Sequence[NDArray[Any]], directions_N
 class _BfloatTower:
     """A tower whose weights are bfloat16; never autocast, which was three times slower than float32 in batches."""
 
-    def __init__(self, model: Model) -> None:
-        self._tower = copy.deepcopy(model.image_tower).to(torch.bfloat16)
+    def __init__(self, tower: Encode) -> None:
+        self._tower = tower
 
     def __call__(self, batch: Tensor) -> Tensor:
         return self._tower(batch.to(torch.bfloat16)).float()
+
+
+def _in_bfloat16(tower: nn.Module) -> nn.Module:
+    return copy.deepcopy(tower).to(torch.bfloat16)
 
 
 def _example(model: Model, num: int = 2) -> Tensor:

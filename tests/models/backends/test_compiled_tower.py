@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,16 @@ def test_a_compiled_tower_gives_the_vectors_of_torch_in_any_batch_and_from_any_t
     others[2] = batches[0][2]
     assert np.array_equal(alone[0][2], model.encode_image(others)[2])
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(cache)
+
+
+def test_a_tower_in_bfloat16_is_compiled_as_one_in_float32(models: dict[str, Model]) -> None:
+    on_cpu = replace(BACKENDS["bf16-compiled"], devices=("cpu",))  # it is for cards; the processor computes it as well
+    model, images = load_backend(models["conv"], on_cpu), images_of(8)
+    expected = load_backend(models["conv"], replace(BACKENDS["bf16"], flags=())).encode_image(images)
+    features = model.encode_image(images)
+    assert features.dtype == np.float32
+    assert (features * expected).sum(-1).min() > 0.9999
+    assert np.abs(features - models["conv"].encode_image(images)).max() > 1e-6  # it is not float32
 
 
 class _Branches(nn.Module):

@@ -90,6 +90,30 @@ def test_back_ends_that_cannot_be_used_here_are_left_out_and_named(monkeypatch: 
     assert "avx512_bf16" in lacking["bf16"]
 
 
+@pytest.mark.parametrize(
+    ("name", "device", "part"),
+    [
+        ("onnx", "cuda:1", "it computes on cpu, and not on the device cuda:1"),
+        ("bf16-compiled", "cpu", "it computes on cuda, and not on the device cpu"),
+        ("bf16-compiled", "mps", "not on the device mps"),
+    ],
+)
+def test_a_back_end_that_does_not_compute_on_a_device_is_refused(name: str, device: str, part: str):
+    with pytest.raises(MedclipError, match=part) as refused:
+        check_backend(BACKENDS[name], device)
+    assert refused.value.reason is Reason.WRONG_USE
+
+
+def test_a_card_is_not_asked_for_what_a_processor_needs(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(known, "cpu_flags", frozenset)
+    assert BACKENDS["bf16"].lacking("cuda") == ""
+    assert BACKENDS["bf16"].lacking()
+    monkeypatch.setattr(known, "lacks_compiler", str)
+    monkeypatch.setattr(known, "find_spec", lambda name: None if name == "triton" else object())
+    assert "triton" in BACKENDS["bf16-compiled"].lacking("cuda")
+    assert BACKENDS["compiled"].lacking() == ""
+
+
 def test_int8_is_allowed_ten_times_the_change_of_floating_point():
     assert {kind.bound for kind in BACKENDS.values() if kind.is_int8} == {1e-2}
     assert {kind.bound for kind in BACKENDS.values() if not kind.is_int8} == {1e-3}

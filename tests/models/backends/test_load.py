@@ -203,14 +203,25 @@ def test_a_model_of_any_aspect_ratio_or_on_another_device_is_refused(models: dic
         model.clip, model.tokenizer, replace(model.preprocess, budget=TokenBudget(16, 16)), model.card,
         name="ratios", path=model.path,
     )  # fmt: skip
-    for other, part in ((ratios, "any aspect ratio"), (_on_meta(model), "the device meta")):
+    for other, part in ((ratios, "any aspect ratio"), (_on(model, "meta"), "the device meta")):
         with pytest.raises(MedclipError, match=part) as caught:
             refuse_misfit(other, BACKENDS["bf16"])
         assert caught.value.reason is Reason.WRONG_USE
         refuse_misfit(other, BACKENDS["eager"])
 
 
-def _on_meta(model: Model) -> Model:
+@pytest.mark.parametrize("name", ["bf16", "bf16-compiled"])
+def test_a_card_without_bfloat16_is_refused(name: str, models: dict[str, Model], monkeypatch: pytest.MonkeyPatch):
+    model = _on(models["vit"], "cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    with pytest.raises(MedclipError, match="the card cuda:1 has no bfloat16"):
+        refuse_misfit(model, BACKENDS[name])
+    refuse_misfit(model, BACKENDS["compiled"])
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    refuse_misfit(model, BACKENDS[name])
+
+
+def _on(model: Model, device: str) -> Model:
     other = model.with_image_tower(model.image_tower)
-    other.device = torch.device("meta")
+    other.device = torch.device(device)
     return other
