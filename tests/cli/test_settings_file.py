@@ -51,7 +51,7 @@ def test_options_of_the_file_hold_where_the_command_line_says_nothing(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[score]\nworkrs = 2\n", "'workrs' is no option of `medclip score`. Did you mean 'workers'?"),
+        ("[score]\nworkrs = 2\n", "'workrs' is no option of `medclip score`. Did you mean 'workers'"),
         ('[score]\nworkers = "many"\n', "[score] workers does not take 'many'."),
         ("[scroe]\nworkers = 2\n", "there is no command 'scroe'. Did you mean 'score'?"),
         ("[limits]\nmax_pixel = 2\n", "there is no limit 'max_pixel'. Did you mean 'max_pixels'?"),

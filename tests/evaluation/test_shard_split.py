@@ -12,7 +12,8 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.held_out_rows import choose_rows
-from medclip.evaluation.shard_split import _chance, measure_split
+from medclip.evaluation.retrieval import chance_of_recall
+from medclip.evaluation.shard_split import measure_split
 from medclip.models.card import SplitFigures
 from medclip.models.class_vectors import class_vectors, score_features
 from medclip.models.model import Model
@@ -99,7 +100,7 @@ def test_chance_of_retrieval_is_that_of_a_shuffled_list() -> None:
             place = next(n for n, i in enumerate(order) if gallery[i] == query)
             for k in hits:
                 hits[k] += place < k
-    for k, chance in _chance(answers, whose).items():
+    for k, chance in chance_of_recall(answers, whose).items():
         assert chance == pytest.approx(hits[k] / rounds / len(answers), abs=0.01)
 
 

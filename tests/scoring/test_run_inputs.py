@@ -277,7 +277,7 @@ def test_a_radiograph_without_a_body_part_is_asked_about_the_chest_only_where_it
         "hand.dcm": ("skipped", "no_task"),
         "stated.dcm": ("scored", None),
     }
-    assert "does not state a body part" in found["hand.dcm"]["message"]
+    assert "Nothing states the body part" in found["hand.dcm"]["message"]
     run = score(root, tmp_path / "prompt", model=pack, workers=1, task=["chest_xray_view"], prompt="a pacemaker")
     tasks: dict[str, set[str]] = {}
     for row in run.scores.to_pylist():

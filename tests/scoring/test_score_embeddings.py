@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pyarrow.compute as pc
@@ -22,6 +23,7 @@ from medclip.models.model import Model
 from medclip.models.open_set import OpenSet
 from medclip.models.packs.pack import load_model, update_pack
 from medclip.scoring import stored_units
+from medclip.scoring.tasks import AskedTask, Scorer
 from tests.kits.scoring import STUDY_UID, digests, small_folder, write_dicom
 
 
@@ -55,6 +57,19 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "tasks and a prompt": {"task": ["chest_xray_view", "brain_mri_tumour"], "prompt": "a bright blob"},
     "a task about chests": {"task": "chest_xray_findings", "sort_by": "chest_xray_findings:effusion"},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _modalities_differ() -> Iterator[None]:
+    """Have images of one study inferred to be of several modalities, whatever the random weights see in them."""
+
+    def likeliest(scorer: Scorer, features_VD: Any, asked: AskedTask) -> tuple[str, float]:
+        names, *_ = scorer.study(features_VD, asked)
+        return names[crc32(features_VD.tobytes()) % len(names)], 0.9
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scorer, "likeliest", likeliest)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -128,7 +128,7 @@ from tests.training.batches.test_slots import _batches, _slots
 from pathlib import Path
 data = _batches(Path({str(shards)!r}), "process", workers=1)
 next(iter(data.training(0, 9)))
-print(_slots(data).path, data.crew._running._folder.name, flush=True)
+print(_slots(data).path, data.crew._running._folder.path, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
