@@ -151,7 +151,7 @@ def test_a_small_spool_changes_no_byte(pacs: str, pack: Path, tmp_path: Path, mo
     monkeypatch.setattr(listing, "WINDOW_FILES", 4)
     monkeypatch.setattr(look, "WINDOW_FILES", 4)
     run(pacs, tmp_path / "large", pack)
-    monkeypatch.setattr("medclip.api.run_arguments.parse_memory", int)
+    monkeypatch.setattr("medclip.api.remote_arguments.parse_memory", int)
     run(pacs, tmp_path / "small", pack, spool=1)
     assert left_behind(tmp_path / "small") == left_behind(tmp_path / "large")
 
