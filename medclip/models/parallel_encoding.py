@@ -102,13 +102,8 @@ def num_encoders() -> int:
 def encoder_threads() -> Iterator[tuple[ThreadPoolExecutor, int]]:
     """Yield threads that compute one batch each, and their number."""
     num = num_encoders()
-    with torch_threads(1), encoder_executor(num) as threads:
+    with torch_threads(1), ThreadPoolExecutor(num, thread_name_prefix="medclip-encoder") as threads:
         yield threads, num
-
-
-def encoder_executor(num_threads: int) -> ThreadPoolExecutor:
-    """Return threads for batches, before torch is there; whoever has it compute sets `torch_threads` to one."""
-    return ThreadPoolExecutor(num_threads, thread_name_prefix="medclip-encoder")
 
 
 class Batches:

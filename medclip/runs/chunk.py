@@ -8,9 +8,8 @@ is done with the features of a study is the business of whoever runs the chunk.
 from __future__ import annotations
 
 import json
-import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,7 +28,6 @@ from medclip.files.recognise.supported import other_modality
 from medclip.models.home_images import home_distances
 from medclip.models.open_set import typical
 from medclip.models.parallel_encoding import Batches
-from medclip.models.preprocess import Preprocess
 from medclip.progress import Progress
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.plan import Chunk, Plan, PlannedFile, PlannedUnit
@@ -46,8 +44,6 @@ Refuse = Callable[[Modality, str], Problem | None]
 """From a modality and the body part that a header states to the problem of such a unit."""
 READ_AHEAD = 64
 """Items that may be under way or waiting at once: two chunks, about 15 MB at 224 px."""
-_AHEAD_WHILE_LOADING, _BYTES_WHILE_LOADING = 512, 64 << 20
-"""Items, and bytes of their pixels, that may be read while the model is still loaded and nothing can take them."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +64,8 @@ class Answers:
 class Context:
     """What every chunk of a run needs."""
 
-    load: Callable[[], tuple[Any, Answers]]
-    """Returns the model and what is made of the units that it encodes; waits for it, the first time."""
-    preprocess: Preprocess | None
-    """How pixels are made for the model, known before it is loaded; None for a run without one."""
-    infers: bool
-    """Whether the likeliest modality of a unit is found by its features."""
+    model: Any
+    answers: Answers
     min_confidence: float
     pool: ReadingPool
     encoders: Executor
@@ -91,18 +83,6 @@ class Context:
     """Whether nothing may be read ahead: inputs that are brought from elsewhere have taken the room they may take."""
     halved: Callable[[int], None] = lambda _: None
     """Called where a batch was too large for the memory, with the number of images at a time that it did hold."""
-    is_loading: Callable[[], bool] = bool
-    """Whether the model is still loaded, so that more may be read ahead."""
-
-    @property
-    def model(self) -> Any:
-        """The loaded model."""
-        return self.load()[0]
-
-    @property
-    def answers(self) -> Answers:
-        """What is made of the units that it encodes."""
-        return self.load()[1]
 
     def first_readings(self, chunks: Iterable[Chunk]) -> Iterator[Future[Reading] | None]:
         """Ask for the first reading of every item, some items ahead; None for those that are not read.
@@ -113,25 +93,13 @@ class Context:
         for item in (item for chunk in chunks for item in items_of(chunk)):
             unread = item.problem is not None or self.unread(item) is not None
             waiting.append(None if unread else self.pool.submit(read, *self.job(item)))
-            while waiting and (len(waiting) >= self._most_ahead() or self.is_full()):
+            while waiting and (len(waiting) >= READ_AHEAD or self.is_full()):
                 yield waiting.popleft()
         yield from waiting
 
-    @property
-    def _adapters(self) -> Mapping[str, str]:
-        assert self.preprocess is not None
-        return self.preprocess.adapters
-
-    def _most_ahead(self) -> int:
-        """Return how many items may be under way or waiting."""
-        if self.preprocess is None or not self.is_loading():
-            return READ_AHEAD
-        image_bytes = math.prod(self.preprocess.image_shape) * np.dtype(self.preprocess.image_dtype).itemsize
-        return max(READ_AHEAD, min(_AHEAD_WHILE_LOADING, _BYTES_WHILE_LOADING // image_bytes))
-
     def job(self, item: Item) -> tuple[Any, ...]:
         """Return the arguments of one reading."""
-        return item.source_of_unit(), item.modality, self.preprocess, self.settings, self.looks, self.thumbnails
+        return item.source_of_unit(), item.modality, self.model.preprocess, self.settings, self.looks, self.thumbnails
 
     def unread(self, item: Item) -> Problem | None:
         """Return why a unit's pixels are not even read: nothing could be done with them."""
@@ -139,9 +107,9 @@ class Context:
             other = other_modality(item.header) if item.header is not None else None
             if other is not None:
                 return no_adapter(other)
-            if item.kind is not Kind.IMAGE or not self.infers:
+            if item.kind is not Kind.IMAGE or self.answers.infer is None:
                 return no_modality(item.kind)
-        elif item.kind is not Kind.IMAGE and slot(item.modality, item.kind) not in self._adapters:
+        elif item.kind is not Kind.IMAGE and slot(item.modality, item.kind) not in self.model.preprocess.adapters:
             return not_trained(item.modality, item.kind)
         return None
 
@@ -455,27 +423,17 @@ def split_keys(grouped: str, modalities: Sequence[Modality], key: bytes) -> dict
 
 
 class _Encoder:
-    """Encodes items; their pixels go as soon as possible. It asks for the model with the first of them."""
+    """Encodes items; their pixels go as soon as possible."""
 
     def __init__(self, context: Context) -> None:
-        self._context = context
-        self._batches: Batches | None = None
+        batches = Batches(context.model, context.encoders, context.num_encoders, _keep_feature, context.halved)
+        self._batches = batches
+        self.close, self.wait = self._batches.close, self._batches.wait
 
     def add(self, item: Item) -> None:
         assert item.reading is not None
-        if self._batches is None:
-            own = self._context
-            self._batches = Batches(own.model, own.encoders, own.num_encoders, _keep_feature, own.halved)
         self._batches.add(item, item.reading.images)
         item.reading = replace(item.reading, images=())
-
-    def close(self) -> None:
-        if self._batches is not None:
-            self._batches.close()
-
-    def wait(self) -> None:
-        if self._batches is not None:
-            self._batches.wait()
 
 
 def _keep_feature(item: Item, feature_D: NDArray[np.float32]) -> None:

@@ -8,8 +8,8 @@ it was stopped.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -21,8 +21,7 @@ from medclip.files.output import claim_folder, disk_errors, make_folder, remove_
 from medclip.files.pseudonyms import hashed_path, keyed_hash, load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.tables.manifest import Manifest, read_manifest
-from medclip.models.devices import torch_threads
-from medclip.models.parallel_encoding import encoder_executor, num_encoders
+from medclip.models.parallel_encoding import encoder_threads
 from medclip.progress import Progress
 from medclip.runs.call import Call, inputs_of_call, num_files_of_call, refuse_empty, refuse_own_files
 from medclip.runs.engines.engine import LookPool
@@ -131,8 +130,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
             if verb.compute is not None:
                 verb.compute()
             verb.sink.begin(ledger)
-            if call.engine is None:
-                loading = loading or loader.submit(load)
+            model = None if call.engine is not None else (loading or loader.submit(load)).result()
             counts, num_done = ledger.counts(), ledger.num_done()
             progress.stage(verb.stage, max(counter.wait(3.0), num_done), num_done)
             watch.started(_facts(call, pack), counts, counter.total)
@@ -142,7 +140,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
                 parts = Parts(folder, hashed if options.hash_paths else None, written)
             committed = partial(_committed, parts, counts, counter, call, partial(verb.sink.take, ledger))
             todo, plan = chain([first], chunks), worker_plan(call, pack, verb, key)
-            _compute(call, verb, plan, loading, (pool, loader), ledger, todo, committed)
+            _compute(call, verb, plan, model, (pool, loader), ledger, todo, committed)
             verb.sink.end(ledger)
         counter.stop()
         if call.shard is not None:
@@ -177,7 +175,7 @@ def _compute(
     call: Call,
     verb: Verb,
     plan: WorkerPlan,
-    loading: Future[Any] | None,
+    model: Any,
     readers: tuple[LookPool, ThreadPoolExecutor],
     ledger: Ledger,
     chunks: Iterator[Chunk],
@@ -187,26 +185,16 @@ def _compute(
     if call.engine is not None:
         call.engine.run(plan, ledger, chunks, committed, call.progress)
         return
-    assert loading is not None
     pool, loader = readers
-    num_threads = 1 if plan.pack is None else num_encoders()
-    with ExitStack() as stack:
-        encoders = loader if plan.pack is None else stack.enter_context(encoder_executor(num_threads))
-
-        def load() -> Any:
-            model = loading.result()
-            if model is not None:  # as `encoder_threads`, now that torch is there
-                stack.enter_context(torch_threads(1))
-            return model
-
+    threads = nullcontext((loader, 1)) if plan.pack is None else encoder_threads()  # a model's need torch
+    with threads as (encoders, num_encoders):
         work, num_readers = call.watch.work, call.settings.workers
-        work.places |= {"read": num_readers, "decode": num_readers, "model": num_threads}
+        work.places |= {"read": num_readers, "decode": num_readers, "model": num_encoders}
         timed = TimedThreads(encoders, work, "model")
         context = replace(
-            plan.context(load, pool, timed, num_threads, call.progress),
+            plan.context(model, pool, timed, num_encoders, call.progress),
             is_full=bool if call.remote is None else partial(getattr, call.remote, "is_full"),
             halved=_halved(call.progress, ledger),
-            is_loading=lambda: not loading.done(),
         )
         (verb.work or run_chunks)(context, ledger, chunks, committed)
 
@@ -225,7 +213,6 @@ def worker_plan(call: Call, pack: RunPack | None, verb: Verb, key: bytes) -> Wor
         settings=call.settings,
         key=key,
         answers=verb.answers,
-        infers=verb.infers,
         options=replace(call.options, table=None),
         looks=verb.keeps_looks,
     )

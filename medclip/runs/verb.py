@@ -29,8 +29,6 @@ class Verb:
     """From the loaded model to what is made of units; None where `work` makes it."""
     write: Callable[[Ledger, dict[str, Any]], None]
     """Writes the results of a complete ledger whose files are numbered; it is given what run.json says."""
-    infers: bool = False
-    """Whether answers find the likeliest modality of a unit by its features; known before the model is loaded."""
     begin: Callable[[], None] | None = None
     """Called once the folder is this run's, before anything is read."""
     compute: Callable[[], None] | None = None

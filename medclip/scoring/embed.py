@@ -32,7 +32,6 @@ from medclip.runs.unit_rows import unit_rows, units_in
 from medclip.runs.verb import Verb
 from medclip.scoring.only_modality import only_modality
 from medclip.scoring.run import infer_of
-from medclip.scoring.tasks import modality_task
 
 
 def run_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
@@ -77,7 +76,6 @@ def _pack_and_verb(call: Call, dtype: str) -> tuple[RunPack, Verb]:
         stage="Reading and embedding",
         identity={"command": EMBED, "dtype": dtype},
         answers=partial(_answers, pack),
-        infers=modality_task(pack.card) is not None,
         write=partial(_write, call, pack, dtype),
         begin=partial(_begin, call.folder),
         compute=partial(begin_embeddings, call.folder),  # a folder that is half written says so

@@ -130,7 +130,6 @@ def score_verb(
         stage="Reading and scoring",
         identity=question,
         answers=partial(_answers, pack, tasks, exam),
-        infers=modality_task(pack.card) is not None,
         write=partial(_write, folder, pack, tasks, question, progress),
         finish=None if finish is None else lambda ledger: finish(ledger, pack.card, folder, score),
         notes=question_notes(pack.card, tasks, pack.path),

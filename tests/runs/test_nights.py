@@ -36,7 +36,6 @@ def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "CUT_FILES", 3)
     monkeypatch.setattr(plan, "CHUNK_FILES", 1)
     monkeypatch.setattr(chunk, "READ_AHEAD", 1)
-    monkeypatch.setattr(chunk, "_AHEAD_WHILE_LOADING", 1)
 
 
 def scattered(root: Path) -> Path:

@@ -20,6 +20,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from threading import Lock
@@ -29,7 +30,7 @@ from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.readers.memory import budget_bytes
 from medclip.files.readers.pool import ReadingPool
 from medclip.models.devices import torch_threads
-from medclip.models.parallel_encoding import encoder_executor, num_encoders
+from medclip.models.parallel_encoding import num_encoders
 from medclip.progress import Progress, Silent
 from medclip.runs.chunk import ChunkWork, failed_chunk
 from medclip.runs.engines.engine import Committed
@@ -109,9 +110,9 @@ class ChunkWorker:
             return error
         torch_threads(1).__enter__()  # for good: with one thread a batch does not depend on the cores
         num = max(1, num_encoders() // share)
-        threads = encoder_executor(num)
+        threads = ThreadPoolExecutor(num, thread_name_prefix="medclip-encoder")
         pool = ReadingPool.of(settings)
-        self._context = self._plan.context(lambda: model, pool, threads, num, Silent())
+        self._context = self._plan.context(model, pool, threads, num, Silent())
         return None
 
     def compute(self, chunk: Chunk) -> ChunkResult | MedclipError:
@@ -184,7 +185,7 @@ class RayEngine:
             plan_ref = ray.put(plan)
             crew = _Crew(ray, lambda: remote.remote(plan_ref, share, self.readers), wanted)
             progress.note(f"Computing on Ray: {count(wanted, 'worker')}, {count(num_nodes, 'node')}.")
-            context = plan.context(lambda: None, None, None, 1, progress)
+            context = plan.context(None, None, None, 1, progress)
 
             def commit(result: ChunkResult) -> None:
                 committed(result, ledger.commit(result))

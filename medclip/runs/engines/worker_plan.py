@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +37,6 @@ class WorkerPlan:
     """The identity key: studies that turn out to be two get keys of their own."""
     answers: Callable[[Any], Answers] | None
     """As `Verb.answers`."""
-    infers: bool
-    """As `Verb.infers`."""
     options: ScoreOptions
     """Those of the run, without its table: what that says is in the chunks."""
     looks: bool
@@ -47,7 +44,7 @@ class WorkerPlan:
 
     def context(
         self,
-        load: Callable[[], Any],
+        model: Any,
         pool: Any,
         encoders: Any,
         num_encoders: int,
@@ -56,24 +53,15 @@ class WorkerPlan:
         """Return what chunks are computed with.
 
         Args:
-            load: Returns the model, and waits for it; of one that returns None there are rows of what failed alone, and
-                then nothing else is needed either.
+            model: Loaded; None to make rows of what failed, and then nothing else is needed either.
             pool: Reading processes.
             encoders: Threads that compute a batch each.
             num_encoders: Their number.
             progress: Told of each file that was read.
         """
-        from medclip.models.packs.pack import read_preprocess
-
-        @cache
-        def loaded() -> tuple[Any, Answers]:
-            model = load()
-            return model, _NO_ANSWERS if model is None or self.answers is None else self.answers(model)
-
         return Context(
-            load=loaded,
-            preprocess=None if self.pack is None else read_preprocess(self.pack),
-            infers=self.infers,
+            model=model,
+            answers=_NO_ANSWERS if model is None or self.answers is None else self.answers(model),
             min_confidence=self.options.min_confidence,
             pool=pool,
             encoders=encoders,

@@ -105,7 +105,7 @@ def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
         looker = Looker(listing, ledger, pool, options, manifest, key, settings, verb.only)
         looker.begin(call.folder, add=False, retry=None)
         call.progress.stage("Looking at files", 1)
-        context = worker_plan(call, pack, verb, key).context(loading.result, pool, encoders, 1, call.progress)
+        context = worker_plan(call, pack, verb, key).context(loading.result(), pool, encoders, 1, call.progress)
         for chunk in looker.chunks():
             work = ChunkWork(context, chunk, items_of(chunk))
             for item in work.items:

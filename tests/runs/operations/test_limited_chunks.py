@@ -28,7 +28,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(look, "WINDOW_FILES", 2)
     monkeypatch.setattr(plan, "CHUNK_FILES", 2)
     monkeypatch.setattr(chunk, "READ_AHEAD", 2)
-    monkeypatch.setattr(chunk, "_AHEAD_WHILE_LOADING", 2)
     for n in range(8):
         study = 0 if n in (1, 6) else n
         write_dicom(tmp_path / "in" / f"{n // 2}" / f"{n}.dcm", n, study_uid=f"{STUDY_UID}.{study}")
