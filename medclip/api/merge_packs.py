@@ -122,8 +122,7 @@ def merge_packs(
     places = [shards] if isinstance(shards, str | Path) else list(shards)
     plan = plan_merge(packs, method=method, base=base, alpha=alpha, min_gain=min_gain)
     folder, shown = Path(out), progress or Silent()
-    every = (*plan.ingredients, *([] if plan.base is None else [plan.base]))
-    check_place(folder, [one.path for one in every], overwrite)
+    check_place(folder, [one.path for one in plan.every], overwrite)
     held = _HeldOut(plan, [Path(place) for place in places], val_split, test_split, device, shown)
     merged = merge_weights(plan, held.figure if places else None)
     path = write_merged(plan, merged, folder, name=name)
@@ -145,7 +144,7 @@ class _HeldOut:
 
         self._plan, self._shards, self._device, self._progress = plan, shards, device, progress
         self._val_split, self._test_split = val_split, test_split
-        lists = [read(one.path, one.card) for one in plan.ingredients for read in (training_hashes, training_patients)]
+        lists = [read(one.path, one.card) for one in plan.every for read in (training_hashes, training_patients)]
         self._seen = frozenset().union(*(one for one in lists if one))
         self._chosen_with: frozenset[str] = frozenset()
         self._num_chosen_with = 0

@@ -49,6 +49,11 @@ class Plan:
     min_gain: float
     notes: tuple[str, ...]
 
+    @property
+    def every(self) -> tuple[Ingredient, ...]:
+        """The packs, and the base."""
+        return self.ingredients if self.base is None else (*self.ingredients, self.base)
+
 
 @dataclass(frozen=True, eq=False)
 class MergedWeights:
@@ -169,6 +174,7 @@ def _opcm(plan: Plan, facts: dict[str, Any]) -> MergedWeights:
     merged, state = opcm_merge(
         start, (one.state() | own for one in packs), plan.alpha,
         linear_keys=linear_weights(towers_of(plan.base, start)), state=state,
+        averaged=[name for name in start if name.endswith(_STATISTICS)],
     )  # fmt: skip
     facts[_OPCM] = {"lam": state.lam, "norms": list(state.norms)}
     return MergedWeights(merged, plan.ingredients, facts)
@@ -225,9 +231,10 @@ def write_merged(plan: Plan, merged: MergedWeights, out: Path, *, name: str | No
     adapters = {way: digest for one in merged.used for way, digest in read_preprocess(one.path).adapters.items()}
     line = plan.base.ancestry if plan.base is not None else _common(merged.used)
     notes = [*plan.notes, *_statistics_note(merged.used)]
+    under = () if plan.base is None or plan.base in merged.used else (plan.base,)
     card = merged_card(
         merged.used, name=name or out.name, version=version, how=METHODS[plan.method], facts=merged.facts,
-        line=line, notes=notes,
+        line=line, notes=notes, under=under,
     )  # fmt: skip
     return save_pack(
         out,
@@ -237,7 +244,7 @@ def write_merged(plan: Plan, merged: MergedWeights, out: Path, *, name: str | No
         card,
         config=config,
         base=first.path,
-        extra_files=hash_lists(merged.used),
+        extra_files=hash_lists((*merged.used, *under)),
         half=plan.method != "opcm" and _is_half(first),
     )
 
@@ -279,9 +286,8 @@ def _is_half(one: Ingredient) -> bool:
 
 def _statistics_note(used: Sequence[Ingredient]) -> tuple[str, ...]:
     """Write that running statistics were averaged, where they differ; empty where all packs have the same."""
-    states = [one.state() for one in used]
-    names = [name for name in states[0] if name.endswith(_STATISTICS)]
-    if all(state[name].equal(states[0][name]) for state in states[1:] for name in names):
+    first = {name: value for name, value in used[0].state().items() if name.endswith(_STATISTICS)}
+    if all(state[name].equal(value) for state in (one.state() for one in used[1:]) for name, value in first.items()):
         return ()
     return ("The packs differ in the running statistics of batch normalisation, which were averaged and not estimated "
             "anew: figures may be lower for it.",)  # fmt: skip

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TRAIN_HASHES, PATIENT_HASHES = "train_hashes.txt", "patient_hashes.txt"
 UNMEASURED = "Not measured after merging."
 _UNSTATED = "terms that were not stated"
+_AND, _ALL = " AND ", "all of these: "
 _TASK_WORDS = ("title", "class_titles")
 """What is said of a task beside its figures, and stays."""
 
@@ -36,6 +37,7 @@ def merged_card(
     facts: Mapping[str, Any],
     line: Sequence[str],
     notes: Sequence[str] = (),
+    under: Sequence[Ingredient] = (),
 ) -> Card:
     """Write the card of a merged pack.
 
@@ -49,8 +51,10 @@ def merged_card(
         facts: For `created_from`: method, its settings, and what it needs to go on.
         line: Heads of the hashes of weights that all of them go back to.
         notes: More limits, first of all.
+        under: The base that the packs are merged on, where it is none of them: its terms and data are in it, too.
     """
     cards = [one.card for one in ingredients]
+    terms_of = [one.card for one in (*ingredients, *under)]  # packs that state their start list its data themselves
     names = [one.name for one in ingredients]
     uses = list(dict.fromkeys(card.intended_use for card in cards if card.intended_use))
     limits = [
@@ -58,10 +62,10 @@ def merged_card(
         *notes,
         "It has no guard for unknown images: those of the packs are of other features.",
         *(f"{one.name} does not list its training files: the list in this pack lacks them."
-          for one in ingredients if one.card.train_hashes_file is None),
+          for one in (*ingredients, *under) if one.card.train_hashes_file is None),
         *(limit for card in cards for limit in card.limits),
     ]  # fmt: skip
-    if len(terms(cards)) > 1:
+    if len({card.licence.strip() for card in terms_of}) > 1:
         limits.insert(1, "The terms of all packs hold together; whether they can, nobody has checked.")
     return Card(
         name=name,
@@ -70,8 +74,8 @@ def merged_card(
         intended_use=" ".join(uses),
         modalities=tuple(sorted({m for card in cards for m in card.modalities})),
         tasks=merged_tasks(cards),
-        data=tuple(_sources(cards)),
-        licence=united_licence(cards),
+        data=tuple(_sources(cards if all(one.states_start for one in ingredients) else terms_of)),
+        licence=united_licence(terms_of),
         limits=tuple(dict.fromkeys(limits)),
         created_from={
             MERGED_FROM: [
@@ -103,8 +107,14 @@ def merged_tasks(cards: Sequence[Card]) -> dict[str, TaskCard]:
 
 
 def terms(cards: Sequence[Card]) -> tuple[str, ...]:
-    """Return the different licences of cards, in their order."""
-    return tuple(dict.fromkeys(card.licence.strip() or _UNSTATED for card in cards))
+    """Return the different licences of cards, in their order; of what was merged itself each one."""
+    parts: list[str] = []
+    for licence in (card.licence.strip() or _UNSTATED for card in cards):
+        if licence.startswith(_ALL):
+            parts += licence.removeprefix(_ALL).split("; ")
+        else:
+            parts += [licence] if " " in licence.replace(_AND, "") else licence.split(_AND)
+    return tuple(dict.fromkeys(parts))
 
 
 def united_licence(cards: Sequence[Card]) -> str:
@@ -121,9 +131,7 @@ def united_licence(cards: Sequence[Card]) -> str:
         return ""
     if len(known) == 1:
         return known[0]
-    if all(" " not in one.replace(" AND ", "") for one in known):
-        return " AND ".join(dict.fromkeys(part for one in known for part in one.split(" AND ")))
-    return f"all of these: {'; '.join(known)}"
+    return _AND.join(known) if all(" " not in one for one in known) else f"{_ALL}{'; '.join(known)}"
 
 
 def hash_lists(ingredients: Sequence[Ingredient]) -> dict[str, bytes]:

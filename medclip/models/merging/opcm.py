@@ -4,8 +4,10 @@ What a new model learned (its weights less those that all began with) is project
 the merge has learned so far, added, and the sum brought to the mean length of what the single models learned.
 
 Where the published code has faults, this departs from it as the fault allows: parameters that a module with children
-owns are merged (`unmerged` leaves them as that code does), fused query, key and value matrices are three matrices, and
-singular directions without any content are not projected away, for which directions they are is chance.
+owns are merged (`unmerged` leaves them as that code does), fused query, key and value matrices are three matrices,
+singular directions without any content are not projected away, for which directions they are is chance, and running
+statistics of batch normalisation are averaged (`averaged`): a sum of what several models learned may take a variance
+below 0, where a tower's features are no numbers any more.
 
 Reference: Tang et al., Merging models on the fly without retraining, 2025 (arXiv 2501.09522).
 """
@@ -52,6 +54,7 @@ def opcm_merge(
     linear_keys: Callable[[str], bool] | Collection[str],
     state: OpcmState | None = None,
     unmerged: Collection[str] = (),
+    averaged: Collection[str] = (),
 ) -> tuple[dict[str, Tensor], OpcmState]:
     """Merge models that began with the same weights, in their order.
 
@@ -68,6 +71,8 @@ def opcm_merge(
         state: Of the models merged before; None begins with the first one.
         unmerged: Names of which the update is left out, as the published code does with parameters that a module with
             children owns; for comparisons with it.
+        averaged: Names of which the merge has the mean over the models, and which are no part of a norm: what was
+            measured, such as running statistics, and not learned.
 
     Returns:
         The merged weights, and what merging goes on from.
@@ -90,7 +95,7 @@ def opcm_merge(
     is_linear = linear_keys if callable(linear_keys) else linear_keys.__contains__
     for number, expert in enumerate(experts, start=1 if state is None else len(state.norms) + 1):
         refuse_other_tensors(pretrained, expert, "the pretrained model", f"model {number}")
-        state = _merge_one(pretrained, expert, alpha, is_linear, state, unmerged)
+        state = _merge_one(pretrained, expert, alpha, is_linear, state, unmerged, averaged)
     if state is None:
         raise MedclipError(Reason.WRONG_USE, "there is no model to merge.")
     return dict(state.merged), state
@@ -114,8 +119,10 @@ def _merge_one(
     is_linear: Callable[[str], bool],
     state: OpcmState | None,
     unmerged: Collection[str],
+    averaged: Collection[str],
 ) -> OpcmState:
-    own = {n: expert[n].double() - v.double() for n, v in pretrained.items() if v.is_floating_point()}
+    learned = {n: v.double() for n, v in pretrained.items() if v.is_floating_point() and n not in averaged}
+    own = {n: expert[n].double() - v for n, v in learned.items()}
     norm = _norm(own)
     if state is None:
         kept = {n: v.to(pretrained[n].dtype).clone() for n, v in expert.items()}
@@ -124,7 +131,7 @@ def _merge_one(
     mean = sum(norms) / len(norms)
     total: dict[str, Tensor] = {}
     for name, update in own.items():
-        before = state.merged[name].double() - pretrained[name].double()
+        before = state.merged[name].double() - learned[name]
         if name in unmerged:  # the published code does not undo their scaling either
             total[name] = before
             continue
@@ -133,10 +140,11 @@ def _merge_one(
         total[name] = state.lam * before + update
     length = _norm(total)
     scale = mean / length if length else 0.0
-    merged = {
-        name: (value.double() + total[name] * scale).to(value.dtype) if name in total else state.merged[name]
-        for name, value in pretrained.items()
-    }
+    merged = dict(state.merged)
+    merged |= {name: (learned[name] + value * scale).to(pretrained[name].dtype) for name, value in total.items()}
+    for name in averaged:
+        so_far = state.merged[name].double()
+        merged[name] = (so_far + (expert[name].double() - so_far) / len(norms)).to(pretrained[name].dtype)
     return OpcmState(merged, length / mean if mean else 1.0, norms)
 
 

@@ -111,6 +111,40 @@ def test_opcm_of_three_packs_equals_two_and_then_the_third_bit_for_bit(family: F
     assert torch.equal(one["logit_scale"], weights(family.start)["logit_scale"])
 
 
+def test_terms_and_training_files_of_the_base_are_those_of_an_opcm_merge_too(family: Family, tmp_path: Path) -> None:
+    facts = {k: v for k, v in read_card(family.children[0]).created_from.items() if k != ANCESTORS}
+    child = copied(family.children[0], tmp_path / "silent", created_from=facts, train_hashes_file=None, data=())
+    start = copied(family.start, tmp_path / "start", licence="licence-of-start")
+    one = merge_packs([child], base=start, method="opcm", out=tmp_path / "one").path
+    two = merge_packs([one, family.children[1]], base=start, method="opcm", out=tmp_path / "two").path
+    assert read_card(one).licence == "licence-of-child0 AND licence-of-start"
+    assert read_card(two).licence == "licence-of-child0 AND licence-of-start AND licence-of-child1"
+    listed = training_hashes(start, read_card(start))
+    assert listed
+    for merged in (one, two):
+        assert (training_hashes(merged, read_card(merged)) or frozenset()) >= listed
+        assert {source.name for source in read_card(merged).data} >= {s.name for s in read_card(start).data}
+
+
+def test_opcm_averages_running_statistics_and_never_makes_a_variance_negative(family: Family, tmp_path: Path) -> None:
+    name = next(key for key in weights(family.start) if key.endswith("running_var"))
+    packs = []
+    for k, share in enumerate((0.1, 0.2, 0.3, 0.4)):
+        pack = Path(shutil.copytree(family.children[k % 3], tmp_path / f"narrow{k}"))
+        state = weights(pack)
+        state[name] = weights(family.start)[name] * share
+        state["visual.head.proj.weight"] = state["visual.head.proj.weight"] + k * 1e-3
+        save_file(state, pack / WEIGHTS_NAME)
+        seal(pack, read_manifest(pack).preprocessing)
+        packs.append(pack)
+    merged = merge_packs(packs, base=family.start, method="opcm", out=tmp_path / "m").path
+    torch.testing.assert_close(weights(merged)[name], weights(family.start)[name] * 0.25)
+    assert any("batch normalisation" in limit for limit in read_card(merged).limits)
+    model = load_model(merged)
+    images = np.zeros((1, model.preprocess.size_px, model.preprocess.size_px, 3), np.uint8)
+    assert np.isfinite(model.encode_image(images)).all()
+
+
 def test_opcm_does_not_go_on_with_another_base_or_share_nor_from_the_middle(family: Family, tmp_path: Path) -> None:
     a, b, c = family.children
     two = merge_packs([a, b], base=family.start, method="opcm", out=tmp_path / "two").path
@@ -147,6 +181,18 @@ def test_held_out_figures_leave_out_what_a_pack_was_trained_on(family: Family, t
     with pytest.raises(MedclipError) as told:
         merge_packs(family.children[:2], shards=family.shards, test_split="train", out=tmp_path / "m")
     assert told.value.reason == Reason.NOTHING_TO_DO
+
+
+def test_held_out_figures_leave_out_what_the_base_alone_was_trained_on(family: Family, tmp_path: Path) -> None:
+    no_lists = {"train_hashes_file": None, "patient_hashes_file": None}
+    child = copied(family.children[0], tmp_path / "child", **no_lists)
+    for method in ("wise-ft", "opcm"):
+        with pytest.raises(MedclipError) as told:
+            merge_packs(
+                [child], base=family.start, method=method, shards=family.shards, test_split="train",
+                out=tmp_path / method,
+            )  # fmt: skip
+        assert told.value.reason == Reason.NOTHING_TO_DO
 
 
 def test_a_greedy_soup_without_held_out_data_is_wrong_use(family: Family, tmp_path: Path) -> None:
@@ -316,6 +362,8 @@ def test_statistics_that_were_averaged_are_a_limit(family: Family, tmp_path: Pat
         (["MIT AND CC0-1.0", "CC0-1.0"], "MIT AND CC0-1.0"),
         (["MIT", "research only"], "all of these: MIT; research only"),
         (["MIT", ""], "all of these: MIT; terms that were not stated"),
+        (["all of these: MIT; research only", "CC0-1.0", "MIT"], "all of these: MIT; research only; CC0-1.0"),
+        (["as in A; ask B", "MIT"], "all of these: as in A; ask B; MIT"),
     ],
 )
 def test_the_terms_of_all_packs_hold(licences: list[str], united: str) -> None:

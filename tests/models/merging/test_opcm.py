@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,6 +164,20 @@ def test_buffers_of_whole_numbers_are_the_first_models_and_no_part_of_a_norm() -
     merged, state = opcm_merge(counted[0], counted[1:], linear_keys=ALL_LINEAR)
     assert merged["position_ids"].tolist() == [1, 2, 3]
     assert state.norms == opcm_merge(start, experts, linear_keys=ALL_LINEAR)[1].norms
+
+
+def test_what_is_averaged_is_the_mean_of_the_models_and_no_part_of_a_norm() -> None:
+    start, experts = models(4)
+    variances = [torch.tensor([value], dtype=torch.float64) for value in (1.0, 0.1, 0.2, 0.3, 0.4)]
+    counted = [x | {"running_var": v} for x, v in zip((start, *experts), variances, strict=True)]
+    how: dict[str, Any] = {"linear_keys": ALL_LINEAR, "averaged": ["running_var"]}
+    merged, state = opcm_merge(counted[0], counted[1:], **how)
+    assert merged["running_var"].item() == pytest.approx(0.25)
+    plain, of_plain = opcm_merge(start, experts, linear_keys=ALL_LINEAR)
+    assert state.norms == of_plain.norms
+    assert all(torch.equal(merged[name], value) for name, value in plain.items())
+    summed, _ = opcm_merge(counted[0], counted[1:], linear_keys=ALL_LINEAR)
+    assert summed["running_var"].item() < 0  # added up as weights are, it would be no variance
 
 
 def test_linear_weights_are_those_of_layers_and_of_attention_and_nothing_else() -> None:
