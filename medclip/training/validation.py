@@ -129,7 +129,7 @@ def validate(
             left out.
         encode: Returns what the towers return for a batch that begins with this row of the split.
         loss: Gives the contrastive loss of features, pairs and what is known of views.
-        pairs: Says of keys [b, 5] and of which samples take part [b] which pairs are positives.
+        pairs: Says of keys [b, 6] and of which samples take part [b] which pairs are positives.
         tasks: Names of tasks that are measured zero-shot.
         encode_text: Gives unit-norm features of sentences; needed with tasks.
         objective: What is learned.

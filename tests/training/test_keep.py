@@ -128,10 +128,16 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_losses_and_weights(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_chunks_give_the_loss_of_the_whole_batch(again: dict[str, Any], tmp_path: Path) -> None:
+def test_chunks_give_the_loss_of_the_whole_batch(
+    again: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     changes = ["train.max_steps=2", "train.keep.symmetric=true"]
     run_recipe(again, changes, out=tmp_path / "at_once")
+    asked, images = [], Replay.images
+    monkeypatch.setattr(Replay, "images", lambda self, x: asked.append(torch.is_grad_enabled()) or images(self, x))
     run_recipe(again, [*changes, "train.micro_batch=2"], out=tmp_path / "chunks")
+    assert asked
+    assert not any(asked)  # a chunk that is encoded again for its gradient does not go through the old tower again
     at_once, chunks = losses(tmp_path / "at_once"), losses(tmp_path / "chunks")
     assert [value for _, value in chunks] == pytest.approx([value for _, value in at_once], rel=1e-4)
 
@@ -196,9 +202,21 @@ def test_what_it_does_not_go_with_is_refused(again: dict[str, Any], changes: lis
     assert told.value.reason == Reason.RECIPE_INVALID
 
 
-def test_without_it_the_digest_of_a_recipe_is_what_it_was(recipe: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [
+        ("train.keep", None),
+        ("train.best_by", None),
+        ("objective.other_source", "ignored"),
+        ("data.source_power", None),
+        ("data.max_repeats", None),
+    ],
+)
+def test_without_it_the_digest_of_a_recipe_is_what_it_was(recipe: dict[str, Any], key: str, other: str | None) -> None:
     plan = load_recipe(recipe)
-    assert not any(key.startswith("train.keep") for key in plan.decisive())
+    assert not any(name.startswith(key) for name in plan.decisive())
+    if other is not None:
+        assert load_recipe(recipe, [f"{key}={other}"]).digest() != plan.digest()
 
 
 def test_the_card_says_what_the_run_began_with_and_keeps_its_data_and_lists(

@@ -20,7 +20,8 @@ _LOCK = threading.RLock()
 def defer_module(name: str, known: Mapping[str, Any]) -> Callable[[], ModuleType]:
     """Stand a module in its place without running its code.
 
-    Its submodules can be imported. The first attribute that is not known runs its code, in the same module object.
+    Its submodules can be imported. The first attribute that is not known runs its code, in the same module object;
+    so does whoever imports all its names (`import *`).
 
     Args:
         name: Of a module that was not imported yet; the package that it is in need not be, either.
@@ -53,7 +54,9 @@ def defer_module(name: str, known: Mapping[str, Any]) -> Callable[[], ModuleType
         return module
 
     def missing(attribute: str) -> Any:
-        if attribute.startswith("__"):  # the import system asks for some
+        if attribute == "__all__":  # of `import *`, which takes what there is then
+            run()
+        elif attribute.startswith("__"):  # the import system asks for some
             raise AttributeError(attribute)
         return getattr(run(), attribute)
 

@@ -197,8 +197,7 @@ def _balanced(
         codes.append(np.repeat(own, _divided(int(number), np.ones(len(own)), room[own])))
     code = rng.permutation(np.concatenate(codes))
     order = np.empty(len(code), np.int32)
-    for number, group in enumerate(groups):
-        own = np.flatnonzero(code == number)
+    for own, group in zip(_groups(code, len(groups)), groups, strict=True):
         if len(own):
             rounds = [rng.permutation(group) for _ in range(-(-len(own) // len(group)))]
             order[own] = np.concatenate(rounds)[: len(own)]

@@ -187,8 +187,8 @@ class Made:
     def write(self, arrays: Arrays, place: int) -> Strings:
         """Write image, tokens and keys to their place in a batch; returns the rest.
 
-        Keys are those of label set, caption (in whatever case), study, kind and source, as the columns of
-        `Batch.pair_keys`.
+        Keys are those of label set, caption (in whatever case), study, kind, source, and of the label set where the
+        caption says nothing else, as the columns of `Batch.pair_keys`.
         """
         num_views, num_texts = len(self.images), len(self.texts)
         for image, of_view in zip(self.images, arrays.images, strict=False):

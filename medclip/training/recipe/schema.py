@@ -45,7 +45,10 @@ _PLACES = (
     "train.keep.words",
 )
 """Paths of which only the last name decides."""
-_CAME_LATER = (("train.keep", None),)
+_CAME_LATER = (
+    ("train.keep", None), ("train.best_by", "loss"), ("objective.other_source", "negative"),
+    ("data.source_power", 0.5), ("data.max_repeats", 4.0),
+)  # fmt: skip
 """Keys that older recipes lack, with the values that change nothing: digests of runs stay what they were."""
 _NUMBER = re.compile(r"\.\d+\.")
 """Of one section in a list of them."""

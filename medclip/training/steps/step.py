@@ -150,7 +150,7 @@ class StepComputer:
             else:
                 loss = cached_backward(
                     chunks,
-                    lambda part: self._forward(inputs, part),
+                    lambda part: self._forward(inputs, part, keeps=not torch.is_grad_enabled()),
                     lambda *outputs: self._loss(inputs, TowerOutputs(*outputs)),
                     no_sync=self._waiting,
                 )
@@ -250,8 +250,13 @@ class StepComputer:
         most = max(1, t.micro_batch // views) if t.micro_batch else max(1, t.batch_size // self._world.size)
         return [slice(i, min(i + most, size)) for i in range(0, size, most)]
 
-    def _forward(self, inputs: Inputs, part: slice, call: Callable[..., Any] | None = None) -> TowerOutputs:
-        """Send some samples through the towers: of examinations the views that there are, and no black ones."""
+    def _forward(
+        self, inputs: Inputs, part: slice, call: Callable[..., Any] | None = None, *, keeps: bool = True
+    ) -> TowerOutputs:
+        """Send some samples through the towers: of examinations the views that there are, and no black ones.
+
+        Without `keeps` the old model is not asked: no gradient of a chunk that is encoded again flows there.
+        """
         size, views, device = len(inputs), inputs.num_views, inputs.images.device
         given: dict[str, Any] = {}
         if inputs.exams is None or inputs.there_BV is None:
@@ -269,7 +274,9 @@ class StepComputer:
         tokens_BL = inputs.tokens_BL[_rows(size, inputs.num_texts, part, device)]
         with self._autocast():
             outputs = (call or self._call)(images_BCHW, tokens_BL, mask_BL, inputs.num_tokens, decoded_BL, **given)
-            return outputs if self._replay is None else outputs._replace(kept_BD=self._replay.images(images_BCHW))
+            if self._replay is None or not keeps:
+                return outputs
+            return outputs._replace(kept_BD=self._replay.images(images_BCHW))
 
     def _added_up(self, inputs: Inputs, chunks: Sequence[slice]) -> Tensor:
         """Add the gradients of a batch chunk by chunk: without words no sample's loss needs another's features.

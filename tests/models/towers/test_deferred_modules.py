@@ -48,6 +48,13 @@ def test_the_first_other_attribute_runs_the_code_once_in_the_same_module(heavy: 
         module.nonsense  # noqa: B018
 
 
+def test_importing_all_names_runs_the_code_first(heavy: str) -> None:
+    defer_module(heavy, {"known": "before"})
+    names: dict[str, object] = {}
+    exec(f"from {heavy} import *", names)
+    assert (names["NAME"], names["known"], runs()) == ("light", "own", 1)
+
+
 def test_a_module_that_is_imported_or_missing_cannot_be_deferred(heavy: str) -> None:
     import_module(heavy)
     with pytest.raises(ImportError, match="cannot be deferred"):
