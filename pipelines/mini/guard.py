@@ -7,11 +7,16 @@ images that the pack was trained on and to half of the patients of sets that it 
 is printed, are of others. Printed are, before (the guard that the pack has) and after: which share of each set is
 accepted as something; the same of each kind and each source that the guard was not fitted to; and how look-alikes of a
 jaw, a hand and a knee fare whose header says no more than CR. Intervals resample patients. covid_ct is for tests alone.
+
+An image that sets a limit is not judged by it: those of the pack's modalities are judged by a guard whose limits are of
+the other half of the patients. What no half hides is `slack` of `fit_open_set`: 1.75 was chosen of 1, 1.3 and 1.75 with
+these very figures at hand, those of sources left out among them, so they may be a little too good.
 """
 
 from __future__ import annotations
 
 import csv
+import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,7 +45,9 @@ from medclip.text.vocabulary.load import load_task
 
 MIN_PROBABILITY = 0.8
 MOST = 200
-"""Images of a set that were trained on, and as many that were not."""
+"""Images of a set that were trained on, and as many that were not, drawn at random."""
+MOST_OF: Mapping[str, int | None] = {"cdd_cesm": 150, "brain_mri": 150, "covid_ct": 150, "medpix2": None}
+"""Of some sets others; None for all: medpix2 has the kinds that are hardest to tell, and few patients of each."""
 TEST_ONLY = frozenset({"covid_ct", "drawn"})
 HEAD = frozenset({"Brain and Neuro", "Eye and Orbit", "Head and Neck"})
 Kind = Callable[[Mapping[str, str]], str]
@@ -116,19 +123,20 @@ class Images:
 
 
 def listed(data: Path, seen: frozenset[str], drawn: Path) -> Iterator[tuple[Path, str, str, str]]:
-    """Yield file, set, kind and patient: of each set at most `MOST` that were trained on and `MOST` that were not."""
+    """Yield file, set, kind and patient, of each set at most so many as `MOST_OF` and `MOST` say."""
     from hashlib import sha256
 
     for folder, (column, kind) in SETS.items():
         with (data / folder / "labels.csv").open(encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if kind(row)]
-        rows.sort(key=lambda row: crc32(row["file"].encode()))
-        room = {True: MOST, False: MOST}
+            rows = list(csv.DictReader(file))
+        random.Random(0).shuffle(rows)
+        most = MOST_OF.get(folder, MOST)
+        taken = {True: 0, False: 0}
         for row in rows:
             path = data / folder / row["file"]
             is_trained = sha256(path.read_bytes()).hexdigest() in seen
-            room[is_trained] -= 1
-            if room[is_trained] >= 0:
+            taken[is_trained] += 1
+            if kind(row) and (most is None or taken[is_trained] <= most):
                 yield path, folder, kind(row), f"{folder}:{row[column]}"
     from tests.kits import radiographs
 
@@ -245,11 +253,21 @@ def fitted(images: Images, modalities: Sequence[str], *, without: NDArray[np.boo
     return fit_open_set(images.examples(images.fits & kept), images.examples(limited), modalities)
 
 
+def accepted(images: Images, guesses: Guesses, guard: OpenSet) -> NDArray[np.bool_]:
+    """Return which images are accepted; one that sets a limit is judged by limits of the other half of the patients."""
+    is_accepted = guesses.accepted(guard, images.features)
+    sets_limit = images.held_out & np.isin(images.kind, guard.modalities) & ~np.isin(images.source, [*TEST_ONLY])
+    in_half = np.array([crc32(f"limits of {group}".encode()) % 2 == 0 for group in images.group.tolist()])
+    for half in (sets_limit & in_half, sets_limit & ~in_half):
+        is_accepted[half] = guesses.accepted(fitted(images, guard.modalities, without=half), images.features)[half]
+    return is_accepted
+
+
 def measure(images: Images, guesses: Guesses, before: OpenSet, after: OpenSet) -> dict[str, Any]:
     """Measure both guards on held-out images, and the way of fitting on kinds and sources that are left out."""
     modalities = before.modalities
     held, figures = images.held_out, {"sets": {}, "kinds_left_out": {}, "sources_left_out": {}, "header_says_cr": {}}
-    old, new = (guesses.accepted(guard, images.features) for guard in (before, after))
+    old, new = guesses.accepted(before, images.features), accepted(images, guesses, after)
     for source in SETS:
         for kind in np.unique(images.kind[images.source == source]).tolist():
             rows = held & (images.source == source) & (images.kind == kind)

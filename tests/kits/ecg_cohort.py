@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.kits.stages import load_stage
+
 FOLDER = Path(__file__).parents[2] / "pipelines" / "ecg"
 
 
@@ -20,13 +21,7 @@ def module_of(name: str) -> ModuleType:
     """Load a script of the pipeline."""
     if str(FOLDER) not in sys.path:
         sys.path.append(str(FOLDER))  # the scripts import each other; last, so that they hide nothing
-    spec = importlib.util.spec_from_file_location(f"ecg_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_stage(FOLDER, name)
 
 
 def write_cohort(folder: Path, num: int = 10, **options: Any) -> Path:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+
+from tests.kits.stages import load_stage
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "mv_mlm"
 
@@ -14,13 +14,7 @@ FOLDER = Path(__file__).parents[2] / "pipelines" / "mv_mlm"
 @cache
 def module_of(name: str) -> ModuleType:
     """Load a script of the pipeline."""
-    spec = importlib.util.spec_from_file_location(f"mv_mlm_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_stage(FOLDER, name)
 
 
 def write_cohort(folder: Path, num: int = 10, *, seed: int = 0, height: int = 80, dicom: bool = False) -> Path:

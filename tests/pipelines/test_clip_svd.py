@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import importlib.util
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,19 +17,14 @@ import pytest
 import yaml
 
 from medclip.evaluation.few_shot.plan import parse_variant
+from tests.kits.stages import load_stage
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / "pipelines" / "clip_svd"
 
 
 def stage(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"clip_svd_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_stage(FOLDER, name)
 
 
 def suite(name: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -15,6 +15,7 @@ import yaml
 
 from medclip.shards.writing.splits import split_of
 from medclip.training.recipe.file import load_recipe
+from tests.kits.stages import load_stage
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 ALL, CXR, MINI = (PIPELINES / name for name in ("mae_all", "mae_cxr", "mini"))
@@ -24,13 +25,7 @@ SPLITS = {"train": 0.65, "val": 0.10, "test": 0.25}
 
 
 def stage(folder: Path, name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"{folder.name}_{name}", folder / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_stage(folder, name)
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -18,18 +17,14 @@ from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.training.recipe.file import load_recipe
 from tests.kits.recipe_tags import untagged
+from tests.kits.stages import load_stage
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "mae_volume"
 
 
 @pytest.fixture(scope="module")
 def simulate() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("mae_volume_simulate", FOLDER / "simulate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_stage(FOLDER, "simulate")
 
 
 def test_a_volume_is_read_as_it_was_drawn_whatever_way_it_is_stored(

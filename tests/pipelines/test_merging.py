@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,6 +12,7 @@ from types import ModuleType
 import pytest
 
 from medclip.training.recipe.file import load_recipe
+from tests.kits.stages import load_stage
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / "pipelines" / "merging"
@@ -23,12 +23,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(sys, "path", list(sys.path))
     for name in ("prepare", "modality_tables", "measuring"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    spec = importlib.util.spec_from_file_location("merging_measure", FOLDER / "measure.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_stage(FOLDER, "measure")
 
 
 @pytest.mark.parametrize("name", ["start.yaml", "recipe.yaml"])

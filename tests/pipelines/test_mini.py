@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -16,6 +14,7 @@ import medclip
 from medclip.models.home_images import load_homes
 from medclip.models.packs.pack import find_pack, pack_card
 from medclip.settings import Settings
+from tests.kits.stages import load_stage
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "mini"
 
@@ -26,13 +25,7 @@ def stages_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stage(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"mini_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_stage(FOLDER, name)
 
 
 def figure(low: float, chance: float, value: float = 0.9) -> dict[str, float]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -19,6 +17,7 @@ from medclip.models.card import Card, TaskCard
 from medclip.models.packs.pack import pack_card
 from medclip.settings import Settings
 from medclip.statistics.metrics.by_source import HOLDS, NOT_TESTABLE, WITHIN_ONLY
+from tests.kits.stages import load_stage
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "mini"
 
@@ -29,13 +28,7 @@ def stages_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stage(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"mini_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_stage(FOLDER, name)
 
 
 class Words:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import re
 import sys
@@ -17,6 +16,7 @@ from medclip.shards.writing.splits import split_of
 from medclip.shards.writing.table import read_shard_table
 from medclip.text.vocabulary.load import load_task
 from medclip.training.recipe.file import load_recipe
+from tests.kits.stages import load_stage
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "mini"
 NAMES = ("prepare", "shared_sets", "own_words", "table", "measuring")
@@ -36,13 +36,7 @@ def import_paths_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stage(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"mini_2_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_stage(FOLDER, name)
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +187,24 @@ def test_what_one_source_alone_states_is_found_to_tell_it(tmp_path: Path, known:
     assert (figures["captions"]["low"] > 0.5) is bool(known)
     assert figures["tells_more_than_labels"] is leaks
     assert check.main(str(tmp_path / "t.csv"), str(tmp_path / "out.json")) == int(leaks)
+
+
+@pytest.mark.parametrize(("known", "leaks"), [({}, False), ({"age": "70", "sex": "M"}, True)])
+def test_what_one_source_alone_states_is_found_where_its_labels_tell_it_without_an_error(
+    tmp_path: Path, known: dict[str, str], leaks: bool
+) -> None:
+    check = stage("caption_check")
+    labels = "label:chest_xray_findings:"
+    film = {"modality": "xray", f"{labels}pneumonia": "1", "label:breast_ultrasound_malignancy": ""}
+    more = {f"{labels}effusion": "0", f"{labels}mass": "0", f"{labels}nodule": "1"}
+    rows = [row | film | more for row in made_up("a", 200, **known)] + [row | film for row in made_up("b", 200)]
+    stage("table").write_table(rows, tmp_path / "t.csv")
+    (cell,) = (c for c in check.cells_of(read_shard_table(tmp_path / "t.csv").rows) if c.finding.endswith("pneumonia"))
+    figures = check.measure(cell)
+    assert figures["labels"]["low"] > 0.95, "or captions could be judged by all labels"
+    assert figures["common_labels"]["value"] == pytest.approx(0.5, abs=0.05)
+    assert figures["tells_more_than_labels"] is leaks
+    assert check.stated_by(check.cut(cell.rows)[0].record) == {"chest_xray_findings:pneumonia"}
 
 
 def test_the_recipe_balances_sources_and_looks_at_figures_within_them() -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
 import re
 import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -23,19 +21,14 @@ from medclip.evaluation.zero_shot.suite import load_suite
 from medclip.text.captions.unimed_format import read_packed
 from medclip.training.recipe.file import load_recipe
 from tests.kits.evaluation import image
+from tests.kits.stages import load_stage
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "unimed"
 TAG = re.compile(r"#\s*(paper|code|ours)\b")
 
 
 def stage(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"unimed_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_stage(FOLDER, name)
 
 
 def leaves(node: yaml.Node, name: str = "") -> Iterator[tuple[str, int, int]]:

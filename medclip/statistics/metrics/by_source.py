@@ -13,8 +13,9 @@ Of a task with several classes each figure is the mean over its classes, class a
 that both sources have, since of a class of one source alone the source tells it, too.
 
 From them follows what may be said (`BySource.verdict`). A task holds across sources where it is above chance within
-them and in the direction that is hard: positives of the source that scores lower against negatives of the one that
-scores higher. It is not enough to be above chance in the easy one, which the source alone would win.
+each of them that has both sides, and in the direction that is hard: positives of the source that scores lower against
+negatives of the one that scores higher. It is not enough to be above chance in the easy one, which the source alone
+would win, nor within all of them together, where a large source hides a small one.
 
 Reference: Zech et al., Variable generalization performance of a deep learning model to detect pneumonia in chest
 radiographs, PLoS Medicine 15 (2018) e1002683; Borkan et al., WWW companion (2019) 491-500 (pairs across groups).
@@ -100,7 +101,8 @@ class BySource:
         pairs = [pair for pair in combinations(self.sources, 2) if self._directions_of(pair)]
         if not pairs or self.within is None:
             return NOT_TESTABLE
-        return HOLDS if self.within.above_chance and all(map(self._holds_between, pairs)) else WITHIN_ONLY
+        holds_inside = all(area.above_chance for area in (self.within, *self.of_source.values()))
+        return HOLDS if holds_inside and all(map(self._holds_between, pairs)) else WITHIN_ONLY
 
     def _shown_directions(self) -> Iterator[tuple[str, tuple[str, str], Area]]:
         """Yield name, sources and area of each direction; of many the lowest alone."""

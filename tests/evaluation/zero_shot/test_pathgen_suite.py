@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -10,6 +9,7 @@ import pytest
 
 from medclip.evaluation.zero_shot.labelled_set import find_set
 from medclip.evaluation.zero_shot.suite import SetFile, load_suite
+from tests.kits.stages import load_stage
 
 KEY = bytes(32)
 NUM_CLASSES = {
@@ -30,12 +30,7 @@ def set_of(name: str) -> SetFile:
 
 
 def sets_script(repository: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pathgen_sets", repository / "pipelines" / "pathgen" / "sets.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_stage(repository / "pipelines" / "pathgen", "sets")
 
 
 def touch(*paths: Path) -> None:

@@ -58,6 +58,19 @@ def test_the_hard_direction_alone_shows_it() -> None:
     assert result.verdict == HOLDS
 
 
+def test_a_score_that_tells_nothing_within_one_of_its_sources_does_not_hold() -> None:
+    # The south lies between the negatives and the positives of the north: every direction is won, and so is the pool.
+    rng = np.random.default_rng(7)
+    labels, sources = np.repeat([0, 1, 0, 1], [80, 80, 20, 20]), [NORTH] * 160 + [SOUTH] * 40
+    score = np.repeat([0.0, 2.0, 1.0], [80, 80, 40]) + rng.normal(0, 0.2, 200)
+    result = by_source(labels, score, sources, range(200), num_resamples=400)
+    assert result.within is not None
+    assert result.within.above_chance
+    assert all(area.above_chance for area in result.directions.values())
+    assert not result.of_source[SOUTH].above_chance
+    assert (result.verdict, result.held_in) == (WITHIN_ONLY, (NORTH,))
+
+
 def test_one_source_or_too_few_patients_of_another_cannot_be_tested() -> None:
     assert of("finding", num_b=(0, 0)).verdict == NOT_TESTABLE
     assert of("finding", num_b=(2, 2)).verdict == NOT_TESTABLE
