@@ -29,6 +29,7 @@ BASIN = 0.02
 """Where the midpoint lies so far below the lower end, the ends are in different basins."""
 _FEW_RESAMPLES = 20
 """Of figures whose interval nobody sees."""
+_TEST = "test"
 _WITHIN, _OVER = "macro_auroc_within", "macro_auroc"
 
 
@@ -74,7 +75,7 @@ def merge_packs(
     alpha: float | None = None,
     shards: str | Path | Sequence[str | Path] = (),
     val_split: str = "val",
-    test_split: str = "test",
+    test_split: str | None = "test",
     min_gain: float = 0.0,
     num_resamples: int = NUM_RESAMPLES,
     name: str | None = None,
@@ -97,7 +98,8 @@ def merge_packs(
             where None.
         shards: Folders of `medclip shards build` to measure with; a greedy soup is chosen on their `val_split`.
         val_split: What a greedy soup is chosen on: the mean area over tasks, within sources where there are several.
-        test_split: What the merged pack is measured on.
+        test_split: What the merged pack is measured on; None measures nothing. "test" may be missing in the shards,
+            another name may not.
         min_gain: By how much that mean must grow for a pack to come into a greedy soup.
         num_resamples: Resamples of patients.
         name: On the card; the folder's where None.
@@ -138,9 +140,17 @@ class _HeldOut:
     """Measures candidates on one split of shards, and the merged pack on another."""
 
     def __init__(
-        self, plan: Plan, shards: list[Path], val_split: str, test_split: str, device: str, progress: Progress
+        self, plan: Plan, shards: list[Path], val_split: str, test_split: str | None, device: str, progress: Progress
     ) -> None:
         from medclip.models.card import training_hashes, training_patients
+        from medclip.shards.folder import read_index
+        from medclip.shards.reading.samples import no_split
+
+        indexes = [read_index(place) for place in shards]
+        if test_split is not None and not any(test_split in index["counts"]["by_split"] for index in indexes):
+            if shards and test_split != _TEST:
+                raise no_split(test_split, shards[0], indexes)
+            test_split = None
 
         self._plan, self._shards, self._device, self._progress = plan, shards, device, progress
         self._val_split, self._test_split = val_split, test_split
@@ -161,14 +171,14 @@ class _HeldOut:
 
     def measure(self, pack: Path, num_resamples: int) -> SplitFigures | None:
         """Measure the merged pack on the test split, and write the figures on its card; None where there is none."""
+        from medclip.models.merging.merged_card import with_figures
         from medclip.models.packs.pack import load_model, pack_card, update_pack
-        from medclip.shards.folder import read_index
 
-        if not any(self._test_split in read_index(place)["counts"]["by_split"] for place in self._shards):
+        if self._test_split is None:
             return None
         model = load_model(pack, device=self._device, verify=False)
         figures = self._measured(model, self._test_split, self._seen | self._chosen_with, num_resamples)
-        update_pack(pack, card=pack_card(pack).model_copy(update={"held_out": figures}))
+        update_pack(pack, card=with_figures(pack_card(pack), figures))
         return figures
 
     def notes(self, trace: Sequence[Tried]) -> tuple[str, ...]:

@@ -101,7 +101,7 @@ class Arms:
         """Return an average of the single packs."""
         shards = [self.shards[one] for one in MODALITIES] if method == "greedy-soup" else []
         packs = [self.single(one) for one in MODALITIES]
-        return self._merged(method.replace("-", "_"), packs, method=method, shards=shards, test_split="none")
+        return self._merged(method.replace("-", "_"), packs, method=method, shards=shards, test_split=None)
 
     def opcm(self, last: str) -> Path:
         """Return the single packs merged one after the other, up to `last`."""

@@ -10,6 +10,7 @@ from medclip.models.card import (
     MERGED_FROM,
     Card,
     Source,
+    SplitFigures,
     TaskCard,
     training_hashes,
     training_patients,
@@ -57,8 +58,10 @@ def merged_card(
     terms_of = [one.card for one in (*ingredients, *under)]  # packs that state their start list its data themselves
     names = [one.name for one in ingredients]
     uses = list(dict.fromkeys(card.intended_use for card in cards if card.intended_use))
+    what = f"{how[0].upper()}{how[1:]} of {list_of(names)}"
+    others = ": its weights are none of theirs" if len(names) > 1 else " alone"
     limits = [
-        f"{how[0].upper()}{how[1:]} of {list_of(names)}: its weights are none of theirs. {UNMEASURED}",
+        f"{what}{others}. {UNMEASURED}",
         *notes,
         "It has no guard for unknown images: those of the packs are of other features.",
         *(f"{one.name} does not list its training files: the list in this pack lacks them."
@@ -70,7 +73,7 @@ def merged_card(
     return Card(
         name=name,
         version=version,
-        summary=f"{how[0].upper()}{how[1:]} of {list_of(names)}.",
+        summary=f"{what}.",
         intended_use=" ".join(uses),
         modalities=tuple(sorted({m for card in cards for m in card.modalities})),
         tasks=merged_tasks(cards),
@@ -88,6 +91,18 @@ def merged_card(
         train_hashes_file=TRAIN_HASHES,
         patient_hashes_file=PATIENT_HASHES,
     )
+
+
+def with_figures(card: Card, figures: SplitFigures) -> Card:
+    """Return the card of a merged pack with what was measured after merging, which it no longer calls unmeasured."""
+    tasks = {
+        name: task.model_copy(update={"note": task.note.replace(UNMEASURED, "").strip()})
+        if name in figures.figures
+        else task
+        for name, task in card.tasks.items()
+    }
+    limits = (card.limits[0].replace(f" {UNMEASURED}", ""), *card.limits[1:])
+    return card.model_copy(update={"held_out": figures, "tasks": tasks, "limits": limits})
 
 
 def merged_tasks(cards: Sequence[Card]) -> dict[str, TaskCard]:

@@ -173,6 +173,9 @@ def test_a_greedy_soup_is_chosen_on_one_split_and_measured_on_patients_of_anothe
     assert (card.held_out.split, card.held_out.num_images) == ("test", 16)
     assert card.held_out.figures["chest_xray_findings"]["macro_auroc"]["chance"] == 0.5
     assert card.tasks["chest_xray_findings"].metrics == {}
+    assert card.tasks["chest_xray_findings"].note == ""
+    assert not any(UNMEASURED in limit for limit in card.limits)
+    assert ("alone" in card.limits[0]) is (len(result.packs) == 1)
     assert [one["name"] for one in card.created_from["tried"]] == [tried.name for tried in result.tried]
     assert any("chosen on 8 images" in note for note in result.notes)
 
@@ -181,6 +184,14 @@ def test_held_out_figures_leave_out_what_a_pack_was_trained_on(family: Family, t
     with pytest.raises(MedclipError) as told:
         merge_packs(family.children[:2], shards=family.shards, test_split="train", out=tmp_path / "m")
     assert told.value.reason == Reason.NOTHING_TO_DO
+
+
+def test_a_split_that_is_named_and_missing_is_refused_before_anything_is_merged(family: Family, tmp_path: Path) -> None:
+    with pytest.raises(MedclipError, match="no split 'tset'") as told:
+        merge_packs(family.children[:2], shards=family.shards, test_split="tset", out=tmp_path / "m")
+    assert told.value.reason == Reason.WRONG_USE
+    assert not (tmp_path / "m").exists()
+    assert merge_packs(family.children[:2], shards=family.shards, test_split=None, out=tmp_path / "m").held_out is None
 
 
 def test_held_out_figures_leave_out_what_the_base_alone_was_trained_on(family: Family, tmp_path: Path) -> None:
