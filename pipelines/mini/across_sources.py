@@ -1,4 +1,4 @@
-"""Stage 6: measure pneumonia across sources, and put what comes out into the card, beside the figure within a source.
+"""Stage 7: measure pneumonia across sources, and put what comes out into the card, beside the figure within a source.
 
 Are normal films of other sites told from films with pneumonia of the NIH set?
 

@@ -1,4 +1,4 @@
-"""Stage 4: measure a trained pack on held-out patients, beside chance and three baselines, within and across sources.
+"""Stage 5: measure a trained pack on held-out patients, beside chance and three baselines, within and across sources.
 
 Usage: python pipelines/mini/evaluate.py SHARDS PACK OUT.json [--skip-cnn] [--skip-imagenet]
 
@@ -20,6 +20,7 @@ import numpy as np
 from baselines import imagenet_features, linear_probe, small_cnn
 from measured_split import MODALITY, Judged, Split, labelled, labelled_finding, load_split, tasks_of
 from numpy.typing import NDArray
+from shared_sets import SAME_ORIGIN
 from sklearn.linear_model import LogisticRegression
 
 from medclip.evaluation.retrieval import KS, chance_of_recall, retrieval
@@ -28,7 +29,7 @@ from medclip.models.class_vectors import class_vectors, score_features
 from medclip.models.packs.pack import Model, load_model
 from medclip.settings import Settings
 from medclip.statistics.estimate import LEVEL
-from medclip.statistics.metrics.by_source import BySource, by_source
+from medclip.statistics.metrics.by_source import NOT_TESTABLE, BySource, by_source
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import interval_of
 from medclip.text.vocabulary.load import load_task
@@ -116,9 +117,13 @@ def multiclass(
 
 
 def for_card(of_source: BySource, unknown: Sequence[str]) -> dict[str, Any]:
-    """Return the figures by source as a card has them; its sources are those within which the task holds."""
+    """Return the figures by source as a card has them; its sources are those within which the task holds.
+
+    Sets of one origin are sources of their own, whose pairs no figure within a source has; but they are no two places.
+    """
+    is_one_place = len({SAME_ORIGIN.get(source, source) for source in of_source.sources}) == 1
     return {
-        "verdict": of_source.verdict,
+        "verdict": NOT_TESTABLE if is_one_place else of_source.verdict,
         "sources": list(of_source.held_in or of_source.sources),
         "figures": of_source.figures(unknown),
     }

@@ -1,4 +1,4 @@
-"""Stage 7: put into the pack where the images lie that its figures were measured on, modality by modality.
+"""Stage 8: put into the pack where the images lie that its figures were measured on, modality by modality.
 
 Usage: python pipelines/mini/home.py SHARED_DATA [PACK]
 

@@ -63,9 +63,8 @@ def betrayal_in(text: str) -> str | None:
     return match[0] if match else None
 
 
-def quotable(text: str, source: str = "") -> Iterator[str]:
+def quotable(text: str) -> Iterator[str]:
     """Yield the sentences of a text that say what the image shows and nothing of where it is from."""
-    del source
     for sentence in sentences(text.replace("\ufffd", " ")):
         if aside(sentence) is None and betrayal_in(sentence) is None and "?" not in sentence:
             yield sentence

@@ -1,4 +1,4 @@
-"""Stage 5: put the figures, the calibration and the open-set guard into the pack, and the pack into the package.
+"""Stage 6: put the figures, the calibration and the open-set guard into the pack, and the pack into the package.
 
 Usage: python pipelines/mini/publish.py SHARDS PACK FIGURES.json OUT
 

@@ -47,6 +47,9 @@ PATIENTS_KNOWN = frozenset(
 )  # fmt: skip
 """Sources whose `patient` is a person. Elsewhere it is the nearest that is known: a group of near-duplicates
 (brain_mri, ecg_sheet, isic2017, covid_cxr), an eye (csdi_fundus), a case (medpix2) or an image (vqa_rad)."""
+SAME_ORIGIN = {"ptbxl_z": "ptbxl", "vqa_rad": "medpix2", "cbis_ddsm": "ddsm_4view"}
+"""Sets that are of what another one is of: records of PTB-XL that were scaled anew, images of MedPix (Lau et al. 2018),
+films of DDSM (Lee et al. 2017). What holds in both has not been shown of another place."""
 SHEETS = {
     "normal": "normal",
     "abnormal": "abnormal_heartbeat",
@@ -85,7 +88,7 @@ def covid_films(data: Path) -> Iterator[Row]:
         covid = row.get("label:chest_xray_findings:covid_19")
         stratum = {"1": "covid-19", "0": "other pneumonia"}.get(covid or "", "not stated")
         split = {"split": "test"} if row["patient"] in held_out else {}
-        captions = own_words.joined(own_words.quotable(row.pop("caption"), "covid_cxr"))
+        captions = own_words.joined(own_words.quotable(row.pop("caption")))
         yield row | split | {"stratum": stratum, "captions": captions}
 
 
@@ -93,7 +96,7 @@ def fundus(data: Path) -> Iterator[Row]:
     """Fundus photographs with the words of an expert."""
     for row in mini.fundus(data):
         stratum = "cataract" if row["label:fundus_cataract:cataract"] == "1" else "no cataract"
-        captions = own_words.joined(own_words.quotable(row.pop("caption"), "csdi_fundus"))
+        captions = own_words.joined(own_words.quotable(row.pop("caption")))
         yield row | {"stratum": stratum, "captions": captions}
 
 
@@ -248,7 +251,7 @@ SETS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "medpix2": teaching_files,
     "vqa_rad": questioned,
 }
-"""Sets of images; the records of PTB-XL are in records.py."""
+"""Sets of images; the records of PTB-XL are in ecg_records.py."""
 
 
 def rows_of(data: Path, sets: tuple[str, ...] = tuple(SETS)) -> Iterator[Row]:

@@ -7,7 +7,7 @@ stand there once more for the generic rendering, which carries the modality only
 modalities apart when a file has no header. Records of PTB-XL stand there as what an image model is shown of an ECG.
 
 **No caption names the source.** Sources of one kind of image that share a task are made alike: age, sex, side and own
-words stay only where each of them has them. `captions.py` measures what is left.
+words stay only where each of them has them. `caption_check.py` measures what is left.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from medclip.evaluation.zero_shot.vocabulary_sets import with_vocabulary
 from medclip.models.card import Card, TaskCard
 from medclip.models.packs.pack import pack_card
 from medclip.settings import Settings
-from medclip.statistics.metrics.by_source import HOLDS, NOT_TESTABLE, WITHIN_ONLY
+from medclip.statistics.metrics.by_source import HOLDS, NOT_TESTABLE, WITHIN_ONLY, by_source
 from tests.kits.stages import load_stage
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "mini"
@@ -73,6 +73,20 @@ def test_a_finding_is_measured_within_its_sources_and_across_them(follows_source
     assert sources["figures"]["within covid_cxr"]["num_patients"] is None
     card = publish.task_cards({"chest_xray_findings": figures})["chest_xray_findings"]
     assert TaskCard.model_validate(card).sources["pneumonia"].verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("sources", "verdict"),
+    [(("ptbxl", "ptbxl_z"), NOT_TESTABLE), (("medpix2", "vqa_rad"), NOT_TESTABLE), (("bus_bra", "breast_us"), HOLDS)],
+)
+def test_two_sets_of_one_place_show_nothing_across_places(sources: tuple[str, str], verdict: str) -> None:
+    labels = np.repeat([0, 1, 0, 1], 30)
+    score = labels + np.random.default_rng(0).normal(0, 0.2, 120)
+    measured = by_source(labels, score, np.repeat(sources, 60).tolist(), range(120), num_resamples=100)
+    assert measured.verdict == HOLDS
+    card = stage("evaluate").for_card(measured, ())
+    assert (card["verdict"], set(card["sources"])) == (verdict, set(sources))
+    assert "within sources" in card["figures"]
 
 
 def test_what_can_be_measured_is_what_the_labels_name_with_enough_patients() -> None:
