@@ -40,7 +40,8 @@ TASKS: Mapping[str, tuple[str, str]] = {
     "mri": ("brain_mri_tumour", "macro_auroc"),
     "mammography": ("breast_density", "macro_auroc"),
 }
-"""What each modality is measured by: the mean area over the classes of its task, asked in words."""
+"""What each modality is measured by: the mean area over the classes of its task, asked in words. Its labelled images
+are of one source each (`modality_tables.LEFT_OUT`), so that no area is that of a score of the source."""
 NUM_RESAMPLES = 2000
 SMOKE = {
     "steps": 4,

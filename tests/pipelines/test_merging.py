@@ -15,6 +15,12 @@ from medclip.training.recipe.file import load_recipe
 from tests.kits.stages import load_stage
 
 REPOSITORY = Path(__file__).parents[2]
+LABELS = {
+    "xray": "label:chest_xray_findings",
+    "fundus": "label:fundus_cataract",
+    "mri": "label:brain_mri_tumour",
+    "mammography": "label:breast_density",
+}
 FOLDER = REPOSITORY / "pipelines" / "merging"
 
 
@@ -70,6 +76,10 @@ def test_tables_have_one_modality_each_and_those_of_the_start_name_no_finding(st
     for name in stage.MODALITIES:
         assert {row["modality"] for row in tables[name]} == {name}
         assert len(tables[name]) == 50
+        labelled = {
+            row["source"] for row in tables[name] if any(v for k, v in row.items() if k.startswith(LABELS[name]))
+        }
+        assert len(labelled) == 1, "over several sources an area may be that of a score of the source"
         assert any(value for row in tables[name] for key, value in row.items() if key.startswith("label:"))
     assert not [key for row in tables["start"] for key in row if key.startswith("label:")]
 
