@@ -94,7 +94,7 @@ def calibrate(
         raise MedclipError(Reason.WRONG_USE, f"a calibration is measured on images, not on {num_images}.")
     if run_images < 1:
         raise MedclipError(Reason.WRONG_USE, f"a run has 1 image or more, not {run_images}.")
-    named = _named(images)
+    named = _named(images, settings)
     from medclip.models.packs.manifest import pack_digest
     from medclip.models.packs.pack import find_pack, load_model
     from medclip.scoring.calibrate import calibrate_backends, spread_out, with_batch
@@ -110,7 +110,7 @@ def calibrate(
     return replace(calibration, folder=folder)
 
 
-def _named(images: Any) -> list[NamedImage]:
+def _named(images: Any, settings: Settings) -> list[NamedImage]:
     from medclip.files.tables.manifest import file_named, read_manifest
     from medclip.scoring.calibrate import NamedImage
 
@@ -121,7 +121,8 @@ def _named(images: Any) -> list[NamedImage]:
         return [NamedImage(image.image, image.modality) for image in given if isinstance(image.image, Path)]
     path = Path(images)
     if path.is_dir():
-        return [NamedImage(ref.path) for ref in walk(path) if ref.problem is None]
+        refs = walk(path, follow_links=settings.follow_links)
+        return [NamedImage(ref.path) for ref in refs if ref.problem is None]
     manifest = read_manifest(path)
     folder = manifest.folder or Path()
     return [NamedImage(file_named(folder / row.file), row.modality, row.patient) for row in manifest.rows]

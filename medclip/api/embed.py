@@ -137,7 +137,11 @@ def embed(
     settings = (settings or Settings()).on_machine(workers, memory)
     path = local_of(path)
     refuse_for_remote(path, query, table=table, hash_paths=hash_paths, engine=engine, shard=shard)
-    inputs = Inputs(Path(), (), table_of(table)) if is_elsewhere(path) else inputs_of(path, table, "what is embedded")
+    inputs = (
+        Inputs(Path(), (), table_of(table))
+        if is_elsewhere(path)
+        else inputs_of(path, table, "what is embedded", follow_links=settings.follow_links)
+    )
     options = ScoreOptions(
         table=inputs.table,
         modality=parse_modality(modality),

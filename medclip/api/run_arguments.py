@@ -31,13 +31,14 @@ class Inputs:
     """Arrays live as long as this does."""
 
 
-def inputs_of(images: Any, table: Any, what: str) -> Inputs:
+def inputs_of(images: Any, table: Any, what: str, *, follow_links: bool = False) -> Inputs:
     """Return what a caller means: a path, or images themselves.
 
     Args:
         images: A path; or a list of paths and arrays, an array, or a data frame, which is then the table, too.
         table: The caller's table.
         what: What the images are for, in sentences: "what is scored".
+        follow_links: Whether links in folders of a list may lead out of them.
 
     Raises:
         MedclipError: MISSING_FILE for a path where there is nothing; WRONG_USE for anything else, for a file that is
@@ -54,7 +55,7 @@ def inputs_of(images: Any, table: Any, what: str) -> Inputs:
             raise MedclipError(Reason.WRONG_USE, f"{what} is a data frame, and there is a table beside it.")
         table = images
     keep = TemporaryFolder("arrays")
-    return Inputs(Path(), as_files(given_images(images), keep.path), table, keep)
+    return Inputs(Path(), as_files(given_images(images), keep.path, follow_links=follow_links), table, keep)
 
 
 def table_of(table: Any) -> Any:

@@ -35,10 +35,9 @@ from medclip.runs.engines.choose_engine import LOCAL, choose_engine
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
 from medclip.runs.publication import Publication
 from medclip.runs.results import write_csv_tables
-from medclip.runs.row_sink import RowSink
 from medclip.runs.score_run import ScoreRun
 from medclip.sample import FileRef, Modality
-from medclip.scoring.run import preview_scoring, run_scoring
+from medclip.scoring.run import Sink, preview_scoring, run_scoring
 from medclip.scoring.score_embeddings import answer_embeddings, score_embeddings
 from medclip.settings import Settings
 from medclip.text.vocabulary.own_words import Asked, read_prompts
@@ -203,7 +202,12 @@ def score(
     inputs = (
         Inputs(Path(), (), table_of(table))
         if is_elsewhere(path)
-        else inputs_of(path.folder if isinstance(path, Embeddings) else path, table, "what is scored")
+        else inputs_of(
+            path.folder if isinstance(path, Embeddings) else path,
+            table,
+            "what is scored",
+            follow_links=settings.follow_links,
+        )
     )
     options = ScoreOptions(
         tasks=_several(task),
@@ -366,8 +370,8 @@ class _ForOthers:
 
     results: ResultsFolder | None = None
     store: DicomwebServer | None = None
-    sink: Callable[[Any], RowSink] | None = None
-    """Writes results while the run goes on, made from the pack's card."""
+    sink: Sink | None = None
+    """Returns what writes results while the run goes on."""
 
 
 def _for_others(

@@ -102,14 +102,16 @@ def _print_sources(card: Card) -> None:
 
     if not any(about.sources for about in card.tasks.values()):
         return
-    print("\nBy the sources of the images: areas under the ROC curve, with 95 % intervals over patients")
+    print("\nBy the sources of the images: areas under the ROC curve, with 95 % intervals")
     rows = []
     for task, about in card.tasks.items():
         for name, by_source in about.sources.items():
             what = task if name == ALL else f"{task}, {name}"
             verdict = by_source.caution or f"{by_source.verdict} ({', '.join(by_source.sources)})"
             print_paragraph(f"{printable(what)}: ", f"{verdict}.")
-            rows += [(*_figure(row), _size(row)) for row in figure_rows(what, by_source.figures)]
+            sizes = [_sides(one, is_whole=name == ALL) for one in by_source.figures.values()]
+            figures = figure_rows(what, by_source.figures)
+            rows += [(*_figure(row), size) for row, size in zip(figures, sizes, strict=True)]
     if rows:
         print_table(("task", "pairs", "value", "interval", "chance", "over"), rows)
 
@@ -121,6 +123,20 @@ def _size(row: Mapping[str, Any]) -> str:
     if patients is not None:
         return count(patients, "patient")
     return "" if images is None else count(images, "image")
+
+
+def _sides(figure: Mapping[str, Any], *, is_whole: bool) -> str:
+    """Write how many images an area is between; of a whole task each is on both sides, for another class each."""
+    from medclip.wording import count, number
+
+    positive, negative = figure.get("num_positive"), figure.get("num_negative")
+    if figure.get("num_patients") is not None:
+        return count(figure["num_patients"], "patient")
+    if positive is None or negative is None:
+        return ""
+    if is_whole and positive == negative:
+        return count(positive, "image")
+    return f"{number(positive)} against {number(negative)}"
 
 
 def _print_calibrated(pack: Path) -> None:

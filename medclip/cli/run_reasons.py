@@ -9,7 +9,9 @@ from typing import Any
 
 READ_REMEDIES: Mapping[str, str] = {
     "modality_unknown": "--modality NAME, or a column `modality` in --table, says of which modality they are.",
-    "modality_uncertain": "--modality NAME, or a column `modality` in --table, says of which modality they are.",
+    "modality_uncertain": "--modality NAME, or a column `modality` in --table, says of which modality they are. "
+    "That an image in colour is of a grey modality, a table alone can say.",
+    "link_outside": "follow_links = true below [limits] of medclip.toml reads what such links lead to.",
     "uneven_slices": "--uneven resample reads series with gaps.",
     "no_scale": "Of a slide, --mpp UM says what a pixel measures; an ECG needs gain and unit in its file.",
     "missing_codec": "medclip doctor names the package that reads them.",

@@ -74,7 +74,7 @@ def fhir_bundle(
             names.uuid(
                 "observation", answer.task, answer.name, str(answer.probability), answer.against or "",
                 *(answer.region.key if answer.region else ()), *_decided(answer),
-                *([answer.caution] * bool(answer.caution)),
+                *filter(None, (answer.caution, answer.unlearned)),
             ),
             answer,
         )
@@ -100,7 +100,7 @@ def fhir_bundle(
                     },
                     **_interpretation(answer),
                     **_site(answer),
-                    **_caution(answer),
+                    **_notes(answer),
                     "method": {"coding": [_coding(answer.question)], "text": answer.question.meaning},
                     **_members(answer, observations),
                     "derivedFrom": [study],
@@ -193,9 +193,11 @@ def _interpretation(answer: Answer) -> dict[str, Any]:
     return {"interpretation": [_concept(_INTERPRETATION, *code)], "referenceRange": [{"high": limit, "text": text}]}
 
 
-def _caution(answer: Answer) -> dict[str, Any]:
-    text = f"The figure on the model's card holds {answer.caution}."
-    return {"note": [{"text": text}]} if answer.caution else {}
+def _notes(answer: Answer) -> dict[str, Any]:
+    """Return what must stand beside a number: where its figure holds, and why it is worth little."""
+    texts = [f"The figure on the model's card holds {answer.caution}."] * bool(answer.caution)
+    texts += [f"Not learned: {answer.unlearned}."] * bool(answer.unlearned)
+    return {"note": [{"text": text} for text in texts]} if texts else {}
 
 
 def _site(answer: Answer) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from queue import Full, Queue
 from typing import Any
@@ -24,6 +24,7 @@ from medclip.export.study_result import Algorithm, StudyResult, algorithm_of, co
 from medclip.files.readers.pool import ReadingPool
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.score_run import Unlearned
 from medclip.wording import capital
 
 _MOST_WAITING = 1000
@@ -36,6 +37,7 @@ class RunningResults:
     Args:
         results: Where they go.
         card: The pack's card.
+        unlearned: Which answers are worth little, of studies of any modality.
         store: Sends them; None where they are not sent, or not before the end.
         close: Called at every end.
     """
@@ -44,10 +46,12 @@ class RunningResults:
         self,
         results: ResultsFolder,
         card: Any,
+        unlearned: Sequence[Unlearned],
         store: StoreNote | None = None,
         close: Callable[[], None] = lambda: None,
     ) -> None:
         self._results, self._card, self._store, self._close = results, card, store, close
+        self._unlearned = unlearned
         self._names = results.early_forms
         self._queue: Queue[tuple[int, StudyResult] | None] = Queue(_MOST_WAITING)
         self._latest: dict[str, int] = {}
@@ -73,7 +77,7 @@ class RunningResults:
         """Queue the studies of a chunk, and have the ledger know of those that are written."""
         if self._thread is None or self._stop.is_set():
             return
-        for study in committed_results(result, self._card):
+        for study in committed_results(result, self._card, self._unlearned):
             self._num_taken += 1
             self._latest.pop(study.key, None)  # what is under way is of earlier answers
             try:

@@ -159,6 +159,8 @@ def _group(answer: Answer, images: Sequence[Dataset], result: StudyResult, algor
         parameters.append(answer.decision.source)
     if answer.caution:
         parameters.append(f"figure of the model's card: {answer.caution}")
+    if answer.unlearned:
+        parameters.append(f"not learned: {answer.unlearned}")
     region = answer.region
     place = () if region is None else region.key
     return hd.sr.MeasurementsAndQualitativeEvaluations(

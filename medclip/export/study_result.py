@@ -20,6 +20,7 @@ from medclip.models.card_sources import caution_of
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, note_of
+from medclip.runs.score_run import UNLEARNED, Unlearned
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.own_words import AD_HOC
 from medclip.wording import capital
@@ -104,6 +105,8 @@ class Answer:
     """None where the card has no threshold for it."""
     caution: str = ""
     """What the card says must stand beside it, such as "within its source only (nih_cxr)"; empty where nothing must."""
+    unlearned: str = ""
+    """Why it is worth little, as in `medclip.runs.score_run.Unlearned`; empty where the model was taught it."""
 
 
 @dataclass(frozen=True)
@@ -177,15 +180,17 @@ def read_result(ledger: Ledger, key: str, card: Any) -> StudyResult:
         key: The study.
         card: The pack's card, which names the classes of a task that is its own.
     """
-    return result_of(StudyRows(ledger.scores_of(key), ledger.exam_of(key), ledger.files_of(key)), card)
+    rows = StudyRows(ledger.scores_of(key), ledger.exam_of(key), ledger.files_of(key))
+    return result_of(rows, card, [Unlearned.from_json(answers) for answers in ledger.get(UNLEARNED) or ()])
 
 
-def committed_results(result: ChunkResult, card: Any) -> Iterator[StudyResult]:
+def committed_results(result: ChunkResult, card: Any, unlearned: Sequence[Unlearned] = ()) -> Iterator[StudyResult]:
     """Yield the answers of the studies of a chunk as `read_result` returns them once the run is complete.
 
     Args:
         result: What was committed.
         card: The pack's card.
+        unlearned: Which answers are worth little, of studies of any modality.
     """
     scores: dict[str, list[ScoreRow]] = {}
     exams: dict[str, list[ExamRow]] = {}
@@ -200,31 +205,35 @@ def committed_results(result: ChunkResult, card: Any) -> Iterator[StudyResult]:
     for key, of_study in scores.items():
         note = note_of(file.headers for file in files.get(key, ()))
         rows = [replace(row, note=note) for row in of_study]
-        yield result_of(StudyRows(rows, exams.get(key, ()), files.get(key, ())), card)
+        yield result_of(StudyRows(rows, exams.get(key, ()), files.get(key, ())), card, unlearned)
 
 
-def result_of(rows: StudyRows, card: Any) -> StudyResult:
+def result_of(rows: StudyRows, card: Any, unlearned: Sequence[Unlearned] = ()) -> StudyResult:
     """Return the answers of one study.
 
     Args:
         rows: At least one of scores.
         card: The pack's card.
+        unlearned: Which answers are worth little, of studies of any modality.
     """
     scores, files = rows.scores, rows.files
     first = scores[0]
     of_study = [_answer(row, card, row.against, decision=_decision(row, card)) for row in scores]
+    of_regions = _of_regions(rows.exams, files, {(row.task, row.class_): row.against for row in scores}, card)
     return StudyResult(
         first.study,
         first.patient,
         first.modality,
-        (
-            *of_study,
-            *_of_regions(rows.exams, files, {(row.task, row.class_): row.against for row in scores}, card),
-        ),
+        tuple(replace(one, unlearned=_reason(one, first.modality, unlearned)) for one in (*of_study, *of_regions)),
         tuple(files),
         first.num_failed,
         first.note,
     )
+
+
+def _reason(answer: Answer, modality: str, unlearned: Sequence[Unlearned]) -> str:
+    about = (answers.reason for answers in unlearned if answers.is_about(modality, answer.task, answer.name))
+    return next(about, "")
 
 
 def _of_regions(

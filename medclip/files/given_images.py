@@ -79,13 +79,14 @@ def is_frame(images: Any) -> bool:
     return any(hasattr(images, name) for name in ("collect_schema", "columns", "column_names"))
 
 
-def as_files(inputs: Sequence[GivenImage], folder: Path) -> tuple[FileRef, ...]:
+def as_files(inputs: Sequence[GivenImage], folder: Path, *, follow_links: bool = False) -> tuple[FileRef, ...]:
     """Return the files that inputs are, by name; arrays are written first.
 
     Args:
         inputs: From `given_images`. A folder stands for all files below it, and a path where nothing is carries its
             problem.
         folder: Where arrays are written; has to live as long as the files are read.
+        follow_links: As `medclip.files.discover.walk` takes it, of folders.
 
     Raises:
         MedclipError: WRONG_USE for views, samples and studies, which are no files, and for a file that is named twice.
@@ -102,7 +103,8 @@ def as_files(inputs: Sequence[GivenImage], folder: Path) -> tuple[FileRef, ...]:
             )
         path = path if isinstance(path, Path) else write_array(path, folder / f"{number}.tif")
         is_folder = path.is_dir()
-        for ref in walk(path) if os.path.lexists(path) else [FileRef(path, name, problem=_MISSING)]:
+        is_there = os.path.lexists(path)
+        for ref in walk(path, follow_links=follow_links) if is_there else [FileRef(path, name, problem=_MISSING)]:
             full = f"{name}/{ref.name}" if is_folder else name
             if full in refs:
                 raise MedclipError(Reason.WRONG_USE, "this file is given twice.", where=full, hint="Give it once.")

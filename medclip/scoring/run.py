@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from medclip.runs.results import write_results
 from medclip.runs.row_sink import RowSink
 from medclip.runs.rows import ScoreRow
 from medclip.runs.run_pack import RunPack, pack_of_call
-from medclip.runs.score_run import UNLEARNED, ScoreRun
+from medclip.runs.score_run import UNLEARNED, ScoreRun, Unlearned
 from medclip.runs.verb import Verb
 from medclip.sample import Modality
 from medclip.scoring.exam_scores import MEAN, ExamScores
@@ -38,6 +38,8 @@ from medclip.text.vocabulary.own_words import Prompt, templates_of
 Finish = Callable[[Ledger, Any, Path, tuple[str, str] | None], None]
 """Called with the complete ledger, the pack's card, the output folder, and the task and class that studies are to be
 sorted by, e.g. to write a report."""
+Sink = Callable[[Any, Sequence[Unlearned]], RowSink]
+"""From the pack's card, and the answers that are worth little of studies of any modality, to what takes rows."""
 
 
 def run_scoring(
@@ -45,7 +47,7 @@ def run_scoring(
     *,
     sort_by: str | None = None,
     finish: Finish | None = None,
-    sink: Callable[[Any], RowSink] | None = None,
+    sink: Sink | None = None,
 ) -> ScoreRun:
     """Score the files below a path into a folder.
 
@@ -53,13 +55,12 @@ def run_scoring(
         call: What is scored, with what, and how.
         sort_by: Task, or task and class (TASK:CLASS), that `finish` is to sort studies by; no part of what the run is.
         finish: Called before the run counts as finished.
-        sink: Returns, from the pack's card, what takes rows as they are committed.
+        sink: Returns what takes rows as they are committed.
 
     Raises:
         MedclipError: As `conduct`.
     """
-    pack, verb = _pack_and_verb(call, sort_by, finish)
-    verb = verb if sink is None else replace(verb, sink=sink(pack.card))
+    pack, verb = _pack_and_verb(call, sort_by, finish, sink)
     counts, already = conduct(call, pack, verb)
     shard = None if call.shard is None else str(call.shard)
     return ScoreRun(call.folder, counts, already_finished=already, shard=shard, work=call.watch.report().to_json())
@@ -83,13 +84,17 @@ def preview_scoring(call: Call, *, sort_by: str | None = None) -> ScoreRun:
     )  # modalities that are inferred are not known yet, and so is what of them nobody has measured
 
 
-def _pack_and_verb(call: Call, sort_by: str | None, finish: Finish | None) -> tuple[RunPack, Verb]:
+def _pack_and_verb(
+    call: Call, sort_by: str | None, finish: Finish | None, sink: Sink | None = None
+) -> tuple[RunPack, Verb]:
     pack = pack_of_call(call)
     own = read_pack_texts(pack.path, pack.card)
     tasks = asked_tasks(pack.card, call.options, own)
     check_words(pack.path, pack.card, tasks, own)
     only = only_modality(pack.card, own, read_preprocess(pack.path))
     verb = score_verb(pack, tasks, call.options, call.folder, only, sort_by, finish, call.progress)
+    if sink is not None:  # which modalities there are is not known yet
+        verb = replace(verb, sink=sink(pack.card, unlearned_answers(pack.card, tasks, list(Modality), pack.path)))
     return pack, verb if call.backend is None else replace(verb, notes=(*verb.notes, *call.backend.notes))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,16 @@ def test_a_card_on_a_terminal_is_drawn_and_wrapped(
     assert lines[head - 1].startswith("Figures, with 95 % patient-bootstrap intervals")
     assert "chest_xray_findings, pneumonia: within its source only (nih_cxr)." in lines
     assert "Where images are counted, nobody knows of how many patients they are." in lines
+    (by_source,) = [
+        number
+        for number, line in enumerate(lines)
+        if line.split() == ["task", "pairs", "value", "interval", "chance", "over"]
+    ]
+    areas = [line for line in lines[by_source + 1 :] if " pooled " in line]
+    assert len(areas) == 6
+    over = [line.split("  ")[-1].strip() for line in map(str.rstrip, areas)]
+    assert all(re.fullmatch(r"\d+ (images|patients|against \d+)", size) for size in over)
+    assert {size.split()[1] for size in over} == {"images", "patients", "against"}
 
 
 def test_an_exported_folder_loads_in_open_clip_by_the_line_that_is_printed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -76,6 +77,32 @@ def test_what_is_written_while_the_run_goes_on_are_the_bytes_of_what_is_written_
     assert at_the_end.exported is not None
     assert run.exported["written"] == at_the_end.exported["written"] == {"sr": 2, "fhir-r4b": 7}
     assert run.exported["without"] == at_the_end.exported["without"]
+
+
+def test_an_answer_that_is_grey_in_the_report_goes_out_with_its_reason(
+    pack: Path, studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    prompts = {"beyond": "a CT with a lung nodule", "known": "a chest X-ray with pneumonia"}
+    asked: dict[str, Any] = {"model": pack, "prompt": list(prompts.values()), **CALL}
+    score(studies, tmp_path / "out", **{name: value for name, value in asked.items() if name != "results_as"})
+    score(studies, tmp_path / "out", results_to=tmp_path / "late", **asked)
+    run = score(studies, tmp_path / "out2", results_to=tmp_path / "early", **asked)
+    reasons = {answers.class_: answers.reason for answers in run.unlearned}
+    assert reasons.keys() == {prompts["beyond"]}
+    (text,) = [f"ot learned: {reason}" for reason in reasons.values()]
+    assert bytes_of(tmp_path / "early") == bytes_of(tmp_path / "late")
+    for path in (tmp_path / "early" / "fhir-r4b").iterdir():
+        entries = [entry["resource"] for entry in json.loads(path.read_bytes())["entry"]]
+        observations = [one for one in entries if one["resourceType"] == "Observation"]
+        assert len(observations) == 2
+        for one in observations:
+            is_grey = prompts["beyond"] in one["code"]["text"]
+            assert one.get("note") == ([{"text": f"N{text}."}] if is_grey else None)
+    for path in (tmp_path / "early" / "sr").iterdir():
+        assert path.read_bytes().count(f"n{text}".encode()) == 1
+    assert run.exported is not None
+    assert run.exported["written"] == {"sr": 2, "fhir-r4b": 7}
 
 
 def test_a_study_that_grew_has_its_files_written_anew_and_the_others_keep_theirs(pack: Path, tmp_path: Path) -> None:
@@ -161,7 +188,7 @@ def test_studies_are_sent_as_they_are_written_and_the_note_knows_it(
     ledger: Ledger, commits: list[ChunkResult], pack: Path, tmp_path: Path
 ) -> None:
     pacs, folder = Pacs(), ResultsFolder(tmp_path / "to", ("sr",), lambda name: tmp_path / "in" / name)
-    running = RunningResults(folder, read_card(pack), StoreNote(tmp_path / "to", pacs))
+    running = RunningResults(folder, read_card(pack), (), StoreNote(tmp_path / "to", pacs))
     running.begin(ledger)
     for chunk in commits:
         running.take(ledger, chunk)
@@ -177,7 +204,7 @@ def test_a_pacs_that_goes_away_ends_the_early_sending_and_not_the_run(
     ledger: Ledger, commits: list[ChunkResult], pack: Path, tmp_path: Path
 ) -> None:
     pacs, folder = Pacs(most=1), ResultsFolder(tmp_path / "to", ("sr",), lambda name: tmp_path / "in" / name)
-    running = RunningResults(folder, read_card(pack), StoreNote(tmp_path / "to", pacs))
+    running = RunningResults(folder, read_card(pack), (), StoreNote(tmp_path / "to", pacs))
     running.begin(ledger)
     for chunk in commits:
         running.take(ledger, chunk)
@@ -191,7 +218,7 @@ def test_a_study_that_is_committed_again_while_it_is_written_is_not_taken_for_do
     ledger: Ledger, commits: list[ChunkResult], pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = ResultsFolder(tmp_path / "to", ("sr",), lambda name: tmp_path / "in" / name)
-    running = RunningResults(folder, read_card(pack))
+    running = RunningResults(folder, read_card(pack), ())
     running.begin(ledger)
     (chunk,) = commits
     running.take(ledger, chunk)
@@ -215,7 +242,7 @@ def test_an_interrupt_ends_the_thread_at_once(
     ledger: Ledger, commits: list[ChunkResult], pack: Path, tmp_path: Path
 ) -> None:
     folder = ResultsFolder(tmp_path / "to", ("sr",), lambda name: tmp_path / "in" / name)
-    running = RunningResults(folder, read_card(pack))
+    running = RunningResults(folder, read_card(pack), ())
     running.begin(ledger)
     running.take(ledger, commits[0])
     running.close()

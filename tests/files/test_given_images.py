@@ -107,6 +107,17 @@ def test_inputs_become_files_in_the_order_of_folders_and_names(tmp_path: Path) -
     assert refs[0].path.parent == arrays
 
 
+def test_links_out_of_a_given_folder_are_followed_where_that_is_wished(tmp_path: Path) -> None:
+    write_image(tmp_path / "elsewhere" / "film.png", ramp())
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "link.png").symlink_to(tmp_path / "elsewhere" / "film.png")
+    given = given_images([tmp_path / "given"])
+    (kept,), (followed,) = as_files(given, tmp_path), as_files(given, tmp_path, follow_links=True)
+    assert kept.problem is not None
+    assert kept.problem.reason is Reason.LINK_OUTSIDE
+    assert followed.problem is None
+
+
 def test_names_are_padded_so_that_their_order_is_that_of_the_images() -> None:
     names = [given.name for given in given_images([ramp()] * 11)]
     assert names == sorted(names)
