@@ -19,7 +19,7 @@ from medclip.captioning.slide_list import OF_VECTORS, ListedSlide, check_prompts
 from medclip.captioning.write_records import PatchRecord, RejectedCaption, Writing, write_records
 from medclip.errors import MedclipError, Reason
 from medclip.files.locks import held_folder
-from medclip.files.output import check_run, claim_run
+from medclip.files.output import check_run, claim_run, remove_drafts
 from medclip.files.pseudonyms import hashed_path, keyed_hash, load_key
 from medclip.files.tables.manifest import Manifest, read_manifest
 from medclip.files.tables.write import write_rows
@@ -141,6 +141,7 @@ def run_pathgen(call: PathgenCall, model: Any, settings: Settings, progress: Pro
     with ExitStack() as stack:
         claim_run(call.out, WHAT, identity, NOTE)
         stack.enter_context(held_folder(call.out))
+        remove_drafts(call.out)
         store = store or _embed(call, model, grid, manifest, settings, progress)
         slides = list_slides(
             call.root,

@@ -18,6 +18,7 @@ from medclip.captioning.pathgen import room_of
 from medclip.captioning.reread import reread_pixels
 from medclip.captioning.selection.choose import choose_patches
 from medclip.errors import MedclipError, Reason
+from medclip.files.output import draft_of
 from medclip.imaging.slides import open_slide
 from medclip.models.packs.pack import load_model
 from medclip.slides.stages.stage import EmbedStage
@@ -181,6 +182,16 @@ def test_the_same_call_again_asks_nobody_and_writes_the_same_bytes(run, folder, 
     before = left_behind(run.folder)
     again = medclip.pathgen(folder, run.folder, model=pack, table=folder / "table.csv", **SMALL)
     assert again.records == run.records
+    assert left_behind(run.folder) == before
+
+
+def test_half_written_shards_of_a_run_that_was_killed_do_not_stay(run, folder, pack):
+    before = left_behind(run.folder)
+    left = draft_of(run.folder / "shards")
+    left.mkdir()
+    (left / "train-000000.tar").write_bytes(b"pixels of a patient")
+    medclip.pathgen(folder, run.folder, model=pack, table=folder / "table.csv", **SMALL)
+    assert not left.exists()
     assert left_behind(run.folder) == before
 
 
