@@ -155,3 +155,15 @@ def test_a_bomb_takes_little_memory_and_ends_in_its_reason(bomb: str, tmp_path: 
     assert refused or bomb == "PNG, pixels", "of a PNG no more is unpacked than its rows need"
     assert peak.num_bytes < _LITTLE
     assert time.monotonic() - started < 60
+
+
+def test_a_deflated_bomb_takes_no_more_after_big_blocks_were_allocated_and_freed(tmp_path: Path) -> None:
+    """What glibc keeps of a freed block depends on the largest one freed before, and so did a buffer that grows."""
+    peaks = []
+    for history_bytes in (0, 2**20, 2**24, 31 * 2**20, 2**24, 31 * 2**20):
+        blocks = [bytes(history_bytes) for _ in range(8)]
+        del blocks
+        with bombs.peak_memory() as peak, pytest.raises(MedclipError):
+            _deflated_dicom(tmp_path)
+        peaks.append(peak.num_bytes)
+    assert max(peaks) < 80 * 2**20, "64 MiB are inflated before the data set is refused"

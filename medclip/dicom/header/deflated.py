@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from bisect import bisect_left, bisect_right
 from typing import Any, BinaryIO
 
 from medclip.errors import MedclipError, Reason
@@ -62,7 +63,10 @@ class Inflated:
         _read_file_meta_info(file)
         start = file.tell()
         file.seek(0)
-        self._known = bytearray(file.read(start).replace(UID.encode(), _PLAIN))
+        # Pieces, and no buffer that grows: one of 32 MB that the allocator moves is kept beside its copy, or is not, by
+        # what the process did before (101 MB instead of 67 at the end of a long one).
+        self._pieces = [file.read(start).replace(UID.encode(), _PLAIN)]
+        self._ends = [len(self._pieces[0])]
         self._file, self._at = file, 0
         self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
         self._waiting = b""
@@ -70,9 +74,9 @@ class Inflated:
 
     def read_small(self, most: int) -> bytes | None:
         """Return the whole file if it takes no more than some bytes."""
-        while len(self._known) <= most and self._more():
+        while self._ends[-1] <= most and self._more():
             pass
-        return bytes(self._known) if len(self._known) <= most else None
+        return b"".join(self._pieces) if self._ends[-1] <= most else None
 
     def tell(self) -> int:
         """Return the position."""
@@ -91,16 +95,25 @@ class Inflated:
         """
         end = self._at + size
         # One byte is always looked at: the parser looks for an end.
-        while len(self._known) < min(end, self.most + 1) and self._more():
+        while self._ends[-1] < min(end, self.most + 1) and self._more():
             pass
-        if end > self.most and len(self._known) > self.most:
+        if end > self.most and self._ends[-1] > self.most:
             raise MedclipError(
                 Reason.TOO_LARGE,
                 f"the deflated data set takes more than {self.most:,} bytes, which its header does not explain.",
             )
-        chunk = bytes(memoryview(self._known)[self._at : end])
+        chunk = self._between(self._at, end)
         self._at += len(chunk)
         return chunk
+
+    def _between(self, start: int, end: int) -> bytes:
+        """Return what is inflated between two positions."""
+        first, last = bisect_right(self._ends, start), bisect_left(self._ends, end) + 1
+        parts = []
+        for piece, piece_end in zip(self._pieces[first:last], self._ends[first:last], strict=True):
+            begin = piece_end - len(piece)
+            parts.append(memoryview(piece)[max(0, start - begin) : end - begin])
+        return b"".join(parts)
 
     def _more(self) -> bool:
         """Inflate a piece; say whether there was one."""
@@ -114,7 +127,9 @@ class Inflated:
         self._waiting = self._stream.unconsumed_tail
         if not piece and not taken:
             raise MedclipError(Reason.TRUNCATED, "the deflated data set ends too early.")
-        self._known += piece
+        if piece:
+            self._pieces.append(piece)
+            self._ends.append(self._ends[-1] + len(piece))
         return True
 
 
