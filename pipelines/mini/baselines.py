@@ -2,11 +2,14 @@
 small CNN from scratch.
 
 All see labels only and the same training patients; what they choose (regularisation, epochs) they choose on the
-validation patients.
+validation patients. What knows nothing of the pack (the CNN, the ImageNet features) is kept beside the shards, so that
+a run that was killed, or a pack that was trained again on the same images, does not compute it twice.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,6 +125,33 @@ def imagenet_features(images: NDArray[np.uint8], cache: Path) -> NDArray[np.floa
             x = torch.from_numpy(np.ascontiguousarray(batch)).permute(0, 3, 1, 2).float()
             rows.append(trunk.eval()((x - 127) / 128).numpy())
     return np.concatenate(rows)
+
+
+def kept(folder: Path, inputs: Sequence[NDArray | str | int], compute: Callable[[], NDArray]) -> NDArray:
+    """Return what was computed of the same inputs before, or compute and keep it.
+
+    Args:
+        folder: Where results are kept, one file for each; made if it is missing.
+        inputs: All that the result depends on.
+        compute: Called without arguments where nothing was kept.
+
+    Returns:
+        The array.
+    """
+    digest = hashlib.sha256()
+    for one in inputs:
+        digest.update(f"{one.dtype} {one.shape}".encode() if isinstance(one, np.ndarray) else repr(one).encode())
+        digest.update(np.ascontiguousarray(one).data if isinstance(one, np.ndarray) else b"")
+    path = folder / f"{digest.hexdigest()}.npy"
+    if path.exists():
+        return np.load(path, allow_pickle=False)
+    found = compute()
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".part")
+    with draft.open("wb") as file:
+        np.save(file, found, allow_pickle=False)
+    draft.replace(path)
+    return found
 
 
 def _balanced_mean(values: NDArray, classes: NDArray) -> float:

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from baselines import imagenet_features, linear_probe, small_cnn
+from baselines import CNN_EPOCHS, CNN_SIZE_PX, imagenet_features, kept, linear_probe, small_cnn
 from measured_split import MODALITY, Judged, Split, labelled, labelled_finding, load_split, tasks_of
 from numpy.typing import NDArray
 from shared_sets import SAME_ORIGIN
@@ -66,6 +66,21 @@ MIN_TEXTS = 20
 """Different texts of a source below which nothing is looked for among them."""
 
 
+Part = tuple[NDArray, NDArray]
+Cnn = Callable[[Part, Part, NDArray, int], NDArray]
+
+
+def kept_cnn(folder: Path) -> Cnn:
+    """Return `small_cnn`, whose test scores are kept in a folder."""
+
+    def scores(train: Part, val: Part, test_images: NDArray, num_classes: int) -> NDArray:
+        settings = "small_cnn", CNN_SIZE_PX, CNN_EPOCHS, num_classes
+        inputs = (*settings, *train, *val, test_images)
+        return kept(folder, inputs, lambda: small_cnn(train, val, test_images, num_classes))
+
+    return scores
+
+
 def figure(
     metric: str,
     labels: NDArray,
@@ -84,7 +99,7 @@ def figure(
 
 
 def multiclass(
-    model: Model, data: dict[str, Split], name: str, with_cnn: bool, classes: Sequence[str] = ()
+    model: Model, data: dict[str, Split], name: str, cnn: Cnn | None, classes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Zero-shot and baselines for a multi-class task."""
     classes = tuple(classes) or tasks_of(data)[0][name]
@@ -97,7 +112,7 @@ def multiclass(
     rows, labels = parts["test"]
     test = data["test"]
     patients, unknown = test.patients[rows], test.unknown(rows)
-    rivals = {"zero_shot": logits["test"]} | rival_scores(data, parts, len(classes), with_cnn)
+    rivals = {"zero_shot": logits["test"]} | rival_scores(data, parts, len(classes), cnn)
     accuracy = {
         k: figure("balanced_accuracy", labels, s, patients, 1 / len(classes), unknown=unknown)
         for k, s in rivals.items()
@@ -149,7 +164,7 @@ def within_sources(test: Split, rows: NDArray, labels: NDArray, logits: NDArray)
 
 
 def multilabel(
-    model: Model, data: dict[str, Split], task: str, findings: dict[str, Judged], with_cnn: bool
+    model: Model, data: dict[str, Split], task: str, findings: dict[str, Judged], cnn: Cnn | None
 ) -> dict[str, Any]:
     """Zero-shot and baselines for each class of a multi-label task."""
     metrics: dict[str, Any] = {}
@@ -180,7 +195,7 @@ def multilabel(
         calibration["scale"][name], calibration["bias"][name] = platt(val_logits, calibration_labels)
         sources[name] = for_card(of_source, unknown)
         rivals = {"zero_shot": logits["test"]}
-        rivals |= {k: s[:, 1] for k, s in rival_scores(data, parts, 2, with_cnn).items()}
+        rivals |= {k: s[:, 1] for k, s in rival_scores(data, parts, 2, cnn).items()}
         metrics[name] = {k: within(labels, s, of, patients, unknown) for k, s in rivals.items()}
         widened = within(labels, logits["test"], of, patients, unknown, level=1 - 0.05 / len(findings))
         metrics[name]["zero_shot"]["low_adjusted"] = widened.get("low", 0.0)
@@ -214,7 +229,9 @@ def within(
     return {} if area is None else area.figure(knows_patients=not unknown) | {"num_images": len(labels)}
 
 
-def rival_scores(data: dict[str, Split], parts: dict[str, Any], num_classes: int, with_cnn: bool) -> dict[str, NDArray]:
+def rival_scores(
+    data: dict[str, Split], parts: dict[str, Any], num_classes: int, cnn: Cnn | None
+) -> dict[str, NDArray]:
     """Test-set probabilities of the baselines."""
 
     def take(array: str, split: str) -> tuple[NDArray, NDArray]:
@@ -227,8 +244,8 @@ def rival_scores(data: dict[str, Split], parts: dict[str, Any], num_classes: int
     scores = {"linear_probe": probed("features")}
     if data["test"].imagenet is not None:
         scores["imagenet_probe"] = probed("imagenet")
-    if with_cnn:
-        scores["small_cnn"] = small_cnn(
+    if cnn is not None:
+        scores["small_cnn"] = cnn(
             take("images", "train"), take("images", "val"), take("images", "test")[0], num_classes
         )
     return scores
@@ -289,19 +306,33 @@ def retrieved(model: Model, test: Split) -> dict[str, Any]:
     return figures
 
 
-def evaluate(shards: Path, pack: Path, with_cnn: bool = True, with_imagenet: bool = True) -> dict[str, Any]:
-    """Measure every task; plain data, ready for JSON."""
+def evaluate(
+    shards: Path, pack: Path, baselines: Path, with_cnn: bool = True, with_imagenet: bool = True
+) -> dict[str, Any]:
+    """Measure every task; plain data, ready for JSON.
+
+    Args:
+        shards: The shard folder.
+        pack: The pack.
+        baselines: Folder in which what the pack has no part in is kept.
+        with_cnn: Also train the small CNN.
+        with_imagenet: Also probe ImageNet features.
+    """
     model = load_model(pack)
-    cache = Settings().home if with_imagenet else None
+    cnn = kept_cnn(baselines) if with_cnn else None
     data = {s: load_split(shards, s, model) for s in SPLITS}
-    if cache is not None:
-        data = {s: split.with_imagenet(imagenet_features(split.images, cache)) for s, split in data.items()}
+    if with_imagenet:
+        weights = Settings().home
+        for name, split in data.items():
+            inputs = "imagenet", split.images
+            features = kept(baselines, inputs, lambda images=split.images: imagenet_features(images, weights))
+            data[name] = split.with_imagenet(features)
     classes, findings = tasks_of(data)
-    result = {name: multiclass(model, data, name, with_cnn, of) for name, of in classes.items()}
+    result = {name: multiclass(model, data, name, cnn, of) for name, of in classes.items()}
     for task, names in findings.items():
         known = FINDINGS.get(task)
         judged = {name: Judged() for name in names} if known is None else known
-        result[task] = multilabel(model, data, task, dict(judged), with_cnn)
+        result[task] = multilabel(model, data, task, dict(judged), cnn)
     return result | {"retrieval": retrieved(model, data["test"])}
 
 
@@ -341,6 +372,6 @@ if __name__ == "__main__":
     parser.add_argument("--skip-cnn", action="store_true")
     parser.add_argument("--skip-imagenet", action="store_true")
     args = parser.parse_args()
-    figures = evaluate(args.shards, args.pack, not args.skip_cnn, not args.skip_imagenet)
+    figures = evaluate(args.shards, args.pack, args.out.parent / "baselines", not args.skip_cnn, not args.skip_imagenet)
     args.out.write_text(json.dumps(figures, indent=1) + "\n")
     show(figures)
