@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from medclip.models.backends.choice import choose_backend
+from medclip.models.encoding.parallel_encoding import Batches, encoder_threads
 from medclip.models.packs.pack import load_model
-from medclip.models.parallel_encoding import Batches, encoder_threads
 from medclip.settings import Settings
 
 LEAST_SECONDS = 10.0

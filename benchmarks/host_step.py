@@ -41,7 +41,7 @@ def write_shards(folder: Path, number: int) -> None:
 
 def main() -> int:
     """Measure and judge."""
-    from medclip.models.preprocess import Preprocess
+    from medclip.models.inputs.preprocess import Preprocess
     from medclip.shards.reading.index_tars import index_shards
     from medclip.shards.reading.samples import ShardReader
     from medclip.text.tokenizers.clip import ClipTokenizer

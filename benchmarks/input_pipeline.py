@@ -34,8 +34,8 @@ import torch
 import webdataset as wds
 from PIL import Image
 
+from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.model import normalise_square
-from medclip.models.preprocess import Preprocess
 from medclip.shards.reading.index_tars import index_shards
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.stored_image import DRAFT_GAP, decode

@@ -24,12 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medclip.files.tables.write import write_rows
+from medclip.runs.inputs.listing import windows
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.listing import windows
-from medclip.runs.plan import CHUNK_FILES
+from medclip.runs.planning.plan import CHUNK_FILES
+from medclip.runs.planning.run_shard import RunShard
 from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
-from medclip.runs.run_shard import RunShard
 from medclip.sample import FileRef, Stamp
 
 SCORES_PER_STUDY = 14

@@ -33,11 +33,11 @@ from medclip.explaining.checks import shuffle_weights
 from medclip.explaining.methods import ExplainOptions
 from medclip.explaining.run import explain_unit
 from medclip.explaining.seen import read_seen
-from medclip.models.card import IMPORTED, Card
+from medclip.models.inputs.preprocess import Preprocess
+from medclip.models.packs.card import IMPORTED, Card
 from medclip.models.packs.pack import load_model, save_pack
-from medclip.models.preprocess import Preprocess
 from medclip.models.towers.build import build_clip
-from medclip.runs.options import ScoreOptions
+from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import Modality
 from medclip.scoring.targets import Targets
 from medclip.settings import Settings

@@ -69,7 +69,7 @@ def upload(folder: Path, endpoint: str) -> None:
 
 def ours(place: str | Path, cache: Any, number: int, workers: int, kind: str) -> Iterator[tuple[str, int]]:
     """Yield a hash and the size of each batch of an epoch, as the trainer gets them."""
-    from medclip.models.preprocess import Preprocess
+    from medclip.models.inputs.preprocess import Preprocess
     from medclip.shards.reading.samples import ShardReader
     from medclip.training.batches.loader import Batches
     from medclip.training.recipe.sections.augment import Augment

@@ -107,7 +107,7 @@ def main() -> int:
 
 def measure(folder: Path, workers: int) -> int:
     """Open the split, make batches, print what each process holds."""
-    from medclip.models.preprocess import Preprocess
+    from medclip.models.inputs.preprocess import Preprocess
     from medclip.shards.reading.samples import ShardReader
     from medclip.text.tokenizers.clip import ClipTokenizer
     from medclip.training.batches.loader import Batches

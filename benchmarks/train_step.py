@@ -43,7 +43,7 @@ from open_clip.model import CustomTextCLIP
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from medclip.models.preprocess import Preprocess
+from medclip.models.inputs.preprocess import Preprocess
 from medclip.sample import Modality
 from medclip.text.captions.draw import CaptionRecord, draw_caption
 from medclip.text.tokenizers.tokenizer import load_tokenizer

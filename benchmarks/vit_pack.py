@@ -21,9 +21,9 @@ import torch
 
 import medclip
 from medclip.adapters.registry import get_adapter
-from medclip.models.card import Card
+from medclip.models.inputs.preprocess import Preprocess
+from medclip.models.packs.card import Card
 from medclip.models.packs.pack import save_pack
-from medclip.models.preprocess import Preprocess
 from medclip.models.towers.build import build_clip
 from medclip.settings import Settings
 

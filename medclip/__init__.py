@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from medclip.inspecting.draw_view import Viewed
     from medclip.inspecting.opened_study import OpenedStudy
     from medclip.retrieval.result import SearchResult
-    from medclip.runs.score_run import ScoreRun
+    from medclip.runs.outputs.score_run import ScoreRun
     from medclip.sample import Modality, Provenance, Sample, Study, View
     from medclip.settings import Settings
     from medclip.training.result import PretrainResult
@@ -124,7 +124,7 @@ __getattr__, __dir__ = lazy_names(
         "Reason": "medclip.errors:Reason",
         "Sample": "medclip.sample:Sample",
         "Scan": "medclip.files.scan:Scan",
-        "ScoreRun": "medclip.runs.score_run:ScoreRun",
+        "ScoreRun": "medclip.runs.outputs.score_run:ScoreRun",
         "SearchResult": "medclip.retrieval.result:SearchResult",
         "Settings": "medclip.settings:Settings",
         "Study": "medclip.sample:Study",

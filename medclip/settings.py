@@ -159,7 +159,7 @@ class ReadPolicy:
     are truncated: a cut stream looks the same."""
     crop: Literal["modality", "none"] = "modality"
     """Cut an image to what its modality shows (dark borders, field of view, breast, sector), or leave it whole as many
-    public checkpoints were trained. A pack says which; see `medclip.models.preprocess.Preprocess.crop`."""
+    public checkpoints were trained. A pack says which; see `medclip.models.inputs.preprocess.Preprocess.crop`."""
     ecg: EcgOptions | None = None
     """What is done to the leads of an ECG, where a model of signals says so; None: what the adapter does by itself."""
 

@@ -14,7 +14,7 @@ from medclip.auditing.recipe import audit_recipe
 from medclip.auditing.thresholds.file import read_thresholds
 from medclip.errors import MedclipError
 from medclip.evaluation.zero_shot.suite import load_suite
-from medclip.models.card import read_card
+from medclip.models.packs.card import read_card
 from medclip.sample import Modality
 from medclip.schema_faults import faults_of
 from medclip.text.vocabulary.load import parse_task

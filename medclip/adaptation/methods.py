@@ -123,7 +123,7 @@ class Fitted:
             head: Asked instead of its own: for other classes.
         """
         from medclip.adaptation.data.unit_features import unit_logits
-        from medclip.models.unit_reader import encode_units
+        from medclip.models.encoding.unit_reader import encode_units
 
         head = self.head if head is None else head
         if self.clip is None:

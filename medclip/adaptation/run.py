@@ -29,9 +29,9 @@ from medclip.embeddings.embeddings_reader import EmbeddingsReader, needs_images,
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import load_key
-from medclip.models.class_vectors import probabilities
 from medclip.models.devices import check_device, torch_threads
-from medclip.models.unit_reader import ReadUnit, UnitReader, encode_units
+from medclip.models.encoding.unit_reader import ReadUnit, UnitReader, encode_units
+from medclip.models.scores.class_vectors import probabilities
 from medclip.progress import Progress, Silent
 from medclip.result import Result
 from medclip.sample import Modality

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from medclip.adaptation.run import AdaptRun, adapt_model
 from medclip.api.run_arguments import folder_of
 from medclip.evaluation.adapted_model import measure
-from medclip.files.key_value import Overrides, read_overrides
+from medclip.files.recipes.key_value import Overrides, read_overrides
 from medclip.progress import Progress
-from medclip.runs.options import DEFAULT_MODEL
+from medclip.runs.planning.options import DEFAULT_MODEL
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.text.vocabulary.task import Task

@@ -8,8 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from medclip.files.remote import place_of
-from medclip.files.store_files import is_store
+from medclip.files.stores.remote import place_of
+from medclip.files.stores.store_files import is_store
 from medclip.settings import ReadPolicy, Settings
 
 _OF_ONE_CALL = frozenset({"out", "work", "progress", "log", "metrics", "add", "retry_failed", "limit", "dry_run"})

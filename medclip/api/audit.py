@@ -20,7 +20,7 @@ from medclip.auditing.result import JSON, AuditResult, write_json, write_tables
 from medclip.auditing.thresholds.file import write_thresholds
 from medclip.errors import MedclipError, Reason
 from medclip.export.formats import FILES, check_formats, write_formats
-from medclip.files.input_paths import refuse_missing
+from medclip.files.disk.input_paths import refuse_missing
 from medclip.files.output import (
     claim_folder,
     digest_of,
@@ -32,7 +32,7 @@ from medclip.files.output import (
 )
 from medclip.models.packs.pack import find_pack
 from medclip.progress import Progress
-from medclip.runs.score_run import ScoreRun
+from medclip.runs.outputs.score_run import ScoreRun
 from medclip.settings import Settings
 from medclip.wording import list_of
 

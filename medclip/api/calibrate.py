@@ -16,13 +16,13 @@ from medclip.models.backends.choice import calibration_home
 from medclip.models.backends.known import BACKENDS, find_backend
 from medclip.models.devices import check_batch_size
 from medclip.progress import Progress, Silent
-from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, parse_modality
+from medclip.runs.planning.options import DEFAULT_MODEL, ScoreOptions, parse_modality
 from medclip.settings import Settings
 from medclip.text.vocabulary.own_words import Asked, read_prompts
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
-    from medclip.scoring.calibrate import NamedImage
+    from medclip.scoring.calibration.calibrate import NamedImage
 
 NUM_IMAGES = 128
 
@@ -97,7 +97,7 @@ def calibrate(
     named = _named(images, settings)
     from medclip.models.packs.manifest import pack_digest
     from medclip.models.packs.pack import find_pack, load_model
-    from medclip.scoring.calibrate import calibrate_backends, spread_out, with_batch
+    from medclip.scoring.calibration.calibrate import calibrate_backends, spread_out, with_batch
 
     pack = find_pack(model)
     folder = calibration_home(settings.home, pack_digest(pack)) if out is None else Path(out)
@@ -112,7 +112,7 @@ def calibrate(
 
 def _named(images: Any, settings: Settings) -> list[NamedImage]:
     from medclip.files.tables.manifest import file_named, read_manifest
-    from medclip.scoring.calibrate import NamedImage
+    from medclip.scoring.calibration.calibrate import NamedImage
 
     if not isinstance(images, (str, os.PathLike)):
         given = given_images(images)

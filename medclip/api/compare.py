@@ -12,7 +12,7 @@ from medclip.evaluation.few_shot.plan import REFERENCES, SEEDS, SHOTS
 from medclip.evaluation.few_shot.results import Comparison
 from medclip.progress import Progress
 from medclip.reports.few_shot.report import write_compare_report
-from medclip.runs.options import DEFAULT_MODEL
+from medclip.runs.planning.options import DEFAULT_MODEL
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.statistics.estimate import NUM_RESAMPLES

@@ -13,16 +13,16 @@ from medclip.api.run_arguments import Inputs, inputs_of, local_of, path_of, tabl
 from medclip.api.shard_call import shard_of
 from medclip.api.watched import watched
 from medclip.embeddings.open_embeddings import Embeddings
+from medclip.files.disk.temporary_folder import TemporaryFolder
 from medclip.files.grouping.studies import GroupBy
-from medclip.files.temporary_folder import TemporaryFolder
 from medclip.models.backends.choice import choose_backend
 from medclip.progress import Progress, Silent
 from medclip.runs.call import Call
 from medclip.runs.engines.choose_engine import choose_engine
-from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
-from medclip.runs.publication import Publication
+from medclip.runs.outputs.publication import Publication
+from medclip.runs.planning.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
 from medclip.sample import Modality
-from medclip.scoring.embed import preview_embedding, run_embedding
+from medclip.scoring.vectors.embed import preview_embedding, run_embedding
 from medclip.settings import Settings
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.explaining.methods import ExplainOptions
 from medclip.explaining.result import Explained
-from medclip.files.input_paths import refuse_missing
+from medclip.files.disk.input_paths import refuse_missing
 from medclip.files.output import claim_folder, in_use
 from medclip.models.devices import check_device
 from medclip.progress import Progress, Silent
-from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, parse_modality
+from medclip.runs.planning.options import DEFAULT_MODEL, ScoreOptions, parse_modality
 from medclip.sample import Modality, ModalitySource
 from medclip.settings import Settings
 from medclip.text.vocabulary.own_words import Asked, read_prompts
@@ -173,7 +173,7 @@ def _explained(
     from medclip.files.readers.pool import ReadingPool
     from medclip.models.packs.manifest import pack_digest
     from medclip.models.packs.pack import load_model
-    from medclip.runs.problems import in_colour
+    from medclip.runs.units.problems import in_colour
     from medclip.scoring.modality import KnownModality
     from medclip.scoring.targets import Targets
 

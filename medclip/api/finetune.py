@@ -15,9 +15,9 @@ from medclip.api.run_arguments import folder_of
 from medclip.embeddings.embeddings_reader import needs_images
 from medclip.embeddings.open_embeddings import is_embeddings
 from medclip.errors import MedclipError, Reason
-from medclip.files.key_value import Overrides
 from medclip.files.output import claim_folder
 from medclip.files.pseudonyms import load_key
+from medclip.files.recipes.key_value import Overrides
 from medclip.models.devices import check_device
 from medclip.progress import Progress
 from medclip.sample import Modality

@@ -15,8 +15,8 @@ from medclip.files.discover import LEDGER
 from medclip.files.output import claim_folder, disk_errors, make_folder
 from medclip.progress import Progress
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.run_shard import asked_of_shards, merge_shards
-from medclip.runs.score_run import ScoreRun
+from medclip.runs.outputs.score_run import ScoreRun
+from medclip.runs.planning.run_shard import asked_of_shards, merge_shards
 from medclip.settings import Settings
 
 

@@ -17,10 +17,10 @@ from medclip.wording import count, figure, list_of
 if TYPE_CHECKING:
     from torch import nn
 
-    from medclip.models.card import SplitFigures
     from medclip.models.merging.ingredients import Ingredient
     from medclip.models.merging.soups import Tried
     from medclip.models.model import Model
+    from medclip.models.packs.card import SplitFigures
     from medclip.shards.reading.samples import ShardReader
 
 FEWEST_IMAGES = 500
@@ -142,7 +142,7 @@ class _HeldOut:
     def __init__(
         self, plan: Plan, shards: list[Path], val_split: str, test_split: str | None, device: str, progress: Progress
     ) -> None:
-        from medclip.models.card import training_hashes, training_patients
+        from medclip.models.packs.card import training_hashes, training_patients
         from medclip.shards.folder import read_index
         from medclip.shards.reading.samples import no_split
 

@@ -18,7 +18,7 @@ from medclip.reports.monitor.report import write_monitor_report
 
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings
-    from medclip.runs.score_run import ScoreRun
+    from medclip.runs.outputs.score_run import ScoreRun
 
     Run = str | Path | ScoreRun | Embeddings
 

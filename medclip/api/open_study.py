@@ -8,7 +8,7 @@ from typing import Any
 from medclip.errors import MedclipError, Reason
 from medclip.files.grouping.studies import GroupBy
 from medclip.inspecting.opened_study import MAX_UNITS, OpenedStudy, find_units
-from medclip.runs.options import parse_modality
+from medclip.runs.planning.options import parse_modality
 from medclip.sample import Modality
 from medclip.settings import Settings
 

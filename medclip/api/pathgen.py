@@ -18,10 +18,10 @@ from medclip.captioning.run import PathgenOptions
 from medclip.captioning.selection.choose import SelectionOptions
 from medclip.captioning.selection.prompts import read_attributes
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.files.input_paths import refuse_missing
+from medclip.files.disk.input_paths import refuse_missing
 from medclip.imaging.slides.stain.estimate import METHODS
 from medclip.progress import Progress, Silent
-from medclip.runs.options import DEFAULT_MODEL, failed_for
+from medclip.runs.planning.options import DEFAULT_MODEL, failed_for
 from medclip.settings import Settings
 from medclip.shards.writing.splits import DEFAULT_SPLITS
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.key_value import Overrides
+from medclip.files.recipes.key_value import Overrides
 from medclip.progress import Progress
 from medclip.shards.folder import read_index
 from medclip.training.loop import run_recipe
@@ -19,8 +19,8 @@ from medclip.training.result import HEADS, MASKED, PretrainResult
 from medclip.wording import count
 
 if TYPE_CHECKING:
-    from medclip.models.card import SplitFigures
     from medclip.models.model import Model
+    from medclip.models.packs.card import SplitFigures
     from medclip.training.steps.masked_pixels import MaskedPart
 
 
@@ -108,7 +108,7 @@ def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigu
         return None
     from medclip.evaluation.hidden_pixels import measure_hidden
     from medclip.evaluation.shard_split import measure_split
-    from medclip.models.card import training_hashes, training_patients
+    from medclip.models.packs.card import training_hashes, training_patients
     from medclip.models.packs.pack import load_model
     from medclip.shards.reading.samples import ShardReader
     from medclip.training.batches.samples import Drawing

@@ -11,8 +11,8 @@ from medclip.files.dicomweb.address import address_of, is_dicomweb, parse_query
 from medclip.files.dicomweb.server import DicomwebServer
 from medclip.files.dicomweb.spool import DEFAULT_BYTES as DEFAULT_SPOOL_BYTES
 from medclip.files.dicomweb.spool import DicomwebFiles
-from medclip.files.remote import RemotePath, place_of
-from medclip.files.store_files import StoreFiles, is_store
+from medclip.files.stores.remote import RemotePath, place_of
+from medclip.files.stores.store_files import StoreFiles, is_store
 from medclip.progress import Progress, Silent
 from medclip.runs.engines.choose_engine import LOCAL
 from medclip.settings import parse_memory

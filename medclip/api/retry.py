@@ -11,13 +11,13 @@ from medclip.api.run_arguments import path_of
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.progress import Progress
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.options import FAILING
-from medclip.runs.publication import PUBLISHED
-from medclip.runs.results import EMBED
+from medclip.runs.outputs.publication import PUBLISHED
+from medclip.runs.outputs.results import EMBED
+from medclip.runs.planning.options import FAILING
 
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings
-    from medclip.runs.score_run import ScoreRun
+    from medclip.runs.outputs.score_run import ScoreRun
 
 
 def retry(

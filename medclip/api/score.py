@@ -24,21 +24,21 @@ from medclip.files.dicomweb.address import address_of
 from medclip.files.dicomweb.server import FEW_PAUSES_S, DicomwebServer
 from medclip.files.dicomweb.spool import DicomwebFiles
 from medclip.files.discover import name_of_spelled
+from medclip.files.disk.temporary_folder import TemporaryFolder
 from medclip.files.grouping.studies import GroupBy
-from medclip.files.temporary_folder import TemporaryFolder
 from medclip.models.backends.choice import choose_backend
 from medclip.progress import Progress, Silent
 from medclip.reports.score.heat_maps import TOP, HeatMaps, check_named
 from medclip.reports.score.report import write_score_report
 from medclip.runs.call import Call
 from medclip.runs.engines.choose_engine import LOCAL, choose_engine
-from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
-from medclip.runs.publication import Publication
-from medclip.runs.results import write_csv_tables
-from medclip.runs.score_run import ScoreRun
+from medclip.runs.outputs.publication import Publication
+from medclip.runs.outputs.results import write_csv_tables
+from medclip.runs.outputs.score_run import ScoreRun
+from medclip.runs.planning.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
 from medclip.sample import FileRef, Modality
 from medclip.scoring.run import Sink, preview_scoring, run_scoring
-from medclip.scoring.score_embeddings import answer_embeddings, score_embeddings
+from medclip.scoring.vectors.score_embeddings import answer_embeddings, score_embeddings
 from medclip.settings import Settings
 from medclip.text.vocabulary.own_words import Asked, read_prompts
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args, overload
 from medclip.embeddings.embedded_unit import LEVELS, Level
 from medclip.embeddings.open_embeddings import Embeddings, open_embeddings
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.models.card import read_card
+from medclip.models.packs.card import read_card
 from medclip.models.packs.pack import find_pack
 from medclip.models.packs.words import no_words, understands_words
 from medclip.progress import Progress
@@ -25,7 +25,7 @@ from medclip.retrieval.result import NOUNS, SearchResult
 from medclip.retrieval.search import run_search
 from medclip.retrieval.slide_patches import run_patch_search
 from medclip.retrieval.where import SLIDE_COLUMNS, Where, read_conditions
-from medclip.runs.options import DEFAULT_MODEL
+from medclip.runs.planning.options import DEFAULT_MODEL
 from medclip.sample import Modality, spoken
 from medclip.scoring.unlearned import modality_unlearned, prompt_unlearned
 from medclip.settings import Settings

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.runs.run_shard import RunShard, parse_shard
+from medclip.runs.planning.run_shard import RunShard, parse_shard
 
 
 def shard_of(shard: str, asked: Mapping[str, Any] | None, out: str | Path | None, *, add: bool) -> RunShard:

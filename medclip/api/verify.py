@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medclip.adaptation.pack.pack_head import read_pack_heads
 from medclip.models.packs.pack import PackInfo, check_pack, pack_card
-from medclip.runs.options import ScoreOptions
+from medclip.runs.planning.options import ScoreOptions
 from medclip.scoring.tasks import asked_tasks
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.inspecting.draw_view import Viewed, draw_view
-from medclip.runs.options import DEFAULT_MODEL, parse_modality
+from medclip.runs.planning.options import DEFAULT_MODEL, parse_modality
 from medclip.sample import Modality
 from medclip.settings import Settings
 

@@ -10,10 +10,10 @@ from medclip.api.run_arguments import path_of
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.exit_codes import ExitCode, exit_code
-from medclip.files.input_paths import refuse_missing
-from medclip.files.stillness import Stillness
+from medclip.files.disk.input_paths import refuse_missing
+from medclip.files.disk.stillness import Stillness
 from medclip.progress import Progress, Silent
-from medclip.runs.score_run import ScoreRun
+from medclip.runs.outputs.score_run import ScoreRun
 from medclip.settings import Settings
 from medclip.wording import capital
 

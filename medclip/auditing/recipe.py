@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.key_value import key_value, key_values
-from medclip.files.recipe import invalid_recipe, read_yaml
+from medclip.files.recipes.key_value import key_value, key_values
+from medclip.files.recipes.recipe import invalid_recipe, read_yaml
 from medclip.wording import list_of
 
 if TYPE_CHECKING:

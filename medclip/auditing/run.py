@@ -52,7 +52,7 @@ from medclip.auditing.thresholds.file import read_thresholds, thresholds_for
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import Table
 from medclip.progress import Progress, Silent
-from medclip.runs.score_run import ScoreRun
+from medclip.runs.outputs.score_run import ScoreRun
 from medclip.settings import Settings
 from medclip.statistics.cohort import Cohort
 from medclip.statistics.metrics import concordance as survival

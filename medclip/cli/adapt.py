@@ -70,7 +70,7 @@ def adapt(
     from medclip.cli.progress import progress
     from medclip.errors import printable
     from medclip.exit_codes import ExitCode
-    from medclip.files.key_value import read_overrides
+    from medclip.files.recipes.key_value import read_overrides
     from medclip.reports.adapt_text import adapt_json, adapt_text
 
     chosen = read_overrides(overrides or ()) | ({} if views is None else {"views": views})

@@ -57,7 +57,7 @@ def audit(
     from medclip.cli.progress import print_line, progress
     from medclip.errors import MedclipError, Reason, printable
     from medclip.exit_codes import ExitCode
-    from medclip.files.input_paths import refuse_missing
+    from medclip.files.disk.input_paths import refuse_missing
 
     # By name: typer brings a click of its own, whose ParameterSource is another class than click's.
     sources = {name: ctx.get_parameter_source(name) for name in keys}

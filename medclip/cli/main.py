@@ -23,7 +23,7 @@ from medclip.cli.progress import print_line
 from medclip.cli.standard_output import PipeClosed, checked_output
 from medclip.errors import MedclipError, did_you_mean, printable
 from medclip.exit_codes import ExitCode, exit_code
-from medclip.files.file_modes import file_modes
+from medclip.files.disk.file_modes import file_modes
 
 OTHER_CODES = (
     "Any command: 1 a fault of medclip, 4 incomplete (no room on disk, in memory or on standard output), 5 another run "

@@ -12,7 +12,7 @@ from medclip.cli import options
 from medclip.errors import printable
 
 if TYPE_CHECKING:
-    from medclip.models.card import Card
+    from medclip.models.packs.card import Card
     from medclip.models.packs.pack import PackInfo
 
 
@@ -80,7 +80,7 @@ def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) ->
 def _print_figures(card: Card) -> None:
     """Print the figures of each task, what holds by source, and the notes."""
     from medclip.cli.table import print_paragraph, print_table
-    from medclip.models.card import figure_rows
+    from medclip.models.packs.card import figure_rows
 
     print("\nFigures, with 95 % patient-bootstrap intervals")
     rows = [row for task, about in card.tasks.items() for row in figure_rows(task, about.metrics)]
@@ -97,8 +97,8 @@ def _print_figures(card: Card) -> None:
 def _print_sources(card: Card) -> None:
     """Print what may be said of each task by the sources of its images, and the areas that say it."""
     from medclip.cli.table import print_paragraph, print_table
-    from medclip.models.card import figure_rows
-    from medclip.models.card_sources import ALL
+    from medclip.models.packs.card import figure_rows
+    from medclip.models.packs.card_sources import ALL
 
     if not any(about.sources for about in card.tasks.values()):
         return
@@ -339,7 +339,7 @@ def set_thresholds(
 
     Exit code: 0 written, 2 wrong use or refused.
     """
-    from medclip.models.card import read_card
+    from medclip.models.packs.card import read_card
     from medclip.models.packs.set_thresholds import set_thresholds
 
     info = set_thresholds(model, thresholds, task=task, out=out)

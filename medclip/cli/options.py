@@ -238,7 +238,7 @@ def shares(text: str) -> dict[str, float]:
         MedclipError: WRONG_USE.
     """
     from medclip.errors import MedclipError, Reason
-    from medclip.files.key_value import key_values
+    from medclip.files.recipes.key_value import key_values
 
     try:
         return {name: float(share) for name, share in key_values(text.split(","), "--splits", SPLITS).items()}

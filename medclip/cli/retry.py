@@ -26,7 +26,7 @@ def retry(
     """
     from medclip.api.retry import retry as run_retry
     from medclip.cli.progress import progress
-    from medclip.runs.score_run import ScoreRun
+    from medclip.runs.outputs.score_run import ScoreRun
 
     try:
         with progress(quiet=as_json) as shown:

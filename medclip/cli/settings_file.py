@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, get_args, get_origin
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.files.settings_file import SettingsFile, find_settings_file, read_settings_file
+from medclip.files.recipes.settings_file import SettingsFile, find_settings_file, read_settings_file
 from medclip.settings import ReadPolicy, Settings
 
 NEVER = ("yes", "overwrite", "help")

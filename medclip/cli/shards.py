@@ -159,7 +159,7 @@ def index(
     """
     from medclip.cli.progress import progress
     from medclip.files.pseudonyms import load_key
-    from medclip.runs.options import parse_modality
+    from medclip.runs.planning.options import parse_modality
     from medclip.settings import Settings
     from medclip.shards.reading.index_tars import index_shards
 

@@ -20,7 +20,7 @@ def status(
     Exit code: 0 finished, 3 finished and some files failed, 4 stopped (the same command goes on), 5 running.
     """
     from medclip.errors import printable
-    from medclip.runs.run_status import read_status
+    from medclip.runs.operations.run_status import read_status
     from medclip.wording import count
 
     read = read_status(folder)

@@ -70,7 +70,7 @@ class EmbeddedUnit:
     view: str | None = None
     """Position, such as MLO or PA."""
     body_part: str = ""
-    """What the header states, as far as it is made of terms of the standard; see `medclip.runs.unit_rows`."""
+    """What the header states, as far as it is made of terms of the standard; see `medclip.runs.units.unit_rows`."""
     headers: str | None = None
     """JSON of the allow-listed header values."""
     burned_in: bool = False

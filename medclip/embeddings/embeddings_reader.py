@@ -18,14 +18,14 @@ from medclip.adapters.registry import slot
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_embeddings
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.pseudonyms import hashed_path, load_key
+from medclip.models.encoding.unit_reader import NO_PIXELS, ReadUnit, UnitReader
 from medclip.models.packs.image_tower import image_tower_digest, pixels_digest
 from medclip.models.packs.manifest import pack_digest
-from medclip.models.unit_reader import NO_PIXELS, ReadUnit, UnitReader
 from medclip.sample import Kind, Modality, spoken
 
 if TYPE_CHECKING:
+    from medclip.models.encoding.unit_reader import NamedUnit
     from medclip.models.model import Model
-    from medclip.models.unit_reader import NamedUnit
     from medclip.settings import Settings
 
 NOT_EMBEDDED = Problem(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.adaptation.run import AdaptRun, ScoredTest
-from medclip.models.card import training_hashes
+from medclip.models.packs.card import training_hashes
 from medclip.statistics.estimate import NUM_RESAMPLES, Difference, Estimate
 from medclip.statistics.metrics.classification import METRICS, HeldOut, figures, numbered
 from medclip.statistics.resampling.resampled import difference, interval_of

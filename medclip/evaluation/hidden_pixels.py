@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from medclip.evaluation.held_out_rows import blocks_of, choose_rows
 from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
-from medclip.models.card import SplitFigures
+from medclip.models.packs.card import SplitFigures
 from medclip.progress import Progress, Silent
 from medclip.statistics.estimate import NUM_RESAMPLES, Estimate
 from medclip.statistics.resampling.intervals import symmetric_interval

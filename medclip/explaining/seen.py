@@ -1,7 +1,7 @@
 """What a reading process makes of one unit that is to be explained: what the model is shown, and what a person is.
 
-Never imports torch. The pixels come through `runs.read_unit`'s own way: adapter, views, `Preprocess`; so that what is
-explained is what was scored.
+Never imports torch. The pixels come through `runs.units.read_unit`'s own way: adapter, views, `Preprocess`; so that
+what is explained is what was scored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from medclip.sample import Kind
 if TYPE_CHECKING:
     from medclip.adapters.base import Source
     from medclip.imaging.ecg.sheet.layouts import SheetMap
-    from medclip.models.preprocess import Images, Preprocess
+    from medclip.models.inputs.preprocess import Images, Preprocess
     from medclip.sample import Modality, Sample
     from medclip.settings import Settings
 
@@ -109,7 +109,7 @@ def read_seen(source: Source, modality: Modality | None, preprocess: Preprocess,
 def _record(sample: Sample, preprocess: Preprocess) -> Seen:
     """Return what a model of ECGs is shown, and the sheet that a person is: all leads over the whole time."""
     from medclip.imaging.ecg.sheet.render import SheetOptions, render
-    from medclip.models.pixels_of import pixels_of
+    from medclip.models.inputs.pixels_of import pixels_of
 
     images = pixels_of(sample, preprocess)
     assert sample.signal is not None

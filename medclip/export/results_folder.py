@@ -41,7 +41,7 @@ from medclip.files.output import (
 from medclip.files.readers.pool import ReadingPool
 from medclip.progress import Progress, Silent
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.results import FILES, SCORES
+from medclip.runs.outputs.results import FILES, SCORES
 from medclip.settings import Settings
 from medclip.wording import by_reason, count, number
 

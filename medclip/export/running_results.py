@@ -24,7 +24,7 @@ from medclip.export.study_result import Algorithm, StudyResult, algorithm_of, co
 from medclip.files.readers.pool import ReadingPool
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.score_run import Unlearned
+from medclip.runs.outputs.score_run import Unlearned
 from medclip.wording import capital
 
 _MOST_WAITING = 1000
@@ -32,7 +32,7 @@ _MOST_WAITING = 1000
 
 
 class RunningResults:
-    """Writes the results of studies as they are committed. It is what `medclip.runs.row_sink` asks for.
+    """Writes the results of studies as they are committed. It is what `medclip.runs.outputs.row_sink` asks for.
 
     Args:
         results: Where they go.

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError
-from medclip.models.card_sources import caution_of
+from medclip.models.packs.card_sources import caution_of
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.outputs.score_run import UNLEARNED, Unlearned
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, note_of
-from medclip.runs.score_run import UNLEARNED, Unlearned
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.own_words import AD_HOC
 from medclip.wording import capital
@@ -106,7 +106,7 @@ class Answer:
     caution: str = ""
     """What the card says must stand beside it, such as "within its source only (nih_cxr)"; empty where nothing must."""
     unlearned: str = ""
-    """Why it is worth little, as in `medclip.runs.score_run.Unlearned`; empty where the model was taught it."""
+    """Why it is worth little, as in `medclip.runs.outputs.score_run.Unlearned`; empty where the model was taught it."""
 
 
 @dataclass(frozen=True)

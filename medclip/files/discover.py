@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import Problem, Reason
-from medclip.files.input_paths import refuse_missing
+from medclip.files.disk.input_paths import refuse_missing
 from medclip.files.output import is_draft
 from medclip.sample import NO_STAMP, FileRef, Stamp
 

@@ -47,8 +47,9 @@ class ImageHashes:
 def hash_images(images: Sequence[NDArray[np.uint8]]) -> ImageHashes:
     """Hash images of any size.
 
-    An image that is not square is hashed on a black square, as `medclip.models.read_pixels.read_pixels` gives it, so
-    that a file's own pixels and the model's view of them have the same hash.
+    An image that is not square is hashed on a black square, as
+    `medclip.models.inputs.read_pixels.read_pixels` renders it, so that a file's own pixels and the model's view of
+    them have the same hash.
 
     Args:
         images: uint8 [H, W], [H, W, 1] or [H, W, 3] each, of at least 8 x 8 pixels.

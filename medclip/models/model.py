@@ -15,18 +15,18 @@ from torch import nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.microvolts import MISSING
-from medclip.models.card import Card
 from medclip.models.devices import default_batch
+from medclip.models.inputs.preprocess import Preprocess
+from medclip.models.inputs.signal_input import SignalInput
+from medclip.models.packs.card import Card
 from medclip.models.packs.words import no_words
-from medclip.models.preprocess import Preprocess
-from medclip.models.signal_input import SignalInput
 from medclip.models.towers.patches import Patches, unpack_batch
 from medclip.models.towers.weights.fold_batch_norm import fold_batch_norm
 from medclip.progress import Progress, Silent
 
 if TYPE_CHECKING:
-    from medclip.models.embed_images import OnError
-    from medclip.models.preprocess import Images
+    from medclip.models.encoding.embed_images import OnError
+    from medclip.models.inputs.preprocess import Images
     from medclip.models.towers.view_fusion import ViewFusion
     from medclip.sample import Modality, ViewType
     from medclip.settings import Settings
@@ -247,7 +247,7 @@ class Model:
                 raise MedclipError(
                     Reason.WRONG_USE,
                     f"encode_image was given {image.dtype} {list(image.shape)} for an image; it takes {kind}.",
-                    hint="Make it with medclip.models.pixels_of.pixels_of(sample, model.preprocess)."
+                    hint="Make it with medclip.models.inputs.pixels_of.pixels_of(sample, model.preprocess)."
                     if self.preprocess.volume or self.preprocess.signal
                     else "Make it with model.preprocess.to_array(view).",
                 )
@@ -402,7 +402,7 @@ class Model:
             >>> model.similarity(vectors, ["a chest x-ray", "a fundus photograph"]).shape
             (2, 2)
         """
-        from medclip.models.embed_images import embed_images
+        from medclip.models.encoding.embed_images import embed_images
 
         model = self
         if batch_size is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medclip.errors import MedclipError, printable
-from medclip.models.card_sources import ALL, SourceFigures, caution_of
+from medclip.models.packs.card_sources import ALL, SourceFigures, caution_of
 from medclip.sample import spoken
 from medclip.text.vocabulary.load import load_task
 from medclip.wording import capital, estimate, interval, list_of, number

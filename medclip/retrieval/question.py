@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.wordings import encode_phrasings
+from medclip.models.scores.wordings import encode_phrasings
 from medclip.retrieval.example import Example, read_examples
 from medclip.text.checks.prompt_words import prompt_notes
 from medclip.text.vocabulary.own_words import BAR, Prompt, Words

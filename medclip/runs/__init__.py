@@ -17,7 +17,7 @@ __getattr__, __dir__ = lazy_names(
         "merge": "medclip.api.merge:merge",
         "open_embeddings": "medclip.embeddings.open_embeddings:open_embeddings",
         "purge": "medclip.runs.operations.purge:purge",
-        "read": "medclip.runs.score_run:read_run",
-        "status": "medclip.runs.run_status:read_status",
+        "read": "medclip.runs.outputs.score_run:read_run",
+        "status": "medclip.runs.operations.run_status:read_status",
     },
 )

@@ -7,7 +7,7 @@ may import them; this stub, which is never run, may name them, so that each has 
 from medclip.api.merge import merge
 from medclip.embeddings.open_embeddings import open_embeddings
 from medclip.runs.operations.purge import purge
-from medclip.runs.run_status import read_status as status
-from medclip.runs.score_run import read_run as read
+from medclip.runs.operations.run_status import read_status as status
+from medclip.runs.outputs.score_run import read_run as read
 
 __all__ = ["merge", "open_embeddings", "purge", "read", "status"]

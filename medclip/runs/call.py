@@ -13,11 +13,11 @@ from medclip.files.tables.manifest import Manifest
 from medclip.models.backends.choice import BackendChoice
 from medclip.progress import Progress, Silent
 from medclip.runs.engines.engine import Engine
+from medclip.runs.inputs.remote_files import RemoteFiles
 from medclip.runs.operations.watch import RunWatch, current_watch
-from medclip.runs.options import DEFAULT_MODEL, ScoreOptions
-from medclip.runs.publication import Publication
-from medclip.runs.remote_files import RemoteFiles
-from medclip.runs.run_shard import RunShard
+from medclip.runs.outputs.publication import Publication
+from medclip.runs.planning.options import DEFAULT_MODEL, ScoreOptions
+from medclip.runs.planning.run_shard import RunShard
 from medclip.sample import FileRef
 from medclip.settings import Settings
 

@@ -21,25 +21,25 @@ from medclip.files.output import claim_folder, disk_errors, make_folder, remove_
 from medclip.files.pseudonyms import hashed_path, keyed_hash, load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.tables.manifest import Manifest, read_manifest
-from medclip.models.parallel_encoding import encoder_threads
+from medclip.models.encoding.parallel_encoding import encoder_threads
 from medclip.progress import Progress
 from medclip.runs.call import Call, inputs_of_call, num_files_of_call, refuse_empty, refuse_own_files
 from medclip.runs.engines.engine import LookPool
 from medclip.runs.engines.local import run_chunks
 from medclip.runs.engines.worker_plan import WorkerPlan, load_worker_model
-from medclip.runs.identity import claim, run_identity
+from medclip.runs.inputs.listing import Counter, Listing
+from medclip.runs.inputs.look import Looker
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.listing import Counter, Listing
-from medclip.runs.look import Looker
 from medclip.runs.operations.limited_chunks import LimitedChunks
 from medclip.runs.operations.purge import refuse_purged
 from medclip.runs.operations.work_seconds import TimedThreads
-from medclip.runs.parts import Parts
-from medclip.runs.plan import Chunk
-from medclip.runs.read_unit import inspect
+from medclip.runs.outputs.parts import Parts
+from medclip.runs.planning.identity import claim, run_identity
+from medclip.runs.planning.plan import Chunk
+from medclip.runs.planning.run_shard import claim_shard, finish_shard
 from medclip.runs.run_pack import RunPack
-from medclip.runs.run_shard import claim_shard, finish_shard
+from medclip.runs.units.read_unit import inspect
 from medclip.runs.verb import Verb
 from medclip.runs.write_down import LIMITED, describe, note_limit, write_down
 

@@ -39,7 +39,7 @@ def pack_of_run(model: Any, settings: Settings, device: str = "cpu", batch_size:
     Raises:
         MedclipError: WRONG_USE, PREPROCESSING_MISMATCH, and what `verify_pack` raises.
     """
-    from medclip.models.card import read_card
+    from medclip.models.packs.card import read_card
     from medclip.models.packs.manifest import pack_digest
     from medclip.models.packs.pack import find_pack, verify_pack
 

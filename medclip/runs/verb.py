@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from medclip.runs.chunk import Answers, Context
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.plan import Chunk
-from medclip.runs.row_sink import NoSink, RowSink
+from medclip.runs.outputs.row_sink import NoSink, RowSink
+from medclip.runs.planning.plan import Chunk
+from medclip.runs.units.chunk import Answers, Context
 from medclip.sample import Modality
 
 Work = Callable[[Context, Ledger, Iterator[Chunk], Callable[[ChunkResult, tuple[int, int]], None]], None]

@@ -9,8 +9,8 @@ from typing import Any
 from medclip.progress import Progress
 from medclip.runs.call import Call
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.parts import Parts
-from medclip.runs.results import hashes_of
+from medclip.runs.outputs.parts import Parts
+from medclip.runs.outputs.results import hashes_of
 from medclip.runs.run_pack import RunPack
 from medclip.runs.verb import Verb
 from medclip.wording import count

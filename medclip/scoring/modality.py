@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medclip.adaptation.pack.pack_head import read_pack_texts
-from medclip.models.open_set import typical
-from medclip.runs.problems import in_colour, no_modality, uncertain, untypical
+from medclip.models.scores.open_set import typical
+from medclip.runs.units.problems import in_colour, no_modality, uncertain, untypical
 from medclip.sample import Kind, Modality, ModalitySource
 from medclip.scoring.only_modality import only_modality
 from medclip.scoring.tasks import Scorer, modality_task
 
 if TYPE_CHECKING:
+    from medclip.models.inputs.preprocess import Images
     from medclip.models.model import Model
-    from medclip.models.preprocess import Images
 
 
 class KnownModality:

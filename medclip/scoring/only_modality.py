@@ -13,7 +13,7 @@ from medclip.scoring.tasks import MODALITY_TASK
 from medclip.text.vocabulary.load import load_task, task_names
 
 if TYPE_CHECKING:
-    from medclip.models.preprocess import Preprocess
+    from medclip.models.inputs.preprocess import Preprocess
 
 
 def only_modality(

@@ -15,22 +15,22 @@ from medclip.models.packs.pack import read_preprocess
 from medclip.models.packs.views import FUSION
 from medclip.progress import Progress
 from medclip.runs.call import Call
-from medclip.runs.chunk import Answers
 from medclip.runs.conduct import conduct
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.operations.preview import preview
-from medclip.runs.options import ScoreOptions
-from medclip.runs.results import write_results
-from medclip.runs.row_sink import RowSink
+from medclip.runs.outputs.results import write_results
+from medclip.runs.outputs.row_sink import RowSink
+from medclip.runs.outputs.score_run import UNLEARNED, ScoreRun, Unlearned
+from medclip.runs.planning.options import ScoreOptions
 from medclip.runs.rows import ScoreRow
 from medclip.runs.run_pack import RunPack, pack_of_call
-from medclip.runs.score_run import UNLEARNED, ScoreRun, Unlearned
+from medclip.runs.units.chunk import Answers
 from medclip.runs.verb import Verb
 from medclip.sample import Modality
-from medclip.scoring.exam_scores import MEAN, ExamScores
 from medclip.scoring.far_images import KEY, far_notes
 from medclip.scoring.only_modality import only_modality
-from medclip.scoring.study_scores import StudyScores
+from medclip.scoring.studies.exam_scores import MEAN, ExamScores
+from medclip.scoring.studies.study_scores import StudyScores
 from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks, check_words, modality_task, score_named
 from medclip.scoring.unlearned import question_notes, unlearned_answers
 from medclip.text.vocabulary.own_words import Prompt, templates_of

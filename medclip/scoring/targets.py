@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.explaining.target import Target, logit_target
-from medclip.runs.options import ScoreOptions
+from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import Modality, spoken
 from medclip.scoring.tasks import MODALITY_TASK, AskedTask, Scorer, asked_tasks
 from medclip.scoring.unlearned import prompt_unlearned

@@ -15,10 +15,10 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.unit_features import mean_logits
 from medclip.adaptation.pack.pack_head import read_pack_heads
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.models.class_vectors import ClassVectors, probabilities, score_features, vectors_of
 from medclip.models.packs.words import no_words, understands_words
-from medclip.models.wordings import Wordings, spread_over_wordings, wordings_of
-from medclip.runs.options import ScoreOptions
+from medclip.models.scores.class_vectors import ClassVectors, probabilities, score_features, vectors_of
+from medclip.models.scores.wordings import Wordings, spread_over_wordings, wordings_of
+from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import Modality
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.own_words import BAR, Prompt, ad_hoc_task, templates_of

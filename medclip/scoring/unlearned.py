@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medclip.models.card_sources import source_sentences
+from medclip.models.packs.card_sources import source_sentences
 from medclip.models.packs.manifest import read_config
 from medclip.models.packs.words import unmeasured
-from medclip.runs.score_run import Unlearned
+from medclip.runs.outputs.score_run import Unlearned
 from medclip.sample import spoken
 from medclip.scoring.tasks import MODALITY_TASK, AskedTask
 from medclip.text.checks.fact_words import MODALITIES

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medclip.files.remote import RemotePath, place_of
+from medclip.files.stores.remote import RemotePath, place_of
 from medclip.shards.reading.check_folder import ShardCheck, check_shards
 from medclip.shards.writing.splits import DEFAULT_SPLITS
 from medclip.shards.writing.summary import ShardPlan, plan_shards

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.model import normalise_with
-from medclip.models.preprocess import Preprocess
 from medclip.objectives.masked import patches_of
 from medclip.objectives.tube_masks import TUBE_FLOOR, normalise_tubes
 from medclip.shards.reading.columns import Columns

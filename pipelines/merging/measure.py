@@ -25,7 +25,7 @@ from modality_tables import MODALITIES, START
 
 import medclip
 from medclip.evaluation.shard_split import measure_split
-from medclip.models.card import training_hashes, training_patients
+from medclip.models.packs.card import training_hashes, training_patients
 from medclip.models.packs.pack import load_model
 from medclip.shards.reading.samples import ShardReader
 from medclip.training.batches.samples import Drawing

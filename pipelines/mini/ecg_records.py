@@ -16,7 +16,7 @@ from shared_sets import LICENCES, Row, read_labels
 
 from medclip.files.tables.ecg.ecg_row import EcgRow
 from medclip.files.tables.ecg.ptbxl import read, read_z
-from medclip.models.signal_input import STD_MV
+from medclip.models.inputs.signal_input import STD_MV
 
 TASKS = ("ecg_superclass", "ecg_rhythm")
 """What is learned and asked of a record: of the other tasks most classes have a handful of records."""

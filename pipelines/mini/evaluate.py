@@ -24,9 +24,9 @@ from shared_sets import SAME_ORIGIN
 from sklearn.linear_model import LogisticRegression
 
 from medclip.evaluation.retrieval import KS, chance_of_recall, retrieval
-from medclip.models.card_sources import ALL
-from medclip.models.class_vectors import class_vectors, score_features
+from medclip.models.packs.card_sources import ALL
 from medclip.models.packs.pack import Model, load_model
+from medclip.models.scores.class_vectors import class_vectors, score_features
 from medclip.settings import Settings
 from medclip.statistics.estimate import LEVEL
 from medclip.statistics.metrics.by_source import NOT_TESTABLE, BySource, by_source

@@ -33,11 +33,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError
-from medclip.models.class_vectors import class_vectors, score_features
-from medclip.models.open_set import FILE_NAME, Examples, OpenSet, fit_open_set, load_open_set
 from medclip.models.packs.pack import check_pack, find_pack, load_model, pack_card, update_pack
-from medclip.runs.problems import GREY
-from medclip.runs.read_unit import read
+from medclip.models.scores.class_vectors import class_vectors, score_features
+from medclip.models.scores.open_set import FILE_NAME, Examples, OpenSet, fit_open_set, load_open_set
+from medclip.runs.units.problems import GREY
+from medclip.runs.units.read_unit import read
 from medclip.settings import Settings
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import interval_of

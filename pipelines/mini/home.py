@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import medclip
-from medclip.models.home_images import FILE_NAME, Home, fit_home, save_homes
 from medclip.models.packs.pack import check_pack, find_pack, pack_card, update_pack
+from medclip.models.scores.home_images import FILE_NAME, Home, fit_home, save_homes
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import Resampled, interval_of
 

@@ -19,8 +19,8 @@ from shared_sets import PATIENTS_KNOWN
 
 import medclip
 from medclip.evaluation.zero_shot.task_figures import TaskFigures
-from medclip.models.card import Card, training_hashes
-from medclip.models.card_sources import ALL
+from medclip.models.packs.card import Card, training_hashes
+from medclip.models.packs.card_sources import ALL
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import check_pack, find_pack, pack_card, update_pack
 from medclip.shards.writing.splits import split_of

@@ -23,10 +23,10 @@ import numpy as np
 from evaluate import load_split
 from shared_sets import PATIENTS_KNOWN
 
-from medclip.models.card_sources import ALL
-from medclip.models.class_vectors import class_vectors, score_features
-from medclip.models.open_set import Examples, OpenSet, fit_open_set
+from medclip.models.packs.card_sources import ALL
 from medclip.models.packs.pack import load_model, update_pack, verify_pack
+from medclip.models.scores.class_vectors import class_vectors, score_features
+from medclip.models.scores.open_set import Examples, OpenSet, fit_open_set
 from medclip.shards.reading.samples import ShardReader
 from medclip.statistics.metrics.by_source import NOT_TESTABLE
 from medclip.text.vocabulary.load import load_task

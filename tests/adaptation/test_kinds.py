@@ -16,8 +16,8 @@ from medclip.adaptation.run import adapt_model
 from medclip.adapters.registry import preprocessing_of
 from medclip.errors import MedclipError
 from medclip.evaluation.adapted_model import measure
+from medclip.models.inputs.signal_input import SignalInput
 from medclip.models.packs.pack import load_model
-from medclip.models.signal_input import SignalInput
 from medclip.settings import ReadPolicy
 from tests.kits.adapt_tables import make_pack, write_table
 from tests.kits.ecg import heart, write_wfdb

@@ -20,11 +20,11 @@ from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.adapted_model import AdaptedFigures, measure, notes_of
 from medclip.evaluation.few_shot.compare import compare_methods
-from medclip.models.card import read_card
+from medclip.models.packs.card import read_card
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model
 from medclip.reports.few_shot.report import write_compare_report
-from medclip.scoring.grid import probability_on_grid
+from medclip.scoring.studies.grid import probability_on_grid
 from medclip.settings import Settings
 from tests.kits import scoring
 from tests.kits.adapt_tables import image, make_pack, make_table, tiny, write_table
@@ -374,7 +374,9 @@ def test_what_cannot_be_learned_is_refused_before_an_image_is_read(
     method: str, options: dict[str, Any], said: str, tiny: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(sys.modules, "peft", None)
-    monkeypatch.setattr("medclip.models.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read"))
+    monkeypatch.setattr(
+        "medclip.models.encoding.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read")
+    )
     with pytest.raises(MedclipError, match=said):
         go(tiny, data, method=method, options=options)
     asked = ":".join([method, *(f"{k}={v}" for k, v in options.items())])
@@ -393,7 +395,9 @@ def test_a_pack_from_embeddings_has_the_bytes_of_one_from_files(
 ):
     options = {"method": method, "measure": measure}
     files = go(tiny, data, out=tmp_path / "files", **options)
-    monkeypatch.setattr("medclip.models.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read"))
+    monkeypatch.setattr(
+        "medclip.models.encoding.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read")
+    )
     stored = go(tiny, data, out=tmp_path / "stored", folder=store, **options)
     assert stored.notes == files.notes
     for path in files.folder.iterdir():

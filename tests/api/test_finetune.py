@@ -20,9 +20,9 @@ from medclip.adaptation.pack.pack_head import read_pack_heads
 from medclip.auditing.leakage.training_data import of_pack
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
-from medclip.models.card import Card
+from medclip.models.inputs.preprocess import Preprocess
+from medclip.models.packs.card import Card
 from medclip.models.packs.pack import load_model, pack_card, save_pack
-from medclip.models.preprocess import Preprocess
 from medclip.models.towers.build import build_clip
 from medclip.models.towers.image_only import without_words
 from medclip.settings import Settings

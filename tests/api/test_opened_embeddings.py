@@ -42,7 +42,9 @@ def opened(
 
 @pytest.fixture(autouse=True)
 def no_image_is_read(opened: Embeddings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medclip.models.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read"))
+    monkeypatch.setattr(
+        "medclip.models.encoding.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read")
+    )
 
 
 def test_a_pack_is_adapted_from_them(tiny: Path, table: Path, opened: Embeddings) -> None:

@@ -13,7 +13,7 @@ from medclip.api.score import score
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.files.dicomweb.server import FEW_PAUSES_S, DicomwebServer
-from medclip.runs.score_run import read_run
+from medclip.runs.outputs.score_run import read_run
 
 NOWHERE = "dicomweb://127.0.0.1:1/dicom-web"
 

@@ -15,7 +15,7 @@ import medclip
 from medclip.api.asked import arguments_again, what_was_asked
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
-from medclip.runs.score_run import ScoreRun
+from medclip.runs.outputs.score_run import ScoreRun
 from medclip.settings import PixelPolicy, ReadPolicy, Settings
 from tests.kits.scoring import digests, make_pack, write_png
 

@@ -12,7 +12,7 @@ from medclip.api.embed import embed
 from medclip.api.run_arguments import inputs_of
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
-from medclip.runs.score_run import ScoreRun
+from medclip.runs.outputs.score_run import ScoreRun
 from tests.kits.files import write_image
 from tests.kits.scoring import every_way, make_pack, texture
 

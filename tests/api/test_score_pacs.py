@@ -13,7 +13,7 @@ import pytest
 from medclip.api.embed import embed
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
-from medclip.files import remote
+from medclip.files.stores import remote
 from medclip.progress import Silent
 from tests.kits.kills import left_behind, run_anew
 from tests.kits.pacs import INSTALL, ORTHANC, ask, dicomweb, fill, free_port, orthanc
@@ -146,7 +146,7 @@ def test_another_query_is_another_run(pacs: str, pack: Path, tmp_path: Path) -> 
 
 
 def test_a_small_spool_changes_no_byte(pacs: str, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from medclip.runs import listing, look
+    from medclip.runs.inputs import listing, look
 
     monkeypatch.setattr(listing, "WINDOW_FILES", 4)
     monkeypatch.setattr(look, "WINDOW_FILES", 4)
@@ -157,7 +157,9 @@ def test_a_small_spool_changes_no_byte(pacs: str, pack: Path, tmp_path: Path, mo
 
 
 _SETUP = """
-from medclip.runs import chunk, listing, look, plan
+from medclip.runs.inputs import listing, look
+from medclip.runs.planning import plan
+from medclip.runs.units import chunk
 listing.WINDOW_FILES = look.WINDOW_FILES = 4
 plan.CHUNK_FILES, chunk.READ_AHEAD = 2, 3
 from medclip.api.score import score

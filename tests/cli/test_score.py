@@ -190,7 +190,7 @@ def test_studies_can_be_sorted_by_a_sentence_of_ones_own(
 def test_ctrl_c_says_that_finished_studies_are_kept(
     pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medclip.runs.chunk import ChunkWork
+    from medclip.runs.units.chunk import ChunkWork
 
     def interrupt(self: ChunkWork) -> None:
         raise KeyboardInterrupt

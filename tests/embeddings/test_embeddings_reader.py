@@ -15,9 +15,9 @@ from medclip.embeddings.embeddings_reader import EmbeddingsReader, open_for, ope
 from medclip.embeddings.open_embeddings import open_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.write import write_rows
+from medclip.models.encoding.unit_reader import ReadUnit, UnitReader
 from medclip.models.model import Model
 from medclip.models.packs.pack import load_model
-from medclip.models.unit_reader import ReadUnit, UnitReader
 from medclip.runs.rows import FileRow
 from medclip.sample import Modality
 from medclip.settings import Settings

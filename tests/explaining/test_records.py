@@ -19,7 +19,7 @@ from medclip.explaining.records import flat_lines, flattened, seconds_of
 from medclip.explaining.target import Target
 from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.microvolts import MISSING
-from medclip.models.signal_input import SignalInput
+from medclip.models.inputs.signal_input import SignalInput
 from medclip.settings import ReadPolicy
 from tests.kits.ecg import beats, write_wfdb
 from tests.kits.scoring import make_pack

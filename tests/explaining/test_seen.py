@@ -9,8 +9,8 @@ import numpy as np
 from examples.make_phantoms import slide
 from medclip.adapters.sources import source_of
 from medclip.explaining.seen import read_seen
-from medclip.models.preprocess import Preprocess
-from medclip.runs.read_unit import read
+from medclip.models.inputs.preprocess import Preprocess
+from medclip.runs.units.read_unit import read
 from medclip.sample import Kind, Modality
 from medclip.settings import Settings
 from tests.kits.ecg import heart, write_wfdb

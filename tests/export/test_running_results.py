@@ -17,7 +17,7 @@ from medclip.export.results_folder import ResultsFolder
 from medclip.export.running_results import RunningResults
 from medclip.export.stored_results import NOTE, StoreNote
 from medclip.export.study_result import StudyResult, committed_results, read_result
-from medclip.models.card import read_card
+from medclip.models.packs.card import read_card
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
 from tests.kits.mammograms import write_exams

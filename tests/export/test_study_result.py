@@ -10,7 +10,7 @@ import pytest
 from medclip.api.score import score
 from medclip.export.result_formats import WAVEFORM, encode_study
 from medclip.export.study_result import OWN_SCHEME, algorithm_of, read_result
-from medclip.models.card import Card, read_card
+from medclip.models.packs.card import Card, read_card
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import FileRow
 from tests.kits.ledger import fill_ledger

@@ -45,10 +45,10 @@ from medclip.files.output import (
 )
 from medclip.files.pseudonyms import load_key
 from medclip.files.tables.write import write_rows
-from medclip.models.card import Card
+from medclip.models.inputs.preprocess import Preprocess
+from medclip.models.packs.card import Card
 from medclip.models.packs.manifest import seal
 from medclip.models.packs.pack import save_pack, update_pack
-from medclip.models.preprocess import Preprocess
 from medclip.models.towers.weights.unpickle import to_safetensors
 from medclip.reports.audit.report import write_audit_report
 from medclip.settings import Settings

@@ -26,9 +26,9 @@ def make_pack(
 ) -> Path:
     """Write a pack with random weights that was "trained" on X-rays, or in the ways given."""
     from medclip.adapters.registry import get_adapter
-    from medclip.models.card import Card
+    from medclip.models.inputs.preprocess import Preprocess
+    from medclip.models.packs.card import Card
     from medclip.models.packs.pack import save_pack
-    from medclip.models.preprocess import Preprocess
     from medclip.text.tokenizers.tokenizer import load_tokenizer, train_tokenizer
     from tests.models.conftest import CAPTIONS, random_clip, tiny_config
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from medclip.adaptation.data.class_text import ClassText
-from medclip.models.card import Card
+from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.model import Model
-from medclip.models.preprocess import Preprocess
+from medclip.models.packs.card import Card
 from medclip.models.towers.build import build_clip, default_config
 from medclip.text.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from tests.kits.adaptation import DIM, SIZE_PX, tiny_model

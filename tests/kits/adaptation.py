@@ -142,9 +142,9 @@ def tiny_model(
         text_width: Of token embeddings.
         context_length: Tokens of a sentence.
     """
-    from medclip.models.card import Card
+    from medclip.models.inputs.preprocess import Preprocess
     from medclip.models.model import Model
-    from medclip.models.preprocess import Preprocess
+    from medclip.models.packs.card import Card
     from medclip.models.towers.build import build_clip
 
     said = text or words()

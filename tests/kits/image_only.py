@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from medclip.models.card import IMPORTED, Card
+from medclip.models.inputs.preprocess import Preprocess
+from medclip.models.packs.card import IMPORTED, Card
 from medclip.models.packs.pack import save_pack
-from medclip.models.preprocess import Preprocess
 from medclip.models.towers.build import build_clip
 
 SIZE_PX, PATCH_PX, WIDTH = 32, 8, 24

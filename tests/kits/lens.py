@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from medclip.models.card import IMPORTED, Card
+from medclip.models.inputs.preprocess import Preprocess
+from medclip.models.packs.card import IMPORTED, Card
 from medclip.models.packs.pack import save_pack
-from medclip.models.preprocess import Preprocess
 from medclip.models.towers.build import build_clip, default_config
 from medclip.text.tokenizers.tokenizer import train_tokenizer
 from tests.kits.signal_shards import CAPTIONS

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from medclip.imaging.native_aspect import TokenBudget
-    from medclip.models.signal_input import SignalInput
-    from medclip.runs.score_run import ScoreRun
+    from medclip.models.inputs.signal_input import SignalInput
+    from medclip.runs.outputs.score_run import ScoreRun
 
 SIZE_PX = 64
 PLANTED = {
@@ -63,9 +63,9 @@ def make_pack(
     import torch
 
     from medclip.adapters.registry import get_adapter
-    from medclip.models.card import Card
+    from medclip.models.inputs.preprocess import Preprocess
+    from medclip.models.packs.card import Card
     from medclip.models.packs.pack import save_pack
-    from medclip.models.preprocess import Preprocess
     from medclip.models.towers.build import build_clip, default_config
     from medclip.sample import Kind, Modality
     from medclip.text.tokenizers.tokenizer import train_tokenizer

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from medclip.adapters.registry import preprocessing_of
 from medclip.imaging.volume.voxels import GREY_VALUES, Voxels
-from medclip.models.card import IMPORTED, Card
+from medclip.models.inputs.preprocess import Preprocess
+from medclip.models.inputs.volume_input import VolumeInput, volume_input
+from medclip.models.packs.card import IMPORTED, Card
 from medclip.models.packs.pack import save_pack
-from medclip.models.preprocess import Preprocess
 from medclip.models.towers.build import build_clip
-from medclip.models.volume_input import VolumeInput, volume_input
 from medclip.sample import Kind
 from medclip.settings import Settings
 from medclip.shards.writing.build import build_shards

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from medclip.adapters.registry import get_adapter
-from medclip.models.card import Card
+from medclip.models.inputs.preprocess import Preprocess
+from medclip.models.packs.card import Card
 from medclip.models.packs.pack import save_pack
-from medclip.models.preprocess import Preprocess
 from medclip.models.towers.build import build_clip, default_config
 from medclip.text.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.card import Card
+from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.model import Model, _moved, normalise_square
+from medclip.models.packs.card import Card
 from medclip.models.packs.image_tower import image_tower_digest
 from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import load_model, save_pack
-from medclip.models.preprocess import Preprocess
 from medclip.models.towers.build import default_config
 from medclip.models.towers.view_fusion import ViewFusion
 from medclip.models.towers.weights.fold_batch_norm import fold_batch_norm

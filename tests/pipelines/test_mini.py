@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import medclip
-from medclip.models.home_images import load_homes
 from medclip.models.packs.pack import find_pack, pack_card
+from medclip.models.scores.home_images import load_homes
 from medclip.settings import Settings
 from tests.kits.stages import load_stage
 

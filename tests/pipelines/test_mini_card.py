@@ -13,7 +13,7 @@ import medclip
 from medclip.evaluation.zero_shot.labelled_set import find_set
 from medclip.evaluation.zero_shot.suite import load_suite
 from medclip.evaluation.zero_shot.vocabulary_sets import with_vocabulary
-from medclip.models.card import Card, TaskCard
+from medclip.models.packs.card import Card, TaskCard
 from medclip.models.packs.pack import pack_card
 from medclip.settings import Settings
 from medclip.statistics.metrics.by_source import HOLDS, NOT_TESTABLE, WITHIN_ONLY, by_source

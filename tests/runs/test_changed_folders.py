@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from medclip.errors import MedclipError
-from medclip.runs import listing, look
+from medclip.runs.inputs import listing, look
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.run_status import read_status
-from medclip.runs.score_run import ScoreRun, read_run
+from medclip.runs.operations.run_status import read_status
+from medclip.runs.outputs.score_run import ScoreRun, read_run
 from medclip.settings import Settings
 from tests.kits.ecg import heart, write_wfdb
 from tests.kits.scoring import STUDY_UID, digests, rows, write_dicom
@@ -87,7 +87,7 @@ def test_a_link_whose_file_was_archived_keeps_its_row(pack: Path, tmp_path: Path
 def test_a_window_of_which_a_file_changed_after_a_stop_loses_no_row(
     pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medclip.runs.plan.CHUNK_FILES", 2)
+    monkeypatch.setattr("medclip.runs.planning.plan.CHUNK_FILES", 2)
     root = tmp_path / "in"
     for n in range(8):
         write_dicom(root / f"{n}.dcm", n, study_uid=f"{STUDY_UID}.{n // 2}")
@@ -121,7 +121,7 @@ def test_a_run_that_grows_is_stopped_until_the_new_files_are_scored(
             run(root, tmp_path / "out", pack, add=True)
     assert read_status(tmp_path / "out").state == "stopped"
     with monkeypatch.context() as patched:
-        patched.setattr("medclip.runs.results.write_rows", stop)
+        patched.setattr("medclip.runs.outputs.results.write_rows", stop)
         with pytest.raises(Stopped):
             run(root, tmp_path / "out", pack)
     with pytest.raises(MedclipError, match=r"run\.json is missing"):  # its tables may be of two times

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import medclip
-from medclip.files import mounts
+from medclip.files.disk import mounts
 from medclip.files.readers import passing_errors
 from medclip.progress import Silent
 from medclip.runs.ledger.ledger import Ledger

@@ -16,10 +16,11 @@ import pytest
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.exit_codes import ExitCode, exit_code
-from medclip.runs import parts, plan
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.run_status import read_status
+from medclip.runs.operations.run_status import read_status
+from medclip.runs.outputs import parts
+from medclip.runs.planning import plan
 from tests.kits.scoring import digests, write_png
 
 NUM_FILES = 40

@@ -23,9 +23,9 @@ import pytest
 from medclip.adapters.registry import preprocessing_of
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
-from medclip.models.signal_input import SignalInput
+from medclip.models.inputs.signal_input import SignalInput
 from medclip.runs.ledger.ledger import FILE_NAME, Ledger
-from medclip.runs.run_status import read_status
+from medclip.runs.operations.run_status import read_status
 from medclip.settings import ReadPolicy
 from tests.kits.kills import Forks, run_anew
 from tests.kits.scoring import STUDY_UID, digests, every_way, make_pack, write_dicom, write_png
@@ -41,7 +41,9 @@ _MOMENTS = {"register": 9, "looked_at": 9, "tie": 9, "commit": 14, "number": 1, 
 """Functions at which a run is killed, and how many calls of each there may be before the end."""
 
 _SETUP = """
-from medclip.runs import chunk, listing, look, plan
+from medclip.runs.inputs import listing, look
+from medclip.runs.planning import plan
+from medclip.runs.units import chunk
 from medclip.runs.ledger import ledger
 listing.WINDOW_FILES = look.WINDOW_FILES = 4
 listing.CUT_FILES, plan.CHUNK_FILES, chunk.READ_AHEAD = 5, 2, 3
@@ -204,7 +206,7 @@ def test_kills_while_a_finished_run_grows_and_tries_again_change_no_row(runner: 
 def test_kills_of_a_run_that_writes_to_a_network_drive_change_no_byte(seeing_pack: Path, tmp_path: Path) -> None:
     root, drive, table = hospital(tmp_path / "in"), tmp_path / "drive", tmp_path / "mountinfo"
     table.write_text(f"1 0 8:1 / / rw - ext4 x rw\n2 1 0:1 / {drive.resolve()} rw - nfs4 x rw\n")
-    setup = f"\nfrom pathlib import Path\nfrom medclip.files import mounts\nmounts.MOUNTS = Path({str(table)!r})\n"
+    setup = f"\nfrom pathlib import Path\nfrom medclip.files.disk import mounts\nmounts.MOUNTS = Path({str(table)!r})\n"
     with Runner(tmp_path / "log.txt", seeing_pack, setup) as runner:
         assert runner.score(root, tmp_path / "whole")
         for moment, call in (("register after", 2), ("looked_at before", 3), ("commit before", 2), ("commit after", 3),

@@ -18,8 +18,11 @@ from pydicom.uid import RLELossless
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import hashed_path, load_key
-from medclip.runs import chunk, listing, look, parts, plan
+from medclip.runs.inputs import listing, look
 from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.outputs import parts
+from medclip.runs.planning import plan
+from medclip.runs.units import chunk
 from medclip.settings import Settings
 from tests.kits.progress import Recorded
 from tests.kits.scoring import STUDY_UID, digests, rows, write_dicom, write_png

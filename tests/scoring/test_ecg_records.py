@@ -20,7 +20,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.sheet.render import SheetOptions, render
 from medclip.imaging.ecg.twelve_leads import canonical
-from medclip.models.signal_input import SignalInput
+from medclip.models.inputs.signal_input import SignalInput
 from medclip.settings import ReadPolicy
 from tests.kits.ecg import beats, muse, recording, sierra, write_wfdb
 from tests.kits.scoring import every_way, make_pack, rows

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from medclip import embed, score
-from medclip.models.home_images import FILE_NAME, fit_home, save_homes
 from medclip.models.packs.pack import update_pack
+from medclip.models.scores.home_images import FILE_NAME, fit_home, save_homes
 from medclip.scoring.far_images import far_notes
 from medclip.settings import Settings
 from tests.kits.progress import Recorded

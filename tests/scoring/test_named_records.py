@@ -8,7 +8,7 @@ import pandas as pd
 
 import medclip
 from medclip.adapters.registry import preprocessing_of
-from medclip.models.signal_input import SignalInput
+from medclip.models.inputs.signal_input import SignalInput
 from medclip.settings import ReadPolicy
 from tests.kits.scoring import make_pack, rows
 from tests.kits.signal_shards import write_records

@@ -17,14 +17,14 @@ from medclip.auditing.stress.variants import Variants
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.geometry import letterbox
 from medclip.imaging.native_aspect import TokenBudget
+from medclip.models.encoding.unit_reader import UnitReader, encode_units
+from medclip.models.inputs.preprocess import Preprocess, from_config
 from medclip.models.interchange.import_export import export_model
 from medclip.models.model import Model
 from medclip.models.packs.manifest import CONFIG_NAME, read_config
 from medclip.models.packs.pack import load_model
-from medclip.models.preprocess import Preprocess, from_config
-from medclip.models.unit_reader import UnitReader, encode_units
 from medclip.sample import Modality
-from medclip.scoring.grid import PROBABILITY_STEP
+from medclip.scoring.studies.grid import PROBABILITY_STEP
 from medclip.settings import Settings
 from tests.kits import adapt_tables
 from tests.kits.scoring import make_pack, write_png

@@ -12,8 +12,8 @@ import pytest
 
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
-from medclip.runs import plan as plan_module
 from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.planning import plan as plan_module
 from tests.kits.scoring import PLANTED, STUDY_UID, digests, rows, small_folder, write_dicom, write_png
 
 

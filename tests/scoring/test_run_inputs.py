@@ -16,8 +16,8 @@ from medclip.adapters.base import Source
 from medclip.api.score import score
 from medclip.dicom.header.safe_header import ALLOWED
 from medclip.errors import MedclipError, Reason
-from medclip.models.preprocess import Preprocess
-from medclip.runs.read_unit import inspect, read
+from medclip.models.inputs.preprocess import Preprocess
+from medclip.runs.units.read_unit import inspect, read
 from medclip.sample import Kind, Modality
 from medclip.settings import Settings
 from tests.kits.scoring import STUDY_UID, rows, write_dicom, write_png
@@ -257,7 +257,7 @@ def test_a_place_where_even_root_can_make_nothing_is_refused(pack: Path, tmp_pat
 def test_a_radiograph_without_a_body_part_is_asked_about_the_chest_only_where_it_looks_like_one(
     pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medclip.runs import chunk
+    from medclip.runs.units import chunk
 
     root = tmp_path / "in"
     write_dicom(root / "chest.dcm", 1, study_uid="1.2.1")

@@ -7,7 +7,7 @@ import pytest
 
 from medclip import embed, score
 from medclip.cli.score import print_run
-from medclip.runs.score_run import read_run
+from medclip.runs.outputs.score_run import read_run
 from medclip.scoring.unlearned import modality_unlearned, prompt_unlearned, prompt_unlisted
 from medclip.text.vocabulary.own_words import read_prompts
 from tests.kits.progress import Recorded

@@ -14,9 +14,9 @@ import medclip
 from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError, Reason
 from medclip.explaining.seen import read_seen
+from medclip.models.encoding.unit_reader import UnitReader
 from medclip.models.interchange.import_export import export_model
 from medclip.models.packs.pack import read_preprocess
-from medclip.models.unit_reader import UnitReader
 from medclip.sample import Modality
 from medclip.settings import Settings
 from tests.kits.loops import sector, write_cine

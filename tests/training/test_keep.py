@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.card import ANCESTORS, STARTED_FROM, read_card, training_hashes, training_patients
+from medclip.models.packs.card import ANCESTORS, STARTED_FROM, read_card, training_hashes, training_patients
 from medclip.models.packs.manifest import weights_digest
 from medclip.text.tokenizers.clip import ClipTokenizer
 from medclip.text.tokenizers.tokenizer import load_tokenizer

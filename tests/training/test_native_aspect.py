@@ -14,9 +14,9 @@ from PIL import Image
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.geometry import letterbox
 from medclip.imaging.native_aspect import TokenBudget
+from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import load_model, verify_pack
-from medclip.models.preprocess import Preprocess
 from medclip.sample import View
 from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader

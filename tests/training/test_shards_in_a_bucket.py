@@ -20,7 +20,7 @@ from PIL import Image
 
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
-from medclip.models.preprocess import Preprocess
+from medclip.models.inputs.preprocess import Preprocess
 from medclip.settings import Settings
 from medclip.shards.reading import read_ahead
 from medclip.shards.reading.samples import ShardReader
@@ -164,7 +164,7 @@ def test_a_window_is_streamed_and_not_sought(
 def test_faults_of_the_network_change_no_batch_and_a_store_that_stays_away_ends_the_run(
     near: Path, web: WebStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medclip.files import remote
+    from medclip.files.stores import remote
 
     monkeypatch.setattr(remote, "RETRY_PAUSES_S", (0.05, 0.1, 0.2))
     wanted = [content(b) for b in batches(near).training(0, 5)]

@@ -16,9 +16,9 @@ import medclip
 from medclip.adapters.registry import read_unit
 from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError, Reason
+from medclip.models.inputs.pixels_of import pixels_of
+from medclip.models.inputs.volume_input import VolumeInput
 from medclip.models.packs.pack import load_model, verify_pack
-from medclip.models.pixels_of import pixels_of
-from medclip.models.volume_input import VolumeInput
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.training.log import read_log

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from medclip.models.preprocess import Images
+    from medclip.models.inputs.preprocess import Images
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.class_vectors import ClassVectors
+from medclip.models.scores.class_vectors import ClassVectors
 
 HEADS = {
     "linear": "medclip.adaptation.data.heads:LinearHead",

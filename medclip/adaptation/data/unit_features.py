@@ -12,7 +12,7 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.heads import Head
 from medclip.adaptation.data.table import LabelledUnit
-from medclip.models.unit_reader import ReadUnit
+from medclip.models.encoding.unit_reader import ReadUnit
 from medclip.sample import spoken
 
 

@@ -28,7 +28,7 @@ from medclip.adaptation.pack.pack_head import (
 )
 from medclip.errors import MedclipError
 from medclip.files.tables.write import defused_text
-from medclip.models.card import Adaptation, Card, TaskCard, read_card, training_hashes
+from medclip.models.packs.card import Adaptation, Card, TaskCard, read_card, training_hashes
 from medclip.models.packs.manifest import pack_digest
 from medclip.models.packs.pack import find_pack, pack_card, update_pack
 from medclip.shards.reading.samples import ShardReader

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.files.key_value import Overrides, read_overrides
+from medclip.files.recipes.key_value import Overrides, read_overrides
+from medclip.models.inputs.signal_input import KEY as SIGNAL
+from medclip.models.inputs.signal_input import TOWERS as SIGNAL_TOWERS
+from medclip.models.inputs.volume_input import VolumeInput
 from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import find_pack, list_packs, pack_card, read_preprocess
-from medclip.models.signal_input import KEY as SIGNAL
-from medclip.models.signal_input import TOWERS as SIGNAL_TOWERS
-from medclip.models.volume_input import VolumeInput
 from medclip.sample import Modality
 from medclip.text.vocabulary.task import Task
 from medclip.training.recipe.file import load_recipe

@@ -23,17 +23,17 @@ from medclip.adaptation.methods import Fitted, find_method
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, new_folder, read_note, refuse_other
 from medclip.files.tables.write import defused_text
-from medclip.models.class_vectors import probabilities
+from medclip.models.encoding.unit_reader import encode_units
 from medclip.models.packs.manifest import pack_digest
-from medclip.models.unit_reader import encode_units
+from medclip.models.scores.class_vectors import probabilities
 from medclip.text.vocabulary.find_task import to_yaml
 from medclip.text.vocabulary.load import parse_task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from medclip.models.inputs.preprocess import Images
     from medclip.models.model import Model
-    from medclip.models.preprocess import Images
 
 FORMAT = 1
 DESCRIPTION = "adapted.json"

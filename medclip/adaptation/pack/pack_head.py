@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from medclip.adaptation.data.class_text import ClassText, class_text
 from medclip.adaptation.data.heads import Head, load_head
 from medclip.errors import MedclipError, Reason
-from medclip.models.card import Card
+from medclip.models.packs.card import Card
 from medclip.text.vocabulary.find_task import to_yaml
 from medclip.text.vocabulary.load import parse_task
 

@@ -17,12 +17,12 @@ from medclip.adaptation.pack.pack_head import HEAD_FILE, SHOTS_FILE, TASK_FILE
 from medclip.adapters.registry import preprocessing_of
 from medclip.errors import MedclipError
 from medclip.files.output import claim_folder, new_folder, refuse_other, write_file
-from medclip.models import home_images, open_set
-from medclip.models.card import FILE_NAME as CARD_FILE
-from medclip.models.card import Adaptation, Card, Source, TaskCard, read_card
+from medclip.models.packs.card import FILE_NAME as CARD_FILE
+from medclip.models.packs.card import Adaptation, Card, Source, TaskCard, read_card
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.manifest import WEIGHTS_NAME, read_manifest, seal
 from medclip.models.packs.pack import save_weights
+from medclip.models.scores import home_images, open_set
 from medclip.text.vocabulary.find_task import to_yaml
 from medclip.version import __version__
 from medclip.wording import count
@@ -83,7 +83,7 @@ def write_pack(
     Args:
         adapted: The model.
         folder: New, or holding a pack of the same base, task, method, settings and shots, which is replaced.
-        metrics: Figures of the task, in the form of `medclip.models.card.TaskCard`.
+        metrics: Figures of the task, in the form of `medclip.models.packs.card.TaskCard`.
         name: On the card; made of the base, the task and the method where None.
         replace: Replace any other pack, too.
 

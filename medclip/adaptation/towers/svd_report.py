@@ -26,8 +26,8 @@ from medclip.errors import MedclipError, Reason
 from medclip.text.vocabulary.load import load_task, spoken_names
 
 if TYPE_CHECKING:
+    from medclip.models.inputs.preprocess import Images
     from medclip.models.model import Model
-    from medclip.models.preprocess import Images
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ from medclip.training.steps.optimizer import training_mode
 from medclip.training.steps.short_text import encode_short
 
 if TYPE_CHECKING:
+    from medclip.models.inputs.preprocess import Images
     from medclip.models.model import Model
-    from medclip.models.preprocess import Images
 
 FLOOR = 1e-6
 """What the cosine ends at."""

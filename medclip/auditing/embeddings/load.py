@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from medclip.embeddings.open_embeddings import Embeddings as StoredEmbeddings
     from medclip.files.tables.table import Table
+    from medclip.models.inputs.preprocess import Images
     from medclip.models.model import Model
-    from medclip.models.preprocess import Images
     from medclip.sample import Modality
     from medclip.settings import Settings
 

@@ -18,8 +18,8 @@ from medclip.auditing.input.options import ExamLevel, ReadOptions
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import Coded, Table, in_order, no_such
-from medclip.runs.results import EXAM_SCORES, FILES, SCORES
-from medclip.runs.score_run import ScoreRun
+from medclip.runs.outputs.results import EXAM_SCORES, FILES, SCORES
+from medclip.runs.outputs.score_run import ScoreRun
 from medclip.wording import count, list_of
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import listed
 from medclip.imaging.perceptual_hash import read_hash_lines
-from medclip.models.card import read_card, training_hashes, training_patients
+from medclip.models.packs.card import read_card, training_hashes, training_patients
 from medclip.shards.folder import read_index, sample_batches
 from medclip.shards.reading.samples import ShardReader
 

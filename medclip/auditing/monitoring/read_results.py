@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_embeddings
 from medclip.errors import MedclipError, Reason
-from medclip.runs.results import EMBEDDED
-from medclip.runs.score_run import read_run
+from medclip.runs.outputs.results import EMBEDDED
+from medclip.runs.outputs.score_run import read_run
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,7 +10,7 @@ from typing import Any
 from medclip.auditing.recipe import AuditRecipe
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.manifest import file_sha256
-from medclip.runs.results import FILES, SCORES
+from medclip.runs.outputs.results import FILES, SCORES
 from medclip.shards.folder import INDEX
 
 _NAMED = ("compare", "choose_on")

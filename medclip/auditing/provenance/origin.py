@@ -16,7 +16,7 @@ from typing import Any
 from medclip.auditing.provenance.inputs import change_paths, describe_inputs, paths_of
 from medclip.auditing.recipe import AuditRecipe
 from medclip.errors import MedclipError, Reason
-from medclip.runs.score_run import ScoreRun
+from medclip.runs.outputs.score_run import ScoreRun
 from medclip.version import __version__
 
 _SOFTWARE = ("numpy", "scipy", "scikit-learn", "pyarrow")

@@ -23,7 +23,7 @@ from medclip.statistics.cohort import Cohort
 from medclip.statistics.resampling.weights import draw_weights
 
 if TYPE_CHECKING:
-    from medclip.models.preprocess import Preprocess
+    from medclip.models.inputs.preprocess import Preprocess
     from medclip.sample import View
 
 Row = dict[str, Any]
@@ -37,7 +37,7 @@ MISSED, FALSE_ALARMS = "missed", "false_alarms"
 
 @dataclass(frozen=True)
 class Patches:
-    """What `models.read_pixels.read_pixels` renders: the first view as it is scored, and with each cell spoilt."""
+    """What `models.inputs.read_pixels` renders: the first view as it is scored, and with each cell spoilt."""
 
     corruption: Corruption
 

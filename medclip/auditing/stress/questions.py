@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.adaptation.pack.pack_head import read_pack_texts
-from medclip.runs.options import ScoreOptions
+from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import Modality
 from medclip.scoring.tasks import AskedTask, asked_tasks, check_words
 from medclip.text.vocabulary.find_task import class_said, find_task

@@ -19,8 +19,8 @@ from medclip.scoring.tasks import AskedTask, Scorer
 
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings
+    from medclip.models.inputs.preprocess import Images, Preprocess
     from medclip.models.model import Model
-    from medclip.models.preprocess import Images, Preprocess
     from medclip.sample import View
     from medclip.settings import Settings
 

@@ -14,13 +14,13 @@ from medclip.imaging.geometry import fit, resize
 from medclip.imaging.intensity import to_uint8
 
 if TYPE_CHECKING:
-    from medclip.models.preprocess import Images, Preprocess
+    from medclip.models.inputs.preprocess import Images, Preprocess
     from medclip.sample import View
 
 
 @dataclass(frozen=True)
 class Variants:
-    """What `models.read_pixels.read_pixels` renders instead of the image alone: 2 + K forms of each view.
+    """What `models.inputs.read_pixels` renders instead of the image alone: 2 + K forms of each view.
 
     The first is the image as it is scored. The others are brought to 224 px, the size that strengths are for, and from
     there to the model's size (the longer side; of a model that is shown the centre of an image, the shorter one): the

@@ -22,9 +22,9 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import digest_of
 from medclip.imaging.ecg.microvolts import signal_of
 from medclip.imaging.ecg.sheet.small_sheet import small_sheet
-from medclip.models.card import training_hashes
+from medclip.models.encoding.unit_reader import ReadUnit
+from medclip.models.packs.card import training_hashes
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
-from medclip.models.unit_reader import ReadUnit
 from medclip.progress import Progress
 from medclip.settings import Settings
 from medclip.statistics.metrics.classification import HeldOut, numbered

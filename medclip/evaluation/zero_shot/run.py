@@ -23,14 +23,14 @@ from medclip.evaluation.zero_shot.store import COMPARED, EVALUATION, RUN_NAME, S
 from medclip.evaluation.zero_shot.suite import SetFile, SuiteFile, load_suite
 from medclip.evaluation.zero_shot.task_figures import measure_tasks
 from medclip.evaluation.zero_shot.vocabulary_sets import with_vocabulary
-from medclip.files.input_paths import refuse_missing
+from medclip.files.disk.input_paths import refuse_missing
 from medclip.files.output import check_run, digest_of
 from medclip.files.pseudonyms import load_key
-from medclip.models.card import measured_hashes, training_hashes
-from medclip.models.class_vectors import ClassVectors, encode_prompts, score_features
 from medclip.models.devices import check_batch_size, check_device
+from medclip.models.encoding.unit_reader import ReadUnit, UnitReader
+from medclip.models.packs.card import measured_hashes, training_hashes
 from medclip.models.packs.manifest import pack_digest
-from medclip.models.unit_reader import ReadUnit, UnitReader
+from medclip.models.scores.class_vectors import ClassVectors, encode_prompts, score_features
 from medclip.progress import Progress, Silent
 from medclip.sample import Modality, spoken
 from medclip.settings import Settings

@@ -27,8 +27,8 @@ from medclip.dicom.header.quiet import quiet
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.dicomweb.server import DicomwebServer, Instance
 from medclip.files.dicomweb.study_list import ListedStudy, StudyList
-from medclip.files.inventory import Inventory
 from medclip.files.output import disk_errors, draft_of, make_folder
+from medclip.files.stores.inventory import Inventory
 from medclip.sample import FileRef
 from medclip.wording import count, number
 
@@ -62,7 +62,7 @@ _KEPT_HEADERS = 256
 
 
 class DicomwebFiles:
-    """Files of the studies that match a query. It is what `medclip.runs.remote_files` asks for.
+    """Files of the studies that match a query. It is what `medclip.runs.inputs.remote_files` asks for.
 
     Args:
         server: Where they are.

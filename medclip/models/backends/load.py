@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.backends.known import EAGER, BackendKind, check_backend, scales_need_images
-from medclip.models.parallel_encoding import num_encoders
+from medclip.models.encoding.parallel_encoding import num_encoders
 
 if TYPE_CHECKING:
     from medclip.models.model import Model

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.models.inputs.preprocess import FILTERS, MAX_SIDE_PX
 from medclip.models.interchange.layouts.layout import OWN_FILES, Source
 from medclip.models.interchange.presets import find_preset, fitting_presets
-from medclip.models.preprocess import FILTERS, MAX_SIDE_PX
 from medclip.wording import list_of
 
 _NEEDED = ("resize_mode", "mean", "std")

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean, naming
-from medclip.files.input_paths import refuse_missing
+from medclip.files.disk.input_paths import refuse_missing
 from medclip.files.output import claim_folder, in_use, new_folder, scratch_folder
-from medclip.models.card import FILE_NAME as CARD_NAME
-from medclip.models.card import IMPORTED, Card
+from medclip.models.inputs.preprocess import CROPS, budget_of, signal_of, volume_of
 from medclip.models.interchange.choose_pixels import choose_pixels, state_pixels
 from medclip.models.interchange.export_timm import export_timm
 from medclip.models.interchange.find_source import find_source, is_bare_text_model
 from medclip.models.interchange.layouts.layout import HUB_WEIGHTS, Place, Source, as_safetensors, no_weights
 from medclip.models.interchange.pixels import other_arithmetic
 from medclip.models.interchange.presets import find_preset
+from medclip.models.packs.card import FILE_NAME as CARD_NAME
+from medclip.models.packs.card import IMPORTED, Card
 from medclip.models.packs.manifest import (
     CONFIG_NAME,
     HUB,
@@ -35,7 +36,6 @@ from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.pack import find_pack, save_pack, verify_pack
 from medclip.models.packs.views import FUSION, WITHOUT_FUSION
 from medclip.models.packs.words import has_text_tower, understands_words
-from medclip.models.preprocess import CROPS, budget_of, signal_of, volume_of
 from medclip.models.towers import bert as hf_text
 from medclip.models.towers.pooling.poolings import ARGUMENTS, POOLINGS, check_pooling
 from medclip.result import Result

@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from medclip.models.card import Card
 from medclip.models.devices import check_device
 from medclip.models.interchange.choose_pixels import choose_pixels
 from medclip.models.interchange.find_source import read_hub
 from medclip.models.interchange.layouts.layout import as_safetensors
 from medclip.models.interchange.load_start import start_from
 from medclip.models.model import Model
+from medclip.models.packs.card import Card
 from medclip.models.packs.manifest import HUB
 
 

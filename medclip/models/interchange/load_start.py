@@ -12,12 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason, naming, printable
+from medclip.models.inputs.preprocess import Preprocess, from_config, square_side
 from medclip.models.interchange.choose_pixels import check_pixels, choose_pixels
 from medclip.models.interchange.find_source import find_source, refuse_pickle
 from medclip.models.interchange.layouts.layout import Source
 from medclip.models.packs.manifest import TEXT_FOLDER
 from medclip.models.packs.words import has_text_tower
-from medclip.models.preprocess import Preprocess, from_config, square_side
 from medclip.models.towers import bert as hf_text
 from medclip.models.towers.build import build_clip
 from medclip.models.towers.weights.state_dict import (

@@ -1,7 +1,7 @@
 """What a checkpoint's own files say about its pixels, in open_clip's words (`preprocess_cfg`). No torch here.
 
 Keys beyond open_clip's: `size` (the side that the file states, for a comparison with the tower's), `resize_px`,
-`centre` and `resampler`, as `medclip.models.preprocess.Preprocess` has them.
+`centre` and `resampler`, as `medclip.models.inputs.preprocess.Preprocess` has them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.preprocess import CLIP_MEAN, CLIP_STD
+from medclip.models.inputs.preprocess import CLIP_MEAN, CLIP_STD
 
 PROCESSOR = "preprocessor_config.json"
 """Where transformers keeps what its image processor does."""

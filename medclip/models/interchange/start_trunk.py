@@ -16,10 +16,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.inputs.preprocess import Preprocess, square_side
+from medclip.models.inputs.signal_input import KEY as SIGNAL
 from medclip.models.packs.manifest import WEIGHTS_NAME, read_config
 from medclip.models.packs.pack import find_pack, pack_card, read_preprocess
-from medclip.models.preprocess import Preprocess, square_side
-from medclip.models.signal_input import KEY as SIGNAL
 from medclip.models.towers.lens_tower import KEY as LENS
 from medclip.models.towers.masked.positions import inflate_patch_weights, resize_positions
 from medclip.models.towers.pooling.poolings import ARGUMENTS

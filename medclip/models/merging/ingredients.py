@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.card import ANCESTORS, Card, read_card
+from medclip.models.packs.card import ANCESTORS, Card, read_card
 from medclip.models.packs.manifest import (
     CONFIG_NAME,
     TEXT_FOLDER,

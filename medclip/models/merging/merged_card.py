@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from medclip.models.card import (
+from medclip.models.packs.card import (
     ANCESTORS,
     MERGED_FROM,
     Card,

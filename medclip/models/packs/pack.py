@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean, naming
 from medclip.files.output import claim_folder, new_file, new_folder, write_file
-from medclip.models import card as cards
-from medclip.models.card import IMPORTED, Card, read_card
 from medclip.models.devices import check_device
+from medclip.models.inputs.preprocess import GENERIC, Preprocess, from_config
+from medclip.models.packs import card as cards
+from medclip.models.packs.card import IMPORTED, Card, read_card
 from medclip.models.packs.manifest import (
     CONFIG_NAME,
     FILE_NAME,
@@ -30,7 +31,6 @@ from medclip.models.packs.manifest import (
 )
 from medclip.models.packs.plausible_size import check_plausible
 from medclip.models.packs.words import has_text_tower, understands_words
-from medclip.models.preprocess import GENERIC, Preprocess, from_config
 from medclip.result import Result
 
 if TYPE_CHECKING:
@@ -154,8 +154,8 @@ def check_pack(model: str | Path) -> PackInfo:
     Raises:
         MedclipError: What `load_model` raises.
     """
-    from medclip.models.home_images import load_homes
-    from medclip.models.open_set import load_open_set
+    from medclip.models.scores.home_images import load_homes
+    from medclip.models.scores.open_set import load_open_set
 
     info = verify_pack(model)
     load_model(info.path, verify=False)

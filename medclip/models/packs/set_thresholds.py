@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.output import claim_folder, in_use, new_folder
-from medclip.models.card import Card, CardThreshold, read_card
+from medclip.models.packs.card import Card, CardThreshold, read_card
 from medclip.models.packs.manifest import FILE_NAME, names_in
 from medclip.models.packs.pack import DEFAULT, PackInfo, find_pack, update_pack, verify_pack
 from medclip.schema_faults import faults_of

@@ -11,9 +11,10 @@ from typing import Any
 from torch import nn
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.inputs.preprocess import NATIVE_TOWER, square_side
+from medclip.models.inputs.signal_input import KEY as SIGNAL
+from medclip.models.inputs.volume_input import TUBELET
 from medclip.models.packs.views import FUSION
-from medclip.models.preprocess import NATIVE_TOWER, square_side
-from medclip.models.signal_input import KEY as SIGNAL
 from medclip.models.towers import bert as hf_text
 from medclip.models.towers.image_only import build_image_only, timm_arguments
 from medclip.models.towers.lens_tower import KEY as LENS
@@ -23,7 +24,6 @@ from medclip.models.towers.pooling.query_pool import HEADS, QueryPool
 from medclip.models.towers.signals.signal_tower import build_signal_tower
 from medclip.models.towers.view_fusion import ViewFusion
 from medclip.models.towers.weights.unpickle import to_safetensors
-from medclip.models.volume_input import TUBELET
 
 IMAGE_TOWER = "tf_efficientnet_lite0"
 _SMALLEST = "test_vit"

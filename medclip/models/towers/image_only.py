@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.models.preprocess import square_side
-from medclip.models.signal_input import KEY as SIGNAL
+from medclip.models.inputs.preprocess import square_side
+from medclip.models.inputs.signal_input import KEY as SIGNAL
+from medclip.models.inputs.volume_input import TUBELET
 from medclip.models.towers.pooling.poolings import ARGUMENTS, OF_TIMM, POOLINGS
 from medclip.models.towers.signals.signal_tower import SignalTower, build_signal_tower
 from medclip.models.towers.tubelets import make_tubelets
-from medclip.models.volume_input import TUBELET
 from medclip.wording import list_of
 
 _MLPS = ("Mlp", "GluMlp", "SwiGLU", "SwiGLUPacked")

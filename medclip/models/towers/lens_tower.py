@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.signal_input import KEY as SIGNAL
+from medclip.models.inputs.signal_input import KEY as SIGNAL
+from medclip.models.inputs.volume_input import TUBELET
 from medclip.models.towers.image_only import ImageTower
 from medclip.models.towers.masked.masked_autoencoder import check_trunk
 from medclip.models.towers.perceiver_lens import LensShape, PerceiverLens, fourier_positions
-from medclip.models.volume_input import TUBELET
 
 KEY = "lens"
 """Of `vision_cfg`: the shape of the lens, `patch` and `fourier_bands`."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.volume_input import TUBELET, TUBELET_KEYS
+from medclip.models.inputs.volume_input import TUBELET, TUBELET_KEYS
 
 
 class TubeletEmbed(nn.Module):

@@ -8,7 +8,7 @@ from typing import Any
 
 from medclip.errors import printable
 from medclip.evaluation.shard_split import RETRIEVAL
-from medclip.models.card import Card, SplitFigures
+from medclip.models.packs.card import Card, SplitFigures
 from medclip.reports.html_page import svg_uri
 from medclip.reports.model_card import DataView, task_title, view_card
 from medclip.reports.pretrain.curves import learning, speed

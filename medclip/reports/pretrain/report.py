@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medclip.files.output import write_file
-from medclip.models.card import Card
+from medclip.models.packs.card import Card
 from medclip.reports.html_page import render_page
 from medclip.reports.pretrain.history import History
 from medclip.reports.pretrain.page import view

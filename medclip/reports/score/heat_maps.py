@@ -17,7 +17,7 @@ from medclip.export.study_result import DrawnMap
 from medclip.progress import Progress
 from medclip.reports.score.hanging import most_telling, place_of
 from medclip.reports.score.study import ThumbnailView
-from medclip.runs.options import ScoreOptions
+from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import FileRef, Modality
 from medclip.settings import Settings
 from medclip.wording import percent
@@ -105,7 +105,7 @@ class HeatMaps:
 
     def _of_study(self, ledger: Ledger, key: str, pool: Any) -> ThumbnailView | None:
         from medclip.explaining.overlay import small_overlay
-        from medclip.runs.read_unit import SHEET_PX, THUMBNAIL_PX
+        from medclip.runs.units.read_unit import SHEET_PX, THUMBNAIL_PX
 
         one = self._explain(ledger, key, pool)
         if one is None:
@@ -190,7 +190,7 @@ def check_named(named: str, model: str | Path | Model, options: ScoreOptions) ->
         MedclipError: WRONG_USE for such a task, and for a class that its task does not have; PACK_NOT_FOUND.
     """
     from medclip.adaptation.pack.pack_head import read_pack_texts
-    from medclip.models.card import read_card
+    from medclip.models.packs.card import read_card
     from medclip.models.packs.pack import find_pack
     from medclip.scoring.targets import class_of
     from medclip.scoring.tasks import asked_tasks

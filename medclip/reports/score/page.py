@@ -21,8 +21,8 @@ from medclip.reports.score.study import (
     names_of,
 )
 from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.outputs.score_run import UNLEARNED, Unlearned
 from medclip.runs.rows import FileRow
-from medclip.runs.score_run import UNLEARNED, Unlearned
 from medclip.sample import Modality
 from medclip.scoring.far_images import KEY as FAR_NOTES
 from medclip.text.vocabulary.load import load_task, task_names

@@ -33,7 +33,7 @@ from medclip.reports.score.worklist import (
     write_images,
 )
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.results import EXAM_SCORES, FILES, REPORT, SCORES, SEARCH, page_name, report_files
+from medclip.runs.outputs.results import EXAM_SCORES, FILES, REPORT, SCORES, SEARCH, page_name, report_files
 from medclip.wording import count, number, percent
 
 _STYLES = ("style.css", "drawings.css", "score/page.css")

@@ -12,8 +12,8 @@ from medclip.reports.model_card import CardView, modality_title, task_title
 from medclip.reports.score.hanging import HangingData, LevelData, collect_hanging, levels
 from medclip.runs.ledger.chunk_result import NAMED_FILES
 from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.outputs.score_run import Unlearned
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow
-from medclip.runs.score_run import Unlearned
 from medclip.sample import Kind
 from medclip.text.vocabulary.own_words import AD_HOC, BAR
 from medclip.text.vocabulary.task import Task

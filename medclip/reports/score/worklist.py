@@ -23,7 +23,7 @@ from medclip.reports.score.page import ReportData
 from medclip.reports.score.study import class_title, class_titles, ranges
 from medclip.runs.ledger.chunk_result import NAMED_FILES
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.results import REPORT_IMAGES
+from medclip.runs.outputs.results import REPORT_IMAGES
 from medclip.wording import list_of
 
 MAX_STUDIES = 100_000

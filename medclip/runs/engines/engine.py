@@ -10,7 +10,7 @@ from medclip.progress import Progress
 from medclip.runs.engines.worker_plan import WorkerPlan
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.plan import Chunk
+from medclip.runs.planning.plan import Chunk
 from medclip.settings import Settings
 
 Committed = Callable[[ChunkResult, tuple[int, int]], None]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain, tee
 
-from medclip.runs.chunk import ChunkWork, Context
 from medclip.runs.engines.engine import Committed
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.plan import Chunk
+from medclip.runs.planning.plan import Chunk
+from medclip.runs.units.chunk import ChunkWork, Context
 
 
 def run_chunks(context: Context, ledger: Ledger, chunks: Iterator[Chunk], committed: Committed) -> None:

@@ -30,16 +30,16 @@ from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.readers.memory import budget_bytes
 from medclip.files.readers.pool import ReadingPool
 from medclip.models.devices import torch_threads
-from medclip.models.parallel_encoding import num_encoders
+from medclip.models.encoding.parallel_encoding import num_encoders
 from medclip.progress import Progress, Silent
-from medclip.runs.chunk import ChunkWork, failed_chunk
 from medclip.runs.engines.engine import Committed
 from medclip.runs.engines.ray_connection import connected
 from medclip.runs.engines.ray_looks import RayLooks
 from medclip.runs.engines.worker_plan import WorkerPlan
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.plan import DONE_FOR_GOOD, Chunk
+from medclip.runs.planning.plan import DONE_FOR_GOOD, Chunk
+from medclip.runs.units.chunk import ChunkWork, failed_chunk
 from medclip.settings import Settings
 from medclip.wording import count
 

@@ -15,8 +15,8 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.backends.choice import BackendChoice
 from medclip.models.devices import check_device, torch_threads
 from medclip.progress import Progress
-from medclip.runs.chunk import Answers, Context
-from medclip.runs.options import ScoreOptions
+from medclip.runs.planning.options import ScoreOptions
+from medclip.runs.units.chunk import Answers, Context
 from medclip.settings import Settings
 
 

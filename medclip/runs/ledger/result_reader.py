@@ -49,7 +49,7 @@ class ResultReader:
     _db: Database
 
     def units(self, *, by_study: bool = False, failed: bool = False) -> Iterator[tuple[Any, ...]]:
-        """Yield what is kept of units, beside what their first file's row says: see `medclip.runs.unit_rows`.
+        """Yield what is kept of units, beside what their first file's row says: see `medclip.runs.units.unit_rows`.
 
         Args:
             by_study: Those of a study side by side, studies by their first file; else in the order of files.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from medclip.runs.plan import Chunk
+from medclip.runs.planning.plan import Chunk
 
 
 class LimitedChunks:

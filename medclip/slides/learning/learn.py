@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.files.key_value import Overrides, read_overrides
 from medclip.files.output import claim_folder, in_use, new_folder, write_file
 from medclip.files.pseudonyms import load_key
+from medclip.files.recipes.key_value import Overrides, read_overrides
 from medclip.files.tables.write import csv_bytes, parquet_bytes
-from medclip.models.class_vectors import probabilities
+from medclip.models.scores.class_vectors import probabilities
 from medclip.progress import Progress, Silent
 from medclip.result import Result
 from medclip.settings import Settings

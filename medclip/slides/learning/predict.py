@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, in_use, new_folder, write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes
-from medclip.models.class_vectors import probabilities
+from medclip.models.scores.class_vectors import probabilities
 from medclip.progress import Progress, Silent
 from medclip.result import named_counts
-from medclip.runs.options import DEFAULT_MODEL
+from medclip.runs.planning.options import DEFAULT_MODEL
 from medclip.sample import Modality, spoken
 from medclip.settings import Settings
 from medclip.slides.heat_maps.patch_map import PatchMap, evidence_for, patch_map
@@ -239,10 +239,10 @@ def _learned(head: SlideHead) -> _Question:
 
 
 def _in_words(task: Task | str | Path, model: Any, store: SlideStore, top: int) -> _Question:
-    from medclip.models.class_vectors import class_vectors
     from medclip.models.packs.manifest import pack_digest
     from medclip.models.packs.pack import find_pack, load_model
     from medclip.models.packs.words import unmeasured
+    from medclip.models.scores.class_vectors import class_vectors
     from medclip.text.vocabulary.find_task import find_task
 
     asked = find_task(task)

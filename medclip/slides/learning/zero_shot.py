@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.class_vectors import ClassVectors, score_features
+from medclip.models.scores.class_vectors import ClassVectors, score_features
 from medclip.text.vocabulary.task import Kind
 
 TOP_PATCHES = 50

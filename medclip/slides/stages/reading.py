@@ -33,7 +33,7 @@ from medclip.settings import Settings
 from medclip.slides.stages.options import GridOptions
 
 if TYPE_CHECKING:
-    from medclip.models.preprocess import Images, Preprocess
+    from medclip.models.inputs.preprocess import Images, Preprocess
 
 BLOCK_SIDE = 8
 """Patches along one side of a block: 64 are read, encoded and kept at once; a kill costs those under way."""

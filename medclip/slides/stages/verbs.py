@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.files.input_paths import refuse_missing
+from medclip.files.disk.input_paths import refuse_missing
 from medclip.progress import Progress, Silent
 from medclip.runs.call import Call
-from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, failed_for
+from medclip.runs.planning.options import DEFAULT_MODEL, ScoreOptions, failed_for
 from medclip.settings import Settings
 from medclip.slides.stages.options import GridOptions
 from medclip.slides.stages.run_stage import EMBED, StageRun, run_stage

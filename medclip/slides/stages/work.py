@@ -29,13 +29,13 @@ from medclip.imaging.slides.patches.grid import PatchGrid
 from medclip.imaging.slides.patches.stream import no_tissue
 from medclip.imaging.slides.stain.estimate import StainMethod
 from medclip.imaging.slides.tissue.find import TissueMask
-from medclip.runs.chunk import ChunkWork, Context, Item, items_of
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.known_files import DONE
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.plan import Chunk
-from medclip.runs.read_unit import Reading
+from medclip.runs.planning.plan import Chunk
 from medclip.runs.rows import FileRow, UnitRow
+from medclip.runs.units.chunk import ChunkWork, Context, Item, items_of
+from medclip.runs.units.read_unit import Reading
 from medclip.sample import Kind
 from medclip.settings import Settings
 from medclip.slides.stages.options import GridOptions

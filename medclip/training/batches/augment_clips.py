@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator
 
     from medclip.imaging.volume.voxels import Voxels
-    from medclip.models.volume_input import VolumeInput
+    from medclip.models.inputs.volume_input import VolumeInput
 
 
 class ClipChange(NamedTuple):

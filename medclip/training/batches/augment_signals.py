@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator
 
     from medclip.imaging.ecg.recording import Recording
-    from medclip.models.signal_input import SignalInput
+    from medclip.models.inputs.signal_input import SignalInput
 
 _NUM_LEADS = 12
 _RA, _LA, _LL, _V1 = range(4)

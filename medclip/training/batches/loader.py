@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.preprocess import Preprocess
+from medclip.models.inputs.preprocess import Preprocess
 from medclip.text.free_text.sentences import Native
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.ahead import WindowsAhead

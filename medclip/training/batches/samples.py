@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.recording import Recording
 from medclip.imaging.volume.voxels import Voxels
-from medclip.models.preprocess import Preprocess
+from medclip.models.inputs.preprocess import Preprocess
 from medclip.objectives.keys import NO_KEY, key_of
 from medclip.sample import SIDES, Modality
 from medclip.shards.reading.foreign import FOREIGN, is_empty_record

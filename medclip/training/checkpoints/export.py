@@ -12,8 +12,8 @@ import numpy as np
 from medclip.adapters.registry import adapter_names
 from medclip.errors import MedclipError
 from medclip.imaging.perceptual_hash import hash_images, hash_lines
-from medclip.models.card import ANCESTORS, STARTED_FROM, Card, Source, training_hashes, training_patients
 from medclip.models.interchange.start_trunk import names_a_pack
+from medclip.models.packs.card import ANCESTORS, STARTED_FROM, Card, Source, training_hashes, training_patients
 from medclip.models.packs.manifest import pack_digest, weights_digest
 from medclip.models.packs.pack import find_pack, pack_card, save_pack
 from medclip.training.recipe.schema import Recipe
@@ -22,7 +22,7 @@ from medclip.version import __version__
 if TYPE_CHECKING:
     from torch import nn
 
-    from medclip.models.preprocess import Preprocess
+    from medclip.models.inputs.preprocess import Preprocess
     from medclip.shards.reading.samples import ShardReader
 
 TRAIN_HASHES, PATIENT_HASHES, IMAGE_HASHES = "train_hashes.txt", "patient_hashes.txt", "image_hashes.txt"

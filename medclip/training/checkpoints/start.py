@@ -15,11 +15,12 @@ from torch import nn
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import new_folder
 from medclip.imaging.native_aspect import TokenBudget
+from medclip.models.inputs.preprocess import NATIVE_TOWER, Preprocess, square_side
+from medclip.models.inputs.signal_input import KEY as SIGNAL
+from medclip.models.inputs.volume_input import TUBELET, VolumeInput
 from medclip.models.interchange.load_start import Started, load_start
 from medclip.models.interchange.start_trunk import PackTrunk, names_a_pack, read_trunk, start_trunk
 from medclip.models.packs.views import FUSION
-from medclip.models.preprocess import NATIVE_TOWER, Preprocess, square_side
-from medclip.models.signal_input import KEY as SIGNAL
 from medclip.models.towers.build import build_clip, default_config, image_tower_weights, start_image_tower
 from medclip.models.towers.image_only import without_words
 from medclip.models.towers.layers.activation_checkpointing import recompute_activations
@@ -32,7 +33,6 @@ from medclip.models.towers.native_aspect import check_equal, make_native, patch_
 from medclip.models.towers.perceiver_lens import LensShape
 from medclip.models.towers.pooling.poolings import ARGUMENTS
 from medclip.models.towers.view_fusion import ViewFusion
-from medclip.models.volume_input import TUBELET, VolumeInput
 from medclip.shards.reading.samples import ShardReader
 from medclip.text.captions.draw import all_wordings, draw_caption
 from medclip.text.tokenizers.tokenizer import Tokenizer, load_tokenizer, train_tokenizer

@@ -6,7 +6,7 @@ from torch import nn
 
 from medclip.adapters.registry import preprocessing_of
 from medclip.errors import MedclipError, Reason
-from medclip.models.preprocess import Preprocess
+from medclip.models.inputs.preprocess import Preprocess
 from medclip.shards.folder import STORED_WORDS, Stored
 from medclip.shards.reading.samples import ShardReader
 from medclip.training.ranks.accelerator import Precision

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medclip.errors import MedclipError
-from medclip.models.preprocess import Preprocess
+from medclip.models.inputs.preprocess import Preprocess
 from medclip.objectives.pairs import Pairs
 from medclip.sample import SIDES
 from medclip.training.batches.loader import TEXT, Batch, Batches

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.model import normalise_with
-from medclip.models.preprocess import Preprocess
 from medclip.models.towers.patches import unpack_batch
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.distill import relational_loss

@@ -10,9 +10,9 @@ import pytest
 from medclip.adaptation.data.heads import LinearHead
 from medclip.adaptation.data.table import read_adapt_table
 from medclip.adaptation.data.unit_features import examples_of, unit_logits
+from medclip.models.encoding.unit_reader import UnitReader, encode_units
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model
-from medclip.models.unit_reader import UnitReader, encode_units
 from medclip.settings import Settings
 from tests.kits.adapt_tables import KEY, make_table, tiny
 

@@ -19,8 +19,8 @@ from medclip.adaptation.pack.pack_head import read_pack_heads, read_pack_texts
 from medclip.adaptation.pack.write_pack import adapted_card, check_place, write_pack
 from medclip.adaptation.towers.methods import apply_delta
 from medclip.errors import MedclipError, Reason
-from medclip.models.card import read_card
 from medclip.models.model import Model
+from medclip.models.packs.card import read_card
 from medclip.models.packs.pack import load_model, verify_pack
 from tests.kits.adapt_tables import findings, make_pack, tiny, views
 

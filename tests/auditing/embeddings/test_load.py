@@ -157,7 +157,7 @@ def images(tmp_path_factory) -> list[Path | None]:
 
 
 def test_images_are_encoded_as_scoring_encodes_them_and_bad_ones_stop_nothing(images: list[Path | None]) -> None:
-    from medclip.models.read_pixels import read_pixels
+    from medclip.models.inputs.read_pixels import read_pixels
 
     model, settings, seen, steps = medclip.models.load(), Settings(workers=1), [], []
     found = embed_images(

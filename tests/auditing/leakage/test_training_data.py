@@ -15,7 +15,7 @@ from medclip.auditing.leakage.training_data import of_pack, of_shards, of_table
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import keyed_hash
 from medclip.imaging.perceptual_hash import hash_images, hash_lines
-from medclip.models.card import Adaptation, Card
+from medclip.models.packs.card import Adaptation, Card
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.shards.writing.build import build_shards

@@ -124,7 +124,9 @@ def test_an_audit_from_embeddings_has_the_figures_of_one_from_files(study, tmp_p
     frame = frame.assign(file=[*frame.file[:-1], "not_there.png"])
     of_files = run_audit(frame, by=["view"], options=replace(options, stress=None), settings=SETTINGS).result
     store = embed_files(tmp_path / "e", images.model, folder)
-    monkeypatch.setattr("medclip.models.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read"))
+    monkeypatch.setattr(
+        "medclip.models.encoding.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read")
+    )
     stored = replace(options, stress=None, image_checks=replace(images, images=store))
     of_store = run_audit(frame, by=["view"], options=stored, settings=SETTINGS).result
     assert of_store.to_json() == of_files.to_json()

@@ -8,7 +8,7 @@ import pytest
 from medclip.auditing.stress.patches import Patches
 from medclip.auditing.stress.variants import Variants
 from medclip.imaging.corruptions.catalogue import corruptions_of
-from medclip.models.preprocess import Preprocess
+from medclip.models.inputs.preprocess import Preprocess
 from medclip.sample import Modality, View
 
 VIEW = View(np.random.default_rng(0).integers(40, 220, (120, 300, 1)).astype(np.uint8), (0.0, 255.0))

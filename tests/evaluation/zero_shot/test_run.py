@@ -14,10 +14,10 @@ from medclip.errors import MedclipError, Reason
 from medclip.evaluation.zero_shot import run as suites
 from medclip.evaluation.zero_shot.run import evaluate_suite
 from medclip.imaging.native_aspect import TokenBudget
-from medclip.models.card import read_card
-from medclip.models.class_vectors import ensemble
+from medclip.models.packs.card import read_card
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model, update_pack
+from medclip.models.scores.class_vectors import ensemble
 from tests.kits import adapt_tables
 from tests.kits.embeddings import embed_files
 from tests.kits.evaluation import SUITE, image, small_data
@@ -354,7 +354,9 @@ def test_a_set_from_embeddings_has_the_bytes_of_one_from_files(
     outs = {name: tmp_path / name for name in ("files", "stored")}
     asked = {"sets": ["eyes"], "prompt_sensitivity": True, **QUICK}
     evaluate_suite(pack, place / "suite.yaml", eyes, out=outs["files"], **asked)
-    monkeypatch.setattr("medclip.models.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read"))
+    monkeypatch.setattr(
+        "medclip.models.encoding.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read")
+    )
     evaluate_suite(pack, place / "suite.yaml", eyes, out=outs["stored"], images=store, **asked)
     for path in outs["files"].rglob("*.*"):
         assert (outs["stored"] / path.relative_to(outs["files"])).read_bytes() == path.read_bytes()
@@ -435,7 +437,9 @@ def test_a_pack_to_compare_with_answers_from_embeddings_of_its_own_or_of_its_tow
     recorded = Recorded()
     assert evaluate_suite(pack, suite, eyes, compare=rival, images=own, progress=recorded, **asked) == of_files
     assert any("reads the images" in note for note in recorded.notes)
-    monkeypatch.setattr("medclip.models.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read"))
+    monkeypatch.setattr(
+        "medclip.models.encoding.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read")
+    )
     stored = evaluate_suite(pack, suite, eyes, compare=rival, images=own, compare_images=of_rival, **asked)
     assert stored == of_files
     same = evaluate_suite(pack, suite, eyes, compare=again, images=own, **asked)

@@ -14,7 +14,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.evaluation.zero_shot.run import evaluate_suite
 from medclip.evaluation.zero_shot.suite import load_suite
 from medclip.evaluation.zero_shot.vocabulary_sets import with_vocabulary
-from medclip.models.card import TaskCard, read_card
+from medclip.models.packs.card import TaskCard, read_card
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import update_pack
 from tests.kits.evaluation import image

@@ -11,10 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.files import remote
 from medclip.files.dicomweb import server as server_module
 from medclip.files.dicomweb.address import address_of
 from medclip.files.dicomweb.server import DicomwebServer
+from medclip.files.stores import remote
 
 pytest.importorskip("dicomweb_client")
 pytestmark = [pytest.mark.enable_socket, pytest.mark.allow_hosts(["127.0.0.1"])]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from medclip.models.card import Card
+from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.model import Model
-from medclip.models.preprocess import Preprocess
+from medclip.models.packs.card import Card
 from medclip.text.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from tests.models.conftest import CAPTIONS, SIZE, random_clip, tiny_config, xray
 

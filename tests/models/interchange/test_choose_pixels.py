@@ -20,7 +20,7 @@ from medclip.models.interchange.choose_pixels import state_pixels
 from medclip.models.interchange.import_export import export_model, import_model
 from medclip.models.interchange.load_start import load_start
 from medclip.models.packs.pack import load_model, pack_card, read_preprocess
-from medclip.runs.read_unit import read
+from medclip.runs.units.read_unit import read
 from medclip.sample import Modality
 from medclip.settings import ReadPolicy, Settings
 from tests.kits.layouts import (

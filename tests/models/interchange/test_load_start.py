@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.inputs.preprocess import CLIP_MEAN
 from medclip.models.interchange.load_start import alike, load_start
 from medclip.models.packs.pack import load_model
-from medclip.models.preprocess import CLIP_MEAN
 from medclip.models.towers.build import build_clip
 from tests.kits.layouts import (
     BPE_TEXT,

@@ -21,8 +21,8 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from transformers.models.siglip.image_processing_siglip import SiglipImageProcessor
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.inputs.preprocess import Preprocess, from_config
 from medclip.models.interchange.pixels import from_open_clip, from_processor, from_timm, read_processor
-from medclip.models.preprocess import Preprocess, from_config
 
 SIDE = 40
 CUT: dict[str, Any] = {"size": {"shortest_edge": 47}, "crop_size": {"height": SIDE, "width": SIDE}}

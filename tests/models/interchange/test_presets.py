@@ -8,8 +8,8 @@ import open_clip
 import pytest
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.inputs.preprocess import CLIP_MEAN, from_config
 from medclip.models.interchange.presets import find_preset, fitting_presets, list_presets
-from medclip.models.preprocess import CLIP_MEAN, from_config
 
 WANTED = [
     "medsiglip", "biomedclip", "unimed-clip", "quiltnet", "plip", "pubmedclip", "monet", "chexzero", "pathgen-clip",

@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 
 from medclip.adapters.registry import get_adapter
 from medclip.errors import MedclipError, Reason
-from medclip.models.card import Card, TaskCard
+from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.packs import pack as packs
+from medclip.models.packs.card import Card, TaskCard
 from medclip.models.packs.manifest import read_manifest, refuse_pickles, seal
 from medclip.models.packs.pack import check_pack, find_pack, list_packs, load_model, save_pack, update_pack, verify_pack
-from medclip.models.preprocess import Preprocess
 from tests.models.conftest import CAPTIONS, SIZE, random_clip, tiny_config, xray
 
 

@@ -13,7 +13,7 @@ from medclip.auditing.thresholds.choose import Threshold
 from medclip.auditing.thresholds.file import write_thresholds
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
-from medclip.models.card import read_card
+from medclip.models.packs.card import read_card
 from medclip.models.packs.manifest import pack_digest
 from medclip.models.packs.set_thresholds import set_thresholds
 from tests.kits.scoring import make_pack, write_dicom

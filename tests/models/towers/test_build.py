@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.card import Card
+from medclip.models.inputs.preprocess import Preprocess
+from medclip.models.packs.card import Card
 from medclip.models.packs.pack import save_pack
-from medclip.models.preprocess import Preprocess
 from medclip.models.towers.build import build_clip, default_config, image_tower_weights, start_image_tower
 from medclip.text.tokenizers.tokenizer import train_tokenizer
 from tests.models.conftest import CAPTIONS, tiny_config

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medclip.models.card import Card, Source, SplitFigures
+from medclip.models.packs.card import Card, Source, SplitFigures
 from medclip.reports.pretrain import curves
 from medclip.reports.pretrain.curves import learning
 from medclip.reports.pretrain.findings import findings

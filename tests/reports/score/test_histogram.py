@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from medclip.models.card import Card
+from medclip.models.packs.card import Card
 from medclip.reports.model_card import view_card
 from medclip.reports.score.histogram import HistogramData, collect_histograms, histogram
 from medclip.reports.score.page import collect, studies_of

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from medclip.models.card import Card, read_card
+from medclip.models.packs.card import Card, read_card
 from medclip.reports.model_card import view_card
 from medclip.reports.score.page import collect, studies_of
 from medclip.reports.score.report import bar, render, status_bar, write_score_report
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.results import hashes_of
+from medclip.runs.outputs.results import hashes_of
 from medclip.runs.rows import FileRow
 from tests.kits.ledger import fill_ledger
 from tests.kits.pages import run_together

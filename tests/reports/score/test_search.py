@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medclip.models.card import Card, read_card
+from medclip.models.packs.card import Card, read_card
 from medclip.reports.model_card import view_card
 from medclip.reports.score.page import LEAST_LISTED, collect
 from medclip.reports.score.report import render_search, write_score_report

@@ -25,7 +25,7 @@ from medclip.runs.engines import ray_cluster
 from medclip.runs.engines.choose_engine import choose_engine
 from medclip.runs.engines.ray_cluster import _Crew, _room
 from medclip.runs.ledger.known_files import DONE, DONE_FOR_GOOD
-from medclip.runs.plan import Chunk, Plan, PlannedFile
+from medclip.runs.planning.plan import Chunk, Plan, PlannedFile
 from medclip.sample import FileRef
 from medclip.settings import Settings
 from tests.kits.scoring import STUDY_UID, digests, write_dicom, write_png

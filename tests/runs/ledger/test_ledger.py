@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.files import mounts
-from medclip.files.locks import is_locked
+from medclip.files.disk import mounts
+from medclip.files.disk.locks import is_locked
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import FILE_NAME, Ledger
 from medclip.runs.rows import FileRow, ScoreRow, Thumbnail

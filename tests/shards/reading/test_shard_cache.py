@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.files import remote
-from medclip.files.remote import RemotePath, place_of
+from medclip.files.stores import remote
+from medclip.files.stores.remote import RemotePath, place_of
 from medclip.shards.reading import read_ahead, shard_files
 from medclip.shards.reading.read_ahead import ReadAhead
 from medclip.shards.reading.shard_cache import Fetched, ShardCache, ShardFile, WantedList
@@ -169,7 +169,7 @@ def test_a_kill_leaves_nothing_that_counts(store: WebStore, tmp_path: Path, repo
     store.latency_s = 30
     code = (
         "import pathlib; from medclip.shards.reading.shard_cache import ShardCache, WantedList;"
-        "from medclip.files.remote import place_of;"
+        "from medclip.files.stores.remote import place_of;"
         f"cache = ShardCache(pathlib.Path({str(cache.folder)!r}), {2 * SIZE});"
         f"WantedList(cache).write({{{shard(store, 3).sha256!r}: {SIZE}}});"
         f"cache.fetch(place_of({str(shard(store, 0).path)!r}), {shard(store, 0).sha256!r}, {SIZE})"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
-from medclip.files import remote
+from medclip.files.stores import remote
 from medclip.settings import Settings
 from medclip.shards.check_shards import check
 from medclip.shards.reading.index_tars import index_shards

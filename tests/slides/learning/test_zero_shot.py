@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medclip.errors import MedclipError
-from medclip.models.class_vectors import ClassVectors
+from medclip.models.scores.class_vectors import ClassVectors
 from medclip.slides.learning.zero_shot import patch_logits, top_pooled
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medclip.imaging.geometry import letterbox
-from medclip.models.preprocess import Preprocess
+from medclip.models.inputs.preprocess import Preprocess
 from medclip.training.batches.augment import Change, apply_change, draw_change, largest_px, names_a_side
 from medclip.training.recipe.sections.augment import Augment
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.geometry import letterbox
-from medclip.models.preprocess import Preprocess
+from medclip.models.inputs.preprocess import Preprocess
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.shards.reading.index_tars import index_shards

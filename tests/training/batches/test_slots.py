@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medclip.models.preprocess import Preprocess
+from medclip.models.inputs.preprocess import Preprocess
 from medclip.shards.reading.samples import ShardReader
 from medclip.training.batches import samples as samples_module
 from medclip.training.batches.loader import Batch, Batches

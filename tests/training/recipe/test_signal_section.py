@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from medclip.errors import MedclipError
-from medclip.models.signal_input import SignalInput
+from medclip.models.inputs.signal_input import SignalInput
 from medclip.training.recipe.file import load_recipe
 
 

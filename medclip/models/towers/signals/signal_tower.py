@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.signal_input import KEY, SIZES, TOWER_KEYS, TOWERS
+from medclip.models.inputs.signal_input import KEY, SIZES, TOWER_KEYS, TOWERS
 from medclip.models.towers.signals import signal_resnet, signal_vit
 from medclip.models.towers.signals.signal_resnet import SignalResNet
 from medclip.models.towers.signals.signal_vit import SignalViT

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from medclip.errors import MedclipError
-from medclip.files.remote import place_of
+from medclip.files.stores.remote import place_of
 from medclip.shards.reading.shard_cache import DEFAULT_GB, ShardCache
 from medclip.training.recipe.sections.section import Section, Share
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from medclip.models.volume_input import VolumeInput, volume_input
+from medclip.models.inputs.volume_input import VolumeInput, volume_input
 from medclip.training.recipe.sections.lens import LensPart
 from medclip.training.recipe.sections.section import Section
 from medclip.training.recipe.sections.signal import SignalPart

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from medclip.models.signal_input import MEAN_MV, STD_MV, Normalise, SignalInput, signal_input
+from medclip.models.inputs.signal_input import MEAN_MV, STD_MV, Normalise, SignalInput, signal_input
 from medclip.training.recipe.sections.section import Section
 
 _PATCH_S = {"joint_patch": 0.1, "lead_patch": 0.25, "lens": 0.05}

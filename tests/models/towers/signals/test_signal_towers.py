@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.signal_input import SIZES, TOWERS
+from medclip.models.inputs.signal_input import SIZES, TOWERS
 from medclip.models.towers.build import build_clip, default_config
 from medclip.models.towers.image_only import build_image_only, without_words
 from medclip.models.towers.layers.layer_depth import layer_depths

@@ -1,0 +1,1 @@
+"""What people write down for medclip: recipes in YAML, KEY=VALUE, and medclip.toml."""

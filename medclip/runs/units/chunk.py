@@ -1,0 +1,485 @@
+"""One chunk of a run: readings become features, unknown modalities are inferred, files get their rows.
+
+Work on a chunk has two halves, so that the model can compute on one chunk while the reading processes read the next:
+`begin` consumes the first readings, decides modalities and asks for the second readings; `finish` consumes those. What
+is done with the features of a study is the business of whoever runs the chunk.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.adapters.base import Source
+from medclip.adapters.registry import slot
+from medclip.dicom.header.read import DicomHeader
+from medclip.errors import MedclipError, Problem, Reason, Status
+from medclip.files.pseudonyms import keyed_hash
+from medclip.files.readers.job_queue import NO_EFFORT, Effort, JobFuture
+from medclip.files.readers.pool import ReadingPool
+from medclip.files.recognise.supported import other_modality
+from medclip.models.encoding.parallel_encoding import Batches
+from medclip.models.scores.home_images import home_distances
+from medclip.models.scores.open_set import typical
+from medclip.progress import Progress
+from medclip.runs.ledger.chunk_result import ChunkResult
+from medclip.runs.planning.plan import Chunk, Plan, PlannedFile, PlannedUnit
+from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
+from medclip.runs.units.problems import in_colour, no_adapter, no_modality, not_trained, uncertain, untypical
+from medclip.runs.units.read_unit import Reading, read, with_week
+from medclip.sample import Kind, Modality, ModalitySource
+from medclip.settings import Settings
+from medclip.text.vocabulary.task import SAYS_NO_BODY_PART
+
+Infer = Callable[[NDArray[np.float32]], tuple[str, float]]
+"""From the features of a unit, float32 [V, D], to the likeliest modality and its probability."""
+Refuse = Callable[[Modality, str], Problem | None]
+"""From a modality and the body part that a header states to the problem of such a unit."""
+READ_AHEAD = 64
+"""Items that may be under way or waiting at once: two chunks, about 15 MB at 224 px."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a verb makes of the units of a run."""
+
+    infer: Infer | None
+    """Finds the likeliest modality of a unit by its features; None: units must say what they are."""
+    refuse: Refuse
+    """Returns why a unit of a modality and a body part is not wanted; None where it is."""
+    refuse_stranger: Callable[[Modality], Problem | None]
+    """Returns why a unit that neither states a body part nor looks like those of the training data is not wanted."""
+    result: Callable[[ChunkWork], ChunkResult]
+    """Makes what the ledger keeps of a finished chunk."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every chunk of a run needs."""
+
+    model: Any
+    answers: Answers
+    min_confidence: float
+    pool: ReadingPool
+    encoders: Executor
+    num_encoders: int
+    settings: Settings
+    key: bytes
+    progress: Progress
+    thumbnails: bool = True
+    """Whether small images are kept for a report."""
+    looks: bool = False
+    """Whether it is kept what images are known again by."""
+    weeks: bool = False
+    """Whether the week of each examination is kept."""
+    is_full: Callable[[], bool] = bool
+    """Whether nothing may be read ahead: inputs that are brought from elsewhere have taken the room they may take."""
+    halved: Callable[[int], None] = lambda _: None
+    """Called where a batch was too large for the memory, with the number of images at a time that it did hold."""
+
+    def first_readings(self, chunks: Iterable[Chunk]) -> Iterator[Future[Reading] | None]:
+        """Ask for the first reading of every item, some items ahead; None for those that are not read.
+
+        Items that are not read count: a folder of a million texts is no reason to plan ahead to its end.
+        """
+        waiting: deque[Future[Reading] | None] = deque()
+        for item in (item for chunk in chunks for item in items_of(chunk)):
+            unread = item.problem is not None or self.unread(item) is not None
+            waiting.append(None if unread else self.pool.submit(read, *self.job(item)))
+            while waiting and (len(waiting) >= READ_AHEAD or self.is_full()):
+                yield waiting.popleft()
+        yield from waiting
+
+    def job(self, item: Item) -> tuple[Any, ...]:
+        """Return the arguments of one reading."""
+        return item.source_of_unit(), item.modality, self.model.preprocess, self.settings, self.looks, self.thumbnails
+
+    def unread(self, item: Item) -> Problem | None:
+        """Return why a unit's pixels are not even read: nothing could be done with them."""
+        if item.modality is None:
+            other = other_modality(item.header) if item.header is not None else None
+            if other is not None:
+                return no_adapter(other)
+            if item.kind is not Kind.IMAGE or self.answers.infer is None:
+                return no_modality(item.kind)
+        elif item.kind is not Kind.IMAGE and slot(item.modality, item.kind) not in self.model.preprocess.adapters:
+            return not_trained(item.modality, item.kind)
+        return None
+
+
+@dataclass(eq=False)
+class Item:
+    """One unit on its way through a chunk; a file that is not read is an item of its own."""
+
+    files: tuple[PlannedFile, ...]
+    """By name."""
+    ordered: tuple[PlannedFile, ...]
+    """In reading order."""
+    unit: PlannedUnit | None
+    study: int | None
+    problem: Problem | None = None
+    culprit: str | None = None
+    """Path of the file that the problem is about, where the unit has several."""
+    modality: Modality | None = None
+    source: ModalitySource | None = None
+    probability: float | None = None
+    reading: Reading | None = None
+    """Without pixels once they are encoded."""
+    features_VD: NDArray[np.float32] | None = None
+    stranger: bool = False
+    """Its header states no body part, and it is unlike the images of its modality that the model has seen."""
+    instead_of: int | None = None
+    """File that it is a copy of, where that one could not be read."""
+    home_distance: float | None = None
+    """As `FileRow.home_distance`."""
+    effort: Effort = NO_EFFORT
+    """What reading it took."""
+
+    def efforts(self) -> Iterator[tuple[PlannedFile, Effort]]:
+        """Yield its files with what reading each took: all were tried as often, and have equal parts of the time."""
+        if self.effort.worker:
+            seconds = self.effort.seconds / len(self.files)
+            yield from ((file, replace(self.effort, seconds=seconds)) for file in self.files)
+
+    @property
+    def kind(self) -> Kind:
+        """What its files are together."""
+        return Kind.IMAGE if self.unit is None else self.unit.kind
+
+    @property
+    def header(self) -> DicomHeader | None:
+        """The first file's header, if it is DICOM."""
+        facts = self.files[0].facts
+        return None if facts is None else facts.header
+
+    @property
+    def body_part(self) -> str:
+        """What the header states; empty where there is none."""
+        return "" if self.header is None else self.header.body_part
+
+    def source_of_unit(self) -> Source:
+        """Return its files as an adapter takes them."""
+        assert self.unit is not None
+        facts = tuple(file.facts for file in self.ordered if file.facts is not None)
+        paths = tuple(file.ref.path for file in self.ordered)
+        return Source(self.unit.kind, paths, facts, self.unit.notes, self.unit.mpp_um, self.unit.stated_view)
+
+    def problem_of(self, file: PlannedFile) -> Problem | None:
+        """Return a file's problem: the unit's, in other words where another file of it is the cause."""
+        if self.problem is None or self.culprit in (None, str(file.ref.path)):
+            return self.problem
+        return Problem(self.problem.reason, f"another file of the same {self.kind} could not be read.")
+
+
+def items_of(chunk: Chunk) -> list[Item]:
+    """Return the items of a chunk, each where its first file stands."""
+    plan = chunk.plan
+    members: dict[tuple[str, int], list[PlannedFile]] = {}
+    for index in chunk.members:
+        file = plan.files[index]
+        members.setdefault(("file", index) if file.unit is None else ("unit", file.unit), []).append(file)
+    items = []
+    for files in members.values():
+        first = files[0]
+        unit = None if first.unit is None else plan.units[first.unit]
+        ordered = tuple(files) if unit is None else tuple(plan.files[index] for index in unit.files)
+        study = None if first.study is None else plan.studies[first.study]
+        modality = None if study is None or first.problem is not None else study.modality
+        source = None if first.problem is not None else first.source
+        items.append(Item(tuple(files), ordered, unit, first.study, first.problem, None, modality, source))
+    return items
+
+
+@dataclass(eq=False)
+class ChunkWork:
+    """A chunk that has begun; call `finish` for its result."""
+
+    context: Context
+    chunk: Chunk
+    items: list[Item]
+    _known: _Encoder | None = None
+    _second: list[Item] = field(default_factory=list)
+    _second_readings: Iterator[Future[Reading]] = field(default_factory=lambda: iter(()))
+
+    @classmethod
+    def begin(cls, context: Context, chunk: Chunk, readings: Iterator[Future[Reading] | None]) -> ChunkWork:
+        """Encode the files whose modality is known and infer the others'."""
+        work = cls(context, chunk, items_of(chunk))
+        known, unknown = _Encoder(context), _Encoder(context)
+        work._known = known
+        for item in work.items:
+            reading = next(readings)
+            if item.problem is None:
+                item.problem = context.unread(item)
+                if reading is not None:
+                    _take(item, reading)
+                if item.problem is None and item.modality is not None:
+                    item.problem = _colour_of(item) or context.answers.refuse(item.modality, item.body_part)
+                if item.problem is None:
+                    (unknown if item.modality is None else known).add(item)
+            context.progress.step(len(item.files))
+        work._read_copies(known)
+        known.close()
+        unknown.wait()
+        work._infer([item for item in work.items if item.problem is None and item.modality is None])
+        return work
+
+    def finish(self) -> None:
+        """Encode what was read a second time; every item then has its features or its problem."""
+        encoder = _Encoder(self.context)
+        for item in self._second:
+            _take(item, next(self._second_readings))
+            if item.problem is None:
+                encoder.add(item)
+        encoder.wait()
+        if self._known is not None:
+            self._known.wait()
+        for item in self.items:
+            if item.features_VD is not None and not np.isfinite(item.features_VD).all():
+                item.problem = Problem(Reason.NON_FINITE, "the model's features of this image are not finite numbers.")
+        self._find_strangers()
+        self._measure_distances()
+
+    def result(self, scores: Sequence[ScoreRow | ExamRow] = (), units: Sequence[UnitRow] = ()) -> ChunkResult:
+        """Return what the ledger keeps of the finished chunk.
+
+        Args:
+            scores: The rows that were made of its studies, and of the views of those that are examinations.
+            units: The rows that were made of its units.
+        """
+        keys = self.study_keys()
+        files = tuple(self._file_row(item, file, keys) for item in self.items for file in item.files)
+        thumbnails = tuple(
+            Thumbnail(item.files[0].id, item.reading.thumbnail, item.reading.burned_in)
+            for item in self.items
+            if self.context.thumbnails and item.problem is None and item.reading is not None
+        )
+        studies = tuple(row for row in scores if isinstance(row, ScoreRow))
+        exams = tuple(row for row in scores if isinstance(row, ExamRow))
+        efforts = tuple((file.id, effort) for item in self.items for file, effort in item.efforts())
+        return ChunkResult(files, studies, thumbnails, self.chunk.plan.state, tuple(units), exams, efforts)
+
+    def _read_copies(self, encoder: _Encoder) -> None:
+        """Have a copy count where the image that it copies cannot be read; only decoders know what is cut."""
+        for failed in [item for item in self.items if item.problem and item.problem.status is Status.FAILED]:
+            if failed.kind is not Kind.IMAGE:
+                continue
+            copies = [n for n, item in enumerate(self.items) if item.files[0].copy_of == failed.files[0].id]
+            for number in copies:
+                copy = _as_read(self.chunk.plan, self.items[number])
+                if copy.modality is None or _sha256(copy) == _sha256(failed):
+                    continue
+                _take(copy, self.context.pool.submit(read, *self.context.job(copy)))
+                refuse = self.context.answers.refuse
+                copy.problem = copy.problem or _colour_of(copy) or refuse(copy.modality, copy.body_part)
+                if copy.problem is None:
+                    copy.instead_of = failed.files[0].id
+                    encoder.add(copy)
+                    for other in copies:
+                        self.items[other] = _as_copy(self.items[other], copy.files[0].id)
+                    self.items[number] = copy
+                    break
+
+    def _infer(self, items: list[Item]) -> None:
+        """Decide modalities and ask for the second readings of those that were decided."""
+        context = self.context
+        infer = context.answers.infer
+        if not items or infer is None:
+            return
+        guesses: dict[str, list[tuple[Item, float]]] = {}
+        for item in items:
+            assert item.features_VD is not None
+            name, probability = infer(item.features_VD)
+            guesses.setdefault(name, []).append((item, probability))
+        for name, guessed in guesses.items():
+            self._decide(name, guessed)
+        self._second = [item for item in items if item.problem is None]
+        jobs = (context.job(item) for item in self._second)
+        self._second_readings = context.pool.map(read, jobs, ahead=READ_AHEAD, urgent=True)
+
+    def _find_strangers(self) -> None:
+        """Mark the images that may be of any body part: a question about the chest is for chests only.
+
+        Their header says no more than CR, or the model knows one modality and they say nothing: so the image is looked
+        at. What a person says of a folder or a file is believed.
+        """
+        by_modality: dict[Modality, list[Item]] = {}
+        for item in self.items:
+            if item.problem is None and item.modality is not None and _may_be_of_any_part(item):
+                by_modality.setdefault(item.modality, []).append(item)
+        for modality, items in by_modality.items():
+            first_views = np.stack([item.features_VD[0] for item in items if item.features_VD is not None])
+            for item, is_typical in zip(items, typical(self.context.model, first_views, modality), strict=True):
+                item.stranger = not is_typical
+                if item.stranger:
+                    item.problem = self.context.answers.refuse_stranger(modality)
+
+    def _measure_distances(self) -> None:
+        """Measure how far images lie from those that the pack's figures were measured on."""
+        by_modality: dict[str, list[Item]] = {}
+        for item in self.items:
+            if item.problem is None and item.features_VD is not None and item.kind is Kind.IMAGE:
+                by_modality.setdefault(str(item.modality), []).append(item)
+        for modality, items in by_modality.items():
+            first_views = np.stack([item.features_VD[0] for item in items if item.features_VD is not None])
+            distances = home_distances(self.context.model, first_views, modality)
+            if distances is not None:
+                for item, distance in zip(items, distances.tolist(), strict=True):
+                    item.home_distance = round(distance, 4)  # of digits that hang on the batch
+
+    def _decide(self, name: str, guessed: list[tuple[Item, float]]) -> None:
+        """Believe the guesses of one modality that are sure and typical; the others get their problem."""
+        first_views = np.stack([item.features_VD[0] for item, _ in guessed if item.features_VD is not None])
+        for (item, probability), is_typical in zip(
+            guessed, typical(self.context.model, first_views, name), strict=True
+        ):
+            item.features_VD = None
+            item.problem = uncertain(name, probability, self.context.min_confidence)
+            if item.problem is None and item.reading is not None and item.reading.coloured:
+                item.problem = in_colour(name, ModalitySource.INFERRED)
+            if item.problem is None and not is_typical:
+                item.problem = untypical(name)
+            if item.problem is None:
+                item.modality, item.source, item.probability = Modality(name), ModalitySource.INFERRED, probability
+                item.problem = self.context.answers.refuse(item.modality, item.body_part)
+
+    def study_keys(self) -> dict[tuple[int, Modality | None], str]:
+        """Return the key of each study and modality; where files of one turn out to be of two, the study is split."""
+        modalities_of: dict[int, list[Modality]] = {}
+        for item in self.items:
+            if item.problem is None and item.study is not None and item.modality is not None:
+                modalities_of.setdefault(item.study, []).append(item.modality)
+        return {
+            (index, modality): key
+            for index, modalities in modalities_of.items()
+            for modality, key in split_keys(self.chunk.plan.studies[index].key, modalities, self.context.key).items()
+        }
+
+    def _file_row(self, item: Item, file: PlannedFile, keys: dict[tuple[int, Modality | None], str]) -> FileRow:
+        reading, problem = item.reading, item.problem_of(file)
+        study = None if file.study is None else self.chunk.plan.studies[file.study]
+        row = FileRow(
+            row=file.id,
+            path=file.ref.name,
+            sha256=(file.facts.sha256 or None) if file.facts else None,
+            size_bytes=file.facts.stamp.size_bytes if file.facts and file.facts.sha256 else file.ref.size_bytes,
+            format=str(file.facts.format) if file.facts else None,
+            status=str(problem.status if problem else Status.SCORED),
+            reason=str(problem.reason) if problem else None,
+            message=problem.message if problem else None,
+            kind=None if item.unit is None else str(item.kind),
+            unit=None if item.unit is None else item.files[0].id,
+            modality=item.modality,
+            modality_source=item.source,
+            modality_probability=item.probability,
+            copy_of=file.copy_of,
+        )
+        if study is not None and file.study is not None:
+            row = replace(row, study=keys.get((file.study, item.modality), study.key), grouping=study.grouping)
+        if reading is not None and problem is None:
+            row = replace(
+                row,
+                adapter=reading.adapter,
+                preprocessing=reading.preprocessing,
+                decoder=reading.decoder or None,
+                laterality=reading.laterality,
+                view=reading.view,
+                steps=json.dumps(reading.steps, ensure_ascii=False),
+                headers=reading.headers,
+                home_distance=item.home_distance,
+            )
+        if self.context.weeks and file.facts is not None and file.facts.header is not None:
+            row = replace(row, headers=with_week(row.headers, file.facts.header.study_date))
+        return row
+
+
+def failed_chunk(context: Context, chunk: Chunk, problem: Problem) -> ChunkResult:
+    """Return the rows of a chunk that could not be computed: each of its files has the problem, or its own."""
+    items = items_of(chunk)
+    for item in items:
+        item.problem = item.problem or problem
+    return ChunkWork(context, chunk, items).result()
+
+
+def split_keys(grouped: str, modalities: Sequence[Modality], key: bytes) -> dict[Modality, str]:
+    """Return the key of each modality that a study has; several are several studies.
+
+    Args:
+        grouped: The study's key.
+        modalities: Of its units that are wanted.
+        key: Key of the identity hashes.
+    """
+    several = list(dict.fromkeys(modalities))
+    if len(several) == 1:
+        return {several[0]: grouped}
+    return {modality: keyed_hash("study", f"{grouped}/{modality}", key) for modality in several}
+
+
+class _Encoder:
+    """Encodes items; their pixels go as soon as possible."""
+
+    def __init__(self, context: Context) -> None:
+        batches = Batches(context.model, context.encoders, context.num_encoders, _keep_feature, context.halved)
+        self._batches = batches
+        self.close, self.wait = self._batches.close, self._batches.wait
+
+    def add(self, item: Item) -> None:
+        assert item.reading is not None
+        self._batches.add(item, item.reading.images)
+        item.reading = replace(item.reading, images=())
+
+
+def _keep_feature(item: Item, feature_D: NDArray[np.float32]) -> None:
+    row = feature_D[None].copy()
+    item.features_VD = row if item.features_VD is None else np.concatenate([item.features_VD, row])
+
+
+def _as_read(plan: Plan, copy: Item) -> Item:
+    """Return the item of a copy as if nothing else held its image."""
+    file = replace(copy.files[0], problem=None, copy_of=None)
+    study = None if file.study is None else plan.studies[file.study]
+    modality = None if study is None else study.modality
+    return Item((file,), (file,), PlannedUnit(Kind.IMAGE, ()), file.study, None, None, modality, file.source)
+
+
+def _as_copy(copy: Item, of: int) -> Item:
+    file = replace(copy.files[0], copy_of=of)
+    return replace(copy, files=(file,), ordered=(file,))
+
+
+def _may_be_of_any_part(item: Item) -> bool:
+    """Return whether nothing says which body part an image shows, and nobody has looked at it."""
+    if item.source not in (ModalitySource.HEADER, ModalitySource.PACK) or item.kind is not Kind.IMAGE:
+        return False
+    return item.body_part.strip().upper() in SAYS_NO_BODY_PART
+
+
+def _colour_of(item: Item) -> Problem | None:
+    """Return the problem of an image in colour that is said to be of a modality without colour."""
+    if item.modality is None or item.reading is None or not item.reading.coloured:
+        return None
+    return in_colour(item.modality, item.source)
+
+
+def _sha256(item: Item) -> str:
+    facts = item.files[0].facts
+    return "" if facts is None else facts.sha256
+
+
+def _take(item: Item, future: Future[Reading]) -> None:
+    try:
+        try:
+            item.reading = future.result()
+        finally:
+            if isinstance(future, JobFuture):
+                item.effort = item.effort.and_then(future.effort)
+    except MedclipError as error:
+        item.problem = error.problem()
+        item.culprit = error.where if any(error.where == str(file.ref.path) for file in item.files) else None

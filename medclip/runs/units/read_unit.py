@@ -1,0 +1,210 @@
+"""What a reading process does with one unit of files: facts first, pixels later. Never imports torch."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.adapters.display_channels import as_shown
+from medclip.dicom.header.safe_header import ALLOWED, public_values
+from medclip.errors import MedclipError, Reason
+from medclip.files.recognise.inspect import CHANGED, FileFacts, inspect_file, is_unchanged
+from medclip.files.tables.days import iso_week
+
+if TYPE_CHECKING:
+    from medclip.adapters.base import Source
+    from medclip.imaging.geometry import Placement
+    from medclip.models.inputs.preprocess import Images, Preprocess
+    from medclip.sample import Modality, Sample, Stamp
+    from medclip.settings import Settings
+
+THUMBNAIL_PX = 160
+SHEET_PX = 800
+"""Longest side of the sheet of an ECG, whose twelve leads have to be legible."""
+_JPEG_QUALITIES = (80, 65, 50)
+_UNEVEN = 0.05
+"""Difference of the scales along the two sides that is no rounding to whole pixels or patches."""
+_THUMBNAIL_BYTES = 6_000
+"""Thumbnails live in the ledger and, 200 of them, in the report: 6 kB each keeps that report near 2 MB."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """One unit as the model and the report need it: small enough to cross a pipe."""
+
+    images: Images
+    """One for each view, at the model's size: what `Preprocess.together` makes of them."""
+    thumbnail: bytes
+    """JPEG of the first view, longest side at most 160 px, or PNG of an ECG's sheet, without metadata; empty when text
+    is burned in, and where none is wanted."""
+    burned_in: bool
+    """The header says that text is burned into the pixels."""
+    adapter: str
+    preprocessing: str
+    decoder: str
+    steps: tuple[tuple[str, str], ...]
+    laterality: str | None
+    view: str | None
+    coloured: bool = False
+    """Whether the image shows colours; looked at where its modality is not known, and where its adapter leaves them
+    out."""
+    headers: str | None = None
+    """JSON of the values that `medclip.dicom.header.safe_header` lets out; None where neither header nor table
+    states one."""
+    look: bytes = b""
+    """What the image is known again by (`medclip.imaging.image_look`), where that is asked for."""
+
+
+def inspect(path: Path, settings: Settings, known: tuple[Stamp, str] | None) -> FileFacts:
+    """Hash one file and find out what it is; its hash may be known from before.
+
+    Raises:
+        OSError: Where its drive does not deliver it now; the pool tries again.
+    """
+    return inspect_file(path, settings, known, raise_passing=True)
+
+
+def read(
+    source: Source, modality: Modality | None, preprocess: Preprocess, settings: Settings, look: bool = False,
+    small: bool = True,
+) -> Reading:  # fmt: skip
+    """Read one unit through the adapter of its modality and bring it to the model's size.
+
+    Args:
+        source: The files, with what `inspect` found.
+        modality: Whose adapter reads it; None for the generic rendering that modalities are inferred from.
+        preprocess: How the model takes images; with its crop.
+        settings: Limits.
+        look: Whether to keep what the image is known again by, too: some milliseconds.
+        small: Whether to draw an ECG's small sheet, which takes three times as long as reading it.
+
+    Raises:
+        MedclipError: Whatever the adapter refuses, or a model of volumes or ECGs; CHANGED where a file is not the one
+            that was looked at, so that no pixels are scored under the hash and the patient of others.
+    """
+    from medclip.adapters.model_images import images_of
+    from medclip.adapters.registry import read_unit
+    from medclip.imaging.colourfulness import has_colours
+    from medclip.imaging.ecg.sheet.small_sheet import small_sheet_png
+    from medclip.imaging.image_look import look_of, look_of_views
+    from medclip.imaging.intensity import to_uint8
+    from medclip.models.inputs.pixels_of import pixels_of
+
+    try:
+        sample = read_unit(source, modality, preprocess.reading(settings))
+    finally:  # also where the bytes of another file made no sense
+        for path, facts in zip(source.paths, source.facts, strict=True):
+            if not is_unchanged(path, facts):
+                raise CHANGED.error(path)
+    if preprocess.signal is not None and sample.signal is not None:
+        sheet = small_sheet_png(sample.signal) if small else b""
+        return _reading(sample, source, pixels_of(sample, preprocess), sheet)
+    images = images_of(sample)
+    if not images:
+        raise MedclipError(Reason.OTHER_INPUT, f"the {sample.kind} has no image, and this model takes images only.")
+    pixels = pixels_of(sample, preprocess)
+    first = images[0]
+    burned_in = any(view.burned_in for view in images)
+    seen, where = pixels[0], preprocess.placement(*first.pixels.shape[:2])
+    if preprocess.volume is not None:  # of clips the middle of the middle one, which is square
+        seen = pixels[len(pixels) // 2][preprocess.volume.num_frames // 2]
+        where = preprocess.placement(*seen.shape[:2])
+    known_by = None
+    if look and modality is not None:
+        known_by = look_of_views(pixels) if preprocess.shows_all else look_of(to_uint8(images[len(images) // 2]))
+    if sample.signal is not None:
+        seen_small = small_sheet_png(sample.signal) if small else b""
+    else:
+        seen_small = b"" if burned_in else thumbnail(as_shown(sample, seen), where)
+    reading = _reading(sample, source, pixels, seen_small)
+    return replace(
+        reading,
+        burned_in=burned_in,
+        laterality=first.laterality,
+        view=first.position,
+        coloured=first.in_colour or (modality is None and has_colours(to_uint8(first))),
+        look=known_by.to_bytes() if known_by is not None else b"",
+    )
+
+
+def _reading(sample: Sample, source: Source, pixels: Images, small: bytes) -> Reading:
+    """Return what any sample has."""
+    header = source.first.header
+    return Reading(
+        images=pixels,
+        thumbnail=small,
+        burned_in=False,
+        adapter=sample.provenance.adapter,
+        preprocessing=sample.provenance.preprocessing,
+        decoder=sample.provenance.decoder,
+        steps=tuple((step.name, step.detail) for step in sample.provenance.steps),
+        laterality=None,
+        view=None,
+        headers=_public_json({**({} if header is None else public_values(header)), **sample.headers}),
+    )
+
+
+def _public_json(values: Mapping[str, Any]) -> str | None:
+    """Write the values whose names are on the allow-list, in its order; None where there are none.
+
+    A sample's headers hold more, of the adapter's own making; a sample knows more of some than the first file does.
+    """
+    public = {entry.name: values[entry.name] for entry in ALLOWED if values.get(entry.name) is not None}
+    return json.dumps(public) if public else None
+
+
+def with_week(headers: str | None, study_date: str) -> str | None:
+    """Add the week of an examination to the header values of a file; without a believable date they stay as they are.
+
+    Also a file that could not be read has a week: why files fail is worth knowing by week, too.
+
+    Args:
+        headers: JSON as `Reading.headers`.
+        study_date: As the header has it.
+
+    Example:
+        >>> with_week('{"modality": "CR"}', "20240131"), with_week(None, "19000101")
+        ('{"modality": "CR", "week": "2024-W05"}', None)
+    """
+    week = iso_week(study_date)
+    return headers if week is None else json.dumps({**json.loads(headers or "{}"), "week": week})
+
+
+def thumbnail(seen_HWC: NDArray[np.uint8], where: Placement) -> bytes:
+    """Make the report's small image from what the model saw: without padding, at the image's own aspect ratio.
+
+    Args:
+        seen_HWC: uint8 [H, W, 1 or 3]: the model's input.
+        where: Where the image lies in it.
+
+    Returns:
+        JPEG bytes without any metadata, usually under 6 kB.
+    """
+    from PIL import Image
+
+    from medclip.imaging.geometry import crop
+
+    shown = crop(seen_HWC, where.filled)
+    image = Image.fromarray(np.ascontiguousarray(shown[:, :, 0] if shown.shape[2] == 1 else shown))
+    down, across = where.scale
+    is_stretched = (where.resized_height, where.resized_width) == (where.shown_height, where.shown_width)
+    if is_stretched and abs(down / across - 1) > _UNEVEN:
+        width, height = image.width / across, image.height / down
+        share = THUMBNAIL_PX / max(width, height)
+        image = image.resize((max(1, round(width * share)), max(1, round(height * share))), Image.Resampling.LANCZOS)
+    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    body = b""
+    for quality in _JPEG_QUALITIES:
+        buffer = io.BytesIO()
+        image.save(buffer, format="JPEG", quality=quality, optimize=True)
+        body = buffer.getvalue()
+        if len(body) <= _THUMBNAIL_BYTES:
+            break
+    return body

@@ -1,0 +1,1 @@
+"""The answers of whole studies and of mammography examinations."""

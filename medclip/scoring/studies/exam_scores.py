@@ -1,0 +1,160 @@
+"""What a mammography examination answers: as a whole, each of its breasts, and each of its images.
+
+Views become one answer through the pack's fusion of their vectors, whose attention says how much each of them counts;
+a pack without one is asked for the mean of the views' logits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.files.grouping.mammogram import exam_view_of_row
+from medclip.models.scores.class_vectors import mean_vector
+from medclip.runs.rows import ExamRow
+from medclip.sample import Modality
+from medclip.scoring.studies.exam_views import ExamViews
+from medclip.scoring.studies.grid import logit_on_grid, probability_on_grid
+from medclip.scoring.tasks import AskedTask, Scorer
+
+MEAN = "mean_of_logits"
+"""Stands for the fusion of packs that have none."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExamFeatures:
+    """An examination with the vectors of its images, and what fusion makes of them."""
+
+    model: Any
+    exam: ExamViews
+    rows: Sequence[int]
+    """Number of the file of each image."""
+    features_ND: NDArray[np.float32]
+    """One vector for each image, of unit norm."""
+
+    @cached_property
+    def whole(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What is scored for the examination, float32 [X, D], and the share of each of the images that answer."""
+        return self._fuse(self.exam.used)
+
+    @cached_property
+    def breasts(self) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """The same of each breast."""
+        return {side: self._fuse(self.exam.of_side(side)) for side in self.exam.sides}
+
+    @cached_property
+    def alone(self) -> list[NDArray[np.float32]]:
+        """What is scored for each image by itself, float32 [1, D]: what fusion makes of it where it is all there is."""
+        return [self._fuse([n])[0] for n in range(len(self.rows))]
+
+    def _fuse(self, numbers: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        features_VD = self.features_ND[list(numbers)]
+        if getattr(self.model, "fusion", None) is None:  # logits are averaged, one for each vector
+            return features_VD, np.full(len(numbers), 1 / len(numbers), np.float32)
+        vector_D, weights_V = self.model.fuse(features_VD, [self.exam.views[n].view for n in numbers])
+        return vector_D[None], weights_V
+
+
+@dataclass(frozen=True, eq=False)
+class ExamImage:
+    """What a run keeps of an image of an examination."""
+
+    row: int
+    """Number of its file."""
+    laterality: str | None
+    view: str | None
+    headers: str | None
+    """These as in files.parquet."""
+    features_VD: NDArray[np.float32]
+
+    @property
+    def vector_D(self) -> NDArray[np.float32]:
+        """Its vector; of a file with several frames their normalised mean."""
+        return self.features_VD[0] if len(self.features_VD) == 1 else mean_vector(self.features_VD)
+
+
+def exam_features(model: Any, images: Sequence[ExamImage]) -> ExamFeatures:
+    """Collect the images of an examination.
+
+    Args:
+        model: Loaded.
+        images: In the order of their files.
+    """
+    views = (exam_view_of_row(f"{n:09}", im.laterality, im.view, im.headers) for n, im in enumerate(images))
+    rows, vectors = [image.row for image in images], [image.vector_D for image in images]
+    return ExamFeatures(model, ExamViews(tuple(views)), rows, np.stack(vectors))
+
+
+@dataclass(frozen=True)
+class ExamScores:
+    """Scores examinations with one model."""
+
+    model: Any
+    scorer: Scorer
+    fusion: str
+    """How views become one answer: name of the pack's fusion, or `MEAN`."""
+
+    def rows(self, features: ExamFeatures, asked: AskedTask, study: str, patient: str | None) -> Iterator[ExamRow]:
+        """Yield the rows of an examination and task: of it, of its breasts (R, L), of its images as they hang.
+
+        Args:
+            features: The examination.
+            asked: The task.
+            study: Its key.
+            patient: Hash of its patient.
+        """
+        exam = features.exam
+        whole_XD, shares_of_exam = features.whole
+        of_exam = dict(zip(exam.used, shares_of_exam.tolist(), strict=True))
+        of_breast: dict[int, float] = {}
+        common = (asked, study, patient)
+        yield from self._rows(*common, "exam", whole_XD, exam.missing(), exam.notes(), num_views=len(exam.used))
+        for side, (breast_XD, shares) in features.breasts.items():
+            numbers = exam.of_side(side)
+            of_breast.update(zip(numbers, shares.tolist(), strict=True))
+            lacking, notes = exam.missing(side), exam.notes(side)
+            yield from self._rows(*common, "breast", breast_XD, lacking, notes, num_views=len(numbers), side=side)
+        for n in (*exam.used, *exam.set_aside):
+            view = exam.views[n].view
+            yield from self._rows(
+                *common, "view", features.alone[n], (), exam.notes_of(n), num_views=1,
+                side=view.side or None, position=view.position or None, view_kind=view.kind, row=features.rows[n],
+                attention_breast=of_breast.get(n), attention_exam=of_exam.get(n),
+            )  # fmt: skip
+
+    def _rows(
+        self,
+        asked: AskedTask,
+        study: str,
+        patient: str | None,
+        level: str,
+        features_XD: NDArray[np.float32],
+        missing: Sequence[str],
+        notes: Sequence[str],
+        **values: Any,
+    ) -> Iterator[ExamRow]:
+        logits_1C, probabilities_1C = self.scorer.studies(features_XD[None], asked, Modality.MAMMOGRAPHY)
+        absent = dict.fromkeys(("side", "position", "view_kind", "row", "file", "attention_breast", "attention_exam"))
+        for c, name in enumerate(asked.names):
+            yield ExamRow(
+                study=study,
+                patient=patient,
+                level=level,
+                task=asked.task.name,
+                class_=name,
+                kind=asked.task.kind,
+                probability=probability_on_grid(probabilities_1C[0, c]),
+                logit=logit_on_grid(logits_1C[0, c]),
+                fusion=self.fusion,
+                missing=json.dumps(list(missing)),
+                note=" ".join(notes) or None,
+                model=self.model.name,
+                model_version=str(self.model.card.version),
+                **{**absent, **values},
+            )

@@ -1,0 +1,188 @@
+"""What a run over files makes of its studies: the answers of every task, one row for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.dicom.header.safe_header import PARTS
+from medclip.errors import Problem, Reason, Status
+from medclip.runs.rows import ExamRow, ScoreRow
+from medclip.runs.units.chunk import ChunkWork, Item
+from medclip.sample import Modality, spoken
+from medclip.scoring.studies.exam_scores import ExamFeatures, ExamImage, ExamScores, exam_features
+from medclip.scoring.studies.grid import logit_on_grid, probability_on_grid
+from medclip.scoring.tasks import AskedTask, Scorer
+
+
+@dataclass(frozen=True)
+class StudyFacts:
+    """What stands in every row of a study and task."""
+
+    study: str
+    patient: str | None
+    modality: Modality
+    preprocessing: str
+    """Of its first unit."""
+    num_images: int
+    num_failed: int
+    """Files of it that failed."""
+    files: str = "[]"
+    """As `ScoreRow.files`; the ledger has them."""
+    num_files: int = 0
+    note: str | None = None
+    """As `ScoreRow.note`; the ledger has it."""
+
+
+@dataclass(frozen=True)
+class StudyScores:
+    """The tasks of a run and what answers them."""
+
+    model: Any
+    scorer: Scorer
+    tasks: tuple[AskedTask, ...]
+    exams: ExamScores | None = None
+    """Answers for mammography examinations by their views; None asks them as all other studies."""
+
+    def refuse(self, modality: Modality, body_part: str) -> Problem | None:
+        """Return the problem of a unit that none of the tasks fits, None where one does."""
+        return no_task(self.tasks, modality, body_part)
+
+    def refuse_stranger(self, modality: Modality) -> Problem | None:
+        """Return the problem of a unit of an unknown body part; None where a task is about any body part."""
+        if any(asked.fits_modality(modality) and not asked.task.body_parts for asked in self.tasks):
+            return None
+        return Problem(
+            Reason.NO_TASK,
+            f"nothing states the body part, and the image is unlike the {spoken(modality)} images that the "
+            "model has seen; name its modality in a table to score it all the same, or ask with --prompt.",
+        )
+
+    def rows(self, work: ChunkWork) -> Iterator[ScoreRow | ExamRow]:
+        """Yield the rows of a finished chunk's studies; of an examination also those of its views."""
+        for (study, modality), key in work.study_keys().items():
+            assert modality is not None
+            items = [item for item in work.items if item.study == study]
+            read = [item for item in items if item.problem is None and item.modality == modality]
+            failed = [
+                item
+                for item in items
+                if item.problem is not None
+                and item.problem.status is Status.FAILED
+                and item.modality in (None, modality)
+            ]
+            num_failed = sum(len(item.files) for item in failed)
+            exams: dict[tuple[int, ...], ExamFeatures] = {}
+            for asked in self.tasks:
+                fitting = [item for item in read if self.fits(asked, modality, item.body_part, item.stranger)]
+                if not fitting:
+                    continue
+                first = fitting[0].reading
+                assert first is not None
+                patient = work.chunk.plan.studies[study].patient
+                facts = StudyFacts(key, patient, modality, first.preprocessing, 0, num_failed)
+                if self.asks_views(modality):
+                    ids = tuple(item.files[0].id for item in fitting)
+                    exam = exams[ids] = exams.get(ids) or self._exam(fitting)
+                    yield from self.examine(asked, facts, exam)
+                else:
+                    features = np.concatenate([item.features_VD for item in fitting if item.features_VD is not None])
+                    yield from self.answer(asked, facts, features, len(features))
+
+    def fits(self, asked: AskedTask, modality: Modality, body_part: str, stranger: bool) -> bool:
+        """Whether a unit is asked a question: a stranger only what is about any body part."""
+        return asked.fits(modality, body_part) and not (stranger and asked.task.body_parts)
+
+    def asks_views(self, modality: Modality) -> bool:
+        """Whether studies of a modality are asked by their views."""
+        return self.exams is not None and modality is Modality.MAMMOGRAPHY
+
+    def _exam(self, items: Sequence[Item]) -> ExamFeatures:
+        """Return the images of a study with their vectors."""
+        images = [
+            ExamImage(
+                item.files[0].id, item.reading.laterality, item.reading.view, item.reading.headers, item.features_VD
+            )
+            for item in items
+            if item.reading is not None and item.features_VD is not None
+        ]
+        return exam_features(self.model, images)
+
+    def examine(self, asked: AskedTask, facts: StudyFacts, exam: ExamFeatures) -> Iterator[ScoreRow | ExamRow]:
+        """Yield the rows of one examination and task: as a study, and those of its views."""
+        assert self.exams is not None
+        yield from self.answer(asked, facts, exam.whole[0], len(exam.exam.used))
+        yield from self.exams.rows(exam, asked, facts.study, facts.patient)
+
+    def answer(
+        self, asked: AskedTask, facts: StudyFacts, features_ND: NDArray[np.float32], num_images: int
+    ) -> Iterator[ScoreRow]:
+        """Yield the rows of one study and task.
+
+        Args:
+            asked: The task.
+            facts: Of the study.
+            features_ND: float32 [N, D] of all images of the study that it is about.
+            num_images: How many these are; more than N where images were fused.
+        """
+        features_1ND = features_ND[None]
+        logits_1C, probabilities_1C = self.scorer.studies(features_1ND, asked, facts.modality)
+        spreads = self.scorer.spreads(features_1ND, asked, facts.modality)
+        facts = replace(facts, num_images=num_images)
+        yield from self.rows_of(asked, facts, 0, logits_1C, probabilities_1C, spreads)
+
+    def rows_of(
+        self,
+        asked: AskedTask,
+        facts: StudyFacts,
+        place: int,
+        logits_SC: NDArray[np.float32],
+        probabilities_SC: NDArray[np.float32],
+        spreads: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]] | None],
+    ) -> Iterator[ScoreRow]:
+        """Yield the rows of one of the studies that were scored together, by its place among them."""
+        for c, name in enumerate(asked.names):
+            spread = spreads[c]
+            yield ScoreRow(
+                study=facts.study,
+                patient=facts.patient,
+                modality=facts.modality,
+                task=asked.task.name,
+                class_=name,
+                kind=asked.task.kind,
+                probability=probability_on_grid(probabilities_SC[place, c]),
+                logit=logit_on_grid(logits_SC[place, c]),
+                num_images=facts.num_images,
+                model=self.model.name,
+                model_version=str(self.model.card.version),
+                preprocessing=facts.preprocessing,
+                num_failed=facts.num_failed,
+                against=asked.against(name),
+                logit_spread=None if spread is None else logit_on_grid(spread[0][place]),
+                probability_spread=None if spread is None else probability_on_grid(spread[1][place]),
+                files=facts.files,
+                num_files=facts.num_files,
+                note=facts.note,
+            )
+
+
+def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str) -> Problem | None:
+    """Return the problem of a file that none of the tasks fits, None where one does."""
+    if any(asked.fits(modality, body_part) for asked in tasks):
+        return None
+    if not any(asked.fits_modality(modality) for asked in tasks):
+        return Problem(
+            Reason.NO_TASK,
+            f"none of the tasks that were asked for is about {spoken(modality)} images; "
+            "name one with --task or --prompt.",
+        )
+    stated = f"the body part {body_part.strip()}" if body_part.strip() in PARTS else "another body part"
+    return Problem(
+        Reason.NO_TASK,
+        f"the header states {stated}, and none of the tasks that were asked for is about {spoken(modality)} images of "
+        "it; ask with --prompt.",
+    )

@@ -1,0 +1,90 @@
+"""A task that holds within its source only is listed as that, and says so wherever it is answered."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from pydantic import ValidationError
+
+from medclip import score
+from medclip.models.packs.card import Card, TaskCard, read_card
+from medclip.models.packs.card_sources import SourceFigures, Verdict, caution_of, source_sentences
+from medclip.models.packs.pack import update_pack
+from medclip.reports.model_card import view_card
+from medclip.statistics.metrics.by_source import HOLDS, NOT_TESTABLE, WITHIN_ONLY
+from tests.kits.scoring import make_pack, write_dicom
+
+FIGURE = {"value": 0.18, "low": 0.04, "high": 0.57, "chance": 0.5, "num_positive": 94, "num_negative": 5}
+WITHIN = {
+    "verdict": WITHIN_ONLY,
+    "sources": ["nih_cxr"],
+    "figures": {"positives of nih_cxr, negatives of covid_cxr": FIGURE | {"num_patients": 76}},
+}
+
+
+def test_the_verdicts_of_a_card_are_those_that_are_measured() -> None:
+    assert get_args(Verdict) == (HOLDS, WITHIN_ONLY, NOT_TESTABLE)
+
+
+def test_only_a_task_that_fails_across_sources_needs_a_caution() -> None:
+    one = SourceFigures.model_validate(WITHIN)
+    two = SourceFigures(verdict="within its source only", sources=("bus_bra", "breast_us"))
+    holds = SourceFigures(verdict="holds across sources", sources=("bus_bra", "breast_us"))
+    assert one.caution == "within its source only (nih_cxr)"
+    assert two.caution == "within its sources only (bus_bra and breast_us)"
+    assert holds.caution == ""
+    assert caution_of({"pneumonia": one}, "pneumonia") == one.caution
+    assert caution_of({"pneumonia": one}, "edema") == ""
+    assert caution_of({"all": two}, "malignant") == two.caution
+
+
+def test_a_sentence_is_written_of_the_classes_that_were_asked() -> None:
+    sources = {"pneumonia": SourceFigures.model_validate(WITHIN)}
+    (sentence,) = source_sentences("Chest X-ray findings", sources, ["pneumonia"])
+    assert sentence.startswith("Chest X-ray findings, pneumonia: its figure holds within its source only (nih_cxr)")
+    assert list(source_sentences("Chest X-ray findings", sources, ["edema"])) == []
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        {"edema": WITHIN},
+        {"pneumonia": WITHIN | {"verdict": "fine"}},
+        {"pneumonia": WITHIN | {"sources": []}},
+        {"pneumonia": WITHIN | {"figures": {"pooled": {"low": 0.1}}}},
+        {"pneumonia": WITHIN | {"figures": {"pooled": {"value": "high"}}}},
+    ],
+)
+def test_sources_of_another_class_and_figures_that_are_none_are_refused(sources: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        TaskCard.model_validate({"classes": ["pneumonia"], "sources": sources})
+
+
+def test_nobody_is_counted_as_a_patient_of_whom_nobody_knows_whose_images_they_are() -> None:
+    figure = {"value": 0.9, "low": 0.8, "high": 0.95, "chance": 0.25, "num_rows": 168, "num_patients": None}
+    tasks = {"brain_mri_tumour": {"classes": ["glioma"], "metrics": {"balanced_accuracy": {"zero_shot": figure}}}}
+    card = Card.model_validate({"name": "t", "tasks": tasks})
+    ((metric,),) = (task.metrics for task in view_card(card).tasks)
+    assert (metric.images, metric.patients) == ("168", "unknown")
+
+
+def test_a_run_names_it_beside_the_number_and_in_its_notes(tmp_path: Path) -> None:
+    pack = shutil.copytree(make_pack(tmp_path / "tiny"), tmp_path / "within")
+    card = read_card(pack)
+    task = TaskCard.model_validate({"classes": ["pneumonia", "edema"], "sources": {"pneumonia": WITHIN}})
+    update_pack(pack, card=card.model_copy(update={"tasks": {**card.tasks, "chest_xray_findings": task}}))
+    film = write_dicom(tmp_path / "1.dcm", 1)
+    run = score(film, tmp_path / "out", model=pack, workers=1, task="chest_xray_findings")
+    assert any("within its source only (nih_cxr)" in note for note in run.notes)
+    page = (tmp_path / "out" / "report.html").read_text()
+    study = page.split("<article")[1].split("</article>")[0]
+    rows = {row.split("</tr>")[0] for row in study.split("<tr")[1:]}
+    (pneumonia,) = [row for row in rows if "Pneumonia" in row]
+    (edema,) = [row for row in rows if "dema" in row]
+    assert "within its source only (nih_cxr)" in pneumonia
+    assert "within its source" not in edema
+    model = page.split('<section id="model">')[1]
+    assert "positives of nih_cxr, negatives of covid_cxr 0.18 (0.04" in model
