@@ -70,6 +70,7 @@ def test_medclip_help_loads_nothing_heavy_and_no_command_module():
         "medclip.errors",
         "medclip.exit_codes",
         "medclip.files",
+        "medclip.files.disk",
         "medclip.files.disk.file_modes",
         "medclip.lazy",
         "medclip.version",
