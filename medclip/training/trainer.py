@@ -395,7 +395,7 @@ class Trainer:
         several = o.of_views or {"num_views": o.num_views, "num_texts": o.num_texts}
         data = Batches(
             self.reader, augment=self.recipe.augment, policy=d.policy, weights=d.weights,
-            balance=Balance(d.source_power, d.max_repeats), window_shards=d.window_shards,
+            balance=Balance(d.source_power, d.max_repeats, d.together), window_shards=d.window_shards,
             workers=d.workers, worker_kind=d.worker_kind, cache_mb=d.cache_mb, timeout_s=d.timeout_s,
             max_bad_share=d.max_bad_share, loss_weights=o.source_weights, **several, **shared,
         )  # fmt: skip

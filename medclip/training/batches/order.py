@@ -33,6 +33,9 @@ class Balance:
     max_repeats: float = 4.0
     """A stratum gets at most so many times its size; what it would get beyond goes to the other strata of its source,
     then to other sources."""
+    together: int = 1
+    """Samples of one source that stand side by side. A batch of a few sources contrasts more samples within a source,
+    where findings differ and the place does not."""
 
 
 def order_of_epoch(size: int, seed: int, epoch: int) -> NDArray[np.int32]:
@@ -83,7 +86,8 @@ def epoch_plan(
     - per_modality: each batch is of one modality; the batches are shuffled. Every sample at most once.
     - balanced: as many places as for `proportional`, divided among sources by a power of their size times their weight,
       and within a source evenly among its strata (findings), so that what is found and where it is from go together as
-      little as the data allow. Numbers are exact, not drawn; the places of an epoch are then shuffled.
+      little as the data allow. Numbers are exact, not drawn; the places of an epoch are then shuffled, one by one or in
+      pieces of one source (`Balance.together`); what fills no piece is in batches of its own.
 
     What fills no whole batch is left out; it is other samples in each epoch.
 
@@ -126,7 +130,8 @@ def epoch_plan(
             mixed = rng.permutation(np.concatenate([groups[s] for s in window]))
             order[first : first + len(mixed)] = mixed
             first += len(mixed)
-    return order[: steps * batch_size].reshape(steps, batch_size)
+    plan = order[: steps * batch_size].reshape(steps, batch_size)
+    return rng.permutation(plan, axis=0) if policy == "balanced" and balance.together > 1 else plan
 
 
 def windows_of_epoch(
@@ -201,7 +206,18 @@ def _balanced(
         if len(own):
             rounds = [rng.permutation(group) for _ in range(-(-len(own) // len(group)))]
             order[own] = np.concatenate(rounds)[: len(own)]
-    return order
+    return order if balance.together == 1 else order[_in_pieces(columns.source_N[order], balance.together, rng)]
+
+
+def _in_pieces(code_N: NDArray[np.integer], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return an order of places in which `size` of one code stand side by side; what is left of each comes last."""
+    whole, rest = [], []
+    for code in np.unique(code_N):
+        places = np.flatnonzero(code_N == code)
+        num = len(places) // size
+        whole.append(places[: num * size].reshape(num, size))
+        rest.append(places[num * size :])
+    return np.concatenate([rng.permutation(np.concatenate(whole)).ravel(), *rest])
 
 
 def _cells(code_N: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

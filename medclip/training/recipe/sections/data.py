@@ -36,6 +36,9 @@ class Data(Section):
     """For `balanced`: 1 draws sources by their size, 0 each as often as the others."""
     max_repeats: float = Field(default=4.0, ge=1)
     """For `balanced`: a stratum is drawn at most so many times its size in an epoch."""
+    together: int = Field(default=1, ge=1)
+    """For `balanced`: samples of one source that stand side by side in a batch. At 16 a batch of 64 is of about four
+    sources, and most of what it contrasts differs in what is found, not in where it is from."""
     window_shards: int = Field(default=64, ge=1)
     """Shards among which samples are mixed; as many stay open."""
     cache_mb: int = Field(default=1024, ge=0)
@@ -81,7 +84,7 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _check_balance(self) -> Data:
-        unused = sorted({"source_power", "max_repeats"} & self.model_fields_set)
+        unused = sorted({"source_power", "max_repeats", "together"} & self.model_fields_set)
         if unused and self.policy != "balanced":
             raise ValueError(f"{unused[0]} does nothing with policy: {self.policy}; say policy: balanced")
         return self
