@@ -210,6 +210,7 @@ def test_what_it_does_not_go_with_is_refused(again: dict[str, Any], changes: lis
         ("objective.other_source", "ignored"),
         ("data.source_power", None),
         ("data.max_repeats", None),
+        ("data.together", None),
     ],
 )
 def test_without_it_the_digest_of_a_recipe_is_what_it_was(recipe: dict[str, Any], key: str, other: str | None) -> None:

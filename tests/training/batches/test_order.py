@@ -237,3 +237,27 @@ def test_a_balanced_epoch_depends_on_nothing_but_seed_and_epoch_and_gives_every_
         own = [counts[i] for i, row in enumerate(rows) if row == cell]
         assert max(own) - min(own) <= 1
         assert sum(own) <= np.ceil(repeats_most * len(own)) + len(set(rows))
+
+
+def test_pieces_of_one_source_stand_together_and_every_sample_comes_as_often_as_without() -> None:
+    data, rows = of_cells({("a", "ill"): 40, ("a", "well"): 24, ("b", "ill"): 32, ("c", "well"): 32})
+    options = {"batch_size": 16, "seed": 3, "epoch": 1}
+    loose = epoch_plan(data, "balanced", balance=Balance(1.0), **options)  # type: ignore[arg-type]
+    plan = epoch_plan(data, "balanced", balance=Balance(1.0, together=8), **options)  # type: ignore[arg-type]
+    sources = [[{rows[i][0] for i in piece} for piece in batch.reshape(2, 8)] for batch in plan]
+    assert all(len(piece) == 1 for batch in sources for piece in batch)
+    assert any(batch[0] != batch[1] for batch in sources), "a batch is not of one source alone"
+    assert Counter(rows[i] for i in plan.ravel()) == Counter(rows[i] for i in loose.ravel())
+    assert np.array_equal(plan, epoch_plan(data, "balanced", balance=Balance(1.0, together=8), **options))  # type: ignore[arg-type]
+
+
+def test_what_fills_no_piece_is_not_lost_and_does_not_always_come_last() -> None:
+    data, _ = of_cells({("a", "ill"): 13, ("b", "ill"): 11})
+    last = set()
+    for epoch in range(8):
+        plan = epoch_plan(data, "balanced", batch_size=4, seed=0, epoch=epoch, balance=Balance(1.0, 1.0, together=4))
+        assert sorted(plan.ravel()) == list(range(24))
+        mixed = [n for n, batch in enumerate(plan) if len(set(data.source_N[batch].tolist())) > 1]
+        assert len(mixed) == 1, "1 of a and 3 of b are left"
+        last.update(mixed)
+    assert len(last) > 1

@@ -164,6 +164,7 @@ def test_two_views_need_the_loss_of_clip(tmp_path: Path) -> None:
         ("objective={same_label: stated, two_views: {}}", "one image and one caption"),
         ("data.source_power=0.2", "does nothing with policy: shard_mixed"),
         ("data.max_repeats=2", "does nothing with policy: shard_mixed"),
+        ("data.together=8", "does nothing with policy: shard_mixed"),
         ("train.best_by=within_sources", r"needs train.zero_shot and train.export: best"),
     ],
 )
