@@ -102,6 +102,10 @@ COMMANDS = {
     ),
     "models list": ("medclip.cli.models:list_command", "List the model packs that can be loaded by name."),
     "models show": ("medclip.cli.models:show", "Show a pack's card: use, tasks, figures, data, licence, limits."),
+    "models cite": (
+        "medclip.cli.models:cite",
+        "Print BibTeX of a pack, of its training data and of what it began with.",
+    ),
     "models verify": ("medclip.cli.models:verify", "Check a pack's files against its manifest."),
     "models calibrate": (
         "medclip.cli.models_calibrate:calibrate",
@@ -130,7 +134,7 @@ GROUPS = {
     "shards": "Build, index and check training shards.",
     "runs": "Put shards of runs together, and clear the folders of runs.",
     "slides": "Go through whole slides in stages, learn from them, answer.",
-    "models": "List, show, verify, calibrate, merge, import, export packs.",
+    "models": "List, show, cite, verify, calibrate, merge, import, export packs.",
 }
 
 

@@ -1,4 +1,4 @@
-"""`medclip models`: list, show, verify, import and export model packs."""
+"""`medclip models`: list, show, cite, verify, import and export model packs."""
 
 from __future__ import annotations
 
@@ -161,6 +161,30 @@ def _facts(path: Path, card: Card) -> dict[str, str]:
         "images": read_preprocess(path).describe(),
     }
     return facts if understands_words(path) else facts | {"words": "none: image only"}
+
+
+def cite(model: options.Pack = "medclip-mini", as_json: options.Json = False) -> None:
+    """Print BibTeX of a pack, of the data that it was trained on, and of what it began with; > refs.bib keeps it.
+
+    Exit code: 0 printed, 2 there is no such pack or it cannot be read.
+    """
+    from medclip.models.packs.cite import cite as run
+
+    works = run(model)
+    if not as_json:
+        print(works.bibtex, end="")
+        return
+    _json(
+        {
+            "name": works.name,
+            "version": works.version,
+            "licence": works.licence,
+            "sha256": works.digest,
+            "citations": [one.model_dump(mode="json") for one in works.citations],
+            "notes": list(works.notes),
+            "bibtex": works.bibtex,
+        }
+    )
 
 
 def verify(model: options.Pack = "medclip-mini", as_json: options.Json = False) -> None:

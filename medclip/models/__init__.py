@@ -1,6 +1,6 @@
 """Towers, model packs and cards; as `medclip.models`, what can be done to a pack.
 
-`list`, `show`, `verify`, `calibrate`, `merge`, `set_thresholds`, `presets`, `import_` and `export` do what the
+`list`, `show`, `cite`, `verify`, `calibrate`, `merge`, `set_thresholds`, `presets`, `import_` and `export` do what the
 commands do; `load` and `load_hub` return a model.
 `verify`, `calibrate` and `merge` ask for more of medclip than a pack, so they are verbs of the rooms above; type
 checkers find all names in `__init__.pyi`.
@@ -11,7 +11,7 @@ from __future__ import annotations
 from medclip.lazy import lazy_names
 
 __all__ = [  # they stand in __init__.pyi
-    "calibrate", "export", "import_", "list", "load", "load_hub",  # pyright: ignore[reportUnsupportedDunderAll]
+    "calibrate", "cite", "export", "import_", "list", "load", "load_hub",  # pyright: ignore[reportUnsupportedDunderAll]
     "merge", "presets", "set_thresholds", "show", "verify",  # pyright: ignore[reportUnsupportedDunderAll]
 ]  # fmt: skip
 
@@ -19,6 +19,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "calibrate": "medclip.api.calibrate:calibrate",
+        "cite": "medclip.models.packs.cite:cite",
         "export": "medclip.models.interchange.import_export:export_model",
         "import_": "medclip.models.interchange.import_export:import_model",
         "list": "medclip.models.packs.pack:list_packs",

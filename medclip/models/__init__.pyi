@@ -11,6 +11,7 @@ from medclip.models.interchange.import_export import export_model as export
 from medclip.models.interchange.import_export import import_model as import_
 from medclip.models.interchange.load_hub import load_hub
 from medclip.models.interchange.presets import list_presets as presets
+from medclip.models.packs.cite import cite
 from medclip.models.packs.pack import list_packs as list
 from medclip.models.packs.pack import load_model as load
 from medclip.models.packs.pack import pack_card as show
@@ -18,6 +19,7 @@ from medclip.models.packs.set_thresholds import set_thresholds
 
 __all__ = [
     "calibrate",
+    "cite",
     "export",
     "import_",
     "list",

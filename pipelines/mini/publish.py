@@ -8,7 +8,8 @@ multi-label task are judged one by one, with an interval widened for how many we
 left out. What holds within its source only is listed as that, and named with the sources within which it does; what
 holds within none is left out.
 
-The pack gets the list of the files that its figures are of: `medclip evaluate --suite mini` measures them again.
+The pack gets the list of the files that its figures are of: `medclip evaluate --suite mini` measures them again. Its
+card names the works to cite (citations.yaml), and the licence of the weights lies beside it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from citations import LICENCE, LICENCE_FILE, set_of, works_of
 from evaluate import load_split
 from shared_sets import PATIENTS_KNOWN
 
+from medclip.models.packs.card import IMAGE_TOWER_OF
 from medclip.models.packs.card_sources import ALL
 from medclip.models.packs.pack import load_model, update_pack, verify_pack
 from medclip.models.scores.class_vectors import class_vectors, score_features
@@ -147,8 +150,16 @@ def guard(shards: Path, pack: Path) -> tuple[OpenSet, dict[str, Any]]:
 
 def of_source(entry: dict[str, Any]) -> dict[str, Any]:
     """Return a set of training data as the card lists it: groups of images are not counted as patients."""
-    known = {} if entry["name"] in PATIENTS_KNOWN else {"num_patients": None}
-    return {**entry, "source": SOURCES[entry["name"]], **known}
+    name = set_of(entry["name"])
+    known = {} if name in PATIENTS_KNOWN else {"num_patients": None}
+    return {**entry, "source": SOURCES[name], **known}
+
+
+def began_with(created_from: dict[str, Any]) -> dict[str, str]:
+    """Return what the pack began with: no ImageNet tower where it began with that of another pack."""
+    return {
+        key: text for key, text in STARTED_FROM.items() if key != "image_tower" or IMAGE_TOWER_OF not in created_from
+    }
 
 
 def main(shards: str, pack: str, figures: str, out: str) -> None:
@@ -165,8 +176,10 @@ def main(shards: str, pack: str, figures: str, out: str) -> None:
         fields["held_out"]["figures"] |= {f"{RETRIEVAL}, {name}": f for name, f in measured.get(RETRIEVAL, {}).items()}
     hashes = sorted({sha256 for row in ShardReader(shards, "test").provenance() for sha256 in row["files"]})
     fields["test_hashes_file"] = TEST_HASHES
-    fields["created_from"] = card.created_from | STARTED_FROM
-    listed = {TEST_HASHES: "\n".join([*hashes, ""]).encode()}
+    fields["created_from"] = card.created_from | began_with(card.created_from)
+    works = works_of((source["name"] for source in fields["data"]), fields["created_from"])
+    fields["citations"] = [work.model_dump() for work in works]
+    listed = {TEST_HASHES: "\n".join([*hashes, ""]).encode(), LICENCE_FILE: LICENCE.read_bytes()}
     update_pack(fresh, card=type(card).model_validate(fields), extra_files=listed)
     fields["open_set"] = None
     if "modality" in fields["tasks"]:

@@ -17,8 +17,8 @@ from medclip.adaptation.pack.pack_head import HEAD_FILE, SHOTS_FILE, TASK_FILE
 from medclip.adapters.registry import preprocessing_of
 from medclip.errors import MedclipError
 from medclip.files.output import claim_folder, new_folder, refuse_other, write_file
+from medclip.models.packs.card import ADAPTED_FROM, Adaptation, Card, Source, TaskCard, read_card
 from medclip.models.packs.card import FILE_NAME as CARD_FILE
-from medclip.models.packs.card import Adaptation, Card, Source, TaskCard, read_card
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.manifest import WEIGHTS_NAME, read_manifest, seal
 from medclip.models.packs.pack import save_weights
@@ -150,8 +150,11 @@ def adapted_card(adapted: Adapted, *, metrics: Mapping[str, Any], name: str | No
         "modalities": sorted({*base.modalities, *modalities}),
         "tasks": {task.name: TaskCard.model_validate(entry), **kept},
         "data": (*base.data, shots),
+        "citations": [
+            one.of_ancestor(ADAPTED_FROM, version=base.version, digest=adapted.base.digest) for one in base.citations
+        ],
         "limits": (*_limits(adapted, files, patients), *base.limits),
-        "created_from": {**base.created_from, "adapted_from": str(adapted.base), "medclip": __version__},
+        "created_from": {**base.created_from, ADAPTED_FROM: str(adapted.base), "medclip": __version__},
         "train_hashes_file": TRAIN_HASHES,
         "patient_hashes_file": PATIENT_HASHES,
         "test_hashes_file": None if changed else base.test_hashes_file,

@@ -15,6 +15,8 @@ from medclip.models.packs.card import (
     training_hashes,
     training_patients,
 )
+from medclip.models.packs.card_citations import united
+from medclip.models.packs.manifest import pack_digest
 from medclip.version import __version__
 from medclip.wording import list_of
 
@@ -78,6 +80,11 @@ def merged_card(
         modalities=tuple(sorted({m for card in cards for m in card.modalities})),
         tasks=merged_tasks(cards),
         data=tuple(_sources(cards if all(one.states_start for one in ingredients) else terms_of)),
+        citations=united(
+            work.of_ancestor(one.name, version=one.card.version, digest=pack_digest(one.path))
+            for one in (*ingredients, *under)
+            for work in one.card.citations
+        ),
         licence=united_licence(terms_of),
         limits=tuple(dict.fromkeys(limits)),
         created_from={

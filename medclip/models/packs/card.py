@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.packs.card_citations import Citation
 from medclip.models.packs.card_sources import ALL, SourceFigures
 from medclip.result import Result
 from medclip.schema_faults import faults_of
@@ -19,9 +20,13 @@ IMPORTED = "imported_from"
 """Key of `created_from` in packs that `medclip models import` made."""
 STARTED_FROM = "started_from"
 """Key of `created_from` in packs whose training began with another pack: its name and the head of its hash."""
+IMAGE_TOWER_OF = "image_tower_of"
+"""Key of `created_from` in packs whose image tower alone began as that of another pack."""
+ADAPTED_FROM = "adapted_from"
+"""Key of `created_from` in packs that `medclip adapt` made."""
 ANCESTORS = "ancestors"
-"""Beside it, the heads of the sha256 of the weights of all packs that it goes back to, the oldest first: packs that
-have one in common began with the same weights."""
+"""Beside `started_from`, the heads of the sha256 of the weights of all packs that it goes back to, the oldest first:
+packs that have one in common began with the same weights."""
 MERGED_FROM = "merged_from"
 """Key of `created_from` in packs that `medclip models merge` made."""
 
@@ -188,7 +193,11 @@ class Card(Result, BaseModel):
     modalities: tuple[str, ...] = ()
     tasks: dict[str, TaskCard] = Field(default_factory=dict)
     data: tuple[Source, ...] = ()
+    citations: tuple[Citation, ...] = ()
+    """The works behind the data and what training began with, and how to cite the pack itself; empty in cards that were
+    written before there were any, and in those of imported packs. `medclip models cite` prints them."""
     licence: str = ""
+    """Of the weights."""
     limits: tuple[str, ...] = ()
     created_from: dict[str, Any] = Field(default_factory=dict)
     """Recipe hash, code version, seed: what it takes to train it again."""
@@ -206,6 +215,14 @@ class Card(Result, BaseModel):
     """Figures of the run's own test split. They offer no task: what `score` asks by default is in `tasks`."""
     adapted: Adaptation | None = None
     """How it was made of another pack and a few labelled studies; None for packs that were not."""
+
+    @field_validator("citations")
+    @classmethod
+    def _check_keys(cls, citations: tuple[Citation, ...]) -> tuple[Citation, ...]:
+        keys = [citation.key.lower() for citation in citations]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise ValueError(f"two entries have the key {twice[0]!r}")
+        return citations
 
     def __str__(self) -> str:
         """Return the facts: pydantic has a text of its own, of some pages."""

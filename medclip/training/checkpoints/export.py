@@ -13,7 +13,16 @@ from medclip.adapters.registry import adapter_names
 from medclip.errors import MedclipError
 from medclip.imaging.perceptual_hash import hash_images, hash_lines
 from medclip.models.interchange.start_trunk import names_a_pack
-from medclip.models.packs.card import ANCESTORS, STARTED_FROM, Card, Source, training_hashes, training_patients
+from medclip.models.packs.card import (
+    ANCESTORS,
+    IMAGE_TOWER_OF,
+    STARTED_FROM,
+    Card,
+    Source,
+    training_hashes,
+    training_patients,
+)
+from medclip.models.packs.card_citations import Citation, united
 from medclip.models.packs.manifest import pack_digest, weights_digest
 from medclip.models.packs.pack import find_pack, pack_card, save_pack
 from medclip.training.recipe.schema import Recipe
@@ -89,6 +98,7 @@ def export_pack(
             }
             | _origin(recipe, before),
             **recipe.card,
+            "citations": united([*_cited(recipe), *_cited_before(recipe, before)]),
             "name": recipe.name,
             "version": recipe.version,
             "train_hashes_file": TRAIN_HASHES,
@@ -139,12 +149,35 @@ def _origin(recipe: Recipe, before: Path | None) -> dict[str, Any]:
     card = pack_card(before)
     name = f"{card.name} ({pack_digest(before)[:12]})"
     if recipe.model.start is None:
-        return {"image_tower_of": name}
+        return {IMAGE_TOWER_OF: name}
     return {STARTED_FROM: name, ANCESTORS: [*card.created_from.get(ANCESTORS, ()), weights_digest(before)]}
 
 
 def _inherited(card: Card) -> list[Source]:
-    return [source.model_copy(update={"name": f"{source.name}, by way of {card.name}"}) for source in card.data]
+    return [source.model_copy(update={"name": _by_way_of(source.name, card)}) for source in card.data]
+
+
+def _by_way_of(name: str, card: Card) -> str:
+    return f"{name}, by way of {card.name}"
+
+
+def _cited(recipe: Recipe) -> list[Citation]:
+    """Return the works that the recipe's card names."""
+    return [Citation.model_validate(one) for one in recipe.card.get("citations", ())]
+
+
+def _cited_before(recipe: Recipe, before: Path | None) -> list[Citation]:
+    """Return the works of the pack that the run began with, and how that one is to be cited."""
+    if before is None:
+        return []
+    card, digest = pack_card(before), pack_digest(before)
+    start = IMAGE_TOWER_OF if recipe.model.start is None else STARTED_FROM
+    return [
+        one.model_copy(update={"of": tuple(_by_way_of(name, card) for name in one.of)})
+        if one.of
+        else one.of_ancestor(start, version=card.version, digest=digest)
+        for one in card.citations
+    ]
 
 
 def _lists_of(pack: Path | None) -> tuple[frozenset[str], frozenset[str]]:
