@@ -59,6 +59,13 @@ def test_package_data_is_in_the_wheel(wheel: list[str], pattern: str):
     assert any(Path(name).match(pattern) for name in wheel)
 
 
+def test_the_wheel_has_the_licences_of_code_and_weights_and_says_both(wheel: list[str], pyproject: dict):
+    folder = next(name for name in wheel if name.endswith(".dist-info/METADATA")).removesuffix("METADATA")
+    weights = "LicenseRef-medclip-mini-weights"
+    assert {f"{folder}licenses/LICENSE", f"{folder}licenses/LICENSES/{weights}.txt"} <= set(wheel)
+    assert pyproject["project"]["license"] == f"Apache-2.0 AND {weights}"
+
+
 def test_the_layers_are_the_rooms_that_exist(pyproject: dict, repository: Path):
     layers = pyproject["tool"]["importlinter"]["contracts"][0]["layers"]
     named = {part.strip() for layer in layers for part in layer.split(":")}

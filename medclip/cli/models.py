@@ -157,10 +157,20 @@ def _facts(path: Path, card: Card) -> dict[str, str]:
         "summary": card.summary,
         "use": card.intended_use,
         "modalities": ", ".join(card.modalities),
-        "licence": card.licence,
+        "licence": _terms(path, card),
         "images": read_preprocess(path).describe(),
     }
     return facts if understands_words(path) else facts | {"words": "none: image only"}
+
+
+def _terms(path: Path, card: Card) -> str:
+    """Return the licence of a pack's weights, and whether it lies in the pack in full."""
+    from medclip.models.packs.manifest import LICENCE_NAME
+
+    full = f"in full in {LICENCE_NAME} of the pack" if (path / LICENCE_NAME).is_file() else ""
+    if not card.licence:
+        return full
+    return f"{card.licence}; these are the terms of the weights{f', {full}' if full else ''}"
 
 
 def cite(model: options.Pack = "medclip-mini", as_json: options.Json = False) -> None:

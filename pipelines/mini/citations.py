@@ -17,12 +17,11 @@ import yaml
 
 from medclip.models.packs.card import Card
 from medclip.models.packs.card_citations import Citation
+from medclip.models.packs.manifest import LICENCE_NAME
 from medclip.models.packs.pack import find_pack, pack_card, update_pack, verify_pack
 
 HERE = Path(__file__).parent
 LICENCE = HERE.parents[1] / "LICENSES" / "LicenseRef-medclip-mini-weights.txt"
-LICENCE_FILE = "LICENSE.txt"
-"""In the pack: whoever copies the folder alone has the terms of the weights, too."""
 
 
 def all_works() -> list[Citation]:
@@ -59,7 +58,7 @@ def main(pack: str) -> None:
     folder, card = find_pack(pack), pack_card(pack)
     works = works_of((source.name for source in card.data), card.created_from)
     new = Card.model_validate(card.model_dump() | {"citations": [work.model_dump() for work in works]})
-    update_pack(folder, card=new, extra_files={LICENCE_FILE: LICENCE.read_bytes()})
+    update_pack(folder, card=new, extra_files={LICENCE_NAME: LICENCE.read_bytes()})
     verify_pack(folder)
     print(f"{card.name} {card.version}: {len(works)} works on its card")
 

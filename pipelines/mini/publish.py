@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from citations import LICENCE, LICENCE_FILE, set_of, works_of
+from citations import LICENCE, set_of, works_of
 from evaluate import load_split
 from shared_sets import PATIENTS_KNOWN
 
 from medclip.models.packs.card import IMAGE_TOWER_OF
 from medclip.models.packs.card_sources import ALL
+from medclip.models.packs.manifest import LICENCE_NAME
 from medclip.models.packs.pack import load_model, update_pack, verify_pack
 from medclip.models.scores.class_vectors import class_vectors, score_features
 from medclip.models.scores.open_set import Examples, OpenSet, fit_open_set
@@ -179,7 +180,7 @@ def main(shards: str, pack: str, figures: str, out: str) -> None:
     fields["created_from"] = card.created_from | began_with(card.created_from)
     works = works_of((source["name"] for source in fields["data"]), fields["created_from"])
     fields["citations"] = [work.model_dump() for work in works]
-    listed = {TEST_HASHES: "\n".join([*hashes, ""]).encode(), LICENCE_FILE: LICENCE.read_bytes()}
+    listed = {TEST_HASHES: "\n".join([*hashes, ""]).encode(), LICENCE_NAME: LICENCE.read_bytes()}
     update_pack(fresh, card=type(card).model_validate(fields), extra_files=listed)
     fields["open_set"] = None
     if "modality" in fields["tasks"]:

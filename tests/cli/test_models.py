@@ -55,6 +55,16 @@ def test_an_imported_pack_is_shown_and_verified(pack: Path, capsys: pytest.Captu
     assert "all as the manifest says" in capsys.readouterr().out
 
 
+def test_the_licence_that_is_shown_is_that_of_the_weights_and_where_it_lies_in_full(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(pack, tmp_path / "copy")
+    update_pack(copy, extra_files={"LICENSE.txt": b"As is."})
+    for folder, words in ((pack, ""), (copy, ", in full in LICENSE.txt of the pack")):
+        assert main(["models", "show", str(folder)]) == 0
+        assert f"licence:     MIT; these are the terms of the weights{words}\n" in capsys.readouterr().out
+
+
 def test_a_card_cannot_drive_the_terminal(pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evil = "a\x1b[2J\x9b31m\u202eb"
     copy = shutil.copytree(pack, tmp_path / "copy")

@@ -17,6 +17,8 @@ CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "model.safetensors"
 TEXT_FOLDER = "text"
 """Folder inside a pack that holds the config.json of a BERT text tower."""
+LICENCE_NAME = "LICENSE.txt"
+"""File in a pack with the terms of its weights in full; packs need none."""
 FORMAT = 1
 HUB = "hf-hub:"
 """What stands before the name of a model on the hub."""
