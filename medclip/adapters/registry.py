@@ -8,6 +8,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from medclip.adapters.base import Adapter, Source, preprocessing_hash
+from medclip.adapters.model_images import DRAWN, drawing_hash
 from medclip.dicom.header.read import modality_from_header as modality_from_header
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Kind, Modality, Sample, spoken
@@ -80,12 +81,14 @@ def preprocessing_of(name: str, policy: ReadPolicy | None = None) -> str:
     """Return today's preprocessing hash of a slot: what the provenance of its samples says.
 
     Args:
-        name: Of the slot, see `slot`.
+        name: Of the slot, see `slot`; or `DRAWN`, how a record is drawn for a model that takes images.
         policy: What is read otherwise than by default.
 
     Raises:
         MedclipError: NOT_SUPPORTED_YET if there is no such adapter; ValueError for another kind than there are.
     """
+    if name == DRAWN:
+        return drawing_hash()
     modality, _, kind = name.partition(":")
     adapter = get_adapter(modality)
     plain = adapter.preprocessing_of(Kind(kind or Kind.IMAGE))

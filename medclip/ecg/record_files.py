@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes
+from medclip.imaging.ecg.formats.wfdb_record import wfdb_record
 from medclip.imaging.ecg.lead_names import TWELVE
 
-_UNITS_PER_MV = 1000
-_MISSING = -(2**15)
-"""Of 16-bit samples of WFDB: nothing was read here."""
 _RECORD_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -62,17 +60,10 @@ def _write_wfdb(
     out: Path, values_mv: NDArray[np.float32], _confidence: NDArray[np.float32], hz: float, layout: str
 ) -> None:
     """Write signals, then their header: whoever sees the header finds the signals."""
-    seen = np.isfinite(values_mv)
-    stored = np.where(seen, np.clip(np.rint(np.where(seen, values_mv, 0) * _UNITS_PER_MV), -32767, 32767), _MISSING)
-    stored = stored.astype("<i2")
+    content, text = wfdb_record(out.stem, values_mv, hz, comment=f"read from paper, layout {layout}")
     signals, header = files_of(out)
-    lines = [f"{out.stem} {len(TWELVE)} {hz:g} {stored.shape[1]}"]
-    for lead, line in zip(TWELVE, stored, strict=True):
-        checksum = (int(line.astype(np.int64).sum()) + 0x8000) % 0x10000 - 0x8000
-        lines.append(f"{signals.name} 16 {_UNITS_PER_MV}.0(0)/mV 16 0 {line[0]} {checksum} 0 {lead}")
-    lines.append(f"# read from paper, layout {layout}")
-    write_file(signals, stored.T.tobytes())
-    write_file(header, "\n".join(lines) + "\n")
+    write_file(signals, content)
+    write_file(header, text)
 
 
 WRITERS: Mapping[str, Callable[[Path, NDArray[np.float32], NDArray[np.float32], float, str], None]] = MappingProxyType(

@@ -104,6 +104,43 @@ def retrieval(
     return _summary(by_text, ks, text_patients, draw), _summary(by_image, ks, image_patients, draw)
 
 
+def recall_figures(
+    images_ND: NDArray[np.floating],
+    texts_ND: NDArray[np.floating],
+    keys: Sequence[Hashable],
+    patients: Sequence[Hashable],
+    *,
+    knows_patients: bool,
+    num_resamples: int = NUM_RESAMPLES,
+) -> dict[str, dict[str, Any]]:
+    """Measure retrieval both ways between images and their texts, as cards have figures.
+
+    Args:
+        images_ND: float [N, D] of unit norm.
+        texts_ND: float [N, D] of unit norm: the text of each image.
+        keys: What image and text belong to; equal ones are right answers of each other.
+        patients: Whose each is, or what stands for that.
+        knows_patients: Whether that is a patient: else none are counted.
+        num_resamples: Of patients.
+
+    Returns:
+        "text_to_image_r1" and so on: value, low and high to four decimals, chance, images and patients.
+    """
+    chance = chance_of_recall(keys, patients)
+    both = retrieval(
+        images_ND, texts_ND, keys, keys, image_patients=patients, text_patients=patients, num_resamples=num_resamples
+    )
+    counts = {"num_images": len(keys), "num_patients": len(set(patients)) if knows_patients else None}
+    return {
+        f"{way}_r{k}": {
+            **{end: round(getattr(one.intervals[k], end), 4) for end in ("value", "low", "high")},
+            **{"chance": round(chance[k], 4), **counts},
+        }
+        for way, one in zip(("text_to_image", "image_to_text"), both, strict=True)
+        for k in KS
+    }
+
+
 @dataclass(frozen=True)
 class LabelRetrieval:
     """How alike the labels of an image and of the images nearest to it are; means over the images that ask."""

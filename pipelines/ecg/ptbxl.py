@@ -11,9 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-from simulate import write_wfdb
-
+from medclip.evaluation.zero_shot.open_tables import write_records
 from medclip.files.tables.ecg.ecg_row import EcgRow
 from medclip.files.tables.ecg.ptbxl import read, read_z
 
@@ -30,7 +28,7 @@ def write_table(data: Path, out: Path) -> Path:
         data: Folder of the shared sets.
         out: For the table and for records that stand in an archive.
     """
-    write_archive(data / "ptbxl_z" / "ecg_z.npz", out / "z")
+    write_records(data / "ptbxl_z" / "ecg_z.npz", out / "z")
     rows = []
     for name, reader in zip(SETS, (read, read_z), strict=True):
         stated = read_rows(data / name / "labels.csv")
@@ -38,16 +36,6 @@ def write_table(data: Path, out: Path) -> Path:
             file = data / "ptbxl" / row.file if name == "ptbxl" else out / "z" / f"{own['key']}.hea"
             rows.append(_row(row, file.resolve(), name, own))
     return write_rows(out / "table.csv", rows)
-
-
-def write_archive(archive: Path, out: Path, mv_of_unit: float = 1.0) -> None:
-    """Write the records of the archive as WFDB, of which a unit is called 1 mV where nothing else is said."""
-    stored = np.load(archive)
-    out.mkdir(parents=True, exist_ok=True)
-    names = [str(name) for name in stored["leads"]]
-    hz, scale, signals = float(stored["fs"]), float(stored["scale"]), stored["signal"]
-    for number, signal in zip(stored["ecg_id"].tolist(), signals, strict=True):
-        write_wfdb(out / str(number), (signal.T * (scale * mv_of_unit)).astype(np.float32), hz, names)
 
 
 def _row(row: EcgRow, file: Path, name: str, own: Mapping[str, str]) -> dict[str, str]:

@@ -23,10 +23,9 @@ from heart_report import write_report
 from heart_signal import LEADS, simulate_leads
 from numpy.typing import NDArray
 
+from medclip.imaging.ecg.formats.wfdb_record import wfdb_record
 from medclip.text.ecg.statements import labels_of, statements
 
-UNITS_PER_MV = 1000
-"""The records hold microvolts."""
 NUM_FOLDS = 10
 
 
@@ -88,14 +87,9 @@ def write_wfdb(path: Path, leads: NDArray[np.float32], sampling_hz: float, names
         sampling_hz: Of the record.
         names: Of the leads.
     """
-    stored = np.clip(np.rint(leads * UNITS_PER_MV), -32767, 32767).astype("<i2")
-    path.with_suffix(".dat").write_bytes(stored.T.tobytes())
-    lines = [f"{path.name} {len(names)} {sampling_hz:g} {stored.shape[1]}"]
-    for name, lead in zip(names, stored, strict=True):
-        checksum = int(lead.astype(np.int64).sum()) & 0xFFFF
-        checksum -= 0x10000 * (checksum > 0x7FFF)
-        lines.append(f"{path.name}.dat 16 {UNITS_PER_MV}.0(0)/mV 16 0 {lead[0]} {checksum} 0 {name}")
-    path.with_suffix(".hea").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    signals, header = wfdb_record(path.name, leads, sampling_hz, names)
+    path.with_suffix(".dat").write_bytes(signals)
+    path.with_suffix(".hea").write_text(header, encoding="utf-8")
     return path.with_suffix(".hea")
 
 

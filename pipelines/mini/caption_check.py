@@ -28,12 +28,12 @@ from medclip.shards.writing.table import ShardRow, read_shard_table
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import difference, interval_of
 from medclip.text.captions.draw import draw_caption
+from medclip.text.captions.quoted_words import betrayal_in
 from medclip.text.captions.record import CaptionRecord
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from measuring import in_words, plain  # pyright: ignore[reportMissingImports]
-from own_words import betrayal_in
 
 FEWEST = 20
 """Patients of a source with a finding below which it takes no part."""

@@ -11,9 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ecg"))
 
-from ptbxl import SETS, write_archive  # pyright: ignore[reportMissingImports]
+from ptbxl import SETS  # pyright: ignore[reportMissingImports]
 from shared_sets import LICENCES, Row, read_labels
 
+from medclip.evaluation.zero_shot.open_tables import write_records
 from medclip.files.tables.ecg.ecg_row import EcgRow
 from medclip.files.tables.ecg.ptbxl import read, read_z
 from medclip.models.inputs.signal_input import STD_MV
@@ -34,7 +35,7 @@ def record_rows(data: Path, records: Path) -> list[Row]:
     """
     archive = records / ARCHIVE
     if not archive.is_dir():
-        write_archive(data / "ptbxl_z" / "ecg_z.npz", archive, mv_of_unit=STD_MV)
+        write_records(data / "ptbxl_z" / "ecg_z.npz", archive, mv_of_unit=STD_MV)
     rows = []
     for name, reader in zip(SETS, (read, read_z), strict=True):
         stated = list(read_labels(data / name))

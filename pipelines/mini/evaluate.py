@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from shared_sets import SAME_ORIGIN
 from sklearn.linear_model import LogisticRegression
 
-from medclip.evaluation.retrieval import KS, chance_of_recall, retrieval
+from medclip.evaluation.zero_shot.text_figures import texts_measured
 from medclip.models.packs.card_sources import ALL
 from medclip.models.packs.pack import Model, load_model
 from medclip.models.scores.class_vectors import class_vectors, score_features
 from medclip.settings import Settings
-from medclip.statistics.estimate import LEVEL
+from medclip.statistics.estimate import LEVEL, NUM_RESAMPLES
 from medclip.statistics.metrics.by_source import NOT_TESTABLE, BySource, by_source
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import interval_of
@@ -62,8 +62,6 @@ MIN_PATIENTS = 10
 
 MIN_VAL_POSITIVES = 3
 """Validation images with the finding below which it cannot be calibrated, and is not listed."""
-MIN_TEXTS = 20
-"""Different texts of a source below which nothing is looked for among them."""
 
 
 Part = tuple[NDArray, NDArray]
@@ -109,10 +107,12 @@ def multiclass(
         s: score_features(data[s].features[rows], vectors, "multiclass", model.logit_scale)[0]
         for s, (rows, _) in parts.items()
     }
-    rows, labels = parts["test"]
-    test = data["test"]
-    patients, unknown = test.patients[rows], test.unknown(rows)
+    test, units = data["test"], {s: data[s].of_units(rows) for s, (rows, _) in parts.items()}
     rivals = {"zero_shot": logits["test"]} | rival_scores(data, parts, len(classes), cnn)
+    rivals = {name: units["test"].mean(scores) for name, scores in rivals.items()}
+    logits = {s: units[s].mean(of) for s, of in logits.items()}
+    rows, labels = (column[units["test"].first_U] for column in parts["test"])
+    patients, unknown = test.patients[rows], test.unknown(rows)
     accuracy = {
         k: figure("balanced_accuracy", labels, s, patients, 1 / len(classes), unknown=unknown)
         for k, s in rivals.items()
@@ -124,7 +124,10 @@ def multiclass(
     of_source = by_source(labels, logits["test"], test.sources[rows].tolist(), patients.tolist())
     return {
         "classes": list(classes),
-        "calibration": {"scale": round(temperature(logits["val"], parts["val"][1]), 4), "bias": {}},
+        "calibration": {
+            "scale": round(temperature(logits["val"], parts["val"][1][units["val"].first_U]), 4),
+            "bias": {},
+        },
         "counts": {c: int((labels == i).sum()) for i, c in enumerate(classes)},
         "metrics": metrics,
         "sources": {ALL: for_card(of_source, unknown)},
@@ -176,35 +179,36 @@ def multilabel(
         parts = {s: labelled_finding(data[s], task, name, judged) for s in SPLITS}
         # Offsets are fitted on all images of the source: scoring does not know which other findings an image has.
         calibration_rows, calibration_labels = labelled_finding(data["val"], task, name, Judged(judged.source))
-        rows, labels = parts["test"]
+        units, of_val = test.of_units(parts["test"][0]), data["val"].of_units(calibration_rows)
+        rows, labels = (column[units.first_U] for column in parts["test"])
+        calibration_labels = calibration_labels[of_val.first_U]
         patients, of, unknown = test.patients[rows], test.sources[rows].tolist(), test.unknown(rows)
         counts[name] = {"positive": int(labels.sum()), "negative": int((1 - labels).sum()), "among": judged.among}
         few_test = min(len(set(patients[labels == c])) for c in (0, 1)) < MIN_PATIENTS
         if few_test or calibration_labels.sum() < MIN_VAL_POSITIVES or len(set(parts["train"][1].tolist())) < 2:
             continue
         vectors = class_vectors(model, load_task(task), [name])
-        logits = {
-            s: score_features(data[s].features[r], vectors, "multilabel", model.logit_scale)[0][:, 0]
-            for s, (r, _) in parts.items()
-        }
+        logits = score_features(test.features[parts["test"][0]], vectors, "multilabel", model.logit_scale)[0][:, 0]
+        rivals = {"zero_shot": logits}
+        rivals |= {k: s[:, 1] for k, s in rival_scores(data, parts, 2, cnn).items()}
+        rivals = {k: units.mean(scores) for k, scores in rivals.items()}
         val_features = data["val"].features[calibration_rows]
-        val_logits = score_features(val_features, vectors, "multilabel", model.logit_scale)[0][:, 0]
-        of_source = by_source(labels, logits["test"], of, patients.tolist())
+        val_logits = of_val.mean(score_features(val_features, vectors, "multilabel", model.logit_scale)[0][:, 0])
+        logits = rivals["zero_shot"]
+        of_source = by_source(labels, logits, of, patients.tolist())
         if of_source.within is None:
             continue
         calibration["scale"][name], calibration["bias"][name] = platt(val_logits, calibration_labels)
         sources[name] = for_card(of_source, unknown)
-        rivals = {"zero_shot": logits["test"]}
-        rivals |= {k: s[:, 1] for k, s in rival_scores(data, parts, 2, cnn).items()}
         metrics[name] = {k: within(labels, s, of, patients, unknown) for k, s in rivals.items()}
-        widened = within(labels, logits["test"], of, patients, unknown, level=1 - 0.05 / len(findings))
+        widened = within(labels, logits, of, patients, unknown, level=1 - 0.05 / len(findings))
         metrics[name]["zero_shot"]["low_adjusted"] = widened.get("low", 0.0)
         views = np.array([str(test.records[i].view).upper() for i in rows])
         for view in ("AP", "PA"):
             inside = views == view
             if min(len(set(patients[inside & (labels == c)])) for c in (0, 1)) >= MIN_PATIENTS:
                 of_view = [source for source, is_in in zip(of, inside, strict=True) if is_in]
-                in_view = within(labels[inside], logits["test"][inside], of_view, patients[inside], unknown)
+                in_view = within(labels[inside], logits[inside], of_view, patients[inside], unknown)
                 metrics[name] |= {f"zero_shot_{view.lower()}_only": in_view} if in_view else {}
     return {
         "classes": list(metrics),
@@ -286,23 +290,11 @@ def retrieved(model: Model, test: Split) -> dict[str, Any]:
     for source in sorted(set(test.sources.tolist())):
         rows = [i for i in np.flatnonzero((test.sources == source) & ~test.generic) if test.records[i].texts]
         texts = [test.records[i].texts[0] for i in rows]
-        keys = [text.strip().lower() for text in texts]
-        if len(set(keys)) < MIN_TEXTS:
-            continue
-        whose, unknown = test.patients[rows].tolist(), test.unknown(np.array(rows))
-        chance = chance_of_recall(keys, whose)
-        both = retrieval(
-            test.features[rows], model.encode_text(texts), keys, keys, image_patients=whose, text_patients=whose
+        whose, unknown = test.patients[rows].tolist(), test.unknown(np.array(rows, int))
+        found = texts_measured(
+            test.features[rows], texts, whose, model, knows_patients=not unknown, num_resamples=NUM_RESAMPLES
         )
-        counts = {"num_images": len(rows), "num_patients": None if unknown else len(set(whose))}
-        figures[source] = {
-            f"{way}_r{k}": {
-                **{end: round(getattr(one.intervals[k], end), 4) for end in ("value", "low", "high")},
-                **{"chance": round(chance[k], 4), **counts},
-            }
-            for way, one in zip(("text_to_image", "image_to_text"), both, strict=True)
-            for k in KS
-        }
+        figures |= {source: found} if found else {}
     return figures
 
 

@@ -32,6 +32,23 @@ class Judged:
 
 
 @dataclass(frozen=True, eq=False)
+class OfUnits:
+    """Rows of U files or records, in the order of the split: five cuttings of an ECG are one record."""
+
+    first_U: NDArray[np.intp]
+    """The first row of each."""
+    unit_N: NDArray[np.intp]
+    """Of each row."""
+
+    def mean(self, scores_N: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Average the scores, [N] or [N, C], of the images of each."""
+        sums = np.zeros((len(self.first_U), *scores_N.shape[1:]))
+        np.add.at(sums, self.unit_N, scores_N)
+        numbers = np.bincount(self.unit_N).reshape(-1, *[1] * (scores_N.ndim - 1))
+        return (sums / numbers).astype(scores_N.dtype)
+
+
+@dataclass(frozen=True, eq=False)
 class Split:
     """One split in memory."""
 
@@ -43,10 +60,17 @@ class Split:
     generic: NDArray[np.bool_]
     imagenet: NDArray[np.float32] | None = None
     """Features of an encoder that never saw a medical image; None where they were not asked for."""
+    units: NDArray[np.intp] | None = None
+    """Number of the file, or record, of each image; None where each image is one."""
 
     def with_imagenet(self, features: NDArray[np.float32]) -> Split:
         """Return the split with such features."""
         return replace(self, imagenet=features)
+
+    def of_units(self, rows: NDArray[np.intp]) -> OfUnits:
+        """Return how some rows become one each of a file or record, as `medclip score` answers for it."""
+        units = rows if self.units is None else self.units[rows]
+        return OfUnits(*np.unique(units, return_index=True, return_inverse=True)[1:])
 
     def unknown(self, rows: NDArray[np.intp]) -> tuple[str, ...]:
         """Return the sources of some rows of which nobody knows whose images they are."""
@@ -58,6 +82,8 @@ def load_split(shards: Path, name: str, model: Model) -> Split:
     reader = ShardReader(shards, name)
     samples = [sample for i in range(len(reader)) if (sample := reader[i]).image.size]
     images = np.stack([letterbox(s.image, model.preprocess.size_px) for s in samples])
+    numbers: dict[tuple[str, str], int] = {}
+    units = [numbers.setdefault((s.meta["sha256"], s.meta["adapter"]), len(numbers)) for s in samples]
     return Split(
         images,
         model.encode_image(images),
@@ -65,6 +91,7 @@ def load_split(shards: Path, name: str, model: Model) -> Split:
         np.array([s.meta["patient"] for s in samples]),
         np.array([s.meta["source"] for s in samples]),
         np.array([s.meta["adapter"] == "generic" for s in samples]),
+        units=np.array(units),
     )
 
 

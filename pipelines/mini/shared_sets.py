@@ -13,15 +13,16 @@ whose images are not here, but for one examination, which is in examples/ and he
 from __future__ import annotations
 
 import csv
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import own_words
 import prepare as mini
+
+from medclip.evaluation.zero_shot.open_tables import modality_of
+from medclip.text.captions import quoted_words
 
 Row = dict[str, str]
 GLAS_MPP_UM = "0.62"
@@ -66,11 +67,6 @@ REGIONS = {
 }
 ORGANS = {"HEAD": "head", "CHEST": "thorax", "ABD": "abdomen"}
 MODALITIES = {"CT": "ct", "MR": "mri"}
-_BY_ANSWER = {
-    "ct": re.compile(r"\b(?:ct|computed tomography)\b", re.I),
-    "mri": re.compile(r"\b(?:mri?|flair|dwi|diffusion|t[12])\b", re.I),
-    "xray": re.compile(r"\b(?:x-?ray|cxr|plain film|radiograph)\b", re.I),
-}
 
 
 def films(data: Path) -> Iterator[Row]:
@@ -88,7 +84,7 @@ def covid_films(data: Path) -> Iterator[Row]:
         covid = row.get("label:chest_xray_findings:covid_19")
         stratum = {"1": "covid-19", "0": "other pneumonia"}.get(covid or "", "not stated")
         split = {"split": "test"} if row["patient"] in held_out else {}
-        captions = own_words.joined(own_words.quotable(row.pop("caption")))
+        captions = quoted_words.joined(quoted_words.quotable(row.pop("caption")))
         yield row | split | {"stratum": stratum, "captions": captions}
 
 
@@ -96,7 +92,7 @@ def fundus(data: Path) -> Iterator[Row]:
     """Fundus photographs with the words of an expert."""
     for row in mini.fundus(data):
         stratum = "cataract" if row["label:fundus_cataract:cataract"] == "1" else "no cataract"
-        captions = own_words.joined(own_words.quotable(row.pop("caption")))
+        captions = quoted_words.joined(quoted_words.quotable(row.pop("caption")))
         yield row | {"stratum": stratum, "captions": captions}
 
 
@@ -143,7 +139,7 @@ def contrast_mammograms(data: Path) -> Iterator[Row]:
         known = {
             "view": r["view"], "view_kind": "subtracted", "laterality": r["laterality"], "age": r["age"], "sex": "F",
             "label:mammography_malignancy": pathology, "stratum": pathology,
-            "captions": own_words.joined(own_words.findings_of(r["findings"])),
+            "captions": quoted_words.joined(quoted_words.findings_of(r["findings"])),
         }  # fmt: skip
         yield _row("cdd_cesm", r["file"], f"cdd_cesm:{r['patient_id']}", "mammography", **known)
 
@@ -178,7 +174,7 @@ def breast_lesions(data: Path) -> Iterator[Row]:
 def breast_masses(data: Path) -> Iterator[Row]:
     """Breast ultrasound, one image of a woman, with the words of BI-RADS; three images show no lesion."""
     for r in read_labels(data / "breast_us"):
-        known = {"age": r["age"], "sex": "F", "captions": own_words.joined(own_words.mass_of(r))}
+        known = {"age": r["age"], "sex": "F", "captions": quoted_words.joined(quoted_words.mass_of(r))}
         if r["classification"] != "normal":
             known["label:breast_ultrasound_malignancy"] = r["classification"]
         yield _row(
@@ -192,7 +188,7 @@ def teaching_files(data: Path) -> Iterator[Row]:
         if r["plane"] == "Photograph":
             continue
         modality, region = MODALITIES[r["modality"]], REGIONS[r["region"]]
-        captions = own_words.joined(own_words.of_teaching_file(r))
+        captions = quoted_words.joined(quoted_words.of_teaching_file(r))
         known = {"age": r["age"], "sex": r["sex"], "label:body_region": region, "stratum": f"{modality} {region}"}
         yield _row(
             "medpix2", r["file"], f"medpix2:{r['group']}", modality, **known, captions=captions, study=r["group"]
@@ -212,26 +208,8 @@ def questioned(data: Path) -> Iterator[Row]:
         known = {"stratum": f"{modality or 'not stated'} {region}"}
         if modality in MODALITIES.values():
             known["label:body_region"] = region
-        captions = own_words.joined(own_words.of_answers(asked))
+        captions = quoted_words.joined(quoted_words.of_answers(asked))
         yield _row("vqa_rad", r["file"], f"vqa_rad:{r['group']}", modality, **known, captions=captions)
-
-
-def modality_of(pairs: list[Row], organ: str) -> str:
-    """Return the modality that the answers about an image state; "" where they do not, or disagree.
-
-    Every chest of the set is an X-ray unless somebody says otherwise.
-    """
-    stated = set()
-    for pair in pairs:
-        answer = pair["answer"].strip().lower()
-        if answer in ("yes", "no"):
-            text = pair["question"] if answer == "yes" and re.match(r"(?i)is this\b", pair["question"]) else ""
-        else:
-            text = pair["answer"] if "MODALITY" in pair["question_type"] else ""
-        stated |= {name for name, pattern in _BY_ANSWER.items() if pattern.search(text)}
-    if not stated and organ == "CHEST":
-        return "xray"
-    return stated.pop() if len(stated) == 1 else ""
 
 
 SETS: dict[str, Callable[[Path], Iterator[Row]]] = {

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from examples.make_phantoms import ecg_record
-from medclip.adapters.model_images import images_of
-from medclip.adapters.registry import read_unit
+from medclip.adapters.model_images import DRAWN, images_of
+from medclip.adapters.registry import preprocessing_of, read_unit
 from medclip.adapters.sources import source_of
 from medclip.sample import Modality
 from medclip.settings import Settings
@@ -23,6 +24,21 @@ def test_an_ecg_is_shown_in_four_cuttings_of_three_leads_and_the_rhythm_strip(tm
         ink = (view.pixels.max(axis=2) < 100).mean()
         assert 0.002 < ink < 0.2  # traces on paper, in every cutting
     assert len({view.pixels.tobytes() for view in views}) == 5
+
+
+@pytest.mark.parametrize(
+    ("target", "value"),
+    [
+        ("medclip.adapters.model_images.ECG_DPI", 120),
+        ("medclip.adapters.model_images._RHYTHM_MM", (18.0, 147.0, 255.0, 30.0)),
+        ("medclip.imaging.ecg.sheet.render.SHEET_VERSION", 99),
+    ],
+)
+def test_another_drawing_or_cutting_has_another_hash(target: str, value: object, monkeypatch: pytest.MonkeyPatch):
+    before = preprocessing_of(DRAWN)
+    assert before == preprocessing_of(DRAWN) != preprocessing_of("ecg:signal")
+    monkeypatch.setattr(target, value)
+    assert preprocessing_of(DRAWN) != before
 
 
 def test_a_image_is_shown_as_its_adapter_made_it(tmp_path: Path):

@@ -32,7 +32,7 @@ def stage(folder: Path, name: str) -> ModuleType:
 def import_paths_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stages put the folder of pipelines/mini in front; other pipelines have a stage of the same name."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for name in ("prepare", "shared_sets", "own_words"):
+    for name in ("prepare", "shared_sets"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import medclip
-from medclip.evaluation.zero_shot.labelled_set import find_set
+from medclip.evaluation.zero_shot.labelled_set import find_set, find_texts
 from medclip.evaluation.zero_shot.suite import load_suite
 from medclip.evaluation.zero_shot.vocabulary_sets import with_vocabulary
 from medclip.models.packs.card import Card, TaskCard
@@ -62,7 +62,7 @@ def split(seed: int, num: int, *, follows_source: bool) -> Any:
 def test_a_finding_is_measured_within_its_sources_and_across_them(follows_source: bool, verdict: str) -> None:
     evaluate, publish = stage("evaluate"), stage("publish")
     data = {name: split(n, 120, follows_source=follows_source) for n, name in enumerate(("train", "val", "test"))}
-    figures = evaluate.multilabel(Words(), data, "chest_xray_findings", {"pneumonia": evaluate.Judged()}, False)
+    figures = evaluate.multilabel(Words(), data, "chest_xray_findings", {"pneumonia": evaluate.Judged()}, None)
     own = figures["metrics"]["auroc"]["pneumonia"]["zero_shot"]
     assert own["value"] > 0.95
     assert own["num_patients"] is None  # groups of covid_cxr are not patients
@@ -111,6 +111,31 @@ def test_a_task_that_holds_within_no_source_is_not_listed() -> None:
     assert listed(WITHIN_ONLY, figure)
     assert not listed(WITHIN_ONLY, below)
     assert listed(NOT_TESTABLE, below)  # one source: its figure is the task's own
+
+
+def test_an_ecg_is_judged_once_and_not_cutting_by_cutting() -> None:
+    """Half of the cuttings of a record say the opposite: their mean is right for each, and counts once."""
+    evaluate = stage("evaluate")
+    data = {name: split(n, 60, follows_source=False) for n, name in enumerate(("train", "val", "test"))}
+    alone = evaluate.multilabel(Words(), data, "chest_xray_findings", {"pneumonia": evaluate.Judged()}, None)
+
+    def in_cuttings(one: Any) -> Any:
+        ill = np.array([r.labels["chest_xray_findings"]["pneumonia"] for r in one.records])
+        other = np.stack([np.sin(np.where(ill, 0.25, 0.35)), np.cos(np.where(ill, 0.25, 0.35))], axis=1)
+        return type(one)(
+            np.concatenate([one.images, one.images]), np.concatenate([one.features, other]).astype(np.float32),
+            [*one.records, *one.records], *(np.concatenate([c, c]) for c in (one.patients, one.sources, one.generic)),
+            units=np.tile(np.arange(60), 2),
+        )  # fmt: skip
+
+    cut = {name: in_cuttings(one) for name, one in data.items()}
+    figures = evaluate.multilabel(Words(), cut, "chest_xray_findings", {"pneumonia": evaluate.Judged()}, None)
+    own, once = (f["metrics"]["auroc"]["pneumonia"]["zero_shot"] for f in (figures, alone))
+    assert (own["num_images"], once["num_images"]) == (60, 60)
+    assert figures["counts"] == alone["counts"]
+    assert own["value"] > 0.9
+    units = cut["test"].of_units(np.array([3, 63, 4, 64]))
+    assert units.mean(np.array([1.0, 3.0, 5.0, 9.0])).tolist() == [2.0, 7.0]
 
 
 def test_groups_of_images_are_not_listed_as_patients_of_the_training_data() -> None:
@@ -168,22 +193,38 @@ def test_imagenet_features_are_those_of_the_pooled_last_layer(tmp_path: Path) ->
 
 
 @pytest.mark.shared
-def test_the_suite_labels_images_as_the_table_does_that_the_pack_learns_from(shared: Path) -> None:
-    data = shared / "data"
-    table = {row["file"]: row for row in stage("shared_sets").rows_of(data)}
+def test_the_suite_labels_images_as_the_table_does_that_the_pack_learns_from(shared: Path, tmp_path: Path) -> None:
+    data = (shared / "data").resolve()
     suite = with_vocabulary(load_suite("mini"), SimpleNamespace(tasks={}))
+    rows = [*stage("shared_sets").rows_of(data), *stage("ecg_records").record_rows(data, tmp_path)]
+    table = {name_of(Path(row["file"]), data): row for row in rows}
     for part in suite.sets:
-        labelled = find_set(data, part, b"k" * 32)
+        labelled = find_set(data, part, b"k" * 32, tmp_path)
         assert labelled is not None
         column = "modality" if part.task == "modality" else ":".join(filter(None, ("label", part.task, part.finding)))
         both = [
             (table[name][column], part.names[row.label])
             for row in labelled.rows
-            if (name := row.path.relative_to(data).as_posix()) in table and table[name].get(column)
+            if (name := name_of(row.path, data)) in table and table[name].get(column)
         ]
         assert len(both) > 0.7 * len(labelled.rows), part.id
         says = {"1": "present", "0": "absent"} if part.finding else {}
         assert not [pair for pair in both if says.get(pair[0], pair[0]) != pair[1]], part.id
+    for texts in suite.texts:
+        here = find_texts(data, texts, b"k" * 32, tmp_path)
+        assert here is not None
+        assert {name_of(row.path, data): (str(row.modality), row.text) for row in here.rows} == {
+            name: (row["modality"], row["captions"].partition("\n")[0])
+            for name, row in table.items()
+            if row["source"] == texts.source_name and row.get("captions")
+        }
+
+
+def name_of(path: Path, data: Path) -> str:
+    """Return the name that a file has in the table and in the suite, wherever a record out of an archive lies."""
+    if path.is_relative_to(data):
+        return path.relative_to(data).as_posix()
+    return path.name if path.is_absolute() else path.as_posix()
 
 
 @pytest.mark.shared

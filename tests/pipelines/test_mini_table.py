@@ -14,12 +14,13 @@ import pytest
 
 from medclip.shards.writing.splits import split_of
 from medclip.shards.writing.table import read_shard_table
+from medclip.text.captions.quoted_words import betrayal_in
 from medclip.text.vocabulary.load import load_task
 from medclip.training.recipe.file import load_recipe
 from tests.kits.stages import load_stage
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "mini"
-NAMES = ("prepare", "shared_sets", "own_words", "table", "measuring")
+NAMES = ("prepare", "shared_sets", "table", "measuring")
 SPLITS = {"train": 0.65, "val": 0.10, "test": 0.25}
 SOURCES = {
     "nih_cxr", "covid_cxr", "csdi_fundus", "mini_mias", "cbis_ddsm", "nyu_mammography", "brain_mri", "glas_colon",
@@ -95,10 +96,9 @@ def test_every_label_is_a_class_of_the_vocabulary_and_most_rows_have_one(rows: l
 
 @pytest.mark.shared
 def test_no_own_text_names_where_it_is_from(rows: list[dict[str, str]]) -> None:
-    words = stage("own_words")
     texts = [text for row in rows for text in row.get("captions", "").split("\n") if text]
     assert len(texts) > 4000
-    assert not [text for text in texts if words.betrayal_in(text)]
+    assert not [text for text in texts if betrayal_in(text)]
     assert not [text for text in texts if re.search(r"\b(?:19|20)\d\d\b|\?|http", text)]
     quoted = {row["source"] for row in rows if row.get("captions")}
     assert quoted == {"csdi_fundus", "cdd_cesm", "medpix2", "vqa_rad"}
@@ -115,37 +115,6 @@ def test_captions_of_breast_ultrasound_tell_its_two_sources_no_better_than_chanc
     figures = json.loads((tmp_path / "out.json").read_text())["findings"]
     assert {f["finding"] for f in figures} == {f"breast_ultrasound_malignancy: {c}" for c in ("benign", "malignant")}
     assert all(f["captions"]["low"] <= 0.5 for f in figures)
-
-
-def test_words_that_betray_a_source_are_found_whatever_their_case() -> None:
-    betrayal_in = stage("own_words").betrayal_in
-    for text in (
-        "Case courtesy of Dr A, Radiopaedia.org", "the chest film of a NIH patient", "MIAS database", "DDSM case",
-        "scanned on a GE Logiq 7", "a film taken at the University Hospital", "see Figure 1a", "nodule (arrow)",
-        "images of MedPix", "ISIC archive", "returned from Wuhan", "http://x.org", "Can you detect it",
-    ):  # fmt: skip
-        assert betrayal_in(text), text
-    for text in ("an oval mass with circumscribed margin", "large enhancing lesion", "no pleural effusion"):
-        assert betrayal_in(text) is None, text
-
-
-def test_sentences_of_people_times_and_other_examinations_are_not_quoted() -> None:
-    words = stage("own_words")
-    note = (
-        "A 65-year-old man was admitted to hospital. There is consolidation of the right lower lobe. "
-        "Case courtesy of Dr A. Since yesterday it has worsened."
-    )
-    assert list(words.quotable(note)) == ["There is consolidation of the right lower lobe."]
-    case = {
-        "modality": "CT", "caption": "A mass of the liver.", "findings": "Ultrasound: a cyst is seen. A solid mass.",
-        "diagnosis": "Hepatocellular Carcinoma", "plane": "Axial", "region": "Abdomen",
-    }  # fmt: skip
-    assert list(words.of_teaching_file(case)) == [
-        "A mass of the liver.", "A solid mass.", "CT of hepatocellular carcinoma.", "Axial CT of the abdomen.",
-    ]  # fmt: skip
-    assert list(words.findings_of("Heterogenously enhancing mass with speculated margin; IMLN")) == [
-        "Heterogeneously enhancing mass with spiculated margin.", "Intramammary lymph node.",
-    ]  # fmt: skip
 
 
 def made_up(source: str, number: int, **known: str) -> list[dict[str, str]]:

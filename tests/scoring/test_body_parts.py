@@ -10,14 +10,16 @@ import pytest
 from medclip.api.score import score
 from medclip.errors import Reason
 from tests.kits.files import write_dicom
-from tests.kits.radiographs import hand, knee, panoramic
+from tests.kits.stages import load_stage
+
+BODY_PARTS = load_stage(Path(__file__).parents[2] / "pipelines" / "mini", "body_parts")
 
 
 @pytest.mark.parametrize("stated", [None, "UNKNOWN"])
 def test_a_jaw_a_hand_and_a_knee_whose_header_says_cr_alone_are_not_asked_about_the_chest(
     tmp_path: Path, stated: str | None
 ) -> None:
-    for draw in (panoramic, hand, knee):
+    for draw in (BODY_PARTS.panoramic, BODY_PARTS.hand, BODY_PARTS.knee):
         unlike = {"StudyInstanceUID": f"1.2.3.{len(draw.__name__)}", "BodyPartExamined": stated}
         write_dicom(tmp_path / "in" / f"{draw.__name__}.dcm", draw(), **unlike)
     run = score(tmp_path / "in", tmp_path / "out", workers=1)

@@ -14,6 +14,7 @@ from medclip.adaptation.data.unit_features import ways_said
 from medclip.adaptation.pack.adapted_model import REPLACE
 from medclip.adaptation.pack.notes import num_in_training, seen_by_base
 from medclip.adaptation.pack.pack_head import HEAD_FILE, SHOTS_FILE, TASK_FILE
+from medclip.adapters.model_images import DRAWN, DRAWN_OF
 from medclip.adapters.registry import preprocessing_of
 from medclip.errors import MedclipError
 from medclip.files.output import claim_folder, new_folder, refuse_other, write_file
@@ -116,6 +117,8 @@ def write_pack(
         _write_lines(fresh / PATIENT_HASHES, base, of_base.patient_hashes_file, [s.patient for s in adapted.shots])
         (fresh / CARD_FILE).write_text(card.to_json(), encoding="utf-8")
         read = {way: preprocessing_of(way, adapted.model.preprocess.policy) for way in adapted.ways}
+        if DRAWN_OF in read and adapted.model.preprocess.signal is None:
+            read[DRAWN] = preprocessing_of(DRAWN)
         seal(fresh, {**adapted.model.preprocess.adapters, **read})
     return folder
 

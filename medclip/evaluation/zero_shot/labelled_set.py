@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from medclip.adapters.base import combined_sha256
+from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.zero_shot.suite import SetFile
+from medclip.evaluation.zero_shot.open_tables import MODALITY, read_open_table
+from medclip.evaluation.zero_shot.suite import SetFile, TextsFile
 from medclip.files.output import digest_of
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.tables.cell_privacy import shown
-from medclip.files.tables.read_table import read_table
+from medclip.files.tables.ecg.ecg_row import HEADER
 from medclip.files.tables.table import close_names, listed
 from medclip.models.packs.manifest import file_sha256
+from medclip.sample import Modality
+from medclip.settings import Settings
 
 TABLE_NAME = "labels.csv"
 _SHOWN = 4
@@ -65,39 +70,100 @@ class LabelledSet:
         """Return the set with its images below another folder than the one its labels are below."""
         if images == data:
             return self
-        rows = (replace(row, path=images / row.path.relative_to(data)) for row in self.rows)
-        return replace(self, rows=tuple(rows))
+        return replace(self, rows=tuple(replace(row, path=_moved(row.path, data, images)) for row in self.rows))
 
-    def held_out(self, hashes: frozenset[str] | None) -> LabelledSet:
+    def held_out(self, measured: MeasuredFiles | None) -> LabelledSet:
         """Return the set with the files of a list alone, where the suite asks for that and there is one.
 
         Args:
-            hashes: sha256 of each file that the pack's figures were measured on; None where it lists none.
+            measured: The files that the pack's figures were measured on; None where it lists none.
         """
-        if not self.part.held_out or hashes is None:
+        if not self.part.held_out or measured is None:
             return self
-        rows = tuple(row for row in self.rows if _sha256(row.path) in hashes)
+        rows = tuple(row for row in self.rows if measured.has(row.path, str(self.part.modality)))
         return replace(self, rows=rows, num_left_out=self.num_left_out + len(self.rows) - len(rows), is_held_out=True)
 
     def digest(self, data: Path) -> str:
         """Hash of names, sizes, times, labels and patients: another one when the data changed. 16 hex characters."""
-        return digest_of([[str(r.path.relative_to(data)), _state(r.path), r.label, r.patient] for r in self.rows])
+        return digest_of([[*_named(r.path, data), r.label, r.patient] for r in self.rows])
 
 
-def places(part: SetFile) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class ImageWithText:
+    """One image and what its set says of it."""
+
+    row: int
+    """Row of the table under its header from 1."""
+    path: Path
+    modality: Modality
+    text: str
+    patient: str | None = None
+    """Keyed hash; None where nothing says whose image it is."""
+
+
+@dataclass(frozen=True)
+class TextSet:
+    """Images with the words of their source, that are there."""
+
+    part: TextsFile
+    rows: tuple[ImageWithText, ...]
+    is_held_out: bool = False
+    """Only files that the pack's figures were measured on."""
+
+    def moved(self, data: Path, images: Path) -> TextSet:
+        """Return the set with its images below another folder than the one its texts are below."""
+        if images == data:
+            return self
+        return replace(self, rows=tuple(replace(row, path=_moved(row.path, data, images)) for row in self.rows))
+
+    def held_out(self, measured: MeasuredFiles | None) -> TextSet:
+        """Return the set with the files of a list alone, as a labelled set does."""
+        if not self.part.held_out or measured is None:
+            return self
+        rows = tuple(row for row in self.rows if measured.has(row.path, str(row.modality)))
+        return replace(self, rows=rows, is_held_out=True)
+
+    def digest(self, data: Path) -> str:
+        """Hash of names, sizes, times, texts and patients. 16 hex characters."""
+        return digest_of([[*_named(r.path, data), r.modality, r.text, r.patient] for r in self.rows])
+
+
+class MeasuredFiles:
+    """The files that a pack's figures were measured on, and in which renderings; a file is hashed once.
+
+    Args:
+        ways: `medclip.models.packs.card.measured_hashes`.
+    """
+
+    def __init__(self, ways: Mapping[str, frozenset[str]]) -> None:
+        self._ways = ways
+        self._hashes: dict[Path, str | None] = {}
+
+    def has(self, path: Path, way: str) -> bool:
+        """Tell whether figures were measured on a file, read by the adapter of this name."""
+        if path not in self._hashes:
+            self._hashes[path] = _sha256(path)
+        ways = self._ways.get(self._hashes[path] or "")
+        return ways is not None and (not ways or way in ways)
+
+
+def places(part: SetFile | TextsFile) -> tuple[str, ...]:
     """List where a set is looked for, relative to the data folder."""
+    if isinstance(part, TextsFile):
+        return (f"{part.place}/{TABLE_NAME}",)
     known = [name for name, meant in part.values.items() if meant is not None] or list(part.names)
     shown = [*known[:_SHOWN], "..."] if len(known) > _SHOWN else known
     return (f"{part.place}/{TABLE_NAME}", f"{part.place}/{{{','.join(shown)}}}/")
 
 
-def find_set(data: Path, part: SetFile, key: bytes) -> LabelledSet | None:
+def find_set(data: Path, part: SetFile, key: bytes, unpacked: Path | None = None) -> LabelledSet | None:
     """Find a set below the data folder.
 
     Args:
         data: The data folder.
         part: The suite's entry.
         key: Key that patient identifiers are hashed with.
+        unpacked: Where records are written that stand in one archive; it is needed for sets of such alone.
 
     Returns:
         The set; None where there is neither a table nor a class folder.
@@ -109,10 +175,38 @@ def find_set(data: Path, part: SetFile, key: bytes) -> LabelledSet | None:
     folder = data / part.place
     table = folder / TABLE_NAME
     if table.is_file():
-        return _from_table(table, part, key)
+        return _from_table(table, part, key, unpacked)
     folders = _inside(folder)
     folders = [child for child in folders if child.is_dir()]
     return _from_folders(folders, part) if folders else None
+
+
+def find_texts(data: Path, part: TextsFile, key: bytes, unpacked: Path | None = None) -> TextSet | None:
+    """Find images with texts below the data folder.
+
+    Args:
+        data: The data folder.
+        part: The suite's entry.
+        key: Key that patient identifiers are hashed with.
+        unpacked: As `find_set`.
+
+    Returns:
+        The set; None where there is no table.
+
+    Raises:
+        MedclipError: As `find_set`.
+    """
+    table = data / part.place / TABLE_NAME
+    if not table.is_file():
+        return None
+    of_each = part.modality is None
+    columns = (part.text, *((MODALITY,) if of_each else ()), *part.where)
+    rows = []
+    for number, cell, path, patient in _table_rows(table, part, columns, key, unpacked):
+        modality = cell[MODALITY] if of_each else str(part.modality)
+        if cell[part.text] and modality and all(cell[column] in allowed for column, allowed in part.where.items()):
+            rows.append(ImageWithText(number, path, Modality(modality), cell[part.text], patient))
+    return TextSet(part, tuple(rows))
 
 
 def _from_folders(folders: list[Path], part: SetFile) -> LabelledSet:
@@ -128,13 +222,33 @@ def _from_folders(folders: list[Path], part: SetFile) -> LabelledSet:
     return LabelledSet(part, tuple(rows), "class folders", left_out, part.split is not None)
 
 
-def _from_table(table: Path, part: SetFile, key: bytes) -> LabelledSet:
+def _from_table(table: Path, part: SetFile, key: bytes, unpacked: Path | None) -> LabelledSet:
     form = part.table
     rows: list[Labelled] = []
+    left_out, by_split = 0, False
+    columns = (*(() if part.constant else (form.label,)), *part.where)
+    for number, cell, path, patient in _table_rows(table, part, columns, key, unpacked):
+        by_split = part.split is not None and form.split in cell
+        in_split = not by_split or cell[form.split].lower() == str(part.split).lower()
+        in_part = in_split and all(cell[column] in allowed for column, allowed in part.where.items())
+        label = _label_of(part, cell, f"{table}, row {number}") if in_part else None
+        if label is None:
+            left_out += 1
+        else:
+            rows.append(Labelled(number, path, label, patient))
+    return LabelledSet(part, tuple(rows), "table", left_out, part.split is not None and not by_split)
+
+
+def _table_rows(
+    table: Path, part: SetFile | TextsFile, needed: Sequence[str], key: bytes, unpacked: Path | None
+) -> Iterator[tuple[int, Mapping[str, str], Path, str | None]]:
+    """Yield number, cells, path and patient of each row; columns that are needed and not there are refused."""
+    form = part.table
     seen: set[str] = set()
-    left_out = 0
-    columns = (form.file, *(() if part.constant else (form.label,)), *part.where)
-    read = read_table(table).with_names(c for c in (*columns, form.split, form.patient) if c)
+    columns = (form.file, *needed)
+    with_archives = unpacked if unpacked is not None else table.parent
+    read = read_open_table(table, form.reader, with_archives)
+    read = read.with_names(c for c in (*columns, form.split, form.patient) if c)
     header = read.names
     for column in columns:
         if column not in header:
@@ -144,7 +258,6 @@ def _from_table(table: Path, part: SetFile, key: bytes) -> LabelledSet:
                 where=table,
                 hint=f"{close_names(column, header)} {_RENAME}".strip(),
             )
-    by_split = part.split is not None and form.split in header
     by_patient = form.patient is not None and form.patient in header
     if form.patient not in (None, "patient") and not by_patient:
         raise MedclipError(Reason.TABLE_INVALID, f"there is no column {form.patient!r}.", where=table)
@@ -156,16 +269,8 @@ def _from_table(table: Path, part: SetFile, key: bytes) -> LabelledSet:
         if file in seen:
             raise MedclipError(Reason.TABLE_INVALID, "this file stands in the table a second time.", where=where)
         seen.add(file)
-        in_split = not by_split or cell[form.split].lower() == str(part.split).lower()
-        in_part = in_split and all(cell[column] in allowed for column, allowed in part.where.items())
-        label = _label_of(part, cell, where) if in_part else None
-        if label is None:
-            left_out += 1
-            continue
         whose = cell[str(form.patient)] if by_patient else ""
-        patient = keyed_hash("patient", whose, key) if whose else None
-        rows.append(Labelled(number, table.parent / file, label, patient))
-    return LabelledSet(part, tuple(rows), "table", left_out, part.split is not None and not by_split)
+        yield number, cell, table.parent / file, keyed_hash("patient", whose, key) if whose else None
 
 
 def _label_of(part: SetFile, cell: Mapping[str, str], where: object) -> int | None:
@@ -198,11 +303,25 @@ def _inside(folder: Path) -> list[Path]:
     return [folder / name for name in names if not name.startswith((".", "__MACOSX"))]
 
 
+def _moved(path: Path, data: Path, images: Path) -> Path:
+    """Return where an image lies below another folder; a record out of an archive stays where it was written."""
+    return images / path.relative_to(data) if path.is_relative_to(data) else path
+
+
+def _named(path: Path, data: Path) -> tuple[str, list[int] | None]:
+    """Return a path below the data folder with the state of what is there; of an unpacked record its name and bytes."""
+    if path.is_relative_to(data):
+        return str(path.relative_to(data)), _state(path)
+    return f"{path.name} {_sha256(path)}", None
+
+
 def _sha256(path: Path) -> str | None:
-    """Hash a file as card lists do; None for what is no file."""
+    """Hash a file as card lists do, a record with all its files; None for what is no file."""
     try:
+        if path.suffix == HEADER:
+            return combined_sha256(source_of(path, Settings()))
         return file_sha256(path)
-    except OSError:
+    except (OSError, MedclipError):
         return None
 
 

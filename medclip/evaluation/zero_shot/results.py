@@ -13,7 +13,8 @@ from medclip.evaluation.zero_shot.compared_packs import ComparedPacks
 from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
 from medclip.evaluation.zero_shot.sensitivity import Negation, Sensitivity
 from medclip.evaluation.zero_shot.suite import SuiteFile
-from medclip.evaluation.zero_shot.task_figures import TaskFigures, task_lines
+from medclip.evaluation.zero_shot.task_figures import BesideCard, TaskFigures, card_lines, task_lines
+from medclip.evaluation.zero_shot.text_figures import TextFigures, text_lines
 from medclip.result import Result
 from medclip.wording import by_reason, estimate, list_of
 
@@ -142,13 +143,17 @@ class SuiteResult(Result):
     """The same images by another pack; None where none was named."""
     tasks: tuple[TaskFigures, ...] = ()
     """Tasks of the vocabulary over all sets that ask them: by source and across them, and beside the card."""
+    texts: tuple[TextFigures, ...] = ()
+    """Images and the words of their source, looked for by each other."""
+    beside_card: BesideCard | None = None
+    """How far all of this is from the pack's card; None where the card has no figures."""
     folder: Path | None = None
     """Where evaluate.json and predictions.parquet are."""
 
     @property
     def num_problems(self) -> int:
         """Images that could not be read."""
-        return sum(sum(s.problems.values()) for s in self.sets)
+        return sum(sum(s.problems.values()) for s in (*self.sets, *self.texts))
 
     @property
     def num_in_training(self) -> int | None:
@@ -199,6 +204,12 @@ class SuiteResult(Result):
         yield ""
         if self.tasks:
             yield from task_lines(self.tasks)
+            yield ""
+        if self.texts:
+            yield from text_lines(self.texts)
+            yield ""
+        if self.beside_card is not None and (self.tasks or self.texts):
+            yield from card_lines(self.beside_card)
             yield ""
         if self.compared is not None:
             yield from self.compared.lines(f"{self.model} {self.model_version}")
@@ -256,7 +267,7 @@ def _sentences(
     average: float | None,
     num_measured: int,
 ) -> Iterator[str]:
-    total = len(suite.sets)
+    total, asked = len(suite.sets), len(suite.sets) + len(suite.texts)
     if average is not None:
         metrics = " and ".join(sorted({TITLES[s.metric] for s in sets}))
         yield f"Average over {num_measured} of {total} sets ({metrics}): {100 * average:.2f} %."
@@ -287,10 +298,10 @@ def _sentences(
     if not_asked:
         yield f"Not asked for: {', '.join(not_asked)}."
     if unusable:
-        yield f"Unusable: {len(unusable)} of {total} sets are here and were not measured:"
+        yield f"Unusable: {len(unusable)} of {asked} sets are here and were not measured:"
         yield from (f"  {u.id}  {printable(u.message)}" for u in unusable)
     if missing:
-        yield f"Missing: {len(missing)} of {total} sets. Looked in the data folder for:"
+        yield f"Missing: {len(missing)} of {asked} sets. Looked in the data folder for:"
         width = max(len(m.id) for m in missing)
         for m in missing:
             yield f"  {m.id:{width}}  {list_of(m.looked_for, 'or')}"

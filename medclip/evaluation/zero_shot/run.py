@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,22 +15,31 @@ from medclip.embeddings.embeddings_reader import EmbeddingsReader, open_for, ope
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.evaluation.zero_shot.compared_packs import compare_packs
-from medclip.evaluation.zero_shot.labelled_set import LabelledSet, find_set, places
+from medclip.evaluation.zero_shot.labelled_set import (
+    LabelledSet,
+    MeasuredFiles,
+    TextSet,
+    find_set,
+    find_texts,
+    places,
+)
 from medclip.evaluation.zero_shot.metrics import Figure, set_figures
 from medclip.evaluation.zero_shot.results import MissingSet, SetResult, SuiteResult, UnusableSet, suite_result
 from medclip.evaluation.zero_shot.sensitivity import measure_negation, measure_sensitivity
 from medclip.evaluation.zero_shot.store import COMPARED, EVALUATION, RUN_NAME, SuiteStore
-from medclip.evaluation.zero_shot.suite import SetFile, SuiteFile, load_suite
-from medclip.evaluation.zero_shot.task_figures import measure_tasks
+from medclip.evaluation.zero_shot.suite import SetFile, SuiteFile, TextsFile, load_suite
+from medclip.evaluation.zero_shot.task_figures import beside_card, measure_tasks
+from medclip.evaluation.zero_shot.text_figures import RETRIEVAL, TextFigures, retrieval_name, texts_measured
 from medclip.evaluation.zero_shot.vocabulary_sets import with_vocabulary
 from medclip.files.disk.input_paths import refuse_missing
+from medclip.files.disk.temporary_folder import TemporaryFolder
 from medclip.files.output import check_run, digest_of
 from medclip.files.pseudonyms import load_key
 from medclip.models.devices import check_batch_size, check_device
 from medclip.models.encoding.unit_reader import ReadUnit, UnitReader
 from medclip.models.packs.card import measured_hashes, training_hashes
 from medclip.models.packs.manifest import pack_digest
-from medclip.models.scores.class_vectors import ClassVectors, encode_prompts, score_features
+from medclip.models.scores.class_vectors import ClassVectors, encode_prompts, mean_vector, score_features
 from medclip.progress import Progress, Silent
 from medclip.sample import Modality, spoken
 from medclip.settings import Settings
@@ -45,6 +54,11 @@ FORMAT = 3
 """Raise when the same images give other figures or other columns: results of before are then computed again."""
 
 
+class _Image(NamedTuple):
+    path: Path
+    modality: Modality | str
+
+
 @dataclass(frozen=True)
 class _Run:
     """What every set of an evaluation needs."""
@@ -55,11 +69,26 @@ class _Run:
     num_replicates: int
     progress: Progress
     sensitivity: bool
+    shared: frozenset[_Image]
+    """Images of several sets: they are read once."""
+    made_of: tuple[Any, ...]
+    """What figures hang on beside the data. Another device or batch size may change the last bits."""
+    base: Path
+    """Folder that images lie below."""
+    known: dict[_Image, ReadUnit] = field(default_factory=dict)
 
+    def fingerprint(self, one: LabelledSet | TextSet) -> str:
+        """Hash what the figures of a set are made of."""
+        return digest_of([FORMAT, one.digest(self.base), *self.made_of])
 
-class _Image(NamedTuple):
-    path: Path
-    modality: Modality | str
+    def read(self, images: Sequence[_Image]) -> list[ReadUnit]:
+        """Read and encode images, but those of before."""
+        new = [image for image in images if image not in self.known]
+        self.progress.step(len(images) - len(new))
+        units = self.reader.read(new, self.progress.step, keep_pixels=False)
+        of_these = dict(zip(new, units, strict=True))
+        self.known.update({image: unit for image, unit in of_these.items() if image in self.shared})
+        return [self.known.get(image) or of_these[image] for image in images]
 
 
 def evaluate_suite(
@@ -105,11 +134,12 @@ def evaluate_suite(
         refuse_missing(images, "folder of images")
         base = Path(images)
     of_other = _vectors_of_other(compare, compare_images, embedded, settings, key_file, progress)
-    labelled_sets, missing, unusable = _look(root, asked, load_key(settings, path=key_file))
-    labelled_sets = [labelled.moved(root, base) for labelled in labelled_sets]
-    labelled_sets, nothing = _held_out(labelled_sets, measured_hashes(path, card))
+    records = TemporaryFolder("records")  # goes when this function ends
+    sets_here, missing, unusable = _look(root, asked, load_key(settings, path=key_file), records.path)
+    sets_here, nothing = _held_out([one.moved(root, base) for one in sets_here], measured_hashes(path, card))
     missing += nothing
-    not_asked = [part.id for part in chosen.sets if part not in asked]
+    labelled_sets = [one for one in sets_here if isinstance(one, LabelledSet)]
+    not_asked = [part.id for part in (*chosen.sets, *chosen.texts) if part not in asked]
 
     def measured(
         pack: str | Path | Model,
@@ -125,27 +155,21 @@ def evaluate_suite(
         results, tables = [], {}
         with open_reader(loaded, settings, embedded, root=root, originals=root) as reader:
             seen = training_hashes(loaded.path, loaded.card)
-            run = _Run(loaded, seen, reader, num_replicates, progress, sensitivity)
+            made_of = [num_replicates, batch, device, settings.policy.changes()]
+            made_of += [embedded.dtype] if embedded is not None and embedded.dtype != "float32" else []
+            made_of += ["wordings"] if sensitivity else []
+            of_several = _in_several(sets_here)
+            run = _Run(loaded, seen, reader, num_replicates, progress, sensitivity, of_several, tuple(made_of), base)
             for labelled in labelled_sets:
-                # Another device or batch size may change the last bits, so it makes another fingerprint.
-                made_of = [FORMAT, labelled.digest(base), num_replicates, batch, device, settings.policy.changes()]
-                made_of += [embedded.dtype] if embedded is not None and embedded.dtype != "float32" else []
-                made_of += ["wordings"] if sensitivity else []
-                fingerprint = digest_of(made_of)
-                kept = store.kept(labelled.part.id, fingerprint) if store else None
-                if store is not None and kept is not None:
-                    result, table = kept, store.predictions(labelled.part.id)
-                else:
-                    result, table = _measure(run, labelled)
-                    if store:
-                        store.keep(labelled.part.id, fingerprint, result, table)
+                result, tables[labelled.part.id] = _figures_of(run, labelled, store)
                 results.append(result)
-                tables[labelled.part.id] = table
+            of_texts = [_texts_of(run, one, store) for one in sets_here if isinstance(one, TextSet)]
         digest = of_pack["model_digest"]
         result = suite_result(chosen, results, missing, unusable, not_asked, model=loaded, model_digest=digest)
         parts = [labelled.part for labelled in labelled_sets]
         of_tasks = measure_tasks(parts, tables, loaded.card, num_resamples=num_replicates)
-        result = replace(result, tasks=of_tasks)
+        of_card = beside_card(of_tasks, of_texts, loaded.card)
+        result = replace(result, tasks=of_tasks, texts=tuple(of_texts), beside_card=of_card)
         if sensitivity:
             modalities = dict.fromkeys(part.modality for part in parts if isinstance(part.modality, Modality))
             result = replace(result, negation=measure_negation(loaded, tuple(modalities)))
@@ -224,8 +248,9 @@ def _identity(model: str | Path | Model, suite: SuiteFile) -> dict[str, str]:
     return {"model": name, "model_digest": pack_digest(pack)[:16], **facts}
 
 
-def _asked(suite: SuiteFile, sets: Sequence[str]) -> tuple[SetFile, ...]:
-    known = [part.id for part in suite.sets]
+def _asked(suite: SuiteFile, sets: Sequence[str]) -> tuple[SetFile | TextsFile, ...]:
+    parts = (*suite.sets, *suite.texts)
+    known = [part.id for part in parts]
     strange = [name for name in sets if name not in known]
     if strange:
         raise MedclipError(
@@ -233,12 +258,28 @@ def _asked(suite: SuiteFile, sets: Sequence[str]) -> tuple[SetFile, ...]:
             f"the suite {suite.name} has no set {strange[0]!r}.",
             hint=did_you_mean(strange[0], known, "It has"),
         )
-    return tuple(part for part in suite.sets if not sets or part.id in sets)
+    return tuple(part for part in parts if not sets or part.id in sets)
+
+
+def _group_of(part: SetFile | TextsFile) -> str:
+    return part.group if isinstance(part, SetFile) else RETRIEVAL
+
+
+def _images_of(one: LabelledSet | TextSet) -> list[_Image]:
+    """Return the images of a set, each with whose adapter reads it."""
+    if isinstance(one, LabelledSet):
+        return [_Image(row.path, one.part.modality) for row in one.rows]
+    return [_Image(row.path, row.modality) for row in one.rows]
+
+
+def _in_several(sets_here: Sequence[LabelledSet | TextSet]) -> frozenset[_Image]:
+    num_sets = Counter(image for one in sets_here for image in _images_of(one))
+    return frozenset(image for image, number in num_sets.items() if number > 1)
 
 
 def _look(
-    root: Path, asked: Sequence[SetFile], key: bytes
-) -> tuple[list[LabelledSet], list[MissingSet], list[UnusableSet]]:
+    root: Path, asked: Sequence[SetFile | TextsFile], key: bytes, unpacked: Path
+) -> tuple[list[LabelledSet | TextSet], list[MissingSet], list[UnusableSet]]:
     if not os.path.isdir(root):  # unlike Path.is_dir, this takes any name
         if not os.path.lexists(root):
             raise MedclipError(Reason.MISSING_FILE, "there is no such data folder.", where=root, hint="Check the path.")
@@ -252,13 +293,17 @@ def _look(
     first: MedclipError | None = None
     for part in asked:
         try:
-            labelled = find_set(root, part, key)
+            if isinstance(part, SetFile):
+                labelled = find_set(root, part, key, unpacked)
+            else:
+                labelled = find_texts(root, part, key, unpacked)
         except MedclipError as e:
             first = first or e
-            unusable.append(UnusableSet(part.id, part.group, str(e.reason), str(e).replace(f"{root}{os.sep}", "")))
+            message = str(e).replace(f"{root}{os.sep}", "")
+            unusable.append(UnusableSet(part.id, _group_of(part), str(e.reason), message))
             continue
         if labelled is None or not labelled.rows:
-            missing.append(MissingSet(part.id, part.group, places(part)))
+            missing.append(MissingSet(part.id, _group_of(part), places(part)))
         else:
             labelled_sets.append(labelled)
     if not labelled_sets and first is not None:
@@ -275,17 +320,19 @@ def _look(
 
 
 def _held_out(
-    labelled_sets: Sequence[LabelledSet], hashes: frozenset[str] | None
-) -> tuple[list[LabelledSet], list[MissingSet]]:
+    sets_here: Sequence[LabelledSet | TextSet], hashes: Mapping[str, frozenset[str]] | None
+) -> tuple[list[LabelledSet | TextSet], list[MissingSet]]:
     """Leave the files that the pack's figures were measured on where a set asks for them; a set without is missing."""
     kept, missing = [], []
-    for labelled in labelled_sets:
-        left, part = labelled.held_out(hashes), labelled.part
+    measured = None if hashes is None else MeasuredFiles(hashes)
+    for one in sets_here:
+        left, part = one.held_out(measured), one.part
         if left.rows:
             kept.append(left)
         else:
-            missing.append(MissingSet(part.id, part.group, (f"files of {part.place} that the pack was measured on",)))
-    if labelled_sets and not kept:
+            looked_for = f"files of {part.place} that the pack was measured on"
+            missing.append(MissingSet(part.id, _group_of(part), (looked_for,)))
+    if sets_here and not kept:
         raise MedclipError(
             Reason.NOTHING_TO_DO,
             "none of the files here is one that the pack's figures were measured on.",
@@ -299,7 +346,7 @@ def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
     run.progress.stage(part.id, len(rows))
     prompts = part.prompts()
     vectors = ClassVectors(part.names, encode_prompts(run.model, prompts), None)
-    units = run.reader.read([_Image(row.path, part.modality) for row in rows], run.progress.step, keep_pixels=False)
+    units = run.read(_images_of(labelled))
     # Of a task of the vocabulary the logits, whose areas over several classes hang on the model's scale.
     scale = run.model.logit_scale if part.task is not None else 1.0
     scored = [None if unit.problem is not None else _scores(unit, vectors, scale) for unit in units]
@@ -343,6 +390,62 @@ def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
         sensitivity=sensitivity,
     )
     return result, _predictions(labelled, units, scored, run.seen)
+
+
+def _figures_of(run: _Run, labelled: LabelledSet, store: SuiteStore | None) -> tuple[SetResult, pa.Table]:
+    """Return what was measured of a set and its predictions, or measure it."""
+    if store is None:
+        return _measure(run, labelled)
+    fingerprint = run.fingerprint(labelled)
+    kept = store.kept(labelled.part.id, fingerprint)
+    if kept is not None:
+        return kept, store.predictions(labelled.part.id)
+    result, table = _measure(run, labelled)
+    store.keep(labelled.part.id, fingerprint, result, table)
+    return result, table
+
+
+def _texts_of(run: _Run, one: TextSet, store: SuiteStore | None) -> TextFigures:
+    """Return what was measured of a source's texts, or measure it."""
+    if store is None:
+        return _measure_texts(run, one)
+    fingerprint = run.fingerprint(one)
+    figures = store.kept_texts(one.part.id, fingerprint)
+    if figures is None:
+        figures = _measure_texts(run, one)
+        store.keep_texts(one.part.id, fingerprint, figures)
+    return figures
+
+
+def _measure_texts(run: _Run, one: TextSet) -> TextFigures:
+    """Look for the texts of a source by its images, and for its images by their texts."""
+    part = one.part
+    run.progress.stage(part.id, len(one.rows))
+    units = run.read(_images_of(one))
+    rows = [(row, unit) for row, unit in zip(one.rows, units, strict=True) if unit.problem is None]
+    numbers: dict[Any, int] = {}
+    whose = [numbers.setdefault(row.patient or row.row, len(numbers)) for row, _ in rows]
+    knows_patients = part.table.is_patient and all(row.patient for row, _ in rows)
+    figures: dict[str, dict[str, Any]] = {}
+    if rows:
+        vectors = np.stack([mean_vector(unit.features) for _, unit in rows])
+        figures = texts_measured(
+            vectors, [row.text for row, _ in rows], whose, run.model,
+            knows_patients=knows_patients, num_resamples=run.num_replicates,
+        )  # fmt: skip
+    held_out = run.model.card.held_out
+    known = {} if held_out is None else held_out.figures.get(retrieval_name(part.source_name), {})
+    return TextFigures(
+        id=part.id,
+        source=part.source_name,
+        num_images=len(rows),
+        num_texts=len({row.text.strip().lower() for row, _ in rows}),
+        num_patients=len(numbers) if knows_patients else None,
+        problems=dict(sorted(Counter(str(u.problem.reason) for u in units if u.problem is not None).items())),
+        figures=figures,
+        on_card={name: dict(figure) for name, figure in known.items()},
+        note=part.note,
+    )
 
 
 def _scores(unit: ReadUnit, vectors: ClassVectors, scale: float) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.evaluation.zero_shot.results import SetResult
+from medclip.evaluation.zero_shot.text_figures import TextFigures
 from medclip.files.output import claim_run, read_note, write_file
 from medclip.files.tables.write import parquet_bytes
 
@@ -58,6 +59,16 @@ class SuiteStore:
         import pyarrow.parquet as pq
 
         return pq.read_table(self._table(name))
+
+    def kept_texts(self, name: str, fingerprint: str) -> TextFigures | None:
+        """Return what was measured of images and their texts; None where it was not, or of other data."""
+        values = read_note(self._parts / f"{name}.json")
+        return None if values is None or values.get("fingerprint") != fingerprint else TextFigures(**values["result"])
+
+    def keep_texts(self, name: str, fingerprint: str, result: TextFigures) -> None:
+        """Store what was measured of images and their texts."""
+        values = {"fingerprint": fingerprint, "result": result.to_json()}
+        write_file(self._parts / f"{name}.json", json.dumps(values, indent=1) + "\n")
 
     def finish(self, text: str, names: Sequence[str]) -> None:
         """Write evaluate.json and the predictions of all sets in one table."""

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.evaluation.zero_shot.open_tables import TEXT, Reader
 from medclip.files.output import digest_of
 from medclip.sample import Modality
 from medclip.schema_faults import faults_of
@@ -54,6 +55,47 @@ class TableFile(_Part):
     is_patient: bool = True
     """Whether that is a patient. Near-duplicates or eyes are resampled together, and never counted as patients."""
     split: str = "split"
+    reader: Reader | None = None
+    """Whose table of an open set it is, of which more is read than its columns (`open_tables`)."""
+
+
+class TextsFile(_Part):
+    """Images of one source and its own words about them, which are looked for by each other."""
+
+    id: SetId
+    folder: Folder | None = None
+    """Folder inside the data folder; the id where left out."""
+    table: TableFile = TableFile()
+    text: str = TEXT
+    """Column with the text; an image without one is left out."""
+    modality: Modality | None = None
+    """Whose adapter reads the images; None for what the set's reader says of each."""
+    source: Words | None = None
+    """As of a set."""
+    where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """As of a set."""
+    held_out: bool = False
+    """As of a set."""
+    note: str = ""
+    """What a reader of the figures must know."""
+
+    @property
+    def source_name(self) -> str:
+        """Where its images come from."""
+        return self.source or self.place
+
+    @property
+    def place(self) -> str:
+        """Folder inside the data folder."""
+        return self.folder or self.id
+
+    @model_validator(mode="after")
+    def _needs_a_modality(self) -> TextsFile:
+        if self.modality is None and self.table.reader is None:
+            raise ValueError(
+                f"texts {self.id}: name their modality, or the table's reader, which says it of each image"
+            )
+        return self
 
 
 class SetFile(_Part):
@@ -70,6 +112,9 @@ class SetFile(_Part):
     source: Words | None = None
     """Where its images come from, as the pack's card names its data; the folder where left out. Sets of one task and
     several sources are measured within each and across them."""
+    origin: Words | None = None
+    """The source that its images are of, too, where a set holds images of another one: PTB-XL scaled anew, say. Sources
+    of one origin are one place, and what holds in both has not been shown of another."""
     split: str | None = None
     """Rows of the table with this split only, where it has a split column."""
     where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
@@ -103,6 +148,11 @@ class SetFile(_Part):
     def source_name(self) -> str:
         """Where its images come from."""
         return self.source or self.place
+
+    @property
+    def origin_name(self) -> str:
+        """The place that its images are of."""
+        return self.origin or self.source_name
 
     @property
     def place(self) -> str:
@@ -188,11 +238,12 @@ class SuiteFile(_Part):
     title: Words
     groups: tuple[GroupFile, ...] = Field(min_length=1)
     sets: tuple[SetFile, ...] = Field(min_length=1)
+    texts: tuple[TextsFile, ...] = ()
     published: PublishedFile | None = None
 
     @model_validator(mode="after")
     def _check(self) -> SuiteFile:
-        for what, ids in (("sets", [s.id for s in self.sets]), ("groups", [g.id for g in self.groups])):
+        for what, ids in (("sets", [s.id for s in (*self.sets, *self.texts)]), ("groups", [g.id for g in self.groups])):
             if len(set(ids)) != len(ids):
                 raise ValueError(f"two {what} have the same id")
         known = {g.id for g in self.groups}

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medclip.evaluation.zero_shot.metrics import Figure
+from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
 from medclip.evaluation.zero_shot.suite import SetFile
-from medclip.statistics.metrics.by_source import BySource, by_source
+from medclip.evaluation.zero_shot.text_figures import TextFigures, retrieval_name
+from medclip.models.packs.card_sources import ALL
+from medclip.statistics.metrics.by_source import NOT_TESTABLE, BySource, by_source
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import interval_of
-from medclip.wording import estimate, list_of, number
+from medclip.text.vocabulary.load import load_task, task_names
+from medclip.wording import count, estimate, list_of, number
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,6 +50,8 @@ class TaskFigures:
     """Areas by what they are of, as cards have figures."""
     on_card: Mapping[str, Mapping[str, Any]]
     """The pack's own figures on its card, by the names of `figures`; empty where the card does not list the task."""
+    by_source_on_card: Mapping[str, Mapping[str, Any]]
+    """The same of `by_source`."""
 
     @property
     def name(self) -> str:
@@ -87,7 +92,7 @@ def _measure(
         return None
     labels_N = np.array([names.index(row["label"]) for _, row in rows])
     scores_NC = np.array([row["scores"] for _, row in rows], np.float32)
-    whose = [(part.source_name, row["patient"] or f"{part.id} {row['row']}") for part, row in rows]
+    whose = [(part.origin_name, row["patient"] or f"{part.id} {row['row']}") for part, row in rows]
     of_source = by_source(
         labels_N, scores_NC, [part.source_name for part, _ in rows], whose, num_resamples=num_resamples
     )
@@ -107,11 +112,12 @@ def _measure(
         len(rows),
         len(set(whose)) if knows_patients else None,
         figures,
-        of_source.verdict,
+        NOT_TESTABLE if len({part.origin_name for part, _ in rows}) == 1 else of_source.verdict,
         of_source.sources,
         of_source.held_in,
         of_source.figures({part.source_name for part in parts if not part.table.is_patient}),
         on_card,
+        _by_source_on_card(card, task, finding),
     )
 
 
@@ -133,6 +139,78 @@ def _on_card(card: Any, task: str, finding: str | None) -> dict[str, Mapping[str
     return {name: node for name, node in own.items() if "value" in node}
 
 
+def _by_source_on_card(card: Any, task: str, finding: str | None) -> dict[str, Mapping[str, Any]]:
+    entry = card.tasks.get(task)
+    known = None if entry is None else entry.sources.get(finding or ALL)
+    return {} if known is None else dict(known.figures)
+
+
+@dataclass(frozen=True)
+class BesideCard:
+    """How far what was measured is from the pack's card."""
+
+    num_compared: int
+    """Figures of the card that were measured again."""
+    furthest: str
+    """Which of them differs most; empty where none was measured again."""
+    difference: float
+    """Of its value, measured less the card's."""
+    left: tuple[str, ...]
+    """Tasks and texts of the card of which nothing was measured here."""
+
+
+def beside_card(tasks: Sequence[TaskFigures], texts: Sequence[TextFigures], card: Any) -> BesideCard | None:
+    """Compare what was measured with a card; None for a card without figures.
+
+    Args:
+        tasks: What was measured of tasks.
+        texts: What was measured of images and their texts.
+        card: The pack's.
+    """
+    pairs: list[tuple[str, float, float]] = []
+    measured = set()
+    for task in tasks:
+        own = {name: figure.value for name, figure in task.figures.items()}
+        pairs += _pairs(task.name, own, task.on_card)
+        areas = {name: area["value"] for name, area in task.by_source.items()}
+        pairs += _pairs(task.name, areas, task.by_source_on_card)
+        if task.figures and task.on_card:
+            measured.add(task.name)
+    for one in texts:
+        own = {name: figure["value"] for name, figure in one.figures.items()}
+        pairs += _pairs(f"texts of {one.source}", own, one.on_card)
+        if one.figures and one.on_card:
+            measured.add(retrieval_name(one.source))
+    listed = set(held_out.figures) if (held_out := card.held_out) is not None else set()
+    on_card = {name for name in listed if name.startswith(retrieval_name(""))}
+    for name, entry in card.tasks.items():
+        if name in task_names():
+            with_findings = load_task(name).kind == "multilabel"
+            on_card |= {f"{name}:{finding}" for finding in entry.classes} if with_findings else {name}
+    if not pairs and not on_card:
+        return None
+    furthest = max(pairs, key=lambda pair: abs(pair[1] - pair[2]), default=("", 0.0, 0.0))
+    apart = round(furthest[1] - furthest[2], DECIMALS) + 0.0
+    return BesideCard(len(pairs), furthest[0], apart, tuple(sorted(on_card - measured)))
+
+
+def _pairs(
+    name: str, own: Mapping[str, float], card: Mapping[str, Mapping[str, Any]]
+) -> list[tuple[str, float, float]]:
+    return [(f"{name}, {what.replace('_', ' ')}", own[what], card[what]["value"]) for what in own if what in card]
+
+
+def card_lines(beside: BesideCard) -> Iterator[str]:
+    """Yield in a sentence or two how far what was measured is from the card."""
+    if beside.num_compared:
+        yield (
+            f"Beside the card: {count(beside.num_compared, 'figure')} measured again; the furthest is "
+            f"{beside.difference:+.4f} from the card ({beside.furthest})."
+        )
+    if beside.left:
+        yield f"On the card and not measured here: {list_of(beside.left)}."
+
+
 def task_lines(tasks: Sequence[TaskFigures]) -> Iterator[str]:
     """Yield a table of tasks, each beside the card, and below each the areas by source that say what holds."""
     width = max(len(task.name) for task in tasks)
@@ -149,4 +227,6 @@ def task_lines(tasks: Sequence[TaskFigures]) -> Iterator[str]:
         yield f"  {task.verdict}{f' ({list_of(task.sources)})' if task.sources else ''}"
         for what, area in task.by_source.items():
             if what != "pooled" or task.finding is not None:
-                yield f"    AUROC {what}: {estimate(area['value'], area.get('low'), area.get('high'))}"
+                card = task.by_source_on_card.get(what)
+                on_card = "" if card is None else f"; card {estimate(card['value'], card.get('low'), card.get('high'))}"
+                yield f"    AUROC {what}: {estimate(area['value'], area.get('low'), area.get('high'))}{on_card}"

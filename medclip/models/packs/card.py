@@ -207,7 +207,8 @@ class Card(Result, BaseModel):
     """Side file in the pack: one hash of a training patient's id a line."""
     test_hashes_file: str | None = None
     """Side file in the pack: one sha256 of a file a line that the figures of `tasks` were measured on, so that
-    `medclip evaluate` can measure them again; none of their patients was trained on or calibrated with."""
+    `medclip evaluate` can measure them again, and behind it the adapters that read it for them ("xray", "generic");
+    none of their patients was trained on or calibrated with."""
     image_hashes_file: str | None = None
     """Side file in the pack: one perceptual hash of a training image a line (`medclip.imaging.perceptual_hash`)."""
     open_set: dict[str, Any] | None = None
@@ -295,20 +296,32 @@ def training_patients(pack: Path, card: Card) -> frozenset[str] | None:
     return _read_list(pack, card.patient_hashes_file, "patients")
 
 
-def measured_hashes(pack: Path, card: Card) -> frozenset[str] | None:
+def measured_hashes(pack: Path, card: Card) -> dict[str, frozenset[str]] | None:
     """Read the sha256 of each file that a pack's figures were measured on; None for a pack that lists none.
+
+    Returns:
+        By hash the adapters through which the file was measured, "generic" for the modality; none where the list does
+        not say, and all of them then.
 
     Raises:
         MedclipError: PACK_INVALID when the list cannot be read.
     """
-    return _read_list(pack, card.test_hashes_file, "files that it was measured on")
+    lines = _lines_of(pack, card.test_hashes_file, "files that it was measured on")
+    if lines is None:
+        return None
+    return {words[0]: frozenset(words[1:]) for line in lines if (words := line.split())}
 
 
 def _read_list(pack: Path, name: str | None, what: str) -> frozenset[str] | None:
+    lines = _lines_of(pack, name, what)
+    return None if lines is None else frozenset(word for line in lines for word in line.split())
+
+
+def _lines_of(pack: Path, name: str | None, what: str) -> list[str] | None:
     if name is None:
         return None
     try:
-        return frozenset((pack / name).read_text(encoding="ascii").split())
+        return (pack / name).read_text(encoding="ascii").splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise MedclipError(Reason.PACK_INVALID, f"the pack's list of {what} cannot be read.", where=pack / name) from e
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from medclip.adapters.model_images import DRAWN, DRAWN_OF, drawing_hash
 from medclip.errors import MedclipError, Problem, Reason, did_you_mean
 from medclip.files.output import new_folder
 from medclip.files.pseudonyms import load_key
@@ -225,6 +226,8 @@ def _write_split(
             tally.rejects += [_reject(*rejected) for rejected in rejects]
             for entry in entries:
                 tally.preprocessing[entry.way] = entry.meta["preprocessing"]
+                if entry.way == DRAWN_OF and form.stores == "images":
+                    tally.preprocessing[DRAWN] = drawing_hash()
                 if shard is None:
                     shard = TarShard(work / SHARD_NAME.format(split=split, number=number))
                     number += 1

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from medclip.adapters.registry import get_adapter
+from medclip.adapters.registry import get_adapter, preprocessing_of
 from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.packs import pack as packs
@@ -153,6 +153,19 @@ def test_another_preprocessing_names_the_modality_and_both_hashes(pack: Path) ->
         assert word in str(error)
     seal(pack, {"xray": get_adapter("xray").preprocessing, "generic": get_adapter(None).preprocessing})
     assert load_model(pack).preprocess.adapters["generic"] == get_adapter(None).preprocessing
+
+
+def test_a_pack_that_saw_ecgs_as_sheets_is_refused_where_they_are_drawn_otherwise(
+    pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seal(pack, xray() | {"ecg:signal": preprocessing_of("ecg:signal")})
+    load_model(pack)  # of before the drawing had a hash
+    seal(pack, xray() | {"ecg:signal": preprocessing_of("ecg:signal"), "ecg:drawn": preprocessing_of("ecg:drawn")})
+    load_model(pack)
+    monkeypatch.setattr("medclip.adapters.model_images.ECG_DPI", 120)
+    error = _refusal(pack)
+    assert error.reason is Reason.PREPROCESSING_MISMATCH
+    assert "ecg:drawn" in str(error)
 
 
 def test_preprocessing_of_a_modality_that_nothing_reads_is_a_mismatch(pack: Path) -> None:

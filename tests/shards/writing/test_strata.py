@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from examples.make_phantoms import ecg_record
+from medclip.adapters.registry import preprocessing_of
 from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.build import build_shards
@@ -60,7 +61,8 @@ def test_of_an_ecg_shards_of_images_hold_what_an_image_model_is_shown(tmp_path: 
     table = pd.DataFrame({"file": [str(record)], "patient": ["a"], "modality": ["ecg"], "split": ["train"]})
     report = build_shards(table, tmp_path / "shards", key=KEY, settings=SETTINGS)
     assert report.num_samples == 5
-    assert set(report.preprocessing) == {"ecg:signal"}
+    assert set(report.preprocessing) == {"ecg:signal", "ecg:drawn"}
+    assert report.preprocessing["ecg:drawn"] == preprocessing_of("ecg:drawn")
     with ShardReader(tmp_path / "shards", "train") as reader:
         shapes = {reader[i].image.shape for i in range(5)}
         assert len({reader.key(i) for i in range(5)}) == 5

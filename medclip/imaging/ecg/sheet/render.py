@@ -15,6 +15,8 @@ from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.sheet.layouts import LAYOUTS, LEFT_MM, MM_PER_S, SHEET_S, Layout, SheetMap, sheet_map
 from medclip.sample import Signal
 
+SHEET_VERSION = 1
+"""Raise when the same leads are drawn as other pixels: it enters the hash of packs that see records as sheets."""
 _PULSE_S = 0.2
 _LINE_PT, _LEAST_LINE_PX = 0.75, 0.8
 _DAB_PX = 0.3

@@ -1,4 +1,4 @@
-"""The sets' own words as captions: findings, captions, descriptors and answers, of which none names where it is from.
+"""The words of open sets as captions: findings, descriptors and answers, of which none names where it is from.
 
 A sentence is quoted only if the image can show what it says (`medclip.text.free_text.non_visual`) and no word in it
 betrays the source: a text tower that knows the source by a word teaches it to the image tower, and a finding that comes
