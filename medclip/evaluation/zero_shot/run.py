@@ -177,7 +177,7 @@ def evaluate_suite(
 
     folder = None if out is None else Path(out)
     result, store, tables = measured(model, identity, folder, embedded, prompt_sensitivity)
-    if compare is not None and other_identity is not None:
+    if compare is not None and other_identity is not None and labelled_sets:
         beside = None if folder is None else folder / COMPARED / other_identity["model_digest"]
         other, _, other_tables = measured(compare, other_identity, beside, of_other, False)
         parts = [labelled.part for labelled in labelled_sets]

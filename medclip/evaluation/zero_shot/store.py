@@ -71,11 +71,12 @@ class SuiteStore:
         write_file(self._parts / f"{name}.json", json.dumps(values, indent=1) + "\n")
 
     def finish(self, text: str, names: Sequence[str]) -> None:
-        """Write evaluate.json and the predictions of all sets in one table."""
+        """Write evaluate.json and the predictions of all sets in one table; none where there are no sets but texts."""
         import pyarrow as pa
 
         tables = [self.predictions(name) for name in names]
-        write_file(self.folder / PREDICTIONS_NAME, parquet_bytes(pa.concat_tables(tables)))
+        if tables:
+            write_file(self.folder / PREDICTIONS_NAME, parquet_bytes(pa.concat_tables(tables)))
         write_file(self.folder / RESULT_NAME, text)
 
     def _table(self, name: str) -> Path:

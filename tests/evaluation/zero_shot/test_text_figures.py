@@ -140,6 +140,13 @@ def test_texts_that_are_done_are_not_measured_again(
     assert stored["texts"][0]["figures"] == first.texts[0].figures
 
 
+def test_texts_alone_can_be_asked_for(pack: Path, place: Path, tmp_path: Path) -> None:
+    result = evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", sets=["words"], **QUICK)
+    assert (result.sets, result.not_asked, [one.id for one in result.texts]) == ((), ("pneumonia", "few"), ["words"])
+    assert "texts of" in "\n".join(result.lines())
+    assert not (tmp_path / "out" / "predictions.parquet").exists()
+
+
 def test_an_image_that_several_sets_ask_about_is_read_once(
     pack: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
