@@ -66,12 +66,6 @@ class LabelledSet:
         """Whether what images share is a patient, so that patients can be counted."""
         return self.has_patients and self.part.table.is_patient
 
-    def moved(self, data: Path, images: Path) -> LabelledSet:
-        """Return the set with its images below another folder than the one its labels are below."""
-        if images == data:
-            return self
-        return replace(self, rows=tuple(replace(row, path=_moved(row.path, data, images)) for row in self.rows))
-
     def held_out(self, measured: MeasuredFiles | None) -> LabelledSet:
         """Return the set with the files of a list alone, where the suite asks for that and there is one.
 
@@ -110,12 +104,6 @@ class TextSet:
     is_held_out: bool = False
     """Only files that the pack's figures were measured on."""
 
-    def moved(self, data: Path, images: Path) -> TextSet:
-        """Return the set with its images below another folder than the one its texts are below."""
-        if images == data:
-            return self
-        return replace(self, rows=tuple(replace(row, path=_moved(row.path, data, images)) for row in self.rows))
-
     def held_out(self, measured: MeasuredFiles | None) -> TextSet:
         """Return the set with the files of a list alone, as a labelled set does."""
         if not self.part.held_out or measured is None:
@@ -140,11 +128,27 @@ class MeasuredFiles:
         self._hashes: dict[Path, str | None] = {}
 
     def has(self, path: Path, way: str) -> bool:
-        """Tell whether figures were measured on a file, read by the adapter of this name."""
+        """Return whether figures were measured on a file, read by the adapter of this name."""
         if path not in self._hashes:
             self._hashes[path] = _sha256(path)
         ways = self._ways.get(self._hashes[path] or "")
         return ways is not None and (not ways or way in ways)
+
+
+def move_images(one: LabelledSet | TextSet, data: Path, images: Path) -> LabelledSet | TextSet:
+    """Return a set with its images below another folder than the one its table is below.
+
+    A record out of an archive stays where it was written.
+    """
+    if images == data:
+        return one
+
+    def place(path: Path) -> Path:
+        return images / path.relative_to(data) if path.is_relative_to(data) else path
+
+    if isinstance(one, LabelledSet):
+        return replace(one, rows=tuple(replace(row, path=place(row.path)) for row in one.rows))
+    return replace(one, rows=tuple(replace(row, path=place(row.path)) for row in one.rows))
 
 
 def places(part: SetFile | TextsFile) -> tuple[str, ...]:
@@ -301,11 +305,6 @@ def _inside(folder: Path) -> list[Path]:
     except OSError as e:
         raise MedclipError(Reason.PERMISSION_DENIED, "the folder cannot be listed.", where=folder) from e
     return [folder / name for name in names if not name.startswith((".", "__MACOSX"))]
-
-
-def _moved(path: Path, data: Path, images: Path) -> Path:
-    """Return where an image lies below another folder; a record out of an archive stays where it was written."""
-    return images / path.relative_to(data) if path.is_relative_to(data) else path
 
 
 def _named(path: Path, data: Path) -> tuple[str, list[int] | None]:

@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.output import make_folder, write_file
 from medclip.files.tables.ecg import ptbxl
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import Table
@@ -120,12 +121,12 @@ def write_records(archive: Path, out: Path, mv_of_unit: float = 1.0) -> None:
         ) from e  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as e:
         raise MedclipError(Reason.CORRUPT, "this is no archive of ECG records.", where=archive) from e
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     for number, signal in zip(numbers.tolist(), signals, strict=True):
         leads_mv = (signal.T * (scale * mv_of_unit)).astype(np.float32)
         content, header = wfdb_record(str(number), leads_mv, hz, names)
-        (out / f"{number}.dat").write_bytes(content)
-        (out / f"{number}.hea").write_text(header, encoding="utf-8")
+        write_file(out / f"{number}.dat", content)
+        write_file(out / f"{number}.hea", header)
 
 
 def _first(texts: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ from medclip.evaluation.zero_shot.labelled_set import (
     TextSet,
     find_set,
     find_texts,
+    move_images,
     places,
 )
 from medclip.evaluation.zero_shot.metrics import Figure, set_figures
@@ -136,7 +137,7 @@ def evaluate_suite(
     of_other = _vectors_of_other(compare, compare_images, embedded, settings, key_file, progress)
     records = TemporaryFolder("records")  # goes when this function ends
     sets_here, missing, unusable = _look(root, asked, load_key(settings, path=key_file), records.path)
-    sets_here, nothing = _held_out([one.moved(root, base) for one in sets_here], measured_hashes(path, card))
+    sets_here, nothing = _held_out([move_images(one, root, base) for one in sets_here], measured_hashes(path, card))
     missing += nothing
     labelled_sets = [one for one in sets_here if isinstance(one, LabelledSet)]
     not_asked = [part.id for part in (*chosen.sets, *chosen.texts) if part not in asked]
