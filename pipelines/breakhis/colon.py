@@ -7,8 +7,9 @@ grade of its image. Features and what is measured on each kind of them are kept:
 RUN/table.md and RUN/figures.json. Some six minutes of one core.
 
 Ways: the grade that most of the other patients' tiles have, the colour of the stain alone, descriptors of texture, and
-three frozen encoders that have never seen tissue: medclip-mini (radiographs and fundus photographs), EfficientNet-Lite0
-of ImageNet, and the same tower with random weights as a control. Words are those of medclip-mini.
+three frozen encoders that have never seen tissue: medclip-mini 1.2 (radiographs and fundus photographs; later versions
+learn from these very images), EfficientNet-Lite0 of ImageNet, and the same tower with random weights as a control.
+Words are those of medclip-mini.
 
 A shot is a tile of each grade, of another patient each as far as there are so many; the logistic regression learns from
 `SHOTS` of them, drawn `DRAWS` times among the patients that are not tested. How draws differ is in its interval.

@@ -2,9 +2,9 @@
 
     python pipelines/slides/glas_colon.py ../shared/data OUT
 
-A bag is an image with its four tiles. Beside the vectors of medclip-mini, which has never seen tissue, the colour of
-the tiles alone is measured: six numbers, pooled by their mean. Eleven patients, three of them with both grades, are no
-test of anything: the intervals say so, and no figure here is a claim.
+A bag is an image with its four tiles. Beside the vectors of medclip-mini 1.2, which has never seen tissue (later ones
+have seen this), the colour of the tiles alone is measured: six numbers, pooled by their mean. Eleven patients, three of
+them with both grades, are no test of anything: the intervals say so, and no figure here is a claim.
 """
 
 from __future__ import annotations

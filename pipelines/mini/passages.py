@@ -1,0 +1,282 @@
+"""Last stage: write what README and docs say of the built-in pack, from its own card.
+
+Usage: python pipelines/mini/passages.py [--check]
+
+A passage stands between `<!-- card: NAME -->` and `<!-- /card -->`, which show on no rendered page, and NAME is one of
+`PASSAGES`. Whatever stands between them is written anew, so that no number of the pack is copied by hand. With --check
+nothing is written, and the exit code is 1 where a passage is not what the card says.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medclip.errors import MedclipError
+from medclip.models.card import Card
+from medclip.models.card_sources import ALL, SourceFigures
+from medclip.models.home_images import load_homes
+from medclip.models.packs.manifest import read_manifest
+from medclip.models.packs.pack import DEFAULT, find_pack, pack_card
+from medclip.reports.model_card import task_title
+from medclip.sample import spoken
+from medclip.statistics.metrics.by_source import HOLDS, WITHIN_ONLY
+from medclip.text.vocabulary.load import load_task
+from medclip.wording import count, estimate, figure, list_of, number
+
+ROOT = Path(__file__).resolve().parents[2]
+PASSAGE = re.compile(r"<!-- card: (?P<name>[a-z_]+) -->(?P<text>.*?)<!-- /card -->", re.S)
+WIDTHS = {"README.md": 140}
+WIDTH = 180
+"""Characters of a line of the docs."""
+SETS = {
+    "nih_cxr": "NIH ChestX-ray14",
+    "covid_cxr": "the COVID-19 image collection",
+    "breast_us": "BrEaST",
+    "bus_bra": "BUS-BRA",
+    "cdd_cesm": "CDD-CESM",
+    "mini_mias": "mini-MIAS",
+}
+"""What readers know a set by; of others its name on the card."""
+FINDING = ("chest_xray_findings", "pneumonia")
+KINDS = {"volumes": ":volume", "loops": ":cine", "slides": ":slide", "ECG records": ":signal"}
+"""What a pack may take beside images, and how the slots of its manifest end that say so."""
+SHORT = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC"}
+
+
+@dataclass(frozen=True)
+class Pack:
+    """What passages are written from."""
+
+    card: Card
+    slots: frozenset[str]
+    """Names of what it was trained to see: "xray", "ecg:signal"."""
+    homes: tuple[str, ...]
+    """Modalities of which it knows where the images lie that were measured."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One task, or one finding of a task, with the figure that the card has of it."""
+
+    task: str
+    finding: str
+    metric: str
+    figure: Mapping[str, Any]
+    sources: SourceFigures | None
+
+    @property
+    def title(self) -> str:
+        """What it is called in a sentence."""
+        if not self.finding:
+            return task_title(self.task)
+        titles = {c.name: c.title for c in load_task(self.task).classes}
+        return f"{task_title(self.task)}: {titles.get(self.finding, self.finding).lower()}"
+
+
+def answers_of(card: Card) -> Iterator[Answer]:
+    """Yield every task of a card, those of findings one by one, with its first figure."""
+    for task, entry in card.tasks.items():
+        if by_finding := entry.metrics.get("auroc"):
+            for finding, figures in by_finding.items():
+                yield Answer(task, finding, "auroc", figures["zero_shot"], entry.sources.get(finding))
+        elif figures := entry.metrics.get("balanced_accuracy"):
+            yield Answer(task, "", "balanced_accuracy", figures["zero_shot"], entry.sources.get(ALL))
+
+
+def read_pack(model: str = DEFAULT) -> Pack:
+    """Read what is needed of a pack."""
+    folder = find_pack(model)
+    return Pack(pack_card(model), frozenset(read_manifest(folder).preprocessing), tuple(load_homes(folder)))
+
+
+def called(names: tuple[str, ...]) -> str:
+    """Write sources as readers know them."""
+    return list_of([SETS.get(name, name) for name in names])
+
+
+def in_words(value: Mapping[str, Any]) -> str:
+    """Write a figure with its interval."""
+    return estimate(value["value"], value.get("low"), value.get("high"), decimals=2)
+
+
+def elsewhere(card: Card) -> str:
+    """Write in a sentence how pneumonia does across sites; blank where the card does not know."""
+    task, finding = FINDING
+    entry = card.tasks.get(task)
+    if entry is None or finding not in entry.classes:
+        return ""
+    if counted := re.search(r"On films of three other sites [^.]*\.\d+\.", entry.note):
+        return counted.group()
+    figures = entry.sources[finding].figures
+    directions = {name: value for name, value in figures.items() if name.startswith("positives of ")}
+    if not directions:
+        return ""
+    name, worst = min(directions.items(), key=lambda item: item[1]["value"])
+    positives, negatives = re.fullmatch(r"positives of (\w+), negatives of (\w+)", name).groups()  # pyright: ignore
+    return (
+        f"Between films with pneumonia of {called((positives,))} and films without of {called((negatives,))} the "
+        f"AUROC was {in_words(worst)}."
+    )
+
+
+def pneumonia(card: Card) -> str:
+    """Write in sentences what the figure for pneumonia is worth."""
+    answer = next((a for a in answers_of(card) if (a.task, a.finding) == FINDING), None)
+    if answer is None or answer.sources is None:
+        return "No finding of chest films was above chance with its whole interval, so none is on the card."
+    if answer.sources.verdict == HOLDS:
+        where = f"holds across sources ({called(answer.sources.sources)})"
+    elif answer.sources.verdict == WITHIN_ONLY:
+        several = "s" if len(answer.sources.sources) > 1 else ""
+        where = f"was measured within its source{several} only ({called(answer.sources.sources)})"
+    else:
+        where = f"is of one source ({called(answer.sources.sources)})"
+    doubt = "" if answer.sources.verdict == HOLDS else ", and it does not apply to films from elsewhere"
+    return " ".join(filter(None, (f"Its figure for pneumonia {where}{doubt}.", elsewhere(card))))
+
+
+def size(card: Card) -> str:
+    """Write how many images a card's pack was trained on, and of how many sets."""
+    total = sum(source.num_images or 0 for source in card.data)
+    num_sets = len({source.name for source in card.data})
+    return f"{count(total, 'public image')} of {count(num_sets, 'set')}"
+
+
+def limits(pack: Pack) -> str:
+    """README, Limits."""
+    return (
+        f"**The built-in model is small** and was trained on {size(pack.card)}. Its card lists only tasks whose figure "
+        "on unseen patients is above chance with its whole 95 % interval; see `medclip models show medclip-mini`. "
+        f"{pneumonia(pack.card)} A probability of 0.9 does not mean that nine of ten such patients are ill."
+    )
+
+
+def lacking_kinds(pack: Pack) -> list[str]:
+    """Return the kinds that a pack was not trained on."""
+    return [kind for kind, end in KINDS.items() if not any(slot.endswith(end) for slot in pack.slots)]
+
+
+def what_is_not_scored(pack: Pack) -> str:
+    """README, Limits."""
+    lacking = lacking_kinds(pack)
+    also = "" if "ECG records" in lacking else " An ECG record is scored as cuttings of its drawn sheet."
+    return (
+        f"**The built-in model does not score {list_of(lacking)}.** They are read and get their row. Models adapted to "
+        f"them score them.{also}"
+    )
+
+
+def which_kinds(pack: Pack) -> str:
+    """docs/concepts/units.md."""
+    lacking = lacking_kinds(pack)
+    records = "medclip-mini was trained on images" + ("" if "ECG records" in lacking else " and on ECG records")
+    return (
+        f"{records}, so it does not score {list_of(lacking)}. Packs that were [adapted](../how-to/adapt.md) to them "
+        "score them; an ECG is shown to a model of images as five sections of its drawn trace."
+    )
+
+
+def worth(pack: Pack) -> str:
+    """docs/concepts/model_packs.md."""
+    known = list_of([spoken(name) for name in pack.card.modalities])
+    return f"Version {pack.card.version} knows {known} images. {pneumonia(pack.card)}"
+
+
+def answered(pack: Pack) -> str:
+    """docs/how-to/coming_from.md: which findings of chest films are answered."""
+    entry = pack.card.tasks.get(FINDING[0])
+    if entry is None:
+        return "The built-in model answers no finding of chest films."
+    titles = {c.name: c.title.lower() for c in load_task(FINDING[0]).classes}
+    names = list_of([titles[name] for name in entry.classes])
+    noun = "one finding" if len(entry.classes) == 1 else f"{len(entry.classes)} findings"
+    return f"The built-in model answers {noun} of chest films, {names}. {pneumonia(pack.card)}"
+
+
+def homes(pack: Pack) -> str:
+    """docs/how-to/monitor.md: of which modalities the pack knows its home."""
+    return list_of([spoken(name) for name in pack.homes])
+
+
+def figures(pack: Pack) -> str:
+    """docs/concepts/model_packs.md: the table of the card."""
+    lines = ["| question | figure (95 % interval) | chance | over | sources |", "|---|---|---|---|---|"]
+    for a in answers_of(pack.card):
+        num_patients, num_images = a.figure.get("num_patients"), a.figure.get("num_images", a.figure.get("num_rows"))
+        over = f"{number(num_patients)} patients" if num_patients else f"{number(num_images)} images"
+        sources = "not measured" if a.sources is None else a.sources.verdict
+        where = "" if a.sources is None else f" ({', '.join(a.sources.sources)})"
+        chance = figure(a.figure["chance"], decimals=2)
+        lines.append(f"| {a.title} | {SHORT[a.metric]} {in_words(a.figure)} | {chance} | {over} | {sources}{where} |")
+    return "\n".join(["", *lines, ""])
+
+
+PASSAGES: Mapping[str, Callable[[Pack], str]] = {
+    "limits": limits,
+    "not_scored": what_is_not_scored,
+    "kinds": which_kinds,
+    "worth": worth,
+    "answered": answered,
+    "homes": homes,
+    "figures": figures,
+}
+
+
+def written(text: str, pack: Pack, width: int) -> str:
+    """Return a page with its passages as the card has them.
+
+    Raises:
+        KeyError: There is no such passage.
+    """
+
+    def anew(match: re.Match[str]) -> str:
+        name = match["name"]
+        passage = PASSAGES[name](pack)
+        before = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
+        if "|" not in passage:
+            indent = "  " if before.startswith("- ") else ""
+            first = f"{before}<!-- card: {name} -->"
+            filled = textwrap.fill(
+                first + passage, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            )
+            passage = filled[len(first) :]
+        return f"<!-- card: {name} -->{passage}<!-- /card -->"
+
+    return PASSAGE.sub(anew, text)
+
+
+def pages() -> Iterator[Path]:
+    """Yield README and the pages of the docs that have a passage."""
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        if PASSAGE.search(page.read_text(encoding="utf-8")):
+            yield page
+
+
+def main(arguments: list[str]) -> int:
+    """Write the passages, or say which are not what the card says."""
+    try:
+        pack = read_pack()
+    except MedclipError as error:
+        print(error, file=sys.stderr)
+        return 2
+    stale = []
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        anew = written(text, pack, WIDTHS.get(page.name, WIDTH))
+        if anew != text:
+            stale.append(page.relative_to(ROOT).as_posix())
+            if "--check" not in arguments:
+                page.write_text(anew, encoding="utf-8")
+    done = "to be written" if "--check" in arguments else "written"
+    print(f"{pack.card.name} {pack.card.version}: {', '.join(stale) or 'no page'} {done}")
+    return 1 if stale and "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
