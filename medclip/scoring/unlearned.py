@@ -11,7 +11,7 @@ from medclip.models.packs.card_sources import source_sentences
 from medclip.models.packs.manifest import read_config
 from medclip.models.packs.words import unmeasured
 from medclip.runs.outputs.score_run import Unlearned
-from medclip.sample import spoken
+from medclip.sample import Modality, spoken
 from medclip.scoring.tasks import MODALITY_TASK, AskedTask
 from medclip.text.checks.fact_words import MODALITIES
 from medclip.text.checks.prompt_words import prompt_notes, strange_words
@@ -125,8 +125,7 @@ def question_notes(card: Any, tasks: Sequence[AskedTask], pack: Path) -> tuple[s
         pack: The pack's folder, for its tokenizer; read where there are prompts.
 
     Returns:
-        Sentences: what the pack was never taught, tasks that hold within their source only, words that may be misspelt,
-        and prompts that are cut.
+        Sentences: what the pack was never taught, words that may be misspelt, and prompts that are cut.
     """
     prompts = [prompt for asked in tasks for prompt in asked.prompts]
     text_cfg = read_config(pack)["model_cfg"].get("text_cfg") if prompts else None
@@ -134,12 +133,27 @@ def question_notes(card: Any, tasks: Sequence[AskedTask], pack: Path) -> tuple[s
     unlisted = [asked.task.title for asked in tasks if not asked.listed and not asked.prompts]
     if unlisted:
         notes.append(unmeasured(unlisted))
-    for asked in tasks:
-        if asked.listed and asked.task.name in card.tasks:
-            sources = card.tasks[asked.task.name].sources
-            notes += source_sentences(asked.task.title, sources, asked.names)
     if text_cfg is not None:
         notes += prompt_notes(prompts, load_tokenizer(pack, text_cfg))
+    return tuple(notes)
+
+
+def place_notes(card: Any, tasks: Sequence[AskedTask], modalities: Collection[str]) -> tuple[str, ...]:
+    """Write which answers of a run may tell the place instead of the patient.
+
+    Args:
+        card: The pack's.
+        tasks: Those of the run.
+        modalities: Of the studies that were scored: of a task that none of them was asked nothing is said.
+
+    Returns:
+        A sentence for each task whose figures hold within their source only.
+    """
+    scored = [Modality(name) for name in modalities]
+    notes: list[str] = []
+    for asked in tasks:
+        if asked.listed and asked.task.name in card.tasks and any(map(asked.fits_modality, scored)):
+            notes += source_sentences(asked.task.title, card.tasks[asked.task.name].sources, asked.names)
     return tuple(notes)
 
 

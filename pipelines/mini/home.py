@@ -3,9 +3,10 @@
 Usage: python pipelines/mini/home.py SHARED_DATA [PACK]
 
 The law is fitted to the images that the pack was trained on, and its unit to those of other patients that it was not.
-For radiographs that is the NIH set alone: the figure for pneumonia is one of ChestX-ray14, and other sites were trained
-on besides (covid_cxr) and not measured. What comes out is printed: for radiographs also how films of covid_cxr and of
-vqa_rad, which the pack never saw, are told from NIH films that it was not fitted to. Intervals resample patients.
+Which sets they are follows from the card: those within which its figures for a modality were measured. For radiographs
+that is what the figures of findings are of; other sites may be trained on besides. What comes out is printed: for
+radiographs also how films of covid_cxr and of vqa_rad are told from films of home that the law was not fitted to.
+Intervals resample patients.
 """
 
 from __future__ import annotations
@@ -18,20 +19,35 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from shared_sets import rows_of
 
 import medclip
+from medclip.models.packs.card import Card
 from medclip.models.packs.pack import check_pack, find_pack, pack_card, update_pack
 from medclip.models.scores.home_images import FILE_NAME, Home, fit_home, save_homes
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import Resampled, interval_of
+from medclip.text.vocabulary.load import load_task
+from medclip.wording import list_of
 
-SETS = {
-    "fundus": ("csdi_fundus", "CSDI"),
-    "mammography": ("mini_mias", "mini-MIAS"),
-    "mri": ("brain_mri", "the brain tumour set of Bhuvaji et al."),
-    "xray": ("nih_cxr", "ChestX-ray14"),
+TITLES = {
+    "nih_cxr": "ChestX-ray14",
+    "covid_cxr": "the COVID-19 image collection",
+    "csdi_fundus": "CSDI",
+    "mini_mias": "mini-MIAS",
+    "cdd_cesm": "CDD-CESM",
+    "ddsm_4view": "DDSM",
+    "brain_mri": "the brain tumour set of Bhuvaji et al.",
+    "medpix2": "MedPix",
+    "vqa_rad": "VQA-RAD",
+    "bus_bra": "BUS-BRA",
+    "breast_us": "BrEaST",
+    "isic2017": "ISIC 2017",
+    "glas_colon": "GlaS",
 }
-"""Of each modality the folder of the shared data, and what the set is called."""
+"""What a set is called. Of ECGs there is no home: a sheet and cuttings of a record are two kinds of images."""
+NOT_FINDINGS = frozenset({"modality", "chest_xray_view"})
+"""Tasks that are about how an image was made: their sources are no home of the findings."""
 FRONTAL = ("AP", "PA", "AP Supine", "AP Erect")
 FEWEST = 40
 
@@ -42,14 +58,46 @@ def vectors(images: object, model: str, modality: str) -> tuple[NDArray[np.float
     return embedded.vectors("units"), embedded.units["sha256"].to_pylist()
 
 
-def home_of(data: Path, modality: str, model: str, seen: frozenset[str]) -> tuple[Home, NDArray[np.float32], list[str]]:
-    """Fit a modality's law; with the vectors of the images it was not fitted to, and the hashes of their files."""
-    folder, source = SETS[modality]
-    features, hashes = vectors(data / folder / "images", model, modality)
+def sets_of(card: Card) -> dict[str, tuple[str, ...]]:
+    """Return for each modality the sets that the figures of its findings were measured within.
+
+    Args:
+        card: The pack's. A task of several modalities (the part of the body) counts where a modality has no other.
+    """
+    own: dict[str, set[str]] = {}
+    shared: dict[str, set[str]] = {}
+    for name, entry in card.tasks.items():
+        if name in NOT_FINDINGS:
+            continue
+        sources = {source for of in entry.sources.values() for source in of.sources} & TITLES.keys()
+        asked = load_task(name).modalities
+        for modality in asked:
+            (own if len(asked) == 1 else shared).setdefault(str(modality), set()).update(sources)
+    return {modality: tuple(sorted(names)) for modality, names in sorted((shared | own).items()) if names}
+
+
+def images_of(data: Path, modality: str, sets: tuple[str, ...]) -> list[Path]:
+    """Return the images of a modality in some sets."""
+    return sorted({data / row["file"] for row in rows_of(data, sets) if row["modality"] == modality})
+
+
+def home_of(
+    data: Path, modality: str, sets: tuple[str, ...], model: str, seen: frozenset[str]
+) -> tuple[Home, NDArray[np.float32], list[str]] | None:
+    """Fit a modality's law; with the vectors of the images it was not fitted to, and the hashes of their files.
+
+    None where too few images were not trained on to say how far from home an image of home lies.
+    """
+    images = images_of(data, modality, sets)
+    if not images:
+        return None
+    features, hashes = vectors(images, model, modality)
     is_seen = np.array([sha256 in seen for sha256 in hashes])
-    if (~is_seen).sum() < FEWEST:
-        raise SystemExit(f"{folder} has {(~is_seen).sum()} images that were not trained on; {FEWEST} are needed.")
+    if min((~is_seen).sum(), is_seen.sum()) < FEWEST:
+        print(f"{modality}: {is_seen.sum()} images trained on and {(~is_seen).sum()} not; {FEWEST} of each are needed")
+        return None
     held_out = [sha256 for sha256 in hashes if sha256 not in seen]
+    source = list_of([TITLES[name] for name in sets])
     return fit_home(features[is_seen], features[~is_seen], source), features[~is_seen], held_out
 
 
@@ -89,17 +137,37 @@ def main(data: Path, model: str = "medclip-mini") -> None:
     pack, card = find_pack(model), pack_card(model)
     seen = frozenset((pack / str(card.train_hashes_file)).read_text().split())
     homes, films = {}, {}
-    for modality in SETS:
-        homes[modality], *films[modality] = home_of(data, modality, model, seen)
-        print(f"{modality}: fitted to {homes[modality].num_fitted} images, unit of {homes[modality].num_held_out}")
-    features, hashes = films["xray"]
-    near, patients = homes["xray"].distances(features), patients_of(data)
+    for modality, sets in sets_of(card).items():
+        if (fitted := home_of(data, modality, sets, model, seen)) is None:
+            continue
+        homes[modality], *films[modality] = fitted
+        home = homes[modality]
+        print(f"{modality}, {home.source}: fitted to {home.num_fitted} images, unit of {home.num_held_out}")
+    if "xray" in homes:
+        compare_films(data, model, homes["xray"], *films["xray"])
+    with tempfile.TemporaryDirectory() as folder:
+        save_homes(Path(folder), homes)
+        update_pack(pack, extra_files={FILE_NAME: (Path(folder) / FILE_NAME).read_bytes()})
+    check_pack(model)
+
+
+def compare_films(data: Path, model: str, home: Home, features: NDArray[np.float32], hashes: list[str]) -> None:
+    """Print how films of other sites are told from films of home that the law was not fitted to.
+
+    Args:
+        data: The folder of shared sets.
+        model: The pack.
+        home: That of radiographs.
+        features: Vectors of films of home that it was not fitted to.
+        hashes: The sha256 of their files.
+    """
+    near, patients = home.distances(features), patients_of(data)
     here = [patients[sha256] for sha256 in hashes]
     share = measured(np.ones(len(near), int), near - 1, here, ["accuracy"])["accuracy"]
     print(f"held-out films: {(near > 1).sum()} of {len(near)} of {len(set(here))} patients beyond 1, {in_words(share)}")
     for name, paths in elsewhere(data).items():
         features, hashes = vectors(paths, model, "xray")
-        far, there = homes["xray"].distances(features), [patients[sha256] for sha256 in hashes]
+        far, there = home.distances(features), [patients[sha256] for sha256 in hashes]
         share = measured(np.ones(len(far), int), far - 1, there, ["accuracy"])["accuracy"]
         is_far = np.repeat([0, 1], [len(near), len(far)])
         area = measured(is_far, np.concatenate([near, far]), [*here, *there], ["auroc"])["auroc"]
@@ -107,10 +175,6 @@ def main(data: Path, model: str = "medclip-mini") -> None:
             f"{name}: {(far > 1).sum()} of {len(far)} of {len(set(there))} patients beyond 1, {in_words(share)}; "
             f"AUROC against held-out films {in_words(area)}"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        save_homes(Path(folder), homes)
-        update_pack(pack, extra_files={FILE_NAME: (Path(folder) / FILE_NAME).read_bytes()})
-    check_pack(model)
 
 
 if __name__ == "__main__":

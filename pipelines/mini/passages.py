@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError
-from medclip.models.card import Card
-from medclip.models.card_sources import ALL, SourceFigures
-from medclip.models.home_images import load_homes
+from medclip.models.packs.card import Card
+from medclip.models.packs.card_sources import ALL, SourceFigures
 from medclip.models.packs.manifest import read_manifest
 from medclip.models.packs.pack import DEFAULT, find_pack, pack_card
+from medclip.models.scores.home_images import load_homes
 from medclip.reports.model_card import task_title
 from medclip.sample import spoken
 from medclip.statistics.metrics.by_source import HOLDS, WITHIN_ONLY

@@ -15,8 +15,8 @@ import torch
 import medclip
 from medclip.cli.main import main
 from medclip.errors import MedclipError
-from medclip.models.card import Card
-from medclip.models.card_sources import ALL
+from medclip.models.packs.card import Card
+from medclip.models.packs.card_sources import ALL
 from medclip.models.packs.pack import pack_card, update_pack
 from tests.kits.layouts import BPE_TEXT, VIT, bert_folder, bert_text, hub_folder, plain_state, random_model
 

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 import medclip
+from medclip.models.packs.card import Card
 from medclip.models.packs.pack import find_pack, pack_card
 from medclip.models.scores.home_images import load_homes
 from medclip.settings import Settings
+from medclip.statistics.metrics.by_source import NOT_TESTABLE, WITHIN_ONLY
+from medclip.wording import list_of
 from tests.kits.stages import load_stage
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "mini"
@@ -180,11 +183,37 @@ def test_films_of_patients_that_were_trained_on_are_left_out_across_sources(tmp_
 
 @pytest.mark.shared
 def test_films_of_other_sites_lie_far_from_those_that_the_figure_for_pneumonia_is_of(shared: Path) -> None:
-    home = load_homes(find_pack("medclip-mini"))["xray"]
-    assert home.source == "ChestX-ray14"
-    normal = stage("home").elsewhere(shared / "data")["covid_cxr, No Finding"]
+    stages = stage("home")
+    home, sets = load_homes(find_pack("medclip-mini"))["xray"], stages.sets_of(pack_card("medclip-mini"))["xray"]
+    assert home.source == list_of([stages.TITLES[name] for name in sets])
+    assert "nih_cxr" in sets
+    normal = stages.elsewhere(shared / "data")["covid_cxr, No Finding"]
     run = medclip.score(normal, modality="xray", task="chest_xray_findings", settings=Settings(workers=1))
     distances = [value for value in run.files["home_distance"].to_pylist() if value is not None]
     assert len(distances) == 11
-    assert sum(value > 1 for value in distances) > 6, "at home one in twenty does"
-    assert any("unlike those" in note and "ChestX-ray14" in note for note in run.notes)
+    if "covid_cxr" not in sets:  # a figure that was measured within both is at home in both
+        assert sum(value > 1 for value in distances) > 6, "at home one in twenty does"
+        assert any("unlike those" in note and "ChestX-ray14" in note for note in run.notes)
+
+
+def test_a_home_is_of_the_sets_that_the_figures_of_findings_are_of() -> None:
+    def task(*sources: str, verdict: str = NOT_TESTABLE) -> dict[str, object]:
+        return {"classes": ["a"], "sources": {"all": {"verdict": verdict, "sources": list(sources)}}}
+
+    tasks = {
+        "modality": task("nih_cxr", "isic2017"),
+        "chest_xray_view": task("covid_cxr", "nih_cxr"),
+        "chest_xray_findings": task("nih_cxr", verdict=WITHIN_ONLY),
+        "mammography_malignancy": task("cdd_cesm", "mini_mias"),
+        "breast_density": task("mini_mias"),
+        "body_region": task("medpix2", "vqa_rad"),
+        "brain_mri_tumour": task("brain_mri"),
+        "ecg_sheet": task("ecg_sheet"),
+    }
+    sets = stage("home").sets_of(Card.model_validate({"name": "t", "tasks": tasks}))
+    assert sets == {
+        "ct": ("medpix2", "vqa_rad"),
+        "mammography": ("cdd_cesm", "mini_mias"),
+        "mri": ("brain_mri",),
+        "xray": ("nih_cxr",),
+    }

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from medclip.models.card import Card, TaskCard
+from medclip.models.packs.card import Card, TaskCard
 from medclip.statistics.metrics.by_source import HOLDS, NOT_TESTABLE, WITHIN_ONLY
 from tests.kits.stages import load_stage
 

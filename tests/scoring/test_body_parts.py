@@ -9,7 +9,7 @@ import pytest
 
 from medclip.api.score import score
 from medclip.errors import Reason
-from medclip.runs.problems import GREY
+from medclip.runs.units.problems import GREY
 from tests.kits.files import write_dicom
 from tests.kits.stages import load_stage
 

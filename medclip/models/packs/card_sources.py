@@ -66,15 +66,30 @@ def caution_of(sources: Mapping[str, SourceFigures], name: str) -> str:
 
 
 def source_sentences(title: str, sources: Mapping[str, SourceFigures], classes: Iterable[str]) -> Iterator[str]:
-    """Yield a sentence for each class of a task that does not hold across sources, or one for the whole task.
+    """Yield a sentence for the classes of a task that do not hold across sources, or one for the whole task.
+
+    Classes that hold within the same sources share a sentence.
 
     Args:
         title: Printed name of the task.
         sources: The task's, from its card.
         classes: Those that are asked; of other classes nothing is said.
+
+    Example:
+        >>> one = SourceFigures(verdict="within its source only", sources=("nih_cxr",))
+        >>> (sentence,) = source_sentences("Findings", {"edema": one, "mass": one}, ["edema", "mass"])
+        >>> sentence.partition(";")[0]
+        'Findings, edema and mass: figures hold within their source only (nih_cxr)'
     """
     asked = set(classes)
+    alike: dict[str, list[str]] = {}
     for name, figures in sources.items():
         if figures.caution and (name == ALL or name in asked):
-            what = title if name == ALL else f"{title}, {name.replace('_', ' ')}"
-            yield f"{what}: its figure holds {figures.caution}; elsewhere it may tell the place, not the patient."
+            alike.setdefault(figures.caution, []).append(name)
+    for caution, names in alike.items():
+        what = title if names == [ALL] else f"{title}, {list_of([name.replace('_', ' ') for name in names])}"
+        if len(names) == 1:
+            yield f"{what}: its figure holds {caution}; elsewhere it may tell the place, not the patient."
+        else:
+            theirs = caution.replace("its source", "their source", 1)
+            yield f"{what}: figures hold {theirs}; elsewhere they may tell the place, not the patient."

@@ -63,7 +63,7 @@ class PackInfo(Result):
             "summary": self.summary,
             "modalities": ", ".join(self.modalities),
             "tasks": ", ".join(self.tasks),
-            "words": "" if self.has_text else "none: image only",
+            "words": "understood" if self.has_text else "none: image only",
             "files": f"{self.num_files} of {self.num_bytes / 1e6:.1f} MB",
             "folder": self.path,
         }

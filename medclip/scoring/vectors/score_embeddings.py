@@ -36,7 +36,7 @@ from medclip.runs.run_pack import RunPack, pack_of_run
 from medclip.runs.write_down import describe, write_down
 from medclip.scoring.run import Finish, fusion_asked, score_verb, study_scores
 from medclip.scoring.tasks import AskedTask, asked_tasks, check_words
-from medclip.scoring.unlearned import question_notes, unlearned_answers
+from medclip.scoring.unlearned import place_notes, question_notes, unlearned_answers
 from medclip.scoring.vectors.stored_units import StoredUnits
 
 COMMAND = "score of embeddings"
@@ -145,9 +145,10 @@ def answer_embeddings(embeddings: Embeddings, call: Call) -> ScoreRun:
     counts |= Counter(files.column("status").to_pylist())
     counts["studies"] = units.num_studies
     tables = {"files": files, **{name: pa.concat_tables(tables) for name, tables in parts.items()}}
-    notes = question_notes(pack.card, tasks, pack.path)
+    modalities = tables["scores"].column("modality").unique().to_pylist()
+    notes = (*question_notes(pack.card, tasks, pack.path), *place_notes(pack.card, tasks, modalities))
     notes = (*notes, *backend_notes(embeddings.run["identity"].get("backend")))
-    unlearned = unlearned_answers(pack.card, tasks, tables["scores"].column("modality").unique().to_pylist(), pack.path)
+    unlearned = unlearned_answers(pack.card, tasks, modalities, pack.path)
     return ScoreRun(embeddings.folder, counts, _tables=tables, _notes=notes, _unlearned=unlearned)
 
 

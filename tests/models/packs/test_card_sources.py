@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import get_args
@@ -9,13 +10,13 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from medclip import score
+from medclip import embed, score
 from medclip.models.packs.card import Card, TaskCard, read_card
 from medclip.models.packs.card_sources import SourceFigures, Verdict, caution_of, source_sentences
 from medclip.models.packs.pack import update_pack
 from medclip.reports.model_card import view_card
 from medclip.statistics.metrics.by_source import HOLDS, NOT_TESTABLE, WITHIN_ONLY
-from tests.kits.scoring import make_pack, write_dicom
+from tests.kits.scoring import make_pack, write_dicom, write_png
 
 FIGURE = {"value": 0.18, "low": 0.04, "high": 0.57, "chance": 0.5, "num_positive": 94, "num_negative": 5}
 WITHIN = {
@@ -48,6 +49,14 @@ def test_a_sentence_is_written_of_the_classes_that_were_asked() -> None:
     assert list(source_sentences("Chest X-ray findings", sources, ["edema"])) == []
 
 
+def test_classes_that_hold_within_the_same_sources_share_a_sentence() -> None:
+    one = SourceFigures.model_validate(WITHIN)
+    two = SourceFigures(verdict="within its source only", sources=("bus_bra", "breast_us"))
+    said = list(source_sentences("Findings", {"edema": one, "mass": two, "fluid": one}, ["edema", "mass", "fluid"]))
+    assert said[0].startswith("Findings, edema and fluid: figures hold within their source only (nih_cxr); ")
+    assert said[1].startswith("Findings, mass: its figure holds within its sources only (bus_bra and breast_us); ")
+
+
 @pytest.mark.parametrize(
     "sources",
     [
@@ -78,7 +87,12 @@ def test_a_run_names_it_beside_the_number_and_in_its_notes(tmp_path: Path) -> No
     update_pack(pack, card=card.model_copy(update={"tasks": {**card.tasks, "chest_xray_findings": task}}))
     film = write_dicom(tmp_path / "1.dcm", 1)
     run = score(film, tmp_path / "out", model=pack, workers=1, task="chest_xray_findings")
-    assert any("within its source only (nih_cxr)" in note for note in run.notes)
+    (note,) = [note for note in run.notes if "within its source only (nih_cxr)" in note]
+    assert note in json.loads((tmp_path / "out" / "run.json").read_text())["notes"]
+    embedded = embed(film, tmp_path / "embedded", model=pack, workers=1)
+    assert note in score(embedded, model=pack, task="chest_xray_findings").notes
+    photograph = write_png(tmp_path / "eye.png", 2)
+    assert note not in score(photograph, model=pack, workers=1, modality="fundus").notes, "it was not asked of an eye"
     page = (tmp_path / "out" / "report.html").read_text()
     study = page.split("<article")[1].split("</article>")[0]
     rows = {row.split("</tr>")[0] for row in study.split("<tr")[1:]}

@@ -45,6 +45,7 @@ def test_checking_and_listing_say_that_it_has_no_words(image_only: Path) -> None
     assert not understands_words(image_only)
     assert understands_words(find_pack("medclip-mini"))
     assert "none: image only" in repr(check_pack(image_only))
+    assert "words: understood" in repr(check_pack(find_pack("medclip-mini")))
 
 
 def test_show_says_image_only(image_only: Path, capsys: pytest.CaptureFixture[str]) -> None:
