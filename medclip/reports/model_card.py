@@ -10,6 +10,7 @@ from medclip.errors import MedclipError, printable
 from medclip.models.packs.card_sources import ALL, SourceFigures, caution_of
 from medclip.sample import spoken
 from medclip.text.vocabulary.load import load_task
+from medclip.text.vocabulary.task import Task
 from medclip.wording import capital, estimate, interval, list_of, number
 
 _METRIC_NAMES = {
@@ -17,6 +18,8 @@ _METRIC_NAMES = {
     "macro_auroc": "AUROC, mean over classes",
     "balanced_accuracy": "balanced accuracy",
 }
+_RIVALS = {"imagenet_probe": "linear probe on ImageNet features", "small_cnn": "small CNN on labels alone"}
+"""What else was measured beside a pack, where the key does not say it."""
 UNKNOWN = "unknown"
 _OWN = ("adapted", "zero_shot", "model", "medclip")
 """How a card names this model among its rivals."""
@@ -65,6 +68,8 @@ class TaskView:
     must."""
     across: tuple[AcrossView, ...] = ()
     """The figures by the sources of the images, where the card has them."""
+    modalities: tuple[str, ...] = ()
+    """Printed names of the modalities that are asked it; empty for a task of all of them."""
 
     @property
     def summary(self) -> str:
@@ -137,7 +142,9 @@ def modality_title(name: str) -> str:
 
 
 def _task(name: str, entry: Mapping[str, Any], adapted: Mapping[str, Any] | None) -> TaskView:
-    metrics = tuple(_metrics("", entry.get("metrics") or {}))
+    asked = _vocabulary_task(name)
+    titles = {} if asked is None else {c.name: c.title for c in asked.classes}
+    metrics = tuple(_metrics("", entry.get("metrics") or {}, titles))
     named = entry.get("thresholds")
     named = named if isinstance(named, Mapping) else {}
     named = {c: t.get("value") if isinstance(t, Mapping) else t for c, t in named.items()}
@@ -152,7 +159,8 @@ def _task(name: str, entry: Mapping[str, Any], adapted: Mapping[str, Any] | None
             note=_text(entry.get("note")),
             thresholds=thresholds,
             cautions=cautions,
-            across=tuple(_across(key, figures) for key, figures in sources.items()),
+            across=tuple(_across(key, figures, titles) for key, figures in sources.items()),
+            modalities=() if asked is None else tuple(modality_title(str(m)) for m in asked.modalities),
         )
     return TaskView(
         name,
@@ -165,10 +173,18 @@ def _task(name: str, entry: Mapping[str, Any], adapted: Mapping[str, Any] | None
     )
 
 
-def _across(name: str, sources: SourceFigures) -> AcrossView:
+def _vocabulary_task(name: str) -> Task | None:
+    """Return a task of the vocabulary; None for a pack's own."""
+    try:
+        return load_task(name)
+    except MedclipError:
+        return None
+
+
+def _across(name: str, sources: SourceFigures, titles: Mapping[str, str]) -> AcrossView:
     verdict = _text(sources.caution or f"{sources.verdict} ({list_of(sources.sources, last='and')})")
     figures = tuple(_metric(_text(of), figure, {}) for of, figure in sources.figures.items())
-    return AcrossView("" if name == ALL else _text(name.replace("_", " ")), verdict, figures)
+    return AcrossView("" if name == ALL else _text(titles.get(name, name.replace("_", " "))), verdict, figures)
 
 
 def adapted_from(adapted: Mapping[str, Any]) -> str:
@@ -186,7 +202,7 @@ def adapted_from(adapted: Mapping[str, Any]) -> str:
     )
 
 
-def _metrics(name: str, node: Mapping[str, Any]) -> Iterator[MetricView]:
+def _metrics(name: str, node: Mapping[str, Any], titles: Mapping[str, str]) -> Iterator[MetricView]:
     """Flatten a card's figures: metric, or metric by rival, or metric by class and rival."""
     if "value" in node:
         yield _metric(name, node, node.get("baselines") or {})
@@ -195,8 +211,8 @@ def _metrics(name: str, node: Mapping[str, Any]) -> Iterator[MetricView]:
         yield _metric(name, node[own], {key: child for key, child in node.items() if key != own})
     else:
         for key, child in node.items():
-            metric_name = _METRIC_NAMES.get(key, key.replace("_", " "))
-            yield from _metrics(f"{name}, {metric_name}" if name else metric_name, child)
+            metric_name = _METRIC_NAMES.get(key) or titles.get(key, key.replace("_", " "))
+            yield from _metrics(f"{name}, {metric_name}" if name else metric_name, child, titles)
 
 
 def _metric(name: str, metric: Mapping[str, Any], rivals: Mapping[str, Any]) -> MetricView:
@@ -208,7 +224,9 @@ def _metric(name: str, metric: Mapping[str, Any], rivals: Mapping[str, Any]) -> 
         chance=_figure(metric.get("chance")),
         patients=_patients(metric),
         images=_images(metric),
-        baselines="; ".join(f"{key.replace('_', ' ')} {_rival(value)}" for key, value in rivals.items()),
+        baselines="; ".join(
+            f"{_RIVALS.get(key, key.replace('_', ' '))} {_rival(value)}" for key, value in rivals.items()
+        ),
     )
 
 

@@ -289,6 +289,10 @@ def _task(
     shown = ordered if len(ordered) <= _MAX_CLASSES + 1 else ordered[:_MAX_CLASSES]
     is_choice = scores[0].kind == "multiclass"
     note = own.summary if own is not None else "nobody has measured how good the model is at this"
+    cautions = own.cautions if own is not None else {}
+    alike = {cautions.get(score.class_, "") for score in scores}
+    if is_choice and len(alike) == 1:  # of one answer among several, and not of each
+        note, cautions = " · ".join(filter(None, (*alike, note))), {}
     reasons = {
         answers.class_: answers.reason for answers in unlearned if answers.is_about(*about, answers.class_ or "")
     }
@@ -301,7 +305,7 @@ def _task(
                 class_title(titles, score.class_),
                 score.probability,
                 top=index == 0 if is_choice else score.probability > 0.5 and not is_risk,
-                note=_class_note(score, is_prompt, own.cautions.get(score.class_, "") if own is not None else ""),
+                note=_class_note(score, is_prompt, cautions.get(score.class_, "")),
                 unlearned=reasons.get(score.class_, ""),
             )
             for index, score in enumerate(shown)

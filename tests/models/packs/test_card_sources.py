@@ -102,3 +102,16 @@ def test_a_run_names_it_beside_the_number_and_in_its_notes(tmp_path: Path) -> No
     assert "within its source" not in edema
     model = page.split('<section id="model">')[1]
     assert "positives of nih_cxr, negatives of covid_cxr 0.18 (0.04" in model
+
+
+def test_of_one_answer_among_several_it_stands_once_below_them(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path / "tiny")
+    card = read_card(pack)
+    two = {"verdict": WITHIN_ONLY, "sources": ["here", "there"]}
+    view = TaskCard.model_validate({"classes": ["ap", "pa", "lateral"], "sources": {"all": two}})
+    update_pack(pack, card=card.model_copy(update={"tasks": {**card.tasks, "chest_xray_view": view}}))
+    score(write_dicom(tmp_path / "1.dcm", 1), tmp_path / "out", model=pack, workers=1, task="chest_xray_view")
+    study = (tmp_path / "out" / "report.html").read_text().split("<article")[1].split("</article>")[0]
+    assert study.count("within its sources only (here and there)") == 1
+    below = study.split("</table>")[-1]
+    assert "within its sources only (here and there) · no figures" in below

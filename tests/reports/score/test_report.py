@@ -21,6 +21,7 @@ from medclip.reports.score.report import bar, render, status_bar, write_score_re
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.results import hashes_of
 from medclip.runs.rows import FileRow
+from medclip.text.vocabulary.load import load_task
 from tests.kits.ledger import fill_ledger
 from tests.kits.pages import run_together
 from tests.kits.score_report import EVIL, Page, fill_with_evil, score_row
@@ -321,10 +322,11 @@ def test_a_report_asked_for_again_is_left_alone_and_with_paths_is_written_anew(
 def test_figures_of_a_card_may_be_nested_by_rival_and_class() -> None:
     figure = {"value": 0.9, "low": 0.8, "high": 0.95, "chance": 0.5}
     metrics = {"auroc": {"effusion": {"zero_shot": figure, "linear_probe": {"value": 0.92}}}, "macro_auroc": figure}
+    metrics["auroc"]["effusion"]["imagenet_probe"] = {"value": 0.85}
     card = Card.model_validate({"name": "n", "tasks": {"chest_xray_findings": {"classes": ["a"], "metrics": metrics}}})
     first, second = view_card(card).tasks[0].metrics
-    assert (first.name, first.value, first.interval) == ("AUROC, effusion", "0.90", "0.80 to 0.95")
-    assert first.baselines == "linear probe 0.92"
+    assert (first.name, first.value, first.interval) == ("AUROC, Pleural effusion", "0.90", "0.80 to 0.95")
+    assert first.baselines == "linear probe 0.92; linear probe on ImageNet features 0.85"
     assert second.name == "AUROC, mean over classes"
 
 
@@ -333,3 +335,16 @@ def test_bars_stay_inside_their_frame() -> None:
     assert 'class="fill" width="0"' in bar(-1.0)
     assert status_bar({"scored": 0, "skipped": 0, "failed": 0}).count("<rect") == 1
     assert 'aria-label="5 scored, 0 skipped, 1 failed"' in status_bar({"scored": 5, "skipped": 0, "failed": 1})
+
+
+def test_figures_of_questions_about_other_kinds_of_images_are_folded_away(ledger: Ledger, card: Card) -> None:
+    model = _page(ledger, card)[0].split('<section id="model">')[1]
+    seen, _, rest = model.partition("<details><summary>")
+    folded = rest.split("</details>")[0]
+    titles = {name: load_task(name).title for name in card.tasks}
+    here = [name for name in card.tasks if "xray" in load_task(name).modalities] + ["modality"]
+    assert len(here) < len(titles)
+    assert all(titles[name] in seen for name in here)
+    assert not [name for name in titles if name not in here and titles[name] in seen]
+    assert folded.startswith(f"{len(titles) - len(here)} questions about other kinds of images than these")
+    assert all(titles[name] in folded for name in titles if name not in here)
