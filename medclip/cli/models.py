@@ -30,7 +30,11 @@ def list_command(as_json: options.Json = False) -> None:
     elif not packs:
         print("No model pack came with this medclip. Packs elsewhere load by their folder.")
     else:
-        rows = [(p.name, p.version, _megabytes(p), ", ".join(p.modalities), p.summary) for p in packs]
+        first = [p.summary.partition(". ")[0] for p in packs]  # the whole of it stands on the card
+        rows = [
+            (p.name, p.version, _megabytes(p), ", ".join(p.modalities), said)
+            for p, said in zip(packs, first, strict=True)
+        ]
         print_table(("name", "version", "size", "modalities", "summary"), rows)
 
 

@@ -141,6 +141,7 @@ def test_packs_are_listed_as_aligned_lines_under_a_head(capsys: pytest.CaptureFi
     (line,) = [line for line in lines if line.startswith("medclip-mini ")]
     assert head.split() == ["name", "version", "size", "modalities", "summary"]
     assert line[head.index("summary") :].startswith("Small dual encoder"), "a column begins below its head"
+    assert "A demonstration" not in line, "the first sentence is enough of a list"
     assert "\t" not in line
     assert main(["models", "list", "--json"]) == 0
     assert "medclip-mini" in [pack["name"] for pack in json.loads(capsys.readouterr().out)]
