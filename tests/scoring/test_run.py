@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ import pytest
 
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
+from medclip.models.model import Model
+from medclip.models.packs.card import read_card
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.planning import plan as plan_module
+from medclip.text.vocabulary.load import load_task
+from medclip.text.vocabulary.prompts import expand
 from tests.kits.scoring import PLANTED, STUDY_UID, digests, rows, small_folder, write_dicom, write_png
 
 
@@ -44,6 +49,27 @@ def test_study_scores_are_the_mean_logits_of_its_images(pack: Path, tmp_path: Pa
         assert {r["num_images"] for r in table} == {2 if folder == both else 1}
     for name, value in logits[both].items():
         assert value == pytest.approx((logits[first][name] + logits[second][name]) / 2, abs=1e-4)
+
+
+def test_a_film_costs_the_sentences_of_questions_about_films_and_no_others(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pack of eleven modalities is no slower on one of them than a pack of that one alone."""
+    encoded: list[str] = []
+    encode = Model.encode_text
+
+    def noted(self: Model, texts: str | Sequence[str]) -> Any:
+        encoded.extend([texts] if isinstance(texts, str) else texts)
+        return encode(self, texts)
+
+    monkeypatch.setattr(Model, "encode_text", noted)
+    score(write_dicom(tmp_path / "1.dcm", 1), tmp_path / "out", model=pack, workers=1)
+    card = read_card(pack)
+    asked = ("chest_xray_view", "chest_xray_findings")
+    assert set(asked) < set(card.tasks)
+    prompts = [p for name in asked for p in expand(load_task(name), card.tasks[name].classes)]
+    sentences = {text for p in prompts for text in (*p.positive, *p.negative)}
+    assert set(encoded) - {""} == sentences
 
 
 def test_multiclass_probabilities_of_a_study_sum_to_one_and_tasks_fit_the_modality(
