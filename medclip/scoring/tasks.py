@@ -79,7 +79,8 @@ def asked_tasks(card: Any, options: ScoreOptions, own: Mapping[str, ClassText] =
         own: The tasks that the pack has heads for, which it brings along; they go before vocabulary tasks of their
             names.
         options: Tasks and prompts as named by the caller; where both are absent, all tasks that the card lists, without
-            the modality task, which is for files that do not say what they are.
+            the modality task, which is for files that do not say what they are. Those of several modalities (the part
+            of the body) come last: what only these images can answer is looked at first.
 
     Raises:
         MedclipError: WRONG_USE for a task that does not exist, naming those that do.
@@ -96,6 +97,8 @@ def asked_tasks(card: Any, options: ScoreOptions, own: Mapping[str, ClassText] =
             hint=f"{did_you_mean(unknown[0], known, 'Tasks are')} The model's card lists: {', '.join(card.tasks)}.",
         )
     asked = [_asked(card, name, own) for name in names]
+    if not options.tasks:
+        asked.sort(key=lambda one: len(one.task.modalities) > 1)
     if options.prompts:
         own_words = ad_hoc_task(options.prompts)
         asked.append(AskedTask(own_words, None, None, False, options.prompts, options.templates))

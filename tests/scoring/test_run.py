@@ -14,9 +14,11 @@ import pytest
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.models.model import Model
-from medclip.models.packs.card import read_card
+from medclip.models.packs.card import Card, read_card
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.planning import plan as plan_module
+from medclip.runs.planning.options import ScoreOptions
+from medclip.scoring.tasks import asked_tasks
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import expand
 from tests.kits.scoring import PLANTED, STUDY_UID, digests, rows, small_folder, write_dicom, write_png
@@ -70,6 +72,14 @@ def test_a_film_costs_the_sentences_of_questions_about_films_and_no_others(
     prompts = [p for name in asked for p in expand(load_task(name), card.tasks[name].classes)]
     sentences = {text for p in prompts for text in (*p.positive, *p.negative)}
     assert set(encoded) - {""} == sentences
+
+
+def test_questions_of_one_modality_come_before_those_of_several_unless_they_are_named() -> None:
+    tasks = {"modality": {"classes": ["ct", "xray"]}, "body_region": {"classes": ["head", "thorax"]}}
+    card = Card.model_validate({"name": "t", "tasks": {**tasks, "chest_xray_view": {"classes": ["ap", "pa"]}}})
+    assert [asked.task.name for asked in asked_tasks(card, ScoreOptions())] == ["chest_xray_view", "body_region"]
+    named = asked_tasks(card, ScoreOptions(tasks=("body_region", "chest_xray_view")))
+    assert [asked.task.name for asked in named] == ["body_region", "chest_xray_view"]
 
 
 def test_multiclass_probabilities_of_a_study_sum_to_one_and_tasks_fit_the_modality(
