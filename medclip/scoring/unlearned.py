@@ -153,7 +153,8 @@ def place_notes(card: Any, tasks: Sequence[AskedTask], modalities: Collection[st
     notes: list[str] = []
     for asked in tasks:
         if asked.listed and asked.task.name in card.tasks and any(map(asked.fits_modality, scored)):
-            notes += source_sentences(asked.task.title, card.tasks[asked.task.name].sources, asked.names)
+            titles = {c.name: c.title for c in asked.task.classes}
+            notes += source_sentences(asked.task.title, card.tasks[asked.task.name].sources, asked.names, titles)
     return tuple(notes)
 
 

@@ -9,6 +9,7 @@ as that, and whatever shows an answer to it shows that, too.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -19,6 +20,7 @@ Verdict = Literal["holds across sources", "within its source only", "not testabl
 """Those of `medclip.statistics.metrics.by_source`; written out here, since a card is read without numpy."""
 ALL = "all"
 """Key of a task whose classes are measured together."""
+NO_TITLES: Mapping[str, str] = MappingProxyType({})
 
 
 class SourceFigures(BaseModel):
@@ -65,7 +67,9 @@ def caution_of(sources: Mapping[str, SourceFigures], name: str) -> str:
     return "" if figures is None else figures.caution
 
 
-def source_sentences(title: str, sources: Mapping[str, SourceFigures], classes: Iterable[str]) -> Iterator[str]:
+def source_sentences(
+    title: str, sources: Mapping[str, SourceFigures], classes: Iterable[str], titles: Mapping[str, str] = NO_TITLES
+) -> Iterator[str]:
     """Yield a sentence for the classes of a task that do not hold across sources, or one for the whole task.
 
     Classes that hold within the same sources share a sentence.
@@ -74,6 +78,7 @@ def source_sentences(title: str, sources: Mapping[str, SourceFigures], classes: 
         title: Printed name of the task.
         sources: The task's, from its card.
         classes: Those that are asked; of other classes nothing is said.
+        titles: Printed names of classes; of others their keys.
 
     Example:
         >>> one = SourceFigures(verdict="within its source only", sources=("nih_cxr",))
@@ -87,7 +92,8 @@ def source_sentences(title: str, sources: Mapping[str, SourceFigures], classes: 
         if figures.caution and (name == ALL or name in asked):
             alike.setdefault(figures.caution, []).append(name)
     for caution, names in alike.items():
-        what = title if names == [ALL] else f"{title}, {list_of([name.replace('_', ' ') for name in names])}"
+        named = list_of([titles.get(name, name.replace("_", " ")) for name in names])
+        what = title if names == [ALL] else f"{title}, {named}"
         if len(names) == 1:
             yield f"{what}: its figure holds {caution}; elsewhere it may tell the place, not the patient."
         else:

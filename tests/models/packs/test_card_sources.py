@@ -54,6 +54,8 @@ def test_classes_that_hold_within_the_same_sources_share_a_sentence() -> None:
     two = SourceFigures(verdict="within its source only", sources=("bus_bra", "breast_us"))
     said = list(source_sentences("Findings", {"edema": one, "mass": two, "fluid": one}, ["edema", "mass", "fluid"]))
     assert said[0].startswith("Findings, edema and fluid: figures hold within their source only (nih_cxr); ")
+    (named,) = source_sentences("Rhythm", {"sr": one}, ["sr"], {"sr": "Sinus rhythm"})
+    assert named.startswith("Rhythm, Sinus rhythm: its figure holds")
     assert said[1].startswith("Findings, mass: its figure holds within its sources only (bus_bra and breast_us); ")
 
 
