@@ -298,16 +298,18 @@ def measure(images: Images, guesses: Guesses, guard: OpenSet) -> dict[str, Any]:
                 continue
             without = fitted(images, modalities, without=rows)
             strange = strangeness(without, images.features, modality)
-            groups = np.concatenate([images.group[rows], images.group[foreign]])
             limit = without.limits_M[without.modalities.index(modality)]
             ratio = without.distance(images.features[rows], modality) / limit
             figure = {"images": int(rows.sum()), "typical": share(strange[rows] <= 1, images.group[rows])}
-            figure |= {"auroc": auroc(strange[rows], strange[foreign], groups)}
             figure |= {"limits_to_95": round(float(np.quantile(ratio, 0.95)), 2)}
+            against = ""
+            if foreign.any():  # nothing is foreign to a pack that was trained on every kind
+                groups = np.concatenate([images.group[rows], images.group[foreign]])
+                figure["auroc"] = auroc(strange[rows], strange[foreign], groups)
+                against = f"AUROC against other kinds {in_words(figure['auroc'])}; "
             figures["sources_left_out"][f"{modality}, {source}"] = figure
             print(f"source left out: {modality}, {source}: {figure['images']} images, typical "
-                  f"{in_words(figure['typical'])}; AUROC against other kinds {in_words(figure['auroc'])}; 95 % within "
-                  f"{figure['limits_to_95']} limits")  # fmt: skip
+                  f"{in_words(figure['typical'])}; {against}95 % within {figure['limits_to_95']} limits")  # fmt: skip
     for kind in np.unique(images.kind[images.source == "drawn"]).tolist():
         features = images.features[images.kind == kind]
         num_typical = int(guard.typical(features, "xray").sum())
