@@ -23,6 +23,9 @@ HERE = Path(__file__).parent
 NIH = "NIH ChestX-ray14 (NIH Clinical Center), Wang et al., CVPR 2017"
 NIH_LICENCE = "no restriction on use; citation and acknowledgement of the NIH Clinical Center asked"
 CBIS = "CBIS-DDSM (Lee et al., Scientific Data 2017), case P_00173 of the mass test set, averaged down"
+BREAST = "BrEaST (Pawlowska et al., Scientific Data 2024), at most 288 px"
+PTBXL = "PTB-XL (Wagner et al., Scientific Data 2020; PhysioNet), 100 Hz"
+VQA = "VQA-RAD (Lau et al., Scientific Data 2018), the margins cut off"
 UIDS = {
     "dx": "1.2.840.10008.5.1.4.1.1.1.1",
     "cr": "1.2.840.10008.5.1.4.1.1.1",
@@ -160,6 +163,24 @@ def others(data: Path, retina: Path, out: Path) -> list[dict[str, str]]:
     ]
 
 
+def scanned(data: Path, out: Path) -> list[dict[str, str]]:
+    """A breast ultrasound image, an ECG record, and a CT slice whose margins with names are cut off."""
+    shutil.copyfile(data / "breast_us/images/case008.jpg", out / "breast_ultrasound.jpg")
+    (out / "ecg").mkdir()
+    for suffix in (".hea", ".dat"):
+        shutil.copyfile(data / f"ptbxl/records/00223_lr{suffix}", out / f"ecg/00223_lr{suffix}")
+    # Its questions do not state the modality, so it is in no table that anything is trained on.
+    slice_of_ct = Image.open(data / "vqa_rad/images/synpic24319.jpg").convert("L")
+    slice_of_ct.crop((0, 30, slice_of_ct.width, 228)).save(out / "abdomen_ct.png", optimize=True)
+    record = {"training_patient": "ptbxl:16039", "source": PTBXL, "licence": "CC BY 4.0"}
+    return [
+        {"file": "abdomen_ct.png", "training_patient": "vqa_rad:synpic24319", "source": VQA, "licence": "CC0"},
+        {"file": "breast_ultrasound.jpg", "training_patient": "breast_us:8", "source": BREAST, "licence": "CC BY 4.0"},
+        {"file": "ecg/00223_lr.hea"} | record,
+        {"file": "ecg/00223_lr.dat"} | record,
+    ]
+
+
 def save(ds: FileDataset, path: Path) -> None:
     """Write one DICOM file, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +192,7 @@ def main(shared_data: str, retina: str) -> None:
     data, out = Path(shared_data), HERE / "studies"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    table = chest(data, out) + mammography(data, out) + others(data, Path(retina), out)
+    table = chest(data, out) + mammography(data, out) + others(data, Path(retina), out) + scanned(data, out)
     with (HERE / "sources.csv").open(newline="", encoding="utf-8") as f:
         kept = [r for r in csv.DictReader(f) if not r["file"].startswith("studies/")]  # of make_real_sets.py
     table = kept + [r | {"file": f"studies/{r['file']}"} for r in table]

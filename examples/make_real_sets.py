@@ -6,7 +6,7 @@ Only sets that may be shipped, and only patients whom the built-in models do not
 division by patient (`medclip/shards/writing/splits.py`, seed 0) is behind the training share of 0.65. `sources.csv`
 names them all, and the pipelines keep them for testing.
 
-- `ultrasound/`: breast ultrasound of BrEaST, one image a woman, with the outcome.
+- `ultrasound/`: breast ultrasound of BrEaST, one image a woman, with the outcome and where the mass lies.
 - `ecg/`: twelve records of PTB-XL as WFDB.
 - `slides/`: a region of OpenSlide's test slide CMU-1, with its scale.
 - `audit/films.csv`: what medclip-mini says of NIH films that it was not trained on. No image.
@@ -56,6 +56,7 @@ def ultrasound(data: Path, out: Path) -> Iterator[Row]:
                 "age": r["age"],
                 "birads": r["birads"],
                 "verification": r["verification"],
+                "box_xywh": r["bbox_xywh"],
             }
         )
         yield {"file": f"ultrasound/{file}", "source": BREAST, "licence": "CC BY 4.0", "training_patient": patient}
