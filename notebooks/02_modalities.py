@@ -16,9 +16,9 @@
 # **The question.** A research disk arrives with files of all kinds and no list. What are they, who says so, and what
 # can be read of them: voxels in HU, leads in millivolts, patches in µm/px, frames of a loop?
 #
-# **The data.** Real ones: chest films, a mammography exam, a slice of a brain, a fundus photograph, breast ultrasound,
-# an ECG, a piece of a slide (sources and licences: `examples/sources.csv`). And what is too large to ship, drawn by
-# code: a CT series, an MRI volume, loops, an OCT.
+# **The data.** Real ones: chest films, a mammography exam, slices of a brain and of an abdomen, a fundus photograph,
+# breast ultrasound, ECGs, a piece of a slide (sources and licences: `examples/sources.csv`). And what is too large to
+# ship, drawn by code: a CT series, an MRI volume, loops, an OCT.
 #
 # **The answer** is one row for each file, with where its modality was stated, or why it cannot be read. For research;
 # not a medical device.
@@ -37,11 +37,12 @@ import numpy as np
 
 import medclip
 from examples.make_phantoms import PHANTOMS, ct_series
+from medclip.adapters.model_images import images_of
 from medclip.settings import PixelPolicy, ReadPolicy
 
 root = Path(tempfile.mkdtemp()) / "disk"
 shutil.copytree("examples/studies", root / "studies")
-for file in ("ultrasound/case008.jpg", "ecg/00172_lr.hea", "ecg/00172_lr.dat", "slides/cmu1_region.tiff"):
+for file in ("ecg/00172_lr.hea", "ecg/00172_lr.dat", "slides/cmu1_region.tiff"):
     (root / file).parent.mkdir(exist_ok=True)
     shutil.copy(Path("examples") / file, root / file)
 drawn = root / "drawn"
@@ -71,17 +72,19 @@ files[files.reason.fillna("") != ""][[c for c in ("path", "format", "reason", "m
 # %% [markdown]
 # ## Real ones, as a model would see them
 #
-# Photographs and PNG files state no modality, so the call does.
+# Photographs and PNG files state no modality, so the call does. Of an ECG a model of images is shown cuttings of its
+# sheet, here the first three leads.
 
 # %%
 stated = {
     "studies/chest_pa.dcm": None, "studies/mammogram/mammogram_L_MLO.dcm": None, "studies/brain_flair.png": "mri",
-    "studies/fundus.jpg": "fundus", "ultrasound/case008.jpg": "ultrasound", "studies/tissue.jpg": "pathology",
+    "studies/abdomen_ct.png": "ct", "studies/fundus.jpg": "fundus", "studies/breast_ultrasound.jpg": "ultrasound",
+    "studies/tissue.jpg": "pathology", "studies/ecg": None,
 }  # fmt: skip
-figure, axes = plt.subplots(2, 3, figsize=(9, 6.2), layout="constrained")
+figure, axes = plt.subplots(2, 4, figsize=(12, 6.4), layout="constrained")
 for place, (file, modality) in zip(axes.flat, stated.items(), strict=True):
     sample = medclip.open_study(root / file, modality).samples()[0]
-    view = sample.views[0]
+    view = images_of(sample)[0]
     low, high = view.value_range
     image = (view.pixels - low) / (high - low)
     place.imshow(image[:, :, 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=1)
@@ -137,8 +140,9 @@ medclip.open_study(drawn / "ct")
 # %% [markdown]
 # ## CT: the HU at a position
 #
-# The affine maps (slice, row, column) to millimetres in the patient: right, anterior and superior are positive. Its
-# inverse gives the voxel at a position.
+# The slice of a real abdomen above is a PNG: somebody chose its window, and of the HU nothing is left but grey levels.
+# A series keeps them. The affine maps (slice, row, column) to millimetres in the patient: right, anterior and superior
+# are positive. Its inverse gives the voxel at a position.
 
 # %%
 volume = samples["ct"].volume
@@ -240,9 +244,22 @@ for key, value in samples["ultrasound"].headers.items():
     print(f"{key:22} {value}")
 
 # %% [markdown]
+# ## Which of them can the built-in model be asked about?
+#
+# Reading a file is one thing. What a model was trained on is on its card, and a dry run says what it would do with each
+# file: no pixel is decoded and nothing is written. Where no header states the modality, the model will have to look.
+
+# %%
+card = medclip.models.load().card
+print(card.name, card.version, "was trained on:", ", ".join(card.modalities))
+planned = medclip.score(root, dry_run=True)
+rows = [(row["status"], row["modality"] or "to be looked at", row["reason"] or "") for row in planned.files.to_pylist()]
+for (status, modality, reason), number in sorted(Counter(rows).items()):
+    print(f"{number:3} files  {'would be ' + status:17} {modality:16} {reason.replace('_', ' ')}")
+
+# %% [markdown]
 # ## What this does not show
 #
-# - That a file can be *scored*. Reading it is one thing; which modalities the built-in model knows is on its card
-#   (`medclip models show medclip-mini`).
+# - That an answer to a file that *can* be scored is worth anything: notebook 01 asks that.
 # - That the header tells the truth. A side or a view that is stated wrongly is believed; the pictures are for looking.
 # - Text that is burned into pixels is not found here; a header that declares it is believed.
