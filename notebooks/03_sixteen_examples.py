@@ -65,8 +65,22 @@ once
 # ## Five draws, and three ways
 #
 # `compare` gives every method the same sixteen, draws them five times, tests on the same women, and puts both
-# uncertainties into one interval: that of the draw, and that of who was tested. Zero-shot learns nothing: the built-in
-# model has seen no ultrasound, so it can only guess.
+# uncertainties into one interval: that of the draw, and that of who was tested. Zero-shot learns nothing of these: it
+# asks the built-in model in words, and what those are worth its card says.
+
+# %%
+card = medclip.models.load().card
+figures = card.to_pandas()
+known = figures[(figures.task == "breast_ultrasound_malignancy") & figures.metric.str.endswith(" zero_shot")]
+print(card.name, card.version, "was trained on:", ", ".join(card.modalities))
+for row in known.itertuples():
+    print(
+        f"of breast ultrasound: {row.metric} {row.value:.2f} ({row.low:.2f} to {row.high:.2f}), chance {row.chance:.2f}"
+    )
+if known.empty:
+    print("Its card lists no task of breast ultrasound: asked in words it can only guess.")
+else:
+    print("The women of this notebook are among those on whom that was measured.")
 
 # %%
 methods = ["zero-shot", "linear-probe", "tip"]
@@ -118,10 +132,10 @@ from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import interval_of
 
 grades = table.birads.map({"2": 2, "3": 3, "4a": 4.0, "4b": 4.3, "4c": 4.6, "5": 5})
-known = grades.notna().to_numpy()
+graded = grades.notna().to_numpy()
 malignant = (table.outcome == "malignant").to_numpy().astype(int)
-radiologist = measured(malignant[known], grades[known].to_numpy(), table.patient[known].tolist(), ["auroc"])["auroc"]
-print(f"BI-RADS, AUROC of {known.sum()} women:", interval_of(radiologist))
+radiologist = measured(malignant[graded], grades[graded].to_numpy(), table.patient[graded].tolist(), ["auroc"])["auroc"]
+print(f"BI-RADS, AUROC of {graded.sum()} women:", interval_of(radiologist))
 
 # %% [markdown]
 # ## What does it get wrong?
