@@ -291,22 +291,6 @@ answers = medclip.score(records, model=run.pack, task="ecg_superclass").scores.t
 answers[answers.study == answers.study.iloc[0]][["task", "class", "probability", "note"]]
 
 # %% [markdown]
-# ## With labels, where there are some
-#
-# The tower of that pack, with two findings that may occur together. Patients stay on one side; areas are of test
-# patients, with intervals over them. They are wide: read their lower ends first.
-
-# %%
-labels = drawn[["file", "patient", "modality"]].assign(
-    infarct=drawn["label:ecg_superclass:mi"], conduction=drawn["label:ecg_superclass:cd"]
-)
-tuned = medclip.finetune(
-    run.pack, labels, ["infarct", "conduction"], images=root / "cohort", out=root / "tuned",
-    overrides={"train.epochs": 3},
-)  # fmt: skip
-tuned
-
-# %% [markdown]
 # ## What this does not show
 #
 # - Sheets that were drawn and then spoiled by code are not those of an archive: no folds, no stains, no handwriting,
