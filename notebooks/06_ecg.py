@@ -257,8 +257,7 @@ else:
 sys.path.insert(0, "pipelines/ecg")
 from simulate import write_cohort  # pyright: ignore[reportMissingImports]
 
-cohort = write_cohort(root / "cohort", 60, sampling_hz=100)
-drawn = pd.read_csv(cohort)
+write_cohort(root / "cohort", 60, sampling_hz=100)
 captions = medclip.shards.captions_from_ecg(root / "cohort" / "ptbxl_database.csv", root / "captions.csv", n=1)
 captions
 
@@ -296,8 +295,8 @@ answers[answers.study == answers.study.iloc[0]][["task", "class", "probability",
 # - Sheets that were drawn and then spoiled by code are not those of an archive: no folds, no stains, no handwriting,
 #   and the paper speed is known. Measure on some of your own, of which you have the record, too.
 # - Twelve records were chosen to be varied. The share of sure leads in your archive will differ.
-# - Whether the built-in model can be trusted with an ECG: twelve records are an illustration, and its card has the
-#   figures. They are of PTB-XL alone.
+# - Whether the built-in model can be trusted with an ECG: twelve records are an illustration, and where it answers at
+#   all, its card has the figures.
 # - Nothing of any diagnosis. The model of the signal has learned next to nothing, and its figures are of drawn hearts.
 #   What reports bring where labels are few was measured with real records:
 #   [ECGs with words](../docs/how-to/ecg.md) says where.
