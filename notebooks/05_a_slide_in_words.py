@@ -213,23 +213,24 @@ real_answer = medclip.slides.predict(root / "real", task="histology_tumour", mod
 real_answer.to_pandas()[["answer", "p_tumour"]].round(2)
 
 # %% [markdown]
-# And the built-in model? It is asked of the same patches, and answers only for what its card lists. This piece is skin,
-# without a tumour as far as anybody said. Compare that with the tissue on which its figure was measured.
+# And the built-in model? It takes no slides, but images of tissue are asked of it here: every sixth patch of this piece
+# of skin, of which nobody said that it holds a tumour. It answers only for what its card lists.
 
 # %%
 built_in = medclip.models.load()
 print(built_in.card.name, built_in.card.version, "was trained on:", ", ".join(built_in.card.modalities))
-asked = medclip.score(real, model=built_in)
-for row in asked.files.to_pylist():
-    print(row["status"], row["message"] or "")
-for row in asked.scores.to_pylist():
-    print(f"{row['task']}, {row['class']}: {row['probability']:.2f}, of {row['num_images']} patches")
-for name in {row["task"] for row in asked.scores.to_pylist()}:
-    measured_in = built_in.card.tasks[name].sources.values()
-    figures = built_in.card.to_pandas().query("task == @name and metric.str.endswith(' zero_shot')")
-    for row in figures.itertuples():
+asked = medclip.score(patches[::6], model=built_in, modality="pathology")
+for message in sorted({row["message"] for row in asked.files.to_pylist() if row["message"]}):
+    print(message)
+of_patches = asked.scores.to_pandas()
+for (name, kind), rows in of_patches.groupby(["task", "class"], sort=False):
+    least, middle, most = np.quantile(rows.probability, [0, 0.5, 1])
+    print(f"{name}, {kind}: {middle:.2f} in the median of {len(rows)} patches, {least:.2f} to {most:.2f}")
+figures = built_in.card.to_pandas()
+for name in of_patches.task.unique():
+    for row in figures[(figures.task == name) & figures.metric.str.endswith(" zero_shot")].itertuples():
         print(f"{name}: {row.metric} {row.value:.2f} ({row.low:.2f} to {row.high:.2f}), chance {row.chance:.2f}")
-    for by_source in measured_in:
+    for by_source in built_in.card.tasks[name].sources.values():
         print(f"measured in {', '.join(by_source.sources)}; {by_source.verdict}")
 
 # %% [markdown]
