@@ -32,8 +32,8 @@ def list_command(as_json: options.Json = False) -> None:
     else:
         first = [p.summary.partition(". ")[0] for p in packs]  # the whole of it stands on the card
         rows = [
-            (p.name, p.version, _megabytes(p), ", ".join(p.modalities), said)
-            for p, said in zip(packs, first, strict=True)
+            (p.name, p.version, _megabytes(p), ", ".join(p.modalities), summary)
+            for p, summary in zip(packs, first, strict=True)
         ]
         print_table(("name", "version", "size", "modalities", "summary"), rows)
 

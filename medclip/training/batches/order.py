@@ -211,13 +211,13 @@ def _balanced(
 
 def _in_pieces(code_N: NDArray[np.integer], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Return an order of places in which `size` of one code stand side by side; what is left of each comes last."""
-    whole, rest = [], []
+    pieces, rest = [], []
     for code in np.unique(code_N):
         places = np.flatnonzero(code_N == code)
         num = len(places) // size
-        whole.append(places[: num * size].reshape(num, size))
+        pieces.append(places[: num * size].reshape(num, size))
         rest.append(places[num * size :])
-    return np.concatenate([rng.permutation(np.concatenate(whole)).ravel(), *rest])
+    return np.concatenate([rng.permutation(np.concatenate(pieces)).ravel(), *rest])
 
 
 def _cells(code_N: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
