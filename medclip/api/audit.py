@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from medclip.api.run_arguments import folder_of
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.options import AuditOptions
-from medclip.auditing.provenance.inputs import paths_of, relative_place
+from medclip.auditing.provenance.inputs import change_paths, paths_of, relative_place
 from medclip.auditing.provenance.origin import Origin, recipe_of_call
 from medclip.auditing.provenance.rerun import NOTE as RUN
 from medclip.auditing.provenance.rerun import PLACES, asked_recipe, is_audit
@@ -30,8 +30,11 @@ from medclip.files.output import (
     write_file,
     write_note,
 )
+from medclip.files.stores.remote import place_of
+from medclip.files.stores.store_files import is_store
 from medclip.models.packs.pack import find_pack
 from medclip.progress import Progress
+from medclip.runs.outputs.fetched_results import FetchedResults, fetched_results
 from medclip.runs.outputs.score_run import ScoreRun
 from medclip.settings import Settings
 from medclip.wording import list_of
@@ -63,10 +66,10 @@ def audit(
     """Ask whether a model works for every patient group, and how sure that is.
 
     Args:
-        scores: What `medclip.score` returned, or its folder; CSV, TSV or Parquet file; any data frame that narwhals
-            knows; a recipe: a YAML file with the options of `medclip audit` by name, which the other arguments
-            override; or the `audit.json` of an audit, which is run again. With `task`, `model` and `images` (a folder,
-            or embeddings): the label table, whose images the pack scores.
+        scores: What `medclip.score` returned, or its folder; CSV, TSV or Parquet file, either also by the URL of a
+            store; any data frame that narwhals knows; a recipe: a YAML file with the options of `medclip audit` by
+            name, which the other arguments override; or the `audit.json` of an audit, which is run again. With `task`,
+            `model` and `images` (a folder, or embeddings): the label table, whose images the pack scores.
         labels: Table of truths, patients and groups; None where it is the table of scores itself.
         by: What divides patients into groups: `sex`, `age`, `race`, `site`, `scanner`, `view`, any column, "sex*age".
         label: Labels; "SCORE=COLUMN" where names differ; None for all that have score and truth.
@@ -86,7 +89,8 @@ def audit(
 
     Raises:
         MedclipError: What reading raises; PATIENT_OVERLAP where thresholds were chosen on audited patients;
-            OUTPUT_IN_USE for a folder that holds another audit or something else; DISK_FULL.
+            OUTPUT_IN_USE for a folder that holds another audit or something else; DISK_FULL; of a store as
+            `medclip.runs.outputs.fetched_results.FetchedResults.results`.
 
     Example:
         >>> import pyarrow
@@ -98,83 +102,124 @@ def audit(
         >>> found.labels, found.attributes
         (('flu',), ('sex',))
     """
-    about = {key: keys.pop(key, None) for key in ("auditor", "question", "audited_on")}
-    formats: Sequence[str] = keys.pop("format", ())
-    formats = [formats] if isinstance(formats, str) else formats
-    if "images" in keys:
-        keys["images"] = folder_of(keys["images"])
-    if keys.get("model") is not None:
-        keys["model"] = str(getattr(keys["model"], "path", keys["model"]))  # a loaded one stands for its pack
-    if keys and (reading is not None or options is not None):
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"{list_of(list(keys))} beside reading or options: one of them would not count.",
-            hint="Name options, or put all of them into reading=ReadOptions(...) and options=AuditOptions(...).",
-        )
-    given = {"by": by, "label": label, "name": name, "compare": compare}
-    recipe: AuditRecipe | None
-    if isinstance(scores, AuditRecipe) or is_recipe(scores) or is_audit(scores):
-        changes = keys | about | given | {"labels": labels, "out": out, "overwrite": overwrite, "format": formats}
-        recipe = _with_changes(scores, changes)
-        taken = recipe.arguments()
-        scores, labels, by, label = taken["scores"], taken["labels"], taken["by"], taken["label"]
-        out, overwrite, name, compare = taken["out"], taken["overwrite"], taken["name"], taken["compare"]
-        formats = recipe.format
-        if reading is not None or options is not None:
-            recipe = None  # what is asked is not what the file says
-        reading, options = reading or taken["reading"], options or taken["options"]
-    elif reading is None and options is None:
-        named = audit_recipe(_ANY_SCORES, keys | {"name": name})
-        reading, options = named.reading(), named.options()
-        recipe = recipe_of_call(scores, labels, given, keys | about | {"format": list(formats)})
-    else:
-        recipe = None
-    origin = Origin(recipe, **(about if recipe is None else {key: getattr(recipe, key) for key in about}))
-    check_formats(formats)
-    _refuse_missing([scores, *(compare or {}).values()], labels, options)
-    folder = None if out is None else Path(out)
-    asked_for = _identity(scores, labels, by, label, name, compare, reading, options)
-    inputs = {"what is audited": scores, "the table of labels": labels}
-    inputs = {words: Path(path) for words, path in inputs.items() if isinstance(path, str | Path)}
-    if folder is not None and claim_folder(folder, "audit", marks=(JSON, RUN), inputs=inputs):
-        known = read_own_note(folder / RUN, "audit")
-        if not overwrite:
-            remedy = "Name another folder, or replace it with --overwrite."
-            refuse_other(folder, "audit", known, asked_for, remedy=remedy)
-    from medclip.auditing.run import run_audit  # scikit-learn and scipy: seconds that no refusal above has to wait for
-    from medclip.reports.audit.annex.methods import LIMITS
-    from medclip.reports.audit.report import REPORT, write_audit_report
-    from medclip.reports.audit.summary.words import summary
+    with fetched_results() as fetched:
+        about = {key: keys.pop(key, None) for key in ("auditor", "question", "audited_on")}
+        formats: Sequence[str] = keys.pop("format", ())
+        formats = [formats] if isinstance(formats, str) else formats
+        if "images" in keys:
+            keys["images"] = folder_of(keys["images"])
+        if keys.get("model") is not None:
+            keys["model"] = str(getattr(keys["model"], "path", keys["model"]))  # a loaded one stands for its pack
+        if keys and (reading is not None or options is not None):
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"{list_of(list(keys))} beside reading or options: one of them would not count.",
+                hint="Name options, or put all of them into reading=ReadOptions(...) and options=AuditOptions(...).",
+            )
+        scores, labels = fetched.results(scores), fetched.results(labels)
+        compare = {other: fetched.results(table) for other, table in (compare or {}).items()}
+        given = {"by": by, "label": label, "name": name, "compare": compare}
+        recipe: AuditRecipe | None
+        if isinstance(scores, AuditRecipe) or is_recipe(scores) or is_audit(scores):
+            changes = keys | about | given | {"labels": labels, "out": out, "overwrite": overwrite, "format": formats}
+            recipe = _fetched(_with_changes(scores, changes), fetched)
+            taken = recipe.arguments()
+            scores, labels, by, label = taken["scores"], taken["labels"], taken["by"], taken["label"]
+            out, overwrite, name, compare = taken["out"], taken["overwrite"], taken["name"], taken["compare"]
+            formats = recipe.format
+            if reading is not None or options is not None:
+                recipe = None  # what is asked is not what the file says
+            reading, options = reading or taken["reading"], options or taken["options"]
+        elif reading is None and options is None:
+            named = _fetched(audit_recipe(_ANY_SCORES, keys | {"name": name}), fetched)
+            reading, options = named.reading(), named.options()
+            recipe = recipe_of_call(scores, labels, given, keys | about | {"format": list(formats)})
+            recipe = None if recipe is None else _fetched(recipe, fetched)
+        else:
+            recipe = None
+        origin = Origin(recipe, **(about if recipe is None else {key: getattr(recipe, key) for key in about}))
+        check_formats(formats)
+        _refuse_missing([scores, *(compare or {}).values()], labels, options)
+        folder = None if out is None else Path(out)
+        asked_for = _identity(scores, labels, by, label, name, compare, reading, options, fetched)
+        inputs = {"what is audited": scores, "the table of labels": labels}
+        inputs = {words: Path(path) for words, path in inputs.items() if isinstance(path, str | Path)}
+        if folder is not None and claim_folder(folder, "audit", marks=(JSON, RUN), inputs=inputs):
+            known = read_own_note(folder / RUN, "audit")
+            if not overwrite:
+                remedy = "Name another folder, or replace it with --overwrite."
+                refuse_other(folder, "audit", known, asked_for, remedy=remedy)
+        from medclip.auditing.run import (
+            run_audit,
+        )  # scikit-learn and scipy: seconds that no refusal above has to wait for
+        from medclip.reports.audit.annex.methods import LIMITS
+        from medclip.reports.audit.report import REPORT, write_audit_report
+        from medclip.reports.audit.summary.words import summary
 
-    run = run_audit(
-        scores,
-        labels,
-        by=by,
-        label=label,
-        name=name,
-        compare=compare,
-        reading=reading,
-        options=options,
-        settings=settings,
-        progress=progress,
-    )
-    result = replace(run.result, provenance={**run.result.provenance, **origin.written()})
-    if folder is None:
+        run = run_audit(
+            scores,
+            labels,
+            by=by,
+            label=label,
+            name=name,
+            compare=compare,
+            reading=reading,
+            options=options,
+            settings=settings,
+            progress=progress,
+        )
+        result = replace(run.result, provenance={**run.result.provenance, **origin.written()})
+        if folder is None:
+            return result
+        places = {} if recipe is None else {k: _place(p, folder, fetched) for k, p in paths_of(recipe).items()}
+        write_note(folder / RUN, "audit", asked_for | {PLACES: {k: place for k, place in places.items() if place}})
+        # What lay here goes: a page or a JSON of another audit must not stand beside tables of this one.
+        write_file(folder / JSON, UNFINISHED)
+        with disk_errors(folder):
+            for name_of_file in (REPORT, *FILES.values()):
+                (folder / name_of_file).unlink(missing_ok=True)
+        hashes = write_tables(result, folder)
+        write_thresholds(folder / THRESHOLDS, run.thresholds.values())
+        result = write_audit_report(replace(result, sealed=seal(hashes, result)), folder)
+        write_json(result, folder)
+        matters = {matter.head: matter.all for matter in summary(result)}
+        write_formats(formats, result, matters | {"Limits": ("What this audit cannot tell:", *LIMITS)}, folder)
         return result
-    places = {} if recipe is None else {k: relative_place(p, folder) for k, p in paths_of(recipe).items()}
-    write_note(folder / RUN, "audit", asked_for | {PLACES: {k: place for k, place in places.items() if place}})
-    # What lay here goes: a page or a JSON of another audit must not stand beside tables of this one.
-    write_file(folder / JSON, UNFINISHED)
-    with disk_errors(folder):
-        for name_of_file in (REPORT, *FILES.values()):
-            (folder / name_of_file).unlink(missing_ok=True)
-    hashes = write_tables(result, folder)
-    write_thresholds(folder / THRESHOLDS, run.thresholds.values())
-    result = write_audit_report(replace(result, sealed=seal(hashes, result)), folder)
-    write_json(result, folder)
-    matters = {matter.head: matter.all for matter in summary(result)}
-    write_formats(formats, result, matters | {"Limits": ("What this audit cannot tell:", *LIMITS)}, folder)
-    return result
+
+
+_ON_DISK = frozenset({"images", "model", "task", "training", "key_file"})
+"""Keys of paths that are more than results and tables."""
+
+
+def _fetched(recipe: AuditRecipe, fetched: FetchedResults) -> AuditRecipe:
+    """Return a recipe of which what lies in a store is named by its copy.
+
+    Raises:
+        MedclipError: WRONG_USE for images, packs, shards and keys of a store; as `FetchedResults.results`.
+    """
+    urls: list[str] = []
+
+    def local(key: str, path: str) -> str:
+        if not is_store(Path(path)):
+            return path
+        if key.partition(":")[0] in _ON_DISK:
+            raise MedclipError(
+                Reason.WRONG_USE, f"--{key.partition(':')[0].replace('_', '-')} is read from a disk.",
+                where=place_of(Path(path)), hint="Copy it to a folder of this machine, and name that.",
+            )  # fmt: skip
+        urls.append(path)
+        return str(fetched.results(Path(path)))
+
+    values = change_paths(recipe, local)
+    if not urls:
+        return recipe
+    same = {name: getattr(recipe, name) for name in ("out", "overwrite", "changed_inputs")}
+    return AuditRecipe.model_validate({**same, **values}).with_file(recipe.file_of_its_own())
+
+
+def _place(path: Path, folder: Path, fetched: FetchedResults) -> str | None:
+    """Return where an input lies: its URL, or its place as seen from the audit's folder."""
+    return fetched.url_of(path) or relative_place(path, folder)
 
 
 def _with_changes(scores: Any, values: Mapping[str, Any]) -> AuditRecipe:
@@ -200,12 +245,16 @@ def _identity(
     compare: Mapping[str, Any] | None,
     reading: ReadOptions | None,
     options: AuditOptions | None,
+    fetched: FetchedResults,
 ) -> dict[str, Any]:
     """Return what makes two audits the same. Paths and options are hashed: they may name somebody."""
 
+    def place(path: str | Path) -> str:
+        return fetched.url_of(path) or str(Path(path).resolve())
+
     def source(table: Any) -> str | None:
         table = table.folder if isinstance(table, ScoreRun) else table
-        return digest_of(str(Path(table).resolve())) if isinstance(table, str | Path) else None
+        return digest_of(place(table)) if isinstance(table, str | Path) else None
 
     return {
         "scores": source(scores),
@@ -214,20 +263,20 @@ def _identity(
         "audited labels": None if label is None else list(label),
         "name": name,
         "compared models": {other: source(table) for other, table in (compare or {}).items()},
-        "reading of tables": digest_of(_written(reading or ReadOptions())),
-        "options": digest_of(_written(options or AuditOptions())),
+        "reading of tables": digest_of(_written(reading or ReadOptions(), place)),
+        "options": digest_of(_written(options or AuditOptions(), place)),
     }
 
 
-def _written(value: Any) -> Any:
+def _written(value: Any, place: Callable[[Path], str]) -> Any:
     """Write options so that a path is the same however it leads to its file."""
     if is_dataclass(value):
-        return {field.name: _written(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: _written(getattr(value, field.name), place) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _written(one) for key, one in value.items()}
+        return {str(key): _written(one, place) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_written(one) for one in value]
-    return str(value.resolve()) if isinstance(value, Path) else repr(value)
+        return [_written(one, place) for one in value]
+    return place(value) if isinstance(value, Path) else repr(value)
 
 
 def _refuse_missing(scores: Sequence[Any], labels: Any, options: AuditOptions | None) -> None:

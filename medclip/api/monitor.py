@@ -15,6 +15,7 @@ from medclip.files.output import claim_folder, disk_errors, make_folder
 from medclip.progress import Progress, Silent
 from medclip.reports.monitor.findings import findings_of
 from medclip.reports.monitor.report import write_monitor_report
+from medclip.runs.outputs.fetched_results import fetched_results
 
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings
@@ -42,7 +43,8 @@ def monitor(
     lie from those that the pack's figures were measured on, and vectors where runs of `medclip.embed` are among them.
 
     Args:
-        results: Output folders of `medclip.score` and `medclip.embed`, in the order of time, or what they returned.
+        results: Output folders of `medclip.score` and `medclip.embed`, or URLs of a store that they were published in,
+            in the order of time; or what they returned.
         reference: Those of the time before. Where none is named, the first four periods of `results` are.
         against: Results of another pack on the same studies, such as the one before an upgrade: paired differences,
             decisions that differ, and the studies that changed most.
@@ -62,7 +64,8 @@ def monitor(
 
     Raises:
         MedclipError: MISSING_FILE for a folder without a finished run; WRONG_USE for weeks where no file has one;
-            NOTHING_TO_DO where there is nothing to compare with; OUTPUT_IN_USE.
+            NOTHING_TO_DO where there is nothing to compare with; OUTPUT_IN_USE; of a store as
+            `medclip.runs.outputs.fetched_results.FetchedResults.results`.
 
     Example:
         >>> import medclip
@@ -74,16 +77,20 @@ def monitor(
     folder = None if out is None else path_of(out, "the output folder")
     if folder is not None:
         claim_folder(folder, "page of watched runs", marks=(JSON, PERIODS))
-    result = monitor_results(
-        _several(results),
-        _several(reference),
-        _several(against),
-        by=by,
-        threshold=threshold,
-        num_resamples=num_resamples,
-        seed=seed,
-        progress=progress or Silent(),
-    )
+    with fetched_results() as fetched:
+        given, before, others = (
+            [fetched.results(run) for run in _several(runs)] for runs in (results, reference, against)
+        )
+        result = monitor_results(
+            given,
+            before,
+            others,
+            by=by,
+            threshold=threshold,
+            num_resamples=num_resamples,
+            seed=seed,
+            progress=progress or Silent(),
+        )
     result = replace(result, findings=findings_of(result), folder=folder)
     if folder is not None:
         with disk_errors(folder):

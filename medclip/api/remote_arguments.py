@@ -121,7 +121,7 @@ def place_to_publish(out: Any, work: Any, path: Any, shard: object) -> RemotePat
     if shard is not None:
         raise MedclipError(
             Reason.WRONG_USE, "a shard has no tables to publish.", where=place,
-            hint="Name a folder that all machines see, or collect the folders of all shards to merge them.",
+            hint="Name a folder of a disk; copy it to the store once it has ended, where medclip runs merge reads it.",
         )  # fmt: skip
     source = place_of(path) if is_store(path) else None
     if isinstance(source, RemotePath) and f"{place.url}/".startswith(f"{source.url}/"):

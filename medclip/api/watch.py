@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from medclip.api.remote_arguments import place_to_publish
 from medclip.api.run_arguments import path_of
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
@@ -27,6 +28,7 @@ def watch(
     folder: str | Path,
     out: str | Path,
     *,
+    work: str | Path | None = None,
     settle_s: float = 60.0,
     once: bool = False,
     progress: Progress | None = None,
@@ -39,7 +41,10 @@ def watch(
 
     Args:
         folder: Folder that others write to, such as a DICOM router.
-        out: Output folder, outside `folder` or in it.
+        out: Output folder, outside `folder` or in it; or a folder of an object store, as "s3://BUCKET/FOLDER", to which
+            each call sends what has changed.
+        work: Where `out` is a store, the folder on a disk of this machine that holds the ledger, outside `folder` or in
+            it.
         settle_s: Seconds that a file has to stay as it is before it counts as having come.
         once: Score what is there once everything has come to rest, and return.
         progress: Told how far it is.
@@ -50,26 +55,27 @@ def watch(
         SIGTERM) that came between two calls. None where nothing came. An interrupt in the middle of a call is raised.
 
     Raises:
-        MedclipError: As `medclip.score`. A full disk, a server that is away and another run at work in the folder end
-            nothing: it is tried again later; with `once` they are raised.
+        MedclipError: As `medclip.score`. A full disk, a server or store that is away and another run at work in the
+            folder end nothing: it is tried again later; with `once` they are raised.
     """
-    root, out = path_of(folder, "what is watched"), path_of(out, "the output folder")
+    root, own = path_of(folder, "what is watched"), path_of(out if work is None else work, "the output folder")
     refuse_missing(root)
     if not root.is_dir() or settle_s < 0 or {"add", "exclude"} & options.keys():
         raise MedclipError(
             Reason.WRONG_USE, "a folder is watched, and what is read of it is decided by what has come.", where=root,
             hint="Name a folder and a time of at least 0 seconds, and leave add and exclude out.",
         )  # fmt: skip
+    place_to_publish(out, work, root, None)  # refused at once, not when the first file has come
     progress = progress or Silent()
     settings = options.get("settings") or Settings()
-    stillness = Stillness(root, settle_s, (out,), follow_links=settings.follow_links)
+    stillness = Stillness(root, settle_s, (own,), follow_links=settings.follow_links)
     run: ScoreRun | None = None
     scored, pause_s = "", EVERY_S
     while True:
         look = stillness.look()
         if look.digest != scored and look.num_still:
             try:
-                run = score(root, out, add=True, exclude=look.moving, progress=progress, **options)
+                run = score(root, out, work=work, add=True, exclude=look.moving, progress=progress, **options)
                 scored, pause_s = look.digest, EVERY_S
             except MedclipError as error:
                 if once or exit_code(error.reason) not in (ExitCode.INCOMPLETE, ExitCode.BUSY):

@@ -36,8 +36,8 @@ def audit(
         Path,
         typer.Argument(
             metavar="SCORES|RECIPE|AUDIT_JSON",
-            help="Folder of medclip score; CSV, TSV or Parquet, whatever its suffix; a recipe (.yaml); or an "
-            "audit.json, which is run once more.",
+            help="Folder of medclip score; CSV, TSV or Parquet, whatever its suffix; either in a store (s3://...); a "
+            "recipe (.yaml); or an audit.json, which is run once more.",
         ),
     ],
     *,
@@ -58,13 +58,15 @@ def audit(
     from medclip.errors import MedclipError, Reason, printable
     from medclip.exit_codes import ExitCode
     from medclip.files.disk.input_paths import refuse_missing
+    from medclip.files.stores.store_files import is_store
 
     # By name: typer brings a click of its own, whose ParameterSource is another class than click's.
     sources = {name: ctx.get_parameter_source(name) for name in keys}
     recipe = asked_recipe(
         scores, {n: keys[n] for n, source in sources.items() if source and source.name == "COMMANDLINE"}
     )
-    refuse_missing(recipe.scores, SCORES)
+    if not is_store(recipe.scores):
+        refuse_missing(recipe.scores, SCORES)
     if recipe.out is None:
         raise MedclipError(Reason.WRONG_USE, "there is no folder for page and tables.", hint="Name it: --out FOLDER.")
     with progress(quiet=as_json) as shown:

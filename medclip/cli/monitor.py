@@ -17,7 +17,7 @@ def monitor(
         list[Path],
         typer.Argument(
             metavar="RESULTS...",
-            help="Output folders of medclip score or embed, in order of time.",
+            help="Output folders of medclip score or embed, also in a store (s3://...), in order of time.",
             readable=False,
         ),
     ],

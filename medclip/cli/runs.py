@@ -12,7 +12,9 @@ from medclip.cli import options
 
 
 def merge(
-    shards: Annotated[list[Path], typer.Argument(help="Output folders of all shards.", show_default=False)],
+    shards: Annotated[
+        list[Path], typer.Argument(help="Output folders of all shards, also in a store (s3://...).", show_default=False)
+    ],
     out: options.OutFolder,
     workers: options.Workers = None,
     memory: options.Memory = None,

@@ -16,6 +16,7 @@ HEADINGS = {"out": "Common options", "against": "What is asked", "results_to": "
 def watch(
     folder: Annotated[Path, typer.Argument(help="Folder that others write to.", show_default=False, readable=False)],
     out: options.OutFolder,
+    work: options.Work = None,
     settle: Annotated[
         float,
         typer.Option("--settle", metavar="SECONDS", help="How long a file has to stay as it is to count as whole."),
@@ -59,6 +60,7 @@ def watch(
             run = run_watch(
                 folder,
                 out,
+                work=work,
                 settle_s=settle,
                 once=once,
                 model=model,
@@ -84,7 +86,7 @@ def watch(
                 progress=shown,
             )
     except KeyboardInterrupt:
-        return interrupted(out)
+        return interrupted(work or out)
     if run is None:
         print('{"files": 0}' if as_json else "Nothing came.")
         return 0

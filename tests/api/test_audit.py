@@ -11,8 +11,13 @@ import medclip
 from medclip.auditing.options import AuditOptions
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
+from medclip.files.stores.remote import RemotePath
+from medclip.files.stores.store_output import write_object
 from tests.kits.audit_input import write_scored
 from tests.kits.audit_tables import audit_table
+from tests.kits.stores import memory_store, put
+
+__all__ = ["memory_store"]
 
 
 def test_every_option_of_the_command_is_an_argument_of_the_verb():
@@ -79,3 +84,61 @@ def test_scores_that_are_not_there_are_named_before_a_folder_is_asked_for(capsys
     assert refused.value.reason is Reason.MISSING_FILE
     assert main(["audit", "nowhere.csv"]) == 2
     assert "nowhere.csv: there is no such file or folder of scores." in capsys.readouterr().err
+
+
+@pytest.fixture
+def of_store(memory_store: object, tmp_path: Path) -> tuple[Path, str]:
+    """Scores and labels in a folder, and the URL of their copy in a store."""
+    table = audit_table(60)
+    (tmp_path / "in").mkdir()
+    table[["image", "flu_score"]].to_csv(tmp_path / "in" / "net.csv", index=False)
+    table.drop(columns="flu_score").to_csv(tmp_path / "in" / "labels.csv", index=False)
+    return tmp_path / "in", put(tmp_path / "in", "memory://bucket/patient-77/in")
+
+
+FEW = {"by": ["sex"], "num_resamples": 100, "permutations": 100, "audited_on": "2026-01-31"}
+
+
+def test_tables_of_a_store_are_audited_as_those_of_a_disk(tmp_path: Path, of_store: tuple[Path, str]):
+    folder, url = of_store
+    of_disk = medclip.audit(
+        folder / "net.csv", folder / "labels.csv", compare={"other": folder / "net.csv"}, out=tmp_path / "disk", **FEW
+    )
+    asked = {"labels": f"{url}/labels.csv", "compare": {"other": f"{url}/net.csv"}, "out": tmp_path / "store", **FEW}
+    audited = medclip.audit(f"{url}/net.csv", **asked)
+    assert audited.tables() == of_disk.tables()
+    pages = {path.name: path.read_bytes() for path in (tmp_path / "disk").iterdir() if path.name != "run.json"}
+    written = {path.name: path.read_bytes() for path in (tmp_path / "store").iterdir()}
+    note = written.pop("run.json")
+    assert written == pages
+    assert b"memory://bucket/patient-77/in/net.csv" in note, "where inputs lie is known to the note alone"
+    assert not [name for name, content in written.items() if b"patient-77" in content]
+    assert medclip.audit(f"{url}/net.csv", **asked).tables() == of_disk.tables(), "it is the same audit again"
+
+
+def test_an_audit_of_a_store_is_run_again_from_its_json_unless_an_input_changed(
+    tmp_path: Path, of_store: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+):
+    _, url = of_store
+    few = ["--by", "sex", "--num-resamples", "100", "--permutations", "100"]
+    command = ["audit", f"{url}/net.csv", "--labels", f"{url}/labels.csv", *few]
+    assert main([*command, "--out", str(tmp_path / "first")]) == 0
+    assert main(["audit", str(tmp_path / "first" / "audit.json"), "--out", str(tmp_path / "again")]) == 0
+    for path in (tmp_path / "first").iterdir():
+        if path.name != "run.json":
+            assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
+    write_object(RemotePath(f"{url}/net.csv"), b"image,flu_score\n")
+    capsys.readouterr()
+    assert main(["audit", str(tmp_path / "first" / "audit.json"), "--out", str(tmp_path / "third")]) == 2
+    shown = capsys.readouterr()
+    assert f"{url}/net.csv: this input has changed" in " ".join((shown.out + shown.err).split())
+
+
+def test_what_an_audit_reads_more_of_than_tables_has_to_lie_on_a_disk(of_store: tuple[Path, str]):
+    _, url = of_store
+    with pytest.raises(MedclipError, match="--training is read from a disk") as caught:
+        medclip.audit(f"{url}/net.csv", f"{url}/labels.csv", by=["sex"], training=[f"{url}/shards"])
+    assert (caught.value.reason, caught.value.where) == (Reason.WRONG_USE, f"{url}/shards")
+    with pytest.raises(MedclipError, match="no such file or folder") as caught:
+        medclip.audit(f"{url}/gone.csv", f"{url}/labels.csv", by=["sex"])
+    assert caught.value.where == f"{url}/gone.csv"

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,14 @@ from medclip.api import watch as watch_module
 from medclip.api.score import score
 from medclip.api.watch import watch
 from medclip.errors import MedclipError, Reason
+from medclip.files.stores.remote import RemotePath
+from medclip.runs.outputs import publication
+from medclip.runs.outputs.results import output_files
+from medclip.runs.outputs.score_run import read_run
 from tests.kits.scoring import STUDY_UID, digests, rows, write_dicom
+from tests.kits.stores import memory_store
+
+__all__ = ["memory_store"]
 
 OPTIONS = {"prompt": "a fracture", "min_confidence": 0.0, "workers": 1}
 
@@ -101,6 +109,44 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MedclipError) as refused:
         watch(file, tmp_path / "out")
     assert refused.value.reason is Reason.WRONG_USE
+
+
+def test_each_call_sends_to_a_store_what_has_changed_and_a_store_that_is_away_ends_nothing(
+    tmp_path: Path, pack: Path, memory_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_dicom(tmp_path / "in" / "a" / "1.dcm", 1)
+    honest, away = publication.write_object, [True]
+
+    def write(place: RemotePath, content: Any) -> None:
+        if place.name == "scores.parquet" and away:
+            away.clear()
+            write_dicom(tmp_path / "in" / "b" / "2.dcm", 2)  # meanwhile something comes
+            raise MedclipError(Reason.UNREACHABLE, "the store is away.")
+        honest(place, content)
+
+    monkeypatch.setattr(publication, "write_object", write)
+    monkeypatch.setattr(watch_module, "EVERY_S", 0.05)
+    calls: list[int] = []
+
+    def ending_score(*args: object, **options: object) -> object:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        run = score(*args, **options)  # pyright: ignore[reportArgumentType]
+        write_dicom(tmp_path / "in" / "c" / "3.dcm", 3)  # so that there is a third call
+        return run
+
+    monkeypatch.setattr(watch_module, "score", ending_score)
+    work = tmp_path / "in" / "work"
+    with pytest.raises(KeyboardInterrupt):
+        watch(tmp_path / "in", "memory://results/in", work=work, settle_s=0.01, model=pack, **OPTIONS)
+    objects = {name.removeprefix("/results/in/"): bytes(file.getvalue()) for name, file in memory_store.store.items()}
+    assert objects.pop(publication.MARKER)
+    assert objects == {name: (work / name).read_bytes() for name in output_files(work)}
+    assert len(read_run(work).files) == 2
+    with pytest.raises(MedclipError, match="need a folder of a disk for the ledger") as refused:
+        watch(tmp_path / "in", "memory://results/in")
+    assert "--work DIR" in refused.value.hint
 
 
 @pytest.mark.slow

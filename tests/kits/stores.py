@@ -1,4 +1,4 @@
-"""Stores on loopback: moto's S3 server, and a web server that knows ranges, counts requests and can be made to fail."""
+"""Stores: one in memory; on loopback moto's S3 server, and a web server that counts requests and can fail on demand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,33 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import fsspec
+import pytest
+
+from medclip.files.stores import remote
+from medclip.files.stores.remote import RemotePath
+from medclip.files.stores.store_output import write_object
+
 KEYS = {"AWS_ACCESS_KEY_ID": "medclip", "AWS_SECRET_ACCESS_KEY": "not-so-secret", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@pytest.fixture
+def memory_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A store in memory, empty before and after; what fails is tried again at once."""
+    monkeypatch.setattr(remote, "RETRY_PAUSES_S", (0.01,))
+    store = fsspec.filesystem("memory")
+    store.store.clear()
+    store.pseudo_dirs[:] = [""]
+    yield store
+    store.store.clear()
+
+
+def put(folder: Path, url: str) -> str:
+    """Copy the files of a folder to a store; return the URL."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            write_object(RemotePath(f"{url}/{path.relative_to(folder).as_posix()}"), path)
+    return url
 
 
 @contextmanager

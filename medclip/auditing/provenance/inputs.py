@@ -48,7 +48,7 @@ def change_paths(recipe: AuditRecipe, change: Callable[[str, str], str]) -> dict
 
 def _changed(text: str, key: str, is_named: bool, change: Callable[[str, str], str]) -> str:
     name, equals, path = text.partition("=")
-    if is_named and equals and not Path(text).exists():  # a path may hold "=" itself
+    if is_named and equals and "://" not in name and not Path(text).exists():  # a path may hold "=" itself
         return f"{name}={change(key, path)}"
     return change(key, text)
 

@@ -13,6 +13,8 @@ from medclip.auditing.recipe import AuditRecipe, audit_recipe
 from medclip.auditing.result import read_result
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import read_note
+from medclip.files.stores.remote import is_url
+from medclip.runs.outputs.fetched_results import fetched_results
 
 NOTE, PLACES = "run.json", "places"
 """The note of an audit's folder, and where in it the relative paths of the inputs stand."""
@@ -36,8 +38,8 @@ def asked_recipe(scores: str | Path, changes: Mapping[str, Any] | None = None) -
 def read_rerun(path: Path, changes: Mapping[str, Any] | None = None) -> AuditRecipe:
     """Read what an audit was asked, and find its inputs again.
 
-    They are looked for where the folder's note says, then by their names in the folder, in the one above it and in the
-    current one.
+    They are looked for where the folder's note says, in a store where that names a URL, else by their names in the
+    folder, in the one above it and in the current one.
 
     Args:
         path: An `audit.json`.
@@ -88,8 +90,11 @@ def read_rerun(path: Path, changes: Mapping[str, Any] | None = None) -> AuditRec
 
 def _find(
     key: str, name: str, rows: list[Mapping[str, Any]], folder: Path, place: str | None
-) -> tuple[Path, tuple[str, str] | None]:
-    """Return where an input is, and its two hashes where none of the places holds what was audited."""
+) -> tuple[Path | str, tuple[str, str] | None]:
+    """Return where an input is, a path or a URL, and its two hashes where none of the places holds what was audited."""
+    if is_url(place):
+        with fetched_results() as fetched:
+            return str(place), _difference(key, fetched.results(place), rows)
     candidates = [p for p in _places(name, folder, place) if p.exists()]
     if not candidates:
         raise MedclipError(
@@ -100,13 +105,21 @@ def _find(
         )
     differs: tuple[str, str] | None = None
     for path in candidates:
-        now = [row["sha256"] for row in describe_inputs({key: path})]
-        then = [row["sha256"] for row in rows]
-        if now == then:
+        now = _difference(key, path, rows)
+        if now is None:
             return path, None
-        pairs = [pair for pair in zip(then, now, strict=False) if pair[0] != pair[1]] or [(then[0], "none")]
-        differs = differs or (str(pairs[0][0]), str(pairs[0][1]))
+        differs = differs or now
     return candidates[0], differs
+
+
+def _difference(key: str, path: Path, rows: list[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """Return the hashes, then and now, of the first file behind a key that has changed; None where none has."""
+    now = [row["sha256"] for row in describe_inputs({key: path})]
+    then = [row["sha256"] for row in rows]
+    if now == then:
+        return None
+    pairs = [pair for pair in zip(then, now, strict=False) if pair[0] != pair[1]] or [(then[0], "none")]
+    return str(pairs[0][0]), str(pairs[0][1])
 
 
 def _places(name: str, folder: Path, place: str | None) -> Iterator[Path]:

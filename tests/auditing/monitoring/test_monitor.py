@@ -13,7 +13,10 @@ import medclip
 from medclip.auditing.monitoring.changes import Change
 from medclip.auditing.monitoring.periods import missing_weeks, periods_of
 from medclip.errors import MedclipError, Reason
+from tests.kits.stores import memory_store, put
 from tests.kits.watched import write_run
+
+__all__ = ["memory_store"]
 
 WEEKS = [f"2024-W{number:02}" for number in range(1, 9)]
 
@@ -248,3 +251,18 @@ def test_without_any_drift_pages_with_a_change_are_about_as_rare_as_is_said_and_
         power.append(("2024-W09", "scores", "chest: pneumonia") in found(watched.changes))
     assert np.mean(false) <= 0.15
     assert np.mean(power) >= 0.8
+
+
+@pytest.mark.usefixtures("memory_store")
+def test_runs_of_a_store_are_watched_as_those_of_a_disk(tmp_path: Path) -> None:
+    folders = nights(tmp_path / "nights", last={"shift": 1.5}, num=25)
+    before = write_run(tmp_path / "before", patients=range(500, 540), week="2023-W50")
+    urls = [put(folder, f"memory://results/patient-77/{folder.name}") for folder in folders]
+    asked = {"by": "run", "num_resamples": 200}
+    of_disk = medclip.monitor(folders, reference=before, out=tmp_path / "disk", **asked)
+    of_store = medclip.monitor(urls, reference=put(before, "memory://results/before"), out=tmp_path / "store", **asked)
+    assert of_store.changes == of_disk.changes
+    pages = {path.name: path.read_bytes() for path in (tmp_path / "disk").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "store").iterdir()} == pages
+    with pytest.raises(MedclipError, match="among the results"):
+        medclip.monitor(urls, reference=urls[:1])

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 
 from medclip.api.embed import embed
@@ -15,27 +13,17 @@ from medclip.api.retry import retry
 from medclip.api.score import score
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
-from medclip.files.stores import remote, store_output
+from medclip.files.stores import store_output
 from medclip.runs.outputs import parts, publication
 from medclip.runs.outputs.publication import MARKER
 from medclip.runs.outputs.results import RUN, output_files
 from tests.kits.kills import run_anew
 from tests.kits.scoring import pack, small_folder, studies, write_png
+from tests.kits.stores import memory_store as store
 
-__all__ = ["pack", "studies"]
+__all__ = ["pack", "store", "studies"]
 ASKED: dict[str, Any] = {"min_confidence": 0.0, "workers": 1}
 OUT = "memory://results/night"
-
-
-@pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A store in memory, empty before and after."""
-    monkeypatch.setattr(remote, "RETRY_PAUSES_S", (0.01,))
-    store = fsspec.filesystem("memory")
-    store.store.clear()
-    store.pseudo_dirs[:] = [""]
-    yield store
-    store.store.clear()
 
 
 def objects(store: Any, under: str = "/results/night/") -> dict[str, bytes]:
