@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.models.scores.open_set import typical
-from medclip.runs.units.problems import in_colour, no_modality, uncertain, untypical
-from medclip.sample import Kind, Modality, ModalitySource
+from medclip.runs.units.problems import guess_problem, no_modality, untypical
+from medclip.sample import Kind, Modality
 from medclip.scoring.only_modality import only_modality
 from medclip.scoring.tasks import Scorer, modality_task
 
@@ -44,9 +44,7 @@ class KnownModality:
         if problem is None and self._task is not None:
             features_VD = self._model.encode_image(images)
             name, probability = Scorer(self._model).likeliest(features_VD, self._task)
-            problem = uncertain(name, probability, self._least)
-            if problem is None and coloured:
-                problem = in_colour(name, ModalitySource.INFERRED)
+            problem = guess_problem(name, probability, self._least, coloured=coloured)
             if problem is None and not typical(self._model, features_VD[:1], name)[0]:
                 problem = untypical(name)
             if problem is None:

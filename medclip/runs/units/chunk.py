@@ -32,7 +32,14 @@ from medclip.progress import Progress
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.planning.plan import Chunk, Plan, PlannedFile, PlannedUnit
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
-from medclip.runs.units.problems import in_colour, no_adapter, no_modality, not_trained, uncertain, untypical
+from medclip.runs.units.problems import (
+    guess_problem,
+    in_colour,
+    no_adapter,
+    no_modality,
+    not_trained,
+    untypical,
+)
 from medclip.runs.units.read_unit import Reading, read, with_week
 from medclip.sample import Kind, Modality, ModalitySource
 from medclip.settings import Settings
@@ -341,9 +348,8 @@ class ChunkWork:
             guessed, typical(self.context.model, first_views, name), strict=True
         ):
             item.features_VD = None
-            item.problem = uncertain(name, probability, self.context.min_confidence)
-            if item.problem is None and item.reading is not None and item.reading.coloured:
-                item.problem = in_colour(name, ModalitySource.INFERRED)
+            coloured = item.reading is not None and item.reading.coloured
+            item.problem = guess_problem(name, probability, self.context.min_confidence, coloured=coloured)
             if item.problem is None and not is_typical:
                 item.problem = untypical(name)
             if item.problem is None:

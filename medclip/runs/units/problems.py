@@ -47,12 +47,26 @@ def uncertain(name: str, probability: float, least: float) -> Problem | None:
 
 GREY = frozenset({Modality.XRAY, Modality.MAMMOGRAPHY, Modality.CT, Modality.MRI})
 """Modalities without colour: an image in colour is of one only where a table's row says so of that very file."""
-_WHO_SAYS = {
+_WHO_SAYS: dict[ModalitySource | None, str] = {
     ModalitySource.HEADER: "the header says {}",
     ModalitySource.OPTION: "--modality says {}",
     ModalitySource.PACK: "the model knows {} alone",
-    ModalitySource.INFERRED: "the image looks most like {}",
 }
+
+
+def guess_problem(name: str, probability: float, least: float, *, coloured: bool) -> Problem | None:
+    """Return the problem of an inferred modality: one without colour of an image in colour, or too little probability.
+
+    Colour comes first: of an image that cannot be a CT nobody should read that it looks like one, however unsure.
+
+    Args:
+        name: The likeliest modality.
+        probability: Its probability.
+        least: What it must be to be believed.
+        coloured: Whether the image shows colours.
+    """
+    problem = in_colour(name, ModalitySource.INFERRED) if coloured else None
+    return problem or uncertain(name, probability, least)
 
 
 def in_colour(name: str, source: ModalitySource | None) -> Problem | None:
@@ -65,8 +79,14 @@ def in_colour(name: str, source: ModalitySource | None) -> Problem | None:
         name: The modality.
         source: Who says so.
     """
-    if name not in GREY or source is None or source not in _WHO_SAYS:
+    if name not in GREY or (source is not ModalitySource.INFERRED and source not in _WHO_SAYS):
         return None
+    if source is ModalitySource.INFERRED:
+        return Problem(
+            Reason.MODALITY_UNCERTAIN,
+            "the image is in colour, and of none of the kinds in colour that the model knows; name its modality with "
+            "--modality or in a table.",
+        )
     return Problem(
         Reason.MODALITY_UNCERTAIN,
         f"{_WHO_SAYS[source].format(spoken(name))}, but the image is in colour, and such images are grey; "

@@ -16,7 +16,7 @@ from medclip.models.inputs.preprocess import Preprocess
 from medclip.runs.units.chunk import ChunkWork, Item
 from medclip.runs.units.problems import GREY
 from medclip.runs.units.read_unit import Reading, read
-from medclip.sample import Modality
+from medclip.sample import Modality, spoken
 from medclip.settings import Settings
 from tests.imaging.test_colourfulness import dermoscopy
 from tests.kits.codestreams import film
@@ -31,24 +31,36 @@ def _reading(path: Path, pixels: np.ndarray, modality: Modality | None = None) -
     return read(source_of(path, Settings()), modality, Preprocess(size_px=64), Settings())
 
 
-def _decided(folder: Path, reading: Reading, name: str) -> Item:
+def _decided(folder: Path, reading: Reading, name: str, probability: float = 0.97) -> Item:
     file: Any = SimpleNamespace(facts=None)
     item = Item((file,), (file,), None, None, reading=reading, features_VD=np.ones((1, 4), np.float32))
     model = SimpleNamespace(path=folder)  # without a guard
     answers = SimpleNamespace(refuse=lambda modality, part: None)
     context: Any = SimpleNamespace(model=model, min_confidence=0.8, answers=answers)
     work = ChunkWork(cast(Any, context), 0, [item])
-    work._decide(name, [(item, 0.97)])
+    work._decide(name, [(item, probability)])
     return item
 
 
+@pytest.mark.parametrize("probability", [0.97, 0.5])
 @pytest.mark.parametrize("name", sorted(GREY))
-def test_a_photograph_is_not_taken_for_a_grey_modality_however_sure_the_model_is(tmp_path: Path, name: str) -> None:
-    item = _decided(tmp_path, _reading(tmp_path / "a.png", dermoscopy()), name)
+def test_a_photograph_is_not_taken_for_a_grey_modality_however_sure_the_model_is(
+    tmp_path: Path, name: str, probability: float
+) -> None:
+    item = _decided(tmp_path, _reading(tmp_path / "a.png", dermoscopy()), name, probability)
     assert item.modality is None
     assert item.problem is not None
     assert item.problem.reason is Reason.MODALITY_UNCERTAIN
     assert "in colour" in item.problem.sentence
+    assert spoken(name) not in item.problem.sentence
+
+
+def test_of_a_grey_image_and_of_a_modality_in_colour_an_unsure_guess_is_named(tmp_path: Path) -> None:
+    film_like = np.repeat(film(8)[..., None], 3, -1)
+    for name, pixels in (("ct", film_like), ("dermatology", dermoscopy())):
+        item = _decided(tmp_path, _reading(tmp_path / f"{name}.png", pixels), name, 0.5)
+        assert item.problem is not None
+        assert item.problem.sentence.startswith(f"the image looks most like {spoken(name)} (probability 0.50;")
 
 
 def test_it_may_be_taken_for_a_modality_in_colour(tmp_path: Path) -> None:
