@@ -86,7 +86,7 @@ def calibrate(
 
 def _print(calibration: Calibration, *, auto: bool) -> None:
     from medclip.cli.table import print_paragraph, print_table
-    from medclip.models.backends.choice import share_that_may_break
+    from medclip.models.backends.choice import what_may_break
     from medclip.wording import count, list_of, number
 
     rows = [
@@ -106,11 +106,11 @@ def _print(calibration: Calibration, *, auto: bool) -> None:
     about = f"{count(calibration.num_images, 'image')}, {list_of(calibration.tasks)}"
     print_paragraph("\nMeasured on ", f"{about}; ms is processor time of one image on one thread of {calibration.cpu}.")
     patients = "patients apart" if calibration.num_patients else "which name no patients"
+    of_patients = f" of {count(num, 'patient')}" if (num := calibration.num_held_out_patients) else ""
     print_paragraph(
-        "Judged on ", f"{count(calibration.num_held_out, 'image')} of them that did not choose ({patients}): "
-        f"{calibration.choice} changed no probability by more than {judged.largest_change:.1e}. Up to "
-        f"{100 * share_that_may_break(calibration.num_held_out):.1f} % of other images may still change by more than "
-        f"{calibration.chosen.bound:g} (95 % limit).",
+        "Judged on ", f"{count(calibration.num_held_out, 'image')}{of_patients} that did not choose ({patients}): "
+        f"{calibration.choice} changed no probability by more than {judged.largest_change:.1e}. "
+        f"{what_may_break(calibration.num_held_out, num, calibration.chosen.bound)}",
     )  # fmt: skip
     where = "auto" if auto else printable(str(calibration.folder))
     print(f"Choice: {calibration.choice}. Score with it: --backend {where}")

@@ -94,6 +94,8 @@ class Calibration(Result):
     """sha256 of the graph beside this file; "" where the choice runs none."""
     folder: Path | None = None
     """Where it lies."""
+    num_held_out_patients: int = 0
+    """Patients of the images that judged the choice; 0 where not every one of them names its patient."""
 
     def cost_ms(self, candidate: Candidate) -> float:
         """Return the processor time of an image in milliseconds, with its share of the start."""

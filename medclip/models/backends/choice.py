@@ -18,6 +18,7 @@ from medclip.models.backends.calibration import (
 from medclip.models.backends.known import BACKENDS, EAGER, BackendKind, check_backend, find_backend, scales_need_images
 from medclip.models.packs.manifest import pack_digest
 from medclip.models.packs.pack import find_pack, read_preprocess
+from medclip.wording import count
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -57,6 +58,8 @@ class BackendChoice:
             values["calibration"] = {
                 "images": self.calibration.images,
                 "num_images": self.calibration.num_held_out,
+                # absent where nothing names them, as of calibrations that did not count them
+                **({"num_patients": patients} if (patients := self.calibration.num_held_out_patients) else {}),
                 "graph": self.calibration.graph,
                 "largest_change": self.calibration.judged.largest_change,
                 "bound": self.calibration.chosen.bound,
@@ -81,21 +84,43 @@ def backend_notes(identity: Mapping[str, Any] | None) -> tuple[str, ...]:
         )
     calibration = identity["calibration"]
     same = ", with every decision and rank as it was" if kind is not None and kind.is_int8 else ""
-    beyond = share_that_may_break(calibration["num_images"])
+    patients = calibration.get("num_patients", 0)
+    of_patients = f" of {count(patients, 'patient')}" if patients else ""
     return (
-        f"{computed}. On {calibration['num_images']} images that its calibration held out no probability changed by "
-        f"more than {calibration['largest_change']:.1e} ({calibration['bound']:g} allowed){same}. So many cannot rule "
-        f"out that {100 * beyond:.1f} % of others change by more than {calibration['bound']:g} (95 % limit).",
+        f"{computed}. On {count(calibration['num_images'], 'image')}{of_patients} that its calibration held out no "
+        f"probability changed by more than {calibration['largest_change']:.1e} ({calibration['bound']:g} allowed)"
+        f"{same}. {what_may_break(calibration['num_images'], patients, calibration['bound'])}",
     )
 
 
-def share_that_may_break(num_images: int) -> float:
-    """Return the upper 95 % limit of the share of images that break a bound which none of so many broke.
+def what_may_break(num_images: int, num_patients: int, bound: float) -> str:
+    """Write what images that all kept a bound do not rule out.
 
-    The exact binomial limit for no event among independent images (Clopper & Pearson, Biometrika 1934); images of
-    one patient are less than independent, and then it is somewhat too small.
+    Patients are counted where they are known: images of one patient are not independent, and ten of them say little
+    more than one. The limit is that of no event among so many (Clopper & Pearson, Biometrika 1934).
+
+    Args:
+        num_images: Images that kept it.
+        num_patients: Their patients; 0 where they are not known.
+        bound: Of the change of a probability.
+
+    Example:
+        >>> what_may_break(300, 59, 0.001)
+        'So many cannot rule out that images of 5.0 % of other patients change by more than 0.001 (95 % limit).'
     """
-    return 1 - 0.05 ** (1 / num_images)
+    if num_patients:
+        share = f"images of {100 * share_that_may_break(num_patients):.1f} % of other patients"
+        return f"So many cannot rule out that {share} change by more than {bound:g} (95 % limit)."
+    share = f"{100 * share_that_may_break(num_images):.1f} % of others"
+    return (
+        f"So many cannot rule out that {share} change by more than {bound:g} (95 % limit; images are counted as if "
+        "each were of another patient, and where they are not, it is too low)."
+    )
+
+
+def share_that_may_break(num: int) -> float:
+    """Return the upper 95 % limit of the share that breaks a bound which none of so many independent ones broke."""
+    return 1 - 0.05 ** (1 / num)
 
 
 def choose_backend(backend: str | Path | None, model: Any, home: Path, device: str = "cpu") -> BackendChoice | None:

@@ -149,6 +149,7 @@ def calibrate_backends(
         num_images=len(seen.modalities),
         num_held_out=len(judging.modalities),
         num_patients=len({patient for patient in patients if patient}),
+        num_held_out_patients=_num_known([patients[place] for place in np.flatnonzero(judges_U)]),
         images=hashlib.sha256("\n".join(sorted(unit.sha256 for unit in seen.units)).encode()).hexdigest(),
         tasks=tuple(dict.fromkeys(asked.task.name for asked in tasks)),
         choice=choice,
@@ -158,6 +159,11 @@ def calibrate_backends(
         graph="" if graph is None else hashlib.sha256(graph).hexdigest(),
     )
     return calibration, graph
+
+
+def _num_known(patients: Sequence[str]) -> int:
+    """Return how many patients there are; 0 where one is not named."""
+    return len(set(patients)) if all(patients) else 0
 
 
 def spread_out(images: Sequence[NamedImage], num: int) -> list[NamedImage]:

@@ -16,7 +16,7 @@ from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.models.backends import calibration as calibration_module
 from medclip.models.backends.calibration import Calibration, Candidate, check_calibration, read_calibration
-from medclip.models.backends.choice import calibration_home
+from medclip.models.backends.choice import BackendChoice, calibration_home
 from medclip.models.backends.known import BACKENDS
 from medclip.models.packs.pack import load_model, pack_card, update_pack
 from medclip.runs.planning.options import ScoreOptions
@@ -76,7 +76,9 @@ def test_a_run_with_a_calibration_says_its_bound_and_is_another_run_than_one_wit
     assert "ONNX Runtime, float32" in note
     assert "8 images" in note
     assert "(0.001 allowed)" in note
-    assert "31.2 % of others change by more than 0.001 (95 % limit)" in note  # none of eight
+    assert (
+        "31.2 % of others change by more than 0.001 (95 % limit; images are counted as if each" in note
+    )  # none of eight
     backend = json.loads((tmp_path / "o" / "run.json").read_text())["options"]["backend"]
     assert backend["name"] == "onnx"
     assert backend["calibration"]["graph"] == calibrated.graph or not calibrated.graph
@@ -155,7 +157,10 @@ def test_a_back_end_that_breaks_its_bound_on_images_held_out_alone_is_refused_th
     images = [NamedImage(path, Modality.XRAY, f"patient {n // 2}") for n, path in enumerate(sorted(films.iterdir()))]
     measured, _ = calibrate_backends(model, images, ScoreOptions(), [kind], Settings(workers=1), Recorded())
     assert measured.choice == "eager"
-    assert measured.num_patients == 8
+    assert (measured.num_patients, measured.num_held_out, measured.num_held_out_patients) == (8, 8, 4)
+    note = BackendChoice(kind, measured).notes[0]
+    assert "On 8 images of 4 patients that its calibration held out" in note
+    assert "images of 52.7 % of other patients" in note, "none of four patients: 1 - 0.05 ** (1 / 4)"
     assert measured.candidates[1].refused.startswith("on images held out a probability changed by")
     assert measured.candidates[1].largest_change == 0
 
