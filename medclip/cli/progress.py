@@ -42,7 +42,7 @@ class PlainProgress:
         self._name, self._text, self._total = name, "", total
         self._done = self._before = self._written_done = done
         self._start = self._written_at = time.monotonic()
-        before = f", {number(done)} of them done before" if done else ""
+        before = f" ({number(done) if done < total else 'all'} of them done already)" if done else ""
         self.note(f"{name}: {number(total)}{before}" if total > 1 else name)
 
     def step(self, count: int = 1, text: str = "") -> None:

@@ -1,7 +1,8 @@
 """Send the DICOM results of a run to a PACS by STOW, each once: what is stored already is not sent again.
 
 A note in the folder of results says what of each study was stored where. A call that is stopped sends again at most
-what it did not write down; the objects have the same UIDs, and a PACS keeps one. A study whose results changed (it
+what it did not write down; the objects have the same UIDs, and a PACS keeps one. A file that was sent is known again by
+its size, time and inode, and read once more only where these differ. A study whose results changed (it
 grew, or its model did) is sent anew, as new objects beside the old ones: what was sent to others is not taken back.
 """
 
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 from medclip.dicom.header.quiet import quiet
 from medclip.files.output import digest_of, read_own_note, write_note
 from medclip.progress import Progress
+from medclip.sample import Stamp
 from medclip.wording import count
 
 NOTE = "stored.json"
@@ -81,19 +83,31 @@ class StoreNote:
             self._known.setdefault("sent", {}).setdefault(self._where, {})
         return self._known
 
+    def has(self, path: Path) -> bool:
+        """Return whether the server has a file, known without reading it: it is the one on the disk that was sent."""
+        return self._sent(path).split()[1:] == _stamp(path)
+
+    def _sent(self, path: Path) -> str:
+        """Return the digest of what was sent, and by what its file is known again; "" where nothing was.
+
+        Notes of versions before have the digest alone: such a file is read once more.
+        """
+        return self._note["sent"][self._where].get(_name(path), "")
+
     def send(self, path: Path) -> bool:
         """Send a file unless the server has it; return whether it does now.
 
         Raises:
             MedclipError: UNREACHABLE, PERMISSION_DENIED; as `medclip.files.output.disk_errors`.
         """
-        content, sent = path.read_bytes(), self._note["sent"][self._where]
-        name, digest = f"{path.parent.name}/{path.stem}", _digest(content)
-        if sent.get(name) == digest:
+        if self.has(path):
             return True
-        if not self._server.store(content):
+        stamp, content = _stamp(path), path.read_bytes()
+        digest = _digest(content)
+        if self._sent(path).partition(" ")[0] != digest and not self._server.store(content):
             return False
-        sent[name] = digest
+        sent = self._note["sent"][self._where]
+        sent[_name(path)] = " ".join([digest, *stamp])
         self._num_new += 1
         if self._num_new >= max(_AT_ONCE, len(sent) // _SHARE):
             self.write()
@@ -119,16 +133,26 @@ def store_results(results: Path, server: Server, progress: Progress) -> Stored:
     """
     note = StoreNote(results, server)
     files = sorted(_files(results))
-    progress.stage("Sending results to the PACS", len(files))
+    left = [path for path in files if not note.has(path)]
+    progress.stage("Sending results to the PACS", len(files), len(files) - len(left))
     refused: set[str] = set()
     try:
-        for path in files:
+        for path in left:
             if not note.send(path):
                 refused.add(path.stem)
             progress.step()
     finally:
         note.write()
     return Stored(len({path.stem for path in files} - refused), len(refused))
+
+
+def _name(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+def _stamp(path: Path) -> list[str]:
+    """Return by what a file is known again; results are put in place whole, so that another one is another file."""
+    return [str(value) for value in Stamp.of(path.stat())]
 
 
 def _files(results: Path) -> Iterator[Path]:

@@ -51,9 +51,11 @@ def test_steps_of_a_run_before_do_not_count_for_the_remaining_time(clock: list[f
     clock[0] += 60
     shown.step(10)
     assert out.getvalue().splitlines() == [
-        "Training: 100, 80 of them done before",
+        "Training: 100 (80 of them done already)",
         "Training: 90 of 100, about 60 s left",
     ]
+    shown.stage("Writing results for other systems", 7, done=7)
+    assert out.getvalue().splitlines()[-1] == "Writing results for other systems: 7 (all of them done already)"
 
 
 def test_lines_of_a_run_of_days_come_once_a_minute(clock: list[float]) -> None:

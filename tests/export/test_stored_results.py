@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from datetime import timedelta
 from io import BytesIO
@@ -14,6 +15,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.export.stored_results import NOTE, Stored, store_results
 from medclip.export.structured_report import structured_report
 from medclip.progress import Silent
+from tests.kits.progress import Recorded
 from tests.kits.results import ALGORITHM, CREATED, drawn_study
 from tests.kits.scoring import STUDY_UID
 
@@ -54,6 +56,44 @@ def test_each_report_is_sent_once_also_if_it_is_written_anew_at_another_time(tmp
     pacs = Pacs()
     assert store_results(write_reports(tmp_path), pacs, Silent()) == Stored(3, 0)
     assert store_results(write_reports(tmp_path, later_s=3600), pacs, Silent()) == Stored(3, 0)
+    assert len(pacs.kept) == 3
+
+
+def test_what_was_sent_is_read_once_more_only_where_its_file_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, pacs, shown = write_reports(tmp_path), Pacs(most=2), Recorded()
+    read: list[str] = []
+    honest = Path.read_bytes
+
+    def noted(path: Path) -> bytes:
+        read.append(path.stem)
+        return honest(path)
+
+    monkeypatch.setattr(Path, "read_bytes", noted)
+    with pytest.raises(MedclipError):
+        store_results(results, pacs, shown)
+    assert len(read) == 3
+    pacs.most = 99
+    read.clear()
+    assert store_results(results, pacs, shown) == Stored(3, 0)
+    assert read == [f"{2:016x}"], "two were sent"
+    assert shown.stages[-1] == ("Sending results to the PACS", 3, 2)
+    read.clear()
+    store_results(results, pacs, shown)
+    assert not read
+    write_reports(tmp_path, later_s=60)
+    read.clear()
+    store_results(results, pacs, shown)
+    assert len(read) == 3, "the files are others, and say the same"
+    assert len(pacs.kept) == 3
+    note = json.loads((results / NOTE).read_text())
+    (sent,) = note["sent"].values()
+    sent[f"sr/{0:016x}"] = sent[f"sr/{0:016x}"].partition(" ")[0]  # as versions before wrote it
+    (results / NOTE).write_text(json.dumps(note))
+    read.clear()
+    store_results(results, pacs, shown)
+    assert read == [f"{0:016x}"]
     assert len(pacs.kept) == 3
 
 
