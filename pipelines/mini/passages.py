@@ -46,6 +46,8 @@ SETS = {
 FINDING = ("chest_xray_findings", "pneumonia")
 KINDS = {"volumes": ":volume", "loops": ":cine", "slides": ":slide", "ECG records": ":signal"}
 """What a pack may take beside images, and how the slots of its manifest end that say so."""
+MOST_NAMED = 4
+"""Sets of a figure that the table names; of more it says how many."""
 SHORT = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC"}
 
 
@@ -76,7 +78,17 @@ class Answer:
         if not self.finding:
             return task_title(self.task)
         titles = {c.name: c.title for c in load_task(self.task).classes}
-        return f"{task_title(self.task)}: {titles.get(self.finding, self.finding).lower()}"
+        return f"{task_title(self.task)}: {in_a_sentence(titles.get(self.finding, self.finding))}"
+
+
+def in_a_sentence(title: str) -> str:
+    """Write a title as it stands within a sentence: "pneumonia", but "COVID-19" and "ST-T changes".
+
+    Example:
+        >>> in_a_sentence("Normal ECG"), in_a_sentence("COVID-19")
+        ('normal ECG', 'COVID-19')
+    """
+    return title[:1].lower() + title[1:] if title[1:2].islower() else title
 
 
 def answers_of(card: Card) -> Iterator[Answer]:
@@ -193,7 +205,7 @@ def answered(pack: Pack) -> str:
     entry = pack.card.tasks.get(FINDING[0])
     if entry is None:
         return "The built-in model answers no finding of chest films."
-    titles = {c.name: c.title.lower() for c in load_task(FINDING[0]).classes}
+    titles = {c.name: in_a_sentence(c.title) for c in load_task(FINDING[0]).classes}
     names = list_of([titles[name] for name in entry.classes])
     noun = "one finding" if len(entry.classes) == 1 else f"{len(entry.classes)} findings"
     return f"The built-in model answers {noun} of chest films, {names}. {pneumonia(pack.card)}"
@@ -201,7 +213,7 @@ def answered(pack: Pack) -> str:
 
 def homes(pack: Pack) -> str:
     """docs/how-to/monitor.md: of which modalities the pack knows its home."""
-    return list_of([spoken(name) for name in pack.homes])
+    return list_of([spoken(name) for name in pack.homes]) or "no"
 
 
 def figures(pack: Pack) -> str:
@@ -211,7 +223,9 @@ def figures(pack: Pack) -> str:
         num_patients, num_images = a.figure.get("num_patients"), a.figure.get("num_images", a.figure.get("num_rows"))
         over = f"{number(num_patients)} patients" if num_patients else f"{number(num_images)} images"
         sources = "not measured" if a.sources is None else a.sources.verdict
-        where = "" if a.sources is None else f" ({', '.join(a.sources.sources)})"
+        names = () if a.sources is None else a.sources.sources
+        named = ", ".join(names) if len(names) <= MOST_NAMED else count(len(names), "set")
+        where = f" ({named})" if names else ""
         chance = figure(a.figure["chance"], decimals=2)
         lines.append(f"| {a.title} | {SHORT[a.metric]} {in_words(a.figure)} | {chance} | {over} | {sources}{where} |")
     return "\n".join(["", *lines, ""])

@@ -117,3 +117,13 @@ def test_the_table_of_figures_has_a_row_for_each_question_with_chance_and_verdic
         "| Chest X-ray findings: pneumonia | AUROC 0.80 (0.70 to 0.90) | 0.50 | 40 patients | within its source only "
         "(nih_cxr) |"
     )
+    many = passages.Pack(chest(NOT_TESTABLE, [f"set{n}" for n in range(9)], {}), frozenset({"xray"}), ())
+    assert passages.figures(many).strip().endswith("| not testable across sources (9 sets) |")
+
+
+@pytest.mark.parametrize(
+    ("title", "within"),
+    [("Pneumonia", "pneumonia"), ("COVID-19", "COVID-19"), ("Normal ECG", "normal ECG"), ("ST-T changes",) * 2],
+)
+def test_a_title_within_a_sentence_keeps_its_abbreviations(passages: ModuleType, title: str, within: str) -> None:
+    assert passages.in_a_sentence(title) == within

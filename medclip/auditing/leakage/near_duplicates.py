@@ -2,8 +2,8 @@
 
 A pair counts where the coarse hashes differ in at most `COARSE_BITS` of 63 bits and the fine ones in at most
 `FINE_BITS` of 255; or in at most `FINE_BITS_CONFIRMED`, where embeddings are at hand and their cosine is at least
-`COSINE`. A cosine alone finds nothing: with medclip-mini two different patients of nih_cxr have a median cosine of
-0.79, and every hundredth pair 0.98. Shares found of 300 images each of nih_cxr, covid_cxr and brain_mri, lowest and
+`COSINE`. A cosine alone finds nothing: with medclip-mini 1.2 two different patients of nih_cxr have a median cosine
+of 0.79, and every hundredth pair 0.98. Shares found of 300 images each of nih_cxr, covid_cxr and brain_mri, lowest and
 highest of the three:
 
 ===================================  ===================  =============

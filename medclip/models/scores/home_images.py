@@ -1,10 +1,10 @@
 """How far is an image from those that a pack's figures were measured on?
 
-A figure holds where it was measured. medclip-mini's figure for pneumonia is one of ChestX-ray14, and of normal films of
-other sites it called nearly all pneumonia, with certainty: the score itself says nothing of it. The vectors do. A pack
-may hold, for each modality, a normal law of the vectors of the images that its figures are of, and how far images of
-the same source lie from its middle that it was not fitted to. A distance is given in the unit of those: one in twenty
-lies beyond 1.
+A figure holds where it was measured. That of medclip-mini 1.2 for pneumonia was one of ChestX-ray14, and of normal
+films of other sites it called nearly all pneumonia, with certainty: the score itself says nothing of it. The vectors
+do. A pack may hold, for each modality, a normal law of the vectors of the images that its figures are of, and how far
+images of the same source lie from its middle that it was not fitted to. A distance is given in the unit of those: one
+in twenty lies beyond 1.
 
 What it cannot see: an image from elsewhere whose vector is like those at home, and whether the answer is right. A site
 that the pack was trained on besides, and not measured on, is far as well. It is for a number of images, not for one:
