@@ -174,7 +174,6 @@ def test_a_card_on_a_terminal_is_drawn_and_wrapped(
     assert len(areas) == len(verdicts(pack_card("medclip-mini")))
     over = [line.split("  ")[-1].strip() for line in map(str.rstrip, areas)]
     assert all(re.fullmatch(r"\d+ (images|patients|against \d+)", size) for size in over)
-    assert {size.split()[1] for size in over} == {"images", "patients", "against"}
 
 
 def test_an_exported_folder_loads_in_open_clip_by_the_line_that_is_printed(
