@@ -134,7 +134,7 @@ GROUPS = {
     "shards": "Build, index and check training shards.",
     "runs": "Put shards of runs together, and clear the folders of runs.",
     "slides": "Go through whole slides in stages, learn from them, answer.",
-    "models": "List, show, cite, verify, calibrate, merge, import, export packs.",
+    "models": "List, show, cite, verify, merge, import, export packs.",
 }
 
 

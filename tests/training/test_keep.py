@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.card import ANCESTORS, STARTED_FROM, read_card, training_hashes, training_patients
-from medclip.models.packs.manifest import weights_digest
+from medclip.models.packs.cite import cite
+from medclip.models.packs.manifest import pack_digest, weights_digest
 from medclip.text.tokenizers.clip import ClipTokenizer
 from medclip.text.tokenizers.tokenizer import load_tokenizer
 from medclip.training.log import read_log
@@ -30,7 +31,10 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of a model that is there before; its shards lie beside it."""
     folder = tmp_path_factory.mktemp("first")
     shards = make_shards(folder / "shards")
-    return run_recipe(tiny_recipe(shards), ["train.max_steps=3"], out=folder / "run").out
+    own = {"key": "mine", "type": "software", "fields": {"title": "Mine", "year": "2026"}}
+    data = {"key": "drawn", "of": ["made here"], "fields": {"title": "Drawn films"}}
+    recipe = tiny_recipe(shards) | {"card": {"citations": [own, data]}}
+    return run_recipe(recipe, ["train.max_steps=3"], out=folder / "run").out
 
 
 @pytest.fixture
@@ -229,6 +233,16 @@ def test_the_card_says_what_the_run_began_with_and_keeps_its_data_and_lists(
     assert card.created_from[STARTED_FROM].startswith(f"{old.name} (")
     assert card.created_from[ANCESTORS] == [weights_digest(first / "pack")]
     assert f"made here, by way of {old.name}" in [source.name for source in card.data]
+    assert [(work.key, work.of) for work in card.citations] == [
+        ("mine", (STARTED_FROM,)), ("drawn", (f"made here, by way of {old.name}",)),
+    ]  # fmt: skip
+    assert card.citations[0].fields["version"] == old.version
+    assert pack_digest(first / "pack") in card.citations[0].fields["note"]
+    assert [work.of for work in cite(first / "pack").citations] == [(), ("made here",)]
+    assert cite(pack).notes == (
+        "Of made here its card names no work to cite: the entry is what it says in words.",
+        "Its card states no licence of the weights.", "Its card does not say in which year it was published.",
+    )  # fmt: skip
     for read in (training_hashes, training_patients):
         listed, before = read(pack, card), read(first / "pack", old)
         assert listed is not None

@@ -11,8 +11,10 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from medclip.models.packs.card import Card
+from medclip.schema_faults import faults_of
 from medclip.training.recipe.sections.augment import Augment
 from medclip.training.recipe.sections.data import Data
 from medclip.training.recipe.sections.lens import LensPart
@@ -86,7 +88,8 @@ class Recipe(Section):
     (`medclip.training.recipe.shorthands`)."""
     train: Train = Train()
     card: dict[str, Any] = Field(default_factory=dict)
-    """Fields of the pack's card: summary, intended_use, licence, limits."""
+    """Fields of the pack's card: summary, intended_use, licence, limits, and citations of the works behind its data
+    (`medclip.models.packs.card_citations.Citation`)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -101,6 +104,16 @@ class Recipe(Section):
         return values | {
             part: _AS_OPEN_CLIP[part] | chosen if isinstance(chosen, dict) else chosen for part, chosen in own.items()
         }
+
+    @field_validator("card")
+    @classmethod
+    def _check_card(cls, card: dict[str, Any]) -> dict[str, Any]:
+        """Refuse now what the card could not be written with once the model is trained."""
+        try:
+            Card.model_validate({"name": "a pack", **card})
+        except ValidationError as e:
+            raise ValueError(faults_of(e, Card, "a card")[0]) from e
+        return card
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -20,8 +21,10 @@ from medclip.adaptation.pack.write_pack import adapted_card, check_place, write_
 from medclip.adaptation.towers.methods import apply_delta
 from medclip.errors import MedclipError, Reason
 from medclip.models.model import Model
-from medclip.models.packs.card import read_card
-from medclip.models.packs.pack import load_model, verify_pack
+from medclip.models.packs.card import Card, read_card
+from medclip.models.packs.cite import cite
+from medclip.models.packs.manifest import pack_digest
+from medclip.models.packs.pack import load_model, update_pack, verify_pack
 from tests.kits.adapt_tables import findings, make_pack, tiny, views
 
 __all__ = ["tiny"]
@@ -164,6 +167,22 @@ def test_the_card_says_what_it_was_made_of(model: Model):
     assert [s.name for s in card.data] == ["noise", "shots of the adaptation"]
     assert card.tasks["chest_xray_view"].metrics == figure
     assert any("towers are not those of tiny any more" in limit for limit in card.limits)
+
+
+def test_the_works_of_the_base_go_along_and_the_base_is_cited_with_its_version_and_hash(tiny: Path, tmp_path: Path):
+    base = shutil.copytree(tiny, tmp_path / "base")
+    own = {"key": "tiny", "type": "software", "fields": {"title": "Tiny", "year": "2026"}}
+    noise = {"key": "noise1999", "of": ["noise"], "fields": {"title": "Of noise"}}
+    for works in ([own, noise], []):
+        card = Card.model_validate(read_card(base).model_dump() | {"citations": works})
+        update_pack(base, card=card)
+        pack = write_pack(with_head(load_model(base)), tmp_path / f"with {len(works)} works")
+        cited = {name: work for work in cite(pack).citations for name in work.of}
+        assert set(cited) == {"noise", "adapted_from", "shots of the adaptation"}
+        assert cited["adapted_from"].fields["version"] == card.version
+        assert pack_digest(base) in cited["adapted_from"].fields["note"]
+        assert cited["adapted_from"].fields["title"] == ("Tiny" if works else card.name)
+        assert cited["noise"].key == ("noise1999" if works else "noise")
 
 
 def test_a_way_of_reading_that_the_base_does_not_know_is_added_and_said(model: Model, tmp_path: Path):

@@ -50,6 +50,22 @@ def test_a_mistyped_key_is_asked_back(tmp_path: Path, change: str, question: str
     assert caught.value.hint == question
 
 
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        ("{summry: x}", "card: summry: is not a key of a card"),
+        ("{citations: [{key: a, fields: {author: Lee}}]}", "an entry needs a title"),
+        ("{citations: [{key: a, fields: {title: t, year: 2026}}]}", "citations.0.fields.year"),
+    ],
+)
+def test_a_card_that_could_not_be_written_is_refused_before_anything_is_trained(
+    tmp_path: Path, card: str, words: str
+) -> None:
+    with pytest.raises(MedclipError) as caught:
+        load_recipe(_write(tmp_path, TEXT), [f"card={card}"])
+    assert words in str(caught.value)
+
+
 def test_a_recipe_that_is_not_there_or_is_a_folder_is_named_so(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "gone.yaml", Reason.MISSING_FILE), (tmp_path, Reason.WRONG_USE)):
         with pytest.raises(MedclipError) as caught:
