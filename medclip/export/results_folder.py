@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -26,7 +26,7 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.export.result_formats import RESULT_FORMATS, encode_study
 from medclip.export.stored_results import Stored
 from medclip.export.structured_report import require_highdicom
-from medclip.export.study_result import DrawnMap, StudyResult, algorithm_of, read_result
+from medclip.export.study_result import DrawnMap, StudyResult, StudyRows, algorithm_of, read_result, rows_of
 from medclip.files.output import (
     claim_folder,
     digest_of,
@@ -51,6 +51,7 @@ _PLACE = "results_in"
 """What a ledger remembers of the folder: what it knows to be written was written there."""
 _AT_ONCE = 64
 """Files after which the ledger is told of them."""
+_WITH_MAPS = [name for name, form in RESULT_FORMATS.items() if form.needs_map]
 _FILE = re.compile(r"[0-9a-f]{16}\.(dcm|json)")
 
 
@@ -93,7 +94,7 @@ class Drawer(Protocol):
         """What of each study is drawn: "top", TASK or TASK:CLASS."""
         ...
 
-    def draw_large(self, ledger: Ledger, studies: Sequence[str]) -> Iterator[DrawnMap | None]:
+    def draw_large(self, studies: Iterable[StudyRows]) -> Generator[DrawnMap | None, None, None]:
         """Yield the heat map of each study; None for one that has none."""
         ...
 
@@ -167,8 +168,14 @@ class ResultsFolder:
         is_new = not is_known or known is None or known["tables"] not in (None, tables)
         created = _now() if is_new or known is None else datetime.fromisoformat(known["created"])
         note = {**run, "tables": None, "created": created.isoformat(), "done": {}}
-        if known is not None and is_known and "heat_maps" in known:
-            note["heat_maps"] = known["heat_maps"]
+        maps_known = known.get("heat_maps") if known is not None and is_known else None
+        drawn_of = maps_known if self.drawer is None else self.drawer.named
+        if drawn_of is not None:
+            note["heat_maps"] = drawn_of
+        if maps_known not in (None, drawn_of):
+            ledger.forget_written(_WITH_MAPS)
+            with disk_errors(self.folder):
+                self._remove(_WITH_MAPS)
         if note != known:
             write_note(self.folder / NOTE, _WHAT, note)
         ledger.remember({_PLACE: place})
@@ -196,11 +203,7 @@ class ResultsFolder:
             return self._exported(done)
         created = self.begin(ledger, tables=tables)
         if known is not None and known.get("heat_maps") not in (None, drawn_of):
-            with_maps = [name for name, form in RESULT_FORMATS.items() if form.needs_map]
-            done = {name: entry for name, entry in done.items() if name not in with_maps}
-            ledger.forget_written(with_maps)
-            with disk_errors(self.folder):
-                self._remove(with_maps)
+            done = {name: entry for name, entry in done.items() if name not in _WITH_MAPS}
         note = {**self._run(ledger), "tables": tables, "created": created.isoformat()}
         note |= {} if drawn_of is None else {"heat_maps": drawn_of}
         names = [name for name in self.formats if name not in done]
@@ -212,8 +215,13 @@ class ResultsFolder:
 
     @property
     def early_forms(self) -> list[str]:
-        """The forms that a study can have before the run is complete: those without a heat map."""
+        """The forms of a study that need no heat map: they are written as soon as it is scored."""
         return [name for name in self.formats if not RESULT_FORMATS[name].needs_map]
+
+    @property
+    def map_forms(self) -> list[str]:
+        """The forms that hold a heat map: they are written in time that is to spare, and else at the end."""
+        return [name for name in self.formats if RESULT_FORMATS[name].needs_map and self.drawer is not None]
 
     def place(self, name: str, key: str) -> Path:
         """Return where the file of a form and a study lies."""
@@ -291,7 +299,11 @@ class ResultsFolder:
     def _results(self, ledger: Ledger, missing: Mapping[str, Sequence[str]], card: Any) -> Iterator[StudyResult]:
         """Yield the answers of each study, with a heat map where a form of it is missing that holds one."""
         drawn = {key for key, names in missing.items() if any(RESULT_FORMATS[name].needs_map for name in names)}
-        maps = iter(()) if self.drawer is None else self.drawer.draw_large(ledger, [k for k in missing if k in drawn])
+        maps = (
+            iter(())
+            if self.drawer is None
+            else self.drawer.draw_large(rows_of(ledger, k) for k in missing if k in drawn)
+        )
         for key in missing:
             result = read_result(ledger, key, card)
             yield replace(result, drawn=next(maps)) if self.drawer is not None and key in drawn else result

@@ -1,10 +1,11 @@
 """Results for other systems while a run goes on: a study has its files as soon as its rows are committed.
 
 A thread of its own takes the answers of the studies, has a reading process write them down, and puts the files in
-place; where studies cannot grow any more it sends them to a PACS, too. It never keeps the run waiting: what does not
-fit in its queue, and what is left where a server or a disk fails, is written and sent at the end of the run as if this
-were not there. The ledger is told by the run's own thread, at the next commit: a run that is killed writes at most
-those files again, in the same bytes.
+place; where studies cannot grow any more it sends them to a PACS, too. Heat maps are drawn while no other file waits to
+be written, by a model of its own. It never keeps the run waiting: what does not fit in its queue, maps that are not
+drawn when the last image is scored, and what is left where a server or a disk fails, is written and sent at the end of
+the run as if this were not there. The ledger is told by the run's own thread, at the next commit: a run that is killed
+writes at most those files again, in the same bytes.
 """
 
 from __future__ import annotations
@@ -12,15 +13,26 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import datetime
-from queue import Full, Queue
+from queue import Empty, Full, Queue
 from typing import Any
 
 from medclip.errors import MedclipError
 from medclip.export.result_formats import encode_study
 from medclip.export.results_folder import ResultsFolder, contents_of
 from medclip.export.stored_results import StoreNote
-from medclip.export.study_result import Algorithm, StudyResult, algorithm_of, committed_results
+from medclip.export.study_result import (
+    Algorithm,
+    DrawnMap,
+    StudyResult,
+    StudyRows,
+    algorithm_of,
+    cautions_of_run,
+    committed_rows,
+    result_of,
+)
 from medclip.files.readers.pool import ReadingPool
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
@@ -29,6 +41,8 @@ from medclip.wording import capital
 
 _MOST_WAITING = 1000
 """Studies whose answers wait to be written; each is some kilobytes."""
+_Taken = tuple[int, StudyResult, StudyRows]
+"""A study: which of those that were taken, its answers and its rows."""
 
 
 class RunningResults:
@@ -52,11 +66,12 @@ class RunningResults:
     ) -> None:
         self._results, self._card, self._store, self._close = results, card, store, close
         self._unlearned = unlearned
-        self._names = results.early_forms
-        self._queue: Queue[tuple[int, StudyResult] | None] = Queue(_MOST_WAITING)
+        self._cautions: dict[str, str] = {}
+        self._names, self._map_names = results.early_forms, results.map_forms
+        self._queue: Queue[_Taken | None] = Queue(_MOST_WAITING)
         self._latest: dict[str, int] = {}
         self._num_taken = 0
-        self._written: deque[tuple[int, list[tuple[str, str, str]]]] = deque()
+        self._written: deque[tuple[int, list[tuple[str, str, str]], bool]] = deque()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -67,7 +82,8 @@ class RunningResults:
             MedclipError: As `ResultsFolder.begin`.
         """
         created = self._results.begin(ledger)
-        if self._names:
+        self._cautions = cautions_of_run(ledger, self._card)
+        if self._names or self._map_names:
             self._thread = threading.Thread(
                 target=self._work, args=(algorithm_of(ledger), created), name="medclip-results", daemon=True
             )
@@ -77,11 +93,12 @@ class RunningResults:
         """Queue the studies of a chunk, and have the ledger know of those that are written."""
         if self._thread is None or self._stop.is_set():
             return
-        for study in committed_results(result, self._card, self._unlearned):
+        for rows in committed_rows(result):
+            study = result_of(rows, self._card, self._unlearned, self._cautions)
             self._num_taken += 1
             self._latest.pop(study.key, None)  # what is under way is of earlier answers
             try:
-                self._queue.put_nowait((self._num_taken, study))
+                self._queue.put_nowait((self._num_taken, study, rows))
             except Full:
                 continue
             self._latest[study.key] = self._num_taken
@@ -115,10 +132,11 @@ class RunningResults:
         """Have the ledger know of files, unless their study was committed again since."""
         rows = []
         while self._written:
-            number, of_study = self._written.popleft()
+            number, of_study, is_last = self._written.popleft()
             if self._latest.get(of_study[0][0]) == number:
-                del self._latest[of_study[0][0]]
                 rows += of_study
+                if is_last:
+                    del self._latest[of_study[0][0]]
         if rows:
             ledger.wrote(rows)
 
@@ -136,17 +154,47 @@ class RunningResults:
             self._stop.set()
 
     def _write(self, algorithm: Algorithm, created: datetime) -> None:
-        with ReadingPool.of(self._results.settings, 1) as pool:
-            for number, study in self._waiting():
-                job = self._results.job(study, self._names)
-                future = pool.submit(encode_study, *job, algorithm, created)
-                rows = self._results.keep(study.key, contents_of(future, self._names))
-                self._written.append((number, rows))
-                self._send(study.key, rows)
+        with ReadingPool.of(self._results.settings, 1) as pool, self._drawing() as draw:
+            for (number, study, rows), names in self._jobs():
+                with_map = names is self._map_names
+                study = replace(study, drawn=draw(rows)) if with_map else study
+                future = pool.submit(encode_study, *self._results.job(study, names), algorithm, created)
+                kept = self._results.keep(study.key, contents_of(future, names))
+                self._written.append((number, kept, with_map or not self._map_names))
+                self._send(study.key, kept)
 
-    def _waiting(self) -> Iterator[tuple[int, StudyResult]]:
-        while (taken := self._queue.get()) is not None and not self._stop.is_set():
-            yield taken
+    def _jobs(self) -> Iterator[tuple[_Taken, list[str]]]:
+        """Yield studies and the forms to be written: heat maps, which take longest, while nothing else waits."""
+        undrawn: deque[_Taken] = deque()
+        while not self._stop.is_set():
+            try:
+                taken = self._queue.get(block=not undrawn)
+            except Empty:
+                yield undrawn.popleft(), self._map_names
+                continue
+            if taken is None:
+                return
+            if self._names:
+                yield taken, self._names
+            if self._map_names and len(undrawn) < _MOST_WAITING:
+                undrawn.append(taken)
+
+    @contextmanager
+    def _drawing(self) -> Iterator[Callable[[StudyRows], DrawnMap | None]]:
+        """Yield what draws one heat map after the other with one loaded model."""
+        if not self._map_names:
+            yield lambda _: None
+            return
+        drawer, waiting = self._results.drawer, deque[StudyRows]()
+        assert drawer is not None  # else there are no such forms
+        maps = drawer.draw_large(iter(waiting.popleft, None))
+
+        def draw(rows: StudyRows) -> DrawnMap | None:
+            waiting.append(rows)
+            return next(maps)
+
+        with closing(maps):
+            yield draw
 
     def _send(self, key: str, rows: list[tuple[str, str, str]]) -> None:
         if self._store is None:

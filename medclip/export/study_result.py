@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,13 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError
 from medclip.models.packs.card_sources import caution_of
+from medclip.models.packs.prompt_cautions import card_cautions, prompt_cautions
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.score_run import UNLEARNED, Unlearned
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, note_of
 from medclip.text.vocabulary.load import load_task
-from medclip.text.vocabulary.own_words import AD_HOC
+from medclip.text.vocabulary.own_words import AD_HOC, Prompt
 from medclip.wording import capital
 
 DECIMALS = 6
@@ -180,18 +182,41 @@ def read_result(ledger: Ledger, key: str, card: Any) -> StudyResult:
         key: The study.
         card: The pack's card, which names the classes of a task that is its own.
     """
-    rows = StudyRows(ledger.scores_of(key), ledger.exam_of(key), ledger.files_of(key))
-    return result_of(rows, card, [Unlearned.from_json(answers) for answers in ledger.get(UNLEARNED) or ()])
+    unlearned = [Unlearned.from_json(answers) for answers in ledger.get(UNLEARNED) or ()]
+    return result_of(rows_of(ledger, key), card, unlearned, cautions_of_run(ledger, card))
 
 
-def committed_results(result: ChunkResult, card: Any, unlearned: Sequence[Unlearned] = ()) -> Iterator[StudyResult]:
+def rows_of(ledger: Ledger, key: str) -> StudyRows:
+    """Return the rows of one study of a complete ledger."""
+    return StudyRows(ledger.scores_of(key), ledger.exam_of(key), ledger.files_of(key))
+
+
+def cautions_of_run(ledger: Ledger, card: Any) -> dict[str, str]:
+    """Return what must stand beside the answers to the prompts of a run, by their names; only where something must."""
+    prompts = map(Prompt.from_json, (ledger.get("identity") or {}).get("prompts") or ())
+    return prompt_cautions(prompts, card_cautions(card))
+
+
+def committed_results(
+    result: ChunkResult,
+    card: Any,
+    unlearned: Sequence[Unlearned] = (),
+    cautions: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[StudyResult]:
     """Yield the answers of the studies of a chunk as `read_result` returns them once the run is complete.
 
     Args:
         result: What was committed.
         card: The pack's card.
         unlearned: Which answers are worth little, of studies of any modality.
+        cautions: As `cautions_of_run` returns them.
     """
+    for rows in committed_rows(result):
+        yield result_of(rows, card, unlearned, cautions)
+
+
+def committed_rows(result: ChunkResult) -> Iterator[StudyRows]:
+    """Yield the rows of the studies of a chunk as `rows_of` returns them once the run is complete, but for numbers."""
     scores: dict[str, list[ScoreRow]] = {}
     exams: dict[str, list[ExamRow]] = {}
     files: dict[str | None, list[FileRow]] = {}
@@ -204,22 +229,25 @@ def committed_results(result: ChunkResult, card: Any, unlearned: Sequence[Unlear
             files.setdefault(file.study, []).append(file)
     for key, of_study in scores.items():
         note = note_of(file.headers for file in files.get(key, ()))
-        rows = [replace(row, note=note) for row in of_study]
-        yield result_of(StudyRows(rows, exams.get(key, ()), files.get(key, ())), card, unlearned)
+        yield StudyRows([replace(row, note=note) for row in of_study], exams.get(key, ()), files.get(key, ()))
 
 
-def result_of(rows: StudyRows, card: Any, unlearned: Sequence[Unlearned] = ()) -> StudyResult:
+def result_of(
+    rows: StudyRows, card: Any, unlearned: Sequence[Unlearned] = (), cautions: Mapping[str, str] = MappingProxyType({})
+) -> StudyResult:
     """Return the answers of one study.
 
     Args:
         rows: At least one of scores.
         card: The pack's card.
         unlearned: Which answers are worth little, of studies of any modality.
+        cautions: As `cautions_of_run` returns them.
     """
     scores, files = rows.scores, rows.files
     first = scores[0]
-    of_study = [_answer(row, card, row.against, decision=_decision(row, card)) for row in scores]
-    of_regions = _of_regions(rows.exams, files, {(row.task, row.class_): row.against for row in scores}, card)
+    of_study = [_answer(row, card, row.against, cautions, decision=_decision(row, card)) for row in scores]
+    against = {(row.task, row.class_): row.against for row in scores}
+    of_regions = _of_regions(rows.exams, files, against, card, cautions)
     return StudyResult(
         first.study,
         first.patient,
@@ -237,7 +265,11 @@ def _reason(answer: Answer, modality: str, unlearned: Sequence[Unlearned]) -> st
 
 
 def _of_regions(
-    rows: Sequence[ExamRow], files: Sequence[FileRow], against: Mapping[tuple[str, str], str | None], card: Any
+    rows: Sequence[ExamRow],
+    files: Sequence[FileRow],
+    against: Mapping[tuple[str, str], str | None],
+    card: Any,
+    cautions: Mapping[str, str],
 ) -> Iterator[Answer]:
     """Yield the answers of an examination's breasts and of the images that count in its answer."""
     named = {file.row: file.path for file in files}
@@ -247,19 +279,21 @@ def _of_regions(
         of_it = [row] if row.level == "view" else [v for v in asked if v.side == row.side]
         paths = tuple(named[v.row] for v in of_it if v.row is not None)
         region = Region(row.level, row.side, row.position, row.view_kind, paths)
-        yield _answer(row, card, against.get((row.task, row.class_)), region=region)
+        yield _answer(row, card, against.get((row.task, row.class_)), cautions, region=region)
 
 
 def _answer(
     row: ScoreRow | ExamRow,
     card: Any,
     against: str | None,
+    cautions: Mapping[str, str],
     *,
     region: Region | None = None,
     decision: Decision | None = None,
 ) -> Answer:
     task_title, titles, codes = _words(row.task, row.class_, card)
     entry = card.tasks.get(row.task)
+    caution = "" if entry is None else caution_of(entry.sources, row.class_)
     title = titles or capital(row.class_.replace("_", " "))
     return Answer(
         row.task,
@@ -270,7 +304,7 @@ def _answer(
         against,
         region,
         decision,
-        "" if entry is None else caution_of(entry.sources, row.class_),
+        cautions.get(row.class_, "") if row.task == AD_HOC else caution,
     )
 
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.adaptation.data.class_text import ClassText
 from medclip.sample import Modality
-from medclip.scoring.tasks import MODALITY_TASK
-from medclip.text.vocabulary.load import load_task, task_names
+from medclip.text.vocabulary.load import MODALITY_TASK, load_task, task_names
 
 if TYPE_CHECKING:
     from medclip.models.inputs.preprocess import Preprocess

@@ -15,10 +15,10 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.explaining.target import Target, logit_target
 from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import Modality, spoken
-from medclip.scoring.tasks import MODALITY_TASK, AskedTask, Scorer, asked_tasks
+from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks
 from medclip.scoring.unlearned import prompt_unlearned
 from medclip.text.checks.prompt_words import prompt_notes
-from medclip.text.vocabulary.load import load_task, spoken_names
+from medclip.text.vocabulary.load import MODALITY_TASK, load_task, spoken_names
 from medclip.text.vocabulary.own_words import AD_HOC
 from medclip.wording import list_of
 

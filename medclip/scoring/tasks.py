@@ -20,13 +20,12 @@ from medclip.models.scores.class_vectors import ClassVectors, probabilities, sco
 from medclip.models.scores.wordings import Wordings, spread_over_wordings, wordings_of
 from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import Modality
-from medclip.text.vocabulary.load import load_task, task_names
+from medclip.text.vocabulary.load import MODALITY_TASK, load_task, task_names
 from medclip.text.vocabulary.own_words import BAR, Prompt, ad_hoc_task, templates_of
 from medclip.text.vocabulary.prompts import ClassPrompts, expand
 from medclip.text.vocabulary.task import Task
 
 NO_HEADS: Mapping[str, ClassText] = MappingProxyType({})
-MODALITY_TASK = "modality"
 _MANY_IMAGES = 1024
 """Studies of more are scored one by one: numpy would sum them up in another order."""
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medclip.models.packs.card_sources import source_sentences
 from medclip.models.packs.manifest import read_config
+from medclip.models.packs.prompt_cautions import (
+    card_cautions,
+    card_classes,
+    prompt_cautions,
+    title_of,
+    vocabulary_classes,
+)
 from medclip.models.packs.words import unmeasured
 from medclip.runs.outputs.score_run import Unlearned
 from medclip.sample import Modality, spoken
-from medclip.scoring.tasks import MODALITY_TASK, AskedTask
+from medclip.scoring.tasks import AskedTask
 from medclip.text.checks.fact_words import MODALITIES
 from medclip.text.checks.prompt_words import prompt_notes, strange_words
-from medclip.text.free_text.mentions import mentioned
 from medclip.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
-from medclip.text.vocabulary.load import load_task, spoken_names
+from medclip.text.vocabulary.load import MODALITY_TASK
 from medclip.text.vocabulary.own_words import Prompt
 from medclip.wording import list_of
 
@@ -100,18 +105,12 @@ def prompt_unlisted(prompt: Prompt, listed: Mapping[str, Collection[str]]) -> st
         >>> prompt_unlisted(read_prompts("an enlarged heart")[0], {"chest_xray_findings": ["pneumonia"]})
         'the model’s card has no figure for cardiomegaly'
     """
-    measured = {(task, name) for task, names in listed.items() if task != MODALITY_TASK for name in names}
-    if not measured:
+    if not any(names for task, names in listed.items() if task != MODALITY_TASK):
         return ""
-    known = {name for name in spoken_names() if name != MODALITY_TASK}
-    named = {(task, name) for task in known for text in prompt.texts for name in mentioned(task, text)}
-    titles = {(task, c.name): c.title for task in known for c in load_task(task).classes}
-    text = " | ".join(prompt.texts).lower()
-    words = (titles.get(pair, pair[1].replace("_", " ")).lower() for pair in measured)
-    if named & measured or any(re.search(rf"\b{re.escape(word)}\b", text) for word in words):
+    if card_classes(prompt.texts, listed):
         return ""
-    if named:
-        lacking = sorted({titles[pair].lower() for pair in named})
+    if named := vocabulary_classes(prompt.texts):
+        lacking = sorted({title_of(*pair).lower() for pair in named})
         return f"the model’s card has no figure for {list_of(lacking)}"
     return "it names nothing that the model’s card has a figure for"
 
@@ -147,7 +146,8 @@ def place_notes(card: Any, tasks: Sequence[AskedTask], modalities: Collection[st
         modalities: Of the studies that were scored: of a task that none of them was asked nothing is said.
 
     Returns:
-        A sentence for each task whose figures hold within their source only.
+        A sentence for each task whose figures hold within their source only, and for each prompt that names a class of
+        one.
     """
     scored = [Modality(name) for name in modalities]
     notes: list[str] = []
@@ -155,6 +155,11 @@ def place_notes(card: Any, tasks: Sequence[AskedTask], modalities: Collection[st
         if asked.listed and asked.task.name in card.tasks and any(map(asked.fits_modality, scored)):
             titles = {c.name: c.title for c in asked.task.classes}
             notes += source_sentences(asked.task.title, card.tasks[asked.task.name].sources, asked.names, titles)
+    prompts = [prompt for asked in tasks for prompt in asked.prompts]
+    for name, caution in prompt_cautions(prompts, card_cautions(card)).items():
+        notes.append(
+            f"“{name}”: the figure of what it names holds {caution}; elsewhere it may tell the place, not the patient."
+        )
     return tuple(notes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,8 +17,9 @@ from medclip.export import results_folder, running_results
 from medclip.export.results_folder import ResultsFolder
 from medclip.export.running_results import RunningResults
 from medclip.export.stored_results import NOTE, StoreNote
-from medclip.export.study_result import StudyResult, committed_results, read_result
+from medclip.export.study_result import StudyResult, StudyRows, committed_results, read_result
 from medclip.models.packs.card import read_card
+from medclip.reports.score.heat_maps import HeatMaps
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
 from tests.kits.mammograms import write_exams
@@ -77,6 +79,78 @@ def test_what_is_written_while_the_run_goes_on_are_the_bytes_of_what_is_written_
     assert at_the_end.exported is not None
     assert run.exported["written"] == at_the_end.exported["written"] == {"sr": 2, "fhir-r4b": 7}
     assert run.exported["without"] == at_the_end.exported["without"]
+
+
+MAPS: dict[str, Any] = {"modality": "xray", "workers": 1, "results_as": ("sr", "sc")}
+
+
+def _wait(running: RunningResults, num: int) -> None:
+    """Wait until so many heat maps are written."""
+    folder, until = running._results.folder / "sc", time.monotonic() + 300
+    while len(list(folder.glob("*.dcm"))) < num and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three studies, at a time that stands still."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    for number in range(3):
+        write_dicom(tmp_path / "in" / f"{number}.dcm", number, study_uid=f"1.2.3.{number + 1}")
+    return tmp_path / "in"
+
+
+def test_heat_maps_are_drawn_while_the_run_goes_on_in_the_bytes_of_its_end(
+    pack: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score(films, tmp_path / "out", model=pack, modality="xray", workers=1)
+    score(films, tmp_path / "out", model=pack, results_to=tmp_path / "late", **MAPS)
+    end = RunningResults.end
+
+    def end_drawn(running: RunningResults, ledger: Ledger) -> None:
+        _wait(running, 3)
+        end(running, ledger)
+
+    monkeypatch.setattr(RunningResults, "end", end_drawn)
+    monkeypatch.setattr(results_folder, "ReadingPool", None)  # nothing is left to be written behind the tables
+    run = score(films, tmp_path / "out2", model=pack, results_to=tmp_path / "early", **MAPS)
+    assert bytes_of(tmp_path / "early") == bytes_of(tmp_path / "late")
+    assert run.exported is not None
+    assert run.exported["written"] == {"sr": 3, "sc": 3}
+
+
+def test_a_run_that_is_stopped_draws_the_maps_that_lack_and_those_of_another_finding_anew(
+    pack: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score(films, tmp_path / "out", model=pack, results_to=tmp_path / "undisturbed", **MAPS)
+    drawn: list[str] = []
+    explain = HeatMaps._explain
+
+    def noted(maps: HeatMaps, rows: StudyRows, pool: Any) -> Any:
+        drawn.append(rows.scores[0].study)
+        return explain(maps, rows, pool)
+
+    def stopped(running: RunningResults, ledger: Ledger) -> None:
+        _wait(running, 1)
+        running._stop.set()
+        running._thread.join()  # pyright: ignore[reportOptionalMemberAccess]
+        running._tell(ledger)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HeatMaps, "_explain", noted)
+    asked: dict[str, Any] = {"model": pack, "results_to": tmp_path / "stopped", **MAPS}
+    with monkeypatch.context() as patch:
+        patch.setattr(RunningResults, "end", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            score(films, tmp_path / "out2", **asked)
+    assert len(list((tmp_path / "stopped" / "sc").iterdir())) == len(drawn) > 0
+    score(films, tmp_path / "out2", **asked)
+    assert sorted(drawn) == sorted(set(drawn)), "no map is drawn twice"
+    assert len(drawn) == 3
+    assert bytes_of(tmp_path / "stopped") == bytes_of(tmp_path / "undisturbed")
+    drawn.clear()
+    score(films, tmp_path / "out2", explain="chest_xray_findings:effusion", **asked)
+    assert len(drawn) == 6, "maps of another finding are others, and the report has them, too"
 
 
 def test_an_answer_that_is_grey_in_the_report_goes_out_with_its_reason(

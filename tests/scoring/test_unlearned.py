@@ -7,11 +7,12 @@ import pytest
 
 from medclip import embed, score
 from medclip.cli.score import print_run
+from medclip.models.packs.prompt_cautions import prompt_cautions
 from medclip.runs.outputs.score_run import read_run
 from medclip.scoring.unlearned import modality_unlearned, prompt_unlearned, prompt_unlisted
 from medclip.text.vocabulary.own_words import read_prompts
 from tests.kits.progress import Recorded
-from tests.kits.scoring import write_dicom, write_png
+from tests.kits.scoring import make_pack, write_dicom, write_png
 
 
 @pytest.mark.parametrize(
@@ -138,3 +139,48 @@ def test_a_run_of_what_the_card_lists_has_nothing_to_be_known(pack: Path, tmp_pa
     assert "not learned" not in run._repr_html_()
     assert "to be known" not in repr(run)
     assert "unlearned" not in (tmp_path / "out" / "report.html").read_text().split("</style>")[1]
+
+
+ONE_SOURCE = "within its source only (nih_cxr)"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "caution"),
+    [
+        ("signs of pneumonia", ONE_SOURCE),
+        ("consolidation of the lung | Pneumonia", ONE_SOURCE),
+        ("no pneumonia and a glioma", f"{ONE_SOURCE} and within its sources only (a and b)"),
+        ("an effusion", ""),
+        ("a pneumothorax", ""),
+    ],
+)
+def test_words_that_name_a_class_have_what_must_stand_beside_it(prompt: str, caution: str) -> None:
+    cautions = {
+        "chest_xray_findings": {"pneumonia": ONE_SOURCE},
+        "brain_mri_tumour": {"glioma": "within its sources only (a and b)"},
+    }
+    (asked,) = read_prompts(prompt)
+    assert prompt_cautions([asked], cautions) == ({asked.name: caution} if caution else {})
+
+
+def test_a_prompt_in_other_words_has_the_caution_of_the_class_beside_its_number_everywhere(
+    pack: Path, tmp_path: Path
+) -> None:
+    task, sources = "chest_xray_findings", {"verdict": "within its source only", "sources": ["nih_cxr"]}
+    classes = {"classes": ["pneumonia", "effusion"], "sources": {"pneumonia": sources}}
+    own = make_pack(tmp_path / "pack", tasks={"modality": {"classes": ["xray", "mri"]}, task: classes})
+    write_dicom(tmp_path / "in" / "1.dcm", 1)
+    words = "signs of pneumonia"
+    run = score(
+        tmp_path / "in", tmp_path / "out", model=own, workers=1, prompt=[words, "a pacemaker"], task=[task],
+        results_to=tmp_path / "sr", results_as=["sr", "fhir-r4b"],
+    )  # fmt: skip
+    assert f"“{words}”: the figure of what it names holds {ONE_SOURCE}" in " ".join(run.notes)
+    assert sum(ONE_SOURCE in note for note in run.notes) == 2, "the card's own task, and the prompt"
+    page = (tmp_path / "out" / "report.html").read_text()
+    rows = [row.split("</tr>")[0] for row in page.split("<article")[1].split("</article>")[0].split("<tr")[1:]]
+    assert sum(ONE_SOURCE in row for row in rows) == 2
+    assert not any(ONE_SOURCE in row for row in rows if "pacemaker" in row)
+    (sent,), (fhir,) = (list((tmp_path / "sr" / form).iterdir()) for form in ("sr", "fhir-r4b"))
+    assert sent.read_bytes().count(f"figure of the model's card: {ONE_SOURCE}".encode()) == 2
+    assert fhir.read_text().count(f"The figure on the model's card holds {ONE_SOURCE}.") == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.export.study_result import DrawnMap
+from medclip.export.study_result import DrawnMap, StudyRows, rows_of
 from medclip.progress import Progress
 from medclip.reports.score.hanging import most_telling, place_of
 from medclip.reports.score.study import ThumbnailView
@@ -79,19 +79,23 @@ class HeatMaps:
             model = load_model(model, device=self.device)
         return Targets(model, self.options, self.options.tasks)
 
-    def draw_large(self, ledger: Ledger, studies: Sequence[str]) -> Iterator[DrawnMap | None]:
+    def draw_large(self, studies: Iterable[StudyRows]) -> Generator[DrawnMap | None, None, None]:
         """Yield the heat map of each study as large as its image is shown, the way round that it was recorded; None
         for a study that has none or an empty one.
+
+        It is computed with one thread: beside the images of a run and behind them the same bits.
 
         Raises:
             MedclipError: NOT_SUPPORTED_YET for a tower that is not understood.
         """
         from medclip.explaining.overlay import large_overlay
         from medclip.files.readers.pool import ReadingPool
+        from medclip.models.devices import torch_threads
 
         with ReadingPool.of(self.settings, 1) as pool:
-            for key in studies:
-                one = self._explain(ledger, key, pool)
+            for rows in studies:
+                with torch_threads(1):
+                    one = self._explain(rows, pool)
                 if one is None or one.heat.empty[one.heat.top]:
                     yield None
                     continue
@@ -107,7 +111,7 @@ class HeatMaps:
         from medclip.explaining.overlay import small_overlay
         from medclip.runs.units.read_unit import SHEET_PX, THUMBNAIL_PX
 
-        one = self._explain(ledger, key, pool)
+        one = self._explain(rows_of(ledger, key), pool)
         if one is None:
             return None
         where = f", {one.label}" if one.label else ""
@@ -117,15 +121,14 @@ class HeatMaps:
         data = base64.b64encode(small_overlay(one.explained, one.seen, one.heat, longest_px)).decode()
         return ThumbnailView(f"heat map{of}{empty}: {one.title}{where}", data, mirrored=one.is_mirrored)
 
-    def _explain(self, ledger: Ledger, key: str, pool: Any) -> _Explained | None:
+    def _explain(self, rows: StudyRows, pool: Any) -> _Explained | None:
         """Read a study's image once more and compute its map; None where there is nothing to draw or it cannot be."""
         from medclip.adapters.sources import source_of_files
         from medclip.explaining.methods import ExplainOptions
         from medclip.explaining.run import explain_unit
         from medclip.explaining.seen import read_seen
 
-        score = _chosen(ledger.scores_of(key), self.named)
-        files = ledger.files_of(key)
+        score, files = _chosen(rows.scores, self.named), rows.files
         if score is None or not files:
             return None
         model = self._targets.model
@@ -133,7 +136,7 @@ class HeatMaps:
         target = self._targets.named(score.task, score.class_, modality)
         if target is None:
             return None
-        view = most_telling(ledger.exam_of(key), score.task, score.class_)
+        view = most_telling(rows.exams, score.task, score.class_)
         unit = files[0].unit if view is None else view.row
         refs = [self._ref(row) for row in files if row.unit == unit]
         try:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from medclip.models.packs.prompt_cautions import prompt_cautions
 from medclip.reports.model_card import CardView, modality_title
 from medclip.reports.score.histogram import HistogramData, collect_histograms
 from medclip.reports.score.study import (
@@ -85,6 +86,8 @@ class ReportData:
     """What should be known of the questions."""
     unlearned: tuple[Unlearned, ...]
     """Answers that are worth little; they are grey."""
+    cautions: Mapping[str, str]
+    """What must stand beside the answers to prompts, by their names."""
     modalities: tuple[tuple[str, int], ...]
     sources: tuple[tuple[str, int], ...]
     problems: tuple[ProblemData, ...]
@@ -163,6 +166,7 @@ def collect(
         prompts=prompts,
         templates=_templates(prompts, ledger) if identity.get("templates") else (),
         notes=(*(ledger.get("notes") or ()), *(ledger.get(FAR_NOTES) or ())),
+        cautions=prompt_cautions(prompts, {task.name: task.cautions for task in card.tasks if task.cautions}),
         unlearned=tuple(map(Unlearned.from_json, ledger.get(UNLEARNED) or ())),
         modalities=tuple((modality_title(name), n) for name, n in ledger.counts_by("modality").items()),
         sources=tuple((SOURCES.get(name, name), n) for name, n in ledger.counts_by("modality_source").items()),
@@ -199,6 +203,7 @@ def studies_of(ledger: Ledger, card: CardView, report: ReportData, page: int) ->
             report.tasks,
             card,
             unlearned=report.unlearned,
+            cautions=report.cautions,
             show_paths=report.show_paths,
             sort_by=report.sort_by,
         )

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from types import MappingProxyType
 
 from medclip.errors import printable
 from medclip.reports.model_card import CardView, modality_title, task_title
@@ -143,6 +144,7 @@ def collect_study(
     card: CardView,
     *,
     unlearned: Sequence[Unlearned] = (),
+    cautions: Mapping[str, str] = MappingProxyType({}),
     show_paths: bool = False,
     sort_by: Score | None = None,
 ) -> StudyData:
@@ -155,6 +157,7 @@ def collect_study(
         tasks: Tasks of the run that are known, by name.
         card: The model's card.
         unlearned: Which answers are worth little.
+        cautions: What must stand beside the answers to prompts, by their names.
         show_paths: Show relative paths where files are named.
         sort_by: Task and class that studies are sorted by.
     """
@@ -187,6 +190,7 @@ def collect_study(
                 list(rows),
                 card,
                 unlearned,
+                cautions,
                 [row for row in exam if row.task == name],
                 columns,
             )
@@ -278,18 +282,19 @@ def _task(
     scores: Sequence[ScoreRow],
     card: CardView,
     unlearned: Sequence[Unlearned],
+    cautions: Mapping[str, str],
     exam: Sequence[ExamRow],
     columns: Sequence[str],
 ) -> TaskData:
     own = next((entry for entry in card.tasks if entry.name == name), None)
     title, titles = class_titles(task, name, card)
     is_prompt, about = name == AD_HOC, (scores[0].modality, name)
+    cautions = cautions if is_prompt else own.cautions if own is not None else {}
     is_risk = scores[0].kind == "risk"  # by the years, whose probabilities never fall
     ordered = list(scores) if is_risk else sorted(scores, key=lambda score: -score.probability)
     shown = ordered if len(ordered) <= _MAX_CLASSES + 1 else ordered[:_MAX_CLASSES]
     is_choice = scores[0].kind == "multiclass"
     note = own.summary if own is not None else "nobody has measured how good the model is at this"
-    cautions = own.cautions if own is not None else {}
     alike = {cautions.get(score.class_, "") for score in scores}
     if is_choice and len(alike) == 1:  # of one answer among several, and not of each
         note, cautions = " · ".join(filter(None, (*alike, note))), {}

@@ -17,6 +17,9 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.text.vocabulary.task import VARIABLE, Task, TaskClass
 from medclip.wording import count
 
+MODALITY_TASK = "modality"
+"""Name of the task whose classes are modalities."""
+
 
 def task_names() -> tuple[str, ...]:
     """List the tasks that ship with medclip and those of one's own, in alphabetical order.
