@@ -106,7 +106,7 @@ def write_records(archive: Path, out: Path, mv_of_unit: float = 1.0) -> None:
         MedclipError: MISSING_FILE, or CORRUPT for an archive of another form.
     """
     try:
-        with np.load(archive) as stored:
+        with np.load(archive, allow_pickle=False) as stored:
             names = [str(name) for name in stored["leads"]]
             hz, scale, signals, numbers = (
                 float(stored["fs"]),

@@ -117,7 +117,8 @@ class FetchedResults:
             raise MedclipError(
                 Reason.CHANGED, "this run was published anew while it was read.", where=place, hint="Read it again."
             )
-        (copy / RUN).write_bytes(run)
+        with new_file(copy / RUN) as draft:
+            draft.write_bytes(run)
 
     def _fetch_shard(self, place: RemotePath, copy: Path) -> None:
         sizes = _sizes(place) or {}
