@@ -2,8 +2,9 @@
 
 A note in the folder of results says what of each study was stored where. A call that is stopped sends again at most
 what it did not write down; the objects have the same UIDs, and a PACS keeps one. A file that was sent is known again by
-its size, time and inode, and read once more only where these differ. A study whose results changed (it
-grew, or its model did) is sent anew, as new objects beside the old ones: what was sent to others is not taken back.
+its size, time and inode, and read once more only where these differ; they stand in a journal of their own, so that the
+note of two runs is the same. A study whose results changed (it grew, or its model did) is sent anew, as new objects
+beside the old ones: what was sent to others is not taken back.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from medclip.sample import Stamp
 from medclip.wording import count
 
 NOTE = "stored.json"
-_WHAT = "list of what a PACS has"
+JOURNAL = "journal.stored.json"
+_WHAT, _WHAT_FILES = "list of what a PACS has", "list of files that a PACS has"
 _AT_ONCE = 50
 """Files after which the note is written again, at least: it holds them all."""
 _SHARE = 20
@@ -74,25 +76,25 @@ class StoreNote:
         self._results, self._server = results, server
         self._where = digest_of(str(server.place))
         self._num_new = 0
-        self._known: dict[str, Any] | None = None
+        self._read: dict[str, dict[str, Any]] = {}
+
+    def _known(self, name: str, what: str) -> dict[str, Any]:
+        if name not in self._read:
+            self._read[name] = read_own_note(self._results / name, what) or {}
+            self._read[name].setdefault("sent", {}).setdefault(self._where, {})
+        return self._read[name]
 
     @property
-    def _note(self) -> dict[str, Any]:
-        if self._known is None:
-            self._known = read_own_note(self._results / NOTE, _WHAT) or {}
-            self._known.setdefault("sent", {}).setdefault(self._where, {})
-        return self._known
+    def _digests(self) -> dict[str, str]:
+        return self._known(NOTE, _WHAT)["sent"][self._where]
+
+    @property
+    def _stamps(self) -> dict[str, str]:
+        return self._known(JOURNAL, _WHAT_FILES)["sent"][self._where]
 
     def has(self, path: Path) -> bool:
         """Return whether the server has a file, known without reading it: it is the one on the disk that was sent."""
-        return self._sent(path).split()[1:] == _stamp(path)
-
-    def _sent(self, path: Path) -> str:
-        """Return the digest of what was sent, and by what its file is known again; "" where nothing was.
-
-        Notes of versions before have the digest alone: such a file is read once more.
-        """
-        return self._note["sent"][self._where].get(_name(path), "")
+        return _name(path) in self._digests and self._stamps.get(_name(path)) == _stamp(path)
 
     def send(self, path: Path) -> bool:
         """Send a file unless the server has it; return whether it does now.
@@ -104,19 +106,20 @@ class StoreNote:
             return True
         stamp, content = _stamp(path), path.read_bytes()
         digest = _digest(content)
-        if self._sent(path).partition(" ")[0] != digest and not self._server.store(content):
+        if self._digests.get(_name(path)) != digest and not self._server.store(content):
             return False
-        sent = self._note["sent"][self._where]
-        sent[_name(path)] = " ".join([digest, *stamp])
+        self._digests[_name(path)], self._stamps[_name(path)] = digest, stamp
         self._num_new += 1
-        if self._num_new >= max(_AT_ONCE, len(sent) // _SHARE):
+        if self._num_new >= max(_AT_ONCE, len(self._digests) // _SHARE):
             self.write()
         return True
 
     def write(self) -> None:
         """Write the note, if anything was sent since."""
         if self._num_new:
-            write_note(self._results / NOTE, _WHAT, self._note)
+            # The journal last: what it names is in the note.
+            write_note(self._results / NOTE, _WHAT, self._known(NOTE, _WHAT))
+            write_note(self._results / JOURNAL, _WHAT_FILES, self._known(JOURNAL, _WHAT_FILES))
             self._num_new = 0
 
 
@@ -150,9 +153,9 @@ def _name(path: Path) -> str:
     return f"{path.parent.name}/{path.stem}"
 
 
-def _stamp(path: Path) -> list[str]:
+def _stamp(path: Path) -> str:
     """Return by what a file is known again; results are put in place whole, so that another one is another file."""
-    return [str(value) for value in Stamp.of(path.stat())]
+    return " ".join(str(value) for value in Stamp.of(path.stat()))
 
 
 def _files(results: Path) -> Iterator[Path]:
