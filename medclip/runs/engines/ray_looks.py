@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any, Self
@@ -30,6 +30,7 @@ _PAUSE_S = 0.01
 _TICK_S = 0.05
 
 _Work = tuple[Callable[..., Any], tuple[Any, ...]]
+_Batch = list[tuple[_Work, JobFuture]]
 
 
 class Reader:
@@ -109,16 +110,16 @@ class RayLooks:
 
     def _run(self, ray: Any) -> None:
         """Serve until the end. Where Ray itself fails, each job is answered with that: nobody waits for ever."""
-        sent: dict[Any, tuple[int, list[JobFuture]]] = {}
+        sent: dict[Any, tuple[int, Any, _Batch]] = {}
         try:
             self._serve(ray, sent)
         except Exception as e:  # such as a head node that is gone: Ray has errors of many kinds
             self._failure = _lost(e)
-            for future in (future for _, futures in sent.values() for future in futures):
+            for future in (future for _, _, batch in sent.values() for _, future in batch):
                 future.set_exception(self._failure)
             self._refuse_waiting(self._failure)
         else:
-            for future in (future for _, futures in sent.values() for future in futures):
+            for future in (future for _, _, batch in sent.values() for _, future in batch):
                 future.cancel()
 
     def _refuse_waiting(self, failure: MedclipError) -> None:
@@ -126,36 +127,48 @@ class RayLooks:
             while True:
                 self._waiting.popleft()[1].set_exception(failure)
 
-    def _serve(self, ray: Any, sent: dict[Any, tuple[int, list[JobFuture]]]) -> None:
-        """Send batches to the readers, and hand out what comes back."""
+    def _serve(self, ray: Any, sent: dict[Any, tuple[int, Any, _Batch]]) -> None:
+        """Send batches to the readers, and hand out what comes back.
+
+        A reader whose node died restarts, and Ray repeats what it was given; but what is sent while Ray has not noticed
+        yet is answered as lost. That batch is sent once more, and another reader is hired in the place of the lost one.
+        """
         how = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": RETRIES, "max_concurrency": DEPTH}
         hire = ray.remote(**how, scheduling_strategy="SPREAD")(Reader)
         num_nodes = max(1, sum(node["Alive"] and node["Resources"].get("CPU", 0) > 0 for node in ray.nodes()))
         handles = [hire.remote(self._settings, self._readers) for _ in range(num_nodes)]
-        loads = [0] * num_nodes
+        loads, losses = [0] * num_nodes, 0
         while not self._closed.is_set():
             while self._waiting and min(loads) < DEPTH:
                 batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
                 reader = loads.index(min(loads))
                 ref = handles[reader].look.remote([work for work, _ in batch])
-                sent[ref], loads[reader] = (reader, [future for _, future in batch]), loads[reader] + 1
+                sent[ref], loads[reader] = (reader, handles[reader], batch), loads[reader] + 1
             if not sent:
                 self._closed.wait(_PAUSE_S)
                 continue
             ready, _ = ray.wait(list(sent), num_returns=1, timeout=_TICK_S)
             for ref in ready:
-                reader, futures = sent.pop(ref)
+                reader, handle, batch = sent[ref]  # until it is answered: what ends this loop ends the batch, too
+                try:
+                    done = ray.get(ref)
+                except ray.exceptions.RayActorError:
+                    losses += 1
+                    if losses > RETRIES * num_nodes * DEPTH:
+                        raise
+                    del sent[ref]
+                    loads[reader] -= 1
+                    self._waiting.extendleft(reversed(batch))
+                    if handles[reader] is handle:  # else another one has its place already
+                        handles[reader] = hire.remote(self._settings, self._readers)
+                    continue
+                del sent[ref]
                 loads[reader] -= 1
-                self._hand_out(ray, ref, futures)
+                losses = 0
+                self._hand_out(batch, done)
 
-    def _hand_out(self, ray: Any, ref: Any, futures: list[JobFuture]) -> None:
-        try:
-            done = ray.get(ref)
-        except ray.exceptions.RayError as e:
-            for future in futures:
-                future.set_exception(_lost(e))
-            return
-        for future, (result, error, effort) in zip(futures, done, strict=True):
+    def _hand_out(self, batch: _Batch, done: Sequence[tuple[Any, Exception | None, Any]]) -> None:
+        for (_, future), (result, error, effort) in zip(batch, done, strict=True):
             future.effort = effort
             self._seconds += effort.seconds
             if error is None:

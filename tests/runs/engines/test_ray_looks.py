@@ -23,17 +23,17 @@ def double(number: int) -> int:
 
 
 class _LostError(Exception):
-    """What Ray raises of a reader that is gone for good."""
+    """What Ray raises of a reader that is gone."""
 
 
 class _Ray:
     """A cluster of two nodes whose readers work in this process."""
 
-    exceptions = SimpleNamespace(RayError=_LostError)
+    exceptions = SimpleNamespace(RayActorError=_LostError)
 
-    def __init__(self, *, is_lost: bool) -> None:
+    def __init__(self, *, num_lost: int = 0) -> None:
         self.batches: list[int] = []
-        self._is_lost = is_lost
+        self.num_hired, self._num_lost = 0, num_lost
 
     def nodes(self) -> list[dict[str, Any]]:
         return [{"Alive": True, "Resources": {"CPU": 2.0}}] * 2 + [{"Alive": False, "Resources": {}}]
@@ -45,15 +45,17 @@ class _Ray:
         return hire
 
     def _handle(self, reader: Any) -> Any:
+        self.num_hired += 1
         return SimpleNamespace(look=SimpleNamespace(remote=lambda jobs: _Ref(reader, jobs)))
 
     def wait(self, refs: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
         return refs[:1], refs[1:]
 
     def get(self, ref: _Ref) -> Any:
-        self.batches.append(len(ref.jobs))
-        if self._is_lost:
+        if self._num_lost:
+            self._num_lost -= 1
             raise _LostError
+        self.batches.append(len(ref.jobs))
         return ref.reader.look(ref.jobs)
 
 
@@ -72,7 +74,7 @@ def _on(ray: _Ray, monkeypatch: pytest.MonkeyPatch) -> RayLooks:
 
 
 def test_each_job_has_its_own_answer_or_refusal_and_what_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
-    ray = _Ray(is_lost=False)
+    ray = _Ray()
     with _on(ray, monkeypatch) as looks:
         futures = [looks.submit(double, number) for number in range(40)]
         for number, future in enumerate(futures):
@@ -87,9 +89,21 @@ def test_each_job_has_its_own_answer_or_refusal_and_what_it_took(monkeypatch: py
     assert max(ray.batches) <= ray_looks.BATCH
 
 
+def test_what_a_lost_reader_had_is_looked_at_by_another_and_each_job_is_answered_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ray = _Ray(num_lost=3)
+    with _on(ray, monkeypatch) as looks:
+        futures = [looks.submit(double, number) for number in range(60) if number != 13]
+        assert [future.result(timeout=60) for future in futures] == [2 * n for n in range(60) if n != 13]
+    assert sum(ray.batches) == 59
+    assert ray.num_hired > 2, "another one in the place of a lost one"
+
+
 def test_readers_that_are_lost_for_good_end_the_run_and_blame_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    with _on(_Ray(is_lost=True), monkeypatch) as looks, pytest.raises(MedclipError) as error:
+    with _on(_Ray(num_lost=1000), monkeypatch) as looks, pytest.raises(MedclipError) as error:
         looks.submit(double, 1).result(timeout=60)
+    assert "_LostError" in str(error.value)
     with pytest.raises(MedclipError):
         error.value.problem()  # it is the machine's, and no row may say so
 
@@ -98,7 +112,7 @@ def test_readers_that_are_lost_for_good_end_the_run_and_blame_no_file(monkeypatc
 def test_a_cluster_whose_head_is_gone_ends_the_run_and_nobody_waits_for_ever(
     what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ray = _Ray(is_lost=False)
+    ray = _Ray()
 
     def gone(*_: Any, **__: Any) -> Any:
         raise ConnectionError
