@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from medclip.adaptation.pack.pack_head import PackHead, read_pack_heads
 from medclip.evaluation.held_out_rows import blocks_of, choose_rows
-from medclip.evaluation.retrieval import KS, chance_of_recall, retrieval
+from medclip.evaluation.retrieval import recall_figures
 from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
 from medclip.models.packs.card import SplitFigures
 from medclip.models.scores.class_vectors import class_vectors, score_features
@@ -388,27 +388,24 @@ def _findings(
 
 def _retrieval(encoded: Mapping[str, _Encoded], whose: Sequence[Hashable], num_resamples: int) -> dict[str, Any]:
     answers = encoded["zero_shot"].answers
-    chance = chance_of_recall(answers, whose)
     figures = {
-        rival: retrieval(
-            e.images_ND, e.texts_ND, answers, answers,
-            image_patients=whose, text_patients=whose, num_resamples=num_resamples,
+        rival: recall_figures(
+            e.images_ND, e.texts_ND, answers, whose, knows_patients=True, num_resamples=num_resamples
         )
         for rival, e in encoded.items()
     }  # fmt: skip
-    size = {"num_images": len(answers), "num_patients": len(set(whose))}
-    return {
-        f"{name}_r{k}": _rivals({rival: both[side].intervals[k] for rival, both in figures.items()}, chance[k], size)
-        for side, name in ((1, "image_to_text"), (0, "text_to_image"))
-        for k in KS
-    }
+    return {name: _by_rival({rival: of[name] for rival, of in figures.items()}) for name in figures["zero_shot"]}
 
 
 def _rivals(estimates: Mapping[str, Estimate], chance: float, size: Mapping[str, int]) -> dict[str, Any]:
     """Write figures as a card has them: one alone as it is, several by their names."""
-    written = {}
+    written: dict[str, dict[str, Any]] = {}
     for rival, estimate in estimates.items():
         figure = Figure.of(estimate)
         values = {"value": figure.value, "low": figure.low, "high": figure.high, "chance": round(chance, DECIMALS)}
         written[rival] = values | dict(size)
-    return written if len(written) > 1 else written["zero_shot"]
+    return _by_rival(written)
+
+
+def _by_rival(figures: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return figures if len(figures) > 1 else figures["zero_shot"]

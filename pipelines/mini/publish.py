@@ -183,7 +183,9 @@ def main(shards: str, pack: str, figures: str, out: str) -> None:
         fields["held_out"]["figures"] |= recalls
     elif recalls:
         digest = hashlib.sha256("".join(test.shard_hashes).encode()).hexdigest()
-        counts = {"num_images": len(test), "num_patients": None, "num_in_training": 0, "problems": {}}
+        seen = {sha256 for row in ShardReader(shards, "train").rows for sha256 in row["sha256"].split()}
+        num_seen = sum(not seen.isdisjoint(row["sha256"].split()) for row in test.rows)
+        counts = {"num_images": len(test), "num_patients": None, "num_in_training": num_seen, "problems": {}}
         fields["held_out"] = {"split": "test", "shards": digest, **counts, "figures": recalls}
     ways: dict[str, set[str]] = {}
     for row in test.rows:

@@ -15,13 +15,13 @@ from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.models.model import Model
 from medclip.models.packs.card import Card, read_card
-from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.planning import plan as plan_module
 from medclip.runs.planning.options import ScoreOptions
 from medclip.scoring.tasks import asked_tasks
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import expand
 from tests.kits.scoring import PLANTED, STUDY_UID, digests, rows, small_folder, write_dicom, write_png
+from tests.kits.stops import Budget, Stopped
 
 
 def test_every_file_has_one_row_with_its_status(pack: Path, studies: Path, tmp_path: Path) -> None:
@@ -242,38 +242,16 @@ def test_two_runs_and_any_number_of_workers_give_equal_bytes(pack: Path, studies
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
-class Stopped(BaseException):
-    """Stands for a stop at an arbitrary point."""
-
-
 def test_a_run_stopped_at_any_commit_goes_on_and_ends_in_the_same_bytes(
     pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan_module, "CHUNK_FILES", 2)
     root = small_folder(tmp_path / "in")
     score(root, tmp_path / "whole", model=pack, workers=1, min_confidence=0.0)
-    insert, replace = Ledger._insert, os.replace
-    budget = 0
-
-    def spend() -> None:
-        nonlocal budget
-        budget -= 1
-        if budget < 0:
-            raise Stopped
-
-    def stopping_insert(self: Ledger, *values: Any) -> None:
-        insert(self, *values)
-        spend()
-
-    def stopping_replace(source: Any, target: Any) -> None:
-        spend()
-        replace(source, target)
-
-    monkeypatch.setattr(Ledger, "_insert", stopping_insert)
-    monkeypatch.setattr(os, "replace", stopping_replace)
+    budget = Budget(monkeypatch)
     out, stops = tmp_path / "out", 0
     while True:
-        budget = 4 + stops % 3
+        budget.num_left = 4 + stops % 3
         try:
             score(root, out, model=pack, workers=1, min_confidence=0.0)
             break

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -25,13 +24,13 @@ from medclip.models.packs.card import read_card
 from medclip.models.packs.image_tower import image_tower_digest
 from medclip.models.packs.manifest import read_manifest, seal
 from medclip.models.packs.pack import load_model, update_pack
-from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.operations.run_status import read_status
 from medclip.runs.planning import plan as plan_module
 from medclip.runs.units.unit_rows import public_body_part
 from medclip.sample import Kind, Modality
 from medclip.settings import Settings
 from tests.kits.scoring import PLANTED, STUDY_UID, make_pack, rows, small_folder, write_dicom, write_png
+from tests.kits.stops import Budget, Stopped
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -77,35 +76,14 @@ def test_number_of_workers_and_size_of_a_chunk_change_no_byte(
     assert embed(studies, tmp_path / "e", model=pack, workers=1, min_confidence=0.0).already_finished
 
 
-class Stopped(BaseException):
-    """Stands for a stop at an arbitrary point."""
-
-
 def test_a_run_stopped_at_any_commit_goes_on_and_ends_in_the_same_bytes(
     pack: Path, studies: Path, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan_module, "CHUNK_FILES", 2)
-    insert, replace = Ledger._insert, os.replace
-    out, stops, budget = tmp_path / "e", 0, 0
-
-    def spend() -> None:
-        nonlocal budget
-        budget -= 1
-        if budget < 0:
-            raise Stopped
-
-    def stopping_insert(self: Ledger, *values: Any) -> None:
-        insert(self, *values)
-        spend()
-
-    def stopping_replace(source: Any, target: Any) -> None:
-        spend()
-        replace(source, target)
-
-    monkeypatch.setattr(Ledger, "_insert", stopping_insert)
-    monkeypatch.setattr(os, "replace", stopping_replace)
+    out, stops = tmp_path / "e", 0
+    budget = Budget(monkeypatch)
     while True:
-        budget = 9 + stops % 3
+        budget.num_left = 9 + stops % 3
         try:
             embed(studies, out, model=pack, workers=1, min_confidence=0.0)
             break
