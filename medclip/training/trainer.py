@@ -19,7 +19,7 @@ from medclip.models.towers.build import build_clip
 from medclip.progress import Progress, Silent
 from medclip.shards.reading.samples import ShardReader
 from medclip.training.batches.loader import Batches, preflight
-from medclip.training.batches.order import Balance
+from medclip.training.batches.order import Balance, check_sources
 from medclip.training.checkpoints import state as store
 from medclip.training.checkpoints.background import BackgroundSaver
 from medclip.training.checkpoints.export import export_pack
@@ -393,6 +393,7 @@ class Trainer:
             "rank": self.world.rank, "world_size": self.world.size,
         }  # fmt: skip
         several = o.of_views or {"num_views": o.num_views, "num_texts": o.num_texts}
+        check_sources(self.reader.columns, {name for head in o.supervised for name in head.sources})
         data = Batches(
             self.reader, augment=self.recipe.augment, policy=d.policy, weights=d.weights,
             balance=Balance(d.source_power, d.max_repeats, d.together), window_shards=d.window_shards,

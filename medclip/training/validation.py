@@ -20,7 +20,13 @@ from medclip.training.batches.truth import truth_of
 from medclip.training.ranks.world import World
 from medclip.training.recipe.sections.objective import Objective
 from medclip.training.steps.inputs import Exams, exams_of
-from medclip.training.steps.supervised import area_over_known, supervised_figures, supervised_loss, targets_of
+from medclip.training.steps.supervised import (
+    area_over_known,
+    learned_from,
+    supervised_figures,
+    supervised_loss,
+    targets_of,
+)
 from medclip.training.steps.towers import TowerOutputs
 
 EncodeText = Callable[[Sequence[str]], Tensor]
@@ -160,12 +166,12 @@ def validate(
         outputs, exams = encode(batch, row), exams_of(batch)
         num = len(batch.keys)
         parts.append(TowerOutputs(*(x.unflatten(0, (num, -1)) for x in outputs)))
-        targets.append([targets_of(about, classes, _keys_of(batch)) for _, about, classes in heads.values()])
+        targets.append([targets_of(t, names, learned_from(head.sources, batch)) for head, t, names in heads.values()])
         known.append(() if exams is None else exams)
         row += num
         keys.append(torch.from_numpy(np.column_stack([batch.pair_keys[:num], batch.valid])))
         for task, rows in zip(asked, truths, strict=True):
-            rows.append(truth_of(task, _keys_of(batch)))
+            rows.append(truth_of(task, learned_from((), batch)))
         batch.release()
 
     def every(rows: Sequence[Tensor]) -> Tensor:
@@ -259,11 +265,6 @@ def _cross_view(image_NVD: Tensor, exams: Exams | None) -> dict[str, float]:
     if not hits:
         return {}
     return {"cross_view_r1": float(torch.cat(hits).mean()), "cross_view_chance_r1": float(torch.cat(chances).mean())}
-
-
-def _keys_of(batch: Batch) -> list[str]:
-    """Return the labels of a batch's samples; of those that could not be read nothing is known."""
-    return [key if ok else "" for key, ok in zip(batch.label_keys, batch.valid, strict=True)]
 
 
 def _retrieval(image_ND: Tensor, text_ND: Tensor, keys_NK: Tensor, world: World) -> dict[str, float]:

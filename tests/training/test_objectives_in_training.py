@@ -30,6 +30,7 @@ from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
 from medclip.training.steps.inputs import Fed
 from medclip.training.steps.step import StepComputer
+from medclip.training.steps.supervised import learned_from
 from medclip.training.trainer import Trainer
 from tests.kits.layouts import BPE_TEXT, VIT, add_architecture, hub_folder, plain_state, random_model
 from tests.kits.objectives import dense_clip
@@ -118,20 +119,31 @@ def test_the_relation_of_equal_labels_reaches_the_loss(vit: dict[str, Any], tmp_
     trainer.data.close()
 
 
+def _elsewhere(tmp_path: Path) -> str:
+    """Shards of a second source, of which nothing but pneumonia is known."""
+    row = {"split": "train", "modality": "xray", "view": "AP", "source": "elsewhere", "license": "CC0"}
+    return str(
+        build_shards(
+            pd.DataFrame(
+                [{"file": f"{i}.png", "patient": f"other {i}", "label:chest_xray_findings:pneumonia": "1", **row}
+                 for i in range(6)]
+            ),
+            tmp_path / "other", max_side=64, images=_six_images(tmp_path), key=b"k" * 32, settings=Settings(workers=1),
+        ).folder
+    )  # fmt: skip
+
+
+def _sources(trainer: Trainer, batch: Batch) -> list[str]:
+    keys = [trainer.reader.key(i) for i in range(len(trainer.reader))]
+    return [trainer.reader.row(keys.index(key))["source"] for key in batch.keys]
+
+
 def test_a_source_may_count_more_than_another(vit: dict[str, Any], shards: Path, tmp_path: Path) -> None:
-    other = build_shards(
-        pd.DataFrame(
-            [{"file": f"{i}.png", "patient": f"other {i}", "split": "train", "modality": "xray", "view": "AP",
-              "source": "elsewhere", "license": "CC0"} for i in range(6)]
-        ),
-        tmp_path / "other", max_side=64, images=_six_images(tmp_path), key=b"k" * 32, settings=Settings(workers=1),
-    ).folder  # fmt: skip
-    vit["data"]["shards"] = [str(shards), str(other)]
+    vit["data"]["shards"] = [str(shards), _elsewhere(tmp_path)]
     weights = {"elsewhere": 0.25}
     vit["objective"] = {"source_weights": weights}
     trainer, batch, image, text = _first_step(vit, ["train.batch_size=12"], tmp_path / "a")
-    sources = [trainer.reader.row([trainer.reader.key(i) for i in range(len(trainer.reader))].index(k))["source"]
-               for k in batch.keys]  # fmt: skip
+    sources = _sources(trainer, batch)
     assert set(sources) == {"elsewhere", "made here"}
     assert batch.weights is not None
     assert batch.weights.tolist() == [weights.get(s, 1.0) for s in sources]
@@ -147,6 +159,31 @@ def test_a_source_may_count_more_than_another(vit: dict[str, Any], shards: Path,
     vit["objective"] = {"source_weights": {"elsewere": 2}}
     with pytest.raises(MedclipError, match="no source 'elsewere'") as caught:
         run_recipe(vit, out=tmp_path / "b")
+    assert caught.value.reason is Reason.RECIPE_INVALID
+
+
+def test_a_head_learns_from_the_sources_that_it_names_alone(vit: dict[str, Any], shards: Path, tmp_path: Path) -> None:
+    vit["data"]["shards"] = [str(shards), _elsewhere(tmp_path)]
+    head = "objective.supervised={task: chest_xray_findings, classes: [pneumonia], sources: [made here]}"
+    trainer, batch, *_ = _first_step(vit, [head, "train.batch_size=12"], tmp_path / "a")
+    sources = np.array(_sources(trainer, batch))
+    assert set(sources) == {"elsewhere", "made here"}
+    target_B = trainer.computer.prepare(batch, 0).targets["chest_xray_findings"][:, 0].numpy()
+    np.testing.assert_array_equal(np.isnan(target_B), sources == "elsewhere")
+    assert set(target_B[sources == "made here"]) == {0.0, 1.0}
+    unread = replace(batch, valid=np.zeros(len(batch.keys), bool))
+    assert learned_from(("made here",), unread) == [""] * len(batch.keys)
+    assert learned_from((), batch) == list(batch.label_keys)
+    trainer.data.close()
+    # What is validated is the same: with nothing to learn from here, nothing is said of the head.
+    vit["objective"] = {"supervised": {"task": "chest_xray_findings", "sources": ["elsewhere"]}}
+    run_recipe(vit, ["train.epochs=1"], out=tmp_path / "b")
+    (validated,) = [e for e in read_log(tmp_path / "b" / "log.jsonl") if e["kind"] == "val"]
+    assert validated["supervised_loss"] == 0
+    assert "auroc" not in validated
+    vit["objective"]["supervised"]["sources"] = ["made hear"]
+    with pytest.raises(MedclipError, match="no source 'made hear'.*made here") as caught:
+        run_recipe(vit, out=tmp_path / "c")
     assert caught.value.reason is Reason.RECIPE_INVALID
 
 

@@ -6,7 +6,7 @@ it, no sample is read twice or left out because of how shards fall to workers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -255,17 +255,26 @@ def source_weights(columns: Columns, weights: Mapping[str, float]) -> NDArray[np
     Raises:
         MedclipError: RECIPE_INVALID for an unknown source, or weights that are all 0.
     """
-    unknown = sorted(set(weights) - set(columns.sources))
-    if unknown:
-        raise MedclipError(
-            Reason.RECIPE_INVALID,
-            f"there is no source {unknown[0]!r} to weigh.",
-            hint=did_you_mean(unknown[0], (s or "(blank)" for s in columns.sources), "Sources are"),
-        )
+    check_sources(columns, weights)
     weight_N = np.array([weights.get(s, 1.0) for s in columns.sources], np.float64)
     if not (np.isfinite(weight_N).all() and (weight_N >= 0).all() and weight_N.any()):
         raise MedclipError(Reason.RECIPE_INVALID, "weights must be numbers from 0 up, and not all 0.")
     return weight_N
+
+
+def check_sources(columns: Columns, names: Iterable[str]) -> None:
+    """Check that shards have the sources that a recipe names.
+
+    Raises:
+        MedclipError: RECIPE_INVALID for one that they do not have.
+    """
+    unknown = sorted(set(names) - set(columns.sources))
+    if unknown:
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            f"the shards have no source {unknown[0]!r}.",
+            hint=did_you_mean(unknown[0], (s or "(blank)" for s in columns.sources), "Sources are"),
+        )
 
 
 def _sizes(code_N: NDArray[np.integer], num: int) -> NDArray[np.int64]:

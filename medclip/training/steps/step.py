@@ -31,7 +31,7 @@ from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.cached_gradients import cached_backward
 from medclip.training.steps.inputs import Exams, Inputs, each_of, empty_batch, exams_of
 from medclip.training.steps.replay import Replay
-from medclip.training.steps.supervised import num_known, supervised_loss, targets_of
+from medclip.training.steps.supervised import learned_from, num_known, supervised_loss, targets_of
 from medclip.training.steps.teacher import SentenceTeacher
 from medclip.training.steps.towers import TowerOutputs, Towers
 
@@ -106,8 +106,8 @@ class StepComputer:
             *self._hidden_patches(batch, step),
             {} if self._teacher is None else self._teacher.tokens(batch.texts),
             {
-                name: targets_of(task, classes, batch.label_keys).repeat_interleave(several, dim=0)
-                for name, (_, task, classes) in self._heads.items()
+                name: targets_of(task, classes, learned_from(head.sources, batch)).repeat_interleave(several, dim=0)
+                for name, (head, task, classes) in self._heads.items()
             },
             batch.num_texts,
             exams,

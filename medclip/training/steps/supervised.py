@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from medclip.objectives.hazard import AdditiveHazard, hazard_targets, masked_hazard_loss
+from medclip.objectives.keys import key_of
 from medclip.objectives.ranks import rank_and_size, sum_values
 from medclip.statistics.metrics.classification import ranked_scores
 from medclip.statistics.metrics.ranks import auroc
 from medclip.text.vocabulary.task import EVENT, FOLLOWUP, Task
+from medclip.training.batches.loader import SOURCE, Batch
 from medclip.training.batches.truth import labels_of, truth_of
 
 _INIT_STD = 2e-5
@@ -173,6 +175,22 @@ def targets_of(task: Task, classes: Sequence[str], label_keys: Sequence[str]) ->
     if task.kind == "multiclass":
         truth = np.where(truth < len(classes), truth, np.nan)
     return torch.from_numpy(truth.astype(np.float32))
+
+
+def learned_from(sources: Sequence[str], batch: Batch) -> list[str]:
+    """Return the labels of the samples of a batch that a head learns from, as `Batch.label_keys`.
+
+    Args:
+        sources: Whose labels are learned; all where empty.
+        batch: Of B samples.
+
+    Returns:
+        B of them: "" for a sample of another source, and for one that could not be read.
+    """
+    wanted_B = batch.valid.copy()
+    if sources:
+        wanted_B &= np.isin(batch.pair_keys[: len(batch.keys), SOURCE], [key_of(name) for name in sources])
+    return [key if wanted else "" for key, wanted in zip(batch.label_keys, wanted_B, strict=True)]
 
 
 def _risk_targets(task: Task, classes: Sequence[str], label_keys: Sequence[str]) -> Tensor:

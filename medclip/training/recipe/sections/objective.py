@@ -78,6 +78,9 @@ class Supervised(Section):
     weight: float = Field(default=1.0, gt=0)
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the truth that is spread over all answers."""
+    sources: tuple[str, ...] = ()
+    """Those whose labels are learned and validated with; all where empty. Where only one class is known of a further
+    source, a classifier over both would learn to tell the sources."""
 
     @property
     def asked(self) -> Task:
