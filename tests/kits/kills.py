@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
@@ -11,6 +12,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes that a process started, on Linux. A thread of it may end while it is looked at."""
+    children = set[int]()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            children.update(int(child) for child in (task / "children").read_text().split())
+    return sorted(children)
+
 
 _DRIVER = """
 import json, os, signal, sys, threading, traceback

@@ -27,7 +27,7 @@ from medclip.models.inputs.signal_input import SignalInput
 from medclip.runs.ledger.ledger import FILE_NAME, Ledger
 from medclip.runs.operations.run_status import read_status
 from medclip.settings import ReadPolicy
-from tests.kits.kills import Forks, run_anew
+from tests.kits.kills import Forks, children_of, run_anew
 from tests.kits.scoring import STUDY_UID, digests, every_way, make_pack, write_dicom, write_png
 from tests.kits.signal_shards import write_records
 from tests.kits.volumes import positions_of, write_series
@@ -218,12 +218,6 @@ def test_kills_of_a_run_that_writes_to_a_network_drive_change_no_byte(seeing_pac
     assert digests(drive / "out") == digests(tmp_path / "whole")
 
 
-def _readers() -> list[int]:
-    """Return the processes that this one started: those that read."""
-    tasks = Path(f"/proc/{os.getpid()}/task").iterdir()
-    return sorted(int(pid) for task in tasks for pid in (task / "children").read_text().split())
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the processes of a run are found on Linux only")
 def test_reading_processes_that_are_killed_at_random_change_no_byte(pack: Path, tmp_path: Path) -> None:
@@ -234,14 +228,14 @@ def test_reading_processes_that_are_killed_at_random_change_no_byte(pack: Path, 
     score(tmp_path / "in", tmp_path / "whole", **options)
     rng, killed, number = random.Random(7), 0, 0
     while killed < WORKER_KILLS:
-        out, before = tmp_path / f"out{number}", set(_readers())
+        out, before = tmp_path / f"out{number}", set(children_of(os.getpid()))
         number += 1
         with ThreadPoolExecutor(1) as thread:
             run = thread.submit(score, tmp_path / "in", out, **options)
             victims = set[int]()
             while not run.done():
                 time.sleep(rng.uniform(0.05, 0.6))
-                alive = [pid for pid in _readers() if pid not in before | victims]
+                alive = [pid for pid in children_of(os.getpid()) if pid not in before | victims]
                 if alive and len(victims) < 2:
                     victim = rng.choice(alive)
                     victims.add(victim)

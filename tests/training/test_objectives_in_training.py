@@ -182,7 +182,7 @@ def test_a_head_learns_from_the_sources_that_it_names_alone(vit: dict[str, Any],
     assert validated["supervised_loss"] == 0
     assert "auroc" not in validated
     vit["objective"]["supervised"]["sources"] = ["made hear"]
-    with pytest.raises(MedclipError, match="no source 'made hear'.*made here") as caught:
+    with pytest.raises(MedclipError, match=r"no source 'made hear'.*made here") as caught:
         run_recipe(vit, out=tmp_path / "c")
     assert caught.value.reason is Reason.RECIPE_INVALID
 

@@ -20,6 +20,7 @@ from medclip.files.readers.pool import ReadingPool
 from medclip.files.readers.process import ReadingProcess
 from medclip.files.readers.serving import Deadline
 from medclip.settings import Settings
+from tests.kits.kills import children_of
 
 _MB = 1000**2
 _ENOUGH = 10**12
@@ -446,9 +447,8 @@ def _die_once(deaths: Path, code: int) -> str:
 def _count_siblings_or_die(deaths: Path) -> int:
     """Be killed once; then count the other processes of the pool that live."""
     _die_once(deaths, -signal.SIGKILL)
-    siblings = "".join((task / "children").read_text() for task in Path(f"/proc/{os.getppid()}/task").iterdir())
-    states = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in siblings.split()}
-    return sum(state != "Z" for pid, state in states.items() if pid != str(os.getpid()))
+    siblings = set(children_of(os.getppid())) - {os.getpid()}
+    return sum(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z" for pid in siblings)
 
 
 def _count_torch() -> int:
