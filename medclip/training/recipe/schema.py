@@ -50,6 +50,7 @@ _PLACES = (
 _CAME_LATER = (
     ("train.keep", None), ("train.best_by", "loss"), ("objective.other_source", "negative"),
     ("data.source_power", 0.5), ("data.max_repeats", 4.0), ("data.together", 1),
+    ("objective.supervised.sources", []),
 )  # fmt: skip
 """Keys that older recipes lack, with the values that change nothing: digests of runs stay what they were."""
 _NUMBER = re.compile(r"\.\d+\.")
@@ -221,7 +222,7 @@ class Recipe(Section):
         return {
             k: Path(v).name if _NUMBER.sub(".", k) in _PLACES and v is not None else v
             for k, v in flat.items()
-            if not k.startswith(_FREE) and (k, v) not in _CAME_LATER
+            if not k.startswith(_FREE) and (_NUMBER.sub(".", k), v) not in _CAME_LATER
         }
 
 

@@ -129,6 +129,16 @@ def test_the_digest_follows_what_decides_the_weights() -> None:
     assert base.digest() == same.digest() != other.digest()
 
 
+def test_a_recipe_of_before_heads_could_name_sources_goes_on_as_the_same_run() -> None:
+    one, two = "skin_lesion", "body_region"
+    for heads in ({"task": one}, [{"task": one}, {"task": two, "weight": 0.5}]):
+        recipe = Recipe.model_validate({"name": "m", "data": {"shards": "s"}, "objective": {"supervised": heads}})
+        assert not any(key.endswith(".sources") for key in recipe.decisive())
+        named = load_recipe(recipe, [f"objective.supervised={{task: {one}, sources: [isic2017]}}"])
+        assert named.decisive()["objective.supervised.sources"] == ["isic2017"]
+        assert named.digest() != recipe.digest()
+
+
 def test_folders_lie_beside_the_recipe_or_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "s").mkdir()
     recipe = _write(tmp_path, TEXT)
