@@ -31,7 +31,7 @@ from medclip.shards.reading.samples import ShardReader
 from medclip.training.batches.samples import Drawing
 
 HERE = Path(__file__).parent
-STEPS = 240
+STEPS = 120
 """Of each modality; a joint pack takes as many as all of them together."""
 KEEP = {"method": "vr-lwf", "weight": 1.0}
 TASKS: Mapping[str, tuple[str, str]] = {
@@ -47,9 +47,9 @@ SMOKE = {
     "steps": 4,
     "start": {"model.image_tower": "test_efficientnet", "model.image_weights": None, "model.size_px": 64,
               "model.embed_dim": 32, "model.text_width": 32, "model.text_heads": 2, "model.text_layers": 1,
-              "text.vocab_size": 1200, "train.max_steps": 4, "train.batch_size": 8, "train.warmup_steps": 1,
-              "train.threads": 1},
-    "recipe": {"train.batch_size": 8, "train.warmup_steps": 1, "train.threads": 1},
+              "model.freeze_blocks": 0, "text.vocab_size": 1200, "train.max_steps": 4, "train.batch_size": 8,
+              "train.warmup_steps": 1, "train.threads": 1},
+    "recipe": {"model.freeze_blocks": 0, "train.batch_size": 8, "train.warmup_steps": 1, "train.threads": 1},
     "keep": {"sentences": 50},
 }  # fmt: skip
 """What is smaller in a run of a minute that shows that the stages fit together."""
@@ -79,7 +79,7 @@ class Arms:
         recipe["data"] |= {"shards": [self.shards[one] for one in modalities]}
         if len(modalities) > 1:
             recipe["data"]["policy"] = "per_modality"
-        recipe["model"] = {"start": str(start)}
+        recipe["model"] |= {"start": str(start)}
         recipe["train"] |= {"max_steps": self.steps * len(modalities)} | ({"keep": self.keep} if keep else {})
         return trained(self.run / "packs" / name, recipe)
 
