@@ -85,7 +85,7 @@ def measured(plan: Recipe, result: PretrainResult, progress: Progress | None) ->
 
     card = None
     if result.pack is not None:
-        if plan.objective.supervised:
+        if plan.objective.answering:
             from medclip.adaptation.finetune.head_of_pack import add_heads
 
             add_heads(result.pack, plan, result.out / HEADS)
@@ -103,7 +103,7 @@ def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigu
 
     A pack that can be asked nothing is measured on what it learned: the pixels of hidden patches.
     """
-    d, answers = recipe.data, recipe.needs_words or bool(recipe.objective.supervised)
+    d, answers = recipe.data, recipe.needs_words or bool(recipe.objective.answering)
     if not any(d.test_split in read_index(place)["counts"]["by_split"] for place in d.shards):
         return None
     from medclip.evaluation.hidden_pixels import measure_hidden

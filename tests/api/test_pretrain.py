@@ -86,6 +86,26 @@ def test_a_run_that_was_killed_before_it_measured_does_so_when_called_again(
     assert again.test == result.test
 
 
+def test_a_head_that_only_teaches_stays_behind_and_may_be_asked_for_later(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    head = {"task": "chest_xray_findings", "classes": ["pneumonia"], "in_pack": False}
+    taught = recipe | {"objective": {"supervised": head}}
+    run = medclip.pretrain(taught, out=tmp_path)
+    assert run.pack is not None
+    verify_pack(run.pack)
+    assert (tmp_path / "heads.safetensors").is_file()
+    assert not list(run.pack.glob("head*"))
+    card = pack_card(run.pack)
+    assert (card.tasks, card.adapted, card.limits) == ({}, None, ())
+    weights = (run.pack / "model.safetensors").read_bytes()
+    again = medclip.pretrain(taught, overrides={"objective.supervised.in_pack": True}, out=tmp_path)
+    assert again.pack is not None
+    assert (again.pack / "model.safetensors").read_bytes() == weights
+    assert set(pack_card(again.pack).tasks) == {"chest_xray_findings"}
+    assert (again.pack / "head.safetensors").is_file()
+
+
 def test_ranks_after_the_first_neither_measure_nor_write(
     recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,9 @@ DEVIATIONS = (
 
 
 def add_heads(pack: Path, recipe: Recipe, weights: Path) -> Card:
-    """Write the heads of a run into its pack, and seal it again: of one its task and the list of files beside it.
+    """Write the heads of a run that its pack answers with into the pack, and seal it again.
+
+    Of one head its task and the list of files lie beside it.
 
     Args:
         pack: What the trainer exported.
@@ -60,11 +62,15 @@ def add_heads(pack: Path, recipe: Recipe, weights: Path) -> Card:
     Raises:
         MedclipError: As reading shards and the task.
     """
-    texts = {head.asked.name: class_text(head.asked, head.names) for head in recipe.objective.supervised}
+    answering = recipe.objective.answering
+    texts = {head.asked.name: class_text(head.asked, head.names) for head in answering}
     every, kinds = read_arrays(weights), {name: _kind(text) for name, text in texts.items()}
     heads = {name: load_head(kinds[name], arrays_of(every, name)).arrays() for name in texts}
     card, base = read_card(pack), _base(recipe)
-    learned = {name: list(_learned_from(recipe, text)) for name, text in texts.items()}
+    learned = {
+        name: list(_learned_from(recipe, text, head.sources))
+        for head, (name, text) in zip(answering, texts.items(), strict=True)
+    }
     changes: dict[str, Any] = {
         "tasks": {**card.tasks, **{name: _entry(text) for name, text in texts.items()}},
         "summary": card.summary or _summary(base[0], list(texts.values()), list(learned.values())),
@@ -101,14 +107,22 @@ def _bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     return save({name: np.ascontiguousarray(value) for name, value in arrays.items()})
 
 
-def _learned_from(recipe: Recipe, text: ClassText) -> Iterator[tuple[str, str, str, str]]:
-    """Yield sha256, patient, role and label of each image with a label that was learned from or chosen with."""
+def _learned_from(recipe: Recipe, text: ClassText, sources: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield sha256, patient, role and label of each image with a label that was learned from or chosen with.
+
+    Args:
+        recipe: Of the run.
+        text: What the head answers.
+        sources: Those that it learned from; all where empty.
+    """
     d = recipe.data
     for role, split in (("train", d.train_split), ("val", d.val_split)):
         if split is None:
             continue
         with ShardReader(d.shards, split, verify="none", cache=d.cache) as reader:
             for i, row in enumerate(reader.provenance()):
+                if sources and row["source"] not in sources:
+                    continue
                 try:
                     labels = reader.record(i)[0].labels.get(text.task.name)
                 except MedclipError:  # damaged, as the log of the run says

@@ -32,6 +32,7 @@ _FREE = (
     "train.micro_batch", "train.parallel", "train.shard_size", "train.sync_every", "train.device",
     "train.checkpoint_every", "train.log_every",
     "train.tensorboard", "train.zero_shot", "train.max_bad_steps", "train.image_hashes",
+    "objective.supervised.in_pack",
 )  # fmt: skip
 """What may be another when a run goes on; `decisive` leaves out every key that begins so."""
 _PLACES = (
@@ -218,11 +219,11 @@ class Recipe(Section):
 
     def decisive(self) -> dict[str, Any]:
         """Return the values that decide the weights, flat: "train.lr" -> 0.001."""
-        flat = _flat(self.model_dump(mode="json"))
+        flat = {k: (_NUMBER.sub(".", k), v) for k, v in _flat(self.model_dump(mode="json")).items()}
         return {
-            k: Path(v).name if _NUMBER.sub(".", k) in _PLACES and v is not None else v
-            for k, v in flat.items()
-            if not k.startswith(_FREE) and (_NUMBER.sub(".", k), v) not in _CAME_LATER
+            k: Path(v).name if path in _PLACES and v is not None else v
+            for k, (path, v) in flat.items()
+            if not path.startswith(_FREE) and (path, v) not in _CAME_LATER
         }
 
 

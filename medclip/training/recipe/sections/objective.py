@@ -81,6 +81,9 @@ class Supervised(Section):
     sources: tuple[str, ...] = ()
     """Those whose labels are learned and validated with; all where empty. Where only one class is known of a further
     source, a classifier over both would learn to tell the sources."""
+    in_pack: bool = True
+    """Whether the pack answers with it. False: it teaches the image tower and stays behind, and the pack is asked in
+    words."""
 
     @property
     def asked(self) -> Task:
@@ -186,6 +189,11 @@ class Objective(Section):
     def needs_words(self) -> bool:
         """Whether a part of the loss reads captions; without words an image tower alone is trained."""
         return self.contrastive > 0 or self.text_teacher is not None or self.two_views is not None
+
+    @property
+    def answering(self) -> tuple[Supervised, ...]:
+        """The classifiers that the pack answers with."""
+        return tuple(head for head in self.supervised if head.in_pack)
 
     @property
     def num_views(self) -> int:
