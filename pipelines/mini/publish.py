@@ -2,8 +2,8 @@
 
 Usage: python pipelines/mini/publish.py SHARDS PACK FIGURES.json OUT
 
-A task stays in the card only if its zero-shot figure lies above chance with its whole interval, overall and inside each
-source and projection it was measured in; the modality task needs a balanced accuracy of 0.97, too. The classes of a
+A task stays in the card only if its zero-shot figure lies above chance with its whole interval, overall, in each
+projection and inside each source that it is listed with; the modality task needs a balanced accuracy of 0.97, too. The classes of a
 multi-label task are judged one by one, with an interval widened for how many were tried (Bonferroni); the others are
 left out. What holds within its source only is listed as that, and named with the sources within which it does; what
 holds within none is left out.
@@ -79,9 +79,18 @@ def above_chance(figure: dict[str, Any]) -> bool:
     return figure.get("low_adjusted", figure.get("low", 0.0)) > figure["chance"]
 
 
-def holds_everywhere(figures: dict[str, Any]) -> bool:
-    """Whether zero-shot is above chance overall and inside every source and projection it was measured in."""
-    return all(above_chance(f) for name, f in figures.items() if name.startswith("zero_shot"))
+def holds_everywhere(figures: dict[str, Any], sources: dict[str, Any] | None = None) -> bool:
+    """Whether zero-shot is above chance overall, in every projection and inside each source that it is listed with.
+
+    Args:
+        figures: Of a task or finding, by what was compared.
+        sources: Its verdict, and the sources within which it holds; None where there is one source alone.
+    """
+    measured = {name: f for name, f in figures.items() if name.startswith("zero_shot")}
+    if sources is not None and sources["verdict"] != NOT_TESTABLE:
+        others = {name.removeprefix("within ") for name in sources["figures"]} - {*sources["sources"]}
+        measured = {name: f for name, f in measured.items() if name not in {f"zero_shot_{s}_only" for s in others}}
+    return all(above_chance(f) for f in measured.values())
 
 
 def holds_somewhere(sources: dict[str, Any] | None) -> bool:
@@ -101,7 +110,8 @@ def task_cards(figures: dict[str, Any]) -> dict[str, Any]:
         if PRIMARY in task["metrics"]:
             figures_of_task = task["metrics"][PRIMARY]
             good_enough = name != "modality" or figures_of_task["zero_shot"]["value"] >= MIN_MODALITY_ACCURACY
-            if holds_everywhere(figures_of_task) and good_enough and holds_somewhere(sources.get(ALL)):
+            of_task = sources.get(ALL)
+            if holds_everywhere(figures_of_task, of_task) and good_enough and holds_somewhere(of_task):
                 cards[name] = task
             continue
         areas = task["metrics"]["auroc"]

@@ -114,6 +114,21 @@ def test_a_task_that_holds_within_no_source_is_not_listed() -> None:
     assert listed(NOT_TESTABLE, below)  # one source: its figure is the task's own
 
 
+def test_a_task_is_listed_with_the_sources_within_which_it_holds_and_needs_no_other() -> None:
+    publish = stage("publish")
+    good = {"value": 0.9, "low": 0.8, "high": 0.95, "chance": 0.5}
+    bad = good | {"low": 0.4}
+    sources = {"verdict": WITHIN_ONLY, "sources": ["here"], "figures": {"within here": good, "within there": bad}}
+
+    def listed(here: dict[str, float], there: dict[str, float]) -> bool:
+        measured = {"zero_shot": good, "zero_shot_here_only": here, "zero_shot_there_only": there}
+        task = {"metrics": {"balanced_accuracy": measured}, "sources": {"all": sources}}
+        return set(publish.task_cards({"t": task})) == {"t"}
+
+    assert listed(good, bad)
+    assert not listed(bad, good)
+
+
 def test_an_ecg_is_judged_once_and_not_cutting_by_cutting() -> None:
     """Half of the cuttings of a record say the opposite: their mean is right for each, and counts once."""
     evaluate = stage("evaluate")
