@@ -59,6 +59,7 @@ from medclip.training.steps.update import Outcome, Update, not_finite, read
 from medclip.training.validation import WITHIN, validate
 from medclip.wording import count
 
+_ENDED = "ended early: {} validations in a row were no better than the best (train.patience)"
 _MASKED, _SUPERVISED = "masked.", "supervised."
 """How weights of the parts that guess hidden pixels, and that classify, begin."""
 _BESIDE = (_MASKED, _SUPERVISED, "unimodal.")
@@ -127,6 +128,7 @@ class Trainer:
             cooldown_steps=t.cooldown_steps, floor=t.min_lr,
         )  # fmt: skip
         self.step, self.bad_steps, self.best = 0, 0, math.inf
+        self.since_best = 0
         self.validation: dict[str, float] = {}
         self._bad_told: dict[str, int] = {}
         self._rows: list[Tensor] = []
@@ -147,7 +149,8 @@ class Trainer:
             tensorboard=t.tensorboard,
         )  # fmt: skip
         saver = BackgroundSaver(self.folder / "checkpoints", self.world)
-        feed = Feed(self.data, self.computer.prepare, self.world.device, self.step, self.total_steps)
+        end = self.step if self._ended() else self.total_steps
+        feed = Feed(self.data, self.computer.prepare, self.world.device, self.step, end)
         looking_every = t.sync_every or (1 if self.world.device.type == "cpu" else t.log_every)
         try:
             self._log_first(log)
@@ -170,12 +173,16 @@ class Trainer:
                 if validating:
                     with self.pace.paused():
                         self._validate(log)
+                ended = validating and not last and self._ended()
                 wish = wish or (not last and stop(self.step))
                 stopping = wish if self.world.size == 1 else outcome is not None and outcome.num_stopping > 0
-                if saving or (stopping and not last):
+                if saving or ended or (stopping and not last):
                     if outcome is None:
                         self._look(fed, log)
                     saver.save(self.step, self._tensors(), self._state())
+                if ended:
+                    log.write("note", {"step": self.step, "note": _ENDED.format(self.since_best)})
+                    break
                 if stopping and not last:
                     saver.wait()
                     return PretrainResult(self.folder, self.step, self.total_steps, None, self.validation)
@@ -248,11 +255,18 @@ class Trainer:
             log.write("val", {"step": self.step, **figures})
             self.validation = figures
             if figures and (merit := _merit(figures, self.recipe.train.best_by)) < self.best:
-                self.best = merit
+                self.best, self.since_best = merit, 0
                 if self.recipe.train.export == "best":
                     weights = full_weights(self.towers, self.world)
                     self.world.first(lambda: store.save_tensors(weights, self.folder / BEST))
+            elif figures and math.isfinite(self.best):
+                self.since_best += 1
         training_mode(self.towers, freeze_bn=self.recipe.model.freeze_bn)
+
+    def _ended(self) -> bool:
+        """Whether the run has waited long enough for a better epoch."""
+        patience = self.recipe.train.patience
+        return patience is not None and self.since_best >= patience
 
     def _finish(self) -> PretrainResult:
         with borrowed(self.towers, self.ema.state if self.ema else None):
@@ -304,6 +318,7 @@ class Trainer:
         return {
             "recipe": self.recipe.digest(), "data": self._data_digest(), "bad_steps": self.bad_steps,
             "validation": self.validation, "best": None if math.isinf(self.best) else self.best,
+            "since_best": self.since_best,
             "ranks": self.world.size, "bad": self._bad_told, "seen": self.step * self.data.batch_size,
             "precision": self.precision, **({} if self.replay is None else {"kept": self.replay.digest}),
         }  # fmt: skip
@@ -347,6 +362,7 @@ class Trainer:
             store.load_checkpoint(path, self._tensors(), self.world)
             self.step, self.bad_steps, self.validation = state["step"], state["bad_steps"], state["validation"]
             self.best = math.inf if state["best"] is None else state["best"]
+            self.since_best = state.get("since_best", 0)  # checkpoints of before `train.patience` lack it
             self._bad_told = state["bad"]
             if self.world.is_first:  # counts go on; the others begin at nothing, so that the sum is right
                 self.data.bad.update(state["bad"])

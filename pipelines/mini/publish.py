@@ -3,10 +3,10 @@
 Usage: python pipelines/mini/publish.py SHARDS PACK FIGURES.json OUT
 
 A task stays in the card only if its zero-shot figure lies above chance with its whole interval, overall, in each
-projection and inside each source that it is listed with; the modality task needs a balanced accuracy of 0.97, too. The classes of a
-multi-label task are judged one by one, with an interval widened for how many were tried (Bonferroni); the others are
-left out. What holds within its source only is listed as that, and named with the sources within which it does; what
-holds within none is left out.
+projection and inside each source that it is listed with; the modality task needs a balanced accuracy of 0.97, too. The
+classes of a multi-label task are judged one by one, with an interval widened for how many were tried (Bonferroni); the
+others are left out. What holds within its source only is listed as that, and named with the sources within which it
+does; what holds within none is left out.
 
 The pack gets the list of the files that its figures are of: `medclip evaluate --suite mini` measures them again. Its
 card names the works to cite (citations.yaml), and the licence of the weights lies beside it.

@@ -24,9 +24,11 @@ from medclip.models.packs.pack import load_model, verify_pack
 from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.build import build_shards
+from medclip.training import trainer as module
 from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
+from medclip.training.result import PretrainResult
 from medclip.training.steps.optimizer import training_mode
 from medclip.training.steps.step import StepComputer
 from medclip.training.trainer import Trainer
@@ -155,6 +157,34 @@ def test_the_best_epoch_can_be_shipped(recipe: dict[str, Any], tmp_path: Path) -
     shipped = load_file(result.pack / "model.safetensors")
     assert torch.equal(shipped["visual.head.proj.weight"], best["visual.head.proj.weight"].half())
     assert len(log) == 3
+
+
+def test_a_run_ends_after_validations_in_a_row_that_were_no_better_and_stays_ended(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second epoch of eight is the best; after two worse ones the run ends, also when it was stopped between."""
+
+    def train(out: Path, losses: list[float], stop: Any = None) -> PretrainResult:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "validate", lambda *_, **__: {"val_loss": losses.pop(0)})
+            result = run_recipe(recipe, ["train.epochs=8", "train.patience=2", "train.export=best"], out=out, stop=stop)
+        assert not losses  # as many validations as were expected
+        return result
+
+    def weights(result: PretrainResult) -> bytes:
+        assert result.pack is not None
+        return (result.pack / "model.safetensors").read_bytes()
+
+    whole = train(tmp_path / "whole", [1.0, 0.5, 0.7, 0.5])
+    assert (whole.steps, whole.total_steps) == (12, 24)
+    notes = [e["note"] for e in read_log(tmp_path / "whole" / "log.jsonl") if e["kind"] == "note"]
+    assert "ended early: 2 validations in a row were no better than the best (train.patience)" in notes
+    stopped = train(tmp_path / "again", [1.0, 0.5, 0.7], stop=lambda step: step == 10)
+    assert (stopped.steps, stopped.pack) == (10, None)
+    for left in ([0.5], []):
+        again = train(tmp_path / "again", left)
+        assert again.steps == 12
+        assert weights(again) == weights(whole)
 
 
 def test_each_step_logs_loss_rate_scale_speed_and_waiting(recipe: dict[str, Any], tmp_path: Path) -> None:

@@ -75,6 +75,9 @@ class Train(Section):
     best_by: Literal["loss", "within_sources"] = "loss"
     """What the best epoch of `export: best` is best by: as said there, or the mean over the tasks of `zero_shot` of
     their figures within single sources, where knowing the source helps nothing."""
+    patience: int | None = Field(default=None, ge=1)
+    """End the run after so many validations in a row of which none was better than the best; None takes all epochs. The
+    learning rate falls as if the run went on to its end."""
     keep: Keep | None = None
     """Go on from `model.start` without forgetting it: `vr-lwf`, or a section with its weight and vocabulary. None holds
     the new model to nothing."""
