@@ -189,14 +189,12 @@ def main(shards: str, pack: str, figures: str, out: str) -> None:
     fields["data"] = [of_source(source.model_dump()) for source in card.data]
     test = ShardReader(shards, "test")
     recalls = {retrieval_name(name): of for name, of in measured.get(RETRIEVAL, {}).items()}
-    if card.held_out is not None:
-        fields["held_out"]["figures"] |= recalls
-    elif recalls:
-        digest = hashlib.sha256("".join(test.shard_hashes).encode()).hexdigest()
-        seen = {sha256 for row in ShardReader(shards, "train").rows for sha256 in row["sha256"].split()}
-        num_seen = sum(not seen.isdisjoint(row["sha256"].split()) for row in test.rows)
-        counts = {"num_images": len(test), "num_patients": None, "num_in_training": num_seen, "problems": {}}
-        fields["held_out"] = {"split": "test", "shards": digest, **counts, "figures": recalls}
+    digest = hashlib.sha256("".join(test.shard_hashes).encode()).hexdigest()
+    seen = {sha256 for row in ShardReader(shards, "train").rows for sha256 in row["sha256"].split()}
+    num_seen = sum(not seen.isdisjoint(row["sha256"].split()) for row in test.rows)
+    counts = {"num_images": len(test), "num_patients": None, "num_in_training": num_seen, "problems": {}}
+    # Not the run's own figures of this split: it cannot know which of its patients are groups of images.
+    fields["held_out"] = {"split": "test", "shards": digest, **counts, "figures": recalls} if recalls else None
     ways: dict[str, set[str]] = {}
     for row in test.rows:
         for sha256 in row["sha256"].split():
