@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +19,7 @@ from medclip.models.packs.words import no_words, understands_words
 from medclip.models.scores.class_vectors import ClassVectors, probabilities, score_features, vectors_of
 from medclip.models.scores.wordings import Wordings, spread_over_wordings, wordings_of
 from medclip.runs.planning.options import ScoreOptions
-from medclip.sample import Modality
+from medclip.sample import Kind, Modality
 from medclip.text.vocabulary.load import MODALITY_TASK, load_task, task_names
 from medclip.text.vocabulary.own_words import BAR, Prompt, ad_hoc_task, templates_of
 from medclip.text.vocabulary.prompts import ClassPrompts, expand
@@ -44,6 +44,8 @@ class AskedTask:
     """Of a task in a person's own words."""
     templates: bool = True
     """Phrase prompts that but name a finding in the sentences of the study's modality."""
+    kinds: tuple[Kind, ...] = ()
+    """What it is asked of; everything where empty."""
 
     def against(self, name: str) -> str | None:
         """Return what a prompt is compared with; None for the classes of other tasks."""
@@ -61,9 +63,13 @@ class AskedTask:
         """Names of the classes, in the order of their scores."""
         return self.classes if self.classes is not None else tuple(c.name for c in self.task.classes)
 
-    def fits(self, modality: Modality, body_part: str = "") -> bool:
-        """Whether the question makes sense for a modality and for the body part that a header states, if any."""
-        return self.fits_modality(modality) and self.task.is_about(body_part)
+    def fits(self, modality: Modality, body_part: str = "", kind: Kind = Kind.IMAGE) -> bool:
+        """Whether a unit is asked it: of a modality, of a kind, and of the body part that a header states, if any."""
+        return self.fits_kind(modality, kind) and self.task.is_about(body_part)
+
+    def fits_kind(self, modality: Modality, kind: Kind) -> bool:
+        """Whether units of a modality and kind are asked it: of an ECG a record, or its printed sheet."""
+        return self.fits_modality(modality) and (not self.kinds or kind in self.kinds)
 
     def fits_modality(self, modality: Modality) -> bool:
         """Whether the question makes sense for a modality."""
@@ -79,7 +85,8 @@ def asked_tasks(card: Any, options: ScoreOptions, own: Mapping[str, ClassText] =
             names.
         options: Tasks and prompts as named by the caller; where both are absent, all tasks that the card lists, without
             the modality task, which is for files that do not say what they are. Those of several modalities (the part
-            of the body) come last: what only these images can answer is looked at first.
+            of the body) come last: what only these images can answer is looked at first. Each is asked of the kinds of
+            units that its figures are of, a task that the caller names of everything.
 
     Raises:
         MedclipError: WRONG_USE for a task that does not exist, naming those that do.
@@ -96,6 +103,8 @@ def asked_tasks(card: Any, options: ScoreOptions, own: Mapping[str, ClassText] =
             hint=f"{did_you_mean(unknown[0], known, 'Tasks are')} The model's card lists: {', '.join(card.tasks)}.",
         )
     asked = [_asked(card, name, own) for name in names]
+    if not options.tasks:
+        asked = [replace(one, kinds=card.tasks[one.task.name].kinds) for one in asked]
     if not options.tasks:
         asked.sort(key=lambda one: len(one.task.modalities) > 1)
     if options.prompts:

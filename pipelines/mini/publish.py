@@ -19,6 +19,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,12 @@ from medclip.models.packs.card import IMAGE_TOWER_OF
 from medclip.models.packs.card_sources import ALL
 from medclip.models.packs.manifest import LICENCE_NAME, read_manifest, seal
 from medclip.models.packs.pack import load_model, update_pack, verify_pack
-from medclip.sample import Modality
+from medclip.sample import Kind, Modality, spoken
 from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.entries import sample_key
 from medclip.statistics.metrics.by_source import NOT_TESTABLE
+from medclip.wording import list_of
 
 MIN_MODALITY_ACCURACY = 0.97
 NOTHING = {"low": 0.0, "chance": 0.5}
@@ -131,6 +133,33 @@ def task_cards(figures: dict[str, Any]) -> dict[str, Any]:
     return cards
 
 
+def kinds_of(test: ShardReader) -> dict[str, dict[str, Any]]:
+    """Return the kinds of units that figures are of, with a note, for tasks of which a modality has other kinds, too.
+
+    Args:
+        test: What the figures are of: an ECG is a printed sheet (an image) or a record (a signal), of which it has
+            several cuttings.
+    """
+    cuttings = Counter((row["sha256"], row["adapter"]) for row in test.rows)
+    of_task: dict[str, set[tuple[str, Kind]]] = {}
+    every: set[tuple[str, Kind]] = set()
+    for i, row in enumerate(test.rows):
+        is_record = row["modality"] == Modality.ECG and cuttings[row["sha256"], row["adapter"]] > 1
+        kind = Kind.SIGNAL if is_record else Kind.IMAGE
+        every.add((row["modality"], kind))
+        for task in test.record(i)[0].labels:
+            of_task.setdefault(task, set()).add((row["modality"], kind))
+    facts = {}
+    for task, of in of_task.items():
+        modalities = {modality for modality, _ in of}
+        if of != {(modality, kind) for modality, kind in every if modality in modalities}:
+            kinds = sorted({kind for _, kind in of})
+            names = list_of([f"{spoken(modality)} {kind}s" for modality, kind in sorted(of)])
+            note = f"Measured on {names} only: a run asks it of nothing else, unless the task is named."
+            facts[task] = {"kinds": kinds, "note": note}
+    return facts
+
+
 def of_source(entry: dict[str, Any]) -> dict[str, Any]:
     """Return a set of training data as the card lists it: groups of images are not counted as patients."""
     name = set_of(entry["name"])
@@ -185,9 +214,11 @@ def main(shards: str, pack: str, figures: str, out: str) -> None:
     shutil.copytree(pack, fresh)
     measured = json.loads(Path(figures).read_text())
     card = load_model(fresh).card
-    fields = card.model_dump() | {"tasks": task_cards(measured)}
-    fields["data"] = [of_source(source.model_dump()) for source in card.data]
     test = ShardReader(shards, "test")
+    kinds = kinds_of(test)
+    tasks = {name: entry | kinds.get(name, {}) for name, entry in task_cards(measured).items()}
+    fields = card.model_dump() | {"tasks": tasks}
+    fields["data"] = [of_source(source.model_dump()) for source in card.data]
     recalls = {retrieval_name(name): of for name, of in measured.get(RETRIEVAL, {}).items()}
     digest = hashlib.sha256("".join(test.shard_hashes).encode()).hexdigest()
     seen = {sha256 for row in ShardReader(shards, "train").rows for sha256 in row["sha256"].split()}

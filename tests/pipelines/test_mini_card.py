@@ -154,6 +154,25 @@ def test_an_ecg_is_judged_once_and_not_cutting_by_cutting() -> None:
     assert units.mean(np.array([1.0, 3.0, 5.0, 9.0])).tolist() == [2.0, 7.0]
 
 
+def test_a_task_of_printed_sheets_says_so_where_a_modality_has_records_too() -> None:
+    class Shards:
+        rows = tuple(
+            {"modality": modality, "adapter": modality, "sha256": sha256}
+            for modality, sha256 in [("ecg", "sheet"), *[("ecg", "record")] * 5, *[("xray", "film")] * 2]
+        )
+
+        def record(self, i: int) -> tuple[Any, None]:
+            labels = {"sheet": "ecg_sheet", "record": "ecg_superclass", "film": "chest_xray_view"}
+            return SimpleNamespace(labels={labels[self.rows[i]["sha256"]]: ""}), None
+
+    facts = stage("publish").kinds_of(Shards())
+    assert {task: fact["kinds"] for task, fact in facts.items()} == {
+        "ecg_sheet": ["image"],
+        "ecg_superclass": ["signal"],
+    }
+    assert facts["ecg_superclass"]["note"].startswith("Measured on ECG signals only")
+
+
 def test_groups_of_images_are_not_listed_as_patients_of_the_training_data() -> None:
     of_source = stage("publish").of_source
     entry = {"licence": "none stated", "num_images": 411, "num_patients": 411}

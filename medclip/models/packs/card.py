@@ -13,6 +13,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.packs.card_citations import Citation
 from medclip.models.packs.card_sources import ALL, SourceFigures
 from medclip.result import Result
+from medclip.sample import Kind
 from medclip.schema_faults import faults_of
 
 FILE_NAME = "card.json"
@@ -87,6 +88,9 @@ class TaskCard(BaseModel):
     """Metric name to a figure, or to figures by rival, or by class and rival; every leaf is a `Figure`."""
     note: str = ""
     """What must be known beside the figures, such as where they do not hold; one or more whole sentences."""
+    kinds: tuple[Kind, ...] = ()
+    """What the figures are of, "image" or "signal": a run asks the task of nothing else, unless it is named. Empty
+    where it is asked of everything of its modalities."""
     sources: dict[str, SourceFigures] = Field(default_factory=dict)
     """By class, or under "all" for the task as a whole: the figures within each source and across them, and what may be
     said of them; empty where nobody measured that."""

@@ -115,5 +115,5 @@ def load_worker_model(pack: Path, device: str, batch_size: int | None, backend: 
         return model if backend is None else backend.load(model)
 
 
-_NO_ANSWERS = Answers(None, lambda modality, body_part: None, lambda modality: None, lambda work: work.result())
+_NO_ANSWERS = Answers(None, lambda modality, body_part, kind: None, lambda modality: None, lambda work: work.result())
 """Of a run that does its own work."""

@@ -111,7 +111,7 @@ def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
             for item in work.items:
                 item.problem = item.problem or context.unread(item)
                 if item.problem is None and item.modality is not None:
-                    item.problem = context.answers.refuse(item.modality, item.body_part)
+                    item.problem = context.answers.refuse(item.modality, item.body_part, item.kind)
             ledger.commit(work.result())
         call.progress.step()
         ledger.number()

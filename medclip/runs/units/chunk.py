@@ -47,8 +47,8 @@ from medclip.text.vocabulary.task import SAYS_NO_BODY_PART
 
 Infer = Callable[[NDArray[np.float32]], tuple[str, float]]
 """From the features of a unit, float32 [V, D], to the likeliest modality and its probability."""
-Refuse = Callable[[Modality, str], Problem | None]
-"""From a modality and the body part that a header states to the problem of such a unit."""
+Refuse = Callable[[Modality, str, Kind], Problem | None]
+"""From a modality, the body part that a header states and a kind to the problem of such a unit."""
 READ_AHEAD = 64
 """Items that may be under way or waiting at once: two chunks, about 15 MB at 224 px."""
 
@@ -60,7 +60,7 @@ class Answers:
     infer: Infer | None
     """Finds the likeliest modality of a unit by its features; None: units must say what they are."""
     refuse: Refuse
-    """Returns why a unit of a modality and a body part is not wanted; None where it is."""
+    """Returns why a unit of a modality, a body part and a kind is not wanted; None where it is."""
     refuse_stranger: Callable[[Modality], Problem | None]
     """Returns why a unit that neither states a body part nor looks like those of the training data is not wanted."""
     result: Callable[[ChunkWork], ChunkResult]
@@ -228,7 +228,7 @@ class ChunkWork:
                 if reading is not None:
                     _take(item, reading)
                 if item.problem is None and item.modality is not None:
-                    item.problem = _colour_of(item) or context.answers.refuse(item.modality, item.body_part)
+                    item.problem = _colour_of(item) or context.answers.refuse(item.modality, item.body_part, item.kind)
                 if item.problem is None:
                     (unknown if item.modality is None else known).add(item)
             context.progress.step(len(item.files))
@@ -285,7 +285,7 @@ class ChunkWork:
                     continue
                 _take(copy, self.context.pool.submit(read, *self.context.job(copy)))
                 refuse = self.context.answers.refuse
-                copy.problem = copy.problem or _colour_of(copy) or refuse(copy.modality, copy.body_part)
+                copy.problem = copy.problem or _colour_of(copy) or refuse(copy.modality, copy.body_part, copy.kind)
                 if copy.problem is None:
                     copy.instead_of = failed.files[0].id
                     encoder.add(copy)
@@ -354,7 +354,7 @@ class ChunkWork:
                 item.problem = untypical(name)
             if item.problem is None:
                 item.modality, item.source, item.probability = Modality(name), ModalitySource.INFERRED, probability
-                item.problem = self.context.answers.refuse(item.modality, item.body_part)
+                item.problem = self.context.answers.refuse(item.modality, item.body_part, item.kind)
 
     def study_keys(self) -> dict[tuple[int, Modality | None], str]:
         """Return the key of each study and modality; where files of one turn out to be of two, the study is split."""

@@ -13,10 +13,11 @@ from medclip.dicom.header.safe_header import PARTS
 from medclip.errors import Problem, Reason, Status
 from medclip.runs.rows import ExamRow, ScoreRow
 from medclip.runs.units.chunk import ChunkWork, Item
-from medclip.sample import Modality, spoken
+from medclip.sample import Kind, Modality, spoken
 from medclip.scoring.studies.exam_scores import ExamFeatures, ExamImage, ExamScores, exam_features
 from medclip.scoring.studies.grid import logit_on_grid, probability_on_grid
 from medclip.scoring.tasks import AskedTask, Scorer
+from medclip.wording import list_of
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ class StudyScores:
     exams: ExamScores | None = None
     """Answers for mammography examinations by their views; None asks them as all other studies."""
 
-    def refuse(self, modality: Modality, body_part: str) -> Problem | None:
+    def refuse(self, modality: Modality, body_part: str, kind: Kind) -> Problem | None:
         """Return the problem of a unit that none of the tasks fits, None where one does."""
-        return no_task(self.tasks, modality, body_part)
+        return no_task(self.tasks, modality, body_part, kind)
 
     def refuse_stranger(self, modality: Modality) -> Problem | None:
         """Return the problem of a unit of an unknown body part; None where a task is about any body part."""
@@ -78,7 +79,7 @@ class StudyScores:
             num_failed = sum(len(item.files) for item in failed)
             exams: dict[tuple[int, ...], ExamFeatures] = {}
             for asked in self.tasks:
-                fitting = [item for item in read if self.fits(asked, modality, item.body_part, item.stranger)]
+                fitting = [i for i in read if self.fits(asked, modality, i.body_part, i.kind, stranger=i.stranger)]
                 if not fitting:
                     continue
                 first = fitting[0].reading
@@ -93,9 +94,9 @@ class StudyScores:
                     features = np.concatenate([item.features_VD for item in fitting if item.features_VD is not None])
                     yield from self.answer(asked, facts, features, len(features))
 
-    def fits(self, asked: AskedTask, modality: Modality, body_part: str, stranger: bool) -> bool:
+    def fits(self, asked: AskedTask, modality: Modality, body_part: str, kind: Kind, *, stranger: bool) -> bool:
         """Whether a unit is asked a question: a stranger only what is about any body part."""
-        return asked.fits(modality, body_part) and not (stranger and asked.task.body_parts)
+        return asked.fits(modality, body_part, kind) and not (stranger and asked.task.body_parts)
 
     def asks_views(self, modality: Modality) -> bool:
         """Whether studies of a modality are asked by their views."""
@@ -170,15 +171,22 @@ class StudyScores:
             )
 
 
-def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str) -> Problem | None:
-    """Return the problem of a file that none of the tasks fits, None where one does."""
-    if any(asked.fits(modality, body_part) for asked in tasks):
+def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str, kind: Kind = Kind.IMAGE) -> Problem | None:
+    """Return the problem of a unit that none of the tasks fits, None where one does."""
+    if any(asked.fits(modality, body_part, kind) for asked in tasks):
         return None
     if not any(asked.fits_modality(modality) for asked in tasks):
         return Problem(
             Reason.NO_TASK,
             f"none of the tasks that were asked for is about {spoken(modality)} images; "
             "name one with --task or --prompt.",
+        )
+    if not any(asked.fits_kind(modality, kind) for asked in tasks):
+        measured = list_of([asked.task.name for asked in tasks if asked.fits_modality(modality)], "or", most=4)
+        return Problem(
+            Reason.NO_TASK,
+            f"no task of the model's card was measured on {spoken(modality)} {kind}s; --task asks one all the same "
+            f"({measured}), or ask with --prompt.",
         )
     stated = f"the body part {body_part.strip()}" if body_part.strip() in PARTS else "another body part"
     return Problem(

@@ -106,7 +106,7 @@ def _begin(folder: Path) -> None:
 def _answers(pack: RunPack, model: Any) -> Answers:
     return Answers(
         infer=infer_of(model, pack.card),
-        refuse=lambda modality, body_part: None,
+        refuse=lambda modality, body_part, kind: None,
         refuse_stranger=lambda modality: None,
         result=lambda work: work.result(units=unit_rows(work)),
     )

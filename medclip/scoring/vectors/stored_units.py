@@ -26,7 +26,7 @@ from medclip.models.devices import torch_threads
 from medclip.runs.ledger.chunk_result import NAMED_FILES
 from medclip.runs.rows import ExamRow, ScoreRow, note_of
 from medclip.runs.units.chunk import split_keys
-from medclip.sample import Modality
+from medclip.sample import Kind, Modality
 from medclip.scoring.studies.exam_scores import ExamFeatures, ExamImage, exam_features
 from medclip.scoring.studies.study_scores import StudyFacts, StudyScores
 
@@ -50,7 +50,7 @@ _OF_A_UNIT = ("kind", "unit", "modality", "modality_source", "modality_probabili
 
 @dataclass(frozen=True)
 class _Alike:
-    """What a question makes of all units of one modality and body part, strangers or not."""
+    """What a question makes of all units of one modality, body part and kind, strangers or not."""
 
     modality: Modality
     problem: Problem | None
@@ -105,19 +105,22 @@ class StoredUnits:
 
     def _decide(self, table: pa.Table) -> tuple[list[_Alike], NDArray[np.intp]]:
         """Pass over what no task is about, as a run does before it computes; units alike are decided once."""
-        columns = (table.column(name).combine_chunks() for name in ("modality", "body_part"))
-        modality, body_part = (column.dictionary_encode() for column in columns)
-        stranger_U = table.column("stranger").to_numpy(zero_copy_only=False)
-        codes_U3 = np.stack([modality.indices.to_numpy(), body_part.indices.to_numpy(), stranger_U], axis=1)
-        distinct, alike_U = np.unique(codes_U3, axis=0, return_inverse=True)
+        columns = (table.column(name).combine_chunks() for name in ("modality", "body_part", "kind"))
+        modality, body_part, kinds = (column.dictionary_encode() for column in columns)
+        codes = [column.indices.to_numpy() for column in (modality, body_part, kinds)]
+        codes_U4 = np.stack([*codes, table.column("stranger").to_numpy(zero_copy_only=False)], axis=1)
+        distinct, alike_U = np.unique(codes_U4, axis=0, return_inverse=True)
         alike = []
-        for m, b, is_stranger in distinct.tolist():
+        for m, b, k, is_stranger in distinct.tolist():
             named, part = Modality(modality.dictionary[m].as_py()), body_part.dictionary[b].as_py()
-            problem = self._scores.refuse(named, part)
+            kind = Kind(kinds.dictionary[k].as_py())
+            problem = self._scores.refuse(named, part, kind)
             if problem is None and is_stranger:
                 problem = self._scores.refuse_stranger(named)
-            fits = (self._scores.fits(asked, named, part, bool(is_stranger)) for asked in self._scores.tasks)
-            alike.append(_Alike(named, problem, tuple(fits)))
+            fits = tuple(
+                self._scores.fits(asked, named, part, kind, stranger=bool(is_stranger)) for asked in self._scores.tasks
+            )
+            alike.append(_Alike(named, problem, fits))
         return alike, alike_U.reshape(-1)
 
     def _group_into_studies(self, grouped_U: NDArray[np.int32]) -> None:
@@ -326,7 +329,7 @@ def _units(embeddings: Embeddings, *, with_views: bool) -> pa.Table:
     """Return the units that have vectors, and those that failed late, in the order of files."""
     import pyarrow as pa
 
-    names = ["row", "grouped", "patient", "modality", "body_part", "stranger", "instead_of"]
+    names = ["row", "grouped", "patient", "modality", "body_part", "kind", "stranger", "instead_of"]
     names += ["laterality", "view", "headers"] if with_views else []
     table = embeddings.columns("units", [*names, "num_views"])
     num_views = table.column("num_views").to_numpy()

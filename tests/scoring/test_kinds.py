@@ -1,0 +1,54 @@
+"""A task whose figures are of ECG records is not asked of printed sheets, and the other way round."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import medclip
+from medclip.models.packs.pack import pack_card
+from medclip.sample import Kind
+from medclip.settings import Settings
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "studies" / "ecg"
+OF_KIND = {
+    kind: {name for name, entry in pack_card("medclip-mini").tasks.items() if entry.kinds == (kind,)}
+    for kind in (Kind.IMAGE, Kind.SIGNAL)
+}
+
+
+@pytest.fixture
+def ecgs(tmp_path: Path) -> Path:
+    """A record, and what is taken for a printed sheet."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for file in EXAMPLES.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    pixels = np.full((400, 600, 3), 240, np.uint8)
+    pixels[200 + (60 * np.sin(np.arange(600) / 9)).astype(int), np.arange(600)] = 20
+    Image.fromarray(pixels).save(folder / "sheet.png")
+    return folder
+
+
+def asked(result: Any) -> dict[str, set[str]]:
+    """Tasks by whether the study is the sheet or the record."""
+    tasks: dict[str, set[str]] = {}
+    for row in result.scores.to_pylist():
+        tasks.setdefault("sheet" if "sheet.png" in row["files"] else "record", set()).add(row["task"])
+    return tasks
+
+
+def test_a_record_and_a_sheet_are_asked_what_was_measured_on_their_kind(ecgs: Path, tmp_path: Path) -> None:
+    assert all(OF_KIND.values())
+    run: dict[str, Any] = {"modality": "ecg", "settings": Settings(workers=1)}
+    expected = {"sheet": OF_KIND[Kind.IMAGE], "record": OF_KIND[Kind.SIGNAL]}
+    assert asked(medclip.score(ecgs, out=tmp_path / "out", **run)) == expected
+    medclip.embed(ecgs, out=tmp_path / "vectors", **run)
+    assert asked(medclip.score(tmp_path / "vectors", out=tmp_path / "asked")) == expected
+    named = sorted(OF_KIND[Kind.IMAGE])
+    result = medclip.score(ecgs, out=tmp_path / "named", task=named, **run)
+    assert asked(result) == {"sheet": set(named), "record": set(named)}  # who names a task has it asked
