@@ -20,7 +20,10 @@ _METRIC_NAMES = {
 }
 _RIVALS = {"imagenet_probe": "linear probe on ImageNet features", "small_cnn": "small CNN on labels alone"}
 """What else was measured beside a pack, where the key does not say it."""
+_VIEWS = ("ap", "pa")
 UNKNOWN = "unknown"
+_MOST_FINDINGS = 4
+"""Findings of a task whose figures stand side by side below its answers; of more the first."""
 _OWN = ("adapted", "zero_shot", "model", "medclip")
 """How a card names this model among its rivals."""
 
@@ -73,13 +76,20 @@ class TaskView:
 
     @property
     def summary(self) -> str:
-        """The first figure, e.g. "AUROC 0.81 (0.77-0.85) on unseen patients"; `note` must be within sight of it."""
+        """The first figure, e.g. "AUROC 0.81 (0.77-0.85) on unseen patients", or those of a few findings.
+
+        `note` must be within sight of it. Where the card does not know the patients, the images are unseen.
+        """
         adapted = f"{self.adapted} · " if self.adapted else ""
         if not self.metrics:
             return f"{adapted}no figures in the model’s card"
         first = self.metrics[0]
-        interval = f" ({first.interval})" if first.interval else ""
-        return f"{adapted}{first.name} {first.value}{interval} on unseen patients"
+        figures = f"{first.name} {_with_interval(first)}"
+        kind, comma, _ = first.name.partition(", ")
+        alike = [m for m in self.metrics if m.name.startswith(f"{kind}, ")]
+        if comma and first.name not in _METRIC_NAMES.values() and 1 < len(alike) <= _MOST_FINDINGS:
+            figures = f"{kind}: " + ", ".join(f"{m.name.partition(', ')[2]} {_with_interval(m)}" for m in alike)
+        return f"{adapted}{figures} on unseen {'images' if first.patients == UNKNOWN else 'patients'}"
 
 
 @dataclass(frozen=True)
@@ -224,10 +234,25 @@ def _metric(name: str, metric: Mapping[str, Any], rivals: Mapping[str, Any]) -> 
         chance=_figure(metric.get("chance")),
         patients=_patients(metric),
         images=_images(metric),
-        baselines="; ".join(
-            f"{_RIVALS.get(key, key.replace('_', ' '))} {_rival(value)}" for key, value in rivals.items()
-        ),
+        baselines="; ".join(f"{_rival_name(key)} {_rival(value)}" for key, value in rivals.items()),
     )
+
+
+def _with_interval(metric: MetricView) -> str:
+    return f"{metric.value} ({metric.interval})" if metric.interval else metric.value
+
+
+def _rival_name(key: str) -> str:
+    """Write what else was measured: another model, or this one over some of the images.
+
+    Example:
+        >>> _rival_name("linear_probe"), _rival_name("zero_shot_nih_cxr_only"), _rival_name("zero_shot_ap_only")
+        ('linear probe', 'this model on nih_cxr alone', 'this model on AP views alone')
+    """
+    part = key.removeprefix("zero_shot_").removesuffix("_only")
+    if key == f"zero_shot_{part}_only":
+        return f"this model on {f'{part.upper()} views' if part in _VIEWS else part} alone"
+    return _RIVALS.get(key, key.replace("_", " "))
 
 
 def _patients(metric: Mapping[str, Any]) -> str:

@@ -60,7 +60,9 @@ def test_what_should_be_known_of_a_question_is_pointed_out_before_anything_is_re
     assert spelling in repr(run)
     assert read_run(tmp_path / "out").notes == run.notes
     page = (tmp_path / "out" / "report.html").read_text()
-    assert f'<p class="notice">{spelling}</p>' in page
+    notices = page.split('<ul class="notice small">')[1].split("</ul>")[0]
+    assert f"<li>{spelling}</li>" in notices, "several notices stand in one box"
+    assert notices.count("<li>") == len(run.notes)
     study = page.split("<article")[1].split("</article>")[0]
     assert study.count('<tr class="unlearned">') == 1
     assert study.count("Not learned: the prompt speaks of CT") == 1

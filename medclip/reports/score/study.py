@@ -309,11 +309,11 @@ def _task(
             ClassData(
                 class_title(titles, score.class_),
                 score.probability,
-                top=index == 0 if is_choice else score.probability > 0.5 and not is_risk,
+                top=score.probability > 0.5 and not is_risk,  # of a choice in which none has the half, none
                 note=_class_note(score, is_prompt, cautions.get(score.class_, "")),
                 unlearned=reasons.get(score.class_, ""),
             )
-            for index, score in enumerate(shown)
+            for score in shown
         ),
         note=note,
         limited=name if own is not None and own.note else "",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from medclip.reports.model_card import CardView
 from medclip.reports.score.study import collect_study, names_of, ranges
 from medclip.runs.ledger.ledger import Ledger
@@ -35,3 +37,20 @@ def test_the_years_of_a_risk_stand_in_their_order_and_none_is_the_answer(tmp_pat
         (task,) = collect_study(ledger, "s", 1, {name: load_task(name)}, card).tasks
     assert [row.title for row in task.classes] == ["Within 1 year", *(f"Within {n} years" for n in range(2, 6))]
     assert not any(row.top for row in task.classes)
+
+
+@pytest.mark.parametrize(("probabilities", "bold"), [((0.42, 0.48, 0.1), []), ((0.2, 0.7, 0.1), ["pa"])])
+def test_of_a_choice_only_a_class_with_more_than_half_is_the_answer(
+    tmp_path: Path, probabilities: tuple[float, ...], bold: list[str]
+) -> None:
+    name, card = "chest_xray_view", CardView("tiny", "1", "", "", (), "", (), (), ())
+    titles = {c.title: c.name for c in load_task(name).classes}
+    file = FileRow(1, "a.dcm", "0" * 64, 9, "dicom", "scored", None, None, "s", "xray", "header")
+    rows = [
+        ScoreRow("s", None, "xray", name, of, "multiclass", p, 0.0, 1, "tiny", "1", "p")
+        for of, p in zip(("ap", "pa", "lateral"), probabilities, strict=True)
+    ]
+    with Ledger(tmp_path) as ledger:
+        fill_ledger(ledger, [file], rows)
+        (task,) = collect_study(ledger, "s", 1, {name: load_task(name)}, card).tasks
+    assert [titles[row.title] for row in task.classes if row.top] == bold
