@@ -184,8 +184,8 @@ print(f"Radiologists' grades on the same kind of images: {interval_of(radiologis
 
 # %% [markdown]
 # Five of the women who were tested on have a malignant mass, so even a figure far from one half, on either side,
-# means nothing. A pack that says 0.5 of everybody is the honest outcome of a method that chose its strength on the
-# women whom it was given. What would settle the question are more women to *test* on before more to learn from: some
+# means nothing. Nor does a probability near 0 or 1 of one woman: a pack learns how sure to be from the same sixteen.
+# What would settle the question are more women to *test* on before more to learn from: some
 # two hundred would narrow the interval to about ± 0.08.
 #
 # ## What this does not show
