@@ -34,6 +34,13 @@ def test_every_notebook_has_a_page(site: Path):
 
 
 @pytest.mark.slow
+def test_examples_of_docstrings_are_code_and_no_quotations(site: Path):
+    page = (site / "reference" / "python" / "index.html").read_text()
+    assert "<blockquote>" not in page
+    assert page.count('<span class="doc-section-title">Examples:</span>') > 20
+
+
+@pytest.mark.slow
 @needs_browser
 def test_no_page_is_cut_off_at_the_width_of_a_desk_or_a_telephone_and_none_asks_for_the_network(site: Path):
     pages = pages_of(site)
