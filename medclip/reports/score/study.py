@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from types import MappingProxyType
 
@@ -16,6 +16,7 @@ from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.score_run import Unlearned
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow
 from medclip.sample import Kind
+from medclip.text.captions.true_wordings import VIEW_TASK
 from medclip.text.vocabulary.own_words import AD_HOC, BAR
 from medclip.text.vocabulary.task import Task
 from medclip.wording import capital, list_of
@@ -184,15 +185,19 @@ def collect_study(
         without_image="" if thumbnails or hanging is not None else _files_label(files, show_paths),
         num_more_images=max(0, len(files) - _MAX_THUMBNAILS),
         tasks=tuple(
-            _task(
-                tasks.get(name),
+            _beside_stated(
+                _task(
+                    tasks.get(name),
+                    name,
+                    list(rows),
+                    card,
+                    unlearned,
+                    cautions,
+                    [row for row in exam if row.task == name],
+                    columns,
+                ),
                 name,
-                list(rows),
-                card,
-                unlearned,
-                cautions,
-                [row for row in exam if row.task == name],
-                columns,
+                files,
             )
             for name, rows in groupby(scores, key=lambda score: score.task)
         ),
@@ -320,6 +325,14 @@ def _task(
         unlearned=reasons.get(None, ""),
         levels=levels(exam, {score.class_: class_title(titles, score.class_) for score in shown}, columns),
     )
+
+
+def _beside_stated(task: TaskData, name: str, files: Sequence[FileRow]) -> TaskData:
+    """Say beside what the model makes of the view which view a header or a table states."""
+    views = list(dict.fromkeys(row.view for row in files if row.view))
+    if name != VIEW_TASK or not views:
+        return task
+    return replace(task, note=f"stated is {list_of(views, last='and')} · {task.note}")
 
 
 def _class_note(score: ScoreRow, is_prompt: bool, caution: str) -> str:

@@ -54,3 +54,21 @@ def test_of_a_choice_only_a_class_with_more_than_half_is_the_answer(
         fill_ledger(ledger, [file], rows)
         (task,) = collect_study(ledger, "s", 1, {name: load_task(name)}, card).tasks
     assert [titles[row.title] for row in task.classes if row.top] == bold
+
+
+@pytest.mark.parametrize("view", ["AP", None])
+def test_the_view_that_a_header_states_stands_below_what_the_model_makes_of_it(
+    tmp_path: Path, view: str | None
+) -> None:
+    card = CardView("tiny", "1", "", "", (), "", (), (), ())
+    file = FileRow(1, "a.dcm", "0" * 64, 9, "dicom", "scored", None, None, "s", "xray", "header", view=view)
+    rows = [
+        ScoreRow("s", None, "xray", task, of, "multiclass", 0.3, 0.0, 1, "tiny", "1", "p")
+        for task, of in (("chest_xray_view", "ap"), ("body_region", "thorax"))
+    ]
+    with Ledger(tmp_path) as ledger:
+        fill_ledger(ledger, [file], rows)
+        tasks = {row.task: load_task(row.task) for row in rows}
+        notes = {task.title: task.note for task in collect_study(ledger, "s", 1, tasks, card).tasks}
+    assert notes["Chest X-ray view"].startswith("stated is AP · ") is (view is not None)
+    assert "stated" not in notes["Body region"]
