@@ -6,7 +6,8 @@ A task stays in the card only if its zero-shot figure lies above chance with its
 projection and inside each source that it is listed with; the modality task needs a balanced accuracy of 0.97, too. The
 classes of a multi-label task are judged one by one, with an interval widened for how many were tried (Bonferroni); the
 others are left out. What holds within its source only is listed as that, and named with the sources within which it
-does; what holds within none is left out.
+does; what holds within none is left out, and so is what a small CNN answers better beyond doubt (its interval lies
+above that of the words).
 
 The pack gets the list of the files that its figures are of: `medclip evaluate --suite mini` measures them again. Its
 card names the works to cite (citations.yaml), and the licence of the weights lies beside it.
@@ -102,6 +103,12 @@ def holds_somewhere(sources: dict[str, Any] | None) -> bool:
     return any(above_chance(sources["figures"].get(f"within {name}", NOTHING)) for name in sources["sources"])
 
 
+def beaten(figures: dict[str, Any]) -> bool:
+    """Whether a small CNN that learned from the labels alone is better beyond doubt: words are no way to ask this."""
+    words, labels = figures["zero_shot"], figures.get("small_cnn", NOTHING)
+    return labels.get("low", 0.0) > words.get("high", 1.0)
+
+
 def task_cards(figures: dict[str, Any]) -> dict[str, Any]:
     """The tasks that may be listed, with the figures of the classes that may."""
     cards: dict[str, Any] = {}
@@ -113,11 +120,13 @@ def task_cards(figures: dict[str, Any]) -> dict[str, Any]:
             figures_of_task = task["metrics"][PRIMARY]
             good_enough = name != "modality" or figures_of_task["zero_shot"]["value"] >= MIN_MODALITY_ACCURACY
             of_task = sources.get(ALL)
-            if holds_everywhere(figures_of_task, of_task) and good_enough and holds_somewhere(of_task):
+            holds = holds_everywhere(figures_of_task, of_task) and holds_somewhere(of_task)
+            if holds and good_enough and not beaten(figures_of_task):
                 cards[name] = task
             continue
         areas = task["metrics"]["auroc"]
-        kept = {c: f for c, f in areas.items() if holds_everywhere(f) and holds_somewhere(sources.get(c))}
+        holding = {c: f for c, f in areas.items() if holds_everywhere(f) and holds_somewhere(sources.get(c))}
+        kept = {c: f for c, f in holding.items() if not beaten(f)}
         if kept:
             calibration = {
                 part: {c: v for c, v in values.items() if c in kept} for part, values in task["calibration"].items()

@@ -95,7 +95,7 @@ def test_a_head_that_only_teaches_stays_behind_and_may_be_asked_for_later(
     assert run.pack is not None
     verify_pack(run.pack)
     assert (tmp_path / "heads.safetensors").is_file()
-    assert not list(run.pack.glob("head*"))
+    assert not (run.pack / "adapted.safetensors").exists()
     card = pack_card(run.pack)
     assert (card.tasks, card.adapted, card.limits) == ({}, None, ())
     weights = (run.pack / "model.safetensors").read_bytes()
@@ -103,7 +103,7 @@ def test_a_head_that_only_teaches_stays_behind_and_may_be_asked_for_later(
     assert again.pack is not None
     assert (again.pack / "model.safetensors").read_bytes() == weights
     assert set(pack_card(again.pack).tasks) == {"chest_xray_findings"}
-    assert (again.pack / "head.safetensors").is_file()
+    assert (again.pack / "adapted.safetensors").is_file()
 
 
 def test_ranks_after_the_first_neither_measure_nor_write(

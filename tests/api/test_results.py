@@ -131,7 +131,7 @@ def test_what_the_namespaces_return_shows_itself(pack: Path, tmp_path: Path):
     card = medclip.models.show("medclip-mini")
     for result in (packs, packs[0], medclip.models.verify(pack), card):
         shows_itself(result)
-    assert set(card.to_pandas()["task"]) == set(card.tasks)
+    assert {name for name in card.to_pandas()["task"] if not name.startswith("retrieval")} == set(card.tasks)
     assert str(card) == repr(card)
     shows_itself(medclip.models.export(pack, tmp_path / "exported"))
     shown = r"Model\(tiny 1, \w+, \d+ px, vectors of \d+, images and words, cpu\)"

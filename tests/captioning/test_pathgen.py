@@ -24,10 +24,12 @@ from medclip.models.packs.pack import load_model
 from medclip.slides.stages.stage import EmbedStage
 from tests.kits.dicom_slides import shows
 from tests.kits.kills import left_behind
+from tests.kits.scoring import make_pack
 from tests.kits.slides import make_pathology_pack, make_worded_pathology_pack, write_dicom_slide, write_pyramid
 from tests.kits.stained_slide import draw_stained, write_stained
 
 SMALL = {"size_px": 96, "num_by_attributes": 4, "num_by_clusters": 4, "workers": 1, "organ": "colon"}
+SMALL |= {"most_cosine": 0.9999}  # what is drawn looks much alike to a model that learned from real tissue
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +235,7 @@ def test_a_folder_without_a_slide_and_an_unknown_agent_are_refused(pack, tmp_pat
 def test_what_no_patch_could_be_chosen_by_is_refused_before_a_slide_is_read(folder, pack, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(MedclipError, match="not trained on pathology"):
-        medclip.pathgen(folder, out, **SMALL)
+        medclip.pathgen(folder, out, model=make_pack(tmp_path / "films"), **SMALL)
     with pytest.raises(MedclipError, match="no attributes of the organ 'colom'"):
         medclip.pathgen(folder, out, model=pack, **{**SMALL, "organ": "colom"})
     table = pa.table({"file": ["a.tiff"], "organ": ["colom"]})
@@ -373,7 +375,7 @@ def test_a_long_text_is_counted_although_a_tokenizer_cuts_it():
     room = room_of(tokenizer)
     short = "round nuclei in rows"
     assert room.count(short) == int((tokenizer.encode([short])[0] != tokenizer.pad_id).sum())
-    assert room.count(" ".join([short] * 30)) > 4 * room.most
+    assert room.count(" ".join([short] * 30)) > 3 * room.most
     assert room_of(tokenizer, 10_000).most == tokenizer.context_length
 
 
@@ -382,7 +384,7 @@ def test_the_command_prints_counts_and_json(run, folder, pack, capsys):
 
     options = ["--size-px", "96", "--num-by-attributes", "4", "--num-by-clusters", "4", "--workers", "1"]
     arguments = [str(folder), "--out", str(run.folder), "--table", str(folder / "table.csv"), "--organ", "colon"]
-    arguments += ["--model", str(pack)]
+    arguments += ["--model", str(pack), "--most-cosine", "0.9999"]
     assert main(["pathgen", *arguments, *options, "--json"]) == 3
     values = json.loads(capsys.readouterr().out)
     assert values["records"] == len(run.records)

@@ -50,6 +50,16 @@ def test_a_task_that_fails_inside_one_source_is_not_listed() -> None:
     assert set(task_cards({"t": {"metrics": {"balanced_accuracy": figures}}})) == {"t"}
 
 
+def test_a_task_that_a_small_network_answers_better_beyond_doubt_is_not_asked_in_words() -> None:
+    task_cards = stage("publish").task_cards
+    words = figure(0.4, 0.33, 0.5) | {"high": 0.6}
+    for low, listed in ((0.59, {"t"}), (0.61, set())):
+        rivals = {"zero_shot": words, "small_cnn": figure(low, 0.33)}
+        assert set(task_cards({"t": {"metrics": {"balanced_accuracy": rivals}}})) == listed
+        areas = {"metrics": {"auroc": {"edema": rivals}}, "calibration": {}, "counts": {"edema": 1}}
+        assert set(task_cards({"t": areas})) == listed
+
+
 def test_no_error_on_few_patients_is_not_certainty() -> None:
     evaluate = stage("evaluate")
     labels = np.array([0] * 16 + [1] * 16)
