@@ -85,6 +85,7 @@ def _print_figures(card: Card) -> None:
     """Print the figures of each task, what holds by source, and the notes."""
     from medclip.cli.table import print_paragraph, print_table
     from medclip.models.packs.card import figure_rows
+    from medclip.wording import list_of
 
     print("\nFigures, with 95 % patient-bootstrap intervals")
     rows = [row for task, about in card.tasks.items() for row in figure_rows(task, about.metrics)]
@@ -94,6 +95,9 @@ def _print_figures(card: Card) -> None:
         print("Where images are counted, nobody knows of how many patients they are.")
     _print_sources(card)
     for task, about in card.tasks.items():
+        if about.kinds:
+            of = list_of([f"{kind}s" for kind in about.kinds])
+            print_paragraph(f"{printable(task)}: ", f"its figures are of {of}, and a run asks it of nothing else.")
         if about.note:
             print_paragraph(f"{printable(task)}: ", about.note)
 

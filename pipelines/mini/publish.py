@@ -40,12 +40,11 @@ from medclip.models.packs.card import IMAGE_TOWER_OF
 from medclip.models.packs.card_sources import ALL
 from medclip.models.packs.manifest import LICENCE_NAME, read_manifest, seal
 from medclip.models.packs.pack import load_model, update_pack, verify_pack
-from medclip.sample import Kind, Modality, spoken
+from medclip.sample import Kind, Modality
 from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.entries import sample_key
 from medclip.statistics.metrics.by_source import NOT_TESTABLE
-from medclip.wording import list_of
 
 MIN_MODALITY_ACCURACY = 0.97
 NOTHING = {"low": 0.0, "chance": 0.5}
@@ -142,8 +141,8 @@ def task_cards(figures: dict[str, Any]) -> dict[str, Any]:
     return cards
 
 
-def kinds_of(test: ShardReader) -> dict[str, dict[str, Any]]:
-    """Return the kinds of units that figures are of, with a note, for tasks of which a modality has other kinds, too.
+def kinds_of(test: ShardReader) -> dict[str, list[Kind]]:
+    """Return the kinds of units that the figures of a task are of, for tasks of which a modality has other kinds, too.
 
     Args:
         test: What the figures are of: an ECG is a printed sheet (an image) or a record (a signal), of which it has
@@ -158,15 +157,12 @@ def kinds_of(test: ShardReader) -> dict[str, dict[str, Any]]:
         every.add((row["modality"], kind))
         for task in test.record(i)[0].labels:
             of_task.setdefault(task, set()).add((row["modality"], kind))
-    facts = {}
+    kinds = {}
     for task, of in of_task.items():
         modalities = {modality for modality, _ in of}
         if of != {(modality, kind) for modality, kind in every if modality in modalities}:
-            kinds = sorted({kind for _, kind in of})
-            names = list_of([f"{spoken(modality)} {kind}s" for modality, kind in sorted(of)])
-            note = f"Measured on {names} only: a run asks it of nothing else, unless the task is named."
-            facts[task] = {"kinds": kinds, "note": note}
-    return facts
+            kinds[task] = sorted({kind for _, kind in of})
+    return kinds
 
 
 def of_source(entry: dict[str, Any]) -> dict[str, Any]:
@@ -225,7 +221,7 @@ def main(shards: str, pack: str, figures: str, out: str) -> None:
     card = load_model(fresh).card
     test = ShardReader(shards, "test")
     kinds = kinds_of(test)
-    tasks = {name: entry | kinds.get(name, {}) for name, entry in task_cards(measured).items()}
+    tasks = {name: entry | {"kinds": kinds.get(name, [])} for name, entry in task_cards(measured).items()}
     fields = card.model_dump() | {"tasks": tasks}
     fields["data"] = [of_source(source.model_dump()) for source in card.data]
     recalls = {retrieval_name(name): of for name, of in measured.get(RETRIEVAL, {}).items()}

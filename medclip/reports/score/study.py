@@ -328,7 +328,7 @@ def _task(
 
 
 def _beside_stated(task: TaskData, name: str, files: Sequence[FileRow]) -> TaskData:
-    """Say beside what the model makes of the view which view a header or a table states."""
+    """Return a task with the view that a header or a table states, beside what the model makes of it."""
     views = list(dict.fromkeys(row.view for row in files if row.view))
     if name != VIEW_TASK or not views:
         return task
