@@ -156,8 +156,8 @@ plt.show()
 # ## Score it
 #
 # Without an output folder the result exists as long as the variable. The probabilities of a *multiclass* task (the
-# part of the body) add up to 1. In a *multilabel* task (the findings) each class is compared with its own opposite: "pneumonia"
-# against "no pneumonia".
+# part of the body) add up to 1. In a *multilabel* task (the findings) each class is compared with its own opposite:
+# "pneumonia" against "no pneumonia".
 
 # %%
 one_film = medclip.score(film, model=model)
