@@ -12,7 +12,7 @@ from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
 from medclip.evaluation.zero_shot.suite import SetFile
 from medclip.evaluation.zero_shot.text_figures import TextFigures, retrieval_name
 from medclip.models.packs.card_sources import ALL
-from medclip.statistics.metrics.by_source import NOT_TESTABLE, BySource, by_source
+from medclip.statistics.metrics.by_source import NOT_TESTABLE, WITHIN_SOURCES, BySource, by_source
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import interval_of
 from medclip.text.vocabulary.load import load_task, task_names
@@ -122,12 +122,15 @@ def _measure(
 
 
 def _within(of_source: BySource, card: Any, task: str, finding: str) -> Any:
-    """Return the area of a finding that the card's is the same of: of the one source that it names, or of all."""
+    """Return the area of a finding that the card's is the same of: over all sources, or of the one that it names."""
     entry = card.tasks.get(task)
     known = None if entry is None else entry.sources.get(finding)
-    if known is not None and len(known.sources) == 1:
-        return of_source.of_source.get(known.sources[0])
-    return of_source.within
+    if known is None or len(known.sources) != 1:
+        return of_source.within
+    own, over_all = _on_card(card, task, finding).get("auroc"), known.figures.get(WITHIN_SOURCES)
+    if own is not None and over_all is not None and own["value"] == over_all["value"]:
+        return of_source.within
+    return of_source.of_source.get(known.sources[0])
 
 
 def _on_card(card: Any, task: str, finding: str | None) -> dict[str, Mapping[str, Any]]:

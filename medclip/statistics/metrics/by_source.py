@@ -38,6 +38,8 @@ from medclip.statistics.resampling.resampled import Resampled, interval_of, mean
 from medclip.statistics.resampling.standard_errors import effective_patients
 from medclip.statistics.resampling.weights import draw_weights
 
+WITHIN_SOURCES = "within sources"
+"""What the figure within all sources together is called."""
 HOLDS, WITHIN_ONLY, NOT_TESTABLE = "holds across sources", "within its source only", "not testable across sources"
 """Values of `BySource.verdict`."""
 CHANCE = 0.5
@@ -136,7 +138,7 @@ class BySource:
         """
         areas: dict[str, tuple[Area | None, tuple[str, ...]]] = {"pooled": (self.pooled, self.sources)}
         if len(self.sources) > 1:
-            every = (("within sources", self.within), ("across sources", self.across), ("source alone", self.alone))
+            every = ((WITHIN_SOURCES, self.within), ("across sources", self.across), ("source alone", self.alone))
             areas |= {name: (area, self.sources) for name, area in every}
             areas |= {f"within {name}": (area, (name,)) for name, area in self.of_source.items()}
             areas |= {name: (area, of) for name, of, area in self._shown_directions()}

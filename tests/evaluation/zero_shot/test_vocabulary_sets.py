@@ -17,6 +17,7 @@ from medclip.evaluation.zero_shot.vocabulary_sets import with_vocabulary
 from medclip.models.packs.card import TaskCard, read_card
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import update_pack
+from medclip.statistics.metrics.by_source import WITHIN_ONLY
 from tests.kits.evaluation import image
 from tests.kits.scoring import every_way, make_pack
 
@@ -121,6 +122,24 @@ def test_a_task_of_two_sources_is_measured_within_each_and_across_them(pack: Pat
     assert "AUROC positives of south, negatives of north" in lines
     stored = json.loads((tmp_path / "out" / "evaluate.json").read_text())
     assert stored["tasks"][0]["verdict"] == pneumonia.verdict
+
+
+def test_what_stands_beside_the_card_is_of_the_sources_that_its_figure_is_of(
+    pack: Path, place: Path, tmp_path: Path
+) -> None:
+    listed = shutil.copytree(pack, tmp_path / "listed")
+    own = {"value": 0.75, "low": 0.6, "high": 0.9, "chance": 0.5}
+    whole = evaluate_suite(pack, place / "suite.yaml", place, sets=["north", "south"], **QUICK).tasks[0].by_source
+    for over_all, name in ((own, "within sources"), (own | {"value": 0.7}, "within north")):
+        sources = {"verdict": WITHIN_ONLY, "sources": ["north"], "figures": {"within sources": over_all}}
+        task = TaskCard.model_validate(
+            {"classes": ["pneumonia"], "metrics": {"auroc": {"pneumonia": {"zero_shot": own}}},
+             "sources": {"pneumonia": sources}}
+        )  # fmt: skip
+        update_pack(listed, card=read_card(listed).model_copy(update={"tasks": {"chest_xray_findings": task}}))
+        result = evaluate_suite(listed, place / "suite.yaml", place, sets=["north", "south"], **QUICK)
+        assert result.tasks[0].figures["auroc"].value == pytest.approx(whole[name]["value"], abs=1e-4)
+    assert whole["within sources"]["value"] != whole["within north"]["value"]
 
 
 def test_only_files_that_the_card_lists_are_measured_where_a_set_asks_for_them(
