@@ -35,7 +35,7 @@ def _decided(folder: Path, reading: Reading, name: str, probability: float = 0.9
     file: Any = SimpleNamespace(facts=None)
     item = Item((file,), (file,), None, None, reading=reading, features_VD=np.ones((1, 4), np.float32))
     model = SimpleNamespace(path=folder)  # without a guard
-    answers = SimpleNamespace(refuse=lambda modality, part: None)
+    answers = SimpleNamespace(refuse=lambda modality, part, kind: None)
     context: Any = SimpleNamespace(model=model, min_confidence=0.8, answers=answers)
     work = ChunkWork(cast(Any, context), 0, [item])
     work._decide(name, [(item, probability)])
