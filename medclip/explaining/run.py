@@ -18,7 +18,7 @@ from medclip.explaining.overlay import draw_overlay
 from medclip.explaining.records import is_present
 from medclip.explaining.seen import Seen
 from medclip.imaging.ecg.lead_names import TWELVE
-from medclip.sample import Modality
+from medclip.sample import Kind, Modality
 
 if TYPE_CHECKING:
     from medclip.explaining.target import Target
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Asked(Protocol):
     """What is asked of a unit."""
 
-    def of(self, features_VD: NDArray[np.float32], modality: Modality | None) -> tuple[Target, ...]:
+    def of(self, features_VD: NDArray[np.float32], modality: Modality | None, kind: Kind) -> tuple[Target, ...]:
         """Return what is explained."""
         ...
 
@@ -58,7 +58,7 @@ def explain_unit(
     features_VD = model.encode_image(seen.images)
     if not np.isfinite(features_VD).all():
         raise MedclipError(Reason.NON_FINITE, "the model's features of this image are not finite numbers.")
-    targets = asked.of(features_VD, seen.modality)
+    targets = asked.of(features_VD, seen.modality, seen.kind)
     places = tuple(model.preprocess.placement(*size) for size in seen.sizes)
     all_maps = compute_maps(model, seen.images, targets, options.method)
     checked = _checks(model, seen, features_VD, all_maps, places, asked, options) if options.checks else {}

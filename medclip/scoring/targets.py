@@ -14,7 +14,7 @@ from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.explaining.target import Target, logit_target
 from medclip.runs.planning.options import ScoreOptions
-from medclip.sample import Modality, spoken
+from medclip.sample import Kind, Modality, spoken
 from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks
 from medclip.scoring.unlearned import prompt_unlearned
 from medclip.text.checks.prompt_words import prompt_notes
@@ -93,7 +93,9 @@ class Targets:
             results += [Question(asked[AD_HOC], prompt) for prompt in asked[AD_HOC].names]
         return tuple(results or map(Question, asked.values()))
 
-    def of(self, features_VD: NDArray[np.float32], modality: Modality | None) -> tuple[Target, ...]:
+    def of(
+        self, features_VD: NDArray[np.float32], modality: Modality | None, kind: Kind = Kind.IMAGE
+    ) -> tuple[Target, ...]:
         """Return what is explained of one unit.
 
         Where nothing was named, that is one class: the finding of the highest probability, or the class of the first
@@ -102,11 +104,12 @@ class Targets:
         Args:
             features_VD: Of its images.
             modality: Of the unit; questions about others are passed over.
+            kind: Of the unit; so are those that a run asks of other kinds alone.
 
         Raises:
             MedclipError: NO_TASK where no question fits.
         """
-        fitting = [q for q in self._questions if modality is None or q.asked.fits_modality(modality)]
+        fitting = [q for q in self._questions if modality is None or q.asked.fits_kind(modality, kind)]
         if not fitting:
             names = list_of([q.asked.task.name for q in self._questions], most=4)
             what = "images of an unknown modality" if modality is None else f"{spoken(modality)} images"

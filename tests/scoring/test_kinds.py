@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 import medclip
-from medclip.models.packs.pack import pack_card
+from medclip.models.packs.pack import find_pack, pack_card, update_pack
 from medclip.sample import Kind
 from medclip.settings import Settings
 
@@ -49,6 +50,23 @@ def test_a_record_and_a_sheet_are_asked_what_was_measured_on_their_kind(ecgs: Pa
     assert asked(medclip.score(ecgs, out=tmp_path / "out", **run)) == expected
     medclip.embed(ecgs, out=tmp_path / "vectors", **run)
     assert asked(medclip.score(tmp_path / "vectors", out=tmp_path / "asked")) == expected
+    explained = medclip.explain(ecgs, out=tmp_path / "maps", **run)
+    tasks = {("sheet" if "sheet" in one.file else "record"): {m.task for m in one.maps} for one in explained.units}
+    assert {name: of <= expected[name] and bool(of) for name, of in tasks.items()} == {"sheet": True, "record": True}
     named = sorted(OF_KIND[Kind.IMAGE])
     result = medclip.score(ecgs, out=tmp_path / "named", task=named, **run)
     assert asked(result) == {"sheet": set(named), "record": set(named)}  # who names a task has it asked
+
+
+def test_a_record_is_skipped_with_the_reason_where_nothing_was_measured_on_records(ecgs: Path, tmp_path: Path) -> None:
+    pack = shutil.copytree(find_pack("medclip-mini"), tmp_path / "sheets")
+    card = pack_card(pack)
+    tasks = {name: entry for name, entry in card.tasks.items() if name not in OF_KIND[Kind.SIGNAL]}
+    update_pack(pack, card=card.model_copy(update={"tasks": tasks}))
+    result = medclip.score(ecgs, model=pack, modality="ecg", settings=Settings(workers=1))
+    rows = {row["path"]: row for row in result.files.to_pylist()}
+    assert rows["sheet.png"]["status"] == "scored"
+    record = rows["00223_lr.hea"]
+    assert (record["status"], record["reason"]) == ("skipped", "no_task")
+    assert "No task of the model's card was measured on ECG signals" in record["message"]
+    assert "ecg_sheet" in record["message"]

@@ -18,7 +18,7 @@ from medclip.progress import Progress
 from medclip.reports.score.hanging import most_telling, place_of
 from medclip.reports.score.study import ThumbnailView
 from medclip.runs.planning.options import ScoreOptions
-from medclip.sample import FileRef, Modality
+from medclip.sample import FileRef, Kind, Modality
 from medclip.settings import Settings
 from medclip.wording import percent
 
@@ -219,7 +219,7 @@ class _One:
 
     target: Target
 
-    def of(self, features_VD: NDArray[np.float32], modality: Modality | None) -> tuple[Target, ...]:
+    def of(self, features_VD: NDArray[np.float32], modality: Modality | None, kind: Kind) -> tuple[Target, ...]:
         """Return it."""
         return (self.target,)
 
