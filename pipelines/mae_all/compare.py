@@ -56,7 +56,7 @@ from joint_table import main as write_joint_table
 from numpy.typing import NDArray
 
 HERE = Path(__file__).parent
-KEY = "medclip mini public sets".ljust(32)
+KEY = "medclip-mini public sets".ljust(32)
 """Of pipelines/mini; the sets are public, so their key may be."""
 MAX_SIDE = 160
 TINY_STEPS = 2

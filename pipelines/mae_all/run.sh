@@ -16,7 +16,7 @@ run=${2:-$run}
 export HF_HUB_OFFLINE=1
 mkdir -p "$run"
 # The key, the shares and the names of patients are those of pipelines/mini: who is held out there is held out here.
-[ -s "$run/key" ] || printf '%-32s' 'medclip mini public sets' >"$run/key"  # public: anyone may recompute the patient hashes
+[ -s "$run/key" ] || printf '%-32s' 'medclip-mini public sets' >"$run/key"  # public: anyone may recompute the patient hashes
 python $here/joint_table.py "$data" "$run/table.csv"
 # A table that changed since makes new shards, and new shards a new training run.
 cmp -s "$run/table.csv" "$run/shards_table.csv" || rm -rf "$run/shards" "$run/train"

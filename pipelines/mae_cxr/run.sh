@@ -13,7 +13,7 @@ if [ "${1:-}" = --smoke ]; then
     run=${3:-runs/mae_cxr_smoke}
     export HF_HUB_OFFLINE=1
     mkdir -p "$run"
-    [ -s "$run/key" ] || printf '%-32s' 'medclip mini public sets' >"$run/key"  # public sets, so their key may be
+    [ -s "$run/key" ] || printf '%-32s' 'medclip-mini public sets' >"$run/key"  # public sets, so their key may be
     python pipelines/mae_all/joint_table.py "$data" "$run/table.csv" --sets nih_cxr,covid_cxr --modalities xray
     # A table that changed since makes new shards, and new shards a new training run.
     cmp -s "$run/table.csv" "$run/shards_table.csv" || rm -rf "$run/shards" "$run/train"

@@ -11,20 +11,24 @@ Everything that could be chosen by looking at results stands here before: steps,
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
+import paired
 import yaml
 from measuring import measure, trained
 from modality_tables import MODALITIES, START
 
 import medclip
 from medclip.evaluation.shard_split import measure_split
+from medclip.files.output import write_file
 from medclip.models.packs.card import training_hashes, training_patients
 from medclip.models.packs.pack import load_model
 from medclip.shards.reading.samples import ShardReader
@@ -42,6 +46,14 @@ TASKS: Mapping[str, tuple[str, str]] = {
 }
 """What each modality is measured by: the mean area over the classes of its task, asked in words. Its labelled images
 are of one source each (`modality_tables.LEFT_OUT`), so that no area is that of a score of the source."""
+CONTINUED: Mapping[str, Mapping[str, bool]] = {
+    "continued": {"keep": False},
+    "continued, VR-LwF": {"keep": True},
+    "continued, text locked": {"keep": False, "lock": True},
+    "continued, text locked, VR-LwF": {"keep": True, "lock": True},
+}
+"""Ways to go on from modality to modality. Those with the text tower locked came after the figures of the others were
+seen: VR-LwF holds the image tower alone, and what it may not learn the text tower did."""
 NUM_RESAMPLES = 2000
 SMOKE = {
     "steps": 4,
@@ -72,14 +84,16 @@ class Arms:
         recipe["data"]["shards"] = self.shards[START]
         return trained(self.run / "packs" / START, recipe)
 
-    def learned(self, name: str, start: Path, modalities: tuple[str, ...], *, keep: bool = False) -> Path:
+    def learned(
+        self, name: str, start: Path, modalities: tuple[str, ...], *, keep: bool = False, lock: bool = False
+    ) -> Path:
         """Return a pack that went on from another one with some modalities."""
         recipe = _recipe("recipe.yaml", SMOKE["recipe"] if self.smoke else {})
         recipe["name"] = f"merging-{name}"
         recipe["data"] |= {"shards": [self.shards[one] for one in modalities]}
         if len(modalities) > 1:
             recipe["data"]["policy"] = "per_modality"
-        recipe["model"] |= {"start": str(start)}
+        recipe["model"] |= {"start": str(start)} | ({"lock_text": True} if lock else {})
         recipe["train"] |= {"max_steps": self.steps * len(modalities)} | ({"keep": self.keep} if keep else {})
         return trained(self.run / "packs" / name, recipe)
 
@@ -91,11 +105,11 @@ class Arms:
         """Return the pack that learned all modalities at once."""
         return self.learned("joint", self.start(), MODALITIES)
 
-    def continued(self, last: str, *, keep: bool) -> Path:
+    def continued(self, last: str, *, keep: bool, lock: bool = False) -> Path:
         """Return the pack that has learned the modalities up to `last`, one after the other."""
-        pack = self.start()
+        pack, how = self.start(), ("held" if keep else "continued") + ("_locked" if lock else "")
         for modality in MODALITIES[: MODALITIES.index(last) + 1]:
-            pack = self.learned(f"{'held' if keep else 'continued'}_{modality}", pack, (modality,), keep=keep)
+            pack = self.learned(f"{how}_{modality}", pack, (modality,), keep=keep, lock=lock)
         return pack
 
     def soup(self, method: str = "soup") -> Path:
@@ -134,30 +148,22 @@ def figures_of(run: Path, pack: Path) -> Figures:
     return measured
 
 
-def stages(run: Path, *, smoke: bool) -> dict[str, Any]:
-    """Return what is measured, by name, in the order of the table."""
-    arms = Arms(run, smoke=smoke)
-    end = MODALITIES[-1]
-
-    def measured(pack: Any) -> Any:
-        return lambda: figures_of(run, pack())
-
-    several = {START: arms.start}
-    several |= {f"only {name}": lambda name=name: arms.single(name) for name in MODALITIES}
-    several |= {
+def packs_of(arms: Arms) -> dict[str, Callable[[], Path]]:
+    """Return what is measured, by name, in the order of the table; each is trained when it is called."""
+    packs: dict[str, Callable[[], Path]] = {START: arms.start}
+    packs |= {f"only {name}": partial(arms.single, name) for name in MODALITIES}
+    packs |= {
         "joint": arms.joint,
         "soup": arms.soup,
-        "greedy soup": lambda: arms.soup("greedy-soup"),
-        "OPCM": lambda: arms.opcm(end),
-        "continued": lambda: arms.continued(end, keep=False),
-        "continued, VR-LwF": lambda: arms.continued(end, keep=True),
+        "greedy soup": partial(arms.soup, "greedy-soup"),
     }
     # When a modality had just been learned or merged: what it lost since is the backward transfer.
+    ways: dict[str, Callable[[str], Path]] = {"OPCM": arms.opcm}
+    ways |= {name: partial(arms.continued, **how) for name, how in CONTINUED.items()}
+    packs |= {name: partial(way, MODALITIES[-1]) for name, way in ways.items()}
     for modality in MODALITIES[:-1]:
-        several[f"OPCM up to {modality}"] = lambda name=modality: arms.opcm(name)
-        several[f"continued up to {modality}"] = lambda name=modality: arms.continued(name, keep=False)
-        several[f"continued, VR-LwF up to {modality}"] = lambda name=modality: arms.continued(name, keep=True)
-    return {name: measured(pack) for name, pack in several.items()}
+        packs |= {f"{name} up to {modality}": partial(way, modality) for name, way in ways.items()}
+    return packs
 
 
 def backward_transfer(figures: Mapping[str, Figures], arm: str) -> float | None:
@@ -205,7 +211,14 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--smoke", action="store_true")
     arguments = parser.parse_args()
-    measure(arguments.run, stages(arguments.run, smoke=arguments.smoke), table_of)
+    run, packs = arguments.run, packs_of(Arms(arguments.run, smoke=arguments.smoke))
+    measure(run, {name: lambda pack=pack: figures_of(run, pack()) for name, pack in packs.items()}, table_of)
+    tasks = {modality: task for modality, (task, _) in TASKS.items()}
+    areas = paired.areas_of({name: pack() for name, pack in packs.items()}, run, tasks, NUM_RESAMPLES)
+    compared = paired.differences(areas)
+    write_file(run / "differences.json", json.dumps(compared, indent=1) + "\n")
+    write_file(run / "differences.md", paired.table_of(compared))
+    print(paired.table_of(compared))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,12 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
+from medclip.statistics.metrics import classification
+from medclip.statistics.resampling.resampled import Resampled
+from medclip.statistics.resampling.weights import draw_weights
 from medclip.training.recipe.file import load_recipe
 from tests.kits.stages import load_stage
 
@@ -27,7 +31,7 @@ FOLDER = REPOSITORY / "pipelines" / "merging"
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for name in ("prepare", "modality_tables", "measuring"):
+    for name in ("prepare", "modality_tables", "measuring", "paired", "measured_split", "shared_sets"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return load_stage(FOLDER, "measure")
 
@@ -60,13 +64,60 @@ def test_each_arm_sees_as_many_batches_of_a_modality_and_is_in_the_table(
     assert "keep" not in recipes["continued_fundus"]["train"]
     figure = {"value": 0.8, "low": 0.7, "high": 0.9}
     later = {"value": 0.6, "low": 0.5, "high": 0.7}
-    figures = {name: dict.fromkeys(stage.MODALITIES, figure) for name in stage.stages(tmp_path, smoke=False)}
+    figures = {name: dict.fromkeys(stage.MODALITIES, figure) for name in stage.packs_of(arms)}
     figures["continued"] = dict.fromkeys(stage.MODALITIES, later)
     table = stage.table_of(figures)
     assert "| continued | 0.600 (0.500 to 0.700) |" in table
     assert table.count("-0.200") == 1
     assert table.count("+0.000") == 2
     assert " up to " not in table
+
+
+def areas(stage: ModuleType, quality: dict[str, float], seed: int = 3) -> dict[str, Resampled]:
+    """Areas of one arm: 80 patients a modality, scores that know the answer as well as `quality` says."""
+    made = {}
+    for place, modality in enumerate(stage.MODALITIES):
+        rng = np.random.default_rng(seed + place)
+        truth = np.arange(80) % 2
+        noise = rng.normal(size=80)
+        scores = np.column_stack([-quality[modality] * truth - noise, quality[modality] * truth + noise])
+        test = classification.HeldOut(truth, np.arange(80), 2)
+        weights = draw_weights(80, 400, seed=place)
+        made[modality] = classification.figures(scores[None], test, weights, ["macro_auroc"])["macro_auroc"]
+    return made
+
+
+def test_arms_are_compared_on_the_same_resamples_of_patients(stage: ModuleType) -> None:
+    paired = sys.modules["paired"]
+    good, bad = dict.fromkeys(stage.MODALITIES, 1.5), dict.fromkeys(stage.MODALITIES, 1.3)
+    arms = {"continued": areas(stage, bad), "continued, VR-LwF": areas(stage, good)}
+    compared = paired.differences(arms)
+    assert set(compared) == {"continued, VR-LwF less continued"}, "arms that were not measured are left out"
+    apart = compared["continued, VR-LwF less continued"]
+    means = [np.mean([one.value for one in arm.values()]) for arm in arms.values()]
+    assert apart["value"] == pytest.approx(means[1] - means[0], abs=1e-4)
+    assert apart["low"] > 0, "the same patients: what they have in common takes no part in the interval"
+    others = {"continued": areas(stage, bad), "continued, VR-LwF": areas(stage, good, seed=30)}
+    unpaired = paired.differences(others)["continued, VR-LwF less continued"]
+    assert unpaired["high"] - unpaired["low"] > 2 * (apart["high"] - apart["low"])
+    assert f"| continued, VR-LwF less continued | +{apart['value']:.3f} (+" in paired.table_of(compared)
+
+
+def test_backward_transfer_compares_each_modality_with_the_pack_that_had_just_learned_it(stage: ModuleType) -> None:
+    paired = sys.modules["paired"]
+    then, now = dict.fromkeys(stage.MODALITIES, 2.0), dict.fromkeys(stage.MODALITIES, 2.0) | {"xray": 0.0}
+    arms = {"OPCM": areas(stage, now)}
+    for modality in stage.MODALITIES[:-1]:
+        # A modality that has not come yet is known to be worthless: it must not be what the end is compared with.
+        later = stage.MODALITIES[stage.MODALITIES.index(modality) + 1 :]
+        arms[f"OPCM up to {modality}"] = areas(stage, then | dict.fromkeys(later, 0.0))
+    moved = paired.differences(arms)["backward transfer of OPCM"]
+    lost = arms["OPCM"]["xray"].value - arms["OPCM up to xray"]["xray"].value
+    assert lost < -0.3
+    assert moved["value"] == pytest.approx(lost / 3, abs=1e-4)
+    assert moved["high"] < 0
+    del arms["OPCM up to fundus"]
+    assert paired.differences(arms) == {}
 
 
 @pytest.mark.shared
@@ -98,3 +149,7 @@ def test_the_smoke_run_goes_through_all_stages(shared: Path, tmp_path: Path) -> 
     figures = json.loads((tmp_path / "run" / "figures.json").read_text())
     for arm in ("joint", "soup", "greedy soup", "OPCM", "continued", "continued, VR-LwF"):
         assert all(0 <= figures[arm][name]["value"] <= 1 for name in ("xray", "fundus", "mri")), arm
+    compared = json.loads((tmp_path / "run" / "differences.json").read_text())
+    if "OPCM less soup" in compared:  # of 60 rows a modality one may have no area
+        means = [np.mean([of["value"] for of in figures[arm].values()]) for arm in ("soup", "OPCM")]
+        assert compared["OPCM less soup"]["value"] == pytest.approx(means[1] - means[0], abs=2e-3)

@@ -178,8 +178,7 @@ def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str, kind
     if not any(asked.fits_modality(modality) for asked in tasks):
         return Problem(
             Reason.NO_TASK,
-            f"none of the tasks that were asked for is about {spoken(modality)} images; "
-            "name one with --task or --prompt.",
+            f"none of the tasks of this run is about {spoken(modality)} images; name one with --task or --prompt.",
         )
     if not any(asked.fits_kind(modality, kind) for asked in tasks):
         measured = list_of([asked.task.name for asked in tasks if asked.fits_modality(modality)], "or", most=4)
@@ -191,6 +190,6 @@ def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str, kind
     stated = f"the body part {body_part.strip()}" if body_part.strip() in PARTS else "another body part"
     return Problem(
         Reason.NO_TASK,
-        f"the header states {stated}, and none of the tasks that were asked for is about {spoken(modality)} images of "
+        f"the header states {stated}, and none of the tasks of this run is about {spoken(modality)} images of "
         "it; ask with --prompt.",
     )
