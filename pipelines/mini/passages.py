@@ -26,7 +26,7 @@ from medclip.models.scores.home_images import load_homes
 from medclip.reports.model_card import task_title
 from medclip.sample import spoken
 from medclip.statistics.metrics.by_source import HOLDS, WITHIN_ONLY
-from medclip.text.vocabulary.load import load_task
+from medclip.text.vocabulary.load import MODALITY_TASK, load_task
 from medclip.wording import count, estimate, figure, list_of, number
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +41,9 @@ SETS = {
     "bus_bra": "BUS-BRA",
     "cdd_cesm": "CDD-CESM",
     "mini_mias": "mini-MIAS",
+    "csdi_fundus": "CSDI",
+    "medpix2": "MedPix",
+    "vqa_rad": "VQA-RAD",
 }
 """What readers know a set by; of others its name on the card."""
 FINDING = ("chest_xray_findings", "pneumonia")
@@ -48,6 +51,8 @@ KINDS = {"volumes": ":volume", "loops": ":cine", "slides": ":slide", "ECG record
 """What a pack may take beside images, and how the slots of its manifest end that say so."""
 MOST_NAMED = 4
 """Sets of a figure that the table names; of more it says how many."""
+RETRIEVAL = "retrieval, "
+"""How the figures of a set's texts are called on the card."""
 SHORT = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC"}
 
 
@@ -196,8 +201,19 @@ def which_kinds(pack: Pack) -> str:
 
 def worth(pack: Pack) -> str:
     """docs/concepts/model_packs.md."""
-    known = list_of([spoken(name) for name in pack.card.modalities])
-    return f"Version {pack.card.version} knows {known} images. {pneumonia(pack.card)}"
+    card, known = pack.card, list_of([spoken(name) for name in pack.card.modalities])
+    answered = {str(one) for task in card.tasks if task != MODALITY_TASK for one in load_task(task).modalities}
+    silent = [name for name in card.modalities if name not in answered]
+    recognised = [name for name in silent if MODALITY_TASK in card.tasks and name in card.tasks[MODALITY_TASK].classes]
+    neither = [name for name in silent if name not in recognised]
+    said = [f"Version {card.version} was trained on {known} images."]
+    said += [f"It recognises {list_of(list(map(spoken, recognised)))} images and answers nothing of them."] * bool(
+        recognised
+    )
+    said += [
+        f"It neither recognises {list_of(list(map(spoken, neither)))} images nor answers anything of them."
+    ] * bool(neither)
+    return " ".join([*said, pneumonia(card)])
 
 
 def answered(pack: Pack) -> str:
@@ -231,6 +247,23 @@ def figures(pack: Pack) -> str:
     return "\n".join(["", *lines, ""])
 
 
+def texts(pack: Pack) -> str:
+    """docs/concepts/model_packs.md: how well the texts of a set are found among those of its own images."""
+    lines = [
+        "| set | images | text to image, first | among the first five | image to text, first |",
+        "|---|---|---|---|---|",
+    ]
+    figures = pack.card.held_out.figures if pack.card.held_out else {}
+    for name, of_set in figures.items():
+        if name.startswith(RETRIEVAL):
+            found = [of_set[one] for one in ("text_to_image_r1", "text_to_image_r5", "image_to_text_r1")]
+            cells = [f"{in_words(one)}, chance {figure(one['chance'], decimals=2)}" for one in found]
+            lines.append(
+                f"| {called((name[len(RETRIEVAL) :],))} | {number(found[0]['num_images'])} | {' | '.join(cells)} |"
+            )
+    return "\n".join(["", *lines, ""])
+
+
 PASSAGES: Mapping[str, Callable[[Pack], str]] = {
     "limits": limits,
     "not_scored": what_is_not_scored,
@@ -239,6 +272,7 @@ PASSAGES: Mapping[str, Callable[[Pack], str]] = {
     "answered": answered,
     "homes": homes,
     "figures": figures,
+    "texts": texts,
 }
 
 
