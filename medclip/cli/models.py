@@ -85,6 +85,8 @@ def _print_figures(card: Card) -> None:
     """Print the figures of each task, what holds by source, and the notes."""
     from medclip.cli.table import print_paragraph, print_table
     from medclip.models.packs.card import figure_rows
+    from medclip.sample import spoken
+    from medclip.text.vocabulary.load import load_task, spoken_names
     from medclip.wording import list_of
 
     print("\nFigures, with 95 % patient-bootstrap intervals")
@@ -98,6 +100,9 @@ def _print_figures(card: Card) -> None:
         if about.kinds:
             of = list_of([f"{kind}s" for kind in about.kinds])
             print_paragraph(f"{printable(task)}: ", f"its figures are of {of}, and a run asks it of nothing else.")
+        if about.modalities and task in spoken_names() and {*load_task(task).modalities} - {*about.modalities}:
+            of = list_of([spoken(name) for name in about.modalities])
+            print_paragraph(f"{printable(task)}: ", f"its figures are of {of} images, and a run asks it of no others.")
         if about.note:
             print_paragraph(f"{printable(task)}: ", about.note)
 

@@ -170,7 +170,9 @@ def _task(name: str, entry: Mapping[str, Any], adapted: Mapping[str, Any] | None
             thresholds=thresholds,
             cautions=cautions,
             across=tuple(_across(key, figures, titles) for key, figures in sources.items()),
-            modalities=() if asked is None else tuple(modality_title(str(m)) for m in asked.modalities),
+            modalities=tuple(
+                modality_title(str(m)) for m in entry.get("modalities") or (() if asked is None else asked.modalities)
+            ),
         )
     return TaskView(
         name,

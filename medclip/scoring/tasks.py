@@ -46,6 +46,8 @@ class AskedTask:
     """Phrase prompts that but name a finding in the sentences of the study's modality."""
     kinds: tuple[Kind, ...] = ()
     """What it is asked of; everything where empty."""
+    modalities: tuple[Modality, ...] = ()
+    """Those that the card's figures are of, and that it is asked of; all that it is about where empty."""
 
     def against(self, name: str) -> str | None:
         """Return what a prompt is compared with; None for the classes of other tasks."""
@@ -72,7 +74,11 @@ class AskedTask:
         return self.fits_modality(modality) and (not self.kinds or kind in self.kinds)
 
     def fits_modality(self, modality: Modality) -> bool:
-        """Whether the question makes sense for a modality."""
+        """Whether images of a modality are asked it."""
+        return self.is_about(modality) and (not self.modalities or modality in self.modalities)
+
+    def is_about(self, modality: Modality) -> bool:
+        """Whether the question makes sense for a modality, measured there or not."""
         return not self.task.modalities or modality in self.task.modalities
 
 
@@ -85,8 +91,8 @@ def asked_tasks(card: Any, options: ScoreOptions, own: Mapping[str, ClassText] =
             names.
         options: Tasks and prompts as named by the caller; where both are absent, all tasks that the card lists, without
             the modality task, which is for files that do not say what they are. Those of several modalities (the part
-            of the body) come last: what only these images can answer is looked at first. Each is asked of the kinds of
-            units that its figures are of, a task that the caller names of everything.
+            of the body) come last: what only these images can answer is looked at first. Each is asked of the
+            modalities and kinds of units that its figures are of, a task that the caller names of everything.
 
     Raises:
         MedclipError: WRONG_USE for a task that does not exist, naming those that do.
@@ -104,8 +110,11 @@ def asked_tasks(card: Any, options: ScoreOptions, own: Mapping[str, ClassText] =
         )
     asked = [_asked(card, name, own) for name in names]
     if not options.tasks:
-        asked = [replace(one, kinds=card.tasks[one.task.name].kinds) for one in asked]
-    if not options.tasks:
+        entries = [card.tasks[one.task.name] for one in asked]
+        asked = [
+            replace(one, kinds=entry.kinds, modalities=entry.modalities)
+            for one, entry in zip(asked, entries, strict=True)
+        ]
         asked.sort(key=lambda one: len(one.task.modalities) > 1)
     if options.prompts:
         own_words = ad_hoc_task(options.prompts)

@@ -76,11 +76,34 @@ def unlearned_answers(
         beyond = modality_unlearned(modality, card.modalities)
         for asked in tasks:
             name = asked.task.name
-            if reason := beyond or ("" if asked.listed or asked.prompts else NO_TASK_OF_CARD):
+            if reason := beyond or _task_reason(card, asked, modality):
                 answers.append(Unlearned(modality, name, None, reason))
                 continue
             answers += [Unlearned(modality, name, p.name, reasons[p.name]) for p in asked.prompts if reasons[p.name]]
     return tuple(answers)
+
+
+def _task_reason(card: Any, asked: AskedTask, modality: str) -> str:
+    """Return why answers to a task that was named are worth little for a modality; blank for prompts."""
+    if asked.prompts:
+        return ""
+    return measured_elsewhere(modality, card.tasks[asked.task.name].modalities) if asked.listed else NO_TASK_OF_CARD
+
+
+def measured_elsewhere(modality: str, measured: Collection[str]) -> str:
+    """Return why nobody knows how good a task is for a modality: its figures are of others; blank where they are not.
+
+    Args:
+        modality: Of the images.
+        measured: As `TaskCard.modalities`.
+
+    Example:
+        >>> measured_elsewhere("xray", ["ct", "mri"])
+        'the model’s card has figures of this for CT and MRI images, not for X-ray'
+    """
+    if not measured or modality in measured:
+        return ""
+    return f"the model’s card has figures of this for {_listed(measured)} images, not for {spoken(modality)}"
 
 
 def _prompt_reason(prompt: Prompt, card: Any, tokenizer: Tokenizer | None) -> str:

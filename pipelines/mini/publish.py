@@ -141,8 +141,10 @@ def task_cards(figures: dict[str, Any]) -> dict[str, Any]:
     return cards
 
 
-def kinds_of(test: ShardReader) -> dict[str, list[Kind]]:
-    """Return the kinds of units that the figures of a task are of, for tasks of which a modality has other kinds, too.
+def measured_on(test: ShardReader) -> dict[str, dict[str, list[Any]]]:
+    """Return what the figures of each task are of: the modalities of its labelled images, and the kinds of units.
+
+    Kinds stand for tasks alone of which a modality has other kinds, too. The task that finds the modality is of all.
 
     Args:
         test: What the figures are of: an ECG is a printed sheet (an image) or a record (a signal), of which it has
@@ -157,12 +159,15 @@ def kinds_of(test: ShardReader) -> dict[str, list[Kind]]:
         every.add((row["modality"], kind))
         for task in test.record(i)[0].labels:
             of_task.setdefault(task, set()).add((row["modality"], kind))
-    kinds = {}
+    measured = {}
     for task, of in of_task.items():
         modalities = {modality for modality, _ in of}
-        if of != {(modality, kind) for modality, kind in every if modality in modalities}:
-            kinds[task] = sorted({kind for _, kind in of})
-    return kinds
+        has_others = of != {(modality, kind) for modality, kind in every if modality in modalities}
+        measured[task] = {
+            "kinds": sorted({kind for _, kind in of}) if has_others else [],
+            "modalities": sorted(modalities),
+        }
+    return measured
 
 
 def of_source(entry: dict[str, Any]) -> dict[str, Any]:
@@ -220,8 +225,8 @@ def main(shards: str, pack: str, figures: str, out: str) -> None:
     measured = json.loads(Path(figures).read_text())
     card = load_model(fresh).card
     test = ShardReader(shards, "test")
-    kinds = kinds_of(test)
-    tasks = {name: entry | {"kinds": kinds.get(name, [])} for name, entry in task_cards(measured).items()}
+    of = measured_on(test)
+    tasks = {name: entry | of.get(name, {}) for name, entry in task_cards(measured).items()}
     fields = card.model_dump() | {"tasks": tasks}
     fields["data"] = [of_source(source.model_dump()) for source in card.data]
     recalls = {retrieval_name(name): of for name, of in measured.get(RETRIEVAL, {}).items()}

@@ -154,18 +154,26 @@ def test_an_ecg_is_judged_once_and_not_cutting_by_cutting() -> None:
     assert units.mean(np.array([1.0, 3.0, 5.0, 9.0])).tolist() == [2.0, 7.0]
 
 
-def test_a_task_of_printed_sheets_says_so_where_a_modality_has_records_too() -> None:
+def test_a_task_says_of_which_modalities_its_labels_are_and_that_it_is_of_sheets_where_there_are_records() -> None:
     class Shards:
         rows = tuple(
             {"modality": modality, "adapter": modality, "sha256": sha256}
-            for modality, sha256 in [("ecg", "sheet"), *[("ecg", "record")] * 5, *[("xray", "film")] * 2]
-        )
+            for modality, sha256 in [
+                ("ecg", "sheet"), *[("ecg", "record")] * 5, *[("xray", "film")] * 2, ("mri", "knee"), ("ct", "slice"),
+            ]
+        )  # fmt: skip
 
         def record(self, i: int) -> tuple[Any, None]:
             labels = {"sheet": "ecg_sheet", "record": "ecg_superclass", "film": "chest_xray_view"}
-            return SimpleNamespace(labels={labels[self.rows[i]["sha256"]]: ""}), None
+            task = labels.get(self.rows[i]["sha256"], "body_region")
+            return SimpleNamespace(labels={task: ""}), None
 
-    assert stage("publish").kinds_of(Shards()) == {"ecg_sheet": ["image"], "ecg_superclass": ["signal"]}
+    assert stage("publish").measured_on(Shards()) == {
+        "ecg_sheet": {"kinds": ["image"], "modalities": ["ecg"]},
+        "ecg_superclass": {"kinds": ["signal"], "modalities": ["ecg"]},
+        "chest_xray_view": {"kinds": [], "modalities": ["xray"]},
+        "body_region": {"kinds": [], "modalities": ["ct", "mri"]},
+    }
 
 
 def test_groups_of_images_are_not_listed_as_patients_of_the_training_data() -> None:

@@ -9,11 +9,7 @@ import pytest
 
 from medclip.api.score import score
 from medclip.errors import Reason
-from medclip.models.packs.pack import pack_card
 from medclip.runs.units.problems import GREY
-from medclip.sample import Modality
-from medclip.text.vocabulary.load import load_task
-from medclip.text.vocabulary.task import Task
 from tests.kits.files import write_dicom
 from tests.kits.stages import load_stage
 
@@ -28,17 +24,18 @@ def test_a_jaw_a_hand_and_a_knee_whose_header_says_cr_alone_are_not_asked_about_
         unlike = {"StudyInstanceUID": f"1.2.3.{len(draw.__name__)}", "BodyPartExamined": stated}
         write_dicom(tmp_path / "in" / f"{draw.__name__}.dcm", draw(), **unlike)
     run = score(tmp_path / "in", tmp_path / "out", workers=1)
-    of_any_part = {name for name in pack_card().tasks if is_about_any_film(load_task(name))}
-    assert set(run.scores.column("task").to_pylist()) == of_any_part, "which part it is may be asked, and nothing else"
-    if not of_any_part:
-        rows = run.files.to_pylist()
-        assert {row["reason"] for row in rows} == {str(Reason.NO_TASK)}
-        assert all(row["message"].startswith("Nothing states the body part, and the image is unlike") for row in rows)
+    assert run.scores.num_rows == 0
+    rows = run.files.to_pylist()
+    assert [(row["status"], row["reason"]) for row in rows] == [("skipped", str(Reason.NO_TASK))] * 3
+    why = "Nothing states the body part, and the image does not look like the X-ray images of the chest that the model"
+    assert all(row["message"].startswith(why) and "chest_xray_findings" in row["message"] for row in rows)
 
 
-def is_about_any_film(task: Task) -> bool:
-    """Whether a question is asked of radiographs of all parts of the body."""
-    return Modality.XRAY in task.modalities and not task.body_parts
+def test_which_part_of_the_body_it_is_may_be_asked_of_such_a_film_by_name(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "hand.dcm", BODY_PARTS.hand())
+    asked = ["chest_xray_findings", "body_region"]
+    run = score(tmp_path / "hand.dcm", tmp_path / "out", task=asked, workers=1)
+    assert set(run.scores.column("task").to_pylist()) == {"body_region"}
 
 
 def test_a_chest_whose_header_says_cr_alone_is_asked(tmp_path: Path) -> None:

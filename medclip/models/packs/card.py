@@ -13,7 +13,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.packs.card_citations import Citation
 from medclip.models.packs.card_sources import ALL, SourceFigures
 from medclip.result import Result
-from medclip.sample import Kind
+from medclip.sample import Kind, Modality
 from medclip.schema_faults import faults_of
 
 FILE_NAME = "card.json"
@@ -91,6 +91,10 @@ class TaskCard(BaseModel):
     kinds: tuple[Kind, ...] = ()
     """What the figures are of, "image" or "signal": a run asks the task of nothing else, unless it is named. Empty
     where it is asked of everything of its modalities."""
+    modalities: tuple[Modality, ...] = ()
+    """What the figures are of, "ct" and "mri": a run asks the task of no other images, unless it is named, and calls
+    answers of other images not learned. Empty where nobody said: of all modalities that the question makes sense for.
+    """
     sources: dict[str, SourceFigures] = Field(default_factory=dict)
     """By class, or under "all" for the task as a whole: the figures within each source and across them, and what may be
     said of them; empty where nobody measured that."""

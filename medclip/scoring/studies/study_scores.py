@@ -55,12 +55,16 @@ class StudyScores:
 
     def refuse_stranger(self, modality: Modality) -> Problem | None:
         """Return the problem of a unit of an unknown body part; None where a task is about any body part."""
-        if any(asked.fits_modality(modality) and not asked.task.body_parts for asked in self.tasks):
+        fitting = [asked.task for asked in self.tasks if asked.fits_modality(modality)]
+        if any(not task.body_parts for task in fitting):
             return None
+        parts = list_of(list(dict.fromkeys(task.body_parts[0].lower() for task in fitting)), "or")
+        names = list_of([task.name for task in fitting], most=4)
         return Problem(
             Reason.NO_TASK,
-            f"nothing states the body part, and the image is unlike the {spoken(modality)} images that the "
-            "model has seen; name its modality in a table to score it all the same, or ask with --prompt.",
+            f"nothing states the body part, and the image does not look like the {spoken(modality)} images of the "
+            f"{parts} that the model has seen, which alone are asked {names}; name its modality in a table to score it "
+            "all the same, or ask with --prompt.",
         )
 
     def rows(self, work: ChunkWork) -> Iterator[ScoreRow | ExamRow]:
@@ -175,13 +179,14 @@ def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str, kind
     """Return the problem of a unit that none of the tasks fits, None where one does."""
     if any(asked.fits(modality, body_part, kind) for asked in tasks):
         return None
-    if not any(asked.fits_modality(modality) for asked in tasks):
+    about = [asked for asked in tasks if asked.is_about(modality)]
+    if not about:
         return Problem(
             Reason.NO_TASK,
             f"none of the tasks of this run is about {spoken(modality)} images; name one with --task or --prompt.",
         )
-    if not any(asked.fits_kind(modality, kind) for asked in tasks):
-        measured = list_of([asked.task.name for asked in tasks if asked.fits_modality(modality)], "or", most=4)
+    if not any(asked.fits_kind(modality, kind) for asked in about):
+        measured = list_of([asked.task.name for asked in about], "or", most=4)
         return Problem(
             Reason.NO_TASK,
             f"no task of the model's card was measured on {spoken(modality)} {kind}s; --task asks one all the same "

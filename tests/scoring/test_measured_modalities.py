@@ -1,0 +1,83 @@
+"""A task whose figures are of CT and MR slices is not asked of radiographs, though the question makes sense there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import medclip
+from medclip.models.packs.pack import find_pack, pack_card, update_pack
+from medclip.sample import Modality
+from medclip.settings import Settings
+from medclip.text.vocabulary.load import load_task
+
+TASK = "body_region"
+ELSEWHERE = "the model’s card has figures of this for CT and MRI images, not for X-ray"
+STUDIES = Path(__file__).parents[2] / "examples" / "studies"
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    """A film of the chest, and a CT slice."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("chest_portable.jpg", "abdomen_ct.png"):
+        shutil.copy(STUDIES / name, folder / Path(name).name)
+    return folder
+
+
+def asked(result: Any) -> dict[str, set[str]]:
+    """Tasks by modality."""
+    tasks: dict[str, set[str]] = {}
+    for row in result.scores.to_pylist():
+        tasks.setdefault(row["modality"], set()).add(row["task"])
+    return tasks
+
+
+def test_the_built_in_pack_measured_body_regions_on_ct_and_mri_alone() -> None:
+    assert Modality.XRAY in load_task(TASK).modalities
+    assert pack_card().tasks[TASK].modalities == (Modality.CT, Modality.MRI)
+    for name, entry in pack_card().tasks.items():
+        assert set(entry.modalities) <= set(load_task(name).modalities), name
+
+
+def test_a_film_is_not_asked_what_was_measured_on_slices_and_a_slice_is(films: Path, tmp_path: Path) -> None:
+    settings = Settings(workers=1)
+    result = medclip.score(films, out=tmp_path / "out", settings=settings)
+    expected = {"xray": {"chest_xray_findings"}, "ct": {TASK}}
+    assert asked(result) == expected
+    medclip.embed(films, out=tmp_path / "vectors", settings=settings)
+    assert asked(medclip.score(tmp_path / "vectors", out=tmp_path / "asked")) == expected
+    explained = medclip.explain(films, settings=settings)
+    assert {one.modality: {m.task for m in one.maps} for one in explained.units} == expected
+
+
+def test_who_names_the_task_has_it_asked_of_films_too_and_reads_that_nobody_measured_it_there(
+    films: Path, tmp_path: Path
+) -> None:
+    result = medclip.score(films, out=tmp_path / "out", task=TASK, settings=Settings(workers=1))
+    assert asked(result) == {"xray": {TASK}, "ct": {TASK}}
+    assert [(one.modality, one.task, one.class_, one.reason) for one in result.unlearned] == [
+        ("xray", TASK, None, ELSEWHERE)
+    ]
+    page = (tmp_path / "out" / "report.html").read_text()
+    studies = page.split("<article")[1:]
+    assert sorted(ELSEWHERE in study for study in studies) == [False, True]
+
+
+def test_a_film_is_skipped_with_the_reason_where_nothing_was_measured_on_films(films: Path, tmp_path: Path) -> None:
+    pack = shutil.copytree(find_pack("medclip-mini"), tmp_path / "slices")
+    card = pack_card(pack)
+    tasks = {name: card.tasks[name] for name in (TASK, "modality")}
+    update_pack(pack, card=card.model_copy(update={"tasks": tasks}))
+    result = medclip.score(films, model=pack, settings=Settings(workers=1))
+    rows = {row["path"]: row for row in result.files.to_pylist()}
+    film = rows["chest_portable.jpg"]
+    assert (rows["abdomen_ct.png"]["status"], film["status"], film["reason"]) == ("scored", "skipped", "no_task")
+    assert (
+        f"No task of the model's card was measured on X-ray images; --task asks one all the same ({TASK})"
+        in (film["message"])
+    )
