@@ -60,6 +60,10 @@ from medclip.training.validation import WITHIN, validate
 from medclip.wording import count
 
 _ENDED = "ended early: {} validations in a row were no better than the best (train.patience)"
+_FREE_TEXT = (
+    "train.keep holds the image tower alone; the text tower is free, so the words of other tasks may change their "
+    "meaning (model.lock_text=true holds them)"
+)
 _MASKED, _SUPERVISED = "masked.", "supervised."
 """How weights of the parts that guess hidden pixels, and that classify, begin."""
 _BESIDE = (_MASKED, _SUPERVISED, "unimodal.")
@@ -377,7 +381,8 @@ class Trainer:
             batch_size=self.recipe.train.batch_size, policy=self.recipe.data.policy,
             window_shards=self.recipe.data.window_shards,
         )  # fmt: skip
-        for note in (*self._notes, f"the towers compute in {self.precision}", *notes, *self._views_left_out()):
+        free = (_FREE_TEXT,) if self.replay is not None and not self.recipe.model.lock_text else ()
+        for note in (*self._notes, f"the towers compute in {self.precision}", *free, *notes, *self._views_left_out()):
             log.write("note", {"step": self.step, "note": note})
 
     def _views_left_out(self) -> tuple[str, ...]:

@@ -187,7 +187,9 @@ def table_of(figures: Mapping[str, Figures]) -> str:
         cells = [_cell(row[name]) for name in MODALITIES]
         mean = f"{sum(values) / len(values):.3f}" if None not in values else ""
         moved = backward_transfer(figures, arm)
-        lines.append(f"| {arm} | {' | '.join(cells)} | {mean} | {'' if moved is None else f'{moved:+.3f}'} |")
+        lines.append(
+            f"| {arm} | {' | '.join(cells)} | {mean} | {'' if moved is None else f'{moved:+.3f}'.replace('-', '−')} |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -68,7 +68,7 @@ def test_each_arm_sees_as_many_batches_of_a_modality_and_is_in_the_table(
     figures["continued"] = dict.fromkeys(stage.MODALITIES, later)
     table = stage.table_of(figures)
     assert "| continued | 0.600 (0.500 to 0.700) |" in table
-    assert table.count("-0.200") == 1
+    assert table.count("−0.200") == 1
     assert table.count("+0.000") == len(sys.modules["paired"].ONE_BY_ONE) - 1
     assert " up to " not in table
 

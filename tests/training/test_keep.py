@@ -114,6 +114,15 @@ def test_images_drift_less_with_it_than_with_next_to_none_of_it(again: dict[str,
     assert free[-1] > 0.01
 
 
+@pytest.mark.parametrize("locked", [True, False])
+def test_a_run_says_that_a_free_text_tower_is_held_by_nothing(
+    again: dict[str, Any], tmp_path: Path, locked: bool
+) -> None:
+    run_recipe(again, ["train.max_steps=1", f"model.lock_text={str(locked).lower()}"], out=tmp_path / "run")
+    notes = [event["note"] for event in read_log(tmp_path / "run" / "log.jsonl") if event["kind"] == "note"]
+    assert any("the text tower is free" in note for note in notes) is not locked
+
+
 def losses(folder: Path) -> list[tuple[int, float]]:
     return [(event["step"], event["loss"]) for event in read_log(folder / "log.jsonl") if event["kind"] == "step"]
 
