@@ -111,7 +111,8 @@ def _print_sources(card: Card) -> None:
     """Print what may be said of each task by the sources of its images, and the areas that say it."""
     from medclip.cli.table import print_paragraph, print_table
     from medclip.models.packs.card import figure_rows
-    from medclip.models.packs.card_sources import ALL
+    from medclip.models.packs.card_sources import ALL, within_figures
+    from medclip.wording import capital, list_of
 
     if not any(about.sources for about in card.tasks.values()):
         return
@@ -121,7 +122,8 @@ def _print_sources(card: Card) -> None:
         for name, by_source in about.sources.items():
             what = task if name == ALL else f"{task}, {name}"
             verdict = by_source.caution or f"{by_source.verdict} ({', '.join(by_source.sources)})"
-            print_paragraph(f"{printable(what)}: ", f"{verdict}.")
+            within = [one.in_words for one in within_figures(about.metrics, about.sources, name)]
+            print_paragraph(f"{printable(what)}: ", f"{verdict}.{f' {capital(list_of(within))}.' if within else ''}")
             sizes = [_sides(one, is_whole=name == ALL) for one in by_source.figures.values()]
             figures = figure_rows(what, by_source.figures)
             rows += [(*_figure(row), size) for row, size in zip(figures, sizes, strict=True)]

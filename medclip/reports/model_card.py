@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from medclip.errors import MedclipError, printable
-from medclip.models.packs.card_sources import ALL, SourceFigures, caution_of
+from medclip.models.packs.card_sources import (
+    ALL,
+    METRIC_TITLES,
+    SourceFigures,
+    caution_of,
+    remark_of,
+    within_figures,
+)
 from medclip.sample import spoken
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import Task
 from medclip.wording import capital, estimate, interval, list_of, number
 
-_METRIC_NAMES = {
-    "auroc": "AUROC",
-    "macro_auroc": "AUROC, mean over classes",
-    "balanced_accuracy": "balanced accuracy",
-}
 _RIVALS = {"imagenet_probe": "linear probe on ImageNet features", "small_cnn": "small CNN on labels alone"}
 """What else was measured beside a pack, where the key does not say it."""
 _VIEWS = ("ap", "pa")
@@ -39,6 +41,10 @@ class MetricView:
     patients: str
     images: str
     baselines: str
+    is_within: bool = False
+    """It is of the source that a caution names."""
+    is_pooled: bool = False
+    """It is over all sources of a task that holds within some of them only."""
 
 
 @dataclass(frozen=True)
@@ -69,27 +75,40 @@ class TaskView:
     cautions: Mapping[str, str] = field(default_factory=dict)
     """What must stand beside an answer to a class, such as "within its source only (nih_cxr)"; only where something
     must."""
+    remarks: Mapping[str, str] = field(default_factory=dict)
+    """What may stand beside an answer to a class without a caution, such as "measured at one source (csdi_fundus)"."""
     across: tuple[AcrossView, ...] = ()
     """The figures by the sources of the images, where the card has them."""
     modalities: tuple[str, ...] = ()
     """Printed names of the modalities that are asked it; empty for a task of all of them."""
+    classes: tuple[str, ...] = ()
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the card has a figure of it: an answer that nobody has measured is worth little."""
+        return bool(self.metrics)
 
     @property
     def summary(self) -> str:
         """The first figure, e.g. "AUROC 0.81 (0.77-0.85) on unseen patients", or those of a few findings.
 
-        `note` must be within sight of it. Where the card does not know the patients, the images are unseen.
+        Of what holds within its source only it is the figure within that source; of what nobody has measured the first
+        sentence of the note, such as "Not measured after merging". `note` must be within sight of it.
+        Where the card does not know the patients, the images are unseen.
         """
         adapted = f"{self.adapted} · " if self.adapted else ""
         if not self.metrics:
-            return f"{adapted}no figures in the model’s card"
+            return f"{adapted}{self.note.partition('. ')[0].rstrip('.') or 'no figures in the model’s card'}"
         first = self.metrics[0]
         figures = f"{first.name} {_with_interval(first)}"
         kind, comma, _ = first.name.partition(", ")
-        alike = [m for m in self.metrics if m.name.startswith(f"{kind}, ")]
-        if comma and first.name not in _METRIC_NAMES.values() and 1 < len(alike) <= _MOST_FINDINGS:
+        alike = [m for m in self.metrics if m.name.startswith(f"{kind}, ") and not m.is_pooled]
+        if comma and first.name not in METRIC_TITLES.values() and 1 < len(alike) <= _MOST_FINDINGS:
             figures = f"{kind}: " + ", ".join(f"{m.name.partition(', ')[2]} {_with_interval(m)}" for m in alike)
-        return f"{adapted}{figures} on unseen {'images' if first.patients == UNKNOWN else 'patients'}"
+        unseen = "unseen images" if first.patients == UNKNOWN else "unseen patients"
+        if first.is_within and len(alike) <= 1 and first.patients not in ("", UNKNOWN):
+            unseen = f"{first.patients} {unseen}"
+        return f"{adapted}{figures} on {unseen}"
 
 
 @dataclass(frozen=True)
@@ -132,7 +151,10 @@ def view_card(card: Any) -> CardView:
         modalities=tuple(modality_title(str(m)) for m in plain.get("modalities") or ()),
         modality_names=tuple(str(m) for m in plain.get("modalities") or ()),
         licence=_text(plain.get("licence")),
-        tasks=tuple(_task(name, entry, plain.get("adapted")) for name, entry in (plain.get("tasks") or {}).items()),
+        tasks=tuple(
+            _task(name, entry, plain.get("adapted"), _held_out(plain, name))
+            for name, entry in (plain.get("tasks") or {}).items()
+        ),
         data=tuple(_data(entry) for entry in plain.get("data") or ()),
         limits=(_text(limits),) if isinstance(limits, str) else tuple(_text(limit) for limit in limits),
     )
@@ -151,28 +173,40 @@ def modality_title(name: str) -> str:
     return capital(spoken(name))
 
 
-def _task(name: str, entry: Mapping[str, Any], adapted: Mapping[str, Any] | None) -> TaskView:
+def _held_out(card: Mapping[str, Any], task: str) -> Mapping[str, Any]:
+    """Return the figures of a task on the run's own split."""
+    return ((card.get("held_out") or {}).get("figures") or {}).get(task) or {}
+
+
+def _task(
+    name: str, entry: Mapping[str, Any], adapted: Mapping[str, Any] | None, held_out: Mapping[str, Any]
+) -> TaskView:
     asked = _vocabulary_task(name)
     titles = {} if asked is None else {c.name: c.title for c in asked.classes}
-    metrics = tuple(_metrics("", entry.get("metrics") or {}, titles))
+    measured = entry.get("metrics") or held_out
+    metrics = tuple(_metrics("", measured, titles))
     named = entry.get("thresholds")
     named = named if isinstance(named, Mapping) else {}
     named = {c: t.get("value") if isinstance(t, Mapping) else t for c, t in named.items()}
     thresholds = {c: t for c, t in named.items() if isinstance(t, (int, float))}
     sources = {key: SourceFigures.model_validate(value) for key, value in (entry.get("sources") or {}).items()}
-    cautions = {c: _text(caution_of(sources, c)) for c in entry.get("classes") or () if caution_of(sources, c)}
+    classes = entry.get("classes") or ()
+    cautions = {c: _text(caution_of(sources, c)) for c in classes if caution_of(sources, c)}
+    remarks = {c: _text(remark_of(sources, c)) for c in classes if remark_of(sources, c)}
     if adapted is None or adapted["task"] != name:
         return TaskView(
             name,
             task_title(name),
-            metrics,
+            _by_source(metrics, measured, sources, titles),
             note=_text(entry.get("note")),
             thresholds=thresholds,
             cautions=cautions,
+            remarks=remarks,
             across=tuple(_across(key, figures, titles) for key, figures in sources.items()),
             modalities=tuple(
                 modality_title(str(m)) for m in entry.get("modalities") or (() if asked is None else asked.modalities)
             ),
+            classes=tuple(classes),
         )
     return TaskView(
         name,
@@ -182,7 +216,36 @@ def _task(name: str, entry: Mapping[str, Any], adapted: Mapping[str, Any] | None
         adapted_from(adapted),
         _text(entry.get("note")),
         thresholds,
+        classes=tuple(classes),
     )
+
+
+def _by_source(
+    metrics: Sequence[MetricView],
+    measured: Mapping[str, Any],
+    sources: Mapping[str, SourceFigures],
+    titles: Mapping[str, str],
+) -> tuple[MetricView, ...]:
+    """Return figures, of what holds within its source only with those of that source first, and the others named so."""
+    views = list(metrics)
+    for name in sources:
+        figures = within_figures(measured, sources, name)
+        end = "" if name == ALL else f", {titles.get(name, name.replace('_', ' '))}"
+        pooled = [n for n, m in enumerate(views) if not m.is_within and (not end or m.name.endswith(end))]
+        if not sources[name].caution or not pooled:
+            continue
+        for n in pooled:
+            views[n] = replace(views[n], name=f"{views[n].name}, over all its sources", is_pooled=True)
+        views[pooled[0] : pooled[0]] = [
+            replace(
+                _metric(
+                    f"{METRIC_TITLES.get(one.metric, one.metric)}{end}, within {_text(one.source)}", one.figure, {}
+                ),
+                is_within=True,
+            )
+            for one in figures
+        ]
+    return tuple(views)
 
 
 def _vocabulary_task(name: str) -> Task | None:
@@ -223,7 +286,7 @@ def _metrics(name: str, node: Mapping[str, Any], titles: Mapping[str, str]) -> I
         yield _metric(name, node[own], {key: child for key, child in node.items() if key != own})
     else:
         for key, child in node.items():
-            metric_name = _METRIC_NAMES.get(key) or titles.get(key, key.replace("_", " "))
+            metric_name = METRIC_TITLES.get(key) or titles.get(key, key.replace("_", " "))
             yield from _metrics(f"{name}, {metric_name}" if name else metric_name, child, titles)
 
 

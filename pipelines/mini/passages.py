@@ -19,7 +19,7 @@ from typing import Any
 
 from medclip.errors import MedclipError
 from medclip.models.packs.card import Card
-from medclip.models.packs.card_sources import ALL, SourceFigures
+from medclip.models.packs.card_sources import ALL, METRIC_TITLES, SourceFigures, WithinFigure, within_figures
 from medclip.models.packs.manifest import read_manifest
 from medclip.models.packs.pack import DEFAULT, find_pack, pack_card
 from medclip.models.scores.home_images import load_homes
@@ -53,7 +53,6 @@ MOST_NAMED = 4
 """Sets of a figure that the table names; of more it says how many."""
 RETRIEVAL = "retrieval, "
 """How the figures of a set's texts are called on the card."""
-SHORT = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC"}
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,8 @@ class Answer:
     metric: str
     figure: Mapping[str, Any]
     sources: SourceFigures | None
+    within: tuple[WithinFigure, ...] = ()
+    """The figures of the sources that it holds within, where it holds nowhere else."""
 
     @property
     def title(self) -> str:
@@ -101,9 +102,11 @@ def answers_of(card: Card) -> Iterator[Answer]:
     for task, entry in card.tasks.items():
         if by_finding := entry.metrics.get("auroc"):
             for finding, figures in by_finding.items():
-                yield Answer(task, finding, "auroc", figures["zero_shot"], entry.sources.get(finding))
+                within = within_figures(entry.metrics, entry.sources, finding)
+                yield Answer(task, finding, "auroc", figures["zero_shot"], entry.sources.get(finding), within)
         elif figures := entry.metrics.get("balanced_accuracy"):
-            yield Answer(task, "", "balanced_accuracy", figures["zero_shot"], entry.sources.get(ALL))
+            within = within_figures(entry.metrics, entry.sources, ALL)
+            yield Answer(task, "", "balanced_accuracy", figures["zero_shot"], entry.sources.get(ALL), within)
 
 
 def read_pack(model: str = DEFAULT) -> Pack:
@@ -232,18 +235,29 @@ def homes(pack: Pack) -> str:
     return list_of([spoken(name) for name in pack.homes]) or "no"
 
 
+def counted(figure: Mapping[str, Any]) -> str:
+    """Write how many patients a figure is over; images where nobody knows of how many patients they are."""
+    if num_patients := figure.get("num_patients"):
+        return f"{number(num_patients)} patients"
+    num_images = figure.get("num_images", figure.get("num_rows"))
+    if num_images is None and "num_positive" in figure:  # of one finding, each image is on one side
+        num_images = figure["num_positive"] + figure["num_negative"]
+    return f"{number(num_images)} images"
+
+
 def figures(pack: Pack) -> str:
-    """docs/concepts/model_packs.md: the table of the card."""
+    """docs/concepts/model_packs.md: the table of the card, with the figure of the source that it names."""
     lines = ["| question | figure (95 % interval) | chance | over | sources |", "|---|---|---|---|---|"]
     for a in answers_of(pack.card):
-        num_patients, num_images = a.figure.get("num_patients"), a.figure.get("num_images", a.figure.get("num_rows"))
-        over = f"{number(num_patients)} patients" if num_patients else f"{number(num_images)} images"
+        measured = [(one.metric, one.figure, f" within {one.source}") for one in a.within]
         sources = "not measured" if a.sources is None else a.sources.verdict
         names = () if a.sources is None else a.sources.sources
         named = ", ".join(names) if len(names) <= MOST_NAMED else count(len(names), "set")
         where = f" ({named})" if names else ""
-        chance = figure(a.figure["chance"], decimals=2)
-        lines.append(f"| {a.title} | {SHORT[a.metric]} {in_words(a.figure)} | {chance} | {over} | {sources}{where} |")
+        for metric, one, place in measured or [(a.metric, a.figure, "")]:
+            what = f"{METRIC_TITLES[metric]} {in_words(one)}{place}"
+            chance = figure(one["chance"], decimals=2)
+            lines.append(f"| {a.title} | {what} | {chance} | {counted(one)} | {sources}{where} |")
     return "\n".join(["", *lines, ""])
 
 

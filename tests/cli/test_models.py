@@ -16,8 +16,9 @@ import medclip
 from medclip.cli.main import main
 from medclip.errors import MedclipError
 from medclip.models.packs.card import Card
-from medclip.models.packs.card_sources import ALL
+from medclip.models.packs.card_sources import ALL, within_figures
 from medclip.models.packs.pack import pack_card, update_pack
+from medclip.wording import capital
 from tests.kits.layouts import BPE_TEXT, VIT, bert_folder, bert_text, hub_folder, plain_state, random_model
 
 CONFIG: dict[str, Any] = {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": BPE_TEXT}
@@ -119,7 +120,10 @@ def verdicts(card: Card) -> list[str]:
     for task, entry in card.tasks.items():
         for name, figures in entry.sources.items():
             verdict = figures.caution or f"{figures.verdict} ({', '.join(figures.sources)})"
-            lines.append(f"{task}{'' if name == ALL else f', {name}'}: {verdict}.")
+            within = within_figures(entry.metrics, entry.sources, name)
+            assert [one.source for one in within] == (list(figures.sources) if figures.caution else [])
+            of_it = "".join(f" {capital(one.in_words)}." for one in within)  # the built-in pack names one each
+            lines.append(f"{task}{'' if name == ALL else f', {name}'}: {verdict}.{of_it}")
     return lines
 
 

@@ -117,6 +117,12 @@ def test_the_table_of_figures_has_a_row_for_each_question_with_chance_and_verdic
         "| Chest X-ray findings: pneumonia | AUROC 0.80 (0.70 to 0.90) | 0.50 | 40 patients | within its source only "
         "(nih_cxr) |"
     )
+    within = {"within nih_cxr": FIGURE | {"value": 0.86, "num_patients": 118}}
+    row = passages.figures(passages.Pack(chest(WITHIN_ONLY, ["nih_cxr"], within), frozenset(), ())).strip()
+    assert row.splitlines()[-1] == (
+        "| Chest X-ray findings: pneumonia | AUROC 0.86 (0.70 to 0.90) within nih_cxr | 0.50 | 118 patients | within "
+        "its source only (nih_cxr) |"
+    ), "the figure of the source that is named, and not the one over all"
     many = passages.Pack(chest(NOT_TESTABLE, [f"set{n}" for n in range(9)], {}), frozenset({"xray"}), ())
     assert passages.figures(many).strip().endswith("| not testable across sources (9 sets) |")
 

@@ -42,3 +42,45 @@ def test_figures_of_one_source_or_view_are_named_as_this_models_own() -> None:
     own = {"zero_shot": _figure(0.8), "linear_probe": _figure(0.7), "zero_shot_nih_cxr_only": _figure(0.6)}
     (metric,) = _task("chest_xray_view", {"balanced_accuracy": own}).metrics
     assert metric.baselines == "linear probe 0.70 (0.60 to 0.80); this model on nih_cxr alone 0.60 (0.50 to 0.70)"
+
+
+def test_beside_a_caution_stands_the_figure_within_that_source_and_the_pooled_one_is_called_so() -> None:
+    """0.82 over two sources, of which one is at chance, is the figure of neither."""
+    within = {"within nih_cxr": _figure(0.86, num_patients=118), "within covid_cxr": _figure(0.46, num_patients=None)}
+    only = {"verdict": "within its source only", "sources": ["nih_cxr"], "figures": within}
+    entry = {
+        "classes": ["pneumonia"],
+        "metrics": {"auroc": {"pneumonia": {"zero_shot": _figure(0.82, num_patients=None)}}},
+        "sources": {"pneumonia": only},
+    }
+    card = SimpleNamespace(name="tiny", version="1", tasks={"chest_xray_findings": entry})
+    (task,) = view_card(card).tasks
+    assert task.summary == "AUROC, Pneumonia, within nih_cxr 0.86 (0.76 to 0.96) on 118 unseen patients"
+    assert [(m.name, m.value, m.is_pooled) for m in task.metrics] == [
+        ("AUROC, Pneumonia, within nih_cxr", "0.86", False),
+        ("AUROC, Pneumonia, over all its sources", "0.82", True),
+    ]
+
+
+def test_of_a_choice_it_is_the_same_measure_within_the_source_where_the_card_has_that() -> None:
+    own = {"zero_shot": _figure(0.54, num_patients=91), "zero_shot_cdd_cesm_only": _figure(0.53, num_patients=57)}
+    by_source = {"within cdd_cesm": _figure(0.69, num_patients=57)}
+    only = {"verdict": "within its source only", "sources": ["cdd_cesm"], "figures": by_source}
+    for metrics, summary in (
+        (own, "balanced accuracy, within cdd_cesm 0.53 (0.43 to 0.63) on 57 unseen patients"),
+        (own | {"zero_shot_cdd_cesm_only": {}}, "AUROC, mean over classes, within cdd_cesm 0.69 (0.59 to 0.79) on 57"),
+    ):
+        figures = {key: figure for key, figure in metrics.items() if figure}
+        entry = {"classes": ["benign"], "metrics": {"balanced_accuracy": figures}, "sources": {"all": only}}
+        card = SimpleNamespace(name="tiny", version="1", tasks={"mammography_malignancy": entry})
+        assert view_card(card).tasks[0].summary.startswith(summary)
+
+
+def test_figures_of_the_runs_own_split_make_a_task_measured() -> None:
+    held = SimpleNamespace(figures={})
+    card = SimpleNamespace(
+        name="tiny", version="1", tasks={"chest_xray_view": {"classes": ["ap"], "metrics": {}}}, held_out=vars(held)
+    )
+    assert not view_card(card).tasks[0].is_measured
+    held.figures["chest_xray_view"] = {"balanced_accuracy": {"zero_shot": _figure(0.8, num_patients=9)}}
+    assert view_card(card).tasks[0].is_measured

@@ -64,7 +64,7 @@ def test_what_should_be_known_of_a_question_is_pointed_out_before_anything_is_re
     assert f"<li>{spelling}</li>" in notices, "several notices stand in one box"
     assert notices.count("<li>") == len(run.notes)
     study = page.split("<article")[1].split("</article>")[0]
-    assert study.count('<tr class="unlearned">') == 1
+    assert study.count('<tbody class="unlearned">') == 1
     assert study.count("Not learned: the prompt speaks of CT") == 1
 
 
@@ -115,7 +115,7 @@ def test_answers_that_were_not_learned_are_grey_with_the_reason_wherever_they_ar
     assert "<strong>" not in "".join(grey)
 
     study = (tmp_path / "out" / "report.html").read_text().split("<article")[1].split("</article>")[0]
-    rows = [row.split("</tr>")[0] for row in study.split("<tr")[1:]]
+    rows = [row.split("</tbody>")[0] for row in study.split("<tbody")[1:]]
     assert [row.startswith(' class="unlearned"') for row in rows] == [nothing in row or spelt in row for row in rows]
     assert study.count('class="unlearned"') == 2
 

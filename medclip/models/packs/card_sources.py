@@ -3,24 +3,32 @@
 A figure of one source says nothing of another: a score may know the site and not the finding. So a card has for every
 task the figure within each source, across sources, and what a score of the source alone would get
 (`medclip.statistics.metrics.by_source`), and one of three verdicts. A task that holds within its source only is listed
-as that, and whatever shows an answer to it shows that, too.
+as that, and whatever shows an answer to it shows that, too, with the figure within that source: the one over all
+sources is neither of its source nor of anybody else's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from medclip.wording import list_of
+from medclip.wording import count, estimate, list_of
 
 Verdict = Literal["holds across sources", "within its source only", "not testable across sources"]
 """Those of `medclip.statistics.metrics.by_source`; written out here, since a card is read without numpy."""
 ALL = "all"
 """Key of a task whose classes are measured together."""
+METRIC_TITLES: Mapping[str, str] = MappingProxyType(
+    {"auroc": "AUROC", "macro_auroc": "AUROC, mean over classes", "balanced_accuracy": "balanced accuracy"}
+)
+"""Printed names of a card's metrics; of others their keys."""
 NO_TITLES: Mapping[str, str] = MappingProxyType({})
+_MOST_NAMED = 4
+"""Sources that a remark names; of more it says how many."""
 
 
 class SourceFigures(BaseModel):
@@ -52,6 +60,87 @@ class SourceFigures(BaseModel):
             return ""
         return f"within its source{'s' if len(self.sources) > 1 else ''} only ({list_of(self.sources, last='and')})"
 
+    @property
+    def measured_at(self) -> tuple[str, ...]:
+        """Every source that there is a figure of: also those within which it does not hold."""
+        within = (name.removeprefix("within ") for name in self.figures if name.startswith("within "))
+        return tuple(sorted({*self.sources, *within} - {"sources"}))
+
+    @property
+    def remark(self) -> str:
+        """What may stand beside an answer that nobody has asked across sources; empty where somebody has.
+
+        It is no caution: nothing is known against the answer, and no more for it than its figure says.
+
+        Example:
+            >>> SourceFigures(verdict="not testable across sources", sources=("csdi_fundus",)).remark
+            'measured at one source (csdi_fundus)'
+            >>> SourceFigures(verdict="not testable across sources", sources=("medpix2", "vqa_rad")).remark
+            'not tested across its sources (medpix2 and vqa_rad)'
+        """
+        if self.verdict != "not testable across sources":
+            return ""
+        names = self.measured_at
+        if len(names) == 1:
+            return f"measured at one source ({names[0]})"
+        named = list_of(names) if len(names) <= _MOST_NAMED else f"{len(names)} sets"
+        return f"not tested across its sources ({named})"
+
+
+@dataclass(frozen=True)
+class WithinFigure:
+    """What was measured within one source."""
+
+    source: str
+    metric: str
+    """Its key: "auroc", "balanced_accuracy"."""
+    figure: Mapping[str, Any]
+    """With value, low, high, chance and num_patients, as the card has it."""
+
+    @property
+    def in_words(self) -> str:
+        """The figure with its interval, where it is of, and how many patients it is over, where that is known.
+
+        Example:
+            >>> one = WithinFigure("nih_cxr", "auroc", {"value": 0.86, "low": 0.78, "high": 0.92, "num_patients": 118})
+            >>> one.in_words
+            'AUROC 0.86 (0.78 to 0.92) within nih_cxr, 118 patients'
+        """
+        value = estimate(self.figure["value"], self.figure.get("low"), self.figure.get("high"), decimals=2)
+        patients = self.figure.get("num_patients")
+        over = "" if patients is None else f", {count(patients, 'patient')}"
+        return f"{METRIC_TITLES.get(self.metric, self.metric)} {value} within {self.source}{over}"
+
+
+def within_figures(
+    metrics: Mapping[str, Any], sources: Mapping[str, SourceFigures], name: str
+) -> tuple[WithinFigure, ...]:
+    """Return the figures of a class within the sources that its caution names.
+
+    Of the first metric of the task where the card has that within a source ("zero_shot_cdd_cesm_only"), else the area
+    under the ROC curve among the figures by source.
+
+    Args:
+        metrics: The task's, from its card.
+        sources: The same.
+        name: The class.
+
+    Returns:
+        One for each source, in their order. None where no caution must stand beside an answer, or the card has none.
+    """
+    by_source = sources.get(name) or sources.get(ALL)
+    if by_source is None or not by_source.caution:
+        return ()
+    metric, node = next(iter(metrics.items()), ("", {}))
+    own = node.get(name, node)
+    figures = []
+    for source in by_source.sources:
+        if alone := own.get(f"zero_shot_{source}_only"):
+            figures.append(WithinFigure(source, metric, alone))
+        elif within := by_source.figures.get(f"within {source}"):
+            figures.append(WithinFigure(source, "auroc" if name in sources and name != ALL else "macro_auroc", within))
+    return tuple(figures)
+
 
 def caution_of(sources: Mapping[str, SourceFigures], name: str) -> str:
     """Return what must stand beside an answer to a class of a task.
@@ -65,6 +154,12 @@ def caution_of(sources: Mapping[str, SourceFigures], name: str) -> str:
     """
     figures = sources.get(name) or sources.get(ALL)
     return "" if figures is None else figures.caution
+
+
+def remark_of(sources: Mapping[str, SourceFigures], name: str) -> str:
+    """Return what may stand beside an answer to a class of a task, such as "measured at one source (csdi_fundus)"."""
+    figures = sources.get(name) or sources.get(ALL)
+    return "" if figures is None else figures.remark
 
 
 def source_sentences(

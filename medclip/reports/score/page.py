@@ -27,7 +27,7 @@ from medclip.runs.rows import FileRow
 from medclip.sample import Modality
 from medclip.scoring.far_images import KEY as FAR_NOTES
 from medclip.text.vocabulary.load import load_task, task_names
-from medclip.text.vocabulary.own_words import Prompt, ad_hoc_task, templates_of
+from medclip.text.vocabulary.own_words import AD_HOC, Prompt, ad_hoc_task, templates_of
 from medclip.text.vocabulary.task import Task
 from medclip.wording import capital
 
@@ -105,9 +105,14 @@ class ReportData:
     """The studies that are shown, in their order."""
     studies_a_page: int
 
-    def is_grey(self, score: Score) -> bool:
-        """Whether the answers of a class are worth little, of studies of one modality at least."""
-        return any(answers.is_about(answers.modality, *score) for answers in self.unlearned)
+    quiet: Mapping[Score, str]
+    """What stands beside a class whose answers are grey though the model was taught it."""
+
+    def grey(self, score: Score) -> str:
+        """Return in a few words why the answers of a class are grey, of studies of one modality at least; else none."""
+        if any(answers.is_about(answers.modality, *score) for answers in self.unlearned):
+            return "not learned"
+        return self.quiet.get(score, "")
 
     @property
     def num_hidden(self) -> int:
@@ -155,6 +160,7 @@ def collect(
     if prompts:
         prompt_task = ad_hoc_task(prompts)
         tasks[prompt_task.name] = prompt_task
+    cautions = prompt_cautions(prompts, {task.name: task.cautions for task in card.tasks if task.cautions})
     histograms, num_more = collect_histograms(ledger, identity.get("tasks") or (), tasks, card, sort_by)
     problems, treatments = _problems_and_treatments(ledger.files(), show_paths)
     sort_task, titles = class_titles(tasks.get(sort_by[0]), sort_by[0], card) if sort_by else ("", {})
@@ -166,7 +172,7 @@ def collect(
         prompts=prompts,
         templates=_templates(prompts, ledger) if identity.get("templates") else (),
         notes=(*(ledger.get("notes") or ()), *(ledger.get(FAR_NOTES) or ())),
-        cautions=prompt_cautions(prompts, {task.name: task.cautions for task in card.tasks if task.cautions}),
+        cautions=cautions,
         unlearned=tuple(map(Unlearned.from_json, ledger.get(UNLEARNED) or ())),
         modalities=tuple((modality_title(name), n) for name, n in ledger.counts_by("modality").items()),
         sources=tuple((SOURCES.get(name, name), n) for name, n in ledger.counts_by("modality_source").items()),
@@ -181,7 +187,18 @@ def collect(
         num_more_histograms=num_more,
         keys=tuple(ledger.studies(studies_a_page * max_pages, sort_by)),
         studies_a_page=studies_a_page,
+        quiet=_quiet(card, cautions),
     )
+
+
+def _quiet(card: CardView, cautions: Mapping[str, str]) -> dict[Score, str]:
+    """Return what stands beside classes that hold within their source only, or that nobody has measured."""
+    beside = {(AD_HOC, name): caution for name, caution in cautions.items()}
+    for task in card.tasks:
+        beside |= {(task.name, name): caution for name, caution in task.cautions.items()}
+        if not task.is_measured:
+            beside |= dict.fromkeys(((task.name, name) for name in task.classes), "not measured")
+    return beside
 
 
 def _templates(prompts: Sequence[Prompt], ledger: Ledger) -> tuple[str, ...]:

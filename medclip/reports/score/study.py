@@ -69,6 +69,8 @@ class ClassData:
     """What a prompt is compared with, and by how much the probability changes with the wording."""
     unlearned: str = ""
     """Why the answer is worth little: the model was never taught this. It is drawn grey."""
+    quiet: bool = False
+    """It holds within its source only, or nobody has measured it: it is drawn grey, and never as the answer."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,13 @@ class TaskData:
     """As for a class, of the whole task."""
     levels: tuple[LevelData, ...] = ()
     """Of a mammography examination, the probabilities of its breasts and views, class by class."""
+    is_prompt: bool = False
+    """It was asked in a person's own words, whose labels are long."""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether all of it is drawn grey."""
+        return all(one.quiet for one in self.classes)
 
 
 @dataclass(frozen=True)
@@ -299,10 +308,18 @@ def _task(
     ordered = list(scores) if is_risk else sorted(scores, key=lambda score: -score.probability)
     shown = ordered if len(ordered) <= _MAX_CLASSES + 1 else ordered[:_MAX_CLASSES]
     is_choice = scores[0].kind == "multiclass"
+    is_known = is_prompt or (own is not None and own.is_measured)
     note = own.summary if own is not None else "nobody has measured how good the model is at this"
-    alike = {cautions.get(score.class_, "") for score in scores}
-    if is_choice and len(alike) == 1:  # of one answer among several, and not of each
-        note, cautions = " · ".join(filter(None, (*alike, note))), {}
+    quiet = {score.class_ for score in scores if cautions.get(score.class_) or not is_known}
+    beside = cautions
+    if is_choice and len({cautions.get(score.class_, "") for score in scores}) == 1:
+        note = " · ".join(filter(None, (cautions.get(scores[0].class_), note)))  # of one answer among several
+        beside = {}
+    remarks = {} if is_prompt or own is None else own.remarks
+    if len({remarks.get(score.class_, "") for score in scores}) == 1:
+        note = " · ".join(filter(None, (note, remarks.get(scores[0].class_))))
+    else:
+        beside = {**remarks, **beside}
     reasons = {
         answers.class_: answers.reason for answers in unlearned if answers.is_about(*about, answers.class_ or "")
     }
@@ -314,9 +331,11 @@ def _task(
             ClassData(
                 class_title(titles, score.class_),
                 score.probability,
-                top=score.probability > 0.5 and not is_risk,  # of a choice in which none has the half, none
-                note=_class_note(score, is_prompt, cautions.get(score.class_, "")),
+                # of a choice in which none has the half, none
+                top=score.probability > 0.5 and not is_risk and score.class_ not in quiet,
+                note=_class_note(score, is_prompt, beside.get(score.class_, "")),
                 unlearned=reasons.get(score.class_, ""),
+                quiet=score.class_ in quiet,
             )
             for score in shown
         ),
@@ -324,6 +343,7 @@ def _task(
         limited=name if own is not None and own.note else "",
         unlearned=reasons.get(None, ""),
         levels=levels(exam, {score.class_: class_title(titles, score.class_) for score in shown}, columns),
+        is_prompt=is_prompt,
     )
 
 
@@ -335,10 +355,10 @@ def _beside_stated(task: TaskData, name: str, files: Sequence[FileRow]) -> TaskD
     return replace(task, note=f"stated is {list_of(views, last='and')} · {task.note}")
 
 
-def _class_note(score: ScoreRow, is_prompt: bool, caution: str) -> str:
+def _class_note(score: ScoreRow, is_prompt: bool, where: str) -> str:
     """Return where the figure holds, what a prompt is compared with, and a spread over wordings that matters."""
     spread = score.probability_spread
-    parts = [caution] if caution else []
+    parts = [where] if where else []
     parts += [f"against “{(score.against or '').replace(f' {BAR} ', '” or “')}”"] if is_prompt else []
     if spread is not None and (is_prompt or spread >= _LEAST_SPREAD):
         parts.append(changes_with_wording(spread))

@@ -144,8 +144,8 @@ def collect_worklist(ledger: Ledger, card: CardView, report: ReportData, *, max_
 
 def _titles(report: ReportData, card: CardView, task: str, name: str) -> tuple[str, str]:
     title, titles = class_titles(report.tasks.get(task), task, card)
-    unlearned = ", not learned" if report.is_grey((task, name)) else ""
-    return f"{class_title(titles, name)}{unlearned}", title or task_title(task)
+    grey = report.grey((task, name))
+    return f"{class_title(titles, name)}{f', {grey}' if grey else ''}", title or task_title(task)
 
 
 def _image_of(ledger: Ledger, rows: list[int]) -> tuple[int, bool]:

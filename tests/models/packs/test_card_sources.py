@@ -12,7 +12,14 @@ from pydantic import ValidationError
 
 from medclip import embed, score
 from medclip.models.packs.card import Card, TaskCard, read_card
-from medclip.models.packs.card_sources import SourceFigures, Verdict, caution_of, source_sentences
+from medclip.models.packs.card_sources import (
+    SourceFigures,
+    Verdict,
+    caution_of,
+    remark_of,
+    source_sentences,
+    within_figures,
+)
 from medclip.models.packs.pack import update_pack
 from medclip.reports.model_card import view_card
 from medclip.statistics.metrics.by_source import HOLDS, NOT_TESTABLE, WITHIN_ONLY
@@ -40,6 +47,31 @@ def test_only_a_task_that_fails_across_sources_needs_a_caution() -> None:
     assert caution_of({"pneumonia": one}, "pneumonia") == one.caution
     assert caution_of({"pneumonia": one}, "edema") == ""
     assert caution_of({"all": two}, "malignant") == two.caution
+
+
+def test_a_task_of_one_source_has_a_remark_and_one_that_was_tested_across_has_none() -> None:
+    one = SourceFigures(verdict="not testable across sources", sources=("csdi_fundus",))
+    figures = {"within ptbxl": FIGURE, "within sources": FIGURE, "within ptbxl_z": FIGURE}
+    partly = SourceFigures(verdict="not testable across sources", sources=("ptbxl_z",), figures=figures)
+    many = SourceFigures(verdict="not testable across sources", sources=tuple("abcdefg"))
+    assert remark_of({"cataract": one}, "cataract") == "measured at one source (csdi_fundus)"
+    assert remark_of({"all": one}, "any") == one.remark
+    assert partly.remark == "not tested across its sources (ptbxl and ptbxl_z)", "it was measured at both"
+    assert many.remark == "not tested across its sources (7 sets)"
+    assert SourceFigures.model_validate(WITHIN).remark == "", "it has a caution"
+    assert SourceFigures(verdict="holds across sources", sources=("a", "b")).remark == ""
+
+
+def test_figures_within_the_sources_of_a_caution_are_those_of_the_card() -> None:
+    two = {"verdict": WITHIN_ONLY, "sources": ["a", "b"], "figures": {"within a": FIGURE, "within c": FIGURE}}
+    sources = {"pneumonia": SourceFigures.model_validate(two)}
+    alone = FIGURE | {"value": 0.7}
+    metrics = {"auroc": {"pneumonia": {"zero_shot": FIGURE, "zero_shot_b_only": alone}}}
+    named = [(one.source, one.metric, one.figure["value"]) for one in within_figures(metrics, sources, "pneumonia")]
+    assert named == [("a", "auroc", 0.18), ("b", "auroc", 0.7)]
+    assert within_figures(metrics, sources, "edema") == ()
+    holds = {"pneumonia": SourceFigures.model_validate(two | {"verdict": HOLDS})}
+    assert within_figures(metrics, holds, "pneumonia") == ()
 
 
 def test_a_sentence_is_written_of_the_classes_that_were_asked() -> None:
@@ -97,11 +129,13 @@ def test_a_run_names_it_beside_the_number_and_in_its_notes(tmp_path: Path) -> No
     assert note not in score(photograph, model=pack, workers=1, modality="fundus").notes, "it was not asked of an eye"
     page = (tmp_path / "out" / "report.html").read_text()
     study = page.split("<article")[1].split("</article>")[0]
-    rows = {row.split("</tr>")[0] for row in study.split("<tr")[1:]}
+    rows = {row.split("</tbody>")[0] for row in study.split("<tbody")[1:]}
     (pneumonia,) = [row for row in rows if "Pneumonia" in row]
     (edema,) = [row for row in rows if "dema" in row]
     assert "within its source only (nih_cxr)" in pneumonia
     assert "within its source" not in edema
+    assert pneumonia.startswith(' class="quiet"')
+    assert edema.startswith(' class="quiet"'), "the card has no figure of either"
     model = page.split('<section id="model">')[1]
     assert "positives of nih_cxr, negatives of covid_cxr 0.18 (0.04" in model
 

@@ -294,7 +294,8 @@ def test_a_prompt_stands_once_in_a_study_with_what_it_is_compared_with(tmp_path:
     study = page.split("<article")[1].split("</article>")[0]
     assert "Asked: “a pacemaker” or “a device”, compared with “no pacemaker” or “no device”." in page
     note = "against “no pacemaker” or “no device” · changes by ± 12 points with the wording"
-    assert study.count(f">a pacemaker <small>{note}</small><") == 1
+    assert study.count('<th scope="row">a pacemaker</th>') == 1
+    assert study.count(f'<tr class="beside"><td colspan="3"><small>{note}</small></td></tr>') == 1, "as wide as the row"
     assert study.count("a pacemaker") == 1
 
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from medclip.reports.model_card import CardView
+from medclip.models.packs.card import Card
+from medclip.reports.model_card import CardView, view_card
 from medclip.reports.score.study import collect_study, names_of, ranges
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import FileRow, ScoreRow
 from medclip.text.vocabulary.load import load_task
 from tests.kits.ledger import fill_ledger
+
+FIGURE = {"value": 0.8, "low": 0.7, "high": 0.9, "chance": 0.5}
+
+
+def measured(task: dict[str, Any], name: str = "chest_xray_view") -> CardView:
+    """Return what a report prints of a card with one task."""
+    return view_card(Card.model_validate({"name": "tiny", "tasks": {name: task}}))
 
 
 def test_row_numbers_are_written_as_ranges() -> None:
@@ -43,7 +52,8 @@ def test_the_years_of_a_risk_stand_in_their_order_and_none_is_the_answer(tmp_pat
 def test_of_a_choice_only_a_class_with_more_than_half_is_the_answer(
     tmp_path: Path, probabilities: tuple[float, ...], bold: list[str]
 ) -> None:
-    name, card = "chest_xray_view", CardView("tiny", "1", "", "", (), "", (), (), ())
+    name = "chest_xray_view"
+    card = measured({"classes": ["ap", "pa", "lateral"], "metrics": {"balanced_accuracy": FIGURE}})
     titles = {c.title: c.name for c in load_task(name).classes}
     file = FileRow(1, "a.dcm", "0" * 64, 9, "dicom", "scored", None, None, "s", "xray", "header")
     rows = [
@@ -72,3 +82,58 @@ def test_the_view_that_a_header_states_stands_below_what_the_model_makes_of_it(
         notes = {task.title: task.note for task in collect_study(ledger, "s", 1, tasks, card).tasks}
     assert notes["Chest X-ray view"].startswith("stated is AP · ") is (view is not None)
     assert "stated" not in notes["Body region"]
+
+
+ONE = {"verdict": "not testable across sources", "sources": ["here"]}
+ONLY = {"verdict": "within its source only", "sources": ["here"]}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "sources", "note", "below"),
+    [
+        (FIGURE, {}, "", "balanced accuracy 0.80 (0.70 to 0.90) on unseen patients"),
+        (FIGURE, {"all": ONE}, "", "on unseen patients · measured at one source (here)"),
+        (FIGURE, {"all": ONLY}, "", "within its source only (here) · balanced accuracy, over all its sources 0.80"),
+        (None, {}, "", "no figures in the model’s card"),
+        (None, {}, "Not measured after merging. They were others.", "Not measured after merging"),
+    ],
+)
+def test_an_answer_that_holds_within_its_source_only_or_that_nobody_measured_is_quiet_and_never_bold(
+    tmp_path: Path, metrics: dict[str, float] | None, sources: dict[str, Any], note: str, below: str
+) -> None:
+    figures = {} if metrics is None else {"balanced_accuracy": metrics}
+    card = measured({"classes": ["ap", "pa", "lateral"], "metrics": figures, "sources": sources, "note": note})
+    file = FileRow(1, "a.dcm", "0" * 64, 9, "dicom", "scored", None, None, "s", "xray", "header")
+    rows = [
+        ScoreRow("s", None, "xray", "chest_xray_view", of, "multiclass", p, 0.0, 1, "tiny", "1", "p")
+        for of, p in (("ap", 0.9), ("pa", 0.1), ("lateral", 0.0))
+    ]
+    with Ledger(tmp_path) as ledger:
+        fill_ledger(ledger, [file], rows)
+        tasks = {"chest_xray_view": load_task("chest_xray_view")}
+        (task,) = collect_study(ledger, "s", 1, tasks, card).tasks
+    is_quiet = metrics is None or sources.get("all") == ONLY
+    assert [row.top for row in task.classes] == [not is_quiet, False, False]
+    assert task.quiet is is_quiet
+    assert below in task.note
+
+
+def test_of_several_findings_each_has_its_own_remark_and_only_the_one_of_one_source_is_quiet(tmp_path: Path) -> None:
+    names, task = ["pneumonia", "edema", "effusion"], "chest_xray_findings"
+    within = {"within here": FIGURE | {"value": 0.86, "num_patients": 118}}
+    sources = {"pneumonia": ONLY | {"figures": within}, "edema": ONE}
+    figures = {"auroc": {name: {"zero_shot": FIGURE} for name in names}}
+    card = measured({"classes": names, "metrics": figures, "sources": sources}, task)
+    file = FileRow(1, "a.dcm", "0" * 64, 9, "dicom", "scored", None, None, "s", "xray", "header")
+    rows = [ScoreRow("s", None, "xray", task, of, "multilabel", 0.9, 0.0, 1, "tiny", "1", "p") for of in names]
+    with Ledger(tmp_path) as ledger:
+        fill_ledger(ledger, [file], rows)
+        (shown,) = collect_study(ledger, "s", 1, {task: load_task(task)}, card).tasks
+    assert {(row.title.split()[-1], row.note, row.top, row.quiet) for row in shown.classes} == {
+        ("Pneumonia", "within its source only (here)", False, True),
+        ("oedema", "measured at one source (here)", True, False),
+        ("effusion", "", True, False),
+    }
+    assert not shown.quiet
+    assert "Pneumonia, within here 0.86" in shown.note
+    assert "over all its sources" not in shown.note
