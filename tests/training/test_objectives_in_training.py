@@ -138,6 +138,26 @@ def _sources(trainer: Trainer, batch: Batch) -> list[str]:
     return [trainer.reader.row(keys.index(key))["source"] for key in batch.keys]
 
 
+def test_films_of_another_source_are_no_negatives_of_a_step_that_ignores_them(
+    vit: dict[str, Any], shards: Path, tmp_path: Path
+) -> None:
+    """The loss of a batch of two sources is over pairs of one source each; with them as negatives it is another."""
+    vit["data"]["shards"] = [str(shards), _elsewhere(tmp_path)]
+    vit["objective"] = {name: "negative" for name in ("same_text", "same_study", "same_label")}
+    changes = ["train.batch_size=12", "objective.other_source=ignored"]
+    trainer, batch, image, text = _first_step(vit, changes, tmp_path / "a")
+    sources = _sources(trainer, batch)
+    assert len(set(sources)) == 2
+    scale = trainer.towers.clip.logit_scale.exp().detach().double()
+    within, over = (
+        float(dense_clip(image.double(), text.double(), scale, Pairs(sources_B2=keys)))
+        for keys in (keys_of(["xray"] * 12, sources), None)
+    )
+    assert over > within + 0.1, "there are fewer negatives within a source"
+    assert float(trainer.computer.backward(trainer.computer.prepare(batch, 0), 0)) == pytest.approx(within, abs=1e-5)
+    trainer.data.close()
+
+
 def test_a_source_may_count_more_than_another(vit: dict[str, Any], shards: Path, tmp_path: Path) -> None:
     vit["data"]["shards"] = [str(shards), _elsewhere(tmp_path)]
     weights = {"elsewhere": 0.25}
