@@ -202,8 +202,9 @@ def _explained(
                     raise
                 rows.append(Explanation(number_, name, problem=error.problem()))
             progress.step()
-    beyond = dict.fromkeys(_beyond_training(loaded, row) for row in rows if row.modality)
-    notes = (*targets.notes, *filter(None, beyond))
+    seen = {(row.modality, row.kind): row for row in rows if row.modality}.values()
+    beyond = dict.fromkeys(note for row in seen for note in _beyond_training(loaded, row, asked, named))
+    notes = (*targets.notes, *beyond)
     for note in notes[len(targets.notes) :]:
         progress.note(note)
     return Explained(tuple(rows), f"{loaded.card.name} {loaded.card.version}", pack_digest(loaded.path), notes)
@@ -213,20 +214,25 @@ def _who_says(unit: OpenedUnit) -> ModalitySource:
     return ModalitySource.PACK if unit.modality is None else ModalitySource.HEADER
 
 
-def _beyond_training(model: Model, explained: Explanation) -> str:
-    """Return why the map of a unit is worth little: the pack was never trained on its like; blank where it was."""
+def _beyond_training(model: Model, explained: Explanation, asked: ScoreOptions, named: Sequence[str]) -> Iterator[str]:
+    """Yield why maps of a unit are worth little: the pack was not trained on its like, or nobody measured it there."""
     from medclip.adapters.registry import slot
     from medclip.sample import Kind, spoken
-    from medclip.scoring.unlearned import modality_unlearned
+    from medclip.scoring.unlearned import elsewhere, modality_unlearned, prompt_tasks
 
     assert explained.modality is not None
-    reason = modality_unlearned(explained.modality, model.card.modalities)
-    if reason:
-        return f"{capital(reason)}."
-    kind, ways = Kind(explained.kind), model.preprocess.adapters
-    if kind is Kind.IMAGE or not ways or slot(Modality(explained.modality), kind) in ways:
-        return ""
-    return f"The model was not trained on {spoken(explained.modality)} {kind}s; medclip score passes them over."
+    modality, kind, ways = explained.modality, Kind(explained.kind), model.preprocess.adapters
+    if reason := modality_unlearned(modality, model.card.modalities):
+        yield f"{capital(reason)}."
+        return
+    if kind is not Kind.IMAGE and ways and slot(Modality(modality), kind) not in ways:
+        yield f"The model was not trained on {spoken(modality)} {kind}s; medclip score passes them over."
+    questions = [(p.name, prompt_tasks(p, model.card)) for p in asked.prompts]
+    tasks = dict.fromkeys(name.partition(":")[0] for name in named)
+    questions += [(task, (task,)) for task in tasks if task in model.card.tasks]
+    for name, of in questions:
+        if reason := elsewhere(model.card, of, modality, [kind]):
+            yield f"“{name}”: {reason}."
 
 
 _STOPS = frozenset({Reason.OUT_OF_MEMORY, Reason.WRONG_USE})

@@ -252,11 +252,17 @@ def result_of(
         first.study,
         first.patient,
         first.modality,
-        tuple(replace(one, unlearned=_reason(one, first.modality, unlearned)) for one in (*of_study, *of_regions)),
+        tuple(_with_reason(one, _reason(one, first.modality, unlearned)) for one in (*of_study, *of_regions)),
         tuple(files),
         first.num_failed,
         first.note,
     )
+
+
+def _with_reason(answer: Answer, reason: str) -> Answer:
+    """Add why an answer is worth little; of a prompt that nobody measured there no figure's caution says anything."""
+    caution = "" if reason and answer.task == AD_HOC else answer.caution
+    return replace(answer, unlearned=reason, caution=caution)
 
 
 def _reason(answer: Answer, modality: str, unlearned: Sequence[Unlearned]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from medclip.models.packs.card_sources import source_sentences
@@ -17,16 +18,17 @@ from medclip.models.packs.prompt_cautions import (
 )
 from medclip.models.packs.words import unmeasured
 from medclip.runs.outputs.score_run import Unlearned
-from medclip.sample import Modality, spoken
+from medclip.sample import Kind, Modality, spoken
 from medclip.scoring.tasks import AskedTask
 from medclip.text.checks.fact_words import MODALITIES
 from medclip.text.checks.prompt_words import prompt_notes, strange_words
 from medclip.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
-from medclip.text.vocabulary.load import MODALITY_TASK
+from medclip.text.vocabulary.load import MODALITY_TASK, load_task, task_names
 from medclip.text.vocabulary.own_words import Prompt
 from medclip.wording import list_of
 
 NO_TASK_OF_CARD = "this is no task of the model’s card"
+UNKNOWN_KINDS: Mapping[str, Collection[Kind]] = MappingProxyType({})
 
 
 def modality_unlearned(modality: str, trained: Collection[str]) -> str:
@@ -57,7 +59,11 @@ def prompt_unlearned(prompt: Prompt, trained: Collection[str]) -> str:
 
 
 def unlearned_answers(
-    card: Any, tasks: Sequence[AskedTask], modalities: Collection[str], pack: Path
+    card: Any,
+    tasks: Sequence[AskedTask],
+    modalities: Collection[str],
+    pack: Path,
+    kinds: Mapping[str, Collection[Kind]] = UNKNOWN_KINDS,
 ) -> tuple[Unlearned, ...]:
     """Return the answers of a run that are worth little, each with the reason.
 
@@ -66,6 +72,8 @@ def unlearned_answers(
         tasks: Those of the run.
         modalities: Of the studies that were scored.
         pack: The pack's folder, for its tokenizer; read where there are prompts.
+        kinds: By modality those of the units that were scored, images or signals; not looked at where not known. An
+            answer is worth little where none of them was measured.
     """
     prompts = [prompt for asked in tasks for prompt in asked.prompts]
     text_cfg = read_config(pack)["model_cfg"].get("text_cfg") if prompts else None
@@ -76,18 +84,58 @@ def unlearned_answers(
         beyond = modality_unlearned(modality, card.modalities)
         for asked in tasks:
             name = asked.task.name
-            if reason := beyond or _task_reason(card, asked, modality):
+            of = kinds.get(modality, ())
+            if reason := beyond or _task_reason(card, asked, modality, of):
                 answers.append(Unlearned(modality, name, None, reason))
                 continue
-            answers += [Unlearned(modality, name, p.name, reasons[p.name]) for p in asked.prompts if reasons[p.name]]
+            for p in asked.prompts:
+                if reason := reasons[p.name] or elsewhere(card, prompt_tasks(p, card), modality, of):
+                    answers.append(Unlearned(modality, name, p.name, reason))
     return tuple(answers)
 
 
-def _task_reason(card: Any, asked: AskedTask, modality: str) -> str:
-    """Return why answers to a task that was named are worth little for a modality; blank for prompts."""
+def _task_reason(card: Any, asked: AskedTask, modality: str, kinds: Collection[Kind]) -> str:
+    """Return why answers to a task are worth little for a modality; blank for prompts."""
     if asked.prompts:
         return ""
-    return measured_elsewhere(modality, card.tasks[asked.task.name].modalities) if asked.listed else NO_TASK_OF_CARD
+    return elsewhere(card, [asked.task.name], modality, kinds) if asked.listed else NO_TASK_OF_CARD
+
+
+def prompt_tasks(prompt: Prompt, card: Any) -> tuple[str, ...]:
+    """Return the tasks of a card of which a prompt names a class."""
+    listed = {name: entry.classes for name, entry in card.tasks.items()}
+    return tuple(dict.fromkeys(task for task, _ in card_classes(prompt.texts, listed)))
+
+
+def measured_on(card: Any, task: str) -> tuple[Modality, ...]:
+    """Return the modalities that a card's figures of a task are of; none for a task of all of them.
+
+    Where the card does not say, those that the question makes sense for.
+    """
+    stated = card.tasks[task].modalities
+    return stated if stated or task not in task_names() else load_task(task).modalities
+
+
+def elsewhere(card: Any, tasks: Sequence[str], modality: str, kinds: Collection[Kind] = ()) -> str:
+    """Return why nobody knows how good an answer is for some units: what the card measured of it are others.
+
+    Args:
+        card: The pack's.
+        tasks: Those of the card that the question is of; one that was measured on such units is enough.
+        modality: Of the units.
+        kinds: What they are, images or signals; empty where that is not known.
+
+    Returns:
+        Half a sentence, blank where such units were measured, and where there is no task.
+    """
+    here = [task for task in tasks if not (of := measured_on(card, task)) or modality in of]
+    if not here:
+        return measured_elsewhere(modality, sorted({name for task in tasks for name in measured_on(card, task)}))
+    known = {kind for task in here for kind in card.tasks[task].kinds or Kind}
+    if not kinds or known & {*kinds}:
+        return ""
+    of, others = (list_of([f"{kind}s" for kind in sorted(some)]) for some in (known, kinds))
+    return f"the model’s card has figures of this for {spoken(modality)} {of}, not for {others}"
 
 
 def measured_elsewhere(modality: str, measured: Collection[str]) -> str:
@@ -160,6 +208,29 @@ def question_notes(card: Any, tasks: Sequence[AskedTask], pack: Path) -> tuple[s
     return tuple(notes)
 
 
+def kind_notes(card: Any, tasks: Sequence[AskedTask], kinds: Mapping[str, Collection[Kind]]) -> tuple[str, ...]:
+    """Write which answers are of some kinds of units that were measured and of others that were not.
+
+    Args:
+        card: The pack's.
+        tasks: Those of the run; of what it asks by itself there is nothing to say.
+        kinds: As `unlearned_answers` takes them.
+
+    Returns:
+        A sentence for each such question, modality and kind.
+    """
+    questions = [(f"“{p.name}”", prompt_tasks(p, card)) for asked in tasks for p in asked.prompts]
+    named = [one for one in tasks if one.listed and not one.kinds and one.task.name in card.tasks]
+    questions += [(one.task.title, (one.task.name,)) for one in named]
+    notes = []
+    for modality, of in sorted(kinds.items()):
+        for title, names in questions:
+            reasons = [elsewhere(card, names, modality, [kind]) for kind in sorted(of)]
+            if not all(reasons):
+                notes += [f"{title}: {reason}." for reason in reasons if reason]
+    return tuple(notes)
+
+
 def place_notes(card: Any, tasks: Sequence[AskedTask], modalities: Collection[str]) -> tuple[str, ...]:
     """Write which answers of a run may tell the place instead of the patient.
 
@@ -170,16 +241,22 @@ def place_notes(card: Any, tasks: Sequence[AskedTask], modalities: Collection[st
 
     Returns:
         A sentence for each task whose figures hold within their source only, and for each prompt that names a class of
-        one.
+        one; none where a task was measured on other modalities alone.
     """
+
+    def is_of(name: str) -> bool:
+        of = measured_on(card, name)
+        return not of or any(modality in of for modality in scored)
+
     scored = [Modality(name) for name in modalities]
     notes: list[str] = []
     for asked in tasks:
-        if asked.listed and asked.task.name in card.tasks and any(map(asked.fits_modality, scored)):
+        if asked.listed and asked.task.name in card.tasks and is_of(asked.task.name):
             titles = {c.name: c.title for c in asked.task.classes}
             notes += source_sentences(asked.task.title, card.tasks[asked.task.name].sources, asked.names, titles)
     prompts = [prompt for asked in tasks for prompt in asked.prompts]
-    for name, caution in prompt_cautions(prompts, card_cautions(card)).items():
+    cautions = {task: of for task, of in card_cautions(card).items() if is_of(task)}
+    for name, caution in prompt_cautions(prompts, cautions).items():
         notes.append(
             f"“{name}”: the figure of what it names holds {caution}; elsewhere it may tell the place, not the patient."
         )

@@ -162,17 +162,25 @@ def test_an_answer_that_is_grey_in_the_report_goes_out_with_its_reason(
     score(studies, tmp_path / "out", **{name: value for name, value in asked.items() if name != "results_as"})
     score(studies, tmp_path / "out", results_to=tmp_path / "late", **asked)
     run = score(studies, tmp_path / "out2", results_to=tmp_path / "early", **asked)
-    reasons = {answers.class_: answers.reason for answers in run.unlearned}
-    assert reasons.keys() == {prompts["beyond"]}
-    (text,) = [f"ot learned: {reason}" for reason in reasons.values()]
+    (beyond,) = {answers.reason for answers in run.unlearned if answers.class_ == prompts["beyond"]}
+    elsewhere = {answers.modality: answers.reason for answers in run.unlearned if answers.class_ == prompts["known"]}
+    rows = run.scores.to_pylist()
+    assert {row["modality"] for row in rows} - {*elsewhere} == {"xray"}, "the card measured it on films alone"
+    text = f"ot learned: {beyond}"
+    reasons = []
     assert bytes_of(tmp_path / "early") == bytes_of(tmp_path / "late")
     for path in (tmp_path / "early" / "fhir-r4b").iterdir():
         entries = [entry["resource"] for entry in json.loads(path.read_bytes())["entry"]]
         observations = [one for one in entries if one["resourceType"] == "Observation"]
         assert len(observations) == 2
         for one in observations:
-            is_grey = prompts["beyond"] in one["code"]["text"]
-            assert one.get("note") == ([{"text": f"N{text}."}] if is_grey else None)
+            notes = [note["text"] for note in one.get("note") or ()]
+            if prompts["beyond"] in one["code"]["text"]:
+                assert notes == [f"N{text}."]
+            else:
+                reasons += notes
+    asked_elsewhere = [row["modality"] for row in rows if row["class"] == prompts["known"]]
+    assert sorted(reasons) == sorted(f"Not learned: {elsewhere[m]}." for m in asked_elsewhere if m in elsewhere)
     for path in (tmp_path / "early" / "sr").iterdir():
         assert path.read_bytes().count(f"n{text}".encode()) == 1
     assert run.exported is not None

@@ -58,6 +58,24 @@ def test_a_record_and_a_sheet_are_asked_what_was_measured_on_their_kind(ecgs: Pa
     assert asked(result) == {"sheet": set(named), "record": set(named)}  # who names a task has it asked
 
 
+def test_words_for_what_was_measured_on_sheets_are_grey_beside_a_record(ecgs: Path, tmp_path: Path) -> None:
+    run: dict[str, Any] = {"modality": "ecg", "prompt": "myocardial infarction", "settings": Settings(workers=1)}
+    reason = "the model’s card has figures of this for ECG images, not for signals"
+    both = medclip.score(ecgs, **run)
+    assert both.unlearned == ()
+    assert [note for note in both.notes if "ECG" in note] == [f"“myocardial infarction”: {reason}."]
+    assert medclip.score(ecgs / "sheet.png", **run).unlearned == ()
+    (ecgs / "sheet.png").unlink()
+    record = medclip.score(ecgs, **run)
+    assert [(one.modality, one.class_, one.reason) for one in record.unlearned] == [
+        ("ecg", "myocardial infarction", reason)
+    ]
+    medclip.embed(ecgs, out=tmp_path / "vectors", modality="ecg", settings=Settings(workers=1))
+    assert medclip.score(tmp_path / "vectors", prompt="myocardial infarction").unlearned == record.unlearned
+    named = medclip.score(ecgs, task=sorted(OF_KIND[Kind.IMAGE]), modality="ecg", settings=Settings(workers=1))
+    assert {one.reason for one in named.unlearned} == {reason}
+
+
 def test_a_record_is_skipped_with_the_reason_where_nothing_was_measured_on_records(ecgs: Path, tmp_path: Path) -> None:
     pack = shutil.copytree(find_pack("medclip-mini"), tmp_path / "sheets")
     card = pack_card(pack)

@@ -68,6 +68,42 @@ def test_who_names_the_task_has_it_asked_of_films_too_and_reads_that_nobody_meas
     assert sorted(ELSEWHERE in study for study in studies) == [False, True]
 
 
+WORDS = ("signs of pneumonia", "the thorax")
+
+
+def test_words_for_what_was_measured_elsewhere_are_grey_with_the_reason_and_no_caution_of_that_figure(
+    films: Path, tmp_path: Path
+) -> None:
+    result = medclip.score(
+        films, out=tmp_path / "out", prompt=WORDS, settings=Settings(workers=1), results_to=tmp_path / "fhir",
+        results_as=["fhir-r4b"],
+    )  # fmt: skip
+    of_films = "the model’s card has figures of this for X-ray images, not for CT"
+    expected = [("ct", "signs of pneumonia", of_films), ("xray", "the thorax", ELSEWHERE)]
+    assert [(one.modality, one.class_, one.reason) for one in result.unlearned] == expected
+    studies = (tmp_path / "out" / "report.html").read_text().split("<article")[1:]
+    rows = [row.split("</tr>")[0] for study in studies for row in study.split("</article>")[0].split("<tr")[1:]]
+    grey = [row for row in rows if row.startswith(' class="unlearned"')]
+    assert sorted(next(why for why in (of_films, ELSEWHERE) if why in row) for row in grey) == [ELSEWHERE, of_films]
+    caution = pack_card().tasks["chest_xray_findings"].sources["pneumonia"].caution
+    assert caution
+    assert [caution in row for row in grey] == [False, False]
+    assert sum(caution in row for row in rows) == 1, "of the film"
+    sent = [file.read_text() for file in (tmp_path / "fhir" / "fhir-r4b").iterdir()]
+    assert sorted((of_films in text, caution in text) for text in sent) == [(False, True), (True, False)]
+    medclip.embed(films, out=tmp_path / "vectors", settings=Settings(workers=1))
+    assert medclip.score(tmp_path / "vectors", prompt=WORDS).unlearned == result.unlearned
+    explained = medclip.explain(films, prompt=WORDS, settings=Settings(workers=1))
+    assert set(explained.notes) >= {f"“{words}”: {reason}." for _, words, reason in expected}
+
+
+def test_a_folder_of_slices_alone_has_no_note_that_pneumonia_may_tell_the_place(films: Path, tmp_path: Path) -> None:
+    only = medclip.score(films / "abdomen_ct.png", prompt="signs of pneumonia", settings=Settings(workers=1))
+    assert not [note for note in only.notes if "tell the place" in note]
+    both = medclip.score(films, prompt="signs of pneumonia", settings=Settings(workers=1))
+    assert sum("tell the place" in note for note in both.notes) == 1
+
+
 def test_a_film_is_skipped_with_the_reason_where_nothing_was_measured_on_films(films: Path, tmp_path: Path) -> None:
     pack = shutil.copytree(find_pack("medclip-mini"), tmp_path / "slices")
     card = pack_card(pack)

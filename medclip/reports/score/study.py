@@ -323,6 +323,8 @@ def _task(
     reasons = {
         answers.class_: answers.reason for answers in unlearned if answers.is_about(*about, answers.class_ or "")
     }
+    if is_prompt:  # what holds of a figure says nothing where nobody measured one
+        cautions = {class_: caution for class_, caution in cautions.items() if class_ not in reasons}
     if len(shown) < len(ordered):
         note = f"{len(ordered) - len(shown)} more below these · {note}"
     return TaskData(

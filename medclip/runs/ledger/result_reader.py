@@ -11,6 +11,7 @@ from medclip.runs.ledger.chunk_result import NAMED_FILES
 from medclip.runs.ledger.database import Database
 from medclip.runs.ledger.schema import COMPUTED, column_name
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, note_of
+from medclip.sample import Kind
 
 _Named = tuple[str, int, str | None]
 """Of a study: its files as JSON, their number, and its note."""
@@ -154,6 +155,14 @@ class ResultReader:
         assert column in {field.name for field in fields(FileRow)}
         query = f"SELECT {column}, COUNT(*) FROM files WHERE status = ? GROUP BY {column} ORDER BY 2 DESC, 1"  # noqa: S608 - checked
         return {str(value): count for value, count in self._db.execute(query, (status,))}
+
+    def kinds_scored(self) -> dict[str, set[Kind]]:
+        """Return by modality the kinds of the units that were scored: images, signals, volumes."""
+        query = "SELECT DISTINCT modality, kind FROM files WHERE status = 'scored' AND kind IS NOT NULL"
+        kinds: dict[str, set[Kind]] = {}
+        for modality, kind in self._db.execute(query):
+            kinds.setdefault(str(modality), set()).add(Kind(kind))
+        return kinds
 
     def far_counts(self) -> list[tuple[str, str, int, int, int]]:
         """Count scored images whose distance to what the pack was measured on is known.

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.embeddings.embeddings_reader import open_for
@@ -34,10 +34,14 @@ from medclip.runs.planning.options import ScoreOptions
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail
 from medclip.runs.run_pack import RunPack, pack_of_run
 from medclip.runs.write_down import describe, write_down
+from medclip.sample import Kind
 from medclip.scoring.run import Finish, fusion_asked, score_verb, study_scores
 from medclip.scoring.tasks import AskedTask, asked_tasks, check_words
-from medclip.scoring.unlearned import place_notes, question_notes, unlearned_answers
+from medclip.scoring.unlearned import kind_notes, place_notes, question_notes, unlearned_answers
 from medclip.scoring.vectors.stored_units import StoredUnits
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 COMMAND = "score of embeddings"
 
@@ -147,9 +151,24 @@ def answer_embeddings(embeddings: Embeddings, call: Call) -> ScoreRun:
     tables = {"files": files, **{name: pa.concat_tables(tables) for name, tables in parts.items()}}
     modalities = tables["scores"].column("modality").unique().to_pylist()
     notes = (*question_notes(pack.card, tasks, pack.path), *place_notes(pack.card, tasks, modalities))
-    notes = (*notes, *backend_notes(embeddings.run["identity"].get("backend")))
-    unlearned = unlearned_answers(pack.card, tasks, modalities, pack.path)
+    kinds = kinds_scored(files)
+    notes = (
+        *notes,
+        *kind_notes(pack.card, tasks, kinds),
+        *backend_notes(embeddings.run["identity"].get("backend")),
+    )
+    unlearned = unlearned_answers(pack.card, tasks, modalities, pack.path, kinds)
     return ScoreRun(embeddings.folder, counts, _tables=tables, _notes=notes, _unlearned=unlearned)
+
+
+def kinds_scored(files: pa.Table) -> dict[str, set[Kind]]:
+    """Return by modality the kinds of the units of a table of files that were scored."""
+    columns = files.select(["status", "modality", "kind"]).group_by(["status", "modality", "kind"]).aggregate([])
+    kinds: dict[str, set[Kind]] = {}
+    for row in columns.to_pylist():
+        if row["status"] == "scored" and row["kind"]:
+            kinds.setdefault(row["modality"], set()).add(Kind(row["kind"]))
+    return kinds
 
 
 def _tasks(pack: RunPack, options: ScoreOptions) -> tuple[AskedTask, ...]:
