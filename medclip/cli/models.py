@@ -180,9 +180,11 @@ def _facts(path: Path, card: Card) -> dict[str, str]:
 
 def _terms(path: Path, card: Card) -> str:
     """Return the licence of a pack's weights, and whether it lies in the pack in full."""
-    from medclip.models.packs.manifest import LICENCE_NAME
+    from medclip.models.packs.licences import licence_names
+    from medclip.wording import list_of
 
-    full = f"in full in {LICENCE_NAME} of the pack" if (path / LICENCE_NAME).is_file() else ""
+    names = licence_names(path)
+    full = f"in full in {list_of(names)} of the pack" if names else ""
     if not card.licence:
         return full
     return f"{card.licence}; these are the terms of the weights{f', {full}' if full else ''}"

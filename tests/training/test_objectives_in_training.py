@@ -143,7 +143,7 @@ def test_films_of_another_source_are_no_negatives_of_a_step_that_ignores_them(
 ) -> None:
     """The loss of a batch of two sources is over pairs of one source each; with them as negatives it is another."""
     vit["data"]["shards"] = [str(shards), _elsewhere(tmp_path)]
-    vit["objective"] = {name: "negative" for name in ("same_text", "same_study", "same_label")}
+    vit["objective"] = dict.fromkeys(("same_text", "same_study", "same_label"), "negative")
     changes = ["train.batch_size=12", "objective.other_source=ignored"]
     trainer, batch, image, text = _first_step(vit, changes, tmp_path / "a")
     sources = _sources(trainer, batch)

@@ -12,6 +12,7 @@ from typing import Any
 from medclip.models.inputs.preprocess import square_side
 from medclip.models.interchange.pixels import other_arithmetic
 from medclip.models.packs.card import FILE_NAME as CARD_NAME
+from medclip.models.packs.licences import licence_names
 from medclip.models.packs.manifest import WEIGHTS_NAME
 from medclip.models.packs.views import FUSION, WITHOUT_FUSION
 from medclip.models.towers.pooling.poolings import ARGUMENTS, POOLINGS
@@ -43,7 +44,8 @@ def export_timm(path: Path, fresh: Path, config: Mapping[str, Any]) -> tuple[str
     state = load_file(path / WEIGHTS_NAME)
     trunk = {name.removeprefix(_TRUNK): value for name, value in state.items() if not name.startswith(f"{FUSION}.")}
     save_file(trunk, fresh / WEIGHTS_NAME)
-    shutil.copyfile(path / CARD_NAME, fresh / CARD_NAME)
+    for file in (CARD_NAME, *licence_names(path)):
+        shutil.copyfile(path / file, fresh / file)
     arguments = dict(tower.get(ARGUMENTS) or {})
     mlp, eps = arguments.pop("mlp_layer", None), arguments.pop("norm_eps", _EPS)
     if "visual.trunk.pos_embed" in state:

@@ -23,6 +23,7 @@ from medclip.models.interchange.pixels import other_arithmetic
 from medclip.models.interchange.presets import find_preset
 from medclip.models.packs.card import FILE_NAME as CARD_NAME
 from medclip.models.packs.card import IMPORTED, Card
+from medclip.models.packs.licences import licence_names
 from medclip.models.packs.manifest import (
     CONFIG_NAME,
     HUB,
@@ -370,7 +371,8 @@ def _export(path: Path, fresh: Path, out: Path) -> tuple[str, ...]:
         notes = [WITHOUT_FUSION]
         state = load_file(path / WEIGHTS_NAME)
         save_file({name: value for name, value in state.items() if not name.startswith(f"{FUSION}.")}, weights)
-    shutil.copyfile(path / CARD_NAME, fresh / CARD_NAME)
+    for file in (CARD_NAME, *licence_names(path)):
+        shutil.copyfile(path / file, fresh / file)
     for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         if (path / file).is_file():
             shutil.copyfile(path / file, fresh / file)

@@ -232,6 +232,7 @@ def write_merged(plan: Plan, merged: MergedWeights, out: Path, *, name: str | No
     line = plan.base.ancestry if plan.base is not None else _common(merged.used)
     notes = [*plan.notes, *_statistics_note(merged.used)]
     under = () if plan.base is None or plan.base in merged.used else (plan.base,)
+    parents = [one.path for one in (*merged.used, *under)]
     card = merged_card(
         merged.used, name=name or out.name, version=version, how=METHODS[plan.method], facts=merged.facts,
         line=line, notes=notes, under=under,
@@ -246,6 +247,7 @@ def write_merged(plan: Plan, merged: MergedWeights, out: Path, *, name: str | No
         base=first.path,
         extra_files=hash_lists((*merged.used, *under)),
         half=plan.method != "opcm" and _is_half(first),
+        parents=parents,
     )
 
 

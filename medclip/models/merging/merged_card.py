@@ -16,6 +16,7 @@ from medclip.models.packs.card import (
     training_patients,
 )
 from medclip.models.packs.card_citations import united
+from medclip.models.packs.licences import licence_files
 from medclip.models.packs.manifest import pack_digest
 from medclip.version import __version__
 from medclip.wording import list_of
@@ -60,11 +61,13 @@ def merged_card(
     terms_of = [one.card for one in (*ingredients, *under)]  # packs that state their start list its data themselves
     names = [one.name for one in ingredients]
     uses = list(dict.fromkeys(card.intended_use for card in cards if card.intended_use))
+    terms_files = sorted(licence_files(one.path for one in (*ingredients, *under)))
     what = f"{how[0].upper()}{how[1:]} of {list_of(names)}"
     others = ": its weights are none of theirs" if len(names) > 1 else " alone"
     limits = [
         f"{what}{others}. {UNMEASURED}",
         *notes,
+        *_where_terms_lie(terms_files),
         "It has no guard for unknown images: those of the packs are of other features.",
         *(f"{one.name} does not list its training files: the list in this pack lacks them."
           for one in (*ingredients, *under) if one.card.train_hashes_file is None),
@@ -113,7 +116,11 @@ def with_figures(card: Card, figures: SplitFigures) -> Card:
 
 
 def merged_tasks(cards: Sequence[Card]) -> dict[str, TaskCard]:
-    """Return the tasks of all cards, each with all its classes and no figure."""
+    """Return the tasks of all cards, each with all its classes and no figure.
+
+    A task stays one of the modalities and kinds of units that any of the cards says it was measured on: nothing else
+    was ever learned for it. A card that does not say adds none.
+    """
     tasks: dict[str, TaskCard] = {}
     for card in cards:
         for name, task in card.tasks.items():
@@ -124,8 +131,18 @@ def merged_tasks(cards: Sequence[Card]) -> dict[str, TaskCard]:
                 for key, value in ({} if one is None else one.model_extra or {}).items():
                     if key in _TASK_WORDS:
                         words[key] = {**words.get(key, {}), **value} if isinstance(value, dict) else value
-            tasks[name] = TaskCard.model_validate({"classes": tuple(classes), "note": UNMEASURED, **words})
+            asked = {
+                part: tuple(sorted({*getattr(before, part, ()), *getattr(task, part)}))
+                for part in ("kinds", "modalities")
+            }
+            entry = {"classes": tuple(classes), "note": UNMEASURED, **words, **asked}
+            tasks[name] = TaskCard.model_validate(entry)
     return tasks
+
+
+def _where_terms_lie(files: Sequence[str]) -> tuple[str, ...]:
+    """Write under which names the terms of packs lie in full beside the card; nothing where they have no text."""
+    return (f"The terms of its packs lie in full in {list_of(files)}.",) if files else ()
 
 
 def terms(cards: Sequence[Card]) -> tuple[str, ...]:

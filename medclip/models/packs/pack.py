@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from medclip.models.devices import check_device
 from medclip.models.inputs.preprocess import GENERIC, Preprocess, from_config
 from medclip.models.packs import card as cards
 from medclip.models.packs.card import IMPORTED, Card, read_card
+from medclip.models.packs.licences import licence_files
 from medclip.models.packs.manifest import (
     CONFIG_NAME,
     FILE_NAME,
@@ -243,6 +244,7 @@ def save_pack(
     extra_files: Mapping[str, bytes] | None = None,
     base: Path | None = None,
     half: bool = True,
+    parents: Sequence[Path] = (),
 ) -> Path:
     """Write a pack; it appears whole or not at all.
 
@@ -257,6 +259,7 @@ def save_pack(
         extra_files: More files by name, e.g. train_hashes.txt.
         base: Folder that a relative `hf_model_name` in the config starts from; the text model's config.json is copied.
         half: Store matrices and kernels as fp16, vectors (norms, biases) as float32. False: everything as it is.
+        parents: The packs whose weights are in these: the texts of their terms go into the pack.
 
     Raises:
         MedclipError: OUTPUT_IN_USE when the folder holds something that is not a pack; as
@@ -273,7 +276,7 @@ def save_pack(
         (fresh / cards.FILE_NAME).write_text(card.to_json(), encoding="utf-8")
         if tokenizer_folder is not None and model_cfg["text_cfg"].get("hf_tokenizer_name"):
             load_tokenizer(tokenizer_folder, model_cfg["text_cfg"]).save(fresh)
-        for name, content in (extra_files or {}).items():
+        for name, content in {**licence_files(parents), **(extra_files or {})}.items():
             (fresh / name).write_bytes(content)
         seal(fresh, preprocess.adapters)
     return folder

@@ -88,6 +88,7 @@ def export_pack(
                 for name, licence in sorted(files)
             ]
             + inherited,
+            "licence": "" if before is None else pack_card(before).licence,
             "created_from": {
                 "recipe": recipe.digest(),
                 "seed": recipe.seed,
@@ -122,6 +123,7 @@ def export_pack(
         config=config,
         base=base,
         extra_files={name: "".join(f"{line}\n" for line in lines).encode() for name, lines in lists.items()},
+        parents=() if before is None else (before,),
     )
 
 

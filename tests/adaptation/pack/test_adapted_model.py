@@ -185,6 +185,14 @@ def test_the_works_of_the_base_go_along_and_the_base_is_cited_with_its_version_a
         assert cited["noise"].key == ("noise1999" if works else "noise")
 
 
+def test_the_terms_of_the_base_go_along_with_its_towers_and_with_changed_ones(tiny: Path, tmp_path: Path):
+    base = shutil.copytree(tiny, tmp_path / "base")
+    update_pack(base, extra_files={"LICENSE.txt": b"Pass it on."})
+    for number, make in enumerate((with_head, with_towers)):
+        pack = write_pack(make(load_model(base)), tmp_path / f"pack{number}")
+        assert (pack / "LICENSE.txt").read_text() == "Pass it on."
+
+
 def test_a_way_of_reading_that_the_base_does_not_know_is_added_and_said(model: Model, tmp_path: Path):
     adapted = with_head(model)
     adapted = Adapted(model, "tip", adapted.text, adapted.fitted, SHOTS, Draw(1, 0, 0), ("pathology:slide",))

@@ -18,6 +18,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.interchange.import_export import import_model
 from medclip.models.merging.merged_card import UNMEASURED, united_licence
 from medclip.models.packs.card import ANCESTORS, MERGED_FROM, Card, read_card, training_hashes, training_patients
+from medclip.models.packs.licences import licence_names
 from medclip.models.packs.manifest import WEIGHTS_NAME, pack_digest, read_manifest, seal, weights_digest
 from medclip.models.packs.pack import check_pack, load_model, update_pack
 from medclip.training.loop import run_recipe
@@ -71,6 +72,64 @@ def test_the_card_says_what_it_came_from_and_carries_no_figure_over(family: Fami
         lists = [read(pack, read_card(pack)) or frozenset() for pack in family.children]
         assert read(path, card) == frozenset().union(*lists)
         assert lists[0]
+
+
+def with_terms(pack: Path, to: Path, text: str, **changes: Any) -> Path:
+    """A copy of a pack with the text of its terms."""
+    update_pack(copied(pack, to, **changes), extra_files={"LICENSE.txt": text.encode()})
+    return to
+
+
+@pytest.mark.parametrize("method", ["soup", "opcm"])
+def test_terms_that_are_passed_on_lie_in_the_merged_pack_the_same_text_once(
+    family: Family, tmp_path: Path, method: str
+) -> None:
+    first, second, third = family.children
+    packs = [with_terms(first, tmp_path / "a", "Pass it on."), with_terms(second, tmp_path / "b", "Pass it on."), third]
+    base = with_terms(family.start, tmp_path / "s", "Pass it on." if method == "soup" else "Research only.")
+    how: dict[str, Any] = {"method": method, **({"base": base} if method == "opcm" else {})}
+    merged = merge_packs(packs, out=tmp_path / "merged", **how).path
+    texts = {name: (merged / name).read_text() for name in licence_names(merged)}
+    if method == "soup":
+        assert texts == {"LICENSE.txt": "Pass it on."}
+    else:
+        assert texts == {"LICENSE.child0.txt": "Pass it on.", "LICENSE.start.txt": "Research only."}
+    assert f"The terms of its packs lie in full in {' and '.join(texts)}." in read_card(merged).limits
+    assert set(texts) <= set(read_manifest(merged).files)
+    again = merge_packs([merged, third], out=tmp_path / "again").path if method == "soup" else merged
+    assert {(again / name).read_text() for name in licence_names(again)} == set(texts.values())
+
+
+def test_a_merged_pack_is_asked_of_the_kinds_and_modalities_that_one_of_its_packs_was_measured_on(
+    family: Family, tmp_path: Path
+) -> None:
+    def task(**asked: Any) -> dict[str, Any]:
+        return {"classes": ("one",), **asked}
+
+    tasks: list[dict[str, Any]] = [
+        {"ecg_sheet": task(kinds=("image",)), "body_region": task(modalities=("ct",)), "skin_lesion": task()},
+        {"ecg_superclass": task(kinds=("signal",)), "body_region": task(modalities=("mri",))},
+        {"ecg_sheet": task()},
+    ]
+    packs = [copied(p, tmp_path / str(n), tasks=tasks[n]) for n, p in enumerate(family.children)]
+    merged = read_card(merge_packs(packs, out=tmp_path / "merged").path).tasks
+    assert {name: (entry.kinds, entry.modalities) for name, entry in merged.items()} == {
+        "ecg_sheet": (("image",), ()),
+        "body_region": ((), ("ct", "mri")),
+        "skin_lesion": ((), ()),
+        "ecg_superclass": (("signal",), ()),
+    }
+
+
+def test_terms_go_into_a_pack_that_is_trained_on_from_another(family: Family, tmp_path: Path) -> None:
+    start = with_terms(family.start, tmp_path / "start", "Research only.", licence="LicenseRef-research")
+    recipe = going_on(tiny_recipe(family.shards), start, "later")
+    del recipe["card"]["licence"]
+    pack = run_recipe(recipe, out=tmp_path / "run").pack
+    assert pack is not None
+    assert (pack / "LICENSE.txt").read_text() == "Research only."
+    assert read_card(pack).licence == "LicenseRef-research"
+    check_pack(pack)
 
 
 def test_manifests_name_the_preprocessing_of_all_packs(family: Family, tmp_path: Path) -> None:
