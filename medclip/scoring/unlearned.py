@@ -85,6 +85,8 @@ def unlearned_answers(
         for asked in tasks:
             name = asked.task.name
             of = kinds.get(modality, ())
+            if not any(asked.fits_kind(Modality(modality), kind) for kind in of or Kind):
+                continue  # such units are not asked it
             if reason := beyond or _task_reason(card, asked, modality, of):
                 answers.append(Unlearned(modality, name, None, reason))
                 continue

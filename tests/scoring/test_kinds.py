@@ -47,7 +47,9 @@ def test_a_record_and_a_sheet_are_asked_what_was_measured_on_their_kind(ecgs: Pa
     assert all(OF_KIND.values())
     run: dict[str, Any] = {"modality": "ecg", "settings": Settings(workers=1)}
     expected = {"sheet": OF_KIND[Kind.IMAGE], "record": OF_KIND[Kind.SIGNAL]}
-    assert asked(medclip.score(ecgs, out=tmp_path / "out", **run)) == expected
+    result = medclip.score(ecgs, out=tmp_path / "out", **run)
+    assert asked(result) == expected
+    assert result.unlearned == medclip.score(ecgs / "sheet.png", **run).unlearned == ()
     medclip.embed(ecgs, out=tmp_path / "vectors", **run)
     assert asked(medclip.score(tmp_path / "vectors", out=tmp_path / "asked")) == expected
     explained = medclip.explain(ecgs, out=tmp_path / "maps", **run)

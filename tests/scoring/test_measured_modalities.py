@@ -49,6 +49,7 @@ def test_a_film_is_not_asked_what_was_measured_on_slices_and_a_slice_is(films: P
     result = medclip.score(films, out=tmp_path / "out", settings=settings)
     expected = {"xray": {"chest_xray_findings"}, "ct": {TASK}}
     assert asked(result) == expected
+    assert result.unlearned == (), "nothing is said of what nobody asked"
     medclip.embed(films, out=tmp_path / "vectors", settings=settings)
     assert asked(medclip.score(tmp_path / "vectors", out=tmp_path / "asked")) == expected
     explained = medclip.explain(films, settings=settings)
