@@ -303,7 +303,12 @@ def _task(
     own = next((entry for entry in card.tasks if entry.name == name), None)
     title, titles = class_titles(task, name, card)
     is_prompt, about = name == AD_HOC, (scores[0].modality, name)
-    cautions = cautions if is_prompt else own.cautions if own is not None else {}
+    reasons = {
+        answers.class_: answers.reason for answers in unlearned if answers.is_about(*about, answers.class_ or "")
+    }
+    # Of a prompt that nobody measured on such images no figure's caution says anything.
+    of_prompts = {class_: caution for class_, caution in cautions.items() if class_ not in reasons}
+    cautions = of_prompts if is_prompt else own.cautions if own is not None else {}
     is_risk = scores[0].kind == "risk"  # by the years, whose probabilities never fall
     ordered = list(scores) if is_risk else sorted(scores, key=lambda score: -score.probability)
     shown = ordered if len(ordered) <= _MAX_CLASSES + 1 else ordered[:_MAX_CLASSES]
@@ -320,11 +325,6 @@ def _task(
         note = " · ".join(filter(None, (note, remarks.get(scores[0].class_))))
     else:
         beside = {**remarks, **beside}
-    reasons = {
-        answers.class_: answers.reason for answers in unlearned if answers.is_about(*about, answers.class_ or "")
-    }
-    if is_prompt:  # what holds of a figure says nothing where nobody measured one
-        cautions = {class_: caution for class_, caution in cautions.items() if class_ not in reasons}
     if len(shown) < len(ordered):
         note = f"{len(ordered) - len(shown)} more below these · {note}"
     return TaskData(
