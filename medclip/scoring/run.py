@@ -171,7 +171,7 @@ def _answers(pack: RunPack, tasks: tuple[AskedTask, ...], exam: str | None, mode
         infer=infer_of(model, pack.card, scores.scorer),
         refuse=scores.refuse,
         refuse_stranger=scores.refuse_stranger,
-        result=lambda work: work.result(scores=tuple(scores.rows(work))),
+        result=lambda work: work.result(scores=tuple(scores.rows(work)), withheld=scores.withheld),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from medclip.api.embed import embed
 from medclip.api.score import score
 from medclip.errors import Reason
 from medclip.runs.units.problems import GREY
@@ -36,6 +37,25 @@ def test_which_part_of_the_body_it_is_may_be_asked_of_such_a_film_by_name(tmp_pa
     asked = ["chest_xray_findings", "body_region"]
     run = score(tmp_path / "hand.dcm", tmp_path / "out", task=asked, workers=1)
     assert set(run.scores.column("task").to_pylist()) == {"body_region"}
+    why = "nothing states the body part, and the image does not look like the X-ray images of the chest"
+    (row,) = run.files.to_pylist()
+    assert (row["status"], row["reason"]) == ("scored", None)
+    assert row["message"] == f"Not asked chest_xray_findings: {why} that the model has seen."
+
+
+def test_a_scored_file_says_what_it_was_not_asked_for_its_header_and_stored_vectors_say_the_same(
+    tmp_path: Path,
+) -> None:
+    for number, part in enumerate(("KNEE", "BRAIN", "MEYERS KNEE")):
+        stated = {"StudyInstanceUID": f"1.2.3.{number}", "BodyPartExamined": part, "Modality": "MR"}
+        write_dicom(tmp_path / "in" / f"{number}.dcm", BODY_PARTS.knee(number), **stated)
+    run = score(tmp_path / "in", tmp_path / "out", workers=1)
+    messages = [row["message"] for row in run.files.to_pylist() if row["status"] == "scored"]
+    why = "Not asked brain_mri_tumour: the header states"
+    assert messages == [f"{why} the body part KNEE.", None, f"{why} another body part."]
+    embed(tmp_path / "in", tmp_path / "vectors", workers=1)
+    stored = score(tmp_path / "vectors", tmp_path / "asked")
+    assert stored.files.column("message").to_pylist() == run.files.column("message").to_pylist()
 
 
 def test_a_chest_whose_header_says_cr_alone_is_asked(tmp_path: Path) -> None:

@@ -49,6 +49,9 @@ Infer = Callable[[NDArray[np.float32]], tuple[str, float]]
 """From the features of a unit, float32 [V, D], to the likeliest modality and its probability."""
 Refuse = Callable[[Modality, str, Kind], Problem | None]
 """From a modality, the body part that a header states and a kind to the problem of such a unit."""
+Withheld = Callable[[Modality, str, Kind, bool], str | None]
+"""From a modality, the body part that a header states, a kind and whether the image may be of any part to a sentence
+that says what such a unit is not asked; None where it is asked everything."""
 READ_AHEAD = 64
 """Items that may be under way or waiting at once: two chunks, about 15 MB at 224 px."""
 
@@ -254,15 +257,25 @@ class ChunkWork:
         self._find_strangers()
         self._measure_distances()
 
-    def result(self, scores: Sequence[ScoreRow | ExamRow] = (), units: Sequence[UnitRow] = ()) -> ChunkResult:
+    def result(
+        self,
+        scores: Sequence[ScoreRow | ExamRow] = (),
+        units: Sequence[UnitRow] = (),
+        withheld: Withheld = lambda modality, body_part, kind, is_stranger: None,
+    ) -> ChunkResult:
         """Return what the ledger keeps of the finished chunk.
 
         Args:
             scores: The rows that were made of its studies, and of the views of those that are examinations.
             units: The rows that were made of its units.
+            withheld: Returns what of the run a unit was not asked although it was scored, and why.
         """
         keys = self.study_keys()
-        files = tuple(self._file_row(item, file, keys) for item in self.items for file in item.files)
+        files = tuple(
+            self._file_row(item, file, keys, message)
+            for item, message in self._remarks(withheld)
+            for file in item.files
+        )
         thumbnails = tuple(
             Thumbnail(item.files[0].id, item.reading.thumbnail, item.reading.burned_in)
             for item in self.items
@@ -368,7 +381,16 @@ class ChunkWork:
             for modality, key in split_keys(self.chunk.plan.studies[index].key, modalities, self.context.key).items()
         }
 
-    def _file_row(self, item: Item, file: PlannedFile, keys: dict[tuple[int, Modality | None], str]) -> FileRow:
+    def _remarks(self, withheld: Withheld) -> Iterator[tuple[Item, str | None]]:
+        for item in self.items:
+            if item.problem is None and item.modality is not None:
+                yield item, withheld(item.modality, item.body_part, item.kind, item.stranger)
+            else:
+                yield item, None
+
+    def _file_row(
+        self, item: Item, file: PlannedFile, keys: dict[tuple[int, Modality | None], str], remark: str | None
+    ) -> FileRow:
         reading, problem = item.reading, item.problem_of(file)
         study = None if file.study is None else self.chunk.plan.studies[file.study]
         row = FileRow(
@@ -379,7 +401,7 @@ class ChunkWork:
             format=str(file.facts.format) if file.facts else None,
             status=str(problem.status if problem else Status.SCORED),
             reason=str(problem.reason) if problem else None,
-            message=problem.message if problem else None,
+            message=problem.message if problem else remark,
             kind=None if item.unit is None else str(item.kind),
             unit=None if item.unit is None else item.files[0].id,
             modality=item.modality,

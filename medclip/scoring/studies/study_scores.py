@@ -17,6 +17,7 @@ from medclip.sample import Kind, Modality, spoken
 from medclip.scoring.studies.exam_scores import ExamFeatures, ExamImage, ExamScores, exam_features
 from medclip.scoring.studies.grid import logit_on_grid, probability_on_grid
 from medclip.scoring.tasks import AskedTask, Scorer
+from medclip.text.vocabulary.task import Task
 from medclip.wording import list_of
 
 
@@ -53,18 +54,35 @@ class StudyScores:
         """Return the problem of a unit that none of the tasks fits, None where one does."""
         return no_task(self.tasks, modality, body_part, kind)
 
+    def withheld(self, modality: Modality, body_part: str, kind: Kind, is_stranger: bool) -> str | None:
+        """Return what a unit that is scored is not asked because of its header or its image, and why.
+
+        Returns:
+            A sentence; None for one that is asked every question about its modality and kind.
+        """
+        tasks = [
+            asked.task
+            for asked in self.tasks
+            if asked.fits_kind(modality, kind) and not self.fits(asked, modality, body_part, kind, stranger=is_stranger)
+        ]
+        if not tasks:
+            return None
+        if all(task.is_about(body_part) for task in tasks):
+            why = f"nothing states the body part, and the image {_unlike(tasks, modality)}"
+        else:
+            why = f"the header states {_stated(body_part)}"
+        return f"Not asked {list_of([task.name for task in tasks], 'or', most=4)}: {why}."
+
     def refuse_stranger(self, modality: Modality) -> Problem | None:
         """Return the problem of a unit of an unknown body part; None where a task is about any body part."""
         fitting = [asked.task for asked in self.tasks if asked.fits_modality(modality)]
         if any(not task.body_parts for task in fitting):
             return None
-        parts = list_of(list(dict.fromkeys(task.body_parts[0].lower() for task in fitting)), "or")
         names = list_of([task.name for task in fitting], most=4)
         return Problem(
             Reason.NO_TASK,
-            f"nothing states the body part, and the image does not look like the {spoken(modality)} images of the "
-            f"{parts} that the model has seen, which alone are asked {names}; name its modality in a table to score it "
-            "all the same, or ask with --prompt.",
+            f"nothing states the body part, and the image {_unlike(fitting, modality)}, which alone are asked {names}; "
+            "name its modality in a table to score it all the same, or ask with --prompt.",
         )
 
     def rows(self, work: ChunkWork) -> Iterator[ScoreRow | ExamRow]:
@@ -192,9 +210,19 @@ def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str, kind
             f"no task of the model's card was measured on {spoken(modality)} {kind}s; --task asks one all the same "
             f"({measured}), or ask with --prompt.",
         )
-    stated = f"the body part {body_part.strip()}" if body_part.strip() in PARTS else "another body part"
     return Problem(
         Reason.NO_TASK,
-        f"the header states {stated}, and none of the tasks of this run is about {spoken(modality)} images of "
-        "it; ask with --prompt.",
+        f"the header states {_stated(body_part)}, and none of the tasks of this run is about {spoken(modality)} images "
+        "of it; ask with --prompt.",
     )
+
+
+def _stated(body_part: str) -> str:
+    """Write what a header states of the body part: a term of the standard itself, of anything else that it is one."""
+    return f"the body part {body_part.strip()}" if body_part.strip() in PARTS else "another body part"
+
+
+def _unlike(tasks: Sequence[Task], modality: Modality) -> str:
+    """Write that an image is unlike those that some tasks about one body part were learned from."""
+    parts = list_of(list(dict.fromkeys(task.body_parts[0].lower() for task in tasks)), "or")
+    return f"does not look like the {spoken(modality)} images of the {parts} that the model has seen"

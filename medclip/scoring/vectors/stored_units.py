@@ -56,6 +56,8 @@ class _Alike:
     problem: Problem | None
     fits: tuple[bool, ...]
     """Of each task, whether it is asked."""
+    remark: str | None
+    """What they are not asked although they are scored, and why."""
 
 
 class StoredUnits:
@@ -120,7 +122,8 @@ class StoredUnits:
             fits = tuple(
                 self._scores.fits(asked, named, part, kind, stranger=bool(is_stranger)) for asked in self._scores.tasks
             )
-            alike.append(_Alike(named, problem, fits))
+            remark = None if problem else self._scores.withheld(named, part, kind, bool(is_stranger))
+            alike.append(_Alike(named, problem, fits, remark))
         return alike, alike_U.reshape(-1)
 
     def _group_into_studies(self, grouped_U: NDArray[np.int32]) -> None:
@@ -190,6 +193,7 @@ class StoredUnits:
                 columns["message"][n] = problem.message
             elif reason is None:
                 columns["status"][n] = str(Status.SCORED)
+                columns["message"][n] = None if place is None else self._alike[self._alike_U[place]].remark
             if study is not None:
                 grouped = grouped_of.get(study) or study
                 modality = None if is_copy[n] else name
