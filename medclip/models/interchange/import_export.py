@@ -266,7 +266,14 @@ def import_model(
             config=started.config,
             base=started.base,
             half=False,
+            extra_files=_terms_beside(source),
         )
+
+
+def _terms_beside(source: str | Path) -> dict[str, bytes]:
+    """Return the texts of the terms of weights that lie in a folder with them, as the export of a pack has them."""
+    folder = Path(source)
+    return {name: (folder / name).read_bytes() for name in licence_names(folder)} if folder.is_dir() else {}
 
 
 def _pooled(source: Source, pooling: str | None) -> Source:

@@ -11,15 +11,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medclip.models.packs.card import read_card
-from medclip.models.packs.manifest import LICENCE_NAME, names_in
+from medclip.models.packs.manifest import LICENCE_NAME
 
 _OF_PACK = re.compile(r"LICENSE\.([A-Za-z0-9_-]+)\.txt")
 """Names of the texts of several packs in one."""
 
 
 def licence_names(pack: Path) -> tuple[str, ...]:
-    """Return the names of the files in a pack that hold the terms of its weights; none for a pack without."""
-    return tuple(name for name in names_in(pack) if name == LICENCE_NAME or _OF_PACK.fullmatch(name))
+    """Return the names of the files in a pack, or in its export, that hold the terms of its weights; none for none."""
+    return tuple(sorted(p.name for p in pack.iterdir() if _is_text(p.name) and p.is_file()))
+
+
+def _is_text(name: str) -> bool:
+    return name == LICENCE_NAME or _OF_PACK.fullmatch(name) is not None
 
 
 def licence_files(parents: Iterable[Path]) -> dict[str, bytes]:

@@ -20,6 +20,7 @@ from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.interchange.import_export import export_model, import_model
 from medclip.models.interchange.load_start import Started, load_start
 from medclip.models.packs.card import Card
+from medclip.models.packs.licences import licence_names
 from medclip.models.packs.manifest import read_config, seal
 from medclip.models.packs.pack import load_model, save_pack, update_pack, verify_pack
 from medclip.models.packs.views import WITHOUT_FUSION
@@ -153,12 +154,15 @@ def test_our_own_packs_are_exported_bit_by_bit_without_notes(pack: Path, tmp_pat
     np.testing.assert_allclose(load_model(pack).encode_text(CAPTIONS), text, atol=1e-5)
 
 
-def test_terms_of_the_weights_go_into_an_export(pack: Path, tmp_path: Path) -> None:
+def test_terms_of_the_weights_go_into_an_export_and_come_back_with_it(pack: Path, tmp_path: Path) -> None:
     own = shutil.copytree(pack, tmp_path / "own")
     update_pack(own, extra_files={"LICENSE.txt": b"Pass it on.", "LICENSE.other.txt": b"Cite me."})
     exported = export_model(own, tmp_path / "exported").folder
     assert (exported / "LICENSE.txt").read_text() == "Pass it on."
     assert (exported / "LICENSE.other.txt").read_text() == "Cite me."
+    import_model(exported, tmp_path / "again")
+    verify_pack(tmp_path / "again")
+    assert licence_names(tmp_path / "again") == ("LICENSE.other.txt", "LICENSE.txt")
 
 
 def test_the_fusion_of_views_stays_behind_and_the_export_says_so(pack: Path, tmp_path: Path) -> None:
