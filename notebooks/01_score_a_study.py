@@ -39,6 +39,7 @@ from PIL import Image
 
 import medclip
 from medclip.adapters.model_images import images_of
+from medclip.models.packs.card_sources import within_figures
 
 studies = Path("examples/studies")
 film = studies / "chest_pa.dcm"
@@ -62,8 +63,8 @@ files[columns].map(lambda value: value if isinstance(value, str) else "")
 # %% [markdown]
 # Eight of them: above each what is known of it from elsewhere, below it what the model says. In brackets is what such
 # an answer was worth on patients whom the model was not trained on: the area under the ROC curve of a finding, or the
-# balanced accuracy of a choice between several, with its 95 % interval. The number in front looks the same whether that
-# figure is high or low.
+# balanced accuracy of a choice between several, with its 95 % interval; where a task holds within one source only, the
+# figure within that. The number in front looks the same whether that figure is high or low.
 
 # %%
 figures = card.to_pandas()
@@ -71,12 +72,18 @@ answers = run.scores.to_pandas()
 
 
 def worth(task, name):
-    """Return what the card says of an answer: a figure with its interval."""
+    """Return what the card says of an answer: a figure with its interval, and where alone it holds."""
+    entry, titles = card.tasks[task], {"auroc": "AUROC", "balanced_accuracy": "bal. accuracy"}
+    for one in within_figures(entry.metrics, entry.sources, name):
+        figure = one.figure
+        return (
+            f"{titles[one.metric]} {figure['value']:.2f}, {figure['low']:.2f} to {figure['high']:.2f} in {one.source}"
+        )
     rows = figures[figures.task == task].set_index("metric")
-    for metric, title in ((f"auroc {name} zero_shot", "AUROC"), ("balanced_accuracy zero_shot", "bal. accuracy")):
+    for metric, title in ((f"auroc {name} zero_shot", "auroc"), ("balanced_accuracy zero_shot", "balanced_accuracy")):
         if metric in rows.index:
             row = rows.loc[metric]
-            return f"{title} {row.value:.2f}, {row.low:.2f} to {row.high:.2f}"
+            return f"{titles[title]} {row.value:.2f}, {row.low:.2f} to {row.high:.2f}"
     return "no figure"
 
 
@@ -212,7 +219,7 @@ plt.show()
 # ## What the number is worth
 #
 # The card says how well the model did on patients whom it was not trained on, with the interval, and what it did
-# elsewhere.
+# elsewhere. The first line is the one to go by, for a film of that source; for a film from anywhere else there is none.
 
 # %%
 task = card.tasks["chest_xray_findings"]
@@ -220,7 +227,6 @@ print(worth("chest_xray_findings", "pneumonia"))
 for kind, figure in task.sources["pneumonia"].figures.items():
     print(f"{kind}: {figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})")
 print("Verdict:", task.sources["pneumonia"].verdict)
-print(task.note)
 
 # %% [markdown]
 # ## In your own words, and by hand
