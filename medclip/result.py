@@ -12,7 +12,7 @@ _LONGEST = 100
 """Letters of a fact in the repr."""
 _MOST_FACTS = 8
 _ROWS_SHOWN = 10
-_NOT_LEARNED = "not learned"
+_CAUTION = "caution"
 _GREY = ' style="color: #80868b"'
 """Of a row that is worth little; readable on white and on black."""
 
@@ -44,10 +44,12 @@ class Result:
         page = f"<p><strong>{escape(type(self).__name__)}</strong></p><table>{facts}</table>"
         if not rows:
             return page
-        names = [name for name in rows[0] if any(row.get(name) not in (None, "") for row in rows)]
         cautions = [self._caution(row) for row in rows[:_ROWS_SHOWN]]
+        names = [name for name in rows[0] if any(row.get(name) not in (None, "") for row in rows)]
+        if any(cautions) and _CAUTION in names:  # it is the last
+            names.remove(_CAUTION)
         lines = zip(rows, cautions, strict=False)
-        last = [_NOT_LEARNED] if any(cautions) else []
+        last = [_CAUTION] if any(cautions) else []
         body = "".join(
             _line("td", (*map(row.get, names), *([why] if last else ())), style=_GREY if why else "")
             for row, why in lines

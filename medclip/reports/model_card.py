@@ -13,6 +13,7 @@ from medclip.models.packs.card_sources import (
     SourceFigures,
     caution_of,
     remark_of,
+    why_unmeasured,
     within_figures,
 )
 from medclip.sample import spoken
@@ -98,7 +99,7 @@ class TaskView:
         """
         adapted = f"{self.adapted} · " if self.adapted else ""
         if not self.metrics:
-            return f"{adapted}{self.note.partition('. ')[0].rstrip('.') or 'no figures in the model’s card'}"
+            return f"{adapted}{why_unmeasured(self.note)}"
         first = self.metrics[0]
         figures = f"{first.name} {_with_interval(first)}"
         kind, comma, _ = first.name.partition(", ")

@@ -75,6 +75,9 @@ class ScoreRow:
     way only, or not in words (an adapted head)."""
     probability_spread: float | None = None
     """The same of the probability."""
+    caution: str | None = None
+    """Why the answer is grey in the report: "Not learned: ...", "within its source only (nih_cxr)", or that nobody has
+    measured it; None for an answer like any other."""
     files: str = "[]"
     """JSON list of the paths that were scored, the first 16 by name."""
     num_files: int = 0
@@ -140,6 +143,8 @@ class ExamRow:
     """What is to be known of it in words of a closed list, parted by blanks: one_view, two_cc, no_position, ..."""
     model: str
     model_version: str
+    caution: str | None = None
+    """As `ScoreRow.caution`."""
 
 
 @dataclass(frozen=True)

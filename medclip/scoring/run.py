@@ -27,6 +27,7 @@ from medclip.runs.run_pack import RunPack, pack_of_call
 from medclip.runs.units.chunk import Answers
 from medclip.runs.verb import Verb
 from medclip.sample import Modality
+from medclip.scoring.cautions import answer_cautions
 from medclip.scoring.far_images import KEY, far_notes
 from medclip.scoring.only_modality import only_modality
 from medclip.scoring.studies.exam_scores import MEAN, ExamScores
@@ -161,8 +162,9 @@ def study_scores(model: Any, tasks: tuple[AskedTask, ...], exam: str | None) -> 
         tasks: The questions.
         exam: As `fusion_asked` returned it.
     """
-    scorer = Scorer(model)
-    return StudyScores(model, scorer, tasks, ExamScores(model, scorer, exam) if exam else None)
+    scorer, cautions = Scorer(model), answer_cautions(model.card, tasks, Path(model.path))
+    exams = ExamScores(model, scorer, exam, cautions) if exam else None
+    return StudyScores(model, scorer, tasks, exams, cautions)
 
 
 def _answers(pack: RunPack, tasks: tuple[AskedTask, ...], exam: str | None, model: Any) -> Answers:

@@ -162,6 +162,16 @@ def remark_of(sources: Mapping[str, SourceFigures], name: str) -> str:
     return "" if figures is None else figures.remark
 
 
+def why_unmeasured(note: str) -> str:
+    """Return what stands beside an answer to a task without figures: the first sentence of its note on the card.
+
+    Example:
+        >>> why_unmeasured("Not measured after merging."), why_unmeasured("")
+        ('Not measured after merging', 'no figures in the model’s card')
+    """
+    return note.partition(". ")[0].rstrip(".") or "no figures in the model’s card"
+
+
 def source_sentences(
     title: str, sources: Mapping[str, SourceFigures], classes: Iterable[str], titles: Mapping[str, str] = NO_TITLES
 ) -> Iterator[str]:

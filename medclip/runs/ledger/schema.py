@@ -9,7 +9,7 @@ from dataclasses import fields
 from medclip.runs.ledger.database import Database
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
 
-FORMAT = 10
+FORMAT = 11
 """Raised when columns change."""
 BY_FILE = ("files", "thumbnails", "units")
 """Tables whose rows have the number of a file."""

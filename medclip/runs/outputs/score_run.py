@@ -164,6 +164,8 @@ class ScoreRun(Result):
         return [] if self.shard is not None else self.scores.slice(0, most).to_pylist()
 
     def _caution(self, row: Mapping[str, Any]) -> str:
+        if row.get("caution"):
+            return row["caution"]
         about = (answers.reason for answers in self.unlearned if answers.is_about(*map(row.get, _ABOUT)))  # pyright: ignore[reportArgumentType]
         return next(about, "")
 

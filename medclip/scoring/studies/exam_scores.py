@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ from medclip.files.grouping.mammogram import exam_view_of_row
 from medclip.models.scores.class_vectors import mean_vector
 from medclip.runs.rows import ExamRow
 from medclip.sample import Modality
+from medclip.scoring.cautions import Cautions
 from medclip.scoring.studies.exam_views import ExamViews
 from medclip.scoring.studies.grid import logit_on_grid, probability_on_grid
 from medclip.scoring.tasks import AskedTask, Scorer
@@ -99,6 +100,8 @@ class ExamScores:
     scorer: Scorer
     fusion: str
     """How views become one answer: name of the pack's fusion, or `MEAN`."""
+    cautions: Cautions = field(default_factory=dict)
+    """What stands beside answers."""
 
     def rows(self, features: ExamFeatures, asked: AskedTask, study: str, patient: str | None) -> Iterator[ExamRow]:
         """Yield the rows of an examination and task: of it, of its breasts (R, L), of its images as they hang.
@@ -156,5 +159,6 @@ class ExamScores:
                 note=" ".join(notes) or None,
                 model=self.model.name,
                 model_version=str(self.model.card.version),
+                caution=self.cautions.get((Modality.MAMMOGRAPHY, asked.task.name, name)),
                 **{**absent, **values},
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from medclip.errors import Problem, Reason, Status
 from medclip.runs.rows import ExamRow, ScoreRow
 from medclip.runs.units.chunk import ChunkWork, Item
 from medclip.sample import Kind, Modality, spoken
+from medclip.scoring.cautions import Cautions
 from medclip.scoring.studies.exam_scores import ExamFeatures, ExamImage, ExamScores, exam_features
 from medclip.scoring.studies.grid import logit_on_grid, probability_on_grid
 from medclip.scoring.tasks import AskedTask, Scorer
@@ -49,6 +50,8 @@ class StudyScores:
     tasks: tuple[AskedTask, ...]
     exams: ExamScores | None = None
     """Answers for mammography examinations by their views; None asks them as all other studies."""
+    cautions: Cautions = field(default_factory=dict)
+    """What stands beside answers."""
 
     def refuse(self, modality: Modality, body_part: str, kind: Kind) -> Problem | None:
         """Return the problem of a unit that none of the tasks fits, None where one does."""
@@ -190,6 +193,7 @@ class StudyScores:
                 files=facts.files,
                 num_files=facts.num_files,
                 note=facts.note,
+                caution=self.cautions.get((facts.modality, asked.task.name, name)),
             )
 
 

@@ -1,0 +1,48 @@
+"""What stands beside an answer in a table of results: why it is grey, in the words of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medclip.models.packs.card_sources import why_unmeasured
+from medclip.models.packs.prompt_cautions import card_cautions, prompt_cautions
+from medclip.sample import Modality
+from medclip.scoring.tasks import AskedTask
+from medclip.scoring.unlearned import unlearned_answers
+from medclip.text.vocabulary.own_words import AD_HOC
+
+Cautions = Mapping[tuple[str, str, str], str]
+"""By modality of the study, task and class; none of an answer like any other."""
+
+
+def answer_cautions(card: Any, tasks: Sequence[AskedTask], pack: Path) -> Cautions:
+    """Return why answers of a run are grey. It depends on the question and the modality alone, and on no image.
+
+    What was never learned comes first, then what holds within its source only, then what nobody has measured.
+
+    Args:
+        card: The pack's.
+        tasks: Those of the run.
+        pack: The pack's folder, for its tokenizer; read where there are prompts.
+    """
+    unlearned = unlearned_answers(card, tasks, list(Modality), pack)
+    of_card = card_cautions(card)
+    measured = {} if card.held_out is None else card.held_out.figures
+    cautions: dict[tuple[str, str, str], str] = {}
+    for asked in tasks:
+        task, entry = asked.task.name, card.tasks.get(asked.task.name)
+        if task == AD_HOC:
+            beside = prompt_cautions(asked.prompts, of_card)
+        else:
+            beside = dict(of_card.get(task, {}))
+            if entry is not None and not (entry.metrics or task in measured):
+                beside |= {name: why_unmeasured(entry.note) for name in asked.names if name not in beside}
+        for modality in Modality:
+            for name in asked.names:
+                reasons = (one.reason for one in unlearned if one.is_about(modality, task, name))
+                reason = next((f"Not learned: {reason}" for reason in reasons), beside.get(name, ""))
+                if reason:
+                    cautions[modality, task, name] = reason
+    return cautions

@@ -1,0 +1,81 @@
+"""The tables of results say of an answer that it is grey, as the report does, however the run was made."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from medclip import embed, score
+from medclip.models.packs.card import TaskCard, read_card
+from medclip.models.packs.pack import update_pack
+from medclip.runs.outputs.score_run import read_run
+from tests.kits.scoring import make_pack, write_dicom
+
+FIGURE = {"value": 0.8, "low": 0.7, "high": 0.9, "chance": 0.5, "num_patients": 40}
+ONLY = "within its source only (nih_cxr)"
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack with a finding of one source, one that holds, and a task that nobody has measured."""
+    folder = tmp_path_factory.mktemp("packs")
+    pack = shutil.copytree(make_pack(folder / "tiny"), folder / "marked")
+    card = read_card(pack)
+    findings = TaskCard.model_validate(
+        {
+            "classes": ["pneumonia", "edema"],
+            "metrics": {"auroc": {name: {"zero_shot": FIGURE} for name in ("pneumonia", "edema")}},
+            "sources": {"pneumonia": {"verdict": "within its source only", "sources": ["nih_cxr"]}},
+        }
+    )
+    view = TaskCard.model_validate({"classes": ["ap", "pa", "lateral"], "note": "Not measured after merging. Others."})
+    tasks = {"chest_xray_findings": findings, "chest_xray_view": view}
+    update_pack(pack, card=card.model_copy(update={"tasks": {**card.tasks, **tasks}}))
+    return pack
+
+
+def cautions(rows: list[dict[str, str | None]]) -> dict[str | None, str | None]:
+    return {row["class"]: row["caution"] for row in rows}
+
+
+def test_an_answer_within_its_source_only_and_one_that_nobody_measured_have_a_caution_in_the_table(
+    marked: Path, tmp_path: Path
+) -> None:
+    film = write_dicom(tmp_path / "1.dcm", 1)
+    run = score(film, tmp_path / "out", model=marked, workers=1, task=["chest_xray_findings", "chest_xray_view"])
+    unmeasured = dict.fromkeys(("ap", "pa", "lateral"), "Not measured after merging")
+    assert cautions(run.scores.to_pylist()) == {"pneumonia": ONLY, "edema": None, **unmeasured}
+    shown = run._repr_html_().split("<table>")[2]
+    assert shown.count("<th>caution</th>") == 1
+    (grey,) = [line for line in shown.split("<tr") if ONLY in line]
+    assert "color: #80868b" in grey
+    assert grey.count(ONLY) == 1, "the column stands once, as the last"
+
+
+def test_prompts_have_the_caution_of_what_they_name_and_the_reason_why_they_were_not_learned(
+    marked: Path, tmp_path: Path
+) -> None:
+    film, asked = write_dicom(tmp_path / "1.dcm", 1), ["signs of pneumonia", "edema", "a pacemaker"]
+    run = score(film, tmp_path / "out", model=marked, workers=1, prompt=asked)
+    beside = cautions(run.scores.to_pylist())
+    assert beside == {
+        "signs of pneumonia": ONLY,
+        "edema": None,
+        "a pacemaker": "Not learned: it names nothing that the model’s card has a figure for",
+    }
+    stored = embed(film, tmp_path / "e", model=marked, workers=1)
+    assert cautions(score(stored, model=marked, prompt=asked).scores.to_pylist()) == beside
+    assert score(stored, tmp_path / "again", model=marked, prompt=asked).scores.equals(run.scores)
+
+
+def test_the_same_bytes_with_more_workers_and_after_a_pause(marked: Path, tmp_path: Path) -> None:
+    for n in range(3):
+        write_dicom(tmp_path / "films" / f"{n}.dcm", n + 1)
+    options = {"model": marked, "task": ["chest_xray_findings"]}
+    one = score(tmp_path / "films", tmp_path / "one", workers=1, **options)
+    two = score(tmp_path / "films", tmp_path / "two", workers=2, limit=1, **options)
+    two = score(tmp_path / "films", tmp_path / "two", workers=2, **options)
+    assert (one.folder / "scores.parquet").read_bytes() == (two.folder / "scores.parquet").read_bytes()
+    assert ONLY in cautions(read_run(tmp_path / "two").scores.to_pylist()).values()
