@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from medclip.models.packs.card_sources import why_unmeasured
 from medclip.models.packs.prompt_cautions import card_cautions, prompt_cautions
-from medclip.sample import Modality
+from medclip.runs.outputs.score_run import NOT_LEARNED
+from medclip.sample import Kind, Modality
 from medclip.scoring.tasks import AskedTask
 from medclip.scoring.unlearned import unlearned_answers
 from medclip.text.vocabulary.own_words import AD_HOC
 
-Cautions = Mapping[tuple[str, str, str], str]
-"""By modality of the study, task and class; none of an answer like any other."""
+Cautions = Mapping[tuple[str, str, str, str], str]
+"""By modality of the study, kind of its first unit, task and class; none of an answer like any other."""
 
 
 def answer_cautions(card: Any, tasks: Sequence[AskedTask], pack: Path) -> Cautions:
-    """Return why answers of a run are grey. It depends on the question and the modality alone, and on no image.
+    """Return why answers of a run are grey: it depends on the question and on what a unit is, and on no other unit.
 
     What was never learned comes first, then what holds within its source only, then what nobody has measured.
 
@@ -27,10 +29,13 @@ def answer_cautions(card: Any, tasks: Sequence[AskedTask], pack: Path) -> Cautio
         tasks: Those of the run.
         pack: The pack's folder, for its tokenizer; read where there are prompts.
     """
-    unlearned = unlearned_answers(card, tasks, list(Modality), pack)
+    unlearned = {
+        kind: unlearned_answers(card, tasks, list(Modality), pack, {modality: [kind] for modality in Modality})
+        for kind in Kind
+    }
     of_card = card_cautions(card)
     measured = {} if card.held_out is None else card.held_out.figures
-    cautions: dict[tuple[str, str, str], str] = {}
+    cautions: dict[tuple[str, str, str, str], str] = {}
     for asked in tasks:
         task, entry = asked.task.name, card.tasks.get(asked.task.name)
         if task == AD_HOC:
@@ -39,10 +44,9 @@ def answer_cautions(card: Any, tasks: Sequence[AskedTask], pack: Path) -> Cautio
             beside = dict(of_card.get(task, {}))
             if entry is not None and not (entry.metrics or task in measured):
                 beside |= {name: why_unmeasured(entry.note) for name in asked.names if name not in beside}
-        for modality in Modality:
-            for name in asked.names:
-                reasons = (one.reason for one in unlearned if one.is_about(modality, task, name))
-                reason = next((f"Not learned: {reason}" for reason in reasons), beside.get(name, ""))
-                if reason:
-                    cautions[modality, task, name] = reason
+        for modality, kind, name in product(Modality, Kind, asked.names):
+            reasons = (one.reason for one in unlearned[kind] if one.is_about(modality, task, name))
+            reason = next((f"{NOT_LEARNED}{reason}" for reason in reasons), beside.get(name, ""))
+            if reason:
+                cautions[modality, kind, task, name] = reason
     return cautions

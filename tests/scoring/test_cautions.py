@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from medclip import embed, score
 from medclip.models.packs.card import TaskCard, read_card
@@ -13,6 +15,7 @@ from medclip.models.packs.pack import update_pack
 from medclip.runs.outputs.score_run import read_run
 from tests.kits.scoring import make_pack, write_dicom
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "studies"
 FIGURE = {"value": 0.8, "low": 0.7, "high": 0.9, "chance": 0.5, "num_patients": 40}
 ONLY = "within its source only (nih_cxr)"
 
@@ -79,3 +82,19 @@ def test_the_same_bytes_with_more_workers_and_after_a_pause(marked: Path, tmp_pa
     two = score(tmp_path / "films", tmp_path / "two", workers=2, **options)
     assert (one.folder / "scores.parquet").read_bytes() == (two.folder / "scores.parquet").read_bytes()
     assert ONLY in cautions(read_run(tmp_path / "two").scores.to_pylist()).values()
+
+
+def test_of_two_kinds_in_a_run_the_rows_of_the_one_that_nobody_measured_say_so(tmp_path: Path) -> None:
+    """The run as a whole has sheets as well, on which the task was measured: `run.unlearned` is empty."""
+    ecgs = shutil.copytree(EXAMPLES / "ecg", tmp_path / "in")
+    pixels = np.full((400, 600, 3), 240, np.uint8)
+    pixels[200 + (60 * np.sin(np.arange(600) / 9)).astype(int), np.arange(600)] = 20
+    Image.fromarray(pixels).save(ecgs / "sheet.png")
+    run = score(ecgs, tmp_path / "out", modality="ecg", task="ecg_sheet", workers=1)
+    of_kind = {"sheet.png" in row["files"]: row["caution"] for row in run.scores.to_pylist()}
+    reason = "the model’s card has figures of this for ECG images, not for signals"
+    assert of_kind == {True: None, False: f"Not learned: {reason}"}
+    assert run.unlearned == ()
+    assert f"Not learned: {reason}." in (tmp_path / "out" / "report.html").read_text()
+    stored = embed(ecgs, tmp_path / "e", modality="ecg", workers=1)
+    assert score(stored, tmp_path / "again", task="ecg_sheet").scores.equals(run.scores)

@@ -13,7 +13,7 @@ from medclip.reports.model_card import CardView, modality_title, task_title
 from medclip.reports.score.hanging import HangingData, LevelData, collect_hanging, levels
 from medclip.runs.ledger.chunk_result import NAMED_FILES
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.outputs.score_run import Unlearned
+from medclip.runs.outputs.score_run import Unlearned, not_learned
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow
 from medclip.sample import Kind
 from medclip.text.captions.true_wordings import VIEW_TASK
@@ -306,6 +306,9 @@ def _task(
     reasons = {
         answers.class_: answers.reason for answers in unlearned if answers.is_about(*about, answers.class_ or "")
     }
+    if None not in reasons:  # of one kind of its units, where the run has others
+        own_reasons = {score.class_: not_learned(score.caution) for score in scores}
+        reasons = {class_: reason for class_, reason in own_reasons.items() if reason} | reasons
     # Of a prompt that nobody measured on such images no figure's caution says anything.
     of_prompts = {class_: caution for class_, caution in cautions.items() if class_ not in reasons}
     cautions = of_prompts if is_prompt else own.cautions if own is not None else {}

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 _NOTES_SHOWN = 3
+NOT_LEARNED = "Not learned: "
+"""How the `caution` of a row begins whose answer is one of them."""
 UNLEARNED = "unlearned"
 """What run.json and the ledger hold the answers under that are worth little."""
 
@@ -46,6 +48,17 @@ class Unlearned:
     def from_json(cls, values: Mapping[str, Any]) -> Unlearned:
         """Read what `to_json` wrote."""
         return cls(values["modality"], values["task"], values["class"], values["reason"])
+
+
+def not_learned(caution: str | None) -> str:
+    """Return the reason of a row's `caution` that says that the model was never taught this; blank for any other.
+
+    Example:
+        >>> not_learned("Not learned: the model was trained on MRI images, not on CT")
+        'the model was trained on MRI images, not on CT'
+    """
+    text = caution or ""
+    return text.removeprefix(NOT_LEARNED) if text.startswith(NOT_LEARNED) else ""
 
 
 _ABOUT = ("modality", "task", "class")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from medclip.files.grouping.mammogram import exam_view_of_row
 from medclip.models.scores.class_vectors import mean_vector
 from medclip.runs.rows import ExamRow
-from medclip.sample import Modality
+from medclip.sample import Kind, Modality
 from medclip.scoring.cautions import Cautions
 from medclip.scoring.studies.exam_views import ExamViews
 from medclip.scoring.studies.grid import logit_on_grid, probability_on_grid
@@ -159,6 +159,6 @@ class ExamScores:
                 note=" ".join(notes) or None,
                 model=self.model.name,
                 model_version=str(self.model.card.version),
-                caution=self.cautions.get((Modality.MAMMOGRAPHY, asked.task.name, name)),
+                caution=self.cautions.get((Modality.MAMMOGRAPHY, Kind.IMAGE, asked.task.name, name)),
                 **{**absent, **values},
             )

@@ -39,6 +39,8 @@ class StudyFacts:
     num_files: int = 0
     note: str | None = None
     """As `ScoreRow.note`; the ledger has it."""
+    kind: Kind = Kind.IMAGE
+    """Of its first unit."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class StudyScores:
                 first = fitting[0].reading
                 assert first is not None
                 patient = work.chunk.plan.studies[study].patient
-                facts = StudyFacts(key, patient, modality, first.preprocessing, 0, num_failed)
+                facts = StudyFacts(key, patient, modality, first.preprocessing, 0, num_failed, kind=fitting[0].kind)
                 if self.asks_views(modality):
                     ids = tuple(item.files[0].id for item in fitting)
                     exam = exams[ids] = exams.get(ids) or self._exam(fitting)
@@ -193,7 +195,7 @@ class StudyScores:
                 files=facts.files,
                 num_files=facts.num_files,
                 note=facts.note,
-                caution=self.cautions.get((facts.modality, asked.task.name, name)),
+                caution=self.cautions.get((facts.modality, facts.kind, asked.task.name, name)),
             )
 
 
