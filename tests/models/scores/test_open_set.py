@@ -88,6 +88,17 @@ def test_images_nearer_to_what_the_pack_is_not_for_are_not_typical_however_near_
     assert with_others.typical(fitted[1], "ct").mean() > 0.95
 
 
+def test_images_nearer_to_another_modality_are_not_typical_however_wide_the_limit_is() -> None:
+    ct, mri, photograph = np.eye(12, dtype=np.float32)[:3]
+    wide = np.full(2, 100, np.float32)
+    guard = OpenSet(("ct", "mri"), np.stack([ct, mri]), np.eye(12, dtype=np.float32), wide, ("photo",), photograph[None])
+    nearer_ct, nearer_mri = np.array([0.6 * ct + 0.4 * mri, 0.4 * ct + 0.6 * mri])
+    both = np.stack([nearer_ct, nearer_mri])
+    assert (guard.distance(both, "ct") < 100).all(), "or the limit refuses them, and not the rival"
+    assert guard.typical(both, "ct").tolist() == [True, False]
+    assert guard.typical(both, "mri").tolist() == [False, True]
+
+
 def test_what_a_guard_knows_of_others_is_kept_in_its_file(with_others: OpenSet, tmp_path: Path) -> None:
     with_others.save(tmp_path)
     again = load_open_set(tmp_path)

@@ -1,4 +1,7 @@
-"""An image in colour is never taken for one of a modality without colour, but where a table says so of that file."""
+"""An image in colour is never taken for one of a modality without colour, but where a table says so of that file.
+
+Nor is a grey image taken for one of a modality that is never grey, unless somebody states it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from medclip.api.score import score
 from medclip.errors import Reason
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.runs.units.chunk import ChunkWork, Item
-from medclip.runs.units.problems import GREY
+from medclip.runs.units.problems import GREY, NEVER_GREY
 from medclip.runs.units.read_unit import Reading, read
 from medclip.sample import Modality, spoken
 from medclip.settings import Settings
@@ -66,6 +69,42 @@ def test_of_a_grey_image_and_of_a_modality_in_colour_an_unsure_guess_is_named(tm
 def test_it_may_be_taken_for_a_modality_in_colour(tmp_path: Path) -> None:
     item = _decided(tmp_path, _reading(tmp_path / "a.png", dermoscopy()), "dermatology")
     assert item.modality is Modality.DERMATOLOGY
+
+
+def grey_skin() -> np.ndarray:
+    """Return a photograph of skin without its colours, stored with three channels."""
+    return np.repeat((dermoscopy() @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None], 3, -1)
+
+
+@pytest.mark.parametrize("probability", [0.97, 0.5])
+@pytest.mark.parametrize("name", sorted(NEVER_GREY))
+@pytest.mark.parametrize("shape", ["of one channel", "of three"])
+def test_a_grey_image_is_not_taken_for_a_modality_that_is_never_grey(
+    tmp_path: Path, name: str, probability: float, shape: str
+) -> None:
+    pixels = grey_skin()[..., 0] if shape == "of one channel" else grey_skin()
+    item = _decided(tmp_path, _reading(tmp_path / "a.png", pixels), name, probability)
+    assert item.modality is None
+    assert item.problem is not None
+    assert item.problem.reason is Reason.MODALITY_UNCERTAIN
+    assert item.problem.sentence.startswith("the image is grey")
+    assert spoken(name) not in item.problem.sentence
+
+
+@pytest.mark.parametrize("name", ["fundus", "ultrasound", "ecg", "xray"])
+def test_a_grey_image_may_be_taken_for_any_other_modality(tmp_path: Path, name: str) -> None:
+    assert _decided(tmp_path, _reading(tmp_path / "a.png", grey_skin()), name).modality == name
+
+
+def test_a_grey_image_keeps_the_modality_that_somebody_states(pack: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "in" / "a.jpg", grey_skin())
+    (tmp_path / "table.csv").write_text("file,modality\na.jpg,dermatology\n")
+    stated: tuple[dict[str, Any], ...] = ({"modality": "dermatology"}, {"table": tmp_path / "table.csv"})
+    for number, by in enumerate(stated):
+        run = score(tmp_path / "in", tmp_path / f"out{number}", model=pack, workers=1, prompt=["a mole"], **by)
+        row = run.files.to_pylist()[0]
+        assert row["modality"] == "dermatology", row["message"]
+        assert row["reason"] != str(Reason.MODALITY_UNCERTAIN)
 
 
 @pytest.mark.parametrize("tint", [(1, 1, 1), (1, 0.9, 0.7)])
