@@ -67,3 +67,20 @@ def test_what_is_foreign_is_refused_also_where_the_guard_was_not_fitted_to_it(gu
     assert left_out["accepted"]["value"] == 0
     assert left_out["auroc"]["value"] == 1
     assert figures["sources_left_out"]["xray, nih_cxr"]["auroc"]["value"] == 1
+
+
+def test_a_guess_is_sure_only_where_its_colours_go_with_the_modality(
+    guard_stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    names = ("dermatology", "fundus", "xray")
+    likely = np.repeat(np.eye(3) * 0.9 + 0.03, 2, axis=0)
+    monkeypatch.setattr(guard_stage, "class_vectors", lambda *args: None)
+    monkeypatch.setattr(guard_stage, "score_features", lambda *args: (None, likely))
+    entry = SimpleNamespace(classes=names, calibration=None)
+    model = SimpleNamespace(card=SimpleNamespace(tasks={"modality": entry}), logit_scale=1)
+    images = SimpleNamespace(features=np.eye(6), coloured=np.array([True, False] * 3))
+    guesses = guard_stage.guesses_of(model, images)
+    assert guesses.modality.tolist() == [name for name in names for _ in range(2)]
+    assert guesses.is_sure.tolist() == [True, False, True, True, False, True]

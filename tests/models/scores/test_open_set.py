@@ -75,7 +75,7 @@ def with_others(fitted: tuple[OpenSet, np.ndarray, np.ndarray]) -> OpenSet:
     features = np.concatenate([cloud(rng, a, 200), cloud(rng, b, 200), cloud(rng, beside, 200)])
     kinds = np.array(["ct"] * 200 + ["mri"] * 200 + ["ct of the head"] * 200)
     train = Examples(features, kinds, kinds)
-    return fit_open_set(train, Examples(features, kinds, kinds), ["ct", "mri"])
+    return fit_open_set(train, Examples(features, kinds, kinds), ["ct", "mri"], lone_margin=1.0)
 
 
 def test_images_nearer_to_what_the_pack_is_not_for_are_not_typical_however_near_they_are(
@@ -89,14 +89,40 @@ def test_images_nearer_to_what_the_pack_is_not_for_are_not_typical_however_near_
 
 
 def test_images_nearer_to_another_modality_are_not_typical_however_wide_the_limit_is() -> None:
-    ct, mri, photograph = np.eye(12, dtype=np.float32)[:3]
+    ct, mri, other = np.eye(12, dtype=np.float32)[:3]
     wide = np.full(2, 100, np.float32)
-    guard = OpenSet(("ct", "mri"), np.stack([ct, mri]), np.eye(12, dtype=np.float32), wide, ("photo",), photograph[None])
+    guard = OpenSet(("ct", "mri"), np.stack([ct, mri]), np.eye(12, dtype=np.float32), wide, ("page",), other[None])
     nearer_ct, nearer_mri = np.array([0.6 * ct + 0.4 * mri, 0.4 * ct + 0.6 * mri])
     both = np.stack([nearer_ct, nearer_mri])
     assert (guard.distance(both, "ct") < 100).all(), "or the limit refuses them, and not the rival"
     assert guard.typical(both, "ct").tolist() == [True, False]
     assert guard.typical(both, "mri").tolist() == [False, True]
+
+
+def test_an_image_that_is_hardly_nearer_to_a_modality_than_to_a_rival_is_not_typical_by_the_margin(
+    tmp_path: Path,
+) -> None:
+    ct, page = np.eye(12, dtype=np.float32)[:2]
+    wide = np.full(1, 100, np.float32)
+    guard = OpenSet(("ct",), ct[None], np.eye(12, dtype=np.float32), wide, ("page",), page[None])
+    guard = replace(guard, margins_M=np.array([0.8], np.float32))
+    images = np.array([ct + share * (page - ct) for share in (0.45, 0.48, 0.52)])
+    ratio = guard.distance(images, "ct") / guard.rival_distance(images, "ct")
+    assert ratio[0] < 0.8 < ratio[1] < 1 < ratio[2]
+    assert guard.typical(images, "ct").tolist() == [True, False, False]
+    guard.save(tmp_path)
+    again = load_open_set(tmp_path)
+    assert again is not None
+    assert again.typical(images, "ct").tolist() == [True, False, False]
+    assert replace(guard, margins_M=None).typical(images, "ct").tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("margin", [0.0, -1.0, 1.5, float("nan")])
+def test_a_file_with_a_margin_that_is_no_share_is_no_guard(tmp_path: Path, margin: float) -> None:
+    replace(two_sources()[0], margins_M=np.array([margin], np.float32)).save(tmp_path)
+    with pytest.raises(MedclipError) as caught:
+        load_open_set(tmp_path)
+    assert caught.value.reason is Reason.PACK_INVALID
 
 
 def test_what_a_guard_knows_of_others_is_kept_in_its_file(with_others: OpenSet, tmp_path: Path) -> None:
@@ -115,16 +141,49 @@ def test_a_file_whose_other_means_do_not_fit_is_no_guard(with_others: OpenSet, t
     assert caught.value.reason is Reason.PACK_INVALID
 
 
-def test_every_source_of_a_modality_weighs_alike_and_the_farthest_sets_its_limit() -> None:
+def two_sources() -> tuple[OpenSet, np.ndarray, np.ndarray]:
+    """Fit a guard to CT of two sources, one large and one small and far from it, and to pages that lie between."""
     rng = np.random.default_rng(5)
-    near, far = np.eye(12)[0], unit((np.eye(12)[0] + 0.5 * np.eye(12)[3])[None])[0]
-    features = np.concatenate([cloud(rng, near, 900), cloud(rng, far, 100)])
-    kinds, sources = np.array(["ct"] * 1000), np.array(["large"] * 900 + ["small"] * 100)
-    both = fit_open_set(Examples(features, kinds, sources), Examples(features, kinds, sources), ["ct"], slack=1.0)
-    middle = (features[:900].mean(axis=0) + features[900:].mean(axis=0)) / 2
-    np.testing.assert_allclose(both.means_MD[0], middle, atol=1e-6)
-    assert both.typical(features[900:], "ct").mean() >= 0.98
-    assert both.typical(features[:900], "ct").mean() >= 0.98
+    near, far = np.eye(12)[0], np.eye(12)[3]
+    features = np.concatenate([cloud(rng, near, 900), cloud(rng, far, 100), cloud(rng, near + far, 100)])
+    kinds = np.array(["ct"] * 1000 + ["page"] * 100)
+    sources = np.repeat(["large", "small", "printer"], [900, 100, 100])
+    examples = Examples(features, kinds, sources)
+    return fit_open_set(examples, examples, ["ct"], slack=1.0), features, sources
+
+
+def test_every_source_of_a_modality_has_a_mean_of_its_own_and_the_farthest_sets_its_limit() -> None:
+    guard, features, sources = two_sources()
+    assert guard.means_of == ("ct", "ct")
+    for mean, source in zip(guard.means_MD, ("large", "small"), strict=True):
+        np.testing.assert_allclose(mean, features[sources == source].mean(axis=0), atol=1e-6)
+        assert guard.typical(features[sources == source], "ct").mean() >= 0.98
+
+
+def test_what_lies_between_two_sources_of_a_modality_is_not_of_it() -> None:
+    guard, features, sources = two_sources()
+    pages = features[sources == "printer"]
+    assert (guard.distance(pages, "ct") > guard.rival_distance(pages, "ct")).mean() > 0.98
+    assert guard.typical(pages, "ct").mean() < 0.02
+
+
+def test_a_guard_with_several_means_of_a_modality_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    guard, features, _ = two_sources()
+    guard.save(tmp_path)
+    again = load_open_set(tmp_path)
+    assert again is not None
+    assert again.means_of == guard.means_of
+    np.testing.assert_array_equal(again.typical(features, "ct"), guard.typical(features, "ct"))
+
+
+@pytest.mark.parametrize("means_of", [("ct",), ("ct", "ct", "ct"), ("ct", "mri")])
+def test_a_file_whose_means_are_of_no_modality_that_it_names_is_no_guard(
+    tmp_path: Path, means_of: tuple[str, ...]
+) -> None:
+    replace(two_sources()[0], means_of=means_of).save(tmp_path)
+    with pytest.raises(MedclipError) as caught:
+        load_open_set(tmp_path)
+    assert caught.value.reason is Reason.PACK_INVALID
 
 
 def test_a_modality_of_one_source_is_given_as_much_room_as_those_of_several() -> None:
@@ -136,4 +195,5 @@ def test_a_modality_of_one_source_is_given_as_much_room_as_those_of_several() ->
     examples = Examples(features, kinds, sources)
     guard = fit_open_set(examples, examples, ["ct", "fundus"])
     distances = guard.distance(features[400:], "fundus")
-    assert guard.limits_M[1] >= guard.limits_M[0] > 1.75 * np.quantile(distances, 0.99)
+    assert guard.limits_M[1] >= guard.limits_M[0] > 2 * np.quantile(distances, 0.99)
+    assert guard.margin("ct") < guard.margin("fundus") < 1
