@@ -3,7 +3,7 @@
 Usage: python pipelines/merging/measure.py RUN [--smoke]
 
 All arms begin with one pack (start.yaml), see as many samples of each modality, in one order of modalities, and are
-measured on the same held-out patients. Killed and called again, it goes on: packs and figures are kept.
+measured on the same held-out patients. Killed and called again, it goes on: packs are kept.
 
 Everything that could be chosen by looking at results stands here before: steps, weights, the order, which figure.
 """
@@ -23,26 +23,22 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import paired
 import yaml
-from measuring import measure, trained
+from measuring import in_words, plain, trained
 from modality_tables import MODALITIES, START
 
 import medclip
-from medclip.evaluation.shard_split import measure_split
 from medclip.files.output import write_file
-from medclip.models.packs.card import training_hashes, training_patients
-from medclip.models.packs.pack import load_model
-from medclip.shards.reading.samples import ShardReader
-from medclip.training.batches.samples import Drawing
+from medclip.statistics.resampling.resampled import Resampled, interval_of
 
 HERE = Path(__file__).parent
 STEPS = 120
 """Of each modality; a joint pack takes as many as all of them together."""
 KEEP = {"method": "vr-lwf", "weight": 1.0}
-TASKS: Mapping[str, tuple[str, str]] = {
-    "xray": ("chest_xray_findings", "macro_auroc"),
-    "fundus": ("fundus_cataract", "macro_auroc"),
-    "mri": ("brain_mri_tumour", "macro_auroc"),
-    "mammography": ("breast_density", "macro_auroc"),
+TASKS: Mapping[str, str] = {
+    "xray": "chest_xray_findings",
+    "fundus": "fundus_cataract",
+    "mri": "brain_mri_tumour",
+    "mammography": "breast_density",
 }
 """What each modality is measured by: the mean area over the classes of its task, asked in words. Its labelled images
 are of one source each (`modality_tables.LEFT_OUT`), so that no area is that of a score of the source."""
@@ -134,18 +130,12 @@ class Arms:
         return out
 
 
-def figures_of(run: Path, pack: Path) -> Figures:
-    """Measure a pack on the held-out patients of every modality, each by its task."""
-    model, measured = load_model(pack), {}
-    lists = (training_hashes(pack, model.card), training_patients(pack, model.card))
-    seen = frozenset().union(*(one for one in lists if one))
-    drawing = Drawing(model.preprocess, 0, None, 0.0, 0.0)
-    for modality, (task, metric) in TASKS.items():
-        with ShardReader([run / "shards" / modality], "test") as reader:
-            split = measure_split(model, reader, drawing, seen=seen, num_resamples=NUM_RESAMPLES)
-        figure = split.figures.get(task, {}).get(metric)
-        measured[modality] = {"task": task, "num_images": split.num_images} | (figure or {"value": None})
-    return measured
+def figures_of(areas: Mapping[str, Resampled]) -> Figures:
+    """Write the areas of a pack, by modality, as numbers for JSON; no value where there is none."""
+    return {
+        modality: {"task": task} | (plain(interval_of(areas[modality])) if modality in areas else {"value": None})
+        for modality, task in TASKS.items()
+    }
 
 
 def packs_of(arms: Arms) -> dict[str, Callable[[], Path]]:
@@ -196,7 +186,7 @@ def table_of(figures: Mapping[str, Figures]) -> str:
 def _cell(figure: Mapping[str, Any]) -> str:
     if figure["value"] is None:
         return "not measured"
-    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+    return in_words(figure)
 
 
 def _recipe(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,13 +204,15 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true")
     arguments = parser.parse_args()
     run, packs = arguments.run, packs_of(Arms(arguments.run, smoke=arguments.smoke))
-    measure(run, {name: lambda pack=pack: figures_of(run, pack()) for name, pack in packs.items()}, table_of)
-    tasks = {modality: task for modality, (task, _) in TASKS.items()}
-    areas = paired.areas_of({name: pack() for name, pack in packs.items()}, run, tasks, NUM_RESAMPLES)
-    compared = paired.differences(areas)
-    write_file(run / "differences.json", json.dumps(compared, indent=1) + "\n")
-    write_file(run / "differences.md", paired.table_of(compared))
-    print(paired.table_of(compared))
+    areas = paired.areas_of({name: pack() for name, pack in packs.items()}, run, TASKS, NUM_RESAMPLES)
+    figures, compared = {name: figures_of(of) for name, of in areas.items()}, paired.differences(areas)
+    for numbers_name, numbers, table_name, table in (
+        ("figures.json", figures, "table.md", table_of(figures)),
+        ("differences.json", compared, "differences.md", paired.table_of(compared)),
+    ):
+        write_file(run / numbers_name, json.dumps(numbers, indent=1) + "\n")
+        write_file(run / table_name, table)
+        print(table)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from medclip.evaluation.shard_split import measure_split
+from medclip.models.packs.pack import load_model
+from medclip.shards.reading.samples import ShardReader
 from medclip.statistics.metrics import classification
 from medclip.statistics.resampling.resampled import Resampled
 from medclip.statistics.resampling.weights import draw_weights
+from medclip.training.batches.samples import Drawing
 from medclip.training.recipe.file import load_recipe
 from tests.kits.stages import load_stage
 
@@ -149,6 +153,12 @@ def test_the_smoke_run_goes_through_all_stages(shared: Path, tmp_path: Path) -> 
     figures = json.loads((tmp_path / "run" / "figures.json").read_text())
     for arm in ("joint", "soup", "greedy soup", "OPCM", "continued", "continued, VR-LwF"):
         assert all(0 <= figures[arm][name]["value"] <= 1 for name in ("xray", "fundus", "mri")), arm
+    pack = tmp_path / "run" / "packs" / "joint" / "pack"
+    model = load_model(pack)
+    with ShardReader([tmp_path / "run" / "shards" / "mri"], "test") as reader:
+        split = measure_split(model, reader, Drawing(model.preprocess, 0, None, 0.0, 0.0), num_resamples=20)
+    elsewhere = split.figures["brain_mri_tumour"]["macro_auroc"]["value"]
+    assert figures["joint"]["mri"]["value"] == pytest.approx(elsewhere, abs=1e-3), "what a card of the pack would say"
     compared = json.loads((tmp_path / "run" / "differences.json").read_text())
     if "OPCM less soup" in compared:  # of 60 rows a modality one may have no area
         means = [np.mean([of["value"] for of in figures[arm].values()]) for arm in ("soup", "OPCM")]

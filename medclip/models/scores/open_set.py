@@ -155,15 +155,16 @@ def fit_open_set(
     """
     names, others = tuple(sorted(modalities)), tuple(sorted({*train.kind_N.tolist()} - {*modalities}))
     pairs = zip(train.kind_N.tolist(), train.source_N.tolist(), strict=True)
-    part_N = np.array([f"{kind}\n{source if kind in names else ''}" for kind, source in pairs])
-    parts = sorted({*part_N.tolist()}, key=lambda part: (part.split("\n")[0] in others, part))
-    means_KD = np.stack([train.features_ND[part_N == part].mean(axis=0) for part in parts])
-    centred = train.features_ND - means_KD[[parts.index(part) for part in part_N.tolist()]]
+    part_of = [(kind, source if kind in names else "") for kind, source in pairs]  # the sources of others are together
+    parts = sorted({*part_of}, key=lambda part: (part[0] in others, part))
+    part_N = np.array([parts.index(part) for part in part_of])
+    means_KD = np.stack([train.features_ND[part_N == number].mean(axis=0) for number in range(len(parts))])
+    centred = train.features_ND - means_KD[part_N]
     covariance = centred.T @ centred / len(centred)
     mean_variance = np.trace(covariance) / len(covariance)
     covariance = (1 - shrinkage) * covariance + shrinkage * mean_variance * np.eye(len(covariance))
     precision = np.linalg.inv(covariance).astype(np.float32)
-    means_of = tuple(part.split("\n")[0] for part in parts if part.split("\n")[0] in names)
+    means_of = tuple(kind for kind, _ in parts if kind in names)
     means_KD = means_KD.astype(np.float32)
     means_MD = means_KD[: len(means_of)]
     fitted = OpenSet(names, means_MD, precision, np.zeros(len(names), dtype=np.float32), means_of=means_of)
@@ -205,7 +206,7 @@ def load_open_set(folder: Path) -> OpenSet | None:
             other_means = f.get_tensor("other_means") if others else None
             stated = f.metadata().get("means_of")
             means_of = None if stated is None else tuple(map(str, json.loads(stated)))
-            margins = f.get_tensor("margins") if "margins" in f.keys() else None  # noqa: SIM118
+            margins = f.get_tensor("margins") if "margins" in {*f.keys()} else None
             guard = OpenSet(modalities, means, precision, limits, others, other_means, means_of, margins)
         if len(means_of or modalities) != len(guard.means_MD) or len(modalities) != len(guard.limits_M):
             raise ValueError("rows")
