@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from medclip.models.packs.card_sources import why_unmeasured
+from medclip.models.packs.card_sources import measured_of, why_unmeasured
 from medclip.models.packs.prompt_cautions import card_cautions, prompt_cautions
 from medclip.runs.outputs.score_run import NOT_LEARNED
 from medclip.sample import Kind, Modality
@@ -34,7 +34,6 @@ def answer_cautions(card: Any, tasks: Sequence[AskedTask], pack: Path) -> Cautio
         for kind in Kind
     }
     of_card = card_cautions(card)
-    measured = {} if card.held_out is None else card.held_out.figures
     cautions: dict[tuple[str, str, str, str], str] = {}
     for asked in tasks:
         task, entry = asked.task.name, card.tasks.get(asked.task.name)
@@ -42,7 +41,7 @@ def answer_cautions(card: Any, tasks: Sequence[AskedTask], pack: Path) -> Cautio
             beside = prompt_cautions(asked.prompts, of_card)
         else:
             beside = dict(of_card.get(task, {}))
-            if entry is not None and not (entry.metrics or task in measured):
+            if entry is not None and not measured_of(card, task):
                 beside |= {name: why_unmeasured(entry.note) for name in asked.names if name not in beside}
         for modality, kind, name in product(Modality, Kind, asked.names):
             reasons = (one.reason for one in unlearned[kind] if one.is_about(modality, task, name))

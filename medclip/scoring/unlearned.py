@@ -7,7 +7,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from medclip.models.packs.card_sources import source_sentences
+from medclip.models.packs.card_sources import (
+    WithinFigure,
+    measured_of,
+    measured_within,
+    source_sentences,
+    within_figures,
+)
 from medclip.models.packs.manifest import read_config
 from medclip.models.packs.prompt_cautions import (
     card_cautions,
@@ -242,8 +248,8 @@ def place_notes(card: Any, tasks: Sequence[AskedTask], modalities: Collection[st
         modalities: Of the studies that were scored: of a task that none of them was asked nothing is said.
 
     Returns:
-        A sentence for each task whose figures hold within their source only, and for each prompt that names a class of
-        one; none where a task was measured on other modalities alone.
+        A note for each task whose figures hold within their source only, and for each prompt that names a class of
+        one, with the figure within that source; none where a task was measured on other modalities alone.
     """
 
     def is_of(name: str) -> bool:
@@ -253,16 +259,28 @@ def place_notes(card: Any, tasks: Sequence[AskedTask], modalities: Collection[st
     scored = [Modality(name) for name in modalities]
     notes: list[str] = []
     for asked in tasks:
-        if asked.listed and asked.task.name in card.tasks and is_of(asked.task.name):
-            titles = {c.name: c.title for c in asked.task.classes}
-            notes += source_sentences(asked.task.title, card.tasks[asked.task.name].sources, asked.names, titles)
+        name = asked.task.name
+        if asked.listed and name in card.tasks and is_of(name):
+            titles, sources = {c.name: c.title for c in asked.task.classes}, card.tasks[name].sources
+            notes += source_sentences(asked.task.title, sources, asked.names, titles, measured_of(card, name))
     prompts = [prompt for asked in tasks for prompt in asked.prompts]
     cautions = {task: of for task, of in card_cautions(card).items() if is_of(task)}
-    for name, caution in prompt_cautions(prompts, cautions).items():
-        notes.append(
-            f"“{name}”: the figure of what it names holds {caution}; elsewhere it may tell the place, not the patient."
-        )
+    for prompt in prompts:
+        for caution in prompt_cautions([prompt], cautions).values():
+            within = dict(_measured_within(card, *pair) for pair in card_classes(prompt.texts, cautions))
+            of = within.items() if len(within) > 1 else [("", figures) for figures in within.values()]
+            notes.append(
+                f"“{prompt.name}”: the figure of what it names holds {caution}{measured_within(of)}. Elsewhere it may "
+                "tell the place, not the patient."
+            )
     return tuple(notes)
+
+
+def _measured_within(card: Any, task: str, name: str) -> tuple[str, tuple[WithinFigure, ...]]:
+    """Return what the figures within the sources of a class are of, it or its whole task, and these figures."""
+    sources = card.tasks[task].sources
+    what = title_of(task, name) if name in sources else load_task(task).title if task in task_names() else task
+    return what, within_figures(measured_of(card, task), sources, name)
 
 
 def _listed(modalities: Collection[str]) -> str:

@@ -168,7 +168,9 @@ def test_words_that_name_a_class_have_what_must_stand_beside_it(prompt: str, cau
 def test_a_prompt_in_other_words_has_the_caution_of_the_class_beside_its_number_everywhere(
     pack: Path, tmp_path: Path
 ) -> None:
-    task, sources = "chest_xray_findings", {"verdict": "within its source only", "sources": ["nih_cxr"]}
+    figure = {"value": 0.86, "low": 0.78, "high": 0.92, "chance": 0.5, "num_patients": 118}
+    task, figures = "chest_xray_findings", {"within nih_cxr": figure}
+    sources = {"verdict": "within its source only", "sources": ["nih_cxr"], "figures": figures}
     classes = {"classes": ["pneumonia", "effusion"], "sources": {"pneumonia": sources}}
     own = make_pack(tmp_path / "pack", tasks={"modality": {"classes": ["xray", "mri"]}, task: classes})
     write_dicom(tmp_path / "in" / "1.dcm", 1)
@@ -177,9 +179,12 @@ def test_a_prompt_in_other_words_has_the_caution_of_the_class_beside_its_number_
         tmp_path / "in", tmp_path / "out", model=own, workers=1, prompt=[words, "a pacemaker"], task=[task],
         results_to=tmp_path / "sr", results_as=["sr", "fhir-r4b"],
     )  # fmt: skip
-    assert f"“{words}”: the figure of what it names holds {ONE_SOURCE}" in " ".join(run.notes)
+    within = f"holds {ONE_SOURCE}: AUROC 0.86 (0.78 to 0.92) within nih_cxr, 118 patients. Elsewhere it may"
+    assert f"“{words}”: the figure of what it names {within}" in " ".join(run.notes)
+    assert f"Chest X-ray findings, Pneumonia: its figure {within}" in " ".join(run.notes)
     assert sum(ONE_SOURCE in note for note in run.notes) == 2, "the card's own task, and the prompt"
     page = (tmp_path / "out" / "report.html").read_text()
+    assert page.split("<article")[0].count(within) == 2, "the notes at the top of the report"
     rows = [row.split("</tr>")[0] for row in page.split("<article")[1].split("</article>")[0].split("<tr")[1:]]
     assert sum(ONE_SOURCE in row for row in rows) == 2
     assert not any(ONE_SOURCE in row for row in rows if "pacemaker" in row)

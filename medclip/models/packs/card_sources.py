@@ -9,7 +9,7 @@ sources is neither of its source nor of anybody else's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
@@ -27,8 +27,9 @@ METRIC_TITLES: Mapping[str, str] = MappingProxyType(
 )
 """Printed names of a card's metrics; of others their keys."""
 NO_TITLES: Mapping[str, str] = MappingProxyType({})
+NO_METRICS: Mapping[str, Any] = MappingProxyType({})
 _MOST_NAMED = 4
-"""Sources that a remark names; of more it says how many."""
+"""Sources that a remark names, and classes whose figures a sentence has; of more it says how many."""
 
 
 class SourceFigures(BaseModel):
@@ -172,23 +173,34 @@ def why_unmeasured(note: str) -> str:
     return note.partition(". ")[0].rstrip(".") or "no figures in the model’s card"
 
 
-def source_sentences(
-    title: str, sources: Mapping[str, SourceFigures], classes: Iterable[str], titles: Mapping[str, str] = NO_TITLES
-) -> Iterator[str]:
-    """Yield a sentence for the classes of a task that do not hold across sources, or one for the whole task.
+def measured_of(card: Any, task: str) -> Mapping[str, Any]:
+    """Return the figures of a card's task; where it has none, those on the split of the run that trained the pack."""
+    held_out = {} if card.held_out is None else card.held_out.figures
+    return card.tasks[task].metrics or held_out.get(task, {})
 
-    Classes that hold within the same sources share a sentence.
+
+def source_sentences(
+    title: str,
+    sources: Mapping[str, SourceFigures],
+    classes: Iterable[str],
+    titles: Mapping[str, str] = NO_TITLES,
+    metrics: Mapping[str, Any] = NO_METRICS,
+) -> Iterator[str]:
+    """Yield two sentences for the classes of a task that do not hold across sources, or for the whole task.
+
+    Classes that hold within the same sources share them.
 
     Args:
         title: Printed name of the task.
         sources: The task's, from its card.
         classes: Those that are asked; of other classes nothing is said.
         titles: Printed names of classes; of others their keys.
+        metrics: The task's, from its card: what was measured within the sources stands in the sentence.
 
     Example:
         >>> one = SourceFigures(verdict="within its source only", sources=("nih_cxr",))
         >>> (sentence,) = source_sentences("Findings", {"edema": one, "mass": one}, ["edema", "mass"])
-        >>> sentence.partition(";")[0]
+        >>> sentence.partition(".")[0]
         'Findings, edema and mass: figures hold within their source only (nih_cxr)'
     """
     asked = set(classes)
@@ -197,10 +209,30 @@ def source_sentences(
         if figures.caution and (name == ALL or name in asked):
             alike.setdefault(figures.caution, []).append(name)
     for caution, names in alike.items():
-        named = list_of([titles.get(name, name.replace("_", " ")) for name in names])
-        what = title if names == [ALL] else f"{title}, {named}"
-        if len(names) == 1:
-            yield f"{what}: its figure holds {caution}; elsewhere it may tell the place, not the patient."
-        else:
-            theirs = caution.replace("its source", "their source", 1)
-            yield f"{what}: figures hold {theirs}; elsewhere they may tell the place, not the patient."
+        printed = {name: titles.get(name, name.replace("_", " ")) for name in names}
+        what = title if names == [ALL] else f"{title}, {list_of(list(printed.values()))}"
+        of = [(printed[name] if len(names) > 1 else "", within_figures(metrics, sources, name)) for name in names]
+        held = f"its figure holds {caution}"
+        if len(names) > 1:
+            held = f"figures hold {caution.replace('its source', 'their source', 1)}"
+        they = "it" if len(names) == 1 else "they"
+        yield f"{what}: {held}{measured_within(of)}. Elsewhere {they} may tell the place, not the patient."
+
+
+def measured_within(of: Iterable[tuple[str, Sequence[WithinFigure]]]) -> str:
+    """Return what follows a caution: what was measured within the sources that it names.
+
+    Args:
+        of: Printed name of a class, empty for the only one, and its figures.
+
+    Returns:
+        A colon and the figures of the first few classes; empty where there is none.
+
+    Example:
+        >>> one = WithinFigure("nih_cxr", "auroc", {"value": 0.86, "low": 0.78, "high": 0.92, "num_patients": 118})
+        >>> measured_within([("", [one])]), measured_within([("Edema", [])])
+        (': AUROC 0.86 (0.78 to 0.92) within nih_cxr, 118 patients', '')
+    """
+    figures = [f"{name} {list_of([one.in_words for one in within])}".strip() for name, within in of if within]
+    more = [f"those of {len(figures) - _MOST_NAMED} more are on the model’s card"] * (len(figures) > _MOST_NAMED)
+    return f": {'; '.join([*figures[:_MOST_NAMED], *more])}" if figures else ""

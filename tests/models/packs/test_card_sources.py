@@ -85,10 +85,33 @@ def test_classes_that_hold_within_the_same_sources_share_a_sentence() -> None:
     one = SourceFigures.model_validate(WITHIN)
     two = SourceFigures(verdict="within its source only", sources=("bus_bra", "breast_us"))
     said = list(source_sentences("Findings", {"edema": one, "mass": two, "fluid": one}, ["edema", "mass", "fluid"]))
-    assert said[0].startswith("Findings, edema and fluid: figures hold within their source only (nih_cxr); ")
+    assert said[0].startswith(
+        "Findings, edema and fluid: figures hold within their source only (nih_cxr). Elsewhere they may tell the place"
+    )
     (named,) = source_sentences("Rhythm", {"sr": one}, ["sr"], {"sr": "Sinus rhythm"})
     assert named.startswith("Rhythm, Sinus rhythm: its figure holds")
-    assert said[1].startswith("Findings, mass: its figure holds within its sources only (bus_bra and breast_us); ")
+    assert said[1].startswith(
+        "Findings, mass: its figure holds within its sources only (bus_bra and breast_us). Elsewhere it may"
+    )
+
+
+def test_a_sentence_has_the_figure_within_the_source_with_its_interval_and_patients() -> None:
+    within = {"value": 0.861, "low": 0.78, "high": 0.92, "num_patients": 118}
+    edema = within | {"value": 0.7, "low": 0.6, "high": 0.8}
+    one = SourceFigures(verdict=WITHIN_ONLY, sources=("nih_cxr",), figures={"within nih_cxr": within})
+    two = SourceFigures(verdict=WITHIN_ONLY, sources=("nih_cxr",), figures={"within nih_cxr": edema})
+    metrics = {"auroc": {"pneumonia": {"zero_shot": FIGURE}}}
+    (alone,) = source_sentences("Findings", {"pneumonia": one}, ["pneumonia"], metrics=metrics)
+    assert alone == (
+        "Findings, pneumonia: its figure holds within its source only (nih_cxr): AUROC 0.86 (0.78 to 0.92) within "
+        "nih_cxr, 118 patients. Elsewhere it may tell the place, not the patient."
+    )
+    (both,) = source_sentences("Findings", {"pneumonia": one, "edema": two}, ["pneumonia", "edema"], metrics=metrics)
+    assert "(nih_cxr): pneumonia AUROC 0.86 (0.78 to 0.92) within nih_cxr, 118 patients; edema AUROC 0.70" in both
+    many = dict.fromkeys("abcdef", one)
+    (some,) = source_sentences("Findings", many, many, metrics=metrics)
+    assert some.count("AUROC") == 4
+    assert "; those of 2 more are on the model’s card. Elsewhere they" in some
 
 
 @pytest.mark.parametrize(
