@@ -18,10 +18,9 @@ from medclip.runs.planning.options import DEFAULT_MODEL, ScoreOptions, parse_mod
 from medclip.sample import Modality, ModalitySource
 from medclip.settings import Settings
 from medclip.text.vocabulary.own_words import Asked, read_prompts
-from medclip.wording import capital, number
+from medclip.wording import number
 
 if TYPE_CHECKING:
-    from medclip.explaining.explanation import Explanation
     from medclip.inspecting.opened_study import OpenedUnit
     from medclip.models.model import Model
 
@@ -202,9 +201,12 @@ def _explained(
                     raise
                 rows.append(Explanation(number_, name, problem=error.problem()))
             progress.step()
-    seen = {(row.modality, row.kind): row for row in rows if row.modality}.values()
-    beyond = dict.fromkeys(note for row in seen for note in _beyond_training(loaded, row, asked, named))
-    notes = (*targets.notes, *beyond)
+    explained = [row for row in rows if row.modality]
+    kinds = dict.fromkeys((row.modality or "", row.kind) for row in explained)
+    of_places = targets.place_notes(
+        (row.modality or "", heat.task, heat.name) for row in explained for heat in row.maps
+    )
+    notes = (*targets.notes, *of_places, *(note for one in kinds if (note := _passed_over(loaded, *one))))
     for note in notes[len(targets.notes) :]:
         progress.note(note)
     return Explained(tuple(rows), f"{loaded.card.name} {loaded.card.version}", pack_digest(loaded.path), notes)
@@ -214,25 +216,18 @@ def _who_says(unit: OpenedUnit) -> ModalitySource:
     return ModalitySource.PACK if unit.modality is None else ModalitySource.HEADER
 
 
-def _beyond_training(model: Model, explained: Explanation, asked: ScoreOptions, named: Sequence[str]) -> Iterator[str]:
-    """Yield why maps of a unit are worth little: the pack was not trained on its like, or nobody measured it there."""
+def _passed_over(model: Model, modality: str, kind: str) -> str:
+    """Return that a run passes such units over where the model was trained on others of their modality; else blank."""
     from medclip.adapters.registry import slot
     from medclip.sample import Kind, spoken
-    from medclip.scoring.unlearned import elsewhere, modality_unlearned, prompt_tasks
+    from medclip.scoring.unlearned import modality_unlearned
 
-    assert explained.modality is not None
-    modality, kind, ways = explained.modality, Kind(explained.kind), model.preprocess.adapters
-    if reason := modality_unlearned(modality, model.card.modalities):
-        yield f"{capital(reason)}."
-        return
-    if kind is not Kind.IMAGE and ways and slot(Modality(modality), kind) not in ways:
-        yield f"The model was not trained on {spoken(modality)} {kind}s; medclip score passes them over."
-    questions = [(p.name, prompt_tasks(p, model.card)) for p in asked.prompts]
-    tasks = dict.fromkeys(name.partition(":")[0] for name in named)
-    questions += [(task, (task,)) for task in tasks if task in model.card.tasks]
-    for name, of in questions:
-        if reason := elsewhere(model.card, of, modality, [kind]):
-            yield f"“{name}”: {reason}."
+    ways = model.preprocess.adapters
+    if modality_unlearned(modality, model.card.modalities) or kind == Kind.IMAGE:
+        return ""
+    if not ways or slot(Modality(modality), Kind(kind)) in ways:
+        return ""
+    return f"The model was not trained on {spoken(modality)} {kind}s; medclip score passes them over."
 
 
 _STOPS = frozenset({Reason.OUT_OF_MEMORY, Reason.WRONG_USE})

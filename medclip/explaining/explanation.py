@@ -98,6 +98,9 @@ class HeatMap:
     """Of the top image's map; () where checks were left out or the map is empty."""
     curves: tuple[Curve, ...] = ()
     sensitivity: Sensitivity | None = None
+    caution: str = ""
+    """Why the answer is grey, as the tables of a run have it: "within its source only (nih_cxr)", "Not learned: ...";
+    empty for one like any other."""
 
     @property
     def probability(self) -> float | None:
@@ -117,6 +120,7 @@ class HeatMap:
             "task": self.task,
             "score": round(self.score, 6),
             "probability": None if self.probability is None else round(self.probability, 6),
+            "caution": self.caution or None,
             "score_of_each_image": [round(score, 6) for score in self.scores],
             "method": self.method,
             "layer": self.layer,

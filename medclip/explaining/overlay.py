@@ -34,6 +34,9 @@ _SHEET_IN = 8.0
 """Width of the sheet of an ECG, on which twelve leads are legible."""
 _LEAST_PX = 400
 """Longest side of a panel: a smaller image is enlarged first, so that the line around a map covers no half of it."""
+_MOST_LINES = 3
+"""Of a title, of a score, and of why an answer is grey."""
+_GREY = "#6b7280"
 _WITHHELD = 70
 """Grey that stands for an image that is not shown."""
 
@@ -60,7 +63,8 @@ def large_overlay(explanation: Explanation, seen: Seen, heat: HeatMap) -> NDArra
     return _painted(explanation, seen, heat, heat.top, _largest(explanation, heat, [heat.top]))
 
 
-Panel = tuple[str, NDArray[np.uint8]]
+Panel = tuple[str, NDArray[np.uint8], bool]
+"""Its words, its image, and whether the words are grey."""
 
 
 def _panels(explanation: Explanation, seen: Seen) -> list[list[Panel]]:
@@ -68,17 +72,26 @@ def _panels(explanation: Explanation, seen: Seen) -> list[list[Panel]]:
     rows: list[list[Panel]] = []
     if seen.overview is not None and not explanation.burned_in:
         for words, drawn in (("score of each tile", _tile_scores), ("map of each tile", _tile_maps)):
-            parts = [(f"{h.title}\n{words}", drawn(explanation, seen, h)) for h in explanation.maps]
-            rows.append([("the slide", seen.overview), *parts])
+            parts = [
+                (_headed(h, words, is_first=not rows), drawn(explanation, seen, h), bool(h.caution))
+                for h in explanation.maps
+            ]
+            rows.append([("the slide", seen.overview, False), *parts])
     chosen = _chosen(explanation, MOST_ROWS - len(rows) // 2)
     for number in chosen:
         label = seen.labels[number] or "the image as it is read"
-        row = [] if seen.sheet is not None else [(label, _plain(explanation, seen, number, grey=False))]
+        row = [] if seen.sheet is not None else [(label, _plain(explanation, seen, number, grey=False), False)]
         for heat in explanation.maps:
-            words = f"{heat.title}\n{_score_words(heat, number)}" if not rows else _score_words(heat, number)
-            row.append((words, _painted(explanation, seen, heat, number, _largest(explanation, heat, chosen))))
+            words = _score_words(heat, number) if rows else _headed(heat, _score_words(heat, number), is_first=True)
+            image = _painted(explanation, seen, heat, number, _largest(explanation, heat, chosen))
+            row.append((words, image, bool(heat.caution)))
         rows.append(row)
     return rows
+
+
+def _headed(heat: HeatMap, words: str, *, is_first: bool) -> str:
+    """Write what is explained above the words of a panel, and below them in the first row why the answer is grey."""
+    return "\n".join([heat.title, words, *[heat.caution] * (is_first and bool(heat.caution))])
 
 
 def _score_words(heat: HeatMap, number: int) -> str:
@@ -175,24 +188,26 @@ def _drawn(rows: Sequence[Sequence[Panel]], explanation: Explanation, panel_in: 
     from matplotlib.figure import Figure
 
     columns = max(map(len, rows))
-    aspects = [max(image.shape[0] / image.shape[1] for _, image in row) for row in rows]
+    aspects = [max(image.shape[0] / image.shape[1] for _, image, _ in row) for row in rows]
     heights = [panel_in * min(1.6, max(0.3, aspect)) + 0.35 for aspect in aspects]
     width = panel_in * columns + 0.2
     notes = _notes(explanation, max(44, int(width * 14.5)))
     legend = 0.55 + 0.135 * len(notes)
-    height = sum(heights) + 0.3 + legend
+    first = max(_wrapped(words).count("\n") for words, _, _ in rows[0])
+    head_in = max(0.2, 0.14 * first)
+    height = sum(heights) + 0.1 + head_in + legend
     figure_ = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure_)
     top = height - 0.05
     for number, (row, row_height) in enumerate(zip(rows, heights, strict=True)):
-        head = 0.35 + (0.2 if number == 0 else 0.0)
-        for column, (words, image) in enumerate(row):
+        head = 0.35 + (head_in if number == 0 else 0.0)
+        for column, (words, image, is_grey) in enumerate(row):
             left = 0.1 + column * panel_in
             box = (left + 0.05, top - row_height - (head - 0.35), panel_in - 0.1, row_height - 0.35)
             axes = figure_.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
             axes.imshow(image, vmin=0, vmax=255, interpolation="antialiased")
             axes.set_axis_off()
-            axes.set_title(_wrapped(words), fontsize=8.5, loc="left", pad=3)
+            axes.set_title(_wrapped(words), fontsize=8.5, loc="left", pad=3, color=_GREY if is_grey else "black")
         top -= row_height + (head - 0.35)
     _legend(figure_, notes, width, height)
     buffer = io.BytesIO()
@@ -201,7 +216,7 @@ def _drawn(rows: Sequence[Sequence[Panel]], explanation: Explanation, panel_in: 
 
 
 def _wrapped(words: str) -> str:
-    lines = [part for line in words.split("\n") for part in textwrap.wrap(line, 46)[:2]]
+    lines = [part for line in words.split("\n") for part in textwrap.wrap(line, 46)[:_MOST_LINES]]
     return "\n".join(lines)
 
 

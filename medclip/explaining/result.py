@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -76,9 +76,11 @@ class Explained(Result):
 
     def _facts(self) -> dict[str, object]:
         heats = [heat for unit in self.units for heat in unit.maps]
+        grey = dict.fromkeys(f"{heat.name}: {heat.caution}" for heat in heats if heat.caution)
         return {
             "units": named_counts(self.counts),
             "prompts": "; ".join(dict.fromkeys(heat.title for heat in heats)) or "none",
+            **({"grey": "; ".join(grey)} if grey else {}),
             "method": ", ".join(dict.fromkeys(f"{heat.method} at {heat.layer}" for heat in heats)) or "none",
             "model": self.model,
             "notes": "; ".join(self.notes) or "none",
@@ -90,12 +92,15 @@ class Explained(Result):
         for unit in self.units:
             shared = {"row": unit.row, "modality": unit.modality, "kind": unit.kind, "status": unit.status}
             if not unit.maps:
-                rows.append({**shared, "prompt": None, "against": None, "score": None, "message": unit.message})
-            rows += [
-                {**shared, "prompt": h.name, "against": h.against, "score": h.score, "message": unit.message}
-                for h in unit.maps
-            ]
+                nothing = dict.fromkeys(("prompt", "against", "score"))
+                rows.append({**shared, **nothing, "message": unit.message, "caution": None})
+            for heat in unit.maps:
+                what = {"prompt": heat.name, "against": heat.against, "score": heat.score}
+                rows.append({**shared, **what, "message": unit.message, "caution": heat.caution or None})
         return rows[:most]
+
+    def _caution(self, row: Mapping[str, Any]) -> str:
+        return row["caution"] or ""
 
     def _repr_html_(self) -> str:
         """Return the overlays before the facts."""

@@ -76,6 +76,7 @@ def explain_unit(
             maps.method,
             maps.layer,
             _top(maps),
+            caution=maps.target.caution,
             **checked.get(number, {}),
         )
         for number, maps in enumerate(all_maps)

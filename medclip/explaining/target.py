@@ -32,6 +32,8 @@ class Target:
     ones its logit less the mean of the others."""
     unit_score: Callable[[Features], float]
     """float32 [V, D] of all images of a unit to its score, as scoring has it: of the mean of their logits."""
+    caution: str = ""
+    """Why the answer is grey, as the tables of a run have it; empty for one like any other."""
 
     @property
     def title(self) -> str:

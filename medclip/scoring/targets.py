@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +16,9 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.explaining.target import Target, logit_target
 from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import Kind, Modality, spoken
+from medclip.scoring.cautions import Cautions, answer_cautions
 from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks
-from medclip.scoring.unlearned import prompt_unlearned
-from medclip.text.checks.prompt_words import prompt_notes
+from medclip.scoring.unlearned import place_notes, question_notes
 from medclip.text.vocabulary.load import MODALITY_TASK, load_task, spoken_names
 from medclip.text.vocabulary.own_words import AD_HOC
 from medclip.wording import list_of
@@ -61,12 +62,9 @@ class Targets:
         self._own = read_pack_texts(model.path, model.card)
         self._top_only = not named and not options.prompts
         self._questions = self._read(options, named)
-        reasons = [(p.name, prompt_unlearned(p, model.card.modalities)) for p in options.prompts]
-        self.notes = (
-            *(f"“{name}”: {reason}." for name, reason in reasons if reason),
-            *(prompt_notes(options.prompts, model.tokenizer) if model.has_text else ()),
-        )
-        """What is worth knowing of what was asked."""
+        self._asked = tuple({one.asked.task.name: one.asked for one in self._questions}.values())
+        self.notes = question_notes(model.card, self._asked, Path(model.path))
+        """What is worth knowing of what was asked, as a run has it."""
         if options.prompts and not model.has_text:
             own = (
                 f"of a class of its own task: --task {next(iter(self._own))}:CLASS"
@@ -120,7 +118,34 @@ class Targets:
         if self._top_only:
             findings = [question for question in best if question.asked.task.kind == "multilabel"]
             best = [max(findings, key=lambda q: self._score(q, features_VD, modality))] if findings else best[:1]
-        return tuple(self._target(question, modality) for question in best)
+        return tuple(
+            replace(target, caution="" if modality is None else self._caution(target, modality, kind))
+            for target in (self._target(question, modality) for question in best)
+        )
+
+    def place_notes(self, explained: Iterable[tuple[str, str, str]]) -> tuple[str, ...]:
+        """Write which of the scores that were explained may tell the place instead of the patient, as a run does.
+
+        Args:
+            explained: Modality of the unit, task and class.
+        """
+        pairs = list(explained)
+        of = [(asked, {name for _, task, name in pairs if task == asked.task.name}) for asked in self._asked]
+        alone = [
+            replace(asked, prompts=tuple(p for p in asked.prompts if p.name in names))
+            if asked.prompts
+            else replace(asked, classes=tuple(name for name in asked.names if name in names))
+            for asked, names in of
+            if names
+        ]
+        return place_notes(self.model.card, alone, {modality for modality, _, _ in pairs})
+
+    @cached_property
+    def _cautions(self) -> Cautions:
+        return answer_cautions(self.model.card, self._asked, Path(self.model.path))
+
+    def _caution(self, target: Target, modality: Modality, kind: Kind) -> str:
+        return self._cautions.get((modality, kind, target.task, target.name), "")
 
     def named(self, task: str, class_: str, modality: Modality | None) -> Target | None:
         """Return one class of what is asked; None where it is not asked."""

@@ -130,12 +130,65 @@ def test_a_prompt_that_is_too_long_is_cut_and_said(tmp_path: Path, model: Any):
     assert any("has 180 words; the model reads the first" in note for note in explained.notes)
 
 
-def test_what_the_pack_was_never_trained_on_is_explained_with_a_note(tmp_path: Path, model: Any):
+def test_what_the_pack_was_never_trained_on_is_explained_with_a_caution(tmp_path: Path, model: Any):
     tile = write_png(tmp_path / "tile.png", 3, height=60, width=60)
     other = _explain(tile, "a CT with a lung nodule", model=model, modality="endoscopy")
     assert any("the model was trained on" in note and "speaks of CT" in note for note in other.notes)
-    assert any(note.startswith("The model was trained on") and "not on endoscopy" in note for note in other.notes)
-    assert not any("trained" in note for note in _explain(tile, "pneumonia", model=model, modality="xray").notes)
+    assert other[0].maps[0].caution.startswith("Not learned: the model was trained on")
+    assert other[0].maps[0].caution.endswith("not on endoscopy")
+    known = _explain(tile, "pneumonia", model=model, modality="xray")
+    assert not any("trained" in note for note in known.notes)
+    assert known[0].maps[0].caution == ""
+
+
+def test_an_explained_score_has_the_caution_of_a_scored_one_wherever_it_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """In the page, its JSON, the terminal, the repr and a notebook: grey, in the words of the table of scores."""
+    task, figure = "chest_xray_findings", {"value": 0.86, "low": 0.78, "high": 0.92, "num_patients": 118}
+    only = {"verdict": "within its source only", "sources": ["nih_cxr"], "figures": {"within nih_cxr": figure}}
+    metrics = {"auroc": {name: {"zero_shot": figure} for name in ("pneumonia", "edema")}}
+    own = {"classes": ["pneumonia", "edema"], "metrics": metrics, "sources": {"pneumonia": only}}
+    view = {"classes": ["ap", "pa", "lateral"], "note": "Not measured after merging. Others."}
+    pack = make_pack(tmp_path / "pack", tasks={"modality": {"classes": ["xray"]}, task: own, "chest_xray_view": view})
+    film, out = write_png(tmp_path / "film.png", 3), tmp_path / "out"
+    prompts = ["signs of pneumonia", "edema", "a pacemaker"]
+    named = [f"{task}:pneumonia", f"{task}:edema", "chest_xray_view:pa"]
+    options = {"model": pack, "modality": "xray"}
+    run = medclip.score(
+        film, prompt=prompts, task=[task, "chest_xray_view"], settings=SETTINGS, out=tmp_path / "scores", **options
+    )
+    beside = {(row["task"], row["class"]): row["caution"] for row in run.scores.to_pylist()}
+    explained = _explain(film, *prompts, task=named, **options)
+    cautions = {(heat.task, heat.name): heat.caution or None for heat in explained[0].maps}
+    assert cautions == {pair: beside[pair] for pair in cautions}
+    assert set(cautions.values()) == {
+        None,
+        "within its source only (nih_cxr)",
+        "Not learned: it names nothing that the model’s card has a figure for",
+        "Not measured after merging",
+    }
+    assert [note for note in explained.notes if "nih_cxr" in note] == [n for n in run.notes if "nih_cxr" in n]
+    assert sum("AUROC 0.86 (0.78 to 0.92) within nih_cxr, 118 patients" in note for note in explained.notes) == 2
+    assert not _explain(film, "edema", task=f"{task}:edema", **options).notes, "pneumonia was not explained"
+    assert "pneumonia: within its source only (nih_cxr)" in repr(explained)
+    grey = [line for line in explained._repr_html_().split("<tr") if "color: #80868b" in line]
+    assert len(grey) == 4
+    assert not any("edema" in line for line in grey)
+
+    words = ["explain", str(film), "--modality", "xray", "--model", str(pack), "--out", str(out), "--no-checks"]
+    assert main([*words, *(f"--prompt={text}" for text in prompts), *(f"--task={name}" for name in named)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if " % · within its source only (nih_cxr); " in line]) == 2
+    assert not any(" · " in line for line in lines if line.startswith("film.png: edema"))
+    (row,) = json.loads((out / "explain.json").read_text())["rows"]
+    assert {(heat["task"], heat["prompt"]): heat["caution"] for heat in row["maps"]} == cautions
+    page = (out / "explain.html").read_text()
+    parts = {part.split("<h3>")[1].split(" against")[0]: part for part in page.split('<div class="heat')[1:]}
+    quiet = {name: part.startswith(' quiet"') for name, part in parts.items()}
+    assert quiet == {name: bool(caution) for (_, name), caution in cautions.items()}
+    assert " · within its source only (nih_cxr)" in parts["signs of pneumonia"]
+    assert ".heat.quiet h3 { font-weight: 400; }" in page
 
 
 def test_a_pack_of_native_aspect_ratios_has_a_grid_of_the_shape_of_the_image(tmp_path: Path):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medclip.explaining.explanation import Explanation, HeatMap
-from medclip.explaining.overlay import HUE, _notes, _painted
+from medclip.explaining.overlay import HUE, _notes, _painted, _panels, draw_overlay
 from medclip.imaging.geometry import placement
 
 BLOB = np.zeros((6, 6), np.float32)
@@ -31,6 +33,38 @@ def test_the_line_leaves_the_map_to_be_seen_however_small_the_image(height: int,
     assert (drawn == 255).all(axis=2).mean() < 0.04
     strong = np.abs(drawn / 255 - (0.38 * 90 / 255 + 0.62 * HUE[2])).max(axis=2) < 0.02
     assert strong.mean() > 0.03
+
+
+def test_why_an_answer_is_grey_stands_below_its_score_in_the_first_row_alone() -> None:
+    heats = [
+        HeatMap("a", "", "a", "t", 0.0, (0.0, 1.0), (BLOB, BLOB), ("", ""), (0.0, 0.0), "m", "l", 1, caution=caution)
+        for caution in ("within its source only (nih_cxr)", "")
+    ]
+    places = (placement(8, 8, 8, "longest"),) * 2
+    unit = Explanation(1, "a", "volume", labels=("1", "2"), placements=places, maps=tuple(heats))
+    seen: Any = SimpleNamespace(
+        shown=(np.zeros((8, 8, 1), np.uint8),) * 2, sheet=None, overview=None, labels=unit.labels
+    )
+    first, second = _panels(unit, seen)
+    assert first[1][0] == "a\nscore 0.00\nwithin its source only (nih_cxr)"
+    assert [words for words, _, _ in (first[2], second[1])] == ["a\nscore 0.00", "score 1.00, carries most"]
+    assert [is_grey for row in (first, second) for _, _, is_grey in row] == [False, True, False] * 2
+
+
+def test_a_long_caution_has_its_place_above_the_image() -> None:
+    """The picture grows by the lines of the first row, or they would be cut off."""
+
+    def height_px(caution: str) -> int:
+        heat = HeatMap("a", "", "a", "t", 0.0, (0.0,), (BLOB,), ("",), (0.0,), "m", "l", 0, caution=caution)
+        place = placement(8, 8, 8, "longest")
+        unit = Explanation(1, "a", labels=("",), placements=(place,), maps=(heat,))
+        shown = (np.zeros((8, 8, 1), np.uint8),)
+        seen: Any = SimpleNamespace(shown=shown, sheet=None, overview=None, labels=("",))
+        with Image.open(io.BytesIO(draw_overlay(unit, seen))) as drawn:
+            return drawn.height
+
+    plain = height_px("")
+    assert height_px("Not learned: the model’s card has figures of this for CT and MRI images, not for X-ray") > plain
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ def _heat(unit: Explanation, number: int) -> Mapping[str, Any]:
     return {
         "title": heat.title,
         "score": score_of(heat),
+        "caution": heat.caution,
         "carries": carries(unit, heat).removeprefix("; "),
         "method": heat.method,
         "layer": heat.layer,

@@ -30,7 +30,8 @@ def sentences(unit: Explanation) -> Iterator[str]:
     if unit.problem is not None:
         yield unit.message
     for heat in unit.maps:
-        yield f"{heat.title}: {score_of(heat)}; {heat.method} at {heat.layer}{carries(unit, heat)}"
+        caution = f" · {heat.caution}" if heat.caution else ""
+        yield f"{heat.title}: {score_of(heat)}{caution}; {heat.method} at {heat.layer}{carries(unit, heat)}"
         for warning in warnings(heat):
             yield f"  {warning}"
     if unit.problem is None and unit.message:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,3 +58,5 @@ def test_a_map_that_stands_its_checks_has_no_warning() -> None:
     assert list(warnings(fine)) == []
     unit = Explanation(1, "film.png", maps=(fine,), labels=("",), placements=(placement(8, 8, 8, "longest"),))
     assert list(sentences(unit)) == ["mass against no mass: score 1.00, 73 %; m at l"]
+    grey = replace(unit, maps=(replace(fine, caution="within its source only (a)"),))
+    assert list(sentences(grey)) == ["mass against no mass: score 1.00, 73 % · within its source only (a); m at l"]
