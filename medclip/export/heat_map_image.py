@@ -95,8 +95,7 @@ def _describe(image: Any, drawn: DrawnMap, headers: Headers) -> None:
     from pydicom.dataset import Dataset
     from pydicom.sr.codedict import codes
 
-    where = f", {drawn.image}" if drawn.image else ""
-    image.DerivationDescription = f"Heat map of what raises the score: {drawn.finding}{where}"
+    image.DerivationDescription = f"Heat map of what raises the score: {drawn.described}"
     image.ImageComments = _CAUTION
     sources = []
     for header in headers.of_files(drawn.files):
@@ -123,7 +122,7 @@ def captioned(drawn: DrawnMap, model: str) -> NDArray[np.uint8]:
     from PIL import Image, ImageDraw, ImageFont
 
     height, width, _ = drawn.pixels.shape
-    words = f"{model}: {drawn.finding}{f', {drawn.image}' if drawn.image else ''}. {_CAUTION}"
+    words = f"{model}: {drawn.described}. {_CAUTION}"
     lines = textwrap.wrap(words, max(20, int((width - 12) / _LETTER_PX)))
     sheet = Image.new("RGB", (width, height + 8 + _LINE_PX * len(lines)))
     sheet.paste(Image.fromarray(drawn.pixels))

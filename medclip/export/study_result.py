@@ -135,6 +135,13 @@ class DrawnMap:
     """Which image of several, such as "slice 17"; empty for the only one."""
     files: tuple[str, ...]
     """Those that the image was read from, by `FileRow.path`."""
+    caution: str = ""
+    """Why the answer is grey, as `ScoreRow.caution`; empty for one like any other."""
+
+    @property
+    def described(self) -> str:
+        """The finding, why its answer is grey, and which image it is."""
+        return ", ".join(part for part in (self.finding, self.caution, self.image) if part)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from medclip.progress import Silent
 from tests.kits.mammograms import write_exams
 from tests.kits.pacs import INSTALL, ORTHANC, ask, orthanc
 from tests.kits.results import ALGORITHM, CREATED, drawn_study, file_row
-from tests.kits.scoring import PLANTED, STUDY_UID, write_dicom
+from tests.kits.scoring import PLANTED, STUDY_UID, make_pack, write_dicom
 
 hd = pytest.importorskip("highdicom")
 CALL: dict[str, Any] = {"modality": "xray", "workers": 1}
@@ -77,6 +77,27 @@ def test_the_picture_is_the_map_with_what_it_is_below_it(tmp_path: Path) -> None
     image = pydicom.dcmread(BytesIO(heat_map_image(result, drawn_study(tmp_path)[1], ALGORITHM, CREATED)))
     assert image.pixel_array.shape == captioned_map.shape
     assert abs(image.pixel_array[75, 200].astype(int) - (250, 0, 0)).max() < 12
+
+
+def test_a_grey_answer_is_named_so_below_its_map_and_in_the_description(tmp_path: Path) -> None:
+    result, headers = drawn_study(tmp_path)
+    plain = a_map(result).drawn
+    assert plain is not None
+    caution = "Not learned: the model does not know “qwrtz”, and the model’s card has no figure for it"
+    grey = replace(plain, caution=caution, image="slice 17")
+    assert captioned(grey, "tiny 1.2").shape[0] > captioned(plain, "tiny 1.2").shape[0], "it takes lines of its own"
+    written = heat_map_image(replace(result, drawn=grey), headers, ALGORITHM, CREATED)
+    described = pydicom.dcmread(BytesIO(written)).DerivationDescription
+    assert described == f"Heat map of what raises the score: pneumonia 81 %, {caution}, slice 17"
+
+
+def test_the_map_of_a_run_has_the_caution_of_its_answer(tmp_path: Path) -> None:
+    view = {"classes": ["pa", "ap", "lateral"], "note": "Not measured after merging. Others are."}
+    pack = make_pack(tmp_path / "pack", tasks={"modality": {"classes": ["xray"]}, "chest_xray_view": view})
+    write_dicom(tmp_path / "in" / "1.dcm", 1)
+    score(tmp_path / "in", tmp_path / "out", model=pack, **CALL, results_to=tmp_path / "to", results_as="sc")
+    (file,) = (tmp_path / "to" / "sc").iterdir()
+    assert pydicom.dcmread(file).DerivationDescription.endswith(" %, Not measured after merging")
 
 
 def test_equal_calls_write_equal_bytes_and_another_map_is_another_object(tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ class HeatMaps:
                     one.title,
                     ", ".join(part for part in (one.place, one.label) if part),
                     one.files,
+                    one.caution,
                 )
 
     def _of_study(self, ledger: Ledger, key: str, pool: Any) -> ThumbnailView | None:
@@ -150,7 +151,8 @@ class HeatMaps:
             return None  # the file went or changed since; its row says how it was scored
         (heat,) = explained.maps
         title = f"{score.class_.replace('_', ' ')} {percent(score.probability)}"
-        return _Explained(explained, seen, heat, title, view, tuple(row.path for row in files if row.unit == unit))
+        paths = tuple(row.path for row in files if row.unit == unit)
+        return _Explained(explained, seen, heat, title, view, paths, score.caution or "")
 
     def _ref(self, row: FileRow) -> FileRef:
         base = self.root if self.root.is_dir() else self.root.parent
@@ -169,6 +171,8 @@ class _Explained:
     view: ExamRow | None
     """Of an examination that was asked by its views: the one that is drawn."""
     files: tuple[str, ...]
+    caution: str
+    """As `ScoreRow.caution`; it stands beside the answer in the report."""
 
     @property
     def label(self) -> str:
