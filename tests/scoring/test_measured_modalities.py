@@ -95,7 +95,11 @@ def test_words_for_what_was_measured_elsewhere_are_grey_with_the_reason_and_no_c
     medclip.embed(films, out=tmp_path / "vectors", settings=Settings(workers=1))
     assert medclip.score(tmp_path / "vectors", prompt=WORDS).unlearned == result.unlearned
     explained = medclip.explain(films, prompt=WORDS, settings=Settings(workers=1))
-    assert set(explained.notes) >= {f"“{words}”: {reason}." for _, words, reason in expected}
+    beside = {(unit.modality, heat.name): heat.caution for unit in explained for heat in unit.maps}
+    assert beside == {(row["modality"], row["class"]): row["caution"] or "" for row in result.scores.to_pylist()}
+    assert [beside[modality, words] for modality, words, _ in expected] == [
+        f"Not learned: {why}" for *_, why in expected
+    ]
 
 
 def test_a_folder_of_slices_alone_has_no_note_that_pneumonia_may_tell_the_place(films: Path, tmp_path: Path) -> None:
