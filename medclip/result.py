@@ -13,7 +13,7 @@ _LONGEST = 100
 _MOST_FACTS = 8
 _ROWS_SHOWN = 10
 _CAUTION = "caution"
-_GREY = ' style="color: #80868b"'
+GREY = ' style="color: #80868b"'
 """Of a row that is worth little; readable on white and on black."""
 
 
@@ -51,7 +51,7 @@ class Result:
         lines = zip(rows, cautions, strict=False)
         last = [_CAUTION] if any(cautions) else []
         body = "".join(
-            _line("td", (*map(row.get, names), *([why] if last else ())), style=_GREY if why else "")
+            _line("td", (*map(row.get, names), *([why] if last else ())), style=GREY if why else "")
             for row, why in lines
         )
         more = "<p>More rows: to_pandas()</p>" if len(rows) > _ROWS_SHOWN else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,21 +20,26 @@ from medclip.retrieval.approximate import Engine, check_faiss
 from medclip.retrieval.captions import CaptionRanking, rank_captions, read_captions
 from medclip.retrieval.example import Example, Load, read_examples
 from medclip.retrieval.pack_of import pack_of
-from medclip.retrieval.question import Question, read_question
-from medclip.retrieval.result import NOUNS, SearchResult
+from medclip.retrieval.question import read_question
+from medclip.retrieval.result import NOUNS, Hit, SearchResult
 from medclip.retrieval.search import run_search
 from medclip.retrieval.slide_patches import run_patch_search
 from medclip.retrieval.where import SLIDE_COLUMNS, Where, read_conditions
+from medclip.runs.outputs.score_run import NOT_LEARNED, not_learned
 from medclip.runs.planning.options import DEFAULT_MODEL
-from medclip.sample import Modality, spoken
-from medclip.scoring.unlearned import modality_unlearned, prompt_unlearned
+from medclip.sample import Kind, Modality, spoken
+from medclip.scoring.cautions import answer_cautions, asked_words
+from medclip.scoring.unlearned import place_notes
 from medclip.settings import Settings
 from medclip.slides.store.slide_store import SlideStore, is_slide_store, open_slide_store
-from medclip.text.vocabulary.own_words import Prompt, Words
-from medclip.wording import capital, count
+from medclip.text.vocabulary.own_words import Words
+from medclip.wording import count, list_of
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
+
+_MOST_REASONS = 3
+"""Why words say little of hits, each a note; every modality may have its own."""
 
 
 @overload
@@ -128,7 +133,9 @@ def search(
         progress: Told of vectors that are prepared.
 
     Returns:
-        The hits, in their order: `.hits`, `.to_pandas()`, `.write(path)`, and small images in a notebook.
+        The hits, in their order: `.hits`, `.to_pandas()`, `.write(path)`, and small images in a notebook. Where the
+        model was never taught what the words say, or not on such images, or that holds within its source only, a hit
+        has the `caution` that `medclip.score` gives such an answer, and is grey.
 
     Raises:
         MedclipError: WRONG_USE for another pack than that of the embeddings, words for an image-only one, an unknown
@@ -195,17 +202,38 @@ def search(
         result = run_search(embeddings, question, load, conditions=conditions, level=ranked, **options)
     if not has_words:
         return result
-    trained = read_card(pack_of(embeddings, model)).modalities
-    return replace(result, notes=(*_unlearned(question, result, trained), *result.notes))
+    pack = pack_of(embeddings, model)
+    card, asked = read_card(pack), asked_words(question.words, question.without)
+    cautions, kinds = answer_cautions(card, [asked], pack, load().tokenizer), _kinds(embeddings, result.hits)
+    (name,) = asked.names
+    hits = tuple(
+        replace(hit, caution=cautions.get((hit.modality, kinds[hit.row], asked.task.name, name))) for hit in result.hits
+    )
+    measured = {hit.modality for hit in hits if hit.caution and not not_learned(hit.caution)}
+    notes = (*_unlearned(hits), *(place_notes(card, [asked], measured) if measured else ()))
+    return replace(result, hits=hits, notes=(*notes, *result.notes))
 
 
-def _unlearned(question: Question, result: SearchResult, trained: Collection[str]) -> Iterator[str]:
-    """Yield what of a question and its answer the pack was never taught."""
-    if reason := prompt_unlearned(Prompt("", question.words, question.without), trained):
-        yield f"{capital(reason)}."
-    for modality, num in Counter(hit.modality for hit in result.hits).items():
-        if reason := modality_unlearned(modality, trained):
-            yield f"{count(num, 'hit')} of {spoken(modality)}: {reason}, so that words say little about them."
+def _kinds(embeddings: Embeddings | SlideStore, hits: Sequence[Hit]) -> dict[int, str]:
+    """Return of each row among the hits what it is: an image, a volume, a slide."""
+    rows = sorted({hit.row for hit in hits})
+    if isinstance(embeddings, SlideStore):
+        return dict.fromkeys(rows, Kind.SLIDE)
+    units = embeddings.columns("units", ["row", "kind"], rows)
+    return dict(zip(*(column.to_pylist() for column in units.columns), strict=True))
+
+
+def _unlearned(hits: Sequence[Hit]) -> Iterator[str]:
+    """Yield what of an answer the pack was never taught: by reason, of how many hits and of which modalities."""
+    reasons = [(not_learned(hit.caution), spoken(hit.modality)) for hit in hits]
+    numbers = Counter(reason for reason, _ in reasons if reason)
+    for reason, num in numbers.most_common(_MOST_REASONS):
+        of = list_of(list(dict.fromkeys(modality for why, modality in reasons if why == reason)))
+        yield f"{NOT_LEARNED}{reason}." if num == len(hits) else f"{NOT_LEARNED}{count(num, 'hit')} of {of}: {reason}."
+    if more := sum(num for _, num in numbers.most_common()[_MOST_REASONS:]):
+        listed = {reason for reason, _ in numbers.most_common(_MOST_REASONS)}
+        of = list_of(list(dict.fromkeys(modality for why, modality in reasons if why and why not in listed)))
+        yield f"{NOT_LEARNED}{count(more, 'more hit')} of {of}; why stands beside each in the page and the table."
 
 
 def read_level(level: str) -> Level:

@@ -18,7 +18,7 @@ from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes, schema_of, table_of
-from medclip.result import Result
+from medclip.result import GREY, Result
 from medclip.settings import Settings
 from medclip.slides.store.embedded_slide import patch_jpeg
 from medclip.slides.store.slide_store import SlideStore
@@ -72,6 +72,9 @@ class Hit:
     """Units of the study; 1 otherwise."""
     image: int | None = None
     """Which image of its file, from 1; only where single views are ranked."""
+    caution: str | None = None
+    """Why words say little of such an image, as `ScoreRow.caution`: what the model was never taught, or what holds
+    within its source only. None where nothing is known against them, and where nothing was asked in words."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,9 @@ class SearchResult(Result):
     def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
         return [asdict(hit) for hit in self.hits[:most]]
 
+    def _caution(self, row: Mapping[str, Any]) -> str:
+        return row["caution"] or ""
+
     def _repr_html_(self) -> str:
         """Return facts and small images for a notebook: everything escaped, no script, nothing loaded."""
         figures = "".join(self._figure(hit) for hit in self.hits[:_SHOWN]) if self.embeddings is not None else ""
@@ -214,7 +220,10 @@ class SearchResult(Result):
     def _figure(self, hit: Hit) -> str:
         images = "".join(map(_image, (body for _, body in self.thumbnails(hit)[:1])))
         label = f"{hit.rank}. {hit.file}, {hit.modality}, {figure(hit.score, decimals=3)} ({z_words(hit.z)})"
-        return f'<figure style="margin:0;width:160px">{images}<figcaption>{escape(label)}</figcaption></figure>'
+        caption = f"<figcaption>{escape(label)}</figcaption>"
+        if hit.caution:
+            caption = f"<figcaption{GREY}>{escape(label)} · {escape(hit.caution)}</figcaption>"
+        return f'<figure style="margin:0;width:160px">{images}{caption}</figure>'
 
 
 def _image(body: bytes | None) -> str:

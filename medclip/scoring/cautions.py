@@ -12,14 +12,15 @@ from medclip.models.packs.prompt_cautions import card_cautions, prompt_cautions
 from medclip.runs.outputs.score_run import NOT_LEARNED
 from medclip.sample import Kind, Modality
 from medclip.scoring.tasks import AskedTask
-from medclip.scoring.unlearned import unlearned_answers
-from medclip.text.vocabulary.own_words import AD_HOC
+from medclip.scoring.unlearned import prompt_reasons, unlearned_answers
+from medclip.text.tokenizers.tokenizer import Tokenizer
+from medclip.text.vocabulary.own_words import AD_HOC, Prompt, ad_hoc_task
 
 Cautions = Mapping[tuple[str, str, str, str], str]
 """By modality of the study, kind of its first unit, task and class; none of an answer like any other."""
 
 
-def answer_cautions(card: Any, tasks: Sequence[AskedTask], pack: Path) -> Cautions:
+def answer_cautions(card: Any, tasks: Sequence[AskedTask], pack: Path, tokenizer: Tokenizer | None = None) -> Cautions:
     """Return why answers of a run are grey: it depends on the question and on what a unit is, and on no other unit.
 
     What was never learned comes first, then what holds within its source only, then what nobody has measured.
@@ -28,9 +29,11 @@ def answer_cautions(card: Any, tasks: Sequence[AskedTask], pack: Path) -> Cautio
         card: The pack's.
         tasks: Those of the run.
         pack: The pack's folder, for its tokenizer; read where there are prompts.
+        tokenizer: The pack's, where it is loaded.
     """
+    of_prompts, modalities = prompt_reasons(card, tasks, pack, tokenizer), list(Modality)
     unlearned = {
-        kind: unlearned_answers(card, tasks, list(Modality), pack, {modality: [kind] for modality in Modality})
+        kind: unlearned_answers(card, tasks, modalities, pack, dict.fromkeys(modalities, (kind,)), of_prompts)
         for kind in Kind
     }
     of_card = card_cautions(card)
@@ -49,3 +52,15 @@ def answer_cautions(card: Any, tasks: Sequence[AskedTask], pack: Path) -> Cautio
             if reason:
                 cautions[modality, kind, task, name] = reason
     return cautions
+
+
+def asked_words(words: Sequence[str], without: Sequence[str] = ()) -> AskedTask:
+    """Return words that images are ranked by as the prompt that a run would ask, for `answer_cautions` and notes.
+
+    Args:
+        words: Ways to say what is looked for.
+        without: What is not looked for; where nothing else is in words, these are the prompt.
+    """
+    texts = tuple(words or without)
+    prompt = Prompt(texts[0], texts, tuple(without))
+    return AskedTask(ad_hoc_task([prompt]), None, None, listed=False, prompts=(prompt,))

@@ -142,7 +142,8 @@ class Targets:
 
     @cached_property
     def _cautions(self) -> Cautions:
-        return answer_cautions(self.model.card, self._asked, Path(self.model.path))
+        tokenizer = self.model.tokenizer if self.model.has_text else None
+        return answer_cautions(self.model.card, self._asked, Path(self.model.path), tokenizer)
 
     def _caution(self, target: Target, modality: Modality, kind: Kind) -> str:
         return self._cautions.get((modality, kind, target.task, target.name), "")

@@ -70,6 +70,7 @@ def unlearned_answers(
     modalities: Collection[str],
     pack: Path,
     kinds: Mapping[str, Collection[Kind]] = UNKNOWN_KINDS,
+    reasons: Mapping[str, str] | None = None,
 ) -> tuple[Unlearned, ...]:
     """Return the answers of a run that are worth little, each with the reason.
 
@@ -80,11 +81,9 @@ def unlearned_answers(
         pack: The pack's folder, for its tokenizer; read where there are prompts.
         kinds: By modality those of the units that were scored, images or signals; not looked at where not known. An
             answer is worth little where none of them was measured.
+        reasons: As `prompt_reasons` returns them, where they are known; the pack's folder is not read then.
     """
-    prompts = [prompt for asked in tasks for prompt in asked.prompts]
-    text_cfg = read_config(pack)["model_cfg"].get("text_cfg") if prompts else None
-    tokenizer = None if text_cfg is None else load_tokenizer(pack, text_cfg)
-    reasons = {p.name: _prompt_reason(p, card, tokenizer) for p in prompts}
+    reasons = prompt_reasons(card, tasks, pack) if reasons is None else reasons
     answers = []
     for modality in sorted(modalities):
         beyond = modality_unlearned(modality, card.modalities)
@@ -100,6 +99,24 @@ def unlearned_answers(
                 if reason := reasons[p.name] or elsewhere(card, prompt_tasks(p, card), modality, of):
                     answers.append(Unlearned(modality, name, p.name, reason))
     return tuple(answers)
+
+
+def prompt_reasons(
+    card: Any, tasks: Sequence[AskedTask], pack: Path, tokenizer: Tokenizer | None = None
+) -> dict[str, str]:
+    """Return why the answers to prompts are worth little, by their names, whatever the image; blank for the others.
+
+    Args:
+        card: The pack's.
+        tasks: Those of the run.
+        pack: The pack's folder, for its tokenizer; read where there are prompts.
+        tokenizer: The pack's, where it is loaded: that takes a large one a tenth of a second and more.
+    """
+    prompts = [prompt for asked in tasks for prompt in asked.prompts]
+    if prompts and tokenizer is None:
+        text_cfg = read_config(pack)["model_cfg"].get("text_cfg")
+        tokenizer = None if text_cfg is None else load_tokenizer(pack, text_cfg)
+    return {prompt.name: _prompt_reason(prompt, card, tokenizer) for prompt in prompts}
 
 
 def _task_reason(card: Any, asked: AskedTask, modality: str, kinds: Collection[Kind]) -> str:

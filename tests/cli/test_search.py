@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import sys
@@ -136,12 +137,67 @@ def test_what_the_pack_never_learned_is_said_of_the_question_and_of_the_hits(
     folder = write_store(tmp_path / "e", units, named, dim=32)
     assert run(folder, "a CT of the chest", "--level", "unit", "--model", pack) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert sum(line.startswith("The prompt speaks of CT, and the model was trained on") for line in lines) == 1
-    assert sum(line.startswith("2 hits of CT: the model was trained on") for line in lines) == 1
+    assert sum(line.startswith("Not learned: 2 hits of CT: the model was trained on") for line in lines) == 1
+    beyond = "Not learned: 4 hits of X-ray: the prompt speaks of CT, and the model was trained on"
+    assert sum(line.startswith(beyond) for line in lines) == 1
+    assert run(folder, "a CT of the chest", "--level", "unit", "--model", pack, "--json") == 0
+    of_hits = {hit["modality"]: hit["caution"] for hit in json.loads(capsys.readouterr().out)["hits"]}
+    assert of_hits["ct"].startswith("Not learned: the model was trained on ")
+    assert of_hits["xray"].startswith("Not learned: the prompt speaks of CT")
     assert run(folder, "effusion", "--where", "modality=xray", "--model", pack) == 0
     assert "was trained on" not in capsys.readouterr().out
     assert run(folder, "--like", 4, "--model", pack) == 0  # no words, which it would have to know
     assert "was trained on" not in capsys.readouterr().out
+
+
+def test_hits_for_words_that_nobody_measured_on_such_images_are_grey_and_say_why_as_a_score_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task, figure = "chest_xray_findings", {"value": 0.86, "low": 0.78, "high": 0.92, "num_patients": 118}
+    only = {"verdict": "within its source only", "sources": ["nih_cxr"], "figures": {"within nih_cxr": figure}}
+    own = {"classes": ["pneumonia"], "sources": {"pneumonia": only}, "metrics": {"auroc": {"zero_shot": figure}}}
+    tasks = {"modality": {"classes": ["xray", "mri"]}, task: own}
+    pack = make_pack(tmp_path / "pack", tasks=tasks)
+    units = [replace(unit, modality="mri" if unit.study == "study0" else "xray") for unit in make_units(6, 32)]
+    folder = write_store(tmp_path / "e", units, EmbeddingPack("t", "1", pack_digest(pack), "t" * 64, "p" * 16), dim=32)
+    within = "within its source only (nih_cxr)"
+    elsewhere = "the model’s card has figures of this for X-ray images, not for MRI"
+    table, page = tmp_path / "hits.csv", tmp_path / "hits.html"
+    asked = ["signs of pneumonia", "--level", "unit", "--model", pack]
+    assert run(folder, *asked, "--out", table, "--html", page) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"Not learned: 2 hits of MRI: {elsewhere}." in printed
+    assert f"holds {within}: AUROC 0.86 (0.78 to 0.92) within nih_cxr, 118 patients. Elsewhere" in printed
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert {(row["modality"], row["caution"]) for row in rows} == {
+        ("mri", f"Not learned: {elsewhere}"),
+        ("xray", within),
+    }
+    hits = page.read_text().split('<li id="hit-')[1:]
+    assert all('" class="quiet">' in hit and "<dt>Why grey</dt>" in hit for hit in hits)
+    shown = medclip.search(folder, "signs of pneumonia", level="unit", model=pack)._repr_html_()
+    assert shown.count('<tr style="color: #80868b">') == shown.count('<figcaption style="color: #80868b">') == 6
+
+    # words that the model cannot know, and an example, which asks nothing in words
+    for words, caution in (("qwrtzplkjhgfdx", "the model does not know “qwrtzplkjhgfdx”"), ("", None)):
+        result = medclip.search(folder, words or (), like=None if words else 1, level="unit", model=pack)
+        assert {hit.caution for hit in result.hits} == {caution and f"Not learned: {caution}"}
+        assert [note for note in result.notes if "Not learned" in note] == (
+            [f"Not learned: {caution}."] if caution else []
+        )
+        assert ("color: #80868b" in result._repr_html_()) is bool(caution)
+
+
+def test_words_that_were_measured_leave_the_hits_as_they_are(tmp_path: Path) -> None:
+    figure = {"value": 0.86, "low": 0.78, "high": 0.92}
+    own = {"classes": ["pneumonia"], "metrics": {"auroc": {"pneumonia": {"zero_shot": figure}}}}
+    pack = make_pack(tmp_path / "pack", tasks={"modality": {"classes": ["xray"]}, "chest_xray_findings": own})
+    folder = write_store(
+        tmp_path / "e", make_units(6, 32), EmbeddingPack("t", "1", pack_digest(pack), "t" * 64, "p" * 16), dim=32
+    )
+    result = medclip.search(folder, "signs of pneumonia", level="unit", where="modality=xray", model=pack)
+    assert {hit.caution for hit in result.hits} == {None}
+    assert not [note for note in result.notes if "learned" in note or "source" in note]
 
 
 def test_a_folder_that_is_half_written_or_none_at_all_is_refused(

@@ -59,6 +59,12 @@ def test_patches_are_searched_in_the_store_and_shown_on_a_page(
         name = f"{hit['slide']}@{hit['top_um']:g},{hit['left_um']:g}"
         assert name in printed
         assert hit["slide"] in table.read_text()
+        assert hit["caution"] is None
+    assert main(["search", out, "a CT of the lung", "--model", pack, "--top", "2", "--json"]) == 0
+    beyond = "Not learned: the prompt speaks of CT, and the model was trained on pathology images"
+    read = json.loads(capsys.readouterr().out)
+    assert [hit["caution"] for hit in read["hits"]] == [beyond, beyond]
+    assert read["notes"][0] == f"{beyond}."
     like = f"{hits[0]['slide']}@{hits[0]['top_um']:g},{hits[0]['left_um']:g}"
     assert main(["search", out, "--like", like, "--model", pack, "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["hits"]) == 13
