@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -37,9 +36,6 @@ from medclip.wording import count, list_of
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
-
-_MOST_REASONS = 3
-"""Why words say little of hits, each a note; every modality may have its own."""
 
 
 @overload
@@ -224,16 +220,23 @@ def _kinds(embeddings: Embeddings | SlideStore, hits: Sequence[Hit]) -> dict[int
 
 
 def _unlearned(hits: Sequence[Hit]) -> Iterator[str]:
-    """Yield what of an answer the pack was never taught: by reason, of how many hits and of which modalities."""
-    reasons = [(not_learned(hit.caution), spoken(hit.modality)) for hit in hits]
-    numbers = Counter(reason for reason, _ in reasons if reason)
-    for reason, num in numbers.most_common(_MOST_REASONS):
-        of = list_of(list(dict.fromkeys(modality for why, modality in reasons if why == reason)))
-        yield f"{NOT_LEARNED}{reason}." if num == len(hits) else f"{NOT_LEARNED}{count(num, 'hit')} of {of}: {reason}."
-    if more := sum(num for _, num in numbers.most_common()[_MOST_REASONS:]):
-        listed = {reason for reason, _ in numbers.most_common(_MOST_REASONS)}
-        of = list_of(list(dict.fromkeys(modality for why, modality in reasons if why and why not in listed)))
-        yield f"{NOT_LEARNED}{count(more, 'more hit')} of {of}; why stands beside each in the page and the table."
+    """Yield what of an answer the pack was never taught: by reason, of how many hits and of which modalities.
+
+    Reasons that end with the hit's own modality ("not for CT") are one reason.
+    """
+    alike: dict[tuple[str, bool], list[str]] = {}
+    for hit in hits:
+        if reason := not_learned(hit.caution):
+            modality = spoken(hit.modality)
+            is_own = reason.endswith(f" {modality}")
+            alike.setdefault((reason.removesuffix(modality) if is_own else reason, is_own), []).append(modality)
+    for (reason, is_own), modalities in alike.items():
+        of = list(dict.fromkeys(modalities))
+        whole = f"{reason}{of[0] if len(of) == 1 else 'these'}" if is_own else reason
+        who = (
+            "" if len(modalities) == len(hits) and not is_own else f"{count(len(modalities), 'hit')} of {list_of(of)}: "
+        )
+        yield f"{NOT_LEARNED}{who}{whole}."
 
 
 def read_level(level: str) -> Level:

@@ -178,6 +178,14 @@ def test_hits_for_words_that_nobody_measured_on_such_images_are_grey_and_say_why
     shown = medclip.search(folder, "signs of pneumonia", level="unit", model=pack)._repr_html_()
     assert shown.count('<tr style="color: #80868b">') == shown.count('<figcaption style="color: #80868b">') == 6
 
+    other = [replace(unit, modality="fundus" if unit.row == 2 else unit.modality) for unit in units]
+    mixed = write_store(tmp_path / "m", other, EmbeddingPack("t", "1", pack_digest(pack), "t" * 64, "p" * 16), dim=32)
+    (note,) = [note for note in medclip.search(mixed, asked[0], level="unit", model=pack).notes if "figures" in note]
+    assert note in (
+        f"Not learned: 3 hits of {of}: the model’s card has figures of this for X-ray images, not for these."
+        for of in ("MRI and fundus", "fundus and MRI")
+    )
+
     # words that the model cannot know, and an example, which asks nothing in words
     for words, caution in (("qwrtzplkjhgfdx", "the model does not know “qwrtzplkjhgfdx”"), ("", None)):
         result = medclip.search(folder, words or (), like=None if words else 1, level="unit", model=pack)
