@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medclip.models.packs.prompt_cautions import prompt_cautions
+from medclip.errors import printable
 from medclip.reports.model_card import CardView, modality_title
 from medclip.reports.score.histogram import HistogramData, collect_histograms
 from medclip.reports.score.study import (
@@ -22,12 +22,12 @@ from medclip.reports.score.study import (
     names_of,
 )
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.outputs.score_run import UNLEARNED, Unlearned
+from medclip.runs.outputs.score_run import not_learned
 from medclip.runs.rows import FileRow
 from medclip.sample import Modality
 from medclip.scoring.far_images import KEY as FAR_NOTES
 from medclip.text.vocabulary.load import load_task, task_names
-from medclip.text.vocabulary.own_words import AD_HOC, Prompt, ad_hoc_task, templates_of
+from medclip.text.vocabulary.own_words import Prompt, ad_hoc_task, templates_of
 from medclip.text.vocabulary.task import Task
 from medclip.wording import capital
 
@@ -84,10 +84,6 @@ class ReportData:
     """Sentences that prompts were put into that but name a finding."""
     notes: tuple[str, ...]
     """What should be known of the questions."""
-    unlearned: tuple[Unlearned, ...]
-    """Answers that are worth little; they are grey."""
-    cautions: Mapping[str, str]
-    """What must stand beside the answers to prompts, by their names."""
     modalities: tuple[tuple[str, int], ...]
     sources: tuple[tuple[str, int], ...]
     problems: tuple[ProblemData, ...]
@@ -105,14 +101,13 @@ class ReportData:
     """The studies that are shown, in their order."""
     studies_a_page: int
 
-    quiet: Mapping[Score, str]
-    """What stands beside a class whose answers are grey though the model was taught it."""
+    cautions: Mapping[Score, tuple[str, ...]]
+    """Why answers of a class are grey, of some studies at least, as the table has it."""
 
     def grey(self, score: Score) -> str:
-        """Return in a few words why the answers of a class are grey, of studies of one modality at least; else none."""
-        if any(answers.is_about(answers.modality, *score) for answers in self.unlearned):
-            return "not learned"
-        return self.quiet.get(score, "")
+        """Return in a few words why the answers of a class are grey, of some studies at least; else none."""
+        cautions = self.cautions.get(score, ())
+        return "not learned" if any(map(not_learned, cautions)) else "; ".join(map(printable, cautions))
 
     @property
     def num_hidden(self) -> int:
@@ -160,7 +155,6 @@ def collect(
     if prompts:
         prompt_task = ad_hoc_task(prompts)
         tasks[prompt_task.name] = prompt_task
-    cautions = prompt_cautions(prompts, {task.name: task.cautions for task in card.tasks if task.cautions})
     histograms, num_more = collect_histograms(ledger, identity.get("tasks") or (), tasks, card, sort_by)
     problems, treatments = _problems_and_treatments(ledger.files(), show_paths)
     sort_task, titles = class_titles(tasks.get(sort_by[0]), sort_by[0], card) if sort_by else ("", {})
@@ -172,8 +166,6 @@ def collect(
         prompts=prompts,
         templates=_templates(prompts, ledger) if identity.get("templates") else (),
         notes=(*(ledger.get("notes") or ()), *(ledger.get(FAR_NOTES) or ())),
-        cautions=cautions,
-        unlearned=tuple(map(Unlearned.from_json, ledger.get(UNLEARNED) or ())),
         modalities=tuple((modality_title(name), n) for name, n in ledger.counts_by("modality").items()),
         sources=tuple((SOURCES.get(name, name), n) for name, n in ledger.counts_by("modality_source").items()),
         problems=problems,
@@ -187,18 +179,8 @@ def collect(
         num_more_histograms=num_more,
         keys=tuple(ledger.studies(studies_a_page * max_pages, sort_by)),
         studies_a_page=studies_a_page,
-        quiet=_quiet(card, cautions),
+        cautions=ledger.cautions(),
     )
-
-
-def _quiet(card: CardView, cautions: Mapping[str, str]) -> dict[Score, str]:
-    """Return what stands beside classes that hold within their source only, or that nobody has measured."""
-    beside = {(AD_HOC, name): caution for name, caution in cautions.items()}
-    for task in card.tasks:
-        beside |= {(task.name, name): caution for name, caution in task.cautions.items()}
-        if not task.is_measured:
-            beside |= dict.fromkeys(((task.name, name) for name in task.classes), "not measured")
-    return beside
 
 
 def _templates(prompts: Sequence[Prompt], ledger: Ledger) -> tuple[str, ...]:
@@ -219,8 +201,6 @@ def studies_of(ledger: Ledger, card: CardView, report: ReportData, page: int) ->
             number,
             report.tasks,
             card,
-            unlearned=report.unlearned,
-            cautions=report.cautions,
             show_paths=report.show_paths,
             sort_by=report.sort_by,
         )

@@ -6,14 +6,13 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from types import MappingProxyType
 
 from medclip.errors import printable
 from medclip.reports.model_card import CardView, modality_title, task_title
 from medclip.reports.score.hanging import HangingData, LevelData, collect_hanging, levels
 from medclip.runs.ledger.chunk_result import NAMED_FILES
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.outputs.score_run import Unlearned, not_learned
+from medclip.runs.outputs.score_run import not_learned
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow
 from medclip.sample import Kind
 from medclip.text.captions.true_wordings import VIEW_TASK
@@ -119,6 +118,8 @@ class StudyData:
     """Their paths, where paths are shown."""
     sorted_by: float | None
     """The probability that it has its place by."""
+    sorted_caution: str = ""
+    """Why that is grey."""
     has_map: bool = False
     """The last of its thumbnails is a heat map."""
     hanging: HangingData | None = None
@@ -153,8 +154,6 @@ def collect_study(
     tasks: Mapping[str, Task],
     card: CardView,
     *,
-    unlearned: Sequence[Unlearned] = (),
-    cautions: Mapping[str, str] = MappingProxyType({}),
     show_paths: bool = False,
     sort_by: Score | None = None,
 ) -> StudyData:
@@ -166,12 +165,11 @@ def collect_study(
         number: Its place in the report.
         tasks: Tasks of the run that are known, by name.
         card: The model's card.
-        unlearned: Which answers are worth little.
-        cautions: What must stand beside the answers to prompts, by their names.
         show_paths: Show relative paths where files are named.
         sort_by: Task and class that studies are sorted by.
     """
     files, scores = ledger.files_of(key), ledger.scores_of(key)
+    chosen = next((score for score in scores if (score.task, score.class_) == sort_by), None)
     exam, thumbnails = ledger.exam_of(key), []
     labels = {row.row: file_label(row, show_paths) for row in files}
     hanging = collect_hanging(ledger, exam, labels)
@@ -200,8 +198,6 @@ def collect_study(
                     name,
                     list(rows),
                     card,
-                    unlearned,
-                    cautions,
                     [row for row in exam if row.task == name],
                     columns,
                 ),
@@ -215,7 +211,8 @@ def collect_study(
         note=_flags_in_words(scores[0].note),
         rows=ranges([row.row for row in files]),
         files=list_of(paths, most=NAMED_FILES),
-        sorted_by=next((score.probability for score in scores if (score.task, score.class_) == sort_by), None),
+        sorted_by=None if chosen is None else chosen.probability,
+        sorted_caution="" if chosen is None else chosen.caution or "",
     )
 
 
@@ -295,32 +292,24 @@ def _task(
     name: str,
     scores: Sequence[ScoreRow],
     card: CardView,
-    unlearned: Sequence[Unlearned],
-    cautions: Mapping[str, str],
     exam: Sequence[ExamRow],
     columns: Sequence[str],
 ) -> TaskData:
+    """Pick what is shown of a task: which answers are grey and why is what their rows say, and nothing else."""
     own = next((entry for entry in card.tasks if entry.name == name), None)
     title, titles = class_titles(task, name, card)
-    is_prompt, about = name == AD_HOC, (scores[0].modality, name)
-    reasons = {
-        answers.class_: answers.reason for answers in unlearned if answers.is_about(*about, answers.class_ or "")
-    }
-    if None not in reasons:  # of one kind of its units, where the run has others
-        own_reasons = {score.class_: not_learned(score.caution) for score in scores}
-        reasons = {class_: reason for class_, reason in own_reasons.items() if reason} | reasons
-    # Of a prompt that nobody measured on such images no figure's caution says anything.
-    of_prompts = {class_: caution for class_, caution in cautions.items() if class_ not in reasons}
-    cautions = of_prompts if is_prompt else own.cautions if own is not None else {}
+    is_prompt = name == AD_HOC
+    reasons = {score.class_: printable(not_learned(score.caution)) for score in scores}
+    of_all = set(reasons.values()) if len(reasons) > 1 or not is_prompt else set[str]()
+    unlearned = of_all.pop() if len(of_all) == 1 else ""
+    cautions = {s.class_: printable(s.caution) for s in scores if s.caution and not reasons[s.class_]}
     is_risk = scores[0].kind == "risk"  # by the years, whose probabilities never fall
     ordered = list(scores) if is_risk else sorted(scores, key=lambda score: -score.probability)
     shown = ordered if len(ordered) <= _MAX_CLASSES + 1 else ordered[:_MAX_CLASSES]
     is_choice = scores[0].kind == "multiclass"
-    is_known = is_prompt or (own is not None and own.is_measured)
     note = own.summary if own is not None else "nobody has measured how good the model is at this"
-    quiet = {score.class_ for score in scores if cautions.get(score.class_) or not is_known}
-    beside = cautions
-    if is_choice and len({cautions.get(score.class_, "") for score in scores}) == 1:
+    beside = {class_: caution for class_, caution in cautions.items() if caution not in note}
+    if beside and is_choice and len({cautions.get(score.class_, "") for score in scores}) == 1:
         note = " · ".join(filter(None, (cautions.get(scores[0].class_), note)))  # of one answer among several
         beside = {}
     remarks = {} if is_prompt or own is None else own.remarks
@@ -337,16 +326,16 @@ def _task(
                 class_title(titles, score.class_),
                 score.probability,
                 # of a choice in which none has the half, none
-                top=score.probability > 0.5 and not is_risk and score.class_ not in quiet,
+                top=score.probability > 0.5 and not is_risk and not score.caution,
                 note=_class_note(score, is_prompt, beside.get(score.class_, "")),
-                unlearned=reasons.get(score.class_, ""),
-                quiet=score.class_ in quiet,
+                unlearned="" if unlearned else reasons[score.class_],
+                quiet=score.class_ in cautions,
             )
             for score in shown
         ),
         note=note,
         limited=name if own is not None and own.note else "",
-        unlearned=reasons.get(None, ""),
+        unlearned=unlearned,
         levels=levels(exam, {score.class_: class_title(titles, score.class_) for score in shown}, columns),
         is_prompt=is_prompt,
     )

@@ -126,6 +126,14 @@ class ResultReader:
             counts.setdefault((task, name), [0] * bins)[place] = num
         return counts
 
+    def cautions(self) -> dict[tuple[str, str], tuple[str, ...]]:
+        """Return why answers of each task and class are grey, of some studies at least; of others there is no key."""
+        query = "SELECT DISTINCT task, class, caution FROM scores WHERE caution IS NOT NULL ORDER BY 1, 2, 3"
+        cautions: dict[tuple[str, str], tuple[str, ...]] = {}
+        for task, name, caution in self._db.execute(query):
+            cautions[task, name] = (*cautions.get((task, name), ()), caution)
+        return cautions
+
     def num_from(self, score: tuple[str, str], least: float) -> int:
         """Count the studies with at least a probability of a task's class."""
         query = "SELECT COUNT(*) FROM scores WHERE task = ? AND class = ? AND probability >= ?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,39 @@ def test_the_report_has_the_numbers_as_a_table_and_says_how_many_reach_the_thres
     drawn = next(a for n, a in page.tags if a.get("class") == "histogram")
     assert drawn["role"] == "img"
     assert {a.get("id") for _, a in page.tags} >= set(drawn["aria-labelledby"].split())
+
+
+@pytest.mark.parametrize(
+    ("cautions", "grey"),
+    [
+        ((None, None), ""),
+        (("within its source only (a)", None), "within its source only (a)"),
+        (
+            ("within its source only (a)", "Not learned: the model was trained on MRI images, not on X-ray"),
+            "not learned",
+        ),
+    ],
+)
+def test_a_small_histogram_is_grey_where_rows_of_its_class_are_and_the_card_says_nothing_of_it(
+    tmp_path: Path, cautions: tuple[str | None, ...], grey: str
+) -> None:
+    only = {"verdict": "within its source only", "sources": ["b"]}
+    card = _card(sources={"pneumonia": only})
+    keys = [f"s{n}" for n in range(20)]
+    files = [FileRow(n, f"{n:04}.png", None, 9, "png", "scored", None, None, key, "xray", "header", grouping="file")
+             for n, key in enumerate(keys, start=1)]  # fmt: skip
+    rows = [
+        replace(score_row(key, "pneumonia", 0.2, "multilabel", TASK), caution=cautions[n % 2])
+        for n, key in enumerate(keys)
+    ]
+    with Ledger(tmp_path) as ledger:
+        fill_ledger(ledger, files, rows)
+        report = collect(ledger, card, show_paths=False)
+        page = render(report, card, tuple(studies_of(ledger, card, report, 1)))
+    assert report.grey((TASK, "pneumonia")) == grey
+    (drawn,) = re.findall(r"<figure[^>]*><figcaption>.*?</figcaption>", page.split('<div class="small-multiples">')[1])
+    assert drawn.startswith('<figure class="unlearned">') is bool(grey)
+    assert (f"; {grey}" in drawn) is bool(grey)
 
 
 @pytest.mark.parametrize("small", [True, False])

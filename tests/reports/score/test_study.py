@@ -86,36 +86,44 @@ def test_the_view_that_a_header_states_stands_below_what_the_model_makes_of_it(
 
 ONE = {"verdict": "not testable across sources", "sources": ["here"]}
 ONLY = {"verdict": "within its source only", "sources": ["here"]}
+ONLY_HERE = "within its source only (here)"
 
 
 @pytest.mark.parametrize(
-    ("metrics", "sources", "note", "below"),
+    ("metrics", "sources", "note", "caution", "below"),
     [
-        (FIGURE, {}, "", "balanced accuracy 0.80 (0.70 to 0.90) on unseen patients"),
-        (FIGURE, {"all": ONE}, "", "on unseen patients · measured at one source (here)"),
-        (FIGURE, {"all": ONLY}, "", "within its source only (here) · balanced accuracy, over all its sources 0.80"),
-        (None, {}, "", "no figures in the model’s card"),
-        (None, {}, "Not measured after merging. They were others.", "Not measured after merging"),
+        (FIGURE, {}, "", None, "balanced accuracy 0.80 (0.70 to 0.90) on unseen patients"),
+        (FIGURE, {"all": ONE}, "", None, "balanced accuracy 0.80 (0.70 to 0.90) on unseen patients · measured at one"),
+        (FIGURE, {"all": ONLY}, "", ONLY_HERE, f"{ONLY_HERE} · balanced accuracy, over all its sources 0.80"),
+        (FIGURE, {"all": ONLY}, "", None, "balanced accuracy, over all its sources 0.80"),
+        (None, {}, "", "no figures in the model’s card", "no figures in the model’s card"),
+        (None, {}, "Not measured after merging. Others.", "Not measured after merging", "Not measured after merging"),
     ],
 )
-def test_an_answer_that_holds_within_its_source_only_or_that_nobody_measured_is_quiet_and_never_bold(
-    tmp_path: Path, metrics: dict[str, float] | None, sources: dict[str, Any], note: str, below: str
+def test_an_answer_is_quiet_and_never_bold_where_its_row_says_why_and_whatever_the_card_says_nowhere_else(
+    tmp_path: Path,
+    metrics: dict[str, float] | None,
+    sources: dict[str, Any],
+    note: str,
+    caution: str | None,
+    below: str,
 ) -> None:
     figures = {} if metrics is None else {"balanced_accuracy": metrics}
     card = measured({"classes": ["ap", "pa", "lateral"], "metrics": figures, "sources": sources, "note": note})
     file = FileRow(1, "a.dcm", "0" * 64, 9, "dicom", "scored", None, None, "s", "xray", "header")
     rows = [
-        ScoreRow("s", None, "xray", "chest_xray_view", of, "multiclass", p, 0.0, 1, "tiny", "1", "p")
+        ScoreRow("s", None, "xray", "chest_xray_view", of, "multiclass", p, 0.0, 1, "tiny", "1", "p", caution=caution)
         for of, p in (("ap", 0.9), ("pa", 0.1), ("lateral", 0.0))
     ]
     with Ledger(tmp_path) as ledger:
         fill_ledger(ledger, [file], rows)
         tasks = {"chest_xray_view": load_task("chest_xray_view")}
         (task,) = collect_study(ledger, "s", 1, tasks, card).tasks
-    is_quiet = metrics is None or sources.get("all") == ONLY
-    assert [row.top for row in task.classes] == [not is_quiet, False, False]
-    assert task.quiet is is_quiet
-    assert below in task.note
+    assert [row.top for row in task.classes] == [not caution, False, False]
+    assert task.quiet is bool(caution)
+    assert task.note.startswith(below)
+    assert task.note.count(caution or below) == 1, "what all of a choice have in common is said once"
+    assert not any(row.note for row in task.classes)
 
 
 def test_of_several_findings_each_has_its_own_remark_and_only_the_one_of_one_source_is_quiet(tmp_path: Path) -> None:
@@ -125,7 +133,10 @@ def test_of_several_findings_each_has_its_own_remark_and_only_the_one_of_one_sou
     figures = {"auroc": {name: {"zero_shot": FIGURE} for name in names}}
     card = measured({"classes": names, "metrics": figures, "sources": sources}, task)
     file = FileRow(1, "a.dcm", "0" * 64, 9, "dicom", "scored", None, None, "s", "xray", "header")
-    rows = [ScoreRow("s", None, "xray", task, of, "multilabel", 0.9, 0.0, 1, "tiny", "1", "p") for of in names]
+    rows = [
+        ScoreRow("s", None, "xray", task, of, "multilabel", 0.9, 0.0, 1, "tiny", "1", "p", caution=caution)
+        for of, caution in zip(names, (ONLY_HERE, None, None), strict=True)
+    ]
     with Ledger(tmp_path) as ledger:
         fill_ledger(ledger, [file], rows)
         (shown,) = collect_study(ledger, "s", 1, {task: load_task(task)}, card).tasks
@@ -137,3 +148,47 @@ def test_of_several_findings_each_has_its_own_remark_and_only_the_one_of_one_sou
     assert not shown.quiet
     assert "Pneumonia, within here 0.86" in shown.note
     assert "over all its sources" not in shown.note
+
+
+NEVER = "Not learned: the model was trained on MRI images, not on X-ray"
+UNKNOWN = "Not learned: the model does not know “a”"
+
+
+@pytest.mark.parametrize(
+    ("task", "cautions", "whole", "beside"),
+    [
+        ("chest_xray_view", (NEVER, NEVER), True, ("", "")),
+        ("prompt", (NEVER, NEVER), True, ("", "")),
+        ("prompt", (NEVER,), False, (NEVER,)),  # of the only prompt it stands beside it
+        (
+            "prompt",
+            (NEVER, "Not learned: the model does not know “a”"),
+            False,
+            (NEVER, "Not learned: the model does not know “a”"),
+        ),
+        ("prompt", (NEVER, ONLY_HERE), False, (NEVER, "")),
+        ("prompt", (NEVER, None), False, (NEVER, "")),
+    ],
+)
+def test_what_was_not_learned_is_said_once_of_a_task_or_beside_each_answer_as_its_row_has_it(
+    tmp_path: Path, task: str, cautions: tuple[str | None, ...], whole: bool, beside: tuple[str, ...]
+) -> None:
+    card = CardView("tiny", "1", "", "", (), "", (), (), ())
+    file = FileRow(1, "a.dcm", "0" * 64, 9, "dicom", "scored", None, None, "s", "xray", "header")
+    rows = [
+        ScoreRow(
+            "s", None, "xray", task, of, "multilabel", 0.9, 0.0, 1, "tiny", "1", "p", against="no", caution=caution
+        )
+        for of, caution in zip(("ap", "pa"), cautions, strict=False)
+    ]
+    with Ledger(tmp_path) as ledger:
+        fill_ledger(ledger, [file], rows)
+        study = collect_study(ledger, "s", 1, {}, card, sort_by=(task, "ap"))
+        assert ledger.cautions() == {(task, row.class_): (row.caution,) for row in rows if row.caution}
+    (shown,) = study.tasks
+    reason = NEVER.removeprefix("Not learned: ")
+    assert shown.unlearned == (reason if whole else "")
+    assert tuple(f"Not learned: {row.unlearned}" if row.unlearned else "" for row in shown.classes) == beside
+    assert [row.top for row in shown.classes] == [caution is None for caution in cautions]
+    assert [row.quiet for row in shown.classes] == [caution == ONLY_HERE for caution in cautions]
+    assert study.sorted_caution == NEVER
