@@ -232,11 +232,11 @@ def _unlearned(hits: Sequence[Hit]) -> Iterator[str]:
             alike.setdefault((reason.removesuffix(modality) if is_own else reason, is_own), []).append(modality)
     for (reason, is_own), modalities in alike.items():
         of = list(dict.fromkeys(modalities))
-        whole = f"{reason}{of[0] if len(of) == 1 else 'these'}" if is_own else reason
+        sentence = f"{reason}{of[0] if len(of) == 1 else 'these'}" if is_own else reason
         who = (
             "" if len(modalities) == len(hits) and not is_own else f"{count(len(modalities), 'hit')} of {list_of(of)}: "
         )
-        yield f"{NOT_LEARNED}{who}{whole}."
+        yield f"{NOT_LEARNED}{who}{sentence}."
 
 
 def read_level(level: str) -> Level:
