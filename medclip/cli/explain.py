@@ -110,7 +110,7 @@ def _print(explained: object, out: Path) -> None:
     assert isinstance(explained, Explained)
     for unit in explained:
         for line in sentences(unit):
-            print(f"{printable(unit.file)}: {line}")
+            print(f"{printable(unit.file)}: {printable(line)}")
     if len(explained) > 1:
         print(f"{named_counts(explained.counts)}.")
     print(f"Page: {printable(str(out / 'explain.html'))}")

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self, TextIO, cast
 
+from medclip.errors import printable
 from medclip.wording import count as count_of
 from medclip.wording import duration, number
 
@@ -64,8 +65,8 @@ class PlainProgress:
         """Write nothing: the stage's own lines are enough."""
 
     def note(self, text: str) -> None:
-        """Write a line."""
-        print(text, file=self._stream, flush=True)
+        """Write a line; a prompt, or the card of a pack, may hold what drives a terminal."""
+        print(printable(text), file=self._stream, flush=True)
 
 
 class BarProgress:
@@ -105,7 +106,7 @@ class BarProgress:
 
     def note(self, text: str) -> None:
         """Write a line above the bars."""
-        self._bars.console.print(text, highlight=False, markup=False)
+        self._bars.console.print(printable(text), highlight=False, markup=False)
 
 
 def _bars(stream: TextIO) -> Any:

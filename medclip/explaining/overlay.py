@@ -207,7 +207,9 @@ def _drawn(rows: Sequence[Sequence[Panel]], explanation: Explanation, panel_in: 
             axes = figure_.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
             axes.imshow(image, vmin=0, vmax=255, interpolation="antialiased")
             axes.set_axis_off()
-            axes.set_title(_wrapped(words), fontsize=8.5, loc="left", pad=3, color=_GREY if is_grey else "black")
+            colour = _GREY if is_grey else "black"
+            # A prompt may hold what would be read as a formula: "$\frac{6$".
+            axes.set_title(_wrapped(words), fontsize=8.5, loc="left", pad=3, color=colour, parse_math=False)
         top -= row_height + (head - 0.35)
     _legend(figure_, notes, width, height)
     buffer = io.BytesIO()

@@ -35,6 +35,15 @@ def test_plain_lines_are_few_and_the_last_step_has_one() -> None:
     assert len(lines) < 20
 
 
+@pytest.mark.parametrize("kind", [PlainProgress, BarProgress])
+def test_a_note_drives_no_terminal_whatever_a_card_or_a_prompt_holds(kind: type[PlainProgress | BarProgress]) -> None:
+    out = _Terminal()
+    shown = kind(out)
+    shown.note("a\x1b]0;owned\x07 [red]b")
+    assert "a\\x1b]0;owned\\x07 [red]b" in out.getvalue()
+    assert "\x1b]0" not in out.getvalue()
+
+
 def test_a_plain_line_has_the_remaining_time_and_what_stands_beside(clock: list[float]) -> None:
     out = io.StringIO()
     shown = PlainProgress(out)

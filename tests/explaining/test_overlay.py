@@ -51,11 +51,12 @@ def test_why_an_answer_is_grey_stands_below_its_score_in_the_first_row_alone() -
     assert [is_grey for row in (first, second) for _, _, is_grey in row] == [False, True, False] * 2
 
 
-def test_a_long_caution_has_its_place_above_the_image() -> None:
+def test_a_long_caution_has_its_place_above_the_image_and_a_prompt_is_no_formula() -> None:
     """The picture grows by the lines of the first row, or they would be cut off."""
 
     def height_px(caution: str) -> int:
-        heat = HeatMap("a", "", "a", "t", 0.0, (0.0,), (BLOB,), ("",), (0.0,), "m", "l", 0, caution=caution)
+        title = "a $\\frac{6$ b"
+        heat = HeatMap("a", "", title, "t", 0.0, (0.0,), (BLOB,), ("",), (0.0,), "m", "l", 0, caution=caution)
         place = placement(8, 8, 8, "longest")
         unit = Explanation(1, "a", labels=("",), placements=(place,), maps=(heat,))
         shown = (np.zeros((8, 8, 1), np.uint8),)
