@@ -61,7 +61,8 @@ def prompt_unlearned(prompt: Prompt, trained: Collection[str]) -> str:
     spoken_of = [str(name) for name, pattern in MODALITIES.items() if pattern.search(text)]
     if not trained or not spoken_of or set(spoken_of) & set(trained):
         return ""
-    return f"the prompt speaks of {_listed(spoken_of)}, and the model was trained on {_listed(trained)} images"
+    named = list_of(["another modality" if name == "other" else spoken(name) for name in spoken_of])
+    return f"the prompt speaks of {named}, and the model was trained on {_listed(trained)} images"
 
 
 def unlearned_answers(

@@ -42,6 +42,11 @@ def test_a_prompt_about_modalities_that_the_card_lacks_has_a_reason(prompt: str,
     assert prompt_unlearned(read_prompts(prompt)[0], []) == ""
 
 
+def test_a_modality_that_medclip_has_no_name_for_is_called_another() -> None:
+    reason = prompt_unlearned(read_prompts("a PET of the chest")[0], ["xray"])
+    assert reason == "the prompt speaks of another modality, and the model was trained on X-ray images"
+
+
 def test_what_should_be_known_of_a_question_is_pointed_out_before_anything_is_read_and_stays_with_the_run(
     pack: Path, tmp_path: Path
 ) -> None:
