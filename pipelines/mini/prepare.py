@@ -138,19 +138,22 @@ def mias(data: Path) -> Iterator[Row]:
 
 
 def four_view(data: Path) -> Iterator[Row]:
-    """Full mammography exams; no density is given."""
+    """The CBIS-DDSM exam, which is an example study; no density is given.
+
+    The sample exams of NYU (8 images) come from AGPL-3.0 repositories, which do not say what that means for weights.
+    """
     for r in _read(data / "mammo_4view"):
-        cbis = r["source"].startswith("CBIS")
-        yield {
-            "file": f"mammo_4view/{r['file']}",
-            "patient": f"mammo4:{r['case']}",
-            "modality": "mammography",
-            "view": r["view"],
-            "sex": "F",
-            "split": "test" if cbis else "train",  # the CBIS-DDSM case is an example study
-            "source": "cbis_ddsm" if cbis else "nyu_mammography",
-            "license": "CC BY 3.0" if cbis else "AGPL-3.0 repository",
-        }
+        if r["source"].startswith("CBIS"):
+            yield {
+                "file": f"mammo_4view/{r['file']}",
+                "patient": f"mammo4:{r['case']}",
+                "modality": "mammography",
+                "view": r["view"],
+                "sex": "F",
+                "split": "test",
+                "source": "cbis_ddsm",
+                "license": "CC BY 3.0",
+            }
 
 
 def brain(data: Path) -> Iterator[Row]:

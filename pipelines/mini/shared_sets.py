@@ -6,8 +6,9 @@ This stands once, for the table of the pack (table.py) and for that of the maske
 The six sets of pack 1.2 come from prepare.py, and keep their patients and labels.
 
 Left out: covid_blues (no derivatives), covid_ct (copyrights of publishers), rows of covid_cxr without derivatives and
-its CT slices, images of vqa_rad that are in medpix2 too, photographs in medpix2, and text_cbis: its words are of women
-whose images are not here, but for one examination, which is in examples/ and held out.
+its CT slices, the NYU exams of mammo_4view (AGPL-3.0 repositories), images of vqa_rad that are in medpix2 too,
+photographs in medpix2, and text_cbis: its words are of women whose images are not here, but for one examination, which
+is in examples/ and held out.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ LICENCES = {
 """Those of the other sets are in prepare.py."""
 PATIENTS_KNOWN = frozenset(
     (
-        "nih_cxr", "mini_mias", "cbis_ddsm", "nyu_mammography", "glas_colon", "ptbxl", "ptbxl_z", "cdd_cesm", "bus_bra",
+        "nih_cxr", "mini_mias", "cbis_ddsm", "glas_colon", "ptbxl", "ptbxl_z", "cdd_cesm", "bus_bra",
         "breast_us", "ddsm_4view",
     )
 )  # fmt: skip
@@ -105,7 +106,7 @@ def film_mammograms(data: Path) -> Iterator[Row]:
 
 
 def mammogram_exams(data: Path) -> Iterator[Row]:
-    """Full examinations of two sources."""
+    """The full examination of CBIS-DDSM."""
     yield from mini.four_view(data)
 
 

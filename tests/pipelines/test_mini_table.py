@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parents[2] / "pipelines" / "mini"
 NAMES = ("prepare", "shared_sets", "table", "measuring")
 SPLITS = {"train": 0.65, "val": 0.10, "test": 0.25}
 SOURCES = {
-    "nih_cxr", "covid_cxr", "csdi_fundus", "mini_mias", "cbis_ddsm", "nyu_mammography", "brain_mri", "glas_colon",
+    "nih_cxr", "covid_cxr", "csdi_fundus", "mini_mias", "cbis_ddsm", "brain_mri", "glas_colon",
     "ecg_sheet", "cdd_cesm", "ddsm_4view", "isic2017", "bus_bra", "breast_us", "medpix2", "vqa_rad",
 }  # fmt: skip
 
@@ -91,7 +91,7 @@ def test_every_label_is_a_class_of_the_vocabulary_and_most_rows_have_one(rows: l
         task = load_task(name.split(":")[1])
         assert task.class_named(name.split(":")[2] if name.count(":") == 2 else value)
     with_labels = Counter(row["source"] for row in rows if any(n.startswith("label:") and v for n, v in row.items()))
-    assert set(with_labels) == SOURCES - {"cbis_ddsm", "nyu_mammography"}
+    assert set(with_labels) == SOURCES - {"cbis_ddsm"}
 
 
 @pytest.mark.shared
