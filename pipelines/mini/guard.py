@@ -79,7 +79,6 @@ SETS: Mapping[str, tuple[str, Kind]] = {
     "covid_cxr": ("group_id", lambda row: "xray" if row["modality"] == "X-ray" else "ct"),
     "vqa_rad": ("group", lambda row: {"CHEST": "xray", "ABD": "CT or MRI of the abdomen"}.get(row["organ"], "")),
     "mini_mias": ("patient_id", lambda row: "mammography"),
-    "mammo_4view": ("case", lambda row: "mammography"),
     "ddsm_4view": ("exam", lambda row: "mammography"),
     "cdd_cesm": ("patient_id", lambda row: "subtracted mammogram"),
     "csdi_fundus": ("image_id", lambda row: "fundus"),
