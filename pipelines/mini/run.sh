@@ -2,7 +2,7 @@
 # Train, measure and publish medclip-mini. Usage: pipelines/mini/run.sh [--smoke] [--start imagenet|masked] [SHARED_DATA] [RUN_FOLDER]
 # Needs `make train-deps` once. Kill it anywhere and run it again: shards are kept, training resumes, the rest is quick.
 # --smoke runs the stages up to the figures at a tiny size in minutes, into RUN_FOLDER alone; nothing is published. --start masked begins with the tower of
-# pipelines/mae_all, which is trained first (90 minutes of CPU time; in a smoke run seconds).
+# pipelines/mae_all, which is trained first (within 90 minutes; in a smoke run seconds).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=pipelines/mini

@@ -63,14 +63,22 @@ class ComparedPacks:
         return (*self.sets, *([] if self.mean is None else [self.mean]))
 
     def lines(self, own: str) -> Iterator[str]:
-        """Yield a table with a line for each set; `own` is the name of the pack that is measured."""
-        yield f"{own} less {self.model} {self.model_version}, on the same images and patients"
-        width = max([len(row.id) for row in self.rows()] + [18])
-        yield f"{'set':{width}}{'images':>8}{'metric':>19}{own[:22]:>24}{self.model[:22]:>24}{'difference':>27}{'p':>9}"
-        for row in self.rows():
+        """Yield a table with a line for each set; `own` is the name of the pack that is measured.
+
+        Where both have one name, the digest of the other heads its column.
+        """
+        other = f"{self.model} {self.model_version}"
+        yield f"{own} less {other}, on the same images and patients"
+        if other == own:
+            other += f" ({self.model_digest[:7]})"
+        metrics = [row.metric.replace("_", " ") for row in self.rows()]
+        width, metric_width = max([len(row.id) for row in self.rows()] + [18]), max([*map(len, metrics), 17]) + 2
+        heads = f"{own[:22]:>24}{other[:22]:>24}"
+        yield f"{'set':{width}}{'images':>8}{'metric':>{metric_width}}{heads}{'difference':>27}{'p':>9}"
+        for row, metric in zip(self.rows(), metrics, strict=True):
             cells = (_shown(row.own), _shown(row.other), _shown(row.difference))
             yield (
-                f"{row.id:{width}}{row.num_images:>8}{row.metric.replace('_', ' '):>19}{cells[0]:>24}{cells[1]:>24}"
+                f"{row.id:{width}}{row.num_images:>8}{metric:>{metric_width}}{cells[0]:>24}{cells[1]:>24}"
                 f"{cells[2]:>27}{p_value(row.difference.p):>9}"
             )
         yield from self.notes

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -115,6 +117,17 @@ def test_the_table_names_both_packs_and_what_is_less_than_what() -> None:
     lines = list(result.lines("mine 2"))
     assert lines[0] == "mine 2 less rival 1, on the same images and patients"
     assert len(lines) == 2 + 3
+    assert re.search(r"mine 2 +rival 1 +difference", lines[1])
     seen = SimpleNamespace(**{**vars(_OTHER), "num_in_training": 4})
     parts, own, other = _sets()
     assert "rival's training data" in compare_packs(parts, own, other, seen, num_resamples=50).notes[0]
+
+
+def test_packs_of_one_name_are_told_apart_and_no_column_runs_into_the_next() -> None:
+    result, _, _ = _compare(50)
+    assert result.mean is not None
+    mixed = replace(result, mean=replace(result.mean, metric="balanced_accuracy and auroc and accuracy"))
+    lines = list(mixed.lines(f"{result.model} {result.model_version}"))
+    assert re.search(rf"rival 1 +rival 1 \({result.model_digest[:7]}\) +difference", lines[1])
+    assert f"{result.mean.num_images}  balanced accuracy and auroc and accuracy  " in lines[-1]
+    assert len({len(line) for line in lines[1:]}) == 1
