@@ -7,7 +7,7 @@ projection and inside each source that it is listed with; the modality task need
 classes of a multi-label task are judged one by one, with an interval widened for how many were tried (Bonferroni); the
 others are left out. What holds within its source only is listed as that, and named with the sources within which it
 does; what holds within none is left out, and so is what a small CNN answers better beyond doubt (its interval lies
-above that of the words).
+above that of the words). What is left out stands in the card under `not_claimed`, with its figure and the reason.
 
 The pack gets the list of the files that its figures are of: `medclip evaluate --suite mini` measures them again. Its
 card names the works to cite (citations.yaml), and the licence of the weights lies beside it.
@@ -21,6 +21,7 @@ import json
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,16 +40,20 @@ from medclip.imaging.intensity import to_uint8
 from medclip.models.packs.card import IMAGE_TOWER_OF
 from medclip.models.packs.card_sources import ALL
 from medclip.models.packs.manifest import LICENCE_NAME, read_manifest, seal
-from medclip.models.packs.pack import load_model, update_pack, verify_pack
+from medclip.models.packs.pack import load_model, pack_card, update_pack, verify_pack
 from medclip.sample import Kind, Modality
 from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.entries import sample_key
 from medclip.statistics.metrics.by_source import NOT_TESTABLE
+from medclip.text.vocabulary.load import MODALITY_TASK
+from medclip.wording import list_of
 
 MIN_MODALITY_ACCURACY = 0.97
 NOTHING = {"low": 0.0, "chance": 0.5}
 PRIMARY = "balanced_accuracy"
+OF_FIGURE = ("value", "low", "high", "chance", "num_patients", "num_images")
+VIEWS = ("ap", "pa")
 SOURCES = {
     "nih_cxr": "ChestX-ray14, NIH Clinical Center (Wang et al., CVPR 2017); files from muhammedtalo/COVID-19 @ ee3e2cf",
     "covid_cxr": "COVID-19 image data collection (Cohen et al., 2020); hida6/covid-chestxray-dataset @ 584034a",
@@ -81,8 +86,8 @@ def above_chance(figure: dict[str, Any]) -> bool:
     return figure.get("low_adjusted", figure.get("low", 0.0)) > figure["chance"]
 
 
-def holds_everywhere(figures: dict[str, Any], sources: dict[str, Any] | None = None) -> bool:
-    """Whether zero-shot is above chance overall, in every projection and inside each source that it is listed with.
+def not_above_chance(figures: dict[str, Any], sources: dict[str, Any] | None = None) -> list[str]:
+    """Return where zero-shot is not above chance: overall, in a projection or inside a source that it is listed with.
 
     Args:
         figures: Of a task or finding, by what was compared.
@@ -92,7 +97,7 @@ def holds_everywhere(figures: dict[str, Any], sources: dict[str, Any] | None = N
     if sources is not None and sources["verdict"] != NOT_TESTABLE:
         others = {name.removeprefix("within ") for name in sources["figures"]} - {*sources["sources"]}
         measured = {name: f for name, f in measured.items() if name not in {f"zero_shot_{s}_only" for s in others}}
-    return all(above_chance(f) for f in measured.values())
+    return [name for name, f in measured.items() if not above_chance(f)]
 
 
 def holds_somewhere(sources: dict[str, Any] | None) -> bool:
@@ -108,36 +113,73 @@ def beaten(figures: dict[str, Any]) -> bool:
     return labels.get("low", 0.0) > words.get("high", 1.0)
 
 
-def task_cards(figures: dict[str, Any]) -> dict[str, Any]:
-    """The tasks that may be listed, with the figures of the classes that may."""
-    cards: dict[str, Any] = {}
+def why_left_out(task: str, figures: dict[str, Any], sources: dict[str, Any] | None) -> str:
+    """Return why a task or finding is not listed, in half a sentence; empty where it is.
+
+    Args:
+        task: Its name.
+        figures: Of the metric that decides, by what was compared.
+        sources: As `not_above_chance` takes them.
+    """
+    if failed := not_above_chance(figures, sources):
+        if "zero_shot" not in failed:
+            parts = [name.removeprefix("zero_shot_").removesuffix("_only") for name in failed]
+            named = [f"{part.upper()} views" if part in VIEWS else part for part in parts]
+            return f"not told from chance on {list_of(named, last='and')} alone"
+        is_above = figures["zero_shot"].get("low", 0.0) > figures["zero_shot"]["chance"]
+        return "not told from chance" + " once the number of classes that were tried is counted" * is_above
+    if not holds_somewhere(sources):
+        return "in no source above chance"
+    if task == MODALITY_TASK and figures["zero_shot"]["value"] < MIN_MODALITY_ACCURACY:
+        return f"below {MIN_MODALITY_ACCURACY:.2f}"
+    return "a small network answers better" if beaten(figures) else ""
+
+
+def tried(figures: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any], str]]:
+    """Yield task, finding (or "all"), metric, its figures by what was compared, and why it is not listed (or "")."""
     for name, task in figures.items():
         if name == RETRIEVAL:
             continue
         sources = task.get("sources") or {}
-        if PRIMARY in task["metrics"]:
-            figures_of_task = task["metrics"][PRIMARY]
-            good_enough = name != "modality" or figures_of_task["zero_shot"]["value"] >= MIN_MODALITY_ACCURACY
-            of_task = sources.get(ALL)
-            holds = holds_everywhere(figures_of_task, of_task) and holds_somewhere(of_task)
-            if holds and good_enough and not beaten(figures_of_task):
-                cards[name] = task
+        metric = PRIMARY if PRIMARY in task["metrics"] else "auroc"
+        of = {ALL: task["metrics"][metric]} if metric == PRIMARY else task["metrics"][metric]
+        for finding, measured in of.items():
+            yield name, finding, metric, measured, why_left_out(name, measured, sources.get(finding))
+
+
+def not_claimed(figures: dict[str, Any]) -> dict[str, Any]:
+    """What was measured and may not be listed: by task and finding the zero-shot figure, and why."""
+    left: dict[str, Any] = {}
+    for name, finding, metric, measured, why in tried(figures):
+        if why:
+            figure = {key: measured["zero_shot"][key] for key in OF_FIGURE if key in measured["zero_shot"]}
+            left.setdefault(name, {})[finding] = {"metric": metric, **figure, "why": why}
+    return left
+
+
+def task_cards(figures: dict[str, Any]) -> dict[str, Any]:
+    """The tasks that may be listed, with the figures of the classes that may."""
+    kept: dict[str, dict[str, Any]] = {}
+    for name, finding, _, measured, why in tried(figures):
+        if not why:
+            kept.setdefault(name, {})[finding] = measured
+    cards: dict[str, Any] = {}
+    for name, of in kept.items():
+        task = figures[name]
+        if ALL in of:
+            cards[name] = task
             continue
-        areas = task["metrics"]["auroc"]
-        holding = {c: f for c, f in areas.items() if holds_everywhere(f) and holds_somewhere(sources.get(c))}
-        kept = {c: f for c, f in holding.items() if not beaten(f)}
-        if kept:
-            calibration = {
-                part: {c: v for c, v in values.items() if c in kept} for part, values in task["calibration"].items()
-            }
-            cards[name] = {
-                "classes": list(kept),
-                "tried": sorted(task["metrics"]["auroc"]),
-                "calibration": calibration,
-                "counts": {c: task["counts"][c] for c in kept},
-                "metrics": {"auroc": kept},
-                "sources": {c: of for c, of in sources.items() if c in kept},
-            }
+        calibration = {
+            part: {c: v for c, v in values.items() if c in of} for part, values in task["calibration"].items()
+        }
+        cards[name] = {
+            "classes": list(of),
+            "tried": sorted(task["metrics"]["auroc"]),
+            "calibration": calibration,
+            "counts": {c: task["counts"][c] for c in of},
+            "metrics": {"auroc": of},
+            "sources": {c: by for c, by in (task.get("sources") or {}).items() if c in of},
+        }
     return cards
 
 
@@ -227,7 +269,7 @@ def main(shards: str, pack: str, figures: str, out: str) -> None:
     test = ShardReader(shards, "test")
     of = measured_on(test)
     tasks = {name: entry | of.get(name, {}) for name, entry in task_cards(measured).items()}
-    fields = card.model_dump() | {"tasks": tasks}
+    fields = card.model_dump() | {"tasks": tasks, "not_claimed": not_claimed(measured)}
     fields["data"] = [of_source(source.model_dump()) for source in card.data]
     recalls = {retrieval_name(name): of for name, of in measured.get(RETRIEVAL, {}).items()}
     digest = hashlib.sha256("".join(test.shard_hashes).encode()).hexdigest()
@@ -260,9 +302,10 @@ def main(shards: str, pack: str, figures: str, out: str) -> None:
     else:
         fresh.rename(target)
     info = verify_pack(target)
-    left_out = sorted(set(measured) - {*info.tasks, RETRIEVAL})
     print(f"{info.name} {info.version}: {info.num_bytes / 1e6:.1f} MB, tasks {', '.join(info.tasks)}")
-    print(f"left out: {', '.join(left_out) or 'none'}")
+    for task, of in pack_card(target).not_claimed.items():
+        for finding, one in of.items():
+            print(f"left out: {task}{'' if finding == ALL else f' {finding}'}, {one.in_words}")
 
 
 if __name__ == "__main__":

@@ -102,6 +102,54 @@ def test_only_the_findings_above_chance_stay_and_the_others_are_named_as_tried()
     assert card["calibration"] == {"scale": {"edema": 1.0}, "bias": {"edema": 0.0}}
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"zero_shot": figure(0.4, 0.5)}, "not told from chance"),
+        ({"zero_shot": figure(0.6, 0.5) | {"low_adjusted": 0.45}},
+         "not told from chance once the number of classes that were tried is counted"),
+        ({"zero_shot_pa_only": figure(0.4, 0.5), "zero_shot_here_only": figure(0.4, 0.5)},
+         "not told from chance on PA views and here alone"),
+        ({"zero_shot": figure(0.6, 0.5, 0.7) | {"high": 0.8}, "small_cnn": figure(0.81, 0.5)},
+         "a small network answers better"),
+        ({}, ""),
+    ],
+)  # fmt: skip
+def test_what_is_left_out_stands_in_the_card_with_its_figure_and_the_reason(
+    change: dict[str, dict[str, float]], why: str
+) -> None:
+    publish = stage("publish")
+    measured = {"zero_shot": figure(0.6, 0.5) | {"num_patients": 66}} | change
+    good = {"zero_shot": figure(0.6, 0.5)}
+    findings = {"auroc": {"edema": good, "mass": measured}}
+    listing = {"metrics": findings, "calibration": {}, "counts": {"edema": 1, "mass": 1}}
+    figures = {"findings": listing, "grade": {"metrics": {"balanced_accuracy": measured}}}
+    left, listed = publish.not_claimed(figures), publish.task_cards(figures)
+    if not why:
+        assert left == {}
+        assert set(listed) == {"findings", "grade"}
+        assert listed["findings"]["classes"] == ["edema", "mass"]
+        return
+    assert set(listed) == {"findings"}
+    assert listed["findings"]["classes"] == ["edema"]
+    card = Card.model_validate({"name": "m", "not_claimed": left})
+    assert {task: list(of) for task, of in card.not_claimed.items()} == {"findings": ["mass"], "grade": ["all"]}
+    of_class, of_task = card.not_claimed["findings"]["mass"], card.not_claimed["grade"]["all"]
+    assert (of_class.metric, of_task.metric) == ("auroc", "balanced_accuracy")
+    assert {one.why for one in (of_class, of_task)} == {why}
+    assert of_class.num_patients == measured["zero_shot"].get("num_patients")
+
+
+def test_what_holds_in_no_source_and_a_modality_that_is_missed_too_often_are_left_out_with_that_reason() -> None:
+    not_claimed = stage("publish").not_claimed
+    below = {"verdict": WITHIN_ONLY, "sources": ["here"], "figures": {"within here": figure(0.4, 0.5)}}
+    metrics = {"balanced_accuracy": {"zero_shot": figure(0.9, 0.2, 0.96)}}
+    left = not_claimed({"t": {"metrics": metrics, "sources": {"all": below}}, "modality": {"metrics": metrics}})
+    assert {task: of["all"]["why"] for task, of in left.items()} == {
+        "t": "in no source above chance", "modality": "below 0.97"
+    }  # fmt: skip
+
+
 @pytest.mark.shared
 def test_the_table_leaves_out_licences_without_derivatives_and_holds_the_examples_back(shared: Path) -> None:
     rows = list(stage("prepare").rows(shared / "data"))

@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.card_citations import Citation
-from medclip.models.packs.card_sources import ALL, SourceFigures
+from medclip.models.packs.card_sources import ALL, METRIC_TITLES, SourceFigures
 from medclip.result import Result
 from medclip.sample import Kind, Modality
 from medclip.schema_faults import faults_of
+from medclip.wording import estimate
 
 FILE_NAME = "card.json"
 IMPORTED = "imported_from"
@@ -42,6 +43,28 @@ class Figure(BaseModel):
     chance: float | None = None
     num_patients: int | None = None
     """None where nobody knows whose images they are: rows, or groups of alike ones, are never counted as patients."""
+
+
+class NotClaimed(Figure):
+    """What was measured of a task or a class that the card does not list, and why it does not."""
+
+    metric: str
+    """Its key: "auroc", "balanced_accuracy"."""
+    why: str = Field(min_length=1)
+    """Half a sentence, such as "not told from chance"."""
+
+    @property
+    def in_words(self) -> str:
+        """The figure with its interval and what chance gives, and why it is not claimed.
+
+        Example:
+            >>> figure = {"value": 0.59, "low": 0.48, "high": 0.68, "chance": 0.5}
+            >>> NotClaimed(metric="balanced_accuracy", why="not told from chance", **figure).in_words
+            'balanced accuracy 0.59 (0.48 to 0.68), chance 0.50; not told from chance, so not claimed'
+        """
+        measured = estimate(self.value, self.low, self.high, decimals=2)
+        chance = "" if self.chance is None else f", chance {self.chance:.2f}"
+        return f"{METRIC_TITLES.get(self.metric, self.metric)} {measured}{chance}; {self.why}, so not claimed"
 
 
 class CardThreshold(BaseModel):
@@ -200,6 +223,9 @@ class Card(Result, BaseModel):
     intended_use: str = ""
     modalities: tuple[str, ...] = ()
     tasks: dict[str, TaskCard] = Field(default_factory=dict)
+    not_claimed: dict[str, dict[str, NotClaimed]] = Field(default_factory=dict)
+    """By task, and by class or "all" for the task as a whole: what was tried and is not listed in `tasks`. Empty in
+    cards that do not say what else was tried."""
     data: tuple[Source, ...] = ()
     citations: tuple[Citation, ...] = ()
     """The works behind the data and what training began with, and how to cite the pack itself; empty in cards that were

@@ -32,9 +32,24 @@ def test_a_card_survives_writing_and_reading(tmp_path: Path) -> None:
     assert card.tasks["modality"].metrics["balanced_accuracy"]["zero_shot"]["num_patients"] == 9
 
 
+def test_what_was_tried_and_is_not_claimed_is_read_with_its_figure_and_a_card_without_it_claims_nothing_of_that(
+    tmp_path: Path,
+) -> None:
+    tried = {"metric": "auroc", "value": 0.454, "low": 0.3, "high": 0.62, "chance": 0.5, "num_patients": None}
+    left = {"ecg_superclass": {"mi": tried | {"why": "not told from chance"}}}
+    (tmp_path / "card.json").write_text(json.dumps(FULL | {"not_claimed": left}))
+    card = read_card(tmp_path)
+    one = card.not_claimed["ecg_superclass"]["mi"]
+    assert one.in_words == "AUROC 0.45 (0.30 to 0.62), chance 0.50; not told from chance, so not claimed"
+    assert one.num_patients is None
+    assert Card.model_validate_json(card.to_json()) == card
+    assert Card.model_validate(FULL).not_claimed == {}
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
+        ({"not_claimed": {"t": {"a": {"metric": "auroc", "value": 0.5}}}}, "not_claimed.t.a.why"),
         ({"nmae": "x"}, "nmae"),
         ({"name": ""}, "name"),
         ({"tasks": {"t": {"classes": []}}}, "tasks.t.classes"),
