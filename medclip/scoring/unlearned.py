@@ -289,7 +289,8 @@ def place_notes(card: Any, tasks: Sequence[AskedTask], modalities: Collection[st
             of = within.items() if len(within) > 1 else [("", figures) for figures in within.values()]
             notes.append(
                 f"“{prompt.name}”: the figure of what it names holds {caution}{measured_within(of)}. Elsewhere it may "
-                "tell the place, not the patient."
+                "tell the place, not the patient. The figure is of the task’s own wording, not of these words, whose "
+                "probability is another."
             )
     return tuple(notes)
 

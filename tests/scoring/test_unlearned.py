@@ -93,10 +93,24 @@ def test_a_task_that_the_card_lacks_is_grey_with_the_reason_and_named_in_the_rep
         ("an enlarged heart", "the model’s card has no figure for cardiomegaly"),
         ("a pacemaker", "it names nothing that the model’s card has a figure for"),
         ("an image of poor quality | a glioma", ""),
+        ("a spaceship", "it names nothing that the model’s card has a figure for"),
+        ("an X-ray", ""),
+        ("a chest X-ray", ""),
+        ("the brain", ""),
+        ("an axial MRI of the brain | a brain MRI", ""),
+        ("a chest X-ray with an enlarged heart", "the model’s card has no figure for cardiomegaly"),
+        ("a chest X-ray with sarcoidosis", "it names nothing that the model’s card has a figure for"),
+        ("a lateral chest X-ray", "it names nothing that the model’s card has a figure for"),
+        ("a broken bone", "it names nothing that the model’s card has a figure for"),
+        ("the knee", "it names nothing that the model’s card has a figure for"),
+        ("an X-ray with pneumonia", ""),
+        ("an ultrasound with pneumonia", "the model’s card has no figure for pneumonia"),
+        ("an image", "it names nothing that the model’s card has a figure for"),
     ],
 )
 def test_a_prompt_that_names_nothing_measured_has_a_reason(prompt: str, reason: str) -> None:
     listed = {"chest_xray_findings": ["pneumonia"], "brain_mri_tumour": ["glioma"], "modality": ["xray"]}
+    listed["body_region"] = ["head", "thorax"]
     assert prompt_unlisted(read_prompts(prompt)[0], listed) == reason
     assert prompt_unlisted(read_prompts(prompt)[0], {"modality": ["xray"]}) == "", "nobody knows of an imported pack"
 
@@ -186,6 +200,7 @@ def test_a_prompt_in_other_words_has_the_caution_of_the_class_beside_its_number_
     )  # fmt: skip
     within = f"holds {ONE_SOURCE}: AUROC 0.86 (0.78 to 0.92) within nih_cxr, 118 patients. Elsewhere it may"
     assert f"“{words}”: the figure of what it names {within}" in " ".join(run.notes)
+    assert sum("The figure is of the task’s own wording, not of these words" in note for note in run.notes) == 1
     assert f"Chest X-ray findings, Pneumonia: its figure {within}" in " ".join(run.notes)
     assert sum(ONE_SOURCE in note for note in run.notes) == 2, "the card's own task, and the prompt"
     page = (tmp_path / "out" / "report.html").read_text()

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from medclip.models.packs.card_sources import caution_of
+from medclip.text.checks.fact_words import ALSO_SAID_OF, BODY_REGIONS, MODALITIES
 from medclip.text.free_text.mentions import mentioned
 from medclip.text.vocabulary.load import MODALITY_TASK, load_task, spoken_names
 from medclip.text.vocabulary.own_words import Prompt
@@ -19,6 +20,19 @@ from medclip.wording import list_of
 
 Pair = tuple[str, str]
 """A task and a class of it."""
+REGION_TASK = "body_region"
+IMAGE_TASKS = (MODALITY_TASK, REGION_TASK)
+"""Tasks about what an image is of, not about what is found in it."""
+_QUALIFIERS = re.compile(
+    r"\b(?:an?|the|one|of|in|on|from|by|with|and|or|this|is|shows?|showing|colou?r|digital|plain|conventional|printed"
+    r"|clinical|human|patients?'?s?|woman'?s?|man'?s?|person'?s?)\b"
+)
+_IMAGES = re.compile(
+    r"\b(?:images?|imaging|pictures?|photographs?|photos?|photography|scans?|slices?|sections?|views?|films?|frames?"
+    r"|sheets?|recordings?|traces?|(?:(?:12|twelve)[- ])?leads?|examinations?|cross-sectional|axial|coronal|sagittal|radiolog(?:y|ical)"
+    r"|medical|breasts?|retinas?|retinal|eyes?|skin|tissue|organs?|cavity|system|structures?)\b"
+)
+"""Words that may stand in the name of an image and are no finding: the organs are those of one modality."""
 
 
 def vocabulary_classes(texts: Iterable[str]) -> frozenset[Pair]:
@@ -27,8 +41,50 @@ def vocabulary_classes(texts: Iterable[str]) -> frozenset[Pair]:
     return frozenset((task, name) for task in known for text in texts for name in mentioned(task, text))
 
 
+def image_classes(texts: Collection[str]) -> frozenset[Pair]:
+    """Return the modalities and body regions that texts name, where they name nothing beside them.
+
+    Of "a chest X-ray with an enlarged heart" the figure of the modality says nothing: so it names none.
+
+    Example:
+        >>> sorted(image_classes(["a brain MRI"]))
+        [('body_region', 'head'), ('modality', 'mri')]
+        >>> image_classes(["a spaceship"]), image_classes(["a brain MRI with a glioma"])
+        (frozenset(), frozenset())
+    """
+    pairs: set[Pair] = set()
+    for text in texts:
+        bare = _bare(text)
+        pairs.update((MODALITY_TASK, str(name)) for name, words in MODALITIES.items() if words.search(bare))
+        pairs.update((REGION_TASK, name) for name, words in BODY_REGIONS.items() if words.search(bare))
+        for name, wording in _image_wordings():
+            if found := re.search(rf"\b{re.escape(wording)}\b", bare):
+                pairs.add((MODALITY_TASK, name))
+                bare = f"{bare[: found.start()]} {bare[found.end() :]}"
+        for words in (*MODALITIES.values(), *BODY_REGIONS.values(), _IMAGES):
+            bare = words.sub(" ", bare)
+        if re.search(r"\w", bare):
+            return frozenset()
+    return frozenset(pairs)
+
+
+def _bare(text: str) -> str:
+    """Return a text in lower case without words such as "a", "of the" and "colour"."""
+    return " ".join(_QUALIFIERS.sub(" ", text.lower()).split())
+
+
+@cache
+def _image_wordings() -> tuple[Pair, ...]:
+    """Return modalities with the ways to say them that are two words or more, the longest first."""
+    wordings = [(c.name, _bare(text)) for c in load_task(MODALITY_TASK).classes for text in c.prompts]
+    return tuple(sorted((one for one in wordings if " " in one[1]), key=lambda one: (-len(one[1]), one)))
+
+
 def card_classes(texts: Collection[str], listed: Mapping[str, Collection[str]]) -> tuple[Pair, ...]:
     """Return the classes of a card that texts name, by the words of the vocabulary or by their own names.
+
+    A modality or a body region is one only of texts that name nothing else, as `image_classes`; where a finding is said
+    of a modality, it is none of tasks about others: "a malignant mass on ultrasound" is not a mammogram's.
 
     Args:
         texts: Ways to say a prompt.
@@ -37,10 +93,25 @@ def card_classes(texts: Collection[str], listed: Mapping[str, Collection[str]]) 
     Example:
         >>> card_classes(["signs of pneumonia"], {"chest_xray_findings": ["effusion", "pneumonia"]})
         (('chest_xray_findings', 'pneumonia'),)
+        >>> card_classes(["a brain MRI"], {"modality": ["ct", "mri"]})
+        (('modality', 'mri'),)
     """
     named, text = vocabulary_classes(texts), " | ".join(texts).lower()
-    pairs = [(task, name) for task, names in listed.items() if task != MODALITY_TASK for name in names]
-    return tuple(pair for pair in pairs if pair in named or _pattern(*pair).search(text))
+    pairs = [(task, name) for task, names in listed.items() for name in names]
+    findings = [pair for pair in pairs if pair[0] not in IMAGE_TASKS and _may_be_of(pair[0], text)]
+    of_findings = tuple(pair for pair in findings if pair in named or _pattern(*pair).search(text))
+    if of_findings or named:
+        return of_findings
+    of_image = image_classes(texts)
+    return tuple(pair for pair in pairs if pair in of_image)
+
+
+def _may_be_of(task: str, text: str) -> bool:
+    """Return whether a text may speak of images that a task is about: it names their modality, or none."""
+    about = load_task(task).modalities if task in spoken_names() else ()
+    spoken_of = {str(name) for name, words in MODALITIES.items() if words.search(text)}
+    fitting = {*about, *(other for name in about for other in ALSO_SAID_OF.get(name, ()))}
+    return not about or not spoken_of or bool(spoken_of & {str(name) for name in fitting})
 
 
 @lru_cache(maxsize=4096)

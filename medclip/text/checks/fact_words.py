@@ -61,6 +61,19 @@ MODALITIES: Mapping[str, re.Pattern[str]] = {
     Modality.ECG: re.compile(r"\b(?:ecgs?|ekgs?|\w*electrocardio\w+)\b"),
     "other": re.compile(r"\b(?:pet|scintigra\w+|spect|fluoroscop\w+|angiogra\w+|tomogra\w+)\b"),
 }
+BODY_REGIONS: Mapping[str, re.Pattern[str]] = {
+    "head": re.compile(
+        r"\b(?:heads?|brains?|skulls?|crani(?:al|um)|intracranial|cerebr(?:al|um)|orbits?|faces?|necks?)\b"
+    ),
+    "thorax": re.compile(r"\b(?:chests?|thora(?:x|cic)|lungs?|mediastin(?:um|al)|hearts?|rib ?cages?|ribs?)\b"),
+    "abdomen": re.compile(r"\b(?:abdom(?:en|inal)|livers?|spleens?|bowels?|stomachs?|pancreas)\b"),
+    "pelvis": re.compile(r"\b(?:pelv(?:is|ic)|bladders?|kidneys?|(?:genito)?urinary tracts?)\b"),
+    "musculoskeletal": re.compile(
+        r"\b(?:spin(?:e|es|al)|vertebra[el]?|limbs?|bones?|muscles?|joints?|musculoskeletal|arms?|legs?|hands?|feet|foot"
+        r"|knees?|shoulders?|hips?|elbows?|wrists?|ankles?)\b"
+    ),
+}
+"""Words that name a class of the task body_region, and say nothing of what is seen there."""
 ALSO_SAID_OF: Mapping[Modality, tuple[str, ...]] = {
     Modality.MAMMOGRAPHY: (Modality.XRAY,),
     Modality.CT: ("other",),
