@@ -29,8 +29,8 @@ _QUALIFIERS = re.compile(
 )
 _IMAGES = re.compile(
     r"\b(?:images?|imaging|pictures?|photographs?|photos?|photography|scans?|slices?|sections?|views?|films?|frames?"
-    r"|sheets?|recordings?|traces?|(?:(?:12|twelve)[- ])?leads?|examinations?|cross-sectional|axial|coronal|sagittal|radiolog(?:y|ical)"
-    r"|medical|breasts?|retinas?|retinal|eyes?|skin|tissue|organs?|cavity|system|structures?)\b"
+    r"|sheets?|recordings?|traces?|(?:(?:12|twelve)[- ])?leads?|examinations?|cross-sectional|axial|coronal|sagittal"
+    r"|radiolog(?:y|ical)|medical|breasts?|retinas?|retinal|eyes?|skin|tissue|organs?|cavity|system|structures?)\b"
 )
 """Words that may stand in the name of an image and are no finding: the organs are those of one modality."""
 
