@@ -40,6 +40,15 @@ def test_a_photograph_of_skin_is_in_colour(quality: int) -> None:
     assert has_colours(_jpeg(dermoscopy(), quality))
 
 
+def test_bars_and_false_colours_are_in_colour_though_each_brightness_has_one_hue() -> None:
+    bars = np.repeat(np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)], np.uint8), 30, axis=0)
+    assert has_colours(np.repeat(bars[None], 100, axis=0))
+    level = GREY.astype(float)
+    assert has_colours(np.stack([level, 255 - level, level], axis=-1).astype(np.uint8))  # from green to pink
+    hot = np.stack([level * 3, level * 3 - 255, level * 3 - 510], axis=-1)  # black, red, yellow, white
+    assert has_colours(hot.clip(0, 255).astype(np.uint8))
+
+
 @pytest.mark.parametrize("tint", [(1, 1, 1), (1, 0.9, 0.7), (0.7, 0.8, 1), (1, 0.95, 0.8)])
 @pytest.mark.parametrize("quality", [75, 95])
 def test_a_tinted_film_stored_as_rgb_is_not(tint: tuple[float, float, float], quality: int) -> None:
