@@ -6,8 +6,10 @@ FEATURES.npz keeps the vectors: those of sources that it has are taken from it, 
 fitted to images that the pack was trained on, to half of the patients of sets that it has never seen, and to half of
 what `not_medical.py` draws; its limits, and all that is printed, are of others. Printed are: which share of each set is
 accepted as something; the same of each kind, family of kinds and source that the guard was not fitted to; and how
-look-alikes of a jaw, a hand and a knee fare whose header says no more than CR. Intervals resample patients. covid_ct,
-what scikit-image ships, our own screenshots and the sheets of field_dev are for tests alone.
+look-alikes of a jaw, a hand and a knee fare whose header says no more than CR. Intervals resample patients, or what
+stands for them where nobody knows whose images they are. Nothing is measured on an image that the pack was trained on,
+or on a patient of whom one was. covid_ct, covid_blues, what scikit-image ships, our own screenshots and the files of
+field_dev (ECG sheets; frames of other ultrasound, angiography, fluoroscopy, scintigraphy and PET) are for tests alone.
 
 An image that sets a limit is not judged by it: those of the pack's modalities are judged by a guard whose limits are of
 the other half of the patients. What no half hides is the settings of `fit_open_set`: `slack` 2 was chosen of 1.75,
@@ -32,6 +34,7 @@ import not_medical
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from shared_sets import PATIENTS_KNOWN
 
 from medclip.adapters.sources import source_of
 from medclip.ecg import render
@@ -53,17 +56,25 @@ MOST = 200
 MOST_OF: Mapping[str, int | None] = {"cdd_cesm": 150, "brain_mri": 150, "covid_ct": 150, "medpix2": None}
 """Of some sets others; None for all: medpix2 has the kinds that are hardest to tell, and few patients of each."""
 DRAWN, PHOTOGRAPHED, NOT_MEDICAL = "ptbxl, drawn", "ptbxl, photographed", "not medical"
-NUM_RECORDS = 40
+NUM_RECORDS = 60
 """ECGs that are drawn as a printed sheet, once as it is and once as a telephone sees it."""
 LAYOUTS = ("3x4", "3x4+1", "3x4+3", "6x2", "12x1")
 GRIDS = ("red", "pink", "brown", "blue", "green", "grey")
 GAINS = (5.0, 10.0, 10.0, 20.0)
 NUM_NOT_MEDICAL = 40
 """Images of each kind in `not_medical.py`."""
-SKIMAGE, SCREENSHOTS, FIELD = "scikit-image", "docs/images", "field_dev"
+SKIMAGE, SCREENSHOTS, FIELD, LUNGS = "scikit-image", "docs/images", "field_dev", "covid_blues"
 MEDICAL = frozenset({"retina", "ihc", "cell", "phantom"})
 """What scikit-image ships that is medical, or may be taken for it with some right."""
-TEST_ONLY = frozenset({"covid_ct", "drawn", SKIMAGE, SCREENSHOTS, FIELD})
+TEST_ONLY = frozenset({"covid_ct", "drawn", SKIMAGE, SCREENSHOTS, FIELD, LUNGS})
+FRAMES = {
+    "dicom-us": "ultrasound of other organs",
+    "dicom-xa": "angiography",
+    "dicom-rf": "fluoroscopy",
+    "dicom-nm": "scintigraphy",
+    "dicom-pt": "PET",
+}
+"""Folders of field_dev with images of kinds that no pack of ours was trained on."""
 HEAD = frozenset({"Brain and Neuro", "Eye and Orbit", "Head and Neck"})
 Kind = Callable[[Mapping[str, str]], str]
 
@@ -94,7 +105,8 @@ SETS: Mapping[str, tuple[str, Kind]] = {
 """Of each folder the column of its patients, and what an image is; blank for those that are of several kinds."""
 
 
-ALL_SOURCES = frozenset({*SETS, "drawn", DRAWN, PHOTOGRAPHED, NOT_MEDICAL, SKIMAGE, SCREENSHOTS, FIELD})
+ALL_SOURCES = frozenset({*SETS, "drawn", DRAWN, PHOTOGRAPHED, NOT_MEDICAL, SKIMAGE, SCREENSHOTS, FIELD, LUNGS})
+KNOWN_PATIENTS = frozenset({*PATIENTS_KNOWN, DRAWN, PHOTOGRAPHED, LUNGS})
 
 IN_GENERAL = {
     "subtracted mammogram": "mammography",
@@ -116,7 +128,7 @@ class Images:
     group: NDArray[Any]
     """Patients, or what stands for them."""
     trained: NDArray[np.bool_]
-    """The pack was trained on this very file."""
+    """The pack was trained on this very file, or on the ECG that it shows."""
     coloured: NDArray[np.bool_]
     features: NDArray[np.float32]
     """Of the generic rendering, from which a modality is inferred."""
@@ -129,17 +141,22 @@ class Images:
         return np.where(known, self.trained, halves) & ~np.isin(self.source, [*TEST_ONLY])
 
     @property
+    def unseen(self) -> NDArray[np.bool_]:
+        """Images that the pack was not trained on, nor on another of the patient."""
+        return ~np.isin(self.group, np.unique(self.group[self.trained]))
+
+    @property
     def held_out(self) -> NDArray[np.bool_]:
         """Images that are neither fitted to nor trained on, nor of a patient who is."""
-        return ~self.fits & ~self.trained & ~np.isin(self.group, np.unique(self.group[self.fits]))
+        return self.unseen & ~np.isin(self.group, np.unique(self.group[self.fits]))
 
     def examples(self, rows: NDArray[np.bool_]) -> Examples:
         """Return some images as the guard takes them."""
         return Examples(self.features[rows], self.kind[rows], self.source[rows])
 
 
-Listed = Iterator[tuple[Path, str, str, str]]
-"""File, set, kind and patient."""
+Listed = Iterator[tuple[Path, str, str, str, Path]]
+"""File, set, kind, patient, and the file that a pack would have been trained on: itself, but of a drawn ECG."""
 
 
 def listed(data: Path, seen: frozenset[str], drawn: Path, known: frozenset[str]) -> Listed:
@@ -149,7 +166,8 @@ def listed(data: Path, seen: frozenset[str], drawn: Path, known: frozenset[str])
         (DRAWN, _sheets(data, drawn)),
         (NOT_MEDICAL, _not_medical(drawn)),
         (SKIMAGE, _photographs_and_screenshots()),
-        (FIELD, _sheets_of_the_field(data)),
+        (FIELD, _field(data, drawn)),
+        (LUNGS, _lungs(data, drawn)),
     ):
         if source not in known:
             yield from more
@@ -173,7 +191,7 @@ def _of_sets(data: Path, seen: frozenset[str], known: frozenset[str]) -> Listed:
             is_trained = sha256(path.read_bytes()).hexdigest() in seen
             taken[is_trained] += 1
             if kind(row) and (most is None or taken[is_trained] <= most):
-                yield path, folder, kind(row), f"{folder}:{row[column]}"
+                yield path, folder, kind(row), f"{folder}:{row[column]}", path
 
 
 def _body_parts(drawn: Path) -> Listed:
@@ -181,7 +199,7 @@ def _body_parts(drawn: Path) -> Listed:
         for number in range(15):
             path = drawn / f"{name}{number}.png"
             Image.fromarray(getattr(body_parts, name)(number)).save(path)
-            yield path, "drawn", name, path.stem
+            yield path, "drawn", name, path.stem, path
 
 
 def _sheets(data: Path, drawn: Path) -> Listed:
@@ -195,21 +213,68 @@ def _sheets(data: Path, drawn: Path) -> Listed:
             path = drawn / f"{source} {record.stem}.png"
             layout, grid, gain = drawn_as.choice(LAYOUTS), drawn_as.choice(GRIDS), drawn_as.choice(GAINS)
             render(record, path, layout=layout, grid=grid, mm_per_mv=gain, dpi=100, photograph=seed)
-            yield path, source, "ECG sheet", f"ptbxl:{row['patient_id']}"
+            yield path, source, "ECG sheet", f"ptbxl:{row['patient_id']}", record
 
 
-def _sheets_of_the_field(data: Path) -> Listed:
-    """Yield sheets of the ECG-image kit, photographed and generated, for tests alone."""
+def _field(data: Path, drawn: Path) -> Listed:
+    """Yield, for tests alone, sheets of the ECG-image kit, and frames of kinds of images that nothing is trained on."""
     for path in sorted((data / FIELD / "ecg-image").rglob("*")):
         if path.suffix in (".png", ".jpg") and not path.stem.endswith("-gt"):
-            yield path, FIELD, "ECG sheet", path.stem
+            yield path, FIELD, "ECG sheet", path.stem, path
+    for folder, kind in FRAMES.items():
+        for path in sorted((data / FIELD / folder).rglob("*")):
+            if not path.is_file() or path.parent.name == "expected":
+                continue
+            try:
+                frames = _frames(path)
+            except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
+                print(f"{FIELD}: {path.name} is left out: {type(error).__name__}")
+                continue
+            for n in sorted({0, len(frames) // 2}):
+                saved = _saved(frames[n], drawn / f"{path.stem} {n}.png")
+                yield saved, FIELD, kind, path.stem, saved
+
+
+def _frames(path: Path) -> NDArray[Any]:
+    """Return the frames of a DICOM file as somebody saves them who looks at them: N x H x W, or N x H x W x 3."""
+    import pydicom
+    from pydicom.pixels.processing import apply_color_lut
+
+    header = pydicom.dcmread(path, force=True)
+    pixels = header.pixel_array
+    if header.PhotometricInterpretation == "PALETTE COLOR":
+        pixels = apply_color_lut(pixels, header) // 256
+    is_one = int(header.get("NumberOfFrames") or 1) == 1
+    return pixels[None] if is_one else pixels
+
+
+def _saved(pixels: NDArray[Any], path: Path) -> Path:
+    """Save a frame as PNG, its grey levels between the 0.5th and the 99.5th percentile."""
+    low, high = (0, 255) if pixels.ndim == 3 else np.percentile(pixels, [0.5, 99.5])
+    levels = (pixels.astype(np.float32) - low) / max(float(high - low), 1e-6)
+    Image.fromarray((levels.clip(0, 1) * 255).round().astype(np.uint8)).save(path)
+    return path
+
+
+def _lungs(data: Path, drawn: Path) -> Listed:
+    """Yield of each video of a lung the frame in the middle, for tests alone."""
+    import av
+
+    with (data / LUNGS / "labels.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        with av.open(str(data / LUNGS / row["file"])) as video:
+            frames = [frame.to_ndarray(format="gray") for frame in video.decode(video=0)]
+        path = drawn / f"{row['video']}.png"
+        Image.fromarray(frames[len(frames) // 2]).save(path)
+        yield path, LUNGS, "ultrasound of other organs", f"{LUNGS}:{row['patient_id']}", path
 
 
 def _not_medical(drawn: Path) -> Listed:
     for kind, number, pixels in not_medical.draw_all(NUM_NOT_MEDICAL):
         path = drawn / f"{kind.replace(': ', ' ')} {number}.png"
         Image.fromarray(pixels).save(path)
-        yield path, NOT_MEDICAL, kind, path.stem
+        yield path, NOT_MEDICAL, kind, path.stem, path
 
 
 def _photographs_and_screenshots() -> Listed:
@@ -218,16 +283,16 @@ def _photographs_and_screenshots() -> Listed:
 
     for path in sorted((Path(skimage.__file__).parent / "data").iterdir()):
         if path.suffix in (".png", ".jpg") and path.stem not in MEDICAL:
-            yield path, SKIMAGE, "various, not medical", path.stem.partition("_")[0]
+            yield path, SKIMAGE, "various, not medical", path.stem.partition("_")[0], path
     for path in sorted((Path(__file__).parents[2] / "docs" / "images").glob("*.png")):
-        yield path, SCREENSHOTS, "screenshot", path.stem
+        yield path, SCREENSHOTS, "screenshot", path.stem, path
 
 
 def read_images(data: Path, model: Any, seen: frozenset[str], known: frozenset[str] = frozenset()) -> Images:
     """Read all sources but those that are known through the generic adapter, and encode them."""
     rows, pixels = [], []
     with tempfile.TemporaryDirectory() as drawn:
-        for path, source, kind, group in listed(data, seen, Path(drawn), known):
+        for path, source, kind, group, shown in listed(data, seen, Path(drawn), known):
             try:
                 unit = source_of(path, Settings())
                 reading = read(unit, None, model.preprocess, Settings())
@@ -235,7 +300,8 @@ def read_images(data: Path, model: Any, seen: frozenset[str], known: frozenset[s
                 print(f"{source}: an image is left out: {error.reason}")
                 continue
             name = path.relative_to(data).as_posix() if path.is_relative_to(data) else path.name
-            rows.append((name, source, kind, group, unit.first.sha256 in seen, reading.coloured))
+            first = unit.first if shown == path else source_of(shown, Settings()).first
+            rows.append((name, source, kind, group, first.sha256 in seen, reading.coloured))
             pixels.append(reading.images[0])
     features = [model.encode_image(np.stack(pixels[n : n + 256])) for n in range(0, len(pixels), 256)]
     columns = [np.array(column) for column in zip(*rows, strict=True)]
@@ -348,9 +414,9 @@ def accepted(images: Images, guesses: Guesses, guard: OpenSet) -> NDArray[np.boo
 def left_out(
     images: Images, guesses: Guesses, modalities: Sequence[str], name: str, kinds: Sequence[str]
 ) -> dict[str, Any]:
-    """Measure a guard that was fitted to all but some kinds on all images of these."""
-    ours, rows = images.held_out & np.isin(images.kind, modalities), np.isin(images.kind, kinds)
-    without = fitted(images, modalities, without=rows)
+    """Measure a guard that was fitted to all but some kinds on the images of these that the pack has not seen."""
+    ours, of_kinds = images.held_out & np.isin(images.kind, modalities), np.isin(images.kind, kinds)
+    without, rows = fitted(images, modalities, without=of_kinds), of_kinds & images.unseen
     strange = guesses.strangeness(without, images.features)
     groups = np.concatenate([images.group[ours], images.group[rows]])
     figure: dict[str, Any] = {"images": int(rows.sum()), "auroc": auroc(strange[ours], strange[rows], groups)}
@@ -360,38 +426,67 @@ def left_out(
     return figure
 
 
-def measure(images: Images, guesses: Guesses, guard: OpenSet) -> dict[str, Any]:
-    """Measure a guard on held-out images, and the way of fitting on kinds and sources that are left out."""
-    modalities = guard.modalities
-    held = images.held_out
-    parts = ("sets", "kinds_left_out", "families_left_out", "sources_left_out", "header_says_cr")
-    figures: dict[str, Any] = {part: {} for part in parts}
-    is_accepted = accepted(images, guesses, guard)
-    for source in (*SETS, DRAWN, PHOTOGRAPHED, NOT_MEDICAL, SKIMAGE, SCREENSHOTS, FIELD):
+def each_set(images: Images, guesses: Guesses, is_accepted: NDArray[np.bool_]) -> dict[str, Any]:
+    """Measure which share of each set is accepted as something, and as what."""
+    held, figures = images.held_out, {}
+    for source in (*SETS, DRAWN, PHOTOGRAPHED, NOT_MEDICAL, SKIMAGE, SCREENSHOTS, FIELD, LUNGS):
         for kind in np.unique(images.kind[images.source == source]).tolist():
             rows = held & (images.source == source) & (images.kind == kind)
             if not rows.any():
                 continue
             groups = images.group[rows]
-            figure: dict[str, Any] = {"images": int(rows.sum()), "patients": len(set(groups.tolist()))}
+            counted = "patients" if source in KNOWN_PATIENTS else "groups"
+            figure: dict[str, Any] = {"images": int(rows.sum()), counted: len(set(groups.tolist()))}
             figure["accepted"] = share(is_accepted[rows], groups)
-            figures["sets"][f"{source}, {kind}"] = figure
-            counts = f"{figure['images']} images of {figure['patients']}"
-            print(f"{source}, {kind}: {counts}, accepted {in_words(figure['accepted'])}")
-    for kind in guard.others:
+            names, counts = np.unique(guesses.modality[rows & is_accepted], return_counts=True)
+            figure["accepted_as"] = dict(zip(names.tolist(), counts.tolist(), strict=True))
+            figures[f"{source}, {kind}"] = figure
+            taken_for = ", ".join(f"{name} {num}" for name, num in figure["accepted_as"].items()) or "nothing"
+            print(f"{source}, {kind}: {figure['images']} images of {figure[counted]} {counted}, accepted "
+                  f"{in_words(figure['accepted'])}; as {taken_for}")  # fmt: skip
+    return figures
+
+
+def recognised(
+    images: Images, guesses: Guesses, is_accepted: NDArray[np.bool_], modalities: Sequence[str]
+) -> dict[str, Any]:
+    """Measure which share of the images of each modality is taken for what it is, and accepted."""
+    held, figures = images.held_out & ~np.isin(images.source, [*TEST_ONLY]), {}
+    for modality in modalities:
+        rows = held & (images.kind == modality)
+        if rows.any():
+            right = is_accepted & (guesses.modality == modality)
+            figures[modality] = share(right[rows], images.group[rows])
+            print(f"recognised and accepted: {modality}: {in_words(figures[modality])}")
+    return figures
+
+
+def measure(images: Images, guesses: Guesses, guard: OpenSet) -> dict[str, Any]:
+    """Measure a guard on held-out images, and the way of fitting on kinds and sources that are left out."""
+    modalities = guard.modalities
+    held = images.held_out
+    parts = ("kinds_left_out", "families_left_out", "sources_left_out", "header_says_cr")
+    is_accepted = accepted(images, guesses, guard)
+    figures: dict[str, Any] = {
+        "sets": each_set(images, guesses, is_accepted),
+        "recognised": recognised(images, guesses, is_accepted, modalities),
+        **{part: {} for part in parts},
+    }
+    for kind in np.unique(images.kind[images.unseen & np.isin(images.kind, guard.others)]).tolist():
         figures["kinds_left_out"][kind] = left_out(images, guesses, modalities, kind, (kind,))
     for family, kinds in not_medical.FAMILIES.items():
-        if {*kinds} & {*guard.others}:
+        if {*kinds} & {*guard.others} & {*images.kind[images.unseen].tolist()}:
             figures["families_left_out"][family] = left_out(images, guesses, modalities, family, kinds)
     foreign = held & np.isin(images.kind, guard.others)
     for modality in modalities:
         sources = np.unique(images.source[(images.kind == modality)]).tolist()
         for source in sources if len(sources) > 1 else ():
-            rows = (images.source == source) & (images.kind == modality)
-            rest = images.held_out & (images.kind == modality) & ~rows
-            if not (images.fits & (images.kind == modality) & ~rows).any() or not rest.any():
+            of_source = (images.source == source) & (images.kind == modality)
+            rest = images.held_out & (images.kind == modality) & ~of_source
+            rows = of_source & images.unseen
+            if not (images.fits & (images.kind == modality) & ~of_source).any() or not rest.any() or not rows.any():
                 continue
-            without = fitted(images, modalities, without=rows)
+            without = fitted(images, modalities, without=of_source)
             strange = strangeness(without, images.features, modality)
             limit = without.limits_M[without.modalities.index(modality)]
             ratio = without.distance(images.features[rows], modality) / limit
