@@ -62,6 +62,7 @@ def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) ->
         print_paragraph(f"{'task:':12} ", f"{card.adapted.task}, {made_of}, on {base}")
     if card.tasks:
         _print_figures(card)
+    _print_not_claimed(card)
     if card.held_out is not None:
         held = card.held_out
         size = count(held.num_images, "image")
@@ -107,6 +108,18 @@ def _print_figures(card: Card) -> None:
             print_paragraph(f"{printable(task)}: ", about.note)
 
 
+def _print_not_claimed(card: Card) -> None:
+    """Print what was tried and is not listed, each with its figure and the reason."""
+    from medclip.cli.table import print_paragraph
+    from medclip.models.packs.card_sources import ALL
+
+    if card.not_claimed:
+        print("\nTried and not claimed, with 95 % intervals")
+    for task, of in card.not_claimed.items():
+        for name, one in of.items():
+            print_paragraph(f"{printable(task if name == ALL else f'{task}, {name}')}: ", printable(one.in_words))
+
+
 def _print_sources(card: Card) -> None:
     """Print what may be said of each task by the sources of its images, and the areas that say it."""
     from medclip.cli.table import print_paragraph, print_table
@@ -121,11 +134,11 @@ def _print_sources(card: Card) -> None:
     for task, about in card.tasks.items():
         for name, by_source in about.sources.items():
             what = task if name == ALL else f"{task}, {name}"
-            verdict = by_source.caution or f"{by_source.verdict} ({', '.join(by_source.sources)})"
             within = [one.in_words for one in within_figures(about.metrics, about.sources, name)]
-            print_paragraph(f"{printable(what)}: ", f"{verdict}.{f' {capital(list_of(within))}.' if within else ''}")
-            sizes = [_sides(one, is_whole=name == ALL) for one in by_source.figures.values()]
-            figures = figure_rows(what, by_source.figures)
+            figures_within = f" {capital(list_of(within))}." if within else ""
+            print_paragraph(f"{printable(what)}: ", f"{by_source.in_words}.{figures_within}")
+            sizes = [_sides(one, is_whole=name == ALL) for one in by_source.printed.values()]
+            figures = figure_rows(what, by_source.printed)
             rows += [(*_figure(row), size) for row, size in zip(figures, sizes, strict=True)]
     if rows:
         print_table(("task", "pairs", "value", "interval", "chance", "over"), rows)

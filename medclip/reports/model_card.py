@@ -11,15 +11,17 @@ from medclip.models.packs.card_sources import (
     ALL,
     METRIC_TITLES,
     SourceFigures,
+    beside_chance,
     caution_of,
     remark_of,
     why_unmeasured,
     within_figures,
 )
+from medclip.models.packs.prompt_cautions import title_of
 from medclip.sample import spoken
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import Task
-from medclip.wording import capital, estimate, interval, list_of, number
+from medclip.wording import capital, estimate, interval, number
 
 _RIVALS = {"imagenet_probe": "linear probe on ImageNet features", "small_cnn": "small CNN on labels alone"}
 """What else was measured beside a pack, where the key does not say it."""
@@ -46,6 +48,8 @@ class MetricView:
     """It is of the source that a caution names."""
     is_pooled: bool = False
     """It is over all sources of a task that holds within some of them only."""
+    estimated: str = ""
+    """The figure with its interval and chance, as it stands in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +105,11 @@ class TaskView:
         if not self.metrics:
             return f"{adapted}{why_unmeasured(self.note)}"
         first = self.metrics[0]
-        figures = f"{first.name} {_with_interval(first)}"
+        figures = f"{first.name} {first.estimated}"
         kind, comma, _ = first.name.partition(", ")
         alike = [m for m in self.metrics if m.name.startswith(f"{kind}, ") and not m.is_pooled]
         if comma and first.name not in METRIC_TITLES.values() and 1 < len(alike) <= _MOST_FINDINGS:
-            figures = f"{kind}: " + ", ".join(f"{m.name.partition(', ')[2]} {_with_interval(m)}" for m in alike)
+            figures = f"{kind}: " + ", ".join(f"{m.name.partition(', ')[2]} {m.estimated}" for m in alike)
         unseen = "unseen images" if first.patients == UNKNOWN else "unseen patients"
         if first.is_within and len(alike) <= 1 and first.patients not in ("", UNKNOWN):
             unseen = f"{first.patients} {unseen}"
@@ -138,6 +142,8 @@ class CardView:
     limits: tuple[str, ...]
     modality_names: tuple[str, ...] = ()
     """Keys of the modalities."""
+    not_claimed: tuple[tuple[str, str], ...] = ()
+    """What was tried and is not listed among the tasks: what it is, and the figure with the reason."""
 
 
 def view_card(card: Any) -> CardView:
@@ -157,6 +163,11 @@ def view_card(card: Any) -> CardView:
             for name, entry in (plain.get("tasks") or {}).items()
         ),
         data=tuple(_data(entry) for entry in plain.get("data") or ()),
+        not_claimed=tuple(
+            (_text(task_title(task) + ("" if name == ALL else f", {title_of(task, name)}")), _text(one.in_words))
+            for task, of in (getattr(card, "not_claimed", None) or {}).items()
+            for name, one in of.items()
+        ),
         limits=(_text(limits),) if isinstance(limits, str) else tuple(_text(limit) for limit in limits),
     )
 
@@ -258,9 +269,9 @@ def _vocabulary_task(name: str) -> Task | None:
 
 
 def _across(name: str, sources: SourceFigures, titles: Mapping[str, str]) -> AcrossView:
-    verdict = _text(sources.caution or f"{sources.verdict} ({list_of(sources.sources, last='and')})")
-    figures = tuple(_metric(_text(of), figure, {}) for of, figure in sources.figures.items())
-    return AcrossView("" if name == ALL else _text(titles.get(name, name.replace("_", " "))), verdict, figures)
+    figures = tuple(_metric(_text(of), figure, {}) for of, figure in sources.printed.items())
+    what = "" if name == ALL else _text(titles.get(name, name.replace("_", " ")))
+    return AcrossView(what, _text(sources.in_words), figures)
 
 
 def adapted_from(adapted: Mapping[str, Any]) -> str:
@@ -292,20 +303,19 @@ def _metrics(name: str, node: Mapping[str, Any], titles: Mapping[str, str]) -> I
 
 
 def _metric(name: str, metric: Mapping[str, Any], rivals: Mapping[str, Any]) -> MetricView:
-    low, high = metric.get("low"), metric.get("high")
+    low, high, value, chance = (metric.get(key) for key in ("low", "high", "value", "chance"))
+    around = "" if low is None or high is None else interval(low, high, decimals=2)
+    estimated = f"{_figure(value)} ({around})" if around else _figure(value)
     return MetricView(
         name=name or "figure",
-        value=_figure(metric.get("value")),
-        interval="" if low is None or high is None else interval(low, high, decimals=2),
-        chance=_figure(metric.get("chance")),
+        value=_figure(value),
+        interval=around,
+        estimated=beside_chance(estimated, name, chance if isinstance(chance, (int, float)) else None),
+        chance=_figure(chance),
         patients=_patients(metric),
         images=_images(metric),
         baselines="; ".join(f"{_rival_name(key)} {_rival(value)}" for key, value in rivals.items()),
     )
-
-
-def _with_interval(metric: MetricView) -> str:
-    return f"{metric.value} ({metric.interval})" if metric.interval else metric.value
 
 
 def _rival_name(key: str) -> str:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from medclip.models.packs.card_sources import (
+    ALL,
     WithinFigure,
     measured_of,
     measured_within,
@@ -22,7 +23,7 @@ from medclip.models.packs.prompt_cautions import (
     title_of,
     vocabulary_classes,
 )
-from medclip.models.packs.words import unmeasured
+from medclip.models.packs.words import NO_TASK_OF_CARD, tried, tried_of_words, unmeasured
 from medclip.runs.outputs.score_run import Unlearned
 from medclip.sample import Kind, Modality, spoken
 from medclip.scoring.tasks import AskedTask
@@ -33,7 +34,6 @@ from medclip.text.vocabulary.load import MODALITY_TASK, load_task, task_names
 from medclip.text.vocabulary.own_words import Prompt
 from medclip.wording import list_of
 
-NO_TASK_OF_CARD = "this is no task of the model’s card"
 UNKNOWN_KINDS: Mapping[str, Collection[Kind]] = MappingProxyType({})
 
 
@@ -94,10 +94,15 @@ def unlearned_answers(
             if not any(asked.fits_kind(Modality(modality), kind) for kind in of or Kind):
                 continue  # such units are not asked it
             if reason := beyond or _task_reason(card, asked, modality, of):
+                of_class = {} if beyond or asked.listed else {c: tried(card, name, c) for c in asked.names}
+                answers += [Unlearned(modality, name, c, t) for c, t in of_class.items() if t and t != reason]
                 answers.append(Unlearned(modality, name, None, reason))
                 continue
             for p in asked.prompts:
-                if reason := reasons[p.name] or elsewhere(card, prompt_tasks(p, card), modality, of):
+                reason = reasons[p.name]
+                if not reason and (reason := elsewhere(card, prompt_tasks(p, card), modality, of)):
+                    reason = "; ".join(filter(None, (reason, tried_of_words(card, p.texts))))
+                if reason:
                     answers.append(Unlearned(modality, name, p.name, reason))
     return tuple(answers)
 
@@ -124,7 +129,10 @@ def _task_reason(card: Any, asked: AskedTask, modality: str, kinds: Collection[K
     """Return why answers to a task are worth little for a modality; blank for prompts."""
     if asked.prompts:
         return ""
-    return elsewhere(card, [asked.task.name], modality, kinds) if asked.listed else NO_TASK_OF_CARD
+    if asked.listed:
+        return elsewhere(card, [asked.task.name], modality, kinds)
+    of = getattr(card, "not_claimed", {}).get(asked.task.name, {})
+    return tried(card, asked.task.name) if ALL in of else NO_TASK_OF_CARD
 
 
 def prompt_tasks(prompt: Prompt, card: Any) -> tuple[str, ...]:
@@ -186,7 +194,8 @@ def _prompt_reason(prompt: Prompt, card: Any, tokenizer: Tokenizer | None) -> st
     strange = strange_words(prompt, tokenizer) if tokenizer is not None else ()
     if strange:
         return f"the model does not know {list_of([f'“{word}”' for word in strange])}"
-    return prompt_unlisted(prompt, {name: entry.classes for name, entry in card.tasks.items()})
+    reason = prompt_unlisted(prompt, {name: entry.classes for name, entry in card.tasks.items()})
+    return (tried_of_words(card, prompt.texts) if reason else "") or reason
 
 
 def prompt_unlisted(prompt: Prompt, listed: Mapping[str, Collection[str]]) -> str:
@@ -226,9 +235,7 @@ def question_notes(card: Any, tasks: Sequence[AskedTask], pack: Path) -> tuple[s
     prompts = [prompt for asked in tasks for prompt in asked.prompts]
     text_cfg = read_config(pack)["model_cfg"].get("text_cfg") if prompts else None
     notes = [f"“{p.name}”: {reason}." for p in prompts if (reason := prompt_unlearned(p, card.modalities))]
-    unlisted = [asked.task.title for asked in tasks if not asked.listed and not asked.prompts]
-    if unlisted:
-        notes.append(unmeasured(unlisted))
+    notes += unmeasured(card, [asked.task for asked in tasks if not asked.listed and not asked.prompts])
     if text_cfg is not None:
         notes += prompt_notes(prompts, load_tokenizer(pack, text_cfg))
     return tuple(notes)

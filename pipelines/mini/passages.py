@@ -23,7 +23,7 @@ from medclip.models.packs.card_sources import ALL, METRIC_TITLES, SourceFigures,
 from medclip.models.packs.manifest import read_manifest
 from medclip.models.packs.pack import DEFAULT, find_pack, pack_card
 from medclip.models.scores.home_images import load_homes
-from medclip.reports.model_card import task_title
+from medclip.reports.model_card import task_title, view_card
 from medclip.sample import spoken
 from medclip.statistics.metrics.by_source import HOLDS, WITHIN_ONLY
 from medclip.text.vocabulary.load import MODALITY_TASK, load_task
@@ -133,7 +133,7 @@ def elsewhere(card: Card) -> str:
         return ""
     if counted := re.search(r"On films of three other sites [^.]*\.\d+\.", entry.note):
         return counted.group()
-    figures = entry.sources[finding].figures
+    figures = entry.sources[finding].printed
     directions = {name: value for name, value in figures.items() if name.startswith("positives of ")}
     if not directions:
         return ""
@@ -251,7 +251,7 @@ def figures(pack: Pack) -> str:
     for a in answers_of(pack.card):
         measured = [(one.metric, one.figure, f" within {one.source}") for one in a.within]
         sources = "not measured" if a.sources is None else a.sources.verdict
-        names = () if a.sources is None else a.sources.sources
+        names = () if a.sources is None else a.sources.named
         named = ", ".join(names) if len(names) <= MOST_NAMED else count(len(names), "set")
         where = f" ({named})" if names else ""
         for metric, one, place in measured or [(a.metric, a.figure, "")]:
@@ -259,6 +259,12 @@ def figures(pack: Pack) -> str:
             chance = figure(one["chance"], decimals=2)
             lines.append(f"| {a.title} | {what} | {chance} | {counted(one)} | {sources}{where} |")
     return "\n".join(["", *lines, ""])
+
+
+def not_claimed(pack: Pack) -> str:
+    """docs/concepts/model_packs.md: what was tried, with its figure and why it is not claimed; blank for none."""
+    lines = [f"| {what} | {measured} |" for what, measured in view_card(pack.card).not_claimed]
+    return "\n".join(["", "| tried and not claimed | figure and reason |", "|---|---|", *lines, ""]) if lines else ""
 
 
 def texts(pack: Pack) -> str:
@@ -286,6 +292,7 @@ PASSAGES: Mapping[str, Callable[[Pack], str]] = {
     "answered": answered,
     "homes": homes,
     "figures": figures,
+    "not_claimed": not_claimed,
     "texts": texts,
 }
 

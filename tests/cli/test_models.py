@@ -114,16 +114,30 @@ def test_a_task_of_the_card_that_nobody_knows_is_refused_as_score_does(
         medclip.models.verify(copy)
 
 
+def test_what_was_tried_and_is_not_claimed_stands_with_its_figure_and_the_reason(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(pack, tmp_path / "copy")
+    figure = {"value": 0.54, "low": 0.47, "high": 0.6, "chance": 0.5, "why": "not told from chance"}
+    left = {"ecg_superclass": {"mi": figure | {"metric": "auroc"}}, "grade": {"all": figure | {"metric": "kappa"}}}
+    update_pack(copy, card=Card.model_validate(pack_card(copy).model_dump() | {"not_claimed": left}))
+    assert main(["models", "show", str(copy)]) == 0
+    shown = capsys.readouterr().out.partition("\nTried and not claimed, with 95 % intervals\n")[2]
+    why = "0.54 (0.47 to 0.60), chance 0.50; not told from chance, so not claimed"
+    assert shown.splitlines()[:2] == [f"ecg_superclass, mi: AUROC {why}", f"grade: kappa {why}"]
+    assert main(["models", "show", str(pack)]) == 0
+    assert "Tried and not claimed" not in capsys.readouterr().out
+
+
 def verdicts(card: Card) -> list[str]:
     """Return what `models show` says of each task, or finding, by the sources of its images."""
     lines = []
     for task, entry in card.tasks.items():
         for name, figures in entry.sources.items():
-            verdict = figures.caution or f"{figures.verdict} ({', '.join(figures.sources)})"
             within = within_figures(entry.metrics, entry.sources, name)
             assert [one.source for one in within] == (list(figures.sources) if figures.caution else [])
             of_it = "".join(f" {capital(one.in_words)}." for one in within)  # the built-in pack names one each
-            lines.append(f"{task}{'' if name == ALL else f', {name}'}: {verdict}.{of_it}")
+            lines.append(f"{task}{'' if name == ALL else f', {name}'}: {figures.in_words}.{of_it}")
     return lines
 
 

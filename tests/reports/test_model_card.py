@@ -21,7 +21,7 @@ def test_images_whose_patients_nobody_knows_are_called_images() -> None:
     known, unknown = _figure(0.8, num_patients=30), _figure(0.8, num_patients=None)
     for figure, unseen in ((known, "patients"), (unknown, "images")):
         task = _task("chest_xray_view", {"balanced_accuracy": {"zero_shot": figure}})
-        assert task.summary == f"balanced accuracy 0.80 (0.70 to 0.90) on unseen {unseen}"
+        assert task.summary == f"balanced accuracy 0.80 (0.70 to 0.90; chance 0.50) on unseen {unseen}"
 
 
 def test_a_task_of_a_few_findings_names_the_figure_of_each() -> None:
@@ -63,11 +63,14 @@ def test_beside_a_caution_stands_the_figure_within_that_source_and_the_pooled_on
 
 
 def test_of_a_choice_it_is_the_same_measure_within_the_source_where_the_card_has_that() -> None:
-    own = {"zero_shot": _figure(0.54, num_patients=91), "zero_shot_cdd_cesm_only": _figure(0.53, num_patients=57)}
+    own = {
+        "zero_shot": _figure(0.54, num_patients=91),
+        "zero_shot_cdd_cesm_only": _figure(0.53, num_patients=57, chance=1 / 3),
+    }
     by_source = {"within cdd_cesm": _figure(0.69, num_patients=57)}
     only = {"verdict": "within its source only", "sources": ["cdd_cesm"], "figures": by_source}
     for metrics, summary in (
-        (own, "balanced accuracy, within cdd_cesm 0.53 (0.43 to 0.63) on 57 unseen patients"),
+        (own, "balanced accuracy, within cdd_cesm 0.53 (0.43 to 0.63; chance 0.33) on 57 unseen patients"),
         (own | {"zero_shot_cdd_cesm_only": {}}, "AUROC, mean over classes, within cdd_cesm 0.69 (0.59 to 0.79) on 57"),
     ):
         figures = {key: figure for key, figure in metrics.items() if figure}

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from medclip import embed, score
 from medclip.cli.score import print_run
+from medclip.models.packs.card import Card, read_card
+from medclip.models.packs.pack import update_pack
 from medclip.models.packs.prompt_cautions import prompt_cautions
 from medclip.runs.outputs.score_run import read_run
-from medclip.scoring.unlearned import modality_unlearned, prompt_unlearned, prompt_unlisted
+from medclip.scoring.cautions import asked_words
+from medclip.scoring.unlearned import modality_unlearned, prompt_reasons, prompt_unlearned, prompt_unlisted
 from medclip.text.vocabulary.own_words import read_prompts
 from tests.kits.progress import Recorded
 from tests.kits.scoring import make_pack, write_dicom, write_png
@@ -83,6 +87,66 @@ def test_a_task_that_the_card_lacks_is_grey_with_the_reason_and_named_in_the_rep
     study = (tmp_path / "out" / "report.html").read_text().split("<article")[1].split("</article>")[0]
     assert '<div class="unlearned">' in study
     assert "Not learned: this is no task of the model’s card." in study
+
+
+WHY = "0.54 (0.47 to 0.60), chance 0.50; not told from chance, so not claimed"
+"""How what was tried is told."""
+
+
+@pytest.fixture
+def tried_pack(pack: Path, tmp_path: Path) -> Path:
+    """A pack that was tried on two tasks, one of them class by class, and claims neither."""
+    copy = shutil.copytree(pack, tmp_path / "tried")
+    figure = {"value": 0.54, "low": 0.47, "high": 0.6, "chance": 0.5, "why": "not told from chance"}
+    left = {
+        "breast_density": {"all": figure | {"metric": "balanced_accuracy"}},
+        "chest_xray_findings": {"effusion": figure | {"metric": "auroc"}},
+    }
+    fields = read_card(copy).model_dump()
+    fields["tasks"] = {name: entry for name, entry in fields["tasks"].items() if name not in left}
+    update_pack(copy, card=Card.model_validate(fields | {"not_claimed": left}))
+    return copy
+
+
+def test_a_task_that_was_tried_and_is_not_claimed_is_grey_with_what_was_measured(
+    tried_pack: Path, tmp_path: Path
+) -> None:
+    breast = write_png(tmp_path / "1.png", 1)
+    run = score(breast, tmp_path / "out", model=tried_pack, workers=1, task=["breast_density"], modality="mammography")
+    measured = f"tried, with balanced accuracy {WHY}"
+    assert run.notes == (f"Breast density on mammograms is not a task of the model's card: {measured}.",)
+    page = (tmp_path / "out" / "report.html").read_text()
+    study = page.split("<article")[1].split("</article>")[0]
+    assert '<div class="unlearned">' in study
+    assert study.count(f"Not learned: {measured}.") == 1
+    assert "nobody has measured" not in study
+    assert f"<li>Breast density on mammograms: balanced accuracy {WHY}</li>" in page.split('id="model"')[1]
+
+
+def test_of_a_task_that_was_tried_class_by_class_each_answer_has_its_own_reason(
+    tried_pack: Path, tmp_path: Path
+) -> None:
+    film, measured = write_png(tmp_path / "1.png", 1), f"AUROC {WHY}"
+    run = score(film, tmp_path / "out", model=tried_pack, workers=1, task=["chest_xray_findings"], modality="xray")
+    note = f"Chest X-ray findings is not a task of the model's card: tried, with Pleural effusion {measured}."
+    assert note in run.notes
+    cautions = {row["class"]: row["caution"] for row in run.scores.to_pylist()}
+    assert cautions["effusion"] == f"Not learned: tried, with {measured}"
+    assert cautions["pneumonia"] == "Not learned: this is no task of the model’s card"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [
+        ("pleural effusion", f"Pleural effusion (Chest X-ray findings) was tried, with AUROC {WHY}"),
+        ("fatty", f"Breast density on mammograms was tried, with balanced accuracy {WHY}"),
+        ("an enlarged heart", "the model’s card has no figure for cardiomegaly"),
+        ("glioma", ""),
+    ],
+)
+def test_a_prompt_about_what_was_tried_has_what_was_measured(tried_pack: Path, prompt: str, reason: str) -> None:
+    (found,) = prompt_reasons(read_card(tried_pack), [asked_words([prompt])], tried_pack).values()
+    assert found == reason
 
 
 @pytest.mark.parametrize(

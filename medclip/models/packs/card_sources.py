@@ -77,7 +77,7 @@ class SourceFigures(BaseModel):
             >>> SourceFigures(verdict="not testable across sources", sources=("csdi_fundus",)).remark
             'measured at one source (csdi_fundus)'
             >>> SourceFigures(verdict="not testable across sources", sources=("medpix2", "vqa_rad")).remark
-            'not tested across its sources (medpix2 and vqa_rad)'
+            'not testable across its sources (medpix2 and vqa_rad)'
         """
         if self.verdict != "not testable across sources":
             return ""
@@ -85,7 +85,29 @@ class SourceFigures(BaseModel):
         if len(names) == 1:
             return f"measured at one source ({names[0]})"
         named = list_of(names) if len(names) <= _MOST_NAMED else f"{len(names)} sets"
-        return f"not tested across its sources ({named})"
+        return f"not testable across its sources ({named})"
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The sources that the verdict is of: every one that it was measured at where none could be tested."""
+        return self.measured_at if self.verdict == "not testable across sources" else self.sources
+
+    @property
+    def in_words(self) -> str:
+        """The verdict with the sources that it is of.
+
+        Example:
+            >>> SourceFigures(verdict="not testable across sources", sources=("csdi_fundus",)).in_words
+            'not testable across sources (csdi_fundus)'
+        """
+        return self.caution or f"{self.verdict} ({list_of(self.named)})"
+
+    @property
+    def printed(self) -> dict[str, Any]:
+        """The figures that are printed: none across sources where these show nothing, as two parts of one origin."""
+        if self.verdict != "not testable across sources":
+            return self.figures
+        return {name: one for name, one in self.figures.items() if not name.startswith(("across ", "positives of "))}
 
 
 @dataclass(frozen=True)
@@ -100,7 +122,7 @@ class WithinFigure:
 
     @property
     def in_words(self) -> str:
-        """The figure with its interval, where it is of, and how many patients it is over, where that is known.
+        """The figure with its interval and chance, where it is of, and over how many patients, where that is known.
 
         Example:
             >>> one = WithinFigure("nih_cxr", "auroc", {"value": 0.86, "low": 0.78, "high": 0.92, "num_patients": 118})
@@ -108,9 +130,28 @@ class WithinFigure:
             'AUROC 0.86 (0.78 to 0.92) within nih_cxr, 118 patients'
         """
         value = estimate(self.figure["value"], self.figure.get("low"), self.figure.get("high"), decimals=2)
+        value = beside_chance(value, METRIC_TITLES.get(self.metric, self.metric), self.figure.get("chance"))
         patients = self.figure.get("num_patients")
         over = "" if patients is None else f", {count(patients, 'patient')}"
         return f"{METRIC_TITLES.get(self.metric, self.metric)} {value} within {self.source}{over}"
+
+
+def beside_chance(estimated: str, metric: str, chance: Any) -> str:
+    """Write what chance gives behind a figure; not where the card does not know, and not of an area, half of which is.
+
+    Args:
+        estimated: The figure, with its interval where it has one.
+        metric: Its printed name.
+        chance: What chance gives; None where nobody said.
+
+    Example:
+        >>> beside_chance("0.53 (0.46 to 0.60)", "balanced accuracy", 1 / 3), beside_chance("0.86", "AUROC", 0.5)
+        ('0.53 (0.46 to 0.60; chance 0.33)', '0.86')
+    """
+    if chance is None or (metric.startswith("AUROC") and chance == 0.5):
+        return estimated
+    known = f"chance {chance:.2f}"
+    return f"{estimated[:-1]}; {known})" if estimated.endswith(")") else f"{estimated} ({known})"
 
 
 def within_figures(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from medclip.errors import printable
+from medclip.models.packs.words import NO_TASK_OF_CARD, TRIED
 from medclip.reports.model_card import CardView, modality_title, task_title
 from medclip.reports.score.hanging import HangingData, LevelData, collect_hanging, levels
 from medclip.runs.ledger.chunk_result import NAMED_FILES
@@ -307,7 +308,11 @@ def _task(
     ordered = list(scores) if is_risk else sorted(scores, key=lambda score: -score.probability)
     shown = ordered if len(ordered) <= _MAX_CLASSES + 1 else ordered[:_MAX_CLASSES]
     is_choice = scores[0].kind == "multiclass"
-    note = own.summary if own is not None else "nobody has measured how good the model is at this"
+    note = "nobody has measured how good the model is at this" if own is None else own.summary
+    if is_prompt:
+        note = "nobody has measured these words: the card’s figures are of its own wordings"
+    elif own is None and any(reason.startswith(TRIED) for reason in reasons.values()):
+        note = NO_TASK_OF_CARD
     beside = {class_: caution for class_, caution in cautions.items() if caution not in note}
     if beside and is_choice and len({cautions.get(score.class_, "") for score in scores}) == 1:
         note = " · ".join(filter(None, (cautions.get(scores[0].class_), note)))  # of one answer among several

@@ -264,7 +264,7 @@ def _in_words(task: Task | str | Path, model: Any, store: SlideStore, top: int) 
     loaded = load_model(model) if isinstance(model, (str, Path)) else model
     entry = loaded.card.tasks.get(asked.name)
     vectors = class_vectors(loaded, asked, None if entry is None else entry.classes)
-    note = "" if entry is not None else unmeasured([asked.title])
+    note = "" if entry is not None else " ".join(unmeasured(loaded.card, [asked]))
 
     def answer(features: SlideFeatures) -> _Answer:
         logits_NC = patch_logits(features.features_ND, vectors, asked.kind, loaded.logit_scale)

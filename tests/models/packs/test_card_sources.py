@@ -56,8 +56,8 @@ def test_a_task_of_one_source_has_a_remark_and_one_that_was_tested_across_has_no
     many = SourceFigures(verdict="not testable across sources", sources=tuple("abcdefg"))
     assert remark_of({"cataract": one}, "cataract") == "measured at one source (csdi_fundus)"
     assert remark_of({"all": one}, "any") == one.remark
-    assert partly.remark == "not tested across its sources (ptbxl and ptbxl_z)", "it was measured at both"
-    assert many.remark == "not tested across its sources (7 sets)"
+    assert partly.remark == "not testable across its sources (ptbxl and ptbxl_z)", "it was measured at both"
+    assert many.remark == "not testable across its sources (7 sets)"
     assert SourceFigures.model_validate(WITHIN).remark == "", "it has a caution"
     assert SourceFigures(verdict="holds across sources", sources=("a", "b")).remark == ""
 
@@ -112,6 +112,31 @@ def test_a_sentence_has_the_figure_within_the_source_with_its_interval_and_patie
     (some,) = source_sentences("Findings", many, many, metrics=metrics)
     assert some.count("AUROC") == 4
     assert "; those of 2 more are on the model’s card. Elsewhere they" in some
+
+
+def test_chance_stands_beside_a_figure_within_a_source_where_it_is_not_half_an_area() -> None:
+    figure = {"value": 0.53, "low": 0.46, "high": 0.6, "chance": 0.3333, "num_patients": 57}
+    metrics = {"balanced_accuracy": {"zero_shot": FIGURE, "zero_shot_cdd_cesm_only": figure}}
+    only = SourceFigures(verdict=WITHIN_ONLY, sources=("cdd_cesm",))
+    (sentence,) = source_sentences("Mammograms", {"all": only}, ["benign"], metrics=metrics)
+    assert "balanced accuracy 0.53 (0.46 to 0.60; chance 0.33) within cdd_cesm, 57 patients." in sentence
+    area = SourceFigures(verdict=WITHIN_ONLY, sources=("nih_cxr",), figures={"within nih_cxr": FIGURE})
+    (of_area,) = source_sentences("Films", {"edema": area}, ["edema"], metrics={"auroc": {"edema": {}}})
+    assert "AUROC 0.18 (0.04 to 0.57) within nih_cxr" in of_area
+    assert "chance" not in of_area
+
+
+def test_two_parts_of_one_origin_have_no_figure_across_them_and_are_both_named() -> None:
+    of = ("within ptbxl", "within ptbxl_z", "within sources", "source alone")
+    across = ("across sources", "positives of ptbxl, negatives of ptbxl_z")
+    figures = dict.fromkeys((*of, *across), FIGURE)
+    parts = SourceFigures(verdict=NOT_TESTABLE, sources=("ptbxl_z",), figures=figures)
+    assert parts.in_words == "not testable across sources (ptbxl and ptbxl_z)"
+    entry = {"classes": ["cd"], "sources": {"cd": parts}}
+    ((view,),) = (task.across for task in view_card(Card.model_validate({"name": "t", "tasks": {"e": entry}})).tasks)
+    assert (view.verdict, tuple(one.name for one in view.figures)) == (parts.in_words, of)
+    holds = parts.model_copy(update={"verdict": HOLDS})
+    assert (holds.in_words, set(holds.printed)) == ("holds across sources (ptbxl_z)", {*of, *across})
 
 
 @pytest.mark.parametrize(
