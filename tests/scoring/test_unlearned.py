@@ -87,6 +87,7 @@ def test_a_task_that_the_card_lacks_is_grey_with_the_reason_and_named_in_the_rep
     study = (tmp_path / "out" / "report.html").read_text().split("<article")[1].split("</article>")[0]
     assert '<div class="unlearned">' in study
     assert "Not learned: this is no task of the model’s card." in study
+    assert "nobody has measured how good the model is at this" in study
 
 
 WHY = "0.54 (0.47 to 0.60), chance 0.50; not told from chance, so not claimed"

@@ -246,9 +246,9 @@ def test_the_search_can_be_used_by_keyboard_and_screen_reader_and_without_script
     assert "Posteroanterior (PA)" in page.text
 
 
-def test_an_unmeasured_task_says_so_and_a_measured_one_has_its_interval(ledger: Ledger, card: Card) -> None:
+def test_words_that_nobody_measured_say_so_and_a_measured_one_has_its_interval(ledger: Ledger, card: Card) -> None:
     text = _page(ledger, card)[1].text
-    assert "nobody has measured how good the model is at this" in text
+    assert "nobody has measured these words: the card’s figures are of its own wordings" in text
     assert "balanced accuracy 0.81 (0.74 to 0.88; chance 0.50) on unseen patients" in text
     assert "Not a medical device" in text
 

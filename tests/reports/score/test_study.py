@@ -86,14 +86,15 @@ def test_the_view_that_a_header_states_stands_below_what_the_model_makes_of_it(
 
 ONE = {"verdict": "not testable across sources", "sources": ["here"]}
 ONLY = {"verdict": "within its source only", "sources": ["here"]}
+OVERALL = "balanced accuracy 0.80 (0.70 to 0.90; chance 0.50) on unseen patients"
 ONLY_HERE = "within its source only (here)"
 
 
 @pytest.mark.parametrize(
     ("metrics", "sources", "note", "caution", "below"),
     [
-        (FIGURE, {}, "", None, "balanced accuracy 0.80 (0.70 to 0.90; chance 0.50) on unseen patients"),
-        (FIGURE, {"all": ONE}, "", None, "balanced accuracy 0.80 (0.70 to 0.90; chance 0.50) on unseen patients · measured at one"),
+        (FIGURE, {}, "", None, OVERALL),
+        (FIGURE, {"all": ONE}, "", None, f"{OVERALL} · measured at one"),
         (FIGURE, {"all": ONLY}, "", ONLY_HERE, f"{ONLY_HERE} · balanced accuracy, over all its sources 0.80"),
         (FIGURE, {"all": ONLY}, "", None, "balanced accuracy, over all its sources 0.80"),
         (None, {}, "", "no figures in the model’s card", "no figures in the model’s card"),
