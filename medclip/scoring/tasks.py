@@ -48,6 +48,8 @@ class AskedTask:
     """What it is asked of; everything where empty."""
     modalities: tuple[Modality, ...] = ()
     """Those that the card's figures are of, and that it is asked of; all that it is about where empty."""
+    chosen: bool = False
+    """The caller named it, or asks in own words; otherwise it is asked because the card lists it."""
 
     def against(self, name: str) -> str | None:
         """Return what a prompt is compared with; None for the classes of other tasks."""
@@ -108,7 +110,7 @@ def asked_tasks(card: Any, options: ScoreOptions, own: Mapping[str, ClassText] =
             f"there is no task named {unknown[0]!r}.",
             hint=f"{did_you_mean(unknown[0], known, 'Tasks are')} The model's card lists: {', '.join(card.tasks)}.",
         )
-    asked = [_asked(card, name, own) for name in names]
+    asked = [replace(_asked(card, name, own), chosen=bool(options.tasks)) for name in names]
     if not options.tasks:
         entries = [card.tasks[one.task.name] for one in asked]
         asked = [
@@ -118,7 +120,7 @@ def asked_tasks(card: Any, options: ScoreOptions, own: Mapping[str, ClassText] =
         asked.sort(key=lambda one: len(one.task.modalities) > 1)
     if options.prompts:
         own_words = ad_hoc_task(options.prompts)
-        asked.append(AskedTask(own_words, None, None, False, options.prompts, options.templates))
+        asked.append(AskedTask(own_words, None, None, False, options.prompts, options.templates, chosen=True))
     return tuple(asked)
 
 

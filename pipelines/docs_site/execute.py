@@ -25,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 EXECUTED = ROOT / "build" / "notebooks"
 CELL_TIMEOUT_S = 900
+KERNEL_ARGUMENTS = ["--log-level=ERROR"]
+"""Each kernel warns that its messages are signed and not encrypted: they do not leave this machine."""
 
 
 def notebooks() -> list[Path]:
@@ -71,7 +73,9 @@ def execute(notebook: Path, folder: Path) -> Any:
     cells = jupytext.read(notebook)
     start, before_s = time.perf_counter(), _cpu_of_children_s()
     place = {"metadata": {"path": str(ROOT)}}
-    nbclient.NotebookClient(cells, timeout=CELL_TIMEOUT_S, kernel_name="python3", resources=place).execute()
+    nbclient.NotebookClient(
+        cells, timeout=CELL_TIMEOUT_S, kernel_name="python3", resources=place, extra_arguments=KERNEL_ARGUMENTS
+    ).execute()
     cells.metadata["medclip"] = {
         "digest": digest_of(notebook),
         "seconds": round(time.perf_counter() - start, 1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pkgutil
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -79,20 +80,43 @@ def test_every_option_in_backticks_is_an_option_of_a_command(page: Path, capsys:
     assert not named - known
 
 
-def test_every_page_is_in_the_navigation_and_every_entry_has_a_page():
+def sections_of_the_navigation() -> dict[str, list[str]]:
+    """Return the pages of each section, in its order; the pages of a section's own come before its sub-sections."""
     text = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
-    navigation = yaml.safe_load(re.sub(r"!!python\S*", "", text))["nav"]
+    sections: dict[str, list[str]] = {}
 
-    def leaves(node: object) -> list[str]:
-        if isinstance(node, str):
-            return [node]
-        inside = node.values() if isinstance(node, dict) else node
-        return [leaf for child in inside for leaf in leaves(child)]
+    def walk(name: str, node: str | list[Any]) -> None:
+        for child in [node] if isinstance(node, str) else node:
+            if isinstance(child, str):
+                sections.setdefault(name, []).append(child)
+            else:
+                ((inner, inside),) = child.items()
+                walk(inner, inside)
 
+    walk("", yaml.safe_load(re.sub(r"!!python\S*", "", text))["nav"])
+    return sections
+
+
+def title_of(page: str) -> str:
+    is_notebook = page.startswith("notebooks/")
+    file = (REPOSITORY / page).with_suffix(".py") if is_notebook else REPOSITORY / "docs" / page
+    title, *_ = re.findall(r"^# # (.+)$" if is_notebook else r"^# (.+)$", file.read_text(encoding="utf-8"), flags=re.M)
+    return title
+
+
+def test_every_page_is_in_the_navigation_and_every_entry_has_a_page():
     docs = REPOSITORY / "docs"
     pages = [p.relative_to(docs).as_posix() for p in docs.rglob("*.md")]
     made = [f"notebooks/{p.stem}.md" for p in (REPOSITORY / "notebooks").glob("*.py")]
-    assert sorted(leaves(navigation)) == sorted(pages + made)
+    assert sorted(sum(sections_of_the_navigation().values(), [])) == sorted(pages + made)
+
+
+def test_the_first_page_lists_every_page_by_its_title_in_the_order_of_the_navigation():
+    listed = (REPOSITORY / "docs" / "index.md").read_text(encoding="utf-8").partition("## All pages\n")[2]
+    entries = re.findall(r"\*\*(.+?)\*\*: (.*?)(?=\n- |\Z)", listed, flags=re.S)
+    links = {name: re.findall(r"\[([^\]]+)\]\(([^)]+)\)", text) for name, text in entries}
+    sections = {name: pages for name, pages in sections_of_the_navigation().items() if name != "Home"}
+    assert links == {name: [(title_of(page), page) for page in pages] for name, pages in sections.items()}
 
 
 def test_the_table_reference_names_every_column():

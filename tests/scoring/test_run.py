@@ -145,6 +145,14 @@ def test_a_modality_without_task_or_adapter_is_skipped_with_its_reason(pack: Pat
     assert (ecg["status"], ecg["reason"]) == ("skipped", "no_task")
 
 
+def test_a_modality_without_a_task_is_blamed_on_the_choice_only_where_someone_chose(pack: Path, tmp_path: Path) -> None:
+    write_png(tmp_path / "in" / "x.png", 1)
+    listed = rows(score(tmp_path / "in", model=pack, workers=1, modality="fundus"))["x.png"]["message"]
+    chosen = rows(score(tmp_path / "in", model=pack, workers=1, modality="fundus", task="chest_xray_view"))["x.png"]
+    assert listed.startswith("The model lists no task for fundus images")
+    assert chosen["message"].startswith("None of the tasks of this run is about fundus images")
+
+
 def test_a_prompt_becomes_a_task_beside_the_named_ones(pack: Path, studies: Path) -> None:
     run = score(studies, model=pack, workers=1, task=["chest_xray_view"], prompt="a pacemaker", against="no device")
     assert set(run.scores.column("task").to_pylist()) == {"chest_xray_view", "prompt"}

@@ -203,11 +203,13 @@ def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str, kind
     """Return the problem of a unit that none of the tasks fits, None where one does."""
     if any(asked.fits(modality, body_part, kind) for asked in tasks):
         return None
+    is_chosen = any(asked.chosen for asked in tasks)
+    no_task_is_about = "none of the tasks of this run is about" if is_chosen else "the model lists no task for"
     about = [asked for asked in tasks if asked.is_about(modality)]
     if not about:
         return Problem(
             Reason.NO_TASK,
-            f"none of the tasks of this run is about {spoken(modality)} images; name one with --task or --prompt.",
+            f"{no_task_is_about} {spoken(modality)} images; ask with --prompt, or name a task with --task.",
         )
     if not any(asked.fits_kind(modality, kind) for asked in about):
         measured = list_of([asked.task.name for asked in about], "or", most=4)
@@ -218,8 +220,8 @@ def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str, kind
         )
     return Problem(
         Reason.NO_TASK,
-        f"the header states {_stated(body_part)}, and none of the tasks of this run is about {spoken(modality)} images "
-        "of it; ask with --prompt.",
+        f"the header states {_stated(body_part)}, and {no_task_is_about} {spoken(modality)} images of it; ask with "
+        "--prompt.",
     )
 
 
