@@ -19,7 +19,9 @@
 # **The data.** Real ones, openly licensed (`examples/sources.csv` has every source and licence): chest films of
 # ChestX-ray14 (NIH Clinical Center; Wang et al., CVPR 2017) and of Hannover Medical School, a mammography exam of
 # CBIS-DDSM, breast ultrasound of BrEaST, an ECG of PTB-XL, a CT slice of VQA-RAD, a brain MRI slice, a fundus
-# photograph, a piece of skin under the microscope. The built-in model was trained on none of these patients.
+# photograph, a piece of skin under the microscope. The built-in model was trained on none of these patients. There is
+# no dermoscopy, no contrast mammogram and no printed ECG sheet of a patient: the sets that the model learned those from
+# may be learned from and not be shipped. A sheet is printed by code further down.
 #
 # **The answer** has three parts: the score, what the score does when the image hardly changes, and the figure with its
 # interval that was measured on other patients, which says where it does not hold. For research; not a medical device.
@@ -30,6 +32,7 @@
 # %%
 import json
 import tempfile
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -40,6 +43,7 @@ from PIL import Image
 import medclip
 from medclip.adapters.model_images import images_of
 from medclip.models.packs.card_sources import within_figures
+from medclip.text.vocabulary.load import load_task, task_names
 
 studies = Path("examples/studies")
 film = studies / "chest_pa.dcm"
@@ -57,33 +61,44 @@ print(card.name, card.version, "was trained on:", ", ".join(card.modalities))
 # %%
 run = medclip.score(studies, model=model)
 files = run.files.to_pandas()
-columns = ["path", "status", "modality", "modality_source", "reason"]
-files[columns].map(lambda value: value if isinstance(value, str) else "")
+files[["path", "status", "modality", "modality_source"]].map(lambda value: value if isinstance(value, str) else "")
+
+# %% [markdown]
+# Those that were not scored, and why:
+
+# %%
+for row in files[files.status != "scored"].itertuples():
+    print(f"{row.path}: {row.status}, {row.reason.replace('_', ' ')}")
 
 # %% [markdown]
 # Eight of them: above each what is known of it from elsewhere, below it what the model says. In brackets is what such
 # an answer was worth on patients whom the model was not trained on: the area under the ROC curve of a finding, or the
-# balanced accuracy of a choice between several, with its 95 % interval; where a task holds within one source only, the
-# figure within that. The number in front looks the same whether that figure is high or low.
+# balanced accuracy of a choice between several, with its 95 % interval and what chance alone gives; where a task holds
+# within one source only, the figure within that. The number in front looks the same whether that figure is high or low.
 
 # %%
 figures = card.to_pandas()
 answers = run.scores.to_pandas()
 
 
+def title_of(task, name):
+    """Return the words for a class: "sttc" says little, "ST-T changes" more."""
+    classes = load_task(task).classes if task in task_names() else ()
+    return next((one.title for one in classes if one.name == name), name.replace("_", " "))
+
+
 def worth(task, name):
-    """Return what the card says of an answer: a figure with its interval, and where alone it holds."""
+    """Return what the card says of an answer: a figure with its interval, chance, and where alone it holds."""
     entry, titles = card.tasks[task], {"auroc": "AUROC", "balanced_accuracy": "bal. accuracy"}
-    for one in within_figures(entry.metrics, entry.sources, name):
-        figure = one.figure
-        return (
-            f"{titles[one.metric]} {figure['value']:.2f}, {figure['low']:.2f} to {figure['high']:.2f} in {one.source}"
-        )
     rows = figures[figures.task == task].set_index("metric")
+    in_words = "{} {:.2f}, {:.2f} to {:.2f}, chance {:.2f}"
+    for one in within_figures(entry.metrics, entry.sources, name):
+        value, low, high, chance = (one.figure[key] for key in ("value", "low", "high", "chance"))
+        return f"{in_words.format(titles[one.metric], value, low, high, chance)}, in {one.source}"
     for metric, title in ((f"auroc {name} zero_shot", "auroc"), ("balanced_accuracy zero_shot", "balanced_accuracy")):
         if metric in rows.index:
             row = rows.loc[metric]
-            return f"{titles[title]} {row.value:.2f}, {row.low:.2f} to {row.high:.2f}"
+            return in_words.format(titles[title], row.value, row.low, row.high, row.chance)
     return "no figure"
 
 
@@ -92,9 +107,9 @@ def lines_of(path):
     own = answers[[path in json.loads(names) for names in answers.files]]
     for task, rows in own.groupby("task", sort=False):
         row = rows.loc[rows.probability.idxmax()]
-        yield f"{row['class'].replace('_', ' ')} {row.probability:.2f}  [{worth(task, row['class'])}]"
+        yield f"{title_of(task, row['class'])} {row.probability:.2f}\n  [{worth(task, row['class'])}]"
     if own.empty:
-        yield f"no answer: {files.set_index('path').loc[path].reason.replace('_', ' ')}"
+        yield f"no answer: {files.set_index('path').loc[path].message.split(';')[0]}"
 
 
 shown = {
@@ -107,7 +122,7 @@ shown = {
     "tissue.jpg": ("pathology", "skin"),
     "ecg/00223_lr.hea": ("ecg", "infarct, large left ventricle"),
 }
-figure, axes = plt.subplots(2, 4, figsize=(14, 7.6), layout="constrained")
+figure, axes = plt.subplots(2, 4, figsize=(14, 8.2), layout="constrained")
 for place, (path, (modality, known)) in zip(axes.flat, shown.items(), strict=True):
     image = images_of(medclip.open_study(studies / path, modality).samples()[0])[0]
     low, high = image.value_range
@@ -115,14 +130,15 @@ for place, (path, (modality, known)) in zip(axes.flat, shown.items(), strict=Tru
     place.imshow(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
     place.set_title(f"{Path(path).name}\n{known}", fontsize=10, loc="left")
     lines = list(lines_of(path))
-    place.text(0, -0.03, "\n".join(lines[:4]), fontsize=8, va="top", transform=place.transAxes)
+    place.text(0, -0.03, "\n".join(lines[:3]), fontsize=8, va="top", transform=place.transAxes)
     place.set_anchor("W")
     place.set_axis_off()
 plt.show()
 
 # %% [markdown]
 # Look at the CT: a mass fills half of the abdomen, and no answer is about it. The model answers what its card lists,
-# and what nobody asks it does not find. Nor is a task that is not listed a weak one: it did not do better than chance,
+# and what nobody asks it does not find. Where there is no answer at all, the model may well know the kind of image and
+# have been taught of it: a task that is not listed is no weak one, it did not do better than chance on other patients,
 # or was never learned. Which tasks there are, and whether their figures hold across hospitals:
 
 # %%
@@ -134,6 +150,30 @@ rows = [
 pd.DataFrame(rows)
 
 # %% [markdown]
+# ## A sheet of paper
+#
+# Many ECGs exist on paper only. This one is printed by code from a record of PTB-XL, whose cardiologist wrote of a
+# right bundle branch block; the sheet shows no name and no number. It is scored as the image that it is. Two things to
+# keep in mind: the model learned sheets of another department, which look different, and of the groups that it knows
+# none may be the right one.
+
+# %%
+medclip.ecg.render("examples/ecg/00172_lr.hea", root / "sheet.png")
+sheet = medclip.score(root / "sheet.png", model=model, modality="ecg")
+plt.figure(figsize=(9, 5), layout="constrained")
+plt.imshow(Image.open(root / "sheet.png").reduce(2))
+plt.axis("off")
+plt.show()
+if sheet.scores.num_rows == 0:
+    print("no answer:", sheet.files.to_pylist()[0]["message"])
+for row in sorted(sheet.scores.to_pylist(), key=lambda row: -row["probability"]):
+    note = f"; {row['caution']}" if row["caution"] else ""
+    print(f"{title_of(row['task'], row['class'])} {row['probability']:.2f} [{worth(row['task'], row['class'])}]{note}")
+
+# %% [markdown]
+# Reading a sheet back into millivolts and asking about the record is another way
+# ([ECGs on paper](../docs/how-to/ecg_sheets.md)).
+#
 # ## One film closely: what is in the file
 #
 # `open_study` reads a file or a folder through the same adapters that scoring uses. A sample holds its views and
@@ -219,30 +259,45 @@ plt.show()
 # ## What the number is worth
 #
 # The card says how well the model did on patients whom it was not trained on, with the interval, and what it did
-# elsewhere. The first line is the one to go by, for a film of that source; for a film from anywhere else there is none.
+# elsewhere. The first line is the one to go by, and the verdict says for which films.
 
 # %%
 task = card.tasks["chest_xray_findings"]
 print(worth("chest_xray_findings", "pneumonia"))
 for kind, figure in task.sources["pneumonia"].figures.items():
     print(f"{kind}: {figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})")
-print("Verdict:", task.sources["pneumonia"].verdict)
+by_source = task.sources["pneumonia"]
+print("Verdict:", by_source.verdict)
+if by_source.caution:
+    print(f"So the figure is for films of {', '.join(by_source.sources)}; for a film from anywhere else there is none.")
 
 # %% [markdown]
 # ## In your own words, and by hand
 #
-# Any sentence can be a task; state the opposite as well. Images and texts become vectors of length 1, and their product
-# says how well they fit: zero-shot scoring consists of nothing else. For a word that the model's captions never used
-# the number means nothing.
+# Any sentence can be a task; state the opposite as well. A probability comes back whatever is asked, so read what the
+# run notes beside it: whether the model's captions had such words at all, and whether anybody measured the question.
 
 # %%
 for prompt, against in (
     ("an enlarged heart", "a heart of normal size"),
     ("a frontal chest X-ray", "a lateral chest X-ray"),
+    ("pneumonia", "no pneumonia"),
 ):
-    (row,) = medclip.score(film, model=model, prompt=prompt, against=against).scores.to_pylist()
+    asked = medclip.score(film, model=model, prompt=prompt, against=against)
+    (row,) = asked.scores.to_pylist()
     print(f"{row['probability']:.3f}  {prompt!r} against {against!r}")
+    for note in asked.notes:
+        print(textwrap.fill(note, 110, initial_indent="       ", subsequent_indent="       "))
 
+# %% [markdown]
+# The side from which a film was taken anybody sees. A number near 0.5 there is what "not learned" looks like, and where
+# the note says so, a number far from 0.5 is no better founded. The last question is on the card, but in other words:
+# the figure there is that of the task's own sentences, and this number need not be the one further up.
+#
+# Images and texts become vectors of length 1, and their product says how well they fit: zero-shot scoring consists of
+# nothing else.
+
+# %%
 sentences = ["chest X-ray", "mammogram", "brain MRI", "fundus photograph"]
 similarity = (model.encode_image(pixels[np.newaxis]) @ model.encode_text(sentences).T)[0]
 plt.figure(figsize=(6, 2.2), layout="constrained")
@@ -258,8 +313,8 @@ plt.show()
 #   program.
 # - Anything of films from elsewhere, beyond the figures across sources above. An interval is about other patients of
 #   the same places.
-# - That eight images are a test. They are there to be looked at; an answer that happens to be right proves as little as
-#   one that is wrong.
+# - That a few images are a test. They are there to be looked at; an answer that happens to be right proves as little
+#   as one that is wrong.
 # - That the model looks at the lungs. [Heat maps](../docs/how-to/heat_maps.md) ask that, with checks that say whether
 #   to believe them.
 # - That ten variants of one film cover what happens to films. [Stress](../docs/how-to/audit_stress.md) does that

@@ -161,29 +161,131 @@ plt.show()
 # Counted: on how many does the peak lie on the mass, or half a place of the map's grid beside it? And how many would it
 # be if the peak lay anywhere, or always in the middle?
 
+
 # %%
-hits, chances, middles = [], [], []
-for heat, row in zip(heats, tested.itertuples(), strict=True):
-    x, y, width, height = json.loads(row.box_xywh)
+def near_box(heat, box):
+    """Return where a map of an image [H, W] shows something, and which of these places are on or beside a box."""
+    x, y, width, height = box
     seen = np.isfinite(heat)
     rows, columns = np.mgrid[: heat.shape[0], : heat.shape[1]]
     down, right = (np.ptp(np.flatnonzero(seen.any(axis))) / 12 for axis in (1, 0))  # half of a sixth
     near = (abs(columns - x - width / 2) <= width / 2 + right) & (abs(rows - y - height / 2) <= height / 2 + down)
-    peak = np.unravel_index(np.nanargmax(heat), heat.shape)
-    hits.append(bool(near[peak]))
-    chances.append(near[seen].mean())
-    middles.append(bool(near[heat.shape[0] // 2, heat.shape[1] // 2]))
-share = measured(np.ones(len(hits), int), np.array(hits) - 0.5, tested.patient.tolist(), ["accuracy"])["accuracy"]
-print(f"the peak lies on the mass in {sum(hits)} of {len(hits)} women: {interval_of(share)}")
-print(f"a place drawn by lot: {np.mean(chances):.2f}; always the middle of the image: {np.mean(middles):.2f}")
-by_lot, known = float(np.mean(chances)), interval_of(share)
-verdict = "more often than" if known.low > by_lot else "less often than" if known.high < by_lot else "as often as"
-print(f"So the maps of this pack peak on the mass {verdict} places that are drawn by lot would.")
+    return seen, near
+
+
+def count_peaks(heats, boxes, patients):
+    """Return how many maps peak on or beside their box as a share with its interval, and how many would by lot."""
+    hits, by_lot, in_middle = [], [], []
+    for heat, box in zip(heats, boxes, strict=True):
+        seen, near = near_box(heat, box)
+        hits.append(bool(near[np.unravel_index(np.nanargmax(heat), heat.shape)]))
+        by_lot.append(near[seen].mean())
+        in_middle.append(bool(near[heat.shape[0] // 2, heat.shape[1] // 2]))
+    share = measured(np.ones(len(hits), int), np.array(hits) - 0.5, patients, ["accuracy"])["accuracy"]
+    known, lot = interval_of(share), float(np.mean(by_lot))
+    verdict = "more often than" if known.low > lot else "less often than" if known.high < lot else "about as often as"
+    print(f"the peak lies there in {sum(hits)} of {len(hits)}: {known}")
+    print(f"a place drawn by lot: {lot:.2f}; always the middle of the image: {np.mean(in_middle):.2f}")
+    return verdict
+
+
+boxes = [json.loads(box) for box in tested.box_xywh]
+on_mass = count_peaks(heats, boxes, tested.patient.tolist())
+print(f"So the maps of this pack peak on the mass {on_mass} places that are drawn by lot would.")
 
 # %% [markdown]
-# A pack may rank women better than chance and yet have a map that peaks beside the masses: it goes by what lies around
-# them, the shadow below or the layers above, or the map does not show what it goes by. Either way nobody should point
-# at the bright place and say "there".
+# ## Is it the map, or the model?
+#
+# A map that misses the mass has two explanations. Either the model goes by something else, or the map does not show
+# what the model goes by, because something is wrong with it: a margin that is taken for an image, places that are
+# swapped. A control tells them apart: a patch of checks is put into each image, somewhere, and a pack is taught to tell
+# images with the patch from those without. Now it is known what there is to see.
+
+# %%
+rng = np.random.default_rng(0)
+planted = root / "planted"
+planted.mkdir()
+rows, patch_of = [], {}
+for row in women.itertuples():
+    plain = np.asarray(Image.open(images / row.file).convert("L"))
+    side = max(plain.shape) // 5
+    top, left = (int(rng.integers(0, size - side)) for size in plain.shape)
+    rows_px, columns_px = np.indices((side, side)) // 4
+    with_patch = plain.copy()
+    with_patch[top : top + side, left : left + side] = 30 + 200 * ((rows_px + columns_px) % 2)
+    for kind, pixels in (("plain", plain), ("patch", with_patch)):
+        name = f"{Path(row.file).stem}_{kind}.png"
+        Image.fromarray(pixels).save(planted / name)
+        rows.append({"file": name, "patient": row.patient, "modality": "ultrasound", "planted": kind})
+    patch_of[name] = (left, top, side, side)
+control_table = pd.DataFrame(rows)
+control = medclip.adapt(
+    control_table, label="planted", patient="patient", images=planted, out=root / "control", method="linear-probe"
+)
+print(control)
+
+# %%
+unseen = control_table.iloc[[number - 1 for number in control.test.numbers]]
+unseen = unseen[unseen.planted == "patch"]
+control_maps = medclip.explain(
+    [planted / file for file in unseen.file],
+    task="planted:patch",
+    model=root / "control",
+    modality="ultrasound",
+    checks=False,
+)
+control_heats = [next(iter(explained.values()))[0] for explained in control_maps.maps]
+on_patch = count_peaks(control_heats, [patch_of[file] for file in unseen.file], unseen.patient.tolist())
+print(f"So the maps peak on a patch that was planted {on_patch} places that are drawn by lot would.")
+figure, axes = plt.subplots(1, 4, figsize=(13, 2.9), layout="constrained")
+for place, file, heat in zip(axes, unseen.file, control_heats, strict=False):
+    left, top, side, _ = patch_of[file]
+    place.imshow(Image.open(planted / file), cmap="gray")
+    place.imshow(heat, cmap="inferno", alpha=0.4)
+    place.add_patch(plt.Rectangle((left, top), side, side, fill=False, color="w", linewidth=1.5))
+    place.set_axis_off()
+plt.show()
+
+# %% [markdown]
+# And the checks that `explain` makes by itself, of the maps of malignant masses. Where does the map lie: on image, on
+# the padding that makes it square, on black? Does the score rise faster when places come back in the order of the map
+# than in a random order? And does the map change when the weights are shuffled, as it must?
+
+# %%
+ill = tested[tested.content == "malignant"]
+checked = medclip.explain(
+    [images / file for file in ill.file], task="content:malignant", model=root / "mass", modality="ultrasound"
+)
+faster, alike, on_padding, on_black, black = 0, [], [], [], []
+for explained, file in zip(checked, ill.file, strict=True):
+    heat = explained.maps[0]
+    areas = {curve.order: curve.insertion_area for curve in heat.curves}
+    faster += areas["map"] > areas["random"]
+    alike.append(heat.randomised[-1].correlation or 0.0)
+    on_padding.append(heat.padding[0])
+    values = next(iter(explained.in_images().values()))[0]
+    dark = (np.asarray(Image.open(images / file).convert("L")) < 12) & np.isfinite(values)
+    on_black.append(np.nansum(values[dark]) / np.nansum(values))
+    black.append(dark.mean())
+print(f"the order of the map beats a random one in {faster} of {len(ill)}")
+print(f"rank correlation with the map of shuffled weights: {np.mean(alike):+.2f} (1 would be the same map)")
+print(f"share of the map on padding {np.mean(on_padding):.2f}, on black {np.mean(on_black):.2f}; black is", end=" ")
+print(f"{np.mean(black):.2f} of the image")
+
+# %%
+if on_patch != "more often than":
+    print("The control did not find what was planted: of the masses nothing follows from these maps.")
+elif on_mass == "more often than":
+    print("The maps find what was planted, and they peak on masses: this pack goes by the mass or what is beside it.")
+else:
+    print("The maps find what was planted and do not peak on masses: this pack goes by something else in the image,")
+    print("or by much that is spread out, of which one peak says nothing.")
+
+# %% [markdown]
+# A pack may rank women better than chance and yet look beside the masses: at the shadow below or the layers above. A
+# map of six by six places is coarse, each place sees much of what is around it, and a patch of checks is louder than a
+# mass: the control says that maps of this model can point, not that they do so for whatever is asked. Either way nobody
+# should point at the bright place and say "there".
 
 # %% [markdown]
 # ## Bring your own checkpoint
