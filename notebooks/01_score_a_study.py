@@ -286,7 +286,7 @@ for prompt, against in (
     asked = medclip.score(film, model=model, prompt=prompt, against=against)
     (row,) = asked.scores.to_pylist()
     print(f"{row['probability']:.3f}  {prompt!r} against {against!r}")
-    for note in asked.notes:
+    for note in dict.fromkeys([*([row["caution"]] if row["caution"] else []), *asked.notes]):
         print(textwrap.fill(note, 110, initial_indent="       ", subsequent_indent="       "))
 
 # %% [markdown]

@@ -197,8 +197,8 @@ for row in figures[figures.task.isin(tasks) & figures.metric.str.endswith(" zero
     print(f"{row.task}: {row.metric} {row.value:.2f} ({row.low:.2f} to {row.high:.2f}), chance {row.chance:.2f}")
 
 # %% [markdown]
-# What it says of the diagnostic groups that its card lists, and with a cross what cardiologists wrote; below, six of
-# the records from their photographs. Where the rows look alike although the hearts do not, the model says little. A
+# What it says of the diagnostic groups that its card lists, and with a cross what cardiologists wrote; below, the same
+# of the photographs that could be read. Where the rows look alike although the hearts do not, the model says little. A
 # heart may be ill in other ways, too: of those the model is not asked.
 
 
