@@ -108,7 +108,8 @@ def test_every_page_is_in_the_navigation_and_every_entry_has_a_page():
     docs = REPOSITORY / "docs"
     pages = [p.relative_to(docs).as_posix() for p in docs.rglob("*.md")]
     made = [f"notebooks/{p.stem}.md" for p in (REPOSITORY / "notebooks").glob("*.py")]
-    assert sorted(sum(sections_of_the_navigation().values(), [])) == sorted(pages + made)
+    entries = [page for pages_of_one in sections_of_the_navigation().values() for page in pages_of_one]
+    assert sorted(entries) == sorted(pages + made)
 
 
 def test_the_first_page_lists_every_page_by_its_title_in_the_order_of_the_navigation():
