@@ -115,7 +115,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.
 Limit = Annotated[
     int | None,
     typer.Option(
-        "--limit", metavar="N", min=1, help="Stop once so many files have their row; without it the run goes on later."
+        "--limit",
+        metavar="N",
+        min=1,
+        help="Stop once so many files have their row: they are taken in blocks of 32. Without it the run goes on later.",
     ),
 ]
 Log = Annotated[

@@ -24,8 +24,11 @@ from medclip.text.vocabulary.load import MODALITY_TASK, load_task, task_names
 from medclip.text.vocabulary.own_words import BAR, Prompt, ad_hoc_task, templates_of
 from medclip.text.vocabulary.prompts import ClassPrompts, expand
 from medclip.text.vocabulary.task import Task
+from medclip.wording import list_of
 
 NO_HEADS: Mapping[str, ClassText] = MappingProxyType({})
+_MOST_HOLDING = 3
+"""Tasks that a hint names for a class."""
 _MANY_IMAGES = 1024
 """Studies of more are scored one by one: numpy would sum them up in another order."""
 
@@ -105,10 +108,11 @@ def asked_tasks(card: Any, options: ScoreOptions, own: Mapping[str, ClassText] =
     known = tuple(dict.fromkeys((*own, *task_names())))
     unknown = [name for name in names if name not in known]
     if unknown:
+        hint = f"{did_you_mean(unknown[0], known, 'Tasks are')} The model's card lists: {', '.join(card.tasks)}."
         raise MedclipError(
             Reason.WRONG_USE,
             f"there is no task named {unknown[0]!r}.",
-            hint=f"{did_you_mean(unknown[0], known, 'Tasks are')} The model's card lists: {', '.join(card.tasks)}.",
+            hint=_class_hint(unknown[0], card, own, known) or hint,
         )
     asked = [replace(_asked(card, name, own), chosen=bool(options.tasks)) for name in names]
     if not options.tasks:
@@ -122,6 +126,24 @@ def asked_tasks(card: Any, options: ScoreOptions, own: Mapping[str, ClassText] =
         own_words = ad_hoc_task(options.prompts)
         asked.append(AskedTask(own_words, None, None, False, options.prompts, options.templates, chosen=True))
     return tuple(asked)
+
+
+def _class_hint(name: str, card: Any, own: Mapping[str, ClassText], known: Sequence[str]) -> str:
+    """Return the hint for the name of a class in the place of a task's, those of the card first; blank for any other.
+
+    A class may be named by its key or as it is printed.
+    """
+
+    def letters(text: str) -> str:
+        return " ".join(text.casefold().replace("_", " ").split())
+
+    tasks = {one: own[one].task if one in own else load_task(one) for one in known}
+    words = {t: {letters(w) for c in task.classes for w in (c.name, c.title)} for t, task in tasks.items()}
+    holding = [task for task, of in words.items() if letters(name) in of]
+    if not holding:
+        return ""
+    ordered = sorted(holding, key=lambda task: task not in card.tasks)[:_MOST_HOLDING]
+    return f"{name} is a class of {list_of(ordered)}: {list_of([f'--task {task}' for task in ordered], 'or')}."
 
 
 def check_words(pack: Path, card: Any, tasks: Sequence[AskedTask], own: Mapping[str, ClassText] = NO_HEADS) -> None:

@@ -8,7 +8,9 @@ from importlib import import_module
 
 import typer
 
+from medclip.cli import options
 from medclip.cli.main import COMMANDS
+from medclip.runs.planning.plan import CHUNK_FILES
 
 OF_ONE_COMMAND = {"audit"}
 """Its options are the keys of its recipe, which say what they mean."""
@@ -56,3 +58,8 @@ def test_an_option_has_one_type_and_one_sentence_in_all_commands():
                     sentences[spelled].add((kind, option.help, option.metavar))
     assert len(sentences) > 20
     assert {name: said for name, said in sentences.items() if len(said) > 1} == {}
+
+
+def test_the_limit_says_in_which_blocks_files_are_taken():
+    (option,) = [one for one in options.Limit.__metadata__ if isinstance(one, typer.models.OptionInfo)]
+    assert f"blocks of {CHUNK_FILES}." in str(option.help)

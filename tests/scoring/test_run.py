@@ -82,6 +82,29 @@ def test_questions_of_one_modality_come_before_those_of_several_unless_they_are_
     assert [asked.task.name for asked in named] == ["body_region", "chest_xray_view"]
 
 
+@pytest.mark.parametrize(
+    ("named", "hint"),
+    [
+        ("pneumonia", "pneumonia is a class of chest_xray_findings: --task chest_xray_findings."),
+        ("Pleural  effusion", "Pleural  effusion is a class of chest_xray_findings: --task chest_xray_findings."),
+        ("head", "head is a class of body_region: --task body_region."),
+    ],
+)
+def test_a_class_in_the_place_of_a_task_is_answered_with_its_task_alone(named: str, hint: str) -> None:
+    card = Card.model_validate({"name": "t", "tasks": {"body_region": {"classes": ["head", "thorax"]}}})
+    with pytest.raises(MedclipError) as refused:
+        asked_tasks(card, ScoreOptions(tasks=(named,)))
+    assert refused.value.hint == hint
+
+
+def test_of_several_tasks_with_a_class_those_of_the_card_are_named_first() -> None:
+    card = Card.model_validate({"name": "t", "tasks": {"mammography_malignancy": {"classes": ["benign", "malignant"]}}})
+    with pytest.raises(MedclipError) as refused:
+        asked_tasks(card, ScoreOptions(tasks=("malignant",)))
+    others = "breast_ultrasound_malignancy and histology_breast_malignancy"
+    assert str(refused.value.hint).startswith(f"malignant is a class of mammography_malignancy, {others}: --task mamm")
+
+
 def test_multiclass_probabilities_of_a_study_sum_to_one_and_tasks_fit_the_modality(
     pack: Path, studies: Path, tmp_path: Path
 ) -> None:
