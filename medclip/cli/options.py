@@ -118,7 +118,7 @@ Limit = Annotated[
         "--limit",
         metavar="N",
         min=1,
-        help="Stop once so many files have their row: they are taken in blocks of 32. Without it the run goes on later.",
+        help="Stop once so many files, taken in blocks of 32, have their row; without it the run goes on later.",
     ),
 ]
 Log = Annotated[

@@ -62,4 +62,4 @@ def test_an_option_has_one_type_and_one_sentence_in_all_commands():
 
 def test_the_limit_says_in_which_blocks_files_are_taken():
     (option,) = [one for one in options.Limit.__metadata__ if isinstance(one, typer.models.OptionInfo)]
-    assert f"blocks of {CHUNK_FILES}." in str(option.help)
+    assert f"blocks of {CHUNK_FILES}," in str(option.help)
