@@ -28,6 +28,7 @@ from medclip.files.disk.temporary_folder import TemporaryFolder
 from medclip.files.grouping.studies import GroupBy
 from medclip.models.backends.choice import choose_backend
 from medclip.progress import Progress, Silent
+from medclip.reports.score.answers import collect_answers
 from medclip.reports.score.heat_maps import TOP, HeatMaps, check_named
 from medclip.reports.score.report import write_score_report
 from medclip.runs.call import Call
@@ -281,13 +282,14 @@ def score(
     sent = _for_others(results_to, results_as, store_to, maps, inputs, call, is_stored)
     exported: list[Exported] = []
     in_report = None if explain is None else maps
-    finish = partial(_report, report_paths, csv, in_report, sent.results, sent.store, exported, call.progress)
+    answers: list[dict[str, Any]] = []
+    finish = partial(_report, report_paths, csv, in_report, sent.results, sent.store, exported, answers, call.progress)
     if is_stored:
         embeddings = open_embeddings(path)
         if in_memory:
             return answer_embeddings(embeddings, call)
         run = score_embeddings(embeddings, call, sort_by=sort_by, finish=finish)
-        return replace(run, published=None if publish_at is None else publish_at.url)
+        return replace(run, published=None if publish_at is None else publish_at.url, answers=tuple(answers))
     with closing(sent.store) if sent.store is not None else nullcontext():
         run = run_scoring(call, sort_by=sort_by, finish=finish, sink=sent.sink)
     return replace(
@@ -295,6 +297,7 @@ def score(
         _keep=keep,
         published=None if publish_at is None else publish_at.url,
         exported=exported[0].to_json() if exported else None,
+        answers=tuple(answers),
     )
 
 
@@ -467,6 +470,7 @@ def _report(
     results: ResultsFolder | None,
     store: DicomwebServer | None,
     exported: list[Exported],
+    answers: list[dict[str, Any]],
     progress: Progress,
     ledger: Any,
     card: Any,
@@ -476,6 +480,7 @@ def _report(
     if csv:
         write_csv_tables(folder)
     write_score_report(ledger, card, folder, show_paths=show_paths, sort_by=sort_by, heat_maps=heat_maps)
+    answers += collect_answers(ledger, card, show_paths=show_paths, sort_by=sort_by)
     if results is not None:
         exported.append(results.write(ledger, card, folder))
     if results is not None and store is not None:

@@ -167,6 +167,7 @@ def print_run(run: Any, as_json: bool) -> None:
                     "exit_code": run.exit_code,
                     **run.counts,
                     "notes": run.notes,
+                    **({"answers": run.answers} if run.answers else {}),
                     "unlearned": [answers.to_json() for answers in run.unlearned],
                     **({} if run.planned is None else {"planned": run.planned}),
                     **({} if run.work is None else {"work": run.work}),
@@ -183,6 +184,7 @@ def print_run(run: Any, as_json: bool) -> None:
         print("This run was finished before; nothing was computed again.")
     from medclip.errors import printable
     from medclip.reports.score.report import headline
+    from medclip.runs.outputs.results import SCORES
 
     print(f"{headline(run.counts)}.")
     if run.shard is not None:
@@ -191,7 +193,12 @@ def print_run(run: Any, as_json: bool) -> None:
     print_reasons(run.files, SCORE_REMEDIES)
     if run.table_rows_elsewhere:
         print(f"Rows of the table that name no file here: {run.table_rows_elsewhere}")
-    _print_unlearned(run)
+    if run.answers:
+        _print_answers(run)
+    else:
+        _print_unlearned(run)
+        if run.counts["studies"]:
+            print(f"Answers: {printable(str(run.folder / SCORES))}, and study by study in the report.")
     print(f"Report: {printable(str(run.report_path))}")
     if run.published is not None:
         print(f"Published: {printable(run.published)}")
@@ -201,6 +208,16 @@ def print_run(run: Any, as_json: bool) -> None:
         for line in Exported(**run.exported).sentences():
             print(line)
         print(f"Results: {printable(str(run.exported['folder']))}")
+
+
+def _print_answers(run: Any) -> None:
+    """Print the answers of a few studies; what is grey in the report is grey here."""
+    from medclip.cli.progress import print_grey
+    from medclip.reports.score.answers import answer_lines
+
+    for study in run.answers:
+        for line, is_grey in answer_lines(study):
+            (print_grey if is_grey else print)(line)
 
 
 def _print_unlearned(run: Any) -> None:

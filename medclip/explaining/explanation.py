@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from medclip.errors import Problem
 from medclip.explaining.methods import OWN, Empty
 from medclip.imaging.geometry import Placement
-from medclip.wording import capital
+from medclip.wording import capital, figure, list_of
 
 INSENSITIVE = 0.9
 """Correlation with the map of another question from which on a map counts as insensitive to the words."""
+STUCK = 0.5
+"""Correlation with the map of an all-random tower from which on a map is said to show the image and not the model."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class Curve:
         """Mean score of the deletion: the lower, the better the order."""
         return _area(self.deletion)
 
+    @property
+    def gain(self) -> float:
+        """Whether the score rises early and falls early along the order, both together: orders are compared by it."""
+        return self.insertion_area - self.deletion_area
+
 
 def _area(curve: Sequence[float]) -> float:
     return float(np.trapezoid(curve, dx=1 / (len(curve) - 1)))
@@ -69,6 +76,26 @@ class Sensitivity:
     def is_insensitive(self) -> bool:
         """Whether both maps are so alike that the map does not depend on what is asked."""
         return self.correlation is not None and self.correlation >= INSENSITIVE
+
+    @property
+    def question(self) -> str:
+        """The other question in words: a class with its task.
+
+        Example:
+            >>> Sensitivity("pa", "chest_xray_view", 0.9).question
+            '“pa” (chest xray view)'
+        """
+        return f"“{self.other.replace('_', ' ')}” ({self.task.replace('_', ' ')})"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one check says of a map."""
+
+    check: str
+    """"random weights", "insertion and deletion" or "least related question"."""
+    passed: bool
+    sentence: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +128,8 @@ class HeatMap:
     caution: str = ""
     """Why the answer is grey, as the tables of a run have it: "within its source only (nih_cxr)", "Not learned: ...";
     empty for one like any other."""
+    figures: tuple[Mapping[str, Any], ...] = ()
+    """What the card says of how good such answers are, as `Target.figures`."""
 
     @property
     def probability(self) -> float | None:
@@ -112,6 +141,51 @@ class HeatMap:
         """Whether no image has a map."""
         return all(self.empty)
 
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """What each check that was made says of the map."""
+        verdicts = []
+        if self.sensitivity is not None:
+            other, stuck = self.sensitivity, self.sensitivity.is_insensitive
+            verdicts.append(
+                Verdict(
+                    "least related question",
+                    not stuck,
+                    f"Text-insensitive: the map of {other.question}, the least related question, is almost the same "
+                    f"(correlation {figure(other.correlation)})."
+                    if stuck
+                    else f"The map depends on what is asked: that of {other.question}, the least related question, has "
+                    f"a correlation of {figure(other.correlation)} with it, and from {INSENSITIVE} on it would not.",
+                )
+            )
+        if self.randomised:
+            correlation = self.randomised[-1].correlation
+            stuck = (correlation or 0.0) >= STUCK
+            verdicts.append(
+                Verdict(
+                    "random weights",
+                    not stuck,
+                    f"The map hardly changes when all weights are random (correlation {figure(correlation)}): it shows "
+                    "the image, not the model."
+                    if stuck
+                    else f"The map changes with the weights: with all of them random its correlation is "
+                    f"{figure(correlation)}, below {STUCK}.",
+                )
+            )
+        if curves := {curve.order: curve for curve in self.curves}:
+            names = {"random": "a random order", "centre": "going from the middle outwards"}
+            worse = [names[other] for other in names if not curves["map"].gain > curves[other].gain]
+            verdicts.append(
+                Verdict(
+                    "insertion and deletion",
+                    not worse,
+                    f"The score does not follow the map better than {list_of(worse, 'or')}."
+                    if worse
+                    else f"The score follows the map better than {list_of(list(names.values()))}.",
+                )
+            )
+        return tuple(verdicts)
+
     def facts(self) -> dict[str, Any]:
         """Return all but the arrays, as JSON holds it."""
         return {
@@ -121,6 +195,7 @@ class HeatMap:
             "score": round(self.score, 6),
             "probability": None if self.probability is None else round(self.probability, 6),
             "caution": self.caution or None,
+            "card_figures": [dict(one) for one in self.figures],
             "score_of_each_image": [round(score, 6) for score in self.scores],
             "method": self.method,
             "layer": self.layer,
@@ -128,6 +203,7 @@ class HeatMap:
             "map_is_empty": [why or None for why in self.empty],
             "share_of_map_on_padding": [round(share, 6) for share in self.padding],
             "image_that_carries_most": self.top,
+            "verdicts": [vars(one) for one in self.verdicts],
             "sanity_check": [vars(one) for one in self.randomised],
             "prompt_sensitivity": None
             if self.sensitivity is None

@@ -77,6 +77,7 @@ def explain_unit(
             maps.layer,
             _top(maps),
             caution=maps.target.caution,
+            figures=maps.target.figures,
             **checked.get(number, {}),
         )
         for number, maps in enumerate(all_maps)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,9 @@ class Target:
     """float32 [V, D] of all images of a unit to its score, as scoring has it: of the mean of their logits."""
     caution: str = ""
     """Why the answer is grey, as the tables of a run have it; empty for one like any other."""
+    figures: tuple[Mapping[str, Any], ...] = ()
+    """What the card says of how good the answers to it are: `metric`, `value`, `low`, `high`, `chance`, `num_patients`,
+    `source` (None where it is over all of them) and `in_words`; empty for prompts and where nobody has measured it."""
 
     @property
     def title(self) -> str:

@@ -10,6 +10,7 @@ from medclip.errors import MedclipError, printable
 from medclip.models.packs.card_sources import (
     ALL,
     METRIC_TITLES,
+    OWN,
     SourceFigures,
     beside_chance,
     caution_of,
@@ -29,8 +30,6 @@ _VIEWS = ("ap", "pa")
 UNKNOWN = "unknown"
 _MOST_FINDINGS = 4
 """Findings of a task whose figures stand side by side below its answers; of more the first."""
-_OWN = ("adapted", "zero_shot", "model", "medclip")
-"""How a card names this model among its rivals."""
 
 
 @dataclass(frozen=True)
@@ -293,8 +292,8 @@ def _metrics(name: str, node: Mapping[str, Any], titles: Mapping[str, str]) -> I
     """Flatten a card's figures: metric, or metric by rival, or metric by class and rival."""
     if "value" in node:
         yield _metric(name, node, node.get("baselines") or {})
-    elif node and all("value" in child for child in node.values()) and any(key in node for key in _OWN):
-        own = next(key for key in _OWN if key in node)
+    elif node and all("value" in child for child in node.values()) and any(key in node for key in OWN):
+        own = next(key for key in OWN if key in node)
         yield _metric(name, node[own], {key: child for key, child in node.items() if key != own})
     else:
         for key, child in node.items():

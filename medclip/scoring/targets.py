@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.explaining.target import Target, logit_target
+from medclip.models.packs.card_sources import class_figures, measured_of
 from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import Kind, Modality, spoken
 from medclip.scoring.cautions import Cautions, answer_cautions
 from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks
-from medclip.scoring.unlearned import place_notes, question_notes
+from medclip.scoring.unlearned import elsewhere, place_notes, question_notes
 from medclip.text.vocabulary.load import MODALITY_TASK, load_task, spoken_names
 from medclip.text.vocabulary.own_words import AD_HOC
 from medclip.wording import list_of
@@ -119,7 +120,11 @@ class Targets:
             findings = [question for question in best if question.asked.task.kind == "multilabel"]
             best = [max(findings, key=lambda q: self._score(q, features_VD, modality))] if findings else best[:1]
         return tuple(
-            replace(target, caution="" if modality is None else self._caution(target, modality, kind))
+            replace(
+                target,
+                caution="" if modality is None else self._caution(target, modality, kind),
+                figures=self._figures(target, modality, kind),
+            )
             for target in (self._target(question, modality) for question in best)
         )
 
@@ -147,6 +152,14 @@ class Targets:
 
     def _caution(self, target: Target, modality: Modality, kind: Kind) -> str:
         return self._cautions.get((modality, kind, target.task, target.name), "")
+
+    def _figures(self, target: Target, modality: Modality | None, kind: Kind) -> tuple[Mapping[str, Any], ...]:
+        """Return what the card says of a class of a task that it lists; of units that nobody measured nothing."""
+        card, task = self.model.card, target.task
+        if task not in card.tasks or (modality is not None and elsewhere(card, [task], modality, [kind])):
+            return ()
+        figures = class_figures(measured_of(card, task), card.tasks[task].sources, target.name)
+        return tuple(one.facts() for one in figures)
 
     def named(self, task: str, class_: str, modality: Modality | None) -> Target | None:
         """Return one class of what is asked; None where it is not asked."""

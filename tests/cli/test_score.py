@@ -97,6 +97,44 @@ def test_json_prints_the_counts_and_nothing_else(
     assert captured.err == ""
 
 
+def test_a_few_studies_have_their_answers_in_the_terminal_and_in_json_as_the_report_has_them(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dicom(tmp_path / "in" / "JANE.dcm", 1)
+    arguments = (tmp_path / "in", "--out", tmp_path / "out", "--model", pack, "--task", "chest_xray_view")
+    assert _score(*arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "Study 1: X-ray, file 1"
+    assert _score(*arguments, "--json") == 0
+    printed = capsys.readouterr().out
+    assert "JANE" not in printed
+    (study,) = json.loads(printed)["answers"]
+    (answer,) = study["answers"]
+    table = parquet.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
+    likeliest = max(table, key=lambda row: row["probability"])
+    assert (study["study"], answer["class"]) == (likeliest["study"], likeliest["class"])
+    assert answer["probability"] == likeliest["probability"]
+    report = (tmp_path / "out" / "report.html").read_text()
+    shown = f"{answer['class_title']} {100 * answer['probability']:.0f} %"
+    assert shown in lines[2]
+    assert f'<th scope="row">{answer["class_title"]}</th>' in report
+    assert f">{100 * answer['probability']:.0f} %</td>" in report
+
+
+def test_of_many_studies_one_line_says_where_the_answers_are(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(6):
+        write_png(tmp_path / "in" / f"{seed}.png", seed)
+    arguments = (tmp_path / "in", "--out", tmp_path / "out", "--model", pack, "--modality", "xray")
+    assert _score(*arguments, "--group-by", "file") == 0
+    printed = capsys.readouterr().out
+    assert f"Answers: {tmp_path / 'out' / 'scores.parquet'}, and study by study in the report." in printed
+    assert "Study 1" not in printed
+    assert _score(*arguments, "--group-by", "file", "--json") == 0
+    assert "answers" not in json.loads(capsys.readouterr().out)
+
+
 def test_wrong_use_exits_with_2_and_one_sentence(
     pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

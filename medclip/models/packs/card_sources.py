@@ -28,6 +28,8 @@ METRIC_TITLES: Mapping[str, str] = MappingProxyType(
 """Printed names of a card's metrics; of others their keys."""
 NO_TITLES: Mapping[str, str] = MappingProxyType({})
 NO_METRICS: Mapping[str, Any] = MappingProxyType({})
+OWN = ("adapted", "zero_shot", "model", "medclip")
+"""How a card names this model among its rivals."""
 _MOST_NAMED = 4
 """Sources that a remark names, and classes whose figures a sentence has; of more it says how many."""
 
@@ -112,9 +114,10 @@ class SourceFigures(BaseModel):
 
 @dataclass(frozen=True)
 class WithinFigure:
-    """What was measured within one source."""
+    """What was measured within one source, or over all of them."""
 
     source: str
+    """Empty where it is over all sources of a task that no caution is about."""
     metric: str
     """Its key: "auroc", "balanced_accuracy"."""
     figure: Mapping[str, Any]
@@ -133,7 +136,19 @@ class WithinFigure:
         value = beside_chance(value, METRIC_TITLES.get(self.metric, self.metric), self.figure.get("chance"))
         patients = self.figure.get("num_patients")
         over = "" if patients is None else f", {count(patients, 'patient')}"
-        return f"{METRIC_TITLES.get(self.metric, self.metric)} {value} within {self.source}{over}"
+        return f"{METRIC_TITLES.get(self.metric, self.metric)} {value}{self._where}{over}"
+
+    @property
+    def _where(self) -> str:
+        if self.source:
+            return f" within {self.source}"
+        return " on unseen images" if self.figure.get("num_patients") is None else " on unseen patients"
+
+    def facts(self) -> dict[str, Any]:
+        """Return it as plain values, with what a person reads."""
+        names = ("value", "low", "high", "chance", "num_patients")
+        numbers = {name: self.figure.get(name) for name in names}
+        return {"metric": self.metric, "source": self.source or None, **numbers, "in_words": self.in_words}
 
 
 def beside_chance(estimated: str, metric: str, chance: Any) -> str:
@@ -182,6 +197,35 @@ def within_figures(
         elif within := by_source.figures.get(f"within {source}"):
             figures.append(WithinFigure(source, "auroc" if name in sources and name != ALL else "macro_auroc", within))
     return tuple(figures)
+
+
+def class_figures(
+    metrics: Mapping[str, Any], sources: Mapping[str, SourceFigures], name: str
+) -> tuple[WithinFigure, ...]:
+    """Return what a card says of how good the answers to a class of a task are.
+
+    Those within the sources that a caution names; where none is, the first figure of the task, of the class where the
+    card has it by class.
+
+    Args:
+        metrics: The task's, from its card.
+        sources: The same.
+        name: The class.
+
+    Returns:
+        Empty where the card has no figure.
+
+    Example:
+        >>> one = {"zero_shot": {"value": 0.98, "low": 0.84, "high": 1.0, "num_patients": None}}
+        >>> [figure.in_words for figure in class_figures({"auroc": {"cataract": one}}, {}, "cataract")]
+        ['AUROC 0.98 (0.84 to 1.00) on unseen images']
+    """
+    if caution_of(sources, name):
+        return within_figures(metrics, sources, name)
+    metric, node = next(iter(metrics.items()), ("", {}))
+    of_class = node.get(name, node)
+    own = of_class if "value" in of_class else next((of_class[key] for key in OWN if key in of_class), {})
+    return (WithinFigure("", metric, own),) if "value" in own else ()
 
 
 def caution_of(sources: Mapping[str, SourceFigures], name: str) -> str:

@@ -16,7 +16,7 @@ from medclip.explaining.explanation import Curve, Explanation
 from medclip.explaining.methods import METHODS
 from medclip.explaining.result import Explained
 from medclip.files.output import new_folder
-from medclip.reports.explain.words import CANNOT, asked, carries, score_of, warnings
+from medclip.reports.explain.words import CANNOT, beside_score, carries, score_of, warnings
 from medclip.reports.html_page import render_page, svg_uri
 from medclip.sample import spoken
 from medclip.version import __version__
@@ -63,7 +63,7 @@ def render(explained: Explained, *, show_paths: bool = False) -> str:
     """Render the page. It loads nothing, runs nothing, and names files only where that was asked for."""
     units = [_view(unit, show_paths) for unit in explained]
     values = {"explained": explained, "units": units, "cannot": CANNOT, "version": __version__, "methods": METHODS}
-    helpers = {"asked": asked, "count": count, "figure": figure, "percent": percent, "capital": capital}
+    helpers = {"count": count, "figure": figure, "percent": percent, "capital": capital}
     return render_page("explain/page.html.j2", _STYLES, values, helpers)
 
 
@@ -108,6 +108,8 @@ def _heat(unit: Explanation, number: int) -> Mapping[str, Any]:
         "title": heat.title,
         "score": score_of(heat),
         "caution": heat.caution,
+        "beside": beside_score(heat),
+        "verdicts": {verdict.check: verdict for verdict in heat.verdicts},
         "carries": carries(unit, heat).removeprefix("; "),
         "method": heat.method,
         "layer": heat.layer,
@@ -119,7 +121,7 @@ def _heat(unit: Explanation, number: int) -> Mapping[str, Any]:
         "num_more": len(unit.labels) - len(ranked) if several else 0,
         "randomised": heat.randomised,
         "sensitivity": heat.sensitivity,
-        "curves": [(_ORDERS[c.order], figure(c.insertion_area), figure(c.deletion_area)) for c in heat.curves],
+        "curves": [(_ORDERS[c.order], *map(figure, (c.insertion_area, c.deletion_area, c.gain))) for c in heat.curves],
         "drawing": svg_uri(_curves(heat.curves)) if heat.curves else "",
     }
 
@@ -150,9 +152,16 @@ def _curves(curves: tuple[Curve, ...]) -> str:
         lines.append(
             f'<text x="{left}" y="168">0 %</text><text x="{left + 290}" y="168" text-anchor="end">100 %</text>'
         )
+    for place, curve in enumerate(curves):
+        left = 20 + 200 * place
+        lines.append(
+            f'<line x1="{left}" y1="188" x2="{left + 40}" y2="188" stroke="{inks[curve.order]}" stroke-width="2" '
+            f'stroke-dasharray="{dashes[curve.order]}" stroke-linecap="round"/>'
+            f'<text x="{left + 48}" y="192">{_ORDERS[curve.order]}</text>'
+        )
     body = "".join(lines)
     style = "text{font:12px system-ui,sans-serif;fill:#3a434d}"
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 175" width="640" height="175"><style>{style}</style>'
-        f'<rect width="640" height="175" fill="#fff"/>{body}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 200" width="640" height="200"><style>{style}</style>'
+        f'<rect width="640" height="200" fill="#fff"/>{body}</svg>'
     )

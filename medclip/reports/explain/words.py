@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from medclip.explaining.explanation import Curve, Explanation, HeatMap, Sensitivity
-from medclip.wording import figure, list_of, percent
-
-_STUCK = 0.5
-"""Correlation with the map of an all-random tower from which on a map is said to show the image and not the model."""
+from medclip.explaining.explanation import Explanation, HeatMap
+from medclip.wording import figure, percent
 
 CANNOT = (
     "It is model attention evidence: it shows which pixels move the score of this model, not where a finding is. It is "
@@ -26,14 +23,16 @@ CANNOT = (
 
 
 def sentences(unit: Explanation) -> Iterator[str]:
-    """Yield a line for each prompt of a unit, with the checks that do not speak for its map."""
+    """Yield a line for each prompt of a unit, then what its checks say."""
     if unit.problem is not None:
         yield unit.message
     for heat in unit.maps:
-        caution = f" · {heat.caution}" if heat.caution else ""
-        yield f"{heat.title}: {score_of(heat)}{caution}; {heat.method} at {heat.layer}{carries(unit, heat)}"
+        beside = "".join(f" · {words}" for words in beside_score(heat))
+        yield f"{heat.title}: {score_of(heat)}{beside}; {heat.method} at {heat.layer}{carries(unit, heat)}"
         for warning in warnings(heat):
             yield f"  {warning}"
+        if passed := [verdict.check for verdict in heat.verdicts if verdict.passed]:
+            yield f"  Checks passed: {', '.join(passed)}."
     if unit.problem is None and unit.message:
         yield f"  {unit.message}."
 
@@ -44,6 +43,11 @@ def score_of(heat: HeatMap) -> str:
     return f"score {figure(heat.score)}{probability}"
 
 
+def beside_score(heat: HeatMap) -> tuple[str, ...]:
+    """Return what stands beside a score: why it is grey, and what the card says of how good such answers are."""
+    return (*([heat.caution] if heat.caution else []), *(one["in_words"] for one in heat.figures))
+
+
 def carries(unit: Explanation, heat: HeatMap) -> str:
     """Return which image of several carries most."""
     return f"; most is carried by {unit.labels[heat.top]}" if len(unit.labels) > 1 else ""
@@ -51,37 +55,7 @@ def carries(unit: Explanation, heat: HeatMap) -> str:
 
 def warnings(heat: HeatMap) -> Iterator[str]:
     """Yield why a map should not be believed, where a check says so."""
-    if heat.sensitivity is not None and heat.sensitivity.is_insensitive:
-        yield (
-            f"Text-insensitive: the map of {asked(heat.sensitivity)}, the least related question, is almost the same "
-            f"(correlation {figure(heat.sensitivity.correlation)})."
-        )
-    if heat.randomised and (heat.randomised[-1].correlation or 0.0) >= _STUCK:
-        yield (
-            "The map hardly changes when all weights are random (correlation "
-            f"{figure(heat.randomised[-1].correlation)}): it shows the image, not the model."
-        )
-    curves = {curve.order: curve for curve in heat.curves}
-    if curves:
-        worse = [other for other in ("random", "centre") if not _is_better(curves["map"], curves[other])]
-        if worse:
-            names = {"random": "a random order", "centre": "going from the middle outwards"}
-            yield f"The score does not follow the map better than {list_of([names[n] for n in worse], 'or')}."
+    yield from (verdict.sentence for verdict in heat.verdicts if not verdict.passed)
     top = heat.padding[heat.top]
     if top >= 0.1:
         yield f"{percent(top)} of the map lies on padding, where there is no image."
-
-
-def asked(other: Sensitivity) -> str:
-    """Return the other question in words: a class with its task.
-
-    Example:
-        >>> asked(Sensitivity("pa", "chest_xray_view", 0.9))
-        '“pa” (chest xray view)'
-    """
-    return f"“{other.other.replace('_', ' ')}” ({other.task.replace('_', ' ')})"
-
-
-def _is_better(own: Curve, other: Curve) -> bool:
-    """Whether the score rises earlier and falls earlier along the map, both together."""
-    return own.insertion_area - own.deletion_area > other.insertion_area - other.deletion_area

@@ -130,6 +130,23 @@ class ReportData:
         return max(1, -(-len(self.keys) // self.studies_a_page))
 
 
+def known_tasks(identity: Mapping[str, Any]) -> dict[str, Task]:
+    """Return the tasks of the vocabulary, and what a run asked in a person's own words, by name.
+
+    Args:
+        identity: What the run is, as its ledger has it.
+    """
+    tasks, prompts = {name: load_task(name) for name in task_names()}, _prompts(identity)
+    if prompts:
+        prompt_task = ad_hoc_task(prompts)
+        tasks[prompt_task.name] = prompt_task
+    return tasks
+
+
+def _prompts(identity: Mapping[str, Any]) -> tuple[Prompt, ...]:
+    return tuple(Prompt.from_json(values) for values in identity.get("prompts") or ())
+
+
 def collect(
     ledger: Ledger,
     card: CardView,
@@ -150,11 +167,7 @@ def collect(
         max_pages: Pages at most.
     """
     identity: dict[str, Any] = ledger.get("identity") or {}
-    tasks = {name: load_task(name) for name in task_names()}
-    prompts = tuple(Prompt.from_json(values) for values in identity.get("prompts") or ())
-    if prompts:
-        prompt_task = ad_hoc_task(prompts)
-        tasks[prompt_task.name] = prompt_task
+    tasks, prompts = known_tasks(identity), _prompts(identity)
     histograms, num_more = collect_histograms(ledger, identity.get("tasks") or (), tasks, card, sort_by)
     problems, treatments = _problems_and_treatments(ledger.files(), show_paths)
     sort_task, titles = class_titles(tasks.get(sort_by[0]), sort_by[0], card) if sort_by else ("", {})

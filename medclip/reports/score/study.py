@@ -71,6 +71,10 @@ class ClassData:
     """Why the answer is worth little: the model was never taught this. It is drawn grey."""
     quiet: bool = False
     """It holds within its source only, or nobody has measured it: it is drawn grey, and never as the answer."""
+    name: str = ""
+    """Its key in the tables."""
+    caution: str = ""
+    """Why it is grey, as the tables have it."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,10 @@ class TaskData:
     """Of a mammography examination, the probabilities of its breasts and views, class by class."""
     is_prompt: bool = False
     """It was asked in a person's own words, whose labels are long."""
+    name: str = ""
+    """Its key in the tables."""
+    is_choice: bool = False
+    """Its classes share 100 %, the likeliest first."""
 
     @property
     def quiet(self) -> bool:
@@ -335,6 +343,8 @@ def _task(
                 note=_class_note(score, is_prompt, beside.get(score.class_, "")),
                 unlearned="" if unlearned else reasons[score.class_],
                 quiet=score.class_ in cautions,
+                name=score.class_,
+                caution=printable(score.caution or ""),
             )
             for score in shown
         ),
@@ -343,6 +353,8 @@ def _task(
         unlearned=unlearned,
         levels=levels(exam, {score.class_: class_title(titles, score.class_) for score in shown}, columns),
         is_prompt=is_prompt,
+        name=name,
+        is_choice=is_choice,
     )
 
 

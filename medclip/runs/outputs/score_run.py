@@ -96,6 +96,10 @@ class ScoreRun(Result):
     """Where the time of this call went: `wall_s`, and of "read", "decode", "model" and "write" their seconds over all
     processes and threads; see `medclip.runs.operations.work_seconds`."""
 
+    answers: tuple[Mapping[str, Any], ...] = ()
+    """Of a call that scored a few studies (`medclip.reports.score.answers`) their answers as the report shows them, one
+    mapping for each study; empty for more studies, and for a run that was read back: `scores` has those of all."""
+
     planned: Mapping[str, Any] | None = None
     """Of a dry run, which wrote nothing: files that would be read by `formats` and `modalities`, the others by
     `reasons`, and `done_before`, those that an earlier call dealt with."""

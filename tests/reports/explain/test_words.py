@@ -19,6 +19,9 @@ GOOD = tuple(
 )
 
 
+PASSED = "  Checks passed: least related question, random weights, insertion and deletion."
+
+
 def heat(**values: Any) -> HeatMap:
     grid = np.eye(4, dtype=np.float32)
     facts = {"name": "mass", "against": "no mass", "title": "mass against no mass", "task": "prompt", "score": 1.0}
@@ -57,6 +60,26 @@ def test_a_map_that_stands_its_checks_has_no_warning() -> None:
     fine = heat(curves=GOOD, randomised=(Randomised("a", 0.9), Randomised("b", 0.49)), sensitivity=sensitivity)
     assert list(warnings(fine)) == []
     unit = Explanation(1, "film.png", maps=(fine,), labels=("",), placements=(placement(8, 8, 8, "longest"),))
-    assert list(sentences(unit)) == ["mass against no mass: score 1.00, 73 %; m at l"]
+    assert list(sentences(unit)) == ["mass against no mass: score 1.00, 73 %; m at l", PASSED]
     grey = replace(unit, maps=(replace(fine, caution="within its source only (a)"),))
-    assert list(sentences(grey)) == ["mass against no mass: score 1.00, 73 % · within its source only (a); m at l"]
+    assert list(sentences(grey)) == [
+        "mass against no mass: score 1.00, 73 % · within its source only (a); m at l",
+        PASSED,
+    ]
+    figures = ({"metric": "auroc", "in_words": "AUROC 0.98 (0.84 to 1.00) on unseen images"},)
+    known = replace(unit, maps=(replace(fine, figures=figures),))
+    assert next(sentences(known)) == (
+        "mass against no mass: score 1.00, 73 % · AUROC 0.98 (0.84 to 1.00) on unseen images; m at l"
+    )
+
+
+def test_every_check_has_a_verdict_in_words_and_json_has_it_too() -> None:
+    failing = heat(curves=(GOOD[0], GOOD[1], Curve("centre", RISING, FALLING)), randomised=(Randomised("a", 0.2),))
+    verdicts = {one.check: (one.passed, one.sentence) for one in failing.verdicts}
+    assert verdicts["random weights"] == (
+        True, "The map changes with the weights: with all of them random its correlation is 0.20, below 0.5."
+    )  # fmt: skip
+    assert verdicts["insertion and deletion"][0] is False
+    assert "least related question" not in verdicts
+    assert failing.facts()["verdicts"][1]["sentence"] == verdicts["insertion and deletion"][1]
+    assert list(warnings(failing)) == [verdicts["insertion and deletion"][1]]
