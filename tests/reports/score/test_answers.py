@@ -47,6 +47,7 @@ def answers(folder: Path, num_studies: int = 1, **options: Any) -> tuple[dict[st
         for n in studies
         for task, of, kind, p, caution in ROWS
     ]
+    folder.mkdir(exist_ok=True)
     with Ledger(folder) as ledger:
         fill_ledger(ledger, files, rows)
         return collect_answers(ledger, CARD, **options)
