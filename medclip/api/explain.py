@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.explaining.methods import ExplainOptions
-from medclip.explaining.result import Explained
+from medclip.explaining.result import Explained, padding_notes
 from medclip.files.disk.input_paths import refuse_missing
 from medclip.files.output import claim_folder, in_use
 from medclip.models.devices import check_device
@@ -206,7 +206,8 @@ def _explained(
     of_places = targets.place_notes(
         (row.modality or "", heat.task, heat.name) for row in explained for heat in row.maps
     )
-    notes = (*targets.notes, *of_places, *(note for one in kinds if (note := _passed_over(loaded, *one))))
+    of_maps = (*of_places, *padding_notes(rows))
+    notes = (*targets.notes, *of_maps, *(note for one in kinds if (note := _passed_over(loaded, *one))))
     for note in notes[len(targets.notes) :]:
         progress.note(note)
     return Explained(tuple(rows), f"{loaded.card.name} {loaded.card.version}", pack_digest(loaded.path), notes)

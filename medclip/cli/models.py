@@ -86,6 +86,7 @@ def _print_figures(card: Card) -> None:
     """Print the figures of each task, what holds by source, and the notes."""
     from medclip.cli.table import print_paragraph, print_table
     from medclip.models.packs.card import figure_rows
+    from medclip.models.packs.prompt_cautions import unanswered
     from medclip.sample import spoken
     from medclip.text.vocabulary.load import load_task, spoken_names
     from medclip.wording import list_of
@@ -104,6 +105,8 @@ def _print_figures(card: Card) -> None:
         if about.modalities and task in spoken_names() and {*load_task(task).modalities} - {*about.modalities}:
             of = list_of([spoken(name) for name in about.modalities])
             print_paragraph(f"{printable(task)}: ", f"its figures are of {of} images, and a run asks it of no others.")
+        if lacking := unanswered(task, about.classes):
+            print_paragraph(f"{printable(task)}: ", f"{printable(lacking)}.")
         if about.note:
             print_paragraph(f"{printable(task)}: ", about.note)
 

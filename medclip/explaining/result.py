@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -16,9 +16,27 @@ from numpy.typing import NDArray
 from medclip.exit_codes import ExitCode
 from medclip.explaining.explanation import Explanation
 from medclip.result import Result, named_counts
+from medclip.wording import percent
 
 _SHOWN = 8
 """Overlays in a notebook."""
+_MOSTLY = 0.5
+"""Share of a map on padding from which on it is said of the whole result."""
+
+
+def padding_notes(units: Iterable[Explanation]) -> tuple[str, ...]:
+    """Write which maps lie mostly where there is no image, by the image that carries most of the score.
+
+    Args:
+        units: Explained ones, and others.
+    """
+    return tuple(
+        f"Row {unit.row}: {percent(heat.padding[heat.top])} of the map of {heat.title} lies on padding, where there is "
+        "no image: it does not show what the score rests on."
+        for unit in units
+        for heat in unit.maps
+        if heat.padding[heat.top] > _MOSTLY
+    )
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -18,7 +18,7 @@ from medclip.models.packs.card_sources import (
     why_unmeasured,
     within_figures,
 )
-from medclip.models.packs.prompt_cautions import title_of
+from medclip.models.packs.prompt_cautions import title_of, unanswered
 from medclip.sample import spoken
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import Task
@@ -86,6 +86,11 @@ class TaskView:
     modalities: tuple[str, ...] = ()
     """Printed names of the modalities that are asked it; empty for a task of all of them."""
     classes: tuple[str, ...] = ()
+
+    @property
+    def unanswered(self) -> str:
+        """Which classes of the vocabulary the card does not list: "not answered: hypertrophy"; blank for none."""
+        return unanswered(self.name, self.classes)
 
     @property
     def is_measured(self) -> bool:

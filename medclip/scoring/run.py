@@ -33,7 +33,7 @@ from medclip.scoring.only_modality import only_modality
 from medclip.scoring.studies.exam_scores import MEAN, ExamScores
 from medclip.scoring.studies.study_scores import StudyScores
 from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks, check_words, modality_task, score_named
-from medclip.scoring.unlearned import kind_notes, place_notes, question_notes, unlearned_answers
+from medclip.scoring.unlearned import kind_notes, place_notes, question_notes, unanswered_notes, unlearned_answers
 from medclip.text.vocabulary.own_words import Prompt, templates_of
 
 Finish = Callable[[Ledger, Any, Path, tuple[str, str] | None], None]
@@ -195,6 +195,7 @@ def _write(
     modalities = ledger.counts_by("modality")
     kinds = ledger.kinds_scored()
     of_places = (*place_notes(pack.card, tasks, modalities), *kind_notes(pack.card, tasks, kinds))
+    of_places = (*of_places, *unanswered_notes(tasks, modalities))
     notes = (*of_places, *far_notes(ledger, pack.path))
     unlearned = unlearned_answers(pack.card, tasks, modalities, pack.path, kinds)
     ledger.remember({KEY: list(notes), UNLEARNED: [answers.to_json() for answers in unlearned]})

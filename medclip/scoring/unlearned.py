@@ -21,6 +21,7 @@ from medclip.models.packs.prompt_cautions import (
     card_classes,
     prompt_cautions,
     title_of,
+    unanswered,
     vocabulary_classes,
 )
 from medclip.models.packs.words import NO_TASK_OF_CARD, tried, tried_of_words, unmeasured
@@ -262,6 +263,21 @@ def kind_notes(card: Any, tasks: Sequence[AskedTask], kinds: Mapping[str, Collec
             if not all(reasons):
                 notes += [f"{title}: {reason}." for reason in reasons if reason]
     return tuple(notes)
+
+
+def unanswered_notes(tasks: Sequence[AskedTask], modalities: Collection[str]) -> tuple[str, ...]:
+    """Write which classes of the tasks of a run its card does not list: nobody should take silence for a "no".
+
+    Args:
+        tasks: Those of the run.
+        modalities: Of the studies that were scored: of a task that none of them was asked nothing is said.
+
+    Returns:
+        A sentence for each task of the card that has fewer classes than the vocabulary.
+    """
+    asked_of = [one for one in tasks if one.listed and any(one.fits_modality(Modality(name)) for name in modalities)]
+    named = [(one, unanswered(one.task.name, one.names)) for one in asked_of]
+    return tuple(f"{one.task.title}: {lacking}." for one, lacking in named if lacking)
 
 
 def place_notes(card: Any, tasks: Sequence[AskedTask], modalities: Collection[str]) -> tuple[str, ...]:

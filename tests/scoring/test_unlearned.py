@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from medclip import embed, score
+from medclip.cli.models import show
 from medclip.cli.score import print_run
 from medclip.models.packs.card import Card, read_card
 from medclip.models.packs.pack import update_pack
@@ -276,3 +277,23 @@ def test_a_prompt_in_other_words_has_the_caution_of_the_class_beside_its_number_
     (sent,), (fhir,) = (list((tmp_path / "sr" / form).iterdir()) for form in ("sr", "fhir-r4b"))
     assert sent.read_bytes().count(f"figure of the model's card: {ONE_SOURCE}".encode()) == 2
     assert fhir.read_text().count(f"The figure on the model's card holds {ONE_SOURCE}.") == 2
+
+
+def test_classes_that_a_card_does_not_list_of_a_task_are_told_in_notes_report_and_card(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    findings = {"classes": ["pneumonia", "effusion"]}
+    own = make_pack(tmp_path / "pack", tasks={"modality": {"classes": ["xray"]}, "chest_xray_findings": findings})
+    write_dicom(tmp_path / "1.dcm", 1)
+    run = score(tmp_path / "1.dcm", tmp_path / "out", model=own, workers=1)
+    (said,) = [note for note in run.notes if "not answered" in note]
+    assert said.startswith("Chest X-ray findings: not answered: atelectasis, cardiomegaly, ")
+    assert "pneumonia" not in said
+    assert "effusion" not in said
+    words = said.removeprefix("Chest X-ray findings: ").removesuffix(".")
+    study = (tmp_path / "out" / "report.html").read_text().split("<article")[1].split("</article>")[0]
+    assert words in study
+    show(str(own))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"chest_xray_findings: {words}." in printed
+    assert "not answered" not in " ".join(score(tmp_path / "1.dcm", model=own, workers=1, prompt="edema").notes)

@@ -18,6 +18,8 @@ from medclip.text.vocabulary.load import MODALITY_TASK, load_task, spoken_names
 from medclip.text.vocabulary.own_words import Prompt
 from medclip.wording import list_of
 
+_MOST_SHOWN = 6
+"""Classes that are named of those that are not answered."""
 Pair = tuple[str, str]
 """A task and a class of it."""
 REGION_TASK = "body_region"
@@ -124,6 +126,36 @@ def title_of(task: str, name: str) -> str:
     """Return the printed name of a class: the vocabulary's, or its key with blanks."""
     titles = {c.name: c.title for c in load_task(task).classes} if task in spoken_names() else {}
     return titles.get(name, name.replace("_", " "))
+
+
+def unanswered(task: str, classes: Collection[str]) -> str:
+    """Write which classes of the vocabulary a card does not list of a task that it lists; blank where it has all.
+
+    Args:
+        task: Name of the task.
+        classes: Those of the card.
+
+    Example:
+        >>> unanswered("ecg_superclass", ["norm", "sttc", "cd"])
+        'not answered: myocardial infarction, hypertrophy'
+    """
+    names = [c.name for c in load_task(task).classes] if task in spoken_names() else []
+    lacking = [printed_in_sentence(task, name) for name in names if name not in classes]
+    if not lacking or len(lacking) == len(names):
+        return ""
+    shown, more = lacking[:_MOST_SHOWN], len(lacking) - _MOST_SHOWN
+    return f"not answered: {', '.join(shown)}{f' and {more} more' if more > 0 else ''}"
+
+
+def printed_in_sentence(task: str, name: str) -> str:
+    """Return the printed name of a class as it stands within a sentence: abbreviations stay as they are.
+
+    Example:
+        >>> printed_in_sentence("ecg_superclass", "hyp"), printed_in_sentence("modality", "xray")
+        ('hypertrophy', 'X-ray')
+    """
+    title = title_of(task, name)
+    return title if title[1:2] in ("", "-") or title[1:2].isupper() else title[:1].lower() + title[1:]
 
 
 def card_cautions(card: Any) -> dict[str, dict[str, str]]:

@@ -330,6 +330,8 @@ def _task(
         note = " · ".join(filter(None, (note, remarks.get(scores[0].class_))))
     else:
         beside = {**remarks, **beside}
+    if own is not None and own.unanswered:
+        note = f"{note} · {printable(own.unanswered)}"
     if len(shown) < len(ordered):
         note = f"{len(ordered) - len(shown)} more below these · {note}"
     return TaskData(

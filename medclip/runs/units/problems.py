@@ -45,6 +45,11 @@ def uncertain(name: str, probability: float, least: float) -> Problem | None:
     )
 
 
+_SAY_SO = (
+    "only where you know what it is, name it with --modality or in a table: the picture is not checked then, and of "
+    "anything else the answers mean nothing."
+)
+"""How the problem of an image that is like nothing known ends: a modality that is named is believed."""
 GREY = frozenset({Modality.XRAY, Modality.MAMMOGRAPHY, Modality.CT, Modality.MRI})
 """Modalities without colour: an image in colour is of one only where a table's row says so of that very file."""
 NEVER_GREY = frozenset({Modality.DERMATOLOGY, Modality.ENDOSCOPY, Modality.PATHOLOGY})
@@ -88,8 +93,7 @@ def in_colour(name: str, source: ModalitySource | None) -> Problem | None:
     if source is ModalitySource.INFERRED:
         return Problem(
             Reason.MODALITY_UNCERTAIN,
-            "the image is in colour, and of none of the kinds in colour that the model knows; name its modality with "
-            "--modality or in a table.",
+            f"the image is in colour, and of none of the kinds in colour that the model knows; {_SAY_SO}",
         )
     return Problem(
         Reason.MODALITY_UNCERTAIN,
@@ -104,8 +108,7 @@ def _in_grey(name: str) -> Problem | None:
         return None
     return Problem(
         Reason.MODALITY_UNCERTAIN,
-        "the image is grey, and of none of the grey kinds that the model knows; name its modality with --modality or "
-        "in a table.",
+        f"the image is grey, and of none of the grey kinds that the model knows; {_SAY_SO}",
     )
 
 
@@ -115,5 +118,5 @@ def untypical(name: str) -> Problem:
     return Problem(
         Reason.MODALITY_UNCERTAIN,
         f"of the modalities that the model knows the image looks most like {modality_name}, but unlike the "
-        f"{modality_name} images it has seen; name its modality with --modality or in a table.",
+        f"{modality_name} images it has seen; {_SAY_SO}",
     )

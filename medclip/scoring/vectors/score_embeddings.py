@@ -37,7 +37,7 @@ from medclip.runs.write_down import describe, write_down
 from medclip.sample import Kind
 from medclip.scoring.run import Finish, fusion_asked, score_verb, study_scores
 from medclip.scoring.tasks import AskedTask, asked_tasks, check_words
-from medclip.scoring.unlearned import kind_notes, place_notes, question_notes, unlearned_answers
+from medclip.scoring.unlearned import kind_notes, place_notes, question_notes, unanswered_notes, unlearned_answers
 from medclip.scoring.vectors.stored_units import StoredUnits
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ def answer_embeddings(embeddings: Embeddings, call: Call) -> ScoreRun:
     notes = (
         *notes,
         *kind_notes(pack.card, tasks, kinds),
+        *unanswered_notes(tasks, modalities),
         *backend_notes(embeddings.run["identity"].get("backend")),
     )
     unlearned = unlearned_answers(pack.card, tasks, modalities, pack.path, kinds)
