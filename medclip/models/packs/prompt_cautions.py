@@ -30,7 +30,7 @@ _QUALIFIERS = re.compile(
     r"|clinical|human|patients?'?s?|woman'?s?|man'?s?|person'?s?)\b"
 )
 _IMAGES = re.compile(
-    r"\b(?:images?|imaging|pictures?|photographs?|photos?|photography|scans?|slices?|sections?|views?|films?|frames?"
+    r"\b(?:images?|imaging|pict(?:ure)s?|photographs?|photos?|photography|scans?|slices?|sections?|views?|films?|frames?"
     r"|sheets?|recordings?|traces?|(?:(?:12|twelve)[- ])?leads?|examinations?|cross-sectional|axial|coronal|sagittal"
     r"|radiolog(?:y|ical)|medical|breasts?|retinas?|retinal|eyes?|skin|tissue|organs?|cavity|system|structures?)\b"
 )
@@ -60,9 +60,9 @@ def image_classes(texts: Collection[str]) -> frozenset[Pair]:
         pairs.update((MODALITY_TASK, str(name)) for name, words in MODALITIES.items() if words.search(bare))
         pairs.update((REGION_TASK, name) for name, words in BODY_REGIONS.items() if words.search(bare))
         for name, wording in _image_wordings():
-            if found := re.search(rf"\b{re.escape(wording)}\b", bare):
+            if place := re.search(rf"\b{re.escape(wording)}\b", bare):
                 pairs.add((MODALITY_TASK, name))
-                bare = f"{bare[: found.start()]} {bare[found.end() :]}"
+                bare = f"{bare[: place.start()]} {bare[place.end() :]}"
         for words in (*MODALITIES.values(), *BODY_REGIONS.values(), _IMAGES):
             bare = words.sub(" ", bare)
         if re.search(r"\w", bare):

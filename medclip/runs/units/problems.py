@@ -46,7 +46,7 @@ def uncertain(name: str, probability: float, least: float) -> Problem | None:
 
 
 _SAY_SO = (
-    "only where you know what it is, name it with --modality or in a table: the picture is not checked then, and of "
+    "only where you know what it is, name it with --modality or in a table: the image is not checked then, and of "
     "anything else the answers mean nothing."
 )
 """How the problem of an image that is like nothing known ends: a modality that is named is believed."""
