@@ -30,7 +30,7 @@ _QUALIFIERS = re.compile(
     r"|clinical|human|patients?'?s?|woman'?s?|man'?s?|person'?s?)\b"
 )
 _IMAGES = re.compile(
-    r"\b(?:images?|imaging|pict(?:ure)s?|photographs?|photos?|photography|scans?|slices?|sections?|views?|films?|frames?"
+    r"\b(?:images?|imaging|photographs?|photos?|photography|scans?|slices?|sections?|views?|films?|frames?"
     r"|sheets?|recordings?|traces?|(?:(?:12|twelve)[- ])?leads?|examinations?|cross-sectional|axial|coronal|sagittal"
     r"|radiolog(?:y|ical)|medical|breasts?|retinas?|retinal|eyes?|skin|tissue|organs?|cavity|system|structures?)\b"
 )
