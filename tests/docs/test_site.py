@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.docs_site.look import Sight, find_browser, look_at, pages_of
+from pipelines.docs_site.picture import shortened
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 needs_browser = pytest.mark.skipif(find_browser() is None, reason="needs Chromium. Run: apt-get install chromium")
@@ -70,3 +71,13 @@ def test_a_page_that_is_as_it_should_be_has_no_faults():
     assert Sight("index.html", 390, 420, (), (), (), "").faults() == [
         "index.html at 390 px: the page scrolls sideways, 420 px"
     ]
+
+
+def test_the_picture_of_the_report_has_one_study_of_each_modality() -> None:
+    studies = [
+        f'<article class="study" id="study-{n}"><img src="x" alt="{modality}, file {n}"></article>\n'
+        for n, modality in enumerate(("CT", "X-ray", "CT", "ECG", "X-ray"), 1)
+    ]
+    page = f"<h1>Five</h1><h2>Studies</h2>\n<p>In the order of their files.</p>\n{''.join(studies)}<h2>Not scored</h2>"
+    kept = "".join(studies[n] for n in (0, 1, 3))
+    assert shortened(page) == f"<h1>Five</h1><h2>Studies</h2>\n{kept}<h2>Not scored</h2>"
