@@ -27,7 +27,7 @@ from medclip.retrieval.where import SLIDE_COLUMNS, Where, read_conditions
 from medclip.runs.outputs.score_run import NOT_LEARNED, not_learned
 from medclip.runs.planning.options import DEFAULT_MODEL
 from medclip.sample import Kind, Modality, spoken
-from medclip.scoring.cautions import answer_cautions, asked_words
+from medclip.scoring.cautions import answer_cautions, asked_words, beside_stranger
 from medclip.scoring.unlearned import place_notes
 from medclip.settings import Settings
 from medclip.slides.store.slide_store import SlideStore, is_slide_store, open_slide_store
@@ -202,21 +202,26 @@ def search(
     card, asked = read_card(pack), asked_words(question.words, question.without)
     cautions, kinds = answer_cautions(card, [asked], pack, load().tokenizer), _kinds(embeddings, result.hits)
     (name,) = asked.names
-    hits = tuple(
-        replace(hit, caution=cautions.get((hit.modality, kinds[hit.row], asked.task.name, name))) for hit in result.hits
-    )
+
+    def caution(hit: Hit) -> str | None:
+        kind, is_stranger = kinds[hit.row]
+        said = cautions.get((hit.modality, kind, asked.task.name, name))
+        return beside_stranger(said, hit.modality) if is_stranger else said
+
+    hits = tuple(replace(hit, caution=caution(hit)) for hit in result.hits)
     measured = {hit.modality for hit in hits if hit.caution and not not_learned(hit.caution)}
     notes = (*_unlearned(hits), *(place_notes(card, [asked], measured) if measured else ()))
     return replace(result, hits=hits, notes=(*notes, *result.notes))
 
 
-def _kinds(embeddings: Embeddings | SlideStore, hits: Sequence[Hit]) -> dict[int, str]:
-    """Return of each row among the hits what it is: an image, a volume, a slide."""
+def _kinds(embeddings: Embeddings | SlideStore, hits: Sequence[Hit]) -> dict[int, tuple[str, bool]]:
+    """Return of each row among the hits what it is (an image, a volume, a slide), and whether it is a stranger."""
     rows = sorted({hit.row for hit in hits})
     if isinstance(embeddings, SlideStore):
-        return dict.fromkeys(rows, Kind.SLIDE)
-    units = embeddings.columns("units", ["row", "kind"], rows)
-    return dict(zip(*(column.to_pylist() for column in units.columns), strict=True))
+        return dict.fromkeys(rows, (Kind.SLIDE, False))
+    units = embeddings.columns("units", ["row", "kind", "stranger"], rows)
+    row, kind, is_stranger = (column.to_pylist() for column in units.columns)
+    return dict(zip(row, zip(kind, is_stranger, strict=True), strict=True))
 
 
 def _unlearned(hits: Sequence[Hit]) -> Iterator[str]:

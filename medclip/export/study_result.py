@@ -21,7 +21,7 @@ from medclip.models.packs.card_sources import caution_of
 from medclip.models.packs.prompt_cautions import card_cautions, prompt_cautions
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.outputs.score_run import UNLEARNED, Unlearned
+from medclip.runs.outputs.score_run import UNLEARNED, Unlearned, not_learned
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, note_of
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.own_words import AD_HOC, Prompt
@@ -252,14 +252,20 @@ def result_of(
     """
     scores, files = rows.scores, rows.files
     first = scores[0]
-    of_study = [_answer(row, card, row.against, cautions, decision=_decision(row, card)) for row in scores]
+    of_study = [
+        _with_reason(_answer(row, card, row.against, cautions, decision=_decision(row, card)), not_learned(row.caution))
+        for row in scores
+    ]
     against = {(row.task, row.class_): row.against for row in scores}
     of_regions = _of_regions(rows.exams, files, against, card, cautions)
     return StudyResult(
         first.study,
         first.patient,
         first.modality,
-        tuple(_with_reason(one, _reason(one, first.modality, unlearned)) for one in (*of_study, *of_regions)),
+        tuple(
+            one if one.unlearned else _with_reason(one, _reason(one, first.modality, unlearned))
+            for one in (*of_study, *of_regions)
+        ),
         tuple(files),
         first.num_failed,
         first.note,

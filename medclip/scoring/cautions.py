@@ -9,8 +9,8 @@ from typing import Any
 
 from medclip.models.packs.card_sources import measured_of, why_unmeasured
 from medclip.models.packs.prompt_cautions import card_cautions, prompt_cautions
-from medclip.runs.outputs.score_run import NOT_LEARNED
-from medclip.sample import Kind, Modality
+from medclip.runs.outputs.score_run import NOT_LEARNED, not_learned
+from medclip.sample import Kind, Modality, spoken
 from medclip.scoring.tasks import AskedTask
 from medclip.scoring.unlearned import prompt_reasons, unlearned_answers
 from medclip.text.tokenizers.tokenizer import Tokenizer
@@ -52,6 +52,21 @@ def answer_cautions(card: Any, tasks: Sequence[AskedTask], pack: Path, tokenizer
             if reason:
                 cautions[modality, kind, task, name] = reason
     return cautions
+
+
+def beside_stranger(caution: str | None, modality: str) -> str:
+    """Return what stands beside the answer to words about an image of no stated body part that looks like no other.
+
+    Args:
+        caution: Of such answers to images that the model knows; one that says that it was never learned stays.
+        modality: Of the image.
+    """
+    if caution and not_learned(caution):
+        return caution
+    return (
+        f"{NOT_LEARNED}nothing states the body part, and the image does not look like the {spoken(modality)} images "
+        "that the model has seen"
+    )
 
 
 def asked_words(words: Sequence[str], without: Sequence[str] = ()) -> AskedTask:

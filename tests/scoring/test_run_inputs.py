@@ -284,6 +284,12 @@ def test_a_radiograph_without_a_body_part_is_asked_about_the_chest_only_where_it
         tasks.setdefault(json.loads(row["files"])[0], set()).add(row["task"])
     assert tasks["hand.dcm"] == {"prompt"}
     assert tasks["chest.dcm"] == {"prompt", "chest_xray_view"}
+    words = score(root, tmp_path / "words", model=pack, workers=1, prompt="pneumonia")
+    beside = {json.loads(row["files"])[0]: row["caution"] or "" for row in words.scores.to_pylist()}
+    stranger = "Not learned: nothing states the body part, and the image does not look like the X-ray images that"
+    assert beside["hand.dcm"].startswith(stranger)
+    assert not any(beside[name].startswith("Not learned") for name in ("chest.dcm", "stated.dcm"))
+    assert beside["hand.dcm"].removeprefix("Not learned: ") in (tmp_path / "words" / "report.html").read_text()
     table = tmp_path / "t.csv"
     table.write_text("file,modality\nhand.dcm,xray\n")
     trusted = rows(score(root, tmp_path / "table", model=pack, workers=1, table=table))

@@ -14,7 +14,7 @@ from medclip.errors import Problem, Reason, Status
 from medclip.runs.rows import ExamRow, ScoreRow
 from medclip.runs.units.chunk import ChunkWork, Item
 from medclip.sample import Kind, Modality, spoken
-from medclip.scoring.cautions import Cautions
+from medclip.scoring.cautions import Cautions, beside_stranger
 from medclip.scoring.studies.exam_scores import ExamFeatures, ExamImage, ExamScores, exam_features
 from medclip.scoring.studies.grid import logit_on_grid, probability_on_grid
 from medclip.scoring.tasks import AskedTask, Scorer
@@ -41,6 +41,8 @@ class StudyFacts:
     """As `ScoreRow.note`; the ledger has it."""
     kind: Kind = Kind.IMAGE
     """Of its first unit."""
+    stranger: bool = False
+    """Nothing states the body part of its first unit, which looks like no image that the model has seen."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,10 @@ class StudyScores:
                 first = fitting[0].reading
                 assert first is not None
                 patient = work.chunk.plan.studies[study].patient
-                facts = StudyFacts(key, patient, modality, first.preprocessing, 0, num_failed, kind=fitting[0].kind)
+                kind, is_stranger = fitting[0].kind, fitting[0].stranger
+                facts = StudyFacts(
+                    key, patient, modality, first.preprocessing, 0, num_failed, kind=kind, stranger=is_stranger
+                )
                 if self.asks_views(modality):
                     ids = tuple(item.files[0].id for item in fitting)
                     exam = exams[ids] = exams.get(ids) or self._exam(fitting)
@@ -195,8 +200,13 @@ class StudyScores:
                 files=facts.files,
                 num_files=facts.num_files,
                 note=facts.note,
-                caution=self.cautions.get((facts.modality, facts.kind, asked.task.name, name)),
+                caution=self._caution(asked, facts, name),
             )
+
+    def _caution(self, asked: AskedTask, facts: StudyFacts, name: str) -> str | None:
+        """Return what stands beside an answer: of words that a stranger is asked, that it is one."""
+        caution = self.cautions.get((facts.modality, facts.kind, asked.task.name, name))
+        return beside_stranger(caution, facts.modality) if facts.stranger and asked.prompts else caution
 
 
 def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str, kind: Kind = Kind.IMAGE) -> Problem | None:

@@ -59,6 +59,7 @@ class _Alike:
     remark: str | None
     """What they are not asked although they are scored, and why."""
     kind: Kind
+    stranger: bool
 
 
 class StoredUnits:
@@ -124,7 +125,7 @@ class StoredUnits:
                 self._scores.fits(asked, named, part, kind, stranger=bool(is_stranger)) for asked in self._scores.tasks
             )
             remark = None if problem else self._scores.withheld(named, part, kind, bool(is_stranger))
-            alike.append(_Alike(named, problem, fits, remark, kind))
+            alike.append(_Alike(named, problem, fits, remark, kind, bool(is_stranger)))
         return alike, alike_U.reshape(-1)
 
     def _group_into_studies(self, grouped_U: NDArray[np.int32]) -> None:
@@ -327,8 +328,10 @@ class StoredUnits:
         files = [] if self._names is None else sorted(self._names[key], key=lambda file: file[0])
         text = json.dumps([path for path, _ in files[:NAMED_FILES]], ensure_ascii=False)
         note = note_of(headers for _, headers in files)
-        kind = self._alike[self._alike_U[first_unit]].kind
-        return StudyFacts(key, patient, modality, way, num_images, num_failed, text, len(files), note, kind)
+        alike = self._alike[self._alike_U[first_unit]]
+        return StudyFacts(
+            key, patient, modality, way, num_images, num_failed, text, len(files), note, alike.kind, alike.stranger
+        )
 
 
 def _units(embeddings: Embeddings, *, with_views: bool) -> pa.Table:

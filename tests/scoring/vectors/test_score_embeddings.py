@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydicom.uid import RLELossless
 
 from medclip.api.embed import embed
 from medclip.api.score import score
+from medclip.api.search import search
 from medclip.embeddings.open_embeddings import Embeddings, open_embeddings
 from medclip.models.model import Model
 from medclip.models.packs.pack import load_model, update_pack
@@ -142,12 +144,19 @@ def test_strangers_and_images_unlike_any_other_are_told_apart_as_in_a_run(pack: 
     stored = embed(tmp_path / "in", tmp_path / "e", model=guarded, workers=1)
     assert stored.units.column("stranger").to_pylist() == [True, False]
     questions: list[dict[str, Any]]
-    questions = [{"task": "chest_xray_findings"}, {"prompt": "a pacemaker"}, {"task": "breast_density"}]
+    words = ["a pacemaker", "pneumonia"]
+    questions = [{"task": "chest_xray_findings"}, {"prompt": words}, {"task": "breast_density"}]
     for n, asked in enumerate(questions):
         whole = score(tmp_path / "in", tmp_path / f"f{n}", model=guarded, workers=1, **asked)
         score(stored, tmp_path / f"v{n}", model=guarded, **asked)
         assert digests(tmp_path / f"v{n}") == digests(tmp_path / f"f{n}")
         assert whole.counts["scored"] == (1, 2, 0)[n]
+    hits = {hit.study: hit.caution for hit in search(stored, "pneumonia", model=guarded).hits}
+    answers = score(stored, model=guarded, prompt="pneumonia").scores.to_pylist()
+    assert hits == {row["study"]: row["caution"] for row in answers}
+    files = {json.loads(row["files"])[0]: row["caution"] or "" for row in answers}
+    assert files["any.dcm"].startswith("Not learned: nothing states the body part")
+    assert not files["chest.dcm"]
 
 
 def test_a_copy_that_counts_for_a_broken_file_is_a_copy_again_where_it_is_not_asked(made: tuple[Path, Path]) -> None:
