@@ -68,8 +68,9 @@ def main(arguments: list[str]) -> None:
         writer.writerows(row | {"file": str(root / row["file"])} for row in table)
     for source, number in Counter(row["source"] for row in table).items():
         patients = len({row["patient"] for row in table if row["source"] == source})
-        print(f"{source:18} {number:>6,} images of {patients:,} patients")
-    print(f"{len(table):,} images of {len({row['patient'] for row in table}):,} patients written to {args.out}")
+        print(f"{source:18} {number:>6,} images of {patients:,} patients or groups")
+    num_patients = len({row["patient"] for row in table})
+    print(f"{len(table):,} images of {num_patients:,} patients or groups written to {args.out}")
 
 
 if __name__ == "__main__":

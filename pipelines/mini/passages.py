@@ -172,7 +172,7 @@ def limits(pack: Pack) -> str:
     """README, Limits."""
     return (
         f"**The built-in model is small** and was trained on {size(pack.card)}. Its card lists only tasks whose figure "
-        "on unseen patients is above chance with its whole 95 % interval; see `medclip models show medclip-mini`. "
+        "on held-out images is above chance with its whole 95 % interval; see `medclip models show medclip-mini`. "
         f"{pneumonia(pack.card)} A probability of 0.9 does not mean that nine of ten such patients are ill."
     )
 
