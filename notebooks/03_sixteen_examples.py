@@ -82,8 +82,8 @@ print("Told from chance on these women:", "yes" if words.low > 0.5 else "no")
 
 # %% [markdown]
 # An order is not an answer: that malignant masses come first more often than not says nothing of where to cut. And a
-# figure of 59 women of one place does not put a task on a card: there it is asked of other women, too, and what failed
-# there is not listed although it may look better here.
+# figure of 59 women of one place does not put a task on a card: there it is asked of women of another place, too, and
+# where it fails there it is not listed, however it looks here.
 #
 # ## Once
 #
@@ -171,8 +171,9 @@ plt.show()
 
 # %%
 for d in result.differences_of("zero-shot", None):
+    interval = "no interval: alike in every draw" if d.low is None else f"{d.low:+.2f} to {d.high:+.2f}"
     sure = "shown" if d.low is not None and d.low > 0 else "not shown"
-    print(f"{d.method:12} minus zero-shot: {d.value:+.2f} ({d.low:+.2f} to {d.high:+.2f}), better: {sure}")
+    print(f"{d.method:12} minus zero-shot: {d.value:+.2f} ({interval}), better: {sure}")
 
 # %% [markdown]
 # ## What would a radiologist have said?
@@ -223,7 +224,7 @@ tested = table.iloc[[number - 1 for number in pack.test.numbers]]
 three = tested.iloc[[0, len(tested) // 2, -1]]
 scores = medclip.score([images / file for file in three.file], model=root / "pack", modality="ultrasound").scores
 rows = scores.to_pandas()
-rows = rows[rows["class"] == "malignant"]
+rows = rows[(rows.task == "outcome") & (rows["class"] == "malignant")]  # its own task, not that of the built-in pack
 rows = rows.assign(file=rows.files.map(lambda files: Path(json.loads(files)[0]).name))[["file", "probability"]]
 rows = rows.merge(three[["file", "outcome"]], on="file")
 rows.round(3)

@@ -132,7 +132,7 @@ def fit_open_set(
     keep: float = 0.99,
     slack: float = 2.0,
     margin: float = 0.8,
-    lone_margin: float = 0.95,
+    lone_margin: float = 1.0,
 ) -> OpenSet:
     """Fit means and covariance on some images and the limits on others.
 
