@@ -66,16 +66,16 @@ def test_a_crop_of_a_photograph_is_none_of_another_and_some_crops_are_grey(stage
 def test_sources_whose_vectors_are_known_are_not_read_again(guard_stage: Any, tmp_path: Path) -> None:
     known = guard_stage.ALL_SOURCES - {"drawn"}
     rows = [*guard_stage.listed(tmp_path, frozenset(), tmp_path, known)]
-    assert {source for _, source, _, _ in rows} == {"drawn"}
+    assert {source for _, source, *_ in rows} == {"drawn"}
     assert len(rows) == 45
     assert [*guard_stage.listed(tmp_path, frozenset(), tmp_path, guard_stage.ALL_SOURCES)] == []
 
 
 def test_no_guard_is_fitted_to_the_photographs_and_screenshots_that_test_it(guard_stage: Any) -> None:
     rows = [*guard_stage._photographs_and_screenshots()]
-    sources = np.array([source for _, source, _, _ in rows])
-    assert {path.stem for path, _, _, _ in rows} >= {"camera", "page", "brick", "audit"}
-    assert not {path.stem for path, _, _, _ in rows} & guard_stage.MEDICAL
+    sources = np.array([source for _, source, *_ in rows])
+    assert {path.stem for path, *_ in rows} >= {"camera", "page", "brick", "audit"}
+    assert not {path.stem for path, *_ in rows} & guard_stage.MEDICAL
     false, vectors = np.zeros(len(rows), bool), np.zeros((len(rows), 4), np.float32)
     images = guard_stage.Images(sources, sources, sources, sources, false, false, vectors)
     assert not images.fits.any()

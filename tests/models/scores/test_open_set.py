@@ -196,4 +196,4 @@ def test_a_modality_of_one_source_is_given_as_much_room_as_those_of_several() ->
     guard = fit_open_set(examples, examples, ["ct", "fundus"])
     distances = guard.distance(features[400:], "fundus")
     assert guard.limits_M[1] >= guard.limits_M[0] > 2 * np.quantile(distances, 0.99)
-    assert guard.margin("ct") < guard.margin("fundus") < 1
+    assert guard.margin("ct") < guard.margin("fundus") == 1
