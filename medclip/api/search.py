@@ -205,8 +205,8 @@ def search(
 
     def caution(hit: Hit) -> str | None:
         kind, is_stranger = kinds[hit.row]
-        said = cautions.get((hit.modality, kind, asked.task.name, name))
-        return beside_stranger(said, hit.modality) if is_stranger else said
+        text = cautions.get((hit.modality, kind, asked.task.name, name))
+        return beside_stranger(text, hit.modality) if is_stranger else text
 
     hits = tuple(replace(hit, caution=caution(hit)) for hit in result.hits)
     measured = {hit.modality for hit in hits if hit.caution and not not_learned(hit.caution)}
