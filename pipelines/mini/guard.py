@@ -225,11 +225,7 @@ def _field(data: Path, drawn: Path) -> Listed:
         for path in sorted((data / FIELD / folder).rglob("*")):
             if not path.is_file() or path.parent.name == "expected":
                 continue
-            try:
-                frames = _frames(path)
-            except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
-                print(f"{FIELD}: {path.name} is left out: {type(error).__name__}")
-                continue
+            frames = _frames(path)
             for n in sorted({0, len(frames) // 2}):
                 saved = _saved(frames[n], drawn / f"{path.stem} {n}.png")
                 yield saved, FIELD, kind, path.stem, saved
