@@ -125,7 +125,10 @@ def why_left_out(task: str, figures: dict[str, Any], sources: dict[str, Any] | N
             parts = [name.removeprefix("zero_shot_").removesuffix("_only") for name in failed]
             named = [f"{part.upper()} views" if part in VIEWS else part for part in parts]
             return f"not told from chance on {list_of(named, last='and')} alone"
-        is_above = figures["zero_shot"].get("low", 0.0) > figures["zero_shot"]["chance"]
+        overall = figures["zero_shot"]
+        if overall.get("high", 1.0) < overall["chance"]:
+            return "worse than chance"
+        is_above = overall.get("low", 0.0) > overall["chance"]
         return "not told from chance" + " once the number of classes that were tried is counted" * is_above
     if not holds_somewhere(sources):
         return "in no source above chance"

@@ -106,6 +106,7 @@ def test_only_the_findings_above_chance_stay_and_the_others_are_named_as_tried()
     ("change", "why"),
     [
         ({"zero_shot": figure(0.4, 0.5)}, "not told from chance"),
+        ({"zero_shot": figure(0.17, 0.5, 0.3) | {"high": 0.45}}, "worse than chance"),
         ({"zero_shot": figure(0.6, 0.5) | {"low_adjusted": 0.45}},
          "not told from chance once the number of classes that were tried is counted"),
         ({"zero_shot_pa_only": figure(0.4, 0.5), "zero_shot_here_only": figure(0.4, 0.5)},
