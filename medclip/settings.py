@@ -16,6 +16,8 @@ def _config_home() -> Path:
     return Path(base) / "medclip"
 
 
+DEFAULT_MODEL = "medclip-mini"
+"""Name of the pack that is asked where nobody names one."""
 MPP_RANGE_UM = (0.01, 1000.0)
 """Micrometres per pixel that a slide or an overview of one can have."""
 

@@ -11,9 +11,8 @@ from medclip.api.run_arguments import folder_of
 from medclip.evaluation.adapted_model import measure
 from medclip.files.recipes.key_value import Overrides, read_overrides
 from medclip.progress import Progress
-from medclip.runs.planning.options import DEFAULT_MODEL
 from medclip.sample import Modality
-from medclip.settings import Settings
+from medclip.settings import DEFAULT_MODEL, Settings
 from medclip.text.vocabulary.task import Task
 
 if TYPE_CHECKING:

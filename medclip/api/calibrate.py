@@ -16,8 +16,8 @@ from medclip.models.backends.choice import calibration_home
 from medclip.models.backends.known import BACKENDS, find_backend
 from medclip.models.devices import check_batch_size
 from medclip.progress import Progress, Silent
-from medclip.runs.planning.options import DEFAULT_MODEL, ScoreOptions, parse_modality
-from medclip.settings import Settings
+from medclip.runs.planning.options import ScoreOptions, parse_modality
+from medclip.settings import DEFAULT_MODEL, Settings
 from medclip.text.vocabulary.own_words import Asked, read_prompts
 
 if TYPE_CHECKING:

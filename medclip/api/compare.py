@@ -12,9 +12,8 @@ from medclip.evaluation.few_shot.plan import REFERENCES, SEEDS, SHOTS
 from medclip.evaluation.few_shot.results import Comparison
 from medclip.progress import Progress
 from medclip.reports.few_shot.report import write_compare_report
-from medclip.runs.planning.options import DEFAULT_MODEL
 from medclip.sample import Modality
-from medclip.settings import Settings
+from medclip.settings import DEFAULT_MODEL, Settings
 from medclip.statistics.estimate import NUM_RESAMPLES
 from medclip.text.vocabulary.task import Task
 

@@ -20,10 +20,10 @@ from medclip.progress import Progress, Silent
 from medclip.runs.call import Call
 from medclip.runs.engines.choose_engine import choose_engine
 from medclip.runs.outputs.publication import Publication
-from medclip.runs.planning.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
+from medclip.runs.planning.options import ScoreOptions, failed_for, parse_modality
 from medclip.sample import Modality
 from medclip.scoring.vectors.embed import preview_embedding, run_embedding
-from medclip.settings import Settings
+from medclip.settings import DEFAULT_MODEL, Settings
 
 if TYPE_CHECKING:
     from medclip.models.model import Model

@@ -11,8 +11,7 @@ from medclip.evaluation.zero_shot.results import SuiteResult
 from medclip.evaluation.zero_shot.run import evaluate_suite
 from medclip.evaluation.zero_shot.suite import SuiteFile
 from medclip.progress import Progress
-from medclip.runs.planning.options import DEFAULT_MODEL
-from medclip.settings import Settings
+from medclip.settings import DEFAULT_MODEL, Settings
 from medclip.statistics.estimate import NUM_RESAMPLES
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from medclip.files.disk.input_paths import refuse_missing
 from medclip.files.output import claim_folder, in_use
 from medclip.models.devices import check_device
 from medclip.progress import Progress, Silent
-from medclip.runs.planning.options import DEFAULT_MODEL, ScoreOptions, parse_modality
+from medclip.runs.planning.options import ScoreOptions, parse_modality
 from medclip.sample import Modality, ModalitySource
-from medclip.settings import Settings
+from medclip.settings import DEFAULT_MODEL, Settings
 from medclip.text.vocabulary.own_words import Asked, read_prompts
 from medclip.wording import number
 

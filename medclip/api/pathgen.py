@@ -21,8 +21,8 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.disk.input_paths import refuse_missing
 from medclip.imaging.slides.stain.estimate import METHODS
 from medclip.progress import Progress, Silent
-from medclip.runs.planning.options import DEFAULT_MODEL, failed_for
-from medclip.settings import Settings
+from medclip.runs.planning.options import failed_for
+from medclip.settings import DEFAULT_MODEL, Settings
 from medclip.shards.writing.splits import DEFAULT_SPLITS
 
 if TYPE_CHECKING:

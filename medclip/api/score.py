@@ -36,11 +36,11 @@ from medclip.runs.engines.choose_engine import LOCAL, choose_engine
 from medclip.runs.outputs.publication import Publication
 from medclip.runs.outputs.results import write_csv_tables
 from medclip.runs.outputs.score_run import ScoreRun
-from medclip.runs.planning.options import DEFAULT_MODEL, ScoreOptions, failed_for, parse_modality
+from medclip.runs.planning.options import ScoreOptions, failed_for, parse_modality
 from medclip.sample import FileRef, Modality
 from medclip.scoring.run import Sink, preview_scoring, run_scoring
 from medclip.scoring.vectors.score_embeddings import answer_embeddings, score_embeddings
-from medclip.settings import Settings
+from medclip.settings import DEFAULT_MODEL, Settings
 from medclip.text.vocabulary.own_words import Asked, read_prompts
 
 if TYPE_CHECKING:

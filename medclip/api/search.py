@@ -25,11 +25,10 @@ from medclip.retrieval.search import run_search
 from medclip.retrieval.slide_patches import run_patch_search
 from medclip.retrieval.where import SLIDE_COLUMNS, Where, read_conditions
 from medclip.runs.outputs.score_run import NOT_LEARNED, not_learned
-from medclip.runs.planning.options import DEFAULT_MODEL
 from medclip.sample import Kind, Modality, spoken
 from medclip.scoring.cautions import answer_cautions, asked_words, beside_stranger
 from medclip.scoring.unlearned import place_notes
-from medclip.settings import Settings
+from medclip.settings import DEFAULT_MODEL, Settings
 from medclip.slides.store.slide_store import SlideStore, is_slide_store, open_slide_store
 from medclip.text.vocabulary.own_words import Words
 from medclip.wording import count, list_of

@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.inspecting.draw_view import Viewed, draw_view
-from medclip.runs.planning.options import DEFAULT_MODEL, parse_modality
-from medclip.sample import Modality
-from medclip.settings import Settings
+from medclip.api.groups import Common, NamedModality, Overwriting, Policies, WithModel, settings_of
+from medclip.options import argument, option, options, verb
+from medclip.settings import parse_window
 
 if TYPE_CHECKING:
-    from medclip.models.model import Model
+    from medclip.inspecting.draw_view import Viewed
 
 
-def view(
-    path: str | Path,
-    out: str | Path,
-    modality: Modality | str | None = None,
-    *,
-    model: str | Path | Model = DEFAULT_MODEL,
-    number: int = 1,
-    settings: Settings | None = None,
-    overwrite: bool = False,
-) -> Viewed:
-    """Draw what the model would see of a file or series, beside the raw image, with the provenance below.
+@options
+class ViewOptions(Common, WithModel, NamedModality, Policies, Overwriting):
+    """What `view` is asked."""
+
+    path: str | Path = argument("File, or folder of one study.", place=True)
+    out: str | Path = argument("PNG to write; it is put in place when it is complete.", named=True, place=True)
+    number: int = option("Which image, series or record of a folder, from 1.", default=1)
+    window: str | None = option(
+        "DICOM window: a number from 0, its explanation, CENTRE,WIDTH or none.",
+        default=None,
+        form="W",
+        heading="How files are read",
+    )
+
+
+@verb(ViewOptions)
+def view(options: ViewOptions) -> Viewed:
+    """Draw what the model would see of a file or series, beside the raw image, with everything that was done to it.
 
     The image names no file and quotes no identifier from a header; text that is burned into the pixels is shown as
     it is.
-
-    Args:
-        path: A file, or the folder of one study.
-        out: The PNG to write. It is put in place when it is complete.
-        modality: What it shows, where headers do not say.
-        model: Name or folder of the pack whose input size is drawn, or a loaded model.
-        number: Which of the things found there, from 1.
-        settings: Limits and policy.
-        overwrite: Replace an existing file, but never one of those that are looked at.
 
     Returns:
         What was drawn.
@@ -46,6 +44,19 @@ def view(
             is; WRONG_USE for a number beyond those found, an output that is not .png, is a folder or is the input, and
             a window that the file cannot have.
     """
+    from medclip.inspecting.draw_view import draw_view
+    from medclip.runs.planning.options import parse_modality
+
+    settings = settings_of(options)
+    if options.window is not None:
+        pixels = replace(settings.policy.pixels, window=parse_window(options.window))
+        settings = replace(settings, policy=replace(settings.policy, pixels=pixels))
     return draw_view(
-        Path(path), Path(out), parse_modality(modality), model, number, settings or Settings(), overwrite=overwrite
+        Path(options.path),
+        Path(options.out),
+        parse_modality(options.modality),
+        options.model,
+        options.number,
+        settings,
+        overwrite=options.overwrite,
     )

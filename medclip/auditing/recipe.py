@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.recipes.key_value import key_value, key_values
-from medclip.files.recipes.recipe import invalid_recipe, read_yaml
+from medclip.recipe import invalid_recipe, read_yaml
 from medclip.wording import list_of
 
 if TYPE_CHECKING:

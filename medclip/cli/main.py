@@ -19,17 +19,21 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from medclip.cli.derive import show_options
 from medclip.cli.progress import print_line
 from medclip.cli.standard_output import PipeClosed, checked_output
 from medclip.errors import MedclipError, did_you_mean, printable
 from medclip.exit_codes import ExitCode, exit_code
 from medclip.files.disk.file_modes import file_modes
+from medclip.options import RECIPE
 
 OTHER_CODES = (
     "Any command: 1 a fault of medclip, 4 incomplete (no room on disk, in memory or on standard output), 5 another run "
     "is at work there, 130 interrupted, 141 whoever read the output went away."
 )
 """What stands below the help of each command; its own codes are in its docstring."""
+
+HELP_ALL = "--help-all"
 
 # name -> (module:function, one line of help). A name with a blank in it is a command of a group, or of another command.
 COMMANDS = {
@@ -155,6 +159,8 @@ class _Help:
                 parameter.display_type_rich = lambda **_: None  # typer writes <path> behind the name
             elif parameter.is_flag:
                 parameter.metavar = ""
+            if parameter.name == "help":
+                parameter.rich_help_panel = "Output"
         return parameters
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -202,11 +208,17 @@ class _LazyGroup(_Help, TyperGroup):
         elif full in _WITHOUT_ARGUMENTS and rest and not rest[0].startswith("-"):
             ctx.fail(_no_command(rest[0], full))
         if full in COMMANDS:
-            target, summary = COMMANDS[full]
-            name_of_module, function = target.split(":")
+            place, summary = COMMANDS[full]
+            name_of_module, function = place.split(":")
             module = import_module(name_of_module)
-            command = _command(getattr(module, function), name or "", summary, getattr(module, "HEADINGS", {}))
-            rest = [*_settings_of(full, getattr(module, function), command, rest), *rest]
+            target = getattr(module, function)
+            is_all = HELP_ALL in rest
+            rest = ["--help" if word == HELP_ALL else word for word in rest]
+            has_recipe = any(word.partition("=")[0] == f"--{RECIPE}" for word in rest)
+            command = _command(
+                target, name or "", summary, getattr(module, "HEADINGS", {}), is_all=is_all, has_recipe=has_recipe
+            )
+            rest = [*_settings_of(full, target, command, rest), *rest]
         return name, command, rest
 
 
@@ -239,15 +251,24 @@ def _nothing() -> None:
 
 
 def _command(
-    function: Callable[..., object], name: str, summary: str, headings: Mapping[str, str] = MappingProxyType({})
+    function: Callable[..., object],
+    name: str,
+    summary: str,
+    headings: Mapping[str, str] = MappingProxyType({}),
+    *,
+    is_all: bool = False,
+    has_recipe: bool = False,
 ) -> Any:
     """Make one command; an int that the function returns is the exit code.
 
     Args:
         function: What it runs; its signature has the options.
-        name: Of the command.
+        name: Name of the command.
         summary: Its one line of help.
-        headings: Of its groups of options in --help, by the option that each begins with.
+        headings: Headings of its groups of options in --help, by the option that each begins with; a function of
+            `medclip.cli.derive` has them itself.
+        is_all: Help shows every option, with all that is said of it.
+        has_recipe: A recipe may name what is required.
     """
 
     @functools.wraps(function)
@@ -260,9 +281,14 @@ def _command(
         if isinstance(code, int) and code:
             raise typer.Exit(int(code))
 
+    declared = getattr(function, "options", None)
     app = typer.Typer(add_completion=False)
-    app.command(name, cls=_Command, short_help=summary, epilog=OTHER_CODES)(run)
+    epilog = OTHER_CODES if declared is None or is_all else f"All options, and all that is said of them: {HELP_ALL}."
+    app.command(name, cls=_Command, short_help=summary, epilog=epilog)(run)
     command: Any = typer.main.get_command(app)
+    if declared is not None:
+        show_options(command, declared, is_all=is_all, has_recipe=has_recipe)
+        return command
     heading = None
     signature = inspect.signature(function, eval_str=True)
     for parameter in command.params:

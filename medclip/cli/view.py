@@ -3,56 +3,22 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
-
-from medclip.cli import options
+from medclip.api.view import view as verb
+from medclip.cli.derive import derive
 
 
-def view(
-    path: Annotated[Path, typer.Argument(help="File, or folder of one study.", show_default=False, readable=False)],
-    out: Annotated[Path, typer.Option("--out", help="The PNG to write.")],
-    modality: options.Modality = None,
-    model: options.Model = "medclip-mini",
-    number: Annotated[int, typer.Option("--number", help="Which image, series or record of a folder, from 1.")] = 1,
-    window: Annotated[
-        str | None,
-        typer.Option(
-            "--window", metavar="W", help="DICOM window: a number from 0, its explanation, CENTRE,WIDTH or none."
-        ),
-    ] = None,
-    uneven: options.Uneven = "reject",
-    mpp: options.Mpp = None,
-    accept_unterminated: options.AcceptUnterminated = False,
-    overwrite: options.Overwrite = False,
-    as_json: options.Json = False,
-) -> int:
-    """Draw what a model would see of a file or series, beside the raw image, with everything that was done to it.
-
-    Exit code: 0 drawn, 2 it cannot be read, or wrong use.
-    """
-    from medclip.api.view import view as run
-    from medclip.cli.settings_file import command_settings
+def print_view(drawn: Any, as_json: bool, _: Any) -> None:
+    """Print what was drawn, and what was done to it."""
     from medclip.errors import printable
     from medclip.sample import spoken
-    from medclip.settings import read_policy
     from medclip.wording import count
 
-    drawn = run(
-        path,
-        out,
-        modality=modality,
-        model=model,
-        number=number,
-        settings=command_settings(read_policy(uneven, mpp, window, accept_unterminated=accept_unterminated)),
-        overwrite=overwrite,
-    )
     if as_json:
         fields = {**vars(drawn), "out": str(drawn.out), "headers": dict(drawn.headers)}
         print(json.dumps(fields, default=str))
-        return 0
+        return
     if drawn.num_found > 1:
         print(f"{drawn.number} of {drawn.num_found}: --number N for another")
     what = f"{spoken(drawn.modality)} {drawn.kind}" if drawn.modality else f"{drawn.kind}, modality not stated"
@@ -62,4 +28,6 @@ def view(
     if drawn.warning:
         print(f"Warning: {drawn.warning}.")
     print(f"Written: {printable(str(drawn.out))}")
-    return 0
+
+
+view = derive(verb, print_view, exit_codes="0 drawn")

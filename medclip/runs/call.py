@@ -16,10 +16,10 @@ from medclip.runs.engines.engine import Engine
 from medclip.runs.inputs.remote_files import RemoteFiles
 from medclip.runs.operations.watch import RunWatch, current_watch
 from medclip.runs.outputs.publication import Publication
-from medclip.runs.planning.options import DEFAULT_MODEL, ScoreOptions
+from medclip.runs.planning.options import ScoreOptions
 from medclip.runs.planning.run_shard import RunShard
 from medclip.sample import FileRef
-from medclip.settings import Settings
+from medclip.settings import DEFAULT_MODEL, Settings
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from medclip.cli.main import main
-from medclip.cli.scan import scan as command
 from medclip.dicom.header.read import DicomHeader
 from medclip.errors import Reason
 from medclip.files.recognise.inspect import inspect_file
@@ -31,7 +30,7 @@ def test_the_views_of_one_folder_are_pointed_out_also_where_each_has_a_patient_o
         tags = {"PatientID": f"P{number}", "StudyInstanceUID": f"1.2.{number + 1}"}
         path = tmp_path / folder / f"{woman}{side}{view}"
         write_dicom(path, ramp(), Modality="MG", SOPClassUID=MG, ImageLaterality=side, ViewPosition=view, **tags)
-    assert command(tmp_path) == 0
+    assert main(["scan", str(tmp_path)]) == 0
     (hint,) = [line for line in capsys.readouterr().out.splitlines() if "--group-by folder" in line]
     assert hint.endswith("use --group-by folder: one")  # the other folder has each view twice: two women
 
@@ -43,12 +42,12 @@ def test_burned_in_text_is_counted_and_in_the_json(tmp_path: Path, capsys: pytes
     write_image(tmp_path / "d.png", ramp())
     unread = write_dicom(tmp_path / "e", ramp(), Modality="PT", BurnedInAnnotation="YES")
     unread.write_bytes(unread.read_bytes()[:-64])  # cut: nobody reads it, and it is shared all the same
-    assert command(tmp_path) in (0, 3)
+    assert main(["scan", str(tmp_path)]) in (0, 3)
     text = capsys.readouterr().out
     assert "look before you share" in text
     assert "2 x the header says that text is burned into the pixels: a, e\n" in text
     assert "1 x ultrasound, where text is usual, and the header says nothing of it: c\n" in text
-    command(tmp_path, as_json=True)
+    main(["scan", str(tmp_path), "--json"])
     data = json.loads(capsys.readouterr().out)
     assert (data["num_burned_in"], [file["burned_in"] for file in data["files"]]) == (
         2,
@@ -61,7 +60,7 @@ def test_modalities_without_an_adapter_are_named_and_not_called_unstated(
 ) -> None:
     for number, code in enumerate(("PT", "NM", "XA", "RF")):
         write_dicom(tmp_path / code, ramp(), Modality=code, StudyInstanceUID=f"1.2.{number + 1}")
-    assert command(tmp_path) == 0
+    assert main(["scan", str(tmp_path)]) == 0
     held = capsys.readouterr().out.split("what the studies hold")[1].split("what would be read")[0]
     assert "not stated" not in held
     for name in ("PET: 1 image", "nuclear medicine: 1 image", "angiography: 1 image", "fluoroscopy: 1 image"):
@@ -107,7 +106,7 @@ def test_a_film_is_skipped_in_a_scan(tmp_path: Path, capsys: pytest.CaptureFixtu
     body = body[:140] + group.to_bytes(4, "little") + body[144:at] + body[at : at + 6]
     body += len(film).to_bytes(2, "little") + film + path.read_bytes()[at + 8 + len(stored) :]
     path.write_bytes(body)
-    assert command(tmp_path) == 0
+    assert main(["scan", str(tmp_path)]) == 0
     assert "1 x not_supported_yet: film" in capsys.readouterr().out
 
 
@@ -134,7 +133,7 @@ def test_progress_is_shown_on_a_terminal_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_image(tmp_path / "a.png", ramp())
-    command(tmp_path, as_json=True)
+    main(["scan", str(tmp_path), "--json"])
     assert capsys.readouterr().err == ""
 
     class Terminal(io.StringIO):
@@ -142,6 +141,6 @@ def test_progress_is_shown_on_a_terminal_only(
             return True
 
     monkeypatch.setattr("sys.stderr", Terminal())
-    command(tmp_path, as_json=True)
+    main(["scan", str(tmp_path), "--json"])
     assert "Reading headers" in sys.stderr.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
     assert json.loads(capsys.readouterr().out)["num_files"] == 1

@@ -12,8 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.files.recipes.recipe import invalid_recipe, read_yaml
 from medclip.models.inputs.preprocess import MAX_SIDE_PX, Centre, Resampler
+from medclip.recipe import invalid_recipe, read_yaml
 from medclip.result import Result
 
 Three = tuple[float, float, float]

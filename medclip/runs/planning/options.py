@@ -11,7 +11,6 @@ from medclip.files.grouping.studies import parse_modality as modality_named
 from medclip.sample import Modality
 from medclip.text.vocabulary.own_words import Prompt
 
-DEFAULT_MODEL = "medclip-mini"
 GROUP_BY: tuple[GroupBy, ...] = ("auto", "folder", "file")
 FAILING = tuple(str(reason) for reason in Reason if reason.status is Status.FAILED)
 """Reasons that may be named to try files again."""

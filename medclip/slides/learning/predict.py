@@ -18,9 +18,8 @@ from medclip.files.tables.write import csv_bytes, parquet_bytes
 from medclip.models.scores.class_vectors import probabilities
 from medclip.progress import Progress, Silent
 from medclip.result import named_counts
-from medclip.runs.planning.options import DEFAULT_MODEL
 from medclip.sample import Modality, spoken
-from medclip.settings import Settings
+from medclip.settings import DEFAULT_MODEL, Settings
 from medclip.slides.heat_maps.patch_map import PatchMap, evidence_for, patch_map
 from medclip.slides.heat_maps.write_maps import MapFiles, write_maps
 from medclip.slides.learning.head_file import SlideHead, check_fit, read_head

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from medclip.files.disk.input_paths import refuse_missing
 from medclip.progress import Progress, Silent
 from medclip.runs.call import Call
-from medclip.runs.planning.options import DEFAULT_MODEL, ScoreOptions, failed_for
-from medclip.settings import Settings
+from medclip.runs.planning.options import ScoreOptions, failed_for
+from medclip.settings import DEFAULT_MODEL, Settings
 from medclip.slides.stages.options import GridOptions
 from medclip.slides.stages.run_stage import EMBED, StageRun, run_stage
 

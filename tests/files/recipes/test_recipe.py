@@ -10,7 +10,7 @@ import pytest
 import medclip
 from medclip.errors import MedclipError
 from medclip.files.recipes.key_value import read_value
-from medclip.files.recipes.recipe import read_yaml
+from medclip.recipe import read_yaml
 from medclip.text.vocabulary.load import parse_task
 
 NESTED = "[" * 5000 + "]" * 5000

@@ -1,0 +1,384 @@
+"""Groups of options that verbs share: each option stands once, with one type, one default and one meaning.
+
+A verb's class of options takes the groups that it needs as bases; see `medclip.options`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medclip.options import option, options
+from medclip.settings import DEFAULT_MODEL, Settings, read_policy
+
+if TYPE_CHECKING:
+    from medclip.embeddings.open_embeddings import Embeddings
+    from medclip.files.grouping.studies import GroupBy
+    from medclip.models.model import Model
+    from medclip.progress import Progress
+    from medclip.sample import Modality
+    from medclip.text.vocabulary.own_words import Asked
+
+
+@options
+class Common:
+    """What every verb takes."""
+
+    recipe: str | Path | None = option(
+        "YAML file with values of these options by their names, or the run.json of an earlier run. What is named "
+        "beside it overrides it.",
+        default=None,
+        form="FILE",
+        of_call=True,
+        place=True,
+        heading="Output",
+    )
+    settings: Settings | None = option(
+        "Limits of what is read, and the home of the identity key; medclip's own where None.",
+        default=None,
+        kind=None,
+    )
+    progress: Progress | None = option(
+        "Object that is told how far the call is.", default=None, kind=None, of_call=True
+    )
+
+
+@options
+class Machine:
+    """What a call may take of this machine."""
+
+    heading = "This machine"
+
+    workers: int | None = option("Number of reading processes. Default: one for each core.", default=None, often=True)
+    memory: int | str | None = option(
+        "Memory of all processes together, such as 12GB. Default: 60 % of what the machine or its cgroup has.",
+        default=None,
+        form="SIZE",
+        kind=str,
+    )
+
+
+@options
+class Device:
+    """Where a model computes."""
+
+    heading = "This machine"
+
+    device: str = option("Torch device that the model computes on.", default="cpu")
+
+
+@options
+class Encoder:
+    """How a model computes vectors of images."""
+
+    heading = "This machine"
+
+    batch_size: int | None = option(
+        "Number of images in one forward pass. Default: 4, and 64 on a card. It is part of what a run is, as the "
+        "device is: other ones may change the last bits.",
+        default=None,
+        least=1,
+    )
+    backend: str | Path | None = option(
+        "What computes the images. The name of a back-end, the folder of a calibration by `medclip models calibrate`, "
+        'or "auto" for the one in the settings\' home. Default: torch in float32. It is part of what a run is.',
+        default=None,
+        form="NAME|auto|DIR",
+        kind=str,
+        place=True,
+    )
+
+
+@options
+class Policies:
+    """What is read where a file leaves a choice."""
+
+    heading = "How files are read"
+
+    uneven: str = option(
+        'What becomes of series with gaps or uneven spacing: "reject" or "resample" to a regular grid.',
+        default="reject",
+    )
+    mpp_um: float | None = option(
+        "Micrometres per pixel of slides that state none, or that of a printer.", default=None, form="UM"
+    )
+    accept_unterminated: bool = option(
+        "Read compressed images that lack their end marker and nothing else, as some devices write them.", default=False
+    )
+
+
+@options
+class NamedModality:
+    """Of which modality files are."""
+
+    heading = "How files are read"
+
+    modality: Modality | str | None = option(
+        "Modality of the files that neither a table nor their header names.", default=None, form="M", kind=str
+    )
+
+
+@options
+class Believed:
+    """How sure an inferred modality must be."""
+
+    heading = "How files are read"
+
+    min_confidence: float = option(
+        "Least probability at which an inferred modality is believed.", default=0.8, form="P"
+    )
+
+
+@options
+class Studies:
+    """How files become studies."""
+
+    heading = "How files are read"
+
+    table: Any = option(
+        "Table that names study, patient and modality of files: CSV, TSV or Parquet, whatever its suffix. In Python "
+        "also a data frame.",
+        default=None,
+        kind=Path,
+        place=True,
+    )
+    group_by: GroupBy = option(
+        'How files become studies: by UID, table and folder ("auto"), by "folder", or one "file" each.',
+        default="auto",
+        kind=str,
+    )
+
+
+@options
+class Identity:
+    """Whom patients and studies are known as."""
+
+    heading = "How files are read"
+
+    key_file: str | Path | None = option(
+        "Identity key that patients and studies are hashed with. Default: the one in the settings' home.",
+        default=None,
+        place=True,
+    )
+
+
+@options
+class Unattended:
+    """How a run goes on by itself."""
+
+    heading = "Unattended"
+
+    work: str | Path | None = option(
+        "Folder on a disk of this machine that holds the ledger, where the output folder lies in a store. The same "
+        "call with the same work folder goes on.",
+        default=None,
+        form="DIR",
+        of_call=True,
+        place=True,
+    )
+    limit: int | None = option(
+        "Number of files after which the run stops. They are taken in blocks of 32; the same call without it goes on, "
+        "and ends in the same bytes as if it had never been limited.",
+        default=None,
+        least=1,
+        of_call=True,
+    )
+    dry_run: bool = option(
+        "Look at the files, say what would be done, and write nothing. In Python `.counts`, `.files` and `.planned` of "
+        "what is returned say it; of a PACS or a store nothing is fetched.",
+        default=False,
+        of_call=True,
+    )
+    log: str | Path | None = option(
+        "File that events are appended to as JSON lines: counts and reasons, no path and no identifier.",
+        default=None,
+        form="FILE",
+        of_call=True,
+        place=True,
+    )
+    metrics: str | Path | None = option(
+        "File of metrics for Prometheus' node_exporter; its name ends in .prom.",
+        default=None,
+        form="FILE.prom",
+        of_call=True,
+        place=True,
+    )
+
+
+@options
+class Engines:
+    """Who computes a run."""
+
+    heading = "Unattended"
+
+    engine: str = option(
+        'Who computes: this process ("local"), or N workers on Ray ("ray:N"). "ray" alone is one worker for each '
+        "node, or for each GPU; RAY_ADDRESS names the cluster, and without it one is started for the run. Tables are "
+        "the same.",
+        default="local",
+        form="local|ray|ray:N",
+    )
+    shard: str | None = option(
+        "Part of the run that is done, I/N, in a folder of its own beside others on other machines. `medclip runs "
+        "merge` makes the tables of the whole run of all N.",
+        default=None,
+        form="I/N",
+    )
+
+
+@options
+class Questions:
+    """What is asked of a model."""
+
+    heading = "What is asked"
+
+    task: str | Sequence[str] = option(
+        "Task to score. Default: those of the pack's card that fit each study.", default=(), form="NAME", often=True
+    )
+    prompt: Asked = option(
+        'What to score in your own words; "TEXT | TEXT" are ways to say one thing. In Python a text, several (each a '
+        "class of its own), or a mapping of names to texts; the tables have by how much the answer changes with the "
+        "wording.",
+        default=(),
+        form="TEXT",
+        often=True,
+    )
+    against: Asked = option(
+        "What each prompt is compared with, in their order or by name. Default: 'no TEXT'.", default=(), form="TEXT"
+    )
+
+
+@options
+class Templates:
+    """How prompts are phrased."""
+
+    heading = "What is asked"
+
+    templates: bool = option(
+        "Put prompts that but name a finding, in three words or fewer, into the sentences of the study's modality, "
+        "such as 'an X-ray image with {}'.",
+        default=True,
+    )
+
+
+@options
+class HashedPaths:
+    """How tables name files."""
+
+    heading = "Output"
+
+    hash_paths: bool = option(
+        "Put keyed hashes in the place of paths in the tables, and in the ledger once the run is finished: names of "
+        "files may identify patients.",
+        default=False,
+    )
+
+
+@options
+class Additions:
+    """What becomes of files that came after an earlier call."""
+
+    heading = "Unattended"
+
+    add: bool = option(
+        "Take in files that came since an earlier call on this folder, and those that changed; rows of all others "
+        "stay. Without it a folder that grew is refused.",
+        default=False,
+        of_call=True,
+    )
+
+
+@options
+class WithModel:
+    """Which model is asked."""
+
+    model: str | Path | Model = option(
+        "Name or folder of a model pack. In Python also a loaded model.",
+        default=DEFAULT_MODEL,
+        form="PACK",
+        kind=str,
+        often=True,
+        place=True,
+    )
+
+
+@options
+class Overwriting:
+    """What becomes of an earlier result."""
+
+    heading = "Output"
+
+    overwrite: bool = option("Replace what is there already.", default=False, often=True, of_call=True)
+
+
+@options
+class Chance:
+    """What is drawn at random."""
+
+    seed: int = option("Seed of all chance: the same number draws the same.", default=0, least=0)
+
+
+@options
+class Resamples:
+    """How sure a figure is."""
+
+    num_resamples: int = option("Number of resamples of patients.", default=2000, least=1)
+
+
+@options
+class PatientColumn:
+    """Who is a patient."""
+
+    patient: str | None = option(
+        "Column that names the patient; `file` where each file is a patient of its own.", default=None, form="COLUMN"
+    )
+
+
+@options
+class TableImages:
+    """Where files of a table lie."""
+
+    images: str | Path | Embeddings | None = option(
+        "Folder that files of a table are relative to, or of embeddings, and then no image is read. Default: the "
+        "table's.",
+        default=None,
+        form="DIR",
+        place=True,
+    )
+
+
+@options
+class ReportPaths:
+    """How pages name files."""
+
+    heading = "Output"
+
+    report_paths: bool = option(
+        "Name files in the report. Their names may identify patients; by default files have row number and format.",
+        default=False,
+        of_call=True,
+    )
+
+
+def settings_of(given: Any) -> Settings:
+    """Return the settings that a call reads with: those it was given, with its policies and its share of the machine.
+
+    Args:
+        given: A value of a class of options.
+
+    Raises:
+        MedclipError: WRONG_USE for a policy, a size or a number of processes that is none.
+    """
+    settings = given.settings or Settings()
+    if isinstance(given, Policies):
+        named = read_policy(given.uneven, given.mpp_um, accept_unterminated=given.accept_unterminated)
+        fields = {name: getattr(named, name) for name in ("uneven_slices", "mpp_um", "accept_unterminated")}
+        changes = named.changes()
+        settings = replace(
+            settings, policy=replace(settings.policy, **{n: v for n, v in fields.items() if n in changes})
+        )
+    if isinstance(given, Machine):
+        settings = settings.on_machine(given.workers, given.memory)
+    return settings

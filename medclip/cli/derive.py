@@ -1,0 +1,210 @@
+"""Commands of verbs: their options, help and settings come from what the verb declares; a command only prints."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medclip.options import RECIPE, Option, options_of, read_recipe
+
+COMMON = "Common options"
+_LAST = ("This machine", "Unattended", "Output")
+"""Headings that stand behind all others, in this order."""
+_FEW = 14
+"""A command of so many options shows them all."""
+_WORDS: Mapping[Any, str] = {Path: "PATH", int: "N", float: "X", str: "TEXT"}
+JSON = Option(
+    name="as_json",
+    help="Print JSON and nothing else.",
+    annotation="bool",
+    default=False,
+    heading="Output",
+    form="",
+    kind=bool,
+    least=None,
+    most=None,
+    choices=(),
+    is_argument=False,
+    is_needed=False,
+    is_often_used=True,
+    is_of_call=True,
+    is_place=False,
+)
+"""The option of every command that its verb has not."""
+
+
+def derive(
+    verb: Any,
+    show: Callable[[Any, bool, Any], int | None],
+    *,
+    exit_codes: str,
+    interrupted: Callable[[Any], int] | None = None,
+    is_lookup: bool = False,
+) -> Callable[..., int]:
+    """Return the function of a command, as `medclip.cli.main` takes it.
+
+    Args:
+        verb: From `medclip.options.verb`.
+        show: Prints what the verb returned, as JSON where its second argument is true, and returns the exit code; None
+            is 0. The third is the values that were named, by name.
+        exit_codes: The command's own, in words: "0 all scored or skipped, 3 some failed".
+        interrupted: Told the named values where Ctrl-C or a signal ended the verb; returns the exit code.
+        is_lookup: Progress is shown on a terminal alone.
+    """
+    declared = options_of(verb.options)
+
+    def run(ctx: typer.Context, **values: Any) -> int:
+        from medclip.cli.progress import forgiving_stderr, progress
+        from medclip.cli.settings_file import command_settings
+
+        as_json = values.pop("as_json")
+        # By name: typer brings a click of its own, whose ParameterSource is another class than click's.
+        sources = {name: ctx.get_parameter_source(name) for name in values}
+        given = {name: values[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+        refuse_lacking(declared, given, ctx)
+        if "settings" in declared:
+            given["settings"] = command_settings()
+        try:
+            with progress(quiet=as_json or (is_lookup and not forgiving_stderr().isatty())) as shown:
+                result = verb(**given, **({"progress": shown} if "progress" in declared else {}))
+        except KeyboardInterrupt:
+            if interrupted is None:
+                raise
+            return interrupted(given)
+        return show(result, as_json, given) or 0
+
+    run_: Any = run
+    run_.__name__, run_.__module__ = verb.__name__, verb.__module__
+    run_.__signature__ = command_signature(declared)
+    run_.__doc__ = f"{_head(inspect.getdoc(verb) or '')}\n\nExit code: {exit_codes}, 2 wrong use or refused."
+    run_.options = {**declared, "as_json": JSON}
+    return run
+
+
+def refuse_lacking(declared: Mapping[str, Option], given: Mapping[str, Any], ctx: Any) -> None:
+    """Refuse a call that lacks what must be named, as click says it; a recipe may have it."""
+    path = given.get(RECIPE)
+    named = {**({} if path is None else read_recipe(path, declared)), **given}
+    for one in declared.values():
+        if must_be_named(one) and one.name not in named:
+            kind = "argument" if one.is_argument else "option"
+            ctx.fail(f"Missing {kind} '{one.spelled.upper() if one.is_argument else f'--{one.spelled}'}'.")
+
+
+def command_signature(declared: Mapping[str, Option]) -> inspect.Signature:
+    """Return the signature of which typer makes a command: arguments, options by their headings, `--json`."""
+    kinds = inspect.Parameter
+    shown = [one for one in declared.values() if one.kind is not None]
+    parameters = [
+        kinds("ctx", kinds.KEYWORD_ONLY, annotation=typer.Context),
+        *(
+            kinds(one.name, kinds.KEYWORD_ONLY, default=_default(one), annotation=_annotation(one))
+            for one in (*(one for one in shown if one.is_argument), *by_heading(shown), JSON)
+        ),
+    ]
+    return inspect.Signature(parameters, return_annotation=int)
+
+
+def by_heading(shown: Iterable[Option]) -> list[Option]:
+    """Return the options that are no arguments, with their headings' options together, in the order of first use."""
+    named = [one for one in shown if not one.is_argument]
+    headings = sorted(dict.fromkeys(heading_of(one) for one in named), key=_rank)
+    return [one for heading in headings for one in named if heading_of(one) == heading]
+
+
+def _rank(heading: str) -> int:
+    """Return where a heading stands: what everybody needs first, what happens at the end last."""
+    return 0 if heading == COMMON else 1 + (_LAST.index(heading) + 1 if heading in _LAST else 0)
+
+
+def heading_of(one: Option) -> str:
+    """Return the heading that an option stands below."""
+    return one.heading or COMMON
+
+
+def show_options(command: Any, declared: Mapping[str, Option], *, is_all: bool, has_recipe: bool) -> None:
+    """Let the help of a command show the options that people often need in a sentence each, or all in full.
+
+    Args:
+        command: The command.
+        declared: Its options.
+        is_all: Show all.
+        has_recipe: Let nothing be required, since a recipe may have it.
+    """
+    has_few = sum(one.kind is not None for one in declared.values()) <= _FEW
+    command.help = command.help if is_all else _short(command.help)
+    for parameter in command.params:
+        one = declared.get(parameter.name)
+        if one is None:
+            continue
+        parameter.required = must_be_named(one) and not has_recipe
+        if is_all:
+            parameter.help = help_of(one, is_short=False)
+        elif not (has_few or one.is_often_used or must_be_named(one)):
+            parameter.hidden = True
+
+
+def _short(text: str) -> str:
+    """Return the first paragraph of a help, and the exit codes."""
+    first, *others = text.split("\n\n")
+    return "\n\n".join([first, *(one for one in others if one.startswith("Exit code"))])
+
+
+def must_be_named(one: Option) -> bool:
+    """Whether a command lacks something without this option."""
+    return one.kind is not None and (one.is_required or one.is_needed)
+
+
+def _default(one: Option) -> Any:
+    return None if one.is_required or one.is_needed or one.is_repeatable else one.default
+
+
+def _annotation(one: Option) -> Any:
+    kind = list[one.kind] if one.is_repeatable else one.kind
+    if _default(one) is None:
+        kind = kind | None
+    metavar = one.form or (None if one.kind is bool else _WORDS[one.kind])
+    if one.is_argument:
+        return Annotated[
+            kind, typer.Argument(metavar=one.form or one.spelled.upper(), help=help_of(one), show_default=False)
+        ]
+    return Annotated[
+        kind,
+        typer.Option(
+            *spellings(one),
+            metavar=metavar,
+            help=help_of(one),
+            min=one.least if one.kind in (int, float) else None,
+            max=one.most if one.kind in (int, float) else None,
+            show_default=_default(one) not in (None, False, ""),
+            rich_help_panel=heading_of(one),
+        ),
+    ]
+
+
+def spellings(one: Option) -> tuple[str, ...]:
+    """Return how an option is spelled; a switch that may be on has a word that puts it off."""
+    if one.name == JSON.name:
+        return ("--json",)
+    has_two = one.kind is bool and one.default is not False
+    return (f"--{one.spelled}/--no-{one.spelled}",) if has_two else (f"--{one.spelled}",)
+
+
+def help_of(one: Option, *, is_short: bool = True) -> str:
+    """Return what help says of an option: its first sentence, or all of them."""
+    text = re.split(r"(?<=[.?!]) (?=[A-Z\"'`])", one.help)[0] if is_short else one.help
+    default = re.search(r"Default: .*?[.](?= |$)", one.help)
+    text = text if default is None or default[0] in text else f"{text} {default[0]}"
+    text += f" One of {', '.join(one.choices)}." if one.choices else ""
+    return f"{text} Repeatable." if one.is_repeatable else text
+
+
+def _head(doc: str) -> str:
+    """Return the paragraphs of a docstring before its sections, each in one line: a terminal has its own width."""
+    head = re.split(r"^(?:Args|Returns|Raises|Example):$", doc, maxsplit=1, flags=re.MULTILINE)[0].strip()
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in head.split("\n\n"))

@@ -1,0 +1,433 @@
+"""Options of verbs, each declared once: command, Python signature, recipe, identity and reference page come from that.
+
+A verb's options are a class whose fields are options; groups that verbs share are its base classes:
+
+    @options
+    class ScoreOptions(Reading, Machine):
+        path: Any = argument("File or folder that is scored.", kind=Path)
+        exam: bool | None = option("Ask mammography examinations by their views.", default=None)
+
+        rules = (excludes("hash_paths", "report_paths", "paths are either hashed or shown.", hint="Choose one."),)
+
+    @verb(ScoreOptions)
+    def score(options: ScoreOptions) -> ScoreRun: ...
+
+Callers write `score(folder, workers=2)`, and a type checker knows each of these keywords.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, ParamSpec, Protocol, TypeVar, cast, dataclass_transform
+
+from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.wording import list_of
+
+_P = ParamSpec("_P")
+_P_contra = ParamSpec("_P_contra")
+_O = TypeVar("_O")
+_R = TypeVar("_R")
+_R_co = TypeVar("_R_co", covariant=True)
+_MISSING: Any = dataclasses.MISSING
+RECIPE = "recipe"
+"""The option that names a file with values of the others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option: what is said of it, and how it is written."""
+
+    name: str
+    help: str
+    """Sentences; the first stands alone in short help."""
+    annotation: str
+    """Its Python type, as it is written."""
+    default: Any
+    """`dataclasses.MISSING` where it must be named."""
+    heading: str
+    """Of its group in help."""
+    form: str
+    """What stands for a value in help, such as COLUMN; "" for the word of its kind."""
+    kind: Any
+    """Type of one value on the command line; None where it can be named in Python alone."""
+    least: float | None
+    most: float | None
+    choices: tuple[str, ...]
+    is_argument: bool
+    is_needed: bool
+    """A command must name it, though Python need not."""
+    is_often_used: bool
+    """Short help shows it."""
+    is_of_call: bool
+    """Of one call alone: neither part of what a run is nor of the recipe that repeats it."""
+    is_place: bool
+    """A file or folder."""
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether several values may be named, by repeating the option."""
+        return any(word in self.annotation for word in ("Sequence[", "list[", "Mapping[", "Overrides", "Asked"))
+
+    @property
+    def takes_mapping(self) -> bool:
+        """Whether values may be named by keys."""
+        return any(word in self.annotation for word in ("Mapping[", "Overrides", "Asked"))
+
+    @property
+    def spelled(self) -> str:
+        """The name as a command spells it, without dashes before it."""
+        return self.name.strip("_").replace("_", "-")
+
+    @property
+    def is_required(self) -> bool:
+        """Whether Python must name it."""
+        return self.default is _MISSING
+
+    def is_set(self, value: Any) -> bool:
+        """Whether a value is another than the default."""
+        if self.is_required or value is self.default:
+            return self.is_required
+        if isinstance(value, (str, int, float, bool, tuple, list, dict)):
+            empty = ("", (), [], {}, None)
+            return not (value == self.default or (value in empty and self.default in empty))
+        return True
+
+
+def option(
+    help: str,
+    *,
+    default: Any = _MISSING,
+    form: str = "",
+    kind: Any = _MISSING,
+    least: float | None = None,
+    most: float | None = None,
+    choices: tuple[str, ...] = (),
+    needed: bool = False,
+    often: bool = False,
+    of_call: bool = False,
+    place: bool = False,
+    heading: str = "",
+    kw_only: Literal[True] = True,
+) -> Any:
+    """Declare an option that is named: its help, its default, what it takes, and how often people need it."""
+    return _field(True, False, default, help, form, kind, least, most, choices, needed, often, of_call, place, heading)
+
+
+def argument(
+    help: str,
+    *,
+    default: Any = _MISSING,
+    form: str = "",
+    kind: Any = _MISSING,
+    choices: tuple[str, ...] = (),
+    named: bool = False,
+    of_call: bool = False,
+    place: bool = False,
+    kw_only: Literal[False] = False,
+) -> Any:
+    """Declare what Python takes by its position; a command takes it so, too, or by name where it is `named`."""
+    return _field(
+        False, not named, default, help, form, kind, None, None, choices, named, True, of_call, place, ""
+    )  # fmt: skip
+
+
+def _field(kw_only: bool, is_argument: bool, default: Any, *values: Any) -> Any:
+    names = ("help", "form", "kind", "least", "most", "choices", "is_needed", "is_often_used", "is_of_call")
+    metadata = dict(zip((*names, "is_place", "heading"), values, strict=True)) | {"is_argument": is_argument}
+    if default is _MISSING:
+        return dataclasses.field(kw_only=kw_only, metadata=metadata)
+    return dataclasses.field(default=default, kw_only=kw_only, metadata=metadata)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(option, argument))
+def options(declared: type[_O]) -> type[_O]:
+    """Make a class of options of a class whose fields are made by `option` and `argument`; it is frozen."""
+    return dataclasses.dataclass(frozen=True, eq=False, repr=False)(declared)
+
+
+def options_of(declared: Any) -> dict[str, Option]:
+    """Return the options of a class, or of a value of it, by their names: arguments first, then its own, then groups'.
+
+    Raises:
+        TypeError: For a field that is no option, and for one whose kind cannot be known.
+    """
+    kind = declared if isinstance(declared, type) else type(declared)
+    return dict(_options_of(kind))
+
+
+@functools.cache
+def _options_of(kind: type) -> dict[str, Option]:
+    made = {field.name: _option(kind, field) for field in dataclasses.fields(cast(Any, kind))}
+    of_kind = inspect.get_annotations(kind)
+    rank = {name: (0 if name in of_kind else 1) for name in made}
+    order = sorted(made, key=lambda name: (_is_keyword(kind, name), rank[name]))
+    return {name: made[name] for name in order}
+
+
+def _is_keyword(kind: type, name: str) -> bool:
+    return cast(Any, kind).__dataclass_fields__[name].kw_only
+
+
+def _option(kind: type, field: dataclasses.Field[Any]) -> Option:
+    if "help" not in field.metadata:
+        raise TypeError(f"{kind.__name__}.{field.name} is no option")
+    owner = next(base for base in kind.__mro__ if field.name in inspect.get_annotations(base))
+    values = dict(field.metadata)
+    values["heading"] = values["heading"] or owner.__dict__.get("heading", "")
+    annotation = str(field.type)
+    if values["kind"] is _MISSING:
+        values["kind"] = _kind(annotation, f"{kind.__name__}.{field.name}")
+    return Option(name=field.name, annotation=annotation, default=field.default, **values)
+
+
+def _kind(annotation: str, name: str) -> Any:
+    """Return the type of one value on the command line, by the annotation of an option."""
+    for word, kind in (("bool", bool), ("Path", Path), ("str", str), ("Overrides", str), ("Asked", str)):
+        if re.search(rf"\b{word}\b", annotation):
+            return kind
+    for word, kind in (("float", float), ("int", int)):
+        if re.search(rf"\b{word}\b", annotation):
+            return kind
+    raise TypeError(f"{name}: say of which kind a value on the command line is")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """A combination of options that cannot be. Names are of options, or of properties of their class."""
+
+    first: tuple[str, ...]
+    others: tuple[str, ...]
+    is_broken: Callable[[bool, bool], bool]
+    """Of: one of `first` is set, one of `others` is set."""
+    sentence: str
+    hint: str
+    where: str
+    """Name of the option whose value the refusal begins with."""
+
+
+def _names(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names
+
+
+def needs(
+    names: str | tuple[str, ...], others: str | tuple[str, ...], sentence: str, *, hint: str = "", where: str = ""
+) -> Rule:
+    """Declare that any of some options means nothing unless one of others is named."""
+    return Rule(_names(names), _names(others), lambda first, other: first and not other, sentence, hint, where)
+
+
+def excludes(
+    names: str | tuple[str, ...], others: str | tuple[str, ...], sentence: str, *, hint: str = "", where: str = ""
+) -> Rule:
+    """Declare that none of some options goes with any of others."""
+    return Rule(_names(names), _names(others), lambda first, other: first and other, sentence, hint, where)
+
+
+def one_of(
+    names: str | tuple[str, ...], others: str | tuple[str, ...], sentence: str, *, hint: str = "", where: str = ""
+) -> Rule:
+    """Declare that either some options or others are named: not both, and not neither."""
+    return Rule(_names(names), _names(others), lambda first, other: first == other, sentence, hint, where)
+
+
+def check_options(given: Any) -> None:
+    """Refuse values of options that cannot be, or cannot stand together.
+
+    Args:
+        given: A value of a class of options.
+
+    Raises:
+        MedclipError: WRONG_USE, with the sentence of the first rule that is broken.
+    """
+    declared = options_of(given)
+    for one in declared.values():
+        _check_value(one, getattr(given, one.name))
+    for base in reversed(type(given).__mro__):
+        for rule in base.__dict__.get("rules", ()):
+            first, other = (
+                any(_is_set(given, declared, name) for name in names) for names in (rule.first, rule.others)
+            )
+            if rule.is_broken(first, other):
+                where = getattr(given, rule.where) if rule.where else None
+                raise MedclipError(Reason.WRONG_USE, rule.sentence, where=where, hint=rule.hint)
+
+
+def _is_set(given: Any, declared: Mapping[str, Option], name: str) -> bool:
+    value = getattr(given, name)
+    return declared[name].is_set(value) if name in declared else bool(value)
+
+
+def _check_value(one: Option, value: Any) -> None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        low, high = one.least, one.most
+        if (low is not None and value < low) or (high is not None and value > high):
+            ends = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
+            raise MedclipError(Reason.WRONG_USE, f"{one.name} is {ends}, not {value:g}.")
+    if one.choices and isinstance(value, str) and value not in one.choices:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"{one.name} is one of {list_of(list(one.choices))}, not {value!r}.",
+            hint=did_you_mean(value, one.choices),
+        )
+
+
+class Verb(Protocol[_P_contra, _R_co]):
+    """A function whose arguments are declared options; `options` is their class."""
+
+    options: ClassVar[Any]
+
+    def __call__(self, *args: _P_contra.args, **kwargs: _P_contra.kwargs) -> _R_co:
+        """Carry it out."""
+        ...
+
+
+def verb(declared: Callable[_P, _O]) -> Callable[[Callable[[_O], _R]], Verb[_P, _R]]:
+    """Make a function of one value of options one of their names, as users call it.
+
+    Its docstring gets the section `Args` from the help of the options. A `recipe`, where the class has that option, is
+    read first; what is named beside it overrides it.
+
+    Args:
+        declared: A class made by `options`.
+    """
+
+    def make(function: Callable[[_O], _R]) -> Verb[_P, _R]:
+        @functools.wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            given = read_options(declared, args, kwargs)
+            check_options(given)
+            return function(given)
+
+        call_: Any = call
+        call_.options = declared
+        call_.__signature__ = signature_of(declared, function)
+        call_.__doc__ = _with_arguments(inspect.getdoc(function) or "", options_of(declared))
+        return call_
+
+    return make
+
+
+def read_options(declared: Callable[_P, _O], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _O:
+    """Return the value of a class of options for the arguments of a call, with those of a recipe below them.
+
+    Raises:
+        TypeError: As Python raises for arguments that are not those of the class.
+        MedclipError: As `read_recipe`.
+    """
+    make: Any = declared
+    if kwargs.get(RECIPE) is None:
+        return make(*args, **kwargs)
+    named = inspect.signature(make).bind_partial(*args, **kwargs).arguments
+    return make(**{**read_recipe(kwargs[RECIPE], options_of(make)), **named})
+
+
+def read_recipe(path: str | Path, declared: Mapping[str, Option]) -> dict[str, Any]:
+    """Read the values of options from a YAML file with their names, or from the `recipe` of a run.json.
+
+    Raises:
+        MedclipError: RECIPE_INVALID for a name that is no option, and for a value that it does not take; what
+            `medclip.recipe.read_yaml` raises.
+    """
+    from medclip.recipe import read_yaml
+
+    values = read_yaml(Path(path))
+    if isinstance(values, dict) and isinstance(values.get(RECIPE), dict):  # of a run.json
+        values = values[RECIPE]
+    if not isinstance(values, dict):
+        raise MedclipError(Reason.RECIPE_INVALID, "a recipe has names of options and their values.", where=path)
+    known = {one.spelled.replace("-", "_"): one for one in declared.values() if one.kind is not None}
+    read: dict[str, Any] = {}
+    for key, value in values.items():
+        one = known.get(str(key).replace("-", "_"))
+        if one is None or one.name == RECIPE:
+            hint = did_you_mean(str(key), list(known), "Options are")
+            raise MedclipError(Reason.RECIPE_INVALID, f"{key!r} is no option of this.", where=path, hint=hint)
+        if not fits(one, value):
+            raise MedclipError(Reason.RECIPE_INVALID, f"{key} does not take {value!r}.", where=path)
+        read[one.name] = tuple(value) if isinstance(value, list) else value
+    return read
+
+
+def fits(one: Option, value: Any) -> bool:
+    """Whether a value from a file is of the kind that an option takes: no text for a number, nothing for a flag."""
+    if value is None:
+        return one.default is None
+    if isinstance(value, Mapping):
+        return one.takes_mapping
+    if isinstance(value, list):
+        return one.is_repeatable and all(fits(one, each) for each in value)
+    if isinstance(value, bool) or one.kind is bool:
+        return isinstance(value, bool) and one.kind is bool
+    kinds: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float)}
+    return isinstance(value, kinds.get(one.kind, (str, int, float) if one.is_repeatable else (str,)))
+
+
+def recipe_of(given: Any) -> dict[str, Any]:
+    """Return the recipe that repeats a call: what differs from the defaults, but places and what is of one call alone.
+
+    Args:
+        given: A value of a class of options. What lives in memory alone is left out.
+    """
+    repeated = (one for one in options_of(given).values() if one.kind is not None and not one.is_of_call)
+    values = {one.name: getattr(given, one.name) for one in repeated if one.is_set(getattr(given, one.name))}
+    plain = {name: _plain(value) for name, value in values.items() if name != RECIPE}
+    return {name: value for name, value in plain.items() if value is not _MISSING}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        each = [_plain(one) for one in value]
+        return _MISSING if _MISSING in each else each
+    if isinstance(value, Mapping):
+        pairs = {str(key): _plain(one) for key, one in value.items()}
+        return _MISSING if _MISSING in pairs.values() else pairs
+    return _MISSING
+
+
+def shared(given: Any, other: Any) -> dict[str, Any]:
+    """Return the values of options that another class, or verb, has by the same names."""
+    names = options_of(getattr(other, "options", other))
+    return {name: getattr(given, name) for name in options_of(given) if name in names}
+
+
+def signature_of(declared: Any, function: Callable[..., Any] | None = None) -> inspect.Signature:
+    """Return the signature that users see: all options by their names, and what `function` returns."""
+    kinds = inspect.Parameter
+    parameters = [
+        kinds(
+            one.name,
+            kinds.KEYWORD_ONLY if _is_keyword(declared, one.name) else kinds.POSITIONAL_OR_KEYWORD,
+            default=kinds.empty if one.is_required else one.default,
+            annotation=one.annotation,
+        )
+        for one in options_of(declared).values()
+    ]
+    returns = kinds.empty if function is None else function.__annotations__.get("return", kinds.empty)
+    return inspect.Signature(parameters, return_annotation=returns)
+
+
+def _with_arguments(doc: str, declared: Mapping[str, Option]) -> str:
+    """Put the section `Args` before the first other section of a docstring."""
+    lines = ["Args:", *(f"    {one.name}: {_described(one)}" for one in declared.values())]
+    head, section, rest = doc, "", ""
+    for match in re.finditer(r"^(Returns|Raises|Yields|Example|Examples|Note):$", doc, re.MULTILINE):
+        head, section, rest = doc[: match.start()], match[0], doc[match.end() :]
+        break
+    return (
+        "\n".join(part for part in (head.rstrip(), "", *lines, "", section + rest) if part is not None).rstrip() + "\n"
+    )
+
+
+def _described(one: Option) -> str:
+    choices = f" One of {list_of(list(one.choices))}." if one.choices else ""
+    ends = {"At least": one.least, "At most": one.most}
+    return f"{one.help}{choices}{''.join(f' {words} {end:g}.' for words, end in ends.items() if end is not None)}"
