@@ -183,6 +183,7 @@ def _annotation(one: Option) -> Any:
             max=one.most if one.kind in (int, float) else None,
             show_default=_default(one) not in (None, False, ""),
             rich_help_panel=heading_of(one),
+            readable=False,  # why a file cannot be read is medclip's to say
         ),
     ]
 
