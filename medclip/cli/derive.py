@@ -170,9 +170,8 @@ def _annotation(one: Option) -> Any:
         kind = kind | None
     metavar = one.form or (None if one.kind is bool else _WORDS[one.kind])
     if one.is_argument:
-        return Annotated[
-            kind, typer.Argument(metavar=one.form or one.spelled.upper(), help=help_of(one), show_default=False)
-        ]
+        word = one.form or one.spelled.upper()
+        return Annotated[kind, typer.Argument(metavar=word, help=help_of(one), show_default=False, readable=False)]
     return Annotated[
         kind,
         typer.Option(
