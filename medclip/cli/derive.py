@@ -70,7 +70,8 @@ def derive(
         if "settings" in declared:
             given["settings"] = command_settings()
         try:
-            with progress(quiet=as_json or (is_lookup and not forgiving_stderr().isatty())) as shown:
+            is_quiet = not forgiving_stderr().isatty() if is_lookup else as_json
+            with progress(quiet=is_quiet) as shown:
                 result = verb(**given, **({"progress": shown} if "progress" in declared else {}))
         except KeyboardInterrupt:
             if interrupted is None:
