@@ -34,6 +34,7 @@ JSON = Option(
     is_often_used=True,
     is_of_call=True,
     is_place=False,
+    is_beside=True,
 )
 """The option of every command that its verb has not."""
 
@@ -90,7 +91,7 @@ def derive(
 def refuse_lacking(declared: Mapping[str, Option], given: Mapping[str, Any], ctx: Any) -> None:
     """Refuse a call that lacks what must be named, as click says it; a recipe may have it."""
     path = given.get(RECIPE)
-    named = {**({} if path is None else read_recipe(path, declared)), **given}
+    named = {**({} if path is None else read_recipe(path, declared, given)), **given}
     for one in declared.values():
         if must_be_named(one) and one.name not in named:
             kind = "argument" if one.is_argument else "option"
@@ -100,7 +101,7 @@ def refuse_lacking(declared: Mapping[str, Option], given: Mapping[str, Any], ctx
 def command_signature(declared: Mapping[str, Option]) -> inspect.Signature:
     """Return the signature of which typer makes a command: arguments, options by their headings, `--json`."""
     kinds = inspect.Parameter
-    shown = [one for one in declared.values() if one.kind is not None]
+    shown = [one for one in declared.values() if one.is_on_command_line]
     parameters = [
         kinds("ctx", kinds.KEYWORD_ONLY, annotation=typer.Context),
         *(
@@ -137,7 +138,7 @@ def show_options(command: Any, declared: Mapping[str, Option], *, is_all: bool, 
         is_all: Show all.
         has_recipe: Let nothing be required, since a recipe may have it.
     """
-    has_few = sum(one.kind is not None for one in declared.values()) <= _FEW
+    has_few = sum(one.is_on_command_line for one in declared.values()) <= _FEW
     command.help = command.help if is_all else _short(command.help)
     for parameter in command.params:
         one = declared.get(parameter.name)
@@ -158,7 +159,7 @@ def _short(text: str) -> str:
 
 def must_be_named(one: Option) -> bool:
     """Whether a command lacks something without this option."""
-    return one.kind is not None and (one.is_required or one.is_needed)
+    return one.is_on_command_line and (one.is_required or one.is_needed)
 
 
 def _default(one: Option) -> Any:
