@@ -73,8 +73,8 @@ class Device:
 
 
 @options
-class Encoder:
-    """How a model computes vectors of images."""
+class Batches:
+    """How many images a model computes at once."""
 
     heading = "This machine"
 
@@ -84,6 +84,14 @@ class Encoder:
         default=None,
         least=1,
     )
+
+
+@options
+class Encoder(Batches):
+    """How a model computes vectors of images."""
+
+    heading = "This machine"
+
     backend: str | Path | None = option(
         "What computes the images. The name of a back-end, the folder of a calibration by `medclip models calibrate`, "
         'or "auto" for the one in the settings\' home. Default: torch in float32. It is part of what a run is.',
@@ -372,6 +380,48 @@ class ReportPaths:
         "Name files in the report. Their names may identify patients; by default files have row number and format.",
         default=False,
         of_call=True,
+    )
+
+
+# Models and sheets
+
+
+@options
+class Pack:
+    """Which pack a call is about."""
+
+    model: str | Path | Model = argument(
+        "Name or folder of a model pack. In Python also a loaded model.",
+        default=DEFAULT_MODEL,
+        form="PACK",
+        kind=str,
+        place=True,
+    )
+
+
+@options
+class NamedPack:
+    """What a new pack is called."""
+
+    name: str | None = option("Name on the card of the new pack. Default: the folder's.", default=None, often=True)
+
+
+@options
+class OneOfMany:
+    """Which one is meant of several that lie in one place."""
+
+    number: int = option("Which image, series or record of a folder, from 1.", default=1)
+
+
+@options
+class SheetLayout:
+    """How the leads of an ECG stand on paper."""
+
+    layout: str | None = option(
+        "Rows x columns of leads, and strips of ten seconds below: 3x4, 3x4+1, 3x4+3, 6x2 or 12x1. Default: 3x4+1 for "
+        "a sheet that is drawn, and what is found on one that is read.",
+        default=None,
+        often=True,
     )
 
 

@@ -114,14 +114,14 @@ COMMANDS = {
     ),
     "models verify": ("medclip.cli.models:verify", "Check a pack's files against its manifest."),
     "models calibrate": (
-        "medclip.cli.models_calibrate:calibrate",
+        "medclip.cli.models:calibrate",
         "Choose what computes a pack's images on this processor.",
     ),
     "models import": (
         "medclip.cli.models:import_command",
         "Turn a checkpoint or a model folder into a pack, a BERT into a text folder.",
     ),
-    "models merge": ("medclip.cli.models_merge:merge", "Merge packs that began with the same weights into one."),
+    "models merge": ("medclip.cli.models:merge", "Merge packs that began with the same weights into one."),
     "models set-thresholds": (
         "medclip.cli.models:set_thresholds",
         "Write a copy of a pack whose card names thresholds.",
