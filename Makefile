@@ -12,6 +12,10 @@ PYTEST_ARGS ?= -n 2 --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # pyright brings its own code; this stops it from asking the network for news about itself.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+# Where it is set, as in images of containers, each of the thousand programs of a run compiles medclip anew (0.5 s of CPU).
+# What they compile lies in __pycache__ beside its source, as pip puts it for packages: with PYTHONPYCACHEPREFIX Python
+# looks nowhere else, and torch is compiled a second time.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make demo        score the example studies and write demo-report/report.html"
