@@ -6,10 +6,14 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+
+if TYPE_CHECKING:
+    from tests.kits.loaded_python import Programs
 
 # Before anything imports torch or matplotlib: subprocesses started by tests inherit these too.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -64,6 +68,19 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("no shared data folder beside the repository; set MEDCLIP_SHARED to where it is")
     return folder
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Programs]:
+    """Start `medclip` and `python` as forks of a process that has imported them, and at night as programs anew."""
+    from tests.kits.loaded_python import LoadedPython, RealPython
+    from tests.kits.size import is_nightly
+
+    if is_nightly():
+        yield RealPython()
+        return
+    with LoadedPython() as loaded:
+        yield loaded
 
 
 @pytest.fixture(scope="session")

@@ -15,14 +15,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from tests.kits.loaded_python import LoadedPython
-from tests.kits.size import is_nightly
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
@@ -92,13 +88,6 @@ def workplace(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     return folder, env
 
 
-@pytest.fixture(scope="module")
-def loaded() -> Iterator[LoadedPython]:
-    """Programs that are forks: a block takes a tenth of the time."""
-    with LoadedPython() as loaded:
-        yield loaded
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if runnable(p)], ids=lambda p: p.relative_to(REPOSITORY).as_posix())
 def test_every_code_block_of_the_page_runs(
@@ -106,10 +95,9 @@ def test_every_code_block_of_the_page_runs(
 ):
     folder, env = workplace
     python = sys.executable
-    if page not in TYPED_BY_NEWCOMERS and not is_nightly():
-        programs = request.getfixturevalue("loaded").folder
-        env["PATH"] = f"{programs}{os.pathsep}{env['PATH']}"
-        python = str(programs / "python")
+    if page not in TYPED_BY_NEWCOMERS:
+        programs = request.getfixturevalue("programs")
+        env, python = programs.environment(env), programs.python
     for block in runnable(page):
         command = {"bash": ["bash", "-euo", "pipefail", "-c", block.body], "python": [python, "-c", block.body]}
         done = subprocess.run(

@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -43,7 +44,9 @@ _CLIENT = """\
 #!{python} -IS
 import json, os, signal, socket, sys
 program = os.path.basename(sys.argv[0])
-if program != "medclip" and sys.argv[1:] and sys.argv[1].startswith("-") and sys.argv[1] not in ("-", "-c"):
+option = (sys.argv[1:2] or ["-"])[0]
+tool = option == "-m" and sys.argv[2].split(".")[0] in ("ensurepip", "pip", "venv")
+if program != "medclip" and (tool or option.startswith("-") and option not in ("-", "-c", "-m")):
     os.execv({python!r}, [program, *sys.argv[1:]])
 connection = socket.socket(socket.AF_UNIX)
 connection.connect({address!r})
@@ -63,17 +66,33 @@ os._exit(code)
 """
 
 
+class RealPython:
+    """Programs as a user starts them: what LoadedPython stands for, and what runs at night.
+
+    Attributes:
+        python: The interpreter.
+    """
+
+    python = sys.executable
+
+    def environment(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """Return an environment in which `medclip` and `python` are programs of this installation."""
+        return {**environment, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"}
+
+
 class LoadedPython:
     """The process that has imported everything. Use as a context manager.
 
     Attributes:
-        folder: What to put first on PATH.
+        folder: Where its programs `medclip`, `python` and `python3` are.
+        python: The program that stands for the interpreter.
         log: What the process itself printed.
     """
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="medclip-bin-"))
         self.log = self.folder / "log.txt"
+        self.python = str(self.folder / "python")
         address = str(self.folder / "socket")
         # Threads would not outlive a fork: one for each library that has its own.
         hidden = ("MEDCLIP", "HF_", "TRANSFORMERS_")
@@ -93,12 +112,22 @@ class LoadedPython:
             client.write_text(_CLIENT.format(python=sys.executable, address=address))
             client.chmod(0o755)
 
+    def environment(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """Return an environment in which `medclip` and `python` are forks, also in scripts that set a PATH."""
+        programs = [self.folder / name for name in ("medclip", "python", "python3")]
+        functions = {f"BASH_FUNC_{path.name}%%": f'() {{ {path} "$@"; }}' for path in programs}
+        return {**environment, **functions, "PATH": f"{self.folder}{os.pathsep}{environment['PATH']}"}
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._server.communicate()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+Programs = LoadedPython | RealPython
+"""What the fixture `programs` gives."""
 
 
 def _import_everything() -> None:
@@ -197,6 +226,10 @@ def become(request: list[Any], streams: list[int]) -> tuple[str, str | None, Mod
         code = "import sys\nfrom medclip.cli.main import main\nsys.exit(main())\n"
     elif arguments[:1] == ["-c"]:
         sys.argv, first, code = ["-c", *arguments[2:]], "", arguments[1]
+    elif arguments[:1] == ["-m"]:
+        sys.argv, first = ["-m", *arguments[2:]], os.getcwd()
+        sys.modules.pop(arguments[1], None)  # which a program anew has not imported yet
+        code = f"import runpy\nrunpy._run_module_as_main({arguments[1]!r})\n"
     elif not arguments or arguments[0] == "-":
         sys.argv, first, code = [*arguments] or [""], "", sys.stdin.read()
     else:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.kits.loaded_python import Programs
 
-def _run(repository: Path, script: str, *options: object) -> str:
+
+def _run(programs: Programs, repository: Path, script: str, *options: object) -> str:
     done = subprocess.run(
-        [sys.executable, str(repository / "benchmarks" / script), *map(str, options)],
+        [programs.python, str(repository / "benchmarks" / script), *map(str, options)],
         capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(repository)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -21,9 +22,9 @@ def _run(repository: Path, script: str, *options: object) -> str:
 
 @pytest.mark.slow
 def test_a_folder_with_files_that_are_broken_in_twelve_ways_adds_up(
-    repository: Path, pack: Path, tmp_path: Path
+    programs: Programs, repository: Path, pack: Path, tmp_path: Path
 ) -> None:
-    text = _run(repository, "soak.py", 1200, "--folder", tmp_path, "--model", pack)
+    text = _run(programs, repository, "soak.py", 1200, "--folder", tmp_path, "--model", pack)
     for reason in (
         "empty_file",
         "truncated",
@@ -40,12 +41,12 @@ def test_a_folder_with_files_that_are_broken_in_twelve_ways_adds_up(
 
 @pytest.mark.slow
 def test_runs_and_reading_processes_that_are_killed_end_in_the_same_bytes(
-    repository: Path, pack: Path, tmp_path: Path
+    programs: Programs, repository: Path, pack: Path, tmp_path: Path
 ) -> None:
-    text = _run(repository, "chaos.py", "--files", 200, "--kills", 6, "--folder", tmp_path, "--model", pack)
+    text = _run(programs, repository, "chaos.py", "--files", 200, "--kills", 6, "--folder", tmp_path, "--model", pack)
     assert "all in the same bytes" in text
 
 
 @pytest.mark.slow
-def test_many_names_take_no_memory(repository: Path, tmp_path: Path) -> None:
-    assert "files a second" in _run(repository, "million_files.py", "--files", 20_000, "--folder", tmp_path)
+def test_many_names_take_no_memory(programs: Programs, repository: Path, tmp_path: Path) -> None:
+    assert "files a second" in _run(programs, repository, "million_files.py", "--files", 20_000, "--folder", tmp_path)
