@@ -32,6 +32,15 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("medclip")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what runs at night where it is not night: fixtures are then as small as tests/kits/size.py says."""
+    from tests.kits.size import is_nightly
+
+    for item in items:
+        if item.get_closest_marker("nightly") and not is_nightly():
+            item.add_marker(pytest.mark.skip(reason="runs at night: make test-nightly, or MEDCLIP_NIGHTLY=1"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_home() -> Iterator[Path]:
     """Keep the identity key of tests out of the user's home."""
