@@ -27,8 +27,8 @@ AT_NIGHT = {
     "ddp_small", "stopped", "hidden", "native", "changed_late", "count_ddp_2", "count_ddp_7", "beside_ddp",
     "masked_ddp", "masked_fsdp", "masked_bad", "masked_both", "masked_volumes_ddp", "masked_volumes_begun_by_fsdp",
 }  # fmt: skip
-"""Runs that CI leaves to the night. It has each kind of training with sharded ranks (words, at their own aspect, masked,
-both, volumes), plain ranks with words, sigmoids and hidden patches, chunks, and each way to stop and go on."""
+"""Runs that CI leaves to the night. It has each kind of training with sharded ranks (words, at their own aspect,
+masked, both, volumes), plain ranks with words, sigmoids and hidden patches, chunks, and each way to stop and go on."""
 
 
 def _ways(*names: str, of: str = "", prefix: str = "") -> list[Any]:
