@@ -36,7 +36,8 @@ _HEX = re.compile(r"\b[0-9a-f]{16,64}\b")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _VARIES = re.compile(
     r"work|workers|wall_s|time|seconds|files_per_second|seconds_left|images_s|data_wait|costs|fit_seconds|predict_seconds"
-    r"|fingerprint|date|software|sealed|\w*Time|\w*Date|SOPInstanceUID|SeriesInstanceUID"
+    r"|fingerprint|date|software|sealed|\w*Time|\w*Date|SOPInstanceUID|SeriesInstanceUID|TimeOfSecondaryCapture"
+    r"|ContributingEquipmentSequence"
 )
 """Keys and columns whose values are times, speeds, or made anew for each object: only that they are there is held."""
 _WIDE = 60
