@@ -14,7 +14,7 @@ from medclip.settings import ReadPolicy, Settings
 
 _OF_ONE_CALL = frozenset({"out", "work", "progress", "log", "metrics", "add", "retry_failed", "limit", "dry_run"})
 """Of that call alone; the next one has its own."""
-_PLACES = frozenset({"path", "table", "model", "key_file", "backend", "results_to"})
+_PLACES = frozenset({"path", "table", "model", "key_file", "backend", "results_to", "stage_to"})
 """Arguments that may name a file or folder, or something else by a name."""
 _POLICY = ("uneven_slices", "mpp_um", "accept_unterminated")
 """What commands have options for."""

@@ -26,6 +26,7 @@ def retry(
     """
     from medclip.api.retry import retry as run_retry
     from medclip.cli.progress import progress
+    from medclip.embeddings.open_embeddings import Embeddings
     from medclip.runs.outputs.score_run import ScoreRun
 
     try:
@@ -37,8 +38,12 @@ def retry(
         from medclip.cli.score import print_run
 
         print_run(run, as_json)
-    else:
+    elif isinstance(run, Embeddings):
         from medclip.cli.embed import print_embeddings
 
         print_embeddings(run, as_json)
+    else:
+        from medclip.cli.slides import print_stage
+
+        print_stage(run, as_json, None)
     return run.exit_code
