@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.api import slides as verbs
 from medclip.cli.derive import derive
+from medclip.cli.run_reasons import interrupted
 from medclip.wording import count, number
 
 if TYPE_CHECKING:
@@ -95,17 +95,11 @@ def print_export(exported: Any, as_json: bool, _: Any) -> int:
     return exported.exit_code
 
 
-def _interrupted(given: Any) -> int:
-    from medclip.cli.run_reasons import interrupted
-
-    return interrupted(Path(given.get("out", "")))
-
-
 _OF_STAGES = "0 all done or skipped, 3 some failed"
 _OF_SLIDES = "0 no slide failed, 3 some did (they have a row with the reason)"
-tissue = derive(verbs.tissue, print_stage, exit_codes=_OF_STAGES, interrupted=_interrupted)
-patches = derive(verbs.places, print_stage, exit_codes=_OF_STAGES, interrupted=_interrupted)
-embed = derive(verbs.embed, print_stage, exit_codes=_OF_STAGES, interrupted=_interrupted)
+tissue = derive(verbs.tissue, print_stage, exit_codes=_OF_STAGES, interrupted=interrupted)
+patches = derive(verbs.places, print_stage, exit_codes=_OF_STAGES, interrupted=interrupted)
+embed = derive(verbs.embed, print_stage, exit_codes=_OF_STAGES, interrupted=interrupted)
 learn = derive(verbs.learn, print_learned, exit_codes="0 done")
 predict = derive(verbs.predict, print_predictions, exit_codes=_OF_SLIDES)
 export = derive(verbs.export, print_export, exit_codes=_OF_SLIDES)
