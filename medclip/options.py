@@ -67,6 +67,8 @@ class Option:
     """Of one call alone: neither part of what a run is nor of the recipe that repeats it."""
     is_place: bool
     """A file or folder."""
+    word: str = ""
+    """How a command and a recipe spell it, where that is another word than its name."""
 
     @property
     def is_repeatable(self) -> bool:
@@ -81,7 +83,12 @@ class Option:
     @property
     def spelled(self) -> str:
         """The name as a command spells it, without dashes before it."""
-        return self.name.strip("_").replace("_", "-")
+        return self.word or self.name.strip("_").replace("_", "-")
+
+    @property
+    def key(self) -> str:
+        """The name as a recipe spells it."""
+        return self.spelled.replace("-", "_")
 
     @property
     def is_required(self) -> bool:
@@ -112,10 +119,13 @@ def option(
     of_call: bool = False,
     place: bool = False,
     heading: str = "",
+    word: str = "",
     kw_only: Literal[True] = True,
 ) -> Any:
     """Declare an option that is named: its help, its default, what it takes, and how often people need it."""
-    return _field(True, False, default, help, form, kind, least, most, choices, needed, often, of_call, place, heading)
+    return _field(
+        True, False, default, help, form, kind, least, most, choices, needed, often, of_call, place, heading, word
+    )
 
 
 def argument(
@@ -132,13 +142,13 @@ def argument(
 ) -> Any:
     """Declare what Python takes by its position; a command takes it so, too, or by name where it is `named`."""
     return _field(
-        False, not named, default, help, form, kind, None, None, choices, named, True, of_call, place, ""
+        False, not named, default, help, form, kind, None, None, choices, named, True, of_call, place, "", ""
     )  # fmt: skip
 
 
 def _field(kw_only: bool, is_argument: bool, default: Any, *values: Any) -> Any:
     names = ("help", "form", "kind", "least", "most", "choices", "is_needed", "is_often_used", "is_of_call")
-    metadata = dict(zip((*names, "is_place", "heading"), values, strict=True)) | {"is_argument": is_argument}
+    metadata = dict(zip((*names, "is_place", "heading", "word"), values, strict=True)) | {"is_argument": is_argument}
     if default is _MISSING:
         return dataclasses.field(kw_only=kw_only, metadata=metadata)
     return dataclasses.field(default=default, kw_only=kw_only, metadata=metadata)
@@ -320,10 +330,17 @@ def read_options(declared: Callable[_P, _O], args: tuple[Any, ...], kwargs: Mapp
         MedclipError: As `read_recipe`.
     """
     make: Any = declared
-    if kwargs.get(RECIPE) is None:
+    path = recipe_in(kwargs, options_of(make))
+    if path is None:
         return make(*args, **kwargs)
     named = inspect.signature(make).bind_partial(*args, **kwargs).arguments
-    return make(**{**read_recipe(kwargs[RECIPE], options_of(make)), **named})
+    return make(**{**read_recipe(path, options_of(make)), **named})
+
+
+def recipe_in(named: Mapping[str, Any], declared: Mapping[str, Option]) -> Any:
+    """Return the file of options that a call names; None where it names none, or its `recipe` is of another kind."""
+    one = declared.get(RECIPE)
+    return None if one is None or one.is_argument else named.get(RECIPE)
 
 
 def read_recipe(path: str | Path, declared: Mapping[str, Option]) -> dict[str, Any]:
@@ -340,7 +357,7 @@ def read_recipe(path: str | Path, declared: Mapping[str, Option]) -> dict[str, A
         values = values[RECIPE]
     if not isinstance(values, dict):
         raise MedclipError(Reason.RECIPE_INVALID, "a recipe has names of options and their values.", where=path)
-    known = {one.spelled.replace("-", "_"): one for one in declared.values() if one.kind is not None}
+    known = {one.key: one for one in declared.values() if one.kind is not None}
     read: dict[str, Any] = {}
     for key, value in values.items():
         one = known.get(str(key).replace("-", "_"))
@@ -374,7 +391,7 @@ def recipe_of(given: Any) -> dict[str, Any]:
         given: A value of a class of options. What lives in memory alone is left out.
     """
     repeated = (one for one in options_of(given).values() if one.kind is not None and not one.is_of_call)
-    values = {one.name: getattr(given, one.name) for one in repeated if one.is_set(getattr(given, one.name))}
+    values = {one.key: getattr(given, one.name) for one in repeated if one.is_set(getattr(given, one.name))}
     plain = {name: _plain(value) for name, value in values.items() if name != RECIPE}
     return {name: value for name, value in plain.items() if value is not _MISSING}
 

@@ -10,21 +10,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.options import option, options
+from medclip.options import argument, option, options
 from medclip.settings import DEFAULT_MODEL, Settings, read_policy
 
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings
     from medclip.files.grouping.studies import GroupBy
+    from medclip.files.recipes.key_value import Overrides
     from medclip.models.model import Model
     from medclip.progress import Progress
     from medclip.sample import Modality
     from medclip.text.vocabulary.own_words import Asked
+    from medclip.text.vocabulary.task import Task
 
 
 @options
-class Common:
-    """What every verb takes."""
+class Told:
+    """Who is told of a call."""
+
+    progress: Progress | None = option(
+        "Object that is told how far the call is.", default=None, kind=None, of_call=True
+    )
+
+
+@options
+class Common(Told):
+    """What every verb takes; one whose `recipe` is of another kind takes `Told` alone."""
 
     recipe: str | Path | None = option(
         "YAML file with values of these options by their names, or the run.json of an earlier run. What is named "
@@ -39,9 +50,6 @@ class Common:
         "Limits of what is read, and the home of the identity key; medclip's own where None.",
         default=None,
         kind=None,
-    )
-    progress: Progress | None = option(
-        "Object that is told how far the call is.", default=None, kind=None, of_call=True
     )
 
 
@@ -70,8 +78,8 @@ class Device:
 
 
 @options
-class Encoder:
-    """How a model computes vectors of images."""
+class Batches:
+    """How many images a model takes at a time."""
 
     heading = "This machine"
 
@@ -81,6 +89,14 @@ class Encoder:
         default=None,
         least=1,
     )
+
+
+@options
+class Encoder(Batches):
+    """How a model computes vectors of images."""
+
+    heading = "This machine"
+
     backend: str | Path | None = option(
         "What computes the images. The name of a back-end, the folder of a calibration by `medclip models calibrate`, "
         'or "auto" for the one in the settings\' home. Default: torch in float32. It is part of what a run is.',
@@ -358,6 +374,87 @@ class ReportPaths:
     report_paths: bool = option(
         "Name files in the report. Their names may identify patients; by default files have row number and format.",
         default=False,
+        of_call=True,
+    )
+
+
+# Adaptation, training and evaluation.
+
+
+@options
+class LabelledTable:
+    """A table of labelled files."""
+
+    labels: Any = argument(
+        "Table of labelled files: CSV, TSV or Parquet, whatever its suffix, with `file`, a column of patients and the "
+        "labels. A column `split` stands. In Python also a data frame.",
+        kind=Path,
+        named=True,
+        place=True,
+    )
+    label: str | Sequence[str] = argument(
+        "Column of class names, or one of 0 and 1 for each of several findings.", form="COLUMN", named=True
+    )
+
+
+@options
+class TableTask:
+    """What the labels of a table mean."""
+
+    heading = "Table and patients"
+
+    task: Task | str | Path | None = option(
+        "Task of the vocabulary, or a task file of your own. Default: made of the table.",
+        default=None,
+        form="NAME|FILE",
+        kind=str,
+    )
+
+
+@options
+class TestShare:
+    """How many patients are only measured."""
+
+    heading = "Table and patients"
+
+    test_share: float = option(
+        "Share of patients to test on, where the table has no column `split`.", default=0.2, form="X"
+    )
+
+
+@options
+class Overridden:
+    """What is learned otherwise than by default."""
+
+    heading = "How it learns"
+
+    overrides: Overrides = option(
+        "Settings to change: --set steps=200. In Python a mapping, or texts such as `steps=200`.",
+        default=(),
+        form="KEY=VALUE",
+        often=True,
+        word="set",
+    )
+
+
+@options
+class PackName:
+    """What a new pack is called."""
+
+    heading = "Output"
+
+    name: str | None = option("Name on the card of the new pack.", default=None)
+
+
+@options
+class Resuming:
+    """What becomes of a stopped run."""
+
+    heading = "Output"
+
+    resume: bool = option(
+        "Go on with a stopped run in the output folder; else a folder with a run in it is refused.",
+        default=True,
         of_call=True,
     )
 

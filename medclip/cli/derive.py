@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medclip.options import RECIPE, Option, options_of, read_recipe
+from medclip.options import Option, options_of, read_recipe, recipe_in
 
 COMMON = "Common options"
 _LAST = ("This machine", "Unattended", "Output")
@@ -89,7 +89,7 @@ def derive(
 
 def refuse_lacking(declared: Mapping[str, Option], given: Mapping[str, Any], ctx: Any) -> None:
     """Refuse a call that lacks what must be named, as click says it; a recipe may have it."""
-    path = given.get(RECIPE)
+    path = recipe_in(given, declared)
     named = {**({} if path is None else read_recipe(path, declared)), **given}
     for one in declared.values():
         if must_be_named(one) and one.name not in named:
