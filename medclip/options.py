@@ -346,10 +346,17 @@ def read_options(declared: Callable[_P, _O], args: tuple[Any, ...], kwargs: Mapp
         MedclipError: As `read_recipe`.
     """
     make: Any = declared
-    if kwargs.get(RECIPE) is None:
+    path = recipe_in(kwargs, options_of(make))
+    if path is None:
         return make(*args, **kwargs)
     named = inspect.signature(make).bind_partial(*args, **kwargs).arguments
-    return make(**{**read_recipe(kwargs[RECIPE], options_of(make), named), **named})
+    return make(**{**read_recipe(path, options_of(make), named), **named})
+
+
+def recipe_in(named: Mapping[str, Any], declared: Mapping[str, Option]) -> Any:
+    """Return the file of options that a call names; None where it names none, or its `recipe` is of another kind."""
+    one = declared.get(RECIPE)
+    return None if one is None or one.is_argument else named.get(RECIPE)
 
 
 def read_recipe(path: str | Path, declared: Mapping[str, Option], named: Container[str] = ()) -> dict[str, Any]:

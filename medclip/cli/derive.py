@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medclip.options import RECIPE, Option, options_of, read_recipe
+from medclip.options import Option, options_of, read_recipe, recipe_in
 
 COMMON = "Common options"
 _LAST = ("This machine", "Unattended", "Output")
@@ -93,7 +93,7 @@ def derive(
 
 def named_values(declared: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that a call names, and those of its recipe that it does not."""
-    path = given.get(RECIPE)
+    path = recipe_in(given, declared)
     return {**({} if path is None else read_recipe(path, declared, given)), **given}
 
 

@@ -57,11 +57,11 @@ COMMANDS = {
         "Draw heat maps of what moves a score, and check them.",
     ),
     "pretrain": (
-        "medclip.cli.pretrain:pretrain",
+        "medclip.cli.train:pretrain",
         "Train a model from a recipe; run again to go on.",
     ),
     "finetune": (
-        "medclip.cli.finetune:finetune",
+        "medclip.cli.train:finetune",
         "Fine-tune an image tower to classes, and test it once.",
     ),
     "pathgen": ("medclip.cli.pathgen:pathgen", "Turn slides into patches with captions, as shards."),
@@ -69,7 +69,7 @@ COMMANDS = {
     "evaluate": ("medclip.cli.evaluate:evaluate", "Measure a model zero-shot on a suite of labelled sets."),
     "adapt": ("medclip.cli.adapt:adapt", "Make a pack of a model and a few labelled studies."),
     "adapt compare": (
-        "medclip.cli.adapt_compare:compare",
+        "medclip.cli.adapt:compare",
         "Find out which way of adapting helps, and how sure that is.",
     ),
     "audit": ("medclip.cli.audit:audit", "Ask whether a model works for every patient group."),

@@ -21,9 +21,9 @@ from medclip.sample import View
 from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.build import build_shards
-from medclip.training.batches.loader import Batches
 from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
+from tests.kits.training import batches_of
 
 NATIVE = {"image_tower": "test_vit", "size_px": 64, "native_aspect": True}
 
@@ -122,7 +122,7 @@ def test_what_does_not_go_with_it_is_refused_by_name(
 def test_batches_hold_whole_patches_of_each_image(shards: Path, kind: Any) -> None:
     budget = TokenBudget(8, 60)
     with ShardReader(shards, "val") as reader:
-        batches = Batches(reader, batch_size=4, preprocess=Preprocess(64, budget=budget), seed=0, worker_kind=kind)
+        batches = batches_of(reader, batch_size=4, preprocess=Preprocess(64, budget=budget), seed=0, worker_kind=kind)
         (first, *_) = batches.validation(8)
         assert first.images.shape == (4, *budget.packed_shape)
         for row, packed in enumerate(first.images):

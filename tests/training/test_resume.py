@@ -16,14 +16,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from medclip.training.batches.loader import Batches
 from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
 from medclip.training.trainer import Trainer
 from tests.kits.loaded_python import Programs
 from tests.kits.size import sized
-from tests.kits.training import masked_recipe
+from tests.kits.training import batches_of, masked_recipe
 
 
 def _losses(out: Path) -> list[tuple[int, float]]:
@@ -97,7 +96,7 @@ def _keys(recipe: dict[str, Any], folder: Path, ranks: int, first: int, last: in
     trainer = Trainer(plan, folder)
     found = []
     for rank in range(ranks):
-        share = Batches(
+        share = batches_of(
             trainer.reader, batch_size=plan.train.batch_size, preprocess=trainer.preprocess, seed=plan.seed,
             augment=plan.augment,
             rank=rank, world_size=ranks,

@@ -227,7 +227,7 @@ def test_a_masked_tower_is_fine_tuned_and_measured_on_other_patients(tmp_path: P
     small = {"model.signal.size": "test", "model.signal.sampling_hz": 100, "model.signal.seconds": 4}
     for model, overrides in ((masked.pack, {}), ("resnet1d", small)):
         tuned = medclip.finetune(
-            model, table, "size", images=tmp_path / "files", out=tmp_path / Path(model).name,
+            table, "size", model=model, images=tmp_path / "files", out=tmp_path / Path(model).name,
             overrides={"train.epochs": 1, **overrides}, settings=Settings(workers=1),
         )  # fmt: skip
         assert tuned.images == {"train": 8, "val": 4, "test": 4}
