@@ -67,6 +67,8 @@ class Option:
     """Of one call alone: neither part of what a run is nor of the recipe that repeats it."""
     is_place: bool
     """A file or folder."""
+    read: Callable[[Any], Any] | None = None
+    """Turns any form that Python or a recipe may name a value in into one; ValueError says what is wrong."""
 
     @property
     def is_repeatable(self) -> bool:
@@ -112,10 +114,13 @@ def option(
     of_call: bool = False,
     place: bool = False,
     heading: str = "",
+    read: Callable[[Any], Any] | None = None,
     kw_only: Literal[True] = True,
 ) -> Any:
     """Declare an option that is named: its help, its default, what it takes, and how often people need it."""
-    return _field(True, False, default, help, form, kind, least, most, choices, needed, often, of_call, place, heading)
+    return _field(
+        True, False, default, help, form, kind, least, most, choices, needed, often, of_call, place, heading, read
+    )
 
 
 def argument(
@@ -126,19 +131,23 @@ def argument(
     kind: Any = _MISSING,
     choices: tuple[str, ...] = (),
     named: bool = False,
+    needed: bool | None = None,
     of_call: bool = False,
     place: bool = False,
     kw_only: Literal[False] = False,
 ) -> Any:
-    """Declare what Python takes by its position; a command takes it so, too, or by name where it is `named`."""
+    """Declare what Python takes by its position; a command takes it so, too, or by name where it is `named`, and then
+    must be given it unless it is not `needed`.
+    """
+    is_needed = named if needed is None else needed
     return _field(
-        False, not named, default, help, form, kind, None, None, choices, named, True, of_call, place, ""
+        False, not named, default, help, form, kind, None, None, choices, is_needed, True, of_call, place, "", None
     )  # fmt: skip
 
 
 def _field(kw_only: bool, is_argument: bool, default: Any, *values: Any) -> Any:
     names = ("help", "form", "kind", "least", "most", "choices", "is_needed", "is_often_used", "is_of_call")
-    metadata = dict(zip((*names, "is_place", "heading"), values, strict=True)) | {"is_argument": is_argument}
+    metadata = dict(zip((*names, "is_place", "heading", "read"), values, strict=True)) | {"is_argument": is_argument}
     if default is _MISSING:
         return dataclasses.field(kw_only=kw_only, metadata=metadata)
     return dataclasses.field(default=default, kw_only=kw_only, metadata=metadata)
@@ -217,7 +226,10 @@ def _names(names: str | tuple[str, ...]) -> tuple[str, ...]:
 def needs(
     names: str | tuple[str, ...], others: str | tuple[str, ...], sentence: str, *, hint: str = "", where: str = ""
 ) -> Rule:
-    """Declare that any of some options means nothing unless one of others is named."""
+    """Declare that any of some options means nothing unless one of others is named.
+
+    Of every rule "{names}" in the sentence stands for those of the first options that are named.
+    """
     return Rule(_names(names), _names(others), lambda first, other: first and not other, sentence, hint, where)
 
 
@@ -254,7 +266,14 @@ def check_options(given: Any) -> None:
             )
             if rule.is_broken(first, other):
                 where = getattr(given, rule.where) if rule.where else None
-                raise MedclipError(Reason.WRONG_USE, rule.sentence, where=where, hint=rule.hint)
+                raise MedclipError(Reason.WRONG_USE, _sentence(rule, given, declared), where=where, hint=rule.hint)
+
+
+def _sentence(rule: Rule, given: Any, declared: Mapping[str, Option]) -> str:
+    if "{names}" not in rule.sentence:
+        return rule.sentence
+    named = [f"--{declared[name].spelled}" for name in rule.first if _is_set(given, declared, name)]
+    return rule.sentence.replace("{names}", list_of(named))
 
 
 def _is_set(given: Any, declared: Mapping[str, Option], name: str) -> bool:
@@ -277,9 +296,10 @@ def _check_value(one: Option, value: Any) -> None:
 
 
 class Verb(Protocol[_P_contra, _R_co]):
-    """A function whose arguments are declared options; `options` is their class."""
+    """A function whose arguments are declared options: `options` is their class, of which `carry_out` takes a value."""
 
     options: ClassVar[Any]
+    carry_out: ClassVar[Any]
 
     def __call__(self, *args: _P_contra.args, **kwargs: _P_contra.kwargs) -> _R_co:
         """Carry it out."""
@@ -297,14 +317,17 @@ def verb(declared: Callable[_P, _O]) -> Callable[[Callable[[_O], _R]], Verb[_P, 
     """
 
     def make(function: Callable[[_O], _R]) -> Verb[_P, _R]:
-        @functools.wraps(function)
-        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            given = read_options(declared, args, kwargs)
+        def carry_out(given: _O) -> _R:
             check_options(given)
             return function(given)
 
+        @functools.wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            return carry_out(read_options(declared, args, kwargs))
+
         call_: Any = call
         call_.options = declared
+        call_.carry_out = carry_out
         call_.__signature__ = signature_of(declared, function)
         call_.__doc__ = _with_arguments(inspect.getdoc(function) or "", options_of(declared))
         return call_
@@ -320,10 +343,50 @@ def read_options(declared: Callable[_P, _O], args: tuple[Any, ...], kwargs: Mapp
         MedclipError: As `read_recipe`.
     """
     make: Any = declared
-    if kwargs.get(RECIPE) is None:
-        return make(*args, **kwargs)
     named = inspect.signature(make).bind_partial(*args, **kwargs).arguments
-    return make(**{**read_recipe(kwargs[RECIPE], options_of(make)), **named})
+    return make_options(make, named_values(make, named))
+
+
+def named_values(declared: Any, named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of options that are named, with those of a recipe below them.
+
+    Args:
+        declared: A class made by `options`. One with recipes of its own has a static method `with_recipe`, which does
+            this for it.
+        named: Values by the names of their options.
+
+    Raises:
+        MedclipError: As `read_recipe`.
+    """
+    if hasattr(declared, "with_recipe"):
+        return declared.with_recipe(named)
+    if named.get(RECIPE) is None:
+        return dict(named)
+    return {**read_recipe(named[RECIPE], options_of(declared)), **named}
+
+
+def make_options(declared: Callable[..., _O], named: Mapping[str, Any]) -> _O:
+    """Return the value of a class of options, whichever form its values are named in.
+
+    Raises:
+        TypeError: As Python raises where one is missing.
+        MedclipError: WRONG_USE for a form that an option does not take.
+    """
+    known = options_of(declared)
+    try:
+        return declared(**{name: _read(known[name], value) for name, value in named.items()})
+    except ValueError as e:
+        raise MedclipError(Reason.WRONG_USE, f"{e}.") from e
+
+
+def _read(one: Option, value: Any) -> Any:
+    """Return a value in the one form that an option has: what its `read` makes, and floats of whole numbers."""
+    if one.read is not None:
+        try:
+            return one.read(value)
+        except ValueError as e:
+            raise ValueError(f"{one.name} {e}") from e
+    return float(value) if one.kind is float and isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def read_recipe(path: str | Path, declared: Mapping[str, Option]) -> dict[str, Any]:
@@ -347,9 +410,12 @@ def read_recipe(path: str | Path, declared: Mapping[str, Option]) -> dict[str, A
         if one is None or one.name == RECIPE:
             hint = did_you_mean(str(key), list(known), "Options are")
             raise MedclipError(Reason.RECIPE_INVALID, f"{key!r} is no option of this.", where=path, hint=hint)
-        if not fits(one, value):
+        if one.read is None and not fits(one, value):
             raise MedclipError(Reason.RECIPE_INVALID, f"{key} does not take {value!r}.", where=path)
-        read[one.name] = tuple(value) if isinstance(value, list) else value
+        try:
+            read[one.name] = tuple(value) if one.read is None and isinstance(value, list) else _read(one, value)
+        except ValueError as e:
+            raise MedclipError(Reason.RECIPE_INVALID, f"{e}.", where=path) from e
     return read
 
 

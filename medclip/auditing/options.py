@@ -39,18 +39,7 @@ class Thresholds:
         return self.choose_on is not None or bool(self.choose_where)
 
     def __post_init__(self) -> None:
-        """Refuse two sources at once."""
-        if (self.value is not None) + (self.file is not None) + self.chosen > 1:
-            raise MedclipError(
-                Reason.WRONG_USE,
-                "thresholds come from a number, from a file or from other patients, not from two of them.",
-            )
-        if not self.chosen and (self.policy is not None or self.choose_labels is not None):
-            raise MedclipError(
-                Reason.WRONG_USE,
-                "a policy for thresholds, or their label table, needs other patients to choose on.",
-                hint="Name their scores (choose_on), or their rows of the label table (choose_where).",
-            )
+        """Refuse a threshold that is none."""
         if self.value is not None and not math.isfinite(self.value):
             raise MedclipError(Reason.WRONG_USE, "the threshold is not a finite number.")
 
@@ -67,14 +56,6 @@ class Shortcuts:
     """Attribute that says where an image comes from; None: one called source, site or the like, if there is one."""
     reweight: Sequence[str] = ()
     """Columns (age, view) whose mix is made alike in all groups before the gaps are measured again."""
-
-    def __post_init__(self) -> None:
-        """Refuse masked copies of nobody knows what."""
-        if self.masked is not None and not self.devices:
-            raise MedclipError(
-                Reason.WRONG_USE, "scores of masked copies need the column that says where the device is.",
-                hint="Name it (devices).",
-            )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,27 +84,9 @@ class ImageChecks:
     """Also train the contrastive attacker on the embeddings of half of the patients."""
 
     def __post_init__(self) -> None:
-        """Refuse questions to embeddings where there are none, and a key file that does not exist."""
-        asked = {"study": self.study, "drift": self.sites, "date": self.date, "attacker": self.attacker}
-        named = [name for name, value in asked.items() if value]
-        if named and not self.wants_vectors:
-            raise MedclipError(
-                Reason.WRONG_USE,
-                f"{', '.join(named)}: this is asked of embeddings, and there are none.",
-                hint="Give embeddings, or a pack and the folder of images.",
-            )
+        """Refuse a key file that does not exist."""
         if self.key_file is not None and not self.key_file.is_file():
             raise MedclipError(Reason.MISSING_FILE, "there is no such key file.", where=self.key_file)
-
-    @property
-    def can_encode(self) -> bool:
-        """Whether there are images and a model for them."""
-        return self.images is not None and self.model is not None
-
-    @property
-    def wants_vectors(self) -> bool:
-        """Whether there are, or will be, embeddings."""
-        return self.embeddings is not None or self.can_encode
 
 
 @dataclass(frozen=True)
@@ -137,7 +100,7 @@ class Stress:
 
 
 @dataclass(frozen=True)
-class AuditOptions:
+class MeasureOptions:
     """Numbers of an audit."""
 
     dataset: str = ""
@@ -165,21 +128,9 @@ class AuditOptions:
     """Also score images that are not as they were; None: not done."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that give no interval."""
+        """Refuse a horizon that is none."""
         if self.horizon is not None and not (math.isfinite(self.horizon) and self.horizon > 0):
             raise MedclipError(Reason.WRONG_USE, f"the horizon is {self.horizon:g}; it is a time after the start.")
-        if (self.stress is not None or self.task is not None) and not self.image_checks.can_encode:
-            raise MedclipError(
-                Reason.WRONG_USE,
-                "images can only be scored where there are a pack and a folder of images.",
-                hint="Name both: --model PACK --images FOLDER.",
-            )
-        fewest = min(self.num_resamples, self.num_resamples if self.permutations is None else self.permutations)
-        if fewest < 100:
-            raise MedclipError(
-                Reason.WRONG_USE,
-                f"{fewest} resamples give no interval or p-value worth reading; take 100 or more.",
-            )
 
 
 def shuffles_for(num_tests: int, num_patients: int) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medclip.options import RECIPE, Option, options_of, read_recipe
+from medclip.options import Option, make_options, named_values, options_of
 
 COMMON = "Common options"
 _LAST = ("This machine", "Unattended", "Output")
@@ -44,6 +44,7 @@ def derive(
     *,
     exit_codes: str,
     interrupted: Callable[[Any], int] | None = None,
+    check: Callable[[Mapping[str, Any]], None] | None = None,
     is_lookup: bool = False,
 ) -> Callable[..., int]:
     """Return the function of a command, as `medclip.cli.main` takes it.
@@ -51,8 +52,9 @@ def derive(
     Args:
         verb: From `medclip.options.verb`.
         show: Prints what the verb returned, as JSON where its second argument is true, and returns the exit code; None
-            is 0. The third is the values that were named, by name.
+            is 0. The third is the values that were named, by name, with those of a recipe.
         exit_codes: The command's own, in words: "0 all scored or skipped, 3 some failed".
+        check: Refuses named values that a command does not take, though Python does.
         interrupted: Told the named values where Ctrl-C or a signal ended the verb; returns the exit code.
         is_lookup: Progress is shown on a terminal alone.
     """
@@ -66,13 +68,17 @@ def derive(
         # By name: typer brings a click of its own, whose ParameterSource is another class than click's.
         sources = {name: ctx.get_parameter_source(name) for name in values}
         given = {name: values[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+        given = named_values(verb.options, given)
         refuse_lacking(declared, given, ctx)
+        if check is not None:
+            check(given)
         if "settings" in declared:
             given["settings"] = command_settings()
         try:
             is_quiet = not forgiving_stderr().isatty() if is_lookup else as_json
             with progress(quiet=is_quiet) as shown:
-                result = verb(**given, **({"progress": shown} if "progress" in declared else {}))
+                value = make_options(verb.options, {**given, **({"progress": shown} if "progress" in declared else {})})
+                result = verb.carry_out(value)
         except KeyboardInterrupt:
             if interrupted is None:
                 raise
@@ -88,11 +94,9 @@ def derive(
 
 
 def refuse_lacking(declared: Mapping[str, Option], given: Mapping[str, Any], ctx: Any) -> None:
-    """Refuse a call that lacks what must be named, as click says it; a recipe may have it."""
-    path = given.get(RECIPE)
-    named = {**({} if path is None else read_recipe(path, declared)), **given}
+    """Refuse a call that lacks what must be named, as click says it."""
     for one in declared.values():
-        if must_be_named(one) and one.name not in named:
+        if must_be_named(one) and one.name not in given:
             kind = "argument" if one.is_argument else "option"
             ctx.fail(f"Missing {kind} '{one.spelled.upper() if one.is_argument else f'--{one.spelled}'}'.")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import load_key
 from medclip.files.tables.table import TextForm
 from medclip.settings import Settings
@@ -95,21 +95,7 @@ class ReadOptions:
     """Encoding and decimal comma of text tables."""
 
     def __post_init__(self) -> None:
-        """Refuse words that mean nothing."""
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                given = getattr(self, name)
-                raise MedclipError(
-                    Reason.WRONG_USE,
-                    f"`{name}` is {given!r}.",
-                    hint=did_you_mean(str(given), known, "It is one of"),
-                )
-        if self.level is not None and self.level not in get_args(ExamLevel):
-            raise MedclipError(
-                Reason.WRONG_USE,
-                f"`level` is {self.level!r}.",
-                hint=did_you_mean(self.level, get_args(ExamLevel), "It is one of"),
-            )
+        """Refuse a list whose findings nothing parts."""
         if not self.separator:
             raise MedclipError(Reason.WRONG_USE, "the separator of a list of findings is empty.")
 
@@ -119,14 +105,6 @@ class ReadOptions:
 
 
 _FEW = 10
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "scores": ("probabilities", "logits", "any"),
-    "uncertain": ("ignore", "zero", "one"),
-    "blank": ("ignore", "zero"),
-    "patients": ("column", "rows"),
-    "age_unit": ("years", "months", "days"),
-    "grade": ("argmax", "expected"),
-}
 
 
 def about(number: int, one: str) -> str:
