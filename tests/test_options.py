@@ -50,7 +50,7 @@ def test_a_value_has_one_form_however_it_is_named(tmp_path: Path) -> None:
         assert recipe_of(given) == {"path": "a", "table": "t.csv", "tag": ["one"], "share": 1.0}
         assert isinstance(given.share, float)
     with pytest.raises(MedclipError, match=r"tag takes words\.") as caught:
-        ask("a", **{"tag": {"a": 1}})
+        ask("a", tag={"a": 1})  # pyright: ignore[reportArgumentType]
     assert caught.value.reason is Reason.WRONG_USE
     recipe.write_text("tag: {a: 1}\n")
     with pytest.raises(MedclipError, match=r"r\.yaml: tag takes words\.") as caught:

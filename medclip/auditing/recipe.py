@@ -26,20 +26,8 @@ from medclip.runs.outputs.score_run import ScoreRun
 _SUFFIXES = (".yaml", ".yml")
 _NOT_ASKED = frozenset({"auditor", "audited_on"})
 """Options that may be overridden without another question being asked."""
-_READ_AS_WRITTEN = (
-    *(
-        "level",
-        "match",
-        "repeat_labels",
-        "uncertain",
-        "blank",
-        "label_list",
-        "separator",
-        "no_finding",
-        "patient",
-    ),
-    *("time", "event", "age_bins", "age_unit", "all_pairs"),
-)
+_READ_AS_WRITTEN = ("level", "match", "repeat_labels", "uncertain", "blank", "label_list", "separator", "no_finding")
+_READ_AS_WRITTEN += ("patient", "time", "event", "age_bins", "age_unit", "all_pairs")
 """Keys that `ReadOptions` has by the same name, in the same form."""
 _CHECKED_AS_WRITTEN = ("model", "modality", "training", "study", "date", "attacker")
 """Keys that `ImageChecks` has so."""

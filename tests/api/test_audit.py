@@ -38,7 +38,7 @@ def test_every_option_of_the_command_is_an_argument_of_the_verb():
 
 def test_an_option_that_is_none_is_no_argument():
     with pytest.raises(TypeError, match="num_resample"):
-        medclip.audit(audit_table(40), by=["sex"], **{"num_resample": 200})
+        medclip.audit(audit_table(40), by=["sex"], num_resample=200)  # pyright: ignore[reportCallIssue]
 
 
 @pytest.mark.parametrize(

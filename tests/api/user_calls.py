@@ -23,6 +23,7 @@ def calls() -> list[Path | float | str | int | None]:
     adapted = medclip.adapt(labels, "pneumonia", out=out, shots=16, patient="patient", overrides={"steps": 9})
     comparison = medclip.compare(labels, ["pneumonia", "effusion"], out=out, methods=["linear"], shots=[1, 16])
     audit = medclip.audit("scores.parquet", labels, by=["sex", "age"], label=["pneumonia"], out=out)
+    planned = medclip.audit("audit.yaml", seed=3, num_permutations=2000, where={"split": "test"}, age_bins=[0, 40, 60])
     suite = medclip.evaluate(images, suite="unimed", sets=["brain_mri"], compare="rival", prompt_sensitivity=True)
     run = medclip.pretrain("recipe.yaml", overrides=["train.epochs=2"], out=out, resume=True)
     health = medclip.doctor(settings=medclip.Settings(workers=1))
@@ -45,6 +46,7 @@ def calls() -> list[Path | float | str | int | None]:
         adapted,
         comparison,
         audit,
+        planned,
         suite,
         run,
         tuned,
