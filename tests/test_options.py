@@ -47,7 +47,7 @@ def test_a_value_has_one_form_however_it_is_named(tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text("tag: one\nshare: 1\ntable: t.csv\n")
     for given in (ask("a", "t.csv", tag="one", share=1), ask("a", recipe=str(recipe))):
-        assert recipe_of(given) == {"path": "a", "table": "t.csv", "tag": ["one"], "share": 1.0}
+        assert recipe_of(given, has_places=True) == {"path": "a", "table": "t.csv", "tag": ["one"], "share": 1.0}
         assert isinstance(given.share, float)
     with pytest.raises(MedclipError, match=r"tag takes words\.") as caught:
         ask("a", tag={"a": 1})  # pyright: ignore[reportArgumentType]

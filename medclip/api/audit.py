@@ -23,7 +23,7 @@ from medclip.auditing.option_groups import (
     ThresholdSources,
 )
 from medclip.auditing.shapes import listed, pairs
-from medclip.options import argument, needs, option, options, options_of, recipe_of, verb
+from medclip.options import argument, needs, option, options, options_of, read_recipe, recipe_of, verb
 
 if TYPE_CHECKING:
     from medclip.auditing.input.options import ReadOptions
@@ -147,7 +147,7 @@ class AuditOptions(  # options stand in the order of these from the last
     def with_recipe(named: Mapping[str, Any]) -> dict[str, Any]:
         """Return what is named, with the values of a recipe or an audit.json below it; it may stand as scores, too."""
         from medclip.auditing.provenance.rerun import is_audit, read_rerun
-        from medclip.auditing.recipe import is_recipe, read_asked
+        from medclip.auditing.recipe import is_recipe
 
         known, values, recipe = options_of(AuditOptions), dict(named), named.get("recipe")
         if recipe is None and (is_recipe(named.get("scores")) or is_audit(named.get("scores"))):
@@ -155,7 +155,7 @@ class AuditOptions(  # options stand in the order of these from the last
         if recipe is None:
             return values
         if not is_audit(recipe):
-            return {**read_asked(recipe, known), **values}
+            return {**read_recipe(recipe, known, values), **values}
         changes = {name for name in values if known[name].kind is not None and not known[name].is_of_call}
         return {**read_rerun(Path(recipe), changes, changed_inputs=values.get("changed_inputs", False)), **values}
 
@@ -258,14 +258,14 @@ def _recipe_file(options: AuditOptions) -> Mapping[str, Any] | None:
     path = Path(options.recipe)
     if is_audit(path):
         return read_result(path).provenance.get("recipe_file")
-    return recipe_note(path, recipe_of(options), options_of(options))
+    return recipe_note(path, recipe_of(options, has_places=True), options_of(options))
 
 
 def _origin(options: AuditOptions, recipe_file: Mapping[str, Any] | None) -> tuple[Mapping[str, Any] | None, Origin]:
     """Return what is asked by name, None where values live in memory alone; and that with who asks and when."""
     from medclip.auditing.provenance.origin import Origin
 
-    asked: dict[str, Any] | None = recipe_of(options)
+    asked: dict[str, Any] | None = recipe_of(options, has_places=True)
     repeated = (one for one in options_of(options).values() if one.kind is not None and not one.is_of_call)
     if any(one.name not in asked and one.is_set(getattr(options, one.name)) for one in repeated):
         asked = None

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.options import option, options
+from medclip.options import argument, option, options
 from medclip.settings import DEFAULT_MODEL, Settings, read_policy
 
 if TYPE_CHECKING:
@@ -51,12 +51,15 @@ class Machine:
 
     heading = "This machine"
 
-    workers: int | None = option("Number of reading processes. Default: one for each core.", default=None, often=True)
+    workers: int | None = option(
+        "Number of reading processes. Default: one for each core.", default=None, often=True, beside=True
+    )
     memory: int | str | None = option(
         "Memory of all processes together, such as 12GB. Default: 60 % of what the machine or its cgroup has.",
         default=None,
         form="SIZE",
         kind=str,
+        beside=True,
     )
 
 
@@ -70,8 +73,8 @@ class Device:
 
 
 @options
-class Encoder:
-    """How a model computes vectors of images."""
+class Batches:
+    """How many images a model computes at once."""
 
     heading = "This machine"
 
@@ -81,6 +84,14 @@ class Encoder:
         default=None,
         least=1,
     )
+
+
+@options
+class Encoder(Batches):
+    """How a model computes vectors of images."""
+
+    heading = "This machine"
+
     backend: str | Path | None = option(
         "What computes the images. The name of a back-end, the folder of a calibration by `medclip models calibrate`, "
         'or "auto" for the one in the settings\' home. Default: torch in float32. It is part of what a run is.',
@@ -165,8 +176,8 @@ class Identity:
 
 
 @options
-class Unattended:
-    """How a run goes on by itself."""
+class Logged:
+    """Where a run that goes on by itself keeps its ledger, and what it tells others."""
 
     heading = "Unattended"
 
@@ -177,19 +188,6 @@ class Unattended:
         form="DIR",
         of_call=True,
         place=True,
-    )
-    limit: int | None = option(
-        "Number of files after which the run stops. They are taken in blocks of 32; the same call without it goes on, "
-        "and ends in the same bytes as if it had never been limited.",
-        default=None,
-        least=1,
-        of_call=True,
-    )
-    dry_run: bool = option(
-        "Look at the files, say what would be done, and write nothing. In Python `.counts`, `.files` and `.planned` of "
-        "what is returned say it; of a PACS or a store nothing is fetched.",
-        default=False,
-        of_call=True,
     )
     log: str | Path | None = option(
         "File that events are appended to as JSON lines: counts and reasons, no path and no identifier.",
@@ -208,6 +206,27 @@ class Unattended:
 
 
 @options
+class Limited:
+    """How much of a run a call does."""
+
+    heading = "Unattended"
+
+    limit: int | None = option(
+        "Number of files after which the run stops. They are taken in blocks of 32; the same call without it goes on, "
+        "and ends in the same bytes as if it had never been limited.",
+        default=None,
+        least=1,
+        of_call=True,
+    )
+    dry_run: bool = option(
+        "Look at the files, say what would be done, and write nothing. In Python `.counts`, `.files` and `.planned` of "
+        "what is returned say it; of a PACS or a store nothing is fetched.",
+        default=False,
+        of_call=True,
+    )
+
+
+@options
 class Engines:
     """Who computes a run."""
 
@@ -219,12 +238,14 @@ class Engines:
         "the same.",
         default="local",
         form="local|ray|ray:N",
+        beside=True,
     )
     shard: str | None = option(
         "Part of the run that is done, I/N, in a folder of its own beside others on other machines. `medclip runs "
         "merge` makes the tables of the whole run of all N.",
         default=None,
         form="I/N",
+        beside=True,
     )
 
 
@@ -362,6 +383,48 @@ class ReportPaths:
     )
 
 
+# Models and sheets
+
+
+@options
+class Pack:
+    """Which pack a call is about."""
+
+    model: str | Path | Model = argument(
+        "Name or folder of a model pack. In Python also a loaded model.",
+        default=DEFAULT_MODEL,
+        form="PACK",
+        kind=str,
+        place=True,
+    )
+
+
+@options
+class NamedPack:
+    """What a new pack is called."""
+
+    name: str | None = option("Name on the card of the new pack. Default: the folder's.", default=None, often=True)
+
+
+@options
+class OneOfMany:
+    """Which one is meant of several that lie in one place."""
+
+    number: int = option("Which image, series or record of a folder, from 1.", default=1)
+
+
+@options
+class SheetLayout:
+    """How the leads of an ECG stand on paper."""
+
+    layout: str | None = option(
+        "Rows x columns of leads, and strips of ten seconds below: 3x4, 3x4+1, 3x4+3, 6x2 or 12x1. Default: 3x4+1 for "
+        "a sheet that is drawn, and what is found on one that is read.",
+        default=None,
+        often=True,
+    )
+
+
 def settings_of(given: Any) -> Settings:
     """Return the settings that a call reads with: those it was given, with its policies and its share of the machine.
 
@@ -382,3 +445,12 @@ def settings_of(given: Any) -> Settings:
     if isinstance(given, Machine):
         settings = settings.on_machine(given.workers, given.memory)
     return settings
+
+
+@options
+class RunFolder:
+    """A run that is there."""
+
+    folder: str | Path = argument(
+        "Output folder of a run; of one that is published in a store, its work folder.", place=True
+    )

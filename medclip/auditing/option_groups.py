@@ -260,7 +260,8 @@ class Beforehand:
     declared: Mapping[str, str] | None = option(
         "By whom and when a recipe was written, which is worth something only in the file that was written beforehand.",
         default=None,
-        kind=None,
+        kind=dict,
+        of_call=True,
         read=shapes.declared,
     )
 

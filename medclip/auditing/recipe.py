@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +37,6 @@ def is_recipe(scores: Any) -> bool:
     return isinstance(scores, str | Path) and Path(scores).suffix.lower() in _SUFFIXES
 
 
-def read_asked(path: str | Path, known: Mapping[str, Option]) -> dict[str, Any]:
-    """Read a recipe; paths in it are relative to the current folder.
-
-    Args:
-        path: A YAML file.
-        known: The options of an audit.
-
-    Raises:
-        MedclipError: As `medclip.options.read_recipe`.
-    """
-    return read_recipe(path, {**known, "declared": replace(known["declared"], kind=str)})
-
-
 def recipe_note(path: Path, asked: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, Any]:
     """Return what is kept of a recipe: its name, its SHA-256, and the options of which something else was asked.
 
@@ -59,7 +45,7 @@ def recipe_note(path: Path, asked: Mapping[str, Any], known: Mapping[str, Option
         asked: What is asked in the end.
         known: The options of an audit.
     """
-    of_file = read_asked(path, known)
+    of_file = read_recipe(path, known)
     names = {one.name for one in known.values() if one.kind is not None and not one.is_of_call} - _NOT_ASKED
 
     def value(values: Mapping[str, Any], name: str) -> Any:

@@ -141,6 +141,9 @@ def test_a_recipe_gives_the_bytes_of_the_command(tables, tmp_path: Path):
     path = recipe(tables, tmp_path, f"out: {tmp_path / 'two'}\n")
     path.write_text(path.read_text().replace("by: sex\n", more))
     assert main(["audit", str(path)]) == 0
+    assert main(["audit", "--recipe", str(path), "--out", str(tmp_path / "three")]) == 0
+    for file in (tmp_path / "two").iterdir():
+        assert file.read_bytes() == (tmp_path / "three" / file.name).read_bytes(), file.name
     for file in (tmp_path / "one").iterdir():
         if file.name not in ("report.html", "audit.json"):  # these name the recipe
             assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name

@@ -13,7 +13,7 @@ from medclip.options import make_options, options_of, recipe_of
 
 
 def recipe(**more: object) -> dict[str, object]:
-    return recipe_of(make_options(AuditOptions, {"scores": "in/net.csv", **more}))
+    return recipe_of(make_options(AuditOptions, {"scores": "in/net.csv", **more}), has_places=True)
 
 
 def test_every_path_of_a_recipe_is_known_by_its_key(tmp_path: Path):

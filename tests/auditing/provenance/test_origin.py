@@ -14,7 +14,7 @@ from medclip.options import make_options, recipe_of
 
 def asked_of(**named: object) -> dict[str, object]:
     """Return what is asked by name, as the verb does."""
-    return recipe_of(make_options(AuditOptions, named))
+    return recipe_of(make_options(AuditOptions, named), has_places=True)
 
 
 def test_the_command_names_files_without_their_folders():
