@@ -37,21 +37,21 @@ class Columns:
         read=shapes.joined,
     )
     scores_are: str = option(
-        "What scores are: probabilities; logits, which are turned into them; or any numbers, higher for more likely.",
+        "What scores are: logits are turned into probabilities; any number is higher for more likely.",
         default="probabilities",
         form="KIND",
         choices=("probabilities", "logits", "any"),
     )
     key: Mapping[str, str] | Sequence[str] | str = option(
         "Column that joins the tables; two columns where it takes two. Default: the only name of a key column that "
-        "both have.",
+        "both have (file, image, study, ...).",
         default=(),
         form="SCORES=LABELS",
         read=shapes.pairs,
     )
     match: str = option(
-        "How keys are compared: auto, exact, case, suffix, name, stem, zeros or loose. `auto` is exact, and for the "
-        "file names of `medclip score` also by the end of the path.",
+        "How keys are compared: auto, exact, case, suffix, name, stem, zeros or loose. `stem` is the file name without "
+        "folders and suffix; `auto` is exact, and for the file names of `medclip score` also by the end of the path.",
         default="auto",
         form="HOW",
     )
@@ -93,11 +93,13 @@ class Meaning:
     heading = "What labels mean"
 
     uncertain: str = option(
-        "What -1 and `uncertain` mean: ignore, zero or one (U-Ignore, U-Zero, U-One).",
+        "What -1 and `uncertain` mean: not known (U-Ignore), negative (U-Zero) or positive (U-One).",
         default="ignore",
         choices=("ignore", "zero", "one"),
     )
-    blank: str = option("What an empty label means: ignore or zero.", default="ignore", choices=("ignore", "zero"))
+    blank: str = option(
+        "What an empty label means: not known, or negative.", default="ignore", choices=("ignore", "zero")
+    )
     encoding: str = option(
         "Encoding of tables that are no UTF-8: cp1252, latin-1, utf-16-le.", default="utf-8", form="NAME"
     )
@@ -127,7 +129,9 @@ class Meaning:
         "Label that means healthy. `No Finding` and the like are known.", default=(), form="LABEL", read=shapes.listed
     )
     time: str | None = option(
-        "Column of the time to the event, or to the end of follow-up.", default=None, form="COLUMN"
+        "Column of the time to the event, or to the end of follow-up, which makes labels times to events.",
+        default=None,
+        form="COLUMN",
     )
     event: str | None = option(
         "Column that says whether the event was seen, where it is not the label's own.", default=None, form="COLUMN"
@@ -136,8 +140,8 @@ class Meaning:
         "Time within which the event comes, which is then audited, too.", default=None, form="T"
     )
 
-    rules = (
-        excludes("risk", "scores_are", "a risk by year is a probability.", hint="Leave --scores-are out, or --risk."),
+    rules = excludes(
+        "risk", "scores_are", "a risk by year is a probability.", hint="Leave --scores-are out, or --risk."
     )
 
 
@@ -154,11 +158,7 @@ class PatientGroups:
         kind=str,
         read=shapes.joined,
     )
-    age_unit: str = option(
-        "Unit of ages that are plain numbers: years, months or days.",
-        default="years",
-        choices=("years", "months", "days"),
-    )
+    age_unit: str = option("Unit of ages that are plain numbers.", default="years", choices=("years", "months", "days"))
     bins: Mapping[str, Any] | Sequence[str] | str = option(
         "Edges that divide a column of numbers into groups.", default=(), form="COLUMN=A,B,C", read=shapes.edges
     )
@@ -297,28 +297,30 @@ class Shortcuts:
         read=shapes.listed,
     )
     site: str | None = option(
-        "Column that says where an image comes from: does the score follow it? Default: source, site or hospital in "
-        "--by.",
+        "Column that says where an image comes from, and whether the score follows it. Default: source, site or "
+        "hospital in --by.",
         default=None,
         form="COLUMN",
     )
     masked: Any = option(
-        "Scores of the same images with the device masked.", default=None, form="SCORES", kind=Path, place=True
+        "Scores of the same images with the device masked or painted over.",
+        default=None,
+        form="SCORES",
+        kind=Path,
+        place=True,
     )
     reweight: Sequence[str] | str = option(
-        "Attribute whose mix is made the same in every group before gaps are measured again.",
+        "Attribute, such as age or view, whose mix is made alike in all groups before gaps are measured again.",
         default=(),
         form="GROUP",
         read=shapes.listed,
     )
 
-    rules = (
-        needs(
-            "masked",
-            "device_column",
-            "scores of masked copies need the column that says where the device is.",
-            hint="Name it (device_column).",
-        ),
+    rules = needs(
+        "masked",
+        "device_column",
+        "scores of masked copies need the column that says where the device is.",
+        hint="Name it (device_column).",
     )
 
 
@@ -348,9 +350,13 @@ class ImagesAndTraining:
         place=True,
     )
     training: Sequence[Any] | str | Path = option(
-        "Shards or table that the model was trained on.", default=(), form="PATH", kind=str, place=True,
+        "Shards, or table with sha256, patient or file, that the model was trained on.",
+        default=(),
+        form="PATH",
+        kind=str,
+        place=True,
         read=shapes.listed,
-    )  # fmt: skip
+    )
 
 
 @options

@@ -19,17 +19,13 @@ class Thresholds:
     """Where thresholds come from: a number, a file, or other patients. None of them: `DEFAULT` for probabilities."""
 
     value: float | None = None
-    """Given by hand, for every label."""
     file: Path | None = None
     """What an earlier audit wrote (`thresholds.json`), or `medclip.auditing.thresholds.file.write_thresholds`."""
     choose_on: Any = None
     """Scores of other patients, as the audited ones are given (by model, for several models); None: the same table."""
     choose_labels: Any = None
-    """Label table of those; None: that of the audit."""
     choose_where: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
-    """Rows of the label table to choose on, such as {"split": "val"}."""
     policy: str | None = None
-    """Rule to choose by: youden (None), f1, sensitivity=0.9, specificity=0.95."""
 
     DEFAULT = 0.5
 
@@ -51,11 +47,8 @@ class Shortcuts:
     devices: Sequence[str] = ()
     """Columns that say whether a device (chest drain, pacemaker) is in the image."""
     masked: Any = None
-    """Scores of the same images with the device masked or painted over."""
     site: str | None = None
-    """Attribute that says where an image comes from; None: one called source, site or the like, if there is one."""
     reweight: Sequence[str] = ()
-    """Columns (age, view) whose mix is made alike in all groups before the gaps are measured again."""
 
 
 @dataclass(frozen=True)
@@ -63,25 +56,18 @@ class ImageChecks:
     """What is needed to look at images and embeddings beside the scores; nothing is looked at by default."""
 
     model: str | Path | None = None
-    """The audited model's pack: its training lists and shots, and the encoder of `images`."""
     images: Path | None = None
     """Folder that the label table's files are in: images are read, encoded and hashed."""
     modality: str | None = None
-    """Whose adapter reads them; None: the pack's, where it has one only."""
     embeddings: Path | None = None
     """Vectors made elsewhere, Parquet or .npz."""
     training: Sequence[Any] = ()
-    """What else the model was trained on: shard folders or tables with `sha256`, `patient` or `file`."""
     key_file: Path | None = None
-    """Key that training patients were hashed with; None: this machine's own."""
     study: str | None = None
-    """Column of the study or visit, for re-identification across studies."""
     sites: Sequence[str] = ()
     """Attributes (site, scanner) between which embeddings may drift."""
     date: str | None = None
-    """Column of dates: drift between months."""
     attacker: bool = False
-    """Also train the contrastive attacker on the embeddings of half of the patients."""
 
     def __post_init__(self) -> None:
         """Refuse a key file that does not exist."""
@@ -104,9 +90,7 @@ class MeasureOptions:
     """Numbers of an audit."""
 
     dataset: str = ""
-    """What the audit set is called in tables and page."""
     num_resamples: int = NUM_RESAMPLES
-    """Resamples of patients."""
     permutations: int | None = None
     """Shuffles of group labels for each gap; None: `shuffles_for` the number of tests."""
     seed: int = 0
@@ -119,11 +103,9 @@ class MeasureOptions:
     shortcuts: Shortcuts = field(default_factory=Shortcuts)
     image_checks: ImageChecks = field(default_factory=ImageChecks)
     reference: Any = None
-    """Table of the groups that the model is meant for: columns attribute, group, and share or count."""
     declared: Declared = field(default_factory=Declared)
     """What was required, and asked first, before the data was seen (`medclip.auditing.declared.grammar.declared`)."""
     task: str | Path | None = None
-    """Score the images by this task of the pack: what was given as scores is then the label table."""
     stress: Stress | None = None
     """Also score images that are not as they were; None: not done."""
 

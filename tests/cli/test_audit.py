@@ -193,7 +193,7 @@ def test_help_has_groups_and_the_common_options_first(capsys, monkeypatch):
     assert main(["audit", "--help-all"]) == 0
     text = capsys.readouterr().out
     panels = [line.split("─ ")[1].split(" ─")[0] for line in text.splitlines() if "╭─ " in line]
-    assert panels[2:5] == ["Common options", "Which column is what", "What labels mean"]
+    assert panels[:4] == ["Arguments", "Common options", "Which column is what", "What labels mean"]
     common = text.split("Common options")[1].split("╰")[0]
     assert re.findall(r"│ (--[a-z-]+)", common) == ["--labels", "--by", "--label", "--patient", "--out"]
 
