@@ -77,8 +77,8 @@ COMMANDS = {
         "medclip.cli.monitor:monitor",
         "Watch results over weeks: what changed, without labels.",
     ),
-    "audit verify": ("medclip.cli.audit_folders:verify", "Check that a signed audit is what was written."),
-    "audit diff": ("medclip.cli.audit_folders:diff", "List what differs between two audits."),
+    "audit verify": ("medclip.cli.audit:verify", "Check that a signed audit is what was written."),
+    "audit diff": ("medclip.cli.audit:diff", "List what differs between two audits."),
     "captions from-labels": (
         "medclip.cli.captions:from_labels",
         "Turn a table of labels into a table of captions.",

@@ -24,6 +24,7 @@ def calls() -> list[Path | float | str | int | None]:
     comparison = medclip.compare(labels, ["pneumonia", "effusion"], out=out, method=["lda"], shots=[1, 16], num_seeds=3)
     audit = medclip.audit("scores.parquet", labels, by=["sex", "age"], label=["pneumonia"], out=out)
     suite = medclip.evaluate(images, suite="unimed", dataset="brain_mri", compare="rival", prompt_sensitivity=True)
+    planned = medclip.audit("audit.yaml", seed=3, num_permutations=2000, where={"split": "test"}, age_bins=[0, 40, 60])
     run = medclip.pretrain("recipe.yaml", overrides=["train.epochs=2"], out=out, resume=True)
     health = medclip.doctor(settings=medclip.Settings(workers=1))
     hits = medclip.search("embeddings", ["a pacemaker", "a device"], like="film.dcm", not_="a tube", where={"sex": "F"})
@@ -53,6 +54,7 @@ def calls() -> list[Path | float | str | int | None]:
         adapted,
         comparison,
         audit,
+        planned,
         suite,
         run,
         tuned,
