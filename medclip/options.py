@@ -71,6 +71,8 @@ class Option:
     """A file or folder."""
     is_beside: bool
     """It changes no table: a run that goes on may have another one, and the recipe in run.json leaves it out."""
+    word: str = ""
+    """How a command and a recipe spell it, where that is another word than its name."""
     read: Callable[[Any], Any] | None = None
     """Turns any form that Python or a recipe may name a value in into one; ValueError says what is wrong."""
 
@@ -92,7 +94,12 @@ class Option:
     @property
     def spelled(self) -> str:
         """The name as a command spells it, without dashes before it."""
-        return self.name.strip("_").replace("_", "-")
+        return self.word or self.name.strip("_").replace("_", "-")
+
+    @property
+    def key(self) -> str:
+        """The name as a recipe spells it."""
+        return self.spelled.replace("-", "_")
 
     @property
     def is_required(self) -> bool:
@@ -124,11 +131,12 @@ def option(
     place: bool = False,
     beside: bool = False,
     heading: str = "",
+    word: str = "",
     read: Callable[[Any], Any] | None = None,
     kw_only: Literal[True] = True,
 ) -> Any:
     """Declare an option that is named: its help, its default, what it takes, and how often people need it."""
-    values = (help, form, kind, least, most, choices, needed, often, of_call, place, beside, heading, read)
+    values = (help, form, kind, least, most, choices, needed, often, of_call, place, beside, heading, word, read)
     return _field(True, False, default, *values)
 
 
@@ -140,22 +148,23 @@ def argument(
     kind: Any = _MISSING,
     choices: tuple[str, ...] = (),
     named: bool = False,
-    needed: bool | None = None,
+    needed: bool = True,
     of_call: bool = False,
     place: bool = False,
     kw_only: Literal[False] = False,
 ) -> Any:
-    """Declare what Python takes by its position; a command takes it so, too, or by name where it is `named`, and then
-    must be given it unless it is not `needed`.
+    """Declare what Python takes by its position; a command takes it so, too, or by name where it is `named`.
+
+    A command must name it then, unless it is not `needed`.
     """
-    is_needed = named if needed is None else needed
-    values = (help, form, kind, None, None, choices, is_needed, True, of_call, place, False, "", None)
+    values = (help, form, kind, None, None, choices, named and needed, True, of_call, place, False, "", "", None)
     return _field(False, not named, default, *values)
 
 
 def _field(kw_only: bool, is_argument: bool, default: Any, *values: Any) -> Any:
-    names = ("help", "form", "kind", "least", "most", "choices", "is_needed", "is_often_used", "is_of_call", "is_place")
-    metadata = dict(zip((*names, "is_beside", "heading", "read"), values, strict=True)) | {"is_argument": is_argument}
+    names = ("help", "form", "kind", "least", "most", "choices", "is_needed", "is_often_used", "is_of_call")
+    names = (*names, "is_place", "is_beside", "heading", "word", "read")
+    metadata = dict(zip(names, values, strict=True)) | {"is_argument": is_argument}
     if default is _MISSING:
         return dataclasses.field(kw_only=kw_only, metadata=metadata)
     return dataclasses.field(default=default, kw_only=kw_only, metadata=metadata)
@@ -182,7 +191,8 @@ def _options_of(kind: type) -> dict[str, Option]:
     made = {field.name: _option(kind, field) for field in dataclasses.fields(cast(Any, kind))}
     of_kind = inspect.get_annotations(kind)
     rank = {name: (0 if name in of_kind else 1) for name in made}
-    order = sorted(made, key=lambda name: (_is_keyword(kind, name), rank[name]))
+    # Positions are those of the class itself: a base's come first.
+    order = sorted(made, key=lambda name: (_is_keyword(kind, name), _is_keyword(kind, name) and rank[name]))
     return {name: made[name] for name in order}
 
 
@@ -368,9 +378,15 @@ def named_values(declared: Any, named: Mapping[str, Any]) -> dict[str, Any]:
     """
     if hasattr(declared, "with_recipe"):
         return declared.with_recipe(named)
-    if named.get(RECIPE) is None:
-        return dict(named)
-    return {**read_recipe(named[RECIPE], options_of(declared), named), **named}
+    known = options_of(declared)
+    path = recipe_in(named, known)
+    return dict(named) if path is None else {**read_recipe(path, known, named), **named}
+
+
+def recipe_in(named: Mapping[str, Any], declared: Mapping[str, Option]) -> Any:
+    """Return the file of options that a call names; None where it names none, or its `recipe` is of another kind."""
+    one = declared.get(RECIPE)
+    return None if one is None or one.is_argument else named.get(RECIPE)
 
 
 def make_options(declared: Callable[..., _O], named: Mapping[str, Any]) -> _O:
@@ -416,7 +432,7 @@ def read_recipe(path: str | Path, declared: Mapping[str, Option], named: Contain
         values = values[RECIPE]
     if not isinstance(values, dict):
         raise MedclipError(Reason.RECIPE_INVALID, "a recipe has names of options and their values.", where=path)
-    known = {one.spelled.replace("-", "_"): one for one in declared.values() if one.kind is not None}
+    known = {one.key: one for one in declared.values() if one.kind is not None}
     read: dict[str, Any] = {}
     for key, value in values.items():
         one = known.get(str(key).replace("-", "_"))
@@ -472,7 +488,7 @@ def recipe_of(given: Any, *, has_places: bool = False) -> dict[str, Any]:
             value = str(value)
         plain = _UNKNOWN_PLACE if one.is_place and not has_places and not _is_name(value) else _plain(value)
         if plain is not _MISSING:
-            recipe[one.name] = plain
+            recipe[one.key] = plain
     return recipe
 
 

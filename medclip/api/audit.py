@@ -94,9 +94,9 @@ class AuditOptions(  # options stand in the order of these from the last
         read=pairs,
     )
     patient: str | None = option(
-        "Column that names the patient. COLUMN~PATTERN takes the part of the cell that a regular expression finds: "
-        "Path~patient[0-9]+ where only the path names the patient. Else patient, patient_id, subject_id and the like "
-        "are known.",
+        "Column that names the patient. COLUMN~PATTERN takes the part of the cell that a regular expression finds, "
+        "such as Path~patient[0-9]+ where only the path names the patient. Without it patient, patient_id, subject_id "
+        "and the like are known.",
         default=None,
         form="COLUMN",
         often=True,

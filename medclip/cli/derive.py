@@ -15,7 +15,7 @@ from medclip.options import Option, make_options, named_values, options_of
 COMMON = "Common options"
 _LAST = ("This machine", "Unattended", "Output")
 """Headings that stand behind all others, in this order."""
-_FEW = 14
+_FEW = 12
 """A command of so many options shows them all."""
 _WORDS: Mapping[Any, str] = {Path: "PATH", int: "N", float: "X", str: "TEXT"}
 JSON = Option(

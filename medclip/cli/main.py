@@ -57,11 +57,11 @@ COMMANDS = {
         "Draw heat maps of what moves a score, and check them.",
     ),
     "pretrain": (
-        "medclip.cli.pretrain:pretrain",
+        "medclip.cli.train:pretrain",
         "Train a model from a recipe; run again to go on.",
     ),
     "finetune": (
-        "medclip.cli.finetune:finetune",
+        "medclip.cli.train:finetune",
         "Fine-tune an image tower to classes, and test it once.",
     ),
     "pathgen": ("medclip.cli.pathgen:pathgen", "Turn slides into patches with captions, as shards."),
@@ -69,7 +69,7 @@ COMMANDS = {
     "evaluate": ("medclip.cli.evaluate:evaluate", "Measure a model zero-shot on a suite of labelled sets."),
     "adapt": ("medclip.cli.adapt:adapt", "Make a pack of a model and a few labelled studies."),
     "adapt compare": (
-        "medclip.cli.adapt_compare:compare",
+        "medclip.cli.adapt:compare",
         "Find out which way of adapting helps, and how sure that is.",
     ),
     "audit": ("medclip.cli.audit:audit", "Ask whether a model works for every patient group."),
@@ -99,11 +99,11 @@ COMMANDS = {
     "ecg render": ("medclip.cli.ecg:render", "Draw an ECG record as a paper sheet."),
     "ecg digitise": ("medclip.cli.ecg:digitise", "Read a printed ECG back into millivolts."),
     "slides learn": (
-        "medclip.cli.slides_learn:learn",
+        "medclip.cli.slides:learn",
         "Learn a head for whole slides, measured on patients left out.",
     ),
     "slides predict": (
-        "medclip.cli.slides_predict:predict",
+        "medclip.cli.slides:predict",
         "Answer a question for every slide, with maps of what moves it.",
     ),
     "models list": ("medclip.cli.models:list_command", "List the model packs that can be loaded by name."),
@@ -131,7 +131,7 @@ COMMANDS = {
     "slides tissue": ("medclip.cli.slides:tissue", "Find the tissue of slides."),
     "slides patches": ("medclip.cli.slides:patches", "Lay a grid of patches over the tissue of slides."),
     "slides embed": ("medclip.cli.slides:embed", "Compute the vectors of all patches of slides."),
-    "slides export": ("medclip.cli.slides_export:export", "Write vectors of patches as AnnData or SpatialData."),
+    "slides export": ("medclip.cli.slides:export", "Write vectors of patches as AnnData or SpatialData."),
     "doctor": ("medclip.cli.doctor:doctor", "Check this installation and say how to fix what is wrong."),
 }
 GROUPS = {

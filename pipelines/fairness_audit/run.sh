@@ -41,7 +41,7 @@ if [ "${1:-}" = --shared ]; then
     score medclip-mini medclip-mini "$films/images" "$run/scores"
     for method in linear-probe svd; do
         [ -f "$run/packs/$method/manifest.json" ] || medclip adapt --labels "$run/shots.csv" --images "$films" \
-            --label $pneumonia --method $method --shots 16 --key-file "$mini/key" --workers 1 --threads 1 \
+            --label $pneumonia --method $method --shots 16 --key-file "$mini/key" --workers 1 --num-threads 1 \
             --name "mini-$method" --out "$run/packs/$method"
         score "$run/packs/$method" $method "$films/images" "$run/scores"
     done

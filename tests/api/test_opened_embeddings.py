@@ -55,7 +55,7 @@ def test_a_pack_is_adapted_from_them(tiny: Path, table: Path, opened: Embeddings
 
 def test_methods_are_compared_on_them(tiny: Path, table: Path, opened: Embeddings, tmp_path: Path) -> None:
     result = medclip.compare(
-        table, "finding", out=tmp_path / "c", model=tiny, methods=["zero-shot"], shots=[1], seeds=1,
+        table, "finding", out=tmp_path / "c", model=tiny, method="zero-shot", shots=1, num_seeds=1,
         num_resamples=20, images=opened, settings=Settings(workers=1),
     )  # fmt: skip
     assert result.cells

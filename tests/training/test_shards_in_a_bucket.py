@@ -33,6 +33,7 @@ from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.sections.augment import Augment
 from tests.kits.loaded_python import Programs
 from tests.kits.stores import WebStore, upload
+from tests.kits.training import batches_of
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
@@ -66,7 +67,7 @@ def batches(place: Path | str, cache: ShardCache | None = None, **options: Any) 
         "augment": Augment(),
         "window_shards": 2,
     }
-    return Batches(ShardReader(place, "train", cache=cache), **given | options)
+    return batches_of(ShardReader(place, "train", cache=cache), **given | options)
 
 
 def content(batch: Batch) -> tuple[Any, ...]:
