@@ -39,10 +39,11 @@ class Common(Told):
     """What every verb takes; one whose `recipe` is of another kind takes `Told` alone."""
 
     recipe: str | Path | None = option(
-        "YAML file with values of these options by their names, or the run.json of an earlier run. What is named "
-        "beside it overrides it.",
+        "YAML file of these options, or the run.json of an earlier run. It has values by the names of options; what is "
+        "named beside it overrides it.",
         default=None,
         form="FILE",
+        often=True,
         of_call=True,
         place=True,
         heading="Output",
@@ -78,7 +79,7 @@ class Device:
 
     heading = "This machine"
 
-    device: str = option("Torch device that the model computes on.", default="cpu")
+    device: str = option("Torch device that the model computes on.", default="cpu", often=True)
 
 
 @options
@@ -144,7 +145,11 @@ class NamedModality:
     heading = "How files are read"
 
     modality: Modality | str | None = option(
-        "Modality of the files that neither a table nor their header names.", default=None, form="M", kind=str
+        "Modality of the files that neither a table nor their header names.",
+        default=None,
+        form="M",
+        kind=str,
+        often=True,
     )
 
 
@@ -166,9 +171,10 @@ class FileTable:
     heading = "How files are read"
 
     table: Any = option(
-        "Table that names study, patient and modality of files: CSV, TSV or Parquet, whatever its suffix. In Python "
-        "also a data frame.",
+        "Table that names study, patient and modality of files. It is CSV, TSV or Parquet, whatever its suffix; in "
+        "Python also a data frame.",
         default=None,
+        often=True,
         kind=Path,
         place=True,
     )
@@ -201,8 +207,8 @@ class Identity:
 
 
 @options
-class Logged:
-    """Where a run that goes on by itself keeps its ledger, and what it tells others."""
+class WorkFolder:
+    """Where a run whose results go to a store keeps its ledger."""
 
     heading = "Unattended"
 
@@ -214,6 +220,14 @@ class Logged:
         of_call=True,
         place=True,
     )
+
+
+@options
+class Logged:
+    """What a run that goes on by itself tells others."""
+
+    heading = "Unattended"
+
     log: str | Path | None = option(
         "File that events are appended to as JSON lines: counts and reasons, no path and no identifier.",
         default=None,

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, get_args, get_origin
@@ -25,7 +26,7 @@ from medclip.cli.standard_output import PipeClosed, checked_output
 from medclip.errors import MedclipError, did_you_mean, printable
 from medclip.exit_codes import ExitCode, exit_code
 from medclip.files.disk.file_modes import file_modes
-from medclip.options import RECIPE
+from medclip.options import RECIPE, values_of_recipe
 
 OTHER_CODES = (
     "Any command: 1 a fault of medclip, 4 incomplete (no room on disk, in memory or on standard output), 5 another run "
@@ -234,7 +235,19 @@ def _settings_of(full: str, function: Callable[..., object], command: Any, given
     if file is None:
         return []
     refuse_unknown_commands(file, COMMANDS)
-    return arguments_of(file, full, function, command.params, given)
+    return arguments_of(file, full, function, command.params, [*given, *_words_of_recipe(given)])
+
+
+def _words_of_recipe(given: Sequence[str]) -> list[str]:
+    """Return the options that the recipe among a user's words names: the settings file does not override them."""
+    word = f"--{RECIPE}"
+    named = [one.partition("=")[2] for one in given if one.startswith(f"{word}=")]
+    named += [path for one, path in pairwise(given) if one == word]
+    try:
+        names = values_of_recipe(named[-1]) if named else {}
+    except MedclipError:  # the verb says what is wrong with it
+        return []
+    return [f"--{str(name).replace('_', '-').strip('-')}" for name in names]
 
 
 def _no_command(name: str, prefix: str) -> str:

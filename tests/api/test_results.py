@@ -101,7 +101,7 @@ def test_what_reads_files_shows_itself_too(tmp_path: Path):
     assert "Jane" not in repr(scanned) + scanned._repr_html_()  # a notebook is passed on
     assert scanned.to_pandas()["file"].iloc[0] == "Jane_Doe_0.png"
     shows_itself(medclip.open_study(tmp_path, "xray"))
-    shows_itself(medclip.view(tmp_path / "Jane_Doe_0.png", tmp_path / "view.png", "xray"))
+    shows_itself(medclip.view(tmp_path / "Jane_Doe_0.png", tmp_path / "view.png", modality="xray"))
 
 
 def test_a_scoring_run_shows_itself_and_is_read_back_from_its_folder(studies: Path, pack: Path, tmp_path: Path):

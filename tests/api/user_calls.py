@@ -16,6 +16,21 @@ def calls() -> list[Path | float | str | int | None]:
     vectors = medclip.embed(images, out, dtype="float16", device="cuda", batch_size=32)
     again = medclip.score(vectors, prompt={"device": ["a pacemaker", "a lead"]}, against={"device": "no device"})
     retried = medclip.retry(out, reason="timeout", workers=2)
+    sent = medclip.score(
+        images,
+        out,
+        export=["csv", "sr=dicomwebs://pacs.example/dicom-web"],
+        report={"sort_by": "chest_xray_view:pa", "explain": "top"},
+        uneven="resample",
+        mpp_um=0.5,
+    )
+    repeated = medclip.score(images, "again", recipe=out / "run.json", task=["chest_xray_findings"])
+    hashed = medclip.retry(out, path=images, table="table.csv", exclude=["left"], limit=100, recipe="retry.yaml")
+    page = medclip.runs.report(out, sort_by="chest_xray_view:pa", explain="top", report_paths=True, images=images)
+    exported = medclip.runs.export(out, as_=["sr", "sc"], to="results")
+    far = medclip.runs.status(folder=out)
+    whole = medclip.runs.merge([out / "1", out / "2"], out)
+    purged = medclip.runs.purge(out, older_than="30d", thumbnails=True, yes=True)
     router = medclip.watch(images, out, settle_s=30.0, once=True, model="anatomy-x1")
     scan = medclip.scan(images, modality="xray")
     study = medclip.open_study("study.dcm", medclip.Modality.CT)
@@ -83,5 +98,13 @@ def calls() -> list[Path | float | str | int | None]:
         exported,
         retried,
         router,
+        sent,
+        repeated,
+        hashed,
+        page.report_path,
+        exported.written["sr"],
+        far.state,
+        whole.counts,
+        purged.exit_code,
     )
     return [run.pack, *(repr(result) for result in results)]
