@@ -21,7 +21,7 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, ParamSpec, Protocol, TypeVar, cast, dataclass_transform
 
@@ -36,6 +36,8 @@ _R_co = TypeVar("_R_co", covariant=True)
 _MISSING: Any = dataclasses.MISSING
 RECIPE = "recipe"
 """The option that names a file with values of the others."""
+_UNKNOWN_PLACE = "?"
+"""Stands in the recipe of a run for a file or folder: run.json holds no path, and whoever repeats it names its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Option:
     form: str
     """What stands for a value in help, such as COLUMN; "" for the word of its kind."""
     kind: Any
-    """Type of one value on the command line; None where it can be named in Python alone."""
+    """Type of one value on the command line; None where Python alone can name it, dict where a recipe can, too."""
     least: float | None
     most: float | None
     choices: tuple[str, ...]
@@ -67,6 +69,8 @@ class Option:
     """Of one call alone: neither part of what a run is nor of the recipe that repeats it."""
     is_place: bool
     """A file or folder."""
+    is_beside: bool
+    """It changes no table: a run that goes on may have another one, and the recipe in run.json leaves it out."""
     word: str = ""
     """How a command and a recipe spell it, where that is another word than its name."""
 
@@ -74,6 +78,11 @@ class Option:
     def is_repeatable(self) -> bool:
         """Whether several values may be named, by repeating the option."""
         return any(word in self.annotation for word in ("Sequence[", "list[", "Mapping[", "Overrides", "Asked"))
+
+    @property
+    def is_on_command_line(self) -> bool:
+        """Whether a command has it; others are of Python, and of recipes where they are mappings."""
+        return self.kind not in (None, dict)
 
     @property
     def takes_mapping(self) -> bool:
@@ -118,14 +127,14 @@ def option(
     often: bool = False,
     of_call: bool = False,
     place: bool = False,
+    beside: bool = False,
     heading: str = "",
     word: str = "",
     kw_only: Literal[True] = True,
 ) -> Any:
     """Declare an option that is named: its help, its default, what it takes, and how often people need it."""
-    return _field(
-        True, False, default, help, form, kind, least, most, choices, needed, often, of_call, place, heading, word
-    )
+    values = (help, form, kind, least, most, choices, needed, often, of_call, place, beside, heading, word)
+    return _field(True, False, default, *values)
 
 
 def argument(
@@ -142,13 +151,13 @@ def argument(
 ) -> Any:
     """Declare what Python takes by its position; a command takes it so, too, or by name where it is `named`."""
     return _field(
-        False, not named, default, help, form, kind, None, None, choices, named, True, of_call, place, "", ""
+        False, not named, default, help, form, kind, None, None, choices, named, True, of_call, place, False, "", ""
     )  # fmt: skip
 
 
 def _field(kw_only: bool, is_argument: bool, default: Any, *values: Any) -> Any:
-    names = ("help", "form", "kind", "least", "most", "choices", "is_needed", "is_often_used", "is_of_call")
-    metadata = dict(zip((*names, "is_place", "heading", "word"), values, strict=True)) | {"is_argument": is_argument}
+    names = ("help", "form", "kind", "least", "most", "choices", "is_needed", "is_often_used", "is_of_call", "is_place")
+    metadata = dict(zip((*names, "is_beside", "heading", "word"), values, strict=True)) | {"is_argument": is_argument}
     if default is _MISSING:
         return dataclasses.field(kw_only=kw_only, metadata=metadata)
     return dataclasses.field(default=default, kw_only=kw_only, metadata=metadata)
@@ -334,7 +343,7 @@ def read_options(declared: Callable[_P, _O], args: tuple[Any, ...], kwargs: Mapp
     if path is None:
         return make(*args, **kwargs)
     named = inspect.signature(make).bind_partial(*args, **kwargs).arguments
-    return make(**{**read_recipe(path, options_of(make)), **named})
+    return make(**{**read_recipe(path, options_of(make), named), **named})
 
 
 def recipe_in(named: Mapping[str, Any], declared: Mapping[str, Option]) -> Any:
@@ -343,12 +352,17 @@ def recipe_in(named: Mapping[str, Any], declared: Mapping[str, Option]) -> Any:
     return None if one is None or one.is_argument else named.get(RECIPE)
 
 
-def read_recipe(path: str | Path, declared: Mapping[str, Option]) -> dict[str, Any]:
+def read_recipe(path: str | Path, declared: Mapping[str, Option], named: Container[str] = ()) -> dict[str, Any]:
     """Read the values of options from a YAML file with their names, or from the `recipe` of a run.json.
 
+    Args:
+        path: The file.
+        declared: The options.
+        named: Names of those that are named beside it, and override it.
+
     Raises:
-        MedclipError: RECIPE_INVALID for a name that is no option, and for a value that it does not take; what
-            `medclip.recipe.read_yaml` raises.
+        MedclipError: RECIPE_INVALID for a name that is no option, and for a value that it does not take; WRONG_USE for
+            a file or folder that a run.json does not hold, and nobody names; what `medclip.recipe.read_yaml` raises.
     """
     from medclip.recipe import read_yaml
 
@@ -364,6 +378,15 @@ def read_recipe(path: str | Path, declared: Mapping[str, Option]) -> dict[str, A
         if one is None or one.name == RECIPE:
             hint = did_you_mean(str(key), list(known), "Options are")
             raise MedclipError(Reason.RECIPE_INVALID, f"{key!r} is no option of this.", where=path, hint=hint)
+        if one.name in named:
+            continue
+        if one.is_place and value == _UNKNOWN_PLACE:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"a run does not keep where its {key} was.",
+                where=path,
+                hint=f"Name it beside the recipe: {one.spelled.upper() if one.is_argument else f'--{one.spelled}'}.",
+            )
         if not fits(one, value):
             raise MedclipError(Reason.RECIPE_INVALID, f"{key} does not take {value!r}.", where=path)
         read[one.name] = tuple(value) if isinstance(value, list) else value
@@ -374,8 +397,8 @@ def fits(one: Option, value: Any) -> bool:
     """Whether a value from a file is of the kind that an option takes: no text for a number, nothing for a flag."""
     if value is None:
         return one.default is None
-    if isinstance(value, Mapping):
-        return one.takes_mapping
+    if isinstance(value, Mapping) or one.kind is dict:
+        return isinstance(value, Mapping) and one.takes_mapping
     if isinstance(value, list):
         return one.is_repeatable and all(fits(one, each) for each in value)
     if isinstance(value, bool) or one.kind is bool:
@@ -385,28 +408,39 @@ def fits(one: Option, value: Any) -> bool:
 
 
 def recipe_of(given: Any) -> dict[str, Any]:
-    """Return the recipe that repeats a call: what differs from the defaults, but places and what is of one call alone.
+    """Return the recipe that repeats a call: what differs from the defaults, but what is of one call alone.
 
     Args:
-        given: A value of a class of options. What lives in memory alone is left out.
+        given: A value of a class of options. A file or folder is in it as a question mark, and what lives in memory
+            alone is left out.
     """
-    repeated = (one for one in options_of(given).values() if one.kind is not None and not one.is_of_call)
-    values = {one.key: getattr(given, one.name) for one in repeated if one.is_set(getattr(given, one.name))}
-    plain = {name: _plain(value) for name, value in values.items() if name != RECIPE}
-    return {name: value for name, value in plain.items() if value is not _MISSING}
+    recipe: dict[str, Any] = {}
+    for one in options_of(given).values():
+        value = getattr(given, one.name)
+        if one.kind is None or one.is_of_call or one.is_beside or not one.is_set(value):
+            continue
+        plain = _UNKNOWN_PLACE if one.is_place and not _is_name(value) else _plain(value)
+        if plain is not _MISSING:
+            recipe[one.key] = plain
+    return recipe
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a value is the name of a pack, a back-end or a form, and no place."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_name, value))
+    return isinstance(value, str) and not re.search(r"[/\\:=]", value) and not Path(value).exists()
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
     if value is None or isinstance(value, (bool, int, float, str)):
-        return value
+        return str(value) if isinstance(value, str) else value
     if isinstance(value, (list, tuple)):
         each = [_plain(one) for one in value]
-        return _MISSING if _MISSING in each else each
+        return _MISSING if any(one is _MISSING for one in each) else each
     if isinstance(value, Mapping):
         pairs = {str(key): _plain(one) for key, one in value.items()}
-        return _MISSING if _MISSING in pairs.values() else pairs
+        return _MISSING if any(one is _MISSING for one in pairs.values()) else pairs
     return _MISSING
 
 

@@ -13,8 +13,8 @@ from medclip.api.groups import (
     LabelledTable,
     Machine,
     NamedModality,
+    NamedPack,
     Overridden,
-    PackName,
     PatientColumn,
     Resuming,
     TableImages,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class FinetuneOptions(
     Common,
     Machine,
-    PackName,
+    NamedPack,
     Resuming,
     Overridden,
     Chance,

@@ -59,12 +59,15 @@ class Machine:
 
     heading = "This machine"
 
-    workers: int | None = option("Number of reading processes. Default: one for each core.", default=None, often=True)
+    workers: int | None = option(
+        "Number of reading processes. Default: one for each core.", default=None, often=True, beside=True
+    )
     memory: int | str | None = option(
         "Memory of all processes together, such as 12GB. Default: 60 % of what the machine or its cgroup has.",
         default=None,
         form="SIZE",
         kind=str,
+        beside=True,
     )
 
 
@@ -79,7 +82,7 @@ class Device:
 
 @options
 class Batches:
-    """How many images a model takes at a time."""
+    """How many images a model computes at once."""
 
     heading = "This machine"
 
@@ -181,8 +184,8 @@ class Identity:
 
 
 @options
-class Unattended:
-    """How a run goes on by itself."""
+class Logged:
+    """Where a run that goes on by itself keeps its ledger, and what it tells others."""
 
     heading = "Unattended"
 
@@ -193,19 +196,6 @@ class Unattended:
         form="DIR",
         of_call=True,
         place=True,
-    )
-    limit: int | None = option(
-        "Number of files after which the run stops. They are taken in blocks of 32; the same call without it goes on, "
-        "and ends in the same bytes as if it had never been limited.",
-        default=None,
-        least=1,
-        of_call=True,
-    )
-    dry_run: bool = option(
-        "Look at the files, say what would be done, and write nothing. In Python `.counts`, `.files` and `.planned` of "
-        "what is returned say it; of a PACS or a store nothing is fetched.",
-        default=False,
-        of_call=True,
     )
     log: str | Path | None = option(
         "File that events are appended to as JSON lines: counts and reasons, no path and no identifier.",
@@ -224,6 +214,27 @@ class Unattended:
 
 
 @options
+class Limited:
+    """How much of a run a call does."""
+
+    heading = "Unattended"
+
+    limit: int | None = option(
+        "Number of files after which the run stops. They are taken in blocks of 32; the same call without it goes on, "
+        "and ends in the same bytes as if it had never been limited.",
+        default=None,
+        least=1,
+        of_call=True,
+    )
+    dry_run: bool = option(
+        "Look at the files, say what would be done, and write nothing. In Python `.counts`, `.files` and `.planned` of "
+        "what is returned say it; of a PACS or a store nothing is fetched.",
+        default=False,
+        of_call=True,
+    )
+
+
+@options
 class Engines:
     """Who computes a run."""
 
@@ -235,12 +246,14 @@ class Engines:
         "the same.",
         default="local",
         form="local|ray|ray:N",
+        beside=True,
     )
     shard: str | None = option(
         "Part of the run that is done, I/N, in a folder of its own beside others on other machines. `medclip runs "
         "merge` makes the tables of the whole run of all N.",
         default=None,
         form="I/N",
+        beside=True,
     )
 
 
@@ -438,15 +451,6 @@ class Overridden:
 
 
 @options
-class PackName:
-    """What a new pack is called."""
-
-    heading = "Output"
-
-    name: str | None = option("Name on the card of the new pack.", default=None)
-
-
-@options
 class Resuming:
     """What becomes of a stopped run."""
 
@@ -456,6 +460,52 @@ class Resuming:
         "Go on with a stopped run in the output folder; else a folder with a run in it is refused.",
         default=True,
         of_call=True,
+    )
+
+
+# Models and sheets
+
+
+@options
+class Pack:
+    """Which pack a call is about."""
+
+    model: str | Path | Model = argument(
+        "Name or folder of a model pack. In Python also a loaded model.",
+        default=DEFAULT_MODEL,
+        form="PACK",
+        kind=str,
+        place=True,
+    )
+
+
+@options
+class NamedPack:
+    """What a new pack is called."""
+
+    name: str | None = option(
+        "Name on the card of the new pack. Default: the folder's; of a pack that learned, of base, task and method.",
+        default=None,
+        often=True,
+    )
+
+
+@options
+class OneOfMany:
+    """Which one is meant of several that lie in one place."""
+
+    number: int = option("Which image, series or record of a folder, from 1.", default=1)
+
+
+@options
+class SheetLayout:
+    """How the leads of an ECG stand on paper."""
+
+    layout: str | None = option(
+        "Rows x columns of leads, and strips of ten seconds below: 3x4, 3x4+1, 3x4+3, 6x2 or 12x1. Default: 3x4+1 for "
+        "a sheet that is drawn, and what is found on one that is read.",
+        default=None,
+        often=True,
     )
 
 
@@ -479,3 +529,12 @@ def settings_of(given: Any) -> Settings:
     if isinstance(given, Machine):
         settings = settings.on_machine(given.workers, given.memory)
     return settings
+
+
+@options
+class RunFolder:
+    """A run that is there."""
+
+    folder: str | Path = argument(
+        "Output folder of a run; of one that is published in a store, its work folder.", place=True
+    )

@@ -34,6 +34,7 @@ JSON = Option(
     is_often_used=True,
     is_of_call=True,
     is_place=False,
+    is_beside=True,
 )
 """The option of every command that its verb has not."""
 
@@ -45,16 +46,18 @@ def derive(
     exit_codes: str,
     interrupted: Callable[[Any], int] | None = None,
     is_lookup: bool = False,
+    reads_settings: bool = True,
 ) -> Callable[..., int]:
     """Return the function of a command, as `medclip.cli.main` takes it.
 
     Args:
         verb: From `medclip.options.verb`.
         show: Prints what the verb returned, as JSON where its second argument is true, and returns the exit code; None
-            is 0. The third is the values that were named, by name.
+            is 0. The third is the values that were named, here or in a recipe, by name.
         exit_codes: The command's own, in words: "0 all scored or skipped, 3 some failed".
         interrupted: Told the named values where Ctrl-C or a signal ended the verb; returns the exit code.
         is_lookup: Progress is shown on a terminal alone.
+        reads_settings: The settings file of this machine holds; `doctor` looks at that file itself.
     """
     declared = options_of(verb.options)
 
@@ -66,8 +69,9 @@ def derive(
         # By name: typer brings a click of its own, whose ParameterSource is another class than click's.
         sources = {name: ctx.get_parameter_source(name) for name in values}
         given = {name: values[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
-        refuse_lacking(declared, given, ctx)
-        if "settings" in declared:
+        named = named_values(declared, given)
+        refuse_lacking(declared, named, ctx)
+        if reads_settings and "settings" in declared:
             given["settings"] = command_settings()
         try:
             is_quiet = not forgiving_stderr().isatty() if is_lookup else as_json
@@ -76,8 +80,8 @@ def derive(
         except KeyboardInterrupt:
             if interrupted is None:
                 raise
-            return interrupted(given)
-        return show(result, as_json, given) or 0
+            return interrupted(named)
+        return show(result, as_json, named) or 0
 
     run_: Any = run
     run_.__name__, run_.__module__ = verb.__name__, verb.__module__
@@ -87,10 +91,14 @@ def derive(
     return run
 
 
-def refuse_lacking(declared: Mapping[str, Option], given: Mapping[str, Any], ctx: Any) -> None:
-    """Refuse a call that lacks what must be named, as click says it; a recipe may have it."""
+def named_values(declared: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that a call names, and those of its recipe that it does not."""
     path = recipe_in(given, declared)
-    named = {**({} if path is None else read_recipe(path, declared)), **given}
+    return {**({} if path is None else read_recipe(path, declared, given)), **given}
+
+
+def refuse_lacking(declared: Mapping[str, Option], named: Mapping[str, Any], ctx: Any) -> None:
+    """Refuse a call that lacks what must be named, as click says it."""
     for one in declared.values():
         if must_be_named(one) and one.name not in named:
             kind = "argument" if one.is_argument else "option"
@@ -100,7 +108,7 @@ def refuse_lacking(declared: Mapping[str, Option], given: Mapping[str, Any], ctx
 def command_signature(declared: Mapping[str, Option]) -> inspect.Signature:
     """Return the signature of which typer makes a command: arguments, options by their headings, `--json`."""
     kinds = inspect.Parameter
-    shown = [one for one in declared.values() if one.kind is not None]
+    shown = [one for one in declared.values() if one.is_on_command_line]
     parameters = [
         kinds("ctx", kinds.KEYWORD_ONLY, annotation=typer.Context),
         *(
@@ -137,7 +145,7 @@ def show_options(command: Any, declared: Mapping[str, Option], *, is_all: bool, 
         is_all: Show all.
         has_recipe: Let nothing be required, since a recipe may have it.
     """
-    has_few = sum(one.kind is not None for one in declared.values()) <= _FEW
+    has_few = sum(one.is_on_command_line for one in declared.values()) <= _FEW
     command.help = command.help if is_all else _short(command.help)
     for parameter in command.params:
         one = declared.get(parameter.name)
@@ -158,7 +166,7 @@ def _short(text: str) -> str:
 
 def must_be_named(one: Option) -> bool:
     """Whether a command lacks something without this option."""
-    return one.kind is not None and (one.is_required or one.is_needed)
+    return one.is_on_command_line and (one.is_required or one.is_needed)
 
 
 def _default(one: Option) -> Any:

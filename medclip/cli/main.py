@@ -39,10 +39,12 @@ HELP_ALL = "--help-all"
 COMMANDS = {
     "score": ("medclip.cli.score:score", "Score studies in words; write tables and a report."),
     "embed": ("medclip.cli.embed:embed", "Compute vectors of studies once, for many questions."),
-    "watch": ("medclip.cli.watch:watch", "Score what comes into a folder, as it comes."),
+    "watch": ("medclip.cli.score:watch", "Score what comes into a folder, as it comes."),
+    "report": ("medclip.cli.score:report", "Write the page of a run anew: order, paths, heat maps."),
+    "export": ("medclip.cli.score:export", "Write or send results of a run for other systems."),
     "runs purge": ("medclip.cli.runs:purge", "Remove small images, vectors or ledgers of old runs."),
-    "status": ("medclip.cli.status:status", "Say how far a run is, also while it goes on."),
-    "retry": ("medclip.cli.retry:retry", "Try files of a run once more that failed."),
+    "status": ("medclip.cli.runs:status", "Say how far a run is, also while it goes on."),
+    "retry": ("medclip.cli.runs:retry", "Try files of a run once more that failed."),
     "runs merge": ("medclip.cli.runs:merge", "Merge the shards of a run."),
     "scan": (
         "medclip.cli.scan:scan",
@@ -112,14 +114,14 @@ COMMANDS = {
     ),
     "models verify": ("medclip.cli.models:verify", "Check a pack's files against its manifest."),
     "models calibrate": (
-        "medclip.cli.models_calibrate:calibrate",
+        "medclip.cli.models:calibrate",
         "Choose what computes a pack's images on this processor.",
     ),
     "models import": (
         "medclip.cli.models:import_command",
         "Turn a checkpoint or a model folder into a pack, a BERT into a text folder.",
     ),
-    "models merge": ("medclip.cli.models_merge:merge", "Merge packs that began with the same weights into one."),
+    "models merge": ("medclip.cli.models:merge", "Merge packs that began with the same weights into one."),
     "models set-thresholds": (
         "medclip.cli.models:set_thresholds",
         "Write a copy of a pack whose card names thresholds.",

@@ -109,7 +109,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         refuse_purged(ledger, folder)
         _begin(call, verb, ledger)
         asked = call.asked if call.shard is not None or not options.hash_paths else None  # it has paths
-        ledger.remember({"notes": list(verb.notes), "asked": asked})
+        ledger.remember({"notes": list(verb.notes), "asked": asked, "recipe": call.recipe})
         remove_drafts(folder)
         hashed = partial(hashed_path, key=key)
         listing = Listing(

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from medclip.api.models import cite
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.card import ANCESTORS, STARTED_FROM, read_card, training_hashes, training_patients
-from medclip.models.packs.cite import cite
 from medclip.models.packs.manifest import pack_digest, weights_digest
 from medclip.text.tokenizers.clip import ClipTokenizer
 from medclip.text.tokenizers.tokenizer import load_tokenizer

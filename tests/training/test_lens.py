@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from medclip.api.models import export_model
 from medclip.errors import MedclipError
-from medclip.models.interchange.import_export import export_model
 from medclip.models.packs.pack import load_model, verify_pack
 from medclip.models.towers.lens_tower import LensTower
 from medclip.training.log import read_log

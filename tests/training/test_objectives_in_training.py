@@ -17,8 +17,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from medclip.api.models import import_model
 from medclip.errors import MedclipError, Reason
-from medclip.models.interchange.import_export import import_model
 from medclip.models.packs.pack import load_model, read_preprocess
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.pairs import Pairs, keys_of

@@ -17,6 +17,7 @@ from medclip.reports.audit.report import render
 from medclip.reports.audit.sections.ordinal import answers, findings
 from medclip.statistics.cohort import Attribute, Cohort, Ordinal
 from medclip.statistics.resampling.weights import draw_weights
+from tests.kits.size import sized
 
 QUICK: dict[str, Any] = {"num_resamples": 200, "permutations": 100}
 DENSITY = {"density": ["A", "B", "C", "D"]}
@@ -115,13 +116,13 @@ def test_what_cannot_be_read_is_refused(classes: list[str], drop: list[str], wor
 @pytest.mark.slow
 def test_intervals_hold_the_true_value_with_40_patients_in_a_group():
     held: dict[str, list[bool]] = {}
-    for seed in range(200):
+    for seed in range(number := sized(200, least=40)):
         rows = {(r["group"], r["metric"]): r for r in _rows(40, seed) if not r.get("reference")}
         for metric, true in _TRUE.items():
             row = rows["a", metric]
             held.setdefault(metric, []).append(row["low"] <= true <= row["high"])
     for metric, hits in held.items():
-        assert np.mean(hits) >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / 200), metric
+        assert np.mean(hits) >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / number), metric
 
 
 _TRUE = {"kappa_quadratic": 0.794, "exact": 0.710, "one_up": 0.179, "one_down": 0.109}
