@@ -84,8 +84,8 @@ def parse_exports(texts: str | Sequence[str]) -> Exports:
             )
         forms.append(form)
         named = of or named
-        if place:
-            (stores if is_dicomweb(place) else places)[place] = None
+        goes_to = stores if is_dicomweb(place) else places
+        goes_to.update({str(place): None} if place else {})
     for several, what in ((places, "one folder"), (stores, "one PACS")):
         if len(several) > 1:
             raise MedclipError(Reason.WRONG_USE, f"results go to {what} in a call, not to {len(several)}.")

@@ -5,7 +5,7 @@ A verb's class of options takes the groups that it needs as bases; see `medclip.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from medclip.models.model import Model
     from medclip.progress import Progress
     from medclip.sample import Modality
+    from medclip.slides.store.slide_store import SlideStore
     from medclip.text.vocabulary.own_words import Asked
     from medclip.text.vocabulary.task import Task
 
@@ -111,7 +112,21 @@ class Encoder(Batches):
 
 
 @options
-class Policies:
+class Scales:
+    """What is read where the file of a slide leaves a choice."""
+
+    heading = "How files are read"
+
+    mpp_um: float | None = option(
+        "Micrometres per pixel of slides that state none, or that of a printer.", default=None, form="UM"
+    )
+    accept_unterminated: bool = option(
+        "Read compressed images that lack their end marker and nothing else, as some devices write them.", default=False
+    )
+
+
+@options
+class Policies(Scales):
     """What is read where a file leaves a choice."""
 
     heading = "How files are read"
@@ -119,12 +134,6 @@ class Policies:
     uneven: str = option(
         'What becomes of series with gaps or uneven spacing: "reject" or "resample" to a regular grid.',
         default="reject",
-    )
-    mpp_um: float | None = option(
-        "Micrometres per pixel of slides that state none, or that of a printer.", default=None, form="UM"
-    )
-    accept_unterminated: bool = option(
-        "Read compressed images that lack their end marker and nothing else, as some devices write them.", default=False
     )
 
 
@@ -151,8 +160,8 @@ class Believed:
 
 
 @options
-class Studies:
-    """How files become studies."""
+class FileTable:
+    """What a table says of files."""
 
     heading = "How files are read"
 
@@ -163,6 +172,14 @@ class Studies:
         kind=Path,
         place=True,
     )
+
+
+@options
+class Studies(FileTable):
+    """How files become studies."""
+
+    heading = "How files are read"
+
     group_by: GroupBy = option(
         'How files become studies: by UID, table and folder ("auto"), by "folder", or one "file" each.',
         default="auto",
@@ -391,6 +408,48 @@ class ReportPaths:
     )
 
 
+# Models and sheets
+
+
+@options
+class Pack:
+    """Which pack a call is about."""
+
+    model: str | Path | Model = argument(
+        "Name or folder of a model pack. In Python also a loaded model.",
+        default=DEFAULT_MODEL,
+        form="PACK",
+        kind=str,
+        place=True,
+    )
+
+
+@options
+class NamedPack:
+    """What a new pack is called."""
+
+    name: str | None = option("Name on the card of the new pack.", default=None, often=True)
+
+
+@options
+class OneOfMany:
+    """Which one is meant of several that lie in one place."""
+
+    number: int = option("Which image, series or record of a folder, from 1.", default=1)
+
+
+@options
+class SheetLayout:
+    """How the leads of an ECG stand on paper."""
+
+    layout: str | None = option(
+        "Rows x columns of leads, and strips of ten seconds below: 3x4, 3x4+1, 3x4+3, 6x2 or 12x1. Default: 3x4+1 for "
+        "a sheet that is drawn, and what is found on one that is read.",
+        default=None,
+        often=True,
+    )
+
+
 # Adaptation, training and evaluation.
 
 
@@ -463,52 +522,6 @@ class Resuming:
     )
 
 
-# Models and sheets
-
-
-@options
-class Pack:
-    """Which pack a call is about."""
-
-    model: str | Path | Model = argument(
-        "Name or folder of a model pack. In Python also a loaded model.",
-        default=DEFAULT_MODEL,
-        form="PACK",
-        kind=str,
-        place=True,
-    )
-
-
-@options
-class NamedPack:
-    """What a new pack is called."""
-
-    name: str | None = option(
-        "Name on the card of the new pack. Default: the folder's; of a pack that learned, of base, task and method.",
-        default=None,
-        often=True,
-    )
-
-
-@options
-class OneOfMany:
-    """Which one is meant of several that lie in one place."""
-
-    number: int = option("Which image, series or record of a folder, from 1.", default=1)
-
-
-@options
-class SheetLayout:
-    """How the leads of an ECG stand on paper."""
-
-    layout: str | None = option(
-        "Rows x columns of leads, and strips of ten seconds below: 3x4, 3x4+1, 3x4+3, 6x2 or 12x1. Default: 3x4+1 for "
-        "a sheet that is drawn, and what is found on one that is read.",
-        default=None,
-        often=True,
-    )
-
-
 def settings_of(given: Any) -> Settings:
     """Return the settings that a call reads with: those it was given, with its policies and its share of the machine.
 
@@ -519,8 +532,9 @@ def settings_of(given: Any) -> Settings:
         MedclipError: WRONG_USE for a policy, a size or a number of processes that is none.
     """
     settings = given.settings or Settings()
-    if isinstance(given, Policies):
-        named = read_policy(given.uneven, given.mpp_um, accept_unterminated=given.accept_unterminated)
+    if isinstance(given, Scales):
+        uneven = given.uneven if isinstance(given, Policies) else "reject"
+        named = read_policy(uneven, given.mpp_um, accept_unterminated=given.accept_unterminated)
         fields = {name: getattr(named, name) for name in ("uneven_slices", "mpp_um", "accept_unterminated")}
         changes = named.changes()
         settings = replace(
@@ -537,4 +551,96 @@ class RunFolder:
 
     folder: str | Path = argument(
         "Output folder of a run; of one that is published in a store, its work folder.", place=True
+    )
+
+
+# Slides and their patches.
+
+
+@options
+class SlideTable(FileTable):
+    """What a table says of slides."""
+
+    heading = "How files are read"
+
+    table: Any = option(
+        "Table that names study, patient and mpp_um of slides: CSV, TSV or Parquet, whatever its suffix. In Python "
+        "also a data frame.",
+        default=None,
+        kind=Path,
+        place=True,
+    )
+
+
+@options
+class Staging:
+    """How slides come from slow storage."""
+
+    heading = "This machine"
+
+    stage_to: str | Path | None = option(
+        "Folder on a quick disk that slides are copied to before they are read.", default=None, form="DIR", place=True
+    )
+
+
+@options
+class Patches:
+    """How large patches of slides are."""
+
+    heading = "Patches"
+
+    size_px: int = option("Number of rows and columns of a patch.", default=256, least=1, often=True)
+    patch_mpp_um: float = option(
+        "Micrometres per pixel of patches, whatever the slide's are.", default=0.5, form="UM", often=True
+    )
+
+
+@options
+class Stains:
+    """How colours of slides are made alike."""
+
+    heading = "Patches"
+
+    stain: str | None = option(
+        "Way in which colours are made alike before patches are encoded, by an estimate of each slide. A slide that "
+        "none can be made of is encoded as it was scanned.",
+        default=None,
+        form="NAME",
+        choices=("hed", "macenko", "reinhard"),
+    )
+
+
+@options
+class StoreOfSlides:
+    """Vectors of slides."""
+
+    store: SlideStore | str | Path = argument(
+        "Folder that `medclip slides embed` wrote. In Python also one that is open.", kind=Path, place=True
+    )
+
+
+@options
+class Splits:
+    """Which patients a model learns from, and which it is measured on."""
+
+    splits: str | Sequence[str] | Mapping[str, float] = option(
+        "Shares of the patients that come to each split. Default: train=0.7,val=0.1,test=0.2. A column `split` of the "
+        "table goes before it. In Python also a mapping.",
+        default=(),
+        form="NAME=SHARE,...",
+        kind=str,
+        often=True,
+    )
+
+
+@options
+class ImageFormat:
+    """How shards hold images."""
+
+    heading = "What shards hold"
+
+    image_format: str = option(
+        "How images are stored: png keeps every grey value, jpeg is for large images and large sets.",
+        default="png",
+        choices=("png", "jpeg"),
     )

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from medclip.runs.operations.purge import Purged
     from medclip.runs.operations.run_status import RunStatus
     from medclip.runs.outputs.score_run import ScoreRun
+    from medclip.slides.stages.run_stage import StageRun
+
+_OF_SLIDES = "slides "
+"""How the commands of stages of slides begin in the identity of a run."""
 
 
 @options
@@ -64,14 +68,15 @@ class RetryOptions(Common, RunFolder, Machine):
 
 
 @verb(RetryOptions)
-def retry(options: RetryOptions) -> ScoreRun | Embeddings:
-    """Try files of a run once more that failed. The run is asked what it was asked at first, which its ledger keeps.
+def retry(options: RetryOptions) -> ScoreRun | Embeddings | StageRun:
+    """Try files of a run once more that failed: of `medclip score`, `embed` or a stage of `medclip slides`.
 
+    The run is asked what it was asked at first, which its ledger keeps.
     Studies of those files are scored anew with all of their files, and the rows of all others stay. Where no file
     failed for the reason, nothing is computed.
 
     Returns:
-        The run, as `medclip.score` or `medclip.embed` returns it.
+        The run, as its verb returns it.
 
     Raises:
         MedclipError: MISSING_FILE where the folder holds no run; WRONG_USE for a reason that no file fails for, and for
@@ -83,8 +88,10 @@ def retry(options: RetryOptions) -> ScoreRun | Embeddings:
     """
     from medclip.api.asked import arguments_again
     from medclip.api.run_arguments import path_of
+    from medclip.errors import MedclipError, Reason
     from medclip.runs.ledger.ledger import Ledger
     from medclip.runs.outputs.publication import PUBLISHED
+    from medclip.runs.planning.options import RETRY, failed_for
 
     folder = path_of(options.folder, "the output folder")
     with Ledger(folder, create=False) as ledger:
@@ -92,13 +99,37 @@ def retry(options: RetryOptions) -> ScoreRun | Embeddings:
         recipe, published = ledger.get("recipe"), ledger.get(PUBLISHED)
         reasons = ledger.counts_by("reason", "failed")
     _refuse_unknown(options.reason, reasons, folder)
-    arguments = _asked_again(options, recipe, folder) if asked is None else arguments_again(asked)
+    if asked is None and recipe is None:
+        with Ledger(folder) as ledger:
+            ledger.remember({RETRY: failed_for(options.reason)})
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "this run does not keep what it was asked: medclip pathgen began it. Which files are tried again is noted.",
+            where=folder,
+            hint="Repeat its command: it tries them again.",
+        )
+    arguments = _asked_again(options, recipe or {}, folder) if asked is None else arguments_again(asked)
     machine = {"workers": options.workers, "memory": options.memory}
     arguments |= {name: value for name, value in machine.items() if value is not None}
     if options.settings is not None and asked is None:
         arguments["settings"] = options.settings
+    command = str(identity.get("command"))
+    if command.startswith(_OF_SLIDES):
+        return _slides_again(
+            command.removeprefix(_OF_SLIDES), {**arguments, "progress": options.progress}, folder, options.reason
+        )
     place = {"out": folder} if published is None else {"out": published["url"], "work": folder}
     return run_again(identity, {**arguments, **place, "progress": options.progress}, reason=options.reason)
+
+
+def _slides_again(stage: str, arguments: Mapping[str, Any], folder: Path, reason: str) -> StageRun:
+    """Carry out a stage of slides once more, which lies in a folder of its name unless it is the last."""
+    from medclip.api.slides import slides_again
+    from medclip.runs.planning.options import failed_for
+    from medclip.slides.stages.run_stage import EMBED
+
+    parent = folder if stage == EMBED else folder.parent
+    return slides_again(stage, {**arguments, "out": parent}, retry=failed_for(reason) or "")
 
 
 def run_again(identity: Mapping[str, Any], arguments: Mapping[str, Any], *, reason: str | None) -> Any:
@@ -121,15 +152,15 @@ def run_again(identity: Mapping[str, Any], arguments: Mapping[str, Any], *, reas
     return run(given, retry_failed)
 
 
-def _asked_again(options: RetryOptions, recipe: Mapping[str, Any] | None, folder: Path) -> dict[str, Any]:
+def _asked_again(options: RetryOptions, recipe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the options of a run that keeps no path, with what a caller names."""
     from medclip.errors import MedclipError, Reason
 
-    if recipe is None or options.path is None:
+    if options.path is None:
         raise MedclipError(
             Reason.WRONG_USE,
             "this run does not keep what it was asked: its paths are hashed, its images were given one by one, a PACS "
-            "was queried, or it is none of medclip score or embed.",
+            "was queried.",
             where=folder,
             hint="Name what was scored with --path, and the table or query beside it.",
         )

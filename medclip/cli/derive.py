@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from medclip.options import Option, options_of, read_recipe, recipe_in
+from medclip.options import Option, make_options, named_values, options_of
 
 COMMON = "Common options"
 _LAST = ("This machine", "Unattended", "Output")
 """Headings that stand behind all others, in this order."""
-_FEW = 14
+_FEW = 12
 """A command of so many options shows them all."""
 _WORDS: Mapping[Any, str] = {Path: "PATH", int: "N", float: "X", str: "TEXT"}
 JSON = Option(
@@ -45,6 +45,7 @@ def derive(
     *,
     exit_codes: str,
     interrupted: Callable[[Any], int] | None = None,
+    check: Callable[[Mapping[str, Any]], None] | None = None,
     is_lookup: bool = False,
     reads_settings: bool = True,
 ) -> Callable[..., int]:
@@ -55,6 +56,7 @@ def derive(
         show: Prints what the verb returned, as JSON where its second argument is true, and returns the exit code; None
             is 0. The third is the values that were named, here or in a recipe, by name.
         exit_codes: The command's own, in words: "0 all scored or skipped, 3 some failed".
+        check: Refuses named values that a command does not take, though Python does.
         interrupted: Told the named values where Ctrl-C or a signal ended the verb; returns the exit code.
         is_lookup: Progress is shown on a terminal alone.
         reads_settings: The settings file of this machine holds; `doctor` looks at that file itself.
@@ -69,14 +71,17 @@ def derive(
         # By name: typer brings a click of its own, whose ParameterSource is another class than click's.
         sources = {name: ctx.get_parameter_source(name) for name in values}
         given = {name: values[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
-        named = named_values(declared, given)
+        named = named_values(verb.options, given)
         refuse_lacking(declared, named, ctx)
+        if check is not None:
+            check(named)
         if reads_settings and "settings" in declared:
-            given["settings"] = command_settings()
+            named["settings"] = command_settings()
         try:
             is_quiet = not forgiving_stderr().isatty() if is_lookup else as_json
             with progress(quiet=is_quiet) as shown:
-                result = verb(**given, **({"progress": shown} if "progress" in declared else {}))
+                value = make_options(verb.options, {**named, **({"progress": shown} if "progress" in declared else {})})
+                result = verb.carry_out(value)
         except KeyboardInterrupt:
             if interrupted is None:
                 raise
@@ -89,12 +94,6 @@ def derive(
     run_.__doc__ = f"{_head(inspect.getdoc(verb) or '')}\n\nExit code: {exit_codes}, 2 wrong use or refused."
     run_.options = {**declared, "as_json": JSON}
     return run
-
-
-def named_values(declared: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that a call names, and those of its recipe that it does not."""
-    path = recipe_in(given, declared)
-    return {**({} if path is None else read_recipe(path, declared, given)), **given}
 
 
 def refuse_lacking(declared: Mapping[str, Option], named: Mapping[str, Any], ctx: Any) -> None:

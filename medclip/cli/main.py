@@ -77,8 +77,8 @@ COMMANDS = {
         "medclip.cli.monitor:monitor",
         "Watch results over weeks: what changed, without labels.",
     ),
-    "audit verify": ("medclip.cli.audit_folders:verify", "Check that a signed audit is what was written."),
-    "audit diff": ("medclip.cli.audit_folders:diff", "List what differs between two audits."),
+    "audit verify": ("medclip.cli.audit:verify", "Check that a signed audit is what was written."),
+    "audit diff": ("medclip.cli.audit:diff", "List what differs between two audits."),
     "captions from-labels": (
         "medclip.cli.captions:from_labels",
         "Turn a table of labels into a table of captions.",
@@ -99,11 +99,11 @@ COMMANDS = {
     "ecg render": ("medclip.cli.ecg:render", "Draw an ECG record as a paper sheet."),
     "ecg digitise": ("medclip.cli.ecg:digitise", "Read a printed ECG back into millivolts."),
     "slides learn": (
-        "medclip.cli.slides_learn:learn",
+        "medclip.cli.slides:learn",
         "Learn a head for whole slides, measured on patients left out.",
     ),
     "slides predict": (
-        "medclip.cli.slides_predict:predict",
+        "medclip.cli.slides:predict",
         "Answer a question for every slide, with maps of what moves it.",
     ),
     "models list": ("medclip.cli.models:list_command", "List the model packs that can be loaded by name."),
@@ -131,7 +131,7 @@ COMMANDS = {
     "slides tissue": ("medclip.cli.slides:tissue", "Find the tissue of slides."),
     "slides patches": ("medclip.cli.slides:patches", "Lay a grid of patches over the tissue of slides."),
     "slides embed": ("medclip.cli.slides:embed", "Compute the vectors of all patches of slides."),
-    "slides export": ("medclip.cli.slides_export:export", "Write vectors of patches as AnnData or SpatialData."),
+    "slides export": ("medclip.cli.slides:export", "Write vectors of patches as AnnData or SpatialData."),
     "doctor": ("medclip.cli.doctor:doctor", "Check this installation and say how to fix what is wrong."),
 }
 GROUPS = {

@@ -74,7 +74,7 @@ def test_a_model_is_evaluated_on_them(tiny: Path, table: Path, opened: Embedding
 
 def test_a_model_is_audited_on_them(tiny: Path, table: Path, opened: Embeddings) -> None:
     result = medclip.audit(
-        table, by=["sex"], label=["pa"], task="chest_xray_view", model=tiny, images=opened, modality="xray",
-        num_resamples=100, permutations=100, settings=Settings(workers=1),
+        table, by=["sex"], label=["pa"], task="chest_xray_view", model=tiny, embeddings=opened, modality="xray",
+        num_resamples=100, num_permutations=100, settings=Settings(workers=1),
     )  # fmt: skip
     assert result.labels == ("pa",)

@@ -24,12 +24,21 @@ def calls() -> list[Path | float | str | int | None]:
     comparison = medclip.compare(labels, ["pneumonia", "effusion"], out=out, method=["lda"], shots=[1, 16], num_seeds=3)
     audit = medclip.audit("scores.parquet", labels, by=["sex", "age"], label=["pneumonia"], out=out)
     suite = medclip.evaluate(images, suite="unimed", dataset="brain_mri", compare="rival", prompt_sensitivity=True)
+    planned = medclip.audit("audit.yaml", seed=3, num_permutations=2000, where={"split": "test"}, age_bins=[0, 40, 60])
     run = medclip.pretrain("recipe.yaml", overrides=["train.epochs=2"], out=out, resume=True)
     health = medclip.doctor(settings=medclip.Settings(workers=1))
     hits = medclip.search("embeddings", ["a pacemaker", "a device"], like="film.dcm", not_="a tube", where={"sex": "F"})
     maps = medclip.explain("film.dcm", ["effusion", "a pacemaker"], task="chest_xray_findings:pneumonia", out=out)
     tuned = medclip.finetune(labels, ["effusion", "mass"], model="vit_small_patch16_224", out=out, val_share=0.2)
-    pairs = medclip.pathgen(images, out, organ="colon", table="slides.csv", num_by_clusters=64, stain="macenko")
+    pairs = medclip.pathgen(images, out, organ="colon", table="slides.csv", num_by_clusters=64, stain="macenko",
+        agent="endpoint", endpoint="http://localhost:8000/v1", endpoint_model="vlm", splits={"train": 1.0},
+        patch_mpp_um=0.5, mpp_um=0.25, image_format="jpeg", recipe="pathgen.yaml")  # fmt: skip
+    places = medclip.slides.places(images, out, size_px=224, patch_mpp_um=0.5, by_piece=True, geojson=False)
+    tissue = medclip.slides.tissue(images, out, table="slides.csv", mpp_um=0.25, stage_to="/fast", add=True)
+    slides = medclip.slides.embed(images, out, patch_mpp_um=1.0, stain="hed", qc=True, device="cuda", dtype="float16")
+    head = medclip.slides.learn(slides.store, labels, ["er", "pr"], out=out, compare=["mean"], num_folds=3, patient="p")
+    answers = medclip.slides.predict(slides.store, out=out, head=head.head, images=images, dicom=True)
+    exported = medclip.slides.export(out, "anndata", format="spatialdata", overwrite=True)
     watched = medclip.monitor([scores, "june"], reference=Path("may"), against=vectors, by="week", out=out)
     results = (
         watched,
@@ -45,11 +54,16 @@ def calls() -> list[Path | float | str | int | None]:
         adapted,
         comparison,
         audit,
+        planned,
         suite,
         run,
         tuned,
         health,
         pairs,
+        places,
+        tissue,
+        answers,
+        exported,
         retried,
         router,
     )

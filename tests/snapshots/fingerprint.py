@@ -36,9 +36,12 @@ _HEX = re.compile(r"\b[0-9a-f]{16,64}\b")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _VARIES = re.compile(
     r"work|workers|wall_s|time|seconds|files_per_second|seconds_left|images_s|data_wait|costs|fit_seconds|predict_seconds"
-    r"|fingerprint|\w*Time|SOPInstanceUID|SeriesInstanceUID"
+    r"|fingerprint|date|software|sealed|\w*Time|\w*Date|SOPInstanceUID|SeriesInstanceUID|TimeOfSecondaryCapture"
+    r"|ContributingEquipmentSequence"
 )
 """Keys and columns whose values are times, speeds, or made anew for each object: only that they are there is held."""
+_WIDE = 60
+"""Columns from which on those of one prefix share a fingerprint, such as `label:ecg_superclass:`."""
 _LISTED_APART = 2
 """Levels of keys of an object that have a fingerprint each."""
 
@@ -215,7 +218,12 @@ def _csv(body: bytes, clean: Clean, separator: str = ",") -> Any:
         return "empty"
     frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, sep=separator)
     cells = {name: [mask_options(clean(value)) for value in frame[name]] for name in frame.columns}
-    columns = {name: of_parts(cells[name]) for name in cells} if len(frame) else {}
+    groups: dict[str, list[str]] = {}
+    for name, values in cells.items():
+        groups.setdefault(f"{name.rpartition(':')[0]}:" if len(cells) > _WIDE else name, []).extend(values)
+    columns = {name: of_parts(values) for name, values in groups.items()} if len(frame) else {}
+    if len(cells) > _WIDE:
+        return {"rows": len(frame), "columns": f"{len(cells)}; {_hash(' '.join(cells).encode())}", **columns}
     return {"rows": len(frame), "columns": ", ".join(map(str, cells)), **columns}
 
 

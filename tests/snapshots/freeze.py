@@ -24,8 +24,9 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=list(ALL), help="Run this case alone; repeatable.")
     parser.add_argument("--check", action="store_true", help="Write nothing; say what differs from frozen.json.")
     parser.add_argument("--keep", type=Path, help="Folder to run in; it is left as it is at the end.")
+    parser.add_argument("--into", type=Path, default=FROZEN, help="File to write, in the place of frozen.json.")
     asked = parser.parse_args()
-    frozen = json.loads(FROZEN.read_text(encoding="utf-8")) if FROZEN.exists() else {"cases": {}}
+    frozen = json.loads(asked.into.read_text(encoding="utf-8")) if asked.into.exists() else {"cases": {}}
     cases = dict(frozen["cases"]) if asked.only else {}
     with tempfile.TemporaryDirectory(prefix="medclip-snapshots-") as temporary:
         root = asked.keep or Path(temporary)
@@ -46,8 +47,8 @@ def main() -> None:
     if not asked.check:
         commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, text=True).strip()
         content = {"commit": commit, "cases": {name: cases[name] for name in ALL if name in cases}}
-        FROZEN.write_text(json.dumps(content, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
-        print(f"{FROZEN}: {FROZEN.stat().st_size} bytes")
+        asked.into.write_text(json.dumps(content, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"{asked.into}: {asked.into.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

@@ -126,6 +126,11 @@ _VARY = tuple(
     (re.compile(pattern, re.DOTALL), mask)
     for pattern, mask in (
         (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?", "<TIME>"),
+        (r"\b20\d\d-\d\d-\d\d\b", "<DATE>"),
+        (
+            r"(?i)\b(python|numpy|scipy|scikit-learn|pyarrow|pandas|torch|matplotlib)( |: |=)\d+\.[\w.+]+",
+            r"\1 <VERSION>",
+        ),
         (r"\burn:uuid:[0-9a-f-]{36}\b", "<UUID>"),
         (r"\d[\d,.]* patches a second; work: [^\n]*\n(The model waited[^\n]*\n)?", "<SPEED>\n"),
         (r"(?<![\w.])(< )?\d[\d,.]* " + _SPEEDS, "<SPEED>"),

@@ -11,7 +11,7 @@ from sklearn.metrics import cohen_kappa_score
 
 import medclip
 from medclip.auditing.groups.ordinal import ordinal_rows
-from medclip.auditing.options import AuditOptions
+from medclip.auditing.options import MeasureOptions
 from medclip.errors import MedclipError
 from medclip.reports.audit.report import render
 from medclip.reports.audit.sections.ordinal import answers, findings
@@ -19,7 +19,7 @@ from medclip.statistics.cohort import Attribute, Cohort, Ordinal
 from medclip.statistics.resampling.weights import draw_weights
 from tests.kits.size import sized
 
-QUICK: dict[str, Any] = {"num_resamples": 200, "permutations": 100}
+QUICK: dict[str, Any] = {"num_resamples": 200, "num_permutations": 100}
 DENSITY = {"density": ["A", "B", "C", "D"]}
 
 
@@ -139,4 +139,4 @@ def _rows(patients: int, seed: int) -> list[dict]:
     grades = [np.searchsorted(cuts, x).astype(np.int16) for x in (truth, truth + 0.5 * apart + 0.1)]
     halves = Attribute("g", ("a", "b"), (who >= patients).astype(np.int16), True)
     cohort = Cohort(who.astype(np.int32), (), (halves,), ordinals=(Ordinal("d", tuple("ABCD"), *grades),))
-    return ordinal_rows("m", cohort, draw_weights(2 * patients, 300, seed=seed), AuditOptions())
+    return ordinal_rows("m", cohort, draw_weights(2 * patients, 300, seed=seed), MeasureOptions())
