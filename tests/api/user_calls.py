@@ -40,8 +40,25 @@ def calls() -> list[Path | float | str | int | None]:
     answers = medclip.slides.predict(slides.store, out=out, head=head.head, images=images, dicom=True)
     exported = medclip.slides.export(out, "anndata", format="spatialdata", overwrite=True)
     watched = medclip.monitor([scores, "june"], reference=Path("may"), against=vectors, by="week", out=out)
+    pack = medclip.models.import_("clip.pt", out, architecture="ViT-B-32", preset="pathgen-clip", mean=[0.5, 0.5, 0.5])
+    calibrated = medclip.models.calibrate(pack, images=images, num_run_images=500, candidate=["onnx"], modality="xray")
+    merged = medclip.models.merge([pack, "b"], out=out, method="greedy-soup", shards="shards", test_split=None)
+    exported = medclip.models.export(medclip.models.load("a"), out)
+    decided = medclip.models.set_thresholds(pack, {"mass": 0.5}, task="mammography_mass", out=out)
+    facts = (medclip.models.list(), medclip.models.show(pack), medclip.models.cite(), medclip.models.verify(pack))
+    sheet = medclip.ecg.render("record.hea", "sheet.png", layout="6x2", photograph=3, map_out="sheet.json")
+    read = medclip.ecg.digitise("sheet.png", "read.csv", min_lead_confidence=0.8, together=True)
     results = (
         watched,
+        pack,
+        calibrated,
+        merged.held_out,
+        exported.notes,
+        decided.tasks,
+        facts,
+        medclip.models.presets(),
+        sheet.map,
+        read.all_sure,
         scores,
         one,
         vectors,

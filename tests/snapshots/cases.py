@@ -204,7 +204,7 @@ CASES: Mapping[str, tuple[str, ...]] = {
         "models show in/pack",
     ),
     "models import": (
-        "models import in/hub --out a --license MIT --modalities pathology,xray --name q",
+        "models import in/hub --out a --license MIT --modalities pathology --modalities xray --name q",
         "models import in/hub --out b --resize squash --interpolation bilinear --crop none --json",
         "models show a --json",
         "models export a --out c --json",
@@ -216,7 +216,7 @@ CASES: Mapping[str, tuple[str, ...]] = {
         "models set-thresholds in/pack .out/thresholds.json --task chest_xray_findings --out b",
     ),
     "models calibrate": (
-        "models calibrate in/pack --images in/films_alike --modality xray --num-images 16 --backend eager --out out"
+        "models calibrate in/pack --images in/films_alike --modality xray --num-images 16 --candidate eager --out out"
         " {one} --json",
     ),
     "models merge": (
