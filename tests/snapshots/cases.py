@@ -16,8 +16,10 @@ SHARED: Mapping[str, str] = {
     "quick": "--num-resamples 100 --permutations 100",
     "films": "--labels in/audited/labels.csv --key film --by sex --by age --age-bins 0,25,50 --patient patient",
     "flu": "audit in/audited/flu.csv --by sex --num-resamples 100 --permutations 100",
-    "adapt": "adapt --model in/adapting/pack --labels in/adapting/table.csv --label finding --workers 1 --shots 2",
-    "compare": "adapt compare --model in/pack --labels in/comparing/labels.csv --label shape --shots 1,2 --seeds 1",
+    "adapt": "adapt --model in/adapting/pack --labels in/adapting/table.csv --label finding --workers 1 --shots 2"
+    " --test-share 0.3",
+    "compare": "adapt compare --model in/pack --labels in/comparing/labels.csv --label shape --shots 1 --shots 2"
+    " --num-seeds 1 --test-share 0.3",
     "tune": "--set model.size_px=48 --set train.epochs=2 --set train.batch_size=8 --set train.threads=1 "
     "--set train.log_every=1 --set data.workers=1",
     "stain": "--size-px 96 --num-by-attributes 2 --num-by-clusters 2 --organ colon --most-cosine 0.9999 --workers 1",
@@ -105,8 +107,8 @@ CASES: Mapping[str, tuple[str, ...]] = {
         "score in/adapting/clear --model tip --modality xray --out out {one} --json",
     ),
     "adapt compare": (
-        "{compare} --methods zero-shot,ridge,knn --num-resamples 100 --out out",
-        "{compare} --methods ridge,svd:lr=1e30 --num-resamples 100 --out failed --json",
+        "{compare} --method zero-shot --method ridge --method knn --num-resamples 100 --out out",
+        "{compare} --method ridge --method svd:lr=1e30 --num-resamples 100 --out failed --json",
     ),
     "pretrain": (
         "pretrain in/recipes/words.yaml --out out --set train.checkpoint_every=1",
@@ -115,14 +117,14 @@ CASES: Mapping[str, tuple[str, ...]] = {
     ),
     "pretrain masked": ("pretrain in/recipes/masked.yaml --out out --json",),
     "finetune": (
-        "finetune test_vit in/films/labels.csv --label disc --label bar --patient person --out out {tune}"
-        " --key-file in/films/identity.key {one} --json",
-        "finetune out/pack in/films/labels.csv --label kind --patient person --out classes {tune}"
-        " --key-file in/films/identity.key {one}",
+        "finetune --model test_vit --labels in/films/labels.csv --label disc --label bar --patient person --out out"
+        " {tune} --key-file in/films/identity.key {one} --json",
+        "finetune --model out/pack --labels in/films/labels.csv --label kind --patient person --out classes"
+        " {tune} --key-file in/films/identity.key {one}",
     ),
     "evaluate": (
         "evaluate {tiny} --suite in/suite/suite.yaml --data in/suite/data --num-resamples 100 --out out",
-        "evaluate {tiny} --suite in/suite/suite.yaml --data in/suite/data --num-resamples 100 --sets chests"
+        "evaluate {tiny} --suite in/suite/suite.yaml --data in/suite/data --num-resamples 100 --dataset chests"
         " --prompt-sensitivity --compare in/pack --json",
     ),
     "audit": (
@@ -296,19 +298,20 @@ WRONG: Mapping[str, tuple[str, ...]] = {
         "adapt --labels nowhere.csv --label a --out out",
         "adapt --labels in/adapting/table.csv --label nonsense --model in/adapting/pack --out out",
         "{compare} --shots one --out out",
-        "{compare} --methods nonsense --out out",
-        "{compare} --methods knn:nonsense=1 --out out",
-        "{compare} --reference nonsense --out out",
-        "finetune test_vit in/films/labels.csv --label nonsense --out out",
-        "finetune nonsense in/films/labels.csv --label kind --patient person --out out",
-        "finetune test_vit in/films/labels.csv --label kind --patient person --set train.nonsense=1 --out out",
+        "{compare} --method nonsense --out out",
+        "{compare} --method knn:nonsense=1 --out out",
+        "{compare} --baseline nonsense --out out",
+        "finetune --model test_vit --labels in/films/labels.csv --label nonsense --out out",
+        "finetune --model nonsense --labels in/films/labels.csv --label kind --patient person --out out",
+        "finetune --model test_vit --labels in/films/labels.csv --label kind --patient person"
+        " --set train.nonsense=1 --out out",
     ),
     "pretrain": (
         "pretrain nowhere.yaml --out out",
         "pretrain in/recipes/words.yaml --out out --set train.nonsense=1",
         "pretrain in/recipes/words.yaml --out out --set seed=many",
         "evaluate {tiny} --suite in/suite/suite.yaml --data nowhere",
-        "evaluate {tiny} --suite in/suite/suite.yaml --data in/suite/data --sets ears",
+        "evaluate {tiny} --suite in/suite/suite.yaml --data in/suite/data --dataset ears",
         "evaluate {tiny} --suite nonsense --data in/suite/data",
     ),
     "audit": (
