@@ -66,7 +66,7 @@ def derive(
         # By name: typer brings a click of its own, whose ParameterSource is another class than click's.
         sources = {name: ctx.get_parameter_source(name) for name in values}
         given = {name: values[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
-        refuse_lacking(declared, given, ctx)
+        named = with_recipe(declared, given, ctx)
         if "settings" in declared:
             given["settings"] = command_settings()
         try:
@@ -76,8 +76,8 @@ def derive(
         except KeyboardInterrupt:
             if interrupted is None:
                 raise
-            return interrupted(given)
-        return show(result, as_json, given) or 0
+            return interrupted(named)
+        return show(result, as_json, named) or 0
 
     run_: Any = run
     run_.__name__, run_.__module__ = verb.__name__, verb.__module__
@@ -87,14 +87,15 @@ def derive(
     return run
 
 
-def refuse_lacking(declared: Mapping[str, Option], given: Mapping[str, Any], ctx: Any) -> None:
-    """Refuse a call that lacks what must be named, as click says it; a recipe may have it."""
+def with_recipe(declared: Mapping[str, Option], given: Mapping[str, Any], ctx: Any) -> dict[str, Any]:
+    """Return the values that were named, also by a recipe; refuse a call that lacks what must be, as click says it."""
     path = given.get(RECIPE)
     named = {**({} if path is None else read_recipe(path, declared)), **given}
     for one in declared.values():
         if must_be_named(one) and one.name not in named:
             kind = "argument" if one.is_argument else "option"
             ctx.fail(f"Missing {kind} '{one.spelled.upper() if one.is_argument else f'--{one.spelled}'}'.")
+    return named
 
 
 def command_signature(declared: Mapping[str, Option]) -> inspect.Signature:

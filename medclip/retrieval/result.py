@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from medclip.embeddings.embedded_unit import Level
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import write_file
+from medclip.files.output import claim_file, write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes, schema_of, table_of
 from medclip.result import GREY, Result
 from medclip.settings import Settings
@@ -116,7 +116,8 @@ class SearchResult(Result):
     mean: float
     """Of the scores of all that was looked at."""
     sd: float
-    engine: str
+    index: str
+    """exact, or the approximate one that was asked."""
     notes: tuple[str, ...]
     """Sentences that must be read with the hits."""
     units_of: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -181,7 +182,7 @@ class SearchResult(Result):
 
     def to_json(self) -> str:
         """Return everything as JSON text."""
-        names = ("level", "words", "without", "like", "where", "num_searched", "num_left_out", "mean", "sd", "engine")
+        names = ("level", "words", "without", "like", "where", "num_searched", "num_left_out", "mean", "sd", "index")
         facts: dict[str, Any] = {name: getattr(self, name) for name in names}
         if self.embeddings is not None:
             facts["model"] = {"name": self.embeddings.pack.name, "version": self.embeddings.pack.version}
@@ -199,7 +200,7 @@ class SearchResult(Result):
             "question": self.question,
             "hits": f"{number(len(self.hits))} of {count_of(self.num_searched, self.noun)}",
             "best": f"{figure(best.score, decimals=3)}, {z_words(best.z)}",
-            "engine": self.engine if self.engine != "exact" else "",
+            "index": self.index if self.index != "exact" else "",
             "note": self.notes[0] if self.notes else "",
         }
         return {name: value for name, value in facts.items() if value}
@@ -285,6 +286,20 @@ def write_hits(path: Path, table: pa.Table) -> Path:
     check_table_name(path)
     write_file(path, csv_bytes(table) if path.suffix == ".csv" else parquet_bytes(table))
     return path
+
+
+def claim_hits(*paths: str | Path | None, overwrite: bool) -> None:
+    """Refuse a table of hits, and pages, that cannot be written, before anything is computed.
+
+    Args:
+        paths: The table first; None for what is not written.
+        overwrite: Replace what is there.
+    """
+    if paths[0] is not None:
+        check_table_name(Path(paths[0]))
+    for path in paths:
+        if path is not None:
+            claim_file(Path(path), overwrite=overwrite)
 
 
 def check_table_name(path: Path) -> None:

@@ -27,12 +27,28 @@ def calls() -> list[Path | float | str | int | None]:
     run = medclip.pretrain("recipe.yaml", overrides=["train.epochs=2"], out=out, resume=True)
     health = medclip.doctor(settings=medclip.Settings(workers=1))
     hits = medclip.search("embeddings", ["a pacemaker", "a device"], like="film.dcm", not_="a tube", where={"sex": "F"})
-    maps = medclip.explain("film.dcm", ["effusion", "a pacemaker"], task="chest_xray_findings:pneumonia", out=out)
+    maps = medclip.explain(
+        "film.dcm", prompt=["effusion", "a pacemaker"], task="chest_xray_findings:pneumonia", out=out
+    )
     tuned = medclip.finetune("vit_small_patch16_224", labels, ["effusion", "mass"], out=out, overrides={"train.lr": 1})
     pairs = medclip.pathgen(images, out, organ="colon", table="slides.csv", num_by_clusters=64, stain="macenko")
-    watched = medclip.monitor([scores, "june"], reference=Path("may"), against=vectors, by="week", out=out)
+    watched = medclip.monitor([scores, "june"], before=Path("may"), compare=vectors, period="week", out=out)
+    ranked = medclip.rank_captions(["a film", "a scan"], like="film.dcm", embeddings="embeddings", num_hits=1)
+    built = medclip.shards.build(labels, out, splits={"train": 0.8, "val": 0.2}, group="exam", max_side_px=512)
+    planned = medclip.shards.build(labels, out, dry_run=True).planned
+    indexed = medclip.shards.index(images, source="a set", license_="CC0", keep_textless=True)
+    checked = medclip.shards.check(out, patient="patient").ok
+    captioned = medclip.shards.captions_from_ecg(labels, out, num_captions=2, language="de")
     results = (
         watched,
+        ranked,
+        ranked.hits[0].caption,
+        built.counts_by_split,
+        planned,
+        indexed,
+        checked,
+        captioned.languages,
+        hits.hits[0].caution,
         scores,
         one,
         vectors,

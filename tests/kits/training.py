@@ -11,6 +11,7 @@ from PIL import Image
 
 from medclip.settings import Settings
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 
 NUM_TRAIN, NUM_VAL = 20, 8
 
@@ -48,7 +49,7 @@ def make_shards(folder: Path, *, num_test: int = 0) -> Path:
             }
         )
     settings = Settings(workers=1)
-    build_shards(pd.DataFrame(rows), folder / "s", max_side=64, images=images, key=b"k" * 32, settings=settings)
+    build_shards(pd.DataFrame(rows), folder / "s", Form(max_side=64, key=b"k" * 32), images=images, settings=settings)
     return folder / "s"
 
 

@@ -7,9 +7,32 @@ from collections.abc import Mapping, Sequence
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import keyed_hash
+from medclip.files.recipes.key_value import key_values
 from medclip.shards.writing.table import ShardRow
 
 DEFAULT_SPLITS: Mapping[str, float] = {"train": 0.7, "val": 0.1, "test": 0.2}
+
+
+def shares_of(splits: str | Sequence[str] | Mapping[str, float]) -> Mapping[str, float]:
+    """Return the shares of splits; the default ones where none are named.
+
+    Raises:
+        MedclipError: WRONG_USE for a text that names none.
+
+    Example:
+        >>> shares_of("train=0.5,test=0.5") == shares_of(["train=0.5", "test=0.5"]) == {"train": 0.5, "test": 0.5}
+        True
+    """
+    if isinstance(splits, Mapping):
+        return splits
+    texts = [part for text in ([splits] if isinstance(splits, str) else splits) for part in text.split(",")]
+    if not texts:
+        return DEFAULT_SPLITS
+    form = "train=0.7,val=0.1,test=0.2"
+    try:
+        return {name: float(share) for name, share in key_values(texts, "--splits", form).items()}
+    except ValueError:
+        raise MedclipError(Reason.WRONG_USE, f"--splits takes {form}, which {','.join(texts)!r} is not.") from None
 
 
 def place(patient: str, seed: int) -> float:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from medclip.api.captions import captions_from_ecg
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.ecg.column_maps import ALL
-from medclip.shards.writing.ecg_captions import EcgCaptions, captions_from_ecg
+from medclip.shards.writing.ecg_captions import EcgCaptions
 from medclip.shards.writing.table import read_shard_table
 from medclip.text.ecg.statements import labels_of
 from tests.kits import ecg_tables
