@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from medclip.api.open_study import open_study
     from medclip.api.pathgen import pathgen
     from medclip.api.pretrain import pretrain
-    from medclip.api.retry import retry
+    from medclip.api.runs import retry
     from medclip.api.scan import scan
     from medclip.api.score import score
     from medclip.api.search import search
@@ -151,7 +151,7 @@ __getattr__, __dir__ = lazy_names(
         "pathgen": "medclip.api.pathgen:pathgen",
         "pretrain": "medclip.api.pretrain:pretrain",
         "rank_captions": "medclip.api.captions:rank_captions",
-        "retry": "medclip.api.retry:retry",
+        "retry": "medclip.api.runs:retry",
         "runs": "medclip.runs",
         "scan": "medclip.api.scan:scan",
         "score": "medclip.api.score:score",

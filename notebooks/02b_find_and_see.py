@@ -124,7 +124,13 @@ answers
 
 # %%
 adapted = medclip.adapt(
-    table, label="content", patient="patient", images=root / "embedded", out=root / "mass", method="linear-probe"
+    table,
+    "content",
+    patient="patient",
+    images=root / "embedded",
+    out=root / "mass",
+    method="linear-probe",
+    test_share=0.3,
 )
 adapted
 
@@ -220,7 +226,13 @@ for row in women.itertuples():
     patch_of[name] = (left, top, side, side)
 control_table = pd.DataFrame(rows)
 control = medclip.adapt(
-    control_table, label="planted", patient="patient", images=planted, out=root / "control", method="linear-probe"
+    control_table,
+    "planted",
+    patient="patient",
+    images=planted,
+    out=root / "control",
+    method="linear-probe",
+    test_share=0.3,
 )
 print(control)
 

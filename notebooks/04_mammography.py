@@ -205,7 +205,13 @@ risk.pivot(index="study", columns="class", values="probability").head(4).round(3
 
 # %%
 audit = medclip.audit(
-    scores, table, level="exam", risk=["breast_cancer_risk"], where=["split=test"], num_resamples=300, permutations=100
+    scores,
+    table,
+    level="exam",
+    risk=["breast_cancer_risk"],
+    where=["split=test"],
+    num_resamples=300,
+    num_permutations=100,
 )
 figures = pd.DataFrame(audit.risk)
 figures[(figures.attribute == "all") & figures.metric.str.startswith(("c_index", "auroc"))][

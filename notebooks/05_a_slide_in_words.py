@@ -194,7 +194,7 @@ Image.open(root / "words" / "maps" / f"{rows.key[3]}.png")
 # %%
 learned = medclip.slides.learn(
     root / "store", root / "wsi" / "CAMELYON16" / "labels.csv", "label", out=root / "head", patient="patient",
-    pooling="abmil", against="mean", folds=4, num_resamples=500, overrides={"epochs": 20, "lr": 3e-3},
+    pooling="abmil", compare="mean", num_folds=4, num_resamples=500, overrides={"epochs": 20, "lr": 3e-3},
 )  # fmt: skip
 learned
 

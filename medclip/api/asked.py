@@ -10,32 +10,34 @@ from typing import Any
 
 from medclip.files.stores.remote import place_of
 from medclip.files.stores.store_files import is_store
+from medclip.options import options_of
 from medclip.settings import ReadPolicy, Settings
 
-_OF_ONE_CALL = frozenset({"out", "work", "progress", "log", "metrics", "add", "retry_failed", "limit", "dry_run"})
-"""Of that call alone; the next one has its own."""
-_PLACES = frozenset({"path", "table", "model", "key_file", "backend", "results_to"})
-"""Arguments that may name a file or folder, or something else by a name."""
 _POLICY = ("uneven_slices", "mpp_um", "accept_unterminated")
 """What commands have options for."""
+
+
+_IMAGES = ("path", "table")
+"""What may hold values in memory."""
 
 
 class _NotKept(Exception):
     """An argument that no text can stand for."""
 
 
-def what_was_asked(arguments: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the arguments of a verb as JSON can hold them.
+def what_was_asked(given: Any) -> dict[str, Any] | None:
+    """Return the options of a verb that say what a run is, as JSON can hold them.
 
     None where one of them is a value that lives in memory, and of a query to a PACS, which may name a patient.
 
     Args:
-        arguments: By name; relative paths are of the present folder.
+        given: A value of a class of options; relative paths are of the present folder.
     """
-    if arguments.get("query"):
+    if getattr(given, "query", ""):
         return None
+    kept = (one for one in options_of(given).values() if not one.is_of_call)
     try:
-        return {name: _kept(name, value) for name, value in arguments.items() if name not in _OF_ONE_CALL}
+        return {one.name: _kept(one.name, getattr(given, one.name), one.is_place) for one in kept}
     except _NotKept:
         return None
 
@@ -49,7 +51,7 @@ def arguments_again(asked: Mapping[str, Any]) -> dict[str, Any]:
     return again
 
 
-def _kept(name: str, value: Any) -> Any:
+def _kept(name: str, value: Any, is_place: bool = False) -> Any:
     if isinstance(value, Settings):
         if not set(value.policy.changes()) <= set(_POLICY):
             raise _NotKept
@@ -58,15 +60,23 @@ def _kept(name: str, value: Any) -> Any:
         return {**simple, "policy": policy, "home": os.path.abspath(value.home)}
     if name == "path" and is_store(value):
         return str(place_of(value))
-    if isinstance(value, Path) or (name in _PLACES and isinstance(value, str) and os.path.exists(value)):
+    if isinstance(value, Path) or (is_place and isinstance(value, str) and os.path.exists(value)):
         return os.path.abspath(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, (list, tuple)) and name not in _PLACES:
-        return [_kept(name, each) for each in value]
+    if name == "export":
+        return [_absolute_export(each) for each in ([value] if isinstance(value, str) else value)]
+    if isinstance(value, (list, tuple)) and name not in _IMAGES:
+        return [_kept(name, each, is_place) for each in value]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {key: _kept(name, each) for key, each in value.items()}
     pack = getattr(value, "path", None)
     if name == "model" and isinstance(pack, Path):  # a loaded one stands for its pack
         return os.path.abspath(pack)
     raise _NotKept
+
+
+def _absolute_export(text: str) -> str:
+    """Return FORM=DIR with the folder's whole path."""
+    form, is_equal, place = text.partition("=")
+    return text if not place or "://" in place else f"{form}{is_equal}{os.path.abspath(place)}"

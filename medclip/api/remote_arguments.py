@@ -14,7 +14,6 @@ from medclip.files.dicomweb.spool import DicomwebFiles
 from medclip.files.stores.remote import RemotePath, place_of
 from medclip.files.stores.store_files import StoreFiles, is_store
 from medclip.progress import Progress, Silent
-from medclip.runs.engines.choose_engine import LOCAL
 from medclip.settings import parse_memory
 
 
@@ -101,11 +100,6 @@ def place_to_publish(out: Any, work: Any, path: Any, shard: object) -> RemotePat
         MedclipError: WRONG_USE.
     """
     if not is_store(out):
-        if work is not None:
-            raise MedclipError(
-                Reason.WRONG_USE, "a work folder is named, and the output goes to a folder of a disk.",
-                hint="Leave --work out, or name a store with --out, such as s3://BUCKET/FOLDER.",
-            )  # fmt: skip
         return None
     place = place_of(out)
     assert isinstance(place, RemotePath)
@@ -130,68 +124,3 @@ def place_to_publish(out: Any, work: Any, path: Any, shard: object) -> RemotePat
             hint="Name a place outside it.",
         )  # fmt: skip
     return place
-
-
-def refuse_for_remote(
-    path: Any,
-    query: str | Mapping[str, str],
-    *,
-    table: Any,
-    hash_paths: bool,
-    engine: str,
-    shard: object,
-    maps: bool = False,
-    explain: bool = False,
-    results: bool = False,
-) -> None:
-    """Refuse, for files that lie elsewhere, what needs files with names, files that stay, or files others see.
-
-    Args:
-        path: What the call is over; nothing but a query is refused for a path of a disk.
-        query: Which studies of a PACS.
-        table: The caller's table.
-        hash_paths: Whether paths are hashed.
-        engine: Who computes.
-        shard: Which shard.
-        maps: Whether heat maps are drawn, in the report or as results.
-        explain: Whether they are drawn in the report.
-        results: Whether results for other systems are written.
-
-    Raises:
-        MedclipError: WRONG_USE.
-    """
-    if is_dicomweb(path):
-        where = None
-        options = (
-            ("--table", table is not None, "files of a PACS have no names that a table could have"),
-            ("--hash-paths", hash_paths, "names of a PACS's files are keyed hashes already"),
-            ("heat maps", maps, "heat maps read the files of a folder once more"),
-            ("--engine", engine != LOCAL, "the files of a PACS are fetched to this machine"),
-            (
-                "--shard",
-                shard is not None,
-                "each shard would fetch what all of them need; give each job a query of its own",
-            ),
-        )
-    elif is_store(path):
-        where = place_of(path)
-        options = (
-            ("--query", bool(query), "a query selects studies of a PACS"),
-            ("--explain", explain, "heat maps read the files of a folder once more"),
-            ("--results-to", results, "results for other systems read headers of files once more"),
-            (
-                "--engine",
-                engine != LOCAL,
-                "files of a store are fetched to this machine; --shard cuts them for several",
-            ),
-        )
-    else:
-        if query:
-            raise MedclipError(
-                Reason.WRONG_USE, "a query selects studies of a PACS, and no PACS is named.",
-                hint="Name it as dicomweb://HOST:PORT/PATH.",
-            )  # fmt: skip
-        return
-    for option, is_asked, why in options:
-        if is_asked:
-            raise MedclipError(Reason.WRONG_USE, f"{why}.", where=where, hint=f"Leave {option} out.")

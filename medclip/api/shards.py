@@ -9,12 +9,12 @@ from medclip.api.groups import (
     Chance,
     Common,
     Identity,
+    ImageFormat,
     ImageRoot,
     Machine,
     NamedModality,
     PatientColumn,
     Splits,
-    StoredImages,
     settings_of,
 )
 from medclip.options import argument, excludes, option, options, verb
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @options
-class BuildOptions(Common, Splits, ImageRoot, PatientColumn, StoredImages, Chance, Identity, Machine):
+class BuildOptions(Common, Splits, ImageRoot, PatientColumn, ImageFormat, Chance, Identity, Machine):
     """What `shards.build` is asked."""
 
     table: Any = argument(
@@ -42,6 +42,7 @@ class BuildOptions(Common, Splits, ImageRoot, PatientColumn, StoredImages, Chanc
     max_side_px: int = option(
         "Longest side of stored images, in pixels.", default=288, least=16, often=True, heading="What shards hold"
     )
+    quality: int = option("Quality of JPEG.", default=95, least=1, most=100, heading="What shards hold")
     samples_per_shard: int = option("Number of samples in one tar.", default=500, least=1, heading="What shards hold")
     volumes: bool = option(
         "Store volumes and loops whole, for models of volumes; reject images. Voxels are stored as they are read (HU "
@@ -103,7 +104,7 @@ def build(options: BuildOptions) -> ShardReport:
     from medclip.files.pseudonyms import load_key
     from medclip.shards.writing.build import ShardReport, build_shards
     from medclip.shards.writing.entries import Form
-    from medclip.shards.writing.splits import shares_of
+    from medclip.shards.writing.splits import read_shares
 
     settings = settings_of(options)
     out, images = Path(options.out), None if options.images is None else Path(options.images)
@@ -123,7 +124,7 @@ def build(options: BuildOptions) -> ShardReport:
         options.table,
         out,
         form,
-        splits=shares_of(options.splits),
+        splits=read_shares(options.splits),
         images=images,
         patient=options.patient,
         settings=settings,
@@ -169,13 +170,13 @@ def check(options: CheckOptions) -> ShardCheck | ShardPlan:
 def _plan(table: Any, options: BuildOptions | CheckOptions, group: Any) -> ShardPlan:
     """Count what a table holds. Patients are counted without a key where none is named, for nothing is written."""
     from medclip.files.pseudonyms import load_key
-    from medclip.shards.writing.splits import shares_of
+    from medclip.shards.writing.splits import read_shares
     from medclip.shards.writing.summary import plan_shards
 
     key = b"" if options.key_file is None else load_key(settings_of(options), path=Path(options.key_file))
     return plan_shards(
         table,
-        splits=shares_of(options.splits),
+        splits=read_shares(options.splits),
         seed=options.seed,
         key=key,
         images=None if options.images is None else Path(options.images),

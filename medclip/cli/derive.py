@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from medclip.options import RECIPE, Option, options_of, read_recipe
+from medclip.options import Option, make_options, named_values, options_of
 
 COMMON = "Common options"
 _LAST = ("This machine", "Unattended", "Output")
 """Headings that stand behind all others, in this order."""
-_FEW = 14
+_FEW = 12
 """A command of so many options shows them all."""
 _WORDS: Mapping[Any, str] = {Path: "PATH", int: "N", float: "X", str: "TEXT"}
 JSON = Option(
@@ -34,6 +34,7 @@ JSON = Option(
     is_often_used=True,
     is_of_call=True,
     is_place=False,
+    is_beside=True,
 )
 """The option of every command that its verb has not."""
 
@@ -44,17 +45,21 @@ def derive(
     *,
     exit_codes: str,
     interrupted: Callable[[Any], int] | None = None,
+    check: Callable[[Mapping[str, Any]], None] | None = None,
     is_lookup: bool = False,
+    reads_settings: bool = True,
 ) -> Callable[..., int]:
     """Return the function of a command, as `medclip.cli.main` takes it.
 
     Args:
         verb: From `medclip.options.verb`.
         show: Prints what the verb returned, as JSON where its second argument is true, and returns the exit code; None
-            is 0. The third is the values that were named, by name.
+            is 0. The third is the values that were named, here or in a recipe, by name.
         exit_codes: The command's own, in words: "0 all scored or skipped, 3 some failed".
+        check: Refuses named values that a command does not take, though Python does.
         interrupted: Told the named values where Ctrl-C or a signal ended the verb; returns the exit code.
         is_lookup: Progress is shown on a terminal alone.
+        reads_settings: The settings file of this machine holds; `doctor` looks at that file itself.
     """
     declared = options_of(verb.options)
 
@@ -66,13 +71,17 @@ def derive(
         # By name: typer brings a click of its own, whose ParameterSource is another class than click's.
         sources = {name: ctx.get_parameter_source(name) for name in values}
         given = {name: values[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
-        named = with_recipe(declared, given, ctx)
-        if "settings" in declared:
-            given["settings"] = command_settings()
+        named = named_values(verb.options, given)
+        refuse_lacking(declared, named, ctx)
+        if check is not None:
+            check(named)
+        if reads_settings and "settings" in declared:
+            named["settings"] = command_settings()
         try:
             is_quiet = not forgiving_stderr().isatty() if is_lookup else as_json
             with progress(quiet=is_quiet) as shown:
-                result = verb(**given, **({"progress": shown} if "progress" in declared else {}))
+                value = make_options(verb.options, {**named, **({"progress": shown} if "progress" in declared else {})})
+                result = verb.carry_out(value)
         except KeyboardInterrupt:
             if interrupted is None:
                 raise
@@ -87,21 +96,18 @@ def derive(
     return run
 
 
-def with_recipe(declared: Mapping[str, Option], given: Mapping[str, Any], ctx: Any) -> dict[str, Any]:
-    """Return the values that were named, also by a recipe; refuse a call that lacks what must be, as click says it."""
-    path = given.get(RECIPE)
-    named = {**({} if path is None else read_recipe(path, declared)), **given}
+def refuse_lacking(declared: Mapping[str, Option], named: Mapping[str, Any], ctx: Any) -> None:
+    """Refuse a call that lacks what must be named, as click says it."""
     for one in declared.values():
         if must_be_named(one) and one.name not in named:
             kind = "argument" if one.is_argument else "option"
             ctx.fail(f"Missing {kind} '{one.spelled.upper() if one.is_argument else f'--{one.spelled}'}'.")
-    return named
 
 
 def command_signature(declared: Mapping[str, Option]) -> inspect.Signature:
     """Return the signature of which typer makes a command: arguments, options by their headings, `--json`."""
     kinds = inspect.Parameter
-    shown = [one for one in declared.values() if one.kind is not None]
+    shown = [one for one in declared.values() if one.is_on_command_line]
     parameters = [
         kinds("ctx", kinds.KEYWORD_ONLY, annotation=typer.Context),
         *(
@@ -138,7 +144,7 @@ def show_options(command: Any, declared: Mapping[str, Option], *, is_all: bool, 
         is_all: Show all.
         has_recipe: Let nothing be required, since a recipe may have it.
     """
-    has_few = sum(one.kind is not None for one in declared.values()) <= _FEW
+    has_few = sum(one.is_on_command_line for one in declared.values()) <= _FEW
     command.help = command.help if is_all else _short(command.help)
     for parameter in command.params:
         one = declared.get(parameter.name)
@@ -159,7 +165,7 @@ def _short(text: str) -> str:
 
 def must_be_named(one: Option) -> bool:
     """Whether a command lacks something without this option."""
-    return one.kind is not None and (one.is_required or one.is_needed)
+    return one.is_on_command_line and (one.is_required or one.is_needed)
 
 
 def _default(one: Option) -> Any:

@@ -39,10 +39,12 @@ HELP_ALL = "--help-all"
 COMMANDS = {
     "score": ("medclip.cli.score:score", "Score studies in words; write tables and a report."),
     "embed": ("medclip.cli.embed:embed", "Compute vectors of studies once, for many questions."),
-    "watch": ("medclip.cli.watch:watch", "Score what comes into a folder, as it comes."),
+    "watch": ("medclip.cli.score:watch", "Score what comes into a folder, as it comes."),
+    "report": ("medclip.cli.score:report", "Write the page of a run anew: order, paths, heat maps."),
+    "export": ("medclip.cli.score:export", "Write or send results of a run for other systems."),
     "runs purge": ("medclip.cli.runs:purge", "Remove small images, vectors or ledgers of old runs."),
-    "status": ("medclip.cli.status:status", "Say how far a run is, also while it goes on."),
-    "retry": ("medclip.cli.retry:retry", "Try files of a run once more that failed."),
+    "status": ("medclip.cli.runs:status", "Say how far a run is, also while it goes on."),
+    "retry": ("medclip.cli.runs:retry", "Try files of a run once more that failed."),
     "runs merge": ("medclip.cli.runs:merge", "Merge the shards of a run."),
     "scan": (
         "medclip.cli.scan:scan",
@@ -55,11 +57,11 @@ COMMANDS = {
         "Draw heat maps of what moves a score, and check them.",
     ),
     "pretrain": (
-        "medclip.cli.pretrain:pretrain",
+        "medclip.cli.train:pretrain",
         "Train a model from a recipe; run again to go on.",
     ),
     "finetune": (
-        "medclip.cli.finetune:finetune",
+        "medclip.cli.train:finetune",
         "Fine-tune an image tower to classes, and test it once.",
     ),
     "pathgen": ("medclip.cli.pathgen:pathgen", "Turn slides into patches with captions, as shards."),
@@ -67,7 +69,7 @@ COMMANDS = {
     "evaluate": ("medclip.cli.evaluate:evaluate", "Measure a model zero-shot on a suite of labelled sets."),
     "adapt": ("medclip.cli.adapt:adapt", "Make a pack of a model and a few labelled studies."),
     "adapt compare": (
-        "medclip.cli.adapt_compare:compare",
+        "medclip.cli.adapt:compare",
         "Find out which way of adapting helps, and how sure that is.",
     ),
     "audit": ("medclip.cli.audit:audit", "Ask whether a model works for every patient group."),
@@ -75,8 +77,8 @@ COMMANDS = {
         "medclip.cli.monitor:monitor",
         "Watch results over weeks: what changed, without labels.",
     ),
-    "audit verify": ("medclip.cli.audit_folders:verify", "Check that a signed audit is what was written."),
-    "audit diff": ("medclip.cli.audit_folders:diff", "List what differs between two audits."),
+    "audit verify": ("medclip.cli.audit:verify", "Check that a signed audit is what was written."),
+    "audit diff": ("medclip.cli.audit:diff", "List what differs between two audits."),
     "captions from-labels": (
         "medclip.cli.captions:from_labels",
         "Turn a table of labels into a table of captions.",
@@ -98,11 +100,11 @@ COMMANDS = {
     "ecg render": ("medclip.cli.ecg:render", "Draw an ECG record as a paper sheet."),
     "ecg digitise": ("medclip.cli.ecg:digitise", "Read a printed ECG back into millivolts."),
     "slides learn": (
-        "medclip.cli.slides_learn:learn",
+        "medclip.cli.slides:learn",
         "Learn a head for whole slides, measured on patients left out.",
     ),
     "slides predict": (
-        "medclip.cli.slides_predict:predict",
+        "medclip.cli.slides:predict",
         "Answer a question for every slide, with maps of what moves it.",
     ),
     "models list": ("medclip.cli.models:list_command", "List the model packs that can be loaded by name."),
@@ -113,14 +115,14 @@ COMMANDS = {
     ),
     "models verify": ("medclip.cli.models:verify", "Check a pack's files against its manifest."),
     "models calibrate": (
-        "medclip.cli.models_calibrate:calibrate",
+        "medclip.cli.models:calibrate",
         "Choose what computes a pack's images on this processor.",
     ),
     "models import": (
         "medclip.cli.models:import_command",
         "Turn a checkpoint or a model folder into a pack, a BERT into a text folder.",
     ),
-    "models merge": ("medclip.cli.models_merge:merge", "Merge packs that began with the same weights into one."),
+    "models merge": ("medclip.cli.models:merge", "Merge packs that began with the same weights into one."),
     "models set-thresholds": (
         "medclip.cli.models:set_thresholds",
         "Write a copy of a pack whose card names thresholds.",
@@ -130,7 +132,7 @@ COMMANDS = {
     "slides tissue": ("medclip.cli.slides:tissue", "Find the tissue of slides."),
     "slides patches": ("medclip.cli.slides:patches", "Lay a grid of patches over the tissue of slides."),
     "slides embed": ("medclip.cli.slides:embed", "Compute the vectors of all patches of slides."),
-    "slides export": ("medclip.cli.slides_export:export", "Write vectors of patches as AnnData or SpatialData."),
+    "slides export": ("medclip.cli.slides:export", "Write vectors of patches as AnnData or SpatialData."),
     "doctor": ("medclip.cli.doctor:doctor", "Check this installation and say how to fix what is wrong."),
 }
 GROUPS = {

@@ -13,11 +13,11 @@ READ_REMEDIES: Mapping[str, str] = {
     "That an image in colour is of a grey modality, a table alone can say.",
     "link_outside": "follow_links = true below [limits] of medclip.toml reads what such links lead to.",
     "uneven_slices": "--uneven resample reads series with gaps.",
-    "no_scale": "Of a slide, --mpp UM says what a pixel measures; an ECG needs gain and unit in its file.",
+    "no_scale": "Of a slide, --mpp-um UM says what a pixel measures; an ECG needs gain and unit in its file.",
     "missing_codec": "medclip doctor names the package that reads them.",
-    "timeout": "--retry-failed timeout tries them once more.",
-    "changed": "--retry-failed changed tries them once more.",
-    "read_error": "--retry-failed read_error tries them once more.",
+    "timeout": "medclip retry --reason timeout tries them once more.",
+    "changed": "medclip retry --reason changed tries them once more.",
+    "read_error": "medclip retry --reason read_error tries them once more.",
 }
 """Reason to what the person at the terminal can do about it."""
 SCORE_REMEDIES = {**READ_REMEDIES, "no_task": "--prompt TEXT or --task NAME asks about them; --model, another model."}
@@ -95,15 +95,20 @@ def _print_listed(listed: Mapping[str, Any]) -> None:
     print(f"Studies by DICOM modality: {list_of(named, last='and')}")
 
 
-def interrupted(folder: Path) -> int:
-    """Print what is kept of a run that was interrupted, and return the exit code."""
+def interrupted(given: Mapping[str, Any]) -> int:
+    """Print what is kept of a run that was interrupted, and return the exit code.
+
+    Args:
+        given: What the command named: its output folder, or the work folder beside a store.
+    """
     from medclip.cli.progress import print_line
     from medclip.errors import MedclipError
     from medclip.exit_codes import ExitCode
     from medclip.runs.ledger.ledger import Ledger
 
+    folder = given.get("work") or given.get("out") or given.get("folder")
     try:
-        with Ledger(folder, create=False) as ledger:
+        with Ledger(Path(folder or "."), create=False) as ledger:
             has_finished = ledger.counts()["files"] > 0
     except MedclipError:
         has_finished = False

@@ -1,163 +1,25 @@
-"""`medclip score PATH --out DIR`: score a file or folder of studies."""
+"""`medclip score`, `watch`, `report` and `export`: what they print of a run."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from medclip.cli import options
+from medclip.api import export as export_verb
+from medclip.api import report as report_verb
+from medclip.api import score as score_verb
+from medclip.api import watch as watch_verb
+from medclip.cli.derive import derive
 from medclip.cli.run_reasons import SCORE_REMEDIES, interrupted, print_planned, print_reasons
 
-HEADINGS = {
-    "out": "Common options",
-    "against": "What is asked",
-    "table": "How files are read",
-    "sort_by": "Output",
-    "dry_run": "Unattended",
-}
 
-
-def score(
-    path: Annotated[
-        Path,
-        typer.Argument(
-            help="File or folder to score, a folder of embeddings, or a PACS: dicomweb://HOST:PORT/PATH.",
-            show_default=False,
-            readable=False,
-        ),
-    ],
-    out: options.OutFolder,
-    model: options.Model = "medclip-mini",
-    task: options.ScoredTasks = None,
-    prompt: options.ScoredPrompts = None,
-    workers: options.Workers = None,
-    memory: options.Memory = None,
-    device: options.Device = "cpu",
-    batch_size: options.BatchSize = None,
-    backend: options.Backend = None,
-    engine: options.Engine = "local",
-    shard: options.Shard = None,
-    against: options.ScoredAgainst = None,
-    templates: Annotated[
-        bool,
-        typer.Option(
-            "--templates/--no-templates", help="Put a bare finding into sentences, such as 'an X-ray image with {}'."
-        ),
-    ] = True,
-    modality: options.Modality = None,
-    min_confidence: options.MinConfidence = 0.8,
-    table: options.Table = None,
-    query: options.Query = "",
-    spool: options.Spool = None,
-    exclude: Annotated[
-        list[Path] | None,
-        typer.Option("--exclude", metavar="PATH", help="Leave out this file or folder below PATH. Repeatable."),
-    ] = None,
-    group_by: options.GroupBy = "auto",
-    exam: Annotated[
-        bool | None,
-        typer.Option(
-            "--exam/--no-exam",
-            help="Ask mammography examinations by their views. Default: where the model fuses views.",
-        ),
-    ] = None,
-    uneven: options.Uneven = "reject",
-    mpp: options.Mpp = None,
-    accept_unterminated: options.AcceptUnterminated = False,
-    key_file: options.KeyFile = None,
-    add: options.Add = False,
-    retry_failed: options.RetryFailed = None,
-    sort_by: Annotated[
-        str | None,
-        typer.Option(
-            "--sort-by", metavar="TASK[:CLASS]", help="Sort the report by this probability, the highest first."
-        ),
-    ] = None,
-    report_paths: options.ReportPaths = False,
-    hash_paths: options.HashPaths = False,
-    weeks: options.Weeks = False,
-    thumbnails: options.Thumbnails = True,
-    csv: Annotated[bool, typer.Option("--csv", help="Write the tables as CSV, too.")] = False,
-    explain: Annotated[
-        str | None,
-        typer.Option("--explain", metavar="top|TASK[:CLASS]", help="Draw heat maps of this into the report."),
-    ] = None,
-    results_to: options.ResultsTo = None,
-    results_as: options.ResultsAs = None,
-    dry_run: options.DryRun = False,
-    work: options.Work = None,
-    limit: options.Limit = None,
-    log: options.Log = None,
-    metrics: options.Metrics = None,
-    store_to: options.StoreTo = None,
-    as_json: options.Json = False,
-) -> int:
-    """Score a file or folder of studies in words and write tables and a report. The same command goes on after a stop.
-
-    Exit code: 0 all scored or skipped, 3 some failed, 2 wrong use or refused.
-    """
-    from medclip.api.score import score as run_score
-    from medclip.cli.progress import progress
-    from medclip.cli.settings_file import command_settings
-    from medclip.settings import read_policy
-
-    try:
-        with progress(quiet=as_json) as shown:
-            run = run_score(
-                path,
-                out,
-                work=work,
-                query=query,
-                exclude=exclude or (),
-                spool=spool,
-                store_to=store_to,
-                model=model,
-                task=task or (),
-                prompt=prompt or (),
-                against=against or (),
-                templates=templates,
-                table=table,
-                modality=modality,
-                min_confidence=min_confidence,
-                group_by=group_by,  # pyright: ignore[reportArgumentType] (checked by ScoreOptions)
-                exam=exam,
-                workers=workers,
-                memory=memory,
-                add=add,
-                retry_failed=retry_failed,
-                sort_by=sort_by,
-                report_paths=report_paths,
-                hash_paths=hash_paths,
-                weeks=weeks,
-                thumbnails=thumbnails,
-                csv=csv,
-                explain=explain,
-                results_to=results_to,
-                results_as=results_as or (),
-                key_file=key_file,
-                device=device,
-                batch_size=batch_size,
-                backend=backend,
-                dry_run=dry_run,
-                limit=limit,
-                log=log,
-                metrics=metrics,
-                engine=engine,
-                shard=shard,
-                settings=command_settings(read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),
-                progress=shown,
-            )
-    except KeyboardInterrupt:
-        return interrupted(work or out)
-    print_run(run, as_json)
+def print_run(run: Any, as_json: bool, _: Any = None) -> int:
+    """Print how a run ended and where its results are; return the exit code."""
+    _print(run, as_json)
     return run.exit_code
 
 
-def print_run(run: Any, as_json: bool) -> None:
-    """Print how a run ended and where its results are."""
+def _print(run: Any, as_json: bool) -> None:
     if as_json:
         print(
             json.dumps(
@@ -230,3 +92,47 @@ def _print_unlearned(run: Any) -> None:
         by_reason.setdefault(answers.reason, []).append(name)
     for reason, names in by_reason.items():
         print_grey(f"Not learned: {', '.join(dict.fromkeys(names))}: {reason}.")
+
+
+def _print_watched(run: Any, as_json: bool, _: Any) -> int:
+    if run is None:
+        print('{"files": 0}' if as_json else "Nothing came.")
+        return 0
+    return print_run(run, as_json)
+
+
+def _print_page(run: Any, as_json: bool, _: Any) -> int:
+    from medclip.errors import printable
+
+    if as_json:
+        answers = {"answers": run.answers} if run.answers else {}
+        print(json.dumps({"out": str(run.folder), "report": str(run.report_path), **answers}))
+    else:
+        print(f"Report: {printable(str(run.report_path))}")
+    return 0
+
+
+def _print_exported(exported: Any, as_json: bool, _: Any) -> int:
+    from medclip.errors import printable
+
+    refused = (exported.stored or {}).get("refused", 0)
+    if as_json:
+        print(json.dumps({**exported.to_json(), "exit_code": 3 if refused else 0}))
+    else:
+        for line in exported.sentences():
+            print(line)
+        print(f"Results: {printable(str(exported.folder))}")
+    return 3 if refused else 0
+
+
+score = derive(
+    score_verb.score, print_run, exit_codes="0 all scored or skipped, 3 some failed", interrupted=interrupted
+)
+watch = derive(
+    watch_verb.watch,
+    _print_watched,
+    exit_codes="0 all scored or skipped, 3 some failed, 130 stopped in the middle of its work",
+    interrupted=interrupted,
+)
+report = derive(report_verb.report, _print_page, exit_codes="0 written")
+export = derive(export_verb.export, _print_exported, exit_codes="0 all written or sent, 3 a PACS refused some")

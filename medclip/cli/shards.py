@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -13,11 +14,11 @@ from medclip.exit_codes import ExitCode
 from medclip.wording import count, number
 
 
-def print_built(report: Any, as_json: bool, _: Any) -> int:
+def print_built(report: Any, as_json: bool, named: Any) -> int:
     """Print what was built, or what a dry run found in the table."""
     if report.planned is not None:
         plan = report.planned
-        _print_plan(plan, as_json)
+        _print_plan(plan, Path(named["table"]), named.get("images"), as_json)
         return ExitCode.SOME_FAILED if plan.num_missing_files == plan.num_files else ExitCode.COMPLETE
     samples, rejected = count(report.num_samples, "sample"), sum(report.counts_by_reason.values())
     _print(report, as_json, f"{report.folder}: {samples} written, {count(rejected, 'row')} rejected.")
@@ -31,13 +32,13 @@ def print_built(report: Any, as_json: bool, _: Any) -> int:
     return ExitCode.COMPLETE
 
 
-def print_checked(result: Any, as_json: bool, _: Any) -> int:
+def print_checked(result: Any, as_json: bool, named: Any) -> int:
     """Print what is wrong with a shard folder, or what a table holds."""
     if hasattr(result, "problems"):
         verdict = "all is well" if result.ok else count(len(result.problems), "problem")
         _print(result, as_json, f"{result.folder}: {count(result.num_samples, 'sample')}, {verdict}.")
     else:
-        _print_plan(result, as_json)
+        _print_plan(result, Path(named["path"]), named.get("images"), as_json)
     return ExitCode.COMPLETE if result.ok else ExitCode.SOME_FAILED
 
 
@@ -53,16 +54,16 @@ def print_indexed(report: Any, as_json: bool, _: Any) -> None:
             typer.echo(f"medclip: warning: {count(num_repeated, 'sample')} {what}.", err=True)
 
 
-def _print_plan(plan: Any, as_json: bool) -> None:
+def _print_plan(plan: Any, table: Path, images: Path | None, as_json: bool) -> None:
     """Print what a table is understood to hold, missing files first."""
     counts = f"{count(plan.num_rows, 'row')} of {count(plan.num_patients, 'patient')}; nothing was written."
-    headline = f"{plan.table}: {counts}"
+    headline = f"{table}: {counts}"
     if plan.num_missing_files:
         missing = f"{number(plan.num_missing_files)} of {count(plan.num_files, 'file')}"
         verb = "is" if plan.num_missing_files == 1 else "are"
         headline = (
-            f"{plan.table}: {missing} {verb} not there, such as {plan.missing_files[0]}. Relative files are looked for "
-            f"in {plan.images}; --images names another folder.\n{counts}"
+            f"{table}: {missing} {verb} not there, such as {plan.missing_files[0]}. Relative files are looked for "
+            f"in {images or table.parent}; --images names another folder.\n{counts}"
         )
     _print(plan, as_json, headline)
 
@@ -71,7 +72,7 @@ def _print(value: Any, as_json: bool, headline: str) -> None:
     """Print a result as JSON, or its headline and a line for each of `_LINES` that it has something for."""
     from dataclasses import asdict
 
-    values = asdict(value)
+    values = {name: one for name, one in asdict(value).items() if name != "planned"}
     if as_json:
         import json
 

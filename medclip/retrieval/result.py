@@ -116,8 +116,8 @@ class SearchResult(Result):
     mean: float
     """Of the scores of all that was looked at."""
     sd: float
-    index: str
-    """exact, or the approximate one that was asked."""
+    engine: str
+    """What vectors were compared through: exact, or an approximate index."""
     notes: tuple[str, ...]
     """Sentences that must be read with the hits."""
     units_of: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -182,7 +182,7 @@ class SearchResult(Result):
 
     def to_json(self) -> str:
         """Return everything as JSON text."""
-        names = ("level", "words", "without", "like", "where", "num_searched", "num_left_out", "mean", "sd", "index")
+        names = ("level", "words", "without", "like", "where", "num_searched", "num_left_out", "mean", "sd", "engine")
         facts: dict[str, Any] = {name: getattr(self, name) for name in names}
         if self.embeddings is not None:
             facts["model"] = {"name": self.embeddings.pack.name, "version": self.embeddings.pack.version}
@@ -200,7 +200,7 @@ class SearchResult(Result):
             "question": self.question,
             "hits": f"{number(len(self.hits))} of {count_of(self.num_searched, self.noun)}",
             "best": f"{figure(best.score, decimals=3)}, {z_words(best.z)}",
-            "index": self.index if self.index != "exact" else "",
+            "engine": self.engine if self.engine != "exact" else "",
             "note": self.notes[0] if self.notes else "",
         }
         return {name: value for name, value in facts.items() if value}

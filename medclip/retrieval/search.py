@@ -91,7 +91,7 @@ def run_search(
         num_left_out=searched.vectors.num_rows - ranked.num_searched,
         mean=ranked.mean,
         sd=ranked.sd,
-        index=search.index,
+        engine=search.index,
         notes=tuple(note for note in notes if note),
         units_of=units_of,
         embeddings=embeddings,

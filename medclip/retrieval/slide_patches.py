@@ -139,7 +139,7 @@ def run_patch_search(
         num_left_out=len(wanted) - ranked.num_searched,
         mean=ranked.mean,
         sd=ranked.sd,
-        index=search.index,
+        engine=search.index,
         notes=tuple(note for note in notes if note),
         embeddings=store,
         images=images,

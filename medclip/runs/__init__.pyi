@@ -4,10 +4,10 @@ The namespace is a face for users, and some of its verbs stand in `medclip.api`,
 may import them; this stub, which is never run, may name them, so that each has one signature.
 """
 
-from medclip.api.merge import merge
+from medclip.api.export import export
+from medclip.api.report import report
+from medclip.api.runs import merge, purge, status
 from medclip.embeddings.open_embeddings import open_embeddings
-from medclip.runs.operations.purge import purge
-from medclip.runs.operations.run_status import read_status as status
 from medclip.runs.outputs.score_run import read_run as read
 
-__all__ = ["merge", "open_embeddings", "purge", "read", "status"]
+__all__ = ["export", "merge", "open_embeddings", "purge", "read", "report", "status"]

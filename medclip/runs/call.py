@@ -53,6 +53,8 @@ class Call:
     """What computes the images; None for torch in float32."""
     asked: Mapping[str, Any] | None = None
     """The arguments of the verb, as the ledger keeps them for `medclip.retry`; None where it cannot."""
+    recipe: Mapping[str, Any] | None = None
+    """What repeats it, as run.json has it: no path, no query; None for a verb that has none."""
     remote: RemoteFiles | None = None
     """The files, where they lie elsewhere; `root` is then the folder they are brought to."""
     watch: RunWatch = field(default_factory=current_watch)

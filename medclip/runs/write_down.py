@@ -69,8 +69,10 @@ def describe(identity: Mapping[str, Any], pack: RunPack | None, ledger: Ledger) 
     """Return what run.json says of every run besides its counts: no path, no time."""
     names = ("modality", "min_confidence", "group_by", "table")
     last = {n: identity[n] for n in ("device", "batch_size", "backend", "weeks") if identity.get(n) is not None}
+    recipe = ledger.get("recipe")
     return {
         "medclip": identity["version"],
+        **({} if recipe is None else {"recipe": recipe}),
         "model": None
         if pack is None
         else {"name": pack.card.name, "version": str(pack.card.version), "pack": pack.digest},

@@ -25,7 +25,7 @@ if [ "${1:-}" = --shared ]; then
     fi
     python $here/prepare.py "$data" "$run/shards" "$run/few_shot/tables"
     measure=(python $here/measure.py $here/shared.yaml "$run/few_shot/tables" "$run/few_shot/out" --model "$run/train/pack"
-        --key-file "$run/key" --processes "$processes")
+        --key-file "$run/key" --workers "$processes")
     # shellcheck disable=SC2086
     "${measure[@]}" ${OPTIONS:-}
     exec python $here/summary.py "$run/few_shot/out" $here/shared.yaml
@@ -35,7 +35,7 @@ data=${1:?name the folder that holds the sets, or --shared}
 pack=${2:?name the base pack}
 out=${3:-runs/clip_svd}
 # shellcheck disable=SC2086
-python $here/measure.py $here/biomedical.yaml "$data" "$out" --model "$pack" --processes "$processes" ${OPTIONS:-}
+python $here/measure.py $here/biomedical.yaml "$data" "$out" --model "$pack" --workers "$processes" ${OPTIONS:-}
 # shellcheck disable=SC2086
-python $here/measure.py $here/biomedical.yaml "$data" "$out" --model "$pack" --processes "$processes" --novel ${OPTIONS:-}
+python $here/measure.py $here/biomedical.yaml "$data" "$out" --model "$pack" --workers "$processes" --novel ${OPTIONS:-}
 exec python $here/summary.py "$out" $here/biomedical.yaml

@@ -198,7 +198,7 @@ def fine_tune(place: Place, cell: Cell, table: Sequence[Labelled]) -> NDArray[np
         "train.layer_decay": LAYER_DECAY if arm.start else 1.0, "train.checkpoint_every": 200,
     }  # fmt: skip
     result = medclip.finetune(
-        place.pack(arm.start) if arm.start else arm.tower, written, "answer", out=out, seed=cell.seed,
+        written, "answer", model=place.pack(arm.start) if arm.start else arm.tower, out=out, seed=cell.seed,
         key_file=place.key, overrides=overrides,
     )  # fmt: skip
     if result.pack is None:

@@ -36,7 +36,7 @@ if [ "${1:-}" = --smoke ]; then
     code=0
     medclip audit "$run/scores" --labels "$run/cohort/table.csv" --level exam --risk breast_cancer_risk --by density \
         --training "$run/shards" --images "$run/cohort/images" --modality mammography \
-        --out "$run/audit" --num-resamples 200 --permutations 200 || code=$?
+        --out "$run/audit" --num-resamples 200 --num-permutations 200 || code=$?
     [ "$code" = 6 ] || { echo "the audit ended with $code and not with 6" >&2; exit 1; }
     if [ -f "$run/ddsm_4view.csv" ]; then
         medclip score "$data/ddsm_4view/images" --table "$run/ddsm_4view.csv" --model "$run/heads/pack" --exam --out "$run/scores_ddsm"

@@ -21,17 +21,16 @@ def calls() -> list[Path | float | str | int | None]:
     study = medclip.open_study("study.dcm", medclip.Modality.CT)
     drawn = medclip.view(images, out, number=2)
     adapted = medclip.adapt(labels, "pneumonia", out=out, shots=16, patient="patient", overrides={"steps": 9})
-    comparison = medclip.compare(labels, ["pneumonia", "effusion"], out=out, methods=["linear"], shots=[1, 16])
+    comparison = medclip.compare(labels, ["pneumonia", "effusion"], out=out, method=["lda"], shots=[1, 16], num_seeds=3)
     audit = medclip.audit("scores.parquet", labels, by=["sex", "age"], label=["pneumonia"], out=out)
-    suite = medclip.evaluate(images, suite="unimed", sets=["brain_mri"], compare="rival", prompt_sensitivity=True)
+    suite = medclip.evaluate(images, suite="unimed", dataset="brain_mri", compare="rival", prompt_sensitivity=True)
+    planned = medclip.audit("audit.yaml", seed=3, num_permutations=2000, where={"split": "test"}, age_bins=[0, 40, 60])
     run = medclip.pretrain("recipe.yaml", overrides=["train.epochs=2"], out=out, resume=True)
     health = medclip.doctor(settings=medclip.Settings(workers=1))
     hits = medclip.search("embeddings", ["a pacemaker", "a device"], like="film.dcm", not_="a tube", where={"sex": "F"})
     maps = medclip.explain(
         "film.dcm", prompt=["effusion", "a pacemaker"], task="chest_xray_findings:pneumonia", out=out
     )
-    tuned = medclip.finetune("vit_small_patch16_224", labels, ["effusion", "mass"], out=out, overrides={"train.lr": 1})
-    pairs = medclip.pathgen(images, out, organ="colon", table="slides.csv", num_by_clusters=64, stain="macenko")
     watched = medclip.monitor([scores, "june"], before=Path("may"), compare=vectors, period="week", out=out)
     ranked = medclip.rank_captions(["a film", "a scan"], like="film.dcm", embeddings="embeddings", num_hits=1)
     built = medclip.shards.build(labels, out, splits={"train": 0.8, "val": 0.2}, group="exam", max_side_px=512)
@@ -39,6 +38,16 @@ def calls() -> list[Path | float | str | int | None]:
     indexed = medclip.shards.index(images, source="a set", license_="CC0", keep_textless=True)
     checked = medclip.shards.check(out, patient="patient").ok
     captioned = medclip.shards.captions_from_ecg(labels, out, num_captions=2, language="de")
+    tuned = medclip.finetune(labels, ["effusion", "mass"], model="vit_small_patch16_224", out=out, val_share=0.2)
+    pairs = medclip.pathgen(images, out, organ="colon", table="slides.csv", num_by_clusters=64, stain="macenko",
+        agent="endpoint", endpoint="http://localhost:8000/v1", endpoint_model="vlm", splits={"train": 1.0},
+        patch_mpp_um=0.5, mpp_um=0.25, image_format="jpeg", recipe="pathgen.yaml")  # fmt: skip
+    places = medclip.slides.places(images, out, size_px=224, patch_mpp_um=0.5, by_piece=True, geojson=False)
+    tissue = medclip.slides.tissue(images, out, table="slides.csv", mpp_um=0.25, stage_to="/fast", add=True)
+    slides = medclip.slides.embed(images, out, patch_mpp_um=1.0, stain="hed", qc=True, device="cuda", dtype="float16")
+    head = medclip.slides.learn(slides.store, labels, ["er", "pr"], out=out, compare=["mean"], num_folds=3, patient="p")
+    answers = medclip.slides.predict(slides.store, out=out, head=head.head, images=images, dicom=True)
+    exported = medclip.slides.export(out, "anndata", format="spatialdata", overwrite=True)
     results = (
         watched,
         ranked,
@@ -61,11 +70,16 @@ def calls() -> list[Path | float | str | int | None]:
         adapted,
         comparison,
         audit,
+        planned,
         suite,
         run,
         tuned,
         health,
         pairs,
+        places,
+        tissue,
+        answers,
+        exported,
         retried,
         router,
     )

@@ -41,7 +41,21 @@ def test_importing_says_what_was_made_and_what_to_do_next(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "quilt"
-    code = main(["models", "import", str(source), "--out", str(out), "--modalities", "pathology, xray", "--name", "q"])
+    code = main(
+        [
+            "models",
+            "import",
+            str(source),
+            "--out",
+            str(out),
+            "--modalities",
+            "pathology",
+            "--modalities",
+            "xray",
+            "--name",
+            "q",
+        ]
+    )
     assert code == 0
     shown = capsys.readouterr().out
     assert "q: 3 files" in shown

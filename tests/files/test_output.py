@@ -20,7 +20,6 @@ import torch
 
 from medclip.api.audit import audit
 from medclip.api.captions import captions_from_labels
-from medclip.auditing.options import AuditOptions
 from medclip.auditing.result import AuditResult, write_tables
 from medclip.auditing.thresholds.choose import Threshold
 from medclip.auditing.thresholds.file import write_thresholds
@@ -429,7 +428,7 @@ def test_a_folder_of_something_else_is_refused_by_what_is_in_it(used: Path) -> N
     )
     assert caught.value.reason is Reason.OUTPUT_IN_USE
     with pytest.raises(MedclipError) as caught:
-        audit(pa.table({"a": [1]}), out=used, options=AuditOptions())
+        audit(pa.table({"a": [1]}), out=used)
     assert "holds 1 other file and no audit; nothing was changed" in str(caught.value)
 
 

@@ -220,7 +220,7 @@ def test_the_command_prints_fixes_and_ends_with_1_when_a_check_fails(
     from medclip.cli.main import main
 
     bad = Diagnosis((Check("python", State.PASS, "3.11"), Check("torch", State.FAIL, "does not load", "reinstall it")))
-    monkeypatch.setattr("medclip.api.doctor.diagnose", lambda settings: bad)
+    monkeypatch.setattr("medclip.inspecting.doctor.diagnose", lambda settings: bad)
     assert main(["doctor"]) == 3
     shown = capsys.readouterr().out
     assert "FAIL  torch   does not load" in shown
@@ -229,7 +229,7 @@ def test_the_command_prints_fixes_and_ends_with_1_when_a_check_fails(
     assert "INFO" not in shown
     assert main(["doctor", "--json"]) == 3
     assert json.loads(capsys.readouterr().out) == json.loads(bad.to_json())
-    monkeypatch.setattr("medclip.api.doctor.diagnose", lambda settings: Diagnosis(bad.checks[:1]))
+    monkeypatch.setattr("medclip.inspecting.doctor.diagnose", lambda settings: Diagnosis(bad.checks[:1]))
     assert main(["doctor"]) == 0
 
 

@@ -47,7 +47,7 @@ def test_the_index_finds_what_it_says_and_scores_it_exactly(folder: Path) -> Non
 def test_a_search_with_the_index_says_its_recall_and_keeps_it_beside_the_vectors(folder: Path) -> None:
     near = search(open_embeddings(folder), "effusion", like=3, level="units", num_hits=20, index="faiss")
     exact = search(open_embeddings(folder), "effusion", like=3, level="units", num_hits=20)
-    assert near.index == "faiss"
+    assert near.engine == "faiss"
     assert "of the 10 best that the exact search finds" in near.notes[0]
     assert len({hit.row for hit in near.hits} & {hit.row for hit in exact.hits}) >= 15
     kept = sorted(path.name for path in (folder / "search").iterdir() if ".faiss" in path.name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -33,7 +32,9 @@ from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.sections.augment import Augment
+from tests.kits.loaded_python import Programs
 from tests.kits.stores import WebStore, upload
+from tests.kits.training import batches_of
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
@@ -67,7 +68,7 @@ def batches(place: Path | str, cache: ShardCache | None = None, **options: Any) 
         "augment": Augment(),
         "window_shards": 2,
     }
-    return Batches(ShardReader(place, "train", cache=cache), **given | options)
+    return batches_of(ShardReader(place, "train", cache=cache), **given | options)
 
 
 def content(batch: Batch) -> tuple[Any, ...]:
@@ -201,7 +202,7 @@ def _losses(out: Path) -> list[tuple[int, float]]:
 
 @pytest.mark.slow
 def test_a_training_on_a_bucket_that_is_killed_goes_on_with_the_same_losses(
-    near: Path, s3: str, tmp_path: Path
+    near: Path, s3: str, programs: Programs, tmp_path: Path
 ) -> None:
     run_recipe(_recipe(near, tmp_path / "unused"), out=tmp_path / "straight")
     url = upload(near, "killed-runs", s3)
@@ -209,7 +210,7 @@ def test_a_training_on_a_bucket_that_is_killed_goes_on_with_the_same_losses(
     recipe["data"]["worker_kind"] = "process"
     file, out = tmp_path / "recipe.yaml", tmp_path / "run"
     file.write_text(yaml.safe_dump(recipe))
-    command = [sys.executable, "-m", "medclip.cli.main", "pretrain", str(file), "--out", str(out), "--json"]
+    command = [programs.python, "-m", "medclip.cli.main", "pretrain", str(file), "--out", str(out), "--json"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     until = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < until:

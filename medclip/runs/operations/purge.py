@@ -89,49 +89,22 @@ class Purged(Result):
         return {"done": self.is_done, "size_bytes": self.size_bytes, "runs": runs}
 
 
-def purge(
-    folder: str | Path,
-    *,
-    older_than: str | None = None,
-    thumbnails: bool = False,
-    ledger: bool = False,
-    embeddings: bool = False,
-    yes: bool = False,
-) -> Purged:
-    """Remove small images, vectors or the ledger's rows of runs; without `yes` they are only listed.
-
-    Args:
-        folder: Output folder of a run, or a folder that holds such folders, at any depth.
-        older_than: Only runs that were finished so long ago: "30d", "12h", "4w".
-        thumbnails: Small images, and with them the pages of the report, which show them.
-        ledger: What the ledger knows: no call goes on with this run any more.
-        embeddings: Vectors, of runs of `medclip embed`: no question can be put to them any more.
-        yes: Remove. Without it, and without any of the three, everything that could be removed is listed.
-
-    Returns:
-        The runs. One that goes on, that was never finished, or that is a shard of another is kept, and says so.
+def purge_runs(folder: Path, kinds: tuple[str, ...], older_than_s: float, *, yes: bool) -> Purged:
+    """Remove some kinds of what runs at or below a folder have; without `yes`, or without a kind, list what could be.
 
     Raises:
-        MedclipError: WRONG_USE where nothing is named to remove, for an age that is none, and for a folder that holds
-            a home folder, such as /; MISSING_FILE for one without a run; as `medclip.files.output.disk_errors`.
+        MedclipError: WRONG_USE for a folder that holds a home folder; MISSING_FILE for one without a run; as
+            `medclip.files.output.disk_errors`.
     """
-    folder = Path(folder)
-    seconds = 0.0 if older_than is None else parse_age(older_than)
-    asked = {"thumbnails": thumbnails, "ledger": ledger, "embeddings": embeddings}
-    named = tuple(kind for kind in KINDS if asked[kind])
-    if yes and not named:
-        raise MedclipError(
-            Reason.WRONG_USE, "nothing is named to remove.", hint="Name --thumbnails, --ledger or --embeddings."
-        )
     _refuse_broad(folder)
     runs = sorted(run_folders(folder))
     if not runs:
         raise MedclipError(Reason.MISSING_FILE, "there is no run here.", where=folder, hint="Check the path.")
     purged = []
     for run in runs:
-        size_bytes = {kind: size for kind in named or KINDS if (size := _size(run, kind))}
+        size_bytes = {kind: size for kind in kinds or KINDS if (size := _size(run, kind))}
         one = PurgedRun(run, _age_s(run) / 86400, size_bytes)
-        if one.age_days * 86400 < seconds or not size_bytes:
+        if one.age_days * 86400 < older_than_s or not size_bytes:
             continue
         purged.append(replace(one, kept=_purge(run, tuple(size_bytes), yes=yes)))
     return Purged(tuple(purged), yes)

@@ -14,16 +14,16 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import disk_errors, make_file, write_file
-from medclip.files.stores.remote import RemotePath, read_whole
+from medclip.files.stores.remote import RemotePath, place_of, read_whole
 from medclip.files.stores.store_output import objects_below, remove_object, write_object
 from medclip.progress import Progress
 from medclip.runs.ledger.ledger import Ledger
@@ -192,3 +192,22 @@ class Publication:
 
 def _line(name: str, digest: str) -> str:
     return json.dumps({"name": name, "sha256": digest}) + "\n"
+
+
+@contextmanager
+def published_again(ledger: Ledger, folder: Path, progress: Progress) -> Iterator[None]:
+    """Copy what is written meanwhile to the place in a store where a run is published, if it is.
+
+    Raises:
+        MedclipError: As `Publication.begin` and `Publication.finish`.
+    """
+    known = ledger.get(PUBLISHED)
+    if known is None:
+        yield
+        return
+    place = place_of(known["url"])
+    assert isinstance(place, RemotePath)
+    with Publication(place, folder, progress) as publication:
+        publication.begin(ledger)
+        yield
+        publication.finish()

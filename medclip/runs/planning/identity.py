@@ -28,7 +28,7 @@ _TITLES = {
     "key": "the identity key",
     "limits": "the limits",
     "hash_paths": "--hash-paths",
-    "policy": "--uneven, --mpp or --accept-unterminated",
+    "policy": "--uneven, --mpp-um or --accept-unterminated",
     "version": "the version of medclip",
     "device": "--device",
     "batch_size": "--batch-size",

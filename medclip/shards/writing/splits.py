@@ -13,28 +13,6 @@ from medclip.shards.writing.table import ShardRow
 DEFAULT_SPLITS: Mapping[str, float] = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 
-def shares_of(splits: str | Sequence[str] | Mapping[str, float]) -> Mapping[str, float]:
-    """Return the shares of splits; the default ones where none are named.
-
-    Raises:
-        MedclipError: WRONG_USE for a text that names none.
-
-    Example:
-        >>> shares_of("train=0.5,test=0.5") == shares_of(["train=0.5", "test=0.5"]) == {"train": 0.5, "test": 0.5}
-        True
-    """
-    if isinstance(splits, Mapping):
-        return splits
-    texts = [part for text in ([splits] if isinstance(splits, str) else splits) for part in text.split(",")]
-    if not texts:
-        return DEFAULT_SPLITS
-    form = "train=0.7,val=0.1,test=0.2"
-    try:
-        return {name: float(share) for name, share in key_values(texts, "--splits", form).items()}
-    except ValueError:
-        raise MedclipError(Reason.WRONG_USE, f"--splits takes {form}, which {','.join(texts)!r} is not.") from None
-
-
 def place(patient: str, seed: int) -> float:
     """Return a patient's place in [0, 1): the first 53 bits of blake2b over the seed and the identifier."""
     digest = hashlib.blake2b(f"{seed}\0{patient}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
@@ -49,6 +27,26 @@ def split_of(patient: str, splits: Mapping[str, float], seed: int) -> str:
         if at < upper:
             return name
     return [name for name, share in splits.items() if share > 0][-1]
+
+
+def read_shares(splits: str | Sequence[str] | Mapping[str, float]) -> Mapping[str, float]:
+    """Read shares as `--splits` takes them, several in a text or one in each; `DEFAULT_SPLITS` where there is none.
+
+    Raises:
+        MedclipError: WRONG_USE for what is no share.
+
+    Example:
+        >>> read_shares("train=0.8,test=0.2") == read_shares(["train=0.8", "test=0.2"])
+        True
+    """
+    if isinstance(splits, Mapping):
+        return splits or DEFAULT_SPLITS
+    texts = [part for text in ([splits] if isinstance(splits, str) else splits) for part in text.split(",")]
+    form = ",".join(f"{name}={share:g}" for name, share in DEFAULT_SPLITS.items())
+    try:
+        return {name: float(share) for name, share in key_values(texts, "--splits", form).items()} or DEFAULT_SPLITS
+    except ValueError:
+        raise MedclipError(Reason.WRONG_USE, f"--splits takes {form}, which {','.join(texts)!r} is not.") from None
 
 
 def check_shares(splits: Mapping[str, float]) -> None:

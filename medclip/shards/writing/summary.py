@@ -60,9 +60,6 @@ class ShardPlan(Result):
     """With `group`: samples by number of views, as far as the table alone tells; headers may know more."""
     rows_set_aside: Mapping[str, int] = field(default_factory=dict)
     """With `group`: rows that are none of the views of their examination, by reason."""
-    table: str = ""
-    images: str = ""
-    """Folder that relative files are looked for in."""
 
     @property
     def ok(self) -> bool:
@@ -137,8 +134,6 @@ def plan_shards(
         rows_by_view_kind=kinds if len(kinds := _counts(r.view_kind for r in rows)) > 1 else {},
         samples_by_views=by_views,
         rows_set_aside=set_aside,
-        table=understood.where,
-        images=str(images or Path(understood.where).parent),
     )
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import medclip
 from medclip.auditing.disclosure.small_cells import Policy
-from medclip.auditing.options import AuditOptions, ImageChecks, Stress
-from medclip.auditing.recipe import audit_recipe
+from medclip.auditing.options import ImageChecks, MeasureOptions, Stress
 from medclip.auditing.result import AuditResult
 from medclip.auditing.run import run_audit
 from medclip.errors import MedclipError
@@ -27,7 +27,7 @@ TASKS = {"chest_xray_findings": {"classes": ["pneumonia"]}, "modality": {"classe
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, AuditOptions]:
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, MeasureOptions]:
     """Images, their label table, and what is asked: no scores."""
     folder = tmp_path_factory.mktemp("study")
     with make_table(folder, patients=14, files=1).open() as stream:
@@ -40,7 +40,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame,
             "pneumonia": [int(r["file"].startswith("hazy")) for r in rows],
         }
     )
-    options = AuditOptions(
+    options = MeasureOptions(
         num_resamples=100,
         permutations=100,
         small_cells=Policy(5, 5, 5, 5),
@@ -102,20 +102,16 @@ def test_files_that_cannot_be_read_are_counted(study):
 def test_options_of_the_stress_test_are_refused_without_it(unused: dict[str, Any]) -> None:
     name = f"--{next(iter(unused)).replace('_', '-')}"
     with pytest.raises(MedclipError, match=f"{name} would do nothing. Add --stress"):
-        audit_recipe("scores.csv", unused).options()
+        medclip.audit("scores.csv", **unused)
 
 
 def test_what_cannot_be_stressed_is_refused(study):
     _, frame, options = study
-    with pytest.raises(MedclipError, match="a pack and a folder"):
-        AuditOptions(stress=Stress())
     other = frame.rename(columns={"pneumonia": "gout"}).assign(gout_score=0.5)
     with pytest.raises(MedclipError, match="no label of this audit"):
         run_audit(other, options=replace(options, task=None), settings=SETTINGS)
     with pytest.raises(MedclipError, match="no corruption 'saturate'"):
         run_audit(frame, options=replace(options, stress=Stress(("saturate",))), settings=SETTINGS)
-    with pytest.raises(MedclipError, match="there is one table"):
-        run_audit(frame, frame, options=options, settings=SETTINGS)
 
 
 def test_an_audit_from_embeddings_has_the_figures_of_one_from_files(study, tmp_path: Path, monkeypatch) -> None:

@@ -49,6 +49,7 @@ from medclip.training.batches.loader import (
 )
 from medclip.training.batches.samples import Drawing, Room, Samples
 from medclip.training.recipe.sections.augment import Augment
+from tests.kits.training import batches_of
 
 TOKENIZER = ClipTokenizer(40)
 SLOW_S = 1.5
@@ -58,7 +59,7 @@ BAD_EACH_EPOCH = {"corrupt": 2, "missing_file": 1, "empty_caption": 1}
 def _batches(shards: Path, **options: Any) -> Batches:
     settings: dict[str, Any] = {"batch_size": 6, "preprocess": Preprocess(32), "seed": 1, "augment": Augment(flip=0.5)}
     settings |= {"tokenizer": TOKENIZER} | options
-    return Batches(ShardReader(shards, "train"), **settings)
+    return batches_of(ShardReader(shards, "train"), **settings)
 
 
 def _same(a: Batch, b: Batch) -> bool:

@@ -1,0 +1,275 @@
+"""The verb `export`: results of a run in the forms that other systems take; `score --export` writes them as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medclip.api.groups import Common, Device, Machine, RunFolder, settings_of
+from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.options import option, options, verb
+
+if TYPE_CHECKING:
+    from medclip.export.results_folder import Exported, ResultsFolder
+    from medclip.files.dicomweb.server import DicomwebServer
+    from medclip.runs.call import Call
+
+CSV = "csv"
+MAP = "sc"
+_OF_STUDIES = ("sr", MAP, "fhir-r4b", "fhir-r5")
+FORMS = (CSV, *_OF_STUDIES)
+EXPORT_FORM = "FORM[=PLACE]"
+RESULTS = "results"
+"""Folder of results in the output folder, where nobody named another."""
+
+
+@dataclass(frozen=True)
+class Exports:
+    """What goes to others, and where."""
+
+    csv: bool = False
+    forms: tuple[str, ...] = ()
+    """Forms of single studies."""
+    named: str | None = None
+    """What heat maps are of; None for the most probable finding."""
+    folder: str | None = None
+    """Where they are written; None for a folder in the output folder."""
+    store: str | None = None
+    """PACS that DICOM results are sent to."""
+
+    @property
+    def has_results(self) -> bool:
+        """Whether results of single studies are written."""
+        return bool(self.forms)
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether heat maps are among them."""
+        return MAP in self.forms
+
+
+def parse_exports(texts: str | Sequence[str]) -> Exports:
+    """Read FORM, FORM=DIR and FORM=dicomwebs://HOST/PATH.
+
+    Raises:
+        MedclipError: WRONG_USE for a form that there is not, and for results that would go to two folders or two PACS.
+
+    Example:
+        >>> parse_exports(["csv", "sr=dicomwebs://pacs/dicom-web"]).store
+        'dicomwebs://pacs/dicom-web'
+    """
+    from medclip.files.dicomweb.address import is_dicomweb
+
+    forms: list[str] = []
+    named, places, stores = None, dict[str, None](), dict[str, None]()
+    for text in (texts,) if isinstance(texts, str) else tuple(texts):
+        what, _, place = str(text).partition("=")
+        form, _, of = what.partition(":")
+        if form not in FORMS:
+            hint = did_you_mean(form, FORMS, "Formats are")
+            raise MedclipError(Reason.WRONG_USE, f"results have no format {form!r}.", hint=hint)
+        if of and form != MAP:
+            raise MedclipError(Reason.WRONG_USE, f"what is drawn is named of heat maps alone, not of {form}.")
+        if place and form == CSV:
+            raise MedclipError(
+                Reason.WRONG_USE, "CSV tables lie beside the others.", hint="Leave the place out: --export csv."
+            )
+        if is_dicomweb(place) and form.startswith("fhir"):
+            raise MedclipError(
+                Reason.WRONG_USE, "a PACS takes DICOM, and no form of results is that.", hint="Send sr or sc."
+            )
+        forms.append(form)
+        named = of or named
+        goes_to = stores if is_dicomweb(place) else places
+        goes_to.update({str(place): None} if place else {})
+    for several, what in ((places, "one folder"), (stores, "one PACS")):
+        if len(several) > 1:
+            raise MedclipError(Reason.WRONG_USE, f"results go to {what} in a call, not to {len(several)}.")
+    of_studies = tuple(dict.fromkeys(form for form in forms if form != CSV))
+    return Exports(CSV in forms, of_studies, named, next(iter(places), None), next(iter(stores), None))
+
+
+@options
+class ExportOptions(Common, RunFolder, Machine, Device):
+    """What `export` is asked."""
+
+    as_: str | Sequence[str] = option(
+        "Form: csv, sr (DICOM SR), sc (the heat map of the most probable finding as a DICOM image; sc:TASK:CLASS of "
+        "another), fhir-r4b or fhir-r5. All but csv name patients, as the headers of the images do.",
+        form="FORM",
+        often=True,
+    )
+    to: str | None = option(
+        "Folder for them, or PACS that DICOM results are sent to: dicomwebs://HOST/PATH. Default: a folder in the "
+        "run's.",
+        default=None,
+        form="DIR|URL",
+        often=True,
+        place=True,
+    )
+    images: str | Path | None = option(
+        "Folder or file that was scored, where the run does not know it any more.", default=None, form="DIR", place=True
+    )
+
+
+@verb(ExportOptions)
+def export(options: ExportOptions) -> Exported:
+    """Write the results of a finished run of `medclip score` for other systems, or send them; no score is computed.
+
+    What is there of the same answers already stays as it is, and what a PACS has is not sent again. A study without a
+    DICOM header has no SR; what is returned counts them.
+
+    Returns:
+        What was written, by form, and what was not and why.
+
+    Raises:
+        MedclipError: WRONG_USE for a form that there is not, for a run with hashed paths or of embeddings, and for one
+            whose images are not where they were; OUTPUT_IN_USE for a folder that holds anything else; UNREACHABLE.
+
+    Example:
+        >>> import medclip
+        >>> medclip.runs.export("nightly", as_="sr").written  # doctest: +SKIP
+    """
+    from medclip.export.results_folder import Exported
+    from medclip.files.output import disk_errors
+    from medclip.progress import Silent
+    from medclip.reports.score.finished_run import read_finished
+    from medclip.runs.ledger.ledger import Ledger
+    from medclip.runs.outputs.results import hashes_of, write_csv_tables
+
+    place = "" if options.to is None else f"={options.to}"
+    named = (options.as_,) if isinstance(options.as_, str) else tuple(options.as_)
+    exports = parse_exports([form if form == CSV else f"{form}{place}" for form in named])
+    folder, settings, progress = Path(options.folder), settings_of(options), options.progress or Silent()
+    with Ledger(folder, create=False) as known:
+        finished = read_finished(known, folder, settings, images=options.images)
+    if exports.csv:
+        with disk_errors(folder):
+            write_csv_tables(folder)
+    if not exports.has_results:
+        return Exported(folder, {CSV: 1}, {})
+    finished.refuse_unread("results for other systems take patient and study from the files")
+    drawer = finished.heat_maps(exports.named, options.device, progress) if exports.has_maps else None
+    exporting = _exporting(exports, folder, finished.path_of, settings, progress, drawer, finished.inputs)
+    with closing(exporting.store) if exporting.store is not None else nullcontext(), Ledger(folder) as ledger:
+        exporting.write(ledger, finished.pack.card, folder)
+        ledger.remember({"finished": hashes_of(folder)})
+    assert exporting.facts is not None
+    return Exported(**exporting.facts)
+
+
+@dataclass
+class Exporting:
+    """Writes and sends results, while a run goes on and at its end."""
+
+    exports: Exports
+    results: ResultsFolder | None = None
+    store: DicomwebServer | None = None
+    sink: Callable[..., Any] | None = None
+    """Returns what writes results while the run goes on."""
+    progress: Any = None
+    facts: dict[str, Any] | None = field(default=None)
+    """What was written, once it is."""
+
+    def write(self, ledger: Any, card: Any, folder: Path) -> None:
+        """Write what is lacking of a complete run, and send what a PACS does not have."""
+        from medclip.export.stored_results import store_results
+        from medclip.runs.outputs.results import write_csv_tables
+
+        if self.exports.csv:
+            write_csv_tables(folder)
+        if self.results is None:
+            return
+        exported = self.results.write(ledger, card, folder)
+        if self.store is not None:
+            stored = store_results(self.results.folder, self.store, self.progress)
+            exported = replace(exported, stored=asdict(stored))
+        self.facts = exported.to_json()
+
+
+def begin_exports(exports: Exports, inputs: Any, call: Call) -> Exporting:
+    """Return what writes and sends results of a call, once it is sure that it can.
+
+    Args:
+        exports: What is wanted.
+        inputs: What the call is over: `medclip.api.run_arguments.Inputs`.
+        call: The call.
+
+    Raises:
+        MedclipError: WRONG_USE, OUTPUT_IN_USE, MISSING_CODEC; UNREACHABLE for a PACS that does not answer.
+    """
+    from medclip.export.running_results import RunningResults
+    from medclip.export.stored_results import StoreNote
+    from medclip.files.dicomweb.spool import DicomwebFiles
+    from medclip.reports.score.heat_maps import TOP, HeatMaps, check_named
+
+    if not exports.has_results:
+        return Exporting(exports)
+    drawer = None
+    if exports.has_maps:
+        named = exports.named or TOP
+        check_named(named, call.model, call.options)
+        drawer = HeatMaps(inputs.root, call.model, call.options, call.settings, named, call.device, call.progress)
+    remote = call.remote
+    read_from = remote.header_of if isinstance(remote, DicomwebFiles) else partial(_place, inputs.root, inputs.given)
+    is_elsewhere = inputs.given is not None or remote is not None
+    scored = {} if is_elsewhere else {"what is scored": inputs.root}
+    exporting = _exporting(exports, call.folder, read_from, call.settings, call.progress, drawer, scored)
+    assert exporting.results is not None
+    # A study of a PACS is whole when it is scored. One of a folder may have more files in a folder that comes later,
+    # and what was sent is not taken back: it is sent at the end.
+    early = isinstance(remote, DicomwebFiles) and exporting.store is not None
+    if exporting.store is None:
+        exporting.sink = partial(RunningResults, exporting.results)
+    else:
+        note = StoreNote(exporting.results.folder, exporting.store) if early else None
+        exporting.sink = partial(RunningResults, exporting.results, store=note, close=exporting.store.close)
+    return exporting
+
+
+def _exporting(
+    exports: Exports,
+    folder: Path,
+    path_of: Callable[[str], Path],
+    settings: Any,
+    progress: Any,
+    drawer: Any,
+    inputs: Mapping[str, Path],
+) -> Exporting:
+    """Return what writes into a folder of results, and the PACS, which is asked whether it answers."""
+    from medclip.api.run_arguments import path_of as path_named
+    from medclip.export.results_folder import ResultsFolder
+    from medclip.files.dicomweb.address import address_of
+    from medclip.files.dicomweb.server import FEW_PAUSES_S, DicomwebServer
+
+    store = None if exports.store is None else DicomwebServer(address_of(exports.store))
+    place = folder / RESULTS if exports.folder is None else path_named(exports.folder, "the folder of results")
+    results = ResultsFolder(place, exports.forms, path_of, settings, progress, drawer)
+    if place.resolve() == folder.resolve():
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "this is the output folder; results for other systems lie in one of their own.",
+            where=place,
+            hint="Name another folder, such as one in it.",
+        )
+    results.check({} if place.resolve().is_relative_to(folder.resolve()) else inputs)
+    if store is not None:
+        try:
+            store.check(FEW_PAUSES_S)  # a wrong address is known before the night, and not behind it
+        except BaseException:
+            store.close()
+            raise
+    return Exporting(exports, results, store, progress=progress)
+
+
+def _place(root: Path, given: Sequence[Any] | None, name: str) -> Path:
+    """Return where a file of the tables lies."""
+    from medclip.files.discover import name_of_spelled
+
+    if given is not None:
+        return next((ref.path for ref in given if ref.name == name), Path(name))
+    return root / name_of_spelled(name) if root.is_dir() else root
