@@ -92,6 +92,7 @@ COMMANDS = {
         "medclip.cli.captions:from_ecg",
         "Turn the table of an ECG set into one with labels and cleaned reports.",
     ),
+    "captions rank": ("medclip.cli.captions:rank", "Rank captions by how well they fit an image."),
     "shards check": (
         "medclip.cli.shards:check",
         "Check a shard folder, or say what a table is understood to hold.",
@@ -136,7 +137,7 @@ COMMANDS = {
     "doctor": ("medclip.cli.doctor:doctor", "Check this installation and say how to fix what is wrong."),
 }
 GROUPS = {
-    "captions": "Write captions for labelled images.",
+    "captions": "Write captions for labelled images, and rank some for an image.",
     "ecg": "Draw ECGs on paper, and read them back.",
     "shards": "Build, index and check training shards.",
     "runs": "Put shards of runs together, and clear the folders of runs.",
