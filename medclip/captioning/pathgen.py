@@ -16,7 +16,7 @@ from medclip.captioning.journal import Journal
 from medclip.captioning.result import PathgenResult, SlideStatus
 from medclip.captioning.run import PathgenOptions, caption_slides, choose_from_slides
 from medclip.captioning.slide_list import OF_VECTORS, ListedSlide, check_prompts, list_slides
-from medclip.captioning.write_records import PatchRecord, RejectedCaption, Writing, write_records
+from medclip.captioning.write_records import PatchRecord, RecordForm, RejectedCaption, Writing, write_records
 from medclip.errors import MedclipError, Reason
 from medclip.files.disk.locks import held_folder
 from medclip.files.output import check_run, claim_run, remove_drafts
@@ -153,11 +153,7 @@ def run_pathgen(call: PathgenCall, model: Any, settings: Settings, progress: Pro
             room,
             call.options,
             journal,
-            key=key,
-            splits=call.splits,
-            seed=call.seed,
-            stored=call.stored,
-            samples_per_shard=call.samples_per_shard,
+            RecordForm(key, call.splits, call.seed, call.stored, call.samples_per_shard),
             identity=identity,
             settings=settings,
             progress=progress,

@@ -92,7 +92,7 @@ def derive(
     run_.__name__, run_.__module__ = verb.__name__, verb.__module__
     run_.__signature__ = command_signature(declared)
     run_.__doc__ = f"{_head(inspect.getdoc(verb) or '')}\n\nExit code: {exit_codes}, 2 wrong use or refused."
-    run_.options = {**declared, "as_json": JSON}
+    run_.options, run_.verb = {**declared, "as_json": JSON}, verb
     return run
 
 

@@ -20,7 +20,7 @@ from medclip.api.pretrain import pretrain
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.pack import load_model, pack_card, verify_pack
 from medclip.models.packs.views import fuses_views
-from medclip.objectives.multi_view import multi_view_clip_loss
+from medclip.objectives.multi_view import ExamKeys, multi_view_clip_loss
 from medclip.sample import ViewType
 from medclip.settings import Settings
 from medclip.training.batches.loader import LABELS, STUDY, Batch
@@ -134,8 +134,11 @@ def test_the_loss_is_that_of_views_and_texts_with_the_weights_of_the_recipe(
     torch.testing.assert_close(outputs.fused_BD, mean_ND)
     expected = multi_view_clip_loss(
         image_NVD.unbind(1), text_NTD.unbind(1), trainer.towers.clip.logit_scale.exp().detach(), w_it=0.5, w_vv=0.8,
-        w_tt=0.3, w_joint=0.7, joint_BD=mean_ND, image_there_BV=there, image_part_BV=sides,
-        text_part_BT=torch.from_numpy(batch.text_parts), text_positive_BT=exams.text_keys_BT,
+        w_tt=0.3, w_joint=0.7, joint_BD=mean_ND,
+        exams=ExamKeys(
+            image_there_BV=there, image_part_BV=sides, text_part_BT=torch.from_numpy(batch.text_parts),
+            text_positive_BT=exams.text_keys_BT,
+        ),
         pairs=trainer.computer.pairs(batch.pair_keys[:10], batch.valid),
     )  # fmt: skip
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
