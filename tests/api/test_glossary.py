@@ -64,7 +64,8 @@ OTHER_NAMES = {
 """What the same things were called before, or are called elsewhere."""
 
 OWN_WORDS = {
-    ("audit", "model"),  # may be a table of scores
+    ("audit", "model"),  # its pack, if any: scores may be those of anybody
+    ("audit", "images"),  # images alone; what embed wrote is named as embeddings
     ("finetune", "model"),  # may be a tower of timm, and nothing stands for it
     ("search", "model"),  # None: the pack of the embeddings
     ("search", "images"),  # the slides themselves, for small images; embeddings are what is searched
