@@ -98,7 +98,7 @@ def test_files_that_cannot_be_read_are_counted(study):
     assert any("1 image could not be scored" in note for note in found.notes)
 
 
-@pytest.mark.parametrize("unused", [{"corruption": "blur"}, {"stress_images": 40}])
+@pytest.mark.parametrize("unused", [{"corruption": "blur"}, {"num_stress_images": 40}])
 def test_options_of_the_stress_test_are_refused_without_it(unused: dict[str, Any]) -> None:
     name = f"--{next(iter(unused)).replace('_', '-')}"
     with pytest.raises(MedclipError, match=f"{name} would do nothing. Add --stress"):
@@ -136,11 +136,10 @@ def test_what_needs_images_is_refused_where_there_are_embeddings(study, tmp_path
     stored = replace(images, images=store)
     with pytest.raises(MedclipError, match="the stress test shows the model other images, and a folder of embeddings"):
         run_audit(frame, options=replace(options, image_checks=stored), settings=SETTINGS)
-    nameless = replace(options, stress=None, task=None, image_checks=ImageChecks(images=store, modality="xray"))
     with pytest.raises(MedclipError, match=r"for the pack that computed them, and none is named. Name it with --model"):
-        run_audit(frame, options=nameless, settings=SETTINGS)
+        medclip.audit(frame, embeddings=store, modality="xray", settings=SETTINGS)
     other = replace(stored, model=scoring.make_pack(tmp_path / "other"))
     with pytest.raises(MedclipError, match="these embeddings are of another pack"):
         run_audit(frame, options=replace(options, stress=None, image_checks=other), settings=SETTINGS)
-    with pytest.raises(MedclipError, match="A folder that medclip embed wrote is named with --images"):
-        run_audit(frame, options=replace(options, stress=None, image_checks=replace(images, embeddings=store)))
+    with pytest.raises(MedclipError, match=r"this one holds embeddings\. Name it with --embeddings"):
+        medclip.audit(frame, images=store, model=images.model, settings=SETTINGS)
