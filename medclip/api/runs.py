@@ -99,12 +99,14 @@ def retry(options: RetryOptions) -> ScoreRun | Embeddings | StageRun:
         recipe, published = ledger.get("recipe"), ledger.get(PUBLISHED)
         reasons = ledger.counts_by("reason", "failed")
     _refuse_unknown(options.reason, reasons, folder)
-    if asked is None and recipe is None:
+    command = str(identity.get("command"))
+    if asked is None and (recipe is None or command.startswith(_OF_SLIDES)):
         with Ledger(folder) as ledger:
             ledger.remember({RETRY: failed_for(options.reason)})
         raise MedclipError(
             Reason.WRONG_USE,
-            "this run does not keep what it was asked: medclip pathgen began it. Which files are tried again is noted.",
+            "this run does not keep what it was asked: its paths are hashed, or medclip pathgen began it. Which files "
+            "are tried again is noted.",
             where=folder,
             hint="Repeat its command: it tries them again.",
         )
@@ -113,7 +115,6 @@ def retry(options: RetryOptions) -> ScoreRun | Embeddings | StageRun:
     arguments |= {name: value for name, value in machine.items() if value is not None}
     if options.settings is not None and asked is None:
         arguments["settings"] = options.settings
-    command = str(identity.get("command"))
     if command.startswith(_OF_SLIDES):
         return _slides_again(
             command.removeprefix(_OF_SLIDES), {**arguments, "progress": options.progress}, folder, options.reason

@@ -30,7 +30,7 @@ from medclip.api.groups import (
     WithModel,
     settings_of,
 )
-from medclip.options import argument, one_of, option, options, options_of, verb
+from medclip.options import argument, one_of, option, options, recipe_of, verb
 
 if TYPE_CHECKING:
     from medclip.slides.exchange.export import SlideExport
@@ -52,6 +52,7 @@ class SlideFolder:
         "Folder to write, of all stages; one that holds something else is refused. The same call goes on where it was "
         "stopped, and takes what other stages left there if their options and the slides are the same.",
         named=True,
+        of_call=True,
         place=True,
     )
 
@@ -313,7 +314,6 @@ def run_slides(stage: str, options: Any, *, retry: str | None = None) -> StageRu
 
     table, root = table_of(options.table), path_of(options.path, "the folder of slides")
     refuse_missing(root)
-    names = (one.name for one in options_of(options).values() if not one.is_of_call)
     of_model = {name: getattr(options, name) for name in ("model", "device", "batch_size") if hasattr(options, name)}
     call = Call(
         root,
@@ -324,7 +324,8 @@ def run_slides(stage: str, options: Any, *, retry: str | None = None) -> StageRu
         progress=options.progress or Silent(),
         add=options.add,
         retry_failed=retry,
-        asked=what_was_asked({name: getattr(options, name) for name in names}),
+        asked=what_was_asked(options),
+        recipe=recipe_of(options),
         **of_model,
     )
     of_stage = {name: getattr(options, name) for name in ("dtype", "qc", "stain", "geojson") if hasattr(options, name)}
