@@ -71,7 +71,8 @@ $(VENV)/.train: pyproject.toml | $(BIN)/python
 
 demo: $(VENV)/.user
 	@rm -rf demo-report
-	@code=0; $(BIN)/medclip score examples/studies --out demo-report --report-paths || code=$$?; \
+	@code=0; $(BIN)/medclip score examples/studies --out demo-report || code=$$?; \
+	case $$code in 0|3) $(BIN)/medclip report demo-report --report-paths || code=$$?;; esac; \
 	echo; \
 	case $$code in \
 	  3) echo "One file failed, and that is meant: examples/studies holds a broken file, so that you see how a failure is reported."; \

@@ -425,17 +425,11 @@ def read_recipe(path: str | Path, declared: Mapping[str, Option], named: Contain
         MedclipError: RECIPE_INVALID for a name that is no option, and for a value that it does not take; WRONG_USE for
             a file or folder that a run.json does not hold, and nobody names; what `medclip.recipe.read_yaml` raises.
     """
-    from medclip.recipe import read_yaml
-
-    values = read_yaml(Path(path))
-    if isinstance(values, dict) and isinstance(values.get(RECIPE), dict):  # of a run.json
-        values = values[RECIPE]
-    if not isinstance(values, dict):
-        raise MedclipError(Reason.RECIPE_INVALID, "a recipe has names of options and their values.", where=path)
+    values = values_of_recipe(path)
     known = {one.key: one for one in declared.values() if one.kind is not None}
     read: dict[str, Any] = {}
     for key, value in values.items():
-        one = known.get(str(key).replace("-", "_"))
+        one = known.get(str(key).replace("-", "_").strip("_"))
         if one is None or one.name == RECIPE:
             hint = did_you_mean(str(key), list(known), "Options are")
             raise MedclipError(Reason.RECIPE_INVALID, f"{key!r} is no option of this.", where=path, hint=hint)
@@ -455,6 +449,22 @@ def read_recipe(path: str | Path, declared: Mapping[str, Option], named: Contain
         except ValueError as e:
             raise MedclipError(Reason.RECIPE_INVALID, f"{e}.", where=path) from e
     return read
+
+
+def values_of_recipe(path: str | Path) -> dict[str, Any]:
+    """Return what a file says, by name, whether or not there are such options.
+
+    Raises:
+        MedclipError: RECIPE_INVALID for what has no names; what `medclip.recipe.read_yaml` raises.
+    """
+    from medclip.recipe import read_yaml
+
+    values = read_yaml(Path(path))
+    if isinstance(values, dict) and isinstance(values.get(RECIPE), dict):  # of a run.json
+        values = values[RECIPE]
+    if not isinstance(values, dict):
+        raise MedclipError(Reason.RECIPE_INVALID, "a recipe has names of options and their values.", where=path)
+    return cast(dict[str, Any], values)
 
 
 def fits(one: Option, value: Any) -> bool:

@@ -117,7 +117,9 @@ store.to_pandas()[["file", "status", "num_patches", "tissue_share"]].head(4)
 # The patches of all slides, ordered by what they share with the words. Scores give an order and are no probabilities.
 
 # %%
-hits = medclip.search(root / "store", "crowded dark nuclei of different size", model=run.pack, images=slides, top=200)
+hits = medclip.search(
+    root / "store", "crowded dark nuclei of different size", model=run.pack, images=slides, num_hits=200
+)
 hits
 
 # %% [markdown]

@@ -81,8 +81,7 @@ def process(incoming: Path, outgoing: Path, home: Path | None = None) -> int:
         run = medclip.score(
             incoming,
             Path(work) / "run",
-            results_to=Path(work) / "results",
-            results_as="sr",
+            export=f"sr={Path(work) / 'results'}",
             exclude=others,
             settings=Settings(home=home or Path(work) / "home"),
             **arguments,

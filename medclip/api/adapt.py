@@ -128,9 +128,9 @@ def adapt(options: AdaptOptions) -> AdaptRun:
     source, settings, key_file = source_of(options), settings_of(options), key_file_of(options)
     changes = {key.replace("-", "_"): value for key, value in read_overrides(options.overrides).items()}
     draw = Draw(options.shots, options.seed, options.init_seed)
-    model, is_loaded = options.model, not isinstance(options.model, str | Path)
-    base = Path(model.path) if is_loaded else find_pack(model)
-    has_text = model.has_text if is_loaded else understands_words(base)
+    model = options.model
+    base = find_pack(model) if isinstance(model, str | Path) else Path(model.path)
+    has_text = understands_words(base) if isinstance(model, str | Path) else model.has_text
     method = choose_method(options.method, has_text=has_text)
     out, checkpoint = (None if place is None else Path(place) for place in (options.out, options.checkpoint))
     check_places(out, checkpoint, base, method=method.name, draw=draw, options=changes, replace=options.overwrite)
@@ -145,7 +145,7 @@ def adapt(options: AdaptOptions) -> AdaptRun:
     method.check(changes)  # imports the method, and torch with it: what needs neither was refused above
     division = divide(table.units, test_share=options.test_share)
     draw_shots(table.units, division, table.text, draw.shots, draw.seed)  # refused before a model is loaded
-    loaded = model if is_loaded else load_model(model, device=options.device)
+    loaded = load_model(model, device=options.device) if isinstance(model, str | Path) else model
     method.rehearse(loaded, table.text, changes)
     progress = options.progress or Silent()
     adaptation = Adaptation(loaded, table, division, method, draw, settings, progress, embeddings, source.originals)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -25,21 +26,26 @@ class _NotKept(Exception):
     """An argument that no text can stand for."""
 
 
-def what_was_asked(given: Any) -> dict[str, Any] | None:
+def what_was_asked(given: Any) -> dict[str, Any]:
     """Return the options of a verb that say what a run is, as JSON can hold them.
 
-    None where one of them is a value that lives in memory, and of a query to a PACS, which may name a patient.
+    What lives in memory is left out, and a query to a PACS, which may name a patient; see `not_kept`.
 
     Args:
         given: A value of a class of options; relative paths are of the present folder.
     """
-    if getattr(given, "query", ""):
-        return None
-    kept = (one for one in options_of(given).values() if not one.is_of_call)
-    try:
-        return {one.name: _kept(one.name, getattr(given, one.name), one.is_place) for one in kept}
-    except _NotKept:
-        return None
+    asked: dict[str, Any] = {}
+    for one in options_of(given).values():
+        value = getattr(given, one.name)
+        if not one.is_of_call and not (one.name == "query" and value):
+            with suppress(_NotKept):
+                asked[one.name] = _kept(one.name, value, one.is_place)
+    return asked
+
+
+def not_kept(declared: Any, asked: Mapping[str, Any]) -> set[str]:
+    """Return the options that say what a run is, and that `what_was_asked` could not keep."""
+    return {one.name for one in options_of(declared).values() if not one.is_of_call} - {*asked}
 
 
 def arguments_again(asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -87,6 +87,7 @@ class CompareOptions(
         "Default: one reading process for each core, and one run after another.",
         default=None,
         often=True,
+        beside=True,
         heading="This machine",
     )
 

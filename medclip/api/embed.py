@@ -21,6 +21,7 @@ from medclip.api.groups import (
     Policies,
     Studies,
     WithModel,
+    WorkFolder,
 )
 from medclip.api.over_files import RUN_RULES, Exclusion, Kept, Remote, Source, prepare, watched
 from medclip.options import option, options, verb
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @options
 class EmbedOptions(
     Common, Source, WithModel, Studies, NamedModality, Believed, Policies, Exclusion, Remote, Identity,
-    Machine, Device, Encoder, Engines, Logged, Limited, Additions, HashedPaths, Kept,
+    Machine, Device, Encoder, Engines, WorkFolder, Logged, Limited, Additions, HashedPaths, Kept,
 ):  # fmt: skip
     """What `embed` is asked."""
 

@@ -67,16 +67,22 @@ def parse_exports(texts: str | Sequence[str]) -> Exports:
     forms: list[str] = []
     named, places, stores = None, dict[str, None](), dict[str, None]()
     for text in (texts,) if isinstance(texts, str) else tuple(texts):
-        what, _, place = str(text).partition("=")
+        what, is_equal, place = str(text).partition("=")
         form, _, of = what.partition(":")
         if form not in FORMS:
             hint = did_you_mean(form, FORMS, "Formats are")
             raise MedclipError(Reason.WRONG_USE, f"results have no format {form!r}.", hint=hint)
         if of and form != MAP:
             raise MedclipError(Reason.WRONG_USE, f"what is drawn is named of heat maps alone, not of {form}.")
-        if place and form == CSV:
+        if is_equal and form == CSV:
             raise MedclipError(
                 Reason.WRONG_USE, "CSV tables lie beside the others.", hint="Leave the place out: --export csv."
+            )
+        if is_equal and not place:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                "a format of results is named and no folder for them.",
+                hint=f"Name it as {form}=DIR, or leave the sign out: they are written into the output folder then.",
             )
         if is_dicomweb(place) and form.startswith("fhir"):
             raise MedclipError(
@@ -84,8 +90,8 @@ def parse_exports(texts: str | Sequence[str]) -> Exports:
             )
         forms.append(form)
         named = of or named
-        goes_to = stores if is_dicomweb(place) else places
-        goes_to.update({str(place): None} if place else {})
+        if place:
+            (stores if is_dicomweb(place) else places)[str(place)] = None
     for several, what in ((places, "one folder"), (stores, "one PACS")):
         if len(several) > 1:
             raise MedclipError(Reason.WRONG_USE, f"results go to {what} in a call, not to {len(several)}.")

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from medclip.files.recipes.key_value import Overrides
     from medclip.models.model import Model
     from medclip.progress import Progress
+    from medclip.retrieval.example import Example
     from medclip.sample import Modality
     from medclip.slides.store.slide_store import SlideStore
+    from medclip.text.captions.caption_writer import CaptionWriter
     from medclip.text.vocabulary.own_words import Asked
     from medclip.text.vocabulary.task import Task
 
@@ -39,10 +41,11 @@ class Common(Told):
     """What every verb takes; one whose `recipe` is of another kind takes `Told` alone."""
 
     recipe: str | Path | None = option(
-        "YAML file with values of these options by their names, or the run.json of an earlier run. What is named "
-        "beside it overrides it.",
+        "YAML file of these options, or the run.json of an earlier run. It has values by the names of options; what is "
+        "named beside it overrides it.",
         default=None,
         form="FILE",
+        often=True,
         of_call=True,
         place=True,
         heading="Output",
@@ -78,7 +81,7 @@ class Device:
 
     heading = "This machine"
 
-    device: str = option("Torch device that the model computes on.", default="cpu")
+    device: str = option("Torch device that the model computes on.", default="cpu", often=True)
 
 
 @options
@@ -144,7 +147,11 @@ class NamedModality:
     heading = "How files are read"
 
     modality: Modality | str | None = option(
-        "Modality of the files that neither a table nor their header names.", default=None, form="M", kind=str
+        "Modality of the files that neither a table nor their header names.",
+        default=None,
+        form="M",
+        kind=str,
+        often=True,
     )
 
 
@@ -166,9 +173,10 @@ class FileTable:
     heading = "How files are read"
 
     table: Any = option(
-        "Table that names study, patient and modality of files: CSV, TSV or Parquet, whatever its suffix. In Python "
-        "also a data frame.",
+        "Table that names study, patient and modality of files. It is CSV, TSV or Parquet, whatever its suffix; in "
+        "Python also a data frame.",
         default=None,
+        often=True,
         kind=Path,
         place=True,
     )
@@ -201,8 +209,8 @@ class Identity:
 
 
 @options
-class Logged:
-    """Where a run that goes on by itself keeps its ledger, and what it tells others."""
+class WorkFolder:
+    """Where a run whose results go to a store keeps its ledger."""
 
     heading = "Unattended"
 
@@ -214,6 +222,14 @@ class Logged:
         of_call=True,
         place=True,
     )
+
+
+@options
+class Logged:
+    """What a run that goes on by itself tells others."""
+
+    heading = "Unattended"
+
     log: str | Path | None = option(
         "File that events are appended to as JSON lines: counts and reasons, no path and no identifier.",
         default=None,
@@ -647,4 +663,98 @@ class ImageFormat:
         "How images are stored: png keeps every grey value, jpeg is for large images and large sets.",
         default="png",
         choices=("png", "jpeg"),
+    )
+
+
+# Captions, shards, search, heat maps, monitor.
+
+
+@options
+class OutFolder:
+    """Where results go."""
+
+    out: str | Path | None = option(
+        "Folder to write; one that holds something else is refused. In Python nothing is written without it.",
+        default=None,
+        form="DIR",
+        needed=True,
+        often=True,
+        place=True,
+    )
+
+
+@options
+class ImageRoot:
+    """Where the files of a table lie."""
+
+    images: str | Path | None = option(
+        "Folder that files of a table are relative to. Default: the table's.",
+        default=None,
+        form="DIR",
+        often=True,
+        place=True,
+    )
+
+
+@options
+class WrittenCaptions:
+    """Which table becomes one with captions."""
+
+    table: str | Path = argument("Table to read: CSV, TSV or Parquet, whatever its suffix.", place=True)
+    out: str | Path = argument(
+        "Table to write, whose suffix says how: .csv, .tsv, .parquet or .pq.", form="FILE", named=True, place=True
+    )
+
+
+@options
+class AskedWriter:
+    """Who writes captions."""
+
+    writer: str | CaptionWriter | None = option(
+        "Function of yours that writes captions from facts, such as one that asks a language model. It is asked once "
+        "for all rows with the same facts; what fails the check of captions is replaced by a wording of medclip's own "
+        "and counted. In Python also the function itself.",
+        default=None,
+        form="MODULE:FUNCTION",
+        kind=str,
+    )
+
+
+@options
+class KnownSet:
+    """Whose table is read."""
+
+    dataset: str | None = option(
+        "Name of the set. Default: told from the columns.", default=None, form="NAME", often=True
+    )
+    file: str | None = option(
+        'Where a file lies, by columns of the table: "{study_id}/{image_id}.png". Default: as the set is published.',
+        default=None,
+        form="PLACE",
+        often=True,
+    )
+
+
+@options
+class Ranked:
+    """What is ranked by an example, and how many places are returned."""
+
+    like: Example | Sequence[Example] | None = option(
+        "Example: a file, its number in the folder of embeddings, or a patch as KEY@TOP,LEFT in µm. One that is in the "
+        "folder (by the hash of its bytes) is not read again. The vectors of several are averaged.",
+        default=None,
+        form="FILE|N",
+        kind=str,
+        often=True,
+        heading="What is looked for",
+    )
+    num_hits: int = option("Number of hits.", default=50, least=1, often=True, heading="Output")
+    out: str | Path | None = option(
+        "Table of the hits to write, as .parquet or .csv.",
+        default=None,
+        form="FILE",
+        often=True,
+        of_call=True,
+        place=True,
+        heading="Output",
     )

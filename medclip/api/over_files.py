@@ -220,7 +220,7 @@ def prepare(
     Raises:
         MedclipError: For a call that cannot be carried out.
     """
-    from medclip.api.asked import what_was_asked
+    from medclip.api.asked import not_kept, what_was_asked
     from medclip.api.remote_arguments import place_to_publish, remote_files
     from medclip.api.run_arguments import Inputs, inputs_of, local_of, path_of, table_of
     from medclip.embeddings.open_embeddings import Embeddings
@@ -276,17 +276,17 @@ def prepare(
         remote=remote,
         asked=asked,
         recipe=recipe_of(given),
-        shard=_shard(given.shard, asked),
+        shard=_shard(given.shard, is_kept=not not_kept(given, asked)),
     )
     return PreparedCall(call, keep, None if publish_at is None else publish_at.url, inputs)
 
 
-def _shard(shard: str | None, asked: Mapping[str, Any] | None) -> Any:
+def _shard(shard: str | None, *, is_kept: bool) -> Any:
     """Return the part of a run that is done; the merge asks the same of the whole run."""
     from medclip.errors import MedclipError, Reason
     from medclip.runs.planning.run_shard import parse_shard
 
-    if shard is not None and asked is None:
+    if shard is not None and not is_kept:
         raise MedclipError(
             Reason.WRONG_USE,
             "a shard writes down what is asked of the whole run, and this call holds values or queries that it cannot.",

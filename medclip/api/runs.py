@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import Common, Machine, RunFolder, settings_of
-from medclip.options import argument, needs, option, options, verb
+from medclip.api.groups import Common, Limited, Logged, Machine, RunFolder, settings_of
+from medclip.api.over_files import Exclusion
+from medclip.options import argument, needs, option, options, shared, verb
 
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings
+    from medclip.errors import MedclipError
     from medclip.runs.operations.purge import Purged
     from medclip.runs.operations.run_status import RunStatus
     from medclip.runs.outputs.score_run import ScoreRun
@@ -38,16 +40,19 @@ def status(options: StatusOptions) -> RunStatus:
 
 
 @options
-class RetryOptions(Common, RunFolder, Machine):
+class RetryOptions(Common, RunFolder, Exclusion, Machine, Logged, Limited):
     """What `retry` is asked."""
 
     reason: str = option(
-        "Why files failed that are tried again, such as timeout or read_error; all for any reason.", default="all"
+        "Why files failed that are tried again, such as timeout or read_error; all for any reason.",
+        default="all",
+        often=True,
     )
     path: Any = option(
         "What was scored or embedded, of a run that does not keep it: its paths are hashed, its images were given one "
         "by one, or a PACS was queried.",
         default=None,
+        often=True,
         form="PATH",
         kind=Path,
         place=True,
@@ -55,15 +60,6 @@ class RetryOptions(Common, RunFolder, Machine):
     table: Any = option("Table that was named beside it.", default=None, kind=Path, place=True)
     query: str | Mapping[str, str] = option(
         "Query that was named beside it.", default="", form="KEY=VALUE,...", kind=str, place=True
-    )
-
-    rules = (
-        needs(
-            ("table", "query"),
-            "path",
-            "a table or a query stands beside what was scored, which is not named.",
-            hint="Name it with --path.",
-        ),
     )
 
 
@@ -86,41 +82,29 @@ def retry(options: RetryOptions) -> ScoreRun | Embeddings | StageRun:
         >>> import medclip
         >>> medclip.retry("nightly", reason="read_error")  # doctest: +SKIP
     """
-    from medclip.api.asked import arguments_again
+    from medclip.api.asked import arguments_again, not_kept
     from medclip.api.run_arguments import path_of
-    from medclip.errors import MedclipError, Reason
+    from medclip.api.slides import stage_options
     from medclip.runs.ledger.ledger import Ledger
     from medclip.runs.outputs.publication import PUBLISHED
-    from medclip.runs.planning.options import RETRY, failed_for
 
     folder = path_of(options.folder, "the output folder")
     with Ledger(folder, create=False) as ledger:
         asked, identity = ledger.get("asked"), ledger.get("identity") or {}
-        recipe, published = ledger.get("recipe"), ledger.get(PUBLISHED)
-        reasons = ledger.counts_by("reason", "failed")
+        published, reasons = ledger.get(PUBLISHED), ledger.counts_by("reason", "failed")
     _refuse_unknown(options.reason, reasons, folder)
-    command = str(identity.get("command"))
-    if asked is None and (recipe is None or command.startswith(_OF_SLIDES)):
-        with Ledger(folder) as ledger:
-            ledger.remember({RETRY: failed_for(options.reason)})
-        raise MedclipError(
-            Reason.WRONG_USE,
-            "this run does not keep what it was asked: its paths are hashed, or medclip pathgen began it. Which files "
-            "are tried again is noted.",
-            where=folder,
-            hint="Repeat its command: it tries them again.",
-        )
-    arguments = _asked_again(options, recipe or {}, folder) if asked is None else arguments_again(asked)
     machine = {"workers": options.workers, "memory": options.memory}
-    arguments |= {name: value for name, value in machine.items() if value is not None}
-    if options.settings is not None and asked is None:
-        arguments["settings"] = options.settings
-    if command.startswith(_OF_SLIDES):
-        return _slides_again(
-            command.removeprefix(_OF_SLIDES), {**arguments, "progress": options.progress}, folder, options.reason
-        )
-    place = {"out": folder} if published is None else {"out": published["url"], "work": folder}
-    return run_again(identity, {**arguments, **place, "progress": options.progress}, reason=options.reason)
+    machine = {name: value for name, value in machine.items() if value is not None}
+    stage = str(identity.get("command")).partition(_OF_SLIDES)[2]
+    if not stage:
+        arguments = {**_asked_again(options, identity, asked or {}, folder), **machine}
+        arguments |= {**shared(options, Limited), **shared(options, Logged), "progress": options.progress}
+        arguments |= {"out": folder} if published is None else {"out": published["url"], "work": folder}
+        return run_again(identity, arguments, reason=options.reason)
+    if asked is None or not_kept(stage_options(stage), asked):
+        raise _not_kept(options, folder)
+    arguments = {**arguments_again(asked), **machine, "progress": options.progress}
+    return _slides_again(stage, arguments, folder, options.reason)
 
 
 def _slides_again(stage: str, arguments: Mapping[str, Any], folder: Path, reason: str) -> StageRun:
@@ -141,33 +125,56 @@ def run_again(identity: Mapping[str, Any], arguments: Mapping[str, Any], *, reas
         arguments: Its options, by name.
         reason: Of the files that are tried again, "all" for any; None tries none.
     """
-    from medclip.api.embed import EmbedOptions, run_embed
-    from medclip.api.score import ScoringOptions, run_score
+    from medclip.api.embed import run_embed
+    from medclip.api.score import run_score
     from medclip.options import check_options
     from medclip.runs.outputs.results import EMBED
 
-    retry_failed = "" if reason == "all" else reason
-    declared, run = (EmbedOptions, run_embed) if identity.get("command") == EMBED else (ScoringOptions, run_score)
-    given: Any = declared(**arguments)
+    run: Any = run_embed if identity.get("command") == EMBED else run_score
+    given = _options_of_run(identity)(**arguments)
     check_options(given)
-    return run(given, retry_failed)
+    return run(given, "" if reason == "all" else reason)
 
 
-def _asked_again(options: RetryOptions, recipe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the options of a run that keeps no path, with what a caller names."""
+def _options_of_run(identity: Mapping[str, Any]) -> Any:
+    from medclip.api.embed import EmbedOptions
+    from medclip.api.score import ScoringOptions
+    from medclip.runs.outputs.results import EMBED
+
+    return EmbedOptions if identity.get("command") == EMBED else ScoringOptions
+
+
+def _asked_again(
+    options: RetryOptions, identity: Mapping[str, Any], asked: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    """Return the options of a run, as it keeps them and as a caller names those that it does not keep."""
+    from medclip.api.asked import arguments_again, not_kept
+
+    names = ("path", "table", "query", "exclude", "settings")
+    named = {name: value for name in names if (value := getattr(options, name)) not in (None, "", ())}
+    if "settings" in asked:
+        named.pop("settings", None)
+    if not_kept(_options_of_run(identity), asked) - {*named}:
+        raise _not_kept(options, folder)
+    return {**arguments_again(asked), **named}
+
+
+def _not_kept(options: RetryOptions, folder: Path) -> MedclipError:
+    """Note which files are tried again, by whoever repeats the command of a run, and return the refusal to guess it."""
     from medclip.errors import MedclipError, Reason
+    from medclip.runs.ledger.ledger import Ledger
+    from medclip.runs.planning.options import RETRY, failed_for
 
-    if options.path is None:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            "this run does not keep what it was asked: its paths are hashed, its images were given one by one, a PACS "
-            "was queried.",
-            where=folder,
-            hint="Name what was scored with --path, and the table or query beside it.",
-        )
-    named = {"path": options.path, "table": options.table, "query": options.query}
-    places = {name: value for name, value in named.items() if value not in (None, "")}
-    return {**{name: value for name, value in recipe.items() if value != "?"}, **places}
+    with Ledger(folder) as ledger:
+        ledger.remember({RETRY: failed_for(options.reason)})
+    return MedclipError(
+        Reason.WRONG_USE,
+        "this run does not keep what it was asked: its paths are hashed, its images were given one by one, a PACS was "
+        "queried, or medclip pathgen began it.",
+        where=folder,
+        hint="Name what was scored with --path, and the table or query beside it; or repeat its command, which tries "
+        "them again.",
+    )
 
 
 def _refuse_unknown(reason: str, counts: Mapping[str, int], folder: Path) -> None:

@@ -27,6 +27,7 @@ from medclip.api.groups import (
     Studies,
     Templates,
     WithModel,
+    WorkFolder,
 )
 from medclip.api.over_files import RUN_RULES, Exclusion, Kept, Remote, Source, prepare, watched
 from medclip.options import excludes, needs, option, options, verb
@@ -47,14 +48,15 @@ class Scored:
         heading="What is asked",
     )
     export: str | Sequence[str] = option(
-        "Write results for others as they come: csv, sr, sc, fhir-r4b or fhir-r5, and where they go. Default: a folder "
-        "in the output folder. sr=DIR names another, sr=dicomwebs://HOST/PATH a PACS that DICOM results are sent to; "
+        "Write results for others, too: csv, sr, sc, fhir-r4b or fhir-r5. They are written as they come, into a folder "
+        "in the output folder; sr=DIR names another, sr=dicomwebs://HOST/PATH a PACS that DICOM results are sent to. "
         "sc:TASK:CLASS draws another heat map than that of the most probable finding. They name patients, as headers "
         "do; see `medclip export` for a run that has ended.",
         default=(),
         form=EXPORT_FORM,
         place=True,
         beside=True,
+        often=True,
         heading="Output",
     )
     report: Mapping[str, Any] | None = option(
@@ -70,6 +72,17 @@ class Scored:
         return parse_exports(self.export)
 
     @property
+    def lacks_folder(self) -> bool:
+        """Whether something is written into the output folder for others."""
+        found = self.exports
+        return found.csv or (found.has_results and found.folder is None and found.store is None)
+
+    @property
+    def explains_page(self) -> bool:
+        """Whether the page has heat maps."""
+        return (self.report or {}).get("explain") is not None
+
+    @property
     def exports_files(self) -> bool:
         """Whether results for other systems are written."""
         return self.exports.has_results
@@ -83,7 +96,7 @@ class Scored:
 @options
 class ScoringOptions(
     Common, Source, WithModel, Scored, Questions, Templates, Studies, NamedModality, Believed, Policies, Exclusion,
-    Remote, Identity, Machine, Device, Encoder, Engines, Logged, Limited, Additions, HashedPaths, Kept,
+    Remote, Identity, Machine, Device, Encoder, Engines, WorkFolder, Logged, Limited, Additions, HashedPaths, Kept,
 ):  # fmt: skip
     """What `score` is asked."""
 
@@ -100,7 +113,19 @@ class ScoringOptions(
 
     rules = (
         *RUN_RULES,
-        excludes("draws_maps", "is_pacs", "heat maps read the files of a folder once more.", hint="Leave sc out."),
+        excludes(
+            ("draws_maps", "explains_page"),
+            "is_pacs",
+            "heat maps read the files of a folder once more.",
+            hint="Leave heat maps out.",
+        ),
+        excludes(
+            "explains_page",
+            "is_store",
+            "heat maps read the files of a folder once more.",
+            hint="Leave explain out.",
+            where="place",
+        ),
         excludes(
             "exports_files",
             "is_store",
@@ -135,12 +160,12 @@ class ScoringOptions(
         ),
         excludes(
             "shard",
-            "export",
+            ("exports_files", "explains_page"),
             "a shard reads files and writes no report, and heat maps or results for other systems are asked for.",
             hint="Leave one of the two out; the same call on the merged folder draws and exports.",
         ),
         needs(
-            "export",
+            "lacks_folder",
             "out",
             "results for others are asked for and no output folder.",
             hint="Name it with out, or leave export out.",

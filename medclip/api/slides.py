@@ -338,6 +338,11 @@ def run_slides(stage: str, options: Any, *, retry: str | None = None) -> StageRu
     return run_stage(call, stage, grid, stage_to=stage_to, **of_stage)
 
 
+def stage_options(stage: str) -> Any:
+    """Return the class of the options of a stage: tissue, patches or embed."""
+    return {"tissue": SlideTissueOptions, "patches": SlidePlacesOptions, "embed": SlideEmbedOptions}[stage]
+
+
 def slides_again(stage: str, arguments: Mapping[str, Any], *, retry: str) -> StageRun:
     """Run a stage with arguments that its ledger kept, and try files once more that failed.
 
@@ -346,8 +351,7 @@ def slides_again(stage: str, arguments: Mapping[str, Any], *, retry: str) -> Sta
         arguments: By name.
         retry: As `run_slides`.
     """
-    verbs: dict[str, Any] = {"tissue": tissue, "patches": places, "embed": embed}
-    return run_slides(stage, verbs[stage].options(**arguments), retry=retry)
+    return run_slides(stage, stage_options(stage)(**arguments), retry=retry)
 
 
 @verb(SlideLearnOptions)

@@ -21,10 +21,11 @@ from medclip.api.groups import (
     Studies,
     Templates,
     WithModel,
+    WorkFolder,
     settings_of,
 )
 from medclip.api.over_files import Kept
-from medclip.api.score import Scored, score
+from medclip.api.score import Scored, ScoringOptions, score
 from medclip.errors import MedclipError, Reason
 from medclip.options import argument, option, options, shared, verb
 
@@ -40,20 +41,20 @@ _LONGEST_S = 600.0
 @options
 class WatchOptions(
     Common, WithModel, Scored, Questions, Templates, Studies, NamedModality, Believed, Policies, Identity, Machine,
-    Device, Encoder, Logged, HashedPaths, Kept,
+    Device, Encoder, WorkFolder, Logged, HashedPaths, Kept,
 ):  # fmt: skip
     """What `watch` is asked."""
 
     path: str | Path = argument("Folder that others write to, such as a DICOM router.", form="FOLDER", place=True)
     out: str | Path = argument(
-        "Folder to write, outside the one that is watched or in it; or a folder of an object store, to which each call "
+        "Folder to write, outside the one that is watched or in it. Or a folder of an object store, to which each call "
         "sends what has changed.",
         named=True,
         of_call=True,
         place=True,
     )
     settle_s: float = option(
-        "Seconds that a file has to stay as it is before it counts as having come.",
+        "Seconds without a change after which a file has come.",
         default=60.0,
         form="SECONDS",
         least=0,
@@ -61,7 +62,7 @@ class WatchOptions(
         of_call=True,
     )
     once: bool = option(
-        "Score what is there once everything has come to rest, and end.", default=False, often=True, of_call=True
+        "Score what is there once it has come to rest, and end.", default=False, often=True, of_call=True
     )
 
 
@@ -101,7 +102,7 @@ def watch(options: WatchOptions) -> ScoreRun | None:
     place_to_publish(options.out, options.work, root, None)  # refused at once, not when the first file has come
     progress, settle_s, once = options.progress or Silent(), options.settle_s, options.once
     stillness = Stillness(root, settle_s, (own,), follow_links=settings_of(options).follow_links)
-    arguments = {**shared(options, score), "path": root, "progress": progress, "add": True, "recipe": None}
+    arguments = {**shared(options, ScoringOptions), "path": root, "progress": progress, "add": True, "recipe": None}
     run: ScoreRun | None = None
     scored, pause_s = "", EVERY_S
     while True:

@@ -140,8 +140,8 @@ class Meaning:
         "Time within which the event comes, which is then audited, too.", default=None, form="T"
     )
 
-    rules = excludes(
-        "risk", "scores_are", "a risk by year is a probability.", hint="Leave --scores-are out, or --risk."
+    rules = (
+        excludes("risk", "scores_are", "a risk by year is a probability.", hint="Leave --scores-are out, or --risk."),
     )
 
 
@@ -316,11 +316,13 @@ class Shortcuts:
         read=shapes.listed,
     )
 
-    rules = needs(
-        "masked",
-        "device_column",
-        "scores of masked copies need the column that says where the device is.",
-        hint="Name it (device_column).",
+    rules = (
+        needs(
+            "masked",
+            "device_column",
+            "scores of masked copies need the column that says where the device is.",
+            hint="Name it (device_column).",
+        ),
     )
 
 

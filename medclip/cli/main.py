@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, get_args, get_origin
@@ -25,7 +26,7 @@ from medclip.cli.standard_output import PipeClosed, checked_output
 from medclip.errors import MedclipError, did_you_mean, printable
 from medclip.exit_codes import ExitCode, exit_code
 from medclip.files.disk.file_modes import file_modes
-from medclip.options import RECIPE
+from medclip.options import RECIPE, values_of_recipe
 
 OTHER_CODES = (
     "Any command: 1 a fault of medclip, 4 incomplete (no room on disk, in memory or on standard output), 5 another run "
@@ -91,6 +92,7 @@ COMMANDS = {
         "medclip.cli.captions:from_ecg",
         "Turn the table of an ECG set into one with labels and cleaned reports.",
     ),
+    "captions rank": ("medclip.cli.captions:rank", "Rank captions by how well they fit an image."),
     "shards check": (
         "medclip.cli.shards:check",
         "Check a shard folder, or say what a table is understood to hold.",
@@ -135,7 +137,7 @@ COMMANDS = {
     "doctor": ("medclip.cli.doctor:doctor", "Check this installation and say how to fix what is wrong."),
 }
 GROUPS = {
-    "captions": "Write captions for labelled images.",
+    "captions": "Write captions for labelled images, and rank some for an image.",
     "ecg": "Draw ECGs on paper, and read them back.",
     "shards": "Build, index and check training shards.",
     "runs": "Put shards of runs together, and clear the folders of runs.",
@@ -234,7 +236,19 @@ def _settings_of(full: str, function: Callable[..., object], command: Any, given
     if file is None:
         return []
     refuse_unknown_commands(file, COMMANDS)
-    return arguments_of(file, full, function, command.params, given)
+    return arguments_of(file, full, function, command.params, [*given, *_words_of_recipe(given)])
+
+
+def _words_of_recipe(given: Sequence[str]) -> list[str]:
+    """Return the options that the recipe among a user's words names: the settings file does not override them."""
+    word = f"--{RECIPE}"
+    named = [one.partition("=")[2] for one in given if one.startswith(f"{word}=")]
+    named += [path for one, path in pairwise(given) if one == word]
+    try:
+        names = values_of_recipe(named[-1]) if named else {}
+    except MedclipError:  # the verb says what is wrong with it
+        return []
+    return [f"--{str(name).replace('_', '-').strip('-')}" for name in names]
 
 
 def _no_command(name: str, prefix: str) -> str:

@@ -357,9 +357,12 @@ def print_merged(merged: Any, as_json: bool, _: Any) -> None:
     from medclip.wording import figure, interval
 
     if as_json:
-        values = {name: getattr(merged, name) for name in ("name", "method", "packs", "figure", "notes")}
-        values |= {"folder": str(merged.path), "tried": [asdict(one) for one in merged.tried]}
+        values = {
+            name: getattr(merged, name) for name in ("name", "method", "packs", "tried", "figure", "held_out", "notes")
+        }
+        values["tried"] = [asdict(one) for one in merged.tried]
         values["held_out"] = None if merged.held_out is None else merged.held_out.model_dump(mode="json")
+        values = {"folder": str(merged.path), **values}
         print(json.dumps(values, indent=1))
         return
     if merged.tried:

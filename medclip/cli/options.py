@@ -66,9 +66,7 @@ ValShare = Annotated[
     float, typer.Option("--val-share", help="Share of patients to choose weights with, where the table names none.")
 ]
 SPLITS = "train=0.7,val=0.1,test=0.2"
-_SPLITS = typer.Option("--splits", help=f"Shares by patient, such as {SPLITS}.")
-Splits = Annotated[str, _SPLITS]
-SplitsOrNone = Annotated[str | None, _SPLITS]
+SplitsOrNone = Annotated[str | None, typer.Option("--splits", help=f"Shares by patient, such as {SPLITS}.")]
 KeyFile = Annotated[
     Path | None,
     typer.Option("--key-file", help="Identity key that patients and studies are hashed with. Default: your own."),

@@ -108,6 +108,8 @@ def _print_page(run: Any, as_json: bool, _: Any) -> int:
         answers = {"answers": run.answers} if run.answers else {}
         print(json.dumps({"out": str(run.folder), "report": str(run.report_path), **answers}))
     else:
+        if run.answers:
+            _print_answers(run)
         print(f"Report: {printable(str(run.report_path))}")
     return 0
 

@@ -1,4 +1,4 @@
-"""The forms that a study's results are written in, by the names of the option `--results-as`."""
+"""The forms that a study's results are written in, by the names of the option `--export`."""
 
 from __future__ import annotations
 

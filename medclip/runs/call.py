@@ -21,6 +21,9 @@ from medclip.runs.planning.run_shard import RunShard
 from medclip.sample import FileRef
 from medclip.settings import DEFAULT_MODEL, Settings
 
+_OF_FILES = frozenset({"path", "table", "exclude"})
+"""Arguments with names of files that are read."""
+
 
 @dataclass(frozen=True)
 class Call:
@@ -52,7 +55,7 @@ class Call:
     backend: BackendChoice | None = None
     """What computes the images; None for torch in float32."""
     asked: Mapping[str, Any] | None = None
-    """The arguments of the verb, as the ledger keeps them for `medclip.retry`; None where it cannot."""
+    """The arguments of the verb that the ledger can keep for `medclip.retry`; None for a verb that it is not of."""
     recipe: Mapping[str, Any] | None = None
     """What repeats it, as run.json has it: no path, no query; None for a verb that has none."""
     remote: RemoteFiles | None = None
@@ -67,6 +70,11 @@ class Call:
     """Where in a store copies of the results go; None for none. It is no part of what the run is."""
     limit: int | None = None
     """Stop once so many files have their row; another call without it goes on. None for all files."""
+
+    @property
+    def asked_without_files(self) -> Mapping[str, Any]:
+        """The arguments of the verb but those that name what is read, where any do."""
+        return {name: value for name, value in (self.asked or {}).items() if name not in _OF_FILES or not value}
 
     def __post_init__(self) -> None:
         """Refuse a limit below one.

@@ -109,7 +109,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         claim(ledger, identity, folder)
         refuse_purged(ledger, folder)
         _begin(call, verb, ledger)
-        asked = call.asked if call.shard is not None or not options.hash_paths else None  # it has paths
+        asked = call.asked if call.shard is not None or not options.hash_paths else call.asked_without_files
         ledger.remember({"notes": list(verb.notes), "asked": asked, "recipe": call.recipe})
         remove_drafts(folder)
         hashed = partial(hashed_path, key=key)

@@ -20,7 +20,7 @@ if [ "${1:-}" = --shared ]; then
         python pipelines/mini/prepare.py "$data" "$run/mini.csv"
         python $here/base_table.py "$run/mini.csv" "$run/table.csv"
         [ -f "$run/shards/index.json" ] || medclip shards build "$run/table.csv" --out "$run/shards" \
-            --max-side 192 --splits train=0.65,val=0.10,test=0.25 --key-file "$run/key"
+            --max-side-px 192 --splits train=0.65,val=0.10,test=0.25 --key-file "$run/key"
         OMP_NUM_THREADS=2 medclip pretrain $here/recipe_base.yaml --set "data.shards=$run/shards" --out "$run/train"
     fi
     python $here/prepare.py "$data" "$run/shards" "$run/few_shot/tables"

@@ -30,7 +30,7 @@ if [ "${1:-}" = --shared ]; then
     if [ ! -f "$mini/shards/index.json" ]; then
         echo "$mini/shards is not here: it is built again, with the key that divided the patients in training"
         python pipelines/mini/prepare.py "$data" "$mini/table.csv"
-        medclip shards build "$mini/table.csv" --out "$mini/shards" --max-side 192 --splits train=0.65,val=0.10,test=0.25 \
+        medclip shards build "$mini/table.csv" --out "$mini/shards" --max-side-px 192 --splits train=0.65,val=0.10,test=0.25 \
             --key-file "$mini/key"
     fi
     python $here/shared.py "$data" "$mini/shards" "$run"

@@ -16,12 +16,12 @@ if [ "${1:-}" = --smoke ]; then
     export HF_HUB_OFFLINE=1
     mkdir -p "$run"
     [ -f "$run/cohort/table.csv" ] || python $here/simulate.py "$run/cohort" --num 40
-    [ -f "$run/cohort/reports.csv" ] || medclip captions from-mammography "$run/cohort/table.csv" --out "$run/cohort/reports.csv" --n 3
+    [ -f "$run/cohort/reports.csv" ] || medclip captions from-mammography "$run/cohort/table.csv" --out "$run/cohort/reports.csv" --num-captions 3
     [ -f "$run/shards/index.json" ] || medclip shards build "$run/cohort/reports.csv" --out "$run/shards" --group exam
     shards="$run/shards"
     for name in cdd_cesm ddsm_4view; do # real examinations: subtracted views, and films
         if [ -d "$data/$name" ]; then
-            [ -f "$run/$name.csv" ] || medclip captions from-mammography "$data/$name/labels.csv" --images "$data/$name" --out "$run/$name.csv" --n 3
+            [ -f "$run/$name.csv" ] || medclip captions from-mammography "$data/$name/labels.csv" --images "$data/$name" --out "$run/$name.csv" --num-captions 3
             [ -f "$run/$name/index.json" ] || medclip shards build "$run/$name.csv" --out "$run/$name" --group exam
             shards="$shards, $run/$name"
         fi
@@ -53,9 +53,9 @@ if [ -z "${TRUNK:-}${TOWER:-}" ]; then
 fi
 mkdir -p "$run"
 [ -f "$run/reports.parquet" ] || medclip captions from-mammography "$table" --images "$images" --out "$run/reports.parquet" \
-    --n 20 ${4:+--dataset "$4"} ${5:+--findings "$5"}
-[ -f "$run/shards/index.json" ] || medclip shards build "$run/reports.parquet" --out "$run/shards" --group exam --max-side 2048 \
-    --format jpeg --splits train=0.8,val=0.1,test=0.1
+    --num-captions 20 ${4:+--dataset "$4"} ${5:+--findings "$5"}
+[ -f "$run/shards/index.json" ] || medclip shards build "$run/reports.parquet" --out "$run/shards" --group exam --max-side-px 2048 \
+    --image-format jpeg --splits train=0.8,val=0.1,test=0.1
 torchrun --standalone --nproc-per-node "${GPUS:-8}" -m medclip.cli.main pretrain $here/full.yaml \
     --set "data.shards=$run/shards" ${TRUNK:+--set "model.image_weights=$TRUNK"} ${TOWER:+--set "model.image_tower=$TOWER"} \
     --out "$run/pretrain"

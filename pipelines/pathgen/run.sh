@@ -52,7 +52,7 @@ for folder in "$pairs"/*/; do
     target="$run/initial/$name"
     if [ ! -f "$target/index.json" ]; then
         if [ -f "$folder/table.csv" ]; then
-            medclip shards build "$folder/table.csv" --out "$target" --format jpeg --max-side 384 --splits train=1
+            medclip shards build "$folder/table.csv" --out "$target" --image-format jpeg --max-side-px 384 --splits train=1
         elif compgen -G "$folder/*.tar" >/dev/null; then
             medclip shards index "$folder" --out "$target" --modality pathology --source "$name" \
                 --license "$(cat "$folder/licence.txt")"

@@ -144,7 +144,7 @@ def test_images_are_embedded_once_for_the_base_and_the_pack_that_is_made_of_it(
     np.testing.assert_array_equal(run.test.logits_NC, adapted[1].test.logits_NC)
     with pytest.raises(MedclipError, match="image only: it has no text tower"):
         medclip.search(store, "haze", model=base)
-    hits = medclip.search(store, like=table.parent / "hazy" / "00_0.png", model=base, top=3)
+    hits = medclip.search(store, like=table.parent / "hazy" / "00_0.png", model=base, num_hits=3)
     assert len(hits.to_pandas()) == 3
 
 

@@ -33,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def _explain(path: Any, *prompts: str, **options: Any) -> medclip.Explained:
-    return medclip.explain(path, prompts, settings=SETTINGS, **{"checks": False, **options})
+    return medclip.explain(path, prompt=prompts, settings=SETTINGS, **{"checks": False, **options})
 
 
 def test_a_map_has_the_size_of_the_image_and_what_is_explained_is_what_is_scored(tmp_path: Path, model: Any):
@@ -234,13 +234,13 @@ def test_a_score_report_has_the_map_of_each_top_finding_and_another_call_compute
     call = {"model": model.path, "settings": SETTINGS}
     plain = medclip.score(tmp_path / "in", tmp_path / "out", **call)
     before, scores = plain.report_path.read_text(), plain.scores
-    run = medclip.score(tmp_path / "in", tmp_path / "out", explain="top", **call)
+    run = medclip.score(tmp_path / "in", tmp_path / "out", report={"explain": "top"}, **call)
     page = run.report_path.read_text()
     assert run.already_finished
     assert run.scores.equals(scores)
     assert page.count("<figcaption>heat map: ") == 2 > before.count("<figcaption>heat map: ")
     assert "no localisation" in page
-    named = medclip.score(tmp_path / "in", tmp_path / "out", explain="chest_xray_view:lateral", **call)
+    named = medclip.score(tmp_path / "in", tmp_path / "out", report={"explain": "chest_xray_view:lateral"}, **call)
     assert named.report_path.read_text().count("<figcaption>heat map: lateral") == 2
     for wrong, message in (
         ("chest_xray_view:latteral", "the task chest_xray_view has no class 'latteral'"),
@@ -248,10 +248,10 @@ def test_a_score_report_has_the_map_of_each_top_finding_and_another_call_compute
         ("prompt:mass", "heat maps of 'prompt' cannot be drawn"),
     ):
         with pytest.raises(MedclipError, match=message):
-            medclip.score(tmp_path / "in", tmp_path / "new", explain=wrong, **call)
+            medclip.score(tmp_path / "in", tmp_path / "new", report={"explain": wrong}, **call)
         assert not (tmp_path / "new").exists()
     with pytest.raises(MedclipError, match="once more, and paths are hashed"):
-        medclip.score(tmp_path / "in", tmp_path / "hashed", explain="top", hash_paths=True, **call)
+        medclip.score(tmp_path / "in", tmp_path / "hashed", report={"explain": "top"}, hash_paths=True, **call)
 
 
 def _first_panel(png: bytes) -> np.ndarray:

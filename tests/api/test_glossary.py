@@ -69,6 +69,7 @@ OWN_WORDS = {
     ("search", "model"),  # None: the pack of the embeddings
     ("search", "images"),  # the slides themselves, for small images; embeddings are what is searched
     ("search", "folder"),  # of embeddings, which is read; in other verbs the name would stand for `out`
+    ("retry", "folder"),  # of a run that is there, as report and export name it
 }
 OWN_OF_THE_COMMAND = {"as_json", "json_out"}
 WRITTEN = {"search": {"out", "html", "overwrite"}}

@@ -26,12 +26,12 @@ NOWHERE = "dicomweb://127.0.0.1:1/dicom-web"
         ({"spool": "3"}, "the spool is a size"),
         ({"table": "a.csv"}, "--table"),
         ({"hash_paths": True}, "--hash-paths"),
-        ({"explain": "top"}, "heat maps"),
-        ({"results_as": "sc"}, "heat maps"),
+        ({"report": {"explain": "top"}}, "heat maps"),
+        ({"export": "sc"}, "heat maps"),
         ({"engine": "ray"}, "--engine"),
         ({"shard": "1/2"}, "--shard"),
-        ({"store_to": "dicomwebs://user:word@host/x"}, "holds a user"),
-        ({"store_to": NOWHERE, "results_as": "fhir-r5"}, "takes DICOM"),
+        ({"export": "sr=dicomwebs://user:word@host/x"}, "holds a user"),
+        ({"export": f"fhir-r5={NOWHERE}"}, "takes DICOM"),
     ],
 )
 def test_a_slip_is_said_at_once_and_nothing_is_written(
@@ -104,7 +104,7 @@ def test_a_pacs_for_results_that_does_not_answer_is_known_before_anything_is_rea
 
     monkeypatch.setattr(DicomwebServer, "check", check)
     with pytest.raises(MedclipError) as refused:
-        score(studies, tmp_path / "out", model=pack, modality="xray", store_to=NOWHERE)
+        score(studies, tmp_path / "out", model=pack, modality="xray", export=f"sr={NOWHERE}")
     assert refused.value.reason is Reason.UNREACHABLE
     assert asked == [FEW_PAUSES_S]
     assert sum(FEW_PAUSES_S) < 10
@@ -113,4 +113,4 @@ def test_a_pacs_for_results_that_does_not_answer_is_known_before_anything_is_rea
 
 def test_a_shard_sends_nothing_and_says_so(tmp_path: Path, pack: Path, studies: Path) -> None:
     with pytest.raises(MedclipError, match="a shard reads files and writes no report"):
-        score(studies, tmp_path / "out", model=pack, store_to=NOWHERE, shard="1/2")
+        score(studies, tmp_path / "out", model=pack, export=f"sr={NOWHERE}", shard="1/2")

@@ -7,14 +7,17 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import medclip
-from medclip.api.asked import arguments_again, what_was_asked
+from medclip.api.asked import arguments_again, not_kept, what_was_asked
+from medclip.api.score import ScoringOptions
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
+from medclip.progress import Silent
 from medclip.runs.outputs.score_run import ScoreRun
 from medclip.settings import PixelPolicy, ReadPolicy, Settings
 from tests.kits.scoring import digests, make_pack, write_png
@@ -86,7 +89,8 @@ def test_a_run_that_keeps_no_paths_or_was_given_arrays_says_what_to_do(pack: Pat
         with pytest.raises(MedclipError, match="does not keep what it was asked") as caught:
             medclip.retry(tmp_path / out)
         assert caught.value.reason is Reason.WRONG_USE
-        assert caught.value.hint == "Repeat its command: it tries them again."
+        assert "--path" in caught.value.hint
+        assert "repeat its command, which tries them again" in caught.value.hint
     assert str(root).encode() not in (tmp_path / "hashed" / "ledger.sqlite").read_bytes()
     write_png(root / "empty.png", 8)
     run = medclip.score(root, tmp_path / "hashed", model=pack, modality="xray", workers=1, hash_paths=True)
@@ -121,22 +125,56 @@ def test_slides_that_failed_are_tried_again_in_the_stage_whose_folder_is_named(
     assert {row.size_px for row in medclip.slides.open_store(tmp_path / "out")} == {128}
 
 
+def test_of_a_run_that_keeps_no_paths_what_was_scored_is_named(pack: Path, tmp_path: Path) -> None:
+    root = _folder(tmp_path / "in")
+    (root / "left").mkdir()
+    write_png(root / "left" / "9.png", 9)
+    asked: dict[str, Any] = {
+        "model": pack, "modality": "xray", "workers": 1, "hash_paths": True, "prompt": "a fracture",
+        "exclude": [root / "left"],
+    }  # fmt: skip
+    medclip.score(root, tmp_path / "out", **asked)
+    assert str(root).encode() not in (tmp_path / "out" / "ledger.sqlite").read_bytes()
+    write_png(root / "empty.png", 8)
+    with pytest.raises(MedclipError, match="does not keep what it was asked"):
+        medclip.retry(tmp_path / "out", path=root)
+    run = medclip.retry(tmp_path / "out", path=root, exclude=[root / "left"], log=tmp_path / "log.jsonl")
+    assert (run.counts["scored"], run.counts["failed"]) == (4, 1)
+    assert str(root).encode() not in (tmp_path / "out" / "ledger.sqlite").read_bytes()
+    assert (tmp_path / "log.jsonl").read_text().count("ended") == 1
+    images = sorted(root.glob("*.png"))
+    medclip.score(images, tmp_path / "named", model=pack, modality="xray", workers=1)
+    write_png(root / "cut.png", 8)
+    again = medclip.retry(tmp_path / "named", path=images, dry_run=True)
+    assert again.planned is not None
+    assert medclip.retry(tmp_path / "named", path=images).counts["failed"] == 0
+
+
 def test_what_was_asked_comes_back_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
     policy = ReadPolicy(uneven_slices="resample", mpp_um=0.5)
     settings = Settings(workers=3, max_pixels=7, policy=policy, home=tmp_path)
-    given = {"path": "in", "model": "medclip-mini", "prompt": {"a": ["b", "c"]}, "task": (), "settings": settings,
-             "out": tmp_path, "progress": object(), "backend": None, "limit": 3}  # fmt: skip
-    asked = what_was_asked(given)
+    given = {"model": "medclip-mini", "prompt": {"a": ["b", "c"]}, "settings": settings, "out": tmp_path, "limit": 3}
+    options = ScoringOptions("in", **given, export=["csv", "sr=results"], progress=Silent())
+    asked = what_was_asked(options)
+    assert not not_kept(options, asked)
     again = arguments_again(json.loads(json.dumps(asked)))
-    assert again == {
+    expected = {
         "path": os.fspath(tmp_path / "in"), "model": "medclip-mini", "prompt": {"a": ["b", "c"]}, "task": [],
         "settings": settings, "backend": None,
     }  # fmt: skip
+    assert {name: again[name] for name in expected} == expected
+    assert again["export"] == ["csv", f"sr={tmp_path / 'results'}"]
+    assert not {"out", "progress", "limit"} & again.keys()
     pixels = replace(settings, policy=ReadPolicy(pixels=PixelPolicy(window=(40.0, 400.0))))
-    assert what_was_asked({"settings": pixels}) is what_was_asked({"path": ["a.png"]}) is None
-    assert what_was_asked({"path": "dicomweb://localhost", "query": "PatientID=1"}) is None
+    for lacking, values in (
+        ("settings", {"path": "in", "settings": pixels}),
+        ("path", {"path": ["a.png"]}),
+        ("query", {"path": "dicomweb://localhost", "query": "PatientID=1"}),
+    ):
+        other = ScoringOptions(**values)
+        assert not_kept(other, what_was_asked(other)) == {lacking}
 
 
 def test_slides_with_hashed_paths_are_tried_again_by_the_command_once_that_is_noted(

@@ -111,7 +111,7 @@ def test_a_pacs_is_embedded_as_a_folder_of_its_files_is_and_counted_before(
 def test_results_go_back_once_and_a_study_that_grew_is_scored_anew_with_add(
     pacs: str, pack: Path, tmp_path: Path
 ) -> None:
-    to = {"store_to": dicomweb(pacs)}
+    to = {"export": f"sr={dicomweb(pacs)}"}
     first = run(pacs, tmp_path / "out", pack, **to)
     assert first.exported["stored"] == {"stored": NUM_STUDIES, "refused": 0}
     reports = ask(f"{pacs}/tools/find", b'{"Level": "Series", "Query": {"Modality": "SR"}}')
@@ -164,7 +164,7 @@ listing.WINDOW_FILES = look.WINDOW_FILES = 4
 plan.CHUNK_FILES, chunk.READ_AHEAD = 2, 3
 from medclip.api.score import score
 def run(url, out, pack, query):
-    score(url, out, query=query, model=pack, prompt=["a fracture"], min_confidence=0.0, workers=2, store_to=url)
+    score(url, out, query=query, model=pack, prompt=["a fracture"], min_confidence=0.0, workers=2, export="sr=" + url)
 """
 
 
@@ -243,7 +243,7 @@ class _Look(Silent):
 
 def test_reports_are_in_the_pacs_before_the_run_is_complete(pacs: str, pack: Path, tmp_path: Path) -> None:
     look = _Look(pacs)
-    scored = run(pacs, tmp_path / "out", pack, store_to=dicomweb(pacs), progress=look)
+    scored = run(pacs, tmp_path / "out", pack, export=f"sr={dicomweb(pacs)}", progress=look)
     assert look.num_reports == NUM_STUDIES
     assert scored.exported["stored"] == {"stored": NUM_STUDIES, "refused": 0}
 
@@ -258,11 +258,10 @@ def test_a_query_without_a_match_is_an_empty_run(pacs: str, pack: Path, tmp_path
 def test_an_address_for_results_where_nobody_answers_ends_the_call_in_seconds(
     images: Path, pack: Path, tmp_path: Path
 ) -> None:
+    nowhere = f"dicomweb://127.0.0.1:{free_port()}/dicom-web"
     begun = time.monotonic()
     with pytest.raises(MedclipError) as away:
-        score(
-            images, tmp_path / "out", model=pack, prompt=["x"], store_to=f"dicomweb://127.0.0.1:{free_port()}/dicom-web"
-        )
+        score(images, tmp_path / "out", model=pack, prompt=["x"], export=f"sr={nowhere}")
     assert away.value.reason is Reason.UNREACHABLE
     assert time.monotonic() - begun < 10
     assert not (tmp_path / "out").exists()

@@ -154,7 +154,7 @@ def test_sigterm_between_two_calls_is_the_regular_end(tmp_path: Path, pack: Path
     write_dicom(tmp_path / "in" / "1.dcm", 1)
     command = [sys.executable, "-m", "medclip.cli.main", "watch", str(tmp_path / "in"), "--out", str(tmp_path / "out")]
     command += [
-        "--settle",
+        "--settle-s",
         "0.1",
         "--model",
         str(pack),

@@ -16,6 +16,21 @@ def calls() -> list[Path | float | str | int | None]:
     vectors = medclip.embed(images, out, dtype="float16", device="cuda", batch_size=32)
     again = medclip.score(vectors, prompt={"device": ["a pacemaker", "a lead"]}, against={"device": "no device"})
     retried = medclip.retry(out, reason="timeout", workers=2)
+    sent = medclip.score(
+        images,
+        out,
+        export=["csv", "sr=dicomwebs://pacs.example/dicom-web"],
+        report={"sort_by": "chest_xray_view:pa", "explain": "top"},
+        uneven="resample",
+        mpp_um=0.5,
+    )
+    repeated = medclip.score(images, "again", recipe=out / "run.json", task=["chest_xray_findings"])
+    hashed = medclip.retry(out, path=images, table="table.csv", exclude=["left"], limit=100, recipe="retry.yaml")
+    page = medclip.runs.report(out, sort_by="chest_xray_view:pa", explain="top", report_paths=True, images=images)
+    for_others = medclip.runs.export(out, as_=["sr", "sc"], to="results")
+    far = medclip.runs.status(folder=out)
+    whole = medclip.runs.merge([out / "1", out / "2"], out)
+    purged = medclip.runs.purge(out, older_than="30d", thumbnails=True, yes=True)
     router = medclip.watch(images, out, settle_s=30.0, once=True, model="anatomy-x1")
     scan = medclip.scan(images, modality="xray")
     study = medclip.open_study("study.dcm", medclip.Modality.CT)
@@ -28,7 +43,16 @@ def calls() -> list[Path | float | str | int | None]:
     run = medclip.pretrain("recipe.yaml", overrides=["train.epochs=2"], out=out, resume=True)
     health = medclip.doctor(settings=medclip.Settings(workers=1))
     hits = medclip.search("embeddings", ["a pacemaker", "a device"], like="film.dcm", not_="a tube", where={"sex": "F"})
-    maps = medclip.explain("film.dcm", ["effusion", "a pacemaker"], task="chest_xray_findings:pneumonia", out=out)
+    maps = medclip.explain(
+        "film.dcm", prompt=["effusion", "a pacemaker"], task="chest_xray_findings:pneumonia", out=out
+    )
+    watched = medclip.monitor([scores, "june"], before=Path("may"), compare=vectors, period="week", out=out)
+    ranked = medclip.rank_captions(["a film", "a scan"], like="film.dcm", embeddings="embeddings", num_hits=1)
+    built = medclip.shards.build(labels, out, splits={"train": 0.8, "val": 0.2}, group="exam", max_side_px=512)
+    planned = medclip.shards.build(labels, out, dry_run=True).planned
+    indexed = medclip.shards.index(images, source="a set", license_="CC0", keep_textless=True)
+    checked = medclip.shards.check(out, patient="patient").ok
+    captioned = medclip.shards.captions_from_ecg(labels, out, num_captions=2, language="de")
     tuned = medclip.finetune(labels, ["effusion", "mass"], model="vit_small_patch16_224", out=out, val_share=0.2)
     pairs = medclip.pathgen(images, out, organ="colon", table="slides.csv", num_by_clusters=64, stain="macenko",
         agent="endpoint", endpoint="http://localhost:8000/v1", endpoint_model="vlm", splits={"train": 1.0},
@@ -38,10 +62,34 @@ def calls() -> list[Path | float | str | int | None]:
     slides = medclip.slides.embed(images, out, patch_mpp_um=1.0, stain="hed", qc=True, device="cuda", dtype="float16")
     head = medclip.slides.learn(slides.store, labels, ["er", "pr"], out=out, compare=["mean"], num_folds=3, patient="p")
     answers = medclip.slides.predict(slides.store, out=out, head=head.head, images=images, dicom=True)
-    exported = medclip.slides.export(out, "anndata", format="spatialdata", overwrite=True)
-    watched = medclip.monitor([scores, "june"], reference=Path("may"), against=vectors, by="week", out=out)
+    slide_tables = medclip.slides.export(out, "anndata", format="spatialdata", overwrite=True)
+    pack = medclip.models.import_("clip.pt", out, architecture="ViT-B-32", preset="pathgen-clip", mean=[0.5, 0.5, 0.5])
+    calibrated = medclip.models.calibrate(pack, images=images, num_run_images=500, candidate=["onnx"], modality="xray")
+    merged = medclip.models.merge([pack, "b"], out=out, method="greedy-soup", shards="shards", test_split=None)
+    exported = medclip.models.export(medclip.models.load("a"), out)
+    decided = medclip.models.set_thresholds(pack, {"mass": 0.5}, task="mammography_mass", out=out)
+    facts = (medclip.models.list(), medclip.models.show(pack), medclip.models.cite(), medclip.models.verify(pack))
+    sheet = medclip.ecg.render("record.hea", "sheet.png", layout="6x2", photograph=3, map_out="sheet.json")
+    read = medclip.ecg.digitise("sheet.png", "read.csv", min_lead_confidence=0.8, together=True)
     results = (
         watched,
+        pack,
+        calibrated,
+        merged.held_out,
+        exported.notes,
+        decided.tasks,
+        facts,
+        medclip.models.presets(),
+        sheet.map,
+        read.all_sure,
+        ranked,
+        ranked.hits[0].caption,
+        built.counts_by_split,
+        planned,
+        indexed,
+        checked,
+        captioned.languages,
+        hits.hits[0].caution,
         scores,
         one,
         vectors,
@@ -63,8 +111,16 @@ def calls() -> list[Path | float | str | int | None]:
         places,
         tissue,
         answers,
-        exported,
+        slide_tables,
         retried,
         router,
+        sent,
+        repeated,
+        hashed,
+        page.report_path,
+        for_others.written["sr"],
+        far.state,
+        whole.counts,
+        purged.exit_code,
     )
     return [run.pack, *(repr(result) for result in results)]

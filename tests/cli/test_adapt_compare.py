@@ -74,7 +74,7 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(
 
 def test_shots_are_whole_numbers(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main([*command, "--out", str(tmp_path / "out"), "--shots", "one"]) == 2
-    assert "'one' is not a valid int" in " ".join(capsys.readouterr().err.split())
+    assert "Invalid value for '--shots'" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_recipe_names_what_is_compared_and_the_command_line_overrides_it(

@@ -195,7 +195,7 @@ def test_help_has_groups_and_the_common_options_first(capsys, monkeypatch):
     panels = [line.split("─ ")[1].split(" ─")[0] for line in text.splitlines() if "╭─ " in line]
     assert panels[:4] == ["Arguments", "Common options", "Which column is what", "What labels mean"]
     common = text.split("Common options")[1].split("╰")[0]
-    assert re.findall(r"│ (--[a-z-]+)", common) == ["--labels", "--by", "--label", "--patient", "--out"]
+    assert re.findall(r"│ (--[a-z-]+)", common) == ["--labels", "--by", "--label", "--patient", "--out", "--seed"]
 
 
 def test_a_model_card_and_checklists_are_written_where_they_are_asked_for_and_go_where_they_are_not(

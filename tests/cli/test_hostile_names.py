@@ -74,7 +74,8 @@ def test_names_of_files_do_nothing_to_a_terminal_and_to_a_browser(programs: Prog
         (studies / f"broken {name}").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     commands = [
         ("scan", str(studies)),
-        ("score", str(studies), "--out", str(out), "--model", str(pack), "--report-paths", "--modality", "xray"),
+        ("score", str(studies), "--out", str(out), "--model", str(pack), "--modality", "xray"),
+        ("report", str(out), "--report-paths"),
         ("status", str(out)),
         ("view", str(studies / NAMES[0]), "--out", str(tmp_path / "v.png")),
         ("view", str(studies / f"broken {NAMES[1]}"), "--out", str(tmp_path / "w.png")),

@@ -54,14 +54,16 @@ def test_no_local_option_of_a_run_asks_for_the_network(programs: Programs, tmp_p
     scoring = (
         "score", root, "--out", out, "--model", pack, "--workers", 2, "--memory", "4GB", "--table", table, "--weeks",
         "--prompt", "a pacemaker", "--against", "no pacemaker", "--task", "chest_xray_view", "--group-by", "auto",
-        "--min-confidence", 0.0, "--uneven", "resample", "--batch-size", 2, "--sort-by", "chest_xray_view:pa", "--csv",
-        "--explain", "top", "--results-to", tmp_path / "results", "--results-as", "sr", "--results-as", "fhir-r4b",
-        "--report-paths", *watched,
+        "--min-confidence", 0.0, "--uneven", "resample", "--batch-size", 2, "--export", "csv",
+        "--export", f"sr={tmp_path / 'results'}", "--export", f"fhir-r4b={tmp_path / 'results'}", *watched,
     )  # fmt: skip
     run(*scoring, "--limit", 2)
     run(*scoring)
     write_dicom(root / "new" / "late.dcm", 77)
-    run(*scoring, "--add", "--retry-failed", "all")
+    run(*scoring, "--add")
+    run("retry", out)
+    run("report", out, "--sort-by", "chest_xray_view:pa", "--explain", "top", "--report-paths")
+    run("export", out, "--as", "fhir-r5", "--to", tmp_path / "later")
     run("score", root, "--out", tmp_path / "hashed", "--model", pack, "--hash-paths", "--no-thumbnails", "--exam")
     for n in (1, 2):
         run("score", root, "--out", tmp_path / f"shard{n}", "--model", pack, "--shard", f"{n}/2")

@@ -70,7 +70,7 @@ def test_results_for_other_systems_are_counted_with_those_that_have_none_and_why
     write_dicom(tmp_path / "in" / "1.dcm", 1)
     write_png(tmp_path / "in" / "2.png", 2)
     arguments = (tmp_path / "in", "--out", tmp_path / "out", "--model", pack, "--modality", "xray")
-    asked = ("--results-to", tmp_path / "to", "--results-as", "sr", "--results-as", "fhir-r5")
+    asked = ("--export", f"sr={tmp_path / 'to'}", "--export", f"fhir-r5={tmp_path / 'to'}")
     assert _score(*arguments, *asked) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "DICOM SR: 1 study; 1 without (no DICOM header 1)" in lines
@@ -79,7 +79,7 @@ def test_results_for_other_systems_are_counted_with_those_that_have_none_and_why
     assert _score(*arguments, *asked, "--json") == 0
     results = json.loads(capsys.readouterr().out)["results"]
     assert (results["written"], results["without"]) == ({"sr": 1, "fhir-r5": 2}, {"sr": {"no DICOM header": 1}})
-    assert _score(*arguments, "--results-as", "sr") == 2
+    assert _score(*arguments, "--export", "sr=") == 2
     assert "no folder for them" in capsys.readouterr().err
 
 
@@ -168,12 +168,16 @@ def test_another_order_writes_the_report_anew_and_computes_nothing(
         "--group-by",
         "file",
     )
-    assert _score(*arguments, "--sort-by", "chest_xray_view:pa") == 0
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("report:\n  sort_by: chest_xray_view:pa\n")
+    assert _score(*arguments, "--recipe", recipe) == 0
+    assert "Sorted by the probability of" in (tmp_path / "out" / "report.html").read_text()
     scores = (tmp_path / "out" / "scores.parquet").read_bytes()
     capsys.readouterr()
     for order in ("chest_xray_findings:effusion", None):
-        assert _score(*arguments, *(("--sort-by", order) if order else ())) == 0
-        assert "nothing was computed again" in capsys.readouterr().out
+        again = () if order is None else ("--sort-by", order)
+        assert main(["report", str(tmp_path / "out"), *again]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == f"Report: {tmp_path / 'out' / 'report.html'}"
         report = (tmp_path / "out" / "report.html").read_text()
         assert ("Sorted by the probability of <strong>Pleural effusion</strong>" in report) == (order is not None)
         keys = re.findall(r'title="Keyed hash of the study">(\w+)<', report)
@@ -209,9 +213,15 @@ def test_a_mistyped_order_is_asked_back_before_anything_is_read(
     write_png(tmp_path / "in" / "1.png", 1)
     asked = ("--task", "chest_xray_view", "--task", "chest_xray_findings", "--prompt", "a pacemaker: old")
     arguments = (tmp_path / "in", "--out", tmp_path / "out", "--model", pack, *asked)
-    assert _score(*arguments, "--sort-by", named) == 2
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps({"report": {"sort_by": named}}))
+    assert _score(*arguments, "--recipe", recipe) == 2
     assert answer in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    assert _score(*arguments, "--modality", "xray") == 0
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "out"), "--sort-by", named]) == 2
+    assert answer in capsys.readouterr().err
 
 
 def test_studies_can_be_sorted_by_a_sentence_of_ones_own(
@@ -219,8 +229,9 @@ def test_studies_can_be_sorted_by_a_sentence_of_ones_own(
 ) -> None:
     write_dicom(tmp_path / "in" / "1.dcm", 1)
     arguments = (tmp_path / "in", "--out", tmp_path / "out", "--model", pack, "--prompt", "a heart: large")
+    assert _score(*arguments) == 0
     for named in ("prompt", "prompt:a heart: large"):
-        assert _score(*arguments, "--sort-by", named) == 0
+        assert main(["report", str(tmp_path / "out"), "--sort-by", named]) == 0
         report = (tmp_path / "out" / "report.html").read_text()
         assert "Sorted by the probability of <strong>a heart: large</strong> (In your own words)" in report
 

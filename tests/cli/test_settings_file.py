@@ -100,7 +100,7 @@ def test_a_limit_of_the_file_decides_what_a_command_reads(
     write_dicom(tmp_path / "in" / "1.dcm", 1)
     file.write_text(f'[limits]\nmax_pixels = 10\n[watch]\nmodel = "{pack}"\n[score]\nmodel = "{pack}"\n')
     folders = (str(tmp_path / "in"), "--out", str(tmp_path / "out"))
-    assert main(["watch", *folders, "--once", "--settle", "0", "--workers", "1"]) == 3
+    assert main(["watch", *folders, "--once", "--settle-s", "0", "--workers", "1"]) == 3
     assert "failed: too large" in capsys.readouterr().out
     assert main(["score", *folders[:2], str(tmp_path / "other"), "--workers", "1"]) == 3
     assert "failed: too large" in capsys.readouterr().out

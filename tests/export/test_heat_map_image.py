@@ -24,7 +24,7 @@ from medclip.export.study_result import DrawnMap, StudyResult
 from medclip.progress import Silent
 from tests.kits.mammograms import write_exams
 from tests.kits.pacs import INSTALL, ORTHANC, ask, orthanc
-from tests.kits.results import ALGORITHM, CREATED, drawn_study, file_row
+from tests.kits.results import ALGORITHM, CREATED, drawn_study, file_row, in_folder
 from tests.kits.scoring import PLANTED, STUDY_UID, make_pack, write_dicom
 
 hd = pytest.importorskip("highdicom")
@@ -95,7 +95,7 @@ def test_the_map_of_a_run_has_the_caution_of_its_answer(tmp_path: Path) -> None:
     view = {"classes": ["pa", "ap", "lateral"], "note": "Not measured after merging. Others are."}
     pack = make_pack(tmp_path / "pack", tasks={"modality": {"classes": ["xray"]}, "chest_xray_view": view})
     write_dicom(tmp_path / "in" / "1.dcm", 1)
-    score(tmp_path / "in", tmp_path / "out", model=pack, **CALL, results_to=tmp_path / "to", results_as="sc")
+    score(tmp_path / "in", tmp_path / "out", model=pack, **CALL, export=in_folder(tmp_path / "to", "sc"))
     (file,) = (tmp_path / "to" / "sc").iterdir()
     assert pydicom.dcmread(file).DerivationDescription.endswith(" %, Not measured after merging")
 
@@ -150,8 +150,8 @@ def test_heat_maps_of_real_films_have_no_error(shared: Path, tmp_path: Path) -> 
 def test_a_run_writes_the_heat_map_of_each_study_and_another_finding_replaces_it(pack: Path, tmp_path: Path) -> None:
     for number in (1, 2):
         write_dicom(tmp_path / "in" / f"{number}.dcm", number, study_uid=f"1.2.3.{number}")
-    calls: dict[str, Any] = {"model": pack, **CALL, "results_to": tmp_path / "to"}
-    run = score(tmp_path / "in", tmp_path / "out", **calls, results_as=["sr", "sc"])
+    calls: dict[str, Any] = {"model": pack, **CALL}
+    run = score(tmp_path / "in", tmp_path / "out", **calls, export=in_folder(tmp_path / "to", "sr", "sc"))
     assert run.exported is not None
     assert run.exported["written"] == {"sr": 2, "sc": 2}
     maps = {path.name: pydicom.dcmread(path) for path in (tmp_path / "to" / "sc").iterdir()}
@@ -159,7 +159,9 @@ def test_a_run_writes_the_heat_map_of_each_study_and_another_finding_replaces_it
     assert "<img" in (tmp_path / "out" / "report.html").read_text()
     assert "heat map" not in (tmp_path / "out" / "report.html").read_text(), "the report was not asked for one"
     reports = {path: path.stat().st_mtime_ns for path in (tmp_path / "to" / "sr").iterdir()}
-    again = score(tmp_path / "in", tmp_path / "out", **calls, results_as="sc", explain="chest_xray_view:pa")
+    again = score(
+        tmp_path / "in", tmp_path / "out", **calls, export=in_folder(tmp_path / "to", "sc:chest_xray_view:pa")
+    )
     assert again.exported is not None
     assert again.exported["written"] == {"sc": 2}
     for path in (tmp_path / "to" / "sc").iterdir():
@@ -168,7 +170,7 @@ def test_a_run_writes_the_heat_map_of_each_study_and_another_finding_replaces_it
         assert image.SOPInstanceUID != maps[path.name].SOPInstanceUID
     assert reports == {path: path.stat().st_mtime_ns for path in (tmp_path / "to" / "sr").iterdir()}
     before = bytes_of(tmp_path / "to")
-    score(tmp_path / "in", tmp_path / "out", **calls, results_as="sc", explain="chest_xray_view:pa")
+    score(tmp_path / "in", tmp_path / "out", **calls)
     assert bytes_of(tmp_path / "to") == before
 
 
@@ -180,8 +182,8 @@ def test_a_call_that_was_stopped_goes_on_to_the_same_bytes(
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     for number in (1, 2, 3):
         write_dicom(tmp_path / "in" / f"{number}.dcm", number, study_uid=f"1.2.3.{number}")
-    calls: dict[str, Any] = {"model": pack, **CALL, "results_as": ["sc", "sr"]}
-    score(tmp_path / "in", tmp_path / "out", **calls, results_to=tmp_path / "undisturbed")
+    calls: dict[str, Any] = {"model": pack, **CALL}
+    score(tmp_path / "in", tmp_path / "out", **calls, export=in_folder(tmp_path / "undisturbed", "sc", "sr"))
     real, left = results_folder.write_file, [3]
 
     def stopping(target: Path, content: bytes) -> None:
@@ -192,15 +194,15 @@ def test_a_call_that_was_stopped_goes_on_to_the_same_bytes(
 
     monkeypatch.setattr(results_folder, "write_file", stopping)
     with pytest.raises(KeyboardInterrupt):
-        score(tmp_path / "in", tmp_path / "out", **calls, results_to=tmp_path / "to")
+        score(tmp_path / "in", tmp_path / "out", **calls, export=in_folder(tmp_path / "to", "sc", "sr"))
     monkeypatch.setattr(results_folder, "write_file", real)
-    score(tmp_path / "in", tmp_path / "out", **calls, results_to=tmp_path / "to")
+    score(tmp_path / "in", tmp_path / "out", **calls, export=in_folder(tmp_path / "to", "sc", "sr"))
     assert bytes_of(tmp_path / "to") == bytes_of(tmp_path / "undisturbed")
 
 
 def test_of_an_examination_the_view_that_counts_most_is_drawn(pack: Path, tmp_path: Path) -> None:
     root = write_exams(tmp_path / "in") / "whole"
-    run = score(root, tmp_path / "out", model=pack, exam=True, workers=1, results_to=tmp_path / "to", results_as="sc")
+    run = score(root, tmp_path / "out", model=pack, exam=True, workers=1, export=in_folder(tmp_path / "to", "sc"))
     assert run.exported is not None
     (file,) = (tmp_path / "to" / "sc").iterdir()
     image = pydicom.dcmread(file)
@@ -210,8 +212,8 @@ def test_of_an_examination_the_view_that_counts_most_is_drawn(pack: Path, tmp_pa
 
 def test_a_study_that_was_not_asked_what_is_drawn_has_no_map_and_the_run_says_so(pack: Path, tmp_path: Path) -> None:
     write_dicom(tmp_path / "in" / "1.dcm", 1)
-    calls: dict[str, Any] = {"model": pack, **CALL, "results_to": tmp_path / "to", "results_as": "sc"}
-    run = score(tmp_path / "in", tmp_path / "out", **calls, explain="brain_mri_tumour")
+    export = in_folder(tmp_path / "to", "sc:brain_mri_tumour")
+    run = score(tmp_path / "in", tmp_path / "out", model=pack, **CALL, export=export)
     assert run.exported is not None
     assert run.exported["written"] == {"sc": 0}
     assert run.exported["without"] == {"sc": {NO_MAP: 1}}
@@ -219,13 +221,14 @@ def test_a_study_that_was_not_asked_what_is_drawn_has_no_map_and_the_run_says_so
 
 def test_maps_that_cannot_be_drawn_are_refused_before_anything_is_read(pack: Path, tmp_path: Path) -> None:
     path = write_dicom(tmp_path / "in" / "1.dcm", 1)
-    calls: dict[str, Any] = {"model": pack, **CALL, "results_to": tmp_path / "to", "results_as": "sc"}
+    calls: dict[str, Any] = {"model": pack, **CALL, "export": in_folder(tmp_path / "to", "sc")}
     with pytest.raises(MedclipError, match="images are given one by one"):
         score([path], tmp_path / "out", **calls)
     with pytest.raises(MedclipError, match="heat maps read the files of a folder once more"):
         score("dicomweb://127.0.0.1:1/dicom-web", tmp_path / "out", **calls)
+    calls["export"] = in_folder(tmp_path / "to", "sc:fundus_cataract")
     with pytest.raises(MedclipError, match="does not ask"):
-        score(tmp_path / "in", tmp_path / "out", **calls, explain="fundus_cataract", task="chest_xray_view")
+        score(tmp_path / "in", tmp_path / "out", **calls, task="chest_xray_view")
     assert not (tmp_path / "out").exists()
 
 

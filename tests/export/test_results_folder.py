@@ -21,7 +21,7 @@ from medclip.export import results_folder
 from medclip.export.result_formats import encode_study
 from medclip.export.source_headers import GONE, NO_HEADER
 from medclip.export.study_result import StudyResult
-from tests.kits.results import bytes_of
+from tests.kits.results import bytes_of, in_folder
 from tests.kits.scoring import PLANTED, digests, write_dicom, write_png
 
 pytest.importorskip("highdicom")
@@ -33,7 +33,7 @@ CALL: dict[str, Any] = {"modality": "xray", "workers": 1}
 def test_each_study_has_a_file_of_each_form_and_those_without_a_header_have_no_sr(
     pack: Path, studies: Path, tmp_path: Path
 ) -> None:
-    run = score(studies, tmp_path / "out", model=pack, **CALL, results_to=tmp_path / "to", results_as=ALL)
+    run = score(studies, tmp_path / "out", model=pack, **CALL, export=in_folder(tmp_path / "to", *ALL))
     keys = {row["study"] for row in run.scores.to_pylist()}
     assert len(keys) == run.counts["studies"] == 7
     assert {p.stem for p in (tmp_path / "to" / "fhir-r4b").iterdir()} == keys
@@ -63,7 +63,7 @@ def walk(item: Any) -> list[Any]:
 def test_the_folder_is_its_owners_alone_and_the_tables_are_as_without_it(
     pack: Path, studies: Path, tmp_path: Path
 ) -> None:
-    score(studies, tmp_path / "out", model=pack, **CALL, results_to=tmp_path / "to", results_as=ALL)
+    score(studies, tmp_path / "out", model=pack, **CALL, export=in_folder(tmp_path / "to", *ALL))
     score(studies, tmp_path / "plain", model=pack, **CALL)
     assert digests(tmp_path / "out") == digests(tmp_path / "plain")
     for path in (tmp_path / "to", *(tmp_path / "to").rglob("*")):
@@ -81,8 +81,8 @@ def test_a_call_that_was_stopped_goes_on_and_ends_in_the_same_bytes(
         return real_now()
 
     monkeypatch.setattr(results_folder, "_now", now)
-    calls = {"model": pack, **CALL, "results_as": ALL}
-    score(studies, tmp_path / "out", results_to=tmp_path / "whole", **calls)
+    calls = {"model": pack, **CALL}
+    score(studies, tmp_path / "out", export=in_folder(tmp_path / "whole", *ALL), **calls)
     clock = iter(range(1_700_000_000, 1_700_000_900, 60))  # the second run begins at the same time and is stopped twice
     for num_files in (3, 5):
         left = num_files
@@ -96,10 +96,10 @@ def test_a_call_that_was_stopped_goes_on_and_ends_in_the_same_bytes(
 
         monkeypatch.setattr(results_folder, "write_file", stopping)
         with pytest.raises(KeyboardInterrupt):
-            score(studies, tmp_path / "out", results_to=tmp_path / "to", **calls)
+            score(studies, tmp_path / "out", export=in_folder(tmp_path / "to", *ALL), **calls)
     assert 0 < len(bytes_of(tmp_path / "to")) < len(bytes_of(tmp_path / "whole"))
     monkeypatch.setattr(results_folder, "write_file", real_write)
-    run = score(studies, tmp_path / "out", results_to=tmp_path / "to", **calls)
+    run = score(studies, tmp_path / "out", export=in_folder(tmp_path / "to", *ALL), **calls)
     assert bytes_of(tmp_path / "to") == bytes_of(tmp_path / "whole")
     assert run.exported is not None
     assert run.exported["written"] == {"sr": 2, "fhir-r4b": 7, "fhir-r5": 7}
@@ -114,8 +114,8 @@ def test_a_process_that_is_killed_while_it_writes_results_is_gone_on_with_to_the
     env = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000", "MEDCLIP_HOME": str(tmp_path / "home")}
 
     def command(out: str, to: str) -> list[str]:
-        asked = [argument for name in ALL for argument in ("--results-as", name)]
-        where = ["--out", str(tmp_path / out), "--results-to", str(tmp_path / to)]
+        asked = [argument for form in in_folder(tmp_path / to, *ALL) for argument in ("--export", form)]
+        where = ["--out", str(tmp_path / out)]
         start = [sys.executable, "-m", "medclip.cli.main", "score", str(tmp_path / "in"), "--model", str(pack)]
         return [*start, *where, *asked, "--workers", "1"]
 
@@ -137,7 +137,7 @@ def test_a_process_that_is_killed_while_it_writes_results_is_gone_on_with_to_the
 def test_a_second_call_writes_nothing_and_reads_no_header(
     pack: Path, studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: dict[str, Any] = {"model": pack, **CALL, "results_to": tmp_path / "to"}
+    calls: dict[str, Any] = {"model": pack, **CALL, "export": in_folder(tmp_path / "to", "sr")}
     first = score(studies, tmp_path / "out", **calls)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "to").rglob("*")}
     monkeypatch.setattr(results_folder, "ReadingPool", None)
@@ -149,7 +149,7 @@ def test_a_second_call_writes_nothing_and_reads_no_header(
 def test_results_of_tables_that_are_others_by_now_are_written_anew(pack: Path, tmp_path: Path) -> None:
     folder, out, to = tmp_path / "in", tmp_path / "out", tmp_path / "to"
     write_dicom(folder / "1.dcm", 1)
-    calls: dict[str, Any] = {"model": pack, **CALL, "results_to": to}
+    calls: dict[str, Any] = {"model": pack, **CALL, "export": in_folder(to, "sr")}
     score(folder, out, **calls)
     (old,) = (to / "sr").iterdir()
     evidence = len(old.read_bytes())
@@ -169,7 +169,7 @@ def test_a_file_that_went_since_it_was_scored_has_no_sr_and_the_run_says_so(pack
     write_dicom(tmp_path / "in" / "2.dcm", 2, study_uid="1.2.3.4")
     score(tmp_path / "in", tmp_path / "out", model=pack, **CALL)
     (tmp_path / "in" / "1.dcm").unlink()
-    run = score(tmp_path / "in", tmp_path / "out", model=pack, **CALL, results_to=tmp_path / "to")
+    run = score(tmp_path / "in", tmp_path / "out", model=pack, **CALL, export=in_folder(tmp_path / "to", "sr"))
     assert run.exported is not None
     assert (run.exported["written"], run.exported["without"]) == ({"sr": 1}, {"sr": {GONE: 1}})
 
@@ -183,7 +183,7 @@ def test_a_study_that_a_reading_process_dies_of_has_none_and_the_others_have_the
     victim = min(row["study"] for row in run.scores.to_pylist())
     monkeypatch.setenv("MEDCLIP_TEST_VICTIM", victim)
     monkeypatch.setattr(results_folder, "encode_study", encode_or_die)
-    run = score(tmp_path / "in", tmp_path / "out", model=pack, **CALL, results_to=tmp_path / "to")
+    run = score(tmp_path / "in", tmp_path / "out", model=pack, **CALL, export=in_folder(tmp_path / "to", "sr"))
     assert run.exported is not None
     assert (run.exported["written"], run.exported["without"]) == ({"sr": 1}, {"sr": {"decoder_crashed": 1}})
 
@@ -201,7 +201,7 @@ def test_reading_processes_that_write_results_import_no_torch() -> None:
 
 def test_files_that_are_given_one_by_one_have_results_too(pack: Path, tmp_path: Path) -> None:
     paths = [write_dicom(tmp_path / "in" / "1.dcm", 1)]
-    run = score(paths, tmp_path / "out", model=pack, **CALL, results_to=tmp_path / "to", results_as="fhir-r5")
+    run = score(paths, tmp_path / "out", model=pack, **CALL, export=in_folder(tmp_path / "to", "fhir-r5"))
     assert run.exported is not None
     assert run.exported["written"] == {"fhir-r5": 1}
     (file,) = (tmp_path / "to" / "fhir-r5").iterdir()
@@ -211,7 +211,7 @@ def test_files_that_are_given_one_by_one_have_results_too(pack: Path, tmp_path: 
 def test_results_of_another_run_are_not_replaced(pack: Path, tmp_path: Path) -> None:
     for name in ("one", "other"):
         write_dicom(tmp_path / name / "1.dcm", 1)
-    calls: dict[str, Any] = {"model": pack, **CALL, "results_to": tmp_path / "to"}
+    calls: dict[str, Any] = {"model": pack, **CALL, "export": in_folder(tmp_path / "to", "sr")}
     score(tmp_path / "one", tmp_path / "out", **calls)
     before = bytes_of(tmp_path / "to")
     with pytest.raises(MedclipError, match="another folder of results: the run differs") as refused:
@@ -223,13 +223,15 @@ def test_results_of_another_run_are_not_replaced(pack: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"results_as": "hl7"}, "results have no format 'hl7'"),
-        ({"results_as": "sr", "results_to": None}, "no folder for them"),
+        ({"export": "hl7"}, "results have no format 'hl7'"),
+        ({"export": ["sr=to", "fhir-r5=other"]}, "results go to one folder in a call, not to 2"),
+        ({"export": "sr:chest_xray_view:pa"}, "what is drawn is named of heat maps alone, not of sr"),
+        ({"export": "csv=to"}, "CSV tables lie beside the others"),
         ({"hash_paths": True}, "paths are hashed"),
-        ({"results_to": "in/results"}, "would take them for new files"),
-        ({"results_to": "out"}, "this is the output folder"),
-        ({"results_to": "file"}, "this is a file"),
-        ({"results_to": "full"}, "holds 1 other file and no folder of results"),
+        ({"export": "sr=in/results"}, "would take them for new files"),
+        ({"export": "sr=out"}, "this is the output folder"),
+        ({"export": "sr=file"}, "this is a file"),
+        ({"export": "sr=full"}, "holds 1 other file and no folder of results"),
     ],
 )
 def test_what_cannot_be_written_is_refused_before_anything_is_read(
@@ -241,5 +243,5 @@ def test_what_cannot_be_written_is_refused_before_anything_is_read(
     (tmp_path / "file").touch()
     (tmp_path / "full" / "letter.txt").touch()
     with pytest.raises(MedclipError, match=words):
-        score("in", "out", model=pack, **{"results_to": "to", **changes})
+        score("in", "out", model=pack, **{"export": "sr=to", **changes})
     assert not os.path.exists("out")

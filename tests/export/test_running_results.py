@@ -23,11 +23,12 @@ from medclip.reports.score.heat_maps import HeatMaps
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
 from tests.kits.mammograms import write_exams
-from tests.kits.results import bytes_of
+from tests.kits.results import bytes_of, in_folder
 from tests.kits.scoring import write_dicom
 
 pytest.importorskip("highdicom")
-CALL: dict[str, Any] = {"modality": "xray", "workers": 1, "results_as": ("sr", "fhir-r4b")}
+CALL: dict[str, Any] = {"modality": "xray", "workers": 1}
+FORMS = ("sr", "fhir-r4b")
 
 
 @pytest.fixture
@@ -71,9 +72,9 @@ def test_what_is_written_while_the_run_goes_on_are_the_bytes_of_what_is_written_
 ) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     score(studies, tmp_path / "out", model=pack, modality="xray", workers=1)
-    at_the_end = score(studies, tmp_path / "out", model=pack, results_to=tmp_path / "late", **CALL)
+    at_the_end = score(studies, tmp_path / "out", model=pack, export=in_folder(tmp_path / "late", *FORMS), **CALL)
     monkeypatch.setattr(results_folder, "ReadingPool", None)  # nothing is left to be written behind the tables
-    run = score(studies, tmp_path / "out2", model=pack, results_to=tmp_path / "early", **CALL)
+    run = score(studies, tmp_path / "out2", model=pack, export=in_folder(tmp_path / "early", *FORMS), **CALL)
     assert bytes_of(tmp_path / "early") == bytes_of(tmp_path / "late")
     assert run.exported is not None
     assert at_the_end.exported is not None
@@ -81,7 +82,7 @@ def test_what_is_written_while_the_run_goes_on_are_the_bytes_of_what_is_written_
     assert run.exported["without"] == at_the_end.exported["without"]
 
 
-MAPS: dict[str, Any] = {"modality": "xray", "workers": 1, "results_as": ("sr", "sc")}
+MAPS = ("sr", "sc")
 
 
 def _wait(running: RunningResults, num: int) -> None:
@@ -104,7 +105,7 @@ def test_heat_maps_are_drawn_while_the_run_goes_on_in_the_bytes_of_its_end(
     pack: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score(films, tmp_path / "out", model=pack, modality="xray", workers=1)
-    score(films, tmp_path / "out", model=pack, results_to=tmp_path / "late", **MAPS)
+    score(films, tmp_path / "out", model=pack, export=in_folder(tmp_path / "late", *MAPS), **CALL)
     end = RunningResults.end
 
     def end_drawn(running: RunningResults, ledger: Ledger) -> None:
@@ -113,7 +114,7 @@ def test_heat_maps_are_drawn_while_the_run_goes_on_in_the_bytes_of_its_end(
 
     monkeypatch.setattr(RunningResults, "end", end_drawn)
     monkeypatch.setattr(results_folder, "ReadingPool", None)  # nothing is left to be written behind the tables
-    run = score(films, tmp_path / "out2", model=pack, results_to=tmp_path / "early", **MAPS)
+    run = score(films, tmp_path / "out2", model=pack, export=in_folder(tmp_path / "early", *MAPS), **CALL)
     assert bytes_of(tmp_path / "early") == bytes_of(tmp_path / "late")
     assert run.exported is not None
     assert run.exported["written"] == {"sr": 3, "sc": 3}
@@ -122,7 +123,7 @@ def test_heat_maps_are_drawn_while_the_run_goes_on_in_the_bytes_of_its_end(
 def test_a_run_that_is_stopped_draws_the_maps_that_lack_and_those_of_another_finding_anew(
     pack: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    score(films, tmp_path / "out", model=pack, results_to=tmp_path / "undisturbed", **MAPS)
+    score(films, tmp_path / "out", model=pack, export=in_folder(tmp_path / "undisturbed", *MAPS), **CALL)
     drawn: list[str] = []
     explain = HeatMaps._explain
 
@@ -138,7 +139,7 @@ def test_a_run_that_is_stopped_draws_the_maps_that_lack_and_those_of_another_fin
         raise KeyboardInterrupt
 
     monkeypatch.setattr(HeatMaps, "_explain", noted)
-    asked: dict[str, Any] = {"model": pack, "results_to": tmp_path / "stopped", **MAPS}
+    asked: dict[str, Any] = {"model": pack, "export": in_folder(tmp_path / "stopped", *MAPS), **CALL}
     with monkeypatch.context() as patch:
         patch.setattr(RunningResults, "end", stopped)
         with pytest.raises(KeyboardInterrupt):
@@ -149,7 +150,9 @@ def test_a_run_that_is_stopped_draws_the_maps_that_lack_and_those_of_another_fin
     assert len(drawn) == 3
     assert bytes_of(tmp_path / "stopped") == bytes_of(tmp_path / "undisturbed")
     drawn.clear()
-    score(films, tmp_path / "out2", explain="chest_xray_findings:effusion", **asked)
+    finding = "chest_xray_findings:effusion"
+    export = in_folder(tmp_path / "stopped", "sr", f"sc:{finding}")
+    score(films, tmp_path / "out2", **{**asked, "export": export}, report={"explain": finding})
     assert len(drawn) == 6, "maps of another finding are others, and the report has them, too"
 
 
@@ -159,9 +162,9 @@ def test_an_answer_that_is_grey_in_the_report_goes_out_with_its_reason(
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     prompts = {"beyond": "a CT with a lung nodule", "known": "a chest X-ray with pneumonia"}
     asked: dict[str, Any] = {"model": pack, "prompt": list(prompts.values()), **CALL}
-    score(studies, tmp_path / "out", **{name: value for name, value in asked.items() if name != "results_as"})
-    score(studies, tmp_path / "out", results_to=tmp_path / "late", **asked)
-    run = score(studies, tmp_path / "out2", results_to=tmp_path / "early", **asked)
+    score(studies, tmp_path / "out", **asked)
+    score(studies, tmp_path / "out", export=in_folder(tmp_path / "late", *FORMS), **asked)
+    run = score(studies, tmp_path / "out2", export=in_folder(tmp_path / "early", *FORMS), **asked)
     (beyond,) = {answers.reason for answers in run.unlearned if answers.class_ == prompts["beyond"]}
     elsewhere = {answers.modality: answers.reason for answers in run.unlearned if answers.class_ == prompts["known"]}
     rows = run.scores.to_pylist()
@@ -191,7 +194,7 @@ def test_a_study_that_grew_has_its_files_written_anew_and_the_others_keep_theirs
     folder, to = tmp_path / "in", tmp_path / "to"
     for number in (1, 2):
         write_dicom(folder / f"{number}.dcm", number, study_uid=f"1.2.3.{number}")
-    calls: dict[str, Any] = {"model": pack, **CALL, "results_to": to}
+    calls: dict[str, Any] = {"model": pack, **CALL, "export": in_folder(to, *FORMS)}
     score(folder, tmp_path / "out", **calls)
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (to / "sr").iterdir()}
     write_dicom(folder / "3.dcm", 3, study_uid="1.2.3.2")
@@ -205,7 +208,7 @@ def test_a_study_that_is_no_more_has_no_file(pack: Path, tmp_path: Path) -> None
     folder, to = tmp_path / "in", tmp_path / "to"
     for number in (1, 2):
         write_dicom(folder / f"{number}.dcm", number, study_uid=f"1.2.3.{number}")
-    calls: dict[str, Any] = {"model": pack, **CALL, "results_to": to}
+    calls: dict[str, Any] = {"model": pack, **CALL, "export": in_folder(to, *FORMS)}
     score(folder, tmp_path / "out", **calls)
     (folder / "2.dcm").write_bytes(b"no image any more")
     run = score(folder, tmp_path / "out", add=True, **calls)
@@ -218,9 +221,9 @@ def test_what_the_queue_does_not_hold_is_written_at_the_end(
     pack: Path, studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-    score(studies, tmp_path / "out", model=pack, results_to=tmp_path / "all", **CALL)
+    score(studies, tmp_path / "out", model=pack, export=in_folder(tmp_path / "all", *FORMS), **CALL)
     monkeypatch.setattr(running_results, "_MOST_WAITING", 1)
-    score(studies, tmp_path / "out2", model=pack, results_to=tmp_path / "few", **CALL)
+    score(studies, tmp_path / "out2", model=pack, export=in_folder(tmp_path / "few", *FORMS), **CALL)
     assert bytes_of(tmp_path / "few") == bytes_of(tmp_path / "all")
 
 
@@ -236,7 +239,7 @@ def test_a_disk_that_fails_while_the_run_goes_on_is_reported_and_tried_again_at_
         return real(self, *arguments)
 
     monkeypatch.setattr(ResultsFolder, "keep", keep)
-    run = score(studies, tmp_path / "out", model=pack, results_to=tmp_path / "to", **CALL)
+    run = score(studies, tmp_path / "out", model=pack, export=in_folder(tmp_path / "to", *FORMS), **CALL)
     assert run.exported is not None
     assert run.exported["written"] == {"sr": 2, "fhir-r4b": 7}
 

@@ -77,3 +77,8 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
             if path.is_file():
                 files[path.relative_to(folder).as_posix()] = path.read_bytes()
     return files
+
+
+def in_folder(folder: Path, *forms: str) -> list[str]:
+    """Return forms of results as `export` takes them, all written into one folder."""
+    return [f"{form}={folder}" for form in forms]

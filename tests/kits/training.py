@@ -13,6 +13,7 @@ from PIL import Image
 from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from medclip.training.batches.loader import Batches
 from medclip.training.batches.order import Order
 from medclip.training.batches.samples import Drawing
@@ -54,7 +55,7 @@ def make_shards(folder: Path, *, num_test: int = 0) -> Path:
             }
         )
     settings = Settings(workers=1)
-    build_shards(pd.DataFrame(rows), folder / "s", max_side=64, images=images, key=b"k" * 32, settings=settings)
+    build_shards(pd.DataFrame(rows), folder / "s", Form(max_side=64, key=b"k" * 32), images=images, settings=settings)
     return folder / "s"
 
 

@@ -123,7 +123,15 @@ def test_scoring_writes_no_identifier(planted: tuple[Path, list[str]], tmp_path:
     said = {"wsi": "pathology", "mr": "mri", "ecg": "ecg", "es": "endoscopy"}
     lines = [f"{name},{said[Path(name).parent.name]}" for name in names if Path(name).parent.name in said]
     table.write_text("file,modality\n" + "\n".join(lines) + "\n")
-    run = score(root, tmp_path / "out", model=pack, table=table, prompt="a heart", report_paths=True, settings=SETTINGS)
+    run = score(
+        root,
+        tmp_path / "out",
+        model=pack,
+        table=table,
+        prompt="a heart",
+        report={"report_paths": True},
+        settings=SETTINGS,
+    )
     assert run.counts["scored"] >= 8
     assert run.counts["failed"] >= 4
     for where, body in _written(tmp_path / "out"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from medclip.api.runs import retry
 from medclip.errors import MedclipError
 from medclip.runs.inputs import listing, look
 from medclip.runs.ledger.ledger import Ledger
@@ -181,6 +182,6 @@ def test_a_file_that_came_to_where_a_link_led_is_tried_again_without_add(pack: P
         (root / name).symlink_to(tmp_path / "archive" / name)
     before = rows(run(root, tmp_path / "out", pack, settings=FOLLOWING))
     write_dicom(tmp_path / "archive" / "b.dcm", 2, study_uid=f"{STUDY_UID}.7")
-    after = rows(run(root, tmp_path / "out", pack, retry_failed="missing_file", settings=FOLLOWING))
+    after = rows(retry(tmp_path / "out", reason="missing_file"))
     assert (before["b.dcm"]["reason"], after["b.dcm"]["status"]) == ("missing_file", "scored")
     assert before["c.dcm"] == after["c.dcm"]

@@ -48,7 +48,7 @@ from medclip.runs.units import chunk
 from medclip.runs.ledger import ledger
 listing.WINDOW_FILES = look.WINDOW_FILES = 4
 listing.CUT_FILES, plan.CHUNK_FILES, chunk.READ_AHEAD = 5, 2, 3
-from medclip.api.score import score
+from medclip.api.score import ScoringOptions, run_score
 
 def let_die(owner, name, after, left):  # at one of its calls: before its work, or as soon as that is done
     work = getattr(owner, name)
@@ -67,7 +67,10 @@ def run(root, out, pack, moment="", calls="0", options="{}"):
     if moment:
         name, when = moment.split()
         let_die(os if name == "replace" else ledger.Ledger, name, when == "after", int(calls))
-    score(root, out, model=pack, workers=2, min_confidence=0.0, prompt=["a fracture"], **json.loads(options))
+    asked = json.loads(options)
+    again = asked.pop("retry", None)
+    given = {"model": pack, "workers": 2, "min_confidence": 0.0, "prompt": ["a fracture"], **asked}
+    run_score(ScoringOptions(root, out, **given), again)
 """
 _IMPORTS = """
 import medclip.models.packs.pack, medclip.reports.score.report, medclip.scoring.run, open_clip, pyarrow.parquet, torch
@@ -194,7 +197,7 @@ def test_kills_while_a_finished_run_grows_and_tries_again_change_no_row(runner: 
     write_dicom(root / "1" / "y.dcm", 50, study_uid=f"{STUDY_UID}.0")
     write_dicom(root / "new" / "z.dcm", 51, study_uid=f"{STUDY_UID}.77")
     for moment, call in (("register", 1), ("tie", 1), ("looked_at", 2), ("commit", 2), ("replace", 1)):
-        assert not runner.score(root, out, f"{moment} after", call, add=True, retry_failed="all")
+        assert not runner.score(root, out, f"{moment} after", call, add=True, retry="")
         assert_nothing_is_half_done(out, was_finished=True)
         assert read_status(out).state == "stopped"
     assert runner.score(root, out)

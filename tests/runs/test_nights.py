@@ -15,6 +15,7 @@ import pytest
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import RLELossless
 
+from medclip.api.runs import retry
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import hashed_path, load_key
@@ -234,7 +235,7 @@ def test_failed_files_are_tried_again_where_that_is_asked(
         run(root, tmp_path / "out", pack)
     seen = count_looks(monkeypatch)
     progress = Recorded()
-    after = run(root, tmp_path / "out", pack, add=True, retry_failed="truncated", progress=progress)
+    after = retry(tmp_path / "out", reason="truncated", progress=progress)
     files = rows(after)
     assert progress.stages[0] == ("Reading and scoring", 16, 12), "its study's other three are scored again, too"
     assert sum(number for number, _ in progress.steps) == 4 + 1, "files, and the report"

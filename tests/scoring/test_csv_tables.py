@@ -38,7 +38,7 @@ def test_csv_tables_hold_what_the_parquet_tables_hold(
 ) -> None:
     monkeypatch.setattr(write_module, "_ROWS_PER_GROUP", 3)  # several batches
     root, out = write_exams(tmp_path / "in"), tmp_path / "out"
-    score(root, out, model=pack, exam=True, workers=1, csv=True)
+    score(root, out, model=pack, exam=True, workers=1, export="csv")
     for name in ("files", "scores", "exam_scores"):
         assert cells(out / f"{name}.csv") == cells(out / f"{name}.parquet")
         assert (out / f"{name}.csv").stat().st_mode & 0o777 == 0o600
@@ -49,36 +49,36 @@ def test_a_later_call_writes_csv_without_computing_and_a_call_without_leaves_eve
 ) -> None:
     score(studies, tmp_path / "plain", model=pack, **CALL)
     before = digests(tmp_path / "plain")
-    later = score(studies, tmp_path / "plain", model=pack, **CALL, csv=True)
+    later = score(studies, tmp_path / "plain", model=pack, **CALL, export="csv")
     assert later.already_finished
     assert {n: d for n, d in digests(tmp_path / "plain").items() if not n.endswith(".csv")} == before
-    score(studies, tmp_path / "at_once", model=pack, **CALL, csv=True)
+    score(studies, tmp_path / "at_once", model=pack, **CALL, export="csv")
     assert digests(tmp_path / "at_once") == digests(tmp_path / "plain")
-    again = score(studies, tmp_path / "plain", model=pack, **CALL, csv=True)
+    again = score(studies, tmp_path / "plain", model=pack, **CALL, export="csv")
     assert again.already_finished
     assert digests(tmp_path / "at_once") == digests(tmp_path / "plain")
 
 
 def test_csv_of_an_earlier_state_goes_when_files_are_added(pack: Path, tmp_path: Path) -> None:
     write_png(tmp_path / "in" / "1.png", 1)
-    score(tmp_path / "in", tmp_path / "out", model=pack, **CALL, csv=True)
+    score(tmp_path / "in", tmp_path / "out", model=pack, **CALL, export="csv")
     write_png(tmp_path / "in" / "2.png", 2)
     score(tmp_path / "in", tmp_path / "out", model=pack, **CALL, add=True)
     assert not list((tmp_path / "out").glob("*.csv"))
-    score(tmp_path / "in", tmp_path / "out", model=pack, **CALL, csv=True)
+    score(tmp_path / "in", tmp_path / "out", model=pack, **CALL, export="csv")
     assert "2.png" in (tmp_path / "out" / "files.csv").read_text()
 
 
 def test_a_file_name_that_is_a_formula_is_none_in_a_spreadsheet(pack: Path, tmp_path: Path) -> None:
     write_png(tmp_path / "in" / "=1+1.png", 1)
-    score(tmp_path / "in", tmp_path / "out", model=pack, **CALL, csv=True)
+    score(tmp_path / "in", tmp_path / "out", model=pack, **CALL, export="csv")
     assert '"\'=1+1.png"' in (tmp_path / "out" / "files.csv").read_text()
     assert pq.read_table(tmp_path / "out" / "files.parquet")["path"].to_pylist() == ["=1+1.png"]
 
 
 def test_the_command_writes_csv_too(pack: Path, tmp_path: Path) -> None:
     write_png(tmp_path / "in" / "1.png", 1)
-    arguments = ["score", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--model", str(pack), "--csv"]
+    arguments = ["score", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--model", str(pack), "--export", "csv"]
     assert main([*arguments, "--modality", "xray", "--workers", "1"]) == 0
     assert (tmp_path / "out" / "scores.csv").read_text().startswith('"study"')
 
@@ -86,4 +86,4 @@ def test_the_command_writes_csv_too(pack: Path, tmp_path: Path) -> None:
 def test_csv_without_a_folder_is_refused(pack: Path, tmp_path: Path) -> None:
     write_png(tmp_path / "1.png", 1)
     with pytest.raises(MedclipError, match="no output folder"):
-        score(tmp_path / "1.png", model=pack, **CALL, csv=True)
+        score(tmp_path / "1.png", model=pack, **CALL, export="csv")

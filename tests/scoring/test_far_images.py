@@ -61,7 +61,7 @@ def test_films_from_elsewhere_are_named_at_the_end_in_run_json_and_in_the_report
     distances = dict(zip(run.files["path"].to_pylist(), run.files["home_distance"].to_pylist(), strict=True))
     assert distances.pop("cut.dcm") is None
     assert min(distances.values()) > 1
-    again = score(films, tmp_path / "out", model=far, settings=ONE, sort_by="chest_xray_view:pa")
+    again = score(films, tmp_path / "out", model=far, settings=ONE, report={"sort_by": "chest_xray_view:pa"})
     assert again.already_finished
     assert "Testville" in (tmp_path / "out" / "report.html").read_text()
 

@@ -13,6 +13,7 @@ from medclip.models.packs.pack import find_pack, pack_card, update_pack
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.text.vocabulary.load import load_task
+from tests.kits.results import in_folder
 
 TASK = "body_region"
 ELSEWHERE = "the model’s card has figures of this for CT and MRI images, not for X-ray"
@@ -78,8 +79,8 @@ def test_words_for_what_was_measured_elsewhere_are_grey_with_the_reason_and_no_c
     films: Path, tmp_path: Path
 ) -> None:
     result = medclip.score(
-        films, out=tmp_path / "out", prompt=WORDS, settings=Settings(workers=1), results_to=tmp_path / "fhir",
-        results_as=["fhir-r4b"],
+        films, out=tmp_path / "out", prompt=WORDS, settings=Settings(workers=1),
+        export=in_folder(tmp_path / "fhir", "fhir-r4b"),
     )  # fmt: skip
     of_films = "the model’s card has figures of this for X-ray images, not for CT"
     expected = [("ct", "signs of pneumonia", of_films), ("xray", "the thorax", ELSEWHERE)]

@@ -191,7 +191,6 @@ def test_a_prompt_becomes_a_task_beside_the_named_ones(pack: Path, studies: Path
         ({"min_confidence": 1.5}, Reason.WRONG_USE, "between 0 and 1"),
         ({"against": "nothing"}, Reason.WRONG_USE, "--prompt"),
         ({"group_by": "size"}, Reason.WRONG_USE, "folder"),
-        ({"retry_failed": "timeouts"}, Reason.WRONG_USE, "Did you mean 'timeout'"),
         ({"model": "no-such-pack"}, Reason.PACK_NOT_FOUND, "no-such-pack"),
     ],
 )

@@ -17,6 +17,7 @@ from medclip.scoring.cautions import asked_words
 from medclip.scoring.unlearned import modality_unlearned, prompt_reasons, prompt_unlearned, prompt_unlisted
 from medclip.text.vocabulary.own_words import read_prompts
 from tests.kits.progress import Recorded
+from tests.kits.results import in_folder
 from tests.kits.scoring import make_pack, write_dicom, write_png
 
 
@@ -264,7 +265,7 @@ def test_a_prompt_in_other_words_has_the_caution_of_the_class_beside_its_number_
     words = "signs of pneumonia"
     run = score(
         tmp_path / "in", tmp_path / "out", model=own, workers=1, prompt=[words, "a pacemaker"], task=[task],
-        results_to=tmp_path / "sr", results_as=["sr", "fhir-r4b"],
+        export=in_folder(tmp_path / "sr", "sr", "fhir-r4b"),
     )  # fmt: skip
     within = f"holds {ONE_SOURCE}: AUROC 0.86 (0.78 to 0.92) within nih_cxr, 118 patients. Elsewhere it may"
     assert f"“{words}”: the figure of what it names {within}" in " ".join(run.notes)

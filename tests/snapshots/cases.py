@@ -16,8 +16,10 @@ SHARED: Mapping[str, str] = {
     "quick": "--num-resamples 100 --permutations 100",
     "films": "--labels in/audited/labels.csv --key film --by sex --by age --age-bins 0,25,50 --patient patient",
     "flu": "audit in/audited/flu.csv --by sex --num-resamples 100 --permutations 100",
-    "adapt": "adapt --model in/adapting/pack --labels in/adapting/table.csv --label finding --workers 1 --shots 2",
-    "compare": "adapt compare --model in/pack --labels in/comparing/labels.csv --label shape --shots 1,2 --seeds 1",
+    "adapt": "adapt --model in/adapting/pack --labels in/adapting/table.csv --label finding --workers 1 --shots 2"
+    " --test-share 0.3",
+    "compare": "adapt compare --model in/pack --labels in/comparing/labels.csv --label shape --shots 1 --shots 2"
+    " --num-seeds 1 --test-share 0.3",
     "tune": "--set model.size_px=48 --set train.epochs=2 --set train.batch_size=8 --set train.threads=1 "
     "--set train.log_every=1 --set data.workers=1",
     "stain": "--size-px 96 --num-by-attributes 2 --num-by-clusters 2 --organ colon --most-cosine 0.9999 --workers 1",
@@ -79,10 +81,10 @@ CASES: Mapping[str, tuple[str, ...]] = {
         "embed in/studies --out half --modality xray --dtype float16 {tiny}",
         "score vectors --out out --model in/pack --json",
         "search vectors 'an X-ray image' 'a film' --not 'an eye' --model in/pack --level unit --json",
-        "search vectors 'an X-ray image' --model in/pack --top 3 --out hits.csv --html hits.html",
+        "search vectors 'an X-ray image' --model in/pack --num-hits 3 --out hits.csv --html hits.html",
         "search vectors --like 3 --model in/pack --level unit --where modality=xray --out hits.parquet",
-        "search --captions in/captions/captions.txt --like in/studies/png/0.png --modality xray --model in/pack",
-        "search --captions in/captions/captions.txt --like in/studies/png/0.png --modality xray --model in/pack --json",
+        "captions rank in/captions/captions.txt --like in/studies/png/0.png --modality xray --model in/pack",
+        "captions rank in/captions/captions.txt --like in/studies/png/0.png --modality xray --model in/pack --json",
         "runs purge vectors --embeddings --yes",
     ),
     "scan": ("scan examples/studies", "scan examples/studies --json", "scan examples/studies --hash-paths --json"),
@@ -105,8 +107,8 @@ CASES: Mapping[str, tuple[str, ...]] = {
         "score in/adapting/clear --model tip --modality xray --out out {one} --json",
     ),
     "adapt compare": (
-        "{compare} --methods zero-shot,ridge,knn --num-resamples 100 --out out",
-        "{compare} --methods ridge,svd:lr=1e30 --num-resamples 100 --out failed --json",
+        "{compare} --method zero-shot --method ridge --method knn --num-resamples 100 --out out",
+        "{compare} --method ridge --method svd:lr=1e30 --num-resamples 100 --out failed --json",
     ),
     "pretrain": (
         "pretrain in/recipes/words.yaml --out out --set train.checkpoint_every=1",
@@ -115,14 +117,14 @@ CASES: Mapping[str, tuple[str, ...]] = {
     ),
     "pretrain masked": ("pretrain in/recipes/masked.yaml --out out --json",),
     "finetune": (
-        "finetune test_vit in/films/labels.csv --label disc --label bar --patient person --out out {tune}"
-        " --key-file in/films/identity.key {one} --json",
-        "finetune out/pack in/films/labels.csv --label kind --patient person --out classes {tune}"
-        " --key-file in/films/identity.key {one}",
+        "finetune --model test_vit --labels in/films/labels.csv --label disc --label bar --patient person --out out"
+        " {tune} --key-file in/films/identity.key {one} --json",
+        "finetune --model out/pack --labels in/films/labels.csv --label kind --patient person --out classes"
+        " {tune} --key-file in/films/identity.key {one}",
     ),
     "evaluate": (
         "evaluate {tiny} --suite in/suite/suite.yaml --data in/suite/data --num-resamples 100 --out out",
-        "evaluate {tiny} --suite in/suite/suite.yaml --data in/suite/data --num-resamples 100 --sets chests"
+        "evaluate {tiny} --suite in/suite/suite.yaml --data in/suite/data --num-resamples 100 --dataset chests"
         " --prompt-sensitivity --compare in/pack --json",
     ),
     "audit": (
@@ -142,26 +144,27 @@ CASES: Mapping[str, tuple[str, ...]] = {
         "audit verify .leaky",
     ),
     "monitor": (
-        "monitor in/watched/later --reference in/watched/before --num-resamples 100 --out out",
-        "monitor in/watched/later --reference in/watched/before --against in/watched/other --num-resamples 100"
+        "monitor in/watched/later --before in/watched/before --num-resamples 100 --out out",
+        "monitor in/watched/later --before in/watched/before --compare in/watched/other --num-resamples 100"
         " --out other --json",
     ),
     "shards": (
         "shards build in/shard_table/table.csv --out s --dry-run",
-        "shards build in/shard_table/table.csv --out s {splits} {one} --max-side 64 --json",
+        "shards build in/shard_table/table.csv --out s {splits} {one} --max-side-px 64 --json",
         "shards check in/shard_table/table.csv {splits} --json",
         "shards check s",
         "shards check s --json",
-        "shards build in/shard_table/table.csv --out j --format jpeg --quality 80 {splits} {one} --max-side 64",
+        "shards build in/shard_table/table.csv --out j --image-format jpeg --quality 80 {splits} {one}"
+        " --max-side-px 64",
         "@tar foreign",
         "shards index foreign --source made --license CC0 --modality xray --key-file in/shard_table/key --json",
     ),
     "captions": (
-        "captions from-labels in/caption_tables/labels.csv --out a.csv --n 3",
+        "captions from-labels in/caption_tables/labels.csv --out a.csv --num-captions 3",
         "captions from-labels in/caption_tables/labels.csv --out b.csv --seed 1 --json",
-        "captions from-mammography in/caption_tables/vindr.csv --out c.csv --n 3",
+        "captions from-mammography in/caption_tables/vindr.csv --out c.csv --num-captions 3",
         "captions from-mammography in/caption_tables/vindr.csv --out d.parquet --json",
-        "captions from-ecg in/caption_tables/ptbxl.csv --out e.csv --n 2",
+        "captions from-ecg in/caption_tables/ptbxl.csv --out e.csv --num-captions 2",
         "captions from-ecg in/caption_tables/ptbxl.csv --out f.csv --file {{filename_lr}} --language de --json",
     ),
     "ecg": (
@@ -175,7 +178,8 @@ CASES: Mapping[str, tuple[str, ...]] = {
         "slides patches in/sections/slides --out other {one} --by-piece --json",
         "slides embed in/sections/slides --out store --model in/sections/pack {one} --qc",
         "slides embed in/sections/slides --out store --model in/sections/pack {one} --qc --json",
-        "search store 'a gland' --model in/sections/pack --top 2 --images in/sections/slides --html p.html --out p.csv",
+        "search store 'a gland' --model in/sections/pack --num-hits 2 --images in/sections/slides --html p.html"
+        " --out p.csv",
         "slides export store --out exported --json",
         "slides predict store --task histology_tumour --model in/sections/pack --top-patches 3 --out answers --json",
     ),
@@ -202,7 +206,7 @@ CASES: Mapping[str, tuple[str, ...]] = {
         "models show in/pack",
     ),
     "models import": (
-        "models import in/hub --out a --license MIT --modalities pathology,xray --name q",
+        "models import in/hub --out a --license MIT --modalities pathology --modalities xray --name q",
         "models import in/hub --out b --resize squash --interpolation bilinear --crop none --json",
         "models show a --json",
         "models export a --out c --json",
@@ -214,7 +218,7 @@ CASES: Mapping[str, tuple[str, ...]] = {
         "models set-thresholds in/pack .out/thresholds.json --task chest_xray_findings --out b",
     ),
     "models calibrate": (
-        "models calibrate in/pack --images in/films_alike --modality xray --num-images 16 --backend eager --out out"
+        "models calibrate in/pack --images in/films_alike --modality xray --num-images 16 --candidate eager --out out"
         " {one} --json",
     ),
     "models merge": (
@@ -285,7 +289,7 @@ WRONG: Mapping[str, tuple[str, ...]] = {
         "search nowhere a",
         "search in/studies a",
         "search",
-        "search --captions in/captions/captions.txt",
+        "captions rank in/captions/captions.txt",
     ),
     "adapt": (
         "{adapt} --method magic --out out",
@@ -296,19 +300,20 @@ WRONG: Mapping[str, tuple[str, ...]] = {
         "adapt --labels nowhere.csv --label a --out out",
         "adapt --labels in/adapting/table.csv --label nonsense --model in/adapting/pack --out out",
         "{compare} --shots one --out out",
-        "{compare} --methods nonsense --out out",
-        "{compare} --methods knn:nonsense=1 --out out",
-        "{compare} --reference nonsense --out out",
-        "finetune test_vit in/films/labels.csv --label nonsense --out out",
-        "finetune nonsense in/films/labels.csv --label kind --patient person --out out",
-        "finetune test_vit in/films/labels.csv --label kind --patient person --set train.nonsense=1 --out out",
+        "{compare} --method nonsense --out out",
+        "{compare} --method knn:nonsense=1 --out out",
+        "{compare} --baseline nonsense --out out",
+        "finetune --model test_vit --labels in/films/labels.csv --label nonsense --out out",
+        "finetune --model nonsense --labels in/films/labels.csv --label kind --patient person --out out",
+        "finetune --model test_vit --labels in/films/labels.csv --label kind --patient person"
+        " --set train.nonsense=1 --out out",
     ),
     "pretrain": (
         "pretrain nowhere.yaml --out out",
         "pretrain in/recipes/words.yaml --out out --set train.nonsense=1",
         "pretrain in/recipes/words.yaml --out out --set seed=many",
         "evaluate {tiny} --suite in/suite/suite.yaml --data nowhere",
-        "evaluate {tiny} --suite in/suite/suite.yaml --data in/suite/data --sets ears",
+        "evaluate {tiny} --suite in/suite/suite.yaml --data in/suite/data --dataset ears",
         "evaluate {tiny} --suite nonsense --data in/suite/data",
     ),
     "audit": (
@@ -327,15 +332,15 @@ WRONG: Mapping[str, tuple[str, ...]] = {
         "audit verify nowhere",
         "audit diff nowhere nowhere",
         "monitor in/watched/later --out out",
-        "monitor in/watched/later --reference nowhere --out out",
-        "monitor in/watched/later --reference in/watched/before --by day --out out",
-        "monitor in/watched/later --reference in/watched/before --threshold 1.5 --out out",
+        "monitor in/watched/later --before nowhere --out out",
+        "monitor in/watched/later --before in/watched/before --period day --out out",
+        "monitor in/watched/later --before in/watched/before --min-probability 1.5 --out out",
     ),
     "training data": (
         "shards build nowhere.csv --out out",
         "shards build in/shard_table/table.csv --out out --dry-run --splits train",
         "shards build in/shard_table/table.csv --out out --dry-run --splits train=0.5",
-        "shards build in/shard_table/table.csv --out out --format gif",
+        "shards build in/shard_table/table.csv --out out --image-format gif",
         "shards build in/shard_table/table.csv --out out --group breasts",
         "shards build in/shard_table/table.csv --out out --volumes --signals",
         "shards check nowhere",

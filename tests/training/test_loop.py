@@ -24,6 +24,7 @@ from medclip.models.packs.pack import load_model, verify_pack
 from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from medclip.training import trainer as module
 from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
@@ -350,7 +351,7 @@ def test_a_pack_of_generic_renderings_only_claims_no_modality_that_has_an_adapte
         kind = "xray" if i % 2 else "ct"
         rows.append({"file": f"{i}.png", "patient": i, "modality": kind, "adapter": "generic", "split": "train"})
     shards = tmp_path / "shards"
-    build_shards(pd.DataFrame(rows), shards, images=tmp_path, key=b"k" * 32, settings=Settings(workers=1))
+    build_shards(pd.DataFrame(rows), shards, Form(key=b"k" * 32), images=tmp_path, settings=Settings(workers=1))
     changes = [f"data.shards={shards}", "data.val_split=null", "train.max_steps=1"]
     result = run_recipe(recipe, changes, tmp_path / "run")
     assert result.pack is not None

@@ -20,6 +20,7 @@ from medclip.sample import View
 from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
 from tests.kits.training import batches_of
@@ -46,7 +47,7 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
             }
         )  # fmt: skip
     out = tmp_path_factory.mktemp("shards") / "squares"
-    build_shards(pd.DataFrame(rows), out, max_side=64, images=folder, key=b"k" * 32, settings=Settings(workers=1))
+    build_shards(pd.DataFrame(rows), out, Form(max_side=64, key=b"k" * 32), images=folder, settings=Settings(workers=1))
     return out
 
 

@@ -24,6 +24,7 @@ from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.pairs import Pairs, keys_of
 from medclip.settings import Settings
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from medclip.training.batches.loader import Batch
 from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
@@ -119,15 +120,13 @@ def test_the_relation_of_equal_labels_reaches_the_loss(vit: dict[str, Any], tmp_
 def _elsewhere(tmp_path: Path) -> str:
     """Shards of a second source, of which nothing but pneumonia is known."""
     row = {"split": "train", "modality": "xray", "view": "AP", "source": "elsewhere", "license": "CC0"}
-    return str(
-        build_shards(
-            pd.DataFrame(
-                [{"file": f"{i}.png", "patient": f"other {i}", "label:chest_xray_findings:pneumonia": "1", **row}
-                 for i in range(6)]
-            ),
-            tmp_path / "other", max_side=64, images=_six_images(tmp_path), key=b"k" * 32, settings=Settings(workers=1),
-        ).folder
-    )  # fmt: skip
+    rows = [
+        {"file": f"{i}.png", "patient": f"other {i}", "label:chest_xray_findings:pneumonia": "1", **row}
+        for i in range(6)
+    ]
+    form, images = Form(max_side=64, key=b"k" * 32), _six_images(tmp_path)
+    out = tmp_path / "other"
+    return str(build_shards(pd.DataFrame(rows), out, form, images=images, settings=Settings(workers=1)).folder)
 
 
 def _sources(trainer: Trainer, batch: Batch) -> list[str]:

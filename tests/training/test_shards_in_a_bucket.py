@@ -25,6 +25,7 @@ from medclip.shards.reading import read_ahead
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.reading.shard_cache import ShardCache
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from medclip.training.batches.loader import Batch, Batches, preflight
 from medclip.training.batches.order import epoch_plan, windows_of_epoch
 from medclip.training.log import read_log
@@ -48,8 +49,8 @@ def near(tmp_path_factory: pytest.TempPathFactory) -> Path:
         row = {"file": f"{i}.png", "patient": str(i), "modality": "xray", "split": "train" if i < 18 else "val"}
         rows.append(row | {"label:chest_xray_findings:pneumonia": str(i % 2), "source": "made", "license": "CC0"})
     out = tmp_path_factory.mktemp("shards") / "s"
-    options: dict[str, Any] = {"samples_per_shard": 4, "key": b"k" * 32, "settings": Settings(workers=1)}
-    build_shards(pd.DataFrame(rows), out, max_side=64, images=images, **options)
+    form = Form(max_side=64, samples_per_shard=4, key=b"k" * 32)
+    build_shards(pd.DataFrame(rows), out, form, images=images, settings=Settings(workers=1))
     return out
 
 

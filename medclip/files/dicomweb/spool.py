@@ -5,7 +5,7 @@ asked for at once is fetched whatever the spool holds, so that a run never stand
 one window of files needs, which is one study where studies are large.
 
 A study is read whole or not at all: where an object does not come that the server lists, all files of the study fail
-with that reason, and `--retry-failed read_error` tries them again.
+with that reason, and `medclip retry --reason read_error` tries them again.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ _SLIDE = "SM"
 _TOO_LARGE = Problem(Reason.TOO_LARGE, "the file is larger than the limit for decoding.")
 CHANGED = Problem(
     Reason.CHANGED,
-    "the file was written to or replaced while it was read; score it again with --retry-failed changed.",
+    "the file was written to or replaced while it was read; medclip retry --reason changed tries it again.",
 )
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.errors import MedclipError, Reason
+from medclip.files.dicomweb.address import is_dicomweb
 from medclip.files.discover import name_of_spelled
+from medclip.files.stores.store_files import is_store
 from medclip.progress import Progress
 from medclip.reports.score.heat_maps import TOP, HeatMaps, check_named
 from medclip.runs.ledger.ledger import Ledger
@@ -129,4 +131,6 @@ def _unread(identity: Mapping[str, Any], options: ScoreOptions, root: Path | Non
         return "embeddings are scored"
     if root is None:
         return "this run does not keep where its images are"
+    if is_dicomweb(root) or is_store(root):
+        return "they lie elsewhere"
     return "" if root.exists() else "they are not where they were"

@@ -1,6 +1,6 @@
 """The vectors of a run: from the units of a chunk into the ledger, and from there into a folder of embeddings.
 
-The ledger keeps them until the tables are written and after, so that `--add` and `--retry-failed` compute what is new
+The ledger keeps them until the tables are written and after, so that `--add` and `medclip retry` compute what is new
 alone: a folder of embeddings takes twice the room of its vectors.
 """
 

@@ -89,7 +89,7 @@ def score_embeddings(
         claim(ledger, identity, call.folder)
         if call.publication is not None:
             call.publication.begin(ledger)
-        ledger.remember({"notes": list(verb.notes), "recipe": call.recipe})
+        ledger.remember({"notes": list(verb.notes), "asked": call.asked_without_files, "recipe": call.recipe})
         remove_drafts(call.folder)
         if ledger.get("finished") is None:
             model = load_run_model(pack.path, call)

@@ -211,7 +211,9 @@ def test_a_store_without_files_and_a_web_server_are_refused(memory: Any, pack: P
         score("s3://key:secret@bucket/films", tmp_path / "out", model=pack, **ASKED)
 
 
-@pytest.mark.parametrize("wrong", [{"explain": "top"}, {"results_to": "results"}, {"engine": "ray"}, {"query": "A=1"}])
+@pytest.mark.parametrize(
+    "wrong", [{"report": {"explain": "top"}}, {"export": "sr=results"}, {"engine": "ray"}, {"query": "A=1"}]
+)
 def test_what_needs_files_that_stay_is_refused(wrong: dict[str, Any], pack: Path, tmp_path: Path) -> None:
     with pytest.raises(MedclipError) as error:
         score("memory://films", tmp_path / "out", model=pack, **ASKED, **wrong)

@@ -16,6 +16,7 @@ from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.card import read_card
 from medclip.models.packs.manifest import pack_digest
+from tests.kits.results import in_folder
 from tests.kits.scoring import make_pack, write_dicom
 
 TASK = "chest_xray_findings"
@@ -44,10 +45,11 @@ def test_thresholds_of_an_audit_are_on_the_card_of_a_copy_with_where_they_come_f
 
 def test_scores_are_as_before_and_results_decide_by_the_threshold(pack: Path, tmp_path: Path) -> None:
     write_dicom(tmp_path / "in" / "1.dcm", 1)
-    calls: dict[str, Any] = {"modality": "xray", "workers": 1, "results_as": "fhir-r5"}
-    before = score(tmp_path / "in", tmp_path / "a", model=pack, results_to=tmp_path / "ra", **calls)
+    calls: dict[str, Any] = {"modality": "xray", "workers": 1}
+    before = score(tmp_path / "in", tmp_path / "a", model=pack, export=in_folder(tmp_path / "ra", "fhir-r5"), **calls)
     set_thresholds(pack, {"pneumonia": 0.0, "effusion": 1.0}, task=TASK, out=tmp_path / "new")
-    after = score(tmp_path / "in", tmp_path / "b", model=tmp_path / "new", results_to=tmp_path / "rb", **calls)
+    export = in_folder(tmp_path / "rb", "fhir-r5")
+    after = score(tmp_path / "in", tmp_path / "b", model=tmp_path / "new", export=export, **calls)
     assert after.scores["probability"] == before.scores["probability"]
 
     def decisions(folder: Path) -> list[str]:

@@ -84,8 +84,9 @@ def test_attempts_of_all_calls_are_counted(pack: Path, tmp_path: Path) -> None:
     root, out = tmp_path / "in", tmp_path / "out"
     write_png(root / "a.png", 1)
     (root / "b.png").touch()
-    for _ in range(3):
-        medclip.score(root, out, model=pack, workers=1, modality="xray", retry_failed="all")
+    medclip.score(root, out, model=pack, workers=1, modality="xray")
+    for _ in range(2):
+        medclip.retry(out)
     with Ledger(out, create=False) as ledger:
         attempts = ledger._db.execute("SELECT name, attempts FROM inputs ORDER BY name").fetchall()
     assert attempts == [("a.png", 1), ("b.png", 3)]

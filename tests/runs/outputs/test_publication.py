@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from medclip.api.embed import embed
-from medclip.api.retry import retry
+from medclip.api.runs import retry
 from medclip.api.score import score
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
@@ -88,7 +88,7 @@ def test_files_that_came_later_change_the_store_and_what_is_no_more_goes(
     store: Any, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = small_folder(tmp_path / "in")
-    score(root, OUT, work=tmp_path / "work", model=pack, csv=True, **ASKED)
+    score(root, OUT, work=tmp_path / "work", model=pack, export="csv", **ASKED)
     assert "files.csv" in objects(store)
     write_png(root / "late.png", 77)
     store.pipe_file("/results/night/notes.txt", b"of somebody else")

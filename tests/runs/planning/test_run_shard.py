@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import medclip
 from medclip.api.embed import embed
+from medclip.api.runs import retry
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.runs.inputs import listing, look
@@ -218,7 +219,7 @@ def test_a_shard_that_was_cut_is_not_finished_whatever_it_was_before(
     assert run().counts["failed"]
     assert is_finished()
     assert run().already_finished
-    assert not run(retry_failed="all", limit=1).already_finished
+    assert not retry(tmp_path / "1", limit=1).already_finished
     assert not is_finished(), "files that were opened again are left out"
     run()
     assert is_finished()
@@ -266,5 +267,5 @@ def test_what_cannot_be_cut_into_shards_is_refused(studies: Path, pack: Path, tm
     with pytest.raises(MedclipError, match="this call holds values or queries"):
         score([studies / "whole.png"], tmp_path / "1", model=pack, shard="1/2")
     with pytest.raises(MedclipError, match="heat maps or results"):
-        score(studies, tmp_path / "1", model=pack, shard="1/2", explain="top")
+        score(studies, tmp_path / "1", model=pack, shard="1/2", report={"explain": "top"})
     shutil.rmtree(tmp_path / "1", ignore_errors=True)

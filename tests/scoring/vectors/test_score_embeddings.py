@@ -57,7 +57,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "a prompt": {"prompt": ["a pacemaker", "pneumonia"], "against": ["no device", "clear lungs"]},
     "one task": {"task": ["breast_density"]},
     "tasks and a prompt": {"task": ["chest_xray_view", "brain_mri_tumour"], "prompt": "a bright blob"},
-    "a task about chests": {"task": "chest_xray_findings", "sort_by": "chest_xray_findings:effusion"},
+    "a task about chests": {"task": "chest_xray_findings", "report": {"sort_by": "chest_xray_findings:effusion"}},
 }
 
 
@@ -102,7 +102,7 @@ def test_results_from_vectors_are_those_from_files(
     assert fast.scores.to_pylist() == whole.scores.to_pylist()
     assert digests(tmp_path / "vectors") == digests(tmp_path / "files")
     assert fast.counts == whole.counts
-    in_memory = score(stored, model=loaded, **{k: v for k, v in asked.items() if k != "sort_by"})
+    in_memory = score(stored, model=loaded, **{k: v for k, v in asked.items() if k != "report"})
     assert in_memory.files.equals(whole.files)
     assert in_memory.scores.equals(whole.scores)
     assert in_memory.counts == whole.counts
@@ -131,7 +131,7 @@ def test_however_few_vectors_are_held_at_once_the_results_are_the_same(
     assert len(held) > 3
     most = max(pc.value_counts(stored.views.column("study")).field("counts").to_pylist())  # pyright: ignore
     assert max(held) <= 3 + most
-    assert score(stored, model=pack, **{k: v for k, v in asked.items() if k != "sort_by"}).scores.equals(at_once.scores)
+    assert score(stored, model=pack, **{k: v for k, v in asked.items() if k != "report"}).scores.equals(at_once.scores)
 
 
 def test_strangers_and_images_unlike_any_other_are_told_apart_as_in_a_run(pack: Path, tmp_path: Path) -> None:
