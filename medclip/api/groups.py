@@ -595,7 +595,11 @@ class Staging:
     heading = "This machine"
 
     stage_to: str | Path | None = option(
-        "Folder on a quick disk that slides are copied to before they are read.", default=None, form="DIR", place=True
+        "Folder on a quick disk that slides are copied to before they are read.",
+        default=None,
+        form="DIR",
+        place=True,
+        beside=True,
     )
 
 

@@ -92,10 +92,16 @@ class Selection:
     heading = "What is looked for"
 
     num_by_attributes: int = option(
-        "Number of patches that fit the organ's attributes best.", default=64, least=0, often=True
+        "Number of patches by attributes of the organ. Those that fit them best are taken.",
+        default=64,
+        least=0,
+        often=True,
     )
     num_by_findings: int = option(
-        "Number of patches that fit findings of the report best.", default=64, least=0, often=True
+        "Number of patches by findings of the report. Those that fit them best are taken.",
+        default=64,
+        least=0,
+        often=True,
     )
     num_by_clusters: int = option("Number of patches of all kinds, by clusters.", default=256, least=0, often=True)
     cluster_batch: int = option(

@@ -82,8 +82,9 @@ def retry(options: RetryOptions) -> ScoreRun | Embeddings | StageRun:
         >>> import medclip
         >>> medclip.retry("nightly", reason="read_error")  # doctest: +SKIP
     """
-    from medclip.api.asked import arguments_again
+    from medclip.api.asked import arguments_again, not_kept
     from medclip.api.run_arguments import path_of
+    from medclip.api.slides import stage_options
     from medclip.runs.ledger.ledger import Ledger
     from medclip.runs.outputs.publication import PUBLISHED
 
@@ -100,7 +101,7 @@ def retry(options: RetryOptions) -> ScoreRun | Embeddings | StageRun:
         arguments |= {**shared(options, Limited), **shared(options, Logged), "progress": options.progress}
         arguments |= {"out": folder} if published is None else {"out": published["url"], "work": folder}
         return run_again(identity, arguments, reason=options.reason)
-    if asked is None:
+    if asked is None or not_kept(stage_options(stage), asked):
         raise _not_kept(options, folder)
     arguments = {**arguments_again(asked), **machine, "progress": options.progress}
     return _slides_again(stage, arguments, folder, options.reason)

@@ -30,7 +30,7 @@ from medclip.api.groups import (
     WithModel,
     settings_of,
 )
-from medclip.options import argument, one_of, option, options, options_of, verb
+from medclip.options import argument, one_of, option, options, recipe_of, verb
 
 if TYPE_CHECKING:
     from medclip.slides.exchange.export import SlideExport
@@ -52,6 +52,7 @@ class SlideFolder:
         "Folder to write, of all stages; one that holds something else is refused. The same call goes on where it was "
         "stopped, and takes what other stages left there if their options and the slides are the same.",
         named=True,
+        of_call=True,
         place=True,
     )
 
@@ -313,7 +314,6 @@ def run_slides(stage: str, options: Any, *, retry: str | None = None) -> StageRu
 
     table, root = table_of(options.table), path_of(options.path, "the folder of slides")
     refuse_missing(root)
-    names = (one.name for one in options_of(options).values() if not one.is_of_call)
     of_model = {name: getattr(options, name) for name in ("model", "device", "batch_size") if hasattr(options, name)}
     call = Call(
         root,
@@ -324,7 +324,8 @@ def run_slides(stage: str, options: Any, *, retry: str | None = None) -> StageRu
         progress=options.progress or Silent(),
         add=options.add,
         retry_failed=retry,
-        asked=what_was_asked({name: getattr(options, name) for name in names}),
+        asked=what_was_asked(options),
+        recipe=recipe_of(options),
         **of_model,
     )
     of_stage = {name: getattr(options, name) for name in ("dtype", "qc", "stain", "geojson") if hasattr(options, name)}
@@ -337,6 +338,11 @@ def run_slides(stage: str, options: Any, *, retry: str | None = None) -> StageRu
     return run_stage(call, stage, grid, stage_to=stage_to, **of_stage)
 
 
+def stage_options(stage: str) -> Any:
+    """Return the class of the options of a stage: tissue, patches or embed."""
+    return {"tissue": SlideTissueOptions, "patches": SlidePlacesOptions, "embed": SlideEmbedOptions}[stage]
+
+
 def slides_again(stage: str, arguments: Mapping[str, Any], *, retry: str) -> StageRun:
     """Run a stage with arguments that its ledger kept, and try files once more that failed.
 
@@ -345,8 +351,7 @@ def slides_again(stage: str, arguments: Mapping[str, Any], *, retry: str) -> Sta
         arguments: By name.
         retry: As `run_slides`.
     """
-    verbs: dict[str, Any] = {"tissue": tissue, "patches": places, "embed": embed}
-    return run_slides(stage, verbs[stage].options(**arguments), retry=retry)
+    return run_slides(stage, stage_options(stage)(**arguments), retry=retry)
 
 
 @verb(SlideLearnOptions)

@@ -175,3 +175,21 @@ def test_what_was_asked_comes_back_as_it_was(tmp_path: Path, monkeypatch: pytest
     ):
         other = ScoringOptions(**values)
         assert not_kept(other, what_was_asked(other)) == {lacking}
+
+
+def test_slides_with_hashed_paths_are_tried_again_by_the_command_once_that_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "in"
+    root.mkdir()
+    write_pyramid(root / "a.tiff", draw_section(700, 900))
+    whole = (root / "a.tiff").read_bytes()
+    (root / "b.tiff").write_bytes(whole[:20_000])
+    command = ["slides", "tissue", str(root), "--out", str(tmp_path / "o"), "--workers", "1", "--hash-paths"]
+    assert main(command) == 3
+    (root / "b.tiff").write_bytes(whole + b"\0")
+    assert main(["retry", str(tmp_path / "o" / "tissue"), "--reason", "truncated"]) == 2
+    assert "its paths are hashed" in capsys.readouterr().err
+    assert main(command) == 0
+    recipe = json.loads((tmp_path / "o" / "tissue" / "run.json").read_text())["recipe"]
+    assert recipe == {"path": "?", "hash_paths": True}
