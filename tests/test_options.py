@@ -135,7 +135,12 @@ def test_values_and_combinations_that_cannot_be_are_refused_in_the_declared_word
 
 
 def test_what_is_allowed_together_is() -> None:
-    for values in ({"form": "long"}, {"seeds": True}, {"seeds": True, "filling": "jam", "dough": {"rye": 1.0}}):
+    allowed: tuple[dict[str, Any], ...] = (
+        {"form": "long"},
+        {"seeds": True},
+        {"seeds": True, "filling": "jam", "dough": {"rye": 1.0}},
+    )
+    for values in allowed:
         check_options(BakeOptions("rye", **values))
 
 
@@ -171,7 +176,7 @@ def written(path: Path, text: str) -> Path:
 def test_a_recipe_has_values_by_name_and_a_call_overrides_them(tmp_path: Path) -> None:
     text = "path: rye\nminutes: 30\nfilling: [jam, nuts]\ndough: {rye: 0.5}\nseeds: true\ndecoration: {top: 1}\n"
     recipe = written(tmp_path / "r.yaml", text)
-    made = bake(recipe=recipe)
+    made = bake(recipe=recipe)  # pyright: ignore[reportCallIssue] (the recipe names it)
     assert (made.path, made.minutes, made.filling) == ("rye", 30, ("jam", "nuts"))
     assert (made.dough, made.decoration) == ({"rye": 0.5}, {"top": 1})
     made = bake("wheat", recipe=recipe, minutes=40)
@@ -212,7 +217,7 @@ def test_what_overrides_a_value_is_checked_in_its_place(tmp_path: Path) -> None:
 def test_a_place_that_a_run_did_not_keep_is_named_beside_its_recipe(tmp_path: Path) -> None:
     recipe = written(tmp_path / "run.json", json.dumps({"recipe": {"path": "?", "not": "?", "form": "long"}}))
     with pytest.raises(MedclipError, match="does not keep where its path was") as refused:
-        bake(recipe=recipe)
+        bake(recipe=recipe)  # pyright: ignore[reportCallIssue] (the recipe names it)
     assert refused.value.hint == "Name it beside the recipe: PATH."
     with pytest.raises(MedclipError, match="does not keep where its not was") as refused:
         bake("rye", recipe=recipe)

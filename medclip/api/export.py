@@ -109,11 +109,12 @@ class ExportOptions(Common, RunFolder, Machine, Device):
         form="FORM",
         often=True,
     )
-    to: str | None = option(
+    to: str | Path | None = option(
         "Folder for them, or PACS that DICOM results are sent to: dicomwebs://HOST/PATH. Default: a folder in the "
         "run's.",
         default=None,
         form="DIR|URL",
+        kind=str,
         often=True,
         place=True,
     )
@@ -130,7 +131,7 @@ def export(options: ExportOptions) -> Exported:
     DICOM header has no SR; what is returned counts them.
 
     Returns:
-        What was written, by form, and what was not and why.
+        What was written for single studies, by form, and what was not and why.
 
     Raises:
         MedclipError: WRONG_USE for a form that there is not, for a run with hashed paths or of embeddings, and for one
@@ -149,7 +150,8 @@ def export(options: ExportOptions) -> Exported:
 
     place = "" if options.to is None else f"={options.to}"
     named = (options.as_,) if isinstance(options.as_, str) else tuple(options.as_)
-    exports = parse_exports([form if form == CSV else f"{form}{place}" for form in named])
+    has_place = any(form != CSV for form in named)  # of CSV alone a place is refused
+    exports = parse_exports([form if form == CSV and has_place else f"{form}{place}" for form in named])
     folder, settings, progress = Path(options.folder), settings_of(options), options.progress or Silent()
     with Ledger(folder, create=False) as known:
         finished = read_finished(known, folder, settings, images=options.images)
@@ -157,7 +159,7 @@ def export(options: ExportOptions) -> Exported:
         with disk_errors(folder):
             write_csv_tables(folder)
     if not exports.has_results:
-        return Exported(folder, {CSV: 1}, {})
+        return Exported(folder, {}, {})
     finished.refuse_unread("results for other systems take patient and study from the files")
     drawer = finished.heat_maps(exports.named, options.device, progress) if exports.has_maps else None
     exporting = _exporting(exports, folder, finished.path_of, settings, progress, drawer, finished.inputs)
@@ -208,17 +210,19 @@ def begin_exports(exports: Exports, inputs: Any, call: Call) -> Exporting:
     Raises:
         MedclipError: WRONG_USE, OUTPUT_IN_USE, MISSING_CODEC; UNREACHABLE for a PACS that does not answer.
     """
+    from medclip.api.report import check_explain
     from medclip.export.running_results import RunningResults
     from medclip.export.stored_results import StoreNote
     from medclip.files.dicomweb.spool import DicomwebFiles
-    from medclip.reports.score.heat_maps import TOP, HeatMaps, check_named
+    from medclip.reports.score.heat_maps import TOP, HeatMaps
 
     if not exports.has_results:
         return Exporting(exports)
     drawer = None
     if exports.has_maps:
         named = exports.named or TOP
-        check_named(named, call.model, call.options)
+        unread = "" if inputs.given is None else "images are given one by one"
+        check_explain(named, unread, call.model, call.options)
         drawer = HeatMaps(inputs.root, call.model, call.options, call.settings, named, call.device, call.progress)
     remote = call.remote
     read_from = remote.header_of if isinstance(remote, DicomwebFiles) else partial(_place, inputs.root, inputs.given)

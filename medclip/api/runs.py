@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.api.groups import Common, Limited, Logged, Machine, RunFolder, settings_of
 from medclip.api.over_files import Exclusion
-from medclip.options import argument, needs, option, options, shared, verb
+from medclip.options import argument, needs, option, options, options_of, shared, verb
 
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings
@@ -150,8 +150,8 @@ def _asked_again(
     """Return the options of a run, as it keeps them and as a caller names those that it does not keep."""
     from medclip.api.asked import arguments_again, not_kept
 
-    names = ("path", "table", "query", "exclude", "settings")
-    named = {name: value for name in names if (value := getattr(options, name)) not in (None, "", ())}
+    names, declared = ("path", "table", "query", "exclude", "settings"), options_of(options)
+    named = {name: value for name in names if declared[name].is_set(value := getattr(options, name))}
     if "settings" in asked:
         named.pop("settings", None)
     if not_kept(_options_of_run(identity), asked) - {*named}:

@@ -41,7 +41,7 @@ def test_results_afterwards_are_the_bytes_of_those_that_the_run_writes(
     )
     medclip.score(films, tmp_path / "out", model=pack, **ASKED)
     tables = digests(tmp_path / "out")
-    exported = medclip.runs.export(tmp_path / "out", as_=["csv", *forms], to=str(tmp_path / "late"))
+    exported = medclip.runs.export(tmp_path / "out", as_=["csv", *forms], to=tmp_path / "late")
     assert bytes_of(tmp_path / "late") == bytes_of(tmp_path / "early")
     assert at_once.exported is not None
     written = {"sr": 2, "sc": 2, "fhir-r4b": 3, "fhir-r5": 3}
@@ -53,7 +53,7 @@ def test_results_afterwards_are_the_bytes_of_those_that_the_run_writes(
     }
     assert {n: d for n, d in digests(tmp_path / "out").items() if not n.endswith(".csv")} == tables
     monkeypatch.setattr(results_folder, "ReadingPool", None)  # what is there is not written again
-    again = medclip.runs.export(tmp_path / "out", as_=forms, to=str(tmp_path / "late"))
+    again = medclip.runs.export(tmp_path / "out", as_=forms, to=tmp_path / "late")
     assert again.written == exported.written
     assert medclip.score(films, tmp_path / "out", model=pack, **ASKED).already_finished
 
@@ -102,6 +102,7 @@ def test_they_are_sent_to_a_pacs_once_and_what_it_refuses_is_counted(
         (("--as", "hl7"), "results have no format 'hl7'"),
         (("--as", "fhir-r5", "--to", NOWHERE), "a PACS takes DICOM"),
         (("--as", "sr", "--to", "out"), "this is the output folder"),
+        (("--as", "csv", "--to", "tables"), "CSV tables lie beside the others"),
         (("--as", "sr", "--to", "in/results"), "would take them for new files"),
         (("--as", "sc:fundus_cataract"), "does not ask"),
         (("--as", "sr", "--images", "gone"), "they are not where they were"),

@@ -90,6 +90,12 @@ def test_a_quiet_night_is_an_empty_run_and_no_error(
     embedding = ["embed", NOWHERE, *command[2:-1], str(tmp_path / "embedded")]
     assert main(embedding) == 0
     assert main([*embedding, "--json"]) == 0
+    capsys.readouterr()
+    assert main(["retry", str(tmp_path / "out")]) == 2
+    assert "a PACS was queried" in capsys.readouterr().err
+    assert main(["retry", str(tmp_path / "out"), "--query", "Modality=CR", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"] == 0
+    assert b"Modality=CR" not in (tmp_path / "out" / "ledger.sqlite").read_bytes()
 
 
 def test_a_pacs_for_results_that_does_not_answer_is_known_before_anything_is_read(

@@ -44,7 +44,7 @@ def test_the_run_json_of_a_run_repeats_it_to_the_same_tables(
     assert [(second / name).read_bytes() for name in tables] == [(first / name).read_bytes() for name in tables]
     capsys.readouterr()
     assert main(["score", "--out", str(tmp_path / "third"), "--recipe", str(first / "run.json")]) == 2
-    assert "a run does not keep where its path was. Name it beside the recipe: PATH." in capsys.readouterr().err
+    assert "a run does not keep where its model was. Name it beside the recipe: --model." in capsys.readouterr().err
     recipe = first / "run.json"
     run = medclip.score(films, tmp_path / "python", model=pack, table=table, workers=1, recipe=recipe)
     assert digests(run.folder).items() >= {n: d for n, d in digests(second).items() if "ledger" not in n}.items()

@@ -40,7 +40,7 @@ def test_the_page_afterwards_is_the_page_that_score_writes_with_the_same_options
 ) -> None:
     at_once = medclip.score(films, tmp_path / "at_once", model=pack, **ASKED, report=LOOKS[look])
     plain = medclip.score(films, tmp_path / "out", model=pack, **ASKED)
-    tables = digests(tmp_path / "out")
+    tables = {n: d for n, d in digests(tmp_path / "out").items() if n != "report.html"}
     if "explain" not in LOOKS[look]:
         monkeypatch.setattr(Model, "__init__", None)  # no model is loaded
     run = medclip.runs.report(tmp_path / "out", **LOOKS[look])
@@ -49,7 +49,7 @@ def test_the_page_afterwards_is_the_page_that_score_writes_with_the_same_options
     assert at_once.report_path is not None
     assert run.report_path.read_bytes() == at_once.report_path.read_bytes()
     assert run.answers == at_once.answers
-    assert digests(tmp_path / "out") == tables
+    assert {n: d for n, d in digests(tmp_path / "out").items() if n != "report.html"} == tables
     assert run.counts == plain.counts
     again = medclip.score(films, tmp_path / "out", model=pack, **ASKED)
     assert again.already_finished

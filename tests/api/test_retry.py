@@ -168,12 +168,11 @@ def test_what_was_asked_comes_back_as_it_was(tmp_path: Path, monkeypatch: pytest
     assert again["export"] == ["csv", f"sr={tmp_path / 'results'}"]
     assert not {"out", "progress", "limit"} & again.keys()
     pixels = replace(settings, policy=ReadPolicy(pixels=PixelPolicy(window=(40.0, 400.0))))
-    for lacking, values in (
-        ("settings", {"path": "in", "settings": pixels}),
-        ("path", {"path": ["a.png"]}),
-        ("query", {"path": "dicomweb://localhost", "query": "PatientID=1"}),
+    for lacking, other in (
+        ("settings", ScoringOptions("in", settings=pixels)),
+        ("path", ScoringOptions(["a.png"])),
+        ("query", ScoringOptions("dicomweb://localhost", query="PatientID=1")),
     ):
-        other = ScoringOptions(**values)
         assert not_kept(other, what_was_asked(other)) == {lacking}
 
 

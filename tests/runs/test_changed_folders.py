@@ -182,6 +182,7 @@ def test_a_file_that_came_to_where_a_link_led_is_tried_again_without_add(pack: P
         (root / name).symlink_to(tmp_path / "archive" / name)
     before = rows(run(root, tmp_path / "out", pack, settings=FOLLOWING))
     write_dicom(tmp_path / "archive" / "b.dcm", 2, study_uid=f"{STUDY_UID}.7")
-    after = rows(retry(tmp_path / "out", reason="missing_file"))
+    again: Any = retry(tmp_path / "out", reason="missing_file")
+    after = rows(again)
     assert (before["b.dcm"]["reason"], after["b.dcm"]["status"]) == ("missing_file", "scored")
     assert before["c.dcm"] == after["c.dcm"]

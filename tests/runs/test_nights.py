@@ -235,7 +235,7 @@ def test_failed_files_are_tried_again_where_that_is_asked(
         run(root, tmp_path / "out", pack)
     seen = count_looks(monkeypatch)
     progress = Recorded()
-    after = retry(tmp_path / "out", reason="truncated", progress=progress)
+    after: Any = retry(tmp_path / "out", reason="truncated", progress=progress)
     files = rows(after)
     assert progress.stages[0] == ("Reading and scoring", 16, 12), "its study's other three are scored again, too"
     assert sum(number for number, _ in progress.steps) == 4 + 1, "files, and the report"
