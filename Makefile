@@ -9,6 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Two processes: on two idle cores the suite takes about half the time. `make test PYTEST_ARGS=` runs it in one.
 PYTEST_ARGS ?= -n 2 --dist worksteal
+# The slow tests share what takes a minute to make (ranks, the site): all of a file run in one process. xdist begins with
+# the file that has the most tests, the blocks of the docs, which is also the longest.
+SLOW_ARGS ?= $(subst worksteal,loadfile,$(PYTEST_ARGS))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # pyright brings its own code; this stops it from asking the network for news about itself.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -104,14 +107,14 @@ test-fast: check
 	@$(BIN)/python -m tests.fast
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "slow and not nightly" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "slow and not nightly" $(SLOW_ARGS)
 
 # MEDCLIP_NIGHTLY: tests/kits/size.py. All of it is tried, and then it fails if anything did.
 test-nightly: check $(VENV)/.docs
 	@code=0; $(BIN)/pyright || code=1; \
-	rm -rf build/notebooks; MEDCLIP_NIGHTLY=1 $(BIN)/python -m pytest $(PYTEST_ARGS) || code=1; \
+	rm -rf build/notebooks; MEDCLIP_NIGHTLY=1 $(BIN)/python -m pytest $(SLOW_ARGS) || code=1; \
 	$(BIN)/python -m tests.fuzz.run $(FUZZ_ARGS) || code=1; \
-	$(MAKE) docs || code=1; exit $$code
+	$(BIN)/python -m pipelines.docs_site.execute && $(BIN)/python -m pipelines.docs_site.build || code=1; exit $$code
 
 # FUZZ_ARGS="--files 50000 --minutes 240 --seed 3" for longer.
 FUZZ_ARGS ?= --files 10000 --minutes 60
