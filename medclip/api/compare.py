@@ -70,9 +70,9 @@ class CompareOptions(
         form="NAME",
         often=True,
     )
-    quick: bool = option("Leave out the methods that train towers, where none is named.", default=False, often=True)
+    quick: bool = option("Leave out the methods that train towers, where none is named.", default=False)
     num_seeds: int = option(
-        "Number of draws of shots: those of `adapt` with --seed 0, 1 and so on.", default=5, least=1, often=True
+        "Number of draws of shots: those of `adapt` with --seed 0, 1 and so on.", default=5, least=1
     )
     num_inits: int = option(
         "Number of initialisations for each draw. With more than one, the page parts the spread over draws from that "
