@@ -70,7 +70,8 @@ OWN_SENTENCES = {
     "path", "out", "folder", "images", "recipe", "model", "labels", "label", "table", "task", "modality", "patient",
     "query", "workers", "seed", "name", "compare", "dataset", "format", "method", "shots", "shards", "store", "size_px",
     "thresholds", "thumbnails", "embeddings", "pooling", "baseline", "prompt", "file", "group", "splits", "where",
-    "level", "like", "captions", "top", "dtype", "layout", "number", "dry_run", "num_captions", "study", "date", "report", "findings",
+    "level", "like", "captions", "top", "dtype", "layout", "number", "dry_run", "num_captions", "study",
+    "date", "report", "findings",
 }  # fmt: skip
 """Names whose thing is the same and whose help says what it is for this verb: what is worked on, where it goes, who."""
 OF_SETTINGS = {"settings", "progress"}
@@ -121,7 +122,7 @@ def test_help_is_sentences_and_units_stand_in_names() -> None:
         if one.annotation.startswith("int") and not one.is_argument and one.kind is int and one.name.startswith("num"):
             assert one.help.startswith(("Number of", "Which")), where
         if one.name.startswith("min_"):
-            assert re.match(r"Least|Smallest|Rows, patients", one.help), where
+            assert re.match(r"Least|Smallest|Rows, patients|Probability from which", one.help), where
     assert f"blocks of {CHUNK_FILES};" in declared("score")["limit"].help
 
 

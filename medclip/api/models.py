@@ -128,7 +128,7 @@ def verify(options: VerifyOptions) -> PackInfo:
 class ImportOptions(Common, NamedPack, Overwriting):
     """What `models import` is asked."""
 
-    checkpoint: str | Path = argument(
+    weights: str | Path = argument(
         "Checkpoint, or a folder in a layout of open_clip, transformers (CLIP, SigLIP, DINOv2) or timm, a folder with "
         "a text model alone, or a name on the hub with hf-hub: before it. A checkpoint is a state dict or one of a "
         "training, as safetensors or as torch.save wrote it; whatever a recipe's model.start takes is taken here.",
@@ -219,7 +219,7 @@ def import_model(options: ImportOptions) -> Path:
     from medclip.models.interchange.import_export import Statement, import_checkpoint
 
     return import_checkpoint(
-        options.checkpoint,
+        options.weights,
         Path(options.out),
         Statement(
             architecture=options.architecture,
