@@ -121,8 +121,6 @@ def test_help_is_sentences_and_units_stand_in_names() -> None:
         assert not one.help.startswith("Of "), where
         if one.annotation.startswith("int") and not one.is_argument and one.kind is int and one.name.startswith("num"):
             assert one.help.startswith(("Number of", "Which")), where
-        if one.name.startswith("min_"):
-            assert re.match(r"Least|Smallest|Rows, patients|Probability from which", one.help), where
     assert f"blocks of {CHUNK_FILES};" in declared("score")["limit"].help
 
 
