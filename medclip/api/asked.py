@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from medclip.files.dicomweb.address import is_dicomweb
 from medclip.files.stores.remote import place_of
 from medclip.files.stores.store_files import is_store
 from medclip.options import options_of
@@ -66,6 +67,8 @@ def _kept(name: str, value: Any, is_place: bool = False) -> Any:
         return {**simple, "policy": policy, "home": os.path.abspath(value.home)}
     if name == "path" and is_store(value):
         return str(place_of(value))
+    if name == "path" and is_dicomweb(value):
+        return str(value)
     if isinstance(value, Path) or (is_place and isinstance(value, str) and os.path.exists(value)):
         return os.path.abspath(value)
     if value is None or isinstance(value, (bool, int, float, str)):

@@ -81,7 +81,7 @@ class Remote:
 
     heading = "How files are read"
 
-    query: str | Mapping[str, str] = option(
+    query: str | Sequence[str] | Mapping[str, str] = option(
         "Which studies of a PACS, by DICOM keywords: ModalitiesInStudy=CR,StudyDate=20240101-20240131. In Python also "
         "a mapping of keywords to values.",
         default="",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ def is_elsewhere(path: Any) -> bool:
 
 def remote_files(
     path: Any,
-    query: str | Mapping[str, str],
+    query: str | Sequence[str] | Mapping[str, str],
     spool: int | str | None,
     folder: Path,
     progress: Progress | None,
@@ -61,7 +61,7 @@ def _spool_bytes(spool: int | str | None) -> int:
 
 def pacs_files(
     address: str | Path,
-    query: str | Mapping[str, str],
+    query: str | Sequence[str] | Mapping[str, str],
     spool: int | str | None,
     folder: Path,
     progress: Progress | None,

@@ -58,7 +58,7 @@ class RetryOptions(Common, RunFolder, Exclusion, Machine, Logged, Limited):
         place=True,
     )
     table: Any = option("Table that was named beside it.", default=None, kind=Path, place=True)
-    query: str | Mapping[str, str] = option(
+    query: str | Sequence[str] | Mapping[str, str] = option(
         "Query that was named beside it.", default="", form="KEY=VALUE,...", kind=str, place=True
     )
 

@@ -24,6 +24,8 @@ ids = {"ids": lambda p: p.relative_to(REPOSITORY).as_posix()}
 FOREIGN = {"--no-deps", "--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint", "--shm-size"}
 
 
+OPTIONS_PAGE = "reference/options.md"
+"""What commands declare; the site makes it."""
 FORMER = {
     *(
         "--csv",
@@ -54,7 +56,7 @@ def test_every_relative_link_and_image_leads_somewhere(page: Path):
 
 def _is_made(path: Path) -> bool:
     """Whether the site makes this page: of a notebook, or of the options that commands declare."""
-    if path == REPOSITORY / "docs" / "reference" / "options.md":
+    if path == REPOSITORY / "docs" / OPTIONS_PAGE:
         return True
     return path.parent == REPOSITORY / "docs" / "notebooks" and (REPOSITORY / "notebooks" / f"{path.stem}.py").exists()
 
@@ -104,3 +106,85 @@ def test_every_option_in_backticks_is_an_option_of_a_command(page: Path):
     former = FORMER if page.name == "CHANGELOG.md" else set()
     assert not named - options_of_commands() - former
     assert not FORMER & options_of_commands()
+
+
+def sections_of_the_navigation() -> dict[str, list[str]]:
+    """Return the pages of each section, in its order; the pages of a section's own come before its sub-sections."""
+    text = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
+    sections: dict[str, list[str]] = {}
+
+    def walk(name: str, node: str | list[Any]) -> None:
+        for child in [node] if isinstance(node, str) else node:
+            if isinstance(child, str):
+                sections.setdefault(name, []).append(child)
+            else:
+                ((inner, inside),) = child.items()
+                walk(inner, inside)
+
+    walk("", yaml.safe_load(re.sub(r"!!python\S*", "", text))["nav"])
+    return sections
+
+
+def title_of(page: str) -> str:
+    if page == OPTIONS_PAGE:
+        return "Options of every command"
+    is_notebook = page.startswith("notebooks/")
+    file = (REPOSITORY / page).with_suffix(".py") if is_notebook else REPOSITORY / "docs" / page
+    title, *_ = re.findall(r"^# # (.+)$" if is_notebook else r"^# (.+)$", file.read_text(encoding="utf-8"), flags=re.M)
+    return title
+
+
+def test_every_page_is_in_the_navigation_and_every_entry_has_a_page():
+    docs = REPOSITORY / "docs"
+    pages = [p.relative_to(docs).as_posix() for p in docs.rglob("*.md")]
+    made = [f"notebooks/{p.stem}.md" for p in (REPOSITORY / "notebooks").glob("*.py")] + [OPTIONS_PAGE]
+    entries = [page for pages_of_one in sections_of_the_navigation().values() for page in pages_of_one]
+    assert sorted(entries) == sorted(pages + made)
+
+
+def test_the_first_page_lists_every_page_by_its_title_in_the_order_of_the_navigation():
+    listed = (REPOSITORY / "docs" / "index.md").read_text(encoding="utf-8").partition("## All pages\n")[2]
+    entries = re.findall(r"\*\*(.+?)\*\*: (.*?)(?=\n- |\Z)", listed, flags=re.S)
+    links = {name: re.findall(r"\[([^\]]+)\]\(([^)]+)\)", text) for name, text in entries}
+    sections = {name: pages for name, pages in sections_of_the_navigation().items() if name != "Home"}
+    assert links == {name: [(title_of(page), page) for page in pages] for name, pages in sections.items()}
+
+
+def test_the_table_reference_names_every_column():
+    from dataclasses import fields
+
+    from medclip.runs.rows import FileRow, ScoreRow
+
+    page = (REPOSITORY / "docs" / "reference" / "tables.md").read_text(encoding="utf-8")
+    for kind in (FileRow, ScoreRow):
+        missing = [f.name for f in fields(kind) if f"`{f.name.rstrip('_')}`" not in page]
+        assert not missing
+
+
+def test_the_reasons_page_names_every_reason_a_row_can_have():
+    from medclip.errors import Reason
+
+    page = (REPOSITORY / "docs" / "concepts" / "one_row_per_file.md").read_text(encoding="utf-8")
+    of_rows = list(Reason)[: list(Reason).index(Reason.WRONG_USE)]
+    assert not [reason for reason in of_rows if f"`{reason}`" not in page]
+
+
+def test_the_glossary_explains_every_argument_that_all_verbs_share():
+    from tests.api.test_glossary import GLOSSARY
+
+    page = (REPOSITORY / "docs" / "reference" / "glossary.md").read_text(encoding="utf-8")
+    assert not [name for name in GLOSSARY if f"| `{name}` |" not in page]
+
+
+def test_every_name_of_the_python_reference_exists():
+    """One that was renamed leaves the whole site unbuilt: mkdocstrings stops at the first that it cannot find."""
+    page = (REPOSITORY / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    names = re.findall(r"^::: (\S+)$", page, re.M)
+    assert len(names) > 200
+    missing = []
+    for name in names:
+        try:
+            pkgutil.resolve_name(name)
+        except (ImportError, AttributeError):
+            missing.append(name)
+    assert not missing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeGuard
 from urllib.parse import urlsplit
@@ -64,12 +64,12 @@ def address_of(path: str | Path) -> RemotePath:
     return place
 
 
-def parse_query(query: str | Mapping[str, str]) -> dict[str, str]:
+def parse_query(query: str | Sequence[str] | Mapping[str, str]) -> dict[str, str]:
     """Read which studies are wanted, as QIDO matches them (PS3.18, 8.3.4).
 
     Args:
         query: "ModalitiesInStudy=CR,StudyDate=20240101-20240131": keywords of DICOM, or tags of eight digits, and
-            their values; or a mapping of those.
+            their values; several such texts; or a mapping.
 
     Returns:
         Keywords and values, sorted by keyword.
@@ -81,7 +81,9 @@ def parse_query(query: str | Mapping[str, str]) -> dict[str, str]:
         >>> parse_query("StudyDate=20240101-20240131,ModalitiesInStudy=CR")
         {'ModalitiesInStudy': 'CR', 'StudyDate': '20240101-20240131'}
     """
-    pairs = list(query.items()) if isinstance(query, Mapping) else [_pair(text) for text in _NEXT.split(query)]
+    texts = (query,) if isinstance(query, str) else tuple(query)
+    is_mapping = isinstance(query, Mapping)
+    pairs = list(query.items()) if is_mapping else [_pair(each) for text in texts for each in _NEXT.split(text)]
     values: dict[str, str] = {}
     for key, value in pairs:
         _check_key(key)

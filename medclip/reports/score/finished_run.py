@@ -23,7 +23,7 @@ from medclip.runs.run_pack import RunPack, pack_of_run
 from medclip.scoring.tasks import asked_tasks, score_named
 from medclip.scoring.vectors.score_embeddings import COMMAND
 from medclip.settings import Settings
-from medclip.text.vocabulary.own_words import Prompt
+from medclip.text.vocabulary.own_words import AD_HOC, Prompt
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,9 @@ def read_finished(ledger: Ledger, folder: Path, settings: Settings, *, images: s
             where=folder,
             hint="Put the pack back that it was scored with.",
         )
+    named = asked.get("task", [name for name in identity["tasks"] if name != AD_HOC])
     options = ScoreOptions(
-        tasks=tuple(identity["tasks"]),
+        tasks=(named,) if isinstance(named, str) else tuple(named),
         prompts=tuple(map(Prompt.from_json, identity["prompts"])),
         templates=identity["templates"],
         exam=True if identity.get("exam") else None,
