@@ -3,21 +3,29 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-slow fuzz lint check format train-deps mini notebooks docs sbom audit-dependencies clean
+.PHONY: help demo test test-fast test-slow test-nightly fuzz lint check format train-deps mini notebooks docs site sbom audit-dependencies clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 # Two processes: on two idle cores the suite takes about half the time. `make test PYTEST_ARGS=` runs it in one.
 PYTEST_ARGS ?= -n 2 --dist worksteal
+# The slow tests share what takes a minute to make (ranks, the site): all of a file run in one process. xdist begins with
+# the file that has the most tests, the blocks of the docs, which is also the longest.
+SLOW_ARGS ?= $(subst worksteal,loadfile,$(PYTEST_ARGS))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # pyright brings its own code; this stops it from asking the network for news about itself.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+# Where it is set, as in images of containers, each of the thousand programs of a run compiles medclip anew (0.5 s of CPU).
+# What they compile lies in __pycache__ beside its source, as pip puts it for packages: with PYTHONPYCACHEPREFIX Python
+# looks nowhere else, and torch is compiled a second time.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make demo        score the example studies and write demo-report/report.html"
-	@echo "make test        ruff, import-linter, pyright, and every test that is not marked slow"
+	@echo "make test        ruff, import-linter, pyright, and every test that is marked neither slow nor nightly"
 	@echo "make test-fast   the same of what has changed since main, in less than three minutes"
 	@echo "make test-slow   the tests marked slow: kills, ranks, notebooks, the blocks of code in the docs"
+	@echo "make test-nightly  every test, soaks and simulations at full size, 10,000 damaged files, all notebooks, the site"
 	@echo "make fuzz        score 10,000 damaged files; every one must end in exactly one row"
 	@echo "make lint        ruff, import-linter and pyright"
 	@echo "make format      let ruff rewrite what it can"
@@ -25,6 +33,7 @@ help:
 	@echo "make train-deps  install what only training needs"
 	@echo "make notebooks   run the notebooks that have changed, and keep what they show"
 	@echo "make docs        build the documentation into site/, with the notebooks and what they show"
+	@echo "make site        the same without running a notebook"
 	@echo "make sbom        write dist/sbom.cdx.json: every package that is installed here"
 	@echo "make audit-dependencies  look for known vulnerabilities of these packages"
 	@echo "make clean       remove .venv and everything that was built"
@@ -91,14 +100,21 @@ format: $(VENV)/.dev
 # pyright runs beside pytest, which leaves a core idle now and then, and prints only what is wrong.
 test: check
 	@types=$$(mktemp); $(BIN)/pyright >$$types 2>&1 & pyright=$$!; trap 'kill $$pyright 2>/dev/null' INT TERM; \
-	code=0; $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS) || code=$$?; \
+	code=0; $(BIN)/python -m pytest -m "not slow and not nightly" $(PYTEST_ARGS) || code=$$?; \
 	wait $$pyright || { code=1; cat $$types; }; rm -f $$types; exit $$code
 
 test-fast: check
 	@$(BIN)/python -m tests.fast
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "slow and not nightly" $(SLOW_ARGS)
+
+# MEDCLIP_NIGHTLY: tests/kits/size.py. All of it is tried, and then it fails if anything did.
+test-nightly: check $(VENV)/.docs
+	@code=0; $(BIN)/pyright || code=1; \
+	rm -rf build/notebooks; MEDCLIP_NIGHTLY=1 $(BIN)/python -m pytest $(SLOW_ARGS) || code=1; \
+	$(BIN)/python -m tests.fuzz.run $(FUZZ_ARGS) || code=1; \
+	$(BIN)/python -m pipelines.docs_site.execute && $(BIN)/python -m pipelines.docs_site.build || code=1; exit $$code
 
 # FUZZ_ARGS="--files 50000 --minutes 240 --seed 3" for longer.
 FUZZ_ARGS ?= --files 10000 --minutes 60
@@ -110,12 +126,16 @@ train-deps: $(VENV)/.train
 mini: $(VENV)/.train
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash pipelines/mini/run.sh
 
-# What has not changed since is not run again: outputs lie in build/notebooks.
+# What has not changed since is not run again: outputs lie in build/notebooks. Commit notebooks/executed.json: CI runs the
+# notebooks that are not recorded there as they are.
 notebooks: $(VENV)/.docs
-	$(BIN)/python -m pipelines.docs_site.execute
+	$(BIN)/python -m pipelines.docs_site.execute --record
 
-docs: notebooks
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+docs: notebooks site
+
+# What it is made of has not changed since? Then it stands there already: the slow tests build it, too.
+site: $(VENV)/.docs
+	$(BIN)/python -m pipelines.docs_site.build
 
 # Of another environment: SBOM_PYTHON=/opt/medclip/bin/python make sbom
 SBOM_PYTHON ?= $(BIN)/python

@@ -42,6 +42,8 @@ def write_shards(folder: Path, number: int) -> None:
 def main() -> int:
     """Measure and judge."""
     from medclip.models.inputs.preprocess import Preprocess
+    from medclip.sample import Modality
+    from medclip.shards.reading.foreign import ForeignSet
     from medclip.shards.reading.index_tars import index_shards
     from medclip.shards.reading.samples import ShardReader
     from medclip.text.tokenizers.clip import ClipTokenizer
@@ -57,7 +59,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_shards(folder, options.images)
-        index_shards(folder, source="benchmark", license="none", modality="xray", key=bytes(32))
+        index_shards(folder, ForeignSet("benchmark", "none", Modality.XRAY), key=bytes(32))
         for kind in ("process", "thread"):
             batches = Batches(
                 ShardReader(folder, "train"), batch_size=options.images, preprocess=Preprocess(224), seed=0,

@@ -36,6 +36,8 @@ from PIL import Image
 
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.model import normalise_square
+from medclip.sample import Modality
+from medclip.shards.reading.foreign import ForeignSet
 from medclip.shards.reading.index_tars import index_shards
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.stored_image import DRAFT_GAP, decode
@@ -185,7 +187,7 @@ def main() -> int:
         folder = Path(name)
         write_shards(options.data, folder, options.images, options.only)
         size = sum(p.stat().st_size for p in folder.glob("*.tar")) / options.images / 1024
-        index_shards(folder, source="benchmark", license="none", modality="xray", key=bytes(32))
+        index_shards(folder, ForeignSet("benchmark", "none", Modality.XRAY), key=bytes(32))
         sides = {
             "open_clip": theirs(folder, options.images, options.workers),
             "full": ours(folder, options.workers, options.kind, "full"),

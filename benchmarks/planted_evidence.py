@@ -155,7 +155,8 @@ def adapted_pack(name: str, folder: Path, *, steps: int) -> Path:
         rows.append(f"learn{number}.png,p{number},pathology,{CLASSES[drawn.label]}")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     medclip.adapt(
-        folder / "labels.csv", "stripes", out=folder / "pack", model=base, method="linear-probe", shots=16, workers=1
+        folder / "labels.csv", "stripes", out=folder / "pack", model=base, method="linear-probe", shots=16, workers=1,
+        test_share=0.3,
     )  # fmt: skip
     return folder / "pack"
 

@@ -161,6 +161,8 @@ def main() -> int:
         serve(int(options.serve[0]), options.latency_ms / 1000, Path(options.serve[1]))
         return 0
     from benchmarks.input_pipeline import write_shards
+    from medclip.sample import Modality
+    from medclip.shards.reading.foreign import ForeignSet
     from medclip.shards.reading.index_tars import index_shards
     from medclip.shards.reading.shard_cache import ShardCache
 
@@ -168,7 +170,7 @@ def main() -> int:
         folder, log = Path(name, "shards"), Path(name, "requests.tsv")
         folder.mkdir()
         write_shards(options.data, folder, options.images, None)
-        index_shards(folder, source="benchmark", license="none", modality="xray", key=bytes(32))
+        index_shards(folder, ForeignSet("benchmark", "none", Modality.XRAY), key=bytes(32))
         tars = sorted(folder.glob("*.tar"))
         num_bytes, largest = sum(p.stat().st_size for p in tars), max(p.stat().st_size for p in tars)
         with socket.socket() as free:

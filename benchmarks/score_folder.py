@@ -139,7 +139,7 @@ def calibrate(names: list[str], pack: Path, films: Path, task: str, work: Path) 
     folders = {}
     for name in names:
         out = work / f"calibrated-{name}"
-        options = ["--images", str(films), "--modality", "xray", "--task", task, "--backend", name, "--out", str(out)]
+        options = ["--images", str(films), "--modality", "xray", "--task", task, "--candidate", name, "--out", str(out)]
         timed([sys.executable, "-m", "medclip.cli.main", "models", "calibrate", str(pack), *options])
         calibration = read_calibration(out)
         measured = next((c for c in calibration.candidates if c.name == name), None)

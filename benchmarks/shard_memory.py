@@ -29,7 +29,9 @@ LIMIT_MB = 200
 
 def write_folder(folder: Path, num_rows: int) -> None:
     """Write a shard folder of one real sample that stands in `num_rows` rows."""
+    from medclip.sample import Modality
     from medclip.shards.folder import write_index
+    from medclip.shards.reading.foreign import ForeignSet
     from medclip.shards.reading.index_tars import index_shards
 
     source = folder / "tars"
@@ -41,7 +43,7 @@ def write_folder(folder: Path, num_rows: int) -> None:
             info = tarfile.TarInfo(f"000000.{extension}")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    index_shards(source, source="benchmark", license="none", modality="xray", key=bytes(32))
+    index_shards(source, ForeignSet("benchmark", "none", Modality.XRAY), key=bytes(32))
     from medclip.shards.folder import read_index
     from medclip.shards.reading.samples import ShardReader
 

@@ -71,7 +71,7 @@ def build_pack(folder: Path, width: int) -> Path:
 
     from open_clip.model import CLIP
 
-    from medclip.models.interchange.import_export import import_model
+    from medclip.api.models import import_model
 
     text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
     vision = {"image_size": 224, "layers": 12, "width": width, "head_width": 64, "patch_size": 16}

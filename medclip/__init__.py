@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from medclip.adaptation.run import AdaptRun
     from medclip.api.adapt import adapt
     from medclip.api.audit import audit
+    from medclip.api.captions import rank_captions
     from medclip.api.compare import compare
     from medclip.api.doctor import doctor
     from medclip.api.embed import embed
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from medclip.inspecting.doctor import Diagnosis
     from medclip.inspecting.draw_view import Viewed
     from medclip.inspecting.opened_study import OpenedStudy
+    from medclip.retrieval.captions import CaptionRanking
     from medclip.retrieval.result import SearchResult
     from medclip.runs.outputs.score_run import ScoreRun
     from medclip.sample import Modality, Provenance, Sample, Study, View
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AdaptRun",
     "AuditResult",
+    "CaptionRanking",
     "Comparison",
     "Diagnosis",
     "Embeddings",
@@ -93,6 +96,7 @@ __all__ = [
     "open_study",
     "pathgen",
     "pretrain",
+    "rank_captions",
     "retry",
     "runs",
     "scan",
@@ -109,6 +113,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "AdaptRun": "medclip.adaptation.run:AdaptRun",
         "AuditResult": "medclip.auditing.result:AuditResult",
+        "CaptionRanking": "medclip.retrieval.captions:CaptionRanking",
         "Comparison": "medclip.evaluation.few_shot.results:Comparison",
         "Diagnosis": "medclip.inspecting.doctor:Diagnosis",
         "Embeddings": "medclip.embeddings.open_embeddings:Embeddings",
@@ -145,6 +150,7 @@ __getattr__, __dir__ = lazy_names(
         "open_study": "medclip.api.open_study:open_study",
         "pathgen": "medclip.api.pathgen:pathgen",
         "pretrain": "medclip.api.pretrain:pretrain",
+        "rank_captions": "medclip.api.captions:rank_captions",
         "retry": "medclip.api.runs:retry",
         "runs": "medclip.runs",
         "scan": "medclip.api.scan:scan",

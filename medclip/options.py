@@ -71,6 +71,10 @@ class Option:
     """A file or folder."""
     is_beside: bool
     """It changes no table: a run that goes on may have another one, and the recipe in run.json leaves it out."""
+    word: str = ""
+    """How a command and a recipe spell it, where that is another word than its name."""
+    read: Callable[[Any], Any] | None = None
+    """Turns any form that Python or a recipe may name a value in into one; ValueError says what is wrong."""
 
     @property
     def is_repeatable(self) -> bool:
@@ -90,7 +94,12 @@ class Option:
     @property
     def spelled(self) -> str:
         """The name as a command spells it, without dashes before it."""
-        return self.name.strip("_").replace("_", "-")
+        return self.word or self.name.strip("_").replace("_", "-")
+
+    @property
+    def key(self) -> str:
+        """The name as a recipe spells it."""
+        return self.spelled.replace("-", "_")
 
     @property
     def is_required(self) -> bool:
@@ -122,10 +131,12 @@ def option(
     place: bool = False,
     beside: bool = False,
     heading: str = "",
+    word: str = "",
+    read: Callable[[Any], Any] | None = None,
     kw_only: Literal[True] = True,
 ) -> Any:
     """Declare an option that is named: its help, its default, what it takes, and how often people need it."""
-    values = (help, form, kind, least, most, choices, needed, often, of_call, place, beside, heading)
+    values = (help, form, kind, least, most, choices, needed, often, of_call, place, beside, heading, word, read)
     return _field(True, False, default, *values)
 
 
@@ -137,19 +148,23 @@ def argument(
     kind: Any = _MISSING,
     choices: tuple[str, ...] = (),
     named: bool = False,
+    needed: bool = True,
     of_call: bool = False,
     place: bool = False,
     kw_only: Literal[False] = False,
 ) -> Any:
-    """Declare what Python takes by its position; a command takes it so, too, or by name where it is `named`."""
-    return _field(
-        False, not named, default, help, form, kind, None, None, choices, named, True, of_call, place, False, ""
-    )  # fmt: skip
+    """Declare what Python takes by its position; a command takes it so, too, or by name where it is `named`.
+
+    A command must name it then, unless it is not `needed`.
+    """
+    values = (help, form, kind, None, None, choices, named and needed, True, of_call, place, False, "", "", None)
+    return _field(False, not named, default, *values)
 
 
 def _field(kw_only: bool, is_argument: bool, default: Any, *values: Any) -> Any:
-    names = ("help", "form", "kind", "least", "most", "choices", "is_needed", "is_often_used", "is_of_call", "is_place")
-    metadata = dict(zip((*names, "is_beside", "heading"), values, strict=True)) | {"is_argument": is_argument}
+    names = ("help", "form", "kind", "least", "most", "choices", "is_needed", "is_often_used", "is_of_call")
+    names = (*names, "is_place", "is_beside", "heading", "word", "read")
+    metadata = dict(zip(names, values, strict=True)) | {"is_argument": is_argument}
     if default is _MISSING:
         return dataclasses.field(kw_only=kw_only, metadata=metadata)
     return dataclasses.field(default=default, kw_only=kw_only, metadata=metadata)
@@ -176,7 +191,8 @@ def _options_of(kind: type) -> dict[str, Option]:
     made = {field.name: _option(kind, field) for field in dataclasses.fields(cast(Any, kind))}
     of_kind = inspect.get_annotations(kind)
     rank = {name: (0 if name in of_kind else 1) for name in made}
-    order = sorted(made, key=lambda name: (_is_keyword(kind, name), rank[name]))
+    # Positions are those of the class itself: a base's come first.
+    order = sorted(made, key=lambda name: (_is_keyword(kind, name), _is_keyword(kind, name) and rank[name]))
     return {name: made[name] for name in order}
 
 
@@ -228,7 +244,10 @@ def _names(names: str | tuple[str, ...]) -> tuple[str, ...]:
 def needs(
     names: str | tuple[str, ...], others: str | tuple[str, ...], sentence: str, *, hint: str = "", where: str = ""
 ) -> Rule:
-    """Declare that any of some options means nothing unless one of others is named."""
+    """Declare that any of some options means nothing unless one of others is named.
+
+    Of every rule "{names}" in the sentence stands for those of the first options that are named.
+    """
     return Rule(_names(names), _names(others), lambda first, other: first and not other, sentence, hint, where)
 
 
@@ -265,7 +284,14 @@ def check_options(given: Any) -> None:
             )
             if rule.is_broken(first, other):
                 where = getattr(given, rule.where) if rule.where else None
-                raise MedclipError(Reason.WRONG_USE, rule.sentence, where=where, hint=rule.hint)
+                raise MedclipError(Reason.WRONG_USE, _sentence(rule, given, declared), where=where, hint=rule.hint)
+
+
+def _sentence(rule: Rule, given: Any, declared: Mapping[str, Option]) -> str:
+    if "{names}" not in rule.sentence:
+        return rule.sentence
+    named = [f"--{declared[name].spelled}" for name in rule.first if _is_set(given, declared, name)]
+    return rule.sentence.replace("{names}", list_of(named))
 
 
 def _is_set(given: Any, declared: Mapping[str, Option], name: str) -> bool:
@@ -288,9 +314,10 @@ def _check_value(one: Option, value: Any) -> None:
 
 
 class Verb(Protocol[_P_contra, _R_co]):
-    """A function whose arguments are declared options; `options` is their class."""
+    """A function whose arguments are declared options: `options` is their class, of which `carry_out` takes a value."""
 
     options: ClassVar[Any]
+    carry_out: ClassVar[Any]
 
     def __call__(self, *args: _P_contra.args, **kwargs: _P_contra.kwargs) -> _R_co:
         """Carry it out."""
@@ -308,14 +335,17 @@ def verb(declared: Callable[_P, _O]) -> Callable[[Callable[[_O], _R]], Verb[_P, 
     """
 
     def make(function: Callable[[_O], _R]) -> Verb[_P, _R]:
-        @functools.wraps(function)
-        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            given = read_options(declared, args, kwargs)
+        def carry_out(given: _O) -> _R:
             check_options(given)
             return function(given)
 
+        @functools.wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            return carry_out(read_options(declared, args, kwargs))
+
         call_: Any = call
         call_.options = declared
+        call_.carry_out = carry_out
         call_.__signature__ = signature_of(declared, function)
         call_.__doc__ = _with_arguments(inspect.getdoc(function) or "", options_of(declared))
         return call_
@@ -331,10 +361,56 @@ def read_options(declared: Callable[_P, _O], args: tuple[Any, ...], kwargs: Mapp
         MedclipError: As `read_recipe`.
     """
     make: Any = declared
-    if kwargs.get(RECIPE) is None:
-        return make(*args, **kwargs)
     named = inspect.signature(make).bind_partial(*args, **kwargs).arguments
-    return make(**{**read_recipe(kwargs[RECIPE], options_of(make), named), **named})
+    return make_options(make, named_values(make, named))
+
+
+def named_values(declared: Any, named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of options that are named, with those of a recipe below them.
+
+    Args:
+        declared: A class made by `options`. One with recipes of its own has a static method `with_recipe`, which does
+            this for it.
+        named: Values by the names of their options.
+
+    Raises:
+        MedclipError: As `read_recipe`.
+    """
+    if hasattr(declared, "with_recipe"):
+        return declared.with_recipe(named)
+    known = options_of(declared)
+    path = recipe_in(named, known)
+    return dict(named) if path is None else {**read_recipe(path, known, named), **named}
+
+
+def recipe_in(named: Mapping[str, Any], declared: Mapping[str, Option]) -> Any:
+    """Return the file of options that a call names; None where it names none, or its `recipe` is of another kind."""
+    one = declared.get(RECIPE)
+    return None if one is None or one.is_argument else named.get(RECIPE)
+
+
+def make_options(declared: Callable[..., _O], named: Mapping[str, Any]) -> _O:
+    """Return the value of a class of options, whichever form its values are named in.
+
+    Raises:
+        TypeError: As Python raises where one is missing.
+        MedclipError: WRONG_USE for a form that an option does not take.
+    """
+    known = options_of(declared)
+    try:
+        return declared(**{name: _read(known[name], value) for name, value in named.items()})
+    except ValueError as e:
+        raise MedclipError(Reason.WRONG_USE, f"{e}.") from e
+
+
+def _read(one: Option, value: Any) -> Any:
+    """Return a value in the one form that an option has: what its `read` makes, and floats of whole numbers."""
+    if one.read is not None:
+        try:
+            return one.read(value)
+        except ValueError as e:
+            raise ValueError(f"{one.name} {e}") from e
+    return float(value) if one.kind is float and isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def read_recipe(path: str | Path, declared: Mapping[str, Option], named: Container[str] = ()) -> dict[str, Any]:
@@ -350,7 +426,7 @@ def read_recipe(path: str | Path, declared: Mapping[str, Option], named: Contain
             a file or folder that a run.json does not hold, and nobody names; what `medclip.recipe.read_yaml` raises.
     """
     values = values_of_recipe(path)
-    known = {one.spelled.replace("-", "_"): one for one in declared.values() if one.kind is not None}
+    known = {one.key: one for one in declared.values() if one.kind is not None}
     read: dict[str, Any] = {}
     for key, value in values.items():
         one = known.get(str(key).replace("-", "_").strip("_"))
@@ -366,9 +442,12 @@ def read_recipe(path: str | Path, declared: Mapping[str, Option], named: Contain
                 where=path,
                 hint=f"Name it beside the recipe: {one.spelled.upper() if one.is_argument else f'--{one.spelled}'}.",
             )
-        if not fits(one, value):
+        if one.read is None and not fits(one, value):
             raise MedclipError(Reason.RECIPE_INVALID, f"{key} does not take {value!r}.", where=path)
-        read[one.name] = tuple(value) if isinstance(value, list) else value
+        try:
+            read[one.name] = tuple(value) if one.read is None and isinstance(value, list) else _read(one, value)
+        except ValueError as e:
+            raise MedclipError(Reason.RECIPE_INVALID, f"{e}.", where=path) from e
     return read
 
 
@@ -402,21 +481,24 @@ def fits(one: Option, value: Any) -> bool:
     return isinstance(value, kinds.get(one.kind, (str, int, float) if one.is_repeatable else (str,)))
 
 
-def recipe_of(given: Any) -> dict[str, Any]:
+def recipe_of(given: Any, *, has_places: bool = False) -> dict[str, Any]:
     """Return the recipe that repeats a call: what differs from the defaults, but what is of one call alone.
 
     Args:
         given: A value of a class of options. A file or folder is in it as a question mark, and what lives in memory
             alone is left out.
+        has_places: Name files and folders.
     """
     recipe: dict[str, Any] = {}
     for one in options_of(given).values():
         value = getattr(given, one.name)
         if one.kind is None or one.is_of_call or one.is_beside or not one.is_set(value):
             continue
-        plain = _UNKNOWN_PLACE if one.is_place and not _is_name(value) else _plain(value)
+        if has_places and isinstance(value, Path):
+            value = str(value)
+        plain = _UNKNOWN_PLACE if one.is_place and not has_places and not _is_name(value) else _plain(value)
         if plain is not _MISSING:
-            recipe[one.spelled.replace("-", "_")] = plain
+            recipe[one.key] = plain
     return recipe
 
 

@@ -77,14 +77,14 @@ embeddings
 # stands out from this folder.
 
 # %%
-medclip.search(embeddings, "a fundus photograph of the retina", top=3, model=model)
+medclip.search(embeddings, "a fundus photograph of the retina", num_hits=3, model=model)
 
 # %% [markdown]
 # How many of the first 59 are breast ultrasound?
 
 # %%
 names = dict(zip(embeddings.files["row"].to_pylist(), embeddings.files["path"].to_pylist(), strict=True))
-hits = medclip.search(embeddings, "an ultrasound image of the breast", top=len(women), level="unit", model=model)
+hits = medclip.search(embeddings, "an ultrasound image of the breast", num_hits=len(women), level="unit", model=model)
 right = sum(names[row] in outcome for row in hits.to_pandas()["row"])
 share = len(women) / embeddings.counts["embedded"]
 print(f"{right} of {len(women)} are breast ultrasound; by chance it would be {share * len(women):.0f}")
@@ -100,7 +100,7 @@ asked = {
 }
 for way, query in asked.items():
     found = medclip.search(
-        embeddings, **query, where="modality=ultrasound", level="unit", top=len(women), model=model
+        embeddings, **query, where="modality=ultrasound", level="unit", num_hits=len(women), model=model
     ).to_pandas()
     truth = np.array([outcome[names[row]] == "malignant" for row in found["row"]], int)
     area = measured(truth, found["score"].to_numpy(), [names[row] for row in found["row"]], ["auroc"])["auroc"]
@@ -124,7 +124,13 @@ answers
 
 # %%
 adapted = medclip.adapt(
-    table, label="content", patient="patient", images=root / "embedded", out=root / "mass", method="linear-probe"
+    table,
+    "content",
+    patient="patient",
+    images=root / "embedded",
+    out=root / "mass",
+    method="linear-probe",
+    test_share=0.3,
 )
 adapted
 
@@ -220,7 +226,13 @@ for row in women.itertuples():
     patch_of[name] = (left, top, side, side)
 control_table = pd.DataFrame(rows)
 control = medclip.adapt(
-    control_table, label="planted", patient="patient", images=planted, out=root / "control", method="linear-probe"
+    control_table,
+    "planted",
+    patient="patient",
+    images=planted,
+    out=root / "control",
+    method="linear-probe",
+    test_share=0.3,
 )
 print(control)
 

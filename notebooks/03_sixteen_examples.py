@@ -142,9 +142,9 @@ result = medclip.compare(
     out=root / "comparison",
     images=vectors,
     patient="patient",
-    methods=methods,
+    method=methods,
     shots=(1, 4, 8),
-    seeds=5,
+    num_seeds=5,
     num_resamples=1000,
 )
 print("\n".join(result.lines()))

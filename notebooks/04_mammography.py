@@ -141,7 +141,7 @@ plt.show()
 # are read in the same way.
 
 # %%
-medclip.shards.captions_from_mammography(table, root / "cohort" / "reports.csv", n=3)
+medclip.shards.captions_from_mammography(table, root / "cohort" / "reports.csv", num_captions=3)
 reports = pd.read_csv(root / "cohort" / "reports.csv")
 for report in reports[reports.file == lesion.file].captions.iloc[0].split("\n"):
     print("-", report)
@@ -154,7 +154,7 @@ for report in reports[reports.file == lesion.file].captions.iloc[0].split("\n"):
 # labels: the risk head knows which years a woman was followed, and no others.
 
 # %%
-shards = medclip.shards.build(root / "cohort" / "reports.csv", root / "shards", group="exam", max_side=160)
+shards = medclip.shards.build(root / "cohort" / "reports.csv", root / "shards", group="exam", max_side_px=160)
 print(shards.num_samples, "exams")
 recipe = {
     "name": "mammography-notebook",
@@ -205,7 +205,13 @@ risk.pivot(index="study", columns="class", values="probability").head(4).round(3
 
 # %%
 audit = medclip.audit(
-    scores, table, level="exam", risk=["breast_cancer_risk"], where=["split=test"], num_resamples=300, permutations=100
+    scores,
+    table,
+    level="exam",
+    risk=["breast_cancer_risk"],
+    where=["split=test"],
+    num_resamples=300,
+    num_permutations=100,
 )
 figures = pd.DataFrame(audit.risk)
 figures[(figures.attribute == "all") & figures.metric.str.startswith(("c_index", "auroc"))][

@@ -117,7 +117,9 @@ store.to_pandas()[["file", "status", "num_patches", "tissue_share"]].head(4)
 # The patches of all slides, ordered by what they share with the words. Scores give an order and are no probabilities.
 
 # %%
-hits = medclip.search(root / "store", "crowded dark nuclei of different size", model=run.pack, images=slides, top=200)
+hits = medclip.search(
+    root / "store", "crowded dark nuclei of different size", model=run.pack, images=slides, num_hits=200
+)
 hits
 
 # %% [markdown]
@@ -192,7 +194,7 @@ Image.open(root / "words" / "maps" / f"{rows.key[3]}.png")
 # %%
 learned = medclip.slides.learn(
     root / "store", root / "wsi" / "CAMELYON16" / "labels.csv", "label", out=root / "head", patient="patient",
-    pooling="abmil", against="mean", folds=4, num_resamples=500, overrides={"epochs": 20, "lr": 3e-3},
+    pooling="abmil", compare="mean", num_folds=4, num_resamples=500, overrides={"epochs": 20, "lr": 3e-3},
 )  # fmt: skip
 learned
 

@@ -34,8 +34,6 @@ import numpy as np
 import pandas as pd
 
 import medclip
-from medclip.auditing.input.options import ReadOptions
-from medclip.auditing.options import AuditOptions, Thresholds
 from medclip.errors import MedclipError
 
 out = Path(tempfile.mkdtemp())
@@ -63,14 +61,15 @@ real = medclip.audit(
     labels=films_seen.drop(columns="medclip_mini"),
     by=["sex", "age"],
     label=["pneumonia"],
-    reading=ReadOptions(key="film", where={"split": "test"}, age_bins=[0, 25, 50]),
+    key="film",
+    where={"split": "test"},
+    age_bins=[0, 25, 50],
     name="medclip-mini",
-    options=AuditOptions(
-        dataset="ChestX-ray14, held-out films",
-        num_resamples=1000,
-        permutations=500,
-        thresholds=Thresholds(choose_where={"split": "val"}, policy="youden"),
-    ),
+    dataset="ChestX-ray14, held-out films",
+    num_resamples=1000,
+    num_permutations=500,
+    choose_where={"split": "val"},
+    policy="youden",
 )
 seen = {name: table.to_pandas() for name, table in real.tables().items()}
 rows = seen["metrics"].query("metric in ['auroc', 'tpr']").dropna(subset="value")
@@ -143,15 +142,26 @@ labels.head(3)
 # threshold is chosen on the patients of `val` and audited on those of `test`. All intervals resample patients.
 
 # %%
-reading = ReadOptions(key="film", where={"split": "test"}, age_bins=[25, 45, 65])
-options = AuditOptions(
+audit = {
+    "labels": labels,
+    "by": ["sex", "age"],
+    "label": ["effusion"],
+    "key": "film",
+    "where": {"split": "test"},
+    "age_bins": [25, 45, 65],
+}
+found = medclip.audit(
+    scores_a,
+    **audit,
+    name="A",
+    compare={"B": scores_b},
     dataset="made-up films",
     num_resamples=1000,
-    permutations=500,
-    thresholds=Thresholds(choose_where={"split": "val"}, policy="sensitivity=0.9"),
+    num_permutations=500,
+    choose_where={"split": "val"},
+    policy="sensitivity=0.9",
+    out=out,
 )
-audit = {"labels": labels, "by": ["sex", "age"], "label": ["effusion"], "reading": reading}
-found = medclip.audit(scores_a, **audit, name="A", compare={"B": scores_b}, options=options, out=out)
 tables = {name: table.to_pandas() for name, table in found.tables().items()}
 print("written:", *sorted(p.name for p in out.iterdir() if p.suffix in (".html", ".json", ".md")))
 
@@ -167,9 +177,8 @@ tables["thresholds"][["model", "value", "policy", "chosen_on", "n", "n_pos", "n_
 # Thresholds that were chosen on the audited patients would make every rate look better than it is, so they are refused:
 
 # %%
-same = AuditOptions(num_resamples=100, permutations=100, thresholds=Thresholds(choose_where={"split": ["val", "test"]}))
 try:
-    medclip.audit(scores_a, **audit, options=same)
+    medclip.audit(scores_a, **audit, choose_where={"split": ["val", "test"]}, num_resamples=100, num_permutations=100)
 except MedclipError as error:
     print(error)
 

@@ -104,7 +104,7 @@ women[["file", "patient", "modality", "split", "outcome"]].to_csv(table, index=F
 changes = {"model.size_px": 64, "train.epochs": 20, "train.lr": 1e-3, "train.threads": 1}
 answers = {}
 for name, start in (("pretrained", run.pack), ("from nothing", "vit_tiny_patch16_224")):
-    tuned = medclip.finetune(start, table, "outcome", out=root / name, overrides=changes)
+    tuned = medclip.finetune(table, "outcome", model=start, out=root / name, overrides=changes)
     answers[name] = next(row for row in tuned.test if row["metric"] == "macro_auroc")
 
 figure, axis = plt.subplots(figsize=(6, 1.6), layout="constrained")

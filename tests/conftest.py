@@ -6,10 +6,14 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+
+if TYPE_CHECKING:
+    from tests.kits.loaded_python import Programs
 
 # Before anything imports torch or matplotlib: subprocesses started by tests inherit these too.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -26,6 +30,15 @@ hypothesis_settings.register_profile(
     "medclip", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 hypothesis_settings.load_profile("medclip")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what runs at night where it is not night: fixtures are then as small as tests/kits/size.py says."""
+    from tests.kits.size import is_nightly
+
+    for item in items:
+        if item.get_closest_marker("nightly") and not is_nightly():
+            item.add_marker(pytest.mark.skip(reason="runs at night: make test-nightly, or MEDCLIP_NIGHTLY=1"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,6 +77,19 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("no shared data folder beside the repository; set MEDCLIP_SHARED to where it is")
     return folder
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Programs]:
+    """Start `medclip` and `python` as forks of a process that has imported them, and at night as programs anew."""
+    from tests.kits.loaded_python import LoadedPython, RealPython
+    from tests.kits.size import is_nightly
+
+    if is_nightly() or not hasattr(os, "pidfd_open"):  # Linux has it
+        yield RealPython()
+        return
+    with LoadedPython() as loaded:
+        yield loaded
 
 
 @pytest.fixture(scope="session")

@@ -116,7 +116,7 @@ def main() -> int:
     # By files and in their order, so that what is nearest comes first.
     spread = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
     code = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tests.fast", "-m", "not slow", *spread, *tests],
+        [sys.executable, "-m", "pytest", "-p", "tests.fast", "-m", "not slow and not nightly", *spread, *tests],
         cwd=REPOSITORY, env=os.environ | {DEADLINE: str(began + SECONDS)}, check=False,
     ).returncode  # fmt: skip
     print(pyright.communicate()[0].strip())

@@ -85,7 +85,7 @@ def test_medclip_help_loads_nothing_heavy_and_no_command_module():
 NAMESPACES = ("ecg", "models", "runs", "shards", "slides")
 VERBS = (
     "adapt", "audit", "compare", "doctor", "embed", "evaluate", "explain", "finetune", "monitor", "open_study",
-    "pathgen", "pretrain", "retry", "scan", "score", "search", "view", "watch",
+    "pathgen", "pretrain", "rank_captions", "retry", "scan", "score", "search", "view", "watch",
 )  # fmt: skip
 
 
@@ -96,9 +96,9 @@ def test_the_face_is_verbs_types_and_namespaces():
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_is_a_plain_function_in_a_file_of_its_own(verb: str):
-    file = "runs" if verb == "retry" else verb  # beside status, merge and purge
+def test_a_verb_is_a_plain_function_in_a_file_of_its_own_or_of_its_family(verb: str):
     function = getattr(medclip, verb)
+    file = {"retry": "runs", "rank_captions": "captions"}.get(verb, verb)
     assert isinstance(function, FunctionType)
     assert (function.__module__, function.__name__) == (f"medclip.api.{file}", verb)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from medclip.auditing.recipe import audit_recipe
+import medclip
 from medclip.auditing.thresholds.file import read_thresholds
 from medclip.errors import MedclipError
 from medclip.evaluation.zero_shot.suite import load_suite
@@ -103,8 +103,7 @@ def refusals(folder: Path) -> list[str]:
         lambda: read_thresholds(folder / "broken.json"),
         lambda: load_suite(folder / "suite.yaml"),
         lambda: load_recipe(folder / "r.yaml"),
-        lambda: audit_recipe(folder / "a.yaml"),
-        lambda: audit_recipe("s.csv", {"num_resamples": "few", "peers": 1}),
+        lambda: medclip.audit(folder / "a.yaml"),
         lambda: parse_task("name: a\nkind: sometimes\nclasses: 3\n"),
     )
     texts = []

@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 
     from medclip.models.model import Model
 
-LOOP = "loop"
-"""What a method calls its `**` parameter when it passes the rest on to `tower_loop.Loop`."""
+FURTHER: Mapping[str, str] = {
+    "loop": "medclip.adaptation.towers.train_loop:Loop",
+    "prompt": "medclip.adaptation.prompts.coop:PromptOptions",
+    "mix": "medclip.adaptation.frozen.tip_adapter:MixOptions",
+}
+"""What a method calls its `**` parameter, to the class whose fields are further options of the method."""
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", type(None): "null"}
 
 
@@ -33,15 +37,16 @@ def options_of(fit: Callable[..., Any]) -> Mapping[str, Any]:
     """Return the type of each option of a method, by name.
 
     Args:
-        fit: Its function: the keyword-only parameters but `seed`, and the fields of `Loop` behind `**loop`.
+        fit: Its function: the keyword-only parameters but `seed`, and the fields of the class of `FURTHER` behind `**`.
     """
     parameters = inspect.signature(fit).parameters.values()
     names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "seed"]
     hints = dict(_hints(fit, names))
-    if any(p.kind is p.VAR_KEYWORD and p.name == LOOP for p in parameters):
-        from medclip.adaptation.towers.train_loop import Loop
-
-        hints |= {name: hint for name, hint in get_type_hints(Loop).items() if name not in hints}
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_KEYWORD:
+            module, name = FURTHER[parameter.name].split(":")
+            fields = get_type_hints(getattr(import_module(module), name))
+            hints |= {name: hint for name, hint in fields.items() if name not in hints}
     return hints
 
 

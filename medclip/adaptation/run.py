@@ -1,4 +1,4 @@
-"""The verb: a table of labelled studies and a pack go in, an adapted pack and its answers for the test patients out."""
+"""An adaptation: shots are drawn and read, a method learns from them, and both models answer for the test patients."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from dataclasses import replace as changed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,26 +16,21 @@ from numpy.typing import NDArray
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.heads import text_head
-from medclip.adaptation.data.shots import Division, Drawn, divide, draw_shots
-from medclip.adaptation.data.table import AdaptTable, LabelledUnit, read_adapt_table
+from medclip.adaptation.data.shots import Division, Drawn, draw_shots
+from medclip.adaptation.data.table import AdaptTable, LabelledUnit
 from medclip.adaptation.data.unit_features import examples_of, targets_of, unit_logits
-from medclip.adaptation.methods import METHODS, Fitted, Method, choose_method
+from medclip.adaptation.methods import Fitted, Method
 from medclip.adaptation.pack.adapted_model import Adapted, Draw, Shot, label_of
-from medclip.adaptation.pack.check_outputs import check_places
 from medclip.adaptation.pack.notes import MOST_LOOKED_AT, below_chance, learned_nothing, run_notes, seen_by_base
-from medclip.adaptation.pack.write_pack import write_pack
-from medclip.embeddings.embeddings_reader import EmbeddingsReader, needs_images, open_for, open_reader
-from medclip.embeddings.open_embeddings import Embeddings, is_embeddings
+from medclip.embeddings.embeddings_reader import EmbeddingsReader, open_reader
+from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason
-from medclip.files.pseudonyms import load_key
-from medclip.models.devices import check_device, torch_threads
+from medclip.models.devices import torch_threads
 from medclip.models.encoding.unit_reader import ReadUnit, UnitReader, encode_units
 from medclip.models.scores.class_vectors import probabilities
-from medclip.progress import Progress, Silent
+from medclip.progress import Progress
 from medclip.result import Result
-from medclip.sample import Modality
 from medclip.settings import Settings
-from medclip.text.vocabulary.task import Task
 from medclip.wording import by_reason, count, estimate, list_of
 
 if TYPE_CHECKING:
@@ -69,18 +63,6 @@ class ScoredTest:
         return probabilities(self.logits_NC, self.kind)  # pyright: ignore[reportArgumentType]
 
 
-class Measured(Protocol):
-    """Figures over test scores, as `medclip.evaluation.adapted_model.measure` makes them."""
-
-    @property
-    def metrics(self) -> Mapping[str, Any]:
-        """For the card."""
-        ...
-
-
-Measure = Callable[["AdaptRun"], Measured]
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class AdaptRun(Result):
     """A finished adaptation."""
@@ -98,7 +80,7 @@ class AdaptRun(Result):
     seconds: Mapping[str, float]
     """reading, learning, scoring."""
     measured: Any = None
-    """What `measure` gave."""
+    """Figures of `medclip.evaluation.adapted_model.measure`."""
     folder: Path | None = None
     """The pack."""
 
@@ -142,85 +124,9 @@ class AdaptRun(Result):
         return f"{name} {adapted}{before}{more}"
 
 
-def adapt_model(
-    model: str | Path | Model,
-    table: Any,
-    labels: str | Sequence[str],
-    *,
-    method: str | None = None,
-    shots: int = 16,
-    out: str | Path | None = None,
-    checkpoint: str | Path | None = None,
-    task: Task | str | Path | None = None,
-    modality: Modality | str | None = None,
-    folder: str | Path | None = None,
-    patient_from: str | None = None,
-    seed: int = 0,
-    init_seed: int = 0,
-    test_share: float = 0.3,
-    options: Mapping[str, Any] | None = None,
-    name: str | None = None,
-    key_file: Path | None = None,
-    workers: int | None = None,
-    memory: int | str | None = None,
-    threads: int | None = None,
-    device: str = "cpu",
-    settings: Settings | None = None,
-    progress: Progress | None = None,
-    measure: Measure | None = None,
-    replace: bool = False,
-) -> AdaptRun:
-    """Adapt a model pack, as `medclip.adapt` says; `measure` makes figures of the run, which go into the card.
-
-    Evaluation lies above this room, so its `medclip.evaluation.adapted_model.measure` is handed in.
-    """
-    from medclip.models.packs.pack import find_pack, load_model, read_preprocess
-    from medclip.models.packs.words import understands_words
-
-    options, draw = dict(options or {}), Draw(shots, seed, init_seed)
-    settings = (settings or Settings()).on_machine(workers, memory)
-    base = find_pack(model) if isinstance(model, str | Path) else Path(model.path)
-    has_text = understands_words(base) if isinstance(model, str | Path) else model.has_text
-    chosen = choose_method(method, has_text=has_text)
-    out, checkpoint = (None if place is None else Path(place) for place in (out, checkpoint))
-    check_places(out, checkpoint, base, method=chosen.name, draw=draw, options=options, replace=replace)
-    check_device(device)
-    embeddings = open_for(folder, base, settings, key_file) if folder is not None and is_embeddings(folder) else None
-    if embeddings is not None and chosen.trains_towers:
-        frozen = [m.name for m in METHODS.values() if not m.trains_towers and (has_text or not m.needs_words)]
-        raise needs_images(f"{chosen.title} learns in the towers", f", or take one of: {', '.join(frozen)}")
-    understood = read_adapt_table(
-        table,
-        (labels,) if isinstance(labels, str) else labels,
-        task=task,
-        modality=modality or read_preprocess(base).modality,
-        folder=None if folder is None else Path(folder),
-        patient_from=patient_from,
-        key=load_key(settings, path=key_file),
-    )
-    chosen.check(options)  # imports the method, and torch with it: what needs neither was refused above
-    division = divide(understood.units, test_share=test_share)
-    draw_shots(
-        understood.units, division, understood.text, shots, seed
-    )  # what is wrong with it is said before a model is loaded
-    loaded = load_model(model, device=device) if isinstance(model, str | Path) else model
-    chosen.rehearse(loaded, understood.text, options)
-    originals = Path(table).parent if isinstance(table, str | Path) else None
-    work = _Work(loaded, understood, division, chosen, draw, settings, progress or Silent(), embeddings, originals)
-    run = work.run(options, threads)
-    if measure is not None:
-        run = changed(run, measured=measure(run))
-    if checkpoint is not None:
-        run.adapted.save(checkpoint, replace=replace)
-    if out is not None:
-        metrics = run.measured.metrics if run.measured is not None else {}
-        run = changed(run, folder=write_pack(run.adapted, out, metrics=metrics, name=name, replace=replace))
-    return run
-
-
 @dataclass(frozen=True, eq=False)
-class _Work:
-    """What the steps of an adaptation share."""
+class Adaptation:
+    """What the steps of an adaptation share; nothing of it is checked any more."""
 
     base: Model
     table: AdaptTable
@@ -234,7 +140,17 @@ class _Work:
     originals: Path | None = None
     """Where the images may lie that were embedded."""
 
-    def run(self, options: dict[str, Any], threads: int | None) -> AdaptRun:
+    def run(self, options: Mapping[str, Any], num_threads: int | None) -> AdaptRun:
+        """Draw and read the shots, learn, and score the test patients.
+
+        Args:
+            options: The method's own.
+            num_threads: Threads of torch while it learns; its own number where None.
+
+        Raises:
+            MedclipError: PATIENT_OVERLAP for a test on what was learned; where no shot can be read its reason; those of
+                the method.
+        """
         units, text = self.table.units, self.table.text
         started = time.perf_counter()
         with open_reader(self.base, self.settings, self.embeddings, originals=self.originals) as reader:
@@ -246,7 +162,7 @@ class _Work:
             train = examples_of(units, read, drawn.train, text)
             val = examples_of(units, read, drawn.val, text) if drawn.val else None
             self.progress.stage(f"Learning: {self.method.title}", 1)
-            with torch_threads(threads):
+            with torch_threads(num_threads):
                 fitted = self.method.fit(self.base, text, train, val, seed=self.draw.init_seed, **options)
             self.progress.step()
             learned_at = time.perf_counter()

@@ -2,85 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.adaptation.run import AdaptRun, adapt_model
-from medclip.api.run_arguments import folder_of
-from medclip.evaluation.adapted_model import measure
-from medclip.files.recipes.key_value import Overrides, read_overrides
-from medclip.progress import Progress
-from medclip.sample import Modality
-from medclip.settings import DEFAULT_MODEL, Settings
-from medclip.text.vocabulary.task import Task
+from medclip.api.groups import (
+    Chance,
+    Common,
+    Device,
+    Identity,
+    LabelledTable,
+    Machine,
+    NamedModality,
+    NamedPack,
+    Overridden,
+    Overwriting,
+    PatientColumn,
+    TableImages,
+    TableTask,
+    TestShare,
+    WithModel,
+    settings_of,
+)
+from medclip.options import option, options, verb
 
 if TYPE_CHECKING:
-    from medclip.embeddings.open_embeddings import Embeddings
-    from medclip.models.model import Model
+    from medclip.adaptation.data.table import TableSource
+    from medclip.adaptation.run import AdaptRun
 
 
-def adapt(
-    labels: Any,
-    label: str | Sequence[str],
-    *,
-    out: str | Path | None = None,
-    model: str | Path | Model = DEFAULT_MODEL,
-    method: str | None = None,
-    shots: int = 16,
-    task: Task | str | Path | None = None,
-    modality: Modality | str | None = None,
-    patient: str | None = None,
-    images: str | Path | Embeddings | None = None,
-    seed: int = 0,
-    init_seed: int = 0,
-    test_share: float = 0.3,
-    overrides: Overrides = (),
-    checkpoint: str | Path | None = None,
-    overwrite: bool = False,
-    name: str | None = None,
-    key_file: str | Path | None = None,
-    workers: int | None = None,
-    memory: int | str | None = None,
-    threads: int | None = None,
-    device: str = "cpu",
-    settings: Settings | None = None,
-    progress: Progress | None = None,
-) -> AdaptRun:
-    """Adapt a model pack to a question of one's own, from a few labelled studies, and measure it on other patients.
+@options
+class AdaptOptions(
+    Common,
+    Machine,
+    Device,
+    NamedPack,
+    Overwriting,
+    Overridden,
+    Chance,
+    Identity,
+    TestShare,
+    TableTask,
+    NamedModality,
+    TableImages,
+    PatientColumn,
+    WithModel,
+    LabelledTable,
+):
+    """What `adapt` is asked."""
+
+    out: str | Path | None = option(
+        "Folder of the new pack; one that holds something else is refused. It may hold the pack of an equal call. In "
+        "Python nothing is written where None.",
+        default=None,
+        needed=True,
+        place=True,
+    )
+    method: str | None = option(
+        "Way of adapting: zero-shot, linear-probe, lp++, ridge, knn, lda, tip, tip-f, clip-adapter, coop, biomedcoop, "
+        "cocoop, svd, lora, norm or full. Default: svd; of an image-only pack linear-probe. Such a pack takes ridge, "
+        "knn and lda besides.",
+        default=None,
+        form="NAME",
+        often=True,
+    )
+    shots: int = option(
+        "Number of patients of each class that are learned from, one file of each.",
+        default=16,
+        form="K",
+        least=1,
+        often=True,
+    )
+    init_seed: int = option(
+        "Seed of initial values, batches and augmentation. The draw of shots has --seed; test patients depend on "
+        "neither.",
+        default=0,
+        heading="How it learns",
+    )
+    checkpoint: str | Path | None = option(
+        "Folder for what was learned alone, bound to the base.",
+        default=None,
+        form="DIR",
+        place=True,
+        heading="Output",
+    )
+    num_threads: int | None = option(
+        "Number of threads while it learns. Another number sums in another order. Default: torch's.",
+        default=None,
+        least=1,
+        heading="This machine",
+    )
+
+
+@verb(AdaptOptions)
+def adapt(options: AdaptOptions) -> AdaptRun:
+    """Adapt a model to a question of your own from a few labelled studies; `adapt compare` tells which way helps.
 
     Patients are divided first; shots are drawn from one side, and the other side is only scored. A file that cannot be
-    read is counted and never stops it; the next patient of its class takes the place of such a shot.
-
-    Args:
-        labels: CSV, TSV or Parquet file, or a data frame, with `file`, a column of patients and the labels: see
-            `medclip.adaptation.data.table.read_adapt_table`.
-        label: The column of class names, or the columns of 0 and 1.
-        out: Folder of the new pack; nothing is written where None. It may hold the pack of an equal call.
-        model: The base: name or folder of a pack, or a loaded model.
-        method: One of `medclip.adaptation.methods.METHODS`; "svd" where None, "linear-probe" for an image-only pack,
-            which takes those that need no words.
-        shots: K: patients of each class, one unit of each.
-        task: A task of the vocabulary or a task file; made of the table where None.
-        modality: Of rows whose table says none; a model of ECGs needs no word.
-        patient: Column that names the patient, or "file" where each file is a patient of its own.
-        images: Folder that files of the table are relative to; the table's own where None. Or embeddings of the
-            same pack, or their folder: no image is read, and methods that train towers are refused.
-        seed: Of the draw of shots. Test patients do not depend on it.
-        init_seed: Of initialisation, batches and augmentation.
-        test_share: Share of patients to test on, where the table has no column `split`; 0 for no test.
-        overrides: Settings of the method to change: `{"steps": 200}` or `["steps=200"]`.
-        checkpoint: Folder for what was learned alone, bound to the base; nothing is written where None.
-        overwrite: Replace any pack in `out` and any checkpoint in `checkpoint`.
-        name: Of the new pack, on its card.
-        key_file: Key that patients are hashed with; the identity key of `settings` where None.
-        workers: Reading processes; one for each core where None.
-        memory: What all processes may take together, such as "12GB"; where None the settings', by default 60 % of what
-            the machine or its cgroup has.
-        threads: Of torch, while it learns.
-        device: Torch device.
-        settings: Limits and policy.
-        progress: Told of each unit.
+    read is counted and never stops it; the next patient of its class takes the place of such a shot. The new pack is
+    used with `medclip score --model`.
 
     Returns:
         The run: `.adapted`, `.test`, `.notes`, and `.measured`, the figures on the test patients beside zero-shot.
@@ -89,30 +109,74 @@ def adapt(
         MedclipError: WRONG_USE, OUTPUT_IN_USE, TABLE_INVALID, NO_TASK, NOTHING_TO_DO; PATIENT_OVERLAP where a patient
             or the bytes of a file are on two sides; NON_FINITE; those of `medclip.models.load` and of the method.
     """
-    return adapt_model(
-        model,
-        labels,
-        label,
-        method=method,
-        shots=shots,
-        out=out,
-        checkpoint=checkpoint,
-        task=task,
-        modality=modality,
-        folder=folder_of(images),
-        patient_from=patient,
-        seed=seed,
-        init_seed=init_seed,
-        test_share=test_share,
-        options={key.replace("-", "_"): value for key, value in read_overrides(overrides).items()},
-        name=name,
-        key_file=None if key_file is None else Path(key_file),
-        workers=workers,
-        memory=memory,
-        threads=threads,
-        device=device,
-        settings=settings,
-        progress=progress,
-        measure=measure,
-        replace=overwrite,
-    )
+    from medclip.adaptation.data.shots import divide, draw_shots
+    from medclip.adaptation.methods import METHODS, choose_method
+    from medclip.adaptation.pack.adapted_model import Draw
+    from medclip.adaptation.pack.check_outputs import check_places
+    from medclip.adaptation.pack.write_pack import write_pack
+    from medclip.adaptation.run import Adaptation
+    from medclip.embeddings.embeddings_reader import needs_images, open_for
+    from medclip.embeddings.open_embeddings import is_embeddings
+    from medclip.evaluation.adapted_model import measure
+    from medclip.files.pseudonyms import load_key
+    from medclip.files.recipes.key_value import read_overrides
+    from medclip.models.devices import check_device
+    from medclip.models.packs.pack import find_pack, load_model, read_preprocess
+    from medclip.models.packs.words import understands_words
+    from medclip.progress import Silent
+
+    source, settings, key_file = source_of(options), settings_of(options), key_file_of(options)
+    changes = {key.replace("-", "_"): value for key, value in read_overrides(options.overrides).items()}
+    draw = Draw(options.shots, options.seed, options.init_seed)
+    model = options.model
+    base = find_pack(model) if isinstance(model, str | Path) else Path(model.path)
+    has_text = understands_words(base) if isinstance(model, str | Path) else model.has_text
+    method = choose_method(options.method, has_text=has_text)
+    out, checkpoint = (None if place is None else Path(place) for place in (options.out, options.checkpoint))
+    check_places(out, checkpoint, base, method=method.name, draw=draw, options=changes, replace=options.overwrite)
+    check_device(options.device)
+    embeddings = None
+    if source.folder is not None and is_embeddings(source.folder):
+        embeddings = open_for(source.folder, base, settings, key_file)
+    if embeddings is not None and method.trains_towers:
+        frozen = [m.name for m in METHODS.values() if not m.trains_towers and (has_text or not m.needs_words)]
+        raise needs_images(f"{method.title} learns in the towers", f", or take one of: {', '.join(frozen)}")
+    table = source.read(load_key(settings, path=key_file), read_preprocess(base).modality)
+    method.check(changes)  # imports the method, and torch with it: what needs neither was refused above
+    division = divide(table.units, test_share=options.test_share)
+    draw_shots(table.units, division, table.text, draw.shots, draw.seed)  # refused before a model is loaded
+    loaded = load_model(model, device=options.device) if isinstance(model, str | Path) else model
+    method.rehearse(loaded, table.text, changes)
+    progress = options.progress or Silent()
+    adaptation = Adaptation(loaded, table, division, method, draw, settings, progress, embeddings, source.originals)
+    run = adaptation.run(changes, options.num_threads)
+    run = replace(run, measured=measure(run))
+    if checkpoint is not None:
+        run.adapted.save(checkpoint, replace=options.overwrite)
+    if out is not None:
+        metrics = run.measured.metrics
+        folder = write_pack(run.adapted, out, metrics=metrics, name=options.name, replace=options.overwrite)
+        run = replace(run, folder=folder)
+    return run
+
+
+def source_of(options: Any) -> TableSource:
+    """Return the table of labelled files that a call names, and how it is read.
+
+    Raises:
+        MedclipError: WRONG_USE for a folder of vectors of slides.
+    """
+    from medclip.adaptation.data.table import TableSource
+    from medclip.api.run_arguments import folder_of
+
+    folder = folder_of(options.images)
+    columns = (options.label,) if isinstance(options.label, str) else tuple(options.label)
+    return TableSource(
+        options.labels, columns, options.task, options.modality, None if folder is None else Path(folder),
+        options.patient,
+    )  # fmt: skip
+
+
+def key_file_of(options: Any) -> Path | None:
+    """Return the file of the identity key that a call names."""
+    return None if options.key_file is None else Path(options.key_file)

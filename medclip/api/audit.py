@@ -1,88 +1,176 @@
-"""The audit as one call: measure, write tables, thresholds and page."""
+"""The verb `audit`: does a model work for every patient group? It measures, and writes tables, thresholds and page."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from medclip.api.run_arguments import folder_of
-from medclip.auditing.input.options import ReadOptions
-from medclip.auditing.options import AuditOptions
-from medclip.auditing.provenance.inputs import change_paths, paths_of, relative_place
-from medclip.auditing.provenance.origin import Origin, recipe_of_call
-from medclip.auditing.provenance.rerun import NOTE as RUN
-from medclip.auditing.provenance.rerun import PLACES, asked_recipe, is_audit
-from medclip.auditing.provenance.seal import seal
-from medclip.auditing.recipe import AuditRecipe, audit_recipe, is_recipe
-from medclip.auditing.result import JSON, AuditResult, write_json, write_tables
-from medclip.auditing.thresholds.file import write_thresholds
-from medclip.errors import MedclipError, Reason
-from medclip.export.formats import FILES, check_formats, write_formats
-from medclip.files.disk.input_paths import refuse_missing
-from medclip.files.output import (
-    claim_folder,
-    digest_of,
-    disk_errors,
-    read_own_note,
-    refuse_other,
-    write_file,
-    write_note,
+from medclip.api.groups import Chance, Common, Identity, Overwriting
+from medclip.auditing.option_groups import (
+    Beforehand,
+    Columns,
+    EmbeddingQuestions,
+    ImagesAndTraining,
+    Meaning,
+    Models,
+    Pages,
+    PatientGroups,
+    Resampling,
+    Shortcuts,
+    Stressing,
+    ThresholdSources,
 )
-from medclip.files.stores.remote import place_of
-from medclip.files.stores.store_files import is_store
-from medclip.models.packs.pack import find_pack
-from medclip.progress import Progress
-from medclip.runs.outputs.fetched_results import FetchedResults, fetched_results
-from medclip.runs.outputs.score_run import ScoreRun
-from medclip.settings import Settings
-from medclip.wording import list_of
+from medclip.auditing.shapes import listed, pairs
+from medclip.options import argument, needs, option, options, options_of, read_recipe, recipe_of, verb
+
+if TYPE_CHECKING:
+    from medclip.auditing.input.options import ReadOptions
+    from medclip.auditing.options import MeasureOptions
+    from medclip.auditing.provenance.origin import Origin
+    from medclip.auditing.result import AuditResult
+    from medclip.auditing.run import AuditRun
+    from medclip.runs.outputs.fetched_results import FetchedResults
 
 THRESHOLDS = "thresholds.json"
 UNFINISHED = '{"finished": false}\n'
 """What the JSON of an audit says until all its tables are written."""
 SCORES = "file or folder of scores"
-_ANY_SCORES = "scores"
-"""Stands for scores of any kind where only the other options of a recipe are wanted."""
+_ON_DISK = frozenset({"images", "model", "task", "training", "key_file"})
+"""Options of paths that are more than results and tables."""
 
 
-def audit(
-    scores: Any,
-    labels: Any = None,
-    *,
-    by: Sequence[str] = (),
-    label: Sequence[str] | None = None,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    name: str = "",
-    compare: Mapping[str, Any] | None = None,
-    reading: ReadOptions | None = None,
-    options: AuditOptions | None = None,
-    settings: Settings | None = None,
-    progress: Progress | None = None,
-    **keys: Any,
-) -> AuditResult:
-    """Ask whether a model works for every patient group, and how sure that is.
+@options
+class AuditOptions(  # options stand in the order of these from the last
+    Common,
+    Overwriting,
+    Pages,
+    Chance,
+    Resampling,
+    Stressing,
+    EmbeddingQuestions,
+    Identity,
+    ImagesAndTraining,
+    Shortcuts,
+    Models,
+    Beforehand,
+    ThresholdSources,
+    PatientGroups,
+    Meaning,
+    Columns,
+):
+    """What `audit` is asked."""
 
-    Args:
-        scores: What `medclip.score` returned, or its folder; CSV, TSV or Parquet file, either also by the URL of a
-            store; any data frame that narwhals knows; a recipe: a YAML file with the options of `medclip audit` by
-            name, which the other arguments override; or the `audit.json` of an audit, which is run again. With `task`,
-            `model` and `images` (a folder, or embeddings): the label table, whose images the pack scores.
-        labels: Table of truths, patients and groups; None where it is the table of scores itself.
-        by: What divides patients into groups: `sex`, `age`, `race`, `site`, `scanner`, `view`, any column, "sex*age".
-        label: Labels; "SCORE=COLUMN" where names differ; None for all that have score and truth.
-        out: Folder for tables, thresholds and page: new, empty, or of this same audit; None: nothing is written.
-        overwrite: Replace another audit in it.
-        name: Of the model; "" for the name of the folder or file.
-        compare: Scores of other models by their name.
-        reading: How tables are read.
-        options: What is measured, and how surely.
-        settings: Limits and number of reading processes, where images are read.
-        progress: Told of every stage.
-        **keys: Any other option of `medclip audit` by its name: `patient="mrn"`, `where={"split": "test"}`,
-            `num_resamples=500`, `format=["chai"]`; not beside `reading` and `options`, which hold the same as values.
+    scores: Any = argument(
+        "Scores of medclip score, or any table of scores; a recipe (.yaml); or an audit.json, which is run once more. "
+        "Scores are a folder, or CSV, TSV or Parquet, whatever its suffix, and may lie in a store (s3://...). Options "
+        "override a recipe. In Python also what `medclip.score` returned, and any data frame.",
+        form="SCORES|RECIPE|AUDIT_JSON",
+        kind=Path,
+        place=True,
+    )
+    labels: Any = argument(
+        "Table of truths, patients and groups. It is CSV, TSV or Parquet, whatever its suffix. Default: the scores.",
+        default=None,
+        form="TABLE",
+        kind=Path,
+        named=True,
+        needed=False,
+        place=True,
+    )
+    by: Sequence[str] | str = option(
+        "What divides patients: sex, age, race, site, scanner, view, any column, sex*age.",
+        default=(),
+        form="GROUP",
+        often=True,
+        read=listed,
+    )
+    label: Mapping[str, str] | Sequence[str] | str | None = option(
+        "Label that is audited. SCORE=COLUMN names both columns. Default: all that match.",
+        default=(),
+        form="SCORE=COLUMN",
+        often=True,
+        read=pairs,
+    )
+    patient: str | None = option(
+        "Column that names the patient. COLUMN~PATTERN takes the part of the cell that a regular expression finds, "
+        "such as Path~patient[0-9]+ where only the path names the patient. Without it patient, patient_id, subject_id "
+        "and the like are known.",
+        default=None,
+        form="COLUMN",
+        often=True,
+    )
+    out: str | Path | None = option(
+        "Folder for page and tables: new, empty, or of this same audit. In Python nothing is written without it.",
+        default=None,
+        form="DIR",
+        often=True,
+        of_call=True,
+        place=True,
+    )
+
+    rules = (
+        needs(
+            "has_stored_vectors",
+            "model",
+            "embeddings are read for the pack that computed them, and none is named.",
+            hint="Name it with --model.",
+            where="embeddings",
+        ),
+        needs(
+            ("study", "drift", "date", "attacker"),
+            ("embeddings", "can_encode"),
+            "{names}: this is asked of embeddings, and there are none.",
+            hint="Give embeddings, or a pack and the folder of images.",
+        ),
+        needs(
+            ("stress", "task"),
+            ("can_encode", "has_stored_vectors"),
+            "images can only be scored where there are a pack and a folder of images.",
+            hint="Name both: --model PACK --images FOLDER.",
+        ),
+    )
+
+    @property
+    def can_encode(self) -> bool:
+        """Whether there are images and a model for them."""
+        return self.images is not None and self.model is not None
+
+    @property
+    def has_stored_vectors(self) -> bool:
+        """Whether there are embeddings that `medclip embed` wrote."""
+        from medclip.embeddings.open_embeddings import is_embeddings
+
+        stored = self.embeddings
+        return stored is not None and (not isinstance(stored, str | Path) or is_embeddings(stored))
+
+    @staticmethod
+    def with_recipe(named: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is named, with the values of a recipe or an audit.json below it; it may stand as scores, too."""
+        from medclip.auditing.provenance.rerun import is_audit, read_rerun
+        from medclip.auditing.recipe import is_recipe
+
+        known, values, recipe = options_of(AuditOptions), dict(named), named.get("recipe")
+        if recipe is None and (is_recipe(named.get("scores")) or is_audit(named.get("scores"))):
+            recipe = values["recipe"] = values.pop("scores")
+        if recipe is None:
+            return values
+        if not is_audit(recipe):
+            return {**read_recipe(recipe, known, values), **values}
+        changes = {name for name in values if known[name].kind is not None and not known[name].is_of_call}
+        return {**read_rerun(Path(recipe), changes, changed_inputs=values.get("changed_inputs", False)), **values}
+
+
+@verb(AuditOptions)
+def audit(options: AuditOptions) -> AuditResult:
+    """Measure a model in every patient group, with intervals that resample patients; write a page and tables.
+
+    A recipe is a YAML file with the names of these options as keys; options that are named beside it override it. The
+    audit.json of an audit runs it again: the same inputs, by their hashes, give the same bytes.
+
+    With `task`, `model` and `images` (or what `embed` wrote) the scores are the label table, whose images the pack
+    scores.
 
     Returns:
         All tables. `leaks` says whether training and audit share something that they must not.
@@ -93,161 +181,190 @@ def audit(
             `medclip.runs.outputs.fetched_results.FetchedResults.results`.
 
     Example:
-        >>> import pyarrow
+        >>> import medclip, pyarrow
         >>> n = 200
         >>> table = pyarrow.table({
         ...     "patient": [str(i // 2) for i in range(n)], "sex": ["FM"[i // 2 % 2] for i in range(n)],
         ...     "flu": [i // 4 % 2 for i in range(n)], "flu_score": [(i * 37 % 100) / 100 for i in range(n)]})
-        >>> found = audit(table, by=["sex"], options=AuditOptions(num_resamples=100, permutations=100))
+        >>> found = medclip.audit(table, by=["sex"], num_resamples=100, num_permutations=100)
         >>> found.labels, found.attributes
         (('flu',), ('sex',))
     """
+    from medclip.auditing.recipe import measure_options, named_sources, read_options
+    from medclip.export.formats import check_formats
+    from medclip.runs.outputs.fetched_results import fetched_results
+
     with fetched_results() as fetched:
-        about = {key: keys.pop(key, None) for key in ("auditor", "question", "audited_on")}
-        formats: Sequence[str] = keys.pop("format", ())
-        formats = [formats] if isinstance(formats, str) else formats
-        if "images" in keys:
-            keys["images"] = folder_of(keys["images"])
-        if keys.get("model") is not None:
-            keys["model"] = str(getattr(keys["model"], "path", keys["model"]))  # a loaded one stands for its pack
-        if keys and (reading is not None or options is not None):
-            raise MedclipError(
-                Reason.WRONG_USE,
-                f"{list_of(list(keys))} beside reading or options: one of them would not count.",
-                hint="Name options, or put all of them into reading=ReadOptions(...) and options=AuditOptions(...).",
-            )
-        scores, labels = fetched.results(scores), fetched.results(labels)
-        compare = {other: fetched.results(table) for other, table in (compare or {}).items()}
-        given = {"by": by, "label": label, "name": name, "compare": compare}
-        recipe: AuditRecipe | None
-        if isinstance(scores, AuditRecipe) or is_recipe(scores) or is_audit(scores):
-            changes = keys | about | given | {"labels": labels, "out": out, "overwrite": overwrite, "format": formats}
-            recipe = _fetched(_with_changes(scores, changes), fetched)
-            taken = recipe.arguments()
-            scores, labels, by, label = taken["scores"], taken["labels"], taken["by"], taken["label"]
-            out, overwrite, name, compare = taken["out"], taken["overwrite"], taken["name"], taken["compare"]
-            formats = recipe.format
-            if reading is not None or options is not None:
-                recipe = None  # what is asked is not what the file says
-            reading, options = reading or taken["reading"], options or taken["options"]
-        elif reading is None and options is None:
-            named = _fetched(audit_recipe(_ANY_SCORES, keys | {"name": name}), fetched)
-            reading, options = named.reading(), named.options()
-            recipe = recipe_of_call(scores, labels, given, keys | about | {"format": list(formats)})
-            recipe = None if recipe is None else _fetched(recipe, fetched)
-        else:
-            recipe = None
-        origin = Origin(recipe, **(about if recipe is None else {key: getattr(recipe, key) for key in about}))
-        check_formats(formats)
-        _refuse_missing([scores, *(compare or {}).values()], labels, options)
-        folder = None if out is None else Path(out)
-        asked_for = _identity(scores, labels, by, label, name, compare, reading, options, fetched)
-        inputs = {"what is audited": scores, "the table of labels": labels}
-        inputs = {words: Path(path) for words, path in inputs.items() if isinstance(path, str | Path)}
-        if folder is not None and claim_folder(folder, "audit", marks=(JSON, RUN), inputs=inputs):
-            known = read_own_note(folder / RUN, "audit")
-            if not overwrite:
-                remedy = "Name another folder, or replace it with --overwrite."
-                refuse_other(folder, "audit", known, asked_for, remedy=remedy)
-        from medclip.auditing.run import (
-            run_audit,
-        )  # scikit-learn and scipy: seconds that no refusal above has to wait for
-        from medclip.reports.audit.annex.methods import LIMITS
-        from medclip.reports.audit.report import REPORT, write_audit_report
-        from medclip.reports.audit.summary.words import summary
+        options = _with_places(options)
+        note = _recipe_file(options)
+        options = _fetched(options, fetched)
+        asked, origin = _origin(options, note)
+        compare = named_sources(options.compare)
+        reading, measures = read_options(options), measure_options(options)
+        check_formats(options.format)
+        _refuse_missing([options.scores, *compare.values()], options.labels, measures)
+        folder = None if options.out is None else Path(options.out)
+        run_note = _identity(options, compare, reading, measures, fetched)
+        if folder is not None:
+            _claim(folder, options, run_note)
+        # scikit-learn and scipy: seconds that no refusal above has to wait for
+        from medclip.auditing.run import run_audit
 
         run = run_audit(
-            scores,
-            labels,
-            by=by,
-            label=label,
-            name=name,
+            options.scores,
+            options.labels,
+            by=options.by,
+            label=list(options.label or ()) or None,
+            name=options.name or "",
             compare=compare,
             reading=reading,
-            options=options,
-            settings=settings,
-            progress=progress,
+            options=measures,
+            settings=options.settings,
+            progress=options.progress,
         )
-        result = replace(run.result, provenance={**run.result.provenance, **origin.written()})
-        if folder is None:
-            return result
-        places = {} if recipe is None else {k: _place(p, folder, fetched) for k, p in paths_of(recipe).items()}
-        write_note(folder / RUN, "audit", asked_for | {PLACES: {k: place for k, place in places.items() if place}})
-        # What lay here goes: a page or a JSON of another audit must not stand beside tables of this one.
-        write_file(folder / JSON, UNFINISHED)
-        with disk_errors(folder):
-            for name_of_file in (REPORT, *FILES.values()):
-                (folder / name_of_file).unlink(missing_ok=True)
-        hashes = write_tables(result, folder)
-        write_thresholds(folder / THRESHOLDS, run.thresholds.values())
-        result = write_audit_report(replace(result, sealed=seal(hashes, result)), folder)
-        write_json(result, folder)
-        matters = {matter.head: matter.all for matter in summary(result)}
-        write_formats(formats, result, matters | {"Limits": ("What this audit cannot tell:", *LIMITS)}, folder)
-        return result
+        run = replace(run, result=replace(run.result, provenance={**run.result.provenance, **origin.written()}))
+        return run.result if folder is None else _write(run, folder, options.format, run_note, asked, fetched)
 
 
-_ON_DISK = frozenset({"images", "model", "task", "training", "key_file"})
-"""Keys of paths that are more than results and tables."""
+def _with_places(options: AuditOptions) -> AuditOptions:
+    """Let paths stand for what lies in a folder and is open: runs, embeddings, a pack."""
+    from medclip.api.run_arguments import folder_of
+    from medclip.runs.outputs.score_run import ScoreRun
+
+    def place(table: Any) -> Any:
+        return table.folder if isinstance(table, ScoreRun) and not table.is_temporary else table
+
+    compare = options.compare
+    if isinstance(compare, Mapping):
+        compare = {name: place(table) for name, table in compare.items()}
+        if all(isinstance(table, str | Path) for table in compare.values()):
+            compare = [f"{name}={path}" for name, path in compare.items()]
+    return replace(
+        options,
+        scores=place(options.scores),
+        compare=compare,
+        images=folder_of(options.images),
+        embeddings=folder_of(options.embeddings),
+        model=None if options.model is None else str(getattr(options.model, "path", options.model)),
+    )
 
 
-def _fetched(recipe: AuditRecipe, fetched: FetchedResults) -> AuditRecipe:
-    """Return a recipe of which what lies in a store is named by its copy.
+def _recipe_file(options: AuditOptions) -> Mapping[str, Any] | None:
+    """Return what is known of the recipe: of an audit.json, what was known then."""
+    from medclip.auditing.provenance.rerun import is_audit
+    from medclip.auditing.recipe import recipe_note
+    from medclip.auditing.result import read_result
+
+    if options.recipe is None:
+        return None
+    path = Path(options.recipe)
+    if is_audit(path):
+        return read_result(path).provenance.get("recipe_file")
+    return recipe_note(path, recipe_of(options, has_places=True), options_of(options))
+
+
+def _origin(options: AuditOptions, recipe_file: Mapping[str, Any] | None) -> tuple[Mapping[str, Any] | None, Origin]:
+    """Return what is asked by name, None where values live in memory alone; and that with who asks and when."""
+    from medclip.auditing.provenance.origin import Origin
+
+    asked: dict[str, Any] | None = recipe_of(options, has_places=True)
+    repeated = (one for one in options_of(options).values() if one.kind is not None and not one.is_of_call)
+    if any(one.name not in asked and one.is_set(getattr(options, one.name)) for one in repeated):
+        asked = None
+    about = {name: getattr(options, name) for name in ("declared", "auditor", "question", "audited_on")}
+    return asked, Origin(asked, recipe_file, **about)
+
+
+def _fetched(options: AuditOptions, fetched: FetchedResults) -> AuditOptions:
+    """Return the options with what lies in a store named by its copy.
 
     Raises:
         MedclipError: WRONG_USE for images, packs, shards and keys of a store; as `FetchedResults.results`.
     """
-    urls: list[str] = []
+    from medclip.auditing.provenance.inputs import change_paths
+    from medclip.errors import MedclipError, Reason
+    from medclip.files.stores.remote import place_of
+    from medclip.files.stores.store_files import is_store
 
     def local(key: str, path: str) -> str:
-        if not is_store(Path(path)):
-            return path
-        if key.partition(":")[0] in _ON_DISK:
+        name, place = key.partition(":")[0], Path(path)
+        if is_store(place) and name in _ON_DISK:
             raise MedclipError(
-                Reason.WRONG_USE, f"--{key.partition(':')[0].replace('_', '-')} is read from a disk.",
-                where=place_of(Path(path)), hint="Copy it to a folder of this machine, and name that.",
+                Reason.WRONG_USE, f"--{name.replace('_', '-')} is read from a disk.",
+                where=place_of(place), hint="Copy it to a folder of this machine, and name that.",
             )  # fmt: skip
-        urls.append(path)
-        return str(fetched.results(Path(path)))
+        return str(fetched.results(place)) if is_store(place) else path
 
-    values = change_paths(recipe, local)
-    if not urls:
-        return recipe
-    same = {name: getattr(recipe, name) for name in ("out", "overwrite", "changed_inputs")}
-    return AuditRecipe.model_validate({**same, **values}).with_file(recipe.file_of_its_own())
-
-
-def _place(path: Path, folder: Path, fetched: FetchedResults) -> str | None:
-    """Return where an input lies: its URL, or its place as seen from the audit's folder."""
-    return fetched.url_of(path) or relative_place(path, folder)
+    values = {name: getattr(options, name) for name in options_of(options)}
+    values = change_paths(values, local)
+    if isinstance(values["compare"], Mapping):
+        values["compare"] = {name: fetched.results(table) for name, table in values["compare"].items()}
+    return replace(options, **values)
 
 
-def _with_changes(scores: Any, values: Mapping[str, Any]) -> AuditRecipe:
-    """Return a recipe, or that of a file, with what was named beside it."""
-    changes = {
-        key: value for key, value in values.items() if not (value is None or value is False or value in ((), ""))
-    }
-    compare: Mapping[str, Any] | None = changes.pop("compare", None)
-    if compare:
-        changes["compare"] = [f"{name}={path}" for name, path in compare.items()]
-    if not isinstance(scores, AuditRecipe):
-        return asked_recipe(scores, changes)
-    named = audit_recipe(scores.scores, changes)
-    return scores.model_copy(update={key: getattr(named, key) for key in changes})
+def _claim(folder: Path, options: AuditOptions, run_note: Mapping[str, Any]) -> None:
+    """Take the folder, or refuse one that holds anything but this same audit."""
+    from medclip.auditing.provenance.rerun import NOTE as RUN
+    from medclip.auditing.result import JSON
+    from medclip.files.output import claim_folder, read_own_note, refuse_other
+
+    inputs = {"what is audited": options.scores, "the table of labels": options.labels}
+    inputs = {words: Path(path) for words, path in inputs.items() if isinstance(path, str | Path)}
+    if claim_folder(folder, "audit", marks=(JSON, RUN), inputs=inputs):
+        known = read_own_note(folder / RUN, "audit")
+        if not options.overwrite:
+            refuse_other(
+                folder, "audit", known, run_note, remedy="Name another folder, or replace it with --overwrite."
+            )
+
+
+def _write(
+    run: AuditRun,
+    folder: Path,
+    formats: Sequence[str],
+    run_note: Mapping[str, Any],
+    asked: Mapping[str, Any] | None,
+    fetched: FetchedResults,
+) -> AuditResult:
+    """Write everything into a folder; what lay there goes."""
+    from medclip.auditing.provenance.inputs import paths_of, relative_place
+    from medclip.auditing.provenance.rerun import NOTE as RUN
+    from medclip.auditing.provenance.rerun import PLACES
+    from medclip.auditing.provenance.seal import seal
+    from medclip.auditing.result import JSON, write_json, write_tables
+    from medclip.auditing.thresholds.file import write_thresholds
+    from medclip.export.formats import FILES, write_formats
+    from medclip.files.output import disk_errors, write_file, write_note
+    from medclip.reports.audit.annex.methods import LIMITS
+    from medclip.reports.audit.report import REPORT, write_audit_report
+    from medclip.reports.audit.summary.words import summary
+
+    places = {key: fetched.url_of(path) or relative_place(path, folder) for key, path in paths_of(asked or {}).items()}
+    write_note(folder / RUN, "audit", {**run_note, PLACES: {key: place for key, place in places.items() if place}})
+    # What lay here goes: a page or a JSON of another audit must not stand beside tables of this one.
+    write_file(folder / JSON, UNFINISHED)
+    with disk_errors(folder):
+        for name in (REPORT, *FILES.values()):
+            (folder / name).unlink(missing_ok=True)
+    hashes = write_tables(run.result, folder)
+    write_thresholds(folder / THRESHOLDS, run.thresholds.values())
+    result = write_audit_report(replace(run.result, sealed=seal(hashes, run.result)), folder)
+    write_json(result, folder)
+    matters = {matter.head: matter.all for matter in summary(result)}
+    write_formats(formats, result, matters | {"Limits": ("What this audit cannot tell:", *LIMITS)}, folder)
+    return result
 
 
 def _identity(
-    scores: Any,
-    labels: Any,
-    by: Sequence[str],
-    label: Sequence[str] | None,
-    name: str,
-    compare: Mapping[str, Any] | None,
-    reading: ReadOptions | None,
-    options: AuditOptions | None,
+    options: AuditOptions,
+    compare: Mapping[str, Any],
+    reading: ReadOptions,
+    measures: MeasureOptions,
     fetched: FetchedResults,
 ) -> dict[str, Any]:
     """Return what makes two audits the same. Paths and options are hashed: they may name somebody."""
+    from medclip.files.output import digest_of
+    from medclip.runs.outputs.score_run import ScoreRun
 
     def place(path: str | Path) -> str:
         return fetched.url_of(path) or str(Path(path).resolve())
@@ -257,14 +374,14 @@ def _identity(
         return digest_of(place(table)) if isinstance(table, str | Path) else None
 
     return {
-        "scores": source(scores),
-        "labels": source(labels),
-        "grouping": list(by),
-        "audited labels": None if label is None else list(label),
-        "name": name,
-        "compared models": {other: source(table) for other, table in (compare or {}).items()},
-        "reading of tables": digest_of(_written(reading or ReadOptions(), place)),
-        "options": digest_of(_written(options or AuditOptions(), place)),
+        "scores": source(options.scores),
+        "labels": source(options.labels),
+        "grouping": list(options.by),
+        "audited labels": list(options.label or ()) or None,
+        "name": options.name or "",
+        "compared models": {other: source(table) for other, table in compare.items()},
+        "reading of tables": digest_of(_written(reading, place)),
+        "options": digest_of(_written(measures, place)),
     }
 
 
@@ -279,17 +396,19 @@ def _written(value: Any, place: Callable[[Path], str]) -> Any:
     return place(value) if isinstance(value, Path) else repr(value)
 
 
-def _refuse_missing(scores: Sequence[Any], labels: Any, options: AuditOptions | None) -> None:
+def _refuse_missing(scores: Sequence[Any], labels: Any, measures: MeasureOptions) -> None:
     """Refuse paths that lead nowhere, before anything is imported that takes seconds."""
+    from medclip.files.disk.input_paths import refuse_missing
+    from medclip.models.packs.pack import find_pack
+
     for source in scores:
         refuse_missing(source, SCORES)
     refuse_missing(labels, "table")
-    if options is None:
-        return
-    refuse_missing(options.reference, "table of reference")
-    refuse_missing(options.image_checks.images, "folder")
-    refuse_missing(options.image_checks.embeddings, "file of embeddings")
-    for source in options.image_checks.training:
+    refuse_missing(measures.reference, "table of reference")
+    wanted = measures.image_checks
+    refuse_missing(wanted.images, "folder")
+    refuse_missing(wanted.embeddings, "file of embeddings")
+    for source in wanted.training:
         refuse_missing(source, "shard folder or table")
-    if options.image_checks.model is not None:
-        find_pack(options.image_checks.model)
+    if wanted.model is not None:
+        find_pack(wanted.model)

@@ -1,74 +1,60 @@
-"""Choose the back-end of a pack on this machine; as `medclip.models.calibrate` and `medclip models calibrate`."""
+"""The verb `models calibrate`: what computes a pack's images on this processor."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.errors import MedclipError, Reason
-from medclip.files.discover import walk
-from medclip.files.given_images import given_images
-from medclip.models.backends.calibration import FILE_NAME, Calibration, write_calibration
-from medclip.models.backends.choice import calibration_home
-from medclip.models.backends.known import BACKENDS, find_backend
-from medclip.models.devices import check_batch_size
-from medclip.progress import Progress, Silent
-from medclip.runs.planning.options import ScoreOptions, parse_modality
-from medclip.settings import DEFAULT_MODEL, Settings
-from medclip.text.vocabulary.own_words import Asked, read_prompts
+from medclip.api.groups import Batches, Common, Machine, NamedModality, Pack, Questions, settings_of
+from medclip.options import option, options, verb
 
 if TYPE_CHECKING:
-    from medclip.models.model import Model
+    from medclip.models.backends.calibration import Calibration
     from medclip.scoring.calibration.calibrate import NamedImage
+    from medclip.settings import Settings
 
-NUM_IMAGES = 128
+
+@options
+class CalibrateOptions(Common, Pack, Questions, NamedModality, Machine, Batches):
+    """What `models calibrate` is asked."""
+
+    images: Any = option(
+        "Images like those that will be scored: a folder, or a table of them with `file`, perhaps `modality` and "
+        "`patient`. In Python also a list of paths, or a data frame.",
+        form="DIR|TABLE",
+        kind=Path,
+        place=True,
+    )
+    out: str | Path | None = option(
+        "Folder for calibration.json and the graph of the choice. Default: where --backend auto looks, in the "
+        "settings' home.",
+        default=None,
+        often=True,
+        place=True,
+    )
+    num_images: int = option(
+        "Number of images that it is measured on, at most; evenly spaced ones are taken of more.", default=128, least=1
+    )
+    num_run_images: int = option(
+        "Number of images of your runs. A back-end that each run has to compile first is chosen only where that time "
+        "comes back within so many.",
+        default=10_000,
+        least=1,
+    )
+    candidate: str | Sequence[str] = option("Back-end to try. Default: all there are.", default=(), form="NAME")
 
 
-def calibrate(
-    model: str | Path | Model = DEFAULT_MODEL,
-    *,
-    images: Any,
-    out: str | Path | None = None,
-    task: str | Sequence[str] = (),
-    prompt: Asked = (),
-    modality: str | None = None,
-    num_images: int = NUM_IMAGES,
-    run_images: int = 10_000,
-    backend: str | Sequence[str] = (),
-    batch_size: int | None = None,
-    workers: int | None = None,
-    memory: int | str | None = None,
-    settings: Settings | None = None,
-    progress: Progress | None = None,
-) -> Calibration:
-    """Choose what computes a pack's images on this processor: the fastest back-end that leaves its scores as they are.
+@verb(CalibrateOptions)
+def calibrate(options: CalibrateOptions) -> Calibration:
+    """Choose the fastest back-end that leaves a pack's scores as they are, for --backend of score and embed.
 
     Every back-end computes the same images. Probabilities of the pack's tasks are compared with those of torch in
     float32: floating point may change them by 0.001, int8 by 0.01 with every decision and rank as it was. What breaks
     its bound is not chosen, however fast. One half of the images chooses, and the other half judges the choice, with
-    patients apart where the table or the headers name them.
-
-    Args:
-        model: Name or folder of a model pack, or a loaded model, which stands for its pack.
-        images: A folder of images like those that will be scored; a table with `file`, perhaps `modality`, `patient`;
-            or a list of paths, or a data frame.
-        out: Folder for calibration.json and the graph of the choice. None puts them where `backend="auto"` looks: in
-            the settings' home.
-        task: Tasks whose answers are compared; those of the pack's card where neither tasks nor prompts are named.
-        prompt: Questions in your own words, as `medclip.score` takes them.
-        modality: Of images that neither the table nor their header names.
-        num_images: Most images; evenly spaced ones are taken of more.
-        run_images: Images that your runs have: a back-end that each run has to compile first is chosen only where that
-            time comes back within so many.
-        backend: Back-ends to try; all that there are where none is named.
-        batch_size: Images in one forward pass; 4 where None. Score with the same.
-        workers: Reading processes; the settings' where None.
-        memory: What all processes may take together, such as "12GB".
-        settings: Limits, and the home.
-        progress: Told how far it is.
+    patients apart where the table or the headers name them. Without --out the calibration is kept where --backend auto
+    looks for it.
 
     Returns:
         The calibration: `.choice`, `.candidates` with what was measured of each, `.left_out` with what was not tried.
@@ -81,36 +67,49 @@ def calibrate(
         >>> medclip.models.calibrate("medclip-mini", images="films").choice  # doctest: +SKIP
         'onnx'
     """
-    check_batch_size(batch_size)
-    settings = (settings or Settings()).on_machine(workers, memory)
-    names = (backend,) if isinstance(backend, str) else tuple(backend)
-    kinds = [find_backend(name) for name in names] or list(BACKENDS.values())
-    options = ScoreOptions(
-        tasks=(task,) if isinstance(task, str) else tuple(task),
-        prompts=read_prompts(prompt, ()),
-        modality=parse_modality(modality),
-    )
-    if num_images < 1:
-        raise MedclipError(Reason.WRONG_USE, f"a calibration is measured on images, not on {num_images}.")
-    if run_images < 1:
-        raise MedclipError(Reason.WRONG_USE, f"a run has 1 image or more, not {run_images}.")
-    named = _named(images, settings)
+    from dataclasses import replace
+
+    from medclip.files.output import claim_folder
+    from medclip.models.backends.calibration import FILE_NAME, write_calibration
+    from medclip.models.backends.choice import calibration_home
+    from medclip.models.backends.known import BACKENDS, find_backend
     from medclip.models.packs.manifest import pack_digest
     from medclip.models.packs.pack import find_pack, load_model
+    from medclip.progress import Silent
+    from medclip.runs.planning.options import ScoreOptions, parse_modality
     from medclip.scoring.calibration.calibrate import calibrate_backends, spread_out, with_batch
+    from medclip.text.vocabulary.own_words import read_prompts
 
-    pack = find_pack(model)
-    folder = calibration_home(settings.home, pack_digest(pack)) if out is None else Path(out)
-    _claim(folder)
-    loaded = with_batch(load_model(pack), batch_size)
+    settings = settings_of(options)
+    names = (options.candidate,) if isinstance(options.candidate, str) else tuple(options.candidate)
+    kinds = [find_backend(name) for name in names] or list(BACKENDS.values())
+    asked = ScoreOptions(
+        tasks=(options.task,) if isinstance(options.task, str) else tuple(options.task),
+        prompts=read_prompts(options.prompt, options.against),
+        modality=parse_modality(options.modality),
+    )
+    named = _named(options.images, settings)
+    pack = find_pack(options.model)
+    folder = calibration_home(settings.home, pack_digest(pack)) if options.out is None else Path(options.out)
+    claim_folder(folder, "calibration", marks=(FILE_NAME,), in_one_step=True)
+    loaded = with_batch(load_model(pack), options.batch_size)
     calibration, graph = calibrate_backends(
-        loaded, spread_out(named, num_images), options, kinds, settings, progress or Silent(), run_images=run_images
+        loaded,
+        spread_out(named, options.num_images),
+        asked,
+        kinds,
+        settings,
+        options.progress or Silent(),
+        run_images=options.num_run_images,
     )
     write_calibration(folder, calibration, graph)
     return replace(calibration, folder=folder)
 
 
 def _named(images: Any, settings: Settings) -> list[NamedImage]:
+    from medclip.errors import MedclipError, Reason
+    from medclip.files.discover import walk
+    from medclip.files.given_images import given_images
     from medclip.files.tables.manifest import file_named, read_manifest
     from medclip.scoring.calibration.calibrate import NamedImage
 
@@ -126,9 +125,3 @@ def _named(images: Any, settings: Settings) -> list[NamedImage]:
     manifest = read_manifest(path)
     folder = manifest.folder or Path()
     return [NamedImage(file_named(folder / row.file), row.modality, row.patient) for row in manifest.rows]
-
-
-def _claim(folder: Path) -> None:
-    from medclip.files.output import claim_folder
-
-    claim_folder(folder, "calibration", marks=(FILE_NAME,), in_one_step=True)

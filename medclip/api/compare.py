@@ -4,82 +4,99 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from medclip.api.run_arguments import folder_of
-from medclip.evaluation.few_shot.compare import TEST_SHARE, compare_methods
-from medclip.evaluation.few_shot.plan import REFERENCES, SEEDS, SHOTS
-from medclip.evaluation.few_shot.results import Comparison
-from medclip.progress import Progress
-from medclip.reports.few_shot.report import write_compare_report
-from medclip.sample import Modality
-from medclip.settings import DEFAULT_MODEL, Settings
-from medclip.statistics.estimate import NUM_RESAMPLES
-from medclip.text.vocabulary.task import Task
+from medclip.api.adapt import key_file_of, source_of
+from medclip.api.groups import (
+    Common,
+    Device,
+    Identity,
+    LabelledTable,
+    Machine,
+    NamedModality,
+    PatientColumn,
+    ReportPaths,
+    Resamples,
+    TableImages,
+    TableTask,
+    TestShare,
+    WithModel,
+    settings_of,
+)
+from medclip.options import option, options, verb
 
 if TYPE_CHECKING:
-    from medclip.embeddings.open_embeddings import Embeddings
-    from medclip.models.model import Model
+    from medclip.evaluation.few_shot.results import Comparison
 
 
-def compare(
-    labels: Any,
-    label: str | Sequence[str],
-    *,
-    out: str | Path,
-    model: str | Path | Model = DEFAULT_MODEL,
-    methods: Sequence[str] = (),
-    quick: bool = False,
-    shots: Sequence[int] = SHOTS,
-    seeds: int | Sequence[int] = SEEDS,
-    inits: int = 1,
-    base_to_novel: bool = False,
-    reference: Sequence[str] = REFERENCES,
-    task: Task | str | Path | None = None,
-    modality: Modality | str | None = None,
-    patient: str | None = None,
-    images: str | Path | Embeddings | None = None,
-    test_share: float = TEST_SHARE,
-    split_seed: int = 0,
-    processes: int = 1,
-    num_resamples: int = NUM_RESAMPLES,
-    device: str = "cpu",
-    key_file: str | Path | None = None,
-    report_paths: bool = False,
-    settings: Settings | None = None,
-    progress: Progress | None = None,
-) -> Comparison:
-    """Fit every way of adapting on the same shots and measure it on the same test patients; write page and tables.
+@options
+class CompareOptions(
+    Common,
+    Machine,
+    Device,
+    ReportPaths,
+    Resamples,
+    Identity,
+    TestShare,
+    TableTask,
+    NamedModality,
+    TableImages,
+    PatientColumn,
+    WithModel,
+    LabelledTable,
+):
+    """What `compare` is asked."""
 
-    Every run leaves one small file in `out`; stop it anywhere and call again to go on. Asking for more methods, shots
-    or seeds in the same folder computes those only. A method that fails is named with its reason.
+    out: str | Path = option(
+        "Folder for page, tables and runs; one that holds something else is refused. Every run leaves one small file "
+        "there: a call that was stopped goes on, and one for more methods, shots or seeds computes those only.",
+        place=True,
+    )
+    method: str | Sequence[str] = option(
+        "Way of adapting, with its settings after colons: svd:lr=0.01. Default: all.",
+        default=(),
+        form="NAME",
+        often=True,
+    )
+    shots: int | Sequence[int] = option(
+        "Number of patients of each class that are learned from, one file of each. Default: 1, 2, 4, 8 and 16.",
+        default=(),
+        form="K",
+        often=True,
+    )
+    baseline: str | Sequence[str] = option(
+        "Method that every other is compared with. Default: zero-shot and linear-probe.",
+        default=(),
+        form="NAME",
+        often=True,
+    )
+    quick: bool = option("Leave out the methods that train towers, where none is named.", default=False)
+    num_seeds: int = option(
+        "Number of draws of shots: those of `adapt` with --seed 0, 1 and so on.", default=5, least=1
+    )
+    num_inits: int = option(
+        "Number of initialisations for each draw. With more than one, the page parts the spread over draws from that "
+        "over initialisations.",
+        default=1,
+        least=1,
+    )
+    base_to_novel: bool = option("Also learn half of the classes and ask for the others.", default=False)
+    seed: int = option("Seed of the division into patients to learn from and to test on.", default=0, least=0)
+    workers: int | None = option(
+        "Number of reading processes, and of runs at the same time, one thread each; figures do not depend on it. "
+        "Default: one reading process for each core, and one run after another.",
+        default=None,
+        often=True,
+        beside=True,
+        heading="This machine",
+    )
 
-    Args:
-        labels: CSV, TSV or Parquet file, or a data frame, with `file`, a column of patients and the labels.
-        label: The column of class names, or the columns of 0 and 1.
-        out: Folder for page, tables and runs.
-        model: Name or folder of the base pack, or a loaded model.
-        methods: Names of methods, with options after colons (`svd:lr=0.01`); all where empty.
-        quick: Leave out methods that train towers, where `methods` is empty.
-        shots: K, how many patients of each class are learned from.
-        seeds: How many draws of shots (those of `adapt` with seed 0, 1, …), or their seeds.
-        inits: How many initialisations for each draw; crossed with the draws.
-        base_to_novel: Also learn the first half of the classes and ask for the others.
-        reference: Methods that every other is compared with.
-        task: Vocabulary task or task file; the table's own labels where None.
-        modality: Of rows whose table says none; a model of ECGs needs no word.
-        patient: Column that names the patient, or "file" where each file is a patient of its own.
-        images: Folder that files of the table are relative to; the table's own where None. Or embeddings of the
-            same pack, or their folder: no image is read, and methods that train towers are refused.
-        test_share: Share of patients to test on, where the table has no column `split`.
-        split_seed: Of that division.
-        processes: Runs at a time; each computes with one thread, so that results do not depend on their number.
-        num_resamples: Resamples of patients.
-        device: Torch device.
-        key_file: Key that patients are hashed with; the identity key of `settings` where None.
-        report_paths: Name images in the page by their file. By default it names them by their row of the table.
-        settings: Limits and policy.
-        progress: Told of each unit and run.
+
+@verb(CompareOptions)
+def compare(options: CompareOptions) -> Comparison:
+    """Compare ways of adapting a pack to a few labelled studies, on the same shots and the same test patients.
+
+    A page and tables are written. A method that fails is named with its reason, and the others go on.
 
     Returns:
         Every figure with its interval; `.folder` holds report.html.
@@ -87,30 +104,38 @@ def compare(
     Raises:
         MedclipError: WRONG_USE, TABLE_INVALID, NOTHING_TO_DO, OUTPUT_IN_USE and those of `medclip.models.load`.
     """
-    compared = compare_methods(
-        model,
-        labels,
-        label,
-        out=out,
+    from medclip.evaluation.few_shot.compare import compare_methods
+    from medclip.evaluation.few_shot.plan import REFERENCES, SHOTS, Design
+    from medclip.reports.few_shot.report import write_compare_report
+
+    methods = _listed(options.method)
+    design = Design(
         methods=methods or None,
-        quick=quick,
-        shots=shots,
-        seeds=seeds,
-        inits=inits,
-        base_to_novel=base_to_novel,
-        references=reference,
-        task=task,
-        modality=modality,
-        folder=None if (folder := folder_of(images)) is None else Path(folder),
-        patient_from=patient,
-        test_share=test_share,
-        split_seed=split_seed,
-        processes=processes,
-        device=device,
-        key_file=None if key_file is None else Path(key_file),
-        num_replicates=num_resamples,
-        settings=settings,
-        progress=progress,
+        quick=options.quick,
+        shots=(options.shots,) if isinstance(options.shots, int) else tuple(options.shots) or SHOTS,
+        seeds=options.num_seeds,
+        inits=options.num_inits,
+        references=_listed(options.baseline) or REFERENCES,
+        novel=options.base_to_novel,
     )
-    write_compare_report(compared, Path(out), show_paths=report_paths)
+    out = Path(options.out)
+    compared = compare_methods(
+        options.model,
+        source_of(options),
+        design,
+        out=out,
+        test_share=options.test_share,
+        seed=options.seed,
+        num_workers=1 if options.workers is None else options.workers,
+        device=options.device,
+        key_file=key_file_of(options),
+        num_replicates=options.num_resamples,
+        settings=settings_of(options),
+        progress=options.progress,
+    )
+    write_compare_report(compared, out, show_paths=options.report_paths)
     return compared.result
+
+
+def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)

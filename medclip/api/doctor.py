@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from medclip.inspecting.doctor import Diagnosis, diagnose
-from medclip.settings import Settings
+from typing import TYPE_CHECKING
+
+from medclip.api.groups import Common
+from medclip.options import options, verb
+
+if TYPE_CHECKING:
+    from medclip.inspecting.doctor import Diagnosis
 
 
-def doctor(*, settings: Settings | None = None) -> Diagnosis:
-    """Check Python, packages, decoders, places on disk and the built-in model pack, and say how to fix what is wrong.
+@options
+class DoctorOptions(Common):
+    """What `doctor` is asked."""
 
-    Nothing is changed, and no network is needed.
 
-    Args:
-        settings: Where the identity key lives; the defaults where None.
+@verb(DoctorOptions)
+def doctor(options: DoctorOptions) -> Diagnosis:
+    """Check this installation and say how to fix what is wrong.
+
+    Python, packages, decoders, places on disk and the built-in model pack are looked at. Nothing is changed, and no
+    network is needed.
 
     Returns:
         The checks; `.ok` says whether none failed.
     """
-    return diagnose(settings)
+    from medclip.inspecting.doctor import diagnose
+
+    return diagnose(options.settings)

@@ -5,78 +5,113 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from medclip.api.groups import (
+    Believed,
+    Chance,
+    Common,
+    Device,
+    NamedModality,
+    OutFolder,
+    Overwriting,
+    Policies,
+    Questions,
+    ReportPaths,
+    WithModel,
+    settings_of,
+)
 from medclip.errors import MedclipError, Problem, Reason
-from medclip.explaining.methods import ExplainOptions
-from medclip.explaining.result import Explained, padding_notes
-from medclip.files.disk.input_paths import refuse_missing
-from medclip.files.output import claim_folder, in_use
-from medclip.models.devices import check_device
-from medclip.progress import Progress, Silent
-from medclip.runs.planning.options import ScoreOptions, parse_modality
-from medclip.sample import Modality, ModalitySource
-from medclip.settings import DEFAULT_MODEL, Settings
-from medclip.text.vocabulary.own_words import Asked, read_prompts
+from medclip.options import argument, option, options, verb
+from medclip.progress import Silent
 from medclip.wording import number
 
 if TYPE_CHECKING:
+    from medclip.explaining.result import Explained
     from medclip.inspecting.opened_study import OpenedUnit
     from medclip.models.model import Model
+    from medclip.runs.planning.options import ScoreOptions
+    from medclip.sample import Modality, ModalitySource
+    from medclip.settings import Settings
 
 MAX_UNITS = 500
 """More images, series and slides than these are a collection to score, not to look at one by one."""
 
 
-def explain(
-    path: str | Path | Sequence[str | Path],
-    prompt: Asked = (),
-    *,
-    against: Asked = (),
-    task: str | Sequence[str] = (),
-    out: str | Path | None = None,
-    model: str | Path | Model = DEFAULT_MODEL,
-    modality: Modality | str | None = None,
-    min_confidence: float = 0.8,
-    method: str | None = None,
-    contrast: bool = True,
-    checks: bool = True,
-    scale: str = "own",
-    device: str = "cpu",
-    seed: int = 0,
-    report_paths: bool = False,
-    overwrite: bool = False,
-    settings: Settings | None = None,
-    progress: Progress | None = None,
-) -> Explained:
-    """Show what in an image moves a score: a heat map in the image's own coordinates, and whether to believe it.
+@options
+class HeatMapOptions(
+    Common,
+    OutFolder,
+    WithModel,
+    Questions,
+    NamedModality,
+    Believed,
+    Policies,
+    Device,
+    Chance,
+    ReportPaths,
+    Overwriting,
+):
+    """What `explain` is asked."""
+
+    path: str | Path | Sequence[str | Path] = argument(
+        "File or folder, or several. What cannot be read has its row and stops nothing, unless it is alone.",
+        form="FILE...",
+        kind=Path,
+        place=True,
+    )
+    task: str | Sequence[str] = option(
+        "Class that is explained, as TASK:CLASS, or the most probable one of TASK. Default: without a prompt the most "
+        "probable finding of the card's tasks.",
+        default=(),
+        form="TASK[:CLASS]",
+        often=True,
+        heading="What is asked",
+    )
+    contrast: bool = option(
+        "Compare as the score does; or explain the logit of a prompt or class alone.",
+        default=True,
+        heading="What is asked",
+    )
+    method: str | None = option(
+        "How maps are computed. Default: gradient-attention for transformers, grad-cam for others, and occlusion for "
+        "models of ECGs, which take no other.",
+        default=None,
+        choices=(
+            "gradient-attention",
+            "gradient-rollout",
+            "rollout",
+            "grad-cam",
+            "score-cam",
+            "gscore-cam",
+            "occlusion",
+        ),
+        often=True,
+        heading="What is asked",
+    )
+    checks: bool = option(
+        "Check the maps, by weights drawn anew, insertion and deletion, and sensitivity to the prompt. They take some "
+        "hundred passes of the image that carries most.",
+        default=True,
+        often=True,
+        heading="What is asked",
+    )
+    scale: str = option(
+        "What the strongest colour is: the largest value of each prompt's own maps, or of all in common.",
+        default="own",
+        choices=("own", "common"),
+        heading="Output",
+    )
+
+
+@verb(HeatMapOptions)
+def explain(options: HeatMapOptions) -> Explained:
+    """Show what in an image moves a score: heat maps in its own coordinates, and whether to believe them.
 
     Transformers are read by gradient-weighted attention, convolutional towers by Grad-CAM. What is explained is what
     scoring computes: the logit of a prompt less that of its opposite, or the logit of a class as the pack's head has
-    it. A map is model attention evidence. It is no localisation, and it does not say why.
-
-    Args:
-        path: File, folder, or several of them. What cannot be read has its row and stops nothing, unless it is alone.
-        prompt: Sentence or sentences, as `medclip.score` takes them; several stand side by side.
-        against: What each prompt is compared with; "no {prompt}" where none is given.
-        task: Tasks, whose most probable class is explained, or a class as TASK:CLASS. Where neither a prompt nor a task
-            is named: the most probable finding of the card's tasks.
-        out: Folder for explain.html, explain.json, an overlay and the arrays of each unit; None writes nothing.
-        model: Name or folder of a model pack, or a loaded model.
-        modality: Modality of files whose header does not name it.
-        min_confidence: Least probability at which an inferred modality is believed.
-        method: gradient-attention, gradient-rollout, rollout, grad-cam, score-cam or gscore-cam; by default the first
-            for transformers and grad-cam for others. A model of ECGs takes occlusion, and no other.
-        contrast: False explains the logit of a prompt or class by itself, compared with nothing.
-        checks: Sanity check by re-initialised weights, insertion and deletion, sensitivity to the prompt: they take
-            some hundred passes of the image that carries most.
-        scale: The strongest colour is the largest value of each prompt's "own" maps, or of all in "common".
-        device: Torch device.
-        seed: Of the random weights and orders of the checks.
-        report_paths: Name files in the page; their names may identify patients.
-        overwrite: Replace heat maps that are there already.
-        settings: Limits and policy.
-        progress: Told of each unit.
+    it. A map is model attention evidence. It is no localisation, and it does not say why. The folder gets explain.html,
+    explain.json, an overlay and the arrays of each unit.
 
     Returns:
         One entry for each image, series, slide or record, with `.maps`; in a notebook it shows its overlays.
@@ -88,38 +123,40 @@ def explain(
 
     Example:
         >>> import medclip
-        >>> maps = medclip.explain("examples/studies/chest_pa.dcm", "pleural effusion", checks=False)
+        >>> maps = medclip.explain("examples/studies/chest_pa.dcm", prompt="pleural effusion", checks=False)
         >>> maps.maps[0]["pleural effusion against no pleural effusion"][0].shape
         (512, 512)
     """
-    roots = [Path(path)] if isinstance(path, (str, os.PathLike)) else [Path(p) for p in path]
+    from medclip.files.disk.input_paths import refuse_missing
+    from medclip.models.devices import check_device
+    from medclip.models.packs.pack import find_pack
+    from medclip.runs.planning.options import ScoreOptions, parse_modality
+    from medclip.text.vocabulary.own_words import read_prompts
+
+    path = options.path
+    roots = [Path(path)] if isinstance(path, (str, os.PathLike)) else [Path(one) for one in path]
     for root in roots:
         refuse_missing(root)
-    named = (task,) if isinstance(task, str) else tuple(task)
-    asked = ScoreOptions(prompts=read_prompts(prompt, against), min_confidence=min_confidence)
-    options = ExplainOptions(method, checks, scale, seed)
-    settings, progress, known = settings or Settings(), progress or Silent(), parse_modality(modality)
-    folder = None if out is None else Path(out)
+    asked = ScoreOptions(prompts=read_prompts(options.prompt, options.against), min_confidence=options.min_confidence)
+    folder = None if options.out is None else Path(options.out)
     if folder is not None:
-        _claim(folder, roots, overwrite)
-    check_device(device)
-    from medclip.models.packs.pack import find_pack
-
-    find_pack(model)
-    units = list(_units(roots, known, settings))
-    explained = _explained(
-        units, named, asked, options, contrast, model, device, settings, progress, is_named=known is not None
-    )
+        _claim(folder, roots, options.overwrite)
+    check_device(options.device)
+    find_pack(options.model)
+    units = list(_units(roots, parse_modality(options.modality), settings_of(options)))
+    explained = _explained(units, options, asked)
     if len(explained) == 1 and (problem := explained[0].problem) is not None:
         raise problem.error(roots[0])
     if folder is None:
         return explained
     from medclip.reports.explain.report import write_explained
 
-    return write_explained(explained, folder, show_paths=report_paths)
+    return write_explained(explained, folder, show_paths=options.report_paths)
 
 
 def _claim(folder: Path, roots: Sequence[Path], overwrite: bool) -> None:
+    from medclip.files.output import claim_folder, in_use
+
     inputs = {f"what is explained ({root.name})": root for root in roots}
     holds = claim_folder(folder, "folder of heat maps", marks=("explain.json",), inputs=inputs, in_one_step=True)
     if holds and not overwrite:
@@ -153,20 +190,12 @@ def _units(
 
 
 def _explained(
-    units: Sequence[tuple[str, OpenedUnit | Problem]],
-    named: Sequence[str],
-    asked: ScoreOptions,
-    options: ExplainOptions,
-    contrast: bool,
-    model: Any,
-    device: str,
-    settings: Settings,
-    progress: Progress,
-    *,
-    is_named: bool,
+    units: Sequence[tuple[str, OpenedUnit | Problem]], options: HeatMapOptions, asked: ScoreOptions
 ) -> Explained:
     """Explain units one by one; where the caller names their modality, a photograph may be explained as a film."""
     from medclip.explaining.explanation import Explanation
+    from medclip.explaining.methods import ExplainOptions
+    from medclip.explaining.result import Explained, padding_notes
     from medclip.explaining.run import explain_unit
     from medclip.explaining.seen import read_seen
     from medclip.files.readers.pool import ReadingPool
@@ -176,9 +205,12 @@ def _explained(
     from medclip.scoring.modality import KnownModality
     from medclip.scoring.targets import Targets
 
-    loaded = load_model(model, device=device) if isinstance(model, (str, Path)) else model
-    targets = Targets(loaded, asked, named, contrast=contrast)
-    modalities = KnownModality(loaded, asked.min_confidence)
+    settings, progress, model = settings_of(options), options.progress or Silent(), options.model
+    loaded = load_model(model, device=options.device) if isinstance(model, (str, Path)) else model
+    named = (options.task,) if isinstance(options.task, str) else tuple(options.task)
+    targets = Targets(loaded, asked, named, contrast=options.contrast)
+    form = ExplainOptions(options.method, options.checks, options.scale, options.seed)
+    modalities = KnownModality(loaded, options.min_confidence)
     rows = []
     progress.stage("Explaining", len(units))
     for note in targets.notes:
@@ -193,9 +225,10 @@ def _explained(
                     generic = pool.submit(read_seen, unit.source, None, loaded.preprocess, settings).result()
                     known = modalities.infer(generic.kind, generic.images, coloured=generic.coloured)
                 seen = pool.submit(read_seen, unit.source, known, loaded.preprocess, settings).result()
-                if seen.coloured and not is_named and (problem := in_colour(known, _who_says(unit))) is not None:
+                is_unnamed = options.modality is None
+                if seen.coloured and is_unnamed and (problem := in_colour(known, _who_says(unit))) is not None:
                     raise problem.error(None)
-                rows.append(explain_unit(loaded, seen, targets, options, row=number_, file=name))
+                rows.append(explain_unit(loaded, seen, targets, form, row=number_, file=name))
             except MedclipError as error:
                 if error.reason in _STOPS:
                     raise
@@ -214,13 +247,15 @@ def _explained(
 
 
 def _who_says(unit: OpenedUnit) -> ModalitySource:
+    from medclip.sample import ModalitySource
+
     return ModalitySource.PACK if unit.modality is None else ModalitySource.HEADER
 
 
 def _passed_over(model: Model, modality: str, kind: str) -> str:
     """Return that a run passes such units over where the model was trained on others of their modality; else blank."""
     from medclip.adapters.registry import slot
-    from medclip.sample import Kind, spoken
+    from medclip.sample import Kind, Modality, spoken
     from medclip.scoring.unlearned import modality_unlearned
 
     ways = model.preprocess.adapters

@@ -5,7 +5,7 @@ A verb's class of options takes the groups that it needs as bases; see `medclip.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +16,29 @@ from medclip.settings import DEFAULT_MODEL, Settings, read_policy
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings
     from medclip.files.grouping.studies import GroupBy
+    from medclip.files.recipes.key_value import Overrides
     from medclip.models.model import Model
     from medclip.progress import Progress
+    from medclip.retrieval.example import Example
     from medclip.sample import Modality
+    from medclip.slides.store.slide_store import SlideStore
+    from medclip.text.captions.caption_writer import CaptionWriter
     from medclip.text.vocabulary.own_words import Asked
+    from medclip.text.vocabulary.task import Task
 
 
 @options
-class Common:
-    """What every verb takes."""
+class Told:
+    """Who is told of a call."""
+
+    progress: Progress | None = option(
+        "Object that is told how far the call is.", default=None, kind=None, of_call=True
+    )
+
+
+@options
+class Common(Told):
+    """What every verb takes; one whose `recipe` is of another kind takes `Told` alone."""
 
     recipe: str | Path | None = option(
         "YAML file of these options, or the run.json of an earlier run. It has values by the names of options; what is "
@@ -40,9 +54,6 @@ class Common:
         "Limits of what is read, and the home of the identity key; medclip's own where None.",
         default=None,
         kind=None,
-    )
-    progress: Progress | None = option(
-        "Object that is told how far the call is.", default=None, kind=None, of_call=True
     )
 
 
@@ -74,8 +85,8 @@ class Device:
 
 
 @options
-class Encoder:
-    """How a model computes vectors of images."""
+class Batches:
+    """How many images a model computes at once."""
 
     heading = "This machine"
 
@@ -85,6 +96,14 @@ class Encoder:
         default=None,
         least=1,
     )
+
+
+@options
+class Encoder(Batches):
+    """How a model computes vectors of images."""
+
+    heading = "This machine"
+
     backend: str | Path | None = option(
         "What computes the images. The name of a back-end, the folder of a calibration by `medclip models calibrate`, "
         'or "auto" for the one in the settings\' home. Default: torch in float32. It is part of what a run is.',
@@ -96,7 +115,21 @@ class Encoder:
 
 
 @options
-class Policies:
+class Scales:
+    """What is read where the file of a slide leaves a choice."""
+
+    heading = "How files are read"
+
+    mpp_um: float | None = option(
+        "Micrometres per pixel of slides that state none, or that of a printer.", default=None, form="UM"
+    )
+    accept_unterminated: bool = option(
+        "Read compressed images that lack their end marker and nothing else, as some devices write them.", default=False
+    )
+
+
+@options
+class Policies(Scales):
     """What is read where a file leaves a choice."""
 
     heading = "How files are read"
@@ -104,12 +137,6 @@ class Policies:
     uneven: str = option(
         'What becomes of series with gaps or uneven spacing: "reject" or "resample" to a regular grid.',
         default="reject",
-    )
-    mpp_um: float | None = option(
-        "Micrometres per pixel of slides that state none, or that of a printer.", default=None, form="UM"
-    )
-    accept_unterminated: bool = option(
-        "Read compressed images that lack their end marker and nothing else, as some devices write them.", default=False
     )
 
 
@@ -140,8 +167,8 @@ class Believed:
 
 
 @options
-class Studies:
-    """How files become studies."""
+class FileTable:
+    """What a table says of files."""
 
     heading = "How files are read"
 
@@ -153,6 +180,14 @@ class Studies:
         kind=Path,
         place=True,
     )
+
+
+@options
+class Studies(FileTable):
+    """How files become studies."""
+
+    heading = "How files are read"
+
     group_by: GroupBy = option(
         'How files become studies: by UID, table and folder ("auto"), by "folder", or one "file" each.',
         default="auto",
@@ -389,6 +424,120 @@ class ReportPaths:
     )
 
 
+# Models and sheets
+
+
+@options
+class Pack:
+    """Which pack a call is about."""
+
+    model: str | Path | Model = argument(
+        "Name or folder of a model pack. In Python also a loaded model.",
+        default=DEFAULT_MODEL,
+        form="PACK",
+        kind=str,
+        place=True,
+    )
+
+
+@options
+class NamedPack:
+    """What a new pack is called."""
+
+    name: str | None = option("Name on the card of the new pack.", default=None, often=True)
+
+
+@options
+class OneOfMany:
+    """Which one is meant of several that lie in one place."""
+
+    number: int = option("Which image, series or record of a folder, from 1.", default=1)
+
+
+@options
+class SheetLayout:
+    """How the leads of an ECG stand on paper."""
+
+    layout: str | None = option(
+        "Rows x columns of leads, and strips of ten seconds below: 3x4, 3x4+1, 3x4+3, 6x2 or 12x1. Default: 3x4+1 for "
+        "a sheet that is drawn, and what is found on one that is read.",
+        default=None,
+        often=True,
+    )
+
+
+# Adaptation, training and evaluation.
+
+
+@options
+class LabelledTable:
+    """A table of labelled files."""
+
+    labels: Any = argument(
+        "Table of labelled files: CSV, TSV or Parquet, whatever its suffix, with `file`, a column of patients and the "
+        "labels. A column `split` stands. In Python also a data frame.",
+        kind=Path,
+        named=True,
+        place=True,
+    )
+    label: str | Sequence[str] = argument(
+        "Column of class names, or one of 0 and 1 for each of several findings.", form="COLUMN", named=True
+    )
+
+
+@options
+class TableTask:
+    """What the labels of a table mean."""
+
+    heading = "Table and patients"
+
+    task: Task | str | Path | None = option(
+        "Task of the vocabulary, or a task file of your own. Default: made of the table.",
+        default=None,
+        form="NAME|FILE",
+        kind=str,
+    )
+
+
+@options
+class TestShare:
+    """How many patients are only measured."""
+
+    heading = "Table and patients"
+
+    test_share: float = option(
+        "Share of patients to test on, where the table has no column `split`.", default=0.2, form="X"
+    )
+
+
+@options
+class Overridden:
+    """What is learned otherwise than by default."""
+
+    heading = "How it learns"
+
+    overrides: Overrides = option(
+        "Settings to change: --set steps=200. In Python a mapping, or texts such as `steps=200`.",
+        default=(),
+        form="KEY=VALUE",
+        often=True,
+        word="set",
+    )
+
+
+@options
+class Resuming:
+    """What becomes of a stopped run."""
+
+    heading = "Output"
+
+    resume: bool = option(
+        "Go on with a stopped run in the output folder; else a folder with a run in it is refused.",
+        default=True,
+        of_call=True,
+    )
+
+
 def settings_of(given: Any) -> Settings:
     """Return the settings that a call reads with: those it was given, with its policies and its share of the machine.
 
@@ -399,8 +548,9 @@ def settings_of(given: Any) -> Settings:
         MedclipError: WRONG_USE for a policy, a size or a number of processes that is none.
     """
     settings = given.settings or Settings()
-    if isinstance(given, Policies):
-        named = read_policy(given.uneven, given.mpp_um, accept_unterminated=given.accept_unterminated)
+    if isinstance(given, Scales):
+        uneven = given.uneven if isinstance(given, Policies) else "reject"
+        named = read_policy(uneven, given.mpp_um, accept_unterminated=given.accept_unterminated)
         fields = {name: getattr(named, name) for name in ("uneven_slices", "mpp_um", "accept_unterminated")}
         changes = named.changes()
         settings = replace(
@@ -417,4 +567,194 @@ class RunFolder:
 
     folder: str | Path = argument(
         "Output folder of a run; of one that is published in a store, its work folder.", place=True
+    )
+
+
+# Slides and their patches.
+
+
+@options
+class SlideTable(FileTable):
+    """What a table says of slides."""
+
+    heading = "How files are read"
+
+    table: Any = option(
+        "Table that names study, patient and mpp_um of slides: CSV, TSV or Parquet, whatever its suffix. In Python "
+        "also a data frame.",
+        default=None,
+        kind=Path,
+        place=True,
+    )
+
+
+@options
+class Staging:
+    """How slides come from slow storage."""
+
+    heading = "This machine"
+
+    stage_to: str | Path | None = option(
+        "Folder on a quick disk that slides are copied to before they are read.",
+        default=None,
+        form="DIR",
+        place=True,
+        beside=True,
+    )
+
+
+@options
+class Patches:
+    """How large patches of slides are."""
+
+    heading = "Patches"
+
+    size_px: int = option("Number of rows and columns of a patch.", default=256, least=1, often=True)
+    patch_mpp_um: float = option(
+        "Micrometres per pixel of patches, whatever the slide's are.", default=0.5, form="UM", often=True
+    )
+
+
+@options
+class Stains:
+    """How colours of slides are made alike."""
+
+    heading = "Patches"
+
+    stain: str | None = option(
+        "Way in which colours are made alike before patches are encoded, by an estimate of each slide. A slide that "
+        "none can be made of is encoded as it was scanned.",
+        default=None,
+        form="NAME",
+        choices=("hed", "macenko", "reinhard"),
+    )
+
+
+@options
+class StoreOfSlides:
+    """Vectors of slides."""
+
+    store: SlideStore | str | Path = argument(
+        "Folder that `medclip slides embed` wrote. In Python also one that is open.", kind=Path, place=True
+    )
+
+
+@options
+class Splits:
+    """Which patients a model learns from, and which it is measured on."""
+
+    splits: str | Sequence[str] | Mapping[str, float] = option(
+        "Shares of the patients that come to each split. Default: train=0.7,val=0.1,test=0.2. A column `split` of the "
+        "table goes before it. In Python also a mapping.",
+        default=(),
+        form="NAME=SHARE,...",
+        kind=str,
+        often=True,
+    )
+
+
+@options
+class ImageFormat:
+    """How shards hold images."""
+
+    heading = "What shards hold"
+
+    image_format: str = option(
+        "How images are stored: png keeps every grey value, jpeg is for large images and large sets.",
+        default="png",
+        choices=("png", "jpeg"),
+    )
+
+
+# Captions, shards, search, heat maps, monitor.
+
+
+@options
+class OutFolder:
+    """Where results go."""
+
+    out: str | Path | None = option(
+        "Folder to write; one that holds something else is refused. In Python nothing is written without it.",
+        default=None,
+        form="DIR",
+        needed=True,
+        often=True,
+        place=True,
+    )
+
+
+@options
+class ImageRoot:
+    """Where the files of a table lie."""
+
+    images: str | Path | None = option(
+        "Folder that files of a table are relative to. Default: the table's.",
+        default=None,
+        form="DIR",
+        often=True,
+        place=True,
+    )
+
+
+@options
+class WrittenCaptions:
+    """Which table becomes one with captions."""
+
+    table: str | Path = argument("Table to read: CSV, TSV or Parquet, whatever its suffix.", place=True)
+    out: str | Path = argument(
+        "Table to write, whose suffix says how: .csv, .tsv, .parquet or .pq.", form="FILE", named=True, place=True
+    )
+
+
+@options
+class AskedWriter:
+    """Who writes captions."""
+
+    writer: str | CaptionWriter | None = option(
+        "Function of yours that writes captions from facts, such as one that asks a language model. It is asked once "
+        "for all rows with the same facts; what fails the check of captions is replaced by a wording of medclip's own "
+        "and counted. In Python also the function itself.",
+        default=None,
+        form="MODULE:FUNCTION",
+        kind=str,
+    )
+
+
+@options
+class KnownSet:
+    """Whose table is read."""
+
+    dataset: str | None = option(
+        "Name of the set. Default: told from the columns.", default=None, form="NAME", often=True
+    )
+    file: str | None = option(
+        'Where a file lies, by columns of the table: "{study_id}/{image_id}.png". Default: as the set is published.',
+        default=None,
+        form="PLACE",
+        often=True,
+    )
+
+
+@options
+class Ranked:
+    """What is ranked by an example, and how many places are returned."""
+
+    like: Example | Sequence[Example] | None = option(
+        "Example: a file, its number in the folder of embeddings, or a patch as KEY@TOP,LEFT in µm. One that is in the "
+        "folder (by the hash of its bytes) is not read again. The vectors of several are averaged.",
+        default=None,
+        form="FILE|N",
+        kind=str,
+        often=True,
+        heading="What is looked for",
+    )
+    num_hits: int = option("Number of hits.", default=50, least=1, often=True, heading="Output")
+    out: str | Path | None = option(
+        "Table of the hits to write, as .parquet or .csv.",
+        default=None,
+        form="FILE",
+        often=True,
+        of_call=True,
+        place=True,
+        heading="Output",
     )

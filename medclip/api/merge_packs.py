@@ -1,111 +1,79 @@
-"""Packs of one ancestor become one; as `medclip.models.merge` and `medclip models merge`."""
+"""The verb `models merge`: packs of one ancestor become one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from medclip.errors import MedclipError, Reason
-from medclip.models.merging.merge import METHODS, Plan, check_place, merge_weights, plan_merge, write_merged
-from medclip.progress import Progress, Silent
-from medclip.result import Result
-from medclip.statistics.estimate import NUM_RESAMPLES
-from medclip.wording import count, figure, list_of
+from medclip.api.groups import Common, Device, NamedPack, Overwriting, Resamples
+from medclip.options import argument, option, options, verb
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from medclip.models.merging.ingredients import Ingredient
-    from medclip.models.merging.soups import Tried
-    from medclip.models.model import Model
-    from medclip.models.packs.card import SplitFigures
-    from medclip.shards.reading.samples import ShardReader
-
-FEWEST_IMAGES = 500
-"""Held-out images below which a soup may be chosen by chance."""
-BASIN = 0.02
-"""Where the midpoint lies so far below the lower end, the ends are in different basins."""
-_FEW_RESAMPLES = 20
-"""Of figures whose interval nobody sees."""
-_TEST = "test"
-_WITHIN, _OVER = "macro_auroc_within", "macro_auroc"
+    from medclip.evaluation.merged_pack import MergedPack
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class MergedPack(Result):
-    """A pack that was made of others."""
+@options
+class MergePacksOptions(Common, NamedPack, Resamples, Overwriting, Device):
+    """What `models merge` is asked."""
 
-    path: Path
-    """Its folder."""
-    name: str
-    method: str
-    packs: tuple[str, ...]
-    """Names and versions of the packs whose training is in it."""
-    tried: tuple[Tried, ...] = ()
-    """Of a greedy soup: what became of each pack but the best."""
-    figure: float | None = None
-    """Of a greedy soup, on the data that chose it; no figure of the pack."""
-    held_out: SplitFigures | None = None
-    """What was measured after merging, on patients that took no part in it; None where no shards were given."""
-    notes: tuple[str, ...] = ()
+    packs: Sequence[str | Path] = argument(
+        "Name or folder of a pack, in their order. For opcm that in which they came; the first may be what opcm made "
+        "before.",
+        form="PACK...",
+        kind=str,
+        place=True,
+    )
+    out: str | Path = option("Folder to write; one that holds something else is refused.", place=True)
+    method: str = option(
+        "How they are merged: soup, greedy-soup, opcm or wise-ft. soup averages all packs; greedy-soup adds, the best "
+        "first, those that make held-out figures better; opcm folds packs that come later into one merge; wise-ft goes "
+        "from --base towards one pack.",
+        default="soup",
+        form="NAME",
+        often=True,
+    )
+    base: str | Path | None = option(
+        "Pack that the others began with, for opcm and wise-ft.",
+        default=None,
+        form="PACK",
+        kind=str,
+        often=True,
+        place=True,
+    )
+    alpha: float | None = option(
+        "Share: of opcm that of singular values kept free of new packs, of wise-ft the new pack's. Default: 0.5.",
+        default=None,
+    )
+    shards: str | Path | Sequence[str | Path] = option(
+        "Folder of `medclip shards build` to measure with. A greedy soup is chosen on their --val-split.",
+        default=(),
+        form="DIR",
+        often=True,
+        place=True,
+    )
+    val_split: str = option(
+        "Split that a greedy soup is chosen on, by the mean area over tasks, within sources where there are several.",
+        default="val",
+        form="NAME",
+    )
+    test_split: str | None = option(
+        "Split that the merged pack is measured on. Shards may lack one of the name test, and no other. In Python None "
+        "measures nothing.",
+        default="test",
+        form="NAME",
+    )
+    min_gain: float = option(
+        "Least gain of that mean area for a pack to come into a greedy soup.", default=0.0, least=0
+    )
 
-    def _facts(self) -> Mapping[str, object]:
-        chosen = {} if self.figure is None else {"chosen at": figure(self.figure, decimals=3)}
-        return {
-            "name": self.name,
-            "method": METHODS[self.method],
-            "packs": list_of(self.packs),
-            **chosen,
-            "measured": "not" if self.held_out is None else f"on {count(self.held_out.num_images, 'image')}",
-            "notes": " ".join(self.notes),
-        }
 
-    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
-        return [] if self.held_out is None else self.held_out.rows()[:most]
+@verb(MergePacksOptions)
+def merge_packs(options: MergePacksOptions) -> MergedPack:
+    """Merge packs that began with the same weights, without training: an average, or one after the other.
 
-
-def merge_packs(
-    packs: Sequence[str | Path],
-    *,
-    out: str | Path,
-    method: str = "soup",
-    base: str | Path | None = None,
-    alpha: float | None = None,
-    shards: str | Path | Sequence[str | Path] = (),
-    val_split: str = "val",
-    test_split: str | None = "test",
-    min_gain: float = 0.0,
-    num_resamples: int = NUM_RESAMPLES,
-    name: str | None = None,
-    overwrite: bool = False,
-    device: str = "cpu",
-    progress: Progress | None = None,
-) -> MergedPack:
-    """Merge packs that began with the same weights into one of the same size, without training.
-
-    Figures of the packs are not carried over. With shards the merged pack is measured on their test split, without
+    Figures of the packs are not carried over: with --shards the merged pack is measured on their test split, without
     files and patients that any of the packs was trained on or that a soup was chosen with.
-
-    Args:
-        packs: Names or folders. For opcm in the order in which they came; the first may be what opcm made before.
-        out: Folder of the new pack.
-        method: "soup" averages all packs; "greedy-soup" adds, the best first, those that make held-out figures better;
-            "opcm" folds packs that come later into one merge; "wise-ft" goes from `base` towards one pack.
-        base: The pack that all began with; for opcm and wise-ft.
-        alpha: Of opcm the share of singular values that is kept free of new packs, of wise-ft the new pack's share; 0.5
-            where None.
-        shards: Folders of `medclip shards build` to measure with; a greedy soup is chosen on their `val_split`.
-        val_split: What a greedy soup is chosen on: the mean area over tasks, within sources where there are several.
-        test_split: What the merged pack is measured on; None measures nothing. "test" may be missing in the shards,
-            another name may not.
-        min_gain: By how much that mean must grow for a pack to come into a greedy soup.
-        num_resamples: Resamples of patients.
-        name: On the card; the folder's where None.
-        overwrite: Put it in the place of a pack that is there already.
-        device: Torch device that measures.
-        progress: Told of each image.
 
     Returns:
         The pack: `.path`, `.packs`, `.held_out`.
@@ -121,117 +89,22 @@ def merge_packs(
         >>> medclip.models.merge(["packs/a", "packs/b"], out="packs/soup").packs  # doctest: +SKIP
         ('a 1', 'b 1')
     """
-    places = [shards] if isinstance(shards, str | Path) else list(shards)
-    plan = plan_merge(packs, method=method, base=base, alpha=alpha, min_gain=min_gain)
-    folder, shown = Path(out), progress or Silent()
-    check_place(folder, [one.path for one in plan.every], overwrite)
-    held = _HeldOut(plan, [Path(place) for place in places], val_split, test_split, device, shown)
-    merged = merge_weights(plan, held.figure if places else None)
-    path = write_merged(plan, merged, folder, name=name)
-    notes = (*plan.notes, *held.notes(merged.trace))
-    figures = held.measure(path, num_resamples) if places else None
-    return MergedPack(
-        path, name or folder.name, method, tuple(one.name for one in merged.used), merged.trace, merged.figure,
-        figures, notes,
+    from medclip.evaluation.merged_pack import HeldOut, MergedPack
+    from medclip.models.merging.merge import check_place, merge_weights, plan_merge, write_merged
+    from medclip.progress import Silent
+
+    shards = [options.shards] if isinstance(options.shards, str | Path) else list(options.shards)
+    packs = [options.packs] if isinstance(options.packs, str | Path) else list(options.packs)
+    plan = plan_merge(packs, method=options.method, base=options.base, alpha=options.alpha, min_gain=options.min_gain)
+    out = Path(options.out)
+    check_place(out, [one.path for one in plan.every], options.overwrite)
+    held = HeldOut(
+        plan, [Path(place) for place in shards], options.val_split, options.test_split, options.device,
+        options.progress or Silent(),
     )  # fmt: skip
-
-
-class _HeldOut:
-    """Measures candidates on one split of shards, and the merged pack on another."""
-
-    def __init__(
-        self, plan: Plan, shards: list[Path], val_split: str, test_split: str | None, device: str, progress: Progress
-    ) -> None:
-        from medclip.models.packs.card import training_hashes, training_patients
-        from medclip.shards.folder import read_index
-        from medclip.shards.reading.samples import no_split
-
-        indexes = [read_index(place) for place in shards]
-        if test_split is not None and not any(test_split in index["counts"]["by_split"] for index in indexes):
-            if shards and test_split != _TEST:
-                raise no_split(test_split, shards[0], indexes)
-            test_split = None
-
-        self._plan, self._shards, self._device, self._progress = plan, shards, device, progress
-        self._val_split, self._test_split = val_split, test_split
-        lists = [read(one.path, one.card) for one in plan.every for read in (training_hashes, training_patients)]
-        self._seen = frozenset().union(*(one for one in lists if one))
-        self._chosen_with: frozenset[str] = frozenset()
-        self._num_chosen_with = 0
-        self._first: Model | None = None
-
-    def figure(self, one: Ingredient, towers: nn.Module) -> float:
-        """Return the mean area of a candidate over the tasks of the split that a soup is chosen on."""
-        from medclip.models.packs.pack import load_model
-
-        self._first = self._first or load_model(one.path, device=self._device, verify=False)
-        figures = self._measured(self._first.with_towers(towers), self._val_split, self._seen, _FEW_RESAMPLES)
-        self._num_chosen_with = figures.num_images
-        return merit(figures)
-
-    def measure(self, pack: Path, num_resamples: int) -> SplitFigures | None:
-        """Measure the merged pack on the test split, and write the figures on its card; None where there is none."""
-        from medclip.models.merging.merged_card import with_figures
-        from medclip.models.packs.pack import load_model, pack_card, update_pack
-
-        if self._test_split is None:
-            return None
-        model = load_model(pack, device=self._device, verify=False)
-        figures = self._measured(model, self._test_split, self._seen | self._chosen_with, num_resamples)
-        update_pack(pack, card=with_figures(pack_card(pack), figures))
-        return figures
-
-    def notes(self, trace: Sequence[Tried]) -> tuple[str, ...]:
-        """Return what must be known of how a greedy soup was chosen."""
-        notes = []
-        if trace and self._num_chosen_with < FEWEST_IMAGES:
-            notes.append(
-                f"The soup was chosen on {count(self._num_chosen_with, 'image')}: with fewer than {FEWEST_IMAGES} "
-                "chance decides."
-            )
-        apart = [one.name for one in trace if one.midpoint is not None and one.alone - one.midpoint > BASIN]
-        if apart:
-            notes.append(
-                f"Halfway between the best pack and {list_of(apart)} figures are worse than at both ends: they lie in "
-                "different basins, and no average with them is of use."
-            )
-        return tuple(notes)
-
-    def _measured(self, model: Model, split: str, seen: frozenset[str], num_resamples: int) -> SplitFigures:
-        from medclip.evaluation.shard_split import measure_split
-        from medclip.shards.reading.samples import ShardReader
-        from medclip.training.batches.samples import Drawing
-
-        with ShardReader(self._shards, split) as reader:
-            if split == self._val_split:
-                self._chosen_with = _of_split(reader)
-            drawing = Drawing(model.preprocess, 0, None, 0.0, 0.0, words=model.has_text)
-            return measure_split(
-                model, reader, drawing, seen=seen, num_resamples=num_resamples, progress=self._progress
-            )
-
-
-def merit(figures: SplitFigures) -> float:
-    """Return the mean area over tasks; within sources where there are several, or telling them apart would pass for it.
-
-    Raises:
-        MedclipError: NOTHING_TO_DO where no task has an area.
-    """
-    areas = []
-    for metrics in figures.figures.values():
-        within = metrics.get(_WITHIN)
-        if within:
-            areas.append(sum(one["value"] for one in within.values()) / len(within))
-        elif _OVER in metrics:
-            areas.append(metrics[_OVER]["value"])
-    if not areas:
-        raise MedclipError(
-            Reason.NOTHING_TO_DO, f"no task of the split {figures.split!r} could be measured.",
-            hint="A greedy soup is chosen on labelled images, with enough patients of more than one answer.",
-        )  # fmt: skip
-    return sum(areas) / len(areas)
-
-
-def _of_split(reader: ShardReader) -> frozenset[str]:
-    """Return the hashes of a split's files and patients."""
-    return frozenset(known for row in reader.provenance() for known in (*row["files"], row["patient"]) if known)
+    merged = merge_weights(plan, held.figure if shards else None)
+    path = write_merged(plan, merged, out, name=options.name)
+    notes = (*plan.notes, *held.notes(merged.trace))
+    figures = held.measure(path, options.num_resamples) if shards else None
+    used = tuple(one.name for one in merged.used)
+    return MergedPack(path, options.name or out.name, options.method, used, merged.trace, merged.figure, figures, notes)

@@ -1,4 +1,4 @@
-"""The public verb `medclip.monitor`: results of months beside those of before, without labels."""
+"""The verb `monitor`: results of months beside those of before, without labels."""
 
 from __future__ import annotations
 
@@ -7,56 +7,70 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.run_arguments import path_of
-from medclip.auditing.monitoring.result import JSON, PERIODS, Monitored
-from medclip.auditing.monitoring.run import monitor_results
-from medclip.errors import MedclipError, Reason
-from medclip.files.output import claim_folder, disk_errors, make_folder
-from medclip.progress import Progress, Silent
-from medclip.reports.monitor.findings import findings_of
-from medclip.reports.monitor.report import write_monitor_report
-from medclip.runs.outputs.fetched_results import fetched_results
+from medclip.api.groups import Chance, Common, OutFolder, Resamples
+from medclip.options import argument, option, options, verb
 
 if TYPE_CHECKING:
+    from medclip.auditing.monitoring.result import Monitored
     from medclip.embeddings.open_embeddings import Embeddings
     from medclip.runs.outputs.score_run import ScoreRun
 
     Run = str | Path | ScoreRun | Embeddings
 
 
-def monitor(
-    results: Run | Sequence[Run],
-    *,
-    reference: Run | Sequence[Run] = (),
-    against: Run | Sequence[Run] = (),
-    by: str | None = None,
-    out: str | Path | None = None,
-    threshold: float = 0.5,
-    num_resamples: int = 2000,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Monitored:
-    """Compare the results of runs, week by week, with those of before, and those of one pack with those of another.
+@options
+class MonitorOptions(Common, OutFolder, Resamples, Chance):
+    """What `monitor` is asked."""
 
-    No image is read, no model is loaded and no label is needed: all is in the tables that runs write anyway. Compared
-    are why files fail or are skipped, which modalities, views and scanners come, what the model says, how far images
-    lie from those that the pack's figures were measured on, and vectors where runs of `medclip.embed` are among them.
+    results: Run | Sequence[Run] = argument(
+        "Output folders of medclip score or embed, also in a store (s3://...), in order of time. In Python also what "
+        "these returned.",
+        form="RESULTS...",
+        kind=Path,
+        place=True,
+    )
+    before: Run | Sequence[Run] = option(
+        "Results of the time before, which all others are compared with. Default: the first four periods.",
+        default=(),
+        form="DIR",
+        kind=Path,
+        often=True,
+        place=True,
+    )
+    compare: Run | Sequence[Run] = option(
+        "Results of another pack on the same studies, such as the one before an upgrade: paired differences, decisions "
+        "that differ, and the studies that changed most.",
+        default=(),
+        form="DIR",
+        kind=Path,
+        often=True,
+        place=True,
+    )
+    period: str | None = option(
+        "Stretch of time that is compared: week or month of the examination, which runs with --weeks write, or run, "
+        "one folder after the other. Default: week where at least half of the units have one.",
+        default=None,
+        choices=("week", "month", "run"),
+        often=True,
+    )
+    min_probability: float = option(
+        "Probability from which a finding is called where two packs are compared. Of tasks with one answer the "
+        "likeliest class is.",
+        default=0.5,
+        least=0,
+        most=1,
+        heading="Figures",
+    )
 
-    Args:
-        results: Output folders of `medclip.score` and `medclip.embed`, or URLs of a store that they were published in,
-            in the order of time; or what they returned.
-        reference: Those of the time before. Where none is named, the first four periods of `results` are.
-        against: Results of another pack on the same studies, such as the one before an upgrade: paired differences,
-            decisions that differ, and the studies that changed most.
-        by: "week" or "month" of the examination, which runs with `weeks=True` write, or "run", one folder after the
-            other; None: weeks where at least half of the units have one.
-        out: Folder for report.html, monitor.json and the tables, as Parquet and CSV; nothing is written where None. A
-            folder that holds such a page is written anew.
-        threshold: Probability from which a finding is called where two packs are compared; of tasks with one answer
-            the likeliest class is.
-        num_resamples: Resamples of patients behind the intervals of means.
-        seed: Of all draws.
-        progress: Told of it.
+
+@verb(MonitorOptions)
+def monitor(options: MonitorOptions) -> Monitored:
+    """Compare results, week by week, with those of before: what fails, what comes in, what the model says. No labels.
+
+    No image is read, no model is loaded: all is in the tables that runs write anyway. Compared are why files fail or
+    are skipped, which modalities, views and scanners come, what the model says, how far images lie from those that the
+    pack's figures were measured on, and vectors where runs of `medclip.embed` are among them. With `compare` two packs
+    are compared on the same studies. A folder that holds such a page is written anew.
 
     Returns:
         The comparison: `.findings` in sentences, `.changes` and `.table`, `.periods`, `.compared`,
@@ -69,27 +83,35 @@ def monitor(
 
     Example:
         >>> import medclip
-        >>> watched = medclip.monitor(["night-1", "night-2"], reference="january")  # doctest: +SKIP
+        >>> watched = medclip.monitor(["night-1", "night-2"], before="january")  # doctest: +SKIP
         >>> watched.findings[0].text  # doctest: +SKIP
     """
-    if not 0.0 < threshold < 1.0:
-        raise MedclipError(Reason.WRONG_USE, f"a threshold lies between 0 and 1, not {threshold:g}.")
-    folder = None if out is None else path_of(out, "the output folder")
+    from medclip.api.run_arguments import path_of
+    from medclip.auditing.monitoring.result import JSON, PERIODS
+    from medclip.auditing.monitoring.run import monitor_results
+    from medclip.files.output import claim_folder, disk_errors, make_folder
+    from medclip.progress import Silent
+    from medclip.reports.monitor.findings import findings_of
+    from medclip.reports.monitor.report import write_monitor_report
+    from medclip.runs.outputs.fetched_results import fetched_results
+
+    folder = None if options.out is None else path_of(options.out, "the output folder")
     if folder is not None:
         claim_folder(folder, "page of watched runs", marks=(JSON, PERIODS))
     with fetched_results() as fetched:
-        given, before, others = (
-            [fetched.results(run) for run in _several(runs)] for runs in (results, reference, against)
+        results, before, others = (
+            [fetched.results(run) for run in _several(runs)]
+            for runs in (options.results, options.before, options.compare)
         )
         result = monitor_results(
-            given,
+            results,
             before,
             others,
-            by=by,
-            threshold=threshold,
-            num_resamples=num_resamples,
-            seed=seed,
-            progress=progress or Silent(),
+            period=options.period,
+            min_probability=options.min_probability,
+            num_resamples=options.num_resamples,
+            seed=options.seed,
+            progress=options.progress or Silent(),
         )
     result = replace(result, findings=findings_of(result), folder=folder)
     if folder is not None:

@@ -1,4 +1,4 @@
-"""The public verb `medclip.pathgen`: a folder of slides goes in, patches with captions come out as shards."""
+"""The verb `pathgen`: a folder of slides goes in, patches with captions come out as shards."""
 
 from __future__ import annotations
 
@@ -7,107 +7,187 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.run_arguments import path_of
-from medclip.captioning.agents.agent import CaptionAgent
-from medclip.captioning.agents.endpoint import EndpointAgent
-from medclip.captioning.agents.local import LocalAgent
-from medclip.captioning.agents.measured import MeasuringAgent
-from medclip.captioning.pathgen import PathgenCall, run_pathgen
-from medclip.captioning.result import PathgenResult
-from medclip.captioning.run import PathgenOptions
-from medclip.captioning.selection.choose import SelectionOptions
-from medclip.captioning.selection.prompts import read_attributes
-from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.files.disk.input_paths import refuse_missing
-from medclip.imaging.slides.stain.estimate import METHODS
-from medclip.progress import Progress, Silent
-from medclip.runs.planning.options import failed_for
-from medclip.settings import DEFAULT_MODEL, Settings
-from medclip.shards.writing.splits import DEFAULT_SPLITS
+from medclip.api.groups import (
+    Batches,
+    Chance,
+    Common,
+    Device,
+    FileTable,
+    HashedPaths,
+    Identity,
+    ImageFormat,
+    Machine,
+    Patches,
+    Scales,
+    Splits,
+    Staging,
+    Stains,
+    WithModel,
+    settings_of,
+)
+from medclip.options import argument, excludes, needs, option, options, verb
 
 if TYPE_CHECKING:
-    from medclip.models.model import Model
+    from medclip.captioning.agents.agent import CaptionAgent
+    from medclip.captioning.result import PathgenResult
 
 AGENTS = ("measured", "endpoint", "local")
 KEY_VARIABLE = "MEDCLIP_ENDPOINT_KEY"
 """Environment variable that holds the key of an endpoint: on a command line every user of the machine would see it."""
 
 
-def pathgen(
-    path: str | Path,
-    out: str | Path,
-    *,
-    model: str | Path | Model = DEFAULT_MODEL,
-    agent: str | CaptionAgent = "measured",
-    endpoint: str | None = None,
-    endpoint_model: str | None = None,
-    vlm: str | Path | None = None,
-    store: str | Path | None = None,
-    organ: str | None = None,
-    attributes: str | Path | None = None,
-    table: Any = None,
-    num_by_attributes: int = 64,
-    num_by_findings: int = 64,
-    num_by_clusters: int = 256,
-    cluster_batch: int = 128,
-    most_cosine: float = 0.95,
-    size_px: int = 336,
-    mpp_um: float = 0.5,
-    stain: str | None = None,
-    max_tokens: int | None = None,
-    splits: Mapping[str, float] | None = None,
-    seed: int = 0,
-    format: str = "png",
-    workers: int | None = None,
-    memory: int | str | None = None,
-    device: str = "cpu",
-    batch_size: int | None = None,
-    stage_to: str | Path | None = None,
-    retry_failed: str | None = None,
-    hash_paths: bool = False,
-    key_file: str | Path | None = None,
-    settings: Settings | None = None,
-    progress: Progress | None = None,
-) -> PathgenResult:
+@options
+class Agents:
+    """Who writes captions."""
+
+    heading = "Who writes"
+
+    agent: str | CaptionAgent = option(
+        "Who writes captions. Measured words are about nuclei and stain, by rule; an endpoint is an OpenAI-compatible "
+        "API; a local agent is a vision-language model in a folder. In Python also an agent of your own.",
+        default="measured",
+        form="NAME",
+        choices=AGENTS,
+        often=True,
+    )
+    endpoint: str | None = option(
+        "Address of an OpenAI-compatible API. Its key is read from the variable MEDCLIP_ENDPOINT_KEY.",
+        default=None,
+        form="URL",
+        often=True,
+    )
+    endpoint_model: str | None = option("Name of the model at the endpoint.", default=None, form="NAME")
+    vlm: str | Path | None = option(
+        "Folder of a vision-language model of transformers, for the agent `local`.",
+        default=None,
+        form="DIR",
+        place=True,
+    )
+
+    rules = (
+        needs("is_local", "vlm", "a local agent needs the folder of its model.", hint="Name it: --vlm DIR."),
+        excludes(
+            ("endpoint", "endpoint_model", "vlm"),
+            "is_measuring",
+            "the measuring agent asks no endpoint and no model.",
+            hint="Say --agent endpoint or --agent local.",
+        ),
+    )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether a model of a folder writes."""
+        return self.agent == "local"
+
+    @property
+    def is_measuring(self) -> bool:
+        """Whether rules write."""
+        return self.agent == "measured"
+
+
+@options
+class Selection:
+    """Which patches get a caption."""
+
+    heading = "What is looked for"
+
+    num_by_attributes: int = option(
+        "Number of patches by attributes of the organ. Those that fit them best are taken.",
+        default=64,
+        least=0,
+        often=True,
+    )
+    num_by_findings: int = option(
+        "Number of patches by findings of the report. Those that fit them best are taken.",
+        default=64,
+        least=0,
+        often=True,
+    )
+    num_by_clusters: int = option("Number of patches of all kinds, by clusters.", default=256, least=0, often=True)
+    cluster_batch: int = option(
+        "Number of patches to one unit in the number of clusters; 1 makes many more clusters.", default=128, least=1
+    )
+    most_cosine: float = option(
+        "Cosine that no two chosen patches of a slide exceed.", default=0.95, least=-1, most=1, form="C"
+    )
+
+
+@options
+class PathgenOptions(
+    Common, WithModel, Machine, Device, Batches, Patches, Stains, FileTable, Scales, Identity, Staging, Chance,
+    HashedPaths, Splits, ImageFormat, Selection, Agents,
+):  # fmt: skip
+    """What `pathgen` is asked."""
+
+    path: str | Path = argument("Slide, or folder with slides; what is no slide is passed over.", place=True)
+    out: str | Path = argument(
+        "Folder to write; one that holds something else is refused. It gets the tables, the journal and `shards`.",
+        named=True,
+        place=True,
+    )
+    table: Any = option(
+        "Table of slides: patient, mpp_um, organ, findings (one on a line). It is CSV, TSV or Parquet, whatever its "
+        "suffix; in Python also a data frame.",
+        default=None,
+        kind=Path,
+        often=True,
+        place=True,
+        heading="What is looked for",
+    )
+    organ: str | None = option(
+        "Organ of slides that the table names none of. A TCGA project is understood.",
+        default=None,
+        often=True,
+        heading="What is looked for",
+    )
+    attributes: str | Path | None = option(
+        "YAML file with lists of phrases to look for by organ, beside those of medclip.",
+        default=None,
+        form="FILE",
+        place=True,
+        heading="What is looked for",
+    )
+    store: str | Path | None = option(
+        "Folder that `medclip slides embed --qc` wrote of these slides, by the same model. Default: the vectors are "
+        "computed, in the folder `slides` of the output folder.",
+        default=None,
+        form="STORE",
+        place=True,
+        heading="Patches",
+    )
+    size_px: int = option("Number of rows and columns of a patch.", default=336, least=1, heading="Patches")
+    max_tokens: int | None = option(
+        "Greatest number of tokens of a caption. Default: what the text tower takes.",
+        default=None,
+        least=8,
+        heading="Who writes",
+    )
+    splits: str | Sequence[str] | Mapping[str, float] = option(
+        "Shares of the patients that come to each split. Default: train=0.7,val=0.1,test=0.2. In Python also a "
+        "mapping.",
+        default=(),
+        form="NAME=SHARE,...",
+        kind=str,
+        heading="Output",
+    )
+
+    rules = (
+        excludes(
+            "store",
+            ("stage_to", "batch_size"),
+            "nothing is embedded where a store is named, so that nothing is staged or batched.",
+            hint="Say --stage-to and --batch-size to medclip slides embed.",
+            where="store",
+        ),
+    )
+
+
+@verb(PathgenOptions)
+def pathgen(options: PathgenOptions) -> PathgenResult:
     """Choose patches of slides, have them captioned, and write both as shards, split by patient.
 
-    The same call on the same folder goes on where it was stopped; slides that came since are taken in.
-
-    Args:
-        path: A slide, or a folder with slides; what is no slide is passed over.
-        out: Output folder for the tables, the journal and `shards`.
-        model: Name or folder of a model pack with a text tower: it chooses patches, and its tokenizer counts.
-        agent: "measured" (nuclei and stain, by rule), "endpoint", "local", or an agent of your own.
-        endpoint: Address of an OpenAI-compatible API. Its key is read from the variable MEDCLIP_ENDPOINT_KEY.
-        endpoint_model: Name of the model there.
-        vlm: Folder of a vision-language model of transformers, for "local".
-        store: Folder of `medclip slides embed` with the vectors of these slides, by the same model and with qualities
-            (`qc`); None computes them, in `out/slides`.
-        organ: Of slides whose organ the table does not name; a TCGA project is understood.
-        attributes: YAML file with lists of phrases for organs, beside those of medclip.
-        table: CSV, TSV or Parquet file, or a data frame: file; patient, mpp_um, organ, findings (one on a line).
-        num_by_attributes: Patches that fit the organ's attributes best.
-        num_by_findings: Patches that fit the findings of their slide's report best.
-        num_by_clusters: Patches of all kinds, by k-means.
-        cluster_batch: Patches to one unit in the number of clusters; 1 makes many more clusters.
-        most_cosine: Cosine that no two chosen patches of a slide exceed.
-        size_px: Rows and columns of a patch.
-        mpp_um: Its scale in µm/px, whatever the slide's is.
-        stain: hed, macenko or reinhard makes colours alike before patches are encoded; stored pixels stay.
-        max_tokens: Of a caption; what the text tower takes where None.
-        splits: Shares of patients by name; train 0.7, val 0.1, test 0.2 where None.
-        seed: Of clusters, draws and splits.
-        format: How patches are stored: png or jpeg.
-        workers: Reading processes; the settings' where None.
-        memory: What all processes may take together.
-        device: Torch device of the model, and of a local agent.
-        batch_size: Images in one forward pass while slides are embedded; 4 where None.
-        stage_to: A folder on a quick disk that slides are copied to while they are embedded.
-        retry_failed: Embed the slides once more that failed: those of a reason such as "timeout", or "all".
-        hash_paths: Put keyed hashes in the place of paths in slides.parquet.
-        key_file: Identity key, where it is not the one in the settings' home.
-        settings: Limits.
-        progress: Told how far the run is.
+    The same command goes on after a stop, also after an endpoint that went away; slides that came since are taken in.
+    Slides that failed are embedded once more after `medclip retry OUT/slides`.
 
     Returns:
         Slides with their status, records and rejects; `.shards` is the folder to train on.
@@ -120,69 +200,67 @@ def pathgen(
         >>> import medclip
         >>> medclip.pathgen("slides", "captioned", organ="colon").records  # doctest: +SKIP
     """
+    from medclip.api.run_arguments import path_of
+    from medclip.captioning.pathgen import PathgenCall, run_pathgen
+    from medclip.captioning.run import PathgenOptions as PatchOptions
+    from medclip.captioning.selection.choose import SelectionOptions
+    from medclip.captioning.selection.prompts import read_attributes
+    from medclip.files.disk.input_paths import refuse_missing
     from medclip.models.packs.pack import load_model
+    from medclip.progress import Silent
+    from medclip.shards.writing.splits import read_shares
 
-    settings = (settings or Settings()).on_machine(workers, memory)
-    root = path_of(path, "the folder of slides")
+    root = path_of(options.path, "the folder of slides")
     refuse_missing(root)
-    chosen = _agent(agent, endpoint, endpoint_model, vlm, device)
-    options = PathgenOptions(
-        size_px,
-        mpp_um,
+    patches = PatchOptions(
+        options.size_px,
+        options.patch_mpp_um,
         selection=SelectionOptions(
-            num_by_attributes, num_by_findings, num_by_clusters, cluster_batch, most_cosine, seed
+            options.num_by_attributes,
+            options.num_by_findings,
+            options.num_by_clusters,
+            options.cluster_batch,
+            options.most_cosine,
+            options.seed,
         ),
-        stain=stain,  # pyright: ignore[reportArgumentType] (checked below)
+        stain=options.stain,  # pyright: ignore[reportArgumentType] (one of its choices)
     )
-    _refuse_unknown(stain, METHODS, "way of making stains alike")
     call = PathgenCall(
         root,
-        path_of(out, "the output folder"),
-        chosen,
-        options,
-        store=None if store is None else path_of(store, "the folder of slide features"),
-        table=table,
-        organ=organ,
-        attributes=None if attributes is None else read_attributes(path_of(attributes, "the file of attributes")),
-        max_tokens=max_tokens,
-        splits=splits or DEFAULT_SPLITS,
-        seed=seed,
-        stored=format,  # pyright: ignore[reportArgumentType] (checked by run_pathgen)
-        hash_paths=hash_paths,
-        key_file=None if key_file is None else path_of(key_file, "the key file"),
-        device=device,
-        batch_size=batch_size,
-        stage_to=None if stage_to is None else path_of(stage_to, "the folder on a quick disk"),
-        retry_failed=failed_for(retry_failed),
+        path_of(options.out, "the output folder"),
+        _agent(options),
+        patches,
+        store=None if options.store is None else path_of(options.store, "the folder of slide features"),
+        table=options.table,
+        organ=options.organ,
+        attributes=None if options.attributes is None else read_attributes(Path(options.attributes)),
+        max_tokens=options.max_tokens,
+        splits=read_shares(options.splits),
+        seed=options.seed,
+        stored=options.image_format,  # pyright: ignore[reportArgumentType] (one of its choices)
+        hash_paths=options.hash_paths,
+        key_file=None if options.key_file is None else Path(options.key_file),
+        device=options.device,
+        batch_size=options.batch_size,
+        stage_to=None if options.stage_to is None else Path(options.stage_to),
     )
-    return run_pathgen(call, load_model(model, device=device), settings, progress or Silent())
+    model = load_model(options.model, device=options.device)
+    return run_pathgen(call, model, settings_of(options), options.progress or Silent())
 
 
-def _agent(
-    agent: str | CaptionAgent, endpoint: str | None, endpoint_model: str | None, vlm: str | Path | None, device: str
-) -> CaptionAgent:
-    if not isinstance(agent, str):
-        return agent
-    _refuse_unknown(agent, AGENTS, "agent")
-    if agent == "endpoint":
-        return EndpointAgent(endpoint or "", endpoint_model or "", key=os.environ.get(KEY_VARIABLE, ""))
-    if agent == "local":
-        if vlm is None:
-            raise MedclipError(
-                Reason.WRONG_USE, "a local agent needs the folder of its model.", hint="Name it: --vlm DIR."
-            )
-        return LocalAgent(path_of(vlm, "the folder of the agent's model"), device)
-    if endpoint or endpoint_model or vlm:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            "the measuring agent asks no endpoint and no model.",
-            hint="Say --agent endpoint or --agent local.",
-        )
+def _agent(options: PathgenOptions) -> CaptionAgent:
+    if not isinstance(options.agent, str):
+        return options.agent
+    if options.agent == "endpoint":
+        from medclip.captioning.agents.endpoint import EndpointAgent
+
+        key = os.environ.get(KEY_VARIABLE, "")
+        return EndpointAgent(options.endpoint or "", options.endpoint_model or "", key=key)
+    if options.agent == "local":
+        from medclip.captioning.agents.local import LocalAgent
+
+        assert options.vlm is not None
+        return LocalAgent(Path(options.vlm), options.device)
+    from medclip.captioning.agents.measured import MeasuringAgent
+
     return MeasuringAgent()
-
-
-def _refuse_unknown(name: str | None, known: Sequence[str], what: str) -> None:
-    if name is not None and name not in known:
-        raise MedclipError(
-            Reason.WRONG_USE, f"there is no {what} called {name!r}.", hint=did_you_mean(name, known, "There are")
-        )

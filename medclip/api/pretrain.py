@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medclip.api.groups import Overridden, Resuming, Told
 from medclip.errors import MedclipError, Reason
-from medclip.files.recipes.key_value import Overrides
-from medclip.progress import Progress
-from medclip.shards.folder import read_index
-from medclip.training.loop import run_recipe
-from medclip.training.recipe.file import load_recipe
-from medclip.training.recipe.schema import Recipe
-from medclip.training.result import HEADS, MASKED, PretrainResult
+from medclip.options import argument, option, options, verb
 from medclip.wording import count
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
     from medclip.models.packs.card import SplitFigures
+    from medclip.progress import Progress
+    from medclip.training.recipe.file import RecipeSource
+    from medclip.training.recipe.schema import Recipe
+    from medclip.training.result import PretrainResult
     from medclip.training.steps.masked_pixels import MaskedPart
 
 
-def pretrain(
-    recipe: Path | str | Mapping[str, Any] | Recipe,
-    *,
-    overrides: Overrides = (),
-    out: str | Path | None = None,
-    resume: bool = True,
-    progress: Progress | None = None,
-) -> PretrainResult:
-    """Train a model of images and text, or of images alone, as a recipe says, or go on where a run stopped.
+@options
+class PretrainOptions(Told, Resuming, Overridden):
+    """What `pretrain` is asked."""
+
+    recipe: RecipeSource = argument(
+        "Recipe of a training, a YAML file. In Python also a mapping.", kind=Path, place=True
+    )
+    out: str | Path | None = option(
+        "Folder to write; one that holds something else is refused. It gets recipe.json, tokenizer/, log.jsonl, "
+        "checkpoints/, pack/ and report.html. Default: the recipe's `out`, else runs/NAME.",
+        default=None,
+        place=True,
+    )
+
+
+@verb(PretrainOptions)
+def pretrain(options: PretrainOptions) -> PretrainResult:
+    """Train a model of images and text, or of images alone, from a recipe and write it as a model pack.
+
+    Run again to go on after a stop. A value of the recipe is changed by its path, such as --set train.lr=1e-4.
 
     After the last step the pack is measured on the split `data.test_split` of its shards, where they have one: the
     tasks of its labels in words (those of a supervised part by its head), and retrieval, with patients of training left
@@ -44,15 +53,8 @@ def pretrain(
     weights, bit for bit, as one that was never stopped: every draw is a function of the seed, the epoch and the sample.
     With another number of ranks it goes on with the same batches.
 
-    Started by `torchrun`, each rank calls this; the folder must lie on a file system that all of them see.
-
-    Args:
-        recipe: YAML file, mapping or Recipe.
-        overrides: What to change in the recipe, by its path: `{"train.lr": 1e-4}` or `["train.lr=1e-4"]`.
-        out: The run's folder: recipe.json, tokenizer/, log.jsonl, checkpoints/, pack/, report.html. Where None: the
-            recipe's `out`, else runs/NAME.
-        resume: Go on with a run in the folder. False refuses a folder with a run in it.
-        progress: Told of each step and of what happens.
+    Several processes or machines: torchrun --nproc-per-node N -m medclip.cli.main pretrain RECIPE --out FOLDER. Each
+    rank calls this; the folder must lie on a file system that all of them see.
 
     Returns:
         How the run ended; `.pack` is None where it was stopped before its end.
@@ -62,9 +64,13 @@ def pretrain(
             holds another run; BUSY when one is at work there; NON_FINITE when the loss stays not finite; TOO_MANY_BAD
             samples; DISK_FULL; whatever reading shards raises.
     """
-    plan = load_recipe(recipe, overrides)
-    result = run_recipe(plan, out=None if out is None else Path(out), resume=resume, progress=progress)
-    return measured(plan, result, progress)
+    from medclip.training.loop import run_recipe
+    from medclip.training.recipe.file import load_recipe
+
+    plan = load_recipe(options.recipe, options.overrides)
+    out = None if options.out is None else Path(options.out)
+    result = run_recipe(plan, out=out, resume=options.resume, progress=options.progress)
+    return measured(plan, result, options.progress)
 
 
 def measured(plan: Recipe, result: PretrainResult, progress: Progress | None) -> PretrainResult:
@@ -82,6 +88,7 @@ def measured(plan: Recipe, result: PretrainResult, progress: Progress | None) ->
         return result
     from medclip.models.packs.pack import pack_card, update_pack
     from medclip.reports.pretrain.report import write_pretrain_report
+    from medclip.training.result import HEADS
 
     card = None
     if result.pack is not None:
@@ -103,6 +110,8 @@ def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigu
 
     A pack that can be asked nothing is measured on what it learned: the pixels of hidden patches.
     """
+    from medclip.shards.folder import read_index
+
     d, answers = recipe.data, recipe.needs_words or bool(recipe.objective.answering)
     if not any(d.test_split in read_index(place)["counts"]["by_split"] for place in d.shards):
         return None
@@ -113,6 +122,7 @@ def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigu
     from medclip.shards.reading.samples import ShardReader
     from medclip.training.batches.samples import Drawing
     from medclip.training.checkpoints.export import pretrained_on
+    from medclip.training.result import MASKED
 
     model, before = load_model(pack, device=recipe.train.device), pretrained_on(recipe)
     files, patients = training_hashes(pack, model.card), training_patients(pack, model.card)

@@ -12,9 +12,14 @@ from medclip.options import argument, needs, option, options, options_of, shared
 
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings
+    from medclip.errors import MedclipError
     from medclip.runs.operations.purge import Purged
     from medclip.runs.operations.run_status import RunStatus
     from medclip.runs.outputs.score_run import ScoreRun
+    from medclip.slides.stages.run_stage import StageRun
+
+_OF_SLIDES = "slides "
+"""How the commands of stages of slides begin in the identity of a run."""
 
 
 @options
@@ -59,14 +64,15 @@ class RetryOptions(Common, RunFolder, Exclusion, Machine, Logged, Limited):
 
 
 @verb(RetryOptions)
-def retry(options: RetryOptions) -> ScoreRun | Embeddings:
-    """Try files of a run once more that failed. The run is asked what it was asked at first, which its ledger keeps.
+def retry(options: RetryOptions) -> ScoreRun | Embeddings | StageRun:
+    """Try files of a run once more that failed: of `medclip score`, `embed` or a stage of `medclip slides`.
 
+    The run is asked what it was asked at first, which its ledger keeps.
     Studies of those files are scored anew with all of their files, and the rows of all others stay. Where no file
     failed for the reason, nothing is computed.
 
     Returns:
-        The run, as `medclip.score` or `medclip.embed` returns it.
+        The run, as its verb returns it.
 
     Raises:
         MedclipError: MISSING_FILE where the folder holds no run; WRONG_USE for a reason that no file fails for, and for
@@ -76,7 +82,9 @@ def retry(options: RetryOptions) -> ScoreRun | Embeddings:
         >>> import medclip
         >>> medclip.retry("nightly", reason="read_error")  # doctest: +SKIP
     """
+    from medclip.api.asked import arguments_again, not_kept
     from medclip.api.run_arguments import path_of
+    from medclip.api.slides import stage_options
     from medclip.runs.ledger.ledger import Ledger
     from medclip.runs.outputs.publication import PUBLISHED
 
@@ -85,12 +93,28 @@ def retry(options: RetryOptions) -> ScoreRun | Embeddings:
         asked, identity = ledger.get("asked"), ledger.get("identity") or {}
         published, reasons = ledger.get(PUBLISHED), ledger.counts_by("reason", "failed")
     _refuse_unknown(options.reason, reasons, folder)
-    arguments = _asked_again(options, identity, asked or {}, folder)
     machine = {"workers": options.workers, "memory": options.memory}
-    arguments |= {name: value for name, value in machine.items() if value is not None}
-    arguments |= {**shared(options, Limited), **shared(options, Logged), "progress": options.progress}
-    arguments |= {"out": folder} if published is None else {"out": published["url"], "work": folder}
-    return run_again(identity, arguments, reason=options.reason)
+    machine = {name: value for name, value in machine.items() if value is not None}
+    stage = str(identity.get("command")).partition(_OF_SLIDES)[2]
+    if not stage:
+        arguments = {**_asked_again(options, identity, asked or {}, folder), **machine}
+        arguments |= {**shared(options, Limited), **shared(options, Logged), "progress": options.progress}
+        arguments |= {"out": folder} if published is None else {"out": published["url"], "work": folder}
+        return run_again(identity, arguments, reason=options.reason)
+    if asked is None or not_kept(stage_options(stage), asked):
+        raise _not_kept(options, folder)
+    arguments = {**arguments_again(asked), **machine, "progress": options.progress}
+    return _slides_again(stage, arguments, folder, options.reason)
+
+
+def _slides_again(stage: str, arguments: Mapping[str, Any], folder: Path, reason: str) -> StageRun:
+    """Carry out a stage of slides once more, which lies in a folder of its name unless it is the last."""
+    from medclip.api.slides import slides_again
+    from medclip.runs.planning.options import failed_for
+    from medclip.slides.stages.run_stage import EMBED
+
+    parent = folder if stage == EMBED else folder.parent
+    return slides_again(stage, {**arguments, "out": parent}, retry=failed_for(reason) or "")
 
 
 def run_again(identity: Mapping[str, Any], arguments: Mapping[str, Any], *, reason: str | None) -> Any:
@@ -125,21 +149,32 @@ def _asked_again(
 ) -> dict[str, Any]:
     """Return the options of a run, as it keeps them and as a caller names those that it does not keep."""
     from medclip.api.asked import arguments_again, not_kept
-    from medclip.errors import MedclipError, Reason
 
     names, declared = ("path", "table", "query", "exclude", "settings"), options_of(options)
     named = {name: value for name in names if declared[name].is_set(value := getattr(options, name))}
     if "settings" in asked:
         named.pop("settings", None)
     if not_kept(_options_of_run(identity), asked) - {*named}:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            "this run does not keep what it was asked: its paths are hashed, its images were given one by one, a PACS "
-            "was queried, or it is none of medclip score or embed.",
-            where=folder,
-            hint="Name what was scored with --path, and the table or query beside it.",
-        )
+        raise _not_kept(options, folder)
     return {**arguments_again(asked), **named}
+
+
+def _not_kept(options: RetryOptions, folder: Path) -> MedclipError:
+    """Note which files are tried again, by whoever repeats the command of a run, and return the refusal to guess it."""
+    from medclip.errors import MedclipError, Reason
+    from medclip.runs.ledger.ledger import Ledger
+    from medclip.runs.planning.options import RETRY, failed_for
+
+    with Ledger(folder) as ledger:
+        ledger.remember({RETRY: failed_for(options.reason)})
+    return MedclipError(
+        Reason.WRONG_USE,
+        "this run does not keep what it was asked: its paths are hashed, its images were given one by one, a PACS was "
+        "queried, or medclip pathgen began it.",
+        where=folder,
+        hint="Name what was scored with --path, and the table or query beside it; or repeat its command, which tries "
+        "them again.",
+    )
 
 
 def _refuse_unknown(reason: str, counts: Mapping[str, int], folder: Path) -> None:

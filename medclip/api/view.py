@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import Common, NamedModality, Overwriting, Policies, WithModel, settings_of
+from medclip.api.groups import Common, NamedModality, OneOfMany, Overwriting, Policies, WithModel, settings_of
 from medclip.options import argument, option, options, verb
 from medclip.settings import parse_window
 
@@ -15,12 +15,11 @@ if TYPE_CHECKING:
 
 
 @options
-class ViewOptions(Common, WithModel, NamedModality, Policies, Overwriting):
+class ViewOptions(Common, WithModel, OneOfMany, NamedModality, Policies, Overwriting):
     """What `view` is asked."""
 
     path: str | Path = argument("File, or folder of one study.", place=True)
     out: str | Path = argument("PNG to write; it is put in place when it is complete.", named=True, place=True)
-    number: int = option("Which image, series or record of a folder, from 1.", default=1)
     window: str | None = option(
         "DICOM window: a number from 0, its explanation, CENTRE,WIDTH or none.",
         default=None,

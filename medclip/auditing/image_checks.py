@@ -17,7 +17,7 @@ from medclip.auditing.leakage import checks as leakage
 from medclip.auditing.leakage import training_data
 from medclip.auditing.leakage.burned_in_text import flags_of_files, flags_of_headers
 from medclip.auditing.leakage.file_hashes import HashedFiles, collected, hash_files
-from medclip.auditing.options import AuditOptions, ImageChecks
+from medclip.auditing.options import ImageChecks, MeasureOptions
 from medclip.embeddings.embeddings_reader import EmbeddingsReader, needs_images, open_for
 from medclip.embeddings.open_embeddings import is_embeddings
 from medclip.errors import MedclipError, Reason
@@ -56,7 +56,7 @@ def gather(
     one: Measured,
     choosing: Cohort | None,
     splits: tuple[Sequence[str], Sequence[str]] | None,
-    options: AuditOptions,
+    options: MeasureOptions,
     model: Model | None,
     settings: Settings,
     progress: Progress,
@@ -106,7 +106,7 @@ def table_splits(table: Table, reading: ReadOptions) -> tuple[Sequence[str], Seq
     return cells.texts_N().tolist(), table.coded(split).texts_N().tolist()
 
 
-def open_stored(options: AuditOptions, settings: Settings) -> Embeddings | None:
+def open_stored(options: MeasureOptions, settings: Settings) -> Embeddings | None:
     """Open the folder of images where it is one of embeddings, after what needs images themselves is refused.
 
     Returns:
@@ -116,15 +116,8 @@ def open_stored(options: AuditOptions, settings: Settings) -> Embeddings | None:
         MedclipError: WRONG_USE; what `open_for` raises.
     """
     wanted = options.image_checks
-    if wanted.images is None or not is_embeddings(wanted.images):
+    if wanted.images is None or wanted.model is None or not is_embeddings(wanted.images):
         return None
-    if wanted.model is None:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            "embeddings are read for the pack that computed them, and none is named.",
-            where=wanted.images,
-            hint="Name it with --model.",
-        )
     if options.stress is not None:
         raise needs_images("the stress test shows the model other images")
     return open_for(wanted.images, find_pack(wanted.model), settings, wanted.key_file)
@@ -223,7 +216,7 @@ def _embeddings(
     one: Measured,
     vectors_ND: NDArray[np.float32],
     files: HashedFiles | None,
-    options: AuditOptions,
+    options: MeasureOptions,
     progress: Progress,
 ) -> tuple[Sequence[Row], Sequence[Row], Sequence[str]]:
     from medclip.auditing.embeddings.drift import drift_between, drift_months

@@ -8,7 +8,7 @@ import numpy as np
 
 from medclip.auditing.groups.measure import Measured, adjust, exported, short
 from medclip.auditing.input.unscored import LEAST_ROWS
-from medclip.auditing.options import AuditOptions
+from medclip.auditing.options import MeasureOptions
 from medclip.statistics.cohort import ALL, Unscored
 
 Row = dict[str, Any]
@@ -29,7 +29,7 @@ def flow_rows(measured: Measured) -> list[Row]:
     ]
 
 
-def unscored_rows(measured: Measured, options: AuditOptions) -> list[Row]:
+def unscored_rows(measured: Measured, options: MeasureOptions) -> list[Row]:
     """Return the table `unscored`: everybody and each group, with a row for all reasons (blank) and one for each.
 
     Counts of a few rows are blank, and shares of a few are whole per cent, of groups of `LEAST_ROWS` and more.

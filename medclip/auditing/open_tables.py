@@ -10,7 +10,7 @@ from typing import Any
 
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.score_table import ScoreSource, open_scores
-from medclip.auditing.options import AuditOptions
+from medclip.auditing.options import MeasureOptions
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import Table
 from medclip.shards.folder import INDEX
@@ -24,13 +24,13 @@ class OpenTables:
     """Of each model, by its name."""
     labels: Table | None
     """None where the scores are the label table too."""
-    options: AuditOptions
+    options: MeasureOptions
     """With tables in the place of paths and data frames: `thresholds.choose_on`, `thresholds.choose_labels`,
     `shortcuts.masked`, `image_checks.training`. Embeddings and shard folders stay paths: they are read where they are
     needed, once."""
 
 
-def open_tables(scores: Mapping[str, Any], labels: Any, reading: ReadOptions, options: AuditOptions) -> OpenTables:
+def open_tables(scores: Mapping[str, Any], labels: Any, reading: ReadOptions, options: MeasureOptions) -> OpenTables:
     """Read every table of an audit.
 
     Args:

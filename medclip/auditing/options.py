@@ -19,17 +19,13 @@ class Thresholds:
     """Where thresholds come from: a number, a file, or other patients. None of them: `DEFAULT` for probabilities."""
 
     value: float | None = None
-    """Given by hand, for every label."""
     file: Path | None = None
     """What an earlier audit wrote (`thresholds.json`), or `medclip.auditing.thresholds.file.write_thresholds`."""
     choose_on: Any = None
     """Scores of other patients, as the audited ones are given (by model, for several models); None: the same table."""
     choose_labels: Any = None
-    """Label table of those; None: that of the audit."""
     choose_where: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
-    """Rows of the label table to choose on, such as {"split": "val"}."""
     policy: str | None = None
-    """Rule to choose by: youden (None), f1, sensitivity=0.9, specificity=0.95."""
 
     DEFAULT = 0.5
 
@@ -39,18 +35,7 @@ class Thresholds:
         return self.choose_on is not None or bool(self.choose_where)
 
     def __post_init__(self) -> None:
-        """Refuse two sources at once."""
-        if (self.value is not None) + (self.file is not None) + self.chosen > 1:
-            raise MedclipError(
-                Reason.WRONG_USE,
-                "thresholds come from a number, from a file or from other patients, not from two of them.",
-            )
-        if not self.chosen and (self.policy is not None or self.choose_labels is not None):
-            raise MedclipError(
-                Reason.WRONG_USE,
-                "a policy for thresholds, or their label table, needs other patients to choose on.",
-                hint="Name their scores (choose_on), or their rows of the label table (choose_where).",
-            )
+        """Refuse a threshold that is none."""
         if self.value is not None and not math.isfinite(self.value):
             raise MedclipError(Reason.WRONG_USE, "the threshold is not a finite number.")
 
@@ -62,19 +47,8 @@ class Shortcuts:
     devices: Sequence[str] = ()
     """Columns that say whether a device (chest drain, pacemaker) is in the image."""
     masked: Any = None
-    """Scores of the same images with the device masked or painted over."""
     site: str | None = None
-    """Attribute that says where an image comes from; None: one called source, site or the like, if there is one."""
     reweight: Sequence[str] = ()
-    """Columns (age, view) whose mix is made alike in all groups before the gaps are measured again."""
-
-    def __post_init__(self) -> None:
-        """Refuse masked copies of nobody knows what."""
-        if self.masked is not None and not self.devices:
-            raise MedclipError(
-                Reason.WRONG_USE, "scores of masked copies need the column that says where the device is.",
-                hint="Name it (devices).",
-            )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,48 +56,23 @@ class ImageChecks:
     """What is needed to look at images and embeddings beside the scores; nothing is looked at by default."""
 
     model: str | Path | None = None
-    """The audited model's pack: its training lists and shots, and the encoder of `images`."""
     images: Path | None = None
     """Folder that the label table's files are in: images are read, encoded and hashed."""
     modality: str | None = None
-    """Whose adapter reads them; None: the pack's, where it has one only."""
     embeddings: Path | None = None
     """Vectors made elsewhere, Parquet or .npz."""
     training: Sequence[Any] = ()
-    """What else the model was trained on: shard folders or tables with `sha256`, `patient` or `file`."""
     key_file: Path | None = None
-    """Key that training patients were hashed with; None: this machine's own."""
     study: str | None = None
-    """Column of the study or visit, for re-identification across studies."""
     sites: Sequence[str] = ()
     """Attributes (site, scanner) between which embeddings may drift."""
     date: str | None = None
-    """Column of dates: drift between months."""
     attacker: bool = False
-    """Also train the contrastive attacker on the embeddings of half of the patients."""
 
     def __post_init__(self) -> None:
-        """Refuse questions to embeddings where there are none, and a key file that does not exist."""
-        asked = {"study": self.study, "drift": self.sites, "date": self.date, "attacker": self.attacker}
-        named = [name for name, value in asked.items() if value]
-        if named and not self.wants_vectors:
-            raise MedclipError(
-                Reason.WRONG_USE,
-                f"{', '.join(named)}: this is asked of embeddings, and there are none.",
-                hint="Give embeddings, or a pack and the folder of images.",
-            )
+        """Refuse a key file that does not exist."""
         if self.key_file is not None and not self.key_file.is_file():
             raise MedclipError(Reason.MISSING_FILE, "there is no such key file.", where=self.key_file)
-
-    @property
-    def can_encode(self) -> bool:
-        """Whether there are images and a model for them."""
-        return self.images is not None and self.model is not None
-
-    @property
-    def wants_vectors(self) -> bool:
-        """Whether there are, or will be, embeddings."""
-        return self.embeddings is not None or self.can_encode
 
 
 @dataclass(frozen=True)
@@ -137,13 +86,11 @@ class Stress:
 
 
 @dataclass(frozen=True)
-class AuditOptions:
+class MeasureOptions:
     """Numbers of an audit."""
 
     dataset: str = ""
-    """What the audit set is called in tables and page."""
     num_resamples: int = NUM_RESAMPLES
-    """Resamples of patients."""
     permutations: int | None = None
     """Shuffles of group labels for each gap; None: `shuffles_for` the number of tests."""
     seed: int = 0
@@ -156,30 +103,16 @@ class AuditOptions:
     shortcuts: Shortcuts = field(default_factory=Shortcuts)
     image_checks: ImageChecks = field(default_factory=ImageChecks)
     reference: Any = None
-    """Table of the groups that the model is meant for: columns attribute, group, and share or count."""
     declared: Declared = field(default_factory=Declared)
     """What was required, and asked first, before the data was seen (`medclip.auditing.declared.grammar.declared`)."""
     task: str | Path | None = None
-    """Score the images by this task of the pack: what was given as scores is then the label table."""
     stress: Stress | None = None
     """Also score images that are not as they were; None: not done."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that give no interval."""
+        """Refuse a horizon that is none."""
         if self.horizon is not None and not (math.isfinite(self.horizon) and self.horizon > 0):
             raise MedclipError(Reason.WRONG_USE, f"the horizon is {self.horizon:g}; it is a time after the start.")
-        if (self.stress is not None or self.task is not None) and not self.image_checks.can_encode:
-            raise MedclipError(
-                Reason.WRONG_USE,
-                "images can only be scored where there are a pack and a folder of images.",
-                hint="Name both: --model PACK --images FOLDER.",
-            )
-        fewest = min(self.num_resamples, self.num_resamples if self.permutations is None else self.permutations)
-        if fewest < 100:
-            raise MedclipError(
-                Reason.WRONG_USE,
-                f"{fewest} resamples give no interval or p-value worth reading; take 100 or more.",
-            )
 
 
 def shuffles_for(num_tests: int, num_patients: int) -> int:

@@ -40,7 +40,8 @@ from medclip.auditing.input.score_table import ScoreSource
 from medclip.auditing.leakage.cohort_fingerprint import fingerprint, refuse_same_data
 from medclip.auditing.left_out import flow_rows, unscored_rows
 from medclip.auditing.open_tables import OpenTables, open_tables
-from medclip.auditing.options import LEAST_PER_TEST, AuditOptions, Thresholds, shuffles_for
+from medclip.auditing.options import LEAST_PER_TEST, MeasureOptions, Thresholds, shuffles_for
+from medclip.auditing.recipe import name_of
 from medclip.auditing.result import AuditResult
 from medclip.auditing.shortcuts.run import shortcut_rows
 from medclip.auditing.shortcuts.sources import source_rows
@@ -52,7 +53,6 @@ from medclip.auditing.thresholds.file import read_thresholds, thresholds_for
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import Table
 from medclip.progress import Progress, Silent
-from medclip.runs.outputs.score_run import ScoreRun
 from medclip.settings import Settings
 from medclip.statistics.cohort import Cohort
 from medclip.statistics.metrics import concordance as survival
@@ -84,7 +84,7 @@ def run_audit(
     name: str = "",
     compare: Mapping[str, Any] | None = None,
     reading: ReadOptions | None = None,
-    options: AuditOptions | None = None,
+    options: MeasureOptions | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> AuditRun:
@@ -96,7 +96,7 @@ def run_audit(
     Raises:
         MedclipError: What reading raises; PATIENT_OVERLAP where thresholds were chosen on audited patients.
     """
-    options, settings, progress = options or AuditOptions(), settings or Settings(), progress or Silent()
+    options, settings, progress = options or MeasureOptions(), settings or Settings(), progress or Silent()
     reading = _with_columns(reading or ReadOptions(), options)
     site = options.shortcuts.site
     by = [*by, site] if site is not None and site not in by else by
@@ -202,39 +202,26 @@ def _scored(
     opened: OpenTables,
     pack: Any,
     stored: Embeddings | None,
-    options: AuditOptions,
+    options: MeasureOptions,
     settings: Settings,
     progress: Progress,
 ) -> tuple[OpenTables, tuple[str, ...]]:
     """Take what was given as scores for the label table, and score its images."""
-    if opened.labels is not None or len(opened.scores) > 1:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            "with a task to score the images by, there is one table, of labels, and nothing to compare with.",
-            hint="Leave the task out where there are scores, or the scores where images are to be scored.",
-        )
     images, modality = options.image_checks.images, modality_of(options.image_checks, pack)
-    assert images is not None  # AuditOptions refuses it
+    assert images is not None  # MeasureOptions refuses it
     assert options.task is not None
     ((name, source),) = opened.scores.items()
     scores, notes = score_images(source.table, images, stored, pack, modality, options.task, settings, progress)
     return replace(opened, scores={name: scores}, labels=source.table), notes
 
 
-def name_of(scores: Any) -> str:
-    """Name a model by where its scores are; "model" for a data frame and a run in a temporary folder."""
-    if isinstance(scores, ScoreRun) and not scores.is_temporary:
-        scores = scores.folder
-    return Path(scores).stem if isinstance(scores, str | Path) else "model"
-
-
-def _name(scores: Any, options: AuditOptions) -> str:
+def _name(scores: Any, options: MeasureOptions) -> str:
     """Name the audited model: by its pack where that is to score the images."""
     pack = options.image_checks.model
     return name_of(scores) if options.task is None or pack is None else Path(pack).name
 
 
-def _with_columns(reading: ReadOptions, options: AuditOptions) -> ReadOptions:
+def _with_columns(reading: ReadOptions, options: MeasureOptions) -> ReadOptions:
     image_checks, shortcuts = options.image_checks, options.shortcuts
     wanted = [*reading.columns, *shortcuts.devices, image_checks.study, image_checks.date]
     return replace(reading, columns=tuple(dict.fromkeys(c for c in wanted if c)))
@@ -316,7 +303,7 @@ def _with_horizon(cohort: Cohort, horizon: float | None) -> tuple[Cohort, tuple[
 
 
 def _calibration(
-    one: Measured, temperatures: Mapping[str, float], options: AuditOptions, add: Any, progress: Progress
+    one: Measured, temperatures: Mapping[str, float], options: MeasureOptions, add: Any, progress: Progress
 ) -> None:
     for x in one.cohort.labels:
         progress.step()
@@ -376,7 +363,7 @@ def _safe_bin(one: Measured, row: Mapping[str, Any]) -> dict[str, Any]:
     return {**_safe(one, row, row["n"], _BIN), **edges, "n": n}
 
 
-def _too_few_shuffles(one: Measured, options: AuditOptions) -> tuple[str, ...]:
+def _too_few_shuffles(one: Measured, options: MeasureOptions) -> tuple[str, ...]:
     tests = num_gap_tests(one)
     shuffles = options.permutations or shuffles_for(tests, one.cohort.num_patients)
     if shuffles >= LEAST_PER_TEST * tests:
@@ -388,7 +375,7 @@ def _too_few_shuffles(one: Measured, options: AuditOptions) -> tuple[str, ...]:
     )
 
 
-def _settings(options: AuditOptions, first: Measured) -> dict[str, Any]:
+def _settings(options: MeasureOptions, first: Measured) -> dict[str, Any]:
     cells = options.small_cells
     return {
         "dataset": options.dataset,

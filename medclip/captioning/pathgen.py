@@ -16,7 +16,7 @@ from medclip.captioning.journal import Journal
 from medclip.captioning.result import PathgenResult, SlideStatus
 from medclip.captioning.run import PathgenOptions, caption_slides, choose_from_slides
 from medclip.captioning.slide_list import OF_VECTORS, ListedSlide, check_prompts, list_slides
-from medclip.captioning.write_records import PatchRecord, RejectedCaption, Writing, write_records
+from medclip.captioning.write_records import PatchRecord, RecordForm, RejectedCaption, Writing, write_records
 from medclip.errors import MedclipError, Reason
 from medclip.files.disk.locks import held_folder
 from medclip.files.output import check_run, claim_run, remove_drafts
@@ -29,7 +29,7 @@ from medclip.runs.call import Call
 from medclip.runs.planning.options import ScoreOptions
 from medclip.runs.run_pack import pack_of_run
 from medclip.settings import Settings
-from medclip.shards.stored_image import STORED_AS, Format
+from medclip.shards.stored_image import Format
 from medclip.shards.writing.splits import DEFAULT_SPLITS, check_shares, split_of
 from medclip.slides.stages.options import NO_LIMIT_BYTES, GridOptions
 from medclip.slides.stages.run_stage import EMBED, refuse_other_models, run_stage
@@ -69,8 +69,6 @@ class PathgenCall:
     """Images in one forward pass of the embedding; None for the model's own number."""
     stage_to: Path | None = None
     """A folder on a quick disk that slides are copied to while they are embedded."""
-    retry_failed: str | None = None
-    """Embed the slides once more that failed: those of a reason, or all for ""."""
 
 
 def room_of(tokenizer: Tokenizer, most: int | None = None) -> Room:
@@ -117,8 +115,6 @@ def run_pathgen(call: PathgenCall, model: Any, settings: Settings, progress: Pro
             f"{model.name} is an image tower alone: patches are chosen by words.",
             hint="Name a model with a text tower: --model PACK.",
         )
-    if call.stored not in STORED_AS or call.samples_per_shard < 1:
-        raise MedclipError(Reason.WRONG_USE, "patches are stored as png or jpeg, and a shard holds at least one.")
     check_shares(call.splits)
     room = room_of(model.tokenizer, call.max_tokens)
     settings = replace(settings, max_file_bytes=NO_LIMIT_BYTES)
@@ -127,13 +123,6 @@ def run_pathgen(call: PathgenCall, model: Any, settings: Settings, progress: Pro
     check_prompts(manifest, call.organ, call.attributes)  # a slip in a word is no slide's fault
     options = call.options
     grid = GridOptions(options.size_px, options.mpp_um, by_piece=True)
-    if call.store is not None and (call.stage_to or call.batch_size or call.retry_failed is not None):
-        raise MedclipError(
-            Reason.WRONG_USE,
-            "nothing is embedded where a store is named, so that nothing is staged, batched or tried again.",
-            where=call.store,
-            hint="Say --stage-to, --batch-size and --retry-failed to medclip slides embed.",
-        )
     store = None if call.store is None else _given_store(call.store, model, options)
     identity = _identity(call, model, room, grid.digest if store is None else store.run["grid"])
     refuse_other_models(pack_of_run(model, settings, call.device))
@@ -164,11 +153,7 @@ def run_pathgen(call: PathgenCall, model: Any, settings: Settings, progress: Pro
             room,
             call.options,
             journal,
-            key=key,
-            splits=call.splits,
-            seed=call.seed,
-            stored=call.stored,
-            samples_per_shard=call.samples_per_shard,
+            RecordForm(key, call.splits, call.seed, call.stored, call.samples_per_shard),
             identity=identity,
             settings=settings,
             progress=progress,
@@ -197,7 +182,6 @@ def _embed(
         settings=settings,
         progress=progress,
         add=True,
-        retry_failed=call.retry_failed,
         device=call.device,
         batch_size=call.batch_size,
         exclude=(call.out,),
@@ -228,7 +212,7 @@ def _given_store(folder: Path, model: Any, options: PathgenOptions) -> SlideStor
             Reason.WRONG_USE,
             "the call asks for patches of another size, scale or stain than this store has.",
             where=folder,
-            hint=f"Its own are --size-px {has[0]} --patch-mpp {has[1]:g}{stain}.",
+            hint=f"Its own are --size-px {has[0]} --patch-mpp-um {has[1]:g}{stain}.",
         )
     return store
 

@@ -90,6 +90,22 @@ class Writing:
     shards: list[dict[str, Any]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class RecordForm:
+    """How records lie in shards."""
+
+    key: bytes
+    """Of the hashes of patients."""
+    splits: Mapping[str, float]
+    """Shares by patient."""
+    seed: int
+    """Seed of the split."""
+    stored: Format
+    """png or jpeg."""
+    samples_per_shard: int
+    """Records in one tar."""
+
+
 def write_records(
     out: Path,
     slides: Sequence[ListedSlide],
@@ -97,12 +113,8 @@ def write_records(
     room: Room,
     options: PathgenOptions,
     journal: Journal,
+    form: RecordForm,
     *,
-    key: bytes,
-    splits: Mapping[str, float],
-    seed: int,
-    stored: Format,
-    samples_per_shard: int,
     identity: Mapping[str, Any],
     settings: Settings,
     progress: Progress,
@@ -116,11 +128,7 @@ def write_records(
         room: Of the text tower.
         options: Of the run.
         journal: Its texts.
-        key: Of the hashes of patients.
-        splits: Shares by patient.
-        seed: Of the split.
-        stored: png or jpeg.
-        samples_per_shard: Records in one tar.
+        form: How records lie in shards.
         identity: What is written into the index.
         settings: Limits.
         progress: Counts the patches.
@@ -131,8 +139,8 @@ def write_records(
     writing, seen = Writing(), set[str]()
     counts = sum(len(journal.numbers(slide.key)) for slide in slides)
     progress.stage("Writing records", counts)
-    side = {slide.key: split_of(slide.patient, splits, seed) for slide in slides}
-    names = [name for name in splits if name in side.values()]
+    side = {slide.key: split_of(slide.patient, form.splits, form.seed) for slide in slides}
+    names = [name for name in form.splits if name in side.values()]
     accepted: dict[str, list[tuple[dict[str, Any], dict[str, Any], str]]] = {}
     for slide in slides:
         for one, text, problem in _checked(slide, agent, room, journal, seen):
@@ -144,11 +152,13 @@ def write_records(
                 progress.step()
     if not accepted:
         return writing
-    form = (stored, samples_per_shard, key)
+    laid_out = (form.stored, form.samples_per_shard, form.key)
     with new_folder(out / SHARDS) as work, ReadingPool.of(settings, note=progress.note) as pool:
         for split in names:
             of_split = [slide for slide in slides if side[slide.key] == split and slide.key in accepted]
-            _write_split(split, of_split, accepted, work, writing, form, agent, room, options, pool, settings, progress)
+            _write_split(
+                split, of_split, accepted, work, writing, laid_out, agent, room, options, pool, settings, progress
+            )
         if writing.samples:
             patients: dict[str, set[str]] = {}
             for sample in writing.samples:
@@ -167,7 +177,7 @@ def write_records(
                     "duplicates_across_splits": 0,
                 },
                 preprocessing={str(Modality.PATHOLOGY): preprocessing_of(str(Modality.PATHOLOGY))},
-                options={"splits": dict(splits), "seed": seed, "pathgen": dict(identity)},
+                options={"splits": dict(form.splits), "seed": form.seed, "pathgen": dict(identity)},
                 columns=[],
             )
     return writing

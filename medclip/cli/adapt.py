@@ -1,107 +1,48 @@
-"""`medclip adapt --model PACK --labels T --label COL --method svd --shots 16 --out DIR`: adapt a pack to a question."""
+"""`medclip adapt` makes an adapted pack of a few labelled studies; `medclip adapt compare` tells which way helps."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
-
-from medclip.cli import options
-
-HEADINGS = {
-    "labels": "Common options",
-    "model": "Table and patients",
-    "seed": "How it learns",
-    "name": "Output",
-    "workers": "This machine",
-}
+from medclip.api.adapt import adapt as adapt_verb
+from medclip.api.compare import compare as compare_verb
+from medclip.cli.derive import derive
 
 
-def adapt(
-    labels: options.Labels,
-    label: options.LabelColumns,
-    out: options.OutFolder,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            "--method",
-            metavar="NAME",
-            help="zero-shot, linear-probe, lp++, ridge, knn, lda, tip, tip-f, clip-adapter, coop, biomedcoop, cocoop, "
-            "svd (default), lora, norm or full. An image-only pack takes linear-probe (its default), ridge, knn, lda.",
-        ),
-    ] = None,
-    shots: Annotated[
-        int, typer.Option("--shots", min=1, metavar="K", help="Patients of each class, one file of each.")
-    ] = 16,
-    model: options.Model = "medclip-mini",
-    task: options.Task = None,
-    modality: options.Modality = None,
-    patient: options.Patient = None,
-    images: options.Images = None,
-    test_share: options.TestShare = 0.3,
-    key_file: options.KeyFile = None,
-    seed: options.Seed = 0,
-    init_seed: Annotated[int, typer.Option("--init-seed", help="Seed of initial values, batches, augmentation.")] = 0,
-    overrides: options.Overrides = None,
-    views: Annotated[
-        str | None,
-        typer.Option("--views", help="Slides, volumes, loops: learn from each view, or from them pooled (default)."),
-    ] = None,
-    name: options.Name = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="Folder for what was learned alone, bound to the base.")
-    ] = None,
-    overwrite: options.Overwrite = False,
-    as_json: options.Json = False,
-    workers: options.Workers = None,
-    memory: options.Memory = None,
-    threads: options.Threads = None,
-    device: options.Device = "cpu",
-) -> int:
-    """Adapt a model to a question of your own from a few labelled studies; `adapt compare` tells which way helps.
-
-    The new pack is used with `medclip score --model`. Exit code: 0 all files were read, 3 some were not (they are
-    counted by reason), 2 wrong use or refused.
-    """
-    import json
-
-    from medclip.api.adapt import adapt as run_adapt
-    from medclip.cli.progress import progress
+def print_adapted(run: Any, as_json: bool, _: Any) -> int:
+    """Print the figures of an adapted pack."""
     from medclip.errors import printable
     from medclip.exit_codes import ExitCode
-    from medclip.files.recipes.key_value import read_overrides
     from medclip.reports.adapt_text import adapt_json, adapt_text
 
-    chosen = read_overrides(overrides or ()) | ({} if views is None else {"views": views})
-    with progress(quiet=as_json) as shown:
-        run = run_adapt(
-            labels,
-            label,
-            model=model,
-            method=method,
-            shots=shots,
-            out=out,
-            checkpoint=checkpoint,
-            task=task,
-            modality=modality,
-            images=images,
-            patient=patient,
-            seed=seed,
-            init_seed=init_seed,
-            test_share=test_share,
-            overrides=chosen,
-            name=name,
-            key_file=key_file,
-            workers=workers,
-            memory=memory,
-            threads=threads,
-            device=device,
-            progress=shown,
-            overwrite=overwrite,
-        )
     if as_json:
         print(json.dumps(adapt_json(run), indent=1, ensure_ascii=False))
     else:
         print("\n".join(map(printable, adapt_text(run).split("\n"))))
-    return ExitCode.SOME_FAILED if run.problems else 0
+    return ExitCode.SOME_FAILED if run.problems else ExitCode.COMPLETE
+
+
+def print_compared(compared: Any, as_json: bool, _: Any) -> int:
+    """Print the figures of each way of adapting."""
+    from medclip.errors import printable
+    from medclip.exit_codes import ExitCode
+
+    if as_json:
+        print(compared.to_json(), end="")
+    else:
+        for line in compared.lines():
+            print(printable(line))
+        print(f"Page: {printable(str(Path(compared.folder) / 'report.html'))}")
+    return ExitCode.SOME_FAILED if compared.failures else ExitCode.COMPLETE
+
+
+adapt = derive(
+    adapt_verb, print_adapted, exit_codes="0 all files were read, 3 some were not (they are counted by reason)"
+)
+compare = derive(
+    compare_verb,
+    print_compared,
+    exit_codes="0 every run gave predictions, 3 some method failed (the page names it and why)",
+)

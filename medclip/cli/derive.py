@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medclip.options import RECIPE, Option, options_of, read_recipe
+from medclip.options import Option, make_options, named_values, options_of
 
 COMMON = "Common options"
 _LAST = ("This machine", "Unattended", "Output")
@@ -45,17 +45,21 @@ def derive(
     *,
     exit_codes: str,
     interrupted: Callable[[Any], int] | None = None,
+    check: Callable[[Mapping[str, Any]], None] | None = None,
     is_lookup: bool = False,
+    reads_settings: bool = True,
 ) -> Callable[..., int]:
     """Return the function of a command, as `medclip.cli.main` takes it.
 
     Args:
         verb: From `medclip.options.verb`.
         show: Prints what the verb returned, as JSON where its second argument is true, and returns the exit code; None
-            is 0. The third is the values that were named, by name.
+            is 0. The third is the values that were named, here or in a recipe, by name.
         exit_codes: The command's own, in words: "0 all scored or skipped, 3 some failed".
+        check: Refuses named values that a command does not take, though Python does.
         interrupted: Told the named values where Ctrl-C or a signal ended the verb; returns the exit code.
         is_lookup: Progress is shown on a terminal alone.
+        reads_settings: The settings file of this machine holds; `doctor` looks at that file itself.
     """
     declared = options_of(verb.options)
 
@@ -67,31 +71,33 @@ def derive(
         # By name: typer brings a click of its own, whose ParameterSource is another class than click's.
         sources = {name: ctx.get_parameter_source(name) for name in values}
         given = {name: values[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
-        refuse_lacking(declared, given, ctx)
-        if "settings" in declared:
-            given["settings"] = command_settings()
+        named = named_values(verb.options, given)
+        refuse_lacking(declared, named, ctx)
+        if check is not None:
+            check(named)
+        if reads_settings and "settings" in declared:
+            named["settings"] = command_settings()
         try:
             is_quiet = not forgiving_stderr().isatty() if is_lookup else as_json
             with progress(quiet=is_quiet) as shown:
-                result = verb(**given, **({"progress": shown} if "progress" in declared else {}))
+                value = make_options(verb.options, {**named, **({"progress": shown} if "progress" in declared else {})})
+                result = verb.carry_out(value)
         except KeyboardInterrupt:
             if interrupted is None:
                 raise
-            return interrupted(given)
-        return show(result, as_json, given) or 0
+            return interrupted(named)
+        return show(result, as_json, named) or 0
 
     run_: Any = run
     run_.__name__, run_.__module__ = verb.__name__, verb.__module__
     run_.__signature__ = command_signature(declared)
     run_.__doc__ = f"{_head(inspect.getdoc(verb) or '')}\n\nExit code: {exit_codes}, 2 wrong use or refused."
-    run_.options = {**declared, "as_json": JSON}
+    run_.options, run_.verb = {**declared, "as_json": JSON}, verb
     return run
 
 
-def refuse_lacking(declared: Mapping[str, Option], given: Mapping[str, Any], ctx: Any) -> None:
-    """Refuse a call that lacks what must be named, as click says it; a recipe may have it."""
-    path = given.get(RECIPE)
-    named = {**({} if path is None else read_recipe(path, declared, given)), **given}
+def refuse_lacking(declared: Mapping[str, Option], named: Mapping[str, Any], ctx: Any) -> None:
+    """Refuse a call that lacks what must be named, as click says it."""
     for one in declared.values():
         if must_be_named(one) and one.name not in named:
             kind = "argument" if one.is_argument else "option"

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from medclip.cli import options
+from typing import Any
+
+from medclip.api.doctor import doctor as verb
+from medclip.cli.derive import derive
 
 
-def doctor(as_json: options.Json = False) -> int:
-    """Check this installation and say how to fix what is wrong.
-
-    Exit code: 0 medclip can work here, 3 a check failed.
-    """
-    from medclip.api.doctor import doctor as run
+def print_diagnosis(diagnosis: Any, as_json: bool, _: Any) -> int:
+    """Print each check, and how to fix what failed."""
     from medclip.exit_codes import ExitCode
     from medclip.inspecting.doctor import State
 
-    diagnosis = run()
     code = ExitCode.COMPLETE if diagnosis.ok else ExitCode.SOME_FAILED
     if as_json:
         print(diagnosis.to_json())
@@ -28,3 +26,6 @@ def doctor(as_json: options.Json = False) -> int:
     counts = ", ".join(f"{states.count(state)} {state}" for state in State if state is not State.INFO)
     print(f"\n{counts}. " + ("medclip can work here." if diagnosis.ok else "Fix what failed and run this again."))
     return code
+
+
+doctor = derive(verb, print_diagnosis, exit_codes="0 medclip can work here, 3 a check failed", reads_settings=False)

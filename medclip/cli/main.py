@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
 import os
 import signal
@@ -14,8 +13,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -26,7 +24,7 @@ from medclip.cli.standard_output import PipeClosed, checked_output
 from medclip.errors import MedclipError, did_you_mean, printable
 from medclip.exit_codes import ExitCode, exit_code
 from medclip.files.disk.file_modes import file_modes
-from medclip.options import RECIPE, values_of_recipe
+from medclip.options import RECIPE, Option, values_of_recipe
 
 OTHER_CODES = (
     "Any command: 1 a fault of medclip, 4 incomplete (no room on disk, in memory or on standard output), 5 another run "
@@ -58,11 +56,11 @@ COMMANDS = {
         "Draw heat maps of what moves a score, and check them.",
     ),
     "pretrain": (
-        "medclip.cli.pretrain:pretrain",
+        "medclip.cli.train:pretrain",
         "Train a model from a recipe; run again to go on.",
     ),
     "finetune": (
-        "medclip.cli.finetune:finetune",
+        "medclip.cli.train:finetune",
         "Fine-tune an image tower to classes, and test it once.",
     ),
     "pathgen": ("medclip.cli.pathgen:pathgen", "Turn slides into patches with captions, as shards."),
@@ -70,7 +68,7 @@ COMMANDS = {
     "evaluate": ("medclip.cli.evaluate:evaluate", "Measure a model zero-shot on a suite of labelled sets."),
     "adapt": ("medclip.cli.adapt:adapt", "Make a pack of a model and a few labelled studies."),
     "adapt compare": (
-        "medclip.cli.adapt_compare:compare",
+        "medclip.cli.adapt:compare",
         "Find out which way of adapting helps, and how sure that is.",
     ),
     "audit": ("medclip.cli.audit:audit", "Ask whether a model works for every patient group."),
@@ -78,8 +76,8 @@ COMMANDS = {
         "medclip.cli.monitor:monitor",
         "Watch results over weeks: what changed, without labels.",
     ),
-    "audit verify": ("medclip.cli.audit_folders:verify", "Check that a signed audit is what was written."),
-    "audit diff": ("medclip.cli.audit_folders:diff", "List what differs between two audits."),
+    "audit verify": ("medclip.cli.audit:verify", "Check that a signed audit is what was written."),
+    "audit diff": ("medclip.cli.audit:diff", "List what differs between two audits."),
     "captions from-labels": (
         "medclip.cli.captions:from_labels",
         "Turn a table of labels into a table of captions.",
@@ -92,6 +90,7 @@ COMMANDS = {
         "medclip.cli.captions:from_ecg",
         "Turn the table of an ECG set into one with labels and cleaned reports.",
     ),
+    "captions rank": ("medclip.cli.captions:rank", "Rank captions by how well they fit an image."),
     "shards check": (
         "medclip.cli.shards:check",
         "Check a shard folder, or say what a table is understood to hold.",
@@ -100,11 +99,11 @@ COMMANDS = {
     "ecg render": ("medclip.cli.ecg:render", "Draw an ECG record as a paper sheet."),
     "ecg digitise": ("medclip.cli.ecg:digitise", "Read a printed ECG back into millivolts."),
     "slides learn": (
-        "medclip.cli.slides_learn:learn",
+        "medclip.cli.slides:learn",
         "Learn a head for whole slides, measured on patients left out.",
     ),
     "slides predict": (
-        "medclip.cli.slides_predict:predict",
+        "medclip.cli.slides:predict",
         "Answer a question for every slide, with maps of what moves it.",
     ),
     "models list": ("medclip.cli.models:list_command", "List the model packs that can be loaded by name."),
@@ -115,14 +114,14 @@ COMMANDS = {
     ),
     "models verify": ("medclip.cli.models:verify", "Check a pack's files against its manifest."),
     "models calibrate": (
-        "medclip.cli.models_calibrate:calibrate",
+        "medclip.cli.models:calibrate",
         "Choose what computes a pack's images on this processor.",
     ),
     "models import": (
         "medclip.cli.models:import_command",
         "Turn a checkpoint or a model folder into a pack, a BERT into a text folder.",
     ),
-    "models merge": ("medclip.cli.models_merge:merge", "Merge packs that began with the same weights into one."),
+    "models merge": ("medclip.cli.models:merge", "Merge packs that began with the same weights into one."),
     "models set-thresholds": (
         "medclip.cli.models:set_thresholds",
         "Write a copy of a pack whose card names thresholds.",
@@ -132,11 +131,11 @@ COMMANDS = {
     "slides tissue": ("medclip.cli.slides:tissue", "Find the tissue of slides."),
     "slides patches": ("medclip.cli.slides:patches", "Lay a grid of patches over the tissue of slides."),
     "slides embed": ("medclip.cli.slides:embed", "Compute the vectors of all patches of slides."),
-    "slides export": ("medclip.cli.slides_export:export", "Write vectors of patches as AnnData or SpatialData."),
+    "slides export": ("medclip.cli.slides:export", "Write vectors of patches as AnnData or SpatialData."),
     "doctor": ("medclip.cli.doctor:doctor", "Check this installation and say how to fix what is wrong."),
 }
 GROUPS = {
-    "captions": "Write captions for labelled images.",
+    "captions": "Write captions for labelled images, and rank some for an image.",
     "ecg": "Draw ECGs on paper, and read them back.",
     "shards": "Build, index and check training shards.",
     "runs": "Put shards of runs together, and clear the folders of runs.",
@@ -147,7 +146,6 @@ GROUPS = {
 
 _WITHOUT_ARGUMENTS = frozenset({"adapt"})
 """Commands with others below them whose first word can only be one of those."""
-_VALUES = {"Path": "PATH", "int": "N", "float": "X", "str": "TEXT"}
 
 
 class _Help:
@@ -213,19 +211,16 @@ class _LazyGroup(_Help, TyperGroup):
         if full in COMMANDS:
             place, summary = COMMANDS[full]
             name_of_module, function = place.split(":")
-            module = import_module(name_of_module)
-            target = getattr(module, function)
+            target = getattr(import_module(name_of_module), function)
             is_all = HELP_ALL in rest
             rest = ["--help" if word == HELP_ALL else word for word in rest]
             has_recipe = any(word.partition("=")[0] == f"--{RECIPE}" for word in rest)
-            command = _command(
-                target, name or "", summary, getattr(module, "HEADINGS", {}), is_all=is_all, has_recipe=has_recipe
-            )
-            rest = [*_settings_of(full, target, command, rest), *rest]
+            command = _command(target, name or "", summary, is_all=is_all, has_recipe=has_recipe)
+            rest = [*_settings_of(full, getattr(target, "options", {}), rest), *rest]
         return name, command, rest
 
 
-def _settings_of(full: str, function: Callable[..., object], command: Any, given: Sequence[str]) -> list[str]:
+def _settings_of(full: str, declared: Mapping[str, Option], given: Sequence[str]) -> list[str]:
     """Return the words that the settings file of this machine adds to what the user gave a command."""
     from medclip.cli.settings_file import arguments_of, machine_file, refuse_unknown_commands
 
@@ -235,7 +230,7 @@ def _settings_of(full: str, function: Callable[..., object], command: Any, given
     if file is None:
         return []
     refuse_unknown_commands(file, COMMANDS)
-    return arguments_of(file, full, function, command.params, [*given, *_words_of_recipe(given)])
+    return arguments_of(file, full, declared, [*given, *_words_of_recipe(given)])
 
 
 def _words_of_recipe(given: Sequence[str]) -> list[str]:
@@ -266,22 +261,14 @@ def _nothing() -> None:
 
 
 def _command(
-    function: Callable[..., object],
-    name: str,
-    summary: str,
-    headings: Mapping[str, str] = MappingProxyType({}),
-    *,
-    is_all: bool = False,
-    has_recipe: bool = False,
+    function: Callable[..., object], name: str, summary: str, *, is_all: bool = False, has_recipe: bool = False
 ) -> Any:
     """Make one command; an int that the function returns is the exit code.
 
     Args:
-        function: What it runs; its signature has the options.
+        function: What it runs, as `medclip.cli.derive` makes it.
         name: Name of the command.
         summary: Its one line of help.
-        headings: Headings of its groups of options in --help, by the option that each begins with; a function of
-            `medclip.cli.derive` has them itself.
         is_all: Help shows every option, with all that is said of it.
         has_recipe: A recipe may name what is required.
     """
@@ -296,27 +283,12 @@ def _command(
         if isinstance(code, int) and code:
             raise typer.Exit(int(code))
 
-    declared = getattr(function, "options", None)
     app = typer.Typer(add_completion=False)
-    epilog = OTHER_CODES if declared is None or is_all else f"All options, and all that is said of them: {HELP_ALL}."
+    epilog = OTHER_CODES if is_all else f"All options, and all that is said of them: {HELP_ALL}."
     app.command(name, cls=_Command, short_help=summary, epilog=epilog)(run)
     command: Any = typer.main.get_command(app)
-    if declared is not None:
-        show_options(command, declared, is_all=is_all, has_recipe=has_recipe)
-        return command
-    heading = None
-    signature = inspect.signature(function, eval_str=True)
-    for parameter in command.params:
-        heading = parameter.rich_help_panel = headings.get(parameter.name, heading)
-        if parameter.metavar is None and parameter.param_type_name != "argument" and parameter.name != "help":
-            parameter.metavar = _word_for(signature.parameters[parameter.name].annotation)
+    show_options(command, getattr(function, "options", {}), is_all=is_all, has_recipe=has_recipe)
     return command
-
-
-def _word_for(annotation: Any) -> str | None:
-    """Return what stands in help for a value of this type; None where that is no value, as of a flag."""
-    kinds = str(get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation)
-    return next((word for kind, word in _VALUES.items() if kind in kinds), None)
 
 
 def _group(prefix: str) -> Any:

@@ -1,14 +1,17 @@
-"""`medclip models`: list, show, cite, verify, import and export model packs."""
+"""`medclip models`: list, show, cite, verify, calibrate, merge, import and export model packs."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from medclip.cli import options
+from medclip.api import models as verbs
+from medclip.api.calibrate import calibrate as calibrate_verb
+from medclip.api.merge_packs import merge_packs as merge_verb
+from medclip.cli.derive import derive
 from medclip.errors import printable
 
 if TYPE_CHECKING:
@@ -16,17 +19,14 @@ if TYPE_CHECKING:
     from medclip.models.packs.pack import PackInfo
 
 
-def list_command(as_json: options.Json = False) -> None:
-    """List the model packs that can be loaded by name.
-
-    Exit code: 0 listed, 2 a pack cannot be read.
-    """
+def print_list(packs: Any, as_json: bool, named: Any) -> None:
+    """Print a line about each pack."""
     from medclip.cli.table import print_table
-    from medclip.models.packs.pack import list_packs
 
-    packs = list_packs()
     if as_json:
         _json([_values(p) for p in packs])
+    elif not packs and named.get("folder") is not None:
+        print("There is no model pack in this folder.")
     elif not packs:
         print("No model pack came with this medclip. Packs elsewhere load by their folder.")
     else:
@@ -38,16 +38,13 @@ def list_command(as_json: options.Json = False) -> None:
         print_table(("name", "version", "size", "modalities", "summary"), rows)
 
 
-def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) -> None:
-    """Show a pack's card: use, tasks, figures, data, licence, limits.
-
-    Exit code: 0 shown, 2 there is no such pack or it cannot be read.
-    """
+def print_card(card: Any, as_json: bool, named: Any) -> None:
+    """Print a pack's card."""
     from medclip.cli.table import print_paragraph, print_table
-    from medclip.models.packs.pack import find_pack, pack_card
+    from medclip.models.packs.pack import DEFAULT, find_pack
     from medclip.wording import count
 
-    path, card = find_pack(model), pack_card(model)
+    path = find_pack(named.get("model", DEFAULT))
     if as_json:
         _json(card.model_dump(mode="json"))
         return
@@ -206,14 +203,8 @@ def _terms(path: Path, card: Card) -> str:
     return f"{card.licence}; these are the terms of the weights{f', {full}' if full else ''}"
 
 
-def cite(model: options.Pack = "medclip-mini", as_json: options.Json = False) -> None:
-    """Print BibTeX of a pack, of the data that it was trained on, and of what it began with; > refs.bib keeps it.
-
-    Exit code: 0 printed, 2 there is no such pack or it cannot be read.
-    """
-    from medclip.models.packs.cite import cite as run
-
-    works = run(model)
+def print_citations(works: Any, as_json: bool, _: Any) -> None:
+    """Print the text of a .bib file."""
     if not as_json:
         print(works.bibtex, end="")
         return
@@ -230,15 +221,10 @@ def cite(model: options.Pack = "medclip-mini", as_json: options.Json = False) ->
     )
 
 
-def verify(model: options.Pack = "medclip-mini", as_json: options.Json = False) -> None:
-    """Check that a pack can be scored with: its files, weights, architecture and preprocessing; `score` asks the same.
-
-    Exit code: 0 all as it should be, 2 refused.
-    """
-    from medclip.api.verify import verify as run
+def print_verified(info: Any, as_json: bool, _: Any) -> None:
+    """Print that a pack is as it should be."""
     from medclip.wording import count
 
-    info = run(model)
     if as_json:
         _json({"ok": True, **_values(info)})
     else:
@@ -248,105 +234,14 @@ def verify(model: options.Pack = "medclip-mini", as_json: options.Json = False) 
         )
 
 
-def import_command(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="FILE_OR_FOLDER",
-            help="A checkpoint, a folder in a layout of open_clip, transformers (CLIP, SigLIP, DINOv2) or timm, a "
-            "folder with a text model alone, or a hub name with hf-hub: before it.",
-        ),
-    ],
-    out: options.OutFolder,
-    architecture: Annotated[
-        str | None,
-        typer.Option(
-            "--architecture",
-            metavar="NAME|FILE",
-            help="Architecture of a bare checkpoint: its name in open_clip (in timm for an image tower alone), or a "
-            "JSON file that describes it.",
-        ),
-    ] = None,
-    text_folder: Annotated[
-        Path | None,
-        typer.Option("--text-folder", metavar="DIR", help="Folder with config.json and tokenizer of its BERT."),
-    ] = None,
-    name: options.Name = None,
-    license_: Annotated[str, typer.Option("--license", help="Licence of the weights, as its source states it.")] = "",
-    modalities: Annotated[
-        str, typer.Option("--modalities", metavar="A,B", help="What it knows: xray, ct, pathology and so on.")
-    ] = "",
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            "--preset",
-            metavar="NAME|FILE",
-            help="How its authors treat images, where its own files do not say: see `medclip models presets`.",
-        ),
-    ] = None,
-    resize: Annotated[
-        str | None,
-        typer.Option(
-            "--resize",
-            metavar="MODE[:PX]",
-            help="longest (padded), shortest (centre cut out) or squash; side before the cut.",
-        ),
-    ] = None,
-    interpolation: Annotated[
-        str | None, typer.Option("--interpolation", metavar="FILTER", help="bicubic, bilinear, lanczos and so on.")
-    ] = None,
-    mean: Annotated[
-        str | None, typer.Option("--mean", metavar="R,G,B", help="Per channel, in units of 0 to 1.")
-    ] = None,
-    std: Annotated[
-        str | None, typer.Option("--std", metavar="R,G,B", help="Standard deviation, in the same units.")
-    ] = None,
-    crop: Annotated[
-        str,
-        typer.Option("--crop", help="modality: cut images to what they show, as medclip does; none: leave them whole."),
-    ] = "modality",
-    pooling: Annotated[
-        str | None,
-        typer.Option(
-            "--pooling",
-            metavar="NAME",
-            help="How an image tower alone makes one vector of its tokens: token, avg, map, mean or token+mean.",
-        ),
-    ] = None,
-    overwrite: options.Overwrite = False,
-    as_json: options.Json = False,
-) -> None:
-    """Turn a checkpoint or a model folder into a pack.
-
-    Pickled weights are converted once, in a process of their own that reads tensors and nothing else. A text model
-    alone (a BERT) becomes a text folder, for --text-folder and model.text_folder.
-
-    Exit code: 0 written, 2 wrong use or refused.
-    """
+def print_imported(pack: Any, as_json: bool, _: Any) -> None:
+    """Print what was made of a checkpoint, and what to do with it."""
     from medclip.cli.table import print_paragraph
     from medclip.models.interchange.find_source import is_bare_text_model
-    from medclip.models.interchange.import_export import import_model
     from medclip.models.packs.pack import pack_card, read_preprocess, verify_pack
     from medclip.models.packs.words import WITHOUT_WORDS
     from medclip.wording import count
 
-    pack = import_model(
-        source,
-        out,
-        architecture=architecture,
-        text_folder=text_folder,
-        name=name,
-        license=license_,
-        modalities=[m.strip() for m in modalities.split(",") if m.strip()],
-        preset=preset,
-        resize=resize,
-        interpolation=interpolation,
-        mean=_numbers(mean, "--mean"),
-        std=_numbers(std, "--std"),
-        crop=crop,
-        pooling=pooling,
-        overwrite=overwrite,
-    )
     if is_bare_text_model(pack):
         if as_json:
             _json({"text_folder": str(pack), "files": sorted(p.name for p in pack.iterdir())})
@@ -373,14 +268,8 @@ def import_command(
         )
 
 
-def export(model: options.Pack, out: options.OutFolder, as_json: options.Json = False) -> None:
-    """Write a pack as a folder that open_clip loads by local-dir:FOLDER, an image-only pack as one that timm loads.
-
-    Exit code: 0 written, 2 wrong use or refused.
-    """
-    from medclip.models.interchange.import_export import export_model
-
-    exported = export_model(model, out)
+def print_exported(exported: Any, as_json: bool, _: Any) -> None:
+    """Print the line that loads an exported folder."""
     if as_json:
         _json({"folder": str(exported.folder), "notes": list(exported.notes), "loader": exported.loader})
         return
@@ -393,41 +282,25 @@ def export(model: options.Pack, out: options.OutFolder, as_json: options.Json = 
         print(f"- {note}")
 
 
-def set_thresholds(
-    model: options.Pack,
-    thresholds: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The thresholds.json of an audit.", show_default=False)
-    ],
-    task: Annotated[str, typer.Option("--task", metavar="NAME", help="Task of the pack whose classes they are of.")],
-    out: options.OutFolder,
-    as_json: options.Json = False,
-) -> None:
-    """Write a copy of a pack whose card names thresholds: results then call a study positive or negative.
-
-    Exit code: 0 written, 2 wrong use or refused.
-    """
+def print_thresholds(info: Any, as_json: bool, named: Any) -> None:
+    """Print the thresholds of the new pack."""
     from medclip.models.packs.card import read_card
-    from medclip.models.packs.set_thresholds import set_thresholds
 
-    info = set_thresholds(model, thresholds, task=task, out=out)
-    named = read_card(info.path).tasks[task].thresholds
+    task = named["task"]
+    thresholds = read_card(info.path).tasks[task].thresholds
     if as_json:
-        _json({"folder": str(info.path), "task": task, "thresholds": {name: one.value for name, one in named.items()}})
+        values = {name: one.value for name, one in thresholds.items()}
+        _json({"folder": str(info.path), "task": task, "thresholds": values})
         return
-    for name, one in named.items():
+    for name, one in thresholds.items():
         print(f"{name}: {one.in_words()}")
     print(f"Written: {_shown(info.path)}")
 
 
-def presets(as_json: options.Json = False) -> None:
-    """List how the authors of public checkpoints treat images: for --preset of `medclip models import`.
-
-    Exit code: 0 listed.
-    """
+def print_presets(known: Any, as_json: bool, _: Any) -> None:
+    """Print how the authors of public checkpoints treat images."""
     from medclip.cli.table import print_paragraph, print_table
-    from medclip.models.interchange.presets import list_presets
 
-    known = list_presets()
     if as_json:
         _json([preset.model_dump(mode="json") for preset in known])
         return
@@ -441,17 +314,76 @@ def presets(as_json: options.Json = False) -> None:
         print_paragraph(f"{preset.name}: ", f"{preset.source}. Read: {preset.read}")
 
 
-def _numbers(text: str | None, option: str) -> list[float] | None:
-    from medclip.errors import MedclipError, Reason
+def print_calibration(calibration: Any, as_json: bool, named: Any) -> None:
+    """Print what was measured of each back-end, and which one was chosen."""
+    from medclip.cli.table import print_paragraph, print_table
+    from medclip.models.backends.choice import what_may_break
+    from medclip.wording import count, list_of, number
 
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise MedclipError(
-            Reason.WRONG_USE, f"{option} takes three numbers, such as 0.485,0.456,0.406, not {text!r}."
-        ) from None
+    if as_json:
+        values = {name: value for name, value in asdict(calibration).items() if name != "folder"}
+        print(json.dumps({"folder": str(calibration.folder), **values}, indent=1))
+        return
+    rows = [
+        (c.name, f"{c.cpu_ms:.1f}", f"{c.times_as_fast:.2f}", f"{c.largest_change:.1e}", f"{c.bound:g}", c.refused)
+        for c in calibration.candidates
+    ]
+    print_table(("back-end", "ms", "times as fast", "change", "allowed", "refused, as"), rows)
+    for candidate in calibration.candidates:
+        if candidate.start_s:
+            print_paragraph(
+                "Start: ", f"each run compiles {candidate.name} for {candidate.start_s:.0f} s; with that an image of "
+                f"{number(calibration.run_images)} costs {calibration.cost_ms(candidate):.1f} ms.",
+            )  # fmt: skip
+    for name, why in calibration.left_out.items():
+        print_paragraph("Not tried: ", f"{name}: {why}")
+    judged = calibration.judged
+    about = f"{count(calibration.num_images, 'image')}, {list_of(calibration.tasks)}"
+    print_paragraph("\nMeasured on ", f"{about}; ms is processor time of one image on one thread of {calibration.cpu}.")
+    patients = "patients apart" if calibration.num_patients else "which name no patients"
+    of_patients = f" of {count(num, 'patient')}" if (num := calibration.num_held_out_patients) else ""
+    print_paragraph(
+        "Judged on ", f"{count(calibration.num_held_out, 'image')}{of_patients} that did not choose ({patients}): "
+        f"{calibration.choice} changed no probability by more than {judged.largest_change:.1e}. "
+        f"{what_may_break(calibration.num_held_out, num, calibration.chosen.bound)}",
+    )  # fmt: skip
+    where = "auto" if named.get("out") is None else _shown(calibration.folder)
+    print(f"Choice: {calibration.choice}. Score with it: --backend {where}")
+
+
+def print_merged(merged: Any, as_json: bool, _: Any) -> None:
+    """Print what became of each pack, and what was measured after merging."""
+    from medclip.cli.table import print_paragraph, print_table
+    from medclip.wording import figure, interval
+
+    if as_json:
+        values = {
+            name: getattr(merged, name) for name in ("name", "method", "packs", "tried", "figure", "held_out", "notes")
+        }
+        values["tried"] = [asdict(one) for one in merged.tried]
+        values["held_out"] = None if merged.held_out is None else merged.held_out.model_dump(mode="json")
+        values = {"folder": str(merged.path), **values}
+        print(json.dumps(values, indent=1))
+        return
+    if merged.tried:
+        rows = [
+            (printable(one.name), figure(one.alone, decimals=3), figure(one.soup, decimals=3),
+             "in" if one.accepted else "left out", "" if one.midpoint is None else figure(one.midpoint, decimals=3))
+            for one in merged.tried
+        ]  # fmt: skip
+        print_table(("pack", "alone", "soup with it", "", "halfway to the best"), rows)
+    if merged.held_out is not None:
+        rows = [
+            (row["task"], row["metric"], figure(row["value"], decimals=3),
+             "" if row["low"] is None else interval(row["low"], row["high"], decimals=3))
+            for row in merged.held_out.rows()
+        ]  # fmt: skip
+        print_table(("task", "metric", "value", "interval"), rows)
+    for note in merged.notes:
+        print_paragraph("- ", note)
+    if merged.held_out is None:
+        print("Nothing was measured after merging: its card lists tasks without figures.")
+    print(f"Written: {_shown(merged.path)}, of {', '.join(printable(one) for one in merged.packs)}")
 
 
 def _shown(path: Path) -> str:
@@ -467,8 +399,6 @@ def _figure(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _values(info: PackInfo) -> dict[str, Any]:
-    from dataclasses import asdict
-
     return asdict(info) | {"path": str(info.path)}
 
 
@@ -477,8 +407,18 @@ def _megabytes(info: PackInfo) -> str:
 
 
 def _json(value: Any) -> None:
-    import json
-
     text = json.dumps(value, indent=1, ensure_ascii=False)
     # What drives a terminal in a card is escaped as JSON does.
     print("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
+
+
+list_command = derive(verbs.list_packs, print_list, exit_codes="0 listed")
+show = derive(verbs.show, print_card, exit_codes="0 shown")
+cite = derive(verbs.cite, print_citations, exit_codes="0 printed")
+verify = derive(verbs.verify, print_verified, exit_codes="0 all as it should be")
+calibrate = derive(calibrate_verb, print_calibration, exit_codes="0 chosen")
+merge = derive(merge_verb, print_merged, exit_codes="0 merged")
+import_command = derive(verbs.import_model, print_imported, exit_codes="0 written")
+export = derive(verbs.export_model, print_exported, exit_codes="0 written")
+set_thresholds = derive(verbs.set_thresholds, print_thresholds, exit_codes="0 written")
+presets = derive(verbs.presets, print_presets, exit_codes="0 listed")

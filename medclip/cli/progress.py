@@ -5,6 +5,7 @@ What is said on standard error is never fatal: that it is full or closed must no
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -137,10 +138,15 @@ def _bars(stream: TextIO) -> Any:
 
 
 def progress(quiet: bool = False) -> PlainProgress | BarProgress:
-    """Choose how progress is shown: bars where standard error is a terminal, lines elsewhere."""
-    if quiet:
+    """Choose how progress is shown: bars on a terminal, lines elsewhere, nothing by ranks behind the first."""
+    if quiet or not is_first_rank():
         return PlainProgress(_Nowhere())
     return BarProgress() if forgiving_stderr().isatty() else PlainProgress()
+
+
+def is_first_rank() -> bool:
+    """Return whether this process is the only one, or the first of several that `torchrun` started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def print_line(text: str) -> None:

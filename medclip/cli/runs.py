@@ -11,6 +11,7 @@ from medclip.cli.derive import derive
 from medclip.cli.embed import print_embeddings
 from medclip.cli.run_reasons import interrupted
 from medclip.cli.score import print_run
+from medclip.cli.slides import print_stage
 
 
 def _print_status(read: Any, as_json: bool, _: Any) -> int:
@@ -39,9 +40,15 @@ def _print_status(read: Any, as_json: bool, _: Any) -> int:
 
 
 def _print_again(run: Any, as_json: bool, _: Any) -> int:
+    from medclip.embeddings.open_embeddings import Embeddings
     from medclip.runs.outputs.score_run import ScoreRun
 
-    return (print_run if isinstance(run, ScoreRun) else print_embeddings)(run, as_json)
+    if isinstance(run, ScoreRun):
+        return print_run(run, as_json)
+    if isinstance(run, Embeddings):
+        return print_embeddings(run, as_json)
+    print_stage(run, as_json, None)
+    return run.exit_code
 
 
 def _print_merged(run: Any, as_json: bool, given: Mapping[str, Any]) -> int:

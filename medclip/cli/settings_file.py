@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, get_args, get_origin
+from collections.abc import Iterable, Mapping, Sequence
 
+from medclip.cli.derive import spellings
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.recipes.settings_file import SettingsFile, find_settings_file, read_settings_file
+from medclip.options import Option, fits
 from medclip.settings import ReadPolicy, Settings
 
 NEVER = ("yes", "overwrite", "help")
@@ -38,57 +38,37 @@ def command_settings(policy: ReadPolicy | None = None) -> Settings:
     return settings if file is None else file.settings(settings)
 
 
-def arguments_of(
-    file: SettingsFile, command: str, function: Callable[..., object], parameters: Iterable[Any], given: Sequence[str]
-) -> list[str]:
+def arguments_of(file: SettingsFile, command: str, declared: Mapping[str, Option], given: Sequence[str]) -> list[str]:
     """Return what a file says for a command as words of a command line, to stand before those of the user.
 
     Args:
         file: What was read.
         command: Its whole name.
-        function: What the command runs; its annotations say what values are.
-        parameters: Those of the command.
+        declared: Its options.
         given: The user's words; an option among them is left out.
 
     Raises:
         MedclipError: WRONG_USE for an option that the command does not have, and for a value that it does not take.
     """
-    by_name = {
-        spelled.lstrip("-"): parameter
-        for parameter in parameters
-        if parameter.param_type_name == "option"
-        for spelled in parameter.opts
-        if spelled.startswith("--") and spelled.lstrip("-") not in NEVER
-    }
-    annotations = {name: p.annotation for name, p in inspect.signature(function, eval_str=True).parameters.items()}
+    options = (one for one in declared.values() if one.is_on_command_line and not one.is_argument)
+    by_name = {spellings(one)[0].partition("/")[0].lstrip("-"): one for one in options if one.spelled not in NEVER}
     words: list[str] = []
     for key, value in file.options.get(command, {}).items():
         name = key.replace("_", "-")
-        parameter = by_name.get(name)
-        if parameter is None:
+        one = by_name.get(name)
+        if one is None:
             why = "stands on the command line only" if name in NEVER else "is no option"
             raise _fault(file, f"{key!r} {why} of `medclip {command}`.", did_you_mean(name, by_name, "Options are"))
-        if not _fits(value, annotations[parameter.name]):
+        if isinstance(value, dict) or not fits(one, value):
             raise _fault(file, f"[{command}] {key} does not take {value!r}.")
-        spelled = (*parameter.opts, *parameter.secondary_opts)
-        if any(word.partition("=")[0] in spelled for word in given):
+        on, _, off = spellings(one)[0].partition("/")
+        if any(word.partition("=")[0] in (on, off) for word in given):
             continue
         if isinstance(value, bool):
-            words += [f"--{name}"] if value else parameter.secondary_opts[:1]
+            words += [on] if value else [off] if off else []
         else:
-            words += [f"--{name}={one}" for one in (value if isinstance(value, list) else [value])]
+            words += [f"{on}={each}" for each in (value if isinstance(value, list) else [value])]
     return words
-
-
-def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a value of the file is of the kind that an option takes: no text for a number, nothing for a flag."""
-    kinds = str(get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation)
-    if "list[" in kinds:
-        return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
-    if isinstance(value, bool) or "bool" in kinds:
-        return isinstance(value, bool) and "bool" in kinds
-    numbers = (int,) if "int" in kinds else (int, float) if "float" in kinds else (str,)
-    return isinstance(value, numbers)
 
 
 def refuse_unknown_commands(file: SettingsFile, commands: Iterable[str]) -> None:

@@ -1,185 +1,28 @@
-"""`medclip slides tissue`, `medclip slides patches` and `medclip slides embed`: the stages of a folder of slides."""
+"""`medclip slides`: the stages of a folder of slides, and what is learned, answered and written of their vectors."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from medclip.cli import options
+from medclip.api import slides as verbs
+from medclip.cli.derive import derive
+from medclip.cli.run_reasons import interrupted
 from medclip.wording import count, number
 
 if TYPE_CHECKING:
     from medclip.slides.stages.run_stage import StageRun
 
-HEADINGS = {"out": "Common options", "size_px": "Patches", "table": "How slides are read", "hash_paths": "Output"}
 
-Slides = Annotated[Path, typer.Argument(help="Slide or folder of slides.", show_default=False, readable=False)]
-SizePx = Annotated[int, typer.Option("--size-px", min=1, help="Rows and columns of a patch.")]
-PatchMpp = Annotated[float, typer.Option("--patch-mpp", metavar="UM", help="Micrometres per pixel of patches.")]
-OverlapPx = Annotated[int, typer.Option("--overlap-px", min=0, help="Rows and columns that neighbours share.")]
-MinCoverage = Annotated[
-    float, typer.Option("--min-coverage", metavar="P", help="Least share of a patch that is tissue, 0 to 1.")
-]
-ByPiece = Annotated[
-    bool, typer.Option("--by-piece", help="Count the grid from each piece of tissue, not from the slide's corner.")
-]
-GeoJson = Annotated[bool, typer.Option("--geojson/--no-geojson", help="Write outlines that QuPath opens, or none.")]
-
-
-def tissue(
-    path: Slides,
-    out: options.OutFolder,
-    workers: options.Workers = None,
-    memory: options.Memory = None,
-    table: options.Table = None,
-    mpp: options.Mpp = None,
-    accept_unterminated: options.AcceptUnterminated = False,
-    stage_to: options.StageTo = None,
-    key_file: options.KeyFile = None,
-    add: options.Add = False,
-    retry_failed: options.RetryFailed = None,
-    hash_paths: options.HashPaths = False,
-    geojson: GeoJson = True,
-    as_json: options.Json = False,
-) -> int:
-    """Find the tissue of slides: a mask and its outlines for each. The same command goes on after a stop.
-
-    Exit code: 0 all done or skipped, 3 some failed, 2 wrong use or refused.
-    """
-    from medclip.slides.stages.verbs import tissue as run
-
-    return _run(run, path, out, mpp, accept_unterminated, as_json, **_shared(locals()), geojson=geojson)
-
-
-def patches(
-    path: Slides,
-    out: options.OutFolder,
-    workers: options.Workers = None,
-    memory: options.Memory = None,
-    size_px: SizePx = 256,
-    mpp_um: PatchMpp = 0.5,
-    overlap_px: OverlapPx = 0,
-    min_coverage: MinCoverage = 0.5,
-    by_piece: ByPiece = False,
-    table: options.Table = None,
-    mpp: options.Mpp = None,
-    accept_unterminated: options.AcceptUnterminated = False,
-    stage_to: options.StageTo = None,
-    key_file: options.KeyFile = None,
-    add: options.Add = False,
-    retry_failed: options.RetryFailed = None,
-    hash_paths: options.HashPaths = False,
-    geojson: GeoJson = True,
-    as_json: options.Json = False,
-) -> int:
-    """Lay a grid over the tissue of slides: the places of their patches. The same command goes on after a stop.
-
-    It takes the tissue that `medclip slides tissue` left in the same folder.
-
-    Exit code: 0 all done or skipped, 3 some failed, 2 wrong use or refused.
-    """
-    from medclip.slides.stages.verbs import places as run
-
-    return _run(
-        run, path, out, mpp, accept_unterminated, as_json, **_shared(locals()), geojson=geojson, size_px=size_px,
-        mpp_um=mpp_um, overlap_px=overlap_px, min_coverage=min_coverage, by_piece=by_piece,
-    )  # fmt: skip
-
-
-def embed(
-    path: Slides,
-    out: options.OutFolder,
-    model: options.Model = "medclip-mini",
-    workers: options.Workers = None,
-    memory: options.Memory = None,
-    device: options.Device = "cpu",
-    batch_size: options.BatchSize = None,
-    dtype: Annotated[
-        str, typer.Option("--dtype", metavar="TYPE", help="How vectors are stored: float32 or float16.")
-    ] = "float32",
-    size_px: SizePx = 256,
-    mpp_um: PatchMpp = 0.5,
-    overlap_px: OverlapPx = 0,
-    min_coverage: MinCoverage = 0.5,
-    by_piece: ByPiece = False,
-    stain: options.Stain = None,
-    qc: Annotated[bool, typer.Option("--qc", help="Measure blur, ink, dirt and folds of each patch.")] = False,
-    table: options.Table = None,
-    mpp: options.Mpp = None,
-    accept_unterminated: options.AcceptUnterminated = False,
-    stage_to: options.StageTo = None,
-    key_file: options.KeyFile = None,
-    add: options.Add = False,
-    retry_failed: options.RetryFailed = None,
-    hash_paths: options.HashPaths = False,
-    as_json: options.Json = False,
-) -> int:
-    """Compute the vectors of all patches of slides, one file for each slide. The same command goes on after a stop.
-
-    It takes the tissue and the grids that the other stages left in the same folder, where their options are the same.
-
-    Exit code: 0 all done or skipped, 3 some failed, 2 wrong use or refused.
-    """
-    from medclip.slides.stages.verbs import embed as run
-
-    return _run(
-        run, path, out, mpp, accept_unterminated, as_json, **_shared(locals()), size_px=size_px, mpp_um=mpp_um,
-        overlap_px=overlap_px, min_coverage=min_coverage, by_piece=by_piece, qc=qc, stain=stain, dtype=dtype,
-        model=model, device=device, batch_size=batch_size,
-    )  # fmt: skip
-
-
-def _shared(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that every stage takes."""
-    names = ("workers", "memory", "table", "stage_to", "key_file", "add", "retry_failed", "hash_paths")
-    return {name: values[name] for name in names}
-
-
-def _run(
-    run: Callable[..., StageRun],
-    path: Path,
-    out: Path,
-    mpp: float | None,
-    accept_unterminated: bool,
-    as_json: bool,
-    **arguments: Any,
-) -> int:
-    from medclip.cli.run_reasons import interrupted
-    from medclip.cli.settings_file import command_settings
-    from medclip.settings import read_policy
-
-    settings = command_settings(read_policy(mpp_um=mpp, accept_unterminated=accept_unterminated))
-    try:
-        with _progress(as_json) as shown:
-            ended = run(path, out, settings=settings, progress=shown, **arguments)
-    except KeyboardInterrupt:
-        return interrupted(out)
-    if as_json:
-        print(json.dumps(ended.to_dict()))
-    else:
-        _print(ended)
-    return ended.exit_code
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Any]:
-    from medclip.cli.progress import progress
-
-    with progress(quiet=quiet) as shown:
-        yield shown
-
-
-def _print(ended: StageRun) -> None:
+def print_stage(ended: StageRun, as_json: bool, _: Any) -> int:
     """Print how the slides ended, why some were passed over, and where time went."""
     from medclip.errors import printable
     from medclip.slides.stages.run_stage import reasons_of
     from medclip.wording import percent
 
+    if as_json:
+        print(json.dumps(ended.to_dict()))
+        return ended.exit_code
     if ended.already_finished:
         print("This run was finished before; nothing was computed again.")
     counts = ended.counts
@@ -201,3 +44,62 @@ def _print(ended: StageRun) -> None:
         print(f"{rate:.0f} patches a second; work: {shares}. The model waited {percent(ended.time['data_wait'])}.")
     what = "" if ended.stage == "tissue" else f"{count(ended.num_patches, 'patch', 'patches')}, "
     print(f"{what}in {printable(str(ended.folder))}")
+    return ended.exit_code
+
+
+def print_learned(learned: Any, as_json: bool, _: Any) -> None:
+    """Print what was learned, and how well patients that were left out are answered for."""
+    from medclip.errors import printable
+    from medclip.wording import estimate
+
+    if as_json:
+        print(json.dumps(learned.to_json()))
+        return
+    print(f"Learned from {count(learned.num_slides, 'slide')} of {count(learned.num_patients, 'patient')}.")
+    for row in learned.to_json()["figures"]:
+        what = row["pooling"] if row["minus"] is None else f"{row['pooling']} minus {row['minus']}"
+        print(f"{what}, {row['metric']}: {estimate(row['value'], row['low'], row['high'])}")
+    for note in learned.notes:
+        print(note)
+    print(f"Head: {printable(str(learned.out))}")
+
+
+def print_predictions(predictions: Any, as_json: bool, _: Any) -> int:
+    """Print how many slides have which answer."""
+    from medclip.errors import printable
+    from medclip.result import named_counts
+
+    facts = predictions.to_json()
+    if as_json:
+        print(json.dumps({**facts, "exit_code": predictions.exit_code}))
+        return predictions.exit_code
+    print(f"{predictions.question}: {named_counts(facts['answers'])}.")
+    print(f"Slides: {named_counts(predictions.counts)}.")
+    for note in predictions.notes:
+        print(note)
+    out = predictions.out
+    print(f"Answers: {printable(str(out / 'predictions.csv'))}, maps: {printable(str(out / 'maps'))}")
+    return predictions.exit_code
+
+
+def print_export(exported: Any, as_json: bool, _: Any) -> int:
+    """Print how many slides were written, and where it says which is which."""
+    from medclip.errors import printable
+    from medclip.result import named_counts
+
+    if as_json:
+        print(json.dumps({**exported.to_json(), "exit_code": exported.exit_code}))
+        return exported.exit_code
+    print(f"Slides: {named_counts(exported.counts)}, as {exported.format}.")
+    print(f"Which slide a key is: {printable(str(exported.out / 'slides.csv'))}")
+    return exported.exit_code
+
+
+_OF_STAGES = "0 all done or skipped, 3 some failed"
+_OF_SLIDES = "0 no slide failed, 3 some did (they have a row with the reason)"
+tissue = derive(verbs.tissue, print_stage, exit_codes=_OF_STAGES, interrupted=interrupted)
+patches = derive(verbs.places, print_stage, exit_codes=_OF_STAGES, interrupted=interrupted)
+embed = derive(verbs.embed, print_stage, exit_codes=_OF_STAGES, interrupted=interrupted)
+learn = derive(verbs.learn, print_learned, exit_codes="0 done")
+predict = derive(verbs.predict, print_predictions, exit_codes=_OF_SLIDES)
+export = derive(verbs.export, print_export, exit_codes=_OF_SLIDES)

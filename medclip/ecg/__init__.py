@@ -1,25 +1,13 @@
-"""ECGs on paper as `medclip.ecg`: draw a record as the sheet that people read, and read a sheet back."""
+"""ECGs on paper as `medclip.ecg`: draw a record as the sheet that people read, and read a sheet back.
+
+`render` and `digitise` are verbs of `medclip.api`; type checkers find all names in `__init__.pyi`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from medclip.lazy import lazy_names
 
-if TYPE_CHECKING:
-    from medclip.ecg.digitised_record import DigitisedRecord
-    from medclip.ecg.digitised_record import digitise_sheet as digitise
-    from medclip.ecg.rendered_sheet import RenderedSheet
-    from medclip.ecg.rendered_sheet import render_record as render
-    from medclip.imaging.ecg.sheet.layouts import SheetMap
-
-__all__ = [
-    "DigitisedRecord",
-    "RenderedSheet",
-    "SheetMap",
-    "digitise",
-    "render",
-]
+__all__ = ["DigitisedRecord", "RenderedSheet", "SheetMap", "digitise", "render"]  # pyright: ignore[reportUnsupportedDunderAll] (they stand in __init__.pyi)
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -27,7 +15,7 @@ __getattr__, __dir__ = lazy_names(
         "DigitisedRecord": "medclip.ecg.digitised_record:DigitisedRecord",
         "RenderedSheet": "medclip.ecg.rendered_sheet:RenderedSheet",
         "SheetMap": "medclip.imaging.ecg.sheet.layouts:SheetMap",
-        "digitise": "medclip.ecg.digitised_record:digitise_sheet",
-        "render": "medclip.ecg.rendered_sheet:render_record",
+        "digitise": "medclip.api.ecg:digitise",
+        "render": "medclip.api.ecg:render",
     },
 )

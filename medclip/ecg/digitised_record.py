@@ -9,17 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.ecg.one_unit import find_one, read_apart, sheet_pixels
-from medclip.ecg.record_files import WRITERS, check_record_name, files_of
-from medclip.errors import MedclipError, Reason
-from medclip.files.output import claim_file
 from medclip.imaging.ecg.lead_names import TWELVE
-from medclip.imaging.ecg.sheet.digitise import DigitisedSheet, digitise
+from medclip.imaging.ecg.sheet.digitise import DigitisedSheet
 from medclip.imaging.ecg.sheet.layouts import LAYOUTS
-from medclip.inspecting.image_file import refuse_input
 from medclip.result import Result
-from medclip.sample import Kind
-from medclip.settings import Settings
 from medclip.wording import list_of
 
 
@@ -79,65 +72,8 @@ class DigitisedRecord(Result):
         return [vars(lead) for lead in self.leads][:most]
 
 
-def digitise_sheet(
-    path: str | Path,
-    out: str | Path,
-    *,
-    layout: str | None = None,
-    together: bool = False,
-    least_confidence: float = 0.0,
-    number: int = 1,
-    settings: Settings | None = None,
-    overwrite: bool = False,
-) -> DigitisedRecord:
-    """Read the leads of a printed ECG back into millivolts.
-
-    The paper must show its millimetre grid; 25 mm/s is taken for granted, the gain is read off the calibration pulses.
-    Text on the sheet is not read: leads are named by where they stand.
-
-    Args:
-        path: Image of a sheet: scanned, photographed, or drawn by `render`.
-        out: Table (.csv or .parquet: seconds, millivolts and confidence of every lead, empty where nothing was read) or
-            WFDB record (.hea, with a .dat beside it) to write, at 500 Hz.
-        layout: How the leads stand: 3x4, 3x4+1, 3x4+3, 6x2 or 12x1; None finds it.
-        together: Write the part of the lead that every column shows as if they had been recorded together, as a record
-            as long as a column: for models of signals, which take twelve leads of the same moment.
-        least_confidence: Leave out what is less sure than this, 0 to 1.
-        number: Which of the images found there, from 1.
-        settings: Limits and policy.
-        overwrite: Replace existing files, but never the sheet.
-
-    Returns:
-        Every lead with its confidence, and notes on what was assumed.
-
-    Raises:
-        MedclipError: Why the image cannot be read; TOO_SMALL; NO_SCALE without a millimetre grid or on a sheet that
-            does not lie flat; NOT_AN_IMAGE without traces; NOT_SUPPORTED_YET for another arrangement of leads;
-            WRONG_USE for an unknown layout or ending; OUTPUT_IN_USE where a file is there.
-    """
-    path, out, settings = Path(path), Path(out), settings or Settings()
-    check_record_name(out)
-    if not 0 <= least_confidence <= 1:
-        raise MedclipError(Reason.WRONG_USE, f"least_confidence is {least_confidence:g}; it lies between 0 and 1.")
-    for file in files_of(out):
-        claim_file(file, overwrite=overwrite)
-    source, num_found = find_one(path, Kind.IMAGE, number, settings)
-    for file in files_of(out):
-        refuse_input(file, source.paths)
-    pixels = read_apart(sheet_pixels, source, settings)
-    try:
-        sheet = digitise(pixels, layout=layout)
-    except MedclipError as error:
-        raise error.at(source.path) from None
-    values, sure = _written(sheet, together, least_confidence)
-    WRITERS[out.suffix.lower()](out, values, sure, sheet.signal.sampling_hz, sheet.layout)
-    return DigitisedRecord(
-        out, sheet.layout, sheet.rhythm, _leads(sheet), sheet.notes, sheet.grid.px_per_mm, sheet.grid.degrees,
-        sheet.signal.sampling_hz, values, sure, number, num_found,
-    )  # fmt: skip
-
-
-def _leads(sheet: DigitisedSheet) -> tuple[DigitisedLead, ...]:
+def leads_of(sheet: DigitisedSheet) -> tuple[DigitisedLead, ...]:
+    """Return what was read of each lead."""
     seconds = sheet.shown.sum(1) / sheet.signal.sampling_hz
     means, sure = sheet.lead_confidence, sheet.sure_leads
     return tuple(
@@ -146,11 +82,11 @@ def _leads(sheet: DigitisedSheet) -> tuple[DigitisedLead, ...]:
     )
 
 
-def _written(
-    sheet: DigitisedSheet, together: bool, least_confidence: float
+def written_values(
+    sheet: DigitisedSheet, together: bool, min_confidence: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return what is written: mV, NaN where nothing was read, and confidence."""
-    shown = sheet.shown & (sheet.confidence >= least_confidence)
+    shown = sheet.shown & (sheet.confidence >= min_confidence)
     values = np.where(shown, sheet.signal.values_mv, np.float32(np.nan))
     confidence = np.where(shown, sheet.confidence, np.float32(0))
     if not together:

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from medclip.errors import MedclipError, Reason, did_you_mean
-
 OCCLUSION = "occlusion"
 METHODS: Mapping[str, str] = {
     "gradient-attention": "gradient-weighted attention relevance (Chefer et al. 2021), all blocks",
@@ -40,16 +38,3 @@ class ExplainOptions:
     checks: bool = True
     scale: str = OWN
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse names that there are not."""
-        if self.method is not None and self.method not in METHODS:
-            raise MedclipError(
-                Reason.WRONG_USE,
-                f"there is no method named {self.method!r}.",
-                hint=did_you_mean(self.method, METHODS, "Methods are"),
-            )
-        if self.scale not in SCALES:
-            raise MedclipError(
-                Reason.WRONG_USE, f"the scale is {self.scale!r}.", hint=did_you_mean(self.scale, SCALES, "Scales are")
-            )

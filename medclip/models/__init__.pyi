@@ -6,16 +6,12 @@ may import them; this stub, which is never run, may name them, so that each has 
 
 from medclip.api.calibrate import calibrate
 from medclip.api.merge_packs import merge_packs as merge
-from medclip.api.verify import verify
-from medclip.models.interchange.import_export import export_model as export
-from medclip.models.interchange.import_export import import_model as import_
+from medclip.api.models import cite, presets, set_thresholds, show, verify
+from medclip.api.models import export_model as export
+from medclip.api.models import import_model as import_
+from medclip.api.models import list_packs as list
 from medclip.models.interchange.load_hub import load_hub
-from medclip.models.interchange.presets import list_presets as presets
-from medclip.models.packs.cite import cite
-from medclip.models.packs.pack import list_packs as list
 from medclip.models.packs.pack import load_model as load
-from medclip.models.packs.pack import pack_card as show
-from medclip.models.packs.set_thresholds import set_thresholds
 
 __all__ = [
     "calibrate",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +23,30 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
+@dataclass(frozen=True)
+class ExamKeys:
+    """Which views and texts samples have, and of what they are; None where all have all, of the whole."""
+
+    image_there_BV: Tensor | None = None
+    """bool [B, V]: which views a sample has. A combination takes the samples that have both sides."""
+    text_there_BT: Tensor | None = None
+    """bool [B, T]: which texts a sample has."""
+    image_part_BV: Tensor | None = None
+    """int64 [B, V]: number of the part of an examination that a view shows (the right breast, the left one), -1 where
+    it is not known. Views and texts of two parts are neither positives of each other nor negatives."""
+    text_part_BT: Tensor | None = None
+    """int64 [B, T]: the same for texts, -1 for one that is about the whole."""
+    text_positive_BT: Tensor | None = None
+    """int64 [B, T] keys of texts, -1 for none: two samples with the same one are positives of each other in the
+    combinations with that text alone, for what it says need not be true of the other side."""
+    text_ignored_BT: Tensor | None = None
+    """The same for pairs that are neither positives nor negatives."""
+
+
+WHOLE = ExamKeys()
+"""Every sample has every view and text, and they are about all of it."""
+
+
 def multi_view_clip_loss(
     images: Sequence[Tensor],
     texts: Sequence[Tensor],
@@ -33,12 +57,7 @@ def multi_view_clip_loss(
     w_tt: float = 0.0,
     w_joint: float = 0.0,
     joint_BD: Tensor | None = None,
-    image_there_BV: Tensor | None = None,
-    text_there_BT: Tensor | None = None,
-    image_part_BV: Tensor | None = None,
-    text_part_BT: Tensor | None = None,
-    text_positive_BT: Tensor | None = None,
-    text_ignored_BT: Tensor | None = None,
+    exams: ExamKeys = WHOLE,
     pairs: Pairs | None = None,
     group: ProcessGroup | None = None,
     chunk: int = 1024,
@@ -60,15 +79,7 @@ def multi_view_clip_loss(
         w_tt: Weight of texts with texts; needs two texts.
         w_joint: Weight of the joint embedding with texts.
         joint_BD: [B, D] unit-norm joint embedding made by the model. None: the mean of the views that are there.
-        image_there_BV: bool [B, V]: which views a sample has. A combination takes the samples that have both sides.
-        text_there_BT: bool [B, T]: which texts a sample has.
-        image_part_BV: int64 [B, V]: number of the part of an examination that a view shows (the right breast, the left
-            one), -1 where it is not known. Views and texts of two parts are neither positives of each other nor
-            negatives.
-        text_part_BT: int64 [B, T]: the same for texts, -1 for one that is about the whole. None: all are.
-        text_positive_BT: int64 [B, T] keys of texts, -1 for none: two samples with the same one are positives of each
-            other in the combinations with that text alone, for what it says need not be true of the other side.
-        text_ignored_BT: The same for pairs that are neither positives nor negatives.
+        exams: Which views and texts samples have, and of what they are.
         pairs: As in `clip_loss`; holds for every combination.
         group: As in `clip_loss`.
         chunk: As in `clip_loss`.
@@ -86,16 +97,16 @@ def multi_view_clip_loss(
         >>> bool(multi_view_clip_loss([eye], [eye], 5.0) == multi_view_clip_loss([eye, eye], [eye], 5.0))
         True
     """
-    of_texts = (text_there_BT, text_part_BT, text_positive_BT, text_ignored_BT)
-    _check(images, texts, (w_vv, w_tt), (image_there_BV, image_part_BV), of_texts)
+    of_texts = (exams.text_there_BT, exams.text_part_BT, exams.text_positive_BT, exams.text_ignored_BT)
+    _check(images, texts, (w_vv, w_tt), (exams.image_there_BV, exams.image_part_BV), of_texts)
     num_views, num_texts = len(images), len(texts)
     features = [x.float() for x in (*images, *texts)]
     check_features(*features, *([] if joint_BD is None else [joint_BD]))
-    present = [*_columns(image_there_BV, num_views), *_columns(text_there_BT, num_texts)]
-    parts = [*_columns(image_part_BV, num_views), *_columns(text_part_BT, num_texts), None]
+    present = [*_columns(exams.image_there_BV, num_views), *_columns(exams.text_there_BT, num_texts)]
+    parts = [*_columns(exams.image_part_BV, num_views), *_columns(exams.text_part_BT, num_texts), None]
     if w_joint:
-        features.append(_mean_view(images, image_there_BV) if joint_BD is None else joint_BD.float())
-        present.append(None if image_there_BV is None else image_there_BV.any(dim=1))
+        features.append(_mean_view(images, exams.image_there_BV) if joint_BD is None else joint_BD.float())
+        present.append(None if exams.image_there_BV is None else exams.image_there_BV.any(dim=1))
     views, wordings = range(num_views), range(num_views, num_views + num_texts)
     terms = (
         (w_it, list(itertools.product(views, wordings))),
@@ -105,7 +116,9 @@ def multi_view_clip_loss(
     )
     scale = scalar(logit_scale, features[0].device)
     gathered = functools.cache(lambda i: gather(features[i], group))
-    keys = [[*[None] * num_views, *_columns(x, num_texts), None] for x in (text_positive_BT, text_ignored_BT)]
+    keys = [
+        [*[None] * num_views, *_columns(x, num_texts), None] for x in (exams.text_positive_BT, exams.text_ignored_BT)
+    ]
     block = _blocks(pairs, present, parts, keys, len(features[0]), group, scale.device)
     total = scale.new_zeros(())
     for weight, combinations in terms:

@@ -29,7 +29,8 @@ from medclip.retrieval.top_rows import top_rows as exact_top_rows
 from medclip.retrieval.vector_file import VectorFile
 from medclip.wording import count, number, percent
 
-Engine = Literal["exact", "faiss"]
+Index = Literal["exact", "faiss"]
+"""What vectors are compared through: themselves, or the approximate index beside them."""
 _GOAL, _ASKED, _BEST = 0.95, 200, 10
 """Recall that is wanted, of how many questions, among how many best."""
 _TRAINED_ON = 64

@@ -118,7 +118,7 @@ def rank_captions(
     load: Load,
     *,
     embeddings: Embeddings | None = None,
-    top: int = 50,
+    num_hits: int = 50,
     modality: str | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
@@ -130,7 +130,7 @@ def rank_captions(
         like: The images, at least one.
         load: Loads the model.
         embeddings: A folder that an image may be in; then it is not read.
-        top: How many hits.
+        num_hits: Number of hits.
         modality: Of images whose header does not say.
         settings: Limits, for reading an image.
         progress: Told of texts and images.
@@ -148,7 +148,7 @@ def rank_captions(
     model = load()
     vectors = model.embed_text(texts, progress=progress)
     scores = exact_scores(vectors, image[None])
-    order = np.lexsort((np.array(list(rows.values())), -scores))[:top]
+    order = np.lexsort((np.array(list(rows.values())), -scores))[:num_hits]
     mean, sd = float(scores.mean(dtype=np.float64)), float(scores.std(dtype=np.float64))
     hits = tuple(
         CaptionHit(

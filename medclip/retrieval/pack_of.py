@@ -1,15 +1,20 @@
-"""The pack that a folder of embeddings is of: found by name or named, and compared by its hash; no torch."""
+"""The pack that a folder of embeddings is of: found by name or named, and compared by its hash, without torch."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError
+from medclip.models.packs.card import read_card
 from medclip.models.packs.image_tower import image_tower_digest, pixels_digest
 from medclip.models.packs.manifest import pack_digest
 from medclip.models.packs.pack import find_pack
+from medclip.models.packs.words import no_words, understands_words
+from medclip.retrieval.example import Load
+from medclip.settings import DEFAULT_MODEL
 from medclip.slides.store.slide_store import SlideStore
 
 if TYPE_CHECKING:
@@ -43,3 +48,28 @@ def pack_of(embeddings: Embeddings | SlideStore, model: str | Path | Model | Non
         tower, preprocessing = image_tower_digest(pack), pixels_digest(pack)
         embeddings.check_pack(digest, image_tower=tower, preprocessing=preprocessing)
     return pack
+
+
+def loader(embeddings: Embeddings | SlideStore | None, model: str | Path | Model | None, *, has_words: bool) -> Load:
+    """Check at once, without torch, whether a pack is the right one, and return what loads it when it is needed."""
+    pack = None
+    if embeddings is None:
+        pack = find_pack(DEFAULT_MODEL if model is None else model)
+    elif has_words or model is not None:
+        pack = pack_of(embeddings, model)
+    if has_words and pack is not None and not understands_words(pack):
+        raise no_words(read_card(pack).name, ", which words need")
+
+    @cache
+    def load() -> Model:
+        from medclip.models.model import Model
+        from medclip.models.packs.pack import load_model
+
+        if isinstance(model, Model):
+            return model
+        if pack is None:
+            assert embeddings is not None
+            return load_model(pack_of(embeddings, None))
+        return load_model(pack)
+
+    return load

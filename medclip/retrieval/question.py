@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.scores.wordings import encode_phrasings
+from medclip.retrieval.approximate import Index
 from medclip.retrieval.example import Example, read_examples
+from medclip.retrieval.where import Condition
+from medclip.settings import Settings
 from medclip.text.checks.prompt_words import prompt_notes
 from medclip.text.vocabulary.own_words import BAR, Prompt, Words
 
@@ -28,6 +31,26 @@ class Question:
     without: tuple[str, ...] = ()
     """What is not looked for."""
     like: tuple[Example, ...] = ()
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is looked at for a question, and how hits are found and named."""
+
+    conditions: tuple[Condition, ...] = ()
+    """Which units are looked at, and which studies: those of which one unit fits. Of slides which slides."""
+    num_hits: int = 50
+    other_patients: bool = False
+    """Leave out what is of an example's patient; an example that is not in the folder has none."""
+    include_example: bool = False
+    """Rank the example itself, too."""
+    index: Index = "exact"
+    modality: str | None = None
+    """Of examples that are not in the folder and whose header does not say."""
+    report_paths: bool = False
+    """Name files by their paths."""
+    settings: Settings | None = None
+    """Limits, for reading an example and patches."""
 
 
 @dataclass(frozen=True, eq=False)

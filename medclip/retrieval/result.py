@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from medclip.embeddings.embedded_unit import Level
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import write_file
+from medclip.files.output import claim_file, write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes, schema_of, table_of
 from medclip.result import GREY, Result
 from medclip.settings import Settings
@@ -117,6 +117,7 @@ class SearchResult(Result):
     """Of the scores of all that was looked at."""
     sd: float
     engine: str
+    """What vectors were compared through: exact, or an approximate index."""
     notes: tuple[str, ...]
     """Sentences that must be read with the hits."""
     units_of: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -285,6 +286,20 @@ def write_hits(path: Path, table: pa.Table) -> Path:
     check_table_name(path)
     write_file(path, csv_bytes(table) if path.suffix == ".csv" else parquet_bytes(table))
     return path
+
+
+def claim_hits(*paths: str | Path | None, overwrite: bool) -> None:
+    """Refuse a table of hits, and pages, that cannot be written, before anything is computed.
+
+    Args:
+        paths: The table first; None for what is not written.
+        overwrite: Replace what is there.
+    """
+    if paths[0] is not None:
+        check_table_name(Path(paths[0]))
+    for path in paths:
+        if path is not None:
+            claim_file(Path(path), overwrite=overwrite)
 
 
 def check_table_name(path: Path) -> None:

@@ -13,9 +13,9 @@ from medclip.embeddings.embedded_unit import Level
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason, printable
 from medclip.progress import Progress, Silent
-from medclip.retrieval.approximate import Engine, open_index
+from medclip.retrieval.approximate import open_index
 from medclip.retrieval.example import Load, example_vector
-from medclip.retrieval.question import Question, QuestionVectors, encode_words
+from medclip.retrieval.question import Question, QuestionVectors, Search, encode_words
 from medclip.retrieval.ranking import RankedVectors, rank_vectors
 from medclip.retrieval.result import (
     IMAGES_OF_A_STUDY,
@@ -25,24 +25,19 @@ from medclip.retrieval.result import (
     weak_ranks,
 )
 from medclip.retrieval.searchable import Searchable, open_searchable
-from medclip.retrieval.where import Condition, rows_where
-from medclip.settings import Settings
+from medclip.retrieval.where import rows_where
+
+ELSEWHERE = "an image from elsewhere"
+"""What an example is called that is not in the folder."""
 
 
 def run_search(
     embeddings: Embeddings,
     question: Question,
     load: Load,
+    search: Search,
     *,
-    conditions: Sequence[Condition] = (),
     level: Level = "studies",
-    top: int = 50,
-    other_patients: bool = False,
-    include_example: bool = False,
-    engine: Engine = "exact",
-    modality: str | None = None,
-    report_paths: bool = False,
-    settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> SearchResult:
     """Rank the views, units or studies of a folder by a question.
@@ -51,26 +46,19 @@ def run_search(
         embeddings: The folder.
         question: What is looked for.
         load: Called where the model is needed.
-        conditions: Which units are looked at, and which studies: those of which one unit fits.
+        search: What is looked at, and how.
         level: What is ranked.
-        top: How many hits, at least 1.
-        other_patients: Leave out what is of an example's patient; an example that is not in the folder has none.
-        include_example: Rank the example itself, too.
-        engine: "exact", or "faiss" for an approximate index.
-        modality: Of examples that are not in the folder and whose header does not say.
-        report_paths: Name files by their paths.
-        settings: Limits, for reading an example.
         progress: Told of vectors that are prepared.
 
     Raises:
         MedclipError: NOTHING_TO_DO where nothing is left to look at; what reading an example raises.
     """
     progress = progress or Silent()
-    passing = rows_where(embeddings, conditions) if conditions else None
-    asked = _vectors(embeddings, question, load, modality, settings, progress)
+    passing = rows_where(embeddings, search.conditions) if search.conditions else None
+    asked = _vectors(embeddings, question, load, search, progress)
     searched = open_searchable(embeddings, level, progress)
     wanted = _wanted(embeddings, searched, passing)
-    _leave_out(embeddings, searched, wanted, asked, other_patients=other_patients, include_example=include_example)
+    _leave_out(embeddings, searched, wanted, asked, search)
     if not wanted.any():
         raise MedclipError(
             Reason.NOTHING_TO_DO,
@@ -78,11 +66,11 @@ def run_search(
             where=embeddings.folder,
             hint="Search with --include-example, or in a larger folder.",
         )
-    index = None if engine == "exact" else open_index(embeddings.folder, searched, progress)
-    ranked = rank_vectors(searched.vectors, asked, wanted, top, index)
+    index = None if search.index == "exact" else open_index(embeddings.folder, searched, progress)
+    ranked = rank_vectors(searched.vectors, asked, wanted, search.num_hits, index)
     hits, units_of = _hits(embeddings, searched, ranked)
     rows = [*(hit.row for hit in hits), *(row for row in asked.like_rows if row is not None)]
-    names = _names(embeddings, rows, report_paths)
+    names = _names(embeddings, rows, search.report_paths)
     hits = tuple(replace(hit, file=names[hit.row]) for hit in hits)
     notes = (
         *asked.notes,
@@ -95,15 +83,15 @@ def run_search(
         words=question.words,
         without=question.without,
         like=tuple(
-            names[row] if row is not None else printable(str(example)) if report_paths else "an image from elsewhere"
+            names[row] if row is not None else printable(str(example)) if search.report_paths else ELSEWHERE
             for example, row in zip(question.like, asked.like_rows, strict=True)
         ),
-        where=tuple(map(str, conditions)),
+        where=tuple(map(str, search.conditions)),
         num_searched=ranked.num_searched,
         num_left_out=searched.vectors.num_rows - ranked.num_searched,
         mean=ranked.mean,
         sd=ranked.sd,
-        engine=engine,
+        engine=search.index,
         notes=tuple(note for note in notes if note),
         units_of=units_of,
         embeddings=embeddings,
@@ -114,8 +102,7 @@ def _vectors(
     embeddings: Embeddings,
     question: Question,
     load: Load,
-    modality: str | None,
-    settings: Settings | None,
+    search: Search,
     progress: Progress,
 ) -> QuestionVectors:
     """Encode the words of a question, and look its examples up or read them."""
@@ -125,7 +112,7 @@ def _vectors(
     if not question.like:
         return asked
     like, rows = example_vector(
-        embeddings, question.like, load, modality=modality, settings=settings, progress=progress
+        embeddings, question.like, load, modality=search.modality, settings=search.settings, progress=progress
     )
     return replace(asked, like=like, like_rows=rows)
 
@@ -146,9 +133,7 @@ def _leave_out(
     searched: Searchable,
     wanted: NDArray[np.bool_],
     asked: QuestionVectors,
-    *,
-    other_patients: bool,
-    include_example: bool,
+    search: Search,
 ) -> None:
     """Leave out the examples themselves, and what is of their patients; changes `wanted`."""
     rows = [row for row in asked.like_rows if row is not None]
@@ -158,11 +143,11 @@ def _leave_out(
     same = np.isin(searched.rows, rows)
     if searched.level == "studies":
         same = searched.with_values("study", of_example.column("study").to_pylist())
-    if other_patients:
+    if search.other_patients:
         patients = [patient for patient in of_example.column("patient").to_pylist() if patient is not None]
         wanted &= ~searched.with_values("patient", patients)
         wanted &= ~same  # where no patient is known
-    elif not include_example:
+    elif not search.include_example:
         wanted &= ~same
 
 

@@ -19,15 +19,14 @@ from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason, printable
 from medclip.files.disk.input_paths import refuse_missing
 from medclip.progress import Progress, Silent
-from medclip.retrieval.approximate import Engine, open_index
+from medclip.retrieval.approximate import open_index
 from medclip.retrieval.example import Example, Load, mean_vector
-from medclip.retrieval.question import Question, QuestionVectors, encode_words
+from medclip.retrieval.question import Question, QuestionVectors, Search, encode_words
 from medclip.retrieval.ranking import rank_vectors
 from medclip.retrieval.result import NOUNS, PatchHit, SearchResult, weak_ranks
 from medclip.retrieval.searchable import Searchable, open_vectors
-from medclip.retrieval.where import Condition, slides_where
+from medclip.retrieval.where import slides_where
 from medclip.sample import Modality
-from medclip.settings import Settings
 from medclip.slides.store.slide_features import SlideFeatures, level0_coords
 from medclip.slides.store.slide_store import DONE, SlideRow, SlideStore
 
@@ -61,16 +60,9 @@ def run_patch_search(
     store: SlideStore,
     question: Question,
     load: Load,
+    search: Search,
     *,
-    conditions: Sequence[Condition] = (),
-    top: int = 50,
-    other_patients: bool = False,
-    include_example: bool = False,
-    engine: Engine = "exact",
-    modality: str | None = None,
     images: Path | None = None,
-    report_paths: bool = False,
-    settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> SearchResult:
     """Rank the patches of a store of slides by a question.
@@ -79,15 +71,8 @@ def run_patch_search(
         store: The store.
         question: What is looked for.
         load: Called where the model is needed.
-        conditions: Which slides are looked at.
-        top: How many hits, at least 1.
-        other_patients: Leave out all slides of an example's patient; one that is not in the store has none.
-        include_example: Rank the example itself, too.
-        engine: "exact", or "faiss" for an approximate index.
-        modality: Of examples that are not in the store and whose header does not say; pathology where None.
+        search: What is looked at, and how; the modality of examples is pathology where it names none.
         images: Folder of the slides, for small images of the hits.
-        report_paths: Name files by their paths.
-        settings: Limits, for reading an example and patches.
         progress: Told of vectors that are prepared.
 
     Raises:
@@ -95,13 +80,13 @@ def run_patch_search(
             reading store and examples raises.
     """
     progress = progress or Silent()
-    passing = slides_where(store, conditions) if conditions else None
+    passing = slides_where(store, search.conditions) if search.conditions else None
     searched = open_patches(store, progress)
-    asked, known = _vectors(store, searched, question, load, modality or str(Modality.PATHOLOGY), settings, progress)
+    asked, known = _vectors(store, searched, question, load, search, progress)
     wanted = np.ones(len(searched.rows), bool)
     if passing is not None:
         wanted = searched.of_slides([row for row in searched.slides if passing[row - 1]])
-    _leave_out(store, searched, wanted, known, other_patients=other_patients, include_example=include_example)
+    _leave_out(store, searched, wanted, known, search)
     if not wanted.any():
         raise MedclipError(
             Reason.NOTHING_TO_DO,
@@ -109,8 +94,8 @@ def run_patch_search(
             where=store.folder,
             hint="Search with --include-example, or with other conditions.",
         )
-    index = None if engine == "exact" else open_index(store.folder, searched, progress)
-    ranked = rank_vectors(searched.vectors, asked, wanted, top, index)
+    index = None if search.index == "exact" else open_index(store.folder, searched, progress)
+    ranked = rank_vectors(searched.vectors, asked, wanted, search.num_hits, index)
     places = searched.table.take(ranked.places_K).to_pylist()
     hits = []
     for n, place in enumerate(places):
@@ -121,7 +106,7 @@ def run_patch_search(
             PatchHit(
                 rank=n + 1,
                 row=place["row"],
-                file=_name(place["row"], row, report_paths),
+                file=_name(place["row"], row, search.report_paths),
                 study=row.study or "",
                 patient=row.patient,
                 modality=str(Modality.PATHOLOGY),
@@ -146,19 +131,19 @@ def run_patch_search(
         words=question.words,
         without=question.without,
         like=tuple(
-            _example_name(store, searched, example, one, report_paths)
+            _example_name(store, searched, example, one, search.report_paths)
             for example, one in zip(question.like, known, strict=True)
         ),
-        where=tuple(map(str, conditions)),
+        where=tuple(map(str, search.conditions)),
         num_searched=ranked.num_searched,
         num_left_out=len(wanted) - ranked.num_searched,
         mean=ranked.mean,
         sd=ranked.sd,
-        engine=engine,
+        engine=search.index,
         notes=tuple(note for note in notes if note),
         embeddings=store,
         images=images,
-        settings=settings,
+        settings=search.settings,
     )
 
 
@@ -225,8 +210,7 @@ def _vectors(
     searched: SearchablePatches,
     question: Question,
     load: Load,
-    modality: str,
-    settings: Settings | None,
+    search: Search,
     progress: Progress,
 ) -> tuple[QuestionVectors, tuple[_Known | None, ...]]:
     """Encode the words of a question, and look its examples up or read them."""
@@ -237,7 +221,8 @@ def _vectors(
     if known:
         parts = [_mean_of(searched, one) for one in known if one is not None]
         strange = [Path(str(example)) for example, one in zip(question.like, known, strict=True) if one is None]
-        asked = replace(asked, like=mean_vector(parts, strange, load, modality, settings, progress))
+        modality = search.modality or str(Modality.PATHOLOGY)
+        asked = replace(asked, like=mean_vector(parts, strange, load, modality, search.settings, progress))
     return asked, known
 
 
@@ -307,19 +292,17 @@ def _leave_out(
     searched: SearchablePatches,
     wanted: NDArray[np.bool_],
     known: Sequence[_Known | None],
-    *,
-    other_patients: bool,
-    include_example: bool,
+    search: Search,
 ) -> None:
     """Leave out the examples themselves, or what is of their patients; changes `wanted`."""
     for one in known:
         if one is None:
             continue
-        if other_patients:
+        if search.other_patients:
             patient = store.rows[one.row - 1].patient
             same = [n for n in searched.slides if patient is not None and store.rows[n - 1].patient == patient]
             wanted &= ~searched.of_slides([*same, one.row])
-        elif not include_example:
+        elif not search.include_example:
             wanted &= ~searched.of_slides([one.row]) if one.place is None else np.arange(len(wanted)) != one.place
 
 

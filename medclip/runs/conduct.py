@@ -36,6 +36,7 @@ from medclip.runs.operations.purge import refuse_purged
 from medclip.runs.operations.work_seconds import TimedThreads
 from medclip.runs.outputs.parts import Parts
 from medclip.runs.planning.identity import claim, run_identity
+from medclip.runs.planning.options import RETRY
 from medclip.runs.planning.plan import Chunk
 from medclip.runs.planning.run_shard import claim_shard, finish_shard
 from medclip.runs.run_pack import RunPack
@@ -119,7 +120,10 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         looker = Looker(listing, ledger, pool, options, manifest, key, settings, verb.only)
         lacks = verb.lacks if ledger.get("finished") is not None else None
         is_lacking = lacks is not None and any(True for _ in lacks(ledger))
-        looker.begin(folder, add=call.add, retry=call.retry_failed, again=is_lacking or bool(ledger.get(LIMITED)))
+        retry = ledger.get(RETRY) if call.retry_failed is None else call.retry_failed
+        looker.begin(folder, add=call.add, retry=retry, again=is_lacking or bool(ledger.get(LIMITED)))
+        if ledger.get(RETRY) is not None:
+            ledger.remember({RETRY: None})
         if is_lacking and lacks is not None:  # asked once more: what came or changed is open already
             ledger.open_again(dict.fromkeys(lacks(ledger)))
         counter = Counter(call.root, num_files_of_call(call), 1 if call.shard is None else call.shard.num_shards)

@@ -6,11 +6,11 @@ import json
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medclip.errors import MedclipError
 from medclip.files.disk.locks import held_folder
@@ -30,7 +30,7 @@ from medclip.progress import Progress
 from medclip.shards.folder import read_index
 from medclip.shards.reading.samples import no_split
 from medclip.training.log import FILE_NAME, TENSORBOARD, read_log
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.file import RecipeSource, load_recipe
 from medclip.training.recipe.schema import Recipe
 from medclip.training.recipe.sections.data import Data
 from medclip.training.result import BEST, HEADS, LABELS_NOTE, MASKED, OWN_SHARDS, OWN_TASK, REPORT, PretrainResult
@@ -47,7 +47,7 @@ _OF_A_RUN = _PREPARED | {NOTE, FILE_NAME, TENSORBOARD, BEST, HEADS, MASKED, REPO
 
 
 def run_recipe(
-    recipe: Path | str | Mapping[str, Any] | Recipe,
+    recipe: RecipeSource,
     overrides: Overrides = (),
     out: Path | None = None,
     resume: bool = True,

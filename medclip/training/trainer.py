@@ -19,7 +19,9 @@ from medclip.models.towers.build import build_clip
 from medclip.progress import Progress, Silent
 from medclip.shards.reading.samples import ShardReader
 from medclip.training.batches.loader import Batches, preflight
-from medclip.training.batches.order import Balance, check_sources
+from medclip.training.batches.order import Balance, Order, check_sources
+from medclip.training.batches.samples import Drawing
+from medclip.training.batches.workers import CrewOptions
 from medclip.training.checkpoints import state as store
 from medclip.training.checkpoints.background import BackgroundSaver
 from medclip.training.checkpoints.export import export_pack
@@ -83,13 +85,32 @@ class Trainer:
     def __init__(
         self, recipe: Recipe, folder: Path, world: World | None = None, progress: Progress | None = None
     ) -> None:
-        t, m, d = recipe.train, recipe.model, recipe.data
         self.recipe, self.folder, self._progress = recipe, folder, progress or Silent()
-        self.world = world or World(device=torch.device(t.device))
-        if t.threads:
-            torch.set_num_threads(t.threads)
+        self.world = world or World(device=torch.device(recipe.train.device))
+        if recipe.train.threads:
+            torch.set_num_threads(recipe.train.threads)
+        model = self._begin()
+        self.data, self.val = self._batches()
+        self._notes: list[str] = []
+        self._bad_told: dict[str, int] = {}
+        self._rows: list[Tensor] = []
+        self._error: MedclipError | None = None
+        self.replay = self._replay(model)  # before anything is sharded, and before a checkpoint
+        self.towers = self._towers(model)
+        checkpoint, state = self._newest()
+        self._make_update(state.get("precision", "fp32") if checkpoint is not None else None)
+        self._schedule()
+        self.step, self.bad_steps, self.since_best, self.best = 0, 0, 0, math.inf
+        self.validation: dict[str, float] = {}
+        self.pace = Pace(self.world.device)
+        self._resume(checkpoint, state)
+
+    def _begin(self) -> torch.nn.Module:
+        """Open the training shards, and return the model that the run begins with, on the device."""
+        recipe, d = self.recipe, self.recipe.data
         self.reader = ShardReader(d.shards, d.train_split, verify=d.verify, cache=d.cache)
-        started = self.world.first(lambda: begin(recipe, folder, self.reader)) or begin(recipe, folder, self.reader)
+        started = self.world.first(lambda: begin(recipe, self.folder, self.reader))
+        started = started or begin(recipe, self.folder, self.reader)
         self.config, self._base = started.config, started.base
         self.tokenizer = started.tokenizer if recipe.needs_words else None
         # Shards hold images as the adapters crop them, whatever the model that was begun with was shown.
@@ -97,17 +118,22 @@ class Trainer:
         self.preprocess = replace(self.preprocess, adapters=adapters_of(self.reader, self.preprocess))
         refuse_other_samples(self.reader, self.preprocess, recipe)
         self.normalisation, self.size_px = (self.preprocess.mean, self.preprocess.std), self.preprocess.size_px
-        self.data, self.val = self._batches()
-        self._notes: list[str] = []
-        model = started.model.to(self.world.device)
-        self.replay = None
-        if t.keep is not None and self.tokenizer is not None:  # before anything is sharded, and before a checkpoint
-            self.replay = Replay(t.keep, model, self.tokenizer, recipe.seed)
-        self.towers = self._towers(model)
-        self._prefix = FrozenPrefix(model, m.freeze_blocks, self.size_px) if m.freeze_blocks else None
-        self.towers.prefix = [self._prefix] if self._prefix else []
-        checkpoint, state = self._newest()
-        before = state.get("precision", "fp32") if checkpoint is not None else None
+        return started.model.to(self.world.device)
+
+    def _replay(self, model: torch.nn.Module) -> Replay | None:
+        """Return what holds the words of other tasks; None where the recipe keeps nothing."""
+        keep = self.recipe.train.keep
+        if keep is None or self.tokenizer is None:
+            return None
+        return Replay(keep, model, self.tokenizer, self.recipe.seed)
+
+    def _make_update(self, before: str | None) -> None:
+        """Choose the precision, spread the towers over the ranks, and make what computes and applies a step.
+
+        Args:
+            before: Precision of the checkpoint that is gone on with; None at the start.
+        """
+        recipe, t, m = self.recipe, self.recipe.train, self.recipe.model
         self.precision = choose_precision(t.precision, self.world.device, before)
         allow_fast_products(self.world.device)
         refuse_what_does_not_go_together(recipe, self.towers, self.world, self.precision)
@@ -126,19 +152,15 @@ class Trainer:
             recipe, self.towers, call, self.tokenizer, self.preprocess, self.world, teacher, bf16=bf16,
             replay=self.replay,
         )  # fmt: skip
+
+    def _schedule(self) -> None:
+        """Count the steps of the run, and make what tells the learning rate of each."""
+        t = self.recipe.train
         self.total_steps = min(t.epochs * self.data.steps_per_epoch, t.max_steps or 10**12)
         self.rate = functools.partial(
             learning_rate, base=t.lr, warmup_steps=t.warmup_steps, total_steps=self.total_steps, schedule=t.schedule,
             cooldown_steps=t.cooldown_steps, floor=t.min_lr,
         )  # fmt: skip
-        self.step, self.bad_steps, self.best = 0, 0, math.inf
-        self.since_best = 0
-        self.validation: dict[str, float] = {}
-        self._bad_told: dict[str, int] = {}
-        self._rows: list[Tensor] = []
-        self._error: MedclipError | None = None
-        self.pace = Pace(self.world.device)
-        self._resume(checkpoint, state)
 
     def run(self, stop: Callable[[int], bool]) -> PretrainResult:
         """Take the steps that are left.
@@ -407,24 +429,26 @@ class Trainer:
     def _batches(self) -> tuple[Batches, Batches | None]:
         d, t, o = self.recipe.data, self.recipe.train, self.recipe.objective
         shared: dict[str, Any] = {
-            "batch_size": t.batch_size, "preprocess": self.preprocess, "seed": self.recipe.seed,
-            "tokenizer": self.tokenizer, "words": self.recipe.needs_words,
-            "native_share": d.native_share, "report_share": d.report_share, "report_words": d.report_words,
-            "native": d.native, "decode": d.decode,
-            "rank": self.world.rank, "world_size": self.world.size,
+            "batch_size": t.batch_size, "tokenizer": self.tokenizer, "rank": self.world.rank,
+            "world_size": self.world.size,
         }  # fmt: skip
+        still = Drawing(
+            self.preprocess, self.recipe.seed, None, d.native_share, d.report_share, d.report_words, d.native, d.decode,
+            self.recipe.needs_words, **o.of_views,
+        )  # fmt: skip
         several = o.of_views or {"num_views": o.num_views, "num_texts": o.num_texts}
         check_sources(self.reader.columns, {name for head in o.supervised for name in head.sources})
+        balance = Balance(d.source_power, d.max_repeats, d.together)
         data = Batches(
-            self.reader, augment=self.recipe.augment, policy=d.policy, weights=d.weights,
-            balance=Balance(d.source_power, d.max_repeats, d.together), window_shards=d.window_shards,
-            workers=d.workers, worker_kind=d.worker_kind, cache_mb=d.cache_mb, timeout_s=d.timeout_s,
-            max_bad_share=d.max_bad_share, loss_weights=o.source_weights, **several, **shared,
+            self.reader, replace(still, augment=self.recipe.augment, **several),
+            order=Order(d.policy, d.weights, balance, d.window_shards), loss_weights=o.source_weights,
+            making=CrewOptions(d.worker_kind, d.workers, d.cache_mb, d.timeout_s), max_bad_share=d.max_bad_share,
+            **shared,
         )  # fmt: skip
         val = ShardReader(d.shards, d.val_split, verify=d.verify, cache=d.cache) if d.val_split else None
         if val is None:
             return data, None
-        validation = Batches(val, max_bad_share=1.0, crew=data.crew, **o.of_views, **shared)
+        validation = Batches(val, still, max_bad_share=1.0, crew=data.crew, **shared)
         validation.keep_validation(d.max_val)  # before training takes what room there is for shards of a store
         return data, validation
 
@@ -446,6 +470,8 @@ class Trainer:
         # In the order of torch's guides: activation checkpoints (they are in the model), compile, shard.
         for block in blocks_of(towers) if self.recipe.train.compile else ():
             block.compile()
+        num_frozen = self.recipe.model.freeze_blocks
+        towers.prefix = [FrozenPrefix(model, num_frozen, self.size_px)] if num_frozen else []
         return towers
 
     def _data_digest(self) -> str:

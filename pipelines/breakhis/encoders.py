@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.models.interchange.import_export import import_model
+from medclip.api.models import import_model
 from medclip.models.model import Model
 from medclip.models.packs.pack import find_pack, load_model
 

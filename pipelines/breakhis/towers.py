@@ -27,6 +27,7 @@ from medclip.adaptation.pack.pack_head import read_pack_heads
 from medclip.models.packs.pack import load_model
 from medclip.models.scores.class_vectors import encode_prompts
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from medclip.text.vocabulary.find_task import find_task
 from medclip.text.vocabulary.prompts import expand
 
@@ -113,7 +114,9 @@ class Division:
                 for image, side, source in zip(self.images, self.side, self.sources(), strict=True)
             ]  # fmt: skip
             tasks = [find_task(path) for path in TASKS.values()]
-            build_shards(write_rows(place.with_suffix(".csv"), rows), place, key=_KEY, max_side=352, tasks=tasks)
+            build_shards(
+                write_rows(place.with_suffix(".csv"), rows), place, Form(key=_KEY, max_side=352, tasks=tuple(tasks))
+            )
         return place
 
 

@@ -1,6 +1,6 @@
 """Stage 3: compare all methods on every set that is here, one folder and one page each, then sum up over sets.
 
-Usage: python pipelines/clip_svd/measure.py SUITE.yaml DATA OUT --model PACK [--processes 2] [--quick] [--sets A,B]
+Usage: python pipelines/clip_svd/measure.py SUITE.yaml DATA OUT --model PACK [--workers 2] [--quick] [--sets A,B]
        [--methods A,B] [--seeds N] [--shots 1,2] [--novel] [--key-file KEY]
 
 Kill it anywhere and run it again: every run is kept. More methods, seeds or shots in the same OUT compute those only.
@@ -16,15 +16,17 @@ from typing import Any
 
 import yaml
 
+from medclip.adaptation.data.table import TableSource
 from medclip.cli.progress import print_line, progress
 from medclip.evaluation.few_shot.compare import compare_methods
-from medclip.evaluation.few_shot.plan import make_protocol
+from medclip.evaluation.few_shot.plan import Design, make_protocol
 from medclip.reports.few_shot.report import write_compare_report
 from medclip.text.vocabulary.load import parse_task
 from medclip.text.vocabulary.task import Task
 
 BATCH = 32
 MOST_SHOTS = 16
+TEST_SHARE = 0.3
 
 
 def task_of(part: Mapping[str, Any], template: str) -> Task:
@@ -73,7 +75,7 @@ def jobs(
             continue
         if "table" in part:
             path = data / part["table"]
-            asked: dict[str, Any] = {"table": path, "label": part["label"]}
+            asked: dict[str, Any] = {"table": path, "labels": tuple(part["label"])}
             if novel:
                 continue  # the same options serve both, so both were in the first call
             asked["base_to_novel"] = bool(part.get("novel"))
@@ -85,10 +87,10 @@ def jobs(
             if novel and "base_to_novel" not in part:
                 continue
             template = part.get(stage, {}).get("template", part["template"])
-            asked = {"table": path, "label": "label", "modality": part["modality"], "task": task_of(part, template)}
+            asked = {"table": path, "labels": ("label",), "modality": part["modality"], "task": task_of(part, template)}
             asked["base_to_novel"] = novel
             if path.is_file() and not _names_patients(path):
-                asked["patient_from"] = "file"
+                asked["patient"] = "file"
         if not path.is_file():
             print_line(f"{part['id']}: not here ({path})")
         else:
@@ -104,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="leave out the methods that train towers")
     parser.add_argument("--novel", action="store_true", help="from base classes to novel ones, 16 shots")
     parser.add_argument("--sets", default="")
@@ -115,7 +117,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     suite = yaml.safe_load(args.suite.read_text(encoding="utf-8"))
     for name, asked in jobs(suite, args.data, [s for s in args.sets.split(",") if s], args.novel):
-        own, svd, shots = (asked.pop(key) for key in ("methods", "svd", "shots"))
+        own, svd, shots, inits, novel = (
+            asked.pop(key) for key in ("methods", "svd", "shots", "inits", "base_to_novel")
+        )
         listed = allowed([m for m in args.methods.split(",") if m] or suite["methods"] or None, own)
         methods = chosen_methods(listed, svd, quick=args.quick, novel=args.novel) if listed != [] else []
         if not methods:
@@ -126,14 +130,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         with progress() as shown:
             compared = compare_methods(
                 args.model,
+                TableSource(**asked),
+                Design(
+                    methods=methods,
+                    shots=[int(k) for k in args.shots.split(",") if k] or ([16] if args.novel else shots),
+                    seeds=args.seeds or suite["seeds"],
+                    inits=inits,
+                    novel=novel,
+                ),
                 out=folder,
-                methods=methods,
-                shots=[int(k) for k in args.shots.split(",") if k] or ([16] if args.novel else shots),
-                seeds=args.seeds or suite["seeds"],
-                processes=args.processes,
+                test_share=TEST_SHARE,
+                num_workers=args.workers,
                 key_file=args.key_file,
                 progress=shown,
-                **asked,
             )
         write_compare_report(compared, folder)
         for line in compared.result.lines():
@@ -149,7 +158,7 @@ def allowed(listed: Sequence[str] | None, own: Sequence[str] | None) -> Sequence
 
 def chosen_methods(listed: Sequence[str] | None, svd: str, *, quick: bool, novel: bool) -> list[str]:
     """Give the methods of a set, CLIP-SVD with its options; for novel classes those that have an answer."""
-    variants = make_protocol(listed, quick=quick and listed is None).variants
+    variants = make_protocol(Design(listed, quick=quick and listed is None)).variants
     kept = [v for v in variants if not (quick and v.entry.trains_towers) and (v.transfers or not novel)]
     return [svd if v.label == "svd" else v.label for v in kept]
 

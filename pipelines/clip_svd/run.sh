@@ -20,12 +20,12 @@ if [ "${1:-}" = --shared ]; then
         python pipelines/mini/prepare.py "$data" "$run/mini.csv"
         python $here/base_table.py "$run/mini.csv" "$run/table.csv"
         [ -f "$run/shards/index.json" ] || medclip shards build "$run/table.csv" --out "$run/shards" \
-            --max-side 192 --splits train=0.65,val=0.10,test=0.25 --key-file "$run/key"
+            --max-side-px 192 --splits train=0.65,val=0.10,test=0.25 --key-file "$run/key"
         OMP_NUM_THREADS=2 medclip pretrain $here/recipe_base.yaml --set "data.shards=$run/shards" --out "$run/train"
     fi
     python $here/prepare.py "$data" "$run/shards" "$run/few_shot/tables"
     measure=(python $here/measure.py $here/shared.yaml "$run/few_shot/tables" "$run/few_shot/out" --model "$run/train/pack"
-        --key-file "$run/key" --processes "$processes")
+        --key-file "$run/key" --workers "$processes")
     # shellcheck disable=SC2086
     "${measure[@]}" ${OPTIONS:-}
     exec python $here/summary.py "$run/few_shot/out" $here/shared.yaml
@@ -35,7 +35,7 @@ data=${1:?name the folder that holds the sets, or --shared}
 pack=${2:?name the base pack}
 out=${3:-runs/clip_svd}
 # shellcheck disable=SC2086
-python $here/measure.py $here/biomedical.yaml "$data" "$out" --model "$pack" --processes "$processes" ${OPTIONS:-}
+python $here/measure.py $here/biomedical.yaml "$data" "$out" --model "$pack" --workers "$processes" ${OPTIONS:-}
 # shellcheck disable=SC2086
-python $here/measure.py $here/biomedical.yaml "$data" "$out" --model "$pack" --processes "$processes" --novel ${OPTIONS:-}
+python $here/measure.py $here/biomedical.yaml "$data" "$out" --model "$pack" --workers "$processes" --novel ${OPTIONS:-}
 exec python $here/summary.py "$out" $here/biomedical.yaml

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from records import encode, macro_area
 
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from measuring import trained, write_rows  # pyright: ignore[reportMissingImports]
@@ -74,7 +75,7 @@ class FewLabels:
         if not (shards / "index.json").is_file():
             rows = [{**row, "split": "train"} for row in self.drawn(share, draw)]
             table = write_rows(shards.with_suffix(".csv"), rows)
-            build_shards(table, shards, key=self.key, signals=True, images=self.images)
+            build_shards(table, shards, Form(key=self.key, stores="signals"), images=self.images)
         return shards
 
     def answers(self, start: str, share: float, draw: int, rate: Rate) -> Answers:

@@ -32,6 +32,7 @@ from records import Records, encode, macro_area, measured, probe
 from simulate import write_cohort
 
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from medclip.statistics.resampling.resampled import difference, interval_of
 from medclip.text.vocabulary.load import load_task
 
@@ -105,15 +106,12 @@ def prepare(place: Place) -> None:
             {name: row[name] for name in own} | {"caption": row["report"]} for row in rows if row["split"] == "train"
         ]
         if not (place.run / "reports" / "index.json").is_file():
-            build_shards(
-                write_rows(place.run / "reports.csv", reports), place.run / "reports", key=KEY, signals=True,
-                images=place.cohort,
-            )  # fmt: skip
+            table = write_rows(place.run / "reports.csv", reports)
+            build_shards(table, place.run / "reports", Form(key=KEY, stores="signals"), images=place.cohort)
         held_out = [{k: v for k, v in row.items() if not k.startswith("report")} for row in rows]
         held_out = [row for row in held_out if row["split"] != "train"]
-        build_shards(
-            write_rows(place.run / "held_out.csv", held_out), place.shards, key=KEY, signals=True, images=place.cohort
-        )  # fmt: skip
+        table = write_rows(place.run / "held_out.csv", held_out)
+        build_shards(table, place.shards, Form(key=KEY, stores="signals"), images=place.cohort)
     recipe = plan.contrastive(str(place.run / "reports"), "ecg-simulated", plan.SIMULATED, tiny=place.tiny)
     trained(place.run / "pretrain", recipe)
 

@@ -22,9 +22,10 @@ import measured_plan as plan
 import yaml
 from records import encode, measured
 
+from medclip.api.captions import captions_from_ecg
 from medclip.models.packs.pack import find_pack, load_model
 from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.ecg_captions import captions_from_ecg
+from medclip.shards.writing.entries import Form
 from medclip.text.vocabulary.load import load_task
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -68,11 +69,11 @@ def prepare(place: Place) -> Path:
         else:
             place.run.mkdir(parents=True, exist_ok=True)
             own = place.run / "captions.csv"
-            captions_from_ecg(place.table, own, n=1, images=place.images, overwrite=True)
+            captions_from_ecg(place.table, own, num_captions=1, images=place.images, overwrite=True)
             rows = read_rows(own)
         wordless = [{k: v for k, v in row.items() if k not in ("captions", "report")} for row in rows]
         table = write_rows(place.run / "labels.csv", wordless)
-        build_shards(table, place.shards, signals=True, images=place.run)
+        build_shards(table, place.shards, Form(stores="signals"), images=place.run)
     return trained(place.run / "heads", recipe_of(place))
 
 

@@ -36,6 +36,7 @@ from records import Records, encode, macro_area, probe
 from scipy.stats import rankdata
 
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from medclip.statistics.resampling.resampled import Resampled, difference, interval_of
 from medclip.text.vocabulary.load import load_task
 
@@ -124,10 +125,10 @@ def _without_words(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if k not in ("report", "scp_codes", "language")} for row in rows]
 
 
-def _build(place: Place, name: str, rows: Sequence[Mapping[str, str]], **options: Any) -> Path:
+def _build(place: Place, name: str, rows: Sequence[Mapping[str, str]], images: Path, **form: Any) -> Path:
     shards = place.run / name
     if not (shards / "index.json").is_file():
-        build_shards(write_rows(place.run / f"{name}.csv", rows), shards, key=KEY, **options)
+        build_shards(write_rows(place.run / f"{name}.csv", rows), shards, Form(key=KEY, **form), images=images)
     return shards
 
 

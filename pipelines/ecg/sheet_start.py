@@ -115,6 +115,6 @@ def learn_findings(out: Path, tower: str, table: Path, epochs: int, size_px: int
         "train.threads": 1, "train.export": "last",
     }  # fmt: skip
     return medclip.finetune(
-        tower, table, names, out=out, patient="patient", test_share=0.1, val_share=0.05, seed=SEED, overrides=changes,
-        name="ecg-sheets-rendered", workers=1,
+        table, names, model=tower, out=out, patient="patient", test_share=0.1, val_share=0.05, seed=SEED,
+        overrides=changes, name="ecg-sheets-rendered", workers=1,
     )  # fmt: skip

@@ -89,8 +89,8 @@ def answer_tower(
         for row, side in zip(sheets, sides, strict=True)
     ]
     result = medclip.finetune(
-        start, write_rows(out / "labels.csv", rows), "label", out=out / "run", images=options.run / "sheets" / kind,
-        patient="group", seed=fold, name=f"ecg-sheets-{kind}", workers=1,
+        write_rows(out / "labels.csv", rows), "label", model=start, out=out / "run",
+        images=options.run / "sheets" / kind, patient="group", seed=fold, name=f"ecg-sheets-{kind}", workers=1,
         overrides=recipe(options.epochs, options.size, full=options.full, pretrained=isinstance(start, Path)),
     )  # fmt: skip
     if result.pack is None:

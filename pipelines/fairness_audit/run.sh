@@ -2,7 +2,7 @@
 # The audit of the published design, and a real one on the shared sets. Usage:
 #   pipelines/fairness_audit/run.sh DATA OUT                   six models x MIMIC-CXR and NIH + NEATX, on what DATA holds
 #   pipelines/fairness_audit/run.sh --shared [DATA] [RUN]      medclip-mini and two adapted models on the shared films
-# $OPTIONS go to every `medclip audit`, such as OPTIONS="--num-resamples 200 --permutations 200" for a first look.
+# $OPTIONS go to every `medclip audit`, such as OPTIONS="--num-resamples 200 --num-permutations 200" for a first look.
 # Kill it anywhere and run it again: tables are rewritten, packs and scores are kept, audits are measured anew.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -30,7 +30,7 @@ if [ "${1:-}" = --shared ]; then
     if [ ! -f "$mini/shards/index.json" ]; then
         echo "$mini/shards is not here: it is built again, with the key that divided the patients in training"
         python pipelines/mini/prepare.py "$data" "$mini/table.csv"
-        medclip shards build "$mini/table.csv" --out "$mini/shards" --max-side 192 --splits train=0.65,val=0.10,test=0.25 \
+        medclip shards build "$mini/table.csv" --out "$mini/shards" --max-side-px 192 --splits train=0.65,val=0.10,test=0.25 \
             --key-file "$mini/key"
     fi
     python $here/shared.py "$data" "$mini/shards" "$run"
@@ -41,7 +41,7 @@ if [ "${1:-}" = --shared ]; then
     score medclip-mini medclip-mini "$films/images" "$run/scores"
     for method in linear-probe svd; do
         [ -f "$run/packs/$method/manifest.json" ] || medclip adapt --labels "$run/shots.csv" --images "$films" \
-            --label $pneumonia --method $method --shots 16 --key-file "$mini/key" --workers 1 --threads 1 \
+            --label $pneumonia --method $method --shots 16 --key-file "$mini/key" --workers 1 --num-threads 1 \
             --name "mini-$method" --out "$run/packs/$method"
         score "$run/packs/$method" $method "$films/images" "$run/scores"
     done

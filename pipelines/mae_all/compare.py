@@ -95,6 +95,7 @@ class Place:
 def prepare(place: Place) -> None:
     """Build shards of all sets and of the X-rays, pretrain on each, and write a pack of random weights."""
     from medclip.shards.writing.build import build_shards
+    from medclip.shards.writing.entries import Form
 
     place.run.mkdir(parents=True, exist_ok=True)
     place.key.write_text(KEY, encoding="utf-8")
@@ -102,7 +103,7 @@ def prepare(place: Place) -> None:
         table = place.run / f"{name}.csv"
         if not (place.shards(name) / "index.json").is_file():
             write_joint_table([str(place.data), str(table), *chosen])
-            build_shards(table, place.shards(name), max_side=MAX_SIDE, splits=SPLITS, key=KEY.encode())
+            build_shards(table, place.shards(name), Form(max_side=MAX_SIDE, key=KEY.encode()), splits=SPLITS)
     pretrain(place, "random", "cxr", {"train.max_steps": 1, "train.lr": 1e-12})
     for name in ("all", "cxr"):
         pretrain(place, name, name, {"train.epochs": EPOCHS[name]})
@@ -197,7 +198,7 @@ def fine_tune(place: Place, cell: Cell, table: Sequence[Labelled]) -> NDArray[np
         "train.layer_decay": LAYER_DECAY if arm.start else 1.0, "train.checkpoint_every": 200,
     }  # fmt: skip
     result = medclip.finetune(
-        place.pack(arm.start) if arm.start else arm.tower, written, "answer", out=out, seed=cell.seed,
+        written, "answer", model=place.pack(arm.start) if arm.start else arm.tower, out=out, seed=cell.seed,
         key_file=place.key, overrides=overrides,
     )  # fmt: skip
     if result.pack is None:

@@ -18,7 +18,7 @@ if [ "${1:-}" = --smoke ]; then
     # A table that changed since makes new shards, and new shards a new training run.
     cmp -s "$run/table.csv" "$run/shards_table.csv" || rm -rf "$run/shards" "$run/train"
     [ -f "$run/shards/index.json" ] || medclip shards build "$run/table.csv" --out "$run/shards" \
-        --max-side 160 --splits train=0.65,val=0.10,test=0.25 --key-file "$run/key"
+        --max-side-px 160 --splits train=0.65,val=0.10,test=0.25 --key-file "$run/key"
     cp "$run/table.csv" "$run/shards_table.csv"
     exec medclip pretrain $here/smoke.yaml --set "data.shards=$run/shards" --out "$run/train"
 fi
@@ -30,7 +30,7 @@ mkdir -p "$run/shards"
 for name in nih chexpert; do
     [ -f "$run/shards/$name/index.json" ] && continue
     python $here/tables.py $name "${!name}" "$run/$name.csv"
-    medclip shards build "$run/$name.csv" --out "$run/shards/$name" --format jpeg --max-side 320
+    medclip shards build "$run/$name.csv" --out "$run/shards/$name" --image-format jpeg --max-side-px 320
 done
 exec torchrun --standalone --nproc-per-node "${GPUS:-8}" -m medclip.cli.main pretrain $here/full.yaml \
     --set "data.shards=[$run/shards/chexpert, $run/shards/nih]" --out "$run/train"

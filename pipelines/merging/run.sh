@@ -20,6 +20,6 @@ mkdir -p "$run"
 python $here/modality_tables.py "$data" "$run" $most
 for table in xray fundus mri mammography start; do
     [ -f "$run/shards/$table/index.json" ] || python -m medclip.cli.main shards build "$run/$table.csv" \
-        --out "$run/shards/$table" --max-side 192 --splits train=0.65,val=0.10,test=0.25 --key-file "$run/key"
+        --out "$run/shards/$table" --max-side-px 192 --splits train=0.65,val=0.10,test=0.25 --key-file "$run/key"
 done
 exec python $here/measure.py "$run" $smoke

@@ -33,7 +33,7 @@ python $here/table.py "$data" "$run/table.csv" --records "$run/records" "${few[@
 # A table that changed since makes new shards, and new shards a new training run.
 cmp -s "$run/table.csv" "$run/shards_table.csv" || rm -rf "$run/shards" "$run/train"
 [ -f "$run/shards/index.json" ] || medclip shards build "$run/table.csv" --out "$run/shards" \
-    --max-side $max_side --splits train=0.65,val=0.10,test=0.25 --key-file "$run/key"
+    --max-side-px $max_side --splits train=0.65,val=0.10,test=0.25 --key-file "$run/key"
 cp "$run/table.csv" "$run/shards_table.csv"
 medclip shards check "$run/shards"
 if [ "$start" = masked ]; then

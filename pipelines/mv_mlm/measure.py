@@ -36,10 +36,11 @@ from numpy.typing import NDArray
 from simulate import HANGING, write_cohort
 
 from medclip.adaptation.pack.pack_head import read_pack_heads
+from medclip.api.captions import captions_from_mammography
 from medclip.models.packs.pack import pack_card
 from medclip.objectives.hazard import AdditiveHazard, hazard_targets, masked_hazard_loss
 from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.mammography_captions import captions_from_mammography
+from medclip.shards.writing.entries import Form
 from medclip.statistics.cohort import Cohort, Risk
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.metrics.concordance import concordance
@@ -112,14 +113,16 @@ def prepare(place: Place) -> None:
         table = write_cohort(
             cohort, sum(place.women), seed=plan.SEED, height=plan.HEIGHT_PX, sizes=place.women
         )  # fmt: skip
-        captions_from_mammography(table, cohort / "reports.csv", n=plan.REPORTS, seed=plan.SEED, overwrite=True)
-        build_shards(cohort / "reports.csv", place.shards, max_side=plan.HEIGHT_PX, key=KEY, group="exam")
+        captions_from_mammography(
+            table, cohort / "reports.csv", num_captions=plan.REPORTS, seed=plan.SEED, overwrite=True
+        )
+        build_shards(cohort / "reports.csv", place.shards, Form(max_side=plan.HEIGHT_PX, key=KEY, group="exam"))
     shards = place.run / "followed_shards"
     if not (shards / "index.json").is_file():
         sizes = TINY_WOMEN[:2] if place.tiny else plan.FOLLOWED
         how = {"seed": plan.SEED + 1, "height": plan.HEIGHT_PX, "sizes": sizes}
         table = write_cohort(place.run / "followed", sum(sizes), **how)
-        build_shards(table, shards, max_side=plan.HEIGHT_PX, key=KEY, group="exam")
+        build_shards(table, shards, Form(max_side=plan.HEIGHT_PX, key=KEY, group="exam"))
     trained(place.run / "pretrain", plan.recipe(str(place.shards), "mv-mlm-simulated", place.tiny))
 
 
@@ -223,7 +226,7 @@ def _labelled(place: Place, share: float, seed: int) -> Path:
         kept = [row for row in rows if row["patient"] in drawn or row["split"] == "val"]
         table = write_rows(shards.with_suffix(".csv"), kept)
         images = place.run / "cohort"
-        build_shards(table, shards, max_side=plan.HEIGHT_PX, key=KEY, group="exam", images=images)
+        build_shards(table, shards, Form(max_side=plan.HEIGHT_PX, key=KEY, group="exam"), images=images)
     return shards
 
 

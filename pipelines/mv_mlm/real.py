@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from medclip.evaluation.retrieval import retrieval
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import difference, interval_of
 
@@ -110,7 +111,7 @@ def prepare(place: Place, fold: int) -> None:
     if not (shards / "index.json").is_file():
         rows = divided(rows_of(place.data), fold)
         table = write_rows(place.run / f"table-{fold}.csv", rows)
-        build_shards(table, shards, max_side=288, key=KEY, group="exam", images=place.data)
+        build_shards(table, shards, Form(max_side=288, key=KEY, group="exam"), images=place.data)
     recipe = plan.recipe(str(shards), f"mv-mlm-shared-{fold}", place.tiny) | {"model": dict(plan.REAL_MODEL)}
     limits = {"max_steps": TINY_STEPS} if place.tiny else {"epochs": plan.REAL_EPOCHS, "batch_size": plan.REAL_BATCH}
     recipe["train"] = recipe["train"] | limits | {"lr": plan.REAL_LR}

@@ -16,12 +16,12 @@ if [ "${1:-}" = --smoke ]; then
     export HF_HUB_OFFLINE=1
     mkdir -p "$run"
     [ -f "$run/cohort/table.csv" ] || python $here/simulate.py "$run/cohort" --num 40
-    [ -f "$run/cohort/reports.csv" ] || medclip captions from-mammography "$run/cohort/table.csv" --out "$run/cohort/reports.csv" --n 3
+    [ -f "$run/cohort/reports.csv" ] || medclip captions from-mammography "$run/cohort/table.csv" --out "$run/cohort/reports.csv" --num-captions 3
     [ -f "$run/shards/index.json" ] || medclip shards build "$run/cohort/reports.csv" --out "$run/shards" --group exam
     shards="$run/shards"
     for name in cdd_cesm ddsm_4view; do # real examinations: subtracted views, and films
         if [ -d "$data/$name" ]; then
-            [ -f "$run/$name.csv" ] || medclip captions from-mammography "$data/$name/labels.csv" --images "$data/$name" --out "$run/$name.csv" --n 3
+            [ -f "$run/$name.csv" ] || medclip captions from-mammography "$data/$name/labels.csv" --images "$data/$name" --out "$run/$name.csv" --num-captions 3
             [ -f "$run/$name/index.json" ] || medclip shards build "$run/$name.csv" --out "$run/$name" --group exam
             shards="$shards, $run/$name"
         fi
@@ -36,7 +36,7 @@ if [ "${1:-}" = --smoke ]; then
     code=0
     medclip audit "$run/scores" --labels "$run/cohort/table.csv" --level exam --risk breast_cancer_risk --by density \
         --training "$run/shards" --images "$run/cohort/images" --modality mammography \
-        --out "$run/audit" --num-resamples 200 --permutations 200 || code=$?
+        --out "$run/audit" --num-resamples 200 --num-permutations 200 || code=$?
     [ "$code" = 6 ] || { echo "the audit ended with $code and not with 6" >&2; exit 1; }
     if [ -f "$run/ddsm_4view.csv" ]; then
         medclip score "$data/ddsm_4view/images" --table "$run/ddsm_4view.csv" --model "$run/heads/pack" --exam --out "$run/scores_ddsm"
@@ -53,9 +53,9 @@ if [ -z "${TRUNK:-}${TOWER:-}" ]; then
 fi
 mkdir -p "$run"
 [ -f "$run/reports.parquet" ] || medclip captions from-mammography "$table" --images "$images" --out "$run/reports.parquet" \
-    --n 20 ${4:+--dataset "$4"} ${5:+--findings "$5"}
-[ -f "$run/shards/index.json" ] || medclip shards build "$run/reports.parquet" --out "$run/shards" --group exam --max-side 2048 \
-    --format jpeg --splits train=0.8,val=0.1,test=0.1
+    --num-captions 20 ${4:+--dataset "$4"} ${5:+--findings "$5"}
+[ -f "$run/shards/index.json" ] || medclip shards build "$run/reports.parquet" --out "$run/shards" --group exam --max-side-px 2048 \
+    --image-format jpeg --splits train=0.8,val=0.1,test=0.1
 torchrun --standalone --nproc-per-node "${GPUS:-8}" -m medclip.cli.main pretrain $here/full.yaml \
     --set "data.shards=$run/shards" ${TRUNK:+--set "model.image_weights=$TRUNK"} ${TOWER:+--set "model.image_tower=$TOWER"} \
     --out "$run/pretrain"

@@ -18,7 +18,7 @@ slide_tasks() {  # SETS PACK OUT [options of learn]: vectors of each set's slide
         [ -d "$sets/$name/slides" ] || continue
         medclip slides embed "$sets/$name/slides" --out "$out/$name/store" --model "$pack" "${embed[@]}"
         [ -f "$out/$name/head/figures.csv" ] || medclip slides learn "$out/$name/store" --labels "$sets/$name/labels.csv" \
-            --label label --patient patient --pooling acmil --against abmil --against mean --out "$out/$name/head" "$@"
+            --label label --patient patient --pooling acmil --compare abmil --compare mean --out "$out/$name/head" "$@"
     done
 }
 
@@ -37,7 +37,7 @@ if [ "${1:-}" = --smoke ]; then
     medclip evaluate --suite pathgen --data "$run/drawn/sets" --model "$run/stage_2/pack" --compare "$run/stage_1/pack" \
         --key-file "$run/key" --num-resamples 500 --out "$run/evaluate"
     embed=(--size-px 128)
-    slide_tasks "$run/drawn/wsi" "$run/stage_2/pack" "$run/wsi" --folds 2 --num-resamples 300 --set epochs=12 --set lr=0.003
+    slide_tasks "$run/drawn/wsi" "$run/stage_2/pack" "$run/wsi" --num-folds 2 --num-resamples 300 --set epochs=12 --set lr=0.003
     exit
 fi
 
@@ -52,7 +52,7 @@ for folder in "$pairs"/*/; do
     target="$run/initial/$name"
     if [ ! -f "$target/index.json" ]; then
         if [ -f "$folder/table.csv" ]; then
-            medclip shards build "$folder/table.csv" --out "$target" --format jpeg --max-side 384 --splits train=1
+            medclip shards build "$folder/table.csv" --out "$target" --image-format jpeg --max-side-px 384 --splits train=1
         elif compgen -G "$folder/*.tar" >/dev/null; then
             medclip shards index "$folder" --out "$target" --modality pathology --source "$name" \
                 --license "$(cat "$folder/licence.txt")"
@@ -67,7 +67,7 @@ done
 training=(torchrun --standalone --nproc-per-node "${GPUS:-8}" -m medclip.cli.main pretrain)
 "${training[@]}" $here/stage_1.yaml ${START:+--set "model.start=$START"} --set "data.shards=[$shards]" --out "$run/stage_1"
 # shellcheck disable=SC2086
-medclip pathgen "$slides" ${TABLE:+--table "$TABLE"} --model "$run/stage_1/pack" --device cuda --format jpeg --splits train=1 \
+medclip pathgen "$slides" ${TABLE:+--table "$TABLE"} --model "$run/stage_1/pack" --device cuda --image-format jpeg --splits train=1 \
     ${AGENT:-} --out "$run/captioned"
 "${training[@]}" $here/stage_2.yaml --set "model.start=$run/stage_1/pack" --set "data.shards=[$shards, $run/captioned/shards]" \
     --out "$run/stage_2"

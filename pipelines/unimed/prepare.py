@@ -101,13 +101,18 @@ def shards(
 def index_tars(part: Part, folder: Path, target: Path, key_file: Path | None) -> None:
     """Index UniMed's tars where they lie."""
     from medclip.files.pseudonyms import load_key
+    from medclip.sample import Modality
     from medclip.settings import Settings
+    from medclip.shards.reading.foreign import ForeignSet
     from medclip.shards.reading.index_tars import index_shards
     from medclip.wording import count
 
     key = load_key(Settings(), path=key_file)
     report = index_shards(
-        folder, source=part.name, license=part.licence, modality=part.modality or None, out=target, key=key
+        folder,
+        ForeignSet(part.name, part.licence, Modality(part.modality) if part.modality else None),
+        out=target,
+        key=key,
     )
     print(
         f"{part.name}: {count(report.num_samples, 'sample')} indexed, {sum(report.counts_by_reason.values())} left out"
@@ -116,24 +121,27 @@ def index_tars(part: Part, folder: Path, target: Path, key_file: Path | None) ->
 
 def build_table(part: Part, folder: Path, target: Path, key_file: Path | None, max_side: int, val: float) -> None:
     """Write captions from a table's labels and build shards."""
+    from medclip.api.captions import captions_from_labels
     from medclip.files.pseudonyms import load_key
     from medclip.settings import Settings
     from medclip.shards.writing.build import build_shards
-    from medclip.shards.writing.captions import captions_from_labels
+    from medclip.shards.writing.entries import Form
     from medclip.wording import count
 
     target.parent.mkdir(parents=True, exist_ok=True)
     captioned = target.with_name(f"{part.name}.captions.csv")
-    captions_from_labels(folder / "table.csv", captioned, n=CAPTIONS, overwrite=True)
+    captions_from_labels(folder / "table.csv", captioned, num_captions=CAPTIONS, overwrite=True)
     report = build_shards(
         captioned,
         target,
+        Form(
+            max_side=max_side,
+            samples_per_shard=SAMPLES_PER_SHARD,
+            stored="jpeg",
+            key=load_key(Settings(), path=key_file),
+        ),
         images=folder,
-        max_side=max_side,
-        samples_per_shard=SAMPLES_PER_SHARD,
-        stored="jpeg",
         splits={"train": 1 - val, "val": val} if val else {"train": 1.0},
-        key=load_key(Settings(), path=key_file),
     )
     rejected = sum(report.counts_by_reason.values())
     print(f"{part.name}: {count(report.num_samples, 'sample')}, {count(rejected, 'row')} rejected")

@@ -26,7 +26,7 @@ if [ "${1:-}" = --smoke ]; then
     for seed in ${SEEDS:-0 1 2}; do
         medclip pretrain $here/recipe_smoke.yaml --set "data.shards=$shards" --set "seed=$seed" --out "$run/seed-$seed/train"
         medclip evaluate --model "$run/seed-$seed/train/pack" --suite $here/suite_shared.yaml --data "$data" \
-            --sets brain_mri,csdi_cataract,nih_view,nih_pneumonia --key-file "$run/key" --out "$run/seed-$seed/evaluate"
+            --dataset brain_mri --dataset csdi_cataract --dataset nih_view --dataset nih_pneumonia --key-file "$run/key" --out "$run/seed-$seed/evaluate"
     done
     exec python $here/smoke_summary.py "$run" $here/floors_smoke.csv  # 1 where a figure is below its floor
 fi

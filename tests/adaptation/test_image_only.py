@@ -15,8 +15,6 @@ import medclip
 from medclip.adaptation.data.shot_features import take
 from medclip.adaptation.frozen.linear_probe import fit_linear_probe
 from medclip.adaptation.methods import METHODS, choose_method, without_words
-from medclip.auditing.disclosure.small_cells import Policy
-from medclip.auditing.options import AuditOptions, ImageChecks, Stress
 from medclip.embeddings.open_embeddings import open_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.pack import load_model
@@ -146,7 +144,7 @@ def test_images_are_embedded_once_for_the_base_and_the_pack_that_is_made_of_it(
     np.testing.assert_array_equal(run.test.logits_NC, adapted[1].test.logits_NC)
     with pytest.raises(MedclipError, match="image only: it has no text tower"):
         medclip.search(store, "haze", model=base)
-    hits = medclip.search(store, like=table.parent / "hazy" / "00_0.png", model=base, top=3)
+    hits = medclip.search(store, like=table.parent / "hazy" / "00_0.png", model=base, num_hits=3)
     assert len(hits.to_pandas()) == 3
 
 
@@ -186,14 +184,14 @@ def test_it_is_audited_on_its_images_under_stress(base: Path, table: Path, tmp_p
     result = medclip.audit(
         labels,
         by=["view"],
-        options=AuditOptions(
-            num_resamples=100,
-            permutations=100,
-            small_cells=Policy(2, 2, 2, 2),
-            image_checks=ImageChecks(model=tmp_path / "pack", images=table.parent),
-            task=run.text.task.name,
-            stress=Stress(corruptions=("contrast_down",)),
-        ),
+        num_resamples=100,
+        num_permutations=100,
+        min_cell=2,
+        model=tmp_path / "pack",
+        images=table.parent,
+        task=run.text.task.name,
+        stress=True,
+        corruption=["contrast_down"],
         settings=Settings(workers=1),
     )
     assert {row["score"] for row in result.stress_ood} == {"distance"}

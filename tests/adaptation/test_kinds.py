@@ -12,10 +12,8 @@ import pytest
 
 import medclip
 from examples.make_phantoms import tissue
-from medclip.adaptation.run import adapt_model
 from medclip.adapters.registry import preprocessing_of
 from medclip.errors import MedclipError
-from medclip.evaluation.adapted_model import measure
 from medclip.models.inputs.signal_input import SignalInput
 from medclip.models.packs.pack import load_model
 from medclip.settings import ReadPolicy
@@ -68,7 +66,7 @@ def test_a_few_units_of_every_kind_become_an_adapted_pack(
             )
     table = write_table(tmp_path / "table.csv", rows)
     base = make_pack(tmp_path / "base")
-    run = adapt_model(base, table, "finding", method="tip", shots=2, workers=1, out=tmp_path / "pack", measure=measure)
+    run = medclip.adapt(table, "finding", model=base, method="tip", shots=2, workers=1, out=tmp_path / "pack")
     assert not run.problems
     assert len(run.drawn.train) == 4
     assert run.test.probabilities_NC.shape == (len(run.test.numbers), 2)
@@ -88,14 +86,14 @@ def test_a_table_of_ecgs_needs_no_modality_where_the_pack_takes_nothing_else(tmp
     table = write_table(tmp_path / "table.csv", rows)
     ways = {"ecg:signal": preprocessing_of("ecg:signal", ReadPolicy(ecg=SIGNAL.options))}
     base = make_signal_pack(tmp_path / "signals", ways, signal=SIGNAL, modalities=["ecg"], tasks={})
-    run = adapt_model(base, table, "finding", method="tip", shots=2, workers=1)
+    run = medclip.adapt(table, "finding", model=base, method="tip", shots=2, workers=1)
     assert {str(unit.modality) for unit in run.units} == {"ecg"}
     assert not run.problems
     with pytest.raises(MedclipError, match="row 1: nothing says which modality it is"):
-        adapt_model(make_pack(tmp_path / "images"), table, "finding", method="tip", shots=2, workers=1)
+        medclip.adapt(table, "finding", model=make_pack(tmp_path / "images"), method="tip", shots=2, workers=1)
     page = (
         medclip.compare(
-            table, "finding", model=base, methods=["zero-shot"], shots=[2], seeds=1, out=tmp_path / "compared"
+            table, "finding", model=base, method="zero-shot", shots=2, num_seeds=1, out=tmp_path / "compared"
         ).folder
         / "report.html"
     )

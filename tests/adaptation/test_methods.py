@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 
-from medclip.adaptation.methods import METHODS, find_method, options_of
+from medclip.adaptation.methods import FURTHER, METHODS, find_method, options_of
 from medclip.errors import MedclipError, Reason
 from tests.kits.adaptation import made_up, tiny_model, words
 
@@ -46,7 +48,6 @@ def test_what_a_method_takes_is_taken(name: str, options: dict):
 
 
 def test_defaults_are_of_the_kind_that_their_annotation_says():
-    from importlib import import_module
     from inspect import signature
 
     for method in METHODS.values():
@@ -56,6 +57,16 @@ def test_defaults_are_of_the_kind_that_their_annotation_says():
         defaults = {
             n: known[n].default for n in options_of(fit) if n in known and known[n].default is not known[n].empty
         }
+        method.check(defaults)
+
+
+@pytest.mark.parametrize("place", [place for name, place in FURTHER.items() if name != "loop"])
+def test_defaults_of_further_options_are_of_the_kind_that_their_annotation_says(place: str):
+    module, name = place.split(":")
+    defaults = vars(getattr(import_module(module), name)())
+    takers = [m for m in METHODS.values() if set(defaults) <= set(options_of(m._function()))]
+    assert len(takers) == 2
+    for method in takers:
         method.check(defaults)
 
 

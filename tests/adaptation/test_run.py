@@ -1,4 +1,4 @@
-"""The whole adaptation, on a tiny pack: `medclip.adaptation.run.adapt`, its figures, and scoring with what it makes."""
+"""The whole adaptation, on a tiny pack: `medclip.adapt`, its figures, and scoring with what it makes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from medclip.adaptation.methods import METHODS
-from medclip.adaptation.run import AdaptRun, adapt_model
+from medclip.adaptation.run import AdaptRun
+from medclip.api.adapt import adapt
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.adapted_model import AdaptedFigures, measure, notes_of
-from medclip.evaluation.few_shot.compare import compare_methods
+from medclip.evaluation.adapted_model import AdaptedFigures, notes_of
 from medclip.models.packs.card import read_card
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model
@@ -29,6 +29,7 @@ from medclip.settings import Settings
 from tests.kits import scoring
 from tests.kits.adapt_tables import image, make_pack, make_table, tiny, write_table
 from tests.kits.embeddings import embed_files
+from tests.kits.few_shot import compare_methods
 
 __all__ = ["tiny"]
 NAMES = ("clear", "hazy", "no finding")
@@ -36,8 +37,8 @@ PROMPTS = {key: {"num_vectors": 2, "epochs": 2} for key in ("coop", "biomedcoop"
 
 
 def go(model: Any, table: Path, labels: Sequence[str] | str = "finding", **options: Any) -> AdaptRun:
-    values = {"method": "tip", "shots": 3, "workers": 1, **options}
-    return adapt_model(model, table, labels, **values)
+    values = {"method": "tip", "shots": 3, "workers": 1, "test_share": 0.3, **options}
+    return adapt(table, labels, model=model, **values)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tiny: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> AdaptRun:
-    return go(tiny, data, out=tmp_path_factory.mktemp("out") / "pack", measure=measure)
+    return go(tiny, data, out=tmp_path_factory.mktemp("out") / "pack")
 
 
 def test_shots_and_test_patients_share_nobody_and_the_test_says_what_it_is_over(run: AdaptRun):
@@ -97,10 +98,7 @@ def test_the_same_call_gives_the_same_bytes_on_another_day_with_another_number_o
     method: str, tiny: Path, data: Path, tmp_path: Path
 ):
     options = {"steps": 2, "batch_size": 4} if method == "norm" else {}
-    packs = [
-        go(tiny, data, method=method, options=options, out=tmp_path / str(n), measure=measure, workers=n).folder
-        for n in (1, 2)
-    ]
+    packs = [go(tiny, data, method=method, overrides=options, out=tmp_path / str(n), workers=n).folder for n in (1, 2)]
     one, two = ({p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in pack.iterdir()} for pack in packs)
     assert one == two
 
@@ -111,7 +109,7 @@ def test_every_methods_pack_and_checkpoint_answer_as_was_measured(method: str, t
 
     quick = {"steps": 2, "batch_size": 4} if METHODS[method].trains_towers else PROMPTS.get(method, {})
     table = make_table(tmp_path / "in", ("ap", "pa"), patients=6)
-    run = go(tiny, table, method=method, shots=2, options=quick, out=tmp_path / "pack", checkpoint=tmp_path / "small")
+    run = go(tiny, table, method=method, shots=2, overrides=quick, out=tmp_path / "pack", checkpoint=tmp_path / "small")
     pixels = [np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3)).astype(np.uint8)]
     kept = Adapted.load(tmp_path / "small", tiny)
     np.testing.assert_array_equal(kept.predict_logits(pixels), run.adapted.predict_logits(pixels))
@@ -156,7 +154,7 @@ def test_shots_of_which_none_can_be_read_end_it_with_the_commonest_reason(tiny: 
     with pytest.raises(
         MedclipError, match=r"not one of the first 18 shots could be read \(missing file 18\)"
     ) as refused:
-        go(tiny, data, folder=tmp_path)
+        go(tiny, data, images=tmp_path)
     assert refused.value.reason is Reason.MISSING_FILE
     assert "--images" in refused.value.hint
     table = make_table(tmp_path / "in", patients=4)
@@ -193,11 +191,11 @@ def test_test_files_that_the_base_was_trained_on_are_not_tested_on(data: Path, t
     seen = first.test.sha256[:2]
     base = Path(shutil.copytree(tiny, tmp_path / "base"))
     update_pack(base, extra_files={"train_hashes.txt": "".join(f"{sha}\n" for sha in seen).encode()})
-    run = go(base, data, measure=measure)
+    run = go(base, data)
     assert (run.measured.num_files, run.measured.num_left_out) == (7, 2)
     assert any("2 of 9 test files are not tested on" in note for note in notes_of(run))
     update_pack(base, extra_files={"train_hashes.txt": "".join(f"{sha}\n" for sha in first.test.sha256).encode()})
-    every = go(base, data, measure=measure)
+    every = go(base, data)
     assert (every.measured.num_files, every.measured.num_left_out) == (9, 0)
     assert any("are too good" in note for note in notes_of(every))
 
@@ -219,7 +217,7 @@ def test_shots_that_the_base_was_trained_on_are_counted_in_notes_and_card(data: 
 
 
 def test_training_that_ran_away_is_said(tiny: Path, data: Path):
-    run = go(tiny, data, method="norm", options={"lr": 100.0, "steps": 2})
+    run = go(tiny, data, method="norm", overrides={"lr": 100.0, "steps": 2})
     assert any(note.startswith("It learned nothing") for note in run.notes)
 
 
@@ -232,14 +230,14 @@ def test_a_pack_or_checkpoint_of_something_else_is_replaced_only_when_asked(tiny
     other = make_table(tmp_path / "in", ("clear", "hazy"), patients=8)
     for table, options in (
         (data, {"method": "ridge"}), (data, {"seed": 1}), (data, {"shots": 2}), (other, {}),
-        (data, {"options": {"alpha": 3.0}}),
+        (data, {"overrides": {"alpha": 3.0}}),
     ):  # fmt: skip
         for place in ("out", "checkpoint"):
             with pytest.raises(MedclipError, match="--overwrite") as refused:
                 go(tiny, table, **{place: places[place]}, **options)
             assert refused.value.reason is Reason.OUTPUT_IN_USE
     assert file_sha256(tmp_path / "pack" / "card.json") == before
-    go(tiny, data, method="ridge", replace=True, **places)
+    go(tiny, data, method="ridge", overwrite=True, **places)
     assert read_card(tmp_path / "pack").adapted.method == "ridge"
     with pytest.raises(MedclipError, match="holds another model pack"):
         go(tiny, data, out=places["out"])
@@ -269,9 +267,7 @@ def test_findings_are_each_for_themselves_and_unknown_labels_are_left_out(tiny: 
         labels = {"mass": n % 2, "edema": "" if n % 3 == 0 else int(n % 4 > 1), "hernia": int(n == 0)}
         rows.append({"file": f"{n}.png", "patient": n, "modality": "xray", **labels})
     table = write_table(tmp_path / "t.csv", rows)
-    run = go(
-        tiny, table, ["mass", "edema", "hernia"], method="linear-probe", shots=4, out=tmp_path / "pack", measure=measure
-    )
+    run = go(tiny, table, ["mass", "edema", "hernia"], method="linear-probe", shots=4, out=tmp_path / "pack")
     assert run.test.targets.shape == (len(run.test.numbers), 3)
     assert set(run.measured.by_class) == {"mass", "edema"}
     assert any(note.startswith("With hernia: ") for note in run.notes)
@@ -285,12 +281,12 @@ def test_one_finding_alone_has_an_area_under_its_own_name(tiny: Path, tmp_path: 
         {"file": str(image(tmp_path / f"{n}.png", n % 2, n).name), "patient": n, "modality": "xray", "ill": n % 2}
         for n in range(24)
     ]
-    run = go(tiny, write_table(tmp_path / "t.csv", rows), "ill", measure=measure)
+    run = go(tiny, write_table(tmp_path / "t.csv", rows), "ill")
     assert next(iter(run.measured.figures)) == "auroc"
 
 
 def test_no_test_patients_give_a_pack_without_figures(tiny: Path, data: Path, tmp_path: Path):
-    run = go(tiny, data, test_share=0, out=tmp_path / "pack", measure=measure)
+    run = go(tiny, data, test_share=0, out=tmp_path / "pack")
     assert run.measured.figures == {}
     assert "Nobody is tested on: the pack has no figures." in run.notes
     assert read_card(run.folder).tasks["finding"].metrics == {}
@@ -309,7 +305,7 @@ def test_a_base_of_others_without_lists_and_hashes_can_be_adapted(data: Path, tm
         tmp_path / "imported", ways={}, tasks={}, train_hashes_file=None, patient_hashes_file=None,
         created_from={"imported_from": "weights.pt"},
     )  # fmt: skip
-    run = go(base, data, out=tmp_path / "pack", measure=measure)
+    run = go(base, data, out=tmp_path / "pack")
     card = read_card(run.folder)
     assert load_model(run.folder).preprocess.adapters.keys() == {"xray"}
     assert list(card.tasks) == ["finding"]
@@ -327,13 +323,13 @@ def test_nothing_in_the_pack_names_a_patient_a_file_or_a_folder(run: AdaptRun, d
     ("options", "reason", "said"),
     [
         ({"method": "magic"}, Reason.WRONG_USE, "Methods are: zero-shot"),
-        ({"options": {"colour": 1}}, Reason.WRONG_USE, "no such option"),
-        ({"method": "svd", "options": {"lr": "abc"}}, Reason.WRONG_USE, "the option lr of svd is 'abc'"),
-        ({"method": "svd", "options": {"layers": 99, "steps": 1}}, Reason.WRONG_USE, "no layers in 'blocks 99'"),
+        ({"overrides": {"colour": 1}}, Reason.WRONG_USE, "no such option"),
+        ({"method": "svd", "overrides": {"lr": "abc"}}, Reason.WRONG_USE, "the option lr of svd is 'abc'"),
+        ({"method": "svd", "overrides": {"layers": 99, "steps": 1}}, Reason.WRONG_USE, "no layers in 'blocks 99'"),
         ({"device": "nowhere"}, Reason.WRONG_USE, "cannot compute on the device"),
-        ({"folder": "nope"}, Reason.MISSING_FILE, "no such folder"),
-        ({"patient_from": "finding"}, Reason.WRONG_USE, "cannot name both"),
-        ({"shots": 0}, Reason.WRONG_USE, "at least one shot"),
+        ({"images": "nope"}, Reason.MISSING_FILE, "no such folder"),
+        ({"patient": "finding"}, Reason.WRONG_USE, "cannot name both"),
+        ({"shots": 0}, Reason.WRONG_USE, "shots is at least 1, not 0"),
         ({"model": "nobody"}, Reason.PACK_NOT_FOUND, "nobody"),
         ({"labels": "colour"}, Reason.TABLE_INVALID, "'colour'"),
         ({"key_file": Path("no.key")}, Reason.WRONG_USE, "no such key file"),
@@ -378,7 +374,7 @@ def test_what_cannot_be_learned_is_refused_before_an_image_is_read(
         "medclip.models.encoding.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read")
     )
     with pytest.raises(MedclipError, match=said):
-        go(tiny, data, method=method, options=options)
+        go(tiny, data, method=method, overrides=options)
     asked = ":".join([method, *(f"{k}={v}" for k, v in options.items())])
     with pytest.raises(MedclipError, match=said):
         compare_methods(tiny, data, "finding", methods=["zero-shot", asked], out=data.parent / "never")
@@ -393,12 +389,12 @@ def store(tiny: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def test_a_pack_from_embeddings_has_the_bytes_of_one_from_files(
     method: str, tiny: Path, data: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    options = {"method": method, "measure": measure}
+    options = {"method": method}
     files = go(tiny, data, out=tmp_path / "files", **options)
     monkeypatch.setattr(
         "medclip.models.encoding.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read")
     )
-    stored = go(tiny, data, out=tmp_path / "stored", folder=store, **options)
+    stored = go(tiny, data, out=tmp_path / "stored", images=store, **options)
     assert stored.notes == files.notes
     for path in files.folder.iterdir():
         assert (stored.folder / path.name).read_bytes() == path.read_bytes(), path.name
@@ -408,7 +404,7 @@ def test_what_was_not_embedded_is_counted_and_its_shot_replaced(tiny: Path, data
     copy = shutil.copytree(data.parent, tmp_path / "some")
     for path in sorted(copy.rglob("*.png"))[::5]:
         path.unlink()
-    run = go(tiny, data, folder=embed_files(tmp_path / "e", tiny, copy))
+    run = go(tiny, data, images=embed_files(tmp_path / "e", tiny, copy))
     assert set(run.problems) == {"missing_file"}
     assert len(run.drawn.train) == 9
 
@@ -417,13 +413,13 @@ def test_embeddings_are_refused_before_anything_is_read(tiny: Path, data: Path, 
     with pytest.raises(
         MedclipError, match="LoRA learns in the towers, and a folder of embeddings holds no images"
     ) as e:
-        go(tiny, data, folder=store, method="lora")
+        go(tiny, data, images=store, method="lora")
     assert e.value.reason is Reason.WRONG_USE
     assert "tip-f" in e.value.hint
     with pytest.raises(MedclipError, match="of another pack"):
-        go(scoring.make_pack(tmp_path / "other"), data, folder=store)
+        go(scoring.make_pack(tmp_path / "other"), data, images=store)
     same_tower = make_pack(tmp_path / "same", version="8")
-    assert go(same_tower, data, folder=store).test.numbers
+    assert go(same_tower, data, images=store).test.numbers
     with pytest.raises(MedclipError, match="LoRA and Full fine-tuning learn in the towers"):
         compare_methods(tiny, data, "finding", out=tmp_path / "c", methods=["tip", "lora", "full"], folder=store)
     assert not (tmp_path / "c").exists()
@@ -440,7 +436,7 @@ def test_a_comparison_from_embeddings_has_the_figures_of_one_from_files(
         "settings": Settings(workers=1),
     }
     results = [
-        compare_methods(tiny, data, "finding", out=tmp_path / name, folder=folder, processes=n, **options)
+        compare_methods(tiny, data, "finding", out=tmp_path / name, folder=folder, num_workers=n, **options)
         for name, folder, n in (("files", None, 1), ("stored", store, 2))
     ]
     assert results[0].result.cells == results[1].result.cells

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import medclip
-from medclip.auditing.options import AuditOptions
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.files.stores.remote import RemotePath
@@ -23,23 +23,74 @@ __all__ = ["memory_store"]
 def test_every_option_of_the_command_is_an_argument_of_the_verb():
     table = audit_table(150, splits=True)
     named = medclip.audit(
-        table, by=["sex"], where={"split": "test"}, choose_where={"split": "val"}, num_resamples=200, permutations=200
+        table,
+        by=["sex"],
+        where={"split": "test"},
+        choose_where={"split": "val"},
+        num_resamples=200,
+        num_permutations=200,
     )
     assert named.rows("thresholds")
     assert named.tables()["metrics"].num_rows
-    everybody = medclip.audit(table, by=["sex"], threshold=0.5, num_resamples=200, permutations=200)
+    everybody = medclip.audit(table, by=["sex"], threshold=0.5, num_resamples=200, num_permutations=200)
     assert [row["n"] for row in named.metrics] != [row["n"] for row in everybody.metrics]
 
 
-def test_a_mistyped_option_is_refused_with_the_one_that_was_meant():
-    with pytest.raises(MedclipError, match="num_resamples") as caught:
-        medclip.audit(audit_table(40), by=["sex"], num_resample=200)
-    assert caught.value.reason is Reason.RECIPE_INVALID
+def test_an_option_that_is_none_is_no_argument():
+    with pytest.raises(TypeError, match="num_resample"):
+        medclip.audit(audit_table(40), by=["sex"], num_resample=200)  # pyright: ignore[reportCallIssue]
 
 
-def test_options_by_name_and_as_values_are_not_mixed():
-    with pytest.raises(MedclipError, match="seed beside reading or options"):
-        medclip.audit(audit_table(40), by=["sex"], seed=1, options=AuditOptions(num_resamples=200))
+@pytest.mark.parametrize(
+    ("named", "sentence"),
+    [
+        ({"seed": -1}, "seed is at least 0, not -1"),
+        ({"uncertain": "maybe"}, "uncertain is one of ignore, zero and one"),
+        ({"blank": "one"}, "blank is one of ignore and zero"),
+        ({"level": "exams"}, "level is one of exam, breast and view, not 'exams'. Did you mean 'exam'"),
+        ({"scores_are": "odds"}, "scores_are is one of probabilities, logits and any, not 'odds'"),
+        ({"where": {"split": {"test": "yes"}}}, "where takes values, or a list of them"),
+        ({"declared": {"who": "me"}}, r"declared has a date and a name \(by\), and no who"),
+        ({"risk": ["cancer"], "scores_are": "logits"}, "a risk by year is a probability. Leave --scores-are out"),
+        ({"threshold": 0.5, "thresholds": "t.json"}, "not from two of them"),
+        ({"choose_labels": "l.csv"}, "needs other patients to choose on"),
+        ({"study": "visit", "attacker": True}, "--study and --attacker: this is asked of embeddings"),
+        ({"stress": True}, "a pack and a folder of images. Name both: --model PACK --images FOLDER"),
+        ({"task": "t", "model": "m", "images": "i", "labels": "l.csv"}, "there is one table, of labels"),
+    ],
+)
+def test_what_cannot_stand_together_is_refused_before_anything_is_read(named: dict[str, Any], sentence: str):
+    with pytest.raises(MedclipError, match=sentence) as caught:
+        medclip.audit("nowhere.csv", **named)
+    assert caught.value.reason is Reason.WRONG_USE
+
+
+def test_values_have_the_forms_of_python_of_a_recipe_and_of_the_command(tmp_path: Path):
+    """Pairs are mappings or texts, one value is a list of one, edges are numbers or a text."""
+    table = audit_table(150, splits=True)
+    few: dict[str, Any] = {"num_resamples": 100, "num_permutations": 100}
+    as_values = medclip.audit(
+        table, by="age", age_bins=[0, 40, 60], where={"split": ["test", "train"]}, value={"sex": {"F": "W"}}, **few
+    )
+    as_texts = medclip.audit(
+        table, by=["age"], age_bins="0,40,60", where=["split=test", "split=train"], value="sex:F=W", **few
+    )
+    assert as_values.tables() == as_texts.tables()
+    other = {"second": table.assign(flu_score=0.5)}
+    assert medclip.audit(table, compare=other, choose_on=(), **few).model_names == ("model", "second")
+
+
+def test_embeddings_are_named_as_such_and_images_as_images(tmp_path: Path):
+    (tmp_path / "embedded").mkdir()
+    (tmp_path / "embedded" / "embeddings.json").write_text("{}")
+    table, stored = audit_table(40), tmp_path / "embedded"
+    with pytest.raises(MedclipError, match=r"this one holds embeddings\. Name it with --embeddings"):
+        medclip.audit(table, images=stored, model="medclip-mini")
+    with pytest.raises(MedclipError, match=r"none is named\. Name it with --model") as caught:
+        medclip.audit(table, embeddings=stored)
+    assert caught.value.where == str(stored)
+    with pytest.raises(MedclipError, match=r"in the place of images\. Leave out --images, or --embeddings"):
+        medclip.audit(table, embeddings=stored, images=tmp_path, model="medclip-mini")
 
 
 def test_a_run_of_score_is_audited_as_its_folder_is(tmp_path: Path):
@@ -48,7 +99,7 @@ def test_a_run_of_score_is_audited_as_its_folder_is(tmp_path: Path):
     scores = {f"s{i}": {"findings:flu": score} for i, score in enumerate(table.flu_score)}
     folder = write_scored(tmp_path / "mine", studies, scores, "multilabel")
     labels = table.drop(columns="flu_score")
-    asked = {"by": ["sex"], "num_resamples": 100, "permutations": 100}
+    asked = {"by": ["sex"], "num_resamples": 100, "num_permutations": 100}
     run = medclip.ScoreRun(folder, {"files": 1, "scored": 1, "skipped": 0, "failed": 0, "studies": 1})
     audited = medclip.audit(run, labels, compare={"other": run}, out=tmp_path / "page", **asked)
     assert audited.model_names == ("mine", "other")
@@ -96,7 +147,7 @@ def of_store(memory_store: object, tmp_path: Path) -> tuple[Path, str]:
     return tmp_path / "in", put(tmp_path / "in", "memory://bucket/patient-77/in")
 
 
-FEW = {"by": ["sex"], "num_resamples": 100, "permutations": 100, "audited_on": "2026-01-31"}
+FEW = {"by": ["sex"], "num_resamples": 100, "num_permutations": 100, "audited_on": "2026-01-31"}
 
 
 def test_tables_of_a_store_are_audited_as_those_of_a_disk(tmp_path: Path, of_store: tuple[Path, str]):
@@ -120,7 +171,7 @@ def test_an_audit_of_a_store_is_run_again_from_its_json_unless_an_input_changed(
     tmp_path: Path, of_store: tuple[Path, str], capsys: pytest.CaptureFixture[str]
 ):
     _, url = of_store
-    few = ["--by", "sex", "--num-resamples", "100", "--permutations", "100"]
+    few = ["--by", "sex", "--num-resamples", "100", "--num-permutations", "100"]
     command = ["audit", f"{url}/net.csv", "--labels", f"{url}/labels.csv", *few]
     assert main([*command, "--out", str(tmp_path / "first")]) == 0
     assert main(["audit", str(tmp_path / "first" / "audit.json"), "--out", str(tmp_path / "again")]) == 0

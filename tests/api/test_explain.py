@@ -33,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def _explain(path: Any, *prompts: str, **options: Any) -> medclip.Explained:
-    return medclip.explain(path, prompts, settings=SETTINGS, **{"checks": False, **options})
+    return medclip.explain(path, prompt=prompts, settings=SETTINGS, **{"checks": False, **options})
 
 
 def test_a_map_has_the_size_of_the_image_and_what_is_explained_is_what_is_scored(tmp_path: Path, model: Any):

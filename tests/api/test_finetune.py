@@ -58,7 +58,7 @@ def tune(films: Path, out: Path, label: str | list[str], model: str | Path = TOW
     overrides = {**FAST, **more}
     key = films.parent / KEY
     return medclip.finetune(
-        model, films, label, out=out, patient="person", overrides=overrides, key_file=key, settings=ONE
+        films, label, model=model, out=out, patient="person", overrides=overrides, key_file=key, settings=ONE
     )  # fmt: skip
 
 
@@ -275,7 +275,7 @@ def test_a_pack_of_volumes_is_tuned_on_clips(tmp_path: Path) -> None:
     pd.DataFrame(rows).to_csv(tmp_path / "labels.csv", index=False)
     one = {"train.epochs": 1, "train.threads": 1, "train.batch_size": 2}
     result = medclip.finetune(
-        pack, tmp_path / "labels.csv", "kind", out=tmp_path / "out", overrides=one, settings=ONE
+        tmp_path / "labels.csv", "kind", model=pack, out=tmp_path / "out", overrides=one, settings=ONE
     )  # fmt: skip
     assert result.pack is not None
     assert load_model(result.pack).preprocess.volume == load_model(pack).preprocess.volume
@@ -324,8 +324,9 @@ def test_the_command_prints_json_and_exits_with_0(
     run: medclip.FinetuneResult, films: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = [part for key, value in FAST.items() for part in ("--set", f"{key}={value}")]
-    code = main(["finetune", TOWER, str(films), "--label", "disc", "--label", "bar", "--patient", "person", "--out",
-                 str(run.run.out), "--key-file", str(films.parent / KEY), "--json", *settings])  # fmt: skip
+    code = main(["finetune", "--model", TOWER, "--labels", str(films), "--label", "disc", "--label", "bar",
+                 "--patient", "person", "--out", str(run.run.out), "--key-file", str(films.parent / KEY), "--json",
+                 *settings])  # fmt: skip
     assert code == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["classes"] == ["disc", "bar"]

@@ -144,8 +144,10 @@ def test_what_is_done_to_shards_shows_itself(tmp_path: Path):
     rows = "".join(f"{number}.png,p{number},xray,normal{number}\n" for number in range(4))
     table = tmp_path / "t.csv"
     table.write_text(f"file,patient,modality,note\n{rows}gone.png,p9,xray,\n")
-    report = medclip.shards.build(table, tmp_path / "shards", key=b"k", settings=medclip.Settings(workers=1))
-    checked, plan = medclip.shards.check(tmp_path / "shards"), medclip.shards.plan(table)
+    report = medclip.shards.build(table, tmp_path / "shards", settings=medclip.Settings(workers=1))
+    plan = medclip.shards.build(table, tmp_path / "other", dry_run=True).planned
+    assert plan is not None
+    checked = medclip.shards.check(tmp_path / "shards")
     reader = medclip.shards.open(tmp_path / "shards", next(iter(report.counts_by_split)))
     captions = CaptionsReport(tmp_path / "c.csv", 5, 4, 1, 40, 0)
     index = IndexReport(tmp_path, 1, 4, 4096, {"xray": 4}, {}, 0, 0, "key")
@@ -161,7 +163,7 @@ def test_shards_check_takes_a_table_as_its_command_does(tmp_path: Path, capsys: 
     table = tmp_path / "t.csv"
     table.write_text("file,patient,modality\ngone.png,p1,xray\n")
     checked = medclip.shards.check(table, seed=3)
-    assert checked == medclip.shards.plan(table, seed=3)
+    assert checked == medclip.shards.build(table, tmp_path / "s", seed=3, dry_run=True).planned
     assert not checked.ok
     assert main(["shards", "check", str(table), "--seed", "3", "--json"]) == 3
     assert json.loads(capsys.readouterr().out)["num_missing_files"] == checked.num_missing_files

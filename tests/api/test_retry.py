@@ -21,6 +21,7 @@ from medclip.progress import Silent
 from medclip.runs.outputs.score_run import ScoreRun
 from medclip.settings import PixelPolicy, ReadPolicy, Settings
 from tests.kits.scoring import digests, make_pack, write_png
+from tests.kits.slides import draw_section, make_pathology_pack, write_pyramid
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,39 @@ def test_a_run_that_keeps_no_paths_or_was_given_arrays_says_what_to_do(pack: Pat
             medclip.retry(tmp_path / out)
         assert caught.value.reason is Reason.WRONG_USE
         assert "--path" in caught.value.hint
+        assert "repeat its command, which tries them again" in caught.value.hint
     assert str(root).encode() not in (tmp_path / "hashed" / "ledger.sqlite").read_bytes()
+    write_png(root / "empty.png", 8)
+    run = medclip.score(root, tmp_path / "hashed", model=pack, modality="xray", workers=1, hash_paths=True)
+    assert (run.counts["scored"], run.counts["failed"]) == (4, 1)
+    assert medclip.score(
+        root, tmp_path / "hashed", model=pack, modality="xray", workers=1, hash_paths=True
+    ).already_finished
+
+
+def test_slides_that_failed_are_tried_again_in_the_stage_whose_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "in"
+    root.mkdir()
+    write_pyramid(root / "a.tiff", draw_section(700, 900))
+    whole = (root / "a.tiff").read_bytes()
+    (root / "b.tiff").write_bytes(whole[:20_000])
+    monkeypatch.chdir(tmp_path)
+    pathology = make_pathology_pack(tmp_path / "pathology")
+    stages = ("tissue", "patches", "embed")
+    assert main(["slides", "tissue", "in", "--out", "out", "--workers", "1"]) == 3
+    options = ["--size-px", "128", "--patch-mpp-um", "1", "--workers", "1"]
+    assert main(["slides", "patches", "in", "--out", "out", *options]) == 3
+    assert main(["slides", "embed", "in", "--out", "out", *options, "--model", str(pathology)]) == 3
+    (root / "b.tiff").write_bytes(whole + b"\0")
+    monkeypatch.chdir("/")
+    for stage, folder in zip(stages, ("out/tissue", "out/patches", "out"), strict=True):
+        capsys.readouterr()
+        assert main(["retry", str(tmp_path / folder), "--reason", "truncated", "--json"]) == 0
+        ended = json.loads(capsys.readouterr().out)
+        assert (ended["stage"], ended["done"], ended["failed"]) == (stage, 2, 0)
+    assert {row.size_px for row in medclip.slides.open_store(tmp_path / "out")} == {128}
 
 
 def test_of_a_run_that_keeps_no_paths_what_was_scored_is_named(pack: Path, tmp_path: Path) -> None:
@@ -141,3 +174,21 @@ def test_what_was_asked_comes_back_as_it_was(tmp_path: Path, monkeypatch: pytest
         ("query", ScoringOptions("dicomweb://localhost", query="PatientID=1")),
     ):
         assert not_kept(other, what_was_asked(other)) == {lacking}
+
+
+def test_slides_with_hashed_paths_are_tried_again_by_the_command_once_that_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "in"
+    root.mkdir()
+    write_pyramid(root / "a.tiff", draw_section(700, 900))
+    whole = (root / "a.tiff").read_bytes()
+    (root / "b.tiff").write_bytes(whole[:20_000])
+    command = ["slides", "tissue", str(root), "--out", str(tmp_path / "o"), "--workers", "1", "--hash-paths"]
+    assert main(command) == 3
+    (root / "b.tiff").write_bytes(whole + b"\0")
+    assert main(["retry", str(tmp_path / "o" / "tissue"), "--reason", "truncated"]) == 2
+    assert "its paths are hashed" in capsys.readouterr().err
+    assert main(command) == 0
+    recipe = json.loads((tmp_path / "o" / "tissue" / "run.json").read_text())["recipe"]
+    assert recipe == {"path": "?", "hash_paths": True}

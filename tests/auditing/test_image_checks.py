@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from medclip.auditing.input.options import ReadOptions
-from medclip.auditing.options import AuditOptions, ImageChecks
+from medclip.auditing.options import ImageChecks, MeasureOptions
 from medclip.auditing.run import run_audit
 from medclip.errors import MedclipError
 from medclip.settings import Settings
 from tests.kits.adapt_tables import make_pack, make_table
 from tests.kits.audit_input import write_scored
 
-QUICK = AuditOptions(num_resamples=100, permutations=100)
+QUICK = MeasureOptions(num_resamples=100, permutations=100)
 SETTINGS = Settings(workers=1)
 
 

@@ -11,7 +11,7 @@ import medclip
 from tests.kits.audit_input import write_scored
 from tests.kits.audit_tables import audit_table
 
-QUICK: dict[str, Any] = {"num_resamples": 100, "permutations": 100, "threshold": 0.5}
+QUICK: dict[str, Any] = {"num_resamples": 100, "num_permutations": 100, "threshold": 0.5}
 
 
 def rows(result: medclip.AuditResult, table: str, **wanted: object) -> list[Any]:

@@ -13,12 +13,12 @@ import pytest
 
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.open_tables import open_tables
-from medclip.auditing.options import AuditOptions, ImageChecks, Shortcuts, Thresholds
+from medclip.auditing.options import ImageChecks, MeasureOptions, Shortcuts, Thresholds
 from medclip.auditing.run import run_audit
 from tests.kits.audit_input import write_scored
 from tests.kits.audit_tables import audit_table
 
-QUICK = AuditOptions(num_resamples=100, permutations=100)
+QUICK = MeasureOptions(num_resamples=100, permutations=100)
 SCORES = ["image", "flu_score"]
 
 
@@ -53,7 +53,7 @@ def test_an_audit_with_every_question_opens_each_table_once(tmp_path: Path, open
         by=["sex"],
         compare={"other": str(tmp_path / "other.parquet")},
         reading=ReadOptions(where={"split": "test"}),
-        options=AuditOptions(
+        options=MeasureOptions(
             num_resamples=100,
             permutations=100,
             thresholds=Thresholds(choose_where={"split": "val"}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from medclip.auditing import result
 from medclip.auditing.disclosure.small_cells import Policy
 from medclip.auditing.groups.measure import TESTED
 from medclip.auditing.input.options import ReadOptions
-from medclip.auditing.options import AuditOptions, Shortcuts, Thresholds
+from medclip.auditing.options import MeasureOptions, Shortcuts, Thresholds
 from medclip.auditing.run import run_audit
 from medclip.auditing.thresholds.file import write_thresholds
 from medclip.errors import MedclipError, Reason
@@ -26,7 +27,8 @@ from medclip.reports.audit.summary.words import summary
 from tests.kits.audit_tables import audit_table
 from tests.kits.progress import Recorded
 
-QUICK = AuditOptions(num_resamples=200, permutations=200)
+QUICK = MeasureOptions(num_resamples=200, permutations=200)
+FEW: dict[str, Any] = {"num_resamples": 200, "num_permutations": 200}
 VALIDATION = Thresholds(choose_where={"split": "val"})
 TEST = ReadOptions(where={"split": "test"})
 
@@ -124,7 +126,7 @@ def test_without_a_threshold_a_half_is_taken_and_said():
 
 def test_two_sources_of_thresholds_are_refused():
     with pytest.raises(MedclipError, match="not from two"):
-        Thresholds(value=0.3, choose_where={"split": "val"})
+        medclip.audit(audit_table(40), threshold=0.3, choose_where={"split": "val"})
 
 
 def test_two_models_are_compared_on_the_same_patients_and_the_sign_says_who_is_better():
@@ -262,42 +264,42 @@ def test_a_patient_in_two_splits_of_the_label_table_is_told_in_red():
 
 
 def test_the_package_is_also_the_verb():
-    found = medclip.audit(audit_table(40), by=["sex"], options=QUICK)
+    found = medclip.audit(audit_table(40), by=["sex"], **FEW)
     assert found.labels == ("flu",)
     assert medclip.statistics.cohort.ALL == "all"
 
 
 def test_an_audit_that_is_killed_while_it_writes_is_known_as_unfinished_and_goes_on(tmp_path, monkeypatch):
     table, out = audit_table(40), tmp_path / "out"
-    medclip.audit(table, by=["age"], options=QUICK, out=out)
+    medclip.audit(table, by=["age"], **FEW, out=out)
     with monkeypatch.context() as patched:
         patched.setattr(result, "csv_bytes", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            medclip.audit(table, by=["sex"], options=QUICK, out=out, overwrite=True)
+            medclip.audit(table, by=["sex"], **FEW, out=out, overwrite=True)
     assert json.loads((out / "audit.json").read_text()) == {"finished": False}
     assert not (out / "report.html").exists()
-    medclip.audit(table, by=["sex"], options=QUICK, out=out)
-    medclip.audit(table, by=["sex"], options=QUICK, out=tmp_path / "other")
+    medclip.audit(table, by=["sex"], **FEW, out=out)
+    medclip.audit(table, by=["sex"], **FEW, out=tmp_path / "other")
     for file in sorted((tmp_path / "other").iterdir()):
         assert (out / file.name).read_bytes() == file.read_bytes(), file.name
 
 
 def test_another_audit_in_the_folder_is_replaced_only_where_that_is_asked(tmp_path):
     table, out = audit_table(40), tmp_path / "out"
-    medclip.audit(table, by=["sex"], options=QUICK, out=out)
+    medclip.audit(table, by=["sex"], **FEW, out=out)
     before = {file.name: file.read_bytes() for file in out.iterdir()}
-    medclip.audit(table, by=["sex"], options=QUICK, out=out)
+    medclip.audit(table, by=["sex"], **FEW, out=out)
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
     with pytest.raises(MedclipError, match="another audit: the grouping differs; nothing was changed") as caught:
-        medclip.audit(table, by=["age"], options=QUICK, out=out)
+        medclip.audit(table, by=["age"], **FEW, out=out)
     assert caught.value.reason is Reason.OUTPUT_IN_USE
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
-    assert medclip.audit(table, by=["age"], options=QUICK, out=out, overwrite=True).attributes == ("age",)
+    assert medclip.audit(table, by=["age"], **FEW, out=out, overwrite=True).attributes == ("age",)
 
 
 def test_too_few_resamples_are_refused():
-    with pytest.raises(MedclipError, match="100 or more"):
-        AuditOptions(num_resamples=20)
+    with pytest.raises(MedclipError, match="num_resamples is at least 100, not 20"):
+        medclip.audit(audit_table(40), num_resamples=20)
 
 
 def test_a_constant_score_is_audited_like_any_other():
@@ -347,7 +349,7 @@ def test_bins_of_calibration_hold_as_many_patients_as_a_group_needs():
 @pytest.mark.parametrize("horizon", [-2.0, 0.0, float("nan")])
 def test_a_horizon_is_a_time_after_the_start(horizon: float):
     with pytest.raises(MedclipError, match="a time after the start"):
-        AuditOptions(horizon=horizon)
+        MeasureOptions(horizon=horizon)
 
 
 def test_a_label_that_cannot_be_read_is_named_in_the_notes():

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.kits.kills import Forks, kill_at_random
+from tests.kits.size import is_nightly, sized
 from tests.kits.slides import damage_tile, make_worded_pathology_pack
 from tests.kits.stained_slide import write_stained
 
-KILLS = 10
+KILLS = sized(10, least=3)
 _SETUP = """
 import medclip, medclip.models.packs.pack, open_clip, pyarrow.parquet, torch
 import scipy.ndimage, skimage.measure, sklearn.cluster
@@ -24,7 +25,7 @@ def run(root, out, pack):
 
 
 @pytest.mark.slow
-def test_ten_kills_at_any_moment_change_no_byte_of_records_shards_or_vectors(tmp_path: Path):
+def test_kills_at_any_moment_change_no_byte_of_records_shards_or_vectors(tmp_path: Path):
     slides = tmp_path / "slides"
     slides.mkdir()
     write_stained(slides / "a.tiff", height=700, width=900)
@@ -45,4 +46,6 @@ def test_ten_kills_at_any_moment_change_no_byte_of_records_shards_or_vectors(tmp
         )  # fmt: skip
     assert sum(name.startswith("slides/features/") for name in expected) == 2
     assert {"slides.parquet", "records.parquet", "rejects.parquet", "shards/index.json"} <= set(expected)
-    assert {"vectors", "captions"} <= set(reached), reached
+    assert len(reached) == KILLS
+    if is_nightly():  # three kills need not fall into both
+        assert {"vectors", "captions"} <= set(reached), reached

@@ -226,10 +226,12 @@ def test_a_folder_without_a_slide_and_an_unknown_agent_are_refused(pack, tmp_pat
     (tmp_path / "in" / "a.txt").write_text("nothing")
     with pytest.raises(MedclipError, match="no slide among the 1 files"):
         medclip.pathgen(tmp_path / "in", tmp_path / "out", model=pack)
-    with pytest.raises(MedclipError, match="no agent called 'gpt'"):
+    with pytest.raises(MedclipError, match="agent is one of measured, endpoint and local, not 'gpt'"):
         medclip.pathgen(tmp_path / "in", tmp_path / "out", agent="gpt")
     with pytest.raises(MedclipError, match="measuring agent asks no endpoint"):
         medclip.pathgen(tmp_path / "in", tmp_path / "out", endpoint="http://127.0.0.1:1/v1")
+    with pytest.raises(MedclipError, match="a local agent needs the folder of its model"):
+        medclip.pathgen(tmp_path / "in", tmp_path / "out", agent="local")
 
 
 def test_what_no_patch_could_be_chosen_by_is_refused_before_a_slide_is_read(folder, pack, tmp_path):
@@ -275,7 +277,7 @@ def test_vectors_that_are_there_give_the_same_records_and_are_read_where_they_ar
 
 def test_vectors_of_other_patches_or_another_model_and_without_qualities_are_refused(run, folder, pack, tmp_path):
     store = run.folder / "slides"
-    with pytest.raises(MedclipError, match=r"Its own are --size-px 96 --patch-mpp 0\.5"):
+    with pytest.raises(MedclipError, match=r"Its own are --size-px 96 --patch-mpp-um 0\.5"):
         medclip.pathgen(folder, tmp_path / "out", model=pack, store=store, **{**SMALL, "size_px": 128})
     with pytest.raises(MedclipError, match="another size, scale or stain"):
         medclip.pathgen(folder, tmp_path / "out", model=pack, store=store, stain="hed", **SMALL)
@@ -324,10 +326,14 @@ def test_a_slide_that_failed_is_embedded_once_more_where_that_is_asked_for_and_n
         first = medclip.pathgen(tmp_path / "b.tiff", tmp_path / "out", **how)
     assert [(row.status, row.reason) for row in first.slides] == [("failed", Reason.TIMEOUT)]
     assert medclip.pathgen(tmp_path / "b.tiff", tmp_path / "out", **how).slides == first.slides
-    again = medclip.pathgen(tmp_path / "b.tiff", tmp_path / "out", retry_failed="timeout", **how)
+    with pytest.raises(MedclipError, match="or medclip pathgen began it") as noted:
+        medclip.retry(tmp_path / "out" / "slides", reason="timeout")
+    assert noted.value.hint is not None
+    assert noted.value.hint.endswith("or repeat its command, which tries them again.")
+    again = medclip.pathgen(tmp_path / "b.tiff", tmp_path / "out", **how)
     assert [row.status for row in again.slides] == ["done"]
     with pytest.raises(MedclipError, match="where a store is named"):
-        medclip.pathgen(folder, tmp_path / "o", store=run.folder / "slides", retry_failed="all", **how)
+        medclip.pathgen(folder, tmp_path / "o", store=run.folder / "slides", batch_size=2, **how)
 
 
 def broken(self, slide):

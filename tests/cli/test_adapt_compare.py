@@ -16,14 +16,27 @@ from tests.kits.scoring import make_pack
 def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("command")
     pack, labels = make_pack(folder / "tiny"), table(folder / "data")
-    return ["adapt", "compare", "--model", str(pack), "--labels", str(labels), "--label", "shape", "--shots", "1,2"]
+    return [
+        "adapt",
+        "compare",
+        "--model",
+        str(pack),
+        "--labels",
+        str(labels),
+        "--label",
+        "shape",
+        "--shots",
+        "1",
+        "--shots",
+        "2",
+    ]
 
 
 def test_it_writes_page_and_tables_and_prints_the_figures(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     out = tmp_path / "out"
-    assert main([*command, "--out", str(out), "--methods", "zero-shot,ridge", "--seeds", "1"]) == 0
+    assert main([*command, "--out", str(out), "--method", "zero-shot", "--method", "ridge", "--num-seeds", "1"]) == 0
     for name in ("report.html", "results.csv", "paired.csv", "runs.parquet", "predictions.parquet", "compare.json"):
         assert (out / name).is_file()
     shown = capsys.readouterr().out
@@ -35,7 +48,7 @@ def test_it_writes_page_and_tables_and_prints_the_figures(
 def test_json_is_one_object_and_a_failed_method_gives_exit_code_3(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    asked = ["--methods", "ridge,svd:lr=1e30", "--seeds", "1", "--json"]
+    asked = ["--method", "ridge", "--method", "svd:lr=1e30", "--num-seeds", "1", "--json"]
     assert main([*command, "--out", str(tmp_path / "out"), *asked]) == 3
     shown = capsys.readouterr()
     assert json.loads(shown.out)["failures"][0]["method"] == "svd:lr=1e30"
@@ -45,10 +58,10 @@ def test_json_is_one_object_and_a_failed_method_gives_exit_code_3(
 @pytest.mark.parametrize(
     "wrong",
     [
-        ["--shots", "one"],
-        ["--methods", "nonsense"],
-        ["--methods", "knn:nonsense=1"],
-        ["--methods", "ridge,svd:layers=99"],
+        ["--shots", "0"],
+        ["--method", "nonsense"],
+        ["--method", "knn:nonsense=1"],
+        ["--method", "ridge", "--method", "svd:layers=99"],
         ["--label", "no_such_column"],
     ],
 )
@@ -57,3 +70,20 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(
 ):
     assert main([*command, "--out", str(tmp_path / "out"), *wrong]) == 2
     assert capsys.readouterr().err.startswith("medclip: ")
+
+
+def test_shots_are_whole_numbers(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main([*command, "--out", str(tmp_path / "out"), "--shots", "one"]) == 2
+    assert "Invalid value for '--shots'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_recipe_names_what_is_compared_and_the_command_line_overrides_it(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("method: [zero-shot, ridge]\nnum_seeds: 3\ntest_share: 0.3\n")
+    asked = ["--recipe", str(recipe), "--num-seeds", "1", "--json"]
+    assert main([*command, "--out", str(tmp_path / "out"), *asked]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["seeds"] == [0]
+    assert {cell["method"] for cell in values["cells"]} == {"zero-shot", "ridge"}

@@ -12,7 +12,7 @@ import medclip
 from medclip.cli.main import main
 from tests.kits.audit_tables import audit_table
 
-QUICK = ("--num-resamples", "100", "--permutations", "100")
+QUICK = ("--num-resamples", "100", "--num-permutations", "100")
 
 
 @pytest.fixture
@@ -109,11 +109,11 @@ def test_a_leak_ends_with_exit_code_6_after_everything_is_written(tables, tmp_pa
         (["--threshold", "7"], "but scores are probabilities"),
         (["--threshold", "nan"], "is not a finite number"),
         (["--masked", "no.csv"], "need the column that says where the device is"),
-        (["--attacker", "--study", "image"], "study, attacker: this is asked of embeddings"),
+        (["--attacker", "--study", "image"], "--study and --attacker: this is asked of embeddings"),
         (["--key-file", "no.key"], "there is no such key file"),
         (["--compare", "b=missing.csv"], "no such file or folder of scores"),
         (["--horizon", "3"], "a horizon needs times to events"),
-        (["--scores-are", "odds"], "It is one of: probabilities, logits, any"),
+        (["--scores-are", "odds"], "is one of probabilities, logits and any, not 'odds'"),
         (["--choose-where", "split=val"], "are also in the data that thresholds are chosen on"),
     ],
 )
@@ -128,7 +128,7 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(tables, tmp_path: Path, capsy
 def recipe(tables: tuple[Path, Path], folder: Path, more: str = "") -> Path:
     """Write the command of `command` as a recipe."""
     path = folder / "audit.yaml"
-    lines = f"scores: {tables[0]}\nlabels: {tables[1]}\nby: sex\nnum-resamples: 100\npermutations: 100\n{more}"
+    lines = f"scores: {tables[0]}\nlabels: {tables[1]}\nby: sex\nnum-resamples: 100\nnum-permutations: 100\n{more}"
     path.write_text(lines, encoding="utf-8")
     return path
 
@@ -141,6 +141,9 @@ def test_a_recipe_gives_the_bytes_of_the_command(tables, tmp_path: Path):
     path = recipe(tables, tmp_path, f"out: {tmp_path / 'two'}\n")
     path.write_text(path.read_text().replace("by: sex\n", more))
     assert main(["audit", str(path)]) == 0
+    assert main(["audit", "--recipe", str(path), "--out", str(tmp_path / "three")]) == 0
+    for file in (tmp_path / "two").iterdir():
+        assert file.read_bytes() == (tmp_path / "three" / file.name).read_bytes(), file.name
     for file in (tmp_path / "one").iterdir():
         if file.name not in ("report.html", "audit.json"):  # these name the recipe
             assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name
@@ -167,7 +170,7 @@ def test_options_of_the_command_and_arguments_in_python_override_the_recipe(tabl
     ("more", "words"),
     [
         ("nun_resamples: 5\n", "Did you mean 'num_resamples'?"),
-        ("seed: many\n", "seed: "),
+        ("seed: many\n", "seed does not take 'many'"),
         ("out: page\nwhere: split\n", "--where takes COLUMN=VALUE"),
         ("", "--out FOLDER"),
         ("- 1\n", "this is not YAML"),
@@ -183,13 +186,16 @@ def test_a_recipe_that_is_not_there_is_named_as_missing(tmp_path: Path, capsys):
     assert "there is no such recipe" in capsys.readouterr().err
 
 
-def test_help_has_groups_and_the_common_options_first(capsys):
+def test_help_has_groups_and_the_common_options_first(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     assert main(["audit", "--help"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) <= 45
+    assert main(["audit", "--help-all"]) == 0
     text = capsys.readouterr().out
     panels = [line.split("─ ")[1].split(" ─")[0] for line in text.splitlines() if "╭─ " in line]
-    assert panels[2:5] == ["Common options", "Which column is what", "What labels mean"]
+    assert panels[:4] == ["Arguments", "Common options", "Which column is what", "What labels mean"]
     common = text.split("Common options")[1].split("╰")[0]
-    assert re.findall(r"│ (--[a-z-]+)", common) == ["--labels", "--by", "--label", "--patient", "--out"]
+    assert re.findall(r"│ (--[a-z-]+)", common) == ["--labels", "--by", "--label", "--patient", "--out", "--seed"]
 
 
 def test_a_model_card_and_checklists_are_written_where_they_are_asked_for_and_go_where_they_are_not(

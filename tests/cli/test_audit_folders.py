@@ -16,7 +16,7 @@ from tests.kits.audit_tables import audit_table
 def audited(tmp_path: Path) -> Path:
     """A small audit."""
     out = tmp_path / "audit"
-    medclip.audit(audit_table(60), by=["sex"], num_resamples=100, permutations=100, out=out)
+    medclip.audit(audit_table(60), by=["sex"], num_resamples=100, num_permutations=100, out=out)
     return out
 
 
@@ -33,7 +33,7 @@ def test_two_audits_are_compared_in_words_and_as_json(
     audited: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     other = tmp_path / "other"
-    medclip.audit(audit_table(60, seed=1), by=["tube"], num_resamples=100, permutations=100, out=other)
+    medclip.audit(audit_table(60, seed=1), by=["tube"], num_resamples=100, num_permutations=100, out=other)
     assert main(["audit", "diff", str(audited), str(other)]) == 0
     assert "sex F: shown → not there" in capsys.readouterr().out
     assert main(["audit", "diff", str(audited), str(audited / "audit.json"), "--json"]) == 0

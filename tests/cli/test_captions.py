@@ -20,7 +20,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_command_writes_the_table_and_says_what_it_did(folder, capsys):
-    assert main(["captions", "from-labels", "t.csv", "--out", "o.csv", "--n", "3"]) == 0
+    assert main(["captions", "from-labels", "t.csv", "--out", "o.csv", "--num-captions", "3"]) == 0
     said = capsys.readouterr()
     assert "o.csv: 3 captions for 1 of 2 rows." in said.out
     assert "1 row without labels, left as they were." in said.out
@@ -45,7 +45,7 @@ def test_a_writer_of_ones_own_is_loaded_checked_and_counted(folder, capsys):
     (folder / "scribe_of_a_test.py").write_text(
         "def write(facts, n):\n    return [f'{facts.image} with {facts.present[0]}.', 'A 4 cm mass on CT.']\n"
     )
-    arguments = ["captions", "from-labels", "t.csv", "--out", "o.csv", "--n", "2"]
+    arguments = ["captions", "from-labels", "t.csv", "--out", "o.csv", "--num-captions", "2"]
     assert main([*arguments, "--writer", "scribe_of_a_test:write"]) == 0
     said = capsys.readouterr().out
     assert "1 caption by the writer itself." in said
@@ -97,7 +97,7 @@ e1,i2,R,CC,BI-RADS 1,DENSITY C,"['No Finding']",training
 
 def test_the_table_of_a_set_becomes_one_with_reports_and_the_command_says_what_it_took_it_for(folder, capsys):
     (folder / "v.csv").write_text(VINDR)
-    assert main(["captions", "from-mammography", "v.csv", "--out", "o.csv", "--n", "3"]) == 0
+    assert main(["captions", "from-mammography", "v.csv", "--out", "o.csv", "--num-captions", "3"]) == 0
     said = capsys.readouterr().out
     assert "vindr: 3 rows, 2 images." in said
     assert "names no patients" in said
@@ -132,7 +132,7 @@ PTBXL = """ecg_id,patient_id,age,sex,report,scp_codes,strat_fold,filename_lr,fil
 
 def test_the_table_of_an_ecg_set_becomes_one_with_labels_and_reports(folder, capsys):
     (folder / "e.csv").write_text(PTBXL)
-    assert main(["captions", "from-ecg", "e.csv", "--out", "o.csv", "--n", "2"]) == 0
+    assert main(["captions", "from-ecg", "e.csv", "--out", "o.csv", "--num-captions", "2"]) == 0
     printed = capsys.readouterr().out
     assert "ptbxl: 2 records." in printed
     assert "1 report of the set stay, cleaned (de 1)." in printed
@@ -142,4 +142,4 @@ def test_the_table_of_an_ecg_set_becomes_one_with_labels_and_reports(folder, cap
     assert (values["dataset"], values["num_reports"], values["min_likelihood"]) == ("ptbxl", 1, 0.0)
     assert "a_lr.hea" in (folder / "p.csv").read_text()
     assert main(["captions", "from-ecg", "e.csv", "--out", "q.csv", "--language", "fr"]) == 2
-    assert "en or de" in capsys.readouterr().err
+    assert "en and de" in capsys.readouterr().err

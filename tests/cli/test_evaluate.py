@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from medclip.cli.evaluate import print_evaluated
 from medclip.cli.main import main
 from tests.kits.evaluation import SUITE, small_data
 from tests.kits.scoring import make_pack
@@ -47,14 +47,14 @@ def test_it_prints_the_table_and_exits_with_3_when_an_image_could_not_be_read(
 
 
 def test_it_exits_with_0_when_all_images_were_read(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(place, "--sets", "chests") == 0
+    assert run(place, "--dataset", "chests") == 0
     said = capsys.readouterr().out
     assert "Not asked for: eyes." in said
     assert "Results" not in said
 
 
 def test_json_is_one_object_and_nothing_else(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(place, "--json", "--sets", "eyes, chests") == 3
+    assert run(place, "--json", "--dataset", "eyes", "--dataset", "chests") == 3
     said = capsys.readouterr()
     values = json.loads(said.out)
     assert said.err == ""
@@ -69,9 +69,9 @@ def test_wrong_use_is_one_line_and_exit_code_2(
     shutil.copytree(place / "data", tmp_path / "data")
     (tmp_path / "data" / "eyes" / "strange").mkdir()
     wrong = {
-        "set": (["--sets", "ears"], None),
+        "set": (["--dataset", "ears"], None),
         "data": ([], tmp_path / "gone"),
-        "label": (["--sets", "eyes"], tmp_path / "data"),
+        "label": (["--dataset", "eyes"], tmp_path / "data"),
         "device": (["--device", "toaster"], None),
     }
     options, data = wrong[what]
@@ -85,7 +85,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(
 def test_a_place_where_nothing_can_be_written_is_one_sentence(
     place: Path, capsys: pytest.CaptureFixture[str], out: str
 ) -> None:
-    assert run(place, "--sets", "chests", "--json", "--out", place / out) == 2
+    assert run(place, "--dataset", "chests", "--json", "--out", place / out) == 2
     said = capsys.readouterr().err
     assert len(said.strip().splitlines()) == 1
     assert "cannot be written" in said
@@ -107,17 +107,16 @@ def test_a_set_that_does_not_fit_is_named_and_the_others_are_measured(
     assert [s["id"] for s in values["sets"]] == ["chests"]
 
 
-def test_a_name_in_the_figures_cannot_drive_the_terminal(tmp_path: Path, capsys, monkeypatch) -> None:
+def test_a_name_in_the_figures_cannot_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     result = SimpleNamespace(lines=lambda: ["pack\x1b[2J: 0.5"], folder=None, num_problems=0, unusable=())
-    monkeypatch.setattr(import_module("medclip.api.evaluate"), "evaluate", lambda *_, **__: result)
-    assert main(["evaluate", "--data", str(tmp_path)]) == 0
+    assert print_evaluated(result, False, {}) == 0
     assert capsys.readouterr().out == "pack\\x1b[2J: 0.5\n"
 
 
 def test_prompt_sensitivity_and_another_pack_are_options_of_the_command(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ("--sets", "chests", "--prompt-sensitivity", "--compare", place / "tiny", "--num-resamples", 50)
+    asked = ("--dataset", "chests", "--prompt-sensitivity", "--compare", place / "tiny", "--num-resamples", 50)
     assert run(place, *asked) == 0
     printed = capsys.readouterr().out
     assert "tiny 1 less tiny 1, on the same images and patients" in printed

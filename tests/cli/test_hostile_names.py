@@ -6,12 +6,12 @@ import os
 import pty
 import re
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from tests.kits.loaded_python import Programs
 from tests.kits.scoring import make_pack, write_png
 
 NAMES = (
@@ -48,10 +48,10 @@ class _Page(HTMLParser):
             self.wrong.append(f"{tag} {attrs}")
 
 
-def _on_a_terminal(*words: str) -> str:
+def _on_a_terminal(python: str, *words: str) -> str:
     """Run a command whose output is a terminal, and return all that it writes there."""
     ours, theirs = pty.openpty()
-    line = [sys.executable, "-c", "from medclip.cli.main import main; main()", *words]
+    line = [python, "-c", "from medclip.cli.main import main; main()", *words]
     process = subprocess.Popen(line, stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True)
     os.close(theirs)
     written = bytearray()
@@ -67,7 +67,7 @@ def _on_a_terminal(*words: str) -> str:
 
 
 @pytest.mark.slow
-def test_names_of_files_do_nothing_to_a_terminal_and_to_a_browser(tmp_path: Path) -> None:
+def test_names_of_files_do_nothing_to_a_terminal_and_to_a_browser(programs: Programs, tmp_path: Path) -> None:
     pack, studies, out = make_pack(tmp_path / "pack"), tmp_path / "studies", tmp_path / "out"
     for number, name in enumerate(NAMES):
         write_png(studies / name, number)
@@ -83,7 +83,7 @@ def test_names_of_files_do_nothing_to_a_terminal_and_to_a_browser(tmp_path: Path
     ]
     shown = ""
     for words in commands:
-        text = _on_a_terminal(*words)
+        text = _on_a_terminal(programs.python, *words)
         assert text, words
         for sequence in ("\x1b]0;", "\x1b]8;;file:", "\x9b", "\udc9b", "\u202e", "line\rover"):
             assert sequence not in text, (words, sequence)

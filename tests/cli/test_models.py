@@ -41,7 +41,21 @@ def test_importing_says_what_was_made_and_what_to_do_next(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "quilt"
-    code = main(["models", "import", str(source), "--out", str(out), "--modalities", "pathology, xray", "--name", "q"])
+    code = main(
+        [
+            "models",
+            "import",
+            str(source),
+            "--out",
+            str(out),
+            "--modalities",
+            "pathology",
+            "--modalities",
+            "xray",
+            "--name",
+            "q",
+        ]
+    )
     assert code == 0
     shown = capsys.readouterr().out
     assert "q: 3 files" in shown
@@ -56,6 +70,19 @@ def test_an_imported_pack_is_shown_and_verified(pack: Path, capsys: pytest.Captu
     assert "Nothing was measured" in shown
     assert main(["models", "verify", str(pack)]) == 0
     assert "all as the manifest says" in capsys.readouterr().out
+
+
+def test_a_recipe_names_the_pack_and_a_folder_is_listed(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "show.yaml"
+    recipe.write_text(f"model: {pack}\n")
+    assert main(["models", "show", "--recipe", str(recipe)]) == 0
+    assert f"({pack})" in capsys.readouterr().out
+    assert main(["models", "list", str(pack.parent)]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("quilt ")
+    assert main(["models", "list", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "There is no model pack in this folder.\n"
 
 
 def test_the_licence_that_is_shown_is_that_of_the_weights_and_where_it_lies_in_full(

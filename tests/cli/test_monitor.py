@@ -26,13 +26,13 @@ def test_a_clear_change_is_exit_code_3_and_a_sentence_and_no_change_is_0(
 ) -> None:
     before, later = map(str, runs)
     out = tmp_path / "out"
-    assert main(["monitor", later, "--reference", before, "--out", str(out), "--num-resamples", "200"]) == 3
+    assert main(["monitor", later, "--before", before, "--out", str(out), "--num-resamples", "200"]) == 3
     printed = capsys.readouterr().out
     assert "1 run compared with before." in printed
     assert "large:  Chest: pneumonia: mean probability" in printed
     assert f"Page: {out / 'report.html'}" in printed
     copytree(before, again := str(tmp_path / "again"))
-    same = ["monitor", again, "--reference", before, "--out", str(out), "--num-resamples", "200"]
+    same = ["monitor", again, "--before", before, "--out", str(out), "--num-resamples", "200"]
     assert main(same) == 0
     assert "none differs from the reference" in capsys.readouterr().out
 
@@ -42,7 +42,7 @@ def test_json_is_printed_and_nothing_else(
 ) -> None:
     before, later = map(str, runs)
     copytree(later, again := str(tmp_path / "again"))
-    arguments = ["monitor", later, "--reference", before, "--against", again, "--num-resamples", "100", "--json"]
+    arguments = ["monitor", later, "--before", before, "--compare", again, "--num-resamples", "100", "--json"]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 3
     read = json.loads(capsys.readouterr().out)
     assert read["by"] == "run"
@@ -53,11 +53,11 @@ def test_json_is_printed_and_nothing_else(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--by", "week"], "no file of these results has a week"),
-        (["--by", "day"], "watched by week, month or run"),
-        (["--threshold", "1.5"], "a threshold lies between 0 and 1"),
+        (["--period", "week"], "no file of these results has a week"),
+        (["--period", "day"], "period is one of week, month and run"),
+        (["--min-probability", "1.5"], "Invalid value for '--min-probability'"),
         ([], "there is one run only"),
-        (["--reference", "nowhere"], "no finished scoring run"),
+        (["--before", "nowhere"], "no finished scoring run"),
     ],
 )
 def test_wrong_use_exits_with_2_and_one_sentence(
@@ -76,7 +76,7 @@ def test_where_every_period_is_too_small_nothing_was_compared_and_the_exit_code_
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, later = (write_run(tmp_path / name, patients=range(5), seed=n) for n, name in enumerate(("may", "june")))
-    arguments = ["monitor", str(later), "--reference", str(before), "--out", str(tmp_path / "out")]
+    arguments = ["monitor", str(later), "--before", str(before), "--out", str(tmp_path / "out")]
     assert main(arguments) == 2
     assert "Nothing was compared: 20 patients are needed" in capsys.readouterr().out
     assert (tmp_path / "out" / "report.html").exists()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.kits.loaded_python import Programs
 from tests.kits.scoring import make_pack, small_folder, write_dicom
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ with open(os.environ["GUARDED"], "a") as file:
 
 
 @pytest.mark.slow
-def test_no_local_option_of_a_run_asks_for_the_network(tmp_path: Path) -> None:
+def test_no_local_option_of_a_run_asks_for_the_network(programs: Programs, tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(_CLOSED)
@@ -45,7 +45,7 @@ def test_no_local_option_of_a_run_asks_for_the_network(tmp_path: Path) -> None:
     }  # fmt: skip
 
     def run(*words: object) -> None:
-        command = [sys.executable, "-m", "medclip.cli.main", *map(str, words)]
+        command = [programs.python, "-m", "medclip.cli.main", *map(str, words)]
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200, check=False)
         assert done.returncode in (0, 3), done.stderr[-3000:]
 

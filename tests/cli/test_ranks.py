@@ -23,8 +23,9 @@ PLAIN = {**FAST, "model.drop_path": 0, "train.epochs": 1}
 
 def _two_ranks(films: Path, out: Path, *more: str, **overrides: int) -> subprocess.CompletedProcess[str]:
     settings = [part for key, value in (PLAIN | overrides).items() for part in ("--set", f"{key}={value}")]
-    command = ["-m", "medclip.cli.main", "finetune", TOWER, str(films), "--label", "kind", "--patient", "person",
-               "--out", str(out), "--key-file", str(films.parent / KEY), *settings, *more]  # fmt: skip
+    command = ["-m", "medclip.cli.main", "finetune", "--model", TOWER, "--labels", str(films), "--label", "kind",
+               "--patient", "person", "--out", str(out), "--key-file", str(films.parent / KEY), *settings,
+               *more]  # fmt: skip
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.run(
         [sys.executable, *launcher, *command],
@@ -43,8 +44,8 @@ def test_two_ranks_build_once_and_learn_what_one_process_learns(tmp_path: Path) 
     assert done.returncode == 0, done.stderr[-3000:]
     values = json.loads(done.stdout)  # one rank speaks
     alone = medclip.finetune(
-        TOWER, films, "kind", out=tmp_path / "one", patient="person", overrides=PLAIN, key_file=films.parent / KEY,
-        settings=Settings(workers=1),
+        films, "kind", model=TOWER, out=tmp_path / "one", patient="person", overrides=PLAIN,
+        key_file=films.parent / KEY, settings=Settings(workers=1),
     )  # fmt: skip
     assert values["images"] == alone.images
     assert _losses(tmp_path / "two") == pytest.approx(_losses(tmp_path / "one"), rel=1e-4)

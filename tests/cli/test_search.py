@@ -77,7 +77,7 @@ def test_json_and_tables_and_the_page_hold_the_same_hits(
     store: Path, pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table, page = tmp_path / "hits.parquet", tmp_path / "hits.html"
-    assert run(store, WORDS, "--model", pack, "--top", 3, "--json", "--out", table, "--html", page) == 0
+    assert run(store, WORDS, "--model", pack, "--num-hits", 3, "--json", "--out", table, "--html", page) == 0
     printed = capsys.readouterr()
     values = json.loads(printed.out)
     assert printed.err == ""
@@ -87,8 +87,26 @@ def test_json_and_tables_and_the_page_hold_the_same_hits(
     before = page.read_bytes()
     assert run(store, WORDS, "--model", pack, "--html", page) == 2
     assert page.read_bytes() == before
-    assert run(store, WORDS, "--model", pack, "--top", 3, "--html", page, "--overwrite") == 0
+    assert run(store, WORDS, "--model", pack, "--num-hits", 3, "--html", page, "--overwrite") == 0
     assert page.read_bytes() == before
+
+
+def test_a_recipe_asks_what_the_command_line_may_override(
+    store: Path, pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, table = tmp_path / "recipe.yaml", tmp_path / "hits.csv"
+    recipe.write_text(
+        f"embeddings: {store}\nwords: [an X-ray image, a chest film]\nnot: [a mammogram]\nmodel: {pack}\n"
+        f"level: unit\nnum_hits: 5\nwhere: modality=xray\nout: {table}\n"
+    )
+    assert main(["search", "--recipe", str(recipe), "--num-hits", "2"]) == 0
+    assert f"Written: {table}" in capsys.readouterr().out
+    assert len(table.read_text().splitlines()) == 3
+    result = medclip.search(recipe=recipe, overwrite=True)  # pyright: ignore[reportCallIssue] (the recipe has the folder)
+    assert (len(result.hits), result.words) == (5, ("an X-ray image", "a chest film"))
+    recipe.write_text(f"embeddings: {store}\nwords: film\ntop: 5\n")
+    assert main(["search", "--recipe", str(recipe)]) == 2
+    assert "'top' is no option of this" in capsys.readouterr().err
 
 
 def test_an_image_from_elsewhere_is_read_and_one_of_the_folder_is_known(
@@ -109,7 +127,7 @@ def test_an_image_from_elsewhere_is_read_and_one_of_the_folder_is_known(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["a", "--top", "0"], "at least 1"),
+        (["a", "--num-hits", "0"], "Invalid value for '--num-hits'"),
         ([], "nothing to look for"),
         (["a", "--level", "patient"], "cannot be ranked"),
         (["a", "--where", "modalty=ct"], "Did you mean 'modality'"),
@@ -249,15 +267,25 @@ def test_captions_are_ranked_for_an_image_with_and_without_a_folder(
 ) -> None:
     captions = tmp_path / "c.txt"
     captions.write_text("an X-ray image\na fundus photograph\n")
-    asked = ["--captions", captions, "--like", images[0], "--model", pack]
-    assert run(*asked, "--modality", "xray", "--json") == 0
+    asked = [captions, "--like", images[0], "--model", pack]
+
+    def rank(*words: object) -> int:
+        return main(["captions", "rank", *map(str, words)])
+
+    assert rank(*asked, "--modality", "xray", "--json") == 0
     without = json.loads(capsys.readouterr().out)
-    assert run(store, *asked, "--json") == 0
+    assert rank(*asked, "--embeddings", store, "--json") == 0
     within = json.loads(capsys.readouterr().out)
     assert [hit["caption"] for hit in within["hits"]] == [hit["caption"] for hit in without["hits"]]
-    assert run(store, *asked) == 0
+    assert rank(*asked, "--embeddings", store, "--out", tmp_path / "hits.csv") == 0
     assert "a fundus photograph" in capsys.readouterr().out
-    assert run(store, "words", *asked) == 2
+    assert [row["caption"] for row in csv.DictReader((tmp_path / "hits.csv").read_text().splitlines())] == [
+        hit["caption"] for hit in within["hits"]
+    ]
+    assert rank(*asked, "--embeddings", store, "--out", tmp_path / "hits.csv") == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert rank(captions, "--model", pack) == 2
     assert "by nothing else" in capsys.readouterr().err
-    assert run(*asked, "--html", tmp_path / "x.html") == 2
+    assert rank(*asked, "--embeddings", tmp_path) == 2
+    assert rank() == 2
     assert run() == 2

@@ -47,7 +47,7 @@ def test_patches_are_searched_in_the_store_and_shown_on_a_page(
     out, pack = str(tmp_path / "o"), str(make_pathology_pack(tmp_path / "pack"))
     assert main(["slides", "embed", str(slides), "--out", out, "--model", pack, "--workers", "1", "--json"]) == 0
     capsys.readouterr()
-    command = ["search", out, "a gland", "--model", pack, "--top", "2"]
+    command = ["search", out, "a gland", "--model", pack, "--num-hits", "2"]
     page, table = tmp_path / "p.html", tmp_path / "p.csv"
     assert main([*command, "--images", str(slides), "--html", str(page), "--out", str(table)]) == 0
     printed = capsys.readouterr().out
@@ -60,7 +60,7 @@ def test_patches_are_searched_in_the_store_and_shown_on_a_page(
         assert name in printed
         assert hit["slide"] in table.read_text()
         assert hit["caution"] is None
-    assert main(["search", out, "a CT of the lung", "--model", pack, "--top", "2", "--json"]) == 0
+    assert main(["search", out, "a CT of the lung", "--model", pack, "--num-hits", "2", "--json"]) == 0
     beyond = "Not learned: the prompt speaks of CT, and the model was trained on pathology images"
     read = json.loads(capsys.readouterr().out)
     assert [hit["caution"] for hit in read["hits"]] == [beyond, beyond]
@@ -92,7 +92,7 @@ def test_a_slide_without_scale_makes_the_exit_code_3_and_one_that_is_given_for_a
     command = ["slides", "patches", str(tmp_path / "in"), "--workers", "1", "--no-geojson"]
     assert main([*command, "--out", str(tmp_path / "o")]) == 3
     assert "failed: no scale" in capsys.readouterr().out
-    assert main([*command, "--out", str(tmp_path / "p"), "--mpp", "0.5", "--json"]) == 0
+    assert main([*command, "--out", str(tmp_path / "p"), "--mpp-um", "0.5", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["patches"] == 14
     assert not list((tmp_path / "p" / "patches").glob("*.geojson"))
 

@@ -210,10 +210,11 @@ def test_the_steps_of_the_containerfile_work_in_a_plain_folder(
                     shutil.copy(repository / name, target)
     # What it needs comes from here: only the package itself is built and installed as `pip install .` does.
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*pip, "--target", str(installed), str(source)], check=True)
+    subprocess.run([*pip, "--compile", "--target", str(installed), str(source)], check=True)
     shutil.copy(MODULE, installed / MODULE.name)
     order(handed[0], pack)
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1", "HOME": "/nowhere"}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
     folders = {"MERCURE_IN_DIR": str(handed[0]), "MERCURE_OUT_DIR": str(handed[1])}
     run = subprocess.run(
         [sys.executable, str(installed / MODULE.name)],
@@ -227,3 +228,7 @@ def test_the_steps_of_the_containerfile_work_in_a_plain_folder(
         env=environment, cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert Path(shown.stdout.strip()).is_relative_to(installed)
+    # Who runs it may not write there: what is not compiled when it is installed is compiled at each start.
+    sources = [path for path in (installed / "medclip").rglob("*.py") if path.stat().st_size]
+    assert len(sources) > 400
+    assert [path for path in sources if not list(path.parent.glob(f"__pycache__/{path.stem}.*.pyc"))] == []

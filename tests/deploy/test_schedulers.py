@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import yaml
 from medclip.api.score import score
 from medclip.cli.main import main
 from medclip.exit_codes import ExitCode
+from tests.kits.loaded_python import Programs
 from tests.kits.scoring import digests, make_pack, small_folder
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -110,12 +110,12 @@ def test_jobs_are_of_as_many_shards_as_they_say_and_run_without_rights():
 
 
 @pytest.mark.slow
-def test_the_scripts_of_slurm_score_two_shards_and_merge_them(tmp_path: Path):
+def test_the_scripts_of_slurm_score_two_shards_and_merge_them(programs: Programs, tmp_path: Path):
     pack = make_pack(tmp_path / "packs" / "tiny")
     root = small_folder(tmp_path / "in")
     tools = tmp_path / "bin"
     tools.mkdir()
-    (tools / "medclip").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m medclip.cli.main "$@"\n')
+    (tools / "medclip").write_text(f'#!/bin/sh\nexec "{programs.python}" -m medclip.cli.main "$@"\n')
     (tools / "medclip").chmod(0o755)
     home = tmp_path / "home" / "medclip"
     home.mkdir(parents=True)

@@ -3,6 +3,9 @@
 An HTML comment on the line before a fence changes what is expected, and shows on no rendered page:
 `<!-- exit 3 -->` another exit code, `<!-- no-run: reason -->` the block is not run. Blocks of a page run in order and
 share the folder. The network is closed while they run.
+
+README and the tutorials, which a newcomer types, run in programs of their own; the other pages in forks of one that has
+imported the library (`tests/kits/loaded_python.py`), and at night (MEDCLIP_NIGHTLY=1) in programs of their own, too.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ FENCE = re.compile(
     re.M | re.S,
 )
 MAX_NOT_RUN = 8
+TYPED_BY_NEWCOMERS = [REPOSITORY / "README.md", *(REPOSITORY / "docs" / "tutorials").glob("*.md")]
 
 # Loaded by every Python of a block: a look-up or connection beyond this machine ends it.
 CLOSED_NETWORK = """
@@ -86,10 +90,16 @@ def workplace(tmp_path: Path) -> tuple[Path, dict[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if runnable(p)], ids=lambda p: p.relative_to(REPOSITORY).as_posix())
-def test_every_code_block_of_the_page_runs(page: Path, workplace: tuple[Path, dict[str, str]]):
+def test_every_code_block_of_the_page_runs(
+    page: Path, workplace: tuple[Path, dict[str, str]], request: pytest.FixtureRequest
+):
     folder, env = workplace
+    python = sys.executable
+    if page not in TYPED_BY_NEWCOMERS:
+        programs = request.getfixturevalue("programs")
+        env, python = programs.environment(env), programs.python
     for block in runnable(page):
-        command = {"bash": ["bash", "-euo", "pipefail", "-c", block.body], "python": [sys.executable, "-c", block.body]}
+        command = {"bash": ["bash", "-euo", "pipefail", "-c", block.body], "python": [python, "-c", block.body]}
         done = subprocess.run(
             command[block.language], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
         )

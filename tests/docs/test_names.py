@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import pkgutil
 import re
+from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from medclip.cli import main as cli
+from medclip.cli.derive import spellings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -22,6 +22,25 @@ TOP = ("medclip", "pipelines", "notebooks", "docs", "tests", "benchmarks", "exam
 ids = {"ids": lambda p: p.relative_to(REPOSITORY).as_posix()}
 # Options of other programs.
 FOREIGN = {"--no-deps", "--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint", "--shm-size"}
+
+
+OPTIONS_PAGE = "reference/options.md"
+"""What commands declare; the site makes it."""
+FORMER = {
+    *(
+        "--csv",
+        "--max-side",
+        "--mpp",
+        "--n",
+        "--no-words",
+        "--patch-mpp",
+        "--processes",
+        "--results-as",
+        "--results-to",
+    ),
+    *("--retry-failed", "--run-images", "--sets", "--split-seed", "--store-to", "--top", "--views"),
+}
+"""What the changelog says that options were called before."""
 
 
 def prose(page: Path) -> str:
@@ -36,7 +55,9 @@ def test_every_relative_link_and_image_leads_somewhere(page: Path):
 
 
 def _is_made(path: Path) -> bool:
-    """Whether the site makes this page of a notebook."""
+    """Whether the site makes this page: of a notebook, or of the options that commands declare."""
+    if path == REPOSITORY / "docs" / OPTIONS_PAGE:
+        return True
     return path.parent == REPOSITORY / "docs" / "notebooks" and (REPOSITORY / "notebooks" / f"{path.stem}.py").exists()
 
 
@@ -68,20 +89,23 @@ def test_every_path_in_backticks_exists(page: Path):
             assert known or attribute.with_suffix(".py").exists(), name
 
 
+@cache
+def options_of_commands() -> set[str]:
+    """Every option of every command, also those that short help leaves out."""
+    known = {"--help", "--help-all", "--version"}
+    for target, _ in cli.COMMANDS.values():
+        module, _, function = target.partition(":")
+        declared = getattr(import_module(module), function).options.values()
+        known |= {word for one in declared if not one.is_argument for word in spellings(one)[0].split("/")}
+    return known
+
+
 @pytest.mark.parametrize("page", PAGES, **ids)
-def test_every_option_in_backticks_is_an_option_of_a_command(page: Path, capsys: pytest.CaptureFixture[str]):
+def test_every_option_in_backticks_is_an_option_of_a_command(page: Path):
     named = set(re.findall(r"`(--[a-z][a-z-]*)", prose(page))) - FOREIGN
-    if not named:
-        return
-    if not OPTIONS:
-        for command in ["", *cli.COMMANDS]:
-            cli.main([*command.split(), cli.HELP_ALL if command else "--help"])
-            OPTIONS.update(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
-    assert not named - OPTIONS
-
-
-OPTIONS: set[str] = set()
-"""Of all commands, once a test has asked them."""
+    former = FORMER if page.name == "CHANGELOG.md" else set()
+    assert not named - options_of_commands() - former
+    assert not FORMER & options_of_commands()
 
 
 def sections_of_the_navigation() -> dict[str, list[str]]:
@@ -102,6 +126,8 @@ def sections_of_the_navigation() -> dict[str, list[str]]:
 
 
 def title_of(page: str) -> str:
+    if page == OPTIONS_PAGE:
+        return "Options of every command"
     is_notebook = page.startswith("notebooks/")
     file = (REPOSITORY / page).with_suffix(".py") if is_notebook else REPOSITORY / "docs" / page
     title, *_ = re.findall(r"^# # (.+)$" if is_notebook else r"^# (.+)$", file.read_text(encoding="utf-8"), flags=re.M)
@@ -111,7 +137,7 @@ def title_of(page: str) -> str:
 def test_every_page_is_in_the_navigation_and_every_entry_has_a_page():
     docs = REPOSITORY / "docs"
     pages = [p.relative_to(docs).as_posix() for p in docs.rglob("*.md")]
-    made = [f"notebooks/{p.stem}.md" for p in (REPOSITORY / "notebooks").glob("*.py")]
+    made = [f"notebooks/{p.stem}.md" for p in (REPOSITORY / "notebooks").glob("*.py")] + [OPTIONS_PAGE]
     entries = [page for pages_of_one in sections_of_the_navigation().values() for page in pages_of_one]
     assert sorted(entries) == sorted(pages + made)
 

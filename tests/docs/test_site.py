@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from pipelines.docs_site.build import build
 from pipelines.docs_site.look import Sight, find_browser, look_at, pages_of
 from pipelines.docs_site.picture import shortened
 
@@ -17,14 +15,9 @@ needs_browser = pytest.mark.skipif(find_browser() is None, reason="needs Chromiu
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built site; notebooks that were not run with this code stand there without outputs."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    env = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+def site() -> Path:
+    """The built site; notebooks that were not run with this code stand there without outputs. CI builds it once."""
+    return build()
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def test_columns_are_written_together_for_models_of_signals(sheet: Path, tmp_pat
 
 def test_what_is_less_sure_than_asked_for_is_left_out(sheet: Path, tmp_path: Path) -> None:
     all_of_it, sure = (
-        medclip.ecg.digitise(sheet, tmp_path / f"{least}.csv", least_confidence=least) for least in (0.0, 0.8)
+        medclip.ecg.digitise(sheet, tmp_path / f"{least}.csv", min_lead_confidence=least) for least in (0.0, 0.8)
     )
     assert np.nanmin(np.where(sure.confidence > 0, sure.confidence, np.nan)) >= 0.8
     assert np.isfinite(sure.values_mv).sum() < np.isfinite(all_of_it.values_mv).sum()
@@ -126,7 +126,7 @@ def test_a_record_is_no_sheet_and_its_remedy_is_named(tmp_path: Path) -> None:
         ("x.txt", {}, r"\.csv, \.parquet, \.hea"),
         ("a b.hea", {}, "letters, digits"),
         ("x.csv", {"layout": "2x6"}, "no layout"),
-        ("x.csv", {"least_confidence": 2.0}, "between 0 and 1"),
+        ("x.csv", {"min_lead_confidence": 2.0}, "is 0 to 1, not 2"),
     ],
 )
 def test_wrong_use_is_refused_before_anything_is_written(

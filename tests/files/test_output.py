@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from medclip.api.audit import audit
-from medclip.auditing.options import AuditOptions
+from medclip.api.captions import captions_from_labels
 from medclip.auditing.result import AuditResult, write_tables
 from medclip.auditing.thresholds.choose import Threshold
 from medclip.auditing.thresholds.file import write_thresholds
@@ -53,7 +53,6 @@ from medclip.models.towers.weights.unpickle import to_safetensors
 from medclip.reports.audit.report import write_audit_report
 from medclip.settings import Settings
 from medclip.shards.folder import write_index
-from medclip.shards.writing.captions import captions_from_labels
 from medclip.training.checkpoints.state import save_tensors
 from medclip.training.log import cut_log
 
@@ -124,7 +123,7 @@ def _card(folder: Path, version: int) -> None:
 
 
 def _captions(folder: Path, version: int) -> None:
-    captions_from_labels(folder.parent / "labels.csv", folder / "captions.csv", n=version, overwrite=True)
+    captions_from_labels(folder.parent / "labels.csv", folder / "captions.csv", num_captions=version, overwrite=True)
 
 
 def _log(folder: Path, version: int) -> None:
@@ -429,7 +428,7 @@ def test_a_folder_of_something_else_is_refused_by_what_is_in_it(used: Path) -> N
     )
     assert caught.value.reason is Reason.OUTPUT_IN_USE
     with pytest.raises(MedclipError) as caught:
-        audit(pa.table({"a": [1]}), out=used, options=AuditOptions())
+        audit(pa.table({"a": [1]}), out=used)
     assert "holds 1 other file and no audit; nothing was changed" in str(caught.value)
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from medclip.files.recognise.inspect import inspect_file
 from medclip.settings import Settings
 from tests.fuzz.mutate import Seed, mutate, seeds
+from tests.kits.size import sized
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -41,9 +42,10 @@ def test_inspection_never_raises(originals: list[Seed], place: Path, data: st.Da
 
 
 @pytest.mark.slow
-def test_five_hundred_damaged_files_end_in_five_hundred_rows() -> None:
+def test_each_of_many_damaged_files_ends_in_a_row() -> None:
+    number = sized(500, least=100)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz.run", "--files", "500", "--minutes", "10", "--seed", "7"],
+        [sys.executable, "-m", "tests.fuzz.run", "--files", f"{number}", "--minutes", "10", "--seed", "7"],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,
@@ -53,6 +55,6 @@ def test_five_hundred_damaged_files_end_in_five_hundred_rows() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     found = json.loads(done.stdout)
-    assert found["files"] == 500
+    assert found["files"] == number
     assert found["cut_streams"] > 0
-    assert sum(found["rows"].values()) >= 500  # and a row for each whole neighbour
+    assert sum(found["rows"].values()) >= number  # and a row for each whole neighbour

@@ -12,6 +12,7 @@ import pytest
 
 from medclip.dicom.codecs import transfer_syntax as dicom_syntaxes
 from medclip.files.readers import memory
+from medclip.files.recipes.settings_file import VARIABLE
 from medclip.inspecting import doctor as room
 from medclip.inspecting.doctor import Check, Diagnosis, State, diagnose
 from medclip.inspecting.doctor_files import KINDS, broken_modules, readable_kinds
@@ -220,7 +221,7 @@ def test_the_command_prints_fixes_and_ends_with_1_when_a_check_fails(
     from medclip.cli.main import main
 
     bad = Diagnosis((Check("python", State.PASS, "3.11"), Check("torch", State.FAIL, "does not load", "reinstall it")))
-    monkeypatch.setattr("medclip.api.doctor.diagnose", lambda settings: bad)
+    monkeypatch.setattr("medclip.inspecting.doctor.diagnose", lambda settings: bad)
     assert main(["doctor"]) == 3
     shown = capsys.readouterr().out
     assert "FAIL  torch   does not load" in shown
@@ -229,8 +230,20 @@ def test_the_command_prints_fixes_and_ends_with_1_when_a_check_fails(
     assert "INFO" not in shown
     assert main(["doctor", "--json"]) == 3
     assert json.loads(capsys.readouterr().out) == json.loads(bad.to_json())
-    monkeypatch.setattr("medclip.api.doctor.diagnose", lambda settings: Diagnosis(bad.checks[:1]))
+    monkeypatch.setattr("medclip.inspecting.doctor.diagnose", lambda settings: Diagnosis(bad.checks[:1]))
     assert main(["doctor"]) == 0
+
+
+def test_a_settings_file_that_cannot_be_read_keeps_no_doctor_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    from medclip.cli.main import main
+
+    (tmp_path / "medclip.toml").write_text("not toml")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "medclip.toml"))
+    monkeypatch.setattr(
+        "medclip.inspecting.doctor.diagnose", lambda settings: Diagnosis((room._settings_file(Settings()),))
+    )
+    assert main(["models", "list"]) == 2
+    assert main(["doctor"]) == 3
 
 
 def test_the_checks_import_no_torch_into_this_process():

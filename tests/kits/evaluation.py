@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+
+import medclip
 
 SUITE = """
 name: small
@@ -53,3 +56,8 @@ def small_data(folder: Path) -> Path:
         rows.append(f"images/{n}.png,{'PNX'[n % 3]},MRN-{n // 4},{'train' if n == 9 else 'test'}")
     (folder / "chests" / "labels.csv").write_text("\n".join(rows) + "\n")
     return folder
+
+
+def evaluate_suite(model: Any, suite: Any, data: Path, **options: Any) -> medclip.SuiteResult:
+    """Measure a pack as `medclip.evaluate` does."""
+    return medclip.evaluate(data, model=model, suite=suite, **options)

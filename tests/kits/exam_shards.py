@@ -9,6 +9,7 @@ import pandas as pd
 
 from medclip.settings import Settings
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from tests.kits.mammography_cohort import write_cohort
 
 _SIDES = {"R": "right", "L": "left"}
@@ -34,7 +35,7 @@ def make_exam_shards(folder: Path, group: Any = "exam") -> Path:
     """Write shards of 20 women: 10 to train on, 4 for validation, 6 to test."""
     table = exam_table(folder)
     settings = Settings(workers=1)
-    build_shards(table, folder / "s", max_side=48, images=folder, key=b"k" * 32, settings=settings, group=group)
+    build_shards(table, folder / "s", Form(max_side=48, key=b"k" * 32, group=group), images=folder, settings=settings)
     return folder / "s"
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from medclip.adaptation.data.table import TableSource
+from medclip.evaluation.few_shot import compare
+from medclip.evaluation.few_shot.plan import Design
 
 CLASSES = ("ring", "bar", "spot", "cross")
 METHODS = ["zero-shot", "ridge", "knn"]
@@ -29,3 +36,13 @@ def table(folder: Path, *, num_patients: int = 36, contrast: int = 120) -> Path:
     path = folder / "labels.csv"
     path.write_text("\n".join(rows) + "\n")
     return path
+
+
+def compare_methods(
+    model: Any, labels: Path, label: str | Sequence[str], *, out: Path, folder: Path | None = None, **options: Any
+) -> compare.Compared:
+    """Compare as `medclip.compare` does, with 30 % of the patients to test on, and return the data as well."""
+    source = TableSource(labels, (label,) if isinstance(label, str) else tuple(label), folder=folder)
+    of_design = {field.name: options.pop(field.name) for field in fields(Design) if field.name in options}
+    asked = {"test_share": 0.3, **options}
+    return compare.compare_methods(model, source, Design(**of_design), out=out, **asked)

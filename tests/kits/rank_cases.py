@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.distill import relational_loss
 from medclip.objectives.masked import masked_pixel_loss
-from medclip.objectives.multi_view import multi_view_clip_loss
+from medclip.objectives.multi_view import ExamKeys, multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.replay import replay_loss
 from medclip.objectives.sigmoid import siglip_loss
@@ -61,8 +61,11 @@ def cases() -> dict[str, Case]:
         }
     for name in ("plain", "all"):
         found[f"views {name}"] = lambda f, s, b, rows, group, pairs=PAIRS[name]: multi_view_clip_loss(
-            f[:2], f[2:], s, w_vv=1.0, w_tt=0.5, w_joint=0.7, image_there_BV=there[rows],
-            image_part_BV=BREASTS[rows, :2], text_part_BT=BREASTS[rows, 2:], pairs=part_of(pairs, rows), group=group,
+            f[:2], f[2:], s, w_vv=1.0, w_tt=0.5, w_joint=0.7,
+            exams=ExamKeys(
+                image_there_BV=there[rows], image_part_BV=BREASTS[rows, :2], text_part_BT=BREASTS[rows, 2:]
+            ),
+            pairs=part_of(pairs, rows), group=group,
         )  # fmt: skip
     for name, weights in (("all", None), ("some", WEIGHTS * VALID)):
         found[f"replay {name}"] = lambda f, s, b, rows, group, weights=weights: replay_loss(

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from medclip.errors import MedclipError
 from medclip.training.checkpoints import state as checkpoint
 from medclip.training.loop import run_recipe
+from tests.kits.loaded_python import Programs
 from tests.kits.open_clip_steps import train_both
 
 
@@ -39,13 +40,13 @@ class Collectives(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def run_ranks(number: int, jobs: list[dict[str, Any]], folder: Path) -> None:
-    """Start ranks as a user would, with torchrun; they take the jobs one after the other."""
+def run_ranks(number: int, jobs: list[dict[str, Any]], folder: Path, programs: Programs) -> None:
+    """Start ranks with torchrun, which starts `programs`; they take the jobs one after the other."""
     plan = folder / f"jobs-{number}.json"
     plan.write_text(json.dumps(jobs))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(number)]
+    launcher = [programs.python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(number)]
     done = subprocess.run(
-        [*launcher, __file__, str(plan)],
+        [*launcher, "--no-python", programs.python, __file__, str(plan)],
         capture_output=True,
         text=True,
         timeout=300,

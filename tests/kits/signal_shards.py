@@ -10,6 +10,7 @@ import pandas as pd
 
 from medclip.settings import Settings
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from tests.kits.ecg import heart, write_wfdb
 
 CLASSES = ("NORM", "HYP")
@@ -61,10 +62,8 @@ def signal_shards(
             "caption": [CAPTIONS[n % 2] for n in range(len(names))], "source": "made here", "license": "CC0",
         }
     )  # fmt: skip
-    build_shards(
-        table, folder / "s", images=files, key=b"k" * 32, signals=True, samples_per_shard=4,
-        settings=Settings(workers=1),
-    )  # fmt: skip
+    form = Form(key=b"k" * 32, stores="signals", samples_per_shard=4)
+    build_shards(table, folder / "s", form, images=files, settings=Settings(workers=1))
     return folder / "s"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,13 @@ import pandas as pd
 from PIL import Image
 
 from medclip.settings import Settings
+from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
+from medclip.training.batches.loader import Batches
+from medclip.training.batches.order import Order
+from medclip.training.batches.samples import Drawing
+from medclip.training.batches.workers import CrewOptions
 
 NUM_TRAIN, NUM_VAL = 20, 8
 
@@ -48,8 +55,21 @@ def make_shards(folder: Path, *, num_test: int = 0) -> Path:
             }
         )
     settings = Settings(workers=1)
-    build_shards(pd.DataFrame(rows), folder / "s", max_side=64, images=images, key=b"k" * 32, settings=settings)
+    build_shards(pd.DataFrame(rows), folder / "s", Form(max_side=64, key=b"k" * 32), images=images, settings=settings)
     return folder / "s"
+
+
+def batches_of(reader: ShardReader, **options: Any) -> Batches:
+    """Make batches of a split; `options` are those of `Batches` and of the values that it takes, by their names."""
+    if "worker_kind" in options:
+        options["kind"] = options.pop("worker_kind")
+
+    def taken(kind: Any) -> dict[str, Any]:
+        return {field.name: options.pop(field.name) for field in fields(kind) if field.name in options}
+
+    drawing = Drawing(**{"augment": None, "native_share": 0.3, "report_share": 0.5, **taken(Drawing)})
+    order, making = Order(**taken(Order)), CrewOptions(**taken(CrewOptions))
+    return Batches(reader, drawing, order=order, making=making, **options)
 
 
 def tiny_recipe(shards: Path) -> dict[str, Any]:

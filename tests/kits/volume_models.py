@@ -20,6 +20,7 @@ from medclip.models.towers.build import build_clip
 from medclip.sample import Kind
 from medclip.settings import Settings
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from tests.kits.loops import write_cine
 from tests.kits.volumes import positions_of, write_nifti, write_series
 
@@ -79,7 +80,9 @@ def volume_shards(folder: Path, num_train: int = 6, num_val: int = 2) -> Path:
         split = "train" if n < num_train else "val"
         rows.append({"file": path.name, "patient": str(n), "modality": "ct", "split": split, "source": "made here"})
     settings = Settings(workers=1)
-    build_shards(pd.DataFrame(rows), folder / "s", images=files, key=b"k" * 32, volumes=True, settings=settings)
+    build_shards(
+        pd.DataFrame(rows), folder / "s", Form(key=b"k" * 32, stores="volumes"), images=files, settings=settings
+    )
     return folder / "s"
 
 
@@ -94,7 +97,9 @@ def loop_shards(folder: Path) -> Path:
         split = "train" if n < 6 else "val" if n < 8 else "test"
         rows.append({"file": f"{n}.dcm", "patient": str(n), "modality": "ultrasound", "split": split})
     settings = Settings(workers=1)
-    build_shards(pd.DataFrame(rows), folder / "s", images=files, key=b"k" * 32, volumes=True, settings=settings)
+    build_shards(
+        pd.DataFrame(rows), folder / "s", Form(key=b"k" * 32, stores="volumes"), images=files, settings=settings
+    )
     return folder / "s"
 
 

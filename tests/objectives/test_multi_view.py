@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medclip.errors import MedclipError, Reason
 from medclip.objectives.contrastive import clip_loss
-from medclip.objectives.multi_view import multi_view_clip_loss
+from medclip.objectives.multi_view import ExamKeys, multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
 from tests.kits.objectives import batches, check_golden, check_golden_gradient, leaves, unit
 
@@ -61,7 +61,7 @@ def test_a_combination_counts_the_samples_that_have_both_sides() -> None:
     images, texts = [unit(4, 3, 0), unit(4, 3, 1)], [unit(4, 3, 2)]
     there = torch.tensor([[True, True], [True, False], [True, True], [False, True]])
     images[1][1], images[0][3] = torch.nan, torch.nan
-    loss = multi_view_clip_loss(images, texts, 5.0, w_vv=1.0, w_joint=1.0, image_there_BV=there)
+    loss = multi_view_clip_loss(images, texts, 5.0, w_vv=1.0, w_joint=1.0, exams=ExamKeys(image_there_BV=there))
     first, second = there[:, 0], there[:, 1]
     both = first & second
     cross = [clip_loss(images[i][x], texts[0][x], 5.0) for i, x in enumerate((first, second))]
@@ -73,7 +73,7 @@ def test_a_combination_counts_the_samples_that_have_both_sides() -> None:
 def test_a_text_that_is_not_there_takes_no_part() -> None:
     image, texts = unit(3, 4, 0), [unit(3, 4, 1), unit(3, 4, 2)]
     there = torch.tensor([[True, False], [True, True], [True, True]])
-    loss = multi_view_clip_loss([image], texts, 5.0, text_there_BT=there)
+    loss = multi_view_clip_loss([image], texts, 5.0, exams=ExamKeys(text_there_BT=there))
     expected = (3 * clip_loss(image, texts[0], 5.0) + 2 * clip_loss(image[1:], texts[1][1:], 5.0)) / 5
     torch.testing.assert_close(loss, expected)
 
@@ -84,7 +84,9 @@ def test_views_and_texts_of_two_breasts_are_neither_positives_nor_negatives_of_e
     views = torch.tensor([[0, 0, 1], [0, 0, 1], [1, 1, 1], [0, 0, 1], [0, 0, -1]])
     wordings = torch.tensor([[0, 1], [0, 1], [1, 1], [0, -1], [0, 1]])
     weights = {"w_it": 1.0, "w_vv": 2.0, "w_tt": 3.0, "w_joint": 4.0}
-    loss = multi_view_clip_loss(images, texts, 5.0, **weights, image_part_BV=views, text_part_BT=wordings)
+    loss = multi_view_clip_loss(
+        images, texts, 5.0, **weights, exams=ExamKeys(image_part_BV=views, text_part_BT=wordings)
+    )
 
     def of(a: Tensor, b: Tensor, which: list[int]) -> tuple[Tensor, int]:
         return clip_loss(a[which], b[which], 5.0), len(which)
@@ -105,7 +107,7 @@ def test_views_and_texts_of_two_breasts_are_neither_positives_nor_negatives_of_e
 def test_a_term_whose_combinations_nobody_has_is_nothing() -> None:
     images, texts = [unit(3, 4, 0), unit(3, 4, 1)], [unit(3, 4, 2)]
     parts = torch.tensor([[0, 1]] * 3)
-    loss = multi_view_clip_loss(images, texts, 5.0, w_vv=1.0, image_part_BV=parts)
+    loss = multi_view_clip_loss(images, texts, 5.0, w_vv=1.0, exams=ExamKeys(image_part_BV=parts))
     torch.testing.assert_close(loss, multi_view_clip_loss(images, texts, 5.0))
 
 
@@ -116,8 +118,8 @@ def test_a_term_without_its_two_sides_is_refused() -> None:
         ([eye], [], {}),
         ([eye], [eye], {"w_vv": 1.0}),
         ([eye], [eye], {"w_tt": 1.0}),
-        ([eye], [eye], {"image_there_BV": torch.ones(3, 2, dtype=torch.bool)}),
-        ([eye], [eye], {"text_part_BT": torch.ones(3, 2, dtype=torch.int64)}),
+        ([eye], [eye], {"exams": ExamKeys(image_there_BV=torch.ones(3, 2, dtype=torch.bool))}),
+        ([eye], [eye], {"exams": ExamKeys(text_part_BT=torch.ones(3, 2, dtype=torch.int64))}),
     ):
         with pytest.raises(MedclipError) as caught:
             multi_view_clip_loss(images, texts, 5.0, **others)

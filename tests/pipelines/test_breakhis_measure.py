@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from medclip.text.vocabulary.find_task import find_task
 from medclip.training.recipe.file import load_recipe
 from tests.kits.breakhis import FOLDER, module_of
+from tests.kits.loaded_python import Programs
 from tests.kits.recipe_tags import untagged
 
 measure, towers, tree, protocols, figures, plan = (
@@ -145,9 +145,11 @@ def test_the_baseline_answers_with_the_commonest_class_of_the_training_images(tm
 
 
 @pytest.mark.slow
-def test_the_smoke_run_measures_towers_probes_and_descriptors_and_keeps_its_answers(tmp_path: Path) -> None:
+def test_the_smoke_run_measures_towers_probes_and_descriptors_and_keeps_its_answers(
+    programs: Programs, tmp_path: Path
+) -> None:
     env = os.environ | {"MEDCLIP_HOME": str(tmp_path / "home"), "PYTHONPATH": str(FOLDER.parents[1])}
-    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    env = programs.environment(env)
     command = ["bash", str(FOLDER / "run.sh"), "--smoke", str(tmp_path / "run")]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -14,17 +14,18 @@ import pytest
 from medclip.shards.reading.samples import ShardReader
 from medclip.training.recipe.file import load_recipe
 from tests.kits.ecg_cohort import FOLDER, write_cohort
+from tests.kits.loaded_python import Programs
 from tests.kits.recipe_tags import untagged
 
 SHARED = Path(os.environ.get("MEDCLIP_SHARED", FOLDER.parents[2] / "shared")) / "data"
 needs_shared = pytest.mark.skipif(not (SHARED / "ptbxl_z").is_dir(), reason="no shared data beside the repository")
 
 
-def run(*command: object, home: Path) -> str:
+def run(*command: object, home: Path, python: str = sys.executable) -> str:
     """Run Python in the pipeline's folder; return what it prints."""
     folders = os.pathsep.join([str(FOLDER), str(FOLDER.parent), str(FOLDER.parents[1])])
     env = os.environ | {"PYTHONPATH": folders, "MEDCLIP_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    arguments = [sys.executable, *map(str, command)]
+    arguments = [python, *map(str, command)]
     done = subprocess.run(arguments, env=env, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -121,21 +122,21 @@ print(len(patients), len(by_set[0] & by_set[1]))
 
 
 @pytest.mark.slow
-def test_the_simulation_is_measured_in_small_and_reads_no_label_before(tmp_path: Path) -> None:
-    table = run(FOLDER / "measure.py", tmp_path / "run", "--tiny", home=tmp_path / "home")
+def test_the_simulation_is_measured_in_small_and_reads_no_label_before(programs: Programs, tmp_path: Path) -> None:
+    table = run(FOLDER / "measure.py", tmp_path / "run", "--tiny", home=tmp_path / "home", python=programs.python)
     assert "| Diagnostic superclass | 5 | 4 |" in table
     assert "none: words" in table
     with ShardReader(tmp_path / "run" / "reports", "train") as reader:
         told = [reader.record(i)[0] for i in range(len(reader))]
     assert all(record.texts and not record.labels for record in told)
-    again = run(FOLDER / "measure.py", tmp_path / "run", "--tiny", home=tmp_path / "home")
+    again = run(FOLDER / "measure.py", tmp_path / "run", "--tiny", home=tmp_path / "home", python=programs.python)
     assert again.endswith(table[table.index("| macro AUC") :])
 
 
 @pytest.mark.slow
 @needs_shared
-def test_the_shared_parts_are_measured_in_small_and_reads_no_label_before(tmp_path: Path) -> None:
-    table = run(FOLDER / "real.py", SHARED, tmp_path / "run", "--tiny", home=tmp_path / "home")
+def test_the_shared_parts_are_measured_in_small_and_reads_no_label_before(programs: Programs, tmp_path: Path) -> None:
+    table = run(FOLDER / "real.py", SHARED, tmp_path / "run", "--tiny", home=tmp_path / "home", python=programs.python)
     for way in ("scratch, fine-tuned", "masked, fine-tuned", "contrastive, fine-tuned", "lens, probe", "lens, words"):
         assert way in table
     for name in ("reports-0", "unlabelled-0"):
@@ -144,11 +145,12 @@ def test_the_shared_parts_are_measured_in_small_and_reads_no_label_before(tmp_pa
 
 
 @pytest.mark.slow
-def test_the_protocol_runs_on_a_table_in_the_columns_of_ptbxl(tmp_path: Path) -> None:
+def test_the_protocol_runs_on_a_table_in_the_columns_of_ptbxl(programs: Programs, tmp_path: Path) -> None:
     cohort = write_cohort(tmp_path / "cohort", 80, sampling_hz=100).parent
     table = run(
-        FOLDER / "protocol.py", cohort / "ptbxl_database.csv", tmp_path / "run", "--tiny", home=tmp_path / "home"
-    )
+        FOLDER / "protocol.py", cohort / "ptbxl_database.csv", tmp_path / "run", "--tiny",
+        home=tmp_path / "home", python=programs.python,
+    )  # fmt: skip
     assert table.count("| ") > 20
     assert "| ECG statements | 71 (" in table
     with (tmp_path / "run" / "labels.csv").open(newline="") as file:

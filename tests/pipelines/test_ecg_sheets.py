@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.kits.ecg_cohort import FOLDER, module_of
+from tests.kits.loaded_python import Programs
 
 CLASSES = ("normal", "abnormal", "mi", "post_mi")
 
@@ -199,9 +200,9 @@ def test_figures_are_of_each_sheet_once_and_a_control_is_subtracted(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_the_measurement_runs_in_small_and_keeps_what_is_finished(tmp_path: Path) -> None:
+def test_the_measurement_runs_in_small_and_keeps_what_is_finished(programs: Programs, tmp_path: Path) -> None:
     _set(tmp_path / "data", 64)
-    command = [sys.executable, str(FOLDER / "sheets.py"), str(tmp_path / "run"), "--data", str(tmp_path / "data")]
+    command = [programs.python, str(FOLDER / "sheets.py"), str(tmp_path / "run"), "--data", str(tmp_path / "data")]
     env = os.environ | {
         "PYTHONPATH": str(FOLDER.parents[1]), "MEDCLIP_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"
     }  # fmt: skip

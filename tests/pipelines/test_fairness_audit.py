@@ -231,7 +231,7 @@ def test_the_whole_design_runs_on_the_scores_that_are_there(tmp_path: Path):
             scored.append({"file": file, **given})
         table(data / "scores" / "mimic" / f"{name}.csv", scored)
     run = ["bash", str(FOLDER / "run.sh"), str(data), str(out)]
-    environment = os.environ | {"OPTIONS": "--num-resamples 100 --permutations 100"}
+    environment = os.environ | {"OPTIONS": "--num-resamples 100 --num-permutations 100"}
     done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "nih: left out:" in done.stdout

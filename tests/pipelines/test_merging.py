@@ -20,6 +20,7 @@ from medclip.statistics.resampling.resampled import Resampled
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.training.batches.samples import Drawing
 from medclip.training.recipe.file import load_recipe
+from tests.kits.loaded_python import Programs
 from tests.kits.stages import load_stage
 
 REPOSITORY = Path(__file__).parents[2]
@@ -141,8 +142,8 @@ def test_tables_have_one_modality_each_and_those_of_the_start_name_no_finding(st
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_the_smoke_run_goes_through_all_stages(shared: Path, tmp_path: Path) -> None:
-    environment = os.environ | {
+def test_the_smoke_run_goes_through_all_stages(shared: Path, programs: Programs, tmp_path: Path) -> None:
+    environment = programs.environment(os.environ) | {
         "PYTHONPATH": str(REPOSITORY),
         "OMP_NUM_THREADS": "1",
         "MEDCLIP_HOME": str(tmp_path / "home"),

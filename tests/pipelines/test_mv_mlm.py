@@ -13,6 +13,7 @@ import pytest
 from medclip.training.recipe.file import load_recipe
 from medclip.training.trainer import Trainer
 from tests.kits.exam_shards import make_exam_shards
+from tests.kits.loaded_python import Programs
 from tests.kits.mammography_cohort import FOLDER
 from tests.kits.recipe_tags import untagged
 
@@ -52,9 +53,9 @@ def test_the_smoke_run_trains_no_model_again_that_is_there_as_its_scores_are_of_
 
 
 @pytest.mark.slow
-def test_the_simulation_is_measured_in_small(tmp_path: Path) -> None:
+def test_the_simulation_is_measured_in_small(programs: Programs, tmp_path: Path) -> None:
     env = os.environ | {"PYTHONPATH": str(FOLDER.parents[1]), "MEDCLIP_HOME": str(tmp_path / "home")}
-    command = [sys.executable, str(FOLDER / "measure.py"), str(tmp_path / "run"), "--tiny"]
+    command = [programs.python, str(FOLDER / "measure.py"), str(tmp_path / "run"), "--tiny"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     table = (tmp_path / "run" / "table.md").read_text()

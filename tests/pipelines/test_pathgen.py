@@ -18,6 +18,7 @@ from medclip.imaging.slides.readers.open import open_slide
 from medclip.models.packs.pack import load_model
 from medclip.training.recipe.file import load_recipe
 from tests.kits.layouts import BPE_TEXT, VIT, hub_folder, plain_state, random_model
+from tests.kits.loaded_python import Programs
 from tests.kits.recipe_tags import untagged
 
 FOLDER = Path(__file__).resolve().parents[2] / "pipelines" / "pathgen"
@@ -116,8 +117,10 @@ def test_drawn_slides_state_their_scale_and_every_second_one_has_a_tumour(drawn,
 
 
 @pytest.mark.slow
-def test_the_smoke_run_goes_from_slides_to_measured_tasks_and_again_does_nothing(tmp_path: Path) -> None:
-    env = os.environ | {"MEDCLIP_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+def test_the_smoke_run_goes_from_slides_to_measured_tasks_and_again_does_nothing(
+    programs: Programs, tmp_path: Path
+) -> None:
+    env = programs.environment(os.environ) | {"MEDCLIP_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
     run = tmp_path / "run"
     command = ["bash", str(FOLDER / "run.sh"), "--smoke", str(run)]
     first = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900, check=False)

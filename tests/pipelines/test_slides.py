@@ -13,6 +13,7 @@ import pytest
 
 from medclip.slides.learning.labels import read_slide_labels
 from medclip.slides.store.slide_store import open_slide_store
+from tests.kits.loaded_python import Programs
 
 
 @pytest.fixture
@@ -50,10 +51,12 @@ def test_the_store_and_its_table_fit_together(simulated, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_the_measurement_has_a_row_for_each_way_and_keeps_what_is_done(repository: Path, tmp_path: Path):
+def test_the_measurement_has_a_row_for_each_way_and_keeps_what_is_done(
+    repository: Path, programs: Programs, tmp_path: Path
+):
     env = os.environ | {"PYTHONPATH": str(repository), "MEDCLIP_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
     script = repository / "pipelines" / "slides" / "measure.py"
-    command = [sys.executable, str(script), str(tmp_path / "run"), "--quick"]
+    command = [programs.python, str(script), str(tmp_path / "run"), "--quick"]
     first, again = (
         subprocess.run(command, env=env, capture_output=True, text=True, timeout=400, check=True).stdout
         for _ in range(2)

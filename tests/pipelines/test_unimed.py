@@ -104,8 +104,8 @@ def test_the_smoke_run_fails_where_the_worst_seed_is_below_the_floor(
 def test_the_floors_of_the_smoke_run_are_of_sets_that_it_measures_and_above_chance() -> None:
     with (FOLDER / "floors_smoke.csv").open(newline="") as f:
         floors = {r["set"]: float(r["floor"]) for r in csv.DictReader(f)}
-    (sets,) = re.findall(r"--sets (\S+)", (FOLDER / "run.sh").read_text())
-    assert set(floors) == set(sets.split(","))
+    sets = re.findall(r"--dataset (\S+)", (FOLDER / "run.sh").read_text())
+    assert set(floors) == set(sets)
     assert all(floor > 0.6 for floor in floors.values())
 
 

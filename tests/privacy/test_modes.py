@@ -19,7 +19,7 @@ VERBS: dict[str, Callable[[Path, Path, Path], object]] = {
     "score": lambda studies, pack, out: medclip.score(studies, out=out, model=pack, min_confidence=0.0),
     "embed": lambda studies, pack, out: medclip.embed(studies, out=out, model=pack, min_confidence=0.0),
     "explain": lambda studies, pack, out: medclip.explain(
-        studies / "a.png", ["a film"], out=out, model=pack, modality="xray"
+        studies / "a.png", prompt=["a film"], out=out, model=pack, modality="xray"
     ),
     "view": lambda studies, pack, out: medclip.view(studies / "a.png", out=out / "a.png"),
     "the log of a training": lambda studies, pack, out: _closed(RunLog(_made(out), 2, 0, Silent())),

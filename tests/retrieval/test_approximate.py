@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medclip.api.search import read_engine
+import medclip
 from medclip.embeddings.open_embeddings import open_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.progress import Silent
@@ -45,23 +45,27 @@ def test_the_index_finds_what_it_says_and_scores_it_exactly(folder: Path) -> Non
 
 
 def test_a_search_with_the_index_says_its_recall_and_keeps_it_beside_the_vectors(folder: Path) -> None:
-    near = search(open_embeddings(folder), "effusion", like=3, level="units", top=20, engine="faiss")
-    exact = search(open_embeddings(folder), "effusion", like=3, level="units", top=20)
+    near = search(open_embeddings(folder), "effusion", like=3, level="units", num_hits=20, index="faiss")
+    exact = search(open_embeddings(folder), "effusion", like=3, level="units", num_hits=20)
     assert near.engine == "faiss"
     assert "of the 10 best that the exact search finds" in near.notes[0]
     assert len({hit.row for hit in near.hits} & {hit.row for hit in exact.hits}) >= 15
     kept = sorted(path.name for path in (folder / "search").iterdir() if ".faiss" in path.name)
     assert len(kept) == 2
     times = {name: (folder / "search" / name).stat().st_mtime_ns for name in kept}
-    assert search(open_embeddings(folder), "effusion", like=3, level="units", top=20, engine="faiss").hits == near.hits
+    assert (
+        search(open_embeddings(folder), "effusion", like=3, level="units", num_hits=20, index="faiss").hits == near.hits
+    )
     assert times == {name: (folder / "search" / name).stat().st_mtime_ns for name in kept}
     (folder / "search" / kept[0]).write_bytes(b"cut short")
-    assert search(open_embeddings(folder), "effusion", like=3, level="units", top=20, engine="faiss").hits == near.hits
+    assert (
+        search(open_embeddings(folder), "effusion", like=3, level="units", num_hits=20, index="faiss").hits == near.hits
+    )
 
 
 def test_where_the_lists_that_were_looked_at_hold_nothing_wanted_the_search_is_exact(folder: Path) -> None:
     where = "row=17"
-    near = search(open_embeddings(folder), "effusion", level="units", where=where, engine="faiss")
+    near = search(open_embeddings(folder), "effusion", level="units", where=where, index="faiss")
     assert [hit.row for hit in near.hits] == [17]
 
 
@@ -69,15 +73,16 @@ def test_a_folder_of_a_few_images_is_indexed_without_a_word_of_faiss(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     few = open_embeddings(write_store(tmp_path / "few", make_units(5, DIM)))
-    assert len(search(few, "effusion", level="units", engine="faiss").hits) == 5
+    assert len(search(few, "effusion", level="units", index="faiss").hits) == 5
     assert capfd.readouterr() == ("", "")
 
 
-def test_without_faiss_the_line_that_installs_it_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_faiss_the_line_that_installs_it_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = open_embeddings(write_store(tmp_path / "few", make_units(5, DIM)))
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MedclipError, match="needs faiss") as e:
-        read_engine("faiss")
+        medclip.search(few, "effusion", index="faiss")
     assert e.value.hint == "Run: pip install 'medclip-imaging[search]'"
-    with pytest.raises(MedclipError, match="no engine 'lancedb'") as e:
-        read_engine("lancedb")
+    with pytest.raises(MedclipError, match="index is one of exact and faiss, not 'lancedb'") as e:
+        medclip.search(few, "effusion", index="lancedb")
     assert e.value.reason is Reason.WRONG_USE

@@ -39,7 +39,7 @@ def test_captions_are_ranked_by_their_cosine_and_equal_ones_are_one(tmp_path: Pa
     cosines = Model().encode_text(texts) @ Model().encode_text(["a fundus"])[0]
     assert [hit.caption for hit in ranking.hits] == [texts[n] for n in np.argsort(-cosines)]
     assert (ranking.num_captions, ranking.mean) == (3, pytest.approx(cosines.mean(), abs=1e-6))
-    assert len(rank(TEXTS, tmp_path / "a_fundus.png", top=1).hits) == 1
+    assert len(rank(TEXTS, tmp_path / "a_fundus.png", num_hits=1).hits) == 1
 
 
 def test_captions_that_are_cut_are_counted(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from medclip.embeddings.open_embeddings import Embeddings, open_embeddings
 from medclip.errors import MedclipError, Reason
-from medclip.retrieval.question import read_question
+from medclip.retrieval.question import Search, read_question
 from medclip.retrieval.result import SearchResult, weak_ranks
 from medclip.retrieval.search import run_search
 from medclip.retrieval.where import read_conditions
@@ -54,7 +54,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Embeddings:
 def search(store: Embeddings, words: Any = (), *, not_: Any = (), like: Any = None, where: Any = (), **options: Any):
     question = read_question(words, not_, like)
     load = options.pop("load", WordModel)
-    return run_search(store, question, load, conditions=read_conditions(where), **options)
+    level = options.pop("level", "studies")
+    return run_search(store, question, load, Search(read_conditions(where), **options), level=level)
 
 
 def unit(vector: np.ndarray) -> np.ndarray:
@@ -63,7 +64,7 @@ def unit(vector: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("level", ["views", "units", "studies"])
 def test_words_rank_by_the_cosine_with_the_mean_of_their_phrasings(store: Embeddings, level: Any) -> None:
-    result = search(store, "effusion | fluid in the pleura", level=level, top=5)
+    result = search(store, "effusion | fluid in the pleura", level=level, num_hits=5)
     single = WordModel().encode_text(["effusion", "fluid in the pleura"])
     cosines = store.vectors(level) @ unit(single.mean(axis=0))
     order = np.argsort(-cosines, kind="stable")[:5]
@@ -79,7 +80,7 @@ def test_words_rank_by_the_cosine_with_the_mean_of_their_phrasings(store: Embedd
 
 
 def test_what_is_not_looked_for_is_taken_off(store: Embeddings) -> None:
-    result = search(store, "effusion", not_=["pacemaker", "tube"], level="units", top=60)
+    result = search(store, "effusion", not_=["pacemaker", "tube"], level="units", num_hits=60)
     plus, minus = (WordModel().encode_text(texts) for texts in (["effusion"], ["pacemaker", "tube"]))
     scores = store.vectors("units") @ (plus[0] - unit(minus.mean(axis=0)))
     assert [hit.score for hit in result.hits] == pytest.approx(np.sort(scores)[::-1].tolist(), abs=3e-6)
@@ -92,32 +93,32 @@ def test_what_is_not_looked_for_is_taken_off(store: Embeddings) -> None:
 
 def test_an_example_of_the_folder_is_known_by_its_number_and_left_out(store: Embeddings) -> None:
     units = store.vectors("units")
-    result = search(store, like=5, level="units", top=3, load=never)
+    result = search(store, like=5, level="units", num_hits=3, load=never)
     cosines = units @ units[4]
     cosines[4] = -2
     assert [hit.row for hit in result.hits] == (np.argsort(-cosines)[:3] + 1).tolist()
     assert result.num_left_out == 1
     assert result.like == ("file 5 (PNG)",)
-    itself = search(store, like="5", level="units", top=1, include_example=True, load=never)
+    itself = search(store, like="5", level="units", num_hits=1, include_example=True, load=never)
     assert (itself.hits[0].row, itself.hits[0].like) == (5, pytest.approx(1, abs=1e-5))
-    assert all(hit.row != 5 for hit in search(store, like=5, level="views", top=200, load=never).hits)
+    assert all(hit.row != 5 for hit in search(store, like=5, level="views", num_hits=200, load=never).hits)
 
 
 def test_at_the_level_of_studies_the_study_of_the_example_is_left_out_and_its_patient_when_asked(
     store: Embeddings,
 ) -> None:
     own = store.units.to_pylist()[4]
-    studies = search(store, like=5, top=100, load=never)
+    studies = search(store, like=5, num_hits=100, load=never)
     assert own["study"] not in {hit.study for hit in studies.hits}
     assert own["patient"] in {hit.patient for hit in studies.hits}
-    others = search(store, like=5, top=100, other_patients=True, load=never)
+    others = search(store, like=5, num_hits=100, other_patients=True, load=never)
     assert own["patient"] not in {hit.patient for hit in others.hits}
     assert others.num_left_out > studies.num_left_out
 
 
 def test_words_and_an_example_weigh_alike_after_their_own_spread(store: Embeddings) -> None:
     units, text = store.vectors("units"), WordModel().encode_text(["effusion"])[0]
-    result = search(store, "effusion", like=5, level="units", top=60)
+    result = search(store, "effusion", like=5, level="units", num_hits=60)
     keep = np.arange(60) != 4
     a, b = units[keep] @ text, units[keep] @ units[4]
     expected = 0.5 * ((a - a.mean()) / a.std() + (b - b.mean()) / b.std())
@@ -129,10 +130,10 @@ def test_conditions_choose_units_and_the_studies_that_have_one(store: Embeddings
     units = store.units.to_pylist()
     wanted = {u["row"] for u in units if u["modality"] == "ct" and json.loads(u["headers"])["age_years"] >= 50}
     where = ["modality=CT", "age_years>=50"]
-    assert {hit.row for hit in search(store, "x", where=where, level="units", top=99).hits} == wanted
+    assert {hit.row for hit in search(store, "x", where=where, level="units", num_hits=99).hits} == wanted
     studies = {u["study"] for u in units if u["row"] in wanted}
-    assert {hit.study for hit in search(store, "x", where=where, top=99).hits} == studies
-    either = search(store, "x", where={"modality": ["ct", "xray"], "sex": "f"}, level="units", top=99)
+    assert {hit.study for hit in search(store, "x", where=where, num_hits=99).hits} == studies
+    either = search(store, "x", where={"modality": ["ct", "xray"], "sex": "f"}, level="units", num_hits=99)
     assert either.num_searched == 30
     assert search(store, "x", where="image_type=PRIMARY", level="units").num_searched == 60
     assert search(store, "x", where="view=", level="units").num_searched == 20
@@ -202,7 +203,7 @@ def test_files_are_named_by_number_unless_paths_are_asked_for(store: Embeddings)
 
 
 def test_a_result_shows_itself_and_holds_back_images_with_burned_in_text(store: Embeddings) -> None:
-    result = search(store, "x", level="units", top=60)
+    result = search(store, "x", level="units", num_hits=60)
     assert len(repr(result).splitlines()) < 10
     images = dict(pair for hit in result.hits for pair in result.thumbnails(hit))
     assert images[8] is None
@@ -229,7 +230,7 @@ def test_a_data_frame_has_the_same_types_whatever_was_asked(store: Embeddings) -
 def test_hits_are_written_as_tables_and_nothing_else(store: Embeddings, tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
-    result = search(store, "x", top=3)
+    result = search(store, "x", num_hits=3)
     assert pq.read_table(result.write(tmp_path / "hits.parquet")).num_rows == 3
     assert len((result.write(tmp_path / "hits.csv")).read_text().splitlines()) == 4
     with pytest.raises(MedclipError, match=r"\.parquet or \.csv"):

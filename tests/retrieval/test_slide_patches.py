@@ -21,7 +21,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.models.packs.pack import load_model
 from medclip.reports.search.report import render
-from medclip.retrieval.question import Question, read_question
+from medclip.retrieval.question import Question, Search, read_question
 from medclip.retrieval.result import PatchHit, SearchResult
 from medclip.retrieval.searchable import FOLDER
 from medclip.retrieval.slide_patches import run_patch_search
@@ -63,8 +63,8 @@ def search(
     load: Callable[[], Any] = WordModel,
     **more,
 ) -> SearchResult:
-    conditions = read_conditions(where, SLIDE_COLUMNS)
-    return run_patch_search(store, read_question(words, (), like), load, conditions=conditions, **more)
+    asked = Search(read_conditions(where, SLIDE_COLUMNS), **more)
+    return run_patch_search(store, read_question(words, (), like), load, asked)
 
 
 def patches(result: SearchResult) -> list[PatchHit]:
@@ -77,7 +77,7 @@ def vectors_of(store: SlideStore) -> np.ndarray:
 
 
 def test_words_rank_all_patches_by_their_cosine_and_hits_say_where_they_are(store: SlideStore) -> None:
-    result = search(store, "tumour | malignant tissue", top=5)
+    result = search(store, "tumour | malignant tissue", num_hits=5)
     cosines = vectors_of(store) @ unit(WordModel().encode_text(["tumour", "malignant tissue"]).mean(axis=0))
     order = np.argsort(-cosines, kind="stable")[:5]
     assert [hit.score for hit in result.hits] == pytest.approx(cosines[order].tolist(), abs=2e-6)
@@ -103,12 +103,12 @@ def test_paths_are_named_where_they_are_asked_for(store: SlideStore) -> None:
 
 
 def test_a_patch_of_a_hit_is_an_example_by_its_name_and_left_out(store: SlideStore) -> None:
-    first = patches(search(store, "tumour", top=1))[0]
-    result = search(store, like=first.name, top=99, load=never)
+    first = patches(search(store, "tumour", num_hits=1))[0]
+    result = search(store, like=first.name, num_hits=99, load=never)
     assert first.name not in {hit.name for hit in patches(result)}
     assert (len(result.hits), result.num_left_out) == (26, 1)
     assert result.like == (f"slide {first.row} at {first.top_um:g},{first.left_um:g} µm",)
-    itself = patches(search(store, like=first.name, top=1, include_example=True, load=never))[0]
+    itself = patches(search(store, like=first.name, num_hits=1, include_example=True, load=never))[0]
     assert (itself.name, itself.like) == (first.name, pytest.approx(1, abs=1e-5))
     near = f"{first.slide}@{first.top_um + 60},{first.left_um + 60}"  # within half a patch of 128 µm
     assert search(store, like=near, load=never).like == result.like
@@ -117,19 +117,19 @@ def test_a_patch_of_a_hit_is_an_example_by_its_name_and_left_out(store: SlideSto
 def test_a_slide_is_an_example_by_its_row_key_file_and_bytes_and_other_patients_leave_out_its_patient(
     store: SlideStore, tmp_path: Path
 ) -> None:
-    result = search(store, like=2, top=99, load=never)
+    result = search(store, like=2, num_hits=99, load=never)
     assert {hit.row for hit in result.hits} == {3, 4}
     mean = unit(store.read(KEYS[0]).features_ND.mean(axis=0, dtype=np.float64))
     expected = np.sort(vectors_of(store)[9:] @ mean)[::-1]
     assert [hit.score for hit in result.hits] == pytest.approx(expected.tolist(), abs=2e-6)
     for name in ("2", KEYS[0], store.rows[1].file):
-        assert search(store, like=name, top=99, load=never).hits == result.hits
-    assert {hit.row for hit in search(store, like=2, top=99, other_patients=True, load=never).hits} == {4}
+        assert search(store, like=name, num_hits=99, load=never).hits == result.hits
+    assert {hit.row for hit in search(store, like=2, num_hits=99, other_patients=True, load=never).hits} == {4}
     (tmp_path / "copy.tiff").write_bytes(b"a slide")
     rows = [*store.rows]
     rows[1] = replace(rows[1], sha256=hashlib.sha256(b"a slide").hexdigest())
     known = replace(store, rows=tuple(rows))
-    assert search(known, like=tmp_path / "copy.tiff", top=99, load=never).hits == result.hits
+    assert search(known, like=tmp_path / "copy.tiff", num_hits=99, load=never).hits == result.hits
 
 
 @pytest.mark.parametrize("like", ["9", "1", f"{KEYS[0]}@9000,9000", f"{'9' * 16}@0,0"])
@@ -140,7 +140,7 @@ def test_a_slide_without_vectors_and_a_place_without_a_patch_are_refused(store: 
 
 
 def test_conditions_are_of_the_columns_of_slides(store: SlideStore) -> None:
-    result = search(store, "tumour", where=["patient=A", "tissue_share>0.15"], top=99)
+    result = search(store, "tumour", where=["patient=A", "tissue_share>0.15"], num_hits=99)
     assert ({hit.row for hit in result.hits}, result.num_searched, result.num_left_out) == ({3}, 6, 21)
     with pytest.raises(MedclipError, match=r"no slide of this folder has tissue_share>0\.9") as caught:
         search(store, "tumour", where="tissue_share>0.9")
@@ -185,7 +185,9 @@ def test_a_search_holds_places_and_some_vectors_and_never_all_of_a_slide(tmp_pat
     assert len(open_slide_store(folder)) == 1  # what imports take does not count
     tracemalloc.start()
     try:
-        result = run_patch_search(open_slide_store(folder), Question(like=(f"{KEYS[0]}@0,0",)), never, top=3)
+        result = run_patch_search(
+            open_slide_store(folder), Question(like=(f"{KEYS[0]}@0,0",)), never, Search(num_hits=3)
+        )
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -196,7 +198,7 @@ def test_a_search_holds_places_and_some_vectors_and_never_all_of_a_slide(tmp_pat
 def test_float16_vectors_are_searched_as_well(tmp_path: Path) -> None:
     whole = make_slide_features("1" * 16)
     half = replace(whole, features_ND=whole.features_ND.astype(np.float16))
-    result = search(open_slide_store(write_slide_store(tmp_path / "s", [half])), "tumour", top=9)
+    result = search(open_slide_store(write_slide_store(tmp_path / "s", [half])), "tumour", num_hits=9)
     cosines = half.features_ND.astype(np.float32) @ WordModel().encode_text(["tumour"])[0]
     assert [hit.score for hit in result.hits] == pytest.approx(np.sort(cosines)[::-1].tolist(), abs=2e-6)
 
@@ -253,14 +255,14 @@ def test_an_image_file_from_elsewhere_is_an_example(embedded: tuple[Path, Path, 
         pixels = reader.read(256, 256, 256, 256, 0.5)
     Image.fromarray(pixels).save(tmp_path / "patch.png")
     model = load_model(pack)
-    result = medclip.search(folder, like=tmp_path / "patch.png", model=model, top=1, settings=SETTINGS)
+    result = medclip.search(folder, like=tmp_path / "patch.png", model=model, num_hits=1, settings=SETTINGS)
     first = patches(result)[0]
     assert (first.row, first.top_um, first.left_um) == (1, 256, 256)
     assert first.like == pytest.approx(1, abs=0.02)
     assert result.like == ("an image from elsewhere",)
     store = open_slide_store(folder)
     recoloured = replace(store, run={**store.run, "stain": "hed"})
-    again = medclip.search(recoloured, like=tmp_path / "patch.png", model=model, top=1, settings=SETTINGS)
+    again = medclip.search(recoloured, like=tmp_path / "patch.png", model=model, num_hits=1, settings=SETTINGS)
     assert [note for note in again.notes if "made alike (hed)" in note]
     assert not [note for note in result.notes if "made alike" in note]
 
@@ -276,7 +278,7 @@ def test_another_pack_a_level_and_captions_are_refused(embedded: tuple[Path, Pat
         medclip.search(folder, "a tumour", model="medclip-mini")
     assert caught.value.reason is Reason.WRONG_USE
     with pytest.raises(MedclipError, match="leave the slides out"):
-        medclip.search(folder, captions=["a tumour"], like="x.png", model=pack)
+        medclip.rank_captions(["a tumour"], embeddings=folder, like="x.png", model=pack)
 
 
 def test_verbs_that_take_images_refuse_vectors_of_slides_and_say_who_takes_them(

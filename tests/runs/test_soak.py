@@ -1,4 +1,8 @@
-"""The benchmarks of long nights, small: rows are counted, runs are killed, and nothing is read twice."""
+"""The benchmarks of long nights, small: rows are counted, runs are killed, and nothing is read twice.
+
+The first two run at night. In CI `test_kills.py` kills runs and reading processes, and `test_nights.py` sees that
+nothing is read twice; each way of being broken has its tests in `tests/files`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ def _run(repository: Path, script: str, *options: object) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_folder_with_files_that_are_broken_in_twelve_ways_adds_up(
     repository: Path, pack: Path, tmp_path: Path
 ) -> None:
@@ -38,7 +42,7 @@ def test_a_folder_with_files_that_are_broken_in_twelve_ways_adds_up(
     assert "0 files read" in text
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_runs_and_reading_processes_that_are_killed_end_in_the_same_bytes(
     repository: Path, pack: Path, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 import medclip
 from medclip.adaptation.data.table import LabelledUnit
+from medclip.api.models import export_model
 from medclip.api.score import score
 from medclip.auditing.stress.patches import SPOILT, Patches
 from medclip.auditing.stress.variants import Variants
@@ -19,7 +20,6 @@ from medclip.imaging.geometry import letterbox
 from medclip.imaging.native_aspect import TokenBudget
 from medclip.models.encoding.unit_reader import UnitReader, encode_units
 from medclip.models.inputs.preprocess import Preprocess, from_config
-from medclip.models.interchange.import_export import export_model
 from medclip.models.model import Model
 from medclip.models.packs.manifest import CONFIG_NAME, read_config
 from medclip.models.packs.pack import load_model

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medclip import embed, score
-from medclip.cli.models import show
+from medclip.cli.main import main
 from medclip.cli.score import print_run
 from medclip.models.packs.card import Card, read_card
 from medclip.models.packs.pack import update_pack
@@ -296,7 +296,7 @@ def test_classes_that_a_card_does_not_list_of_a_task_are_told_in_notes_report_an
     words = said.removeprefix("Chest X-ray findings: ").removesuffix(".")
     study = (tmp_path / "out" / "report.html").read_text().split("<article")[1].split("</article>")[0]
     assert words in study
-    show(str(own))
+    assert main(["models", "show", str(own)]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert f"chest_xray_findings: {words}." in printed
     assert "not answered" not in " ".join(score(tmp_path / "1.dcm", model=own, workers=1, prompt="edema").notes)

@@ -12,10 +12,10 @@ from PIL import Image
 
 import medclip
 from medclip.adapters.sources import source_of
+from medclip.api.models import export_model
 from medclip.errors import MedclipError, Reason
 from medclip.explaining.seen import read_seen
 from medclip.models.encoding.unit_reader import UnitReader
-from medclip.models.interchange.import_export import export_model
 from medclip.models.packs.pack import read_preprocess
 from medclip.sample import Modality
 from medclip.settings import Settings

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import medclip
 from medclip.adapters.ecg import EcgAdapter, EcgOptions
 from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError, Reason
@@ -25,6 +26,7 @@ from medclip.shards.reading.samples import ShardReader
 from medclip.shards.stored_array import encode_array
 from medclip.shards.stored_signal import MAX_S, decode_signal, encode_signal
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from tests.kits.ecg import heart, recording, write_edf, write_wfdb
 from tests.kits.signal_shards import signal_shards
 from tests.kits.training import make_shards
@@ -131,7 +133,12 @@ def test_what_is_no_ecg_or_shows_nothing_is_rejected_with_its_reason(tmp_path: P
     modality = ["ecg"] * 6 + ["xray", "ecg"]
     table = pd.DataFrame({"file": files, "patient": [str(n) for n in range(8)], "modality": modality})
     report = build_shards(
-        table, tmp_path / "s", images=tmp_path, key=b"k" * 32, signals=True, splits={"train": 1.0}, settings=SETTINGS
+        table,
+        tmp_path / "s",
+        Form(key=b"k" * 32, stores="signals"),
+        images=tmp_path,
+        splits={"train": 1.0},
+        settings=SETTINGS,
     )
     assert report.num_samples == 1
     assert report.counts_by_reason == {
@@ -154,7 +161,7 @@ def test_folders_of_images_and_of_ecgs_do_not_go_together_nor_volumes_and_ecgs(s
         ShardReader([shards, images], "train")
     assert caught.value.where == str(images)
     with pytest.raises(MedclipError, match="volumes or ECGs, not both"):
-        build_shards(pd.DataFrame(), tmp_path / "x", volumes=True, signals=True)
+        medclip.shards.build(pd.DataFrame(), tmp_path / "x", volumes=True, signals=True)
 
 
 def test_the_same_table_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from medclip.shards.reading.check_folder import check_shards
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.stored_voxels import MAX_BYTES, decode_voxels, encode_voxels, facts_of
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from tests.kits.loops import sector, write_cine
 from tests.kits.training import make_shards
 from tests.kits.volume_models import SPACING_MM, body, ct, loop, volume_shards, write_ct, write_ct_file
@@ -125,10 +126,8 @@ def test_series_and_loops_are_stored_and_what_has_no_depth_is_rejected_with_its_
     Image.fromarray(sector(1)[0]).save(tmp_path / "image.png")
     kinds = {"series": "ct", "moving.dcm": "ultrasound", "frozen.dcm": "ultrasound", "one.nii": "ct", "image.png": "ct"}
     rows = [{"file": name, "patient": name, "modality": modality} for name, modality in kinds.items()]
-    report = build_shards(
-        pd.DataFrame(rows), tmp_path / "s", images=tmp_path, key=b"k" * 32, volumes=True, splits={"train": 1.0},
-        settings=SETTINGS,
-    )  # fmt: skip
+    form, splits = Form(key=b"k" * 32, stores="volumes"), {"train": 1.0}
+    report = build_shards(pd.DataFrame(rows), tmp_path / "s", form, images=tmp_path, splits=splits, settings=SETTINGS)
     assert report.num_samples == 2
     assert report.counts_by_reason == {"frozen_loop": 1, "other_input": 1, "single_slice": 1}
     with ShardReader(report.folder, "train") as reader:

@@ -12,7 +12,6 @@ import pytest
 
 import medclip
 from medclip.adaptation.run import ScoredTest
-from medclip.auditing.options import AuditOptions
 from medclip.evaluation.adapted_model import measure
 from medclip.evaluation.zero_shot.metrics import set_figures
 from tests.kits.adapt_tables import views
@@ -48,7 +47,7 @@ def audited(folder: Path, patients: list[str], labels: np.ndarray, logits: np.nd
         for n, (patient, label, score) in enumerate(zip(patients, labels, logits, strict=True)):
             p = 1 / (1 + np.exp(-np.float64(score[1] - score[0])))
             writer.writerow([n, patient, "F" if int(patient[1:]) < 20 else "M", label, p])
-    found = medclip.audit(folder / "table.csv", by=["sex"], options=AuditOptions(permutations=100))
+    found = medclip.audit(folder / "table.csv", by=["sex"], num_permutations=100)
     everybody = [row for row in found.metrics if row["attribute"] == "all"]
     return {row["metric"]: (row["value"], row["low"], row["high"]) for row in everybody}
 

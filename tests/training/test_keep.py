@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from medclip.api.models import cite
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.card import ANCESTORS, STARTED_FROM, read_card, training_hashes, training_patients
-from medclip.models.packs.cite import cite
 from medclip.models.packs.manifest import pack_digest, weights_digest
 from medclip.text.tokenizers.clip import ClipTokenizer
 from medclip.text.tokenizers.tokenizer import load_tokenizer
@@ -125,20 +124,6 @@ def test_a_run_says_that_a_free_text_tower_is_held_by_nothing(
 
 def losses(folder: Path) -> list[tuple[int, float]]:
     return [(event["step"], event["loss"]) for event in read_log(folder / "log.jsonl") if event["kind"] == "step"]
-
-
-@pytest.mark.parametrize("extra", [[], ["train.keep.resample_every=2", "train.keep.symmetric=true"]])
-def test_a_run_that_was_stopped_goes_on_with_the_same_losses_and_weights(
-    again: dict[str, Any], tmp_path: Path, extra: list[str]
-) -> None:
-    straight = run_recipe(again, extra, out=tmp_path / "straight")
-    run_recipe(again, extra, out=tmp_path / "stopped", stop=lambda step: step == 3)
-    resumed = run_recipe(again, extra, out=tmp_path / "stopped")
-    assert losses(tmp_path / "straight") == losses(tmp_path / "stopped")
-    assert straight.pack is not None
-    assert resumed.pack is not None
-    one, other = (load_file(pack / "model.safetensors") for pack in (straight.pack, resumed.pack))
-    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_chunks_give_the_loss_of_the_whole_batch(

@@ -86,15 +86,6 @@ def _first_batch(recipe: dict[str, Any], out: Path) -> Batch:
     return batch
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits(masked: dict[str, Any], run: Path, tmp_path: Path) -> None:
-    out = tmp_path / "stopped"
-    stopped = run_recipe(masked, ["train.checkpoint_every=2"], out=out, stop=lambda step: step == 3)
-    assert stopped.pack is None
-    run_recipe(masked, ["train.checkpoint_every=2"], out=out)
-    assert _losses(out) == _losses(run)
-    assert (out / "pack" / "model.safetensors").read_bytes() == (run / "pack" / "model.safetensors").read_bytes()
-
-
 def test_chunks_of_a_batch_give_what_the_whole_batch_gives(masked: dict[str, Any], run: Path, tmp_path: Path) -> None:
     run_recipe(masked, ["train.micro_batch=4"], out=tmp_path / "chunks")  # 6 = 4 + 2
     assert _losses(tmp_path / "chunks") == pytest.approx(_losses(run), abs=1e-5)

@@ -13,13 +13,33 @@ from safetensors.torch import load_file
 from medclip.training.checkpoints.state import checkpoints, newest_sound
 from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
+from tests.kits.loaded_python import Programs
 from tests.kits.open_clip_steps import CLOSE, TRAIN, Beside, steps_plan
 from tests.kits.rank_run import run_ranks
+from tests.kits.size import is_nightly
 from tests.kits.training import masked_recipe
 from tests.kits.volume_models import volume_recipe, volume_shards
 
-# Each run of ranks starts its processes as a user would, with torchrun.
+# Each run of ranks starts its processes with torchrun; tests/cli/test_ranks.py does it as a user would.
 pytestmark = pytest.mark.slow
+
+AT_NIGHT = {
+    "ddp_small", "stopped", "hidden", "native", "changed_late", "count_ddp_2", "count_ddp_7", "beside_ddp",
+    "masked_ddp", "masked_fsdp", "masked_bad", "masked_both", "masked_volumes_ddp", "masked_volumes_begun_by_fsdp",
+}  # fmt: skip
+"""Runs that CI leaves to the night. It has each kind of training with sharded ranks (words, at their own aspect,
+masked, both, volumes), plain ranks with words, sigmoids and hidden patches, chunks, and each way to stop and go on."""
+
+
+def _ways(*names: str, of: str = "", prefix: str = "") -> list[Any]:
+    """Return parameters: names of runs, each with the one it is compared with if that is given."""
+    marks = [[pytest.mark.nightly] if prefix + name in AT_NIGHT else [] for name in names]
+    return [pytest.param(*([name, of] if of else [name]), marks=m) for name, m in zip(names, marks, strict=True)]
+
+
+def _tonight(jobs: list[dict[str, Any]], prefix: str = "") -> list[dict[str, Any]]:
+    return [job for job in jobs if is_nightly() or prefix + str(job["out"]) not in AT_NIGHT]
+
 
 NATIVE = ["model.native_aspect=true", "model.size_px=64", "model.max_tokens=12"]
 
@@ -58,7 +78,7 @@ def plan(shards: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def runs(plan: dict[str, Any], shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(plan: dict[str, Any], shards: Path, programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Let one process and two ranks run, stop and go on in every way that the tests look at."""
     folder = tmp_path_factory.mktemp("ranks")
     run_recipe(plan, out=folder / "one")
@@ -95,12 +115,14 @@ def runs(plan: dict[str, Any], shards: Path, tmp_path_factory: pytest.TempPathFa
         {"out": "beside_fsdp", "recipe": beside, "beside_open_clip": True, "overrides": fsdp},
         {"out": "gradients", "overrides": [*fsdp, *bf16, "train.betas=[0, 0]"]},
     ]
-    run_ranks(2, [{"recipe": plan, **job, "out": str(folder / str(job["out"]))} for job in jobs], folder)
-    run_recipe(plan, out=folder / "stopped")
+    jobs = [{"recipe": plan, **job, "out": str(folder / str(job["out"]))} for job in _tonight(jobs)]
+    run_ranks(2, jobs, folder, programs)
     run_recipe(plan, out=folder / "begun_by_fsdp")
     run_recipe(plan, ["objective.loss=siglip"], out=folder / "siglip_one")
-    hidden = ["objective.masked={weight: 0.5}", "model.size_px=64"]
-    run_recipe(plan, hidden, out=folder / "hidden_one")
+    if is_nightly():
+        run_recipe(plan, out=folder / "stopped")
+        hidden = ["objective.masked={weight: 0.5}", "model.size_px=64"]
+        run_recipe(plan, hidden, out=folder / "hidden_one")
     run_recipe(plan, NATIVE, out=folder / "native_one")
     return folder
 
@@ -109,7 +131,9 @@ BOTH = ["objective.masked={decoder: dec128d2, ratio: 0.75, weight: 0.5}"]
 
 
 @pytest.fixture(scope="module")
-def masked_runs(plan: dict[str, Any], shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def masked_runs(
+    plan: dict[str, Any], shards: Path, programs: Programs, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Let one process and two ranks train masked autoencoders, alone and beside words."""
     folder = tmp_path_factory.mktemp("masked ranks")
     alone = masked_recipe(shards) | {"seed": plan["seed"]}
@@ -134,9 +158,11 @@ def masked_runs(plan: dict[str, Any], shards: Path, tmp_path_factory: pytest.Tem
         {"out": "volumes_fsdp", "recipe": volumes, "overrides": [*fsdp, *small]},
         {"out": "volumes_begun_by_fsdp", "recipe": volumes, "overrides": fsdp, "stop": 4},
     ]
-    run_ranks(2, [{"recipe": alone, **job, "out": str(folder / str(job["out"]))} for job in jobs], folder)
+    jobs = [{"recipe": alone, **job, "out": str(folder / str(job["out"]))} for job in _tonight(jobs, "masked_")]
+    run_ranks(2, jobs, folder, programs)
     run_recipe(volumes, out=folder / "volumes_one")
-    run_recipe(volumes, out=folder / "volumes_begun_by_fsdp")
+    if is_nightly():
+        run_recipe(volumes, out=folder / "volumes_begun_by_fsdp")
     run_recipe(alone, out=folder / "one")
     run_recipe(alone, out=folder / "begun_by_fsdp")
     run_recipe(alone, broken, out=folder / "bad_one")
@@ -159,11 +185,12 @@ def _without_pixels(shards: Path, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "other"),
     [
-        *((name, "one") for name in ("ddp", "ddp_small", "fsdp", "fsdp_small", "begun_by_fsdp")),
-        ("bad", "bad_one"), ("bad_fsdp", "bad_one"), ("both", "both_one"), ("both_fsdp", "both_one"),
-        *((f"volumes_{name}", "volumes_one") for name in ("ddp", "fsdp", "begun_by_fsdp")),
+        *_ways("ddp", "ddp_small", "fsdp", "fsdp_small", "begun_by_fsdp", of="one", prefix="masked_"),
+        *_ways("bad", "bad_fsdp", of="bad_one", prefix="masked_"),
+        *_ways("both", "both_fsdp", of="both_one", prefix="masked_"),
+        *_ways("volumes_ddp", "volumes_fsdp", "volumes_begun_by_fsdp", of="volumes_one", prefix="masked_"),
     ],
-)  # fmt: skip
+)
 def test_two_ranks_fill_in_what_one_process_fills_in(masked_runs: Path, name: str, other: str) -> None:
     one, two = _losses(masked_runs / other), _losses(masked_runs / name)
     assert list(two) == [1, 2, 3, 4, 5, 6]
@@ -175,7 +202,7 @@ def test_two_ranks_fill_in_what_one_process_fills_in(masked_runs: Path, name: st
     assert (masked_runs / name / "pack" / "manifest.json").is_file()
 
 
-@pytest.mark.parametrize("name", ["ddp", "ddp_small", "fsdp", "fsdp_small"])
+@pytest.mark.parametrize("name", _ways("ddp", "ddp_small", "fsdp", "fsdp_small"))
 def test_two_ranks_learn_what_one_process_learns(runs: Path, name: str) -> None:
     one, two = _losses(runs / "one"), _losses(runs / name)
     assert list(two) == [1, 2, 3, 4, 5, 6]
@@ -183,7 +210,7 @@ def test_two_ranks_learn_what_one_process_learns(runs: Path, name: str) -> None:
     assert two[1] == pytest.approx(one[1], abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["stopped", "begun_by_one", "begun_by_fsdp"])
+@pytest.mark.parametrize("name", _ways("stopped", "begun_by_one", "begun_by_fsdp"))
 def test_a_run_goes_on_with_another_number_of_ranks(runs: Path, name: str) -> None:
     assert _losses(runs / name) == pytest.approx(_losses(runs / "one"), abs=2e-4)
     assert (runs / name / "pack" / "manifest.json").is_file()
@@ -193,16 +220,17 @@ def test_the_sigmoid_loss_of_two_ranks_is_that_of_one(runs: Path) -> None:
     assert _losses(runs / "siglip") == pytest.approx(_losses(runs / "siglip_one"), abs=2e-4)
 
 
+@pytest.mark.nightly  # in CI masked_runs has them with words, in chunks of sharded ranks
 def test_hidden_patches_and_their_loss_do_not_depend_on_ranks_and_chunks(runs: Path) -> None:
     assert _losses(runs / "hidden") == pytest.approx(_losses(runs / "hidden_one"), abs=5e-4)
 
 
-@pytest.mark.parametrize("name", ["native", "native_fsdp"])
+@pytest.mark.parametrize("name", _ways("native", "native_fsdp"))
 def test_images_at_their_own_aspect_ratio_teach_two_ranks_what_they_teach_one(runs: Path, name: str) -> None:
     assert _losses(runs / name) == pytest.approx(_losses(runs / "native_one"), abs=2e-4)
 
 
-@pytest.mark.parametrize("name", ["beside_ddp", "beside_fsdp"])
+@pytest.mark.parametrize("name", _ways("beside_ddp", "beside_fsdp"))
 def test_two_ranks_take_the_steps_that_open_clips_loop_takes_in_two_ranks(runs: Path, name: str) -> None:
     both = Beside(**json.loads((runs / name / "beside.json").read_text()))
     assert min(both.norms) < TRAIN["clip_norm"] < max(both.norms)
@@ -231,7 +259,7 @@ def test_ranks_stop_at_the_same_step_though_one_was_asked_and_they_look_at_every
     ("kind", "gathers", "sums", "scatters"),
     [
         # Features and pairs; maxima and sums of columns, gradients of features, flags, two buckets of gradients.
-        ("ddp", 2, 4 + 2, 0),
+        pytest.param("ddp", 2, 4 + 2, 0, marks=pytest.mark.nightly),
         # The same, and 10 groups of parameters: forward, and backward but the two that stay gathered.
         ("fsdp", 2 + 18, 4, 10),
     ],
@@ -245,7 +273,7 @@ def test_a_step_has_one_small_sum_beside_those_of_features_gradients_and_paramet
     assert counts == {name: number for name, number in expected.items() if number}
 
 
-@pytest.mark.parametrize("name", ["changed", "changed_late"])
+@pytest.mark.parametrize("name", _ways("changed", "changed_late"))
 def test_a_shard_that_one_rank_finds_changed_is_named_by_all(runs: Path, name: str) -> None:
     said = [json.loads((runs / name / f"error-{rank}.json").read_text()) for rank in range(2)]
     assert said[0] == said[1]
@@ -285,15 +313,17 @@ def test_the_shards_of_a_checkpoint_are_hashed_each(runs: Path) -> None:
     assert (state["ranks"], len(state["files"])) == (2, 2)
 
 
-def test_four_ranks_learn_what_one_process_learns(plan: dict[str, Any], tmp_path: Path) -> None:
+def test_four_ranks_learn_what_one_process_learns(plan: dict[str, Any], programs: Programs, tmp_path: Path) -> None:
     changed = ["train.batch_size=8"]
     run_recipe(plan, changed, out=tmp_path / "one")
     pairs = ["train.parallel=fsdp", "train.shard_size=2"]  # two copies of the parameters, each on two ranks
-    ways = {"four": [], "two_by_two": pairs, "stopped": pairs}
+    ways = {"four": [], "two_by_two": pairs, **({"stopped": pairs} if is_nightly() else {})}
     jobs = [{"recipe": plan, "overrides": [*changed, *more], "out": str(tmp_path / n)} for n, more in ways.items()]
-    jobs[-1]["stop"] = 2
-    run_ranks(4, jobs, tmp_path)
-    run_recipe(plan, changed, out=tmp_path / "stopped")
+    if "stopped" in ways:
+        jobs[-1]["stop"] = 2
+    run_ranks(4, jobs, tmp_path, programs)
+    if "stopped" in ways:
+        run_recipe(plan, changed, out=tmp_path / "stopped")
     for name in ways:
         assert _losses(tmp_path / name) == pytest.approx(_losses(tmp_path / "one"), abs=2e-4)
     norms = [[e["grad_norm"] for e in read_log(tmp_path / n / "log.jsonl") if e["kind"] == "step"] for n in ways]

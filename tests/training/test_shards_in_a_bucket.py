@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -26,13 +25,16 @@ from medclip.shards.reading import read_ahead
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.reading.shard_cache import ShardCache
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from medclip.training.batches.loader import Batch, Batches, preflight
 from medclip.training.batches.order import epoch_plan, windows_of_epoch
 from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.sections.augment import Augment
+from tests.kits.loaded_python import Programs
 from tests.kits.stores import WebStore, upload
+from tests.kits.training import batches_of
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
@@ -47,8 +49,8 @@ def near(tmp_path_factory: pytest.TempPathFactory) -> Path:
         row = {"file": f"{i}.png", "patient": str(i), "modality": "xray", "split": "train" if i < 18 else "val"}
         rows.append(row | {"label:chest_xray_findings:pneumonia": str(i % 2), "source": "made", "license": "CC0"})
     out = tmp_path_factory.mktemp("shards") / "s"
-    options: dict[str, Any] = {"samples_per_shard": 4, "key": b"k" * 32, "settings": Settings(workers=1)}
-    build_shards(pd.DataFrame(rows), out, max_side=64, images=images, **options)
+    form = Form(max_side=64, samples_per_shard=4, key=b"k" * 32)
+    build_shards(pd.DataFrame(rows), out, form, images=images, settings=Settings(workers=1))
     return out
 
 
@@ -66,7 +68,7 @@ def batches(place: Path | str, cache: ShardCache | None = None, **options: Any) 
         "augment": Augment(),
         "window_shards": 2,
     }
-    return Batches(ShardReader(place, "train", cache=cache), **given | options)
+    return batches_of(ShardReader(place, "train", cache=cache), **given | options)
 
 
 def content(batch: Batch) -> tuple[Any, ...]:
@@ -200,7 +202,7 @@ def _losses(out: Path) -> list[tuple[int, float]]:
 
 @pytest.mark.slow
 def test_a_training_on_a_bucket_that_is_killed_goes_on_with_the_same_losses(
-    near: Path, s3: str, tmp_path: Path
+    near: Path, s3: str, programs: Programs, tmp_path: Path
 ) -> None:
     run_recipe(_recipe(near, tmp_path / "unused"), out=tmp_path / "straight")
     url = upload(near, "killed-runs", s3)
@@ -208,7 +210,7 @@ def test_a_training_on_a_bucket_that_is_killed_goes_on_with_the_same_losses(
     recipe["data"]["worker_kind"] = "process"
     file, out = tmp_path / "recipe.yaml", tmp_path / "run"
     file.write_text(yaml.safe_dump(recipe))
-    command = [sys.executable, "-m", "medclip.cli.main", "pretrain", str(file), "--out", str(out), "--json"]
+    command = [programs.python, "-m", "medclip.cli.main", "pretrain", str(file), "--out", str(out), "--json"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     until = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < until:

@@ -64,6 +64,38 @@ class AdaptTable:
     """What was left out and why; no identifier in them."""
 
 
+@dataclass(frozen=True, eq=False)
+class TableSource:
+    """A table that somebody named, and how it is read: see `read_adapt_table`."""
+
+    table: Any
+    labels: tuple[str, ...]
+    task: Task | str | Path | None = None
+    modality: Modality | str | None = None
+    folder: Path | None = None
+    patient: str | None = None
+
+    def read(self, key: bytes, modality: Modality | None = None) -> AdaptTable:
+        """Read it.
+
+        Args:
+            key: Identity key.
+            modality: That of what the model takes, where the table was named with none.
+
+        Raises:
+            MedclipError: As `read_adapt_table`.
+        """
+        return read_adapt_table(
+            self.table, self.labels, task=self.task, modality=self.modality or modality, folder=self.folder,
+            patient_from=self.patient, key=key,
+        )  # fmt: skip
+
+    @property
+    def originals(self) -> Path | None:
+        """Folder where the images may lie that were embedded."""
+        return Path(self.table).parent if isinstance(self.table, str | Path) else None
+
+
 def read_adapt_table(
     table: Any,
     labels: Sequence[str],

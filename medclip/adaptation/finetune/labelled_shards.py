@@ -17,7 +17,9 @@ from medclip.files.output import refuse_other, write_file
 from medclip.files.tables.read_table import read_table
 from medclip.progress import Progress
 from medclip.settings import Settings
+from medclip.shards.folder import Stored
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from medclip.text.vocabulary.find_task import to_yaml
 from medclip.training.result import LABELS_NOTE, OWN_SHARDS, OWN_TASK
 from medclip.wording import count, list_of
@@ -168,10 +170,10 @@ def write_shards(
         refuse_other(out, "fine-tuning", known, note, titles={"labels": "the table of labels"}, remedy=_REMEDY)
     if not is_built(out):
         write_file(out / LABELS_NOTE, json.dumps(note, indent=1) + "\n")
-        build_shards(
-            _frame(labelled, source, patient or "patient"), out / OWN_SHARDS, max_side=max_side, seed=seed, key=key,
-            settings=settings, progress=progress, tasks=(labelled.text.task,), volumes=volumes, signals=signals,
-        )  # fmt: skip
+        stores: Stored = "volumes" if volumes else "signals" if signals else "images"
+        form = Form(max_side=max_side, seed=seed, key=key, stores=stores, tasks=(labelled.text.task,))
+        table = _frame(labelled, source, patient or "patient")
+        build_shards(table, out / OWN_SHARDS, form, settings=settings, progress=progress)
     write_file(out / OWN_TASK, to_yaml(labelled.text.task))
 
 

@@ -59,19 +59,34 @@ class TipHead(ArrayHead):
         return np.asarray(features @ self.text_weight_DC + mixed_in, np.float32)
 
 
-def fit_tip(
-    base: Model,
-    text: ClassText,
-    train: Examples,
-    val: Examples | None,
-    *,
-    seed: int,
-    alpha: float | None = None,
-    beta: float | None = None,
-    scale: tuple[float, float] | None = None,
-    steps: tuple[int, int] | None = None,
-    views: Views = "pooled",
-) -> Fitted:
+@dataclass(frozen=True)
+class MixOptions:
+    """How cache and text are mixed."""
+
+    alpha: float | None = None
+    """Weight of the cache, where it is not to be searched; `beta` has to be given too."""
+    beta: float | None = None
+    """Sharpness of the cache, likewise."""
+    scale: tuple[float, float] | None = None
+    """Ends (β, α) of the search; None for `SCALE`, and further where the examples lie close together."""
+    steps: tuple[int, int] | None = None
+    """Values of β and of α that are tried; None for `STEPS`."""
+    views: Views = "pooled"
+    """"each" makes every view a key."""
+
+    def __post_init__(self) -> None:
+        if (self.alpha is None) != (self.beta is None):
+            raise MedclipError(Reason.WRONG_USE, "one of alpha and beta is given.", hint="Give both, or neither.")
+        steps, scale = self.steps or STEPS, self.scale or SCALE
+        if min(steps) < 1 or min(scale) <= 0.1:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"a search of {steps} values of β and α up to {scale} is none.",
+                hint="Give ends above 0.1 and at least one value each.",
+            )
+
+
+def fit_tip(base: Model, text: ClassText, train: Examples, val: Examples | None, *, seed: int, **mix: Any) -> Fitted:
     """Build the cache; nothing is trained.
 
     Args:
@@ -81,18 +96,14 @@ def fit_tip(
         val: What β and α are searched on; where None, folds of the shots, by patient; α = 1.17 and β = 1 where a class
             has one patient only.
         seed: Of the folds.
-        alpha: Weight of the cache, where it is not to be searched; `beta` has to be given too.
-        beta: Sharpness of the cache, likewise.
-        scale: Ends (β, α) of the search; None for `SCALE`, and further where the examples lie close together.
-        steps: Values of β and of α that are tried; None for `STEPS`.
-        views: "each" makes every view a key.
+        mix: Fields of `MixOptions`.
 
     Raises:
         MedclipError: As `take`; WRONG_USE for one of α and β without the other, or a search that is none.
     """
-    _check_mix(alpha, beta, scale, steps)
-    shots = take(base, text, train, val, views)
-    chosen = _Mix(shots, seed, scale, steps).choose(alpha, beta)
+    options = MixOptions(**mix)
+    shots = take(base, text, train, val, options.views)
+    chosen = _Mix(shots, seed, options).choose()
     head = replace(cache(shots, train), alpha=chosen.alpha, beta=chosen.beta)
     return Fitted(head, 0, shots.settings(alpha=chosen.alpha, beta=chosen.beta, chosen_on=chosen.chosen_on))
 
@@ -104,14 +115,10 @@ def fit_tip_f(
     val: Examples | None,
     *,
     seed: int,
-    alpha: float | None = None,
-    beta: float | None = None,
-    scale: tuple[float, float] | None = None,
-    steps: tuple[int, int] | None = None,
     epochs: int | None = None,
     lr: float | None = None,
     batch_size: int = BATCH,
-    views: Views = "pooled",
+    **mix: Any,
 ) -> Fitted:
     """Train the keys of the cache with AdamW, at Tip-Adapter's own β and α; then search these again on `val`.
 
@@ -119,9 +126,9 @@ def fit_tip_f(
     free weights they reach cosines above 1, whose exp(β(cos − 1)) has no bound where β is large. At 16 shots of brain
     MRI on a base whose features lie within 0.003 in cosine, that gives 0.54 instead of 0.39.
 
-    `alpha` and `beta` are those of the cache while the keys are trained. `epochs` (passes over the rows; those of
-    `budget.passes` where None), `batch_size` (rows in a step) and `lr` (at the start of its cosine; None: the best of
-    `budget.RATES`) are of the training, `seed` also of the order of its rows. All other arguments are those of
+    `alpha` and `beta` of `mix` are those of the cache while the keys are trained. `epochs` (passes over the rows; those
+    of `budget.passes` where None), `batch_size` (rows in a step) and `lr` (at the start of its cosine; None: the best
+    of `budget.RATES`) are of the training, `seed` also of the order of its rows. All other arguments are those of
     `fit_tip`; without `val` the mix stays.
 
     Raises:
@@ -133,10 +140,10 @@ def fit_tip_f(
     from medclip.adaptation.frozen.train_on_features import train_epochs
 
     check_schedule("tip-f", lr, epochs=epochs, batch_size=batch_size)
-    _check_mix(alpha, beta, scale, steps)
-    shots = take(base, text, train, val, views)
-    mix = _Mix(shots, seed, scale, steps)
-    chosen = mix.choose(alpha, beta)
+    options = MixOptions(**mix)
+    shots = take(base, text, train, val, options.views)
+    mixture = _Mix(shots, seed, options)
+    chosen = mixture.choose()
     num_epochs = passes(len(train)) if epochs is None else epochs
 
     def learn(examples: Examples, rate: float) -> Fitted:
@@ -161,7 +168,7 @@ def fit_tip_f(
     settings = {**fitted.settings, "alpha_while_training": chosen.alpha, "beta_while_training": chosen.beta}
     mix_chosen_on = chosen.chosen_on
     if shots.val is not None:
-        alpha_found, beta_found = search([(head, shots.val)], mix.scale, mix.steps)
+        alpha_found, beta_found = search([(head, shots.val)], mixture.scale, mixture.steps)
         head, mix_chosen_on = replace(head, alpha=alpha_found, beta=beta_found), "val"
     settings |= {"alpha": head.alpha, "beta": head.beta, "mix_chosen_on": mix_chosen_on}
     return replace(fitted, head=head, settings=shots.settings(**settings))
@@ -229,19 +236,6 @@ def search(
     return best_pair
 
 
-def _check_mix(
-    alpha: float | None, beta: float | None, scale: tuple[float, float] | None, steps: tuple[int, int] | None
-) -> None:
-    if (alpha is None) != (beta is None):
-        raise MedclipError(Reason.WRONG_USE, "one of alpha and beta is given.", hint="Give both, or neither.")
-    if min(steps or STEPS) < 1 or min(scale or SCALE) <= 0.1:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"a search of {steps or STEPS} values of β and α up to {scale or SCALE} is none.",
-            hint="Give ends above 0.1 and at least one value each.",
-        )
-
-
 @dataclass(frozen=True)
 class _Found:
     alpha: float
@@ -252,15 +246,14 @@ class _Found:
 class _Mix:
     """Chooses α and β of a cache that is not trained."""
 
-    def __init__(
-        self, shots: Shots, seed: int, scale: tuple[float, float] | None, steps: tuple[int, int] | None
-    ) -> None:
-        self._shots, self._seed = shots, seed
-        self.steps = steps or ((40, 40) if shots.multilabel else STEPS)
-        self.scale = scale or (max(SCALE[0], REACH / max(_apart(shots), 1e-6)), SCALE[1])
+    def __init__(self, shots: Shots, seed: int, options: MixOptions) -> None:
+        self._shots, self._seed, self._options = shots, seed, options
+        self.steps = options.steps or ((40, 40) if shots.multilabel else STEPS)
+        self.scale = options.scale or (max(SCALE[0], REACH / max(_apart(shots), 1e-6)), SCALE[1])
 
-    def choose(self, alpha: float | None, beta: float | None) -> _Found:
+    def choose(self) -> _Found:
         """Return what was given, else what is best on `val` or folds of the shots, else the published values."""
+        alpha, beta = self._options.alpha, self._options.beta
         if alpha is not None and beta is not None:
             return _Found(alpha, beta, "given")
         judge = Judge(self._shots, self._seed)

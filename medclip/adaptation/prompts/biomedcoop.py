@@ -6,21 +6,18 @@ sentences are the task's own prompts, every wording in every template.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, normalize
 
-from medclip.adaptation.best_rate import learn_at_best_rate
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
-from medclip.adaptation.data.shot_features import Views, take
 from medclip.adaptation.methods import Fitted
-from medclip.adaptation.prompts.coop import NUM_VECTORS, WORDS, Compat, check_prompt, fit_context, schedule_of, stated
-from medclip.adaptation.prompts.prompted_text_tower import Position
+from medclip.adaptation.prompts.coop import Extra, PromptOptions, learn_context
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -112,48 +109,32 @@ def fit_biomedcoop(
     val: Examples | None,
     *,
     seed: int,
-    num_vectors: int = NUM_VECTORS,
-    words: str | None = WORDS,
-    position: Position = "end",
-    class_specific: bool = False,
     consistency: float = 0.5,
     distillation: float = 0.5,
     tau: float = 1.5,
-    lr: float | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    compat: Compat = None,
-    views: Views = "pooled",
+    **prompt: Any,
 ) -> Fitted:
     """Learn a context as `fit_coop` does, with the two further terms.
 
     `consistency` weighs the first term (λ1) and `distillation` the second (λ2); `tau` is how far a sentence's score may
     lie off to stay. All other arguments are those of `fit_coop`; the last epoch is the model.
     """
-    check_prompt("biomedcoop", base, text, num_vectors, words, lr, epochs=epochs, batch_size=batch_size)
-    shots = take(base, text, train, val, views)
-    teacher_RPD = teacher_sentences(base, text)
-    pairs = text.kind == "multilabel"
 
-    def terms(images_ND: Tensor, text_RD: Tensor) -> Tensor:
-        parts = biomedcoop_parts(
-            images_ND, images_ND, text_RD, teacher_RPD, scale=base.logit_scale, tau=tau, pairs=pairs
-        )
-        return consistency * parts.consistency + distillation * parts.distillation
+    def further() -> tuple[Extra, dict[str, Any]]:
+        teacher_RPD = teacher_sentences(base, text)
+        pairs = text.kind == "multilabel"
 
-    context = {"num_vectors": num_vectors, "words": words, "position": position, "class_specific": class_specific}
-    lr, schedule = schedule_of("biomedcoop", len(train), lr, epochs, batch_size, compat)
-    more = {"consistency": consistency, "distillation": distillation, "tau": tau, "num_sentences": teacher_RPD.shape[1]}
+        def terms(images_ND: Tensor, text_RD: Tensor) -> Tensor:
+            parts = biomedcoop_parts(
+                images_ND, images_ND, text_RD, teacher_RPD, scale=base.logit_scale, tau=tau, pairs=pairs
+            )
+            return consistency * parts.consistency + distillation * parts.distillation
 
-    def learn_at(examples: Examples, rate: float) -> Fitted:
-        of_examples = replace(shots, train=examples, val=None)
-        once = {"lr": rate, **schedule}
-        return fit_context(
-            base, text, of_examples, seed=seed, method="BiomedCoOp", context=context, schedule=once, extra=terms,
-            settings=more,
-        )  # fmt: skip
+        weights = {"consistency": consistency, "distillation": distillation, "tau": tau}
+        return terms, {**weights, "num_sentences": teacher_RPD.shape[1]}
 
-    return stated(learn_at_best_rate(base, shots, "biomedcoop", learn_at, lr=lr, seed=seed), shots, compat)
+    options = PromptOptions(**prompt)
+    return learn_context("biomedcoop", "BiomedCoOp", base, text, (train, val), seed, options, further)
 
 
 def _log_answers(logits_NR: Tensor, pairs: bool) -> Tensor:

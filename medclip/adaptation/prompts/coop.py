@@ -7,8 +7,8 @@ augmentation, so that only the text tower runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -114,22 +114,37 @@ def words_embedded(base: Model, words: str) -> Tensor:
     return embedded_LW[tokens.prefix + 1 :][:count].clone()
 
 
+@dataclass(frozen=True)
+class PromptOptions:
+    """How a context is learned."""
+
+    num_vectors: int = NUM_VECTORS
+    """M, where `words` is None."""
+    words: str | None = WORDS
+    """The vectors begin as these words; None: at random."""
+    position: Position = "end"
+    """"end": before the name; "middle": half before, half after; "front": after it."""
+    class_specific: bool = False
+    """Learn vectors for each class."""
+    lr: float | None = None
+    """Of SGD; None: the best of `budget.RATES`."""
+    epochs: int | None = None
+    """Passes over the shots; those of `budget.passes` where None."""
+    batch_size: int | None = None
+    """Units in a step; 32 where None."""
+    compat: Compat = None
+    """"upstream": rate, epochs and units in a step of the published code, see `PUBLISHED`."""
+    views: Views = "pooled"
+    """"pooled": one feature for each unit; "each": every view is a row."""
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """Arguments of `Context`."""
+        return {name: getattr(self, name) for name in ("num_vectors", "words", "position", "class_specific")}
+
+
 def fit_coop(
-    base: Model,
-    text: ClassText,
-    train: Examples,
-    val: Examples | None,
-    *,
-    seed: int,
-    num_vectors: int = NUM_VECTORS,
-    words: str | None = WORDS,
-    position: Position = "end",
-    class_specific: bool = False,
-    lr: float | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    compat: Compat = None,
-    views: Views = "pooled",
+    base: Model, text: ClassText, train: Examples, val: Examples | None, *, seed: int, **prompt: Any
 ) -> Fitted:
     """Learn the context of the classes' first wordings. The last epoch is the model.
 
@@ -139,31 +154,52 @@ def fit_coop(
         train: The shots.
         val: Chooses the rate where none is given; folds of the shots do where there is none.
         seed: Of the order of batches and of a random beginning.
-        num_vectors: M, where `words` is None.
-        words: The vectors begin as these words; None: at random.
-        position: "end": before the name; "middle": half before, half after; "front": after it.
-        class_specific: Learn vectors for each class.
-        lr: Of SGD; None: the best of `budget.RATES`.
-        epochs: Passes over the shots; those of `budget.passes` where None.
-        batch_size: Units in a step; 32 where None.
-        compat: "upstream": rate, epochs and units in a step of the published code, see `PUBLISHED`.
-        views: "pooled": one feature for each unit; "each": every view is a row.
+        prompt: Fields of `PromptOptions`.
 
     Returns:
         A linear head of the learned class vectors. A multi-label class without positives or negatives keeps its
         zero-shot logit.
     """
-    check_prompt("coop", base, text, num_vectors, words, lr, epochs=epochs, batch_size=batch_size)
-    shots = take(base, text, train, val, views)
-    context = {"num_vectors": num_vectors, "words": words, "position": position, "class_specific": class_specific}
-    lr, schedule = schedule_of("coop", len(train), lr, epochs, batch_size, compat)
+    return learn_context("coop", "CoOp", base, text, (train, val), seed, PromptOptions(**prompt))
 
-    def learn_at(examples: Examples, rate: float) -> Fitted:
-        of_examples = replace(shots, train=examples, val=None)
+
+def learn_context(
+    method: str,
+    title: str,
+    base: Model,
+    text: ClassText,
+    examples: tuple[Examples, Examples | None],
+    seed: int,
+    options: PromptOptions,
+    further: Callable[[], tuple[Extra, dict[str, Any]]] | None = None,
+) -> Fitted:
+    """Learn a context at the best rate.
+
+    Args:
+        method: Its name.
+        title: Its name in errors.
+        base: The base model.
+        text: The classes' words.
+        examples: The shots, and what chooses the rate where none is given.
+        seed: Seed of the order of batches and of a random beginning.
+        options: How it is learned.
+        further: Makes a further loss, and what the result states of it, once nothing is to be refused any more.
+    """
+    o, (train, val) = options, examples
+    check_prompt(method, base, text, o.num_vectors, o.words, o.lr, epochs=o.epochs, batch_size=o.batch_size)
+    shots = take(base, text, train, val, o.views)
+    extra, settings = (None, None) if further is None else further()
+    lr, schedule = schedule_of(method, len(train), o.lr, o.epochs, o.batch_size, o.compat)
+
+    def learn_at(learned: Examples, rate: float) -> Fitted:
+        of_examples = replace(shots, train=learned, val=None)
         once = {"lr": rate, **schedule}
-        return fit_context(base, text, of_examples, seed=seed, method="CoOp", context=context, schedule=once)
+        return fit_context(
+            base, text, of_examples, seed=seed, method=title, context=o.context, schedule=once, extra=extra,
+            settings=settings,
+        )  # fmt: skip
 
-    return stated(learn_at_best_rate(base, shots, "coop", learn_at, lr=lr, seed=seed), shots, compat)
+    return stated(learn_at_best_rate(base, shots, method, learn_at, lr=lr, seed=seed), shots, o.compat)
 
 
 def check_prompt(

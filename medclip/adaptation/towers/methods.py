@@ -62,7 +62,6 @@ def fit_svd(
     rank_ratio: float = 1.0,
     rank_compat: bool = False,
     side: Literal["float32", "bfloat16"] = "float32",
-    steps: int = STEPS,
     lr: float | None = None,
     **loop: Any,
 ) -> Fitted:
@@ -81,9 +80,8 @@ def fit_svd(
         rank_compat: Round ranks as the reference does.
         side: "bfloat16" takes less time on processors that compute in it: products that only the gradient of singular
             values needs are then made in it, and that gradient is off by less than a hundredth.
-        steps: Of training.
         lr: Highest rate; None: the best of the method's `budget.RATES`.
-        loop: Further fields of `Loop`.
+        loop: Further fields of `Loop`; `budget.STEPS` steps where none are named.
 
     Returns:
         Delta: layer name to singular values.
@@ -102,7 +100,7 @@ def fit_svd(
         return clip, lambda: singular_values(clip), {"rank_ratio": rank_ratio, "rank_compat": rank_compat}
 
     more = {"layers": layers, "text_layers": text_layers, "roles": roles, "side": side}
-    return _fit("svd", base, text, train, val, seed, lr, {"steps": steps, **loop}, prepare, more)
+    return _fit("svd", base, text, train, val, seed, lr, loop, prepare, more)
 
 
 def fit_lora(
@@ -117,7 +115,6 @@ def fit_lora(
     roles: Sequence[Role] | None = None,
     rank: int = 4,
     alpha: float = 8.0,
-    steps: int = STEPS,
     lr: float | None = None,
     **loop: Any,
 ) -> Fitted:
@@ -158,7 +155,7 @@ def fit_lora(
         return clip, delta, {"rank": rank, "alpha": alpha}
 
     more = {"layers": layers, "text_layers": text_layers, "roles": roles}
-    return _fit("lora", base, text, train, val, seed, lr, {"steps": steps, **loop}, prepare, more)
+    return _fit("lora", base, text, train, val, seed, lr, loop, prepare, more)
 
 
 def fit_norm(
@@ -171,7 +168,6 @@ def fit_norm(
     w_align: float = 0.0,
     w_uniform: float = 0.0,
     slerp: tuple[float, float] | None = None,
-    steps: int = STEPS,
     lr: float | None = None,
     **loop: Any,
 ) -> Fitted:
@@ -188,9 +184,8 @@ def fit_norm(
         w_align: Weight of `ln_tuning.alignment` of image features.
         w_uniform: Weight of `ln_tuning.uniformity`.
         slerp: Limits of the way to another feature of the class that replaces each; None: no such augmentation.
-        steps: Of training.
         lr: Highest rate; None: the best of the method's `budget.RATES`.
-        loop: Further fields of `Loop`.
+        loop: Further fields of `Loop`; `budget.STEPS` steps where none are named.
 
     Returns:
         Delta: parameter name to value.
@@ -214,7 +209,7 @@ def fit_norm(
 
     further = Further(None if slerp is None else spread, loss if w_align or w_uniform else None)
     more = {"w_align": w_align, "w_uniform": w_uniform, "slerp": slerp}
-    return _fit("norm", base, text, train, val, seed, lr, {"steps": steps, **loop}, prepare, more, further)
+    return _fit("norm", base, text, train, val, seed, lr, loop, prepare, more, further)
 
 
 def fit_full(
@@ -224,7 +219,6 @@ def fit_full(
     val: Examples | None,
     *,
     seed: int,
-    steps: int = STEPS,
     lr: float | None = None,
     **loop: Any,
 ) -> Fitted:
@@ -242,7 +236,7 @@ def fit_full(
         before = dict(base.clip.named_parameters())
         return clip, lambda: {n: v for n, v in _learned(clip).items() if not torch.equal(v, before[n].cpu())}, {}
 
-    return _fit("full", base, text, train, val, seed, lr, {"steps": steps, **loop}, prepare, {})
+    return _fit("full", base, text, train, val, seed, lr, loop, prepare, {})
 
 
 def _fit(
@@ -260,6 +254,7 @@ def _fit(
 ) -> Fitted:
     """Train a copy at the best rate, take its change, make head and dense towers of it."""
     check_schedule(method, lr)
+    loop = {"steps": STEPS, **loop}
     Loop(lr=0.0, **loop)  # refuses what cannot be, before examples are looked at
     shots = take(base, text, train, val)
     clip, delta_of, needed = prepare(copy.deepcopy(base.clip))

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.embeddings.open_embeddings import is_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.parquet_stream import most_unpacked, too_large
 from medclip.files.tables.read_table import read_open_table
@@ -111,8 +110,7 @@ def read_embeddings(path: str | Path, keys: Sequence[str], *, key: str | None = 
     """
     file = Path(path)
     if not os.path.isfile(file):
-        hint = "A folder that medclip embed wrote is named with --images." if is_embeddings(file) else ""
-        raise MedclipError(Reason.MISSING_FILE, "there is no such file of embeddings.", where=file, hint=hint)
+        raise MedclipError(Reason.MISSING_FILE, "there is no such file of embeddings.", where=file)
     with file.open("rb") as stream:
         is_npz = stream.read(4) == _ZIP
         stream.seek(0)

@@ -15,7 +15,7 @@ from medclip.auditing.disclosure.small_cells import CellState, Rounding, Roundin
 from medclip.auditing.groups.differences import REST, against, rest_cells, with_rest
 from medclip.auditing.groups.gap_test import gap_test
 from medclip.auditing.groups.gaps import GAPS, Gap, gaps
-from medclip.auditing.options import AuditOptions, shuffles_for
+from medclip.auditing.options import MeasureOptions, shuffles_for
 from medclip.auditing.thresholds.choose import Threshold
 from medclip.statistics.cohort import Cohort, Label
 from medclip.statistics.resampling.bootstrap import Replicates, evaluate_many
@@ -90,7 +90,7 @@ def measure(
     cohort: Cohort,
     thresholds: Mapping[str, Threshold],
     weights_PB: NDArray[Any],
-    options: AuditOptions,
+    options: MeasureOptions,
     step: Callable[[int, int], None] | None = None,
 ) -> Measured:
     """Evaluate every label of a cohort in every cell and every resample.
@@ -140,7 +140,7 @@ def metric_rows(measured: Measured, dataset: str) -> list[Row]:
     return rows
 
 
-def suppressed_rows(measured: Measured, options: AuditOptions) -> list[Row]:
+def suppressed_rows(measured: Measured, options: MeasureOptions) -> list[Row]:
     """Return the table `suppressed`: what is not shown, and why, with counts that name nobody."""
     rows = []
     for label, every in measured.states.items():
@@ -161,7 +161,7 @@ def suppressed_rows(measured: Measured, options: AuditOptions) -> list[Row]:
 
 
 def difference_rows(
-    measured: Measured, options: AuditOptions, step: Callable[[int, int], None] | None = None
+    measured: Measured, options: MeasureOptions, step: Callable[[int, int], None] | None = None
 ) -> list[Row]:
     """Return the table `differences`: each shown group against everybody else, tested; one family for the model."""
     rows: list[Row] = []
@@ -207,7 +207,7 @@ def num_gap_tests(measured: Measured) -> int:
     return total
 
 
-def gap_rows(measured: Measured, options: AuditOptions, step: Callable[[], None] | None = None) -> list[Row]:
+def gap_rows(measured: Measured, options: MeasureOptions, step: Callable[[], None] | None = None) -> list[Row]:
     """Return the table `gaps`: per label and attribute, between the groups that are shown."""
     gap_table: list[Row] = []
     shuffles = options.permutations or shuffles_for(num_gap_tests(measured), measured.cohort.num_patients)

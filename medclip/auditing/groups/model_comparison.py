@@ -19,7 +19,7 @@ from medclip.auditing.groups.measure import (
     short,
 )
 from medclip.auditing.input.read import paired
-from medclip.auditing.options import AuditOptions
+from medclip.auditing.options import MeasureOptions
 from medclip.statistics.cohort import ALL
 from medclip.statistics.resampling.standard_errors import clusters_of
 from medclip.statistics.resampling.weights import draw_weights
@@ -28,7 +28,7 @@ from medclip.statistics.tests import delong
 METRICS = (*COMPARED, "brier")
 
 
-def model_rows(one: Measured, other: Measured, options: AuditOptions) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+def model_rows(one: Measured, other: Measured, options: MeasureOptions) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """Return the table `models`: the other model minus the first, on the rows that both scored.
 
     DeLong's p, in Obuchowski's form for several rows of a patient, stands beside the bootstrap's for everybody.

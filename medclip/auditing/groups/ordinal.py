@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from medclip.auditing.disclosure.small_cells import CellState, Roundings, hidden, roundings
 from medclip.auditing.groups.differences import REST
 from medclip.auditing.groups.measure import Row, adjust, exported, rounded_values, short
-from medclip.auditing.options import AuditOptions
+from medclip.auditing.options import MeasureOptions
 from medclip.statistics.cohort import Cohort, Label, Ordinal, cell_rows
 from medclip.statistics.estimate import Difference, Estimate
 from medclip.statistics.metrics.ordinal import KAPPA, SHARES, agreement, ordinal_sums
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 _COMPARED = (KAPPA, "exact", "within_one", "one_up", "one_down")
 
 
-def ordinal_rows(model: str, cohort: Cohort, weights_PB: NDArray[Any], options: AuditOptions) -> list[Row]:
+def ordinal_rows(model: str, cohort: Cohort, weights_PB: NDArray[Any], options: MeasureOptions) -> list[Row]:
     """Return the table `ordinal`: each measure of each grading in each group, then each group minus all others.
 
     Args:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from medclip.auditing.disclosure.small_cells import count_patients
 from medclip.auditing.groups.measure import Measured, Row, exported, rounded_values
 from medclip.auditing.input.groups import kind_of, sex_of
-from medclip.auditing.options import AuditOptions
+from medclip.auditing.options import MeasureOptions
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import Table, is_blank, listed, plain_name
 from medclip.statistics.cohort import ALL, CONFLICT, MISSING, Attribute, Cohort
@@ -76,7 +76,7 @@ def read_reference(table: Table) -> dict[str, dict[str, float]]:
     return sizes
 
 
-def representation_rows(measured: Measured, options: AuditOptions) -> list[Row]:
+def representation_rows(measured: Measured, options: MeasureOptions) -> list[Row]:
     """Return the table `representation`: each group's share of patients beside its reference, then the distance.
 
     Raises:
@@ -101,7 +101,7 @@ def representation_rows(measured: Measured, options: AuditOptions) -> list[Row]:
 
 
 def _rows(
-    measured: Measured, attribute: Attribute, shares: Mapping[str, float], options: AuditOptions, where: str
+    measured: Measured, attribute: Attribute, shares: Mapping[str, float], options: MeasureOptions, where: str
 ) -> list[Row]:
     names = [name for name in attribute.groups if name not in (MISSING, CONFLICT)]
     by_name = {_as_read(attribute.name, name): share for name, share in shares.items()}

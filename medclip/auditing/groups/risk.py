@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medclip.auditing.disclosure.small_cells import hidden, roundings
 from medclip.auditing.groups.measure import Row, exported, fewest_of, rounded_values
-from medclip.auditing.options import AuditOptions
+from medclip.auditing.options import MeasureOptions
 from medclip.statistics.cohort import Cohort
 from medclip.statistics.yearly_risk import CONCORDANCES, yearly_figures
 
@@ -22,7 +22,7 @@ _ALIKE = (
 """Metrics whose digits give away as much."""
 
 
-def risk_rows(model: str, cohort: Cohort, weights_PB: NDArray[Any], options: AuditOptions) -> list[Row]:
+def risk_rows(model: str, cohort: Cohort, weights_PB: NDArray[Any], options: MeasureOptions) -> list[Row]:
     """Return the table `risk`: each metric of each risk, population and year in each group.
 
     Args:

@@ -36,10 +36,6 @@ def read_risks(source: Source, options: ReadOptions) -> tuple[tuple[Risk, ...], 
     Raises:
         MedclipError: TABLE_INVALID for scores or times that are not there or cannot be; WRONG_USE for logits.
     """
-    if options.risk and options.scores != "probabilities":
-        raise MedclipError(
-            Reason.WRONG_USE, "a risk by year is a probability.", hint="Leave --scores-are out, or --risk."
-        )
     risks, notes = [], []
     for name, columns in options.risk.items():
         years, scores = _columns(source, name, columns)

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.errors import MedclipError, Reason
 
-BY = ("week", "month", "run")
 NUM_FIRST = 4
 """Periods at the beginning that are the reference, where no other is named."""
 _WEEKS_SHOWN = 3
@@ -42,26 +41,22 @@ def periods_of(week_N: NDArray[Any], runs: Sequence[str], by: str | None) -> Per
     Args:
         week_N: ISO week of each unit; "" where its run wrote none.
         runs: Names of the runs.
-        by: One of `BY`; None: weeks where at least half of the units have one, else the runs.
+        by: week, month or run; None: weeks where at least half of the units have one, else the runs.
 
     Raises:
-        MedclipError: WRONG_USE for another word, and for weeks where no unit has one.
+        MedclipError: WRONG_USE for weeks where no unit has one.
 
     Example:
         >>> periods_of(np.array(["2024-W05", "2024-W06", ""]), ["a"], "month").names
         ('2024-02',)
     """
-    if by is not None and by not in BY:
-        raise MedclipError(
-            Reason.WRONG_USE, f"results are watched by week, month or run, not {by!r}.", hint=did_you_mean(by, BY)
-        )
     weeks = np.asarray(week_N, str)
     known = weeks != ""
     if by in ("week", "month") and not known.any():
         raise MedclipError(
             Reason.WRONG_USE,
             f"no file of these results has a {by}.",
-            hint="Score with --weeks, which writes the week of each examination; or watch --by run.",
+            hint="Score with --weeks, which writes the week of each examination; or watch --period run.",
         )
     chosen = by or ("week" if len(known) and known.mean() >= 0.5 else "run")
     if chosen == "run":

@@ -66,10 +66,10 @@ class Monitored(Result):
     periods: tuple[PeriodRow, ...]
     changes: tuple[Change, ...]
     compared: tuple[Compared, ...] = ()
-    """Questions asked of the same studies by two packs; () where no other results were named with `against`."""
+    """Questions asked of the same studies by two packs; () where no other results were named with `compare`."""
     changed_studies: tuple[ChangedStudy, ...] = ()
     num_paired: tuple[int, int, int] = (0, 0, 0)
-    """Studies that both results have, only the new ones, and only those of `against`."""
+    """Studies that both results have, only the new ones, and only those of `compare`."""
     packs: tuple[str, ...] = ()
     """Of the watched runs."""
     packs_against: tuple[str, ...] = ()

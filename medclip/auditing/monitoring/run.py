@@ -24,11 +24,11 @@ _SHOWN = 5
 def monitor_results(
     results: Sequence[Any],
     reference: Sequence[Any],
-    against: Sequence[Any],
+    compare: Sequence[Any],
     *,
-    by: str | None,
+    period: str | None,
     fewest: int = FEWEST_PATIENTS,
-    threshold: float = 0.5,
+    min_probability: float = 0.5,
     num_resamples: int,
     seed: int,
     progress: Progress,
@@ -38,10 +38,10 @@ def monitor_results(
     Args:
         results: Output folders of runs.
         reference: Those of the time before; the first periods of `results` where there are none.
-        against: Those of another pack on the same studies; none are needed.
-        by: week, month or run; None for weeks where most units have one.
+        compare: Those of another pack on the same studies; none are needed.
+        period: week, month or run; None for weeks where most units have one.
         fewest: Patients that a period needs to be compared.
-        threshold: Probability from which a finding is called, for `against`.
+        min_probability: Probability from which a finding is called, for `compare`.
         num_resamples: Resamples of patients.
         seed: Of all draws.
         progress: Told of it.
@@ -52,7 +52,7 @@ def monitor_results(
     Raises:
         MedclipError: MISSING_FILE, WRONG_USE; NOTHING_TO_DO where nothing can be compared.
     """
-    for others, name in ((reference, "--reference"), (against, "--against")):
+    for others, name in ((reference, "--before"), (compare, "--compare")):
         if {folder_of(given).resolve() for given in others} & {folder_of(given).resolve() for given in results}:
             raise MedclipError(
                 Reason.WRONG_USE,
@@ -62,16 +62,16 @@ def monitor_results(
     progress.stage("Reading results", 1)
     watched = read_results(results)
     before = read_results(reference, watched.patients) if reference else None
-    other = read_results(against, watched.patients) if against else None
+    other = read_results(compare, watched.patients) if compare else None
     progress.step()
-    periods = periods_of(watched.units.week_U, watched.runs, by)
+    periods = periods_of(watched.units.week_U, watched.runs, period)
     is_alone = before is None and len(periods.names) < 2
     rows = _rows(watched, before, periods, fewest, is_alone)
     if is_alone and other is None:
         raise MedclipError(
             Reason.NOTHING_TO_DO,
             f"there is one {periods.by} only, and nothing to compare it with.",
-            hint="Name results of the time before with --reference, or those of another pack with --against.",
+            hint="Name results of the time before with --before, or those of another pack with --compare.",
         )
     progress.stage("Comparing", 1)
     changes = []
@@ -80,7 +80,7 @@ def monitor_results(
     compared, studies, num_paired = ([], [], (0, 0, 0))
     if other is not None:
         compared, studies, num_paired = side_by_side(
-            watched, other, threshold=threshold, num_resamples=num_resamples, seed=seed
+            watched, other, threshold=min_probability, num_resamples=num_resamples, seed=seed
         )
     progress.step()
     return Monitored(
@@ -93,7 +93,7 @@ def monitor_results(
         num_paired=num_paired,
         packs=tuple(dict.fromkeys(watched.packs)),
         packs_against=() if other is None else tuple(dict.fromkeys(other.packs)),
-        threshold=threshold,
+        threshold=min_probability,
         notes=tuple(_notes(watched, before, periods, rows, is_alone)),
     )
 

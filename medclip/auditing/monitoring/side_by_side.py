@@ -35,7 +35,7 @@ class Compared:
     num_studies: int
     num_patients: int
     before: float
-    """Mean probability by the pack of `against`."""
+    """Mean probability by the pack of `compare`."""
     now: float
     difference: float
     low: float

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medclip.auditing.recipe import AuditRecipe
+from medclip.embeddings.write_embeddings import NOTE as EMBEDDINGS
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.manifest import file_sha256
 from medclip.runs.outputs.results import FILES, SCORES
@@ -22,26 +22,26 @@ _OR_NAME = ("model", "task")
 _SINGLE = (*_PLAIN, *_OR_NAME)
 _NOT_HASHED = frozenset({"images", "key_file"})
 """A folder of millions of files, and a secret."""
-_OF_FOLDERS = (SCORES, FILES, MANIFEST, INDEX)
-"""Files that stand for a folder: of scores, of a pack, of shards."""
+_OF_FOLDERS = (SCORES, FILES, EMBEDDINGS, MANIFEST, INDEX)
+"""Files that stand for a folder: of scores, of embeddings, of a pack, of shards."""
 
 
-def change_paths(recipe: AuditRecipe, change: Callable[[str, str], str]) -> dict[str, Any]:
-    """Return what a recipe asks beyond the defaults, with every path in it changed.
+def change_paths(asked: Mapping[str, Any], change: Callable[[str, str], str]) -> dict[str, Any]:
+    """Return what is asked with every path in it changed; what is no path, such as a data frame, stays.
 
     Args:
-        recipe: What was asked.
+        asked: Values of options.
         change: Takes the key of a path ("labels", "compare:1") and the path.
     """
-    kept = recipe.model_dump(mode="json", exclude_defaults=True)
-    values = {name: value for name, value in kept.items() if name not in ("out", "overwrite", "changed_inputs")}
+    values = dict(asked)
     for name in _SINGLE:
-        if values.get(name) is not None:
+        if isinstance(values.get(name), str | Path):
             values[name] = change(name, str(values[name]))
     for name in (*_NAMED, "training"):
-        if name in values:
+        if isinstance(values.get(name), list | tuple):
             values[name] = [
-                _changed(text, f"{name}:{n}", name in _NAMED, change) for n, text in enumerate(values[name])
+                _changed(one, f"{name}:{n}", name in _NAMED, change) if isinstance(one, str) else one
+                for n, one in enumerate(values[name])
             ]
     return values
 
@@ -53,15 +53,15 @@ def _changed(text: str, key: str, is_named: bool, change: Callable[[str, str], s
     return change(key, text)
 
 
-def paths_of(recipe: AuditRecipe) -> dict[str, Path]:
-    """Return the files and folders that a recipe names, by key; a pack of medclip's own is none."""
+def paths_of(asked: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the files and folders that are named, by key; a pack of medclip's own is none."""
     paths: dict[str, Path] = {}
 
     def note(key: str, path: str) -> str:
         paths[key] = Path(path)
         return path
 
-    change_paths(recipe, note)
+    change_paths(asked, note)
     return {key: path for key, path in paths.items() if key not in _OR_NAME or path.exists()}
 
 

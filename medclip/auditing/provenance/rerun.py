@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from medclip.auditing.provenance.inputs import change_paths, describe_inputs
 from medclip.auditing.provenance.origin import HIDDEN
-from medclip.auditing.recipe import AuditRecipe, audit_recipe
 from medclip.auditing.result import read_result
+from medclip.embeddings.open_embeddings import is_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import read_note
 from medclip.files.stores.remote import is_url
@@ -18,7 +18,8 @@ from medclip.runs.outputs.fetched_results import fetched_results
 
 NOTE, PLACES = "run.json", "places"
 """The note of an audit's folder, and where in it the relative paths of the inputs stand."""
-_NOT_THE_AUDIT = frozenset({"out", "overwrite", "changed_inputs"})
+_EARLIER = {"permutations": "num_permutations", "stress_images": "num_stress_images"}
+"""What options were called by earlier versions."""
 
 
 def is_audit(scores: Any) -> bool:
@@ -30,12 +31,7 @@ def is_audit(scores: Any) -> bool:
         return f.read(200).lstrip().startswith(b"{")
 
 
-def asked_recipe(scores: str | Path, changes: Mapping[str, Any] | None = None) -> AuditRecipe:
-    """Read what is asked by an `audit.json`, a recipe or a path of scores; see `read_rerun` and `audit_recipe`."""
-    return read_rerun(Path(scores), changes) if is_audit(scores) else audit_recipe(scores, changes)
-
-
-def read_rerun(path: Path, changes: Mapping[str, Any] | None = None) -> AuditRecipe:
+def read_rerun(path: Path, changes: Collection[str] = (), *, changed_inputs: bool = False) -> dict[str, Any]:
     """Read what an audit was asked, and find its inputs again.
 
     They are looked for where the folder's note says, in a store where that names a URL, else by their names in the
@@ -43,7 +39,11 @@ def read_rerun(path: Path, changes: Mapping[str, Any] | None = None) -> AuditRec
 
     Args:
         path: An `audit.json`.
-        changes: Options that override it; with any but `out` it is another audit, of today.
+        changes: Options that override it: with any it is another audit, of today.
+        changed_inputs: Whether inputs may have changed.
+
+    Returns:
+        Options by name.
 
     Raises:
         MedclipError: What `read_result` raises; WRONG_USE for an audit that no recipe describes; MISSING_FILE for an
@@ -58,8 +58,7 @@ def read_rerun(path: Path, changes: Mapping[str, Any] | None = None) -> AuditRec
             where=path,
             hint="Run again what made it.",
         )
-    changes = dict(changes or {})
-    written = AuditRecipe.model_validate(asked)
+    written: dict[str, Any] = {_EARLIER.get(str(name), str(name)): value for name, value in asked.items()}
     note = read_note(path.parent / NOTE) or {}
     inputs: dict[str, list[Mapping[str, Any]]] = {}
     for row in provenance.get("inputs", ()):
@@ -70,7 +69,7 @@ def read_rerun(path: Path, changes: Mapping[str, Any] | None = None) -> AuditRec
         if key not in inputs or key.partition(":")[0] in changes:
             return name
         path_now, differs = _find(key, name, inputs[key], path.parent, note.get(PLACES, {}).get(key))
-        if differs and not changes.get("changed_inputs"):
+        if differs and not changed_inputs:
             raise MedclipError(
                 Reason.CHANGED,
                 f"this input has changed since the audit: SHA-256 then {differs[0]}, now {differs[1]}.",
@@ -81,11 +80,11 @@ def read_rerun(path: Path, changes: Mapping[str, Any] | None = None) -> AuditRec
         return str(path_now)
 
     values = change_paths(written, place)
-    same = not changed and not set(changes) - _NOT_THE_AUDIT
+    if values.get("images") is not None and is_embeddings(values["images"]):  # as earlier versions named them
+        values["embeddings"] = values.pop("images")
     of_then = {"audited_on": provenance.get("date"), "declared": provenance.get("declared")}
-    values |= {name: value for name, value in of_then.items() if value and (same or name == "declared")}
-    recipe = AuditRecipe.model_validate({**values, **changes})
-    return recipe.with_file(provenance.get("recipe_file"))
+    same = not changed and not changes
+    return values | {name: value for name, value in of_then.items() if value and (same or name == "declared")}
 
 
 def _find(

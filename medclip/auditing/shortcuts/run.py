@@ -14,7 +14,7 @@ from medclip.auditing.groups.measure import Measured, exported
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.read import read_cohort
 from medclip.auditing.input.score_table import ScoreSource
-from medclip.auditing.options import AuditOptions
+from medclip.auditing.options import MeasureOptions
 from medclip.auditing.shortcuts import masked_pairs as device_pairs
 from medclip.auditing.shortcuts import standardised_gaps as reweighted_gaps
 from medclip.auditing.shortcuts import tests as shortcuts
@@ -33,7 +33,7 @@ def shortcut_rows(
     labels: Table | None,
     label: Sequence[str] | None,
     reading: ReadOptions,
-    options: AuditOptions,
+    options: MeasureOptions,
 ) -> list[dict[str, Any]]:
     """Return the table `shortcuts`, without the model's name.
 

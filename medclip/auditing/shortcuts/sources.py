@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from medclip.auditing.disclosure.small_cells import CellState
 from medclip.auditing.groups.measure import Measured, adjust, exported, rounded_values, short
 from medclip.auditing.input.groups import kind_of
-from medclip.auditing.options import AuditOptions
+from medclip.auditing.options import MeasureOptions
 from medclip.files.tables.table import plain_name
 from medclip.statistics.cohort import ALL, CONFLICT, MISSING, Attribute, Cohort, Label
 from medclip.statistics.estimate import Difference, Estimate
@@ -69,7 +69,7 @@ def source_attribute(cohort: Cohort, named: str | None) -> Attribute | None:
     return None
 
 
-def source_rows(measured: Measured, options: AuditOptions) -> list[Row]:
+def source_rows(measured: Measured, options: MeasureOptions) -> list[Row]:
     """Return the table `sources`: what the score gets within and across sources, and what it knows of them.
 
     Returns:
@@ -112,7 +112,7 @@ class _Side:
 class _Sources:
     """One label of one model by its sources."""
 
-    def __init__(self, measured: Measured, label: Label, attribute: Attribute, options: AuditOptions) -> None:
+    def __init__(self, measured: Measured, label: Label, attribute: Attribute, options: MeasureOptions) -> None:
         self._measured, self._label, self._attribute = measured, label, attribute
         self._seed = options.seed
         self._least = options.small_cells.min_patients

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medclip.auditing.groups.measure import Measured
 from medclip.auditing.input.read import rows_of
-from medclip.auditing.options import AuditOptions, Stress
+from medclip.auditing.options import MeasureOptions, Stress
 from medclip.auditing.stress.patches import MOST as PATCH_IMAGES
 from medclip.auditing.stress.patches import SPOILT, TEMPERATURES, Patches, patch_rows
 from medclip.auditing.stress.prompts import prompt_scores
@@ -55,7 +55,7 @@ class Stressed:
 
 
 def stress_test(
-    one: Measured, model: Model, modality: Modality, options: AuditOptions, settings: Settings, progress: Progress
+    one: Measured, model: Model, modality: Modality, options: MeasureOptions, settings: Settings, progress: Progress
 ) -> Stressed:
     """Score the images of an audit again, in every form, and compare.
 
@@ -75,7 +75,7 @@ def stress_test(
     from medclip.scoring.tasks import Scorer
 
     wanted, images = options.stress or Stress(), options.image_checks.images
-    assert images is not None  # AuditOptions refuses it
+    assert images is not None  # MeasureOptions refuses it
     if not one.cohort.files:
         raise MedclipError(
             Reason.WRONG_USE, "the label table names no files, so that no images can be stressed.",
@@ -145,7 +145,7 @@ def _strange(
     scorer: Scorer,
     conditions: Sequence[Condition],
     chosen: Chosen,
-    options: AuditOptions,
+    options: MeasureOptions,
     progress: Progress,
 ) -> list[Row]:
     """Ask of the first question's task whether its outputs see what was done to the images."""
@@ -196,7 +196,7 @@ def _patches(
     questions: Mapping[str, Question],
     thresholds: Mapping[str, float],
     session: _Session,
-    options: AuditOptions,
+    options: MeasureOptions,
 ) -> list[Row]:
     """Spoil one cell at a time, also with softer attention where the tower has any."""
     from medclip.models.towers.layers.attention_temperature import with_attention_temperature

@@ -21,7 +21,7 @@ from medclip.auditing.groups.measure import (
     short,
 )
 from medclip.auditing.input.read import rows_of
-from medclip.auditing.options import AuditOptions
+from medclip.auditing.options import MeasureOptions
 from medclip.statistics.cohort import ALL, Cohort, Label
 from medclip.statistics.resampling.bootstrap import Replicates, evaluate_many
 from medclip.statistics.resampling.intervals import of
@@ -57,7 +57,7 @@ def shift_rows(
     conditions: Sequence[Condition],
     samples: Mapping[str, NDArray[np.intp]],
     thresholds: Mapping[str, float],
-    options: AuditOptions,
+    options: MeasureOptions,
     step: Callable[[], None],
 ) -> list[Row]:
     """Return the table `stress`.
@@ -100,7 +100,7 @@ def _of_attribute(
     attribute: str,
     places: NDArray[np.intp],
     thresholds: Mapping[str, float],
-    options: AuditOptions,
+    options: MeasureOptions,
     step: Callable[[], None],
 ) -> list[Row]:
     part = rows_of(cohort, places, list(scores))
@@ -132,7 +132,7 @@ def _of_attribute(
     return rows
 
 
-def _rounding(one: Measured, part: Cohort, attribute: str, options: AuditOptions) -> Rounding:
+def _rounding(one: Measured, part: Cohort, attribute: str, options: MeasureOptions) -> Rounding:
     """Choose how figures of an attribute are written: as in the whole audit, or coarser where a group of this sample is
     hidden. The rests are left out of it: no count of theirs is exported.
     """
@@ -155,7 +155,7 @@ class _Cells:
 
     @classmethod
     def of(
-        cls, one: Measured, halves: Cohort, label: Label, clean: Replicates, rounded: Rounding, options: AuditOptions
+        cls, one: Measured, halves: Cohort, label: Label, clean: Replicates, rounded: Rounding, options: MeasureOptions
     ) -> _Cells:
         states = hidden(halves, label, options.small_cells)
         return cls(one, label, states, rounded, clusters_of(halves, label), clean)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.adaptation.data.class_text import ClassText
-from medclip.adaptation.data.table import read_adapt_table
+from medclip.adaptation.data.table import TableSource
 from medclip.adaptation.data.unit_features import targets_of
 from medclip.adaptation.methods import METHODS
 from medclip.embeddings.embeddings_reader import needs_images, open_for
@@ -21,7 +21,7 @@ from medclip.embeddings.open_embeddings import is_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.few_shot.data import FewShotData, base_identity, prepare, table_name
 from medclip.evaluation.few_shot.mistakes import confusion_of
-from medclip.evaluation.few_shot.plan import NOVEL, REFERENCES, SEEDS, SHOTS, Protocol, RunKey, make_protocol
+from medclip.evaluation.few_shot.plan import NOVEL, Design, Protocol, RunKey, make_protocol
 from medclip.evaluation.few_shot.results import Comparison, Drawing
 from medclip.evaluation.few_shot.run import Job, Place, run_job, run_there, save_examples
 from medclip.evaluation.few_shot.store import COMPARISON, IDENTITY, Run, RunStore
@@ -50,10 +50,7 @@ from medclip.wording import count, list_of
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
-    from medclip.sample import Modality
-    from medclip.text.vocabulary.task import Task
 
-TEST_SHARE = 0.3
 _FEWEST_CLASSES = 4
 """For base-to-novel: two of each, or there is nothing to tell apart."""
 _LONG_S = 7 * 24 * 3600.0
@@ -69,24 +66,13 @@ class Compared:
 
 def compare_methods(
     model: str | Path | Model,
-    table: Any,
-    label: str | Sequence[str],
+    source: TableSource,
+    design: Design,
     *,
-    out: str | Path,
-    methods: Sequence[str] | None = None,
-    quick: bool = False,
-    shots: Sequence[int] = SHOTS,
-    seeds: int | Sequence[int] = SEEDS,
-    inits: int = 1,
-    base_to_novel: bool = False,
-    references: Sequence[str] = REFERENCES,
-    task: Task | str | Path | None = None,
-    modality: Modality | str | None = None,
-    folder: Path | None = None,
-    patient_from: str | None = None,
-    test_share: float = TEST_SHARE,
-    split_seed: int = 0,
-    processes: int = 1,
+    out: Path,
+    test_share: float,
+    seed: int = 0,
+    num_workers: int = 1,
     device: str = "cpu",
     key_file: Path | None = None,
     num_replicates: int = NUM_RESAMPLES,
@@ -101,53 +87,39 @@ def compare_methods(
     from medclip.models.packs.pack import find_pack, load_model, read_preprocess
     from medclip.models.packs.words import understands_words
 
-    settings, progress = settings or Settings(), progress or Silent()
+    settings, progress, folder = settings or Settings(), progress or Silent(), source.folder
     on = device if isinstance(model, str | Path) else model.device.type
-    check_run(Path(out), COMPARISON, base_identity(find_pack(model), on), IDENTITY)
+    check_run(out, COMPARISON, base_identity(find_pack(model), on), IDENTITY)
     check_device(device)
-    columns = [label] if isinstance(label, str) else list(label)
-    key = load_key(settings, path=key_file)
     embeddings = (
         open_for(folder, find_pack(model), settings, key_file) if folder is not None and is_embeddings(folder) else None
     )
-    modality = modality or read_preprocess(model).modality
-    read = read_adapt_table(
-        table, columns, task=task, modality=modality, folder=folder, patient_from=patient_from, key=key
-    )
+    read = source.read(load_key(settings, path=key_file), read_preprocess(model).modality)
     has_text = understands_words(find_pack(model)) if isinstance(model, str | Path) else model.has_text
     # From here on torch is needed, which takes seconds to import: what can be refused without it was refused above.
-    protocol = make_protocol(
-        methods,
-        quick=quick,
-        shots=shots,
-        seeds=seeds,
-        inits=inits,
-        references=references,
-        novel=base_to_novel,
-        has_text=has_text,
-    )
+    protocol = make_protocol(design, has_text=has_text)
     _check_novel(protocol, read.text)
     learners = [v.title for v in protocol.variants if v.entry.trains_towers]
     if embeddings is not None and learners:
-        raise needs_images(f"{list_of(learners)} learn in the towers", ", or leave them out with --quick or --methods")
+        raise needs_images(f"{list_of(learners)} learn in the towers", ", or leave them out with --quick or --method")
     base = load_model(model, device=device)
-    if methods is not None:  # of all methods, one that cannot run is a row of the failures
+    if design.methods is not None:  # of all methods, one that cannot run is a row of the failures
         for variant in protocol.variants:
             variant.entry.rehearse(base, read.text, variant.options)
     data = prepare(
         base,
         read,
         [(k, s) for k in protocol.drawn_shots for s in protocol.seeds],
-        split_seed=split_seed,
+        seed=seed,
         test_share=test_share,
         settings=settings,
         progress=progress,
         embeddings=embeddings,
-        originals=Path(table).parent if isinstance(table, str | Path) else None,
+        originals=source.originals,
     )
-    store = RunStore(Path(out), data.identity(base))
-    runs = _all_runs(base, data, protocol, store, processes, progress)
-    result = _result(base, data, protocol, runs, table_name(table), num_replicates)
+    store = RunStore(out, data.identity(base))
+    runs = _all_runs(base, data, protocol, store, num_workers, progress)
+    result = _result(base, data, protocol, runs, table_name(source.table), num_replicates)
     write_tables(store, result, data, runs)
     return Compared(replace(result, folder=store.folder), data)
 
@@ -163,14 +135,14 @@ def _check_novel(protocol: Protocol, text: ClassText) -> None:
 
 
 def _all_runs(
-    base: Model, data: FewShotData, protocol: Protocol, store: RunStore, processes: int, progress: Progress
+    base: Model, data: FewShotData, protocol: Protocol, store: RunStore, num_workers: int, progress: Progress
 ) -> dict[RunKey, Run]:
     keys = list(protocol.keys())
     jobs = {key: _job(data, protocol, key) for key in keys}
     runs = {key: store.kept(key, jobs[key].facts["asked"]) for key in keys}
     missing = [key for key in keys if runs[key] is None]
     progress.stage("Runs", len(keys), len(keys) - len(missing))
-    for key, run in _computed(base, data, [(k, jobs[k]) for k in missing], processes):
+    for key, run in _computed(base, data, [(k, jobs[k]) for k in missing], num_workers):
         runs[key] = store.keep(key, run)
         progress.step()
     return {key: run for key, run in runs.items() if run is not None}
@@ -213,10 +185,10 @@ def novel_sides(data: FewShotData) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _computed(
-    base: Model, data: FewShotData, jobs: Sequence[tuple[RunKey, Job]], processes: int
+    base: Model, data: FewShotData, jobs: Sequence[tuple[RunKey, Job]], num_workers: int
 ) -> Iterator[tuple[RunKey, Run]]:
     """Do the jobs, here or in processes of their own, and give each when it is done."""
-    if processes <= 1 or len(jobs) <= 1:
+    if num_workers <= 1 or len(jobs) <= 1:
         for key, job in jobs:
             yield key, run_job(base, data.examples, job)
         return
@@ -224,7 +196,7 @@ def _computed(
         examples = Path(scratch) / "examples.npz"
         save_examples(data.examples, examples)
         place = Place(str(base.path), str(base.device), str(examples))
-        with ReadingPool(min(processes, len(jobs)), _LONG_S) as pool:
+        with ReadingPool(min(num_workers, len(jobs)), _LONG_S) as pool:
             doing: dict[Future[Run], tuple[RunKey, Job]] = {
                 pool.submit(run_there, place, job): (key, job) for key, job in jobs
             }
@@ -240,7 +212,7 @@ def _answer(result: Callable[[], Run], job: Job) -> Run:
         return result()
     except MedclipError as e:
         died = e.reason is Reason.DECODER_CRASHED
-        why = "Its process died, most likely for want of memory; use fewer --processes."
+        why = "Its process died, most likely for want of memory; use fewer --workers."
         message = why if died else e.problem().message
         return Run(None, None, {**job.facts, "reason": str(Reason.TOO_LARGE if died else e.reason), "message": message})
 

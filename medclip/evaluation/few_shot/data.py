@@ -117,7 +117,7 @@ def prepare(
     table: AdaptTable,
     draws: Sequence[tuple[int, int]],
     *,
-    split_seed: int,
+    seed: int,
     test_share: float,
     settings: Settings,
     progress: Progress,
@@ -130,7 +130,7 @@ def prepare(
         model: The base.
         table: What `read_adapt_table` gave.
         draws: K and seed of every draw.
-        split_seed: Of the division, where the table has no column `split`.
+        seed: Seed of the division, where the table has no column `split`.
         test_share: Share of patients to test on, where the table does not say.
         settings: Limits, policy and reading processes.
         progress: Told of each unit.
@@ -141,7 +141,7 @@ def prepare(
         MedclipError: NOTHING_TO_DO when none is left to test on; those of `divide` and `draw_shots`.
     """
     units, text = table.units, table.text
-    division = divide(units, seed=split_seed, test_share=test_share)
+    division = divide(units, seed=seed, test_share=test_share)
     read: dict[int, ReadUnit] = {}
     with open_reader(model, settings, embeddings, originals=originals) as reader:
         while True:

@@ -134,34 +134,40 @@ class Protocol:
         return next(v for v in self.variants if v.label == label)
 
 
-def make_protocol(
-    methods: Sequence[str] | None = None,
-    *,
-    quick: bool = False,
-    shots: Sequence[int] = SHOTS,
-    seeds: int | Sequence[int] = SEEDS,
-    inits: int = 1,
-    references: Sequence[str] = REFERENCES,
-    novel: bool = False,
-    has_text: bool = True,
-) -> Protocol:
+@dataclass(frozen=True)
+class Design:
+    """What somebody wants compared."""
+
+    methods: Sequence[str] | None = None
+    """Names, with options after colons (`svd:lr=0.01`); all where None."""
+    quick: bool = False
+    """Leave out those that train towers, where `methods` is None."""
+    shots: Sequence[int] = SHOTS
+    """K, each at least 1."""
+    seeds: int | Sequence[int] = SEEDS
+    """How many draws of shots (0, 1, …), or their seeds: draw 0 has the shots of `adapt --seed 0`."""
+    inits: int = 1
+    """How many initialisations for each draw (0, 1, …), likewise those of `adapt --init-seed`."""
+    references: Sequence[str] = REFERENCES
+    """What every method is compared with, as far as it takes part."""
+    novel: bool = False
+    """Also learn from base classes and ask for novel ones."""
+
+
+def make_protocol(design: Design, *, has_text: bool = True) -> Protocol:
     """Check what was asked for.
 
     Args:
-        methods: Names, with options after colons (`svd:lr=0.01`); all where None.
-        quick: Leave out those that train towers, where `methods` is None.
-        shots: K, each at least 1.
-        seeds: How many draws of shots (0, 1, …), or their seeds: draw 0 has the shots of `adapt --seed 0`.
-        inits: How many initialisations for each draw (0, 1, …), likewise those of `adapt --init-seed`.
-        references: What every method is compared with, as far as it takes part.
-        novel: Also learn from base classes and ask for novel ones.
-        has_text: Whether the base understands words; where `methods` is None, those that need them are left out else.
+        design: What is wanted.
+        has_text: Whether the base understands words; where no method is named, those that need them are left out else.
 
     Raises:
         MedclipError: WRONG_USE for a method that there is none of, one that needs words where the base has none, an
             option that cannot be read, or counts below one.
     """
-    names = [m.name for m in METHODS.values() if not (quick and m.trains_towers)] if methods is None else list(methods)
+    methods, shots, seeds = design.methods, design.shots, design.seeds
+    every = [m.name for m in METHODS.values() if not (design.quick and m.trains_towers)]
+    names = every if methods is None else list(methods)
     if not has_text:
         names = [n for n in names if n in without_words()] if methods is None else names
         for name in names:
@@ -169,19 +175,19 @@ def make_protocol(
     variants = {v.label: v for v in map(parse_variant, names)}
     chosen = tuple(sorted(set(shots)))
     drawn = tuple(range(seeds)) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds))
-    if not variants or not chosen or chosen[0] < 1 or not drawn or inits < 1:
+    if not variants or not chosen or chosen[0] < 1 or not drawn or design.inits < 1:
         raise MedclipError(
             Reason.WRONG_USE, "a comparison takes at least one method, one shot, one seed and one initialisation."
         )
-    strange = [r for r in references if r not in variants and r not in REFERENCES]
+    strange = [r for r in design.references if r not in variants and r not in REFERENCES]
     if strange:
         raise MedclipError(
             Reason.WRONG_USE,
-            f"{strange[0]!r} cannot be the reference: it is not compared.",
-            hint="Add it to --methods.",
+            f"{strange[0]!r} cannot be the baseline: it is not compared.",
+            hint="Name it with --method, too.",
         )
-    kept = tuple(r for r in references if r in variants)
-    return Protocol(tuple(variants.values()), chosen, drawn, tuple(range(inits)), kept, novel)
+    kept = tuple(r for r in design.references if r in variants)
+    return Protocol(tuple(variants.values()), chosen, drawn, tuple(range(design.inits)), kept, design.novel)
 
 
 def parse_variant(text: str) -> Variant:

@@ -67,7 +67,7 @@ class _Run:
     model: Any
     seen: frozenset[str] | None
     reader: UnitReader | EmbeddingsReader
-    num_replicates: int
+    num_resamples: int
     progress: Progress
     sensitivity: bool
     shared: frozenset[_Image]
@@ -92,40 +92,55 @@ class _Run:
         return [self.known.get(image) or of_these[image] for image in images]
 
 
+@dataclass(frozen=True, eq=False)
+class AskedPack:
+    """A pack, and what it reads."""
+
+    model: str | Path | Model
+    images: str | Path | Embeddings | None = None
+    """Embeddings by this pack, or their folder; or where images lie as the data names them. None: the data's own."""
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How a pack is measured."""
+
+    device: str = "cpu"
+    batch_size: int | None = None
+    """Images in one forward pass; the model's own where None."""
+    num_resamples: int = NUM_RESAMPLES
+    prompt_sensitivity: bool = False
+    """Each wording of the prompts as well, and whether the text tower hears "no"."""
+
+
 def evaluate_suite(
-    model: str | Path | Model,
+    asked_pack: AskedPack,
     suite: str | Path | SuiteFile,
     data: str | Path,
+    measuring: Measuring,
     *,
-    out: str | Path | None = None,
+    other: AskedPack | None = None,
+    out: Path | None = None,
     sets: Sequence[str] = (),
-    device: str = "cpu",
-    batch_size: int | None = None,
-    workers: int | None = None,
-    memory: int | str | None = None,
     key_file: Path | None = None,
-    num_replicates: int = NUM_RESAMPLES,
-    images: str | Path | Embeddings | None = None,
-    settings: Settings | None = None,
+    settings: Settings,
     progress: Progress | None = None,
-    prompt_sensitivity: bool = False,
-    compare: str | Path | Model | None = None,
-    compare_images: str | Path | Embeddings | None = None,
 ) -> SuiteResult:
     """Measure a model pack zero-shot, as `medclip.evaluate` says."""
     from medclip.models.packs.pack import find_pack, load_model, pack_card
 
-    check_batch_size(batch_size)
+    model, images = asked_pack.model, asked_pack.images
+    device, num_resamples = measuring.device, measuring.num_resamples
+    check_batch_size(measuring.batch_size)
     path = find_pack(model)
     card = pack_card(path)
     chosen = with_vocabulary(suite if isinstance(suite, SuiteFile) else load_suite(suite), card)
     root = Path(data)
-    settings = (settings or Settings()).on_machine(workers, memory)
     asked = _asked(chosen, sets)
     identity = _identity(model, chosen)
-    other_identity = None if compare is None else _identity(compare, chosen)
+    other_identity = None if other is None else _identity(other.model, chosen)
     if out is not None:
-        check_run(Path(out), EVALUATION, identity, RUN_NAME)
+        check_run(out, EVALUATION, identity, RUN_NAME)
     check_device(device)
     progress = progress or Silent()
     embedded, base = None, root
@@ -134,7 +149,7 @@ def evaluate_suite(
     elif images is not None:
         refuse_missing(images, "folder of images")
         base = Path(images)
-    of_other = _vectors_of_other(compare, compare_images, embedded, settings, key_file, progress)
+    of_other = _vectors_of_other(other, embedded, settings, key_file, progress)
     records = TemporaryFolder("records")  # goes when this function ends
     sets_here, missing, unusable = _look(root, asked, load_key(settings, path=key_file), records.path)
     sets_here, nothing = _held_out([move_images(one, root, base) for one in sets_here], measured_hashes(path, card))
@@ -152,15 +167,15 @@ def evaluate_suite(
         """Measure one of the packs over all sets."""
         loaded = load_model(pack, device=device)
         store = None if folder is None else SuiteStore(folder, of_pack)
-        loaded.batch_size = batch = batch_size or loaded.batch_size
+        loaded.batch_size = batch = measuring.batch_size or loaded.batch_size
         results, tables = [], {}
         with open_reader(loaded, settings, embedded, root=root, originals=root) as reader:
             seen = training_hashes(loaded.path, loaded.card)
-            made_of = [num_replicates, batch, device, settings.policy.changes()]
+            made_of = [num_resamples, batch, device, settings.policy.changes()]
             made_of += [embedded.dtype] if embedded is not None and embedded.dtype != "float32" else []
             made_of += ["wordings"] if sensitivity else []
             of_several = _in_several(sets_here)
-            run = _Run(loaded, seen, reader, num_replicates, progress, sensitivity, of_several, tuple(made_of), base)
+            run = _Run(loaded, seen, reader, num_resamples, progress, sensitivity, of_several, tuple(made_of), base)
             for labelled in labelled_sets:
                 result, tables[labelled.part.id] = _figures_of(run, labelled, store)
                 results.append(result)
@@ -168,7 +183,7 @@ def evaluate_suite(
         digest = of_pack["model_digest"]
         result = suite_result(chosen, results, missing, unusable, not_asked, model=loaded, model_digest=digest)
         parts = [labelled.part for labelled in labelled_sets]
-        of_tasks = measure_tasks(parts, tables, loaded.card, num_resamples=num_replicates)
+        of_tasks = measure_tasks(parts, tables, loaded.card, num_resamples=num_resamples)
         of_card = beside_card(of_tasks, of_texts, loaded.card)
         result = replace(result, tasks=of_tasks, texts=tuple(of_texts), beside_card=of_card)
         if sensitivity:
@@ -176,13 +191,12 @@ def evaluate_suite(
             result = replace(result, negation=measure_negation(loaded, tuple(modalities)))
         return result, store, tables
 
-    folder = None if out is None else Path(out)
-    result, store, tables = measured(model, identity, folder, embedded, prompt_sensitivity)
-    if compare is not None and other_identity is not None and labelled_sets:
-        beside = None if folder is None else folder / COMPARED / other_identity["model_digest"]
-        other, _, other_tables = measured(compare, other_identity, beside, of_other, False)
+    result, store, tables = measured(model, identity, out, embedded, measuring.prompt_sensitivity)
+    if other is not None and other_identity is not None and labelled_sets:
+        beside = None if out is None else out / COMPARED / other_identity["model_digest"]
+        result_of_other, _, other_tables = measured(other.model, other_identity, beside, of_other, False)
         parts = [labelled.part for labelled in labelled_sets]
-        compared = compare_packs(parts, tables, other_tables, other, num_resamples=num_replicates)
+        compared = compare_packs(parts, tables, other_tables, result_of_other, num_resamples=num_resamples)
         result = replace(result, compared=compared)
     if store is None:
         return result
@@ -191,41 +205,30 @@ def evaluate_suite(
 
 
 def _vectors_of_other(
-    pack: str | Path | Model | None,
-    images: str | Path | Embeddings | None,
-    embedded: Embeddings | None,
-    settings: Settings,
-    key_file: Path | None,
-    progress: Progress,
+    other: AskedPack | None, embedded: Embeddings | None, settings: Settings, key_file: Path | None, progress: Progress
 ) -> Embeddings | None:
     """Return the embeddings that the other pack is measured on; None where it reads images, or there is no other.
 
     Args:
-        pack: The other pack.
-        images: Embeddings that were named for it.
+        other: The other pack, and the embeddings that were named for it.
         embedded: Those of the first pack, which are its own, too, where both have one image tower.
         settings: As `open_for`.
         key_file: The same.
         progress: Told where images are read beside embeddings.
 
     Raises:
-        MedclipError: As `open_for`; WRONG_USE for embeddings of no pack.
+        MedclipError: As `open_for`; WRONG_USE for embeddings of another pack.
     """
     from medclip.models.packs.pack import find_pack
 
-    if pack is None:
-        if images is not None:
-            raise MedclipError(
-                Reason.WRONG_USE, "there are embeddings of a pack to compare with, and no such pack is named.",
-                where=getattr(images, "folder", images), hint="Name it with --compare.",
-            )  # fmt: skip
+    if other is None:
         return None
-    if images is not None:
-        return open_for(images, find_pack(pack), settings, key_file)
+    if other.images is not None:
+        return open_for(other.images, find_pack(other.model), settings, key_file)
     if embedded is None:
         return None
     try:
-        return open_for(embedded, find_pack(pack), settings, key_file)
+        return open_for(embedded, find_pack(other.model), settings, key_file)
     except MedclipError as e:
         if e.reason is not Reason.WRONG_USE:
             raise
@@ -359,7 +362,7 @@ def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
     numbers: dict[Any, int] = {}
     whose = [numbers.setdefault(row.patient if labelled.has_patients else row.row, len(numbers)) for row in rows]
     patients = np.array(whose)[good]
-    figures, unseen, fresh = _figures(labels, scores, patients, seen, run.num_replicates)
+    figures, unseen, fresh = _figures(labels, scores, patients, seen, run.num_resamples)
     sensitivity = None
     if run.sensitivity:
         features = [unit.features.mean(axis=0, dtype=np.float64) for unit in units if unit.problem is None]
@@ -367,7 +370,7 @@ def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
         order = {patient: n for n, patient in enumerate(dict.fromkeys(patients.tolist()))}
         sensitivity = measure_sensitivity(
             run.model, part.names, prompts, features_ND, labels, [order[p] for p in patients.tolist()], part.metric,
-            num_resamples=run.num_replicates,
+            num_resamples=run.num_resamples,
         )  # fmt: skip
     problems = Counter(str(unit.problem.reason) for unit in units if unit.problem is not None)
     result = SetResult(
@@ -432,7 +435,7 @@ def _measure_texts(run: _Run, one: TextSet) -> TextFigures:
         vectors = np.stack([mean_vector(unit.features) for _, unit in rows])
         figures = texts_measured(
             vectors, [row.text for row, _ in rows], whose, run.model,
-            knows_patients=knows_patients, num_resamples=run.num_replicates,
+            knows_patients=knows_patients, num_resamples=run.num_resamples,
         )  # fmt: skip
     held_out = run.model.card.held_out
     known = {} if held_out is None else held_out.figures.get(retrieval_name(part.source_name), {})

@@ -143,8 +143,8 @@ def state_pixels(
         if len(values) != 3 or not all(0 <= value <= 1 for value in values):
             raise MedclipError(
                 Reason.WRONG_USE,
-                f"--{key} takes three numbers from 0 to 1, one a channel, such as 0.485,0.456,0.406; what is stated on "
-                "a scale of 0 to 255 is divided by 255.",
+                f"--{key} takes three numbers from 0 to 1, one a channel, such as --{key} 0.5 --{key} 0.5 --{key} 0.5; "
+                "what is stated on a scale of 0 to 255 is divided by 255.",
             )
         stated[key] = [float(value) for value in values]
     if interpolation is not None:

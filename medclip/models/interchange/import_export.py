@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from medclip.errors import MedclipError, Reason, did_you_mean, naming
 from medclip.files.disk.input_paths import refuse_missing
 from medclip.files.output import claim_folder, in_use, new_folder, scratch_folder
 from medclip.models.inputs.preprocess import CROPS, budget_of, signal_of, volume_of
-from medclip.models.interchange.choose_pixels import choose_pixels, state_pixels
+from medclip.models.interchange.choose_pixels import choose_pixels
 from medclip.models.interchange.export_timm import export_timm
 from medclip.models.interchange.find_source import find_source, is_bare_text_model
 from medclip.models.interchange.layouts.layout import HUB_WEIGHTS, Place, Source, as_safetensors, no_weights
@@ -47,6 +47,8 @@ from medclip.wording import list_of
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from medclip.models.model import Model
 
 _FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
@@ -118,7 +120,7 @@ def _in_words(settings: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, repr=False)
 class Exported(Result):
-    """What `export_model` wrote."""
+    """What `export_pack` wrote."""
 
     folder: Path
     notes: tuple[str, ...]
@@ -134,79 +136,64 @@ class Exported(Result):
         return [{"folder": str(self.folder), "note": note} for note in notes]
 
 
-def import_model(
-    source: str | Path,
-    out: Path,
-    *,
-    architecture: str | None = None,
-    text_folder: Path | None = None,
-    name: str | None = None,
-    license: str = "",
-    modalities: Sequence[str] = (),
-    preset: str | Path | None = None,
-    resize: str | None = None,
-    interpolation: str | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    crop: str = "modality",
-    pooling: str | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """Turn a checkpoint or a model folder into a pack, without loss.
+@dataclass(frozen=True, eq=False)
+class Statement:
+    """What is said of a checkpoint beside its own files; fields are named and described as `medclip.models.import_`."""
 
-    Pickled weights are converted to safetensors in a process of their own that unpickles tensors and nothing else. A
-    folder with a text model alone (a BERT with config.json, tokenizer and weights) becomes no pack but a text folder,
-    for `text_folder` here and `model.text_folder` in a recipe; it has no card, so that nothing of one can be given.
+    architecture: str | None = None
+    text_folder: Path | None = None
+    name: str | None = None
+    licence: str = ""
+    modalities: tuple[str, ...] = ()
+    preset: str | Path | None = None
+    pixels: Mapping[str, Any] = field(default_factory=dict)
+    """From `state_pixels`."""
+    crop: str = CROPS[0]
+    pooling: str | None = None
+
+    @property
+    def has_more_than_weights(self) -> bool:
+        """Whether something is said that a text model alone has no place for."""
+        words = (self.text_folder, self.name, self.licence, self.modalities, self.pixels, self.preset)
+        return any(words) or self.crop != CROPS[0]
+
+    def check(self) -> None:
+        """Refuse what there is not.
+
+        Raises:
+            MedclipError: MISSING_FILE, WRONG_USE; as `find_preset`.
+        """
+        refuse_missing(self.text_folder, "folder")
+        unknown = [m for m in self.modalities if m not in list(Modality)]
+        if unknown:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"there is no modality {unknown[0]!r}.",
+                hint=did_you_mean(unknown[0], Modality, "Modalities are"),
+            )
+        if self.preset is not None:
+            find_preset(self.preset)
+        if self.pooling is not None:
+            check_pooling(self.pooling)
+
+
+def import_checkpoint(source: str | Path, out: Path, stated: Statement, *, overwrite: bool) -> Path:
+    """Write a pack of a checkpoint or a model folder, or a text folder of a text model alone, and return its folder.
 
     Args:
-        source: A checkpoint (a state dict or a training checkpoint; safetensors or what torch.save wrote), a folder in
-            one of the layouts of `medclip.models.interchange.layouts`, or anything else that `load_start` takes.
-        out: The pack's folder.
-        architecture: Of a bare checkpoint: a name in open_clip, or a JSON file that describes it; of an image tower
-            alone a name in timm, or its config.json.
-        text_folder: Folder with config.json and tokenizer of a BERT text tower, where they do not lie beside it.
-        name: Name on the card; the folder's where None.
-        license: Licence of the weights, as the card states it.
-        modalities: What the model knows, by medclip's names. The card states them; nothing is measured.
-        preset: Name of a preset (`medclip.models.presets`) or a file like one: how the authors treat images, where the
-            checkpoint's own files do not say. Given beside such a file it is followed, and the card says where the two
-            differ; so are `resize`, `interpolation`, `mean` and `std`.
-        resize: "longest" side with padding, "shortest" side with the centre cut out, or "squash"; "shortest:256" for
-            256 px before the cut.
-        interpolation: bicubic, bilinear, lanczos, hamming, box or nearest.
-        mean: Three numbers, one a channel, in units of [0, 1].
-        std: The same.
-        crop: "none" leaves out the modality's crop, for authors whose images were whole.
-        pooling: How an image tower alone makes one vector of its tokens, where its config does not say it or says
-            something else: one of `medclip.models.towers.pooling.poolings.POOLINGS`.
+        source: A checkpoint, a folder in one of the layouts of `medclip.models.interchange.layouts`, or anything else
+            that `load_start` takes.
+        out: The folder.
+        stated: What the source does not say of itself.
         overwrite: Put it in the place of a pack or text folder that is there already.
 
-    Returns:
-        The pack, or the text folder.
-
     Raises:
-        MedclipError: UNSAFE_WEIGHTS, PACK_INVALID, MISSING_FILE, PACK_NOT_FOUND, WRONG_USE, OUTPUT_IN_USE; NON_FINITE
-            for weights with NaN or infinity; READ_ERROR or EMPTY_FILE for what is no checkpoint.
+        MedclipError: As `medclip.models.import_`.
     """
-    out = Path(out)
     _check_place(out, Path(source), overwrite)
-    refuse_missing(text_folder, "folder")
-    unknown = [m for m in modalities if m not in list(Modality)]
-    if unknown:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"there is no modality {unknown[0]!r}.",
-            hint=did_you_mean(unknown[0], Modality, "Modalities are"),
-        )
-    stated = state_pixels(resize, mean, std, interpolation)
-    if crop not in CROPS:
-        raise MedclipError(Reason.WRONG_USE, f"the crop is {list_of(CROPS, 'or')}, not {crop!r}.")
-    if preset is not None:
-        find_preset(preset)
-    if pooling is not None:
-        check_pooling(pooling)
-    if architecture is None and os.path.isdir(source) and is_bare_text_model(Path(source)):
-        if text_folder or name or license or modalities or stated or preset or crop != CROPS[0]:
+    stated.check()
+    if stated.architecture is None and os.path.isdir(source) and is_bare_text_model(Path(source)):
+        if stated.has_more_than_weights:
             raise MedclipError(
                 Reason.WRONG_USE,
                 "this is a text model alone: it becomes a folder without a card, so that no --name, --license, "
@@ -215,7 +202,7 @@ def import_model(
             )
         return import_text_model(Path(source), out)
     with scratch_folder(out) as scratch:
-        located = _pooled(find_source(source, architecture, scratch), pooling)
+        located = _pooled(find_source(source, stated.architecture, scratch), stated.pooling)
         if not located.weights:
             raise MedclipError(
                 Reason.WRONG_USE,
@@ -223,23 +210,23 @@ def import_model(
                 where=source,
                 hint="Name a checkpoint.",
             )
-        chosen = choose_pixels(located, preset, stated)
+        chosen = choose_pixels(located, stated.preset, stated.pixels)
         from medclip.models.interchange.load_start import start_from  # torch, once nothing is left to refuse without
         from medclip.models.towers.weights.state_dict import check_finite
 
         with naming(located.weights[0], instead=scratch):
             converted = tuple(as_safetensors(path, scratch) or path for path in located.weights)
-            started = start_from(replace(chosen.source, weights=converted), text_folder=text_folder)
+            started = start_from(replace(chosen.source, weights=converted), text_folder=stated.text_folder)
             check_finite(started.model.state_dict())
         tokenizer = None if started.words is None else scratch / "tokenizer"
         if tokenizer is not None:
             started.tokenizer.save(tokenizer)
-        preprocess = replace(started.preprocess, crop=crop)
+        preprocess = replace(started.preprocess, crop=stated.crop)
         card = Card(
-            name=name or out.name,
+            name=stated.name or out.name,
             summary="Imported weights." if tokenizer else "Imported weights of an image tower: image only.",
-            licence=license,
-            modalities=tuple(modalities),
+            licence=stated.licence,
+            modalities=stated.modalities,
             limits=(
                 _NOT_MEASURED,
                 *([] if tokenizer else [_no_text(started.config)]),
@@ -250,7 +237,7 @@ def import_model(
                 IMPORTED: str(source) if str(source).startswith(HUB) else Path(source).name,
                 "layout": located.layout,
                 "sha256": _sha256_of(located.weights),
-                "architecture": architecture,
+                "architecture": stated.architecture,
                 "preprocess_cfg": preprocess.to_config(),
                 "pixels_from": chosen.origin,
                 **({"own_file_says": dict(chosen.contradicted)} if chosen.contradicted else {}),
@@ -314,25 +301,14 @@ def _check_place(out: Path, source: Path, overwrite: bool) -> None:
         raise in_use(out, f"this folder holds a {kind} already", "Name another folder, or replace it with --overwrite.")
 
 
-def export_model(model: str | Path, out: str | Path) -> Exported:
-    """Write a pack as a folder that open_clip loads: `create_model_and_transforms("local-dir:OUT")`.
-
-    An image-only pack becomes one that timm loads: `timm.create_model("local-dir:OUT", pretrained=True)`.
-
-    The weights are the pack's, bit by bit. A BERT text tower's config is named by its absolute path, because open_clip
-    looks for relative ones on a hub: an exported folder with a BERT tower is exported anew after it was moved.
-
-    Args:
-        model: Name or folder of a pack.
-        out: A folder that does not exist or is empty.
+def export_pack(model: str | Path | Model, out: Path) -> Exported:
+    """Write a pack as a folder that open_clip or timm loads.
 
     Raises:
-        MedclipError: What `verify_pack` raises; OUTPUT_IN_USE; WRONG_USE, DISK_FULL or PERMISSION_DENIED where nothing
-            can be written.
+        MedclipError: As `medclip.models.export`.
     """
     path = find_pack(model)
     verify_pack(path)
-    out = Path(out)
     claim_folder(out, "export", in_one_step=True)
     with new_folder(out) as fresh:
         notes = _export(path, fresh, out)

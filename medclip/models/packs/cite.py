@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medclip.errors import printable
 from medclip.models.packs.card import (
@@ -24,9 +24,12 @@ from medclip.models.packs.card import (
 )
 from medclip.models.packs.card_citations import Citation, harmless, key_of, pack_note, united
 from medclip.models.packs.manifest import pack_digest
-from medclip.models.packs.pack import DEFAULT, find_pack
+from medclip.models.packs.pack import find_pack
 from medclip.result import Result
 from medclip.wording import count, list_of
+
+if TYPE_CHECKING:
+    from medclip.models.model import Model
 
 _STARTS = {
     STARTED_FROM: "training began with it",
@@ -88,22 +91,11 @@ class PackCitations(Result):
         ]
 
 
-def cite(model: str | Path = DEFAULT) -> PackCitations:
+def cite_pack(model: str | Path | Model) -> PackCitations:
     """Return what to cite where a pack was used: the pack itself, its training data, and what it began with.
-
-    Args:
-        model: Name of a pack, or its folder.
-
-    Returns:
-        The works; `.bibtex` is the text of a .bib file, `.notes` what the card does not say.
 
     Raises:
         MedclipError: PACK_NOT_FOUND, PACK_INVALID.
-
-    Example:
-        >>> import medclip
-        >>> "@software{medclip-mini" in medclip.models.cite("medclip-mini").bibtex
-        True
     """
     path = find_pack(model)
     card, digest = read_card(path), pack_digest(path)

@@ -133,7 +133,7 @@ def find_pack(model: str | Path | Model) -> Path:
     raise MedclipError(Reason.PACK_NOT_FOUND, f"there is no model pack and no folder named {text!r}.", hint=hint)
 
 
-def verify_pack(model: str | Path) -> PackInfo:
+def verify_pack(model: str | Path | Model) -> PackInfo:
     """Check every file of a pack against its manifest, its card, and its preprocessing against this code; no torch.
 
     Raises:
@@ -149,7 +149,7 @@ def verify_pack(model: str | Path) -> PackInfo:
     return _info(path, manifest)
 
 
-def check_pack(model: str | Path) -> PackInfo:
+def check_pack(model: str | Path | Model) -> PackInfo:
     """Check that a pack can be used: as `verify_pack`, and that its towers, weights, tokenizer and guard load.
 
     Raises:
@@ -165,7 +165,7 @@ def check_pack(model: str | Path) -> PackInfo:
     return info
 
 
-def pack_card(model: str | Path = DEFAULT) -> Card:
+def pack_card(model: str | Path | Model = DEFAULT) -> Card:
     """Read a pack's card: use, tasks, figures, data, licence, limits.
 
     Raises:

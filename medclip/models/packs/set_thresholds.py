@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -18,45 +18,25 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.output import claim_folder, in_use, new_folder
 from medclip.models.packs.card import Card, CardThreshold, read_card
 from medclip.models.packs.manifest import FILE_NAME, names_in
-from medclip.models.packs.pack import DEFAULT, PackInfo, find_pack, update_pack, verify_pack
+from medclip.models.packs.pack import PackInfo, find_pack, update_pack, verify_pack
 from medclip.schema_faults import faults_of
 
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+
+Thresholds = str | Path | Mapping[str, Any]
+"""File of an audit, or classes with a number or the fields of that file each."""
 _MOST_BYTES = 1 << 20
 """Of a file of thresholds; an audit of a thousand labels writes a third of it."""
 
 
-def set_thresholds(
-    model: str | Path = DEFAULT,
-    thresholds: str | Path | Mapping[str, Any] = "thresholds.json",
-    *,
-    task: str,
-    out: str | Path,
-) -> PackInfo:
+def copy_with_thresholds(model: str | Path | Model, thresholds: Thresholds, *, task: str, out: Path) -> PackInfo:
     """Write a copy of a pack whose card names thresholds of a task.
 
-    Reports then count the studies that reach them, and results for other systems call a study positive or negative.
-
-    Args:
-        model: Name of a pack, or its folder.
-        thresholds: The thresholds.json that `medclip audit` wrote, whose labels are classes of the task; those of other
-            labels are left out. Or a mapping of classes to numbers, or to mappings with the fields of that file.
-        task: Task of the pack's card.
-        out: Folder for the new pack.
-
-    Returns:
-        The new pack.
-
     Raises:
-        MedclipError: WRONG_USE for a task or class that the card does not have; MISSING_FILE, TABLE_INVALID for
-            thresholds that cannot be read; OUTPUT_IN_USE; what reading the pack raises.
-
-    Example:
-        >>> import medclip
-        >>> medclip.models.set_thresholds(
-        ...     "medclip-mini", {"pneumonia": 0.62}, task="chest_xray_findings", out="with_threshold"
-        ... )  # doctest: +SKIP
+        MedclipError: As `medclip.models.set_thresholds`.
     """
-    pack, folder = find_pack(model), Path(out)
+    pack = find_pack(model)
     verify_pack(pack)
     card = read_card(pack)
     if task not in card.tasks:
@@ -77,15 +57,15 @@ def set_thresholds(
             hint=f"Its classes are: {', '.join(classes)}.",
         )
     tasks = card.tasks | {task: card.tasks[task].model_copy(update={"thresholds": chosen})}
-    if (folder / FILE_NAME).exists():
-        raise in_use(folder, "this folder holds a pack already", "Name another folder.")
-    claim_folder(folder, "model pack", marks=(FILE_NAME,), inputs={"the model": pack}, in_one_step=True)
-    with new_folder(folder) as draft:
+    if (out / FILE_NAME).exists():
+        raise in_use(out, "this folder holds a pack already", "Name another folder.")
+    claim_folder(out, "model pack", marks=(FILE_NAME,), inputs={"the model": pack}, in_one_step=True)
+    with new_folder(out) as draft:
         for name in (FILE_NAME, *names_in(pack)):
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(pack / name, draft / name)
         update_pack(draft, card=Card.model_validate(card.model_copy(update={"tasks": tasks}).model_dump()))
-    return verify_pack(folder)
+    return verify_pack(out)
 
 
 def _read_file(path: Path) -> dict[str, CardThreshold]:

@@ -14,6 +14,8 @@ from medclip.text.vocabulary.own_words import Prompt
 GROUP_BY: tuple[GroupBy, ...] = ("auto", "folder", "file")
 FAILING = tuple(str(reason) for reason in Reason if reason.status is Status.FAILED)
 """Reasons that may be named to try files again."""
+RETRY = "retry"
+"""What the ledger keeps of the files that the next call of a run tries again: their reason, "" for all."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from medclip.files.pseudonyms import keyed_hash, load_key
 from medclip.files.stores.remote import Place, RemotePath, local_copy, names_in, place_of
 from medclip.progress import Progress, Silent
 from medclip.result import Result, named_counts
-from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.shards.folder import INDEX, SAMPLE_COLUMNS, arrow_table, claim_shards, write_index
 from medclip.shards.reading.foreign import FOREIGN, ForeignSet, is_empty_record, read_foreign
@@ -79,32 +78,24 @@ class _Tally:
 
 def index_shards(
     folder: Place | str,
+    of: ForeignSet,
     *,
-    source: str,
-    license: str,
-    modality: Modality | str | None = None,
     split: str = "train",
     out: Path | None = None,
-    patient: str | None = None,
-    words: bool = True,
+    patient_field: str | None = None,
+    keep_textless: bool = False,
     key: bytes | None = None,
     progress: Progress | None = None,
 ) -> IndexReport:
-    """Make a folder of WebDataset tars ready for `medclip pretrain`. The tars are read and not changed.
-
-    A sample is an image (png, jpg, jpeg, webp), and a text (txt) or a JSON file with the same key. The text may hold
-    several captions in UniMed's packed form; see `medclip.shards.reading.foreign` for the JSON.
+    """Make a folder of WebDataset tars ready for `medclip pretrain`; see `medclip.api.shards.index`.
 
     Args:
         folder: Where the tars lie, here or as a URL in a store, where each tar is read once from front to back.
-        source: Name of the set; what `proportional` weighs by.
-        license: Its licence as stated by those who gave it.
-        modality: What all images are; None where each sample's JSON says it, or nobody does.
+        of: Name, licence and modality of the set.
         split: The split that all samples are put in.
         out: Where index.json and the two tables go; into `folder` where None, which a store does not allow.
-        patient: Field of the JSON that names the patient. Without it every sample counts as a patient of its
-            own, so nothing can be said about patients on two sides.
-        words: False keeps images of which nothing is said, for training without words (`objective: masked`).
+        patient_field: Field of the JSON that names the patient.
+        keep_textless: Keep images of which nothing is said.
         key: Key for patient hashes; the identity key where None.
         progress: Counts the tars.
 
@@ -113,7 +104,7 @@ def index_shards(
             index; CORRUPT naming the tar that cannot be read; WRONG_USE; TABLE_INVALID when a sample has no such field.
     """
     folder = place_of(folder)
-    tars = _tars(folder, source, split)
+    tars = _tars(folder, of.source, split)
     if out is not None:
         claim_shards(Path(out))
     elif isinstance(folder, RemotePath):
@@ -126,14 +117,13 @@ def index_shards(
     else:
         check_place(folder / INDEX, beside=True)
     key = key if key is not None else load_key(Settings())
-    of = ForeignSet(source, license, Modality(modality) if modality else None)
     tally = _Tally()
     progress = progress or Silent()
     progress.stage("Tars", len(tars))
     for path in tars:
-        _shard(path, split, of, patient, words, key, tally)
+        _shard(path, split, of, patient_field, keep_textless, key, tally)
         progress.step()
-    report = _report(Path(str(out or folder)), tally, patient)
+    report = _report(Path(str(out or folder)), tally, patient_field)
     if not report.num_samples:
         why = ", ".join(f"{r} {n}" for r, n in report.counts_by_reason.items())
         raise MedclipError(
@@ -163,7 +153,7 @@ def _tars(folder: Place, source: str, split: str) -> list[Place]:
 
 
 def _shard(
-    path: Place, split: str, of: ForeignSet, field_name: str | None, words: bool, key: bytes, tally: _Tally
+    path: Place, split: str, of: ForeignSet, field_name: str | None, keep_textless: bool, key: bytes, tally: _Tally
 ) -> None:
     rows = []
     try:
@@ -173,7 +163,7 @@ def _shard(
             file.seek(0)
             for number, (name, offset, size, parts, fault) in enumerate(_samples(cast("IO[bytes]", file)), 1):
                 row, problem = _row(path, sha256, split, name, number, parts, fault, of, field_name, key)
-                if problem is not None and (words or problem["reason"] != Reason.EMPTY_CAPTION):
+                if problem is not None and (not keep_textless or problem["reason"] != Reason.EMPTY_CAPTION):
                     tally.rejects.append(problem)
                     continue
                 tally.duplicate_keys += name in tally.keys
@@ -322,7 +312,7 @@ def _patient(parts: Mapping[str, bytes], name: str, path: Place, number: int) ->
             Reason.TABLE_INVALID,
             f"sample {number} has no field {name!r} in its JSON.",
             where=path,
-            hint="Leave --patient out if the tars name no patients.",
+            hint="Leave --patient-field out if the tars name no patients.",
         )
     return str(value)
 

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from medclip.adapters.model_images import DRAWN, DRAWN_OF, drawing_hash
-from medclip.errors import MedclipError, Problem, Reason, did_you_mean
+from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.output import new_folder
 from medclip.files.pseudonyms import load_key
 from medclip.progress import Progress, Silent
 from medclip.result import Result, named_counts
 from medclip.settings import Settings
-from medclip.shards.folder import GROUP, NUM_VIEWS, STRATUM, Stored, claim_shards, counts_of, write_index
-from medclip.shards.sample_views import GROUPS, Group
-from medclip.shards.stored_image import STORED_AS, Format
+from medclip.shards.folder import GROUP, NUM_VIEWS, STRATUM, claim_shards, counts_of, write_index
 from medclip.shards.writing.entries import Entry, Form, entries_of
 from medclip.shards.writing.exam_groups import earlier_exams, group_rows
 from medclip.shards.writing.read_row import ReadJob, ReadResult, read_rows
 from medclip.shards.writing.splits import DEFAULT_SPLITS, assign
+from medclip.shards.writing.summary import ShardPlan
 from medclip.shards.writing.table import GENERIC, ShardRow, read_shard_table
 from medclip.shards.writing.tar import SHARD_NAME, TarShard
-from medclip.text.vocabulary.task import Task
 from medclip.wording import count
 
 _TAR_BYTES = 1 << 30
@@ -51,6 +49,13 @@ class ShardReport(Result):
     """Preprocessing hash by modality, `generic` for the generic rendering."""
     num_duplicates_across_splits: int
     """Samples whose file also lies, byte for byte, in another split under another patient."""
+    planned: ShardPlan | None = None
+    """What a dry run found in the table; it built nothing."""
+
+    @classmethod
+    def of_plan(cls, folder: Path, plan: ShardPlan) -> Self:
+        """Return what a dry run did: nothing."""
+        return cls(folder, 0, {}, {}, {}, {}, {}, {}, {}, 0, plan)
 
     def _facts(self) -> dict[str, object]:
         return {
@@ -76,21 +81,12 @@ class _Tally:
 def build_shards(
     table: Any,
     out: Path,
+    form: Form = Form(),  # noqa: B008 (frozen)
     *,
-    max_side: int = 288,
-    samples_per_shard: int = 500,
-    stored: Format = "png",
-    quality: int = 95,
     splits: Mapping[str, float] = DEFAULT_SPLITS,
-    seed: int = 0,
-    key: bytes | None = None,
-    settings: Settings | None = None,
     images: Path | None = None,
     patient: str | None = None,
-    tasks: Sequence[Task] = (),
-    volumes: bool = False,
-    signals: bool = False,
-    group: Group | None = None,
+    settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> ShardReport:
     """Read every image of a table through its adapter and write shards. The same input gives the same bytes.
@@ -98,56 +94,25 @@ def build_shards(
     Args:
         table: Path of a CSV, TSV or Parquet file, or a data frame; see `medclip.shards.writing.table`.
         out: Folder to make; it must not exist or be empty. It appears only when the build is complete.
-        max_side: Longest side of stored images in pixels.
-        samples_per_shard: Samples in one tar.
-        stored: "png" keeps every grey value; "jpeg" is for large images and large sets.
-        quality: Of JPEG, 1 to 100.
+        form: How samples are written.
         splits: Shares by name; a `split` column in the table goes before it.
-        seed: Decides splits, the order inside shards and the captions in the .txt members.
-        key: Key for patient hashes; the identity key of `settings` where None.
-        settings: Limits and worker count.
         images: Folder that relative files are relative to; the table's own where None.
         patient: Column that names the patient, or "file" where every file is a patient of its own.
-        tasks: Further tasks that label columns may be of, beside those of the vocabulary; captions say nothing of them.
-        volumes: Store the voxels of series and volume files and the frames of loops, a sample each, for a model of
-            volumes: as the adapters read them (HU of CT), at their own spacing, whatever `max_side` is. Rows that are
-            images are rejected. A tar is closed at 1 GB.
-        signals: Store the twelve leads of ECGs, a record each, for a model of ECGs: in whole microvolts at the record's
-            own rate and unfiltered, so that rate, filter and length are choices of a recipe. Of a record of more than
-            five minutes its middle. Rows that are no ECG are rejected.
-        group: "exam" or "breast": the mammograms of an examination (of one patient and study) make one sample, or those
-            of each breast; its views are stored in hanging order, and its labels are the worst of its images' own. Rows
-            that are none of the four views are rejected with their reasons. A tar is closed at 1 GB.
+        settings: Limits and worker count.
         progress: Counts the rows.
 
     Returns:
         What was built. A row that cannot be read becomes a row of rejects.parquet, never an error.
 
     Raises:
-        MedclipError: TABLE_INVALID, PATIENT_OVERLAP, OUTPUT_IN_USE, WRONG_USE, DISK_FULL; NOTHING_TO_DO when no image
-            at all could be read.
+        MedclipError: TABLE_INVALID, PATIENT_OVERLAP, OUTPUT_IN_USE, DISK_FULL; NOTHING_TO_DO when no image at all could
+            be read.
     """
     settings, progress = settings or Settings(), progress or Silent()
-    if max_side < 16 or samples_per_shard < 1:
-        raise MedclipError(Reason.WRONG_USE, "max_side must be at least 16 and samples_per_shard at least 1.")
-    if stored not in STORED_AS or not 1 <= quality <= 100:
-        raise MedclipError(Reason.WRONG_USE, "images are stored as png or jpeg, with a quality from 1 to 100.")
-    stores: Stored = "volumes" if volumes else "signals" if signals else "images"
-    if volumes and signals:
-        raise MedclipError(
-            Reason.WRONG_USE, "shards hold volumes or ECGs, not both.", hint="Build a folder of each kind."
-        )
-    if group is not None and (group not in GROUPS or stores != "images"):
-        raise MedclipError(
-            Reason.WRONG_USE,
-            "mammograms are grouped by exam or by breast, and volumes and ECGs not at all.",
-            hint=did_you_mean(str(group), GROUPS, "It is one of"),
-        )
     claim_shards(Path(out))
-    key = key if key is not None else load_key(settings)
-    unsaid = frozenset(task.name for task in tasks)
-    form = Form(max_side, samples_per_shard, stored, quality, seed, key, unsaid, stores, group, tuple(tasks))
-    understood = read_shard_table(table, folder=images, patient_from=patient, tasks=tasks)
+    form = form if form.key else replace(form, key=load_key(settings))
+    group, seed = form.group, form.seed
+    understood = read_shard_table(table, folder=images, patient_from=patient, tasks=form.tasks)
     sides = assign(understood.rows, splits, seed, form.key)
     with new_folder(Path(out)) as work:
         tally = _Tally()
@@ -173,13 +138,18 @@ def build_shards(
                 else "Relative files are looked for in the folder of --images; without it, beside the table.",
             )
         report = _report(Path(out), tally, grouped=group is not None)
-        options = {"max_side": max_side, "samples_per_shard": samples_per_shard, "splits": dict(splits), "seed": seed}
-        if stores != "images":
-            options |= {stores: True}
+        options = {
+            "max_side": form.max_side,
+            "samples_per_shard": form.samples_per_shard,
+            "splits": dict(splits),
+            "seed": seed,
+        }
+        if form.stores != "images":
+            options |= {form.stores: True}
         if group is not None:
             options |= {GROUP: group}
-        if stored != "png":
-            options |= {"format": stored, "quality": quality}
+        if form.stored != "png":
+            options |= {"format": form.stored, "quality": form.quality}
         write_index(
             work,
             tally.samples,

@@ -24,7 +24,7 @@ from medclip.files.output import claim_file, new_file
 from medclip.files.tables.column_maps import ColumnMap
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import cell_text
-from medclip.progress import Progress, Silent
+from medclip.progress import Progress
 from medclip.result import Result, named_counts
 from medclip.shards.writing.table import ShardRow, read_shard_table
 from medclip.text.captions.caption_writer import CaptionFacts, CaptionWriter, ask_writer, facts_of
@@ -77,66 +77,42 @@ class CaptionsReport(Result):
         }
 
 
-def captions_from_labels(
-    labels: Path | str,
-    out: Path | str,
-    *,
-    n: int = 10,
-    seed: int = 0,
-    writer: CaptionWriter | None = None,
-    images: Path | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> CaptionsReport:
-    """Write a copy of a table in which every labelled row has `n` captions that say what its labels say.
+@dataclass(frozen=True)
+class CaptionsForm:
+    """How captions are written, and where."""
 
-    The captions stand in the column `captions`: one per line of the cell in CSV and TSV, a list of strings in Parquet.
-    Which of them is written, the suffix of `out` says.
-    Texts that the column held stay in front of them. All other columns, and the order of the rows, are as they were;
-    only where the new table lies in another folder, relative paths in `file` are rewritten so that they are relative to
-    it. A column that names the patient is not needed.
-    The captions of a row depend on the seed, its file, modality, view and labels, and on nothing else in the table.
+    out: Path
+    num_captions: int = 10
+    """For each row."""
+    seed: int = 0
+    writer: CaptionWriter | None = None
+    """Writes captions in the place of medclip's own, where they pass the check."""
+    images: Path | None = None
+    """Folder that relative files are relative to; the table's own where None."""
+    overwrite: bool = False
 
-    Args:
-        labels: CSV, TSV or Parquet with label columns, whatever its suffix, as `medclip shards build` reads it.
-        out: The file to write: .csv, .tsv, .parquet or .pq.
-        n: Captions for each row, at least 1.
-        seed: Another seed gives other wordings.
-        writer: A function that writes captions from facts, asked once for all rows with the same facts; what fails
-            `check_caption` is replaced by a wording of medclip's own and counted.
-        images: Folder that relative files are relative to; the table's own where None.
-        overwrite: Replace `out` where it exists.
-        progress: Counts the rows.
 
-    Returns:
-        Counts.
-
-    Raises:
-        MedclipError: TABLE_INVALID or MISSING_FILE from the table; OUTPUT_IN_USE; WRONG_USE for n < 1, an output that
-            is the table itself or where nothing can be written, or a writer whose first call fails (later failures
-            are counted); DISK_FULL, PERMISSION_DENIED.
-    """
-    source, target = Path(labels), Path(out)
-    check_output(source, target, n, overwrite)
+def write_captions(source: Path, form: CaptionsForm, progress: Progress) -> CaptionsReport:
+    """Write a copy of a table of labels with captions; see `medclip.api.captions.captions_from_labels`."""
+    check_output(source, form)
     read = read_table(source).with_names((FILE, CAPTIONS))
-    rows = read_shard_table(read, folder=images, patient_from=FILE).rows  # no splits are made: nobody is named
-    asked = AskedWriter(n, writer)
+    rows = read_shard_table(read, folder=form.images, patient_from=FILE).rows  # no splits are made: nobody is named
+    asked = AskedWriter(form.num_captions, form.writer)
     added: list[tuple[str, ...]] = []
-    progress = progress or Silent()
     progress.stage("Rows", len(rows))
     for row in rows:
-        added.append(_captions(row, n, seed, asked))
+        added.append(_captions(row, form, asked))
         progress.step()
-    files = moved_files([row.file for row in rows], images or source.parent, target.parent)
-    save_table(_with_captions(read.arrow, added, files), target)
+    files = moved_files([row.file for row in rows], form.images or source.parent, form.out.parent)
+    save_table(_with_captions(read.arrow, added, files), form.out)
     lengths = [len(a) for a in added if a]
     return CaptionsReport(
-        out=target,
+        out=form.out,
         num_rows=len(rows),
         num_captioned=len(lengths),
         num_without_labels=len(rows) - len(lengths),
         num_captions=sum(lengths),
-        num_short=sum(length < n for length in lengths),
+        num_short=sum(length < form.num_captions for length in lengths),
         num_by_writer=asked.num_by_writer,
         rejected_by_reason=dict(sorted(asked.rejected.items())),
         num_moved=sum(f is not None for f in files),
@@ -191,11 +167,11 @@ class AskedWriter:
             return ()
 
 
-def _captions(row: ShardRow, n: int, seed: int, asked: AskedWriter) -> tuple[str, ...]:
+def _captions(row: ShardRow, form: CaptionsForm, asked: AskedWriter) -> tuple[str, ...]:
     record = row.record
     if record.generic or not record.labels:
         return ()
-    ours = distinct_sentences(_in_order(record), n, _rng(row, seed))
+    ours = distinct_sentences(_in_order(record), form.num_captions, _rng(row, form.seed))
     return asked.captions(ours, facts_of(record), partial(check_caption, record=record))
 
 
@@ -219,14 +195,13 @@ def generator_of(content: object, seed: int) -> np.random.Generator:
     return np.random.default_rng([seed, int.from_bytes(digest, "big")])
 
 
-def check_output(source: Path, target: Path, n: int, overwrite: bool) -> None:
-    """Refuse an output that cannot be written, or a number of captions below 1, before anything is read.
+def check_output(source: Path, form: CaptionsForm) -> None:
+    """Refuse an output that cannot be written before anything is read.
 
     Raises:
         MedclipError: WRONG_USE, OUTPUT_IN_USE.
     """
-    if n < 1:
-        raise MedclipError(Reason.WRONG_USE, f"{n} captions were asked for; it must be 1 or more.")
+    target = form.out
     if source.exists() and os.path.exists(target) and target.samefile(source):
         raise MedclipError(Reason.WRONG_USE, "the output is the table itself.", where=target, hint="Name another.")
     if target.suffix.lower() not in (*_PARQUET, *_TEXT):
@@ -236,7 +211,7 @@ def check_output(source: Path, target: Path, n: int, overwrite: bool) -> None:
             where=target,
             hint="Name a file that ends in .csv, .tsv or .parquet.",
         )
-    claim_file(target, overwrite=overwrite)
+    claim_file(target, overwrite=form.overwrite)
 
 
 def moved_files(files: Sequence[str], base: Path, new_base: Path) -> list[str | None]:

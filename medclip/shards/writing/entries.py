@@ -34,18 +34,20 @@ _Seen = Counter[tuple[str, bool, int]]
 class Form:
     """How samples are written."""
 
-    max_side: int
-    samples_per_shard: int
-    stored: Format
-    quality: int
-    seed: int
-    key: bytes
-    unsaid: frozenset[str] = frozenset()
-    """Tasks whose labels captions leave out."""
+    max_side: int = 288
+    """Longest side of stored images in pixels."""
+    samples_per_shard: int = 500
+    stored: Format = "png"
+    quality: int = 95
+    seed: int = 0
+    """Decides splits, the order inside shards and the captions in the .txt members."""
+    key: bytes = b""
+    """For patient hashes; the identity key of the settings where it is empty."""
     stores: StoredKind = "images"
+    """Volumes and ECGs are stored whole: voxels as the adapters read them, leads in microvolts at their own rate."""
     group: Group | None = None
     tasks: tuple[Task, ...] = ()
-    """Those of the labels that the vocabulary does not have."""
+    """Those of the labels that the vocabulary does not have; captions say nothing of them."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +152,8 @@ def _meta(
 
 def _caption(name: str, record: CaptionRecord, form: Form) -> tuple[str, bytes]:
     """Return the text member: one caption, for other people's tools."""
-    captioned = replace(
-        record, labels={task: label for task, label in record.labels.items() if task not in form.unsaid}
-    )
+    unsaid = {task.name for task in form.tasks}
+    captioned = replace(record, labels={task: label for task, label in record.labels.items() if task not in unsaid})
     caption = draw_caption(captioned, np.random.default_rng([form.seed, int(name, 16)]))
     return "txt", caption.encode("utf-8")
 

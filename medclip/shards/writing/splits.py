@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import keyed_hash
+from medclip.files.recipes.key_value import key_values
 from medclip.shards.writing.table import ShardRow
 
 DEFAULT_SPLITS: Mapping[str, float] = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -26,6 +27,26 @@ def split_of(patient: str, splits: Mapping[str, float], seed: int) -> str:
         if at < upper:
             return name
     return [name for name, share in splits.items() if share > 0][-1]
+
+
+def read_shares(splits: str | Sequence[str] | Mapping[str, float]) -> Mapping[str, float]:
+    """Read shares as `--splits` takes them, several in a text or one in each; `DEFAULT_SPLITS` where there is none.
+
+    Raises:
+        MedclipError: WRONG_USE for what is no share.
+
+    Example:
+        >>> read_shares("train=0.8,test=0.2") == read_shares(["train=0.8", "test=0.2"])
+        True
+    """
+    if isinstance(splits, Mapping):
+        return splits or DEFAULT_SPLITS
+    texts = [part for text in ([splits] if isinstance(splits, str) else splits) for part in text.split(",")]
+    form = ",".join(f"{name}={share:g}" for name, share in DEFAULT_SPLITS.items())
+    try:
+        return {name: float(share) for name, share in key_values(texts, "--splits", form).items()} or DEFAULT_SPLITS
+    except ValueError:
+        raise MedclipError(Reason.WRONG_USE, f"--splits takes {form}, which {','.join(texts)!r} is not.") from None
 
 
 def check_shares(splits: Mapping[str, float]) -> None:

@@ -1,22 +1,22 @@
-"""`medclip slides export`: a store of slides in the forms of others, one file or folder for each slide."""
+"""A store of slides in the forms of others, one file or folder for each slide."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, in_use, new_folder, write_file
 from medclip.files.tables.write import csv_bytes, schema_of, table_of
-from medclip.progress import Progress, Silent
+from medclip.progress import Progress
 from medclip.result import named_counts
 from medclip.slides.exchange.anndata_file import write_anndata
 from medclip.slides.exchange.spatialdata_folder import check_spatialdata, write_spatialdata
 from medclip.slides.exchange.tile_table import tile_table
 from medclip.slides.stages.tissue_files import TISSUE
-from medclip.slides.store.slide_store import DONE, SlideRow, SlideStore, open_slide_store
+from medclip.slides.store.slide_store import DONE, SlideRow, SlideStore
 from medclip.slides.store.step_row import StepResult, StepRow
 
 Format = Literal["anndata", "spatialdata"]
@@ -52,55 +52,34 @@ class SlideExport(StepResult[ExportedSlide]):
         return [asdict(slide) for slide in self.slides[:most]]
 
 
-def export(
-    store: SlideStore | str | Path,
-    out: str | Path,
-    *,
-    format: str = "anndata",
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> SlideExport:
+def export_slides(store: SlideStore, folder: Path, form: Format, *, overwrite: bool, progress: Progress) -> SlideExport:
     """Write the patches of slides for other programs: one AnnData file, or one SpatialData folder, for each slide.
 
-    Both have places in pixels of the finest resolution, coverage and quality of each patch, and the tile spec in the
-    form of LazySlide (wsidata). `wsidata.open_wsi(slide, store="KEY.zarr")` opens the SpatialData folder.
-
     Args:
-        store: What `medclip slides embed` wrote.
-        out: Folder for KEY.h5ad or KEY.zarr, and slides.csv, which says which slide a key is.
-        format: "anndata", or "spatialdata" (the extra `spatialdata`), with tissue outlines where `medclip slides
-            tissue` left some in the store.
-        overwrite: Replace an export that is in `out`.
+        store: The vectors.
+        folder: Folder for KEY.h5ad or KEY.zarr, and slides.csv, which says which slide a key is.
+        form: One of `SUFFIXES`.
+        overwrite: Replace an export that is in the folder.
         progress: Told of each slide.
 
-    Returns:
-        One row for each slide of the store, also for those that have no vectors.
-
     Raises:
-        MedclipError: WRONG_USE for another format; OUTPUT_IN_USE; MISSING_CODEC without spatialdata; what opening the
-            store raises.
-
-    Example:
-        >>> import medclip
-        >>> medclip.slides.exchange("store", "for_scanpy")  # doctest: +SKIP
+        MedclipError: OUTPUT_IN_USE; MISSING_CODEC without spatialdata.
     """
-    chosen, progress, folder = _read_format(format), progress or Silent(), Path(out)
-    opened = open_slide_store(store)
-    if chosen == "spatialdata":
+    if form == "spatialdata":
         check_spatialdata()
-    holds = claim_folder(folder, _WHAT, marks=(NOTE,), inputs={"the store of slides": opened.folder}, in_one_step=True)
+    holds = claim_folder(folder, _WHAT, marks=(NOTE,), inputs={"the store of slides": store.folder}, in_one_step=True)
     if holds and not overwrite:
         remedy = "Name another folder, or replace it with --overwrite."
         raise in_use(folder, "this folder holds an export already", remedy)
-    progress.stage("Writing slides", len(opened.rows))
+    progress.stage("Writing slides", len(store.rows))
     slides = []
     with new_folder(folder) as draft:
-        for row in opened.rows:
-            slides.append(_exported(row, opened, chosen, draft))
+        for row in store.rows:
+            slides.append(_exported(row, store, form, draft))
             progress.step()
-        result = SlideExport(tuple(slides), chosen, folder)
+        result = SlideExport(tuple(slides), form, folder)
         write_file(draft / SLIDES, csv_bytes(table_of(slides, ExportedSlide, schema_of(ExportedSlide))))
-        facts = {**result.to_json(), "out": None, "pack": opened.pack.to_dict()}
+        facts = {**result.to_json(), "out": None, "pack": store.pack.to_dict()}
         write_file(draft / NOTE, json.dumps(facts, indent=1, sort_keys=True) + "\n")
     return result
 
@@ -128,14 +107,3 @@ def _exported(row: SlideRow, store: SlideStore, chosen: Format, draft: Path) -> 
 
 _OF_A_SLIDE = (Reason.CORRUPT, Reason.CHANGED, Reason.MISSING_FILE, Reason.OUTPUT_IN_USE)
 """What the file of one slide's vectors may be; others end the export."""
-
-
-def _read_format(name: str) -> Format:
-    for known in get_args(Format):
-        if name == known:
-            return known
-    raise MedclipError(
-        Reason.WRONG_USE,
-        f"slides cannot be written as {name!r}.",
-        hint=did_you_mean(name, get_args(Format), "Formats are"),
-    )

@@ -1,4 +1,4 @@
-"""`medclip slides learn`: a head for whole slides from a store of vectors and a table of labels, measured and kept."""
+"""A head for whole slides from a store of vectors and labels, measured and kept."""
 
 from __future__ import annotations
 
@@ -12,21 +12,18 @@ import numpy as np
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.output import claim_folder, in_use, new_folder, write_file
-from medclip.files.pseudonyms import load_key
 from medclip.files.recipes.key_value import Overrides, read_overrides
 from medclip.files.tables.write import csv_bytes, parquet_bytes
 from medclip.models.scores.class_vectors import probabilities
-from medclip.progress import Progress, Silent
+from medclip.progress import Progress
 from medclip.result import Result
-from medclip.settings import Settings
 from medclip.slides.learning.cross_validate import Compared, cross_validate
 from medclip.slides.learning.head_file import CARD, HeadCard, SlideHead, write_head
-from medclip.slides.learning.labels import LabelledSlides, read_slide_labels
+from medclip.slides.learning.labels import LabelledSlides
 from medclip.slides.learning.train import SlideRecipe, held_back, train_slides
 from medclip.slides.store.slide_features import SlideFeatures
-from medclip.slides.store.slide_store import SlideStore, open_slide_store
+from medclip.slides.store.slide_store import SlideStore
 from medclip.statistics.estimate import NUM_RESAMPLES, Estimate
-from medclip.text.vocabulary.task import Task
 from medclip.wording import count, estimate
 
 if TYPE_CHECKING:
@@ -80,87 +77,62 @@ class LearnedSlides(Result):
         return _figure_rows(self.compared)[:most]
 
 
-def learn(
-    store: SlideStore | str | Path,
-    labels: Any,
-    label: str | Sequence[str] = (),
-    *,
-    out: str | Path,
-    pooling: str = "abmil",
-    against: str | Sequence[str] = (),
-    patient: str | None = None,
-    task: Task | str | Path | None = None,
-    years: int = 0,
-    folds: int = 5,
-    seed: int = 0,
-    num_resamples: int = NUM_RESAMPLES,
-    overrides: Overrides = (),
-    key_file: str | Path | None = None,
-    overwrite: bool = False,
-    settings: Settings | None = None,
-    progress: Progress | None = None,
-) -> LearnedSlides:
-    """Learn to answer a question of whole slides, and measure on patients that were left out how well that goes.
+@dataclass(frozen=True)
+class Validation:
+    """How a way of learning is measured."""
 
-    Cross-validation by patient measures; the head that is kept learned from all slides, in the same way.
+    others: Sequence[str] = ()
+    """Poolings that are measured on the same folds."""
+    num_folds: int = 5
+    num_resamples: int = NUM_RESAMPLES
+
+
+def learn_slides(
+    slides: LabelledSlides,
+    store: SlideStore,
+    recipe: SlideRecipe,
+    validation: Validation,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+) -> LearnedSlides:
+    """Measure a way of learning by cross-validation, and write the head that learned in that way from all slides.
 
     Args:
-        store: What `medclip slides embed` wrote.
-        labels: Table with a column `slide` (or file, key), one of patients, and those of the labels.
-        label: One column of classes, or columns of 0 and 1.
-        out: Folder of the head.
-        pooling: mean, abmil or acmil. ACMIL keeps its branches apart, so that it misses lesions of a few patches.
-        against: Another pooling, or several, that are measured on the same folds.
-        patient: Column of patients; "file" where every slide is a patient of its own.
-        task: A task of the vocabulary or a task file; made of the table where None.
-        years: K: learn the risk of an event by the end of year 1 to K, from the columns `event_months` and
-            `followup_months`; 0: learn the labels.
-        folds: Of the cross-validation, at most so many.
-        seed: Of folds, held-back patients and training.
-        num_resamples: Of patients, for intervals.
-        overrides: Fields of `SlideRecipe`: `{"epochs": 100}` or `["epochs=100"]`.
-        key_file: Key that patients are hashed with; the identity key of `settings` where None.
-        overwrite: Replace a head that is in `out`.
-        settings: For the identity key.
+        slides: What is true of which slide.
+        store: Their vectors.
+        recipe: How heads learn.
+        validation: How they are measured.
+        seed: Seed of folds, held-back patients and training.
+        folder: Folder of the head, claimed by `claim_head`.
         progress: Told of each fold.
 
-    Returns:
-        The head with its figures.
-
     Raises:
-        MedclipError: WRONG_USE, OUTPUT_IN_USE, TABLE_INVALID, NOTHING_TO_DO; what opening the store raises.
+        MedclipError: As `cross_validate` and `train_slides`.
     """
-    settings, progress, folder = settings or Settings(), progress or Silent(), Path(out)
-    opened = store if isinstance(store, SlideStore) else open_slide_store(store)
-    recipe = recipe_of(pooling, overrides)
-    columns = (label,) if isinstance(label, str) else tuple(label)
-    if bool(columns) == bool(years):
-        raise MedclipError(
-            Reason.WRONG_USE,
-            "either columns of labels are learned or the risk of an event.",
-            hint="Name columns with --label, or years with --years.",
-        )
-    _claim(folder, opened.folder, overwrite)
-    key = load_key(settings, path=None if key_file is None else Path(key_file))
-    slides = read_slide_labels(opened, labels, columns, patient=patient, task=task, years=years, key=key)
     bags = slides.bags
-    others = (against,) if isinstance(against, str) else against
-    poolings = [recipe.pooling, *(name for name in others if name != recipe.pooling)]
+    poolings = [recipe.pooling, *(name for name in validation.others if name != recipe.pooling)]
     compared = cross_validate(
-        bags, recipe, poolings=poolings, num_folds=folds, seed=seed, num_resamples=num_resamples, progress=progress
+        bags,
+        recipe,
+        poolings=poolings,
+        num_folds=validation.num_folds,
+        seed=seed,
+        num_resamples=validation.num_resamples,
+        progress=progress,
     )
     rows, back = held_back(bags, recipe.val_share, seed)
     val = bags.select(back) if len(back) else None
     learned = train_slides(bags.select(rows), recipe, seed=seed, val=val)
     notes = (*slides.notes, *compared.poolings[recipe.pooling].notes)
-    first = opened.read(bags.keys[0])
+    first = store.read(bags.keys[0])
     head = SlideHead(
         _card(slides, first, recipe, seed, compared, learned.epoch, notes, learned.model.shape), learned.model
     )
     with new_folder(folder) as draft:
         write_head(draft, head)
         write_file(draft / FIGURES, csv_bytes(_table(_figure_rows(compared))))
-        answers = _table(_answers(slides, compared, {row.key: row.file for row in opened.rows}))
+        answers = _table(_answers(slides, compared, {row.key: row.file for row in store.rows}))
         write_file(draft / f"{OUT_OF_FOLD}.parquet", parquet_bytes(answers))
         write_file(draft / f"{OUT_OF_FOLD}.csv", csv_bytes(answers))
     return LearnedSlides(head, compared, len(bags), bags.num_patients, notes, folder)
@@ -188,7 +160,12 @@ def recipe_of(pooling: str, overrides: Overrides) -> SlideRecipe:
     return SlideRecipe(pooling=pooling, **values)
 
 
-def _claim(folder: Path, store: Path, overwrite: bool) -> None:
+def claim_head(folder: Path, store: Path, *, overwrite: bool) -> None:
+    """Make sure that a head may be written to a folder.
+
+    Raises:
+        MedclipError: OUTPUT_IN_USE.
+    """
     holds = claim_folder(folder, "slide head", marks=(CARD,), inputs={"the store of slides": store}, in_one_step=True)
     if holds and not overwrite:
         remedy = "Name another folder, or replace it with --overwrite."

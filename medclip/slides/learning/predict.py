@@ -1,4 +1,4 @@
-"""`medclip slides predict`: answers for whole slides, zero-shot or by a learned head, with maps of what moves them."""
+"""Answers for whole slides, zero-shot or by a learned head, with maps of what moves them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,21 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, in_use, new_folder, write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes
 from medclip.models.scores.class_vectors import probabilities
-from medclip.progress import Progress, Silent
+from medclip.progress import Progress
 from medclip.result import named_counts
 from medclip.sample import Modality, spoken
-from medclip.settings import DEFAULT_MODEL, Settings
 from medclip.slides.heat_maps.patch_map import PatchMap, evidence_for, patch_map
 from medclip.slides.heat_maps.write_maps import MapFiles, write_maps
 from medclip.slides.learning.head_file import SlideHead, check_fit, read_head
-from medclip.slides.learning.zero_shot import TOP_PATCHES, patch_logits, top_pooled
+from medclip.slides.learning.zero_shot import patch_logits, top_pooled
 from medclip.slides.store.slide_features import SlideFeatures
-from medclip.slides.store.slide_store import DONE, SlideRow, SlideStore, open_slide_store
+from medclip.slides.store.slide_store import DONE, SlideRow, SlideStore
 from medclip.slides.store.step_row import StepResult, StepRow
 from medclip.text.vocabulary.task import Task
 from medclip.wording import list_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from medclip.models.model import Model
 
 PREDICTIONS, NOTE, MAPS = "predictions", "predictions.json", "maps"
 _WHAT = "folder of answers for slides"
@@ -95,7 +92,7 @@ class _Answer:
 
 
 @dataclass(frozen=True, eq=False)
-class _Question:
+class SlideQuestion:
     """What is asked of each slide."""
 
     title: str
@@ -107,81 +104,43 @@ class _Question:
     """What answers, in a few words."""
 
 
-def predict(
-    store: SlideStore | str | Path,
-    *,
-    out: str | Path,
-    task: Task | str | Path | None = None,
-    head: str | Path | SlideHead | None = None,
-    model: str | Path | Model = DEFAULT_MODEL,
-    top_patches: int = TOP_PATCHES,
-    images: str | Path | None = None,
-    dicom: bool = False,
-    overwrite: bool = False,
-    settings: Settings | None = None,
-    progress: Progress | None = None,
-) -> SlidePredictions:
-    """Answer a question for every slide of a store, with a map of what each answer rests on.
-
-    Zero-shot, the answer is the mean over the `top_patches` patches that match each class best, and the map the match
-    of each patch with the most probable class against the others. A learned head's map is what each patch adds to that
-    class; of a risk it is the attention.
-
-    Args:
-        store: What `medclip slides embed` wrote.
-        out: Folder for predictions.csv and .parquet, and maps/KEY.png, .geojson and, if asked for, .dcm.
-        task: Zero-shot: a task of the vocabulary or a task file.
-        head: Folder that `medclip slides learn` wrote, or such a head.
-        model: Zero-shot: the pack that the slides were embedded with, for the words.
-        top_patches: Zero-shot: K.
-        images: Folder of the slides, as embedding had it; maps are drawn on their own without it.
-        dicom: Write DICOM parametric maps too; those of DICOM slides name their patient and study.
-        overwrite: Replace answers that are in `out`.
-        settings: Limits of reading slides.
-        progress: Told of each slide.
-
-    Returns:
-        One row for each slide of the store, also for those that have no vectors.
+def claim_answers(folder: Path, store: Path, *, overwrite: bool) -> None:
+    """Make sure that answers may be written to a folder.
 
     Raises:
-        MedclipError: WRONG_USE for neither or both of task and head, for a task about another modality and for vectors
-            of another pack; OUTPUT_IN_USE; what opening store, head and pack raises.
+        MedclipError: OUTPUT_IN_USE.
     """
-    settings, progress, folder = settings or Settings(), progress or Silent(), Path(out)
-    opened = store if isinstance(store, SlideStore) else open_slide_store(store)
-    if (task is None) == (head is None):
-        raise MedclipError(
-            Reason.WRONG_USE,
-            "either a task is asked in words or a learned head answers.",
-            hint="Name one of --task and --head.",
-        )
-    holds = claim_folder(folder, _WHAT, marks=(NOTE,), inputs={"the store of slides": opened.folder}, in_one_step=True)
+    holds = claim_folder(folder, _WHAT, marks=(NOTE,), inputs={"the store of slides": store}, in_one_step=True)
     if holds and not overwrite:
         remedy = "Name another folder, or replace them with --overwrite."
         raise in_use(folder, "this folder holds answers already", remedy)
-    if head is not None:
-        question = _learned(head if isinstance(head, SlideHead) else read_head(head))
-    else:
-        assert task is not None
-        question = _in_words(task, model, opened, top_patches)
-    files = MapFiles(None if images is None else Path(images), dicom, question.software, settings)
+
+
+def answer_slides(
+    store: SlideStore, question: SlideQuestion, files: MapFiles, folder: Path, progress: Progress
+) -> SlidePredictions:
+    """Answer a question for every slide of a store, and write predictions.csv, predictions.parquet and maps.
+
+    Raises:
+        MedclipError: WRONG_USE for vectors that the question is not for.
+    """
     slides, notes = [], dict[str, None]()
-    progress.stage("Answering", len(opened.rows))
+    progress.stage("Answering", len(store.rows))
     with new_folder(folder) as draft:
-        for row in opened.rows:
-            slides.append(_predicted(row, opened, question, draft, files, notes))
+        for row in store.rows:
+            slides.append(_predicted(row, store, question, draft, files, notes))
             progress.step()
         predictions = SlidePredictions(tuple(slides), question.title, question.names, tuple(notes), folder)
         table = _table(predictions)
         write_file(draft / f"{PREDICTIONS}.parquet", parquet_bytes(table))
         write_file(draft / f"{PREDICTIONS}.csv", csv_bytes(table))
-        facts = {**predictions.to_json(), "answered_by": question.software, "pack": opened.pack.to_dict()}
+        facts = {**predictions.to_json(), "answered_by": question.software, "pack": store.pack.to_dict()}
         write_file(draft / NOTE, json.dumps({**facts, "out": None}, indent=1, sort_keys=True) + "\n")
     return predictions
 
 
 def _predicted(
-    row: SlideRow, store: SlideStore, question: _Question, draft: Path, files: MapFiles, notes: dict[str, None]
+    row: SlideRow, store: SlideStore, question: SlideQuestion, draft: Path, files: MapFiles, notes: dict[str, None]
 ) -> SlidePrediction:
     blank = SlidePrediction.of(row)
     if row.status != DONE:
@@ -213,9 +172,15 @@ def _predicted(
     )
 
 
-def _learned(head: SlideHead) -> _Question:
+def question_of_head(head: SlideHead | str | Path) -> SlideQuestion:
+    """Make a question of a learned head, or of the folder of one.
+
+    Raises:
+        MedclipError: As `read_head`.
+    """
     import torch
 
+    head = head if isinstance(head, SlideHead) else read_head(head)
     card = head.card
 
     def answer(features: SlideFeatures) -> _Answer:
@@ -227,7 +192,7 @@ def _learned(head: SlideHead) -> _Question:
             evidence_NC = head.model.evidence_of(bag_ND).numpy()
         return _Answer(logits_C, map_for(features, evidence_NC, logits_C, card.names, card.kind))
 
-    return _Question(
+    return SlideQuestion(
         f"{card.label} (learned, {card.shape.pooling})",
         card.names,
         card.kind,
@@ -237,7 +202,12 @@ def _learned(head: SlideHead) -> _Question:
     )
 
 
-def _in_words(task: Task | str | Path, model: Any, store: SlideStore, top: int) -> _Question:
+def question_in_words(task: Task | str | Path, model: Any, store: SlideStore, top: int) -> SlideQuestion:
+    """Make a question of a task's words, which the `top` patches that match a class best answer.
+
+    Raises:
+        MedclipError: WRONG_USE for a task about another modality, for a risk and for vectors of another pack.
+    """
     from medclip.models.packs.manifest import pack_digest
     from medclip.models.packs.pack import find_pack, load_model
     from medclip.models.packs.words import unmeasured
@@ -249,8 +219,6 @@ def _in_words(task: Task | str | Path, model: Any, store: SlideStore, top: int) 
         raise _other_modality(asked)
     if not asked.has_words:
         raise MedclipError(Reason.WRONG_USE, "a risk cannot be asked in words.", hint="Learn a head with --years.")
-    if top < 1:
-        raise MedclipError(Reason.WRONG_USE, f"the {top} highest patches: at least 1 is taken.")
     folder = find_pack(model)
     if pack_digest(folder) != store.pack.digest:
         raise MedclipError(
@@ -272,7 +240,7 @@ def _in_words(task: Task | str | Path, model: Any, store: SlideStore, top: int) 
 
     title = f"{asked.title} (zero-shot, the {top} best patches)"
     software = f"zero-shot, {loaded.card.name} {loaded.card.version}"
-    return _Question(title, vectors.names, asked.kind, answer, lambda _: note, software)
+    return SlideQuestion(title, vectors.names, asked.kind, answer, lambda _: note, software)
 
 
 def _other_modality(asked: Task) -> MedclipError:

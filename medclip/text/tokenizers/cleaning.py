@@ -13,6 +13,9 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 def mend(text: str) -> str:
     """Mend broken Unicode, HTML entities and white space as open_clip's tokenizers do ("whitespace")."""
+    # Nothing of printable ASCII is broken but an entity: 15,000 captions take 5 ms, and 0.9 s through ftfy.
+    if text.isascii() and text.isprintable() and "&" not in text:
+        return " ".join(text.split())
     import ftfy
 
     mended = html.unescape(html.unescape(ftfy.fix_text(text)))

@@ -15,14 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.inputs.preprocess import Preprocess
-from medclip.text.free_text.sentences import Native
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.ahead import WindowsAhead
 from medclip.training.batches.order import (
     REPEATING,
     WINDOW_SHARDS,
-    Balance,
+    Order,
     Policy,
     epoch_plan,
     repeats,
@@ -31,9 +29,7 @@ from medclip.training.batches.order import (
 )
 from medclip.training.batches.samples import Drawing
 from medclip.training.batches.slots import NUM_KEYS, Form
-from medclip.training.batches.workers import Crew, Pending, Row, Split, WorkerKind
-from medclip.training.recipe.sections.augment import Augment
-from medclip.training.recipe.sections.data import Decode
+from medclip.training.batches.workers import Crew, CrewOptions, Pending, Row, Split
 from medclip.wording import count
 
 if TYPE_CHECKING:
@@ -113,34 +109,17 @@ class Batches:
 
     Args:
         reader: The split.
+        drawing: How samples are made.
         batch_size: Samples of a step over all ranks; the rest of an epoch that does not fill a batch is left out (it is
             other samples each epoch).
-        preprocess: How the model takes images.
-        seed: Seed of order, captions and augmentation.
         tokenizer: Cuts the captions into tokens, in the workers; none are cut where None.
-        words: False draws no captions, and takes samples that have none.
-        augment: None for validation: images as the model is used with, captions that stay the same.
-        native_share: Share of captions quoted from the record's own texts.
-        report_share: Share of captions quoted from the record's report.
-        report_words: Words of a report that are quoted at most.
-        native: "sentences", "whole" or "shuffled": how texts and reports are quoted.
-        decode: How much of a JPEG is decoded; see `data.decode` of a recipe.
-        policy: What makes a batch; see `medclip.training.batches.order`.
-        weights: By source, for `proportional` and `balanced`.
-        balance: How `balanced` draws.
-        window_shards: Shards that `shard_mixed` mixes.
+        order: What makes a batch.
         loss_weights: By source: how much its samples count in the loss.
-        num_views: Images of a sample, V.
-        num_texts: Captions of a sample, T.
-        of_exam: The images are the views of a sample, at most V; otherwise its image is changed anew for each.
         rank: Number of this process among those that train together.
         world_size: Their number.
-        workers: Threads or processes that decode and augment.
-        worker_kind: "thread", or "process" where one Python is too slow.
-        cache_mb: Ceiling of the decoded images kept in memory, of all workers together.
+        making: Who decodes and augments.
         max_bad_share: Share of bad samples that `over_budget` allows.
-        timeout_s: Seconds without a batch after which it is an error.
-        crew: Workers of another split that make this one, too; what is said of workers above then does not count.
+        crew: Workers of another split that make this one, too; `making` then does not count.
 
     Raises:
         MedclipError: NOTHING_TO_DO when an epoch has no whole batch; RECIPE_INVALID when the batch cannot be divided
@@ -150,33 +129,16 @@ class Batches:
     def __init__(
         self,
         reader: ShardReader,
+        drawing: Drawing,
         *,
         batch_size: int,
-        preprocess: Preprocess,
-        seed: int,
         tokenizer: Tokenizer | None = None,
-        words: bool = True,
-        augment: Augment | None = None,
-        native_share: float = 0.3,
-        report_share: float = 0.5,
-        report_words: int = 60,
-        native: Native = "sentences",
-        decode: Decode = "auto",
-        policy: Policy = "shard_mixed",
-        weights: Mapping[str, float] | None = None,
-        balance: Balance | None = None,
-        window_shards: int = WINDOW_SHARDS,
+        order: Order | None = None,
         loss_weights: Mapping[str, float] | None = None,
-        num_views: int = 1,
-        num_texts: int = 1,
-        of_exam: bool = False,
         rank: int = 0,
         world_size: int = 1,
-        workers: int = 2,
-        worker_kind: WorkerKind = "thread",
-        cache_mb: float = 1024,
+        making: CrewOptions | None = None,
         max_bad_share: float = 0.01,
-        timeout_s: float = 300.0,
         crew: Crew | None = None,
     ) -> None:
         if batch_size % world_size:
@@ -185,23 +147,17 @@ class Batches:
                 f"a batch of {batch_size} cannot be divided among {world_size} ranks.",
                 hint="Make train.batch_size, the samples of all ranks together, a multiple of their number.",
             )
-        self.reader, self.batch_size, self.seed = reader, batch_size, seed
-        self.policy: Policy = policy
-        self.weights, self.window_shards, self.balance = dict(weights or {}), window_shards, balance or Balance()
+        self.reader, self.batch_size, self.seed, self.order = reader, batch_size, drawing.seed, order or Order()
         self.rank, self.world_size, self.max_bad_share = rank, world_size, max_bad_share
-        drawing = Drawing(
-            preprocess, seed, augment, native_share, report_share, report_words, native, decode, words, num_views,
-            num_texts, of_exam,
-        )  # fmt: skip
         length = tokenizer.context_length if tokenizer else 0
-        pixels = drawing.preprocess
-        form = Form(batch_size // world_size, pixels.image_shape, length, num_views, num_texts, pixels.image_dtype)
-        self.crew = crew or Crew(
-            worker_kind, workers, form, cache_mb=cache_mb, timeout_s=timeout_s, tokenizer=tokenizer
-        )
+        pixels, self._drawing = drawing.preprocess, drawing
+        form = Form(
+            batch_size // world_size, pixels.image_shape, length, drawing.num_views, drawing.num_texts,
+            pixels.image_dtype,
+        )  # fmt: skip
+        self.crew = crew or Crew(making or CrewOptions(), form, tokenizer)
         """Who makes the batches."""
         self._split = self.crew.add(Split(reader, drawing))
-        self._num_views, self._num_texts, self._of_exam = num_views, num_texts, of_exam
         self._loss_weights = source_weights(reader.columns, loss_weights).astype(np.float32) if loss_weights else None
         self._plan: tuple[int, NDArray[np.int32], NDArray[np.int32]] | None = None
         self._ahead: WindowsAhead | None = None
@@ -211,13 +167,15 @@ class Batches:
         """Bad samples of this rank so far, by reason."""
         self.seen = 0
         """Samples of this rank so far, good and bad."""
-        self.steps_per_epoch = steps_of_epoch(reader.columns, policy, batch_size=batch_size, weights=self.weights)
+        self.steps_per_epoch = steps_of_epoch(
+            reader.columns, self.order.policy, batch_size=batch_size, weights=self.order.weights
+        )
         """Whole batches in an epoch."""
-        if augment is not None and not self.steps_per_epoch:
+        if drawing.augment is not None and not self.steps_per_epoch:
             raise MedclipError(
                 Reason.NOTHING_TO_DO,
                 f"the split has {len(reader)} samples, fewer than one batch of {batch_size}"
-                + (" of any one modality." if policy == "per_modality" else "."),
+                + (" of any one modality." if self.order.policy == "per_modality" else "."),
                 hint="Make train.batch_size smaller.",
             )
 
@@ -297,8 +255,8 @@ class Batches:
         """Return the rows of a step, once the shards of its window are here; those of the next one are fetched."""
         if self.reader.is_remote:
             self._ahead = self._ahead or WindowsAhead(
-                self.reader.columns, self.policy, batch_size=self.batch_size, steps_per_epoch=self.steps_per_epoch,
-                seed=self.seed, window_shards=self.window_shards,
+                self.reader.columns, self.order.policy, batch_size=self.batch_size,
+                steps_per_epoch=self.steps_per_epoch, seed=self.seed, window_shards=self.order.window_shards,
             )  # fmt: skip
             self._want(*self._ahead.needed(max(first_step, step - _AHEAD - 1), step, end))
         return self._rows(step)
@@ -314,15 +272,15 @@ class Batches:
         if self._plan is None or self._plan[0] != epoch:
             plan = epoch_plan(
                 self.reader.columns,
-                self.policy,
+                self.order.policy,
                 batch_size=self.batch_size,
                 seed=self.seed,
                 epoch=epoch,
-                weights=self.weights,
-                balance=self.balance,
-                window_shards=self.window_shards,
+                weights=self.order.weights,
+                balance=self.order.balance,
+                window_shards=self.order.window_shards,
             )
-            again = repeats(plan) if self.policy in REPEATING else np.broadcast_to(np.int32(0), plan.shape)
+            again = repeats(plan) if self.order.policy in REPEATING else np.broadcast_to(np.int32(0), plan.shape)
             self._plan = epoch, plan, again
         _, plan, again = self._plan
         own = self.batch_size // self.world_size
@@ -354,7 +312,8 @@ class Batches:
         texts, label_keys, studies, keys, faults = zip(*strings, strict=True)
         self.seen += len(rows)
         self.bad.update(fault for fault in faults if fault)
-        views, several, size = self._num_views, self._num_texts, len(rows)
+        drawing, size = self._drawing, len(rows)
+        views, several = drawing.num_views, drawing.num_texts
         tokens = _flat(arrays.tokens[:several, :size])
         types, parts = arrays.view_types[:size, :views].copy(), arrays.text_parts[:several, :size].T.copy()
         return Batch(
@@ -370,8 +329,8 @@ class Batches:
             wait_s=waited,
             num_views=views,
             num_texts=several,
-            view_types=types if self._of_exam else None,
-            text_parts=parts if self._of_exam else None,
+            view_types=types if drawing.of_exam else None,
+            text_parts=parts if drawing.of_exam else None,
             weights=self._weights(rows),
             pending=pending,
         )

@@ -38,6 +38,19 @@ class Balance:
     where findings differ and the place does not."""
 
 
+@dataclass(frozen=True, eq=False)
+class Order:
+    """What makes the batches of an epoch: see `epoch_plan`."""
+
+    policy: Policy = "shard_mixed"
+    weights: Mapping[str, float] | None = None
+    """By source, for `proportional` and `balanced`."""
+    balance: Balance = Balance()
+    """How `balanced` draws."""
+    window_shards: int = WINDOW_SHARDS
+    """Shards that `shard_mixed` mixes."""
+
+
 def order_of_epoch(size: int, seed: int, epoch: int) -> NDArray[np.int32]:
     """Return the order of `size` samples in an epoch; depends on nothing else."""
     return np.random.default_rng((seed, ORDER, epoch)).permutation(np.arange(size, dtype=np.int32))

@@ -44,31 +44,32 @@ class Split:
     drawing: Drawing
 
 
+@dataclass(frozen=True)
+class CrewOptions:
+    """How many workers decode and augment, and what they may take."""
+
+    kind: WorkerKind = "thread"
+    """"process" where one Python is too slow to feed a GPU."""
+    workers: int = 2
+    cache_mb: float = 1024
+    """Ceiling of the decoded images kept in memory, of all workers and splits together."""
+    timeout_s: float = 300.0
+    """Seconds a batch may take; after them it is an error."""
+
+
 class Crew:
     """Workers that make rows of the splits that were added; they start with the first rows.
 
     Args:
-        kind: "thread", or "process" where one Python is too slow to feed a GPU.
-        workers: Their number.
+        options: How many, and what they may take.
         form: Size of the largest batch.
-        cache_mb: Ceiling of the decoded images kept in memory, of all workers and splits together.
-        timeout_s: Seconds a batch may take.
         tokenizer: Cuts the captions into tokens.
     """
 
-    def __init__(
-        self,
-        kind: WorkerKind,
-        workers: int,
-        form: Form,
-        *,
-        cache_mb: float,
-        timeout_s: float,
-        tokenizer: Tokenizer | None = None,
-    ) -> None:
-        self.form, self.tokenizer, self.timeout_s = form, tokenizer, timeout_s
-        self.kind: WorkerKind = kind
-        self._workers, self._cache_mb = workers, cache_mb
+    def __init__(self, options: CrewOptions, form: Form, tokenizer: Tokenizer | None = None) -> None:
+        self.form, self.tokenizer, self.timeout_s = form, tokenizer, options.timeout_s
+        self.kind: WorkerKind = options.kind
+        self._workers, self._cache_mb = options.workers, options.cache_mb
         self._splits: list[Split] = []
         self._running: _Threads | _Processes | None = None
 

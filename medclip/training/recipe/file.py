@@ -17,8 +17,11 @@ from medclip.recipe import invalid_recipe, read_yaml
 from medclip.training.recipe.schema import Recipe
 from medclip.training.recipe.shorthands import SHORTHANDS, written_out
 
+RecipeSource = Path | str | Mapping[str, Any] | Recipe
+"""A recipe that somebody names: its file, its values, or itself."""
 
-def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Overrides = ()) -> Recipe:
+
+def load_recipe(source: RecipeSource, overrides: Overrides = ()) -> Recipe:
     """Read a recipe and change what the overrides name by its path, such as `train.lr`.
 
     Relative folders in it are taken from the current folder or, where nothing lies there, from the recipe's.

@@ -18,7 +18,7 @@ from medclip.models.towers.patches import unpack_batch
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.distill import relational_loss
 from medclip.objectives.lens import anchored_loss
-from medclip.objectives.multi_view import multi_view_clip_loss
+from medclip.objectives.multi_view import ExamKeys, multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.ranks import sum_values
 from medclip.objectives.replay import replay_loss
@@ -231,12 +231,17 @@ class StepComputer:
         o, scale = self._recipe.objective, self._towers.clip.logit_scale.exp()
         if exams is not None and o.views is not None:
             v, size = o.views, len(exams.view_types_BV3)
+            keys = ExamKeys(
+                image_there_BV=exams.there_BV,
+                image_part_BV=exams.sides_BV,
+                text_part_BT=exams.text_parts_BT,
+                text_positive_BT=exams.text_keys_BT if o.same_text == "positive" else None,
+                text_ignored_BT=exams.text_keys_BT if o.same_text == "ignored" else None,
+            )
             return multi_view_clip_loss(
                 outputs.image_BD.unflatten(0, (size, -1)).unbind(1), outputs.text_BD.unflatten(0, (size, -1)).unbind(1),
                 scale, w_it=v.image_text, w_vv=v.images, w_tt=v.texts, w_joint=v.joint, joint_BD=outputs.fused_BD,
-                image_there_BV=exams.there_BV, image_part_BV=exams.sides_BV, text_part_BT=exams.text_parts_BT,
-                text_positive_BT=exams.text_keys_BT if o.same_text == "positive" else None,
-                text_ignored_BT=exams.text_keys_BT if o.same_text == "ignored" else None, pairs=pairs, group=group,
+                exams=keys, pairs=pairs, group=group,
             )  # fmt: skip
         if o.loss == "siglip":
             return siglip_loss(

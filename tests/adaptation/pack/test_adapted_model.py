@@ -19,10 +19,10 @@ from medclip.adaptation.pack.adapted_model import Adapted, Draw, Shot, label_of
 from medclip.adaptation.pack.pack_head import read_pack_heads, read_pack_texts
 from medclip.adaptation.pack.write_pack import adapted_card, check_place, write_pack
 from medclip.adaptation.towers.methods import apply_delta
+from medclip.api.models import cite
 from medclip.errors import MedclipError, Reason
 from medclip.models.model import Model
 from medclip.models.packs.card import Card, read_card
-from medclip.models.packs.cite import cite
 from medclip.models.packs.manifest import pack_digest
 from medclip.models.packs.pack import load_model, update_pack, verify_pack
 from tests.kits.adapt_tables import findings, make_pack, tiny, views

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from benchmarks.audit_power import LEVEL, METRICS, SETTINGS, broken, findings
+from tests.kits.size import is_nightly, sized
 
-SIMULATIONS = 80
+SIMULATIONS, FOUND = sized(80, least=20), sized(30, least=12)
 
 
 def setting_of(name: str, sizes: tuple[int, ...]):
@@ -31,7 +32,7 @@ def test_the_test_of_a_gap_errs_no_more_often_than_it_says(name: str, sizes: tup
 @pytest.mark.slow
 def test_a_group_of_forty_beside_groups_of_a_thousand_does_not_drown_a_gap():
     setting = setting_of("AUROC .12 lower in a large group", (1000, 1000, 40))
-    counted = findings(setting, 30, 199, seed=0)
+    counted = findings(setting, FOUND, 199, seed=0)
     assert broken(setting, counted) == []
-    assert np.mean(counted["auroc", "maxT"]) >= 0.95
+    assert np.mean(counted["auroc", "maxT"]) >= (0.95 if is_nightly() else 0.95 - 3 * np.sqrt(0.95 * 0.05 / FOUND))
     assert np.mean(counted["tpr", "maxT"]) > np.mean(counted["tpr", "max − min"]) + 0.2

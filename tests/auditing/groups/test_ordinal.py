@@ -11,14 +11,15 @@ from sklearn.metrics import cohen_kappa_score
 
 import medclip
 from medclip.auditing.groups.ordinal import ordinal_rows
-from medclip.auditing.options import AuditOptions
+from medclip.auditing.options import MeasureOptions
 from medclip.errors import MedclipError
 from medclip.reports.audit.report import render
 from medclip.reports.audit.sections.ordinal import answers, findings
 from medclip.statistics.cohort import Attribute, Cohort, Ordinal
 from medclip.statistics.resampling.weights import draw_weights
+from tests.kits.size import sized
 
-QUICK: dict[str, Any] = {"num_resamples": 200, "permutations": 100}
+QUICK: dict[str, Any] = {"num_resamples": 200, "num_permutations": 100}
 DENSITY = {"density": ["A", "B", "C", "D"]}
 
 
@@ -115,13 +116,13 @@ def test_what_cannot_be_read_is_refused(classes: list[str], drop: list[str], wor
 @pytest.mark.slow
 def test_intervals_hold_the_true_value_with_40_patients_in_a_group():
     held: dict[str, list[bool]] = {}
-    for seed in range(200):
+    for seed in range(number := sized(200, least=40)):
         rows = {(r["group"], r["metric"]): r for r in _rows(40, seed) if not r.get("reference")}
         for metric, true in _TRUE.items():
             row = rows["a", metric]
             held.setdefault(metric, []).append(row["low"] <= true <= row["high"])
     for metric, hits in held.items():
-        assert np.mean(hits) >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / 200), metric
+        assert np.mean(hits) >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / number), metric
 
 
 _TRUE = {"kappa_quadratic": 0.794, "exact": 0.710, "one_up": 0.179, "one_down": 0.109}
@@ -138,4 +139,4 @@ def _rows(patients: int, seed: int) -> list[dict]:
     grades = [np.searchsorted(cuts, x).astype(np.int16) for x in (truth, truth + 0.5 * apart + 0.1)]
     halves = Attribute("g", ("a", "b"), (who >= patients).astype(np.int16), True)
     cohort = Cohort(who.astype(np.int32), (), (halves,), ordinals=(Ordinal("d", tuple("ABCD"), *grades),))
-    return ordinal_rows("m", cohort, draw_weights(2 * patients, 300, seed=seed), AuditOptions())
+    return ordinal_rows("m", cohort, draw_weights(2 * patients, 300, seed=seed), MeasureOptions())

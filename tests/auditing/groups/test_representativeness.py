@@ -11,7 +11,6 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 
 import medclip
-from medclip.auditing.options import AuditOptions, Thresholds
 from medclip.cli.main import main
 from medclip.errors import MedclipError
 from medclip.reports.audit.report import render
@@ -25,8 +24,7 @@ def reference(**shares: dict[str, float]) -> pd.DataFrame:
 
 
 def audited(table: Any, shares: Any):
-    options = AuditOptions(num_resamples=100, permutations=100, thresholds=Thresholds(0.5), reference=shares)
-    return medclip.audit(table, by=["sex"], options=options)
+    return medclip.audit(table, by=["sex"], num_resamples=100, num_permutations=100, threshold=0.5, reference=shares)
 
 
 def rows(result, **wanted: object) -> list[dict]:
@@ -89,7 +87,7 @@ def test_the_command_takes_a_table_of_counts(tmp_path: Path, capsys):
     audit_table(100).to_csv(tmp_path / "t.csv", index=False)
     (tmp_path / "city.csv").write_text("attribute,group,count\nsex,F,5100\nsex,M,4900\n")
     command = ["audit", str(tmp_path / "t.csv"), "--by", "sex", "--out", str(tmp_path / "out"), "--threshold", "0.5"]
-    more = ["--num-resamples", "100", "--permutations", "100"]
+    more = ["--num-resamples", "100", "--num-permutations", "100"]
     assert main([*command, *more, "--reference", str(tmp_path / "city.csv")]) == 0
     assert "Jensen–Shannon distance" in capsys.readouterr().out
 

@@ -38,7 +38,7 @@ def women(num: int = 300, *, own_names: bool = False) -> Any:
 
 def test_the_table_has_the_values_of_the_statistics_for_everybody_and_each_group() -> None:
     result = medclip.audit(
-        women(), risk=["cancer"], by=["site"], num_resamples=100, permutations=100, threshold=None, min_cell=5
+        women(), risk=["cancer"], by=["site"], num_resamples=100, num_permutations=100, threshold=None, min_cell=5
     )
     cohort = read_cohort(women(), by=["site"], options=ReadOptions(risk={"cancer": []}))
     wanted = list(yearly_figures(cohort, cohort.risks[0], draw_weights(300, 100, seed=0)))
@@ -55,7 +55,7 @@ def test_the_table_has_the_values_of_the_statistics_for_everybody_and_each_group
 
 
 def test_the_page_shows_concordance_and_years(tmp_path: Path) -> None:
-    medclip.audit(women(), risk=["cancer"], num_resamples=100, permutations=100, out=tmp_path / "audit")
+    medclip.audit(women(), risk=["cancer"], num_resamples=100, num_permutations=100, out=tmp_path / "audit")
     page = next((tmp_path / "audit").glob("*.html")).read_text()
     assert "Risk by year" in page
     assert "Cancer, detection and risk: by year" in page

@@ -96,7 +96,6 @@ def test_negative_times_are_refused_with_their_number():
         read_times(np.asarray([1.0, -2.0, -0.1]), "months", "t")
 
 
-@pytest.mark.parametrize("option", [{"uncertain": "maybe"}, {"blank": "one"}, {"scores": "odds"}, {"separator": ""}])
-def test_a_policy_that_does_not_exist_is_refused(option):
-    with pytest.raises(MedclipError):
-        ReadOptions(**option)
+def test_a_list_whose_findings_nothing_parts_is_refused():
+    with pytest.raises(MedclipError, match="the separator of a list of findings is empty"):
+        ReadOptions(separator="")

@@ -19,6 +19,7 @@ from medclip.models.packs.card import Adaptation, Card
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from tests.kits.files import write_image
 from tests.kits.leakage import brighter, cohort_of, film, resized_jpeg
 from tests.kits.shards import KEY, write
@@ -96,7 +97,7 @@ def test_shards_give_each_split_but_the_test_split_with_their_images(tmp_path: P
     for n, split in enumerate(("train", "train", "val", "test")):
         write_image(tmp_path / f"{n}.png", film(n, 96, 96))
         rows.append({"file": f"{n}.png", "patient": f"P{n}", "modality": "xray", "split": split, "caption": "a film"})
-    build_shards(write(tmp_path / "t.csv", rows), tmp_path / "shards", key=KEY)
+    build_shards(write(tmp_path / "t.csv", rows), tmp_path / "shards", Form(key=KEY))
     train, val = of_shards(tmp_path / "shards")
     digests = [hashlib.sha256((tmp_path / f"{n}.png").read_bytes()).hexdigest() for n in range(4)]
     assert (train.sha256, val.sha256) == (set(digests[:2]), {digests[2]})
@@ -109,7 +110,7 @@ def test_shards_give_each_split_but_the_test_split_with_their_images(tmp_path: P
 def test_shards_of_a_test_split_only_were_not_trained_on(tmp_path: Path):
     write_image(tmp_path / "a.png", film(1, 64, 64))
     rows = [{"file": "a.png", "patient": "P", "modality": "xray", "split": "test", "caption": "a film"}]
-    build_shards(write(tmp_path / "t.csv", rows), tmp_path / "shards", key=KEY)
+    build_shards(write(tmp_path / "t.csv", rows), tmp_path / "shards", Form(key=KEY))
     with pytest.raises(MedclipError) as refused:
         of_shards(tmp_path / "shards")
     assert refused.value.reason is Reason.NOTHING_TO_DO

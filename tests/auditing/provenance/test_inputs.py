@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from medclip.api.audit import AuditOptions
 from medclip.auditing.provenance.inputs import change_paths, describe_inputs, paths_of, relative_place
-from medclip.auditing.recipe import AuditRecipe
+from medclip.options import make_options, options_of, recipe_of
 
 
-def recipe(**more: object) -> AuditRecipe:
-    return AuditRecipe.model_validate({"scores": "in/net.csv", **more})
+def recipe(**more: object) -> dict[str, object]:
+    return recipe_of(make_options(AuditOptions, {"scores": "in/net.csv", **more}), has_places=True)
 
 
 def test_every_path_of_a_recipe_is_known_by_its_key(tmp_path: Path):
@@ -28,8 +29,8 @@ def test_every_path_of_a_recipe_is_known_by_its_key(tmp_path: Path):
 
 
 def test_every_key_that_holds_a_path_is_among_them():
-    paths = {name for name, field in AuditRecipe.model_fields.items() if "Path" in str(field.annotation)} - {"out"}
-    for name in paths:
+    places = {name for name, one in options_of(AuditOptions).items() if one.is_place and not one.is_of_call}
+    for name in places - {"compare", "choose_on", "training"}:
         assert change_paths(recipe(**{name: "here/x.csv"}), lambda key, path: f"<{path}>")[name] == "<here/x.csv>", name
 
 

@@ -14,7 +14,7 @@ import medclip
 from medclip.errors import MedclipError, Reason
 from tests.kits.audit_tables import audit_table
 
-QUICK: dict[str, Any] = {"num_resamples": 100, "permutations": 100, "by": ["sex"]}
+QUICK: dict[str, Any] = {"num_resamples": 100, "num_permutations": 100, "by": ["sex"]}
 _LOCAL = "run.json"
 """The note of the folder: it knows where the inputs lie, and nothing else of it is signed."""
 
@@ -91,7 +91,7 @@ def test_a_recipe_that_was_declared_beforehand_stands_on_the_page_with_its_hash_
     monkeypatch.chdir(tmp_path)
     recipe = tmp_path / "plan.yaml"
     recipe.write_text(
-        "scores: net.csv\nlabels: labels.csv\nby: sex\nnum_resamples: 100\npermutations: 100\n"
+        "scores: net.csv\nlabels: labels.csv\nby: sex\nnum_resamples: 100\nnum_permutations: 100\n"
         "declared: {date: 2026-01-01, by: The board}\n"
     )
     medclip.audit(recipe, out=tmp_path / "planned")
@@ -107,11 +107,21 @@ def test_a_recipe_that_was_declared_beforehand_stands_on_the_page_with_its_hash_
 
 
 def test_what_the_command_line_changes_of_a_declared_recipe_is_told(audited: Path, tmp_path: Path):
-    from medclip.auditing.recipe import audit_recipe
-
     recipe = tmp_path / "plan.yaml"
-    recipe.write_text("scores: net.csv\nby: sex\n")
-    asked = audit_recipe(recipe, {"seed": 4, "out": tmp_path / "x"})
-    file = asked.file_of_its_own()
-    assert file is not None
-    assert file["overridden"] == ["seed"]
+    recipe.write_text(f"scores: {tmp_path / 'net.csv'}\nlabels: {tmp_path / 'labels.csv'}\nby: sex\nseed: 3\n")
+    asked = {"seed": 4, "num_resamples": 100, "num_permutations": 100, "by": ["sex"], "auditor": "J. Doe"}
+    result = medclip.audit(recipe=recipe, out=tmp_path / "x", **asked)
+    assert result.provenance["recipe_file"]["overridden"] == ["num_permutations", "num_resamples", "seed"]
+
+
+def test_an_audit_of_an_earlier_version_is_run_again_with_its_options_as_they_are_called_now(
+    audited: Path, tmp_path: Path
+):
+    path = audited / "audit.json"
+    written = json.loads(path.read_text())
+    recipe = written["provenance"]["recipe"]
+    written["provenance"]["recipe"] = {"permutations" if k == "num_permutations" else k: v for k, v in recipe.items()}
+    path.write_text(json.dumps(written))
+    again = medclip.audit(path, out=tmp_path / "again")
+    assert again.provenance["recipe"] == recipe
+    assert differing(audited, tmp_path / "again") == {"audit.json"}

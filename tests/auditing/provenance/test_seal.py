@@ -20,7 +20,7 @@ from tests.kits.audit_tables import audit_table
 def audited(tmp_path: Path) -> Path:
     """A small audit."""
     out = tmp_path / "audit"
-    medclip.audit(audit_table(60), by=["sex"], num_resamples=100, permutations=100, out=out)
+    medclip.audit(audit_table(60), by=["sex"], num_resamples=100, num_permutations=100, out=out)
     return out
 
 
@@ -79,7 +79,7 @@ def test_what_was_written_without_hashes_cannot_be_checked(tmp_path: Path):
 def test_what_was_asked_cannot_be_changed_afterwards(tmp_path: Path):
     audit_table(60).to_csv(tmp_path / "table.csv", index=False)
     out = tmp_path / "audit"
-    medclip.audit(tmp_path / "table.csv", by=["sex"], num_resamples=100, permutations=100, threshold=0.5, out=out)
+    medclip.audit(tmp_path / "table.csv", by=["sex"], num_resamples=100, num_permutations=100, threshold=0.5, out=out)
     assert verify_audit(out).ok
     written = json.loads((out / "audit.json").read_text())
     assert written["provenance"]["recipe"]["threshold"] == 0.5

@@ -15,7 +15,7 @@ from medclip.reports.audit.report import render
 from medclip.reports.audit.sections.sources import answers, findings
 from medclip.wording import real
 
-QUICK = {"num_resamples": 200, "permutations": 100, "threshold": 0.5}
+QUICK = {"num_resamples": 200, "num_permutations": 100, "threshold": 0.5}
 
 
 def hospitals(
@@ -123,7 +123,7 @@ def test_nothing_is_measured_where_no_attribute_is_a_source():
 
 def test_the_command_adds_the_named_column_to_the_groups_and_ends_with_the_code_of_the_red_box(tmp_path: Path, capsys):
     hospitals(0.8, 0.2, shifts=(2.5, 0.0)).rename(columns={"hospital": "ward"}).to_csv(tmp_path / "t.csv", index=False)
-    more = ("--num-resamples", "100", "--permutations", "100", "--threshold", "0.5")
+    more = ("--num-resamples", "100", "--num-permutations", "100", "--threshold", "0.5")
     assert main(["audit", str(tmp_path / "t.csv"), "--site", "ward", "--out", str(tmp_path / "out"), *more]) == 6
     assert "The score follows the source" in capsys.readouterr().out
 

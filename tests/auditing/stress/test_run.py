@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import medclip
 from medclip.auditing.disclosure.small_cells import Policy
-from medclip.auditing.options import AuditOptions, ImageChecks, Stress
-from medclip.auditing.recipe import audit_recipe
+from medclip.auditing.options import ImageChecks, MeasureOptions, Stress
 from medclip.auditing.result import AuditResult
 from medclip.auditing.run import run_audit
 from medclip.errors import MedclipError
@@ -27,7 +27,7 @@ TASKS = {"chest_xray_findings": {"classes": ["pneumonia"]}, "modality": {"classe
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, AuditOptions]:
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, MeasureOptions]:
     """Images, their label table, and what is asked: no scores."""
     folder = tmp_path_factory.mktemp("study")
     with make_table(folder, patients=14, files=1).open() as stream:
@@ -40,7 +40,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame,
             "pneumonia": [int(r["file"].startswith("hazy")) for r in rows],
         }
     )
-    options = AuditOptions(
+    options = MeasureOptions(
         num_resamples=100,
         permutations=100,
         small_cells=Policy(5, 5, 5, 5),
@@ -98,24 +98,20 @@ def test_files_that_cannot_be_read_are_counted(study):
     assert any("1 image could not be scored" in note for note in found.notes)
 
 
-@pytest.mark.parametrize("unused", [{"corruption": "blur"}, {"stress_images": 40}])
+@pytest.mark.parametrize("unused", [{"corruption": "blur"}, {"num_stress_images": 40}])
 def test_options_of_the_stress_test_are_refused_without_it(unused: dict[str, Any]) -> None:
     name = f"--{next(iter(unused)).replace('_', '-')}"
     with pytest.raises(MedclipError, match=f"{name} would do nothing. Add --stress"):
-        audit_recipe("scores.csv", unused).options()
+        medclip.audit("scores.csv", **unused)
 
 
 def test_what_cannot_be_stressed_is_refused(study):
     _, frame, options = study
-    with pytest.raises(MedclipError, match="a pack and a folder"):
-        AuditOptions(stress=Stress())
     other = frame.rename(columns={"pneumonia": "gout"}).assign(gout_score=0.5)
     with pytest.raises(MedclipError, match="no label of this audit"):
         run_audit(other, options=replace(options, task=None), settings=SETTINGS)
     with pytest.raises(MedclipError, match="no corruption 'saturate'"):
         run_audit(frame, options=replace(options, stress=Stress(("saturate",))), settings=SETTINGS)
-    with pytest.raises(MedclipError, match="there is one table"):
-        run_audit(frame, frame, options=options, settings=SETTINGS)
 
 
 def test_an_audit_from_embeddings_has_the_figures_of_one_from_files(study, tmp_path: Path, monkeypatch) -> None:
@@ -140,11 +136,10 @@ def test_what_needs_images_is_refused_where_there_are_embeddings(study, tmp_path
     stored = replace(images, images=store)
     with pytest.raises(MedclipError, match="the stress test shows the model other images, and a folder of embeddings"):
         run_audit(frame, options=replace(options, image_checks=stored), settings=SETTINGS)
-    nameless = replace(options, stress=None, task=None, image_checks=ImageChecks(images=store, modality="xray"))
     with pytest.raises(MedclipError, match=r"for the pack that computed them, and none is named. Name it with --model"):
-        run_audit(frame, options=nameless, settings=SETTINGS)
+        medclip.audit(frame, embeddings=store, modality="xray", settings=SETTINGS)
     other = replace(stored, model=scoring.make_pack(tmp_path / "other"))
     with pytest.raises(MedclipError, match="these embeddings are of another pack"):
         run_audit(frame, options=replace(options, stress=None, image_checks=other), settings=SETTINGS)
-    with pytest.raises(MedclipError, match="A folder that medclip embed wrote is named with --images"):
-        run_audit(frame, options=replace(options, stress=None, image_checks=replace(images, embeddings=store)))
+    with pytest.raises(MedclipError, match=r"this one holds embeddings\. Name it with --embeddings"):
+        medclip.audit(frame, images=store, model=images.model, settings=SETTINGS)

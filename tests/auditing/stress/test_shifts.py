@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from medclip.auditing.groups.measure import measure
-from medclip.auditing.options import AuditOptions
+from medclip.auditing.options import MeasureOptions
 from medclip.auditing.stress.shifts import Condition, num_steps, shift_rows
 from medclip.auditing.thresholds.choose import Policy, choose_all
 from medclip.statistics.cohort import ALL
 from medclip.statistics.resampling.weights import draw_weights
 from tests.kits.audit_inference import cohort_of
 
-OPTIONS = AuditOptions(num_resamples=300, permutations=100)
+OPTIONS = MeasureOptions(num_resamples=300, permutations=100)
 CONDITIONS = [Condition("corruption", "shot_noise", grade) for grade in (1, 3, 5)]
 NUM = 400
 

@@ -20,18 +20,18 @@ from medclip.adaptation.data.heads import text_head
 from medclip.adaptation.deviations import deviations_of
 from medclip.adaptation.methods import Method
 from medclip.adaptation.prompts.coop import words_embedded
-from medclip.adaptation.run import adapt_model
+from medclip.api.adapt import adapt
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.few_shot import compare as few_shot
 from medclip.evaluation.few_shot import data as few_shot_data
-from medclip.evaluation.few_shot.compare import Compared, compare_methods
-from medclip.evaluation.few_shot.plan import make_protocol, parse_variant
+from medclip.evaluation.few_shot.compare import Compared
+from medclip.evaluation.few_shot.plan import Design, make_protocol, parse_variant
 from medclip.evaluation.few_shot.run import novel_head
 from medclip.models.packs.pack import load_model
 from medclip.progress import Silent
 from medclip.reports.few_shot.report import render
 from tests.kits.adaptation import words
-from tests.kits.few_shot import CLASSES, METHODS, table
+from tests.kits.few_shot import CLASSES, METHODS, compare_methods, table
 from tests.kits.scoring import make_pack
 
 TABLES = ("results.csv", "results.parquet", "paired.csv", "paired.parquet", "predictions.parquet")
@@ -126,7 +126,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_tables(
 
 
 def test_several_processes_give_the_same_tables(place: tuple[Path, Path], done: Compared, tmp_path: Path):
-    run(place, tmp_path / "out", processes=2)
+    run(place, tmp_path / "out", num_workers=2)
     assert read(tmp_path / "out") == read(folder_of(done))
 
 
@@ -214,7 +214,7 @@ def test_initialisations_are_crossed_with_draws_and_their_spread_stands_apart(pl
 
 def test_base_to_novel_asks_only_methods_that_can_answer(place: tuple[Path, Path], tmp_path: Path):
     methods_ = ["zero-shot", "ridge", "cocoop:epochs=1", "norm:steps=2"]
-    result = run(place, tmp_path / "out", methods=methods_, seeds=1, base_to_novel=True).result
+    result = run(place, tmp_path / "out", methods=methods_, seeds=1, novel=True).result
     assert result.novel_classes == tuple(sorted(CLASSES))[2:]
     found = {n.method: n for n in result.novel if n.metric == "balanced_accuracy"}
     assert set(found) == {"zero-shot", "cocoop:epochs=1", "norm:steps=2"}
@@ -244,7 +244,7 @@ def test_a_learned_prompt_is_put_around_other_names(place: tuple[Path, Path]):
 
 def test_base_to_novel_needs_four_classes_with_one_answer(place: tuple[Path, Path], tmp_path: Path):
     with pytest.raises(MedclipError, match="from base to novel"):
-        compare_methods(place[0], place[1], ["left", "right"], out=tmp_path / "out", base_to_novel=True, quick=True)
+        compare_methods(place[0], place[1], ["left", "right"], out=tmp_path / "out", novel=True, quick=True)
 
 
 def test_findings_that_may_go_together_are_measured_by_the_area(place: tuple[Path, Path], tmp_path: Path):
@@ -275,13 +275,13 @@ def test_json_holds_every_figure(done: Compared):
 
 
 def test_plans_put_cheap_methods_and_few_shots_first_and_zero_shot_once():
-    keys = list(make_protocol(["svd", "ridge", "zero-shot"], shots=(4, 1), seeds=2).keys())
+    keys = list(make_protocol(Design(["svd", "ridge", "zero-shot"], shots=(4, 1), seeds=2)).keys())
     assert [k.label for k in keys] == ["zero-shot", *["ridge"] * 4, *["svd"] * 4]
     assert [k.shots for k in keys] == [0, 1, 1, 4, 4, 1, 1, 4, 4]
 
 
 def test_quick_leaves_out_what_trains_towers():
-    labels = {v.label for v in make_protocol(quick=True).variants}
+    labels = {v.label for v in make_protocol(Design(quick=True)).variants}
     assert "ridge" in labels
     assert not labels & {"svd", "lora", "norm", "full"}
 
@@ -299,12 +299,12 @@ def test_options_follow_colons():
         ({"methods": ["svd:lr"]}, "svd takes svd:option=value"),
         ({"shots": (0,)}, "at least one"),
         ({"seeds": 0}, "at least one"),
-        ({"references": ["full"], "methods": ["ridge"]}, "cannot be the reference"),
+        ({"references": ["full"], "methods": ["ridge"]}, "cannot be the baseline"),
     ],
 )
 def test_what_cannot_be_compared_is_said(options: dict[str, Any], said: str):
     with pytest.raises(MedclipError, match=said):
-        make_protocol(**options)
+        make_protocol(Design(**options))
 
 
 def test_a_copy_of_a_test_file_under_another_patient_is_refused(
@@ -368,7 +368,9 @@ def test_every_method_states_its_budget_and_where_it_differs_from_its_code(place
 
 
 def test_a_run_predicts_what_medclip_adapt_predicts_with_the_same_seeds(place: tuple[Path, Path], done: Compared):
-    alone = adapt_model(place[0], place[1], "shape", method="ridge", shots=2)  # defaults of both: the first draw
+    alone = adapt(
+        place[1], "shape", model=place[0], method="ridge", shots=2, test_share=0.3
+    )  # defaults of both: the first draw
     rows = pq.read_table(folder_of(done) / "predictions.parquet").to_pylist()
     said = [r["probabilities"] for r in rows if (r["method"], r["shots"], r["seed"]) == ("ridge", 2, 0)]
     np.testing.assert_allclose(said, alone.test.probabilities_NC, atol=1e-4)
@@ -385,7 +387,7 @@ def test_the_same_seed_draws_the_same_files_in_adapt_and_in_compare(place: tuple
     of_number = {u.number: u.file for u in compared.data.units}
     by_run = {(r["shots"], r["seed"]): r for r in rows}
     for shots, seed in ((1, 5), (3, 0), (3, 3)):
-        alone = adapt_model(place[0], path, "shape", method="knn", shots=shots, seed=seed, workers=1)
+        alone = adapt(path, "shape", model=place[0], method="knn", shots=shots, seed=seed, workers=1, test_share=0.3)
         sides = (alone.drawn.train, alone.drawn.val, alone.division.test)
         learned, chosen, tested = ([alone.units[i].file for i in side] for side in sides)
         assert [of_number[n] for n in by_run[shots, seed]["train_rows"]] == learned

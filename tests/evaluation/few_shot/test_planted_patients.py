@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from medclip.evaluation.few_shot import compare as few_shot
 from medclip.evaluation.few_shot import plan as few_shot_plan
-from medclip.evaluation.few_shot.compare import Compared, compare_methods
-from medclip.evaluation.few_shot.plan import NOVEL, Protocol, RunKey, make_protocol
+from medclip.evaluation.few_shot.compare import Compared
+from medclip.evaluation.few_shot.plan import NOVEL, Design, Protocol, RunKey, make_protocol
 from medclip.evaluation.few_shot.results import Novel, Paired
 from medclip.evaluation.few_shot.store import Run
 from medclip.evaluation.few_shot.summary import Values, cells_of, differences_of, novel_of, spread, values_of
 from medclip.files.output import digest_of
 from medclip.statistics.metrics.classification import HeldOut
 from medclip.statistics.resampling.weights import draw_weights
-from tests.kits.few_shot import table
+from tests.kits.few_shot import compare_methods, table
 from tests.kits.scoring import make_pack
 
 B = 500
@@ -55,7 +55,7 @@ def planted(protocol: Protocol, test: HeldOut, tenths: Callable[[RunKey], int]) 
 
 
 def compared_with_zero_shot(tenths: dict[str, int]) -> dict[str, Paired]:
-    test, protocol = made(), make_protocol(list(tenths), shots=(4,), seeds=3, references=["zero-shot"])
+    test, protocol = made(), make_protocol(Design(list(tenths), shots=(4,), seeds=3, references=["zero-shot"]))
     found = differences_of(protocol, planted(protocol, test, lambda key: tenths[key.label]))
     return {d.method: d for d in found if d.metric == "balanced_accuracy" and d.shots == 4}
 
@@ -149,7 +149,7 @@ def test_spread_keeps_shots_and_initialisations_apart():
 
 
 def test_the_mean_is_over_four_shots_and_more():
-    test, protocol = made(), make_protocol(["zero-shot", "ridge"], shots=(1, 2, 4, 8, 16), seeds=2)
+    test, protocol = made(), make_protocol(Design(["zero-shot", "ridge"], shots=(1, 2, 4, 8, 16), seeds=2))
     tenths = {0: 3, 1: 1, 2: 2, 4: 5, 8: 6, 16: 10}
     values = planted(protocol, test, lambda key: tenths[key.shots])
     cells = {(c.method, c.shots): c.value for c in cells_of(protocol, values) if c.metric == "balanced_accuracy"}
@@ -164,7 +164,7 @@ def novel_figures(
     test: HeldOut, num_base: int, tenths: Callable[[RunKey, bool], int], *, seeds: int = 2
 ) -> dict[str, Novel]:
     """Plant CoOp's answers: of ten images of each class, how many are right, on the base side and the novel one."""
-    protocol = make_protocol(["coop"], shots=(16,), seeds=seeds, novel=True)
+    protocol = make_protocol(Design(["coop"], shots=(16,), seeds=seeds, novel=True))
     runs = {}
     for key in list(protocol.keys()):
         if key.part == NOVEL:

@@ -12,7 +12,6 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.zero_shot import run as suites
-from medclip.evaluation.zero_shot.run import evaluate_suite
 from medclip.imaging.native_aspect import TokenBudget
 from medclip.models.packs.card import read_card
 from medclip.models.packs.manifest import file_sha256
@@ -20,12 +19,12 @@ from medclip.models.packs.pack import load_model, pack_card, update_pack
 from medclip.models.scores.class_vectors import ensemble
 from tests.kits import adapt_tables
 from tests.kits.embeddings import embed_files
-from tests.kits.evaluation import SUITE, image, small_data
+from tests.kits.evaluation import SUITE, evaluate_suite, image, small_data
 from tests.kits.image_only import image_only_pack
 from tests.kits.progress import Recorded
 from tests.kits.scoring import every_way, make_pack
 
-QUICK = {"workers": 1, "num_replicates": 50}
+QUICK = {"workers": 1, "num_resamples": 50}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,7 @@ def test_the_scores_are_the_cosines_of_the_image_with_the_averaged_prompts(
     from medclip.sample import Modality
     from medclip.settings import Settings
 
-    evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", sets=["eyes"], **QUICK)
+    evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", dataset=["eyes"], **QUICK)
     rows = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
     model = load_model(pack)
     vectors = ensemble(model.encode_text(["clear retina", "sharp vessels", "hazy retina"]), [0, 0, 1], 2)
@@ -103,7 +102,7 @@ def test_figures_agree_with_the_predictions_and_groups_with_the_figures(
 
 
 def test_a_bad_file_is_a_counted_row_with_its_reason(pack: Path, place: Path, tmp_path: Path) -> None:
-    result = evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", sets=["eyes"], **QUICK)
+    result = evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", dataset=["eyes"], **QUICK)
     (eyes,) = result.sets
     assert (eyes.num_images, eyes.num_read, result.num_problems) == (7, 6, 1)
     rows = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
@@ -155,7 +154,7 @@ def test_an_unusable_set_is_named_without_a_path_and_the_others_are_measured(
     assert str(tmp_path) not in written
     assert "Doe" not in written
     with pytest.raises(MedclipError, match="row 1") as e:
-        evaluate_suite(pack, place / "suite.yaml", data, sets=["chests"], **QUICK)
+        evaluate_suite(pack, place / "suite.yaml", data, dataset=["chests"], **QUICK)
     assert e.value.reason is Reason.TABLE_INVALID
 
 
@@ -184,7 +183,7 @@ def test_no_set_at_all_is_an_error_that_says_what_was_looked_for(pack: Path, tmp
     with pytest.raises(MedclipError, match="no such data folder"):
         evaluate_suite(pack, "unimed", tmp_path / "gone", **QUICK)
     with pytest.raises(MedclipError, match="no set 'pcam'"):
-        evaluate_suite(pack, "unimed", tmp_path, sets=["pcam"], **QUICK)
+        evaluate_suite(pack, "unimed", tmp_path, dataset=["pcam"], **QUICK)
 
 
 def test_training_images_are_counted_and_left_out_with_all_images_of_their_patients(
@@ -192,7 +191,7 @@ def test_training_images_are_counted_and_left_out_with_all_images_of_their_patie
 ) -> None:
     seen = [file_sha256(place / "chests" / "images" / "0.png"), "0" * 64]
     trained = with_hashes(pack, tmp_path / "pack", seen)
-    (chests,) = evaluate_suite(trained, place / "suite.yaml", place, sets=["chests"], **QUICK).sets
+    (chests,) = evaluate_suite(trained, place / "suite.yaml", place, dataset=["chests"], **QUICK).sets
     assert chests.num_in_training == 1
     assert chests.num_unseen == 4  # of 7 images, 3 are of the patient whose image was trained on
     assert set(chests.unseen) == set(chests.figures)
@@ -227,7 +226,7 @@ def test_another_identity_key_changes_the_hashes_and_no_figure(pack: Path, place
         (tmp_path / f"key{n}").write_bytes(bytes([n]) * 32)
         out = tmp_path / f"out{n}"
         result = evaluate_suite(
-            pack, place / "suite.yaml", place, sets=["chests"], out=out, key_file=tmp_path / f"key{n}", **QUICK
+            pack, place / "suite.yaml", place, dataset=["chests"], out=out, key_file=tmp_path / f"key{n}", **QUICK
         )
         hashes.append({r["patient"] for r in pq.read_table(out / "predictions.parquet").to_pylist()})
         figures.append(result.sets[0].figures)
@@ -305,10 +304,10 @@ def test_a_folder_of_something_else_is_never_written_into(pack: Path, place: Pat
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(MedclipError, match="1 other file and no evaluation"):
         evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "mine", **QUICK)
-    evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", sets=["eyes"], **QUICK)
+    evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", dataset=["eyes"], **QUICK)
     other = with_hashes(pack, tmp_path / "pack", [])
     with pytest.raises(MedclipError, match="the model digest differs") as error:
-        evaluate_suite(other, place / "suite.yaml", place, out=tmp_path / "out", sets=["eyes"], **QUICK)
+        evaluate_suite(other, place / "suite.yaml", place, out=tmp_path / "out", dataset=["eyes"], **QUICK)
     assert error.value.reason is Reason.OUTPUT_IN_USE
 
 
@@ -336,7 +335,7 @@ def test_the_shared_suite_finds_all_its_sets_and_says_that_the_built_in_pack_was
     shared: Path, repository: Path
 ) -> None:
     suite = repository / "pipelines" / "unimed" / "suite_shared.yaml"
-    result = evaluate_suite("medclip-mini", suite, shared / "data", sets=["csdi_cataract"], num_replicates=100)
+    result = evaluate_suite("medclip-mini", suite, shared / "data", dataset=["csdi_cataract"], num_resamples=100)
     (cataract,) = result.sets
     assert cataract.num_in_training > 50
     assert any(s.startswith("WARNING") for s in result.notes)
@@ -364,7 +363,7 @@ def test_a_set_from_embeddings_has_the_bytes_of_one_from_files(
         assert (outs["stored"] / path.relative_to(outs["files"])).read_bytes() == path.read_bytes()
     image(eyes / "eyes/clear/1.png", 99, grey=True)
     with pytest.raises(MedclipError, match=r"1\.png: this file is not the one that was embedded"):
-        evaluate_suite(pack, place / "suite.yaml", eyes, sets=["eyes"], images=store, **QUICK)
+        evaluate_suite(pack, place / "suite.yaml", eyes, dataset=["eyes"], images=store, **QUICK)
 
 
 def test_images_may_lie_elsewhere_than_the_tables(pack: Path, place: Path, tmp_path: Path) -> None:
@@ -462,5 +461,5 @@ def test_an_image_only_pack_is_refused_in_a_sentence(pack: Path, place: Path, tm
 
 
 def test_an_empty_batch_is_refused_before_anything_is_looked_at(tmp_path: Path) -> None:
-    with pytest.raises(MedclipError, match="one image or more, not 0"):
+    with pytest.raises(MedclipError, match="batch_size is at least 1, not 0"):
         evaluate_suite("no-such-pack", "no-such-suite", tmp_path / "gone", batch_size=0)

@@ -12,7 +12,6 @@ import pytest
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.retrieval import retrieval
 from medclip.evaluation.zero_shot import run
-from medclip.evaluation.zero_shot.run import evaluate_suite
 from medclip.evaluation.zero_shot.task_figures import BesideCard, card_lines
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.inputs.read_pixels import read_pixels
@@ -20,11 +19,11 @@ from medclip.models.packs.card import SplitFigures, TaskCard, read_card
 from medclip.models.packs.pack import load_model, update_pack
 from medclip.sample import Modality
 from medclip.settings import Settings
-from tests.kits.evaluation import image
+from tests.kits.evaluation import evaluate_suite, image
 from tests.kits.scoring import every_way, make_pack
 
 NUM = 24
-QUICK = {"workers": 1, "num_replicates": 50}
+QUICK = {"workers": 1, "num_resamples": 50}
 SUITE = """
 name: words
 title: Films with words
@@ -141,7 +140,7 @@ def test_texts_that_are_done_are_not_measured_again(
 
 
 def test_texts_alone_can_be_asked_for(pack: Path, place: Path, tmp_path: Path) -> None:
-    result = evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", sets=["words"], **QUICK)
+    result = evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", dataset=["words"], **QUICK)
     assert (result.sets, result.not_asked, [one.id for one in result.texts]) == ((), ("pneumonia", "few"), ["words"])
     assert "texts of" in "\n".join(result.lines())
     assert not (tmp_path / "out" / "predictions.parquet").exists()

@@ -11,17 +11,16 @@ import pytest
 
 from medclip import score
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.zero_shot.run import evaluate_suite
 from medclip.evaluation.zero_shot.suite import load_suite
 from medclip.evaluation.zero_shot.vocabulary_sets import with_vocabulary
 from medclip.models.packs.card import TaskCard, read_card
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import update_pack
 from medclip.statistics.metrics.by_source import WITHIN_ONLY
-from tests.kits.evaluation import image
+from tests.kits.evaluation import evaluate_suite, image
 from tests.kits.scoring import every_way, make_pack
 
-QUICK = {"workers": 1, "num_replicates": 50}
+QUICK = {"workers": 1, "num_resamples": 50}
 SUITE = """
 name: sources
 title: Two places
@@ -78,7 +77,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_vocabulary_is_asked_as_a_run_of_score_asks_it(pack: Path, place: Path, tmp_path: Path) -> None:
-    evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", sets=["north"], **QUICK)
+    evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", dataset=["north"], **QUICK)
     rows = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
     run = score(
         place / "north", tmp_path / "scored", model=pack, workers=1, modality="xray", group_by="file",
@@ -92,7 +91,7 @@ def test_the_vocabulary_is_asked_as_a_run_of_score_asks_it(pack: Path, place: Pa
 
 
 def test_rows_are_chosen_by_their_cells_and_labels_that_are_not_named_are_left_out(pack: Path, place: Path) -> None:
-    result = evaluate_suite(pack, place / "suite.yaml", place, sets=["south"], **QUICK)
+    result = evaluate_suite(pack, place / "suite.yaml", place, dataset=["south"], **QUICK)
     (south,) = result.sets
     assert (south.num_images, south.num_left_out) == (10, 6)  # 5 of "todo", one slice that is ill
     assert south.images_per_class == (5, 5)
@@ -129,7 +128,7 @@ def test_what_stands_beside_the_card_is_of_the_sources_that_its_figure_is_of(
 ) -> None:
     listed = shutil.copytree(pack, tmp_path / "listed")
     own = {"value": 0.75, "low": 0.6, "high": 0.9, "chance": 0.5}
-    whole = evaluate_suite(pack, place / "suite.yaml", place, sets=["north", "south"], **QUICK).tasks[0].by_source
+    whole = evaluate_suite(pack, place / "suite.yaml", place, dataset=["north", "south"], **QUICK).tasks[0].by_source
     for over_all, name in ((own, "within sources"), (own | {"value": 0.7}, "within north")):
         sources = {"verdict": WITHIN_ONLY, "sources": ["north"], "figures": {"within sources": over_all}}
         task = TaskCard.model_validate(
@@ -137,7 +136,7 @@ def test_what_stands_beside_the_card_is_of_the_sources_that_its_figure_is_of(
              "sources": {"pneumonia": sources}}
         )  # fmt: skip
         update_pack(listed, card=read_card(listed).model_copy(update={"tasks": {"chest_xray_findings": task}}))
-        result = evaluate_suite(listed, place / "suite.yaml", place, sets=["north", "south"], **QUICK)
+        result = evaluate_suite(listed, place / "suite.yaml", place, dataset=["north", "south"], **QUICK)
         assert result.tasks[0].figures["auroc"].value == pytest.approx(whole[name]["value"], abs=1e-4)
     assert whole["within sources"]["value"] != whole["within north"]["value"]
 
@@ -154,14 +153,14 @@ def test_only_files_that_the_card_lists_are_measured_where_a_set_asks_for_them(
     update_pack(
         listed, card=card.model_copy(update=changes), extra_files={"test_hashes.txt": "\n".join(hashes).encode()}
     )
-    result = evaluate_suite(listed, place / "suite.yaml", place, sets=["north", "south"], **QUICK)
+    result = evaluate_suite(listed, place / "suite.yaml", place, dataset=["north", "south"], **QUICK)
     north, south = result.sets
     assert (north.num_images, north.num_left_out, south.num_images) == (8, 8, 10)
     assert not any("does not list the files" in note for note in north.notes)
     (pneumonia,) = result.tasks
     assert pneumonia.on_card["auroc"]["value"] == 0.75
     assert "0.750 (0.600 to 0.900)" in "\n".join(result.lines())
-    without = evaluate_suite(pack, place / "suite.yaml", place, sets=["north"], **QUICK)
+    without = evaluate_suite(pack, place / "suite.yaml", place, dataset=["north"], **QUICK)
     assert without.sets[0].num_images == 16
     assert any("does not list the files" in note for note in without.sets[0].notes)
 
@@ -171,7 +170,7 @@ def test_data_without_any_file_that_a_pack_was_measured_on_is_refused(pack: Path
     card = read_card(listed).model_copy(update={"test_hashes_file": "test_hashes.txt"})
     update_pack(listed, card=card, extra_files={"test_hashes.txt": b"0" * 64})
     with pytest.raises(MedclipError, match="none of the files here") as caught:
-        evaluate_suite(listed, place / "suite.yaml", place, sets=["north"], **QUICK)
+        evaluate_suite(listed, place / "suite.yaml", place, dataset=["north"], **QUICK)
     assert caught.value.reason is Reason.NOTHING_TO_DO
 
 

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from medclip.adapters.registry import preprocessing_of
+from medclip.api.models import export_model, import_model
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.models.interchange.choose_pixels import state_pixels
-from medclip.models.interchange.import_export import export_model, import_model
 from medclip.models.interchange.load_start import load_start
 from medclip.models.packs.pack import load_model, pack_card, read_preprocess
 from medclip.runs.units.read_unit import read

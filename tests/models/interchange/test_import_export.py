@@ -15,9 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from medclip.api.models import export_model, import_model
 from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.preprocess import Preprocess
-from medclip.models.interchange.import_export import export_model, import_model
 from medclip.models.interchange.load_start import Started, load_start
 from medclip.models.packs.card import Card
 from medclip.models.packs.licences import licence_names

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from medclip.api.models import import_model
 from medclip.errors import MedclipError, Reason
-from medclip.models.interchange.import_export import import_model
 from medclip.models.interchange.load_start import load_start
 from tests.kits.layouts import BPE_TEXT, VIT, add_architecture, bert_folder, bert_text, plain_state, random_model
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 from open_clip.tokenizer import HFTokenizer
 
+from medclip.api.models import export_model, import_model
 from medclip.errors import MedclipError, Reason
-from medclip.models.interchange.import_export import export_model, import_model
 from medclip.models.interchange.load_start import load_start
 from medclip.models.packs.pack import load_model, verify_pack
 from tests.kits.layouts import (

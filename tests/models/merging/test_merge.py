@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from medclip.api.merge_packs import merge_packs
+from medclip.api.models import import_model
 from medclip.errors import MedclipError, Reason
-from medclip.models.interchange.import_export import import_model
 from medclip.models.merging.merged_card import UNMEASURED, united_licence
 from medclip.models.packs.card import ANCESTORS, MERGED_FROM, Card, read_card, training_hashes, training_patients
 from medclip.models.packs.licences import licence_names

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from medclip.api.models import set_thresholds
 from medclip.api.score import score
 from medclip.auditing.thresholds.choose import Threshold
 from medclip.auditing.thresholds.file import write_thresholds
@@ -15,7 +16,6 @@ from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.card import read_card
 from medclip.models.packs.manifest import pack_digest
-from medclip.models.packs.set_thresholds import set_thresholds
 from tests.kits.results import in_folder
 from tests.kits.scoring import make_pack, write_dicom
 

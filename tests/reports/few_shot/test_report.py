@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from medclip.evaluation.few_shot.compare import Compared, compare_methods
+from medclip.evaluation.few_shot.compare import Compared
 from medclip.evaluation.few_shot.results import Comparison, Novel, Paired
 from medclip.reports.few_shot.curves import _apart, curves
 from medclip.reports.few_shot.page import highlighted
 from medclip.reports.few_shot.report import render, write_compare_report
 from medclip.reports.few_shot.words import interval_of, summary, value_of
 from medclip.wording import p_value
-from tests.kits.few_shot import table
+from tests.kits.few_shot import compare_methods, table
 from tests.kits.pages import lines_of, run_together
 from tests.kits.scoring import make_pack
 

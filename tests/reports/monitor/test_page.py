@@ -28,7 +28,7 @@ def test_a_scanner_or_folder_with_markup_for_a_name_cannot_write_into_the_page(t
     hostile = "<script>alert(1)</script>"
     watched = medclip.monitor(
         write_run(tmp_path / "<b>june", patients=range(40), seed=1),
-        reference=write_run(tmp_path / "may", patients=range(40)),
+        before=write_run(tmp_path / "may", patients=range(40)),
         num_resamples=50,
     )
     changed = replace(CHANGE, about="mix", subject="scanner", name=hostile, measure="share")

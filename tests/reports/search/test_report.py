@@ -24,7 +24,7 @@ def store(folder: Path):
 
 
 def test_the_page_shows_hits_in_their_order_and_withholds_what_has_burned_in_text(tmp_path: Path) -> None:
-    result = search(store(tmp_path / "e"), [HOSTILE, "b"], not_="c", like=1, level="unit" + "s", top=11)
+    result = search(store(tmp_path / "e"), [HOSTILE, "b"], not_="c", like=1, level="unit" + "s", num_hits=11)
     page = render(result)
     assert HOSTILE not in page
     assert "&lt;script&gt;" in page

@@ -94,7 +94,7 @@ def test_a_run_that_is_published_anew_while_it_is_read_is_refused(monkeypatch: p
 def test_an_error_about_a_copy_names_the_url() -> None:
     write_object(RemotePath(f"{NIGHT}/scores.parquet"), b"PAR1 and no more")
     with pytest.raises(MedclipError) as caught:
-        medclip.monitor([NIGHT], reference=[])
+        medclip.monitor([NIGHT], before=[])
     assert caught.value.where == NIGHT
     assert "medclip-results" not in str(caught.value)
 

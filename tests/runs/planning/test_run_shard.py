@@ -26,6 +26,7 @@ from medclip.runs.planning import plan
 from medclip.runs.planning.run_shard import RunShard, parse_shard
 from medclip.sample import FileRef
 from tests.kits.scoring import STUDY_UID, digests, every_way, make_pack, write_dicom, write_png
+from tests.kits.size import sized
 from tests.kits.volumes import positions_of, write_series
 
 ASKED: dict[str, Any] = {"min_confidence": 0.0, "workers": 1, "prompt": "a fracture"}
@@ -117,7 +118,7 @@ def test_merged_shards_of_embeddings_are_those_of_one_machine(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_windows")
-@hypothesis_settings(max_examples=12)
+@hypothesis_settings(max_examples=sized(12, least=3))
 @given(
     layout=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.booleans()), min_size=1, max_size=14),
     num_shards=st.integers(2, 4),

@@ -42,7 +42,7 @@ def calibrated(pack: Path, films: Path, tmp_path_factory: pytest.TempPathFactory
     """With ONNX Runtime as the only one to try, where it is installed. Read only."""
     _needs_onnx()
     out = tmp_path_factory.mktemp("calibrated") / "here"
-    return medclip.models.calibrate(pack, images=films, modality="xray", out=out, backend="onnx", workers=1)
+    return medclip.models.calibrate(pack, images=films, modality="xray", out=out, candidate="onnx", workers=1)
 
 
 def _needs_onnx() -> None:
@@ -109,7 +109,7 @@ def test_auto_takes_the_calibration_in_the_settings_home_and_asks_for_one_where_
     with pytest.raises(MedclipError, match="medclip models calibrate") as caught:
         medclip.score(films, model=pack, modality="xray", backend="auto", settings=settings)
     assert caught.value.reason is Reason.MISSING_FILE
-    medclip.models.calibrate(pack, images=films, modality="xray", backend="eager", settings=settings)
+    medclip.models.calibrate(pack, images=films, modality="xray", candidate="eager", settings=settings)
     run = medclip.score(films, model=pack, modality="xray", backend="auto", settings=settings)
     assert run.scores.equals(medclip.score(films, model=pack, modality="xray", settings=settings).scores)
 
@@ -182,7 +182,7 @@ def test_scales_that_are_set_on_images_come_from_a_calibration_alone(
         medclip.score(films, model=pack, modality="xray", backend=name)
     assert "models calibrate" in caught.value.hint
     calibration = medclip.models.calibrate(
-        pack, images=films, modality="xray", out=tmp_path / "c", backend=name, workers=1, task="chest_xray_view"
+        pack, images=films, modality="xray", out=tmp_path / "c", candidate=name, workers=1, task="chest_xray_view"
     )
     (measured,) = [candidate for candidate in calibration.candidates if candidate.name == name]
     assert measured.largest_change > 0
@@ -213,8 +213,18 @@ def test_a_compiled_tower_is_measured_with_its_start_and_named_in_the_command(
 ) -> None:
     if lacking := BACKENDS["compiled"].lacking():
         pytest.skip(lacking)
-    command = ["models", "calibrate", str(pack), "--images", str(films), "--modality", "xray", "--backend", "compiled"]
-    assert main([*command, "--run-images", "20", "--out", str(tmp_path / "c")]) == 0
+    command = [
+        "models",
+        "calibrate",
+        str(pack),
+        "--images",
+        str(films),
+        "--modality",
+        "xray",
+        "--candidate",
+        "compiled",
+    ]
+    assert main([*command, "--num-run-images", "20", "--out", str(tmp_path / "c")]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "each run compiles compiled for" in printed
     found = read_calibration(tmp_path / "c")
@@ -239,7 +249,7 @@ def test_a_pack_without_a_task_needs_a_question_to_compare_answers_of(films: Pat
     with pytest.raises(MedclipError, match="lists no task"):
         medclip.models.calibrate(silent, images=films, modality="xray", out=tmp_path / "c")
     asked = medclip.models.calibrate(
-        silent, images=films, modality="xray", out=tmp_path / "c", prompt="pneumonia", backend="eager"
+        silent, images=films, modality="xray", out=tmp_path / "c", prompt="pneumonia", candidate="eager"
     )
     assert asked.choice == "eager"
 
@@ -249,7 +259,7 @@ def test_images_of_a_table_are_read_beside_it_as_the_modality_that_it_names(
 ) -> None:
     table = films.parent / "films.csv"
     table.write_text("file,modality\n" + "".join(f"{films.name}/{n:02d}.png,xray\n" for n in range(16)))
-    calibration = medclip.models.calibrate(pack, images=table, out=tmp_path / "c", backend="eager")
+    calibration = medclip.models.calibrate(pack, images=table, out=tmp_path / "c", candidate="eager")
     assert calibration.num_images == 16
 
 
@@ -358,7 +368,7 @@ def test_a_damaged_calibration_is_refused(calibrated: Calibration, pack: Path, f
 def test_the_command_shows_each_back_end_and_what_to_do_next(
     pack: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["models", "calibrate", str(pack), "--images", str(films), "--modality", "xray", "--backend", "eager"]
+    command = ["models", "calibrate", str(pack), "--images", str(films), "--modality", "xray", "--candidate", "eager"]
     assert main([*command, "--out", str(tmp_path / "c")]) == 0
     shown = capsys.readouterr().out
     assert "eager" in shown

@@ -77,7 +77,8 @@ def folder(tmp_path):
 
 
 def indexed(folder, **options):
-    return index_shards(folder, **{"source": "set", "license": "CC BY 4.0", "modality": "xray", "key": KEY} | options)
+    of = ForeignSet("set", "CC BY 4.0", Modality.XRAY)
+    return index_shards(folder, options.pop("of", of), **{"key": KEY} | options)
 
 
 def test_every_sample_is_indexed_or_left_out_with_its_reason(folder):
@@ -128,12 +129,12 @@ def test_the_same_tars_give_the_same_index(folder, tmp_path):
 def test_patients_come_from_the_json_where_it_names_them(tmp_path):
     record = [("a", {"jpg": image(i), "json": json.dumps({"caption": "x y z", "who": w})}) for i, w in enumerate("ppq")]
     tar(tmp_path / "0.tar", [(f"{i}", members) for i, (_, members) in enumerate(record)])
-    assert indexed(tmp_path, patient="who").patient_from == "who"
+    assert indexed(tmp_path, patient_field="who").patient_from == "who"
     patients = [r["patient"] for r in ShardReader(tmp_path, "train").rows]
     assert patients[0] == patients[1] != patients[2]
     (tmp_path / "index.json").unlink()
     with pytest.raises(MedclipError, match="'name'") as e:
-        indexed(tmp_path, patient="name")
+        indexed(tmp_path, patient_field="name")
     assert e.value.reason is Reason.TABLE_INVALID
 
 
@@ -227,7 +228,7 @@ def test_samples_that_are_left_out_are_counted_from_1(tmp_path):
     (tmp_path / "index.json").unlink()
     tar(tmp_path / "0.tar", [("b", {"jpg": image(0), "json": '{"caption": "x"}'})])
     with pytest.raises(MedclipError, match="sample 1 has no field 'who'"):
-        indexed(tmp_path, patient="who")
+        indexed(tmp_path, patient_field="who")
 
 
 @pytest.mark.parametrize("out", ["rec.yaml/x", "x" * 300, "/proc/x"])
@@ -342,14 +343,17 @@ def test_it_is_known_of_each_set_whether_it_names_patients(tmp_path):
     nobody = of_one_source(tmp_path / "a", 0, "train")
     (tmp_path / "b").mkdir()
     tar(tmp_path / "b" / "1.tar", [("1", {"jpg": image(1), "json": '{"caption": "A film.", "who": "P1"}'})])
-    indexed(tmp_path / "b", patient="who")
+    indexed(tmp_path / "b", patient_field="who")
     with ShardReader([nobody, tmp_path / "b"], "train") as reader:
         assert [row["names_patient"] for row in reader.provenance()] == [False] * 3 + [True]
 
 
 @pytest.mark.parametrize("source", ["set", "another"])
 def test_a_tar_that_stands_in_two_splits_is_refused_whoever_indexed_it(tmp_path, source):
-    folders = [of_one_source(tmp_path / "a", 0, "train"), of_one_source(tmp_path / "b", 0, "val", source=source)]
+    folders = [
+        of_one_source(tmp_path / "a", 0, "train"),
+        of_one_source(tmp_path / "b", 0, "val", of=ForeignSet(source, "CC BY 4.0", Modality.XRAY)),
+    ]
     with pytest.raises(MedclipError, match=r"000000\.tar of the split 'val' is 000000\.tar of the split 'train'") as e:
         ShardReader(folders, "train")
     assert e.value.reason is Reason.PATIENT_OVERLAP
@@ -371,7 +375,7 @@ def test_copies_of_a_tar_in_one_folder_are_samples_of_their_own(tmp_path):
 
 
 def test_images_without_a_text_are_kept_to_train_without_words(folder, tmp_path):
-    report = indexed(folder, words=False)
+    report = indexed(folder, keep_textless=True)
     assert report.counts_by_reason == {"corrupt": 2, "no_pixels": 1}
     assert report.num_samples == 6
     recipe = masked_recipe(folder) | {"data": {"shards": str(folder), "val_split": None}}

@@ -15,6 +15,7 @@ from medclip.shards.reading import shard_files
 from medclip.shards.reading.check_folder import check_shards
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from tests.kits.shards import KEY, write
 
 
@@ -37,9 +38,8 @@ def build(folder, name, *, rows=8, seed=0, **options):
             | {"split": "train" if i < rows - 2 else "test", "report": "Clear lungs. No effusion." if i % 2 else ""}
         )
     path = write(images / "table.csv", table)
-    build_shards(
-        path, folder / name, key=KEY, settings=Settings(workers=1), max_side=64, samples_per_shard=3, **options
-    )
+    form = Form(key=KEY, max_side=64, samples_per_shard=3, **options)
+    build_shards(path, folder / name, form, settings=Settings(workers=1))
     return folder / name
 
 
@@ -112,7 +112,7 @@ def test_folders_that_do_not_go_together_are_refused(folders, tmp_path):
 def test_a_split_that_one_of_the_folders_lacks_is_taken_from_the_others(folders, tmp_path):
     rows = [{"file": str(folders[0].parent / "a-images" / "0.png"), "patient": "x", "modality": "xray"}]
     table = write(tmp_path / "t.csv", [r | {"split": "extra"} for r in rows])
-    build_shards(table, tmp_path / "c", key=KEY, settings=Settings(workers=1))
+    build_shards(table, tmp_path / "c", Form(key=KEY), settings=Settings(workers=1))
     assert len(ShardReader([folders[0], tmp_path / "c"], "extra")) == 1
     with pytest.raises(MedclipError, match="extra, test, train"):
         ShardReader([folders[0], tmp_path / "c"], "nope")

@@ -13,15 +13,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medclip.api.shards import check
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.files.stores import remote
+from medclip.sample import Modality
 from medclip.settings import Settings
-from medclip.shards.check_shards import check
+from medclip.shards.reading.foreign import ForeignSet
 from medclip.shards.reading.index_tars import index_shards
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.reading.shard_cache import ShardCache
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from tests.kits.shards import KEY, write
 from tests.kits.stores import WebStore, upload
 
@@ -40,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         split = "train" if i < 6 else "test"
         rows.append({"file": f"{i}.png", "patient": f"p{i}", "modality": "xray", "split": split, "caption": f"No {i}."})
     table = write(images / "table.csv", rows)
-    build_shards(table, out / "own", key=KEY, settings=Settings(workers=1), max_side=64, samples_per_shard=3)
+    build_shards(table, out / "own", Form(key=KEY, max_side=64, samples_per_shard=3), settings=Settings(workers=1))
     (out / "tars").mkdir()
     for number in range(2):
         with tarfile.open(out / "tars" / f"{number}.tar", "w") as tar:
@@ -120,7 +123,7 @@ def test_tars_in_a_bucket_are_indexed_where_they_lie(folder: Path, s3: str, tmp_
     assert "--out" in capsys.readouterr().err
     assert main(["shards", "index", url, *options, "--out", str(tmp_path / "index")]) == 0
     assert json.loads((tmp_path / "index" / "index.json").read_text())["foreign"]["base"] == url
-    index_shards(folder / "tars", source="set", license="CC0", modality="xray", key=KEY, out=tmp_path / "near")
+    index_shards(folder / "tars", ForeignSet("set", "CC0", Modality.XRAY), key=KEY, out=tmp_path / "near")
     for name in ("samples.parquet", "rejects.parquet"):
         assert (tmp_path / "index" / name).read_bytes() == (tmp_path / "near" / name).read_bytes()
     reader = ShardReader(tmp_path / "index", "train", cache=ShardCache.at(tmp_path / "cache"))
@@ -130,7 +133,7 @@ def test_tars_in_a_bucket_are_indexed_where_they_lie(folder: Path, s3: str, tmp_
 
 
 def test_a_tar_is_indexed_with_one_read_from_front_to_back(web: WebStore, tmp_path: Path):
-    index_shards(f"{web.url}/tars", source="set", license="CC0", modality="xray", key=KEY, out=tmp_path / "index")
+    index_shards(f"{web.url}/tars", ForeignSet("set", "CC0", Modality.XRAY), key=KEY, out=tmp_path / "index")
     sizes = {f"/tars/{i}.tar": (web.folder / "tars" / f"{i}.tar").stat().st_size for i in range(2)}
     assert {path: (start, sent) for path, start, sent in web.requests} == {p: (0, s) for p, s in sizes.items()}
     assert len(web.requests) == 2

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import medclip
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.settings import Settings
@@ -21,7 +22,7 @@ from medclip.shards.reading.check_folder import check_shards
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing import build as build_module
 from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import sample_key
+from medclip.shards.writing.entries import Form, sample_key
 from medclip.shards.writing.read_row import ReadResult, read_row
 from medclip.shards.writing.summary import plan_shards
 from tests.kits.progress import Recorded
@@ -33,7 +34,7 @@ SETTINGS = Settings(workers=1)
 @pytest.fixture(scope="module")
 def shards(table, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "shards"
-    report = build_shards(table, out, key=KEY, settings=SETTINGS, samples_per_shard=20)
+    report = build_shards(table, out, Form(key=KEY, samples_per_shard=20), settings=SETTINGS)
     return out, report
 
 
@@ -58,14 +59,16 @@ def test_the_folder_passes_its_own_check(shards):
 
 def test_the_same_input_gives_the_same_bytes(shards, table, tmp_path):
     out, report = shards
-    again = build_shards(table, tmp_path / "b", key=KEY, settings=replace(SETTINGS, workers=2), samples_per_shard=20)
+    again = build_shards(
+        table, tmp_path / "b", Form(key=KEY, samples_per_shard=20), settings=replace(SETTINGS, workers=2)
+    )
     assert again.shard_sha256 == report.shard_sha256
     for name in ("index.json", "samples.parquet", "rejects.parquet"):
         assert (tmp_path / "b" / name).read_bytes() == (out / name).read_bytes()
 
 
 def test_another_seed_gives_other_splits(shards, table, tmp_path):
-    other = build_shards(table, tmp_path / "b", key=KEY, settings=SETTINGS, samples_per_shard=20, seed=1)
+    other = build_shards(table, tmp_path / "b", Form(key=KEY, samples_per_shard=20, seed=1), settings=SETTINGS)
     assert other.shard_sha256 != shards[1].shard_sha256
 
 
@@ -149,7 +152,7 @@ def test_equal_files_of_different_patients_in_two_splits_are_a_problem_and_a_war
         {"file": "copy.png", "patient": "b", "modality": "xray", "split": "test"},
     ]
     path = write(tmp_path / "t.csv", rows)
-    report = build_shards(path, tmp_path / "s", key=KEY, settings=SETTINGS, images=folder)
+    report = build_shards(path, tmp_path / "s", Form(key=KEY), settings=SETTINGS, images=folder)
     result = check_shards(tmp_path / "s")
     assert report.num_duplicates_across_splits == result.num_duplicates_across_splits == 2
     assert not result.ok
@@ -164,14 +167,14 @@ def test_equal_files_of_different_patients_in_two_splits_are_a_problem_and_a_war
     assert "warning: 2 samples" in said.err
     rows[1]["split"] = "train"
     write(path, rows)
-    build_shards(path, tmp_path / "u", key=KEY, settings=SETTINGS, images=folder)
+    build_shards(path, tmp_path / "u", Form(key=KEY), settings=SETTINGS, images=folder)
     assert check_shards(tmp_path / "u").ok
 
 
 def test_a_folder_with_something_in_it_is_refused_and_left_alone(table, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(MedclipError) as e:
-        build_shards(table, tmp_path, key=KEY, settings=SETTINGS)
+        build_shards(table, tmp_path, Form(key=KEY), settings=SETTINGS)
     assert e.value.reason is Reason.OUTPUT_IN_USE
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -179,11 +182,11 @@ def test_a_folder_with_something_in_it_is_refused_and_left_alone(table, tmp_path
 def test_when_nothing_can_be_read_nothing_is_left(tmp_path):
     path = write(tmp_path / "t.csv", [{"file": "gone.png", "patient": "p", "modality": "xray"}])
     with pytest.raises(MedclipError, match="missing_file 1") as e:
-        build_shards(path, tmp_path / "s", key=KEY, settings=SETTINGS)
+        build_shards(path, tmp_path / "s", Form(key=KEY), settings=SETTINGS)
     assert e.value.reason is Reason.NOTHING_TO_DO
     assert "--images names another folder" in e.value.hint
     with pytest.raises(MedclipError) as e:
-        build_shards(path, tmp_path / "s", key=KEY, settings=SETTINGS, images=tmp_path)
+        build_shards(path, tmp_path / "s", Form(key=KEY), settings=SETTINGS, images=tmp_path)
     assert "without it, beside the table" in e.value.hint
     assert [p.name for p in tmp_path.iterdir()] == ["t.csv"]
 
@@ -196,7 +199,7 @@ def test_a_full_disk_or_an_interrupt_leaves_nothing_behind(table, tmp_path, monk
     monkeypatch.setattr(build_module.TarShard, "add", fail)
     monkeypatch.setattr(build_module, "read_rows", in_this_process)
     with pytest.raises((MedclipError, KeyboardInterrupt)) as e:
-        build_shards(table, tmp_path / "s", key=KEY, settings=SETTINGS)
+        build_shards(table, tmp_path / "s", Form(key=KEY), settings=SETTINGS)
     assert list(tmp_path.iterdir()) == []
     if isinstance(stop, OSError):
         assert e.value.reason is Reason.DISK_FULL
@@ -211,7 +214,7 @@ def test_a_crashed_decoder_is_one_reject(table, tmp_path, monkeypatch):
     monkeypatch.setattr(build_module, "read_rows", crash_at_first)
     rows = [{"file": f"x{i}_0.png", "patient": str(i), "modality": "xray", "split": "train"} for i in range(3)]
     path = write(tmp_path / "t.csv", rows)
-    report = build_shards(path, tmp_path / "s", key=KEY, settings=SETTINGS, images=table.parent)
+    report = build_shards(path, tmp_path / "s", Form(key=KEY), settings=SETTINGS, images=table.parent)
     assert report.counts_by_reason == {"decoder_crashed": 1}
     assert report.num_samples == 2
 
@@ -238,7 +241,7 @@ def test_a_fault_of_a_decoder_is_told_by_its_kind_only(monkeypatch, table):
 def test_progress_counts_every_row(table, tmp_path, monkeypatch):
     monkeypatch.setattr(build_module, "read_rows", in_this_process)
     shown = Recorded()
-    build_shards(table, tmp_path / "s", key=KEY, settings=SETTINGS, progress=shown)
+    build_shards(table, tmp_path / "s", Form(key=KEY), settings=SETTINGS, progress=shown)
     assert shown.stages == [("Rows", 2 * NUM_PATIENTS + 7, 0)]
     assert len(shown.steps) == 2 * NUM_PATIENTS + 7
 
@@ -357,7 +360,7 @@ def test_the_shared_sets_become_shards(shared, tmp_path):
             {"file": str(shared / "data" / name / r["file"]), "patient": r["file"], "modality": modality}
             for r in listed
         ]
-    report = build_shards(write(tmp_path / "t.csv", rows), tmp_path / "s", key=KEY, settings=SETTINGS)
+    report = build_shards(write(tmp_path / "t.csv", rows), tmp_path / "s", Form(key=KEY), settings=SETTINGS)
     assert report.num_samples == 18
     assert check_shards(tmp_path / "s").ok
 
@@ -373,7 +376,7 @@ def test_a_image_without_a_finite_value_is_rejected_and_single_gaps_are_black(tm
         tifffile.imwrite(tmp_path / f"{name}.tif", pixels)
     names = ("whole", "gaps", "nan", "inf")
     rows = [{"file": f"{n}.tif", "patient": f"patient {n}", "modality": "dermatology", "split": "train"} for n in names]
-    report = build_shards(write(tmp_path / "t.csv", rows), tmp_path / "s", key=KEY, settings=SETTINGS)
+    report = build_shards(write(tmp_path / "t.csv", rows), tmp_path / "s", Form(key=KEY), settings=SETTINGS)
     assert report.counts_by_reason == {"non_finite": 2}
     assert report.num_samples == 2
     with ShardReader(tmp_path / "s", "train") as reader:
@@ -383,7 +386,7 @@ def test_a_image_without_a_finite_value_is_rejected_and_single_gaps_are_black(tm
 
 def test_jpeg_shards_are_smaller_and_nearly_the_same(table, tmp_path):
     reports = {
-        form: build_shards(table, tmp_path / form, key=KEY, settings=SETTINGS, stored=form, quality=90)
+        form: build_shards(table, tmp_path / form, Form(key=KEY, stored=form, quality=90), settings=SETTINGS)
         for form in ("png", "jpeg")
     }
     assert check_shards(tmp_path / "jpeg").problems == ()
@@ -394,7 +397,7 @@ def test_jpeg_shards_are_smaller_and_nearly_the_same(table, tmp_path):
     assert [readers[0].key(i) for i in range(9)] == [readers[1].key(i) for i in range(9)]
     png, jpeg = (r[0].image.astype(int) for r in readers)
     assert np.abs(png - jpeg).mean() < 12  # noise is the worst case
-    with pytest.raises(MedclipError, match="png or jpeg"):
-        build_shards(table, tmp_path / "x", key=KEY, settings=SETTINGS, stored="gif")
-    with pytest.raises(MedclipError, match="from 1 to 100"):
-        build_shards(table, tmp_path / "x", key=KEY, settings=SETTINGS, quality=0)
+    with pytest.raises(MedclipError, match="image_format is one of png and jpeg, not 'gif'"):
+        medclip.shards.build(table, tmp_path / "x", image_format="gif")
+    with pytest.raises(MedclipError, match="quality is 1 to 100, not 0"):
+        medclip.shards.build(table, tmp_path / "x", quality=0)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from medclip.api.captions import captions_from_ecg
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.ecg.column_maps import ALL
-from medclip.shards.writing.ecg_captions import EcgCaptions, captions_from_ecg
+from medclip.shards.writing.ecg_captions import EcgCaptions
 from medclip.shards.writing.table import read_shard_table
 from medclip.text.ecg.statements import labels_of
 from tests.kits import ecg_tables
@@ -51,7 +52,7 @@ def test_a_set_is_told_by_its_columns_and_its_table_is_one_for_shards(tmp_path: 
 
 
 def test_ptb_xl_keeps_folds_labels_and_cleaned_reports(tmp_path: Path):
-    report, rows = convert(tmp_path, "ptbxl", n=2)
+    report, rows = convert(tmp_path, "ptbxl", num_captions=2)
     assert [r["file"] for r in rows] == [f"records500/00000/0000{k}_hr.hea" for k in (1, 2, 3)]
     assert [r["split"] for r in rows] == ["train", "val", "test"]
     assert [(r["patient"], r["age"], r["sex"]) for r in rows] == [
@@ -124,11 +125,11 @@ def test_the_same_seed_writes_the_same_table_and_german_is_written_where_it_is_a
 @pytest.mark.parametrize(
     ("options", "reason", "message"),
     [
-        ({"language": "sv"}, Reason.WRONG_USE, "en or de"),
+        ({"language": "sv"}, Reason.WRONG_USE, "en and de"),
         ({"min_likelihood": 101}, Reason.WRONG_USE, "0 to 100"),
         ({"dataset": "ptbx"}, Reason.WRONG_USE, "ptbxl"),
         ({"dataset": "cpsc2018"}, Reason.TABLE_INVALID, "Recording"),
-        ({"n": 0}, Reason.WRONG_USE, "1 or more"),
+        ({"num_captions": 0}, Reason.WRONG_USE, "at least 1, not 0"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path: Path, options, reason, message):

@@ -13,14 +13,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import medclip
+from medclip.api.shards import check
 from medclip.errors import MedclipError, Reason
 from medclip.sample import ViewType
 from medclip.settings import Settings
-from medclip.shards.check_shards import check
 from medclip.shards.folder import read_index
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.sample_views import Group
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from medclip.shards.writing.exam_groups import earlier_exams, joined_labels
 from medclip.shards.writing.summary import plan_shards
 from medclip.shards.writing.table import read_shard_table
@@ -46,7 +48,9 @@ def _rows(table: Path) -> list[dict[str, str]]:
 
 def _build(rows: list[dict[str, Any]], cohort: Path, out: Path, group: Group | None = "exam", **options: Any) -> Path:
     table = write(out.parent / f"{out.name}.csv", [row | {"split": "train"} for row in rows])
-    build_shards(table, out, splits=ONE_SPLIT, key=KEY, images=cohort.parent, group=group, settings=ALONE, **options)
+    build_shards(
+        table, out, Form(key=KEY, group=group, **options), splits=ONE_SPLIT, images=cohort.parent, settings=ALONE
+    )
     return out
 
 
@@ -171,7 +175,7 @@ def test_headers_name_views_intent_and_implants_where_the_table_says_nothing(tmp
             {"file": f"{number}.dcm", "patient": "p", "study": "1", "modality": "mammography", "split": "train"}
         )
     table = write(tmp_path / "table.csv", rows)
-    build_shards(table, tmp_path / "out", splits=ONE_SPLIT, key=KEY, group="exam", settings=ALONE)
+    build_shards(table, tmp_path / "out", Form(key=KEY, group="exam"), splits=ONE_SPLIT, settings=ALONE)
     rejects = _rejects(tmp_path / "out")
     assert {number: reason for number, (reason, _) in rejects.items()} == {2: "companion"}
     with ShardReader(tmp_path / "out", "train") as reader:
@@ -188,7 +192,7 @@ def test_a_mammogram_keeps_its_pixels_up_to_the_side_that_is_asked_for(tmp_path:
     table = write(tmp_path / "table.csv", [row | {"split": "train"}])
     for max_side, expected in ((4000, 2472), (2048, 2048)):
         out = tmp_path / str(max_side)
-        build_shards(table, out, splits=ONE_SPLIT, key=KEY, group="breast", max_side=max_side, settings=ALONE)
+        build_shards(table, out, Form(key=KEY, group="breast", max_side=max_side), splits=ONE_SPLIT, settings=ALONE)
         with ShardReader(out, "train") as reader:
             assert abs(max(reader[0].images[0].shape) - expected) <= 40
 
@@ -284,8 +288,10 @@ def test_what_no_examination_can_be_made_of_is_refused(
 
 
 def test_another_group_is_refused(cohort: Path, tmp_path: Path) -> None:
-    with pytest.raises(MedclipError, match="by exam or by breast"):
-        build_shards(cohort, tmp_path / "out", key=KEY, group="woman")  # type: ignore[arg-type]
+    with pytest.raises(MedclipError, match="group is one of exam and breast, not 'woman'"):
+        medclip.shards.build(cohort, tmp_path / "out", group="woman")
+    with pytest.raises(MedclipError, match="by exam or by breast, and volumes and ECGs not at all"):
+        medclip.shards.build(cohort, tmp_path / "out", group="exam", volumes=True)
 
 
 def test_the_plan_says_how_many_views_samples_will_have(cohort: Path, tmp_path: Path) -> None:
@@ -303,7 +309,7 @@ def test_a_copy_of_one_view_in_another_split_is_counted(cohort: Path, tmp_path: 
     (cohort.parent / "again.png").write_bytes((cohort.parent / str(rows[0]["file"])).read_bytes())
     rows[4] |= {"file": "again.png"}
     table = write(tmp_path / "t.csv", [row | {"split": "test" if n > 3 else "train"} for n, row in enumerate(rows)])
-    report = build_shards(table, tmp_path / "out", key=KEY, images=cohort.parent, group="exam", settings=ALONE)
+    report = build_shards(table, tmp_path / "out", Form(key=KEY, group="exam"), images=cohort.parent, settings=ALONE)
     assert report.num_duplicates_across_splits == 2
     assert report.counts_by_views == {"4": 2}
     problems = check(tmp_path / "out").problems  # type: ignore[union-attr]

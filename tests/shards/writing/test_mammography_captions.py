@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from medclip.api.captions import captions_from_mammography
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.mammography.column_maps import ALL, map_of
 from medclip.files.tables.mammography.mammogram_row import birads_of
 from medclip.files.tables.read_table import read_table
-from medclip.shards.writing.mammography_captions import captions_from_mammography
 from medclip.shards.writing.table import read_shard_table
 from medclip.text.breast.check import check_report
 from medclip.text.breast.record import record_of
@@ -43,7 +43,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def converted(tmp_path: Path, name: str, **more: Any) -> list[dict[str, str]]:
     table, delimiter = TABLES[name]
     source = sets.write_set(tmp_path / f"{name}.csv", table, delimiter)
-    report = captions_from_mammography(source, tmp_path / f"{name}_out.csv", n=3, **more)
+    report = captions_from_mammography(source, tmp_path / f"{name}_out.csv", num_captions=3, **more)
     assert report.dataset == name
     return rows_of(tmp_path / f"{name}_out.csv")
 
@@ -108,7 +108,7 @@ def test_tables_of_masses_and_of_calcifications_of_cbis_may_be_put_into_one(tmp_
     mass, calcification, _ = (dict[str, Any](row) for row in sets.CBIS)
     calcification |= {"patient_id": "P_00009", "breast density": 2, "breast_density": ""}
     rows = [mass | {"breast density": ""}, calcification]  # each has its own spelling
-    captions_from_mammography(sets.write_set(tmp_path / "t.csv", rows), tmp_path / "o.csv", n=1)
+    captions_from_mammography(sets.write_set(tmp_path / "t.csv", rows), tmp_path / "o.csv", num_captions=1)
     assert [row["label:breast_composition"] for row in rows_of(tmp_path / "o.csv")] == [
         "heterogeneously_dense",
         "scattered_fibroglandular",
@@ -175,7 +175,7 @@ def test_calcifications_in_the_words_of_cesm_are_findings_beside_a_mass(
     tmp_path: Path, text: str, subtype: str, calcification: str, others: tuple[str, ...]
 ):
     source = sets.write_set(tmp_path / "s.csv", [dict(sets.CESM_SHEET[0]) | {"Findings": text}])
-    captions_from_mammography(source, tmp_path / "o.csv", n=1)
+    captions_from_mammography(source, tmp_path / "o.csv", num_captions=1)
     (row,) = rows_of(tmp_path / "o.csv")
     assert row.get("label:mammography_subtype", "") == subtype
     assert row.get("label:mammography_findings:calcification", "") == calcification
@@ -187,11 +187,11 @@ def test_calcifications_in_the_words_of_cesm_are_findings_beside_a_mass(
 
 def test_a_cell_that_the_sheet_of_cesm_leaves_blank_states_nothing_and_a_folder_does_not_name_the_kind(tmp_path: Path):
     blank = dict(sets.CESM_SHEET[0]) | dict.fromkeys(("Breast density (ACR)", "BIRADS", "Findings"), "_")
-    captions_from_mammography(sets.write_set(tmp_path / "s.csv", [blank]), tmp_path / "so.csv", n=1)
+    captions_from_mammography(sets.write_set(tmp_path / "s.csv", [blank]), tmp_path / "so.csv", num_captions=1)
     (row,) = rows_of(tmp_path / "so.csv")
     assert not {"report", "label:breast_birads", "label:breast_composition"} & set(row)
     file = dict(sets.CESM[0]) | {"file": "my_CM_study/P1_L_DM_MLO.jpg"}
-    captions_from_mammography(sets.write_set(tmp_path / "f.csv", [file]), tmp_path / "fo.csv", n=1)
+    captions_from_mammography(sets.write_set(tmp_path / "f.csv", [file]), tmp_path / "fo.csv", num_captions=1)
     assert rows_of(tmp_path / "fo.csv")[0]["view_kind"] == "low_energy"
 
 
@@ -236,7 +236,7 @@ def test_a_biopsy_after_the_last_exam_of_embed_is_followed_up_to_it(tmp_path: Pa
     ]
     source = sets.write_set(tmp_path / "embed.csv", sets.EMBED_IMAGES)
     findings = sets.write_set(tmp_path / "findings.csv", late)
-    captions_from_mammography(source, tmp_path / "o.csv", findings=findings, n=1)
+    captions_from_mammography(source, tmp_path / "o.csv", findings=findings, num_captions=1)
     risk = "label:breast_cancer_risk:{}_months"
     months = {
         Path(row["file"]).stem + row["study"]: tuple(row[risk.format(field)] for field in ("event", "followup"))
@@ -253,7 +253,7 @@ def test_pathology_of_embed_is_that_of_its_own_side_also_where_the_finding_is_of
     finding = dict[str, Any](sets.EMBED_FINDINGS[0]) | {"side": "B", "bside": "L", "path_severity": 0, "asses": "S"}
     source = sets.write_set(tmp_path / "embed.csv", [left, right])
     captions_from_mammography(
-        source, tmp_path / "o.csv", findings=sets.write_set(tmp_path / "findings.csv", [finding]), n=1
+        source, tmp_path / "o.csv", findings=sets.write_set(tmp_path / "findings.csv", [finding]), num_captions=1
     )
     rows = {row["laterality"]: row for row in rows_of(tmp_path / "o.csv")}
     assert [rows[side]["label:mammography_malignancy"] for side in "LR"] == ["malignant", ""]
@@ -287,7 +287,7 @@ def test_a_four_view_exam_of_ddsm_says_nothing_of_the_breast_without_a_lesion(tm
 
 def test_a_table_of_ones_own_keeps_its_labels_and_gets_reports_of_its_findings(tmp_path: Path):
     table = write_cohort(tmp_path / "cohort", 6)
-    report = captions_from_mammography(table, tmp_path / "o.parquet", n=4)
+    report = captions_from_mammography(table, tmp_path / "o.parquet", num_captions=4)
     assert (report.dataset, report.num_rows, report.num_short) == ("own", 24, 0)
     before, after = rows_of(table), pq.read_table(tmp_path / "o.parquet").to_pylist()
     for old, new in zip(before, after, strict=True):
@@ -321,7 +321,7 @@ def test_a_writers_report_is_used_where_it_is_true_and_replaced_where_it_is_not(
         return [true or "No suspicious finding on the right.", "A mass in the right breast of Mrs Smith."]
 
     source = sets.write_set(tmp_path / "v.csv", sets.VINDR[:3])
-    report = captions_from_mammography(source, tmp_path / "o.csv", n=2, writer=write)
+    report = captions_from_mammography(source, tmp_path / "o.csv", num_captions=2, writer=write)
     rows = rows_of(tmp_path / "o.csv")
     assert rows[1]["captions"].split("\n")[0] == "No suspicious finding on the right."
     assert report.num_by_writer >= 1
@@ -426,7 +426,7 @@ def test_reports_of_a_set_pass_the_check_of_their_record(tmp_path: Path):
 @pytest.mark.shared
 @pytest.mark.parametrize(("name", "dataset"), [("cdd_cesm", "cdd_cesm"), ("ddsm_4view", "ddsm"), ("text_cbis", "cbis")])
 def test_the_shared_sets_are_read_whole(shared: Path, tmp_path: Path, name: str, dataset: str):
-    report = captions_from_mammography(shared / "data" / name / "labels.csv", tmp_path / "o.csv", n=2)
+    report = captions_from_mammography(shared / "data" / name / "labels.csv", tmp_path / "o.csv", num_captions=2)
     assert report.dataset == dataset
     assert report.num_captioned == report.num_rows > 20
     assert read_shard_table(tmp_path / "o.csv").rows
@@ -445,7 +445,7 @@ def test_names_of_columns_may_differ_in_case_and_blanks(tmp_path: Path):
 
 def test_texts_of_ones_own_stay_in_front(tmp_path: Path):
     row = {"file": "a.dcm", "patient": "P1", "laterality": "L", "view": "CC", "birads": "2", "captions": "One.\nTwo."}
-    captions_from_mammography(sets.write_set(tmp_path / "t.csv", [row]), tmp_path / "o.csv", n=2)
+    captions_from_mammography(sets.write_set(tmp_path / "t.csv", [row]), tmp_path / "o.csv", num_captions=2)
     (read,) = rows_of(tmp_path / "o.csv")
     assert read["captions"].split("\n")[:2] == ["One.", "Two."]
     assert len(read["captions"].split("\n")) == 4

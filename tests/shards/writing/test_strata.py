@@ -14,6 +14,7 @@ from medclip.adapters.registry import preprocessing_of
 from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from tests.kits.shards import KEY
 
 SETTINGS = Settings(workers=1)
@@ -26,7 +27,7 @@ def build(folder: Path, **columns: list[str]) -> Path:
         Image.fromarray(rng.integers(0, 255, (40, 40), dtype=np.uint8)).save(folder / f"{n}.png")
     fixed = {"file": [f"{n}.png" for n in range(4)], "patient": list("abcd"), "modality": ["xray"] * 4}
     table = pd.DataFrame(fixed | {"split": ["train"] * 4} | columns)
-    build_shards(table, folder / "s", images=folder, key=KEY, settings=SETTINGS)
+    build_shards(table, folder / "s", Form(key=KEY), images=folder, settings=SETTINGS)
     return folder / "s"
 
 
@@ -59,7 +60,7 @@ def test_a_subtracted_mammogram_is_known_as_one(tmp_path: Path) -> None:
 def test_of_an_ecg_shards_of_images_hold_what_an_image_model_is_shown(tmp_path: Path) -> None:
     record = ecg_record(tmp_path / "ecg")
     table = pd.DataFrame({"file": [str(record)], "patient": ["a"], "modality": ["ecg"], "split": ["train"]})
-    report = build_shards(table, tmp_path / "shards", key=KEY, settings=SETTINGS)
+    report = build_shards(table, tmp_path / "shards", Form(key=KEY), settings=SETTINGS)
     assert report.num_samples == 5
     assert set(report.preprocessing) == {"ecg:signal", "ecg:drawn"}
     assert report.preprocessing["ecg:drawn"] == preprocessing_of("ecg:drawn")

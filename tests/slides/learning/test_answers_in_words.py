@@ -11,7 +11,7 @@ from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.pack import load_model
 from medclip.settings import Settings
-from medclip.slides.learning.predict import SlidePredictions, predict
+from medclip.slides.learning.predict import SlidePredictions
 from medclip.text.vocabulary.load import load_task, spoken_names
 from medclip.text.vocabulary.prompts import expand
 from tests.kits.scoring import make_pack
@@ -46,7 +46,7 @@ def store(images: Path, pack: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def answered(store: Path, images: Path, pack: Path, tmp_path_factory: pytest.TempPathFactory) -> SlidePredictions:
     out = tmp_path_factory.mktemp("answers") / "answers"
-    return predict(store, task=TASK, model=pack, images=images, top_patches=4, out=out)
+    return medclip.slides.predict(store, task=TASK, model=pack, images=images, top_patches=4, out=out)
 
 
 def test_an_answer_is_the_mean_of_the_best_patches_of_each_class_by_the_packs_own_words(
@@ -91,14 +91,16 @@ def test_a_task_of_the_packs_card_is_asked_with_the_cards_classes_and_needs_no_s
         tmp_path / "pack", adapters, modalities=["pathology"], tasks={"histology_colon_tissue": {"classes": classes}}
     )
     medclip.slides.embed(images, tmp_path / "store", model=pack, **GRID)
-    answers = predict(tmp_path / "store", task="histology_colon_tissue", model=pack, out=tmp_path / "answers")
+    answers = medclip.slides.predict(
+        tmp_path / "store", task="histology_colon_tissue", model=pack, out=tmp_path / "answers"
+    )
     assert answers.names == tuple(classes)
     assert answers.notes == ()
 
 
 def test_a_task_about_other_images_is_refused_and_those_about_slides_are_named(store: Path, pack: Path, tmp_path: Path):
     with pytest.raises(MedclipError, match="is about X-ray, not about slides") as refused:
-        predict(store, task="chest_xray_findings", model=pack, out=tmp_path / "answers")
+        medclip.slides.predict(store, task="chest_xray_findings", model=pack, out=tmp_path / "answers")
     assert refused.value.reason is Reason.WRONG_USE
     assert all(name in str(refused.value.hint) for name in OF_SLIDES)
     assert not (tmp_path / "answers").exists()

@@ -8,14 +8,15 @@ import numpy as np
 import pydicom
 import pytest
 
+from medclip.api.slides import learn, predict
 from medclip.embeddings.embedded_unit import EmbeddingPack
 from medclip.errors import MedclipError, Reason
 from medclip.exit_codes import ExitCode
 from medclip.settings import Settings
 from medclip.slides.learning.head_file import ARRAYS, CARD, check_fit, read_head
 from medclip.slides.learning.labels import read_slide_labels
-from medclip.slides.learning.learn import learn, recipe_of
-from medclip.slides.learning.predict import SlidePredictions, map_for, predict
+from medclip.slides.learning.learn import recipe_of
+from medclip.slides.learning.predict import SlidePredictions, map_for
 from medclip.slides.store.slide_store import SlideRow, open_slide_store
 from tests.kits.slide_cohort import write_cohort
 from tests.kits.slide_store import make_slide_features
@@ -33,7 +34,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]
     store, table = write_cohort(folder, others=[FAILED, EMPTY])
     settings = Settings(home=folder / "home")
     learn(
-        store, table, "grade", out=folder / "head", pooling="abmil", folds=2, num_resamples=50, overrides=QUICK,
+        store, table, "grade", out=folder / "head", pooling="abmil", num_folds=2, num_resamples=50, overrides=QUICK,
         settings=settings,
     )  # fmt: skip
     return store, table, folder / "head"
@@ -123,7 +124,7 @@ def test_maps_lie_over_their_slides_and_become_dicom_where_asked(learned: tuple[
 def test_a_risk_is_learned_from_months_and_answers_by_year(tmp_path: Path):
     store, table = write_cohort(tmp_path, 6)
     learn(
-        store, table, years=3, out=tmp_path / "head", pooling="mean", folds=2, num_resamples=50, overrides=QUICK,
+        store, table, years=3, out=tmp_path / "head", pooling="mean", num_folds=2, num_resamples=50, overrides=QUICK,
         settings=Settings(home=tmp_path / "home"),
     )  # fmt: skip
     for slide in predict(store, head=tmp_path / "head", out=tmp_path / "a").slides:
@@ -145,7 +146,7 @@ def test_months_to_an_event_are_those_of_the_table_and_blank_where_none_was_seen
 def test_poolings_are_compared_in_the_table_of_figures(tmp_path: Path):
     store, table = write_cohort(tmp_path, 8)
     run = learn(
-        store, table, "grade", out=tmp_path / "head", pooling="abmil", against=["mean"], folds=2, num_resamples=50,
+        store, table, "grade", out=tmp_path / "head", pooling="abmil", compare=["mean"], num_folds=2, num_resamples=50,
         overrides={"epochs": 1}, settings=Settings(home=tmp_path / "home"),
     )  # fmt: skip
     rows = rows_of(tmp_path / "head" / "figures.csv")
@@ -157,7 +158,7 @@ def test_poolings_are_compared_in_the_table_of_figures(tmp_path: Path):
 def test_a_figure_of_too_few_patients_for_an_interval_says_so(tmp_path: Path):
     store, table = write_cohort(tmp_path, 4)
     run = learn(
-        store, table, "grade", out=tmp_path / "head", folds=2, num_resamples=50, overrides={"epochs": 1},
+        store, table, "grade", out=tmp_path / "head", num_folds=2, num_resamples=50, overrides={"epochs": 1},
         settings=Settings(home=tmp_path / "home"),
     )  # fmt: skip
     without = {row["metric"] for row in rows_of(tmp_path / "head" / "figures.csv") if row["value"] and not row["low"]}
@@ -182,7 +183,7 @@ def test_a_head_of_another_pack_or_scale_is_refused_and_another_grid_is_named(le
 def test_one_pooling_to_compare_with_needs_no_list(learned: tuple[Path, Path, Path], tmp_path: Path):
     store, table, _ = learned
     compared = learn(
-        store, table, "grade", out=tmp_path / "head", against="mean", folds=2, num_resamples=50,
+        store, table, "grade", out=tmp_path / "head", compare="mean", num_folds=2, num_resamples=50,
         overrides={"epochs": 1, "val_share": 0.0}, settings=Settings(home=tmp_path / "home"),
     )  # fmt: skip
     assert {row["pooling"] for row in compared._rows()} == {"abmil", "mean"}

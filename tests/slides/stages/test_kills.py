@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.kits.kills import Forks, kill_at_random
+from tests.kits.size import is_nightly, sized
 from tests.kits.slides import damage_tile, draw_section, make_pathology_pack, write_pyramid
 
-KILLS = 10
+KILLS = sized(10, least=3)
 _SETUP = """
 import medclip, medclip.models.packs.pack, open_clip, pyarrow.parquet, torch
 from medclip.settings import Settings
@@ -23,7 +24,7 @@ def run(root, out, pack):
 
 
 @pytest.mark.slow
-def test_ten_kills_at_any_moment_change_no_byte(tmp_path: Path):
+def test_kills_at_any_moment_change_no_byte(tmp_path: Path):
     slides = tmp_path / "slides"
     slides.mkdir()
     write_pyramid(slides / "a.tiff", draw_section())
@@ -38,4 +39,5 @@ def test_ten_kills_at_any_moment_change_no_byte(tmp_path: Path):
             tmp_path, num_kills=KILLS, seed=20, look=lambda out: inside.append((out / "unfinished").exists()),
         )  # fmt: skip
     assert sum(name.startswith("features/") for name in expected) == 3
-    assert any(inside)  # some came in the middle of a slide
+    assert len(inside) == KILLS
+    assert any(inside) or not is_nightly()  # some came in the middle of a slide

@@ -511,7 +511,7 @@ def test_a_model_of_other_images_is_refused_before_anything_is_read(slides: Path
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.parametrize("wrong", [{"size_px": 0}, {"overlap_px": 256}, {"min_coverage": 1.5}, {"mpp_um": 0}])
+@pytest.mark.parametrize("wrong", [{"size_px": 0}, {"overlap_px": 256}, {"min_coverage": 1.5}, {"patch_mpp_um": 0}])
 def test_impossible_grids_are_refused(slides: Path, tmp_path: Path, wrong: dict):
     with pytest.raises(MedclipError) as caught:
         medclip.slides.places(slides, tmp_path / "o", settings=SETTINGS, **wrong)

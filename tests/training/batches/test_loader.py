@@ -24,10 +24,12 @@ from medclip.imaging.geometry import letterbox
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.sample import Modality
 from medclip.settings import Settings
+from medclip.shards.reading.foreign import ForeignSet
 from medclip.shards.reading.index_tars import index_shards
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.stored_image import decode
 from medclip.shards.writing.build import build_shards
+from medclip.shards.writing.entries import Form
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.tokenizers.clip import ClipTokenizer
 from medclip.training.batches import samples as samples_module
@@ -47,6 +49,7 @@ from medclip.training.batches.loader import (
 )
 from medclip.training.batches.samples import Drawing, Room, Samples
 from medclip.training.recipe.sections.augment import Augment
+from tests.kits.training import batches_of
 
 TOKENIZER = ClipTokenizer(40)
 SLOW_S = 1.5
@@ -56,7 +59,7 @@ BAD_EACH_EPOCH = {"corrupt": 2, "missing_file": 1, "empty_caption": 1}
 def _batches(shards: Path, **options: Any) -> Batches:
     settings: dict[str, Any] = {"batch_size": 6, "preprocess": Preprocess(32), "seed": 1, "augment": Augment(flip=0.5)}
     settings |= {"tokenizer": TOKENIZER} | options
-    return Batches(ShardReader(shards, "train"), **settings)
+    return batches_of(ShardReader(shards, "train"), **settings)
 
 
 def _same(a: Batch, b: Batch) -> bool:
@@ -85,7 +88,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     info = tarfile.TarInfo(f"{number}{i:03d}.{extension}")
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
-    index_shards(folder, source="broken", license="none", modality="xray", key=bytes(32))
+    index_shards(folder, ForeignSet("broken", "none", Modality.XRAY), key=bytes(32))
     first = bytearray((folder / "0.tar").read_bytes())
     with tarfile.open(folder / "0.tar") as tar:
         at = {m.name: m for m in tar.getmembers()}
@@ -210,7 +213,7 @@ def test_colours_change_only_where_they_may(tmp_path: Path) -> None:
     table = pd.DataFrame(
         {"file": ["a.png", "b.png"], "patient": ["a", "b"], "modality": ["pathology", "dermatology"], "split": "train"}
     )
-    build_shards(table, tmp_path / "s", images=tmp_path, key=bytes(32), settings=Settings(workers=1))
+    build_shards(table, tmp_path / "s", Form(key=bytes(32)), images=tmp_path, settings=Settings(workers=1))
     still = Augment(crop_scale=(1, 1), rotate_deg=0, brightness=0, contrast=0)
     found = {}
     for name, part in (("off", {}), ("on", {"hue": 0.3}), ("stains", {"hue": 0.3, "stain_jitter": True})):
@@ -299,10 +302,8 @@ def test_a_large_jpeg_is_cached_as_decoded_whichever_read_came_first(tmp_path: P
     build_shards(
         table,
         tmp_path / "s",
-        max_side=1000,
-        stored="jpeg",
+        Form(max_side=1000, stored="jpeg", key=bytes(32)),
         images=tmp_path,
-        key=bytes(32),
         settings=Settings(workers=1),
     )
     reader = ShardReader(tmp_path / "s", "train")
@@ -323,7 +324,11 @@ def test_how_much_of_a_jpeg_is_decoded(tmp_path: Path, decoding: Any, training_p
     Image.fromarray(((np.sin(x / 9) + np.cos(y / 7)) * 60 + 127).astype(np.uint8)).save(tmp_path / "a.png")
     table = pd.DataFrame({"file": ["a.png"], "patient": "a", "modality": "dermatology", "split": "train"})
     build_shards(
-        table, tmp_path / "s", max_side=500, stored="jpeg", images=tmp_path, key=bytes(32), settings=Settings(workers=1)
+        table,
+        tmp_path / "s",
+        Form(max_side=500, stored="jpeg", key=bytes(32)),
+        images=tmp_path,
+        settings=Settings(workers=1),
     )
     reader = ShardReader(tmp_path / "s", "train")
     for augment, expected in ((Augment(), training_px), (None, validation_px)):
@@ -480,7 +485,7 @@ def test_a_quoted_caption_keeps_its_labels_to_its_own_image(tmp_path: Path) -> N
         "caption": [f"Shadow number {n} at the left." for n in range(4)],
     }
     table = pd.DataFrame(fixed | known | {"split": ["train"] * 4})
-    build_shards(table, tmp_path / "s", images=tmp_path, key=b"k" * 32, settings=Settings(workers=1))
+    build_shards(table, tmp_path / "s", Form(key=b"k" * 32), images=tmp_path, settings=Settings(workers=1))
     for share, quotes in ((1.0, True), (0.0, False)):
         data = _batches(tmp_path / "s", native_share=share, batch_size=4)
         (batch,) = data.training(0, 1)

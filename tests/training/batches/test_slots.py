@@ -19,13 +19,14 @@ from medclip.training.batches import samples as samples_module
 from medclip.training.batches.loader import Batch, Batches
 from medclip.training.batches.slots import NUM_KEYS, Form, MappedSlots, Slots
 from medclip.training.recipe.sections.augment import Augment
+from tests.kits.training import batches_of
 
 FORM = Form(num_rows=3, image_shape=(5, 5, 3), context_length=4, num_views=4, num_texts=2)
 
 
 def _batches(shards: Path, kind: Any, **options: Any) -> Batches:
     reader = ShardReader(shards, "train")
-    return Batches(
+    return batches_of(
         reader, batch_size=6, preprocess=Preprocess(32), seed=1, augment=Augment(), worker_kind=kind, **options
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from medclip.auditing.recipe import AuditRecipe
+from medclip.auditing.option_groups import DEFAULTS
 from medclip.auditing.result import AuditResult
 from medclip.reports.audit.names import plain
 from medclip.reports.audit.table import Grid, Td, Tr, said
@@ -77,8 +77,8 @@ def _declared(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _option(name: str, recipe: Mapping[str, Any]) -> str:
     """Write an option with its value, also where it is the default; blank where it is none."""
-    value = recipe.get(name, AuditRecipe.model_fields[name].default)
-    if value in (None, False, []):
+    value = recipe.get(name, DEFAULTS.get(name))
+    if value in (None, False, [], ()):
         return ""
     text = " and ".join(map(str, value)) if isinstance(value, list) else str(value)
     return plain(name) if value is True else f"{plain(name)} {text}"

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
+from medclip.api.models import import_model
 from medclip.errors import MedclipError, Reason
-from medclip.models.interchange.import_export import import_model
 from medclip.models.packs.pack import load_model
 from tests.kits.hf_models import TEXTS, randomise
 from tests.kits.layouts import PIXELS, VIT, add_architecture, features, hub_folder, images, plain_state

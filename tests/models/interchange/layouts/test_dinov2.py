@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from medclip.api.models import import_model
 from medclip.errors import MedclipError, Reason
-from medclip.models.interchange.import_export import import_model
 from medclip.models.packs.pack import load_model, pack_card
 from tests.kits.image_towers import colour_png, dinov2_pixels, embedded, save_dinov2, unit
 

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
+from medclip.api.models import export_model, import_model
 from medclip.errors import MedclipError, Reason
-from medclip.models.interchange.import_export import export_model, import_model
 from medclip.models.interchange.load_start import load_start
 from medclip.models.packs.pack import load_model
 from tests.kits.hf_models import CONTEXT, TEXTS, edit_config, images, save_clip

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import Siglip2Tokenizer, SiglipConfig, SiglipModel, SiglipTokenizer
 
+from medclip.api.models import export_model, import_model
 from medclip.errors import MedclipError, Reason
-from medclip.models.interchange.import_export import export_model, import_model
 from medclip.models.interchange.layouts import hf_siglip
 from medclip.models.interchange.layouts.layout import Place
 from medclip.models.interchange.load_start import load_start

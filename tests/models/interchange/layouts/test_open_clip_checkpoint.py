@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from medclip.api.models import import_model
 from medclip.errors import MedclipError, Reason
-from medclip.models.interchange.import_export import import_model
 from medclip.models.packs.pack import load_model
 from tests.kits.layouts import (
     BPE_TEXT,

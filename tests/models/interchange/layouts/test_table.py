@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from medclip.api.models import import_model
 from medclip.errors import MedclipError, Reason
-from medclip.models.interchange.import_export import import_model
 from medclip.models.interchange.layouts.table import LAYOUTS, read_layout
 from tests.kits.layouts import VIT, plain_state, random_model
 

@@ -12,9 +12,9 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from medclip.api.models import export_model, import_model
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
-from medclip.models.interchange.import_export import export_model, import_model
 from medclip.models.interchange.load_start import load_start
 from medclip.models.packs.pack import check_pack, load_model, pack_card
 from tests.kits.image_towers import (

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from medclip.api.models import import_model
 from medclip.errors import MedclipError, Reason
-from medclip.models.interchange.import_export import import_model
 from medclip.models.towers.weights.unpickle import to_safetensors
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.float16)}

@@ -50,7 +50,7 @@ def test_a_harmed_group_among_two_models_five_labels_and_six_attributes_is_the_f
         where={"split": "test"},
         choose_where={"split": "val"},
         num_resamples=100,
-        permutations=100,
+        num_permutations=100,
     )
     (row,) = (
         r
