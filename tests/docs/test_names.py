@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from medclip.cli import main as cli
 from medclip.cli.derive import spellings
@@ -170,7 +173,7 @@ def test_the_reasons_page_names_every_reason_a_row_can_have():
 
 
 def test_the_glossary_explains_every_argument_that_all_verbs_share():
-    from tests.api.test_glossary import GLOSSARY
+    from tests.test_declarations import GLOSSARY
 
     page = (REPOSITORY / "docs" / "reference" / "glossary.md").read_text(encoding="utf-8")
     assert not [name for name in GLOSSARY if f"| `{name}` |" not in page]
