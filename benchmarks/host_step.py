@@ -48,6 +48,8 @@ def main() -> int:
     from medclip.shards.reading.samples import ShardReader
     from medclip.text.tokenizers.clip import ClipTokenizer
     from medclip.training.batches.loader import Batches
+    from medclip.training.batches.samples import Drawing
+    from medclip.training.batches.workers import CrewOptions
     from medclip.training.recipe.sections.augment import Augment
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,9 +64,8 @@ def main() -> int:
         index_shards(folder, ForeignSet("benchmark", "none", Modality.XRAY), key=bytes(32))
         for kind in ("process", "thread"):
             batches = Batches(
-                ShardReader(folder, "train"), batch_size=options.images, preprocess=Preprocess(224), seed=0,
-                augment=Augment(),
-                native_share=1.0, workers=options.workers, worker_kind=kind, tokenizer=ClipTokenizer(),
+                ShardReader(folder, "train"), Drawing(Preprocess(224), 0, Augment(), 1.0, 0.5),
+                batch_size=options.images, tokenizer=ClipTokenizer(), making=CrewOptions(kind, options.workers),
             )  # fmt: skip
             own, process = [], []
             thread_s, process_s = time.thread_time(), time.process_time()

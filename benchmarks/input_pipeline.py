@@ -44,6 +44,8 @@ from medclip.shards.stored_image import DRAFT_GAP, decode
 from medclip.text.tokenizers.clip import ClipTokenizer
 from medclip.training.batches.augment import Change, apply_change
 from medclip.training.batches.loader import Batches
+from medclip.training.batches.samples import Drawing
+from medclip.training.batches.workers import CrewOptions
 from medclip.training.recipe.sections.augment import Augment
 
 GOALS = {"full": 2.0, "scaled": 3.0}
@@ -106,10 +108,9 @@ def ours(folder: Path, workers: int, kind: str, decoding: Any) -> Iterator[tuple
     reader = ShardReader(folder, "train", verify="full")
     augment = Augment(crop_scale=(0.9, 1.0), rotate_deg=0, brightness=0, contrast=0)
     batches = Batches(
-        reader, batch_size=BATCH, preprocess=Preprocess(SIZE), seed=0, augment=augment, native_share=1.0,
-        workers=workers,
-        worker_kind="process" if kind == "process" else "thread", cache_mb=0, decode=decoding,
+        reader, Drawing(Preprocess(SIZE), 0, augment, 1.0, 0.5, decode=decoding), batch_size=BATCH,
         tokenizer=ClipTokenizer(),
+        making=CrewOptions("process" if kind == "process" else "thread", workers, cache_mb=0),
     )  # fmt: skip
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
     for batch in batches.training(0, 10**9):

@@ -72,14 +72,16 @@ def ours(place: str | Path, cache: Any, number: int, workers: int, kind: str) ->
     from medclip.models.inputs.preprocess import Preprocess
     from medclip.shards.reading.samples import ShardReader
     from medclip.training.batches.loader import Batches
+    from medclip.training.batches.order import Order
+    from medclip.training.batches.samples import Drawing
+    from medclip.training.batches.workers import CrewOptions
     from medclip.training.recipe.sections.augment import Augment
 
     augment = Augment(crop_scale=(0.9, 1.0), rotate_deg=0, brightness=0, contrast=0)
     batches = Batches(
-        ShardReader(place, "train", cache=cache), batch_size=BATCH, preprocess=Preprocess(SIZE), seed=0,
-        augment=augment,
-        native_share=1.0, window_shards=WINDOW, workers=workers,
-        worker_kind="process" if kind == "process" else "thread", cache_mb=0,
+        ShardReader(place, "train", cache=cache), Drawing(Preprocess(SIZE), 0, augment, 1.0, 0.5), batch_size=BATCH,
+        order=Order(window_shards=WINDOW),
+        making=CrewOptions("process" if kind == "process" else "thread", workers, cache_mb=0),
     )  # fmt: skip
     try:
         for batch in batches.training(0, number // BATCH):

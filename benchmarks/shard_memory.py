@@ -113,6 +113,8 @@ def measure(folder: Path, workers: int) -> int:
     from medclip.shards.reading.samples import ShardReader
     from medclip.text.tokenizers.clip import ClipTokenizer
     from medclip.training.batches.loader import Batches
+    from medclip.training.batches.samples import Drawing
+    from medclip.training.batches.workers import CrewOptions
     from medclip.training.recipe.sections.augment import Augment
 
     imported = memory_mb(os.getpid())
@@ -133,9 +135,8 @@ def measure(folder: Path, workers: int) -> int:
     reader = opened("again")
     bare = memory_mb(os.getpid())
     batches = Batches(
-        reader, batch_size=256, preprocess=Preprocess(64), seed=0, augment=Augment(), native_share=1.0,
-        workers=workers,
-        worker_kind="process", cache_mb=0, tokenizer=ClipTokenizer(),
+        reader, Drawing(Preprocess(64), 0, Augment(), 1.0, 0.5), batch_size=256, tokenizer=ClipTokenizer(),
+        making=CrewOptions("process", workers, cache_mb=0),
     )  # fmt: skip
     for batch in batches.training(0, 100):
         assert batch.valid.all()

@@ -92,7 +92,7 @@ def files_of(notebook: Path) -> list[Path]:
     files = {notebook, *(path for path in (ROOT / "examples").rglob("*") if path.is_file())}
     for thing in names_of(notebook).values():
         if inspect.ismodule(thing) or inspect.isclass(thing) or callable(thing):
-            source = inspect.getsourcefile(inspect.unwrap(thing))
+            source = inspect.getsourcefile(inspect.unwrap(thing) if inspect.isfunction(thing) else thing)
             files |= {Path(source).resolve()} if source else set()
     for folder in set(re.findall(r"pipelines\W+(\w+)", notebook.read_text(encoding="utf-8"))):
         files |= set((ROOT / "pipelines" / folder).rglob("*.py"))

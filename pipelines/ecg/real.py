@@ -125,7 +125,7 @@ def _without_words(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if k not in ("report", "scp_codes", "language")} for row in rows]
 
 
-def _build(place: Place, name: str, rows: Sequence[Mapping[str, str]], images: Path, **form: Any) -> Path:
+def _build(place: Place, name: str, rows: Sequence[Mapping[str, str]], images: Path | None = None, **form: Any) -> Path:
     shards = place.run / name
     if not (shards / "index.json").is_file():
         build_shards(write_rows(place.run / f"{name}.csv", rows), shards, Form(key=KEY, **form), images=images)
