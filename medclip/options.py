@@ -116,6 +116,12 @@ class Option:
         return True
 
 
+def spellings(one: Option) -> tuple[str, ...]:
+    """Return how a command spells an option; a switch that may be on has a word that puts it off."""
+    has_two = one.kind is bool and one.default is not False
+    return (f"--{one.spelled}/--no-{one.spelled}",) if has_two else (f"--{one.spelled}",)
+
+
 def option(
     help: str,
     *,
@@ -188,12 +194,12 @@ def options_of(declared: Any) -> dict[str, Option]:
 
 @functools.cache
 def _options_of(kind: type) -> dict[str, Option]:
-    made = {field.name: _option(kind, field) for field in dataclasses.fields(cast(Any, kind))}
+    declared = {field.name: _option(kind, field) for field in dataclasses.fields(cast(Any, kind))}
     of_kind = inspect.get_annotations(kind)
-    rank = {name: (0 if name in of_kind else 1) for name in made}
+    rank = {name: (0 if name in of_kind else 1) for name in declared}
     # Positions are those of the class itself: a base's come first.
-    order = sorted(made, key=lambda name: (_is_keyword(kind, name), _is_keyword(kind, name) and rank[name]))
-    return {name: made[name] for name in order}
+    order = sorted(declared, key=lambda name: (_is_keyword(kind, name), _is_keyword(kind, name) and rank[name]))
+    return {name: declared[name] for name in order}
 
 
 def _is_keyword(kind: type, name: str) -> bool:

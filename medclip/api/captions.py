@@ -169,7 +169,7 @@ class RankCaptionsOptions(Common, Ranked, NamedModality, Overwriting):
         place=True,
     )
     embeddings: str | Path | Embeddings | None = option(
-        "Folder that medclip embed wrote, which the example may be in; then it is not read again.",
+        "Folder that medclip embed wrote, which the example may be in; then its vector is taken from there.",
         default=None,
         form="DIR",
         place=True,

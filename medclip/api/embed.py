@@ -74,5 +74,5 @@ def run_embed(options: EmbedOptions, retry: str | None = None) -> Embeddings:
         prepared = prepare(options, "what is embedded", retry=retry)
         if options.dry_run:
             return preview_embedding(prepared.call, dtype=options.dtype)
-        made = run_embedding(prepared.call, dtype=options.dtype)
-        return replace(made, _keep=prepared.keep, published=prepared.published)
+        embeddings = run_embedding(prepared.call, dtype=options.dtype)
+        return replace(embeddings, _keep=prepared.keep, published=prepared.published)

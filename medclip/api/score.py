@@ -74,8 +74,8 @@ class Scored:
     @property
     def lacks_folder(self) -> bool:
         """Whether something is written into the output folder for others."""
-        found = self.exports
-        return found.csv or (found.has_results and found.folder is None and found.store is None)
+        exports = self.exports
+        return exports.csv or (exports.has_results and exports.folder is None and exports.store is None)
 
     @property
     def explains_page(self) -> bool:

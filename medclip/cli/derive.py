@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medclip.options import Option, make_options, named_values, options_of
+from medclip.options import Option, make_options, named_values, options_of, spellings
 
 COMMON = "Common options"
 _LAST = ("This machine", "Unattended", "Output")
@@ -35,6 +35,7 @@ JSON = Option(
     is_of_call=True,
     is_place=False,
     is_beside=True,
+    word="json",
 )
 """The option of every command that its verb has not."""
 
@@ -193,14 +194,6 @@ def _annotation(one: Option) -> Any:
             readable=False,  # why a file cannot be read is medclip's to say
         ),
     ]
-
-
-def spellings(one: Option) -> tuple[str, ...]:
-    """Return how an option is spelled; a switch that may be on has a word that puts it off."""
-    if one.name == JSON.name:
-        return ("--json",)
-    has_two = one.kind is bool and one.default is not False
-    return (f"--{one.spelled}/--no-{one.spelled}",) if has_two else (f"--{one.spelled}",)
 
 
 def help_of(one: Option, *, is_short: bool = True) -> str:

@@ -135,7 +135,7 @@ COMMANDS = {
     "doctor": ("medclip.cli.doctor:doctor", "Check this installation and say how to fix what is wrong."),
 }
 GROUPS = {
-    "captions": "Write captions for labelled images, and rank some for an image.",
+    "captions": "Write captions for images, and rank some.",
     "ecg": "Draw ECGs on paper, and read them back.",
     "shards": "Build, index and check training shards.",
     "runs": "Put shards of runs together, and clear the folders of runs.",
@@ -287,7 +287,9 @@ def _command(
     epilog = OTHER_CODES if is_all else f"All options, and all that is said of them: {HELP_ALL}."
     app.command(name, cls=_Command, short_help=summary, epilog=epilog)(run)
     command: Any = typer.main.get_command(app)
-    show_options(command, getattr(function, "options", {}), is_all=is_all, has_recipe=has_recipe)
+    declared = getattr(function, "options", None)
+    if declared is not None:
+        show_options(command, declared, is_all=is_all, has_recipe=has_recipe)
     return command
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from medclip.cli.derive import spellings
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.recipes.settings_file import SettingsFile, find_settings_file, read_settings_file
-from medclip.options import Option, fits
+from medclip.options import Option, fits, spellings
 from medclip.settings import ReadPolicy, Settings
 
 NEVER = ("yes", "overwrite", "help")

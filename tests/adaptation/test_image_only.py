@@ -87,7 +87,7 @@ def test_findings_of_their_own_are_learned_without_words(base: Path, table: Path
         rows = [{**row, "hazy": int(row["finding"] == "hazy")} for row in csv.DictReader(stream)]
     findings = write_table(table.parent / "findings.csv", [{**row, "odd": n % 2} for n, row in enumerate(rows)])
     for method in without_words():
-        run = medclip.adapt(findings, ["hazy", "odd"], model=base, method=method, shots=6, workers=1)
+        run = medclip.adapt(findings, ["hazy", "odd"], model=base, method=method, shots=6, test_share=0.3, workers=1)
         assert run.measured.by_class["hazy"].adapted.value > 0.8, method
 
 
@@ -152,14 +152,14 @@ def test_a_comparison_leaves_out_the_methods_that_need_words_and_says_so(
     base: Path, table: Path, tmp_path: Path
 ) -> None:
     result = medclip.compare(
-        table, "finding", model=base, out=tmp_path / "compared", shots=[2], seeds=1, num_resamples=50
+        table, "finding", model=base, out=tmp_path / "compared", shots=[2], num_seeds=1, num_resamples=50
     )
     assert tuple(result.titles) == without_words()
     assert not result.failures
     assert "Left out, as they need the classes' words: Zero-shot" in result.notes[0]
     assert "Left out, as they need" in (tmp_path / "compared" / "report.html").read_text(encoding="utf-8")
     with pytest.raises(MedclipError, match=r"CLIP-SVD \(svd\) needs the classes' words"):
-        medclip.compare(table, "finding", model=base, out=tmp_path / "other", methods=["svd:lr=0.1"])
+        medclip.compare(table, "finding", model=base, out=tmp_path / "other", method=["svd:lr=0.1"])
 
 
 def test_zero_shot_evaluation_is_refused(base: Path, tmp_path: Path) -> None:

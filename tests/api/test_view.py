@@ -60,13 +60,13 @@ def test_no_other_file_of_the_folder_is_replaced_either(tmp_path: Path) -> None:
 
 def test_an_image_that_was_made_before_is_replaced_only_where_that_is_asked(tmp_path: Path) -> None:
     path, out = write_png(tmp_path / "in.png", 1), tmp_path / "deep" / "out.png"
-    view(path, out, "xray", settings=SETTINGS)
+    view(path, out, modality="xray", settings=SETTINGS)
     out.write_bytes(b"old")
     with pytest.raises(MedclipError, match="--overwrite") as caught:
-        view(path, out, "xray", settings=SETTINGS)
+        view(path, out, modality="xray", settings=SETTINGS)
     assert caught.value.reason is Reason.OUTPUT_IN_USE
     assert out.read_bytes() == b"old"
-    view(path, out, "xray", settings=SETTINGS, overwrite=True)
+    view(path, out, modality="xray", settings=SETTINGS, overwrite=True)
     assert out.read_bytes().startswith(b"\x89PNG")
     assert [p.name for p in out.parent.iterdir()] == ["out.png"]
 
@@ -82,7 +82,7 @@ def test_a_drawing_that_fails_leaves_the_old_image_and_nothing_else(
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", breaks)
     with pytest.raises(OSError, match="no more"):
-        view(path, out, "xray", settings=SETTINGS, overwrite=True)
+        view(path, out, modality="xray", settings=SETTINGS, overwrite=True)
     assert out.read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out.png"]
 
@@ -103,7 +103,7 @@ def test_a_window_for_a_file_without_windows_is_refused(tmp_path: Path) -> None:
     settings = Settings(workers=1, policy=read_policy(window="foo"))
     for path in (write_png(tmp_path / "a.png", 1), phantoms.ecg_record(tmp_path / "ecg")):
         with pytest.raises(MedclipError) as caught:
-            view(path, tmp_path / "x.png", "xray", settings=settings)
+            view(path, tmp_path / "x.png", modality="xray", settings=settings)
         assert caught.value.reason is Reason.WRONG_USE
         assert "window" in caught.value.message
 

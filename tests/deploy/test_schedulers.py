@@ -41,7 +41,7 @@ def test_every_command_and_option_of_an_example_exists(path: Path, capsys: pytes
     for call in calls:
         words = shlex.split(call)
         name = words[:2] if words[0] == "runs" else words[:1]
-        assert main([*name, "--help"]) == 0
+        assert main([*name, "--help-all"]) == 0
         known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
         used = {word for word in words if word.startswith("--")}
         assert "--out" in used

@@ -13,12 +13,22 @@ import pytest
 
 import medclip.files.scan
 from medclip.api.open_study import open_study
-from medclip.cli.scan import scan as command
+from medclip.api.scan import scan
+from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.files.scan import scan_files
 from medclip.sample import Modality
 from medclip.settings import ReadPolicy, Settings
 from tests.kits.files import dataset, ramp, write_dicom, write_image
+
+
+def command(path: Path, **options: Any) -> int:
+    """Run `medclip scan`."""
+    words = {"as_json": "json"}
+    named = {words.get(name, name.replace("_", "-")): value for name, value in options.items()}
+    return main(
+        ["scan", str(path), *(f"--{name}" if value is True else f"--{name}={value}" for name, value in named.items())]
+    )
 
 
 @pytest.fixture
@@ -95,10 +105,12 @@ def test_one_study_is_said_in_the_singular(tmp_path: Path, capsys: pytest.Captur
     assert "1 file, 1 study" in capsys.readouterr().out
 
 
-def test_an_empty_folder_is_nothing_to_do(tmp_path: Path) -> None:
+def test_an_empty_folder_is_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(MedclipError) as caught:
-        command(tmp_path)
+        scan(tmp_path)
     assert caught.value.reason is Reason.NOTHING_TO_DO
+    assert command(tmp_path) == 2
+    assert "there is no file in this folder." in capsys.readouterr().err
 
 
 def test_the_json_holds_no_identifier(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

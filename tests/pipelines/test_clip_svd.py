@@ -70,7 +70,7 @@ def test_class_folders_become_a_table_and_absent_sets_are_named(tmp_path: Path, 
         (tmp_path / "BUSI" / name / "1.png").write_bytes(b"x")
     found = dict(stage("measure").jobs(suite("biomedical"), tmp_path, [], False))
     assert set(found) == {"BUSI"}
-    assert found["BUSI"]["patient_from"] == "file"
+    assert found["BUSI"]["patient"] == "file"
     rows = list(csv.DictReader((tmp_path / "BUSI" / "labels.csv").read_text().splitlines()))
     assert {r["label"] for r in rows} == {"benign tumor", "malignant tumor", "normal scan"}
     assert "BTMRI: not here" in capsys.readouterr().err

@@ -20,7 +20,11 @@ from tests.kits.stages import load_stage
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 ALL, CXR, MINI = (PIPELINES / name for name in ("mae_all", "mae_cxr", "mini"))
 TAG = re.compile(r"#\s*(paper|code|ours)\b")
-MAY_NOT = {"covid_blues", "covid_ct", "text_openi", "text_roco", "field_dev"}
+MAY_NOT = {
+    *("covid_blues", "covid_ct", "text_openi", "text_roco", "field_dev", "synth_real", "endoslam_unity", "pocus_cine"),
+}
+NOT_YET = {"idrid", "knee_kl", "opg_dental", "monuseg_he", "monuseg", "kvasir_seg", "openstax_fig"}
+"""Came since medclip-mini 2.0 was trained; its pretraining is of the table that it had."""
 SPLITS = {"train": 0.65, "val": 0.10, "test": 0.25}
 
 
@@ -47,7 +51,7 @@ def test_the_joint_table_has_every_image_set_that_may_be_trained_on_and_no_other
     rows = list(joint.rows(shared / "data"))
     with_images = {place.parent.name for place in (shared / "data").glob("*/labels.csv")} - {"ptbxl", "ptbxl_z"}
     texts = {name for name in with_images if name.startswith("text_")}
-    assert {row["file"].split("/")[0] for row in rows} == with_images - texts - MAY_NOT
+    assert {row["file"].split("/")[0] for row in rows} == with_images - texts - MAY_NOT - NOT_YET
     assert all(row["license"] and row["patient"] and row["source"] for row in rows)
     assert not [row for row in rows if "ND" in row["license"].replace("-", " ").split()]
     assert all((shared / "data" / row["file"]).is_file() for row in rows)

@@ -456,7 +456,7 @@ def test_hashed_paths_leave_no_name_anywhere_and_the_run_can_still_grow(pack: Pa
     with pytest.raises(MedclipError, match="--hash-paths"):
         run(root, out, pack, modality="xray")
     with pytest.raises(MedclipError, match="Choose one"):
-        run(root, tmp_path / "x", pack, report_paths=True, **options)
+        run(root, tmp_path / "x", pack, report={"report_paths": True}, **options)
 
 
 def test_early_rows_stand_in_parts_until_the_tables_are_written(

@@ -89,7 +89,9 @@ def score_embeddings(
         claim(ledger, identity, call.folder)
         if call.publication is not None:
             call.publication.begin(ledger)
-        ledger.remember({"notes": list(verb.notes), "asked": call.asked_without_files, "recipe": call.recipe})
+        ledger.remember(
+            {"notes": list(verb.notes), "asked": call.asked_without_files, "recipe": _recipe(embeddings, call)}
+        )
         remove_drafts(call.folder)
         if ledger.get("finished") is None:
             model = load_run_model(pack.path, call)
@@ -170,6 +172,12 @@ def kinds_scored(files: pa.Table) -> dict[str, set[Kind]]:
         if row["status"] == "scored" and row["kind"]:
             kinds.setdefault(row["modality"], set()).add(Kind(row["kind"]))
     return kinds
+
+
+def _recipe(embeddings: Embeddings, call: Call) -> dict[str, Any] | None:
+    """Return what repeats the run from the files: what was decided when they were embedded, and the question."""
+    of_files = {name: value for name, value in (embeddings.run.get("recipe") or {}).items() if name != "dtype"}
+    return None if call.recipe is None else {**of_files, **call.recipe}
 
 
 def _tasks(pack: RunPack, options: ScoreOptions) -> tuple[AskedTask, ...]:

@@ -353,7 +353,7 @@ def test_a_set_from_embeddings_has_the_bytes_of_one_from_files(
     eyes = shutil.copytree(place / "eyes", tmp_path / "data" / "eyes", copy_function=shutil.copy2).parent
     store = embed_files(tmp_path / "all", pack, eyes, "fundus")
     outs = {name: tmp_path / name for name in ("files", "stored")}
-    asked = {"sets": ["eyes"], "prompt_sensitivity": True, **QUICK}
+    asked = {"dataset": ["eyes"], "prompt_sensitivity": True, **QUICK}
     evaluate_suite(pack, place / "suite.yaml", eyes, out=outs["files"], **asked)
     monkeypatch.setattr(
         "medclip.models.encoding.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read")
@@ -372,7 +372,7 @@ def test_images_may_lie_elsewhere_than_the_tables(pack: Path, place: Path, tmp_p
     table = "\n".join(["file,label", *(f"{name},clear" for name in files), ""])
     (tmp_path / "labels/eyes").mkdir(parents=True)
     (tmp_path / "labels/eyes/labels.csv").write_text(table)
-    asked = {"sets": ["eyes"], **QUICK}
+    asked = {"dataset": ["eyes"], **QUICK}
     (eyes,) = evaluate_suite(pack, place / "suite.yaml", tmp_path / "labels", images=tmp_path / "images", **asked).sets
     assert eyes.num_read == eyes.num_images > 0
     with pytest.raises(MedclipError, match="folder of images"):
@@ -433,7 +433,7 @@ def test_a_pack_to_compare_with_answers_from_embeddings_of_its_own_or_of_its_tow
     update_pack(again, card=read_card(again).model_copy(update={"name": "again"}))
     eyes = shutil.copytree(place / "eyes", tmp_path / "data" / "eyes").parent
     own, of_rival = (embed_files(tmp_path / f"of_{p.name}", p, eyes, "fundus") for p in (pack, rival))
-    suite, asked = place / "suite.yaml", {"sets": ["eyes"], **QUICK}
+    suite, asked = place / "suite.yaml", {"dataset": ["eyes"], **QUICK}
     of_files = evaluate_suite(pack, suite, eyes, compare=rival, **asked)
     recorded = Recorded()
     assert evaluate_suite(pack, suite, eyes, compare=rival, images=own, progress=recorded, **asked) == of_files
