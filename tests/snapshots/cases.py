@@ -13,9 +13,9 @@ from collections.abc import Mapping
 SHARED: Mapping[str, str] = {
     "one": "--workers 1",
     "tiny": "--model in/pack --workers 1",
-    "quick": "--num-resamples 100 --permutations 100",
+    "quick": "--num-resamples 100 --num-permutations 100",
     "films": "--labels in/audited/labels.csv --key film --by sex --by age --age-bins 0,25,50 --patient patient",
-    "flu": "audit in/audited/flu.csv --by sex --num-resamples 100 --permutations 100",
+    "flu": "audit in/audited/flu.csv --by sex --num-resamples 100 --num-permutations 100",
     "adapt": "adapt --model in/adapting/pack --labels in/adapting/table.csv --label finding --workers 1 --shots 2"
     " --test-share 0.3",
     "compare": "adapt compare --model in/pack --labels in/comparing/labels.csv --label shape --shots 1 --shots 2"
@@ -31,21 +31,28 @@ CASES: Mapping[str, tuple[str, ...]] = {
     "preprocessing": ("@preprocessing",),
     "built-in pack": ("@packs",),
     "demo": (
-        "score examples/studies --out out --report-paths {one}",
-        "score examples/studies --out out --report-paths {one} --json",
+        "score examples/studies --out out --recipe in/looks/paths.yaml {one}",
+        "score examples/studies --out out --recipe in/looks/paths.yaml {one} --json",
         "status out",
         "status out --json",
     ),
     "score forms": (
-        "score examples/studies/chest_pa.dcm --out out --csv --explain top --sort-by chest_xray_findings:pneumonia"
-        " --results-to results --results-as sr --results-as fhir-r4b --results-as sc --json {one}",
+        "score examples/studies/chest_pa.dcm --out out --recipe in/looks/pneumonia.yaml --export csv"
+        " --export sr=results --export fhir-r4b=results --export sc=results --json {one}",
+    ),
+    "report and export": (
+        "score examples/studies/chest_pa.dcm --out out {one}",
+        "report out --report-paths --sort-by chest_xray_findings:pneumonia",
+        "report out --json",
+        "export out --as sr --as fhir-r5",
+        "export out --as csv --json",
     ),
     "score words": (
         "score in/studies --out out {tiny} --prompt 'an X-ray image | a film' --against 'an eye' --prompt 'a glioma'"
         " --against 'no glioma' --no-templates --weeks --hash-paths --modality xray --json",
     ),
     "score tasks": (
-        "score in/studies --out out {tiny} --task chest_xray_view --task modality --modality xray --csv"
+        "score in/studies --out out {tiny} --task chest_xray_view --task modality --modality xray --export csv"
         " --no-thumbnails",
     ),
     "score examinations": ("score examples/studies/mammogram --out out --exam --json {one}",),
@@ -59,7 +66,7 @@ CASES: Mapping[str, tuple[str, ...]] = {
         "score .given/studies --out out {tiny}",
         "@copy in/studies/png/0.png .given/studies/new/5.png",
         "score .given/studies --out out {tiny}",
-        "score .given/studies --out out {tiny} --add --retry-failed all --json",
+        "score .given/studies --out out {tiny} --add --json",
         "retry out --reason truncated --workers 1 --json",
         "retry out --workers 1",
     ),
@@ -74,7 +81,7 @@ CASES: Mapping[str, tuple[str, ...]] = {
     ),
     "watch": (
         "@copy in/studies/png .given/incoming",
-        "watch .given/incoming --out out --settle 0.1 --once --modality xray {tiny} --json",
+        "watch .given/incoming --out out --settle-s 0.1 --once --modality xray {tiny} --json",
     ),
     "embed": (
         "embed in/studies --out vectors --modality xray {tiny} --json",
@@ -248,14 +255,21 @@ WRONG: Mapping[str, tuple[str, ...]] = {
         "score in/studies --out out {tiny} --engine steam",
         "score in/studies --out out {tiny} --shard 3/2",
         "score in/studies --out out {tiny} --prompt a --against b --against c",
-        "score in/studies --out out {tiny} --results-as sr",
-        "score in/studies --out out {tiny} --sort-by nonsense",
+        "score in/studies --out out {tiny} --export nonsense",
+        "score in/studies --out out {tiny} --recipe in/looks/nonsense.yaml",
         "score in/studies --out out {tiny} --group-by moon",
         "score in/studies --out out {tiny} --table nowhere.csv",
-        "score in/studies --out out {tiny} --retry-failed nonsense",
+        "score in/studies --out out {tiny} --limit 0",
         "score in/studies --out out {tiny} --memory little",
         "score in/studies --out s3://bucket/x {tiny}",
         "score in/studies --out out {tiny} --key-file nowhere",
+    ),
+    "report and export wrong": (
+        "report nowhere",
+        "report in/studies",
+        "export nowhere --as sr",
+        "export in/studies",
+        "export in/studies --as nonsense",
     ),
     "score in use": (
         "score in/studies --out out {tiny}",
@@ -277,7 +291,7 @@ WRONG: Mapping[str, tuple[str, ...]] = {
         "status nowhere",
         "retry nowhere",
         "watch nowhere --out out",
-        "watch in/studies --out out --settle -1 --once {tiny}",
+        "watch in/studies --out out --settle-s -1 --once {tiny}",
     ),
     "looking": (
         "scan nowhere",

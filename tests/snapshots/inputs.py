@@ -58,6 +58,17 @@ def comparing(folder: Path) -> None:
     few_shot.table(folder)
 
 
+def looks(folder: Path) -> None:
+    """Recipes that say how a page looks."""
+    folder.mkdir()
+    for name, values in {
+        "paths": {"report_paths": True},
+        "pneumonia": {"explain": "top", "sort_by": "chest_xray_findings:pneumonia"},
+        "nonsense": {"sort_by": "nonsense"},
+    }.items():
+        (folder / f"{name}.yaml").write_text(json.dumps({"report": values}))
+
+
 def recipes(folder: Path) -> None:
     """Shards of films, and recipes of two steps over them."""
     shards = training.make_shards(folder, num_test=12)
@@ -188,7 +199,8 @@ def hub(folder: Path) -> None:
 MAKERS: Mapping[str, Callable[[Path], None]] = {
     maker.__name__: maker
     for maker in (
-        pack, studies, films_alike, captions, adapting, comparing, recipes, films, suite, audited, watched, shard_table,
+        pack, studies, films_alike, captions, adapting, comparing, looks, recipes, films, suite, audited, watched,
+        shard_table,
         caption_tables, record, sections, cohort, stained, family, hub,
     )
 }  # fmt: skip

@@ -37,6 +37,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Driver, P
         yield started, root
 
 
+@pytest.mark.nightly
 @pytest.mark.slow  # all together: some 160 seconds of processor time
 @pytest.mark.parametrize("name", ALL)
 def test_what_a_user_has_is_what_was_frozen(name: str, frozen: dict[str, Any], driver: tuple[Driver, Path]):
