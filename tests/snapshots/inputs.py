@@ -110,7 +110,7 @@ def audited(folder: Path) -> None:
     table.to_csv(folder / "leaky.csv", index=False)
     (folder / "audit.yaml").write_text(
         "scores: in/audited/flu.csv\nlabels: in/audited/truths.csv\nby: [sex, age]\nage_bins: [0, 40, 60]\n"
-        "where: {split: test}\nchoose_where: {split: val}\nnum-resamples: 100\npermutations: 100\n"
+        "where: {split: test}\nchoose_where: {split: val}\nnum-resamples: 100\nnum_permutations: 100\n"
     )
 
 
