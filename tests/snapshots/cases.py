@@ -191,10 +191,10 @@ CASES: Mapping[str, tuple[str, ...]] = {
         "slides predict store --task histology_tumour --model in/sections/pack --top-patches 3 --out answers --json",
     ),
     "slides learn": (
-        "slides learn in/cohort/store --labels in/cohort/labels.csv --label grade --out head --folds 2 --set epochs=6"
-        " --set lr=0.003 --num-resamples 50",
-        "slides learn in/cohort/store --labels in/cohort/labels.csv --label grade --out mean --folds 2 --set epochs=6"
-        " --pooling mean --num-resamples 50 --json",
+        "slides learn in/cohort/store --labels in/cohort/labels.csv --label grade --out head --num-folds 2"
+        " --set epochs=6 --set lr=0.003 --num-resamples 50",
+        "slides learn in/cohort/store --labels in/cohort/labels.csv --label grade --out mean --num-folds 2"
+        " --set epochs=6 --pooling mean --num-resamples 50 --json",
         "slides predict in/cohort/store --head head --out answers",
         "slides predict in/cohort/store --head head --out more --json",
     ),
