@@ -19,6 +19,8 @@ from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from pipelines.docs_site.docstring_examples import HEADING
+
 PAGE = "reference/options.md"
 INTRODUCTION = """# Options of every command
 
@@ -86,4 +88,4 @@ class DeclaredVerbs(griffe.Extension):
             )
         )
         if func.docstring is not None:
-            func.docstring.value = inspect.getdoc(verb) or ""
+            func.docstring.value = HEADING.sub("Examples:", inspect.getdoc(verb) or "")

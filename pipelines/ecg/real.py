@@ -155,16 +155,16 @@ def prepare_trunk(place: Place) -> Path:
 def prepare(place: Place, division: int, trunk: Path) -> None:
     """Build the shards of a division, and pretrain on its training records; no label is read."""
     rows = divided(_rows(place), division)
-    _build(place, f"records-{division}", _without_words(rows), signals=True)
+    _build(place, f"records-{division}", _without_words(rows), stores="signals")
     own = ("file", "patient", "modality", "source", "license", "split")
     bare = [{name: row[name] for name in own} for row in rows if row["split"] == "train"]
-    everything = _build(place, f"unlabelled-{division}", bare, signals=True)
+    everything = _build(place, f"unlabelled-{division}", bare, stores="signals")
     told = [
         {name: row[name] for name in own} | {"caption": row["report"]}
         for row in rows
         if row["split"] == "train" and row["report"]
     ]
-    reports = _build(place, f"reports-{division}", told, signals=True)
+    reports = _build(place, f"reports-{division}", told, stores="signals")
     masked = plan.reading(str(everything), f"ecg-masked-{division}") | {
         "objective": "masked", "model": dict(plan.REAL),
         "train": plan.train(plan.MASKED_EPOCHS, plan.REAL_BATCH, plan.MASKED_LR, place.tiny),

@@ -16,6 +16,7 @@ import yaml
 from medclip.api.score import score
 from medclip.cli.main import main
 from medclip.exit_codes import ExitCode
+from medclip.settings import Settings
 from tests.kits.loaded_python import Programs
 from tests.kits.scoring import digests, make_pack, small_folder
 
@@ -134,5 +135,5 @@ def test_the_scripts_of_slurm_score_two_shards_and_merge_them(programs: Programs
     for task in ("1", "2"):
         subprocess.run(["bash", SCRIPTS[1]], env={**env, "SLURM_ARRAY_TASK_ID": task}, check=True, timeout=200)
     subprocess.run(["bash", SCRIPTS[0]], env=env, check=True, timeout=200)
-    score(root, tmp_path / "whole", model=pack, workers=1, key_file=home / "identity.key")
+    score(root, tmp_path / "whole", model=pack, workers=1, settings=Settings(home=home))
     assert digests(tmp_path / "night" / "merged") == digests(tmp_path / "whole")

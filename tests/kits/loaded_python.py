@@ -259,7 +259,8 @@ def _end(error: BaseException | None) -> NoReturn:
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()  # type: ignore[attr-defined]
     try:
-        sys.stdout.flush()
+        if not sys.stdout.closed:  # json.tool closes it
+            sys.stdout.flush()
     except OSError:
         code = 120
     if isinstance(error, KeyboardInterrupt):
