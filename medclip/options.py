@@ -308,7 +308,7 @@ def _is_set(given: Any, declared: Mapping[str, Option], name: str) -> bool:
 def _check_value(one: Option, value: Any) -> None:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         low, high = one.least, one.most
-        if (low is not None and value < low) or (high is not None and value > high):
+        if not ((low is None or value >= low) and (high is None or value <= high)):  # so that NaN is refused, too
             ends = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
             raise MedclipError(Reason.WRONG_USE, f"{one.name} is {ends}, not {value:g}.")
     if one.choices and isinstance(value, str) and value not in one.choices:

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.api.groups import (
     Chance,
-    Common,
     Device,
     Identity,
     LabelledTable,
+    Limits,
     Machine,
     NamedModality,
     NamedPack,
     Overridden,
     Overwriting,
     PatientColumn,
+    Recipe,
     TableImages,
     TableTask,
     TestShare,
+    Told,
     WithModel,
     settings_of,
 )
@@ -33,22 +35,9 @@ if TYPE_CHECKING:
 
 @options
 class AdaptOptions(
-    Common,
-    Machine,
-    Device,
-    NamedPack,
-    Overwriting,
-    Overridden,
-    Chance,
-    Identity,
-    TestShare,
-    TableTask,
-    NamedModality,
-    TableImages,
-    PatientColumn,
-    WithModel,
-    LabelledTable,
-):
+    Told, Limits, Recipe, Machine, Device, NamedPack, Overwriting, Overridden, Chance, Identity, TestShare,
+    TableTask, NamedModality, TableImages, PatientColumn, WithModel, LabelledTable,
+):  # fmt: skip
     """What `adapt` is asked."""
 
     out: str | Path | None = option(

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import Chance, Common, Identity, Overwriting
+from medclip.api.groups import Chance, Identity, Limits, Overwriting, Recipe, Told
 from medclip.auditing.option_groups import (
     Beforehand,
     Columns,
@@ -42,24 +42,10 @@ _ON_DISK = frozenset({"images", "model", "task", "training", "key_file"})
 
 
 @options
-class AuditOptions(  # options stand in the order of these from the last
-    Common,
-    Overwriting,
-    Pages,
-    Chance,
-    Resampling,
-    Stressing,
-    EmbeddingQuestions,
-    Identity,
-    ImagesAndTraining,
-    Shortcuts,
-    Models,
-    Beforehand,
-    ThresholdSources,
-    PatientGroups,
-    Meaning,
-    Columns,
-):
+class AuditOptions(
+    Told, Limits, Recipe, Overwriting, Pages, Chance, Resampling, Stressing, EmbeddingQuestions, Identity,
+    ImagesAndTraining, Shortcuts, Models, Beforehand, ThresholdSources, PatientGroups, Meaning, Columns,
+):  # fmt: skip
     """What `audit` is asked."""
 
     scores: Any = argument(

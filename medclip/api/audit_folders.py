@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import Common
+from medclip.api.groups import Recipe
 from medclip.options import argument, options, verb
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @options
-class VerifyOptions(Common):
+class VerifyOptions(Recipe):
     """What `audit verify` is asked."""
 
     folder: str | Path = argument("Folder of an audit.", place=True)
@@ -36,7 +36,7 @@ def verify(options: VerifyOptions) -> Checked:
 
 
 @options
-class DiffOptions(Common):
+class DiffOptions(Recipe):
     """What `audit diff` is asked."""
 
     first: str | Path = argument("Folder of an audit, or its audit.json.", form="AUDIT", place=True)

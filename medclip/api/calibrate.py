@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import Batches, Common, Machine, NamedModality, Pack, Questions, settings_of
+from medclip.api.groups import Batches, Limits, Machine, NamedModality, Pack, Questions, Recipe, Told, settings_of
 from medclip.options import option, options, verb
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @options
-class CalibrateOptions(Common, Pack, Questions, NamedModality, Machine, Batches):
+class CalibrateOptions(Told, Limits, Recipe, Pack, Questions, NamedModality, Machine, Batches):
     """What `models calibrate` is asked."""
 
     images: Any = option(

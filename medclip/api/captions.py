@@ -5,18 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import (
-    AskedWriter,
-    Chance,
-    Common,
-    ImageRoot,
-    KnownSet,
-    NamedModality,
-    Overwriting,
-    Ranked,
-    WrittenCaptions,
-    settings_of,
-)
+from medclip.api.groups import Chance, ImageRoot, Limits, NamedModality, Overwriting, Ranked, Recipe, Told, settings_of
 from medclip.options import argument, needs, option, options, verb
 from medclip.progress import Silent
 
@@ -27,10 +16,50 @@ if TYPE_CHECKING:
     from medclip.shards.writing.captions import CaptionsForm, CaptionsReport
     from medclip.shards.writing.ecg_captions import EcgCaptions
     from medclip.shards.writing.mammography_captions import MammographyCaptions
+    from medclip.text.captions.caption_writer import CaptionWriter
 
 
 @options
-class LabelCaptionsOptions(Common, WrittenCaptions, AskedWriter, Chance, ImageRoot, Overwriting):
+class WrittenCaptions:
+    """Which table becomes one with captions."""
+
+    table: str | Path = argument("Table to read: CSV, TSV or Parquet, whatever its suffix.", place=True)
+    out: str | Path = argument(
+        "Table to write, whose suffix says how: .csv, .tsv, .parquet or .pq.", form="FILE", named=True, place=True
+    )
+
+
+@options
+class AskedWriter:
+    """Who writes captions."""
+
+    writer: str | CaptionWriter | None = option(
+        "Function of yours that writes captions from facts, such as one that asks a language model. It is asked once "
+        "for all rows with the same facts; what fails the check of captions is replaced by a wording of medclip's own "
+        "and counted. In Python also the function itself.",
+        default=None,
+        form="MODULE:FUNCTION",
+        kind=str,
+    )
+
+
+@options
+class KnownSet:
+    """Whose table is read."""
+
+    dataset: str | None = option(
+        "Name of the set. Default: told from the columns.", default=None, form="NAME", often=True
+    )
+    file: str | None = option(
+        'Where a file lies, by columns of the table: "{study_id}/{image_id}.png". Default: as the set is published.',
+        default=None,
+        form="PLACE",
+        often=True,
+    )
+
+
+@options
+class LabelCaptionsOptions(Told, Recipe, WrittenCaptions, AskedWriter, Chance, ImageRoot, Overwriting):
     """What `captions_from_labels` is asked."""
 
     num_captions: int = option("Number of captions for each row.", default=10, least=1, often=True)
@@ -62,7 +91,7 @@ def captions_from_labels(options: LabelCaptionsOptions) -> CaptionsReport:
 
 
 @options
-class MammographyCaptionsOptions(Common, WrittenCaptions, KnownSet, AskedWriter, Chance, ImageRoot, Overwriting):
+class MammographyCaptionsOptions(Told, Recipe, WrittenCaptions, KnownSet, AskedWriter, Chance, ImageRoot, Overwriting):
     """What `captions_from_mammography` is asked."""
 
     findings: str | Path | None = option(
@@ -101,7 +130,7 @@ def captions_from_mammography(options: MammographyCaptionsOptions) -> Mammograph
 
 
 @options
-class EcgCaptionsOptions(Common, WrittenCaptions, KnownSet, Chance, ImageRoot, Overwriting):
+class EcgCaptionsOptions(Told, Recipe, WrittenCaptions, KnownSet, Chance, ImageRoot, Overwriting):
     """What `captions_from_ecg` is asked."""
 
     num_captions: int = option("Number of reports written for each record that has codes.", default=3, least=1)
@@ -160,7 +189,7 @@ def _form(options: Any, num_captions: int, writer: Any) -> CaptionsForm:
 
 
 @options
-class RankCaptionsOptions(Common, Ranked, NamedModality, Overwriting):
+class RankCaptionsOptions(Told, Limits, Recipe, Ranked, NamedModality, Overwriting):
     """What `rank_captions` is asked."""
 
     captions: Any = argument(

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 
 from medclip.api.adapt import key_file_of, source_of
 from medclip.api.groups import (
-    Common,
     Device,
     Identity,
     LabelledTable,
+    Limits,
     Machine,
     NamedModality,
     PatientColumn,
+    Recipe,
     ReportPaths,
     Resamples,
     TableImages,
     TableTask,
     TestShare,
+    Told,
     WithModel,
     settings_of,
 )
@@ -31,20 +33,9 @@ if TYPE_CHECKING:
 
 @options
 class CompareOptions(
-    Common,
-    Machine,
-    Device,
-    ReportPaths,
-    Resamples,
-    Identity,
-    TestShare,
-    TableTask,
-    NamedModality,
-    TableImages,
-    PatientColumn,
-    WithModel,
-    LabelledTable,
-):
+    Told, Limits, Recipe, Machine, Device, ReportPaths, Resamples, Identity, TestShare, TableTask, NamedModality,
+    TableImages, PatientColumn, WithModel, LabelledTable,
+):  # fmt: skip
     """What `compare` is asked."""
 
     out: str | Path = option(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import Common
+from medclip.api.groups import Limits, Recipe
 from medclip.options import options, verb
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @options
-class DoctorOptions(Common):
+class DoctorOptions(Limits, Recipe):
     """What `doctor` is asked."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import Common, OneOfMany, Overwriting, SheetLayout, settings_of
+from medclip.api.groups import Limits, OneOfMany, Overwriting, Recipe, settings_of
 from medclip.options import argument, option, options, verb
 
 if TYPE_CHECKING:
@@ -14,7 +14,19 @@ if TYPE_CHECKING:
 
 
 @options
-class RenderOptions(Common, SheetLayout, OneOfMany, Overwriting):
+class SheetLayout:
+    """How the leads of an ECG stand on paper."""
+
+    layout: str | None = option(
+        "Rows x columns of leads, and strips of ten seconds below: 3x4, 3x4+1, 3x4+3, 6x2 or 12x1. Default: 3x4+1 for "
+        "a sheet that is drawn, and what is found on one that is read.",
+        default=None,
+        often=True,
+    )
+
+
+@options
+class RenderOptions(Limits, Recipe, SheetLayout, OneOfMany, Overwriting):
     """What `ecg render` is asked."""
 
     path: str | Path = argument("Record of any ECG format, or folder of one.", place=True)
@@ -88,7 +100,7 @@ def render(options: RenderOptions) -> RenderedSheet:
 
 
 @options
-class DigitiseOptions(Common, SheetLayout, OneOfMany, Overwriting):
+class DigitiseOptions(Limits, Recipe, SheetLayout, OneOfMany, Overwriting):
     """What `ecg digitise` is asked."""
 
     path: str | Path = argument("Image of a sheet, scanned, photographed or drawn, or folder of one.", place=True)

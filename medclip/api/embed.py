@@ -7,19 +7,24 @@ from typing import TYPE_CHECKING
 
 from medclip.api.groups import (
     Additions,
+    Batches,
     Believed,
-    Common,
     Device,
     Encoder,
     Engines,
+    FileTable,
     HashedPaths,
     Identity,
     Limited,
+    Limits,
     Logged,
     Machine,
     NamedModality,
     Policies,
+    Recipe,
+    Scales,
     Studies,
+    Told,
     WithModel,
     WorkFolder,
 )
@@ -32,8 +37,9 @@ if TYPE_CHECKING:
 
 @options
 class EmbedOptions(
-    Common, Source, WithModel, Studies, NamedModality, Believed, Policies, Exclusion, Remote, Identity,
-    Machine, Device, Encoder, Engines, WorkFolder, Logged, Limited, Additions, HashedPaths, Kept,
+    Told, Limits, Recipe, Source, WithModel, FileTable, Studies, NamedModality, Believed, Scales, Policies,
+    Exclusion, Remote, Identity, Machine, Device, Batches, Encoder, Engines, WorkFolder, Logged, Limited, Additions,
+    HashedPaths, Kept,
 ):  # fmt: skip
     """What `embed` is asked."""
 

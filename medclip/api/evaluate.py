@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 from medclip.api.adapt import key_file_of
 from medclip.api.groups import (
     Batches,
-    Common,
     Device,
     Identity,
+    Limits,
     Machine,
+    Recipe,
     Resamples,
     TableImages,
+    Told,
     WithModel,
     settings_of,
 )
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @options
-class EvaluateOptions(Common, Batches, Device, Machine, Identity, Resamples, TableImages, WithModel):
+class EvaluateOptions(Told, Limits, Recipe, Batches, Device, Machine, Identity, Resamples, TableImages, WithModel):
     """What `evaluate` is asked."""
 
     data: str | Path = argument(

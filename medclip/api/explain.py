@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 from medclip.api.groups import (
     Believed,
     Chance,
-    Common,
     Device,
+    Limits,
     NamedModality,
     OutFolder,
     Overwriting,
     Policies,
     Questions,
+    Recipe,
     ReportPaths,
+    Scales,
+    Told,
     WithModel,
     settings_of,
 )
@@ -40,18 +43,9 @@ MAX_UNITS = 500
 
 @options
 class HeatMapOptions(
-    Common,
-    OutFolder,
-    WithModel,
-    Questions,
-    NamedModality,
-    Believed,
-    Policies,
-    Device,
-    Chance,
-    ReportPaths,
-    Overwriting,
-):
+    Told, Limits, Recipe, OutFolder, WithModel, Questions, NamedModality, Believed, Scales, Policies, Device,
+    Chance, ReportPaths, Overwriting,
+):  # fmt: skip
     """What `explain` is asked."""
 
     path: str | Path | Sequence[str | Path] = argument(

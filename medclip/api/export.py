@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import Common, Device, Machine, RunFolder, settings_of
+from medclip.api.groups import Device, Limits, Machine, Recipe, RunFolder, Told, settings_of
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.options import option, options, verb
 
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from medclip.runs.call import Call
 
 CSV = "csv"
-MAP = "sc"
-_OF_STUDIES = ("sr", MAP, "fhir-r4b", "fhir-r5")
-FORMS = (CSV, *_OF_STUDIES)
+"""Form of whole tables; those of single studies are `RESULT_FORMATS`."""
 EXPORT_FORM = "FORM[=PLACE]"
 RESULTS = "results"
 """Folder of results in the output folder, where nobody named another."""
@@ -49,7 +47,9 @@ class Exports:
     @property
     def has_maps(self) -> bool:
         """Whether heat maps are among them."""
-        return MAP in self.forms
+        from medclip.export.result_formats import RESULT_FORMATS
+
+        return any(RESULT_FORMATS[form].needs_map for form in self.forms)
 
 
 def parse_exports(texts: str | Sequence[str]) -> Exports:
@@ -62,17 +62,21 @@ def parse_exports(texts: str | Sequence[str]) -> Exports:
         >>> parse_exports(["csv", "sr=dicomwebs://pacs/dicom-web"]).store
         'dicomwebs://pacs/dicom-web'
     """
+    if not texts:
+        return Exports()
+    from medclip.export.result_formats import RESULT_FORMATS
     from medclip.files.dicomweb.address import is_dicomweb
 
+    known = (CSV, *RESULT_FORMATS)
     forms: list[str] = []
     named, places, stores = None, dict[str, None](), dict[str, None]()
     for text in (texts,) if isinstance(texts, str) else tuple(texts):
         what, is_equal, place = str(text).partition("=")
         form, _, of = what.partition(":")
-        if form not in FORMS:
-            hint = did_you_mean(form, FORMS, "Formats are")
+        if form not in known:
+            hint = did_you_mean(form, known, "Formats are")
             raise MedclipError(Reason.WRONG_USE, f"results have no format {form!r}.", hint=hint)
-        if of and form != MAP:
+        if of and (form == CSV or not RESULT_FORMATS[form].needs_map):
             raise MedclipError(Reason.WRONG_USE, f"what is drawn is named of heat maps alone, not of {form}.")
         if is_equal and form == CSV:
             raise MedclipError(
@@ -84,7 +88,7 @@ def parse_exports(texts: str | Sequence[str]) -> Exports:
                 "a format of results is named and no folder for them.",
                 hint=f"Name it as {form}=DIR, or leave the sign out: they are written into the output folder then.",
             )
-        if is_dicomweb(place) and form.startswith("fhir"):
+        if is_dicomweb(place) and RESULT_FORMATS[form].suffix != ".dcm":
             raise MedclipError(
                 Reason.WRONG_USE, "a PACS takes DICOM, and no form of results is that.", hint="Send sr or sc."
             )
@@ -100,7 +104,7 @@ def parse_exports(texts: str | Sequence[str]) -> Exports:
 
 
 @options
-class ExportOptions(Common, RunFolder, Machine, Device):
+class ExportOptions(Told, Limits, Recipe, RunFolder, Machine, Device):
     """What `export` is asked."""
 
     as_: str | Sequence[str] = option(

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Any
 from medclip.api.adapt import key_file_of, source_of
 from medclip.api.groups import (
     Chance,
-    Common,
     Identity,
     LabelledTable,
+    Limits,
     Machine,
     NamedModality,
     NamedPack,
     Overridden,
     PatientColumn,
+    Recipe,
     Resuming,
     TableImages,
     TableTask,
     TestShare,
+    Told,
     settings_of,
 )
 from medclip.options import option, options, verb
@@ -31,20 +33,9 @@ if TYPE_CHECKING:
 
 @options
 class FinetuneOptions(
-    Common,
-    Machine,
-    NamedPack,
-    Resuming,
-    Overridden,
-    Chance,
-    Identity,
-    TestShare,
-    TableTask,
-    NamedModality,
-    TableImages,
-    PatientColumn,
-    LabelledTable,
-):
+    Told, Limits, Recipe, Machine, NamedPack, Resuming, Overridden, Chance, Identity, TestShare, TableTask,
+    NamedModality, TableImages, PatientColumn, LabelledTable,
+):  # fmt: skip
     """What `finetune` is asked."""
 
     model: str | Path | Model = option(

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from medclip.progress import Progress
     from medclip.retrieval.example import Example
     from medclip.sample import Modality
-    from medclip.slides.store.slide_store import SlideStore
-    from medclip.text.captions.caption_writer import CaptionWriter
     from medclip.text.vocabulary.own_words import Asked
     from medclip.text.vocabulary.task import Task
 
@@ -37,8 +35,19 @@ class Told:
 
 
 @options
-class Common(Told):
-    """What every verb takes; one whose `recipe` is of another kind takes `Told` alone."""
+class Limits:
+    """What may be read."""
+
+    settings: Settings | None = option(
+        "Limits of what is read, and the home of the identity key; medclip's own where None.",
+        default=None,
+        kind=None,
+    )
+
+
+@options
+class Recipe:
+    """What every verb takes whose own `recipe` is of no other kind."""
 
     recipe: str | Path | None = option(
         "YAML file of these options, or the run.json of an earlier run. It has values by the names of options; what is "
@@ -49,11 +58,6 @@ class Common(Told):
         of_call=True,
         place=True,
         heading="Output",
-    )
-    settings: Settings | None = option(
-        "Limits of what is read, and the home of the identity key; medclip's own where None.",
-        default=None,
-        kind=None,
     )
 
 
@@ -99,7 +103,7 @@ class Batches:
 
 
 @options
-class Encoder(Batches):
+class Encoder:
     """How a model computes vectors of images."""
 
     heading = "This machine"
@@ -129,7 +133,7 @@ class Scales:
 
 
 @options
-class Policies(Scales):
+class Policies:
     """What is read where a file leaves a choice."""
 
     heading = "How files are read"
@@ -183,7 +187,7 @@ class FileTable:
 
 
 @options
-class Studies(FileTable):
+class Studies:
     """How files become studies."""
 
     heading = "How files are read"
@@ -454,18 +458,6 @@ class OneOfMany:
     number: int = option("Which image, series or record of a folder, from 1.", default=1)
 
 
-@options
-class SheetLayout:
-    """How the leads of an ECG stand on paper."""
-
-    layout: str | None = option(
-        "Rows x columns of leads, and strips of ten seconds below: 3x4, 3x4+1, 3x4+3, 6x2 or 12x1. Default: 3x4+1 for "
-        "a sheet that is drawn, and what is found on one that is read.",
-        default=None,
-        often=True,
-    )
-
-
 # Adaptation, training and evaluation.
 
 
@@ -574,21 +566,6 @@ class RunFolder:
 
 
 @options
-class SlideTable(FileTable):
-    """What a table says of slides."""
-
-    heading = "How files are read"
-
-    table: Any = option(
-        "Table that names study, patient and mpp_um of slides: CSV, TSV or Parquet, whatever its suffix. In Python "
-        "also a data frame.",
-        default=None,
-        kind=Path,
-        place=True,
-    )
-
-
-@options
 class Staging:
     """How slides come from slow storage."""
 
@@ -627,15 +604,6 @@ class Stains:
         default=None,
         form="NAME",
         choices=("hed", "macenko", "reinhard"),
-    )
-
-
-@options
-class StoreOfSlides:
-    """Vectors of slides."""
-
-    store: SlideStore | str | Path = argument(
-        "Folder that `medclip slides embed` wrote. In Python also one that is open.", kind=Path, place=True
     )
 
 
@@ -693,45 +661,6 @@ class ImageRoot:
         form="DIR",
         often=True,
         place=True,
-    )
-
-
-@options
-class WrittenCaptions:
-    """Which table becomes one with captions."""
-
-    table: str | Path = argument("Table to read: CSV, TSV or Parquet, whatever its suffix.", place=True)
-    out: str | Path = argument(
-        "Table to write, whose suffix says how: .csv, .tsv, .parquet or .pq.", form="FILE", named=True, place=True
-    )
-
-
-@options
-class AskedWriter:
-    """Who writes captions."""
-
-    writer: str | CaptionWriter | None = option(
-        "Function of yours that writes captions from facts, such as one that asks a language model. It is asked once "
-        "for all rows with the same facts; what fails the check of captions is replaced by a wording of medclip's own "
-        "and counted. In Python also the function itself.",
-        default=None,
-        form="MODULE:FUNCTION",
-        kind=str,
-    )
-
-
-@options
-class KnownSet:
-    """Whose table is read."""
-
-    dataset: str | None = option(
-        "Name of the set. Default: told from the columns.", default=None, form="NAME", often=True
-    )
-    file: str | None = option(
-        'Where a file lies, by columns of the table: "{study_id}/{image_id}.png". Default: as the set is published.',
-        default=None,
-        form="PLACE",
-        often=True,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import Common, Device, NamedPack, Overwriting, Resamples
+from medclip.api.groups import Device, NamedPack, Overwriting, Recipe, Resamples, Told
 from medclip.options import argument, option, options, verb
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @options
-class MergePacksOptions(Common, NamedPack, Resamples, Overwriting, Device):
+class MergePacksOptions(Told, Recipe, NamedPack, Resamples, Overwriting, Device):
     """What `models merge` is asked."""
 
     packs: Sequence[str | Path] = argument(

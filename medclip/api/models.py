@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import Common, NamedPack, Overwriting, Pack
+from medclip.api.groups import NamedPack, Overwriting, Pack, Recipe
 from medclip.options import argument, option, options, verb
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _OUT = "Folder to write; one that holds something else is refused."
 
 
 @options
-class ListOptions(Common):
+class ListOptions(Recipe):
     """What `models list` is asked."""
 
     folder: str | Path | None = argument(
@@ -47,7 +47,7 @@ def list_packs(options: ListOptions) -> PackList:
 
 
 @options
-class ShowOptions(Common, Pack):
+class ShowOptions(Recipe, Pack):
     """What `models show` is asked."""
 
 
@@ -67,7 +67,7 @@ def show(options: ShowOptions) -> Card:
 
 
 @options
-class CiteOptions(Common, Pack):
+class CiteOptions(Recipe, Pack):
     """What `models cite` is asked."""
 
 
@@ -92,7 +92,7 @@ def cite(options: CiteOptions) -> PackCitations:
 
 
 @options
-class VerifyOptions(Common, Pack):
+class VerifyOptions(Recipe, Pack):
     """What `models verify` is asked."""
 
 
@@ -125,7 +125,7 @@ def verify(options: VerifyOptions) -> PackInfo:
 
 
 @options
-class ImportOptions(Common, NamedPack, Overwriting):
+class ImportOptions(Recipe, NamedPack, Overwriting):
     """What `models import` is asked."""
 
     weights: str | Path = argument(
@@ -237,7 +237,7 @@ def import_model(options: ImportOptions) -> Path:
 
 
 @options
-class ExportOptions(Common):
+class ExportOptions(Recipe):
     """What `models export` is asked."""
 
     model: str | Path | Model = argument(_PACK, form="PACK", kind=str, place=True)
@@ -266,7 +266,7 @@ def export_model(options: ExportOptions) -> Exported:
 
 
 @options
-class ThresholdOptions(Common):
+class ThresholdOptions(Recipe):
     """What `models set-thresholds` is asked."""
 
     model: str | Path | Model = argument(_PACK, form="PACK", kind=str, place=True)
@@ -306,7 +306,7 @@ def set_thresholds(options: ThresholdOptions) -> PackInfo:
 
 
 @options
-class PresetOptions(Common):
+class PresetOptions(Recipe):
     """What `models presets` is asked."""
 
 

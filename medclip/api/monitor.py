@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import Chance, Common, OutFolder, Resamples
+from medclip.api.groups import Chance, OutFolder, Recipe, Resamples, Told
 from medclip.options import argument, option, options, verb
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @options
-class MonitorOptions(Common, OutFolder, Resamples, Chance):
+class MonitorOptions(Told, Recipe, OutFolder, Resamples, Chance):
     """What `monitor` is asked."""
 
     results: Run | Sequence[Run] = argument(

@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 from medclip.api.groups import (
     Batches,
     Chance,
-    Common,
     Device,
     FileTable,
     HashedPaths,
     Identity,
     ImageFormat,
+    Limits,
     Machine,
     Patches,
+    Recipe,
     Scales,
     Splits,
     Staging,
     Stains,
+    Told,
     WithModel,
     settings_of,
 )
@@ -114,8 +116,8 @@ class Selection:
 
 @options
 class PathgenOptions(
-    Common, WithModel, Machine, Device, Batches, Patches, Stains, FileTable, Scales, Identity, Staging, Chance,
-    HashedPaths, Splits, ImageFormat, Selection, Agents,
+    Told, Limits, Recipe, WithModel, Machine, Device, Batches, Patches, Stains, FileTable, Scales, Identity,
+    Staging, Chance, HashedPaths, Splits, ImageFormat, Selection, Agents,
 ):  # fmt: skip
     """What `pathgen` is asked."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import Common, Device, Machine, ReportPaths, RunFolder, settings_of
+from medclip.api.groups import Device, Limits, Machine, Recipe, ReportPaths, RunFolder, Told, settings_of
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.options import fits, option, options, options_of, verb
 
@@ -125,7 +125,7 @@ def check_explain(explain: str, unread: str, model: Any, asked: Any) -> None:
 
 
 @options
-class ReportOptions(Common, RunFolder, Machine, Device, ReportPaths, PageLook):
+class ReportOptions(Told, Limits, Recipe, RunFolder, Machine, Device, ReportPaths, PageLook):
     """What `report` is asked."""
 
     images: str | Path | None = option(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import Common, Limited, Logged, Machine, RunFolder, settings_of
+from medclip.api.groups import Limited, Limits, Logged, Machine, Recipe, RunFolder, Told, settings_of
 from medclip.api.over_files import Exclusion
 from medclip.options import argument, needs, option, options, options_of, shared, verb
 
@@ -23,7 +23,7 @@ _OF_SLIDES = "slides "
 
 
 @options
-class StatusOptions(Common, RunFolder):
+class StatusOptions(Recipe, RunFolder):
     """What `status` is asked."""
 
 
@@ -40,7 +40,7 @@ def status(options: StatusOptions) -> RunStatus:
 
 
 @options
-class RetryOptions(Common, RunFolder, Exclusion, Machine, Logged, Limited):
+class RetryOptions(Told, Limits, Recipe, RunFolder, Exclusion, Machine, Logged, Limited):
     """What `retry` is asked."""
 
     reason: str = option(
@@ -196,7 +196,7 @@ def _refuse_unknown(reason: str, counts: Mapping[str, int], folder: Path) -> Non
 
 
 @options
-class MergeOptions(Common, Machine):
+class MergeOptions(Told, Limits, Recipe, Machine):
     """What `merge` is asked."""
 
     shards: Sequence[str | Path] = argument(
@@ -257,7 +257,7 @@ def merge(options: MergeOptions) -> ScoreRun | Embeddings:
 
 
 @options
-class PurgeOptions(Common, RunFolder):
+class PurgeOptions(Recipe, RunFolder):
     """What `purge` is asked."""
 
     folder: str | Path = argument("Output folder of a run, or a folder that holds such, at any depth.", place=True)

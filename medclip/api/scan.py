@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import Common, HashedPaths, NamedModality, Studies, settings_of
+from medclip.api.groups import FileTable, HashedPaths, Limits, NamedModality, Recipe, Studies, Told, settings_of
 from medclip.options import argument, options, verb
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @options
-class ScanOptions(Common, Studies, NamedModality, HashedPaths):
+class ScanOptions(Told, Limits, Recipe, FileTable, Studies, NamedModality, HashedPaths):
     """What `scan` is asked."""
 
     path: str | Path = argument("File or folder to look at.", place=True)

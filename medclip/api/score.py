@@ -11,21 +11,26 @@ from typing import TYPE_CHECKING, Any
 from medclip.api.export import EXPORT_FORM, Exports, parse_exports
 from medclip.api.groups import (
     Additions,
+    Batches,
     Believed,
-    Common,
     Device,
     Encoder,
     Engines,
+    FileTable,
     HashedPaths,
     Identity,
     Limited,
+    Limits,
     Logged,
     Machine,
     NamedModality,
     Policies,
     Questions,
+    Recipe,
+    Scales,
     Studies,
     Templates,
+    Told,
     WithModel,
     WorkFolder,
 )
@@ -95,12 +100,13 @@ class Scored:
 
 @options
 class ScoringOptions(
-    Common, Source, WithModel, Scored, Questions, Templates, Studies, NamedModality, Believed, Policies, Exclusion,
-    Remote, Identity, Machine, Device, Encoder, Engines, WorkFolder, Logged, Limited, Additions, HashedPaths, Kept,
+    Told, Limits, Recipe, Source, WithModel, Scored, Questions, Templates, FileTable, Studies, NamedModality,
+    Believed, Scales, Policies, Exclusion, Remote, Identity, Machine, Device, Batches, Encoder, Engines, WorkFolder,
+    Logged, Limited, Additions, HashedPaths, Kept,
 ):  # fmt: skip
     """What `score` is asked."""
 
-    @property
+    @cached_property
     def is_stored(self) -> bool:
         """Whether embeddings are scored, and no image."""
         from medclip.api.run_arguments import local_of

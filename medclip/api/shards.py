@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.api.groups import (
     Chance,
-    Common,
     Identity,
     ImageFormat,
     ImageRoot,
+    Limits,
     Machine,
     NamedModality,
     PatientColumn,
+    Recipe,
     Splits,
+    Told,
     settings_of,
 )
 from medclip.options import argument, excludes, option, options, verb
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @options
-class BuildOptions(Common, Splits, ImageRoot, PatientColumn, ImageFormat, Chance, Identity, Machine):
+class BuildOptions(Told, Limits, Recipe, Splits, ImageRoot, PatientColumn, ImageFormat, Chance, Identity, Machine):
     """What `shards.build` is asked."""
 
     table: Any = argument(
@@ -133,7 +135,7 @@ def build(options: BuildOptions) -> ShardReport:
 
 
 @options
-class CheckOptions(Common, Splits, ImageRoot, PatientColumn, Chance, Identity):
+class CheckOptions(Told, Limits, Recipe, Splits, ImageRoot, PatientColumn, Chance, Identity):
     """What `shards.check` is asked."""
 
     path: Any = argument(
@@ -186,7 +188,7 @@ def _plan(table: Any, options: BuildOptions | CheckOptions, group: Any) -> Shard
 
 
 @options
-class IndexOptions(Common, NamedModality, Identity):
+class IndexOptions(Told, Limits, Recipe, NamedModality, Identity):
     """What `shards.index` is asked."""
 
     folder: str | Path = argument(

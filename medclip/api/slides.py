@@ -10,23 +10,23 @@ from medclip.api.groups import (
     Additions,
     Batches,
     Chance,
-    Common,
     Device,
     HashedPaths,
     Identity,
     LabelledTable,
+    Limits,
     Machine,
     Overridden,
     Overwriting,
     Patches,
     PatientColumn,
+    Recipe,
     Resamples,
     Scales,
-    SlideTable,
     Staging,
     Stains,
-    StoreOfSlides,
     TableTask,
+    Told,
     WithModel,
     settings_of,
 )
@@ -38,7 +38,32 @@ if TYPE_CHECKING:
     from medclip.slides.learning.learn import LearnedSlides
     from medclip.slides.learning.predict import SlidePredictions
     from medclip.slides.stages.run_stage import StageRun
+    from medclip.slides.store.slide_store import SlideStore
     from medclip.text.vocabulary.task import Task
+
+
+@options
+class SlideTable:
+    """What a table says of slides."""
+
+    heading = "How files are read"
+
+    table: Any = option(
+        "Table that names study, patient and mpp_um of slides: CSV, TSV or Parquet, whatever its suffix. In Python "
+        "also a data frame.",
+        default=None,
+        kind=Path,
+        place=True,
+    )
+
+
+@options
+class StoreOfSlides:
+    """Vectors of slides."""
+
+    store: SlideStore | str | Path = argument(
+        "Folder that `medclip slides embed` wrote. In Python also one that is open.", kind=Path, place=True
+    )
 
 
 @options
@@ -83,22 +108,24 @@ class Grid(Patches):
 
 @options
 class SlideTissueOptions(
-    Common, SlideFolder, Machine, SlideTable, Scales, Identity, Staging, Additions, HashedPaths, Outlines
-):
+    Told, Limits, Recipe, SlideFolder, Machine, SlideTable, Scales, Identity, Staging, Additions, HashedPaths,
+    Outlines,
+):  # fmt: skip
     """What `slides tissue` is asked."""
 
 
 @options
 class SlidePlacesOptions(
-    Common, SlideFolder, Machine, Grid, SlideTable, Scales, Identity, Staging, Additions, HashedPaths, Outlines
-):
+    Told, Limits, Recipe, SlideFolder, Machine, Grid, SlideTable, Scales, Identity, Staging, Additions, HashedPaths,
+    Outlines,
+):  # fmt: skip
     """What `slides patches` is asked."""
 
 
 @options
 class SlideEmbedOptions(
-    Common, SlideFolder, WithModel, Machine, Device, Batches, Grid, Stains, SlideTable, Scales, Identity, Staging,
-    Additions, HashedPaths,
+    Told, Limits, Recipe, SlideFolder, WithModel, Machine, Device, Batches, Grid, Stains, SlideTable, Scales,
+    Identity, Staging, Additions, HashedPaths,
 ):  # fmt: skip
     """What `slides embed` is asked."""
 
@@ -119,8 +146,9 @@ class SlideEmbedOptions(
 
 @options
 class SlideLearnOptions(
-    Common, TableTask, PatientColumn, Chance, Resamples, Overridden, Identity, Overwriting, LabelledTable, StoreOfSlides
-):
+    Told, Limits, Recipe, TableTask, PatientColumn, Chance, Resamples, Overridden, Identity, Overwriting,
+    LabelledTable, StoreOfSlides,
+):  # fmt: skip
     """What `slides learn` is asked."""
 
     labels: Any = argument(
@@ -176,7 +204,7 @@ class SlideLearnOptions(
 
 
 @options
-class SlidePredictOptions(Common, WithModel, Overwriting, StoreOfSlides):
+class SlidePredictOptions(Told, Limits, Recipe, WithModel, Overwriting, StoreOfSlides):
     """What `slides predict` is asked."""
 
     out: str | Path = option("Folder to write; one that holds something else is refused.", place=True)
@@ -229,7 +257,7 @@ class SlidePredictOptions(Common, WithModel, Overwriting, StoreOfSlides):
 
 
 @options
-class SlideExportOptions(Common, Overwriting, StoreOfSlides):
+class SlideExportOptions(Told, Limits, Recipe, Overwriting, StoreOfSlides):
     """What `slides export` is asked."""
 
     out: str | Path = argument("Folder to write; one that holds something else is refused.", named=True, place=True)

@@ -6,7 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import Common, NamedModality, OneOfMany, Overwriting, Policies, WithModel, settings_of
+from medclip.api.groups import (
+    Limits,
+    NamedModality,
+    OneOfMany,
+    Overwriting,
+    Policies,
+    Recipe,
+    Scales,
+    WithModel,
+    settings_of,
+)
 from medclip.options import argument, option, options, verb
 from medclip.settings import parse_window
 
@@ -15,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @options
-class ViewOptions(Common, WithModel, OneOfMany, NamedModality, Policies, Overwriting):
+class ViewOptions(Limits, Recipe, WithModel, OneOfMany, NamedModality, Scales, Policies, Overwriting):
     """What `view` is asked."""
 
     path: str | Path = argument("File, or folder of one study.", place=True)

@@ -7,19 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.api.groups import (
+    Batches,
     Believed,
-    Common,
     Device,
     Encoder,
+    FileTable,
     HashedPaths,
     Identity,
+    Limits,
     Logged,
     Machine,
     NamedModality,
     Policies,
     Questions,
+    Recipe,
+    Scales,
     Studies,
     Templates,
+    Told,
     WithModel,
     WorkFolder,
     settings_of,
@@ -40,8 +45,8 @@ _LONGEST_S = 600.0
 
 @options
 class WatchOptions(
-    Common, WithModel, Scored, Questions, Templates, Studies, NamedModality, Believed, Policies, Identity, Machine,
-    Device, Encoder, WorkFolder, Logged, HashedPaths, Kept,
+    Told, Limits, Recipe, WithModel, Scored, Questions, Templates, FileTable, Studies, NamedModality, Believed,
+    Scales, Policies, Identity, Machine, Device, Batches, Encoder, WorkFolder, Logged, HashedPaths, Kept,
 ):  # fmt: skip
     """What `watch` is asked."""
 
