@@ -207,8 +207,8 @@ def begin_exports(exports: Exports, inputs: Any, call: Call) -> Exporting:
     """Return what writes and sends results of a call, once it is sure that it can.
 
     Args:
-        exports: What is wanted.
-        inputs: What the call is over: `medclip.api.run_arguments.Inputs`.
+        exports: Forms and places that are wanted.
+        inputs: Files of the call: `medclip.api.run_arguments.Inputs`.
         call: The call.
 
     Raises:

@@ -212,8 +212,8 @@ def prepare(
 
     Args:
         given: Options with `Source` and the groups beside it.
-        what: What the files are for, in sentences: "what is scored".
-        question: What decides the rows of the run besides: fields of `ScoreOptions`.
+        what: Name of the files in sentences: "what is scored".
+        question: Fields of `ScoreOptions` that decide the rows of the run besides.
         in_memory: Nothing is written: the folder of the call is the one that is read.
         retry: Reason of the files that are tried again, "" for all; None tries none.
 

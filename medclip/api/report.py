@@ -65,7 +65,7 @@ def page_of_call(values: Mapping[str, Any] | None, inputs: Any, call: Call, *, i
 
     Args:
         values: Options of the page by name, as a recipe has them.
-        inputs: What the call is over: `medclip.api.run_arguments.Inputs`.
+        inputs: Files of the call: `medclip.api.run_arguments.Inputs`.
         call: The call.
         is_stored: Whether embeddings are scored.
 
@@ -106,10 +106,10 @@ def check_explain(explain: str, unread: str, model: Any, asked: Any) -> None:
     """Refuse heat maps that cannot be drawn.
 
     Args:
-        explain: What they are to be of.
+        explain: Finding of the heat maps: "top", TASK or TASK:CLASS.
         unread: Why no file can be read once more; "" where it can.
         model: The run's.
-        asked: What was asked: `ScoreOptions`.
+        asked: Question of the run: `ScoreOptions`.
     """
     from medclip.reports.score.heat_maps import check_named
 

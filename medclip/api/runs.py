@@ -123,7 +123,7 @@ def run_again(identity: Mapping[str, Any], arguments: Mapping[str, Any], *, reas
     Args:
         identity: The run's.
         arguments: Its options, by name.
-        reason: Of the files that are tried again, "all" for any; None tries none.
+        reason: Reason of the files that are tried again, "all" for any; None tries none.
     """
     from medclip.api.embed import run_embed
     from medclip.api.score import run_score

@@ -325,7 +325,7 @@ def run_slides(stage: str, options: Any, *, retry: str | None = None) -> StageRu
 
     Args:
         stage: tissue, patches or embed.
-        options: What it is asked.
+        options: Value of the stage's class of options.
         retry: Try the files once more that failed: those of a reason, or all for "".
 
     Raises:
@@ -376,8 +376,8 @@ def slides_again(stage: str, arguments: Mapping[str, Any], *, retry: str) -> Sta
 
     Args:
         stage: tissue, patches or embed.
-        arguments: By name.
-        retry: As `run_slides`.
+        arguments: Options of the stage, by name.
+        retry: Reason of the slides that are tried again, "" for any.
     """
     return run_slides(stage, stage_options(stage)(**arguments), retry=retry)
 

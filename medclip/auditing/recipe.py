@@ -42,7 +42,7 @@ def recipe_note(path: Path, asked: Mapping[str, Any], known: Mapping[str, Option
 
     Args:
         path: A YAML file.
-        asked: What is asked in the end.
+        asked: Options of the audit in the end, by name.
         known: The options of an audit.
     """
     of_file = read_recipe(path, known)

@@ -58,7 +58,7 @@ def derive(
             is 0. The third is the values that were named, here or in a recipe, by name.
         exit_codes: The command's own, in words: "0 all scored or skipped, 3 some failed".
         check: Refuses named values that a command does not take, though Python does.
-        interrupted: Told the named values where Ctrl-C or a signal ended the verb; returns the exit code.
+        interrupted: Function of the named values that is called where a signal ended the verb; returns the exit code.
         is_lookup: Progress is shown on a terminal alone.
         reads_settings: The settings file of this machine holds; `doctor` looks at that file itself.
     """

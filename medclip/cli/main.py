@@ -266,7 +266,7 @@ def _command(
     """Make one command; an int that the function returns is the exit code.
 
     Args:
-        function: What it runs, as `medclip.cli.derive` makes it.
+        function: Function that is run, as `medclip.cli.derive` makes it.
         name: Name of the command.
         summary: Its one line of help.
         is_all: Help shows every option, with all that is said of it.

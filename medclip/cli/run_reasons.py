@@ -99,7 +99,7 @@ def interrupted(given: Mapping[str, Any]) -> int:
     """Print what is kept of a run that was interrupted, and return the exit code.
 
     Args:
-        given: What the command named: its output folder, or the work folder beside a store.
+        given: Values that the command named: its output folder, or the work folder beside a store.
     """
     from medclip.cli.progress import print_line
     from medclip.errors import MedclipError

@@ -46,7 +46,7 @@ def run_search(
         embeddings: The folder.
         question: What is looked for.
         load: Called where the model is needed.
-        search: What is looked at, and how.
+        search: Vectors that are looked at, and how.
         level: What is ranked.
         progress: Told of vectors that are prepared.
 

@@ -71,7 +71,7 @@ def run_patch_search(
         store: The store.
         question: What is looked for.
         load: Called where the model is needed.
-        search: What is looked at, and how; the modality of examples is pathology where it names none.
+        search: Vectors that are looked at, and how; the modality of examples is pathology where it names none.
         images: Folder of the slides, for small images of the hits.
         progress: Told of vectors that are prepared.
 

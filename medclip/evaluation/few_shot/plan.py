@@ -158,7 +158,7 @@ def make_protocol(design: Design, *, has_text: bool = True) -> Protocol:
     """Check what was asked for.
 
     Args:
-        design: What is wanted.
+        design: Methods, shots and draws that are wanted.
         has_text: Whether the base understands words; where no method is named, those that need them are left out else.
 
     Raises:

@@ -184,7 +184,7 @@ def import_checkpoint(source: str | Path, out: Path, stated: Statement, *, overw
         source: A checkpoint, a folder in one of the layouts of `medclip.models.interchange.layouts`, or anything else
             that `load_start` takes.
         out: The folder.
-        stated: What the source does not say of itself.
+        stated: Facts that the source does not say of itself.
         overwrite: Put it in the place of a pack or text folder that is there already.
 
     Raises:

@@ -89,7 +89,7 @@ def read_finished(ledger: Ledger, folder: Path, settings: Settings, *, images: s
         ledger: The run's.
         folder: Its output folder.
         settings: Limits of reading.
-        images: What was scored, where a caller names it.
+        images: File or folder that was scored, where a caller names it.
 
     Raises:
         MedclipError: MISSING_FILE where the run is not finished, or is one of `medclip embed`; WRONG_USE where its pack

@@ -99,7 +99,7 @@ def learn_slides(
     """Measure a way of learning by cross-validation, and write the head that learned in that way from all slides.
 
     Args:
-        slides: What is true of which slide.
+        slides: Truths, by slide.
         store: Their vectors.
         recipe: How heads learn.
         validation: How they are measured.

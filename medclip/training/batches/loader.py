@@ -113,7 +113,7 @@ class Batches:
         batch_size: Samples of a step over all ranks; the rest of an epoch that does not fill a batch is left out (it is
             other samples each epoch).
         tokenizer: Cuts the captions into tokens, in the workers; none are cut where None.
-        order: What makes a batch.
+        order: Policy that makes batches.
         loss_weights: By source: how much its samples count in the loss.
         rank: Number of this process among those that train together.
         world_size: Their number.
