@@ -237,7 +237,7 @@ def become(request: list[Any], streams: list[int]) -> tuple[str, str | None, Mod
         first, code = str(Path(file).resolve().parent), Path(file).read_text(encoding="utf-8")
         main.__file__ = file
     entries = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    sys.path[:] = [first, *entries, *sys.path[1:]]  # but the server's own PYTHONPATH
+    sys.path[:] = [first, *entries, *sys.path]
     for entry in entries:  # as `site` does it at the start of a program
         if (Path(entry) / "sitecustomize.py").exists():
             exec((Path(entry) / "sitecustomize.py").read_text(), {"__name__": "sitecustomize"})
