@@ -171,31 +171,43 @@ class ReadPolicy:
         return {name: value for name, value in mine.items() if value != default[name]}
 
 
-def read_policy(
-    uneven: str = "reject",
-    mpp_um: float | None = None,
-    window: str | None = None,
-    *,
-    accept_unterminated: bool = False,
-) -> ReadPolicy:
-    """Build a policy from words, as the command line takes them.
+UNEVEN = ("reject", "resample")
+CHOICES = ("uneven_slices", "mpp_um", "accept_unterminated")
+"""Fields of a policy that a call may name in words."""
+
+
+def changed_policy(policy: ReadPolicy, named: Mapping[str, Any]) -> ReadPolicy:
+    """Return a policy with what a call names otherwise.
+
+    Args:
+        policy: What holds without it.
+        named: Values of `CHOICES`.
 
     Raises:
-        MedclipError: WRONG_USE for a word or number that is none of the choices.
+        MedclipError: WRONG_USE for a name, a word or a number that is none of the choices.
     """
     from medclip.errors import MedclipError, Reason, did_you_mean
 
-    if uneven not in ("reject", "resample"):
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"uneven slices are rejected or resampled, not {uneven!r}.",
-            hint=did_you_mean(uneven, ("reject", "resample"), "Say one of"),
-        )
+    for name, value in named.items():
+        sentence, hint = "", ""
+        if name not in CHOICES:
+            sentence, hint = f"there is no choice {name!r} of reading.", did_you_mean(name, CHOICES, "Choices are")
+        elif name == "uneven_slices" and value not in UNEVEN:
+            sentence = f"uneven slices are rejected or resampled, not {value!r}."
+            hint = did_you_mean(str(value), UNEVEN, "Say one of")
+        elif name == "mpp_um" and not _is_scale(value):
+            low, high = MPP_RANGE_UM
+            sentence = f"a slide has {low:g} to {high:g} micrometres per pixel, not {value}."
+        elif name == "accept_unterminated" and not isinstance(value, bool):
+            sentence = f"accept_unterminated is true or false, not {value!r}."
+        if sentence:
+            raise MedclipError(Reason.WRONG_USE, sentence, hint=hint)
+    return replace(policy, **named)
+
+
+def _is_scale(value: Any) -> bool:
     low, high = MPP_RANGE_UM
-    if mpp_um is not None and not low <= mpp_um <= high:
-        raise MedclipError(Reason.WRONG_USE, f"a slide has {low:g} to {high:g} micrometres per pixel, not {mpp_um:g}.")
-    pixels = PixelPolicy() if window is None else PixelPolicy(window=parse_window(window))
-    return ReadPolicy(pixels, "resample" if uneven == "resample" else "reject", mpp_um, accept_unterminated)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
 
 @dataclass(frozen=True)
@@ -233,6 +245,9 @@ class Settings:
 
     slide_cache_bytes: int = 256 * 1024**2
     """Decoded tiles that one slide reader may keep."""
+
+    spool_bytes: int = 20 * 1000**3
+    """Files of a PACS or an object store that lie on this disk at once: nothing is fetched ahead beyond it."""
 
     policy: ReadPolicy = field(default_factory=ReadPolicy)
     """Choices that change pixels."""

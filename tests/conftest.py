@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+
+from tests.kits.loaded_readers import LoadedReaders
 
 if TYPE_CHECKING:
     from tests.kits.loaded_python import Programs
@@ -52,6 +55,29 @@ def _own_home() -> Iterator[Path]:
             os.environ.pop("MEDCLIP_HOME", None)
         else:
             os.environ["MEDCLIP_HOME"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loaded_readers() -> Iterator[LoadedReaders | None]:
+    """Start reading processes as forks of one that has imported what they need, and at night as programs."""
+    from medclip.files.readers import process
+    from tests.kits.size import is_nightly
+
+    if is_nightly() or sys.platform != "linux":
+        yield None
+        return
+    with LoadedReaders() as readers, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "start_python", readers.start)
+        yield readers
+
+
+@pytest.fixture
+def real_readers(_loaded_readers: LoadedReaders | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start reading processes as users do: for tests of their memory."""
+    from medclip.files.readers import process
+
+    if _loaded_readers is not None:
+        monkeypatch.setattr(process, "start_python", _loaded_readers.start_program)
 
 
 @pytest.fixture(scope="session")

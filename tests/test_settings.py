@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.settings import Settings, parse_memory, read_policy
+from medclip.settings import PixelPolicy, ReadPolicy, Settings, changed_policy, parse_memory
 
 
 @pytest.mark.parametrize(
@@ -38,8 +40,24 @@ def test_what_a_call_does_not_ask_for_stays_as_it_is() -> None:
 
 def test_a_mistyped_policy_is_asked_back() -> None:
     with pytest.raises(MedclipError) as caught:
-        read_policy("resampel")
+        changed_policy(ReadPolicy(), {"uneven_slices": "resampel"})
     assert (caught.value.reason, caught.value.hint) == (
         Reason.WRONG_USE,
         "Did you mean 'resample'? Say one of: reject, resample.",
     )
+
+
+@pytest.mark.parametrize(
+    "named",
+    [{"mpp_um": 5000}, {"mpp_um": "much"}, {"accept_unterminated": 1}, {"uneven": "resample"}, {"crop": "none"}],
+)
+def test_what_is_no_policy_of_a_call_is_refused(named: dict[str, Any]) -> None:
+    with pytest.raises(MedclipError) as caught:
+        changed_policy(ReadPolicy(), named)
+    assert caught.value.reason is Reason.WRONG_USE
+
+
+def test_a_call_changes_what_it_names_of_a_policy_and_nothing_else() -> None:
+    mine = ReadPolicy(PixelPolicy(window="none"), uneven_slices="resample", mpp_um=0.25)
+    changed = changed_policy(mine, {"uneven_slices": "reject", "accept_unterminated": True})
+    assert changed == ReadPolicy(PixelPolicy(window="none"), mpp_um=0.25, accept_unterminated=True)

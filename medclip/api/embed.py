@@ -22,7 +22,6 @@ from medclip.api.groups import (
     NamedModality,
     Policies,
     Recipe,
-    Scales,
     Studies,
     Told,
     WithModel,
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
 @options
 class EmbedOptions(
-    Told, Limits, Recipe, Source, WithModel, FileTable, Studies, NamedModality, Believed, Scales, Policies,
+    Told, Limits, Recipe, Source, WithModel, FileTable, Studies, NamedModality, Believed, Policies,
     Exclusion, Remote, Identity, Machine, Device, Batches, Encoder, Engines, WorkFolder, Logged, Limited, Additions,
     HashedPaths, Kept,
 ):  # fmt: skip

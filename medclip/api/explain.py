@@ -19,7 +19,6 @@ from medclip.api.groups import (
     Questions,
     Recipe,
     ReportPaths,
-    Scales,
     Told,
     WithModel,
     settings_of,
@@ -43,7 +42,7 @@ MAX_UNITS = 500
 
 @options
 class HeatMapOptions(
-    Told, Limits, Recipe, OutFolder, WithModel, Questions, NamedModality, Believed, Scales, Policies, Device,
+    Told, Limits, Recipe, OutFolder, WithModel, Questions, NamedModality, Believed, Policies, Device,
     Chance, ReportPaths, Overwriting,
 ):  # fmt: skip
     """What `explain` is asked."""

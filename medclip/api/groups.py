@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.options import argument, option, options
-from medclip.settings import DEFAULT_MODEL, Settings, read_policy
+from medclip.settings import DEFAULT_MODEL, Settings, changed_policy
 
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings
@@ -119,28 +119,18 @@ class Encoder:
 
 
 @options
-class Scales:
-    """What is read where the file of a slide leaves a choice."""
-
-    heading = "How files are read"
-
-    mpp_um: float | None = option(
-        "Micrometres per pixel of slides that state none, or that of a printer.", default=None, form="UM"
-    )
-    accept_unterminated: bool = option(
-        "Read compressed images that lack their end marker and nothing else, as some devices write them.", default=False
-    )
-
-
-@options
 class Policies:
     """What is read where a file leaves a choice."""
 
     heading = "How files are read"
 
-    uneven: str = option(
-        'What becomes of series with gaps or uneven spacing: "reject" or "resample" to a regular grid.',
-        default="reject",
+    reading: Overrides = option(
+        "What is read where a file leaves a choice. uneven_slices=resample puts series with gaps or uneven spacing on "
+        "a regular grid (default: reject); mpp_um=0.25 are the micrometres per pixel of slides that state none, or "
+        "that of a printer; accept_unterminated=true reads compressed images that lack their end marker and nothing "
+        "else, as some devices write them.",
+        default=(),
+        form="KEY=VALUE",
     )
 
 
@@ -234,17 +224,12 @@ class Logged:
 
     heading = "Unattended"
 
-    log: str | Path | None = option(
-        "File that events are appended to as JSON lines: counts and reasons, no path and no identifier.",
-        default=None,
+    log: str | Path | Sequence[str | Path] = option(
+        "File that events are appended to as JSON lines: counts and reasons, no path and no identifier. One whose name "
+        "ends in .prom has metrics for Prometheus' node_exporter in their place.",
+        default=(),
         form="FILE",
-        of_call=True,
-        place=True,
-    )
-    metrics: str | Path | None = option(
-        "File of metrics for Prometheus' node_exporter; its name ends in .prom.",
-        default=None,
-        form="FILE.prom",
+        kind=Path,
         of_call=True,
         place=True,
     )
@@ -540,14 +525,10 @@ def settings_of(given: Any) -> Settings:
         MedclipError: WRONG_USE for a policy, a size or a number of processes that is none.
     """
     settings = given.settings or Settings()
-    if isinstance(given, Scales):
-        uneven = given.uneven if isinstance(given, Policies) else "reject"
-        named = read_policy(uneven, given.mpp_um, accept_unterminated=given.accept_unterminated)
-        fields = {name: getattr(named, name) for name in ("uneven_slices", "mpp_um", "accept_unterminated")}
-        changes = named.changes()
-        settings = replace(
-            settings, policy=replace(settings.policy, **{n: v for n, v in fields.items() if n in changes})
-        )
+    if isinstance(given, Policies):
+        from medclip.files.recipes.key_value import read_overrides
+
+        settings = replace(settings, policy=changed_policy(settings.policy, read_overrides(given.reading, "--reading")))
     if isinstance(given, Machine):
         settings = settings.on_machine(given.workers, given.memory)
     return settings

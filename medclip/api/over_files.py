@@ -89,13 +89,6 @@ class Remote:
         kind=str,
         place=True,  # it may name a patient: no ledger keeps it
     )
-    spool: int | str | None = option(
-        "Most of a PACS or store that may lie on this disk at once. Default: 20GB.",
-        default=None,
-        form="SIZE",
-        kind=str,
-        beside=True,
-    )
 
 
 @options
@@ -193,11 +186,11 @@ class PreparedCall:
 def watched(given: Any, verb: str) -> AbstractContextManager[Any]:
     """Return what stands around a call: it writes the log and the metrics that its options name."""
     from medclip.api.run_arguments import path_of
+    from medclip.files.given_images import is_several
     from medclip.runs.operations.watch import watch_run
 
-    named = {"log": given.log, "metrics": given.metrics}
-    files = (None if v is None else path_of(v, f"the file of the {n}") for n, v in named.items())
-    return watch_run(verb, *files)
+    named = given.log if is_several(given.log) else (given.log,)
+    return watch_run(verb, [path_of(file, "the file of the log") for file in named])
 
 
 def prepare(
@@ -254,7 +247,7 @@ def prepare(
     named = given.out if publish_at is None else given.work
     folder = inputs.root if in_memory else keep.path if keep is not None else path_of(named, "the output folder")
     progress = given.progress or Silent()
-    remote = remote_files(path, given.query, given.spool, folder, progress)
+    remote = remote_files(path, given.query, settings.spool_bytes, folder, progress)
     call = Call(
         inputs.root if remote is None else remote.folder,
         folder,

@@ -18,8 +18,8 @@ from medclip.api.groups import (
     Limits,
     Machine,
     Patches,
+    Policies,
     Recipe,
-    Scales,
     Splits,
     Staging,
     Stains,
@@ -116,7 +116,7 @@ class Selection:
 
 @options
 class PathgenOptions(
-    Told, Limits, Recipe, WithModel, Machine, Device, Batches, Patches, Stains, FileTable, Scales, Identity,
+    Told, Limits, Recipe, WithModel, Machine, Device, Batches, Patches, Stains, FileTable, Policies, Identity,
     Staging, Chance, HashedPaths, Splits, ImageFormat, Selection, Agents,
 ):  # fmt: skip
     """What `pathgen` is asked."""

@@ -9,12 +9,10 @@ from typing import Any
 from medclip.errors import MedclipError, Reason
 from medclip.files.dicomweb.address import address_of, is_dicomweb, parse_query
 from medclip.files.dicomweb.server import DicomwebServer
-from medclip.files.dicomweb.spool import DEFAULT_BYTES as DEFAULT_SPOOL_BYTES
 from medclip.files.dicomweb.spool import DicomwebFiles
 from medclip.files.stores.remote import RemotePath, place_of
 from medclip.files.stores.store_files import StoreFiles, is_store
 from medclip.progress import Progress, Silent
-from medclip.settings import parse_memory
 
 
 def is_elsewhere(path: Any) -> bool:
@@ -25,7 +23,7 @@ def is_elsewhere(path: Any) -> bool:
 def remote_files(
     path: Any,
     query: str | Sequence[str] | Mapping[str, str],
-    spool: int | str | None,
+    spool_bytes: int,
     folder: Path,
     progress: Progress | None,
 ) -> DicomwebFiles | StoreFiles | None:
@@ -34,7 +32,7 @@ def remote_files(
     Args:
         path: What the call is over.
         query: Which studies of a PACS.
-        spool: What may lie on this machine at once, such as "20GB".
+        spool_bytes: What may lie on this machine at once.
         folder: The output folder.
         progress: Told what should be known.
 
@@ -42,27 +40,18 @@ def remote_files(
         MedclipError: WRONG_USE.
     """
     if is_dicomweb(path):
-        return pacs_files(path, query, spool, folder, progress)
+        return pacs_files(path, query, spool_bytes, folder, progress)
     if not is_store(path):
         return None
     place = place_of(path)
     assert isinstance(place, RemotePath)
-    return StoreFiles(place, folder, _spool_bytes(spool))
-
-
-def _spool_bytes(spool: int | str | None) -> int:
-    try:
-        return DEFAULT_SPOOL_BYTES if spool is None else parse_memory(spool)
-    except MedclipError:
-        raise MedclipError(
-            Reason.WRONG_USE, f"the spool is a size of at least 100 MB, such as 20GB, not {spool!r}."
-        ) from None
+    return StoreFiles(place, folder, spool_bytes)
 
 
 def pacs_files(
     address: str | Path,
     query: str | Sequence[str] | Mapping[str, str],
-    spool: int | str | None,
+    spool_bytes: int,
     folder: Path,
     progress: Progress | None,
 ) -> DicomwebFiles:
@@ -71,7 +60,7 @@ def pacs_files(
     Args:
         address: dicomweb://HOST/PATH.
         query: Which studies.
-        spool: What may lie on this machine at once, such as "20GB".
+        spool_bytes: What may lie on this machine at once.
         folder: The output folder.
         progress: Told what should be known.
 
@@ -84,7 +73,7 @@ def pacs_files(
             hint="Name them, such as with --query ModalitiesInStudy=CR,StudyDate=20240101-20240131.",
         )  # fmt: skip
     note = (progress or Silent()).note
-    return DicomwebFiles(DicomwebServer(address_of(address)), parse_query(query), folder, _spool_bytes(spool), note)
+    return DicomwebFiles(DicomwebServer(address_of(address)), parse_query(query), folder, spool_bytes, note)
 
 
 def place_to_publish(out: Any, work: Any, path: Any, shard: object) -> RemotePath | None:

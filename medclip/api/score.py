@@ -27,7 +27,6 @@ from medclip.api.groups import (
     Policies,
     Questions,
     Recipe,
-    Scales,
     Studies,
     Templates,
     Told,
@@ -101,7 +100,7 @@ class Scored:
 @options
 class ScoringOptions(
     Told, Limits, Recipe, Source, WithModel, Scored, Questions, Templates, FileTable, Studies, NamedModality,
-    Believed, Scales, Policies, Exclusion, Remote, Identity, Machine, Device, Batches, Encoder, Engines, WorkFolder,
+    Believed, Policies, Exclusion, Remote, Identity, Machine, Device, Batches, Encoder, Engines, WorkFolder,
     Logged, Limited, Additions, HashedPaths, Kept,
 ):  # fmt: skip
     """What `score` is asked."""

@@ -20,9 +20,9 @@ from medclip.api.groups import (
     Overwriting,
     Patches,
     PatientColumn,
+    Policies,
     Recipe,
     Resamples,
-    Scales,
     Staging,
     Stains,
     TableTask,
@@ -108,7 +108,7 @@ class Grid(Patches):
 
 @options
 class SlideTissueOptions(
-    Told, Limits, Recipe, SlideFolder, Machine, SlideTable, Scales, Identity, Staging, Additions, HashedPaths,
+    Told, Limits, Recipe, SlideFolder, Machine, SlideTable, Policies, Identity, Staging, Additions, HashedPaths,
     Outlines,
 ):  # fmt: skip
     """What `slides tissue` is asked."""
@@ -116,7 +116,7 @@ class SlideTissueOptions(
 
 @options
 class SlidePlacesOptions(
-    Told, Limits, Recipe, SlideFolder, Machine, Grid, SlideTable, Scales, Identity, Staging, Additions, HashedPaths,
+    Told, Limits, Recipe, SlideFolder, Machine, Grid, SlideTable, Policies, Identity, Staging, Additions, HashedPaths,
     Outlines,
 ):  # fmt: skip
     """What `slides patches` is asked."""
@@ -124,7 +124,7 @@ class SlidePlacesOptions(
 
 @options
 class SlideEmbedOptions(
-    Told, Limits, Recipe, SlideFolder, WithModel, Machine, Device, Batches, Grid, Stains, SlideTable, Scales,
+    Told, Limits, Recipe, SlideFolder, WithModel, Machine, Device, Batches, Grid, Stains, SlideTable, Policies,
     Identity, Staging, Additions, HashedPaths,
 ):  # fmt: skip
     """What `slides embed` is asked."""

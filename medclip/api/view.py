@@ -13,7 +13,6 @@ from medclip.api.groups import (
     Overwriting,
     Policies,
     Recipe,
-    Scales,
     WithModel,
     settings_of,
 )
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @options
-class ViewOptions(Limits, Recipe, WithModel, OneOfMany, NamedModality, Scales, Policies, Overwriting):
+class ViewOptions(Limits, Recipe, WithModel, OneOfMany, NamedModality, Policies, Overwriting):
     """What `view` is asked."""
 
     path: str | Path = argument("File, or folder of one study.", place=True)

@@ -21,7 +21,6 @@ from medclip.api.groups import (
     Policies,
     Questions,
     Recipe,
-    Scales,
     Studies,
     Templates,
     Told,
@@ -46,7 +45,7 @@ _LONGEST_S = 600.0
 @options
 class WatchOptions(
     Told, Limits, Recipe, WithModel, Scored, Questions, Templates, FileTable, Studies, NamedModality, Believed,
-    Scales, Policies, Identity, Machine, Device, Batches, Encoder, WorkFolder, Logged, HashedPaths, Kept,
+    Policies, Identity, Machine, Device, Batches, Encoder, WorkFolder, Logged, HashedPaths, Kept,
 ):  # fmt: skip
     """What `watch` is asked."""
 

@@ -12,8 +12,8 @@ READ_REMEDIES: Mapping[str, str] = {
     "modality_uncertain": "--modality NAME, or a column `modality` in --table, says of which modality they are. "
     "That an image in colour is of a grey modality, a table alone can say.",
     "link_outside": "follow_links = true below [limits] of medclip.toml reads what such links lead to.",
-    "uneven_slices": "--uneven resample reads series with gaps.",
-    "no_scale": "Of a slide, --mpp-um UM says what a pixel measures; an ECG needs gain and unit in its file.",
+    "uneven_slices": "--reading uneven_slices=resample reads series with gaps.",
+    "no_scale": "Of a slide, --reading mpp_um=UM says what a pixel measures; an ECG needs gain and unit in its file.",
     "missing_codec": "medclip doctor names the package that reads them.",
     "timeout": "medclip retry --reason timeout tries them once more.",
     "changed": "medclip retry --reason changed tries them once more.",

@@ -103,12 +103,12 @@ def refuse_own_files(call: Call) -> None:
     if call.given is not None:
         return
     root, own = call.root.resolve(), [folder.resolve() for folder in (call.folder, *call.exclude)]
-    for option, file in call.watch.files.items():
+    for file in call.watch.files:
         place = file.resolve()
         if place.is_relative_to(root) and not any(place.is_relative_to(folder) for folder in own):
             raise MedclipError(
                 Reason.WRONG_USE,
-                f"{option} lies in the folder that is read, and would be one of its files.",
+                "the log lies in the folder that is read, and would be one of its files.",
                 where=file,
                 hint="Name a place outside it.",
             )

@@ -23,7 +23,6 @@ NOWHERE = "dicomweb://127.0.0.1:1/dicom-web"
     [
         ({"query": ""}, "--query"),
         ({"query": "Modalty=CR"}, "'Modality'"),
-        ({"spool": "3"}, "the spool is a size"),
         ({"table": "a.csv"}, "--table"),
         ({"hash_paths": True}, "--hash-paths"),
         ({"report": {"explain": "top"}}, "heat maps"),
@@ -54,7 +53,6 @@ def test_a_query_without_a_pacs_is_refused(tmp_path: Path, studies: Path, pack: 
     ("options", "sentence"),
     [
         ({"query": ""}, "--query"),
-        ({"spool": "3"}, "the spool is a size"),
         ({"table": "a.csv"}, "--table"),
         ({"hash_paths": True}, "--hash-paths"),
         ({"engine": "ray"}, "--engine"),

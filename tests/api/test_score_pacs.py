@@ -15,6 +15,7 @@ from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.files.stores import remote
 from medclip.progress import Silent
+from medclip.settings import Settings
 from tests.kits.kills import left_behind, run_anew
 from tests.kits.pacs import INSTALL, ORTHANC, ask, dicomweb, fill, free_port, orthanc
 from tests.kits.scoring import PLANTED, STUDY_UID, write_dicom
@@ -151,8 +152,7 @@ def test_a_small_spool_changes_no_byte(pacs: str, pack: Path, tmp_path: Path, mo
     monkeypatch.setattr(listing, "WINDOW_FILES", 4)
     monkeypatch.setattr(look, "WINDOW_FILES", 4)
     run(pacs, tmp_path / "large", pack)
-    monkeypatch.setattr("medclip.api.remote_arguments.parse_memory", int)
-    run(pacs, tmp_path / "small", pack, spool=1)
+    run(pacs, tmp_path / "small", pack, settings=Settings(spool_bytes=1))
     assert left_behind(tmp_path / "small") == left_behind(tmp_path / "large")
 
 

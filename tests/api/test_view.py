@@ -14,7 +14,7 @@ from medclip import view
 from medclip.errors import MedclipError, Reason
 from medclip.inspecting import draw_view as room
 from medclip.inspecting.draw_view import Viewed
-from medclip.settings import Settings, read_policy
+from medclip.settings import PixelPolicy, ReadPolicy, Settings
 from tests.kits.scoring import write_dicom, write_png
 
 SETTINGS = Settings(workers=1)
@@ -100,7 +100,7 @@ def test_places_where_no_image_can_be_are_refused_before_anything_is_decoded(tmp
 
 @pytest.mark.usefixtures("undecoded")
 def test_a_window_for_a_file_without_windows_is_refused(tmp_path: Path) -> None:
-    settings = Settings(workers=1, policy=read_policy(window="foo"))
+    settings = Settings(workers=1, policy=ReadPolicy(PixelPolicy(window="foo")))
     for path in (write_png(tmp_path / "a.png", 1), phantoms.ecg_record(tmp_path / "ecg")):
         with pytest.raises(MedclipError) as caught:
             view(path, tmp_path / "x.png", modality="xray", settings=settings)

@@ -21,8 +21,7 @@ def calls() -> list[Path | float | str | int | None]:
         out,
         export=["csv", "sr=dicomwebs://pacs.example/dicom-web"],
         report={"sort_by": "chest_xray_view:pa", "explain": "top"},
-        uneven="resample",
-        mpp_um=0.5,
+        reading={"uneven_slices": "resample", "mpp_um": 0.5},
     )
     repeated = medclip.score(images, "again", recipe=out / "run.json", task=["chest_xray_findings"])
     hashed = medclip.retry(out, path=images, table="table.csv", exclude=["left"], limit=100, recipe="retry.yaml")
@@ -56,9 +55,11 @@ def calls() -> list[Path | float | str | int | None]:
     tuned = medclip.finetune(labels, ["effusion", "mass"], model="vit_small_patch16_224", out=out, val_share=0.2)
     pairs = medclip.pathgen(images, out, organ="colon", table="slides.csv", num_by_clusters=64, stain="macenko",
         agent="endpoint", endpoint="http://localhost:8000/v1", endpoint_model="vlm", splits={"train": 1.0},
-        patch_mpp_um=0.5, mpp_um=0.25, image_format="jpeg", recipe="pathgen.yaml")  # fmt: skip
+        patch_mpp_um=0.5, reading=["mpp_um=0.25"], image_format="jpeg", recipe="pathgen.yaml")  # fmt: skip
     places = medclip.slides.places(images, out, size_px=224, patch_mpp_um=0.5, by_piece=True, geojson=False)
-    tissue = medclip.slides.tissue(images, out, table="slides.csv", mpp_um=0.25, stage_to="/fast", add=True)
+    tissue = medclip.slides.tissue(
+        images, out, table="slides.csv", reading={"mpp_um": 0.25}, stage_to="/fast", add=True
+    )
     slides = medclip.slides.embed(images, out, patch_mpp_um=1.0, stain="hed", qc=True, device="cuda", dtype="float16")
     head = medclip.slides.learn(slides.store, labels, ["er", "pr"], out=out, compare=["mean"], num_folds=3, patient="p")
     answers = medclip.slides.predict(slides.store, out=out, head=head.head, images=images, dicom=True)

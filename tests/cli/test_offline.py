@@ -49,12 +49,12 @@ def test_no_local_option_of_a_run_asks_for_the_network(programs: Programs, tmp_p
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200, check=False)
         assert done.returncode in (0, 3), done.stderr[-3000:]
 
-    watched = ("--log", tmp_path / "n.jsonl", "--metrics", tmp_path / "n.prom")
+    watched = ("--log", tmp_path / "n.jsonl", "--log", tmp_path / "n.prom")
     out = tmp_path / "out"
     scoring = (
         "score", root, "--out", out, "--model", pack, "--workers", 2, "--memory", "4GB", "--table", table, "--weeks",
         "--prompt", "a pacemaker", "--against", "no pacemaker", "--task", "chest_xray_view", "--group-by", "auto",
-        "--min-confidence", 0.0, "--uneven", "resample", "--batch-size", 2, "--export", "csv",
+        "--min-confidence", 0.0, "--reading", "uneven_slices=resample", "--batch-size", 2, "--export", "csv",
         "--export", f"sr={tmp_path / 'results'}", "--export", f"fhir-r4b={tmp_path / 'results'}", *watched,
     )  # fmt: skip
     run(*scoring, "--limit", 2)

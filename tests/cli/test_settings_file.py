@@ -11,7 +11,7 @@ from medclip.cli.main import main
 from medclip.cli.settings_file import command_settings
 from medclip.errors import MedclipError
 from medclip.files.recipes.settings_file import find_settings_file, read_settings_file
-from medclip.settings import Settings, read_policy
+from medclip.settings import ReadPolicy, Settings
 from tests.kits.scoring import make_pack, write_dicom
 
 
@@ -86,7 +86,7 @@ def test_what_removes_or_replaces_stands_on_the_command_line_only(
 
 def test_limits_of_the_file_are_those_of_commands_and_python_reads_it_when_asked(file: Path):
     file.write_text('[limits]\ndecode_timeout_s = 2.5\nmax_file_bytes = "1GB"\nfollow_links = true\n')
-    settings = command_settings(read_policy("resample"))
+    settings = command_settings(ReadPolicy(uneven_slices="resample"))
     assert settings.follow_links
     assert (settings.decode_timeout_s, settings.max_file_bytes) == (2.5, 10**9)
     assert settings.policy.uneven_slices == "resample"

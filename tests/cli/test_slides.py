@@ -92,7 +92,7 @@ def test_a_slide_without_scale_makes_the_exit_code_3_and_one_that_is_given_for_a
     command = ["slides", "patches", str(tmp_path / "in"), "--workers", "1", "--no-geojson"]
     assert main([*command, "--out", str(tmp_path / "o")]) == 3
     assert "failed: no scale" in capsys.readouterr().out
-    assert main([*command, "--out", str(tmp_path / "p"), "--mpp-um", "0.5", "--json"]) == 0
+    assert main([*command, "--out", str(tmp_path / "p"), "--reading", "mpp_um=0.5", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["patches"] == 14
     assert not list((tmp_path / "p" / "patches").glob("*.geojson"))
 

@@ -15,12 +15,21 @@ from typing import Any, Self
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the processes that a process started, on Linux. A thread of it may end while it is looked at."""
+    """Return the processes that a process started, on Linux, but for the server of `tests.kits.loaded_readers`.
+
+    A thread of it may end while it is looked at.
+    """
     children = set[int]()
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             children.update(int(child) for child in (task / "children").read_text().split())
-    return sorted(children)
+    return sorted(child for child in children if not _is_server(child))
+
+
+def _is_server(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return b"loaded_readers.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 _DRIVER = """

@@ -32,6 +32,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn, Self
 
+from tests.kits.loaded_readers import LoadedReaders
+
 # Beside all of medclip: what is imported when it is needed.
 _PRELOADED = (
     "captum.attr", "highdicom", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg",
@@ -242,6 +244,10 @@ def become(request: list[Any], streams: list[int]) -> tuple[str, str | None, Mod
         if (Path(entry) / "sitecustomize.py").exists():
             exec((Path(entry) / "sitecustomize.py").read_text(), {"__name__": "sitecustomize"})
             break
+    if sys.platform == "linux":
+        from medclip.files.readers import process
+
+        process.start_python = LoadedReaders(by_fork=True).start
     return code, file, main
 
 

@@ -19,7 +19,9 @@ from medclip.dicom.codecs.jpeg_stream import EMPTY_TAIL, END, SOI, JpegStream, r
 _Image = TypeVar("_Image")
 NO_END = "it has no end marker"
 """What an unterminated stream lacks; its data may be all there."""
-UNTERMINATED_HINT = "Where a device writes no end markers, --accept-unterminated reads what is otherwise all there."
+UNTERMINATED_HINT = (
+    "Where a device writes no end markers, --reading accept_unterminated=true reads what is otherwise all there."
+)
 UNTERMINATED = "no end marker; the data was all there"
 """What is said of an image that was read without one."""
 

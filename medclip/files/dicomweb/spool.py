@@ -30,13 +30,13 @@ from medclip.files.dicomweb.study_list import ListedStudy, StudyList
 from medclip.files.output import disk_errors, draft_of, make_folder
 from medclip.files.stores.inventory import Inventory
 from medclip.sample import FileRef
+from medclip.settings import Settings
 from medclip.wording import count, number
 
 SPOOL = "spool"
 """Folder in the output folder."""
 _HEADERS = "headers"
 _NONE = "No study of this server matches the query."
-DEFAULT_BYTES = 20 * 10**9
 CONNECTIONS = 4
 _AHEAD = 128
 """Studies that are listed, and fetched while there is room, before they are needed."""
@@ -77,7 +77,7 @@ class DicomwebFiles:
         server: DicomwebServer,
         query: Mapping[str, str],
         folder: Path,
-        limit_bytes: int = DEFAULT_BYTES,
+        limit_bytes: int = Settings.spool_bytes,
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.server, self.query, self.folder = server, dict(query), folder / SPOOL

@@ -11,7 +11,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from medclip.files.readers.worker import HEADER
@@ -37,14 +37,8 @@ class ReadingProcess:
     def __init__(self, memory_bytes: int | None = None, data_bytes: int | None = None) -> None:
         path = [entry for entry in sys.path if entry]
         limits = f"{os.getpid()}, {memory_bytes}, {data_bytes}"
-        self._process: subprocess.Popen[bytes] = subprocess.Popen(
-            [sys.executable, "-P", "-c", _STARTER.format(path=path, limits=limits)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            env={**os.environ, **dict.fromkeys(_ONE_THREAD, "1")},
-        )
+        environment = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1")}
+        self._process = start_python(_STARTER.format(path=path, limits=limits), environment)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._jobs: Any = self._process.stdin
@@ -124,6 +118,18 @@ class ReadingProcess:
             else:
                 rest = rest[num_bytes:]
         return body
+
+
+def start_python(code: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a program that talks over pipes: standard input and output."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        env=environment,
+    )
 
 
 def _wait(poll: select.poll, tick: Callable[[], None]) -> None:

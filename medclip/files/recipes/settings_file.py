@@ -28,7 +28,7 @@ from medclip.settings import Settings, parse_memory
 NAME = "medclip.toml"
 VARIABLE = "MEDCLIP_SETTINGS"
 LIMITS = "limits"
-_BYTES = ("max_file_bytes", "max_volume_bytes", "reader_memory_bytes", "slide_cache_bytes")
+_BYTES = ("max_file_bytes", "max_volume_bytes", "reader_memory_bytes", "slide_cache_bytes", "spool_bytes")
 _NUMBERS = ("max_pixels", "decode_timeout_s")
 _SWITCHES = ("follow_links",)
 _LINE = re.compile(r"at line (\d+)")

@@ -27,10 +27,10 @@ from medclip.files.stores.inventory import Inventory
 from medclip.files.stores.remote import RemotePath, download, is_url, place_of
 from medclip.files.stores.remote import entries_in as store_entries
 from medclip.sample import FileRef
+from medclip.settings import Settings
 
 SPOOL = "spool"
 """Folder in the output folder."""
-DEFAULT_BYTES = 20 * 10**9
 CONNECTIONS = 8
 _LONGEST_NAME = 240
 _NO_PATH = Problem(Reason.NOT_A_FILE, "the key of this object is no path that a file can have.")
@@ -61,7 +61,7 @@ class StoreFiles:
         limit_bytes: What the spool may hold before nothing is read ahead.
     """
 
-    def __init__(self, place: RemotePath, folder: Path, limit_bytes: int = DEFAULT_BYTES) -> None:
+    def __init__(self, place: RemotePath, folder: Path, limit_bytes: int = Settings.spool_bytes) -> None:
         if place.url.partition("://")[0].lower() in ("http", "https"):
             raise MedclipError(
                 Reason.WRONG_USE, "a web server has no list of its files.", where=place,

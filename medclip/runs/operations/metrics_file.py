@@ -39,18 +39,11 @@ class Metric:
 
 
 def check_metrics_file(path: Path) -> None:
-    """Refuse a file that the collector would not read, that cannot be written, or that others write.
+    """Refuse a file that cannot be written, or that others write.
 
     Raises:
         MedclipError: WRONG_USE; as `medclip.files.output.claim_file`.
     """
-    if path.suffix != SUFFIX:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"node_exporter reads metrics from files that end in {SUFFIX}, which this does not.",
-            where=path,
-            hint=f"Name it {path.stem or 'medclip'}{SUFFIX}.",
-        )
     claim_file(path, overwrite=True)
     with disk_errors(path):
         is_ours = not path.is_file() or _is_ours(path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 from medclip.errors import MedclipError, Status
 from medclip.exit_codes import ExitCode, after, exit_code
 from medclip.runs.operations.event_log import EventLog
-from medclip.runs.operations.metrics_file import Metric, check_metrics_file, write_metrics
+from medclip.runs.operations.metrics_file import SUFFIX, Metric, check_metrics_file, write_metrics
 from medclip.runs.operations.work_seconds import WorkReport, WorkSeconds
 from medclip.runs.rows import FileRow
 
@@ -30,8 +30,7 @@ class RunWatch:
 
     Args:
         command: The verb.
-        log: File of JSON lines; None for none.
-        metrics: File of metrics; None for none.
+        files: Those that end in .prom have metrics, others events as JSON lines.
         clock: Seconds, for what lies between.
         now: Seconds since 1970.
 
@@ -42,18 +41,18 @@ class RunWatch:
     def __init__(
         self,
         command: str = "run",
-        log: Path | None = None,
-        metrics: Path | None = None,
+        files: Sequence[Path] = (),
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._command, self._metrics, self._clock, self._now = command, metrics, clock, now
-        if metrics is not None:
-            check_metrics_file(metrics)
-        self._log = None if log is None else EventLog(log)
-        self.files = {name: file for name, file in (("--log", log), ("--metrics", metrics)) if file is not None}
-        """What it writes, by option."""
+        self._command, self._clock, self._now = command, clock, now
+        self.files = tuple(files)
+        """What it writes."""
+        self._metrics = [file for file in files if file.suffix == SUFFIX]
+        for file in self._metrics:
+            check_metrics_file(file)
+        self._logs = [EventLog(file) for file in files if file.suffix != SUFFIX]
         self.work = WorkSeconds(clock)
         self.counted: Callable[[], Mapping[str, float]] = dict
         """Returns seconds of work that others count: a reading pool, and the ledger."""
@@ -131,9 +130,8 @@ class RunWatch:
             work=self.report().to_json(),
         )
         self._write_metrics()
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        while self._logs:
+            self._logs.pop().close()
 
     def _state(self) -> dict[str, Any]:
         seconds = self._clock() - self._begun
@@ -159,14 +157,13 @@ class RunWatch:
         return counts
 
     def _event(self, event: str, **values: Any) -> None:
-        if self._log is not None:
-            self._log.write(event, command=self._command, **values)
+        for log in self._logs:
+            log.write(event, command=self._command, **values)
 
     def _write_metrics(self) -> None:
-        if self._metrics is None:
-            return
         try:
-            write_metrics(self._metrics, self._as_metrics())
+            for file in self._metrics:
+                write_metrics(file, self._as_metrics())
         except MedclipError:
             if self._exit is None and not self._processed:  # at the start it is a refusal, later it must not cost a run
                 raise
@@ -207,18 +204,17 @@ def _exit_of(error: BaseException | None, counts: Mapping[str, int]) -> ExitCode
 
 
 @contextmanager
-def watch_run(command: str, log: str | Path | None, metrics: str | Path | None) -> Iterator[RunWatch]:
+def watch_run(command: str, files: Sequence[Path]) -> Iterator[RunWatch]:
     """Yield what is told of a run, and tell it how the run ended.
 
     Args:
         command: The verb.
-        log: File of JSON lines; None for none.
-        metrics: File of metrics; None for none.
+        files: As `RunWatch` takes them.
 
     Raises:
         MedclipError: For a file that cannot be written.
     """
-    watch = RunWatch(command, None if log is None else Path(log), None if metrics is None else Path(metrics))
+    watch = RunWatch(command, files)
     token = _CURRENT.set(watch)
     try:
         yield watch

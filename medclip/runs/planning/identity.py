@@ -28,7 +28,7 @@ _TITLES = {
     "key": "the identity key",
     "limits": "the limits",
     "hash_paths": "--hash-paths",
-    "policy": "--uneven, --mpp-um or --accept-unterminated",
+    "policy": "--reading",
     "version": "the version of medclip",
     "device": "--device",
     "batch_size": "--batch-size",

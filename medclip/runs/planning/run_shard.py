@@ -142,7 +142,7 @@ def _of_the_run(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if name not in _OF_THE_MACHINE and name != "settings"}
 
 
-_OF_THE_MACHINE = frozenset({"workers", "memory", "spool", "engine", "shard", "limit"})
+_OF_THE_MACHINE = frozenset({"workers", "memory", "engine", "shard", "limit"})
 """What jobs may be told apart by, beside settings, whose limits and policy are in the run's identity."""
 _APART = "Merge the shards of one run only."
 

@@ -117,7 +117,7 @@ def see_slide(
         if stated is not None and mpp is not None and mpp == reader.facts.mpp_um:
             own = sum(mpp) / 2
             if abs(stated / own - 1) > _DISAGREE:
-                who = "the table" if source.mpp_um is not None else "--mpp-um"
+                who = "the table" if source.mpp_um is not None else "--reading mpp_um"
                 notes.append(f"{who} says {stated:g} µm/px and the file {own:.4g}; the file's is used")
         num_damaged = 0
         laid = grid if isinstance(grid, PatchGrid) else None

@@ -171,7 +171,7 @@ def test_a_stream_without_its_end_marker_is_read_only_where_that_is_accepted(
     path = write_streams(tmp_path / "a", uid, [unterminated[:-2] + padding])
     error = _refused(path)
     assert error.reason is Reason.TRUNCATED
-    assert "--accept-unterminated" in error.hint
+    assert "--reading accept_unterminated=true" in error.hint
     np.testing.assert_array_equal(read_stored(path, ACCEPTING), _whole(tmp_path / "b", uid))
     assert Step("end", UNTERMINATED) in read_dicom(path, ACCEPTING).steps
 

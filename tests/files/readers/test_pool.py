@@ -22,6 +22,7 @@ from medclip.files.readers.serving import Deadline
 from medclip.settings import Settings
 from tests.kits.kills import children_of
 
+pytestmark = pytest.mark.usefixtures("real_readers")
 _MB = 1000**2
 _ENOUGH = 10**12
 on_linux = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is measured on Linux only")
@@ -391,9 +392,8 @@ class _Most:
 
     def _look(self) -> None:
         while not self._end.wait(0.01):
-            children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-            pids = {int(pid) for file in children for pid in file.read_text().split()}
-            self.held_bytes = max(self.held_bytes, sum(held_bytes(pid) for pid in pids if _has_begun(pid)))
+            children = children_of(os.getpid())
+            self.held_bytes = max(self.held_bytes, sum(held_bytes(pid) for pid in children if _has_begun(pid)))
 
 
 def _has_begun(pid: int) -> bool:

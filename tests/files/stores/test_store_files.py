@@ -18,6 +18,7 @@ from medclip.files.discover import walk
 from medclip.files.stores import remote
 from medclip.files.stores.remote import RemotePath
 from medclip.files.stores.store_files import StoreFiles, is_store
+from medclip.settings import Settings
 from tests.kits.scoring import digests, pack, small_folder, studies, write_png
 from tests.kits.stores import upload
 
@@ -145,7 +146,8 @@ def test_a_run_over_a_store_goes_on_where_it_was_stopped_and_in_shards(
     assert not score(url, tmp_path / "there", model=pack, **ASKED).already_finished
     assert digests(tmp_path / "there") == digests(tmp_path / "here")
     for number in (1, 2):
-        score(url, tmp_path / f"{number}", model=pack, shard=f"{number}/2", spool=f"{number}GB", **ASKED)
+        settings = Settings(spool_bytes=number * 10**9)
+        score(url, tmp_path / f"{number}", model=pack, shard=f"{number}/2", settings=settings, **ASKED)
     medclip.runs.merge([tmp_path / "1", tmp_path / "2"], tmp_path / "all", workers=1)
     assert digests(tmp_path / "all") == digests(tmp_path / "here")
 
@@ -166,9 +168,8 @@ def test_a_run_whose_spool_is_full_reads_nothing_ahead_and_ends_in_the_same_byte
     spools: list[StoreFiles] = []
     honest = StoreFiles.__enter__
     monkeypatch.setattr(StoreFiles, "__enter__", lambda self: spools.append(self) or honest(self))
-    monkeypatch.setattr("medclip.api.remote_arguments.parse_memory", int)
     for spool, name in ((1, "small"), (10**9, "large")):
-        score(url, tmp_path / name, model=pack, spool=spool, **ASKED)
+        score(url, tmp_path / name, model=pack, settings=Settings(spool_bytes=spool), **ASKED)
     small, large = (spool.peak_bytes for spool in spools)
     assert small <= 3 * 2 * largest, "three windows of two files: looked at, scored, and being released"
     assert large > 3 * 2 * largest, "with room, more is read ahead"

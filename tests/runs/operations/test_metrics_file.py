@@ -40,11 +40,7 @@ def test_the_file_is_for_all_to_read_and_is_named_in_its_values(tmp_path: Path):
     assert os.listdir(tmp_path) == ["ward.prom"]
 
 
-def test_a_file_that_the_collector_does_not_read_is_refused(tmp_path: Path):
-    with pytest.raises(MedclipError, match=r"end in \.prom") as refused:
-        check_metrics_file(tmp_path / "ward.txt")
-    assert refused.value.reason is Reason.WRONG_USE
-    assert refused.value.hint == "Name it ward.prom."
+def test_a_folder_is_no_file_of_metrics(tmp_path: Path):
     (tmp_path / "x.prom").mkdir()
     with pytest.raises(MedclipError, match="folder"):
         check_metrics_file(tmp_path / "x.prom")

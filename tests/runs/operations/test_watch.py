@@ -36,7 +36,7 @@ def test_a_log_counts_every_file_and_holds_no_path_and_no_identifier(
     monkeypatch.setattr(watch_module, "SECONDS", 0.0)
     root = small_folder(tmp_path / "in")
     log, metrics = tmp_path / "night.jsonl", tmp_path / "night.prom"
-    run = score(root, tmp_path / "out", model=pack, workers=1, log=log, metrics=metrics)
+    run = score(root, tmp_path / "out", model=pack, workers=1, log=[log, metrics])
     lines = events(log)
     assert (lines[0]["event"], lines[-1]["event"]) == ("run_started", "run_ended")
     assert {line["event"] for line in lines[1:-1]} == {"progress"}
@@ -65,7 +65,7 @@ def test_a_log_counts_every_file_and_holds_no_path_and_no_identifier(
 def test_watching_changes_no_byte_of_the_results(pack: Path, tmp_path: Path):
     root = small_folder(tmp_path / "in")
     score(root, tmp_path / "one", model=pack, workers=1)
-    score(root, tmp_path / "two", model=pack, workers=1, log=tmp_path / "l.jsonl", metrics=tmp_path / "m.prom")
+    score(root, tmp_path / "two", model=pack, workers=1, log=[tmp_path / "l.jsonl", tmp_path / "m.prom"])
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
@@ -74,7 +74,7 @@ def test_a_refusal_and_a_stop_are_events_with_their_exit_codes(
 ):
     log, metrics = tmp_path / "night.jsonl", tmp_path / "night.prom"
     with pytest.raises(MedclipError):
-        score(tmp_path / "gone", tmp_path / "out", model=pack, log=log, metrics=metrics)
+        score(tmp_path / "gone", tmp_path / "out", model=pack, log=[log, metrics])
     refused = events(log)[-1]
     assert (refused["event"], refused["exit_code"], refused["error"]) == ("run_ended", 2, "missing_file")
     assert values(metrics)[("medclip_run_exit_code", "")] == 2
@@ -91,10 +91,10 @@ def test_a_refusal_and_a_stop_are_events_with_their_exit_codes(
 
 def test_a_log_in_the_folder_that_is_read_is_refused_and_one_in_the_output_folder_is_not(pack: Path, tmp_path: Path):
     root = small_folder(tmp_path / "in")
-    for names in ({"log": root / "night.jsonl"}, {"metrics": root / "deep" / ".." / "night.prom"}):
+    for log in (root / "night.jsonl", [root / "deep" / ".." / "night.prom"]):
         (root / "deep").mkdir(exist_ok=True)
         with pytest.raises(MedclipError, match="lies in the folder that is read") as error:
-            score(root, tmp_path / "out", model=pack, workers=1, **names)
+            score(root, tmp_path / "out", model=pack, workers=1, log=log)
         assert error.value.reason == Reason.WRONG_USE
         assert not (tmp_path / "out").exists()
     score(root, root / "results", model=pack, workers=1)
@@ -117,7 +117,7 @@ def test_a_finished_run_says_so_and_embedding_is_watched_as_scoring_is(pack: Pat
 
 def test_metrics_say_when_they_were_written_so_that_a_killed_command_is_found(tmp_path: Path):
     seconds = iter([1000.0, 1060.0, 1120.0])
-    watch = watch_module.RunWatch("score", None, tmp_path / "night.prom", now=lambda: next(seconds))
+    watch = watch_module.RunWatch("score", [tmp_path / "night.prom"], now=lambda: next(seconds))
     watch.started({}, {"files": 0, "studies": 0}, 0)
     watch.end()
     known = values(tmp_path / "night.prom")
@@ -132,7 +132,7 @@ def test_metrics_that_can_be_written_no_more_cost_nothing_once_the_run_began(
         raise PermissionError(1, "a drive without modes")
 
     place = tmp_path / "night.prom"
-    watch = watch_module.RunWatch("score", None, place)
+    watch = watch_module.RunWatch("score", [place])
     with monkeypatch.context() as without_modes:
         without_modes.setattr(metrics_file.os, "chmod", refuse)
         watch.started({}, {"files": 0, "studies": 0}, 0)

@@ -7,7 +7,7 @@ import numpy as np
 import pydicom
 from PIL import Image
 
-from medclip.settings import Settings, read_policy
+from medclip.settings import Settings
 from medclip.slides.heat_maps.patch_map import PatchMap, patch_map
 from medclip.slides.heat_maps.write_maps import MapFiles, write_maps
 from medclip.slides.store.slide_features import SlideFeatures
@@ -70,7 +70,7 @@ def test_a_header_that_does_not_say_where_the_slide_lies_costs_the_dicom_map_alo
 def test_a_slide_without_a_scale_is_drawn_at_the_one_that_it_was_embedded_at(tmp_path: Path):
     write_pyramid(tmp_path / "a.tiff", draw_section(*SIZE_PX), mpp=None)
     one, features = mapped()
-    files = MapFiles(tmp_path, False, "tiny 1", Settings(policy=read_policy()))
+    files = MapFiles(tmp_path, False, "tiny 1", Settings())
     assert "no_scale" in write_maps(tmp_path / "maps", one, done("a.tiff"), features, files)
     assert write_maps(tmp_path / "maps", one, done("a.tiff", mpp_source="table"), features, files) == ""
 

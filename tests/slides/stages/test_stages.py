@@ -26,7 +26,7 @@ from medclip.imaging.slides.tissue.find import find_tissue
 from medclip.models.packs.pack import load_model
 from medclip.runs.call import Call
 from medclip.sample import View
-from medclip.settings import Settings, read_policy
+from medclip.settings import ReadPolicy, Settings
 from medclip.slides.stages import reading
 from medclip.slides.stages.grid_files import grid_geojson
 from medclip.slides.stages.run_stage import StageRun
@@ -266,14 +266,14 @@ def test_a_table_that_says_another_scale_than_the_file_is_told_and_not_followed(
 
 
 def test_a_scale_for_all_is_used_where_a_slide_states_none(slides: Path, tmp_path: Path):
-    settings = Settings(workers=1, policy=read_policy(mpp_um=0.5))
+    settings = Settings(workers=1, policy=ReadPolicy(mpp_um=0.5))
     run = medclip.slides.tissue(slides / "no_scale.tiff", tmp_path / "o", settings=settings)
     assert (run.rows[0].status, run.rows[0].mpp_source, run.rows[0].mpp_um) == ("done", "option", 0.5)
 
 
 def test_a_table_says_more_of_a_slide_than_a_scale_for_all(slides: Path, tmp_path: Path):
     (tmp_path / "t.csv").write_text("file,mpp_um\nno_scale.tiff,0.25\n")
-    settings = Settings(workers=1, policy=read_policy(mpp_um=0.5))
+    settings = Settings(workers=1, policy=ReadPolicy(mpp_um=0.5))
     run = medclip.slides.tissue(
         slides / "no_scale.tiff", tmp_path / "o", table=tmp_path / "t.csv", settings=settings, geojson=False
     )
@@ -311,7 +311,7 @@ def test_caches_of_all_reading_processes_take_an_eighth_of_the_memory(
 def test_the_tissue_of_a_slide_that_was_said_to_be_of_another_scale_is_not_used(slides: Path, tmp_path: Path):
     shares = []
     for mpp_um in (0.25, 0.5):
-        settings = Settings(workers=1, policy=read_policy(mpp_um=mpp_um))
+        settings = Settings(workers=1, policy=ReadPolicy(mpp_um=mpp_um))
         medclip.slides.tissue(slides / "no_scale.tiff", tmp_path / f"o{mpp_um}", settings=settings)
         places = medclip.slides.places(slides / "no_scale.tiff", tmp_path / f"o{mpp_um}", settings=settings)
         shares.append(places.rows[0].tissue_mm2)

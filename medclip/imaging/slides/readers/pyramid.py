@@ -40,7 +40,9 @@ BACKENDS: Mapping[str, Callable[[SlideSpec], Backend]] = {
     "tiff": TiffBackend,
 }
 
-_NAME_IT = "Name the scanner's micrometres per pixel: in the table's column mpp_um, or for all with --mpp-um."
+_NAME_IT = (
+    "Name the scanner's micrometres per pixel: in the table's column mpp_um, or for all with --reading mpp_um=UM."
+)
 
 
 class SlideReader(Result):
