@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from hypothesis.internal.conjecture import providers as hypothesis_providers
 
 from tests.kits.loaded_readers import LoadedReaders
 
@@ -33,6 +35,9 @@ hypothesis_settings.register_profile(
     "medclip", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 hypothesis_settings.load_profile("medclip")
+# Hypothesis reads constants out of the source of every local module that is loaded, and draws some of them: a minute of
+# CPU with two thousand modules, and other examples wherever others are loaded.
+hypothesis_providers._get_local_constants = lambda: hypothesis_providers._local_constants
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,6 +47,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("nightly") and not is_nightly():
             item.add_marker(pytest.mark.skip(reason="runs at night: make test-nightly, or MEDCLIP_NIGHTLY=1"))
+
+
+def pytest_collection_finish() -> None:
+    """Take modules and tests out of sight of the garbage collector, which would look at all of them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
