@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-slow test-nightly fuzz lint check format train-deps mini notebooks docs site sbom audit-dependencies clean
+.PHONY: help demo test test-fast test-slow test-nightly costs fuzz lint check format train-deps mini notebooks docs site sbom audit-dependencies clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,6 +26,7 @@ help:
 	@echo "make test-fast   the same of what has changed since main, in less than three minutes"
 	@echo "make test-slow   the tests marked slow: kills, ranks, notebooks, the blocks of code in the docs"
 	@echo "make test-nightly  every test, soaks and simulations at full size, 10,000 damaged files, all notebooks, the site"
+	@echo "make costs       measure which tests take over a second of CPU, and are slow for it"
 	@echo "make fuzz        score 10,000 damaged files; every one must end in exactly one row"
 	@echo "make lint        ruff, import-linter and pyright"
 	@echo "make format      let ruff rewrite what it can"
@@ -115,6 +116,12 @@ test-nightly: check $(VENV)/.docs
 	rm -rf build/notebooks; MEDCLIP_NIGHTLY=1 $(BIN)/python -m pytest $(SLOW_ARGS) || code=1; \
 	$(BIN)/python -m tests.fuzz.run $(FUZZ_ARGS) || code=1; \
 	$(BIN)/python -m pipelines.docs_site.execute && $(BIN)/python -m pipelines.docs_site.build || code=1; exit $$code
+
+# Which tests are dear: tests/kits/costs.py. Run it where nothing else does, and commit tests/costs.txt.
+costs: $(VENV)/.dev
+	rm -rf build/costs
+	$(BIN)/python -m pytest -p tests.kits.costs --costs build/costs -m "not nightly" $(PYTEST_ARGS); code=$$?; \
+	$(BIN)/python -m tests.kits.costs build/costs; exit $$code
 
 # FUZZ_ARGS="--files 50000 --minutes 240 --seed 3" for longer.
 FUZZ_ARGS ?= --files 10000 --minutes 60

@@ -40,10 +40,13 @@ hypothesis_settings.load_profile("medclip")
 hypothesis_providers._get_local_constants = lambda: hypothesis_providers._local_constants
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what runs at night where it is not night: fixtures are then as small as tests/kits/size.py says."""
+    """Mark what is dear, and skip what runs at night where it is not night: fixtures are then as small as sizes say."""
+    from tests.kits.costs import mark_dear
     from tests.kits.size import is_nightly
 
+    mark_dear(items)
     for item in items:
         if item.get_closest_marker("nightly") and not is_nightly():
             item.add_marker(pytest.mark.skip(reason="runs at night: make test-nightly, or MEDCLIP_NIGHTLY=1"))

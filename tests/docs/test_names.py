@@ -32,12 +32,17 @@ OPTIONS_PAGE = "reference/options.md"
 FORMER = {
     *(
         "--csv",
+        "--accept-unterminated",
         "--max-side",
+        "--metrics",
         "--mpp",
+        "--mpp-um",
         "--n",
         "--no-words",
         "--patch-mpp",
         "--processes",
+        "--spool",
+        "--uneven",
         "--results-as",
         "--results-to",
     ),

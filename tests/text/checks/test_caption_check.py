@@ -10,6 +10,7 @@ from medclip.text.captions.draw import CaptionRecord, draw_caption
 from medclip.text.captions.label_sentences import distinct_sentences
 from medclip.text.checks.caption_check import check_caption, claims
 from medclip.text.vocabulary.load import load_task, task_names
+from tests.kits.size import sized
 
 CHEST = [c.name for c in load_task("chest_xray_findings").classes]
 RECORD = CaptionRecord(
@@ -203,7 +204,8 @@ def _records():
 @pytest.mark.parametrize("record", list(_records()), ids=lambda r: str(dict(r.labels))[:60])
 def test_captions_of_our_own_pass_for_every_class_of_every_task(record):
     rng = np.random.default_rng(0)
-    for caption in [*(draw_caption(record, rng) for _ in range(25)), *distinct_sentences(record, 10, rng)]:
+    drawn = (draw_caption(record, rng) for _ in range(sized(25, least=5)))
+    for caption in [*drawn, *distinct_sentences(record, sized(10, least=3), rng)]:
         assert check_caption(caption, record) == (), caption
 
 

@@ -52,7 +52,7 @@ def test_a_print_resolution_is_told_and_gives_way_to_the_users_scale(tmp_path, i
             reader.read(0, 0, 64, 64, 0.5)
     assert caught.value.reason is Reason.NO_SCALE
     assert "print resolution" in str(caught.value)
-    assert "--mpp" in str(caught.value)
+    assert "--reading mpp_um" in str(caught.value)
     with open_slide(path, said(0.25)) as reader:
         assert reader.mpp_um == (0.25, 0.25)
         assert reader.read(0, 0, 64, 64, 0.5).shape == (64, 64, 3)
