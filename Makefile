@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-slow test-nightly costs fuzz lint check format train-deps mini notebooks docs site sbom audit-dependencies clean
+.PHONY: help demo test test-fast test-slow test-nightly costs executed fuzz lint check format train-deps mini notebooks docs site sbom audit-dependencies clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,6 +33,7 @@ help:
 	@echo "make mini        train the built-in model again (needs ../shared; see pipelines/mini/README.md)"
 	@echo "make train-deps  install what only training needs"
 	@echo "make notebooks   run the notebooks that have changed, and keep what they show"
+	@echo "make executed    the same, and the blocks of pages that have changed; writes down that they ran, for CI"
 	@echo "make docs        build the documentation into site/, with the notebooks and what they show"
 	@echo "make site        the same without running a notebook"
 	@echo "make sbom        write dist/sbom.cdx.json: every package that is installed here"
@@ -133,10 +134,15 @@ train-deps: $(VENV)/.train
 mini: $(VENV)/.train
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash pipelines/mini/run.sh
 
-# What has not changed since is not run again: outputs lie in build/notebooks. Commit notebooks/executed.json: CI runs the
-# notebooks that are not recorded there as they are.
+# What has not changed since is not run again: outputs lie in build/notebooks.
 notebooks: $(VENV)/.docs
+	$(BIN)/python -m pipelines.docs_site.execute
+
+# Commit pipelines/docs_site/executed.json: CI runs the notebooks and pages that are not recorded there as they are.
+executed: $(VENV)/.docs
 	$(BIN)/python -m pipelines.docs_site.execute --record
+	$(BIN)/python -m pytest tests/docs/test_code_blocks.py -n 2
+	$(BIN)/python -m pipelines.docs_site.record
 
 docs: notebooks site
 

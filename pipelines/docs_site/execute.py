@@ -6,34 +6,28 @@ A notebook is in git as a script without outputs. What it shows when it is run g
 everything that it depends on; a copy whose digest is the same is not run again. A notebook fails if a cell raises, if
 anything is written on its standard error (the red boxes: warnings, progress), or if nothing is shown.
 
-With --record (`make notebooks`) notebooks/executed.json, which is in git, gets for each notebook the digest of what it
-is written with: its own text, the files of the names of medclip that it uses, and what it takes from examples/ and
-pipelines/. CI runs the notebooks whose digest is another; all run at night, for what has changed below those names.
+With --record (`make executed`) it is written down that they ran: `pipelines/docs_site/record.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import hashlib
-import inspect
-import json
 import os
-import re
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from pipelines.docs_site.record import record
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 EXECUTED = ROOT / "build" / "notebooks"
-RECORD = NOTEBOOKS / "executed.json"
 CELL_TIMEOUT_S = 900
 KERNEL_ARGUMENTS = ["--log-level=ERROR"]
 """Each kernel warns that its messages are signed and not encrypted: they do not leave this machine."""
@@ -68,56 +62,6 @@ def read_executed(notebook: Path, folder: Path = EXECUTED) -> Any | None:
         return None
     executed = nbformat.read(copy, as_version=4)
     return executed if executed.metadata.get("medclip", {}).get("digest") == digest_of(notebook) else None
-
-
-def names_of(notebook: Path) -> dict[str, Any]:
-    """Return what a notebook names of medclip (`medclip.models.load`), each with what it is."""
-    import medclip
-
-    named: dict[str, Any] = {}
-    for node in ast.walk(ast.parse(notebook.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("medclip."):
-            named[f"{node.module}"] = import_module(f"{node.module}")
-        words = ast.unparse(node).split(".") if isinstance(node, ast.Attribute) else []
-        if words[:1] == ["medclip"] and all(word.isidentifier() for word in words):
-            thing: Any = medclip
-            for word in words[1:]:
-                thing = getattr(thing, word)
-            named[".".join(words)] = thing
-    return named
-
-
-def files_of(notebook: Path) -> list[Path]:
-    """Return the notebook, the files of what it names, the examples, and the pipelines that it takes something from."""
-    files = {notebook, *(path for path in (ROOT / "examples").rglob("*") if path.is_file())}
-    for thing in names_of(notebook).values():
-        if inspect.ismodule(thing) or inspect.isclass(thing) or callable(thing):
-            source = inspect.getsourcefile(inspect.unwrap(thing) if inspect.isfunction(thing) else thing)
-            files |= {Path(source).resolve()} if source else set()
-    for folder in set(re.findall(r"pipelines\W+(\w+)", notebook.read_text(encoding="utf-8"))):
-        files |= set((ROOT / "pipelines" / folder).rglob("*.py"))
-    return sorted(path for path in files if "__pycache__" not in path.parts)
-
-
-def written_with(notebook: Path) -> str:
-    """Return the SHA-256 of the files of a notebook."""
-    digest = hashlib.sha256()
-    for path in files_of(notebook):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
-def is_recorded(notebook: Path) -> bool:
-    """Return whether a notebook was executed as it is written today, and with the verbs of today."""
-    return json.loads(RECORD.read_text()).get(notebook.stem) == written_with(notebook) if RECORD.exists() else False
-
-
-def _record(of: Iterable[Path]) -> None:
-    known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    known |= {notebook.stem: written_with(notebook) for notebook in of}
-    there = {notebook.stem for notebook in notebooks()}
-    lines = {name: digest for name, digest in sorted(known.items()) if name in there}
-    RECORD.write_text(json.dumps(lines, indent=1) + "\n")
 
 
 def execute(notebook: Path, folder: Path) -> Any:
@@ -173,7 +117,7 @@ def main() -> int:
     parser.add_argument("notebooks", nargs="*", type=Path, default=notebooks())
     parser.add_argument("--out", type=Path, default=EXECUTED)
     parser.add_argument("--again", action="store_true", help="also those whose executed copy is of this very code")
-    parser.add_argument("--record", action="store_true", help="write notebooks/executed.json: CI need not run them")
+    parser.add_argument("--record", action="store_true", help="write down that they ran: CI need not run them")
     options = parser.parse_args()
     # Nothing of the reader's own: keys and calibrations of the notebooks are made in a folder that goes.
     with tempfile.TemporaryDirectory() as home:
@@ -190,7 +134,7 @@ def main() -> int:
             about = execute(notebook.resolve(), options.out).metadata["medclip"]
             print(f"{notebook.name}: {about['seconds']:.0f} s, {about['cpu_seconds']:.0f} s of CPU", flush=True)
     if options.record:
-        _record(path.resolve() for path in options.notebooks)
+        record(path.resolve() for path in options.notebooks)
     return 0
 
 

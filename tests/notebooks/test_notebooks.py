@@ -1,6 +1,6 @@
 """Every notebook runs from top to bottom, as a notebook.
 
-In CI those run that are written otherwise than when `make notebooks` last ran them, or whose verbs are; at night all.
+In CI those run that are written otherwise than when `make executed` last ran them, or whose verbs are; at night all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from pipelines.docs_site.execute import NOTEBOOKS, ROOT, files_of, is_recorded, names_of, notebooks, problems_of
+from pipelines.docs_site.execute import NOTEBOOKS, ROOT, notebooks, problems_of
+from pipelines.docs_site.record import files_of, is_recorded, names_in
 from tests.kits.size import is_nightly
 
 MOST_CPU_S = 180
@@ -28,7 +29,7 @@ MOST_CPU_S = 180
 def test_the_notebook_runs_in_three_minutes_without_a_red_box(path: Path):
     """What it shows is kept in build/notebooks, from where the site takes it."""
     if not is_nightly() and is_recorded(path):
-        pytest.skip("it ran as it is written, with the verbs of today (notebooks/executed.json); at night all run")
+        pytest.skip("it ran as it is written, with the verbs of today (docs_site/executed.json); at night all run")
     # In a process of its own: the kernel listens on local sockets, which tests may not open.
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.docs_site.execute", str(path)],
@@ -56,9 +57,8 @@ def test_a_red_box_and_a_notebook_that_shows_nothing_are_faults():
 
 @pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.name)
 def test_every_argument_that_the_notebook_names_is_one_of_the_verb(path: Path):
-    verbs = {
-        name: thing for name, thing in names_of(path).items() if inspect.isfunction(thing) or inspect.isclass(thing)
-    }
+    named = names_in(path.read_text(encoding="utf-8"))
+    verbs = {name: thing for name, thing in named.items() if inspect.isfunction(thing) or inspect.isclass(thing)}
     assert verbs
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and (verb := verbs.get(ast.unparse(node.func))):
