@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck
@@ -92,6 +95,28 @@ def real_readers(_loaded_readers: LoadedReaders | None, monkeypatch: pytest.Monk
 
     if _loaded_readers is not None:
         monkeypatch.setattr(process, "start_python", _loaded_readers.start_program)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loaded_torch() -> Iterator[None]:
+    """Convert pickled checkpoints in forks of a process that has torch, and at night in programs."""
+    from medclip.models.towers.weights import unpickle
+    from tests.kits.loaded_python import LoadedPython
+    from tests.kits.size import is_nightly
+
+    if is_nightly() or sys.platform != "linux":
+        yield
+        return
+    with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        started: list[LoadedPython] = []
+
+        def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+            if not started:
+                started.append(stack.enter_context(LoadedPython("torch", "safetensors.torch")))
+            return subprocess.run([started[0].python, *command[1:]], check=False, **options)
+
+        patch.setattr(unpickle, "subprocess", SimpleNamespace(run=run))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -38,13 +38,16 @@ class _Item:
         self.marks.append(mark.name)
 
 
-def test_of_many_dear_parameters_two_run_in_ci_and_cheap_tests_everywhere(monkeypatch) -> None:
-    costs = {"a.py::one": 3.0, **{f"a.py::many[{n}]": 1.0 for n in range(4)}}
+def test_dear_tests_are_slow_and_the_dearest_and_third_parameters_run_at_night(monkeypatch) -> None:
+    costs = {"a.py::one": 3.0, "a.py::dearest": 9.0, "a.py::ever": 9.0}
+    costs |= {f"a.py::many[{n}]": 1.0 for n in range(4)}
     monkeypatch.setattr("tests.kits.costs.read_costs", lambda: costs)
-    items = [_Item("a.py::one"), _Item("a.py::cheap"), *(_Item(f"a.py::many[{n}]") for n in range(5))]
+    items = [_Item(name) for name in ("a.py::one", "a.py::dearest", "a.py::cheap")]
+    items += [_Item("a.py::ever", "slow"), *(_Item(f"a.py::many[{n}]") for n in range(5))]
     mark_dear(items)  # pyright: ignore
     marks = {item.nodeid: item.marks for item in items}
-    assert marks["a.py::one"] == ["slow"]
+    assert marks["a.py::one"] == marks["a.py::ever"] == ["slow"]
+    assert marks["a.py::dearest"] == ["slow", "nightly"]
     assert marks["a.py::cheap"] == marks["a.py::many[4]"] == []
     assert [len(marks[f"a.py::many[{n}]"]) for n in range(4)] == [1, 1, 2, 2]
     assert marks["a.py::many[3]"] == ["slow", "nightly"]

@@ -58,6 +58,7 @@ def test_a_problem_has_one_sentence_alone_in_a_row_and_behind_a_file():
     assert problem.error("a.nii").problem() == problem
 
 
+@pytest.mark.slow
 def test_error_sentences_of_the_library_begin_small_and_end_with_a_full_stop():
     found = {path: list(sentences(ast.parse(path.read_text(encoding="utf-8")))) for path in LIBRARY.rglob("*.py")}
     assert sum(map(len, found.values())) > 800

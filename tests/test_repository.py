@@ -179,6 +179,7 @@ def test_the_fields_word_is_image(repository: Path):
     assert not wrong
 
 
+@pytest.mark.slow
 def test_no_definition_stands_twice(repository: Path):
     """The same body in two files is one function too many; adapters are a row of alike things and may repeat."""
     places: dict[str, list[str]] = {}

@@ -32,6 +32,7 @@ def films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "in"
 
 
+@pytest.mark.slow
 def test_results_afterwards_are_the_bytes_of_those_that_the_run_writes(
     films: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

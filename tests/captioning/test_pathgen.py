@@ -88,6 +88,7 @@ def run(folder, pack, tmp_path_factory):
     return medclip.pathgen(folder, out, model=pack, table=folder / "table.csv", **SMALL)
 
 
+@pytest.mark.slow
 def test_every_slide_has_a_row_and_every_chosen_patch_is_a_record_or_a_reject(run):
     assert {row.file: row.status for row in run.slides} == {"a.tiff": "done", "b.tiff": "done", "c.tiff": "failed"}
     assert run.exit_code == 3

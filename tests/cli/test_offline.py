@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.loaded_python import Programs
+from tests.kits.loaded_python import REAL_READERS, Programs
 from tests.kits.scoring import make_pack, small_folder, write_dicom
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -41,7 +41,7 @@ def test_no_local_option_of_a_run_asks_for_the_network(programs: Programs, tmp_p
     asked, guarded = tmp_path / "asked", tmp_path / "guarded"
     env |= {
         "PYTHONPATH": f"{site}{os.pathsep}{REPOSITORY}", "MEDCLIP_HOME": str(tmp_path / "home"),
-        "ASKED": str(asked), "GUARDED": str(guarded),
+        "ASKED": str(asked), "GUARDED": str(guarded), REAL_READERS: "1",
     }  # fmt: skip
 
     def run(*words: object) -> None:

@@ -11,7 +11,9 @@ from benchmarks.planted_evidence import SQUARE, adapted_pack, measure, plant
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("tower", "steps"), [("convolution", 100), ("transformer", 240)])
+@pytest.mark.parametrize(
+    ("tower", "steps"), [("convolution", 100), pytest.param("transformer", 240, marks=pytest.mark.nightly)]
+)
 def test_maps_peak_in_the_square_that_decides_and_fall_to_chance_with_random_weights(
     tower: str, steps: int, tmp_path: Path
 ):

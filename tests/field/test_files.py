@@ -86,6 +86,7 @@ def test_what_may_be_read_or_refused_does_either_cleanly(field: Field) -> None:
             assert problem.status is Status.FAILED, name
 
 
+@pytest.mark.slow
 def test_every_image_becomes_a_sample_through_its_adapter(field: Field) -> None:
     done: set[int] = set()
     for name, row in field.of("image"):

@@ -47,6 +47,7 @@ def _ours(field: Field, name: str, mode: Mode = "display") -> Decoded:
     return read_dicom(field.refs[name].path, ALIKE, header=field.facts[name].header, mode=mode, frame=0)
 
 
+@pytest.mark.slow
 def test_modality_values_and_colours_are_those_of_highdicom(field: Field) -> None:
     compared = 0
     for name, header, image in _images(field):
@@ -66,6 +67,7 @@ def test_modality_values_and_colours_are_those_of_highdicom(field: Field) -> Non
         pytest.skip("highdicom reads none of the files")
 
 
+@pytest.mark.slow
 def test_windowed_values_are_those_of_highdicom(field: Field) -> None:
     compared = 0
     for name, header, image in _images(field):

@@ -157,6 +157,7 @@ def test_a_bomb_takes_little_memory_and_ends_in_its_reason(bomb: str, tmp_path: 
     assert time.monotonic() - started < 60
 
 
+@pytest.mark.slow
 def test_a_deflated_bomb_takes_no_more_after_big_blocks_were_allocated_and_freed(tmp_path: Path) -> None:
     """What glibc keeps of a freed block depends on the largest one freed before, and so did a buffer that grows."""
     peaks = []

@@ -1,7 +1,8 @@
-"""What tests cost: one that takes over a second of CPU is slow, whoever wrote it.
+"""What tests cost: one that takes over a second of CPU is slow, and one of over four runs at night.
 
 `tests/costs.txt` has these tests and their seconds, and `make costs` measures them anew. CI runs them in `make
-test-slow`; where more than two sets of parameters of one test are so dear, the others run at night.
+test-slow`; where more than two sets of parameters of one test are so dear, the others run at night. What must run on
+every push, whatever it takes, is marked slow where it stands.
 
 Usage: python -m tests.kits.costs FOLDER  # as `pytest -p tests.kits.costs --costs FOLDER` has measured it
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 
 COSTS = Path(__file__).parents[1] / "costs.txt"
-DEAR_S = 1.0
+DEAR_S, NIGHT_S = 1.0, 4.0
 _IN_CI = 2
 
 
@@ -29,14 +30,14 @@ def read_costs() -> dict[str, float]:
 
 
 def mark_dear(items: Iterable[pytest.Item]) -> None:
-    """Mark the dear tests slow, and those beyond the first few parameters of one as run at night."""
+    """Mark the dear tests slow; the dearest, and those beyond the first few parameters of one, run at night."""
     costs, seen = read_costs(), Counter[str]()
     for item in items:
         if item.nodeid in costs and not item.get_closest_marker("slow"):
             name = item.nodeid.partition("[")[0]
             seen[name] += 1
             item.add_marker(pytest.mark.slow)
-            if seen[name] > _IN_CI:
+            if seen[name] > _IN_CI or costs[item.nodeid] >= NIGHT_S:
                 item.add_marker(pytest.mark.nightly)
 
 

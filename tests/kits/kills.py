@@ -145,12 +145,12 @@ def kill_at_random(
     out = folder / "out0"
     while kills < num_kills:
         if start(out, rng.uniform(0.3, 1.0) * seconds):
-            assert not differing(left_behind(out), expected)
+            assert differing(left_behind(out), expected) == {}
             num_ended += 1
             out = folder / f"out{num_ended}"
         else:
             kills += 1
             look(out)
     assert start(out, 0)
-    assert not differing(left_behind(out), expected)
+    assert differing(left_behind(out), expected) == {}
     return expected

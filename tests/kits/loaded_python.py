@@ -42,11 +42,16 @@ _PRELOADED = (
     "tifffile", "timm", "tokenizers", "torch", "torch.utils.data", "torchvision.transforms", "transformers",
 )  # fmt: skip
 
+REAL_READERS = "REAL_READERS"
+"""Set for commands whose reading processes are to be programs of their own."""
 _CLIENT = """\
 #!{python} -IS
 import json, os, signal, socket, sys
 program = os.path.basename(sys.argv[0])
 option = (sys.argv[1:2] or ["-"])[0]
+if option == "-P":
+    del sys.argv[1]
+    option = sys.argv[1]
 tool = option == "-m" and sys.argv[2].split(".")[0] in ("ensurepip", "pip", "venv")
 if program != "medclip" and (tool or option.startswith("-") and option not in ("-", "-c", "-m")):
     os.execv({python!r}, [program, *sys.argv[1:]])
@@ -85,13 +90,16 @@ class RealPython:
 class LoadedPython:
     """The process that has imported everything. Use as a context manager.
 
+    Args:
+        modules: What it imports in place of everything.
+
     Attributes:
         folder: Where its programs `medclip`, `python` and `python3` are.
         python: The program that stands for the interpreter.
         log: What the process itself printed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *modules: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="medclip-bin-"))
         self.log = self.folder / "log.txt"
         self.python = str(self.folder / "python")
@@ -103,7 +111,7 @@ class LoadedPython:
         env["PYTHONPATH"] = str(Path(__file__).parents[2])
         with self.log.open("w") as log:
             self._server = subprocess.Popen(
-                [sys.executable, "-P", __file__, address],
+                [sys.executable, "-P", __file__, address, *modules],
                 cwd=self.folder, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip
         assert self._server.stdout is not None
@@ -143,9 +151,13 @@ def _import_everything() -> None:
             import_module(module.name)
 
 
-def serve(address: str) -> Any:
+def serve(address: str, *modules: str) -> Any:
     """Fork for each client until standard input ends; return, in a fork, what it has to do."""
-    _import_everything()
+    if modules:
+        for name in modules:
+            import_module(name)
+    else:
+        _import_everything()
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     # That of pyarrow's allocator starts anew in a fork.
     others = [name for name in threads if name != "jemalloc_bg_thd"]
@@ -244,7 +256,7 @@ def become(request: list[Any], streams: list[int]) -> tuple[str, str | None, Mod
         if (Path(entry) / "sitecustomize.py").exists():
             exec((Path(entry) / "sitecustomize.py").read_text(), {"__name__": "sitecustomize"})
             break
-    if sys.platform == "linux":
+    if sys.platform == "linux" and REAL_READERS not in os.environ:
         from medclip.files.readers import process
 
         process.start_python = LoadedReaders(by_fork=True).start
@@ -276,7 +288,7 @@ def _end(error: BaseException | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _code, _file, _main = become(*serve(sys.argv[1]))
+    _code, _file, _main = become(*serve(*sys.argv[1:]))
     try:
         exec(compile(_code, _file or "<string>", "exec", dont_inherit=True), _main.__dict__)
     except BaseException as error:

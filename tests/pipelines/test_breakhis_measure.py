@@ -144,7 +144,7 @@ def test_the_baseline_answers_with_the_commonest_class_of_the_training_images(tm
     assert ways["malignancy"].tested.truth_N.tolist() == [0] * 6
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_smoke_run_measures_towers_probes_and_descriptors_and_keeps_its_answers(
     programs: Programs, tmp_path: Path
 ) -> None:

@@ -121,7 +121,7 @@ print(len(patients), len(by_set[0] & by_set[1]))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_simulation_is_measured_in_small_and_reads_no_label_before(programs: Programs, tmp_path: Path) -> None:
     table = run(FOLDER / "measure.py", tmp_path / "run", "--tiny", home=tmp_path / "home", python=programs.python)
     assert "| Diagnostic superclass | 5 | 4 |" in table
@@ -133,7 +133,7 @@ def test_the_simulation_is_measured_in_small_and_reads_no_label_before(programs:
     assert again.endswith(table[table.index("| macro AUC") :])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @needs_shared
 def test_the_shared_parts_are_measured_in_small_and_reads_no_label_before(programs: Programs, tmp_path: Path) -> None:
     table = run(FOLDER / "real.py", SHARED, tmp_path / "run", "--tiny", home=tmp_path / "home", python=programs.python)

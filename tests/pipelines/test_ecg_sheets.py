@@ -199,7 +199,7 @@ def test_figures_are_of_each_sheet_once_and_a_control_is_subtracted(tmp_path: Pa
     assert table.startswith("96 sheets of 48 printed numbers in 2 folds.")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_measurement_runs_in_small_and_keeps_what_is_finished(programs: Programs, tmp_path: Path) -> None:
     _set(tmp_path / "data", 64)
     command = [programs.python, str(FOLDER / "sheets.py"), str(tmp_path / "run"), "--data", str(tmp_path / "data")]

@@ -141,7 +141,7 @@ def test_tables_have_one_modality_each_and_those_of_the_start_name_no_finding(st
 
 
 @pytest.mark.shared
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_smoke_run_goes_through_all_stages(shared: Path, programs: Programs, tmp_path: Path) -> None:
     environment = programs.environment(os.environ) | {
         "PYTHONPATH": str(REPOSITORY),

@@ -272,7 +272,7 @@ def listed_findings(card: Card) -> set[str]:
 
 
 @pytest.mark.shared
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_card_of_the_built_in_pack_is_measured_again_with_one_command(shared: Path) -> None:
     result = medclip.evaluate(shared / "data", suite="mini", settings=Settings(workers=2))
     card = pack_card("medclip-mini")

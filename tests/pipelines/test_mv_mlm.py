@@ -52,7 +52,7 @@ def test_the_smoke_run_trains_no_model_again_that_is_there_as_its_scores_are_of_
     assert all(re.match(r'\[ -f "\$run/(pretrain|heads)/report\.html" \] \|\| medclip', line) for line in trainings)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_simulation_is_measured_in_small(programs: Programs, tmp_path: Path) -> None:
     env = os.environ | {"PYTHONPATH": str(FOLDER.parents[1]), "MEDCLIP_HOME": str(tmp_path / "home")}
     command = [programs.python, str(FOLDER / "measure.py"), str(tmp_path / "run"), "--tiny"]

@@ -116,7 +116,7 @@ def test_drawn_slides_state_their_scale_and_every_second_one_has_a_tumour(drawn,
             assert slide.mpp_um == pytest.approx((0.5, 0.5))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_smoke_run_goes_from_slides_to_measured_tasks_and_again_does_nothing(
     programs: Programs, tmp_path: Path
 ) -> None:

@@ -74,7 +74,7 @@ def test_pip_audit_finds_what_a_file_of_advisories_knows_and_asks_nobody_else(
     assert ("TEST-1" in done.stdout) == bool(code)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_bill_of_materials_names_every_package_that_medclip_asks_for(tmp_path: Path) -> None:
     pytest.importorskip("cyclonedx_py")
     from medclip.version import __version__

@@ -224,6 +224,7 @@ def test_kills_of_a_run_that_writes_to_a_network_drive_change_no_byte(seeing_pac
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the processes of a run are found on Linux only")
+@pytest.mark.usefixtures("real_readers")  # a run with others is over before it can be hit
 def test_reading_processes_that_are_killed_at_random_change_no_byte(pack: Path, tmp_path: Path) -> None:
     """A file whose process is killed three times fails: each run loses two, so that this cannot be."""
     for n in range(60):
@@ -263,7 +264,7 @@ def test_of_two_runs_that_start_at_once_one_is_refused_and_one_ends(seeing_pack:
     assert sorted(process.returncode for process in both) == [3, 5]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_kills_of_a_run_over_ecg_records_change_no_byte(tmp_path: Path) -> None:
     signal_input = SignalInput(sampling_hz=100, seconds=4)
     ways = {"ecg:signal": preprocessing_of("ecg:signal", ReadPolicy(ecg=signal_input.options))}

@@ -132,6 +132,7 @@ def test_a_run_over_one_file_is_stopped_and_goes_on_as_others_do(
     assert run(film, tmp_path / "stopped", pack, add=True).already_finished
 
 
+@pytest.mark.slow
 def test_a_run_stopped_anywhere_ends_in_the_same_bytes_and_looks_at_nothing_that_is_done(
     pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_windows: None
 ) -> None:

@@ -60,6 +60,7 @@ def test_a_record_and_a_sheet_are_asked_what_was_measured_on_their_kind(ecgs: Pa
     assert asked(result) == {"sheet": set(named), "record": set(named)}  # who names a task has it asked
 
 
+@pytest.mark.slow
 def test_words_for_what_was_measured_on_sheets_are_grey_beside_a_record(ecgs: Path, tmp_path: Path) -> None:
     run: dict[str, Any] = {"modality": "ecg", "prompt": "myocardial infarction", "settings": Settings(workers=1)}
     reason = "the model’s card has figures of this for ECG images, not for signals"

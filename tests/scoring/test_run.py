@@ -272,6 +272,7 @@ def test_two_runs_and_any_number_of_workers_give_equal_bytes(pack: Path, studies
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_a_run_stopped_at_any_commit_goes_on_and_ends_in_the_same_bytes(
     pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

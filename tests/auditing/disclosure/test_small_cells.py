@@ -229,6 +229,7 @@ def test_no_hidden_count_of_a_random_table_is_worked_out(seed):
                 assert low - 1e-6 <= getattr(found[index], what) <= high + 1e-6
 
 
+@pytest.mark.slow
 def test_a_larger_multiple_is_taken_where_five_gives_a_count_away():
     cohorts = [_random_cohort(np.random.default_rng(s)) for s in range(30, 45)]
     bases = [export(c)[0].coarsest.base for c in cohorts]

@@ -29,7 +29,7 @@ def images_of(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (n, SIZE, SIZE, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("tower", ["conv", "vit"])
+@pytest.mark.parametrize("tower", [pytest.param("conv", marks=pytest.mark.nightly), "vit"])
 def test_a_compiled_tower_gives_the_vectors_of_torch_in_any_batch_and_from_any_thread(
     tower: str, models: dict[str, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

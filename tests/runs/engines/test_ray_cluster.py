@@ -323,7 +323,7 @@ def test_a_run_on_ray_writes_the_bytes_of_a_run_here_though_a_worker_is_killed(p
     assert digests(tmp_path / "there") == digests(tmp_path / "here")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_on_ray_of_which_a_whole_node_is_killed_ends_in_the_same_bytes(pack: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     root = _hospital(tmp_path / "studies")
@@ -348,7 +348,7 @@ def test_a_run_on_ray_of_which_a_whole_node_is_killed_ends_in_the_same_bytes(pac
     assert digests(tmp_path / "there") == digests(tmp_path / "here")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_on_ray_that_was_killed_goes_on_with_either_engine_to_the_same_bytes(pack: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     root = _hospital(tmp_path / "studies")

@@ -207,7 +207,7 @@ def test_what_a_run_pays_to_compile_has_to_come_back_within_its_images(
     assert calibrate_module._choose(candidates, loaded, (), judging, run_images)[0] == choice
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_compiled_tower_is_measured_with_its_start_and_named_in_the_command(
     pack: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -50,6 +50,7 @@ def test_the_metrics_equal_those_of_scikit_learn(num_classes: int, num_rows: int
         assert "auroc" not in values
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 200))
 def test_resamples_are_those_of_repeated_rows(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -24,6 +24,7 @@ def same(found: np.ndarray, expected: list[float], tolerance: float = 1e-12) -> 
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     seed=st.integers(0, 10_000),

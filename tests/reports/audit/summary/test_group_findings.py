@@ -36,6 +36,7 @@ def of(*differences: dict[str, Any], **tables: Any) -> list[Finding]:
     return list(collect_findings(audit(*differences, **tables)))
 
 
+@pytest.mark.slow
 def test_a_harmed_group_among_two_models_five_labels_and_six_attributes_is_the_first_sentence(tmp_path: Path):
     labels, scores = harmed_tables()
     first, second = tmp_path / "first.csv", tmp_path / "second.csv"
