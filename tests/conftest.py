@@ -59,6 +59,7 @@ def pytest_collection_finish() -> None:
     """Take modules and tests out of sight of the garbage collector, which would look at all of them again and again."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(scope="session", autouse=True)
