@@ -347,6 +347,7 @@ def verb(declared: Callable[_P, _O]) -> Callable[[Callable[[_O], _R]], Verb[_P, 
 
         @functools.wraps(function)
         def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            refuse_strange_names(function.__name__, options_of(declared), kwargs)
             return carry_out(read_options(declared, args, kwargs))
 
         call_: Any = call
@@ -357,6 +358,18 @@ def verb(declared: Callable[_P, _O]) -> Callable[[Callable[[_O], _R]], Verb[_P, 
         return call_
 
     return make
+
+
+def refuse_strange_names(verb: str, declared: Mapping[str, Option], named: Mapping[str, Any]) -> None:
+    """Refuse keywords that are no options.
+
+    Raises:
+        TypeError: As Python raises it, with the name that may be meant.
+    """
+    for name in named:
+        if name not in declared:
+            hint = did_you_mean(name, declared)
+            raise TypeError(f"{verb}() got an unexpected keyword argument {name!r}.{f' {hint}' if hint else ''}")
 
 
 def read_options(declared: Callable[_P, _O], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _O:
@@ -416,6 +429,8 @@ def _read(one: Option, value: Any) -> Any:
             return one.read(value)
         except ValueError as e:
             raise ValueError(f"{one.name} {e}") from e
+    if isinstance(value, (str, Path)) and one.annotation.startswith("Sequence["):
+        return (value,)  # one of several, and no sequence of letters
     return float(value) if one.kind is float and isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -454,6 +469,8 @@ def read_recipe(path: str | Path, declared: Mapping[str, Option], named: Contain
             read[one.name] = tuple(value) if one.read is None and isinstance(value, list) else _read(one, value)
         except ValueError as e:
             raise MedclipError(Reason.RECIPE_INVALID, f"{e}.", where=path) from e
+        except MedclipError as e:
+            raise MedclipError(Reason.RECIPE_INVALID, f"{one.key}: {e.message}", where=path, hint=e.hint) from e
     return read
 
 
@@ -478,13 +495,16 @@ def fits(one: Option, value: Any) -> bool:
     if value is None:
         return one.default is None
     if isinstance(value, Mapping) or one.kind is dict:
-        return isinstance(value, Mapping) and one.takes_mapping
+        if not (isinstance(value, Mapping) and one.takes_mapping):
+            return False
+        return "Asked" not in one.annotation or all(fits(one, each) for each in value.values())
     if isinstance(value, list):
         return one.is_repeatable and all(fits(one, each) for each in value)
     if isinstance(value, bool) or one.kind is bool:
         return isinstance(value, bool) and one.kind is bool
     kinds: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float)}
-    return isinstance(value, kinds.get(one.kind, (str, int, float) if one.is_repeatable else (str,)))
+    texts = (str, int) if re.search(r"\bint\b", one.annotation) else (str,)  # a size in bytes
+    return isinstance(value, kinds.get(one.kind, texts))
 
 
 def recipe_of(given: Any, *, has_places: bool = False) -> dict[str, Any]:

@@ -176,11 +176,10 @@ CHOICES = ("uneven_slices", "mpp_um", "accept_unterminated")
 """Fields of a policy that a call may name in words."""
 
 
-def changed_policy(policy: ReadPolicy, named: Mapping[str, Any]) -> ReadPolicy:
-    """Return a policy with what a call names otherwise.
+def read_choices(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a call names of a policy, in one form and one order.
 
     Args:
-        policy: What holds without it.
         named: Values of `CHOICES`.
 
     Raises:
@@ -197,12 +196,12 @@ def changed_policy(policy: ReadPolicy, named: Mapping[str, Any]) -> ReadPolicy:
             hint = did_you_mean(str(value), UNEVEN, "Say one of")
         elif name == "mpp_um" and not _is_scale(value):
             low, high = MPP_RANGE_UM
-            sentence = f"a slide has {low:g} to {high:g} micrometres per pixel, not {value}."
+            sentence = f"a slide has {low:g} to {high:g} micrometres per pixel, not {value!r}."
         elif name == "accept_unterminated" and not isinstance(value, bool):
             sentence = f"accept_unterminated is true or false, not {value!r}."
         if sentence:
             raise MedclipError(Reason.WRONG_USE, sentence, hint=hint)
-    return replace(policy, **named)
+    return {name: float(value) if name == "mpp_um" else value for name, value in sorted(named.items())}
 
 
 def _is_scale(value: Any) -> bool:

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from medclip.api.groups import settings_of
+from medclip.api.score import ScoringOptions
 from medclip.errors import MedclipError, Reason
-from medclip.settings import PixelPolicy, ReadPolicy, Settings, changed_policy, parse_memory
+from medclip.options import make_options
+from medclip.settings import PixelPolicy, ReadPolicy, Settings, parse_memory, read_choices
 
 
 @pytest.mark.parametrize(
@@ -40,7 +43,7 @@ def test_what_a_call_does_not_ask_for_stays_as_it_is() -> None:
 
 def test_a_mistyped_policy_is_asked_back() -> None:
     with pytest.raises(MedclipError) as caught:
-        changed_policy(ReadPolicy(), {"uneven_slices": "resampel"})
+        read_choices({"uneven_slices": "resampel"})
     assert (caught.value.reason, caught.value.hint) == (
         Reason.WRONG_USE,
         "Did you mean 'resample'? Say one of: reject, resample.",
@@ -53,11 +56,28 @@ def test_a_mistyped_policy_is_asked_back() -> None:
 )
 def test_what_is_no_policy_of_a_call_is_refused(named: dict[str, Any]) -> None:
     with pytest.raises(MedclipError) as caught:
-        changed_policy(ReadPolicy(), named)
+        read_choices(named)
     assert caught.value.reason is Reason.WRONG_USE
 
 
+def test_choices_have_one_form_whatever_they_are_named_in() -> None:
+    expected = {"accept_unterminated": True, "mpp_um": 1.0}
+    forms = (["mpp_um=1", "accept_unterminated=true"], {"accept_unterminated": True, "mpp_um": 1.0})
+    for form in forms:
+        made = make_options(ScoringOptions, {"path": "x", "reading": form})
+        assert list(made.reading.items()) == list(expected.items())
+        assert isinstance(made.reading["mpp_um"], float)
+
+
 def test_a_call_changes_what_it_names_of_a_policy_and_nothing_else() -> None:
-    mine = ReadPolicy(PixelPolicy(window="none"), uneven_slices="resample", mpp_um=0.25)
-    changed = changed_policy(mine, {"uneven_slices": "reject", "accept_unterminated": True})
-    assert changed == ReadPolicy(PixelPolicy(window="none"), mpp_um=0.25, accept_unterminated=True)
+    mine = Settings(policy=ReadPolicy(PixelPolicy(window="none"), uneven_slices="resample", mpp_um=0.25))
+    named = {"uneven_slices": "reject", "accept_unterminated": True}
+    made = make_options(ScoringOptions, {"path": "x", "settings": mine, "reading": named})
+    assert settings_of(made).policy == ReadPolicy(PixelPolicy(window="none"), mpp_um=0.25, accept_unterminated=True)
+
+
+@pytest.mark.parametrize("named", [3, [3], None, [("mpp_um", 0.25)], {"mpp_um": "0.25"}, "mpp_um", "mpp_um=0"])
+def test_what_names_no_choices_is_refused(named: Any) -> None:
+    with pytest.raises(MedclipError) as caught:
+        make_options(ScoringOptions, {"path": "x", "reading": named})
+    assert caught.value.reason is Reason.WRONG_USE

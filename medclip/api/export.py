@@ -80,7 +80,7 @@ def parse_exports(texts: str | Sequence[str]) -> Exports:
             raise MedclipError(Reason.WRONG_USE, f"what is drawn is named of heat maps alone, not of {form}.")
         if is_equal and form == CSV:
             raise MedclipError(
-                Reason.WRONG_USE, "CSV tables lie beside the others.", hint="Leave the place out: --export csv."
+                Reason.WRONG_USE, "CSV tables lie beside the others.", hint="Leave the place out of that form."
             )
         if is_equal and not place:
             raise MedclipError(

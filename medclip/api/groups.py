@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.options import argument, option, options
-from medclip.settings import DEFAULT_MODEL, Settings, changed_policy
+from medclip.settings import DEFAULT_MODEL, Settings, read_choices
 
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings
@@ -50,8 +50,8 @@ class Recipe:
     """What every verb takes whose own `recipe` is of no other kind."""
 
     recipe: str | Path | None = option(
-        "YAML file of these options, or the run.json of an earlier run. It has values by the names of options; what is "
-        "named beside it overrides it.",
+        "YAML file of these options, or the run.json of an earlier run of this command. It has values by the names of "
+        "options; what is named beside it overrides it.",
         default=None,
         form="FILE",
         often=True,
@@ -118,6 +118,18 @@ class Encoder:
     )
 
 
+def _choices(named: Any) -> dict[str, Any]:
+    """Return choices of reading by their names, whichever form they are named in."""
+    from medclip.files.recipes.key_value import read_overrides
+
+    texts = [named] if isinstance(named, str) else named
+    if not isinstance(texts, Mapping) and not (
+        isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)
+    ):
+        raise ValueError(f"takes KEY=VALUE, or names with their values, not {named!r}")
+    return read_choices(read_overrides(texts, "--reading"))
+
+
 @options
 class Policies:
     """What is read where a file leaves a choice."""
@@ -131,6 +143,7 @@ class Policies:
         "else, as some devices write them.",
         default=(),
         form="KEY=VALUE",
+        read=_choices,
     )
 
 
@@ -526,9 +539,7 @@ def settings_of(given: Any) -> Settings:
     """
     settings = given.settings or Settings()
     if isinstance(given, Policies):
-        from medclip.files.recipes.key_value import read_overrides
-
-        settings = replace(settings, policy=changed_policy(settings.policy, read_overrides(given.reading, "--reading")))
+        settings = replace(settings, policy=replace(settings.policy, **dict(given.reading)))
     if isinstance(given, Machine):
         settings = settings.on_machine(given.workers, given.memory)
     return settings

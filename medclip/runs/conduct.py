@@ -8,9 +8,9 @@ it was stopped.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -60,147 +60,191 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         MedclipError: MISSING_FILE, NOTHING_TO_DO, OUTPUT_IN_USE, WRONG_USE, TABLE_INVALID, DISK_FULL and what loading
             the model raises. A file that cannot be read raises nothing; it has its row.
     """
-    from medclip.version import __version__
-
-    options, settings, progress, folder = call.options, call.settings, call.progress, call.folder
-    watch = call.watch
-    holds_run = claim_folder(folder, "run of medclip", marks=(LEDGER, *verb.beside), inputs=inputs_of_call(call))
-    key = load_key(settings, path=call.key_file)
-    table = options.table
+    holds_run = claim_folder(call.folder, "run of medclip", marks=(LEDGER, *verb.beside), inputs=inputs_of_call(call))
+    key = load_key(call.settings, path=call.key_file)
+    table = call.options.table
     manifest = table if table is None or isinstance(table, Manifest) else read_manifest(table)
-    identity = {
-        **verb.identity,
-        **run_identity(
-            options, manifest=manifest, pack="" if pack is None else pack.identity, version=__version__, key=key,
-            settings=settings, device=call.device, batch_size=call.batch_size,
-            backend=None if call.backend is None else call.backend.identity(),
-        ),
-    }  # fmt: skip
+    identity = _identity(call, pack, verb, manifest, key)
     if call.remote is None:
         refuse_own_files(call)
         refuse_empty(call, manifest)
     else:
-        identity["source"] = keyed_hash("run", call.remote.identity, key)
         call.remote.list_all(key)
     for note in verb.notes:
-        progress.note(note)
-    with disk_errors(folder):
-        make_folder(folder)
+        call.progress.note(note)
+    with disk_errors(call.folder):
+        make_folder(call.folder)
     with (
-        Ledger(folder) as ledger,
+        Ledger(call.folder) as ledger,
         _pool(call) as pool,
         ThreadPoolExecutor(1) as loader,
         call.remote or nullcontext(),
         closing(verb.sink),
         call.publication or nullcontext(),
     ):
-        if ledger.drive is not None:
-            progress.note(
-                f"The output folder lies on a network drive ({ledger.drive}): its ledger has a rollback journal there, "
-                "and each step waits for the drive. A folder on a disk of this machine is faster; copy it at the end."
-            )
-        watch.work.begin()
-        watch.counted = partial(_counted, pool, ledger)
+        run = _Run(call, pack, verb, key, ledger, pool, loader)
+        _begin_watch(run)
         # Loading the model takes seconds of imports; the reading processes look at files meanwhile. A folder that holds
         # a run may be finished already, and then no model is needed.
-        load = (lambda: None) if pack is None else partial(load_run_model, pack.path, call)
-        loading = None if holds_run or call.engine is not None else loader.submit(load)
-        claim_shard(ledger, call.shard, folder)
-        claim(ledger, identity, folder)
-        refuse_purged(ledger, folder)
-        _begin(call, verb, ledger)
-        asked = call.asked if call.shard is not None or not options.hash_paths else call.asked_without_files
-        ledger.remember({"notes": list(verb.notes), "asked": asked, "recipe": call.recipe})
-        remove_drafts(folder)
-        hashed = partial(hashed_path, key=key)
-        listing = Listing(
-            call.root, ledger, (folder, *call.exclude), hashed, call.given, call.remote, call.shard,
-            settings.follow_links,
-        )  # fmt: skip
-        looker = Looker(listing, ledger, pool, options, manifest, key, settings, verb.only)
-        lacks = verb.lacks if ledger.get("finished") is not None else None
-        is_lacking = lacks is not None and any(True for _ in lacks(ledger))
-        retry = ledger.get(RETRY) if call.retry_failed is None else call.retry_failed
-        looker.begin(folder, add=call.add, retry=retry, again=is_lacking or bool(ledger.get(LIMITED)))
-        if ledger.get(RETRY) is not None:
-            ledger.remember({RETRY: None})
-        if is_lacking and lacks is not None:  # asked once more: what came or changed is open already
-            ledger.open_again(dict.fromkeys(lacks(ledger)))
+        loading = None if holds_run or call.engine is not None else loader.submit(run.load)
+        _take_folder(run, identity)
+        looker = _look(run, manifest)
         counter = Counter(call.root, num_files_of_call(call), 1 if call.shard is None else call.shard.num_shards)
         ledger.expects = counter.known
         chunks = LimitedChunks(looker.chunks(), call.limit, ledger.num_done())
         first = next(chunks, None)
         if first is not None:
-            if verb.compute is not None:
-                verb.compute()
-            verb.sink.begin(ledger)
-            model = None if call.engine is not None else (loading or loader.submit(load)).result()
-            counts, num_done = ledger.counts(), ledger.num_done()
-            progress.stage(verb.stage, max(counter.wait(3.0), num_done), num_done)
-            watch.started(_facts(call, pack), counts, counter.total)
-            parts = None
-            if verb.shows_parts and call.shard is None:
-                written = None if call.publication is None else call.publication.add
-                parts = Parts(folder, hashed if options.hash_paths else None, written)
-            committed = partial(_committed, parts, counts, counter, call, partial(verb.sink.take, ledger))
-            todo, plan = chain([first], chunks), worker_plan(call, pack, verb, key)
-            _compute(call, verb, plan, model, (pool, loader), ledger, todo, committed)
-            verb.sink.end(ledger)
+            _compute(run, loading, counter, chain([first], chunks))
         counter.stop()
         if call.shard is not None:
             already = finish_shard(ledger, is_cut=chunks.is_cut)
-            watch.wrote(ledger.counts(), already=already)
+            call.watch.wrote(ledger.counts(), already=already)
             return ledger.counts(), already
-        with watch.work.at("write"):
-            committed_s = ledger.write_seconds
-            note_limit(ledger, verb.notes, call, is_cut=chunks.is_cut)
-            already = write_down(
-                ledger, folder, verb, partial(describe, identity, pack, ledger), hashed, options.hash_paths, progress
-            )
-            watch.work.add("write", committed_s - ledger.write_seconds)  # the ledger counts its own
-            if call.publication is not None:
-                call.publication.finish()
-        counts = ledger.counts()
-        watch.wrote(counts, already=already)
+        already = _write(run, identity, is_cut=chunks.is_cut)
+        call.watch.wrote(ledger.counts(), already=already)
         if first is not None and call.engine is None:  # what workers elsewhere do is not measured here
-            progress.note(watch.report().sentence())
-        return counts, already
+            call.progress.note(call.watch.report().sentence())
+        return ledger.counts(), already
 
 
-def _begin(call: Call, verb: Verb, ledger: Ledger) -> None:
-    """Begin what else a run writes to, once the folder is its own."""
+@dataclass(frozen=True)
+class _Run:
+    """A run in its folder: what it is asked, and what it reads and writes with."""
+
+    call: Call
+    pack: RunPack | None
+    verb: Verb
+    key: bytes
+    ledger: Ledger
+    pool: LookPool
+    loader: ThreadPoolExecutor
+
+    def load(self) -> Any:
+        """Load the model; None where the run has none."""
+        return None if self.pack is None else load_run_model(self.pack.path, self.call)
+
+    def hashed(self, path: str) -> str:
+        """Return the keyed hash of a path."""
+        return hashed_path(path, key=self.key)
+
+
+def _identity(call: Call, pack: RunPack | None, verb: Verb, manifest: Manifest | None, key: bytes) -> dict[str, Any]:
+    """Return what makes a run another run."""
+    from medclip.version import __version__
+
+    identity = {
+        **verb.identity,
+        **run_identity(
+            call.options, manifest=manifest, pack="" if pack is None else pack.identity, version=__version__, key=key,
+            settings=call.settings, device=call.device, batch_size=call.batch_size,
+            backend=None if call.backend is None else call.backend.identity(),
+        ),
+    }  # fmt: skip
+    return identity if call.remote is None else identity | {"source": keyed_hash("run", call.remote.identity, key)}
+
+
+def _begin_watch(run: _Run) -> None:
+    """Count seconds from here on, and say where the ledger is slow."""
+    if run.ledger.drive is not None:
+        run.call.progress.note(
+            f"The output folder lies on a network drive ({run.ledger.drive}): its ledger has a rollback journal there, "
+            "and each step waits for the drive. A folder on a disk of this machine is faster; copy it at the end."
+        )
+    run.call.watch.work.begin()
+    run.call.watch.counted = partial(_counted, run.pool, run.ledger)
+
+
+def _take_folder(run: _Run, identity: dict[str, Any]) -> None:
+    """Make the folder that of this run, or refuse one that is of another; begin what else the run writes to."""
+    call, verb, ledger = run.call, run.verb, run.ledger
+    claim_shard(ledger, call.shard, call.folder)
+    claim(ledger, identity, call.folder)
+    refuse_purged(ledger, call.folder)
     if call.publication is not None:
         call.publication.begin(ledger)
     if verb.begin is not None:
         verb.begin()
+    asked = call.asked if call.shard is not None or not call.options.hash_paths else call.asked_without_files
+    ledger.remember({"notes": list(verb.notes), "asked": asked, "recipe": call.recipe})
+    remove_drafts(call.folder)
 
 
-def _compute(
-    call: Call,
-    verb: Verb,
+def _look(run: _Run, manifest: Manifest | None) -> Looker:
+    """Return what looks at the files of a run, once those are open again that came, changed, or are tried again."""
+    call, verb, ledger = run.call, run.verb, run.ledger
+    listing = Listing(
+        call.root, ledger, (call.folder, *call.exclude), run.hashed, call.given, call.remote, call.shard,
+        call.settings.follow_links,
+    )  # fmt: skip
+    looker = Looker(listing, ledger, run.pool, call.options, manifest, run.key, call.settings, verb.only)
+    lacks = verb.lacks if ledger.get("finished") is not None else None
+    is_lacking = lacks is not None and any(True for _ in lacks(ledger))
+    retry = ledger.get(RETRY) if call.retry_failed is None else call.retry_failed
+    looker.begin(call.folder, add=call.add, retry=retry, again=is_lacking or bool(ledger.get(LIMITED)))
+    if ledger.get(RETRY) is not None:
+        ledger.remember({RETRY: None})
+    if is_lacking and lacks is not None:  # asked once more: what came or changed is open already
+        ledger.open_again(dict.fromkeys(lacks(ledger)))
+    return looker
+
+
+def _compute(run: _Run, loading: Future[Any] | None, counter: Counter, chunks: Iterator[Chunk]) -> None:
+    """Have chunks computed by the engine of a call, or here, and keep what comes of them."""
+    call, verb, ledger = run.call, run.verb, run.ledger
+    if verb.compute is not None:
+        verb.compute()
+    verb.sink.begin(ledger)
+    model = None if call.engine is not None else (loading or run.loader.submit(run.load)).result()
+    counts, num_done = ledger.counts(), ledger.num_done()
+    call.progress.stage(verb.stage, max(counter.wait(3.0), num_done), num_done)
+    call.watch.started(_facts(call, run.pack), counts, counter.total)
+    parts = None
+    if verb.shows_parts and call.shard is None:
+        written = None if call.publication is None else call.publication.add
+        parts = Parts(call.folder, run.hashed if call.options.hash_paths else None, written)
+    committed = partial(_committed, run, parts, counts, counter)
+    plan = worker_plan(call, run.pack, verb, run.key)
+    if call.engine is not None:
+        call.engine.run(plan, ledger, chunks, committed, call.progress)
+    else:
+        _compute_here(run, plan, model, chunks, committed)
+    verb.sink.end(ledger)
+
+
+def _compute_here(
+    run: _Run,
     plan: WorkerPlan,
     model: Any,
-    readers: tuple[LookPool, ThreadPoolExecutor],
-    ledger: Ledger,
     chunks: Iterator[Chunk],
     committed: Callable[[ChunkResult, tuple[int, int]], None],
 ) -> None:
-    """Have chunks computed by the engine of a call, or here."""
-    if call.engine is not None:
-        call.engine.run(plan, ledger, chunks, committed, call.progress)
-        return
-    pool, loader = readers
-    threads = nullcontext((loader, 1)) if plan.pack is None else encoder_threads()  # a model's need torch
+    """Compute chunks in this process."""
+    call = run.call
+    threads = nullcontext((run.loader, 1)) if plan.pack is None else encoder_threads()  # a model's need torch
     with threads as (encoders, num_encoders):
         work, num_readers = call.watch.work, call.settings.workers
         work.places |= {"read": num_readers, "decode": num_readers, "model": num_encoders}
         timed = TimedThreads(encoders, work, "model")
         context = replace(
-            plan.context(model, pool, timed, num_encoders, call.progress),
+            plan.context(model, run.pool, timed, num_encoders, call.progress),
             is_full=bool if call.remote is None else partial(getattr, call.remote, "is_full"),
-            halved=_halved(call.progress, ledger),
+            halved=_halved(call.progress, run.ledger),
         )
-        (verb.work or run_chunks)(context, ledger, chunks, committed)
+        (run.verb.work or run_chunks)(context, run.ledger, chunks, committed)
+
+
+def _write(run: _Run, identity: dict[str, Any], *, is_cut: bool) -> bool:
+    """Write tables, page and run.json of all rows; return whether they stood there already."""
+    call, verb, ledger, work = run.call, run.verb, run.ledger, run.call.watch.work
+    with work.at("write"):
+        committed_s = ledger.write_seconds
+        note_limit(ledger, verb.notes, call, is_cut=is_cut)
+        described = partial(describe, identity, run.pack, ledger)
+        already = write_down(ledger, call.folder, verb, described, run.hashed, call.options.hash_paths, call.progress)
+        work.add("write", committed_s - ledger.write_seconds)  # the ledger counts its own
+        if call.publication is not None:
+            call.publication.finish()
+    return already
 
 
 def worker_plan(call: Call, pack: RunPack | None, verb: Verb, key: bytes) -> WorkerPlan:
@@ -223,11 +267,10 @@ def worker_plan(call: Call, pack: RunPack | None, verb: Verb, key: bytes) -> Wor
 
 
 def _committed(
+    run: _Run,
     parts: Parts | None,
     counts: dict[str, int],
     counter: Counter,
-    call: Call,
-    take: Callable[[ChunkResult], None],
     result: ChunkResult,
     grown: tuple[int, int],
 ) -> None:
@@ -235,13 +278,13 @@ def _committed(
     counts["files"] += grown[0]
     counts["studies"] += grown[1]
     total = max(counter.total, counts["files"])
-    call.progress.overall(counts["files"], total, counts["studies"])
-    call.watch.committed(result.files, counts, total)
+    run.call.progress.overall(counts["files"], total, counts["studies"])
+    run.call.watch.committed(result.files, counts, total)
     if parts is not None:
         parts.add(result)
-    take(result)
-    if call.remote is not None:
-        call.remote.release(row.path for row in result.files)
+    run.verb.sink.take(run.ledger, result)
+    if run.call.remote is not None:
+        run.call.remote.release(row.path for row in result.files)
 
 
 def _pool(call: Call) -> LookPool:

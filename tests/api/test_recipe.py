@@ -10,6 +10,7 @@ import pytest
 import medclip
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
+from medclip.settings import Settings
 from tests.kits.scoring import digests, write_png
 
 
@@ -80,6 +81,11 @@ def test_a_wrong_recipe_is_refused_before_anything_is_read(
         ("batch_size: many", "batch_size does not take 'many'"),
         ("report: {sort: x}", "report has no option 'sort'"),
         ("settings: {}", "'settings' is no option of this"),
+        ("task: 3", "task does not take 3"),
+        ("prompt: {a: 3}", "prompt does not take {'a': 3}"),
+        ("log: 3", "log does not take 3"),
+        ("reading: 3", "takes KEY=VALUE"),
+        ("reading: {mpp: 1}", "night.yaml: reading: there is no choice 'mpp' of reading"),
         ("group_by: size", "folder"),
         ("a: [", "night.yaml"),
     ):
@@ -104,3 +110,35 @@ def test_verbs_over_runs_take_recipes_too(films: Path, pack: Path, tmp_path: Pat
     assert (tmp_path / "out" / "files.csv").exists()
     recipe.write_text(json.dumps({"path": str(films), "model": str(pack), "modality": "xray", "dtype": "float16"}))
     assert medclip.embed(out=tmp_path / "e", recipe=recipe, workers=1).counts["embedded"] == 3  # pyright: ignore
+
+
+def test_a_run_goes_on_with_the_choices_of_reading_that_it_began_with(films: Path, pack: Path, tmp_path: Path) -> None:
+    options = {"model": pack, "modality": "xray", "settings": Settings(workers=1)}
+    medclip.score(films, tmp_path / "out", reading={"uneven_slices": "resample", "mpp_um": 1}, **options)
+    recipe = json.loads((tmp_path / "out" / "run.json").read_text())["recipe"]
+    assert recipe["reading"] == {"mpp_um": 1.0, "uneven_slices": "resample"}
+    for other in ((), ["mpp_um=1"], {"mpp_um": 2, "uneven_slices": "resample"}):
+        with pytest.raises(MedclipError, match="--reading") as refused:
+            medclip.score(films, tmp_path / "out", reading=other, **options)
+        assert refused.value.reason is Reason.OUTPUT_IN_USE
+    same = ["uneven_slices=resample", "mpp_um=1.0"]
+    assert medclip.score(films, tmp_path / "out", reading=same, **options).already_finished
+
+
+def test_shards_whose_choices_are_named_in_another_order_merge(films: Path, pack: Path, tmp_path: Path) -> None:
+    choices = ["mpp_um=0.5", "accept_unterminated=true"]
+    for number, named in ((1, choices), (2, choices[::-1])):
+        out = tmp_path / f"{number}"
+        medclip.score(films, out, model=pack, modality="xray", workers=1, shard=f"{number}/2", reading=named)
+    merged = medclip.runs.merge([tmp_path / "1", tmp_path / "2"], tmp_path / "all", workers=1)
+    assert merged.counts["files"] == 4
+
+
+def test_one_place_to_leave_out_is_no_sequence_of_letters(films: Path, pack: Path, tmp_path: Path) -> None:
+    run = medclip.score(films, tmp_path / "out", model=pack, modality="xray", workers=1, exclude=str(films / "0.png"))
+    assert run.counts["files"] == 3
+
+
+def test_a_name_that_is_no_option_of_a_verb_is_refused_with_the_one_that_may_be_meant(films: Path) -> None:
+    with pytest.raises(TypeError, match=r"score\(\) got an unexpected keyword argument 'worker'.*'workers'"):
+        medclip.score(films, worker=1)  # pyright: ignore

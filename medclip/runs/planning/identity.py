@@ -89,11 +89,6 @@ def run_identity(
     }
 
 
-def titles() -> Mapping[str, str]:
-    """Return what the parts of a run's identity are called."""
-    return _TITLES
-
-
 def titles_of(names: Iterable[str]) -> list[str]:
     """Return what parts of a run's identity are called."""
     return [_TITLES[name] for name in names]
@@ -109,4 +104,20 @@ def claim(ledger: Ledger, identity: dict[str, Any], folder: Path) -> None:
     if known is None:
         ledger.remember({"identity": identity})
     else:
-        refuse_other(folder, "run", known, identity, titles=_TITLES)
+        refuse_other_run(folder, known, identity)
+
+
+def refuse_other_run(folder: Path, known: Mapping[str, Any], asked: Mapping[str, Any], **words: str) -> None:
+    """Refuse to go on with a run that is not the same.
+
+    Args:
+        folder: Its folder.
+        known: Its identity.
+        asked: That of the call. A choice of reading that it does not name is another one, too.
+        words: As `refuse_other` takes them.
+
+    Raises:
+        MedclipError: OUTPUT_IN_USE, naming what differs.
+    """
+    whole = [{**each, "policy": sorted(each.get("policy", {}).items())} for each in (known, asked)]
+    refuse_other(folder, "run", *whole, titles=_TITLES, **words)

@@ -18,7 +18,7 @@ from medclip.files.disk.locks import is_locked
 from medclip.files.output import in_use, refuse_other
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.results import EMBED
-from medclip.runs.planning.identity import titles
+from medclip.runs.planning.identity import refuse_other_run
 from medclip.wording import count
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def asked_of_shards(folders: Sequence[Path]) -> tuple[dict[str, Any], bool]:
         first = first or facts
         if facts["num"] != first["num"]:
             raise in_use(folder, f"this is a shard of {facts['num']}, and others are of {first['num']}", _APART)
-        refuse_other(folder, "run", first["identity"], facts["identity"], titles=titles(), remedy=_APART)
+        refuse_other_run(folder, first["identity"], facts["identity"], remedy=_APART)
         refuse_other(folder, "run", _of_the_run(first["asked"]), _of_the_run(facts["asked"]), remedy=_APART)
         if shard[0] in known:
             raise in_use(folder, f"shard {shard[0]} of {shard[1]} is named twice, also as {known[shard[0]]}", _APART)
