@@ -539,7 +539,8 @@ def settings_of(given: Any) -> Settings:
     """
     settings = given.settings or Settings()
     if isinstance(given, Policies):
-        settings = replace(settings, policy=replace(settings.policy, **dict(given.reading)))
+        named: Any = given.reading  # as `_choices` returns it; () where none is named
+        settings = replace(settings, policy=replace(settings.policy, **dict(named)))
     if isinstance(given, Machine):
         settings = settings.on_machine(given.workers, given.memory)
     return settings
