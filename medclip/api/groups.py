@@ -50,7 +50,7 @@ class Recipe:
     """What every verb takes whose own `recipe` is of no other kind."""
 
     recipe: str | Path | None = option(
-        "YAML file of these options, or the run.json of an earlier run of this command. It has values by the names of "
+        "YAML file of these options, or run.json of a run of this command. It has values by the names of "
         "options; what is named beside it overrides it.",
         default=None,
         form="FILE",

@@ -119,5 +119,5 @@ def refuse_other_run(folder: Path, known: Mapping[str, Any], asked: Mapping[str,
     Raises:
         MedclipError: OUTPUT_IN_USE, naming what differs.
     """
-    whole = [{**each, "policy": sorted(each.get("policy", {}).items())} for each in (known, asked)]
-    refuse_other(folder, "run", *whole, titles=_TITLES, **words)
+    identities = [{**each, "policy": sorted(each.get("policy", {}).items())} for each in (known, asked)]
+    refuse_other(folder, "run", *identities, titles=_TITLES, **words)
