@@ -13,11 +13,7 @@ from medclip.files.dicomweb.address import is_dicomweb
 from medclip.files.stores.remote import place_of
 from medclip.files.stores.store_files import is_store
 from medclip.options import options_of
-from medclip.settings import ReadPolicy, Settings
-
-_POLICY = ("uneven_slices", "mpp_um", "accept_unterminated")
-"""What commands have options for."""
-
+from medclip.settings import CHOICES, ReadPolicy, Settings
 
 _IMAGES = ("path", "table")
 """What may hold values in memory."""
@@ -60,9 +56,9 @@ def arguments_again(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def _kept(name: str, value: Any, is_place: bool = False) -> Any:
     if isinstance(value, Settings):
-        if not set(value.policy.changes()) <= set(_POLICY):
+        if not set(value.policy.changes()) <= set(CHOICES):
             raise _NotKept
-        policy = {field: getattr(value.policy, field) for field in _POLICY}
+        policy = {field: getattr(value.policy, field) for field in CHOICES}
         simple = {field.name: getattr(value, field.name) for field in fields(value)}
         return {**simple, "policy": policy, "home": os.path.abspath(value.home)}
     if name == "path" and is_store(value):

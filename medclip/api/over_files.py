@@ -189,7 +189,7 @@ def watched(given: Any, verb: str) -> AbstractContextManager[Any]:
     from medclip.files.given_images import is_several
     from medclip.runs.operations.watch import watch_run
 
-    named = given.log if is_several(given.log) else (given.log,)
+    named = (given.log or ()) if is_several(given.log) else (given.log,)
     return watch_run(verb, [path_of(file, "the file of the log") for file in named])
 
 

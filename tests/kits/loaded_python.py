@@ -91,7 +91,7 @@ class LoadedPython:
     """The process that has imported everything. Use as a context manager.
 
     Args:
-        modules: What it imports in place of everything.
+        modules: Modules to import in place of everything.
 
     Attributes:
         folder: Where its programs `medclip`, `python` and `python3` are.

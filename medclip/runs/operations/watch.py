@@ -209,7 +209,7 @@ def watch_run(command: str, files: Sequence[Path]) -> Iterator[RunWatch]:
 
     Args:
         command: The verb.
-        files: As `RunWatch` takes them.
+        files: Logs and files of metrics, told apart as `RunWatch` does it.
 
     Raises:
         MedclipError: For a file that cannot be written.

@@ -114,7 +114,7 @@ def refuse_other_run(folder: Path, known: Mapping[str, Any], asked: Mapping[str,
         folder: Its folder.
         known: Its identity.
         asked: That of the call. A choice of reading that it does not name is another one, too.
-        words: As `refuse_other` takes them.
+        words: Further words of `refuse_other`, such as the remedy.
 
     Raises:
         MedclipError: OUTPUT_IN_USE, naming what differs.
