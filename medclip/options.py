@@ -306,17 +306,18 @@ def _is_set(given: Any, declared: Mapping[str, Option], name: str) -> bool:
 
 
 def _check_value(one: Option, value: Any) -> None:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        low, high = one.least, one.most
-        if not ((low is None or value >= low) and (high is None or value <= high)):  # so that NaN is refused, too
+    low, high = one.least, one.most
+    for each in value if isinstance(value, (list, tuple)) else (value,):
+        is_number = isinstance(each, (int, float)) and not isinstance(each, bool)
+        if is_number and not ((low is None or each >= low) and (high is None or each <= high)):  # NaN is refused, too
             ends = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
-            raise MedclipError(Reason.WRONG_USE, f"{one.name} is {ends}, not {value:g}.")
-    if one.choices and isinstance(value, str) and value not in one.choices:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"{one.name} is one of {list_of(list(one.choices))}, not {value!r}.",
-            hint=did_you_mean(value, one.choices),
-        )
+            raise MedclipError(Reason.WRONG_USE, f"{one.key} is {ends}, not {each:g}.")
+        if one.choices and isinstance(each, str) and each not in one.choices:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"{one.key} is one of {list_of(list(one.choices))}, not {each!r}.",
+                hint=did_you_mean(each, one.choices),
+            )
 
 
 class Verb(Protocol[_P_contra, _R_co]):
@@ -390,16 +391,21 @@ def named_values(declared: Any, named: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         declared: A class made by `options`. One with recipes of its own has a static method `with_recipe`, which does
             this for it.
-        named: Values by the names of their options.
+        named: Values by the names of their options. Of one that has keys, those that are named go before the recipe's.
 
     Raises:
-        MedclipError: As `read_recipe`.
+        MedclipError: As `read_recipe`; WRONG_USE for a form that an option does not take.
     """
     if hasattr(declared, "with_recipe"):
         return declared.with_recipe(named)
     known = options_of(declared)
     path = recipe_in(named, known)
-    return dict(named) if path is None else {**read_recipe(path, known, named), **named}
+    if path is None:
+        return dict(named)
+    keyed = {name for name in named if known[name].annotation == "Overrides"}
+    below = read_recipe(path, known, named.keys() - keyed)
+    both = {name: {**below[name], **_read_named(known[name], named[name])} for name in keyed & below.keys()}
+    return {**below, **named, **both}
 
 
 def recipe_in(named: Mapping[str, Any], declared: Mapping[str, Option]) -> Any:
@@ -416,8 +422,12 @@ def make_options(declared: Callable[..., _O], named: Mapping[str, Any]) -> _O:
         MedclipError: WRONG_USE for a form that an option does not take.
     """
     known = options_of(declared)
+    return declared(**{name: _read_named(known[name], value) for name, value in named.items()})
+
+
+def _read_named(one: Option, value: Any) -> Any:
     try:
-        return declared(**{name: _read(known[name], value) for name, value in named.items()})
+        return _read(one, value)
     except ValueError as e:
         raise MedclipError(Reason.WRONG_USE, f"{e}.") from e
 

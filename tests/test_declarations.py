@@ -59,7 +59,6 @@ GLOSSARY: dict[str, tuple[str, Any]] = {
     "reading": ("Overrides", ()),
     "log": ("str | Path | Sequence[str | Path]", ()),
     "group_by": ("GroupBy", "auto"),
-    "against": ("Asked", ()),
     "test_share": ("float", 0.2),
     "val_share": ("float", 0.1),
     "settings": ("Settings | None", None),
@@ -72,7 +71,7 @@ OWN_SENTENCES = {
     "query", "workers", "seed", "name", "compare", "dataset", "format", "method", "shots", "shards", "store", "size_px",
     "thresholds", "thumbnails", "embeddings", "pooling", "baseline", "prompt", "file", "group", "splits", "where",
     "level", "like", "captions", "top", "dtype", "layout", "number", "dry_run", "num_captions", "study",
-    "date", "report", "findings",
+    "date", "report", "findings", "against", "as_",
 }  # fmt: skip
 """Names whose thing is the same and whose help says what it is for this verb: what is worked on, where it goes, who."""
 OF_SETTINGS = {"settings", "progress"}
@@ -123,6 +122,13 @@ def test_help_is_sentences_and_units_stand_in_names() -> None:
         if one.annotation.startswith("int") and not one.is_argument and one.kind is int and one.name.startswith("num"):
             assert one.help.startswith(("Number of", "Which")), where
     assert f"blocks of {CHUNK_FILES};" in declared("score")["limit"].help
+
+
+def test_a_number_says_what_it_may_be() -> None:
+    anything = {"workers", "threshold", "horizon", "mean", "std", "start_s", "mm_per_mv", "patch_mpp_um"}
+    for command, one in every_option():
+        if one.kind in (int, float) and one.name not in anything:
+            assert one.least is not None, (command, one.name)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

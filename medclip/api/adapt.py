@@ -66,6 +66,7 @@ class AdaptOptions(
         "Seed of initial values, batches and augmentation. The draw of shots has --seed; test patients depend on "
         "neither.",
         default=0,
+        least=0,
         heading="How it learns",
     )
     checkpoint: str | Path | None = option(

@@ -187,7 +187,7 @@ def audit(options: AuditOptions) -> AuditResult:
         asked, origin = _origin(options, note)
         compare = named_sources(options.compare)
         reading, measures = read_options(options), measure_options(options)
-        check_formats(options.format)
+        check_formats(options.as_)
         _refuse_missing([options.scores, *compare.values()], options.labels, measures)
         folder = None if options.out is None else Path(options.out)
         run_note = _identity(options, compare, reading, measures, fetched)
@@ -209,7 +209,7 @@ def audit(options: AuditOptions) -> AuditResult:
             progress=options.progress,
         )
         run = replace(run, result=replace(run.result, provenance={**run.result.provenance, **origin.written()}))
-        return run.result if folder is None else _write(run, folder, options.format, run_note, asked, fetched)
+        return run.result if folder is None else _write(run, folder, options.as_, run_note, asked, fetched)
 
 
 def _with_places(options: AuditOptions) -> AuditOptions:

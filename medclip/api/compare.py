@@ -52,6 +52,7 @@ class CompareOptions(
     shots: int | Sequence[int] = option(
         "Number of patients of each class that are learned from, one file of each. Default: 1, 2, 4, 8 and 16.",
         default=(),
+        least=1,
         form="K",
         often=True,
     )

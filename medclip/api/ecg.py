@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import Limits, OneOfMany, Overwriting, Recipe, settings_of
+from medclip.api.groups import Chance, Limits, OneOfMany, Overwriting, Recipe, settings_of
 from medclip.options import argument, option, options, verb
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ class SheetLayout:
 
 
 @options
-class RenderOptions(Limits, Recipe, SheetLayout, OneOfMany, Overwriting):
+class RenderOptions(Limits, Recipe, SheetLayout, OneOfMany, Overwriting, Chance):
     """What `ecg render` is asked."""
 
     path: str | Path = argument("Record of any ECG format, or folder of one.", place=True)
     out: str | Path = argument("PNG to write; it is put in place when it is complete.", named=True, place=True)
     grid: str = option("Colour of the paper's grid: red, pink, brown, blue, green or grey.", default="red", often=True)
-    dpi: int = option("Dots per inch, 50 to 400.", default=200, often=True)
+    dpi: int = option("Dots per inch.", default=200, least=50, most=400, often=True)
     mm_per_mv: float = option("Gain: 5, 10 or 20 mm/mV.", default=10.0)
     start_s: float | None = option(
         "Second of the record that the sheet begins with. Default: that of its middle ten.", default=None, often=True
@@ -41,13 +41,11 @@ class RenderOptions(Limits, Recipe, SheetLayout, OneOfMany, Overwriting):
         "Take out the wander of the baseline, as models have it taken out; otherwise it is as recorded.", default=False
     )
     header: str = option("Line of text above the leads.", default="")
-    photograph: int | None = option(
-        "Seed of what a telephone's photograph would do to the sheet. It is turned, at an angle, with shadows, noise "
-        "and JPEG. Default: it is clean.",
-        default=None,
-        form="SEED",
+    photograph: bool = option(
+        "Do to the sheet what a telephone's photograph would. It is turned, at an angle, with shadows, noise and JPEG, "
+        "by values drawn from --seed.",
+        default=False,
         often=True,
-        least=0,
     )
     map_out: str | Path | None = option(
         "JSON file to write that says where every lead lies in the image.", default=None, often=True, place=True
@@ -95,7 +93,7 @@ def render(options: RenderOptions) -> RenderedSheet:
             f"the sheet cannot begin at {options.start_s:g} s: the record lasts {signal.duration_s:g} s.",
             where=path,
         )
-    places = write_sheet(signal, drawn, out, photograph=options.photograph, map_out=map_out)
+    places = write_sheet(signal, drawn, out, photograph=options.seed if options.photograph else None, map_out=map_out)
     return RenderedSheet(out, places, missing_leads(signal), signal.duration_s, options.number, num_found)
 
 

@@ -69,6 +69,7 @@ def parse_exports(texts: str | Sequence[str]) -> Exports:
 
     known = (CSV, *RESULT_FORMATS)
     forms: list[str] = []
+    placed: set[str] = set()
     named, places, stores = None, dict[str, None](), dict[str, None]()
     for text in (texts,) if isinstance(texts, str) else tuple(texts):
         what, is_equal, place = str(text).partition("=")
@@ -96,6 +97,14 @@ def parse_exports(texts: str | Sequence[str]) -> Exports:
         named = of or named
         if place:
             (stores if is_dicomweb(place) else places)[str(place)] = None
+            placed.add(form)
+    homeless = [form for form in forms if form != CSV and form not in placed]
+    if places and homeless:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"results go to one folder in a call, and none is named for {homeless[0]}.",
+            hint=f"Write {homeless[0]}={next(iter(places))}, or write that form afterwards: medclip export.",
+        )
     for several, what in ((places, "one folder"), (stores, "one PACS")):
         if len(several) > 1:
             raise MedclipError(Reason.WRONG_USE, f"results go to {what} in a call, not to {len(several)}.")

@@ -53,6 +53,8 @@ class FinetuneOptions(
     val_share: float = option(
         "Share of patients to choose the best epoch with, where the table has no column `split`.",
         default=0.1,
+        least=0,
+        most=1,
         form="X",
         heading="Table and patients",
     )

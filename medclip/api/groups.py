@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,8 +119,8 @@ class Encoder:
     )
 
 
-def _choices(named: Any) -> dict[str, Any]:
-    """Return choices of reading by their names, whichever form they are named in."""
+def _by_key(option: str, named: Any) -> dict[str, Any]:
+    """Return values by their keys, whichever form they are named in."""
     from medclip.files.recipes.key_value import read_overrides
 
     texts = [named] if isinstance(named, str) else named
@@ -127,7 +128,11 @@ def _choices(named: Any) -> dict[str, Any]:
         isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)
     ):
         raise ValueError(f"takes KEY=VALUE, or names with their values, not {named!r}")
-    return read_choices(read_overrides(texts, "--reading"))
+    return read_overrides(texts, option)
+
+
+def _choices(named: Any) -> dict[str, Any]:
+    return read_choices(_by_key("--reading", named))
 
 
 @options
@@ -169,7 +174,7 @@ class Believed:
     heading = "How files are read"
 
     min_confidence: float = option(
-        "Least probability at which an inferred modality is believed.", default=0.8, form="P"
+        "Least probability at which an inferred modality is believed.", default=0.8, least=0, most=1, form="P"
     )
 
 
@@ -453,7 +458,7 @@ class NamedPack:
 class OneOfMany:
     """Which one is meant of several that lie in one place."""
 
-    number: int = option("Which image, series or record of a folder, from 1.", default=1)
+    number: int = option("Which image, series or record of a folder, from 1.", default=1, least=1)
 
 
 # Adaptation, training and evaluation.
@@ -496,7 +501,7 @@ class TestShare:
     heading = "Table and patients"
 
     test_share: float = option(
-        "Share of patients to test on, where the table has no column `split`.", default=0.2, form="X"
+        "Share of patients to test on, where the table has no column `split`.", default=0.2, least=0, most=1, form="X"
     )
 
 
@@ -512,6 +517,7 @@ class Overridden:
         form="KEY=VALUE",
         often=True,
         word="set",
+        read=partial(_by_key, "--set"),
     )
 
 

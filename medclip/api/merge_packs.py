@@ -44,6 +44,8 @@ class MergePacksOptions(Told, Recipe, NamedPack, Resamples, Overwriting, Device)
     alpha: float | None = option(
         "Share: of opcm that of singular values kept free of new packs, of wise-ft the new pack's. Default: 0.5.",
         default=None,
+        least=0,
+        most=1,
     )
     shards: str | Path | Sequence[str | Path] = option(
         "Folder of `medclip shards build` to measure with. A greedy soup is chosen on their --val-split.",

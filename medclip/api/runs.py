@@ -262,17 +262,22 @@ class PurgeOptions(Recipe, RunFolder):
 
     folder: str | Path = argument("Output folder of a run, or a folder that holds such, at any depth.", place=True)
     older_than: str | None = option("Only runs that were finished so long ago: 12h, 30d, 4w.", default=None, form="AGE")
-    thumbnails: bool = option("Remove small images, and the pages of the report, which show them.", default=False)
-    ledger: bool = option("Remove what the ledger knows: no command goes on with the run any more.", default=False)
-    embeddings: bool = option("Remove vectors: no question can be put to them any more.", default=False)
+    remove: str | Sequence[str] = option(
+        "What goes. thumbnails are small images, and the pages of the report, which show them; without the ledger no "
+        "command goes on with the run any more; without embeddings no question can be put to it any more.",
+        default=(),
+        form="WHAT",
+        choices=("thumbnails", "ledger", "embeddings"),
+        often=True,
+    )
     yes: bool = option("Remove; without it, what could be removed is listed.", default=False)
 
     rules = (
         needs(
             "yes",
-            ("thumbnails", "ledger", "embeddings"),
+            "remove",
             "nothing is named to remove.",
-            hint="Name --thumbnails, --ledger or --embeddings.",
+            hint="Name it: --remove thumbnails, ledger or embeddings.",
         ),
     )
 
@@ -291,5 +296,5 @@ def purge(options: PurgeOptions) -> Purged:
     from medclip.runs.operations.purge import KINDS, parse_age, purge_runs
 
     seconds = 0.0 if options.older_than is None else parse_age(options.older_than)
-    kinds = tuple(kind for kind in KINDS if getattr(options, kind))
+    kinds = tuple(kind for kind in KINDS if kind in options.remove)
     return purge_runs(Path(options.folder), kinds, seconds, yes=options.yes)

@@ -34,7 +34,7 @@ class SearchOptions(Told, Limits, Recipe, Ranked, NamedModality, ReportPaths, Ov
         "vectors are averaged.",
         default=(),
     )
-    not_: str | Sequence[str] = option(
+    against: str | Sequence[str] = option(
         "What not to look for: its cosine is taken from the score.",
         default=(),
         form="TEXT",
@@ -120,7 +120,7 @@ def search(options: SearchOptions) -> SearchResult:
     from medclip.retrieval.result import claim_hits, write_hits
 
     claim_hits(options.out, options.html, overwrite=options.overwrite)
-    question = read_question(options.words, options.not_, options.like)
+    question = read_question(options.words, options.against, options.like)
     if options.index == "faiss":
         check_faiss()
     result = _searched(options, question)

@@ -261,10 +261,10 @@ class SlideExportOptions(Told, Limits, Recipe, Overwriting, StoreOfSlides):
     """What `slides export` is asked."""
 
     out: str | Path = argument("Folder to write; one that holds something else is refused.", named=True, place=True)
-    format: str = option(
+    as_: str = option(
         "Form of what is written: anndata (.h5ad), or spatialdata (.zarr), which LazySlide opens.",
         default="anndata",
-        form="NAME",
+        form="FORM",
         choices=("anndata", "spatialdata"),
         heading="Output",
     )
@@ -474,7 +474,7 @@ def export(options: SlideExportOptions) -> SlideExport:
         One row for each slide of the store, also for those that have no vectors.
 
     Raises:
-        MedclipError: WRONG_USE for another format; OUTPUT_IN_USE; MISSING_CODEC without spatialdata; what opening the
+        MedclipError: WRONG_USE for another form; OUTPUT_IN_USE; MISSING_CODEC without spatialdata; what opening the
             store raises.
 
     Example:
@@ -488,7 +488,7 @@ def export(options: SlideExportOptions) -> SlideExport:
     return export_slides(
         open_slide_store(options.store),
         Path(options.out),
-        options.format,  # pyright: ignore[reportArgumentType] (one of its choices)
+        options.as_,  # pyright: ignore[reportArgumentType] (one of its choices)
         overwrite=options.overwrite,
         progress=options.progress or Silent(),
     )

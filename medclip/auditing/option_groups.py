@@ -256,7 +256,7 @@ class Beforehand:
         form='"tpr for flu in sex"',
         read=shapes.hypotheses,
     )
-    confidence: float = option("Confidence of what is required, one-sided.", default=0.95)
+    confidence: float = option("Confidence of what is required, one-sided.", default=0.95, least=0.5, most=1)
     declared: Mapping[str, str] | None = option(
         "By whom and when a recipe was written, which is worth something only in the file that was written beforehand.",
         default=None,
@@ -432,11 +432,11 @@ class Pages:
     )
     question: str | None = option("What is asked of the audit, which stands on the page.", default=None)
     audited_on: str | None = option("Date that stands on the page. Default: today, in UTC.", default=None, form="DATE")
-    format: Sequence[str] | str = option(
+    as_: Sequence[str] | str = option(
         "Other form that is written, too: chai (model card of the Coalition for Health AI), tripod or claim (filled "
         "checklists).",
         default=(),
-        form="NAME",
+        form="FORM",
         read=shapes.listed,
     )
     changed_inputs: bool = option(

@@ -1,4 +1,4 @@
-"""The forms that an audit can be written in, by the names of the option `--format`."""
+"""The forms that an audit can be written in, by the names of the option `--as`."""
 
 from __future__ import annotations
 

@@ -212,7 +212,16 @@ def _sheets(data: Path, drawn: Path) -> Listed:
         for source, seed in ((DRAWN, None), (PHOTOGRAPHED, number)):
             path = drawn / f"{source} {record.stem}.png"
             layout, grid, gain = drawn_as.choice(LAYOUTS), drawn_as.choice(GRIDS), drawn_as.choice(GAINS)
-            render(record, path, layout=layout, grid=grid, mm_per_mv=gain, dpi=100, photograph=seed)
+            render(
+                record,
+                path,
+                layout=layout,
+                grid=grid,
+                mm_per_mv=gain,
+                dpi=100,
+                photograph=seed is not None,
+                seed=seed or 0,
+            )
             yield path, source, "ECG sheet", f"ptbxl:{row['patient_id']}", record
 
 

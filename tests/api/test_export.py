@@ -147,6 +147,7 @@ def test_forms_and_places_are_read(tmp_path: Path) -> None:
         ("csv=to", "beside the others"),
         ("sr:task", "of heat maps alone"),
         (["sr=a", "sr=b"], "one folder"),
+        (["sr=a", "fhir-r5", "csv"], "none is named for fhir-r5"),
         ([f"sr={NOWHERE}", f"sc={NOWHERE}2"], "one PACS"),
     ):
         with pytest.raises(MedclipError, match=said):

@@ -306,7 +306,7 @@ def test_a_pack_of_images_starts_a_tower_of_volumes(pretrained: Path, tmp_path: 
         ({"overrides": {"train.speed": 1}}, Reason.RECIPE_INVALID, "speed"),
         ({"overrides": {"train.device": "tpu"}}, Reason.WRONG_USE, "tpu"),
         ({"patient": None}, Reason.TABLE_INVALID, "patient"),
-        ({"test_share": 1.5}, Reason.WRONG_USE, "no parts of one whole"),
+        ({"test_share": 0.6, "val_share": 0.6}, Reason.WRONG_USE, "no parts of one whole"),
         ({"overrides": {"model.size_px": 50}}, Reason.RECIPE_INVALID, "no multiple of its patches"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 import medclip
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
+from medclip.options import make_options, named_values
 from medclip.settings import Settings
 from tests.kits.scoring import digests, write_png
 
@@ -142,3 +143,18 @@ def test_one_place_to_leave_out_is_no_sequence_of_letters(films: Path, pack: Pat
 def test_a_name_that_is_no_option_of_a_verb_is_refused_with_the_one_that_may_be_meant(films: Path) -> None:
     with pytest.raises(TypeError, match=r"score\(\) got an unexpected keyword argument 'worker'.*'workers'"):
         medclip.score(films, worker=1)  # pyright: ignore
+
+
+def test_of_keys_those_that_are_named_go_before_those_of_the_recipe(tmp_path: Path) -> None:
+    recipe = tmp_path / "night.yaml"
+    recipe.write_text("reading: {mpp_um: 0.25, uneven_slices: resample}\n")
+    named = {"path": "in", "recipe": recipe, "reading": ["mpp_um=0.5"]}
+    options = make_options(medclip.score.options, named_values(medclip.score.options, named))
+    assert options.reading == {"mpp_um": 0.5, "uneven_slices": "resample"}
+    recipe.write_text("set: [steps=200, lr=0.01]\n")
+    verb = medclip.adapt.options
+    named = {"labels": "t.csv", "label": "a", "recipe": recipe, "overrides": {"steps": 5}}
+    assert make_options(verb, named_values(verb, named)).overrides == {"steps": 5, "lr": 0.01}
+    with pytest.raises(MedclipError, match="takes KEY=VALUE") as refused:
+        named_values(verb, {**named, "overrides": 3})
+    assert refused.value.reason is Reason.WRONG_USE

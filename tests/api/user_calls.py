@@ -29,7 +29,7 @@ def calls() -> list[Path | float | str | int | None]:
     for_others = medclip.runs.export(out, as_=["sr", "sc"], to="results")
     far = medclip.runs.status(folder=out)
     whole = medclip.runs.merge([out / "1", out / "2"], out)
-    purged = medclip.runs.purge(out, older_than="30d", thumbnails=True, yes=True)
+    purged = medclip.runs.purge(out, older_than="30d", remove="thumbnails", yes=True)
     router = medclip.watch(images, out, settle_s=30.0, once=True, model="anatomy-x1")
     scan = medclip.scan(images, modality="xray")
     study = medclip.open_study("study.dcm", medclip.Modality.CT)
@@ -41,7 +41,9 @@ def calls() -> list[Path | float | str | int | None]:
     planned = medclip.audit("audit.yaml", seed=3, num_permutations=2000, where={"split": "test"}, age_bins=[0, 40, 60])
     run = medclip.pretrain("recipe.yaml", overrides=["train.epochs=2"], out=out, resume=True)
     health = medclip.doctor(settings=medclip.Settings(workers=1))
-    hits = medclip.search("embeddings", ["a pacemaker", "a device"], like="film.dcm", not_="a tube", where={"sex": "F"})
+    hits = medclip.search(
+        "embeddings", ["a pacemaker", "a device"], like="film.dcm", against="a tube", where={"sex": "F"}
+    )
     maps = medclip.explain(
         "film.dcm", prompt=["effusion", "a pacemaker"], task="chest_xray_findings:pneumonia", out=out
     )
@@ -63,14 +65,14 @@ def calls() -> list[Path | float | str | int | None]:
     slides = medclip.slides.embed(images, out, patch_mpp_um=1.0, stain="hed", qc=True, device="cuda", dtype="float16")
     head = medclip.slides.learn(slides.store, labels, ["er", "pr"], out=out, compare=["mean"], num_folds=3, patient="p")
     answers = medclip.slides.predict(slides.store, out=out, head=head.head, images=images, dicom=True)
-    slide_tables = medclip.slides.export(out, "anndata", format="spatialdata", overwrite=True)
+    slide_tables = medclip.slides.export(out, "anndata", as_="spatialdata", overwrite=True)
     pack = medclip.models.import_("clip.pt", out, architecture="ViT-B-32", preset="pathgen-clip", mean=[0.5, 0.5, 0.5])
     calibrated = medclip.models.calibrate(pack, images=images, num_run_images=500, candidate=["onnx"], modality="xray")
     merged = medclip.models.merge([pack, "b"], out=out, method="greedy-soup", shards="shards", test_split=None)
     exported = medclip.models.export(medclip.models.load("a"), out)
     decided = medclip.models.set_thresholds(pack, {"mass": 0.5}, task="mammography_mass", out=out)
     facts = (medclip.models.list(), medclip.models.show(pack), medclip.models.cite(), medclip.models.verify(pack))
-    sheet = medclip.ecg.render("record.hea", "sheet.png", layout="6x2", photograph=3, map_out="sheet.json")
+    sheet = medclip.ecg.render("record.hea", "sheet.png", layout="6x2", photograph=True, seed=3, map_out="sheet.json")
     read = medclip.ecg.digitise("sheet.png", "read.csv", min_lead_confidence=0.8, together=True)
     results = (
         watched,

@@ -202,12 +202,12 @@ def test_a_model_card_and_checklists_are_written_where_they_are_asked_for_and_go
     tables, tmp_path: Path, capsys
 ):
     out = tmp_path / "out"
-    assert main(command(tables, out, "--format", "chai", "--format", "tripod", "--format", "claim")) == 0
+    assert main(command(tables, out, "--as", "chai", "--as", "tripod", "--as", "claim")) == 0
     assert (out / "applied_model_card.xml").read_text(encoding="utf-8").startswith("<?xml")
     assert "## " not in (out / "claim.md").read_text(encoding="utf-8")
     assert "| 23a |" in (out / "tripod_ai.md").read_text(encoding="utf-8")
     assert main(command(tables, out, "--overwrite")) == 0
     assert not (out / "tripod_ai.md").exists()
     capsys.readouterr()
-    assert main(command(tables, tmp_path / "other", "--format", "chia")) == 2
+    assert main(command(tables, tmp_path / "other", "--as", "chia")) == 2
     assert "Did you mean 'chai'?" in capsys.readouterr().err

@@ -72,6 +72,6 @@ def test_no_local_option_of_a_run_asks_for_the_network(programs: Programs, tmp_p
     run("score", tmp_path / "vectors", "--out", tmp_path / "answers", "--model", pack, "--prompt", "effusion")
     run("status", out)
     run("scan", root)
-    run("runs", "purge", tmp_path, "--thumbnails", "--yes")
+    run("runs", "purge", tmp_path, "--remove", "thumbnails", "--yes")
     assert not asked.exists(), asked.read_text()
     assert len(guarded.read_text().split()) > 2 * 12, "the reading processes were not guarded"

@@ -79,7 +79,7 @@ def test_a_slip_in_the_file_is_refused_and_the_file_is_named(
 def test_what_removes_or_replaces_stands_on_the_command_line_only(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    file.write_text("[runs.purge]\nledger = true\nyes = true\n")
+    file.write_text('[runs.purge]\nremove = "ledger"\nyes = true\n')
     assert main(["runs", "purge", str(tmp_path)]) == 2
     assert "'yes' stands on the command line only" in capsys.readouterr().err
 

@@ -77,7 +77,7 @@ CASES: Mapping[str, tuple[str, ...]] = {
         "runs merge part/1 part/2 --out all --workers 1 --json",
         "status all --json",
         "runs purge all",
-        "runs purge all --thumbnails --ledger --yes --json",
+        "runs purge all --remove thumbnails --remove ledger --yes --json",
     ),
     "watch": (
         "@copy in/studies/png .given/incoming",
@@ -87,12 +87,12 @@ CASES: Mapping[str, tuple[str, ...]] = {
         "embed in/studies --out vectors --modality xray {tiny} --json",
         "embed in/studies --out half --modality xray --dtype float16 {tiny}",
         "score vectors --out out --model in/pack --json",
-        "search vectors 'an X-ray image' 'a film' --not 'an eye' --model in/pack --level unit --json",
+        "search vectors 'an X-ray image' 'a film' --against 'an eye' --model in/pack --level unit --json",
         "search vectors 'an X-ray image' --model in/pack --num-hits 3 --out hits.csv --html hits.html",
         "search vectors --like 3 --model in/pack --level unit --where modality=xray --out hits.parquet",
         "captions rank in/captions/captions.txt --like in/studies/png/0.png --modality xray --model in/pack",
         "captions rank in/captions/captions.txt --like in/studies/png/0.png --modality xray --model in/pack --json",
-        "runs purge vectors --embeddings --yes",
+        "runs purge vectors --remove embeddings --yes",
     ),
     "scan": ("scan examples/studies", "scan examples/studies --json", "scan examples/studies --hash-paths --json"),
     "view": (
@@ -140,7 +140,7 @@ CASES: Mapping[str, tuple[str, ...]] = {
     ),
     "audit forms": (
         "{flu} --labels in/audited/truths.csv --where split=test --choose-where split=val --by age --age-bins 0,40,60"
-        " --compare in/audited/rival.csv --format chai --format tripod --format claim --out out --json",
+        " --compare in/audited/rival.csv --as chai --as tripod --as claim --out out --json",
         "{flu} --labels in/audited/leaky.csv --where split=test --threshold 0.4 --out .leaky",
         "audit in/audited/audit.yaml --out declared",
         "audit verify out",
@@ -176,7 +176,7 @@ CASES: Mapping[str, tuple[str, ...]] = {
     ),
     "ecg": (
         "ecg render in/record/rec.hea --out a.png --dpi 150 --map-out a.json",
-        "ecg render in/record/rec.hea --out b.png --dpi 150 --layout 6x2 --grid blue --photograph 1 --json",
+        "ecg render in/record/rec.hea --out b.png --dpi 150 --layout 6x2 --grid blue --photograph --seed 1 --json",
         "ecg digitise a.png --out a.csv --json",
     ),
     "slides": (
@@ -341,7 +341,7 @@ WRONG: Mapping[str, tuple[str, ...]] = {
         "{flu} --labels in/audited/truths.csv --out out --horizon 3",
         "{flu} --labels in/audited/truths.csv --out out --attacker --study image",
         "{flu} --labels in/audited/truths.csv --out out --masked no.csv",
-        "{flu} --labels in/audited/truths.csv --out out --format chia",
+        "{flu} --labels in/audited/truths.csv --out out --as chia",
         "{flu} --labels in/audited/truths.csv --out out --nonsense",
         "audit verify nowhere",
         "audit diff nowhere nowhere",
@@ -375,7 +375,7 @@ WRONG: Mapping[str, tuple[str, ...]] = {
         "slides embed in/sections/slides --out out --model nowhere",
         "slides embed in/sections/slides --out out --model in/sections/pack --stain purple",
         "slides export nowhere --out out",
-        "slides export in/cohort/store --out out --format xml",
+        "slides export in/cohort/store --out out --as xml",
         "slides learn nowhere --labels in/cohort/labels.csv --label grade --out out",
         "slides learn in/cohort/store --labels in/cohort/labels.csv --label nonsense --out out",
         "slides learn in/cohort/store --labels in/cohort/labels.csv --label grade --pooling most --out out",

@@ -62,11 +62,11 @@ def test_without_small_images_the_tables_stay_and_the_report_comes_back_without_
     first = scored(films, out, pack)
     assert "data:image/jpeg" in first.report_path.read_text()
     tables = {name: sha for name, sha in digests(out).items() if name.endswith("parquet")}
-    medclip.runs.purge(out, thumbnails=True, yes=True)
+    medclip.runs.purge(out, remove="thumbnails", yes=True)
     assert num_rows(out, "thumbnails") == 0
     assert not (out / "report.html").exists()
     assert b"\xff\xd8\xff" not in (out / "ledger.sqlite").read_bytes(), "no JPEG is left in the file's free pages"
-    assert medclip.runs.purge(out, thumbnails=True).runs == ()
+    assert medclip.runs.purge(out, remove="thumbnails").runs == ()
     again = scored(films, out, pack)
     assert again.already_finished
     assert {name: sha for name, sha in digests(out).items() if name.endswith("parquet")} == tables
@@ -80,7 +80,7 @@ def test_a_purged_ledger_keeps_no_name_and_its_folder_is_still_known(
     scored(films, out, pack)
     (out / PARTS).mkdir()
     (out / PARTS / "left.parquet").write_bytes(b"rows that a kill left behind")
-    medclip.runs.purge(out, ledger=True, yes=True)
+    medclip.runs.purge(out, remove="ledger", yes=True)
     assert not (out / PARTS).exists()
     assert [num_rows(out, table) for table in ("inputs", "files", "scores", "thumbnails")] == [0, 0, 0, 0]
     assert b"1.dcm" not in (out / "ledger.sqlite").read_bytes()
@@ -103,20 +103,20 @@ def test_a_folder_that_holds_a_home_or_the_whole_disk_is_not_searched_for_runs(
     monkeypatch.setenv("HOME", str(tmp_path / "homes" / "night"))
     for place in (tmp_path / "homes" / "night", tmp_path / "homes"):
         with pytest.raises(MedclipError, match="root of a file system"):
-            medclip.runs.purge(place, ledger=True, yes=True)
+            medclip.runs.purge(place, remove="ledger", yes=True)
     assert num_rows(tmp_path / "homes" / "night" / "out", "files") == 3
     with pytest.raises(MedclipError, match="root of a file system"):
         _refuse_broad(Path("/"))  # never by purge itself: what it would remove, were this gone, is others'
-    assert medclip.runs.purge(tmp_path / "homes" / "night" / "out", ledger=True).runs
+    assert medclip.runs.purge(tmp_path / "homes" / "night" / "out", remove="ledger").runs
 
 
 def test_vectors_go_and_their_folder_says_that_it_is_not_complete(pack: Path, films: Path, tmp_path: Path):
     out = tmp_path / "vectors"
     embed(films, out, model=pack, workers=1)
-    medclip.runs.purge(out, thumbnails=True, yes=True)
+    medclip.runs.purge(out, remove="thumbnails", yes=True)
     kept = open_embeddings(out)
     assert (kept.num_views, len(kept.vectors("views"))) == (3, 3)
-    medclip.runs.purge(out, embeddings=True, yes=True)
+    medclip.runs.purge(out, remove="embeddings", yes=True)
     assert not list(out.glob("*views*"))
     assert num_rows(out, "units") == 0
     assert (out / "files.parquet").exists()
@@ -152,7 +152,7 @@ def test_a_shard_whose_rows_are_nowhere_else_is_kept_and_can_be_merged(pack: Pat
     scored(films, tmp_path / "whole", pack)
     score(films, tmp_path / "shard", model=pack, workers=1, shard="1/1")
     for ledger in (True, False):
-        purged = medclip.runs.purge(tmp_path / "shard", ledger=ledger, thumbnails=not ledger, yes=True)
+        purged = medclip.runs.purge(tmp_path / "shard", remove="ledger" if ledger else "thumbnails", yes=True)
         assert purged.exit_code == 3
         assert "it is a shard" in purged.runs[0].kept
     medclip.runs.merge([tmp_path / "shard"], tmp_path / "all", workers=1)

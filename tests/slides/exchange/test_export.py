@@ -132,7 +132,7 @@ def test_an_export_is_replaced_only_where_that_is_asked_for_and_never_into_the_s
     with pytest.raises(MedclipError):
         medclip.slides.export(store, store.folder, overwrite=True)
     with pytest.raises(MedclipError, match="'h5mu'"):
-        medclip.slides.export(store, tmp_path / "other", format="h5mu")
+        medclip.slides.export(store, tmp_path / "other", as_="h5mu")
 
 
 def test_without_spatialdata_the_line_that_installs_it_is_named(
@@ -141,7 +141,7 @@ def test_without_spatialdata_the_line_that_installs_it_is_named(
     monkeypatch.setitem(sys.modules, "geopandas", None)
     store, _ = written(tmp_path / "store")
     with pytest.raises(MedclipError, match="pip install 'medclip-imaging\\[spatialdata\\]'") as caught:
-        medclip.slides.export(store, tmp_path / "out", format="spatialdata")
+        medclip.slides.export(store, tmp_path / "out", as_="spatialdata")
     assert caught.value.reason is Reason.MISSING_CODEC
     assert not (tmp_path / "out").exists()
 
@@ -174,7 +174,7 @@ def test_spatialdata_reads_the_folder_and_finds_tiles_tissues_and_vectors_bound_
         ],
     }
     (store.folder / "tissue" / f"{KEY}.geojson").write_text(json.dumps(outlines))
-    medclip.slides.export(store, tmp_path / "out", format="spatialdata")
+    medclip.slides.export(store, tmp_path / "out", as_="spatialdata")
     opened = spatialdata.read_zarr(tmp_path / "out" / f"{KEY}.zarr")
     tiles, table = opened.shapes["tiles"], opened.tables["tiny_tiles"]
     np.testing.assert_array_equal(tiles[["x", "y"]], features.coords_N2)
