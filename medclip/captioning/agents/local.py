@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class LocalAgent(AskingAgent):
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        transformers: Any = import_module("transformers")  # its types take a type checker a minute
 
         if not (self.folder / "config.json").is_file():
             raise MedclipError(
@@ -37,8 +38,8 @@ class LocalAgent(AskingAgent):
                 hint="Name the folder that holds a vision-language model as the hub lays it out.",
             )
         try:
-            processor = AutoProcessor.from_pretrained(self.folder, local_files_only=True)
-            model: Any = AutoModelForImageTextToText.from_pretrained(
+            processor = transformers.AutoProcessor.from_pretrained(self.folder, local_files_only=True)
+            model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
                 self.folder, local_files_only=True, use_safetensors=True
             )
         except (OSError, ValueError, KeyError, ImportError) as e:
