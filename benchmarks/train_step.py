@@ -54,6 +54,7 @@ from medclip.training.ranks.sharding import blocks_of, spread
 from medclip.training.ranks.world import World, joined
 from medclip.training.recipe.file import load_recipe
 from medclip.training.steps.inputs import Feed
+from medclip.training.steps.losses import Start, begin_losses
 from medclip.training.steps.optimizer import make_optimizer
 from medclip.training.steps.step import StepComputer
 from medclip.training.steps.towers import Towers
@@ -133,11 +134,12 @@ class Ours:
         if chosen.compile:
             for block in blocks_of(towers):
                 block.compile()
+        losses = begin_losses(Start(recipe, model, 0, tokenizer, world.device))
         call = spread(towers, world, parallel=chosen.parallel, bf16=bf16, shard_size=chosen.shard_size)
-        self.computer = StepComputer(recipe, towers, call, tokenizer, preprocess, world, None, bf16=bf16)
+        self.computer = StepComputer(recipe, towers, call, tokenizer, preprocess, world, losses, bf16=bf16)
         copies = world.size // (chosen.shard_size or world.size)
         self.update = Update(
-            towers, world, make_optimizer(towers, recipe), None, [], clip_norm=1.0, copies=copies
+            towers, world, make_optimizer(towers, recipe), [], [], clip_norm=1.0, copies=copies
         )  # fmt: skip
         self.pace = Pace(world.device)
         self.feed = Feed(Same(batch), self.computer.prepare, world.device, 0, 10**9)  # type: ignore[arg-type]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache, lru_cache
-from importlib import import_module
-from importlib.metadata import entry_points
+from functools import cache
 
 from medclip.adapters.base import Adapter, Source, preprocessing_hash
 from medclip.adapters.model_images import DRAWN, drawing_hash
 from medclip.dicom.header.read import modality_from_header as modality_from_header
 from medclip.errors import MedclipError, Reason
+from medclip.plug_ins import load_place, plug_ins
 from medclip.sample import Kind, Modality, Sample, spoken
 from medclip.settings import ReadPolicy, Settings
 
@@ -33,21 +32,14 @@ ADAPTERS: Mapping[str, str] = {
 """Name of the modality (or "generic") -> "module:Class". A new adapter is one file and one line here."""
 
 
-@lru_cache(maxsize=1)
-def _plug_ins() -> Mapping[str, str]:
-    """List adapters that other installed packages bring; they cannot replace a built-in one."""
-    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS) if point.name not in ADAPTERS}
-
-
 @cache
 def _load(target: str) -> Adapter:
-    module, _, name = target.partition(":")
-    return getattr(import_module(module), name)()
+    return load_place(target)()
 
 
 def adapter_names() -> tuple[str, ...]:
     """List the names of all adapters, built-in ones first."""
-    return (*ADAPTERS, *_plug_ins())
+    return (*ADAPTERS, *plug_ins(ENTRY_POINTS, ADAPTERS))
 
 
 def get_adapter(modality: Modality | str | None) -> Adapter:
@@ -60,7 +52,7 @@ def get_adapter(modality: Modality | str | None) -> Adapter:
         MedclipError: NOT_SUPPORTED_YET if there is none.
     """
     name = GENERIC if modality is None else str(modality)
-    target = ADAPTERS.get(name) or _plug_ins().get(name)
+    target = ADAPTERS.get(name) or plug_ins(ENTRY_POINTS, ADAPTERS).get(name)
     if target is None:
         readable = ", ".join(spoken(known) for known in adapter_names() if known != GENERIC)
         printed = spoken(name)

@@ -36,12 +36,12 @@ from medclip.training.recipe.compatibility import (
     refuse_other_samples,
     refuse_what_does_not_go_together,
 )
-from medclip.training.recipe.file import package_folder
 from medclip.training.recipe.schema import Recipe
 from medclip.training.reconstructions import Reconstruction, fill_in
 from medclip.training.result import BEST, HEADS, MASKED, PretrainResult
 from medclip.training.steps.frozen_prefix import FrozenPrefix
 from medclip.training.steps.inputs import Fed, Feed
+from medclip.training.steps.losses import Start, begin_losses
 from medclip.training.steps.masked_pixels import MaskedPart
 from medclip.training.steps.optimizer import (
     Ema,
@@ -54,10 +54,8 @@ from medclip.training.steps.optimizer import (
 from medclip.training.steps.replay import Replay
 from medclip.training.steps.step import StepComputer
 from medclip.training.steps.supervised import folded, head_of, move_norm
-from medclip.training.steps.teacher import SentenceTeacher
 from medclip.training.steps.towers import Towers, borrowed, weights_of
-from medclip.training.steps.unimodal import UnimodalViews, pooled_dim
-from medclip.training.steps.update import Outcome, Update, not_finite, read
+from medclip.training.steps.update import Hook, Outcome, Update, not_finite, read
 from medclip.training.validation import WITHIN, validate
 from medclip.wording import count
 
@@ -68,8 +66,6 @@ _FREE_TEXT = (
 )
 _MASKED, _SUPERVISED = "masked.", "supervised."
 """How weights of the parts that guess hidden pixels, and that classify, begin."""
-_BESIDE = (_MASKED, _SUPERVISED, "unimodal.")
-"""All that is learned beside the model of the pack."""
 
 
 class Trainer:
@@ -95,7 +91,6 @@ class Trainer:
         self._bad_told: dict[str, int] = {}
         self._rows: list[Tensor] = []
         self._error: MedclipError | None = None
-        self.replay = self._replay(model)  # before anything is sharded, and before a checkpoint
         self.towers = self._towers(model)
         checkpoint, state = self._newest()
         self._make_update(state.get("precision", "fp32") if checkpoint is not None else None)
@@ -120,12 +115,10 @@ class Trainer:
         self.normalisation, self.size_px = (self.preprocess.mean, self.preprocess.std), self.preprocess.size_px
         return started.model.to(self.world.device)
 
-    def _replay(self, model: torch.nn.Module) -> Replay | None:
-        """Return what holds the words of other tasks; None where the recipe keeps nothing."""
-        keep = self.recipe.train.keep
-        if keep is None or self.tokenizer is None:
-            return None
-        return Replay(keep, model, self.tokenizer, self.recipe.seed)
+    @property
+    def replay(self) -> Replay | None:
+        """What holds the words of other tasks; None where the recipe keeps nothing."""
+        return next((one.state for one in self.losses if one.name == "keep"), None)
 
     def _make_update(self, before: str | None) -> None:
         """Choose the precision, spread the towers over the ranks, and make what computes and applies a step.
@@ -142,16 +135,14 @@ class Trainer:
         self.optimizer = make_optimizer(self.towers, recipe)
         store.fill_optimizer(self.optimizer)
         self.ema = Ema(self.towers, t.ema) if t.ema else None
+        self.hooks = [one for one in (self.ema, *(loss.state for loss in self.losses)) if isinstance(one, Hook)]
         self.update = Update(
-            self.towers, self.world, self.optimizer, self.ema, moving_statistics(self.towers, freeze_bn=m.freeze_bn),
+            self.towers, self.world, self.optimizer, self.hooks, moving_statistics(self.towers, freeze_bn=m.freeze_bn),
             clip_norm=t.clip_norm, copies=self.world.size // (t.shard_size or self.world.size),
         )  # fmt: skip
-        wanted = recipe.objective.text_teacher
-        teacher = SentenceTeacher(package_folder(wanted.folder), str(self.world.device)) if wanted else None
         self.computer = StepComputer(
-            recipe, self.towers, call, self.tokenizer, self.preprocess, self.world, teacher, bf16=bf16,
-            replay=self.replay,
-        )  # fmt: skip
+            recipe, self.towers, call, self.tokenizer, self.preprocess, self.world, self.losses, bf16=bf16
+        )
 
     def _schedule(self) -> None:
         """Count the steps of the run, and make what tells the learning rate of each."""
@@ -183,7 +174,10 @@ class Trainer:
             training_mode(self.towers, freeze_bn=self.recipe.model.freeze_bn)
             wish = False
             self.pace.begin()
-            for fed in feed:
+            for number, fed in enumerate(feed):
+                if number == 0 or self.step % self.data.steps_per_epoch == 0:
+                    for hook in self.hooks:
+                        hook.before_epoch(self.step // self.data.steps_per_epoch)
                 lr = self._step(fed, wish)
                 self.pace.count(self.data.batch_size, fed.wait_s)
                 last = self.step == self.total_steps
@@ -324,7 +318,8 @@ class Trainer:
         if arrays:
             store.save_tensors(arrays, self.folder / HEADS)
         model = build_clip(self.config, self._base)
-        model.load_state_dict({name: v for name, v in weights.items() if not name.startswith(_BESIDE)})
+        beside = (_MASKED, _SUPERVISED, *(f"{name}." for name in self.towers.parts))
+        model.load_state_dict({name: v for name, v in weights.items() if not name.startswith(beside)})
         tokenizer = None if self.tokenizer is None else tokenizer_folder(self.recipe, self.folder)
         export_pack(
             pack, self.recipe, model, self.config, tokenizer, self.reader, self.step, self.preprocess, base=self._base
@@ -459,14 +454,18 @@ class Trainer:
             masked = MaskedPart(model, self.size_px, o.masked, self.preprocess.std) if o.masked is not None else None
             dim = self.config["embed_dim"]
             heads = {head.asked.name: head_of(head.asked, head.names, dim) for head in o.supervised}
-            unimodal = None
-            if o.unimodal is not None:
-                unimodal = UnimodalViews(pooled_dim(model.visual, dim), o.unimodal.dropout)
+            start = Start(self.recipe, model, dim, self.tokenizer, self.world.device)
+            self.losses = begin_losses(start)  # before anything is sharded, and before a checkpoint
+        parts = {one.name: one.state for one in self.losses if isinstance(one.state, torch.nn.Module)}
         if o.views is None and heads:  # what fuses views lies between the tower and its heads
             move_norm(model.visual, heads.values())
-        for part in (*heads.values(), *([] if unimodal is None else [unimodal])):
+        for part in (*heads.values(), *parts.values()):
             part.to(self.world.device)
-        towers = Towers(model, None if self.tokenizer is None else self.tokenizer.pad_id, masked, heads, unimodal)
+        looks = {
+            one.name: functools.partial(one.row.look, one.state) for one in self.losses if one.row.look is not None
+        }
+        pad_id = None if self.tokenizer is None else self.tokenizer.pad_id
+        towers = Towers(model, pad_id, masked, heads, parts, looks)
         # In the order of torch's guides: activation checkpoints (they are in the model), compile, shard.
         for block in blocks_of(towers) if self.recipe.train.compile else ():
             block.compile()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -27,7 +28,7 @@ from medclip.training.steps.supervised import (
     supervised_loss,
     targets_of,
 )
-from medclip.training.steps.towers import TowerOutputs
+from medclip.training.steps.towers import TowerOutputs, joined
 
 EncodeText = Callable[[Sequence[str]], Tensor]
 
@@ -165,7 +166,7 @@ def validate(
     for batch in batches:
         outputs, exams = encode(batch, row), exams_of(batch)
         num = len(batch.keys)
-        parts.append(TowerOutputs(*(x.unflatten(0, (num, -1)) for x in outputs)))
+        parts.append(outputs.each(functools.partial(_of_samples, num)))
         targets.append([targets_of(t, names, learned_from(head.sources, batch)) for head, t, names in heads.values()])
         known.append(() if exams is None else exams)
         row += num
@@ -178,7 +179,7 @@ def validate(
         return world.rows(torch.cat(list(rows)))[:size]
 
     keys_NK = every(keys)
-    features = TowerOutputs(*(every(rows) for rows in zip(*parts, strict=True)))
+    features = joined(parts, every)
     image_NVD, text_NTD, errors_NV2, logits_N1C, fused_N1D = features[:5]
     exams = Exams(*(every(rows) for rows in zip(*known, strict=True))) if any(known) else None
     valid_N = keys_NK[:, -1] == 1
@@ -203,17 +204,27 @@ def validate(
     total = torch.zeros(1, dtype=torch.float64)
     for number, part in enumerate(torch.arange(size).split(batch_size)):
         if number % world.size == world.rank and valid_N[part].any():
-            outputs = TowerOutputs(*(x[part].flatten(0, 1).to(world.device) for x in features))
+            outputs = features.each(functools.partial(_of_part, part, world.device))
             views = None if exams is None else Exams(*(x[part].to(world.device) for x in exams))
             value = float(loss(outputs, pairs(keys_NK[part, :-1].numpy(), valid_N[part].numpy()), views))
             total += value * int(valid_N[part].sum())
     figures = {"val_loss": float(world.sum(total)) / int(valid_N.sum())} | others | _cross_view(image_NVD, exams)
     if kept_kl is not None:
-        figures["kept_kl"] = kept_kl(TowerOutputs(*(x[valid_N].flatten(0, 1) for x in features)))
+        figures["kept_kl"] = kept_kl(features.each(lambda x: x[valid_N].flatten(0, 1)))
     image_ND, text_ND = image_NVD[:, 0] if exams is None else fused_N1D[:, 0], text_NTD[:, 0]
     figures |= _retrieval(image_ND[valid_N], text_ND[valid_N], keys_NK[valid_N][:, [LABELS, TEXT]], world)
     truths_NC = [world.rows(torch.from_numpy(np.concatenate(rows)))[:size].numpy() for rows in truths]
     return figures | _zero_shot(asked, truths_NC, image_ND, keys_NK[:, SOURCE].numpy(), encode_text)
+
+
+def _of_samples(num: int, values: Tensor) -> Tensor:
+    """Part the rows by samples."""
+    return values.unflatten(0, (num, -1))
+
+
+def _of_part(part: Tensor, device: torch.device, values: Tensor) -> Tensor:
+    """Take the rows of some samples, on the device."""
+    return values[part].flatten(0, 1).to(device)
 
 
 def _zero_shot(

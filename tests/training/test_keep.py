@@ -20,6 +20,7 @@ from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.sections.keep import Keep
+from medclip.training.steps.losses import Step, loss_named
 from medclip.training.steps.replay import Replay, random_sentences
 from medclip.training.trainer import Trainer
 from tests.kits.training import make_shards, tiny_recipe
@@ -90,9 +91,10 @@ def test_nothing_has_moved_at_the_start_and_the_first_gradient_of_it_is_zero(
     batch = next(iter(trainer.data.training(0, 1)))
     inputs = trainer.computer.prepare(batch, 0)
     outputs = trainer.computer._forward(inputs, slice(0, 6))
-    moved = trainer.computer._moved(inputs, outputs)
+    step = Step(trainer.recipe, trainer.towers.clip, trainer.world, inputs, outputs)
+    ((_, moved),) = loss_named("keep").terms(step, trainer.recipe.train.keep, trainer.replay)
     trainer.data.close()
-    assert outputs.kept_BD.shape == outputs.image_BD.shape
+    assert outputs.extra["keep"].shape == outputs.image_BD.shape
     assert moved.item() == pytest.approx(0, abs=1e-4)
     (gradient,) = torch.autograd.grad(moved, outputs.image_BD)
     assert float(gradient.abs().max()) < 1e-3

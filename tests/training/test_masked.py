@@ -20,7 +20,7 @@ from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
 from medclip.training.trainer import Trainer
-from tests.kits.training import masked_recipe
+from tests.kits.training import hidden_loss, masked_recipe
 
 
 @pytest.fixture
@@ -132,8 +132,8 @@ def test_the_loss_is_the_mean_over_patches_and_not_over_images(masked: dict[str,
     batch.valid[5] = False
     inputs = trainer.computer.prepare(batch, 0)
     errors_B2 = torch.tensor([[2.0, 1], [30.0, 9], [0, 0], [0, 0], [0, 0], [torch.nan, 7]])
-    assert trainer.computer._hidden(inputs, errors_B2).item() == pytest.approx(3.2)
-    assert trainer.computer._hidden(inputs, errors_B2 * 0).item() == 0
+    assert hidden_loss(trainer, inputs, errors_B2).item() == pytest.approx(3.2)
+    assert hidden_loss(trainer, inputs, errors_B2 * 0).item() == 0
     trainer.data.close()
 
 

@@ -41,8 +41,8 @@ def test_the_step_gives_the_golden_loss_of_merl_and_twice_it_with_the_unimodal_t
     inputs = trainer.computer.prepare(batch, 0)
     trainer.data.close()
     outputs = TowerOutputs(
-        ecg, report, torch.zeros(6, 2), torch.zeros(6, 0), torch.zeros(6, 0), torch.cat([ecg, report], dim=1),
-        torch.zeros(6, 0), torch.zeros(6, 0),
+        ecg, report, torch.zeros(6, 2), torch.zeros(6, 0), torch.zeros(6, 0),
+        {"unimodal": torch.cat([ecg, report], dim=1)},
     )  # fmt: skip
     expected = float(stored["merl_clip_loss"])
     assert float(trainer.computer._loss(inputs, outputs)) == pytest.approx(2 * expected, rel=1e-6)
@@ -91,14 +91,14 @@ def test_the_views_are_of_what_the_tower_pools_in_front_of_its_projection(merl: 
     trainer = Trainer(load_recipe(merl), tmp_path / "run")
     towers = trainer.towers.eval()
     trainer.data.close()
-    assert towers.unimodal is not None
+    views = towers.get_submodule("unimodal")
     images = torch.rand(2, 3, 32, 32)
     towers.training = True  # alone: drop-out stays off
     outputs = towers(images, torch.zeros(2, 24, dtype=torch.long))
     with torch.no_grad():
-        expected = towers.unimodal(towers.clip.visual.trunk(images))
+        expected = views(towers.clip.visual.trunk(images))
         plain = normalize(towers.clip.encode_image(images), dim=-1)
-    torch.testing.assert_close(outputs.unimodal_BD, expected)
+    torch.testing.assert_close(outputs.extra["unimodal"], expected)
     torch.testing.assert_close(outputs.image_BD, plain)
 
 

@@ -161,8 +161,7 @@ def test_two_views_of_a_breast_and_two_texts_give_the_golden_loss_of_mammo_clip(
         size = len(image)
         outputs = TowerOutputs(
             torch.stack([image, image2], 1).flatten(0, 1), torch.stack([text, text2], 1).flatten(0, 1),
-            torch.zeros(size, 2), torch.zeros(size, 0), torch.zeros_like(image), torch.zeros(size, 0),
-            torch.zeros(size, 0), torch.zeros(size, 0),
+            torch.zeros(size, 2), torch.zeros(size, 0), torch.zeros_like(image),
         )  # fmt: skip
         types = torch.tensor([[0, 0, 0], [0, 1, 0]]).expand(size, -1, -1)
         parts, keys = torch.zeros(2, size, 2, dtype=torch.int64)

@@ -24,7 +24,7 @@ from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
 from medclip.training.trainer import Trainer
-from tests.kits.training import make_shards, masked_recipe
+from tests.kits.training import hidden_loss, make_shards, masked_recipe
 from tests.kits.volume_models import SIZE_PX, loop_shards, volume_recipe, volume_shards
 
 
@@ -173,7 +173,7 @@ def test_the_error_of_a_batch_is_that_of_its_tubes_and_air_counts_nothing(
     errors_B2 = masked(clip, images, hidden.flatten(1), None, every).detach()
     assert errors_B2[:, 1].tolist() == [12, 4, 0]
     assert errors_B2[2, 0] == 0
-    loss = trainer.computer._hidden(inputs, errors_B2)
+    loss = hidden_loss(trainer, inputs, errors_B2)
     assert float(loss) == pytest.approx(float(errors_B2[:2, 0].sum() / 16))
 
 

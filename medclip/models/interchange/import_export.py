@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,11 +96,12 @@ def import_text_model(source: Path, out: Path) -> Path:
 def _tensors_of(folder: Path) -> dict[str, Tensor]:
     """Return the tensors of the tower that a config describes, without memory."""
     import torch
-    from transformers import AutoConfig, AutoModel
 
+    transformers: Any = import_module("transformers")  # its types take a type checker a minute
     try:
         with torch.device("meta"):
-            return AutoModel.from_config(AutoConfig.from_pretrained(folder, local_files_only=True)).state_dict()
+            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+            return transformers.AutoModel.from_config(config).state_dict()
     except (OSError, TypeError, ValueError, ArithmeticError, RuntimeError) as e:
         raise MedclipError(
             Reason.PACK_INVALID, f"no text model can be built of its {hf_text.CONFIG}.", where=folder / hf_text.CONFIG

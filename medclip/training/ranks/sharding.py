@@ -66,7 +66,8 @@ def spread(
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fusion = getattr(towers.clip, "fusion", None)
     heads = towers.supervised.values() if towers.supervised is not None else ()
-    for head in (fusion, towers.unimodal, *heads):
+    parts = (towers.get_submodule(name) for name in towers.parts)
+    for head in (fusion, *parts, *heads):
         if head is not None and any(True for _ in head.parameters()):  # in float32, as all losses
             fully_shard(head, mesh=mesh)
     if not hasattr(towers.clip, "text"):  # the parts of an image tower alone are called one by one: all are one root
@@ -120,7 +121,7 @@ def local_of(value: Tensor) -> Tensor:
 def full_weights(towers: Towers, world: World) -> dict[str, Tensor]:
     """Return all that is trained, whole and on the CPU; on the first rank only, but every rank must call it.
 
-    What is trained beside the dual encoder begins with the name of its part: masked, supervised, unimodal.
+    What is trained beside the dual encoder begins with the name of its part: masked, supervised, or that of a loss.
     """
     weights = {}
     for key, value in weights_of(towers).items():

@@ -15,9 +15,6 @@ from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.optimizer import moving_statistics
 from medclip.training.steps.towers import Towers
 
-_BESIDE = ("masked.", "unimodal.")
-"""How parameters begin that learn beside the towers and stay behind."""
-
 
 def refuse_beside_native_aspect(recipe: Recipe) -> None:
     """Refuse what takes square images only.
@@ -87,9 +84,10 @@ def refuse_what_does_not_go_together(recipe: Recipe, towers: Towers, world: Worl
     bf16 = precision == "bf16"
     normed = any(isinstance(x, nn.modules.batchnorm._BatchNorm) for x in towers.modules())
     in_parts = world.size > 1 or t.micro_batch is not None
+    beside = ("masked.", *(f"{name}." for name in towers.parts))  # what learns beside the towers and stays behind
     for wrong, what, hint in (
         (
-            not any(p.requires_grad for name, p in towers.named_parameters() if not name.startswith(_BESIDE)),
+            not any(p.requires_grad for name, p in towers.named_parameters() if not name.startswith(beside)),
             "the towers are locked, so nothing learns",
             "Leave out model.lock_image or model.lock_text, or unlock a layer.",
         ),

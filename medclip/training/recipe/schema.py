@@ -52,6 +52,7 @@ _CAME_LATER = (
     ("train.keep", None), ("train.best_by", "loss"), ("objective.other_source", "negative"),
     ("data.source_power", 0.5), ("data.max_repeats", 4.0), ("data.together", 1),
     ("objective.supervised.sources", []), ("train.patience", None),
+    ("objective.losses", {}),
 )  # fmt: skip
 """Keys that older recipes lack, with the values that change nothing: digests of runs stay what they were."""
 _NUMBER = re.compile(r"\.\d+\.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -80,8 +80,8 @@ class Inputs:
     """bool [V * b, L]: hidden patches."""
     decoded_BL: Tensor | None = None
     """bool [V * b, L]: patches that are guessed; None where those are that are hidden."""
-    sentences: dict[str, Tensor] = field(default_factory=dict)
-    """What the sentence teacher reads."""
+    extra: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """What single losses need, by their names: `medclip.training.steps.losses`."""
     targets: dict[str, Tensor] = field(default_factory=dict)
     """By task, float32 [b, C] or [b, 1]: what a head should say, from `targets_of`."""
     num_texts: int = 1
@@ -122,7 +122,7 @@ class Inputs:
             maybe(self.valid_B),
             maybe(self.mask_BL),
             maybe(self.decoded_BL),
-            {name: change(x) for name, x in self.sentences.items()},
+            {loss: {name: change(x) for name, x in of.items()} for loss, of in self.extra.items()},
             {name: change(x) for name, x in self.targets.items()},
             self.num_texts,
             None if self.exams is None else Exams(*(change(x) for x in self.exams)),

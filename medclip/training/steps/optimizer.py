@@ -147,8 +147,11 @@ class Ema:
         self.decay = decay
         self.state = {k: v.detach().clone() for k, v in weights_of(towers).items()}
 
+    def before_epoch(self, epoch: int) -> None:
+        """Nothing is done."""
+
     @torch.no_grad()
-    def update(self, towers: Towers, step: int, counts: Tensor) -> None:
+    def after_step(self, towers: Towers, step: int, counts: Tensor) -> None:
         """Move the average towards the model after step number `step` (from 0).
 
         Args:

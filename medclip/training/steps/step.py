@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +13,9 @@ from torch import Tensor
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.model import normalise_with
 from medclip.models.towers.patches import unpack_batch
-from medclip.objectives.contrastive import clip_loss
-from medclip.objectives.distill import relational_loss
-from medclip.objectives.lens import anchored_loss
-from medclip.objectives.multi_view import ExamKeys, multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.ranks import sum_values
 from medclip.objectives.replay import replay_loss
-from medclip.objectives.sigmoid import siglip_loss
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.loader import KIND, LABELS, SOURCE, STATED, STUDY, TEXT, Batch
 from medclip.training.ranks.sharding import no_sync
@@ -30,22 +23,12 @@ from medclip.training.ranks.world import World
 from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.cached_gradients import cached_backward
 from medclip.training.steps.inputs import Exams, Inputs, each_of, empty_batch, exams_of
+from medclip.training.steps.losses import ALL, ActiveLoss, Sizes, Step, contrast, image_weights, weighted
 from medclip.training.steps.replay import Replay
-from medclip.training.steps.supervised import learned_from, num_known, supervised_loss, targets_of
-from medclip.training.steps.teacher import SentenceTeacher
-from medclip.training.steps.towers import TowerOutputs, Towers
+from medclip.training.steps.supervised import learned_from, num_known, targets_of
+from medclip.training.steps.towers import TowerOutputs, Towers, joined
 
 _MASK_STREAM, _FIXED_MASK_STREAM = 11, 13
-_ALL = slice(None)
-
-
-class _Sizes(NamedTuple):
-    """What the means of a batch of all ranks are over; None where the rows at hand are counted."""
-
-    hidden: Tensor | None = None
-    """Weight of its hidden patches."""
-    known: Mapping[str, Tensor] = MappingProxyType({})
-    """Known answers of each head."""
 
 
 class StepComputer:
@@ -58,9 +41,8 @@ class StepComputer:
         tokenizer: Its tokenizer; None without words.
         preprocess: How the model takes images.
         world: The ranks.
-        teacher: Frozen sentence encoder, where the recipe has one.
+        losses: Those of the recipe, from `begin_losses`.
         bf16: Compute the towers in bfloat16; losses stay in float32.
-        replay: The model that the run began with, where the recipe holds to it.
     """
 
     def __init__(
@@ -71,13 +53,12 @@ class StepComputer:
         tokenizer: Tokenizer | None,
         preprocess: Preprocess,
         world: World,
-        teacher: SentenceTeacher | None,
+        losses: Sequence[ActiveLoss],
         *,
         bf16: bool = False,
-        replay: Replay | None = None,
     ) -> None:
         self._recipe, self._towers, self._call, self._world = recipe, towers, call, world
-        self._tokenizer, self._teacher = tokenizer, teacher
+        self._tokenizer, self._losses = tokenizer, losses
         self._heads = {head.asked.name: (head, head.asked, head.names) for head in recipe.objective.supervised}
         sharded = world.group is not None and recipe.train.parallel == "fsdp"  # FSDP casts by itself
         self._autocast = lambda: torch.autocast(world.device.type, torch.bfloat16, enabled=bf16 and not sharded)
@@ -85,7 +66,7 @@ class StepComputer:
         self._mean = torch.tensor(preprocess.mean, device=world.device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocess.std, device=world.device).view(1, 3, 1, 1)
         self._waiting = no_sync(call, towers)
-        self._replay = replay
+        self._replay: Replay | None = next((one.state for one in losses if one.name == "keep"), None)
 
     def prepare(self, batch: Batch, step: int) -> Inputs:
         """Make a batch's tensors on the CPU; the images are the batch's own memory. Draws no random number but its own.
@@ -104,7 +85,7 @@ class StepComputer:
             batch.num_views,
             torch.tensor(batch.valid) if self._world.group is not None or not batch.valid.all() else None,
             *self._hidden_patches(batch, step),
-            {} if self._teacher is None else self._teacher.tokens(batch.texts),
+            {one.name: one.row.prepare(one.state, batch, step) for one in self._losses if one.row.prepare is not None},
             {
                 name: targets_of(task, classes, learned_from(head.sources, batch)).repeat_interleave(several, dim=0)
                 for name, (head, task, classes) in self._heads.items()
@@ -145,15 +126,10 @@ class StepComputer:
             if len(chunks) == 1:
                 loss = self._loss(inputs, self._forward(inputs, chunks[0]))
                 loss.backward()
-            elif not self._recipe.needs_words:
+            elif all(one.row.adds_up for one in self._losses):
                 loss = self._added_up(inputs, chunks)
             else:
-                loss = cached_backward(
-                    chunks,
-                    lambda part: self._forward(inputs, part, keeps=not torch.is_grad_enabled()),
-                    lambda *outputs: self._loss(inputs, TowerOutputs(*outputs)),
-                    no_sync=self._waiting,
-                )
+                loss = self._cached(inputs, chunks)
         return loss.detach()
 
     def encode(self, batch: Batch, row: int = 0) -> TowerOutputs:
@@ -172,7 +148,7 @@ class StepComputer:
             num_texts=batch.num_texts, mask_BL=masks[0], decoded_BL=masks[1], exams=exams, there_BV=there_BV,
         ).to(self._world.device)  # fmt: skip
         parts = [self._forward(inputs, part, self._towers) for part in self._chunks(size, batch.num_views)]
-        return TowerOutputs(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+        return joined(parts)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Return unit-norm float32 features [N, D] of sentences, on the CPU."""
@@ -220,34 +196,8 @@ class StepComputer:
         return Pairs(of_relation("positive"), of_relation("ignored"), given_weights, taking_part, sources_B2, of_texts)
 
     def contrast(self, outputs: TowerOutputs, pairs: Pairs, exams: Exams | None = None, group: Any = None) -> Tensor:
-        """Return the contrastive loss of features.
-
-        Args:
-            outputs: Features of B samples.
-            pairs: Of the same samples.
-            exams: Which views and captions they have; None where samples are single images.
-            group: The ranks whose features are each other's negatives; None looks at these samples alone.
-        """
-        o, scale = self._recipe.objective, self._towers.clip.logit_scale.exp()
-        if exams is not None and o.views is not None:
-            v, size = o.views, len(exams.view_types_BV3)
-            keys = ExamKeys(
-                image_there_BV=exams.there_BV,
-                image_part_BV=exams.sides_BV,
-                text_part_BT=exams.text_parts_BT,
-                text_positive_BT=exams.text_keys_BT if o.same_text == "positive" else None,
-                text_ignored_BT=exams.text_keys_BT if o.same_text == "ignored" else None,
-            )
-            return multi_view_clip_loss(
-                outputs.image_BD.unflatten(0, (size, -1)).unbind(1), outputs.text_BD.unflatten(0, (size, -1)).unbind(1),
-                scale, w_it=v.image_text, w_vv=v.images, w_tt=v.texts, w_joint=v.joint, joint_BD=outputs.fused_BD,
-                exams=keys, pairs=pairs, group=group,
-            )  # fmt: skip
-        if o.loss == "siglip":
-            return siglip_loss(
-                outputs.image_BD, outputs.text_BD, scale, self._towers.clip.logit_bias, pairs, group=group
-            )
-        return clip_loss(outputs.image_BD, outputs.text_BD, scale, pairs, group=group)
+        """Return the contrastive loss of features: `losses.contrast`."""
+        return contrast(self._recipe.objective, self._towers.clip, outputs, pairs, exams, group)
 
     def _chunks(self, size: int, views: int = 1) -> list[slice]:
         """Cut samples into parts of at most so many images as go through the tower at once, at least one sample."""
@@ -279,12 +229,26 @@ class StepComputer:
         tokens_BL = inputs.tokens_BL[_rows(size, inputs.num_texts, part, device)]
         with self._autocast():
             outputs = (call or self._call)(images_BCHW, tokens_BL, mask_BL, inputs.num_tokens, decoded_BL, **given)
-            if self._replay is None or not keeps:
+            if self._replay is None:
                 return outputs
-            return outputs._replace(kept_BD=self._replay.images(images_BCHW))
+            kept_BD = self._replay.images(images_BCHW) if keeps else outputs.errors_B2[:, :0].detach()
+            return outputs._replace(extra={**outputs.extra, "keep": kept_BD})
+
+    def _cached(self, inputs: Inputs, chunks: Sequence[slice]) -> Tensor:
+        """Compute the loss of all features, and add the gradients chunk by chunk."""
+        like: list[TowerOutputs] = []
+
+        def encode(part: slice) -> tuple[Tensor, ...]:
+            like[:] = [self._forward(inputs, part, keeps=not torch.is_grad_enabled())]
+            return like[0].tensors()
+
+        def loss(*tensors: Tensor) -> Tensor:
+            return self._loss(inputs, like[0].with_tensors(tensors))
+
+        return cached_backward(chunks, encode, loss, no_sync=self._waiting)
 
     def _added_up(self, inputs: Inputs, chunks: Sequence[slice]) -> Tensor:
-        """Add the gradients of a batch chunk by chunk: without words no sample's loss needs another's features.
+        """Add the gradients of a batch chunk by chunk, where no sample's loss needs another's features.
 
         So each chunk goes through the towers once, and not twice as with cached gradients; only what the sums are
         divided by must be known before.
@@ -299,7 +263,7 @@ class StepComputer:
         return torch.stack(losses).sum()
 
     @torch.no_grad()
-    def _sizes(self, inputs: Inputs, chunks: Sequence[slice]) -> _Sizes:
+    def _sizes(self, inputs: Inputs, chunks: Sequence[slice]) -> Sizes:
         """Count over all ranks what the means of hidden patches and of known answers are over."""
         part, hidden = self._towers.masked, None
         if part is not None and inputs.mask_BL is not None:
@@ -313,81 +277,23 @@ class StepComputer:
                     )
                 )
             count_B = torch.cat(counts)
-            hidden = sum_values(_weighted(count_B, self._weights(inputs)).sum(), self._world.group)
+            hidden = sum_values(weighted(count_B, image_weights(inputs)).sum(), self._world.group)
         known = {name: num_known(target, self._world.group) for name, target in inputs.targets.items()}
-        return _Sizes(hidden, known)
+        return Sizes(hidden, known)
 
-    def _loss(self, inputs: Inputs, outputs: TowerOutputs, part: slice = _ALL, sizes: _Sizes | None = None) -> Tensor:
-        """Return the loss of a batch, or, without words, a chunk's share of it.
+    def _loss(self, inputs: Inputs, outputs: TowerOutputs, part: slice = ALL, sizes: Sizes | None = None) -> Tensor:
+        """Return the loss of a batch, or a chunk's share of it where losses add up.
 
         Args:
-            inputs: Of the batch.
-            outputs: Of the samples of the chunk.
+            inputs: Tensors of the batch.
+            outputs: Features of the samples of the chunk.
             part: These samples.
-            sizes: Of the batch; None where the samples are all of it.
+            sizes: Sizes of the batch; None where the samples are all of it.
         """
-        o, sizes = self._recipe.objective, sizes or _Sizes()
-        terms = []
-        if o.needs_words:
-            terms.append(o.contrastive * self._contrast(inputs, outputs))
-        lens = self._recipe.model.lens
-        if lens is not None and lens.image_anchor:
-            scale, anchors = self._towers.clip.logit_scale.exp(), (outputs.anchor_BD,)
-            of_images = anchored_loss(outputs.image_BD, anchors, scale, inputs.pairs, group=self._world.group)
-            terms.append(lens.image_anchor * of_images)
-        if o.unimodal is not None:
-            first_BD, second_BD = outputs.unimodal_BD.chunk(2, dim=1)
-            alone = replace(inputs.pairs, positive_BK=None, ignored_BK=None, text_positive_BK=None)
-            scale = self._towers.clip.logit_scale.exp()
-            terms.append(o.unimodal.weight * clip_loss(first_BD, second_BD, scale, alone, group=self._world.group))
-        if self._teacher is not None and o.text_teacher is not None:
-            known = relational_loss(
-                outputs.text_BD,
-                self._teacher(inputs.sentences),
-                o.text_teacher.temperature,
-                valid_B=inputs.valid_B,
-                group=self._world.group,
-            )
-            terms.append(o.text_teacher.weight * known)
-        if self._replay is not None:
-            terms.append(self._replay.keep.weight * self._moved(inputs, outputs))
-        if o.masked is not None:
-            terms.append(o.masked.weight * self._hidden(inputs, outputs.errors_B2, part, sizes.hidden))
-        widths = [len(classes) for *_, classes in self._heads.values()]
-        logits = outputs.logits_BC.split(widths, dim=1) if widths else ()
-        for (name, (head, task, _)), logits_BC in zip(self._heads.items(), logits, strict=True):
-            wrong = supervised_loss(
-                logits_BC, self._of_images(inputs, inputs.targets[name], part), task.kind, smoothing=head.smoothing,
-                known=sizes.known.get(name), group=self._world.group,
-            )  # fmt: skip
-            terms.append(head.weight * wrong)
+        step = Step(self._recipe, self._towers.clip, self._world, inputs, outputs, part, sizes or Sizes())
+        every = (term for one in self._losses for term in one.row.terms(step, one.settings, one.state))
+        terms = [weight * value for weight, value in every]
         return sum(terms[1:], terms[0])
-
-    @staticmethod
-    def _of_images(inputs: Inputs, values: Tensor, part: slice) -> Tensor:
-        """Take the rows of some samples, of which there is one for each sample, or for each of its images."""
-        several = len(values) // len(inputs)
-        return values if part == _ALL else values[part.start * several : part.stop * several]
-
-    def _contrast(self, inputs: Inputs, outputs: TowerOutputs) -> Tensor:
-        views, group = self._recipe.objective.two_views, self._world.group
-        if views is None:
-            return self.contrast(outputs, inputs.pairs, inputs.exams, group)
-        return multi_view_clip_loss(
-            (outputs.image_BD[::2], outputs.image_BD[1::2]), (outputs.text_BD[::2], outputs.text_BD[1::2]),
-            self._towers.clip.logit_scale.exp(),
-            w_vv=views.images, w_tt=views.texts, pairs=inputs.pairs, group=group,
-        )  # fmt: skip
-
-    def _moved(self, inputs: Inputs, outputs: TowerOutputs) -> Tensor:
-        """Return how far images have moved among random sentences since the run began."""
-        assert self._replay is not None
-        keep = self._replay.keep
-        return replay_loss(
-            outputs.image_BD, outputs.kept_BD, self._replay.sentences(inputs.step), self._replay.scale,
-            keep.temperature, symmetric=keep.symmetric, follow_new=keep.target == "new",
-            weights_B=self._weights(inputs), group=self._world.group,
-        )  # fmt: skip
 
     def kept_kl(self, outputs: TowerOutputs) -> float:
         """Return the divergence of images' similarities to random sentences from those of the start, mean over images.
@@ -401,26 +307,9 @@ class StepComputer:
         assert self._replay is not None
         sentences_VD = self._replay.sentences(0).to(outputs.image_BD.device)
         moved = replay_loss(
-            outputs.image_BD, outputs.kept_BD, sentences_VD, self._replay.scale, self._replay.keep.temperature
+            outputs.image_BD, outputs.extra["keep"], sentences_VD, self._replay.scale, self._replay.keep.temperature
         )
         return moved.item()
-
-    def _hidden(
-        self, inputs: Inputs, errors_B2: Tensor, part: slice = _ALL, num_hidden: Tensor | None = None
-    ) -> Tensor:
-        """Return the mean error of the hidden patches of the whole batch: the mean over ranks is that."""
-        total, count = _weighted(errors_B2, self._of_images(inputs, self._weights(inputs), part)[:, None]).sum(0)
-        if num_hidden is None:
-            num_hidden = sum_values(count.detach(), self._world.group)
-        return total * (self._world.size / num_hidden.clamp_min(1e-30))
-
-    def _weights(self, inputs: Inputs) -> Tensor:
-        """Return how much the hidden patches of each image count, float32 [b * V], those of a sample together."""
-        size, device = len(inputs), inputs.images.device
-        weights_B = torch.ones(size, device=device) if inputs.valid_B is None else inputs.valid_B.float()
-        if inputs.pairs.weights_B is not None:
-            weights_B = weights_B * inputs.pairs.weights_B
-        return weights_B.repeat_interleave(inputs.num_views)
 
     def _hidden_patches(self, batch: Batch, step: int) -> tuple[Tensor | None, Tensor | None]:
         """Draw what is hidden and what is guessed; in samples that take no part nothing is hidden: they count nothing.
@@ -470,8 +359,3 @@ def _rows(size: int, several: int, part: slice, device: torch.device) -> slice |
     if several == 1:
         return part
     return torch.arange(size * several).view(several, size)[:, part].T.flatten().to(device, non_blocking=True)
-
-
-def _weighted(values: Tensor, weights: Tensor) -> Tensor:
-    """Weigh values; where, not a product: a sample that takes no part may hold anything, also NaN."""
-    return torch.where(weights > 0, values * weights, 0)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,14 +36,14 @@ class SentenceTeacher:
                 where=folder,
             )
         with _offline():
-            from transformers import AutoModel, AutoTokenizer
-            from transformers.utils import logging
-
-            logging.disable_progress_bar()  # 0.1 s of loading needs none
+            transformers: Any = import_module("transformers")  # its types take a type checker a minute
+            import_module("transformers.utils.logging").disable_progress_bar()  # 0.1 s of loading needs none
 
             try:
-                self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-                self._model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+                self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+                self._model = transformers.AutoModel.from_pretrained(
+                    folder, local_files_only=True, use_safetensors=True
+                )
             except (OSError, ValueError) as e:
                 raise MedclipError(Reason.READ_ERROR, "this is not a sentence encoder.", where=folder) from e
         self._model.eval().requires_grad_(False).to(device)

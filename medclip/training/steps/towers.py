@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from medclip.models.towers.lens_tower import LensTower
 from medclip.training.steps.frozen_prefix import FrozenPrefix
 from medclip.training.steps.masked_pixels import MaskedPart
 from medclip.training.steps.short_text import encode_short
 from medclip.training.steps.supervised import RiskHead, SupervisedHead
-from medclip.training.steps.unimodal import UnimodalViews, pooled
+from medclip.training.steps.unimodal import pooled
 
 LOSS_PARAMETERS = ("logit_scale", "logit_bias")
 """Parameters of the loss: outside the wrapped module, because cached gradients reach them once and not per chunk."""
@@ -35,13 +34,39 @@ class TowerOutputs(NamedTuple):
     """float32, a row for each image, or each examination: of the classes of all heads, one head after the other."""
     fused_BD: Tensor
     """float32, of unit norm, a row for each examination; no columns where samples are single images."""
-    unimodal_BD: Tensor
-    """float32, a row for each image: both views of its pooled feature, each of unit norm; no columns without such."""
-    anchor_BD: Tensor
-    """float32, of unit norm: what a frozen tower sees in the middle slice of each clip; no columns without a lens."""
-    kept_BD: Tensor
-    """float32, of unit norm, a row for each image: by the model that the run began with; no columns without
-    `train.keep`."""
+    extra: Mapping[str, Tensor] = {}
+    """What single losses need, by their names: `medclip.training.steps.losses`."""
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return all of them, those of single losses last."""
+        return (*self[:5], *self.extra.values())
+
+    def with_tensors(self, tensors: Iterable[Tensor]) -> TowerOutputs:
+        """Return others with the names of these."""
+        rows = list(tensors)
+        return TowerOutputs(*rows[:5], dict(zip(self.extra, rows[5:], strict=True)))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> TowerOutputs:
+        """Return them with each tensor changed."""
+        return self.with_tensors(change(x) for x in self.tensors())
+
+
+def joined(parts: Sequence[TowerOutputs], join: Callable[[tuple[Tensor, ...]], Tensor] = torch.cat) -> TowerOutputs:
+    """Return the outputs of parts of a batch, or of a split, as one."""
+    return parts[0].with_tensors(join(rows) for rows in zip(*(part.tensors() for part in parts), strict=True))
+
+
+class Seen(NamedTuple):
+    """What the towers have seen of images in training, for losses that look at more than features."""
+
+    model: Any
+    """The dual encoder, or the image tower alone."""
+    images: Any
+    """Normalised images, or patches with their places."""
+    pooled_BD: Tensor
+    """What the tower pools, in front of its projection."""
+    image_BD: Tensor
+    """float32 features of unit norm."""
 
 
 class Towers(nn.Module):
@@ -54,7 +79,8 @@ class Towers(nn.Module):
         pad_id: Padding token; None without words: neither captions nor whole images are encoded then.
         masked: Predicts hidden pixels; None without masked image modelling.
         heads: Classify whole images, or examinations, by the names of their tasks.
-        unimodal: Makes two views of the pooled feature; None without the unimodal term.
+        parts: What learns beside the towers for single losses, by their names.
+        looks: What single losses see in training, by their names.
     """
 
     def __init__(
@@ -63,7 +89,8 @@ class Towers(nn.Module):
         pad_id: int | None,
         masked: MaskedPart | None = None,
         heads: Mapping[str, SupervisedHead | RiskHead] | None = None,
-        unimodal: UnimodalViews | None = None,
+        parts: Mapping[str, nn.Module] | None = None,
+        looks: Mapping[str, Callable[[Seen], Tensor]] | None = None,
     ) -> None:
         super().__init__()
         for name, module in clip.named_children():
@@ -71,7 +98,9 @@ class Towers(nn.Module):
         for name, p in clip.named_parameters(recurse=False):
             if name not in LOSS_PARAMETERS:
                 self.register_parameter(name, p)
-        self.masked, self.unimodal = masked, unimodal
+        self.masked, self.parts, self.looks = masked, tuple(parts or ()), looks or {}
+        for name, part in (parts or {}).items():
+            self.add_module(name, part)
         self.supervised = nn.ModuleDict(heads) if heads else None
         self.prefix: list[FrozenPrefix] = []  # a list, so that its copy of frozen weights is no child
         self._clip = [clip]
@@ -107,23 +136,22 @@ class Towers(nn.Module):
         clip = self.clip
         prefix = self.prefix[0] if self.prefix and self.training else None
         nothing_B0 = torch.zeros(len(tokens_BL), 0, device=tokens_BL.device)
-        image_BD = text_BD = fused_BD = unimodal_BD = nothing_B0
+        image_BD = text_BD = fused_BD = nothing_B0
+        extra: dict[str, Tensor] = {}
         if self._pad_id is not None:
             text_BD = normalize(encode_short(clip, tokens_BL, self._pad_id, num_tokens).float(), dim=-1)
-        if self._pad_id is not None or self.supervised is not None:
+        looks = self.looks if self.training else {}
+        if self._pad_id is not None or self.supervised is not None or looks:
             with pooled(clip.visual) as seen:
                 features_BD = prefix.encode_image(clip, images_BCHW) if prefix else clip.encode_image(images_BCHW)
             image_BD = normalize(features_BD.float(), dim=-1)
-            if self.unimodal is not None and self.training:
-                unimodal_BD = self.unimodal(seen[0] if seen else features_BD)
+            about = Seen(clip, images_BCHW, seen[0] if seen else features_BD, image_BD)
+            extra = {name: look(about) for name, look in looks.items()}
         if view_types_BV3 is not None and there_P is not None:
             every, views = view_types_BV3.shape[:2]
             image_BD = image_BD.new_zeros(every * views, image_BD.shape[1]).index_copy(0, there_P, image_BD)
             is_there_BV = view_types_BV3[:, :, 0] >= 0
             fused_BD, _ = clip.fusion(image_BD.unflatten(0, (every, views)), view_types_BV3, is_there_BV)
-        anchor_BD = nothing_B0
-        if isinstance(clip.visual, LensTower) and clip.visual.mean_std is not None:
-            anchor_BD = normalize(clip.visual.features_of_middle(images_BCHW).float(), dim=-1)
         errors_B2 = nothing_B0.new_zeros(len(nothing_B0), 2)
         if self.masked is not None and mask_BL is not None:
             errors_B2 = self.masked(clip, images_BCHW, mask_BL, prefix, decoded_BL)
@@ -131,7 +159,7 @@ class Towers(nn.Module):
         if self.supervised is not None:
             read_BD = image_BD if view_types_BV3 is None else fused_BD
             logits_BC = torch.cat([head(read_BD) for head in self.supervised.values()], dim=1)
-        return TowerOutputs(image_BD, text_BD, errors_B2, logits_BC, fused_BD, unimodal_BD, anchor_BD, nothing_B0)
+        return TowerOutputs(image_BD, text_BD, errors_B2, logits_BC, fused_BD, extra)
 
     def loss_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters of the loss, which live beside the towers, by name."""

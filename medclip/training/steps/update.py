@@ -7,8 +7,10 @@ nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from torch import Tensor
 from medclip.errors import MedclipError, Reason
 from medclip.training.ranks.sharding import local_of
 from medclip.training.ranks.world import World
-from medclip.training.steps.optimizer import MAX_LOGIT_SCALE, Ema
+from medclip.training.steps.optimizer import MAX_LOGIT_SCALE
 from medclip.training.steps.towers import Towers
 
 
@@ -55,6 +57,25 @@ def not_finite(number: int, step: int, folder: Path) -> MedclipError:
     )
 
 
+@runtime_checkable
+class Hook(Protocol):
+    """What is told of epochs and steps of a run: averaged weights, and what a loss brings."""
+
+    def before_epoch(self, epoch: int) -> None:
+        """Begin an epoch, from 0, also one that a run goes on with in its middle; batches are drawn ahead of it."""
+        ...
+
+    def after_step(self, towers: Towers, step: int, counts: Tensor) -> None:
+        """Follow a step.
+
+        Args:
+            towers: The model.
+            step: Number of the step, from 0.
+            counts: bool scalar on the device: where False the step changed nothing, and nothing may change here.
+        """
+        ...
+
+
 class Update:
     """Applies gradients to parameters, moments, averaged weights and running statistics.
 
@@ -65,7 +86,7 @@ class Update:
         towers: The model.
         world: The ranks.
         optimizer: A fused one: it takes no step where its `found_inf` is 1.
-        ema: Averaged weights, if there are any.
+        hooks: What is told of each step.
         statistics: Running statistics that a forward pass changes.
         clip_norm: Largest norm of the gradient; None leaves it.
         copies: How many times each sharded parameter is there (HSDP).
@@ -76,13 +97,13 @@ class Update:
         towers: Towers,
         world: World,
         optimizer: torch.optim.Optimizer,
-        ema: Ema | None,
+        hooks: Sequence[Hook],
         statistics: list[Tensor],
         *,
         clip_norm: float | None,
         copies: int = 1,
     ) -> None:
-        self._towers, self._world, self._optimizer, self._ema = towers, world, optimizer, ema
+        self._towers, self._world, self._optimizer, self._hooks = towers, world, optimizer, hooks
         self._statistics, self._clip_norm, self._copies = statistics, clip_norm, copies
         self._learning: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
         self._before: list[Tensor] = []
@@ -131,8 +152,8 @@ class Update:
         self._step(lr, counts)
         for now, before in zip(self._statistics, self._before, strict=True):
             now.copy_(torch.where(counts, now, before))
-        if self._ema is not None:
-            self._ema.update(self._towers, step, counts)
+        for hook in self._hooks:
+            hook.after_step(self._towers, step, counts)
         scale = self._scale.detach().exp().float() if self._scale is not None else mean.new_full((), math.nan)
         return torch.stack([mean, norm, counts.float(), scale, *shared[2:5]])
 

@@ -96,10 +96,10 @@ def test_a_run_that_stops_early_closes_what_it_read_from() -> None:
 def test_moved_inputs_keep_every_field() -> None:
     keys, valid = torch.ones(2, 1, dtype=torch.int64), torch.tensor([True, False])
     pairs, mask = Pairs(keys, keys, torch.ones(2), valid), torch.ones(2, 5, dtype=torch.bool)
-    sentences = {"input_ids": torch.ones(2, 4)}
-    inputs = Inputs(torch.ones(2, 4, 4, 3), torch.ones(2, 3), 8, pairs, 1, valid, mask, mask, sentences)
+    taught = {"text_teacher": {"input_ids": torch.ones(2, 4)}}
+    inputs = Inputs(torch.ones(2, 4, 4, 3), torch.ones(2, 3), 8, pairs, 1, valid, mask, mask, taught)
     moved = inputs.to(torch.device("meta"))
-    tensors = [*vars(moved).values(), *vars(moved.pairs).values(), *moved.sentences.values()]
+    tensors = [*vars(moved).values(), *vars(moved.pairs).values(), *moved.extra["text_teacher"].values()]
     tensors = [x for x in tensors if isinstance(x, torch.Tensor)]
     assert {str(x.device) for x in tensors} == {"meta"}
     assert (len(moved), moved.num_tokens, moved.num_views, len(tensors)) == (2, 8, 1, 10)

@@ -32,7 +32,7 @@ def test_the_average_follows_the_model_and_copies_counters() -> None:
         towers.clip.logit_scale.fill_(1.0)
     norm.num_batches_tracked.fill_(5)  # type: ignore[union-attr, operator]
     before = average.state["model.logit_scale"].clone()
-    average.update(towers, 10**6, torch.tensor(True))
+    average.after_step(towers, 10**6, torch.tensor(True))
     torch.testing.assert_close(average.state[f"{name}.weight"], torch.full_like(norm.weight, 1.2))
     torch.testing.assert_close(average.state["model.logit_scale"], 0.9 * before + 0.1)
     assert int(average.state[f"{name}.num_batches_tracked"]) == 5
@@ -49,7 +49,7 @@ def test_the_average_is_bit_for_bit_that_of_each_tensor_alone_and_stays_after_a_
         for name, value in weights_of(towers).items() if counts else ():
             if value.is_floating_point():
                 expected[name].lerp_(value, 1 - min(0.9, (1 + step) / (10 + step)))
-        average.update(towers, step, torch.tensor(counts))
+        average.after_step(towers, step, torch.tensor(counts))
         assert all(torch.equal(average.state[name], value) for name, value in expected.items())
 
 

@@ -28,7 +28,7 @@ class Steps:
         self.optimizer = make_optimizer(self.towers, RECIPE)
         self.ema = Ema(self.towers, 0.5)
         statistics = moving_statistics(self.towers, freeze_bn=False)
-        self.update = Update(self.towers, World(), self.optimizer, self.ema, statistics, clip_norm=1.0)
+        self.update = Update(self.towers, World(), self.optimizer, [self.ema], statistics, clip_norm=1.0)
         self.images = torch.randn(4, 3, 32, 32)
         self.tokens = torch.randint(1, 299, (4, 48))
         self.step = 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_serializer, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
+from medclip.errors import MedclipError
 from medclip.text.vocabulary.find_task import find_task
 from medclip.text.vocabulary.task import Task
 from medclip.training.recipe.sections.section import Section
@@ -151,6 +152,15 @@ class Unimodal(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
+def _loss_named(name: str) -> Any:
+    from medclip.training.steps.losses import loss_named  # needs torch
+
+    try:
+        return loss_named(name)
+    except MedclipError as e:
+        raise ValueError(f"{e.message.rstrip('.')}. {e.hint}") from e
+
+
 class Objective(Section):
     """Weighted sum of losses."""
 
@@ -184,11 +194,14 @@ class Objective(Section):
     supervised: tuple[Supervised, ...] = ()
     """One classifier, or a list of several, each by the name of its task."""
     text_teacher: TextTeacher | None = None
+    losses: dict[str, Any] = Field(default_factory=dict)
+    """Further losses of `medclip.training.steps.losses.LOSSES` by their names, each with the keys of its section."""
 
     @property
     def needs_words(self) -> bool:
         """Whether a part of the loss reads captions; without words an image tower alone is trained."""
-        return self.contrastive > 0 or self.text_teacher is not None or self.two_views is not None
+        own = self.contrastive > 0 or self.text_teacher is not None or self.two_views is not None
+        return own or any(_loss_named(name).needs_words for name in self.losses)
 
     @property
     def answering(self) -> tuple[Supervised, ...]:
@@ -225,6 +238,15 @@ class Objective(Section):
         ignored = {"same_study": "ignored"} if values.get("views") is not None else {}
         return ignored | values | {"supervised": several}
 
+    @field_validator("losses")
+    @classmethod
+    def _of_the_table(cls, losses: dict[str, Any]) -> dict[str, Any]:
+        """Read the section of each loss."""
+        sections = {name: _loss_named(name).section for name in losses}
+        if places := [name for name, section in sections.items() if section is None]:
+            raise ValueError(f"the loss {places[0]} has a place of its own in a recipe")
+        return {name: sections[name].model_validate(values or {}) for name, values in losses.items()}  # type: ignore
+
     @field_serializer("supervised")
     def _without_brackets(self, heads: tuple[Supervised, ...]) -> Any:
         """Write one classifier without brackets: recipes and digests of runs stay what they were."""
@@ -252,6 +274,6 @@ class Objective(Section):
             others = [name for name in ("two_views", "views") if getattr(self, name) is not None]
             if others or not self.contrastive:
                 raise ValueError(f"unimodal does not go with {others[0] if others else 'contrastive: 0'}")
-        if not self.needs_words and not any(weights):
+        if not self.needs_words and not any(weights) and not self.losses:
             raise ValueError("nothing is learned with contrastive: 0 and neither a masked nor a supervised part")
         return self

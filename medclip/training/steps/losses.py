@@ -1,0 +1,301 @@
+"""The losses that a training step adds up, one row each in `LOSSES`, in the order in which they are added.
+
+The mathematics of a loss is a file of `medclip.objectives`. A row says where a recipe has its settings, what it needs
+beside features (a frozen model, a module that learns with the towers, tensors of the batch), and which terms it adds.
+A new loss is a file with its section, its function and its row, and one line here; a recipe names it below
+`objective.losses`. Packages of others bring theirs as entry points of the group `medclip.losses`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.objectives.contrastive import clip_loss
+from medclip.objectives.distill import relational_loss
+from medclip.objectives.lens import anchored_loss
+from medclip.objectives.multi_view import ExamKeys, multi_view_clip_loss
+from medclip.objectives.pairs import Pairs
+from medclip.objectives.ranks import sum_values
+from medclip.objectives.replay import replay_loss
+from medclip.objectives.sigmoid import siglip_loss
+from medclip.plug_ins import load_place, plug_ins
+from medclip.text.tokenizers.tokenizer import Tokenizer
+from medclip.training.batches.loader import Batch
+from medclip.training.ranks.world import World
+from medclip.training.recipe.file import package_folder
+from medclip.training.recipe.schema import Recipe
+from medclip.training.recipe.sections.objective import Objective
+from medclip.training.recipe.sections.section import Section
+from medclip.training.steps.inputs import Exams, Inputs
+from medclip.training.steps.replay import Replay
+from medclip.training.steps.supervised import supervised_loss
+from medclip.training.steps.teacher import SentenceTeacher
+from medclip.training.steps.towers import Seen, TowerOutputs
+from medclip.training.steps.unimodal import UnimodalViews, pooled_dim
+
+ENTRY_POINTS = "medclip.losses"
+ALL = slice(None)
+"""All samples of a batch."""
+
+
+class Start(NamedTuple):
+    """What a run begins with, on its device."""
+
+    recipe: Recipe
+    model: Any
+    """The dual encoder, or the image tower alone, before anything is sharded."""
+    dim: int
+    """Of its features."""
+    tokenizer: Tokenizer | None
+    device: torch.device
+
+
+class Sizes(NamedTuple):
+    """What the means of a batch of all ranks are over; None and nothing where the rows at hand are counted."""
+
+    hidden: Tensor | None = None
+    """Weight of its hidden patches."""
+    known: Mapping[str, Tensor] = {}
+    """Known answers of each head."""
+
+
+class Step(NamedTuple):
+    """What a loss is computed of: a batch, or a chunk of one whose losses add up."""
+
+    recipe: Recipe
+    model: Any
+    world: World
+    inputs: Inputs
+    """Of the batch."""
+    outputs: TowerOutputs
+    """Of the samples of the chunk."""
+    part: slice = ALL
+    """These samples."""
+    sizes: Sizes = Sizes()
+    """Of the batch, where the samples are a chunk."""
+
+    @property
+    def scale(self) -> Tensor:
+        """The factor of the cosines."""
+        return self.model.logit_scale.exp()
+
+    def of_images(self, values: Tensor) -> Tensor:
+        """Take the rows of the chunk, of which there is one for each sample, or for each of its images."""
+        several = len(values) // len(self.inputs)
+        return values if self.part == ALL else values[self.part.start * several : self.part.stop * several]
+
+
+Terms = Iterator[tuple[float, Tensor]]
+"""Weights, and scalars whose mean over the ranks is that of the batch."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One loss: what it needs, and what it adds to the sum."""
+
+    terms: Callable[[Step, Any, Any], Terms]
+    """Of a step, its settings, and what `begin` returned or else the settings."""
+    section: type[Section] | None = None
+    """Of its settings below `objective.losses`; None for one that has a place of its own in a recipe."""
+    settings: Callable[[Recipe], Any] | None = None
+    """Returns them from that place; None where the recipe does not have the loss."""
+    needs_words: bool = False
+    """It reads captions; of one without a place of its own."""
+    adds_up: bool = False
+    """The loss of a batch is the sum of those of its samples, so that no chunk needs the features of another."""
+    begin: Callable[[Start, Any], Any] | None = None
+    """Makes what the run needs for it. A module learns beside the towers, lies in checkpoints and stays behind when
+    the pack is written; its hooks `before_epoch` and `after_step` are called as `medclip.training.steps.update.Hook`
+    says, if it has them."""
+    look: Callable[[Any, Seen], Tensor] | None = None
+    """Returns a row for each image of what the towers see in training: `outputs.extra[name]`."""
+    prepare: Callable[[Any, Batch, int], Mapping[str, Tensor]] | None = None
+    """Returns tensors of a batch and a step number, made on the CPU ahead of the step: `inputs.extra[name]`. The same
+    keys for every batch."""
+
+
+def contrast(
+    objective: Objective, model: Any, outputs: TowerOutputs, pairs: Pairs, exams: Exams | None = None, group: Any = None
+) -> Tensor:
+    """Return the contrastive loss of features.
+
+    Args:
+        objective: Section of the recipe.
+        model: Dual encoder, which holds scale and shift of the cosines.
+        outputs: Features of B samples.
+        pairs: Which of them belong together.
+        exams: Views and captions that they have; None where samples are single images.
+        group: The ranks whose features are each other's negatives; None looks at these samples alone.
+    """
+    scale = model.logit_scale.exp()
+    if exams is not None and objective.views is not None:
+        v, size = objective.views, len(exams.view_types_BV3)
+        keys = ExamKeys(
+            image_there_BV=exams.there_BV,
+            image_part_BV=exams.sides_BV,
+            text_part_BT=exams.text_parts_BT,
+            text_positive_BT=exams.text_keys_BT if objective.same_text == "positive" else None,
+            text_ignored_BT=exams.text_keys_BT if objective.same_text == "ignored" else None,
+        )
+        return multi_view_clip_loss(
+            outputs.image_BD.unflatten(0, (size, -1)).unbind(1), outputs.text_BD.unflatten(0, (size, -1)).unbind(1),
+            scale, w_it=v.image_text, w_vv=v.images, w_tt=v.texts, w_joint=v.joint, joint_BD=outputs.fused_BD,
+            exams=keys, pairs=pairs, group=group,
+        )  # fmt: skip
+    if objective.loss == "siglip":
+        return siglip_loss(outputs.image_BD, outputs.text_BD, scale, model.logit_bias, pairs, group=group)
+    return clip_loss(outputs.image_BD, outputs.text_BD, scale, pairs, group=group)
+
+
+def _contrastive(step: Step, objective: Objective, _: object) -> Terms:
+    views, group = objective.two_views, step.world.group
+    if views is None:
+        value = contrast(objective, step.model, step.outputs, step.inputs.pairs, step.inputs.exams, group)
+    else:
+        image_BD, text_BD = step.outputs.image_BD, step.outputs.text_BD
+        value = multi_view_clip_loss(
+            (image_BD[::2], image_BD[1::2]), (text_BD[::2], text_BD[1::2]), step.scale,
+            w_vv=views.images, w_tt=views.texts, pairs=step.inputs.pairs, group=group,
+        )  # fmt: skip
+    yield objective.contrastive, value
+
+
+def _anchored(step: Step, weight: float, _: object) -> Terms:
+    anchors = (step.outputs.extra["image_anchor"],)
+    yield weight, anchored_loss(step.outputs.image_BD, anchors, step.scale, step.inputs.pairs, group=step.world.group)
+
+
+def _middle(_: object, seen: Seen) -> Tensor:
+    """Return what the frozen tower behind a lens sees in the middle slice of each clip, of unit norm."""
+    return normalize(seen.model.visual.features_of_middle(seen.images).float(), dim=-1)
+
+
+def _unimodal(step: Step, settings: Any, _: object) -> Terms:
+    first_BD, second_BD = step.outputs.extra["unimodal"].chunk(2, dim=1)
+    alone = replace(step.inputs.pairs, positive_BK=None, ignored_BK=None, text_positive_BK=None)
+    yield settings.weight, clip_loss(first_BD, second_BD, step.scale, alone, group=step.world.group)
+
+
+def _taught(step: Step, settings: Any, teacher: SentenceTeacher) -> Terms:
+    yield settings.weight, relational_loss(
+        step.outputs.text_BD, teacher(step.inputs.extra["text_teacher"]), settings.temperature,
+        valid_B=step.inputs.valid_B, group=step.world.group,
+    )  # fmt: skip
+
+
+def _kept(step: Step, keep: Any, replay: Replay) -> Terms:
+    """How far images have moved among random sentences since the run began."""
+    yield keep.weight, replay_loss(
+        step.outputs.image_BD, step.outputs.extra["keep"], replay.sentences(step.inputs.step), replay.scale,
+        keep.temperature, symmetric=keep.symmetric, follow_new=keep.target == "new",
+        weights_B=image_weights(step.inputs), group=step.world.group,
+    )  # fmt: skip
+
+
+def _hidden(step: Step, settings: Any, _: object) -> Terms:
+    """The mean error of the hidden patches of the whole batch: the mean over ranks is that."""
+    total, count = weighted(step.outputs.errors_B2, step.of_images(image_weights(step.inputs))[:, None]).sum(0)
+    num_hidden = step.sizes.hidden
+    if num_hidden is None:
+        num_hidden = sum_values(count.detach(), step.world.group)
+    yield settings.weight, total * (step.world.size / num_hidden.clamp_min(1e-30))
+
+
+def _classified(step: Step, heads: Sequence[Any], _: object) -> Terms:
+    named = [(head, head.asked, len(head.names)) for head in heads]
+    logits = step.outputs.logits_BC.split([width for *_, width in named], dim=1)
+    for (head, task, _), logits_BC in zip(named, logits, strict=True):
+        yield head.weight, supervised_loss(
+            logits_BC, step.of_images(step.inputs.targets[task.name]), task.kind, smoothing=head.smoothing,
+            known=step.sizes.known.get(task.name), group=step.world.group,
+        )  # fmt: skip
+
+
+LOSSES: dict[str, Loss | str] = {
+    "contrastive": Loss(_contrastive, settings=lambda r: r.objective if r.objective.needs_words else None),
+    "image_anchor": Loss(
+        _anchored, settings=lambda r: r.model.lens.image_anchor or None if r.model.lens else None, look=_middle
+    ),
+    "unimodal": Loss(
+        _unimodal,
+        settings=lambda r: r.objective.unimodal,
+        begin=lambda start, settings: UnimodalViews(pooled_dim(start.model.visual, start.dim), settings.dropout),
+        look=lambda views, seen: views(seen.pooled_BD),
+    ),
+    "text_teacher": Loss(
+        _taught,
+        settings=lambda r: r.objective.text_teacher,
+        begin=lambda start, settings: SentenceTeacher(package_folder(settings.folder), str(start.device)),
+        prepare=lambda teacher, batch, _: teacher.tokens(batch.texts),
+    ),
+    "keep": Loss(
+        _kept,
+        settings=lambda r: r.train.keep if r.needs_words else None,
+        begin=lambda start, keep: Replay(keep, start.model, start.tokenizer, start.recipe.seed),
+    ),
+    "masked": Loss(_hidden, settings=lambda r: r.objective.masked, adds_up=True),
+    "supervised": Loss(_classified, settings=lambda r: r.objective.supervised or None, adds_up=True),
+}
+"""Name -> row, or "module:row". A new loss is one file and one line here."""
+
+
+def loss_named(name: str) -> Loss:
+    """Return the row of a loss.
+
+    Raises:
+        MedclipError: RECIPE_INVALID where there is none.
+    """
+    row = LOSSES.get(name) or plug_ins(ENTRY_POINTS, LOSSES).get(name)
+    if row is None:
+        known = (*LOSSES, *plug_ins(ENTRY_POINTS, LOSSES))
+        hint = did_you_mean(name, known, "Losses are")
+        raise MedclipError(Reason.RECIPE_INVALID, f"there is no loss {name!r}.", hint=hint)
+    return load_place(row) if isinstance(row, str) else row
+
+
+class ActiveLoss(NamedTuple):
+    """A loss of a run."""
+
+    name: str
+    row: Loss
+    settings: Any
+    state: Any
+    """What its `begin` returned; the settings where it has none."""
+
+
+def begin_losses(start: Start) -> tuple[ActiveLoss, ...]:
+    """Return the losses of a recipe, in the order of the table, and then those of `objective.losses` that have a
+    section, in the recipe's order. All chance is torch's.
+
+    Raises:
+        MedclipError: What their `begin` raises.
+    """
+    named = [(name, loss_named(name)) for name in LOSSES]
+    active = [(name, row, row.settings(start.recipe)) for name, row in named if row.settings is not None]
+    active += [(name, loss_named(name), settings) for name, settings in start.recipe.objective.losses.items()]
+    return tuple(
+        ActiveLoss(name, row, settings, settings if row.begin is None else row.begin(start, settings))
+        for name, row, settings in active
+        if settings is not None
+    )
+
+
+def image_weights(inputs: Inputs) -> Tensor:
+    """Return how much the images of a batch count, float32 [b * V], those of a sample together."""
+    size, device = len(inputs), inputs.images.device
+    weights_B = torch.ones(size, device=device) if inputs.valid_B is None else inputs.valid_B.float()
+    if inputs.pairs.weights_B is not None:
+        weights_B = weights_B * inputs.pairs.weights_B
+    return weights_B.repeat_interleave(inputs.num_views)
+
+
+def weighted(values: Tensor, weights: Tensor) -> Tensor:
+    """Weigh values; where, not a product: a sample that takes no part may hold anything, also NaN."""
+    return torch.where(weights > 0, values * weights, 0)
