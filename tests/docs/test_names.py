@@ -32,6 +32,7 @@ OPTIONS_PAGE = "reference/options.md"
 FORMER = {
     *(
         "--csv",
+        "--format",
         "--accept-unterminated",
         "--max-side",
         "--metrics",
@@ -39,6 +40,7 @@ FORMER = {
         "--mpp-um",
         "--n",
         "--no-words",
+        "--not",
         "--patch-mpp",
         "--processes",
         "--spool",
