@@ -18,6 +18,7 @@ from medclip.models.interchange.layouts import (
 )
 from medclip.models.interchange.layouts.layout import Layout, Place, Source, described, no_weights
 from medclip.models.interchange.layouts.open_clip_folder import OPEN_CLIP_WEIGHTS
+from medclip.plug_ins import load_place, plug_ins
 
 LAYOUTS: tuple[Layout, ...] = (
     open_clip_coca.LAYOUT,
@@ -31,6 +32,13 @@ LAYOUTS: tuple[Layout, ...] = (
     open_clip_checkpoint.LAYOUT,
 )
 """Asked in this order; the first that matches reads the place. A bare checkpoint says least and comes last."""
+ENTRY_POINTS = "medclip.layouts"
+
+
+def every_layout() -> tuple[Layout, ...]:
+    """Return the layouts in the order in which they are asked: those of other packages before those of the table."""
+    brought = plug_ins(ENTRY_POINTS, {row.name for row in LAYOUTS})
+    return (*map(load_place, brought.values()), *LAYOUTS)
 
 
 def read_layout(path: Path, architecture: str | None = None, scratch: Path | None = None) -> Source:
@@ -46,13 +54,13 @@ def read_layout(path: Path, architecture: str | None = None, scratch: Path | Non
             that matches raises.
     """
     place = Place(path, architecture, scratch)
-    layout = next((row for row in LAYOUTS if row.matches(place)), None)
+    layout = next((row for row in every_layout() if row.matches(place)), None)
     if layout is not None:
         return layout.read(place)
     weights = place.find_weights(*OPEN_CLIP_WEIGHTS)
     if not weights and not place.config:
         raise no_weights(path)
-    known = "; ".join(f"{row.title}: {row.looks_like}" for row in LAYOUTS)
+    known = "; ".join(f"{row.title}: {row.looks_like}" for row in every_layout())
     raise MedclipError(
         Reason.PACK_INVALID,
         f"this is no layout of a model that medclip knows; seen were {described(place, weights) or 'no tensors'}.",

@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
+from medclip import plug_ins
 from medclip.api.models import import_model
 from medclip.errors import MedclipError, Reason
+from medclip.models.interchange.layouts import table
+from medclip.models.interchange.layouts.layout import Layout, Place, Source
 from medclip.models.interchange.layouts.table import LAYOUTS, read_layout
-from tests.kits.layouts import VIT, plain_state, random_model
+from medclip.models.packs.pack import load_model
+from tests.kits.layouts import BPE_TEXT, MEAN, SENTENCES, STD, VIT, plain_state, random_model
 
 
 def refusal(path: Path) -> MedclipError:
@@ -26,6 +32,42 @@ def test_the_names_of_layouts_are_those_of_their_files_and_unique() -> None:
     assert len(set(names)) == len(names)
     for row in LAYOUTS:
         assert row.matches.__module__.rpartition(".")[2] == row.name
+
+
+def _read_house(place: Place) -> Source:
+    config = json.loads((place.path / "house.json").read_text())
+    pixels = {"size": 32, "mean": MEAN, "std": STD}
+    weights = place.find_weights("house.safetensors")
+    return Source(config, weights, None, pixels, place.path, _without_prefix, layout="house")
+
+
+def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix("net."): value for name, value in state.items()}
+
+
+HOUSE = Layout(
+    "house", "folder of this test", "a folder with house.json", lambda place: "house.json" in place.names, _read_house
+)
+
+
+@pytest.mark.parametrize("way", ["a row of the table", "an entry point of another package"])
+def test_a_layout_of_ones_own_is_imported_by_the_verb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    if way == "a row of the table":
+        monkeypatch.setattr(table, "LAYOUTS", (HOUSE, *LAYOUTS))
+    else:
+        monkeypatch.setattr(plug_ins, "_entries", lambda group: {"house": f"{__name__}:HOUSE"})
+    config = {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": BPE_TEXT}
+    model, folder = random_model(config), tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "house.json").write_text(json.dumps(config))
+    save_file({f"net.{name}": value for name, value in plain_state(model).items()}, folder / "house.safetensors")
+    pack = load_model(import_model(folder, tmp_path / "pack"))
+    assert pack.card.created_from["layout"] == "house"
+    with torch.no_grad():
+        theirs = model.encode_text(torch.from_numpy(pack.tokenizer.encode(SENTENCES[:2])).long(), normalize=True)
+    np.testing.assert_allclose(pack.encode_text(SENTENCES[:2]), theirs.numpy(), atol=1e-5)
 
 
 def test_a_folder_in_no_layout_is_refused_with_what_was_seen_and_what_is_understood(tmp_path: Path) -> None:
