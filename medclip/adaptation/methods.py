@@ -15,6 +15,7 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples, LookedAt, Unread
 from medclip.adaptation.data.heads import Head
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.plug_ins import load_place, plug_ins
 from medclip.wording import list_of
 
 if TYPE_CHECKING:
@@ -204,8 +205,7 @@ class Method:
                 )
 
     def _function(self) -> Fit:
-        module, function = self.target.split(":")
-        return getattr(import_module(module), function)
+        return load_place(self.target)
 
 
 METHODS = {
@@ -233,6 +233,7 @@ METHODS = {
 }
 
 
+ENTRY_POINTS = "medclip.methods"
 DEFAULT, DEFAULT_WITHOUT_WORDS = "svd", "linear-probe"
 """The method where none is named: of a pack with words, and of an image-only one."""
 
@@ -246,7 +247,7 @@ def choose_method(name: str | None, *, has_text: bool) -> Method:
     """Return a method that fits a pack: the one named, or the default.
 
     Args:
-        name: One of `METHODS`; None for the default.
+        name: One of `method_names`; None for the default.
         has_text: Whether the pack understands words.
 
     Raises:
@@ -268,8 +269,14 @@ def find_method(name: str) -> Method:
     Raises:
         MedclipError: WRONG_USE, naming those that there are.
     """
-    if name not in METHODS:
+    names = method_names()
+    if name not in names:
         raise MedclipError(
-            Reason.WRONG_USE, f"there is no method named {name!r}.", hint=did_you_mean(name, METHODS, "Methods are")
+            Reason.WRONG_USE, f"there is no method named {name!r}.", hint=did_you_mean(name, names, "Methods are")
         )
-    return METHODS[name]
+    return METHODS.get(name) or load_place(plug_ins(ENTRY_POINTS, METHODS)[name])
+
+
+def method_names() -> tuple[str, ...]:
+    """Return the names of all methods: those of the table, and behind them those of other packages."""
+    return (*METHODS, *plug_ins(ENTRY_POINTS, METHODS))

@@ -8,13 +8,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from medclip.adaptation.methods import METHODS
+import medclip
+from medclip import plug_ins
+from medclip.adaptation.data.heads import HEADS, ArrayHead
+from medclip.adaptation.data.shot_features import take
+from medclip.adaptation.methods import METHODS, Fitted, Method
 from medclip.adaptation.run import AdaptRun
 from medclip.api.adapt import adapt
 from medclip.api.score import score
@@ -442,3 +448,56 @@ def test_a_comparison_from_embeddings_has_the_figures_of_one_from_files(
     assert results[0].result.cells == results[1].result.cells
     page = write_compare_report(results[1], tmp_path / "stored")
     assert "data:image/jpeg" not in page.read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True, eq=False)
+class NearestMeanHead(ArrayHead):
+    """A head of this test: the cosine with the mean of each class, times `scale`."""
+
+    means_CD: NDArray[np.float32]
+    scale: float
+    kind: ClassVar[str] = "nearest_mean"
+
+    def logits(self, features_ND: NDArray[np.float32], model: Any) -> NDArray[np.float32]:
+        return np.float32(self.scale) * (np.asarray(features_ND, np.float32) @ self.means_CD.T)
+
+
+def fit_nearest_mean(base: Any, text: Any, train: Any, val: Any, *, seed: int, scale: float = 20.0) -> Fitted:
+    """A method of this test."""
+    shots = take(base, text, train, val, "pooled")
+    rows, targets = shots.rows(train)
+    means = np.stack([rows[targets == c].mean(axis=0) for c in range(len(shots.names))])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    return Fitted(NearestMeanHead(means.astype(np.float32), scale), means.size, {"scale": scale})
+
+
+NEAREST_MEAN = Method("nearest-mean", "Nearest mean", f"{__name__}:fit_nearest_mean")
+
+
+@pytest.mark.parametrize("way", ["a row of the table", "an entry point of another package"])
+def test_a_method_and_a_head_of_ones_own_are_adapted_with_scored_with_and_compared(
+    way: str, tiny: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rows = {"medclip.methods": f"{__name__}:NEAREST_MEAN", "medclip.heads": f"{__name__}:NearestMeanHead"}
+    if way == "a row of the table":
+        monkeypatch.setitem(METHODS, "nearest-mean", NEAREST_MEAN)
+        monkeypatch.setitem(HEADS, "nearest_mean", rows["medclip.heads"])
+    else:
+        names = {"medclip.methods": "nearest-mean", "medclip.heads": "nearest_mean"}
+        monkeypatch.setattr(plug_ins, "_entries", lambda group: {names[group]: rows[group]} if group in rows else {})
+    run = go(tiny, data, method="nearest-mean", overrides=["scale=9"], out=tmp_path / "pack")
+    scored = score(data.parent, tmp_path / "out", model=run.folder, modality="xray", group_by="file", workers=1)
+    shas = {f["study"]: f["sha256"] for f in scored.files.to_pylist()}
+    wanted = dict(zip(run.test.sha256, run.test.probabilities_NC, strict=True))
+    rows_of = [row for row in scored.scores.to_pylist() if row["task"] == "finding" and shas[row["study"]] in wanted]
+    assert len(rows_of) == 3 * len(wanted)
+    for row in rows_of:
+        probability = wanted[shas[row["study"]]][["clear", "hazy", "no_finding"].index(row["class"])]
+        assert row["probability"] == probability_on_grid(probability)
+    with pytest.raises(MedclipError, match="nearest-mean has no such option as 'scales'"):
+        go(tiny, data, method="nearest-mean", overrides=["scales=9"])
+    medclip.compare(
+        data, "finding", model=tiny, out=tmp_path / "compared", method=["nearest-mean", "zero-shot"], shots=[1],
+        num_seeds=2, workers=1, test_share=0.3,
+    )  # fmt: skip
+    assert "Nearest mean" in (tmp_path / "compared" / "report.html").read_text(encoding="utf-8")

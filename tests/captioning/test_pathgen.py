@@ -4,6 +4,7 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -396,3 +397,23 @@ def test_the_command_prints_counts_and_json(run, folder, pack, capsys):
     values = json.loads(capsys.readouterr().out)
     assert values["records"] == len(run.records)
     assert values["slides"] == {"done": 2, "skipped": 0, "failed": 1}
+
+
+def test_a_caption_that_was_refused_of_one_slide_is_no_duplicate_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from medclip.captioning import write_records as module
+    from medclip.captioning.checks.check import CaptionProblem
+
+    refused = CaptionProblem("claim", "not in its report")
+    monkeypatch.setattr(module, "check_patch_caption", lambda _, __, allowed: None if allowed else refused)
+    agent: Any = SimpleNamespace(measures=False, allowed=SimpleNamespace(with_texts=lambda findings: findings))
+    journal: Any = SimpleNamespace(
+        choice=lambda _: {"chosen": [{"number": 0}]}, texts=lambda _: [(0, {"caption": "Necrosis."})]
+    )
+    seen: set[str] = set()
+    problems = []
+    for key, findings in (("a", ()), ("b", ("necrosis",)), ("c", ("necrosis",))):
+        slide: Any = SimpleNamespace(key=key, problem=None, prompts=SimpleNamespace(findings=findings))
+        problems += [problem for _, _, problem in module._checked(slide, agent, None, journal, seen)]  # type: ignore[arg-type]
+    assert [None if problem is None else problem.kind for problem in problems] == ["claim", None, "duplicate"]

@@ -133,3 +133,18 @@ def test_the_doctor_shows_what_holds(file: Path):
     }  # fmt: skip
     file.write_text("[limits]\nmax_pixels = 0\n")
     assert _settings_file(Settings()).state is State.FAIL
+
+
+@pytest.mark.parametrize("spelling", ["--recipe={}", "--recipe {}"])
+def test_what_a_recipe_names_goes_before_the_file(
+    pack: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], spelling: str
+):
+    write_dicom(tmp_path / "in" / "1.dcm", 1)
+    file.write_text(f'[score]\nmodel = "{pack}"\nworkers = 1\nmin-confidence = 0.5\nthumbnails = false\n')
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("min_confidence: 0.25\ntask: [chest_xray_view]\n")
+    out = str(tmp_path / "out")
+    assert main(["score", str(tmp_path / "in"), "--out", out, *spelling.format(recipe).split()]) == 0
+    capsys.readouterr()
+    options = json.loads((tmp_path / "out" / "run.json").read_text())["options"]
+    assert (options["tasks"], options["min_confidence"]) == (["chest_xray_view"], 0.25)

@@ -76,3 +76,16 @@ def test_what_is_not_drawn_is_said(kind: str, note: str) -> None:
     heat = HeatMap("a", "", "a", "t", 0.0, tuple(range(9)), (BLOB,) * 9, ("",) * 9, (0.0,) * 9, "m", "l", 8)
     unit = Explanation(1, "a", kind, labels=("",) * 9, placements=(placement(8, 8, 8, "longest"),) * 9, maps=(heat,))
     assert note in " ".join(_notes(unit, 200))
+
+
+def test_images_drawn_beside_each_other_share_one_scale_of_colours() -> None:
+    grids = (BLOB, BLOB / 4)
+    heat = HeatMap("a", "", "a", "t", 0.0, (1.0, 0.0), grids, ("", ""), (0.0, 0.0), "m", "l", 0)
+    places = (placement(8, 8, 8, "longest"),) * 2
+    unit = Explanation(1, "a", "volume", labels=("1", "2"), placements=places, maps=(heat,))
+    seen: Any = SimpleNamespace(
+        shown=(np.full((8, 8, 1), 90, np.uint8),) * 2, sheet=None, overview=None, labels=unit.labels
+    )
+    (_, (_, strong, _)), (_, (_, weak, _)) = _panels(unit, seen)
+    np.testing.assert_array_equal(weak, _painted(unit, seen, heat, 1, 1.0))
+    assert (strong != weak).any()

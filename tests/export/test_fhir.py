@@ -157,3 +157,24 @@ def test_where_a_figure_holds_stands_beside_the_number(tmp_path: Path) -> None:
     without = resources(checked(result, headers), "Observation")
     assert observations[0]["identifier"] != without[0]["identifier"]
     assert observations[1]["identifier"] == without[1]["identifier"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"decision": DECISION},
+        {"decision": replace(DECISION, threshold=DECISION.threshold / 2)},
+        {"caution": "within its source only"},
+        {"unlearned": "nobody taught it"},
+        {"against": "another"},
+    ],
+    ids=str,
+)
+def test_an_observation_that_says_something_else_is_another_one(tmp_path: Path, changed: dict[str, Any]) -> None:
+    result, headers = drawn_study(tmp_path)
+    kept = replace(ANSWERS[0], decision=DECISION if changed.get("decision") not in (None, DECISION) else None)
+    names = [
+        [r["identifier"][0]["value"] for r in resources(fhir_bundle(one, headers, ALGORITHM, CREATED), "Observation")]
+        for one in (replace(result, answers=(answer, ANSWERS[1])) for answer in (kept, replace(kept, **changed)))
+    ]
+    assert [a == b for a, b in zip(*names, strict=True)] == [False, True]

@@ -524,3 +524,12 @@ def test_a_sealed_folder_lists_no_draft(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
     draft_of(tmp_path / "a.txt").write_text("half")
     assert list(seal(tmp_path, {}).files) == ["a.txt"]
+
+
+def test_of_two_that_write_a_file_to_be_kept_the_first_wins(tmp_path: Path) -> None:
+    with new_file(tmp_path / "key", keep=True) as second:
+        second.write_text("second")
+        with new_file(tmp_path / "key", keep=True) as first:
+            first.write_text("first")
+    assert (tmp_path / "key").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]

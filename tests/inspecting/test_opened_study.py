@@ -209,3 +209,10 @@ def test_a_volume_that_does_not_say_whether_it_is_ct_or_mri_asks_for_the_modalit
     assert "does not say whether it is CT or MRI" in str(caught.value)
     assert "--modality ct or --modality mri, in Python modality='ct'" in str(caught.value)
     assert len(open_study(tmp_path / "b.nii", "mri").samples()) == 1
+
+
+def test_a_lone_file_that_is_no_image_says_so(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("words\n")
+    with pytest.raises(MedclipError) as caught:
+        open_study(tmp_path / "notes.txt")
+    assert caught.value.reason is Reason.NOT_AN_IMAGE

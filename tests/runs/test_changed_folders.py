@@ -186,3 +186,12 @@ def test_a_file_that_came_to_where_a_link_led_is_tried_again_without_add(pack: P
     after = rows(again)
     assert (before["b.dcm"]["reason"], after["b.dcm"]["status"]) == ("missing_file", "scored")
     assert before["c.dcm"] == after["c.dcm"]
+
+
+def test_a_study_that_loses_a_file_to_another_is_scored_from_what_is_left(pack: Path, tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    for n in range(3):
+        write_dicom(root / f"{n}.dcm", n, study_uid=f"{STUDY_UID}.0")
+    run(root, tmp_path / "out", pack)
+    write_dicom(root / "2.dcm", 61, study_uid=f"{STUDY_UID}.1")
+    assert_equal(run(root, tmp_path / "out", pack, add=True), run(root, tmp_path / "whole", pack))

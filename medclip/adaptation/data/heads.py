@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
-from importlib import import_module
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.scores.class_vectors import ClassVectors
+from medclip.plug_ins import load_place, plug_ins
 
 HEADS = {
     "linear": "medclip.adaptation.data.heads:LinearHead",
@@ -23,6 +23,7 @@ HEADS = {
     "cocoop": "medclip.adaptation.prompts.cocoop:CoCoOpHead",
 }
 """Kind to class. A head of another kind is one file and one line here."""
+ENTRY_POINTS = "medclip.heads"
 
 
 class Head(Protocol):
@@ -115,10 +116,10 @@ def load_head(kind: str, arrays: Mapping[str, NDArray[Any]]) -> Head:
     Raises:
         MedclipError: PACK_INVALID for a kind or arrays that this medclip does not know.
     """
-    if kind not in HEADS:
+    place = HEADS.get(kind) or plug_ins(ENTRY_POINTS, HEADS).get(kind)
+    if place is None:
         raise MedclipError(Reason.PACK_INVALID, f"its head is of the kind {kind!r}.", hint="Update medclip.")
-    module, name = HEADS[kind].split(":")
     try:
-        return getattr(import_module(module), name).from_arrays(arrays)
+        return load_place(place).from_arrays(arrays)
     except KeyError as e:
         raise MedclipError(Reason.PACK_INVALID, f"its head lacks the array {e}.") from e

@@ -289,3 +289,12 @@ def test_the_digits_of_an_auroc_fit_every_pair_of_counts_that_rounds_alike():
         possible = sum(Rounding(5).count(p) == Rounding(5).count(pos) for p in range(10, 65))
         possible *= sum(Rounding(5).count(q) == Rounding(5).count(neg) for q in range(10, 65))
         assert len(fitting) > possible / 2
+
+
+def test_the_size_of_the_whole_set_is_known_however_it_is_rounded():
+    """With multiples of 5 of everything, the hidden group of 7 could be worked out from the 54 that are said anyway."""
+    scanner = ["A1"] * 22 + ["B1"] * 25 + ["A2"] * 7
+    vendor = [s[0] for s in scanner]
+    truth = [1.0] * 4 + [0.0] * 18 + [1.0] * 9 + [0.0] * 16 + [1.0] * 4 + [0.0] * 3
+    chosen, _, _ = export(cohort_of(range(54), truth, scanner=scanner, vendor=vendor))
+    assert str(chosen) == "rounded to 10 (everybody), 10 (scanner), 10 (vendor)"

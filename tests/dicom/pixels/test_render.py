@@ -317,3 +317,17 @@ def test_whatever_the_header_says_pixels_lie_between_black_and_white(
     assert pixels.max() <= 1
     order = np.diff(pixels.ravel()) * np.sign(high - low) * (-1 if photometric == "MONOCHROME1" else 1)
     assert (order >= -1e-6).all()
+
+
+def test_a_frames_own_functional_group_goes_before_the_shared_one() -> None:
+    from pydicom.dataset import Dataset
+
+    from medclip.dicom.pixels.modality_and_voi import elements_of
+
+    dataset, own, shared = Dataset(), Dataset(), Dataset()
+    for group, slope in ((own, 2), (shared, 1)):
+        values = Dataset()
+        values.RescaleSlope, values.RescaleIntercept = slope, -1024
+        group.PixelValueTransformationSequence = [values]
+    dataset.PerFrameFunctionalGroupsSequence, dataset.SharedFunctionalGroupsSequence = [own], [shared]
+    assert [elements_of(dataset, frame).slope for frame in (0, 1)] == [2, 1]

@@ -312,3 +312,9 @@ def test_a_view_for_processing_alone_or_of_another_study_is_read() -> None:
     for group_by in ("auto", "folder", "file"):
         studies = group(files, manifest=None, modality=None, key=b"k" * 32, group_by=group_by)
         assert all(unit.problem is None for study in studies for unit in study.units)
+
+
+def test_slices_of_two_frames_of_reference_are_not_mixed() -> None:
+    frames = {"a": (0.0, "1.1"), "b": (5.0, "1.2"), "c": (10.0, "1.1"), "d": (15.0, "1.2")}
+    units = units_of([dicom(name, at, frame_of_reference=frame) for name, (at, frame) in frames.items()])
+    assert _names(units) == [["a", "c"], ["b", "d"]]

@@ -344,3 +344,12 @@ def test_options_that_do_not_fit_together_are_refused(wrong: dict[str, object]) 
     with pytest.raises(MedclipError) as caught:
         EcgOptions(**wrong)  # type: ignore[arg-type]
     assert caught.value.reason is Reason.WRONG_USE
+
+
+def test_of_a_lead_that_is_stored_both_ways_the_plain_one_is_used_wherever_it_stands() -> None:
+    leads = heart()
+    for order in (("-aVR", "aVR"), ("aVR", "-aVR")):
+        stored = {"-aVR": leads["V1"], "aVR": leads["aVR"]}
+        found = canonical(recording({name: stored[name] for name in order} | {lead: leads[lead] for lead in LIMB[:2]}))
+        np.testing.assert_allclose(found.values_mv[3], leads["aVR"], atol=1e-6)
+        assert "aVR is stored more than once" in _steps(found, "note")

@@ -339,3 +339,14 @@ def test_orientations_that_contradict_each_other_are_noted(tmp_path: Path) -> No
     said = [[step.detail for step in read_nifti(tmp_path / name, SETTINGS).steps] for name in ("same.nii", "other.nii")]
     assert not any("qform" in detail for detail in said[0])
     assert any("sform says RAS and qform LAS" in detail for detail in said[1])
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("meter", 1000.0), ("mm", 1.0), ("micron", 0.001), ("unknown", 1.0)])
+def test_places_and_spacing_are_in_mm_whatever_unit_the_header_has(tmp_path: Path, unit: str, mm: float) -> None:
+    affine = np.diag([1 / mm, 1 / mm, 1 / mm, 1.0]) @ AFFINE
+    image = nibabel.Nifti1Image(_voxels(), affine)
+    image.header.set_xyzt_units(unit, "sec")
+    nibabel.save(image, tmp_path / "a.nii")
+    read = read_nifti(tmp_path / "a.nii", SETTINGS)
+    _same_places(_voxels(), AFFINE, read.volume)
+    assert read.headers["stored_spacing"] == pytest.approx((2.0, 2.5, 3.5))

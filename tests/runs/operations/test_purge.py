@@ -137,14 +137,14 @@ def test_young_runs_those_that_go_on_and_unfinished_ones_are_kept(
     (tmp_path / "stopped").mkdir()
     Ledger(tmp_path / "stopped").close()
     with held_folder(tmp_path / "running"):
-        code = main(["runs", "purge", str(tmp_path), "--older-than", "30d", "--ledger", "--yes", "--json"])
+        code = main(["runs", "purge", str(tmp_path), "--older-than", "30d", "--remove", "ledger", "--yes", "--json"])
     runs = {Path(run["folder"]).name: run for run in json.loads(capsys.readouterr().out)["runs"]}
     assert set(runs) == {"old", "running"}
     assert runs["old"]["kept"] == ""
     assert "another medclip" in runs["running"]["kept"]
     assert code == 3
     assert [num_rows(tmp_path / name, "files") for name in ("old", "young", "running")] == [0, 3, 3]
-    assert main(["runs", "purge", str(tmp_path / "stopped"), "--ledger", "--yes"]) == 3
+    assert main(["runs", "purge", str(tmp_path / "stopped"), "--remove", "ledger", "--yes"]) == 3
     assert "was not finished" in capsys.readouterr().out
 
 

@@ -314,3 +314,12 @@ def test_a_copy_of_one_view_in_another_split_is_counted(cohort: Path, tmp_path: 
     assert report.counts_by_views == {"4": 2}
     problems = check(tmp_path / "out").problems  # type: ignore[union-attr]
     assert "2 samples lie in another split too" in problems[0]
+
+
+def test_studies_of_one_name_are_examinations_of_their_own_patients(cohort: Path, tmp_path: Path) -> None:
+    out = _build([row | {"study": "1", "exam_date": ""} for row in _rows(cohort)], cohort, tmp_path / "exam")
+    with ShardReader(out, "train") as reader:
+        samples = [reader[i] for i in range(len(reader))]
+    assert [len(sample.views) for sample in samples] == [4] * 5
+    assert len({sample.meta["study"] for sample in samples}) == len({sample.meta["patient"] for sample in samples}) == 5
+    assert _rejects(out) == {}

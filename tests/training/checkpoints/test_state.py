@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -106,3 +107,14 @@ def test_a_checkpoint_of_another_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(MedclipError, match="step-0000001") as caught:
         store.load_checkpoint(path, {"model.other": torch.zeros(3)}, ONE)
     assert caught.value.reason is Reason.CORRUPT
+
+
+def test_every_file_of_a_checkpoint_is_checked(tmp_path: Path) -> None:
+    tensors = _tensors(*_pair())
+    first = store.save_checkpoint(tmp_path, 1, tensors, {}, ONE)
+    last = store.save_checkpoint(tmp_path, 2, tensors, {}, ONE)
+    state = json.loads((last / store.STATE).read_text())
+    state["files"]["of-another-rank.safetensors"] = "0" * 64
+    (last / "of-another-rank.safetensors").write_bytes(b"not what was written")
+    (last / store.STATE).write_text(json.dumps(state))
+    assert store.newest_sound(tmp_path)[::2] == (first, [last])
