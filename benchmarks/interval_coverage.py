@@ -47,8 +47,8 @@ from scipy.stats import norm
 
 from medclip.auditing.groups.differences import against, paired, rest_cells, with_rest
 from medclip.auditing.groups.gap_test import gap_test
-from medclip.auditing.groups.gaps import GAPS, gap_values, gaps
-from medclip.auditing.groups.measure import COMPARED, TESTED, UNTESTED
+from medclip.auditing.groups.gaps import gap_info, gap_values, gaps
+from medclip.auditing.groups.measure import compared, gaps_shown, gaps_tested
 from medclip.evaluation.retrieval import retrieval
 from medclip.statistics.cohort import Attribute, Cohort, Label
 from medclip.statistics.estimate import Estimate
@@ -108,8 +108,8 @@ TASKS = (
     *(Task(n, shots=5) for n in SIZES),
     *(Gallery(n, noise) for n in SIZES for noise in (0.4, 0.8)),
 )
-_GAPS = tuple(name for name in (*TESTED, *UNTESTED) if "c_index" not in name)
-_COMPARED = tuple(metric for metric in COMPARED if metric != "c_index")
+_GAPS = tuple(name for name in (*gaps_tested(), *gaps_shown()) if "c_index" not in name)
+_COMPARED = tuple(metric for metric in compared() if metric != "c_index")
 BARS = {20: 0.90, 40: 0.93, 100: 0.93}
 _MANY, _GALLERIES, _SHIFT = 20_000, 1000, 0.25
 """Patients and galleries that the truth is taken from; by how much a draw of shots moves a model."""
@@ -378,9 +378,9 @@ def _audit_truth(task: Audited) -> dict[str, float]:
             values["model"][name][:] = values["model"]["auroc"]
     true = {metric: float(value_G[1]) for name in ("model", "time") for metric, value_G in values[name].items()}
     for name in _GAPS:
-        points = [values["model"][metric] for metric in GAPS[name].metrics]
+        points = [values["model"][metric] for metric in gap_info(name).metrics]
         groups_MG1, all_M1 = np.stack(points)[:, 1:, None], np.stack(points)[:, :1]
-        true[f"gap {name}"] = float(gap_values(GAPS[name], groups_MG1, all_M1)[0])
+        true[f"gap {name}"] = float(gap_values(gap_info(name), groups_MG1, all_M1)[0])
     for metric in _COMPARED:
         true[f"{metric}, {_REST}"] = 0.0 if same else float(halves[metric][1] - halves[metric][2])
         true[f"{metric}, {_OTHER}"] = float(values["other"][metric][1] - values["model"][metric][1])

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
 from medclip.auditing.result import AuditResult, Row
 from medclip.statistics.cohort import ALL
+from medclip.statistics.metrics.catalogue import Metric, names_of
 from medclip.wording import list_of, real
 
 NAMESPACE = "https://mc.chai.org/v0.2/schema.xsd"
 NOT_STATED = "not stated"
-_OVERALL = ("auroc", "c_index", "auprc", "tpr", "fpr", "ppv", "npv")
-_CALIBRATION = ("calibration_in_the_large", "observed_expected", "calibration_slope", "calibration_intercept", "brier")
-_BY_GROUP = ("auroc", "c_index", "tpr", "fpr")
 _UNPRINTABLE = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot hold."""
 _PURPOSES = "For research. Not a medical device."
@@ -62,7 +60,8 @@ def _card(result: AuditResult, sentences: Mapping[str, Sequence[str]]) -> dict[s
     about = result.provenance
     question = str(about.get("question") or "Does it work for every patient group, and how sure is that?")
     population = _text(sentences, "Size", "Representativeness")
-    overall = list(_estimates(result, _OVERALL, {ALL}))
+    overall = list(_estimates(result, lambda m: m.on_card and m.what != "calibration", {ALL}))
+    calibrated = _estimates(result, lambda m: m.on_card and m.what == "calibration", {ALL})
     groups = {str(row.get("attribute")) for row in result.metrics} - {ALL}
     return {
         "BasicInfo": {
@@ -110,14 +109,14 @@ def _card(result: AuditResult, sentences: Mapping[str, Sequence[str]]) -> dict[s
             ),
             "FairnessEquity": _metric(
                 "The model does as well for every patient group.",
-                list(_estimates(result, _BY_GROUP, groups)),
+                list(_estimates(result, lambda m: m.main, groups)),
                 _text(sentences, "What was found", "What could not have been seen"),
                 population,
                 "Groups are compared with all others; intervals resample patients, p is adjusted (Holm).",
             ),
             "SafetyReliability": _metric(
                 "Scores mean what they say, and what was declared beforehand is met.",
-                [*_estimates(result, _CALIBRATION, {ALL}), *_requirements(result)],
+                [*calibrated, *_requirements(result)],
                 _text(sentences, "Declared beforehand", "Sources", "Leakage"),
                 population,
                 _text(sentences, "Thresholds"),
@@ -151,8 +150,10 @@ def _metric(goal: str, results: list[dict[str, str]], meaning: str, population: 
     }
 
 
-def _estimates(result: AuditResult, metrics: Iterable[str], attributes: set[str]) -> Iterator[dict[str, str]]:
-    wanted = tuple(metrics)
+def _estimates(
+    result: AuditResult, is_wanted: Callable[[Metric], bool], attributes: set[str]
+) -> Iterator[dict[str, str]]:
+    wanted = names_of(is_wanted)
     for row in result.metrics:
         if row.get("metric") in wanted and row.get("attribute") in attributes and real(row.get("value")) is not None:
             yield _estimate(row, str(row.get("metric")))

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError
 from medclip.statistics.cohort import Cohort, Label, Risk, cell_rows, cells_of
 from medclip.statistics.estimate import Estimate
-from medclip.statistics.metrics import operating_points
+from medclip.statistics.metrics import catalogue, operating_points
 from medclip.statistics.metrics.concordance import Kind, at_horizon, concordance
 from medclip.statistics.resampling.bootstrap import Replicates, evaluate
 from medclip.statistics.resampling.intervals import estimates
@@ -46,9 +46,7 @@ METRICS: Mapping[str, str] = {
     "c_index_mirai_compat": "concordance (Mirai's own weights)",
     "auroc": "AUROC of the year",
     **operating_points.METRICS,
-    "observed_expected": "observed/expected",
-    "calibration_slope": "calibration slope",
-    "brier": "Brier score",
+    **{name: catalogue.METRICS[name].title for name in _CALIBRATION},
 }
 """Names in words."""
 

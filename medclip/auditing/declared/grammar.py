@@ -20,17 +20,6 @@ from medclip.statistics.metrics.catalogue import METRICS
 
 CONFIDENCE = 0.95
 """Of each verdict, one-sided, unless asked otherwise."""
-_ALIASES: Mapping[str, str] = {
-    "auc": "auroc",
-    "sensitivity": "tpr",
-    "recall": "tpr",
-    "specificity": "tnr",
-    "precision": "ppv",
-    "false positive rate": "fpr",
-    "true positive rate": "tpr",
-}
-_BIASED = ("ece", "ece_mass")
-"""Metrics of which no bound is to be had: chance alone makes them larger."""
 _FORMS = '"tpr>=0.80 in each sex", "auroc>=0.8 for pneumonia", "fpr<=0.1 overall" or "tpr gap<=0.05 in sex"'
 _REQUIREMENT = re.compile(r"(?P<metric>[^<>=≤≥]+?)(?P<gap>\s+gap)?\s*(?P<sign>[<>=≤≥]+)\s*(?P<rest>.*)", re.IGNORECASE)
 _NUMBER = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)\s*(?P<percent>%?)(?=\s|$)(?P<rest>.*)")
@@ -207,16 +196,19 @@ def _places(rest: str, written: str) -> tuple[str | None, str | None, bool, bool
 
 
 def _metric(name: str, written: str) -> str:
-    known = {plain_name(metric): metric for metric in METRICS} | {plain_name(k): v for k, v in _ALIASES.items()}
-    metric = known.get(plain_name(name))
+    words = {word: metric for metric, row in METRICS.items() for word in (metric, *row.aliases)}
+    # Of what chance alone makes larger no bound is to be had.
+    biased = [metric for metric, row in METRICS.items() if row.interval == "distance"]
+    metric = {plain_name(word): metric for word, metric in words.items()}.get(plain_name(name))
     if metric is None:
-        hint = did_you_mean(plain_name(name), [m for m in (*METRICS, *_ALIASES) if m not in _BIASED], "Metrics are")
+        hint = did_you_mean(plain_name(name), [word for word in words if word not in biased], "Metrics are")
         raise _refuse(written, f"names no metric known here ({name.strip()!r})", hint)
-    if metric in _BIASED:
+    if metric in biased:
+        others = [m for m, row in METRICS.items() if row.what == METRICS[metric].what and m not in biased]
         raise _refuse(
             written,
             f"is about {METRICS[metric].title}, which chance alone makes larger",
-            "Require calibration_in_the_large, calibration_slope or brier.",
+            f"Require {', '.join(others[:-1])} or {others[-1]}.",
         )
     return metric
 

@@ -26,7 +26,7 @@ import numpy as np
 from medclip.auditing.declared.grammar import Declared, Hypothesis, Requirement
 from medclip.auditing.disclosure.small_cells import CellState
 from medclip.auditing.groups.differences import against
-from medclip.auditing.groups.measure import TESTED, Measured, Row, exported, fewest_of, rounded_values
+from medclip.auditing.groups.measure import Measured, Row, exported, fewest_of, gaps_tested, rounded_values
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.tables.table import plain_name
 from medclip.statistics.cohort import ALL, CONFLICT, MISSING, Cohort, Label
@@ -76,8 +76,8 @@ def check_declared(declared: Declared, cohort: Cohort) -> None:
                 hint = did_you_mean(name, known, f"Audited {what}s are") or f"No {what} is audited; name it (--by)."
                 raise MedclipError(Reason.WRONG_USE, f"{one.text!r} names no audited {what}: {name!r}.", hint=hint)
     for one in declared.primary:
-        if f"{one.metric}_max_min" not in TESTED:
-            known = [name.removesuffix("_max_min") for name in TESTED if name.endswith("_max_min")]
+        if f"{one.metric}_max_min" not in gaps_tested():
+            known = [name.removesuffix("_max_min") for name in gaps_tested()]
             raise MedclipError(
                 Reason.WRONG_USE,
                 f"the gap of {one.metric!r} is not tested, so {one.text!r} cannot be a primary hypothesis.",

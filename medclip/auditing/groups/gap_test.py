@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from medclip.auditing.groups.gaps import GAPS, GapInfo
+from medclip.auditing.groups.gaps import GapInfo, gap_info
 from medclip.auditing.groups.shuffle import Shuffles, units_of
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.cohort import Cohort, Label
@@ -90,7 +90,7 @@ def gap_test(
         label: One of its labels.
         attribute: Name of one of its attributes.
         groups: Indices, into the attribute's groups, of those that may be shown.
-        names: Of `gaps.GAPS`, largest minus smallest; the shuffles serve all of them.
+        names: Of `gaps.gap_names`, largest minus smallest; the shuffles serve all of them.
         threshold: Of the label, for metrics that need one.
         num_permutations: How often to shuffle at most.
         seed: The same seed shuffles the same patients.
@@ -105,7 +105,7 @@ def gap_test(
     named = next((a for a in cohort.attributes if a.name == attribute), None)
     if named is None or num_permutations < 1:
         raise MedclipError(Reason.WRONG_USE, "a gap test needs an attribute of the audit and one shuffle or more.")
-    infos = {name: GAPS[name] for name in names}
+    infos = {name: gap_info(name) for name in names}
     if any(info.compare != "between" or info.ratio or info.join != "worst" for info in infos.values()):
         raise MedclipError(Reason.WRONG_USE, "gaps that are tested are between the largest and the smallest value.")
     metrics = sorted({m for info in infos.values() for m in info.metrics})

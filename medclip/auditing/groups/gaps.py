@@ -38,7 +38,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtrit
 
 from medclip.statistics.estimate import LEVEL
-from medclip.statistics.resampling.bootstrap import METRICS, Replicates
+from medclip.statistics.metrics.catalogue import METRICS
+from medclip.statistics.resampling.bootstrap import Replicates
 from medclip.statistics.resampling.intervals import least_ratio, of
 from medclip.statistics.resampling.standard_errors import MOST_UNDEFINED, Clusters, standard_errors
 
@@ -81,11 +82,6 @@ class Gap:
     """The gap in each replicate; NaN where a group was not defined."""
 
 
-_SINGLE = (
-    *("auroc", "auprc_adjusted", "tpr", "fpr", "ppv", "npv", "selection_rate", "brier", "c_index"),
-    "calibration_in_the_large",
-    *("underdiagnosis", "overdiagnosis"),
-)
 _NAMED = {
     "equalised_odds": ("equalised odds", ("tpr", "fpr"), "Hardt et al. 2016"),
     "equal_opportunity": ("equal opportunity", ("tpr",), "Hardt et al. 2016"),
@@ -103,19 +99,8 @@ _FORMULAS = {
 }
 
 
-def _table() -> dict[str, GapInfo]:
+def _named() -> dict[str, GapInfo]:
     values = {}
-    for m in _SINGLE:
-        title = METRICS[m].title
-        formula = f"max {m}_a − min {m}_a"
-        values[f"{m}_max_min"] = GapInfo(
-            f"{title}, largest − smallest", (m,), "between", False, "worst", formula, METRICS[m].reference
-        )
-        formula = {"high": f"{m} − min {m}_a", "low": f"max {m}_a − {m}"}.get(str(METRICS[m].better))
-        formula = formula or f"max |{m}_a − {m}|"
-        values[f"{m}_worst_overall"] = GapInfo(
-            f"{title}, worst − overall", (m,), "worst", False, "worst", formula, METRICS[m].reference
-        )
     for name, (title, metrics, reference) in _NAMED.items():
         for suffix, compare, ratio in _VARIANTS:
             if name == "cross_group_auroc" and suffix:
@@ -136,8 +121,40 @@ def _table() -> dict[str, GapInfo]:
     return values
 
 
-GAPS: Mapping[str, GapInfo] = _table()
-"""Every gap by its name."""
+NAMED: Mapping[str, GapInfo] = _named()
+"""Gaps that have a name of their own; all others are of one metric."""
+
+
+def _largest(m: str) -> GapInfo:
+    info, formula = METRICS[m], f"max {m}_a − min {m}_a"
+    return GapInfo(f"{info.title}, largest − smallest", (m,), "between", False, "worst", formula, info.reference)
+
+
+def _worst(m: str) -> GapInfo:
+    info = METRICS[m]
+    formula = {"high": f"{m} − min {m}_a", "low": f"max {m}_a − {m}"}.get(str(info.better), f"max |{m}_a − {m}|")
+    return GapInfo(f"{info.title}, worst − overall", (m,), "worst", False, "worst", formula, info.reference)
+
+
+_OF_ONE = {"_max_min": _largest, "_worst_overall": _worst}
+
+
+def gap_names() -> list[str]:
+    """List every gap: two of each metric, then those that have a name of their own."""
+    return [*(metric + ending for metric in METRICS for ending in _OF_ONE), *NAMED]
+
+
+def is_gap(name: str) -> bool:
+    """Whether there is a gap of this name."""
+    return name in NAMED or any(name.endswith(e) and name.removesuffix(e) in METRICS for e in _OF_ONE)
+
+
+def gap_info(name: str) -> GapInfo:
+    """Describe a gap by its name."""
+    for ending, describe in _OF_ONE.items():
+        if name.endswith(ending):
+            return describe(name.removesuffix(ending))
+    return NAMED[name]
 
 
 def gaps(
@@ -149,13 +166,13 @@ def gaps(
         replicates: Of `engine.evaluate`; column 0 is everybody.
         cells: Columns of the groups that may be shown.
         clusters: `standard_errors.clusters_of` of the same cohort and label.
-        names: Of `GAPS`; left out, all whose metrics are there.
+        names: Of `gap_names`; left out, all whose metrics are there.
 
     Returns:
         In the order of the names, each with its interval.
     """
     if names is None:
-        names = [n for n, info in GAPS.items() if all(m in replicates.point for m in info.metrics)]
+        names = [n for n in gap_names() if all(m in replicates.point for m in gap_info(n).metrics)]
     return {name: _gap(name, replicates, list(cells), clusters) for name in names}
 
 
@@ -163,7 +180,7 @@ def gap_values(info: GapInfo, groups_MGB: _Floats, overall_MB: _Floats) -> _Floa
     """Return a gap for values of any origin.
 
     Args:
-        info: Of `GAPS`.
+        info: Of `gap_info`.
         groups_MGB: Value of each of its metrics in each group, [M, G, B].
         overall_MB: Value for everybody, [M, B].
 
@@ -193,7 +210,7 @@ def _single(info: GapInfo, metric: str, groups_GB: _Floats, overall_B: _Floats) 
 
 
 def _gap(name: str, replicates: Replicates, cells: list[int], clusters: Clusters) -> Gap:
-    info = GAPS[name]
+    info = gap_info(name)
     points_MG = np.stack([replicates.point[m][cells] for m in info.metrics])
     valid = np.asarray(~np.isnan(points_MG).any(axis=0))
     used = [c for c, v in zip(cells, valid, strict=True) if v]

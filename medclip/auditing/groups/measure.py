@@ -14,46 +14,31 @@ from medclip.auditing.declared.grammar import Declared, is_primary
 from medclip.auditing.disclosure.small_cells import CellState, Rounding, Roundings, hidden, roundings
 from medclip.auditing.groups.differences import REST, against, rest_cells, with_rest
 from medclip.auditing.groups.gap_test import gap_test
-from medclip.auditing.groups.gaps import GAPS, Gap, gaps
+from medclip.auditing.groups.gaps import Gap, gap_info, gaps
 from medclip.auditing.options import MeasureOptions, shuffles_for
 from medclip.auditing.thresholds.choose import Threshold
 from medclip.statistics.cohort import Cohort, Label
+from medclip.statistics.metrics.catalogue import METRICS, names_of
 from medclip.statistics.resampling.bootstrap import Replicates, evaluate_many
 from medclip.statistics.resampling.intervals import of, value_of
-from medclip.statistics.resampling.standard_errors import RATES, clusters_of
+from medclip.statistics.resampling.standard_errors import clusters_of
 from medclip.statistics.tests.multiple_testing import benjamini_hochberg, holm
 from medclip.statistics.tests.power import smallest_gap
 
 Row = dict[str, Any]
-COMPARED = ("auroc", "c_index", "tpr", "fpr", "ppv", "selection_rate")
-"""What each group is compared in with everybody else, and each model with the other."""
-TESTED = ("auroc_max_min", "c_index_max_min", "tpr_max_min", "fpr_max_min")
-"""Gaps that are tested by permutation; together they are one family over labels and attributes. Only measures given the
-outcome: shuffling keeps each patient's outcome, so where groups differ in prevalence it says nothing of predictive
-values, selection rates and calibration (in simulations these came out "above chance" in 17 to 29 %; cross-group AUROCs
-in 9 of 100)."""
-UNTESTED = (
-    *("ppv_max_min", "selection_rate_max_min", "auprc_adjusted_max_min", "brier_max_min"),
-    "calibration_in_the_large_max_min",
-    *("auroc_worst_overall", "tpr_worst_overall", "fpr_worst_overall"),
-    *("cross_group_auroc", "equalised_odds_mean", "equalised_odds_ratio", "demographic_parity_ratio"),
-)
-"""Gaps that are given with their interval only."""
+_NAMED_GAPS = ("cross_group_auroc", "equalised_odds_mean", "equalised_odds_ratio", "demographic_parity_ratio")
+"""Gaps with a name of their own that are given with their interval only."""
 JOINED = "equalised_odds"
 """The larger of two gaps that are tested already (TPR, FPR): it is one of them, shares its test and does not count.
 Only where a group has one of the two rates and not the other may it be another gap; then it is tested itself."""
-SAME_AS = {
+_SAME_AS = {
     "equal_opportunity": "tpr_max_min",
     "predictive_parity": "ppv_max_min",
     "demographic_parity": "selection_rate_max_min",
-    "underdiagnosis_max_min": "tpr_max_min",
-    "overdiagnosis_max_min": "fpr_max_min",
 }
 """Gaps that are another one by its name in the literature: they share its test and do not count twice."""
-_COUNTED = RATES | {"f1", "net_benefit", "observed_expected"}
 EXPLORATORY = "exploratory"
 """What a family is called of which nothing was declared beforehand, where something was."""
-_PAIRS = frozenset({"auroc", "auroc_bpsn", "auroc_bnsp", "auprc", "auprc_adjusted", "c_index"})
 _NO_COUNT = 1_000_000
 
 
@@ -108,6 +93,25 @@ def measure(
     replicates = evaluate_many(cohort, values, weights_PB, threads=options.threads, progress=step)
     rounded = roundings(cohort, by_label.values(), options.small_cells)
     return Measured(name, cohort, thresholds, by_label, rounded, weights_PB, replicates)
+
+
+def compared(*, models: bool = False) -> tuple[str, ...]:
+    """Name what each group is compared in with everybody else, or each model with the other."""
+    return names_of(lambda m: m.compared == "groups" or (models and m.compared == "models"))
+
+
+def gaps_tested() -> tuple[str, ...]:
+    """Name the gaps that are tested by permutation; together they are one family over labels and attributes."""
+    return tuple(f"{name}_max_min" for name in names_of(lambda m: m.gap == "tested"))
+
+
+def gaps_shown() -> tuple[str, ...]:
+    """Name the gaps that are given with their interval only."""
+    return (
+        *(f"{name}_max_min" for name in names_of(lambda m: m.gap == "shown", rates_first=True)),
+        *(f"{name}_worst_overall" for name in names_of(lambda m: m.worst_gap)),
+        *_NAMED_GAPS,
+    )
 
 
 def metric_rows(measured: Measured, dataset: str) -> list[Row]:
@@ -165,11 +169,12 @@ def difference_rows(
 ) -> list[Row]:
     """Return the table `differences`: each shown group against everybody else, tested; one family for the model."""
     rows: list[Row] = []
+    names = compared()
     family = f"{EXPLORATORY} groups, {measured.name}" if options.declared.primary else f"groups, {measured.name}"
     for a, attribute in enumerate(measured.cohort.attributes):
         halves = with_rest(measured.cohort, attribute.name)
         replicates = evaluate_many(
-            halves, measured.values, measured.weights_PB, metrics=COMPARED, threads=options.threads, progress=step
+            halves, measured.values, measured.weights_PB, metrics=names, threads=options.threads, progress=step
         )
         rounded = measured.roundings.of(attribute.name)
         for label in measured.cohort.labels:
@@ -179,7 +184,7 @@ def difference_rows(
                 inside, outside = rest_cells(g)
                 if not (state.shown and rest[outside].shown):
                     continue
-                for metric in defined(replicates[label.name], COMPARED):
+                for metric in defined(replicates[label.name], names):
                     (d,) = against(replicates[label.name], metric, [inside], outside, clusters)
                     fewest = min(fewest_of(metric, state), fewest_of(metric, rest[outside]))
                     rows.append(
@@ -201,7 +206,7 @@ def num_gap_tests(measured: Measured) -> int:
     """Count the gaps that are tested: per label and attribute with two groups or more to show."""
     total = 0
     for label, every in measured.states.items():
-        names = sum(_measurable(n, measured.replicates[label]) for n in TESTED)
+        names = sum(_measurable(n, measured.replicates[label]) for n in gaps_tested())
         shown = Counter(s.cell.position[0] for s in every if s.shown)
         total += names * sum(num > 1 for a, num in shown.items() if a >= 0)
     return total
@@ -212,26 +217,29 @@ def gap_rows(measured: Measured, options: MeasureOptions, step: Callable[[], Non
     gap_table: list[Row] = []
     shuffles = options.permutations or shuffles_for(num_gap_tests(measured), measured.cohort.num_patients)
     copies: list[tuple[Row, Row]] = []
+    copied = [*_SAME_AS, *(f"{name}_max_min" for name in names_of(lambda m: m.gap_as))]
+    tested = gaps_tested()
+    names = (*tested, JOINED, *gaps_shown(), *copied)
     for label in measured.cohort.labels:
         replicates = measured.replicates[label.name]
         every, clusters = measured.states[label.name], clusters_of(measured.cohort, label)
         for a, attribute in enumerate(measured.cohort.attributes):
             cells = [g for g, s in enumerate(every) if s.cell.position[0] == a and s.shown]
-            wanted = [n for n in (*TESTED, JOINED, *UNTESTED, *SAME_AS) if _measurable(n, replicates)]
+            wanted = [n for n in names if _measurable(n, replicates)]
             measured_gaps = gaps(replicates, cells, clusters, wanted)
             tests = gap_test(
                 measured.cohort,
                 label,
                 attribute.name,
                 [every[g].cell.position[1] for g in cells],
-                [n for n in (*TESTED, JOINED) if n in measured_gaps],
+                [n for n in (*tested, JOINED) if n in measured_gaps],
                 threshold=measured.values.get(label.name),
                 num_permutations=shuffles,
                 seed=options.seed,
             )
             rows: dict[str, Row] = {}
             for name, gap in measured_gaps.items():
-                fewest = min((fewest_of(m, every[g]) for m in GAPS[name].metrics for g in cells), default=_NO_COUNT)
+                fewest = min((fewest_of(m, every[g]) for m in gap_info(name).metrics for g in cells), default=_NO_COUNT)
                 # Worst − overall can be below 0: everybody's AUROC may be below that of each group.
                 low, high = np.minimum(gap.low, gap.value), gap.high
                 row: Row = {
@@ -328,9 +336,10 @@ def fewest_of(metric: str, state: CellState) -> int:
     Calibration slope and intercepts and the Brier score are of sums of scores, which nobody has who has the export:
     their digits give nothing away.
     """
-    if metric in _PAIRS:
+    reveals = METRICS[metric].reveals
+    if reveals == "pairs":
         return max(state.n_pos * state.n_neg // 2, 1)
-    return min(state.n_pos, state.n_neg) if metric in _COUNTED else _NO_COUNT
+    return min(state.n_pos, state.n_neg) if reveals == "rows" else _NO_COUNT
 
 
 def defined(replicates: Replicates, metrics: Sequence[str]) -> list[str]:
@@ -339,7 +348,7 @@ def defined(replicates: Replicates, metrics: Sequence[str]) -> list[str]:
 
 
 def _measurable(gap: str, replicates: Replicates) -> bool:
-    return all(m in replicates.point for m in GAPS[gap].metrics)
+    return all(m in replicates.point for m in gap_info(gap).metrics)
 
 
 def _same(name: str, label: Label, measured_gaps: Mapping[str, Gap]) -> str | None:
@@ -351,5 +360,7 @@ def _same(name: str, label: Label, measured_gaps: Mapping[str, Gap]) -> str | No
             if gap.num_groups == joined.num_groups and abs(gap.value - joined.value) <= 1e-12:
                 return part
         return None
-    swapped = {"underdiagnosis_max_min": "fpr_max_min", "overdiagnosis_max_min": "tpr_max_min"}
-    return swapped[name] if label.no_finding and name in swapped else SAME_AS.get(name)
+    metric = METRICS.get(name.removesuffix("_max_min"))
+    if metric is not None and metric.gap_as is not None:
+        return f"{metric.gap_as[label.no_finding]}_max_min"
+    return _SAME_AS.get(name)

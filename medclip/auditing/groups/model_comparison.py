@@ -8,10 +8,10 @@ import numpy as np
 
 from medclip.auditing.groups.differences import paired as paired_differences
 from medclip.auditing.groups.measure import (
-    COMPARED,
     EXPLORATORY,
     Measured,
     adjust,
+    compared,
     defined,
     fewest_of,
     measure,
@@ -24,8 +24,6 @@ from medclip.statistics.cohort import ALL
 from medclip.statistics.resampling.standard_errors import clusters_of
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.statistics.tests import delong
-
-METRICS = (*COMPARED, "brier")
 
 
 def model_rows(one: Measured, other: Measured, options: MeasureOptions) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
@@ -57,7 +55,7 @@ def model_rows(one: Measured, other: Measured, options: MeasureOptions) -> tuple
         a, b = here.replicates[label.name], measured.replicates[label.name]
         cells = [g for g, s in enumerate(here.states[label.name]) if s.shown]
         clusters = clusters_of(first, label)
-        for metric in (m for m in defined(a, METRICS) if m in b.point):
+        for metric in (m for m in defined(a, compared(models=True)) if m in b.point):
             for g, d in zip(cells, paired_differences(a, b, metric, cells, clusters), strict=True):
                 state = here.states[label.name][g]
                 rounded = here.roundings.of(state.cell.attribute)

@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.statistics.cohort import Cohort, Label
-from medclip.statistics.metrics.rates import ratio
+from medclip.statistics.metrics.catalogue import METRICS
+from medclip.statistics.metrics.ranks import Area, Areas
+from medclip.statistics.metrics.rates import Counted, Outcomes, odds, ratio
 from medclip.statistics.resampling.bootstrap import evaluate
 from medclip.statistics.resampling.sums import summing_matrix
 
 Floats = NDArray[np.float64]
 NUM_BINS = 512
-COUNTED = ("auroc", "tpr", "fpr", "ppv", "selection_rate")
-"""Metrics that follow from the histograms; others (the c-index) are evaluated draw by draw."""
 _AT_ONCE = 1_000_000
 """Codes of units that are drawn at once: arrays of 8 MB are used again, larger ones are mapped anew each time."""
 _FEWEST_AT_ONCE = 16
@@ -113,7 +113,7 @@ class Shuffles:
             seed: Of the draws.
         """
         self._units, self._metrics, self._num_groups, self._threshold = units, metrics, num_groups, threshold
-        self._tables = _Tables(units, threshold) if set(metrics) & set(COUNTED) else None
+        self._tables = _Tables(units, threshold) if any(map(_is_of_tables, metrics)) else None
         width = max(_FEWEST_AT_ONCE, min(256, _AT_ONCE // max(len(units.codes_U), 1)))
         self._codes = _codes(units, width, seed)
         self._parts: list[dict[str, Floats]] = []
@@ -131,15 +131,27 @@ class Shuffles:
         drawn = {m: np.full((self._num_groups, codes_Ub.shape[1]), np.nan) for m in self._metrics}
         for group in range(self._num_groups):
             inside_Ub = codes_Ub == group
-            values = {} if self._tables is None else self._tables(inside_Ub)
+            tables = None if self._tables is None else self._tables(inside_Ub)
             for m in self._metrics:
-                drawn[m][group] = values[m] if m in COUNTED else self._evaluated(inside_Ub, m)
+                values = METRICS[m].values
+                if tables is not None and isinstance(values, Counted):
+                    drawn[m][group] = values.of(tables[0])
+                elif tables is not None and isinstance(values, Area) and _is_of_tables(m):
+                    drawn[m][group] = values.of(tables[1])
+                else:
+                    drawn[m][group] = self._evaluated(inside_Ub, m)
         return drawn
 
     def _evaluated(self, inside_Ub: NDArray[np.bool_], metric: str) -> Floats:
         rows, weights = Cohort(self._units.unit_n.astype(np.int32), (), ()), inside_Ub.astype(np.uint8)
         replicates = evaluate(rows, self._units.label, weights, threshold=self._threshold, metrics=[metric])
         return replicates.drawn[metric][0]
+
+
+def _is_of_tables(metric: str) -> bool:
+    """Whether a metric follows from the histograms; others (the c-index) are evaluated draw by draw."""
+    values = METRICS[metric].values
+    return isinstance(values, Counted) or (isinstance(values, Area) and not values.steps and values.outside is None)
 
 
 def _codes(units: Units, width: int, seed: int) -> Iterator[NDArray[np.int16]]:
@@ -169,6 +181,7 @@ class _Tables:
 
     def __init__(self, units: Units, threshold: float | None) -> None:
         label = units.label
+        self._odds, self._no_finding = odds(threshold), label.no_finding
         bin_n, self._called_K = _bins(label.score_N, threshold)
         self._num_bins = len(self._called_K)
         positive_n = (label.truth_N == 1).astype(np.int64)
@@ -177,21 +190,26 @@ class _Tables:
             positive_n * self._num_bins + bin_n, 2 * self._num_bins, units.unit_n, len(units.codes_U), weight_n
         )
 
-    def __call__(self, inside_Ub: NDArray[np.bool_]) -> dict[str, Floats]:
-        """Return each metric of the units that are inside, [b]."""
+    def __call__(self, inside_Ub: NDArray[np.bool_]) -> tuple[Outcomes, Areas]:
+        """Count the units that are inside, [b]."""
         sums_Kb = np.asarray(self._matrix @ inside_Ub.astype(self._matrix.dtype), np.float64)
         negative_Kb, positive_Kb = sums_Kb[: self._num_bins], sums_Kb[self._num_bins :]
         negatives_b, positives_b = negative_Kb.sum(axis=0), positive_Kb.sum(axis=0)
         below_Kb = np.cumsum(negative_Kb, axis=0) - negative_Kb / 2
         won_b = np.einsum("kb,kb->b", positive_Kb, below_Kb)
         hits_b, alarms_b = positive_Kb[self._called_K].sum(axis=0), negative_Kb[self._called_K].sum(axis=0)
-        return {
-            "auroc": ratio(won_b, positives_b * negatives_b),
-            "tpr": ratio(hits_b, positives_b),
-            "fpr": ratio(alarms_b, negatives_b),
-            "ppv": ratio(hits_b, hits_b + alarms_b),
-            "selection_rate": ratio(hits_b + alarms_b, positives_b + negatives_b),
-        }
+        outcomes = Outcomes(
+            tn=negatives_b - alarms_b,
+            fp=alarms_b,
+            fn=positives_b - hits_b,
+            tp=hits_b,
+            positives=positives_b,
+            negatives=negatives_b,
+            rows=positives_b + negatives_b,
+            odds=self._odds,
+            no_finding=self._no_finding,
+        )
+        return outcomes, Areas(ratio(won_b, positives_b * negatives_b), None, positives_b, negatives_b, won_b)
 
 
 def _bins(score_n: Floats, threshold: float | None) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

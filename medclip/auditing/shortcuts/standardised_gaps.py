@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.groups.gaps import GAPS, gaps
+from medclip.auditing.groups.gaps import gap_info, gaps
 from medclip.auditing.input.groups import CROSS
 from medclip.auditing.shortcuts.device import TIMES, not_done, row
 from medclip.auditing.shortcuts.reweighting import LIMIT, listed, propensity, standardise
@@ -54,7 +54,7 @@ def compare(
         threshold: For gaps of rates; without it those are left out.
         numbers: Further covariates of `propensity`, by name.
         method: "standardise" or "propensity".
-        names: Of `medclip.auditing.groups.gaps.GAPS`.
+        names: Of `medclip.auditing.groups.gaps.gap_names`.
         limit: Largest weight.
 
     Returns:
@@ -86,8 +86,8 @@ def compare(
         label, weight_N=own_N * weights.weight_N, truth_N=np.where(weights.weight_N > 0, label.truth_N, np.nan)
     )
     grouped = replace(cohort, attributes=(attribute,))
-    names = [n for n in names if threshold is not None or "auroc" in GAPS[n].metrics]
-    metrics = list(dict.fromkeys(m for n in names for m in GAPS[n].metrics))
+    names = [n for n in names if threshold is not None or "auroc" in gap_info(n).metrics]
+    metrics = list(dict.fromkeys(m for n in names for m in gap_info(n).metrics))
     cells = [1 + int(g) for g in np.flatnonzero(shown)]
     values, ends, apart = {}, {}, {}
     for when, one in ((BEFORE, label), (AFTER, weighed)):
@@ -109,7 +109,7 @@ def compare(
         for when, gap in zip((BEFORE, AFTER), two, strict=True):
             result.append(row(label.name, test, when, name, Estimate(gap.value, gap.low, gap.high), counts))
         moved = change(two[1].value - two[0].value, two[1].drawn_B - two[0].drawn_B, fewest)
-        note = f"{_sentence(GAPS[name].title, two[0].value, two[1].value, moved, listed(by, numbers))} {weights}"
+        note = f"{_sentence(gap_info(name).title, two[0].value, two[1].value, moved, listed(by, numbers))} {weights}"
         result.append(row(label.name, test, CHANGE, name, moved, counts, note))
     return result
 

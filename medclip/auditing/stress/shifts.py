@@ -23,6 +23,7 @@ from medclip.auditing.groups.measure import (
 from medclip.auditing.input.read import rows_of
 from medclip.auditing.options import MeasureOptions
 from medclip.statistics.cohort import ALL, Cohort, Label
+from medclip.statistics.metrics.catalogue import METRICS, names_of
 from medclip.statistics.resampling.bootstrap import Replicates, evaluate_many
 from medclip.statistics.resampling.intervals import of
 from medclip.statistics.resampling.resampled import change
@@ -30,10 +31,6 @@ from medclip.statistics.resampling.standard_errors import Clusters, clusters_of,
 from medclip.statistics.resampling.weights import draw_weights
 
 Row = dict[str, Any]
-METRICS = ("auroc", "tpr", "fpr", "brier", "calibration_in_the_large")
-"""What is measured in each form."""
-TESTED = ("auroc", "tpr")
-"""Measures of which mean changes are tested."""
 CLEAN, MEAN = "clean", "mean"
 """Kinds of the rows of clean images, and of the mean over all corruptions and grades."""
 
@@ -47,7 +44,8 @@ class Condition:
     name: str
     grade: int | None = None
     strength: str = ""
-    metrics: tuple[str, ...] = METRICS
+    metrics: tuple[str, ...] | None = None
+    """What is measured; None: all that stress is measured in."""
 
 
 def shift_rows(
@@ -114,14 +112,15 @@ def _of_attribute(
         step()
         return evaluate_many(stressed, thresholds, weights_PB, metrics=metrics, threads=options.threads)
 
-    clean = measured(0, METRICS)
+    stressed_in = names_of(lambda m: m.stress)
+    clean = measured(0, stressed_in)
     rounded = _rounding(one, part, attribute, options)
     tables = {x.name: _Cells.of(one, halves, x, clean[x.name], rounded, options) for x in part.labels}
     rows = [row for table in tables.values() for row in table.rows(Condition(CLEAN, CLEAN), None)]
     sums: dict[str, Replicates] = {}
     num_corruptions = 0
     for k, condition in enumerate(conditions, 1):
-        stressed = measured(k, condition.metrics)
+        stressed = measured(k, condition.metrics or stressed_in)
         for name, table in tables.items():
             rows += table.rows(condition, stressed[name])
         if condition.kind == "corruption":
@@ -166,7 +165,7 @@ class _Cells:
         shown = [(cell, rest) for cell, rest in groups if self.states[cell].shown]
         replicates = self.clean if stressed is None else stressed
         rows: list[Row] = []
-        for metric in defined(replicates, METRICS):
+        for metric in defined(replicates, tuple(self.clean.point)):
             low_G, high_G, _ = of(replicates, metric, self.clusters)
             changes = (
                 []
@@ -190,7 +189,7 @@ class _Cells:
                 if stressed is not None:
                     d = changes[n]
                     row |= _named("change", rounded_values(self.rounding, fewest, d.value, d.low, d.high))
-                    if rest is None and condition.kind == MEAN and metric in TESTED:
+                    if rest is None and condition.kind == MEAN and METRICS[metric].stress == "tested":
                         row |= {"p": d.p, "family": f"stress, {self.one.name}"}
                     if rest is not None and self.states[rest].shown:
                         row |= self._more(condition, metric, stressed, cell, rest, fewest)
@@ -206,7 +205,7 @@ class _Cells:
         patients = float(min(errors[0].df_G[cell], errors[0].df_G[rest])) + 1
         d = change(float(moved_G[cell] - moved_G[rest]), moved_GB[cell] - moved_GB[rest], patients, added=floors)
         row = _named("more", rounded_values(self.rounding, fewest, d.value, d.low, d.high))
-        if condition.kind == MEAN and metric in TESTED:
+        if condition.kind == MEAN and METRICS[metric].stress == "tested":
             row |= {"p": d.p, "family": f"stress, {self.one.name}"}
         return row
 

@@ -5,51 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from medclip.auditing.groups.gaps import GAPS
+from medclip.auditing.groups.gaps import gap_info, is_gap
 from medclip.auditing.result import AuditResult, Row
 from medclip.errors import printable
 from medclip.statistics.cohort import ALL
+from medclip.statistics.metrics.catalogue import METRICS
 from medclip.wording import value_and_interval
 
 ALPHA = 0.05
 EVERYBODY = "Everybody"
-_HEADS = {
-    "auroc": "AUROC",
-    "c_index": "c-index",
-    "auprc": "AUPRC",
-    "auprc_adjusted": "AUPRC adjusted for prevalence",
-    "tpr": "TPR",
-    "fpr": "FPR",
-    "tnr": "TNR",
-    "fnr": "FNR",
-    "ppv": "PPV",
-    "npv": "NPV",
-    "f1": "F1",
-    "ece": "ECE",
-    "ece_mass": "ECE, equal-mass bins",
-    "observed_expected": "observed/expected",
-    "brier": "Brier score",
-    "auroc_bpsn": "AUROC, others’ positives, group’s negatives",
-    "auroc_bnsp": "AUROC, group’s positives, others’ negatives",
-}
-_IN_WORDS = {
-    "tpr": "sensitivity (TPR)",
-    "fpr": "false positive rate (FPR)",
-    "tnr": "specificity (TNR)",
-    "ppv": "positive predictive value (PPV)",
-    "npv": "negative predictive value (NPV)",
-}
 _KINDS = {"_max_min": "highest − lowest", "_worst_overall": "worst − everybody"}
 
 
 def metric_head(name: str) -> str:
     """Return the short name of a measure: AUROC, TPR, selection rate."""
-    return _HEADS.get(name) or plain(name)
+    metric = METRICS.get(name)
+    return plain(name) if metric is None else metric.head or metric.title
 
 
 def metric_in_words(name: str) -> str:
     """Return how a sentence names a measure: sensitivity (TPR)."""
-    return _IN_WORDS.get(name) or metric_head(name)
+    metric = METRICS.get(name)
+    return metric_head(name) if metric is None else metric.in_words or metric_head(name)
 
 
 def gap_head(name: str) -> str:
@@ -57,7 +34,7 @@ def gap_head(name: str) -> str:
     for ending, kind in _KINDS.items():
         if name.endswith(ending):
             return f"{metric_head(name.removesuffix(ending))}, {kind}"
-    return GAPS[name].title if name in GAPS else plain(name)
+    return gap_info(name).title if is_gap(name) else plain(name)
 
 
 def plain(name: Any) -> str:

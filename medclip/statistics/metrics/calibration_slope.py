@@ -12,7 +12,8 @@ agree to 0.02.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +23,23 @@ from medclip.statistics.metrics.calibration import logits
 from medclip.statistics.resampling.sums import Block, summing_matrix
 from medclip.statistics.valid_rows import Rows
 
-NAMES = ("calibration_intercept", "calibration_slope", "calibration_in_the_large")
+FIGURES = ("intercept", "slope", "in the large")
 _MAX_STEPS = 50
 _TERMS = 9
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A metric that is one of the figures fitted."""
+
+    figure: Literal["intercept", "slope", "in the large"]
+
+    @property
+    def place(self) -> int:
+        """Where it stands in `FIGURES`."""
+        return FIGURES.index(self.figure)
 
 
 def fit(logit_n: Array, truth_n: NDArray[np.bool_], weight_n: Array | None = None) -> tuple[float, float]:
@@ -104,12 +117,12 @@ def terms(fitted: Array, x_n: Array, y_n: Array) -> Array:
 
 
 def steps(sums_tb: Array) -> Array:
-    """Return the corrected steps from the fit, [3, b], in the order of `NAMES`; arguments: sums of `terms`."""
+    """Return the corrected steps from the fit, [3, b], in the order of `FIGURES`; arguments: sums of `terms`."""
     return np.concatenate([_corrected(sums_tb[:_TERMS]), _large_step(sums_tb[_TERMS:])[None]])
 
 
 def fit_all(logit_n: Array, truth_n: NDArray[np.bool_], weight_n: Array | None = None) -> Array:
-    """Fit all of `NAMES`, [3]."""
+    """Fit all of `FIGURES`, [3]."""
     return np.array([*fit(logit_n, truth_n, weight_n), fit_in_the_large(logit_n, truth_n, weight_n)])
 
 
@@ -165,7 +178,7 @@ def _large_step(sums_3b: Array) -> Array:
 class Recalibrated:
     """Intercept and slope of all cells of one label, and the intercept in the large."""
 
-    def __init__(self, rows: Rows, wanted: frozenset[str]) -> None:
+    def __init__(self, rows: Rows, wanted: Mapping[str, Fitted]) -> None:
         self._wanted = wanted
         self._num_cells = rows.num_cells
         self._fits: dict[int, tuple[Array, Any, Any]] = {}
@@ -187,8 +200,8 @@ class Recalibrated:
 
         NaN where the resample lacks a class.
         """
-        coefficients = np.full((len(NAMES), self._num_cells, block.weights_Pb.shape[1]), np.nan)
+        coefficients = np.full((len(FIGURES), self._num_cells, block.weights_Pb.shape[1]), np.nan)
         for g, (fitted, matrix, classes) in self._fits.items():
             present_b = (block.sums(classes) > 0).all(axis=0)
             coefficients[:, g, present_b] = (fitted[:, None] + steps(block.sums(matrix)))[:, present_b]
-        return {name: values for name, values in zip(NAMES, coefficients, strict=True) if name in self._wanted}
+        return {name: coefficients[fitted.place] for name, fitted in self._wanted.items()}

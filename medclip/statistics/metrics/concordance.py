@@ -8,7 +8,7 @@ Each pair is met at one level.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -22,7 +22,6 @@ from medclip.statistics.metrics.rates import ratio
 from medclip.statistics.resampling.sums import Block, blocks, summing_matrix
 from medclip.statistics.valid_rows import Rows
 
-NAMES = ("c_index",)
 Kind = Literal["harrell_td", "uno", "mirai_compat"]
 Array = NDArray[np.float64]
 
@@ -76,9 +75,9 @@ class Concordance:
             sorted_rows = (order_n[cell], rows.truth_n[cell], rows.rank_n[cell], rows.patients_n[cell])
             self._meetings.append(_by_halves(_Subjects(*sorted_rows, rows.num_patients, weight, weight)))
 
-    def __call__(self, block: Block) -> Mapping[str, Array]:
+    def __call__(self, block: Block) -> Array:
         """Return the c-index, [G, columns of the block]; NaN where no pair is comparable."""
-        return {"c_index": np.stack([_share_won(meetings, block) for meetings in self._meetings])}
+        return np.stack([_share_won(meetings, block) for meetings in self._meetings])
 
 
 def concordance(

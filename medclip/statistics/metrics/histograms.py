@@ -17,13 +17,10 @@ from numpy.typing import NDArray
 
 from medclip.statistics.metrics import calibration_slope as recalibration
 from medclip.statistics.metrics.calibration import logits
-from medclip.statistics.metrics.ranks import NAMES as AREAS
-from medclip.statistics.metrics.ranks import adjusted
+from medclip.statistics.metrics.ranks import Area, Areas
 from medclip.statistics.metrics.rates import ratio
 from medclip.statistics.resampling.sums import Block, summing_matrix
 from medclip.statistics.valid_rows import Rows
-
-NAMES = (*AREAS, *recalibration.NAMES)
 
 MANY_ROWS = 50_000
 NUM_BINS = 1024
@@ -34,8 +31,8 @@ Array = NDArray[np.float64]
 class Binned:
     """The areas and the calibration of all cells of one label."""
 
-    def __init__(self, rows: Rows, wanted: frozenset[str]) -> None:
-        self._wanted = wanted
+    def __init__(self, rows: Rows, areas: Mapping[str, Area], calibration: Mapping[str, recalibration.Fitted]) -> None:
+        self._areas, self._calibration = areas, calibration
         self._groups = tuple(np.cumsum([1, *rows.num_groups_A]))
         edges = _edges(rows)
         bin_n = np.searchsorted(edges, rows.rank_n, side="left")
@@ -56,17 +53,17 @@ class Binned:
         )
         sums_G2K1 = self._filled(self._matrix @ np.ones((rows.num_patients, 1)))
         exact, binned = self._exact(rows), self._values(sums_G2K1)
-        if self._wanted & frozenset(recalibration.NAMES):
+        if calibration:
             self._fit(rows, row_of)
-            exact |= dict(zip(recalibration.NAMES, self._fitted_3G[..., None], strict=True))
+            exact |= {name: self._fitted_3G[fitted.place, :, None] for name, fitted in calibration.items()}
             binned |= self._recalibrated(sums_G2K1)
-        self._off = {name: exact[name] - binned[name] for name in wanted}
+        self._off = {name: exact[name] - binned[name] for name in (*areas, *calibration)}
 
     def __call__(self, block: Block) -> Mapping[str, Array]:
         """Return each metric that was asked for, [G, columns of the block]."""
         sums_G2Kb = self._filled(block.sums(self._matrix))
         values = self._values(sums_G2Kb)
-        if self._wanted & frozenset(recalibration.NAMES):
+        if self._calibration:
             values |= self._recalibrated(sums_G2Kb)
         return {name: values[name] + off for name, off in self._off.items()}
 
@@ -87,7 +84,7 @@ class Binned:
         num = np.bincount(row_of, minlength=2 * self._shape[2])
         mean = np.bincount(row_of, logit_n, 2 * self._shape[2]) / np.maximum(num, 1)
         truth = np.repeat([0.0, 1.0], self._shape[2])
-        self._fitted_3G = np.full((len(recalibration.NAMES), rows.num_cells), np.nan)
+        self._fitted_3G = np.full((len(recalibration.FIGURES), rows.num_cells), np.nan)
         self._terms: dict[int, Array] = {}
         for g, cell in enumerate(rows.cells):
             weight_n = None if rows.weight_n is None else rows.weight_n[cell]
@@ -97,15 +94,13 @@ class Binned:
 
     def _recalibrated(self, sums_G2Kb: NDArray) -> dict[str, Array]:
         num_cells, width = len(sums_G2Kb), sums_G2Kb.shape[-1]
-        moved = np.full((len(recalibration.NAMES), num_cells, width), np.nan)
+        moved = np.full((len(recalibration.FIGURES), num_cells, width), np.nan)
         for g, terms in self._terms.items():
             sums_2Kb = sums_G2Kb[g].astype(np.float64)
             present_b = (sums_2Kb.sum(axis=1) > 0).all(axis=0)
             steps = recalibration.steps(terms @ sums_2Kb.reshape(-1, width))
             moved[:, g, present_b] = (self._fitted_3G[:, g, None] + steps)[:, present_b]
-        return {
-            name: of_cells for name, of_cells in zip(recalibration.NAMES, moved, strict=True) if name in self._wanted
-        }
+        return {name: moved[fitted.place] for name, fitted in self._calibration.items()}
 
     def _values(self, sums: NDArray) -> dict[str, Array]:
         """Compute the areas from sums by cell, truth and bin of ascending scores, [G, 2, K, b]."""
@@ -113,24 +108,29 @@ class Binned:
         below = np.cumsum(negative, axis=1)
         negatives, positives = below[:, -1].copy(), positive.sum(axis=1)
         below -= negative / 2
-        values: dict[str, Array] = {}
-        if "auroc" in self._wanted:
-            values["auroc"] = ratio(np.einsum("gkb,gkb->gb", positive, below), positives * negatives)
-        if crossed := self._wanted & {"auroc_bpsn", "auroc_bnsp"}:
-            values |= {name: _crossed(name, positive, below, positives, negatives) for name in crossed}
-        if self._wanted & {"auprc", "auprc_adjusted"}:
+        auprc = None
+        if any(area.steps for area in self._areas.values()):
             hits = positives[:, None] - np.cumsum(positive, axis=1) + positive
             called = hits + negatives[:, None] - below + negative / 2
             precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
             auprc = ratio(np.einsum("gkb,gkb->gb", positive, precision), positives)
-            every = {"auprc": auprc, "auprc_adjusted": adjusted(auprc, positives, negatives)}
-            values |= {name: every[name] for name in self._wanted & every.keys()}
+        values: dict[str, Array] = {}
+        within: Areas | None = None
+        for name, area in self._areas.items():
+            if area.outside is not None:
+                values[name] = area.of(_crossed(area.outside, positive, below, positives, negatives))
+                values[name][0] = np.nan
+                continue
+            if within is None:
+                won = np.einsum("gkb,gkb->gb", positive, below)
+                within = Areas(ratio(won, positives * negatives), auprc, positives, negatives, won)
+            values[name] = area.of(within)
         return values
 
     def _exact(self, rows: Rows) -> dict[str, Array]:
         """Compute the areas of the sample itself, with a bin for each score; cell by cell, for there are many."""
         num = int(rows.rank_n.max()) + 1
-        values = {name: np.full((rows.num_cells, 1), np.nan) for name in self._wanted & frozenset(AREAS)}
+        values = {name: np.full((rows.num_cells, 1), np.nan) for name in self._areas}
 
         def counted(cell: NDArray[np.int64]) -> Array:
             weight_n = None if rows.weight_n is None else rows.weight_n[cell]
@@ -142,8 +142,9 @@ class Binned:
             both = np.concatenate([everybody, counted(cell) if g else everybody])
             for name, of_cells in self._values(both).items():
                 values[name][g] = of_cells[1]
-        for name in self._wanted & {"auroc_bpsn", "auroc_bnsp"}:
-            values[name][0] = np.nan
+        for name, area in self._areas.items():
+            if area.outside is not None:
+                values[name][0] = np.nan
         return values
 
 
@@ -159,14 +160,11 @@ def _edges(rows: Rows) -> NDArray[np.int64]:
     return np.unique(np.concatenate(edges))
 
 
-def _crossed(name: str, positive: Array, below: Array, positives: Array, negatives: Array) -> Array:
+def _crossed(outside: str, positive: Array, below: Array, positives: Array, negatives: Array) -> Areas:
     """Meet positives of one side with negatives of the other; everybody, the first cell, has no other side."""
-    if name == "auroc_bnsp":
-        won = np.einsum("gkb,gkb->gb", positive, below[:1] - below)
-        pairs = positives * (negatives[:1] - negatives)
+    if outside == "negatives":
+        below, negatives = below[:1] - below, negatives[:1] - negatives
     else:
-        won = np.einsum("gkb,gkb->gb", positive[:1] - positive, below)
-        pairs = (positives[:1] - positives) * negatives
-    values = ratio(won, pairs)
-    values[0] = np.nan
-    return values
+        positive, positives = positive[:1] - positive, positives[:1] - positives
+    won = np.einsum("gkb,gkb->gb", positive, below)
+    return Areas(ratio(won, positives * negatives), None, positives, negatives, won)

@@ -10,9 +10,9 @@ repeating rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,8 +20,6 @@ from numpy.typing import ArrayLike, NDArray
 from medclip.statistics.metrics.rates import ratio
 from medclip.statistics.resampling.sums import Block, blocks, summing_matrix
 from medclip.statistics.valid_rows import Rows
-
-NAMES = ("auroc", "auprc", "auprc_adjusted", "auroc_bpsn", "auroc_bnsp")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +46,17 @@ class Areas:
     negatives_b: NDArray[np.float64]
     won_b: NDArray[np.float64]
     """Weight of the pairs that the positive wins, ties half."""
+
+
+@dataclass(frozen=True)
+class Area:
+    """A metric of positives against negatives."""
+
+    of: Callable[[Areas], Any]
+    steps: bool = False
+    """Whether it is of the precision-recall curve."""
+    outside: Literal["positives", "negatives"] | None = None
+    """The side that is everybody outside the group; None: both are of the group. Without `steps`."""
 
 
 def contest(
@@ -188,24 +197,20 @@ def resampled_auroc(
 class SortedMetrics:
     """The contests of all cells of one label."""
 
-    def __init__(self, rows: Rows, wanted: frozenset[str]) -> None:
-        self._num_cells = rows.num_cells
-        self._steps = bool(wanted & {"auprc", "auprc_adjusted"})
-        self._within = [_of(rows, cell, cell, self._steps) for cell in rows.cells] if self._needs_within(wanted) else []
+    def __init__(self, rows: Rows, wanted: Mapping[str, Area]) -> None:
+        self._num_cells, self._wanted = rows.num_cells, wanted
+        self._steps = any(area.steps for area in wanted.values())
+        within = any(area.outside is None for area in wanted.values())
+        self._within = [_of(rows, cell, cell, self._steps) for cell in rows.cells] if within else []
         self._crossed: dict[str, dict[int, Contest]] = {}
         everybody = rows.cells[0]
-        for name in wanted & {"auroc_bpsn", "auroc_bnsp"}:
-            cells = {}
-            for g, cell in enumerate(rows.cells[1:], 1):
-                others = np.setdiff1d(everybody, cell, assume_unique=True)
-                pair = (others, cell) if name == "auroc_bpsn" else (cell, others)
-                cells[g] = _of(rows, *pair, steps=False)
-            self._crossed[name] = cells
-        self._wanted = wanted
-
-    @staticmethod
-    def _needs_within(wanted: frozenset[str]) -> bool:
-        return bool(wanted & {"auroc", "auprc", "auprc_adjusted"})
+        for name, area in wanted.items():
+            if area.outside is not None:
+                cells = self._crossed[name] = {}
+                for g, cell in enumerate(rows.cells[1:], 1):
+                    others = np.setdiff1d(everybody, cell, assume_unique=True)
+                    pair = (others, cell) if area.outside == "positives" else (cell, others)
+                    cells[g] = _of(rows, *pair, steps=False)
 
     def __call__(self, block: Block) -> Mapping[str, NDArray[np.float64]]:
         """Return each metric that was asked for, [G, columns of the block]."""
@@ -213,29 +218,24 @@ class SortedMetrics:
         values = {name: np.full((self._num_cells, width), np.nan) for name in self._wanted}
         for g, match in enumerate(self._within):
             measured = areas(match, block, steps=self._steps)
-            if "auroc" in values:
-                values["auroc"][g] = measured.auroc_b
-            if measured.auprc_b is None:
-                continue
-            if "auprc" in values:
-                values["auprc"][g] = measured.auprc_b
-            if "auprc_adjusted" in values:
-                values["auprc_adjusted"][g] = adjusted(measured.auprc_b, measured.positives_b, measured.negatives_b)
+            for name, area in self._wanted.items():
+                if area.outside is None:
+                    values[name][g] = area.of(measured)
         for name, contests in self._crossed.items():
             for g, match in contests.items():
-                values[name][g] = areas(match, block, steps=False).auroc_b
+                values[name][g] = self._wanted[name].of(areas(match, block, steps=False))
         return values
 
 
-def adjusted(
-    auprc_b: NDArray[np.float64], positives_b: NDArray[np.float64], negatives_b: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def adjusted(areas: Areas) -> NDArray[np.float64]:
     """Return 1 − ln AP / ln prevalence: 0 at chance, 1 when perfect, whatever the prevalence; NaN without negatives."""
+    assert areas.auprc_b is not None
+    positives_b, negatives_b = areas.positives_b, areas.negatives_b
     defined = (positives_b > 0) & (negatives_b > 0)
     prevalence_b = np.divide(
         positives_b, positives_b + negatives_b, out=np.full(positives_b.shape, np.nan), where=defined
     )
-    return 1.0 - np.log(auprc_b) / np.log(prevalence_b)
+    return 1.0 - np.log(areas.auprc_b) / np.log(prevalence_b)
 
 
 def _of(rows: Rows, positives: NDArray[np.int64], negatives: NDArray[np.int64], steps: bool) -> Contest:

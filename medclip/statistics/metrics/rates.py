@@ -7,6 +7,7 @@ many attributes there are; the combinations' sums then add up to the cells'.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,25 +18,51 @@ from medclip.statistics.resampling.sums import Block, summing_matrix
 from medclip.statistics.valid_rows import Rows
 
 NUM_BINS = 15
-COUNTED = (
-    "prevalence",
-    "tpr",
-    "fpr",
-    "fnr",
-    "tnr",
-    "ppv",
-    "npv",
-    "selection_rate",
-    "accuracy",
-    "f1",
-    "underdiagnosis",
-    "overdiagnosis",
-    "net_benefit",
-)
-AVERAGED = ("observed_expected", "brier", "ece", "ece_mass")
-NAMES = COUNTED + AVERAGED
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """Weights of the rows at a threshold, all of one shape."""
+
+    tn: Array
+    fp: Array
+    fn: Array
+    tp: Array
+    positives: Array
+    negatives: Array
+    rows: Array
+    odds: float
+    """The threshold over one minus itself; NaN where it is none of a probability."""
+    no_finding: bool
+    """Whether a positive means a healthy patient (see `Label`)."""
+
+
+def ratio(top: Array, bottom: Array) -> Array:
+    """Divide; NaN, never 0, where the denominator is empty."""
+    return np.divide(top, bottom, out=np.full(bottom.shape, np.nan), where=bottom > 0)
+
+
+def _share_of_rows(sums: Array, outcomes: Outcomes) -> Array:
+    return ratio(sums, outcomes.rows)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A metric that follows from the outcomes."""
+
+    of: Callable[[Outcomes], Array]
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """A metric that follows from sums of the rows' values."""
+
+    of: Callable[[Rows], tuple[NDArray[np.int64], Array]]
+    """Bin and value of each row; |sum of a bin's values| is added up over the bins."""
+    join: Callable[[Array, Outcomes], Array] = _share_of_rows
+    """The metric of these sums."""
 
 
 class Summed:
@@ -43,62 +70,47 @@ class Summed:
 
     Args:
         rows: The valid rows.
-        wanted: Names of metrics, of `NAMES`.
+        wanted: The metrics by name.
         threshold: Scores of at least this are called positive; None where no metric asks for one.
         no_finding: Whether a positive means a healthy patient (see `Label`).
     """
 
-    def __init__(self, rows: Rows, wanted: frozenset[str], threshold: float | None, no_finding: bool) -> None:
-        self._wanted, self._no_finding = wanted, no_finding
-        self._odds = np.nan if threshold is None or threshold >= 1 else threshold / (1 - threshold)
+    def __init__(
+        self, rows: Rows, wanted: Mapping[str, Counted | Averaged], threshold: float | None, no_finding: bool
+    ) -> None:
+        self._counted = {name: one for name, one in wanted.items() if isinstance(one, Counted)}
+        self._averaged = {name: one for name, one in wanted.items() if isinstance(one, Averaged)}
+        self._odds, self._no_finding = odds(threshold), no_finding
         combination_n, cells_GQ = _combinations(rows)
         everything = np.arange(len(rows.patients_n))
         called_n = np.zeros(len(everything), bool) if threshold is None else rows.score_n >= threshold
         outcome_n = 2 * rows.truth_n + called_n
         self._counts = _Sums(cells_GQ, rows, combination_n, [(outcome_n, rows.values(everything))], 4)
-        features = [(bin_n, rows.values(everything, value_n)) for bin_n, value_n in _features(rows, wanted)]
+        features = [
+            (bin_n, rows.values(everything, value_n))
+            for bin_n, value_n in (one.of(rows) for one in self._averaged.values())
+        ]
         offsets = np.cumsum([0] + [int(bin_n.max(initial=0)) + 1 for bin_n, _ in features])
-        self._features = {name: slice(a, b) for name, a, b in zip(_listed(wanted), offsets, offsets[1:], strict=False)}
+        self._features = {name: slice(a, b) for name, a, b in zip(self._averaged, offsets, offsets[1:], strict=False)}
         shifted = [(bin_n + offset, value) for (bin_n, value), offset in zip(features, offsets, strict=False)]
         self._averages = _Sums(cells_GQ, rows, combination_n, shifted, int(offsets[-1])) if features else None
 
     def __call__(self, block: Block) -> Mapping[str, Array]:
         """Return each metric that was asked for, [G, columns of the block]."""
         tn, fp, fn, tp = self._counts(block).astype(np.float64)
-        values = {name: self._counted(name, tn, fp, fn, tp) for name in COUNTED if name in self._wanted}
+        sums = {"positives": tp + fn, "negatives": fp + tn, "rows": tn + fp + fn + tp}
+        outcomes = Outcomes(tn, fp, fn, tp, **sums, odds=self._odds, no_finding=self._no_finding)
+        values = {name: one.of(outcomes) for name, one in self._counted.items()}
         if self._averages is not None:
             sums_FGb = self._averages(block)
-            total = tn + fp + fn + tp
             for name, part in self._features.items():
-                sums_Gb = np.abs(sums_FGb[part]).sum(axis=0)
-                values[name] = ratio(tp + fn, sums_Gb) if name == "observed_expected" else ratio(sums_Gb, total)
+                values[name] = self._averaged[name].join(np.abs(sums_FGb[part]).sum(axis=0), outcomes)
         return values
 
-    def _counted(self, name: str, tn: Array, fp: Array, fn: Array, tp: Array) -> Array:
-        if name == "net_benefit":
-            return ratio(tp - fp * self._odds, tn + fp + fn + tp)
-        if name in ("underdiagnosis", "overdiagnosis"):
-            name = "fpr" if (name == "underdiagnosis") == self._no_finding else "fnr"
-        return _COUNTED[name](tn, fp, fn, tp)
 
-
-_COUNTED: dict[str, Callable[[Array, Array, Array, Array], Array]] = {
-    "prevalence": lambda tn, fp, fn, tp: ratio(tp + fn, tn + fp + fn + tp),
-    "tpr": lambda tn, fp, fn, tp: ratio(tp, tp + fn),
-    "fpr": lambda tn, fp, fn, tp: ratio(fp, fp + tn),
-    "fnr": lambda tn, fp, fn, tp: ratio(fn, tp + fn),
-    "tnr": lambda tn, fp, fn, tp: ratio(tn, fp + tn),
-    "ppv": lambda tn, fp, fn, tp: ratio(tp, tp + fp),
-    "npv": lambda tn, fp, fn, tp: ratio(tn, tn + fn),
-    "selection_rate": lambda tn, fp, fn, tp: ratio(tp + fp, tn + fp + fn + tp),
-    "accuracy": lambda tn, fp, fn, tp: ratio(tp + tn, tn + fp + fn + tp),
-    "f1": lambda tn, fp, fn, tp: ratio(2 * tp, 2 * tp + fp + fn),
-}
-
-
-def ratio(top: Array, bottom: Array) -> Array:
-    """Divide; NaN, never 0, where the denominator is empty."""
-    return np.divide(top, bottom, out=np.full(bottom.shape, np.nan), where=bottom > 0)
+def odds(threshold: float | None) -> float:
+    """Return threshold/(1 − threshold); NaN where there is none."""
+    return float("nan") if threshold is None or threshold >= 1 else threshold / (1 - threshold)
 
 
 def width_bins(score_n: Array) -> NDArray[np.int64]:
@@ -112,23 +124,6 @@ def mass_bins(score_n: Array) -> NDArray[np.int64]:
         return np.zeros(0, np.int64)
     edges = np.quantile(score_n, np.arange(1, NUM_BINS) / NUM_BINS, method="inverted_cdf")
     return np.searchsorted(edges, score_n, side="left")
-
-
-def _listed(wanted: frozenset[str]) -> list[str]:
-    return [name for name in AVERAGED if name in wanted]
-
-
-def _features(rows: Rows, wanted: frozenset[str]) -> list[tuple[NDArray[np.int64], Array]]:
-    """Return bin and value of each row for each averaged metric; its numerator adds up |sum of a bin's values|."""
-    off_n = rows.score_n - rows.truth_n
-    zero_n = np.zeros(len(off_n), np.int64)
-    features: dict[str, Callable[[], tuple[NDArray[np.int64], Array]]] = {
-        "observed_expected": lambda: (zero_n, rows.score_n),
-        "brier": lambda: (zero_n, off_n**2),
-        "ece": lambda: (width_bins(rows.score_n), off_n),
-        "ece_mass": lambda: (mass_bins(rows.score_n), off_n),
-    }
-    return [features[name]() for name in _listed(wanted)]
 
 
 def _combinations(rows: Rows) -> tuple[NDArray[np.int64], Any]:

@@ -22,16 +22,13 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.statistics.cohort import Cohort, Label
-from medclip.statistics.metrics import calibration_slope as recalibration
-from medclip.statistics.metrics import concordance as survival
 from medclip.statistics.metrics import histograms
-from medclip.statistics.metrics import ranks as sorted_metrics
-from medclip.statistics.metrics import rates as sums
-from medclip.statistics.metrics.catalogue import METRICS, MetricInfo
+from medclip.statistics.metrics.calibration_slope import Fitted, Recalibrated
+from medclip.statistics.metrics.catalogue import METRICS, Own
+from medclip.statistics.metrics.ranks import Area, SortedMetrics
+from medclip.statistics.metrics.rates import Averaged, Counted, Summed
 from medclip.statistics.resampling.sums import Block, blocks
 from medclip.statistics.valid_rows import Rows, valid_rows
-
-__all__ = ["METRICS", "MetricInfo", "Replicates", "evaluate", "evaluate_many", "metrics_of"]
 
 Array = NDArray[np.float64]
 Part = Callable[[Block], Mapping[str, Array]]
@@ -55,16 +52,14 @@ class Replicates:
 def metrics_of(label: Label, threshold: float | None) -> tuple[str, ...]:
     """List the metrics that are defined for a label: no rates without a threshold, no calibration of other scores.
 
-    A label with times has the c-index alone; `survival.at_horizon` makes a binary label of it.
+    A label with times has those of survival alone; `concordance.at_horizon` makes a binary label of it.
     """
-    if label.time_N is not None:
-        return survival.NAMES
     return tuple(
         name
-        for name, info in METRICS.items()
-        if not (info.needs_threshold and threshold is None)
-        and not (info.needs_probability and not label.probability)
-        and info.what != "survival"
+        for name, metric in METRICS.items()
+        if (metric.what == "survival") == (label.time_N is not None)
+        and not (metric.needs_threshold and threshold is None)
+        and not (metric.needs_probability and not label.probability)
     )
 
 
@@ -164,17 +159,26 @@ def _known(metrics: Iterable[str]) -> tuple[str, ...]:
 
 def _parts(rows: Rows, label: Label, defined: frozenset[str], threshold: float | None) -> Iterable[Part]:
     """Prepare what gives the metrics that are defined for the label."""
-    many = len(rows.patients_n) >= histograms.MANY_ROWS
-    if many and (wanted := defined & frozenset(histograms.NAMES)):
-        yield histograms.Binned(rows, wanted)
-    if not many and (wanted := defined & frozenset(sorted_metrics.NAMES)):
-        yield sorted_metrics.SortedMetrics(rows, wanted)
-    if wanted := defined & frozenset(sums.NAMES):
-        yield sums.Summed(rows, wanted, threshold, label.no_finding)
-    if not many and (wanted := defined & frozenset(recalibration.NAMES)):
-        yield recalibration.Recalibrated(rows, wanted)
-    if defined & frozenset(survival.NAMES):
-        yield survival.Concordance(rows)
+    wanted = {name: metric.values for name, metric in METRICS.items() if name in defined}
+    areas = {name: values for name, values in wanted.items() if isinstance(values, Area)}
+    calibration = {name: values for name, values in wanted.items() if isinstance(values, Fitted)}
+    if len(rows.patients_n) >= histograms.MANY_ROWS:
+        if areas or calibration:
+            yield histograms.Binned(rows, areas, calibration)
+    else:
+        if areas:
+            yield SortedMetrics(rows, areas)
+        if calibration:
+            yield Recalibrated(rows, calibration)
+    if sums := {name: values for name, values in wanted.items() if isinstance(values, Counted | Averaged)}:
+        yield Summed(rows, sums, threshold, label.no_finding)
+    for name, values in wanted.items():
+        if isinstance(values, Own):
+            yield _named(name, values.prepare(rows))
+
+
+def _named(name: str, part: Callable[[Block], Array]) -> Part:
+    return lambda block: {name: part(block)}
 
 
 def _fill(replicates: dict[str, Array], parts: Iterable[Part], block: Block) -> None:

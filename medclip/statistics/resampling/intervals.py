@@ -27,10 +27,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medclip.statistics.estimate import LEVEL, Estimate
+from medclip.statistics.metrics.catalogue import METRICS
 from medclip.statistics.resampling.bootstrap import Replicates
 from medclip.statistics.resampling.standard_errors import (
     MOST_UNDEFINED,
-    UNIT,
     Clusters,
     StandardErrors,
     size_by_floor,
@@ -39,7 +39,6 @@ from medclip.statistics.resampling.standard_errors import (
 
 _Floats = NDArray[np.float64]
 _NONE = (float("nan"), float("nan"))
-_DISTANCES = frozenset({"ece", "ece_mass"})
 
 
 def percentile(drawn_B: ArrayLike, *, level: float = LEVEL) -> tuple[float, float]:
@@ -87,27 +86,30 @@ def of(
     Returns:
         Lower ends [G], upper ends [G] and the share of undefined replicates [G]. NaN ends where there is no interval.
     """
-    if metric == "auprc_adjusted":
-        return _of_adjusted(replicates, clusters, level)
-    if metric == "observed_expected":
+    rule = METRICS[metric].interval
+    if rule == "average precision":
+        return _of_adjusted(replicates, metric, clusters, level)
+    if rule == "logarithm":
         return _of_logarithm(replicates, metric, clusters, level)
     errors = standard_errors(replicates, metric, clusters)
     point_G = replicates.point[metric]
-    if metric in UNIT:
+    if rule in ("share", "mean"):
         ends = share_interval(point_G, errors.variance_G, errors.bootstrap_G, errors.df_G, level)
-    elif metric in _DISTANCES:
+    elif rule == "distance":
         ends = distance_interval(point_G, replicates.drawn[metric], errors.df_G, level)
     else:
         ends = symmetric_interval(point_G, errors, level)
     return *ends, errors.undefined_share_G
 
 
-def _of_adjusted(replicates: Replicates, clusters: Clusters, level: float) -> tuple[_Floats, _Floats, _Floats]:
+def _of_adjusted(
+    replicates: Replicates, metric: str, clusters: Clusters, level: float
+) -> tuple[_Floats, _Floats, _Floats]:
     """Compute the interval of 1 − ln(AP)/ln(prevalence) as that of an AP at the prevalence of the sample."""
     with np.errstate(divide="ignore", invalid="ignore"):
         base_G = replicates.n_pos_G / replicates.n_G
-        point = {"auprc": base_G ** (1 - replicates.point["auprc_adjusted"])}
-        drawn = {"auprc": base_G[:, None] ** (1 - replicates.drawn["auprc_adjusted"])}
+        point = {"auprc": base_G ** (1 - replicates.point[metric])}
+        drawn = {"auprc": base_G[:, None] ** (1 - replicates.drawn[metric])}
         low_G, high_G, undefined_G = of(replace(replicates, point=point, drawn=drawn), "auprc", clusters, level=level)
         return 1 - np.log(low_G) / np.log(base_G), 1 - np.log(high_G) / np.log(base_G), undefined_G
 
@@ -207,7 +209,7 @@ def value_of(replicates: Replicates, metric: str) -> _Floats:
     NaN, and so is one with too many that are undefined.
     """
     point_G = replicates.point[metric]
-    if metric not in _DISTANCES:
+    if METRICS[metric].interval != "distance":
         return point_G
     drawn_GB = replicates.drawn[metric]
     known_G = (np.isnan(drawn_GB).mean(axis=1) <= MOST_UNDEFINED) if drawn_GB.shape[1] else np.zeros(len(point_G), bool)

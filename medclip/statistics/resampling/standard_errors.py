@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.statistics.cohort import Cohort, Label, cell_rows, cells_of
+from medclip.statistics.metrics.catalogue import METRICS, Counts
 from medclip.statistics.resampling.bootstrap import Replicates
 
 _Floats = NDArray[np.float64]
@@ -39,17 +40,6 @@ _ADDED = 2.0
 """One success and one failure."""
 _AUROC_SHARE = 0.5
 """Part of the binormal variance that the bootstrap's must reach."""
-RATES = frozenset({"tpr", "fnr", "fpr", "tnr", "ppv", "npv", "selection_rate", "accuracy", "prevalence"})
-RATES |= {"underdiagnosis", "overdiagnosis"}
-_AREAS = frozenset({"auroc", "auroc_bpsn", "auroc_bnsp"})
-_SCARCER = frozenset({"auprc_adjusted", "brier", "calibration_intercept", "calibration_slope", "c_index"})
-_SCARCER |= {"calibration_in_the_large", "observed_expected"}
-"""What the scarcer kind of rows decides."""
-SHARES = RATES | {"f1", "auprc"}
-"""Metrics with the floor of a rate; F1 is the share of hits among (positives + called)/2, and an AUPRC the mean
-precision at the positives, which varies about as a rate of them does (Boyd, Eng & Page, ECML PKDD 2013)."""
-UNIT = SHARES | _AREAS | {"c_index", "brier"}
-"""Metrics whose interval has Wilson's form: rates, shares of pairs put in the right order, means between 0 and 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,14 +93,16 @@ def standard_errors(replicates: Replicates, metric: str, clusters: Clusters) -> 
         metric: One of its names.
         clusters: Of the same cohort and label.
     """
-    point_G, drawn_GB = replicates.point[metric], replicates.drawn[metric]
-    if metric in _AREAS:
-        positives, negatives = _sides(metric, replicates.n_pos_G, replicates.n_neg_G)
-        patients_G = np.minimum(*_sides(metric, clusters.positive_G, clusters.negative_G))
-        pairs = (positives, negatives)
-        return mended(point_G, drawn_GB, np.minimum(*pairs), patients_G, pairs, share=True)
-    cases_G, patients_G = _counted(replicates, metric, clusters)
-    return mended(point_G, drawn_GB, cases_G, patients_G, share=metric in SHARES)
+    row = METRICS[metric]
+    cases_G, patients_G, pairs = row.cases(_counts(replicates, clusters))
+    return mended(
+        replicates.point[metric],
+        replicates.drawn[metric],
+        cases_G,
+        patients_G,
+        pairs,
+        share=row.interval == "share",
+    )
 
 
 def mended(
@@ -220,33 +212,12 @@ def _floor(point_G: _Floats, cases_G: _Floats, pairs: tuple[_Floats, _Floats] | 
         return part_G * _independent(cases_G, pairs, moved_G)
 
 
-def _sides(metric: str, positives_G: NDArray[Any], negatives_G: NDArray[Any]) -> tuple[_Floats, _Floats]:
-    """Count what an area is of, [G]; of the cross-group ones one side is everybody outside the group."""
-    sides = [np.array(side_G, np.float64) for side_G in (positives_G, negatives_G)]
-    if metric != "auroc":  # everybody, cell 0, has nobody outside
-        outside_G = sides[0 if metric == "auroc_bpsn" else 1]
-        outside_G[1:] = outside_G[0] - outside_G[1:]
-    return sides[0], sides[1]
-
-
-def _counted(replicates: Replicates, metric: str, clusters: Clusters) -> tuple[_Floats, _Floats]:
-    """Rows in the denominator of a metric that is no area and patients who can move it, [G]."""
+def _counts(replicates: Replicates, clusters: Clusters) -> Counts:
+    """Count what a metric may be a share of."""
     n, pos, neg = (np.asarray(x, np.float64) for x in (replicates.n_G, replicates.n_pos_G, replicates.n_neg_G))
-    if metric in ("underdiagnosis", "overdiagnosis"):
-        metric = "fpr" if clusters.no_finding == (metric == "underdiagnosis") else "fnr"
-    if metric in ("tpr", "fnr", "auprc"):
-        return pos, clusters.positive_G
-    if metric in ("fpr", "tnr"):
-        return neg, clusters.negative_G
-    if metric in ("ppv", "npv"):
-        called = replicates.point.get("selection_rate", np.full(len(n), np.nan))  # without it no floor
-        cases = n * (called if metric == "ppv" else 1 - called)
-        return cases, np.fmin(clusters.any_G, cases)
-    if metric == "f1":
-        return (pos + n * replicates.point.get("selection_rate", np.full(len(n), np.nan))) / 2, clusters.positive_G
-    if metric in _SCARCER:
-        return np.minimum(pos, neg), np.minimum(clusters.positive_G, clusters.negative_G)
-    return n, clusters.any_G
+    called = replicates.point.get("selection_rate", np.full(len(n), np.nan))  # without it no floor
+    patients = (clusters.any_G, clusters.positive_G, clusters.negative_G)
+    return Counts(n, pos, neg, called, *patients, no_finding=clusters.no_finding)
 
 
 def _independent(cases_G: _Floats, pairs: tuple[NDArray[Any], NDArray[Any]] | None, values_G: _Floats) -> _Floats:

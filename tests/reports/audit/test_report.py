@@ -16,10 +16,10 @@ import pytest
 from medclip.auditing.result import COLUMNS, AuditResult
 from medclip.auditing.shortcuts.sources import RED
 from medclip.auditing.shortcuts.standardised_gaps import BEFORE
-from medclip.reports.audit.annex.label_section import REPEATED
 from medclip.reports.audit.annex.methods import LIMITS
 from medclip.reports.audit.names import parts
 from medclip.reports.audit.report import CARD, REPORT, render, write_audit_report
+from medclip.statistics.metrics.catalogue import METRICS
 from medclip.wording import real
 from tests.kits.audit_report import EVIL, HIDDEN, LABELS, full, nearly_empty, six_attributes, without_findings
 from tests.kits.pages import run_together
@@ -172,7 +172,7 @@ def test_the_table_of_leakage_says_what_was_not_tested(page: str):
 
 def test_every_measure_that_may_be_shown_stands_on_the_page_once_whatever_its_names(page: str):
     for row in full().metrics:
-        if real(row.get("value")) is not None and row["metric"] not in REPEATED:
+        if real(row.get("value")) is not None and not METRICS[row["metric"]].repeats:
             value, around = parts(row)
             assert f">{value}<small>{around}</small>" in page
 

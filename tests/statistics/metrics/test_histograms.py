@@ -7,13 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from medclip.statistics.metrics import histograms
+from medclip.statistics.metrics import catalogue, histograms
+from medclip.statistics.metrics.calibration_slope import Fitted
+from medclip.statistics.metrics.ranks import Area
 from medclip.statistics.resampling.bootstrap import Replicates, evaluate
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.statistics.valid_rows import valid_rows
 from tests.kits.bootstrap import cohort_of
 
-METRICS = sorted(histograms.NAMES)
+METRICS = sorted(name for name, metric in catalogue.METRICS.items() if isinstance(metric.values, Area | Fitted))
 
 
 def clinic(num_patients: int, *, distinct: int | None = None, weighted: bool = False):

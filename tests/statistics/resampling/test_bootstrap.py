@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as hnp
 
 from medclip.errors import MedclipError
 from medclip.statistics.cohort import Cohort, Label, cells_of
-from medclip.statistics.resampling.bootstrap import METRICS, evaluate, evaluate_many, metrics_of
+from medclip.statistics.metrics.catalogue import METRICS
+from medclip.statistics.resampling.bootstrap import evaluate, evaluate_many, metrics_of
 from medclip.statistics.resampling.weights import draw_weights
 from tests.kits.audit_inference import index_weights
 from tests.kits.bootstrap import by_repetition, cohort_of, random_cohort
@@ -166,10 +167,11 @@ def test_an_empty_label_gives_counts_of_zero_and_no_values() -> None:
 
 @pytest.mark.parametrize(("ap", "prevalence", "expected"), [(0.25, 0.25, 0.0), (1.0, 0.25, 1.0), (0.5, 0.25, 0.5)])
 def test_the_adjusted_area_is_0_at_chance_and_1_when_perfect(ap: float, prevalence: float, expected: float) -> None:
-    from medclip.statistics.metrics.ranks import adjusted
+    from medclip.statistics.metrics.ranks import Areas, adjusted
 
-    positives, negatives = np.array([100 * prevalence]), np.array([100 * (1 - prevalence)])
-    assert adjusted(np.array([ap]), positives, negatives)[0] == pytest.approx(expected, abs=1e-12)
+    nothing, positives, negatives = np.zeros(1), np.array([100 * prevalence]), np.array([100 * (1 - prevalence)])
+    areas = Areas(nothing, np.array([ap]), positives, negatives, nothing)
+    assert adjusted(areas)[0] == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_example_of_the_specification_has_its_rates() -> None:

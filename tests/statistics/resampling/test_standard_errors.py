@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medclip.statistics.resampling.bootstrap import evaluate
-from medclip.statistics.resampling.standard_errors import UNIT, clusters_of, size_by_floor, standard_errors
+from medclip.statistics.resampling.standard_errors import clusters_of, size_by_floor, standard_errors
 from medclip.statistics.resampling.weights import draw_weights
 from tests.kits.audit_inference import cohort_of
 
@@ -76,9 +76,3 @@ def test_sizes_at_the_edge_beyond_reason():
     assert size_by_floor(1.0, 1.0) == 0.5
     assert np.isnan(size_by_floor(1.0, 0.0))
     assert np.isnan(size_by_floor(1.0, float("nan")))
-
-
-def test_metrics_of_unit_range_are_known_to_the_engine():
-    from medclip.statistics.resampling.bootstrap import METRICS
-
-    assert set(METRICS) >= UNIT

@@ -24,16 +24,9 @@ from medclip.reports.audit.summary.words import MAIN_GAPS, tested
 from medclip.reports.audit.table import Grid, Td, Tr, said
 from medclip.reports.forest_panels import Panel, panels
 from medclip.reports.forest_plot import NUM_SERIES, Line, Mark
+from medclip.statistics.metrics.catalogue import METRICS, names_of
 from medclip.wording import NONE, capital, figure, number, p_value, real
 
-DRAWN = ("auroc", "c_index", "tpr", "fpr")
-"""Measures that are drawn and come first in tables. Under- and overdiagnosis are these by other names; a page of their
-own has them (`matrices`)."""
-REPEATED = frozenset({"underdiagnosis", "overdiagnosis", "fnr", "tnr"})
-CALIBRATION = (
-    *("calibration_in_the_large", "observed_expected", "calibration_slope", "calibration_intercept"),
-    *("brier", "ece", "ece_mass"),
-)
 _SHADES = (0.03, 0.06, 0.1, 0.2)
 """Where a gap becomes one shade darker."""
 
@@ -51,6 +44,19 @@ class LabelView:
     """Tables that stay folded, and are not printed."""
 
 
+def drawn_measures() -> tuple[str, ...]:
+    """Name the measures that are drawn and come first in tables.
+
+    Under- and overdiagnosis are these by other names; a page of their own has them (`matrices`).
+    """
+    return names_of(lambda m: m.main)
+
+
+def calibration_measures() -> tuple[str, ...]:
+    """Name the measures of calibration, which have tables of their own."""
+    return tuple(name for name, metric in METRICS.items() if metric.what == "calibration")
+
+
 def label_view(result: AuditResult, label: str, number: int) -> LabelView:
     """Pick what is shown of a label.
 
@@ -63,8 +69,9 @@ def label_view(result: AuditResult, label: str, number: int) -> LabelView:
     gaps = [row for row in result.gaps if row.get("label") == label and not row.get("same_as")]
     differences = [row for row in result.differences if row.get("label") == label]
     present = list(dict.fromkeys(str(row.get("metric")) for row in rows))
-    main = [m for m in DRAWN if m in present]
-    rest = [m for m in present if m not in (*DRAWN, *CALIBRATION) and m not in REPEATED]
+    main = [m for m in drawn_measures() if m in present]
+    elsewhere = (*main, *calibration_measures(), *names_of(lambda m: m.repeats))
+    rest = [m for m in present if m not in elsewhere]
     tables = []
     for model in result.model_names:
         of = f" · {plain(model)}" if len(result.model_names) > 1 else ""
@@ -137,11 +144,11 @@ def by_group_panels(
         title: What it shows.
         paired: They are differences of two models: the dashed line is 0.
     """
-    drawn = [m for m in metrics if any(r.get("metric") == m and real(r.get("value")) is not None for r in rows)]
+    named = [m for m in metrics if any(r.get("metric") == m and real(r.get("value")) is not None for r in rows)]
     models = [""] if paired else list(result.model_names)[:NUM_SERIES]
     cells = [(attribute, [name for name, _ in groups]) for attribute, groups in by_cell(rows)]
     columns = []
-    for metric in drawn:
+    for metric in named:
         own = {name: dict(groups) for name, groups in by_cell([r for r in rows if r.get("metric") == metric])}
         lines: list[Line] = []
         for attribute, names in cells:

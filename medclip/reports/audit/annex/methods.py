@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from medclip.auditing.groups.gaps import GAPS
+from medclip.auditing.groups.gaps import gap_info, gap_names
 from medclip.auditing.result import AuditResult
 from medclip.reports.audit.names import alpha, gap_head, metric_head
 from medclip.reports.audit.summary.words import power
@@ -144,7 +144,7 @@ def _times(value: Any) -> str:
 def formulas(result: AuditResult) -> tuple[Grid, ...]:
     """Return the formula and the reference of every measure and gap of the audit."""
     metrics = [m for m in METRICS if any(row.get("metric") == m for row in (*result.metrics, *result.models))]
-    gaps = [name for name in GAPS if any(row.get("gap") == name for row in result.gaps)]
+    gaps = [name for name in gap_names() if any(row.get("gap") == name for row in result.gaps)]
     heads = ("Name", "Formula", "Reference")
     measures = tuple(
         Tr(capital(metric_head(name)), (said(METRICS[name].formula), said(METRICS[name].reference))) for name in metrics
@@ -152,7 +152,8 @@ def formulas(result: AuditResult) -> tuple[Grid, ...]:
     lines: dict[str, tuple[str, str]] = {}
     for name in gaps:
         head, formula = _kind_of_gap(name)
-        lines.setdefault(head, (formula, "of the measure") if formula else (GAPS[name].formula, GAPS[name].reference))
+        info = gap_info(name)
+        lines.setdefault(head, (formula, "of the measure") if formula else (info.formula, info.reference))
     differences = tuple(Tr(capital(head), tuple(map(said, cells))) for head, cells in lines.items())
     return (Grid("Measures", heads, measures), Grid("Gaps", heads, differences))
 

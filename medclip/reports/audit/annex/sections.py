@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from medclip.auditing.groups.gaps import GAPS
+from medclip.auditing.groups.gaps import is_gap
 from medclip.auditing.result import AuditResult, Row
 from medclip.auditing.shortcuts.standardised_gaps import AFTER, BEFORE
 from medclip.reports.audit.annex.label_section import (
-    CALIBRATION,
-    DRAWN,
     by_group,
     by_group_panels,
+    calibration_measures,
     difference_cells,
+    drawn_measures,
     groups_grid,
 )
 from medclip.reports.audit.annex.plots import net_benefit, reliability, scatter
@@ -130,7 +130,7 @@ def compared(result: AuditResult) -> tuple[Folded, ...]:
         for k, (model, other) in enumerate(pairs):
             own = [row for row in rows if (str(row.get("model")), str(row.get("other"))) == (model, other)]
             title = f"{plain(label)}: {plain(other)} minus {plain(model)}"
-            drawing = by_group_panels(result, own, DRAWN, f"paired-{n}-{k}", title, paired=True)
+            drawing = by_group_panels(result, own, drawn_measures(), f"paired-{n}-{k}", title, paired=True)
             parts.append(Folded(title, drawing, more=(_paired_grid(result, own, title),)))
     return tuple(parts)
 
@@ -219,7 +219,8 @@ def _most(rows: Sequence[Row], key: str) -> str:
 
 def _calibrated(result: AuditResult, label: str, number: int) -> Folded | None:
     bins = [row for row in result.calibration if row.get("label") == label]
-    measures = [row for row in result.metrics if row.get("label") == label and row.get("metric") in CALIBRATION]
+    names = calibration_measures()
+    measures = [row for row in result.metrics if row.get("label") == label and row.get("metric") in names]
     figures: list[tuple[str, Markup]] = []
     tables: list[Grid] = []
     for k, model in enumerate(result.model_names):
@@ -235,7 +236,7 @@ def _calibrated(result: AuditResult, label: str, number: int) -> Folded | None:
             drawn = reliability(own, identity=f"bins-{number}-{k}-{n}", title=f"Reliability, {plain(label)}, {name}")
             figures.append((name, drawn))
         of_model = [row for row in measures if row.get("model") == model]
-        tables.append(groups_grid(of_model, CALIBRATION, f"{plain(label)}: calibration by group{of}", counts=False))
+        tables.append(groups_grid(of_model, names, f"{plain(label)}: calibration by group{of}", counts=False))
     shown = tuple(table for table in tables if table)
     return Folded(plain(label), None, tuple(figures), shown) if figures or shown else None
 
@@ -291,4 +292,4 @@ def _value_and_small(row: Row) -> tuple[str, tuple[str, ...]]:
 
 def _head(name: str) -> str:
     """Name a measure or a gap as the rest of the page does."""
-    return gap_head(name) if name in GAPS else metric_head(name)
+    return gap_head(name) if is_gap(name) else metric_head(name)

@@ -26,12 +26,12 @@ from medclip.reports.audit.names import (
 from medclip.reports.audit.stress.curves import curves
 from medclip.reports.audit.summary.finding import Finding, Harm
 from medclip.reports.audit.table import Grid, Td, Tr
+from medclip.statistics.metrics.catalogue import METRICS, names_of
 from medclip.wording import NONE, capital, count, figure, list_of, number, p_value, real
 
 _SEEN = 0.75
 """AUROC from which a score is said to see a corruption."""
 _PLACE = ("model", "label", "attribute", "group")
-_DRAWN = ("tpr", "auroc")
 _MOST_CURVES, _MOST_ATTRIBUTES = 3, 4
 """Labels, and attributes of each, whose curves are drawn; all are in the table."""
 _LOSSES = ("tpr", "auroc", "fpr", "calibration_in_the_large")
@@ -150,7 +150,8 @@ def _as_value(row: Row, name: str) -> Row:
 def _lost(row: Row, name: str) -> float:
     """Return how much worse a row is; below 0 where it is better."""
     value = real(row.get(name)) or 0.0
-    return value if row.get("metric") in ("fpr", "brier") else -value
+    metric = METRICS.get(str(row.get("metric")))
+    return value if metric is not None and metric.better == "low" else -value
 
 
 def _of_place(result: AuditResult, row: Row, kind: str) -> list[Row]:
@@ -170,7 +171,7 @@ def _label(result: AuditResult, label: str, names: Sequence[tuple[str, str]], nu
     drawn = [
         (attribute, curves(own, names, identity=f"stress-{number_of}-{n}-{metric}", title=title))
         for n, attribute in enumerate((attributes or ["all"])[: _MOST_ATTRIBUTES if number_of < _MOST_CURVES else 0])
-        for metric in _DRAWN
+        for metric in _drawn()
         if (own := _curve_rows(rows, attribute, metric))
         and (title := f"{capital(metric_in_words(metric))} by {plain(attribute)}")
     ]
@@ -187,11 +188,16 @@ def _label(result: AuditResult, label: str, names: Sequence[tuple[str, str]], nu
     )
 
 
+def _drawn() -> tuple[str, ...]:
+    """Name the measures whose curves are drawn."""
+    return names_of(lambda m: m.stress == "tested", rates_first=True)
+
+
 def _fragile(rows: Sequence[Row], label: str) -> float:
     """Return what everybody loses of a label on average, of sensitivity or else of the AUROC."""
     own = {r.get("metric"): _lost(r, "change") for r in rows
            if r.get("label") == label and r.get("kind") == MEAN and is_all(r)}  # fmt: skip
-    return next((own[metric] for metric in _DRAWN if metric in own), 0.0)
+    return next((own[metric] for metric in _drawn() if metric in own), 0.0)
 
 
 def _apart(rows: Sequence[Row], attribute: str) -> float:
@@ -212,7 +218,7 @@ def _curve_rows(rows: Sequence[Row], attribute: str, metric: str) -> list[Row]:
 
 def _worst(rows: Sequence[Row]) -> str:
     """Name the corruption under which everybody loses most, and the group that loses most under any."""
-    for metric in _DRAWN:
+    for metric in _drawn():
         of_metric = [r for r in rows if r.get("metric") == metric]
         clean = {_group_of(r): r for r in of_metric if r.get("kind") == CLEAN}
         bad = [r for r in of_metric if r.get("kind") == "corruption" and _group_of(r) in clean]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medclip.auditing.groups.gaps import GAPS
+from medclip.auditing.groups.gaps import gap_info, is_gap
 from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit.names import (
     cell_name,
@@ -27,7 +27,6 @@ from medclip.statistics.metrics.catalogue import METRICS
 from medclip.wording import capital, count, figure, number, p_value, real
 
 _PLACE = ("model", "label", "attribute")
-_RANKING = ("auroc", "c_index", "auprc", "auprc_adjusted", "auroc_bpsn", "auroc_bnsp")
 _CHANCE = 0.5
 _AT_LEAST = 0.0005
 """What a difference must be to be written with three digits; smaller ones are no other side of each other."""
@@ -65,21 +64,18 @@ def findings(result: AuditResult) -> list[Finding]:
 def kind_of(result: AuditResult, metric: str, label: str, difference: float) -> _Kind:
     """Return what a difference of a measure means. Of a label that means "healthy" the rates change their places."""
     healthy = label in result.settings.get("no_finding", ())
-    higher = difference > 0
-    if (metric in ("tpr", "fnr", "underdiagnosis") and not healthy) or (metric == "fpr" and healthy):
-        worse = higher != (metric == "tpr")
+    info = METRICS.get(metric)
+    worse = info is None or info.better is None or (difference > 0) != (info.better == "high")
+    if info is not None and info.errors is not None:
+        if info.errors[healthy] == "false alarm":
+            return _Kind(Harm.FALSE_ALARM, worse, "False alarms about {label} are {more} frequent in {cell}")
         missed = "Disease is missed" if healthy else "{label} is missed"
         who = " (called {label})" if healthy else ""
         return _Kind(Harm.MISSED, worse, f"{missed} {{more}} often in {{cell}}{who}")
-    if metric in ("fpr", "tpr", "fnr", "tnr", "overdiagnosis", "underdiagnosis"):
-        worse = higher != (metric in ("tpr", "tnr"))
-        return _Kind(Harm.FALSE_ALARM, worse, "False alarms about {label} are {more} frequent in {cell}")
-    if metric in _RANKING:
-        return _Kind(Harm.RANKING, not higher, "The score for {label} ranks patients {order} in {cell}")
-    info = METRICS.get(metric)
+    if info is not None and info.what in ("discrimination", "survival"):
+        return _Kind(Harm.RANKING, worse, "The score for {label} ranks patients {order} in {cell}")
     if info is not None and info.what == "calibration":
         return _Kind(Harm.CALIBRATION, True, "The score for {label} is calibrated otherwise in {cell}")
-    worse = info is None or info.better is None or higher != (info.better == "high")
     return _Kind(Harm.OTHER, worse, f"{{label}}: {metric_head(metric)} is {{size}} in {{cell}}")
 
 
@@ -157,7 +153,7 @@ def _gaps(result: AuditResult, places: set[tuple[Any, ...]]) -> Iterator[Finding
         name = str(row.get("gap"))
         if row.get("same_as") or not survives(result, row) or real(row.get("value")) is None:
             continue
-        metrics = GAPS[name].metrics if name in GAPS else (name,)
+        metrics = gap_info(name).metrics if is_gap(name) else (name,)
         if any((*(row.get(k) for k in _PLACE), metric) in places for metric in metrics):
             continue
         metric = metrics[0]

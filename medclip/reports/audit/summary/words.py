@@ -24,6 +24,7 @@ from medclip.reports.audit.stress import section as stress
 from medclip.reports.audit.summary import check_words, group_findings
 from medclip.reports.audit.summary.check_words import MOST, embeddings, leakage, shortcuts, thresholds
 from medclip.reports.audit.summary.finding import Finding, by_harm
+from medclip.statistics.metrics.catalogue import names_of
 from medclip.wording import capital, count, figure, list_of, number, p_value, real
 
 MAIN_GAPS = (
@@ -31,8 +32,6 @@ MAIN_GAPS = (
     "equalised_odds",
 )
 """The gaps that the overview and the summary speak of first."""
-MAIN = ("tpr", "fpr", "auroc", "c_index")
-"""The measures that differences are told of first, the worst harm first."""
 COMPARED = "Models compared"
 FOUND, UNSEEN, HIDDEN = "What was found", "What could not have been seen", "Groups that are not shown"
 UNSCORED = "Never scored"
@@ -229,7 +228,8 @@ def _unseen(result: AuditResult) -> Said:
     rows = rows or [row for row in tested(result.gaps) if not survives(result, row)]
     with_size = [row for row in rows if real(row.get("smallest_gap")) is not None]
     present = dict.fromkeys(_measure(row) for row in with_size)
-    names = [name for name in (*MAIN, *MAIN_GAPS) if name in present] or list(present)
+    main = names_of(lambda m: m.main, rates_first=True)
+    names = [name for name in (*main, *MAIN_GAPS) if name in present] or list(present)
     items = tuple(_smallest([row for row in with_size if _measure(row) == name]) for name in names[:3])
     sentences: list[str] = []
     if with_size:
