@@ -31,6 +31,7 @@ from medclip.training.batches.loader import Batch
 from medclip.training.ranks.world import World
 from medclip.training.recipe.file import package_folder
 from medclip.training.recipe.schema import Recipe
+from medclip.training.recipe.sections.keep import Keep
 from medclip.training.recipe.sections.objective import Objective
 from medclip.training.recipe.sections.section import Section
 from medclip.training.steps.inputs import Exams, Inputs
@@ -199,6 +200,11 @@ def _kept(step: Step, keep: Any, replay: Replay) -> Terms:
     )  # fmt: skip
 
 
+def _old_model(start: Start, keep: Keep) -> Replay:
+    assert start.tokenizer is not None  # a recipe without words keeps nothing
+    return Replay(keep, start.model, start.tokenizer, start.recipe.seed)
+
+
 def _hidden(step: Step, settings: Any, _: object) -> Terms:
     """The mean error of the hidden patches of the whole batch: the mean over ranks is that."""
     total, count = weighted(step.outputs.errors_B2, step.of_images(image_weights(step.inputs))[:, None]).sum(0)
@@ -238,7 +244,7 @@ LOSSES: dict[str, Loss | str] = {
     "keep": Loss(
         _kept,
         settings=lambda r: r.train.keep if r.needs_words else None,
-        begin=lambda start, keep: Replay(keep, start.model, start.tokenizer, start.recipe.seed),
+        begin=_old_model,
     ),
     "masked": Loss(_hidden, settings=lambda r: r.objective.masked, adds_up=True),
     "supervised": Loss(_classified, settings=lambda r: r.objective.supervised or None, adds_up=True),

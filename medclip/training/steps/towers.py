@@ -43,8 +43,9 @@ class TowerOutputs(NamedTuple):
 
     def with_tensors(self, tensors: Iterable[Tensor]) -> TowerOutputs:
         """Return others with the names of these."""
-        rows = list(tensors)
-        return TowerOutputs(*rows[:5], dict(zip(self.extra, rows[5:], strict=True)))
+        image_BD, text_BD, errors_B2, logits_BC, fused_BD, *others = tensors
+        extra = dict(zip(self.extra, others, strict=True))
+        return TowerOutputs(image_BD, text_BD, errors_B2, logits_BC, fused_BD, extra)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> TowerOutputs:
         """Return them with each tensor changed."""
