@@ -22,8 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.merging.ingredients import STATISTICS, Figure, MergedWeights, Plan, towers_of
-from medclip.models.merging.same_towers import refuse_other_tensors
+from medclip.models.merging.ingredients import (
+    STATISTICS,
+    Figure,
+    MergedWeights,
+    Plan,
+    refuse_other_tensors,
+    towers_of,
+)
 
 StateDict = Mapping[str, Tensor]
 ALPHA = 0.5

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.merging.ingredients import Figure, MergedWeights, Plan, Tried, towers_of
-from medclip.models.merging.same_towers import refuse_other_tensors
+from medclip.models.merging.ingredients import Figure, MergedWeights, Plan, Tried, refuse_other_tensors, towers_of
 
 StateDict = Mapping[str, Tensor]
 Load = Callable[[], StateDict]
