@@ -8,6 +8,13 @@ from importlib import import_module
 from typing import Any
 
 
+def import_name(target: str) -> Any:
+    """Import what "module:attribute", or "module", names; rows of tables name their functions so and load none."""
+    module, _, attribute = target.partition(":")
+    value = import_module(module)
+    return getattr(value, attribute) if attribute else value
+
+
 def lazy_names(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Make the `__getattr__` and `__dir__` of a package whose public names live in other modules.
 
@@ -34,10 +41,7 @@ def lazy_names(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], 
     def load(name: str) -> Any:
         if name not in names:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module, _, attribute = names[name].partition(":")
-        value = import_module(module)
-        if attribute:
-            value = getattr(value, attribute)
+        value = import_name(names[name])
         setattr(sys.modules[package], name, value)
         return value
 

@@ -21,7 +21,7 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, ParamSpec, Protocol, TypeVar, cast, dataclass_transform
 
@@ -59,7 +59,8 @@ class Option:
     """Type of one value on the command line; None where Python alone can name it, dict where a recipe can, too."""
     least: float | None
     most: float | None
-    choices: tuple[str, ...]
+    choices: Collection[str]
+    """A table of rows, too: one that is added later is a choice at once."""
     is_argument: bool
     is_needed: bool
     """A command must name it, though Python need not."""
@@ -130,7 +131,7 @@ def option(
     kind: Any = _MISSING,
     least: float | None = None,
     most: float | None = None,
-    choices: tuple[str, ...] = (),
+    choices: Collection[str] = (),
     needed: bool = False,
     often: bool = False,
     of_call: bool = False,
@@ -152,7 +153,7 @@ def argument(
     default: Any = _MISSING,
     form: str = "",
     kind: Any = _MISSING,
-    choices: tuple[str, ...] = (),
+    choices: Collection[str] = (),
     named: bool = False,
     needed: bool = True,
     of_call: bool = False,

@@ -187,7 +187,7 @@ def audit(options: AuditOptions) -> AuditResult:
         asked, origin = _origin(options, note)
         compare = named_sources(options.compare)
         reading, measures = read_options(options), measure_options(options)
-        check_formats(options.as_)
+        check_formats(options.as_, "audit")
         _refuse_missing([options.scores, *compare.values()], options.labels, measures)
         folder = None if options.out is None else Path(options.out)
         run_note = _identity(options, compare, reading, measures, fetched)
@@ -319,8 +319,9 @@ def _write(
     from medclip.auditing.provenance.seal import seal
     from medclip.auditing.result import JSON, write_json, write_tables
     from medclip.auditing.thresholds.file import write_thresholds
-    from medclip.export.formats import FILES, write_formats
+    from medclip.export.formats import FORMATS, formats_of
     from medclip.files.output import disk_errors, write_file, write_note
+    from medclip.lazy import import_name
     from medclip.reports.audit.annex.methods import LIMITS
     from medclip.reports.audit.report import REPORT, write_audit_report
     from medclip.reports.audit.summary.words import summary
@@ -330,14 +331,16 @@ def _write(
     # What lay here goes: a page or a JSON of another audit must not stand beside tables of this one.
     write_file(folder / JSON, UNFINISHED)
     with disk_errors(folder):
-        for name in (REPORT, *FILES.values()):
+        for name in (REPORT, *(form.file for form in formats_of("audit").values())):
             (folder / name).unlink(missing_ok=True)
     hashes = write_tables(run.result, folder)
     write_thresholds(folder / THRESHOLDS, run.thresholds.values())
     result = write_audit_report(replace(run.result, sealed=seal(hashes, run.result)), folder)
     write_json(result, folder)
     matters = {matter.head: matter.all for matter in summary(result)}
-    write_formats(formats, result, matters | {"Limits": ("What this audit cannot tell:", *LIMITS)}, folder)
+    sentences = matters | {"Limits": ("What this audit cannot tell:", *LIMITS)}
+    for name in formats:
+        write_file(folder / FORMATS[name].file, import_name(FORMATS[name].target)(result, sentences))
     return result
 
 

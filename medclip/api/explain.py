@@ -24,6 +24,7 @@ from medclip.api.groups import (
     settings_of,
 )
 from medclip.errors import MedclipError, Problem, Reason
+from medclip.explaining.methods import DEFAULTS, EXPLAINERS, SCALES, ExplainOptions
 from medclip.options import argument, option, options, verb
 from medclip.progress import Silent
 from medclip.wording import number
@@ -67,18 +68,10 @@ class HeatMapOptions(
         heading="What is asked",
     )
     method: str | None = option(
-        "How maps are computed. Default: gradient-attention for transformers, grad-cam for others, and occlusion for "
-        "models of ECGs, which take no other.",
+        f"How maps are computed. Default: {DEFAULTS['transformer']} for transformers, {DEFAULTS['convolution']} for "
+        f"others, and {DEFAULTS['record']} for models of ECGs, which take no other.",
         default=None,
-        choices=(
-            "gradient-attention",
-            "gradient-rollout",
-            "rollout",
-            "grad-cam",
-            "score-cam",
-            "gscore-cam",
-            "occlusion",
-        ),
+        choices=EXPLAINERS,
         often=True,
         heading="What is asked",
     )
@@ -92,7 +85,7 @@ class HeatMapOptions(
     scale: str = option(
         "What the strongest colour is: the largest value of each prompt's own maps, or of all in common.",
         default="own",
-        choices=("own", "common"),
+        choices=SCALES,
         heading="Output",
     )
 
@@ -187,7 +180,6 @@ def _explained(
 ) -> Explained:
     """Explain units one by one; where the caller names their modality, a photograph may be explained as a film."""
     from medclip.explaining.explanation import Explanation
-    from medclip.explaining.methods import ExplainOptions
     from medclip.explaining.result import Explained, padding_notes
     from medclip.explaining.run import explain_unit
     from medclip.explaining.seen import read_seen

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.api.groups import Device, Limits, Machine, Recipe, RunFolder, Told, settings_of
-from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.errors import MedclipError, Reason
+from medclip.export.formats import FORMATS, check_formats, formats_of
+from medclip.lazy import import_name
 from medclip.options import option, options, verb
+from medclip.wording import list_of
 
 if TYPE_CHECKING:
     from medclip.export.results_folder import Exported, ResultsFolder
     from medclip.files.dicomweb.server import DicomwebServer
     from medclip.runs.call import Call
 
-CSV = "csv"
-"""Form of whole tables; those of single studies are `RESULT_FORMATS`."""
 EXPORT_FORM = "FORM[=PLACE]"
 RESULTS = "results"
 """Folder of results in the output folder, where nobody named another."""
@@ -29,7 +30,8 @@ RESULTS = "results"
 class Exports:
     """What goes to others, and where."""
 
-    csv: bool = False
+    tables: tuple[str, ...] = ()
+    """Forms of whole tables."""
     forms: tuple[str, ...] = ()
     """Forms of single studies."""
     named: str | None = None
@@ -47,9 +49,12 @@ class Exports:
     @property
     def has_maps(self) -> bool:
         """Whether heat maps are among them."""
-        from medclip.export.result_formats import RESULT_FORMATS
+        return any(FORMATS[form].needs_map for form in self.forms)
 
-        return any(RESULT_FORMATS[form].needs_map for form in self.forms)
+    def write_tables(self, folder: Path) -> None:
+        """Write the tables of a run in their forms."""
+        for form in self.tables:
+            import_name(FORMATS[form].target)(folder)
 
 
 def parse_exports(texts: str | Sequence[str]) -> Exports:
@@ -64,24 +69,23 @@ def parse_exports(texts: str | Sequence[str]) -> Exports:
     """
     if not texts:
         return Exports()
-    from medclip.export.result_formats import RESULT_FORMATS
     from medclip.files.dicomweb.address import is_dicomweb
 
-    known = (CSV, *RESULT_FORMATS)
+    tables = formats_of("tables")
     forms: list[str] = []
     placed: set[str] = set()
     named, places, stores = None, dict[str, None](), dict[str, None]()
     for text in (texts,) if isinstance(texts, str) else tuple(texts):
         what, is_equal, place = str(text).partition("=")
         form, _, of = what.partition(":")
-        if form not in known:
-            hint = did_you_mean(form, known, "Formats are")
-            raise MedclipError(Reason.WRONG_USE, f"results have no format {form!r}.", hint=hint)
-        if of and (form == CSV or not RESULT_FORMATS[form].needs_map):
+        check_formats((form,), "tables", "study")
+        if of and not FORMATS[form].needs_map:
             raise MedclipError(Reason.WRONG_USE, f"what is drawn is named of heat maps alone, not of {form}.")
-        if is_equal and form == CSV:
+        if is_equal and form in tables:
             raise MedclipError(
-                Reason.WRONG_USE, "CSV tables lie beside the others.", hint="Leave the place out of that form."
+                Reason.WRONG_USE,
+                f"{FORMATS[form].title} lie beside the others.",
+                hint="Leave the place out of that form.",
             )
         if is_equal and not place:
             raise MedclipError(
@@ -89,16 +93,16 @@ def parse_exports(texts: str | Sequence[str]) -> Exports:
                 "a format of results is named and no folder for them.",
                 hint=f"Name it as {form}=DIR, or leave the sign out: they are written into the output folder then.",
             )
-        if is_dicomweb(place) and RESULT_FORMATS[form].suffix != ".dcm":
+        if is_dicomweb(place) and not FORMATS[form].is_dicom:
             raise MedclipError(
-                Reason.WRONG_USE, "a PACS takes DICOM, and no form of results is that.", hint="Send sr or sc."
+                Reason.WRONG_USE, "a PACS takes DICOM, and no form of results is that.", hint=f"Send {_DICOM}."
             )
         forms.append(form)
         named = of or named
         if place:
             (stores if is_dicomweb(place) else places)[str(place)] = None
             placed.add(form)
-    homeless = [form for form in forms if form != CSV and form not in placed]
+    homeless = [form for form in forms if form not in tables and form not in placed]
     if places and homeless:
         raise MedclipError(
             Reason.WRONG_USE,
@@ -108,8 +112,15 @@ def parse_exports(texts: str | Sequence[str]) -> Exports:
     for several, what in ((places, "one folder"), (stores, "one PACS")):
         if len(several) > 1:
             raise MedclipError(Reason.WRONG_USE, f"results go to {what} in a call, not to {len(several)}.")
-    of_studies = tuple(dict.fromkeys(form for form in forms if form != CSV))
-    return Exports(CSV in forms, of_studies, named, next(iter(places), None), next(iter(stores), None))
+    of_tables, of_studies = (
+        tuple(dict.fromkeys(f for f in forms if (f in tables) is wanted)) for wanted in (True, False)
+    )
+    return Exports(of_tables, of_studies, named, next(iter(places), None), next(iter(stores), None))
+
+
+_OF_RUNS = formats_of("tables", "study")
+_FORMS = list_of([f"{name} ({form.about})" if form.about else name for name, form in _OF_RUNS.items()], "or")
+_DICOM = list_of([name for name, form in _OF_RUNS.items() if form.is_dicom], "or")
 
 
 @options
@@ -117,8 +128,8 @@ class ExportOptions(Told, Limits, Recipe, RunFolder, Machine, Device):
     """What `export` is asked."""
 
     as_: str | Sequence[str] = option(
-        "Form: csv, sr (DICOM SR), sc (the heat map of the most probable finding as a DICOM image; sc:TASK:CLASS of "
-        "another), fhir-r4b or fhir-r5. All but csv name patients, as the headers of the images do.",
+        f"Form: {_FORMS}. All but {list_of(list(formats_of('tables')))} name patients, as the headers of the images "
+        "do.",
         form="FORM",
         often=True,
     )
@@ -159,18 +170,18 @@ def export(options: ExportOptions) -> Exported:
     from medclip.progress import Silent
     from medclip.reports.score.finished_run import read_finished
     from medclip.runs.ledger.ledger import Ledger
-    from medclip.runs.outputs.results import hashes_of, write_csv_tables
+    from medclip.runs.outputs.results import hashes_of
 
     place = "" if options.to is None else f"={options.to}"
     named = (options.as_,) if isinstance(options.as_, str) else tuple(options.as_)
-    has_place = any(form != CSV for form in named)  # of CSV alone a place is refused
-    exports = parse_exports([form if form == CSV and has_place else f"{form}{place}" for form in named])
+    tables = formats_of("tables")
+    has_place = any(form not in tables for form in named)  # of tables alone a place is refused
+    exports = parse_exports([form if form in tables and has_place else f"{form}{place}" for form in named])
     folder, settings, progress = Path(options.folder), settings_of(options), options.progress or Silent()
     with Ledger(folder, create=False) as known:
         finished = read_finished(known, folder, settings, images=options.images)
-    if exports.csv:
-        with disk_errors(folder):
-            write_csv_tables(folder)
+    with disk_errors(folder):
+        exports.write_tables(folder)
     if not exports.has_results:
         return Exported(folder, {}, {})
     finished.refuse_unread("results for other systems take patient and study from the files")
@@ -199,10 +210,8 @@ class Exporting:
     def write(self, ledger: Any, card: Any, folder: Path) -> None:
         """Write what is lacking of a complete run, and send what a PACS does not have."""
         from medclip.export.stored_results import store_results
-        from medclip.runs.outputs.results import write_csv_tables
 
-        if self.exports.csv:
-            write_csv_tables(folder)
+        self.exports.write_tables(folder)
         if self.results is None:
             return
         exported = self.results.write(ledger, card, folder)

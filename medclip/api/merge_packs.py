@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.api.groups import Device, NamedPack, Overwriting, Recipe, Resamples, Told
+from medclip.models.merging.merges import MERGES
 from medclip.options import argument, option, options, verb
+from medclip.wording import list_of
 
 if TYPE_CHECKING:
     from medclip.evaluation.merged_pack import MergedPack
@@ -26,15 +28,14 @@ class MergePacksOptions(Told, Recipe, NamedPack, Resamples, Overwriting, Device)
     )
     out: str | Path = option("Folder to write; one that holds something else is refused.", place=True)
     method: str = option(
-        "How they are merged: soup, greedy-soup, opcm or wise-ft. soup averages all packs; greedy-soup adds, the best "
-        "first, those that make held-out figures better; opcm folds packs that come later into one merge; wise-ft goes "
-        "from --base towards one pack.",
+        f"How they are merged: {list_of(list(MERGES), 'or')}. "
+        f"{'; '.join(f'{name} {merge.does}' for name, merge in MERGES.items())}.",
         default="soup",
         form="NAME",
         often=True,
     )
     base: str | Path | None = option(
-        "Pack that the others began with, for opcm and wise-ft.",
+        f"Pack that the others began with, for {list_of([name for name, one in MERGES.items() if one.needs_base])}.",
         default=None,
         form="PACK",
         kind=str,
@@ -42,7 +43,7 @@ class MergePacksOptions(Told, Recipe, NamedPack, Resamples, Overwriting, Device)
         place=True,
     )
     alpha: float | None = option(
-        "Share: of opcm that of singular values kept free of new packs, of wise-ft the new pack's. Default: 0.5.",
+        f"Share: {', '.join(f'of {name} {one.alpha}' for name, one in MERGES.items() if one.alpha)}. Default: 0.5.",
         default=None,
         least=0,
         most=1,

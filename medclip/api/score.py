@@ -34,7 +34,9 @@ from medclip.api.groups import (
     WorkFolder,
 )
 from medclip.api.over_files import RUN_RULES, Exclusion, Kept, Remote, Source, prepare, watched
+from medclip.export.formats import formats_of
 from medclip.options import excludes, needs, option, options, verb
+from medclip.wording import list_of
 
 if TYPE_CHECKING:
     from medclip.runs.outputs.score_run import ScoreRun
@@ -52,10 +54,10 @@ class Scored:
         heading="What is asked",
     )
     export: str | Sequence[str] = option(
-        "Write results for others, too: csv, sr, sc, fhir-r4b or fhir-r5. They are written as they come, into a folder "
-        "in the output folder; sr=DIR names another, sr=dicomwebs://HOST/PATH a PACS that DICOM results are sent to. "
-        "sc:TASK:CLASS draws another heat map than that of the most probable finding. They name patients, as headers "
-        "do; see `medclip export` for a run that has ended.",
+        f"Write results for others, too: {list_of(list(formats_of('tables', 'study')), 'or')}. They are written as "
+        "they come, into a folder in the output folder; sr=DIR names another, sr=dicomwebs://HOST/PATH a PACS that "
+        "DICOM results are sent to. sc:TASK:CLASS draws another heat map than that of the most probable finding. They "
+        "name patients, as headers do; see `medclip export` for a run that has ended.",
         default=(),
         form=EXPORT_FORM,
         place=True,
@@ -79,7 +81,7 @@ class Scored:
     def lacks_folder(self) -> bool:
         """Whether something is written into the output folder for others."""
         exports = self.exports
-        return exports.csv or (exports.has_results and exports.folder is None and exports.store is None)
+        return bool(exports.tables) or (exports.has_results and exports.folder is None and exports.store is None)
 
     @property
     def explains_page(self) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.merging.merge import METHODS, Plan
+from medclip.models.merging.ingredients import Ingredient, Plan, Tried
+from medclip.models.merging.merges import MERGES
 from medclip.progress import Progress
 from medclip.result import Result
 from medclip.wording import count, figure, list_of
@@ -16,8 +17,6 @@ from medclip.wording import count, figure, list_of
 if TYPE_CHECKING:
     from torch import nn
 
-    from medclip.models.merging.ingredients import Ingredient
-    from medclip.models.merging.soups import Tried
     from medclip.models.model import Model
     from medclip.models.packs.card import SplitFigures
     from medclip.shards.reading.samples import ShardReader
@@ -54,7 +53,7 @@ class MergedPack(Result):
         chosen = {} if self.figure is None else {"chosen at": figure(self.figure, decimals=3)}
         return {
             "name": self.name,
-            "method": METHODS[self.method],
+            "method": MERGES[self.method].title,
             "packs": list_of(self.packs),
             **chosen,
             "measured": "not" if self.held_out is None else f"on {count(self.held_out.num_images, 'image')}",

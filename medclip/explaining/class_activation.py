@@ -9,10 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 import torch
+from captum.attr import LayerGradCam
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from medclip.explaining.work import Work, WorkMaps
+
+_CHANNELS = 300
+"""gScoreCAM's k."""
 Unselected = Literal["zero_score", "mask"]
 _EPS = 1e-6
 
@@ -68,3 +75,49 @@ def score_weights(
         mask = torch.nan_to_num((large - low) / (high - low + eps))
         scores_C[chosen.cpu()] = score(image_CHW[None] * mask).detach().float().cpu()
     return scores_C.softmax(dim=0).to(activation_CHW.device)
+
+
+def grad_cam_maps(work: Work) -> WorkMaps:
+    """Map images by Grad-CAM: of a convolutional tower captum's, of a transformer that of its patches."""
+    traced = work.traced
+    if traced.is_transformer:
+        activation_BCHW, gradient_BCHW, layer = work.activation()
+        pairs = zip(activation_BCHW.detach(), gradient_BCHW, strict=True)
+        return [_array(weighted_map(gradient_weights(gradient), one)) for one, gradient in pairs], layer
+    maps_BCHW = traced.maps_BCHW
+    assert maps_BCHW is not None
+    if not work.gradients([maps_BCHW])[0].any():  # captum raises where nothing hangs on the layer
+        return list(np.zeros((len(maps_BCHW), *maps_BCHW.shape[2:]), np.float32)), traced.layer
+    module = work.tower.get_submodule(traced.layer)
+    values = LayerGradCam(work.scores, module).attribute(work.batch, relu_attributions=True)
+    assert isinstance(values, Tensor)
+    return list(_array(values[:, 0].detach())), traced.layer
+
+
+def score_cam_maps(work: Work) -> WorkMaps:
+    """Map images by Score-CAM."""
+    return _scored_maps(work, None)
+
+
+def gscore_cam_maps(work: Work) -> WorkMaps:
+    """Map images by gScoreCAM."""
+    return _scored_maps(work, _CHANNELS)
+
+
+def _scored_maps(work: Work, most_channels: int | None) -> WorkMaps:
+    activation_BCHW, gradient_BCHW, layer = work.activation()
+    maps = []
+    for number, (activation, gradient) in enumerate(zip(activation_BCHW.detach(), gradient_BCHW, strict=True)):
+        weights = score_weights(
+            activation,
+            work.batch[number].detach(),
+            lambda images, number=number: work.score_of(images, number),
+            gradient_CHW=None if most_channels is None else gradient,
+            num_channels=None if most_channels is None else min(most_channels, len(activation)),
+        )
+        maps.append(_array(weighted_map(weights, activation)))
+    return maps, layer
+
+
+def _array(values: Tensor) -> NDArray[np.float32]:
+    return values.float().cpu().numpy()

@@ -6,7 +6,8 @@ of them the same question (Zeiler and Fergus, ECCV 2014).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,35 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from medclip.explaining.target import Target
 from medclip.imaging.ecg.microvolts import MISSING
+
+Encoded = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]
+"""What `features_without` returns."""
+
+
+@dataclass(frozen=True, eq=False)
+class RecordWork:
+    """Records and one score: what a method of heat maps computes with."""
+
+    model: Any
+    records: Sequence[NDArray[np.int16]]
+    visual: nn.Module | None
+    """Another tower than the model's own."""
+    target: Target
+    encoded: Sequence[Encoded]
+    """Of each record."""
+
+
+def occlusion_maps(work: RecordWork) -> tuple[list[NDArray[np.float32]], str]:
+    """Map records, [12, S], by how much the score falls without a second of a lead."""
+    grids = []
+    for vector_D, without_LSD, present_LS in work.encoded:
+        grid = np.zeros(present_LS.shape, np.float32)
+        falls = float(work.target.score(vector_D[None])[0]) - work.target.score(without_LSD[present_LS])
+        grid[present_LS] = np.maximum(0.0, falls)
+        grids.append(grid)
+    return grids, "the record itself"
 
 
 def seconds_of(record_LT: NDArray[np.int16], seconds: float) -> NDArray[np.intp]:
@@ -57,7 +86,7 @@ def features_of(model: Any, records_NLT: NDArray[np.int16], visual: nn.Module | 
 
 def features_without(
     model: Any, record_LT: NDArray[np.int16], seconds: float, visual: nn.Module | None = None
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+) -> Encoded:
     """Encode a record as it is, and without each second of each lead.
 
     Args:

@@ -6,15 +6,19 @@ Generic attention-model explainability, ICCV 2021 (relevance). Plain arrays, one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.explaining.work import Work, WorkMaps
+
 Array = NDArray[np.floating]
 Fusion = Literal["mean", "max", "min"]
 Normalisation = Literal["rows", "columns"]
+Flow = Callable[[Sequence[Array], Sequence[Array]], NDArray[np.float64]]
+"""Attention of each block and its gradient to what each token counts for each other, [N, N]."""
 
 
 def rollout(
@@ -97,3 +101,71 @@ def relevance(attention: Sequence[Array], gradient: Sequence[Array], *, start: i
         if block.shape[0] != block.shape[1]:
             flow = block @ flow
     return flow
+
+
+def gradient_attention_maps(work: Work) -> WorkMaps:
+    """Map images by `relevance`."""
+    return _token_maps(work, relevance)
+
+
+def gradient_rollout_maps(work: Work) -> WorkMaps:
+    """Map images by `gradient_rollout`."""
+    return _token_maps(work, gradient_rollout)
+
+
+def rollout_maps(work: Work) -> WorkMaps:
+    """Map images by `rollout`: the gradient only says which tokens the tower reads in the end."""
+    return _token_maps(work, lambda attention, _: rollout(attention), by_gradient=False)
+
+
+def _token_maps(work: Work, flow: Flow, *, by_gradient: bool = True) -> WorkMaps:
+    """Lay what each token counts on the grid of the patches."""
+    traced = work.traced
+    height, width = traced.grid
+    patches = slice(traced.num_before, traced.num_before + height * width)
+    rows = _token_rows(work, flow, by_gradient)
+    return [row[patches].reshape(height, width).astype(np.float32) for row in rows], traced.layer
+
+
+def _token_rows(work: Work, flow: Flow, by_gradient: bool) -> list[NDArray[np.float64]]:
+    """Return what each token counts, [T] of each image."""
+    attended = work.traced.attended
+    weights = [a.weights_BHQK for a in attended]
+    tokens = work.traced.tokens_BTC
+    assert tokens is not None
+    *gradients, pulled = work.gradients([*weights, tokens])
+    used = [n for n, g in enumerate(gradients) if g.any() or weights[n].shape[-1] == weights[n].shape[-2]]
+    attention = [weights[n].detach().double().cpu().numpy() for n in used]
+    gradient = [gradients[n].double().cpu().numpy() for n in used]
+    # What each token brings into the pooling: its state times its gradient, which is the weight of a mean pooling.
+    brought_BT = (tokens.detach() * pulled).sum(-1).double().cpu().numpy()
+    read_BT = pulled.any(-1).cpu().numpy()
+    return [
+        _row(flow, by_gradient, [a[b] for a in attention], [g[b] for g in gradient], brought_BT[b], read_BT[b])
+        for b in range(len(brought_BT))
+    ]
+
+
+def _row(
+    flow_of: Flow,
+    by_gradient: bool,
+    attention: list[NDArray],
+    gradient: list[NDArray],
+    brought_T: NDArray[np.float64],
+    read_T: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """Return what each token counts for what the tower reads in the end: its class token, a pooling, or all tokens."""
+    square = [n for n, a in enumerate(attention) if a.shape[1] == a.shape[2]]
+    pools = [n for n in range(len(attention)) if n not in square]
+    flow = flow_of([attention[n] for n in square], [gradient[n] for n in square])
+    if pools:
+        for n in pools:
+            block = contribution(attention[n], gradient[n]) if by_gradient else attention[n].mean(axis=0)
+            flow = block @ flow
+        return flow.sum(axis=0)
+    read = np.flatnonzero(read_T)
+    if len(read) <= 1:  # a class token, or no gradient at all
+        row = int(read[0]) if len(read) else 0
+        return flow[row] - np.eye(len(flow))[row]
+    weights_T = np.maximum(0.0, brought_T) if by_gradient else np.full(len(flow), 1 / len(flow))
+    return weights_T @ flow

@@ -27,30 +27,28 @@ class _Checklist:
     items: tuple[Item, ...]
 
 
-_LISTS = {
-    "tripod": _Checklist(
-        "TRIPOD+AI", "Collins et al., BMJ 385 (2024) e078378. Items in words of our own; D: development.", TRIPOD_AI
-    ),
-    "claim": _Checklist(
-        "CLAIM",
-        "Mongan, Moy and Kahn, Radiology: Artificial Intelligence 2 (2020) e200029. Items in words of our own.",
-        CLAIM,
-    ),
-}
+_TRIPOD = _Checklist(
+    "TRIPOD+AI", "Collins et al., BMJ 385 (2024) e078378. Items in words of our own; D: development.", TRIPOD_AI
+)
+_CLAIM = _Checklist(
+    "CLAIM",
+    "Mongan, Moy and Kahn, Radiology: Artificial Intelligence 2 (2020) e200029. Items in words of our own.",
+    CLAIM,
+)
 
 
-def checklist(name: str, result: AuditResult, sentences: Mapping[str, Sequence[str]]) -> str:
-    """Fill a checklist.
+def tripod_checklist(result: AuditResult, sentences: Mapping[str, Sequence[str]]) -> str:
+    """Fill TRIPOD+AI: Markdown, a table with number, item, and what this run knows."""
+    return _filled(_TRIPOD, result, sentences)
 
-    Args:
-        name: "tripod" or "claim".
-        result: The audit.
-        sentences: Of its summary, by heading.
 
-    Returns:
-        Markdown: a table with number, item, and what this run knows.
-    """
-    form, known = _LISTS[name], facts(result, sentences)
+def claim_checklist(result: AuditResult, sentences: Mapping[str, Sequence[str]]) -> str:
+    """Fill CLAIM, likewise."""
+    return _filled(_CLAIM, result, sentences)
+
+
+def _filled(form: _Checklist, result: AuditResult, sentences: Mapping[str, Sequence[str]]) -> str:
+    known = facts(result, sentences)
     answers = [" ".join(text for key in item.facts if (text := known.get(key))) for item in form.items]
     num_known = sum(bool(answer) for answer in answers)
     version = result.provenance.get("version", "")

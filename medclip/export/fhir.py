@@ -138,6 +138,16 @@ def bundle_text(bundle: dict[str, Any]) -> str:
     return json.dumps(bundle, indent=1, ensure_ascii=False) + "\n"
 
 
+def fhir_r4b(result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime) -> bytes:
+    """Encode the answers of a study in R4B."""
+    return bundle_text(fhir_bundle(result, headers, algorithm, created, "R4B")).encode()
+
+
+def fhir_r5(result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime) -> bytes:
+    """Encode the answers of a study in R5."""
+    return bundle_text(fhir_bundle(result, headers, algorithm, created, "R5")).encode()
+
+
 class _Names:
     """Makes the identifiers of a bundle's resources: of what they hold, so that equal ones have equal ones."""
 

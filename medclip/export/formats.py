@@ -1,43 +1,86 @@
-"""The forms that an audit can be written in, by the names of the option `--as`."""
+"""The forms that runs and audits are written in for others: one table of names. Imports nothing heavy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
-from medclip.auditing.result import AuditResult
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.export.applied_model_card import applied_model_card
-from medclip.export.checklists import checklist
-from medclip.files.output import write_file
 
-FILES: Mapping[str, str] = {"chai": "applied_model_card.xml", "tripod": "tripod_ai.md", "claim": "claim.md"}
-"""The file that each is written to."""
+Whole = Literal["tables", "study", "audit"]
+"""What is written: the tables of a run, each study of a run, or an audit."""
 
 
-def check_formats(names: Sequence[str]) -> None:
-    """Refuse a form that there is not.
+@dataclass(frozen=True)
+class Format:
+    """One row of the table."""
+
+    title: str
+    of: Whole
+    target: str
+    """module:function. Of tables: the run's folder to nothing, it writes beside them. Of a study: `StudyResult`, its
+    `Headers`, `Algorithm` and the time that it counts as made, to bytes. Of an audit: `AuditResult` and the sentences
+    of its summary, by heading, to text."""
+    file: str = ""
+    """Name of the file that an audit is written to; of studies, which have one each, its suffix."""
+    about: str = ""
+    """What help says of it in brackets."""
+    needs_header: bool = False
+    """A study without DICOM headers has none."""
+    needs_map: bool = False
+    """It is of a heat map, which the model draws."""
+
+    @property
+    def is_dicom(self) -> bool:
+        """Whether a PACS takes it."""
+        return self.file == ".dcm"
+
+
+FORMATS: Mapping[str, Format] = {
+    "csv": Format("CSV tables", "tables", "medclip.runs.outputs.results:write_csv_tables"),
+    "sr": Format(
+        "DICOM SR",
+        "study",
+        "medclip.export.structured_report:structured_report",
+        ".dcm",
+        about="DICOM SR",
+        needs_header=True,
+    ),
+    "sc": Format(
+        "DICOM heat map",
+        "study",
+        "medclip.export.heat_map_image:heat_map_image",
+        ".dcm",
+        about="the heat map of the most probable finding as a DICOM image; sc:TASK:CLASS of another",
+        needs_header=True,
+        needs_map=True,
+    ),
+    "fhir-r4b": Format("FHIR R4B", "study", "medclip.export.fhir:fhir_r4b", ".json"),
+    "fhir-r5": Format("FHIR R5", "study", "medclip.export.fhir:fhir_r5", ".json"),
+    "chai": Format(
+        "CHAI model card", "audit", "medclip.export.applied_model_card:applied_model_card", "applied_model_card.xml"
+    ),
+    "tripod": Format("TRIPOD+AI", "audit", "medclip.export.checklists:tripod_checklist", "tripod_ai.md"),
+    "claim": Format("CLAIM", "audit", "medclip.export.checklists:claim_checklist", "claim.md"),
+}
+"""Forms by name, which is that of the folder of their studies, too."""
+_OWNERS: Mapping[Whole, str] = {"tables": "results have", "study": "results have", "audit": "an audit has"}
+
+
+def formats_of(*wholes: Whole) -> dict[str, Format]:
+    """Return the forms of tables, of studies, of audits."""
+    return {name: form for name, form in FORMATS.items() if form.of in wholes}
+
+
+def check_formats(names: Iterable[str], *wholes: Whole) -> None:
+    """Refuse a form that there is not of these.
 
     Raises:
         MedclipError: WRONG_USE.
     """
+    forms = formats_of(*wholes)
     for name in names:
-        if name not in FILES:
-            hint = did_you_mean(name, FILES, "Formats are")
-            raise MedclipError(Reason.WRONG_USE, f"an audit has no format {name!r}.", hint=hint)
-
-
-def write_formats(
-    names: Sequence[str], result: AuditResult, sentences: Mapping[str, Sequence[str]], folder: Path
-) -> None:
-    """Write an audit in each of these forms beside its page.
-
-    Args:
-        names: Of `FILES`.
-        result: The audit.
-        sentences: Of its summary, by heading.
-        folder: Where it goes.
-    """
-    for name in names:
-        one = applied_model_card(result, sentences) if name == "chai" else checklist(name, result, sentences)
-        write_file(folder / FILES[name], one)
+        if name not in forms:
+            hint = did_you_mean(name, forms, "Formats are")
+            raise MedclipError(Reason.WRONG_USE, f"{_OWNERS[wholes[0]]} no format {name!r}.", hint=hint)

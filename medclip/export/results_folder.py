@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from medclip.embeddings.write_embeddings import hash_of
-from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.export.result_formats import RESULT_FORMATS, encode_study
+from medclip.errors import MedclipError, Reason
+from medclip.export.encoded_study import encode_study
+from medclip.export.formats import FORMATS, check_formats, formats_of
 from medclip.export.stored_results import Stored
 from medclip.export.structured_report import require_highdicom
 from medclip.export.study_result import DrawnMap, StudyResult, StudyRows, algorithm_of, read_result, rows_of
@@ -51,8 +52,8 @@ _PLACE = "results_in"
 """What a ledger remembers of the folder: what it knows to be written was written there."""
 _AT_ONCE = 64
 """Files after which the ledger is told of them."""
-_WITH_MAPS = [name for name, form in RESULT_FORMATS.items() if form.needs_map]
-_FILE = re.compile(r"[0-9a-f]{16}\.(dcm|json)")
+_KEY = re.compile(r"[0-9a-f]{16}")
+"""Stems of results: keys of studies."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Exported:
         """Write in words what is there, and what is not and why."""
         lines = []
         for name, num in self.written.items():
-            title, without = RESULT_FORMATS[name].title, self.without.get(name) or {}
+            title, without = FORMATS[name].title, self.without.get(name) or {}
             lines.append(f"{title}: {count(num, 'study', 'studies')}")
             if total := sum(without.values()):
                 lines[-1] += f"; {number(total)} without ({by_reason(without)})"
@@ -105,7 +106,7 @@ class ResultsFolder:
 
     folder: Path
     formats: tuple[str, ...]
-    """Of `RESULT_FORMATS`."""
+    """Names of `FORMATS` of studies."""
     path_of: Callable[[str], Path]
     """From a name in the tables to where the file lies."""
     settings: Settings = field(default_factory=Settings)
@@ -124,11 +125,8 @@ class ResultsFolder:
             MedclipError: WRONG_USE for a form that there is not; MISSING_CODEC for an SR without highdicom;
                 OUTPUT_IN_USE for a folder that holds anything else; as `claim_folder`.
         """
-        for name in self.formats:
-            if name not in RESULT_FORMATS:
-                hint = did_you_mean(name, RESULT_FORMATS, "Formats are")
-                raise MedclipError(Reason.WRONG_USE, f"results have no format {name!r}.", hint=hint)
-        if any(RESULT_FORMATS[name].suffix == ".dcm" for name in self.formats):
+        check_formats(self.formats, "study")
+        if any(FORMATS[name].is_dicom for name in self.formats):
             require_highdicom()
         for what, path in inputs.items():
             if path.is_dir() and self.folder.resolve().is_relative_to(path.resolve()):
@@ -162,7 +160,7 @@ class ResultsFolder:
             if not is_known:
                 self._remove()
                 ledger.forget_written()
-            for folder in (self.folder, *(self.folder / name for name in RESULT_FORMATS)):
+            for folder in (self.folder, *(self.folder / name for name in formats_of("study"))):
                 if folder.is_dir():
                     remove_drafts(folder)
         is_new = not is_known or known is None or known["tables"] not in (None, tables)
@@ -173,9 +171,9 @@ class ResultsFolder:
         if drawn_of is not None:
             note["heat_maps"] = drawn_of
         if maps_known not in (None, drawn_of):
-            ledger.forget_written(_WITH_MAPS)
+            ledger.forget_written(_with_maps())
             with disk_errors(self.folder):
-                self._remove(_WITH_MAPS)
+                self._remove(_with_maps())
         if note != known:
             write_note(self.folder / NOTE, _WHAT, note)
         ledger.remember({_PLACE: place})
@@ -203,7 +201,7 @@ class ResultsFolder:
             return self._exported(done)
         created = self.begin(ledger, tables=tables)
         if known is not None and known.get("heat_maps") not in (None, drawn_of):
-            done = {name: entry for name, entry in done.items() if name not in _WITH_MAPS}
+            done = {name: entry for name, entry in done.items() if name not in _with_maps()}
         note = {**self._run(ledger), "tables": tables, "created": created.isoformat()}
         note |= {} if drawn_of is None else {"heat_maps": drawn_of}
         names = [name for name in self.formats if name not in done]
@@ -216,20 +214,21 @@ class ResultsFolder:
     @property
     def early_forms(self) -> list[str]:
         """The forms of a study that need no heat map: they are written as soon as it is scored."""
-        return [name for name in self.formats if not RESULT_FORMATS[name].needs_map]
+        return [name for name in self.formats if not FORMATS[name].needs_map]
 
     @property
     def map_forms(self) -> list[str]:
         """The forms that hold a heat map: they are written in time that is to spare, and else at the end."""
-        return [name for name in self.formats if RESULT_FORMATS[name].needs_map and self.drawer is not None]
+        return [name for name in self.formats if FORMATS[name].needs_map and self.drawer is not None]
 
     def place(self, name: str, key: str) -> Path:
         """Return where the file of a form and a study lies."""
-        return self.folder / name / f"{key}{RESULT_FORMATS[name].suffix}"
+        return self.folder / name / f"{key}{FORMATS[name].file}"
 
     def job(self, result: StudyResult, names: Sequence[str]) -> tuple[Any, ...]:
         """Return the arguments that `encode_study` begins with."""
-        return result, {file.path: self.path_of(file.path) for file in result.files}, names
+        paths = {file.path: self.path_of(file.path) for file in result.files}
+        return result, paths, {name: FORMATS[name] for name in names}
 
     def keep(self, key: str, contents: Mapping[str, bytes | str]) -> list[tuple[str, str, str]]:
         """Write the files of a study.
@@ -298,7 +297,7 @@ class ResultsFolder:
 
     def _results(self, ledger: Ledger, missing: Mapping[str, Sequence[str]], card: Any) -> Iterator[StudyResult]:
         """Yield the answers of each study, with a heat map where a form of it is missing that holds one."""
-        drawn = {key for key, names in missing.items() if any(RESULT_FORMATS[name].needs_map for name in names)}
+        drawn = {key for key, names in missing.items() if any(FORMATS[name].needs_map for name in names)}
         maps = (
             iter(())
             if self.drawer is None
@@ -309,7 +308,7 @@ class ResultsFolder:
             yield replace(result, drawn=next(maps)) if self.drawer is not None and key in drawn else result
 
     def _exported(self, done: Mapping[str, Any]) -> Exported:
-        names = [name for name in RESULT_FORMATS if name in self.formats]
+        names = [name for name in formats_of("study") if name in self.formats]
         return Exported(
             self.folder,
             {name: done[name]["written"] for name in names},
@@ -324,20 +323,25 @@ class ResultsFolder:
         """
         if not names:
             (self.folder / NOTE).unlink(missing_ok=True)
-        for name in names or RESULT_FORMATS:
+        for name in names or formats_of("study"):
             for file in self._own_files(name):
                 os.unlink(file)
 
     def _remove_unknown(self, ledger: Ledger) -> None:
         """Remove the files of studies that the ledger does not know to be written as they are now."""
-        for name in RESULT_FORMATS:
+        for name in formats_of("study"):
             for file in self._own_files(name):
                 if ledger.files_written(file.stem).get(name) != "":
                     os.unlink(file)
 
     def _own_files(self, name: str) -> Iterator[Path]:
         with suppress(FileNotFoundError), os.scandir(self.folder / name) as entries:
-            yield from [Path(entry.path) for entry in entries if _FILE.fullmatch(entry.name)]
+            paths = [Path(entry.path) for entry in entries]
+            yield from [one for one in paths if one.suffix == FORMATS[name].file and _KEY.fullmatch(one.stem)]
+
+
+def _with_maps() -> list[str]:
+    return [name for name, form in formats_of("study").items() if form.needs_map]
 
 
 def contents_of(future: Future[Any], names: Sequence[str]) -> dict[str, bytes | str]:

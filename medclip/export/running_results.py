@@ -20,7 +20,7 @@ from queue import Empty, Full, Queue
 from typing import Any
 
 from medclip.errors import MedclipError
-from medclip.export.result_formats import encode_study
+from medclip.export.encoded_study import encode_study
 from medclip.export.results_folder import ResultsFolder, contents_of
 from medclip.export.stored_results import StoreNote
 from medclip.export.study_result import (

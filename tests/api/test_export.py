@@ -138,9 +138,9 @@ def test_runs_that_name_no_file_have_none(films: Path, pack: Path, tmp_path: Pat
 
 
 def test_forms_and_places_are_read(tmp_path: Path) -> None:
-    assert parse_exports("csv") == Exports(csv=True)
+    assert parse_exports("csv") == Exports(tables=("csv",))
     assert parse_exports(["sr", "sr=to", f"sc:chest_xray_view:pa={NOWHERE}"]) == Exports(
-        False, ("sr", "sc"), "chest_xray_view:pa", "to", NOWHERE
+        (), ("sr", "sc"), "chest_xray_view:pa", "to", NOWHERE
     )
     for wrong, said in (
         ("sr=", "no folder for them"),

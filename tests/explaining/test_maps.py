@@ -11,7 +11,7 @@ from torch import nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.explaining.maps import compute_maps, scaled
-from medclip.explaining.methods import CAM_ONLY, TRANSFORMER_ONLY
+from medclip.explaining.methods import EXPLAINERS
 from medclip.explaining.target import logit_target
 from tests.kits.explaining import SIDE, linear_target, model_of, tower
 
@@ -46,7 +46,9 @@ def _direction(visual: nn.Module, image: np.ndarray) -> np.ndarray:
     return 10 * (unit - black / max(1e-9, np.linalg.norm(black)))
 
 
-@pytest.mark.parametrize("method", [m for m in TRANSFORMER_ONLY if m != "rollout"])
+@pytest.mark.parametrize(
+    "method", [n for n, row in EXPLAINERS.items() if row.towers == ("transformer",) and row.follows_gradient]
+)
 def test_a_logit_that_hangs_on_one_patch_peaks_there(method: str):
     visual = _reader_of_patches()
     hits = 0
@@ -57,7 +59,7 @@ def test_a_logit_that_hangs_on_one_patch_peaks_there(method: str):
     assert hits == 4
 
 
-@pytest.mark.parametrize("method", CAM_ONLY)
+@pytest.mark.parametrize("method", [name for name, row in EXPLAINERS.items() if "convolution" in row.towers])
 def test_a_convolution_sees_it_at_the_same_place(method: str):
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 16, 8, 8, bias=False), nn.ReLU(), nn.Conv2d(16, 16, 1, bias=False), nn.ReLU()]

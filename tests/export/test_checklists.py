@@ -8,13 +8,15 @@ import pytest
 
 from medclip.auditing.result import AuditResult
 from medclip.export.checklist_items import CLAIM, TRIPOD_AI
-from medclip.export.checklists import NOT_KNOWN, checklist, facts
+from medclip.export.checklists import NOT_KNOWN, facts
+from medclip.export.formats import FORMATS
+from medclip.lazy import import_name
 from medclip.reports.audit.summary.words import summary
 from tests.kits.audit_report import full
 
 
 def filled(name: str, result: AuditResult) -> dict[str, str]:
-    text = checklist(name, result, {matter.head: matter.all for matter in summary(result)})
+    text = import_name(FORMATS[name].target)(result, {matter.head: matter.all for matter in summary(result)})
     rows = [re.split(r"(?<!\\)\|", line) for line in text.splitlines() if line.startswith("| ")]
     assert all(len(row) == 5 for row in rows)
     return {row[1].strip(): row[3].strip() for row in rows[2:]}

@@ -16,8 +16,8 @@ import pytest
 
 from medclip.api.score import score
 from medclip.errors import MedclipError
+from medclip.export.encoded_study import NO_MAP
 from medclip.export.heat_map_image import captioned, heat_map_image
-from medclip.export.result_formats import NO_MAP
 from medclip.export.source_headers import read_headers
 from medclip.export.stored_results import store_results
 from medclip.export.study_result import DrawnMap, StudyResult

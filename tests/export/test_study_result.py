@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from medclip.api.score import score
-from medclip.export.result_formats import WAVEFORM, encode_study
+from medclip.export.encoded_study import WAVEFORM, encode_study
+from medclip.export.formats import FORMATS
 from medclip.export.study_result import OWN_SCHEME, algorithm_of, read_result
 from medclip.models.packs.card import Card, read_card
 from medclip.runs.ledger.ledger import Ledger
@@ -115,6 +116,6 @@ def test_the_pack_is_named_apart_from_its_version_and_hash(ledger: Ledger) -> No
 def test_a_waveform_has_a_bundle_and_no_report_of_images(tmp_path: Path) -> None:
     result, _ = drawn_study(tmp_path, 1, SOPClassUID="1.2.840.10008.5.1.4.1.1.9.1.1")
     paths = {file.path: tmp_path / file.path for file in result.files}
-    contents = encode_study(result, paths, ("sr", "fhir-r5"), ALGORITHM, CREATED)
+    contents = encode_study(result, paths, {name: FORMATS[name] for name in ("sr", "fhir-r5")}, ALGORITHM, CREATED)
     assert contents["sr"] == WAVEFORM
     assert isinstance(contents["fhir-r5"], bytes)

@@ -12,7 +12,7 @@ from typing import Any
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, new_folder
 from medclip.models.backends.cpu import cpu_flags
-from medclip.models.backends.known import BACKENDS, EAGER, check_backend
+from medclip.models.backends.known import BACKENDS, check_backend
 from medclip.result import Result
 from medclip.wording import list_of
 
@@ -225,7 +225,7 @@ def check_calibration(calibration: Calibration, pack_digest: str) -> None:
     if calibration.pack["digest"] != pack_digest:
         name = f"{calibration.pack['name']} {calibration.pack['version']}"
         raise _holds_not(calibration, f"was made of another pack, {name}")
-    if kind.name == EAGER:
+    if kind.is_reference:
         return
     check_backend(kind)
     here = cpu_flags()

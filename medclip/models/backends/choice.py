@@ -15,7 +15,7 @@ from medclip.models.backends.calibration import (
     read_calibration,
     read_graph,
 )
-from medclip.models.backends.known import BACKENDS, EAGER, BackendKind, check_backend, find_backend, scales_need_images
+from medclip.models.backends.known import BACKENDS, BackendKind, check_backend, find_backend, scales_need_images
 from medclip.models.packs.manifest import pack_digest
 from medclip.models.packs.pack import find_pack, read_preprocess
 from medclip.wording import count
@@ -51,7 +51,7 @@ class BackendChoice:
 
     def identity(self) -> dict[str, Any] | None:
         """Return what of it makes two runs the same, None for torch in float32, which goes without saying."""
-        if self.kind.name == EAGER:
+        if self.kind.is_reference:
             return None
         values: dict[str, Any] = {"name": self.kind.name, "versions": self.kind.versions(), "calibration": None}
         if self.calibration is not None:  # what decides and bounds the scores, and no time that was measured
@@ -159,14 +159,14 @@ def choose_backend(backend: str | Path | None, model: Any, home: Path, device: s
     else:
         calibration = read_calibration(backend)
         check_calibration(calibration, digest)
-        if device != "cpu" and calibration.choice != EAGER:
+        if device != "cpu" and not BACKENDS[calibration.choice].is_reference:
             raise MedclipError(
                 Reason.WRONG_USE,
                 f"a calibration holds for the processor that it was made on, and the device {device} is named.",
                 hint="Leave --device out, or name a back-end: --backend bf16-compiled.",
             )
         choice = BackendChoice(BACKENDS[calibration.choice], calibration)
-    if choice.kind.name != EAGER:
+    if not choice.kind.is_reference:
         _refuse_misfit(choice.kind, pack, device)
     return choice
 

@@ -36,10 +36,10 @@ def kept_graph(model: Model, kind: BackendKind, digest: str, home: Path) -> byte
     Raises:
         MedclipError: As `medclip.models.backends.load.make_graph`.
     """
-    if not kind.libraries:
+    if not kind.runs_graph:
         return None
     folder = home / "graphs" / digest[:16]
-    name = "int8" if kind.is_int8 else "float32"
+    name = kind.name if kind.quantise else "float32"
     path, note = folder / f"{name}.onnx", folder / f"{name}.json"
     facts = _facts(kind, digest)
     graph = _read(path, note, facts)
@@ -57,7 +57,9 @@ def kept_graph(model: Model, kind: BackendKind, digest: str, home: Path) -> byte
 
 
 def _facts(kind: BackendKind, digest: str) -> dict[str, Any]:
-    libraries = {name: version for name, version in kind.versions().items() if kind.is_int8 or name not in _ONLY_RUN_IT}
+    libraries = {
+        name: version for name, version in kind.versions().items() if kind.quantise or name not in _ONLY_RUN_IT
+    }
     return {"pack": digest, "medclip": __version__, "made_with": libraries}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
@@ -28,8 +28,16 @@ class BackendKind:
 
     name: str
     title: str
-    libraries: Mapping[str, str]
+    encode: str = ""
+    """module:function, of a `Model` and the graph (None for one that runs none) to `load.Encode`; "" for the reference,
+    torch as it is."""
+    libraries: Mapping[str, str] = field(default_factory=dict)
     """Module that is imported to name of its distribution."""
+    runs_graph: bool = False
+    """It computes an ONNX graph of the tower."""
+    quantise: str = ""
+    """module:function, of the graph in float32, the model, images and the weights of their answers (as `make_graph` has
+    them) to the graph that it runs; "" for the one in float32."""
     extra: str = ""
     """Extra of medclip that installs them."""
     flags: tuple[str, ...] = ()
@@ -41,6 +49,8 @@ class BackendKind:
     """It is compiled anew at the start of each run: it needs a compiler, and time before the first image."""
     devices: tuple[str, ...] = ("cpu",)
     """Kinds of device that it computes on."""
+    is_bfloat16: bool = False
+    """Torch computes it with weights in bfloat16."""
     takes_patches: bool = False
     """It takes batches that are not one array: towers of native aspect ratios."""
 
@@ -50,9 +60,9 @@ class BackendKind:
         return INT8_BOUND if self.is_int8 else FLOAT_BOUND
 
     @property
-    def is_bfloat16(self) -> bool:
-        """Whether torch computes it with weights in bfloat16."""
-        return self.name.startswith("bf16")
+    def is_reference(self) -> bool:
+        """Whether it is what others are compared with, and computes as the model does of itself."""
+        return not self.encode
 
     def lacking(self, device: str = "cpu") -> str:
         """Return what this machine lacks for it and what to do, "" where it lacks nothing.
@@ -81,46 +91,89 @@ class BackendKind:
 
 _ONNX = {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"}
 _OPENVINO = {"onnx": "onnx", "onnxscript": "onnxscript", "openvino": "openvino"}
+_LOAD = "medclip.models.backends.load:"
 BACKENDS: Mapping[str, BackendKind] = {
     kind.name: kind
     for kind in (
-        BackendKind(EAGER, "torch, float32", {}, takes_patches=True, devices=DEVICES),
-        BackendKind("bf16", "torch, weights in bfloat16", {}, flags=_BFLOAT16, devices=("cpu", "cuda")),
-        BackendKind("tome", "torch, float32, with 13 of 196 tokens merged in each block (ToMe)", {}),
-        BackendKind("pitome", "torch, float32, with 5 % of the tokens merged in each block (PiToMe)", {}),
-        BackendKind("onnx", "ONNX Runtime, float32", _ONNX, "onnx"),
+        BackendKind(EAGER, "torch, float32", takes_patches=True, devices=DEVICES),
         BackendKind(
-            "onnx-int8", "ONNX Runtime, products of matrices in int8", _ONNX, "onnx", flags=_INT8, is_int8=True
+            "bf16",
+            "torch, weights in bfloat16",
+            f"{_LOAD}encode_bf16",
+            flags=_BFLOAT16,
+            is_bfloat16=True,
+            devices=("cpu", "cuda"),
+        ),
+        BackendKind("tome", "torch, float32, with 13 of 196 tokens merged in each block (ToMe)", f"{_LOAD}encode_tome"),
+        BackendKind(
+            "pitome", "torch, float32, with 5 % of the tokens merged in each block (PiToMe)", f"{_LOAD}encode_pitome"
+        ),
+        BackendKind("onnx", "ONNX Runtime, float32", f"{_LOAD}encode_onnx", _ONNX, runs_graph=True, extra="onnx"),
+        BackendKind(
+            "onnx-int8",
+            "ONNX Runtime, products of matrices in int8",
+            f"{_LOAD}encode_onnx_int8",
+            _ONNX,
+            runs_graph=True,
+            quantise=f"{_LOAD}quantise_products",
+            extra="onnx",
+            flags=_INT8,
+            is_int8=True,
         ),
         BackendKind(
             "onnx-mixed",
             "ONNX Runtime, int8 but for the layers of most relevance",
+            f"{_LOAD}encode_onnx_int8",
             _ONNX,
-            "onnx",
+            runs_graph=True,
+            quantise=f"{_LOAD}quantise_least_relevant",
+            extra="onnx",
             flags=_INT8,
             is_int8=True,
             needs_images=True,
         ),
-        BackendKind("openvino", "OpenVINO, float32", _OPENVINO, "openvino"),
-        BackendKind("openvino-bf16", "OpenVINO, bfloat16", _OPENVINO, "openvino", flags=_BFLOAT16),
+        BackendKind(
+            "openvino", "OpenVINO, float32", f"{_LOAD}encode_openvino", _OPENVINO, runs_graph=True, extra="openvino"
+        ),
+        BackendKind(
+            "openvino-bf16",
+            "OpenVINO, bfloat16",
+            f"{_LOAD}encode_openvino_bf16",
+            _OPENVINO,
+            runs_graph=True,
+            extra="openvino",
+            flags=_BFLOAT16,
+        ),
         BackendKind(
             "openvino-int8",
             "OpenVINO, int8 with scales from the calibration's images",
+            f"{_LOAD}encode_openvino",
             _OPENVINO | {"nncf": "nncf"},
-            "openvino",
+            runs_graph=True,
+            quantise=f"{_LOAD}quantise_with_images",
+            extra="openvino",
             flags=_INT8,
             is_int8=True,
             needs_images=True,
         ),
         BackendKind(
-            "compiled", "torch, float32, compiled for this machine", {}, compiles=True, devices=("cpu", "cuda")
+            "compiled",
+            "torch, float32, compiled for this machine",
+            f"{_LOAD}encode_compiled",
+            compiles=True,
+            devices=("cpu", "cuda"),
         ),
         BackendKind(
-            "bf16-compiled", "torch, weights in bfloat16, compiled for this card", {}, compiles=True, devices=("cuda",)
+            "bf16-compiled",
+            "torch, weights in bfloat16, compiled for this card",
+            f"{_LOAD}encode_bf16_compiled",
+            compiles=True,
+            is_bfloat16=True,
+            devices=("cuda",),
         ),
     )
 }
-"""Name to back-end, the reference first. A new one is one line here and one function in `load`."""
+"""Name to back-end, the reference first."""
 
 
 def find_backend(name: str) -> BackendKind:

@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.backends.known import EAGER, BackendKind, check_backend, scales_need_images
+from medclip.lazy import import_name
+from medclip.models.backends.compiled_tower import CompiledTower
+from medclip.models.backends.known import BackendKind, check_backend, scales_need_images
+from medclip.models.backends.onnx_graph import export_onnx, quantise_dynamic, quantise_static
+from medclip.models.backends.run_graph import OnnxTower, OpenVinoTower
 from medclip.models.encoding.parallel_encoding import num_encoders
 
 if TYPE_CHECKING:
@@ -20,6 +24,10 @@ if TYPE_CHECKING:
 
 MIXED_BITS = 14.0
 """For a weight on average, where layers of most relevance stay float32: a quarter of the weights."""
+Images = Sequence[NDArray[Any]]
+"""At the model's size."""
+Directions = NDArray[Any] | None
+"""For each image the weights of its answer; None where nobody asks of what."""
 Encode = Callable[[Tensor], Tensor]
 """What `Model.normalise` returned to features [B, D], float32, of any norm. Called from several threads at once."""
 
@@ -39,9 +47,10 @@ def load_backend(model: Model, kind: BackendKind, graph: bytes | None = None) ->
     """
     check_backend(kind, str(model.device))
     refuse_misfit(model, kind)
-    if kind.name == EAGER:
+    if kind.is_reference:
         return model
-    return model.with_image_tower(_encode(model, kind, graph or make_graph(model, kind)))
+    encode: Encode = import_name(kind.encode)(model, graph or make_graph(model, kind))
+    return model.with_image_tower(encode)
 
 
 def refuse_misfit(model: Model, kind: BackendKind) -> None:
@@ -50,7 +59,7 @@ def refuse_misfit(model: Model, kind: BackendKind) -> None:
     Raises:
         MedclipError: WRONG_USE.
     """
-    if kind.name == EAGER:
+    if kind.is_reference:
         return
     if model.device.type not in kind.devices:
         raise MedclipError(
@@ -78,8 +87,8 @@ def make_graph(
     kind: BackendKind,
     *,
     plain: bytes | None = None,
-    images: Sequence[NDArray[Any]] = (),
-    directions_ND: NDArray[Any] | None = None,
+    images: Images = (),
+    directions_ND: Directions = None,
 ) -> bytes | None:
     """Return the ONNX graph that a back-end runs; None for one that runs none.
 
@@ -94,44 +103,85 @@ def make_graph(
     Raises:
         MedclipError: WRONG_USE for such a back-end without images; PACK_INVALID for a tower that cannot be exported.
     """
-    if not kind.libraries:
+    if not kind.runs_graph:
         return None
-    from medclip.models.backends.onnx_graph import export_onnx, quantise_dynamic, quantise_static
-
     if kind.needs_images and not len(images):
         raise scales_need_images(kind)
     graph = plain or export_onnx(model.image_tower, _example(model))
-    if kind.name == "onnx-mixed":
-        return quantise_dynamic(graph, _relevant_weights(model, images, directions_ND))
-    if kind.needs_images:
-        return quantise_static(graph, [model.normalise([image]) for image in images])
-    return quantise_dynamic(graph) if kind.is_int8 else graph
+    return import_name(kind.quantise)(graph, model, images, directions_ND) if kind.quantise else graph
 
 
-def _encode(model: Model, kind: BackendKind, graph: bytes | None) -> Encode:
-    if kind.compiles:
-        from medclip.models.backends.compiled_tower import CompiledTower
-
-        example = _example(model, max(2, model.batch_size))
-        if not kind.is_bfloat16:
-            return CompiledTower(model.image_tower, example, num_encoders())
-        tower = _in_bfloat16(model.image_tower)
-        return _BfloatTower(CompiledTower(tower, example.to(torch.bfloat16), num_encoders()))
-    if graph is None and not kind.is_bfloat16:
-        from medclip.models.token_merging.merging_tower import merging_tower
-
-        return merging_tower(model.image_tower, "tome" if kind.name == "tome" else "pitome")
-    if graph is None:
-        return _BfloatTower(_in_bfloat16(model.image_tower))
-    from medclip.models.backends.run_graph import OnnxTower, OpenVinoTower
-
-    if kind.name.startswith("onnx"):
-        return OnnxTower(graph, one_by_one=kind.is_int8)
-    precision = "bf16" if kind.name.endswith("bf16") else "f32"
-    return OpenVinoTower(graph, precision, num_encoders(), _example(model, model.batch_size))
+def quantise_products(graph: bytes, model: Model, images: Images, directions_ND: Directions) -> bytes:
+    """Quantise all products of matrices."""
+    return quantise_dynamic(graph)
 
 
-def _relevant_weights(model: Model, images: Sequence[NDArray[Any]], directions_ND: NDArray[Any] | None) -> list[Tensor]:
+def quantise_least_relevant(graph: bytes, model: Model, images: Images, directions_ND: Directions) -> bytes:
+    """Quantise the products of matrices of the layers of least relevance for images."""
+    return quantise_dynamic(graph, _relevant_weights(model, images, directions_ND))
+
+
+def quantise_with_images(graph: bytes, model: Model, images: Images, directions_ND: Directions) -> bytes:
+    """Quantise weights and activations, with scales of images."""
+    return quantise_static(graph, [model.normalise([image]) for image in images])
+
+
+def encode_bf16(model: Model, graph: bytes | None) -> Encode:
+    """Compute in torch with weights in bfloat16."""
+    return _BfloatTower(_in_bfloat16(model.image_tower))
+
+
+def encode_tome(model: Model, graph: bytes | None) -> Encode:
+    """Compute in torch with tokens merged by ToMe."""
+    from medclip.models.token_merging.merging_tower import tome_tower
+
+    return tome_tower(model.image_tower)
+
+
+def encode_pitome(model: Model, graph: bytes | None) -> Encode:
+    """Compute in torch with tokens merged by PiToMe."""
+    from medclip.models.token_merging.merging_tower import pitome_tower
+
+    return pitome_tower(model.image_tower)
+
+
+def encode_onnx(model: Model, graph: bytes | None) -> Encode:
+    """Compute a graph in ONNX Runtime."""
+    return OnnxTower(_given(graph))
+
+
+def encode_onnx_int8(model: Model, graph: bytes | None) -> Encode:
+    """Compute a graph in ONNX Runtime, the scales of activations from each image by itself."""
+    return OnnxTower(_given(graph), one_by_one=True)
+
+
+def encode_openvino(model: Model, graph: bytes | None) -> Encode:
+    """Compute a graph in OpenVINO."""
+    return OpenVinoTower(_given(graph), "f32", num_encoders(), _example(model, model.batch_size))
+
+
+def encode_openvino_bf16(model: Model, graph: bytes | None) -> Encode:
+    """Compute a graph in OpenVINO, in bfloat16."""
+    return OpenVinoTower(_given(graph), "bf16", num_encoders(), _example(model, model.batch_size))
+
+
+def encode_compiled(model: Model, graph: bytes | None) -> Encode:
+    """Compute in torch, compiled."""
+    return CompiledTower(model.image_tower, _example(model, max(2, model.batch_size)), num_encoders())
+
+
+def encode_bf16_compiled(model: Model, graph: bytes | None) -> Encode:
+    """Compute in torch with weights in bfloat16, compiled."""
+    example = _example(model, max(2, model.batch_size)).to(torch.bfloat16)
+    return _BfloatTower(CompiledTower(_in_bfloat16(model.image_tower), example, num_encoders()))
+
+
+def _given(graph: bytes | None) -> bytes:
+    assert graph is not None  # `make_graph` returns one for each back-end that runs one
+    return graph
+
+
+def _relevant_weights(model: Model, images: Images, directions_ND: Directions) -> list[Tensor]:
     """Return the weights of the linear layers that stay float32: bits are divided as LRP-QViT does, 8 or 32 each."""
     from medclip.models.mixed_precision.allocate_bits import allocate_bits
     from medclip.models.mixed_precision.layer_relevance import layer_relevance, linear_layers

@@ -1,9 +1,9 @@
-"""The packs that are to be merged: read, compared, and refused where no average of them means anything."""
+"""What is merged: packs, read, compared and refused where no average of them means anything; and what merging gives."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,9 +24,11 @@ from medclip.models.packs.words import has_text_tower
 from medclip.wording import list_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 T = TypeVar("T")
+STATISTICS = ("running_mean", "running_var")
+"""Ends of the names of running statistics, which are measured and not learned."""
 _WORDS = ("tokenizer.json", "vocab.txt", f"{TEXT_FOLDER}/config.json")
 """Files by which two packs read the same words in the same way."""
 _HINT = "Only packs that began with the same weights and take the same pixels and words can be merged."
@@ -85,6 +87,66 @@ class Ingredient:
         return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
+Figure = Callable[[Ingredient, "nn.Module"], float]
+"""Returns the figure of towers with the words and pixels of a pack; higher is better."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be merged, checked before any weight is loaded."""
+
+    method: str
+    """Of `MERGES`."""
+    ingredients: tuple[Ingredient, ...]
+    base: Ingredient | None
+    alpha: float
+    min_gain: float
+    notes: tuple[str, ...]
+
+    @property
+    def every(self) -> tuple[Ingredient, ...]:
+        """The packs, and the base."""
+        return self.ingredients if self.base is None else (*self.ingredients, self.base)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One model that was offered to a greedy soup."""
+
+    name: str
+    alone: float
+    """Figure of the model by itself."""
+    soup: float
+    """Figure of the soup with it."""
+    accepted: bool
+    midpoint: float | None = None
+    """Figure halfway between the best model and this one, for those that were refused: far below both, they lie in
+    different basins, and no average of them is of use."""
+
+
+@dataclass(frozen=True, eq=False)
+class MergedWeights:
+    """What merging gave."""
+
+    state: dict[str, Tensor]
+    used: tuple[Ingredient, ...]
+    """The packs whose training is in it."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """For the card: method, its settings, and what it needs to go on."""
+    trace: tuple[Tried, ...] = ()
+    figure: float | None = None
+    """Of a greedy soup, on the data that chose it."""
+
+
+def towers_of(one: Ingredient, state: Mapping[str, Tensor]) -> nn.Module:
+    """Build the towers of a pack with other weights; float32."""
+    from medclip.models.towers.build import build_clip
+
+    clip = build_clip(one.model_cfg, one.path)
+    clip.load_state_dict(dict(state), strict=True)
+    return clip
+
+
 def read_ingredient(pack: str | Path) -> Ingredient:
     """Read a pack and check its files.
 
@@ -135,6 +197,25 @@ def refuse_different(ingredients: Sequence[Ingredient]) -> None:
         for file_name in _WORDS:
             if first.manifest.files.get(file_name) != one.manifest.files.get(file_name):
                 raise _differ(one, f"{file_name} is not that of {first.name}")
+
+
+def refuse_other_tensors(
+    one: Mapping[str, Tensor], other: Mapping[str, Tensor], name_of_one: str, name_of_other: str
+) -> None:
+    """Refuse state dicts that differ in a tensor's name or shape.
+
+    Raises:
+        MedclipError: PACK_INVALID naming the first such tensor, in the order of the first state dict.
+    """
+    for name in [*one, *(n for n in other if n not in one)]:
+        if name in one and name in other and one[name].shape == other[name].shape:
+            continue
+        shapes = [str(list(state[name].shape)) if name in state else "absent" for state in (one, other)]
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"the towers differ: {name} is {shapes[0]} in {name_of_one} and {shapes[1]} in {name_of_other}.",
+            hint="Only models that began with the same weights can be merged.",
+        )
 
 
 def check_line(ingredients: Sequence[Ingredient], base: Ingredient | None) -> tuple[str, ...]:

@@ -16,12 +16,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.merging.same_towers import refuse_other_tensors
+from medclip.models.merging.ingredients import (
+    STATISTICS,
+    Figure,
+    MergedWeights,
+    Plan,
+    refuse_other_tensors,
+    towers_of,
+)
 
 StateDict = Mapping[str, Tensor]
 ALPHA = 0.5
@@ -32,6 +40,10 @@ _LEAST_SHARE = 1e-6
 """Of the largest singular value: smaller ones have directions that the LAPACK at hand chose."""
 _FUSED = 3
 """Query, key and value of a fused matrix."""
+_KEPT = ("logit_scale", "logit_bias")
+"""Parameters of the loss that stay as the base has them."""
+_FACTS = "opcm"
+"""What the card keeps for the next merge."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +56,63 @@ class OpcmState:
     """lambda_t: what the merge's task vector is multiplied with to be the plain sum again."""
     norms: tuple[float, ...]
     """L2 norms of the task vectors so far, one for each model."""
+
+
+def merge_in_turn(plan: Plan, figure: Figure | None) -> MergedWeights:
+    """Merge packs in their order, or go on with the merge that the first one is."""
+    assert plan.base is not None
+    start, before = plan.base.state(), check_turn(plan)
+    kept = {name: start[name] for name in _KEPT if name in start}
+    packs, state = plan.ingredients, None
+    if before is not None:
+        packs, state = packs[1:], OpcmState(packs[0].state(), float(before["lam"]), tuple(before["norms"]))
+    merged, state = opcm_merge(
+        start,
+        (one.state() | kept for one in packs),
+        plan.alpha,
+        linear_keys=linear_weights(towers_of(plan.base, start)),
+        state=state,
+        averaged=[name for name in start if name.endswith(STATISTICS)],
+    )
+    return MergedWeights(merged, plan.ingredients, {_FACTS: {"lam": state.lam, "norms": list(state.norms)}})
+
+
+def check_turn(plan: Plan) -> Mapping[str, Any] | None:
+    """Return what an earlier merge left on the first pack's card to go on from; None where it is no merge.
+
+    Raises:
+        MedclipError: WRONG_USE for an alpha outside, where that merge had another base or alpha, or where a merge
+            stands in another place.
+    """
+    _check_alpha(plan.alpha)
+    facts_of = [one.card.created_from for one in plan.ingredients]
+    for one, facts in zip(plan.ingredients[1:], facts_of[1:], strict=True):
+        if _FACTS in facts:
+            raise MedclipError(
+                Reason.WRONG_USE, f"{one.name} is a merge itself: it can go on only as the first pack.", where=one.path,
+                hint="Name it first.",
+            )  # fmt: skip
+    facts, base = facts_of[0], plan.base
+    if _FACTS not in facts or base is None:
+        return None
+    if facts["base"]["weights"] != base.weights or facts["alpha"] != plan.alpha:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"{plan.ingredients[0].name} was merged with the base {facts['base']['name']} and alpha "
+            f"{facts['alpha']:g}; going on with others would mix two merges.",
+            where=plan.ingredients[0].path,
+            hint="Name the same --base and --alpha.",
+        )
+    if len(plan.ingredients) == 1:
+        raise MedclipError(Reason.WRONG_USE, f"there is nothing to merge {plan.ingredients[0].name} with.")
+    return facts[_FACTS]
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 <= alpha < 1:
+        raise MedclipError(
+            Reason.WRONG_USE, f"alpha is {alpha:g}; it is at least 0 and below 1 (at 1 the projection is the weakest)."
+        )
 
 
 def opcm_merge(
@@ -88,10 +157,7 @@ def opcm_merge(
         >>> round(state.lam, 6), [[round(x, 4) for x in row] for row in merged["w"].tolist()]
         (1.294825, [[2.3169, 3.0892], [4.6338, 0.7723]])
     """
-    if not 0 <= alpha < 1:
-        raise MedclipError(
-            Reason.WRONG_USE, f"alpha is {alpha:g}; it is at least 0 and below 1 (at 1 the projection is the weakest)."
-        )
+    _check_alpha(alpha)
     is_linear = linear_keys if callable(linear_keys) else linear_keys.__contains__
     for number, expert in enumerate(experts, start=1 if state is None else len(state.norms) + 1):
         refuse_other_tensors(pretrained, expert, "the pretrained model", f"model {number}")

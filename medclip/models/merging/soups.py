@@ -8,33 +8,18 @@ Reference: Wortsman et al., Model soups, ICML 2022; Wortsman et al., Robust fine
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.merging.same_towers import refuse_other_tensors
+from medclip.models.merging.ingredients import Figure, MergedWeights, Plan, Tried, refuse_other_tensors, towers_of
 
 StateDict = Mapping[str, Tensor]
 Load = Callable[[], StateDict]
 Tie = Literal["strict", "geq"]
-
-
-@dataclass(frozen=True)
-class Tried:
-    """One model that was offered to a greedy soup."""
-
-    name: str
-    alone: float
-    """Figure of the model by itself."""
-    soup: float
-    """Figure of the soup with it."""
-    accepted: bool
-    midpoint: float | None = None
-    """Figure halfway between the best model and this one, for those that were refused: far below both, they lie in
-    different basins, and no average of them is of use."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +33,34 @@ class GreedyResult:
     """Of the soup, on the data that chose it."""
     trace: tuple[Tried, ...]
     """All but the best model, in the order in which they were tried."""
+
+
+def merge_uniformly(plan: Plan, figure: Figure | None) -> MergedWeights:
+    """Make a uniform soup of packs."""
+    return MergedWeights(uniform_soup([one.state for one in plan.ingredients]), plan.ingredients)
+
+
+def merge_greedily(plan: Plan, figure: Figure | None) -> MergedWeights:
+    """Make a greedy soup of packs."""
+    assert figure is not None
+    first, by_name = plan.ingredients[0], {str(i): one for i, one in enumerate(plan.ingredients)}
+    result = greedy_soup(
+        [(key, one.state) for key, one in by_name.items()],
+        lambda state: figure(first, towers_of(first, state)),
+        min_gain=plan.min_gain,
+        midpoints=True,
+    )
+    trace = tuple(replace(tried, name=by_name[tried.name].name) for tried in result.trace)
+    facts = {"figure": result.figure, "tried": [asdict(tried) for tried in trace]}
+    used = tuple(by_name[key] for key in result.ingredients)
+    return MergedWeights(result.state, used, facts, trace, result.figure)
+
+
+def merge_with_base(plan: Plan, figure: Figure | None) -> MergedWeights:
+    """Go from the base towards a pack."""
+    assert plan.base is not None
+    new = plan.ingredients[0]
+    return MergedWeights(wise_ft(plan.base.state(), new.state(), plan.alpha), (plan.base, new))
 
 
 def uniform_soup(states: Sequence[StateDict] | Sequence[Load]) -> dict[str, Tensor]:

@@ -8,9 +8,10 @@ compute at once.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,22 +31,16 @@ PITOME_RATIO = 0.95
 class Merging:
     """How many tokens go in each block, and which."""
 
-    way: Literal["tome", "pitome"]
-    removed: tuple[int, ...] = ()
-    """Of ToMe, by block."""
-    ratio: float = 1.0
-    """Of PiToMe: share that each block leaves."""
-    margins: tuple[float, ...] = ()
-    """Of PiToMe, by block."""
+    match: Callable[[Tensor, int], Grouping | None]
+    """Groups the tokens of one block [B, T, D], by its number; None where nothing is removed."""
     proportional: bool = True
     """A token weighs in attention by how many it stands for: ToMe's way for towers that were not trained to merge; the
     code of PiToMe keeps sizes and does not use them so."""
 
-    def match(self, metric_BTD: Tensor, block: int) -> Grouping | None:
-        """Group the tokens of one block; None where nothing is removed."""
-        if self.way == "tome":
-            return tome.match_tokens(metric_BTD, self.removed[block])
-        return pitome.match_tokens(metric_BTD, self.ratio, self.margins[block])
+
+def tome_merging(removed: Sequence[int], *, proportional: bool = True) -> Merging:
+    """Return how ToMe merges, with the number of tokens that each block removes."""
+    return Merging(lambda metric_BTD, block: tome.match_tokens(metric_BTD, removed[block]), proportional)
 
 
 @dataclass(eq=False)
@@ -64,30 +59,41 @@ class Trace:
         return values_BGC if self.source_BGN is None else unmerge_all(values_BGC, self.source_BGN)
 
 
-def merging_tower(tower: nn.Module, way: Literal["tome", "pitome"]) -> nn.Module:
-    """Return a tower that computes the same with merged tokens, at the numbers that were published for a ViT-B/16.
+def tome_tower(tower: nn.Module) -> nn.Module:
+    """Return a tower that merges tokens as ToMe does, at the number that was published for a ViT-B/16.
 
     Args:
         tower: Of open_clip or timm, or with one inside; it stays as it is.
-        way: Of merging.
 
     Raises:
         MedclipError: WRONG_USE for a tower that is no vision transformer with a class token.
     """
     vit = find_vit(tower)
-    num_blocks, num_patches = len(blocks_of(vit)), _num_tokens(vit) - 1
-    if way == "tome":
-        removed = (max(1, round(TOME_SHARE * num_patches)),) * num_blocks
-        return with_merging(tower, Merging("tome", removed))
-    margins = tuple(pitome.margins(num_blocks))
-    return with_merging(tower, Merging("pitome", ratio=PITOME_RATIO, margins=margins, proportional=False))
+    removed = max(1, round(TOME_SHARE * (_num_tokens(vit) - 1)))
+    return with_merging(tower, tome_merging((removed,) * len(blocks_of(vit))))
+
+
+def pitome_tower(tower: nn.Module) -> nn.Module:
+    """Return a tower that merges tokens as PiToMe does, at the share that was published for a ViT-B/16.
+
+    Args:
+        tower: As `tome_tower` takes it.
+
+    Raises:
+        MedclipError: As `tome_tower`.
+    """
+    margins = pitome.margins(len(blocks_of(find_vit(tower))))
+    merging = Merging(
+        lambda metric_BTD, block: pitome.match_tokens(metric_BTD, PITOME_RATIO, margins[block]), proportional=False
+    )
+    return with_merging(tower, merging)
 
 
 def with_merging(tower: nn.Module, merging: Merging) -> nn.Module:
     """Return a tower that merges tokens, with the weights of another.
 
     Raises:
-        MedclipError: WRONG_USE as `merging_tower`.
+        MedclipError: As `tome_tower`.
     """
     vit = find_vit(tower)
     merged = copy.copy(vit)
@@ -238,7 +244,7 @@ def merged_tokens(tower: nn.Module, batch: Tensor) -> Trace:
     """Return what a merging tower merges in a batch.
 
     Args:
-        tower: From `with_merging` or `merging_tower`.
+        tower: From `with_merging`.
         batch: What it takes.
     """
     blocks = next(module for module in tower.modules() if isinstance(module, MergingBlocks))

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from medclip.explaining.explanation import Curve, Explanation
-from medclip.explaining.methods import METHODS
+from medclip.explaining.methods import EXPLAINERS
 from medclip.explaining.result import Explained
 from medclip.files.output import new_folder
 from medclip.reports.explain.words import CANNOT, beside_score, carries, score_of, warnings
@@ -62,7 +62,7 @@ def write_explained(explained: Explained, folder: Path, *, show_paths: bool = Fa
 def render(explained: Explained, *, show_paths: bool = False) -> str:
     """Render the page. It loads nothing, runs nothing, and names files only where that was asked for."""
     units = [_view(unit, show_paths) for unit in explained]
-    values = {"explained": explained, "units": units, "cannot": CANNOT, "version": __version__, "methods": METHODS}
+    values = {"explained": explained, "units": units, "cannot": CANNOT, "version": __version__, "methods": EXPLAINERS}
     helpers = {"count": count, "figure": figure, "percent": percent, "capital": capital}
     return render_page("explain/page.html.j2", _STYLES, values, helpers)
 

@@ -220,7 +220,7 @@ def _load(
         began = _processor_s()
         try:
             refuse_misfit(model, kind)
-            if kind.libraries and plain is None:
+            if kind.runs_graph and plain is None:
                 plain = make_graph(model, BACKENDS["onnx"])
             graph = make_graph(model, kind, plain=plain, images=examples.views, directions_ND=directions_ND)
             loaded[kind.name] = load_backend(model, kind, graph)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.shards.reading.columns import Columns
-from medclip.training.batches.order import Policy, windows_of_epoch
+from medclip.training.batches.order import windows_of_epoch
 
 
 class WindowsAhead:
@@ -24,10 +24,10 @@ class WindowsAhead:
     """
 
     def __init__(
-        self, columns: Columns, policy: Policy, *, batch_size: int, steps_per_epoch: int, seed: int, window_shards: int
+        self, columns: Columns, policy: str, *, batch_size: int, steps_per_epoch: int, seed: int, window_shards: int
     ) -> None:
         self._columns, self._seed, self._window_shards = columns, seed, window_shards
-        self._policy: Policy = policy
+        self._policy = policy
         self._batch_size, self._steps_per_epoch = batch_size, steps_per_epoch
         self._epochs: dict[int, list[tuple[int, NDArray[np.int64]]]] = {}
 

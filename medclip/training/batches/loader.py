@@ -18,10 +18,9 @@ from medclip.errors import MedclipError, Reason
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.ahead import WindowsAhead
 from medclip.training.batches.order import (
-    REPEATING,
+    SAMPLING,
     WINDOW_SHARDS,
     Order,
-    Policy,
     epoch_plan,
     repeats,
     source_weights,
@@ -175,7 +174,7 @@ class Batches:
             raise MedclipError(
                 Reason.NOTHING_TO_DO,
                 f"the split has {len(reader)} samples, fewer than one batch of {batch_size}"
-                + (" of any one modality." if self.order.policy == "per_modality" else "."),
+                + (" of any one modality." if SAMPLING[self.order.policy].of_one_modality else "."),
                 hint="Make train.batch_size smaller.",
             )
 
@@ -280,7 +279,7 @@ class Batches:
                 balance=self.order.balance,
                 window_shards=self.order.window_shards,
             )
-            again = repeats(plan) if self.order.policy in REPEATING else np.broadcast_to(np.int32(0), plan.shape)
+            again = repeats(plan) if SAMPLING[self.order.policy].repeats else np.broadcast_to(np.int32(0), plan.shape)
             self._plan = epoch, plan, again
         _, plan, again = self._plan
         own = self.batch_size // self.world_size
@@ -352,7 +351,7 @@ def preflight(
     world_size: int,
     workers: int,
     batch_size: int,
-    policy: Policy = "shard_mixed",
+    policy: str = "shard_mixed",
     window_shards: int = WINDOW_SHARDS,
 ) -> tuple[str, ...]:
     """Return what is worth knowing of a split before a run begins.
@@ -363,7 +362,7 @@ def preflight(
         workers: Workers of each.
         batch_size: Samples of a step over all ranks.
         policy: What makes a batch.
-        window_shards: Shards that `shard_mixed` mixes.
+        window_shards: Shards that are mixed, by a policy that mixes windows of them.
 
     Returns:
         A sentence each: fewer shards than workers, an epoch of few batches, and how fast the first shard is read, or
@@ -385,16 +384,16 @@ def preflight(
     return (*notes, _room(reader, policy, window_shards) if reader.is_remote else _speed(reader))
 
 
-def _room(reader: ShardReader, policy: Policy, window_shards: int) -> str:
+def _room(reader: ShardReader, policy: str, window_shards: int) -> str:
     """Compare the cache with the largest window of shards that are needed at once."""
     sizes = sorted((s.num_bytes or 0 for s in reader.shards), reverse=True)
-    window = sizes[:window_shards] if policy == "shard_mixed" else sizes
+    window = sizes[:window_shards] if SAMPLING[policy].in_windows else sizes
     fitting = int(np.searchsorted(np.cumsum(window), reader.cache.max_bytes, side="right"))
     what = f"{count(len(window), 'shard')} of up to {sum(window) / 1e9:.3g} GB are needed at once"
     note = f"shards come from a store into a cache of {reader.cache.max_bytes / 1e9:.3g} GB; {what}"
     if fitting == len(window):
         return note
-    remedy = "lower data.window_shards or " if policy == "shard_mixed" else ""
+    remedy = "lower data.window_shards or " if SAMPLING[policy].in_windows else ""
     left = f"{len(window) - fitting} of them are read sample by sample, with a request each"
     return f"{note}, and {left}: {remedy}raise data.shard_cache_gb"
 

@@ -6,9 +6,8 @@ it, no sample is read twice or left out because of how shards fall to workers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +15,6 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.shards.reading.columns import Columns
 
-Policy = Literal["shard_mixed", "proportional", "per_modality", "balanced"]
-REPEATING: tuple[Policy, ...] = ("proportional", "balanced")
-"""Policies by which a sample may stand several times in an epoch."""
 ORDER = 2
 """The stream of chance that orders take; captions and augmentation have others."""
 WINDOW_SHARDS = 64
@@ -42,13 +38,56 @@ class Balance:
 class Order:
     """What makes the batches of an epoch: see `epoch_plan`."""
 
-    policy: Policy = "shard_mixed"
+    policy: str = "shard_mixed"
+    """Of `SAMPLING`."""
     weights: Mapping[str, float] | None = None
-    """By source, for `proportional` and `balanced`."""
+    """By source, for policies that take them."""
     balance: Balance = Balance()
-    """How `balanced` draws."""
+    """For policies that take it."""
     window_shards: int = WINDOW_SHARDS
-    """Shards that `shard_mixed` mixes."""
+    """Shards that are mixed, by policies that mix windows of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Epoch:
+    """What a policy makes the batches of an epoch of."""
+
+    columns: Columns
+    """Shard, source, modality and stratum of the samples."""
+    steps: int
+    batch_size: int
+    seed: int
+    number: int
+    weights: Mapping[str, float]
+    balance: Balance
+    window_shards: int
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """The stream of chance of the epoch, from its beginning."""
+        return np.random.default_rng((self.seed, ORDER, self.number))
+
+    def batches(self, order_N: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Cut an order of samples into batches, [steps, B]; what is over is left out."""
+        return order_N[: self.steps * self.batch_size].reshape(self.steps, self.batch_size)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """One row of the table."""
+
+    draw: Callable[[Epoch], NDArray[np.int32]]
+    """Returns the samples of each batch, [steps, B]."""
+    takes_weights: bool = False
+    """It weighs sources; an epoch has as many places as the sources with a weight have samples."""
+    takes_balance: bool = False
+    """It draws as `Balance` says."""
+    repeats: bool = False
+    """A sample may stand several times in an epoch."""
+    of_one_modality: bool = False
+    """Each batch is of one modality, and an epoch has the whole batches of each."""
+    in_windows: bool = False
+    """It needs the shards of one window at a time; others need all at any time."""
 
 
 def order_of_epoch(size: int, seed: int, epoch: int) -> NDArray[np.int32]:
@@ -57,30 +96,31 @@ def order_of_epoch(size: int, seed: int, epoch: int) -> NDArray[np.int32]:
 
 
 def steps_of_epoch(
-    columns: Columns, policy: Policy, *, batch_size: int, weights: Mapping[str, float] | None = None
+    columns: Columns, policy: str, *, batch_size: int, weights: Mapping[str, float] | None = None
 ) -> int:
     """Count the whole batches of an epoch; the same for every epoch.
 
     Raises:
-        MedclipError: RECIPE_INVALID for weights that do not fit the data.
+        MedclipError: RECIPE_INVALID for weights that do not fit the data, or with a policy that takes none.
     """
-    if policy == "per_modality":
-        return sum(size // batch_size for size in _sizes(columns.modality_N, len(columns.modalities)))
-    if policy in REPEATING:
-        used = source_weights(columns, weights or {}) > 0
-        return int(_sizes(columns.source_N, len(columns.sources))[used].sum()) // batch_size
-    if weights:
+    row = SAMPLING[policy]
+    if weights and not row.takes_weights:
         raise MedclipError(
             Reason.RECIPE_INVALID,
             f"weights mean nothing with {policy}.",
             hint="Say policy: proportional, or drop them.",
         )
+    if row.of_one_modality:
+        return sum(size // batch_size for size in _sizes(columns.modality_N, len(columns.modalities)))
+    if row.takes_weights:
+        used = source_weights(columns, weights or {}) > 0
+        return int(_sizes(columns.source_N, len(columns.sources))[used].sum()) // batch_size
     return len(columns) // batch_size
 
 
 def epoch_plan(
     columns: Columns,
-    policy: Policy = "shard_mixed",
+    policy: str = "shard_mixed",
     *,
     batch_size: int,
     seed: int,
@@ -91,71 +131,121 @@ def epoch_plan(
 ) -> NDArray[np.int32]:
     """Return which samples make each batch of an epoch.
 
-    - shard_mixed: every sample at most once. Up to `window_shards` shards are one plain permutation; of more, the
-      shards are permuted and samples mixed within windows of so many, so that reading is nearly sequential.
-    - proportional: the source of each place in a batch is drawn with a chance in proportion to its size times its
-      weight; a source gives its samples without repeating one until all are used, then begins anew. As many places
-      as the sources with a weight have samples.
-    - per_modality: each batch is of one modality; the batches are shuffled. Every sample at most once.
-    - balanced: as many places as for `proportional`, divided among sources by a power of their size times their weight,
-      and within a source evenly among its strata (findings), so that what is found and where it is from go together as
-      little as the data allow. Numbers are exact, not drawn; the places of an epoch are then shuffled, one by one or in
-      pieces of one source (`Balance.together`); what fills no piece is in batches of its own.
-
     What fills no whole batch is left out; it is other samples in each epoch.
 
     Args:
         columns: Shard, source, modality and stratum of the samples.
-        policy: One of the four.
+        policy: Of `SAMPLING`.
         batch_size: B, over all ranks.
         seed: Seed of the run.
         epoch: Number of the epoch.
-        weights: By source, for proportional and balanced; 1 where a source is not named, 0 leaves it out.
-        balance: How `balanced` divides.
+        weights: By source, for policies that take them; 1 where a source is not named, 0 leaves it out.
+        balance: For policies that take it.
         window_shards: Shards that are mixed.
 
     Returns:
         int32 [steps, B]: numbers of samples; of 5 million they take 20 MB.
 
     Raises:
-        MedclipError: RECIPE_INVALID for weights that do not fit the data.
+        MedclipError: RECIPE_INVALID for weights that do not fit the data, or with a policy that takes none.
     """
     steps = steps_of_epoch(columns, policy, batch_size=batch_size, weights=weights)
-    rng = np.random.default_rng((seed, ORDER, epoch))
-    if policy == "per_modality":
-        batches = [
-            rng.permutation(group)[: len(group) // batch_size * batch_size].reshape(-1, batch_size)
-            for group in _groups(columns.modality_N, len(columns.modalities))
-        ]
-        return rng.permutation(np.concatenate(batches), axis=0)
-    if policy == "proportional":
-        order = _proportional(columns, source_weights(columns, weights or {}), steps * batch_size, rng)
-    elif policy == "balanced":
-        order = _balanced(columns, source_weights(columns, weights or {}), steps * batch_size, balance, rng)
-    elif columns.num_shards <= window_shards:
-        order = order_of_epoch(len(columns), seed, epoch)
-    else:
-        groups = _groups(columns.shard_N, columns.num_shards)
-        shards = rng.permutation(columns.num_shards)
-        windows = [shards[i : i + window_shards] for i in range(0, len(shards), window_shards)]
-        order, first = np.empty(len(columns), np.int32), 0
-        for window in windows:
-            mixed = rng.permutation(np.concatenate([groups[s] for s in window]))
-            order[first : first + len(mixed)] = mixed
-            first += len(mixed)
-    plan = order[: steps * batch_size].reshape(steps, batch_size)
-    return rng.permutation(plan, axis=0) if policy == "balanced" and balance.together > 1 else plan
+    return SAMPLING[policy].draw(Epoch(columns, steps, batch_size, seed, epoch, weights or {}, balance, window_shards))
+
+
+def draw_shard_mixed(epoch: Epoch) -> NDArray[np.int32]:
+    """Take every sample at most once.
+
+    Up to `window_shards` shards are one plain permutation; of more, the shards are permuted and samples mixed within
+    windows of so many, so that reading is nearly sequential.
+    """
+    columns, rng, window_shards = epoch.columns, epoch.rng, epoch.window_shards
+    if columns.num_shards <= window_shards:
+        return epoch.batches(order_of_epoch(len(columns), epoch.seed, epoch.number))
+    groups = _groups(columns.shard_N, columns.num_shards)
+    shards = rng.permutation(columns.num_shards)
+    windows = [shards[i : i + window_shards] for i in range(0, len(shards), window_shards)]
+    order, first = np.empty(len(columns), np.int32), 0
+    for window in windows:
+        mixed = rng.permutation(np.concatenate([groups[s] for s in window]))
+        order[first : first + len(mixed)] = mixed
+        first += len(mixed)
+    return epoch.batches(order)
+
+
+def draw_per_modality(epoch: Epoch) -> NDArray[np.int32]:
+    """Take every sample at most once, each batch of one modality; the batches are shuffled."""
+    columns, rng, size = epoch.columns, epoch.rng, epoch.batch_size
+    batches = [
+        rng.permutation(group)[: len(group) // size * size].reshape(-1, size)
+        for group in _groups(columns.modality_N, len(columns.modalities))
+    ]
+    return rng.permutation(np.concatenate(batches), axis=0)
+
+
+def draw_proportional(epoch: Epoch) -> NDArray[np.int32]:
+    """Draw the source of each place in a batch with a chance in proportion to its size times its weight.
+
+    A source gives its samples without repeating one until all are used, then begins anew.
+    """
+    columns, rng, size = epoch.columns, epoch.rng, epoch.steps * epoch.batch_size
+    weight = source_weights(columns, epoch.weights)
+    groups = _groups(columns.source_N, len(columns.sources))
+    share = weight * [len(g) for g in groups]
+    source = rng.choice(len(groups), size=size, p=share / share.sum())
+    order = np.empty(size, np.int32)
+    for number, group in enumerate(groups):
+        places = np.flatnonzero(source == number)
+        rounds = [rng.permutation(group) for _ in range(-(-len(places) // len(group)))]
+        if rounds:
+            order[places] = np.concatenate(rounds)[: len(places)]
+    return epoch.batches(order)
+
+
+def draw_balanced(epoch: Epoch) -> NDArray[np.int32]:
+    """Divide the places of an epoch among sources, and those of a source evenly among its strata (findings).
+
+    Sources get a power of their size times their weight, so that what is found and where it is from go together as
+    little as the data allow. Numbers are exact, not drawn; the places are then shuffled, one by one or in pieces of one
+    source (`Balance.together`); what fills no piece is in batches of its own.
+    """
+    columns, balance, rng = epoch.columns, epoch.balance, epoch.rng
+    size, weight = epoch.steps * epoch.batch_size, source_weights(columns, epoch.weights)
+    stratum_N = np.zeros(len(columns), np.int64) if columns.stratum_N is None else columns.stratum_N.astype(np.int64)
+    cell_N, cells = _cells(columns.source_N.astype(np.int64) * len(columns.strata) + stratum_N)
+    groups = _groups(cell_N, len(cells))
+    room = np.array([balance.max_repeats * len(group) for group in groups])
+    source_of_cell = cells // len(columns.strata)
+    present = np.unique(source_of_cell)
+    sizes = _sizes(columns.source_N, len(columns.sources))[present]
+    share = weight[present] * sizes.astype(np.float64) ** balance.source_power
+    room_of_source = np.array([room[source_of_cell == source].sum() for source in present])
+    places = _divided(size, share, np.where(share > 0, np.maximum(room_of_source, 1), 0))
+    codes = []
+    for source, number in zip(present, places, strict=True):
+        own = np.flatnonzero(source_of_cell == source)
+        codes.append(np.repeat(own, _divided(int(number), np.ones(len(own)), room[own])))
+    code = rng.permutation(np.concatenate(codes))
+    order = np.empty(len(code), np.int32)
+    for own, group in zip(_groups(code, len(groups)), groups, strict=True):
+        if len(own):
+            rounds = [rng.permutation(group) for _ in range(-(-len(own) // len(group)))]
+            order[own] = np.concatenate(rounds)[: len(own)]
+    if balance.together == 1:
+        return epoch.batches(order)
+    pieces = order[_in_pieces(columns.source_N[order], balance.together, rng)]
+    return rng.permutation(epoch.batches(pieces), axis=0)
 
 
 def windows_of_epoch(
-    columns: Columns, policy: Policy, *, seed: int, epoch: int, window_shards: int
+    columns: Columns, policy: str, *, seed: int, epoch: int, window_shards: int
 ) -> list[tuple[int, NDArray[np.int64]]]:
     """Return the windows of an epoch in order: how many samples of it come up to the end of each, and its shards.
 
-    Whoever brings shards from afar learns from it what is wanted next. The samples of all policies but `shard_mixed`
-    lie in all shards at any time: they have one window.
+    Whoever brings shards from afar learns from it what is wanted next. A policy whose samples lie in all shards at any
+    time has one window.
     """
-    if policy != "shard_mixed" or columns.num_shards <= window_shards:
+    if not SAMPLING[policy].in_windows or columns.num_shards <= window_shards:
         return [(len(columns), np.arange(columns.num_shards))]
     shards = np.random.default_rng((seed, ORDER, epoch)).permutation(columns.num_shards)
     ends = np.cumsum(_sizes(columns.shard_N, columns.num_shards)[shards])
@@ -179,47 +269,6 @@ def repeats(plan: NDArray[np.int32]) -> NDArray[np.int32]:
     count = np.empty_like(flat)
     count[by_sample] = np.arange(len(flat)) - np.repeat(starts, lengths)
     return count.reshape(plan.shape)
-
-
-def _proportional(
-    columns: Columns, weight: NDArray[np.float64], size: int, rng: np.random.Generator
-) -> NDArray[np.int32]:
-    groups = _groups(columns.source_N, len(columns.sources))
-    share = weight * [len(g) for g in groups]
-    source = rng.choice(len(groups), size=size, p=share / share.sum())
-    order = np.empty(size, np.int32)
-    for number, group in enumerate(groups):
-        places = np.flatnonzero(source == number)
-        rounds = [rng.permutation(group) for _ in range(-(-len(places) // len(group)))]
-        if rounds:
-            order[places] = np.concatenate(rounds)[: len(places)]
-    return order
-
-
-def _balanced(
-    columns: Columns, weight: NDArray[np.float64], size: int, balance: Balance, rng: np.random.Generator
-) -> NDArray[np.int32]:
-    stratum_N = np.zeros(len(columns), np.int64) if columns.stratum_N is None else columns.stratum_N.astype(np.int64)
-    cell_N, cells = _cells(columns.source_N.astype(np.int64) * len(columns.strata) + stratum_N)
-    groups = _groups(cell_N, len(cells))
-    room = np.array([balance.max_repeats * len(group) for group in groups])
-    source_of_cell = cells // len(columns.strata)
-    present = np.unique(source_of_cell)
-    sizes = _sizes(columns.source_N, len(columns.sources))[present]
-    share = weight[present] * sizes.astype(np.float64) ** balance.source_power
-    room_of_source = np.array([room[source_of_cell == source].sum() for source in present])
-    places = _divided(size, share, np.where(share > 0, np.maximum(room_of_source, 1), 0))
-    codes = []
-    for source, number in zip(present, places, strict=True):
-        own = np.flatnonzero(source_of_cell == source)
-        codes.append(np.repeat(own, _divided(int(number), np.ones(len(own)), room[own])))
-    code = rng.permutation(np.concatenate(codes))
-    order = np.empty(len(code), np.int32)
-    for own, group in zip(_groups(code, len(groups)), groups, strict=True):
-        if len(own):
-            rounds = [rng.permutation(group) for _ in range(-(-len(own) // len(group)))]
-            order[own] = np.concatenate(rounds)[: len(own)]
-    return order if balance.together == 1 else order[_in_pieces(columns.source_N[order], balance.together, rng)]
 
 
 def _in_pieces(code_N: NDArray[np.integer], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -299,3 +348,12 @@ def _groups(code_N: NDArray[np.integer], num: int) -> Sequence[NDArray[np.int32]
     is_sorted = bool((code_N[1:] >= code_N[:-1]).all())  # as shards are; sorting takes three times the memory
     order = np.arange(len(code_N), dtype=np.int32) if is_sorted else np.argsort(code_N, kind="stable").astype(np.int32)
     return np.split(order, np.cumsum(_sizes(code_N, num))[:-1])
+
+
+SAMPLING: Mapping[str, Sampling] = {
+    "shard_mixed": Sampling(draw_shard_mixed, in_windows=True),
+    "proportional": Sampling(draw_proportional, takes_weights=True, repeats=True),
+    "per_modality": Sampling(draw_per_modality, of_one_modality=True),
+    "balanced": Sampling(draw_balanced, takes_weights=True, takes_balance=True, repeats=True),
+}
+"""What makes the batches of an epoch, as `data.policy` names it."""

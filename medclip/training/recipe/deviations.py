@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from medclip.training.batches.order import SAMPLING
 from medclip.training.recipe.schema import Recipe
 
 OPEN_CLIP, MEDICAL_MAE = "open_clip", "medical_mae"
@@ -162,5 +163,5 @@ def _always(recipe: Recipe) -> Iterator[Deviation]:
 
 def _order(recipe: Recipe) -> str:
     mixed = f"a permutation of each {recipe.data.window_shards} shards"
-    chosen = mixed if recipe.data.policy == "shard_mixed" else f"policy {recipe.data.policy}"
+    chosen = mixed if SAMPLING[recipe.data.policy].in_windows else f"policy {recipe.data.policy}"
     return f"{chosen}, the same for any number of workers and ranks"

@@ -16,7 +16,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.token_merging.merging_tower import Merging, merged_tokens, merging_tower, with_merging
+from medclip.models.token_merging.merging_tower import (
+    merged_tokens,
+    pitome_tower,
+    tome_merging,
+    tome_tower,
+    with_merging,
+)
 from medclip.models.token_merging.tome import removed_by_block
 
 
@@ -50,7 +56,7 @@ def tiny(of_tome: dict[str, np.ndarray]) -> VisionTransformer:
 def test_a_tower_of_timm_computes_what_the_published_patch_does(
     name: str, r: Any, proportional: bool, tiny: VisionTransformer, of_tome: dict[str, np.ndarray]
 ):
-    merged = with_merging(tiny, Merging("tome", tuple(removed_by_block(4, r)), proportional=proportional))
+    merged = with_merging(tiny, tome_merging(removed_by_block(4, r), proportional=proportional))
     with torch.inference_mode():
         outputs = merged(torch.tensor(of_tome["vit_image"]))
     np.testing.assert_allclose(outputs, of_tome[f"vit_out_{name}"], atol=1e-4)
@@ -74,17 +80,17 @@ def open_clip_vit() -> OpenClipViT:
 @pytest.mark.parametrize("proportional", [True, False])
 def test_a_tower_of_open_clip_that_merges_nothing_is_the_tower(proportional: bool):
     tower, images = open_clip_vit(), torch.randn(2, 3, 32, 32)
-    same = with_merging(tower, Merging("tome", (0, 0, 0), proportional=proportional))
+    same = with_merging(tower, tome_merging((0, 0, 0), proportional=proportional))
     with torch.inference_mode():
         np.testing.assert_allclose(same(images), tower(images), atol=1e-5)
 
 
-@pytest.mark.parametrize("way", ["tome", "pitome"])
+@pytest.mark.parametrize("way", [tome_tower, pitome_tower])
 def test_fewer_tokens_are_left_after_each_block_and_weights_are_shared(way: Any):
     tower, images = open_clip_vit(), torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
         before = tower(images)
-        merged = merging_tower(tower, way)
+        merged = way(tower)
         vectors = merged(images)
         assert torch.equal(tower(images), before)
     trace = merged_tokens(merged, images)
@@ -106,12 +112,12 @@ def test_a_transformer_inside_another_module_is_found_and_replaced_there():
 
     tower, images = Wrapped().eval(), torch.randn(1, 3, 32, 32)
     with torch.inference_mode():
-        inside = merging_tower(tower.trunk, "pitome")(images)
-        np.testing.assert_allclose(merging_tower(tower, "pitome")(images), 2 * inside, atol=1e-5)
+        inside = pitome_tower(tower.trunk)(images)
+        np.testing.assert_allclose(pitome_tower(tower)(images), 2 * inside, atol=1e-5)
 
 
 def test_several_threads_compute_at_once():
-    merged = merging_tower(open_clip_vit(), "tome")
+    merged = tome_tower(open_clip_vit())
     batches = [torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) for seed in range(8)]
 
     def compute(batch: torch.Tensor) -> torch.Tensor:
@@ -130,5 +136,5 @@ def test_a_tower_without_a_class_token_or_without_tokens_is_refused():
         timm.create_model("test_vit", global_pool="avg"),
     ):
         with pytest.raises(MedclipError, match="class token") as caught:
-            merging_tower(tower, "tome")
+            tome_tower(tower)
         assert caught.value.reason is Reason.WRONG_USE

@@ -5,14 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
 from medclip.errors import MedclipError
 from medclip.files.stores.remote import place_of
 from medclip.shards.reading.shard_cache import DEFAULT_GB, ShardCache
+from medclip.training.batches.order import SAMPLING
 from medclip.training.recipe.sections.section import Section, Share
+from medclip.wording import list_of
 
 Decode = Literal["full", "auto", "scaled"]
+
+
+def _policy(name: str) -> str:
+    if name not in SAMPLING:
+        raise PydanticKnownError("literal_error", {"expected": list_of([repr(one) for one in SAMPLING], "or")})
+    return name
 
 
 class Data(Section):
@@ -27,7 +36,7 @@ class Data(Section):
     test_split: str | None = "test"
     """Measured once, after the last step, for the pack's card; None measures nothing. Shards without a split of that
     name are trained on all the same, unless the recipe names it."""
-    policy: Literal["shard_mixed", "proportional", "per_modality", "balanced"] = "shard_mixed"
+    policy: Annotated[str, AfterValidator(_policy)] = "shard_mixed"
     """What makes a batch: samples of neighbouring shards; sources by size times weight; one modality at a time; or
     sources by `source_power` of their size, each with its strata (the table's column `stratum`) alike."""
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
@@ -85,8 +94,9 @@ class Data(Section):
     @model_validator(mode="after")
     def _check_balance(self) -> Data:
         unused = sorted({"source_power", "max_repeats", "together"} & self.model_fields_set)
-        if unused and self.policy != "balanced":
-            raise ValueError(f"{unused[0]} does nothing with policy: {self.policy}; say policy: balanced")
+        if unused and not SAMPLING[self.policy].takes_balance:
+            taking = list_of([name for name, row in SAMPLING.items() if row.takes_balance], "or")
+            raise ValueError(f"{unused[0]} does nothing with policy: {self.policy}; say policy: {taking}")
         return self
 
     @field_validator("shards", mode="before")
