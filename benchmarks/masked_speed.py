@@ -27,6 +27,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -188,11 +189,11 @@ Side = tuple[list[nn.Module], Callable[[Tensor], Tensor]]
 
 def transformers_side(trunk: Any, decoder: MaskedAutoencoder, images: Tensor, name: str, ratio: float) -> Side:
     """Return transformers' model with the same weights, and its loss of given noise."""
-    from transformers import ViTMAEConfig, ViTMAEForPreTraining
+    transformers: Any = import_module("transformers")  # its types take a type checker a minute
 
     shape = decoder_shape(name, trunk.embed_dim)
-    model = ViTMAEForPreTraining(
-        ViTMAEConfig(
+    model = transformers.ViTMAEForPreTraining(
+        transformers.ViTMAEConfig(
             hidden_size=trunk.embed_dim, num_hidden_layers=len(trunk.blocks),
             num_attention_heads=trunk.blocks[0].attn.num_heads, intermediate_size=4 * trunk.embed_dim,
             image_size=images.shape[-1], patch_size=PATCH, mask_ratio=ratio, norm_pix_loss=False, layer_norm_eps=1e-6,

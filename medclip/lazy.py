@@ -1,9 +1,10 @@
-"""Names of a package that load their module on first use (PEP 562), so that importing the package costs nothing."""
+"""Names that are imported on first use: of a package (PEP 562), of rows of tables, and of what other packages add."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -13,6 +14,23 @@ def import_name(target: str) -> Any:
     module, _, attribute = target.partition(":")
     value = import_module(module)
     return getattr(value, attribute) if attribute else value
+
+
+def plug_ins(group: str, table: Container[str]) -> Mapping[str, str]:
+    """Return what other installed packages add to a table of medclip, by name: "module:object".
+
+    Args:
+        group: Group of their entry points, such as "medclip.adapters".
+        table: What medclip has itself; an entry of that name is left out.
+    """
+    return {name: target for name, target in _entries(group).items() if name not in table}
+
+
+@cache
+def _entries(group: str) -> Mapping[str, str]:
+    from importlib.metadata import entry_points
+
+    return {point.name: point.value for point in entry_points(group=group)}
 
 
 def lazy_names(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:

@@ -15,7 +15,7 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples, LookedAt, Unread
 from medclip.adaptation.data.heads import Head
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.plug_ins import load_place, plug_ins
+from medclip.lazy import import_name, plug_ins
 from medclip.wording import list_of
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ class Method:
                 )
 
     def _function(self) -> Fit:
-        return load_place(self.target)
+        return import_name(self.target)
 
 
 METHODS = {
@@ -274,7 +274,7 @@ def find_method(name: str) -> Method:
         raise MedclipError(
             Reason.WRONG_USE, f"there is no method named {name!r}.", hint=did_you_mean(name, names, "Methods are")
         )
-    return METHODS.get(name) or load_place(plug_ins(ENTRY_POINTS, METHODS)[name])
+    return METHODS.get(name) or import_name(plug_ins(ENTRY_POINTS, METHODS)[name])
 
 
 def method_names() -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from medclip.adapters.base import Adapter, Source, preprocessing_hash
 from medclip.adapters.model_images import DRAWN, drawing_hash
 from medclip.dicom.header.read import modality_from_header as modality_from_header
 from medclip.errors import MedclipError, Reason
-from medclip.plug_ins import load_place, plug_ins
+from medclip.lazy import import_name, plug_ins
 from medclip.sample import Kind, Modality, Sample, spoken
 from medclip.settings import ReadPolicy, Settings
 
@@ -34,7 +34,7 @@ ADAPTERS: Mapping[str, str] = {
 
 @cache
 def _load(target: str) -> Adapter:
-    return load_place(target)()
+    return import_name(target)()
 
 
 def adapter_names() -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 import medclip
-from medclip import plug_ins
+from medclip import lazy
 from medclip.adaptation.data.heads import HEADS, ArrayHead
 from medclip.adaptation.data.shot_features import take
 from medclip.adaptation.methods import METHODS, Fitted, Method
@@ -484,7 +484,7 @@ def test_a_method_and_a_head_of_ones_own_are_adapted_with_scored_with_and_compar
         monkeypatch.setitem(HEADS, "nearest_mean", rows["medclip.heads"])
     else:
         names = {"medclip.methods": "nearest-mean", "medclip.heads": "nearest_mean"}
-        monkeypatch.setattr(plug_ins, "_entries", lambda group: {names[group]: rows[group]} if group in rows else {})
+        monkeypatch.setattr(lazy, "_entries", lambda group: {names[group]: rows[group]} if group in rows else {})
     run = go(tiny, data, method="nearest-mean", overrides=["scale=9"], out=tmp_path / "pack")
     scored = score(data.parent, tmp_path / "out", model=run.folder, modality="xray", group_by="file", workers=1)
     shas = {f["study"]: f["sha256"] for f in scored.files.to_pylist()}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medclip import plug_ins
+from medclip import lazy
 from medclip.adapters import registry
 from medclip.adapters.base import Adapter, preprocessing_hash, single
 from medclip.adapters.mammography import MammographyAdapter
@@ -112,7 +112,7 @@ def test_every_modality_has_an_adapter() -> None:
 
 
 def test_another_package_may_bring_an_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plug_ins, "_entries", lambda _: {"capsule": "medclip.adapters.dermatology:DermatologyAdapter"})
+    monkeypatch.setattr(lazy, "_entries", lambda _: {"capsule": "medclip.adapters.dermatology:DermatologyAdapter"})
     assert get_adapter("capsule").name == "dermatology"
     assert "capsule" in registry.adapter_names()
 

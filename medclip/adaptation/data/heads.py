@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
+from medclip.lazy import import_name, plug_ins
 from medclip.models.scores.class_vectors import ClassVectors
-from medclip.plug_ins import load_place, plug_ins
 
 HEADS = {
     "linear": "medclip.adaptation.data.heads:LinearHead",
@@ -120,6 +120,6 @@ def load_head(kind: str, arrays: Mapping[str, NDArray[Any]]) -> Head:
     if place is None:
         raise MedclipError(Reason.PACK_INVALID, f"its head is of the kind {kind!r}.", hint="Update medclip.")
     try:
-        return load_place(place).from_arrays(arrays)
+        return import_name(place).from_arrays(arrays)
     except KeyError as e:
         raise MedclipError(Reason.PACK_INVALID, f"its head lacks the array {e}.") from e

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.lazy import import_name, plug_ins
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.distill import relational_loss
 from medclip.objectives.lens import anchored_loss
@@ -25,7 +26,6 @@ from medclip.objectives.pairs import Pairs
 from medclip.objectives.ranks import sum_values
 from medclip.objectives.replay import replay_loss
 from medclip.objectives.sigmoid import siglip_loss
-from medclip.plug_ins import load_place, plug_ins
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.loader import Batch
 from medclip.training.ranks.world import World
@@ -263,7 +263,7 @@ def loss_named(name: str) -> Loss:
         known = (*LOSSES, *plug_ins(ENTRY_POINTS, LOSSES))
         hint = did_you_mean(name, known, "Losses are")
         raise MedclipError(Reason.RECIPE_INVALID, f"there is no loss {name!r}.", hint=hint)
-    return load_place(row) if isinstance(row, str) else row
+    return import_name(row) if isinstance(row, str) else row
 
 
 class ActiveLoss(NamedTuple):

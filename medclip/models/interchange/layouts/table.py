@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medclip.errors import MedclipError, Reason
+from medclip.lazy import import_name, plug_ins
 from medclip.models.interchange.layouts import (
     conch,
     dinov2,
@@ -18,7 +19,6 @@ from medclip.models.interchange.layouts import (
 )
 from medclip.models.interchange.layouts.layout import Layout, Place, Source, described, no_weights
 from medclip.models.interchange.layouts.open_clip_folder import OPEN_CLIP_WEIGHTS
-from medclip.plug_ins import load_place, plug_ins
 
 LAYOUTS: tuple[Layout, ...] = (
     open_clip_coca.LAYOUT,
@@ -38,7 +38,7 @@ ENTRY_POINTS = "medclip.layouts"
 def every_layout() -> tuple[Layout, ...]:
     """Return the layouts in the order in which they are asked: those of other packages before those of the table."""
     brought = plug_ins(ENTRY_POINTS, {row.name for row in LAYOUTS})
-    return (*map(load_place, brought.values()), *LAYOUTS)
+    return (*map(import_name, brought.values()), *LAYOUTS)
 
 
 def read_layout(path: Path, architecture: str | None = None, scratch: Path | None = None) -> Source:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from medclip import plug_ins
+from medclip import lazy
 from medclip.api.models import import_model
 from medclip.errors import MedclipError, Reason
 from medclip.models.interchange.layouts import table
@@ -57,7 +57,7 @@ def test_a_layout_of_ones_own_is_imported_by_the_verb(
     if way == "a row of the table":
         monkeypatch.setattr(table, "LAYOUTS", (HOUSE, *LAYOUTS))
     else:
-        monkeypatch.setattr(plug_ins, "_entries", lambda group: {"house": f"{__name__}:HOUSE"})
+        monkeypatch.setattr(lazy, "_entries", lambda group: {"house": f"{__name__}:HOUSE"})
     config = {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": BPE_TEXT}
     model, folder = random_model(config), tmp_path / "theirs"
     folder.mkdir()
