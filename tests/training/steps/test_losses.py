@@ -22,6 +22,7 @@ from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.sections.section import Section
 from medclip.training.steps.losses import LOSSES, Loss, Start, Step, begin_losses
 from medclip.training.steps.towers import Seen, Towers
+from medclip.training.steps.unimodal import pooled_dim
 
 
 class Brightness(Section):
@@ -51,7 +52,7 @@ GAUGES: list[Gauge] = []
 
 
 def begin(start: Start, settings: Brightness) -> Gauge:
-    GAUGES.append(Gauge(start.model.visual.head.proj.in_features))
+    GAUGES.append(Gauge(pooled_dim(start.model.visual, start.dim)))
     return GAUGES[-1]
 
 
