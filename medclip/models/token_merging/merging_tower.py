@@ -8,17 +8,15 @@ compute at once.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.token_merging import pitome, tome
-from medclip.models.token_merging.grouping import Grouping, unmerge_all
+from medclip.models.token_merging.matching import Grouping, margins, match_pitome, match_tome
 
 TOME_SHARE = 13 / 196
 """Share of the patches that ToMe removes in each block: r = 13 for a ViT-B/16 at 224 px, as published."""
@@ -44,24 +42,8 @@ class Merging:
     def match(self, metric_BTD: Tensor, block: int) -> Grouping | None:
         """Group the tokens of one block; None where nothing is removed."""
         if self.way == "tome":
-            return tome.match_tokens(metric_BTD, self.removed[block])
-        return pitome.match_tokens(metric_BTD, self.ratio, self.margins[block])
-
-
-@dataclass(eq=False)
-class Trace:
-    """What was merged in one batch, for maps that are painted back onto the image."""
-
-    size_BG1: Tensor | None = None
-    """How many of the first tokens each of the last stands for."""
-    source_BGN: Tensor | None = None
-    """Which ones, 0 or 1."""
-    num_tokens: list[int] = field(default_factory=list)
-    """After each block."""
-
-    def paint(self, values_BGC: Tensor) -> Tensor:
-        """Return the values of the last tokens at the places of the first: [B, groups, C] to [B, T, C]."""
-        return values_BGC if self.source_BGN is None else unmerge_all(values_BGC, self.source_BGN)
+            return match_tome(metric_BTD, self.removed[block])
+        return match_pitome(metric_BTD, self.ratio, self.margins[block])
 
 
 def merging_tower(tower: nn.Module, way: Literal["tome", "pitome"]) -> nn.Module:
@@ -79,8 +61,8 @@ def merging_tower(tower: nn.Module, way: Literal["tome", "pitome"]) -> nn.Module
     if way == "tome":
         removed = (max(1, round(TOME_SHARE * num_patches)),) * num_blocks
         return with_merging(tower, Merging("tome", removed))
-    margins = tuple(pitome.margins(num_blocks))
-    return with_merging(tower, Merging("pitome", ratio=PITOME_RATIO, margins=margins, proportional=False))
+    merging = Merging("pitome", ratio=PITOME_RATIO, margins=tuple(margins(num_blocks)), proportional=False)
+    return with_merging(tower, merging)
 
 
 def with_merging(tower: nn.Module, merging: Merging) -> nn.Module:
@@ -139,10 +121,6 @@ class MergingBlocks(nn.Module):
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """Return the tokens that are left, [B, groups, C], the class token first."""
-        return self.trace(x_BTC)
-
-    def trace(self, x_BTC: Tensor, trace: Trace | None = None) -> Tensor:
-        """Compute as `forward` does, and note in a trace what was merged."""
         size_BT1: Tensor | None = None
         for number, block in enumerate(self.blocks):
             bias = None
@@ -153,12 +131,7 @@ class MergingBlocks(nn.Module):
             groups = self.merging.match(keys_BHTD.mean(dim=1), number)
             if groups is not None:
                 x_BTC, size_BT1 = groups.merge(x_BTC, size_BT1)
-                if trace is not None:
-                    trace.source_BGN = groups.source(trace.source_BGN)
             x_BTC = x_BTC + _mlp(block, x_BTC)
-            if trace is not None:
-                trace.size_BG1 = size_BT1
-                trace.num_tokens.append(x_BTC.shape[1])
         return x_BTC
 
 
@@ -231,25 +204,3 @@ def _with_module(tower: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
 
 def _holds(module: nn.Module, wanted: nn.Module) -> bool:
     return any(inner is wanted for inner in module.modules())
-
-
-@torch.inference_mode()
-def merged_tokens(tower: nn.Module, batch: Tensor) -> Trace:
-    """Return what a merging tower merges in a batch.
-
-    Args:
-        tower: From `with_merging` or `merging_tower`.
-        batch: What it takes.
-    """
-    blocks = next(module for module in tower.modules() if isinstance(module, MergingBlocks))
-    trace = Trace()
-
-    def note(module: Any, arguments: tuple[Tensor]) -> None:
-        module.trace(arguments[0], trace)
-
-    handle = blocks.register_forward_pre_hook(note)
-    try:
-        tower(batch)
-    finally:
-        handle.remove()
-    return trace

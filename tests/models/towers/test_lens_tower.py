@@ -145,7 +145,7 @@ def test_padding_of_a_short_record_is_not_looked_at_in_any_scale(normalise: Norm
 def test_only_the_lens_learns_and_the_tower_stays_in_evaluation_mode() -> None:
     model = _ecg_tower()
     model.requires_grad_(False)
-    own = model.visual.own_parameters()
+    own = {name: p for name, p in model.visual.named_parameters() if not name.startswith("visual.")}
     for parameter in own.values():
         parameter.requires_grad_(True)
     model.train()
