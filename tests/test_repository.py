@@ -106,10 +106,13 @@ def test_dependencies_are_ranges_and_not_pins(pyproject: dict):
     }
 
 
-def test_the_changelog_has_an_entry_for_this_version(repository: Path):
-    import medclip
+def test_the_newest_version_of_the_changelog_is_that_of_the_package_everywhere(wheel: list[str], repository: Path):
+    from medclip.version import __version__
 
-    assert f"## [{medclip.__version__}]" in (repository / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## \[(.+)\]", (repository / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert versions[:2] == ["Unreleased", __version__]
+    assert f"medclip_imaging-{__version__}.dist-info/METADATA" in wheel
+    assert f"\nversion: {__version__}\n" in (repository / "CITATION.cff").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 import types
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from medclip.adaptation.data.class_text import ClassText
@@ -58,28 +58,19 @@ def _hints(fit: Callable[..., Any], names: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _fits(value: object, hint: Any) -> bool:
-    """Whether a value is of a type; one value stands for a sequence of one, a whole number for a number."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return True
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, part) for part in inner)
-    if origin is Literal:
-        return value in inner
-    if origin is tuple and not (len(inner) == 2 and inner[1] is ...):
-        return isinstance(value, list | tuple) and len(value) == len(inner) and all(map(_fits, value, inner))
-    if origin is not None and isinstance(origin, type) and issubclass(origin, Sequence):
-        several = isinstance(value, list | tuple)
-        return all(_fits(v, inner[0]) for v in value) if several else _fits(value, inner[0])
-    if hint is None or hint is type(None):
-        return value is None
-    if hint is bool or isinstance(value, bool):
-        return hint is bool and isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, Integral)
-    if hint is float:
-        return isinstance(value, Real)
-    return not isinstance(hint, type) or isinstance(value, hint)
+    """Whether a value is of a type, in the types that JSON has; one value stands for a sequence of one."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        text = json.dumps(value, default=lambda number: number.item())  # numpy's numbers are numbers
+    except (AttributeError, TypeError, ValueError):
+        return False
+    form = TypeAdapter(hint)
+    for candidate in (text, f"[{text}]"):
+        with suppress(ValidationError):
+            form.validate_json(candidate, strict=True)
+            return True
+    return False
 
 
 def _said(hint: Any) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.nuclei import NucleiMeasurements, measure_nuclei
 from medclip.imaging.slides.readers.pyramid import SlideReader
 from medclip.imaging.slides.stain.estimate import StainEstimate
@@ -44,3 +46,22 @@ def read_patch(
     if measures:
         measured = measure_nuclei(pixels, mpp_um, stain), measure_nuclei(pixels, mpp_um)
     return ReadPatch(pixels, pixels_sha256(pixels), *measured)
+
+
+def reread_pixels(reader: SlideReader, record: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """Read the pixels of a record again: from the slide that it names, and from nowhere else.
+
+    Args:
+        reader: Its slide, opened with the scale that it was opened with (of a slide that states none).
+        record: A row of records.parquet, or what a sample's JSON has under `slide`.
+
+    Returns:
+        RGB uint8 [size_px, size_px, 3]: the very pixels.
+
+    Raises:
+        MedclipError: CHANGED where they are others; what reading raises.
+    """
+    pixels = reader.read(record["top_um"], record["left_um"], record["size_px"], record["size_px"], record["mpp_um"])
+    if pixels_sha256(pixels) != record["pixels_sha256"]:
+        raise MedclipError(Reason.CHANGED, "the slide has other pixels there than the record: it is another slide.")
+    return pixels

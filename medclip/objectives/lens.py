@@ -5,10 +5,9 @@ Reference: Lei et al., ViT-Lens, CVPR 2024.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, mse_loss
 
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.pairs import Pairs
@@ -44,10 +43,3 @@ def anchored_loss(
         (clip_loss(features_BD, anchor_BD, scale, pairs, group=group) for anchor_BD in anchors),
         features_BD.new_zeros(()),
     )
-
-
-def token_distance(tokens_BND: Tensor, anchor_BND: Tensor, kind: Literal["mse", "cosine"]) -> Tensor:
-    """Return how far tokens behind a lens are from those of an image: mean squared error, or the negative cosine."""
-    if kind == "mse":
-        return mse_loss(tokens_BND, anchor_BND)
-    return -cosine_similarity(tokens_BND, anchor_BND, dim=-1).mean()

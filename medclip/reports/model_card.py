@@ -93,11 +93,6 @@ class TaskView:
         return unanswered(self.name, self.classes)
 
     @property
-    def is_measured(self) -> bool:
-        """Whether the card has a figure of it: an answer that nobody has measured is worth little."""
-        return bool(self.metrics)
-
-    @property
     def summary(self) -> str:
         """The first figure, e.g. "AUROC 0.81 (0.77-0.85) on unseen patients", or those of a few findings.
 

@@ -31,7 +31,6 @@ from medclip.runs.inputs.listing import Counter, Listing
 from medclip.runs.inputs.look import Looker
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.operations.limited_chunks import LimitedChunks
 from medclip.runs.operations.purge import refuse_purged
 from medclip.runs.operations.work_seconds import TimedThreads
 from medclip.runs.outputs.parts import Parts
@@ -328,3 +327,34 @@ def _halved(progress: Progress, ledger: Ledger) -> Callable[[int], None]:
 def load_run_model(pack: Path, call: Call) -> Any:
     """Load the model of a run, whose pack was checked, on its device and with its batch size and back-end."""
     return load_worker_model(pack, call.device, call.batch_size, call.backend)
+
+
+class LimitedChunks:
+    """Chunks until so many files of the run have their row: a first look, which another call goes on with.
+
+    Only whole chunks are done: what is in a chunk decides the batches that the model computes, and a run that went on
+    from the middle of one could differ from an undisturbed one in the last bits of a score.
+
+    Args:
+        chunks: All that are not done; they may come as they are found.
+        limit: Files; None for all.
+        num_done: Files that are done already.
+    """
+
+    def __init__(self, chunks: Iterator[Chunk], limit: int | None, num_done: int) -> None:
+        self._chunks, self._limit, self._num = chunks, limit, num_done
+        self.is_cut = False
+        """Whether there are chunks that were left out."""
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return self
+
+    def __next__(self) -> Chunk:
+        if self.is_cut:
+            raise StopIteration
+        chunk = next(self._chunks)
+        if self._limit is not None and self._num >= self._limit:
+            self.is_cut = True
+            raise StopIteration
+        self._num += len(chunk.members)
+        return chunk

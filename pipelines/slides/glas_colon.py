@@ -28,8 +28,8 @@ from medclip.models.scores.class_vectors import class_vectors
 from medclip.slides.learning.bags import Bags, bags_in_memory
 from medclip.slides.learning.cross_validate import cross_validate
 from medclip.slides.learning.pooling import POOLINGS
+from medclip.slides.learning.predict import patch_logits, top_pooled
 from medclip.slides.learning.train import SlideRecipe
-from medclip.slides.learning.zero_shot import patch_logits, top_pooled
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import interval_of
 from medclip.text.vocabulary.find_task import made_of_values

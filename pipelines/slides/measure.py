@@ -28,8 +28,8 @@ from medclip.models.scores.class_vectors import ClassVectors
 from medclip.slides.learning.bags import Bags
 from medclip.slides.learning.cross_validate import cross_validate
 from medclip.slides.learning.pooling import SlidePooling
+from medclip.slides.learning.predict import patch_logits, top_pooled
 from medclip.slides.learning.train import SlideRecipe
-from medclip.slides.learning.zero_shot import patch_logits, top_pooled
 from medclip.statistics.estimate import Estimate
 from medclip.statistics.metrics.classification import measured, numbered
 from medclip.statistics.metrics.ranks import auroc

@@ -15,8 +15,8 @@ import medclip
 from medclip.captioning import run as run_module
 from medclip.captioning.agents.agent import AgentRefused, Answer, Revision, Usage
 from medclip.captioning.checks.claims import AllowedClaims
+from medclip.captioning.patch_reading import reread_pixels
 from medclip.captioning.pathgen import room_of
-from medclip.captioning.reread import reread_pixels
 from medclip.captioning.selection.choose import choose_patches
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import draft_of
@@ -105,11 +105,11 @@ def test_a_record_reads_again_to_the_very_pixels_and_another_slide_is_refused(ru
     files = {row.slide: row.file for row in run.slides}
     for record in run.records:
         with open_slide(folder / files[record.slide]) as reader:
-            assert reread_pixels(reader, record).shape == (96, 96, 3)
+            assert reread_pixels(reader, vars(record)).shape == (96, 96, 3)
         assert (record.x_px, record.y_px) == (record.left_um * 2, record.top_um * 2)
     other = next(file for file in ("a.tiff", "b.tiff") if file != files[run.records[0].slide])
     with open_slide(folder / other) as reader, pytest.raises(MedclipError, match="another slide"):
-        reread_pixels(reader, run.records[0])
+        reread_pixels(reader, vars(run.records[0]))
 
 
 def test_the_shards_hold_the_same_pixels_and_captions_and_pass_their_check(run, folder):
@@ -122,7 +122,7 @@ def test_the_shards_hold_the_same_pixels_and_captions_and_pass_their_check(run, 
         sample = samples[record.key]
         assert sample.record.texts == (record.caption,)
         with open_slide(folder / files[record.slide]) as slide:
-            assert np.array_equal(sample.image, reread_pixels(slide, record))
+            assert np.array_equal(sample.image, reread_pixels(slide, vars(record)))
 
 
 def test_a_sample_of_the_shards_says_by_itself_where_its_pixels_are_from(run, folder):
@@ -303,7 +303,7 @@ def test_a_slide_of_several_files_is_one_slide_whose_records_lead_back_to_it(pac
     assert result.records
     with open_slide(sorted((tmp_path / "in").iterdir())) as reader:
         for record in result.records:
-            reread_pixels(reader, record)
+            reread_pixels(reader, vars(record))
 
 
 def test_a_slide_that_states_no_scale_is_read_at_the_one_of_the_table_or_fails(pack, tmp_path):

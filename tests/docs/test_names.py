@@ -29,27 +29,7 @@ FOREIGN = {"--no-deps", "--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdz
 
 OPTIONS_PAGE = "reference/options.md"
 """What commands declare; the site makes it."""
-FORMER = {
-    *(
-        "--csv",
-        "--format",
-        "--accept-unterminated",
-        "--max-side",
-        "--metrics",
-        "--mpp",
-        "--mpp-um",
-        "--n",
-        "--no-words",
-        "--not",
-        "--patch-mpp",
-        "--processes",
-        "--spool",
-        "--uneven",
-        "--results-as",
-        "--results-to",
-    ),
-    *("--retry-failed", "--run-images", "--sets", "--split-seed", "--store-to", "--top", "--views"),
-}
+FORMER = {"--format", "--not"}
 """What the changelog says that options were called before."""
 
 

@@ -84,6 +84,6 @@ def test_figures_of_the_runs_own_split_make_a_task_measured() -> None:
     card = SimpleNamespace(
         name="tiny", version="1", tasks={"chest_xray_view": {"classes": ["ap"], "metrics": {}}}, held_out=vars(held)
     )
-    assert not view_card(card).tasks[0].is_measured
+    assert not view_card(card).tasks[0].metrics
     held.figures["chest_xray_view"] = {"balanced_accuracy": {"zero_shot": _figure(0.8, num_patients=9)}}
-    assert view_card(card).tasks[0].is_measured
+    assert view_card(card).tasks[0].metrics

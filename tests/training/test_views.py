@@ -18,8 +18,8 @@ import medclip
 from medclip.adaptation.pack.pack_head import read_pack_heads
 from medclip.api.pretrain import pretrain
 from medclip.errors import MedclipError, Reason
+from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import load_model, pack_card, verify_pack
-from medclip.models.packs.views import fuses_views
 from medclip.objectives.multi_view import ExamKeys, multi_view_clip_loss
 from medclip.sample import ViewType
 from medclip.settings import Settings
@@ -314,7 +314,7 @@ def test_the_run_is_measured_on_the_test_patients_by_the_fused_vector(run: Any) 
     assert held is not None
     assert (held.num_images, held.num_patients) == (6, 6)
     assert "retrieval" in held.figures
-    assert fuses_views(run.pack)
+    assert "fusion" in read_config(run.pack)["model_cfg"]
     assert run.report.is_file()
 
 
@@ -335,7 +335,7 @@ def test_the_frozen_tower_of_a_pack_is_probed_with_one_head(run: Any, recipe: di
     assert all(torch.equal(of_pack[name], weights[name]) for name in weights if name.startswith("visual.trunk.blocks"))
     head = load_file(result.out / "heads.safetensors")["mammography_malignancy/weight"]
     assert float(head.abs().max()) > 0.01
-    assert fuses_views(result.out / "pack")
+    assert "fusion" in read_config(result.out / "pack")["model_cfg"]
     assert pack_card(result.out / "pack").adapted is not None
 
 

@@ -1,8 +1,8 @@
 """What changed: which heads and layers the singular values moved, and which sentences that change speaks of.
 
-Singular values are sorted over a whole matrix and belong to no head. `change_ranking` cuts their vector into as many
-pieces as there are heads, as the reference code does; a piece is a band of sizes, not a head. `per_head` measures the
-change of the weight in the rows (values) or columns (output) that are a head's own.
+Singular values are sorted over a whole matrix and belong to no head. The reference code cuts their vector into as many
+pieces as there are heads and ranks these; a piece is a band of sizes, not a head. `per_head` measures the change of the
+weight in the rows (values) or columns (output) that are a head's own.
 """
 
 from __future__ import annotations
@@ -52,33 +52,6 @@ class Meaning:
     """Mean length of the change of the unit feature when this part alone is undone."""
     sentences: tuple[tuple[str, float], ...]
     """Sentences and the share of the change's variance over images that each explains beyond those before it."""
-
-
-def change_ranking(
-    before_LD: NDArray[np.float64], after_LD: NDArray[np.float64], num_heads: int
-) -> tuple[tuple[int, int, float], ...]:
-    """Rank pieces of the vectors of singular values as the reference code does; pieces are no heads.
-
-    Args:
-        before_LD: S of one kind of layer before training, one row for each of L layers.
-        after_LD: The same after training.
-        num_heads: Pieces of each row.
-
-    Returns:
-        (layer, piece, signed change), smallest first: the length of the difference, with the sign of its mean.
-    """
-    moved = (np.asarray(after_LD, np.float64) - np.asarray(before_LD, np.float64)).reshape(
-        len(before_LD), num_heads, -1
-    )
-    return _ranked(np.linalg.norm(moved, axis=-1) * np.sign(moved.mean(axis=-1)))
-
-
-def combined_ranking(*rankings: Sequence[tuple[int, int, float]]) -> tuple[tuple[int, int, float], ...]:
-    """Add the sizes of several rankings (values and output) by piece and rank the sums, smallest first."""
-    total: dict[tuple[int, int], float] = {}
-    for layer, piece, change in (row for ranking in rankings for row in ranking):
-        total[layer, piece] = total.get((layer, piece), 0.0) + abs(change)
-    return tuple(sorted(((*place, size) for place, size in total.items()), key=lambda row: row[2]))
 
 
 def per_head(clip: nn.Module, before: Mapping[str, Tensor]) -> tuple[Part, ...]:
@@ -197,11 +170,6 @@ def vocabulary_sentences() -> tuple[str, ...]:
     """Return one sentence for each class of every vocabulary: the first template with the first wording."""
     tasks = [load_task(name) for name in spoken_names()]
     return tuple(dict.fromkeys(t.templates[0].format(c.prompts[0]) for t in tasks for c in t.classes))
-
-
-def _ranked(signed_LH: NDArray[np.float64]) -> tuple[tuple[int, int, float], ...]:
-    rows = [(layer, piece, float(v)) for (layer, piece), v in np.ndenumerate(signed_LH)]
-    return tuple(sorted(rows, key=lambda row: abs(row[2])))
 
 
 def _num_heads(clip: nn.Module, name: str) -> int | None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.captioning.selection.clusters import BATCH, cluster_patches, draw_from_clusters, number_of_clusters
-from medclip.captioning.selection.scores import attribute_scores, best_rows, finding_scores
-from medclip.captioning.selection.similarity import unlike_rows
 from medclip.errors import MedclipError, Reason
 
+BATCH = 128
+"""Patches to one unit of `n` in the number of clusters: PathGen counts batches of its loader."""
 BRANCHES = ("attribute", "finding", "cluster")
+SCALE = 100.0
+"""What cosines are multiplied with, as CLIP's logits are."""
 
 
 @dataclass(frozen=True)
@@ -113,3 +115,155 @@ def choose_patches(
         )
         for row in sorted(int(rows[index]) for index in kept)
     )
+
+
+def attribute_scores(
+    features_ND: NDArray[np.floating[Any]], attributes_AD: NDArray[np.floating[Any]]
+) -> NDArray[np.float32]:
+    """Score each patch by the attribute that it shows best.
+
+    Args:
+        features_ND: Unit vectors of patches.
+        attributes_AD: Unit vectors of the attributes, however many.
+
+    Returns:
+        float32 [N]: 100 times the largest cosine; 0 without attributes.
+
+    Example:
+        >>> attribute_scores(np.eye(3), np.eye(3)[:1]).tolist()
+        [100.0, 0.0, 0.0]
+    """
+    if not len(attributes_AD):
+        return np.zeros(len(features_ND), np.float32)
+    return (SCALE * (np.asarray(features_ND, np.float32) @ np.asarray(attributes_AD, np.float32).T)).max(axis=1)
+
+
+def finding_scores(
+    features_ND: NDArray[np.floating[Any]], findings_FD: NDArray[np.floating[Any]]
+) -> NDArray[np.float32]:
+    """Score each patch by all findings of the slide's report together.
+
+    Args:
+        features_ND: Unit vectors of patches.
+        findings_FD: Unit vectors of the findings.
+
+    Returns:
+        float32 [N]: 100 times the sum of cosines; 0 without findings.
+
+    Example:
+        >>> finding_scores(np.eye(3), np.eye(3)[[1, 1]]).tolist()
+        [0.0, 200.0, 0.0]
+    """
+    if not len(findings_FD):
+        return np.zeros(len(features_ND), np.float32)
+    return (SCALE * (np.asarray(features_ND, np.float32) @ np.asarray(findings_FD, np.float32).T)).sum(axis=1)
+
+
+def best_rows(scores_N: NDArray[np.float32], num: int) -> list[int]:
+    """Return the rows of the highest scores, best first; of equal ones the first."""
+    return np.argsort(-scores_N, kind="stable")[:num].tolist()
+
+
+def unlike_rows(
+    features_ND: NDArray[np.floating[Any]], scores_N: NDArray[np.floating[Any]], most_cosine: float = 0.95
+) -> list[int]:
+    """Choose patches that differ from each other.
+
+    Going through patches by their score and keeping each that is unlike all kept ones is the obvious way, but it can
+    keep fewer patches at a higher threshold: a patch in the middle that is now kept excludes two at the sides that were
+    kept before. So patches are taken in the order of T. Gonzalez (Theor. Comput. Sci. 38, 1985): the best one first,
+    then always the one that is least like those that are kept, until all others are too much like one. What is kept at
+    a threshold is then kept at every higher one; each patch that is left out is that much like a kept one; and no two
+    kept are.
+
+    Args:
+        features_ND: Unit vectors.
+        scores_N: The best one is kept, and of equal ones the better.
+        most_cosine: Cosine that no two kept patches exceed; 1 drops nothing but copies, as far as rounding tells them.
+
+    Returns:
+        Rows that are kept, best score first. The order of the input does not matter where scores are distinct.
+
+    Example:
+        >>> unlike_rows(np.eye(3)[[0, 0, 1]], np.array([1.0, 2.0, 3.0]))
+        [2, 1]
+    """
+    order = np.argsort(-np.asarray(scores_N, np.float64), kind="stable")
+    if not len(order):
+        return []
+    vectors = np.asarray(features_ND, np.float64)[order]
+    limit = min(most_cosine, 1.0 - 1e-6)  # float32 vectors of one image differ by less
+    kept = [0]
+    nearest = vectors @ vectors[0]
+    nearest[0] = np.inf
+    while True:
+        least = int(np.argmin(nearest))  # of equal ones the first, which has the better score
+        if nearest[least] > limit:
+            break
+        kept.append(least)
+        nearest = np.maximum(nearest, vectors @ vectors[least])
+        nearest[least] = np.inf
+    return [int(order[row]) for row in sorted(kept)]
+
+
+def number_of_clusters(num_patches: int, batch: int = BATCH) -> int:
+    """Return k = ceil(sqrt(1.6 n)), n the number of batches.
+
+    Args:
+        num_patches: Patches of the slide.
+        batch: 128 is what PathGen's code does; 1 counts patches, which may be what its authors meant: 5,000 patches
+            have 90 clusters then, and not 8.
+
+    Example:
+        >>> number_of_clusters(5000), number_of_clusters(5000, 1)
+        (8, 90)
+    """
+    return max(1, min(num_patches, math.ceil(math.sqrt(1.6 * math.ceil(num_patches / batch)))))
+
+
+def cluster_patches(features_ND: NDArray[np.floating[Any]], num_clusters: int, seed: int = 0) -> NDArray[np.int64]:
+    """Assign patches to clusters by k-means, so that some of each kind of tissue are chosen, asked for or not.
+
+    Args:
+        features_ND: Unit vectors.
+        num_clusters: At most as many as there are different vectors.
+        seed: Of the first centres.
+
+    Returns:
+        int64 [N].
+    """
+    from sklearn.cluster import KMeans
+
+    vectors = np.asarray(features_ND, np.float64)
+    distinct = len(np.unique(vectors, axis=0))
+    # "auto" is one start of k-means++.
+    means: Any = KMeans(min(num_clusters, distinct), n_init="auto", random_state=seed)
+    return np.asarray(means.fit_predict(vectors), np.int64)
+
+
+def draw_from_clusters(clusters_N: NDArray[np.int64], num: int, seed: int = 0) -> list[int]:
+    """Draw patches of every cluster.
+
+    Args:
+        clusters_N: Cluster of each patch.
+        num: How many in all, at most; of each cluster `num // k`, at least one, and all of a smaller one.
+        seed: Of the draw.
+
+    Returns:
+        Rows, cluster by cluster, each in ascending order.
+
+    Example:
+        >>> drawn = draw_from_clusters(np.repeat(np.arange(8), [100] * 7 + [5]), 256)
+        >>> len(drawn), sum(row >= 700 for row in drawn)
+        (229, 5)
+    """
+    names = np.unique(clusters_N)
+    quota = max(1, num // max(1, len(names)))
+    rng = np.random.default_rng(seed)
+    drawn: list[int] = []
+    for name in names:
+        members = np.flatnonzero(clusters_N == name)
+        if len(members) > quota:
+            members = np.sort(rng.choice(members, quota, replace=False))
+        drawn += members.tolist()
+    return drawn[:num]

@@ -1,1 +1,1 @@
-"""Which layers of a tower bear few bits (LRP-QViT): relevance by layer, bits by layer, simulated quantisers."""
+"""Which layers of a tower bear few bits (LRP-QViT): relevance by layer, bits by layer."""

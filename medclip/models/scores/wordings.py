@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.models.scores.class_vectors import ClassVectors, TextEncoder, calibrated, ensemble
-from medclip.text.vocabulary.own_words import Prompt
 from medclip.text.vocabulary.prompts import ClassPrompts
 from medclip.text.vocabulary.task import Kind
 
@@ -24,15 +23,6 @@ class Phrasings:
     """float32 [M, D], unit norm: one for each text."""
     mean: NDArray[np.float32]
     """float32 [D]: normalise(mean(single))."""
-
-
-@dataclass(frozen=True, eq=False)
-class PromptVectors:
-    """A prompt and its opposite; the logit of an image f is a · (f · positive.mean − f · negative.mean)."""
-
-    prompt: Prompt
-    positive: Phrasings
-    negative: Phrasings
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +54,6 @@ def encode_phrasings(model: TextEncoder, texts: Sequence[str]) -> Phrasings:
     """
     single = np.asarray(model.encode_text(list(texts)), np.float32)
     return Phrasings(tuple(texts), single, ensemble(single, [0] * len(single), 1)[0].astype(np.float32))
-
-
-def encode_prompt(model: TextEncoder, prompt: Prompt, templates: Sequence[str] = ("{}",)) -> PromptVectors:
-    """Encode a prompt and its opposite; a bare finding in each template (`templates_of` a modality has them)."""
-    sides = prompt.sentences(templates)
-    return PromptVectors(prompt, encode_phrasings(model, sides.positive), encode_phrasings(model, sides.negative))
 
 
 def wordings_of(model: TextEncoder, classes: Sequence[ClassPrompts]) -> Wordings:

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.token_merging import pitome, tome
-from medclip.models.token_merging.grouping import Grouping, unmerge_all
+from medclip.models.token_merging.matching import Grouping, margins, match_pitome, match_tome
 
 TOME_SHARE = 13 / 196
 """Share of the patches that ToMe removes in each block: r = 13 for a ViT-B/16 at 224 px, as published."""
@@ -40,23 +38,7 @@ class Merging:
 
 def tome_merging(removed: Sequence[int], *, proportional: bool = True) -> Merging:
     """Return how ToMe merges, with the number of tokens that each block removes."""
-    return Merging(lambda metric_BTD, block: tome.match_tokens(metric_BTD, removed[block]), proportional)
-
-
-@dataclass(eq=False)
-class Trace:
-    """What was merged in one batch, for maps that are painted back onto the image."""
-
-    size_BG1: Tensor | None = None
-    """How many of the first tokens each of the last stands for."""
-    source_BGN: Tensor | None = None
-    """Which ones, 0 or 1."""
-    num_tokens: list[int] = field(default_factory=list)
-    """After each block."""
-
-    def paint(self, values_BGC: Tensor) -> Tensor:
-        """Return the values of the last tokens at the places of the first: [B, groups, C] to [B, T, C]."""
-        return values_BGC if self.source_BGN is None else unmerge_all(values_BGC, self.source_BGN)
+    return Merging(lambda metric_BTD, block: match_tome(metric_BTD, removed[block]), proportional)
 
 
 def tome_tower(tower: nn.Module) -> nn.Module:
@@ -82,10 +64,8 @@ def pitome_tower(tower: nn.Module) -> nn.Module:
     Raises:
         MedclipError: As `tome_tower`.
     """
-    margins = pitome.margins(len(blocks_of(find_vit(tower))))
-    merging = Merging(
-        lambda metric_BTD, block: pitome.match_tokens(metric_BTD, PITOME_RATIO, margins[block]), proportional=False
-    )
+    kept = margins(len(blocks_of(find_vit(tower))))
+    merging = Merging(lambda metric_BTD, block: match_pitome(metric_BTD, PITOME_RATIO, kept[block]), proportional=False)
     return with_merging(tower, merging)
 
 
@@ -145,10 +125,6 @@ class MergingBlocks(nn.Module):
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """Return the tokens that are left, [B, groups, C], the class token first."""
-        return self.trace(x_BTC)
-
-    def trace(self, x_BTC: Tensor, trace: Trace | None = None) -> Tensor:
-        """Compute as `forward` does, and note in a trace what was merged."""
         size_BT1: Tensor | None = None
         for number, block in enumerate(self.blocks):
             bias = None
@@ -159,12 +135,7 @@ class MergingBlocks(nn.Module):
             groups = self.merging.match(keys_BHTD.mean(dim=1), number)
             if groups is not None:
                 x_BTC, size_BT1 = groups.merge(x_BTC, size_BT1)
-                if trace is not None:
-                    trace.source_BGN = groups.source(trace.source_BGN)
             x_BTC = x_BTC + _mlp(block, x_BTC)
-            if trace is not None:
-                trace.size_BG1 = size_BT1
-                trace.num_tokens.append(x_BTC.shape[1])
         return x_BTC
 
 
@@ -237,25 +208,3 @@ def _with_module(tower: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
 
 def _holds(module: nn.Module, wanted: nn.Module) -> bool:
     return any(inner is wanted for inner in module.modules())
-
-
-@torch.inference_mode()
-def merged_tokens(tower: nn.Module, batch: Tensor) -> Trace:
-    """Return what a merging tower merges in a batch.
-
-    Args:
-        tower: From `with_merging`.
-        batch: What it takes.
-    """
-    blocks = next(module for module in tower.modules() if isinstance(module, MergingBlocks))
-    trace = Trace()
-
-    def note(module: Any, arguments: tuple[Tensor]) -> None:
-        module.trace(arguments[0], trace)
-
-    handle = blocks.register_forward_pre_hook(note)
-    try:
-        tower(batch)
-    finally:
-        handle.remove()
-    return trace

@@ -68,10 +68,6 @@ class LensTower(nn.Module):
         self.mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None = None
         """With which the tower's images are normalised; set where features of slices are wanted in training."""
 
-    def own_parameters(self) -> dict[str, nn.Parameter]:
-        """Return what is not the pack's, by name: tokenizer, positions and lens."""
-        return {name: p for name, p in self.named_parameters() if not name.startswith("visual.")}
-
     def train(self, mode: bool = True) -> LensTower:
         """Keep the pack's tower in evaluation mode where nothing of it learns."""
         super().train(mode)

@@ -106,12 +106,6 @@ def patch_side(visual: Any) -> int:
     return int(own.patch_size[0])
 
 
-def is_native(visual: Any) -> bool:
-    """Whether an image tower takes patches."""
-    own = visual.trunk.embeds if isinstance(getattr(visual, "trunk", None), NaFlexVit) else visual
-    return isinstance(own, NativeVisionTransformer | _Embeds)
-
-
 def make_native(visual: Any, name: str | None, size_px: int) -> None:
     """Change an image tower, in place, into one that takes patches; its weights are kept.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import write_file
 from medclip.imaging.slides.readers.readable import DAMAGED, readable_overview
 from medclip.settings import Settings
-from medclip.slides.heat_maps.geojson import map_geojson
 from medclip.slides.heat_maps.overlay import blank_slide, draw_map
 from medclip.slides.heat_maps.parametric_map import blank_header, slide_header, write_parametric_map
 from medclip.slides.heat_maps.patch_map import PatchMap
@@ -25,6 +24,8 @@ from medclip.slides.store.slide_store import SlideRow
 if TYPE_CHECKING:
     from medclip.imaging.slides.readers.pyramid import SlideReader
 
+
+VALUE, STRENGTH = "value", "strength"
 _LONGEST_PX = 900
 
 
@@ -106,3 +107,35 @@ def _thumbnail(reader: SlideReader) -> tuple[NDArray[np.uint8], str]:
             raise
     image, num_damaged = readable_overview(reader, wanted)
     return image, f"Damaged parts of the slide, which are drawn white: {num_damaged}."
+
+
+def map_geojson(
+    one: PatchMap, slide_mpp_um: tuple[float, float], origin_px: tuple[int, int] = (0, 0)
+) -> dict[str, Any]:
+    """Write a map as a FeatureCollection of detections that QuPath opens, in pixels of the finest resolution.
+
+    Args:
+        one: The map.
+        slide_mpp_um: Row and column µm/px of the slide's finest resolution.
+        origin_px: Row and column of QuPath's origin in the slide (`SlideReader.facts.origin_px`).
+
+    Returns:
+        Plain data, ready for `json.dump`; each detection has the measurements `value` and `strength` (0 to 1).
+    """
+    features = []
+    for value, strength, (top, left) in zip(one.values_N, one.strengths(), one.corners_um_N2, strict=True):
+        rows = [round(y / slide_mpp_um[0] - origin_px[0], 2) for y in (top, top + one.patch_um[0])]
+        columns = [round(x / slide_mpp_um[1] - origin_px[1], 2) for x in (left, left + one.patch_um[1])]
+        corners = ((0, 0), (1, 0), (1, 1), (0, 1), (0, 0))
+        features.append(
+            {
+                "type": "Feature",
+                "geometry": {"type": "Polygon", "coordinates": [[[columns[x], rows[y]] for x, y in corners]]},
+                "properties": {
+                    "objectType": "detection",
+                    "name": one.title,
+                    "measurements": {VALUE: float(value), STRENGTH: round(float(strength), 4)},
+                },
+            }
+        )
+    return {"type": "FeatureCollection", "features": features}

@@ -1,4 +1,4 @@
-"""Turn scores into probabilities that mean what they say, and measure how far from that they are.
+"""Turn scores into probabilities that mean what they say.
 
 Everything that is fitted here is fitted on one set of patients and used on another. Platt scaling and the temperature
 keep the order of the scores, so AUROC stays as it was.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +19,6 @@ from medclip.errors import MedclipError, Reason
 from medclip.statistics.metrics.selection_score import log_loss
 
 Floats = NDArray[np.float64]
-Norm = Literal["l1", "l2", "max"]
 
 SMALLEST = 1e-7
 """Probabilities are kept this far from 0 and 1 before their logit is taken: a float32 score cannot come nearer to 1."""
@@ -129,55 +128,10 @@ def bins_of(probability: ArrayLike, inner_edges: ArrayLike) -> NDArray[np.intp]:
     return np.digitize(np.asarray(probability, np.float64), np.asarray(inner_edges), right=True)
 
 
-def calibration_error(probability: ArrayLike, outcome: ArrayLike, *, num_bins: int = 15, norm: Norm = "l1") -> float:
-    """Return the expected calibration error over bins of equal width, which include their right edge.
-
-    Args:
-        probability: float [N] of the positive class (or of the class that was chosen, see `chosen_class`).
-        outcome: [N], 0 or 1.
-        num_bins: How many bins; empty ones do not count.
-        norm: "l1" is the ECE, the mean gap between what was said and what happened; "l2" its root mean square;
-            "max" the largest.
-
-    Returns:
-        0 where perfect; NaN without rows.
-
-    Reference: Naeini et al., Obtaining well calibrated probabilities using Bayesian binning, AAAI 2015.
-    """
-    p, y = np.asarray(probability, np.float64), np.asarray(outcome, np.float64)
-    return _error(bins_of(p, edges(num_bins)), p, y, norm)
-
-
-def adaptive_calibration_error(
-    probability: ArrayLike, outcome: ArrayLike, *, num_bins: int = 15, norm: Norm = "l1"
-) -> float:
-    """Return the calibration error over bins of equal numbers of rows, in order of the score; see `calibration_error`.
-
-    Reference: Nixon et al., Measuring calibration in deep learning, CVPR workshops 2019.
-    """
-    p, y = np.asarray(probability, np.float64), np.asarray(outcome, np.float64)
-    bin_N = np.empty(len(p), np.intp)
-    for number, rows in enumerate(np.array_split(np.argsort(p, kind="stable"), num_bins)):
-        bin_N[rows] = number
-    return _error(bin_N, p, y, norm)
-
-
 def chosen_class(probability_NC: ArrayLike, truth: ArrayLike) -> tuple[Floats, Floats]:
     """Return the probability of the likeliest class, [N], and whether it was right, [N]."""
     p = np.asarray(probability_NC, np.float64)
     return p.max(axis=1), (p.argmax(axis=1) == np.asarray(truth)).astype(np.float64)
-
-
-def _error(bin_N: NDArray[np.intp], p: Floats, y: Floats, norm: Norm) -> float:
-    if not len(p):
-        return float("nan")
-    count = np.bincount(bin_N)
-    filled = count > 0
-    gap = np.abs(np.bincount(bin_N, p) - np.bincount(bin_N, y))[filled] / count[filled]
-    if norm == "max":
-        return float(gap.max())
-    share = count[filled] / len(p)
-    return float(share @ gap) if norm == "l1" else float(np.sqrt(share @ gap**2))
 
 
 def _logistic(z: Floats, y: Floats, w: Floats) -> Scaling:

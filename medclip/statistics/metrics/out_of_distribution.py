@@ -1,4 +1,4 @@
-"""How unlike the images of before an image is: five scores of its cosines with the classes, and one of its vector.
+"""How unlike the images of before an image is: four scores of its cosines with the classes, and one of its vector.
 
 Smaller is more alike for each of them, as in the code of MCM. The temperature divides cosines, without the model's own
 scale: with T = 1 the scores of MCM differ in the third decimal only, so that everything is in double precision.
@@ -51,11 +51,6 @@ def energy(cosines_NK: ArrayLike, temperature: float = 1.0) -> Floats:
 def entropy(cosines_NK: ArrayLike, temperature: float = 1.0) -> Floats:
     """Compute the entropy of the softmax over the classes, [N]."""
     return np.asarray(entr(_softmax(cosines_NK, temperature)).sum(axis=-1))
-
-
-def negative_variance(cosines_NK: ArrayLike, temperature: float = 1.0) -> Floats:
-    """Compute minus the variance of the softmax over the classes, [N]."""
-    return -_softmax(cosines_NK, temperature).var(axis=-1)
 
 
 def mahalanobis(features_ND: ArrayLike, means_KD: ArrayLike, precision_DD: ArrayLike) -> Floats:

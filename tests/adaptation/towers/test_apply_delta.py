@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medclip.adaptation.towers.apply_delta import apply_delta
+from medclip.adaptation.towers.methods import apply_delta
 from medclip.errors import MedclipError, Reason
 from tests.kits.adapt_towers import model_of
 from tests.kits.adaptation import words

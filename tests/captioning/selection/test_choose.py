@@ -7,10 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.captioning.selection.choose import SelectionOptions, choose_patches
-from medclip.captioning.selection.clusters import cluster_patches, draw_from_clusters, number_of_clusters
-from medclip.captioning.selection.scores import attribute_scores, finding_scores
-from medclip.captioning.selection.similarity import unlike_rows
+from medclip.captioning.selection.choose import (
+    SelectionOptions,
+    attribute_scores,
+    choose_patches,
+    cluster_patches,
+    draw_from_clusters,
+    finding_scores,
+    number_of_clusters,
+    unlike_rows,
+)
 from medclip.errors import MedclipError
 
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from medclip.errors import MedclipError
 from medclip.models.mixed_precision.allocate_bits import allocate_bits
-from medclip.models.mixed_precision.layer_relevance import layer_relevance, linear_layers
-from medclip.models.mixed_precision.relevance_rules import (
+from medclip.models.mixed_precision.layer_relevance import (
     copy_relevance,
+    layer_relevance,
+    linear_layers,
     linear_relevance,
     product_relevance,
     sum_relevance,

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit, softmax
 
 from medclip.models.scores.class_vectors import vectors_of
-from medclip.models.scores.wordings import encode_phrasings, encode_prompt, spread_over_wordings, wordings_of
+from medclip.models.scores.wordings import encode_phrasings, spread_over_wordings, wordings_of
 from medclip.sample import Modality
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.own_words import read_prompts, templates_of
@@ -29,18 +29,6 @@ def test_several_ways_to_say_it_are_the_normalised_mean_of_normalised_vectors() 
     np.testing.assert_allclose(encode_phrasings(WordHash(), texts * 2).mean, said.mean, atol=1e-6)
     alone = encode_phrasings(WordHash(), texts[:1])
     np.testing.assert_allclose(alone.mean, alone.single[0], atol=1e-7)
-
-
-def test_a_prompt_has_the_vectors_that_it_is_scored_with() -> None:
-    (prompt,) = read_prompts("pneumonia | consolidation", "clear lungs")
-    templates = templates_of(Modality.XRAY)
-    said = encode_prompt(WordHash(), prompt, templates)
-    scored = vectors_of(WordHash(), [prompt.sentences(templates)], "multilabel")
-    assert scored.negative is not None
-    np.testing.assert_array_equal(said.positive.mean, scored.positive[0])
-    np.testing.assert_array_equal(said.negative.mean, scored.negative[0])
-    assert len(said.positive.texts) == 6
-    assert said.negative.single.shape == (3, 16)
 
 
 def test_the_spread_is_that_of_every_sentence_with_every_opposite_of_its_template() -> None:

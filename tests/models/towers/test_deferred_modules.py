@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medclip.models.towers.deferred_modules import defer_module
+from medclip.models.towers.quick_towers import defer_module
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from medclip.models.towers.build import build_clip, default_config
 from medclip.models.towers.lens_tower import LensTower
 from medclip.models.towers.perceiver_lens import LensShape, PerceiverLens, fourier_positions
 from medclip.objectives.contrastive import clip_loss
-from medclip.objectives.lens import anchored_loss, token_distance
+from medclip.objectives.lens import anchored_loss
 
 GOLDEN = LensShape(8, 16, 12, depth=3, self_per_cross=2, cross_heads=1, latent_heads=2, head_dim=8)
 SIDE, LATENTS, WIDTH = 160, 100, 64
@@ -67,9 +67,6 @@ def test_the_published_lens_is_met(golden: Path) -> None:
     scale, features = float(stored["tri_logit_scale"]), read("tri_visual")
     loss = anchored_loss(features, (read("tri_image"), read("tri_text")), scale)
     assert float(loss) == pytest.approx(float(stored["tri_loss"]), abs=1e-5)
-    for kind in ("mse", "cosine"):
-        wanted = float(stored["token_mse" if kind == "mse" else "token_cos"])
-        assert float(token_distance(read("tok_visual"), read("tok_image"), kind)) == pytest.approx(wanted, abs=1e-5)
 
 
 def test_the_loss_of_one_sample_is_0_and_equal_anchors_count_twice() -> None:
@@ -145,7 +142,7 @@ def test_padding_of_a_short_record_is_not_looked_at_in_any_scale(normalise: Norm
 def test_only_the_lens_learns_and_the_tower_stays_in_evaluation_mode() -> None:
     model = _ecg_tower()
     model.requires_grad_(False)
-    own = model.visual.own_parameters()
+    own = {name: p for name, p in model.visual.named_parameters() if not name.startswith("visual.")}
     for parameter in own.values():
         parameter.requires_grad_(True)
     model.train()

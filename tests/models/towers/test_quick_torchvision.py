@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import sys
-from medclip.models.towers.quick_torchvision import import_torchvision
+from medclip.models.towers.quick_towers import import_torchvision
 import_torchvision()
 assert "torchvision" in sys.modules
 assert "torch._dynamo" not in sys.modules and "torch._dynamo.utils" not in sys.modules
@@ -24,9 +24,9 @@ assert torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2)).tolist() =
 """
 FAILS = """
 import sys, types
-from medclip.models.towers import quick_torchvision
-quick_torchvision.ModuleType = lambda name: type("Other", (types.ModuleType,), {"__setattr__": lambda *a: None})(name)
-quick_torchvision.import_torchvision()
+from medclip.models.towers import quick_towers
+quick_towers.ModuleType = lambda name: type("Other", (types.ModuleType,), {"__setattr__": lambda *a: None})(name)
+quick_towers.import_torchvision()
 import torchvision.ops, torch._dynamo.utils
 assert torch._dynamo.utils.__file__
 """

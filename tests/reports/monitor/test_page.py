@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 import medclip
 from medclip.auditing.monitoring.changes import Change
-from medclip.reports.monitor import drawings
+from medclip.reports.monitor import page
 from medclip.reports.monitor.findings import Series, findings_of, series_of
 from medclip.reports.monitor.report import write_monitor_report
 from tests.kits.watched import write_run
@@ -63,13 +63,13 @@ def test_of_one_figure_s_weeks_the_largest_change_is_told_and_in_how_many_weeks_
 
 def test_no_axis_of_a_share_goes_below_0_or_above_1(monkeypatch: pytest.MonkeyPatch) -> None:
     figures: list[Any] = []
-    monkeypatch.setattr(drawings, "themed_svg", lambda size, draw: figures.append(draw) or "")
+    monkeypatch.setattr(page, "themed_svg", lambda size, draw: figures.append(draw) or "")
     low = replace(CHANGE, measure="share", reference=0.01, value=0.0, low=-0.04, high=0.02)
     high = replace(CHANGE, measure="share", reference=0.98, value=1.0, low=-0.01, high=0.05)
     far = replace(CHANGE, about="distance", measure="mean", reference=0.9, value=1.4, low=0.3, high=0.7)
     limits = []
     for one in (low, high, far):
-        drawings.draw_series(Series((one,)))
+        page.draw_series(Series((one,)))
         figure = Figure()
         figures.pop()(figure)
         (axes,) = figure.axes

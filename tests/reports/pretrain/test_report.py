@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from medclip.models.packs.card import Card, Source, SplitFigures
-from medclip.reports.pretrain import curves
-from medclip.reports.pretrain.curves import learning
+from medclip.reports.pretrain import page
 from medclip.reports.pretrain.findings import findings
 from medclip.reports.pretrain.history import History
+from medclip.reports.pretrain.page import learning
 from medclip.reports.pretrain.report import write_pretrain_report
 from medclip.reports.pretrain.words import metric_title
 from medclip.training.recipe.file import load_recipe
@@ -262,10 +262,10 @@ def test_the_page_of_a_masked_run_shows_what_was_filled_in_and_speaks_of_no_word
 
 def test_the_curves_are_of_the_loss_and_of_the_learning_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
-    draw_line = curves._line
-    monkeypatch.setattr(curves, "_line", lambda axes, points, *a: drawn.append(points) or draw_line(axes, points, *a))
+    draw_line = page._line
+    monkeypatch.setattr(page, "_line", lambda axes, points, *a: drawn.append(points) or draw_line(axes, points, *a))
     history = History(_masked_log())
-    curves.learning(history)
+    page.learning(history)
     assert drawn == [history.column("loss"), history.column("lr")]
     assert drawn[0] != drawn[1]
 

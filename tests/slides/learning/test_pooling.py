@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from medclip.errors import MedclipError, Reason
-from medclip.slides.learning.loss import slide_loss
 from medclip.slides.learning.pooling import Shape, SlidePooling, hide_top
+from medclip.slides.learning.train import slide_loss
 
 NAMES = {
     "reduce.weight": "dimreduction.fc1.weight",

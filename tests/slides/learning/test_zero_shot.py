@@ -5,7 +5,7 @@ import pytest
 
 from medclip.errors import MedclipError
 from medclip.models.scores.class_vectors import ClassVectors
-from medclip.slides.learning.zero_shot import patch_logits, top_pooled
+from medclip.slides.learning.predict import patch_logits, top_pooled
 
 
 def test_a_slide_is_the_mean_of_its_best_patches_of_each_class():

@@ -13,7 +13,6 @@ from medclip.statistics.metrics.out_of_distribution import (
     mahalanobis,
     max_logit,
     mcm,
-    negative_variance,
     separation,
     shared_precision,
 )
@@ -24,7 +23,6 @@ SCORES = {
     "maxlogit": lambda cosines, _: max_logit(cosines),
     "energy": energy,
     "entropy": entropy,
-    "var": negative_variance,
 }
 
 
@@ -54,7 +52,6 @@ def test_the_distance_is_the_published_one(golden: Path):
 
 def test_three_cosines_by_hand():
     assert float(entropy(THREE)[0]) == pytest.approx(1.097779, abs=1e-6)
-    assert float(negative_variance(THREE, 0.01)[0]) == pytest.approx(-0.217761, abs=1e-6)
     assert float(energy(THREE, 0.01)[0]) == pytest.approx(-0.300068, abs=1e-6)
     assert abs(float(energy(THREE, 0.01)[0]) - float(max_logit(THREE)[0])) < 1e-3
 

@@ -14,7 +14,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.signal_input import SIZES, TOWERS
 from medclip.models.towers.build import build_clip, default_config
 from medclip.models.towers.image_only import build_image_only, without_words
-from medclip.models.towers.layers.layer_depth import layer_depths
+from medclip.models.towers.layers.freeze import layer_depths
 from medclip.models.towers.masked.masked_autoencoder import MaskedAutoencoder, prepare_trunk
 from medclip.models.towers.signals.signal_resnet import SignalResNet
 from medclip.models.towers.signals.signal_tower import build_signal_tower
