@@ -95,7 +95,7 @@ print(f"{right} of {len(women)} are breast ultrasound; by chance it would be {sh
 
 # %%
 asked = {
-    "by words": {"words": "a malignant breast mass", "not_": "a benign breast mass"},
+    "by words": {"words": "a malignant breast mass", "against": "a benign breast mass"},
     "by example": {"like": images / women.file[women.content == "malignant"].iloc[0]},
 }
 for way, query in asked.items():

@@ -68,7 +68,7 @@ study
 
 # %%
 medclip.ecg.render(record, root / "sheet.png")
-medclip.ecg.render(record, root / "photo.png", photograph=3)
+medclip.ecg.render(record, root / "photo.png", photograph=True, seed=3)
 figure, axes = plt.subplots(1, 2, figsize=(12, 4.4), layout="constrained")
 for place, name in zip(axes, ("sheet", "photo"), strict=True):
     place.imshow(Image.open(root / f"{name}.png").reduce(2))
