@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.monitoring.changes import FAR, FEWEST_PATIENTS, changes_of, compared_periods
-from medclip.auditing.monitoring.periods import Periods, missing_weeks, periods_of
-from medclip.auditing.monitoring.read_results import SCORED, Watched, folder_of, read_results
-from medclip.auditing.monitoring.result import Monitored, PeriodRow
-from medclip.auditing.monitoring.side_by_side import side_by_side
 from medclip.errors import MedclipError, Reason
+from medclip.monitoring.changes import FAR, FEWEST_PATIENTS, changes_of, compared_periods
+from medclip.monitoring.periods import Periods, missing_weeks, periods_of
+from medclip.monitoring.read_results import SCORED, Watched, folder_of, read_results
+from medclip.monitoring.result import Monitored, PeriodRow
+from medclip.monitoring.side_by_side import side_by_side
 from medclip.progress import Progress
 from medclip.scoring.far_images import is_far
 from medclip.wording import count, list_of, number, percent_of

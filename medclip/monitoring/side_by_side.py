@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.auditing.embeddings.rows import whole_patients
-from medclip.auditing.monitoring.changes import MOST_ROWS
-from medclip.auditing.monitoring.read_results import Question, Watched
 from medclip.errors import MedclipError, Reason
+from medclip.monitoring.changes import MOST_ROWS
+from medclip.monitoring.read_results import Question, Watched
 from medclip.statistics.resampling.resampled import change
 from medclip.statistics.resampling.standard_errors import effective_patients
 from medclip.statistics.resampling.sums import means

@@ -1,9 +1,9 @@
 """What changed from a reference to a later period: why files fail, what arrives, what the model says of it.
 
 Every figure is compared in every period that is large enough. Shares have the score test and the interval of
-`statistics.tests.clustered_shares`, means the bootstrap over patients of both sides together: a patient who is in both
-is drawn once. p-values are adjusted by Benjamini and Hochberg's method over all figures and periods, so that of the
-changes that are shown as such about one in twenty is chance, however many weeks and findings there are. A change
+`statistics.significance.clustered_shares`, means the bootstrap over patients of both sides together: a patient who is
+in both is drawn once. p-values are adjusted by Benjamini and Hochberg's method over all figures and periods, so that of
+the changes that are shown as such about one in twenty is chance, however many weeks and findings there are. A change
 counts as small below 0.2, as clear from there and as large from 0.5: Cohen's h for shares, standard deviations of the
 reference for means, and for vectors the distance of two normal laws that a classifier tells apart as well.
 
@@ -23,16 +23,16 @@ from numpy.typing import NDArray
 
 from medclip.auditing.embeddings.drift import drift_between
 from medclip.auditing.embeddings.rows import whole_patients
-from medclip.auditing.monitoring.periods import NUM_FIRST, Periods
-from medclip.auditing.monitoring.read_results import SCORED, UNIT_FACTS, Watched
+from medclip.monitoring.periods import NUM_FIRST, Periods
+from medclip.monitoring.read_results import SCORED, UNIT_FACTS, Watched
 from medclip.statistics.cohort import Attribute
 from medclip.statistics.estimate import Difference
 from medclip.statistics.resampling.resampled import change
 from medclip.statistics.resampling.standard_errors import effective_patients
 from medclip.statistics.resampling.sums import means
 from medclip.statistics.resampling.weights import draw_weights
-from medclip.statistics.tests.clustered_shares import share_difference
-from medclip.statistics.tests.multiple_testing import benjamini_hochberg
+from medclip.statistics.significance.clustered_shares import share_difference
+from medclip.statistics.significance.multiple_testing import benjamini_hochberg
 
 Floats = NDArray[np.float64]
 

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.auditing.monitoring.changes import Change
-from medclip.auditing.monitoring.side_by_side import ChangedStudy, Compared
 from medclip.exit_codes import ExitCode
 from medclip.files.output import disk_errors, write_file
 from medclip.files.tables.write import csv_bytes, schema_of, table_of, write_rows
+from medclip.monitoring.changes import Change
+from medclip.monitoring.side_by_side import ChangedStudy, Compared
 from medclip.result import Result
 from medclip.wording import count
 

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import medclip
-from medclip.auditing.monitoring.changes import Change
-from medclip.auditing.monitoring.periods import missing_weeks, periods_of
 from medclip.errors import MedclipError, Reason
+from medclip.monitoring.changes import Change
+from medclip.monitoring.periods import missing_weeks, periods_of
 from tests.kits.size import is_nightly, sized
 from tests.kits.stores import memory_store, put
 from tests.kits.watched import write_run

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medclip.auditing.monitoring.changes import Change, changes_of
-from medclip.auditing.monitoring.periods import Periods
-from medclip.auditing.monitoring.read_results import UNIT_FACTS, Question, Units, Vectors, Watched
+from medclip.monitoring.changes import Change, changes_of
+from medclip.monitoring.periods import Periods
+from medclip.monitoring.read_results import UNIT_FACTS, Question, Units, Vectors, Watched
 
 
 def watched(
