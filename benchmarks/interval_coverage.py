@@ -49,7 +49,7 @@ from medclip.auditing.groups.differences import against, paired, rest_cells, wit
 from medclip.auditing.groups.gap_test import gap_test
 from medclip.auditing.groups.gaps import gap_info, gap_values, gaps
 from medclip.auditing.groups.measure import compared, gaps_shown, gaps_tested
-from medclip.evaluation.retrieval import retrieval
+from medclip.evaluation.label_retrieval import retrieval
 from medclip.statistics.cohort import Attribute, Cohort, Label
 from medclip.statistics.estimate import Estimate
 from medclip.statistics.metrics.classification import HeldOut, figures

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.models.scores.class_vectors import ClassVectors, TextEncoder, calibrated, ensemble
+from medclip.models.prototypes.class_vectors import ClassVectors, TextEncoder, calibrated, ensemble
 from medclip.text.vocabulary.prompts import ClassPrompts
 from medclip.text.vocabulary.task import Kind
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.scores.open_set import Examples, OpenSet, fit_open_set, load_open_set, typical
+from medclip.models.prototypes.open_set import Examples, OpenSet, fit_open_set, load_open_set, typical
 
 
 def unit(x: np.ndarray) -> np.ndarray:

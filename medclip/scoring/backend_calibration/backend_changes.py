@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.models.backends.known import FLOAT_BOUND, BackendKind
-from medclip.models.scores.class_vectors import probabilities
+from medclip.models.prototypes.class_vectors import probabilities
 from medclip.sample import Modality
 from medclip.scoring.tasks import AskedTask, Scorer
 from medclip.wording import count

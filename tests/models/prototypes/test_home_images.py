@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.scores.home_images import FILE_NAME, fit_home, load_homes, save_homes
+from medclip.models.prototypes.home_images import FILE_NAME, fit_home, load_homes, save_homes
 
 
 def cloud(seed: int, num: int, middle: float = 0.0) -> NDArray[np.float32]:

@@ -14,16 +14,16 @@ import pytest
 import medclip
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
-from medclip.models.backends import calibration as calibration_module
-from medclip.models.backends.calibration import Calibration, Candidate, check_calibration, read_calibration
+from medclip.models.backends import backend_calibration as calibration_module
+from medclip.models.backends.backend_calibration import Calibration, Candidate, check_calibration, read_calibration
 from medclip.models.backends.choice import BackendChoice, calibration_home
 from medclip.models.backends.known import BACKENDS
 from medclip.models.packs.pack import load_model, pack_card, update_pack
 from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import Modality
-from medclip.scoring.calibration import calibrate as calibrate_module
-from medclip.scoring.calibration.backend_changes import Change
-from medclip.scoring.calibration.calibrate import NamedImage, calibrate_backends, spread_out
+from medclip.scoring.backend_calibration import calibrate as calibrate_module
+from medclip.scoring.backend_calibration.backend_changes import Change
+from medclip.scoring.backend_calibration.calibrate import NamedImage, calibrate_backends, spread_out
 from medclip.settings import Settings
 from tests.kits.progress import Recorded
 from tests.kits.scoring import make_pack, write_png

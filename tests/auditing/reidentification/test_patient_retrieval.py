@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from medclip.auditing.reidentification.gallery import ANYBODY, Images
-from medclip.auditing.reidentification.retrieval import rank, reident, verdict
+from medclip.auditing.reidentification.patient_retrieval import rank, reident, verdict
 from medclip.auditing.reidentification.verification import Linkage
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.estimate import Estimate

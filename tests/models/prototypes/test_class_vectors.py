@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medclip.models.scores.class_vectors import (
+from medclip.models.prototypes.class_vectors import (
     ClassVectors,
     class_vectors,
     ensemble,

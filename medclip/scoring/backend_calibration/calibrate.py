@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.errors import MedclipError, Reason
-from medclip.models.backends.calibration import Calibration, Candidate, Judgement, cost_ms
+from medclip.models.backends.backend_calibration import Calibration, Candidate, Judgement, cost_ms
 from medclip.models.backends.cpu import cpu_flags, cpu_name
 from medclip.models.backends.known import BACKENDS, EAGER, BackendKind, usable
 from medclip.models.backends.load import load_backend, make_graph, refuse_misfit
@@ -32,8 +32,8 @@ from medclip.models.packs.manifest import pack_digest
 from medclip.progress import Progress
 from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import Modality
-from medclip.scoring.calibration.backend_changes import Change, answer_all, compare_answers, directions_of
-from medclip.scoring.calibration.held_out import hold_out, patients_of
+from medclip.scoring.backend_calibration.backend_changes import Change, answer_all, compare_answers, directions_of
+from medclip.scoring.backend_calibration.held_out import hold_out, patients_of
 from medclip.scoring.only_modality import only_modality
 from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks, check_words
 from medclip.settings import Settings

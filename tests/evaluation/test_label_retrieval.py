@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.errors import MedclipError
-from medclip.evaluation import retrieval as module
-from medclip.evaluation.retrieval import label_retrieval, retrieval
+from medclip.evaluation import label_retrieval as module
+from medclip.evaluation.label_retrieval import label_retrieval, retrieval
 
 
 @pytest.mark.golden
