@@ -49,7 +49,7 @@ from medclip.auditing.groups.differences import against, paired, rest_cells, wit
 from medclip.auditing.groups.gap_test import gap_test
 from medclip.auditing.groups.gaps import gap_info, gap_values, gaps
 from medclip.auditing.groups.measure import compared, gaps_shown, gaps_tested
-from medclip.evaluation.retrieval import retrieval
+from medclip.evaluation.label_retrieval import retrieval
 from medclip.statistics.cohort import Attribute, Cohort, Label
 from medclip.statistics.estimate import Estimate
 from medclip.statistics.metrics.classification import HeldOut, figures
@@ -58,7 +58,7 @@ from medclip.statistics.resampling.intervals import of, percentile
 from medclip.statistics.resampling.resampled import difference, interval_of
 from medclip.statistics.resampling.standard_errors import clusters_of
 from medclip.statistics.resampling.weights import draw_weights
-from medclip.statistics.tests.multiple_testing import benjamini_hochberg, holm
+from medclip.statistics.significance.multiple_testing import benjamini_hochberg, holm
 
 ICC, MOST_IMAGES, THRESHOLD = 0.5, 8, 0.5
 METRICS = ("auroc", "tpr", "fpr")

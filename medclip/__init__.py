@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from medclip.api.search import search
     from medclip.api.view import view
     from medclip.api.watch import watch
-    from medclip.auditing.monitoring.result import Monitored
     from medclip.auditing.result import AuditResult
     from medclip.captioning.result import PathgenResult
     from medclip.embeddings.open_embeddings import Embeddings
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from medclip.inspecting.doctor import Diagnosis
     from medclip.inspecting.draw_view import Viewed
     from medclip.inspecting.opened_study import OpenedStudy
+    from medclip.monitoring.result import Monitored
     from medclip.retrieval.captions import CaptionRanking
     from medclip.retrieval.result import SearchResult
     from medclip.runs.outputs.score_run import ScoreRun
@@ -121,7 +121,7 @@ __getattr__, __dir__ = lazy_names(
         "FinetuneResult": "medclip.adaptation.finetune.result:FinetuneResult",
         "MedclipError": "medclip.errors:MedclipError",
         "Modality": "medclip.sample:Modality",
-        "Monitored": "medclip.auditing.monitoring.result:Monitored",
+        "Monitored": "medclip.monitoring.result:Monitored",
         "OpenedStudy": "medclip.inspecting.opened_study:OpenedStudy",
         "PathgenResult": "medclip.captioning.result:PathgenResult",
         "PretrainResult": "medclip.training.result:PretrainResult",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections import UserDict
 from collections.abc import Callable, Container, Mapping
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
+
+_Row = TypeVar("_Row")
 
 
 def import_name(target: str) -> Any:
@@ -24,6 +27,24 @@ def plug_ins(group: str, table: Container[str]) -> Mapping[str, str]:
         table: What medclip has itself; an entry of that name is left out.
     """
     return {name: target for name, target in _entries(group).items() if name not in table}
+
+
+class Table(UserDict[str, _Row]):
+    """Rows by name, and behind them those that other installed packages add.
+
+    Args:
+        group: Group of their entry points, each of which is a row; one of a name that stands here is left out.
+        rows: What medclip has itself.
+    """
+
+    def __init__(self, group: str, rows: Mapping[str, _Row]) -> None:
+        self._group, self._rows = group, dict(rows)
+
+    @property
+    def data(self) -> dict[str, _Row]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """All rows, as UserDict reads them; others are imported when a row is asked for, and not before."""
+        brought = plug_ins(self._group, self._rows)
+        return self._rows | {name: import_name(row) for name, row in brought.items()} if brought else self._rows
 
 
 @cache

@@ -15,7 +15,7 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples, LookedAt, Unread
 from medclip.adaptation.data.heads import Head
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.lazy import import_name, plug_ins
+from medclip.lazy import Table, import_name
 from medclip.wording import list_of
 
 if TYPE_CHECKING:
@@ -199,12 +199,15 @@ class Method:
         return import_name(self.target)
 
 
-METHODS = {
+_ROWS: dict[str, Method] = {
     m.name: m
     for m in (
         Method("zero-shot", "Zero-shot", "medclip.adaptation.frozen.zero_shot:fit_zero_shot"),
         Method(
-            "linear-probe", "Linear probe", "medclip.adaptation.frozen.linear_probe:fit_linear_probe", needs_words=False
+            "linear-probe",
+            "Linear probe",
+            "medclip.adaptation.frozen.linear_probe:fit_linear_probe",
+            needs_words=False,
         ),
         Method("lp++", "LP++ (text-initialised probe)", "medclip.adaptation.frozen.lp_plus_plus:fit_lp_plus_plus"),
         Method("ridge", "Ridge", "medclip.adaptation.frozen.classical:fit_ridge", needs_words=False),
@@ -222,9 +225,9 @@ METHODS = {
         Method("full", "Full fine-tuning", "medclip.adaptation.towers.methods:fit_full", trains_towers=True),
     )
 }
+METHODS = Table("medclip.methods", _ROWS)
 
 
-ENTRY_POINTS = "medclip.methods"
 DEFAULT, DEFAULT_WITHOUT_WORDS = "svd", "linear-probe"
 """The method where none is named: of a pack with words, and of an image-only one."""
 
@@ -238,7 +241,7 @@ def choose_method(name: str | None, *, has_text: bool) -> Method:
     """Return a method that fits a pack: the one named, or the default.
 
     Args:
-        name: One of `method_names`; None for the default.
+        name: One of `METHODS`; None for the default.
         has_text: Whether the pack understands words.
 
     Raises:
@@ -260,14 +263,8 @@ def find_method(name: str) -> Method:
     Raises:
         MedclipError: WRONG_USE, naming those that there are.
     """
-    names = method_names()
-    if name not in names:
+    if name not in METHODS:
         raise MedclipError(
-            Reason.WRONG_USE, f"there is no method named {name!r}.", hint=did_you_mean(name, names, "Methods are")
+            Reason.WRONG_USE, f"there is no method named {name!r}.", hint=did_you_mean(name, METHODS, "Methods are")
         )
-    return METHODS.get(name) or import_name(plug_ins(ENTRY_POINTS, METHODS)[name])
-
-
-def method_names() -> tuple[str, ...]:
-    """Return the names of all methods: those of the table, and behind them those of other packages."""
-    return (*METHODS, *plug_ins(ENTRY_POINTS, METHODS))
+    return METHODS[name]

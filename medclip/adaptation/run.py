@@ -27,7 +27,7 @@ from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.models.devices import torch_threads
 from medclip.models.encoding.unit_reader import ReadUnit, UnitReader, encode_units
-from medclip.models.scores.class_vectors import probabilities
+from medclip.models.prototypes.class_vectors import probabilities
 from medclip.progress import Progress
 from medclip.result import Result
 from medclip.settings import Settings

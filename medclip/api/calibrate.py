@@ -11,8 +11,8 @@ from medclip.api.groups import Batches, Limits, Machine, NamedModality, Pack, Qu
 from medclip.options import option, options, verb
 
 if TYPE_CHECKING:
-    from medclip.models.backends.calibration import Calibration
-    from medclip.scoring.calibration.calibrate import NamedImage
+    from medclip.models.backends.backend_calibration import Calibration
+    from medclip.scoring.backend_calibration.calibrate import NamedImage
     from medclip.settings import Settings
 
 
@@ -70,14 +70,14 @@ def calibrate(options: CalibrateOptions) -> Calibration:
     from dataclasses import replace
 
     from medclip.files.output import claim_folder
-    from medclip.models.backends.calibration import FILE_NAME, write_calibration
+    from medclip.models.backends.backend_calibration import FILE_NAME, write_calibration
     from medclip.models.backends.choice import calibration_home
     from medclip.models.backends.known import BACKENDS, find_backend
     from medclip.models.packs.manifest import pack_digest
     from medclip.models.packs.pack import find_pack, load_model
     from medclip.progress import Silent
     from medclip.runs.planning.options import ScoreOptions, parse_modality
-    from medclip.scoring.calibration.calibrate import calibrate_backends, spread_out, with_batch
+    from medclip.scoring.backend_calibration.calibrate import calibrate_backends, spread_out, with_batch
     from medclip.text.vocabulary.own_words import read_prompts
 
     settings = settings_of(options)
@@ -111,7 +111,7 @@ def _named(images: Any, settings: Settings) -> list[NamedImage]:
     from medclip.files.discover import walk
     from medclip.files.given_images import given_images
     from medclip.files.tables.manifest import file_named, read_manifest
-    from medclip.scoring.calibration.calibrate import NamedImage
+    from medclip.scoring.backend_calibration.calibrate import NamedImage
 
     if not isinstance(images, (str, os.PathLike)):
         given = given_images(images)

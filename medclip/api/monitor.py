@@ -11,8 +11,8 @@ from medclip.api.groups import Chance, OutFolder, Recipe, Resamples, Told
 from medclip.options import argument, option, options, verb
 
 if TYPE_CHECKING:
-    from medclip.auditing.monitoring.result import Monitored
     from medclip.embeddings.open_embeddings import Embeddings
+    from medclip.monitoring.result import Monitored
     from medclip.runs.outputs.score_run import ScoreRun
 
     Run = str | Path | ScoreRun | Embeddings
@@ -87,9 +87,9 @@ def monitor(options: MonitorOptions) -> Monitored:
         >>> watched.findings[0].text  # doctest: +SKIP
     """
     from medclip.api.run_arguments import path_of
-    from medclip.auditing.monitoring.result import JSON, PERIODS
-    from medclip.auditing.monitoring.run import monitor_results
     from medclip.files.output import claim_folder, disk_errors, make_folder
+    from medclip.monitoring.result import JSON, PERIODS
+    from medclip.monitoring.run import monitor_results
     from medclip.progress import Silent
     from medclip.reports.monitor.findings import findings_of
     from medclip.reports.monitor.report import write_monitor_report

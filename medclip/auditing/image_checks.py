@@ -222,7 +222,7 @@ def _embeddings(
     from medclip.auditing.embeddings.drift import drift_between, drift_months
     from medclip.auditing.embeddings.probe import probe
     from medclip.auditing.embeddings.projection import centroids, projection
-    from medclip.auditing.reidentification.retrieval import reident
+    from medclip.auditing.reidentification.patient_retrieval import reident
     from medclip.auditing.reidentification.trained_attacker import attack_head
 
     cohort, wanted = one.cohort, options.image_checks

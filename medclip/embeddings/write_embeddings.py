@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from medclip.embeddings.embedded_unit import FACTS, EmbeddedUnit, EmbeddingPack
 from medclip.files.output import new_file, write_file
-from medclip.models.scores.class_vectors import mean_vector, normalised
+from medclip.models.prototypes.class_vectors import mean_vector, normalised
 
 if TYPE_CHECKING:
     import pyarrow as pa

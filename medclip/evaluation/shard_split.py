@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from medclip.adaptation.pack.pack_head import PackHead, read_pack_heads
 from medclip.evaluation.held_out_rows import blocks_of, choose_rows
-from medclip.evaluation.retrieval import recall_figures
+from medclip.evaluation.label_retrieval import recall_figures
 from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
 from medclip.models.packs.card import SplitFigures
-from medclip.models.scores.class_vectors import class_vectors, score_features
+from medclip.models.prototypes.class_vectors import class_vectors, score_features
 from medclip.progress import Progress, Silent
 from medclip.statistics.estimate import NUM_RESAMPLES, Estimate
 from medclip.statistics.metrics import classification

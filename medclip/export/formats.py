@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.lazy import Table
 
 Whole = Literal["tables", "study", "audit"]
 """What is written: the tables of a run, each study of a run, or an audit."""
@@ -37,7 +38,7 @@ class Format:
         return self.file == ".dcm"
 
 
-FORMATS: Mapping[str, Format] = {
+_ROWS: dict[str, Format] = {
     "csv": Format("CSV tables", "tables", "medclip.runs.outputs.results:write_csv_tables"),
     "sr": Format(
         "DICOM SR",
@@ -64,6 +65,7 @@ FORMATS: Mapping[str, Format] = {
     "tripod": Format("TRIPOD+AI", "audit", "medclip.export.checklists:tripod_checklist", "tripod_ai.md"),
     "claim": Format("CLAIM", "audit", "medclip.export.checklists:claim_checklist", "claim.md"),
 }
+FORMATS = Table("medclip.formats", _ROWS)
 """Forms by name, which is that of the folder of their studies, too."""
 _OWNERS: Mapping[Whole, str] = {"tables": "results have", "study": "results have", "audit": "an audit has"}
 

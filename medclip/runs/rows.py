@@ -46,7 +46,7 @@ class FileRow:
     """Row of the file that counts in the place of this one, which holds the same image of the same study."""
     home_distance: float | None = None
     """How far its image lies from those that the pack's figures were measured on, of which one in twenty lies beyond 1
-    (`medclip.models.scores.home_images`); None where the pack does not know, and where files are read together."""
+    (`medclip.models.prototypes.home_images`); None where the pack does not know, and where files are read together."""
 
 
 @dataclass(frozen=True)

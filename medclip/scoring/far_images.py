@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from medclip.models.scores.home_images import WITHIN, load_homes
+from medclip.models.prototypes.home_images import WITHIN, load_homes
 from medclip.runs.ledger.ledger import Ledger
 from medclip.wording import count, list_of, number, percent_of
 

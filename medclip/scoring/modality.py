@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medclip.adaptation.pack.pack_head import read_pack_texts
-from medclip.models.scores.open_set import typical
+from medclip.models.prototypes.open_set import typical
 from medclip.runs.units.problems import guess_problem, no_modality, untypical
 from medclip.sample import Kind, Modality
 from medclip.scoring.only_modality import only_modality

@@ -41,7 +41,7 @@ from texture import COLUMNS, DESCRIPTORS, Multinomial, describe_files, fit_probe
 from medclip.adaptation.data.class_text import class_text
 from medclip.adaptation.data.shots import Division, draw_shots
 from medclip.adaptation.data.table import LabelledUnit
-from medclip.models.scores.class_vectors import encode_prompts
+from medclip.models.prototypes.class_vectors import encode_prompts
 from medclip.sample import Modality
 from medclip.statistics.metrics.classification import HeldOut, figures, numbered
 from medclip.statistics.metrics.ranks import auroc

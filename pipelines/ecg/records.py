@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from medclip.adaptation.pack.pack_head import read_pack_heads
 from medclip.models.inputs.signal_input import SignalInput
 from medclip.models.packs.pack import load_model, pack_card
-from medclip.models.scores.class_vectors import encode_prompts
+from medclip.models.prototypes.class_vectors import encode_prompts
 from medclip.shards.reading.samples import ShardReader
 from medclip.statistics.metrics.classification import HeldOut, figures, numbered
 from medclip.statistics.resampling.resampled import Resampled, interval_of

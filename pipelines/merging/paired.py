@@ -22,7 +22,7 @@ from modality_tables import MODALITIES
 from numpy.typing import NDArray
 
 from medclip.models.packs.pack import Model, load_model
-from medclip.models.scores.class_vectors import class_vectors, score_features
+from medclip.models.prototypes.class_vectors import class_vectors, score_features
 from medclip.statistics.metrics import classification
 from medclip.statistics.resampling.resampled import Resampled, difference, mean
 from medclip.statistics.resampling.weights import draw_weights

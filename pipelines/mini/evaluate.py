@@ -26,7 +26,7 @@ from sklearn.linear_model import LogisticRegression
 from medclip.evaluation.zero_shot.text_figures import texts_measured
 from medclip.models.packs.card_sources import ALL
 from medclip.models.packs.pack import Model, load_model
-from medclip.models.scores.class_vectors import class_vectors, score_features
+from medclip.models.prototypes.class_vectors import class_vectors, score_features
 from medclip.settings import Settings
 from medclip.statistics.estimate import LEVEL, NUM_RESAMPLES
 from medclip.statistics.metrics.by_source import NOT_TESTABLE, BySource, by_source

@@ -40,8 +40,8 @@ from medclip.adapters.sources import source_of
 from medclip.ecg import render
 from medclip.errors import MedclipError
 from medclip.models.packs.pack import check_pack, find_pack, load_model, pack_card, update_pack
-from medclip.models.scores.class_vectors import class_vectors, score_features
-from medclip.models.scores.open_set import FILE_NAME, Examples, OpenSet, fit_open_set
+from medclip.models.prototypes.class_vectors import class_vectors, score_features
+from medclip.models.prototypes.open_set import FILE_NAME, Examples, OpenSet, fit_open_set
 from medclip.runs.units.problems import GREY, NEVER_GREY
 from medclip.runs.units.read_unit import read
 from medclip.settings import Settings

@@ -24,7 +24,7 @@ from shared_sets import rows_of
 import medclip
 from medclip.models.packs.card import Card
 from medclip.models.packs.pack import check_pack, find_pack, pack_card, update_pack
-from medclip.models.scores.home_images import FILE_NAME, Home, fit_home, save_homes
+from medclip.models.prototypes.home_images import FILE_NAME, Home, fit_home, save_homes
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import Resampled, interval_of
 from medclip.text.vocabulary.load import load_task

@@ -22,7 +22,7 @@ from medclip.models.packs.card import Card
 from medclip.models.packs.card_sources import ALL, METRIC_TITLES, SourceFigures, WithinFigure, within_figures
 from medclip.models.packs.manifest import read_manifest
 from medclip.models.packs.pack import DEFAULT, find_pack, pack_card
-from medclip.models.scores.home_images import load_homes
+from medclip.models.prototypes.home_images import load_homes
 from medclip.reports.model_card import task_title, view_card
 from medclip.sample import spoken
 from medclip.statistics.metrics.by_source import HOLDS, WITHIN_ONLY

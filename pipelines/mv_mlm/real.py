@@ -27,7 +27,7 @@ import torch
 from exams import Exams, encode
 from numpy.typing import NDArray
 
-from medclip.evaluation.retrieval import retrieval
+from medclip.evaluation.label_retrieval import retrieval
 from medclip.shards.writing.build import build_shards
 from medclip.shards.writing.entries import Form
 from medclip.statistics.metrics.classification import measured

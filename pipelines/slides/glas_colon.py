@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import medclip
-from medclip.models.scores.class_vectors import class_vectors
+from medclip.models.prototypes.class_vectors import class_vectors
 from medclip.slides.learning.bags import Bags, bags_in_memory
 from medclip.slides.learning.cross_validate import cross_validate
 from medclip.slides.learning.pooling import POOLINGS

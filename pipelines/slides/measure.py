@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from simulated_slides import Cohort, simulate  # pyright: ignore[reportMissingImports]
 
-from medclip.models.scores.class_vectors import ClassVectors
+from medclip.models.prototypes.class_vectors import ClassVectors
 from medclip.slides.learning.bags import Bags
 from medclip.slides.learning.cross_validate import cross_validate
 from medclip.slides.learning.pooling import SlidePooling

@@ -18,7 +18,7 @@ from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.native_aspect import TokenBudget
 from medclip.models.packs.pack import load_model, update_pack
-from medclip.models.scores.open_set import OpenSet
+from medclip.models.prototypes.open_set import OpenSet
 from tests.imaging.test_colourfulness import dermoscopy
 from tests.kits import files
 from tests.kits.image_only import image_only_pack

@@ -12,13 +12,13 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.held_out_rows import choose_rows
-from medclip.evaluation.retrieval import chance_of_recall
+from medclip.evaluation.label_retrieval import chance_of_recall
 from medclip.evaluation.shard_split import measure_split
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.model import Model
 from medclip.models.packs.card import SplitFigures
 from medclip.models.packs.pack import load_model
-from medclip.models.scores.class_vectors import class_vectors, score_features
+from medclip.models.prototypes.class_vectors import class_vectors, score_features
 from medclip.shards.reading.samples import ShardReader
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import interval_of

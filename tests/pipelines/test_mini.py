@@ -13,7 +13,7 @@ import pytest
 import medclip
 from medclip.models.packs.card import Card
 from medclip.models.packs.pack import find_pack, pack_card
-from medclip.models.scores.home_images import load_homes
+from medclip.models.prototypes.home_images import load_homes
 from medclip.settings import Settings
 from medclip.statistics.metrics.by_source import NOT_TESTABLE, WITHIN_ONLY
 from medclip.wording import list_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medclip.models.scores.class_vectors import ClassVectors, TextEncoder, class_vectors
+from medclip.models.prototypes.class_vectors import ClassVectors, TextEncoder, class_vectors
 from medclip.text.vocabulary.prompts import expand
 from medclip.text.vocabulary.task import Kind, Task
 

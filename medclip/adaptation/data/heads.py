@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.lazy import import_name, plug_ins
-from medclip.models.scores.class_vectors import ClassVectors
+from medclip.models.prototypes.class_vectors import ClassVectors
 
 HEADS = {
     "linear": "medclip.adaptation.data.heads:LinearHead",

@@ -13,7 +13,7 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.heads import Head, LinearHead, text_head
 from medclip.errors import MedclipError, Reason
-from medclip.models.scores.class_vectors import ClassVectors
+from medclip.models.prototypes.class_vectors import ClassVectors
 from medclip.statistics.metrics.selection_score import Quality, quality
 
 if TYPE_CHECKING:

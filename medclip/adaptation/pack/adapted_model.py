@@ -25,7 +25,7 @@ from medclip.files.output import claim_folder, new_folder, read_note, refuse_oth
 from medclip.files.tables.write import defused_text
 from medclip.models.encoding.unit_reader import encode_units
 from medclip.models.packs.manifest import pack_digest
-from medclip.models.scores.class_vectors import probabilities
+from medclip.models.prototypes.class_vectors import probabilities
 from medclip.text.vocabulary.find_task import to_yaml
 from medclip.text.vocabulary.load import parse_task
 

@@ -12,7 +12,7 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.unit_features import ways_said
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.card import training_hashes
-from medclip.models.scores.class_vectors import probabilities
+from medclip.models.prototypes.class_vectors import probabilities
 from medclip.statistics.metrics.selection_score import mean_auroc
 from medclip.wording import count
 

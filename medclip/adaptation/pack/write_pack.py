@@ -23,7 +23,7 @@ from medclip.models.packs.card import FILE_NAME as CARD_FILE
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.manifest import WEIGHTS_NAME, read_manifest, seal
 from medclip.models.packs.pack import save_weights
-from medclip.models.scores import home_images, open_set
+from medclip.models.prototypes import home_images, open_set
 from medclip.text.vocabulary.find_task import to_yaml
 from medclip.version import __version__
 from medclip.wording import count

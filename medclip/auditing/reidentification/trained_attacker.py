@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from medclip.auditing.embeddings.load import unit_vectors
 from medclip.auditing.embeddings.rows import FEWEST_PATIENTS, row
 from medclip.auditing.reidentification.gallery import ANYBODY, Images
-from medclip.auditing.reidentification.retrieval import reident
+from medclip.auditing.reidentification.patient_retrieval import reident
 from medclip.auditing.reidentification.verification import pair_rows
 
 if TYPE_CHECKING:

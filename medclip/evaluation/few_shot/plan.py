@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from medclip.adaptation.methods import METHODS, Method, choose_method, find_method, method_names, without_words
+from medclip.adaptation.methods import METHODS, Method, choose_method, find_method, without_words
 from medclip.errors import MedclipError, Reason
 from medclip.files.recipes.key_value import key_value, read_value
 
@@ -98,7 +98,7 @@ class Protocol:
 
     def keys(self) -> Iterator[RunKey]:
         """Yield the runs, cheap methods first and few shots before many, so that most are done when it is stopped."""
-        order = method_names()
+        order = list(METHODS)
         for v in sorted(self.variants, key=lambda v: (v.entry.trains_towers, order.index(v.method))):
             if v.constant:
                 yield RunKey(v.label, 0, 0, 0)

@@ -18,7 +18,7 @@ from medclip.statistics.estimate import Estimate
 from medclip.statistics.metrics.classification import METRICS, HeldOut, Shares, mean_over_runs, shares_of
 from medclip.statistics.resampling.resampled import Resampled, combination, difference, interval_of, mean
 from medclip.statistics.resampling.weights import draw_weights
-from medclip.statistics.tests.multiple_testing import holm
+from medclip.statistics.significance.multiple_testing import holm
 
 Runs = Mapping[RunKey, Run]
 Values = dict[tuple[str, int | None], dict[str, Resampled]]

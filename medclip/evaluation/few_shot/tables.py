@@ -14,7 +14,7 @@ from medclip.evaluation.few_shot.results import Cell, Comparison, Paired
 from medclip.evaluation.few_shot.store import Run, RunStore
 from medclip.files.output import write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes, schema_of, table_of
-from medclip.models.scores.class_vectors import probabilities
+from medclip.models.prototypes.class_vectors import probabilities
 
 if TYPE_CHECKING:
     import pyarrow as pa

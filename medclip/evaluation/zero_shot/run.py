@@ -40,7 +40,7 @@ from medclip.models.devices import check_batch_size, check_device
 from medclip.models.encoding.unit_reader import ReadUnit, UnitReader
 from medclip.models.packs.card import measured_hashes, training_hashes
 from medclip.models.packs.manifest import pack_digest
-from medclip.models.scores.class_vectors import ClassVectors, encode_prompts, mean_vector, score_features
+from medclip.models.prototypes.class_vectors import ClassVectors, encode_prompts, mean_vector, score_features
 from medclip.progress import Progress, Silent
 from medclip.sample import Modality, spoken
 from medclip.settings import Settings

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.evaluation.retrieval import recall_figures
+from medclip.evaluation.label_retrieval import recall_figures
 from medclip.wording import estimate, number
 
 RETRIEVAL = "retrieval"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.backends.calibration import (
+from medclip.models.backends.backend_calibration import (
     FILE_NAME,
     Calibration,
     check_calibration,

@@ -18,7 +18,7 @@ from medclip.files.given_images import GivenImage, Study, given_images, write_ar
 from medclip.files.grouping.studies import parse_modality
 from medclip.models.encoding.unit_reader import UnitReader, encode_units
 from medclip.models.inputs.pixels_of import pixels_of
-from medclip.models.scores.class_vectors import mean_vector
+from medclip.models.prototypes.class_vectors import mean_vector
 from medclip.progress import Progress, Silent
 from medclip.sample import Modality
 from medclip.settings import Settings

@@ -155,8 +155,8 @@ def check_pack(model: str | Path | Model) -> PackInfo:
     Raises:
         MedclipError: What `load_model` raises.
     """
-    from medclip.models.scores.home_images import load_homes
-    from medclip.models.scores.open_set import load_open_set
+    from medclip.models.prototypes.home_images import load_homes
+    from medclip.models.prototypes.open_set import load_open_set
 
     info = verify_pack(model)
     load_model(info.path, verify=False)

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from medclip.auditing.monitoring.changes import FAR, FEWEST_PATIENTS, TAIL, Change
-from medclip.auditing.monitoring.result import Finding, Monitored
-from medclip.auditing.monitoring.side_by_side import Compared
+from medclip.monitoring.changes import FAR, FEWEST_PATIENTS, TAIL, Change
+from medclip.monitoring.result import Finding, Monitored
+from medclip.monitoring.side_by_side import Compared
 from medclip.wording import capital, count, figure, interval, number, percent, percent_of
 
 _ORDER = ("large", "clear", "small", "note")

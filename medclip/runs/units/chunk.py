@@ -26,8 +26,8 @@ from medclip.files.readers.job_queue import NO_EFFORT, Effort, JobFuture
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.recognise.supported import other_modality
 from medclip.models.encoding.parallel_encoding import Batches
-from medclip.models.scores.home_images import home_distances
-from medclip.models.scores.open_set import typical
+from medclip.models.prototypes.home_images import home_distances
+from medclip.models.prototypes.open_set import typical
 from medclip.progress import Progress
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.planning.plan import Chunk, Plan, PlannedFile, PlannedUnit

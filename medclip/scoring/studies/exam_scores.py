@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medclip.files.grouping.mammogram import DISPLACED, ExamView, exam_view_of_row
 from medclip.files.grouping.mammography_exam import MammographyExam, arrange
-from medclip.models.scores.class_vectors import mean_vector
+from medclip.models.prototypes.class_vectors import mean_vector
 from medclip.runs.rows import ExamRow
 from medclip.sample import SIDES, Kind, Modality
 from medclip.scoring.cautions import Cautions

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.shot_features import folds
 from medclip.errors import MedclipError, Reason
-from medclip.models.scores.class_vectors import probabilities
+from medclip.models.prototypes.class_vectors import probabilities
 from medclip.progress import Progress, Silent
 from medclip.slides.learning.bags import Bags
 from medclip.slides.learning.pooling import SlidePooling

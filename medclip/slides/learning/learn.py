@@ -14,7 +14,7 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.output import claim_folder, in_use, new_folder, write_file
 from medclip.files.recipes.key_value import Overrides, read_overrides
 from medclip.files.tables.write import csv_bytes, parquet_bytes
-from medclip.models.scores.class_vectors import probabilities
+from medclip.models.prototypes.class_vectors import probabilities
 from medclip.progress import Progress
 from medclip.result import Result
 from medclip.slides.learning.cross_validate import Compared, cross_validate

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, in_use, new_folder, write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes
-from medclip.models.scores.class_vectors import ClassVectors, probabilities, score_features
+from medclip.models.prototypes.class_vectors import ClassVectors, probabilities, score_features
 from medclip.progress import Progress
 from medclip.result import named_counts
 from medclip.sample import Modality, spoken
@@ -212,7 +212,7 @@ def question_in_words(task: Task | str | Path, model: Any, store: SlideStore, to
     from medclip.models.packs.manifest import pack_digest
     from medclip.models.packs.pack import find_pack, load_model
     from medclip.models.packs.words import unmeasured
-    from medclip.models.scores.class_vectors import class_vectors
+    from medclip.models.prototypes.class_vectors import class_vectors
     from medclip.text.vocabulary.find_task import find_task
 
     asked = find_task(task)

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.lazy import Table
 from medclip.statistics.metrics.calibration_slope import Fitted
 from medclip.statistics.metrics.concordance import Concordance
 from medclip.statistics.metrics.ranks import Area, adjusted
@@ -198,7 +199,7 @@ def _one_bin(rows: Rows) -> NDArray[np.int64]:
     return np.zeros(len(rows.score_n), np.int64)
 
 
-METRICS: dict[str, Metric] = {
+_ROWS: dict[str, Metric] = {
     "prevalence": _rate(
         title="prevalence",
         formula="positives / n",
@@ -481,6 +482,7 @@ METRICS: dict[str, Metric] = {
         gap="tested",
     ),
 }
+METRICS = Table("medclip.metrics", _ROWS)
 """Every metric of the audit by its name, in the order of its tables."""
 _AREAS_FIRST = ("discrimination", "survival", "threshold", "calibration", "count")
 _RATES_FIRST = ("threshold", "discrimination", "survival", "calibration", "count")

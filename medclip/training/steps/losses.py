@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.lazy import import_name, plug_ins
+from medclip.lazy import Table
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.distill import relational_loss
 from medclip.objectives.lens import anchored_loss
@@ -41,7 +41,6 @@ from medclip.training.steps.teacher import SentenceTeacher
 from medclip.training.steps.towers import Seen, TowerOutputs
 from medclip.training.steps.unimodal import UnimodalViews, pooled_dim
 
-ENTRY_POINTS = "medclip.losses"
 ALL = slice(None)
 """All samples of a batch."""
 
@@ -224,7 +223,7 @@ def _classified(step: Step, heads: Sequence[Any], _: object) -> Terms:
         )  # fmt: skip
 
 
-LOSSES: dict[str, Loss | str] = {
+_ROWS: dict[str, Loss] = {
     "contrastive": Loss(_contrastive, settings=lambda r: r.objective if r.objective.needs_words else None),
     "image_anchor": Loss(
         _anchored, settings=lambda r: r.model.lens.image_anchor or None if r.model.lens else None, look=_middle
@@ -249,7 +248,8 @@ LOSSES: dict[str, Loss | str] = {
     "masked": Loss(_hidden, settings=lambda r: r.objective.masked, adds_up=True),
     "supervised": Loss(_classified, settings=lambda r: r.objective.supervised or None, adds_up=True),
 }
-"""Name -> row, or "module:row". A new loss is one file and one line here."""
+LOSSES = Table("medclip.losses", _ROWS)
+"""A new loss is one file and one line here."""
 
 
 def loss_named(name: str) -> Loss:
@@ -258,12 +258,10 @@ def loss_named(name: str) -> Loss:
     Raises:
         MedclipError: RECIPE_INVALID where there is none.
     """
-    row = LOSSES.get(name) or plug_ins(ENTRY_POINTS, LOSSES).get(name)
-    if row is None:
-        known = (*LOSSES, *plug_ins(ENTRY_POINTS, LOSSES))
-        hint = did_you_mean(name, known, "Losses are")
+    if name not in LOSSES:
+        hint = did_you_mean(name, LOSSES, "Losses are")
         raise MedclipError(Reason.RECIPE_INVALID, f"there is no loss {name!r}.", hint=hint)
-    return import_name(row) if isinstance(row, str) else row
+    return LOSSES[name]
 
 
 class ActiveLoss(NamedTuple):
@@ -283,8 +281,7 @@ def begin_losses(start: Start) -> tuple[ActiveLoss, ...]:
     Raises:
         MedclipError: What their `begin` raises.
     """
-    named = [(name, loss_named(name)) for name in LOSSES]
-    active = [(name, row, row.settings(start.recipe)) for name, row in named if row.settings is not None]
+    active = [(name, row, row.settings(start.recipe)) for name, row in LOSSES.items() if row.settings is not None]
     active += [(name, loss_named(name), settings) for name, settings in start.recipe.objective.losses.items()]
     return tuple(
         ActiveLoss(name, row, settings, settings if row.begin is None else row.begin(start, settings))

@@ -15,7 +15,7 @@ from medclip.adaptation.data.shot_features import unit_logits
 from medclip.adaptation.frozen import classical
 from medclip.adaptation.frozen.classical import KnnHead, discriminant, fit_knn, fit_lda, fit_ridge
 from medclip.errors import MedclipError, Reason
-from medclip.models.scores.class_vectors import probabilities
+from medclip.models.prototypes.class_vectors import probabilities
 from medclip.statistics.metrics.selection_score import log_loss, temperature
 from tests.kits.adaptation import DIM, FakeModel, made_up, words
 

@@ -18,7 +18,7 @@ from medclip.adaptation.data.shot_features import Shots, take, unit_logits
 from medclip.adaptation.frozen.tip_adapter import TipAdapter, TipHead, cache, fit_tip, fit_tip_f, search
 from medclip.adaptation.methods import find_method
 from medclip.errors import MedclipError, Reason
-from medclip.models.scores.class_vectors import ClassVectors
+from medclip.models.prototypes.class_vectors import ClassVectors
 from medclip.statistics.metrics.selection_score import accuracy
 from tests.kits.adaptation import DIM, FakeModel, made_up, of_features, unit, words
 

@@ -16,7 +16,7 @@ from medclip.imaging.native_aspect import TokenBudget
 from medclip.models.packs.card import read_card
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model, pack_card, update_pack
-from medclip.models.scores.class_vectors import ensemble
+from medclip.models.prototypes.class_vectors import ensemble
 from tests.kits import adapt_tables
 from tests.kits.embeddings import embed_files
 from tests.kits.evaluation import SUITE, evaluate_suite, image, small_data

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.retrieval import retrieval
+from medclip.evaluation.label_retrieval import retrieval
 from medclip.evaluation.zero_shot import run
 from medclip.evaluation.zero_shot.task_figures import BesideCard, card_lines
 from medclip.models.inputs.preprocess import Preprocess

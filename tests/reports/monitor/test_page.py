@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import medclip
-from medclip.auditing.monitoring.changes import Change
+from medclip.monitoring.changes import Change
 from medclip.reports.monitor import page
 from medclip.reports.monitor.findings import Series, findings_of, series_of
 from medclip.reports.monitor.report import write_monitor_report

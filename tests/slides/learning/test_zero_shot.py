@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medclip.errors import MedclipError
-from medclip.models.scores.class_vectors import ClassVectors
+from medclip.models.prototypes.class_vectors import ClassVectors
 from medclip.slides.learning.predict import patch_logits, top_pooled
 
 

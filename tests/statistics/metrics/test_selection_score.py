@@ -10,7 +10,7 @@ from scipy.special import expit, softmax
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
-from medclip.models.scores.class_vectors import probabilities
+from medclip.models.prototypes.class_vectors import probabilities
 from medclip.statistics.metrics.selection_score import accuracy, log_loss, mean_auroc, quality, temperature
 
 

@@ -1,0 +1,194 @@
+"""Watch finished runs: read them, divide time, compare each period with the reference and one pack with another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.monitoring.changes import FAR, FEWEST_PATIENTS, changes_of, compared_periods
+from medclip.monitoring.periods import Periods, missing_weeks, periods_of
+from medclip.monitoring.read_results import SCORED, Watched, folder_of, read_results
+from medclip.monitoring.result import Monitored, PeriodRow
+from medclip.monitoring.side_by_side import side_by_side
+from medclip.progress import Progress
+from medclip.scoring.far_images import is_far
+from medclip.wording import count, list_of, number, percent_of
+
+_SHOWN = 5
+
+
+def monitor_results(
+    results: Sequence[Any],
+    reference: Sequence[Any],
+    compare: Sequence[Any],
+    *,
+    period: str | None,
+    fewest: int = FEWEST_PATIENTS,
+    min_probability: float = 0.5,
+    num_resamples: int,
+    seed: int,
+    progress: Progress,
+) -> Monitored:
+    """Compare results with those of before, and with those of another pack.
+
+    Args:
+        results: Output folders of runs.
+        reference: Those of the time before; the first periods of `results` where there are none.
+        compare: Those of another pack on the same studies; none are needed.
+        period: week, month or run; None for weeks where most units have one.
+        fewest: Patients that a period needs to be compared.
+        min_probability: Probability from which a finding is called, for `compare`.
+        num_resamples: Resamples of patients.
+        seed: Of all draws.
+        progress: Told of it.
+
+    Returns:
+        The comparison, without sentences.
+
+    Raises:
+        MedclipError: MISSING_FILE, WRONG_USE; NOTHING_TO_DO where nothing can be compared.
+    """
+    for others, name in ((reference, "--before"), (compare, "--compare")):
+        if {folder_of(given).resolve() for given in others} & {folder_of(given).resolve() for given in results}:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"{name} names a folder that is among the results.",
+                hint="Name other results; what is compared with itself is never found to differ.",
+            )
+    progress.stage("Reading results", 1)
+    watched = read_results(results)
+    before = read_results(reference, watched.patients) if reference else None
+    other = read_results(compare, watched.patients) if compare else None
+    progress.step()
+    periods = periods_of(watched.units.week_U, watched.runs, period)
+    is_alone = before is None and len(periods.names) < 2
+    rows = _rows(watched, before, periods, fewest, is_alone)
+    if is_alone and other is None:
+        raise MedclipError(
+            Reason.NOTHING_TO_DO,
+            f"there is one {periods.by} only, and nothing to compare it with.",
+            hint="Name results of the time before with --before, or those of another pack with --compare.",
+        )
+    progress.stage("Comparing", 1)
+    changes = []
+    if not is_alone:
+        changes = changes_of(watched, before, periods, fewest=fewest, num_resamples=num_resamples, seed=seed)
+    compared, studies, num_paired = ([], [], (0, 0, 0))
+    if other is not None:
+        compared, studies, num_paired = side_by_side(
+            watched, other, threshold=min_probability, num_resamples=num_resamples, seed=seed
+        )
+    progress.step()
+    return Monitored(
+        by=periods.by,
+        reference="" if is_alone else _reference(before, periods),
+        periods=tuple(rows),
+        changes=tuple(changes),
+        compared=tuple(compared),
+        changed_studies=tuple(studies),
+        num_paired=num_paired,
+        packs=tuple(dict.fromkeys(watched.packs)),
+        packs_against=() if other is None else tuple(dict.fromkeys(other.packs)),
+        threshold=min_probability,
+        notes=tuple(_notes(watched, before, periods, rows, is_alone)),
+    )
+
+
+def _reference(before: Watched | None, periods: Periods) -> str:
+    if before is not None:
+        return list_of(before.runs, most=_SHOWN)
+    first = periods.names[: compared_periods(None, periods).start]
+    return f"the first {count(len(first), periods.by)}: {list_of(first, most=_SHOWN)}"
+
+
+def _rows(watched: Watched, before: Watched | None, periods: Periods, fewest: int, is_alone: bool) -> list[PeriodRow]:
+    """Count each period, the runs of the reference first."""
+    rows = []
+    if before is not None:
+        by_run = Periods("run", before.runs)
+        rows = [_row(before, by_run, place, fewest, reference=True) for place in range(len(before.runs))]
+    first = 0 if is_alone else compared_periods(before, periods).start
+    rows += [_row(watched, periods, place, fewest, reference=place < first) for place in range(len(periods.names))]
+    return rows
+
+
+def _row(watched: Watched, periods: Periods, place: int, fewest: int, *, reference: bool) -> PeriodRow:
+    units = watched.units
+    inside = periods.codes(units.week_U, units.run_U) == place
+    status = units.status_U[inside]
+    num_patients = len(np.unique(units.patients_U[inside]))
+    studies = {
+        study
+        for question in watched.questions
+        for study in question.studies_N[periods.codes(question.week_N, question.run_N) == place]
+    }
+    num_vectors = 0
+    if watched.vectors is not None:
+        num_vectors = int((periods.codes(watched.vectors.week_N, watched.vectors.run_N) == place).sum())
+    return PeriodRow(
+        period=periods.names[place],
+        num_units=int(inside.sum()),
+        num_scored=int((status == SCORED).sum()),
+        num_skipped=int((status == "skipped").sum()),
+        num_failed=int((status == "failed").sum()),
+        num_studies=max(len(studies), num_vectors),
+        num_patients=num_patients,
+        is_reference=int(reference),
+        is_compared=int(not reference and num_patients >= fewest),
+    )
+
+
+def _notes(
+    watched: Watched, before: Watched | None, periods: Periods, rows: Sequence[PeriodRow], is_alone: bool
+) -> list[str]:
+    notes = [*watched.notes, *_far(watched, periods)]
+    if before is not None and set(before.packs) != set(watched.packs):
+        notes.append(
+            "The reference was scored by another pack: a change of scores, distances or vectors may be the pack's."
+        )
+    if watched.vectors is not None and before is not None and before.vectors is None:
+        notes.append("The reference has no embeddings of the same image tower: vectors were not compared.")
+    without = int((watched.units.week_U == "").sum())
+    if periods.by != "run" and without:
+        notes.append(f"{count(without, 'unit')} without a week took no part (no DICOM header, or no date in it).")
+    if periods.by == "week" and (missing := missing_weeks(periods.names)):
+        notes.append(f"No unit at all in {list_of(missing, most=_SHOWN)}.")
+    small = [row.period for row in rows if not row.is_compared and not row.is_reference]
+    if small and not is_alone:
+        notes.append(f"Too few patients to be compared: {list_of(small, most=_SHOWN)}.")
+    return notes
+
+
+def _far(watched: Watched, periods: Periods) -> Iterator[str]:
+    """Yield which images lie far from home, whatever the reference is: one of the same other site is as far.
+
+    Of a modality that is not far as a whole, each period by itself: also one too small to be compared.
+    """
+    units = watched.units
+    known = ~np.isnan(units.distance_U)
+    codes = periods.codes(units.week_U, units.run_U)
+    for modality in sorted(set(units.facts["modality"][known].tolist())):
+        of_one = known & (units.facts["modality"] == modality)
+        inside, when = of_one, ""
+        if not _is_far(watched, of_one):
+            far = [place for place in range(len(periods.names)) if _is_far(watched, of_one & (codes == place))]
+            if not far:
+                continue
+            inside = of_one & np.isin(codes, far)
+            when = f" of {list_of([periods.names[place] for place in far], most=_SHOWN)}"
+        num, num_far = int(inside.sum()), int((units.distance_U[inside] > FAR).sum())
+        yield (
+            f"{number(num_far)} of {count(num, 'image')}{when} ({modality}, {percent_of(num_far, num)}) lie far from "
+            "those that the pack's figures were measured on, where one in twenty is expected: they come from "
+            "elsewhere, or look so, and the figures on its card do not speak for them."
+        )
+
+
+def _is_far(watched: Watched, inside: NDArray[np.bool_]) -> bool:
+    units = watched.units
+    num, num_far = int(inside.sum()), int((units.distance_U[inside] > FAR).sum())
+    return num > 0 and is_far(num, num_far, len(np.unique(units.patients_U[inside])))

@@ -1,0 +1,33 @@
+"""Rows that other packages add to tables."""
+
+from __future__ import annotations
+
+import pytest
+
+from medclip import lazy
+
+ROW: object = None
+
+
+@pytest.mark.parametrize(
+    ("group", "place"),
+    [
+        ("medclip.losses", "medclip.training.steps.losses:LOSSES"),
+        ("medclip.methods", "medclip.adaptation.methods:METHODS"),
+        ("medclip.metrics", "medclip.statistics.metrics.catalogue:METRICS"),
+        ("medclip.formats", "medclip.export.formats:FORMATS"),
+    ],
+)
+def test_a_table_has_the_rows_of_other_packages_behind_its_own(
+    group: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = lazy.import_name(place)
+    names, row = list(table), next(iter(table.values()))
+    brought = {"mine": "tests.test_lazy:ROW", names[0]: "tests.test_lazy:ROW"}
+    monkeypatch.setattr(lazy, "_entries", lambda asked: brought if asked == group else {})
+    monkeypatch.setattr("tests.test_lazy.ROW", row)
+    assert list(table) == [*names, "mine"]
+    assert (table["mine"], table[names[0]], table.get("none")) == (row, row, None)
+    assert "mine" in table
+    monkeypatch.undo()
+    assert "mine" not in table
