@@ -188,7 +188,7 @@ def test_a_prompt_becomes_a_task_beside_the_named_ones(pack: Path, studies: Path
     [
         ({"task": ["stroke"]}, Reason.WRONG_USE, "chest_xray_view"),
         ({"modality": "xrai"}, Reason.WRONG_USE, "xray"),
-        ({"min_confidence": 1.5}, Reason.WRONG_USE, "between 0 and 1"),
+        ({"min_confidence": 1.5}, Reason.WRONG_USE, "min_confidence is 0 to 1"),
         ({"against": "nothing"}, Reason.WRONG_USE, "--prompt"),
         ({"group_by": "size"}, Reason.WRONG_USE, "folder"),
         ({"model": "no-such-pack"}, Reason.PACK_NOT_FOUND, "no-such-pack"),
