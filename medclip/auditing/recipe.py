@@ -43,7 +43,7 @@ def recipe_note(path: Path, asked: Mapping[str, Any], known: Mapping[str, Option
     Args:
         path: A YAML file.
         asked: Options of the audit in the end, by name.
-        known: The options of an audit.
+        known: Names of the options of an audit.
     """
     of_file = read_recipe(path, known)
     names = {one.name for one in known.values() if one.kind is not None and not one.is_of_call} - _NOT_ASKED

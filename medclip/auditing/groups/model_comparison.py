@@ -33,8 +33,8 @@ def model_rows(one: Measured, other: Measured, options: MeasureOptions) -> tuple
 
     Args:
         one: The audited model.
-        other: The one that it is compared with.
-        options: Of the audit.
+        other: The model that it is compared with.
+        options: Options of the audit.
 
     Returns:
         Rows, of which p is adjusted within this pair of models, everybody apart from the groups; and sentences.

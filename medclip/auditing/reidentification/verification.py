@@ -165,7 +165,7 @@ def linkage(genuine: Pairs, impostors: Impostors, weights_PB: NDArray[np.integer
     Args:
         genuine: Pairs of one patient each; at least one.
         impostors: Pairs of two patients each; at least one.
-        weights_PB: How often each patient was drawn in each replicate.
+        weights_PB: Weight of each patient in each replicate.
     """
     genuine = genuine.take(np.argsort(genuine.cosine_M, kind="stable"))
     even, near = impostors.even(), impostors.near()

@@ -90,8 +90,8 @@ def compare(
         label: Scores of the originals, and truths.
         masked_N: Scores of the copies, NaN where there is none (`align`).
         device_N: 1 where the original shows the device, 0 where not (then the fill is a control), NaN unknown.
-        weights_PB: How often each patient counts in each replicate.
-        threshold: For the share of positives found in the original that the copy loses; None: without it.
+        weights_PB: Weight of each patient in each replicate.
+        threshold: Threshold for the share of positives found in the original that the copy loses; None: without it.
         min_patients: Fewest patients of a stratum that is shown.
 
     Returns:
