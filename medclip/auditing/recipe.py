@@ -59,9 +59,6 @@ def recipe_note(path: Path, asked: Mapping[str, Any], known: Mapping[str, Option
 def read_options(given: Any) -> ReadOptions:
     """Return how tables are read.
 
-    Args:
-        given: Options of an audit.
-
     Raises:
         MedclipError: WRONG_USE for a value that has another form.
     """
@@ -87,9 +84,6 @@ def read_options(given: Any) -> ReadOptions:
 
 def measure_options(given: Any) -> MeasureOptions:
     """Return what is measured, and how surely.
-
-    Args:
-        given: Options of an audit.
 
     Raises:
         MedclipError: WRONG_USE for a value that has another form; MISSING_FILE.

@@ -129,7 +129,7 @@ def grouped(
         patients_N: Patient of each row.
         attribute: Attribute whose groups are taken.
         most: Number of rows above which whole patients are drawn.
-        seed: Seed of that draw.
+        seed: Seed of the draw.
         fewest: Patients that a group needs.
     """
     there_N = ~np.isnan(vectors_ND).any(axis=1)

@@ -37,7 +37,7 @@ def against(
 
     Args:
         replicates: Replicates of one label, from `bootstrap.evaluate`.
-        metric: Name of one of its metrics.
+        metric: Name of one of the replicates' metrics.
         cells: Columns of the groups; the reference itself is left out.
         reference: Column of the reference group. For "everybody else" see `with_rest`.
         clusters: Clusters of the same cohort and label, from `standard_errors.clusters_of`.
@@ -73,7 +73,7 @@ def paired(
     Args:
         replicates: Replicates of one model.
         other: Replicates of the other model, with the same cohort rows and the same weights.
-        metric: Name of one of their metrics.
+        metric: Name of a metric that both have.
         cells: Columns of the groups.
         clusters: Clusters of the cohort and label.
 

@@ -87,8 +87,8 @@ def gap_test(
 
     Args:
         cohort: The audit set.
-        label: One of its labels.
-        attribute: Name of one of its attributes.
+        label: One of the cohort's labels.
+        attribute: Name of one of the cohort's attributes.
         groups: Indices, into the attribute's groups, of those that may be shown.
         names: Names of gaps, largest minus smallest, from `gaps.gap_names`; the shuffles serve all of them.
         threshold: Threshold of the label, for metrics that need one.

@@ -56,7 +56,7 @@ def parse_age(text: str, unit: str = "years") -> float | None:
     """Read one age in years.
 
     Args:
-        text: "45", "058Y", "6M", "12W", "30D", "45 years", "90+".
+        text: Text of an age: "45", "058Y", "6M", "12W", "30D", "45 years", "90+".
         unit: Unit of a plain number: "years", "months", "weeks" or "days".
 
     Returns:
@@ -140,7 +140,7 @@ def age_edges(bins: str | Sequence[float] | None) -> tuple[float, ...]:
     """Return the lower edges of the bands.
 
     Args:
-        bins: "0,20,40,60,80", numbers, the name of a preset, or None for 0, 18, 25, 50, 65, 80.
+        bins: Edges: "0,20,40,60,80", numbers, the name of a preset, or None for 0, 18, 25, 50, 65, 80.
 
     Raises:
         MedclipError: WRONG_USE for edges that do not rise.

@@ -79,7 +79,7 @@ def parse_by(by: Sequence[str], all_pairs: bool) -> list[tuple[str, ...]]:
 
     Args:
         by: Names of attributes or columns; "sex*age" or "sex×age" for an intersection.
-        all_pairs: Whether every pair of those that stand alone is asked for, too.
+        all_pairs: Whether every pair of names that are no intersections is asked for, too.
 
     Returns:
         The parts of each, without repeats.

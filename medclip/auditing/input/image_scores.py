@@ -36,7 +36,7 @@ def score_images(
     Args:
         table: Labels, with a column that names files.
         images: Folder that the files are in, or a folder of their embeddings.
-        stored: Embeddings of that folder, opened; None where it holds images.
+        stored: Embeddings of the folder `images`, opened; None where it holds image files.
         model: The loaded pack.
         modality: Modality whose adapter reads the files.
         task: Name of a task of the pack, or a task file.

@@ -48,7 +48,7 @@ def refuse_same_data(chosen: Cohort, audited: Cohort) -> tuple[str, ...]:
 
     Args:
         chosen: Cohort that thresholds or temperatures are chosen on.
-        audited: Cohort that they are used on.
+        audited: Cohort that thresholds or temperatures are used on.
 
     Returns:
         Sentences about what could not be checked.
@@ -91,7 +91,7 @@ def refuse_hashes(rows: str, patients: str, audited: Cohort, where: object = Non
 
     Args:
         rows: Hash of the rows, `Fingerprint.rows`, as it was written down; blank for a fixed threshold.
-        patients: Hash of the patients, `Fingerprint.patients`, likewise.
+        patients: Hash of the patients, `Fingerprint.patients`, as it was written down.
         audited: Cohort that is audited.
         where: File that the hashes were written in, for the error.
 

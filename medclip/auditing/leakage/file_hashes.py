@@ -102,7 +102,7 @@ def image_hashes(
 
     Args:
         sha256: SHA-256 of each row's bytes, "" where it is not known.
-        images: uint8 [H, W] or [H, W, C] of each row; None where it was not read. Taken one by one.
+        images: Image of each row, uint8 [H, W] or [H, W, C]; None where it was not read. Taken one by one.
         num_variants: Number of variants to hash: one is enough on the side that others are compared with.
     """
     looks = [

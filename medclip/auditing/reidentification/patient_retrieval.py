@@ -116,8 +116,8 @@ def rank(
 
     Args:
         distance_QG: Distance of each query from each image of the gallery; smaller is more alike.
-        right_QG: Whether each is an answer looked for.
-        wrong_QG: Whether each is another valid answer.
+        right_QG: Whether each image of the gallery is an answer looked for.
+        wrong_QG: Whether each image of the gallery is another valid answer.
         first: Number of the first query.
     """
     ranks = []

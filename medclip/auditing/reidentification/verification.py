@@ -133,7 +133,7 @@ def pair_rows(
 
     Args:
         patients_N: Patient of each row.
-        groups: Codes [N]; -1 is not known, and then in no pair.
+        groups: Codes of each row, [N]; a code of -1 is not known, and then in no pair.
     """
     firsts, seconds = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for first, second in _same_patient(patients_N):

@@ -53,7 +53,7 @@ def compare(
         shown: Whether each group of the attribute may be shown, [groups]; the others do not count here.
         threshold: Threshold for gaps of rates; without it those are left out.
         numbers: Further covariates of `propensity`, by name.
-        method: "standardise" or "propensity".
+        method: Way to reweight: "standardise" or "propensity".
         names: Names of gaps, from `medclip.auditing.groups.gaps.gap_names`.
         limit: Largest weight.
 

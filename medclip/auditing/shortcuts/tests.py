@@ -60,7 +60,8 @@ def device_test(
     Args:
         cohort: Patients.
         label: Scores and truths.
-        device_N: 1, 0, or NaN where nobody knows (`device.device_of`); positives of unknown device are left out.
+        device_N: Device in each row: 1, 0, or NaN where nobody knows (`device.device_of`); positives of unknown device
+            are left out.
         weights_PB: Weight of each patient in each replicate; pairs the strata.
         min_patients: Fewest patients with positives in each stratum.
 
@@ -107,7 +108,7 @@ def negatives_with_device(
     Args:
         cohort: Patients.
         label: Scores and truths.
-        device_N: 1, 0, or NaN where nobody knows.
+        device_N: Device in each row: 1, 0, or NaN where nobody knows.
         weights_PB: Weight of each patient in each replicate.
         threshold: Threshold for the false positive rates; None: without them.
         min_patients: Fewest patients with negatives in each stratum.
