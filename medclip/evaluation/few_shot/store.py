@@ -45,7 +45,7 @@ class RunStore:
 
     Args:
         folder: Folder of the runs; made if it is not there.
-        identity: Facts that the runs are of (base, data, division). A folder of something else is refused.
+        identity: Identity of the runs (base, data, division). A folder of something else is refused.
 
     Raises:
         MedclipError: OUTPUT_IN_USE for a folder that holds anything else; as `medclip.files.output.disk_errors`.

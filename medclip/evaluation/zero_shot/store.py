@@ -30,7 +30,7 @@ class SuiteStore:
 
     Args:
         folder: Folder of the results; made if it is not there.
-        identity: Facts that the folder is about (pack and suite). A folder of something else is refused.
+        identity: Identity of the results (pack and suite). A folder of something else is refused.
 
     Raises:
         MedclipError: OUTPUT_IN_USE for a folder that holds anything else; as `medclip.files.output.disk_errors`.

@@ -96,7 +96,7 @@ def concordance(
         event_N: Whether the event was seen.
         risk: Risk of each row, higher for earlier events; [N], or [N, T] for risks that change with the horizon: a pair
             is then compared in the column of its later row.
-        kind: Way to count pairs: `harrell_td` counts each once (Harrell 1996; Antolini 2005 for risks that change);
+        kind: Way to count pairs: `harrell_td` counts all alike (Harrell 1996; Antolini 2005 for risks that change);
             `uno` weights a pair by 1/G(t⁻)² of the earlier row, G the Kaplan–Meier estimate of not being censored (Uno
             2011); `mirai_compat` by 1/K(t)² of the later row, K that of the event itself, as Mirai's published code
             does.
