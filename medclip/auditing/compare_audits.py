@@ -84,7 +84,7 @@ def compare_audits(first: AuditResult | str | Path, second: AuditResult | str | 
 
     Args:
         first: An audit, its folder or its `audit.json`.
-        second: Another.
+        second: Another audit, its folder or its `audit.json`.
 
     Raises:
         MedclipError: What `read_result` raises.

@@ -65,12 +65,12 @@ def gather(
 
     Args:
         one: The audited model, measured.
-        choosing: What its thresholds were chosen on.
+        choosing: Cohort that the thresholds were chosen on; None where they were not chosen from data.
         splits: Patient and split of each row of the whole label table (`table_splits`).
-        options: `options.image_checks` says what there is.
-        model: Its pack, loaded; None where there is none.
+        options: Options, of which `image_checks` says what there is.
+        model: Pack of the audited model, loaded; None where there is none.
         settings: Limits and number of reading processes.
-        progress: Told of every image.
+        progress: Progress bar of the images.
 
     Raises:
         MedclipError: What reading packs, shards, tables and embeddings raises; a bad image raises nothing.

@@ -34,10 +34,10 @@ def open_tables(scores: Mapping[str, Any], labels: Any, reading: ReadOptions, op
     """Read every table of an audit.
 
     Args:
-        scores: Of each model, by its name; see `open_scores`.
+        scores: Scores of each model, by its name, as `open_scores` takes them.
         labels: The label table; None where it is the table of scores itself.
-        reading: Where the files.parquet of scores of `medclip score` is, and how text was written.
-        options: What else there is to read.
+        reading: Options of reading: the files.parquet of scores of `medclip score`, and how text was written.
+        options: Options of measuring, which name the other tables.
 
     Raises:
         MedclipError: What reading tables raises.

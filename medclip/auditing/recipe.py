@@ -43,7 +43,7 @@ def recipe_note(path: Path, asked: Mapping[str, Any], known: Mapping[str, Option
     Args:
         path: A YAML file.
         asked: Options of the audit in the end, by name.
-        known: The options of an audit.
+        known: Names of the options of an audit.
     """
     of_file = read_recipe(path, known)
     names = {one.name for one in known.values() if one.kind is not None and not one.is_of_call} - _NOT_ASKED
@@ -58,9 +58,6 @@ def recipe_note(path: Path, asked: Mapping[str, Any], known: Mapping[str, Option
 
 def read_options(given: Any) -> ReadOptions:
     """Return how tables are read.
-
-    Args:
-        given: Options of an audit.
 
     Raises:
         MedclipError: WRONG_USE for a value that has another form.
@@ -87,9 +84,6 @@ def read_options(given: Any) -> ReadOptions:
 
 def measure_options(given: Any) -> MeasureOptions:
     """Return what is measured, and how surely.
-
-    Args:
-        given: Options of an audit.
 
     Raises:
         MedclipError: WRONG_USE for a value that has another form; MISSING_FILE.

@@ -110,8 +110,8 @@ def measure(run: AdaptRun, *, num_resamples: int = NUM_RESAMPLES) -> AdaptedFigu
     patients, are left out: a base looks too good on them.
 
     Args:
-        run: What `medclip.adaptation.run.adapt` gave.
-        num_resamples: Of patients.
+        run: Finished run, from `medclip.adaptation.run.adapt`.
+        num_resamples: Number of resamples of patients.
 
     Returns:
         The figures; empty where there are no test files that allow any.

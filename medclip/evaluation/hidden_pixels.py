@@ -54,14 +54,14 @@ def measure_hidden(
 
     Args:
         model: The loaded pack.
-        part: On the model's device, in evaluation mode.
+        part: Part that guesses, on the model's device, in evaluation mode.
         reader: The split.
-        drawing: How samples are made; its seed draws what is hidden, for each sample by itself.
-        seen: As in `choose_rows`.
+        drawing: Rules by which samples are made; its seed draws what is hidden, for each sample by itself.
+        seen: sha256 of the training files and hashes of the training patients, as in `choose_rows`.
         limit: Samples measured at most, spread evenly over the split.
         workers: Threads that read and decode.
         num_resamples: Resamples of patients.
-        progress: Told of each image.
+        progress: Progress bar of the images.
 
     Raises:
         MedclipError: As `measure_split`.
@@ -133,10 +133,10 @@ def mean_over_patients(
     """Return a mean over parts of images, and value ± t · SE over resamples of patients; no interval with one patient.
 
     Args:
-        totals_N: Of N images: the sum over their parts.
-        sizes_N: How many parts each has; or what the totals are a share of. 0 or more.
-        whose: The patient of each.
-        num_resamples: How many resamples.
+        totals_N: Sum over the parts of each image.
+        sizes_N: Number of parts of each image, or what the totals are a share of; 0 or more.
+        whose: Patient of each image.
+        num_resamples: Number of resamples.
     """
     number = {patient: i for i, patient in enumerate(dict.fromkeys(whose))}
     patient_N = np.array([number[patient] for patient in whose])

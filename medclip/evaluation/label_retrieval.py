@@ -64,16 +64,16 @@ def retrieval(
     """Measure image retrieval (texts ask) and text retrieval (images ask).
 
     Args:
-        images_ND: float [N, D] of unit norm.
-        texts_MD: float [M, D] of unit norm.
-        image_keys: What each image belongs to, length N.
-        text_keys: What each text belongs to, length M.
-        ks: The numbers of answers looked at.
-        image_patients: Whose image it is; with `text_patients`, answers of the query's own patient that are not right
-            are left out: they are neither found nor in the way.
-        text_patients: Whose text it is.
-        num_resamples: Of the patients, for the intervals.
-        seed: Of their draw.
+        images_ND: Vectors of images, float [N, D] of unit norm.
+        texts_MD: Vectors of texts, float [M, D] of unit norm.
+        image_keys: Key of what each image belongs to, length N.
+        text_keys: Key of what each text belongs to, length M.
+        ks: Numbers of answers looked at.
+        image_patients: Patient of each image; with `text_patients`, answers of the query's own patient that are not
+            right are left out: they are neither found nor in the way.
+        text_patients: Patient of each text.
+        num_resamples: Number of resamples of the patients, for the intervals.
+        seed: Seed of the draw of patients.
 
     Returns:
         Image retrieval, text retrieval.
@@ -116,12 +116,12 @@ def recall_figures(
     """Measure retrieval both ways between images and their texts, as cards have figures.
 
     Args:
-        images_ND: float [N, D] of unit norm.
-        texts_ND: float [N, D] of unit norm: the text of each image.
-        keys: What image and text belong to; equal ones are right answers of each other.
-        patients: Whose each is, or what stands for that.
-        knows_patients: Whether that is a patient: else none are counted.
-        num_resamples: Of patients.
+        images_ND: Vectors of images, float [N, D] of unit norm.
+        texts_ND: Vector of each image's text, float [N, D] of unit norm.
+        keys: Key of each image and its text; equal ones are right answers of each other.
+        patients: Patient of each image, or what stands for that.
+        knows_patients: Whether `patients` names patients: else none are counted.
+        num_resamples: Number of resamples of patients.
 
     Returns:
         "text_to_image_r1" and so on: value, low and high to four decimals, chance, images and patients.
@@ -166,11 +166,11 @@ def label_retrieval(
     """Measure search by example: each image asks, and all others are ranked by their cosine with it.
 
     Args:
-        images_ND: float [N, D] of unit norm.
-        labels_NC: bool or 0/1 [N, C], the findings of each image.
-        patients: Whose image it is. Images of the patient who asks are not to be found: they are alike for other
+        images_ND: Vectors of images, float [N, D] of unit norm.
+        labels_NC: Findings of each image, bool or 0/1 [N, C].
+        patients: Patient of each image. Images of the patient who asks are not to be found: they are alike for other
             reasons than their findings, and would inflate the figures.
-        ks: The numbers of answers looked at; where fewer are there, those count.
+        ks: Numbers of answers looked at; where fewer are there, those count.
 
     Raises:
         MedclipError: WRONG_USE when lengths differ, or nobody else's image is there for any.
@@ -287,8 +287,8 @@ def chance_of_recall(keys: Sequence[Hashable], patients: Sequence[Hashable]) -> 
     A query has as many right answers as there are equal keys, among all but the wrong ones of its own patient.
 
     Args:
-        keys: What each image, and its text, belongs to.
-        patients: Whose it is.
+        keys: Key of each image and its text.
+        patients: Patient of each image.
 
     Example:
         >>> chance_of_recall(["a", "b", "c", "d"], range(4))[1]

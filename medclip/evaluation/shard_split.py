@@ -83,13 +83,13 @@ def measure_split(
     Args:
         model: A loaded pack.
         reader: The split.
-        drawing: How captions are drawn, as for validation; the size of images is each model's own.
-        start: The model that training began with: measured on the same images, beside.
+        drawing: Rules by which captions are drawn, as for validation; the size of images is each model's own.
+        start: Model that training began with: measured on the same images, beside.
         seen: sha256 of the training files and hashes of the training patients; what is among them is left out.
         limit: Samples measured at most, spread evenly over the split.
         workers: Threads that read and decode.
         num_resamples: Resamples of patients.
-        progress: Told of each image.
+        progress: Progress bar of the images.
 
     Returns:
         The figures, as a card holds them.

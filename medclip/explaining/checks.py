@@ -53,9 +53,9 @@ def randomisation(
     Args:
         model: The loaded model; it is not changed.
         image: The one image, as `Preprocess.together` puts it.
-        maps: What was computed, of each score.
-        number: Which of their images it is.
-        seed: Of the random weights.
+        maps: Maps of each score, as they were computed.
+        number: Number of the image among those of `maps`.
+        seed: Seed of the random weights.
 
     Returns:
         For each score the depths, the highest first.
@@ -114,8 +114,8 @@ class Occlusions:
 
     Args:
         model: The loaded model.
-        image: uint8 [H, W, 3] as the model is shown it; of an ECG int16 [12, T].
-        inside: bool, of the shape of the map's grid: places that show image; those of padding stay as they are.
+        image: Image as the model is shown it, uint8 [H, W, 3]; of an ECG int16 [12, T].
+        inside: Whether each place of the map's grid shows image; those of padding stay as they are.
     """
 
     def __init__(self, model: Any, image: NDArray[np.uint8], inside: NDArray[np.bool_]) -> None:
@@ -154,10 +154,10 @@ def curves(occlusions: Occlusions, grid: NDArray[np.float32], target: Target, *,
     as much as one.
 
     Args:
-        occlusions: Of the image.
+        occlusions: Occlusions of the image.
         grid: The map.
-        target: Of which score.
-        seed: Of the random order.
+        target: Target whose score it is.
+        seed: Seed of the random order.
     """
     places = np.flatnonzero(occlusions.inside)
     shuffled = np.random.default_rng(seed).permutation(places)

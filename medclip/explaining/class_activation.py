@@ -48,13 +48,13 @@ def score_weights(
 
     Args:
         activation_CHW: Feature maps.
-        image_CHW: What the tower takes, normalised.
-        score: Turns a batch of images [N, 3, H, W] into N scores.
-        gradient_CHW: Of the score, in the feature maps; for gScoreCAM, which looks at the channels with the largest
-            mean alone.
-        num_channels: Their number; all where None.
-        unselected: The other channels keep a score of 0 and with it a weight, as the published code has it, or "mask"
-            leaves them out.
+        image_CHW: Input of the tower, normalised.
+        score: Function that turns a batch of images [N, 3, H, W] into N scores.
+        gradient_CHW: Gradient of the score in the feature maps; for gScoreCAM, which looks at the channels with the
+            largest mean alone.
+        num_channels: Number of channels looked at; all where None.
+        unselected: Rule for the other channels: "zero_score" keeps a score of 0 and with it a weight, as the published
+            code has it; "mask" leaves them out.
         batch_size: Images in one pass.
 
     Returns:

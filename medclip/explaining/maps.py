@@ -41,9 +41,9 @@ def compute_maps(
 
     Args:
         model: The loaded model.
-        images: From `Preprocess.together`: all images of a unit.
-        targets: What is explained.
-        method: One of `EXPLAINERS`; None for that of `DEFAULTS`.
+        images: All images of a unit, from `Preprocess.together`.
+        targets: Targets that are explained.
+        method: Name of one of `EXPLAINERS`; None for that of `DEFAULTS`.
         visual: Another image tower than the model's own, such as one with re-initialised blocks.
 
     Returns:

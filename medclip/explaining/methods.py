@@ -109,9 +109,9 @@ def choose_explainer(method: str | None, tower: Tower, *, squares: bool = True) 
     """Return the name of a method that explains a tower: the one named, or the default.
 
     Args:
-        method: One of `EXPLAINERS`; None for the default.
-        tower: What is explained.
-        squares: Whether it takes square images.
+        method: Name of one of `EXPLAINERS`; None for the default.
+        tower: Kind of the tower that is explained.
+        squares: Whether the tower takes square images.
 
     Raises:
         MedclipError: WRONG_USE for a method that does not fit.

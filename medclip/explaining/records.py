@@ -91,8 +91,8 @@ def features_without(
 
     Args:
         model: The loaded model, of ECGs.
-        record_LT: int16 [12, T] in microvolts.
-        seconds: Its length.
+        record_LT: Record in microvolts, int16 [12, T].
+        seconds: Length of the record.
         visual: Another tower than the model's own.
 
     Returns:

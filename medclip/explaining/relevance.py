@@ -32,10 +32,10 @@ def rollout(
 
     Args:
         attention: Weights of each block, first to last: [H, N, N].
-        fusion: How heads become one.
+        fusion: Name of the way in which heads become one.
         discard: Share of the smallest weights of a block that is left out; the first one always stays.
-        normalisation: "rows" of a sum of 1, as the paper has it; "columns" divides column j by the sum of row j, as
-            the widely used code of vit-explain does. Without `discard` both are the same.
+        normalisation: Normalisation: "rows" of a sum of 1, as the paper has it; "columns" divides column j by the sum
+            of row j, as the widely used code of vit-explain does. Without `discard` both are the same.
 
     Returns:
         [N, N]; row 0 is what flows into the class token.
@@ -54,10 +54,10 @@ def gradient_rollout(
     """Follow attention that raises a score: weights times their gradient, averaged over heads, then what is positive.
 
     Args:
-        attention: As `rollout` takes it.
-        gradient: Of the score, in the weights: [H, N, N] of each block.
-        discard: As `rollout` takes it.
-        normalisation: As `rollout` takes it.
+        attention: Weights of each block, as `rollout` takes them.
+        gradient: Gradient of the score in the weights: [H, N, N] of each block.
+        discard: Share of the smallest weights that is left out, as in `rollout`.
+        normalisation: Name of the normalisation, as in `rollout`.
     """
     pairs = zip(attention, gradient, strict=True)
     fused = [np.maximum(0.0, (np.asarray(a, np.float64) * g).mean(axis=0)) for a, g in pairs]
@@ -86,7 +86,7 @@ def relevance(attention: Sequence[Array], gradient: Sequence[Array], *, start: i
 
     Args:
         attention: Weights, first to last: [H, N, N]; at the end there may be poolings [H, Q, N] that read the tokens.
-        gradient: Of the score, in the weights.
+        gradient: Gradient of the score in the weights, of the same shapes.
         start: First block that counts: 0 for all, -1 for the last alone.
 
     Returns:

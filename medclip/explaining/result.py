@@ -28,7 +28,7 @@ def padding_notes(units: Iterable[Explanation]) -> tuple[str, ...]:
     """Write which maps lie mostly where there is no image, by the image that carries most of the score.
 
     Args:
-        units: Explained ones, and others.
+        units: Units, explained ones and others.
     """
     return tuple(
         f"Row {unit.row}: {percent(heat.padding[heat.top])} of the map of {heat.title} lies on padding, where there is "

@@ -45,12 +45,12 @@ def explain_unit(
 
     Args:
         model: The loaded model.
-        seen: What reading made of it.
-        asked: What is asked.
-        options: How.
-        row: Its number, from 1.
-        file: Name of its first file.
-        draw: Draw the overlay.
+        seen: Unit as reading left it.
+        asked: Questions that are asked.
+        options: Options of explaining.
+        row: Number of the unit, from 1.
+        file: Name of the unit's first file.
+        draw: Whether the overlay is drawn.
 
     Raises:
         MedclipError: NO_TASK where no question fits; NON_FINITE; NOT_SUPPORTED_YET for a tower that is not understood.

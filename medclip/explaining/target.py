@@ -51,15 +51,16 @@ def logit_target(
     """Make a target of one class's logit.
 
     Args:
-        name: Of the class or prompt.
-        against: What it is compared with.
+        name: Name of the class or prompt.
+        against: Name of what the class is compared with.
         task: Name of the task.
-        logits: float32 [N, D] to logits [N, C], as scoring computes them: of prompts or of a pack's head.
-        number: Which class.
-        exclusive: Classes share the probability of 1. The score then is the log-odds of the class, its logit less the
-            log-sum-exp of the others, whose sigmoid is the probability. The map follows the logit less the mean of the
-            others: it is the same for all images, does not change where something is added to all logits, and what
-            lowers the likeliest other class is not taken for evidence of this one.
+        logits: Function of features, float32 [N, D], to logits [N, C], as scoring computes them: of prompts or of a
+            pack's head.
+        number: Number of the class.
+        exclusive: Whether classes share the probability of 1. The score then is the log-odds of the class, its logit
+            less the log-sum-exp of the others, whose sigmoid is the probability. The map follows the logit less the
+            mean of the others: it is the same for all images, does not change where something is added to all logits,
+            and what lowers the likeliest other class is not taken for evidence of this one.
     """
     from scipy.special import logsumexp
 

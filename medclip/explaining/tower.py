@@ -58,7 +58,7 @@ def trace(visual: nn.Module, batch: Any) -> Traced:
 
     Args:
         visual: Image tower in eval mode, its weights need no gradient.
-        batch: float32 [B, 3, H, W], or the patches of one image of a tower that takes native aspect ratios.
+        batch: Input, float32 [B, 3, H, W], or the patches of one image of a tower that takes native aspect ratios.
 
     Raises:
         MedclipError: NOT_SUPPORTED_YET for a tower that has neither, naming those that are understood.

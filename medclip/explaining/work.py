@@ -24,10 +24,10 @@ class Work:
     Args:
         tower: Image tower.
         batch: Input of the tower, with a gradient.
-        traced: What one pass of it left.
+        traced: Record that one pass of it left.
         unit_BD: Features, of unit norm; part of the graph.
         directions_BD: Gradient of the score in the features of each image.
-        target: What is explained.
+        target: Target that is explained.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ def applied_model_card(result: AuditResult, sentences: Mapping[str, Sequence[str
 
     Args:
         result: The audit.
-        sentences: Of its summary, by heading.
+        sentences: Sentences of the audit's summary, by heading.
 
     Returns:
         XML; the same audit gives the same text.

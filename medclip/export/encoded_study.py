@@ -29,10 +29,10 @@ def encode_study(
 
     Args:
         result: The answers.
-        paths: Where each of its files lies, by name.
+        paths: Path of each file of the study, by name.
         forms: Forms by name; rows and not names alone, for the process may have another table.
-        algorithm: What answered.
-        created: When the results count as made.
+        algorithm: Algorithm that answered.
+        created: Time at which the results count as made.
 
     Returns:
         By form the content of its file, or in words why there is none.

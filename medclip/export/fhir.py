@@ -56,10 +56,10 @@ def fhir_bundle(
 
     Args:
         result: The answers.
-        headers: Of the study's images; may be none.
-        algorithm: What answered.
-        created: When the report counts as made, with a time zone.
-        release: Of FHIR.
+        headers: Headers of the study's images; may be none.
+        algorithm: Algorithm that answered.
+        created: Time at which the report counts as made, with a time zone.
+        release: Release of FHIR.
 
     Returns:
         JSON values.

@@ -38,9 +38,9 @@ def heat_map_image(result: StudyResult, headers: Headers, algorithm: Algorithm, 
 
     Args:
         result: The answers, with a heat map.
-        headers: Of the study's images; at least one.
-        algorithm: What answered.
-        created: When the image counts as made.
+        headers: Headers of the study's images; at least one.
+        algorithm: Algorithm that answered.
+        created: Time at which the image counts as made.
 
     Returns:
         The bytes of the file.
@@ -114,7 +114,7 @@ def captioned(drawn: DrawnMap, model: str) -> NDArray[np.uint8]:
 
     Args:
         drawn: The map.
-        model: Name and version.
+        model: Name and version of the model.
 
     Returns:
         [H, W, 3], higher than the map.

@@ -119,7 +119,7 @@ class ResultsFolder:
         """Refuse what cannot be written, before any work is done.
 
         Args:
-            inputs: What is read, by what it is called.
+            inputs: Paths that are read, by what they are called.
 
         Raises:
             MedclipError: WRONG_USE for a form that there is not; MISSING_CODEC for an SR without highdicom;
@@ -143,7 +143,7 @@ class ResultsFolder:
         """Take the folder for a run, and remove what is there of studies whose answers are others by now.
 
         Args:
-            ledger: Of the run, its identity known.
+            ledger: Ledger of the run, its identity known.
             tables: Hashes of the run's tables; None while there are none.
 
         Returns:
@@ -185,7 +185,7 @@ class ResultsFolder:
         """Write the results of a complete run; what is there of the same answers already stays as it is.
 
         Args:
-            ledger: Complete, its files numbered.
+            ledger: A complete ledger, its files numbered.
             card: The pack's card.
             run_folder: The folder of the run's tables.
 
@@ -234,8 +234,8 @@ class ResultsFolder:
         """Write the files of a study.
 
         Args:
-            key: The study.
-            contents: By form its content, or why there is none.
+            key: Key of the study.
+            contents: Content of each form, or why there is none, by form.
 
         Returns:
             What the ledger is to know of them.
@@ -319,7 +319,7 @@ class ResultsFolder:
         """Remove results of earlier tables: files of our names in folders of our names, and nothing else.
 
         Args:
-            names: Of forms; all of them, and the note, where none is named.
+            names: Names of forms; all of them, and the note, where none is named.
         """
         if not names:
             (self.folder / NOTE).unlink(missing_ok=True)

@@ -49,11 +49,11 @@ class RunningResults:
     """Writes the results of studies as they are committed. It is what `medclip.runs.outputs.row_sink` asks for.
 
     Args:
-        results: Where they go.
+        results: Folder of the results.
         card: The pack's card.
-        unlearned: Which answers are worth little, of studies of any modality.
-        store: Sends them; None where they are not sent, or not before the end.
-        close: Called at every end.
+        unlearned: Answers that are worth little, of studies of any modality.
+        store: Sender of the results; None where they are not sent, or not before the end.
+        close: Function called at every end.
     """
 
     def __init__(

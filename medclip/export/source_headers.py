@@ -71,8 +71,8 @@ def read_headers(files: Sequence[FileRow], path_of: Callable[[str], Path]) -> He
     """Read the headers of a study's files.
 
     Args:
-        files: Those that were scored.
-        path_of: From `FileRow.path` to where the file lies.
+        files: Files that were scored.
+        path_of: Function that gives the place of a file by its `FileRow.path`.
 
     Returns:
         The headers of all images, one for each SOP instance. None where a file is not DICOM, is gone or lacks its UIDs,

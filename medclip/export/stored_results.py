@@ -68,8 +68,8 @@ class StoreNote:
     """Sends files to a server, and writes down what it has.
 
     Args:
-        results: What `ResultsFolder` writes.
-        server: Where files go.
+        results: Folder that `ResultsFolder` writes.
+        server: Server that files go to.
     """
 
     def __init__(self, results: Path, server: Server) -> None:
@@ -127,9 +127,9 @@ def store_results(results: Path, server: Server, progress: Progress) -> Stored:
     """Send the DICOM files of a folder of results.
 
     Args:
-        results: What `ResultsFolder` wrote.
-        server: Where they go.
-        progress: Told how far it is.
+        results: Folder that `ResultsFolder` wrote.
+        server: Server that the files go to.
+        progress: Progress bar of the files.
 
     Raises:
         MedclipError: UNREACHABLE, PERMISSION_DENIED; as `medclip.files.output.disk_errors`.

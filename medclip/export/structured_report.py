@@ -61,9 +61,9 @@ def structured_report(result: StudyResult, headers: Headers, algorithm: Algorith
 
     Args:
         result: The answers.
-        headers: Of the study's images; at least one.
-        algorithm: What answered.
-        created: When the report counts as made.
+        headers: Headers of the study's images; at least one.
+        algorithm: Algorithm that answered.
+        created: Time at which the report counts as made.
 
     Returns:
         The bytes of the file.

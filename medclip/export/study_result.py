@@ -185,8 +185,8 @@ def read_result(ledger: Ledger, key: str, card: Any) -> StudyResult:
     """Return the answers of one study.
 
     Args:
-        ledger: Complete, its files numbered.
-        key: The study.
+        ledger: A complete ledger, its files numbered.
+        key: Key of the study.
         card: The pack's card, which names the classes of a task that is its own.
     """
     unlearned = [Unlearned.from_json(answers) for answers in ledger.get(UNLEARNED) or ()]
@@ -213,10 +213,10 @@ def committed_results(
     """Yield the answers of the studies of a chunk as `read_result` returns them once the run is complete.
 
     Args:
-        result: What was committed.
+        result: Chunk that was committed.
         card: The pack's card.
-        unlearned: Which answers are worth little, of studies of any modality.
-        cautions: As `cautions_of_run` returns them.
+        unlearned: Answers that are worth little, of studies of any modality.
+        cautions: Cautions, as `cautions_of_run` returns them.
     """
     for rows in committed_rows(result):
         yield result_of(rows, card, unlearned, cautions)
@@ -245,10 +245,10 @@ def result_of(
     """Return the answers of one study.
 
     Args:
-        rows: At least one of scores.
+        rows: Rows of the study, at least one of scores.
         card: The pack's card.
-        unlearned: Which answers are worth little, of studies of any modality.
-        cautions: As `cautions_of_run` returns them.
+        unlearned: Answers that are worth little, of studies of any modality.
+        cautions: Cautions, as `cautions_of_run` returns them.
     """
     scores, files = rows.scores, rows.files
     first = scores[0]
@@ -360,9 +360,9 @@ def coding_of(concept: str, meaning: str, codes: Mapping[str, str] | None = None
     wherever it is written.
 
     Args:
-        concept: What tells it apart, such as TASK:CLASS.
-        meaning: For readers.
-        codes: Codes by the names of vocabularies, as `TaskClass.codes`.
+        concept: Text that tells the concept apart, such as TASK:CLASS.
+        meaning: Meaning of the concept, for readers.
+        codes: Codes by the names of vocabularies, as in `TaskClass.codes`.
 
     Example:
         >>> coding_of("chest_xray_findings:pneumonia", "Pneumonia", {"sct": "233604007"}).value

@@ -91,7 +91,7 @@ def diagnose(settings: Settings | None = None) -> Diagnosis:
     Torch is loaded in a process of its own, so that a broken build is a failed check and not a crash.
 
     Args:
-        settings: Where the identity key lives; the defaults if not given.
+        settings: Settings, with the place of the identity key; the defaults if not given.
     """
     settings = settings or Settings()
     checks = [

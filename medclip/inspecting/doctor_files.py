@@ -62,7 +62,7 @@ def broken_modules(
 
     Args:
         modules: Names of modules.
-        run: How a process is started.
+        run: Function that starts a process, called as `subprocess.run`.
 
     Returns:
         Module -> what is wrong; nothing for those that load.

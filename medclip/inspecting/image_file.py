@@ -16,9 +16,9 @@ def check_target(target: Path, root: Path, *, overwrite: bool) -> None:
     """Refuse an image that cannot be written, or must not be; called before anything is decoded.
 
     Args:
-        target: The PNG.
-        root: The file or folder that is looked at; none of its files is replaced.
-        overwrite: Whether another file is.
+        target: Path of the PNG.
+        root: File or folder that is looked at; none of its files is replaced.
+        overwrite: Whether another file may be replaced.
 
     Raises:
         MedclipError: WRONG_USE; as `medclip.files.output.claim_file`.

@@ -33,8 +33,8 @@ def study_html(
     File names are left out: they may hold a name. Everything from a header is escaped.
 
     Args:
-        read: What was read, with where it came from.
-        problems: Why other files are not.
+        read: Samples that were read, each with its source.
+        problems: Problems of the files that could not be read.
         exam: Mammograms in their places; what is missing is said in words.
     """
     rows = "".join(_row_or_words(source, sample) for source, sample in read)

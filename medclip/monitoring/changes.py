@@ -114,10 +114,10 @@ def changes_of(
         watched: The runs that are watched.
         reference: Runs of the time before; None for the first `NUM_FIRST` periods of the watched ones, which are then
             not compared themselves.
-        periods: How the time of the watched runs is divided.
+        periods: Periods that the time of the watched runs is divided into.
         fewest: Patients that a side needs.
         num_resamples: Resamples of patients.
-        seed: Of all draws.
+        seed: Seed of all draws.
 
     Returns:
         The changes in the order of kinds, figures and periods, adjusted; [] where no two sides are large enough.

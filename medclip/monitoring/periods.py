@@ -41,7 +41,7 @@ def periods_of(week_N: NDArray[Any], runs: Sequence[str], by: str | None) -> Per
     Args:
         week_N: ISO week of each unit; "" where its run wrote none.
         runs: Names of the runs.
-        by: week, month or run; None: weeks where at least half of the units have one, else the runs.
+        by: Unit of time: week, month or run; None: weeks where at least half of the units have one, else the runs.
 
     Raises:
         MedclipError: WRONG_USE for weeks where no unit has one.

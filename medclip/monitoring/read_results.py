@@ -112,7 +112,7 @@ def read_results(folders: Sequence[Any], patients: dict[str, int] | None = None)
     """Read finished runs of `medclip score` and `medclip embed`.
 
     Args:
-        folders: Their output folders, or what the verbs returned.
+        folders: Output folders of the runs, or what the verbs returned.
         patients: Numbers of patients from runs that were read before: the same patient keeps its number.
 
     Raises:

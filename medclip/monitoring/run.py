@@ -37,14 +37,14 @@ def monitor_results(
 
     Args:
         results: Output folders of runs.
-        reference: Those of the time before; the first periods of `results` where there are none.
-        compare: Those of another pack on the same studies; none are needed.
-        period: week, month or run; None for weeks where most units have one.
+        reference: Output folders of runs of the time before; the first periods of `results` where there are none.
+        compare: Output folders of runs of another pack on the same studies; none are needed.
+        period: Unit of time: week, month or run; None for weeks where most units have one.
         fewest: Patients that a period needs to be compared.
         min_probability: Probability from which a finding is called, for `compare`.
         num_resamples: Resamples of patients.
-        seed: Of all draws.
-        progress: Told of it.
+        seed: Seed of all draws.
+        progress: Progress bar of reading and comparing.
 
     Returns:
         The comparison, without sentences.

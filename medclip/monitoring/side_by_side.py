@@ -72,10 +72,10 @@ def side_by_side(
 
     Args:
         watched: Results of the new pack.
-        against: Results of the old one.
+        against: Results of the old pack.
         threshold: Probability from which a finding is called; of tasks with one answer the likeliest is.
         num_resamples: Resamples of patients.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Returns:
         Each question; the studies by the size of their change, the largest first; and how many studies both have, only

@@ -43,8 +43,8 @@ def panels(columns: Sequence[Panel], *, identity: str, title: str, series: Seque
 
     Args:
         columns: The measures; each has the same rows.
-        identity: Of the drawing, unique on the page.
-        title: What it shows.
+        identity: Identity of the drawing, unique on the page.
+        title: Title of the drawing.
         series: Names of the models, where there are several.
     """
     rows = columns[0].lines

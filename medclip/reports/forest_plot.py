@@ -85,10 +85,10 @@ def forest(
 
     Args:
         lines: The rows.
-        identity: Of the drawing, unique on the page.
-        title: What it shows.
+        identity: Identity of the drawing, unique on the page.
+        title: Title of the drawing.
         axis: Name of the axis.
-        reference: Where the dashed line stands (everybody, or zero).
+        reference: Value at which the dashed line stands (everybody, or zero).
         series: Names of the models, where there are several.
     """
     marks = [mark for line in lines for mark in line.marks]

@@ -33,10 +33,10 @@ def render_page(
     Args:
         template: File below this folder; it may include others, named from this folder, too.
         styles: Style sheets below this folder, in order.
-        values: What the template shows; it also gets `css` and `policy`.
+        values: Values that the template shows; it also gets `css` and `policy`.
         helpers: Functions that the template may call.
         script: Script below this folder, which the template gets as `script`; "" for none.
-        images: Where a browser may load images from, as a policy names it.
+        images: Sources that a browser may load images from, as a policy names them.
 
     Returns:
         HTML with its style inline, its images as data, and a policy that lets a browser load nothing else.

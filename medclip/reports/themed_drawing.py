@@ -18,7 +18,7 @@ def themed_svg(size: tuple[float, float], draw: Callable[[Any], None]) -> str:
 
     Args:
         size: Width and height in inches.
-        draw: Called with the empty figure.
+        draw: Function called with the empty figure, which draws on it.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG

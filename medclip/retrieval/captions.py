@@ -126,14 +126,14 @@ def rank_captions(
     """Rank captions by their cosine with an image, or with the mean vector of several.
 
     Args:
-        captions: Of `read_captions`.
+        captions: Captions from `read_captions`.
         like: The images, at least one.
-        load: Loads the model.
-        embeddings: A folder that an image may be in; then it is not read.
+        load: Function that loads the model.
+        embeddings: Folder that an image may be in; then it is not read.
         num_hits: Number of hits.
-        modality: Of images whose header does not say.
-        settings: Limits, for reading an image.
-        progress: Told of texts and images.
+        modality: Modality of images whose header does not say.
+        settings: Settings, of which the limits for reading an image count.
+        progress: Progress bar of texts and images.
 
     Raises:
         MedclipError: Those of `example_vector`; WRONG_USE for a pack that is image only.

@@ -43,12 +43,12 @@ def example_vector(
     """Return the mean vector of examples, looked up in a folder where they are there and read where they are not.
 
     Args:
-        embeddings: The folder; None where there is none.
+        embeddings: Folder of embeddings; None where there is none.
         like: The examples, at least one.
-        load: Called where one must be read.
-        modality: Of those whose header does not say.
-        settings: Limits.
-        progress: Told of images that are read.
+        load: Function that loads the model, called where one must be read.
+        modality: Modality of examples whose header does not say.
+        settings: Settings, of which the limits count.
+        progress: Progress bar of images that are read.
 
     Returns:
         float32 [D] of unit norm; of each example the first file of the unit that it is, None where it is none.
@@ -79,12 +79,12 @@ def mean_vector(
     """Return the mean of vectors that are known and of those of files that are read; float32 [D] of unit norm.
 
     Args:
-        parts: float32 [n, D] each; at least one, unless there are files.
+        parts: Vectors that are known, float32 [n, D] each; at least one, unless there are files.
         strange: Files that are in no folder of vectors.
-        load: Called where there are any.
-        modality: Of those whose header does not say.
-        settings: Limits.
-        progress: Told of images that are read.
+        load: Function that loads the model, called where there are any.
+        modality: Modality of files whose header does not say.
+        settings: Settings, of which the limits count.
+        progress: Progress bar of images that are read.
 
     Raises:
         MedclipError: What reading an image raises.

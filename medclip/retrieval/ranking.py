@@ -62,11 +62,11 @@ def rank_vectors(
     """Find the vectors that fit a question best.
 
     Args:
-        vectors: N of them.
+        vectors: File of N vectors.
         asked: The question.
-        wanted: bool [N], those that are looked at; at least one.
-        top: K, at most.
-        index: Finds them approximately; exactly where None.
+        wanted: Whether each vector is looked at, bool [N]; at least one.
+        top: Most hits, K.
+        index: Index for an approximate search; an exact one where None.
     """
     find = partial(top_rows, vectors) if index is None else partial(index.top_rows, vectors)
     query, offset = _query(find, asked, wanted)

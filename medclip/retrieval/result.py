@@ -260,9 +260,9 @@ def weak_ranks(z: float | None, num_searched: int, noun: str) -> str:
     """Return a sentence where even the best hit does not stand out; "" where it does.
 
     Args:
-        z: Of the best hit.
-        num_searched: N, of how many it is the best.
-        noun: What they are.
+        z: Standardised score of the best hit.
+        num_searched: Number of things searched, N.
+        noun: Noun for one thing searched, such as "study".
 
     The largest of N values drawn from one bell curve lies near its (N - 0.375) / (N + 0.25) quantile (Blom, 1958). Here
     it is measured in the N values' own standard deviation, which is smaller than the curve's by the factor
@@ -292,8 +292,8 @@ def claim_hits(*paths: str | Path | None, overwrite: bool) -> None:
     """Refuse a table of hits, and pages, that cannot be written, before anything is computed.
 
     Args:
-        paths: The table first; None for what is not written.
-        overwrite: Replace what is there.
+        paths: Paths of what is written, the table first; None for what is not written.
+        overwrite: Whether existing files are replaced.
     """
     if paths[0] is not None:
         check_table_name(Path(paths[0]))

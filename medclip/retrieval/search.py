@@ -43,12 +43,12 @@ def run_search(
     """Rank the views, units or studies of a folder by a question.
 
     Args:
-        embeddings: The folder.
-        question: What is looked for.
-        load: Called where the model is needed.
+        embeddings: Folder of embeddings.
+        question: Question that is asked.
+        load: Function that loads the model, called where it is needed.
         search: Vectors that are looked at, and how.
-        level: What is ranked.
-        progress: Told of vectors that are prepared.
+        level: Level that is ranked.
+        progress: Progress bar of vectors that are prepared.
 
     Raises:
         MedclipError: NOTHING_TO_DO where nothing is left to look at; what reading an example raises.

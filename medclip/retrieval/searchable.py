@@ -101,12 +101,12 @@ def open_vectors(
     """Map the raw file of vectors of a folder; it is written where there is none that fits.
 
     Args:
-        folder: Of embeddings or slides; files go into its folder `search`, or a temporary one.
-        level: What the vectors are of.
-        digest: Of what they are taken from.
-        shape: N and D.
-        blocks: Yields them, float [B, D] each.
-        progress: Told of vectors that are prepared.
+        folder: Folder of embeddings or slides; files go into its folder `search`, or a temporary one.
+        level: Level that the vectors are of.
+        digest: Digest of what the vectors are taken from.
+        shape: Number of vectors N and their length D.
+        blocks: Function that yields the vectors, float [B, D] each.
+        progress: Progress bar of vectors that are prepared.
 
     Raises:
         MedclipError: As `write_vector_file`, and what `blocks` raises.

@@ -68,12 +68,12 @@ def run_patch_search(
     """Rank the patches of a store of slides by a question.
 
     Args:
-        store: The store.
-        question: What is looked for.
-        load: Called where the model is needed.
+        store: Store of slides.
+        question: Question that is asked.
+        load: Function that loads the model, called where it is needed.
         search: Vectors that are looked at, and how; the modality of examples is pathology where it names none.
         images: Folder of the slides, for small images of the hits.
-        progress: Told of vectors that are prepared.
+        progress: Progress bar of vectors that are prepared.
 
     Raises:
         MedclipError: NOTHING_TO_DO where nothing is left to look at; WRONG_USE for a patch that there is none of; what

@@ -56,9 +56,9 @@ def top_rows(
 
     Args:
         vectors: N vectors of norm 1 at most (up to rounding).
-        queries_QD: float [Q, D] of any norm.
-        k: How many; all that are looked at where there are fewer.
-        wanted: bool [N], the rows to look at; all where None.
+        queries_QD: Queries, float [Q, D] of any norm.
+        k: Number of rows found; all that are looked at where there are fewer.
+        wanted: Whether each row is looked at, bool [N]; all where None.
 
     Example:
         >>> import tempfile, pathlib

@@ -64,7 +64,8 @@ class VectorFile:
         """Yield the number of the first row of each block and its vectors, float32 [B, D], valid until the next.
 
         Args:
-            wanted: bool [N]; blocks without a wanted row are passed over, and so never read.
+            wanted: Whether each row is wanted, bool [N]; blocks without a wanted row are passed over, and so never
+                read.
         """
         size = min(max(1, BLOCK_BYTES // (4 * self.dim)), _MOST_ROWS)
         for start in range(0, self.num_rows, size):
@@ -119,8 +120,8 @@ def write_vector_file(path: Path, shape: tuple[int, int], blocks: Iterable[NDArr
 
     Args:
         path: The file.
-        shape: N and D.
-        blocks: float [B, D] each, N rows in all.
+        shape: Number of vectors N and their length D.
+        blocks: Blocks of vectors, float [B, D] each, N rows in all.
 
     Raises:
         MedclipError: NON_FINITE for a vector that holds no numbers, WRONG_USE for another number of rows; as

@@ -73,7 +73,7 @@ def read_conditions(where: Where, known: Sequence[str] = (*COLUMNS, *HEADERS)) -
     Args:
         where: Texts of a column, one of = != < <= > >=, and a value; in a mapping all are of equality, and a list in
             the place of a value takes any of it.
-        known: Columns that may be named.
+        known: Names of columns that may be asked for.
 
     Raises:
         MedclipError: WRONG_USE for a text that is no condition, and for a column that there is none of.

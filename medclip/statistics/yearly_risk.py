@@ -84,8 +84,8 @@ def yearly_figures(cohort: Cohort, risk: Risk, weights_PB: NDArray[Any]) -> Iter
 
     Args:
         cohort: Patients and attributes.
-        risk: One of the cohort's rows.
-        weights_PB: How often each patient counts in each replicate.
+        risk: One of the cohort's risks.
+        weights_PB: Weight of each patient in each replicate.
     """
     for population in POPULATIONS:
         own = of_population(risk, population)

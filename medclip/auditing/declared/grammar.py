@@ -92,7 +92,7 @@ def declared(
         require: Sentences of requirements.
         margins: Margins of equivalence by METRIC:ATTRIBUTE.
         primary: Sentences of hypotheses.
-        confidence: Of each verdict.
+        confidence: Confidence of each verdict.
 
     Raises:
         MedclipError: WRONG_USE, saying what was not understood and how it is written.

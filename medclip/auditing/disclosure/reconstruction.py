@@ -41,9 +41,9 @@ def is_safe(cohort: Cohort, system: System, enough: int) -> bool:
     by one.
 
     Args:
-        cohort: Says which cells are parts of which.
-        system: What is published.
-        enough: Fewest values.
+        cohort: Cohort, whose attributes say which cells are parts of which.
+        system: Bounds of the counts as an export tells them, and which of these are hidden.
+        enough: Fewest values that a hidden count must be able to have.
     """
     from scipy.optimize import linprog
 

@@ -99,8 +99,8 @@ class Rounding:
 
         Args:
             value: A rate or an area, NaN for none.
-            smallest: Smallest count that it is made of: of positives and negatives the fewer; of an
-                area half the pairs.
+            smallest: Smallest count that the metric is made of: of positives and negatives the fewer; of an area half
+                the pairs.
 
         Example:
             >>> Rounding(5).value(17 / 49, 49), Rounding().value(0.5 / 3, 3) == 0.5 / 3
@@ -217,9 +217,9 @@ def roundings(cohort: Cohort, by_label: Iterable[Sequence[CellState]], policy: P
     """Choose how an export is rounded.
 
     Args:
-        cohort: What is audited.
-        by_label: The states of each label of which anything is exported.
-        policy: Asks for exact counts or not.
+        cohort: Cohort that is audited.
+        by_label: States of the cells for each label of which anything is exported.
+        policy: Policy of small cells, which may ask for exact counts.
 
     Returns:
         Exact where nothing is hidden or where the policy says so; else for each attribute with a hidden cell the

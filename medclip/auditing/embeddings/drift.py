@@ -44,12 +44,12 @@ def drift_between(
     Args:
         vectors_ND: Unit vectors; rows of NaN are left out.
         patients_N: Patient of each row.
-        attribute: Sites, scanners, or months.
+        attribute: Attribute whose groups are compared: sites, scanners, or months.
         reference: Names of the groups that together are the reference; () compares each group with all others.
-        num_permutations: Of the labels, dealt anew among patients of the two sides.
+        num_permutations: Number of permutations: labels are dealt anew among patients of the two sides.
         fewest: Patients that a group needs; smaller ones are left out and named.
-        most: Rows above which whole patients are drawn, for each comparison.
-        seed: Of the draws and folds.
+        most: Number of rows above which whole patients are drawn, for each comparison.
+        seed: Seed of the draws and folds.
 
     Returns:
         Rows of the table `embeddings`, `what` "drift". p says whether a difference can be seen, not whether it matters;
@@ -97,9 +97,9 @@ def drift_months(
         patients_N: Patient of each row.
         dates_N: Date of each row: ISO or DICOM texts, or `datetime.date`.
         reference: Months of the reference ("2021-03"); () for the first three that are large enough.
-        num_permutations: As in `drift_between`.
-        fewest: Likewise.
-        seed: Likewise.
+        num_permutations: Number of permutations, as in `drift_between`.
+        fewest: Patients that a month needs, as in `drift_between`.
+        seed: Seed of the draws and folds.
 
     Returns:
         As `drift_between`, `attribute` "month". Rows without a date that can be read are left out and named.

@@ -66,7 +66,7 @@ def unit_vectors(values_ND: NDArray[Any], where: object = None) -> NDArray[np.fl
 
     Args:
         values_ND: Any numbers, [N, D].
-        where: What errors name.
+        where: Source of the values, for errors.
 
     Returns:
         float32 [N, D].
@@ -153,13 +153,14 @@ def embed_images(
     """Encode image files as scoring does: through the modality's adapter, each view encoded, mean of the views.
 
     Args:
-        model: From `medclip.models.load`.
+        model: Model, from `medclip.models.load`.
         paths: File of each row, or the folder of one series; None where a row has none.
-        modality: Whose adapter reads them.
+        modality: Modality whose adapter reads the files.
         settings: Limits and number of reading processes.
-        also: What else to make of the pixels, such as a perceptual hash; nobody needs to read the files again.
-        step: Called with the number of images read since the last call.
-        stored: Embeddings of them, below whose folder the paths are: nothing is read, and `also` is not called.
+        also: Function that makes something else of the pixels, such as a perceptual hash; nobody needs to read the
+            files again.
+        step: Function called with the number of images read since the last call.
+        stored: Embeddings of the images, below whose folder the paths are: nothing is read, and `also` is not called.
 
     Returns:
         One vector for each path, of the mean of its views. What cannot be read is NaN and counted, and never stops the

@@ -60,13 +60,13 @@ def probe(
     Args:
         vectors_ND: Unit vectors; rows of NaN are left out.
         patients_N: Patient of each row.
-        attribute: What is predicted.
-        kinds: Which probes.
-        num_permutations: Of the attribute over patients.
-        num_replicates: Of the bootstrap.
+        attribute: Attribute that is predicted.
+        kinds: Kinds of probes.
+        num_permutations: Number of permutations of the attribute over patients.
+        num_replicates: Number of resamples of the bootstrap.
         fewest: Patients that a group needs; smaller ones are left out and named.
-        most: Rows above which whole patients are drawn.
-        seed: Of folds, draws and the network.
+        most: Number of rows above which whole patients are drawn.
+        seed: Seed of folds, draws and the network.
 
     Returns:
         Rows of the table `embeddings`, `what` "probe": macro AUROC (0.5 is chance) and balanced accuracy of each kind,

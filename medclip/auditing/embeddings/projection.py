@@ -75,10 +75,10 @@ def projection(
     Args:
         vectors_ND: Unit vectors; rows of NaN are left out.
         patients_N: Patient of each row.
-        attributes: What the points are coloured by.
+        attributes: Attributes that the points are coloured by.
         fewest: Patients that a group needs to be shown.
-        most: Points for each attribute.
-        seed: Of the draws, also of which patient is in which plot.
+        most: Most points of each attribute.
+        seed: Seed of the draws, also of which patient is in which plot.
 
     Returns:
         Rows of the table `projection`, in an order that says nothing about the input's, and sentences about the axes. A
@@ -137,11 +137,11 @@ def centroids(
     Args:
         vectors_ND: Unit vectors; rows of NaN are left out.
         patients_N: Patient of each row.
-        attribute: The groups.
-        num_permutations: Of the null.
+        attribute: Attribute whose groups are compared.
+        num_permutations: Number of permutations of the null.
         fewest: Patients that a group needs; smaller ones are left out and named.
-        most: Rows above which whole patients are drawn.
-        seed: Of the draws.
+        most: Number of rows above which whole patients are drawn.
+        seed: Seed of the draws.
 
     Returns:
         Rows of the table `embeddings`, `what` "centroid": for each group (one of two) the norm of the difference, 0 to

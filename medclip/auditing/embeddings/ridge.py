@@ -44,8 +44,8 @@ class RidgeProbe:
         """Return the macro AUROC of held-out predictions for each of R labellings, [R].
 
         Args:
-            codes_RN: Labels.
-            num_groups: Labels are 0 to `num_groups` - 1. With two, one is enough.
+            codes_RN: R labellings of the rows.
+            num_groups: Number of groups; labels are 0 to `num_groups` - 1. With two, one is enough.
         """
         parts = [self._auroc(codes_RN[s : s + _AT_ONCE], num_groups) for s in range(0, len(codes_RN), _AT_ONCE)]
         return np.concatenate(parts)

@@ -73,7 +73,7 @@ def estimated_mean(
     Args:
         values_N: One value for each row, float [N], no NaN.
         patients_N: Patient of each row, 0 to P - 1.
-        weights_PB: How often each patient was drawn in each replicate.
+        weights_PB: Weight of each patient in each replicate.
     """
     if not len(values_N):
         return Estimate(math.nan)
@@ -127,9 +127,9 @@ def grouped(
     Args:
         vectors_ND: Unit vectors; rows of NaN are left out.
         patients_N: Patient of each row.
-        attribute: The groups.
-        most: Rows above which whole patients are drawn.
-        seed: Of that draw.
+        attribute: Attribute whose groups are taken.
+        most: Number of rows above which whole patients are drawn.
+        seed: Seed of the draw.
         fewest: Patients that a group needs.
     """
     there_N = ~np.isnan(vectors_ND).any(axis=1)

@@ -36,11 +36,11 @@ def against(
     """Compare groups with a reference group.
 
     Args:
-        replicates: Of `bootstrap.evaluate` for one label.
-        metric: One of its names.
+        replicates: Replicates of one label, from `bootstrap.evaluate`.
+        metric: Name of one of the replicates' metrics.
         cells: Columns of the groups; the reference itself is left out.
         reference: Column of the reference group. For "everybody else" see `with_rest`.
-        clusters: `standard_errors.clusters_of` of the same cohort and label.
+        clusters: Clusters of the same cohort and label, from `standard_errors.clusters_of`.
 
     Returns:
         Group minus reference, in the order of the cells.
@@ -71,11 +71,11 @@ def paired(
     """Compare two models in each of some groups, on the same patients and the same resamples.
 
     Args:
-        replicates: Of one model.
-        other: Of the other, with the same cohort rows and the same weights.
-        metric: One of their names.
+        replicates: Replicates of one model.
+        other: Replicates of the other model, with the same cohort rows and the same weights.
+        metric: Name of a metric that both have.
         cells: Columns of the groups.
-        clusters: Of the cohort and label.
+        clusters: Clusters of the cohort and label.
 
     Returns:
         Other model minus model, in the order of the cells.

@@ -87,13 +87,13 @@ def gap_test(
 
     Args:
         cohort: The audit set.
-        label: One of its labels.
-        attribute: Name of one of its attributes.
+        label: One of the cohort's labels.
+        attribute: Name of one of the cohort's attributes.
         groups: Indices, into the attribute's groups, of those that may be shown.
-        names: Of `gaps.gap_names`, largest minus smallest; the shuffles serve all of them.
-        threshold: Of the label, for metrics that need one.
-        num_permutations: How often to shuffle at most.
-        seed: The same seed shuffles the same patients.
+        names: Names of gaps, largest minus smallest, from `gaps.gap_names`; the shuffles serve all of them.
+        threshold: Threshold of the label, for metrics that need one.
+        num_permutations: Most shuffles.
+        seed: Seed of the shuffles; the same one shuffles the same patients.
 
     Returns:
         A test for each name.

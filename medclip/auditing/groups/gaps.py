@@ -163,10 +163,10 @@ def gaps(
     """Measure gaps between some groups of one attribute.
 
     Args:
-        replicates: Of `engine.evaluate`; column 0 is everybody.
+        replicates: Replicates from `bootstrap.evaluate`; column 0 is everybody.
         cells: Columns of the groups that may be shown.
-        clusters: `standard_errors.clusters_of` of the same cohort and label.
-        names: Of `gap_names`; left out, all whose metrics are there.
+        clusters: Clusters of the same cohort and label, from `standard_errors.clusters_of`.
+        names: Names of gaps, from `gap_names`; left out, all whose metrics are there.
 
     Returns:
         In the order of the names, each with its interval.
@@ -180,8 +180,8 @@ def gap_values(info: GapInfo, groups_MGB: _Floats, overall_MB: _Floats) -> _Floa
     """Return a gap for values of any origin.
 
     Args:
-        info: Of `gap_info`.
-        groups_MGB: Value of each of its metrics in each group, [M, G, B].
+        info: Description of the gap, from `gap_info`.
+        groups_MGB: Value of each of the gap's metrics in each group, [M, G, B].
         overall_MB: Value for everybody, [M, B].
 
     Returns:

@@ -81,12 +81,12 @@ def measure(
     """Evaluate every label of a cohort in every cell and every resample.
 
     Args:
-        name: Of the model, as it is printed.
-        cohort: What is audited.
-        thresholds: By label; labels without one get no rates.
-        weights_PB: From `weights.draw_weights`, of the cohort's patients.
+        name: Name of the model, as it is printed.
+        cohort: Cohort that is audited.
+        thresholds: Thresholds by label; labels without one get no rates.
+        weights_PB: Weight of each of the cohort's patients in each replicate, from `weights.draw_weights`.
         options: Threads and the policy of small cells.
-        step: Called with labels done and their number.
+        step: Function called with the number of labels done and the number of all.
     """
     by_label = {label.name: hidden(cohort, label, options.small_cells) for label in cohort.labels}
     values = {name: t.value for name, t in thresholds.items()}

@@ -31,11 +31,6 @@ def model_rows(one: Measured, other: Measured, options: MeasureOptions) -> tuple
 
     DeLong's p, in Obuchowski's form for several rows of a patient, stands beside the bootstrap's for everybody.
 
-    Args:
-        one: The audited model.
-        other: The one that it is compared with.
-        options: Of the audit.
-
     Returns:
         Rows, of which p is adjusted within this pair of models, everybody apart from the groups; and sentences.
     """

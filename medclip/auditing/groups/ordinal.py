@@ -32,10 +32,10 @@ def ordinal_rows(model: str, cohort: Cohort, weights_PB: NDArray[Any], options: 
     """Return the table `ordinal`: each measure of each grading in each group, then each group minus all others.
 
     Args:
-        model: As it is printed.
-        cohort: With its gradings.
-        weights_PB: Of the cohort's patients.
-        options: The policy of small cells.
+        model: Name of the model, as it is printed.
+        cohort: Cohort with its gradings.
+        weights_PB: Weight of each of the cohort's patients in each replicate.
+        options: Options, of which the policy of small cells is used.
 
     Returns:
         A row that compares has `reference` "rest" and p; groups that are too small are there without a value.

@@ -18,9 +18,6 @@ METRICS = ("underdiagnosis", "overdiagnosis")
 def reference_groups(metrics: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
     """Return the reference group of each model's attributes: that with the most patients whose value is stated.
 
-    Args:
-        metrics: Rows of the table `metrics`.
-
     Example:
         >>> cell = {"model": "net", "attribute": "sex", "group": "F", "n_patients": 20}
         >>> reference_groups([cell, {**cell, "group": "M", "n_patients": 30}])

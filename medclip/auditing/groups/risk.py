@@ -26,10 +26,10 @@ def risk_rows(model: str, cohort: Cohort, weights_PB: NDArray[Any], options: Mea
     """Return the table `risk`: each metric of each risk, population and year in each group.
 
     Args:
-        model: As it is printed.
-        cohort: With its risks.
-        weights_PB: Of the cohort's patients.
-        options: The policy of small cells.
+        model: Name of the model, as it is printed.
+        cohort: Cohort with its risks.
+        weights_PB: Weight of each of the cohort's patients in each replicate.
+        options: Options, of which the policy of small cells is used.
 
     Returns:
         Rows of all years have no `year`; groups that are too small are there without a value.

@@ -55,10 +55,10 @@ def units_of(cohort: Cohort, label: Label, codes_N: NDArray[np.integer[Any]], gr
     """Find what may be shuffled.
 
     Args:
-        cohort: Patients.
+        cohort: Cohort, of which the patients are used.
         label: Scores and truths.
         codes_N: Group of each row.
-        groups: Those that are tested; other rows are left out.
+        groups: Codes of the groups that are tested; rows of others are left out.
     """
     rows = np.flatnonzero(label.valid_N & np.isin(codes_N, groups))
     place = np.full(int(max(codes_N.max(), *groups)) + 1, -1)
@@ -106,11 +106,11 @@ class Shuffles:
         """Prepare.
 
         Args:
-            units: Of `units_of`.
+            units: Units from `units_of`.
             metrics: Names of metrics.
-            num_groups: Groups tested, G.
-            threshold: Scores of at least this are called positive.
-            seed: Of the draws.
+            num_groups: Number of groups tested, G.
+            threshold: Score from which on a row is called positive.
+            seed: Seed of the draws.
         """
         self._units, self._metrics, self._num_groups, self._threshold = units, metrics, num_groups, threshold
         self._tables = _Tables(units, threshold) if any(map(_is_of_tables, metrics)) else None

@@ -56,8 +56,8 @@ def parse_age(text: str, unit: str = "years") -> float | None:
     """Read one age in years.
 
     Args:
-        text: "45", "058Y", "6M", "12W", "30D", "45 years", "90+".
-        unit: Of a plain number.
+        text: Text of an age: "45", "058Y", "6M", "12W", "30D", "45 years", "90+".
+        unit: Unit of a plain number: "years", "months", "weeks" or "days".
 
     Returns:
         The age; NaN for a cell that says that it is not known; None for one that cannot be read.
@@ -90,9 +90,9 @@ def read_ages(column: Coded, name: str, unit: str, where: str) -> Ages:
 
     Args:
         column: The cells, [N].
-        name: Of the column, for messages.
-        unit: Of plain numbers: years, months or days.
-        where: The table, for messages.
+        name: Name of the column, for messages.
+        unit: Unit of plain numbers: years, months or days.
+        where: Name of the table, for messages.
 
     Raises:
         MedclipError: TABLE_INVALID for a column that is not one of ages, or that is in another unit.
@@ -140,7 +140,7 @@ def age_edges(bins: str | Sequence[float] | None) -> tuple[float, ...]:
     """Return the lower edges of the bands.
 
     Args:
-        bins: "0,20,40,60,80", numbers, the name of a preset, or None for 0, 18, 25, 50, 65, 80.
+        bins: Edges: "0,20,40,60,80", numbers, the name of a preset, or None for 0, 18, 25, 50, 65, 80.
 
     Raises:
         MedclipError: WRONG_USE for edges that do not rise.
@@ -166,9 +166,10 @@ def age_attribute(name: str, ages: Ages, bins: str | Sequence[float] | None) -> 
     """Put ages into bands, left-closed: 18 is in 18-24, and 24.9 as well.
 
     Args:
-        name: Of the attribute.
-        ages: Of N rows.
-        bins: See `age_edges`. The bands of a preset carry the names of the publication ("18-25" is 18 to below 25).
+        name: Name of the attribute.
+        ages: Ages of N rows.
+        bins: Bands, as `age_edges` takes them. Those of a preset carry the names of the publication ("18-25" is 18 to
+            below 25).
 
     Returns:
         The attribute, with `cohort.MISSING` last where an age is not known or below the first edge; and notes.

@@ -36,7 +36,7 @@ def at_level(scores: Table, files: Table | None, level: ExamLevel) -> tuple[Tabl
     Args:
         scores: An exam_scores.parquet.
         files: The files.parquet of the same run.
-        level: What is a row of the audit.
+        level: Level of an examination that becomes a row of the audit.
 
     Raises:
         MedclipError: TABLE_INVALID for scores that have no levels; NOTHING_TO_DO where no row is of this one.

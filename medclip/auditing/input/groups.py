@@ -79,7 +79,7 @@ def parse_by(by: Sequence[str], all_pairs: bool) -> list[tuple[str, ...]]:
 
     Args:
         by: Names of attributes or columns; "sex*age" or "sex×age" for an intersection.
-        all_pairs: Also every pair of those that stand alone.
+        all_pairs: Whether every pair of names that are no intersections is asked for, too.
 
     Returns:
         The parts of each, without repeats.
@@ -114,11 +114,11 @@ def make_groups(
     """Divide the rows into groups in every way asked for.
 
     Args:
-        by: See `parse_by`.
-        column: Gives the cells of an attribute for the N rows; raises where there is no such column.
+        by: Names of groups, as `parse_by` takes them.
+        column: Function that gives the cells of an attribute for the N rows, and raises where there is no such column.
         patients_N: Patient of each row.
         options: Bins, meanings of values, smallest group.
-        where: The label table, for messages.
+        where: Name of the label table, for messages.
 
     Raises:
         MedclipError: TABLE_INVALID, WRONG_USE.

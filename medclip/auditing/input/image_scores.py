@@ -36,12 +36,12 @@ def score_images(
     Args:
         table: Labels, with a column that names files.
         images: Folder that the files are in, or a folder of their embeddings.
-        stored: The latter, opened.
+        stored: Embeddings of the folder `images`, opened; None where it holds image files.
         model: The loaded pack.
-        modality: Whose adapter reads them.
-        task: Of the pack, by name, or a task file.
+        modality: Modality whose adapter reads the files.
+        task: Name of a task of the pack, or a task file.
         settings: Limits and number of reading processes.
-        progress: Told of every image.
+        progress: Progress bar of the images.
 
     Returns:
         Tables of the form that `medclip score` writes, a study for each file; and a sentence about files that could not

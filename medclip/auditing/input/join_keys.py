@@ -94,8 +94,8 @@ def without_twins(table: Table, keys: Coded, what: str) -> tuple[NDArray[np.intp
 
     Args:
         table: Any table.
-        keys: Of its rows.
-        what: "rows of labels".
+        keys: Keys of the table's rows.
+        what: Name of the rows in the plural, for messages: "rows of labels".
 
     Returns:
         The rows that are kept, and notes.
@@ -134,8 +134,8 @@ def join(left: Side, right: Side, match: str, identity_key: Callable[[], bytes],
         left: The keys whose order is kept; repeated ones all find the same row.
         right: Keys that are different from each other.
         match: A name of `RULES`, or "auto".
-        identity_key: Gives the key of the hashes in messages.
-        by_path: Keys are paths: "auto" also compares their ends.
+        identity_key: Function that gives the key of the hashes in messages.
+        by_path: Whether keys are paths: "auto" then compares their ends, too.
 
     Raises:
         MedclipError: TABLE_INVALID where nothing joins, with counts, hashed samples and what would make them join;

@@ -151,9 +151,9 @@ def join_tables(scores: Any, labels: Any, options: ReadOptions) -> Source:
     """Read and join the two tables.
 
     Args:
-        scores: See `read_cohort`; or what `open_scores` returned.
-        labels: See `read_cohort`; None or the same path: the table of scores is the label table too.
-        options: How they are read.
+        scores: Scores, as `read_cohort` takes them, or what `open_scores` returned.
+        labels: Labels, as `read_cohort` takes them; None or the same path: the table of scores is the label table too.
+        options: Options of reading.
 
     Raises:
         MedclipError: MISSING_FILE, TABLE_INVALID, WRONG_USE, NOTHING_TO_DO.
@@ -373,9 +373,9 @@ def one_text(cells: Coded, unit_M: NDArray[np.intp], num_units: int) -> tuple[Co
     """Return each unit the text that its rows agree on, blanks left out; different ones are joined by `BOTH`.
 
     Args:
-        cells: Of M rows.
+        cells: Texts of M rows.
         unit_M: Unit of each row, 0 to U - 1.
-        num_units: U.
+        num_units: Number of units, U.
 
     Returns:
         The column of U units, and how many of them had more than one text.

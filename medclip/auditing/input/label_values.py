@@ -86,10 +86,10 @@ def read_truth(cells: Coded, name: str, options: ReadOptions, where: str) -> Tru
     """Read a column of yes or no.
 
     Args:
-        cells: Of the N rows.
-        name: Of the column, for messages.
-        options: What uncertain and blank cells mean.
-        where: The table, for messages.
+        cells: Cells of the N rows.
+        name: Name of the column, for messages.
+        options: Options of reading: the meaning of uncertain and blank cells.
+        where: Name of the table, for messages.
 
     Raises:
         MedclipError: TABLE_INVALID for cells that mean neither.
@@ -148,7 +148,7 @@ def read_class(cells: Coded, names: Sequence[str], among: Sequence[str] = ()) ->
 
     Args:
         cells: Class names of the N rows.
-        names: How the class is written in the table.
+        names: Names of the class in the table.
         among: All classes that have a score: a row of another one is not known either. Empty: all others are negative.
     """
     other = {v for v in cells.values if among and v not in among and not is_blank(v)}

@@ -38,9 +38,9 @@ def make_labels(pairs: Sequence[Pair], source: Source, options: ReadOptions) -> 
     """Read score and truth of every question.
 
     Args:
-        pairs: The questions.
+        pairs: Questions: pairs of a score and a truth.
         source: The joined tables.
-        options: What cells and scores mean.
+        options: Options of reading: the meaning of cells and scores.
 
     Returns:
         The labels that have both answers (for times to events: an event), and notes.
@@ -105,8 +105,8 @@ def _one_class(truths: Sequence[NDArray[np.float64]], pairs: Sequence[Pair]) -> 
     An exam with a normal breast and one with a cancer is no normal exam. What is left open counts for no class.
 
     Args:
-        truths: Of each pair, of the N units: 1 where any row of the unit is of the class.
-        pairs: Only classes of a task are decided that is about more than an image.
+        truths: Truth of each pair for the N units: 1 where any row of the unit is of the class.
+        pairs: Questions; only classes of a task are decided that is about more than an image.
     """
     taken = [truth_N.copy() for truth_N in truths]
     groups: dict[tuple[str, str], list[int]] = {}
@@ -179,10 +179,10 @@ def checked_scores(
     """Check the scores of one label.
 
     Args:
-        score_N: As the table has them; NaN where a row has none.
-        name: Of the label.
-        kind: "probabilities", "logits" (of one class against the rest) or "any".
-        where: The table, for messages.
+        score_N: Scores as the table has them; NaN where a row has none.
+        name: Name of the label.
+        kind: Meaning of the scores: "probabilities", "logits" (of one class against the rest) or "any".
+        where: Name of the table, for messages.
 
     Returns:
         Probabilities, or the scores as they are where `kind` is "any"; and notes.

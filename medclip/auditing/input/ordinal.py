@@ -33,7 +33,7 @@ def read_ordinals(
 
     Args:
         source: The joined tables.
-        options: `options.ordinal` has the classes, the lowest first, by "COLUMN" or "COLUMN:PREDICTED".
+        options: Options of reading; `ordinal` has the classes, the lowest first, by "COLUMN" or "COLUMN:PREDICTED".
         taken: Columns that are no labels.
 
     Raises:

@@ -48,9 +48,10 @@ def read_cohort(
     Args:
         scores: Folder of `medclip score`; CSV, TSV or Parquet file; or any data frame that narwhals knows.
         labels: Table of truths and groups; None where it is the table of scores itself.
-        by: What divides patients into groups: `sex`, `age`, `race`, `site`, `scanner`, `view`, any column, "sex*age".
+        by: Names of what divides patients into groups: `sex`, `age`, `race`, `site`, `scanner`, `view`, any column,
+            "sex*age".
         label: Labels; "SCORE=COLUMN" where names differ; None for all that have score and truth.
-        options: How the tables are read.
+        options: Options of reading the tables.
 
     Returns:
         The cohort, in the order of the label table. Its notes say what was left out, mended or assumed.
@@ -165,10 +166,10 @@ def rows_of(
     """Return a cohort of some rows: patients are numbered anew, groups without a row stay.
 
     Args:
-        cohort: Any.
-        rows: Which, in which order.
+        cohort: Any cohort.
+        rows: Indices of the rows that are kept, in the order wanted.
         labels: Names of the labels that are kept; None for all.
-        notes: Added to those that there are.
+        notes: Sentences added to the cohort's notes.
     """
 
     def part(label: Label) -> Label:

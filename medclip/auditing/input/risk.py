@@ -28,7 +28,7 @@ def read_risks(source: Source, options: ReadOptions) -> tuple[tuple[Risk, ...], 
 
     Args:
         source: The joined tables.
-        options: `options.risk` has the columns of scores by the risk's name; none: found by their names.
+        options: Options of reading; `risk` has the columns of scores by the risk's name; none: found by their names.
 
     Returns:
         The risks and notes. Rows whose follow-up ends before their event have no time, and a note counts them.

@@ -90,7 +90,7 @@ def select(table: Table, where: Mapping[str, str | Sequence[str]], what: str) ->
     Args:
         table: Any table.
         where: Column, and value or values.
-        what: "rows of labels", for messages.
+        what: Name of the rows in the plural, for messages: "rows of labels".
 
     Raises:
         MedclipError: TABLE_INVALID for a column that is not there; NOTHING_TO_DO where no row is left.
@@ -130,8 +130,8 @@ def open_scores(
         source: A run of `medclip score`, its folder or its scores.parquet; a CSV, TSV or Parquet file, whatever its
             suffix; a data frame; or what this function returned.
         files: The files.parquet of scores of `medclip score`; None: the one beside them.
-        read: Reads a table, as `read_table` does.
-        level: Of mammography examinations; their scores are read in the place of those of studies.
+        read: Function that reads a table, as `read_table` does.
+        level: Level of mammography examinations; their scores are read in the place of those of studies.
 
     Raises:
         MedclipError: MISSING_FILE, what `at_level` raises, and whatever else reading tables raises.
@@ -167,9 +167,9 @@ def read_scores(source: Any, options: ReadOptions, keys: Callable[[Table], Seque
     """Read a table of scores.
 
     Args:
-        source: What `open_scores` takes.
-        options: How to read it.
-        keys: Returns the columns that tell the images of a long table apart.
+        source: Scores, as `open_scores` takes them.
+        options: Options of reading the table.
+        keys: Function that returns the columns that tell the images of a long table apart.
 
     Raises:
         MedclipError: MISSING_FILE, TABLE_INVALID, WRONG_USE, NOTHING_TO_DO.

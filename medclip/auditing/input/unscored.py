@@ -37,11 +37,11 @@ def unscored_groups(
         source: The joined tables.
         names: Attributes, without intersections; those that only the scores or header values have are left out, for
             rows without a score have neither.
-        options: How they are read.
-        blank_N: Of each unit, whether it has no score for any label.
-        partly_N: Of each unit, whether it has none for a label whose truth it has.
-        patient: Column of the label table that names the patient, and what takes the patient out of its cells; without
-            one each row counts as a patient.
+        options: Options of reading the tables.
+        blank_N: Whether each unit has no score for any label.
+        partly_N: Whether each unit has no score for a label whose truth it has.
+        patient: Column of the label table that names the patient, and function that takes the patient out of its cells;
+            without a column each row counts as a patient.
     """
     rows = np.concatenate([source.label_row_M, source.lost_rows])
     why_N = np.where(blank_N, BLANK, np.where(partly_N, PARTLY_BLANK, ""))

@@ -77,8 +77,8 @@ def burned_in_row(flags: Sequence[bool | None], num_rows: int) -> dict[str, Any]
     """Make the row of the table of leakage.
 
     Args:
-        flags: Of each row; empty where no header was read.
-        num_rows: Rows of the audit set.
+        flags: Flag of each row, None where its header says nothing; empty where no header was read.
+        num_rows: Number of rows of the audit set.
     """
     num_stated = sum(flag is not None for flag in flags)
     num_burned_in = sum(flag is True for flag in flags)

@@ -64,13 +64,13 @@ def check(
 
     Args:
         cohort: The audit set; its identities, where it has any, say who is who.
-        files: Hashes of each of its rows: `medclip.auditing.leakage.file_hashes.hash_files`.
-        training: What the model was trained on and adapted with: `of_pack`, `of_shards`, `of_table`.
+        files: Hashes of each of the cohort's rows, from `medclip.auditing.leakage.file_hashes.hash_files`.
+        training: Sets that the model was trained on and adapted with, from `of_pack`, `of_shards` and `of_table`.
         key: Identity key that patients were hashed with; None where it is not known.
         vectors_ND: Unit embeddings of the rows, which confirm near-duplicates inside the set.
-        choosing: What thresholds were chosen on; None where they were not chosen from data.
+        choosing: Cohort that thresholds were chosen on; None where they were not chosen from data.
         table_splits: Patient and split of each row of the whole label table, where it has a column of splits.
-        progress: Told of the pairs of images that are registered.
+        progress: Progress bar of the pairs of images that are registered.
 
     Returns:
         What was found, in counts, and the images behind it.

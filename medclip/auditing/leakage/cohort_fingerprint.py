@@ -47,8 +47,8 @@ def refuse_same_data(chosen: Cohort, audited: Cohort) -> tuple[str, ...]:
     `_equal_rows`).
 
     Args:
-        chosen: What thresholds or temperatures are chosen on.
-        audited: What they are used on.
+        chosen: Cohort that thresholds or temperatures are chosen on.
+        audited: Cohort that thresholds or temperatures are used on.
 
     Returns:
         Sentences about what could not be checked.
@@ -90,10 +90,10 @@ def refuse_hashes(rows: str, patients: str, audited: Cohort, where: object = Non
     """Refuse what was chosen, some other day, on the very rows or the very patients that are audited now.
 
     Args:
-        rows: `Fingerprint.rows` as it was written down; blank for a fixed threshold.
-        patients: `Fingerprint.patients`.
-        audited: What is audited.
-        where: The file that says so.
+        rows: Hash of the rows, `Fingerprint.rows`, as it was written down; blank for a fixed threshold.
+        patients: Hash of the patients, `Fingerprint.patients`, as it was written down.
+        audited: Cohort that is audited.
+        where: File that the hashes were written in, for the error.
 
     Raises:
         MedclipError: PATIENT_OVERLAP.

@@ -65,9 +65,9 @@ def hash_files(
 
     Args:
         paths: File of each row, or the folder of one series; None where a row has none.
-        modality: Whose adapter reads them; None for the generic rendering.
+        modality: Modality whose adapter reads the files; None for the generic rendering.
         settings: Limits and number of reading processes.
-        step: Called with the number of files read since the last call.
+        step: Function called with the number of files read since the last call.
 
     Returns:
         One entry for each path. What cannot be read is counted, and never stops the others; a file that several rows
@@ -101,9 +101,9 @@ def image_hashes(
     """Hash images that were read elsewhere.
 
     Args:
-        sha256: Of each row's bytes, "" where it is not known.
-        images: uint8 [H, W] or [H, W, C] of each row; None where it was not read. Taken one by one.
-        num_variants: How many of the variants to hash: one is enough on the side that others are compared with.
+        sha256: SHA-256 of each row's bytes, "" where it is not known.
+        images: Image of each row, uint8 [H, W] or [H, W, C]; None where it was not read. Taken one by one.
+        num_variants: Number of variants to hash: one is enough on the side that others are compared with.
     """
     looks = [
         None if image is None else look_of(image, num_variants, small=n < MOST_IMAGES) for n, image in enumerate(images)
@@ -151,10 +151,10 @@ def collected(
     """Put together what each row looks like.
 
     Args:
-        sha256: Of each row's bytes, "" where it is not known.
-        looks: Of each row, from `medclip.imaging.image_look.look_of_views`; None where the image was not read.
-        burned_in: What each header says of text in the pixels.
-        problems: Why images could not be read.
+        sha256: SHA-256 of each row's bytes, "" where it is not known.
+        looks: Look of each row, from `medclip.imaging.image_look.look_of_views`; None where the image was not read.
+        burned_in: Flag of each header for text in the pixels; None where it says nothing of it.
+        problems: Number of images that could not be read, by reason.
     """
     shape = next((look.words_VW.shape for look in looks if look is not None), (len(VARIANTS), 1 + FINE_WORDS))
     words_NVW = np.zeros((len(looks), *shape), np.uint64)

@@ -113,9 +113,9 @@ def near_duplicates(
     """Find the pairs of images that are one image, by the rule of this module.
 
     Args:
-        one: A set.
-        other: Another one; None for the pairs inside `one`.
-        limits: From `Chance.limits`.
+        one: Hashes of a set of images.
+        other: Hashes of another set; None for the pairs inside `one`.
+        limits: Limits from `Chance.limits`.
         vectors_ND: Unit embeddings of `one`, which confirm pairs inside it; rows of NaN confirm nothing.
     """
     limits = limits or Limits()
@@ -137,11 +137,11 @@ def pairs_within(
     """Find all pairs whose hashes differ in no more than some bits; exact, in the order of the rows.
 
     Args:
-        one: A set.
-        other: Another one; None for the pairs inside `one`, each once.
+        one: Hashes of a set of images.
+        other: Hashes of another set; None for the pairs inside `one`, each once.
         coarse_bits: Most bits of the coarse hashes.
-        fine_bits: Most bits of the fine ones.
-        threads: As many as there are cores where None; the result does not depend on it.
+        fine_bits: Most bits of the fine hashes.
+        threads: Number of threads, as many as there are cores where None; the result does not depend on it.
     """
     against = one if other is None else other
     starts = range(0, len(one), _BLOCK_ROWS)
@@ -168,7 +168,7 @@ def measure_chance(
     image under two patients does not hide itself.
 
     Args:
-        hashes: Of the audit set.
+        hashes: Hashes of the audit set.
         patients_N: Patient of each image.
         vectors_ND: Unit embeddings of the images.
 

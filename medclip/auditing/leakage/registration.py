@@ -90,7 +90,7 @@ def candidates(
 
     Args:
         one_NHW: A set of small images.
-        other_MHW: Another one; None for pairs inside the first, each once.
+        other_MHW: Another set of small images; None for pairs inside the first, each once.
 
     Returns:
         Index in either set of each pair, at most `_CANDIDATES` for each of the first, the most alike first where there
@@ -125,8 +125,8 @@ def register(
     Args:
         one_NHW: The images that stay.
         other_MHW: The images that are moved onto them.
-        pairs: Index in either of each pair.
-        progress: Told of every part: 60,000 pairs take two minutes.
+        pairs: Index of each pair's image in `one_NHW`, and in `other_MHW`.
+        progress: Progress bar of the pairs: 60,000 take two minutes.
     """
     one_K, other_K = pairs
     progress = progress or Silent()
@@ -148,9 +148,9 @@ def limit(registered: Registered, patients_N: NDArray[np.int32], num_images: int
 
     Args:
         registered: Pairs inside the audit set.
-        patients_N: Patient of each of its images.
-        num_images: How many images it has.
-        num_pairs: Pairs that are compared.
+        patients_N: Patient of each image of the audit set.
+        num_images: Number of images in the audit set.
+        num_pairs: Number of pairs that are compared.
     """
     from scipy.stats import norm
 

@@ -57,7 +57,7 @@ def of_pack(folder: str | Path) -> tuple[TrainingData, ...]:
     """Read what a model pack, or the checkpoint of an adaptation, says of its training files and of its shots.
 
     Args:
-        folder: A pack (`model.path`), or what `Adapted.save` wrote.
+        folder: Folder of a pack (`model.path`), or one that `Adapted.save` wrote.
 
     Returns:
         The base's training files, and the shots where there are any; each without what the pack does not list.
@@ -94,7 +94,7 @@ def of_shards(folder: str | Path) -> tuple[TrainingData, ...]:
     Every image is decoded and hashed, so that near-duplicates can be looked for (1 to 2 ms each).
 
     Args:
-        folder: What `medclip shards build` or `medclip shards index` made.
+        folder: Folder made by `medclip shards build` or `medclip shards index`.
 
     Raises:
         MedclipError: What reading shards raises; NOTHING_TO_DO where there is no split to train on.
@@ -141,7 +141,7 @@ def of_table(
         table: Path of a CSV, TSV or Parquet file, whatever its suffix, or any data frame that narwhals knows. Relative
             files are relative to its folder (a frame: to the current one).
         patient_from: Column that names the patients, by identifiers or by keyed hashes.
-        modality: Whose adapter reads the files.
+        modality: Modality whose adapter reads the files.
         settings: Limits; where None files are not read, and the table must tell hashes or patients.
 
     Raises:

@@ -31,7 +31,7 @@ def change_paths(asked: Mapping[str, Any], change: Callable[[str, str], str]) ->
 
     Args:
         asked: Values of options.
-        change: Takes the key of a path ("labels", "compare:1") and the path.
+        change: Function of the key of a path ("labels", "compare:1") and the path; gives the new path.
     """
     values = dict(asked)
     for name in _SINGLE:
@@ -69,7 +69,7 @@ def describe_inputs(paths: Mapping[str, Path]) -> list[dict[str, Any]]:
     """Return name, size and SHA-256 of every file behind some keys; of folders those of the files that stand for them.
 
     Args:
-        paths: From `paths_of`.
+        paths: Paths by key, from `paths_of`.
     """
     return [row for key, path in paths.items() for row in _described(key, path)]
 

@@ -39,7 +39,7 @@ def read_rerun(path: Path, changes: Collection[str] = (), *, changed_inputs: boo
 
     Args:
         path: An `audit.json`.
-        changes: Options that override it: with any it is another audit, of today.
+        changes: Options that override those of the audit: with any it is another audit, of today.
         changed_inputs: Whether inputs may have changed.
 
     Returns:

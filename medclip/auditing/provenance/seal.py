@@ -30,7 +30,7 @@ def tables_hash(hashes: Mapping[str, str]) -> str:
     """Hash the hashes of the CSV tables, as `sha256sum *.csv | sha256sum` does.
 
     Args:
-        hashes: Of files by their names; others than CSV do not count.
+        hashes: SHA-256 of files by their names; others than CSV do not count.
     """
     lines = [f"{digest}  {name}\n" for name, digest in sorted(hashes.items()) if name.endswith(".csv")]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -46,7 +46,7 @@ def seal(hashes: Mapping[str, str], result: AuditResult) -> dict[str, str]:
     """Return the hashes of tables and recipe; that of the page is added when it is written.
 
     Args:
-        hashes: Of the files of tables, by their names.
+        hashes: SHA-256 of the files of tables, by their names.
         result: The audit.
     """
     parquet = {name: digest for name, digest in sorted(hashes.items()) if name.endswith(".parquet")}
@@ -77,7 +77,7 @@ def verify_audit(folder: str | Path) -> Checked:
     """Check that page, tables and recipe of an audit are what `audit.json` and the page say.
 
     Args:
-        folder: Of the audit.
+        folder: Folder of the audit.
 
     Raises:
         MedclipError: MISSING_FILE, CORRUPT for what is no audit; WRONG_USE for one that was written without hashes.

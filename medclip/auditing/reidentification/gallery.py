@@ -106,7 +106,7 @@ class Gallery:
         """Return which answers are right, and which wrong, for the queries of some rows; both [part, N].
 
         Args:
-            part: The rows.
+            part: Rows of the queries.
             patients_N: Patient of each row.
             groups: Codes in which right answers differ from the query in every gallery.
         """

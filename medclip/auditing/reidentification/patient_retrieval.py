@@ -51,10 +51,10 @@ def reident(
 
     Args:
         vectors_ND: Unit vectors [N, D]; rows of NaN are left out.
-        images: Patients and studies.
-        num_replicates: Of the bootstrap of patients.
-        most: Images above which whole patients are drawn.
-        seed: Of the draws.
+        images: Patients and studies of the rows.
+        num_replicates: Number of resamples of the bootstrap of patients.
+        most: Number of images above which whole patients are drawn.
+        seed: Seed of the draws.
 
     Returns:
         Rows of the table `embeddings`, `what` "reident", `attribute` the gallery: mAP, CMC@1, 5 and 10, AUROC, equal
@@ -115,9 +115,9 @@ def rank(
     """Rank a gallery by distance; of equal distances the wrong answers come first.
 
     Args:
-        distance_QG: Smaller is more alike.
-        right_QG: The answers looked for.
-        wrong_QG: All other valid answers.
+        distance_QG: Distance of each query from each image of the gallery; smaller is more alike.
+        right_QG: Whether each image of the gallery is an answer looked for.
+        wrong_QG: Whether each image of the gallery is another valid answer.
         first: Number of the first query.
     """
     ranks = []

@@ -64,10 +64,10 @@ def plan_batches(
     end of the queue; after ten such in a row the batch is closed, and the epoch ends when a batch would hold only one.
 
     Args:
-        partners: Of each row, the rows that may be its partner; empty where there is none.
+        partners: Indices of the rows that may be partner of each row; empty where there are none.
         patients_N: Patient of each row.
         training: Epochs and batch size.
-        seed: Of the draws.
+        seed: Seed of the draws.
     """
     rng = np.random.default_rng(seed)
     asking = np.array([i for i, rows in enumerate(partners) if len(rows)], np.int64)
@@ -88,10 +88,10 @@ def attack_head(
 
     Args:
         vectors_ND: Unit vectors; rows of NaN are left out.
-        images: Patients and studies.
+        images: Patients and studies of the rows.
         training: Epochs, batch size and rates.
-        num_replicates: Of the bootstrap.
-        seed: Of the halves, batches and draws.
+        num_replicates: Number of resamples of the bootstrap.
+        seed: Seed of the halves, batches and draws.
 
     Returns:
         The rows of `reident` twice: the held-out half as it is, and after the head.

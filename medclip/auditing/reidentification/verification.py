@@ -133,7 +133,7 @@ def pair_rows(
 
     Args:
         patients_N: Patient of each row.
-        groups: Codes [N]; -1 is not known, and then in no pair.
+        groups: Codes of each row, [N]; a code of -1 is not known, and then in no pair.
     """
     firsts, seconds = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for first, second in _same_patient(patients_N):
@@ -165,7 +165,7 @@ def linkage(genuine: Pairs, impostors: Impostors, weights_PB: NDArray[np.integer
     Args:
         genuine: Pairs of one patient each; at least one.
         impostors: Pairs of two patients each; at least one.
-        weights_PB: How often each patient was drawn in each replicate.
+        weights_PB: Weight of each patient in each replicate.
     """
     genuine = genuine.take(np.argsort(genuine.cosine_M, kind="stable"))
     even, near = impostors.even(), impostors.near()

@@ -25,8 +25,8 @@ def mask_boxes(image: NDArray, boxes: Sequence[Box]) -> NDArray:
     The fill is the harmonic function with the border's values.
 
     Args:
-        image: [H, W] or [H, W, C], any integer or float type.
-        boxes: Left, top, right, bottom; parts outside the image are ignored.
+        image: Image [H, W] or [H, W, C], of any integer or float type.
+        boxes: Left, top, right and bottom of each box; parts outside the image are ignored.
 
     Returns:
         A filled copy of the same type.

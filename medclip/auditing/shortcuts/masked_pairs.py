@@ -45,7 +45,7 @@ def align(cohort: Cohort, masked: Cohort, name: str) -> Floats:
     Args:
         cohort: The originals.
         masked: The masked copies, read with the same label table and so under the same keys.
-        name: Label.
+        name: Name of the label.
 
     Returns:
         [N]; NaN where an original has no masked copy.
@@ -89,9 +89,10 @@ def compare(
         cohort: Patients of the originals.
         label: Scores of the originals, and truths.
         masked_N: Scores of the copies, NaN where there is none (`align`).
-        device_N: 1 where the original shows the device, 0 where not (then the fill is a control), NaN unknown.
-        weights_PB: How often each patient counts in each replicate.
-        threshold: For the share of positives found in the original that the copy loses; None: without it.
+        device_N: Device in each row: 1 where the original shows it, 0 where not (then the fill is a control), NaN
+            unknown.
+        weights_PB: Weight of each patient in each replicate.
+        threshold: Threshold for the share of positives found in the original that the copy loses; None: without it.
         min_patients: Fewest patients of a stratum that is shown.
 
     Returns:

@@ -74,11 +74,11 @@ def standardise(
     """Weigh each cell of the mix, in each group, by its share among all over its share in the group.
 
     Args:
-        attribute: The groups.
-        by: What is mixed: age groups, view, `has_truth`.
-        rows_N: Rows that count; rows of groups that are not shown are not among them.
+        attribute: Attribute whose groups are weighed.
+        by: Attributes whose mix is made equal: age groups, view, `has_truth`.
+        rows_N: Whether each row counts; rows of groups that are not shown are not among them.
         limit: Largest weight.
-        own_N: How much each row counts already.
+        own_N: Weight that each row has already.
 
     Raises:
         MedclipError: WRONG_USE where no cell of the mix occurs in every group.
@@ -119,12 +119,13 @@ def propensity(
     """Weigh each row by how rare its group is among rows like it: P(group) / P(group | mix).
 
     Args:
-        attribute: The groups.
-        by: What is mixed, as classes.
-        rows_N: Rows that count.
-        numbers: What is mixed, as numbers (age in years): enters with its square; NaN is a class of its own.
+        attribute: Attribute whose groups are weighed.
+        by: Attributes whose mix is made equal, as classes.
+        rows_N: Whether each row counts.
+        numbers: Numbers whose mix is made equal (age in years), by name: each enters with its square; NaN is a class of
+            its own.
         limit: Largest weight.
-        own_N: How much each row counts already.
+        own_N: Weight that each row has already.
 
     Raises:
         MedclipError: WRONG_USE where fewer than two groups have rows.

@@ -39,11 +39,11 @@ def shortcut_rows(
 
     Args:
         one: The model, measured.
-        source: Its scores.
+        source: Scores of the model.
         labels: The label table; None where it is the table of scores.
         label: Labels asked for.
-        reading: How tables are read.
-        options: `options.shortcuts` says which tests.
+        reading: Options of reading the tables.
+        options: Options of measuring, of which `shortcuts` says which tests.
 
     Raises:
         MedclipError: WRONG_USE, TABLE_INVALID for columns that cannot be used.

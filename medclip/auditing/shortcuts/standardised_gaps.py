@@ -45,16 +45,16 @@ def compare(
     """Measure gaps between the groups of an attribute as they are and reweighted.
 
     Args:
-        cohort: What is audited.
-        label: One of its labels.
-        attribute: The groups; what is also in `by` or `numbers` is not weighed for.
-        by: Age groups, view, `has_truth`: what every group shall have the same mix of.
-        weights_PB: How often each patient counts in each replicate.
-        shown: Which groups of the attribute may be shown, [groups]; the others do not count here.
-        threshold: For gaps of rates; without it those are left out.
+        cohort: Cohort that is audited.
+        label: One of the cohort's labels.
+        attribute: Attribute whose groups are compared; what is also in `by` or `numbers` is not weighed for.
+        by: Attributes that every group shall have the same mix of: age groups, view, `has_truth`.
+        weights_PB: Weight of each patient in each replicate.
+        shown: Whether each group of the attribute may be shown, [groups]; the others do not count here.
+        threshold: Threshold for gaps of rates; without it those are left out.
         numbers: Further covariates of `propensity`, by name.
-        method: "standardise" or "propensity".
-        names: Of `medclip.auditing.groups.gaps.gap_names`.
+        method: Way to reweight: "standardise" or "propensity".
+        names: Names of gaps, from `medclip.auditing.groups.gaps.gap_names`.
         limit: Largest weight.
 
     Returns:

@@ -60,8 +60,9 @@ def device_test(
     Args:
         cohort: Patients.
         label: Scores and truths.
-        device_N: 1, 0, or NaN where nobody knows (`device_column.device_of`); positives of unknown device are left out.
-        weights_PB: How often each patient counts in each replicate; pairs the strata.
+        device_N: Device in each row: 1, 0, or NaN where nobody knows (`device.device_of`); positives of unknown device
+            are left out.
+        weights_PB: Weight of each patient in each replicate; pairs the strata.
         min_patients: Fewest patients with positives in each stratum.
 
     Returns:
@@ -107,9 +108,9 @@ def negatives_with_device(
     Args:
         cohort: Patients.
         label: Scores and truths.
-        device_N: 1, 0, or NaN where nobody knows.
-        weights_PB: How often each patient counts in each replicate.
-        threshold: For the false positive rates; None: without them.
+        device_N: Device in each row: 1, 0, or NaN where nobody knows.
+        weights_PB: Weight of each patient in each replicate.
+        threshold: Threshold for the false positive rates; None: without them.
         min_patients: Fewest patients with negatives in each stratum.
 
     Returns:

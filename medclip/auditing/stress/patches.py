@@ -70,15 +70,15 @@ def patch_rows(
 
     Args:
         cohort: The rows that were shown.
-        scores: Of each label, [1 + P, N]; NaN where an image was not shown.
+        scores: Scores of each label, [1 + P, N]; NaN where an image was not shown.
         samples: Rows of each attribute, and of everybody.
-        thresholds: By label.
-        rounded: How counts and values are written.
+        thresholds: Thresholds by label.
+        rounded: Roundings of counts and values.
         named: Columns that are the same in each row: model, kind, name, grade, strength.
         fewest: Patients and images that a group needs to be shown.
         num_resamples: Resamples of patients.
-        seed: Of the draws.
-        step: Called after each group.
+        seed: Seed of the draws.
+        step: Function called after each group.
     """
     rows: list[Row] = []
     for attribute, group, places in groups(cohort, samples):

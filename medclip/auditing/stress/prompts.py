@@ -41,8 +41,9 @@ def prompt_scores(
         model: The loaded pack.
         question: Task and class.
         features_ND: Unit vectors of the images as they are scored.
-        modality: Whose contexts are asked.
-        cohort: Of the same images; an attribute of the context's name that says the same values is what is known.
+        modality: Modality whose contexts are asked.
+        cohort: Cohort of the same images; an attribute of the context's name that says the same values is what is
+            known.
     """
     for name, attribute in CONTEXTS.get(modality, {}).items():
         values = list(attribute)

@@ -33,7 +33,7 @@ def pack_tasks(model: Any, modality: Modality, task: str | Path | None = None) -
 
     Args:
         model: A loaded pack.
-        modality: Of the images.
+        modality: Modality of the images.
         task: The only one that is wanted, by name or as a task file; None: all that the card lists.
 
     Raises:
@@ -55,8 +55,8 @@ def questions_of(label: str, tasks: Sequence[AskedTask]) -> tuple[Question, ...]
     """List the classes that a label may mean, by name, title or wording; none, one, or one in each of several tasks.
 
     Args:
-        label: As the audit names it; `column: label` where two columns have one.
-        tasks: From `pack_tasks`.
+        label: Name of a label, as the audit has it; `column: label` where two columns have one.
+        tasks: Tasks from `pack_tasks`.
     """
     meant: list[Question] = []
     for asked in tasks:

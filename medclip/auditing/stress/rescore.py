@@ -82,15 +82,15 @@ def rescore(
 
     Args:
         model: The loaded pack.
-        scorer: Of the same pack.
+        scorer: Scorer of the same pack.
         files: A file, or the folder of one series, for each image.
-        modality: Whose adapter reads them.
-        questions: What is asked.
+        modality: Modality whose adapter reads the files.
+        questions: Questions that are asked.
         variants: The forms; None: the images as they are.
         settings: Limits and number of reading processes.
-        step: Called with the number of images read since the last call.
-        stored: Their embeddings, which are read in their place; there are then no variants.
-        originals: Where files that were embedded may lie still.
+        step: Function called with the number of images read since the last call.
+        stored: Embeddings of the images, which are read in their place; there are then no variants.
+        originals: Folder where files that were embedded may lie still.
 
     Returns:
         Scores and vectors in the order of the files. An image that cannot be read stops nothing.

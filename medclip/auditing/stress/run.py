@@ -61,11 +61,11 @@ def stress_test(
 
     Args:
         one: The audited model, measured.
-        model: Its pack, loaded.
-        modality: Of the images.
-        options: `stress` says what is done; `image_checks.images` where the files are.
+        model: Pack of the model, loaded.
+        modality: Modality of the images.
+        options: Options, of which `stress` says what is done and `image_checks.images` where the files are.
         settings: Limits and number of reading processes.
-        progress: Told of every image.
+        progress: Progress bar of the images.
 
     Raises:
         MedclipError: WRONG_USE where the table names no files, no label is a class of the pack, or the modality has no

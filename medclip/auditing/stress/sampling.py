@@ -35,8 +35,8 @@ def choose(cohort: Cohort, most: int = MOST) -> Chosen:
     sample alone. Those of everybody are over the longest beginning of that order of which every row was taken.
 
     Args:
-        cohort: What is audited; `files` are known.
-        most: Images of a group.
+        cohort: Cohort that is audited; its `files` are known.
+        most: Most images of a group.
     """
     known_N = np.array([bool(name) for name in cohort.files], bool)
     known_N &= np.any([~np.isnan(label.truth_N) for label in cohort.labels], axis=0)

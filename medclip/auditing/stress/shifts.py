@@ -63,12 +63,12 @@ def shift_rows(
     Args:
         one: The audited model, measured: its name, and how counts are rounded.
         cohort: The stressed rows; its labels' scores are not used.
-        scores: Of each label, [1 + K, N], the clean ones first; NaN where an image could not be read.
+        scores: Scores of each label, [1 + K, N], the clean ones first; NaN where an image could not be read.
         conditions: The K forms.
-        samples: Of each attribute, and of everybody (`ALL`), the rows that its figures are over.
-        thresholds: By label; labels without one have no rates.
-        options: Resamples and the policy of small cells.
-        step: Called after each form of each attribute: `num_steps` times.
+        samples: Rows that the figures of each attribute, and of everybody (`ALL`), are over.
+        thresholds: Thresholds by label; labels without one have no rates.
+        options: Options, of which resamples and the policy of small cells are used.
+        step: Function called after each form of each attribute: `num_steps` times.
 
     Returns:
         Rows: clean, each form, and the mean over all corruptions; with the change from clean, and how much more a

@@ -47,7 +47,7 @@ def strangeness_scores(
         class_vectors_CD: Unit vectors of the classes of a task; for one or more findings those of their presence;
             None for an image-only pack, which has the distance alone.
         patients_N: Patient of each image: half of them are what the distance is measured from.
-        seed: Of the halves.
+        seed: Seed of the halves.
 
     Returns:
         [F, N] by name. Softmax scores (mcm, energy, entropy; at temperature 1, on cosines) only where there are two
@@ -88,14 +88,14 @@ def strangeness_rows(
 
     Args:
         cohort: The stressed rows.
-        scores: [1 + K, N] by name, the clean ones first.
+        scores: Scores [1 + K, N] by name, the clean ones first.
         conditions: The K forms.
         samples: Rows of each attribute, and of everybody.
-        rounded: How counts are written.
+        rounded: Roundings of counts.
         fewest: Patients that a group needs to be shown.
         num_resamples: Resamples of patients.
-        seed: Of the draws.
-        step: Called after each group.
+        seed: Seed of the draws.
+        step: Function called after each group.
     """
     rows: list[Row] = []
     for attribute, group, places in groups(cohort, samples):

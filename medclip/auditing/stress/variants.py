@@ -40,9 +40,9 @@ class Variants:
         """Render.
 
         Args:
-            views: Of one unit.
-            sha256: Of its bytes: with it and the names of view and operation all chance is drawn.
-            preprocess: The model's size.
+            views: Views of one unit.
+            sha256: SHA-256 of the unit's bytes: with it and the names of view and operation all chance is drawn.
+            preprocess: Preprocessing to the model's size.
 
         Returns:
             V × (2 + K) images at the model's size, the forms of one view together.

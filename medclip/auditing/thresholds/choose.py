@@ -131,9 +131,9 @@ def choose_all(cohort: Cohort, policy: Policy, name: str) -> tuple[dict[str, Thr
     """Choose a threshold for every label, over all groups together.
 
     Args:
-        cohort: The data to choose on; never the audited data (`fingerprint.refuse_same_data`).
+        cohort: Cohort to choose on; never the audited one (`cohort_fingerprint.refuse_same_data`).
         policy: The rule.
-        name: What the user calls this data; it is written down.
+        name: Name of this data, which is written down.
 
     Returns:
         Thresholds by label, and a sentence for each label that has none.

@@ -80,7 +80,7 @@ def curve(cohort: Cohort, label: Label, weights_PB: NDArray[Any], *, grid: Seque
     Args:
         cohort: Patients and attributes.
         label: Scores that are probabilities, and truths; `weight_N` multiplies the patients' weights.
-        weights_PB: How often each patient counts in each replicate.
+        weights_PB: Weight of each patient in each replicate.
         grid: Thresholds, rising, above 0 and below 1; a row is acted on at or above it.
 
     Raises:

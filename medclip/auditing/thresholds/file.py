@@ -50,7 +50,7 @@ def write_thresholds(path: Path, thresholds: Iterable[Threshold]) -> None:
 
     Args:
         path: The file; what was there is replaced.
-        thresholds: In any order; each label once.
+        thresholds: Thresholds in any order; each label once.
 
     Raises:
         MedclipError: DISK_FULL, WRONG_USE where the file cannot be written.
@@ -89,9 +89,9 @@ def thresholds_for(
     """Return the thresholds that can be used on a cohort, and refuse those that were chosen on it.
 
     Args:
-        thresholds: From `read_thresholds`.
-        cohort: What is audited.
-        where: The file, for the message.
+        thresholds: Thresholds from `read_thresholds`.
+        cohort: Cohort that is audited.
+        where: File of the thresholds, for messages.
 
     Returns:
         Thresholds of the cohort's labels, sentences: each label that has none, and what a file cannot tell.

@@ -33,7 +33,7 @@ def temperatures(choosing: Cohort | None, audited: Cohort) -> tuple[dict[str, fl
 
     Args:
         choosing: The data to fit on; None where the user has none.
-        audited: What is audited.
+        audited: Cohort that is audited.
 
     Returns:
         Temperatures by label, and sentences about labels that have none.
@@ -81,10 +81,10 @@ def table(
     be picked out.
 
     Args:
-        cohort: What is audited.
+        cohort: Cohort that is audited.
         label: Scores that are probabilities.
-        weights_PB: How often each patient counts in each replicate.
-        shown_G: Which cells may be shown, in the order of `cells_of`.
+        weights_PB: Weight of each patient in each replicate.
+        shown_G: Whether each cell may be shown, in the order of `cells_of`.
         t: A temperature of `temperatures`; None for the scores as they are.
         min_patients: Fewest patients in a bin.
 

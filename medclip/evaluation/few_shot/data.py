@@ -127,15 +127,15 @@ def prepare(
     """Divide the units of a table, draw all shots, and read and encode what takes part.
 
     Args:
-        model: The base.
-        table: What `read_adapt_table` gave.
+        model: The base model.
+        table: Table, from `read_adapt_table`.
         draws: K and seed of every draw.
         seed: Seed of the division, where the table has no column `split`.
         test_share: Share of patients to test on, where the table does not say.
         settings: Limits, policy and reading processes.
-        progress: Told of each unit.
-        embeddings: What is read in the place of images.
-        originals: Where the images may lie that were embedded.
+        progress: Progress bar of the units.
+        embeddings: Embeddings that are read in the place of images.
+        originals: Folder where the images may lie that were embedded.
 
     Raises:
         MedclipError: NOTHING_TO_DO when none is left to test on; those of `divide` and `draw_shots`.

@@ -21,10 +21,10 @@ def confusion_of(data: FewShotData, method: str, shots: int, runs: Sequence[Run]
     """Count one method's answers over its runs at K shots.
 
     Args:
-        data: With the test images.
-        method: Its label.
-        shots: K.
-        runs: All with predictions; at least one.
+        data: Data with the test images.
+        method: Label of the method.
+        shots: Number of shots, K.
+        runs: Runs of the method, all with predictions; at least one.
     """
     logits_RNC = np.stack([run.logits_NC for run in runs if run.logits_NC is not None])
     predicted = predictions(logits_RNC, data.examples.multilabel)

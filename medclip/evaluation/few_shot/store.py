@@ -44,8 +44,8 @@ class RunStore:
     """Runs of one base pack on one data set.
 
     Args:
-        folder: Where; made if it is not there.
-        identity: What the runs are of (base, data, division). A folder of something else is refused.
+        folder: Folder of the runs; made if it is not there.
+        identity: Identity of the runs (base, data, division). A folder of something else is refused.
 
     Raises:
         MedclipError: OUTPUT_IN_USE for a folder that holds anything else; as `medclip.files.output.disk_errors`.
@@ -59,7 +59,7 @@ class RunStore:
         """Return a run that is done; None where it is not, was asked for otherwise, or failed (it is tried again).
 
         Args:
-            key: Which.
+            key: Key of the run.
             asked: Fingerprint of what the run is made of beyond its key: the shots that were drawn.
         """
         run = self._read(key)

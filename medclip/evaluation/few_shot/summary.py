@@ -96,13 +96,14 @@ def novel_of(
     """Measure base, novel and both harmonic means of every method that can answer for classes it never saw.
 
     Args:
-        protocol: What was compared.
-        runs: Its runs; `logits_NC` is over the base classes' images in the order of `test`, `novel_NC` over the others.
+        protocol: Plan of the comparison.
+        runs: Runs of the protocol; `logits_NC` is over the base classes' images in the order of `test`, `novel_NC` over
+            the others.
         test: All test images, of base and novel classes: patients are drawn once for both sides, since one may have
             images on either.
-        num_base: How many classes were learned; the first ones.
+        num_base: Number of classes that were learned; the first ones.
         num_replicates: Resamples of patients.
-        seed: Of their draw.
+        seed: Seed of the draw of patients.
     """
     weights_PB = draw_weights(test.num_patients, num_replicates, seed=seed)
     of_base = test.targets < num_base

@@ -97,9 +97,9 @@ def compare_packs(
     Args:
         parts: The suite's entries of the sets that were measured.
         own: Predictions of the pack, by set; the tables of predictions.parquet.
-        other: Those of the other one over the same files.
-        other_result: What was measured of the other pack.
-        num_resamples: Of patients.
+        other: Predictions of the other pack over the same files, by set.
+        other_result: Result of the other pack.
+        num_resamples: Number of resamples of patients.
     """
     pairs = [_pair(part, own[part.id], other[part.id]) for part in parts]
     numbers = numbered([patient for pair in pairs for patient in pair.patients])

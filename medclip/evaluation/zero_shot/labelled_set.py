@@ -120,7 +120,7 @@ class MeasuredFiles:
     """The files that a pack's figures were measured on, and in which renderings; a file is hashed once.
 
     Args:
-        ways: `medclip.models.packs.card.measured_hashes`.
+        ways: Renderings by the hash of each file, as `medclip.models.packs.card.measured_hashes` returns them.
     """
 
     def __init__(self, ways: Mapping[str, frozenset[str]]) -> None:
@@ -167,7 +167,7 @@ def find_set(data: Path, part: SetFile, key: bytes, unpacked: Path | None = None
         data: The data folder.
         part: The suite's entry.
         key: Key that patient identifiers are hashed with.
-        unpacked: Where records are written that stand in one archive; it is needed for sets of such alone.
+        unpacked: Folder that records are written in that stand in one archive; it is needed for sets of such alone.
 
     Returns:
         The set; None where there is neither a table nor a class folder.
@@ -192,7 +192,7 @@ def find_texts(data: Path, part: TextsFile, key: bytes, unpacked: Path | None = 
         data: The data folder.
         part: The suite's entry.
         key: Key that patient identifiers are hashed with.
-        unpacked: As `find_set`.
+        unpacked: Folder for records, as in `find_set`.
 
     Returns:
         The set; None where there is no table.

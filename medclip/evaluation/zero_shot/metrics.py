@@ -69,7 +69,7 @@ def set_figures(
     Args:
         labels_N: Class indices; at least one.
         scores_NC: One score for each class.
-        patients: What images share; unique ones give intervals over images.
+        patients: Keys of what images share; unique ones give intervals over images.
         num_resamples: Resamples of patients.
 
     Returns:

@@ -44,8 +44,8 @@ def read_open_table(path: Path, reader: Reader | None, unpacked: Path) -> Table:
 
     Args:
         path: The table.
-        reader: Which one; None for the table as it is.
-        unpacked: Where records are written that stand in one archive.
+        reader: Name of the reader; None for the table as it is.
+        unpacked: Folder that records are written in that stand in one archive.
 
     Raises:
         MedclipError: As `read_table`; MISSING_FILE or CORRUPT for what lies beside the table; TABLE_INVALID for one of
@@ -74,8 +74,8 @@ def modality_of(pairs: Iterable[Cells], organ: str) -> str:
     Every chest of the set is an X-ray unless somebody says otherwise.
 
     Args:
-        pairs: Its questions and answers.
-        organ: As the set names it.
+        pairs: Questions and answers of the image.
+        organ: Organ, as the set names it.
 
     Example:
         >>> modality_of([{"question": "Is this a CT?", "answer": "Yes", "question_type": "MODALITY"}], "HEAD")
@@ -98,8 +98,8 @@ def write_records(archive: Path, out: Path, mv_of_unit: float = 1.0) -> None:
     """Write the records of the one archive of `ptbxl_z` as WFDB, each by its number; the same archive, the same bytes.
 
     Args:
-        archive: `ecg_z.npz`: signal [N, T, L] in units of `scale`, leads, fs in Hz, ecg_id.
-        out: Folder for them; made if it is not there.
+        archive: Archive `ecg_z.npz`: signal [N, T, L] in units of `scale`, leads, fs in Hz, ecg_id.
+        out: Folder of the records; made if it is not there.
         mv_of_unit: Millivolts of one unit: each lead was divided by its own standard deviation.
 
     Raises:

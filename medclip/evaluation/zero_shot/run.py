@@ -211,10 +211,10 @@ def _vectors_of_other(
 
     Args:
         other: The other pack, and the embeddings that were named for it.
-        embedded: Those of the first pack, which are its own, too, where both have one image tower.
-        settings: As `open_for`.
-        key_file: The same.
-        progress: Told where images are read beside embeddings.
+        embedded: Embeddings of the first pack, which are the other's own, too, where both have one image tower.
+        settings: Settings, as in `open_for`.
+        key_file: File of the identity key, as in `open_for`.
+        progress: Progress that notes where images are read beside embeddings.
 
     Raises:
         MedclipError: As `open_for`; WRONG_USE for embeddings of another pack.

@@ -157,14 +157,14 @@ def measure_sensitivity(
     """Measure a set once in each of its wordings.
 
     Args:
-        model: What encodes the sentences.
-        names: Of the classes.
+        model: Text encoder of the sentences.
+        names: Names of the classes.
         prompts: The sentences of each class.
         features_ND: Mean over the views of each image, not normalised.
         labels_N: Class indices.
-        patients: What images share.
-        metric: The one that stands for the set; accuracy and, of two classes, the area are measured as well.
-        num_resamples: Of patients.
+        patients: Number of each image's patient.
+        metric: Metric that stands for the set; accuracy and, of two classes, the area are measured as well.
+        num_resamples: Number of resamples of patients.
     """
     features, num = np.asarray(features_ND, np.float64), max(len(sentences) for sentences in prompts)
     ensemble_CD = encode_prompts(model, prompts)

@@ -29,8 +29,8 @@ class SuiteStore:
     """Results of one pack over one suite.
 
     Args:
-        folder: Where; made if it is not there.
-        identity: What the folder is about (pack and suite). A folder of something else is refused.
+        folder: Folder of the results; made if it is not there.
+        identity: Identity of the results (pack and suite). A folder of something else is refused.
 
     Raises:
         MedclipError: OUTPUT_IN_USE for a folder that holds anything else; as `medclip.files.output.disk_errors`.

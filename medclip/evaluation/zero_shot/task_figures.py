@@ -66,9 +66,9 @@ def measure_tasks(
 
     Args:
         parts: The suite's entries of the sets that were measured.
-        tables: Their predictions by set, as predictions.parquet has them.
-        card: The pack's.
-        num_resamples: Of patients.
+        tables: Predictions by set, as predictions.parquet has them.
+        card: Card of the pack.
+        num_resamples: Number of resamples of patients.
     """
     asked: dict[tuple[str, str | None], list[SetFile]] = {}
     for part in parts:
@@ -166,9 +166,9 @@ def beside_card(tasks: Sequence[TaskFigures], texts: Sequence[TextFigures], card
     """Compare what was measured with a card; None for a card without figures.
 
     Args:
-        tasks: What was measured of tasks.
-        texts: What was measured of images and their texts.
-        card: The pack's.
+        tasks: Figures of tasks.
+        texts: Figures of images and their texts.
+        card: Card of the pack.
     """
     pairs: list[tuple[str, float, float]] = []
     measured = set()

@@ -58,12 +58,12 @@ def texts_measured(
     """Measure retrieval among the images and texts of one source, as cards have figures.
 
     Args:
-        images_ND: float32 [N, D] of unit norm.
-        texts: Of each image; equal ones are right answers of each other.
-        patients: Whose each is, or what stands for that.
-        model: Whose text tower is asked.
-        knows_patients: Whether that is a patient: else none are counted.
-        num_resamples: Of patients.
+        images_ND: Vectors of images, float32 [N, D] of unit norm.
+        texts: Text of each image; equal ones are right answers of each other.
+        patients: Patient of each image, or what stands for that.
+        model: Model whose text tower is asked.
+        knows_patients: Whether `patients` names patients: else none are counted.
+        num_resamples: Number of resamples of patients.
 
     Returns:
         R@k by way; empty where there are fewer different texts than `MIN_TEXTS`.

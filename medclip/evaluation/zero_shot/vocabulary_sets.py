@@ -17,9 +17,9 @@ def with_vocabulary(suite: SuiteFile, card: Any) -> SuiteFile:
     """Return a suite whose sets have the sentences of the vocabulary where they name a task.
 
     Args:
-        suite: As it was read.
-        card: The pack's: of a task that it lists its own classes are asked. Images of others are left out, and so are
-            sets that hold nothing else.
+        suite: Suite as it was read.
+        card: Card of the pack: of a task that it lists its own classes are asked. Images of others are left out, and so
+            are sets that hold nothing else.
 
     Raises:
         MedclipError: TABLE_INVALID for a task or class that the vocabulary does not have, or a finding of a task of

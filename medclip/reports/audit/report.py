@@ -22,7 +22,7 @@ def write_audit_report(result: AuditResult, out: Path) -> AuditResult:
     """Write report.html and model_card_section.md beside the tables.
 
     Args:
-        result: What the audit found; `medclip.auditing.result.write_tables` writes its tables.
+        result: Audit; `medclip.auditing.result.write_tables` writes its tables.
         out: The folder.
 
     Returns:

@@ -34,9 +34,9 @@ def write_explained(explained: Explained, folder: Path, *, show_paths: bool = Fa
     the same in the image's own coordinates with NaN where the model saw nothing.
 
     Args:
-        explained: What was explained.
-        folder: New, empty, or holding heat maps, which are replaced.
-        show_paths: Name files in the page.
+        explained: Explained units.
+        folder: Folder that is new, empty, or holds heat maps, which are replaced.
+        show_paths: Whether files are named in the page.
 
     Returns:
         The same, knowing its folder.

@@ -28,8 +28,8 @@ def curves(result: Comparison, highlighted: Sequence[str], metric: str | None = 
 
     Args:
         result: The comparison.
-        highlighted: At most as many methods as there are `STYLES`; the others are thin grey lines.
-        metric: The primary one where None.
+        highlighted: Methods that stand out, at most as many as there are `STYLES`; the others are thin grey lines.
+        metric: Name of the metric; the primary one where None.
 
     Returns:
         An SVG document; the same figures give the same bytes.

@@ -139,7 +139,8 @@ def view(compared: Compared, *, show_paths: bool, is_burned: Callable[[int], boo
 
     Args:
         compared: The comparison and its data.
-        show_paths: Name images by their file; otherwise by their row of the table, since names may identify patients.
+        show_paths: Whether images are named by their file; otherwise by their row of the table, since names may
+            identify patients.
         is_burned: Whether the header of an example's file says that text is burned into its pixels: it is withheld.
     """
     result = compared.result

@@ -21,9 +21,10 @@ def write_compare_report(compared: Compared, folder: Path, *, show_paths: bool =
     """Write report.html beside the tables.
 
     Args:
-        compared: What `medclip.evaluation.few_shot.compare.compare` gave.
-        folder: Where.
-        show_paths: Name images by their file; otherwise by their row of the table, since paths may carry names.
+        compared: Comparison, from `medclip.evaluation.few_shot.compare.compare`.
+        folder: Folder of the tables.
+        show_paths: Whether images are named by their file; otherwise by their row of the table, since paths may carry
+            names.
 
     Returns:
         Its path.

@@ -17,8 +17,8 @@ def write_monitor_report(result: Monitored, folder: Path) -> Path:
     """Write report.html into a folder.
 
     Args:
-        result: With its findings.
-        folder: Where.
+        result: Comparison with its findings.
+        folder: Folder of the report.
 
     Returns:
         Its path.

@@ -47,9 +47,9 @@ def findings(
     """List what stands out, the worst first.
 
     Args:
-        recipe: Of the run.
-        history: Its log.
-        rows: Figures of its own test split, as `SplitFigures.rows` has them; empty where none was measured.
+        recipe: Recipe of the run.
+        history: Log of the run.
+        rows: Figures of the run's own test split, as `SplitFigures.rows` has them; empty where none was measured.
         finished: Whether all steps were taken.
         filled: Held-out images with hidden patches filled in.
     """

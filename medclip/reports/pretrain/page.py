@@ -107,10 +107,10 @@ def view(recipe: Recipe, result: PretrainResult, history: History, card: Card | 
     """Pick what the page shows.
 
     Args:
-        recipe: Of the run.
-        result: How it ended.
-        history: Its log.
-        card: Of its pack; None where it was stopped before its end.
+        recipe: Recipe of the run.
+        result: Result of the run.
+        history: Log of the run.
+        card: Card of the run's pack; None where it was stopped before its end.
     """
     held = card.held_out if card is not None else None
     rows = held.rows() if held is not None else []

@@ -20,9 +20,9 @@ def write_pretrain_report(recipe: Recipe, result: PretrainResult, card: Card | N
     """Write report.html into the run's folder.
 
     Args:
-        recipe: Of the run.
-        result: How it ended.
-        card: Of its pack; None where it was stopped before its end.
+        recipe: Recipe of the run.
+        result: Result of the run.
+        card: Card of the run's pack; None where it was stopped before its end.
 
     Returns:
         Its path.

@@ -26,7 +26,7 @@ def collect_answers(
     Args:
         ledger: A ledger with all chunks committed.
         card: The model's card.
-        show_paths: Name files by their relative path; otherwise by their row in files.parquet.
+        show_paths: Whether files are named by their relative path; otherwise by their row in files.parquet.
         sort_by: Task and class by whose probability studies are sorted; None: by their files.
 
     Returns:
@@ -77,7 +77,7 @@ def answer_lines(study: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     """Yield the lines of a study for a terminal, each with whether it is grey.
 
     Args:
-        study: As `collect_answers` returns them.
+        study: One study, as `collect_answers` returns it.
 
     Example:
         >>> row = {"task_title": "View", "class_title": "PA", "probability": 0.8, "grey": False}

@@ -86,8 +86,8 @@ def read_finished(ledger: Ledger, folder: Path, settings: Settings, *, images: s
     """Read what a finished run is of.
 
     Args:
-        ledger: The run's.
-        folder: Its output folder.
+        ledger: Ledger of the run.
+        folder: Output folder of the run.
         settings: Limits of reading.
         images: File or folder that was scored, where a caller names it.
 

@@ -83,8 +83,8 @@ def collect_hanging(ledger: Ledger, rows: Sequence[ExamRow], labels: Mapping[int
 
     Args:
         ledger: A ledger with all chunks committed.
-        rows: Those of the examination.
-        labels: How its scored files are named, by their numbers.
+        rows: Rows of the examination.
+        labels: Labels of the examination's scored files, by their numbers.
     """
     if not rows:
         return None
@@ -119,9 +119,9 @@ def levels(rows: Sequence[ExamRow], titles: Mapping[str, str], columns: Sequence
     """Pick the probabilities of a task's classes at each level.
 
     Args:
-        rows: Those of one task and examination.
+        rows: Rows of one task and examination.
         titles: Printed names of the classes that are shown, by their names.
-        columns: As `HangingData` has them.
+        columns: Names of columns, as `HangingData` has them.
     """
     picked = []
     for name, of_class in groupby(sorted(rows, key=lambda row: row.class_), key=lambda row: row.class_):
@@ -136,9 +136,9 @@ def most_telling(rows: Sequence[ExamRow], task: str, class_: str) -> ExamRow | N
     """Return the image that counts most in the answer of an examination, of equal ones that of the highest probability.
 
     Args:
-        rows: Those of the examination; None is returned where there are none.
-        task: Whose answer it is.
-        class_: Its class.
+        rows: Rows of the examination; None is returned where there are none.
+        task: Task whose answer it is.
+        class_: Class of the task.
     """
     views = [r for r in rows if (r.task, r.class_, r.level) == (task, class_, "view") and r.attention_exam is not None]
     return max(views, key=lambda row: (round(row.attention_exam or 0.0, 6), row.probability), default=None)

@@ -56,9 +56,9 @@ def collect_histograms(
     Args:
         ledger: A ledger with all chunks committed.
         run_tasks: Names of the run's tasks, in their order.
-        tasks: Those that are known, by name.
+        tasks: Tasks that are known, by name.
         card: The model's card.
-        sort_by: The score that was chosen; None: those of all classes, where there are studies enough.
+        sort_by: Score that was chosen; None: those of all classes, where there are studies enough.
 
     Returns:
         The histograms, and how many more there are.

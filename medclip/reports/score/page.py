@@ -134,7 +134,7 @@ def known_tasks(identity: Mapping[str, Any]) -> dict[str, Task]:
     """Return the tasks of the vocabulary, and what a run asked in a person's own words, by name.
 
     Args:
-        identity: What the run is, as its ledger has it.
+        identity: Identity of the run, as its ledger has it.
     """
     tasks, prompts = {name: load_task(name) for name in task_names()}, _prompts(identity)
     if prompts:
@@ -161,10 +161,10 @@ def collect(
     Args:
         ledger: A ledger with all chunks committed.
         card: The model's card.
-        show_paths: Show relative paths where files are named; otherwise row numbers and formats.
+        show_paths: Whether files are named by their relative path; otherwise by row number and format.
         sort_by: Task and class by whose probability studies are sorted, the highest first; None: by their files.
-        studies_a_page: Studies on one page.
-        max_pages: Pages at most.
+        studies_a_page: Number of studies on one page.
+        max_pages: Most pages.
     """
     identity: dict[str, Any] = ledger.get("identity") or {}
     tasks, prompts = known_tasks(identity), _prompts(identity)

@@ -61,12 +61,13 @@ def write_score_report(
         ledger: The run's ledger.
         card: The model's card.
         folder: The output folder.
-        show_paths: Name files by their relative path; otherwise by row number and format, since paths may carry names.
+        show_paths: Whether files are named by their relative path; otherwise by row number and format, since paths may
+            carry names.
         sort_by: Task and class by whose probability studies are sorted, the highest first; None: by their files.
-        studies_a_page: Studies on one page.
-        max_pages: Pages at most; further studies are in the list alone.
-        max_listed: Studies in the list that can be sorted and searched; further ones are in the table alone.
-        heat_maps: Draws the maps that stand beside the images of the first page's studies.
+        studies_a_page: Number of studies on one page.
+        max_pages: Most pages; further studies are in the list alone.
+        max_listed: Most studies in the list that can be sorted and searched; further ones are in the table alone.
+        heat_maps: Heat maps, which are drawn beside the images of the first page's studies.
 
     Returns:
         The path of the first page.
@@ -119,10 +120,10 @@ def render(report: ReportData, card: CardView, studies: Sequence[StudyData], pag
     """Render one page. All text is escaped by the template engine.
 
     Args:
-        report: What all pages share.
+        report: Data that all pages share.
         card: The model's card.
-        studies: Those of this page.
-        page: Its number, from 1; the first one has what is true of the whole run, too.
+        studies: Studies of this page.
+        page: Number of the page, from 1; the first one has what is true of the whole run, too.
 
     Returns:
         HTML with its style inline, its images as data, and a policy that lets a browser load nothing else.

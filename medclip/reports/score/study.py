@@ -170,12 +170,12 @@ def collect_study(
 
     Args:
         ledger: A ledger with all chunks committed.
-        key: The study.
-        number: Its place in the report.
+        key: Key of the study.
+        number: Place of the study in the report.
         tasks: Tasks of the run that are known, by name.
         card: The model's card.
-        show_paths: Show relative paths where files are named.
-        sort_by: Task and class that studies are sorted by.
+        show_paths: Whether files are named by their relative path.
+        sort_by: Task and class that studies are sorted by; None: by their files.
     """
     files, scores = ledger.files_of(key), ledger.scores_of(key)
     chosen = next((score for score in scores if (score.task, score.class_) == sort_by), None)

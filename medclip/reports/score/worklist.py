@@ -106,10 +106,10 @@ def collect_worklist(ledger: Ledger, card: CardView, report: ReportData, *, max_
     """Pick the lines of the list from a complete ledger; tables are gone through once.
 
     Args:
-        ledger: All chunks committed.
+        ledger: A ledger with all chunks committed.
         card: The model's card.
-        report: What the pages share.
-        max_studies: Lines at most.
+        report: Data that the pages share.
+        max_studies: Most lines.
     """
     keys = ledger.studies(max_studies, report.sort_by)
     rows: dict[str, list[int]] = {key: [] for key in keys}
@@ -171,7 +171,7 @@ def cell_of(number: int) -> Cell:
     """Return where the image of a study lies.
 
     Args:
-        number: Its place in the list, from 1.
+        number: Place of the study in the list, from 1.
 
     Example:
         >>> cell_of(1), cell_of(112)
@@ -183,11 +183,6 @@ def cell_of(number: int) -> Cell:
 
 def write_images(ledger: Ledger, worklist: Worklist, folder: Path) -> None:
     """Write the images of the list, all or none; those of an earlier list go.
-
-    Args:
-        ledger: Which has them.
-        worklist: The list.
-        folder: Of the report.
 
     Raises:
         MedclipError: As `medclip.files.output.disk_errors`.

@@ -164,10 +164,10 @@ def by_source(
     Args:
         labels_N: Class indices; of a finding 1 where it is there and 0 where not.
         scores_NC: A score for each class; [N] for a finding, higher where it is there.
-        sources: Where each row comes from.
-        patients: Whose it is; patients are resampled, and each side of a figure needs three.
-        num_resamples: Of patients.
-        seed: Of their draw and of the folds.
+        sources: Source of each row.
+        patients: Patient of each row; patients are resampled, and each side of a figure needs three.
+        num_resamples: Number of resamples of patients.
+        seed: Seed of the draw of patients and of the folds.
         level: Coverage of the intervals.
 
     Example:
@@ -197,8 +197,8 @@ def source_shares(positive_N: Bools, known_N: Bools, codes_N: NDArray[Any], fold
     """Return the share of positives of each row's source among the rows of other folds: a score of the source alone.
 
     Args:
-        positive_N: The positives.
-        known_N: Rows that have a truth and a source; the others are NaN.
+        positive_N: Whether each row is a positive.
+        known_N: Whether each row has a truth and a source; the shares of the others are NaN.
         codes_N: Source of each row.
         fold_N: Fold of each row, by its patient.
 
@@ -221,7 +221,7 @@ def joined(point_S: Floats, drawn_SB: Floats, pairs_SB: Floats) -> tuple[float, 
 
     Args:
         point_S: Area of each group; NaN where it has no pairs.
-        drawn_SB: In each resample.
+        drawn_SB: Area of each group in each resample.
         pairs_SB: Pairs in the sample, then in each resample, [S, 1 + B].
 
     Returns:

@@ -51,11 +51,11 @@ def platt(probability: ArrayLike, truth: ArrayLike, *, smoothed: bool = False, w
     Fitted on the very rows that are audited, slope and intercept are Cox's calibration slope and intercept.
 
     Args:
-        probability: float [N] in 0 to 1.
-        truth: [N], 0 or 1.
-        smoothed: Fit to (n⁺ + 1) / (n⁺ + 2) and 1 / (n⁻ + 2) in place of 1 and 0, as Platt did. It stays finite where
-            the score makes no mistake.
-        weight: float [N], how much each row counts.
+        probability: Probabilities, float [N], 0 to 1.
+        truth: Truths, 0 or 1, [N].
+        smoothed: Whether to fit to (n⁺ + 1) / (n⁺ + 2) and 1 / (n⁻ + 2) in place of 1 and 0, as Platt did. The fit
+            stays finite where the score makes no mistake.
+        weight: Weight of each row, float [N].
 
     Raises:
         MedclipError: WRONG_USE where there is one class only, or where the score makes no mistake, so that no slope is
@@ -83,9 +83,9 @@ def temperature(logit: ArrayLike, truth: ArrayLike, *, weight: Floats | None = N
     """Fit the one number T that makes sigmoid(z / T), or softmax(z / T), the most likely: above 1 it tones down.
 
     Args:
-        logit: float [N] for a yes-or-no question (`logits(p)`), or [N, C] for classes that exclude each other.
-        truth: [N], 0 or 1; or the index of the class.
-        weight: float [N], how much each row counts; only for [N].
+        logit: Logits, float [N] for a yes-or-no question (`logits(p)`), or [N, C] for classes that exclude each other.
+        truth: Truths, [N]: 0 or 1, or the index of the class.
+        weight: Weight of each row, float [N]; for logits [N] alone.
 
     Returns:
         T, between exp(−4) and exp(4).

@@ -109,7 +109,7 @@ def terms(fitted: Array, x_n: Array, y_n: Array) -> Array:
     Args:
         fitted: Intercept, slope, and the intercept with the slope fixed at 1; NaN where there is none.
         x_n: Logit of each row's probability.
-        y_n: Its truth, 1 or 0.
+        y_n: Truth of each row, 1 or 0.
     """
     slope, large = (fitted[0], fitted[1]), float(fitted[2])
     parts = [_slopes(slope, x_n, y_n), _bends(slope, x_n), _large_terms(large, x_n, y_n)]

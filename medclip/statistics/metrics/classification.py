@@ -107,10 +107,10 @@ def figures(
     """Measure the mean over R runs of one method.
 
     Args:
-        logits_RNC: [R, N, C].
-        test: The images.
-        weights_PB: How often each patient counts in each replicate.
-        metrics: Names; see `shares_of`.
+        logits_RNC: Logits of each run, image and class, [R, N, C].
+        test: Images that all methods are measured on.
+        weights_PB: Weight of each patient in each replicate.
+        metrics: Names of metrics, as `shares_of` takes them.
         runs: Draws of shots S and initialisations I, with S · I = R, in this order.
 
     Returns:
@@ -152,10 +152,10 @@ def shares_of(
     are those of the second class of two.
 
     Args:
-        logits_RNC: [R, N, C].
-        test: The images.
-        weights_PB: How often each patient counts in each replicate.
-        metrics: Names of these.
+        logits_RNC: Logits of each run, image and class, [R, N, C].
+        test: Images that all methods are measured on.
+        weights_PB: Weight of each patient in each replicate.
+        metrics: Names of the metrics.
 
     Returns:
         By metric; without those that are not defined: no class is there, or for an area nothing is on one side.
@@ -295,9 +295,9 @@ def measured(
         labels_N: Class indices; at least one.
         scores_NC: One score for each class; for two classes [N] is the score of the second one.
         patients: Patient of each row.
-        metrics: As in `shares_of`.
-        num_resamples: Of patients.
-        seed: Of the draw.
+        metrics: Names of metrics, as `shares_of` takes them.
+        num_resamples: Number of resamples of patients.
+        seed: Seed of the draw.
 
     Example:
         >>> import numpy as np

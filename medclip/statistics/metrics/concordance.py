@@ -94,13 +94,15 @@ def concordance(
     Args:
         time_N: Time to event, or to the end of follow-up.
         event_N: Whether the event was seen.
-        risk: Higher means earlier; [N], or [N, T] for risks that change with the horizon: a pair is then compared in
-            the column of its later row.
-        kind: `harrell_td` counts pairs (Harrell 1996; Antolini 2005 for risks that change); `uno` weights a pair by
-            1/G(t⁻)² of the earlier row, G the Kaplan–Meier estimate of not being censored (Uno 2011); `mirai_compat` by
-            1/K(t)² of the later row, K that of the event itself, as Mirai's published code does.
+        risk: Risk of each row, higher for earlier events; [N], or [N, T] for risks that change with the horizon: a pair
+            is then compared in the column of its later row.
+        kind: Way to count pairs: `harrell_td` counts all alike (Harrell 1996; Antolini 2005 for risks that change);
+            `uno` weights a pair by 1/G(t⁻)² of the earlier row, G the Kaplan–Meier estimate of not being censored (Uno
+            2011); `mirai_compat` by 1/K(t)² of the later row, K that of the event itself, as Mirai's published code
+            does.
         columns_N: Column of `risk` of each row's time; needed for [N, T].
-        weights_NB: How often each row counts in each replicate; None: once. Kaplan–Meier weights stay the sample's.
+        weights_NB: Weight of each row in each replicate; None: each counts once. Kaplan–Meier weights stay the
+            sample's.
 
     Returns:
         One value a replicate, [B]; NaN where no pair is comparable.
@@ -146,9 +148,9 @@ def kaplan_meier(
     Args:
         time_n: Time to event, or to the end of follow-up.
         event_n: Whether the event was seen. For the censoring distribution: whether the row was censored.
-        at_m: Times to estimate it at.
-        before: Estimate the value just before the time.
-        others_first: At equal times, rows without the event have left already (censoring happens after events).
+        at_m: Times to estimate the probability at.
+        before: Whether to estimate the value just before the time.
+        others_first: Whether at equal times rows without the event have left already (censoring happens after events).
     """
     moments, moment_n = np.unique(time_n, return_inverse=True)
     events = np.bincount(moment_n, event_n, minlength=len(moments))
@@ -168,7 +170,7 @@ def at_horizon(label: Label, horizon: float, *, weighted: bool = True) -> Label:
 
     Args:
         label: A label with `time_N`.
-        horizon: In the unit of `time_N`.
+        horizon: Time in the unit of `time_N`.
         weighted: Whether the known rows stand for the others, too; without it each counts once, as in Mirai's AUC.
 
     Returns:

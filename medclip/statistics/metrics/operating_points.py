@@ -42,7 +42,7 @@ def operating_points(cohort: Cohort, label: Label, weights_PB: NDArray[Any]) -> 
     Args:
         cohort: Patients and attributes.
         label: Scores and truths; its row weights count, too.
-        weights_PB: How often each patient counts in each replicate.
+        weights_PB: Weight of each patient in each replicate.
 
     Returns:
         By the names of `METRICS`: values of the sample [G] and of the resamples [G, B]; NaN where a side is empty.

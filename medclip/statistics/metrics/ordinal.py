@@ -44,7 +44,7 @@ def ordinal_sums(cohort: Cohort, ordinal: Ordinal, weights_PB: NDArray[Any]) -> 
     Args:
         cohort: Patients and attributes.
         ordinal: Truth and prediction of each row.
-        weights_PB: How often each patient counts in each replicate.
+        weights_PB: Weight of each patient in each replicate.
 
     Returns:
         float64 [F, G, 1 + B]: features by cell (`cells_of`), in the sample and then in each resample.

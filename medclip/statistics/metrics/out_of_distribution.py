@@ -64,7 +64,7 @@ def shared_precision(features_ND: ArrayLike, shrinkage: float = 0.1) -> Floats:
     """Compute the inverse covariance of vectors about their mean, drawn a little towards a multiple of the unit matrix.
 
     Args:
-        features_ND: The images of before.
+        features_ND: Features of the images of before.
         shrinkage: Share of the multiple; above 0 there may be fewer images than dimensions.
     """
     features = np.asarray(features_ND, np.float64)
@@ -91,8 +91,8 @@ def separation(before_N: ArrayLike, new_M: ArrayLike) -> Separation:
     The operating point of `fpr95` is that whose recall is nearest to 95 %, as in the code of MCM, not the first above.
 
     Args:
-        before_N: The score of images of before; smaller is more alike.
-        new_M: Of new images.
+        before_N: Score of each image of before; smaller is more alike.
+        new_M: Score of each new image.
 
     Example:
         >>> separation([0.1, 0.2], [0.8, 0.9])

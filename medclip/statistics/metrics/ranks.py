@@ -147,7 +147,7 @@ def auroc(score_N: ArrayLike, positive_N: ArrayLike) -> NDArray[np.float64]:
     """Compute the area under the ROC curve of one or many sets of scores (Mann–Whitney; ties count half).
 
     Args:
-        score_N: [..., N], higher for positives.
+        score_N: Scores, higher for positives; [..., N].
         positive_N: Whether each row is a positive; [N], or as large as the scores.
 
     Returns:
@@ -176,10 +176,10 @@ def resampled_auroc(
     """Compute the area under the ROC curve in the sample and in each resample of patients, as `evaluate` does.
 
     Args:
-        score_N: Higher for positives.
+        score_N: Score of each row, higher for positives.
         positive_N: Whether each row is a positive.
         patients_N: Patient of each row.
-        weights_PB: How often each patient counts in each replicate.
+        weights_PB: Weight of each patient in each replicate.
 
     Returns:
         The area, and [B]; NaN where one class is missing.

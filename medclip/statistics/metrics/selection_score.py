@@ -25,8 +25,8 @@ def quality(logits_NC: NDArray, targets: NDArray) -> Quality:
     """Score logits.
 
     Args:
-        logits_NC: float [N, C].
-        targets: int64 [N], or float32 [N, C] with NaN where nobody knows.
+        logits_NC: Logits, float [N, C].
+        targets: Truths: int64 [N], or float32 [N, C] with NaN where nobody knows.
     """
     right = accuracy(logits_NC, targets) if targets.ndim == 1 else float(mean_auroc(logits_NC[None], targets)[0])
     return Quality(float(right), -log_loss(logits_NC, targets))
@@ -41,8 +41,8 @@ def mean_auroc(logits_GNC: NDArray, targets_NC: NDArray) -> NDArray[np.float64]:
     """Average the AUROC over the classes with positives and negatives; ½ where no class has both.
 
     Args:
-        logits_GNC: float [G, N, C], G sets of logits.
-        targets_NC: float [N, C], 1, 0 and NaN.
+        logits_GNC: G sets of logits, float [G, N, C].
+        targets_NC: Truths, float [N, C]: 1, 0 and NaN.
 
     Returns:
         float64 [G].
@@ -60,8 +60,8 @@ def log_loss(logits_NC: NDArray, targets: NDArray, smooth: float = 0.0) -> float
     """Compute the mean cross-entropy: softmax over classes, or sigmoid per class over what is known.
 
     Args:
-        logits_NC: float [N, C].
-        targets: int64 [N] or float [N, C].
+        logits_NC: Logits, float [N, C].
+        targets: Truths, int64 [N] or float [N, C].
         smooth: Share of the truth that is spread over the other answers.
     """
     z = np.asarray(logits_NC, np.float64)
@@ -84,9 +84,9 @@ def temperature(logits_NC: NDArray, targets: NDArray, offset_C: NDArray | float 
     endless. `logits · factor + offset` is what to use; 1 where the logits say nothing.
 
     Args:
-        logits_NC: float [N, C] of units that were not learned from.
-        targets: int64 [N] or float [N, C].
-        offset_C: Added after the factor: log-odds of the classes before anything is seen.
+        logits_NC: Logits of units that were not learned from, float [N, C].
+        targets: Truths, int64 [N] or float [N, C].
+        offset_C: Numbers added after the factor: log-odds of the classes before anything is seen.
     """
     count = len(targets) if targets.ndim == 1 else int((~np.isnan(targets)).sum())
     if not count or float(np.ptp(logits_NC)) == 0:

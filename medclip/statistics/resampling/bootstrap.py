@@ -77,9 +77,9 @@ def evaluate(
     Args:
         cohort: Patients and attributes; the label need not be one of its own.
         label: Scores and truths of the cohort's rows. `label.weight_N` multiplies the patients' weights.
-        weights_PB: How often each patient counts in each replicate (`medclip.statistics.resampling.weights`). [P, 0]:
-            the sample alone.
-        threshold: Scores of at least this are called positive.
+        weights_PB: Weight of each patient in each replicate (`medclip.statistics.resampling.weights`). [P, 0]: the
+            sample alone.
+        threshold: Score from which on a row is called positive.
         metrics: Names of `METRICS`; None: those of `metrics_of`. Named ones that are not defined for the label
             (no threshold, no probabilities, no times) are NaN.
         block_width: Replicates computed at once; results do not depend on it. None: chosen for the cache.
@@ -124,12 +124,12 @@ def evaluate_many(
     """Measure every label of the cohort; several at a time.
 
     Args:
-        cohort: What is audited.
+        cohort: Cohort that is audited.
         thresholds: Threshold of each label by name; labels without one get no rates.
-        weights_PB: How often each patient counts in each replicate; shared by all labels, which pairs them.
-        metrics: As for `evaluate`, for every label.
-        threads: Labels at a time; None: as many as there are cores. The results do not depend on it.
-        progress: Called with how many labels are done, and of how many, after each.
+        weights_PB: Weight of each patient in each replicate; shared by all labels, which pairs them.
+        metrics: Names of metrics for every label, as `evaluate` takes them.
+        threads: Number of labels at a time; None: as many as there are cores. The results do not depend on it.
+        progress: Function called after each label with the number of labels done and that of all.
 
     Returns:
         The replicates of each label by name, in the cohort's order.

@@ -45,7 +45,7 @@ def percentile(drawn_B: ArrayLike, *, level: float = LEVEL) -> tuple[float, floa
     """Compute the quantiles of the replicates (linear interpolation).
 
     Args:
-        drawn_B: [B] replicates of one figure; NaN where undefined.
+        drawn_B: Replicates of one figure, [B]; NaN where undefined.
         level: Coverage aimed at.
 
     Returns:
@@ -58,7 +58,7 @@ def expanded(drawn_B: ArrayLike, degrees_of_freedom: float, *, level: float = LE
     """Compute the percentile interval at wider quantiles, as Student's t is wider than the normal law.
 
     Args:
-        drawn_B: [B] replicates.
+        drawn_B: Replicates of one figure, [B].
         degrees_of_freedom: Patients who can move the figure, less one.
         level: Coverage aimed at.
 
@@ -78,9 +78,9 @@ def of(
     """Compute the interval of a metric in every cell.
 
     Args:
-        replicates: Of `bootstrap.evaluate` for one label, drawn by patient.
-        metric: One of its names.
-        clusters: `standard_errors.clusters_of` of the same cohort and label.
+        replicates: Replicates of one label from `bootstrap.evaluate`, drawn by patient.
+        metric: Name of one of the replicates' metrics.
+        clusters: Clusters of the same cohort and label, from `standard_errors.clusters_of`.
         level: Coverage aimed at.
 
     Returns:
@@ -152,8 +152,8 @@ def share_interval(
 
     Args:
         point_G: Rates, areas or means of them.
-        variance_G: After all mends.
-        bootstrap_G: The bootstrap's own part of it.
+        variance_G: Variances after all mends.
+        bootstrap_G: The bootstrap's own part of the variance.
         df_G: Degrees of freedom.
         level: Coverage aimed at.
     """
@@ -187,8 +187,8 @@ def distance_interval(
     first order. A resample far above the value therefore stands for a truth far below it.
 
     Args:
-        point_G: In the sample.
-        drawn_GB: In each resample.
+        point_G: Means of distances in the sample.
+        drawn_GB: Means of distances in each resample.
         df_G: Degrees of freedom.
         level: Coverage aimed at.
 
@@ -226,9 +226,9 @@ def least_ratio(value: _Floats, low: _Floats, other: _Floats, other_high: _Float
 
     Args:
         value: Rates above the line.
-        low: Their lower ends.
+        low: Lower ends of the rates above the line.
         other: Rates below the line.
-        other_high: Their upper ends.
+        other_high: Upper ends of the rates below the line.
 
     Reference: Donner & Zou, Statistical Methods in Medical Research 21 (2012) 347-359.
     """

@@ -61,10 +61,10 @@ def share(
     """Take a rate, or an area under the ROC curve, with its resamples.
 
     Args:
-        value: On the sample itself.
-        drawn_B: In each resample of patients; NaN where not defined.
+        value: Figure of the sample itself.
+        drawn_B: Figure of each resample of patients; NaN where not defined.
         cases: Rows in the denominator; of the scarcer kind for an area.
-        patients: Effective number of patients who can move it (`standard_errors.effective_patients`).
+        patients: Effective number of patients who can move the figure (`standard_errors.effective_patients`).
         pairs: Positives and negatives, for an area; None for a rate.
     """
     sides = None if pairs is None else (np.array([pairs[0]]), np.array([pairs[1]]))
@@ -86,10 +86,10 @@ def combination(
 
     Args:
         value: The figure.
-        drawn_B: In each resample, from the `drawn_B` of the parts.
-        parts: What it is made of.
-        slopes: By how much it moves with each of them.
-        runs_SI: As in `Resampled`.
+        drawn_B: Figure of each resample, from the `drawn_B` of the parts.
+        parts: Figures that the new one is made of.
+        slopes: Slope of the figure in each of the parts.
+        runs_SI: Figure of each draw of shots and initialisation, as in `Resampled`.
         same_patients: Whether the parts are of the same patients, so that together they know no more of a variance
             than one of them, and the mean of equal figures keeps their interval; otherwise of others, as the classes of
             a task are.
@@ -153,10 +153,10 @@ def change(
     """Compute interval and test of a difference, or of a mean that would be 0 if nothing was there.
 
     Args:
-        value: On the sample itself.
-        drawn_B: In each resample; NaN where not defined.
-        patients: c, who can move it: the bootstrap's variance is multiplied by c/(c − 1), and t has c − 1 degrees of
-            freedom.
+        value: Figure of the sample itself.
+        drawn_B: Figure of each resample; NaN where not defined.
+        patients: Number of patients who can move the figure, c: the bootstrap's variance is multiplied by c/(c − 1),
+            and t has c − 1 degrees of freedom.
         least: Variance that is taken where the bootstrap's is smaller: with few events it is too small by chance.
         added: Variance that floors add.
         lifted: Variance that is added for the test alone (`standard_errors.variance_if`).

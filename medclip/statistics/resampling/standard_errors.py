@@ -89,9 +89,9 @@ def standard_errors(replicates: Replicates, metric: str, clusters: Clusters) -> 
     """Compute the mended variance of a metric in each cell; everybody is cell 0.
 
     Args:
-        replicates: Of `bootstrap.evaluate` for one label.
-        metric: One of its names.
-        clusters: Of the same cohort and label.
+        replicates: Replicates of one label, from `bootstrap.evaluate`.
+        metric: Name of one of the replicates' metrics.
+        clusters: Clusters of the same cohort and label.
     """
     row = METRICS[metric]
     cases_G, patients_G, pairs = row.cases(_counts(replicates, clusters))
@@ -118,11 +118,11 @@ def mended(
 
     Args:
         point_G: The figure in the sample.
-        drawn_GB: In each resample of patients.
+        drawn_GB: The figure in each resample of patients.
         cases_G: Rows in the denominator; of the scarcer kind for an area.
-        patients_G: Effective number of patients who can move it.
+        patients_G: Effective number of patients who can move the figure.
         pairs: Positives and negatives of each cell, for an area; None for a rate.
-        share: Whether it is a rate or an area, which have a floor.
+        share: Whether the figure is a rate or an area, which have a floor.
     """
     undefined_G = np.isnan(drawn_GB).mean(axis=1)
     known_G = (undefined_G <= MOST_UNDEFINED) & ~np.isnan(point_G) & (drawn_GB.shape[1] > 1)
@@ -149,8 +149,8 @@ def variance_if(errors: StandardErrors, value: float) -> _Floats:
     A group that does well by chance also has a small variance by chance; a test with its own variance finds too much.
 
     Args:
-        errors: Of the metric.
-        value: Taken for true.
+        errors: Standard errors of the metric.
+        value: Value that is taken for true.
 
     Returns:
         For rates and AUROCs that of independent rows with this value times the design effect, if it is larger than the

@@ -80,10 +80,10 @@ def summing_matrix(
 
     Args:
         groups_n: Group of each row, 0 to num_groups − 1.
-        num_groups: How many sums there are.
+        num_groups: Number of sums.
         patients_n: Patient of each row.
         num_patients: Patients of the cohort, P.
-        values_n: What is summed; None counts rows, exactly.
+        values_n: Values that are summed; None counts rows, exactly.
 
     Returns:
         A sparse array [num_groups, P] for `Block.sums`; float32 where rows are counted.
@@ -103,9 +103,9 @@ def ratios(
 
     Args:
         patients_N: Patient of each row.
-        weights_PB: How often each patient counts in each replicate.
-        tops_KN: What is summed above the line, [K, N].
-        bottoms_KN: Below it; [K, N], or [1, N] for all.
+        weights_PB: Weight of each patient in each replicate.
+        tops_KN: Values that are summed above the line, [K, N].
+        bottoms_KN: Values that are summed below the line, [K, N], or [1, N] for all.
 
     Returns:
         [K] and [K, B]; NaN where the sum below is 0.
@@ -137,9 +137,9 @@ def means(
 
     Args:
         patients_N: Patient of each row.
-        weights_PB: How often each patient counts in each replicate.
-        parts: K pairs: which rows, [N], and their values, [N].
-        weight_N: How much each row counts; once by default.
+        weights_PB: Weight of each patient in each replicate.
+        parts: K pairs: whether each row is in, [N], and the values of the rows, [N].
+        weight_N: Weight of each row; 1 by default.
 
     Returns:
         [K] and [K, B]; NaN where nobody is in.

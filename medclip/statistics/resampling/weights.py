@@ -22,9 +22,9 @@ def draw_weights(num_patients: int, num_replicates: int, *, seed: int) -> NDArra
     The first replicates do not depend on how many are asked for, and nothing depends on the number of threads.
 
     Args:
-        num_patients: How many patients there are, P.
-        num_replicates: How many resamples to draw, B.
-        seed: The same seed gives the same matrix.
+        num_patients: Number of patients, P.
+        num_replicates: Number of resamples to draw, B.
+        seed: Seed of the draws; the same one gives the same matrix.
 
     Returns:
         How often each patient was drawn, [P, B]; uint8, or uint16 where one was drawn more than 255 times.

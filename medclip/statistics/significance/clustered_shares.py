@@ -41,8 +41,8 @@ def share_difference(
     """Compare the share of cases inside a group with that outside.
 
     Args:
-        case_N: Which rows are cases.
-        inside_N: Which rows are of the group.
+        case_N: Whether each row is a case.
+        inside_N: Whether each row is of the group.
         patients_N: Patient of each row, 0 to P - 1.
 
     Example:

@@ -52,10 +52,10 @@ def auroc_variance(truth_N: ArrayLike, *scores: ArrayLike, patients_N: ArrayLike
     """Return the AUROC of each score with their covariance matrix.
 
     Args:
-        truth_N: [N], 1 or 0.
-        scores: K arrays [N], higher for positives; ties count half.
-        patients_N: [N]; given, patients may have several images (Obuchowski). Left out, rows count as independent; with
-            one image for each patient both are nearly the same (equal as N grows).
+        truth_N: Truths, 1 or 0, [N].
+        scores: K arrays of scores [N], higher for positives; ties count half.
+        patients_N: Patient of each row, [N]; given, patients may have several images (Obuchowski). Left out, rows count
+            as independent; with one image for each patient both are nearly the same (equal as N grows).
 
     Returns:
         NaN throughout where one class is missing; NaN covariances where fewer than two rows (patients) have a positive,
@@ -94,9 +94,10 @@ def interval(auroc: float, variance: float, *, level: float = 0.95, scale: str =
 
     Args:
         auroc: The AUROC.
-        variance: Of it.
-        level: Coverage.
-        scale: "logit" (logit A ± z · SE / (A (1 − A)), stays within 0 to 1) or "wald" (A ± z · SE).
+        variance: Variance of the AUROC.
+        level: Coverage of the interval.
+        scale: Scale of the interval: "logit" (logit A ± z · SE / (A (1 − A)), stays within 0 to 1) or "wald" (A ± z ·
+            SE).
 
     Returns:
         (NaN, NaN) where the variance is not known, or the AUROC is 0 or 1 (its variance is then 0 whatever the truth).
@@ -124,10 +125,11 @@ def paired(
     """Compare two scores of the same rows.
 
     Args:
-        truth_N: [N], 1 or 0.
-        score_N: [N], one model.
-        other_N: [N], the other.
-        patients_N: [N]; given, patients may have several images (Obuchowski). Left out, rows count as independent.
+        truth_N: Truths, 1 or 0, [N].
+        score_N: Scores of one model, [N].
+        other_N: Scores of the other model, [N].
+        patients_N: Patient of each row, [N]; given, patients may have several images (Obuchowski). Left out, rows count
+            as independent.
 
     Returns:
         z = (A − B) / √(V_A + V_B − 2 V_AB).
@@ -146,11 +148,11 @@ def unpaired(
     """Compare the AUROC of two groups that share no patient.
 
     Args:
-        truth_N: [N], 1 or 0.
-        score_N: [N].
-        patients_N: [N], patient of each row. Where one has several rows, variances are Obuchowski's.
-        first_N: [N], whether a row is in the first group.
-        second_N: [N], whether it is in the second.
+        truth_N: Truths, 1 or 0, [N].
+        score_N: Scores, [N].
+        patients_N: Patient of each row, [N]. Where one has several rows, variances are Obuchowski's.
+        first_N: Whether each row is in the first group, [N].
+        second_N: Whether each row is in the second group, [N].
 
     Returns:
         z = (A − B) / √(V_A + V_B).

@@ -24,7 +24,7 @@ def holm(p_values: ArrayLike) -> _Floats:
     """Adjust p-values by Holm's step-down method.
 
     Args:
-        p_values: [M], each 0 to 1 or NaN.
+        p_values: The p-values, [M], each 0 to 1 or NaN.
 
     Returns:
         [M], in the same order: max over j ≤ i of min(1, (M − j + 1) p_(j)).

@@ -21,8 +21,8 @@ def shuffled(
     Args:
         codes_N: Label of each row.
         patients_N: Patient of each row, 0 to P - 1, every one of them there.
-        num: How many times.
-        seed: Of the draws.
+        num: Number of shufflings.
+        seed: Seed of the draws.
 
     Returns:
         int64 [num, N].

@@ -29,9 +29,10 @@ def smallest_gap(
     """Return the smallest true difference that would be found four times in five, at a two-sided level of 5 %.
 
     Args:
-        standard_error: Of the difference, from the patient bootstrap; any shape, NaN where there is none.
+        standard_error: Standard error of the difference, from the patient bootstrap; any shape, NaN where there is
+            none.
         num_tests: Size of the family; the first step of Holm's method needs p ≤ 0.05 / num_tests.
-        degrees_of_freedom: Of the standard error, broadcast with it; infinite for the normal law.
+        degrees_of_freedom: Degrees of freedom of the standard error, broadcast with it; infinite for the normal law.
 
     Returns:
         As large as `standard_error`, in the metric's own unit; it may exceed what the metric can reach, which says that

@@ -62,8 +62,8 @@ def label_view(result: AuditResult, label: str, number: int) -> LabelView:
 
     Args:
         result: The audit.
-        label: Its name.
-        number: Of the label on the page.
+        label: Name of the label.
+        number: Number of the label on the page.
     """
     rows = [row for row in result.metrics if row.get("label") == label]
     gaps = [row for row in result.gaps if row.get("label") == label and not row.get("same_as")]
@@ -138,11 +138,11 @@ def by_group_panels(
 
     Args:
         result: The audit.
-        rows: Of the tables `metrics` or `models`.
-        metrics: One panel each.
-        identity: Of the drawing, unique on the page.
-        title: What it shows.
-        paired: They are differences of two models: the dashed line is 0.
+        rows: Rows of the tables `metrics` or `models`.
+        metrics: Names of the metrics, one panel each.
+        identity: Identity of the drawing, unique on the page.
+        title: Title of the drawing.
+        paired: Whether the rows are differences of two models: the dashed line is 0.
     """
     named = [m for m in metrics if any(r.get("metric") == m and real(r.get("value")) is not None for r in rows)]
     models = [""] if paired else list(result.model_names)[:NUM_SERIES]

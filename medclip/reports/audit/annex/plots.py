@@ -21,8 +21,8 @@ def reliability(bins: Sequence[Row], *, identity: str, title: str) -> Markup:
 
     Args:
         bins: Rows of the calibration table, of one group.
-        identity: Of the drawing, unique on the page.
-        title: What it shows.
+        identity: Identity of the drawing, unique on the page.
+        title: Title of the drawing.
     """
     x, y = Scale(0, 1, _EDGE, _SIDE), Scale(0, 1, _SIDE - 22, 8)
     body = [
@@ -40,8 +40,8 @@ def net_benefit(curves: Mapping[str, Sequence[Row]], *, identity: str, title: st
 
     Args:
         curves: Rows of the decision table of one label and one group, by model.
-        identity: Of the drawing, unique on the page.
-        title: What it shows.
+        identity: Identity of the drawing, unique on the page.
+        title: Title of the drawing.
     """
     drawn = dict(list(curves.items())[: len(_DASHES)])
     rows = [row for points in drawn.values() for row in points]
@@ -76,8 +76,8 @@ def scatter(points: Sequence[Row], groups: Sequence[str], *, identity: str, titl
     Args:
         points: Rows of the projection table, of one model and attribute.
         groups: Names in printed order.
-        identity: Of the drawing, unique on the page.
-        title: What it shows.
+        identity: Identity of the drawing, unique on the page.
+        title: Title of the drawing.
     """
     known = [(r["x"], r["y"], groups.index(str(r["group"]))) for r in points if str(r["group"]) in groups]
     step = -(-len(known) // MOST_POINTS) if known else 1

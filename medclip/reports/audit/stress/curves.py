@@ -23,10 +23,10 @@ def curves(rows: Sequence[Row], corruptions: Sequence[tuple[str, str]], *, ident
     """Draw a measure from clean to severe.
 
     Args:
-        rows: Of the table `stress`: one model, label, attribute and measure; clean rows and those of corruptions.
+        rows: Rows of the table `stress`: one model, label, attribute and measure; clean rows and those of corruptions.
         corruptions: Name and title of each, in the order of the plots.
-        identity: Of the drawing, unique on the page.
-        title: What it shows.
+        identity: Identity of the drawing, unique on the page.
+        title: Title of the drawing.
     """
     groups = list(dict.fromkeys(group_name(row) for row in rows))[:MOST_GROUPS]
     grades = sorted({int(row["grade"]) for row in rows if real(row.get("grade")) is not None})
