@@ -36,10 +36,10 @@ def learn_at_best_rate(
     Args:
         base: The base model.
         shots: The checked examples.
-        method: Whose `RATES` are tried.
-        learn: Learns from examples at a rate.
+        method: Name of the method whose `RATES` are tried.
+        learn: Function that learns from examples at a rate.
         lr: The rate, where it is not to be chosen.
-        seed: Of the folds.
+        seed: Seed of the folds.
 
     Returns:
         What was learned. Its settings have the rate, how it was chosen (`chosen_on`), and what each was worth; a note

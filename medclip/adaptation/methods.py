@@ -38,7 +38,8 @@ def options_of(fit: Callable[..., Any]) -> Mapping[str, Any]:
     """Return the type of each option of a method, by name.
 
     Args:
-        fit: Its function: the keyword-only parameters but `seed`, and the fields of the class of `FURTHER` behind `**`.
+        fit: Function of the method: the keyword-only parameters but `seed`, and the fields of the class of `FURTHER`
+            behind `**`.
     """
     parameters = inspect.signature(fit).parameters.values()
     names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "seed"]
@@ -117,7 +118,7 @@ class Fitted:
         Args:
             base: The base model.
             examples: The units, with the base's features.
-            head: Asked instead of its own: for other classes.
+            head: Head that is asked instead of its own: for other classes.
         """
         from medclip.adaptation.data.unit_features import unit_logits
         from medclip.models.encoding.unit_reader import encode_units
@@ -156,8 +157,8 @@ class Method:
             text: The classes' words.
             train: The shots.
             val: Further examples of other patients to choose hyper-parameters with; None where there are none.
-            seed: Of the initialisation, the order of batches and augmentation.
-            options: The method's own.
+            seed: Seed of the initialisation, the order of batches and augmentation.
+            options: Options of the method.
 
         Raises:
             MedclipError: As `check`; NON_FINITE for features or a loss that are none.
@@ -241,7 +242,7 @@ def choose_method(name: str | None, *, has_text: bool) -> Method:
     """Return a method that fits a pack: the one named, or the default.
 
     Args:
-        name: One of `METHODS`; None for the default.
+        name: Method, one of `METHODS`; None for the default.
         has_text: Whether the pack understands words.
 
     Raises:

@@ -144,7 +144,7 @@ class Adaptation:
         """Draw and read the shots, learn, and score the test patients.
 
         Args:
-            options: The method's own.
+            options: Options of the method.
             num_threads: Threads of torch while it learns; its own number where None.
 
         Raises:

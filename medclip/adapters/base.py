@@ -240,7 +240,7 @@ class ImageAdapter:
 
         Args:
             decoded: The file's pixels.
-            facts: Of the file.
+            facts: Facts of the file.
             cropped: Whether the image is cut to what its modality shows.
         """
         raise NotImplementedError

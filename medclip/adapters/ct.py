@@ -42,8 +42,9 @@ class CtAdapter(ImageAdapter):
     """A volume in HU and up to 16 of its slices, windowed for lung, soft tissue and bone in three channels.
 
     Args:
-        sampling: "slices": the channels are three windows on one slice. "2.5d": the channels are a slice and its two
-            neighbours in the soft tissue window; at the ends the slice itself stands for the missing neighbour.
+        sampling: Way of sampling. "slices": the channels are three windows on one slice. "2.5d": the channels are a
+            slice and its two neighbours in the soft tissue window; at the ends the slice itself stands for the missing
+            neighbour.
     """
 
     name = "ct"

@@ -71,9 +71,9 @@ def shown_range(
 
     Args:
         volume: 3-D.
-        settings: Its policy may ask for a window.
+        settings: Settings, whose policy may ask for a window.
         limits: Percentiles that are taken otherwise.
-        signal_only: Of the values above background, not of all.
+        signal_only: Whether the percentiles are of the values above background, not of all.
 
     Returns:
         Black, white, and what was done.

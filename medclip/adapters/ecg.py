@@ -146,8 +146,8 @@ def raw_signal(
     Args:
         source: The record.
         settings: Limits; None is the default.
-        mlii_as_ii: Take MLII for II, as in `EcgOptions`.
-        seconds: Decide over this long a part in the middle which leads are there, as the adapter does with the part
+        mlii_as_ii: Whether MLII is taken for II, as in `EcgOptions`.
+        seconds: Length of the part in the middle that decides which leads are there, as the adapter does with the part
             that it keeps; None decides over the whole record. The length stays.
 
     Raises:

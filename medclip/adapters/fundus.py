@@ -22,7 +22,7 @@ class FundusAdapter(ImageAdapter):
     """One photograph to one RGB view: the square around the lit field of view.
 
     Args:
-        mask_outside: Set what lies outside the field (text, flare) to black.
+        mask_outside: Whether what lies outside the field (text, flare) is set to black.
     """
 
     name = "fundus"

@@ -72,7 +72,8 @@ def read_loop(source: Source, settings: Settings) -> Loop:
 
     Args:
         source: One file of kind cine.
-        settings: Where all frames would take more than `max_volume_bytes`, 16 evenly spaced ones are decoded.
+        settings: Limits and policy; where all frames would take more than `max_volume_bytes`, 16 evenly spaced ones are
+            decoded.
 
     Raises:
         MedclipError: As `read_frames` and `read_video`.
@@ -159,8 +160,8 @@ class LoopAdapter(ImageAdapter):
 
         Args:
             frames: [F, H, W, C] uint8: the image, or the frames that become views.
-            facts: Of the file.
-            spacing_mm: Of the decoded pixels.
+            facts: Facts of the file.
+            spacing_mm: Spacing of the decoded pixels, in mm.
         """
         raise NotImplementedError
 

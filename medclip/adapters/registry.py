@@ -73,8 +73,8 @@ def preprocessing_of(name: str, policy: ReadPolicy | None = None) -> str:
     """Return today's preprocessing hash of a slot: what the provenance of its samples says.
 
     Args:
-        name: Of the slot, see `slot`; or `DRAWN`, how a record is drawn for a model that takes images.
-        policy: What is read otherwise than by default.
+        name: Name of the slot, see `slot`; or `DRAWN`, how a record is drawn for a model that takes images.
+        policy: Policy of what is read otherwise than by default.
 
     Raises:
         MedclipError: NOT_SUPPORTED_YET if there is no such adapter; ValueError for another kind than there are.
@@ -93,7 +93,7 @@ def read_unit(source: Source, modality: Modality | str | None, settings: Setting
 
     Args:
         source: The unit's files in reading order.
-        modality: What it shows; None for the generic rendering.
+        modality: Modality that it shows; None for the generic rendering.
         settings: Limits and policy.
 
     Raises:

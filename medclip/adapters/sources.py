@@ -40,7 +40,7 @@ def source_of_files(where: Path, refs: Sequence[FileRef], settings: Settings) ->
     """Look at files that make one unit: one image, or a series, slide or record.
 
     Args:
-        where: What errors name.
+        where: Path that errors name.
         refs: The files; their names tell them apart.
         settings: Limits and policy.
 

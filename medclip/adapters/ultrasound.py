@@ -99,7 +99,7 @@ def colour_doppler(
     Args:
         frames: [F, H, W, C] inside the crop.
         header: The file's header.
-        regions: What its regions say.
+        regions: Regions of the header, from `find_regions`.
 
     Returns:
         True, False, or None where a grey file says that it holds colour; and the source of it.
@@ -118,7 +118,7 @@ def find_regions(header: DicomHeader, height: int, width: int) -> Regions | None
     """Return the union of the header's 2-D tissue and colour-flow regions, in pixels as decoded.
 
     Args:
-        header: Its regions count in stored pixels with inclusive ends; decoding may have made pixels square.
+        header: Header, whose regions count in stored pixels with inclusive ends; decoding may have made pixels square.
         height: Rows as decoded.
         width: Columns as decoded.
 

@@ -52,7 +52,8 @@ def reread_pixels(reader: SlideReader, record: Mapping[str, Any]) -> NDArray[np.
     """Read the pixels of a record again: from the slide that it names, and from nowhere else.
 
     Args:
-        reader: Its slide, opened with the scale that it was opened with (of a slide that states none).
+        reader: Reader of the record's slide, opened with the scale that it was opened with (of a slide that states
+            none).
         record: A row of records.parquet, or what a sample's JSON has under `slide`.
 
     Returns:

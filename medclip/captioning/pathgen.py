@@ -77,7 +77,7 @@ def room_of(tokenizer: Tokenizer, most: int | None = None) -> Room:
     Tokenizers cut what is too long, so that long texts are counted some words at a time.
 
     Args:
-        tokenizer: Of the text tower.
+        tokenizer: Tokenizer of the text tower.
         most: Tokens, begin and end included; its context where None.
     """
 
@@ -100,10 +100,10 @@ def run_pathgen(call: PathgenCall, model: Any, settings: Settings, progress: Pro
     """Carry out a run, or go on with it.
 
     Args:
-        call: What is wanted.
+        call: Call that says what is wanted.
         model: A loaded model with a text tower: it chooses, and its tokenizer counts.
         settings: Limits.
-        progress: Told how far the run is.
+        progress: Progress bar of the run.
 
     Raises:
         MedclipError: WRONG_USE for a model without words and other calls that cannot be carried out; OUTPUT_IN_USE for

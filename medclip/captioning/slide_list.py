@@ -86,12 +86,12 @@ def list_slides(
         folder: A file or a folder; what is no slide is passed over.
         store: Vectors of its slides.
         manifest: A table with the columns file, and if known patient, mpp_um, organ, findings, source, license.
-        organ: Of the slides that the table names none of.
-        attributes: Of organs, beside those of medclip.
+        organ: Organ of the slides that the table names none of.
+        attributes: Attributes of organs, beside those of medclip.
         key: Key of the hashes.
         settings: Limits.
         exclude: The output folder.
-        progress: Counts the files.
+        progress: Progress bar of the files.
 
     Returns:
         By key. Copies of one slide are one.

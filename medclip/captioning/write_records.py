@@ -123,15 +123,15 @@ def write_records(
 
     Args:
         out: Output folder of the run.
-        slides: By key: the order of records.
-        agent: Whose list of claims is asked.
-        room: Of the text tower.
-        options: Of the run.
-        journal: Its texts.
-        form: How records lie in shards.
-        identity: What is written into the index.
+        slides: Slides by key: the order of records.
+        agent: Agent whose list of claims is asked.
+        room: Room of the text tower.
+        options: Options of the run.
+        journal: Journal, whose texts are written.
+        form: Form of records in shards.
+        identity: Identity that is written into the index.
         settings: Limits.
-        progress: Counts the patches.
+        progress: Progress bar of the patches.
 
     Returns:
         Records and rejects. Without a single record no shards are written.

@@ -10,7 +10,7 @@ def hashed_uuid(*parts: str) -> UUID:
     """Return a UUID made of a hash (RFC 9562, version 8).
 
     Args:
-        parts: What tells the object apart.
+        parts: Parts that tell the object apart.
     """
     digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).digest()
     value = bytearray(digest[:16])

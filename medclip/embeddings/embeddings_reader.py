@@ -49,8 +49,8 @@ def needs_images(what: str, hint: str = "") -> MedclipError:
     """Return the refusal of what needs pixels where there are vectors only.
 
     Args:
-        what: What needs them, as it begins a sentence: "LoRA learns in the towers".
-        hint: What else could be done.
+        what: Statement of what needs them, as it begins a sentence: "LoRA learns in the towers".
+        hint: Hint at what else could be done.
     """
     return MedclipError(
         Reason.WRONG_USE,
@@ -70,7 +70,7 @@ def open_reader(
     """Return what reads units: from files, or from embeddings where these are named.
 
     Args:
-        model: Loaded.
+        model: Loaded model.
         settings: Limits and number of reading processes.
         images: A folder of embeddings; anything else is read from files.
         root: Folder that units' paths are below, which is the one that was embedded; `images` itself where None.
@@ -91,7 +91,7 @@ def open_for(
     """Open embeddings for a pack; no torch.
 
     Args:
-        images: Their folder.
+        images: Folder of the embeddings.
         pack: The folder of the pack.
         settings: `settings.home` has the identity key, which is needed where paths are hashed.
         key_file: Another key file.
@@ -126,7 +126,7 @@ class EmbeddingsReader:
 
     Args:
         embeddings: The folder.
-        root: What paths of units are below.
+        root: Folder that paths of units are below.
         originals: Folder in which the files may lie still.
     """
 
@@ -157,12 +157,12 @@ class EmbeddingsReader:
 
         Args:
             units: The units.
-            step: Called with the number of units.
-            keep_pixels: Nothing is kept.
+            step: Function called with the number of units.
+            keep_pixels: Flag without effect: no pixels are kept.
             others: Further models, which would need the images.
-            render: Likewise.
+            render: Maker of what is shown, without effect: nothing is rendered.
             otherwise: Modality of units that name none; None takes the one they were embedded as.
-            ahead: Of no use here.
+            ahead: Number of units, without effect: nothing is read ahead.
 
         Returns:
             One entry for each unit, in their order, without pixels.
@@ -192,8 +192,8 @@ class EmbeddingsReader:
         """Return what the store knows of units besides their vectors: a column of `Embeddings.units`.
 
         Args:
-            paths: Of each unit; None where there is none.
-            column: Such as headers, or look.
+            paths: Path of each unit; None where there is none.
+            column: Name of a column, such as headers or look.
 
         Returns:
             One value for each path; None for a path that was not embedded.

@@ -42,7 +42,7 @@ def open_embeddings(folder: str | Path | Embeddings) -> Embeddings:
     """Open a folder that `medclip embed` wrote.
 
     Args:
-        folder: What was given as `out`; what is open already is returned as it is.
+        folder: Folder that was given as `out`; what is open already is returned as it is.
 
     Raises:
         MedclipError: MISSING_FILE for a folder that is none, or is half written; OUTPUT_IN_USE for the format of
@@ -212,7 +212,7 @@ class Embeddings(Result):
 
         Args:
             table: A level, or files.
-            names: Its columns.
+            names: Names of the columns.
             rows: Numbers of files, as the column `row` has them; all where None.
 
         Raises:
@@ -249,7 +249,7 @@ class Embeddings(Result):
         """Yield the vectors of a level, some at a time: memory is bounded however many there are.
 
         Args:
-            level: As `vectors` takes it.
+            level: Level, as `vectors` takes it.
             rows: Vectors of a block, at most.
 
         Yields:
@@ -271,7 +271,7 @@ class Embeddings(Result):
         """Return some vectors of a level; of its table only the parts that hold them are read, one at a time.
 
         Args:
-            level: As `vectors` takes it.
+            level: Level, as `vectors` takes it.
             places: int [N], rows of the level's table in any order.
 
         Returns:
@@ -300,7 +300,7 @@ class Embeddings(Result):
         """Yield `files`, some rows at a time.
 
         Args:
-            rows: At most.
+            rows: Highest number of rows.
 
         Raises:
             MedclipError: CHANGED for a damaged table.

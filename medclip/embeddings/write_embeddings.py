@@ -68,8 +68,8 @@ def write_embeddings(
 
     Args:
         folder: The folder; files.parquet, run.json and the ledger are its run's business.
-        units: By row.
-        pack: What computed them.
+        units: Units by row.
+        pack: Pack that computed the vectors.
         dim: D, the length of a vector; stated, since there may be no vector.
         dtype: float32 or float16: how vectors are stored.
         by_study: The same units, those of a study side by side and studies by their first row; None sorts `units`.

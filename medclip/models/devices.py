@@ -20,7 +20,7 @@ def check_device(device: str) -> None:
     """Refuse a device that torch cannot compute on here.
 
     Args:
-        device: As torch names it: "cpu", "cuda", "cuda:1".
+        device: Device as torch names it: "cpu", "cuda", "cuda:1".
 
     Raises:
         MedclipError: WRONG_USE.

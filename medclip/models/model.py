@@ -48,7 +48,7 @@ def normalise_square(images_BHWC: torch.Tensor, mean: torch.Tensor, std: torch.T
     Args:
         images_BHWC: uint8 [B, H, W, 3], contiguous.
         mean: float32, three values in units of [0, 1].
-        std: The same.
+        std: Standard deviation, three values in units of [0, 1].
 
     Returns:
         float32 [B, 3, H, W], channels last in memory.
@@ -65,7 +65,7 @@ def normalise_clips(images_BTHWC: torch.Tensor, mean: torch.Tensor, std: torch.T
     Args:
         images_BTHWC: uint8 [B, T, H, W, C], C = 1 or 3.
         mean: float32, three values in units of [0, 1]; the first is that of clips with one channel.
-        std: The same.
+        std: Standard deviation, as `mean`.
 
     Returns:
         float32 [B, C, T, H, W].
@@ -80,7 +80,7 @@ def normalise_records(records_BLT: torch.Tensor, signal: SignalInput) -> torch.T
 
     Args:
         records_BLT: int16 [B, 12, T] in microvolts, missing leads all `MISSING`.
-        signal: How the model takes ECGs.
+        signal: The model's treatment of ECGs.
 
     Returns:
         float32 [B, 1, 12, T]; only leads that are missing are exactly zero throughout.
@@ -213,8 +213,8 @@ class Model:
         """Return this model with its image tower computed by something else: see `medclip.models.backends`.
 
         Args:
-            encode: From what `normalise` returned to features, float32 [B, D], of any norm; called from several threads
-                at once.
+            encode: Function from what `normalise` returned to features, float32 [B, D], of any norm; called from
+                several threads at once.
         """
         model = copy.copy(self)
         model._visual = encode
@@ -229,9 +229,9 @@ class Model:
         EfficientNet-Lite0 has none).
 
         Args:
-            images: From `preprocess.to_array`: uint8 [N, S, S, 3]; N images [H, W, 3] for a model that takes native
-                aspect ratios; N clips [N, T, S, S, C] for one that takes volumes; int16 [N, 12, T] for ECGs.
-            batch_size: Overrides the model's; another size may change the last bits.
+            images: Images from `preprocess.to_array`: uint8 [N, S, S, 3]; N images [H, W, 3] for a model that takes
+                native aspect ratios; N clips [N, T, S, S, C] for one that takes volumes; int16 [N, 12, T] for ECGs.
+            batch_size: Images in one forward pass, in place of the model's own; another size may change the last bits.
 
         Returns:
             float32 [N, D] of unit norm.
@@ -270,7 +270,7 @@ class Model:
         """Return what the image tower takes.
 
         Args:
-            images: As `encode_image` takes them.
+            images: Images as `encode_image` takes them.
 
         Returns:
             float32 [N, 3, S, S] (channels last in memory); for a model that takes native aspect ratios patches with
@@ -328,7 +328,7 @@ class Model:
 
         Args:
             features_VD: float32, unit vectors from `encode_image` or from a store of them; one view or more.
-            types: What each of them shows.
+            types: View types, what each of the views shows.
 
         Returns:
             float32 [D] of unit norm; float32 [V], each view's share in it (they add up to 1).
@@ -379,12 +379,12 @@ class Model:
                 types stretched as deep image files are), views, samples, opened studies (one vector each), or a data
                 frame with the columns `file` and perhaps `modality`; one of them or several, mixed as one likes. An
                 array [N, H, W, C] is N images.
-            modality: Of arrays, and of files that neither the data frame nor their header names; the pack's only one
-                where None.
+            modality: Modality of arrays, and of files that neither the data frame nor their header names; the pack's
+                only one where None.
             batch_size: Images in one forward pass; the model's own where None. Another size may change the last bits.
-            errors: What to do about what cannot be read: "raise" its reason, or leave a row of "nan".
+            errors: Treatment of what cannot be read: "raise" its reason, or leave a row of "nan".
             settings: Limits and number of reading processes.
-            progress: Told of each image.
+            progress: Progress bar of the images.
 
         Returns:
             float32 [N, D] of unit norm, one row for each input in the order given. The row of an input of several views
@@ -415,7 +415,7 @@ class Model:
 
         Args:
             texts: N texts; one string is one text. Longer ones than the context are cut.
-            progress: Told of each text.
+            progress: Progress bar of the texts.
 
         Returns:
             float32 [N, D] of unit norm; [1, D] for one string.
@@ -439,8 +439,8 @@ class Model:
             images: Vectors, [N, D] or [D], as `embed_images` returns them; or a list or anything else that it takes,
                 which is embedded first.
             texts: Texts, one string or several; or vectors, as `embed_text` returns them.
-            logits: Return the model's own logits, scale x cosine + bias, in place of cosines.
-            options: Of `embed_images`, such as `modality`, where images are embedded first.
+            logits: Whether the model's own logits, scale x cosine + bias, are returned in place of cosines.
+            options: Options of `embed_images`, such as `modality`, where images are embedded first.
 
         Returns:
             float32 [N, M]: cosine of each image with each text.

@@ -28,7 +28,7 @@ class Block:
         even: Whether all weights are equal.
         valid: bool [b] and [N]: which rows and columns take part; None where all do.
         positive_keys: int64 [b, K] keys of the rows and [N, K] of the columns; None: only partners are positives.
-        ignored_keys: The same for pairs that are neither positives nor negatives.
+        ignored_keys: Keys, likewise, of pairs that are neither positives nor negatives.
         sources: int64 [b, 2] and [N, 2] keys of kind and source; None: a pair of two sources is a pair like any other.
     """
 
@@ -103,9 +103,9 @@ def make_block(pairs: Pairs | None, size: int, rank: int, ranks: int, device: to
     Args:
         pairs: Pairs of the whole batch, in the order of ranks.
         size: Number of samples of the whole batch.
-        rank: Whose rows: samples rank * b to (rank + 1) * b, with b = size // ranks.
+        rank: Number of the rank of the rows: samples rank * b to (rank + 1) * b, with b = size // ranks.
         ranks: Number of ranks.
-        device: Of the features.
+        device: Device of the features.
 
     Raises:
         MedclipError: WRONG_USE for pairs of another size.

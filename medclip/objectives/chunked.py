@@ -50,7 +50,7 @@ def walked(walk: Walk, *inputs: Tensor) -> Tensor:
     """Return the loss of a walk, differentiable once with respect to its inputs. Autocast is off inside the walk.
 
     Args:
-        walk: Uses the inputs; makes the loss and its gradients.
+        walk: Function that uses the inputs and makes the loss and its gradients.
         inputs: float32 tensors of one device.
     """
     with torch.autocast(inputs[0].device.type, enabled=False), _all_bits(inputs[0].device):

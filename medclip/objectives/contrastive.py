@@ -33,11 +33,11 @@ def clip_loss(
         image_BD: [B, D] unit-norm image features; any float dtype, computed in float32.
         text_BD: [B, D] unit-norm text features; row i belongs to image i.
         logit_scale: exp of the learned log-scale (multiplies the cosines).
-        pairs: Which pairs are positives too, ignored or of no part, and weights; each row's mass is shared equally
+        pairs: Pairs that are positives too, ignored or of no part, and their weights; each row's mass is shared equally
             among its positives. None: each image has its own text only.
-        group: The features are this rank's rows of a batch spread over these ranks, each with the same number of rows
-            and the same fields of pairs. The mean over ranks of the results is the loss of the whole batch, and so are
-            the gradients of parameters once they are averaged over ranks. None: one process.
+        group: Ranks: the features are this rank's rows of a batch spread over these ranks, each with the same number of
+            rows and the same fields of pairs. The mean over ranks of the results is the loss of the whole batch, and so
+            are the gradients of parameters once they are averaged over ranks. None: one process.
         chunk: Rows at a time. Memory is O(B x chunk); the result does not depend on it.
 
     Returns:

@@ -35,9 +35,9 @@ def relational_loss(
     Args:
         student_BD: [B, D] unit-norm text features; gradients flow here.
         teacher_BE: [B, E] unit-norm features of the frozen teacher.
-        temperature: Divides the cosines of both sides.
+        temperature: Temperature that divides the cosines of both sides.
         valid_B: bool [B]: which sentences take part. None: all.
-        group: As in `clip_loss`: the mean over ranks is the loss of the whole batch.
+        group: Ranks, as in `clip_loss`: the mean over ranks is the loss of the whole batch.
         chunk: Rows at a time. Memory is O(B x chunk); the result does not depend on it.
 
     Returns:

@@ -27,8 +27,8 @@ class AdditiveHazard(nn.Module):
     probability of an event by the end of year k.
 
     Args:
-        dim: D, of the features.
-        num_years: K.
+        dim: Width of the features, D.
+        num_years: Number of years, K.
     """
 
     def __init__(self, dim: int, num_years: int) -> None:
@@ -52,7 +52,7 @@ def hazard_targets(event_months: ArrayLike, followup_months: ArrayLike, num_year
     Args:
         event_months: [B], months from the examination to the event; NaN where none was seen.
         followup_months: [B], months that the row was followed; NaN where it is not known (needed without an event).
-        num_years: K.
+        num_years: Number of years, K.
 
     Returns:
         Truth and mask, both float32 [B, K]; the mask is 1 where the year is known.
@@ -99,9 +99,9 @@ def masked_hazard_loss(
     """Compute the mean binary cross-entropy over the years that are known.
 
     Args:
-        logits_BK: From `AdditiveHazard`.
-        truth_BK: From `hazard_targets`; not read where the mask is 0.
-        mask_BK: From `hazard_targets`.
+        logits_BK: Logits from `AdditiveHazard`.
+        truth_BK: Truth from `hazard_targets`; not read where the mask is 0.
+        mask_BK: Mask from `hazard_targets`.
         known: Sum of the mask over the batch that these rows are a part of; None: they are all of it.
         group: The ranks whose batch it is; None for these rows alone.
 

@@ -42,10 +42,10 @@ def symmetric_info_nce(
         rows_bD: float32 [b, D], this rank's rows.
         cols_ND: float32 [N, D], the columns of all ranks.
         scale: float32 scalar that multiplies the cosines.
-        block: What each pair is.
+        block: Kind and weight of each pair.
         group: The ranks among which the columns were gathered.
         chunk: Number of rows at a time.
-        factor: Of the sum of directions.
+        factor: Factor of the sum of directions.
 
     Returns:
         Scalar float32 of this rank: its rows, and the columns that are its own. The mean over ranks is the loss of the

@@ -27,11 +27,11 @@ def anchored_loss(
     """Return the sum over the anchors of `clip_loss`: four cross-entropies, halved, for images and texts.
 
     Args:
-        features_BD: Of the lens, of unit norm.
+        features_BD: Features of the lens, of unit norm.
         anchors: [B, D] of unit norm: texts, images, or either.
-        scale: What cosines are multiplied with.
-        pairs: As `clip_loss` takes them.
-        group: The same.
+        scale: Factor that cosines are multiplied with.
+        pairs: Pairs, as `clip_loss` takes them.
+        group: Ranks, as `clip_loss` takes them.
 
     Example:
         >>> import torch

@@ -51,9 +51,9 @@ def draw_patch_mask(
         batch: Number of images B.
         num_patches: Patches of an image L, in row-major order.
         ratio: Share of hidden patches; 0.9 for chest films (Xiao et al., 2023), 0.75 for photographs.
-        generator: Where the draws come from; its device decides the draws, not `device`.
-        device: Where the mask is wanted.
-        foreground_BL: As in `hide`, on the generator's device.
+        generator: Source of the draws; its device decides the draws, not `device`.
+        device: Device of the mask.
+        foreground_BL: Foreground, as in `hide`, on the generator's device.
 
     Returns:
         bool [B, L], True = hidden.
@@ -79,7 +79,7 @@ def hide(noise_BL: Tensor, kept: int, foreground_BL: Tensor | None = None) -> Te
 
     Args:
         noise_BL: float [B, L] in [0, 1).
-        kept: How many patches of each image stay visible, K.
+        kept: Number of patches of each image that stay visible, K.
         foreground_BL: bool [B, L] from `foreground_of`; None treats all patches alike. With it the F patches of an
             image's foreground show exactly their share, F * K / L rounded down (one at least), and the background the
             rest. Without it chance decides, and an image that is mostly background may show next to nothing of its
@@ -101,7 +101,7 @@ def foreground_of(images: Tensor, patch_px: int | Sequence[int], flat: float = 0
     """Find the patches that show something; bars, corners of an ultrasound sector and air in CT are empty.
 
     Args:
-        images: As `patches_of` takes them; any number type.
+        images: Images, as `patches_of` takes them; any number type.
         patch_px: Side of a patch, or sides of a tube.
         flat: A patch is empty where no channel has a standard deviation above this share of the range of the type
             (255 of uint8, 1 of floats): 2.55 grey levels.
@@ -201,9 +201,10 @@ def masked_pixel_loss(
         images_BCHW: [B, C, H, W] what was hidden, normalised as for the tower.
         mask_BL: bool or float [B, L], True or 1 = hidden.
         patch_px: Side of a patch.
-        normalise: Compare with patches of mean 0 and variance 1 (unbiased, plus 1e-6) instead of plain pixels.
+        normalise: Whether to compare with patches of mean 0 and variance 1 (unbiased, plus 1e-6) instead of plain
+            pixels.
         weights_B: float [B], >= 0; 0 for a sample that takes no part. None: all count the same.
-        group: As in `clip_loss`: the mean over ranks is the loss of the whole batch.
+        group: Ranks, as in `clip_loss`: the mean over ranks is the loss of the whole batch.
 
     Returns:
         Scalar float32; 0 where nothing is hidden.
@@ -237,10 +238,10 @@ def patch_errors(
 
     Args:
         pred_BKP: Guessed pixels of all patches, or of those that index_BK names.
-        images: As `patches_of` takes them, and patch_px.
+        images: Images, as `patches_of` takes them.
         patch_px: Side of a patch, or sides of a tube.
-        normalise: As in `masked_pixel_loss`.
-        index_BK: As in `patches_of`.
+        normalise: Whether patches are normalised, as in `masked_pixel_loss`.
+        index_BK: Numbers of the patches, int64 [B, K], as in `patches_of`.
 
     Raises:
         MedclipError: WRONG_USE where shapes do not fit each other.

@@ -73,16 +73,16 @@ def multi_view_clip_loss(
     Args:
         images: V tensors [B, D] of unit-norm features, one for each view (CC and MLO, frontal and lateral).
         texts: T tensors [B, D], one for each wording or section.
-        logit_scale: As in `clip_loss`.
+        logit_scale: Scale, as in `clip_loss`.
         w_it: Weight of images with texts.
         w_vv: Weight of images with images; needs two views.
         w_tt: Weight of texts with texts; needs two texts.
         w_joint: Weight of the joint embedding with texts.
         joint_BD: [B, D] unit-norm joint embedding made by the model. None: the mean of the views that are there.
-        exams: Which views and texts samples have, and of what they are.
-        pairs: As in `clip_loss`; holds for every combination.
-        group: As in `clip_loss`.
-        chunk: As in `clip_loss`.
+        exams: Keys of examinations: which views and texts samples have, and of what they are.
+        pairs: Pairs, as in `clip_loss`; they hold for every combination.
+        group: Ranks, as in `clip_loss`.
+        chunk: Rows at a time, as in `clip_loss`.
 
     Returns:
         Scalar float32.

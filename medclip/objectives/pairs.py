@@ -22,7 +22,7 @@ class Pairs:
     Args:
         positive_BK: int64 [B, K], -1 = no key. Samples i and j are positives of each other if any column holds equal
             keys for both: the same study, the same caption, the same labels.
-        ignored_BK: The same for pairs that are neither positives nor negatives: it is not known whether they fit.
+        ignored_BK: Keys, likewise, of pairs that are neither positives nor negatives: it is not known whether they fit.
             Where a pair is both, it is positive.
         weights_B: float [B], >= 0: how much the rows of each sample count. A loss is sum(w * l) / sum(w).
         valid_B: bool [B]. A sample with False takes no part at all, neither as a row nor as a negative of others.
@@ -90,7 +90,7 @@ def keys_of(*columns: Sequence[str]) -> Tensor:
     A key depends on nothing but the string, so keys of different ranks and runs can be compared.
 
     Args:
-        columns: One sequence of B strings for each column; "" has no key.
+        columns: Columns, each a sequence of B strings; "" has no key.
 
     Returns:
         int64 [B, K], on the CPU; -1 for "".

@@ -31,7 +31,7 @@ def gather(local_bD: Tensor, group: ProcessGroup | None) -> Tensor:
 
     Args:
         local_bD: [b, ...] this rank's rows.
-        group: None or a group of one: the rows are returned as they are.
+        group: Ranks; None or a group of one: the rows are returned as they are.
 
     Returns:
         [ranks * b, ...].

@@ -29,7 +29,7 @@ def distillation(target_NV: Tensor, logits_NV: Tensor, temperature: float = 2.0)
     Args:
         target_NV: float [N, V] logits that are to be kept.
         logits_NV: float [N, V] logits that change.
-        temperature: T.
+        temperature: Temperature T of both distributions.
 
     Returns:
         float [N].
@@ -66,16 +66,16 @@ def replay_loss(
 
     Args:
         new_BD: float [B, D] unit-norm features of images by the model that learns; gradients flow here.
-        old_BD: The same of the model before.
+        old_BD: Features of the same images by the model before.
         vocabulary_VD: float [V, D] unit-norm features of the sentences by the model before.
-        scale: What cosines are multiplied with.
-        temperature: Of both distributions.
-        symmetric: Add the direction of the text: for each sentence a distribution over the images of the batch, of all
-            ranks. It has no gradient where the batch is one image.
-        follow_new: Take the new model's distribution for the target and the old one's for what is measured by it,
-            with gradients through the target, as WildCLIP does; then without a floor taken off, which would move too.
+        scale: Factor that cosines are multiplied with.
+        temperature: Temperature of both distributions.
+        symmetric: Whether the direction of the text is added: for each sentence a distribution over the images of the
+            batch, of all ranks. It has no gradient where the batch is one image.
+        follow_new: Whether the new model's distribution is the target and the old one's is measured by it, with
+            gradients through the target, as WildCLIP does; then without a floor taken off, which would move too.
         weights_B: float [B]: how much each image counts, 0 for none; all the same where None.
-        group: As in `clip_loss`: the mean over ranks is the loss of the whole batch.
+        group: Ranks, as in `clip_loss`: the mean over ranks is the loss of the whole batch.
 
     Returns:
         Scalar float32: mean over images, plus with `symmetric` the mean over sentences.

@@ -38,8 +38,8 @@ def siglip_loss(
         text_BD: [B, D] unit-norm text features; row i belongs to image i.
         logit_scale: exp of the learned log-scale; the paper begins with 10.
         logit_bias: The paper begins with -10, because nearly all pairs are negatives.
-        pairs: As in `clip_loss`.
-        group: As in `clip_loss`. Only texts are sent to other ranks.
+        pairs: Pairs, as in `clip_loss`.
+        group: Ranks, as in `clip_loss`. Only texts are sent to other ranks.
         chunk: Rows at a time. Memory is O(B x chunk); the result does not depend on it.
 
     Returns:
@@ -82,7 +82,7 @@ def sigmoid_block(
         cols_ND: float32 [N, D], the columns of all ranks.
         scale: float32 scalar.
         bias: float32 scalar.
-        block: What each pair is.
+        block: Kind and weight of each pair.
         chunk: Rows at a time.
 
     Returns:

@@ -20,7 +20,7 @@ def smoothed_info_nce(
         first_BD: [B, D] unit-norm features of one image of each identity; any float dtype, computed in float32.
         second_BD: [B, D] of another image of the same identity: row i belongs to row i. No identity is there twice.
         logit_scale: exp of the learned log-scale (multiplies the cosines).
-        smoothing: Between 0 (the CLIP loss) and 1.
+        smoothing: Share between 0 (the CLIP loss) and 1.
 
     Returns:
         Scalar float32.

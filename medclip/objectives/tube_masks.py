@@ -31,8 +31,8 @@ def draw_tube_mask(
         batch: Number of clips or volumes B.
         grid: (time, rows, columns) of tubes.
         ratio: Share of hidden places, rounded down; 0.9 for cine, 0.75 to 0.85 for volumes.
-        generator: Where the draws come from; its device decides the draws, not `device`.
-        device: Where the mask is wanted.
+        generator: Source of the draws; its device decides the draws, not `device`.
+        device: Device of the mask.
         foreground_BN: bool [B, N] from `foreground_of`, used as in `hide`: no clip shows places alone at which nothing
             is to be seen at any time.
 
@@ -114,8 +114,8 @@ def draw_decoded(
         batch: Number of clips or volumes B.
         grid: (time, rows, columns) of tubes; rows and columns are even.
         ratio: Share that is left out: 0.25, 0.5 or 0.75.
-        generator: Where the draws come from.
-        device: Where the mask is wanted.
+        generator: Source of the draws.
+        device: Device of the mask.
 
     Returns:
         bool [B, N], True = decoded (the opposite of `running_cell_mask`), equally many in each clip.
@@ -135,8 +135,9 @@ def normalise_tubes(
 
     Args:
         target_BKP: [B, K, P] pixels as of `patches_of`, the channel fastest.
-        pixel_std_C: [C] what the pixels were divided by; floors are in units of [0, 1]. Ones for pixels in [0, 1].
-        floor: Upstream has 1e-6.
+        pixel_std_C: [C] standard deviations that the pixels were divided by; floors are in units of [0, 1]. Ones for
+            pixels in [0, 1].
+        floor: Floor of the deviation; upstream has 1e-6.
         flat: A tube of which no channel has this deviation is flat.
 
     Returns:

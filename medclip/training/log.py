@@ -42,11 +42,11 @@ class RunLog:
 
     Args:
         folder: The run's folder.
-        total_steps: Of the whole run.
+        total_steps: Number of steps of the whole run.
         done: Steps done before.
-        progress: Counts the steps and shows sentences.
-        write: False writes and shows nothing: ranks after the first are silent.
-        tensorboard: Write event files under folder/tensorboard too.
+        progress: Progress bar of the steps, which shows sentences, too.
+        write: Whether anything is written and shown: ranks after the first are silent.
+        tensorboard: Whether event files are written under folder/tensorboard too.
 
     Raises:
         MedclipError: WRONG_USE when TensorBoard is wanted and not installed.

@@ -60,10 +60,10 @@ def fill_in(
 
     Args:
         model: The trained model, on the CPU.
-        part: What was trained with it to guess hidden pixels, on the CPU.
-        batches: Of the validation split.
-        preprocess: How the model takes images.
-        seed: Of the run.
+        part: Part that was trained with it to guess hidden pixels, on the CPU.
+        batches: Batches of the validation split.
+        preprocess: The model's treatment of images.
+        seed: Seed of the run.
         limit: Samples of the split that validation uses, from the front.
     """
     model.eval()
@@ -101,10 +101,10 @@ def choose_samples(columns: Columns, seed: int, limit: int, most: int = NUM_SHOW
     """Choose samples of a split by chance, modalities in turn.
 
     Args:
-        columns: Of the split.
-        seed: Of the run; the same one chooses the same samples.
-        limit: Among how many, from the front.
-        most: As many at most.
+        columns: Columns of the split.
+        seed: Seed of the run; the same one chooses the same samples.
+        limit: Number of samples, from the front, to choose among.
+        most: Highest number of samples.
 
     Returns:
         Numbers of samples, sorted by modality.
@@ -135,15 +135,16 @@ def reconstruct(
     """Fill in the hidden patches of images.
 
     Args:
-        images: Normalised [B, C, H, W] or [B, C, T, H, W], C 1 or 3; ECGs [B, 1, 12, T].
+        images: Normalised images [B, C, H, W] or [B, C, T, H, W], C 1 or 3; ECGs [B, 1, 12, T].
         mask_BL: bool [B, L], True = hidden, at least one in each image.
-        guess: Returns of images and mask what the model makes of every patch, [B, L, P] in the order of `patches_of`.
+        guess: Function of images and mask that returns what the model makes of every patch, [B, L, P] in the order of
+            `patches_of`.
         patch: Sides of a patch (rows, columns) or a tube (frames, rows, columns).
-        mean: Per channel, in units of [0, 1].
-        std: The same.
+        mean: Mean per channel, in units of [0, 1].
+        std: Standard deviation per channel, in units of [0, 1].
         normalised: Whether guesses are of patches of mean 0 and variance 1. They are then shown with the mean and the
             deviation of the hidden patch itself, which the model does not know.
-        modalities: Of each image.
+        modalities: Modality of each image.
 
     Returns:
         One for each image.
@@ -227,7 +228,7 @@ def images_of(patches_BLP: Tensor, shape: Sequence[int], patch: Sequence[int]) -
 
     Args:
         patches_BLP: All patches, [B, L, P].
-        shape: Of the images, [B, C, H, W] or [B, C, T, H, W].
+        shape: Shape of the images, [B, C, H, W] or [B, C, T, H, W].
         patch: Sides of a patch, as many as the images have behind the channels.
     """
     n = len(patch)

@@ -72,10 +72,10 @@ class Trainer:
     """A run, at its start or at its last checkpoint. Every rank makes one.
 
     Args:
-        recipe: What to train.
+        recipe: Recipe of what to train.
         folder: The run's folder; its checkpoint is taken up where it has one.
         world: The ranks.
-        progress: Counts the steps and shows what happens.
+        progress: Progress bar of the steps, which shows what happens, too.
     """
 
     def __init__(
@@ -157,8 +157,9 @@ class Trainer:
         """Take the steps that are left.
 
         Args:
-            stop: Asked after each step; True on any rank writes a checkpoint and ends the call on all, at the same step
-                (with several ranks some steps later, when they next look at what they said to each other).
+            stop: Function that is asked after each step; True on any rank writes a checkpoint and ends the call on all,
+                at the same step (with several ranks some steps later, when they next look at what they said to each
+                other).
         """
         t = self.recipe.train
         log = RunLog(

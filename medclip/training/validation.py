@@ -49,10 +49,10 @@ def measure(
     """Measure one task on labelled images.
 
     Args:
-        task: Its prompts become class vectors: the unit mean of unit vectors.
+        task: Task, whose prompts become class vectors: the unit mean of unit vectors.
         images_ND: Unit-norm image features.
-        truth_NC: Of the images, from `truth_of`.
-        encode_text: Gives unit-norm features of sentences.
+        truth_NC: Truth of the images, from `truth_of`.
+        encode_text: Function that returns unit-norm features of sentences.
         source_N: Number of the source of each image; None where nothing is asked within sources.
 
     Returns:
@@ -134,16 +134,16 @@ def validate(
     Args:
         batches: This rank's part of the validation split (`Batches.validation`); samples that could not be read are
             left out.
-        encode: Returns what the towers return for a batch that begins with this row of the split.
-        loss: Gives the contrastive loss of features, pairs and what is known of views.
-        pairs: Says of keys [b, 6] and of which samples take part [b] which pairs are positives.
+        encode: Function that returns what the towers return for a batch that begins with this row of the split.
+        loss: Function that returns the contrastive loss of features, pairs and what is known of views.
+        pairs: Function that says of keys [b, 6] and of which samples take part [b] which pairs are positives.
         tasks: Names of tasks that are measured zero-shot.
-        encode_text: Gives unit-norm features of sentences; needed with tasks.
-        objective: What is learned.
+        encode_text: Function that returns unit-norm features of sentences; needed with tasks.
+        objective: Objective that is learned.
         world: The ranks.
         size: Samples of all ranks together.
         batch_size: Samples of which the loss is computed at once.
-        kept_kl: Gives how far features have moved from those of the start, with `train.keep`.
+        kept_kl: Function that returns how far features have moved from those of the start, with `train.keep`.
 
     Returns:
         val_loss (mean over samples; the contrastive loss alone where captions are read); masked_error beside it: mean

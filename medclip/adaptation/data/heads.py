@@ -103,7 +103,7 @@ def text_head(vectors: ClassVectors, logit_scale: float) -> LinearHead:
 
     Args:
         vectors: Class vectors, [C, D].
-        logit_scale: a, the model's exp(logit_scale).
+        logit_scale: Scale a, the model's exp(logit_scale).
     """
     weight = vectors.positive if vectors.negative is None else vectors.positive - vectors.negative
     weight_DC = np.ascontiguousarray((np.float32(logit_scale) * weight).T, dtype=np.float32)

@@ -53,9 +53,9 @@ def read_labels(
         labels: The columns asked for: one of class names, or some of 0 and 1. `label:TASK` alone stands for all
             `label:TASK:CLASS` columns.
         task: The task, where it is not made of the columns themselves.
-        modalities: Of the images, for the templates of a task that is made.
-        numbers: Of the rows, as the user counts them, for errors.
-        patients: Whose each row is: a value that only one patient has may be a name, and is not shown.
+        modalities: Modalities of the images, for the templates of a task that is made.
+        numbers: Numbers of the rows, as the user counts them, for errors.
+        patients: Patient of each row: a value that only one patient has may be a name, and is not shown.
 
     Raises:
         MedclipError: WRONG_USE, NO_TASK; TABLE_INVALID for a column that is not there or a value that is not known;

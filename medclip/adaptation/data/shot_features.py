@@ -75,7 +75,7 @@ def take(base: Model, text: ClassText, train: Examples, val: Examples | None, vi
         train: The shots.
         val: Further examples to choose settings with; as good as None where there are none, or (multi-label) where no
             class has both a positive and a negative among them.
-        views: What a row is.
+        views: Kind of rows: one for each unit, or one for each view.
 
     Raises:
         MedclipError: NON_FINITE for features that are not finite or have no direction; WRONG_USE for no examples, one
@@ -137,8 +137,8 @@ def with_unseen(head: LinearHead, zero: LinearHead, there_C: NDArray[np.bool_], 
     without examples are zero-shot's.
 
     Args:
-        head: What was learned; columns of classes without examples hold anything.
-        zero: Zero-shot.
+        head: Head that was learned; columns of classes without examples hold anything.
+        zero: Zero-shot head.
         there_C: bool [C], which classes were learned.
         multilabel: Whether classes stand alone.
     """

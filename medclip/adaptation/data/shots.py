@@ -59,7 +59,7 @@ def divide(units: Sequence[LabelledUnit], *, seed: int = 0, test_share: float = 
 
     Args:
         units: The labelled units.
-        seed: Another seed gives another division.
+        seed: Seed of the division; another one gives another.
         test_share: 0 for no test.
 
     Raises:
@@ -100,10 +100,10 @@ def draw_shots(
 
     Args:
         units: The labelled units.
-        division: Their sides.
+        division: Division of the units into sides.
         text: The classes.
-        shots: K, at least 1.
-        seed: Another seed draws others.
+        shots: Number of patients K, at least 1.
+        seed: Seed of the draw; another one draws others.
         unusable: Indices that could not be read; the next of their class's order take their places.
 
     Raises:

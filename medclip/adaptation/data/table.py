@@ -80,7 +80,7 @@ class TableSource:
 
         Args:
             key: Identity key.
-            modality: That of what the model takes, where the table was named with none.
+            modality: Modality of what the model takes, where the table was named with none.
 
         Raises:
             MedclipError: As `read_adapt_table`.
@@ -114,8 +114,8 @@ def read_adapt_table(
         labels: One column of class names (multi-class), or one or more of 0, 1, -1 for uncertain and blanks
             (multi-label); also `label:TASK` and `label:TASK:CLASS` as in tables for shards.
         task: A vocabulary task, its name or a task file; where None, classes and wordings are made of the table.
-        modality: Of rows whose table says none.
-        folder: What relative files are relative to; the table's own folder where None.
+        modality: Modality of rows whose table says none.
+        folder: Folder that relative files are relative to; the table's own folder where None.
         patient_from: Column that names the patient instead of `patient`; "file" says that every file is a patient of
             its own.
         key: Identity key.

@@ -63,8 +63,8 @@ def task_logits(features_ND: Tensor, text_RD: Tensor, scale: float, num_classes:
     Args:
         features_ND: Unit norm.
         text_RD: Unit norm; C rows, or C rows and those that deny them.
-        scale: a.
-        num_classes: C.
+        scale: Factor of the cosines, a.
+        num_classes: Number of classes, C.
     """
     cosines_NR = features_ND @ text_RD.T
     if len(text_RD) > num_classes:
@@ -103,14 +103,14 @@ def learn(
     """Train with SGD as CoOp does: momentum 0.9, weight decay 5e-4, the rates of `epoch_rates`.
 
     Args:
-        parameters: What learns.
-        loss_of: Gives the loss of some rows.
+        parameters: Parameters that learn.
+        loss_of: Function that returns the loss of some rows.
         count: Number of rows.
-        method: Its name, for errors.
+        method: Name of the method, for errors.
         epochs: Passes over the rows.
         batch_size: Rows in a step.
-        lr: Peak.
-        generator: Of the order.
+        lr: Peak of the learning rate.
+        generator: Generator of the order.
 
     Raises:
         MedclipError: NON_FINITE for a loss that is no number, WRONG_USE for counts below 1.

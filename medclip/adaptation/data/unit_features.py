@@ -26,8 +26,8 @@ def examples_of(
 
     Args:
         units: All units.
-        read: What reading gave of each, by index; those of `indices` have no problem.
-        indices: Which ones, in this order.
+        read: Results of reading, by index; those of `indices` have no problem.
+        indices: Indices of the units, in this order.
         text: The classes.
     """
     chosen = list(indices)

@@ -52,8 +52,8 @@ def add_heads(pack: Path, recipe: Recipe, weights: Path) -> Card:
     Of one head its task and the list of files lie beside it.
 
     Args:
-        pack: What the trainer exported.
-        recipe: Of the run.
+        pack: Pack that the trainer exported.
+        recipe: Recipe of the run.
         weights: The arrays of the heads, as TASK/ARRAY.
 
     Returns:
@@ -111,9 +111,9 @@ def _learned_from(recipe: Recipe, text: ClassText, sources: Sequence[str]) -> It
     """Yield sha256, patient, role and label of each image with a label that was learned from or chosen with.
 
     Args:
-        recipe: Of the run.
-        text: What the head answers.
-        sources: Those that it learned from; all where empty.
+        recipe: Recipe of the run.
+        text: Classes that the head answers.
+        sources: Sources that it learned from; all where empty.
     """
     d = recipe.data
     for role, split in (("train", d.train_split), ("val", d.val_split)):

@@ -58,7 +58,7 @@ def divided(table: AdaptTable, label: Sequence[str], *, seed: int, test_share: f
     Args:
         table: The labelled units.
         label: Columns of the labels, for errors.
-        seed: Another seed gives another division.
+        seed: Seed of the division; another one gives another.
         test_share: Share of patients to test on, where the table names none.
         val_share: Share of patients to choose weights with, where the table names none; they are never test patients.
 
@@ -154,12 +154,12 @@ def write_shards(
         out: Folder of the run; gets shards/, task.yaml and finetune.json.
         patient: Column that names the patient.
         max_side: Longest side of stored images in pixels.
-        volumes: Store voxels and frames, for a model of volumes or loops.
-        signals: Store the leads of ECGs, for a model of them.
-        seed: Decides the order inside shards.
+        volumes: Whether voxels and frames are stored, for a model of volumes or loops.
+        signals: Whether the leads of ECGs are stored, for a model of them.
+        seed: Seed that decides the order inside shards.
         key: Identity key.
         settings: Limits and workers.
-        progress: Counts the rows.
+        progress: Progress bar of the rows.
 
     Raises:
         MedclipError: OUTPUT_IN_USE where those there are of other labels; as `build_shards`.

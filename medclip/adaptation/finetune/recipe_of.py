@@ -128,17 +128,17 @@ def recipe_of(
     """Write the recipe.
 
     Args:
-        start: What it begins with; random weights learn at one rate in all layers.
-        task: What is learned.
-        classes: Its classes, in the order of logits.
+        start: Model to start from; random weights learn at one rate in all layers.
+        task: Task that is learned.
+        classes: Classes of the task, in the order of logits.
         out: Folder of the run.
-        task_file: Where the task lies.
-        shards: Where the images lie.
+        task_file: File of the task.
+        shards: Folder of the shards with the images.
         num_train: Images to learn from.
         num_val: Images to choose weights with.
-        seed: Of all chance.
-        name: On the card; made of start and task where None.
-        overrides: What to change, by its path.
+        seed: Seed of all chance.
+        name: Name on the card; made of start and task where None.
+        overrides: Changes to the recipe, by their paths.
 
     Raises:
         MedclipError: RECIPE_INVALID, WRONG_USE.

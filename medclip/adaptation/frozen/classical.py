@@ -97,10 +97,10 @@ def fit_ridge(
         base: The base model; its text only serves classes without examples.
         text: The classes' words.
         train: The shots.
-        val: Chooses the penalty.
-        seed: Of the folds.
+        val: Further examples, which choose the penalty.
+        seed: Seed of the folds.
         alpha: The penalty; one of `RIDGE_ALPHAS` is chosen where None, 1 where nothing can be judged.
-        views: What a row is.
+        views: Kind of rows: one for each unit, or one for each view.
 
     Raises:
         MedclipError: As `take`; WRONG_USE for a penalty that is not above 0.

@@ -83,15 +83,15 @@ def fit_clip_adapter(
         base: The base model.
         text: The classes' words.
         train: The shots.
-        val: Chooses the rate where none is given; folds of the shots do where there is none.
-        seed: Of the first weights and the order of rows.
-        ratio: r from 0 (zero-shot) to 1.
+        val: Further examples, which choose the rate where none is given; folds of the shots do where there are none.
+        seed: Seed of the first weights and the order of rows.
+        ratio: Share r of the adapter, from 0 (zero-shot) to 1.
         reduction: D divided by the width between the layers.
         epochs: Passes over the rows; those of `budget.passes` where None.
         lr: Learning rate at the start of the cosine; None: the best of `budget.RATES`.
         batch_size: Rows in one step.
-        optimiser: "adamw", or "sgd" with momentum 0.9 and weight decay 0.0005.
-        views: What a row is.
+        optimiser: Name of the optimiser: "adamw", or "sgd" with momentum 0.9 and weight decay 0.0005.
+        views: Kind of rows: one for each unit, or one for each view.
 
     Raises:
         MedclipError: As `take` and `train_epochs`; WRONG_USE for a ratio outside 0 … 1, a reduction below 1 or another

@@ -65,7 +65,7 @@ class Problem:
     Args:
         features_MD: float64 [M, D].
         targets: int64 [M], or float [M, C] with 1, 0 and NaN.
-        num_classes: C.
+        num_classes: Number of classes, C.
         start_DC: The weights that the penalty pulls towards, with the intercept towards 0; None for zeros and a free
             intercept.
     """
@@ -151,10 +151,11 @@ def fit_linear_probe(
         text: The classes' words.
         train: The shots.
         val: Further examples; nothing is held back for choosing, so they are learned from, too.
-        seed: Of the folds.
-        start: "text" or "zeros", see above; "auto" chooses. Where zero-shot is far off, a pull towards it does harm.
-        c: C, where it is not to be searched; `DEFAULT` and the text where a class has one patient only.
-        views: What a row is.
+        seed: Seed of the folds.
+        start: Weights to start from: "text" or "zeros", see above; "auto" chooses. Where zero-shot is far off, a pull
+            towards it does harm.
+        c: Inverse penalty C, where it is not to be searched; `DEFAULT` and the text where a class has one patient only.
+        views: Kind of rows: one for each unit, or one for each view.
 
     Raises:
         MedclipError: As `take`; WRONG_USE for another `start`, a start from the text where the base has no words, or a
@@ -228,7 +229,7 @@ class LinearProbe(FeatureClassifier):
     Args:
         class_vectors: float [K, D], one row per class in the order of sorted labels (`ClassVectors.positive`); None
             for the usual probe.
-        logit_scale: a, the model's exp(logit_scale); multiplies `class_vectors`.
+        logit_scale: Scale a, the model's exp(logit_scale); multiplies `class_vectors`.
         C: Weight of the data against the penalty.
 
     Example:

@@ -173,12 +173,12 @@ def fit_lp_plus_plus(
         base: The base model.
         text: The classes' words.
         train: The shots.
-        val: What the epoch is chosen on, see `choose_epoch`; the last epoch where None.
-        seed: Not needed: nothing here is drawn.
+        val: Examples that the epoch is chosen on, see `choose_epoch`; the last epoch where None.
+        seed: Seed, not needed: nothing here is drawn.
         epochs: Number of full-batch steps.
-        accumulate_alpha_grad: Let each step of α use the gradient summed over all epochs so far, as the published code
-            does; False uses the gradient of its own epoch.
-        views: What a row is.
+        accumulate_alpha_grad: Whether each step of α uses the gradient summed over all epochs so far, as the published
+            code does; False uses the gradient of its own epoch.
+        views: Kind of rows: one for each unit, or one for each view.
 
     Raises:
         MedclipError: As `take`; WRONG_USE for fewer than one epoch.
@@ -220,8 +220,8 @@ def choose_epoch(heads: Iterable[LinearHead], val: Examples, first: int) -> tupl
     equal; the AUROC of a few units ties often, and the last of the ties would be an accident.
 
     Args:
-        heads: One for each epoch, at least one.
-        val: What is judged on.
+        heads: Heads, one for each epoch, at least one.
+        val: Examples that are judged on.
         first: Number of the first epoch; 0 where the heads begin with the start.
     """
     best: tuple[Quality, LinearHead, int] | None = None

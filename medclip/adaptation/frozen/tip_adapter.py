@@ -93,9 +93,9 @@ def fit_tip(base: Model, text: ClassText, train: Examples, val: Examples | None,
         base: The base model.
         text: The classes' words.
         train: The shots: the mean of a unit's views is one key.
-        val: What β and α are searched on; where None, folds of the shots, by patient; α = 1.17 and β = 1 where a class
-            has one patient only.
-        seed: Of the folds.
+        val: Examples that β and α are searched on; where None, folds of the shots, by patient; α = 1.17 and β = 1 where
+            a class has one patient only.
+        seed: Seed of the folds.
         mix: Fields of `MixOptions`.
 
     Raises:
@@ -179,9 +179,9 @@ class TipAdapter(FeatureClassifier):
 
     Args:
         class_vectors: float [C, D], one row per class in the order of sorted labels; None for none.
-        logit_scale: a, the model's exp(logit_scale); multiplies `class_vectors`.
+        logit_scale: Scale a, the model's exp(logit_scale); multiplies `class_vectors`.
         alpha: Weight of the cache.
-        beta: Its sharpness.
+        beta: Sharpness of the cache.
     """
 
     def __init__(
@@ -217,7 +217,7 @@ def search(
 
     Args:
         judged: A head, and examples that are not in its cache; several where the shots are folded.
-        scale: Ends S of β and α.
+        scale: Ends S of the search of β and α.
         steps: Numbers n of β and α.
     """
     betas, alphas = (0.1 + np.arange(n) * (s - 0.1) / n for s, n in zip(scale, steps, strict=True))

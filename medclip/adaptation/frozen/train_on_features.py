@@ -30,12 +30,12 @@ def train_epochs(
     """Train with a cosine schedule over all steps; the last epoch is the model.
 
     Args:
-        shots: Learned from.
-        optimizer: Of the parameters that `forward` uses.
+        shots: Examples to learn from.
+        optimizer: Optimizer of the parameters that `forward` uses.
         forward: Logits [B, C] of features float32 [B, D].
         epochs: Passes over the rows.
         batch_size: Rows in one step.
-        seed: Of the order of rows.
+        seed: Seed of the order of rows.
 
     Raises:
         MedclipError: NON_FINITE when the loss is not finite; WRONG_USE for no epochs or empty batches.
@@ -67,13 +67,13 @@ def run_epochs(
     """Pass over rows in random order, with a cosine schedule over all steps that ends at 0.
 
     Args:
-        num_rows: How many there are.
-        optimizer: Of what learns.
+        num_rows: Number of rows.
+        optimizer: Optimizer of what learns.
         batch_loss: Loss of some rows, named by their numbers.
         epochs: Passes over the rows.
         batch_size: Rows in one step.
-        seed: Of the order of rows.
-        after_epoch: Called with the number of each epoch, from 1.
+        seed: Seed of the order of rows.
+        after_epoch: Function called with the number of each epoch, from 1.
 
     Raises:
         MedclipError: NON_FINITE when the loss is not finite; WRONG_USE for no epochs or empty batches.

@@ -129,7 +129,7 @@ class Adapted:
         Args:
             folder: New, empty, or holding a checkpoint of the same base, task, method, settings and shots, which is
                 replaced.
-            replace: Replace any other checkpoint, too.
+            replace: Whether any other checkpoint is replaced, too.
 
         Raises:
             MedclipError: OUTPUT_IN_USE, WRONG_USE, DISK_FULL, PERMISSION_DENIED.
@@ -153,7 +153,7 @@ class Adapted:
         """Read a small checkpoint onto its base; logits are those of before, bit for bit on the same machine.
 
         Args:
-            folder: What `save` wrote.
+            folder: Folder that `save` wrote.
             base: The base: loaded, or the name or folder of its pack.
 
         Raises:

@@ -32,13 +32,13 @@ def check_places(
     What only learning tells (the task, the shots, settings that are chosen) is compared again when they are written.
 
     Args:
-        out: Of the pack; None where none is written.
-        checkpoint: Of the checkpoint; None where none is written.
+        out: Folder of the pack; None where none is written.
+        checkpoint: Folder of the checkpoint; None where none is written.
         base: The base's folder.
-        method: Its name.
-        draw: How shots are drawn.
-        options: The method's own, as given.
-        replace: Replace whatever pack or checkpoint lies there.
+        method: Name of the method.
+        draw: Way in which shots are drawn.
+        options: Options of the method, as given.
+        replace: Whether any pack or checkpoint that lies there is replaced.
 
     Raises:
         MedclipError: WRONG_USE for places that are no folder, or of which one lies in another; OUTPUT_IN_USE.

@@ -49,9 +49,9 @@ def learned_nothing(
 
     Args:
         text: The classes.
-        logits_NC: What it says of the shots.
+        logits_NC: Logits of the shots by the adapted model.
         targets: int64 [N]; float32 [N, C] with NaN for what is not known.
-        settings: The method's, as used: advice is about those that it has.
+        settings: Settings of the method, as used: advice is about those that it has.
 
     Raises:
         MedclipError: NON_FINITE where it says no numbers.
@@ -90,8 +90,8 @@ def below_chance(text: ClassText, zero_shot_NC: NDArray[np.float32], targets: ND
 
     Args:
         text: The classes.
-        zero_shot_NC: What the prompts say of all that is learned from or chosen with.
-        targets: As for `learned_nothing`.
+        zero_shot_NC: Logits of the prompts for all that is learned from or chosen with.
+        targets: Targets, as for `learned_nothing`.
     """
     area = order(text, zero_shot_NC, targets)
     if area >= 0.5:
@@ -119,8 +119,8 @@ def run_notes(
         text: The classes.
         base: The base.
         ways: Ways of reading of the shots.
-        test_targets: Of the test units that could be read.
-        settings: The method's, as used.
+        test_targets: Targets of the test units that could be read.
+        settings: Settings of the method, as used.
     """
     notes = []
     if not len(test_targets):

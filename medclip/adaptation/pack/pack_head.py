@@ -77,7 +77,7 @@ def heads_table(texts: Mapping[str, ClassText], kinds: Mapping[str, str]) -> str
 
     Args:
         texts: The tasks by name, with the classes in the order of logits.
-        kinds: Of the heads.
+        kinds: Kinds of the heads, by task.
     """
     entries = {
         name: {

@@ -85,8 +85,8 @@ def write_pack(
         adapted: The model.
         folder: New, or holding a pack of the same base, task, method, settings and shots, which is replaced.
         metrics: Figures of the task, in the form of `medclip.models.packs.card.TaskCard`.
-        name: On the card; made of the base, the task and the method where None.
-        replace: Replace any other pack, too.
+        name: Name on the card; made of the base, the task and the method where None.
+        replace: Whether any other pack is replaced, too.
 
     Raises:
         MedclipError: As `check_place`; OUTPUT_IN_USE for another pack; DISK_FULL, PERMISSION_DENIED.

@@ -44,8 +44,8 @@ def keep_sentences(images_ND: Tensor, teacher_RPD: Tensor, scale: float, tau: fl
     Args:
         images_ND: Image features, unit norm.
         teacher_RPD: Sentence embeddings, unit norm.
-        scale: a.
-        tau: How far a score may lie off.
+        scale: Factor of the cosines, a.
+        tau: Highest number of standard deviations by which a score may lie off.
 
     Returns:
         Scores [P], and which stay, bool [P]; at least one does.
@@ -72,12 +72,12 @@ def biomedcoop_parts(
 
     Args:
         images_ND: Image features as the learner sees them, unit norm.
-        frozen_ND: Those of the base model; the same where the image tower is frozen and nothing is augmented.
+        frozen_ND: Image features of the base model; the same where the image tower is frozen and nothing is augmented.
         text_RD: Learned text features, unit norm.
         teacher_RPD: Embeddings of P sentences for each row, unit norm.
-        scale: a.
-        tau: See `keep_sentences`.
-        pairs: The second half of the rows denies the first: answers are taken between the two of a pair.
+        scale: Factor of the cosines, a.
+        tau: Limit of scores, see `keep_sentences`.
+        pairs: Whether the second half of the rows denies the first: answers are taken between the two of a pair.
 
     Returns:
         The KL is summed over all entries and divided by N·R, as the reference does.

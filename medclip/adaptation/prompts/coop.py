@@ -54,13 +54,13 @@ class Context(nn.Module):
     """Learned vectors of a task's sentences.
 
     Args:
-        base: Whose text tower runs; frozen.
+        base: Base model whose text tower runs; frozen.
         text: The classes.
-        num_vectors: M; ignored where `words` are given.
+        num_vectors: Number of vectors, M; ignored where `words` are given.
         words: The vectors begin as their token embeddings; None begins at random.
-        position: Where the vectors go, see `prompt_tower.place`.
+        position: Position of the vectors, see `prompt_tower.place`.
         class_specific: Vectors of its own for each class instead of shared ones.
-        generator: Of a random beginning.
+        generator: Generator of a random beginning.
 
     Raises:
         MedclipError: WRONG_USE where a class's words do not fit the context.
@@ -152,8 +152,8 @@ def fit_coop(
         base: The base model.
         text: The classes' words.
         train: The shots.
-        val: Chooses the rate where none is given; folds of the shots do where there is none.
-        seed: Of the order of batches and of a random beginning.
+        val: Further examples, which choose the rate where none is given; folds of the shots do where there are none.
+        seed: Seed of the order of batches and of a random beginning.
         prompt: Fields of `PromptOptions`.
 
     Returns:
@@ -176,14 +176,14 @@ def learn_context(
     """Learn a context at the best rate.
 
     Args:
-        method: Its name.
-        title: Its name in errors.
+        method: Name of the method.
+        title: Name of the method in errors.
         base: The base model.
         text: The classes' words.
         examples: The shots, and what chooses the rate where none is given.
         seed: Seed of the order of batches and of a random beginning.
-        options: How it is learned.
-        further: Makes a further loss, and what the result states of it, once nothing is to be refused any more.
+        options: Options of learning.
+        further: Maker of a further loss, and what the result states of it, once nothing is to be refused any more.
     """
     o, (train, val) = options, examples
     check_prompt(method, base, text, o.num_vectors, o.words, o.lr, epochs=o.epochs, batch_size=o.batch_size)
@@ -266,12 +266,12 @@ def fit_context(
         base: The base model.
         text: The classes' words.
         shots: The checked examples.
-        seed: Of chance.
-        method: Its name, for errors.
+        seed: Seed of chance.
+        method: Name of the method, for errors.
         context: Arguments of `Context`.
         schedule: lr, epochs and batch_size.
         extra: A further loss.
-        settings: What else the result states.
+        settings: Further settings that the result states.
     """
     generator = torch.Generator().manual_seed(seed)
     features_ND, goal = tensors_of(shots, base.device)

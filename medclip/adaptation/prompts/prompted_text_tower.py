@@ -45,10 +45,10 @@ def placeholders(
     """Tokenise "phrase." and make room for vectors before it.
 
     Args:
-        tokenizer: The base's.
-        phrases: Of C classes.
-        num_vectors: M, at least 1.
-        names: What errors call each class; the phrases where None.
+        tokenizer: Tokenizer of the base.
+        phrases: Phrases of C classes.
+        num_vectors: Number of vectors, M, at least 1.
+        names: Names of the classes in errors; the phrases where None.
 
     Raises:
         MedclipError: WRONG_USE when vectors and words are longer than the context, naming the class.
@@ -82,7 +82,8 @@ def place(embedded_CLW: Tensor, vectors: Tensor, words: Placeholders, position: 
         embedded_CLW: Token embeddings of `words.tokens_CL`.
         vectors: [M, W] for all classes, or [C, M, W] for each its own.
         words: The sentences.
-        position: Before the name ("end", as CoOp calls where the name goes), half before and half after it, or after.
+        position: Position of the vectors: before the name ("end", as CoOp calls where the name goes), half before and
+            half after it, or after.
 
     Returns:
         [C, L, W]; the sentence's length is unchanged.
@@ -118,7 +119,7 @@ def encode_embedded(clip: nn.Module, tokens_BL: Tensor, embedded_BLW: Tensor, pa
     Args:
         clip: Any dual encoder that medclip loads.
         tokens_BL: Placeholder ids: they decide the mask, the positions and where the sentence ends.
-        embedded_BLW: What stands for their embeddings.
+        embedded_BLW: Vectors that stand for their embeddings.
         pad_id: Id of the padding token.
 
     Returns:

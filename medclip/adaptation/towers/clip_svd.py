@@ -52,9 +52,9 @@ def decompose(
 
     Args:
         clip: Dual encoder after `split_attention`.
-        layers: Of this model, from `choose_layers`; the others stay dense.
+        layers: Layers of this model, from `choose_layers`; the others stay dense.
         rank_ratio: Share of the singular values that is kept, the largest first; 1 keeps every one.
-        compat: Round the rank down to a multiple of 4 for a ratio of 1, too, as the reference code does.
+        compat: Whether the rank is rounded down to a multiple of 4 for a ratio of 1, too, as the reference code does.
         side: Precision of the products that only the gradient of S needs; the weights' own where None. bfloat16 takes
             half the time on processors that compute in it (AVX-512 BF16, AMX) and leaves outputs as they are; the
             gradient of S is off by less than a hundredth.
@@ -100,10 +100,11 @@ def rank_of(rows: int, columns: int, rank_ratio: float = 1.0, compat: bool = Fal
     """Return the number of singular values that are kept of a matrix.
 
     Args:
-        rows: m.
-        columns: n.
-        rank_ratio: Below 1 the reference's rule: max(1, 4·⌊⌊min(m, n)·ratio⌋ / 4⌋).
-        compat: That rule for a ratio of 1, too: a matrix of odd size loses rank.
+        rows: Rows of the matrix, m.
+        columns: Columns of the matrix, n.
+        rank_ratio: Share of the singular values that is kept; below 1 by the reference's rule:
+            max(1, 4·⌊⌊min(m, n)·ratio⌋ / 4⌋).
+        compat: Whether the reference's rule holds for a ratio of 1, too: a matrix of odd size loses rank.
     """
     full = min(rows, columns)
     return full if rank_ratio == 1 and not compat else max(1, int(full * rank_ratio) // 4 * 4)
@@ -123,9 +124,9 @@ def load_singular_values(clip: nn.Module, values: Mapping[str, Tensor]) -> None:
     """Set the singular values, in place.
 
     Args:
-        clip: Decomposed as it was when `values` were taken. Whether it is the same base is for the caller to check (by
-            the hash of its weights): U and V are not stored.
-        values: From `singular_values`.
+        clip: Dual encoder, decomposed as it was when `values` were taken. Whether it is the same base is for the caller
+            to check (by the hash of its weights): U and V are not stored.
+        values: Singular values from `singular_values`.
 
     Raises:
         MedclipError: PACK_INVALID when layers or ranks differ.

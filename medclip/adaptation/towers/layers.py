@@ -68,10 +68,10 @@ def choose_layers(
     """Choose layers to train.
 
     Args:
-        layers: From `list_layers`.
+        layers: Layers from `list_layers`.
         which: all, or thirds of each tower's blocks: top, middle, bottom (of 12 blocks 8 to 11, 4 to 7, 0 to 3), or
             several joined by "+" as in "top+middle"; or a block's number, several of them, or "10,11".
-        roles: What layers do, one or several; everything where None.
+        roles: Roles of layers, one or several; everything where None.
 
     Returns:
         In the order given. Layers outside the blocks, and projections into the joint space, are never in it.

@@ -54,8 +54,8 @@ def slerp(a_ND: Tensor, b_ND: Tensor, t_N1: Tensor | float) -> Tensor:
     """Go from a to b on the sphere.
 
     Args:
-        a_ND: Start; need not be of unit norm.
-        b_ND: End; need not be of unit norm.
+        a_ND: Start of the way; need not be of unit norm.
+        b_ND: End of the way; need not be of unit norm.
         t_N1: Share of the way, 0 is a.
 
     Returns:
@@ -76,7 +76,7 @@ def slerp_within(z_ND: Tensor, groups_N: Tensor, span: tuple[float, float], gene
         z_ND: Unit features.
         groups_N: int64.
         span: Limits of the share of the way, drawn for each feature.
-        generator: Of the partners and the shares.
+        generator: Generator of the partners and the shares.
     """
     partner = torch.arange(len(z_ND))
     for group in groups_N.cpu().unique():

@@ -71,15 +71,16 @@ def fit_svd(
         base: The base model.
         text: The classes' words.
         train: The shots.
-        val: Chooses the rate where none is given; folds of the shots do where there is none.
-        seed: Of augmentation, order and prompts.
-        layers: Of the image tower; see `AUTO`.
-        text_layers: Of the text tower.
-        roles: What the layers do; all roles where None.
+        val: Further examples, which choose the rate where none is given; folds of the shots do where there are none.
+        seed: Seed of augmentation, order and prompts.
+        layers: Layers of the image tower; see `AUTO`.
+        text_layers: Layers of the text tower.
+        roles: Roles of the layers; all roles where None.
         rank_ratio: Share of the singular values that is kept.
-        rank_compat: Round ranks as the reference does.
-        side: "bfloat16" takes less time on processors that compute in it: products that only the gradient of singular
-            values needs are then made in it, and that gradient is off by less than a hundredth.
+        rank_compat: Whether ranks are rounded as the reference does.
+        side: Precision of some products: "bfloat16" takes less time on processors that compute in it: products that
+            only the gradient of singular values needs are then made in it, and that gradient is off by less than a
+            hundredth.
         lr: Highest rate; None: the best of the method's `budget.RATES`.
         loop: Further fields of `Loop`; `budget.STEPS` steps where none are named.
 
@@ -179,8 +180,8 @@ def fit_norm(
         base: The base model.
         text: The classes' words.
         train: The shots.
-        val: Chooses the rate where none is given; folds of the shots do where there is none.
-        seed: Of augmentation, order and prompts.
+        val: Further examples, which choose the rate where none is given; folds of the shots do where there are none.
+        seed: Seed of augmentation, order and prompts.
         w_align: Weight of `ln_tuning.alignment` of image features.
         w_uniform: Weight of `ln_tuning.uniformity`.
         slerp: Limits of the way to another feature of the class that replaces each; None: no such augmentation.
@@ -338,10 +339,10 @@ def apply_delta(method: str, clip: nn.Module, delta: Mapping[str, Tensor], setti
     """Make the dense towers of a base and what a method learned.
 
     Args:
-        method: svd, lora, norm or full.
+        method: Name of the method: svd, lora, norm or full.
         clip: The base's dual encoder; it is copied.
-        delta: From `Fitted.delta`.
-        settings: From `Fitted.settings`.
+        delta: Learned tensors, from `Fitted.delta`.
+        settings: Settings of the method, from `Fitted.settings`.
 
     Returns:
         A dual encoder of the base's classes with the base's names of weights.

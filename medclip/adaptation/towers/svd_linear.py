@@ -25,7 +25,7 @@ class SVDLinear(nn.Module):
 
     Args:
         dense: The layer that is decomposed. Its weight is taken out of it; `merge` gives it back.
-        rank: r, at most min(m, n).
+        rank: Rank r, at most min(m, n).
     """
 
     def __init__(self, dense: nn.Linear | nn.Conv2d, rank: int) -> None:

@@ -53,8 +53,8 @@ def multiplications(
     """Count the multiply-adds of one layer in one step.
 
     Args:
-        form: How it is computed.
-        tokens: N, rows of the input.
+        form: Form in which it is computed.
+        tokens: Rows of the input, N.
         m: Outputs.
         n: Inputs.
         r: Rank.

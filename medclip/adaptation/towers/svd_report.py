@@ -61,8 +61,8 @@ def per_head(clip: nn.Module, before: Mapping[str, Tensor]) -> tuple[Part, ...]:
     roles, and towers without heads, are parts as a whole.
 
     Args:
-        clip: Decomposed, with the singular values of now.
-        before: Those it had, from `singular_values`.
+        clip: Decomposed dual encoder, with the singular values of now.
+        before: Singular values before training, from `singular_values`.
     """
     parts = []
     for layer in list_layers(clip):
@@ -105,7 +105,7 @@ def what_changed(
         model: The base model; not changed.
         learned: Singular values after training, by layer.
         images: N of them at the model's size, at least 3; a few dozen that show what the task is about.
-        sentences: To choose from; one of each class of every vocabulary where None.
+        sentences: Sentences to choose from; one of each class of every vocabulary where None.
         num_parts: Parts that are looked at; each takes one more pass over the images.
         num_sentences: Sentences for each part.
 
@@ -140,10 +140,10 @@ def explain_variance(
     """Pick sentences greedily along whose vectors differences vary most; see `what_changed`.
 
     Args:
-        moved_ND: One difference for each image.
-        sentences: M.
-        vectors_MD: Their vectors; what all of them share is taken out first.
-        count: How many to pick.
+        moved_ND: Differences of features, one for each image.
+        sentences: Sentences, M.
+        vectors_MD: Vectors of the sentences; what all of them share is taken out first.
+        count: Number of sentences to pick.
 
     Returns:
         Sentence and share of the variance; shares add up to at most 1. Fewer than `count` where nothing is left.

@@ -41,8 +41,8 @@ def cosine_rate(step: int, lr: float, period: int, floor: float = FLOOR) -> floa
     """Return the learning rate of a step.
 
     Args:
-        step: From 0.
-        lr: Of step 0.
+        step: Step, from 0.
+        lr: Learning rate of step 0.
         period: Steps until the floor is reached. Later steps climb back, as a cosine does.
         floor: The lowest rate.
     """
@@ -55,12 +55,12 @@ def learning_rates(
     """Return the learning rate of every step.
 
     Args:
-        num_steps: Of the whole training.
-        lr: Of the first step.
+        num_steps: Number of steps of the whole training.
+        lr: Learning rate of the first step.
         num_epochs: Passes over the examples; only `compat` looks at it.
-        compat: "upstream": the period is the number of epochs though it counts steps, as in the reference's biomedical
-            runs. With two steps an epoch the rate is at its floor after half of the training and back at its
-            maximum at the end.
+        compat: Name of a schedule to be compatible with. "upstream": the period is the number of epochs though it
+            counts steps, as in the reference's biomedical runs. With two steps an epoch the rate is at its floor after
+            half of the training and back at its maximum at the end.
 
     Raises:
         MedclipError: WRONG_USE for another word, or without `num_epochs`.
@@ -171,12 +171,12 @@ def train_towers(
         clip: The copy.
         base: The base model, for its normalisation, tokenizer and logit scale; the scale stays fixed.
         text: The classes' words.
-        train_images: Of the shots, through this copy.
+        train_images: Images of the shots, through this copy.
         targets: int64 [N], or float32 [N, C] with NaN for unknown.
-        loop: How.
-        method: Its name, for errors.
-        seed: Of order, prompts and drop-out. Torch's global source of chance is left as it was.
-        further: More terms.
+        loop: Settings of the training.
+        method: Name of the method, for errors.
+        seed: Seed of order, prompts and drop-out. Torch's global source of chance is left as it was.
+        further: Further terms of the loss.
 
     Raises:
         MedclipError: NON_FINITE for a loss that is no number.
@@ -226,7 +226,7 @@ class Sentences:
     """The prompts of every class, and of what denies it, as ids.
 
     Args:
-        base: Whose tokenizer it is.
+        base: Base model whose tokenizer it is.
         text: The classes' words.
         count: Prompts of each class in a step; 0: all of them.
     """
@@ -248,12 +248,12 @@ class TrainImages:
     """Augmented images through the image tower; the part of it that does not learn runs once for each.
 
     Args:
-        clip: What learns, with `requires_grad` set.
-        base: Whose normalisation it is.
+        clip: Dual encoder that learns, with `requires_grad` set.
+        base: Base model whose normalisation it is.
         examples: The shots.
-        loop: Augmentation.
-        seed: Of augmentation.
-        passes: Over the shots that there will be.
+        loop: Settings of the training, of which the augmentation is used.
+        seed: Seed of augmentation.
+        passes: Passes over the shots that there will be.
     """
 
     def __init__(self, clip: nn.Module, base: Model, examples: Examples, loop: Loop, seed: int) -> None:

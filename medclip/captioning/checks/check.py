@@ -29,8 +29,8 @@ def check_patch_caption(caption: str, room: Room, allowed: AllowedClaims) -> Cap
 
     Args:
         caption: The caption.
-        room: How many tokens the text tower takes.
-        allowed: What its agent may claim of this slide.
+        room: Room of the text tower, in tokens.
+        allowed: Claims that the agent may make of this slide.
 
     Returns:
         The first problem; None for a caption that may be used.

@@ -73,7 +73,7 @@ def choose_patches(
         features_ND: Unit vectors of a slide's patches.
         attributes_AD: Unit vectors of the organ's attributes; [0, D] without any.
         findings_FD: Unit vectors of the findings of this slide's report; [0, D] without any.
-        options: Numbers; the defaults if None.
+        options: Options of the choice; the defaults if None.
 
     Returns:
         In the order of the patches.
@@ -178,7 +178,7 @@ def unlike_rows(
 
     Args:
         features_ND: Unit vectors.
-        scores_N: The best one is kept, and of equal ones the better.
+        scores_N: Scores; the best one is kept, and of equal ones the better.
         most_cosine: Cosine that no two kept patches exceed; 1 drops nothing but copies, as far as rounding tells them.
 
     Returns:
@@ -226,8 +226,8 @@ def cluster_patches(features_ND: NDArray[np.floating[Any]], num_clusters: int, s
 
     Args:
         features_ND: Unit vectors.
-        num_clusters: At most as many as there are different vectors.
-        seed: Of the first centres.
+        num_clusters: Number of clusters; at most as many as there are different vectors.
+        seed: Seed of the first centres.
 
     Returns:
         int64 [N].
@@ -246,8 +246,8 @@ def draw_from_clusters(clusters_N: NDArray[np.int64], num: int, seed: int = 0) -
 
     Args:
         clusters_N: Cluster of each patch.
-        num: How many in all, at most; of each cluster `num // k`, at least one, and all of a smaller one.
-        seed: Of the draw.
+        num: Highest number of patches in all; of each cluster `num // k`, at least one, and all of a smaller one.
+        seed: Seed of the draw.
 
     Returns:
         Rows, cluster by cluster, each in ascending order.

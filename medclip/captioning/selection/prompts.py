@@ -93,8 +93,8 @@ def prompts_for(
 
     Args:
         organ: An organ, or a TCGA project; None asks what is asked of any.
-        findings: Of this slide's report.
-        attributes: By organ, which replace those of medclip for the organs that they name.
+        findings: Findings of this slide's report.
+        attributes: Attributes by organ, which replace those of medclip for the organs that they name.
 
     Raises:
         MedclipError: WRONG_USE for an organ that has no attributes.

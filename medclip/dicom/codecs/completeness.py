@@ -59,8 +59,8 @@ def decode_unterminated(
 
     Args:
         stream: A stream of which `lacks` says `NO_END`.
-        decode: Decodes it.
-        pixels: Takes the pixels out of what `decode` returns.
+        decode: Decoder of the stream.
+        pixels: Function that takes the pixels out of what `decode` returns.
 
     Raises:
         ValueError: Where data is missing, too.
@@ -162,8 +162,8 @@ def _num_packets(style: bytes, width: int, height: int) -> int:
 
     Args:
         style: The body of the COD segment.
-        width: Of the tile.
-        height: Of the tile.
+        width: Width of the tile.
+        height: Height of the tile.
     """
     if len(style) < 10:
         return 0

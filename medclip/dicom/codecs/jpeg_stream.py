@@ -165,8 +165,8 @@ def decode_waiting(
 
     Args:
         stream: A JPEG with an end marker.
-        decode: Decodes it.
-        pixels: Takes the pixels out of what `decode` returns.
+        decode: Decoder of the stream.
+        pixels: Function that takes the pixels out of what `decode` returns.
 
     Raises:
         DataMissingError: If its data ends before its pixels do.
@@ -215,9 +215,9 @@ def may_be_made_up(stream: bytes, last: NDArray[Any], jpeg: JpegStream | None = 
     """Return whether an image that libjpeg decoded ends as one that it made up: in mid-grey, or in zeros of the data.
 
     Args:
-        stream: Any; of what is no JPEG libjpeg makes up nothing.
-        last: Its last pixel, one value for each component.
-        jpeg: Its parts, where they are known.
+        stream: Any stream; of what is no JPEG libjpeg makes up nothing.
+        last: Last pixel of the image, one value for each component.
+        jpeg: Parts of the stream, where they are known.
     """
     if stream[:2] != SOI:
         return False

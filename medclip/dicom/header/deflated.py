@@ -48,7 +48,7 @@ class Inflated:
 
     Args:
         file: A binary file whose meta information names the deflated syntax.
-        most: Inflated bytes beyond which reading is refused. It may be raised later.
+        most: Number of inflated bytes beyond which reading is refused. It may be raised later.
 
     Raises:
         MedclipError: CORRUPT if the meta information cannot be read.

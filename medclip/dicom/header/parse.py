@@ -34,8 +34,8 @@ def parsed(path: Path, expected: Callable[[Any], int]) -> Any:
 
     Args:
         path: The file.
-        expected: Gives the bytes of pixels that a data set's header explains, or refuses them; asked only for deflated
-            files, before their pixels are inflated.
+        expected: Function that returns the bytes of pixels that a data set's header explains, or refuses them; called
+            only for deflated files, before their pixels are inflated.
 
     Returns:
         The pydicom data set. Pixel data of a defined length may be a view of the file's bytes; see

@@ -63,7 +63,7 @@ def apply_palette(indices: NDArray[Any], dataset: Any) -> NDArray[Any]:
 
     Args:
         indices: Stored values of any shape.
-        dataset: Holds the palette.
+        dataset: Data set that holds the palette.
 
     Returns:
         ... x 3; uint8, or uint16 where the palette uses more than 8 bits.

@@ -38,8 +38,8 @@ class Chain:
 
     Args:
         dataset: The pydicom data set.
-        header: Its plain values.
-        policy: What is decided where the header leaves a choice.
+        header: Plain values of the header.
+        policy: Policy of what the header leaves open.
     """
 
     def __init__(self, dataset: Any, header: DicomHeader, policy: PixelPolicy) -> None:
@@ -170,7 +170,7 @@ def look_up(stored: NDArray[Any], table: NDArray[Any], first: int) -> NDArray[An
 
     Args:
         stored: Integers of any shape, none below `first` or beyond the table.
-        table: One value for each integer.
+        table: Values, one for each integer.
         first: The integer of the first value.
     """
     size = stored.dtype.itemsize
@@ -198,9 +198,9 @@ def grey(
     Args:
         chain: The chain.
         stored: F x H x W.
-        elements: One for each frame.
-        steps: Receives what was done; of the first kind of frame where there are several.
-        shown: To display values; else to modality units.
+        elements: Elements, one for each frame.
+        steps: List that receives what was done; of the first kind of frame where there are several.
+        shown: Whether frames become display values; else modality units.
     """
     kinds: dict[Element, list[int]] = {}
     for place, element in enumerate(elements):

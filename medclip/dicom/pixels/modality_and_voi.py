@@ -140,8 +140,8 @@ def window(values: Values, centre: float, width: float, function: str) -> Values
 
     Args:
         values: Modality values.
-        centre: WindowCenter.
-        width: WindowWidth; at least 1 for LINEAR, more than 0 for the others.
+        centre: Centre of the window (WindowCenter).
+        width: Width of the window (WindowWidth); at least 1 for LINEAR, more than 0 for the others.
         function: LINEAR, LINEAR_EXACT or SIGMOID.
 
     Raises:
@@ -194,10 +194,10 @@ def to_display(
     Args:
         values: Modality values.
         ends: The smallest and largest that occur (any two values between which something should show).
-        dataset: Holds VOI LUTs.
-        element: Holds the frame's windows.
+        dataset: Data set that holds VOI LUTs.
+        element: Element that holds the frame's windows.
         wanted: `PixelPolicy.window`.
-        steps: Receives what was done.
+        steps: List that receives what was done.
 
     Returns:
         0 - 1; None if the header states nothing that shows anything, or nothing is wanted.

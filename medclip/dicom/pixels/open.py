@@ -24,7 +24,8 @@ def open_dataset(path: Path, header: DicomHeader | None, settings: Settings) -> 
 
     Args:
         path: The file.
-        header: Its header where that was read before; else the values that pixels need are taken from the data set.
+        header: Header of the file, where that was read before; else the values that pixels need are taken from the data
+            set.
         settings: Limits, for what is deflated.
 
     Returns:

@@ -45,7 +45,7 @@ def padding_of(dataset: Any, header: DicomHeader, stored: NDArray[Any], *, maske
 
     Args:
         dataset: The pydicom data set.
-        header: Its plain values.
+        header: Plain values of the header.
         stored: Stored values of any shape.
         masked: Whether padding is to be masked; if not, it counts as image.
     """

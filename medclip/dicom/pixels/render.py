@@ -58,8 +58,8 @@ def read_dicom(
         path: The file.
         settings: Limits and policy; sizes are checked from the header before pixels are decoded.
         header: The file's header where it was read before; else its values are taken from the file.
-        mode: What to make of the pixels.
-        frame: Which frame of a multi-frame object, from 0; needed where there is more than one.
+        mode: Form of the values: "display", "modality" or "raw".
+        frame: Number of a frame of a multi-frame object, from 0; needed where there is more than one.
 
     Returns:
         H x W x C, C = 1 or 3. "display": uint8 (0-255) for images stored with up to 8 bits, else float32 (0-1).
@@ -99,8 +99,8 @@ def read_frames(
         path: The file.
         settings: Limits and policy.
         header: The file's header where it was read before.
-        mode: As in `read_dicom`.
-        frames: Which frames, in which order; all if not given.
+        mode: Form of the values, as in `read_dicom`.
+        frames: Numbers of frames, in this order; all if not given.
 
     Returns:
         F x H x W x C and what was done; see `read_dicom` for types.
@@ -245,8 +245,8 @@ def make_square(
         pixels: uint8 or float32.
         spacing: Row and column spacing in millimetres, if known.
         ratio: Height of a pixel in its widths.
-        settings: Limits the result.
-        steps: Receives what was done.
+        settings: Settings, which limit the result.
+        steps: List that receives what was done.
 
     Returns:
         The pixels and their spacing.

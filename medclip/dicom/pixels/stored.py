@@ -27,7 +27,7 @@ def aligned(pixels: NDArray[Any], bits_stored: int, high_bit: int) -> tuple[NDAr
 
     Args:
         pixels: Integers of any shape.
-        bits_stored: How many bits are the value.
+        bits_stored: Number of bits that are the value.
         high_bit: The place of the highest of them, from 0.
 
     Returns:
@@ -48,7 +48,7 @@ def without_unused_bits(pixels: NDArray[Any], bits_stored: int) -> NDArray[Any]:
 
     Args:
         pixels: Integers of any shape.
-        bits_stored: How many of the low bits are the value; the highest of them is the sign of signed pixels.
+        bits_stored: Number of low bits that are the value; the highest of them is the sign of signed pixels.
     """
     signed = pixels.dtype.kind == "i"
     low, high = int(pixels.min()) if signed else 0, int(pixels.max())
@@ -64,7 +64,7 @@ def with_sign(pixels: NDArray[Any], bits_stored: int) -> NDArray[Any]:
 
     Args:
         pixels: Integers of any shape.
-        bits_stored: How many of the low bits are the value.
+        bits_stored: Number of low bits that are the value.
     """
     if pixels.dtype.kind != "i" or not 0 < bits_stored < 8 * pixels.dtype.itemsize:
         return pixels
@@ -88,7 +88,7 @@ class Stored:
 
     Args:
         dataset: The pydicom data set.
-        header: Its plain values.
+        header: Plain values of the header.
         align: Whether values that stand in the high bits of their words (HighBit) are moved down. pydicom leaves them.
         unterminated: Whether a compressed frame that lacks its end marker, and nothing else, is read.
 
@@ -142,7 +142,7 @@ class Stored:
         """Decode frames.
 
         Args:
-            indices: Which; all if not given.
+            indices: Numbers of the frames; all if not given.
 
         Returns:
             F x H x W, or F x H x W x 3 (RGB), native byte order. It may be a read-only view of the file's bytes.

@@ -163,7 +163,7 @@ def read_calibration(place: str | Path) -> Calibration:
     """Read a calibration.
 
     Args:
-        place: Its folder, or its calibration.json.
+        place: Folder of the calibration, or its calibration.json.
 
     Raises:
         MedclipError: MISSING_FILE, CORRUPT.
@@ -215,8 +215,8 @@ def check_calibration(calibration: Calibration, pack_digest: str) -> None:
     """Refuse a calibration that does not hold here.
 
     Args:
-        calibration: Read from its folder.
-        pack_digest: Of the pack that is to be computed.
+        calibration: Calibration that was read from its folder.
+        pack_digest: Digest of the pack that is to be computed.
 
     Raises:
         MedclipError: WRONG_USE for another pack, processor or version of a library; what `check_backend` raises.

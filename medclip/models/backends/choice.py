@@ -101,8 +101,8 @@ def what_may_break(num_images: int, num_patients: int, bound: float) -> str:
 
     Args:
         num_images: Images that kept it.
-        num_patients: Their patients; 0 where they are not known.
-        bound: Of the change of a probability.
+        num_patients: Patients of the images; 0 where they are not known.
+        bound: Bound of the change of a probability.
 
     Example:
         >>> what_may_break(300, 59, 0.001)
@@ -130,7 +130,7 @@ def choose_backend(backend: str | Path | None, model: Any, home: Path, device: s
         backend: Name of a back-end; folder or file of a calibration; "auto" for the calibration of this pack in the
             settings' home; None for torch in float32.
         model: Name or folder of a pack, or a loaded model, which stands for its pack.
-        home: Where "auto" looks, see `calibration_home`.
+        home: The settings' home, where "auto" looks, see `calibration_home`.
         device: The device that was named beside it.
 
     Raises:
@@ -175,7 +175,7 @@ def calibrated_here(pack: Path, home: Path) -> tuple[str, ...]:
     """Return what a pack's card says on this machine: the back-end of "auto" and the bound that it keeps.
 
     Args:
-        pack: Its folder.
+        pack: Folder of the pack.
         home: The settings' home.
 
     Returns:

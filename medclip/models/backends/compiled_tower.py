@@ -23,8 +23,8 @@ class CompiledTower:
     """Runs a tower that was compiled.
 
     Args:
-        tower: In eval mode; its weights have one dtype and lie on one device.
-        example: What it takes, [B, ...] with B > 1, of that dtype and on that device.
+        tower: Tower in eval mode; its weights have one dtype and lie on one device.
+        example: Input of the tower, [B, ...] with B > 1, of that dtype and on that device.
         num_threads: Batches that may be computed at once, each with one thread.
 
     Raises:

@@ -28,9 +28,9 @@ def kept_graph(model: Model, kind: BackendKind, digest: str, home: Path) -> byte
     """Return the graph that a back-end runs, from the settings' home where it lies there; None for one that runs none.
 
     Args:
-        model: Loaded from the pack; its tower is exported where there is no graph yet.
+        model: Model that was loaded from the pack; its tower is exported where there is no graph yet.
         kind: The back-end; not one whose scales are set on images.
-        digest: Of the pack.
+        digest: Digest of the pack.
         home: The settings' home. Where it cannot be written to, the graph is made for this run alone.
 
     Raises:

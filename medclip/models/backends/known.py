@@ -68,7 +68,7 @@ class BackendKind:
         """Return what this machine lacks for it and what to do, "" where it lacks nothing.
 
         Args:
-            device: What it is to compute on, as torch names it.
+            device: Device that is to compute, as torch names it.
         """
         if kind_of(device) not in self.devices:
             return f"it computes on {' or '.join(self.devices)}, and not on the device {device}"
@@ -194,7 +194,7 @@ def check_backend(kind: BackendKind, device: str = "cpu") -> None:
 
     Args:
         kind: The back-end.
-        device: What it is to compute on, as torch names it.
+        device: Device that is to compute, as torch names it.
 
     Raises:
         MedclipError: MISSING_CODEC where a library is missing, WRONG_USE where the device lacks what it needs, or is

@@ -36,7 +36,7 @@ def load_backend(model: Model, kind: BackendKind, graph: bytes | None = None) ->
     """Return a model that computes images with a back-end; words, preprocessing and all else stay as they are.
 
     Args:
-        model: Loaded, on a device that the back-end computes on.
+        model: Loaded model, on a device that the back-end computes on.
         kind: The back-end.
         graph: The ONNX graph that a calibration stored; made of the model's tower where None, from no images.
 
@@ -93,12 +93,12 @@ def make_graph(
     """Return the ONNX graph that a back-end runs; None for one that runs none.
 
     Args:
-        model: Whose tower it is.
+        model: Model whose tower it is.
         kind: The back-end.
         plain: The graph in float32, where it was made before.
-        images: At the model's size, for a back-end whose numbers are set on images.
-        directions_ND: For each of them the weights of its answer, as `layer_relevance` takes them; where None, what
-            makes its vector another one than the mean.
+        images: Images at the model's size, for a back-end whose numbers are set on images.
+        directions_ND: Weights of the answer of each image, as `layer_relevance` takes them; where None, what makes its
+            vector another one than the mean.
 
     Raises:
         MedclipError: WRONG_USE for such a back-end without images; PACK_INVALID for a tower that cannot be exported.

@@ -26,8 +26,8 @@ def export_onnx(tower: nn.Module, example: Tensor) -> bytes:
     The same tower gives the same bytes.
 
     Args:
-        tower: In eval mode, float32.
-        example: What it takes, float32 [B, ...] with B > 1: from an example of one image the exporter may take the
+        tower: Tower in eval mode, float32.
+        example: Input of the tower, float32 [B, ...] with B > 1: from an example of one image the exporter may take the
             batch for fixed.
 
     Returns:
@@ -65,7 +65,7 @@ def quantise_dynamic(graph: bytes, in_float32: Sequence[Tensor] = ()) -> bytes:
     Convolutions, such as that of a transformer's patches, stay float32.
 
     Args:
-        graph: From `export_onnx`.
+        graph: Graph from `export_onnx`.
         in_float32: Weights [O, I] of linear layers that stay as they are.
     """
     import onnx
@@ -125,8 +125,8 @@ def quantise_static(graph: bytes, examples: Sequence[Tensor]) -> bytes:
     """Quantise weights and activations by NNCF's post-training quantisation, with scales that hold for every image.
 
     Args:
-        graph: From `export_onnx`.
-        examples: Of what the tower takes, float32 [1, ...] each: they decide the scales.
+        graph: Graph from `export_onnx`.
+        examples: Inputs of the tower, float32 [1, ...] each: they decide the scales.
     """
     import_openvino()  # without its telemetry, which NNCF would use, too
     import onnx

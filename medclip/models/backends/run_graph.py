@@ -17,9 +17,9 @@ class OnnxTower:
 
     Args:
         graph: ONNX, with weights inside.
-        one_by_one: Run each image by itself. Dynamic quantisation takes the scale of activations from all that is in
-            a batch, and the vector of an image would depend on its neighbours. It costs nothing: a ViT-B/16 was 4 %
-            faster so than in batches of eight.
+        one_by_one: Whether each image runs by itself. Dynamic quantisation takes the scale of activations from all that
+            is in a batch, and the vector of an image would depend on its neighbours. It costs nothing: a ViT-B/16 was
+            4 % faster so than in batches of eight.
     """
 
     def __init__(self, graph: bytes, *, one_by_one: bool = False) -> None:
@@ -44,9 +44,10 @@ class OpenVinoTower:
 
     Args:
         graph: ONNX, with weights inside.
-        precision: "f32" or "bf16". It is always named: on processors that know bfloat16, OpenVINO takes it unasked.
+        precision: Precision: "f32" or "bf16". It is always named: on processors that know bfloat16, OpenVINO takes it
+            unasked.
         num_streams: Batches that may be computed at once, each with one thread.
-        example: What the tower takes, float32 [B, ...]. It is computed once: OpenVINO prepares a model at its first
+        example: Input of the tower, float32 [B, ...]. It is computed once: OpenVINO prepares a model at its first
             batch, and two first batches at once waited for each other for ever (in a few of twenty trials).
     """
 

@@ -50,7 +50,7 @@ def encode_within_memory(
     Args:
         model: A loaded model.
         images: A batch at the model's size, at most.
-        halved: Called with the number of images at a time that the memory did hold, where those were not all.
+        halved: Function called with the number of images at a time that the memory did hold, where those were not all.
 
     Raises:
         MedclipError: OUT_OF_MEMORY where not even one image can be computed.
@@ -114,10 +114,10 @@ class Batches:
 
     Args:
         model: A loaded model.
-        threads: From `encoder_threads`.
-        num_threads: Their number; twice as many batches may be under way.
-        receive: Called with an owner and the features of one of its images, float32 [D].
-        halved: Called from any thread, as `encode_within_memory` calls it.
+        threads: Threads from `encoder_threads`.
+        num_threads: Number of the threads; twice as many batches may be under way.
+        receive: Function called with an owner and the features of one of its images, float32 [D].
+        halved: Function called from any thread, as `encode_within_memory` calls it.
     """
 
     def __init__(

@@ -96,10 +96,10 @@ class UnitReader:
 
         Args:
             units: The units.
-            step: Called with the number of units that were read since the last call.
-            keep_pixels: False drops the pixels once they are encoded.
+            step: Function called with the number of units that were read since the last call.
+            keep_pixels: Whether the pixels are kept once they are encoded.
             others: Further models to encode with, of the same input size.
-            render: As `read_pixels` takes it.
+            render: Maker of what the model is shown, as `read_pixels` takes it.
             otherwise: Modality of units for which neither they nor their files name one.
             ahead: Units asked for and not yet taken.
 

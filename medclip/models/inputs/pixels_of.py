@@ -18,8 +18,8 @@ def pixels_of(sample: Sample | View, preprocess: Preprocess) -> Images:
     """Return the images of a sample at a model's size.
 
     Args:
-        sample: From an adapter; or one view, which a model of volumes or ECGs does not take.
-        preprocess: How the model takes images, volumes, loops or ECGs.
+        sample: Sample from an adapter; or one view, which a model of volumes or ECGs does not take.
+        preprocess: The model's treatment of images, volumes, loops or ECGs.
 
     Returns:
         What `Preprocess.together` makes of the views; uint8 [V, T, S, S, C] for a model of volumes or loops; int16

@@ -47,11 +47,11 @@ def read_pixels(
 
     Args:
         path: A file, or the folder of one series.
-        modality: Whose adapter reads it, or "generic" for the rendering that modalities are inferred from; None: the
-            one that the file states, else `otherwise`.
-        preprocess: How the model takes images; with its crop.
+        modality: Modality whose adapter reads it, or "generic" for the rendering that modalities are inferred from;
+            None: the one that the file states, else `otherwise`.
+        preprocess: The model's treatment of images; with its crop.
         settings: Limits and policy.
-        render: Makes what the model is shown; None: each image at the model's size.
+        render: Maker of what the model is shown; None: each image at the model's size.
         otherwise: Modality of a file that states none.
     """
     from medclip.adapters.base import combined_sha256

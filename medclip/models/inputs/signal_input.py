@@ -70,7 +70,7 @@ class SignalInput:
         """Return a record as it travels to the model.
 
         Args:
-            signal: As stored, or prepared with `options`.
+            signal: Signal as stored, or prepared with `options`.
 
         Returns:
             int16 [12, T] in microvolts; a lead that is not there is all `medclip.imaging.ecg.microvolts.MISSING`.

@@ -103,7 +103,7 @@ class VolumeInput:
         """Return what the model is shown of a volume or a loop.
 
         Args:
-            voxels: Of the file.
+            voxels: Voxels of the file.
             size_px: Side of a clip.
 
         Returns:
@@ -146,11 +146,11 @@ class VolumeInput:
         """Return where a clip lies.
 
         Args:
-            voxels: What it is cut out of.
+            voxels: Voxels that the clip is cut out of.
             size_px: Side of the clip.
-            at: Where along the slices or frames that are left beside the clip, from 0 to 1.
+            at: Place along the slices or frames that are left beside the clip, from 0 to 1.
             zoom: Height and width of what is shown, relative to the whole square.
-            shift: Where it lies in the room that is left, down and across, from -1 to 1.
+            shift: Place of the clip in the room that is left, down and across, from -1 to 1.
         """
         from medclip.imaging.volume.clip import Part
 
@@ -195,9 +195,9 @@ class VolumeInput:
         """Cut one clip out.
 
         Args:
-            voxels: What it is cut out of.
-            part: From `part`.
-            black_white: From `black_white`.
+            voxels: Voxels that the clip is cut out of.
+            part: Part of the voxels, from `part`.
+            black_white: Values that become black and white, from `black_white`.
 
         Returns:
             uint8 [T, S, S, C].

@@ -35,7 +35,7 @@ def choose_pixels(source: Source, preset: str | Path | None = None, stated: Mapp
 
     Args:
         source: The model; empty `preprocess` where its files say nothing.
-        preset: See `find_preset`.
+        preset: Name or file of a preset, see `find_preset`.
         stated: Keys of `preprocess_cfg` that the user states.
 
     Raises:
@@ -69,7 +69,7 @@ def check_pixels(source: Source, side: int, towers: Sequence[str], *, image_only
 
     Args:
         source: The model, after `choose_pixels`.
-        side: Of its images in pixels.
+        side: Side of the model's images in pixels.
         towers: open_clip architectures of its sizes, to name presets that fit.
         image_only: Whether it is an image tower without words, for the same.
 
@@ -119,11 +119,11 @@ def state_pixels(
     """Return what a user states about pixels as keys of `preprocess_cfg`.
 
     Args:
-        resize: "longest", "shortest" or "squash"; after a colon the side in pixels before the centre is cut out:
-            "shortest:256".
-        mean: Three numbers, one a channel, in units of [0, 1].
-        std: The same.
-        interpolation: Pillow's filter.
+        resize: Way of resizing: "longest", "shortest" or "squash"; after a colon the side in pixels before the centre
+            is cut out: "shortest:256".
+        mean: Mean, three numbers, one a channel, in units of [0, 1].
+        std: Standard deviation, three numbers, one a channel, in units of [0, 1].
+        interpolation: Name of a filter of Pillow.
 
     Raises:
         MedclipError: WRONG_USE for what is none of the choices.

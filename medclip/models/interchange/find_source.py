@@ -40,8 +40,8 @@ def find_source(start: str | Path, architecture: str | None = None, scratch: Pat
         start: A pack (folder or built-in name), a file or folder in one of the layouts of the table, an open_clip
             architecture, "NAME:TAG" of open_clip's list of pre-trained weights, or "hf-hub:org/name". Only the last two
             ask the network, and only for what the hub's cache lacks.
-        architecture: Of a bare checkpoint: a name in open_clip, or a JSON file that describes it; of an image tower
-            alone a name in timm, or its config.json.
+        architecture: Architecture of a bare checkpoint: a name in open_clip, or a JSON file that describes it; of an
+            image tower alone a name in timm, or its config.json.
         scratch: Folder for pickles that are converted to be looked into; None: they are not looked into.
 
     Raises:
@@ -132,8 +132,8 @@ def read_hub(repository: str, scratch: Path | None, cache: str | None = None) ->
     """Read what a model of the hub is, from the hub's cache or else from the network.
 
     Args:
-        repository: "org/name".
-        scratch: See `find_source`.
+        repository: Name of the repository: "org/name".
+        scratch: Folder for conversions, see `find_source`.
         cache: Folder of the hub's cache; the hub client's own where None.
 
     Raises:

@@ -187,7 +187,7 @@ def import_checkpoint(source: str | Path, out: Path, stated: Statement, *, overw
             that `load_start` takes.
         out: The folder.
         stated: Facts that the source does not say of itself.
-        overwrite: Put it in the place of a pack or text folder that is there already.
+        overwrite: Whether a pack or text folder that is there already is replaced.
 
     Raises:
         MedclipError: As `medclip.models.import_`.

@@ -26,10 +26,10 @@ def load_hub(
     Pickled weights are converted in a process of their own, each time anew: import what is used more than once.
 
     Args:
-        name: "org/name", with or without "hf-hub:".
+        name: Name "org/name", with or without "hf-hub:".
         cache_dir: Cache in the hub's layout (models--org--name/snapshots/...); the hub client's own where None.
         device: Torch device.
-        preset: Says how images are treated where the repository does not: see `medclip.models.presets`.
+        preset: Preset that says how images are treated where the repository does not: see `medclip.models.presets`.
 
     Returns:
         A model whose card knows nothing but its name, and whose preprocessing is bound to no adapter: figures measured

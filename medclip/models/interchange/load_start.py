@@ -138,15 +138,17 @@ def load_start(
     """Load a model to go on from. No pickle is loaded, and no network asked unless `start` names a hub.
 
     Args:
-        start: See `find_source`. An architecture's name gives random weights.
+        start: Model to start from, see `find_source`. An architecture's name gives random weights.
         architecture: open_clip architecture of a bare checkpoint: a name, or a JSON file that describes it.
         text_folder: Folder with the config.json and the tokenizer of a BERT, or with a tokenizer alone. Needed where
             the model names one on a hub. Given with a model whose own text tower is no BERT, that tower is replaced:
             image weights from `start`, text weights from the folder's model.safetensors where it has one (UniMed-CLIP
             began like that).
-        preset: Says how images are treated where the weights come without a file that does: see `find_preset`.
-        overrides: Merged into the config before the towers are built: `{"text_cfg": {"context_length": 256}}` stretches
-            the text positions, `{"vision_cfg": {"image_size": 336}}` resamples the image positions.
+        preset: Preset that says how images are treated where the weights come without a file that does: see
+            `find_preset`.
+        overrides: Settings that are merged into the config before the towers are built:
+            `{"text_cfg": {"context_length": 256}}` stretches the text positions,
+            `{"vision_cfg": {"image_size": 336}}` resamples the image positions.
         words: Whether captions are to be read; an image tower alone is refused then.
 
     Returns:

@@ -62,7 +62,8 @@ def from_open_clip(preprocess_cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Return an open_clip `preprocess_cfg` with what open_clip fills in.
 
     Args:
-        preprocess_cfg: Of an open_clip_config.json, or an entry of open_clip's list of pre-trained weights.
+        preprocess_cfg: Contents of `preprocess_cfg` in an open_clip_config.json, or an entry of open_clip's list of
+            pre-trained weights.
 
     Example:
         >>> from_open_clip({"mean": 0.5, "std": 0.5, "resize_mode": "squash"})["mean"]
@@ -89,7 +90,7 @@ def from_processor(config: Mapping[str, Any], place: Path | str = PROCESSOR) -> 
 
     Args:
         config: Contents of a preprocessor_config.json.
-        place: Where it lies, for errors.
+        place: Place of the processor's file, for errors.
 
     Raises:
         MedclipError: PACK_INVALID for a processor whose steps are unknown or cannot be made.
@@ -185,7 +186,7 @@ def other_arithmetic(pixels: Mapping[str, Any], library: str) -> list[str]:
 
     Args:
         pixels: The pack's `preprocess_cfg`.
-        library: "open_clip" or "timm".
+        library: Name of the library: "open_clip" or "timm".
     """
     notes = []
     if "centre" in pixels:

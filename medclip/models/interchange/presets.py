@@ -112,7 +112,7 @@ def find_preset(name: str | Path) -> Preset:
     """Return a preset.
 
     Args:
-        name: Of one that comes with medclip, or a YAML or JSON file of one's own with the same keys.
+        name: Name of a preset that comes with medclip, or a YAML or JSON file of one's own with the same keys.
 
     Raises:
         MedclipError: WRONG_USE for an unknown name; RECIPE_INVALID for a file that is no preset, and as `read_yaml`.
@@ -133,7 +133,7 @@ def fitting_presets(side: int, towers: Sequence[str], *, image_only: bool = Fals
     """Name the presets that a model may be one of.
 
     Args:
-        side: Of its images in pixels.
+        side: Side of the model's images in pixels.
         towers: open_clip architectures of its sizes; empty where they are not known.
         image_only: Whether it is an image tower without words.
     """

@@ -99,7 +99,7 @@ def start_trunk(trunk: nn.Module, source: PackTrunk) -> None:
 
     Args:
         trunk: A tower of timm, changed in place.
-        source: Of the pack.
+        source: Tower of the pack.
 
     Raises:
         MedclipError: RECIPE_INVALID where the towers are not of one architecture.

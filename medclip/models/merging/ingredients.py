@@ -223,7 +223,7 @@ def check_line(ingredients: Sequence[Ingredient], base: Ingredient | None) -> tu
 
     Args:
         ingredients: The packs.
-        base: What all began with, where it is given.
+        base: The pack that all began with, where it is given.
 
     Raises:
         MedclipError: WRONG_USE naming the pack that began with something else.

@@ -40,10 +40,10 @@ def plan_merge(
 
     Args:
         packs: Names or folders, for OPCM in the order in which they came; the first may be what an earlier OPCM made.
-        method: One of `MERGES`.
+        method: Method, one of `MERGES`.
         base: The pack that all of them began with, for methods that need it.
         alpha: Share, of what the method has it of; 0.5 where None.
-        min_gain: By how much a greedy soup must become better with a pack.
+        min_gain: Gain by which a greedy soup must become better with a pack.
 
     Raises:
         MedclipError: WRONG_USE for what does not go together; PACK_INVALID naming the first tensor that differs; what
@@ -85,8 +85,8 @@ def merge_weights(plan: Plan, figure: Figure | None = None) -> MergedWeights:
     """Merge the weights of a plan.
 
     Args:
-        plan: From `plan_merge`.
-        figure: Measures a candidate of a greedy soup on held-out data.
+        plan: Plan from `plan_merge`.
+        figure: Function that measures a candidate of a greedy soup on held-out data.
 
     Raises:
         MedclipError: WRONG_USE for what is chosen on held-out data, without figures.
@@ -148,7 +148,7 @@ def check_place(out: Path, packs: Sequence[Path], overwrite: bool) -> None:
 
     Args:
         out: The folder.
-        packs: Those that are read.
+        packs: Folders of the packs that are read.
         overwrite: Whether another pack may be replaced.
 
     Raises:

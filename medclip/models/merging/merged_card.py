@@ -49,10 +49,10 @@ def merged_card(
 
     Args:
         ingredients: The packs whose training is in it; of one that was merged itself, its own are named.
-        name: Of the merged pack.
-        version: Of the merged pack.
-        how: In a few words: "a uniform soup".
-        facts: For `created_from`: method, its settings, and what it needs to go on.
+        name: Name of the merged pack.
+        version: Version of the merged pack.
+        how: Manner of merging in a few words: "a uniform soup".
+        facts: Facts for `created_from`: method, its settings, and what it needs to go on.
         line: Heads of the hashes of weights that all of them go back to.
         notes: More limits, first of all.
         under: The base that the packs are merged on, where it is none of them: its terms and data are in it, too.

@@ -137,7 +137,7 @@ def opcm_merge(
             model; 0 <= alpha < 1.
         linear_keys: Names of the weights of linear layers, [out, in]; a fused query, key and value matrix
             [3 D, D] counts as three. All others are added as they are.
-        state: Of the models merged before; None begins with the first one.
+        state: State of the models merged before; None begins with the first one.
         unmerged: Names of which the update is left out, as the published code does with parameters that a module with
             children owns; for comparisons with it.
         averaged: Names of which the merge has the mean over the models, and which are no part of a norm: what was

@@ -106,10 +106,12 @@ def greedy_soup(
 
     Args:
         models: Names, and functions that load the state dicts.
-        evaluate: Gives the figure of a state dict on data that is neither trained nor tested on; higher is better.
-        tie: "strict" accepts a soup that is better, as the published code does; "geq" one that is not worse.
-        min_gain: By how much it must be better.
-        midpoints: Measure, for models that are refused, what lies halfway between them and the best one.
+        evaluate: Function that returns the figure of a state dict on data that is neither trained nor tested on; higher
+            is better.
+        tie: Rule for ties: "strict" accepts a soup that is better, as the published code does; "geq" one that is not
+            worse.
+        min_gain: Gain by which a soup must be better.
+        midpoints: Whether, for models that are refused, what lies halfway between them and the best one is measured.
 
     Raises:
         MedclipError: WRONG_USE without a model; PACK_INVALID naming the first tensor that differs.

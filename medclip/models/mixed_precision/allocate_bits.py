@@ -33,7 +33,7 @@ def allocate_bits(
         sizes: Weights of each layer.
         choices: Bits that a layer may have.
         mean_bits: Most bits for a weight, on average over all weights.
-        objective: "noise" minimises Σ Ω·4^(-bits); "linear" maximises Σ Ω·bits.
+        objective: Name of the objective: "noise" minimises Σ Ω·4^(-bits); "linear" maximises Σ Ω·bits.
         fixed: Place of a layer to its bits, such as {0: 8, 12: 8} for the first and the last.
 
     Returns:

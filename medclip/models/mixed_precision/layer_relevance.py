@@ -59,9 +59,9 @@ def layer_relevance(tower: nn.Module, batch: Tensor, directions_BD: Tensor) -> M
     """Return the score of each of `linear_layers`; they add up to 1.
 
     Args:
-        tower: Of open_clip or timm, or with one inside; float32.
+        tower: Tower of open_clip or timm, or a module with one inside; float32.
         batch: Images as it takes them.
-        directions_BD: For each image the weights of the answer that is explained: logit = feature · direction.
+        directions_BD: Weights, for each image, of the answer that is explained: logit = feature · direction.
 
     Raises:
         MedclipError: WRONG_USE as `linear_layers`.
@@ -176,8 +176,8 @@ def linear_relevance(relevance: Tensor, x: Tensor, weight: Tensor, alpha: float 
     """Return the relevance of a linear layer's inputs.
 
     Args:
-        relevance: Of its outputs, [..., O].
-        x: Its inputs, [..., I].
+        relevance: Relevance of the layer's outputs, [..., O].
+        x: Inputs of the layer, [..., I].
         weight: [O, I]; its bias is not asked.
         alpha: Weight of what speaks for an output; alpha - 1 is that of what speaks against it.
     """
@@ -197,10 +197,10 @@ def sum_relevance(relevance: Tensor, a: Tensor, b: Tensor, *, by_image: bool = T
     """Return the relevance of the two terms of a sum; together they have as much as the sum has.
 
     Args:
-        relevance: Of the sum, [B, ...].
-        a: One term.
-        b: The other.
-        by_image: Shares are those of each image; the published code has those of a whole batch.
+        relevance: Relevance of the sum, [B, ...].
+        a: One term of the sum.
+        b: The other term of the sum.
+        by_image: Whether shares are those of each image; the published code has those of a whole batch.
     """
     scaled = safe_divide(relevance, a + b)
     of_a, of_b = a * scaled, b * scaled

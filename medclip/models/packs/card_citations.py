@@ -76,8 +76,8 @@ class Citation(BaseModel):
         """Return the entry as the card of a pack that goes back to this one has it, where this pack is an ancestor.
 
         Args:
-            name: Under which name the other card knows this pack; see `of`.
-            version: Of this pack.
+            name: Name under which the other card knows this pack; see `of`.
+            version: Version of this pack.
             digest: sha256 of its manifest.json.
         """
         if self.of:

@@ -156,8 +156,8 @@ def beside_chance(estimated: str, metric: str, chance: Any) -> str:
 
     Args:
         estimated: The figure, with its interval where it has one.
-        metric: Its printed name.
-        chance: What chance gives; None where nobody said.
+        metric: Printed name of the metric.
+        chance: Figure that chance gives; None where nobody said.
 
     Example:
         >>> beside_chance("0.53 (0.46 to 0.60)", "balanced accuracy", 1 / 3), beside_chance("0.86", "AUROC", 0.5)
@@ -178,8 +178,8 @@ def within_figures(
     under the ROC curve among the figures by source.
 
     Args:
-        metrics: The task's, from its card.
-        sources: The same.
+        metrics: Metrics of the task, from its card.
+        sources: Source figures of the task, from its card.
         name: The class.
 
     Returns:
@@ -208,8 +208,8 @@ def class_figures(
     card has it by class.
 
     Args:
-        metrics: The task's, from its card.
-        sources: The same.
+        metrics: Metrics of the task, from its card.
+        sources: Source figures of the task, from its card.
         name: The class.
 
     Returns:
@@ -232,7 +232,7 @@ def caution_of(sources: Mapping[str, SourceFigures], name: str) -> str:
     """Return what must stand beside an answer to a class of a task.
 
     Args:
-        sources: The task's, from its card.
+        sources: Source figures of the task, from its card.
         name: The class.
 
     Returns:
@@ -277,10 +277,10 @@ def source_sentences(
 
     Args:
         title: Printed name of the task.
-        sources: The task's, from its card.
-        classes: Those that are asked; of other classes nothing is said.
+        sources: Source figures of the task, from its card.
+        classes: Classes that are asked; of other classes nothing is said.
         titles: Printed names of classes; of others their keys.
-        metrics: The task's, from its card: what was measured within the sources stands in the sentence.
+        metrics: Metrics of the task, from its card: what was measured within the sources stands in the sentence.
 
     Example:
         >>> one = SourceFigures(verdict="within its source only", sources=("nih_cxr",))

@@ -100,7 +100,7 @@ def list_packs(folder: Path | None = None) -> PackList:
     """List the packs that load by name, in alphabetical order.
 
     Args:
-        folder: Where to look; the packs that came with medclip where None.
+        folder: Folder to look in; the packs that came with medclip where None.
     """
     root = folder or BUILTIN
     folders = sorted(p.parent for p in root.glob(f"*/{FILE_NAME}")) if root.is_dir() else []
@@ -180,7 +180,7 @@ def load_model(model: str | Path | Model = DEFAULT, *, device: str = "cpu", veri
     Args:
         model: Name of a built-in pack, or a pack's folder.
         device: Torch device.
-        verify: Compare the hash of every file first (0.1 s for 20 MB).
+        verify: Whether the hash of every file is compared first (0.1 s for 20 MB).
 
     Returns:
         The model, float32.
@@ -249,16 +249,17 @@ def save_pack(
     """Write a pack; it appears whole or not at all.
 
     Args:
-        folder: Where; an older pack there is replaced, anything else is refused.
+        folder: Folder of the pack; an older pack there is replaced, anything else is refused.
         model: open_clip model.
-        tokenizer_folder: What `tokenizer.save` wrote. Not read where the config asks for CLIP's own tokenizer; None for
-            an image tower alone.
+        tokenizer_folder: Folder that `tokenizer.save` wrote. Not read where the config asks for CLIP's own tokenizer;
+            None for an image tower alone.
         preprocess: Input size, normalisation, adapters' hashes.
         card: The card.
         config: The model's `model_cfg`, as given to `build_clip`.
         extra_files: More files by name, e.g. train_hashes.txt.
         base: Folder that a relative `hf_model_name` in the config starts from; the text model's config.json is copied.
-        half: Store matrices and kernels as fp16, vectors (norms, biases) as float32. False: everything as it is.
+        half: Whether matrices and kernels are stored as fp16, vectors (norms, biases) as float32. False: everything as
+            it is.
         parents: The packs whose weights are in these: the texts of their terms go into the pack.
 
     Raises:
@@ -297,7 +298,8 @@ def check_preprocessing(path: Path, preprocess: Preprocess, card: Card) -> None:
 
     Args:
         path: The pack, for the error.
-        preprocess: With the hashes of the manifest: way of reading ("xray", "generic", "ct:volume") to preprocessing.
+        preprocess: Preprocessing with the hashes of the manifest: way of reading ("xray", "generic", "ct:volume") to
+            preprocessing.
         card: Each of its modalities that one of its tasks is about needs a hash; so does "generic" when the pack has
             the task that infers the modality. A modality that it can only tell apart from others needs none, nor does
             any of an imported pack, which was not trained through our adapters.
@@ -389,7 +391,7 @@ def save_weights(model: nn.Module, path: Path, *, half: bool) -> None:
     Args:
         model: The model.
         path: The file.
-        half: Store matrices and kernels as fp16. False: everything as it is.
+        half: Whether matrices and kernels are stored as fp16. False: everything as it is.
 
     Raises:
         MedclipError: As `medclip.files.output.disk_errors`.

@@ -80,7 +80,7 @@ def unanswered(task: str, classes: Collection[str]) -> str:
 
     Args:
         task: Name of the task.
-        classes: Those of the card.
+        classes: Classes of the card.
 
     Example:
         >>> unanswered("ecg_superclass", ["norm", "sttc", "cd"])
@@ -118,8 +118,8 @@ def prompt_cautions(prompts: Iterable[Prompt], cautions: Mapping[str, Mapping[st
     """Return what must stand beside the answers to prompts, by their names; only where something must.
 
     Args:
-        prompts: As asked; what they are compared with is not looked at.
-        cautions: As `card_cautions` returns them.
+        prompts: Prompts as asked; what they are compared with is not looked at.
+        cautions: Cautions as `card_cautions` returns them.
 
     Example:
         >>> from medclip.text.vocabulary.own_words import read_prompts

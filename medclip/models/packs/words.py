@@ -41,8 +41,8 @@ def no_words(name: str, more: str = "") -> MedclipError:
     """Return the error for words that an image-only pack is asked with.
 
     Args:
-        name: The pack's.
-        more: How the sentence goes on, such as ", which the prompt needs".
+        name: Name of the pack.
+        more: Continuation of the sentence, such as ", which the prompt needs".
     """
     return MedclipError(
         Reason.WRONG_USE, f"the pack {name} is image only: it has no text tower{more}.", hint=WITHOUT_WORDS
@@ -53,9 +53,9 @@ def tried(card: Any, task: str, name: str = "") -> str:
     """Return what was measured of a task or a class that a card does not claim, as half a sentence.
 
     Args:
-        card: The pack's.
+        card: Card of the pack.
         task: The task.
-        name: One of its classes; empty for all that were tried.
+        name: Name of one of the task's classes; empty for all that were tried.
 
     Returns:
         Such as "tried, with AUROC 0.45 (0.30 to 0.62), chance 0.50; not told from chance, so not claimed"; blank where
@@ -73,7 +73,7 @@ def tried_of_words(card: Any, texts: Collection[str]) -> str:
     """Return what was measured of the classes that words name, and is not claimed; blank where nothing was.
 
     Args:
-        card: The pack's.
+        card: Card of the pack.
         texts: Ways to say a prompt.
     """
     listed: Mapping[str, Mapping[str, Any]] = getattr(card, "not_claimed", {})
@@ -94,7 +94,7 @@ def unmeasured(card: Any, tasks: Sequence[Task]) -> tuple[str, ...]:
     """Write that tasks are none of the pack's card, so that their answers are worth what they may be.
 
     Args:
-        card: The pack's.
+        card: Card of the pack.
         tasks: The tasks.
 
     Returns:

@@ -58,7 +58,7 @@ def ensemble(prompt_vectors_ND: NDArray[np.float32], class_of_prompt: Sequence[i
     Args:
         prompt_vectors_ND: float [N, D]; need not be normalised.
         class_of_prompt: Class index of each prompt, length N.
-        num_classes: C; every class needs at least one prompt.
+        num_classes: Number of classes, C; every class needs at least one prompt.
 
     Returns:
         float [C, D] of unit norm. Repeating a prompt list as a whole, or permuting it, changes nothing.
@@ -118,8 +118,8 @@ def score_features(
     Args:
         features_ND: float32 [N, D] of unit norm.
         vectors: The task's class vectors.
-        kind: multiclass or multilabel.
-        logit_scale: a, the model's exp(logit_scale).
+        kind: Kind of the task: multiclass or multilabel.
+        logit_scale: Scale a, the model's exp(logit_scale).
         calibration: `{"scale": float | {class: float}, "bias": {class: float}}` from the model card, or None.
 
     Returns:

@@ -38,9 +38,9 @@ def in_context(
 
     Args:
         logits_NYZ: Cosine of each image with the prompt of each class in each context, times the model's scale.
-        context_logits_NZ: The same with prompts of the contexts alone (class-free); None: contexts are inferred from
-            the classes' prompts, summed over the classes.
-        temperature: Of p(z|x) alone: above 1 the inferred context is trusted less.
+        context_logits_NZ: Logits with prompts of the contexts alone (class-free); None: contexts are inferred from the
+            classes' prompts, summed over the classes.
+        temperature: Temperature of p(z|x) alone: above 1 the inferred context is trusted less.
 
     Returns:
         Probabilities.

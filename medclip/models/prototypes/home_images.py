@@ -74,7 +74,7 @@ def fit_home(
     Args:
         fitted_ND: Unit vectors.
         held_out_MD: Unit vectors of other patients of the same source: 40 or more, or the unit is a guess.
-        source: What it is called.
+        source: Name of the source.
         axes: Principal axes that are kept.
     """
     fitted = np.asarray(fitted_ND, np.float64)
@@ -97,8 +97,8 @@ def save_homes(folder: Path, homes: Mapping[str, Home]) -> None:
     """Write home.safetensors into a folder.
 
     Args:
-        folder: A pack's.
-        homes: By modality.
+        folder: Folder of a pack.
+        homes: Homes by modality.
 
     Raises:
         MedclipError: As `medclip.files.output.disk_errors`.
@@ -150,7 +150,7 @@ def home_distances(model: Any, features_ND: NDArray[np.floating], modality: str)
     Args:
         model: A loaded `Model` (its pack folder is `model.path`).
         features_ND: Unit vectors.
-        modality: Of the images.
+        modality: Modality of the images.
 
     Returns:
         [N], to three decimals, or None where the pack does not know.

@@ -139,7 +139,7 @@ def fit_open_set(
     Args:
         train: Images of the modalities, and of what the pack is not for.
         held_out: Images of other patients; those of the modalities are looked at.
-        modalities: What the pack is for; every other kind among `train` is what it is not for.
+        modalities: Modalities that the pack is for; every other kind among `train` is what it is not for.
         shrinkage: Weight of the mean variance on the covariance's diagonal.
         keep: Share of held-out images of a modality that must count as typical, of that source of it whose images lie
             farthest (of sources with `FEWEST` images or more, where there is one).
@@ -151,7 +151,7 @@ def fit_open_set(
         margin: Share of the distance to the nearest rival within which an image of a modality lies. The guard of
             pipelines/mini believed 0.13 of drawn images of kinds that it was not fitted to, and 0.21 with margins of 1;
             with 0.7 more than half of drawn ECG sheets were refused whose way of drawing it had not seen.
-        lone_margin: The same of a modality with one source, which gets more room for the same reason as above.
+        lone_margin: Margin, likewise, of a modality with one source, which gets more room for the same reason as above.
     """
     names, others = tuple(sorted(modalities)), tuple(sorted({*train.kind_N.tolist()} - {*modalities}))
     pairs = zip(train.kind_N.tolist(), train.source_N.tolist(), strict=True)

@@ -46,7 +46,7 @@ def encode_phrasings(model: TextEncoder, texts: Sequence[str]) -> Phrasings:
 
     Args:
         model: A loaded model.
-        texts: At least one.
+        texts: Texts, at least one.
 
     Returns:
         The unit vector of each text and the normalised mean of them. One text is its own mean; repeating all of them
@@ -86,13 +86,13 @@ def spread_over_wordings(
     One class at a time is said in single sentences; the others of a multi-class task keep their mean vectors.
 
     Args:
-        features_SD: Of S studies the mean of the unit vectors of its images, not normalised: its logit is the mean of
-            theirs. The result of a study depends on no other.
+        features_SD: Mean of the unit vectors of the images of each of S studies, not normalised: its logit is the mean
+            of theirs. The result of a study depends on no other.
         vectors: The class vectors that the study is scored with.
-        wordings: Of the same classes.
-        kind: multiclass or multilabel.
-        logit_scale: a, the model's exp(logit_scale).
-        calibration: As in `score_features`.
+        wordings: Wordings of the same classes.
+        kind: Kind of the task: multiclass or multilabel.
+        logit_scale: Scale a, the model's exp(logit_scale).
+        calibration: Calibration, as in `score_features`.
 
     Returns:
         For each class the standard deviations (of the sample, ddof 1) of logit and probability, [S] each; None for a

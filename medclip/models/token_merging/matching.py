@@ -43,7 +43,7 @@ class Grouping:
 
         Args:
             x_BTC: The tokens.
-            size_BT1: How many each stands for; one each where None.
+            size_BT1: Number of tokens that each stands for; one each where None.
 
         Returns:
             The merged tokens [B, groups, C], and how many each stands for [B, groups, 1].
@@ -60,9 +60,9 @@ def match_tome(metric_BTD: Tensor, num_removed: int, *, class_token: bool = True
     Order of what is left: tokens of even places that were not merged, by their place; then all of odd places.
 
     Args:
-        metric_BTD: What tokens are compared by: the attention's keys, mean over heads.
-        num_removed: r. At most half of the tokens can go.
-        class_token: The first token is one that stays as it is.
+        metric_BTD: Vectors that tokens are compared by: the attention's keys, mean over heads.
+        num_removed: Number of tokens that go, r. At most half of the tokens can go.
+        class_token: Whether the first token is one that stays as it is.
 
     Returns:
         None where nothing is removed.
@@ -100,7 +100,7 @@ def energy(metric_BTD: Tensor, margin: float) -> Tensor:
     """Return the energy of each token, float [B, T]: high where many others are like it.
 
     Args:
-        metric_BTD: What tokens are compared by.
+        metric_BTD: Vectors that tokens are compared by.
         margin: Cosine from which on another token counts as alike.
     """
     unit = functional.normalize(metric_BTD, dim=-1)
@@ -114,10 +114,10 @@ def match_pitome(metric_BTD: Tensor, ratio: float, margin: float, *, class_token
     it is most alike. Order of what is left: the class token, protected tokens from high energy to low, groups.
 
     Args:
-        metric_BTD: What tokens are compared by: the attention's keys, mean over heads.
+        metric_BTD: Vectors that tokens are compared by: the attention's keys, mean over heads.
         ratio: Share that is left, from 0.5 to 1; the class token is not counted.
-        margin: As `energy` takes it.
-        class_token: The first token is one that stays as it is.
+        margin: Cosine margin, as `energy` takes it.
+        class_token: Whether the first token is one that stays as it is.
 
     Returns:
         None where nothing is removed.

@@ -45,7 +45,7 @@ def tome_tower(tower: nn.Module) -> nn.Module:
     """Return a tower that merges tokens as ToMe does, at the number that was published for a ViT-B/16.
 
     Args:
-        tower: Of open_clip or timm, or with one inside; it stays as it is.
+        tower: Tower of open_clip or timm, or a module with one inside; it stays as it is.
 
     Raises:
         MedclipError: WRONG_USE for a tower that is no vision transformer with a class token.
@@ -59,7 +59,7 @@ def pitome_tower(tower: nn.Module) -> nn.Module:
     """Return a tower that merges tokens as PiToMe does, at the share that was published for a ViT-B/16.
 
     Args:
-        tower: As `tome_tower` takes it.
+        tower: Tower, as `tome_tower` takes it.
 
     Raises:
         MedclipError: As `tome_tower`.
@@ -114,8 +114,8 @@ class MergingBlocks(nn.Module):
     """Computes the blocks of a transformer one after the other and merges tokens in each.
 
     Args:
-        blocks: Of open_clip or timm.
-        merging: What is merged.
+        blocks: Blocks of open_clip or timm.
+        merging: Merging, which says what is merged in each block.
     """
 
     def __init__(self, blocks: Any, merging: Merging) -> None:
@@ -143,9 +143,9 @@ def _attend(block: Any, x_BTC: Tensor, bias: Tensor | None) -> tuple[Tensor, Ten
     """Return what attention adds to tokens, and the keys [B, heads, T, D].
 
     Args:
-        block: Of open_clip or timm.
+        block: Block of open_clip or timm.
         x_BTC: The tokens.
-        bias: Added to every query's logits, [B, 1, 1, T].
+        bias: Bias that is added to every query's logits, [B, 1, 1, T].
     """
     if hasattr(block, "ln_1"):
         attention, normed = block.attn, block.ln_1(x_BTC)

@@ -34,9 +34,9 @@ def bert_text_cfg(
     """Return the `text_cfg` of a BERT tower whose config.json lies in the base folder itself.
 
     Args:
-        pooling: One of `POOLINGS`.
-        projection: To the joint space: "mlp" is two layers without bias around a GELU, (d_text + d_embed) // 2 wide, as
-            in BiomedCLIP; "none" needs d_text = d_embed.
+        pooling: Name of a pooling, one of `POOLINGS`.
+        projection: Projection to the joint space: "mlp" is two layers without bias around a GELU, (d_text + d_embed) //
+            2 wide, as in BiomedCLIP; "none" needs d_text = d_embed.
         context_length: Tokens per sentence.
 
     Raises:
@@ -110,8 +110,8 @@ def ready(text_cfg: Mapping[str, Any], base: Path | None, embed_dim: Any) -> dic
     """Return the `text_cfg` that open_clip builds the tower from, offline.
 
     Args:
-        text_cfg: With an `hf_model_name`.
-        base: See `folder_of`.
+        text_cfg: Config with an `hf_model_name`.
+        base: Base folder, see `folder_of`.
         embed_dim: Width of the joint space.
 
     Raises:
@@ -178,8 +178,8 @@ def fitting(state: Mapping[str, Tensor], own: Mapping[str, Tensor], where: Path)
     The prefix of the model inside a model with a head comes off, and old names (LayerNorm.gamma) become new ones.
 
     Args:
-        state: Of the file; heads of other tasks are left out.
-        own: Of the tower.
+        state: State dict of the file; heads of other tasks are left out.
+        own: State dict of the tower.
         where: The file, for errors.
 
     Raises:

@@ -236,7 +236,7 @@ def start_image_tower(model: nn.Module, weights: Path) -> None:
     """Load ImageNet weights into the trunk of the image tower (its classifier is left out).
 
     Args:
-        model: From `build_clip`.
+        model: Model from `build_clip`.
         weights: safetensors of an EfficientNet-Lite0, in timm's names or the wheel's.
 
     Raises:

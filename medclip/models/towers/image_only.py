@@ -36,7 +36,7 @@ class ImageTower(nn.Module):
 
     Args:
         trunk: The tower, without a classifier.
-        pooling: One of `POOLINGS`.
+        pooling: Name of a pooling, one of `POOLINGS`.
     """
 
     def __init__(self, trunk: nn.Module, pooling: str) -> None:
@@ -81,7 +81,7 @@ def without_words(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of a dual encoder's image tower alone: its tokens become one vector by their plain mean.
 
     Args:
-        model_cfg: With a tower of timm; with or without a text tower.
+        model_cfg: Config with a tower of timm; with or without a text tower.
 
     Raises:
         MedclipError: WRONG_USE for a tower that timm does not build.

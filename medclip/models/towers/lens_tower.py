@@ -33,10 +33,10 @@ class LensTower(nn.Module):
 
     Args:
         visual: The tower of a pack: open_clip's wrapper of a plain vision transformer of timm, or `ImageTower`.
-        shape: Of the lens; its latents stand for the patches of the transformer.
+        shape: Shape of the lens; its latents stand for the patches of the transformer.
         size: Sides of what is cut into tokens: leads and samples, or slices, rows and columns.
         patch: Sides of a token.
-        channels: Of the input.
+        channels: Channels of the input.
         fourier_bands: Frequencies of fixed positions that tokens have beside their learned ones; 0: none.
     """
 
@@ -138,8 +138,8 @@ def add_lens(visual: nn.Module, vision_cfg: Mapping[str, Any]) -> LensTower:
     """Put a lens with random weights in front of a tower.
 
     Args:
-        visual: As `LensTower` takes it.
-        vision_cfg: With `lens`, and `signal` (patch, samples) or `tubelet` (num_frames, tubelet, channels);
+        visual: Tower of a pack, as `LensTower` takes it.
+        vision_cfg: Config with `lens`, and `signal` (patch, samples) or `tubelet` (num_frames, tubelet, channels);
             `image_size` is the side of clips.
 
     Raises:

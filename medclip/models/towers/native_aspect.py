@@ -30,7 +30,7 @@ def interpolated_positions(table_HWD: Tensor, coordinate_BN2: Tensor) -> Tensor:
     Equal to torch's bicubic, antialiased `interpolate` of the table to each image's grid.
 
     Args:
-        table_HWD: Learned embeddings of a grid of H x W patches.
+        table_HWD: Table of learned embeddings of a grid of H x W patches.
         coordinate_BN2: Row and column of each patch; the largest of an image are those of its last patch.
     """
     last_B12 = coordinate_BN2.amax(dim=1, keepdim=True) + 1

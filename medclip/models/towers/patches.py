@@ -18,8 +18,8 @@ def unpack_batch(packed_BMP: Tensor, mean: Tensor, std: Tensor) -> Patches:
 
     Args:
         packed_BMP: uint8 [B, 1 + N, p * p * 3]; zeros alone are an image of one black patch.
-        mean: Of each channel, in units of [0, 1], in any shape.
-        std: The same.
+        mean: Mean of each channel, in units of [0, 1], in any shape.
+        std: Standard deviation of each channel, in units of [0, 1], in any shape.
     """
     low_B2, high_B2 = packed_BMP[:, 0, 0:4:2].long(), packed_BMP[:, 0, 1:4:2].long()
     pixels_BNPC = packed_BMP[:, 1:].float().div_(255).unflatten(2, (-1, 3)).sub_(mean.flatten()).div_(std.flatten())

@@ -66,7 +66,7 @@ class PerceiverLens(nn.Module):
     """Latents that look at tokens.
 
     Args:
-        shape: Its size.
+        shape: Shape of the lens.
     """
 
     def __init__(self, shape: LensShape) -> None:

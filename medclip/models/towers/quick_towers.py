@@ -151,8 +151,8 @@ def defer_module(name: str, known: Mapping[str, Any]) -> Callable[[], ModuleType
     so does whoever imports all its names (`import *`).
 
     Args:
-        name: Of a module that was not imported yet; the package that it is in need not be, either.
-        known: Attributes that it has before.
+        name: Name of a module that was not imported yet; the package that it is in need not be, either.
+        known: Attributes that the module has before its code runs.
 
     Returns:
         What runs the code, where that was not done yet, and returns the module.

@@ -21,10 +21,10 @@ class TubeletEmbed(nn.Module):
 
     Args:
         num_frames: Slices or frames of a clip, T.
-        size_px: Its side.
+        size_px: Side of a clip in pixels.
         tubelet: Slices or frames of a token.
         patch_px: Side of a token.
-        channels: Of a clip.
+        channels: Channels of a clip.
         dim: Width of a token.
     """
 

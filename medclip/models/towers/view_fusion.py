@@ -28,13 +28,14 @@ class ViewFusion(nn.Module):
     """From the unit vectors of an examination's views to one unit vector.
 
     Args:
-        dim: D, of the vectors.
-        kind: "attention": a weighted sum, the weights and a shift of each view from its vector, side, position and
-            kind; "concat": each place of an examination has a matrix of its own, and what they make is added up (which
-            is one matrix on all views side by side, with zeros for those that are missing); "mean": nothing is learned.
+        dim: Width of the vectors, D.
+        kind: Kind of fusion. "attention": a weighted sum, the weights and a shift of each view from its vector, side,
+            position and kind; "concat": each place of an examination has a matrix of its own, and what they make is
+            added up (which is one matrix on all views side by side, with zeros for those that are missing); "mean":
+            nothing is learned.
         positions: Names of positions that have an embedding; all others share one.
-        sides: The same for sides; an unknown one has its own.
-        kinds: The same for kinds.
+        sides: Names of sides that have an embedding; an unknown one has its own.
+        kinds: Names of kinds that have an embedding; an unknown one has its own.
 
     Raises:
         MedclipError: PACK_INVALID for another kind or no name.

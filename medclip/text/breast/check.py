@@ -104,7 +104,7 @@ def check_report(report: str, record: BreastRecord) -> tuple[str, ...]:
 
     Args:
         report: English sentences.
-        record: What is known of the breast.
+        record: Record of the breast.
 
     Returns:
         Problems, each as `kind: what was found`; empty when the report may be used. Kinds: `form`, `finding`, `missing`

@@ -147,10 +147,10 @@ def places_of(kind: str, quadrant: str, depth: str, side: str) -> tuple[str, ...
     """Return the ways to say where a finding of a kind lies.
 
     Args:
-        kind: Of the finding; "" for the breast as a whole.
-        quadrant: One of `QUADRANTS`, or "".
-        depth: One of `DEPTHS`, or "".
-        side: "L", "R" or "".
+        kind: Kind of the finding; "" for the breast as a whole.
+        quadrant: Quadrant, one of `QUADRANTS`, or "".
+        depth: Depth, one of `DEPTHS`, or "".
+        side: Side of the breast, "L", "R" or "".
 
     Example:
         >>> places_of("mass", "upper outer", "", "L")[0]

@@ -159,8 +159,8 @@ def record_of(values: Mapping[str, Any], side: str = "") -> BreastRecord:
             `depth`, `shape`, `margin`, `density`, `size_mm`, `morphology`, `distribution`), `absent`, `cancer`,
             `pathology`, `implant`, `side`, `view`, `view_kind`; all optional. A list of findings is taken for complete:
             kinds that it does not name are absent, unless `absent` is stated. Without one nothing is said.
-        side: Of the breast, where `values` have none. Findings that name another side are left out; where no side is
-            known, so are all that name one, and their kinds are not absent.
+        side: Side of the breast, where `values` have none. Findings that name another side are left out; where no side
+            is known, so are all that name one, and their kinds are not absent.
 
     Raises:
         MedclipError: TABLE_INVALID for a word that is not of the closed lists.

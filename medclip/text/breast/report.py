@@ -46,7 +46,7 @@ def draw_report(record: BreastRecord, rng: Generator | None) -> str:
     """Write one report.
 
     Args:
-        record: What is known of the breast; nothing else is said.
+        record: Record of the breast; nothing else is said.
         rng: The only source of chance; None takes the first wording of everything in the order of the record, and
             denies what reports deny first: the report to evaluate with.
 

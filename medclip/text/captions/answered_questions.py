@@ -55,7 +55,7 @@ def statement_of(question: str, answer: str) -> str | None:
     """Turn a question and its answer into a statement.
 
     Args:
-        question: About one image.
+        question: Question about one image.
         answer: "yes" or "no", or a word or two.
 
     Returns:

@@ -59,16 +59,16 @@ def draw_caption(
     """Write one caption, new wording each time; `draw_stated` also tells whether it is quoted.
 
     Args:
-        record: What is known. An image without labels gets captions of its modality, view and person only.
+        record: Record of the image. An image without labels gets captions of its modality, view and person only.
         rng: The only source of chance; the same state gives the same caption.
         native_share: Share of draws that quote the record's own text, where it has some that fits its labels; of the
             draws that `report_share` leaves.
         report_share: Share of draws that quote the record's report, where it has one with sentences that fit. A record
             without a report takes nothing from `rng` for it.
         report_words: Most words of a quoted report: 60 suit a text tower of 77 tokens, 180 one of 256.
-        native: "sentences" quotes sentences of the report and of the texts; "whole" gives the whole report, or one of
-            the texts, unchanged and whatever the labels say; "shuffled" gives the same with its sentences in a new
-            order. The shares hold for all three.
+        native: Form of what is quoted: "sentences" quotes sentences of the report and of the texts; "whole" gives the
+            whole report, or one of the texts, unchanged and whatever the labels say; "shuffled" gives the same with its
+            sentences in a new order. The shares hold for all three.
 
     Returns:
         1 to 60 words, or `report_words` where that is more; a whole text has its own length. But for whole texts, it

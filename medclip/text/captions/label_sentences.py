@@ -72,8 +72,8 @@ def distinct_sentences(record: CaptionRecord, n: int, rng: Generator) -> tuple[s
     """Write `n` different sentences of what the labels say.
 
     Args:
-        record: Its labels, modality and view are used; age, sex, side and texts are not.
-        n: How many are wanted.
+        record: Record, of which labels, modality and view are used; age, sex, side and texts are not.
+        n: Number of sentences that are wanted.
         rng: Source of chance.
 
     Returns:

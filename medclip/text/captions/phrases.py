@@ -45,7 +45,7 @@ def person_phrases(age_years: float | None, sex: str | None) -> tuple[str, ...]:
 
     Args:
         age_years: Age in years, None when unknown.
-        sex: "M", "F" or None.
+        sex: Sex of the person, "M", "F" or None.
 
     Returns:
         Phrases that fit after "of"; empty when nothing is known.

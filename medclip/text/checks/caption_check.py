@@ -81,7 +81,7 @@ def check_caption(caption: str, record: CaptionRecord) -> tuple[str, ...]:
 
     Args:
         caption: One caption, in English.
-        record: What is known of the image. Only its labels, modality, view, side, age and sex count, not its texts.
+        record: Record of the image. Only its labels, modality, view, side, age and sex count, not its texts.
 
     Returns:
         Problems, each as `kind: what was found`; empty when the caption may be used. Kinds: `form`, `finding` (stated
@@ -141,7 +141,7 @@ def _findings(lowered: str, left: str, record: CaptionRecord, known: frozenset[s
         lowered: The caption.
         left: The caption without what the record says in its own words: those may hold the words of a task that the
             record does not speak of ("a mass with calcifications" of the kind of lesion and of the findings).
-        record: What is known.
+        record: Record of the image.
         known: Wordings that are true.
     """
     spoken_of = set(record.labels)

@@ -39,8 +39,8 @@ def prompt_notes(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> tuple[str, 
     """Write what a person should know of their prompts before anything is read: hints, never a refusal.
 
     Args:
-        prompts: As asked.
-        tokenizer: The pack's.
+        prompts: Prompts as asked.
+        tokenizer: Tokenizer of the pack.
 
     Returns:
         Sentences: on each word that is likely misspelt or no token, on all that training hardly had, and on each prompt
@@ -60,8 +60,8 @@ def strange_words(prompt: Prompt, tokenizer: Tokenizer) -> tuple[str, ...]:
     """Return the words of a prompt that the model cannot know: misspelt ones, no tokens, and those that it spells.
 
     Args:
-        prompt: As asked; what it is compared with is not looked at.
-        tokenizer: The pack's.
+        prompt: Prompt as asked; what it is compared with is not looked at.
+        tokenizer: Tokenizer of the pack.
     """
     words = _unknown_words(prompt.texts)
     spelt = _spelt(words, tokenizer)

@@ -23,7 +23,7 @@ def distinct_statement_reports(
 
     Args:
         codes: SCP-ECG statements; others than the 71 are passed over.
-        n: How many are wanted.
+        n: Number of reports that are wanted.
         rng: Source of chance.
         language: en or de.
 

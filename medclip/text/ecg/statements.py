@@ -154,8 +154,8 @@ def labels_of(codes: Iterable[str], tasks: Iterable[str] = TASKS) -> dict[str, d
     """Label a record with all classes of tasks.
 
     Args:
-        codes: Its SCP-ECG statements; others than the 71 are passed over.
-        tasks: Of the vocabulary.
+        codes: SCP-ECG statements of the record; others than the 71 are passed over.
+        tasks: Tasks of the vocabulary.
 
     Returns:
         0 or 1 by task and class: a statement that is not listed is absent, as the benchmark of PTB-XL has it.
@@ -176,8 +176,8 @@ def labels_of_list(codes: Iterable[str], listed: Iterable[str]) -> dict[str, dic
     """Label a record of which only the statements of a list were looked for.
 
     Args:
-        codes: Its statements.
-        listed: What was looked for.
+        codes: SCP-ECG statements of the record.
+        listed: Statements that were looked for.
 
     Returns:
         0 or 1 by task and class for the statements of the list; nothing for others, nor for their groups.

@@ -74,7 +74,7 @@ def denied(lowered: str, match: re.Match[str]) -> bool:
 
     Args:
         lowered: The whole sentence in lower case.
-        match: Where the mention stands in it.
+        match: Match of the mention in the sentence.
     """
     before = _DENIES_NOTHING.sub(" ", lowered[: match.start()])
     denial = _DENIES_BEFORE.search(before)

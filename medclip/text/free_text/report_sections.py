@@ -97,11 +97,11 @@ def draw_report(
 
     Args:
         report: The report as it was written.
-        labels: What is known of the image.
+        labels: Labels of the image.
         rng: Source of chance.
         max_words: Most words that are given. The impression comes first, so that it also stays where a tokenizer cuts
             the end.
-        other_side: "left" or "right": the side of a paired organ that this image does not show.
+        other_side: Side "left" or "right" of a paired organ that this image does not show.
 
     Returns:
         1 to `max_words` words, or None when no sentence is fit.

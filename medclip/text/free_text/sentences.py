@@ -52,7 +52,7 @@ def draw_native(texts: tuple[str, ...], labels: Mapping[str, str | Mapping[str, 
 
     Args:
         texts: Free texts of one image.
-        labels: What is known of it; sentences that say otherwise are never quoted.
+        labels: Labels of the image; sentences that say otherwise are never quoted.
         rng: Source of chance.
 
     Returns:

@@ -36,7 +36,7 @@ class ClipTokenizer:
     Args:
         context_length: Tokens per sentence, begin and end included. A longer sentence is cut and still ends with the
             end token.
-        clean: "lower" (CLIP's), "whitespace" or "canonicalize".
+        clean: Name of the cleaning: "lower" (CLIP's), "whitespace" or "canonicalize".
     """
 
     def __init__(self, context_length: int = DEFAULT_CONTEXT, *, clean: str = "lower") -> None:

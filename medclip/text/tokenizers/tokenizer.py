@@ -81,14 +81,14 @@ class FolderTokenizer:
     nor transformers.
 
     Args:
-        backend: Of the `tokenizers` library.
+        backend: Tokenizer of the `tokenizers` library.
         context_length: Tokens per sentence.
         files: Name and bytes of the files that `save` writes.
         pad: The token that fills up.
         eos: The token that ends a sentence.
         clean: Name of the cleaning, as in open_clip's `tokenizer_kwargs`.
-        strip_sep_token: Replace the end token by 0, as the CLIPA models do.
-        padding_side: "right" or "left" of the text.
+        strip_sep_token: Whether the end token is replaced by 0, as the CLIPA models do.
+        padding_side: Side of the text that is padded, "right" or "left".
     """
 
     def __init__(
@@ -178,7 +178,7 @@ def train_tokenizer(
 
     Args:
         captions: Training sentences; their order does not matter.
-        folder: Gets tokenizer.json, tokenizer_config.json and special_tokens_map.json.
+        folder: Folder that gets tokenizer.json, tokenizer_config.json and special_tokens_map.json.
         vocab_size: Upper limit of ids, the four special tokens included.
         context_length: Tokens per sentence, stored as `model_max_length`.
 
@@ -224,8 +224,8 @@ def load_tokenizer(folder: Path, text_cfg: Mapping[str, Any] | None = None) -> T
     """Load the tokenizer of a model; never asks the network.
 
     Args:
-        folder: Holds tokenizer.json and its companions, or the vocab.txt of a BERT. Nothing is read from it for CLIP's
-            own tokenizer, which comes with open_clip.
+        folder: Folder with tokenizer.json and its companions, or the vocab.txt of a BERT. Nothing is read from it for
+            CLIP's own tokenizer, which comes with open_clip.
         text_cfg: open_clip's `text_cfg`: without an `hf_tokenizer_name` the tokenizer is CLIP's; `context_length` and
             `tokenizer_kwargs` apply. None: what lies in the folder decides, also the context length.
 

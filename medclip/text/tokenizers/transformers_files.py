@@ -35,7 +35,7 @@ def read_transformers(
     """Read the tokenizer of a CLIP, a SigLIP or CONCH.
 
     Args:
-        folder: Holds tokenizer.json, vocab.json with merges.txt, or spiece.model.
+        folder: Folder with tokenizer.json, vocab.json with merges.txt, or spiece.model.
         config: tokenizer_config.json; empty where there is none.
         stated: The special tokens that the folder names.
 

@@ -51,7 +51,7 @@ def as_the_hub_reads_it(backend: Backend, config: Mapping[str, Any]) -> Backend:
     is false, accents as `strip_accents` says. A folder of the class PreTrainedTokenizerFast is left as it is.
 
     Args:
-        backend: Changed in place.
+        backend: Tokenizer, changed in place.
         config: tokenizer_config.json; empty where there is none.
     """
     from tokenizers import normalizers
@@ -70,8 +70,8 @@ def files_of(backend: Backend, context_length: int, special: Mapping[str, str], 
     """Return the files that make transformers, open_clip and medclip read exactly this tokenizer.
 
     Args:
-        backend: Without truncation and padding.
-        context_length: Written as `model_max_length`.
+        backend: Tokenizer without truncation and padding.
+        context_length: Tokens per sentence, written as `model_max_length`.
         special: Names of the special tokens, see `SPECIAL`.
         **more: Further entries of tokenizer_config.json.
     """

@@ -40,9 +40,9 @@ def made_of_values(column: str, values: Sequence[str], modalities: Sequence[str]
     """Make a multi-class task of the values of a column.
 
     Args:
-        column: Its name, which names the task.
+        column: Name of the column, which names the task.
         values: The distinct cells, as `plain` writes them.
-        modalities: Of the images; where there is one, a template names it.
+        modalities: Modalities of the images; where there is one, a template names it.
 
     Returns:
         The task, and the class's name by value.
@@ -63,8 +63,8 @@ def made_of_columns(columns: Sequence[str], modalities: Sequence[str]) -> Task:
     """Make a multi-label task of columns of 0 and 1: one class each, in their order.
 
     Args:
-        columns: Their names.
-        modalities: Of the images.
+        columns: Names of the columns.
+        modalities: Modalities of the images.
 
     Raises:
         MedclipError: TABLE_INVALID for two columns that are called alike.

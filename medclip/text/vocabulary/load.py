@@ -98,8 +98,9 @@ def parse_task(text: str, *, where: object = None, short_name: str | None = None
 
     Args:
         text: The YAML document.
-        where: What errors name first, e.g. the file.
-        short_name: Where given, the document may be a short one, whose gaps are filled; the name of its file.
+        where: Name that errors begin with, e.g. of the file.
+        short_name: Name of the file of a short document; where given, the document may be a short one, whose gaps are
+            filled.
 
     With `classes_of: NAME` an entry of `classes` may be the mere name of a class of that packaged task.
 

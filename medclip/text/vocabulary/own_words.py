@@ -73,8 +73,8 @@ def read_prompts(prompts: Asked, against: Asked = ()) -> tuple[Prompt, ...]:
     """Read what a person asks in their own words.
 
     Args:
-        prompts: What the image may show: one text, several (each a question of its own), or a mapping of names to
-            texts. Bars part ways to say the same thing; a list in the place of a text does, too.
+        prompts: Texts of what the image may show: one text, several (each a question of its own), or a mapping of names
+            to texts. Bars part ways to say the same thing; a list in the place of a text does, too.
         against: The opposite of each, in their order or by name, again with bars; where there is none "no" before each
             way to say it, without its leading article.
 

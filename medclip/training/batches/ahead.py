@@ -16,7 +16,7 @@ class WindowsAhead:
 
     Args:
         columns: Shards of the samples.
-        policy: What makes a batch.
+        policy: Policy that makes batches.
         batch_size: Samples of a step over all ranks.
         steps_per_epoch: Whole batches of an epoch; what fills none is never read.
         seed: Seed of the run.
@@ -37,7 +37,7 @@ class WindowsAhead:
         Args:
             first_step: First of the steps that are being made, counted from the run's start.
             last_step: The last of them.
-            end: Where the run ends: nothing is fetched for steps from there on.
+            end: End of the run: nothing is fetched for steps from there on.
 
         Returns:
             The shards of those steps, the latest first; and those of the window that comes after them.

@@ -58,10 +58,10 @@ def draw_change(settings: Augment, rng: Generator, *, may_flip: bool, may_tint: 
     """Draw a change; every call takes the same number of draws.
 
     Args:
-        settings: What may change, and how much.
+        settings: Settings of what may change, and how much.
         rng: Source of chance.
-        may_flip: False where the caption or the record names a side.
-        may_tint: False where colour has a meaning of its own, such as a stain.
+        may_flip: Whether the image may be mirrored: not where the caption or the record names a side.
+        may_tint: Whether colour may change: not where it has a meaning of its own, such as a stain.
     """
     u = rng.random(7)
     tint = rng.random(2) if may_tint else (0.5, 0.5)
@@ -108,7 +108,7 @@ def apply_change(
     Args:
         image: uint8 H x W x 3 (or x 1), or a Pillow image in mode RGB or L. Grey images stay so until the end, which
             takes a third of the time and gives the same values.
-        change: From `draw_change`.
+        change: Change from `draw_change`.
         size: Side of the square that the image is brought into, in pixels; or height and width of the result, which
             the image fills: parts of the image's own aspect ratio are cut out then.
         extent: Height and width of what the square shows of the image, in its pixels; None: all of it, letterboxed.

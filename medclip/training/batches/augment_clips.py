@@ -35,9 +35,9 @@ def draw_clip_change(settings: Augment, rng: Generator, *, may_flip: bool) -> Cl
     """Draw a change; every call takes the same number of draws.
 
     Args:
-        settings: What may change, and how much.
+        settings: Settings of what may change, and how much.
         rng: Source of chance.
-        may_flip: False where the caption or the record names a side.
+        may_flip: Whether the clip may be mirrored: not where the caption or the record names a side.
     """
     return ClipChange(draw_change(settings, rng, may_flip=may_flip, may_tint=False), float(rng.random()))
 
@@ -47,8 +47,8 @@ def make_clip(voxels: Voxels, change: ClipChange | None, taken: VolumeInput, siz
 
     Args:
         voxels: The sample's volume or loop.
-        change: From `draw_clip_change`; None for validation: the middle one of the clips that are scored.
-        taken: How the model takes volumes.
+        change: Change from `draw_clip_change`; None for validation: the middle one of the clips that are scored.
+        taken: The model's treatment of volumes.
         size_px: Side of its clips.
 
     Returns:

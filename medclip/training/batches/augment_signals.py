@@ -69,8 +69,8 @@ def prepare_record(recording: Recording, taken: SignalInput, room_s: float = 0.0
     """Make of a stored record what a model is shown of it, by the functions that the adapter has for a file.
 
     Args:
-        recording: From a shard.
-        taken: How the model takes ECGs.
+        recording: Record from a shard.
+        taken: The model's treatment of ECGs.
         room_s: Seconds on either side beside the part that is shown, for shifts.
 
     Returns:
@@ -90,7 +90,7 @@ def draw_signal_change(settings: SignalAugment, rng: Generator) -> SignalChange:
     """Draw a change; every call takes the same number of draws.
 
     Args:
-        settings: What may change, and how much.
+        settings: Settings of what may change, and how much.
         rng: Source of chance.
     """
     u, seed = rng.random(5), int(rng.integers(2**63))
@@ -123,8 +123,8 @@ def apply_signal_change(
 
     Args:
         record: int16 [12, T + room] in microvolts.
-        change: From `draw_signal_change`.
-        num_samples: T.
+        change: Change from `draw_signal_change`.
+        num_samples: Samples of a lead, T.
         sampling_hz: Samples per second.
 
     Returns:

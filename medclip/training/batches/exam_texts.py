@@ -33,8 +33,8 @@ def subjects_of(record: CaptionRecord, views: Sequence[SampleView], num_texts: i
     sample's record; so is it where a report or texts of the whole examination stand against labels of views alone.
 
     Args:
-        record: Of the whole sample.
-        views: In hanging order; none for a sample of one image.
+        record: Record of the whole sample.
+        views: Views in hanging order; none for a sample of one image.
         num_texts: Captions of a sample.
     """
     speaking = [view for view in views if view.texts or view.report]

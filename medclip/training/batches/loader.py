@@ -108,15 +108,15 @@ class Batches:
 
     Args:
         reader: The split.
-        drawing: How samples are made.
+        drawing: Settings of making samples.
         batch_size: Samples of a step over all ranks; the rest of an epoch that does not fill a batch is left out (it is
             other samples each epoch).
-        tokenizer: Cuts the captions into tokens, in the workers; none are cut where None.
+        tokenizer: Tokenizer that cuts the captions into tokens, in the workers; none are cut where None.
         order: Policy that makes batches.
-        loss_weights: By source: how much its samples count in the loss.
+        loss_weights: Weights in the loss of the samples of each source.
         rank: Number of this process among those that train together.
-        world_size: Their number.
-        making: Who decodes and augments.
+        world_size: Number of processes that train together.
+        making: Options of the workers that decode and augment.
         max_bad_share: Share of bad samples that `over_budget` allows.
         crew: Workers of another split that make this one, too; `making` then does not count.
 
@@ -209,7 +209,7 @@ class Batches:
         """Yield some samples of the split as `validation` has them, in this order and on every rank the same.
 
         Args:
-            samples: Their numbers.
+            samples: Numbers of the samples.
 
         Raises:
             MedclipError: As `training`.
@@ -361,7 +361,7 @@ def preflight(
         world_size: Ranks that train together.
         workers: Workers of each.
         batch_size: Samples of a step over all ranks.
-        policy: What makes a batch.
+        policy: Policy that makes batches.
         window_shards: Shards that are mixed, by a policy that mixes windows of them.
 
     Returns:

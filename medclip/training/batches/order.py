@@ -135,12 +135,12 @@ def epoch_plan(
 
     Args:
         columns: Shard, source, modality and stratum of the samples.
-        policy: Of `SAMPLING`.
-        batch_size: B, over all ranks.
+        policy: Name of a policy of `SAMPLING`.
+        batch_size: Samples of a batch over all ranks, B.
         seed: Seed of the run.
         epoch: Number of the epoch.
-        weights: By source, for policies that take them; 1 where a source is not named, 0 leaves it out.
-        balance: For policies that take it.
+        weights: Weights by source, for policies that take them; 1 where a source is not named, 0 leaves it out.
+        balance: Balance, for policies that take it.
         window_shards: Shards that are mixed.
 
     Returns:

@@ -56,9 +56,10 @@ def draw_ops(settings: RandAugment, rng: Generator, *, may_tint: bool = True) ->
     """Draw the changes of one image; every call takes the same number of draws.
 
     Args:
-        settings: How many, how strong.
+        settings: Number and strength of changes.
         rng: Source of chance.
-        may_tint: False where colour has a meaning of its own, such as a stain: a change of it is left out.
+        may_tint: Whether colour may change: not where it has a meaning of its own, such as a stain; a change of it is
+            left out then.
 
     Example:
         >>> import numpy as np

@@ -239,10 +239,10 @@ class Samples:
 
     Args:
         reader: The split.
-        drawing: How samples are made.
-        room: What decoded images may take in memory. The first that fit stay: an epoch reads each sample once, so that
+        drawing: Settings of making samples.
+        room: Room in memory for decoded images. The first that fit stay: an epoch reads each sample once, so that
             throwing the oldest out would keep none that is wanted again soon.
-        tokenizer: Cuts the captions into tokens.
+        tokenizer: Tokenizer that cuts the captions into tokens.
     """
 
     def __init__(self, reader: ShardReader, drawing: Drawing, room: Room, tokenizer: Tokenizer | None = None) -> None:
@@ -256,7 +256,7 @@ class Samples:
         Args:
             epoch: Number of the epoch.
             index: Number of the sample in the split.
-            repeat: How often the sample stood before in this epoch; another one is drawn for each.
+            repeat: Number of times the sample stood before in this epoch; another one is drawn for each.
 
         Returns:
             The sample; a bad one where its bytes, its image or its caption are of no use.

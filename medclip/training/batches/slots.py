@@ -88,7 +88,7 @@ class Slots:
 
     Args:
         form: Size of a block.
-        folder: Where the file goes on a system without memfd; None for blocks of this process alone.
+        folder: Folder of the file on a system without memfd; None for blocks of this process alone.
     """
 
     def __init__(self, form: Form, folder: Path | None = None) -> None:

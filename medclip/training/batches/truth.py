@@ -21,9 +21,9 @@ def truth_of(task: Task, label_keys: Sequence[str], classes: Sequence[str] = ())
     """Read from labels what is true of N images.
 
     Args:
-        task: What is asked.
+        task: Task that is asked.
         label_keys: `medclip.training.batches.exam_texts.label_key` makes them.
-        classes: Those that are asked for, in this order; all of the task's where empty.
+        classes: Classes that are asked for, in this order; all of the task's where empty.
 
     Returns:
         Of a multi-class task [N, 1]: the number of the class, C for one that is not asked for; of a multi-label one

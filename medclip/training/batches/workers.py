@@ -61,9 +61,9 @@ class Crew:
     """Workers that make rows of the splits that were added; they start with the first rows.
 
     Args:
-        options: How many, and what they may take.
+        options: Number of workers, and what they may take.
         form: Size of the largest batch.
-        tokenizer: Cuts the captions into tokens.
+        tokenizer: Tokenizer that cuts the captions into tokens.
     """
 
     def __init__(self, options: CrewOptions, form: Form, tokenizer: Tokenizer | None = None) -> None:
@@ -106,10 +106,10 @@ class Pending:
     """Rows of a batch that are being made.
 
     Args:
-        slots: Where they are put.
-        number: Of the block.
-        places: For each job, the places of its rows.
-        futures: Of the jobs.
+        slots: Blocks that the rows are put into.
+        number: Number of the block.
+        places: Places of the rows of each job.
+        futures: Futures of the jobs.
     """
 
     def __init__(
@@ -348,11 +348,11 @@ def make_rows(split: int, rows: list[Row], places: list[int], slot: int, dump: s
 
     Args:
         split: Number of the split.
-        rows: What to make.
-        places: Where in the block each row goes.
+        rows: Rows to make.
+        places: Places of the rows in the block.
         slot: Number of the block.
         dump: File that gets the stack.
-        timeout_s: After so many seconds.
+        timeout_s: Seconds until the stack is dumped.
     """
     assert _slots is not None
     arrays = _slots.arrays(slot)

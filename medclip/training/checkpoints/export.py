@@ -51,10 +51,10 @@ def export_pack(
     """Write the pack of a run.
 
     Args:
-        folder: Where.
-        recipe: Its name, version and card fields go into the card.
-        model: With the weights to ship.
-        config: Its `model_cfg`.
+        folder: Folder of the pack.
+        recipe: Recipe of the run; its name, version and card fields go into the card.
+        model: Model with the weights to ship.
+        config: The model's `model_cfg`.
         tokenizer: Tokenizer folder; None for an image tower alone.
         reader: The training split: its sources, file and patient hashes go into the pack.
         steps: Steps trained.

@@ -63,7 +63,7 @@ def begin(recipe: Recipe, folder: Path, reader: ShardReader | None) -> Started:
     They are on the CPU, with everything frozen that the recipe says.
 
     Args:
-        recipe: What to train.
+        recipe: Recipe of what to train.
         folder: The run's folder; gets tokenizer/ where captions are read.
         reader: The training split: a new tokenizer is trained on its captions. None where no words are read.
 

@@ -159,7 +159,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[int, str]
     """Name the optimizer's tensors after their parameters: "optim.NAME.exp_avg".
 
     Args:
-        optimizer: Its state may be empty; call `fill_optimizer` first to load one.
+        optimizer: Optimizer, whose state may be empty; call `fill_optimizer` first to load one.
         names: Name of each parameter by `id`.
     """
     return {

@@ -13,10 +13,10 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.devi
     """Return the numbers that the towers compute with.
 
     Args:
-        wanted: What the recipe says; "auto" is bfloat16 on cards that have it, and float32 elsewhere.
-        device: Of this run.
-        before: What the run's last checkpoint was computed with. "auto" stays with it, so that a run that goes on
-            elsewhere does not become another run.
+        wanted: The recipe's choice of precision; "auto" is bfloat16 on cards that have it, and float32 elsewhere.
+        device: Device of this run.
+        before: Precision of the run's last checkpoint, None without one. "auto" stays with it, so that a run that goes
+            on elsewhere does not become another run.
     """
     if wanted != "auto":
         return wanted

@@ -13,8 +13,8 @@ class Pace:
     """Images a second since the last reading, and the shares of the time in which host and device waited.
 
     Args:
-        device: Where the steps are taken. A CPU waits for nobody; a card's waiting is measured between the end of a
-            step and the beginning of the next (gaps between two kernels of a step are not seen).
+        device: Device of the steps. A CPU waits for nobody; a card's waiting is measured between the end of a step and
+            the beginning of the next (gaps between two kernels of a step are not seen).
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -36,7 +36,7 @@ class Pace:
         """Count a step.
 
         Args:
-            images: Of all ranks.
+            images: Number of images of all ranks.
             waited_s: Seconds this rank waited for its share of them.
         """
         self._images, self._waited_s = self._images + images, self._waited_s + waited_s

@@ -23,11 +23,12 @@ def spread(
     """Make the towers ready for this world.
 
     Args:
-        towers: On the world's device.
-        world: Its ranks.
-        parallel: "ddp" or "fsdp".
-        bf16: With FSDP: gather parameters and compute in bfloat16, reduce gradients in float32.
-        shard_size: With FSDP: ranks that hold one copy of the parameters together (HSDP); all of them where None.
+        towers: Towers on the world's device.
+        world: World of the ranks.
+        parallel: Way of parallel training: "ddp" or "fsdp".
+        bf16: Whether FSDP gathers parameters and computes in bfloat16, and reduces gradients in float32.
+        shard_size: Number of ranks that hold one copy of the parameters together with FSDP (HSDP); all of them where
+            None.
 
     Returns:
         What to call in place of `towers`: the towers themselves in a world of one and with FSDP, which changes them in

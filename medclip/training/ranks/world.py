@@ -132,7 +132,7 @@ def joined(device: str) -> Iterator[World]:
     """Join the world that `torchrun` started, or be a world of one. A process group that is there already is used.
 
     Args:
-        device: "cpu", "cuda", "cuda:N". Under torchrun "cuda" is the device with the rank's local number.
+        device: Device: "cpu", "cuda", "cuda:N". Under torchrun "cuda" is the device with the rank's local number.
 
     Raises:
         MedclipError: WRONG_USE when torchrun's variables are incomplete.

@@ -47,7 +47,7 @@ def deviations(recipe: Recipe) -> tuple[Deviation, ...]:
     rounding (padding that is not computed, cached gradients, the chunked loss).
 
     Args:
-        recipe: As loaded; with `compat: open_clip` those that have a key are gone, unless the recipe sets them.
+        recipe: Recipe as loaded; with `compat: open_clip` deviations that have a key are gone, unless it sets them.
 
     Returns:
         Those that a recipe can change first.

@@ -34,11 +34,11 @@ def cached_backward(
 
     Args:
         chunks: The batch in parts, in the order of the samples.
-        encode: Gives features of a chunk: one or more tensors with as many rows for each sample. Called twice for each
-            chunk.
-        loss: Called once with each feature of the whole batch; gives a scalar.
-        no_sync: Gives a context in which gradients are not sent to other ranks (`DistributedDataParallel.no_sync`); it
-            is entered for everything but the last chunk.
+        encode: Function that returns the features of a chunk: one or more tensors with as many rows for each sample.
+            Called twice for each chunk.
+        loss: Function called once with each feature of the whole batch; returns a scalar.
+        no_sync: Function that returns a context in which gradients are not sent to other ranks
+            (`DistributedDataParallel.no_sync`); it is entered for everything but the last chunk.
         loss_parameters: Parameters that the loss uses and `encode` does not. With `no_sync` they are named so that the
             last chunk sends their gradients as well.
 

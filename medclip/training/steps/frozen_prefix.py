@@ -23,7 +23,7 @@ class FrozenPrefix:
 
     Args:
         model: CLIP with a timm EfficientNet trunk, frozen by `optim.freeze`.
-        blocks: How many blocks are frozen, at least 1.
+        blocks: Number of frozen blocks, at least 1.
         size_px: Input size.
     """
 

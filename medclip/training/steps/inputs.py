@@ -181,11 +181,11 @@ class Feed:
     So reading, pinning and copying go on while the device computes. On a CPU it is the same without pinning.
 
     Args:
-        batches: Where batches come from.
-        prepare: Makes the inputs of a batch and a step number, on the CPU.
-        device: Where the steps are taken.
-        first_step: Steps are counted from the run's start.
-        last_step: One more than the last one.
+        batches: Iterator of batches.
+        prepare: Function that makes the inputs of a batch and a step number, on the CPU.
+        device: Device of the steps.
+        first_step: Number of the first step, counted from the run's start.
+        last_step: Number of the last step, plus one.
     """
 
     def __init__(

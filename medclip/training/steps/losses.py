@@ -130,7 +130,7 @@ def contrast(
         objective: Section of the recipe.
         model: Dual encoder, which holds scale and shift of the cosines.
         outputs: Features of B samples.
-        pairs: Which of them belong together.
+        pairs: Pairs of samples that belong together.
         exams: Views and captions that they have; None where samples are single images.
         group: The ranks whose features are each other's negatives; None looks at these samples alone.
     """

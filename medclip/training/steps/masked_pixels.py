@@ -29,7 +29,7 @@ class MaskedPart(nn.Module):
         clip: The dual encoder, or an image tower alone.
         size_px: Side of its images.
         settings: `objective.masked` of the recipe.
-        pixel_std: What images are divided by, per channel.
+        pixel_std: Standard deviations that images are divided by, per channel.
 
     Raises:
         MedclipError: RECIPE_INVALID where tower, size and settings do not go together.
@@ -98,7 +98,7 @@ class MaskedPart(nn.Module):
         Args:
             batch: Number of images B.
             generator: Source of chance, on the CPU.
-            foreground_BL: From `foreground`, of all B images.
+            foreground_BL: Foreground of all B images, from `foreground`.
 
         Returns:
             bool [B, L], True where hidden; bool [B, L], True where the decoder guesses, None where it does so wherever
@@ -133,10 +133,10 @@ class MaskedPart(nn.Module):
         """Return the sum of the errors of each image's hidden patches and their number, float32 [B, 2].
 
         Args:
-            clip: As in the constructor.
+            clip: Dual encoder, as in the constructor.
             images: Normalised images [B, C, H, W], or clips [B, C, T, H, W], whole.
             mask_BL: bool [B, L] from `draw`, True where hidden; images of which nothing is hidden take no part.
-            prefix: Runs the frozen front of the tower.
+            prefix: Frozen front of the tower.
             decoded_BL: bool [B, L], True where the decoder guesses; None: wherever something is hidden.
         """
         if self.autoencoder is not None:

@@ -35,13 +35,14 @@ def learning_rate(
     """Return the learning rate of a step: a linear warm-up, then one of open_clip's schedules.
 
     Args:
-        step: Counted from 0.
-        base: Peak.
+        step: Number of the step, from 0.
+        base: Peak of the learning rate.
         warmup_steps: Steps until the peak.
         total_steps: Steps of the run.
-        schedule: "cosine" falls to the floor; "constant" stays, and falls linearly to it in the last steps.
-        cooldown_steps: How many those are.
-        floor: Where it ends.
+        schedule: Name of the schedule: "cosine" falls to the floor; "constant" stays, and falls linearly to it in the
+            last steps.
+        cooldown_steps: Number of last steps in which "constant" falls.
+        floor: Learning rate that the schedule ends at.
     """
     if step < warmup_steps:
         return base * (step + 1) / warmup_steps
@@ -139,7 +140,7 @@ class Ema:
     """Exponential moving average of weights and buffers, beside the model; sharded as the model is.
 
     Args:
-        towers: Their present state is the start.
+        towers: Towers, whose present state is the start.
         decay: Share of the old average kept at each update; warmed up as (1 + n) / (10 + n).
     """
 

@@ -33,8 +33,8 @@ class Replay:
     Args:
         keep: The section of the recipe.
         clip: The dual encoder that the run begins with, on its device; it is copied.
-        tokenizer: Its tokenizer.
-        seed: Of the recipe.
+        tokenizer: Tokenizer of the dual encoder.
+        seed: Seed of the recipe.
 
     Raises:
         MedclipError: MISSING_FILE or TABLE_INVALID for `keep.words`; RECIPE_INVALID where a sentence does not fit.
@@ -96,10 +96,10 @@ def random_sentences(tokenizer: Tokenizer, count: int, length: int, rng: np.rand
     Special ids are never drawn: an end in the middle would cut the sentence short.
 
     Args:
-        tokenizer: The model's.
-        count: V.
+        tokenizer: Tokenizer of the model.
+        count: Number of sentences, V.
         length: Random ids in each.
-        rng: All chance.
+        rng: Source of all chance.
 
     Returns:
         int64 [V, context_length].

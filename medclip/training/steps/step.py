@@ -35,14 +35,14 @@ class StepComputer:
     """Computes losses and gradients of batches; knows no optimizer, schedule or file.
 
     Args:
-        recipe: Its objective and micro-batch.
+        recipe: Recipe, of which objective and micro-batch are used.
         towers: The model.
-        call: What `spread` gave for it.
-        tokenizer: Its tokenizer; None without words.
-        preprocess: How the model takes images.
+        call: Callable that `spread` returned for the towers.
+        tokenizer: Tokenizer of the towers; None without words.
+        preprocess: The model's treatment of images.
         world: The ranks.
-        losses: Those of the recipe, from `begin_losses`.
-        bf16: Compute the towers in bfloat16; losses stay in float32.
+        losses: Losses of the recipe, from `begin_losses`.
+        bf16: Whether the towers are computed in bfloat16; losses stay in float32.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class StepComputer:
         """Make inputs on the device of which no sample takes part, with the fields that those of other ranks have.
 
         Args:
-            step: As in `prepare`.
+            step: Number of the step, as in `prepare`.
         """
         o, size = self._recipe.objective, self._recipe.train.batch_size // self._world.size
         batch = empty_batch(
@@ -161,8 +161,8 @@ class StepComputer:
         """Return which pairs of samples are positives, and which samples take part, on the device.
 
         Args:
-            keys: As `Batch.pair_keys`.
-            valid: As `Batch.valid`.
+            keys: Keys of pairs, as `Batch.pair_keys`.
+            valid: Samples that take part, as `Batch.valid`.
         """
         return each_of(self._pairs(keys, valid), lambda x: x.to(self._world.device))
 
@@ -287,7 +287,7 @@ class StepComputer:
         Args:
             inputs: Tensors of the batch.
             outputs: Features of the samples of the chunk.
-            part: These samples.
+            part: Slice of the samples of the chunk.
             sizes: Sizes of the batch; None where the samples are all of it.
         """
         step = Step(self._recipe, self._towers.clip, self._world, inputs, outputs, part, sizes or Sizes())
@@ -299,7 +299,7 @@ class StepComputer:
         """Return the divergence of images' similarities to random sentences from those of the start, mean over images.
 
         Args:
-            outputs: Of images, on any device.
+            outputs: Outputs of images, on any device.
 
         Returns:
             T^2 KL, 0 where nothing has moved, whatever `train.keep.target` is.

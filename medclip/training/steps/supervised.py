@@ -47,8 +47,8 @@ class SupervisedHead(_Head):
     """Turns the image tower's unit features into logits. Trained and checkpointed with the towers.
 
     Args:
-        dim: D, of the features.
-        num_classes: C.
+        dim: Width of the features, D.
+        num_classes: Number of classes, C.
     """
 
     def __init__(self, dim: int, num_classes: int) -> None:
@@ -67,7 +67,7 @@ class SupervisedHead(_Head):
         """Return the head as one linear layer on unit features: `weight` [D, C] and `bias` [C].
 
         Args:
-            weights: Its state dict.
+            weights: State dict of the head.
         """
         weight, bias = _on_unit_features(weights, "linear")
         return {"weight": weight, "bias": bias}
@@ -77,8 +77,8 @@ class RiskHead(_Head):
     """Turns unit features into the logits of an event by the end of some years: Mirai's additive hazard.
 
     Args:
-        dim: D, of the features.
-        years: Which, from 1 on.
+        dim: Width of the features, D.
+        years: Numbers of the asked years, from 1 on.
     """
 
     def __init__(self, dim: int, years: Sequence[int]) -> None:
@@ -96,7 +96,7 @@ class RiskHead(_Head):
         """Return its layers on unit features: `base_weight` [D], `base_bias`, `weight` [D, K] and `bias` [K].
 
         Args:
-            weights: Its state dict.
+            weights: State dict of the head.
         """
         base_weight, base_bias = _on_unit_features(weights, "additive.base")
         weight, bias = _on_unit_features(weights, "additive.hazard")
@@ -117,9 +117,9 @@ def head_of(task: Task, classes: Sequence[str], dim: int) -> SupervisedHead | Ri
     """Make the head of a task, with random weights.
 
     Args:
-        task: What is learned.
-        classes: Those that are learned, in the order of logits.
-        dim: D, of the features.
+        task: Task that is learned.
+        classes: Classes that are learned, in the order of logits.
+        dim: Width of the features, D.
     """
     if task.kind == "risk":
         return RiskHead(dim, _years(task, classes))
@@ -145,7 +145,7 @@ def move_norm(visual: Any, heads: Iterable[_Head]) -> None:
     Args:
         visual: The tower. Its own norm keeps a scale of 1 and a shift of 0, and does not learn, where nothing lies
             between it and the features.
-        heads: They read its features.
+        heads: Heads that read the tower's features.
     """
     norm = None if hasattr(visual, "head") else getattr(getattr(visual, "trunk", None), "fc_norm", None)
     if isinstance(norm, nn.LayerNorm) and norm.elementwise_affine:
@@ -161,9 +161,9 @@ def targets_of(task: Task, classes: Sequence[str], label_keys: Sequence[str]) ->
     """Read from labels what the head should say of B images.
 
     Args:
-        task: Whose labels.
-        classes: Those that are learned, in the order of logits.
-        label_keys: As `Batch.label_keys`.
+        task: Task whose labels are read.
+        classes: Classes that are learned, in the order of logits.
+        label_keys: Labels, as `Batch.label_keys`.
 
     Returns:
         float32 [B, 1]: the number of the class; of a multi-label task [B, C]: 1 and 0, of a risk whether there was an
@@ -181,8 +181,8 @@ def learned_from(sources: Sequence[str], batch: Batch) -> list[str]:
     """Return the labels of the samples of a batch that a head learns from, as `Batch.label_keys`.
 
     Args:
-        sources: Whose labels are learned; all where empty.
-        batch: Of B samples.
+        sources: Sources whose labels are learned; all where empty.
+        batch: Batch of B samples.
 
     Returns:
         B of them: "" for a sample of another source, and for one that could not be read.
@@ -207,8 +207,8 @@ def supervised_figures(logits_NC: Tensor, target: Tensor, kind: str) -> dict[str
 
     Args:
         logits_NC: float32.
-        target: From `targets_of`.
-        kind: "multiclass", "multilabel" or "risk".
+        target: Targets from `targets_of`.
+        kind: Kind of the task: "multiclass", "multilabel" or "risk".
 
     Returns:
         auroc: the mean over the classes that are both there and not there, each against the rest; and
@@ -249,10 +249,10 @@ def supervised_loss(
 
     Args:
         logits_BC: float32, of this rank.
-        target: From `targets_of`.
-        kind: "multiclass", "multilabel" or "risk".
+        target: Targets from `targets_of`.
+        kind: Kind of the task: "multiclass", "multilabel" or "risk".
         smoothing: Share of the truth that is spread over all classes (of both answers); not of a risk.
-        known: From `num_known`, of a batch that these rows are a part of; None: they are all of it.
+        known: Sum from `num_known`, of a batch that these rows are a part of; None: they are all of it.
         group: The ranks whose batch it is; None for these rows alone.
 
     Returns:

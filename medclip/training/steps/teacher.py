@@ -21,7 +21,7 @@ class SentenceTeacher:
     Args:
         folder: config.json, model.safetensors and tokenizer files.
         device: Torch device.
-        max_tokens: Longer sentences are cut.
+        max_tokens: Number of tokens that longer sentences are cut to.
 
     Raises:
         MedclipError: READ_ERROR when the folder does not hold such a model; UNSAFE_WEIGHTS when it has only pickled

@@ -78,10 +78,10 @@ class Towers(nn.Module):
     Args:
         clip: open_clip dual encoder, or an image tower alone.
         pad_id: Padding token; None without words: neither captions nor whole images are encoded then.
-        masked: Predicts hidden pixels; None without masked image modelling.
-        heads: Classify whole images, or examinations, by the names of their tasks.
-        parts: What learns beside the towers for single losses, by their names.
-        looks: What single losses see in training, by their names.
+        masked: Module that predicts hidden pixels; None without masked image modelling.
+        heads: Heads that classify whole images, or examinations, by the names of their tasks.
+        parts: Modules that learn beside the towers for single losses, by their names.
+        looks: Functions that give single losses what they see in training, by the names of the losses.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ class UnimodalViews(nn.Module):
     """Two bias-free linear maps of a pooled feature, each followed by drop-out.
 
     Args:
-        dim: D, of the pooled feature.
+        dim: Width of the pooled feature, D.
         dropout: Share of values that are left out.
     """
 
@@ -43,7 +43,7 @@ def pooled_dim(visual: Any, dim: int) -> int:
 
     Args:
         visual: The tower.
-        dim: Of its features, for a tower without a projection.
+        dim: Length of the tower's features, for a tower without a projection.
     """
     layers = getattr(visual, "head", nn.Identity()).modules()
     return next((layer.in_features for layer in layers if isinstance(layer, nn.Linear)), dim)

@@ -86,10 +86,10 @@ class Update:
         towers: The model.
         world: The ranks.
         optimizer: A fused one: it takes no step where its `found_inf` is 1.
-        hooks: What is told of each step.
+        hooks: Hooks that are told of each step.
         statistics: Running statistics that a forward pass changes.
         clip_norm: Largest norm of the gradient; None leaves it.
-        copies: How many times each sharded parameter is there (HSDP).
+        copies: Number of copies of each sharded parameter (HSDP).
     """
 
     def __init__(
@@ -121,11 +121,11 @@ class Update:
         """Take a step with the gradients that are there.
 
         Args:
-            loss: This rank's, on the device.
+            loss: Loss of this rank, on the device.
             step: Number of the step, from 0.
-            lr: Its learning rate.
-            failed: This rank has nothing to read any more.
-            stopping: This rank was asked to stop.
+            lr: Learning rate of the step.
+            failed: Whether this rank has nothing to read any more.
+            stopping: Whether this rank was asked to stop.
             num_bad: Samples of this rank that could not be used.
 
         Returns:

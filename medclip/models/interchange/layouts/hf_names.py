@@ -24,9 +24,9 @@ def part_of(place: Place, part: str, defaults: Mapping[str, Any]) -> dict[str, A
     """Return `text_config` or `vision_config` of a config.json, with what transformers takes where it says nothing.
 
     Args:
-        place: Whose config.json it is.
-        part: "text" or "vision".
-        defaults: Of transformers.
+        place: Place whose config.json it is.
+        part: Name of the part: "text" or "vision".
+        defaults: Values that transformers takes where the file says nothing.
 
     Raises:
         MedclipError: PACK_INVALID as `settings_of`.
@@ -123,9 +123,9 @@ def converter(renamed: Callable[..., dict[str, Tensor]], *numbers: int) -> Conve
     """Make a converter of tensors' names that refuses weights with tensors which no tower takes.
 
     Args:
-        renamed: Takes the file's state dict and reads each tensor from it that it needs; a KeyError names one that is
+        renamed: Function that reads each tensor that it needs from the file's state dict; a KeyError names one that is
             missing.
-        numbers: What it takes beside: the numbers of blocks.
+        numbers: Numbers of blocks, further arguments of `renamed`.
     """
 
     def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -165,11 +165,11 @@ def blocks(
     """Return the blocks of a tower under open_clip's or timm's names; query, key and value become one matrix.
 
     Args:
-        state: Of the file.
-        tower: "text_model" or "vision_model".
-        target: What stands before the number of the block: "visual.transformer.resblocks".
+        state: State dict of the file.
+        tower: Name of the tower: "text_model" or "vision_model".
+        target: Name before the number of the block: "visual.transformer.resblocks".
         layers: Number of blocks.
-        timm: timm's names.
+        timm: Whether the names are timm's.
 
     Raises:
         KeyError: Naming a tensor that is missing.

@@ -112,7 +112,7 @@ def as_safetensors(path: Path, scratch: Path | None) -> Path | None:
 
     Args:
         path: A file of weights.
-        scratch: Where conversions go. None: a pickle is not converted, and None comes back for it.
+        scratch: Folder for conversions. None: a pickle is not converted, and None comes back for it.
 
     Raises:
         MedclipError: As `to_safetensors`.

@@ -50,8 +50,8 @@ def read_tower(place: Place, config: Mapping[str, Any], layout: str) -> Source:
     """Read what weights of a tower are.
 
     Args:
-        place: Where they lie.
-        config: In timm's form: `architecture`, and `model_args` and `pretrained_cfg` where they are known.
+        place: Place of the weights.
+        config: Config in timm's form: `architecture`, and `model_args` and `pretrained_cfg` where they are known.
         layout: Name of the layout.
 
     Raises:

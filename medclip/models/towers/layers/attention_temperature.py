@@ -23,7 +23,7 @@ def with_attention_temperature(model: Model, temperature: float) -> Model | None
     """Return the model with softer attention in its image tower.
 
     Args:
-        model: Any; it is not changed.
+        model: Any model; it is not changed.
         temperature: 1 for the attention as it is; larger is softer.
 
     Returns:

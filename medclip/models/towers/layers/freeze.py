@@ -29,8 +29,9 @@ def lock_image(model: nn.Module, unlocked_groups: int = 0, freeze_bn: bool = Tru
     Args:
         model: open_clip dual encoder. Changed in place: parameters are locked, none is unlocked.
         unlocked_groups: Groups at the top that learn all the same.
-        freeze_bn: Keep the running statistics of locked batch normalisation too: those layers stay in evaluation mode
-            whatever `model.train()` says. (open_clip swaps the layers for others, which changes the names of weights.)
+        freeze_bn: Whether the running statistics of locked batch normalisation are kept too: those layers stay in
+            evaluation mode whatever `model.train()` says. (open_clip swaps the layers for others, which changes the
+            names of weights.)
 
     Returns:
         Names of the parameters that are locked.

@@ -35,11 +35,11 @@ class MaskedAutoencoder(nn.Module):
     Args:
         trunk: A plain vision transformer of timm, of patches or of tubes.
         decoder: A name of `DECODERS`, `video`, or a shape.
-        normalise: Guess patches of mean 0 and variance 1 instead of plain pixels. In tubes each channel is normalised
-            by itself, with a floor of 0.01 under the deviation, and tubes of one value count nothing: the background
-            of an ultrasound image or the air around a body would be all noise.
-        pixel_std: What the images were divided by, per channel (of three, grey clips take the first): floors are in
-            units of [0, 1].
+        normalise: Whether patches of mean 0 and variance 1 are guessed instead of plain pixels. In tubes each channel
+            is normalised by itself, with a floor of 0.01 under the deviation, and tubes of one value count nothing: the
+            background of an ultrasound image or the air around a body would be all noise.
+        pixel_std: Standard deviations that the images were divided by, per channel (of three, grey clips take the
+            first): floors are in units of [0, 1].
 
     Raises:
         MedclipError: RECIPE_INVALID for a trunk that is no plain vision transformer, or an unknown decoder.
@@ -80,7 +80,7 @@ class MaskedAutoencoder(nn.Module):
         """Run the trunk on the visible patches alone.
 
         Args:
-            trunk: As in the constructor.
+            trunk: Trunk, as in the constructor.
             images: [B, C, H, W] or [B, C, T, H, W], normalised.
             mask_BL: bool [B, L], True = hidden; equally many in each image.
 
@@ -100,8 +100,8 @@ class MaskedAutoencoder(nn.Module):
         """Guess the pixels of patches.
 
         Args:
-            trunk: As in the constructor.
-            images: As in `encode`, and mask_BL.
+            trunk: Trunk, as in the constructor.
+            images: Images, as in `encode`.
             mask_BL: bool [B, L], True = hidden.
             decoded_BL: bool [B, L], True = decoded, equally many in each image; may name visible patches, too. None:
                 all that is hidden.
@@ -134,13 +134,14 @@ class MaskedAutoencoder(nn.Module):
         with flat tubes images count different numbers of patches.
 
         Args:
-            trunk: As in the constructor.
-            images: As in `encode`.
+            trunk: Trunk, as in the constructor.
+            images: Images, as in `encode`.
             mask_BL: bool [B, L], True = hidden; equally many in each image. An image of which nothing is hidden takes
                 no part: both of its numbers are 0.
-            decoded_BL: As in `reconstruct`; only patches that are hidden and decoded count.
-            counts: How many patches every image hides, and how many are decoded, where the caller knows it: the host
-                then waits for no accelerator to count them. On a CPU, or with None, they are counted and checked.
+            decoded_BL: Decoded patches, as in `reconstruct`; only patches that are hidden and decoded count.
+            counts: Number of patches that every image hides, and of those that are decoded, where the caller knows it:
+                the host then waits for no accelerator to count them. On a CPU, or with None, they are counted and
+                checked.
 
         Returns:
             float32 [B, 2]; the error of a patch is the mean over its values.

@@ -63,7 +63,7 @@ class PatchDecoder(nn.Module):
     """A small transformer over what was visible and what is asked for.
 
     Args:
-        shape: Its size.
+        shape: Shape of the decoder.
         encoder_width: Width of the encoder's tokens D.
         values: Pixels of a patch, over all channels, P.
         positions_LD: float [L, shape.width], the fixed positions of patches.
@@ -87,7 +87,7 @@ class PatchDecoder(nn.Module):
             latent_BND: The encoder's tokens: a prefix, which has no position, then the visible patches.
             visible_BK: int64 numbers of the visible patches.
             asked_BM: int64 numbers of the patches that are asked for; may name visible ones, too.
-            every: Return what the tokens of visible patches become, too.
+            every: Whether what the tokens of visible patches become is returned, too.
 
         Returns:
             [B, M, P], or [B, K + M, P] with the visible patches first.
@@ -121,7 +121,7 @@ class _Block(nn.Module):
         Args:
             tokens_BND: Tokens.
             new: A table [L, D] and int64 [B, M]: tokens to append, rows of the table.
-            wanted: How many tokens at the end are computed; None: all.
+            wanted: Number of tokens at the end that are computed; None: all.
         """
         qkv_BNE = self.qkv(self.norm1(tokens_BND))
         if new is not None:

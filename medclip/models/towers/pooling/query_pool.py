@@ -18,8 +18,8 @@ class QueryPool(nn.Module):
     """From all tokens of a tower to the joint space; stands where open_clip's wrapper of timm has its projection.
 
     Args:
-        width: Of the tokens.
-        embed_dim: Of the joint space; the query is as wide.
+        width: Width of the tokens.
+        embed_dim: Width of the joint space; the query is as wide.
         heads: Attention heads.
     """
 

@@ -21,7 +21,7 @@ class SignalResNet(nn.Module):
     Args:
         num_samples: Samples of a lead, T.
         width: Channels of the first stage; each further one has twice as many.
-        blocks: Of each stage.
+        blocks: Blocks of each stage.
     """
 
     def __init__(self, num_samples: int, width: int, blocks: tuple[int, ...]) -> None:
@@ -72,8 +72,8 @@ class AttentionPool(nn.Module):
 
     Args:
         length: Moments of a feature map.
-        width: Its channels, D.
-        heads: Of attention.
+        width: Channels of the feature map, D.
+        heads: Attention heads.
     """
 
     def __init__(self, length: int, width: int, heads: int) -> None:

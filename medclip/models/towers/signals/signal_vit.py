@@ -23,12 +23,12 @@ class SignalViT(VisionTransformer):
     """A transformer over ECGs [B, 1, 12, T]; a lead of zeros alone is one that is missing.
 
     Args:
-        num_samples: T.
+        num_samples: Samples of a lead, T.
         patch: Samples of a token.
         by_lead: Whether each lead has tokens of its own.
-        width: Of a token, D.
+        width: Width of a token, D.
         depth: Blocks.
-        heads: Of attention.
+        heads: Attention heads.
         mlp_ratio: Width of the hidden layer, relative to D.
     """
 

@@ -20,7 +20,7 @@ def fold_batch_norm(tower: nn.Module, example_BCHW: Tensor) -> nn.Module:
     returned as it is.
 
     Args:
-        tower: In eval mode.
+        tower: Tower in eval mode.
         example_BCHW: Any normalised input of the right size.
     """
     if not any(isinstance(m, nn.BatchNorm2d) for m in tower.modules()):

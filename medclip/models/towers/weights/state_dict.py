@@ -116,8 +116,8 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, where: Path) 
     transformers versions saved beside a BERT's weights (position ids, an unused pooler) are left out.
 
     Args:
-        model: From `build_clip`.
-        state: From `read_weights`.
+        model: Model from `build_clip`.
+        state: State dict from `read_weights`.
         where: The file, for errors.
 
     Raises:

@@ -50,8 +50,7 @@ def to_safetensors(source: Path, target: Path) -> Path:
     """Convert a pickled state dict, or a training checkpoint that holds one, to safetensors.
 
     Args:
-        source: What torch.save wrote: a state dict, or a dict with "state_dict", "model_state_dict" or
-            "model".
+        source: File that torch.save wrote: a state dict, or a dict with "state_dict", "model_state_dict" or "model".
         target: The file to write; it appears whole or not at all.
 
     Returns:
