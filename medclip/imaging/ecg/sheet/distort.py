@@ -51,8 +51,8 @@ def draw_distortion(seed: int, *, strength: float = 1.0) -> Distortion:
 
     Args:
         seed: Seed of all that is drawn.
-        strength: Factor of what is done: 0 leaves the sheet as it is; 1 turns it by up to 8 degrees and moves corners by
-            up to 5 %.
+        strength: Factor of what is done: 0 leaves the sheet as it is; 1 turns it by up to 8 degrees and moves corners
+            by up to 5 %.
     """
     rng = np.random.default_rng(seed)
     corners = rng.uniform(-0.05, 0.05, (4, 2)) * strength
