@@ -53,14 +53,14 @@ def derive(
     """Return the function of a command, as `medclip.cli.main` takes it.
 
     Args:
-        verb: From `medclip.options.verb`.
-        show: Prints what the verb returned, as JSON where its second argument is true, and returns the exit code; None
-            is 0. The third is the values that were named, here or in a recipe, by name.
-        exit_codes: The command's own, in words: "0 all scored or skipped, 3 some failed".
-        check: Refuses named values that a command does not take, though Python does.
+        verb: Verb from `medclip.options.verb`.
+        show: Function that prints what the verb returned, as JSON where its second argument is true, and returns the
+            exit code; None is 0. The third is the values that were named, here or in a recipe, by name.
+        exit_codes: Exit codes of the command, in words: "0 all scored or skipped, 3 some failed".
+        check: Function that refuses named values that a command does not take, though Python does.
         interrupted: Function of the named values that is called where a signal ended the verb; returns the exit code.
-        is_lookup: Progress is shown on a terminal alone.
-        reads_settings: The settings file of this machine holds; `doctor` looks at that file itself.
+        is_lookup: Whether progress is shown on a terminal alone.
+        reads_settings: Whether the settings file of this machine holds; `doctor` looks at that file itself.
     """
     declared = options_of(verb.options)
 
@@ -141,9 +141,9 @@ def show_options(command: Any, declared: Mapping[str, Option], *, is_all: bool, 
 
     Args:
         command: The command.
-        declared: Its options.
-        is_all: Show all.
-        has_recipe: Let nothing be required, since a recipe may have it.
+        declared: Options of the command.
+        is_all: Whether all are shown.
+        has_recipe: Whether nothing is required, since a recipe may have it.
     """
     has_few = sum(one.is_on_command_line for one in declared.values()) <= _FEW
     command.help = command.help if is_all else _short(command.help)

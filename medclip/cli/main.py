@@ -268,9 +268,9 @@ def _command(
     Args:
         function: Function that is run, as `medclip.cli.derive` makes it.
         name: Name of the command.
-        summary: Its one line of help.
-        is_all: Help shows every option, with all that is said of it.
-        has_recipe: A recipe may name what is required.
+        summary: Line of help of the command.
+        is_all: Whether help shows every option, with all that is said of it.
+        has_recipe: Whether a recipe may name what is required.
     """
 
     @functools.wraps(function)

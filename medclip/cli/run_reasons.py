@@ -31,7 +31,7 @@ def print_reasons(files: Any, remedies: Mapping[str, str]) -> None:
 
     Args:
         files: The table of files, Arrow.
-        remedies: Reason to a sentence.
+        remedies: Sentence for each reason.
     """
     from medclip.sample import ModalitySource, spoken
     from medclip.wording import count
@@ -57,8 +57,8 @@ def print_planned(run: Any, remedies: Mapping[str, str]) -> None:
     """Print what a run would do.
 
     Args:
-        run: Of a dry run, from `medclip.score` or `medclip.embed`.
-        remedies: As `print_reasons` takes them.
+        run: Dry run from `medclip.score` or `medclip.embed`.
+        remedies: Sentence for each reason, as `print_reasons` takes them.
     """
     from medclip.wording import count, list_of
 

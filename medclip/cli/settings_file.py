@@ -27,7 +27,7 @@ def command_settings(policy: ReadPolicy | None = None) -> Settings:
     """Return the settings that a command reads with: the defaults, with the limits of the settings file.
 
     Args:
-        policy: What the command line says of reading.
+        policy: Policy of reading that the command line states.
 
     Raises:
         MedclipError: As `machine_file`.
@@ -41,9 +41,9 @@ def arguments_of(file: SettingsFile, command: str, declared: Mapping[str, Option
     """Return what a file says for a command as words of a command line, to stand before those of the user.
 
     Args:
-        file: What was read.
-        command: Its whole name.
-        declared: Its options.
+        file: Settings file that was read.
+        command: Whole name of the command.
+        declared: Options of the command.
         given: The user's words; an option among them is left out.
 
     Raises:

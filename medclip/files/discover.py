@@ -30,7 +30,7 @@ def discover(root: Path, *, exclude: Sequence[Path] = (), follow_links: bool = F
     Args:
         root: A file or a folder.
         exclude: Files or folders to leave out with all they hold, such as the output folder.
-        follow_links: As `walk` takes it.
+        follow_links: Whether links out of the root are followed, as in `walk`.
 
     Returns:
         One entry per path, sorted by the bytes of the relative name. Entries that cannot be opened carry a problem.
@@ -57,7 +57,7 @@ def walk(root: Path, *, exclude: Sequence[Path] = (), follow_links: bool = False
     Args:
         root: A file or a folder.
         exclude: Files or folders to leave out with all they hold; one that does not exist is none.
-        follow_links: Follow links out of the root.
+        follow_links: Whether links out of the root are followed.
 
     Yields:
         One entry per path, in the order of `FileRef.place`, which depends on names only.

@@ -83,10 +83,10 @@ def as_files(inputs: Sequence[GivenImage], folder: Path, *, follow_links: bool =
     """Return the files that inputs are, by name; arrays are written first.
 
     Args:
-        inputs: From `given_images`. A folder stands for all files below it, and a path where nothing is carries its
-            problem.
-        folder: Where arrays are written; has to live as long as the files are read.
-        follow_links: As `medclip.files.discover.walk` takes it, of folders.
+        inputs: Images from `given_images`. A folder stands for all files below it, and a path where nothing is carries
+            its problem.
+        folder: Folder that arrays are written to; has to live as long as the files are read.
+        follow_links: Whether links out of given folders are followed, as in `medclip.files.discover.walk`.
 
     Raises:
         MedclipError: WRONG_USE for views, samples and studies, which are no files, and for a file that is named twice.
@@ -119,7 +119,7 @@ def write_array(array: NDArray[Any], path: Path) -> Path:
         array: H x W, H x W x 1 or H x W x 3 of any type of numbers. uint8 and uint16 are kept, truth values become 0
             and 255, other whole numbers within 0 to 65535 become uint16, everything else float32, as they do when an
             image file is read.
-        path: Where; replaced.
+        path: Path of the file; one that is there is replaced.
     """
     import numpy as np
     import tifffile

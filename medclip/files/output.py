@@ -74,8 +74,8 @@ def draft_of(target: Path, mark: str = "") -> Path:
     """Return the draft name of a file or folder, beside it.
 
     Args:
-        target: Where it will be.
-        mark: What the draft is called, where several processes write one; otherwise chance decides.
+        target: Path of the finished file or folder.
+        mark: Mark in the draft's name, where several processes write one draft; chance decides where it is empty.
     """
     return target.with_name(f".medclip-{mark or secrets.token_hex(6)}.part")
 
@@ -95,8 +95,8 @@ def write_file(target: Path, content: bytes | str, *, private: bool = False) -> 
 
     Args:
         target: The file; one that is there is replaced.
-        content: Its bytes, or its text, which is written as UTF-8.
-        private: As in `new_file`.
+        content: Bytes of the file, or its text, which is written as UTF-8.
+        private: Whether the file is its owner's alone, as in `new_file`.
 
     Raises:
         MedclipError: As `disk_errors`.
@@ -111,8 +111,8 @@ def new_file(target: Path, *, keep: bool = False, private: bool = False) -> Iter
 
     Args:
         target: The file; its folder is made.
-        keep: A file that is there by then stays: of two processes that write one, the first wins.
-        private: It is its owner's alone, whatever is shared: a key.
+        keep: Whether a file that is there by then stays: of two processes that write one, the first wins.
+        private: Whether the file is its owner's alone, whatever is shared: a key.
 
     Raises:
         MedclipError: As `disk_errors`; `target` is then as it was.
@@ -250,7 +250,7 @@ def disk_errors(where: Path) -> Iterator[None]:
     """Turn what a disk refuses into one sentence.
 
     Args:
-        where: What cannot be written, as the user named it.
+        where: Path that cannot be written, as the user named it.
 
     Raises:
         MedclipError: DISK_FULL, PERMISSION_DENIED, WRITE_ERROR; WRONG_USE for a place where nothing can be written.
@@ -271,7 +271,7 @@ def disk_error(error: BaseException, where: Path) -> MedclipError | None:
 
     Args:
         error: An OSError, or what safetensors or torch made of one.
-        where: What cannot be written.
+        where: Path that cannot be written.
     """
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (written := _NUMBER.search(str(error))):
@@ -295,7 +295,8 @@ def check_place(place: Path, *, beside: bool = False) -> None:
 
     Args:
         place: The file or folder; it need not exist, and neither need the folders above it.
-        beside: It is made as a draft beside its place, so that the folder above it is looked at, though it exists.
+        beside: Whether it is made as a draft beside its place, so that the folder above it is looked at, though it
+            exists.
 
     Raises:
         MedclipError: As `disk_errors`.
@@ -370,10 +371,10 @@ def claim_folder(
 
     Args:
         out: The folder; it need not exist.
-        what: What it is to hold: "model pack".
+        what: Name of what the folder is to hold: "model pack".
         marks: Files by which a folder that holds it is known. None: only a new or empty folder will do.
         inputs: Files and folders that are read, by what they are called: "the folder to score". They are not replaced.
-        in_one_step: It is written by `new_folder`.
+        in_one_step: Whether the folder is written by `new_folder`.
 
     Returns:
         Whether it holds such results.
@@ -417,8 +418,8 @@ def claim_run(out: Path, what: str, identity: Mapping[str, Any], note: str) -> N
 
     Args:
         out: The folder: new, empty, or holding the same run.
-        what: What the run is: "comparison".
-        identity: What makes two runs the same, as JSON can hold it.
+        what: Name of the kind of run: "comparison".
+        identity: Facts that make two runs the same, as JSON can hold them.
         note: The file that holds the identity.
 
     Raises:
@@ -472,11 +473,11 @@ def refuse_other(
 
     Args:
         out: The folder.
-        what: What it holds: "run".
+        what: Name of what the folder holds: "run".
         known: Facts of what it holds; None where they cannot be read.
         asked: The facts of what is to be written. What `known` has beyond them does not count.
-        titles: What facts are called, where their name does not say it.
-        remedy: What to do.
+        titles: Words for facts, by their names, where these do not say it.
+        remedy: Sentence that says what to do.
 
     Raises:
         MedclipError: OUTPUT_IN_USE, naming what differs.

@@ -24,8 +24,8 @@ def load_key(settings: Settings, *, path: Path | None = None) -> bytes:
     with its path, as information, which the commands write on standard error.
 
     Args:
-        settings: `settings.home` is the folder of the default key.
-        path: Another key file.
+        settings: Settings whose `home` is the folder of the default key.
+        path: Key file in the place of the default one.
 
     Returns:
         32 bytes.
@@ -81,9 +81,9 @@ def keyed_hash(kind: str, value: str, key: bytes) -> str:
     """Hash an identifier with the key.
 
     Args:
-        kind: What is hashed ("patient", "study", ...), so that equal values of different kinds differ.
+        kind: Kind of the identifier ("patient", "study", ...), so that equal values of different kinds differ.
         value: The identifier.
-        key: From `load_key`.
+        key: Identity key, from `load_key`.
 
     Returns:
         16 hex characters.

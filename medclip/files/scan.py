@@ -151,12 +151,12 @@ def scan_files(
     Args:
         root: A file or a folder.
         table: A manifest: path or data frame.
-        modality: What the files show that neither the table nor their header names.
-        group_by: How files are tied into studies; see `medclip.files.grouping.studies`.
+        modality: Modality of the files of which neither the table nor their header names one.
+        group_by: Way in which files are tied into studies; see `medclip.files.grouping.studies`.
         exclude: Files or folders to leave out.
         settings: Limits and workers.
-        progress: Counts the files.
-        hash_paths: Put keyed hashes in the place of names.
+        progress: Progress bar of the files.
+        hash_paths: Whether keyed hashes stand in the place of names.
 
     Returns:
         One entry per file, and the studies.

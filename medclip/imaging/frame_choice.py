@@ -48,7 +48,7 @@ def choose(frames: NDArray[Any], most: int = MAX_VIEWS) -> list[int]:
 
     Args:
         frames: [F, H, W, C] uint8.
-        most: How many at most.
+        most: Largest number of frames.
 
     Returns:
         Indices in order; empty if no frame shows anything.

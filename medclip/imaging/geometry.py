@@ -156,8 +156,8 @@ def resize(
 
     Args:
         pixels: The image.
-        height: Of the result.
-        width: Of the result.
+        height: Height of the result in pixels.
+        width: Width of the result in pixels.
         interpolation: Key of `INTERPOLATIONS`.
         box: Left, top, right and bottom of the part of the image that becomes the result; all of it where None.
     """
@@ -199,13 +199,13 @@ def placement(
     """Return where an image comes to lie in a square.
 
     Args:
-        height: Of the image.
-        width: Of the image.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
         size: Side of the square.
-        mode: How the image is resized; "native" has no square.
+        mode: Way in which the image is resized; "native" has no square.
         resize_px: Side that the image is resized to before its centre is cut out or padded; the square's where None.
-        centre: How half a pixel is dealt with where an odd number of rows or columns is cut off: rounded to even, as
-            torchvision, open_clip and timm do, or down, as transformers does.
+        centre: Rounding of half a pixel where an odd number of rows or columns is cut off: to even, as torchvision,
+            open_clip and timm do, or down, as transformers does.
     """
     side = size if resize_px is None else resize_px
     rows = columns = side
@@ -235,10 +235,10 @@ def place(
 
     Args:
         pixels: H x W x C uint8, C = 1 (repeated) or 3.
-        where: Where the image lies.
+        where: Place of the image in what the model is shown.
         interpolation: Key of `INTERPOLATIONS`.
         fill: Grey value, or a value for each channel, of the padding.
-        resampler: Whose arithmetic resizes: "pillow", or one of `medclip.imaging.resample`.
+        resampler: Library whose arithmetic resizes: "pillow", or one of `medclip.imaging.resample`.
 
     Returns:
         shown_height x shown_width x 3 uint8.

@@ -53,7 +53,7 @@ def look_of(image: NDArray[np.uint8], num_variants: int = len(VARIANTS), *, smal
 
     Args:
         image: uint8 [H, W] or [H, W, C].
-        num_variants: How many of the variants to hash: one is enough on the side that others are compared with.
+        num_variants: Number of variants to hash: one is enough on the side that others are compared with.
         small: Whether to keep a small image, too.
     """
     return Look(_words(image, num_variants), small_image(image) if small else None)

@@ -46,8 +46,8 @@ def percentiles(pixels: NDArray[Any], low: float, high: float) -> tuple[float, f
 
     Args:
         pixels: H x W or H x W x C; NaN is left out.
-        low: 0-100; exactly 0 gives the minimum of all pixels.
-        high: 0-100; exactly 100 gives the maximum of all pixels.
+        low: Lower percentile, 0-100; exactly 0 gives the minimum of all pixels.
+        high: Higher percentile, 0-100; exactly 100 gives the maximum of all pixels.
     """
     stride = max(1, round((pixels.size / _SAMPLES) ** 0.5))
     grid = pixels[::stride, ::stride]
@@ -67,7 +67,7 @@ def stretch(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.float32
     """Map [low, high] to [0, 1] as float32, clipped; one table look-up for 16-bit integers.
 
     Args:
-        pixels: Any shape.
+        pixels: Pixels of any shape.
         low: Value that becomes 0.
         high: Value that becomes 1; must be above `low`.
     """

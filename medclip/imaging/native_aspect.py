@@ -45,8 +45,8 @@ class TokenBudget:
         Of all sizes s · (height, width) with sides rounded to whole patches, the one of the largest s that fits.
 
         Args:
-            height: Of the image, in any unit.
-            width: In the same unit.
+            height: Height of the image, in any unit.
+            width: Width of the image, in the same unit.
 
         Example:
             >>> TokenBudget(16, 196).grid(1000, 1000), TokenBudget(16, 196).grid(3000, 1000)

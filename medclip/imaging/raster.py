@@ -41,10 +41,10 @@ def read_raster(path: Path, fmt: Format, settings: Settings, *, grey: bool = Fal
 
     Args:
         path: The file.
-        fmt: Its format as sniffed from the bytes; no other decoder is tried.
+        fmt: Format of the file as sniffed from its bytes; no other decoder is tried.
         settings: Limits; the size is checked from the header before pixels are allocated.
-        grey: Return luma (C = 1) for colour images.
-        paper: Composite transparent images on white, as what is printed or drawn lies; otherwise on black.
+        grey: Whether colour images are returned as luma (C = 1).
+        paper: Whether transparent images are composited on white, as what is printed or drawn lies; otherwise on black.
 
     Returns:
         H x W x 1 or H x W x 3: uint8 as stored for 8-bit images, uint16 or float32 as stored for deeper grey ones.

@@ -48,7 +48,7 @@ def file_lacks(file: BinaryIO, fmt: Format) -> str:
 
     Args:
         file: An open file.
-        fmt: Its format; of one without an end marker ("BMP", "TIFF") nothing is said.
+        fmt: Format of the file; of one without an end marker ("BMP", "TIFF") nothing is said.
     """
     walk = _WALKS.get(fmt)
     if walk is None:
@@ -72,7 +72,7 @@ def tiff_segments(tags: Mapping[int, Any]) -> tuple[Sequence[int], Sequence[int]
     """Return offsets and lengths of a TIFF directory's strips or tiles, its compression, JPEG tables, and their size.
 
     Args:
-        tags: As Pillow reads them.
+        tags: Tags as Pillow reads them.
     """
     offsets, counts = _TILES if _TILES[0] in tags else _STRIPS
     height, width = tags.get(_HEIGHT, 0), tags.get(_WIDTH, 0)
@@ -95,12 +95,12 @@ def check_segments(
 
     Args:
         file: The TIFF; its position is back at the start.
-        offsets: Where its strips or tiles begin.
-        counts: Their lengths.
-        compression: As its tag states.
+        offsets: Offsets in bytes at which strips or tiles begin.
+        counts: Lengths of the strips or tiles in bytes.
+        compression: Compression as its tag states.
         tables: JPEG tables that its segments leave out; empty without.
         place: Rows and columns of a strip or tile.
-        settings: Whether segments may lack their end markers, and the limit on their size.
+        settings: Settings that say whether segments may lack their end markers, and limit their size.
 
     Raises:
         MedclipError: TRUNCATED; CORRUPT for a claim.

@@ -24,8 +24,8 @@ def resample(
 
     Args:
         pixels: The image.
-        height: Of the result.
-        width: Of the result.
+        height: Height of the result in pixels.
+        width: Width of the result in pixels.
         interpolation: "bilinear" or "bicubic".
         resampler: "torchvision" (antialiased) or "tensorflow" (`tf.image.resize`, its default; cut to whole numbers).
     """

@@ -26,9 +26,9 @@ def check_stated_size(stream: bytes, rows: int, columns: int) -> None:
     """Refuse a compressed tile or strip that claims to be larger than its place.
 
     Args:
-        stream: Its bytes.
-        rows: Of its place, in pixels.
-        columns: Of its place, in pixels.
+        stream: Bytes of the tile or strip.
+        rows: Rows of its place, in pixels.
+        columns: Columns of its place, in pixels.
 
     Raises:
         MedclipError: CORRUPT.

@@ -77,7 +77,7 @@ def read_video(path: Path, settings: Settings, *, max_frames: int | None = None,
         path: The file.
         settings: Limits: `max_pixels` for a frame, `max_volume_bytes` for all frames that are returned. Both are
             checked before anything is decoded.
-        max_frames: Decode at most this many, evenly spaced; None for all.
+        max_frames: Largest number of frames to decode, evenly spaced; None for all.
         fmt: MP4 or AVI where it is known; else it is sniffed. No other demuxer is tried.
 
     Returns:

@@ -48,9 +48,9 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
     """Carry out a run.
 
     Args:
-        call: What it is over, and how.
-        pack: Its model, from `pack_of_run`; None for a run that computes nothing with one.
-        verb: What is made of it.
+        call: Files and options of the run.
+        pack: Model of the run, from `pack_of_run`; None for a run that computes nothing with one.
+        verb: Verb that the run carries out.
 
     Returns:
         Its counts, and whether the folder held this very run, complete: then nothing was computed or rewritten.
@@ -336,8 +336,8 @@ class LimitedChunks:
     from the middle of one could differ from an undisturbed one in the last bits of a score.
 
     Args:
-        chunks: All that are not done; they may come as they are found.
-        limit: Files; None for all.
+        chunks: Chunks that are not done; they may come as they are found.
+        limit: Number of files; None for all.
         num_done: Files that are done already.
     """
 

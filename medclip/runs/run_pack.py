@@ -32,8 +32,8 @@ def pack_of_run(model: Any, settings: Settings, device: str = "cpu", batch_size:
     Args:
         model: Name or folder of a pack, or a loaded model. A loaded model stands for its pack, which is loaded again:
             the run is bound to the pack's hashes.
-        settings: Those of the run; other pixels than models are trained with are refused.
-        device: What it is to compute on.
+        settings: Settings of the run; other pixels than models are trained with are refused.
+        device: Device that the model is to compute on.
         batch_size: Images in one forward pass.
 
     Raises:

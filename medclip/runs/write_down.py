@@ -31,13 +31,13 @@ def write_down(
     """Write the results of a complete ledger, unless they are there as they were written.
 
     Args:
-        ledger: All chunks are committed.
+        ledger: Ledger whose chunks are all committed.
         folder: The output folder.
-        verb: Writes them.
-        run: Returns what run.json says.
-        hashed: Turns a path into its hash.
+        verb: Verb that writes the results.
+        run: Function that returns what run.json says.
+        hashed: Function that turns a path into its hash.
         hash_paths: Whether hashes stand in the place of paths.
-        progress: Told of it.
+        progress: Progress bar of the writing.
 
     Returns:
         Whether they were.
@@ -90,9 +90,9 @@ def note_limit(ledger: Ledger, notes: Sequence[str], call: Call, *, is_cut: bool
     """Remember that a run was limited, and say so to whoever reads its results; or that it is not any more.
 
     Args:
-        ledger: Of the run.
-        notes: What is to be known of it besides.
-        call: Its progress is told, too.
+        ledger: Ledger of the run.
+        notes: Notes on the run besides the limit.
+        call: Call whose progress is told, too.
         is_cut: Whether files were left out.
     """
     if is_cut:

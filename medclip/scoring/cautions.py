@@ -26,10 +26,10 @@ def answer_cautions(card: Any, tasks: Sequence[AskedTask], pack: Path, tokenizer
     What was never learned comes first, then what holds within its source only, then what nobody has measured.
 
     Args:
-        card: The pack's.
-        tasks: Those of the run.
+        card: Card of the pack.
+        tasks: Tasks of the run.
         pack: The pack's folder, for its tokenizer; read where there are prompts.
-        tokenizer: The pack's, where it is loaded.
+        tokenizer: Tokenizer of the pack, where it is loaded.
     """
     of_prompts, modalities = prompt_reasons(card, tasks, pack, tokenizer), list(Modality)
     unlearned = {
@@ -58,8 +58,9 @@ def beside_stranger(caution: str | None, modality: str) -> str:
     """Return what stands beside the answer to words about an image of no stated body part that looks like no other.
 
     Args:
-        caution: Of such answers to images that the model knows; one that says that it was never learned stays.
-        modality: Of the image.
+        caution: Caution beside such answers to images that the model knows; one that says that it was never learned
+            stays.
+        modality: Modality of the image.
     """
     if caution and not_learned(caution):
         return caution
@@ -74,7 +75,7 @@ def asked_words(words: Sequence[str], without: Sequence[str] = ()) -> AskedTask:
 
     Args:
         words: Ways to say what is looked for.
-        without: What is not looked for; where nothing else is in words, these are the prompt.
+        without: Words for what is not looked for; where nothing else is in words, these are the prompt.
     """
     texts = tuple(words or without)
     prompt = Prompt(texts[0], texts, tuple(without))

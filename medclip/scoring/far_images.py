@@ -29,8 +29,8 @@ def far_notes(ledger: Ledger, pack: Path) -> tuple[str, ...]:
     """Write what is to be known of a run whose images come from elsewhere, or look so.
 
     Args:
-        ledger: Of the run, complete.
-        pack: Folder of its pack.
+        ledger: Ledger of the run, complete.
+        pack: Folder of the run's pack.
 
     Returns:
         A sentence for each modality that it is true of; where it is not true of all its images, for each maker of
@@ -59,8 +59,8 @@ def is_far(num_images: int, num_far: int, num_studies: int) -> bool:
 
     Args:
         num_images: Images with a distance.
-        num_far: Those beyond 1.
-        num_studies: Studies, or patients, that they are of.
+        num_far: Images whose distance is above 1.
+        num_studies: Studies, or patients, that the images are of.
     """
     if num_studies < FEWEST_STUDIES or num_far < LEAST_SHARE * num_images:
         return False

@@ -25,8 +25,8 @@ def only_modality(
 
     Args:
         card: The pack's card.
-        own: The tasks that the pack has heads for, which it brings along.
-        preprocess: How the pack takes files.
+        own: Tasks that the pack has heads for, which it brings along.
+        preprocess: Preprocessing of the pack.
     """
     if preprocess is not None and preprocess.modality is not None:
         return preprocess.modality

@@ -53,10 +53,10 @@ def run_scoring(
     """Score the files below a path into a folder.
 
     Args:
-        call: What is scored, with what, and how.
+        call: Files, model and options of the run.
         sort_by: Task, or task and class (TASK:CLASS), that `finish` is to sort studies by; no part of what the run is.
-        finish: Called before the run counts as finished.
-        sink: Returns what takes rows as they are committed.
+        finish: Function called before the run counts as finished.
+        sink: Function that returns what takes rows as they are committed.
 
     Raises:
         MedclipError: As `conduct`.
@@ -71,8 +71,8 @@ def preview_scoring(call: Call, *, sort_by: str | None = None) -> ScoreRun:
     """Return what scoring would do; nothing is written.
 
     Args:
-        call: What would be scored, with what, and how.
-        sort_by: As `run_scoring` takes it; it is checked.
+        call: Files, model and options of the run.
+        sort_by: Task, or task and class, as `run_scoring` takes it; it is checked.
 
     Raises:
         MedclipError: As `preview`.
@@ -112,14 +112,14 @@ def score_verb(
     """Return what scoring makes of a run.
 
     Args:
-        pack: Whose tasks they are.
+        pack: Pack that answers the tasks.
         tasks: The questions.
-        options: The prompts among them.
+        options: Options of the run, the prompts among them.
         folder: The output folder.
-        only: As `Verb.only`.
-        sort_by: As `run_scoring` takes it.
-        finish: The same.
-        progress: Told of what is to be known of the images.
+        only: Only modality that the pack knows, as in `Verb.only`.
+        sort_by: Task, or task and class, as `run_scoring` takes it.
+        finish: Function called before the run counts as finished, as `run_scoring` takes it.
+        progress: Object that is told what is to be known of the images.
 
     Raises:
         MedclipError: WRONG_USE for a task or class that studies cannot be sorted by.
@@ -158,9 +158,9 @@ def study_scores(model: Any, tasks: tuple[AskedTask, ...], exam: str | None) -> 
     """Return what answers the questions of a run.
 
     Args:
-        model: Loaded.
+        model: Model that is loaded.
         tasks: The questions.
-        exam: As `fusion_asked` returned it.
+        exam: Fusion of an examination's views, as `fusion_asked` returned it.
     """
     scorer, cautions = Scorer(model), answer_cautions(model.card, tasks, Path(model.path))
     exams = ExamScores(model, scorer, exam, cautions) if exam else None

@@ -49,7 +49,7 @@ class Targets:
         model: The loaded model.
         options: Prompts and what they are compared with.
         named: Tasks, and classes as TASK:CLASS; where neither these nor prompts are named, the card's tasks.
-        contrast: Compare as the score does. False: the logit of a prompt or class by itself.
+        contrast: Whether to compare as the score does. False: the logit of a prompt or class by itself.
 
     Raises:
         MedclipError: WRONG_USE for a task or class that there is not, and for words of a pack that has none.
@@ -101,9 +101,9 @@ class Targets:
         task where none is about findings.
 
         Args:
-            features_VD: Of its images.
-            modality: Of the unit; questions about others are passed over.
-            kind: Of the unit; so are those that a run asks of other kinds alone.
+            features_VD: Vectors of the unit's images, float32 [V, D].
+            modality: Modality of the unit; questions about others are passed over.
+            kind: Kind of the unit; questions that a run asks of other kinds alone are passed over, too.
 
         Raises:
             MedclipError: NO_TASK where no question fits.

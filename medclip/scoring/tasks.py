@@ -150,10 +150,10 @@ def check_words(pack: Path, card: Any, tasks: Sequence[AskedTask], own: Mapping[
     """Refuse questions that a pack cannot answer: to an image-only one, and of a risk to any, all but its heads' own.
 
     Args:
-        pack: Its folder.
-        card: Its card.
-        tasks: Those of the run.
-        own: The tasks that it has heads for.
+        pack: Folder of the pack.
+        card: Card of the pack.
+        tasks: Tasks of the run.
+        own: Tasks that the pack has heads for.
 
     Raises:
         MedclipError: WRONG_USE naming the prompt or the task.
@@ -180,8 +180,8 @@ def score_named(tasks: Sequence[AskedTask], sort_by: str) -> tuple[str, str]:
     """Read TASK:CLASS, or TASK alone where it has one class, as a task and a class of a run.
 
     Args:
-        tasks: Those of the run.
-        sort_by: What the caller named.
+        tasks: Tasks of the run.
+        sort_by: Task, or task and class, that the caller named.
 
     Raises:
         MedclipError: WRONG_USE, naming those that there are.
@@ -256,7 +256,7 @@ class Scorer:
         Args:
             features_ND: float32 [N, D] of all images of the study.
             asked: The task.
-            modality: Of the study, for the sentences that a bare finding is put into.
+            modality: Modality of the study, for the sentences that a bare finding is put into.
 
         Returns:
             Class names, logits [C] and probabilities [C].

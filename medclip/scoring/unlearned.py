@@ -77,13 +77,13 @@ def unlearned_answers(
     """Return the answers of a run that are worth little, each with the reason.
 
     Args:
-        card: The pack's.
-        tasks: Those of the run.
-        modalities: Of the studies that were scored.
+        card: Card of the pack.
+        tasks: Tasks of the run.
+        modalities: Modalities of the studies that were scored.
         pack: The pack's folder, for its tokenizer; read where there are prompts.
-        kinds: By modality those of the units that were scored, images or signals; not looked at where not known. An
+        kinds: Kinds of the units that were scored, images or signals, by modality; not looked at where not known. An
             answer is worth little where none of them was measured.
-        reasons: As `prompt_reasons` returns them, where they are known; the pack's folder is not read then.
+        reasons: Reasons from `prompt_reasons`, where they are known; the pack's folder is not read then.
     """
     reasons = prompt_reasons(card, tasks, pack) if reasons is None else reasons
     answers = []
@@ -114,10 +114,10 @@ def prompt_reasons(
     """Return why the answers to prompts are worth little, by their names, whatever the image; blank for the others.
 
     Args:
-        card: The pack's.
-        tasks: Those of the run.
+        card: Card of the pack.
+        tasks: Tasks of the run.
         pack: The pack's folder, for its tokenizer; read where there are prompts.
-        tokenizer: The pack's, where it is loaded: that takes a large one a tenth of a second and more.
+        tokenizer: Tokenizer of the pack, where it is loaded: loading a large one takes a tenth of a second and more.
     """
     prompts = [prompt for asked in tasks for prompt in asked.prompts]
     if prompts and tokenizer is None:
@@ -155,10 +155,10 @@ def elsewhere(card: Any, tasks: Sequence[str], modality: str, kinds: Collection[
     """Return why nobody knows how good an answer is for some units: what the card measured of it are others.
 
     Args:
-        card: The pack's.
-        tasks: Those of the card that the question is of; one that was measured on such units is enough.
-        modality: Of the units.
-        kinds: What they are, images or signals; empty where that is not known.
+        card: Card of the pack.
+        tasks: Tasks of the card that the question is of; one that was measured on such units is enough.
+        modality: Modality of the units.
+        kinds: Kinds of the units, images or signals; empty where that is not known.
 
     Returns:
         Half a sentence, blank where such units were measured, and where there is no task.
@@ -177,8 +177,8 @@ def measured_elsewhere(modality: str, measured: Collection[str]) -> str:
     """Return why nobody knows how good a task is for a modality: its figures are of others; blank where they are not.
 
     Args:
-        modality: Of the images.
-        measured: As `TaskCard.modalities`.
+        modality: Modality of the images.
+        measured: Modalities that the task was measured on, as in `TaskCard.modalities`.
 
     Example:
         >>> measured_elsewhere("xray", ["ct", "mri"])
@@ -203,7 +203,7 @@ def prompt_unlisted(prompt: Prompt, listed: Mapping[str, Collection[str]]) -> st
     """Return why nobody knows how good the answer to a prompt is: it names no class that the card has a figure of.
 
     Args:
-        prompt: As asked; what it is compared with is not looked at.
+        prompt: Prompt as asked; what it is compared with is not looked at.
         listed: Classes of the card's tasks. Blank where there is none but the modality: of an imported pack nobody
             knows anything.
 
@@ -226,8 +226,8 @@ def question_notes(card: Any, tasks: Sequence[AskedTask], pack: Path) -> tuple[s
     """Write what a person should know of their questions before anything is read.
 
     Args:
-        card: The pack's.
-        tasks: Those of the run.
+        card: Card of the pack.
+        tasks: Tasks of the run.
         pack: The pack's folder, for its tokenizer; read where there are prompts.
 
     Returns:
@@ -246,9 +246,9 @@ def kind_notes(card: Any, tasks: Sequence[AskedTask], kinds: Mapping[str, Collec
     """Write which answers are of some kinds of units that were measured and of others that were not.
 
     Args:
-        card: The pack's.
-        tasks: Those of the run; of what it asks by itself there is nothing to say.
-        kinds: As `unlearned_answers` takes them.
+        card: Card of the pack.
+        tasks: Tasks of the run; of what it asks by itself there is nothing to say.
+        kinds: Kinds of the units that were scored, by modality, as `unlearned_answers` takes them.
 
     Returns:
         A sentence for each such question, modality and kind.
@@ -269,8 +269,8 @@ def unanswered_notes(tasks: Sequence[AskedTask], modalities: Collection[str]) ->
     """Write which classes of the tasks of a run its card does not list: nobody should take silence for a "no".
 
     Args:
-        tasks: Those of the run.
-        modalities: Of the studies that were scored: of a task that none of them was asked nothing is said.
+        tasks: Tasks of the run.
+        modalities: Modalities of the studies that were scored: of a task that none of them was asked nothing is said.
 
     Returns:
         A sentence for each task of the card that has fewer classes than the vocabulary.
@@ -284,9 +284,9 @@ def place_notes(card: Any, tasks: Sequence[AskedTask], modalities: Collection[st
     """Write which answers of a run may tell the place instead of the patient.
 
     Args:
-        card: The pack's.
-        tasks: Those of the run.
-        modalities: Of the studies that were scored: of a task that none of them was asked nothing is said.
+        card: Card of the pack.
+        tasks: Tasks of the run.
+        modalities: Modalities of the studies that were scored: of a task that none of them was asked nothing is said.
 
     Returns:
         A note for each task whose figures hold within their source only, and for each prompt that names a class of

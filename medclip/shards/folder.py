@@ -174,8 +174,8 @@ def sample_batches(folder: Place, index: Mapping[str, Any], *, cache: ShardCache
 
     Args:
         folder: The shard folder.
-        index: Its index.
-        cache: Where a table of a store is kept, so that it is fetched once.
+        index: Index of the folder.
+        cache: Cache that a table of a store is kept in, so that it is fetched once.
 
     Raises:
         MedclipError: TABLE_INVALID when it cannot be read or lacks a column.

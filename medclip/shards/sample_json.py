@@ -15,8 +15,8 @@ def to_json(record: CaptionRecord, meta: Mapping[str, Any], more: Mapping[str, A
     """Write both as one JSON object with sorted keys. A report, and a study in `meta`, are there only where known.
 
     Args:
-        record: What is known of the sample.
-        meta: Where it came from.
+        record: Record of what is known of the sample.
+        meta: Facts on where the sample came from.
         more: Further keys beside `record` and `meta`, such as `volume`.
     """
     record_values = asdict(record)

@@ -29,9 +29,9 @@ def encode(pixels: NDArray[np.uint8], stored: Format, quality: int) -> bytes:
     """Write H x W x C uint8 pixels, C = 1 or 3, as an image without any metadata.
 
     Args:
-        pixels: What to store.
+        pixels: Pixels to store.
         stored: "png" (lossless) or "jpeg" (a third to a tenth of the bytes; colour at full resolution, 4:4:4).
-        quality: Of JPEG, 1 to 100.
+        quality: Quality of JPEG, 1 to 100.
     """
     from PIL import Image
 

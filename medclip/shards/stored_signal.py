@@ -31,7 +31,7 @@ def encode_signal(recording: Recording) -> tuple[bytes, dict[str, Any]]:
     """Write a record.
 
     Args:
-        recording: As its file has it.
+        recording: Recording as its file has it.
 
     Returns:
         The array, int16 (int32 where offsets go beyond 32 mV) [12, T] in microvolts, the lowest number of its type

@@ -49,7 +49,7 @@ class DicomwebServer:
     """A server.
 
     Args:
-        place: Its base URL.
+        place: Base URL of the server.
     """
 
     place: RemotePath
@@ -91,8 +91,8 @@ class DicomwebServer:
         """List the objects of a study.
 
         Args:
-            study_uid: Its UID.
-            expected: How many there are, where that is known.
+            study_uid: UID of the study.
+            expected: Number of the study's objects, where that is known.
 
         Raises:
             MedclipError: As `studies`.
@@ -110,8 +110,8 @@ class DicomwebServer:
         """Fetch the files of a study as they are stored; where the connection breaks, from the start again.
 
         Args:
-            study_uid: Its UID.
-            take: Called with the bytes of each file; with some of them again after a break.
+            study_uid: UID of the study.
+            take: Function called with the bytes of each file; with some of them again after a break.
 
         Returns:
             How many there are.
@@ -172,7 +172,7 @@ class DicomwebServer:
         """Ask whether the server is there.
 
         Args:
-            pauses_s: Before each new attempt; where None for about a minute.
+            pauses_s: Seconds of the pause before each new attempt; about a minute in all where None.
 
         Raises:
             MedclipError: As `studies`.

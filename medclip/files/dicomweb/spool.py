@@ -65,11 +65,11 @@ class DicomwebFiles:
     """Files of the studies that match a query. It is what `medclip.runs.inputs.remote_files` asks for.
 
     Args:
-        server: Where they are.
-        query: From `parse_query`.
+        server: Server that has the files.
+        query: Query of the studies, from `parse_query`.
         folder: The output folder of the run.
-        limit_bytes: What the spool may hold.
-        note: Called with a sentence for the user.
+        limit_bytes: Bytes that the spool may hold.
+        note: Function called with a sentence for the user.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class DicomwebFiles:
         """Yield the files study by study, in the order of their names.
 
         Args:
-            known: From a study's prefix to its files that a ledger knows.
+            known: Function from a study's prefix to the names of its files that a ledger knows.
 
         Raises:
             MedclipError: As `DicomwebServer.studies`.
@@ -223,7 +223,7 @@ class DicomwebFiles:
         """Bring files into the spool.
 
         Args:
-            names: Of files; whole studies are asked for, and these files kept.
+            names: Names of files; whole studies are asked for, and these files kept.
 
         Returns:
             Problems of those that do not come.
@@ -318,7 +318,7 @@ class DicomwebFiles:
         """Return a file with the header of an object and without its pixels, for results that name patient and study.
 
         Args:
-            name: Of a file of the run, which may be released.
+            name: Name of a file of the run, which may be released.
 
         Returns:
             In the spool; there is none where the server does not send it.

@@ -12,7 +12,7 @@ def refuse_missing(path: object, what: str = "file or folder") -> None:
 
     Args:
         path: A path, or another value that may stand in its place.
-        what: What it should be, for the sentence.
+        what: Name of what the path should be, for the sentence.
 
     Raises:
         MedclipError: MISSING_FILE.

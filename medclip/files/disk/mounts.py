@@ -27,7 +27,7 @@ def network_file_system(folder: Path) -> str | None:
     rule (sshfs, s3fs, rclone), and mostly without memory that processes share.
 
     Args:
-        folder: It need not exist.
+        folder: Folder that is asked about; it need not exist.
 
     Returns:
         The kind; None also where the system has no such table.

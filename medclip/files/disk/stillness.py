@@ -44,8 +44,8 @@ class Stillness:
         root: The folder.
         settle_s: Seconds for which nothing may have changed.
         exclude: Folders that are no part of it, such as an output folder.
-        now: Returns seconds since the epoch.
-        follow_links: As `medclip.files.discover.walk` takes it.
+        now: Function that returns seconds since the epoch.
+        follow_links: Whether links out of the root are followed, as in `medclip.files.discover.walk`.
     """
 
     root: Path

@@ -29,7 +29,7 @@ class TemporaryFolder:
     As a context manager it returns the path.
 
     Args:
-        kind: What it is for; part of its name.
+        kind: Purpose of the folder; part of its name.
 
     Raises:
         MedclipError: As `medclip.files.output.disk_errors`.
@@ -63,7 +63,7 @@ def sweep(parent: str) -> int:
     """Remove the folders of processes that were killed, once in each process.
 
     Args:
-        parent: Where temporary folders lie.
+        parent: Folder that temporary folders lie in.
 
     Returns:
         How many there were.

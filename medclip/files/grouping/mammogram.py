@@ -74,9 +74,9 @@ def exam_view(
     contradict. Where two of them state different sides, the side is not known.
 
     Args:
-        name: What the mammogram is called in the result.
-        header: Of a DICOM file.
-        table: What a table states; its position may hold words such as "CC MAG".
+        name: Name of the mammogram in the result.
+        header: Header of a DICOM file.
+        table: View that a table states; its position may hold words such as "CC MAG".
         file_name: A path whose last part may name a side, such as `0_L_CC.png`; `name` where None.
     """
     known = {} if header is None else public_values(header)
@@ -105,8 +105,8 @@ def exam_view_of_row(name: str, laterality: str | None, view: str | None, header
     """Return what a row of files.parquet, or of a store of embeddings, knows of a mammogram's view.
 
     Args:
-        name: What the mammogram is called in the result.
-        laterality: The row's; None where it is not known.
+        name: Name of the mammogram in the result.
+        laterality: Side that the row states; None where it is not known.
         view: The row's position.
         headers: The row's JSON of header values.
     """

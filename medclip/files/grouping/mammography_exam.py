@@ -176,7 +176,7 @@ def exams_of(studies: Sequence[Study], facts: Mapping[str, FileFacts]) -> dict[s
 
     Args:
         studies: Studies of any modality.
-        facts: Of each file, by its name.
+        facts: Facts of each file, by its name.
 
     Returns:
         Key of the study -> its examination, for studies with mammograms.

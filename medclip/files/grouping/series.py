@@ -65,8 +65,8 @@ def stacks(slices: Iterable[Slice], *, uneven: Uneven = "reject") -> tuple[Stack
     image type or acquisition, else by the order of their instance numbers.
 
     Args:
-        slices: In any order: it does not matter.
-        uneven: What gaps and uneven distances are: a problem of the stack, or a note.
+        slices: Slices of the series, in any order.
+        uneven: Whether gaps and uneven distances are a problem of the stack or a note.
 
     Returns:
         The stacks, in the order of their first name.

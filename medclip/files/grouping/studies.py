@@ -98,13 +98,14 @@ def group(
 
     Args:
         files: Paths with their facts; those with a problem are left out.
-        manifest: What a table says about the files.
-        modality: What the caller says about the files that neither the table nor their header names.
+        manifest: Table that says something about the files; None where there is none.
+        modality: Modality that the caller states for the files of which neither the table nor their header names one.
         key: Key of the identity hashes.
         group_by: "folder" makes one study of every folder, "file" of every image, series or record, whatever headers
             say. By "file", mammograms for processing are read beside those for presentation.
         uneven: Whether gaps between slices are a problem of the unit or a note.
-        only: The one modality that the model knows, if so: single images are taken for it that nobody names.
+        only: Only modality that the model knows, if there is just one: single images that nobody names are taken for
+            it.
 
     Raises:
         MedclipError: WRONG_USE for another `group_by`.

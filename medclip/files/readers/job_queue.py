@@ -85,7 +85,7 @@ class JobQueue:
     A job always begins where no other runs, so that waiting for memory has an end.
 
     Args:
-        budget: What all processes may hold; None for no limit.
+        budget: Memory that all processes may hold; None for no limit.
     """
 
     def __init__(self, budget: MemoryBudget | None) -> None:

@@ -31,8 +31,8 @@ def machine_memory_bytes(proc: Path = Path("/proc"), groups: Path = Path("/sys/f
     """Return the memory of the machine, or of the cgroup (v1 or v2) that this process is in, if that is less.
 
     Args:
-        proc: Where the system describes processes.
-        groups: Where it has its cgroups.
+        proc: Folder in which the system describes processes.
+        groups: Folder of the system's cgroups.
 
     Returns:
         None where the system does not say.
@@ -115,8 +115,8 @@ class MemoryBudget:
 
     Args:
         total_bytes: The budget.
-        measure: From the number of a process to the bytes that it holds.
-        clock: Seconds.
+        measure: Function from the number of a process to the bytes that it holds.
+        clock: Function that returns seconds.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ def passing_error(error: BaseException | None) -> OSError | None:
     Decoders know of damaged files only, and call one what a drive did not deliver.
 
     Args:
-        error: What reading ended with; what it was raised from, or while, counts also where it is not shown.
+        error: Error that reading ended with; what it was raised from, or while, counts also where it is not shown.
     """
     known: set[int] = set()
     while error is not None and id(error) not in known:

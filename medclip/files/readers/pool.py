@@ -27,10 +27,10 @@ class ReadingPool:
         num_workers: Number of processes. They start with the first jobs, not before.
         timeout_s: Seconds one job may take; its process is killed then and a new one is started.
         memory_bytes: Address space of each process; a job that wants more ends with TOO_LARGE. None for no limit.
-        total_bytes: What all of them and this process may hold together. Near it, jobs wait for others; beyond it, the
-            largest is stopped and done again alone, and ends with TOO_LARGE if that is too much, too. None for no
+        total_bytes: Bytes that all processes and this one may hold together. Near it, jobs wait for others; beyond it,
+            the largest is stopped and done again alone, and ends with TOO_LARGE if that is too much, too. None for no
             limit.
-        note: Called, from any thread, with a sentence for the user when work has to wait.
+        note: Function called, from any thread, with a sentence for the user when work has to wait.
         begin: A function and its arguments, called in each new process before its first job; what it raises is raised
             by that job.
 
@@ -67,7 +67,7 @@ class ReadingPool:
         Args:
             settings: Limits.
             num_workers: Number of processes; the settings' where None.
-            note: As above.
+            note: Function called, from any thread, with a sentence for the user when work has to wait.
         """
         total = budget_bytes(settings.memory_bytes)
         return cls(
@@ -85,8 +85,8 @@ class ReadingPool:
 
         Args:
             function: A function importable by name that does not import torch.
-            arguments: What it is called with; pickled.
-            urgent: Go before all jobs that are not urgent.
+            arguments: Arguments of the function; pickled.
+            urgent: Whether the job goes before all that are not urgent.
 
         Returns:
             A future. It raises MedclipError: what the function raised, or DECODER_CRASHED when two processes died of

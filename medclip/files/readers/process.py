@@ -27,8 +27,8 @@ class ReadingProcess:
     """A process that does jobs, one at a time. It never imports torch and uses one BLAS thread.
 
     Args:
-        memory_bytes: Limit of its address space; None for none.
-        data_bytes: Limit of what it may write to; None for none.
+        memory_bytes: Limit of the process's address space; None for none.
+        data_bytes: Limit of the memory that the process may write to; None for none.
 
     Raises:
         OSError: The system has no process or no memory to spare.
@@ -66,8 +66,8 @@ class ReadingProcess:
 
         Args:
             frame: The job.
-            tick: Called every TICK_S while nothing comes. What it raises ends the waiting; the process must be stopped
-                then.
+            tick: Function called every TICK_S while nothing comes. What it raises ends the waiting; the process must be
+                stopped then.
 
         Returns:
             The body of the answer's frame.

@@ -249,8 +249,8 @@ class Deadline:
     """A time limit in which only time counts that this process itself was awake.
 
     Args:
-        limit_s: Seconds.
-        clock: Seconds.
+        limit_s: Seconds of the time limit.
+        clock: Function that returns seconds.
 
     It must be asked at least every second: of a longer gap only one second counts.
     """

@@ -38,7 +38,7 @@ def main(parent: int, memory_bytes: int | None = None, data_bytes: int | None = 
     Args:
         parent: The process that started this one.
         memory_bytes: Limit of this process's address space, where the system has such limits.
-        data_bytes: Limit of what it may write to; Linux only.
+        data_bytes: Limit of the memory that this process may write to; Linux only.
 
     Standard output and error go to the null device: decoders print to them from C, and what they print may quote the
     file. Ctrl-C is the parent's to handle.

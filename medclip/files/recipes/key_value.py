@@ -18,9 +18,9 @@ def key_value(text: str, option: str, form: str = "KEY=VALUE") -> tuple[str, str
     """Split a text at its first equals sign.
 
     Args:
-        text: What was given.
+        text: Text that was given.
         option: The option that takes it, for the error.
-        form: How it is written, for the error.
+        form: Form of the text, for the error.
 
     Raises:
         MedclipError: WRONG_USE where the key, the sign or the value is missing.

@@ -29,7 +29,7 @@ def matlab_problem(path: Path, head: bytes) -> Problem | None:
 
     Args:
         path: The file; its suffixes matter to no one.
-        head: Its first bytes.
+        head: First bytes of the file.
     """
     if head.startswith(b"MATLAB 5.0"):
         if first_variable(head) == (_STRUCT_CLASS, "ECG"):
@@ -91,8 +91,8 @@ def place(path: Path, fmt: Format, head: bytes) -> Placed | None:
 
     Args:
         path: The file.
-        fmt: What its bytes say.
-        head: Its first bytes.
+        fmt: Format that the file's bytes state.
+        head: First bytes of the file.
 
     Returns:
         None where neighbours do not matter and what the bytes say stands.

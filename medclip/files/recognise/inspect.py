@@ -58,7 +58,8 @@ def inspect_file(
         settings: Limits.
         known: Stamp and hash of the file when it was looked at before; where the stamp is the same, it is not read
             whole again.
-        raise_passing: Raise the errors of a drive that may be gone in a moment, for a caller that tries again.
+        raise_passing: Whether the errors of a drive that may be gone in a moment are raised, for a caller that tries
+            again.
 
     Returns:
         The facts; `problem` is set for everything that will not be scored. Nothing is raised for a bad file.

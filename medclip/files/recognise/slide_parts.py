@@ -44,7 +44,7 @@ def slide_part(path: Path, fmt: Format) -> Placed | None:
 
     Args:
         path: The file.
-        fmt: What its bytes say.
+        fmt: Format that the file's bytes state.
 
     Returns:
         None for any other file.

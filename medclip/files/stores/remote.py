@@ -186,7 +186,7 @@ def entries_in(place: RemotePath, *, alone: bool = False) -> list[tuple[str | No
 
     Args:
         place: A folder, or one object.
-        alone: Ask for this very object.
+        alone: Whether this very object is asked for.
 
     Returns:
         Of each entry its name, whether it is a folder, and its bytes; an object that `place` itself is has no name.
@@ -249,9 +249,9 @@ def download(place: RemotePath, file: IO[bytes], num_bytes: int) -> str:
     """Read a file from front to back in few large ranges; a range that fails is asked for again.
 
     Args:
-        place: What to read.
-        file: Where it goes, from its start.
-        num_bytes: How much of it.
+        place: Place of the file that is read.
+        file: Open file that is written, from its start.
+        num_bytes: Number of bytes to read.
 
     Returns:
         Its sha256.
@@ -287,13 +287,13 @@ def patiently(
     """Do what a network may refuse for a while.
 
     Args:
-        place: What is named where it fails.
-        action: Done again while it fails.
-        final: Returns the refusal for an error that no new attempt mends; fsspec's where None.
-        pauses_s: Before each new attempt; `RETRY_PAUSES_S` where None.
-        gone: Reason of the error after the last.
-        wait: Waits some seconds; `time.sleep` where None.
-        done: What the action does, for the sentence: "it could not be read".
+        place: Place that is named where it fails.
+        action: Function that is called again while it fails.
+        final: Function that returns the refusal for an error that no new attempt mends; fsspec's where None.
+        pauses_s: Seconds of the pause before each new attempt; `RETRY_PAUSES_S` where None.
+        gone: Reason of the error after the last attempt.
+        wait: Function that waits some seconds; `time.sleep` where None.
+        done: Participle of what the action does, for the sentence: "it could not be read".
 
     Raises:
         MedclipError: As `final`, and `gone`.

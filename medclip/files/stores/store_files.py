@@ -58,7 +58,7 @@ class StoreFiles:
     Args:
         place: A folder of the store, or one object.
         folder: The output folder of the run.
-        limit_bytes: What the spool may hold before nothing is read ahead.
+        limit_bytes: Bytes that the spool may hold before nothing is read ahead.
     """
 
     def __init__(self, place: RemotePath, folder: Path, limit_bytes: int = Settings.spool_bytes) -> None:
@@ -93,7 +93,7 @@ class StoreFiles:
         """See whether there is anything.
 
         Args:
-            key: Of no use here: names are those of the store.
+            key: Key of the identity hashes, of no use here: names are those of the store.
 
         Raises:
             MedclipError: MISSING_FILE, NOTHING_TO_DO, UNREACHABLE and as `medclip.files.stores.remote.entries_in`.
@@ -136,7 +136,7 @@ class StoreFiles:
         """Yield the files folder by folder, as `medclip.files.discover.walk` does.
 
         Args:
-            known: Of no use here: the store is asked again.
+            known: Function that returns names that a ledger knows, of no use here: the store is asked again.
 
         Raises:
             MedclipError: UNREACHABLE and as `medclip.files.stores.remote.entries_in`.
@@ -173,7 +173,7 @@ class StoreFiles:
         """Bring files into the spool.
 
         Args:
-            names: Of files.
+            names: Names of files.
 
         Returns:
             Problems of those that do not come.

@@ -17,7 +17,7 @@ def write_object(place: RemotePath, content: Path | bytes) -> None:
     """Write an object; one that is there is replaced.
 
     Args:
-        place: Its URL.
+        place: URL of the object.
         content: A file of this machine, or bytes.
 
     Raises:

@@ -42,7 +42,7 @@ def counts_of_strange(cells: Iterable[tuple[str, str]]) -> dict[str, dict[str, i
     """Count values that were not understood.
 
     Args:
-        cells: Column and value of each.
+        cells: Column and value of each cell.
 
     Returns:
         Per column the most frequent values with their counts; the others together, as "(others)".

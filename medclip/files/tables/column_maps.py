@@ -36,10 +36,10 @@ def choose_map(table: Table, dataset: str | None, maps: Mapping[str, ColumnMap],
     """Return the map of a table.
 
     Args:
-        table: As it was read.
-        dataset: The set it is of; None: told from its columns.
-        maps: Those there are; of several that fit the first is taken.
-        hint: What is said where none fits.
+        table: Table as it was read.
+        dataset: Name of the set that the table is of; None: told from its columns.
+        maps: Maps by name of their set; of several that fit the first is taken.
+        hint: Hint of the error where none fits.
 
     Raises:
         MedclipError: WRONG_USE for a set that there is none of; TABLE_INVALID where columns are missing, or where they
@@ -69,9 +69,9 @@ def rows_of(table: Table, uses: Sequence[str], pattern: str | None = None) -> li
     """Return the rows of a table, with the columns that are used alone, under the names that they are known by.
 
     Args:
-        table: As it was read.
-        uses: Columns.
-        pattern: Where files lie: its columns are used too.
+        table: Table as it was read.
+        uses: Names of the columns that are used.
+        pattern: Path of each file, with columns in braces, which are used too.
     """
     named = table.with_names(uses)
     labels = [name for name in named.names if name.startswith("label:")]
@@ -82,9 +82,9 @@ def placed(rows: Sequence[Row], m: ColumnMap, pattern: str | None) -> tuple[Row,
     """Fill the columns of the set's table into the place of each file.
 
     Args:
-        rows: As read: frozen dataclasses with `file`, and the row of the set's table in `source`.
+        rows: Rows as read: frozen dataclasses with `file`, and the row of the set's table in `source`.
         m: The map of the set.
-        pattern: Where files lie, with columns in braces: "{study_id}/{image_id}.png". None: where the map says.
+        pattern: Path of each file, with columns in braces: "{study_id}/{image_id}.png". None: where the map says.
 
     Raises:
         MedclipError: WRONG_USE for a column that the table does not have.

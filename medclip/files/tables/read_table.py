@@ -72,8 +72,8 @@ def read_table(source: Any, what: str = "the table", form: TextForm | None = Non
     Args:
         source: Path of a CSV, TSV or Parquet file, whatever its suffix and whether packed with gzip; any data frame
             that narwhals knows (pandas, polars eager and lazy, pyarrow); or a `Table`, which is returned as it is.
-        what: What it is, for messages about a data frame: "the table of labels".
-        form: How its text was written, where the user can say so; a `Table` has been read already.
+        what: Name of the table, for messages about a data frame: "the table of labels".
+        form: Form of the table's text, where the user can say so; a `Table` has been read already.
 
     Returns:
         The table, with at least one row. Names of columns have no blanks around them and are all different.

@@ -160,7 +160,7 @@ class Table:
         """Find a column by its name, else the only one that differs in case, blanks and underscores, else by another.
 
         Args:
-            name: What is looked for.
+            name: Name of the column that is looked for.
             also: Other names of the same thing, tried in this order.
         """
         if name in self.names:

@@ -214,9 +214,9 @@ def corruptions_of(
     """List the corruptions of a modality, by name and grade.
 
     Args:
-        modality: Whose images they are.
-        names: Which ones; none: the first five of the modality.
-        grades: 1 to 5.
+        modality: Modality of the images.
+        names: Names of corruptions; the first five of the modality where there are none.
+        grades: Grades, 1 to 5.
 
     Raises:
         MedclipError: WRONG_USE for a modality, name or grade that there is none of.
@@ -250,8 +250,8 @@ def draws(sha256: str, name: str) -> np.random.Generator:
     """Return the randomness of one file under one operation: the same for each grade, so that only strength differs.
 
     Args:
-        sha256: Of the file's bytes.
-        name: Of the operation, and of the view where there are several.
+        sha256: Hash of the file's bytes.
+        name: Name of the operation, and of the view where there are several.
     """
     return np.random.default_rng(int.from_bytes(hashlib.sha256(f"{sha256} {name}".encode()).digest()[:16], "big"))
 
@@ -262,8 +262,8 @@ def corrupt(pixels: NDArray[np.uint8], corruption: Corruption, rng: noise.Draws)
     Args:
         pixels: uint8 [H, W, 1 or 3], the longer side about `REFERENCE_PX`. Grey images are corrupted as three equal
             channels and become grey again by ITU luma, as in MedMNIST-C: of their noise a third is averaged away.
-        corruption: From `corruptions_of`.
-        rng: From `draws`.
+        corruption: Corruption from `corruptions_of`.
+        rng: Randomness from `draws`.
 
     Returns:
         uint8 of the same shape.

@@ -16,9 +16,9 @@ def cell_masks(height_px: int, width_px: int, cells: int = CELLS) -> NDArray[np.
     """Divide an image into cells of equal size, as far as it goes.
 
     Args:
-        height_px: Of the image.
-        width_px: Of the image.
-        cells: Of a side.
+        height_px: Height of the image in pixels.
+        width_px: Width of the image in pixels.
+        cells: Number of cells of a side.
 
     Returns:
         [cells², height, width], column by column; every pixel is in one of them.
@@ -35,8 +35,8 @@ def one_cell_each(
 
     Args:
         pixels: The image, uint8 [H, W, C].
-        corrupted: The whole of it corrupted.
-        masks: From `cell_masks`.
+        corrupted: Image corrupted as a whole, uint8 [H, W, C].
+        masks: Masks of the cells from `cell_masks`, bool [P, H, W].
 
     Returns:
         uint8 [P, H, W, C].

@@ -63,7 +63,7 @@ def find_lit(frames: NDArray[np.uint8], rule: LitRule) -> Box | None:
 
     Args:
         frames: [F, H, W, C] uint8: one frame, or some of a loop.
-        rule: What counts as lit.
+        rule: Rule of what counts as lit.
 
     Returns:
         The box in pixels of a frame.

@@ -39,7 +39,7 @@ def prepare(signal: Signal, options: EcgOptions | None = None) -> Signal:
 
     Args:
         signal: The twelve leads in mV, as `canonical` gives them.
-        options: What to do; None is the default.
+        options: Options of the preparation; None is the default.
 
     Returns:
         A signal with one step more for each thing done, or not done because the record does not allow it. Masked

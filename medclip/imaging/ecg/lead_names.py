@@ -94,7 +94,8 @@ def lead_name(stored: str) -> LeadName:
     """Return what a stored channel name means; by name only, never by position.
 
     Args:
-        stored: As in the file: "avr", "Lead II", "MDC_ECG_LEAD_V1", "ECG aVF-Ref", "DII", "C1", "-aVR".
+        stored: Name of a channel as in the file: "avr", "Lead II", "MDC_ECG_LEAD_V1", "ECG aVF-Ref", "DII", "C1",
+            "-aVR".
 
     Returns:
         The meaning. `lead_names` also looks at the other names of the record, which C1 to C6 need.

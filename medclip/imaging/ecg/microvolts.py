@@ -28,7 +28,7 @@ def to_microvolts(signal: Signal) -> NDArray[np.int16]:
     """Return a signal in whole microvolts.
 
     Args:
-        signal: In mV, of any rate and length.
+        signal: Signal in mV, of any rate and length.
 
     Returns:
         int16 [12, T]: rounded, at most `MAX_UV` either way (`exceeds_range`); leads that are masked are all `MISSING`.
@@ -91,7 +91,7 @@ def stored_values(recording: Recording) -> NDArray[np.signedinteger[Any]]:
     """Return a record's leads as shards store them.
 
     Args:
-        recording: Its rows are some of the twelve leads, each once, as `ordered` returns them.
+        recording: Recording whose rows are some of the twelve leads, each once, as `ordered` returns them.
 
     Returns:
         [12, T] in microvolts; the lowest number of the type where a sample is missing. int16, or int32 where electrode
@@ -112,7 +112,7 @@ def recording_of(stored: NDArray[np.signedinteger[Any]], leads: Sequence[str], s
 
     Args:
         stored: [12, T] in microvolts.
-        leads: Those of the twelve that were stored.
+        leads: Names of the leads of the twelve that were stored.
         sampling_hz: Samples per second.
     """
     rows = stored[[TWELVE.index(lead) for lead in leads]]

@@ -99,8 +99,9 @@ def check_size(channels: int, samples: int, settings: Settings) -> None:
 
     Args:
         channels: Channels that the header states.
-        samples: Samples of each.
-        settings: Has the limits: `max_volume_bytes` of a record, `reader_memory_bytes` of all that reading it takes.
+        samples: Samples of each channel.
+        settings: Settings with the limits: `max_volume_bytes` of a record, `reader_memory_bytes` of all that reading it
+            takes.
 
     Raises:
         MedclipError: CORRUPT without channels or samples, TOO_LARGE above the limit.
@@ -147,7 +148,7 @@ def choose(names: Sequence[str], factors: Sequence[float | None]) -> tuple[tuple
     """Choose the channels that are read.
 
     Args:
-        names: Of all channels, as stored.
+        names: Names of all channels, as stored.
         factors: Millivolts per unit of each; None where gain or unit of voltage is missing.
 
     Returns:

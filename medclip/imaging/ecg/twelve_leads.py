@@ -32,12 +32,12 @@ def canonical(recording: Recording, *, mlii_as_ii: bool = False, seconds: float 
     """Put a record's leads into the canonical order, and compute limb leads that are not stored.
 
     Args:
-        recording: As read.
-        mlii_as_ii: Take MLII (the modified lead of ambulatory records, with electrodes on the chest) for lead II where
-            there is no II. It is not the same lead; off, it is not used.
-        seconds: Judge every lead over this long a part in the middle of the record, the part that `prepare` keeps:
-            what is missing elsewhere in a long record is no reason to lose a lead, nor what is there to keep it.
-            None, or a shorter record: over all of it.
+        recording: Recording as it was read.
+        mlii_as_ii: Whether MLII (the modified lead of ambulatory records, with electrodes on the chest) is taken for
+            lead II where there is no II. It is not the same lead; off, it is not used.
+        seconds: Seconds of the part in the middle of the record over which every lead is judged, the part that
+            `prepare` keeps: what is missing elsewhere in a long record is no reason to lose a lead, nor what is there
+            to keep it. None, or a shorter record: over all of it.
 
     Returns:
         The twelve leads at the record's rate and length, unfiltered. A lead that is not stored, or lacks more than 10 %

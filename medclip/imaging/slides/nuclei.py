@@ -79,7 +79,7 @@ def measure_nuclei(
 
     Args:
         rgb: RGB uint8 [H, W, 3], as scanned.
-        mpp_um: Its scale, at most 1 µm/px.
+        mpp_um: Scale of the patch, at most 1 µm/px.
         stain: Estimate of the slide; the usual vectors of haematoxylin, eosin and the rest if None or of no use.
         options: Constants; the defaults if None.
 

@@ -62,7 +62,7 @@ def assess_patch(rgb: NDArray[np.uint8], mpp_um: float, *, white: White = WHITE)
 
     Args:
         rgb: RGB uint8 [H, W, 3].
-        mpp_um: Its scale. Coarser than 0.7 µm/px, only a worse blur is seen.
+        mpp_um: Scale of the patch in µm/px. Coarser than 0.7 µm/px, only a worse blur is seen.
         white: Value of the slide's bare glass.
 
     Returns:

@@ -40,7 +40,7 @@ def cut_clip(voxels: Voxels, part: Part, black_white: tuple[float, float]) -> ND
 
     Args:
         voxels: A volume or a loop.
-        part: What is cut out. What lies outside the volume is black.
+        part: Part that is cut out. What lies outside the volume is black.
         black_white: Values that become 0 and 255.
 
     Returns:

@@ -43,7 +43,7 @@ def read_enhanced(path: Path, header: DicomHeader, settings: Settings) -> Volume
 
     Args:
         path: The file.
-        header: Its header.
+        header: Header of the file.
         settings: Limits and policy.
 
     Returns:

@@ -49,7 +49,7 @@ def read_slices(paths: Sequence[Path], headers: Sequence[DicomHeader], settings:
 
     Args:
         paths: The files.
-        headers: Of each.
+        headers: Header of each file.
         settings: Limits and policy.
 
     Raises:

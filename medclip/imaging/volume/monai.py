@@ -47,7 +47,7 @@ def from_monai(tensor: Any, *, unit: str, plane: str | None = None) -> Volume:
 
     Args:
         tensor: MetaTensor [channel, x, y, z] with an affine.
-        unit: What the values are in, as in `Volume.unit`; MONAI does not keep it.
+        unit: Unit of the values, as in `Volume.unit`; MONAI does not keep it.
         plane: axial, coronal or sagittal; None for that of the clearly thickest axis, else axial.
 
     Returns:

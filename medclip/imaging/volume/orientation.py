@@ -59,7 +59,7 @@ class Layout(NamedTuple):
 
         Args:
             affine: 4 x 4 of the array as it was.
-            shape: Its last three lengths.
+            shape: Last three lengths of the array as it was.
         """
         out = np.eye(4)
         out[:3, 3] = affine[:3, 3]

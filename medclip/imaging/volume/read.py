@@ -33,7 +33,7 @@ def read_volume(paths: Sequence[Path], facts: Sequence[FileFacts], settings: Set
 
     Args:
         paths: A series' slices, one enhanced object, one NIfTI file, or a header and its voxels.
-        facts: Of each.
+        facts: Facts of each file.
         settings: Limits and policy.
 
     Raises:
@@ -54,7 +54,7 @@ def read_series(paths: Sequence[Path], facts: Sequence[FileFacts], settings: Set
 
     Args:
         paths: The files; slices in any order.
-        facts: Of each, with headers.
+        facts: Facts of each file, with headers.
         settings: Limits and policy.
 
     Returns:

@@ -71,7 +71,7 @@ def square_pixels(image: NDArray[Any], spacing_mm: tuple[float, float]) -> tuple
 
     Args:
         image: H x W.
-        spacing_mm: Between rows, between columns.
+        spacing_mm: Distances between rows and between columns, in mm.
 
     Returns:
         The image (as it was where the spacings agree within 1 %) and its spacing.
@@ -94,11 +94,11 @@ def along(
     """Resample one axis to another length by a triangle filter; beyond an edge its value repeats.
 
     Args:
-        values: Any number of axes.
-        axis: Which one.
+        values: Array of any number of axes.
+        axis: Number of the axis.
         length: New length.
         factor: Old voxels that a new one is wide.
-        middle: Where the middle of the new axis lies, in old voxels; that of the old one where None.
+        middle: Place of the middle of the new axis, in old voxels; that of the old one where None.
     """
     size = values.shape[axis]
     at = (size - 1) / 2 if middle is None else middle
@@ -135,9 +135,9 @@ def levels(volume: Volume, limits: tuple[float, float], *, signal_only: bool) ->
     """Return two percentiles of a volume's voxels: what becomes black and white where no window is known.
 
     Args:
-        volume: 3-D.
+        volume: Volume, 3-D.
         limits: Percentiles, 0 to 100.
-        signal_only: Of the values above background, not of all.
+        signal_only: Whether the percentiles are of the values above background, not of all.
 
     Raises:
         MedclipError: CONSTANT_IMAGE if all voxels have the same value.

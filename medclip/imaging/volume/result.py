@@ -82,8 +82,8 @@ def fill(voxels: NDArray[Any], unit: str, low: float) -> tuple[NDArray[Any], tup
     resampling overshoots; neither is a density.
 
     Args:
-        voxels: Any shape. Changed in place where it can be.
-        unit: Of the values.
+        voxels: Voxels of any shape. Changed in place where it can be.
+        unit: Unit of the values.
         low: The smallest finite value.
 
     Returns:

@@ -61,7 +61,7 @@ def stack_of(places: Sequence[Place], *, uneven: str) -> Stack:
     """Sort slices along their normal and find the affine they share.
 
     Args:
-        places: One for each slice, in any order.
+        places: Place of each slice, in any order.
         uneven: "reject" or "resample": whether uneven distances are an error, or marked in the result. With "resample"
             the second of two slices in one place is left out.
 
@@ -200,7 +200,7 @@ def evenly(voxels: NDArray[Any], stack: Stack) -> tuple[NDArray[np.float32], Aff
 
     Args:
         voxels: [slice, row, column] in the stack's order.
-        stack: Whose `even` is False.
+        stack: Stack whose `even` is False.
 
     Returns:
         float32 voxels from the first slice to the last at the median distance (the last step may end short of the last

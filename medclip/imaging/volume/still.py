@@ -15,8 +15,8 @@ def still_frame(volume: Volume, headers: Mapping[str, Any]) -> tuple[Volume, tup
     """Choose a frame of a volume in time: the lowest b-value where b-values are known, else the middle one.
 
     Args:
-        volume: 3-D, which stays what it is, or 4-D with frames first.
-        headers: As the volume's reader returned them.
+        volume: Volume, 3-D, which stays what it is, or 4-D with frames first.
+        headers: Header values, as the volume's reader returned them.
 
     Returns:
         The 3-D volume, and what was done.

@@ -46,11 +46,11 @@ class Engine(Protocol):
         """Work through chunks.
 
         Args:
-            plan: What its workers need.
-            ledger: Each chunk is committed whole, by this process alone.
-            chunks: Those that are not done. They may come as they are found, and are asked for as there is room.
-            committed: Called after each commit.
-            progress: Told how far the reading is.
+            plan: Plan of what the workers need.
+            ledger: Ledger that each chunk is committed to whole, by this process alone.
+            chunks: Chunks that are not done. They may come as they are found, and are asked for as there is room.
+            committed: Function called after each commit.
+            progress: Progress bar of the reading.
 
         Raises:
             MedclipError: For a cluster that cannot do the work, and for a worker that cannot be what the plan says.

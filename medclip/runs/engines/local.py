@@ -15,10 +15,10 @@ def run_chunks(context: Context, ledger: Ledger, chunks: Iterator[Chunk], commit
     """Work through chunks here.
 
     Args:
-        context: What every chunk needs.
-        ledger: Each chunk is committed whole.
-        chunks: They may come as they are found: some are asked for ahead.
-        committed: Called after each commit with what it returned.
+        context: Context that every chunk needs.
+        ledger: Ledger that each chunk is committed to whole.
+        chunks: Chunks that may come as they are found: some are asked for ahead.
+        committed: Function called after each commit with what was committed and what the commit returned.
     """
     for_reading, for_work = tee(chunks)
     readings = context.first_readings(for_reading)

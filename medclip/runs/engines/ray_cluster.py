@@ -82,9 +82,9 @@ class ChunkWorker:
     """One worker: it holds the model and reading processes, and turns chunks into rows.
 
     Args:
-        plan: Of the run.
+        plan: Plan of the run.
         share: Workers that share its node.
-        readers: Reading processes; its share of the cores where None.
+        readers: Reading processes of the worker; its share of the cores where None.
     """
 
     def __init__(self, plan: WorkerPlan, share: int, readers: int | None) -> None:
@@ -199,8 +199,8 @@ class _Crew:
 
     Args:
         ray: The package.
-        hire: Returns a new worker.
-        size: How many there are to be.
+        hire: Function that returns a new worker.
+        size: Number of workers.
     """
 
     def __init__(self, ray: Any, hire: Any, size: int) -> None:
@@ -217,9 +217,9 @@ class _Crew:
         """Have all chunks computed.
 
         Args:
-            chunks: Asked for as there is room for them.
-            commit: Called with the rows of each.
-            failed: Returns the rows of a chunk that nobody can compute.
+            chunks: Chunks, which are asked for as there is room for them.
+            commit: Function called with the rows of each chunk.
+            failed: Function that returns the rows of a chunk that nobody can compute.
         """
         self._commit, self._failed = commit, failed
         while True:

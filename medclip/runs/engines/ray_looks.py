@@ -38,7 +38,7 @@ class Reader:
 
     Args:
         settings: Limits.
-        readers: How many; the cores of the node where None.
+        readers: Number of reading processes; the cores of the node where None.
     """
 
     def __init__(self, settings: Settings, readers: int | None) -> None:

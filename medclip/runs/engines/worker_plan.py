@@ -53,11 +53,11 @@ class WorkerPlan:
         """Return what chunks are computed with.
 
         Args:
-            model: Loaded; None to make rows of what failed, and then nothing else is needed either.
+            model: Model that is loaded; None to make rows of what failed, and then nothing else is needed either.
             pool: Reading processes.
             encoders: Threads that compute a batch each.
-            num_encoders: Their number.
-            progress: Told of each file that was read.
+            num_encoders: Number of these threads.
+            progress: Progress bar of the files that were read.
         """
         return Context(
             model=model,

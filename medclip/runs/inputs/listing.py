@@ -82,13 +82,13 @@ class Listing:
 
     Args:
         root: The file or folder that is scored.
-        ledger: Of the run.
+        ledger: Ledger of the run.
         exclude: Paths to leave out.
-        hashed: Turns a name into the hash that a finished ledger has in its place.
+        hashed: Function that turns a name into the hash that a finished ledger has in its place.
         given: The files, by `FileRef.place`, where a caller named them one by one: nothing is walked over.
         remote: The files, where they lie elsewhere; `root` is then where they are brought.
-        shard: Which of the windows are this run's; None for all.
-        follow_links: As `walk` takes it.
+        shard: Shard of the run whose windows are listed; None for all.
+        follow_links: Whether links out of the root are followed, as in `walk`.
     """
 
     def __init__(
@@ -315,8 +315,8 @@ class Counter:
 
     Args:
         root: The path.
-        total: Their number where it is known.
-        num_shards: Share the number among so many shards of a run, about.
+        total: Number of the files, where it is known.
+        num_shards: Number of shards of the run that the files are shared among, about.
     """
 
     def __init__(self, root: Path, total: int | None = None, num_shards: int = 1) -> None:

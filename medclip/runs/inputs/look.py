@@ -38,14 +38,14 @@ class Looker:
     """Whoever looks at the files of a run.
 
     Args:
-        listing: What files there are.
-        ledger: Takes the facts.
+        listing: Listing of the files.
+        ledger: Ledger that takes the facts.
         pool: Reading processes; they hash and sniff.
         options: Modality and grouping.
-        manifest: What a table says of the files.
+        manifest: Table that says something about the files; None where there is none.
         key: Key of the identity hashes.
         settings: Limits.
-        only: The one modality that the model knows, if so.
+        only: Only modality that the model knows, if there is just one.
     """
 
     listing: Listing
@@ -62,9 +62,9 @@ class Looker:
 
         Args:
             folder: The output folder, to be named in a refusal.
-            add: Take in files that came, and those that are others now.
-            retry: Look once more at the files that failed: those of a reason, or all for "".
-            again: Files will be read again in any case, so that a ledger without names needs them back.
+            add: Whether files that came, and those that are others now, are taken in.
+            retry: Reason of the failed files that are looked at once more, "" for all of them; None for none.
+            again: Whether files will be read again in any case, so that a ledger without names needs them back.
 
         Raises:
             MedclipError: OUTPUT_IN_USE where files came without `add`, or finished ones are others now.

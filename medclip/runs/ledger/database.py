@@ -17,8 +17,8 @@ class Database:
     """An open ledger's file.
 
     Args:
-        path: Of the file, in the output folder.
-        timeout_s: How long to wait for another process's transaction.
+        path: Path of the file, in the output folder.
+        timeout_s: Seconds to wait for another process's transaction.
 
     Raises:
         sqlite3.Error: As SQLite cannot open it.

@@ -119,8 +119,8 @@ class InputRows:
         now may belong to another study.
 
         Args:
-            files: Their numbers, with what the walk says of them now; None for those that are gone, which keep why they
-                could not be opened if they never could.
+            files: Numbers of the files, with what the walk says of them now; None for those that are gone, which keep
+                why they could not be opened if they never could.
         """
         if not files:
             return

@@ -41,7 +41,8 @@ class Ledger(InputRows, ResultWriter, ResultReader, StudyFiles, ShardReader):
 
     Args:
         folder: The output folder; it must exist.
-        create: Make the ledger where there is none. False opens for reading what another call wrote or writes.
+        create: Whether the ledger is made where there is none. False opens for reading what another call wrote or
+            writes.
 
     Raises:
         MedclipError: BUSY when another process writes to it; OUTPUT_IN_USE when it is not a ledger; DISK_FULL.

@@ -53,8 +53,9 @@ class ResultReader:
         """Yield what is kept of units, beside what their first file's row says: see `medclip.runs.units.unit_rows`.
 
         Args:
-            by_study: Those of a study side by side, studies by their first file; else in the order of files.
-            failed: Those without vectors instead.
+            by_study: Whether units of a study come side by side, studies by their first file; else in the order of
+                files.
+            failed: Whether units without vectors are yielded instead.
         """
         ordered = f"{_UNIT_ORDER} ORDER BY {'first, n.row' if by_study else 'n.row'}"
         for number, _ in self._db.execute(ordered, (not failed,)):  # light: no vector is sorted
@@ -105,7 +106,7 @@ class ResultReader:
         """Return the keys of the first scored studies.
 
         Args:
-            limit: Studies at most.
+            limit: Largest number of studies.
             by: Task and class by whose probability they are sorted, the highest first and studies without it last;
                 equal ones, and all without a choice, in the order of their first files.
         """

@@ -73,10 +73,10 @@ class ResultWriter:
         """Write a whole run that was made of another one's results, in the place of what there is: all or nothing.
 
         Args:
-            files: By their numbers, which stay; read to the end before `scores`, and both some at a time.
-            scores: Those of a study in their order, and those of its views among them.
-            thumbnails: By the numbers of files.
-            remembered: What the ledger of that run knew: whether names are hashed, and the like.
+            files: Rows of files by their numbers, which stay; read to the end before `scores`, and both some at a time.
+            scores: Scores of each study in their order, and those of its views among them.
+            thumbnails: Thumbnails by the numbers of files.
+            remembered: Facts that the ledger of that run knew: whether names are hashed, and the like.
         """
         with self._db.transaction():
             for table in (*BY_FILE, *BY_STUDY, "inputs", "numbers"):

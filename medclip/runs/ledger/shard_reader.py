@@ -35,8 +35,8 @@ class ShardReader:
         files lie in several windows are.
 
         Args:
-            shards: Open ledgers.
-            remembered: What is to be remembered of the run.
+            shards: Open ledgers of the shards.
+            remembered: Facts that are to be remembered of the run.
 
         Raises:
             MedclipError: OUTPUT_IN_USE where a file is in two shards: the folder changed while they were listed.

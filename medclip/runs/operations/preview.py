@@ -69,9 +69,9 @@ def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
     """Look at the files of a run and return what it would do. Nothing is written, not even an identity key.
 
     Args:
-        call: What it is over, and how.
-        pack: Its model.
-        verb: What is made of it.
+        call: Files and options of the run.
+        pack: Model of the run.
+        verb: Verb that the run would carry out.
 
     Raises:
         MedclipError: As `medclip.runs.conduct.conduct` before its first file.

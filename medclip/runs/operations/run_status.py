@@ -111,7 +111,7 @@ def read_status(folder: str | Path) -> RunStatus:
     Nothing is computed, and a run that goes on is not disturbed.
 
     Args:
-        folder: What was given as `out`.
+        folder: Folder that was given as `out`.
 
     Raises:
         MedclipError: MISSING_FILE where the folder holds no run; OUTPUT_IN_USE for the ledger of another version.

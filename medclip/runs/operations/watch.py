@@ -30,9 +30,9 @@ class RunWatch:
 
     Args:
         command: The verb.
-        files: Those that end in .prom have metrics, others events as JSON lines.
-        clock: Seconds, for what lies between.
-        now: Seconds since 1970.
+        files: Files that are written: those that end in .prom have metrics, others events as JSON lines.
+        clock: Function that returns seconds, for what lies between.
+        now: Function that returns seconds since 1970.
 
     Raises:
         MedclipError: For a file that cannot be written.
@@ -68,9 +68,9 @@ class RunWatch:
         """Take note that files are read from now on.
 
         Args:
-            facts: What computes: model, device, back-end, reading processes. No path.
-            counts: Files that have their row already, and scored studies.
-            total: Files, as far as they are counted.
+            facts: Facts of what computes: model, device, back-end, reading processes. No path.
+            counts: Numbers of files that have their row already, and of scored studies.
+            total: Number of files, as far as they are counted.
         """
         self._facts, self._counts, self._total = dict(facts), dict(counts), total
         self._event("run_started", **self._facts, files_done=counts["files"], files_total=total)
@@ -81,8 +81,8 @@ class RunWatch:
 
         Args:
             files: The rows.
-            counts: Of all files with a row, and scored studies.
-            total: Files, as far as they are counted.
+            counts: Numbers of all files with a row, and of scored studies.
+            total: Number of files, as far as they are counted.
         """
         self._processed.update((row.status, row.reason or "") for row in files)
         self._counts, self._total = dict(counts), total
@@ -95,8 +95,8 @@ class RunWatch:
         """Take note that the results are written.
 
         Args:
-            counts: By status, of all files, and studies.
-            already: Whether they had been before, and nothing was computed.
+            counts: Numbers of all files, by status, and of studies.
+            already: Whether they had been written before, and nothing was computed.
         """
         self._counts, self._total = dict(counts), counts["files"]
         self._facts["already_finished"] = already
@@ -105,7 +105,7 @@ class RunWatch:
         """Take note that the files were looked at, and none read.
 
         Args:
-            counts: Of the files, by how they would end.
+            counts: Numbers of files, by how they would end.
         """
         self._total, self._is_preview = counts["files"], True
         self._counts = {**self._counts, "failed": counts["failed"]}

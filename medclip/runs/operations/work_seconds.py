@@ -110,9 +110,9 @@ class TimedThreads(Executor):
     """Threads whose work is counted.
 
     Args:
-        threads: That do it.
-        work: Counts it.
-        kind: What it is.
+        threads: Threads that do the work.
+        work: Counter of the seconds of work.
+        kind: Kind of the work.
     """
 
     def __init__(self, threads: Executor, work: WorkSeconds, kind: str) -> None:

@@ -29,8 +29,8 @@ class Parts:
 
     Args:
         folder: The output folder.
-        name_of: What stands in the place of a path.
-        written: Called with the files of each part.
+        name_of: Function from a path to what stands in its place; the path itself where None.
+        written: Function called with the files of each part.
     """
 
     def __init__(

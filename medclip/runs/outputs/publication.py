@@ -43,7 +43,7 @@ class Publication:
     Args:
         place: A folder of the store.
         folder: The work folder: that of the run.
-        progress: Told how far it is.
+        progress: Progress bar of the publication.
     """
 
     def __init__(self, place: RemotePath, folder: Path, progress: Progress) -> None:

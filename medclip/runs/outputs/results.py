@@ -42,7 +42,7 @@ def write_results(ledger: Ledger, folder: Path, run: dict[str, Any]) -> None:
     Args:
         ledger: The run's ledger, all chunks committed and its files numbered.
         folder: The output folder.
-        run: What run.json says besides the counts: version, pack, options. No path, no time.
+        run: Facts of run.json besides the counts: version, pack, options. No path, no time.
 
     Raises:
         MedclipError: As `medclip.files.output.disk_errors`.

@@ -207,7 +207,7 @@ def read_run(folder: str | Path) -> ScoreRun:
     """Read a finished run of `medclip score` from its output folder; nothing is computed.
 
     Args:
-        folder: What was given as `out`.
+        folder: Folder that was given as `out`.
 
     Returns:
         The run, as `medclip.score` returned it.

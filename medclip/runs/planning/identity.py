@@ -62,14 +62,14 @@ def run_identity(
 
     Args:
         options: The caller's wishes.
-        manifest: The table that they name, if any.
+        manifest: Table that the options name, if any.
         pack: Name and hash of the model pack.
         version: Version of medclip.
         key: Identity key; only a hash of it goes in, since study keys depend on it.
         settings: Limits that decide rows.
-        device: What the model computes on.
+        device: Device that the model computes on.
         batch_size: Images in one forward pass; None for the model's own number.
-        backend: `BackendChoice.identity()`; None for torch in float32.
+        backend: Identity of the back-end, `BackendChoice.identity()`; None for torch in float32.
     """
     return {
         "pack": pack,
@@ -111,9 +111,10 @@ def refuse_other_run(folder: Path, known: Mapping[str, Any], asked: Mapping[str,
     """Refuse to go on with a run that is not the same.
 
     Args:
-        folder: Its folder.
-        known: Its identity.
-        asked: That of the call. A choice of reading that it does not name is another one, too.
+        folder: Folder of the run.
+        known: Identity of the run that the folder holds.
+        asked: Identity of the run that the call asks for. A choice of reading that it does not name is another one,
+            too.
         words: Further words of `refuse_other`, such as the remedy.
 
     Raises:

@@ -126,12 +126,12 @@ def make_plan(
     """Group the files of a window.
 
     Args:
-        files: What the ledger knows of each, its path, and what was found in it.
+        files: Entry of each file in the ledger, its path, and what was found in it.
         options: Modality and grouping.
-        manifest: What a table says of the files.
+        manifest: Table that says something about the files; None where there is none.
         key: Key of the identity hashes.
         settings: Limits and policy.
-        only: The one modality that the model knows, if so.
+        only: Only modality that the model knows, if there is just one.
         must_wait: Whether a study (its tie) has files in an earlier window; None for studies whose files are all here.
     """
     files = sorted(files, key=lambda file: file[0].name.encode())

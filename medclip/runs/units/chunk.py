@@ -268,7 +268,7 @@ class ChunkWork:
         Args:
             scores: The rows that were made of its studies, and of the views of those that are examinations.
             units: The rows that were made of its units.
-            withheld: Returns what of the run a unit was not asked although it was scored, and why.
+            withheld: Function that returns what of the run a unit was not asked although it was scored, and why.
         """
         keys = self.study_keys()
         files = tuple(
@@ -441,7 +441,7 @@ def split_keys(grouped: str, modalities: Sequence[Modality], key: bytes) -> dict
 
     Args:
         grouped: The study's key.
-        modalities: Of its units that are wanted.
+        modalities: Modalities of the study's units that are wanted.
         key: Key of the identity hashes.
     """
     several = list(dict.fromkeys(modalities))

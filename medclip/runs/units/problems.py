@@ -70,8 +70,8 @@ def guess_problem(name: str, probability: float, least: float, *, coloured: bool
 
     Args:
         name: The likeliest modality.
-        probability: Its probability.
-        least: What it must be to be believed.
+        probability: Probability of that modality.
+        least: Least probability that is believed.
         coloured: Whether the image shows colours.
     """
     problem = in_colour(name, ModalitySource.INFERRED) if coloured else _in_grey(name)
@@ -86,7 +86,7 @@ def in_colour(name: str, source: ModalitySource | None) -> Problem | None:
 
     Args:
         name: The modality.
-        source: Who says so.
+        source: Source that states the modality.
     """
     if name not in GREY or (source is not ModalitySource.INFERRED and source not in _WHO_SAYS):
         return None

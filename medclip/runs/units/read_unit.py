@@ -79,8 +79,8 @@ def read(
 
     Args:
         source: The files, with what `inspect` found.
-        modality: Whose adapter reads it; None for the generic rendering that modalities are inferred from.
-        preprocess: How the model takes images; with its crop.
+        modality: Modality whose adapter reads it; None for the generic rendering that modalities are inferred from.
+        preprocess: Preprocessing of the model, with its crop.
         settings: Limits.
         look: Whether to keep what the image is known again by, too: some milliseconds.
         small: Whether to draw an ECG's small sheet, which takes three times as long as reading it.
@@ -167,7 +167,7 @@ def with_week(headers: str | None, study_date: str) -> str | None:
 
     Args:
         headers: JSON as `Reading.headers`.
-        study_date: As the header has it.
+        study_date: Date of the study, as the header has it.
 
     Example:
         >>> with_week('{"modality": "CR"}', "20240131"), with_week(None, "19000101")
@@ -182,7 +182,7 @@ def thumbnail(seen_HWC: NDArray[np.uint8], where: Placement) -> bytes:
 
     Args:
         seen_HWC: uint8 [H, W, 1 or 3]: the model's input.
-        where: Where the image lies in it.
+        where: Place of the image in the model's input.
 
     Returns:
         JPEG bytes without any metadata, usually under 6 kB.

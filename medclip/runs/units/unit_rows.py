@@ -87,10 +87,10 @@ def units_in(ledger: Ledger, dim: int, *, by_study: bool = False, failed: bool =
     """Yield the units that a ledger keeps, with their vectors, rows as files.parquet has them.
 
     Args:
-        ledger: Its files are numbered.
-        dim: D.
-        by_study: Those of a study side by side, studies by their first file; else in the order of files.
-        failed: Those that failed after their modality was known instead, without vectors.
+        ledger: Ledger whose files are numbered.
+        dim: D, the length of a vector.
+        by_study: Whether units of a study come side by side, studies by their first file; else in the order of files.
+        failed: Whether units that failed after their modality was known are yielded instead, without vectors.
     """
     for row, study, grouped, patient, modality, kind, sha256, features, *others in ledger.units(
         by_study=by_study, failed=failed

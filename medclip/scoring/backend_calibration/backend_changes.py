@@ -64,10 +64,10 @@ def answer_all(
     """Ask each task about the images that it fits.
 
     Args:
-        scorer: Of the pack; back-ends have the same words and heads.
+        scorer: Scorer of the pack; back-ends have the same words and heads.
         tasks: The questions.
         features_ND: float32 [N, D] of unit norm.
-        modalities: Of each image.
+        modalities: Modality of each image.
 
     Returns:
         For each task and modality that fit each other, the answers for the images of that modality.
@@ -90,10 +90,10 @@ def directions_of(
     """Return for each image the weights of its likeliest answer in the features, of the first task that fits it.
 
     Args:
-        scorer: Of the pack.
+        scorer: Scorer of the pack.
         tasks: The questions.
         features_ND: float32 [N, D] of unit norm.
-        modalities: Of each image.
+        modalities: Modality of each image.
 
     Returns:
         float32 [N, D], against the mean of all classes; zeros for an image that no task fits. Heads that are not linear
@@ -118,8 +118,8 @@ def compare_answers(reference: Sequence[Answer], other: Sequence[Answer]) -> Cha
     """Compare answers with those of the reference, question by question.
 
     Args:
-        reference: Of the tower in float32.
-        other: Of the same images to the same questions.
+        reference: Answers of the tower in float32.
+        other: Answers of another back-end, for the same images to the same questions.
     """
     largest, where, decisions, ranks = 0.0, "", 0, 0
     for mine, theirs in zip(reference, other, strict=True):

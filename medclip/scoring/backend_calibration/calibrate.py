@@ -98,12 +98,12 @@ def calibrate_backends(
     """Measure what back-ends do to a model's scores, and how fast they are, and choose one.
 
     Args:
-        model: Loaded, on the CPU.
-        images: What it is measured on: images as the model will see them.
+        model: Model that is loaded, on the CPU.
+        images: Images that are measured on, as the model will see them.
         options: Tasks, prompts, modality of images that name none.
-        backends: Those to try; the reference is tried always.
+        backends: Back-ends to try; the reference is tried always.
         settings: Limits and number of reading processes.
-        progress: Told how far it is.
+        progress: Progress bar of the calibration.
         run_images: Images that a run has: what a back-end costs each run before its first image is divided by them.
 
     Returns:

@@ -24,7 +24,7 @@ def hold_out(keys: Sequence[str]) -> NDArray[np.bool_]:
     """Choose the images that judge, about half of them.
 
     Args:
-        keys: Of each image: its patient, or its bytes where nothing names the patient. Equal ones stay in one half.
+        keys: Key of each image: its patient, or its bytes where nothing names the patient. Equal ones stay in one half.
 
     Returns:
         bool [N]. Where all images have one key, every other one judges.
@@ -49,8 +49,8 @@ def patients_of(paths: Sequence[Path], stated: Sequence[str | None], settings: S
     """Return what is equal for images of one patient, "" for an image that names none: the table's word, or a header's.
 
     Args:
-        paths: Of the images; headers are read in reading processes.
-        stated: What a table says of each.
+        paths: Paths of the images; headers are read in reading processes.
+        stated: Patient that a table states for each image; None where it states none.
         settings: Limits.
     """
     known = [patient or "" for patient in stated]

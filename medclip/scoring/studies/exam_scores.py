@@ -84,8 +84,8 @@ def exam_features(model: Any, images: Sequence[ExamImage]) -> ExamFeatures:
     """Collect the images of an examination.
 
     Args:
-        model: Loaded.
-        images: In the order of their files.
+        model: Model that is loaded.
+        images: Images of the examination, in the order of their files.
     """
     views = (exam_view_of_row(f"{n:09}", im.laterality, im.view, im.headers) for n, im in enumerate(images))
     rows, vectors = [image.row for image in images], [image.vector_D for image in images]
@@ -109,8 +109,8 @@ class ExamScores:
         Args:
             features: The examination.
             asked: The task.
-            study: Its key.
-            patient: Hash of its patient.
+            study: Key of the study.
+            patient: Hash of the study's patient.
         """
         exam = features.exam
         whole_XD, shares_of_exam = features.whole
@@ -175,7 +175,8 @@ class ExamViews:
     images before partial ones; an examination of which no side is known, by all of its images.
 
     Args:
-        views: In the order of their files; each with a name of its own, and equal ones count in the order of names.
+        views: Views in the order of their files; each with a name of its own, and equal ones count in the order of
+            names.
 
     Example:
         >>> from medclip.sample import ViewType

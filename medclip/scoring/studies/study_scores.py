@@ -158,9 +158,9 @@ class StudyScores:
 
         Args:
             asked: The task.
-            facts: Of the study.
+            facts: Facts of the study.
             features_ND: float32 [N, D] of all images of the study that it is about.
-            num_images: How many these are; more than N where images were fused.
+            num_images: Number of these images; more than N where images were fused.
         """
         features_1ND = features_ND[None]
         logits_1C, probabilities_1C = self.scorer.studies(features_1ND, asked, facts.modality)

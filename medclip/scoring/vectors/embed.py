@@ -38,8 +38,8 @@ def run_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
     """Embed the files below a path into a folder.
 
     Args:
-        call: What is embedded, with what, and how.
-        dtype: How vectors are stored: float32 or float16.
+        call: Files, model and options of the run.
+        dtype: Type of the stored vectors: float32 or float16.
 
     Raises:
         MedclipError: WRONG_USE for another dtype; as `conduct`.
@@ -55,8 +55,8 @@ def preview_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
     """Return what embedding would do; nothing is written.
 
     Args:
-        call: What would be embedded, with what, and how.
-        dtype: As `run_embedding` takes it; it is checked.
+        call: Files, model and options of the run.
+        dtype: Type of the stored vectors, as `run_embedding` takes it; it is checked.
 
     Raises:
         MedclipError: As `run_embedding` before it looks at a file, and `preview`.

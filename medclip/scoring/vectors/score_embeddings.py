@@ -52,11 +52,11 @@ def score_embeddings(
     """Score a folder of embeddings into a folder.
 
     Args:
-        embeddings: What is scored.
-        call: With what, and how; `root` is not looked at. What was decided when the files were embedded may be left at
-            its default, or be what it was then.
-        sort_by: As `run_scoring` takes it.
-        finish: The same.
+        embeddings: Embeddings that are scored.
+        call: Model and options of the run; `root` is not looked at. What was decided when the files were embedded may
+            be left at its default, or be what it was then.
+        sort_by: Task, or task and class, as `run_scoring` takes it.
+        finish: Function called before the run counts as finished, as `run_scoring` takes it.
 
     Raises:
         MedclipError: WRONG_USE for another pack, another key, and for options that were decided before; OUTPUT_IN_USE,

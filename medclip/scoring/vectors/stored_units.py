@@ -69,7 +69,7 @@ class StoredUnits:
         embeddings: The folder.
         scores: The questions, and the model that understands them.
         key: Key of the identity hashes: studies that are split get their keys by it.
-        name_of: What stands in the place of a path; the path itself where None.
+        name_of: Function from a path to what stands in its place; the path itself where None.
         names_files: Whether scores name the files of their study. The ledger does not need it.
     """
 
@@ -245,7 +245,7 @@ class StoredUnits:
         """Yield the scores once `files` was read to its end, studies in the order of their first files.
 
         Args:
-            step: Called with the number of studies whose scores were yielded.
+            step: Function called with the number of studies whose scores were yielded since the last call.
         """
         if not self.num_studies:
             return
@@ -315,9 +315,9 @@ class StoredUnits:
         """Return what stands in the rows of a study.
 
         Args:
-            study: Its number.
+            study: Number of the study.
             first_unit: Place of the first unit that a task is about.
-            num_images: Of all of them.
+            num_images: Number of images that the task is about; 0 for an examination.
         """
         grouped: str = self._grouped[int(self._study_group[study])].as_py()  # pyright: ignore[reportAssignmentType]
         modality = self._study_modality[study]

@@ -80,8 +80,8 @@ def check_shards(folder: Place | str) -> ShardCheck:
     """Read every byte of a shard folder again and compare it with the index.
 
     Args:
-        folder: What `build_shards` or `index_shards` made, here or as a URL in a store. There each tar is read once,
-            from front to back, into a temporary file.
+        folder: Folder that `build_shards` or `index_shards` made, here or as a URL in a store. There each tar is read
+            once, from front to back, into a temporary file.
 
     Returns:
         Counts, and one sentence for everything that is wrong: a missing, changed or foreign file, an unreadable or

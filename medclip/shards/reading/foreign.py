@@ -47,7 +47,7 @@ def read_foreign(
 
     Args:
         parts: Extension to bytes.
-        of: What holds for the whole set.
+        of: Facts that hold for the whole set.
         known: The sample's row of samples.parquet.
 
     Returns:

@@ -90,14 +90,14 @@ def index_shards(
     """Make a folder of WebDataset tars ready for `medclip pretrain`; see `medclip.api.shards.index`.
 
     Args:
-        folder: Where the tars lie, here or as a URL in a store, where each tar is read once from front to back.
+        folder: Folder of the tars, here or as a URL in a store, where each tar is read once from front to back.
         of: Name, licence and modality of the set.
         split: The split that all samples are put in.
-        out: Where index.json and the two tables go; into `folder` where None, which a store does not allow.
+        out: Folder of index.json and the two tables; `folder` where None, which a store does not allow.
         patient_field: Field of the JSON that names the patient.
-        keep_textless: Keep images of which nothing is said.
+        keep_textless: Whether images of which nothing is said are kept.
         key: Key for patient hashes; the identity key where None.
-        progress: Counts the tars.
+        progress: Progress bar of the tars.
 
     Raises:
         MedclipError: MISSING_FILE or NOTHING_TO_DO when there are no tars or no samples; OUTPUT_IN_USE when there is an

@@ -62,9 +62,9 @@ class MappedRows:
 
     Args:
         path: The file.
-        split: Its split, which stands in no column.
+        split: Split of the rows, which stands in no column.
         shards: Names of the shards that the column of numbers points into.
-        holder: What keeps a temporary file in being.
+        holder: Object that keeps a temporary file in being.
     """
 
     def __init__(self, path: Path, split: str, shards: Sequence[str], holder: Any = None) -> None:
@@ -180,11 +180,11 @@ def map_rows(identity: str, split: str, shards: Sequence[str], batches: Callable
     """Map the rows of a split, from a file that is there or is written now. Of several processes one writes it.
 
     Args:
-        identity: What the rows depend on, as a hash.
+        identity: Hash of what the rows depend on.
         split: The split.
-        shards: Names of its shards, in the order of their numbers.
-        batches: Yields record batches with the columns of samples.parquet, `shard` as a number; called where there is
-            no file yet.
+        shards: Names of the split's shards, in the order of their numbers.
+        batches: Function that yields record batches with the columns of samples.parquet, `shard` as a number; called
+            where there is no file yet.
 
     Raises:
         MedclipError: What `batches` raises; as `medclip.files.output.disk_errors` where not even a temporary file can

@@ -29,10 +29,10 @@ class ReadAhead:
     """Fetches shards in the order in which they will be read.
 
     Args:
-        cache: Where they go.
-        keep: What it wants stays until it is closed: of what runs through the cache, less fits beside it.
-        in_processes: Fetch in processes of their own: a gigabyte a second takes a whole core, which the process that
-            trains has not to spare. Threads otherwise.
+        cache: Cache that shards are fetched into.
+        keep: Whether what it wants stays until it is closed: of what runs through the cache, less fits beside it.
+        in_processes: Whether shards are fetched in processes of their own: a gigabyte a second takes a whole core,
+            which the process that trains has not to spare. Threads otherwise.
     """
 
     def __init__(self, cache: ShardCache, *, keep: bool = False, in_processes: bool = False) -> None:

@@ -98,12 +98,12 @@ class ShardReader:
     """Random access to one split of one or several shard folders. Safe in threads; travels to other processes.
 
     Args:
-        folder: What `build_shards` or `index_shards` made, here or as a URL in a store (s3://, https://, http://);
-            several are numbered one after the other.
-        split: One of its splits. Of several folders each that has it takes part.
-        verify: What is compared with the index when a shard is first opened: "full" is size and sha256 (and the hash of
-            the table of samples), "size" the size only, "none" nothing. What comes out of a store is always hashed.
-        cache: Where what comes out of a store is kept on this node; 50 GB in `cache/shards` of MEDCLIP_HOME where None.
+        folder: Folder that `build_shards` or `index_shards` made, here or as a URL in a store (s3://, https://,
+            http://); several are numbered one after the other.
+        split: Name of a split. Of several folders each that has it takes part.
+        verify: Comparison with the index when a shard is first opened: "full" is size and sha256 (and the hash of the
+            table of samples), "size" the size only, "none" nothing. What comes out of a store is always hashed.
+        cache: Cache on this node for what comes out of a store; 50 GB in `cache/shards` of MEDCLIP_HOME where None.
 
     Raises:
         MedclipError: MISSING_FILE, TABLE_INVALID or WRONG_USE when the folder or the split is not there;

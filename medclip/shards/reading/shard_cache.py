@@ -109,10 +109,10 @@ class ShardCache:
         """Bring a file into the cache; of several that want it, one fetches it.
 
         Args:
-            place: Where it lies.
-            sha256: Of what should be in it.
-            num_bytes: Its size; asked for where None.
-            wait: Wait for another one who is fetching it.
+            place: Place of the file in its store.
+            sha256: Hash of what should be in the file.
+            num_bytes: Size of the file in bytes; asked for where None.
+            wait: Whether to wait for another one who is fetching it.
 
         Raises:
             MedclipError: CORRUPT where it is not what the hash says; as `medclip.files.stores.remote.read_range` and
@@ -221,7 +221,7 @@ class WantedList:
 
     Args:
         cache: The cache.
-        keep: What is on it stays to the end; other lists show what comes and goes.
+        keep: Whether what is on it stays to the end; other lists show what comes and goes.
     """
 
     def __init__(self, cache: ShardCache, *, keep: bool = False) -> None:

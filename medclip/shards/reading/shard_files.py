@@ -35,10 +35,10 @@ class ShardFiles:
 
     Args:
         shards: The shards, in the order of their numbers.
-        verify: "full" compares size and sha256 when a shard is first opened, in the thread that wants it (others that
-            want the same shard wait, those that read from other shards do not); "size" only the size; "none" nothing.
-            What comes out of a store is always hashed as it comes.
-        cache: Where shards of a store are kept; the default one where None.
+        verify: Comparison with the index: "full" compares size and sha256 when a shard is first opened, in the thread
+            that wants it (others that want the same shard wait, those that read from other shards do not); "size" only
+            the size; "none" nothing. What comes out of a store is always hashed as it comes.
+        cache: Cache that shards of a store are kept in; the default one where None.
     """
 
     def __init__(self, shards: Sequence[ShardFile], verify: Verify = "size", cache: ShardCache | None = None) -> None:
@@ -58,9 +58,9 @@ class ShardFiles:
 
         Args:
             now: Numbers of the shards that are read next; this waits for as many of them as the cache holds.
-            soon: Of those that come after them; they are fetched meanwhile.
-            keep: As for `ReadAhead`.
-            in_processes: As for `ReadAhead`.
+            soon: Numbers of the shards that come after them; they are fetched meanwhile.
+            keep: Whether what is wanted stays in the cache, as for `ReadAhead`.
+            in_processes: Whether shards are fetched in processes of their own, as for `ReadAhead`.
 
         Raises:
             MedclipError: A shard of now cannot be fetched.

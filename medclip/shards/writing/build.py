@@ -94,12 +94,12 @@ def build_shards(
     Args:
         table: Path of a CSV, TSV or Parquet file, or a data frame; see `medclip.shards.writing.table`.
         out: Folder to make; it must not exist or be empty. It appears only when the build is complete.
-        form: How samples are written.
-        splits: Shares by name; a `split` column in the table goes before it.
+        form: Form in which samples are written.
+        splits: Shares of the splits by name; a `split` column in the table goes before it.
         images: Folder that relative files are relative to; the table's own where None.
         patient: Column that names the patient, or "file" where every file is a patient of its own.
         settings: Limits and worker count.
-        progress: Counts the rows.
+        progress: Progress bar of the rows.
 
     Returns:
         What was built. A row that cannot be read becomes a row of rejects.parquet, never an error.
@@ -175,13 +175,13 @@ def _write_split(
     """Write the samples of a split; yields once for each row.
 
     Args:
-        split: Its name.
+        split: Name of the split.
         units: Rows that make samples together: one, or those of an examination.
         work: Folder of the tars.
-        tally: What is written is noted here.
-        form: How samples are written.
+        tally: Tally that notes what is written.
+        form: Form in which samples are written.
         settings: Limits and workers.
-        earlier: As `earlier_exams`.
+        earlier: Earlier examinations of each row's patient, from `earlier_exams`.
     """
     results = read_rows((_job(row, form) for unit in units for row in unit), settings)
     shard: TarShard | None = None

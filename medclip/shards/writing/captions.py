@@ -124,7 +124,7 @@ class AskedWriter:
 
     Args:
         n: Captions for each row.
-        writer: None: there is none, and medclip's own stay alone.
+        writer: Writer of one's own; None: medclip's own captions stay alone.
     """
 
     def __init__(self, n: int, writer: CaptionWriter | None) -> None:
@@ -253,11 +253,11 @@ def set_table(
     """Make the table for shards of the rows of a known set.
 
     Args:
-        rows: With `cells()`, `texts` that they had already, and the set's own row in `source`.
-        captions: New ones of each row.
+        rows: Rows with `cells()`, `texts` that they had already, and the set's own row in `source`.
+        captions: New captions of each row.
         moved: New paths, see `moved_files`.
         first: Columns in their order, before labels and `report`; those that no row fills are left out.
-        column_map: Of the set: its title and licence stand in `source` and `license` where the table has none.
+        column_map: Map of the set: its title and licence stand in `source` and `license` where the table has none.
     """
     import pyarrow as pa
 

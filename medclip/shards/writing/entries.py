@@ -78,10 +78,10 @@ def entries_of(
 
     Args:
         rows: The rows.
-        results: What became of each.
-        form: How samples are written.
-        seen: How often a content was met before, which tells apart the keys of equal ones.
-        earlier: As `earlier_exams`.
+        results: Result of reading each row.
+        form: Form in which samples are written.
+        seen: Counts of how often a content was met before, which tell apart the keys of equal ones.
+        earlier: Earlier examinations of each row's patient, from `earlier_exams`.
 
     Returns:
         Samples, and the rows that are in none of them with their reasons.

@@ -56,7 +56,7 @@ def group_rows(rows: Sequence[ShardRow], where: str) -> list[tuple[ShardRow, ...
     """Tie rows into examinations, by patient and study, or by patient and date where no study is named.
 
     Args:
-        rows: Of a table of mammograms.
+        rows: Rows of a table of mammograms.
         where: The table, for errors.
 
     Returns:
@@ -89,7 +89,7 @@ def earlier_exams(rows: Sequence[ShardRow]) -> dict[int, tuple[tuple[str, int], 
     """Return the earlier examinations of the same patient for each row, and how many days before: the latest first.
 
     Args:
-        rows: Of a table; those without a date have none, and are none of others.
+        rows: Rows of a table; those without a date have none, and are none of others.
 
     Returns:
         Number of the row -> name of the examination and days.
@@ -119,10 +119,10 @@ def read_exam(
     """Make samples of an examination whose rows were read.
 
     Args:
-        rows: Of one examination.
-        results: What became of each.
+        rows: Rows of one examination.
+        results: Result of reading each row.
         level: One sample for the examination, or one for each breast.
-        stored: How images are stored.
+        stored: Format in which images are stored.
         tasks: Tasks that labels may be of, beside those of the vocabulary.
 
     Returns:
@@ -189,7 +189,7 @@ def joined_labels(labels: Sequence[Labels], tasks: Mapping[str, Task] | None = N
     and the longest time hold.
 
     Args:
-        labels: Of each image.
+        labels: Labels of each image.
         tasks: Tasks by name, beside those of the vocabulary.
 
     Example:
@@ -218,9 +218,9 @@ def joined_class(classes: Sequence[str], task: Task | None, name: str) -> str | 
     """Return the class of a breast or woman whose images are of these; None where they leave the answer open.
 
     Args:
-        classes: Of each image.
+        classes: Class of each image.
         task: The task; None for that of the vocabulary.
-        name: Its name.
+        name: Name of the task.
     """
     different = list(dict.fromkeys(classes))
     if len(different) == 1:

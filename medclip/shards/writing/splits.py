@@ -67,9 +67,9 @@ def assign(rows: Sequence[ShardRow], splits: Mapping[str, float], seed: int, key
 
     Args:
         rows: The table's rows.
-        splits: Shares that sum to 1.
-        seed: Another seed gives another division.
-        key: Used only to name patients in the error.
+        splits: Shares of the splits by name, which sum to 1.
+        seed: Seed of the division.
+        key: Key that names patients in the error, and is used for nothing else.
 
     Returns:
         One split name per row.

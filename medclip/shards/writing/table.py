@@ -132,7 +132,8 @@ def read_shard_table(
 
     Args:
         table: Path of a CSV, TSV or Parquet file, whatever its suffix, or any data frame that narwhals knows.
-        folder: What relative files are relative to; the table's own folder where None (the current one for a frame).
+        folder: Folder that relative files are relative to; the table's own folder where None (the current one for a
+            frame).
         patient_from: Column that names the patient instead of `patient`; "file" says that every file is a patient of
             its own, which must be said because it cannot be seen.
         tasks: Further tasks that label columns may be of, beside those of the vocabulary.
@@ -166,7 +167,7 @@ def need_columns(header: Sequence[str], patient_column: str, where: str) -> None
 
     Args:
         header: The table's columns.
-        patient_column: The one that names the patient.
+        patient_column: Column that names the patient.
         where: The table, for the error.
 
     Raises:
@@ -415,9 +416,9 @@ def refuse_repeats(files: Iterable[tuple[int, Path, bool]], where: str, hint: st
     """Refuse a file that stands twice, however its path is spelt.
 
     Args:
-        files: Of each row its number, its file's path, and whether it is read as the generic rendering.
+        files: Number of each row, the path of its file, and whether it is read as the generic rendering.
         where: The table, for the error.
-        hint: What to do about it.
+        hint: Sentence that says what to do about it.
 
     Raises:
         MedclipError: TABLE_INVALID naming two of the rows.

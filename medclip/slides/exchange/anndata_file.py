@@ -29,7 +29,7 @@ def write_anndata(path: Path, tiles: TileTable, dim: int, blocks: Iterable[NDArr
         path: The file.
         tiles: N tiles.
         dim: D, the length of a vector.
-        blocks: Their vectors, float [B, D] each, N rows in all; kept as float32, which all readers take.
+        blocks: Vectors of the tiles, float [B, D] each, N rows in all; kept as float32, which all readers take.
 
     Raises:
         MedclipError: MISSING_CODEC without h5py; as `medclip.files.output.disk_errors`.

@@ -56,11 +56,11 @@ def export_slides(store: SlideStore, folder: Path, form: Format, *, overwrite: b
     """Write the patches of slides for other programs: one AnnData file, or one SpatialData folder, for each slide.
 
     Args:
-        store: The vectors.
+        store: Store of the vectors.
         folder: Folder for KEY.h5ad or KEY.zarr, and slides.csv, which says which slide a key is.
-        form: One of `SUFFIXES`.
-        overwrite: Replace an export that is in the folder.
-        progress: Told of each slide.
+        form: Name of the form, one of `SUFFIXES`.
+        overwrite: Whether an export that is in the folder is replaced.
+        progress: Progress bar of the slides.
 
     Raises:
         MedclipError: OUTPUT_IN_USE; MISSING_CODEC without spatialdata.

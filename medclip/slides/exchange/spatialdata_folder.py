@@ -45,7 +45,7 @@ def write_spatialdata(folder: Path, tiles: TileTable, features_ND: NDArray[np.fl
     Args:
         folder: A new folder.
         tiles: N tiles.
-        features_ND: Their vectors.
+        features_ND: Vectors of the tiles, float [N, D].
         outlines: GeoJSON of the slide's tissue, in pixels of the finest resolution; may be missing.
     """
     import anndata  # pyright: ignore[reportMissingImports]

@@ -47,8 +47,8 @@ def tile_table(store: SlideStore, features: SlideFeatures) -> TileTable:
     """Return the tiles of a slide.
 
     Args:
-        store: Of the slide.
-        features: Its patches; vectors are not looked at.
+        store: Store of the slide.
+        features: Features of the slide; vectors are not looked at.
     """
     num = len(features.corners_um_N2)
     finest = features.slide_mpp_um or features.effective_mpp_um

@@ -62,9 +62,9 @@ def blank_header(one: PatchMap, key: str, mpp_um: tuple[float, float]) -> Datase
     """Make the header that stands for a slide that is not DICOM: its geometry, and nothing of a patient.
 
     Args:
-        one: A map of it.
-        key: Of the slide; its UIDs are made of it.
-        mpp_um: Row and column µm/px of its finest resolution.
+        one: Map of the slide.
+        key: Key of the slide; UIDs are made of it.
+        mpp_um: Row and column µm/px of the slide's finest resolution.
     """
     from pydicom.dataset import Dataset
 
@@ -92,8 +92,8 @@ def parametric_map(one: PatchMap, header: Dataset, key: str, software: str = "")
 
     Args:
         one: The map.
-        header: Of the slide: `slide_header` or `blank_header`.
-        key: Of the slide; with the title it makes the UIDs, so that equal maps have equal ones.
+        header: Header of the slide: `slide_header` or `blank_header`.
+        key: Key of the slide; with the title it makes the UIDs, so that equal maps have equal ones.
         software: Model and head, in a few words.
 
     Returns:

@@ -64,8 +64,8 @@ def patch_map(features: SlideFeatures, values_N: NDArray[np.floating], title: st
 
     Args:
         features: The slide.
-        values_N: One for each patch.
-        title: What they are.
+        values_N: One value for each patch.
+        title: Name of what the values are.
 
     Raises:
         MedclipError: WRONG_USE where there is not one value for each patch.

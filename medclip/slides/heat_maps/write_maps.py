@@ -52,11 +52,11 @@ def write_maps(folder: Path, one: PatchMap, row: SlideRow, features: SlideFeatur
     """Write KEY.png, KEY.geojson and perhaps KEY.dcm.
 
     Args:
-        folder: Where they go.
+        folder: Folder that the files are written to.
         one: The map.
         row: The slide in the store.
-        features: Its vectors, for scale and key.
-        files: What is wanted.
+        features: Features of the slide, for scale and key.
+        files: Files that are wanted, and what they are made from.
 
     Returns:
         What could not be drawn or written, in sentences; blank where nothing is missing.

@@ -85,11 +85,11 @@ def bags_in_memory(
     """Take slides whose vectors are held.
 
     Args:
-        features: Of each slide, float [N, D].
-        targets: As in `Bags`.
-        patients: Whose each slide is.
+        features: Patch vectors of each slide, float [N, D].
+        targets: Truths of the slides, as in `Bags`.
+        patients: Patient of each slide.
         names: Classes, or years of a risk.
-        kind: Of the task.
+        kind: Kind of the task.
 
     Raises:
         MedclipError: WRONG_USE where they do not fit together.

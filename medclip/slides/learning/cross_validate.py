@@ -94,14 +94,14 @@ def cross_validate(
 
     Args:
         bags: The slides.
-        recipe: How heads learn.
-        poolings: Compared with each other; the recipe's alone where none is named.
-        num_folds: At most so many; fewer where a class has fewer patients.
-        seed: Of folds, held-back patients and training.
-        num_resamples: Of patients.
-        each_fold: Called with a pooling's name, the head of a fold and the slides that it has not seen, such as to draw
-            their heat maps.
-        progress: Told of each fold.
+        recipe: Recipe that heads learn by.
+        poolings: Poolings that are compared with each other; the recipe's alone where none is named.
+        num_folds: Largest number of folds; fewer where a class has fewer patients.
+        seed: Seed of folds, held-back patients and training.
+        num_resamples: Number of resamples of the patients.
+        each_fold: Function called with a pooling's name, the head of a fold and the rows of the slides that it has not
+            seen, such as to draw their heat maps.
+        progress: Progress bar of the folds.
 
     Raises:
         MedclipError: WRONG_USE where the patients do not suffice; as `train_slides`.

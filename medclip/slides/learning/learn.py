@@ -100,12 +100,12 @@ def learn_slides(
 
     Args:
         slides: Truths, by slide.
-        store: Their vectors.
-        recipe: How heads learn.
-        validation: How they are measured.
+        store: Vectors of the slides.
+        recipe: Recipe that heads learn by.
+        validation: Way in which heads are measured.
         seed: Seed of folds, held-back patients and training.
         folder: Folder of the head, claimed by `claim_head`.
-        progress: Told of each fold.
+        progress: Progress bar of the folds.
 
     Raises:
         MedclipError: As `cross_validate` and `train_slides`.

@@ -87,7 +87,7 @@ class GatedAttention(nn.Module):
     Args:
         reduced: Width of h.
         hidden: Width of the attention.
-        num_branches: T.
+        num_branches: T, the number of branches.
     """
 
     def __init__(self, reduced: int, hidden: int, num_branches: int) -> None:
@@ -105,7 +105,7 @@ class SlidePooling(nn.Module):
     """Turns the patches of one slide into its logits.
 
     Args:
-        shape: What it is built by.
+        shape: Shape that the head is built by.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -124,8 +124,8 @@ class SlidePooling(nn.Module):
 
         Args:
             bag_ND: float [N, D], the patches of a slide, N at least 1.
-            generator: In training mode, draws what ACMIL hides; None hides nothing.
-            masked_share: Of the patches that a branch looks at most, how many ACMIL hides.
+            generator: Generator that draws what ACMIL hides in training mode; None hides nothing.
+            masked_share: Share that ACMIL hides of the patches that a branch looks at most.
         """
         h_NH = relu(self.reduce(bag_ND))
         attention_TN = self._attention(h_NH)
@@ -170,9 +170,9 @@ def hide_top(
 
     Args:
         attention_TN: float [T, N], before the softmax.
-        generator: Of the draw.
-        top: How many of the highest may be hidden; all where a slide has fewer.
-        share: The part of them that is, rounded down: never all.
+        generator: Generator of the draw.
+        top: Number of the highest that may be hidden; all where a slide has fewer.
+        share: Share of them that is hidden, below 1; their number is rounded down.
     """
     top = min(top, attention_TN.shape[1])
     _, index_TK = attention_TN.topk(top, dim=-1)

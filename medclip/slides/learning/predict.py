@@ -289,7 +289,7 @@ def patch_logits(
     Args:
         features_ND: Patch vectors of unit norm.
         vectors: The task's class vectors.
-        kind: multiclass or multilabel.
+        kind: Kind of the task, multiclass or multilabel.
         logit_scale: a, the model's exp(logit_scale).
     """
     return score_features(np.asarray(features_ND, np.float32), vectors, kind, logit_scale)[0]
@@ -303,8 +303,8 @@ def top_pooled(logits_NC: NDArray[np.floating], top: int = TOP_PATCHES) -> NDArr
     zero-shot transfer for histopathology images, CVPR 2023).
 
     Args:
-        logits_NC: Of each patch.
-        top: K; all patches where a slide has fewer.
+        logits_NC: Logits of each patch, float [N, C].
+        top: K, the number of highest patches; all where a slide has fewer.
 
     Raises:
         MedclipError: WRONG_USE for no patch, or K below 1.

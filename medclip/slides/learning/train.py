@@ -88,10 +88,10 @@ def train_slides(train: Bags, recipe: SlideRecipe, *, seed: int, val: Bags | Non
     """Learn a head from slides.
 
     Args:
-        train: What is learned from.
-        recipe: How.
-        seed: Of the initial weights, the order of slides and what is hidden of them. Torch's global source of chance is
-            left as it was.
+        train: Slides that are learned from.
+        recipe: Recipe that the head learns by.
+        seed: Seed of the initial weights, the order of slides and what is hidden of them. Torch's global source of
+            chance is left as it was.
         val: Slides of other patients that the epoch is chosen by; None: the last one is kept.
 
     Raises:
@@ -146,8 +146,8 @@ def held_back(bags: Bags, share: float, seed: int) -> tuple[NDArray[np.int64], N
 
     Args:
         bags: The slides.
-        share: Of the patients of each stratum that are held back.
-        seed: Of the draw.
+        share: Share of the patients of each stratum that are held back.
+        seed: Seed of the draw.
 
     Returns:
         Rows to learn from and rows held back; none of the latter where a stratum would have fewer than
@@ -256,11 +256,11 @@ def slide_loss(
     """Compute the loss of one slide.
 
     Args:
-        pooled: What the pooling answered.
+        pooled: Answer of the pooling.
         target_1X: int64 [1], the class; float32 [1, C] with NaN for unknown (multilabel); float32 [1, K], truth of each
             year (risk).
-        kind: Of the task.
-        mask_1K: Of a risk: 1 where the year is known.
+        kind: Kind of the task.
+        mask_1K: Mask of a risk's years, [1, K]: 1 where the year is known.
         diversity: Weight of how alike the branches look; the other terms have 1.
     """
     num_branches = len(pooled.attention_TN)

@@ -31,10 +31,10 @@ def write_grid(
     Args:
         path: The HDF5 file.
         grid: The grid.
-        reader: Its slide.
+        reader: Reader of the slide.
         key: The slide's key.
-        identity: What it is of: hashes of the slide and of the options.
-        facts: What the next stage is to know of its tissue.
+        identity: Identity of the grid: hashes of the slide and of the options.
+        facts: Facts on the tissue that the next stage is to know.
 
     Raises:
         MedclipError: MISSING_CODEC without h5py; as `medclip.files.output.disk_errors`.

@@ -95,13 +95,13 @@ def see_slide(
     """Open a slide, find its tissue, lay its grid, estimate its stains.
 
     Args:
-        source: Its files, with what inspection found and what a table says of its scale.
+        source: Files of the slide, with what inspection found and what a table says of its scale.
         settings: Limits and the µm/px of slides that do not say.
-        options: Of tissue and grid.
-        tissue: Where tissue is, if that is known.
+        options: Options of tissue and grid.
+        tissue: Mask of the tissue, if that is known.
         grid: The grid, if that is known; else whether to lay one.
-        stain: How its patches are recoloured before they are encoded; None leaves them as they were scanned.
-        white: Measure the value of bare glass, too.
+        stain: Method by which patches are recoloured before they are encoded; None leaves them as they were scanned.
+        white: Whether the value of bare glass is measured, too.
 
     Raises:
         MedclipError: NO_SCALE and TOO_SMALL for the scale; CHANGED where a file is not the one that was inspected; what
@@ -201,9 +201,9 @@ def read_block(
         size_px: Rows and columns of a patch.
         mpp_um: The scale that was asked for.
         effective_mpp_um: Row and column µm/px of the pixels.
-        preprocess: How the model takes images; None keeps them as they are.
-        measure: What is measured of each patch as it is read.
-        stain: Of the slide: patches are recoloured by it, after they were measured.
+        preprocess: Preprocessing of the model; None keeps patches as they are.
+        measure: Function that measures each patch as it is read; None measures nothing.
+        stain: Estimate of the slide's stains: patches are recoloured by it, after they were measured.
         white: Value of the slide's bare glass.
 
     Raises:

@@ -166,12 +166,13 @@ def run_stage(
     """Run a stage over the slides below a path.
 
     Args:
-        call: What it is over and how; `call.folder` is the folder of all stages.
-        stage: tissue, patches or embed.
-        options: Of tissue and grid.
-        dtype: How `embed` stores vectors: float32 or float16.
+        call: Files and options of the run; `call.folder` is the folder of all stages.
+        stage: Name of the stage: tissue, patches or embed.
+        options: Options of tissue and grid.
+        dtype: Type of the vectors that `embed` stores: float32 or float16.
         qc: Whether `embed` measures each patch, too.
-        stain: How `embed` makes colours alike before patches are encoded: hed, macenko or reinhard; None does not.
+        stain: Method by which `embed` makes colours alike before patches are encoded: hed, macenko or reinhard; None
+            does not.
         geojson: Whether `tissue` and `patches` write outlines for QuPath.
         stage_to: A folder on a quick disk that slides are copied to before they are read.
 

@@ -29,7 +29,7 @@ class Staging:
     """Copies of slides on a quick disk.
 
     Args:
-        folder: Where they go: one that is there, and of which only what is put there is removed.
+        folder: Folder of the copies: one that is there, and of which only what is put there is removed.
 
     Raises:
         MedclipError: As `medclip.files.output.check_place`.
@@ -44,10 +44,10 @@ class Staging:
         """Copy a slide, and have its copy opened in a reading process.
 
         Args:
-            key: Of the slide.
-            source: Its files.
+            key: Key of the slide.
+            source: Files of the slide.
             pool: Reading processes.
-            arguments: Of `see_slide`, for the files where they are.
+            arguments: Arguments of `see_slide`, for the files where they are.
         """
 
         def work() -> SeenSlide:

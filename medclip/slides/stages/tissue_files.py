@@ -28,7 +28,7 @@ def write_tissue(path: Path, tissue: TissueMask, identity: Mapping[str, Any]) ->
     Args:
         path: The PNG.
         tissue: The mask.
-        identity: What it is of: hashes of the slide and of the options.
+        identity: Identity of the mask: hashes of the slide and of the options.
 
     Raises:
         MedclipError: As `medclip.files.output.disk_errors`.

@@ -30,8 +30,8 @@ class UnfinishedSlide:
     """The vectors of one slide while they are computed.
 
     Args:
-        folder: Of this slide alone; made, or gone on with where it holds the same.
-        identity: What makes its rows the same: slide, grid, model, sizes.
+        folder: Folder of this slide alone; made, or gone on with where it holds the same.
+        identity: Facts that make its rows the same: slide, grid, model, sizes.
         num: N, patches of the grid.
         dim: D, the length of a vector.
         num_measures: Q, numbers that are measured of a patch.
@@ -66,11 +66,11 @@ class UnfinishedSlide:
         """Take a block.
 
         Args:
-            block: Its number.
-            rows: Places of its patches in the grid, int64 [P].
-            lost: Those of `rows`, from 0, that could not be read.
-            vectors_ND: Of the others, in their order.
-            measures_NQ: The same.
+            block: Number of the block.
+            rows: Places of the block's patches in the grid, int64 [P].
+            lost: Places in `rows`, from 0, of the patches that could not be read.
+            vectors_ND: Vectors of the other patches, in their order, float32 [N, D].
+            measures_NQ: Measures of the other patches, in their order, float32 [N, Q].
 
         Raises:
             MedclipError: As `medclip.files.output.disk_errors`.

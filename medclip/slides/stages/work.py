@@ -135,12 +135,12 @@ class SlideWork:
     """Carries a stage out over the slides of a run.
 
     Args:
-        stage: What is done.
-        context: Of the run.
-        ledger: Each slide is committed when it is finished.
-        committed: Called after each commit with what it returned.
-        shares: Where time goes.
-        staging: Copies slides to a quick disk first; None reads them where they are.
+        stage: Stage that is carried out.
+        context: Context of the run.
+        ledger: Ledger that each slide is committed to when it is finished.
+        committed: Function called after each commit with what was committed and what the commit returned.
+        shares: Seconds by what they are spent on, which the work adds to.
+        staging: Object that copies slides to a quick disk first; None reads them where they are.
     """
 
     def __init__(

@@ -58,7 +58,7 @@ def open_embedded(images: Path, row: SlideRow, slide_size_um: tuple[float, float
     Args:
         images: The folder that was embedded.
         row: The slide; a scale that came from a table or an option is taken again.
-        slide_size_um: Height and width that it had.
+        slide_size_um: Height and width that the slide had, in µm.
         settings: Limits.
 
     Raises:
@@ -87,8 +87,8 @@ def patch_jpeg(
     Args:
         images: The folder that was embedded.
         row: The slide.
-        features: Its sizes and scales.
-        corner_um: Top and left of the patch.
+        features: Features of the slide, for sizes and scales.
+        corner_um: Top and left of the patch in µm.
         settings: Limits.
     """
     from PIL import Image

@@ -123,7 +123,7 @@ def write_slide_features(path: Path | str, features: SlideFeatures) -> None:
 
     Args:
         path: The file; one that is there is replaced.
-        features: What it is to hold.
+        features: Features that the file is to hold.
 
     Raises:
         MedclipError: MISSING_CODEC without h5py; as `medclip.files.output.disk_errors`.
@@ -157,8 +157,8 @@ def read_feature_blocks(path: Path | str, rows: int = 8192) -> Iterator[NDArray[
     """Yield the vectors of one slide some rows at a time: memory is bounded however many there are.
 
     Args:
-        path: As `read_slide_features`.
-        rows: At most, of a block.
+        path: Path of the file, as in `read_slide_features`.
+        rows: Largest number of rows in a block.
 
     Yields:
         float32 or float16 [B, D].
@@ -177,7 +177,7 @@ def read_slide_features(path: Path | str, *, vectors: bool = True) -> SlideFeatu
 
     Args:
         path: The file.
-        vectors: False reads all but the vectors: they are float32 or float16 [N, 0] then.
+        vectors: Whether vectors are read; where not, they are float32 or float16 [N, 0].
 
     Raises:
         MedclipError: MISSING_FILE; CORRUPT for what is no such file, or is damaged; OUTPUT_IN_USE for the format of

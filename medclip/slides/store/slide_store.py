@@ -129,8 +129,8 @@ class SlideStore(Result):
         """Yield the vectors of a slide, some at a time: memory is bounded however many there are.
 
         Args:
-            key: The slide.
-            rows: Vectors of a block, at most.
+            key: Key of the slide.
+            rows: Largest number of vectors in a block.
 
         Yields:
             float32 or float16 [n, D], in the order of `read`.
@@ -145,8 +145,8 @@ class SlideStore(Result):
         """Read the vectors of a slide.
 
         Args:
-            key: The slide.
-            vectors: False reads all else, places above all.
+            key: Key of the slide.
+            vectors: Whether vectors are read; False reads all else, places above all.
 
         Raises:
             MedclipError: WRONG_USE for a slide that has none; CHANGED for vectors of another pack than the store's; as
@@ -186,7 +186,7 @@ def open_slide_store(folder: Path | str | SlideStore) -> SlideStore:
     """Open a folder of slide features.
 
     Args:
-        folder: What was given to `medclip slides embed` as `--out`; what is open already is returned as it is.
+        folder: Folder that was given to `medclip slides embed` as `--out`; what is open already is returned as it is.
 
     Raises:
         MedclipError: MISSING_FILE for a folder that is none, or is half written; CORRUPT for tables that cannot be

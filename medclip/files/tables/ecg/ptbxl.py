@@ -39,7 +39,7 @@ def read(rows: Sequence[Cells], min_likelihood: float = 0.0) -> EcgReading:
     """Read the table of the set.
 
     Args:
-        rows: Of the table.
+        rows: Rows of the table.
         min_likelihood: Diagnoses below it, of 100, are taken for absent; forms and rhythms have no likelihood. With 0
             any listed statement is present, as in the benchmark of PTB-XL, those of likelihood 0 (unknown), too.
 

@@ -114,9 +114,9 @@ def read(rows: Sequence[Cells], more: Sequence[Cells] | None, images: Path) -> R
     """Read images with their findings, matched by exam and side: findings of both sides, or of none, are of each.
 
     Args:
-        rows: Of the metadata, or of both tables merged.
-        more: Of the clinical table; None where they are merged.
-        images: Not needed.
+        rows: Rows of the metadata, or of both tables merged.
+        more: Rows of the clinical table; None where they are merged.
+        images: Folder of the images, which is not needed.
 
     Raises:
         MedclipError: TABLE_INVALID where no row states a finding's columns.

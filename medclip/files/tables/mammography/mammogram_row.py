@@ -189,9 +189,9 @@ def images_of(
     """Read one image after the other.
 
     Args:
-        rows: Of the set's table.
+        rows: Rows of the set's table.
         key: Columns that name an image; without one each row is an image.
-        read: Reads the rows of an image; None sets it aside.
+        read: Function that reads the rows of an image; None from it sets the image aside.
 
     Raises:
         MedclipError: What `read` raises, with the number of the image's first row.

@@ -30,8 +30,9 @@ def read_ecg(paths: Sequence[Path], facts: Sequence[FileFacts], settings: Settin
     """Read a record.
 
     Args:
-        paths: Its files; the first is the record or its header, the others are found by what the header names.
-        facts: What inspection said of them; the first one's format decides.
+        paths: Files of the record; the first is the record or its header, the others are found by what the header
+            names.
+        facts: Facts of the files from inspection; the first one's format decides.
         settings: Limits.
 
     Returns:

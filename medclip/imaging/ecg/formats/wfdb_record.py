@@ -24,10 +24,10 @@ def wfdb_record(
     """Return the bytes of the signals, for `name`.dat, and the text of the header, for `name`.hea.
 
     Args:
-        name: Of the record: letters, digits, _ and -.
+        name: Name of the record: letters, digits, _ and -.
         leads_mv: float [L, T] in mV; NaN where nothing is known. Beyond 32.767 mV they are cut off.
-        sampling_hz: Of the record.
-        names: Of the L leads.
+        sampling_hz: Samples per second.
+        names: Names of the L leads.
         comment: A line below the header; none where empty.
 
     Reference: https://physionet.org/physiotools/wag/header-5.htm

@@ -18,9 +18,9 @@ def part_shared(paths: Sequence[list[Run | None]], line_px: float, longest_px: f
     row that runs towards it most steeply.
 
     Args:
-        paths: Of every row, the run of each column; None where it has no ink.
+        paths: Path of every row: the run of each column; None where it has no ink.
         line_px: Thickness of the pen.
-        longest_px: Crossings that are wider stay as they are.
+        longest_px: Largest width of a crossing; wider ones stay as they are.
     """
     for first, last, rows in list(_crossings(paths)):
         if last - first + 1 > longest_px:

@@ -105,7 +105,7 @@ def digitise(pixels: NDArray[np.uint8], *, layout: str | None = None) -> Digitis
 
     Args:
         pixels: uint8 [H, W, 1 or 3], paper at 25 mm/s.
-        layout: One of `LAYOUTS`; None finds it by the number of rows and by Einthoven's law.
+        layout: Name of the layout, one of `LAYOUTS`; None finds it by the number of rows and by Einthoven's law.
 
     Raises:
         MedclipError: TOO_SMALL; NO_SCALE without a millimetre grid or on a sheet that does not lie flat; NOT_AN_IMAGE

@@ -50,8 +50,9 @@ def draw_distortion(seed: int, *, strength: float = 1.0) -> Distortion:
     """Draw what a telephone's photograph does to a sheet that was pressed flat.
 
     Args:
-        seed: Of all that is drawn.
-        strength: 0 leaves the sheet as it is; 1 turns it by up to 8 degrees and moves corners by up to 5 %.
+        seed: Seed of all that is drawn.
+        strength: Factor of what is done: 0 leaves the sheet as it is; 1 turns it by up to 8 degrees and moves corners
+            by up to 5 %.
     """
     rng = np.random.default_rng(seed)
     corners = rng.uniform(-0.05, 0.05, (4, 2)) * strength
@@ -75,8 +76,9 @@ def distort(pixels: NDArray[np.uint8], places: SheetMap, distortion: Distortion)
 
     Args:
         pixels: uint8 [H, W, 3].
-        places: Where its leads lie.
-        distortion: What is done, in the order of paper (writing, folds), camera (angle, light, blur) and file.
+        places: Map of where the sheet's leads lie.
+        distortion: Distortion that is applied, in the order of paper (writing, folds), camera (angle, light, blur) and
+            file.
 
     Returns:
         The spoilt image, uint8 [H', W', 3], and where the leads lie in it.

@@ -118,9 +118,9 @@ class SheetMap:
         """Return where points of a lead lie in the image.
 
         Args:
-            box: The lead's.
-            seconds: Of the sheet, 0 to 10.
-            millivolts: As many.
+            box: Box of the lead.
+            seconds: Time of each point in seconds of the sheet, 0 to 10; float [N].
+            millivolts: Voltage of each point in mV, float [N].
 
         Returns:
             float64 [N, 2]: x and y in pixels.
@@ -159,10 +159,10 @@ def sheet_map(
     """Return where a sheet that is drawn flat has its leads.
 
     Args:
-        layout: One of `LAYOUTS`.
+        layout: Layout of the sheet, one of `LAYOUTS`.
         rhythm: Leads of its strips, as many as the layout has.
         dpi: Dots per inch.
-        mm_per_mv: Gain.
+        mm_per_mv: Gain in mm/mV.
         start_s: Moment of the record that the sheet begins with.
         part_s: First and last moment of the sheet at which there is a record.
     """

@@ -172,7 +172,7 @@ def _pen(ink: NDArray[np.float32], points: NDArray[np.float64], thick: float) ->
     Args:
         ink: float32 [H, W], 0 to 1; changed.
         points: float64 [N, 2]: x and y from the corner of the first pixel; N at least 2.
-        thick: Of the pen, in pixels.
+        thick: Thickness of the pen, in pixels.
     """
     steps = np.maximum(1, np.ceil(np.hypot(*np.diff(points, axis=0).T) / _DAB_PX)).astype(int)
     number = np.repeat(np.arange(len(steps)), steps)

@@ -171,8 +171,8 @@ def follow(
 
     Args:
         ink: float32 [H, W]: share of a pixel that ink covers.
-        pieces: Of the same sheet.
-        rows: As found.
+        pieces: Pieces of ink on the same sheet.
+        rows: Rows as found on the sheet.
         borders_px: Columns at which one lead ends and the next begins.
         span_px: Columns between which leads are drawn.
     """

@@ -26,7 +26,7 @@ def to_geojson(tissue: TissueMask, reader: SlideReader, name: str = TISSUE) -> d
 
     Args:
         tissue: The mask.
-        reader: Its slide.
+        reader: Reader of the slide.
         name: Classification of the pieces, as QuPath shows it.
 
     Returns:
@@ -63,7 +63,7 @@ def from_geojson(
             a GeometryCollection; other geometries are left out.
         reader: The slide it belongs to.
         mpp_um: Scale of the mask in µm/px.
-        name: Only features of this classification; all if None.
+        name: Classification that features are taken of; all if None.
 
     Returns:
         The mask: the union of the features.

@@ -122,14 +122,14 @@ def make_grid(
 
     Args:
         reader: The slide.
-        tissue: Where tissue is; None keeps patches by how much of them lies on the slide.
+        tissue: Mask of the tissue; None keeps patches by how much of them lies on the slide.
         size_px: Rows and columns of a patch.
-        mpp_um: Its scale.
+        mpp_um: Scale of a patch in µm/px.
         overlap_px: Rows and columns that neighbours share.
         min_coverage: Least share of a patch that must be tissue, 0-1; 0 keeps every patch. Piece by piece it is to be
             exceeded, as PathGen has it.
-        by_piece: Count from the corner of each piece of tissue, on a whole pixel of the scale. Without `tissue` there
-            are no pieces.
+        by_piece: Whether patches are counted from the corner of each piece of tissue, on a whole pixel of the scale.
+            Without `tissue` there are no pieces.
 
     Returns:
         The grid; its `status` tells when it has no patches.
@@ -212,7 +212,7 @@ def coverage_of(
     """Measure the share of tissue in each patch exactly, parts of mask pixels included.
 
     Args:
-        tissue: Where tissue is, from the corner that the places are counted from.
+        tissue: Mask of the tissue, from the corner that the places are counted from.
         tops: Upper edges in µm.
         lefts: Left edges in µm.
         size: Height and width of a patch in µm.

@@ -22,9 +22,9 @@ def overview(
 
     Args:
         reader: The slide.
-        tissue: What was taken for tissue.
+        tissue: Mask of what was taken for tissue.
         grid: The patches; none are drawn if None.
-        longest_px: About as many rows or columns, whichever are more; fewer for a slide that has not so many.
+        longest_px: Number of rows or columns, whichever are more, about; fewer for a slide that has not so many.
 
     Returns:
         RGB uint8 [H, W, 3].

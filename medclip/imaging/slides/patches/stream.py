@@ -29,8 +29,9 @@ def iter_patches(
 
     Args:
         reader: The slide.
-        grid: Where its patches are.
-        patches: Only these, in this order; all of the grid, row by row, if None. Give each process a run of rows.
+        grid: Grid of the slide's patches.
+        patches: Patches that are read, in this order; all of the grid, row by row, if None. Give each process a run of
+            rows.
 
     Yields:
         Each patch with its pixels: RGB uint8 [size_px, size_px, 3], an array of its own.
@@ -59,10 +60,10 @@ def slide_patches(
         paths: One file, or all files of a DICOM slide.
         settings: Limits, and the µm/px of slides that do not say.
         size_px: Rows and columns of a patch.
-        mpp_um: Its scale in µm/px.
+        mpp_um: Scale of a patch in µm/px.
         overlap_px: Rows and columns that neighbours share.
         min_coverage: Least share of a patch that is tissue.
-        tissue: Where tissue is (`geojson.from_geojson` reads a pathologist's outlines), or constants of the finder.
+        tissue: Mask of the tissue (`geojson.from_geojson` reads a pathologist's outlines), or constants of the finder.
 
     Yields:
         Each patch with its pixels: RGB uint8 [size_px, size_px, 3].

@@ -89,7 +89,7 @@ def notes_of(colours: str, *, num_planes: int = 1, num_times: int = 1, num_paths
     """List what there is to know of the pixels: how they became RGB, and what of several images is read.
 
     Args:
-        colours: Of the colours; blank for none.
+        colours: Note on the colours; blank for none.
         num_planes: Focal planes of the slide.
         num_times: Time points.
         num_paths: Optical paths: the same place in another light.

@@ -41,7 +41,7 @@ class DicomBackend:
     """An open DICOM slide.
 
     Args:
-        spec: Its files and the cache's size.
+        spec: Files of the slide and the cache's size.
 
     Raises:
         MedclipError: NOT_AN_IMAGE if none of them is a slide, MISSING_FILE if one is in parts that are not all there,
@@ -289,7 +289,7 @@ def jpeg_colour(data: bytes, stated: str) -> str:
 
     Args:
         data: The JPEG.
-        stated: What the header says: "RGB" or "YCBCR".
+        stated: Colour space that the header states: "RGB" or "YCBCR".
 
     Returns:
         "RGB" or "YCBCR": by the Adobe segment's transform, else a JFIF segment (always YCbCr), else components named R,

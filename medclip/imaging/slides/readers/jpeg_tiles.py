@@ -56,8 +56,8 @@ class TileCache:
         """Return what `use` makes of a tile, and mark it as used; None where it is not kept.
 
         Args:
-            key: Its name.
-            use: Copies what it needs of it: the memory is another tile's later.
+            key: Name of the tile.
+            use: Function that copies what it needs of the tile: the memory is another tile's later.
         """
         with self._lock:
             tile, number = self._tiles.get(key, (None, 0))
@@ -128,9 +128,9 @@ class TiledLevel:
 
     Args:
         key: Name of the level in the cache.
-        layout: Its grid.
-        decode: Decodes one tile.
-        cache: Shared by the slide's levels.
+        layout: Grid of the level.
+        decode: Function that decodes one tile.
+        cache: Cache that the slide's levels share.
         channels: Channels of a tile.
         dtype: Type of a tile.
     """
@@ -227,8 +227,8 @@ class StoredBytes:
 
     Args:
         file: Descriptor of the open file.
-        offsets: Where each tile starts.
-        counts: How many bytes each has; 0 where nothing was scanned.
+        offsets: Offset of each tile in bytes.
+        counts: Number of bytes of each tile; 0 where nothing was scanned.
     """
 
     def __init__(self, file: int, offsets: Sequence[int], counts: Sequence[int]) -> None:
@@ -261,7 +261,7 @@ class TilesCheck:
 
     Args:
         stored: The encoded tiles.
-        layout: Their grid.
+        layout: Grid of the tiles.
     """
 
     def __init__(self, stored: StoredBytes, layout: TileLayout) -> None:
@@ -290,7 +290,7 @@ def decode_whole(data: bytes, decode: Callable[[bytes], NDArray[Any]], *, unterm
 
     Args:
         data: The tile, of any codec.
-        decode: Its decoder.
+        decode: Decoder of the tile.
         unterminated: Whether one that lacks its end marker, and nothing else, is decoded.
 
     Raises:
@@ -327,7 +327,7 @@ def jpeg_tiles(
 
     Args:
         stored: The encoded tiles.
-        layout: Their grid.
+        layout: Grid of the tiles.
         tables: The directory's JPEGTables, which its tiles leave out.
         colour: "RGB" or "YCBCR": what the tiles hold, as the photometric interpretation says.
         unterminated: Whether tiles that lack their end marker, and nothing else, are read.

@@ -73,7 +73,7 @@ class OpenSlideBackend:
     """An open slide.
 
     Args:
-        spec: Its path and the cache's size.
+        spec: Path of the slide and the cache's size.
 
     Raises:
         MedclipError: NOT_SUPPORTED_YET if it is of no known kind, CORRUPT or TRUNCATED if OpenSlide cannot open it.

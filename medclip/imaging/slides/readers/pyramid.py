@@ -50,7 +50,7 @@ class SlideReader(Result):
     """A slide, in micrometres. Can be pickled; every process opens the files for itself, when it first reads.
 
     Args:
-        spec: How to open the slide.
+        spec: Specification of how to open the slide.
     """
 
     def __init__(self, spec: SlideSpec) -> None:
@@ -300,7 +300,7 @@ def reduced(
     """Read a rectangle averaged over k x k pixels, in strips.
 
     Args:
-        stored: Reads (top, left, height, width) of the finer level.
+        stored: Function that reads (top, left, height, width) of the finer level.
         box: Top, left, bottom, right in averaged pixels, counted from the slide's corner: the same averages come out
             wherever a region begins.
         k: Pixels of the finer level to one averaged pixel, in each direction.

@@ -42,7 +42,7 @@ def ome_mpp(text: str | None, number: int) -> tuple[float, float] | None:
     Args:
         text: The XML. One that declares entities or a document type is not read: OME needs neither, and they are how
             XML refers to other files or grows without bounds.
-        number: Which image, from 0.
+        number: Number of the image, from 0.
 
     Returns:
         Row and column size; None where they are not stated, or not in a unit of length.
@@ -80,7 +80,7 @@ class TiffBackend:
     """An open TIFF.
 
     Args:
-        spec: Its path and limits.
+        spec: Path of the TIFF and limits.
 
     Raises:
         MedclipError: TRUNCATED or CORRUPT if its directories cannot be read; NOT_SUPPORTED_YET for other layouts.

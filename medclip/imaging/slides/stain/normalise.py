@@ -112,9 +112,9 @@ def slide_stain(
 
     Args:
         reader: The slide.
-        grid: Its patches.
+        grid: Patches of the slide.
         options: Constants; the defaults if None.
-        num_patches: How many patches are read; a damaged one is left out.
+        num_patches: Number of patches that are read; a damaged one is left out.
 
     Returns:
         The estimate; its `problem` tells when there is none.

@@ -53,7 +53,7 @@ def white_point(rgb: NDArray[np.uint8], glass: NDArray[np.bool_]) -> tuple[float
 
     Args:
         rgb: RGB uint8 [H, W, 3].
-        glass: What may be glass.
+        glass: Mask of what may be glass, bool [H, W].
 
     Returns:
         Red, green, blue; None if less than a hundredth of the slide is glass.

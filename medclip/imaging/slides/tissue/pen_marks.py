@@ -113,8 +113,8 @@ def ink_of(
 
     Args:
         rgb: RGB uint8 [H, W, 3] on neutral glass.
-        colours: Which pixels have a marker's colours.
-        stained: What has colour, ink and tissue.
+        colours: Masks of the pixels that have a marker's colours.
+        stained: Mask of what has colour, ink and tissue, bool [H, W].
         pixel_um: Side of a pixel.
         options: Constants; the defaults if None.
     """
