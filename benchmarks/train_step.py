@@ -54,7 +54,7 @@ from medclip.training.ranks.sharding import blocks_of, spread
 from medclip.training.ranks.world import World, joined
 from medclip.training.recipe.file import load_recipe
 from medclip.training.steps.inputs import Feed
-from medclip.training.steps.losses import Start, begin_losses
+from medclip.training.steps.loss_terms import Start, begin_losses
 from medclip.training.steps.optimizer import make_optimizer
 from medclip.training.steps.step import StepComputer
 from medclip.training.steps.towers import Towers

@@ -145,10 +145,10 @@ class MedclipError(Exception):
 
     Args:
         reason: The closed reason code.
-        message: What was found and what was expected, as it stands behind `where`: it begins small (a name or an
-            acronym apart) and ends with a full stop. No patient identifier, no path.
+        message: Sentence of what was found and what was expected, as it stands behind `where`: it begins small (a name
+            or an acronym apart) and ends with a full stop. No patient identifier, no path.
         where: The file, folder or key concerned; named first in the text. None where the caller knows it.
-        hint: What to do about it, as a sentence of its own.
+        hint: Sentence of what to do about it.
     """
 
     def __init__(self, reason: Reason, message: str, *, where: object = None, hint: str = "") -> None:
@@ -192,7 +192,7 @@ def naming(place: Path | str, instead: Path | None = None) -> Iterator[None]:
     """Name a place in errors that do not name one yet.
 
     Args:
-        place: What the user named.
+        place: File or folder that the user named.
         instead: A folder of ours whose files mean nothing to the user: errors that name one of them name `place`.
     """
     try:
@@ -223,9 +223,9 @@ def did_you_mean(name: str, known: Iterable[str], lead: str = "") -> str:
     to it, too.
 
     Args:
-        name: What was given.
+        name: Name that was given.
         known: The names that are right here.
-        lead: What the list of all names begins with, such as "Methods are"; "" leaves the list out.
+        lead: Words that the list of all names begins with, such as "Methods are"; "" leaves the list out.
 
     Returns:
         The hint; "" where nothing is close and no list is wanted.

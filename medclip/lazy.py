@@ -24,7 +24,7 @@ def plug_ins(group: str, table: Container[str]) -> Mapping[str, str]:
 
     Args:
         group: Group of their entry points, such as "medclip.adapters".
-        table: What medclip has itself; an entry of that name is left out.
+        table: Rows that medclip has itself; an entry of that name is left out.
     """
     return {name: target for name, target in _entries(group).items() if name not in table}
 
@@ -34,7 +34,7 @@ class Table(UserDict[str, _Row]):
 
     Args:
         group: Group of their entry points, each of which is a row; one of a name that stands here is left out.
-        rows: What medclip has itself.
+        rows: Rows that medclip has itself.
     """
 
     def __init__(self, group: str, rows: Mapping[str, _Row]) -> None:

@@ -54,9 +54,9 @@ def faults_of(error: ValidationError, kind: type[BaseModel], what: str) -> tuple
     """Write what is wrong with values that were to have a form, and the hint that goes with it.
 
     Args:
-        error: What pydantic found.
+        error: Faults that pydantic found.
         kind: The form.
-        what: What has the form: "a recipe".
+        what: Phrase for what has the form: "a recipe".
 
     Returns:
         The first three faults, each with its key, without a full stop; and close keys as a question, or "".

@@ -12,7 +12,7 @@ ROW: object = None
 @pytest.mark.parametrize(
     ("group", "place"),
     [
-        ("medclip.losses", "medclip.training.steps.losses:LOSSES"),
+        ("medclip.losses", "medclip.objectives.losses:LOSSES"),
         ("medclip.methods", "medclip.adaptation.methods:METHODS"),
         ("medclip.metrics", "medclip.statistics.metrics.catalogue:METRICS"),
         ("medclip.formats", "medclip.export.formats:FORMATS"),

@@ -261,3 +261,16 @@ def test_what_is_written_is_there_whole_or_not_at_all(repository: Path):
     }
     assert [place for place in sorted(places) if not {place[0], place[1]} & _WRITE_ELSEWHERE.keys()] == []
     assert not _WRITE_ELSEWHERE.keys() - {part for place in places for part in place[:2]}, "a reason without a case"
+
+
+def test_an_entry_of_args_stands_alone(repository: Path):
+    """A noun phrase, such as "Seed of the folds.", and no part of a sentence that the name begins."""
+    fragment = re.compile(r" +\w+: (?:Of|As|What|Told|From|Its|Whose|Where|How|By|See)\b")
+    found = []
+    for path in sorted((repository / "medclip").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                _, _, rest = (ast.get_docstring(node) or "").partition("\nArgs:\n")
+                entries = re.split(r"^(?=\S)", rest, maxsplit=1, flags=re.MULTILINE)[0].split("\n")
+                found += [f"{path.stem}.{node.name}: {entry.strip()}" for entry in entries if fragment.match(entry)]
+    assert found == []

@@ -29,10 +29,10 @@ def open_study(
     Args:
         path: A file, or a folder of at most 64 images, series or records. Files that are no image (a report, a
             table) are left out.
-        modality: What it shows, where headers do not say; without either, a plain 8-bit rendering is given.
-        table: What the files are, as in `medclip.scan`: side and view of mammograms without a header, say.
-        group_by: How files become examinations: "auto", "folder" or "file", as in `medclip.scan`. By "folder" the views
-            of a mammography belong together whatever patients and studies their headers state.
+        modality: Modality of what it shows, where headers do not say; without either, a plain 8-bit rendering is given.
+        table: Table that says what the files are, as in `medclip.scan`: side and view of mammograms without a header.
+        group_by: Way in which files become examinations: "auto", "folder" or "file", as in `medclip.scan`. By "folder"
+            the views of a mammography belong together whatever patients and studies their headers state.
         settings: Limits, and the policy for pixels (`settings.policy`).
 
     Returns:

@@ -78,8 +78,8 @@ def measured(plan: Recipe, result: PretrainResult, progress: Progress | None) ->
 
     Args:
         plan: The recipe.
-        result: How the run ended.
-        progress: Told of each image.
+        result: End of the run.
+        progress: Object that is told of each image.
 
     Raises:
         MedclipError: As reading shards.

@@ -30,11 +30,11 @@ def remote_files(
     """Return the files of a call that lie elsewhere, in a PACS or an object store; None for those of a disk.
 
     Args:
-        path: What the call is over.
+        path: Folder, file or address that the call is over.
         query: Which studies of a PACS.
-        spool_bytes: What may lie on this machine at once.
+        spool_bytes: Bytes that may lie on this machine at once.
         folder: The output folder.
-        progress: Told what should be known.
+        progress: Object that is told what should be known.
 
     Raises:
         MedclipError: WRONG_USE.
@@ -60,9 +60,9 @@ def pacs_files(
     Args:
         address: dicomweb://HOST/PATH.
         query: Which studies.
-        spool_bytes: What may lie on this machine at once.
+        spool_bytes: Bytes that may lie on this machine at once.
         folder: The output folder.
-        progress: Told what should be known.
+        progress: Object that is told what should be known.
 
     Raises:
         MedclipError: WRONG_USE.
@@ -80,9 +80,9 @@ def place_to_publish(out: Any, work: Any, path: Any, shard: object) -> RemotePat
     """Return the folder of a store that results are published in; None where they are written to a disk.
 
     Args:
-        out: What was named as output.
+        out: Folder or address that was named as output.
         work: The work folder that was named beside it.
-        path: What the call is over.
+        path: Folder, file or address that the call is over.
         shard: Which shard.
 
     Raises:

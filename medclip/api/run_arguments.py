@@ -37,7 +37,7 @@ def inputs_of(images: Any, table: Any, what: str, *, follow_links: bool = False)
     Args:
         images: A path; or a list of paths and arrays, an array, or a data frame, which is then the table, too.
         table: The caller's table.
-        what: What the images are for, in sentences: "what is scored".
+        what: Phrase for the images in sentences: "what is scored".
         follow_links: Whether links in folders of a list may lead out of them.
 
     Raises:
@@ -76,8 +76,8 @@ def path_of(value: object, what: str) -> Path:
     """Return a path that a caller named.
 
     Args:
-        value: What was given.
-        what: What it should be, for the sentence.
+        value: Value that was given.
+        what: Phrase for what it should be, for the sentence.
 
     Raises:
         MedclipError: WRONG_USE for what is no path.

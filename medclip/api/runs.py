@@ -122,7 +122,7 @@ def run_again(identity: Mapping[str, Any], arguments: Mapping[str, Any], *, reas
 
     Args:
         identity: The run's.
-        arguments: Its options, by name.
+        arguments: Options of the verb, by name.
         reason: Reason of the files that are tried again, "all" for any; None tries none.
     """
     from medclip.api.embed import run_embed

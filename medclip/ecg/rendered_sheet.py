@@ -55,7 +55,7 @@ def write_sheet(
 
     Args:
         signal: The record.
-        drawn: How it is drawn.
+        drawn: Layout, colours and scale of the sheet.
         out: The PNG.
         photograph: Seed of what a photograph does to it; None leaves it clean.
         map_out: The JSON file.

@@ -41,7 +41,7 @@ from medclip.training.reconstructions import Reconstruction, fill_in
 from medclip.training.result import BEST, HEADS, MASKED, PretrainResult
 from medclip.training.steps.frozen_prefix import FrozenPrefix
 from medclip.training.steps.inputs import Fed, Feed
-from medclip.training.steps.losses import Start, begin_losses
+from medclip.training.steps.loss_terms import Start, begin_losses
 from medclip.training.steps.masked_pixels import MaskedPart
 from medclip.training.steps.optimizer import (
     Ema,
@@ -462,9 +462,7 @@ class Trainer:
             move_norm(model.visual, heads.values())
         for part in (*heads.values(), *parts.values()):
             part.to(self.world.device)
-        looks = {
-            one.name: functools.partial(one.row.look, one.state) for one in self.losses if one.row.look is not None
-        }
+        looks = {one.name: functools.partial(one.look, one.state) for one in self.losses if one.look is not None}
         pad_id = None if self.tokenizer is None else self.tokenizer.pad_id
         towers = Towers(model, pad_id, masked, heads, parts, looks)
         # In the order of torch's guides: activation checkpoints (they are in the model), compile, shard.

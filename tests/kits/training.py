@@ -105,13 +105,13 @@ def hidden_loss(trainer: Any, inputs: Any, errors_B2: Any) -> Any:
     """Return what a recipe's masked loss makes of the errors of images."""
     import torch
 
-    from medclip.training.steps.losses import Step, loss_named
+    from medclip.training.steps.loss_terms import Step, hidden
     from medclip.training.steps.towers import TowerOutputs
 
     nothing = torch.zeros(len(errors_B2), 0)
     outputs = TowerOutputs(nothing, nothing, errors_B2, nothing, nothing)
     step = Step(trainer.recipe, trainer.towers.clip, trainer.world, inputs, outputs)
     settings = trainer.recipe.objective.masked
-    ((weight, loss),) = loss_named("masked").terms(step, settings, None)
+    ((weight, loss),) = hidden(step, settings, None)
     assert weight == settings.weight
     return loss

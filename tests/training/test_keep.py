@@ -20,7 +20,7 @@ from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.sections.keep import Keep
-from medclip.training.steps.losses import Step, loss_named
+from medclip.training.steps.loss_terms import Step, kept
 from medclip.training.steps.replay import Replay, random_sentences
 from medclip.training.trainer import Trainer
 from tests.kits.training import make_shards, tiny_recipe
@@ -92,7 +92,7 @@ def test_nothing_has_moved_at_the_start_and_the_first_gradient_of_it_is_zero(
     inputs = trainer.computer.prepare(batch, 0)
     outputs = trainer.computer._forward(inputs, slice(0, 6))
     step = Step(trainer.recipe, trainer.towers.clip, trainer.world, inputs, outputs)
-    ((_, moved),) = loss_named("keep").terms(step, trainer.recipe.train.keep, trainer.replay)
+    ((_, moved),) = kept(step, trainer.recipe.train.keep, trainer.replay)
     trainer.data.close()
     assert outputs.extra["keep"].shape == outputs.image_BD.shape
     assert moved.item() == pytest.approx(0, abs=1e-4)

@@ -23,7 +23,7 @@ from medclip.training.ranks.world import World
 from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.cached_gradients import cached_backward
 from medclip.training.steps.inputs import Exams, Inputs, each_of, empty_batch, exams_of
-from medclip.training.steps.losses import ALL, ActiveLoss, Sizes, Step, contrast, image_weights, weighted
+from medclip.training.steps.loss_terms import ALL, ActiveLoss, Sizes, Step, contrast, image_weights, weighted
 from medclip.training.steps.replay import Replay
 from medclip.training.steps.supervised import learned_from, num_known, targets_of
 from medclip.training.steps.towers import TowerOutputs, Towers, joined
@@ -85,7 +85,7 @@ class StepComputer:
             batch.num_views,
             torch.tensor(batch.valid) if self._world.group is not None or not batch.valid.all() else None,
             *self._hidden_patches(batch, step),
-            {one.name: one.row.prepare(one.state, batch, step) for one in self._losses if one.row.prepare is not None},
+            {one.name: one.prepare(one.state, batch, step) for one in self._losses if one.prepare is not None},
             {
                 name: targets_of(task, classes, learned_from(head.sources, batch)).repeat_interleave(several, dim=0)
                 for name, (head, task, classes) in self._heads.items()
@@ -126,7 +126,7 @@ class StepComputer:
             if len(chunks) == 1:
                 loss = self._loss(inputs, self._forward(inputs, chunks[0]))
                 loss.backward()
-            elif all(one.row.adds_up for one in self._losses):
+            elif all(one.adds_up for one in self._losses):
                 loss = self._added_up(inputs, chunks)
             else:
                 loss = self._cached(inputs, chunks)
@@ -196,7 +196,7 @@ class StepComputer:
         return Pairs(of_relation("positive"), of_relation("ignored"), given_weights, taking_part, sources_B2, of_texts)
 
     def contrast(self, outputs: TowerOutputs, pairs: Pairs, exams: Exams | None = None, group: Any = None) -> Tensor:
-        """Return the contrastive loss of features: `losses.contrast`."""
+        """Return the contrastive loss of features: `loss_terms.contrast`."""
         return contrast(self._recipe.objective, self._towers.clip, outputs, pairs, exams, group)
 
     def _chunks(self, size: int, views: int = 1) -> list[slice]:
@@ -291,7 +291,7 @@ class StepComputer:
             sizes: Sizes of the batch; None where the samples are all of it.
         """
         step = Step(self._recipe, self._towers.clip, self._world, inputs, outputs, part, sizes or Sizes())
-        every = (term for one in self._losses for term in one.row.terms(step, one.settings, one.state))
+        every = (term for one in self._losses for term in one.terms(step, one.settings, one.state))
         terms = [weight * value for weight, value in every]
         return sum(terms[1:], terms[0])
 

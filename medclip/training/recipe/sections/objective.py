@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_serializer, field_validator, model_validator
 
 from medclip.errors import MedclipError
+from medclip.objectives.losses import Loss, loss_named
 from medclip.text.vocabulary.find_task import find_task
 from medclip.text.vocabulary.task import Task
 from medclip.training.recipe.sections.section import Section
@@ -152,9 +153,7 @@ class Unimodal(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
-def _loss_named(name: str) -> Any:
-    from medclip.training.steps.losses import loss_named  # needs torch
-
+def _loss_named(name: str) -> Loss:
     try:
         return loss_named(name)
     except MedclipError as e:
@@ -195,7 +194,7 @@ class Objective(Section):
     """One classifier, or a list of several, each by the name of its task."""
     text_teacher: TextTeacher | None = None
     losses: dict[str, Any] = Field(default_factory=dict)
-    """Further losses of `medclip.training.steps.losses.LOSSES` by their names, each with the keys of its section."""
+    """Further losses of `medclip.objectives.losses.LOSSES` by their names, each with the keys of its section."""
 
     @property
     def needs_words(self) -> bool:

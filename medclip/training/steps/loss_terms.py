@@ -1,26 +1,20 @@
-"""The losses that a training step adds up, one row each in `LOSSES`, in the order in which they are added.
-
-The mathematics of a loss is a file of `medclip.objectives`. A row says where a recipe has its settings, what it needs
-beside features (a frozen model, a module that learns with the towers, tensors of the batch), and which terms it adds.
-A new loss is a file with its section, its function and its row, and one line here; a recipe names it below
-`objective.losses`. Packages of others bring theirs as entry points of the group `medclip.losses`.
-"""
+"""What the losses of `medclip.objectives.losses` are computed of, and the terms that each adds to the sum of a step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.lazy import Table
+from medclip.lazy import import_name
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.distill import relational_loss
 from medclip.objectives.lens import anchored_loss
+from medclip.objectives.losses import LOSSES, Loss, loss_named
 from medclip.objectives.multi_view import ExamKeys, multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.ranks import sum_values
@@ -32,8 +26,7 @@ from medclip.training.ranks.world import World
 from medclip.training.recipe.file import package_folder
 from medclip.training.recipe.schema import Recipe
 from medclip.training.recipe.sections.keep import Keep
-from medclip.training.recipe.sections.objective import Objective
-from medclip.training.recipe.sections.section import Section
+from medclip.training.recipe.sections.objective import Objective, TextTeacher, Unimodal
 from medclip.training.steps.inputs import Exams, Inputs
 from medclip.training.steps.replay import Replay
 from medclip.training.steps.supervised import supervised_loss
@@ -93,32 +86,6 @@ class Step(NamedTuple):
 
 
 Terms = Iterator[tuple[float, Tensor]]
-"""Weights, and scalars whose mean over the ranks is that of the batch."""
-
-
-@dataclass(frozen=True)
-class Loss:
-    """One loss: what it needs, and what it adds to the sum."""
-
-    terms: Callable[[Step, Any, Any], Terms]
-    """Of a step, its settings, and what `begin` returned or else the settings."""
-    section: type[Section] | None = None
-    """Of its settings below `objective.losses`; None for one that has a place of its own in a recipe."""
-    settings: Callable[[Recipe], Any] | None = None
-    """Returns them from that place; None where the recipe does not have the loss."""
-    needs_words: bool = False
-    """It reads captions; of one without a place of its own."""
-    adds_up: bool = False
-    """The loss of a batch is the sum of those of its samples, so that no chunk needs the features of another."""
-    begin: Callable[[Start, Any], Any] | None = None
-    """Makes what the run needs for it. A module learns beside the towers, lies in checkpoints and stays behind when
-    the pack is written; its hooks `before_epoch` and `after_step` are called as `medclip.training.steps.update.Hook`
-    says, if it has them."""
-    look: Callable[[Any, Seen], Tensor] | None = None
-    """Returns a row for each image of what the towers see in training: `outputs.extra[name]`."""
-    prepare: Callable[[Any, Batch, int], Mapping[str, Tensor]] | None = None
-    """Returns tensors of a batch and a step number, made on the CPU ahead of the step: `inputs.extra[name]`. The same
-    keys for every batch."""
 
 
 def contrast(
@@ -154,7 +121,8 @@ def contrast(
     return clip_loss(outputs.image_BD, outputs.text_BD, scale, pairs, group=group)
 
 
-def _contrastive(step: Step, objective: Objective, _: object) -> Terms:
+def contrastive(step: Step, objective: Objective, _: object) -> Terms:
+    """Contrast images with words, or the two views of both that `objective.two_views` makes."""
     views, group = objective.two_views, step.world.group
     if views is None:
         value = contrast(objective, step.model, step.outputs, step.inputs.pairs, step.inputs.exams, group)
@@ -167,31 +135,54 @@ def _contrastive(step: Step, objective: Objective, _: object) -> Terms:
     yield objective.contrastive, value
 
 
-def _anchored(step: Step, weight: float, _: object) -> Terms:
+def anchored(step: Step, weight: float, _: object) -> Terms:
+    """Contrast what a lens makes of clips with what the frozen tower sees in their middle slice."""
     anchors = (step.outputs.extra["image_anchor"],)
     yield weight, anchored_loss(step.outputs.image_BD, anchors, step.scale, step.inputs.pairs, group=step.world.group)
 
 
-def _middle(_: object, seen: Seen) -> Tensor:
+def middle_slices(_: object, seen: Seen) -> Tensor:
     """Return what the frozen tower behind a lens sees in the middle slice of each clip, of unit norm."""
     return normalize(seen.model.visual.features_of_middle(seen.images).float(), dim=-1)
 
 
-def _unimodal(step: Step, settings: Any, _: object) -> Terms:
+def unimodal(step: Step, settings: Unimodal, _: object) -> Terms:
+    """Contrast two views of the pooled feature of each image."""
     first_BD, second_BD = step.outputs.extra["unimodal"].chunk(2, dim=1)
     alone = replace(step.inputs.pairs, positive_BK=None, ignored_BK=None, text_positive_BK=None)
     yield settings.weight, clip_loss(first_BD, second_BD, step.scale, alone, group=step.world.group)
 
 
-def _taught(step: Step, settings: Any, teacher: SentenceTeacher) -> Terms:
+def unimodal_views(start: Start, settings: Unimodal) -> UnimodalViews:
+    """Make what learns two views of the pooled feature."""
+    return UnimodalViews(pooled_dim(start.model.visual, start.dim), settings.dropout)
+
+
+def views_of_pooled(views: UnimodalViews, seen: Seen) -> Tensor:
+    """Return both views of each image's pooled feature, side by side."""
+    return views(seen.pooled_BD)
+
+
+def teacher(start: Start, settings: TextTeacher) -> SentenceTeacher:
+    """Open the frozen sentence encoder."""
+    return SentenceTeacher(package_folder(settings.folder), str(start.device))
+
+
+def teacher_tokens(encoder: SentenceTeacher, batch: Batch, _: int) -> Mapping[str, Tensor]:
+    """Return what the sentence encoder reads of the captions of a batch."""
+    return encoder.tokens(batch.texts)
+
+
+def taught(step: Step, settings: TextTeacher, encoder: SentenceTeacher) -> Terms:
+    """Compare relations of captions among each other with those of the frozen encoder."""
     yield settings.weight, relational_loss(
-        step.outputs.text_BD, teacher(step.inputs.extra["text_teacher"]), settings.temperature,
+        step.outputs.text_BD, encoder(step.inputs.extra["text_teacher"]), settings.temperature,
         valid_B=step.inputs.valid_B, group=step.world.group,
     )  # fmt: skip
 
 
-def _kept(step: Step, keep: Any, replay: Replay) -> Terms:
-    """How far images have moved among random sentences since the run began."""
+def kept(step: Step, keep: Any, replay: Replay) -> Terms:
+    """Measure how far images have moved among random sentences since the run began."""
     yield keep.weight, replay_loss(
         step.outputs.image_BD, step.outputs.extra["keep"], replay.sentences(step.inputs.step), replay.scale,
         keep.temperature, symmetric=keep.symmetric, follow_new=keep.target == "new",
@@ -199,13 +190,14 @@ def _kept(step: Step, keep: Any, replay: Replay) -> Terms:
     )  # fmt: skip
 
 
-def _old_model(start: Start, keep: Keep) -> Replay:
+def old_model(start: Start, keep: Keep) -> Replay:
+    """Copy the model that the run begins with."""
     assert start.tokenizer is not None  # a recipe without words keeps nothing
     return Replay(keep, start.model, start.tokenizer, start.recipe.seed)
 
 
-def _hidden(step: Step, settings: Any, _: object) -> Terms:
-    """The mean error of the hidden patches of the whole batch: the mean over ranks is that."""
+def hidden(step: Step, settings: Any, _: object) -> Terms:
+    """Average the error of the hidden patches of the whole batch: the mean over ranks is that."""
     total, count = weighted(step.outputs.errors_B2, step.of_images(image_weights(step.inputs))[:, None]).sum(0)
     num_hidden = step.sizes.hidden
     if num_hidden is None:
@@ -213,7 +205,8 @@ def _hidden(step: Step, settings: Any, _: object) -> Terms:
     yield settings.weight, total * (step.world.size / num_hidden.clamp_min(1e-30))
 
 
-def _classified(step: Step, heads: Sequence[Any], _: object) -> Terms:
+def classified(step: Step, heads: Sequence[Any], _: object) -> Terms:
+    """Compare the answers of each head with the truth."""
     named = [(head, head.asked, len(head.names)) for head in heads]
     logits = step.outputs.logits_BC.split([width for *_, width in named], dim=1)
     for (head, task, _), logits_BC in zip(named, logits, strict=True):
@@ -223,55 +216,17 @@ def _classified(step: Step, heads: Sequence[Any], _: object) -> Terms:
         )  # fmt: skip
 
 
-_ROWS: dict[str, Loss] = {
-    "contrastive": Loss(_contrastive, settings=lambda r: r.objective if r.objective.needs_words else None),
-    "image_anchor": Loss(
-        _anchored, settings=lambda r: r.model.lens.image_anchor or None if r.model.lens else None, look=_middle
-    ),
-    "unimodal": Loss(
-        _unimodal,
-        settings=lambda r: r.objective.unimodal,
-        begin=lambda start, settings: UnimodalViews(pooled_dim(start.model.visual, start.dim), settings.dropout),
-        look=lambda views, seen: views(seen.pooled_BD),
-    ),
-    "text_teacher": Loss(
-        _taught,
-        settings=lambda r: r.objective.text_teacher,
-        begin=lambda start, settings: SentenceTeacher(package_folder(settings.folder), str(start.device)),
-        prepare=lambda teacher, batch, _: teacher.tokens(batch.texts),
-    ),
-    "keep": Loss(
-        _kept,
-        settings=lambda r: r.train.keep if r.needs_words else None,
-        begin=_old_model,
-    ),
-    "masked": Loss(_hidden, settings=lambda r: r.objective.masked, adds_up=True),
-    "supervised": Loss(_classified, settings=lambda r: r.objective.supervised or None, adds_up=True),
-}
-LOSSES = Table("medclip.losses", _ROWS)
-"""A new loss is one file and one line here."""
-
-
-def loss_named(name: str) -> Loss:
-    """Return the row of a loss.
-
-    Raises:
-        MedclipError: RECIPE_INVALID where there is none.
-    """
-    if name not in LOSSES:
-        hint = did_you_mean(name, LOSSES, "Losses are")
-        raise MedclipError(Reason.RECIPE_INVALID, f"there is no loss {name!r}.", hint=hint)
-    return LOSSES[name]
-
-
 class ActiveLoss(NamedTuple):
-    """A loss of a run."""
+    """A loss of a run, its functions imported."""
 
     name: str
-    row: Loss
     settings: Any
     state: Any
     """What its `begin` returned; the settings where it has none."""
+    terms: Callable[[Step, Any, Any], Terms]
+    look: Callable[[Any, Seen], Tensor] | None
+    prepare: Callable[[Any, Batch, int], Mapping[str, Tensor]] | None
+    adds_up: bool
 
 
 def begin_losses(start: Start) -> tuple[ActiveLoss, ...]:
@@ -283,11 +238,16 @@ def begin_losses(start: Start) -> tuple[ActiveLoss, ...]:
     """
     active = [(name, row, row.settings(start.recipe)) for name, row in LOSSES.items() if row.settings is not None]
     active += [(name, loss_named(name), settings) for name, settings in start.recipe.objective.losses.items()]
-    return tuple(
-        ActiveLoss(name, row, settings, settings if row.begin is None else row.begin(start, settings))
-        for name, row, settings in active
-        if settings is not None
+    return tuple(_begun(start, *one) for one in active if one[2] is not None)
+
+
+def _begun(start: Start, name: str, row: Loss, settings: Any) -> ActiveLoss:
+    terms, begin, look, prepare = (
+        import_name(one) if isinstance(one, str) else one for one in (row.terms, row.begin, row.look, row.prepare)
     )
+    assert terms is not None
+    state = settings if begin is None else begin(start, settings)
+    return ActiveLoss(name, settings, state, terms, look, prepare, row.adds_up)
 
 
 def image_weights(inputs: Inputs) -> Tensor:

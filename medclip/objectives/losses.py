@@ -1,0 +1,93 @@
+"""The losses that a training step adds up: one row each, in the order in which they are added. No torch here.
+
+The mathematics of a loss is a file beside this one. A row says where a recipe has its settings, what it needs beside
+features (a frozen model, a module that learns with the towers, tensors of the batch), and which terms it adds; its
+functions are "module:function", or the functions themselves. Those of the table are in
+`medclip.training.steps.loss_terms`. A recipe names a loss that has a section below `objective.losses`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.lazy import Table
+
+Target = Callable[..., Any] | str
+_TERMS = "medclip.training.steps.loss_terms"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One loss: what it needs, and what it adds to the sum."""
+
+    terms: Target
+    """(step, settings, state): yields weights and scalars. `step` is a `medclip.training.steps.loss_terms.Step`, and
+    `state` what `begin` returned, or else the settings; the mean of a scalar over the ranks is that of the batch."""
+    section: Any = None
+    """Class of its settings below `objective.losses`, a `medclip.training.recipe.sections.section.Section`; None for a
+    loss that has a place of its own in a recipe."""
+    settings: Callable[[Any], Any] | None = None
+    """(recipe): returns them from that place; None where the recipe does not have the loss."""
+    needs_words: bool = False
+    """It reads captions; of one without a place of its own."""
+    adds_up: bool = False
+    """The loss of a batch is the sum of those of its samples, so that no chunk needs the features of another."""
+    begin: Target | None = None
+    """(start, settings): makes what the run needs for it. A module learns beside the towers, lies in checkpoints and
+    stays behind when the pack is written. `before_epoch` and `after_step` are called of whatever has both
+    (`medclip.training.steps.update.Hook`)."""
+    look: Target | None = None
+    """(state, seen): returns a row for each image of what the towers see in training: `step.outputs.extra[name]`."""
+    prepare: Target | None = None
+    """(state, batch, number of the step): returns tensors by name, made on the CPU ahead of the step:
+    `step.inputs.extra[name]`. The same names for every batch."""
+
+
+_ROWS: dict[str, Loss] = {
+    "contrastive": Loss(
+        f"{_TERMS}:contrastive", settings=lambda recipe: recipe.objective if recipe.objective.needs_words else None
+    ),
+    "image_anchor": Loss(
+        f"{_TERMS}:anchored",
+        settings=lambda recipe: (recipe.model.lens and recipe.model.lens.image_anchor) or None,
+        look=f"{_TERMS}:middle_slices",
+    ),
+    "unimodal": Loss(
+        f"{_TERMS}:unimodal",
+        settings=lambda recipe: recipe.objective.unimodal,
+        begin=f"{_TERMS}:unimodal_views",
+        look=f"{_TERMS}:views_of_pooled",
+    ),
+    "text_teacher": Loss(
+        f"{_TERMS}:taught",
+        settings=lambda recipe: recipe.objective.text_teacher,
+        begin=f"{_TERMS}:teacher",
+        prepare=f"{_TERMS}:teacher_tokens",
+    ),
+    "keep": Loss(
+        f"{_TERMS}:kept",
+        settings=lambda recipe: recipe.train.keep if recipe.needs_words else None,
+        begin=f"{_TERMS}:old_model",
+    ),
+    "masked": Loss(f"{_TERMS}:hidden", settings=lambda recipe: recipe.objective.masked, adds_up=True),
+    "supervised": Loss(
+        f"{_TERMS}:classified", settings=lambda recipe: recipe.objective.supervised or None, adds_up=True
+    ),
+}
+LOSSES = Table("medclip.losses", _ROWS)
+"""A new loss is one file and one line here."""
+
+
+def loss_named(name: str) -> Loss:
+    """Return the row of a loss.
+
+    Raises:
+        MedclipError: RECIPE_INVALID where there is none.
+    """
+    if name not in LOSSES:
+        hint = did_you_mean(name, LOSSES, "Losses are")
+        raise MedclipError(Reason.RECIPE_INVALID, f"there is no loss {name!r}.", hint=hint)
+    return LOSSES[name]
