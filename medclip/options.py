@@ -463,7 +463,7 @@ def read_recipe(path: str | Path, declared: Mapping[str, Option], named: Contain
     for key, value in values.items():
         one = known.get(str(key).replace("-", "_").strip("_"))
         if one is None or one.name == RECIPE:
-            hint = did_you_mean(str(key), list(known), "Options are")
+            hint = did_you_mean(str(key), [name for name in known if name != RECIPE], "Options are")
             raise MedclipError(Reason.RECIPE_INVALID, f"{key!r} is no option of this.", where=path, hint=hint)
         if one.name in named:
             continue
@@ -556,6 +556,12 @@ def _plain(value: Any) -> Any:
         pairs = {str(key): _plain(one) for key, one in value.items()}
         return _MISSING if any(one is _MISSING for one in pairs.values()) else pairs
     return _MISSING
+
+
+def by_name(recipe: Mapping[str, Any], declared: Mapping[str, Option]) -> dict[str, Any]:
+    """Return the values of a recipe, which has them by their keys, by the names of their options."""
+    names = {one.key: one.name for one in declared.values()}
+    return {names.get(key, key): value for key, value in recipe.items()}
 
 
 def shared(given: Any, other: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from medclip.auditing.option_groups import (
     ThresholdSources,
 )
 from medclip.auditing.shapes import listed, pairs
-from medclip.options import argument, needs, option, options, options_of, read_recipe, recipe_of, verb
+from medclip.options import argument, by_name, needs, option, options, options_of, read_recipe, recipe_of, verb
 
 if TYPE_CHECKING:
     from medclip.auditing.input.options import ReadOptions
@@ -145,7 +145,8 @@ class AuditOptions(
         if not is_audit(recipe):
             return {**read_recipe(recipe, known, values), **values}
         changes = {name for name in values if known[name].kind is not None and not known[name].is_of_call}
-        return {**read_rerun(Path(recipe), changes, changed_inputs=values.get("changed_inputs", False)), **values}
+        again = read_rerun(Path(recipe), changes, changed_inputs=values.get("changed_inputs", False))
+        return {**by_name(again, known), **values}
 
 
 @verb(AuditOptions)
@@ -246,7 +247,8 @@ def _recipe_file(options: AuditOptions) -> Mapping[str, Any] | None:
     path = Path(options.recipe)
     if is_audit(path):
         return read_result(path).provenance.get("recipe_file")
-    return recipe_note(path, recipe_of(options, has_places=True), options_of(options))
+    known = options_of(options)
+    return recipe_note(path, by_name(recipe_of(options, has_places=True), known), known)
 
 
 def _origin(options: AuditOptions, recipe_file: Mapping[str, Any] | None) -> tuple[Mapping[str, Any] | None, Origin]:
@@ -255,7 +257,7 @@ def _origin(options: AuditOptions, recipe_file: Mapping[str, Any] | None) -> tup
 
     asked: dict[str, Any] | None = recipe_of(options, has_places=True)
     repeated = (one for one in options_of(options).values() if one.kind is not None and not one.is_of_call)
-    if any(one.name not in asked and one.is_set(getattr(options, one.name)) for one in repeated):
+    if any(one.key not in asked and one.is_set(getattr(options, one.name)) for one in repeated):
         asked = None
     about = {name: getattr(options, name) for name in ("declared", "auditor", "question", "audited_on")}
     return asked, Origin(asked, recipe_file, **about)

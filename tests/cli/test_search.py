@@ -96,7 +96,7 @@ def test_a_recipe_asks_what_the_command_line_may_override(
 ) -> None:
     recipe, table = tmp_path / "recipe.yaml", tmp_path / "hits.csv"
     recipe.write_text(
-        f"embeddings: {store}\nwords: [an X-ray image, a chest film]\nnot: [a mammogram]\nmodel: {pack}\n"
+        f"embeddings: {store}\nwords: [an X-ray image, a chest film]\nagainst: [a mammogram]\nmodel: {pack}\n"
         f"level: unit\nnum_hits: 5\nwhere: modality=xray\nout: {table}\n"
     )
     assert main(["search", "--recipe", str(recipe), "--num-hits", "2"]) == 0

@@ -26,7 +26,7 @@ def audited(tmp_path: Path) -> Path:
     table[["image", "flu_score"]].rename(columns={"flu_score": "flu"}).to_csv(tmp_path / "net.csv", index=False)
     table.drop(columns="flu_score").to_csv(tmp_path / "labels.csv", index=False)
     about = {"auditor": "J. Doe", "question": "May it read at night?", "audited_on": "2026-01-02"}
-    medclip.audit(tmp_path / "net.csv", tmp_path / "labels.csv", out=tmp_path / "audit", **about, **QUICK)
+    medclip.audit(tmp_path / "net.csv", tmp_path / "labels.csv", out=tmp_path / "audit", as_="claim", **about, **QUICK)
     return tmp_path / "audit"
 
 
