@@ -51,7 +51,8 @@ class Recipe:
     """What every verb takes whose own `recipe` is of no other kind."""
 
     recipe: str | Path | None = option(
-        "YAML file of these options, or run.json (audit.json) of an earlier run. It has values by the names of options; what is named beside it overrides it.",
+        "YAML file of these options, or run.json (audit.json) of an earlier run. It has values by the "
+        "names of options; what is named beside it overrides it.",
         default=None,
         form="FILE",
         often=True,
