@@ -15,6 +15,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,25 @@ def files_of(path: Path) -> list[Path]:
 
 
 def written_with(path: Path) -> str:
-    """Return the SHA-256 of these files."""
+    """Return the SHA-256 of these files; of code but itself without docstrings and comments, which change no run."""
     digest = hashlib.sha256()
     for each in files_of(path):
-        digest.update(each.relative_to(ROOT).as_posix().encode() + b"\0" + each.read_bytes())
+        content = each.read_bytes() if each == path or each.suffix != ".py" else _what_runs(each)
+        digest.update(each.relative_to(ROOT).as_posix().encode() + b"\0" + content)
     return digest.hexdigest()
+
+
+@cache
+def _what_runs(file: Path) -> bytes:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [one for one in node.body if not _is_text(one)]
+    return ast.dump(tree).encode()
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def _name(path: Path) -> str:
