@@ -313,6 +313,9 @@ def _check_value(one: Option, value: Any) -> None:
         if is_number and not ((low is None or each >= low) and (high is None or each <= high)):  # NaN is refused, too
             ends = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
             raise MedclipError(Reason.WRONG_USE, f"{one.key} is {ends}, not {each:g}.")
+        if one.kind in (int, float, bool) and isinstance(each, str):
+            what = "true or false" if one.kind is bool else "a number"
+            raise MedclipError(Reason.WRONG_USE, f"{one.key} takes {what}, not {each!r}.")
         if one.choices and isinstance(each, str) and each not in one.choices:
             raise MedclipError(
                 Reason.WRONG_USE,
@@ -423,6 +426,9 @@ def make_options(declared: Callable[..., _O], named: Mapping[str, Any]) -> _O:
         MedclipError: WRONG_USE for a form that an option does not take.
     """
     known = options_of(declared)
+    lacking = [one.name for one in known.values() if one.is_required and one.name not in named]
+    if lacking:
+        raise TypeError(f"{list_of(lacking)} must be named.")
     return declared(**{name: _read_named(known[name], value) for name, value in named.items()})
 
 

@@ -12,7 +12,7 @@ ROW: object = None
 @pytest.mark.parametrize(
     ("group", "place"),
     [
-        ("medclip.losses", "medclip.objectives.losses:LOSSES"),
+        ("medclip.losses", "medclip.training.losses:LOSSES"),
         ("medclip.methods", "medclip.adaptation.methods:METHODS"),
         ("medclip.metrics", "medclip.statistics.metrics.catalogue:METRICS"),
         ("medclip.formats", "medclip.export.formats:FORMATS"),

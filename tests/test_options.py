@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import medclip
 from medclip.cli.derive import by_heading, command_signature, help_of, must_be_named, spellings
 from medclip.errors import MedclipError, Reason
 from medclip.options import (
@@ -369,3 +370,16 @@ def test_an_argument_that_a_command_takes_by_name_need_not_be_named() -> None:
     assert not declared["table"].is_needed
     assert not declared["table"].is_argument
     assert declared["path"].is_argument
+
+
+def test_python_is_told_what_lacks_and_which_value_is_no_number(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"^path must be named\.$"):
+        medclip.score()  # pyright: ignore[reportCallIssue]
+    for named, said in (
+        ({"workers": "many"}, "workers takes a number, not 'many'"),
+        ({"limit": "3"}, "limit takes a number, not '3'"),
+        ({"templates": "no"}, "templates takes true or false, not 'no'"),
+    ):
+        with pytest.raises(MedclipError, match=said) as refused:
+            medclip.score(tmp_path, **named)
+        assert refused.value.reason is Reason.WRONG_USE

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.api.groups import Chance, Limits, OneOfMany, Overwriting, Recipe, settings_of
-from medclip.options import argument, option, options, verb
+from medclip.options import argument, needs, option, options, verb
 
 if TYPE_CHECKING:
     from medclip.ecg.digitised_record import DigitisedRecord
@@ -50,6 +50,8 @@ class RenderOptions(Limits, Recipe, SheetLayout, OneOfMany, Overwriting, Chance)
     map_out: str | Path | None = option(
         "JSON file to write that says where every lead lies in the image.", default=None, often=True, place=True
     )
+
+    rules = (needs("seed", "photograph", "a seed does nothing without a photograph.", hint="Name --photograph, too."),)
 
 
 @verb(RenderOptions)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 import medclip
 from medclip import lazy
 from medclip.errors import MedclipError, Reason
-from medclip.objectives.losses import LOSSES, Loss
 from medclip.training.batches.loader import Batch
 from medclip.training.loop import run_recipe
+from medclip.training.losses import LOSSES, Loss
 from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.sections.section import Section
 from medclip.training.steps.loss_terms import Start, Step, begin_losses

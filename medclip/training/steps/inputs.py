@@ -81,7 +81,7 @@ class Inputs:
     decoded_BL: Tensor | None = None
     """bool [V * b, L]: patches that are guessed; None where those are that are hidden."""
     extra: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
-    """What single losses need, by their names: `medclip.objectives.losses`."""
+    """What single losses need, by their names: `medclip.training.losses`."""
     targets: dict[str, Tensor] = field(default_factory=dict)
     """By task, float32 [b, C] or [b, 1]: what a head should say, from `targets_of`."""
     num_texts: int = 1

@@ -1,4 +1,4 @@
-"""What the losses of `medclip.objectives.losses` are computed of, and the terms that each adds to the sum of a step."""
+"""What the losses of `medclip.training.losses` are computed of, and the terms that each adds to the sum of a step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from medclip.lazy import import_name
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.distill import relational_loss
 from medclip.objectives.lens import anchored_loss
-from medclip.objectives.losses import LOSSES, Loss, loss_named
 from medclip.objectives.multi_view import ExamKeys, multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.ranks import sum_values
@@ -22,6 +21,7 @@ from medclip.objectives.replay import replay_loss
 from medclip.objectives.sigmoid import siglip_loss
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.loader import Batch
+from medclip.training.losses import LOSSES, Loss, loss_named
 from medclip.training.ranks.world import World
 from medclip.training.recipe.file import package_folder
 from medclip.training.recipe.schema import Recipe

@@ -35,7 +35,7 @@ class TowerOutputs(NamedTuple):
     fused_BD: Tensor
     """float32, of unit norm, a row for each examination; no columns where samples are single images."""
     extra: Mapping[str, Tensor] = {}
-    """What single losses need, by their names: `medclip.objectives.losses`."""
+    """What single losses need, by their names: `medclip.training.losses`."""
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Return all of them, those of single losses last."""

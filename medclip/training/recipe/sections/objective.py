@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_serializer, field_validator, model_validator
 
 from medclip.errors import MedclipError
-from medclip.objectives.losses import Loss, loss_named
 from medclip.text.vocabulary.find_task import find_task
 from medclip.text.vocabulary.task import Task
+from medclip.training.losses import Loss, loss_named
 from medclip.training.recipe.sections.section import Section
 from medclip.training.recipe.shorthands import MEDICAL_RATIO
 
@@ -194,7 +194,7 @@ class Objective(Section):
     """One classifier, or a list of several, each by the name of its task."""
     text_teacher: TextTeacher | None = None
     losses: dict[str, Any] = Field(default_factory=dict)
-    """Further losses of `medclip.objectives.losses.LOSSES` by their names, each with the keys of its section."""
+    """Further losses of `medclip.training.losses.LOSSES` by their names, each with the keys of its section."""
 
     @property
     def needs_words(self) -> bool:
@@ -241,10 +241,13 @@ class Objective(Section):
     @classmethod
     def _of_the_table(cls, losses: dict[str, Any]) -> dict[str, Any]:
         """Read the section of each loss."""
-        sections = {name: _loss_named(name).section for name in losses}
-        if places := [name for name, section in sections.items() if section is None]:
-            raise ValueError(f"the loss {places[0]} has a place of its own in a recipe")
-        return {name: sections[name].model_validate(values or {}) for name, values in losses.items()}  # type: ignore
+        read = {}
+        for name, values in losses.items():
+            section = _loss_named(name).section
+            if section is None:
+                raise ValueError(f"the loss {name} has a place of its own in a recipe")
+            read[name] = section.model_validate(values or {})
+        return read
 
     @field_serializer("supervised")
     def _without_brackets(self, heads: tuple[Supervised, ...]) -> Any:

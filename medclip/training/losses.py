@@ -1,8 +1,8 @@
 """The losses that a training step adds up: one row each, in the order in which they are added. No torch here.
 
-The mathematics of a loss is a file beside this one. A row says where a recipe has its settings, what it needs beside
-features (a frozen model, a module that learns with the towers, tensors of the batch), and which terms it adds; its
-functions are "module:function", or the functions themselves. Those of the table are in
+The mathematics of a loss is a file of `medclip.objectives`. A row says where a recipe has its settings, what it needs
+beside features (a frozen model, a module that learns with the towers, tensors of the batch), and which terms it adds;
+its functions are "module:function", or the functions themselves. Those of the table are in
 `medclip.training.steps.loss_terms`. A recipe names a loss that has a section below `objective.losses`.
 """
 
