@@ -52,11 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     parts = {
-        name: SignalPart.model_validate(
-            {"tower": name, "size": args.size, "sampling_hz": args.hz, "seconds": SECONDS}
-        )
+        name: SignalPart.model_validate({"tower": name, "size": args.size, "sampling_hz": args.hz, "seconds": SECONDS})
         for name in args.towers.split(",")
-    }  # fmt: skip
+    }
     towers = {name: build_signal_tower(part.config) for name, part in parts.items()}
     records_B1LT = torch.randn(args.batch, 1, 12, round(args.hz * SECONDS))
     for what, run in (("forwards", forwards), ("both ways", both_ways)):

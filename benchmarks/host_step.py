@@ -64,9 +64,12 @@ def main() -> int:
         index_shards(folder, ForeignSet("benchmark", "none", Modality.XRAY), key=bytes(32))
         for kind in ("process", "thread"):
             batches = Batches(
-                ShardReader(folder, "train"), Drawing(Preprocess(224), 0, Augment(), 1.0, 0.5),
-                batch_size=options.images, tokenizer=ClipTokenizer(), making=CrewOptions(kind, options.workers),
-            )  # fmt: skip
+                ShardReader(folder, "train"),
+                Drawing(Preprocess(224), 0, Augment(), 1.0, 0.5),
+                batch_size=options.images,
+                tokenizer=ClipTokenizer(),
+                making=CrewOptions(kind, options.workers),
+            )
             own, process = [], []
             thread_s, process_s = time.thread_time(), time.process_time()
             for batch in batches.training(0, options.steps + 3):

@@ -108,10 +108,12 @@ def ours(folder: Path, workers: int, kind: str, decoding: Any) -> Iterator[tuple
     reader = ShardReader(folder, "train", verify="full")
     augment = Augment(crop_scale=(0.9, 1.0), rotate_deg=0, brightness=0, contrast=0)
     batches = Batches(
-        reader, Drawing(Preprocess(SIZE), 0, augment, 1.0, 0.5, decode=decoding), batch_size=BATCH,
+        reader,
+        Drawing(Preprocess(SIZE), 0, augment, 1.0, 0.5, decode=decoding),
+        batch_size=BATCH,
         tokenizer=ClipTokenizer(),
         making=CrewOptions("process" if kind == "process" else "thread", workers, cache_mb=0),
-    )  # fmt: skip
+    )
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
     for batch in batches.training(0, 10**9):
         assert batch.valid.all()

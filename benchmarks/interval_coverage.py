@@ -470,9 +470,15 @@ def errors(setting: Setting, simulations: int, replicates: int, seed: int) -> Sh
         )
         names = ["auroc_max_min", "equalised_odds"]
         tests = gap_test(
-            cohort, cohort.labels[0], "group", range(num_groups), names,
-            threshold=THRESHOLD, num_permutations=min(replicates, 199), seed=seed + s,
-        )  # fmt: skip
+            cohort,
+            cohort.labels[0],
+            "group",
+            range(num_groups),
+            names,
+            threshold=THRESHOLD,
+            num_permutations=min(replicates, 199),
+            seed=seed + s,
+        )
         for name, test in tests.items():
             found[f"{name}, permutation test"].append(float(test.p <= LEVEL))
     return found

@@ -194,14 +194,22 @@ def transformers_side(trunk: Any, decoder: MaskedAutoencoder, images: Tensor, na
     shape = decoder_shape(name, trunk.embed_dim)
     model = transformers.ViTMAEForPreTraining(
         transformers.ViTMAEConfig(
-            hidden_size=trunk.embed_dim, num_hidden_layers=len(trunk.blocks),
-            num_attention_heads=trunk.blocks[0].attn.num_heads, intermediate_size=4 * trunk.embed_dim,
-            image_size=images.shape[-1], patch_size=PATCH, mask_ratio=ratio, norm_pix_loss=False, layer_norm_eps=1e-6,
-            decoder_hidden_size=shape.width, decoder_num_hidden_layers=shape.depth,
-            decoder_num_attention_heads=shape.heads, decoder_intermediate_size=4 * shape.width,
+            hidden_size=trunk.embed_dim,
+            num_hidden_layers=len(trunk.blocks),
+            num_attention_heads=trunk.blocks[0].attn.num_heads,
+            intermediate_size=4 * trunk.embed_dim,
+            image_size=images.shape[-1],
+            patch_size=PATCH,
+            mask_ratio=ratio,
+            norm_pix_loss=False,
+            layer_norm_eps=1e-6,
+            decoder_hidden_size=shape.width,
+            decoder_num_hidden_layers=shape.depth,
+            decoder_num_attention_heads=shape.heads,
+            decoder_intermediate_size=4 * shape.width,
             **{"attn_implementation": "sdpa"},
         )
-    )  # fmt: skip
+    )
     positions_1ND = torch.nn.functional.pad(decoder.decoder.positions_LD, (0, 0, 1, 0))[None]
     positions = {"decoder.decoder_pos_embed": positions_1ND}  # some versions have rows before columns
     model.load_state_dict(transformers_weights(trunk.state_dict(), decoder.state_dict()) | positions)

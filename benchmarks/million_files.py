@@ -59,15 +59,47 @@ def result(files: list[KnownFile]) -> ChunkResult:
         study = digest[:32]
         rows.append(
             FileRow(
-                file.id, file.name, digest, 20_000_000, "dicom", "scored", None, None, study, "xray", "header", None,
-                "xray 3", digest[:16], "pydicom", None, "pa", "uid", STEPS, "image", file.id, HEADERS,
+                file.id,
+                file.name,
+                digest,
+                20_000_000,
+                "dicom",
+                "scored",
+                None,
+                None,
+                study,
+                "xray",
+                "header",
+                None,
+                "xray 3",
+                digest[:16],
+                "pydicom",
+                None,
+                "pa",
+                "uid",
+                STEPS,
+                "image",
+                file.id,
+                HEADERS,
             )
-        )  # fmt: skip
+        )
         scores += [
-            ScoreRow(study, digest[:16], "xray", "chest_xray_findings", name, "multilabel", 0.25, -1.1, 1, "mini", "1",
-                     digest[:16])
+            ScoreRow(
+                study,
+                digest[:16],
+                "xray",
+                "chest_xray_findings",
+                name,
+                "multilabel",
+                0.25,
+                -1.1,
+                1,
+                "mini",
+                "1",
+                digest[:16],
+            )
             for name in CLASSES
-        ]  # fmt: skip
+        ]
         thumbnails.append(Thumbnail(file.id, digest.encode() * 47, False))
         efforts.append((file.id, Effort(0, 0.05, "reader 2")))
     return ChunkResult(tuple(rows), tuple(scores), tuple(thumbnails), efforts=tuple(efforts))

@@ -118,18 +118,44 @@ def measure(num_files: int) -> Costs:
 def _file_row(number: int, name: str) -> FileRow:
     digest = hashlib.sha256(name.encode()).hexdigest()
     return FileRow(
-        number, name, digest, 8_000_000, "dicom", "scored", None, None, study=digest[:16], modality="xray",
-        modality_source="header", adapter="xray", preprocessing=digest[:12], decoder="pydicom", grouping="uid",
-        steps='[["window", "linear"], ["resize", "224"]]', kind="image", unit=number, headers='{"sex": "F"}',
-    )  # fmt: skip
+        number,
+        name,
+        digest,
+        8_000_000,
+        "dicom",
+        "scored",
+        None,
+        None,
+        study=digest[:16],
+        modality="xray",
+        modality_source="header",
+        adapter="xray",
+        preprocessing=digest[:12],
+        decoder="pydicom",
+        grouping="uid",
+        steps='[["window", "linear"], ["resize", "224"]]',
+        kind="image",
+        unit=number,
+        headers='{"sex": "F"}',
+    )
 
 
 def _score_row(file: FileRow, number: int) -> ScoreRow:
     value = int(str(file.sha256)[number : number + 6], 16) / 16**6
     return ScoreRow(
-        str(file.study), str(file.sha256)[16:32], "xray", "chest_xray_findings", f"finding {number}", "multi_label",
-        value, value * 4 - 2, 1, "pack", "1", str(file.preprocessing),
-    )  # fmt: skip
+        str(file.study),
+        str(file.sha256)[16:32],
+        "xray",
+        "chest_xray_findings",
+        f"finding {number}",
+        "multi_label",
+        value,
+        value * 4 - 2,
+        1,
+        "pack",
+        "1",
+        str(file.preprocessing),
+    )
 
 
 def hours(
@@ -174,9 +200,15 @@ def main() -> None:
     for num_nodes in asked.nodes:
         for engine in ("shards", "ray") if num_nodes > 1 else ("local",):
             took, slowest, busy = hours(
-                num_nodes, "shards" if engine == "local" else engine, num_files, largest[num_nodes], node, costs,
-                asked.store_gbps, asked.file_mb,
-            )  # fmt: skip
+                num_nodes,
+                "shards" if engine == "local" else engine,
+                num_files,
+                largest[num_nodes],
+                node,
+                costs,
+                asked.store_gbps,
+                asked.file_mb,
+            )
             rows.append({"nodes": num_nodes, "engine": engine, "hours": took, "bottleneck": slowest, "gpu_busy": busy})
     storage = {
         "input_tb": num_files * asked.file_mb / 1e6,

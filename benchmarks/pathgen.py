@@ -152,11 +152,15 @@ def print_on_paper(spent: dict[str, float], assumed: Assumed) -> None:
         ("patches encoded (ViT-L/14, 336 px)", tower_hours, assumed.gpus_of_a_node, True),
         ("captioned by measurement", PAIRS * spent["caption"] / 3.6e6, assumed.cores_of_a_node, False),
         *(
-            (f"captioned by a {billions:g}B VLM", chosen * vlm_seconds(billions * 1e9, assumed) / 3600,
-             assumed.gpus_of_a_node, True)
+            (
+                f"captioned by a {billions:g}B VLM",
+                chosen * vlm_seconds(billions * 1e9, assumed) / 3600,
+                assumed.gpus_of_a_node,
+                True,
+            )
             for billions in (7.6, 72.7)
         ),
-    ]  # fmt: skip
+    ]
     print(f"on paper, {PAIRS:,} pairs of {patches:,} patches; hours on one node and on eight")
     for name, hours, units, is_gpu in rows:
         price = f", {hours * assumed.usd_of_a_gpu_hour:7,.0f} USD" if is_gpu else ""

@@ -51,18 +51,22 @@ TOWERS: dict[str, dict[str, Any]] = {
     "transformer": {
         "embed_dim": 64,
         "vision_cfg": {
-            "image_size": SIDE, "timm_model_name": "vit_tiny_patch16_224", "timm_pool": "token",
+            "image_size": SIDE,
+            "timm_model_name": "vit_tiny_patch16_224",
+            "timm_pool": "token",
             "timm_model_args": {"img_size": SIDE, "patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 4},
         },
     },
     "convolution": {
         "embed_dim": 96,
         "vision_cfg": {
-            "image_size": SIDE, "timm_model_name": "test_resnet", "timm_pool": "avg",
+            "image_size": SIDE,
+            "timm_model_name": "test_resnet",
+            "timm_pool": "avg",
             "timm_model_args": {"output_stride": 8},
         },
     },
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -155,9 +159,15 @@ def adapted_pack(name: str, folder: Path, *, steps: int) -> Path:
         rows.append(f"learn{number}.png,p{number},pathology,{CLASSES[drawn.label]}")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     medclip.adapt(
-        folder / "labels.csv", "stripes", out=folder / "pack", model=base, method="linear-probe", shots=16, workers=1,
+        folder / "labels.csv",
+        "stripes",
+        out=folder / "pack",
+        model=base,
+        method="linear-probe",
+        shots=16,
+        workers=1,
         test_share=0.3,
-    )  # fmt: skip
+    )
     return folder / "pack"
 
 

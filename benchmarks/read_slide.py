@@ -79,10 +79,16 @@ def build(path: Path, compression: str, side: int = SIDE) -> None:
             outside = (y[::step] - side / 2) ** 2 + (x[:, ::step] - side / 2) ** 2 > (side * 0.45) ** 2
             image[outside[:size, :size]] = 245
             tiff.write(
-                image, tile=(TILE, TILE), photometric="rgb", compression=compression, subfiletype=int(step > 1),
+                image,
+                tile=(TILE, TILE),
+                photometric="rgb",
+                compression=compression,
+                subfiletype=int(step > 1),
                 compressionargs={"level": 80} if compression == "jpeg" else None,
-                resolution=(10_000 / (MPP * step),) * 2, resolutionunit="CENTIMETER", metadata=None,
-            )  # fmt: skip
+                resolution=(10_000 / (MPP * step),) * 2,
+                resolutionunit="CENTIMETER",
+                metadata=None,
+            )
 
 
 def build_jpeg2000(path: Path) -> None:
@@ -91,9 +97,14 @@ def build_jpeg2000(path: Path) -> None:
     text = "Aperio Image Library v11.0.0\n2048x2048 (256x256) J2K/KDU Q=70|AppMag = 20|MPP = 0.5"
     with tifffile.TiffWriter(path) as tiff:
         tiff.write(
-            image, tile=(TILE, TILE), photometric="rgb", compression=33005, compressionargs={"level": 40},
-            description=text, metadata=None,
-        )  # fmt: skip
+            image,
+            tile=(TILE, TILE),
+            photometric="rgb",
+            compression=33005,
+            compressionargs={"level": 40},
+            description=text,
+            metadata=None,
+        )
 
 
 def build_dicom(path: Path) -> None:

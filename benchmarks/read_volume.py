@@ -34,8 +34,13 @@ from medclip.settings import Settings
 
 warnings.simplefilter("ignore")
 SETTINGS = Settings()
-TARGETS = {"series, MONAI LoadImage / medclip": 2.0, "series, pydicom and numpy / medclip": 1.0,
-           "NIfTI, get_fdata / medclip": 1.0, "NIfTI gz, get_fdata / medclip": 1.0, "zoom / resample": 1.0}  # fmt: skip
+TARGETS = {
+    "series, MONAI LoadImage / medclip": 2.0,
+    "series, pydicom and numpy / medclip": 1.0,
+    "NIfTI, get_fdata / medclip": 1.0,
+    "NIfTI gz, get_fdata / medclip": 1.0,
+    "zoom / resample": 1.0,
+}
 
 
 def make_series(folder: Path, count: int) -> None:

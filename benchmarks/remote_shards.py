@@ -79,10 +79,12 @@ def ours(place: str | Path, cache: Any, number: int, workers: int, kind: str) ->
 
     augment = Augment(crop_scale=(0.9, 1.0), rotate_deg=0, brightness=0, contrast=0)
     batches = Batches(
-        ShardReader(place, "train", cache=cache), Drawing(Preprocess(SIZE), 0, augment, 1.0, 0.5), batch_size=BATCH,
+        ShardReader(place, "train", cache=cache),
+        Drawing(Preprocess(SIZE), 0, augment, 1.0, 0.5),
+        batch_size=BATCH,
         order=Order(window_shards=WINDOW),
         making=CrewOptions("process" if kind == "process" else "thread", workers, cache_mb=0),
-    )  # fmt: skip
+    )
     try:
         for batch in batches.training(0, number // BATCH):
             yield hashlib.blake2b(batch.images, digest_size=8).hexdigest(), len(batch.images)
@@ -100,11 +102,17 @@ def theirs(urls: list[str], number: int, workers: int) -> Iterator[tuple[str, in
 
     transform = open_clip.image_transform(SIZE, is_train=True)
     stages = [
-        wds.SimpleShardList(urls), wds.detshuffle(bufsize=2000, initial=500, seed=0), wds.split_by_worker,
-        wds.tarfile_to_samples(), wds.shuffle(bufsize=WINDOW * PER_SHARD, initial=WINDOW * PER_SHARD),
-        wds.decode("pilrgb"), wds.rename(image="jpg", text="txt"), wds.map_dict(image=transform),
-        wds.to_tuple("image", "text"), wds.batched(BATCH, partial=True),
-    ]  # fmt: skip
+        wds.SimpleShardList(urls),
+        wds.detshuffle(bufsize=2000, initial=500, seed=0),
+        wds.split_by_worker,
+        wds.tarfile_to_samples(),
+        wds.shuffle(bufsize=WINDOW * PER_SHARD, initial=WINDOW * PER_SHARD),
+        wds.decode("pilrgb"),
+        wds.rename(image="jpg", text="txt"),
+        wds.map_dict(image=transform),
+        wds.to_tuple("image", "text"),
+        wds.batched(BATCH, partial=True),
+    ]
     dataset = wds.DataPipeline(*stages)
     for images, _ in wds.WebLoader(dataset, batch_size=None, shuffle=False, num_workers=workers):
         yield "", len(images)

@@ -149,8 +149,11 @@ def calibrate(names: list[str], pack: Path, films: Path, task: str, work: Path) 
         if measured.refused:
             print(f"{name}: refused, as {measured.refused} ({measured.times_as_fast:.2f} times as fast)")
             continue
-        print(f"{name}: holds, largest change {measured.largest_change:.1e} on {calibration.num_images} films, "
-              f"{measured.times_as_fast:.2f} times as fast", flush=True)  # fmt: skip
+        print(
+            f"{name}: holds, largest change {measured.largest_change:.1e} on {calibration.num_images} films, "
+            f"{measured.times_as_fast:.2f} times as fast",
+            flush=True,
+        )
         if calibration.choice == name:
             folders[name] = str(out)
         else:
@@ -220,8 +223,9 @@ def main() -> None:
     print(
         f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         f"torch {torch.__version__}, pydicom {pydicom.__version__}; "
-        f"{args.files} and {3 * args.files} files, {args.rounds} rounds, pack {pack.name}, task {task}", flush=True
-    )  # fmt: skip
+        f"{args.files} and {3 * args.files} files, {args.rounds} rounds, pack {pack.name}, task {task}",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         backends: dict[str, str | None] = {Path(name).name: name for name in args.backend}
@@ -267,9 +271,12 @@ def measure_rounds(
                     "scores": (scores[name], scores["script"]),
                 }
             )
-            print(f"round {i + 1}: {name} {rate[name]:.1f} files/s, script {rate['script']:.1f} files/s, "
-                  f"ratio {kept[-1]['steady']:.2f}; whole job {kept[-1]['whole']:.2f} "
-                  f"({seconds[name, 'large']:.1f} s)", flush=True)  # fmt: skip
+            print(
+                f"round {i + 1}: {name} {rate[name]:.1f} files/s, script {rate['script']:.1f} files/s, "
+                f"ratio {kept[-1]['steady']:.2f}; whole job {kept[-1]['whole']:.2f} "
+                f"({seconds[name, 'large']:.1f} s)",
+                flush=True,
+            )
     return measured
 
 
@@ -286,9 +293,11 @@ def tell(name: str, backend: str | None, rounds: list[dict], pack: Path, is_choi
         max(count_beyond(kept["scores"][0], kept["scores"][1], bound) for kept in rounds),
         _room(backend) * num_files,
     )
-    print(f"{name}: largest difference of a probability: {largest:.1e}; of {num_files} files {beyond} differ by more "
-          f"than {bound:.0e} (room for {room:.0f} by its calibration), {decisions} decisions and {ranks} pairs that "
-          f"differ by more than {FLOAT_BOUND:g} changed")  # fmt: skip
+    print(
+        f"{name}: largest difference of a probability: {largest:.1e}; of {num_files} files {beyond} differ by more "
+        f"than {bound:.0e} (room for {room:.0f} by its calibration), {decisions} decisions and {ranks} pairs that "
+        f"differ by more than {FLOAT_BOUND:g} changed"
+    )
     alone = rate_alone(pack, backend)
     share = statistics.median(kept["rate"] for kept in rounds) / alone
     print(f"{name}: the model alone computes {alone:.1f} images/s, so its share of the steady time is {share:.0%}")

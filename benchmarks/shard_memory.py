@@ -72,9 +72,16 @@ def write_folder(folder: Path, num_rows: int) -> None:
         {**first, "name": f"{n:06d}.tar", "samples": per_shard, "sha256": f"{n:064x}"} for n in range(shards)
     ]
     write_index(
-        source, pa.table(columns), [], shards=index["shards"], counts=index["counts"], options=index["options"],
-        preprocessing=index["preprocessing"], columns=index["columns"], foreign=index.get("foreign"),
-    )  # fmt: skip
+        source,
+        pa.table(columns),
+        [],
+        shards=index["shards"],
+        counts=index["counts"],
+        options=index["options"],
+        preprocessing=index["preprocessing"],
+        columns=index["columns"],
+        foreign=index.get("foreign"),
+    )
 
 
 def memory_mb(pid: int) -> dict[str, float]:
@@ -135,9 +142,12 @@ def measure(folder: Path, workers: int) -> int:
     reader = opened("again")
     bare = memory_mb(os.getpid())
     batches = Batches(
-        reader, Drawing(Preprocess(64), 0, Augment(), 1.0, 0.5), batch_size=256, tokenizer=ClipTokenizer(),
+        reader,
+        Drawing(Preprocess(64), 0, Augment(), 1.0, 0.5),
+        batch_size=256,
+        tokenizer=ClipTokenizer(),
         making=CrewOptions("process", workers, cache_mb=0),
-    )  # fmt: skip
+    )
     for batch in batches.training(0, 100):
         assert batch.valid.all()
         batch.release()

@@ -59,10 +59,16 @@ def build(path: Path, side: int) -> None:
             outside = (y[::step] - side / 2) ** 2 + (x[:, ::step] - side / 2) ** 2 > (side * 0.45) ** 2
             image[outside[:size, :size]] = 245
             tiff.write(
-                image, tile=(TILE, TILE), photometric="rgb", compression="jpeg", compressionargs={"level": 80},
-                resolution=(10_000 / (MPP * step),) * 2, resolutionunit="CENTIMETER", metadata=None,
+                image,
+                tile=(TILE, TILE),
+                photometric="rgb",
+                compression="jpeg",
+                compressionargs={"level": 80},
+                resolution=(10_000 / (MPP * step),) * 2,
+                resolutionunit="CENTIMETER",
+                metadata=None,
                 subfiletype=int(step > 1),
-            )  # fmt: skip
+            )
 
 
 def build_pack(folder: Path, width: int) -> Path:

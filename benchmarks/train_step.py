@@ -124,9 +124,15 @@ class Ours:
         precision = choose_precision(chosen.precision, world.device, None)
         soft = {"same_label": "negative", "same_text": "negative", "same_study": "negative"}
         train = {
-            "lr": 1e-4, "image_lr_factor": 1.0, "weight_decay": 0.01, "betas": [0.9, 0.999], "eps": 1e-8,
-            "batch_size": chosen.batch, "micro_batch": chosen.micro_batch, "parallel": chosen.parallel,
-        }  # fmt: skip
+            "lr": 1e-4,
+            "image_lr_factor": 1.0,
+            "weight_decay": 0.01,
+            "betas": [0.9, 0.999],
+            "eps": 1e-8,
+            "batch_size": chosen.batch,
+            "micro_batch": chosen.micro_batch,
+            "parallel": chosen.parallel,
+        }
         recipe = load_recipe({"name": "bench", "data": {"shards": "none"}, "objective": soft, "train": train})
         allow_fast_products(world.device)
         towers, bf16 = Towers(model, tokenizer.pad_id), precision == "bf16"
@@ -138,9 +144,7 @@ class Ours:
         call = spread(towers, world, parallel=chosen.parallel, bf16=bf16, shard_size=chosen.shard_size)
         self.computer = StepComputer(recipe, towers, call, tokenizer, preprocess, world, losses, bf16=bf16)
         copies = world.size // (chosen.shard_size or world.size)
-        self.update = Update(
-            towers, world, make_optimizer(towers, recipe), [], [], clip_norm=1.0, copies=copies
-        )  # fmt: skip
+        self.update = Update(towers, world, make_optimizer(towers, recipe), [], [], clip_norm=1.0, copies=copies)
         self.pace = Pace(world.device)
         self.feed = Feed(Same(batch), self.computer.prepare, world.device, 0, 10**9)  # type: ignore[arg-type]
         self._inputs, self._steps, self._size = iter(self.feed), itertools.count(), chosen.batch
@@ -248,12 +252,21 @@ def measure(chosen: argparse.Namespace, world: World) -> int:
         "data_wait": round(speed["data_wait"], 4),
         "memory_mb": round(memory_mb(world.device)),
         "collectives": {str(name).split(".")[-1]: n for name, n in collectives.get_comm_counts().items()},
-        "ranks": world.size, "parallel": chosen.parallel, "batch": chosen.batch, "tokens": used, "size_px": size,
-        "model": chosen.model or "small ViT", "precision": ours.precision, "compile": chosen.compile,
+        "ranks": world.size,
+        "parallel": chosen.parallel,
+        "batch": chosen.batch,
+        "tokens": used,
+        "size_px": size,
+        "model": chosen.model or "small ViT",
+        "precision": ours.precision,
+        "compile": chosen.compile,
         "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.machine(),
-        "load": round(os.getloadavg()[0], 1), "torch": torch.__version__, "open_clip": open_clip.__version__,
-        "python": platform.python_version(), "cuda": torch.version.cuda,
-    }  # fmt: skip
+        "load": round(os.getloadavg()[0], 1),
+        "torch": torch.__version__,
+        "open_clip": open_clip.__version__,
+        "python": platform.python_version(),
+        "cuda": torch.version.cuda,
+    }
     show(values, chosen.json)
     return int(alone and values["ratio_to_open_clip"][0] < TARGETS[chosen.full_captions])
 

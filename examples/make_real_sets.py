@@ -93,10 +93,17 @@ def slide(data: Path, out: Path) -> Iterator[Row]:
         for step, kind in ((1, 0), (4, 1)):
             scale = (1e4 / (mpp_um * step),) * 2
             writer.write(
-                np.ascontiguousarray(region[::step, ::step]), tile=(256, 256), compression="jpeg", photometric="rgb",
-                compressionargs={"level": 75}, resolution=scale, resolutionunit="CENTIMETER", subfiletype=kind,
-                metadata=None, software=False,
-            )  # fmt: skip
+                np.ascontiguousarray(region[::step, ::step]),
+                tile=(256, 256),
+                compression="jpeg",
+                photometric="rgb",
+                compressionargs={"level": 75},
+                resolution=scale,
+                resolutionunit="CENTIMETER",
+                subfiletype=kind,
+                metadata=None,
+                software=False,
+            )
     source = "OpenSlide test slide CMU-1-Small-Region, a region"
     yield {"file": "slides/cmu1_region.tiff", "source": source, "licence": "CC0", "training_patient": ""}
 
@@ -122,9 +129,11 @@ def audit(data: Path, out: Path) -> Iterator[Row]:
         )
     _write(out / "films.csv", rows)
     yield {
-        "file": "audit/films.csv", "source": NIH, "training_patient": "",
+        "file": "audit/films.csv",
+        "source": NIH,
+        "training_patient": "",
         "licence": "no restriction on use; citation and acknowledgement of the NIH Clinical Center asked",
-    }  # fmt: skip
+    }
 
 
 SETS = {"ultrasound": ultrasound, "ecg": ecg, "slides": slide, "audit": audit}

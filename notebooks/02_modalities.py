@@ -77,10 +77,15 @@ files[files.reason.fillna("") != ""][[c for c in ("path", "format", "reason", "m
 
 # %%
 stated = {
-    "studies/chest_pa.dcm": None, "studies/mammogram/mammogram_L_MLO.dcm": None, "studies/brain_flair.png": "mri",
-    "studies/abdomen_ct.png": "ct", "studies/fundus.jpg": "fundus", "studies/breast_ultrasound.jpg": "ultrasound",
-    "studies/tissue.jpg": "pathology", "studies/ecg": None,
-}  # fmt: skip
+    "studies/chest_pa.dcm": None,
+    "studies/mammogram/mammogram_L_MLO.dcm": None,
+    "studies/brain_flair.png": "mri",
+    "studies/abdomen_ct.png": "ct",
+    "studies/fundus.jpg": "fundus",
+    "studies/breast_ultrasound.jpg": "ultrasound",
+    "studies/tissue.jpg": "pathology",
+    "studies/ecg": None,
+}
 figure, axes = plt.subplots(2, 4, figsize=(12, 6.4), layout="constrained")
 for place, (file, modality) in zip(axes.flat, stated.items(), strict=True):
     sample = medclip.open_study(root / file, modality).samples()[0]

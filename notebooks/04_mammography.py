@@ -161,18 +161,26 @@ recipe = {
     "data": {"shards": str(root / "shards")},
     "text": {"vocab_size": 600, "context_length": 96},
     "model": {
-        "image_tower": "test_resnet", "image_weights": None, "size_px": 96, "embed_dim": 64, "freeze_bn": False,
-        "text_width": 64, "text_heads": 2, "text_layers": 2,
+        "image_tower": "test_resnet",
+        "image_weights": None,
+        "size_px": 96,
+        "embed_dim": 64,
+        "freeze_bn": False,
+        "text_width": 64,
+        "text_heads": 2,
+        "text_layers": 2,
     },
     "augment": {"flip": 0.0},
     "objective": {
         "views": {"max": 4, "fusion": "attention"},
         "supervised": [
-            {"task": "mammography_malignancy"}, {"task": "breast_composition"}, {"task": "breast_cancer_risk"},
+            {"task": "mammography_malignancy"},
+            {"task": "breast_composition"},
+            {"task": "breast_cancer_risk"},
         ],
     },
     "train": {"epochs": 6, "batch_size": 8, "lr": 2e-3, "warmup_steps": 4, "threads": 1},
-}  # fmt: skip
+}
 run = medclip.pretrain(recipe, out=root / "run")
 run
 

@@ -91,12 +91,18 @@ recipe = {
     "data": {"shards": str(root / "shards"), "native": "whole", "native_share": 1.0},
     "text": {"vocab_size": 900, "context_length": 64},
     "model": {
-        "image_tower": "test_resnet", "image_weights": None, "size_px": 64, "embed_dim": 64, "freeze_bn": False,
-        "text_width": 64, "text_heads": 2, "text_layers": 2,
+        "image_tower": "test_resnet",
+        "image_weights": None,
+        "size_px": 64,
+        "embed_dim": 64,
+        "freeze_bn": False,
+        "text_width": 64,
+        "text_heads": 2,
+        "text_layers": 2,
     },
     "objective": {"same_text": "positive"},
     "train": {"epochs": 12, "batch_size": 32, "lr": 2e-3, "warmup_steps": 5, "threads": 1},
-}  # fmt: skip
+}
 run = medclip.pretrain(recipe, out=root / "run")
 run
 
@@ -193,9 +199,17 @@ Image.open(root / "words" / "maps" / f"{rows.key[3]}.png")
 
 # %%
 learned = medclip.slides.learn(
-    root / "store", root / "wsi" / "CAMELYON16" / "labels.csv", "label", out=root / "head", patient="patient",
-    pooling="abmil", compare="mean", num_folds=4, num_resamples=500, overrides={"epochs": 20, "lr": 3e-3},
-)  # fmt: skip
+    root / "store",
+    root / "wsi" / "CAMELYON16" / "labels.csv",
+    "label",
+    out=root / "head",
+    patient="patient",
+    pooling="abmil",
+    compare="mean",
+    num_folds=4,
+    num_resamples=500,
+    overrides={"epochs": 20, "lr": 3e-3},
+)
 learned
 
 # %%

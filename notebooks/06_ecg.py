@@ -143,15 +143,25 @@ for number, row in list(enumerate(table.itertuples()))[::2]:
                 rows.append({"patient": row.patient, "kind": kind, "lead": lead, "sure": False})
                 continue
             error_mv = (got_mv - np.median(got_mv)) - (true_mv - np.median(true_mv))
-            rows.append({
-                "patient": row.patient, "kind": kind, "lead": lead, "sure": True,
-                "correlation": np.corrcoef(got_mv, true_mv)[0, 1], "error_mv": float(np.sqrt(np.mean(error_mv**2))),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "patient": row.patient,
+                    "kind": kind,
+                    "lead": lead,
+                    "sure": True,
+                    "correlation": np.corrcoef(got_mv, true_mv)[0, 1],
+                    "error_mv": float(np.sqrt(np.mean(error_mv**2))),
+                }
+            )
 leads = pd.DataFrame(rows)
 leads.groupby("kind").agg(
-    leads=("lead", "size"), sure=("sure", "sum"), correlation=("correlation", "median"),
-    lowest_correlation=("correlation", "min"), error_mv=("error_mv", "median"), largest_error_mv=("error_mv", "max"),
-).round(3)  # fmt: skip
+    leads=("lead", "size"),
+    sure=("sure", "sum"),
+    correlation=("correlation", "median"),
+    lowest_correlation=("correlation", "min"),
+    error_mv=("error_mv", "median"),
+    largest_error_mv=("error_mv", "max"),
+).round(3)
 
 # %% [markdown]
 # How often is a lead that calls itself sure right to a small square? The interval is over patients, not over leads: the
@@ -242,21 +252,23 @@ if "ecg_superclass" in tasks:
 if "ecg_superclass" in tasks:
     truth = [codes.lower().split("|") for codes in table.superclass]
     best = from_record.idxmax(axis=1)
-    counted = pd.DataFrame([
-        {
-            "written by cardiologists": groups[name],
-            "records": sum(name in codes for codes in truth),
-            "put first by the model": sum(
-                name in codes and first == name for codes, first in zip(truth, best, strict=True)
-            ),
-            "put first instead": ", ".join(
-                f"{groups[first]} {count}"
-                for first, count in best[[name in codes for codes in truth]].value_counts().items()
-                if first != name
-            ),
-        }
-        for name in sorted({name for codes in truth for name in codes}, key=list(groups).index)
-    ])  # fmt: skip
+    counted = pd.DataFrame(
+        [
+            {
+                "written by cardiologists": groups[name],
+                "records": sum(name in codes for codes in truth),
+                "put first by the model": sum(
+                    name in codes and first == name for codes, first in zip(truth, best, strict=True)
+                ),
+                "put first instead": ", ".join(
+                    f"{groups[first]} {count}"
+                    for first, count in best[[name in codes for codes in truth]].value_counts().items()
+                    if first != name
+                ),
+            }
+            for name in sorted({name for codes in truth for name in codes}, key=list(groups).index)
+        ]
+    )
     print(counted.to_string(index=False))
 
 # %% [markdown]
@@ -312,12 +324,15 @@ recipe = {
     "data": {"shards": str(root / "shards")},
     "text": {"vocab_size": 600, "context_length": 48},
     "model": {
-        "signal": {"tower": "resnet1d", "size": "test", "sampling_hz": 100}, "embed_dim": 32,
-        "text_width": 32, "text_heads": 2, "text_layers": 1,
+        "signal": {"tower": "resnet1d", "size": "test", "sampling_hz": 100},
+        "embed_dim": 32,
+        "text_width": 32,
+        "text_heads": 2,
+        "text_layers": 1,
     },
     "objective": "merl",
     "train": {"epochs": 6, "batch_size": 16, "warmup_steps": 4, "threads": 1},
-}  # fmt: skip
+}
 run = medclip.pretrain(recipe, out=root / "run")
 run
 

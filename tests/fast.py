@@ -111,14 +111,19 @@ def main() -> int:
     print(f"{len(changed)} files changed: {len(types)} of the library for pyright, {len(tests)} test files", flush=True)
     pyright = subprocess.Popen(
         [sys.executable, "-m", "pyright", *types] if types else ["true"],
-        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     # By files and in their order, so that what is nearest comes first.
     spread = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
     code = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "tests.fast", "-m", "not slow and not nightly", *spread, *tests],
-        cwd=REPOSITORY, env=os.environ | {DEADLINE: str(began + SECONDS)}, check=False,
-    ).returncode  # fmt: skip
+        cwd=REPOSITORY,
+        env=os.environ | {DEADLINE: str(began + SECONDS)},
+        check=False,
+    ).returncode
     print(pyright.communicate()[0].strip())
     return code or pyright.returncode
 

@@ -230,13 +230,19 @@ def test_a_place_that_a_run_did_not_keep_is_named_beside_its_recipe(tmp_path: Pa
 
 def test_the_recipe_of_a_call_repeats_it_and_names_no_place(tmp_path: Path) -> None:
     made = bake(
-        tmp_path / "rye", tmp_path / "out", minutes=30, form="long", filling=("jam",), dough={"rye": 0.5}, workers=2,
-        not_=str(tmp_path), oven=object(), decoration={"top": 1},
-    )  # fmt: skip
+        tmp_path / "rye",
+        tmp_path / "out",
+        minutes=30,
+        form="long",
+        filling=("jam",),
+        dough={"rye": 0.5},
+        workers=2,
+        not_=str(tmp_path),
+        oven=object(),
+        decoration={"top": 1},
+    )
     recipe = recipe_of(made)
-    assert recipe == {
-        "path": "?", "minutes": 30, "form": "long", "filling": ["jam"], "dough": {"rye": 0.5}, "not": "?"
-    }  # fmt: skip
+    assert recipe == {"path": "?", "minutes": 30, "form": "long", "filling": ["jam"], "dough": {"rye": 0.5}, "not": "?"}
     assert recipe_of(bake("rye", form="long", not_="nuts")) == {"path": "rye", "form": "long", "not": "nuts"}
     kept = written(tmp_path / "run.json", json.dumps({"recipe": recipe}))
     again = bake(tmp_path / "rye", recipe=kept, not_=str(tmp_path))

@@ -84,9 +84,26 @@ def test_medclip_help_loads_nothing_heavy_and_no_command_module():
 
 NAMESPACES = ("ecg", "models", "runs", "shards", "slides")
 VERBS = (
-    "adapt", "audit", "compare", "doctor", "embed", "evaluate", "explain", "finetune", "monitor", "open_study",
-    "pathgen", "pretrain", "rank_captions", "retry", "scan", "score", "search", "view", "watch",
-)  # fmt: skip
+    "adapt",
+    "audit",
+    "compare",
+    "doctor",
+    "embed",
+    "evaluate",
+    "explain",
+    "finetune",
+    "monitor",
+    "open_study",
+    "pathgen",
+    "pretrain",
+    "rank_captions",
+    "retry",
+    "scan",
+    "score",
+    "search",
+    "view",
+    "watch",
+)
 
 
 def test_the_face_is_verbs_types_and_namespaces():

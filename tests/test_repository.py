@@ -35,6 +35,14 @@ def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> list[st
     return zipfile.ZipFile(path).namelist()
 
 
+def test_the_formatter_sets_every_line(repository: Path):
+    paths = [
+        path for room in ("medclip", "tests", "pipelines", "benchmarks") for path in (repository / room).rglob("*.py")
+    ]
+    exceptions = re.compile(r"#\s*fmt: *(?:skip|off)")
+    assert not [path for path in paths if exceptions.search(path.read_text(encoding="utf-8"))]
+
+
 def test_the_wheel_holds_every_file_of_the_package(wheel: list[str], repository: Path):
     ours = {
         path.relative_to(repository).as_posix()
@@ -233,8 +241,11 @@ def _written(node: ast.AST, name: str, guarded: bool) -> Iterator[tuple[str, int
         guarded = guarded or any(_called(item.context_expr) in _GUARDS for item in node.items)
     if isinstance(node, ast.Call) and not guarded:
         called = _called(node)
-        modes = [a.value for a in (*node.args, *(k.value for k in node.keywords if k.arg == "mode"))
-                 if isinstance(a, ast.Constant) and isinstance(a.value, str)]  # fmt: skip
+        modes = [
+            a.value
+            for a in (*node.args, *(k.value for k in node.keywords if k.arg == "mode"))
+            if isinstance(a, ast.Constant) and isinstance(a.value, str)
+        ]
         opens = called in ("open", "fdopen") and any(re.fullmatch(r"[rbt]*[wax+][rwbt+]*", mode) for mode in modes)
         in_memory = any(isinstance(a, ast.Name) and a.id == "buffer" for a in node.args)
         if opens or (called in _WRITERS and not in_memory):

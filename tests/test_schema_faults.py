@@ -66,15 +66,20 @@ class Form(BaseModel):
         ({"several": ["a"] * 3}, "several: is a list of 3, and must be a list of 2 or less"),
         ({"several": "a"}, "several: is 'a', and must be a list"),
         ({"part": 3}, "part: is 3, and must be a mapping of keys to values"),
-        ({"part": {"name": "B c"}},
-         "part.name: is 'B c', and must be a name of small letters, digits and underscores that begins with a letter"),
+        (
+            {"part": {"name": "B c"}},
+            "part.name: is 'B c', and must be a name of small letters, digits and underscores that "
+            "begins with a letter",
+        ),
         ({"path": 3}, "path: is 3, and must be a path"),
         ([1], "a recipe is a list of 1, and must be a mapping of keys to values"),
         ({"wohle": 1}, "wohle: is not a key of a recipe"),
-        ({f"k{n}": 1 for n in range(5)},
-         "k0: is not a key of a recipe; k1: is not a key of a recipe; k2: is not a key of a recipe (and 2 more)"),
+        (
+            {f"k{n}": 1 for n in range(5)},
+            "k0: is not a key of a recipe; k1: is not a key of a recipe; k2: is not a key of a recipe (and 2 more)",
+        ),
     ],
-)  # fmt: skip
+)
 def test_each_fault_is_a_clause_of_ours(values: object, expected: str):
     with pytest.raises(ValidationError) as invalid:
         Form.model_validate(values)

@@ -125,9 +125,10 @@ def read_settings(task: Path) -> dict[str, Any]:
     unknown = sorted(set(settings) - ALLOWED - OWN)
     if unknown:
         raise MedclipError(
-            Reason.WRONG_USE, f"the rule has settings that there are not: {', '.join(map(repr, unknown))}.",
+            Reason.WRONG_USE,
+            f"the rule has settings that there are not: {', '.join(map(repr, unknown))}.",
             hint=f"There are {', '.join(sorted(ALLOWED | OWN))}.",
-        )  # fmt: skip
+        )
     for name, kind in NUMBERS.items():
         value = settings.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):

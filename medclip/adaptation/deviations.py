@@ -79,8 +79,10 @@ DEVIATIONS: Mapping[str, tuple[Deviation, ...]] = {
     "coop": (
         _STILL,
         _PROMPT_RATE,
-        Deviation(f"{_PASSES.text} The paper trains for 50, 100 or 200 epochs by K, the biomedical harness for 100.",
-                  _UPSTREAM),
+        Deviation(
+            f"{_PASSES.text} The paper trains for 50, 100 or 200 epochs by K, the biomedical harness for 100.",
+            _UPSTREAM,
+        ),
     ),
     "cocoop": (
         _STILL,
@@ -107,8 +109,10 @@ DEVIATIONS: Mapping[str, tuple[Deviation, ...]] = {
         _SENTENCES,
         _MILD,
         Deviation("Drop-out of the text tower is off.", {"dropout": True}),
-        Deviation("Every singular value is kept; the published code rounds ranks down to a multiple of 4.",
-                  {"rank_compat": True}),
+        Deviation(
+            "Every singular value is kept; the published code rounds ranks down to a multiple of 4.",
+            {"rank_compat": True},
+        ),
         Deviation("Of a convolutional image tower the last two blocks learn; the published code has transformers."),
     ),
     "lora": (
@@ -116,8 +120,9 @@ DEVIATIONS: Mapping[str, tuple[Deviation, ...]] = {
         _STEPS,
         Deviation("CLIP-LoRA has 500 steps for each shot a class."),
         Deviation("The rank is 4, α is 8 and there is no drop-out; CLIP-LoRA has rank 2, α 1 and drop-out 0.25."),
-        Deviation("All matrices of the blocks learn; CLIP-LoRA adapts queries, keys and values.",
-                  {"roles": ["q", "k", "v"]}),
+        Deviation(
+            "All matrices of the blocks learn; CLIP-LoRA adapts queries, keys and values.", {"roles": ["q", "k", "v"]}
+        ),
         _SENTENCES,
         _MILD,
     ),
@@ -125,11 +130,12 @@ DEVIATIONS: Mapping[str, tuple[Deviation, ...]] = {
         _RATE,
         _STEPS,
         Deviation("LN-tuning of a detector has 10 epochs in batches of 128, with a rate of 8e-5."),
-        Deviation("The norms of both towers learn, and the prompts answer; the detector has a linear head on the image "
-                  "tower."),
+        Deviation(
+            "The norms of both towers learn, and the prompts answer; the detector has a linear head on the image tower."
+        ),
         Deviation("Features are not mixed by slerp.", {"slerp": [0, 1]}),
     ),
-}  # fmt: skip
+}
 """Method to its differences. `full`, `ridge`, `knn`, `lda` and `zero-shot` follow nobody's code."""
 
 

@@ -201,9 +201,15 @@ class Adaptation:
             "scoring": time.perf_counter() - learned_at,
         }
         notes = (
-            *self.table.notes, *drawn.notes, *replaced, *seen_by_base(self.base, adapted.shots), *of_prompts,
-            *fitted.notes, *learned, *run_notes(text, self.base, adapted.ways, test.targets, fitted.settings),
-        )  # fmt: skip
+            *self.table.notes,
+            *drawn.notes,
+            *replaced,
+            *seen_by_base(self.base, adapted.shots),
+            *of_prompts,
+            *fitted.notes,
+            *learned,
+            *run_notes(text, self.base, adapted.ways, test.targets, fitted.settings),
+        )
         return AdaptRun(adapted, self.division, units, drawn, test, notes, dict(sorted(problems.items())), seconds)
 
     def _read_shots(self, reader: UnitReader | EmbeddingsReader) -> tuple[Drawn, dict[int, ReadUnit], list[str]]:

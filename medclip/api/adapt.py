@@ -35,9 +35,24 @@ if TYPE_CHECKING:
 
 @options
 class AdaptOptions(
-    Told, Limits, Recipe, Machine, Device, NamedPack, Overwriting, Overridden, Chance, Identity, TestShare,
-    TableTask, NamedModality, TableImages, PatientColumn, WithModel, LabelledTable,
-):  # fmt: skip
+    Told,
+    Limits,
+    Recipe,
+    Machine,
+    Device,
+    NamedPack,
+    Overwriting,
+    Overridden,
+    Chance,
+    Identity,
+    TestShare,
+    TableTask,
+    NamedModality,
+    TableImages,
+    PatientColumn,
+    WithModel,
+    LabelledTable,
+):
     """What `adapt` is asked."""
 
     out: str | Path | None = option(
@@ -162,9 +177,13 @@ def source_of(options: Any) -> TableSource:
     folder = folder_of(options.images)
     columns = (options.label,) if isinstance(options.label, str) else tuple(options.label)
     return TableSource(
-        options.labels, columns, options.task, options.modality, None if folder is None else Path(folder),
+        options.labels,
+        columns,
+        options.task,
+        options.modality,
+        None if folder is None else Path(folder),
         options.patient,
-    )  # fmt: skip
+    )
 
 
 def key_file_of(options: Any) -> Path | None:

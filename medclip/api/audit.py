@@ -43,9 +43,25 @@ _ON_DISK = frozenset({"images", "model", "task", "training", "key_file"})
 
 @options
 class AuditOptions(
-    Told, Limits, Recipe, Overwriting, Pages, Chance, Resampling, Stressing, EmbeddingQuestions, Identity,
-    ImagesAndTraining, Shortcuts, Models, Beforehand, ThresholdSources, PatientGroups, Meaning, Columns,
-):  # fmt: skip
+    Told,
+    Limits,
+    Recipe,
+    Overwriting,
+    Pages,
+    Chance,
+    Resampling,
+    Stressing,
+    EmbeddingQuestions,
+    Identity,
+    ImagesAndTraining,
+    Shortcuts,
+    Models,
+    Beforehand,
+    ThresholdSources,
+    PatientGroups,
+    Meaning,
+    Columns,
+):
     """What `audit` is asked."""
 
     scores: Any = argument(
@@ -278,9 +294,11 @@ def _fetched(options: AuditOptions, fetched: FetchedResults) -> AuditOptions:
         name, place = key.partition(":")[0], Path(path)
         if is_store(place) and name in _ON_DISK:
             raise MedclipError(
-                Reason.WRONG_USE, f"--{name.replace('_', '-')} is read from a disk.",
-                where=place_of(place), hint="Copy it to a folder of this machine, and name that.",
-            )  # fmt: skip
+                Reason.WRONG_USE,
+                f"--{name.replace('_', '-')} is read from a disk.",
+                where=place_of(place),
+                hint="Copy it to a folder of this machine, and name that.",
+            )
         return str(fetched.results(place)) if is_store(place) else path
 
     values = {name: getattr(options, name) for name in options_of(options)}

@@ -33,9 +33,22 @@ if TYPE_CHECKING:
 
 @options
 class CompareOptions(
-    Told, Limits, Recipe, Machine, Device, ReportPaths, Resamples, Identity, TestShare, TableTask, NamedModality,
-    TableImages, PatientColumn, WithModel, LabelledTable,
-):  # fmt: skip
+    Told,
+    Limits,
+    Recipe,
+    Machine,
+    Device,
+    ReportPaths,
+    Resamples,
+    Identity,
+    TestShare,
+    TableTask,
+    NamedModality,
+    TableImages,
+    PatientColumn,
+    WithModel,
+    LabelledTable,
+):
     """What `compare` is asked."""
 
     out: str | Path = option(

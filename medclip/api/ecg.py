@@ -78,9 +78,13 @@ def render(options: RenderOptions) -> RenderedSheet:
     path, out, settings = Path(options.path), Path(options.out), settings_of(options)
     map_out = None if options.map_out is None else Path(options.map_out)
     drawn = SheetOptions(
-        options.layout or SheetOptions.layout, options.grid, options.dpi, options.mm_per_mv, options.start_s,
+        options.layout or SheetOptions.layout,
+        options.grid,
+        options.dpi,
+        options.mm_per_mv,
+        options.start_s,
         options.header,
-    )  # fmt: skip
+    )
     check_target(out, path, overwrite=options.overwrite)
     if map_out is not None and map_out.suffix.lower() != ".json":
         raise MedclipError(Reason.WRONG_USE, "the map is JSON; its name ends in .json.", where=map_out)
@@ -162,6 +166,16 @@ def digitise(options: DigitiseOptions) -> DigitisedRecord:
     values, sure = written_values(sheet, options.together, options.min_lead_confidence)
     WRITERS[out.suffix.lower()](out, values, sure, sheet.signal.sampling_hz, sheet.layout)
     return DigitisedRecord(
-        out, sheet.layout, sheet.rhythm, leads_of(sheet), sheet.notes, sheet.grid.px_per_mm, sheet.grid.degrees,
-        sheet.signal.sampling_hz, values, sure, options.number, num_found,
-    )  # fmt: skip
+        out,
+        sheet.layout,
+        sheet.rhythm,
+        leads_of(sheet),
+        sheet.notes,
+        sheet.grid.px_per_mm,
+        sheet.grid.degrees,
+        sheet.signal.sampling_hz,
+        values,
+        sure,
+        options.number,
+        num_found,
+    )

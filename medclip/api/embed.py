@@ -36,10 +36,31 @@ if TYPE_CHECKING:
 
 @options
 class EmbedOptions(
-    Told, Limits, Recipe, Source, WithModel, FileTable, Studies, NamedModality, Believed, Policies,
-    Exclusion, Remote, Identity, Machine, Device, Batches, Encoder, Engines, WorkFolder, Logged, Limited, Additions,
-    HashedPaths, Kept,
-):  # fmt: skip
+    Told,
+    Limits,
+    Recipe,
+    Source,
+    WithModel,
+    FileTable,
+    Studies,
+    NamedModality,
+    Believed,
+    Policies,
+    Exclusion,
+    Remote,
+    Identity,
+    Machine,
+    Device,
+    Batches,
+    Encoder,
+    Engines,
+    WorkFolder,
+    Logged,
+    Limited,
+    Additions,
+    HashedPaths,
+    Kept,
+):
     """What `embed` is asked."""
 
     dtype: str = option("How vectors are stored: float32, or float16 in half the room.", default="float32", form="TYPE")

@@ -43,9 +43,20 @@ MAX_UNITS = 500
 
 @options
 class HeatMapOptions(
-    Told, Limits, Recipe, OutFolder, WithModel, Questions, NamedModality, Believed, Policies, Device,
-    Chance, ReportPaths, Overwriting,
-):  # fmt: skip
+    Told,
+    Limits,
+    Recipe,
+    OutFolder,
+    WithModel,
+    Questions,
+    NamedModality,
+    Believed,
+    Policies,
+    Device,
+    Chance,
+    ReportPaths,
+    Overwriting,
+):
     """What `explain` is asked."""
 
     path: str | Path | Sequence[str | Path] = argument(

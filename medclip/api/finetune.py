@@ -33,9 +33,22 @@ if TYPE_CHECKING:
 
 @options
 class FinetuneOptions(
-    Told, Limits, Recipe, Machine, NamedPack, Resuming, Overridden, Chance, Identity, TestShare, TableTask,
-    NamedModality, TableImages, PatientColumn, LabelledTable,
-):  # fmt: skip
+    Told,
+    Limits,
+    Recipe,
+    Machine,
+    NamedPack,
+    Resuming,
+    Overridden,
+    Chance,
+    Identity,
+    TestShare,
+    TableTask,
+    NamedModality,
+    TableImages,
+    PatientColumn,
+    LabelledTable,
+):
     """What `finetune` is asked."""
 
     model: str | Path | Model = option(
@@ -108,9 +121,18 @@ def finetune(options: FinetuneOptions) -> FinetuneResult:
 
     def recipe(num_train: int, num_val: int) -> Any:
         return recipe_of(
-            start, text.task, text.names, out=out, task_file=out / OWN_TASK, shards=out / OWN_SHARDS,
-            num_train=num_train, num_val=num_val, seed=seed, name=options.name, overrides=options.overrides,
-        )  # fmt: skip
+            start,
+            text.task,
+            text.names,
+            out=out,
+            task_file=out / OWN_TASK,
+            shards=out / OWN_SHARDS,
+            num_train=num_train,
+            num_val=num_val,
+            seed=seed,
+            name=options.name,
+            overrides=options.overrides,
+        )
 
     planned = recipe(labelled.side.count("train"), labelled.side.count("val"))
     check_device(planned.train.device)
@@ -119,10 +141,18 @@ def finetune(options: FinetuneOptions) -> FinetuneResult:
         if not is_built(out):
             check_towers(planned)
         write_shards(
-            labelled, source.table, out, patient=source.patient, max_side=stored_side(planned.model.size_px),
-            volumes=planned.model.volume is not None, signals=planned.model.signal is not None, seed=seed, key=key,
-            settings=settings, progress=progress,
-        )  # fmt: skip
+            labelled,
+            source.table,
+            out,
+            patient=source.patient,
+            max_side=stored_side(planned.model.size_px),
+            volumes=planned.model.volume is not None,
+            signals=planned.model.signal is not None,
+            seed=seed,
+            key=key,
+            settings=settings,
+            progress=progress,
+        )
 
     from medclip.training.checkpoints.start import check_towers
     from medclip.training.ranks.world import joined
@@ -134,14 +164,19 @@ def finetune(options: FinetuneOptions) -> FinetuneResult:
         if not all(sizes.values()):
             empty = next(split for split, size in sizes.items() if not size)
             raise MedclipError(
-                Reason.NOTHING_TO_DO, f"not one image of the split {empty} could be read.", where=out / OWN_SHARDS,
+                Reason.NOTHING_TO_DO,
+                f"not one image of the split {empty} could be read.",
+                where=out / OWN_SHARDS,
                 hint="Its rejects.parquet says why of each.",
-            )  # fmt: skip
+            )
         plan = recipe(sizes["train"], sizes["val"])
         result = run_recipe(plan, out=out, resume=options.resume, progress=progress)
     result = measured(plan, result, progress)  # the ranks have parted: no one waits for the first one
     return FinetuneResult(
-        text=text, run=result, images=sizes, patients=counts["patients_by_split"],
+        text=text,
+        run=result,
+        images=sizes,
+        patients=counts["patients_by_split"],
         problems={reason: number for reason, number in counts["by_reason"].items() if number},
         notes=(*table.notes, *labelled.notes, *result.test_notes),
-    )  # fmt: skip
+    )

@@ -102,9 +102,13 @@ def merge_packs(options: MergePacksOptions) -> MergedPack:
     out = Path(options.out)
     check_place(out, [one.path for one in plan.every], options.overwrite)
     held = HeldOut(
-        plan, [Path(place) for place in shards], options.val_split, options.test_split, options.device,
+        plan,
+        [Path(place) for place in shards],
+        options.val_split,
+        options.test_split,
+        options.device,
         options.progress or Silent(),
-    )  # fmt: skip
+    )
     merged = merge_weights(plan, held.figure if shards else None)
     path = write_merged(plan, merged, out, name=options.name)
     notes = (*plan.notes, *held.notes(merged.trace))

@@ -121,9 +121,7 @@ class Exclusion:
 
 
 FETCHED_RULES: tuple[Rule, ...] = (
-    excludes(
-        "table", "is_pacs", "files of a PACS have no names that a table could have.", hint="Leave --table out."
-    ),
+    excludes("table", "is_pacs", "files of a PACS have no names that a table could have.", hint="Leave --table out."),
     excludes(
         "hash_paths", "is_pacs", "names of a PACS's files are keyed hashes already.", hint="Leave --hash-paths out."
     ),
@@ -134,9 +132,7 @@ FETCHED_RULES: tuple[Rule, ...] = (
         "each shard would fetch what all of them need; give each job a query of its own.",
         hint="Leave --shard out.",
     ),
-    excludes(
-        "query", "is_store", "a query selects studies of a PACS.", hint="Leave --query out.", where="place"
-    ),
+    excludes("query", "is_store", "a query selects studies of a PACS.", hint="Leave --query out.", where="place"),
     excludes(
         "engine",
         "is_store",
@@ -150,7 +146,7 @@ FETCHED_RULES: tuple[Rule, ...] = (
         "a query selects studies of a PACS, and no PACS is named.",
         hint="Name it as dicomweb://HOST:PORT/PATH.",
     ),
-)  # fmt: skip
+)
 RUN_RULES: tuple[Rule, ...] = (
     *FETCHED_RULES,
     needs("shard", "out", "a shard has a folder of its own.", hint="Name it with out."),

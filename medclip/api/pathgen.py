@@ -116,9 +116,26 @@ class Selection:
 
 @options
 class PathgenOptions(
-    Told, Limits, Recipe, WithModel, Machine, Device, Batches, Patches, Stains, FileTable, Policies, Identity,
-    Staging, Chance, HashedPaths, Splits, ImageFormat, Selection, Agents,
-):  # fmt: skip
+    Told,
+    Limits,
+    Recipe,
+    WithModel,
+    Machine,
+    Device,
+    Batches,
+    Patches,
+    Stains,
+    FileTable,
+    Policies,
+    Identity,
+    Staging,
+    Chance,
+    HashedPaths,
+    Splits,
+    ImageFormat,
+    Selection,
+    Agents,
+):
     """What `pathgen` is asked."""
 
     path: str | Path = argument("Slide, or folder with slides; what is no slide is passed over.", place=True)

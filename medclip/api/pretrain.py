@@ -127,15 +127,24 @@ def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigu
     model, before = load_model(pack, device=recipe.train.device), pretrained_on(recipe)
     files, patients = training_hashes(pack, model.card), training_patients(pack, model.card)
     drawing = Drawing(
-        model.preprocess, recipe.seed, None, d.native_share, d.report_share, d.report_words, d.native,
-        words=recipe.needs_words, **recipe.objective.of_views,
-    )  # fmt: skip
+        model.preprocess,
+        recipe.seed,
+        None,
+        d.native_share,
+        d.report_share,
+        d.report_words,
+        d.native,
+        words=recipe.needs_words,
+        **recipe.objective.of_views,
+    )
     with ShardReader(d.shards, str(d.test_split), verify=d.verify, cache=d.cache) as reader:
         try:
             common: dict[str, Any] = {
                 "seen": ((files or frozenset()) | (patients or frozenset())) - before,
-                "limit": d.max_test, "workers": d.workers, "progress": progress,
-            }  # fmt: skip
+                "limit": d.max_test,
+                "workers": d.workers,
+                "progress": progress,
+            }
             figures = (
                 measure_split(model, reader, drawing, start=_start(recipe), **common)
                 if answers

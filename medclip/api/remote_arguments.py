@@ -69,9 +69,11 @@ def pacs_files(
     """
     if not query:
         raise MedclipError(
-            Reason.WRONG_USE, "which studies of this server are wanted is not said.", where=address_of(address),
+            Reason.WRONG_USE,
+            "which studies of this server are wanted is not said.",
+            where=address_of(address),
             hint="Name them, such as with --query ModalitiesInStudy=CR,StudyDate=20240101-20240131.",
-        )  # fmt: skip
+        )
     note = (progress or Silent()).note
     return DicomwebFiles(DicomwebServer(address_of(address)), parse_query(query), folder, spool_bytes, note)
 
@@ -98,18 +100,24 @@ def place_to_publish(out: Any, work: Any, path: Any, shard: object) -> RemotePat
         )
     if work is None or is_store(work):
         raise MedclipError(
-            Reason.WRONG_USE, "results for a store need a folder of a disk for the ledger, by which a run goes on.",
-            where=place, hint="Name it with --work DIR: new, or that of the same run.",
-        )  # fmt: skip
+            Reason.WRONG_USE,
+            "results for a store need a folder of a disk for the ledger, by which a run goes on.",
+            where=place,
+            hint="Name it with --work DIR: new, or that of the same run.",
+        )
     if shard is not None:
         raise MedclipError(
-            Reason.WRONG_USE, "a shard has no tables to publish.", where=place,
+            Reason.WRONG_USE,
+            "a shard has no tables to publish.",
+            where=place,
             hint="Name a folder of a disk; copy it to the store once it has ended, where medclip runs merge reads it.",
-        )  # fmt: skip
+        )
     source = place_of(path) if is_store(path) else None
     if isinstance(source, RemotePath) and f"{place.url}/".startswith(f"{source.url}/"):
         raise MedclipError(
-            Reason.WRONG_USE, "results would lie among the files that are read, and be files of the run.", where=place,
+            Reason.WRONG_USE,
+            "results would lie among the files that are read, and be files of the run.",
+            where=place,
             hint="Name a place outside it.",
-        )  # fmt: skip
+        )
     return place

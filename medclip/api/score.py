@@ -101,10 +101,34 @@ class Scored:
 
 @options
 class ScoringOptions(
-    Told, Limits, Recipe, Source, WithModel, Scored, Questions, Templates, FileTable, Studies, NamedModality,
-    Believed, Policies, Exclusion, Remote, Identity, Machine, Device, Batches, Encoder, Engines, WorkFolder,
-    Logged, Limited, Additions, HashedPaths, Kept,
-):  # fmt: skip
+    Told,
+    Limits,
+    Recipe,
+    Source,
+    WithModel,
+    Scored,
+    Questions,
+    Templates,
+    FileTable,
+    Studies,
+    NamedModality,
+    Believed,
+    Policies,
+    Exclusion,
+    Remote,
+    Identity,
+    Machine,
+    Device,
+    Batches,
+    Encoder,
+    Engines,
+    WorkFolder,
+    Logged,
+    Limited,
+    Additions,
+    HashedPaths,
+    Kept,
+):
     """What `score` is asked."""
 
     @cached_property

@@ -108,25 +108,60 @@ class Grid(Patches):
 
 @options
 class SlideTissueOptions(
-    Told, Limits, Recipe, SlideFolder, Machine, SlideTable, Policies, Identity, Staging, Additions, HashedPaths,
+    Told,
+    Limits,
+    Recipe,
+    SlideFolder,
+    Machine,
+    SlideTable,
+    Policies,
+    Identity,
+    Staging,
+    Additions,
+    HashedPaths,
     Outlines,
-):  # fmt: skip
+):
     """What `slides tissue` is asked."""
 
 
 @options
 class SlidePlacesOptions(
-    Told, Limits, Recipe, SlideFolder, Machine, Grid, SlideTable, Policies, Identity, Staging, Additions, HashedPaths,
+    Told,
+    Limits,
+    Recipe,
+    SlideFolder,
+    Machine,
+    Grid,
+    SlideTable,
+    Policies,
+    Identity,
+    Staging,
+    Additions,
+    HashedPaths,
     Outlines,
-):  # fmt: skip
+):
     """What `slides patches` is asked."""
 
 
 @options
 class SlideEmbedOptions(
-    Told, Limits, Recipe, SlideFolder, WithModel, Machine, Device, Batches, Grid, Stains, SlideTable, Policies,
-    Identity, Staging, Additions, HashedPaths,
-):  # fmt: skip
+    Told,
+    Limits,
+    Recipe,
+    SlideFolder,
+    WithModel,
+    Machine,
+    Device,
+    Batches,
+    Grid,
+    Stains,
+    SlideTable,
+    Policies,
+    Identity,
+    Staging,
+    Additions,
+    HashedPaths,
+):
     """What `slides embed` is asked."""
 
     qc: bool = option(
@@ -146,9 +181,19 @@ class SlideEmbedOptions(
 
 @options
 class SlideLearnOptions(
-    Told, Limits, Recipe, TableTask, PatientColumn, Chance, Resamples, Overridden, Identity, Overwriting,
-    LabelledTable, StoreOfSlides,
-):  # fmt: skip
+    Told,
+    Limits,
+    Recipe,
+    TableTask,
+    PatientColumn,
+    Chance,
+    Resamples,
+    Overridden,
+    Identity,
+    Overwriting,
+    LabelledTable,
+    StoreOfSlides,
+):
     """What `slides learn` is asked."""
 
     labels: Any = argument(

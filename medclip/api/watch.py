@@ -44,9 +44,28 @@ _LONGEST_S = 600.0
 
 @options
 class WatchOptions(
-    Told, Limits, Recipe, WithModel, Scored, Questions, Templates, FileTable, Studies, NamedModality, Believed,
-    Policies, Identity, Machine, Device, Batches, Encoder, WorkFolder, Logged, HashedPaths, Kept,
-):  # fmt: skip
+    Told,
+    Limits,
+    Recipe,
+    WithModel,
+    Scored,
+    Questions,
+    Templates,
+    FileTable,
+    Studies,
+    NamedModality,
+    Believed,
+    Policies,
+    Identity,
+    Machine,
+    Device,
+    Batches,
+    Encoder,
+    WorkFolder,
+    Logged,
+    HashedPaths,
+    Kept,
+):
     """What `watch` is asked."""
 
     path: str | Path = argument("Folder that others write to, such as a DICOM router.", form="FOLDER", place=True)

@@ -153,9 +153,10 @@ def _read(
         return files, None, ()
     if not cohort.files:
         raise MedclipError(
-            Reason.WRONG_USE, "the label table names no files, so that no images can be read.",
+            Reason.WRONG_USE,
+            "the label table names no files, so that no images can be read.",
             hint="Give it a column `file`, or leave out the folder of images.",
-        )  # fmt: skip
+        )
     paths = [wanted.images / name if name else None for name in cohort.files]
     progress.stage("Reading images", len(set(paths)))
     modality = modality_of(wanted, model)

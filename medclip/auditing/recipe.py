@@ -156,15 +156,19 @@ def _image_checks(given: Any) -> ImageChecks:
     images, vectors = _path(given.images), _path(given.embeddings)
     if images is not None and is_embeddings(images):
         raise MedclipError(
-            Reason.WRONG_USE, "a folder of images is asked for, and this one holds embeddings.", where=images,
+            Reason.WRONG_USE,
+            "a folder of images is asked for, and this one holds embeddings.",
+            where=images,
             hint="Name it with --embeddings.",
-        )  # fmt: skip
+        )
     if vectors is not None and is_embeddings(vectors):
         if images is not None:
             raise MedclipError(
-                Reason.WRONG_USE, "embeddings that medclip embed wrote are read in the place of images.", where=vectors,
+                Reason.WRONG_USE,
+                "embeddings that medclip embed wrote are read in the place of images.",
+                where=vectors,
                 hint="Leave out --images, or --embeddings.",
-            )  # fmt: skip
+            )
         images, vectors = vectors, None
     same = {name: getattr(given, name) for name in _CHECKED_AS_WRITTEN}
     return ImageChecks(**same, images=images, embeddings=vectors, key_file=_path(given.key_file), sites=given.drift)

@@ -34,8 +34,10 @@ def _print(embeddings: Any, as_json: bool) -> None:
     from medclip.errors import printable
     from medclip.wording import count, number
 
-    parts = [f"{count(counts['files'], 'file')}: {number(counts['embedded'])} embedded in "
-             f"{count(counts['studies'], 'study')}"]  # fmt: skip
+    parts = [
+        f"{count(counts['files'], 'file')}: {number(counts['embedded'])} embedded in "
+        f"{count(counts['studies'], 'study')}"
+    ]
     parts += [f"{number(counts[status])} {status}" for status in ("skipped", "failed") if counts[status]]
     print(f"{', '.join(parts)}.")
     if embeddings.shard is not None:

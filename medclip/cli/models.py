@@ -332,9 +332,10 @@ def print_calibration(calibration: Any, as_json: bool, named: Any) -> None:
     for candidate in calibration.candidates:
         if candidate.start_s:
             print_paragraph(
-                "Start: ", f"each run compiles {candidate.name} for {candidate.start_s:.0f} s; with that an image of "
+                "Start: ",
+                f"each run compiles {candidate.name} for {candidate.start_s:.0f} s; with that an image of "
                 f"{number(calibration.run_images)} costs {calibration.cost_ms(candidate):.1f} ms.",
-            )  # fmt: skip
+            )
     for name, why in calibration.left_out.items():
         print_paragraph("Not tried: ", f"{name}: {why}")
     judged = calibration.judged
@@ -343,10 +344,11 @@ def print_calibration(calibration: Any, as_json: bool, named: Any) -> None:
     patients = "patients apart" if calibration.num_patients else "which name no patients"
     of_patients = f" of {count(num, 'patient')}" if (num := calibration.num_held_out_patients) else ""
     print_paragraph(
-        "Judged on ", f"{count(calibration.num_held_out, 'image')}{of_patients} that did not choose ({patients}): "
+        "Judged on ",
+        f"{count(calibration.num_held_out, 'image')}{of_patients} that did not choose ({patients}): "
         f"{calibration.choice} changed no probability by more than {judged.largest_change:.1e}. "
         f"{what_may_break(calibration.num_held_out, num, calibration.chosen.bound)}",
-    )  # fmt: skip
+    )
     where = "auto" if named.get("out") is None else _shown(calibration.folder)
     print(f"Choice: {calibration.choice}. Score with it: --backend {where}")
 
@@ -367,17 +369,26 @@ def print_merged(merged: Any, as_json: bool, _: Any) -> None:
         return
     if merged.tried:
         rows = [
-            (printable(one.name), figure(one.alone, decimals=3), figure(one.soup, decimals=3),
-             "in" if one.accepted else "left out", "" if one.midpoint is None else figure(one.midpoint, decimals=3))
+            (
+                printable(one.name),
+                figure(one.alone, decimals=3),
+                figure(one.soup, decimals=3),
+                "in" if one.accepted else "left out",
+                "" if one.midpoint is None else figure(one.midpoint, decimals=3),
+            )
             for one in merged.tried
-        ]  # fmt: skip
+        ]
         print_table(("pack", "alone", "soup with it", "", "halfway to the best"), rows)
     if merged.held_out is not None:
         rows = [
-            (row["task"], row["metric"], figure(row["value"], decimals=3),
-             "" if row["low"] is None else interval(row["low"], row["high"], decimals=3))
+            (
+                row["task"],
+                row["metric"],
+                figure(row["value"], decimals=3),
+                "" if row["low"] is None else interval(row["low"], row["high"], decimals=3),
+            )
             for row in merged.held_out.rows()
-        ]  # fmt: skip
+        ]
         print_table(("task", "metric", "value", "interval"), rows)
     for note in merged.notes:
         print_paragraph("- ", note)

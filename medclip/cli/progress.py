@@ -131,9 +131,13 @@ def _bars(stream: TextIO) -> Any:
                     yield Text(f"  {task.fields['beside']}", no_wrap=True, overflow="ellipsis")
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
         TimeRemainingColumn(),
-    )  # fmt: skip
+    )
     return Bars(*columns, console=Console(file=stream))
 
 

@@ -35,8 +35,11 @@ def _print_hits(result: Any) -> None:
     from medclip.wording import count, figure
 
     print_paragraph("", f"{count(len(result.hits), 'hit')} among {count_of(result.num_searched, result.noun)}.")
-    columns = [name for name in ("spread", "words", "without", "like")
-               if any(getattr(hit, name) is not None for hit in result.hits)]  # fmt: skip
+    columns = [
+        name
+        for name in ("spread", "words", "without", "like")
+        if any(getattr(hit, name) is not None for hit in result.hits)
+    ]
     if len({"words", "without", "like"} & set(columns)) == 1:  # it is the score
         columns = [name for name in columns if name == "spread"]
 

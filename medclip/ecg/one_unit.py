@@ -51,13 +51,17 @@ def find_one(path: Path, kind: Kind, number: int, settings: Settings) -> tuple[S
 def _other_kind(kind: Kind, path: Path) -> MedclipError:
     if kind is Kind.SIGNAL:
         return MedclipError(
-            Reason.WRONG_USE, "a sheet is drawn from a record of signals, and this is an image.", where=path,
+            Reason.WRONG_USE,
+            "a sheet is drawn from a record of signals, and this is an image.",
+            where=path,
             hint="Read a sheet back into a record with `medclip ecg digitise`.",
-        )  # fmt: skip
+        )
     return MedclipError(
-        Reason.WRONG_USE, "a sheet is read from an image, and this is a record of signals already.", where=path,
+        Reason.WRONG_USE,
+        "a sheet is read from an image, and this is a record of signals already.",
+        where=path,
         hint="Draw a record as a sheet with `medclip ecg render`.",
-    )  # fmt: skip
+    )
 
 
 def read_apart(reader: Callable[..., _T], source: Source, settings: Settings, *args: Any) -> _T:

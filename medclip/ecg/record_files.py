@@ -27,14 +27,17 @@ def check_record_name(out: Path) -> None:
     """
     if out.suffix.lower() not in WRITERS:
         raise MedclipError(
-            Reason.WRONG_USE, f"a digitised record is written as {', '.join(WRITERS)}; the name ends otherwise.",
+            Reason.WRONG_USE,
+            f"a digitised record is written as {', '.join(WRITERS)}; the name ends otherwise.",
             where=out,
-        )  # fmt: skip
+        )
     if out.suffix.lower() == ".hea" and not _RECORD_NAME.fullmatch(out.stem):
         raise MedclipError(
-            Reason.WRONG_USE, "the name of a WFDB record is made of letters, digits, _ and -.", where=out,
+            Reason.WRONG_USE,
+            "the name of a WFDB record is made of letters, digits, _ and -.",
+            where=out,
             hint="Name it otherwise, such as record_1.hea.",
-        )  # fmt: skip
+        )
 
 
 def files_of(out: Path) -> tuple[Path, ...]:

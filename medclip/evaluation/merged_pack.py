@@ -154,9 +154,10 @@ def merit(figures: SplitFigures) -> float:
             areas.append(metrics[_OVER]["value"])
     if not areas:
         raise MedclipError(
-            Reason.NOTHING_TO_DO, f"no task of the split {figures.split!r} could be measured.",
+            Reason.NOTHING_TO_DO,
+            f"no task of the split {figures.split!r} could be measured.",
             hint="A greedy soup is chosen on labelled images, with enough patients of more than one answer.",
-        )  # fmt: skip
+        )
     return sum(areas) / len(areas)
 
 

@@ -272,11 +272,9 @@ def _task(
     rows = np.array([i for i, label in enumerate(labels) if label.get(task.name) is not None], np.int64)
     truth = [labels[i][task.name] for i in rows.tolist()]
     logits = {
-        rival: score_features(
-            encoded[rival].images_ND[rows], class_vectors(one, task), task.kind, one.logit_scale
-        )[0]
+        rival: score_features(encoded[rival].images_ND[rows], class_vectors(one, task), task.kind, one.logit_scale)[0]
         for rival, one in models.items()
-    }  # fmt: skip
+    }
     patients = [whose[i] for i in rows.tolist()]
     if task.kind == "multilabel":
         targets_NC = np.array([[label.get(c, np.nan) for c in names] for label in truth], np.float32)
@@ -389,11 +387,9 @@ def _findings(
 def _retrieval(encoded: Mapping[str, _Encoded], whose: Sequence[Hashable], num_resamples: int) -> dict[str, Any]:
     answers = encoded["zero_shot"].answers
     figures = {
-        rival: recall_figures(
-            e.images_ND, e.texts_ND, answers, whose, knows_patients=True, num_resamples=num_resamples
-        )
+        rival: recall_figures(e.images_ND, e.texts_ND, answers, whose, knows_patients=True, num_resamples=num_resamples)
         for rival, e in encoded.items()
-    }  # fmt: skip
+    }
     return {name: _by_rival({rival: of[name] for rival, of in figures.items()}) for name in figures["zero_shot"]}
 
 

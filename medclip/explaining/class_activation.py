@@ -69,8 +69,10 @@ def score_weights(
     for chosen in channels.split(batch_size):
         large = functional.interpolate(
             activation_CHW[chosen.to(activation_CHW.device)][:, None],
-            size=image_CHW.shape[-2:], mode="bilinear", align_corners=True,
-        )  # fmt: skip
+            size=image_CHW.shape[-2:],
+            mode="bilinear",
+            align_corners=True,
+        )
         low, high = large.amin(dim=(2, 3), keepdim=True), large.amax(dim=(2, 3), keepdim=True)
         mask = torch.nan_to_num((large - low) / (high - low + eps))
         scores_C[chosen.cpu()] = score(image_CHW[None] * mask).detach().float().cpu()

@@ -277,9 +277,12 @@ class Explanation:
         """Return all but the arrays, as JSON holds it."""
         problem = self.problem
         row: dict[str, Any] = {
-            "row": self.row, "file": self.file, "status": self.status,
-            "reason": None if problem is None else str(problem.reason), "message": self.message or None,
-        }  # fmt: skip
+            "row": self.row,
+            "file": self.file,
+            "status": self.status,
+            "reason": None if problem is None else str(problem.reason),
+            "message": self.message or None,
+        }
         if problem is not None:
             return row
         return {

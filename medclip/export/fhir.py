@@ -72,14 +72,19 @@ def fhir_bundle(
     observations = [
         (
             names.uuid(
-                "observation", answer.task, answer.name, str(answer.probability), answer.against or "",
-                *(answer.region.key if answer.region else ()), *_decided(answer),
+                "observation",
+                answer.task,
+                answer.name,
+                str(answer.probability),
+                answer.against or "",
+                *(answer.region.key if answer.region else ()),
+                *_decided(answer),
                 *filter(None, (answer.caution, answer.unlearned)),
             ),
             answer,
         )
         for answer in result.answers
-    ]  # fmt: skip
+    ]
     report_id = names.uuid("report", *(identifier for identifier, _ in observations))
     resources = [(device_id, _device(device_id, algorithm, release))]
     for identifier, answer in observations:
@@ -96,7 +101,10 @@ def fhir_bundle(
                     **effective,
                     "issued": created.isoformat(timespec="seconds"),
                     "valueQuantity": {
-                        "value": answer.probability, "unit": "probability", "system": _UCUM, "code": "1",
+                        "value": answer.probability,
+                        "unit": "probability",
+                        "system": _UCUM,
+                        "code": "1",
                     },
                     **_interpretation(answer),
                     **_site(answer),
@@ -107,7 +115,7 @@ def fhir_bundle(
                     "device": {"reference": f"urn:uuid:{device_id}"},
                 },
             )
-        )  # fmt: skip
+        )
     section = _SECTIONS.get(Modality(result.modality), _RADIOLOGY)
     code = _REPORTS.get(Modality(result.modality), _IMAGING)
     report = {

@@ -305,15 +305,17 @@ def check_place(place: Path, *, beside: bool = False) -> None:
         raise MedclipError(Reason.WRONG_USE, f"{str(place)!r} names nothing to write to.", hint=_ELSEWHERE)
     if str(place).startswith("--"):  # a command line takes the next word for the value, whatever it is
         raise MedclipError(
-            Reason.WRONG_USE, f"{str(place)!r} is an option, and the name to write to is missing in front of it.",
+            Reason.WRONG_USE,
+            f"{str(place)!r} is an option, and the name to write to is missing in front of it.",
             hint="Name a file or folder; one that is called so is given with its whole path.",
-        )  # fmt: skip
+        )
     if _STORE.match(str(place)):
         raise MedclipError(
-            Reason.WRONG_USE, "this is a place in a store, and what is written here goes to a folder of a disk.",
+            Reason.WRONG_USE,
+            "this is a place in a store, and what is written here goes to a folder of a disk.",
             where=str(place),
             hint="Name a folder and copy it there; score and embed write to a store with --out URL --work DIR.",
-        )  # fmt: skip
+        )
     absolute = place.absolute()
     with disk_errors(place):
         if "\0" in str(place):

@@ -10,9 +10,19 @@ from __future__ import annotations
 from medclip.lazy import lazy_names
 
 __all__ = [  # they stand in __init__.pyi
-    "calibrate", "cite", "export", "import_", "list", "load", "load_hub",  # pyright: ignore[reportUnsupportedDunderAll]
-    "merge", "presets", "set_thresholds", "show", "verify",  # pyright: ignore[reportUnsupportedDunderAll]
-]  # fmt: skip
+    "calibrate",
+    "cite",
+    "export",
+    "import_",
+    "list",
+    "load",
+    "load_hub",  # pyright: ignore[reportUnsupportedDunderAll]
+    "merge",
+    "presets",
+    "set_thresholds",
+    "show",
+    "verify",  # pyright: ignore[reportUnsupportedDunderAll]
+]
 
 __getattr__, __dir__ = lazy_names(
     __name__,

@@ -200,9 +200,15 @@ class Model:
     def with_towers(self, clip: nn.Module) -> Model:
         """Return a model with other towers and all else of this one."""
         return Model(
-            clip, self._tokenizer, self.preprocess, self.card, name=self.name, path=self.path, device=str(self.device),
+            clip,
+            self._tokenizer,
+            self.preprocess,
+            self.card,
+            name=self.name,
+            path=self.path,
+            device=str(self.device),
             batch_size=self.batch_size,
-        )  # fmt: skip
+        )
 
     @property
     def image_tower(self) -> nn.Module:

@@ -225,9 +225,21 @@ def _share(
     effect = 2 * (math.asin(math.sqrt(one.share)) - math.asin(math.sqrt(min(max(before, 0.0), 1.0))))
     num, num_patients = int(inside.sum()), len(np.unique(patients[inside]))
     return Change(
-        period, about, subject, name, measure, before, one.share, one.difference,
-        one.difference_low, one.difference_high, effect, one.p, num, num_patients,
-    )  # fmt: skip
+        period,
+        about,
+        subject,
+        name,
+        measure,
+        before,
+        one.share,
+        one.difference,
+        one.difference_low,
+        one.difference_high,
+        effect,
+        one.p,
+        num,
+        num_patients,
+    )
 
 
 def _is_enough(sides: _Sides, first: NDArray[np.int64], second: NDArray[np.int64], fewest: int) -> bool:
@@ -302,9 +314,21 @@ def _mean(
     spread = float(np.std(values[first]))
     effect = tested.value / spread if spread > 0 else math.nan
     return Change(
-        period, about, subject, "", "mean", float(before), float(now), tested.value, tested.low, tested.high,
-        effect, tested.p, int(inside.sum()), len(np.unique(patients[inside])),
-    )  # fmt: skip
+        period,
+        about,
+        subject,
+        "",
+        "mean",
+        float(before),
+        float(now),
+        tested.value,
+        tested.low,
+        tested.high,
+        effect,
+        tested.p,
+        int(inside.sum()),
+        len(np.unique(patients[inside])),
+    )
 
 
 @lru_cache(maxsize=1)
@@ -331,19 +355,37 @@ def _of_vectors(
         patients = np.unique(sides.patients_N[rows], return_inverse=True)[1]
         of_period = Attribute(periods.by, ("reference", name), codes)
         tests = drift_between(
-            values[rows], patients, of_period, reference=("reference",), num_permutations=NUM_PERMUTATIONS,
-            fewest=fewest, most=MOST_VECTORS, seed=seed,
-        )  # fmt: skip
+            values[rows],
+            patients,
+            of_period,
+            reference=("reference",),
+            num_permutations=NUM_PERMUTATIONS,
+            fewest=fewest,
+            most=MOST_VECTORS,
+            seed=seed,
+        )
         measured = {row["name"].rpartition(": ")[2]: row for row in tests}
         area = measured.get("domain classifier AUROC")
         if area is None:
             continue
         note = "; ".join(f"{what}: p {row['p']:.3f}" for what, row in measured.items() if row is not area)
         yield Change(
-            name, "embeddings", "vectors", "", "AUROC of a classifier", 0.5, area["value"], area["value"] - 0.5,
-            math.nan, math.nan, _distance_of(area["value"]), area["p"], len(second),
-            len(np.unique(sides.patients_N[second])), note=note,
-        )  # fmt: skip
+            name,
+            "embeddings",
+            "vectors",
+            "",
+            "AUROC of a classifier",
+            0.5,
+            area["value"],
+            area["value"] - 0.5,
+            math.nan,
+            math.nan,
+            _distance_of(area["value"]),
+            area["p"],
+            len(second),
+            len(np.unique(sides.patients_N[second])),
+            note=note,
+        )
 
 
 def _distance_of(area: float) -> float:

@@ -160,10 +160,21 @@ def _compared(
     rank = float(np.corrcoef(rankdata(a), rankdata(b))[0, 1]) if varies else math.nan
     yes_before, yes_now = decisions
     return Compared(
-        now.task, now.name, len(a), int(patients.max()) + 1, float(a.mean()), float(b.mean()), tested.value, tested.low,
-        tested.high, tested.p, float(np.abs(b - a).max()), rank, int((yes_now & ~yes_before).sum()),
+        now.task,
+        now.name,
+        len(a),
+        int(patients.max()) + 1,
+        float(a.mean()),
+        float(b.mean()),
+        tested.value,
+        tested.low,
+        tested.high,
+        tested.p,
+        float(np.abs(b - a).max()),
+        rank,
+        int((yes_now & ~yes_before).sum()),
         int((yes_before & ~yes_now).sum()),
-    )  # fmt: skip
+    )
 
 
 def _studies(

@@ -193,8 +193,9 @@ def _check(
     of_texts: Sequence[Tensor | None],
 ) -> None:
     for what, features, weight, given in (
-        ("image", images, weights[0], of_images), ("text", texts, weights[1], of_texts),
-    ):  # fmt: skip
+        ("image", images, weights[0], of_images),
+        ("text", texts, weights[1], of_texts),
+    ):
         needed = 2 if weight else 1
         if len(features) < needed:
             raise MedclipError(Reason.WRONG_USE, f"{len(features)} {what} features; these weights need {needed}.")

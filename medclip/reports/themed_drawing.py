@@ -9,8 +9,13 @@ from typing import Any
 INK, SOFT, LINE, FIRST, SECOND, BAD = "#18202a", "#525d6a", "#d5dae0", "#0b5fa5", "#b24a00", "#a3302a"
 _NAMES = {INK: "ink", SOFT: "soft", LINE: "line", FIRST: "first", SECOND: "second", BAD: "bad"}
 _DARK = {
-    "ink": "#e6e9ed", "soft": "#a6b0bb", "line": "#2e3740", "first": "#82bdf0", "second": "#f2a56b", "bad": "#ee9a92",
-}  # fmt: skip
+    "ink": "#e6e9ed",
+    "soft": "#a6b0bb",
+    "line": "#2e3740",
+    "first": "#82bdf0",
+    "second": "#f2a56b",
+    "bad": "#ee9a92",
+}
 
 
 def themed_svg(size: tuple[float, float], draw: Callable[[Any], None]) -> str:

@@ -10,8 +10,14 @@ from __future__ import annotations
 from medclip.lazy import lazy_names
 
 __all__ = [  # they stand in __init__.pyi
-    "export", "merge", "open_embeddings", "purge", "read", "report", "status",  # pyright: ignore[reportUnsupportedDunderAll]
-]  # fmt: skip
+    "export",
+    "merge",
+    "open_embeddings",
+    "purge",
+    "read",
+    "report",
+    "status",  # pyright: ignore[reportUnsupportedDunderAll]
+]
 
 __getattr__, __dir__ = lazy_names(
     __name__,

@@ -134,11 +134,17 @@ def _identity(call: Call, pack: RunPack | None, verb: Verb, manifest: Manifest |
     identity = {
         **verb.identity,
         **run_identity(
-            call.options, manifest=manifest, pack="" if pack is None else pack.identity, version=__version__, key=key,
-            settings=call.settings, device=call.device, batch_size=call.batch_size,
+            call.options,
+            manifest=manifest,
+            pack="" if pack is None else pack.identity,
+            version=__version__,
+            key=key,
+            settings=call.settings,
+            device=call.device,
+            batch_size=call.batch_size,
             backend=None if call.backend is None else call.backend.identity(),
         ),
-    }  # fmt: skip
+    }
     return identity if call.remote is None else identity | {"source": keyed_hash("run", call.remote.identity, key)}
 
 
@@ -172,9 +178,15 @@ def _look(run: _Run, manifest: Manifest | None) -> Looker:
     """Return what looks at the files of a run, once those are open again that came, changed, or are tried again."""
     call, verb, ledger = run.call, run.verb, run.ledger
     listing = Listing(
-        call.root, ledger, (call.folder, *call.exclude), run.hashed, call.given, call.remote, call.shard,
+        call.root,
+        ledger,
+        (call.folder, *call.exclude),
+        run.hashed,
+        call.given,
+        call.remote,
+        call.shard,
         call.settings.follow_links,
-    )  # fmt: skip
+    )
     looker = Looker(listing, ledger, run.pool, call.options, manifest, run.key, call.settings, verb.only)
     lacks = verb.lacks if ledger.get("finished") is not None else None
     is_lacking = lacks is not None and any(True for _ in lacks(ledger))

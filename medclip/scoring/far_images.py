@@ -20,9 +20,14 @@ FEWEST_STUDIES = 10
 LEAST_SHARE = 0.2
 _MAKERS_SHOWN = 5
 _NOUNS = {
-    "xray": "radiograph", "mri": "MR image", "ct": "CT image", "fundus": "fundus photograph",
-    "mammography": "mammogram", "ultrasound": "ultrasound image", "ecg": "ECG",
-}  # fmt: skip
+    "xray": "radiograph",
+    "mri": "MR image",
+    "ct": "CT image",
+    "fundus": "fundus photograph",
+    "mammography": "mammogram",
+    "ultrasound": "ultrasound image",
+    "ecg": "ECG",
+}
 
 
 def far_notes(ledger: Ledger, pack: Path) -> tuple[str, ...]:

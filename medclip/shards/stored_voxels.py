@@ -63,9 +63,12 @@ def decode_voxels(data: bytes, facts: Mapping[str, Any]) -> Voxels:
         if known is not None and (len(known) != 3 or not all(0 < mm < np.inf for mm in known)):
             raise ValueError("no spacing")
         return Voxels(
-            values, kind, str(facts["unit"]), facts["plane"],
+            values,
+            kind,
+            str(facts["unit"]),
+            facts["plane"],
             None if known is None else (known[0], known[1], known[2]),
             None if frame_ms is None else float(frame_ms),
-        )  # fmt: skip
+        )
     except (KeyError, ValueError, TypeError, SyntaxError, IndexError) as e:
         raise MedclipError(Reason.CORRUPT, f"the stored volume cannot be read ({type(e).__name__}: {e}).") from e

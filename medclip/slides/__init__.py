@@ -10,12 +10,29 @@ from __future__ import annotations
 from medclip.lazy import lazy_names
 
 __all__ = [
-    "SlideFeatures", "StainOptions", "TissueOptions", "assess_patch",  # pyright: ignore[reportUnsupportedDunderAll]
-    "embed", "estimate_stain", "export", "find_tissue", "from_geojson",  # pyright: ignore[reportUnsupportedDunderAll]
-    "iter_patches", "learn", "make_grid", "normalise_stain", "open",  # pyright: ignore[reportUnsupportedDunderAll]
-    "open_store", "overview", "patches", "places", "predict",  # pyright: ignore[reportUnsupportedDunderAll]
-    "slide_stain", "tissue", "to_geojson",  # pyright: ignore[reportUnsupportedDunderAll]
-]  # fmt: skip
+    "SlideFeatures",
+    "StainOptions",
+    "TissueOptions",
+    "assess_patch",  # pyright: ignore[reportUnsupportedDunderAll]
+    "embed",
+    "estimate_stain",
+    "export",
+    "find_tissue",
+    "from_geojson",  # pyright: ignore[reportUnsupportedDunderAll]
+    "iter_patches",
+    "learn",
+    "make_grid",
+    "normalise_stain",
+    "open",  # pyright: ignore[reportUnsupportedDunderAll]
+    "open_store",
+    "overview",
+    "patches",
+    "places",
+    "predict",  # pyright: ignore[reportUnsupportedDunderAll]
+    "slide_stain",
+    "tissue",
+    "to_geojson",  # pyright: ignore[reportUnsupportedDunderAll]
+]
 
 __getattr__, __dir__ = lazy_names(
     __name__,

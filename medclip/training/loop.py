@@ -90,8 +90,10 @@ def _check_splits(data: Data) -> None:
     indexes = [read_index(folder) for folder in data.shards]
     test = data.test_split if "test_split" in data.model_fields_set else None
     for split, remedy in (
-        (data.train_split, "Name one with data.train_split."), (data.val_split, _NO_VALIDATION), (test, _NO_TEST)
-    ):  # fmt: skip
+        (data.train_split, "Name one with data.train_split."),
+        (data.val_split, _NO_VALIDATION),
+        (test, _NO_TEST),
+    ):
         if split is not None and not any(split in index["counts"]["by_split"] for index in indexes):
             error = no_split(split, data.shards[0], indexes)
             raise MedclipError(error.reason, error.message, where=error.where, hint=f"{error.hint} {remedy}")

@@ -81,9 +81,15 @@ def fill_in(
             mask_BL = _masks(part, len(samples), [start + row for row in own], part.foreground(pixels), seed)
             names = [columns.modalities[columns.modality_N[samples[start + row]]] for row in own]
             results += reconstruct(
-                images, mask_BL, partial(part.guess, model), part.patch, mean=mean, std=std,
-                normalised=part.normalise, modalities=names,
-            )  # fmt: skip
+                images,
+                mask_BL,
+                partial(part.guess, model),
+                part.patch,
+                mean=mean,
+                std=std,
+                normalised=part.normalise,
+                modalities=names,
+            )
         start += len(batch.valid)
         batch.release()
     return results

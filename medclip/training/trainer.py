@@ -137,9 +137,14 @@ class Trainer:
         self.ema = Ema(self.towers, t.ema) if t.ema else None
         self.hooks = [one for one in (self.ema, *(loss.state for loss in self.losses)) if isinstance(one, Hook)]
         self.update = Update(
-            self.towers, self.world, self.optimizer, self.hooks, moving_statistics(self.towers, freeze_bn=m.freeze_bn),
-            clip_norm=t.clip_norm, copies=self.world.size // (t.shard_size or self.world.size),
-        )  # fmt: skip
+            self.towers,
+            self.world,
+            self.optimizer,
+            self.hooks,
+            moving_statistics(self.towers, freeze_bn=m.freeze_bn),
+            clip_norm=t.clip_norm,
+            copies=self.world.size // (t.shard_size or self.world.size),
+        )
         self.computer = StepComputer(
             recipe, self.towers, call, self.tokenizer, self.preprocess, self.world, self.losses, bf16=bf16
         )
@@ -149,9 +154,14 @@ class Trainer:
         t = self.recipe.train
         self.total_steps = min(t.epochs * self.data.steps_per_epoch, t.max_steps or 10**12)
         self.rate = functools.partial(
-            learning_rate, base=t.lr, warmup_steps=t.warmup_steps, total_steps=self.total_steps, schedule=t.schedule,
-            cooldown_steps=t.cooldown_steps, floor=t.min_lr,
-        )  # fmt: skip
+            learning_rate,
+            base=t.lr,
+            warmup_steps=t.warmup_steps,
+            total_steps=self.total_steps,
+            schedule=t.schedule,
+            cooldown_steps=t.cooldown_steps,
+            floor=t.min_lr,
+        )
 
     def run(self, stop: Callable[[int], bool]) -> PretrainResult:
         """Take the steps that are left.
@@ -163,9 +173,13 @@ class Trainer:
         """
         t = self.recipe.train
         log = RunLog(
-            self.folder, self.total_steps, self.step, self._progress, write=self.world.is_first,
+            self.folder,
+            self.total_steps,
+            self.step,
+            self._progress,
+            write=self.world.is_first,
             tensorboard=t.tensorboard,
-        )  # fmt: skip
+        )
         saver = BackgroundSaver(self.folder / "checkpoints", self.world)
         end = self.step if self._ended() else self.total_steps
         feed = Feed(self.data, self.computer.prepare, self.world.device, self.step, end)
@@ -307,9 +321,11 @@ class Trainer:
             weights = load_file(best)
         if not all(bool(torch.isfinite(v).all()) for v in weights.values() if v.is_floating_point()):
             raise MedclipError(
-                Reason.NON_FINITE, "the weights are not finite; no pack was written.", where=self.folder,
+                Reason.NON_FINITE,
+                "the weights are not finite; no pack was written.",
+                where=self.folder,
                 hint="Lower train.lr, in another folder.",
-            )  # fmt: skip
+            )
         arrays: dict[str, Tensor] = {}
         for head in self.recipe.objective.supervised:
             own = f"{_SUPERVISED}{head.asked.name}."
@@ -338,12 +354,18 @@ class Trainer:
     def _state(self) -> dict[str, Any]:
         """Return the plain values of a checkpoint."""
         return {
-            "recipe": self.recipe.digest(), "data": self._data_digest(), "bad_steps": self.bad_steps,
-            "validation": self.validation, "best": None if math.isinf(self.best) else self.best,
+            "recipe": self.recipe.digest(),
+            "data": self._data_digest(),
+            "bad_steps": self.bad_steps,
+            "validation": self.validation,
+            "best": None if math.isinf(self.best) else self.best,
             "since_best": self.since_best,
-            "ranks": self.world.size, "bad": self._bad_told, "seen": self.step * self.data.batch_size,
-            "precision": self.precision, **({} if self.replay is None else {"kept": self.replay.digest}),
-        }  # fmt: skip
+            "ranks": self.world.size,
+            "bad": self._bad_told,
+            "seen": self.step * self.data.batch_size,
+            "precision": self.precision,
+            **({} if self.replay is None else {"kept": self.replay.digest}),
+        }
 
     def _tensors(self) -> dict[str, Tensor]:
         """Name everything that a checkpoint holds."""
@@ -395,10 +417,13 @@ class Trainer:
 
     def _log_first(self, log: RunLog) -> None:
         notes = preflight(
-            self.reader, world_size=self.world.size, workers=self.recipe.data.workers,
-            batch_size=self.recipe.train.batch_size, policy=self.recipe.data.policy,
+            self.reader,
+            world_size=self.world.size,
+            workers=self.recipe.data.workers,
+            batch_size=self.recipe.train.batch_size,
+            policy=self.recipe.data.policy,
             window_shards=self.recipe.data.window_shards,
-        )  # fmt: skip
+        )
         free = (_FREE_TEXT,) if self.replay is not None and not self.recipe.model.lock_text else ()
         for note in (*self._notes, f"the towers compute in {self.precision}", *free, *notes, *self._views_left_out()):
             log.write("note", {"step": self.step, "note": note})
@@ -411,8 +436,10 @@ class Trainer:
         larger = sum(len(row["files"]) > views.max for row in self.reader.provenance())
         if not larger:
             return ()
-        return (f"{count(larger, 'sample')} of the split have more than {views.max} views: the first in hanging order "
-                "are used; objective.views.max takes 2, 4 or 8",)  # fmt: skip
+        return (
+            f"{count(larger, 'sample')} of the split have more than {views.max} views: the first in hanging order "
+            "are used; objective.views.max takes 2, 4 or 8",
+        )
 
     def _count_bad(self, fed: Fed, log: RunLog) -> None:
         """Add up the samples that could not be used, on all ranks."""
@@ -425,22 +452,35 @@ class Trainer:
     def _batches(self) -> tuple[Batches, Batches | None]:
         d, t, o = self.recipe.data, self.recipe.train, self.recipe.objective
         shared: dict[str, Any] = {
-            "batch_size": t.batch_size, "tokenizer": self.tokenizer, "rank": self.world.rank,
+            "batch_size": t.batch_size,
+            "tokenizer": self.tokenizer,
+            "rank": self.world.rank,
             "world_size": self.world.size,
-        }  # fmt: skip
+        }
         still = Drawing(
-            self.preprocess, self.recipe.seed, None, d.native_share, d.report_share, d.report_words, d.native, d.decode,
-            self.recipe.needs_words, **o.of_views,
-        )  # fmt: skip
+            self.preprocess,
+            self.recipe.seed,
+            None,
+            d.native_share,
+            d.report_share,
+            d.report_words,
+            d.native,
+            d.decode,
+            self.recipe.needs_words,
+            **o.of_views,
+        )
         several = o.of_views or {"num_views": o.num_views, "num_texts": o.num_texts}
         check_sources(self.reader.columns, {name for head in o.supervised for name in head.sources})
         balance = Balance(d.source_power, d.max_repeats, d.together)
         data = Batches(
-            self.reader, replace(still, augment=self.recipe.augment, **several),
-            order=Order(d.policy, d.weights, balance, d.window_shards), loss_weights=o.source_weights,
-            making=CrewOptions(d.worker_kind, d.workers, d.cache_mb, d.timeout_s), max_bad_share=d.max_bad_share,
+            self.reader,
+            replace(still, augment=self.recipe.augment, **several),
+            order=Order(d.policy, d.weights, balance, d.window_shards),
+            loss_weights=o.source_weights,
+            making=CrewOptions(d.worker_kind, d.workers, d.cache_mb, d.timeout_s),
+            max_bad_share=d.max_bad_share,
             **shared,
-        )  # fmt: skip
+        )
         val = ShardReader(d.shards, d.val_split, verify=d.verify, cache=d.cache) if d.val_split else None
         if val is None:
             return data, None

@@ -167,9 +167,12 @@ def by_chance(tiles: Tiles, features_ND: Any, num_shuffles: int) -> dict[str, fl
         areas.append(float(auroc(probed(dealt, features_ND, *CHANCE_BY).lead_N, dealt.truth_N == 1)))
     own, others = areas[0], np.array(areas[1:])
     return {
-        "auroc": round(own, 4), "mean": round(float(others.mean()), 4), "shuffles": num_shuffles,
-        "highest_in_20": round(float(np.quantile(others, 0.95)), 4), "as_high": int((others >= own).sum()),
-    }  # fmt: skip
+        "auroc": round(own, 4),
+        "mean": round(float(others.mean()), 4),
+        "shuffles": num_shuffles,
+        "highest_in_20": round(float(np.quantile(others, 0.95)), 4),
+        "as_high": int((others >= own).sum()),
+    }
 
 
 def worded(tiles: Tiles, model: Any, features_ND: Any) -> Tested:
@@ -208,10 +211,11 @@ def table_of(tiles: Tiles, figures: Mapping[str, Any]) -> str:
     """Write all ways as one table, and below it what chance is."""
     shown = [name for name in RATES if name not in _NOT_MEASURED]
     lines = [
-        f"{len(tiles.files)} tiles of {len(set(tiles.patients))} patients, {int(tiles.truth_N.sum())} malignant.", "",
+        f"{len(tiles.files)} tiles of {len(set(tiles.patients))} patients, {int(tiles.truth_N.sum())} malignant.",
+        "",
         "| way | " + " | ".join([*(RATES[name] for name in shown), "calibration error"]) + " |",
         "|" + "---|" * (len(shown) + 2),
-    ]  # fmt: skip
+    ]
     for row in (row for part in figures.values() for row in part["rows"]):
         lines.append(f"| {row['way']} | {' | '.join(written(row['figures'].get(n), 2) for n in (*shown, 'ece'))} |")
     lines += [

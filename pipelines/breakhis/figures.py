@@ -79,9 +79,13 @@ class Tested:
         kept = np.arange(len(self.truth_N))[rows]
         take = lambda values: None if values is None else values[kept]  # noqa: E731
         return Tested(
-            tuple(self.patients[i] for i in kept), self.truth_N[kept], self.scores_NC[kept], take(self.locked_N),
-            take(self.division_N), self.probability,
-        )  # fmt: skip
+            tuple(self.patients[i] for i in kept),
+            self.truth_N[kept],
+            self.scores_NC[kept],
+            take(self.locked_N),
+            take(self.division_N),
+            self.probability,
+        )
 
 
 def joint_binary(log_p_NC: Floats, num_benign: int) -> Floats:
@@ -155,10 +159,14 @@ def measure_tested(tested: Tested, *, num_resamples: int = NUM_RESAMPLES) -> dic
     point_1, drawn_1B = ratios(np.arange(len(scores_P)), weights_PB, scores_P[None], np.ones((1, len(scores_P))))
     prr = share(float(point_1[0]), drawn_1B[0], cases=len(scores_P), patients=len(scores_P))
     measured = {
-        "image_rate": of_images.get("accuracy"), "prr": prr, "patient_accuracy": of_patients.get("accuracy"),
-        "balanced_accuracy": of_images.get("balanced_accuracy"), "macro_f1": of_images.get("macro_f1"),
-        "auroc": of_images.get(area), "patient_auroc": of_patients.get(area),
-    } | _locked(tested, numbers_N, weights_PB)  # fmt: skip
+        "image_rate": of_images.get("accuracy"),
+        "prr": prr,
+        "patient_accuracy": of_patients.get("accuracy"),
+        "balanced_accuracy": of_images.get("balanced_accuracy"),
+        "macro_f1": of_images.get("macro_f1"),
+        "auroc": of_images.get(area),
+        "patient_auroc": of_patients.get(area),
+    } | _locked(tested, numbers_N, weights_PB)
     return {name: measured[name] for name in RATES if measured.get(name) is not None}  # type: ignore[misc]
 
 

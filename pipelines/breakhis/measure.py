@@ -101,10 +101,15 @@ def divisions_of(job: Plan, images: Sequence[BreakHisImage], sides: Sequence[Sid
         rows = [i for i in kept if side[i]]
         divisions.append(
             Division(
-                f"{scope}-{number}", tuple(images[i] for i in rows), side[rows], job.folder, job.run,
-                job.protocol.leaks, job.overrides,
+                f"{scope}-{number}",
+                tuple(images[i] for i in rows),
+                side[rows],
+                job.folder,
+                job.run,
+                job.protocol.leaks,
+                job.overrides,
             )
-        )  # fmt: skip
+        )
     return divisions
 
 
@@ -140,9 +145,7 @@ def tower_ways(job: Plan, divisions: Sequence[Division], scope: str) -> Iterator
             yield Way(name, kind, task, scope, *_joined(job, parts, divisions))
             if task == "subtype":
                 both = [{s: joint_binary(a[s], len(BENIGN)) for s in ("val", "test")} for a in answers]
-                parts = [
-                    answers_of(d, "malignancy", a["val"], a["test"]) for d, a in zip(divisions, both, strict=True)
-                ]  # fmt: skip
+                parts = [answers_of(d, "malignancy", a["val"], a["test"]) for d, a in zip(divisions, both, strict=True)]
                 yield Way(f"{name}, joint head", kind, "malignancy", scope, *_joined(job, parts, divisions))
 
 
@@ -212,14 +215,19 @@ def rows_of_table(job: Plan, ways: Sequence[Way]) -> list[dict[str, Any]]:
             measured = measure_tested(part, num_resamples=job.num_resamples)
             error = calibration(part, num_resamples=job.num_resamples)
             row: dict[str, Any] = {
-                "task": way.task, "magnification": at, "way": way.name, "kind": way.kind,
-                "trained_on": way.trained_on, "val_balanced_accuracy": round(way.val_rate, 4),
-                "images": len(part.truth_N), "patients": len(set(part.patients)),
+                "task": way.task,
+                "magnification": at,
+                "way": way.name,
+                "kind": way.kind,
+                "trained_on": way.trained_on,
+                "val_balanced_accuracy": round(way.val_rate, 4),
+                "images": len(part.truth_N),
+                "patients": len(set(part.patients)),
                 "classes": len(set(part.truth_N.tolist())),
                 "figures": {name: numbers_of(interval_of(one)) for name, one in measured.items()}
                 | ({} if error is None else {ECE: numbers_of(error)}),
                 "of_divisions": _of_divisions(part),
-            }  # fmt: skip
+            }
             rows.append(row)
             figures.append(measured)
             patients.append(part.patients)
@@ -239,9 +247,10 @@ def rows_of_table(job: Plan, ways: Sequence[Way]) -> list[dict[str, Any]]:
 def best_cnn(rows: Sequence[Mapping[str, Any]], task: str, magnification: str) -> int | None:
     """Return which row is the best CNN of a task and a magnification, by its validation patients alone."""
     own = [
-        n for n, row in enumerate(rows)
+        n
+        for n, row in enumerate(rows)
         if row["kind"] == "cnn" and (row["task"], row["magnification"]) == (task, magnification)
-    ]  # fmt: skip
+    ]
     return max(own, key=lambda n: rows[n]["val_balanced_accuracy"], default=None)
 
 
@@ -271,13 +280,16 @@ def table_of(job: Plan, rows: Sequence[Mapping[str, Any]], images: Sequence[Brea
                 continue
             first = own[0]
             lines += [
-                "", f"## {task}, {at if at == ALL else at + '×'}", "",
+                "",
+                f"## {task}, {at if at == ALL else at + '×'}",
+                "",
                 f"{first['images']} tested images of {first['patients']} patients, {first['classes']} classes. Chance: "
-                f"balanced accuracy {1 / first['classes']:.3f}, AUC 0.5.", "",
+                f"balanced accuracy {1 / first['classes']:.3f}, AUC 0.5.",
+                "",
                 "| way | trained on | " + " | ".join([*RATES.values(), "calibration error"]) + " | PRR of divisions, "
                 "mean ± sd | PRR less that of the best CNN |",
                 "|" + "---|" * (len(RATES) + 5),
-            ]  # fmt: skip
+            ]
             for row in own:
                 cells = [written(row["figures"].get(name)) for name in (*RATES, ECE)]
                 spread = row["of_divisions"].get("prr")
@@ -331,9 +343,16 @@ def main(arguments: list[str]) -> int:
         overrides["train"] |= {"max_steps": 2, "epochs": 1, "batch_size": 8, "warmup_steps": 1, "threads": 1}
         overrides["model"] = {"size_px": 64}
     job = Plan(
-        args.folder.resolve(), run, PROTOCOLS[args.protocol], tuple(args.towers), tuple(args.encoders),
-        tuple(args.magnifications), tuple(args.tasks), seed=args.seed, overrides=overrides,
-    )  # fmt: skip
+        args.folder.resolve(),
+        run,
+        PROTOCOLS[args.protocol],
+        tuple(args.towers),
+        tuple(args.encoders),
+        tuple(args.magnifications),
+        tuple(args.tasks),
+        seed=args.seed,
+        overrides=overrides,
+    )
     print(measure_breakhis(replace(job, num_resamples=100) if args.tiny else job))
     return 0
 

@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 CNNS: tuple[str, ...] = (
-    "vgg16", "vgg19", "resnet50", "resnet101", "densenet121", "densenet201", "inception_v3", "legacy_xception",
-    "mobilenetv2_100", "efficientnet_b0", "efficientnet_b3",
-)  # fmt: skip
+    "vgg16",
+    "vgg19",
+    "resnet50",
+    "resnet101",
+    "densenet121",
+    "densenet201",
+    "inception_v3",
+    "legacy_xception",
+    "mobilenetv2_100",
+    "efficientnet_b0",
+    "efficientnet_b3",
+)
 """Which ones the study compared is not told; these are usual. All are towers of timm."""
 TRANSFORMERS: tuple[str, ...] = (
-    "vit_base_patch16_224", "vit_base_patch32_224", "vit_large_patch16_224", "deit_small_patch16_224",
+    "vit_base_patch16_224",
+    "vit_base_patch32_224",
+    "vit_large_patch16_224",
+    "deit_small_patch16_224",
     "swin_tiny_patch4_window7_224",
-)  # fmt: skip
+)
 SMOKE: tuple[str, ...] = ("test_resnet", "test_vit")
 """timm's smallest, for a look whether it runs."""
 

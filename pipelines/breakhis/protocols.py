@@ -33,15 +33,54 @@ LEAKAGE = (
     "magnifications, are on both sides. Its figures say how well patients are recognised, not tumours; use them only "
     "beside literature that did the same."
 )
-EVA_8C = frozenset({
-    "18842D", "16184", "8168", "4372", "16716", "9146", "21978AB", "6241", "17901", "12465", "3411F", "18842", "2980",
-    "15570C", "2985", "13413", "3909", "14134E", "2523", "19854C", "19979", "29960CD", "21998AB", "29960AB", "14946",
-})  # fmt: skip
+EVA_8C = frozenset(
+    {
+        "18842D",
+        "16184",
+        "8168",
+        "4372",
+        "16716",
+        "9146",
+        "21978AB",
+        "6241",
+        "17901",
+        "12465",
+        "3411F",
+        "18842",
+        "2980",
+        "15570C",
+        "2985",
+        "13413",
+        "3909",
+        "14134E",
+        "2523",
+        "19854C",
+        "19979",
+        "29960CD",
+        "21998AB",
+        "29960AB",
+        "14946",
+    }
+)
 """Validation patients of eva's version with eight classes: 1,471 training and 524 validation images at 40×."""
-EVA_4C = frozenset({
-    "18842D", "19979", "15275", "15792", "16875", "3909", "5287", "16716", "2773", "5695", "16184CD", "23060CD",
-    "21998CD", "21998EF",
-})  # fmt: skip
+EVA_4C = frozenset(
+    {
+        "18842D",
+        "19979",
+        "15275",
+        "15792",
+        "16875",
+        "3909",
+        "5287",
+        "16716",
+        "2773",
+        "5695",
+        "16184CD",
+        "23060CD",
+        "21998CD",
+        "21998EF",
+    }
+)
 """Of eva's version with four classes: 1,132 and 339 images at 40×."""
 EVA_4C_CLASSES = ("tubular_adenoma", "mucinous_carcinoma", "fibroadenoma", "ductal_carcinoma")
 
@@ -218,10 +257,13 @@ PROTOCOLS: Mapping[str, Protocol] = {
         Protocol("patient_5fold_7030", "five random divisions, 70 % and 30 % of patients", _patient_5fold_7030),
         Protocol("eva_40x_8c", "25 fixed patients at 40×", _fixed(EVA_8C, SUBTYPES), (40,)),
         Protocol(
-            "eva_40x_4c", "14 fixed patients and four classes at 40×", _fixed(EVA_4C, EVA_4C_CLASSES), (40,),
+            "eva_40x_4c",
+            "14 fixed patients and four classes at 40×",
+            _fixed(EVA_4C, EVA_4C_CLASSES),
+            (40,),
             EVA_4C_CLASSES,
         ),
         Protocol("audit_holdout", "16 patients held out, five folds of the others", _audit_holdout, averaged=True),
         Protocol("image_random", "random images (leaks patients)", _image_random, leaks=True),
     )
-}  # fmt: skip
+}

@@ -22,9 +22,15 @@ Signal = Literal["tumour", "patient"]
 HEIGHT_PX, WIDTH_PX = 46, 70
 """A tenth of the real 460 × 700."""
 _FOLDERS = {
-    "A": "adenosis", "F": "fibroadenoma", "PT": "phyllodes_tumor", "TA": "tubular_adenoma", "DC": "ductal_carcinoma",
-    "LC": "lobular_carcinoma", "MC": "mucinous_carcinoma", "PC": "papillary_carcinoma",
-}  # fmt: skip
+    "A": "adenosis",
+    "F": "fibroadenoma",
+    "PT": "phyllodes_tumor",
+    "TA": "tubular_adenoma",
+    "DC": "ductal_carcinoma",
+    "LC": "lobular_carcinoma",
+    "MC": "mucinous_carcinoma",
+    "PC": "papillary_carcinoma",
+}
 TWICE = "13412"
 """A slide number that stands under two malignant subtypes, as one of the real set does."""
 

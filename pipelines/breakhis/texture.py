@@ -119,8 +119,9 @@ def _spectra(shape: tuple[int, int]) -> tuple[NDArray[np.complex128], ...]:
 
 
 DESCRIPTORS: Mapping[str, Callable[[NDArray[np.uint8]], NDArray[np.float64]]] = {
-    "colour": colour_descriptor, "LBP, GLCM, Gabor": texture_descriptor,
-}  # fmt: skip
+    "colour": colour_descriptor,
+    "LBP, GLCM, Gabor": texture_descriptor,
+}
 
 
 def describe_files(name: str, files: Sequence[Path]) -> NDArray[np.float64]:
@@ -146,8 +147,13 @@ def svm(seed: int = SEED) -> Any:
 CLASSIFIERS: Mapping[str, Callable[[int], Any]] = {"1-NN": knn, "LDA": lda, "SVM": svm}
 LOGISTIC = "logistic"
 COLUMNS: tuple[tuple[str, bool], ...] = (
-    ("1-NN", False), ("1-NN", True), ("LDA", False), ("SVM", False), ("SVM", True), (LOGISTIC, True),
-)  # fmt: skip
+    ("1-NN", False),
+    ("1-NN", True),
+    ("LDA", False),
+    ("SVM", False),
+    ("SVM", True),
+    (LOGISTIC, True),
+)
 """Classifier and whether columns are standardised. The discriminant has one: scikit-learn estimates its shrinkage on
 scaled columns, so that both would be the same."""
 
@@ -173,7 +179,7 @@ def fit_probe(
 
     Returns:
         A fitted estimator of scikit-learn; the majority's class where all features are constant.
-    """  # fmt: skip
+    """
     from sklearn.dummy import DummyClassifier
 
     if len(set(truth_N.tolist())) < 2 or not np.ptp(features_ND, axis=0).any():

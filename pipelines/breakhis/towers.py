@@ -107,12 +107,15 @@ class Division:
         if not (place / "index.json").is_file():
             rows = [
                 {
-                    "file": str(self.folder / image.file), "patient": image.file if self.leaks else image.patient,
-                    "modality": "pathology", "split": str(side), "source": source,
+                    "file": str(self.folder / image.file),
+                    "patient": image.file if self.leaks else image.patient,
+                    "modality": "pathology",
+                    "split": str(side),
+                    "source": source,
                     **{f"label:breakhis_{task}": getattr(image, task) for task in TASKS},
                 }
                 for image, side, source in zip(self.images, self.side, self.sources(), strict=True)
-            ]  # fmt: skip
+            ]
             tasks = [find_task(path) for path in TASKS.values()]
             build_shards(
                 write_rows(place.with_suffix(".csv"), rows), place, Form(key=_KEY, max_side=352, tasks=tuple(tasks))
@@ -143,9 +146,10 @@ def recipe_of(division: Division, tower: str, task: str, seed: int = 0) -> dict[
     lr = plan.LR_SCRATCH if start.pack is None else plan.LR[kind]
     steps = max(1, len(train) // recipe["train"]["batch_size"])
     recipe["train"] |= {
-        "lr": lr, "layer_decay": 1.0 if start.pack is None else plan.LAYER_DECAY[kind],
+        "lr": lr,
+        "layer_decay": 1.0 if start.pack is None else plan.LAYER_DECAY[kind],
         "warmup_steps": plan.WARMUP_EPOCHS * steps,
-    }  # fmt: skip
+    }
     for section, values in division.overrides.items():
         recipe[section] = recipe[section] | values
     return recipe

@@ -24,11 +24,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from measuring import write_rows  # pyright: ignore[reportMissingImports]
 
 BENIGN: Mapping[str, str] = {
-    "A": "adenosis", "F": "fibroadenoma", "PT": "phyllodes_tumour", "TA": "tubular_adenoma",
-}  # fmt: skip
+    "A": "adenosis",
+    "F": "fibroadenoma",
+    "PT": "phyllodes_tumour",
+    "TA": "tubular_adenoma",
+}
 MALIGNANT: Mapping[str, str] = {
-    "DC": "ductal_carcinoma", "LC": "lobular_carcinoma", "MC": "mucinous_carcinoma", "PC": "papillary_carcinoma",
-}  # fmt: skip
+    "DC": "ductal_carcinoma",
+    "LC": "lobular_carcinoma",
+    "MC": "mucinous_carcinoma",
+    "PC": "papillary_carcinoma",
+}
 SUBTYPES: tuple[str, ...] = (*BENIGN.values(), *MALIGNANT.values())
 """Eight classes; the first four are benign."""
 MALIGNANCY: tuple[str, ...] = ("benign", "malignant")
@@ -41,8 +47,15 @@ PUBLISHED_COUNTS: Mapping[int, tuple[int, int]] = {
 }
 """Benign and malignant images of the whole set; the owner's own table prints 652 for 625, which does not add up."""
 PUBLISHED_SUBTYPES: Mapping[str, int] = {
-    "A": 444, "F": 1014, "PT": 453, "TA": 569, "DC": 3451, "LC": 626, "MC": 792, "PC": 560,
-}  # fmt: skip
+    "A": 444,
+    "F": 1014,
+    "PT": 453,
+    "TA": 569,
+    "DC": 3451,
+    "LC": 626,
+    "MC": 792,
+    "PC": 560,
+}
 
 _NAME = re.compile(
     r"SOB_(?P<side>[BM])_(?P<subtype>A|F|PT|TA|DC|LC|MC|PC)-(?P<year>\d{2})-(?P<slide>\d+[A-Z]{0,2})"
@@ -73,9 +86,13 @@ class BreakHisImage:
     def row(self) -> dict[str, str]:
         """Return the row of the labelled table."""
         return {
-            "file": self.file, "patient": self.patient, "modality": "pathology", "malignancy": self.malignancy,
-            "subtype": self.subtype, "magnification": str(self.magnification),
-        }  # fmt: skip
+            "file": self.file,
+            "patient": self.patient,
+            "modality": "pathology",
+            "malignancy": self.malignancy,
+            "subtype": self.subtype,
+            "magnification": str(self.magnification),
+        }
 
 
 def read_name(file: Path) -> BreakHisImage:

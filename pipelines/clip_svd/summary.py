@@ -198,9 +198,7 @@ def _cell(result: Found, method: str, shots: int | None, metric: str) -> Found |
 def _difference(result: Found, method: str, reference: str, metric: str) -> Found | None:
     wanted = (method, reference, None, metric)
     keys = ("reference", "shots", "metric")
-    return next(
-        (d for d in result["differences"] if (_name(d["method"]), *(d[k] for k in keys)) == wanted), None
-    )  # fmt: skip
+    return next((d for d in result["differences"] if (_name(d["method"]), *(d[k] for k in keys)) == wanted), None)
 
 
 def _sides(result: Found, method: str) -> Found | None:

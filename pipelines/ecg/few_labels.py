@@ -107,11 +107,17 @@ class FewLabels:
             "model": dict(self.starts[start]),
             "objective": {"contrastive": 0, "supervised": [{"task": task} for task in self.tasks]},
             "train": {
-                "epochs": 100_000, "max_steps": steps, "warmup_steps": max(1, steps // 10), "batch_size": batch,
-                "lr": rate[0], "image_lr_factor": rate[1], "weight_decay": 0.05, "threads": 1,
+                "epochs": 100_000,
+                "max_steps": steps,
+                "warmup_steps": max(1, steps // 10),
+                "batch_size": batch,
+                "lr": rate[0],
+                "image_lr_factor": rate[1],
+                "weight_decay": 0.05,
+                "threads": 1,
                 "checkpoint_every": 10_000,
             },
-        }  # fmt: skip
+        }
 
     def rate_of(self, start: str, share: float, val: Any) -> Rate:
         """Choose the rate of a beginning and a share: the best one of the first draw on validation."""

@@ -18,23 +18,45 @@ import numpy as np
 Vector = tuple[float, float, float]
 """To the left, to the feet, to the back."""
 DIRECTIONS: Mapping[str, Vector] = {
-    "inferior": (0.0, 1.0, 0.0), "anteroseptal": (-0.15, 0.0, -0.99), "anterior": (0.4, 0.0, -0.92),
-    "anterolateral": (0.85, -0.1, -0.52), "lateral": (0.95, -0.3, 0.1), "inferolateral": (0.7, 0.7, 0.1),
-    "posterior": (0.0, 0.0, 1.0), "inferoposterior": (0.0, 0.75, 0.66), "inferoposterolateral": (0.55, 0.62, 0.55),
+    "inferior": (0.0, 1.0, 0.0),
+    "anteroseptal": (-0.15, 0.0, -0.99),
+    "anterior": (0.4, 0.0, -0.92),
+    "anterolateral": (0.85, -0.1, -0.52),
+    "lateral": (0.95, -0.3, 0.1),
+    "inferolateral": (0.7, 0.7, 0.1),
+    "posterior": (0.0, 0.0, 1.0),
+    "inferoposterior": (0.0, 0.75, 0.66),
+    "inferoposterolateral": (0.55, 0.62, 0.55),
     "unspecific": (0.8, 0.5, -0.3),
-}  # fmt: skip
+}
 """From the heart's middle to each wall."""
 INFARCTS: Mapping[str, str] = {
-    "IMI": "inferior", "ASMI": "anteroseptal", "AMI": "anterior", "ALMI": "anterolateral", "LMI": "lateral",
-    "ILMI": "inferolateral", "PMI": "posterior", "IPMI": "inferoposterior", "IPLMI": "inferoposterolateral",
-}  # fmt: skip
+    "IMI": "inferior",
+    "ASMI": "anteroseptal",
+    "AMI": "anterior",
+    "ALMI": "anterolateral",
+    "LMI": "lateral",
+    "ILMI": "inferolateral",
+    "PMI": "posterior",
+    "IPMI": "inferoposterior",
+    "IPLMI": "inferoposterolateral",
+}
 INJURIES: Mapping[str, str] = {
-    "INJAS": "anteroseptal", "INJAL": "anterolateral", "INJIN": "inferior", "INJLA": "lateral", "INJIL": "inferolateral"
-}  # fmt: skip
+    "INJAS": "anteroseptal",
+    "INJAL": "anterolateral",
+    "INJIN": "inferior",
+    "INJLA": "lateral",
+    "INJIL": "inferolateral",
+}
 ISCHAEMIAS: Mapping[str, str] = {
-    "ISC_": "unspecific", "ISCAL": "anterolateral", "ISCIN": "inferior", "ISCIL": "inferolateral",
-    "ISCAS": "anteroseptal", "ISCLA": "lateral", "ISCAN": "anterior",
-}  # fmt: skip
+    "ISC_": "unspecific",
+    "ISCAL": "anterolateral",
+    "ISCIN": "inferior",
+    "ISCIL": "inferolateral",
+    "ISCAS": "anteroseptal",
+    "ISCLA": "lateral",
+    "ISCAN": "anterior",
+}
 FAULTS = ("arms swapped", "electrode off", "flat lead", "saturated lead")
 _SINUS = ("SR", "STACH", "SBRAD", "SARRH")
 WITHOUT_P = ("AFIB", "AFLT", "SVTAC", "PSVT")
@@ -42,17 +64,40 @@ WITHOUT_P = ("AFIB", "AFLT", "SVTAC", "PSVT")
 SUPERCLASS_SHARES = {"NORM": 0.36, "MI": 0.24, "STTC": 0.26, "CD": 0.24, "HYP": 0.14}
 """About what PTB-XL has; all but NORM may meet in one heart."""
 _RHYTHMS = {
-    "SR": 0.52, "STACH": 0.08, "SBRAD": 0.07, "SARRH": 0.07, "AFIB": 0.1, "AFLT": 0.03, "SVTAC": 0.025, "PSVT": 0.02,
-    "SVARR": 0.025, "PACE": 0.04,
-}  # fmt: skip
+    "SR": 0.52,
+    "STACH": 0.08,
+    "SBRAD": 0.07,
+    "SARRH": 0.07,
+    "AFIB": 0.1,
+    "AFLT": 0.03,
+    "SVTAC": 0.025,
+    "PSVT": 0.02,
+    "SVARR": 0.025,
+    "PACE": 0.04,
+}
 _CONDUCTION = {
-    ("CRBBB",): 0.15, ("CLBBB",): 0.14, ("IRBBB",): 0.14, ("ILBBB",): 0.05, ("LAFB",): 0.15, ("LPFB",): 0.05,
-    ("IVCD",): 0.08, ("WPW",): 0.05, ("1AVB",): 0.1, ("2AVB",): 0.04, ("3AVB",): 0.03, ("CRBBB", "LAFB"): 0.04,
-}  # fmt: skip
+    ("CRBBB",): 0.15,
+    ("CLBBB",): 0.14,
+    ("IRBBB",): 0.14,
+    ("ILBBB",): 0.05,
+    ("LAFB",): 0.15,
+    ("LPFB",): 0.05,
+    ("IVCD",): 0.08,
+    ("WPW",): 0.05,
+    ("1AVB",): 0.1,
+    ("2AVB",): 0.04,
+    ("3AVB",): 0.03,
+    ("CRBBB", "LAFB"): 0.04,
+}
 _HYPERTROPHY = {
-    ("LVH",): 0.5, ("LVH", "LAO/LAE"): 0.1, ("RVH",): 0.12, ("LAO/LAE",): 0.1, ("RAO/RAE",): 0.08,
-    ("RVH", "RAO/RAE"): 0.04, ("SEHYP",): 0.06,
-}  # fmt: skip
+    ("LVH",): 0.5,
+    ("LVH", "LAO/LAE"): 0.1,
+    ("RVH",): 0.12,
+    ("LAO/LAE",): 0.1,
+    ("RAO/RAE",): 0.08,
+    ("RVH", "RAO/RAE"): 0.04,
+    ("SEHYP",): 0.06,
+}
 _REPOLARISATION = {"NDT": 0.25, "NST_": 0.2, "DIG": 0.12, "LNGQT": 0.15, "ANEUR": 0.06, "EL": 0.08}
 _FORMS = {"NT_": 0.3, "LOWT": 0.3, "TAB_": 0.2, "INVT": 0.2}
 
@@ -150,12 +195,18 @@ def draw_heart(patient: int, record: int, seed: int, *, faults: float = 0.0, noi
     healthy = own.random() < SUPERCLASS_SHARES["NORM"]
     rng = np.random.default_rng((seed, patient, record, 2))
     base = {
-        "patient": patient, "record": record, "age": age, "sex": sex, "axis_deg": axis, "amplitude": amplitude,
-        "rotation_deg": rotation, "torso": 1.0,
+        "patient": patient,
+        "record": record,
+        "age": age,
+        "sex": sex,
+        "axis_deg": axis,
+        "amplitude": amplitude,
+        "rotation_deg": rotation,
+        "torso": 1.0,
         "noise_mv": noise * float(rng.lognormal(np.log(0.009), 0.5)),
         "wander_mv": noise * float(rng.lognormal(np.log(0.04), 0.6)),
         "fault": _draw(rng, dict.fromkeys(FAULTS, 1.0)) if rng.random() < faults else "",
-    }  # fmt: skip
+    }
     if healthy:
         rhythm = _draw(rng, {"SR": 0.75, "SBRAD": 0.12, "SARRH": 0.13})
         return Heart(rhythm=rhythm, rate=_rate(rng, rhythm), **base)
@@ -180,13 +231,21 @@ def _disease(rng: np.random.Generator) -> dict[str, Any]:
         infarct = "ASMI"
     large = bool({"LVH", "RVH"} & set(hypertrophy))
     alone = not infarct and not injury and not changed["ischaemia"] and not changed["repolarisation"]
-    return {
-        "rhythm": rhythm, "rate": float(rng.uniform(36, 46)) if dropped else _rate(rng, rhythm),
-        "conduction": conduction, "infarct": infarct, "injury": injury, "hypertrophy": hypertrophy,
-        "acute": bool(infarct and changed["repolarisation"] != "ANEUR" and rng.random() < 0.35),
-        "strain": bool("LVH" in hypertrophy and alone and rng.random() < 0.6),
-        "voltage": "" if large or hidden else _draw(rng, {"": 0.86, "LVOLT": 0.06, "HVOLT": 0.04, "VCLVH": 0.04}),
-    } | changed | _premature(rng, rhythm, dropped)  # fmt: skip
+    return (
+        {
+            "rhythm": rhythm,
+            "rate": float(rng.uniform(36, 46)) if dropped else _rate(rng, rhythm),
+            "conduction": conduction,
+            "infarct": infarct,
+            "injury": injury,
+            "hypertrophy": hypertrophy,
+            "acute": bool(infarct and changed["repolarisation"] != "ANEUR" and rng.random() < 0.35),
+            "strain": bool("LVH" in hypertrophy and alone and rng.random() < 0.6),
+            "voltage": "" if large or hidden else _draw(rng, {"": 0.86, "LVOLT": 0.06, "HVOLT": 0.04, "VCLVH": 0.04}),
+        }
+        | changed
+        | _premature(rng, rhythm, dropped)
+    )
 
 
 def _conduction(rng: np.random.Generator, rhythm: str) -> tuple[str, ...]:
@@ -223,9 +282,15 @@ def _premature(rng: np.random.Generator, rhythm: str, dropped: bool) -> dict[str
 
 def _rate(rng: np.random.Generator, rhythm: str) -> float:
     low, high = {
-        "STACH": (102, 140), "SBRAD": (42, 58), "AFIB": (60, 140), "AFLT": (70, 150), "SVTAC": (150, 200),
-        "PSVT": (150, 190), "PACE": (60, 75), "SVARR": (75, 125),
-    }.get(rhythm, (61, 95))  # fmt: skip
+        "STACH": (102, 140),
+        "SBRAD": (42, 58),
+        "AFIB": (60, 140),
+        "AFLT": (70, 150),
+        "SVTAC": (150, 200),
+        "PSVT": (150, 190),
+        "PACE": (60, 75),
+        "SVARR": (75, 125),
+    }.get(rhythm, (61, 95))
     return float(rng.uniform(low, high))
 
 

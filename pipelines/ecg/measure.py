@@ -97,9 +97,7 @@ def prepare(place: Place) -> None:
     """Write cohort and shards, and pretrain with the reports; the shards of the pretraining hold no label."""
     sizes = plan.TINY_PATIENTS if place.tiny else plan.PATIENTS
     if not (place.shards / "index.json").is_file():
-        table = write_cohort(
-            place.cohort, sum(sizes), seed=plan.SEED, sampling_hz=plan.SAMPLING_HZ, sizes=sizes[:2]
-        )  # fmt: skip
+        table = write_cohort(place.cohort, sum(sizes), seed=plan.SEED, sampling_hz=plan.SAMPLING_HZ, sizes=sizes[:2])
         rows = read_rows(table)
         own = ("file", "patient", "modality", "source", "license", "split")
         reports = [

@@ -51,8 +51,11 @@ DIVISIONS: tuple[tuple[tuple[int, ...], int], ...] = (((1, 2, 3), 4), ((4, 5, 6)
 """Folds of PTB-XL for testing and the one for validation; all others are for training. So every patient is tested once,
 by models that did not see them. Scores are turned into ranks within each division before areas are computed."""
 REAL_TAKEN: Mapping[str, Any] = {
-    "sampling_hz": 100.0, "seconds": 10, "baseline": "butterworth", "normalise": "zscore_lead",
-}  # fmt: skip
+    "sampling_hz": 100.0,
+    "seconds": 10,
+    "baseline": "butterworth",
+    "normalise": "zscore_lead",
+}
 """ptbxl_z comes filtered at 0.5 to 40 Hz and scaled lead by lead: ptbxl is taken the same way, or the scale would tell
 the two parts, and with them the classes (59 % of ptbxl are normal, 25 % of ptbxl_z), apart."""
 REAL: Mapping[str, Any] = {"signal": {"tower": "joint_patch", "size": "tiny", "patch": 25, **REAL_TAKEN}}
@@ -65,8 +68,10 @@ LENS: Mapping[str, Any] = {"depth": 1, "latent_heads": 3, "head_dim": 64, "token
 LENS_EPOCHS, LENS_LR = 30, 1e-3
 TRUNK_PX = 96
 TRUNK_MODEL: Mapping[str, Any] = {
-    "image_tower": "vit_tiny_patch16_224", "image_weights": None, "size_px": TRUNK_PX,
-}  # fmt: skip
+    "image_tower": "vit_tiny_patch16_224",
+    "image_weights": None,
+    "size_px": TRUNK_PX,
+}
 TRUNK_MASKED_EPOCHS, TRUNK_EPOCHS, TRUNK_LR = 40, 12, 1e-3
 """The tower behind the lens: masked pretraining on chest films and fundus photographs, then their words."""
 REAL_SHARES = (0.1, 1.0)
@@ -84,9 +89,15 @@ def train(epochs: int, batch: int, lr: float, tiny: bool) -> dict[str, Any]:
     """Return the section `train` of a pretraining."""
     limits: dict[str, Any] = {"max_steps": TINY_STEPS, "warmup_steps": 1} if tiny else {"warmup_steps": 30}
     return {
-        "epochs": epochs, "batch_size": 8 if tiny else batch, "lr": lr, "weight_decay": 0.05, "image_lr_factor": 1.0,
-        "threads": 1, "checkpoint_every": 200, **limits,
-    }  # fmt: skip
+        "epochs": epochs,
+        "batch_size": 8 if tiny else batch,
+        "lr": lr,
+        "weight_decay": 0.05,
+        "image_lr_factor": 1.0,
+        "threads": 1,
+        "checkpoint_every": 200,
+        **limits,
+    }
 
 
 def reading(shards: str, name: str, seed: int = SEED) -> dict[str, Any]:
@@ -101,6 +112,9 @@ def contrastive(
     """Return the recipe of MERL's pretraining with reports."""
     limits = (REPORT_EPOCHS, REAL_BATCH, REPORT_LR) if of_real else (EPOCHS, BATCH, LR)
     return reading(shards, name) | {
-        "objective": "merl", "text": dict(TEXT), "model": {**model, **WORDS}, "augment": dict(AUGMENT),
+        "objective": "merl",
+        "text": dict(TEXT),
+        "model": {**model, **WORDS},
+        "augment": dict(AUGMENT),
         "train": train(*limits, tiny),
-    }  # fmt: skip
+    }

@@ -86,9 +86,7 @@ class Place:
     def few_labels(self, division: int) -> FewLabels:
         """Return how towers are fine-tuned in a division."""
         rows = [row for row in _without_words(divided(_rows(self), division)) if row["split"] == "train"]
-        from_pack = {
-            kind: {"signal": {}, "image_weights": str(self.pack(kind, division))} for kind in FINE_TUNED[1:]
-        }  # fmt: skip
+        from_pack = {kind: {"signal": {}, "image_weights": str(self.pack(kind, division))} for kind in FINE_TUNED[1:]}
         return FewLabels(
             run=self.run / f"labels-{division}",
             rows=rows,
@@ -139,16 +137,19 @@ def prepare_trunk(place: Place) -> Path:
     shards = _build(place, "images", rows, images=place.data, max_side=128)
     limits = {"data": {"shards": str(shards), "val_split": None, "test_split": None, "workers": 1}, "seed": plan.SEED}
     masked = limits | {
-        "name": "ecg-trunk-masked", "objective": "masked", "model": dict(plan.TRUNK_MODEL),
+        "name": "ecg-trunk-masked",
+        "objective": "masked",
+        "model": dict(plan.TRUNK_MODEL),
         "augment": {"flip": 0.0},
         "train": plan.train(plan.TRUNK_MASKED_EPOCHS, 64, plan.TRUNK_LR, place.tiny),
-    }  # fmt: skip
+    }
     pack = trained(place.run / "trunk_masked", masked)
     words = limits | {
-        "name": "ecg-trunk", "text": dict(plan.TEXT),
+        "name": "ecg-trunk",
+        "text": dict(plan.TEXT),
         "model": {"image_weights": str(pack), **plan.WORDS},
         "train": plan.train(plan.TRUNK_EPOCHS, 64, plan.TRUNK_LR, place.tiny),
-    }  # fmt: skip
+    }
     return trained(place.run / "trunk", words)
 
 
@@ -166,9 +167,10 @@ def prepare(place: Place, division: int, trunk: Path) -> None:
     ]
     reports = _build(place, f"reports-{division}", told, stores="signals")
     masked = plan.reading(str(everything), f"ecg-masked-{division}") | {
-        "objective": "masked", "model": dict(plan.REAL),
+        "objective": "masked",
+        "model": dict(plan.REAL),
         "train": plan.train(plan.MASKED_EPOCHS, plan.REAL_BATCH, plan.MASKED_LR, place.tiny),
-    }  # fmt: skip
+    }
     pack = trained(place.pack("masked", division).parent, masked)
     from_masked = {"signal": {}, "image_weights": str(pack)}
     trained(
@@ -177,11 +179,12 @@ def prepare(place: Place, division: int, trunk: Path) -> None:
     )
     lens = plan.reading(str(reports), f"ecg-lens-{division}") | {
         "model": {
-            "signal": {"tower": "lens", **plan.REAL_TAKEN}, "lens": {"trunk": str(trunk), **plan.LENS},
+            "signal": {"tower": "lens", **plan.REAL_TAKEN},
+            "lens": {"trunk": str(trunk), **plan.LENS},
         },
         "augment": dict(plan.AUGMENT),
         "train": plan.train(plan.LENS_EPOCHS, plan.REAL_BATCH, plan.LENS_LR, place.tiny),
-    }  # fmt: skip
+    }
     trained(place.pack("lens", division).parent, lens)
 
 
@@ -196,9 +199,7 @@ class Tested:
     def area(self, columns: Sequence[int] | None = None) -> tuple[Resampled | None, int]:
         """Measure the mean over classes."""
         chosen = list(range(self.targets_NC.shape[1])) if columns is None else list(columns)
-        return macro_area(
-            self.ranks_RNC[:, :, chosen], self.targets_NC[:, chosen], self.patients, plan.NUM_RESAMPLES
-        )  # fmt: skip
+        return macro_area(self.ranks_RNC[:, :, chosen], self.targets_NC[:, chosen], self.patients, plan.NUM_RESAMPLES)
 
 
 def tested(task: str, answers: Sequence[Sequence[NDArray[Any]]], test: Sequence[Records]) -> Tested:
@@ -250,8 +251,10 @@ def stage_labels(place: Place) -> dict[str, Any]:
                 ]
                 ways[task][f"{kind}, probe"] = tested(task, logits, test)
         shares[f"{share:g}"] = {
-            "num_patients": [one.num_patients(share) for one in few], "draws": len(draws), **_measured(ways)
-        }  # fmt: skip
+            "num_patients": [one.num_patients(share) for one in few],
+            "draws": len(draws),
+            **_measured(ways),
+        }
     return {"num_test": sum(len(records.patients) for records in test), "shares": shares}
 
 
@@ -268,10 +271,10 @@ def _measured(ways: Mapping[str, Mapping[str, Tested]]) -> dict[str, Any]:
         figures[name] = {
             "num_classes": num_classes,
             "macro_auroc": {way: plain(interval_of(area)) for way, area in areas.items()},
-            "minus_scratch": {} if scratch is None else {
-                way: plain(difference(scratch, area)) for way, area in areas.items() if area is not scratch
-            },
-        }  # fmt: skip
+            "minus_scratch": {}
+            if scratch is None
+            else {way: plain(difference(scratch, area)) for way, area in areas.items() if area is not scratch},
+        }
     return figures
 
 

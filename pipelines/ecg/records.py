@@ -140,8 +140,10 @@ def probe(train: Records, val: Records, test: Records, task: str) -> Floats:
             columns.append(np.zeros(len(test.vectors_ND)))  # nothing to learn from
             continue
         p_N2 = linear_probe(
-            (train.vectors_ND[rows["train"]], truth["train"]), (val.vectors_ND[rows["val"]], truth["val"]),
-            test.vectors_ND, 2,
-        )  # fmt: skip
+            (train.vectors_ND[rows["train"]], truth["train"]),
+            (val.vectors_ND[rows["val"]], truth["val"]),
+            test.vectors_ND,
+            2,
+        )
         columns.append(np.log(np.clip(p_N2[:, 1], 1e-6, 1)) - np.log(np.clip(p_N2[:, 0], 1e-6, 1)))
     return np.stack(columns, axis=1)

@@ -25,8 +25,10 @@ from baselines import linear_probe  # pyright: ignore[reportMissingImports]
 
 CNN, PIXELS, INK = "frozen ImageNet CNN", "grey values", "shares of ink"
 BASELINES: Mapping[str, tuple[str, ...]] = {
-    CNN: ("whole", "grid", "border", "footer"), PIXELS: ("grid", "footer"), INK: ("grid", "border"),
-}  # fmt: skip
+    CNN: ("whole", "grid", "border", "footer"),
+    PIXELS: ("grid", "footer"),
+    INK: ("grid", "border"),
+}
 """What each is shown."""
 _SIZES = {"grid": (384, 224), "border": (384, 272), "whole": (384, 272), "footer": (544, 32)}
 """Width and height in pixels: about the aspect ratio of each."""

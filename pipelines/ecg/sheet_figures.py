@@ -74,10 +74,12 @@ def _area(ranks: np.ndarray, labels: np.ndarray, groups: Sequence[str], classes:
 def table_of(figures: Mapping[str, Any]) -> str:
     """Write the figures as Markdown."""
     lines = [
-        f"{figures['sheets']} sheets of {figures['groups']} printed numbers in {figures['folds']} folds.", "",
+        f"{figures['sheets']} sheets of {figures['groups']} printed numbers in {figures['folds']} folds.",
+        "",
         "| model | shown | macro AUC (95 % interval) | minus its border | minus from nothing | balanced accuracy "
-        "| accuracy |", "|" + "---|" * 7,
-    ]  # fmt: skip
+        "| accuracy |",
+        "|" + "---|" * 7,
+    ]
     for way, one in figures["ways"].items():
         name, _, kind = way.rpartition(", ")
         area, even, found = (in_words(one[metric], 2) for metric in ("macro_auroc", "balanced_accuracy", "accuracy"))

@@ -109,12 +109,31 @@ def learn_findings(out: Path, tower: str, table: Path, epochs: int, size_px: int
     rows, every = read_rows(table), [name for group in FINDINGS.values() for name in group]
     names = [name for name in every if sum(row[name] == "1" for row in rows) >= _FEWEST]
     changes = {
-        "model.size_px": size_px, "model.drop_path": 0.1, "augment.rand_augment": None, "augment.flip": 0,
-        "augment.stretch": 1, "augment.crop_scale": [0.85, 1.0], "augment.rotate_deg": 0, "augment.brightness": 0,
-        "augment.contrast": 0, "train.epochs": epochs, "train.batch_size": 16, "train.lr": 1e-3,
-        "train.threads": 1, "train.export": "last",
-    }  # fmt: skip
+        "model.size_px": size_px,
+        "model.drop_path": 0.1,
+        "augment.rand_augment": None,
+        "augment.flip": 0,
+        "augment.stretch": 1,
+        "augment.crop_scale": [0.85, 1.0],
+        "augment.rotate_deg": 0,
+        "augment.brightness": 0,
+        "augment.contrast": 0,
+        "train.epochs": epochs,
+        "train.batch_size": 16,
+        "train.lr": 1e-3,
+        "train.threads": 1,
+        "train.export": "last",
+    }
     return medclip.finetune(
-        table, names, model=tower, out=out, patient="patient", test_share=0.1, val_share=0.05, seed=SEED,
-        overrides=changes, name="ecg-sheets-rendered", workers=1,
-    )  # fmt: skip
+        table,
+        names,
+        model=tower,
+        out=out,
+        patient="patient",
+        test_share=0.1,
+        val_share=0.05,
+        seed=SEED,
+        overrides=changes,
+        name="ecg-sheets-rendered",
+        workers=1,
+    )

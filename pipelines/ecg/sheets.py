@@ -54,14 +54,23 @@ Answers = dict[str, list[float]]
 def recipe(epochs: int, size_px: int, *, full: bool, pretrained: bool) -> dict[str, object]:
     """Return what differs from the recipe of fine-tuning: no change of what a sheet means, and the study's values."""
     return {
-        "model.size_px": size_px, "model.drop_path": 0.1,
-        "augment.rand_augment": None, "augment.flip": 0, "augment.stretch": 1, "augment.crop_scale": [0.9, 1.0],
-        "augment.rotate_deg": 0, "augment.brightness": 0, "augment.contrast": 0,  # paper stays mid grey
-        "train.epochs": epochs, "train.batch_size": 16 if full else 8,
+        "model.size_px": size_px,
+        "model.drop_path": 0.1,
+        "augment.rand_augment": None,
+        "augment.flip": 0,
+        "augment.stretch": 1,
+        "augment.crop_scale": [0.9, 1.0],
+        "augment.rotate_deg": 0,
+        "augment.brightness": 0,
+        "augment.contrast": 0,  # paper stays mid grey
+        "train.epochs": epochs,
+        "train.batch_size": 16 if full else 8,
         "train.lr": 5e-5 if full else 5e-4 if pretrained else 1e-3,
-        "train.layer_decay": 0.75 if pretrained else 1.0, "train.threads": 1, "train.export": "last",
+        "train.layer_decay": 0.75 if pretrained else 1.0,
+        "train.threads": 1,
+        "train.export": "last",
         "objective.supervised.smoothing": 0.1,
-    }  # fmt: skip
+    }
 
 
 def start_of(tower: str, start: str, options: argparse.Namespace) -> Path | str:
@@ -89,10 +98,17 @@ def answer_tower(
         for row, side in zip(sheets, sides, strict=True)
     ]
     result = medclip.finetune(
-        write_rows(out / "labels.csv", rows), "label", model=start, out=out / "run",
-        images=options.run / "sheets" / kind, patient="group", seed=fold, name=f"ecg-sheets-{kind}", workers=1,
+        write_rows(out / "labels.csv", rows),
+        "label",
+        model=start,
+        out=out / "run",
+        images=options.run / "sheets" / kind,
+        patient="group",
+        seed=fold,
+        name=f"ecg-sheets-{kind}",
+        workers=1,
         overrides=recipe(options.epochs, options.size, full=options.full, pretrained=isinstance(start, Path)),
-    )  # fmt: skip
+    )
     if result.pack is None:
         raise SystemExit(f"{out.name} was stopped; call this again to go on.")
     tested = [row for row, side in zip(sheets, sides, strict=True) if side == "test"]
@@ -150,9 +166,11 @@ class Measurement:
                 write_file(cell, json.dumps(answer(fold)) + "\n")
         self.answers[way] = [json.loads(cell.read_text(encoding="utf-8")) for cell in cells]
         figures = {
-            "sheets": len(self.sheets), "groups": len({row["group"] for row in self.sheets}),
-            "folds": self.options.folds, "ways": figures_of(self.answers, self.sheets),
-        }  # fmt: skip
+            "sheets": len(self.sheets),
+            "groups": len({row["group"] for row in self.sheets}),
+            "folds": self.options.folds,
+            "ways": figures_of(self.answers, self.sheets),
+        }
         write_file(run / "figures.json", json.dumps(figures, indent=1) + "\n")
         write_file(run / "table.md", table_of(figures))
         print(f"{way}: macro AUC {in_words(figures['ways'][way]['macro_auroc'])}", flush=True)

@@ -97,23 +97,36 @@ def table_row(heart: Heart, seed: int, split: str) -> dict[str, Any]:
     """Return a record's row for shards: what is known of it, its reports and its labels."""
     labels = {f"label:{t}:{c}": v for t, classes in labels_of(heart.statements).items() for c, v in classes.items()}
     return {
-        "file": f"records/{name_of(heart)}.hea", "patient": f"simulated:{heart.patient:05}",
-        "study": f"simulated:{name_of(heart)}", "modality": "ecg", "age": heart.age, "sex": "MF"[heart.sex],
-        "report": write_report(heart, seed, "en"), "report_de": write_report(heart, seed, "de"),
-        "scp_codes": "|".join(heart.statements), "fault": heart.fault, "strat_fold": fold_of(heart.patient),
-        "split": split, "source": "simulated", "license": "CC0-1.0",
-    } | labels  # fmt: skip
+        "file": f"records/{name_of(heart)}.hea",
+        "patient": f"simulated:{heart.patient:05}",
+        "study": f"simulated:{name_of(heart)}",
+        "modality": "ecg",
+        "age": heart.age,
+        "sex": "MF"[heart.sex],
+        "report": write_report(heart, seed, "en"),
+        "report_de": write_report(heart, seed, "de"),
+        "scp_codes": "|".join(heart.statements),
+        "fault": heart.fault,
+        "strat_fold": fold_of(heart.patient),
+        "split": split,
+        "source": "simulated",
+        "license": "CC0-1.0",
+    } | labels
 
 
 def ptbxl_row(number: int, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a record's row in the columns of PTB-XL; one report in three is English, as some of PTB-XL's are."""
     codes = {c: 0.0 if not statements()[c].diagnostic else 100.0 for c in str(row["scp_codes"]).split("|")}
     return {
-        "ecg_id": number, "patient_id": float(int(str(row["patient"]).partition(":")[2]) + 1),
-        "age": float(row["age"]), "sex": int(row["sex"] == "F"),
-        "report": str(row["report" if number % 3 == 0 else "report_de"]).lower().rstrip("."), "scp_codes": str(codes),
-        "strat_fold": row["strat_fold"], "filename_hr": str(row["file"]).removesuffix(".hea"),
-    }  # fmt: skip
+        "ecg_id": number,
+        "patient_id": float(int(str(row["patient"]).partition(":")[2]) + 1),
+        "age": float(row["age"]),
+        "sex": int(row["sex"] == "F"),
+        "report": str(row["report" if number % 3 == 0 else "report_de"]).lower().rstrip("."),
+        "scp_codes": str(codes),
+        "strat_fold": row["strat_fold"],
+        "filename_hr": str(row["file"]).removesuffix(".hea"),
+    }
 
 
 def fold_of(patient: int) -> int:
@@ -148,9 +161,15 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=1.0)
     given = parser.parse_args()
     write_cohort(
-        given.out, given.num, records=given.records, seed=given.seed, sampling_hz=given.hz, seconds=given.seconds,
-        faults=given.faults, noise=given.noise,
-    )  # fmt: skip
+        given.out,
+        given.num,
+        records=given.records,
+        seed=given.seed,
+        sampling_hz=given.hz,
+        seconds=given.seconds,
+        faults=given.faults,
+        noise=given.noise,
+    )
     print(f"{given.num} patients, {given.num * given.records} records: {given.out}")
 
 

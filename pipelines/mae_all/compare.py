@@ -192,15 +192,26 @@ def fine_tune(place: Place, cell: Cell, table: Sequence[Labelled]) -> NDArray[np
     write_table(learned_from(table, cell.share, cell.seed), place.data, written)
     arm, steps = cell.arm, TINY_STEPS if place.tiny else cell.steps
     overrides = {
-        "model.size_px": SIZE_PX, "model.drop_path": 0, "train.batch_size": BATCHES[cell.share], "train.epochs": 10_000,
-        "train.max_steps": steps, "train.warmup_steps": round(steps / 15), "train.threads": 1,
+        "model.size_px": SIZE_PX,
+        "model.drop_path": 0,
+        "train.batch_size": BATCHES[cell.share],
+        "train.epochs": 10_000,
+        "train.max_steps": steps,
+        "train.warmup_steps": round(steps / 15),
+        "train.threads": 1,
         "train.lr": RATES["pretrained" if arm.start else "vit" if arm.tower == VIT else "cnn"],
-        "train.layer_decay": LAYER_DECAY if arm.start else 1.0, "train.checkpoint_every": 200,
-    }  # fmt: skip
+        "train.layer_decay": LAYER_DECAY if arm.start else 1.0,
+        "train.checkpoint_every": 200,
+    }
     result = medclip.finetune(
-        written, "answer", model=place.pack(arm.start) if arm.start else arm.tower, out=out, seed=cell.seed,
-        key_file=place.key, overrides=overrides,
-    )  # fmt: skip
+        written,
+        "answer",
+        model=place.pack(arm.start) if arm.start else arm.tower,
+        out=out,
+        seed=cell.seed,
+        key_file=place.key,
+        overrides=overrides,
+    )
     if result.pack is None:
         raise SystemExit(f"{cell.name} was stopped; call this again to go on.")
     logits_NC = answers(result.pack, out / "shards", [place.data / r.file for r in table if r.split == "test"], cell)

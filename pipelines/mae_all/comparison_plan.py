@@ -58,20 +58,27 @@ def _one_of(row: Mapping[str, str], column: str, value: str, otherwise: str) -> 
 
 QUESTIONS = (
     Question(
-        "nih_cxr", "X-ray: pneumonia", ("absent", "pneumonia"),
+        "nih_cxr",
+        "X-ray: pneumonia",
+        ("absent", "pneumonia"),
         lambda row: _one_of(row, "Pneumonia", "1", "absent"),
     ),
     Question(
-        "brain_mri", "Brain MRI: tumour", ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor"), _tumour,
+        "brain_mri",
+        "Brain MRI: tumour",
+        ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor"),
+        _tumour,
     ),
     Question(
-        "cdd_cesm", "Contrast mammography: malignant", ("not_malignant", "malignant"),
+        "cdd_cesm",
+        "Contrast mammography: malignant",
+        ("not_malignant", "malignant"),
         lambda row: "malignant" if row["pathology"] == "Malignant" else "not_malignant",
     ),
     Question(
         "isic2017", "Dermoscopy: melanoma", ("other", "melanoma"), lambda row: _one_of(row, "melanoma", "1", "other")
     ),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

@@ -50,17 +50,28 @@ def _measured(data: Path, run: Path, question: Question, how: str, share: float)
             continue
         e = interval_of(values[arm.name])
         yield head | {
-            "arm": arm.name, "value": e.value, "low": e.low, "high": e.high, "seeds": len(own),
-            "num_train": done[0]["num_train"], "num_images": len(tested), "num_patients": test.num_patients,
+            "arm": arm.name,
+            "value": e.value,
+            "low": e.low,
+            "high": e.high,
+            "seeds": len(own),
+            "num_train": done[0]["num_train"],
+            "num_images": len(tested),
+            "num_patients": test.num_patients,
             "cpu_s": float(np.mean([answer["cpu_s"] for answer in done])),
-        }  # fmt: skip
+        }
     for arm in ARMS:
         for reference in REFERENCES if arm.start is not None and arm.name in values else ():
             if reference in values:
                 d = difference(values[reference], values[arm.name])
                 yield head | {
-                    "arm": arm.name, "minus": reference, "value": d.value, "low": d.low, "high": d.high, "p": d.p,
-                }  # fmt: skip
+                    "arm": arm.name,
+                    "minus": reference,
+                    "value": d.value,
+                    "low": d.low,
+                    "high": d.high,
+                    "p": d.p,
+                }
 
 
 def table_of(measured: Sequence[Mapping[str, Any]]) -> str:

@@ -22,9 +22,19 @@ from shared_sets import SETS, read_labels, rows_of  # comparison_plan.py reads l
 
 Row = dict[str, str]
 COLUMNS: tuple[str, ...] = (
-    "file", "patient", "modality", "adapter", "split", "view", "laterality", "age", "sex", "mpp_um",
-    "source", "license",
-)  # fmt: skip
+    "file",
+    "patient",
+    "modality",
+    "adapter",
+    "split",
+    "view",
+    "laterality",
+    "age",
+    "sex",
+    "mpp_um",
+    "source",
+    "license",
+)
 """Labels and free texts are left out: nothing here learns from words, and what is not copied cannot leak."""
 PLAIN: dict[str, dict[str, str]] = {
     "ecg_sheet": {"adapter": "generic"},

@@ -85,9 +85,16 @@ def main() -> None:
         nibabel.save(stored(voxels, spacing, STORED[n % len(STORED)]), arguments.out / name)
         split = "val" if n % 6 == 5 else "train"
         rows.append(
-            {"file": name, "patient": f"simulated:{n}", "modality": "ct", "nodule": ("no", "yes")[has_nodule],
-             "split": split, "source": "simulated", "license": "CC0-1.0"}
-        )  # fmt: skip
+            {
+                "file": name,
+                "patient": f"simulated:{n}",
+                "modality": "ct",
+                "nodule": ("no", "yes")[has_nodule],
+                "split": split,
+                "source": "simulated",
+                "license": "CC0-1.0",
+            }
+        )
     with (arguments.out / "table.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()

@@ -53,13 +53,24 @@ seen: VR-LwF holds the image tower alone, and what it may not learn the text tow
 NUM_RESAMPLES = 2000
 SMOKE = {
     "steps": 4,
-    "start": {"model.image_tower": "test_efficientnet", "model.image_weights": None, "model.size_px": 64,
-              "model.embed_dim": 32, "model.text_width": 32, "model.text_heads": 2, "model.text_layers": 1,
-              "model.freeze_blocks": 0, "text.vocab_size": 1200, "train.max_steps": 4, "train.batch_size": 8,
-              "train.warmup_steps": 1, "train.threads": 1},
+    "start": {
+        "model.image_tower": "test_efficientnet",
+        "model.image_weights": None,
+        "model.size_px": 64,
+        "model.embed_dim": 32,
+        "model.text_width": 32,
+        "model.text_heads": 2,
+        "model.text_layers": 1,
+        "model.freeze_blocks": 0,
+        "text.vocab_size": 1200,
+        "train.max_steps": 4,
+        "train.batch_size": 8,
+        "train.warmup_steps": 1,
+        "train.threads": 1,
+    },
     "recipe": {"model.freeze_blocks": 0, "train.batch_size": 8, "train.warmup_steps": 1, "train.threads": 1},
     "keep": {"sentences": 50},
-}  # fmt: skip
+}
 """What is smaller in a run of a minute that shows that the stages fit together."""
 
 Figures = dict[str, dict[str, Any]]

@@ -43,8 +43,12 @@ PAIRS: tuple[tuple[str, str], ...] = (
 )
 """What is asked: the second of each less the first. All but the last two were written down before the first run."""
 ONE_BY_ONE: tuple[str, ...] = (
-    "OPCM", "continued", "continued, VR-LwF", "continued, text locked", "continued, text locked, VR-LwF",
-)  # fmt: skip
+    "OPCM",
+    "continued",
+    "continued, VR-LwF",
+    "continued, text locked",
+    "continued, text locked, VR-LwF",
+)
 """Arms that learn or merge one modality after the other, and may lose what they knew."""
 
 

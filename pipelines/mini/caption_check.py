@@ -154,10 +154,15 @@ def measure(cell: Cell) -> dict[str, Any]:
     }
     more = plain(difference(figures["common_labels"], figures["common_stated"]))
     return {
-        "kind": cell.kind, "finding": cell.finding, "sources": list(sources), "num_patients": len(set(patients)),
-        "chance": round(1 / len(sources), 4), **{name: plain(interval_of(f)) for name, f in figures.items()},
-        "common_stated_minus_labels": more, "tells_more_than_labels": more["low"] > 0,
-    }  # fmt: skip
+        "kind": cell.kind,
+        "finding": cell.finding,
+        "sources": list(sources),
+        "num_patients": len(set(patients)),
+        "chance": round(1 / len(sources), 4),
+        **{name: plain(interval_of(f)) for name, f in figures.items()},
+        "common_stated_minus_labels": more,
+        "tells_more_than_labels": more["low"] > 0,
+    }
 
 
 def guessed(texts: Sequence[str], truth: NDArray[np.intp], patients: Sequence[str]) -> NDArray[np.float64]:

@@ -426,8 +426,10 @@ def left_out(
     groups = np.concatenate([images.group[ours], images.group[rows]])
     figure: dict[str, Any] = {"images": int(rows.sum()), "auroc": auroc(strange[ours], strange[rows], groups)}
     figure["accepted"] = share(guesses.accepted(without, images.features)[rows], images.group[rows])
-    print(f"never seen: {name}: {figure['images']} images, accepted {in_words(figure['accepted'])}; "
-          f"AUROC {in_words(figure['auroc'])}")  # fmt: skip
+    print(
+        f"never seen: {name}: {figure['images']} images, accepted {in_words(figure['accepted'])}; "
+        f"AUROC {in_words(figure['auroc'])}"
+    )
     return figure
 
 
@@ -447,8 +449,10 @@ def each_set(images: Images, guesses: Guesses, is_accepted: NDArray[np.bool_]) -
             figure["accepted_as"] = dict(zip(names.tolist(), counts.tolist(), strict=True))
             figures[f"{source}, {kind}"] = figure
             taken_for = ", ".join(f"{name} {num}" for name, num in figure["accepted_as"].items()) or "nothing"
-            print(f"{source}, {kind}: {figure['images']} images of {figure[counted]} {counted}, accepted "
-                  f"{in_words(figure['accepted'])}; as {taken_for}")  # fmt: skip
+            print(
+                f"{source}, {kind}: {figure['images']} images of {figure[counted]} {counted}, accepted "
+                f"{in_words(figure['accepted'])}; as {taken_for}"
+            )
     return figures
 
 
@@ -503,8 +507,10 @@ def measure(images: Images, guesses: Guesses, guard: OpenSet) -> dict[str, Any]:
                 figure["auroc"] = auroc(strange[rows], strange[foreign], groups)
                 against = f"AUROC against other kinds {in_words(figure['auroc'])}; "
             figures["sources_left_out"][f"{modality}, {source}"] = figure
-            print(f"source left out: {modality}, {source}: {figure['images']} images, typical "
-                  f"{in_words(figure['typical'])}; {against}95 % within {figure['limits_to_95']} limits")  # fmt: skip
+            print(
+                f"source left out: {modality}, {source}: {figure['images']} images, typical "
+                f"{in_words(figure['typical'])}; {against}95 % within {figure['limits_to_95']} limits"
+            )
     for kind in np.unique(images.kind[images.source == "drawn"]).tolist():
         features = images.features[images.kind == kind]
         num_typical = int(guard.typical(features, "xray").sum())
@@ -541,10 +547,12 @@ def main(data: Path, model: str = "medclip-mini", kept: str = "") -> None:
         "margins": {name: round(guard.margin(name), 2) for name in guard.modalities},
         "min_probability": MIN_PROBABILITY,
         "limits": dict(zip(guard.modalities, (round(float(v), 2) for v in guard.limits_M), strict=True)),
-        "fitted_to": {kind: sorted(set(images.source[images.fits & (images.kind == kind)].tolist()))
-                      for kind in (*guard.modalities, *guard.others)},
+        "fitted_to": {
+            kind: sorted(set(images.source[images.fits & (images.kind == kind)].tolist()))
+            for kind in (*guard.modalities, *guard.others)
+        },
         "test": figures,
-    }  # fmt: skip
+    }
     with tempfile.TemporaryDirectory() as folder:
         guard.save(Path(folder))
         content = (Path(folder) / FILE_NAME).read_bytes()

@@ -20,9 +20,35 @@ from scipy.ndimage import gaussian_filter
 Pixels = NDArray[np.uint8]
 """H x W grey levels, or H x W x 3."""
 SYLLABLES = (
-    "ba", "con", "de", "di", "el", "fi", "for", "ge", "in", "ka", "la", "men", "mi", "no", "per", "ra", "re", "sa",
-    "si", "ta", "te", "tion", "tu", "un", "ver", "vi", "wa", "zo",
-)  # fmt: skip
+    "ba",
+    "con",
+    "de",
+    "di",
+    "el",
+    "fi",
+    "for",
+    "ge",
+    "in",
+    "ka",
+    "la",
+    "men",
+    "mi",
+    "no",
+    "per",
+    "ra",
+    "re",
+    "sa",
+    "si",
+    "ta",
+    "te",
+    "tion",
+    "tu",
+    "un",
+    "ver",
+    "vi",
+    "wa",
+    "zo",
+)
 FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Italic", "DejaVuSansMono", "STIXGeneral")
 """What matplotlib ships; beside them the font of Pillow."""
 STYLES = ("default", "ggplot", "bmh", "fivethirtyeight", "dark_background", "grayscale", "classic", "Solarize_Light2")

@@ -43,10 +43,18 @@ LICENCES = {
 """Those of the other sets are in prepare.py."""
 PATIENTS_KNOWN = frozenset(
     (
-        "nih_cxr", "mini_mias", "cbis_ddsm", "glas_colon", "ptbxl", "ptbxl_z", "cdd_cesm", "bus_bra",
-        "breast_us", "ddsm_4view",
+        "nih_cxr",
+        "mini_mias",
+        "cbis_ddsm",
+        "glas_colon",
+        "ptbxl",
+        "ptbxl_z",
+        "cdd_cesm",
+        "bus_bra",
+        "breast_us",
+        "ddsm_4view",
     )
-)  # fmt: skip
+)
 """Sources whose `patient` is a person. Elsewhere it is the nearest that is known: a group of near-duplicates
 (brain_mri, ecg_sheet, isic2017, covid_cxr), an eye (csdi_fundus), a case (medpix2) or an image (vqa_rad)."""
 SAME_ORIGIN = {"ptbxl_z": "ptbxl", "vqa_rad": "medpix2", "cbis_ddsm": "ddsm_4view"}
@@ -138,10 +146,15 @@ def contrast_mammograms(data: Path) -> Iterator[Row]:
     for r in read_labels(data / "cdd_cesm"):
         pathology = r["pathology"].lower()
         known = {
-            "view": r["view"], "view_kind": "subtracted", "laterality": r["laterality"], "age": r["age"], "sex": "F",
-            "label:mammography_malignancy": pathology, "stratum": pathology,
+            "view": r["view"],
+            "view_kind": "subtracted",
+            "laterality": r["laterality"],
+            "age": r["age"],
+            "sex": "F",
+            "label:mammography_malignancy": pathology,
+            "stratum": pathology,
             "captions": quoted_words.joined(quoted_words.findings_of(r["findings"])),
-        }  # fmt: skip
+        }
         yield _row("cdd_cesm", r["file"], f"cdd_cesm:{r['patient_id']}", "mammography", **known)
 
 
@@ -150,9 +163,13 @@ def film_exams(data: Path) -> Iterator[Row]:
     for r in read_labels(data / "ddsm_4view"):
         composition = COMPOSITIONS[r["density"]]
         known = {
-            "view": r["view"], "laterality": r["laterality"], "age": r["age"], "sex": "F",
-            "label:breast_composition": composition, "stratum": composition,
-        }  # fmt: skip
+            "view": r["view"],
+            "laterality": r["laterality"],
+            "age": r["age"],
+            "sex": "F",
+            "label:breast_composition": composition,
+            "stratum": composition,
+        }
         yield _row("ddsm_4view", r["file"], f"ddsm_4view:{r['exam']}", "mammography", **known)
 
 

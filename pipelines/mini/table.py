@@ -25,9 +25,23 @@ sys.path.insert(0, str(Path(__file__).parent))
 from shared_sets import SETS, Row, known_of, rows_of
 
 COLUMNS = (
-    "file", "patient", "modality", "adapter", "split", "view", "view_kind", "laterality", "age", "sex", "mpp_um",
-    "captions", "study", "source", "license", "stratum",
-)  # fmt: skip
+    "file",
+    "patient",
+    "modality",
+    "adapter",
+    "split",
+    "view",
+    "view_kind",
+    "laterality",
+    "age",
+    "sex",
+    "mpp_um",
+    "captions",
+    "study",
+    "source",
+    "license",
+    "stratum",
+)
 TOLD = ("age", "sex", "laterality", "captions")
 """What captions say beside labels and view, and what not every source knows."""
 KNOWN_SHARE = 0.5

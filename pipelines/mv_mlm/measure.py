@@ -110,9 +110,7 @@ def prepare(place: Place) -> None:
     """Write the cohort, its reports and shards, and pretrain."""
     cohort = place.run / "cohort"
     if not (place.shards / "index.json").is_file():
-        table = write_cohort(
-            cohort, sum(place.women), seed=plan.SEED, height=plan.HEIGHT_PX, sizes=place.women
-        )  # fmt: skip
+        table = write_cohort(cohort, sum(place.women), seed=plan.SEED, height=plan.HEIGHT_PX, sizes=place.women)
         captions_from_mammography(
             table, cohort / "reports.csv", num_captions=plan.REPORTS, seed=plan.SEED, overwrite=True
         )
@@ -147,11 +145,13 @@ def stage_views(place: Place) -> dict[str, Any]:
     }
     best = max(("CC", "MLO"), key=lambda name: chosen_by[name])
     return {
-        "num_breasts": len(truth), "num_malignant": int(truth.sum()), "best_single_view": best,
+        "num_breasts": len(truth),
+        "num_malignant": int(truth.sum()),
+        "best_single_view": best,
         "auroc": {name: plain(interval_of(area)) for name, area in areas.items()},
         "fused_minus_best": plain(difference(areas[best], areas["both, fused"])),
         "fused_minus_mean": plain(difference(areas["both, mean of two answers"], areas["both, fused"])),
-    }  # fmt: skip
+    }
 
 
 def _breasts(
@@ -180,16 +180,18 @@ def stage_labels(place: Place) -> dict[str, Any]:
         scratch, pretrained = _both_arms(place, share, plan.SEEDS[0])
         curve[str(share)] = {
             "num_labelled": _num_labelled(place, share),
-            "scratch": plain(interval_of(scratch)), "pretrained": plain(interval_of(pretrained)),
+            "scratch": plain(interval_of(scratch)),
+            "pretrained": plain(interval_of(pretrained)),
             "pretrained_minus_scratch": plain(difference(scratch, pretrained)),
-        }  # fmt: skip
+        }
     return {
-        "num_women": place.women[2], "num_labelled": _num_labelled(place, plan.SHARE),
+        "num_women": place.women[2],
+        "num_labelled": _num_labelled(place, plan.SHARE),
         "auroc": {arm: [plain(interval_of(pair[k])) for pair in pairs] for k, arm in enumerate(ARMS)},
         "pretrained_minus_scratch": plain(gain),
         "of_each_draw": [round(b.value - a.value, 4) for a, b in pairs],
         "other_shares": curve,
-    }  # fmt: skip
+    }
 
 
 def _both_arms(place: Place, share: float, seed: int) -> list[Resampled]:
@@ -241,11 +243,15 @@ def _fine_tuning(place: Place, shards: Path, num_labelled: int, arm: str, seed: 
         "seed": seed,
         "model": model,
         "objective": {"contrastive": 0, "views": {"max": 4}, "supervised": [{"task": "mammography_malignancy"}]},
-        "train": recipe["train"] | {
-            "epochs": 10_000, "max_steps": steps, "lr": plan.RATES[arm], "warmup_steps": max(1, steps // 10),
+        "train": recipe["train"]
+        | {
+            "epochs": 10_000,
+            "max_steps": steps,
+            "lr": plan.RATES[arm],
+            "warmup_steps": max(1, steps // 10),
             "batch_size": 4 if place.tiny else min(plan.BATCH, num_labelled),
         },
-    }  # fmt: skip
+    }
 
 
 def stage_risk(place: Place) -> dict[str, Any]:
@@ -271,14 +277,15 @@ def stage_risk(place: Place) -> dict[str, Any]:
         return plain(change(float(values[0]), values[1:], len(test.event_N)))
 
     return {
-        "num_women": len(test.event_N), "num_events": int((~np.isnan(test.event_N)).sum()),
+        "num_women": len(test.event_N),
+        "num_events": int((~np.isnan(test.event_N)).sum()),
         "c_index": {name: plain(change(float(d[0]), d[1:], len(test.event_N))) for name, d in drawn.items()},
         "known_minus_oracle": apart("known years", "oracle"),
         "known_minus_naive": apart("known years", "naive"),
         "mean_error_of_5_year_risk": error,
         "mean_5_year_risk": {name: float(risk_NK[:, -1].mean()) for name, risk_NK in risks.items()},
         "by_year": by_year,
-    }  # fmt: skip
+    }
 
 
 @dataclass(frozen=True, eq=False)

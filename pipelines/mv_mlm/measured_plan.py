@@ -21,9 +21,15 @@ SIZE_PX = 96
 TOWER = "test_resnet"
 """timm's smallest: 0.37 million parameters, about 160 images a second and core, forwards and backwards."""
 MODEL: Mapping[str, Any] = {
-    "image_tower": TOWER, "image_weights": None, "size_px": SIZE_PX, "embed_dim": 128, "freeze_bn": False,
-    "text_width": 128, "text_heads": 4, "text_layers": 2,
-}  # fmt: skip
+    "image_tower": TOWER,
+    "image_weights": None,
+    "size_px": SIZE_PX,
+    "embed_dim": 128,
+    "freeze_bn": False,
+    "text_width": 128,
+    "text_heads": 4,
+    "text_layers": 2,
+}
 TEXT: Mapping[str, Any] = {"vocab_size": 600, "context_length": 96}
 REPORTS = 4
 """Wordings of each image's report."""
@@ -55,9 +61,16 @@ FOLDS = 2
 REAL_SIZE_PX = 160
 REAL_EPOCHS, REAL_BATCH, REAL_LR = 12, 16, 1e-3
 REAL_MODEL: Mapping[str, Any] = {
-    "image_tower": "tf_efficientnet_lite0", "image_weights": "imagenet", "size_px": REAL_SIZE_PX, "embed_dim": 128,
-    "freeze_blocks": 5, "freeze_bn": True, "text_width": 128, "text_heads": 4, "text_layers": 2,
-}  # fmt: skip
+    "image_tower": "tf_efficientnet_lite0",
+    "image_weights": "imagenet",
+    "size_px": REAL_SIZE_PX,
+    "embed_dim": 128,
+    "freeze_blocks": 5,
+    "freeze_bn": True,
+    "text_width": 128,
+    "text_heads": 4,
+    "text_layers": 2,
+}
 """ImageNet weights with the first blocks as they are, as in pipelines/mini: 150 women teach no tower from nothing."""
 
 
@@ -72,7 +85,11 @@ def recipe(shards: str, name: str, tiny: bool = False) -> dict[str, Any]:
         "augment": dict(AUGMENT),
         "objective": {"views": {"max": 4}},
         "train": {
-            "epochs": 1 if tiny else PRETRAIN_EPOCHS, "batch_size": 4 if tiny else BATCH, "lr": LR,
-            "warmup_steps": 2 if tiny else 60, "weight_decay": 0.05, "threads": 1,
+            "epochs": 1 if tiny else PRETRAIN_EPOCHS,
+            "batch_size": 4 if tiny else BATCH,
+            "lr": LR,
+            "warmup_steps": 2 if tiny else 60,
+            "weight_decay": 0.05,
+            "threads": 1,
         },
-    }  # fmt: skip
+    }

@@ -234,7 +234,7 @@ def retrieved(place: Place) -> dict[str, Any]:
         vectors = exams.model.encode_text(gallery)
         _, one = retrieval(
             np.stack(images), vectors, texts, gallery, ks=(1, 5), image_patients=women, text_patients=gallery
-        )  # fmt: skip
+        )
         figures["report"].append(_recalls(one, len(gallery)))
         pairs = [
             (cc, mlo, (woman, side), woman)
@@ -252,9 +252,11 @@ def retrieved(place: Place) -> dict[str, Any]:
 def _recalls(one: Any, num: int) -> dict[str, Any]:
     """Return recalls; chance is that of one right answer among all (the woman's other breast is left out)."""
     return {
-        "num_queries": one.num_queries, "gallery": num, "median_rank": one.median_rank,
+        "num_queries": one.num_queries,
+        "gallery": num,
+        "median_rank": one.median_rank,
         "recall": {str(k): plain(e) | {"chance": round(min(1.0, k / num), 4)} for k, e in one.intervals.items()},
-    }  # fmt: skip
+    }
 
 
 STAGES: Mapping[str, Callable[[Place], dict[str, Any]]] = {

@@ -51,10 +51,26 @@ SHARES = {"normal": 0.5, "benign": 0.25, "malignant": 0.25}
 SCATTERED = 0.35
 """Share of women with scattered calcifications in both breasts."""
 TABLE = (
-    "file", "patient", "study", "modality", "laterality", "view", "age", "density", "birads", "findings", "cancer",
-    "label:breast_composition", "label:mammography_malignancy", "label:mammography_subtype",
-    "label:breast_cancer_risk:event_months", "label:breast_cancer_risk:followup_months", "split", "source", "license",
-)  # fmt: skip
+    "file",
+    "patient",
+    "study",
+    "modality",
+    "laterality",
+    "view",
+    "age",
+    "density",
+    "birads",
+    "findings",
+    "cancer",
+    "label:breast_composition",
+    "label:mammography_malignancy",
+    "label:mammography_subtype",
+    "label:breast_cancer_risk:event_months",
+    "label:breast_cancer_risk:followup_months",
+    "split",
+    "source",
+    "license",
+)
 
 
 @dataclass(frozen=True)
@@ -246,17 +262,27 @@ def table_rows(woman: Woman, split: str) -> list[dict[str, Any]]:
             findings.append({"type": "calcification", "side": side, "morphology": "round", "distribution": "diffuse"})
         rows.append(
             {
-                "file": f"images/{woman.number:05}_{side}_{position}.png", "patient": woman.patient,
-                "study": f"{woman.patient}:1", "modality": "mammography", "laterality": side, "view": position,
-                "age": woman.age, "density": "ABCD"[woman.density],
-                "birads": {"normal": 1, "benign": 2, "malignant": 5}[kind], "findings": json.dumps(findings),
-                "cancer": int(kind == "malignant"), "label:breast_composition": COMPOSITIONS[woman.density],
-                "label:mammography_malignancy": kind, "label:mammography_subtype": woman.subtype_of(side),
+                "file": f"images/{woman.number:05}_{side}_{position}.png",
+                "patient": woman.patient,
+                "study": f"{woman.patient}:1",
+                "modality": "mammography",
+                "laterality": side,
+                "view": position,
+                "age": woman.age,
+                "density": "ABCD"[woman.density],
+                "birads": {"normal": 1, "benign": 2, "malignant": 5}[kind],
+                "findings": json.dumps(findings),
+                "cancer": int(kind == "malignant"),
+                "label:breast_composition": COMPOSITIONS[woman.density],
+                "label:mammography_malignancy": kind,
+                "label:mammography_subtype": woman.subtype_of(side),
                 "label:breast_cancer_risk:event_months": "" if woman.event_months is None else woman.event_months,
                 "label:breast_cancer_risk:followup_months": woman.followup_months,
-                "split": split, "source": "simulated", "license": "CC0-1.0",
+                "split": split,
+                "source": "simulated",
+                "license": "CC0-1.0",
             }
-        )  # fmt: skip
+        )
     return rows
 
 
@@ -264,11 +290,15 @@ def truth_row(woman: Woman, split: str) -> dict[str, Any]:
     """Return her row of the truth."""
     risks = {f"true_risk_{year}": round(risk, 6) for year, risk in enumerate(woman.true_risks(), 1)}
     return {
-        "patient": woman.patient, "density": woman.density, "scattered": int(woman.scattered),
-        "malignant": int(woman.malignant), "score": round(woman.score, 6),
+        "patient": woman.patient,
+        "density": woman.density,
+        "scattered": int(woman.scattered),
+        "malignant": int(woman.malignant),
+        "score": round(woman.score, 6),
         "event_months": "" if woman.event_months is None else woman.event_months,
-        "followup_months": woman.followup_months, "split": split,
-    } | risks  # fmt: skip
+        "followup_months": woman.followup_months,
+        "split": split,
+    } | risks
 
 
 def split_of(number: int, sizes: Sequence[int] = ()) -> str:

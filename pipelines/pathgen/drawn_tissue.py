@@ -129,9 +129,14 @@ def write_slide(path: Path, image: NDArray[np.uint8]) -> Path:
     """Write an image as a tiled pyramid that states its scale."""
     path.parent.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {
-        "tile": (256, 256), "compression": "jpeg", "compressionargs": {"level": 90}, "photometric": "rgb",
-        "metadata": None, "resolutionunit": "CENTIMETER", "software": False,
-    }  # fmt: skip
+        "tile": (256, 256),
+        "compression": "jpeg",
+        "compressionargs": {"level": 90},
+        "photometric": "rgb",
+        "metadata": None,
+        "resolutionunit": "CENTIMETER",
+        "software": False,
+    }
     with tifffile.TiffWriter(path) as writer:
         for step in (1, 4):
             rows, columns = (side // step * step for side in image.shape[:2])
@@ -151,9 +156,17 @@ def write_slides(out: Path, num: int, *, height: int = 1280, width: int = 1664, 
         write_slide(path, draw(lay_out(height, width, base, share, seed + n), seed + n))
         findings = "crowded large nuclei" if share else ""
         rows.append(
-            {"file": path.name, "slide": path.name, "patient": f"P{seed + n}", "organ": organ, "findings": findings,
-             "label": "tumour" if share else "normal", "source": "drawn by code", "license": "CC0"}
-        )  # fmt: skip
+            {
+                "file": path.name,
+                "slide": path.name,
+                "patient": f"P{seed + n}",
+                "organ": organ,
+                "findings": findings,
+                "label": "tumour" if share else "normal",
+                "source": "drawn by code",
+                "license": "CC0",
+            }
+        )
     return rows
 
 

@@ -81,9 +81,15 @@ def markdown(rows: list[Line], seeds: list[int]) -> str:
         worst = f"{min(row.values):.2f} [{low:.2f}, {high:.2f}]"
         below = "" if row.holds else " **below its floor**"
         cells = (
-            row.set, row.metric, row.num_images, values, f"{statistics.median(row.values):.2f}", f"{worst}{below}",
-            f"{row.floor:.2f}", f"{row.chance:.2f}",
-        )  # fmt: skip
+            row.set,
+            row.metric,
+            row.num_images,
+            values,
+            f"{statistics.median(row.values):.2f}",
+            f"{worst}{below}",
+            f"{row.floor:.2f}",
+            f"{row.chance:.2f}",
+        )
         text.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(text) + "\n"
 

@@ -23,11 +23,19 @@ def test_an_option_that_no_method_has_is_refused_with_those_there_are(name: str)
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("svd", {"lr": "abc"}), ("svd", {"steps": 2.5}), ("svd", {"layers": {"a": 1}}), ("svd", {"roles": ["x"]}),
-        ("svd", {"dropout": 1}), ("svd", {"steps": True}), ("norm", {"slerp": [1]}), ("knn", {"k": "many"}),
-        ("tip", {"views": "some"}), ("svd", {"batch_size": "4"}), ("ridge", {"alpha": [1]}),
+        ("svd", {"lr": "abc"}),
+        ("svd", {"steps": 2.5}),
+        ("svd", {"layers": {"a": 1}}),
+        ("svd", {"roles": ["x"]}),
+        ("svd", {"dropout": 1}),
+        ("svd", {"steps": True}),
+        ("norm", {"slerp": [1]}),
+        ("knn", {"k": "many"}),
+        ("tip", {"views": "some"}),
+        ("svd", {"batch_size": "4"}),
+        ("ridge", {"alpha": [1]}),
     ],
-)  # fmt: skip
+)
 def test_a_value_of_another_kind_is_refused_in_words(name: str, options: dict):
     (option,) = options
     with pytest.raises(MedclipError, match=f"the option {option} of {name} is .*; it takes [a-z\\[]") as refused:
@@ -39,10 +47,15 @@ def test_a_value_of_another_kind_is_refused_in_words(name: str, options: dict):
     ("name", "options"),
     [
         ("svd", {"lr": 1, "layers": 99, "roles": "q", "text_layers": None, "flip": 0.5, "compat": "upstream"}),
-        ("svd", {"layers": "10,11"}), ("svd", {"layers": [1, 2], "lr": None}), ("norm", {"slerp": [0, 0.5]}),
-        ("knn", {"k": 3}), ("lda", {"shrinkage": "auto"}), ("tip", {"views": "each"}), ("zero-shot", {}),
+        ("svd", {"layers": "10,11"}),
+        ("svd", {"layers": [1, 2], "lr": None}),
+        ("norm", {"slerp": [0, 0.5]}),
+        ("knn", {"k": 3}),
+        ("lda", {"shrinkage": "auto"}),
+        ("tip", {"views": "each"}),
+        ("zero-shot", {}),
     ],
-)  # fmt: skip
+)
 def test_what_a_method_takes_is_taken(name: str, options: dict):
     find_method(name).check(options)
 
@@ -77,14 +90,32 @@ def test_a_rehearsal_reads_no_example_and_changes_nothing(name: str):
 
 
 WRONG = [
-    ("linear-probe", {"c": 0.0}), ("lp++", {"epochs": 0}), ("ridge", {"alpha": -1.0}), ("knn", {"k": 0}),
-    ("lda", {"shrinkage": 2.0}), ("tip", {"alpha": 1.0}), ("tip", {"steps": [0, 5]}), ("tip-f", {"epochs": 0}),
-    ("tip-f", {"lr": -1.0}), ("clip-adapter", {"ratio": 2.0}), ("clip-adapter", {"batch_size": 0}),
-    ("coop", {"epochs": 0}), ("coop", {"words": ""}), ("coop", {"words": None, "num_vectors": 99}),
-    ("cocoop", {"batch_size": 0}), ("cocoop", {"num_vectors": 99, "words": None}), ("biomedcoop", {"lr": -0.1}),
-    ("svd", {"layers": "uppermost"}), ("svd", {"rank_ratio": 2.0}), ("svd", {"steps": 0}), ("svd", {"compat": "up"}),
-    ("lora", {"rank": 0}), ("lora", {"layers": 99}), ("norm", {"batch_size": 0}), ("full", {"lr": -1.0}),
-]  # fmt: skip
+    ("linear-probe", {"c": 0.0}),
+    ("lp++", {"epochs": 0}),
+    ("ridge", {"alpha": -1.0}),
+    ("knn", {"k": 0}),
+    ("lda", {"shrinkage": 2.0}),
+    ("tip", {"alpha": 1.0}),
+    ("tip", {"steps": [0, 5]}),
+    ("tip-f", {"epochs": 0}),
+    ("tip-f", {"lr": -1.0}),
+    ("clip-adapter", {"ratio": 2.0}),
+    ("clip-adapter", {"batch_size": 0}),
+    ("coop", {"epochs": 0}),
+    ("coop", {"words": ""}),
+    ("coop", {"words": None, "num_vectors": 99}),
+    ("cocoop", {"batch_size": 0}),
+    ("cocoop", {"num_vectors": 99, "words": None}),
+    ("biomedcoop", {"lr": -0.1}),
+    ("svd", {"layers": "uppermost"}),
+    ("svd", {"rank_ratio": 2.0}),
+    ("svd", {"steps": 0}),
+    ("svd", {"compat": "up"}),
+    ("lora", {"rank": 0}),
+    ("lora", {"layers": 99}),
+    ("norm", {"batch_size": 0}),
+    ("full", {"lr": -1.0}),
+]
 
 
 @pytest.mark.parametrize(("name", "options"), WRONG)

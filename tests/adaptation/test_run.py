@@ -235,9 +235,12 @@ def test_a_pack_or_checkpoint_of_something_else_is_replaced_only_when_asked(tiny
     assert file_sha256(tmp_path / "pack" / "card.json") == before
     other = make_table(tmp_path / "in", ("clear", "hazy"), patients=8)
     for table, options in (
-        (data, {"method": "ridge"}), (data, {"seed": 1}), (data, {"shots": 2}), (other, {}),
+        (data, {"method": "ridge"}),
+        (data, {"seed": 1}),
+        (data, {"shots": 2}),
+        (other, {}),
         (data, {"overrides": {"alpha": 3.0}}),
-    ):  # fmt: skip
+    ):
         for place in ("out", "checkpoint"):
             with pytest.raises(MedclipError, match="--overwrite") as refused:
                 go(tiny, table, **{place: places[place]}, **options)
@@ -308,9 +311,13 @@ def test_a_base_without_the_modalitys_preprocessing_is_said_and_the_pack_scores_
 
 def test_a_base_of_others_without_lists_and_hashes_can_be_adapted(data: Path, tmp_path: Path):
     base = make_pack(
-        tmp_path / "imported", ways={}, tasks={}, train_hashes_file=None, patient_hashes_file=None,
+        tmp_path / "imported",
+        ways={},
+        tasks={},
+        train_hashes_file=None,
+        patient_hashes_file=None,
         created_from={"imported_from": "weights.pt"},
-    )  # fmt: skip
+    )
     run = go(base, data, out=tmp_path / "pack")
     card = read_card(run.folder)
     assert load_model(run.folder).preprocess.adapters.keys() == {"xray"}
@@ -340,7 +347,7 @@ def test_nothing_in_the_pack_names_a_patient_a_file_or_a_folder(run: AdaptRun, d
         ({"labels": "colour"}, Reason.TABLE_INVALID, "'colour'"),
         ({"key_file": Path("no.key")}, Reason.WRONG_USE, "no such key file"),
     ],
-)  # fmt: skip
+)
 def test_wrong_use_is_refused_with_a_sentence(options, reason, said, tiny: Path, data: Path):
     with pytest.raises(MedclipError, match=said) as refused:
         go(**{"model": tiny, "table": data, **options})
@@ -497,7 +504,14 @@ def test_a_method_and_a_head_of_ones_own_are_adapted_with_scored_with_and_compar
     with pytest.raises(MedclipError, match="nearest-mean has no such option as 'scales'"):
         go(tiny, data, method="nearest-mean", overrides=["scales=9"])
     medclip.compare(
-        data, "finding", model=tiny, out=tmp_path / "compared", method=["nearest-mean", "zero-shot"], shots=[1],
-        num_seeds=2, workers=1, test_share=0.3,
-    )  # fmt: skip
+        data,
+        "finding",
+        model=tiny,
+        out=tmp_path / "compared",
+        method=["nearest-mean", "zero-shot"],
+        shots=[1],
+        num_seeds=2,
+        workers=1,
+        test_share=0.3,
+    )
     assert "Nearest mean" in (tmp_path / "compared" / "report.html").read_text(encoding="utf-8")

@@ -110,10 +110,16 @@ def test_a_record_without_a_usable_lead_is_refused_and_not_read_as_zeros(
 
 def test_every_option_changes_the_hash() -> None:
     variants = [
-        EcgOptions(), EcgOptions(baseline="butterworth"), EcgOptions(notch_hz=50), EcgOptions(sampling_hz=100),
-        EcgOptions(seconds=5), EcgOptions(normalisation="minmax_record"), EcgOptions(mlii_as_ii=True), EcgOptions.raw(),
+        EcgOptions(),
+        EcgOptions(baseline="butterworth"),
+        EcgOptions(notch_hz=50),
+        EcgOptions(sampling_hz=100),
+        EcgOptions(seconds=5),
+        EcgOptions(normalisation="minmax_record"),
+        EcgOptions(mlii_as_ii=True),
+        EcgOptions.raw(),
         EcgOptions(microvolts=True),
-    ]  # fmt: skip
+    ]
     assert len({EcgAdapter(options).preprocessing_of(Kind.SIGNAL) for options in variants}) == len(variants)
     assert "500 Hz, 10 s" in EcgAdapter().describe(Kind.SIGNAL)
     pickle.loads(pickle.dumps(EcgAdapter()))

@@ -62,8 +62,11 @@ def test_the_folder_holds_page_json_overlay_and_arrays_for_its_owner_alone(
     assert main([*words, "--out", str(out), "--scale", "common", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert sorted(p.name for p in out.iterdir()) == [
-        "explain.html", "explain.json", "explain.png", "explain.safetensors",
-    ]  # fmt: skip
+        "explain.html",
+        "explain.json",
+        "explain.png",
+        "explain.safetensors",
+    ]
     assert {stat.S_IMODE(p.stat().st_mode) for p in out.iterdir()} == {0o600}
     (row,) = json.loads((out / "explain.json").read_text())["rows"]
     assert row["maps"] == printed["rows"][0]["maps"]

@@ -111,9 +111,14 @@ def test_they_are_sent_to_a_pacs_once_and_what_it_refuses_is_counted(
     ],
 )
 def test_what_cannot_be_written_is_refused_and_nothing_is(
-    films: Path, pack: Path, tmp_path: Path, words: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch,
+    films: Path,
+    pack: Path,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     medclip.score(films, tmp_path / "out", model=pack, **ASKED, task="chest_xray_view")
     capsys.readouterr()

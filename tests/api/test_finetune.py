@@ -59,7 +59,7 @@ def tune(films: Path, out: Path, label: str | list[str], model: str | Path = TOW
     key = films.parent / KEY
     return medclip.finetune(
         films, label, model=model, out=out, patient="person", overrides=overrides, key_file=key, settings=ONE
-    )  # fmt: skip
+    )
 
 
 def test_the_finished_pack_answers_with_the_head_that_was_learned(run: medclip.FinetuneResult, films: Path) -> None:
@@ -73,8 +73,9 @@ def test_the_finished_pack_answers_with_the_head_that_was_learned(run: medclip.F
     assert len(shots.sha256 or ()) == 46
     assert card.tasks["findings"].classes == ("disc", "bar")
     own = read_pack_heads(run.pack, card)["findings"]
-    scored = medclip.score(films.parent, run.run.out / "scores", model=run.pack, modality="xray", group_by="file",
-                           settings=ONE)  # fmt: skip
+    scored = medclip.score(
+        films.parent, run.run.out / "scores", model=run.pack, modality="xray", group_by="file", settings=ONE
+    )
     rows = scored.to_pandas().set_index("files")
     for name in ("0_0.png", "7_1.png"):
         pixels = model.preprocess.to_array(medclip.open_study(films.parent / name, "xray").views[0])
@@ -203,8 +204,13 @@ def masked_pack(folder: Path, *hashes: str) -> Path:
 def test_a_pretrained_pack_starts_the_tower_with_its_pixels_and_stays_in_the_lists(
     pretrained: Path, films: Path, tmp_path: Path
 ) -> None:
-    result = tune(films, tmp_path / "out", ["disc", "bar"], pretrained, **{"train.epochs": 1, "train.lr": 1e-9,
-                  "train.min_lr": 0, "model.size_px": 48})  # fmt: skip
+    result = tune(
+        films,
+        tmp_path / "out",
+        ["disc", "bar"],
+        pretrained,
+        **{"train.epochs": 1, "train.lr": 1e-9, "train.min_lr": 0, "model.size_px": 48},
+    )
     assert result.pack is not None
     ours, theirs = (load_file(pack / "model.safetensors") for pack in (result.pack, pretrained))
     name = "visual.trunk.blocks.0.attn.qkv.weight"
@@ -222,8 +228,9 @@ def test_a_pretrained_pack_starts_the_tower_with_its_pixels_and_stays_in_the_lis
 
 def test_test_images_that_the_start_was_pretrained_on_are_measured_and_counted(films: Path, tmp_path: Path) -> None:
     seen = [hashlib.sha256(file.read_bytes()).hexdigest() for file in films.parent.glob("*.png")]
-    result = tune(films, tmp_path / "out", ["disc", "bar"], masked_pack(tmp_path / "pack", *seen),
-                  **{"train.epochs": 1})  # fmt: skip
+    result = tune(
+        films, tmp_path / "out", ["disc", "bar"], masked_pack(tmp_path / "pack", *seen), **{"train.epochs": 1}
+    )
     held = pack_card(result.pack).held_out
     assert held is not None
     assert (held.num_images, held.num_in_training) == (14, 0)
@@ -250,10 +257,13 @@ def test_a_pretrained_pack_starts_the_contrastive_core_and_more_masked_pretraini
     text = {} if objective else {"text": {"vocab_size": 600, "context_length": 16, "captions_per_sample": 0}}
     recipe = load_recipe(
         {
-            "name": "next", "data": {"shards": str(run.run.out / "shards")}, "objective": objective,
-            "model": {"image_weights": str(pretrained), **words}, **text,
+            "name": "next",
+            "data": {"shards": str(run.run.out / "shards")},
+            "objective": objective,
+            "model": {"image_weights": str(pretrained), **words},
+            **text,
         }
-    )  # fmt: skip
+    )
     if not objective:  # made-up labels have no wordings to train a tokenizer on
         recipe = load_recipe({**recipe.model_dump(mode="json", exclude_unset=True)}, {"text.captions_per_sample": 0})
     with ShardReader(run.run.out / "shards", "train") as reader:
@@ -276,7 +286,7 @@ def test_a_pack_of_volumes_is_tuned_on_clips(tmp_path: Path) -> None:
     one = {"train.epochs": 1, "train.threads": 1, "train.batch_size": 2}
     result = medclip.finetune(
         tmp_path / "labels.csv", "kind", model=pack, out=tmp_path / "out", overrides=one, settings=ONE
-    )  # fmt: skip
+    )
     assert result.pack is not None
     assert load_model(result.pack).preprocess.volume == load_model(pack).preprocess.volume
     scored = medclip.score(tmp_path / "0.nii", model=result.pack, modality="ct", settings=ONE).to_pandas()
@@ -324,9 +334,27 @@ def test_the_command_prints_json_and_exits_with_0(
     run: medclip.FinetuneResult, films: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = [part for key, value in FAST.items() for part in ("--set", f"{key}={value}")]
-    code = main(["finetune", "--model", TOWER, "--labels", str(films), "--label", "disc", "--label", "bar",
-                 "--patient", "person", "--out", str(run.run.out), "--key-file", str(films.parent / KEY), "--json",
-                 *settings])  # fmt: skip
+    code = main(
+        [
+            "finetune",
+            "--model",
+            TOWER,
+            "--labels",
+            str(films),
+            "--label",
+            "disc",
+            "--label",
+            "bar",
+            "--patient",
+            "person",
+            "--out",
+            str(run.run.out),
+            "--key-file",
+            str(films.parent / KEY),
+            "--json",
+            *settings,
+        ]
+    )
     assert code == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["classes"] == ["disc", "bar"]

@@ -55,9 +55,17 @@ def test_a_pack_is_adapted_from_them(tiny: Path, table: Path, opened: Embeddings
 
 def test_methods_are_compared_on_them(tiny: Path, table: Path, opened: Embeddings, tmp_path: Path) -> None:
     result = medclip.compare(
-        table, "finding", out=tmp_path / "c", model=tiny, method="zero-shot", shots=1, num_seeds=1,
-        num_resamples=20, images=opened, settings=Settings(workers=1),
-    )  # fmt: skip
+        table,
+        "finding",
+        out=tmp_path / "c",
+        model=tiny,
+        method="zero-shot",
+        shots=1,
+        num_seeds=1,
+        num_resamples=20,
+        images=opened,
+        settings=Settings(workers=1),
+    )
     assert result.cells
 
 
@@ -74,7 +82,15 @@ def test_a_model_is_evaluated_on_them(tiny: Path, table: Path, opened: Embedding
 
 def test_a_model_is_audited_on_them(tiny: Path, table: Path, opened: Embeddings) -> None:
     result = medclip.audit(
-        table, by=["sex"], label=["pa"], task="chest_xray_view", model=tiny, embeddings=opened, modality="xray",
-        num_resamples=100, num_permutations=100, settings=Settings(workers=1),
-    )  # fmt: skip
+        table,
+        by=["sex"],
+        label=["pa"],
+        task="chest_xray_view",
+        model=tiny,
+        embeddings=opened,
+        modality="xray",
+        num_resamples=100,
+        num_permutations=100,
+        settings=Settings(workers=1),
+    )
     assert result.labels == ("pa",)

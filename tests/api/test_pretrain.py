@@ -143,8 +143,10 @@ def test_the_pack_that_a_run_began_with_is_measured_beside(
     assert second.report is not None
     assert "Before" in lines_of(second.report.read_text(encoding="utf-8"))
     assert [name for name, _, _ in told.stages] == [
-        "Training", "Measuring on the split test", "Measuring on the split test, start"
-    ]  # fmt: skip
+        "Training",
+        "Measuring on the split test",
+        "Measuring on the split test, start",
+    ]
 
 
 def test_a_model_of_native_aspect_ratios_is_measured_on_such_images(recipe: dict[str, Any], tmp_path: Path) -> None:

@@ -37,10 +37,18 @@ def test_the_run_json_of_a_run_repeats_it_to_the_same_tables(
     text = (first / "run.json").read_text()
     assert str(tmp_path) not in text
     assert json.loads(text)["recipe"] == {
-        "path": "?", "model": "?", "table": "?", "modality": "xray", "group_by": "file", "prompt": ["a fracture"],
-        "against": ["no fracture"], "task": ["chest_xray_view"], "templates": False, "batch_size": 2,
+        "path": "?",
+        "model": "?",
+        "table": "?",
+        "modality": "xray",
+        "group_by": "file",
+        "prompt": ["a fracture"],
+        "against": ["no fracture"],
+        "task": ["chest_xray_view"],
+        "templates": False,
+        "batch_size": 2,
         "thumbnails": False,
-    }  # fmt: skip
+    }
     assert main([*command, "--out", str(second), "--recipe", str(first / "run.json")]) == 3
     tables = ("files.parquet", "scores.parquet", "run.json")
     assert [(second / name).read_bytes() for name in tables] == [(first / name).read_bytes() for name in tables]

@@ -57,26 +57,74 @@ def audit() -> medclip.AuditResult:
 
 def evaluate() -> medclip.SuiteResult:
     part = SetResult(
-        id=HOSTILE, group="x", modality="xray", metric="accuracy", classes=("a", "b"), prompts_per_class=(1, 1),
-        images_per_class=(4, 4), num_images=9, num_read=8, num_left_out=0, problems={"corrupt": 1}, num_patients=8,
-        num_in_training=None, figures={"accuracy": Figure(0.75, 0.5, 0.9)}, unseen={}, num_unseen=0, notes=(),
-    )  # fmt: skip
+        id=HOSTILE,
+        group="x",
+        modality="xray",
+        metric="accuracy",
+        classes=("a", "b"),
+        prompts_per_class=(1, 1),
+        images_per_class=(4, 4),
+        num_images=9,
+        num_read=8,
+        num_left_out=0,
+        problems={"corrupt": 1},
+        num_patients=8,
+        num_in_training=None,
+        figures={"accuracy": Figure(0.75, 0.5, 0.9)},
+        unseen={},
+        num_unseen=0,
+        notes=(),
+    )
     return medclip.SuiteResult(
-        suite="s", suite_digest="", model="tiny", model_version="1", model_digest="", sets=(part,), missing=(),
-        unusable=(), not_asked=(), groups=(), average=0.75, num_sets=2, notes=(),
-    )  # fmt: skip
+        suite="s",
+        suite_digest="",
+        model="tiny",
+        model_version="1",
+        model_digest="",
+        sets=(part,),
+        missing=(),
+        unusable=(),
+        not_asked=(),
+        groups=(),
+        average=0.75,
+        num_sets=2,
+        notes=(),
+    )
 
 
 def compare() -> medclip.Comparison:
     cell = Cell("tip", 4, "balanced_accuracy", 0.8, 0.7, 0.9, None, None)
     return medclip.Comparison(
-        table="t", base="tiny", base_version="1", base_digest="", kind="multiclass", classes=("a", HOSTILE),
-        titles={"tip": "Tip-Adapter"}, shots=(4,), averaged=(4,), seeds=(0,), inits=(0,), references=(),
+        table="t",
+        base="tiny",
+        base_version="1",
+        base_digest="",
+        kind="multiclass",
+        classes=("a", HOSTILE),
+        titles={"tip": "Tip-Adapter"},
+        shots=(4,),
+        averaged=(4,),
+        seeds=(0,),
+        inits=(0,),
+        references=(),
         num_replicates=0,
-        primary="balanced_accuracy", measured=(), counts={}, num_in_training=None, problems={}, notes=(), drawings=(),
-        cells=(cell,), differences=(), costs=(), deviations={}, failures=(), confusions=(), novel=(),
-        novel_classes=(), version="",
-    )  # fmt: skip
+        primary="balanced_accuracy",
+        measured=(),
+        counts={},
+        num_in_training=None,
+        problems={},
+        notes=(),
+        drawings=(),
+        cells=(cell,),
+        differences=(),
+        costs=(),
+        deviations={},
+        failures=(),
+        confusions=(),
+        novel=(),
+        novel_classes=(),
+        version="",
+    )
 
 
 def pretrain() -> medclip.PretrainResult:

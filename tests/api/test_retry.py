@@ -130,9 +130,13 @@ def test_of_a_run_that_keeps_no_paths_what_was_scored_is_named(pack: Path, tmp_p
     (root / "left").mkdir()
     write_png(root / "left" / "9.png", 9)
     asked: dict[str, Any] = {
-        "model": pack, "modality": "xray", "workers": 1, "hash_paths": True, "prompt": "a fracture",
+        "model": pack,
+        "modality": "xray",
+        "workers": 1,
+        "hash_paths": True,
+        "prompt": "a fracture",
         "exclude": [root / "left"],
-    }  # fmt: skip
+    }
     medclip.score(root, tmp_path / "out", **asked)
     assert str(root).encode() not in (tmp_path / "out" / "ledger.sqlite").read_bytes()
     write_png(root / "empty.png", 8)
@@ -161,9 +165,13 @@ def test_what_was_asked_comes_back_as_it_was(tmp_path: Path, monkeypatch: pytest
     assert not not_kept(options, asked)
     again = arguments_again(json.loads(json.dumps(asked)))
     expected = {
-        "path": os.fspath(tmp_path / "in"), "model": "medclip-mini", "prompt": {"a": ["b", "c"]}, "task": [],
-        "settings": settings, "backend": None,
-    }  # fmt: skip
+        "path": os.fspath(tmp_path / "in"),
+        "model": "medclip-mini",
+        "prompt": {"a": ["b", "c"]},
+        "task": [],
+        "settings": settings,
+        "backend": None,
+    }
     assert {name: again[name] for name in expected} == expected
     assert again["export"] == ["csv", f"sr={tmp_path / 'results'}"]
     assert not {"out", "progress", "limit"} & again.keys()

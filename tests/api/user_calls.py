@@ -55,9 +55,22 @@ def calls() -> list[Path | float | str | int | None]:
     checked = medclip.shards.check(out, patient="patient").ok
     captioned = medclip.shards.captions_from_ecg(labels, out, num_captions=2, language="de")
     tuned = medclip.finetune(labels, ["effusion", "mass"], model="vit_small_patch16_224", out=out, val_share=0.2)
-    pairs = medclip.pathgen(images, out, organ="colon", table="slides.csv", num_by_clusters=64, stain="macenko",
-        agent="endpoint", endpoint="http://localhost:8000/v1", endpoint_model="vlm", splits={"train": 1.0},
-        patch_mpp_um=0.5, reading=["mpp_um=0.25"], image_format="jpeg", recipe="pathgen.yaml")  # fmt: skip
+    pairs = medclip.pathgen(
+        images,
+        out,
+        organ="colon",
+        table="slides.csv",
+        num_by_clusters=64,
+        stain="macenko",
+        agent="endpoint",
+        endpoint="http://localhost:8000/v1",
+        endpoint_model="vlm",
+        splits={"train": 1.0},
+        patch_mpp_um=0.5,
+        reading=["mpp_um=0.25"],
+        image_format="jpeg",
+        recipe="pathgen.yaml",
+    )
     places = medclip.slides.places(images, out, size_px=224, patch_mpp_um=0.5, by_piece=True, geojson=False)
     tissue = medclip.slides.tissue(
         images, out, table="slides.csv", reading={"mpp_um": 0.25}, stage_to="/fast", add=True

@@ -42,8 +42,11 @@ def test_kills_at_any_moment_change_no_byte_of_records_shards_or_vectors(tmp_pat
     with Forks(_SETUP, tmp_path / "log") as forks:
         expected = kill_at_random(
             lambda out, seconds: forks.run(slides, out, pack, seconds=seconds),
-            tmp_path, num_kills=KILLS, seed=20, look=look,
-        )  # fmt: skip
+            tmp_path,
+            num_kills=KILLS,
+            seed=20,
+            look=look,
+        )
     assert sum(name.startswith("slides/features/") for name in expected) == 2
     assert {"slides.parquet", "records.parquet", "rejects.parquet", "shards/index.json"} <= set(expected)
     assert len(reached) == KILLS

@@ -40,9 +40,12 @@ def test_no_local_option_of_a_run_asks_for_the_network(programs: Programs, tmp_p
     env = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
     asked, guarded = tmp_path / "asked", tmp_path / "guarded"
     env |= {
-        "PYTHONPATH": f"{site}{os.pathsep}{REPOSITORY}", "MEDCLIP_HOME": str(tmp_path / "home"),
-        "ASKED": str(asked), "GUARDED": str(guarded), REAL_READERS: "1",
-    }  # fmt: skip
+        "PYTHONPATH": f"{site}{os.pathsep}{REPOSITORY}",
+        "MEDCLIP_HOME": str(tmp_path / "home"),
+        "ASKED": str(asked),
+        "GUARDED": str(guarded),
+        REAL_READERS: "1",
+    }
 
     def run(*words: object) -> None:
         command = [programs.python, "-m", "medclip.cli.main", *map(str, words)]
@@ -52,11 +55,41 @@ def test_no_local_option_of_a_run_asks_for_the_network(programs: Programs, tmp_p
     watched = ("--log", tmp_path / "n.jsonl", "--log", tmp_path / "n.prom")
     out = tmp_path / "out"
     scoring = (
-        "score", root, "--out", out, "--model", pack, "--workers", 2, "--memory", "4GB", "--table", table, "--weeks",
-        "--prompt", "a pacemaker", "--against", "no pacemaker", "--task", "chest_xray_view", "--group-by", "auto",
-        "--min-confidence", 0.0, "--reading", "uneven_slices=resample", "--batch-size", 2, "--export", "csv",
-        "--export", f"sr={tmp_path / 'results'}", "--export", f"fhir-r4b={tmp_path / 'results'}", *watched,
-    )  # fmt: skip
+        "score",
+        root,
+        "--out",
+        out,
+        "--model",
+        pack,
+        "--workers",
+        2,
+        "--memory",
+        "4GB",
+        "--table",
+        table,
+        "--weeks",
+        "--prompt",
+        "a pacemaker",
+        "--against",
+        "no pacemaker",
+        "--task",
+        "chest_xray_view",
+        "--group-by",
+        "auto",
+        "--min-confidence",
+        0.0,
+        "--reading",
+        "uneven_slices=resample",
+        "--batch-size",
+        2,
+        "--export",
+        "csv",
+        "--export",
+        f"sr={tmp_path / 'results'}",
+        "--export",
+        f"fhir-r4b={tmp_path / 'results'}",
+        *watched,
+    )
     run(*scoring, "--limit", 2)
     run(*scoring)
     write_dicom(root / "new" / "late.dcm", 77)

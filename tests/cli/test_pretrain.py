@@ -25,9 +25,12 @@ def test_the_first_of_two_ranks_measures_what_one_process_measures(tmp_path: Pat
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [sys.executable, *launcher, *command, "--json"],
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     values = json.loads(done.stdout)  # one rank speaks
     verify_pack(tmp_path / "two" / "pack")

@@ -23,15 +23,34 @@ PLAIN = {**FAST, "model.drop_path": 0, "train.epochs": 1}
 
 def _two_ranks(films: Path, out: Path, *more: str, **overrides: int) -> subprocess.CompletedProcess[str]:
     settings = [part for key, value in (PLAIN | overrides).items() for part in ("--set", f"{key}={value}")]
-    command = ["-m", "medclip.cli.main", "finetune", "--model", TOWER, "--labels", str(films), "--label", "kind",
-               "--patient", "person", "--out", str(out), "--key-file", str(films.parent / KEY), *settings,
-               *more]  # fmt: skip
+    command = [
+        "-m",
+        "medclip.cli.main",
+        "finetune",
+        "--model",
+        TOWER,
+        "--labels",
+        str(films),
+        "--label",
+        "kind",
+        "--patient",
+        "person",
+        "--out",
+        str(out),
+        "--key-file",
+        str(films.parent / KEY),
+        *settings,
+        *more,
+    ]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.run(
         [sys.executable, *launcher, *command],
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )  # fmt: skip
+    )
 
 
 def _losses(out: Path) -> list[float]:
@@ -44,9 +63,15 @@ def test_two_ranks_build_once_and_learn_what_one_process_learns(tmp_path: Path) 
     assert done.returncode == 0, done.stderr[-3000:]
     values = json.loads(done.stdout)  # one rank speaks
     alone = medclip.finetune(
-        films, "kind", model=TOWER, out=tmp_path / "one", patient="person", overrides=PLAIN,
-        key_file=films.parent / KEY, settings=Settings(workers=1),
-    )  # fmt: skip
+        films,
+        "kind",
+        model=TOWER,
+        out=tmp_path / "one",
+        patient="person",
+        overrides=PLAIN,
+        key_file=films.parent / KEY,
+        settings=Settings(workers=1),
+    )
     assert values["images"] == alone.images
     assert _losses(tmp_path / "two") == pytest.approx(_losses(tmp_path / "one"), rel=1e-4)
     assert [row["metric"] for row in values["test"]] == [row["metric"] for row in alone.test]

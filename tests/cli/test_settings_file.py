@@ -129,8 +129,10 @@ def test_the_doctor_shows_what_holds(file: Path):
     check = _settings_file(Settings())
     assert check.state is State.PASS
     assert set(check.details) == {
-        "[limits] max_pixels = 5", "[slides embed] qc = true", '[score] log = "/var/log/x.jsonl"',
-    }  # fmt: skip
+        "[limits] max_pixels = 5",
+        "[slides embed] qc = true",
+        '[score] log = "/var/log/x.jsonl"',
+    }
     file.write_text("[limits]\nmax_pixels = 0\n")
     assert _settings_file(Settings()).state is State.FAIL
 

@@ -15,8 +15,16 @@ from medclip.cli import main as cli
 from medclip.exit_codes import ExitCode
 
 STUDIES = Path(__file__).parents[2] / "examples" / "studies"
-COMMANDS = (["scan", str(STUDIES)], ["scan", str(STUDIES), "--json"], ["models", "list"], ["models", "show"],
-            ["--version"], ["--help"], ["models"], ["view", "--help"])  # fmt: skip
+COMMANDS = (
+    ["scan", str(STUDIES)],
+    ["scan", str(STUDIES), "--json"],
+    ["models", "list"],
+    ["models", "show"],
+    ["--version"],
+    ["--help"],
+    ["models"],
+    ["view", "--help"],
+)
 
 
 class Failing(io.StringIO):

@@ -218,15 +218,23 @@ def test_the_steps_of_the_containerfile_work_in_a_plain_folder(
     folders = {"MERCURE_IN_DIR": str(handed[0]), "MERCURE_OUT_DIR": str(handed[1])}
     run = subprocess.run(
         [sys.executable, str(installed / MODULE.name)],
-        env=environment | folders, cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env=environment | folders,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["reports"] == 1
     assert len(list(handed[1].glob("*#*.dcm"))) == 1
     shown = subprocess.run(
         [sys.executable, "-c", "import medclip; print(medclip.__file__)"],
-        env=environment, cwd=tmp_path, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert Path(shown.stdout.strip()).is_relative_to(installed)
     # Who runs it may not write there: what is not compiled when it is installed is compiled at each start.
     sources = [path for path in (installed / "medclip").rglob("*.py") if path.stat().st_size]

@@ -83,8 +83,10 @@ def test_neither_the_sheet_nor_the_map_replaces_a_file_of_the_record(record: Pat
     before = record.with_suffix(".dat").read_bytes()
     other = record.with_suffix(".png")
     for fields in (
-        {"out": other, "map_out": record.with_suffix(".dat")}, {"out": record}, {"out": other, "map_out": record},
-    ):  # fmt: skip
+        {"out": other, "map_out": record.with_suffix(".dat")},
+        {"out": record},
+        {"out": other, "map_out": record},
+    ):
         with pytest.raises(MedclipError, match="ends in"):
             medclip.ecg.render(record, **fields, overwrite=True)  # type: ignore[arg-type]
     assert record.with_suffix(".dat").read_bytes() == before

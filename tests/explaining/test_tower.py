@@ -11,9 +11,12 @@ from medclip.explaining.tower import trace, with_gradient
 from tests.kits.explaining import SIDE, tower
 
 TRANSFORMERS = {
-    "open_clip": (1, 3, 16), "open_clip mean": (1, 3, 16), "open_clip coca": (1, 3, 16), "timm": (1, 6, 4),
+    "open_clip": (1, 3, 16),
+    "open_clip mean": (1, 3, 16),
+    "open_clip coca": (1, 3, 16),
+    "timm": (1, 6, 4),
     "timm mean": (1, 6, 4),
-}  # fmt: skip
+}
 """Tokens before the patches, blocks, patches."""
 
 

@@ -180,9 +180,16 @@ def test_earlier_examinations_of_a_patient_are_ordered_by_the_days_between(
     assert command(tmp_path) == 0
     assert "1 x an earlier examination of the same patient, 731 days before" in capsys.readouterr().out
     write_dicom(
-        tmp_path / "2", ramp(), Modality="MG", SOPClassUID=MG, ImageLaterality="L", ViewPosition="CC",
-        StudyInstanceUID="1.2.3", PatientID="p", StudyDate="20230301",
-    )  # fmt: skip
+        tmp_path / "2",
+        ramp(),
+        Modality="MG",
+        SOPClassUID=MG,
+        ImageLaterality="L",
+        ViewPosition="CC",
+        StudyInstanceUID="1.2.3",
+        PatientID="p",
+        StudyDate="20230301",
+    )
     assert command(tmp_path, as_json=True) == 0
     text = capsys.readouterr().out
     studies = json.loads(text)["studies"]

@@ -86,10 +86,21 @@ def _dicom(syntax: str = "", **options: Any) -> Callable[[Path], Path]:
 
         grey = (phantoms.chest_slice(48, 0.5) + 1024).clip(0, 4095).astype(np.uint16)
         phantoms.dicom(
-            path, phantoms.CT_IMAGE, options.get("modality", "DX"), 1, grey, BitsStored=12, HighBit=11,
-            RescaleSlope=1, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=400,
-            ImagePositionPatient=[0, 0, 0], ImageOrientationPatient=[1, 0, 0, 0, 1, 0], PixelSpacing=[1, 1],
-        )  # fmt: skip
+            path,
+            phantoms.CT_IMAGE,
+            options.get("modality", "DX"),
+            1,
+            grey,
+            BitsStored=12,
+            HighBit=11,
+            RescaleSlope=1,
+            RescaleIntercept=-1024,
+            WindowCenter=40,
+            WindowWidth=400,
+            ImagePositionPatient=[0, 0, 0],
+            ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+            PixelSpacing=[1, 1],
+        )
         if syntax:
             data = dcmread(path)
             data.compress(syntax)
@@ -164,11 +175,37 @@ def _aecg(path: Path) -> Path:
 def _edf(path: Path) -> Path:
     beat = np.rint(phantoms.heartbeat(1000)[:2] * 1000).astype("<i2")
     fields = [
-        ("0", 8), ("X", 80), ("X", 80), ("01.01.20", 8), ("00.00.00", 8), (str(256 * 3), 8), ("", 44), ("1", 8),
-        ("2", 8), ("2", 4), ("I", 16), ("II", 16), ("", 80), ("", 80), ("mV", 8), ("mV", 8), ("-32.768", 8),
-        ("-32.768", 8), ("32.767", 8), ("32.767", 8), ("-32768", 8), ("-32768", 8), ("32767", 8), ("32767", 8),
-        ("", 80), ("", 80), ("1000", 8), ("1000", 8), ("", 32), ("", 32),
-    ]  # fmt: skip
+        ("0", 8),
+        ("X", 80),
+        ("X", 80),
+        ("01.01.20", 8),
+        ("00.00.00", 8),
+        (str(256 * 3), 8),
+        ("", 44),
+        ("1", 8),
+        ("2", 8),
+        ("2", 4),
+        ("I", 16),
+        ("II", 16),
+        ("", 80),
+        ("", 80),
+        ("mV", 8),
+        ("mV", 8),
+        ("-32.768", 8),
+        ("-32.768", 8),
+        ("32.767", 8),
+        ("32.767", 8),
+        ("-32768", 8),
+        ("-32768", 8),
+        ("32767", 8),
+        ("32767", 8),
+        ("", 80),
+        ("", 80),
+        ("1000", 8),
+        ("1000", 8),
+        ("", 32),
+        ("", 32),
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes("".join(f"{text:<{width}}" for text, width in fields).encode() + beat.tobytes())
     return path

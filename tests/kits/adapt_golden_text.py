@@ -24,10 +24,14 @@ def golden_clip(z: Mapping[str, Any]) -> nn.Module:
             state["text_projection"].shape[1],
             {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},  # type: ignore[arg-type]
             {
-                "context_length": context, "vocab_size": 49408, "width": width, "heads": HEADS, "layers": layers,
+                "context_length": context,
+                "vocab_size": 49408,
+                "width": width,
+                "heads": HEADS,
+                "layers": layers,
             },  # type: ignore[arg-type]
             quick_gelu=True,
-        )  # fmt: skip
+        )
     missing, unexpected = clip.load_state_dict(state, strict=False)
     assert not unexpected
     assert all(m.startswith(("visual.", "logit_scale", "token_embedding")) for m in missing)

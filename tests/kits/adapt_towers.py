@@ -41,9 +41,15 @@ def _effnet(folder: Path, text: ClassText) -> tuple[dict[str, Any], Any]:
     said = [s for of_class in (*text.positive(), *text.negative()) for s in of_class]
     tokenizer = train_tokenizer(said * 3, folder, vocab_size=400, context_length=16)
     config = default_config(
-        vocab_size=tokenizer.vocab_size, context_length=16, embed_dim=DIM, size_px=SIZE_PX,
-        image_tower="test_efficientnet", text_width=32, text_heads=2, text_layers=2,
-    )  # fmt: skip
+        vocab_size=tokenizer.vocab_size,
+        context_length=16,
+        embed_dim=DIM,
+        size_px=SIZE_PX,
+        image_tower="test_efficientnet",
+        text_width=32,
+        text_heads=2,
+        text_layers=2,
+    )
     return config, tokenizer
 
 
@@ -53,18 +59,31 @@ def bert_tower(folder: Path) -> tuple[dict[str, Any], Any]:
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]) + "\n")
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": true, "tokenizer_class": "BertTokenizer"}')
     bert = {
-        "model_type": "bert", "vocab_size": 5 + len(letters), "hidden_size": 16, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 64, "type_vocab_size": 2,
-        "pad_token_id": 0, "hidden_act": "gelu",
-    }  # fmt: skip
+        "model_type": "bert",
+        "vocab_size": 5 + len(letters),
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 64,
+        "type_vocab_size": 2,
+        "pad_token_id": 0,
+        "hidden_act": "gelu",
+    }
     (folder / "config.json").write_text(json.dumps(bert))
     text_cfg = {
-        "hf_model_name": ".", "hf_tokenizer_name": "tokenizer", "hf_proj_type": "mlp", "context_length": 48,
+        "hf_model_name": ".",
+        "hf_tokenizer_name": "tokenizer",
+        "hf_proj_type": "mlp",
+        "context_length": 48,
         "hf_pooler_type": "cls_last_hidden_state_pooler",
-    }  # fmt: skip
+    }
     vision = {
-        "image_size": SIZE_PX, "timm_model_name": "test_vit", "timm_model_pretrained": False, "timm_pool": "",
+        "image_size": SIZE_PX,
+        "timm_model_name": "test_vit",
+        "timm_model_pretrained": False,
+        "timm_pool": "",
         "timm_proj": "linear",
-    }  # fmt: skip
+    }
     config = {"embed_dim": DIM, "custom_text": True, "vision_cfg": vision, "text_cfg": text_cfg}
     return config, load_tokenizer(folder, text_cfg)

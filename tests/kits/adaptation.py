@@ -155,10 +155,13 @@ def tiny_model(
         "embed_dim": dim,
         "vision_cfg": {"image_size": SIZE_PX, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8},
         "text_cfg": {
-            "context_length": context_length, "vocab_size": tokenizer.vocab_size, "width": text_width, "heads": 2,
+            "context_length": context_length,
+            "vocab_size": tokenizer.vocab_size,
+            "width": text_width,
+            "heads": 2,
             "layers": 3,
         },
-    }  # fmt: skip
+    }
     import torch
 
     with torch.random.fork_rng():

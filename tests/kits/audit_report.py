@@ -32,11 +32,23 @@ GAPS = (
     *("auroc_worst_overall", "equalised_odds", "demographic_parity", "cross_group_auroc"),
 )
 _MIDDLES = {
-    "brier": 0.12, "ece": 0.04, "ece_mass": 0.04, "calibration_intercept": -0.2,
-    "calibration_in_the_large": -0.1, "observed_expected": 0.93, "calibration_slope": 0.9, "fpr": 0.18,
-    "underdiagnosis": 0.21, "overdiagnosis": 0.18, "fnr": 0.21, "prevalence": 0.15, "net_benefit": 0.06, "ppv": 0.44,
-    "auprc": 0.5, "auprc_adjusted": 0.4,
-}  # fmt: skip
+    "brier": 0.12,
+    "ece": 0.04,
+    "ece_mass": 0.04,
+    "calibration_intercept": -0.2,
+    "calibration_in_the_large": -0.1,
+    "observed_expected": 0.93,
+    "calibration_slope": 0.9,
+    "fpr": 0.18,
+    "underdiagnosis": 0.21,
+    "overdiagnosis": 0.18,
+    "fnr": 0.21,
+    "prevalence": 0.15,
+    "net_benefit": 0.06,
+    "ppv": 0.44,
+    "auprc": 0.5,
+    "auprc_adjusted": 0.4,
+}
 
 
 def full(labels: Sequence[str] = LABELS, models: Sequence[str] = ("medclip-mini",), seed: int = 0) -> AuditResult:
@@ -67,39 +79,81 @@ def full(labels: Sequence[str] = LABELS, models: Sequence[str] = ("medclip-mini"
         sources=tuple(row for model in models for row in _sources(model, labels[0])),
         embeddings=tuple(row for model in models for row in _embeddings(model)),
         projection=tuple(row for model in models for row in _points(rng, model)),
-        stress=tuple(
-            r for k in labels for r in stress_rows(models[0], k, GROUPS, HIDDEN)
-        ),
+        stress=tuple(r for k in labels for r in stress_rows(models[0], k, GROUPS, HIDDEN)),
         stress_ood=tuple(ood_rows(models[0])),
         leakage=(
-            {"check": "patients in training and audit", "found": 3, "tested": 812, "severity": "red",
-             "sentence": "3 of 812 audited patients also stand in the training manifest."},
-            {"check": "near-duplicate images", "found": 2, "tested": 1204, "severity": "red",
-             "sentence": "2 audited images look the same as a training image."},
-            {"check": "exact images", "found": 0, "tested": 1204, "severity": "note",
-             "sentence": "No audited image is in training, byte for byte."},
-            {"check": "shots of an adapted model", "found": None, "tested": 0, "severity": "note",
-             "sentence": "The pack lists no shots, so this could not be tested."},
+            {
+                "check": "patients in training and audit",
+                "found": 3,
+                "tested": 812,
+                "severity": "red",
+                "sentence": "3 of 812 audited patients also stand in the training manifest.",
+            },
+            {
+                "check": "near-duplicate images",
+                "found": 2,
+                "tested": 1204,
+                "severity": "red",
+                "sentence": "2 audited images look the same as a training image.",
+            },
+            {
+                "check": "exact images",
+                "found": 0,
+                "tested": 1204,
+                "severity": "note",
+                "sentence": "No audited image is in training, byte for byte.",
+            },
+            {
+                "check": "shots of an adapted model",
+                "found": None,
+                "tested": 0,
+                "severity": "note",
+                "sentence": "The pack lists no shots, so this could not be tested.",
+            },
         ),
         model_names=tuple(models),
         labels=tuple(labels),
         attributes=tuple(GROUPS),
-        settings={"alpha": 0.05, "power": 0.8, "replicates": 1000, "permutations": 1000, "interval": "percentile",
-                  "counts": "rounded to 5", "min_pos": 10, "by": list(GROUPS)},
-        provenance={"version": "0.4.0", "seed": 0, "inputs": [
-                        {"for": "scores", "name": "net.csv", "size": 1234, "sha256": "a" * 64},
-                        {"for": "labels", "name": "labels.csv", "size": 5678, "sha256": "b" * 64}]},
+        settings={
+            "alpha": 0.05,
+            "power": 0.8,
+            "replicates": 1000,
+            "permutations": 1000,
+            "interval": "percentile",
+            "counts": "rounded to 5",
+            "min_pos": 10,
+            "by": list(GROUPS),
+        },
+        provenance={
+            "version": "0.4.0",
+            "seed": 0,
+            "inputs": [
+                {"for": "scores", "name": "net.csv", "size": 1234, "sha256": "a" * 64},
+                {"for": "labels", "name": "labels.csv", "size": 5678, "sha256": "b" * 64},
+            ],
+        },
         notes=("12 rows of the label table have no score and were left out.",),
-    )  # fmt: skip
+    )
 
 
 def nearly_empty() -> AuditResult:
     """Make an audit of one label, without groups, thresholds, embeddings or checks."""
     row = {
-        "model": "scores", "dataset": "table", "label": "finding", "attribute": "all", "group": "all",
-        "metric": "auroc", "value": 0.71, "low": None, "high": None, "n": 44, "n_pos": 12,
-        "n_neg": 32, "n_patients": 40, "flag": "",
-    }  # fmt: skip
+        "model": "scores",
+        "dataset": "table",
+        "label": "finding",
+        "attribute": "all",
+        "group": "all",
+        "metric": "auroc",
+        "value": 0.71,
+        "low": None,
+        "high": None,
+        "n": 44,
+        "n_pos": 12,
+        "n_neg": 32,
+        "n_patients": 40,
+        "flag": "",
+    }
     return AuditResult(metrics=(row,), model_names=("scores",), labels=("finding",))
 
 
@@ -154,11 +208,18 @@ def _metrics(rng: np.random.Generator, model: str, label: str) -> Iterator[dict[
             numbers = _around(rng, middle + drop, 0.02 + 8 / n) if not hidden else {}
             few = group in ("80+", "25-50") and not hidden
             yield {
-                "model": model, "dataset": "audit", "label": label, "attribute": attribute, "group": group,
-                "metric": metric, **numbers, **(counts if not hidden else {}), "undefined_share": 0.0,
+                "model": model,
+                "dataset": "audit",
+                "label": label,
+                "attribute": attribute,
+                "group": group,
+                "metric": metric,
+                **numbers,
+                **(counts if not hidden else {}),
+                "undefined_share": 0.0,
                 "flag": "suppressed" if hidden else "underpowered" if few else "",
                 "reason": "fewer than 10 positives" if hidden else "fewer than 50 positives" if few else "",
-            }  # fmt: skip
+            }
 
 
 def _gaps(rng: np.random.Generator, model: str, label: str) -> Iterator[dict[str, Any]]:
@@ -168,11 +229,21 @@ def _gaps(rng: np.random.Generator, model: str, label: str) -> Iterator[dict[str
             numbers = _around(rng, size, 0.025)
             p = float(rng.choice([0.0001, 0.0004])) if attribute == "age" else float(rng.uniform(0.02, 0.9))
             yield {
-                "model": model, "label": label, "attribute": attribute, "gap": gap, **numbers,
-                "worst_group": GROUPS[attribute][-1 if attribute == "age" else 1], "best_group": GROUPS[attribute][1],
-                "num_groups": 2 if attribute != "age" else 4, "p": p, "null_mean": 0.027, "null_95": 0.061,
-                "smallest_gap": float(rng.uniform(0.05, 0.2)), "flag": "", "family": "gaps",
-            }  # fmt: skip
+                "model": model,
+                "label": label,
+                "attribute": attribute,
+                "gap": gap,
+                **numbers,
+                "worst_group": GROUPS[attribute][-1 if attribute == "age" else 1],
+                "best_group": GROUPS[attribute][1],
+                "num_groups": 2 if attribute != "age" else 4,
+                "p": p,
+                "null_mean": 0.027,
+                "null_95": 0.061,
+                "smallest_gap": float(rng.uniform(0.05, 0.2)),
+                "flag": "",
+                "family": "gaps",
+            }
 
 
 def _differences(rng: np.random.Generator, model: str, label: str) -> Iterator[dict[str, Any]]:
@@ -180,10 +251,17 @@ def _differences(rng: np.random.Generator, model: str, label: str) -> Iterator[d
         if attribute != "all" and (attribute, group) not in HIDDEN:
             for metric in ("auroc", "tpr", "fpr"):
                 yield {
-                    "model": model, "label": label, "attribute": attribute, "group": group, "metric": metric,
-                    "reference": "rest", **_around(rng, -0.02, 0.04), "p": float(rng.uniform(0.001, 0.9)),
-                    "smallest_gap": 0.09, "family": "differences",
-                }  # fmt: skip
+                    "model": model,
+                    "label": label,
+                    "attribute": attribute,
+                    "group": group,
+                    "metric": metric,
+                    "reference": "rest",
+                    **_around(rng, -0.02, 0.04),
+                    "p": float(rng.uniform(0.001, 0.9)),
+                    "smallest_gap": 0.09,
+                    "family": "differences",
+                }
 
 
 def _paired(rng: np.random.Generator, model: str, other: str, label: str) -> Iterator[dict[str, Any]]:
@@ -193,18 +271,32 @@ def _paired(rng: np.random.Generator, model: str, other: str, label: str) -> Ite
             numbers = {} if hidden else _around(rng, 0.03, 0.02)
             p = None if hidden else float(rng.uniform(0.00001, 0.01))
             yield {
-                "model": model, "other": other, "label": label, "attribute": attribute, "group": group,
-                "metric": metric, **numbers, "p": p, "delong_p": p if metric == "auroc" else None, "family": "models",
-            }  # fmt: skip
+                "model": model,
+                "other": other,
+                "label": label,
+                "attribute": attribute,
+                "group": group,
+                "metric": metric,
+                **numbers,
+                "p": p,
+                "delong_p": p if metric == "auroc" else None,
+                "family": "models",
+            }
 
 
 def _representation(model: str) -> Iterator[dict[str, Any]]:
     head = {"model": model, "attribute": "sex", "flag": ""}
     for group, share in (("female", 0.4), ("male", 0.6)):
         yield {
-            **head, "group": group, "value": share, "low": share - 0.03, "high": share + 0.03, "reference": 0.5,
-            "standardised": (share - 0.5) / 0.495, "n_patients": 400,
-        }  # fmt: skip
+            **head,
+            "group": group,
+            "value": share,
+            "low": share - 0.03,
+            "high": share + 0.03,
+            "reference": 0.5,
+            "standardised": (share - 0.5) / 0.495,
+            "n_patients": 400,
+        }
     yield {**head, "group": "all", "distance": 0.072, "distance_by_chance": 0.05, "n_patients": 800}
 
 
@@ -242,9 +334,18 @@ def _sources(model: str, label: str) -> Iterator[dict[str, Any]]:
     for what, value in (("pooled", 0.9), ("within sources", 0.88), ("across sources", 0.91), ("source alone", 0.6)):
         yield {**head, "source": "all", "what": what, "value": value, "low": value - 0.03, "high": value + 0.03}
     yield {
-        **head, "source": "site A", "what": "source minus finding", "value": -0.3, "low": -0.4, "high": -0.2, "p": 0.01,
-        "p_holm": 0.01, "p_bh": 0.01, "family": f"sources, {model}", "note": "The finding is told better.",
-    }  # fmt: skip
+        **head,
+        "source": "site A",
+        "what": "source minus finding",
+        "value": -0.3,
+        "low": -0.4,
+        "high": -0.2,
+        "p": 0.01,
+        "p_holm": 0.01,
+        "p_bh": 0.01,
+        "family": f"sources, {model}",
+        "note": "The finding is told better.",
+    }
 
 
 def _requirement(model: str, label: str) -> Iterator[dict[str, Any]]:
@@ -252,10 +353,22 @@ def _requirement(model: str, label: str) -> Iterator[dict[str, Any]]:
     several = {"label": "everything it names", "attribute": "sex", "group": "everything it names"}
     yield {**head, **several, "part": "requirement", "verdict": "met", "reason": ""}
     yield {
-        **head, "part": "group", "verdict": "met", "reason": "", "label": label, "attribute": "sex", "group": "female",
-        "reference": "male", "value": 0.03, "low": -0.02, "high": 0.08, "n": 540, "n_pos": 80, "n_neg": 460,
+        **head,
+        "part": "group",
+        "verdict": "met",
+        "reason": "",
+        "label": label,
+        "attribute": "sex",
+        "group": "female",
+        "reference": "male",
+        "value": 0.03,
+        "low": -0.02,
+        "high": 0.08,
+        "n": 540,
+        "n_pos": 80,
+        "n_neg": 460,
         "n_patients": 360,
-    }  # fmt: skip
+    }
 
 
 def _adjusted(rows: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
@@ -269,9 +382,16 @@ def _adjusted(rows: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
 
 def _threshold(rng: np.random.Generator, model: str, label: str) -> dict[str, Any]:
     return {
-        "model": model, "label": label, "value": float(rng.uniform(0.2, 0.6)), "policy": "youden",
-        "chosen_on": "validation split", "n": 640, "n_pos": 96, "n_patients": 410, "hash": "c0ffee" * 10,
-    }  # fmt: skip
+        "model": model,
+        "label": label,
+        "value": float(rng.uniform(0.2, 0.6)),
+        "policy": "youden",
+        "chosen_on": "validation split",
+        "n": 640,
+        "n_pos": 96,
+        "n_patients": 410,
+        "hash": "c0ffee" * 10,
+    }
 
 
 def _bins(rng: np.random.Generator, model: str, label: str) -> Iterator[dict[str, Any]]:
@@ -283,10 +403,20 @@ def _bins(rng: np.random.Generator, model: str, label: str) -> Iterator[dict[str
                 middle = (n + 0.5) / 10
                 seen = float(np.clip(middle**bend + rng.normal(0, 0.02), 0, 1))
                 yield {
-                    "model": model, "label": label, "attribute": attribute, "group": group, "bin": n,
-                    "low_edge": n / 10, "high_edge": (n + 1) / 10, "mean_score": middle, "observed": seen,
-                    "low": max(0.0, seen - 0.08), "high": min(1.0, seen + 0.08), "n": 60, "after": after,
-                }  # fmt: skip
+                    "model": model,
+                    "label": label,
+                    "attribute": attribute,
+                    "group": group,
+                    "bin": n,
+                    "low_edge": n / 10,
+                    "high_edge": (n + 1) / 10,
+                    "mean_score": middle,
+                    "observed": seen,
+                    "low": max(0.0, seen - 0.08),
+                    "high": min(1.0, seen + 0.08),
+                    "n": 60,
+                    "after": after,
+                }
 
 
 def _decision(model: str, label: str) -> Iterator[dict[str, Any]]:
@@ -294,9 +424,16 @@ def _decision(model: str, label: str) -> Iterator[dict[str, Any]]:
         t = n / 100
         value = 0.15 * (1 - t) ** 1.5
         yield {
-            "model": model, "label": label, "attribute": "all", "group": "all", "threshold": t, "net_benefit": value,
-            "low": value - 0.02, "high": value + 0.02, "treat_all": 0.15 - 0.85 * t / (1 - t),
-        }  # fmt: skip
+            "model": model,
+            "label": label,
+            "attribute": "all",
+            "group": "all",
+            "threshold": t,
+            "net_benefit": value,
+            "low": value - 0.02,
+            "high": value + 0.02,
+            "treat_all": 0.15 - 0.85 * t / (1 - t),
+        }
 
 
 def _flow(model: str, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -311,8 +448,10 @@ def _flow(model: str, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
 def _unscored(model: str) -> Iterator[dict[str, Any]]:
     """Yield the shares that were never scored: women's more often, beyond chance."""
     for attribute, group, n, share, p in (
-        ("all", "all", 1221, 0.04, None), ("sex", "female", 600, 0.07, 0.0001), ("sex", "male", 621, 0.01, 0.0001),
-    ):  # fmt: skip
+        ("all", "all", 1221, 0.04, None),
+        ("sex", "female", 600, 0.07, 0.0001),
+        ("sex", "male", 621, 0.01, 0.0001),
+    ):
         head = {"model": model, "attribute": attribute, "group": group, "flag": ""}
         numbers = {"value": share, "low": share - 0.005, "high": share + 0.02, "n": n, "n_patients": n // 2}
         other = {"difference": 2 * share - 0.08, "difference_low": share - 0.05, "difference_high": share + 0.02}
@@ -325,32 +464,69 @@ def _unscored(model: str) -> Iterator[dict[str, Any]]:
 def _shortcuts(model: str, label: str) -> Iterator[dict[str, Any]]:
     for stratum, value in ((WITH, 0.91), (WITHOUT, 0.79)):
         yield {
-            "model": model, "label": label, "test": POSITIVES, "stratum": stratum, "metric": "auroc",
-            "value": value, "low": value - 0.03, "high": value + 0.03, "n": 640, "n_pos": 74,
+            "model": model,
+            "label": label,
+            "test": POSITIVES,
+            "stratum": stratum,
+            "metric": "auroc",
+            "value": value,
+            "low": value - 0.03,
+            "high": value + 0.03,
+            "n": 640,
+            "n_pos": 74,
             "note": "each against all negatives",
-        }  # fmt: skip
+        }
     yield {
-        "model": model, "label": label, "test": POSITIVES, "stratum": GAP, "metric": "auroc", "value": 0.12,
-        "low": 0.08, "high": 0.16, "n": None, "n_pos": None, "note": "",
-    }  # fmt: skip
+        "model": model,
+        "label": label,
+        "test": POSITIVES,
+        "stratum": GAP,
+        "metric": "auroc",
+        "value": 0.12,
+        "low": 0.08,
+        "high": 0.16,
+        "n": None,
+        "n_pos": None,
+        "note": "",
+    }
 
 
 def _embeddings(model: str) -> Iterator[dict[str, Any]]:
     for attribute, value, p in (("sex", 0.93, 0.005), ("age", 0.71, 0.005), ("site", 0.52, 0.34)):
         note = "told apart better than chance" if p < 0.05 else "not told apart better than chance in this sample"
         yield {
-            "model": model, "what": "probe", "attribute": attribute, "name": "logistic AUROC", "value": value,
-            "low": value - 0.04, "high": min(1.0, value + 0.04), "p": p, "note": note,
-        }  # fmt: skip
+            "model": model,
+            "what": "probe",
+            "attribute": attribute,
+            "name": "logistic AUROC",
+            "value": value,
+            "low": value - 0.04,
+            "high": min(1.0, value + 0.04),
+            "p": p,
+            "note": note,
+        }
     yield {
-        "model": model, "what": "reident", "attribute": "anybody", "name": "verdict", "value": 0.41, "low": 0.36,
-        "high": 0.46, "p": 0.001,
+        "model": model,
+        "what": "reident",
+        "attribute": "anybody",
+        "name": "verdict",
+        "value": 0.41,
+        "low": 0.36,
+        "high": 0.46,
+        "p": 0.001,
         "note": "For 41 % of images the nearest other image is of the same patient; by chance it would be 0.3 %.",
-    }  # fmt: skip
+    }
     yield {
-        "model": model, "what": "drift", "attribute": "site", "name": "site A to site B", "value": 0.12, "low": 0.09,
-        "high": 0.16, "p": 0.01, "note": "",
-    }  # fmt: skip
+        "model": model,
+        "what": "drift",
+        "attribute": "site",
+        "name": "site A to site B",
+        "value": 0.12,
+        "low": 0.09,
+        "high": 0.16,
+        "p": 0.01,
+        "note": "",
+    }
 
 
 def _points(rng: np.random.Generator, model: str) -> Iterator[dict[str, Any]]:

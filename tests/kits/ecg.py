@@ -75,18 +75,27 @@ def read_as(path: Path, fmt: Format, settings: Settings | None = None) -> Record
 
 
 def write_wfdb(
-    folder: Path, leads: Mapping[str, NDArray[np.float64]], hz: float = 500.0, name: str = "rec", fmt: str = "16",
+    folder: Path,
+    leads: Mapping[str, NDArray[np.float64]],
+    hz: float = 500.0,
+    name: str = "rec",
+    fmt: str = "16",
     units: Sequence[str] | None = None,
-) -> Path:  # fmt: skip
+) -> Path:
     """Write a WFDB record with a patient's name in its comments."""
     with quiet("wfdb"):
         import wfdb
 
         wfdb.wrsamp(
-            name, fs=hz, units=list(units or ["mV"] * len(leads)), sig_name=list(leads),
-            p_signal=np.stack(list(leads.values()), axis=1), fmt=[fmt] * len(leads),
-            comments=[f"Name: {PATIENT}"], write_dir=str(folder),
-        )  # fmt: skip
+            name,
+            fs=hz,
+            units=list(units or ["mV"] * len(leads)),
+            sig_name=list(leads),
+            p_signal=np.stack(list(leads.values()), axis=1),
+            fmt=[fmt] * len(leads),
+            comments=[f"Name: {PATIENT}"],
+            write_dir=str(folder),
+        )
     return folder / f"{name}.hea"
 
 
@@ -146,10 +155,17 @@ def write_dicom(path: Path, groups: Sequence[Mapping[str, object]], *, big: bool
 
 
 def write_edf(
-    path: Path, leads: Mapping[str, NDArray[np.int64]], *, hz: int = 500, unit: str = "uV", microvolts: float = 2.0,
-    bdf: bool = False, onsets: Sequence[float] | None = None, records: int | None = None,
+    path: Path,
+    leads: Mapping[str, NDArray[np.int64]],
+    *,
+    hz: int = 500,
+    unit: str = "uV",
+    microvolts: float = 2.0,
+    bdf: bool = False,
+    onsets: Sequence[float] | None = None,
+    records: int | None = None,
     rates_hz: Mapping[str, int] | None = None,
-) -> Path:  # fmt: skip
+) -> Path:
     """Write EDF or BDF with data records of one second; `onsets` makes it discontinuous (EDF+D).
 
     `rates_hz` has the rates of channels that differ from `hz`.

@@ -50,10 +50,25 @@ def write_store(
 ) -> Path:
     """Write a folder of embeddings with a file for each unit."""
     files = [
-        FileRow(unit.row, f"{unit.row:06}.png", unit.sha256, 100, "png", "embedded", None, None, unit.study,
-                unit.modality, "table", kind=unit.kind, unit=unit.row, adapter=unit.modality, steps="[]")
+        FileRow(
+            unit.row,
+            f"{unit.row:06}.png",
+            unit.sha256,
+            100,
+            "png",
+            "embedded",
+            None,
+            None,
+            unit.study,
+            unit.modality,
+            "table",
+            kind=unit.kind,
+            unit=unit.row,
+            adapter=unit.modality,
+            steps="[]",
+        )
         for unit in units
-    ]  # fmt: skip
+    ]
     write_rows(folder / "files.parquet", FileRow, files)
     (folder / "run.json").write_text(json.dumps({"medclip": "0", "model": {}, "options": {}, "counts": {}}))
     write_embeddings(folder, units, pack, dim=dim, **values)

@@ -47,9 +47,14 @@ def exam_recipe(shards: Path) -> dict[str, Any]:
         "data": {"shards": str(shards), "workers": 2},
         "text": {"vocab_size": 600, "context_length": 24, "captions_per_sample": 1},
         "model": {
-            "image_tower": "test_vit", "image_weights": None, "size_px": 32, "embed_dim": 16,
-            "text_width": 16, "text_heads": 2, "text_layers": 1,
+            "image_tower": "test_vit",
+            "image_weights": None,
+            "size_px": 32,
+            "embed_dim": 16,
+            "text_width": 16,
+            "text_heads": 2,
+            "text_layers": 1,
         },
         "objective": {"views": {"max": 4}},
         "train": {"epochs": 2, "batch_size": 4, "warmup_steps": 1, "log_every": 1, "ema": 0.5, "threads": 1},
-    }  # fmt: skip
+    }

@@ -12,9 +12,15 @@ from PIL import Image
 
 TOWER, KEY = "test_vit", "identity.key"
 FAST: Mapping[str, Any] = {
-    "model.size_px": 48, "train.epochs": 3, "train.batch_size": 8, "train.lr": 2e-3, "train.threads": 1,
-    "train.log_every": 1, "train.checkpoint_every": 2, "data.workers": 1,
-}  # fmt: skip
+    "model.size_px": 48,
+    "train.epochs": 3,
+    "train.batch_size": 8,
+    "train.lr": 2e-3,
+    "train.threads": 1,
+    "train.log_every": 1,
+    "train.checkpoint_every": 2,
+    "data.workers": 1,
+}
 
 
 def labelled_films(folder: Path, *, num_patients: int = 30) -> Path:
@@ -34,10 +40,14 @@ def labelled_films(folder: Path, *, num_patients: int = 30) -> Path:
             Image.fromarray(pixels).save(folder / name)
             rows.append(
                 {
-                    "file": name, "person": f"patient {patient}", "modality": "xray", "disc": str(disc),
-                    "bar": "" if patient == 5 else str(bar), "kind": ("none", "disc", "bar", "disc")[disc + 2 * bar],
+                    "file": name,
+                    "person": f"patient {patient}",
+                    "modality": "xray",
+                    "disc": str(disc),
+                    "bar": "" if patient == 5 else str(bar),
+                    "kind": ("none", "disc", "bar", "disc")[disc + 2 * bar],
                 }
-            )  # fmt: skip
+            )
     (folder / KEY).write_bytes(b"k" * 32)
     pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
     return folder / "labels.csv"

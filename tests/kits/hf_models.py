@@ -63,15 +63,27 @@ def save_clip(folder: Path, *, activation: str = "quick_gelu", eos: int | None =
     vocabulary = clip_vocabulary()
     end = vocabulary["<|endoftext|>"]
     text = {
-        "vocab_size": len(vocabulary), "hidden_size": 16, "intermediate_size": 41, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "max_position_embeddings": CONTEXT, "hidden_act": activation,
-        "eos_token_id": end if eos is None else eos, "bos_token_id": end - 1, "pad_token_id": end,
+        "vocab_size": len(vocabulary),
+        "hidden_size": 16,
+        "intermediate_size": 41,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": CONTEXT,
+        "hidden_act": activation,
+        "eos_token_id": end if eos is None else eos,
+        "bos_token_id": end - 1,
+        "pad_token_id": end,
         "layer_norm_eps": 1e-4,
-    }  # fmt: skip
+    }
     vision = {
-        "hidden_size": 16, "intermediate_size": 50, "num_hidden_layers": 3, "num_attention_heads": 2,
-        "image_size": SIZE, "patch_size": 8, "hidden_act": activation,
-    }  # fmt: skip
+        "hidden_size": 16,
+        "intermediate_size": 50,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": SIZE,
+        "patch_size": 8,
+        "hidden_act": activation,
+    }
     model = CLIPModel(CLIPConfig(projection_dim=24, text_config=text, vision_config=vision))
     randomise(model).save_pretrained(folder, **more)  # type: ignore[operator]
     CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}).save_pretrained(
@@ -86,9 +98,18 @@ def train_pieces() -> bytes:
     sentences = [" ".join(rng.choices(_WORDS, k=6)) for _ in range(400)]
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(  # type: ignore[attr-defined]
-        sentence_iterator=iter(sentences), model_writer=written, vocab_size=44, model_type="unigram", pad_id=0,
-        eos_id=1, unk_id=2, bos_id=-1, character_coverage=1.0, num_threads=1, minloglevel=3,
-    )  # fmt: skip
+        sentence_iterator=iter(sentences),
+        model_writer=written,
+        vocab_size=44,
+        model_type="unigram",
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        character_coverage=1.0,
+        num_threads=1,
+        minloglevel=3,
+    )
     return written.getvalue()
 
 
@@ -97,9 +118,14 @@ def save_siglip(folder: Path, vocab_size: int, **more: Any) -> SiglipModel:
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = {
-        **sizes, "vocab_size": vocab_size, "intermediate_size": 71, "max_position_embeddings": CONTEXT,
-        "bos_token_id": None, "eos_token_id": 1, "pad_token_id": 1,
-    }  # fmt: skip
+        **sizes,
+        "vocab_size": vocab_size,
+        "intermediate_size": 71,
+        "max_position_embeddings": CONTEXT,
+        "bos_token_id": None,
+        "eos_token_id": 1,
+        "pad_token_id": 1,
+    }
     vision = {**sizes, "num_hidden_layers": 3, "intermediate_size": 119, "image_size": SIZE, "patch_size": 8, **more}
     model = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
     randomise(model).save_pretrained(folder)  # type: ignore[operator]

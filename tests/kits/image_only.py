@@ -16,9 +16,16 @@ from medclip.models.towers.build import build_clip
 SIZE_PX, PATCH_PX, WIDTH = 32, 8, 24
 TOWER = "vit_tiny_patch16_224"
 ARGUMENTS = {
-    "img_size": SIZE_PX, "patch_size": PATCH_PX, "embed_dim": WIDTH, "depth": 2, "num_heads": 2, "init_values": 0.5,
-    "reg_tokens": 2, "no_embed_class": True, "dynamic_img_size": True,
-}  # fmt: skip
+    "img_size": SIZE_PX,
+    "patch_size": PATCH_PX,
+    "embed_dim": WIDTH,
+    "depth": 2,
+    "num_heads": 2,
+    "init_values": 0.5,
+    "reg_tokens": 2,
+    "no_embed_class": True,
+    "dynamic_img_size": True,
+}
 
 
 def image_only_config(pooling: str = "token", **more: Any) -> dict[str, Any]:
@@ -26,10 +33,12 @@ def image_only_config(pooling: str = "token", **more: Any) -> dict[str, Any]:
     return {
         "embed_dim": 2 * WIDTH if pooling == "token+mean" else WIDTH,
         "vision_cfg": {
-            "image_size": SIZE_PX, "timm_model_name": TOWER, "timm_pool": pooling,
+            "image_size": SIZE_PX,
+            "timm_model_name": TOWER,
+            "timm_pool": pooling,
             "timm_model_args": {**ARGUMENTS, **more},
         },
-    }  # fmt: skip
+    }
 
 
 def image_only_pack(

@@ -65,8 +65,12 @@ def save_dinov2(
     )
 
     sizes = {
-        "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 14, "image_size": table_px,
-    }  # fmt: skip
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "patch_size": 14,
+        "image_size": table_px,
+    }
     values: dict[str, Any] = {**sizes, **config}
     model = (
         Dinov2WithRegistersModel(Dinov2WithRegistersConfig(num_register_tokens=registers, **values))

@@ -74,8 +74,11 @@ class Forks:
         with log.open("w") as file:
             self._driver = subprocess.Popen(
                 [sys.executable, "-c", _DRIVER.format(setup=setup)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True,
-            )  # fmt: skip
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+            )
 
     def __enter__(self) -> Self:
         return self

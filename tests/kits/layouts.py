@@ -51,11 +51,19 @@ def bert_folder(folder: Path, *, hidden: int = 32, layers: int = 2, **more: Any)
         json.dumps({"do_lower_case": True, "tokenizer_class": "BertTokenizer"})
     )
     config = {
-        "model_type": "bert", "architectures": ["BertForMaskedLM"], "vocab_size": len(vocabulary),
-        "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 4, "intermediate_size": 2 * hidden,
-        "max_position_embeddings": 512, "type_vocab_size": 2, "pad_token_id": 0, "hidden_act": "gelu",
+        "model_type": "bert",
+        "architectures": ["BertForMaskedLM"],
+        "vocab_size": len(vocabulary),
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "intermediate_size": 2 * hidden,
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+        "pad_token_id": 0,
+        "hidden_act": "gelu",
         "layer_norm_eps": 1e-12,
-    }  # fmt: skip
+    }
     (folder / "config.json").write_text(json.dumps(config | more))
     return folder
 
@@ -63,9 +71,14 @@ def bert_folder(folder: Path, *, hidden: int = 32, layers: int = 2, **more: Any)
 def bert_text(name: str | Path, **more: Any) -> dict[str, Any]:
     """A `text_cfg` as BiomedCLIP has it."""
     return {
-        "hf_model_name": str(name), "hf_tokenizer_name": str(name), "hf_model_pretrained": False,
-        "hf_proj_type": "mlp", "hf_pooler_type": "cls_last_hidden_state_pooler", "context_length": 256, **more,
-    }  # fmt: skip
+        "hf_model_name": str(name),
+        "hf_tokenizer_name": str(name),
+        "hf_model_pretrained": False,
+        "hf_proj_type": "mlp",
+        "hf_pooler_type": "cls_last_hidden_state_pooler",
+        "context_length": 256,
+        **more,
+    }
 
 
 def random_model(config: dict[str, Any], seed: int = 0) -> nn.Module:

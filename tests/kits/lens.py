@@ -20,15 +20,22 @@ SIZE_PX = 160
 def vit_pack(folder: Path, *, words: bool = True) -> Path:
     """Write the pack of a dual encoder, or of its image tower alone; returns its folder."""
     config: dict[str, Any] = {
-        "vision_cfg": {"image_size": SIZE_PX, "timm_model_name": "test_vit", "timm_pool": "mean"}, "embed_dim": 64
-    }  # fmt: skip
+        "vision_cfg": {"image_size": SIZE_PX, "timm_model_name": "test_vit", "timm_pool": "mean"},
+        "embed_dim": 64,
+    }
     texts = folder.with_name(f"{folder.name}-tokenizer")
     if words:
         tokenizer = train_tokenizer([*CAPTIONS, "a ct scan"] * 20, texts, vocab_size=300, context_length=24)
         config = default_config(
-            vocab_size=tokenizer.vocab_size, context_length=24, embed_dim=16, size_px=SIZE_PX, image_tower="test_vit",
-            text_width=16, text_heads=2, text_layers=1,
-        )  # fmt: skip
+            vocab_size=tokenizer.vocab_size,
+            context_length=24,
+            embed_dim=16,
+            size_px=SIZE_PX,
+            image_tower="test_vit",
+            text_width=16,
+            text_heads=2,
+            text_layers=1,
+        )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build_clip(config).eval()

@@ -36,11 +36,31 @@ from tests.kits.loaded_readers import LoadedReaders
 
 # Beside all of medclip: what is imported when it is needed.
 _PRELOADED = (
-    "captum.attr", "highdicom", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg",
-    "matplotlib.pyplot", "monai.transforms", "nibabel", "open_clip", "pandas", "pyarrow.dataset", "pyarrow.parquet",
-    "pydicom.encaps", "safetensors.torch", "scipy.optimize", "scipy.stats", "sklearn.linear_model", "sklearn.metrics",
-    "tifffile", "timm", "tokenizers", "torch", "torch.utils.data", "torchvision.transforms", "transformers",
-)  # fmt: skip
+    "captum.attr",
+    "highdicom",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
+    "matplotlib.pyplot",
+    "monai.transforms",
+    "nibabel",
+    "open_clip",
+    "pandas",
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "pydicom.encaps",
+    "safetensors.torch",
+    "scipy.optimize",
+    "scipy.stats",
+    "sklearn.linear_model",
+    "sklearn.metrics",
+    "tifffile",
+    "timm",
+    "tokenizers",
+    "torch",
+    "torch.utils.data",
+    "torchvision.transforms",
+    "transformers",
+)
 
 REAL_READERS = "REAL_READERS"
 """Set for commands whose reading processes are to be programs of their own."""
@@ -112,8 +132,13 @@ class LoadedPython:
         with self.log.open("w") as log:
             self._server = subprocess.Popen(
                 [sys.executable, "-P", __file__, address, *modules],
-                cwd=self.folder, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-            )  # fmt: skip
+                cwd=self.folder,
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         assert self._server.stdout is not None
         said = self._server.stdout.readline()
         assert said == "ready\n", self.log.read_text()

@@ -32,9 +32,20 @@ from typing import Any, Self
 _PDEATHSIG, _SUBREAPER = 1, 36
 _ROOMS = ("adapters", "dicom", "ecg", "files", "imaging", "sample", "shards.writing", "slides.readers")
 _BESIDE = (
-    "medclip.runs.reading", "nibabel", "numpy.random", "PIL.Image", "PIL.JpegImagePlugin", "PIL.PngImagePlugin",
-    "PIL.TiffImagePlugin", "pydicom", "pydicom.encaps", "scipy.ndimage", "scipy.signal", "tifffile", "wfdb",
-)  # fmt: skip
+    "medclip.runs.reading",
+    "nibabel",
+    "numpy.random",
+    "PIL.Image",
+    "PIL.JpegImagePlugin",
+    "PIL.PngImagePlugin",
+    "PIL.TiffImagePlugin",
+    "pydicom",
+    "pydicom.encaps",
+    "scipy.ndimage",
+    "scipy.signal",
+    "tifffile",
+    "wfdb",
+)
 _FD_LIMIT = 4096
 _SOCKET = socket.socket
 """As it is before tests block sockets."""
@@ -69,9 +80,12 @@ class LoadedReaders:
             env |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
             self._program = subprocess.Popen(
                 [sys.executable, "-P", __file__, str(listener.fileno()), str(os.getpid())],
-                env={**env, "PYTHONPATH": str(Path(__file__).parents[2])}, pass_fds=[listener.fileno()],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+                env={**env, "PYTHONPATH": str(Path(__file__).parents[2])},
+                pass_fds=[listener.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
         listener.close()
 
     def __enter__(self) -> Self:

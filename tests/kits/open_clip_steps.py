@@ -26,9 +26,19 @@ STEPS = 8
 CLOSE = 5e-6
 """Largest difference of a weight that rounding may make in so many steps; measured: 1e-6 in one process and two."""
 TRAIN = {
-    "lr": 2e-3, "image_lr_factor": 0.25, "betas": [0.6, 0.7], "eps": 0.01, "weight_decay": 0.3, "clip_norm": 200.0,
-    "warmup_steps": 2, "batch_size": 4, "max_steps": STEPS, "ema": 0.0, "log_every": 1, "threads": 1,
-}  # fmt: skip
+    "lr": 2e-3,
+    "image_lr_factor": 0.25,
+    "betas": [0.6, 0.7],
+    "eps": 0.01,
+    "weight_decay": 0.3,
+    "clip_norm": 200.0,
+    "warmup_steps": 2,
+    "batch_size": 4,
+    "max_steps": STEPS,
+    "ema": 0.0,
+    "log_every": 1,
+    "threads": 1,
+}
 """Nobody's defaults. The scale begins at 101 and must be brought to 100; norms of gradients are 120 to 510."""
 
 
@@ -52,12 +62,18 @@ def steps_plan(shards: str | Path) -> dict[str, Any]:
         "data": {"shards": str(shards), "workers": 1, "val_split": None},
         "text": {"vocab_size": 600, "context_length": 24, "captions_per_sample": 1},
         "model": {
-            "image_tower": "test_vit", "image_weights": None, "size_px": 32, "embed_dim": 16, "text_width": 16,
-            "text_heads": 2, "text_layers": 2, "logit_scale": 101.0,
+            "image_tower": "test_vit",
+            "image_weights": None,
+            "size_px": 32,
+            "embed_dim": 16,
+            "text_width": 16,
+            "text_heads": 2,
+            "text_layers": 2,
+            "logit_scale": 101.0,
         },
         "augment": {"crop_scale": [1.0, 1.0], "stretch": 1},
         "train": TRAIN,
-    }  # fmt: skip
+    }
 
 
 def train_both(plan: dict[str, Any], overrides: list[str], folder: Path) -> Beside | None:

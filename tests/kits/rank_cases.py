@@ -61,17 +61,26 @@ def cases() -> dict[str, Case]:
         }
     for name in ("plain", "all"):
         found[f"views {name}"] = lambda f, s, b, rows, group, pairs=PAIRS[name]: multi_view_clip_loss(
-            f[:2], f[2:], s, w_vv=1.0, w_tt=0.5, w_joint=0.7,
-            exams=ExamKeys(
-                image_there_BV=there[rows], image_part_BV=BREASTS[rows, :2], text_part_BT=BREASTS[rows, 2:]
-            ),
-            pairs=part_of(pairs, rows), group=group,
-        )  # fmt: skip
+            f[:2],
+            f[2:],
+            s,
+            w_vv=1.0,
+            w_tt=0.5,
+            w_joint=0.7,
+            exams=ExamKeys(image_there_BV=there[rows], image_part_BV=BREASTS[rows, :2], text_part_BT=BREASTS[rows, 2:]),
+            pairs=part_of(pairs, rows),
+            group=group,
+        )
     for name, weights in (("all", None), ("some", WEIGHTS * VALID)):
         found[f"replay {name}"] = lambda f, s, b, rows, group, weights=weights: replay_loss(
-            f[0], f[1].detach(), unit(7, WIDTH, 8), 8.0, symmetric=True, group=group,
+            f[0],
+            f[1].detach(),
+            unit(7, WIDTH, 8),
+            8.0,
+            symmetric=True,
+            group=group,
             weights_B=None if weights is None else weights[rows],
-        )  # fmt: skip
+        )
     found |= {
         "relations": lambda f, s, b, rows, group: relational_loss(
             f[0], f[1].detach(), 0.3, valid_B=VALID[rows], group=group, chunk=2

@@ -58,10 +58,15 @@ def signal_shards(
     names = write_records(files, len(splits), hz=hz, missing=missing)
     table = pd.DataFrame(
         {
-            "file": names, "patient": [f"p{n}" for n in range(len(names))], "modality": "ecg", "split": list(splits),
-            "caption": [CAPTIONS[n % 2] for n in range(len(names))], "source": "made here", "license": "CC0",
+            "file": names,
+            "patient": [f"p{n}" for n in range(len(names))],
+            "modality": "ecg",
+            "split": list(splits),
+            "caption": [CAPTIONS[n % 2] for n in range(len(names))],
+            "source": "made here",
+            "license": "CC0",
         }
-    )  # fmt: skip
+    )
     form = Form(key=b"k" * 32, stores="signals", samples_per_shard=4)
     build_shards(table, folder / "s", form, images=files, settings=Settings(workers=1))
     return folder / "s"
@@ -76,8 +81,11 @@ def signal_recipe(shards: Path) -> dict[str, Any]:
         "data": {"shards": str(shards), "workers": 2},
         "text": {"vocab_size": 600, "context_length": 24, "captions_per_sample": 1},
         "model": {
-            "signal": {"tower": "joint_patch", "size": "test", "sampling_hz": 100, "seconds": 4}, "embed_dim": 16,
-            "text_width": 16, "text_heads": 2, "text_layers": 1,
+            "signal": {"tower": "joint_patch", "size": "test", "sampling_hz": 100, "seconds": 4},
+            "embed_dim": 16,
+            "text_width": 16,
+            "text_heads": 2,
+            "text_layers": 1,
         },
         "train": {"epochs": 2, "batch_size": 4, "warmup_steps": 1, "log_every": 1, "threads": 1},
-    }  # fmt: skip
+    }

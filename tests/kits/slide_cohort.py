@@ -24,10 +24,15 @@ def write_cohort(folder: Path, num: int = 10, *, dim: int = 16, others=(), **cha
         places = np.stack(np.divmod(np.arange(30), 6), axis=1) * 128.0
         slides.append(
             make_slide_features(
-                f"{i:016x}", num=30, features_ND=vectors, corners_um_N2=places, slide_size_um=(750.0, 950.0),
-                coverage_N=np.ones(30, np.float32), **changes,
+                f"{i:016x}",
+                num=30,
+                features_ND=vectors,
+                corners_um_N2=places,
+                slide_size_um=(750.0, 950.0),
+                coverage_N=np.ones(30, np.float32),
+                **changes,
             )
-        )  # fmt: skip
+        )
     store = write_slide_store(folder / "store", slides, others)
     table = folder / "labels.csv"
     with table.open("w", newline="", encoding="utf-8") as file:

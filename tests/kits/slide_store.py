@@ -45,10 +45,15 @@ def write_slide_store(folder: Path, slides: Iterable[SlideFeatures], others: Ite
         num = len(features) + features.num_lost
         rows.append(
             SlideRow(
-                features.key, f"slide_{number}.tiff", 1, "done", patient=f"patient{number}", num_patches=num,
+                features.key,
+                f"slide_{number}.tiff",
+                1,
+                "done",
+                patient=f"patient{number}",
+                num_patches=num,
                 num_lost=features.num_lost,
             )
-        )  # fmt: skip
+        )
         pack = features.pack
     write_slide_rows(folder / SLIDES, sorted(rows, key=lambda row: row.file))
     (folder / RUN).write_text(json.dumps({"pack": pack.to_dict()}))

@@ -63,11 +63,22 @@ def write_giant(path: Path, height: int, width: int, tile: int = 256) -> Path:
         out += struct.pack("<II", int(10_000_000 / (MPP * step)), 1000)
         (resolution,) = struct.unpack_from("<Q", out, resolution_at)
         tags = [
-            (254, 4, 1, int(step > 1)), (256, 4, 1, columns), (257, 4, 1, rows), (258, 3, 3, 8 | 8 << 16 | 8 << 32),
-            (259, 3, 1, 7), (262, 3, 1, 2), (277, 3, 1, 3), (282, 5, 1, resolution),
-            (283, 5, 1, resolution), (284, 3, 1, 1), (296, 3, 1, 3),
-            (322, 3, 1, tile), (323, 3, 1, tile), (324, 16, count, offsets_at), (325, 16, count, counts_at),
-        ]  # fmt: skip
+            (254, 4, 1, int(step > 1)),
+            (256, 4, 1, columns),
+            (257, 4, 1, rows),
+            (258, 3, 3, 8 | 8 << 16 | 8 << 32),
+            (259, 3, 1, 7),
+            (262, 3, 1, 2),
+            (277, 3, 1, 3),
+            (282, 5, 1, resolution),
+            (283, 5, 1, resolution),
+            (284, 3, 1, 1),
+            (296, 3, 1, 3),
+            (322, 3, 1, tile),
+            (323, 3, 1, tile),
+            (324, 16, count, offsets_at),
+            (325, 16, count, counts_at),
+        ]
         struct.pack_into("<Q", out, link, len(out))
         out += struct.pack("<Q", len(tags))
         for code, kind, number, value in tags:

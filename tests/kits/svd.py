@@ -66,17 +66,25 @@ class TinyClip:
         state = {n[3:]: torch.tensor(self.stored[n]) for n in self.stored.files if n.startswith("sd/")}
         width, _, patch, _ = state["visual.conv1.weight"].shape
         context, text_width = state["positional_embedding"].shape
-        blocks = {t: len({n.split("resblocks.")[1].split(".")[0] for n in state if n.startswith(f"{t}.r")})
-                  for t in ("transformer", "visual.transformer")}  # fmt: skip
+        blocks = {
+            t: len({n.split("resblocks.")[1].split(".")[0] for n in state if n.startswith(f"{t}.r")})
+            for t in ("transformer", "visual.transformer")
+        }
         self.images, self.tokens, self.labels = (torch.tensor(self.stored[n]) for n in ("images", "tokens", "labels"))
         vision = {
-            "image_size": self.images.shape[-1], "patch_size": patch, "width": width,
-            "layers": blocks["visual.transformer"], "head_width": width // int(self.stored["vision_heads"]),
-        }  # fmt: skip
+            "image_size": self.images.shape[-1],
+            "patch_size": patch,
+            "width": width,
+            "layers": blocks["visual.transformer"],
+            "head_width": width // int(self.stored["vision_heads"]),
+        }
         text = {
-            "context_length": context, "vocab_size": len(state["token_embedding.weight"]), "width": text_width,
-            "heads": int(self.stored["text_heads"]), "layers": blocks["transformer"],
-        }  # fmt: skip
+            "context_length": context,
+            "vocab_size": len(state["token_embedding.weight"]),
+            "width": text_width,
+            "heads": int(self.stored["text_heads"]),
+            "layers": blocks["transformer"],
+        }
         embed_dim = state["text_projection"].shape[1]
         self.clip: Any = build_clip(
             {"embed_dim": embed_dim, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}

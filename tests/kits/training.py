@@ -80,12 +80,17 @@ def tiny_recipe(shards: Path) -> dict[str, Any]:
         "data": {"shards": str(shards), "workers": 2},
         "text": {"vocab_size": 600, "context_length": 24, "captions_per_sample": 1},
         "model": {
-            "image_tower": "test_efficientnet", "image_weights": None, "size_px": 32, "embed_dim": 16,
-            "text_width": 16, "text_heads": 2, "text_layers": 1,
+            "image_tower": "test_efficientnet",
+            "image_weights": None,
+            "size_px": 32,
+            "embed_dim": 16,
+            "text_width": 16,
+            "text_heads": 2,
+            "text_layers": 1,
         },
         "augment": {"flip": 0.5},
         "train": {"epochs": 2, "batch_size": 6, "warmup_steps": 2, "log_every": 1, "ema": 0.5, "threads": 1},
-    }  # fmt: skip
+    }
 
 
 def masked_recipe(shards: Path) -> dict[str, Any]:

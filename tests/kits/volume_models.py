@@ -139,8 +139,11 @@ def volume_pack(folder: Path, volume: VolumeInput | None = None, way: str = "ct:
         torch.manual_seed(0)
         model = build_clip(config).eval()
     card = Card(
-        name="clips", version="1", summary="Random weights.", modalities=(way.partition(":")[0],),
+        name="clips",
+        version="1",
+        summary="Random weights.",
+        modalities=(way.partition(":")[0],),
         created_from={IMPORTED: "random"},
-    )  # fmt: skip
+    )
     preprocess = Preprocess(SIZE_PX, volume=volume, adapters={way: preprocessing_of(way)})
     return save_pack(folder, model, None, preprocess, card, config=config, half=False)

@@ -63,8 +63,11 @@ def write_series(
 ) -> list[Path]:
     """Write one file for each slice."""
     base: dict[str, Any] = {
-        "SOPClassUID": CT, "Modality": "CT", "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "SliceThickness": 2.0,
-    }  # fmt: skip
+        "SOPClassUID": CT,
+        "Modality": "CT",
+        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+        "SliceThickness": 2.0,
+    }
     if elements.get("Modality", "CT") == "CT":
         base |= {"RescaleSlope": 1, "RescaleIntercept": 0}
     return [

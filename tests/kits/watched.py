@@ -85,12 +85,22 @@ def _file(row: int, study: str, maker: str, week: str, is_failed: bool, distance
     if distance is not None and not is_failed:
         measured["home_distance"] = float(distance + 0.1 * rng.normal())
     return FileRow(
-        row=row, path=f"{study}/{row}.dcm", sha256=None, size_bytes=1, format="dicom",
-        status="failed" if is_failed else "scored", reason="truncated" if is_failed else None, message=None,
-        study=study, modality="xray", view=None if is_failed else "PA",
+        row=row,
+        path=f"{study}/{row}.dcm",
+        sha256=None,
+        size_bytes=1,
+        format="dicom",
+        status="failed" if is_failed else "scored",
+        reason="truncated" if is_failed else None,
+        message=None,
+        study=study,
+        modality="xray",
+        view=None if is_failed else "PA",
         headers=json.dumps({"week": week} if week else {}) if is_failed else json.dumps(headers),
-        kind="image", unit=row, **measured,
-    )  # fmt: skip
+        kind="image",
+        unit=row,
+        **measured,
+    )
 
 
 def _score(study: str, patient: str, task: str, name: str, kind: str, probability: float, pack: str) -> ScoreRow:

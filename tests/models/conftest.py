@@ -65,9 +65,14 @@ def _pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny_config(load_tokenizer(folder / "tokenizer").vocab_size)
     card = Card(name="tiny", version="1", summary="Random weights.", modalities=("xray",))
     return save_pack(
-        folder / "tiny", random_clip(config), folder / "tokenizer", Preprocess(SIZE, adapters=xray()), card,
-        config=config, extra_files={"train_hashes.txt": b"00\n"},
-    )  # fmt: skip
+        folder / "tiny",
+        random_clip(config),
+        folder / "tokenizer",
+        Preprocess(SIZE, adapters=xray()),
+        card,
+        config=config,
+        extra_files={"train_hashes.txt": b"00\n"},
+    )
 
 
 @pytest.fixture

@@ -270,9 +270,11 @@ def test_a_pack_fuses_the_views_of_an_exam_whatever_their_order(exam_model: Mode
 def test_views_that_cannot_be_fused_are_refused(exam_model: Model, model: Model) -> None:
     features = exam_model.encode_image(_images(2))
     for of, vectors, types in (
-        (model, features, EXAM[:2]), (exam_model, features, EXAM), (exam_model, features[:0], ()),
+        (model, features, EXAM[:2]),
+        (exam_model, features, EXAM),
+        (exam_model, features[:0], ()),
         (exam_model, features[0], EXAM[:1]),
-    ):  # fmt: skip
+    ):
         with pytest.raises(MedclipError) as caught:
             of.fuse(vectors, types)
         assert caught.value.reason is Reason.WRONG_USE

@@ -213,8 +213,13 @@ def test_page_and_tables_are_written_the_same_way_each_time_and_name_no_study_s_
         written.append({path.name: path.read_bytes() for path in out.iterdir()})
     assert written[0] == written[1]
     assert set(written[0]) == {
-        "changes.csv", "changes.parquet", "monitor.json", "periods.csv", "periods.parquet", "report.html"
-    }  # fmt: skip
+        "changes.csv",
+        "changes.parquet",
+        "monitor.json",
+        "periods.csv",
+        "periods.parquet",
+        "report.html",
+    }
     assert b".dcm" not in b"".join(written[0].values())
     assert b"patient:" not in b"".join(written[0].values())
     read = json.loads(written[0]["monitor.json"])

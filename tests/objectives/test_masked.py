@@ -123,9 +123,11 @@ def test_sizes_that_are_no_whole_patches_are_refused(shape: tuple[int, ...], pat
 
 
 @given(
-    size=st.integers(2, 40), kept=st.integers(1, 40), shares=st.lists(st.floats(0, 1), min_size=1, max_size=4),
+    size=st.integers(2, 40),
+    kept=st.integers(1, 40),
+    shares=st.lists(st.floats(0, 1), min_size=1, max_size=4),
     seed=st.integers(0, 999),
-)  # fmt: skip
+)
 def test_the_foreground_shows_its_share_and_every_image_the_same_number(
     size: int, kept: int, shares: list[float], seed: int
 ) -> None:

@@ -92,10 +92,13 @@ def test_views_and_texts_of_two_breasts_are_neither_positives_nor_negatives_of_e
         return clip_loss(a[which], b[which], 5.0), len(which)
 
     cross = [
-        of(images[0], texts[0], [0, 1, 2, 3, 4]), of(images[1], texts[0], [0, 1, 2, 3, 4]),
-        of(images[2], texts[0], [2, 4]), of(images[0], texts[1], [2, 3]), of(images[1], texts[1], [2, 3]),
+        of(images[0], texts[0], [0, 1, 2, 3, 4]),
+        of(images[1], texts[0], [0, 1, 2, 3, 4]),
+        of(images[2], texts[0], [2, 4]),
+        of(images[0], texts[1], [2, 3]),
+        of(images[1], texts[1], [2, 3]),
         of(images[2], texts[1], [0, 1, 2, 3, 4]),
-    ]  # fmt: skip
+    ]
     among = [of(images[0], images[1], [0, 1, 2, 3, 4])] + [of(images[i], images[2], [2, 4]) for i in (0, 1)]
     joint = torch.nn.functional.normalize(sum(images), dim=1)
     whole = (clip_loss(joint, texts[0], 5.0) + clip_loss(joint, texts[1], 5.0)) / 2

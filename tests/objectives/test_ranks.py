@@ -26,10 +26,13 @@ def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     started = [
         subprocess.Popen(
             [*command, str(rank), str(count), str(golden) if golden.is_file() else ""],
-            cwd=repository, env=env, stderr=subprocess.PIPE, text=True,
+            cwd=repository,
+            env=env,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in range(count)
-    ]  # fmt: skip
+    ]
     for process in started:
         _, said = process.communicate(timeout=120)
         assert process.returncode == 0, said[-3000:]

@@ -42,9 +42,11 @@ def test_the_gradient_of_the_bias_is_the_sum_of_what_the_answers_are_off_by(n: i
 
 
 @given(
-    batch=batches(some_valid=False, of_texts=True), seed=st.integers(0, 10_000),
-    scale=st.floats(0.1, 60), bias=st.floats(-12, 2),
-)  # fmt: skip
+    batch=batches(some_valid=False, of_texts=True),
+    seed=st.integers(0, 10_000),
+    scale=st.floats(0.1, 60),
+    bias=st.floats(-12, 2),
+)
 def test_loss_and_gradients_equal_the_dense_form(
     batch: tuple[int, int, Pairs | None, int], seed: int, scale: float, bias: float
 ) -> None:

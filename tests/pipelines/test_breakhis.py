@@ -144,8 +144,9 @@ def test_the_fixed_patients_are_tested_at_40x_alone() -> None:
     slides = sorted(protocols.EVA_4C | {f"9{n}" for n in range(20)})
     images = [
         tree.BreakHisImage(f"{s}/{m}X/{n}.png", s, protocols.EVA_4C_CLASSES[n % 4], m)
-        for n, s in enumerate(slides) for m in (40, 100)
-    ]  # fmt: skip
+        for n, s in enumerate(slides)
+        for m in (40, 100)
+    ]
     (side,) = protocols.PROTOCOLS["eva_40x_4c"].divisions(images)
     assert {i.patient for i, own in zip(images, side, strict=True) if own == "test"} == protocols.EVA_4C
     assert all(own == "" for i, own in zip(images, side, strict=True) if i.magnification == 100)

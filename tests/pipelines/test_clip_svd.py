@@ -130,9 +130,13 @@ def result(value: float, primary: str = "balanced_accuracy", novel: bool = False
         "cells": [c | {"shots": k} for c in cells for k in (4, None)],
         "differences": [c | {"shots": None, "reference": "zero-shot"} for c in cells],
         "novel_classes": ["x"] if novel else [],
-        "novel": [side | {"metric": m} | (sides(figure(0.0), figure(1.0), figure(0.0)) if m == "accuracy" else {})
-                  for m in ("accuracy", primary)] if novel else [],
-    }  # fmt: skip
+        "novel": [
+            side | {"metric": m} | (sides(figure(0.0), figure(1.0), figure(0.0)) if m == "accuracy" else {})
+            for m in ("accuracy", primary)
+        ]
+        if novel
+        else [],
+    }
 
 
 def test_means_over_sets_have_narrower_intervals_and_need_every_set():

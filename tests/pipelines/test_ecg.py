@@ -148,9 +148,13 @@ def test_the_shared_parts_are_measured_in_small_and_reads_no_label_before(progra
 def test_the_protocol_runs_on_a_table_in_the_columns_of_ptbxl(programs: Programs, tmp_path: Path) -> None:
     cohort = write_cohort(tmp_path / "cohort", 80, sampling_hz=100).parent
     table = run(
-        FOLDER / "protocol.py", cohort / "ptbxl_database.csv", tmp_path / "run", "--tiny",
-        home=tmp_path / "home", python=programs.python,
-    )  # fmt: skip
+        FOLDER / "protocol.py",
+        cohort / "ptbxl_database.csv",
+        tmp_path / "run",
+        "--tiny",
+        home=tmp_path / "home",
+        python=programs.python,
+    )
     assert table.count("| ") > 20
     assert "| ECG statements | 71 (" in table
     with (tmp_path / "run" / "labels.csv").open(newline="") as file:

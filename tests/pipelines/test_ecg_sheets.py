@@ -204,8 +204,10 @@ def test_the_measurement_runs_in_small_and_keeps_what_is_finished(programs: Prog
     _set(tmp_path / "data", 64)
     command = [programs.python, str(FOLDER / "sheets.py"), str(tmp_path / "run"), "--data", str(tmp_path / "data")]
     env = os.environ | {
-        "PYTHONPATH": str(FOLDER.parents[1]), "MEDCLIP_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"
-    }  # fmt: skip
+        "PYTHONPATH": str(FOLDER.parents[1]),
+        "MEDCLIP_HOME": str(tmp_path / "home"),
+        "HF_HUB_OFFLINE": "1",
+    }
 
     def run() -> str:
         done = subprocess.run(

@@ -66,11 +66,14 @@ def mimic_tables(folder: Path, num_patients: int, *, images: bool = False) -> li
             splits.append({"dicom_id": dicom, "study_id": study, "subject_id": subject, "split": split})
             metadata.append(
                 {
-                    "dicom_id": dicom, "subject_id": subject, "study_id": study, "ViewPosition": ("PA", "AP")[n % 2],
+                    "dicom_id": dicom,
+                    "subject_id": subject,
+                    "study_id": study,
+                    "ViewPosition": ("PA", "AP")[n % 2],
                     "PerformedProcedureStepDescription": "CHEST (PORTABLE AP)" if n % 2 else "CHEST (PA AND LAT)",
                     "StudyDate": "21530607",
                 }
-            )  # fmt: skip
+            )
             if images:
                 place = folder / "files" / "p10" / f"p{subject}" / f"s{study}" / f"{dicom}.jpg"
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -93,11 +96,20 @@ def nih_tables(folder: Path, num_patients: int) -> None:
             found = rng.choice(["No Finding", "Pneumothorax", "Effusion|Pneumothorax", "Pneumonia"])
             entries.append(
                 {
-                    "Image Index": image, "Finding Labels": found, "Follow-up #": visit, "Patient ID": n + 1,
-                    "Patient Age": 20 + n % 60, "Patient Gender": "MF"[n % 2], "View Position": ("PA", "AP")[n % 2],
-                    "OriginalImage[Width": 2000, "Height]": 2000, "OriginalImagePixelSpacing[x": 0.1, "y]": 0.1, "": "",
+                    "Image Index": image,
+                    "Finding Labels": found,
+                    "Follow-up #": visit,
+                    "Patient ID": n + 1,
+                    "Patient Age": 20 + n % 60,
+                    "Patient Gender": "MF"[n % 2],
+                    "View Position": ("PA", "AP")[n % 2],
+                    "OriginalImage[Width": 2000,
+                    "Height]": 2000,
+                    "OriginalImagePixelSpacing[x": 0.1,
+                    "y]": 0.1,
+                    "": "",
                 }
-            )  # fmt: skip
+            )
             if n % 2:
                 tested.append(image)
             tubes.append({"image_id": image, "Drain": rng.choice([1, 0, 0, -1])})

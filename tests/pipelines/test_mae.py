@@ -110,10 +110,11 @@ def test_nih_films_of_the_official_test_list_are_never_listed(tmp_path: Path) ->
 
 def test_of_chexpert_frontal_views_are_listed_with_the_patient_of_their_path(tmp_path: Path) -> None:
     write(
-        tmp_path / "train.csv", "Path,Sex,Age,Frontal/Lateral,AP/PA",
+        tmp_path / "train.csv",
+        "Path,Sex,Age,Frontal/Lateral,AP/PA",
         "CheXpert-v1.0-small/train/patient00007/study1/view1_frontal.jpg,Female,68,Frontal,AP",
         "CheXpert-v1.0-small/train/patient00007/study1/view2_lateral.jpg,Female,68,Lateral,",
-    )  # fmt: skip
+    )
     (row,) = stage(CXR, "tables").chexpert(tmp_path)
     assert row["file"] == str(tmp_path / "train/patient00007/study1/view1_frontal.jpg")
     assert (row["patient"], row["sex"], row["view"]) == ("chexpert:patient00007", "F", "AP")
@@ -124,9 +125,12 @@ def test_of_mimic_frontal_views_of_the_training_split_are_listed(tmp_path: Path)
         tmp_path / "mimic-cxr-2.0.0-split.csv", "dicom_id,study_id,subject_id,split", "d1,5,1234,train", "d2,6,99,test"
     )
     write(
-        tmp_path / "mimic-cxr-2.0.0-metadata.csv", "dicom_id,subject_id,study_id,ViewPosition",
-        "d1,1234,5,AP", "d2,99,6,AP", "d3,1234,5,LATERAL",
-    )  # fmt: skip
+        tmp_path / "mimic-cxr-2.0.0-metadata.csv",
+        "dicom_id,subject_id,study_id,ViewPosition",
+        "d1,1234,5,AP",
+        "d2,99,6,AP",
+        "d3,1234,5,LATERAL",
+    )
     (row,) = stage(CXR, "tables").mimic(tmp_path)
     assert row["file"] == str(tmp_path / "files/p12/p1234/s5/d1.jpg")
 
@@ -136,10 +140,11 @@ def test_films_that_are_not_on_disk_are_counted_and_a_set_without_any_is_a_failu
 ) -> None:
     tables = stage(CXR, "tables")
     write(
-        tmp_path / "train.csv", "Path,Sex,Age,Frontal/Lateral,AP/PA",
+        tmp_path / "train.csv",
+        "Path,Sex,Age,Frontal/Lateral,AP/PA",
         "C/train/patient1/study1/view1_frontal.jpg,Female,68,Frontal,AP",
         "C/train/patient2/study1/view1_frontal.jpg,Male,60,Frontal,PA",
-    )  # fmt: skip
+    )
     assert tables.main("chexpert", str(tmp_path), str(tmp_path / "out.csv")) == 1
     write(tmp_path / "train/patient1/study1/view1_frontal.jpg", "")
     assert tables.main("chexpert", str(tmp_path), str(tmp_path / "out.csv")) == 0

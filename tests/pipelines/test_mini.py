@@ -107,15 +107,21 @@ def test_only_the_findings_above_chance_stay_and_the_others_are_named_as_tried()
     [
         ({"zero_shot": figure(0.4, 0.5)}, "not told from chance"),
         ({"zero_shot": figure(0.17, 0.5, 0.3) | {"high": 0.45}}, "worse than chance"),
-        ({"zero_shot": figure(0.6, 0.5) | {"low_adjusted": 0.45}},
-         "not told from chance once the number of classes that were tried is counted"),
-        ({"zero_shot_pa_only": figure(0.4, 0.5), "zero_shot_here_only": figure(0.4, 0.5)},
-         "not told from chance on PA views and here alone"),
-        ({"zero_shot": figure(0.6, 0.5, 0.7) | {"high": 0.8}, "small_cnn": figure(0.81, 0.5)},
-         "a small network answers better"),
+        (
+            {"zero_shot": figure(0.6, 0.5) | {"low_adjusted": 0.45}},
+            "not told from chance once the number of classes that were tried is counted",
+        ),
+        (
+            {"zero_shot_pa_only": figure(0.4, 0.5), "zero_shot_here_only": figure(0.4, 0.5)},
+            "not told from chance on PA views and here alone",
+        ),
+        (
+            {"zero_shot": figure(0.6, 0.5, 0.7) | {"high": 0.8}, "small_cnn": figure(0.81, 0.5)},
+            "a small network answers better",
+        ),
         ({}, ""),
     ],
-)  # fmt: skip
+)
 def test_what_is_left_out_stands_in_the_card_with_its_figure_and_the_reason(
     change: dict[str, dict[str, float]], why: str
 ) -> None:
@@ -147,8 +153,9 @@ def test_what_holds_in_no_source_and_a_modality_that_is_missed_too_often_are_lef
     metrics = {"balanced_accuracy": {"zero_shot": figure(0.9, 0.2, 0.96)}}
     left = not_claimed({"t": {"metrics": metrics, "sources": {"all": below}}, "modality": {"metrics": metrics}})
     assert {task: of["all"]["why"] for task, of in left.items()} == {
-        "t": "in no source above chance", "modality": "below 0.97"
-    }  # fmt: skip
+        "t": "in no source above chance",
+        "modality": "below 0.97",
+    }
 
 
 @pytest.mark.shared

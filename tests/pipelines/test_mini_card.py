@@ -139,10 +139,12 @@ def test_an_ecg_is_judged_once_and_not_cutting_by_cutting() -> None:
         ill = np.array([r.labels["chest_xray_findings"]["pneumonia"] for r in one.records])
         other = np.stack([np.sin(np.where(ill, 0.25, 0.35)), np.cos(np.where(ill, 0.25, 0.35))], axis=1)
         return type(one)(
-            np.concatenate([one.images, one.images]), np.concatenate([one.features, other]).astype(np.float32),
-            [*one.records, *one.records], *(np.concatenate([c, c]) for c in (one.patients, one.sources, one.generic)),
+            np.concatenate([one.images, one.images]),
+            np.concatenate([one.features, other]).astype(np.float32),
+            [*one.records, *one.records],
+            *(np.concatenate([c, c]) for c in (one.patients, one.sources, one.generic)),
             units=np.tile(np.arange(60), 2),
-        )  # fmt: skip
+        )
 
     cut = {name: in_cuttings(one) for name, one in data.items()}
     figures = evaluate.multilabel(Words(), cut, "chest_xray_findings", {"pneumonia": evaluate.Judged()}, None)
@@ -159,9 +161,13 @@ def test_a_task_says_of_which_modalities_its_labels_are_and_that_it_is_of_sheets
         rows = tuple(
             {"modality": modality, "adapter": modality, "sha256": sha256}
             for modality, sha256 in [
-                ("ecg", "sheet"), *[("ecg", "record")] * 5, *[("xray", "film")] * 2, ("mri", "knee"), ("ct", "slice"),
+                ("ecg", "sheet"),
+                *[("ecg", "record")] * 5,
+                *[("xray", "film")] * 2,
+                ("mri", "knee"),
+                ("ct", "slice"),
             ]
-        )  # fmt: skip
+        )
 
         def record(self, i: int) -> tuple[Any, None]:
             labels = {"sheet": "ecg_sheet", "record": "ecg_superclass", "film": "chest_xray_view"}
@@ -208,9 +214,13 @@ def test_a_card_of_before_gets_its_sources_and_loses_patients_that_nobody_knows(
     card = Card(name="t", tasks={"brain_mri_tumour": TaskCard(classes=("glioma", "pituitary"), metrics=metrics)})
     area = {"value": 0.98, "chance": 0.5}
     task = SimpleNamespace(
-        task="brain_mri_tumour", finding=None, verdict=NOT_TESTABLE, sources=(), source_names=("brain_mri",),
+        task="brain_mri_tumour",
+        finding=None,
+        verdict=NOT_TESTABLE,
+        sources=(),
+        source_names=("brain_mri",),
         by_source={"pooled": area},
-    )  # fmt: skip
+    )
     tasks = listed.with_sources(card, (task,))["brain_mri_tumour"]
     assert tasks["metrics"]["balanced_accuracy"]["zero_shot"]["num_patients"] is None
     assert tasks["metrics"]["balanced_accuracy"]["zero_shot_nih_cxr_only"]["num_patients"] == 168

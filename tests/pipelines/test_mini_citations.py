@@ -41,9 +41,11 @@ def test_every_set_and_every_start_has_a_work_and_every_work_is_of_one_of_them()
 def test_a_pack_names_the_works_of_what_it_was_made_from_and_no_others() -> None:
     works = stage("citations").works_of(["ptbxl_z", "nih_cxr"], ["seed", "image_tower_of"], year=2026)
     assert [(work.key, work.of) for work in works] == [
-        ("medclip-mini", ()), ("wang2017chestxray8", ("nih_cxr",)), ("wagner2020ptbxl", ("ptbxl_z",)),
+        ("medclip-mini", ()),
+        ("wang2017chestxray8", ("nih_cxr",)),
+        ("wagner2020ptbxl", ("ptbxl_z",)),
         ("he2022mae", ("image_tower_of",)),
-    ]  # fmt: skip
+    ]
     assert works[0].fields["year"] == "2026"
     _, glas = stage("citations").works_of(["glas_colon, by way of mae"], [])
     assert glas.of == ("glas_colon, by way of mae",)

@@ -23,9 +23,22 @@ FOLDER = Path(__file__).parents[2] / "pipelines" / "mini"
 NAMES = ("prepare", "shared_sets", "table", "measuring")
 SPLITS = {"train": 0.65, "val": 0.10, "test": 0.25}
 SOURCES = {
-    "nih_cxr", "covid_cxr", "csdi_fundus", "mini_mias", "cbis_ddsm", "brain_mri", "glas_colon",
-    "ecg_sheet", "cdd_cesm", "ddsm_4view", "isic2017", "bus_bra", "breast_us", "medpix2", "vqa_rad",
-}  # fmt: skip
+    "nih_cxr",
+    "covid_cxr",
+    "csdi_fundus",
+    "mini_mias",
+    "cbis_ddsm",
+    "brain_mri",
+    "glas_colon",
+    "ecg_sheet",
+    "cdd_cesm",
+    "ddsm_4view",
+    "isic2017",
+    "bus_bra",
+    "breast_us",
+    "medpix2",
+    "vqa_rad",
+}
 
 
 @pytest.fixture(autouse=True)

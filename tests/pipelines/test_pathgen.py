@@ -45,8 +45,10 @@ def test_stage_2_goes_on_from_stage_1_on_its_pairs_and_on_those_of_slides() -> N
     assert (first.model.start, second.model.start) == ("ViT-B-16-quickgelu:openai", "runs/pathgen/stage_1/pack")
     before, after = first.decisive(), second.decisive()
     assert {key for key in before if before[key] != after[key]} == {
-        "name", "model.start", "train.warmup_steps",
-    }  # fmt: skip
+        "name",
+        "model.start",
+        "train.warmup_steps",
+    }
 
 
 def test_both_stages_contrast_whole_captions_with_every_other_one_as_the_reference_does() -> None:

@@ -67,8 +67,11 @@ def test_pip_audit_finds_what_a_file_of_advisories_knows_and_asks_nobody_else(
     words = ["-m", "pipelines.supply_chain.audit", "--advisories", str(tmp_path / "known.json")]
     done = subprocess.run(
         [sys.executable, *words, "--environment", str(tmp_path / "site")],
-        cwd=repository, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == code, done.stderr
     assert "1 advisories for 1 packages" in done.stdout
     assert ("TEST-1" in done.stdout) == bool(code)

@@ -70,12 +70,14 @@ def measured(run: Path, seed: int, values: dict[str, float]) -> None:
     figure = {"balanced_accuracy": 0.3, "auroc": 0.5}
     sets = [
         {
-            "id": name, "classes": ["a", "b"], "num_unseen": 40,
+            "id": name,
+            "classes": ["a", "b"],
+            "num_unseen": 40,
             "figures": {m: {"value": 1.0, "low": 1.0, "high": 1.0} for m in figure},
             "unseen": {m: {"value": value, "low": value - 0.1, "high": value + 0.1} for m in figure},
         }
         for name, value in values.items()
-    ]  # fmt: skip
+    ]
     folder = run / f"seed-{seed}" / "evaluate"
     folder.mkdir(parents=True)
     (folder / "evaluate.json").write_text(json.dumps({"sets": sets}))
@@ -247,9 +249,12 @@ def slurm(folder: Path, step: str) -> tuple[int, str]:
         (tools / name).write_text(f"#!/bin/bash\n{body}\n")
         (tools / name).chmod(0o755)
     environment = os.environ | {
-        "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_NNODES": "2",
-        "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_SUBMIT_DIR": str(folder),
-    }  # fmt: skip
+        "PATH": f"{tools}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "7",
+        "SLURM_NNODES": "2",
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_SUBMIT_DIR": str(folder),
+    }
     environment.pop("RUN", None)
     job = subprocess.Popen(["bash", str(FOLDER / "launch/slurm.sbatch")], env=environment)
     for _ in range(400):

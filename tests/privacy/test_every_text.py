@@ -38,9 +38,17 @@ SETTINGS = Settings(workers=1)
 _DECIDES = frozenset({"PhotometricInterpretation", "SpecificCharacterSet", "SOPClassUID", "Modality"})
 """Elements without which nothing is read; planted alone."""
 _OF_PIXELS = (
-    "WindowCenterWidthExplanation", "VOILUTFunction", "RescaleType", "PixelPresentation", "DerivationDescription",
-    "ViewName", "ProtocolName", "SeriesDescription", "StationName", "SOPInstanceUID",
-)  # fmt: skip
+    "WindowCenterWidthExplanation",
+    "VOILUTFunction",
+    "RescaleType",
+    "PixelPresentation",
+    "DerivationDescription",
+    "ViewName",
+    "ProtocolName",
+    "SeriesDescription",
+    "StationName",
+    "SOPInstanceUID",
+)
 
 
 def _objects(folder: Path) -> Iterator[Path]:

@@ -27,9 +27,13 @@ class WordModel:
 
     name = "tiny"
     tokenizer = SimpleNamespace(
-        context_length=12, pad_id=0, eos_id=1, vocab_size=50_000, decode=lambda ids: "word",
+        context_length=12,
+        pad_id=0,
+        eos_id=1,
+        vocab_size=50_000,
+        decode=lambda ids: "word",
         encode=lambda texts: np.array([([2] * min(11, len(t.split())) + [1] + [0] * 12)[:12] for t in texts]),
-    )  # fmt: skip
+    )
 
     def encode_text(self, texts: list[str]) -> np.ndarray:
         return np.concatenate([unit_vectors(np.random.default_rng(list(t.encode())), 1, DIM) for t in texts])
@@ -45,8 +49,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Embeddings:
     for n, unit in enumerate(make_units(60, DIM)):
         sex = "F" if n % 2 else "M"
         headers = json.dumps({"sex": sex, "age_years": 20 + n, "image_type": ["ORIGINAL", "PRIMARY"]})
-        units.append(replace(unit, modality="ct" if n % 3 == 0 else "xray", headers=headers, burned_in=n == 7,
-                             view="PA" if n % 3 else None))  # fmt: skip
+        units.append(
+            replace(
+                unit,
+                modality="ct" if n % 3 == 0 else "xray",
+                headers=headers,
+                burned_in=n == 7,
+                view="PA" if n % 3 else None,
+            )
+        )
     thumbnails = [(unit.row, b"\xff\xd8 of %d" % unit.row) for unit in units if not unit.burned_in]
     return open_embeddings(write_store(tmp_path_factory.mktemp("e") / "e", units, thumbnails=thumbnails))
 
@@ -186,8 +197,12 @@ def test_what_the_best_of_a_few_lies_above_the_mean_by_chance_is_that_of_a_simul
 def test_ranks_that_do_not_stand_out_are_called_weak(store: Embeddings, tmp_path: Path) -> None:
     found = " ".join(search(store, "anything").notes)
     assert "by chance alone" in found
-    near = [*make_units(99, DIM), replace(make_units(1, DIM)[0], row=100, study="odd", sha256="odd",
-            features=WordModel().encode_text(["effusion"]))]  # fmt: skip
+    near = [
+        *make_units(99, DIM),
+        replace(
+            make_units(1, DIM)[0], row=100, study="odd", sha256="odd", features=WordModel().encode_text(["effusion"])
+        ),
+    ]
     alike = np.tile(-near[-1].features, (99, 1)) + 0.05 * unit_vectors(np.random.default_rng(0), 99, DIM)
     units = [replace(u, features=alike[n : n + 1]) for n, u in enumerate(near[:-1])]
     odd = search(open_embeddings(write_store(tmp_path / "odd", [*units, near[-1]])), "effusion", level="units")

@@ -32,9 +32,14 @@ def plainly(vectors: np.ndarray, queries: np.ndarray, k: int, wanted: np.ndarray
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_best_rows_are_those_of_a_full_sort_and_equal_vectors_come_by_their_number(
-    tmp_path_factory: pytest.TempPathFactory, num_rows: int, num_queries: int, k: int, distinct: int, share: float,
+    tmp_path_factory: pytest.TempPathFactory,
+    num_rows: int,
+    num_queries: int,
+    k: int,
+    distinct: int,
+    share: float,
     seed: int,
-) -> None:  # fmt: skip
+) -> None:
     rng = np.random.default_rng(seed)
     pool = rng.standard_normal((distinct, 7)).astype(np.float32)
     pool /= np.linalg.norm(pool, axis=1, keepdims=True)

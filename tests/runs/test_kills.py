@@ -213,8 +213,14 @@ def test_kills_of_a_run_that_writes_to_a_network_drive_change_no_byte(seeing_pac
     setup = f"\nfrom pathlib import Path\nfrom medclip.files.disk import mounts\nmounts.MOUNTS = Path({str(table)!r})\n"
     with Runner(tmp_path / "log.txt", seeing_pack, setup) as runner:
         assert runner.score(root, tmp_path / "whole")
-        for moment, call in (("register after", 2), ("looked_at before", 3), ("commit before", 2), ("commit after", 3),
-                             ("number after", 1), ("replace after", 1)):  # fmt: skip
+        for moment, call in (
+            ("register after", 2),
+            ("looked_at before", 3),
+            ("commit before", 2),
+            ("commit after", 3),
+            ("number after", 1),
+            ("replace after", 1),
+        ):
             assert not runner.score(root, drive / "out", moment, call)
             assert not list(drive.rglob("*-wal"))
         assert runner.score(root, drive / "out")

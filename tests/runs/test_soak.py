@@ -17,8 +17,11 @@ import pytest
 def _run(repository: Path, script: str, *options: object) -> str:
     done = subprocess.run(
         [sys.executable, str(repository / "benchmarks" / script), *map(str, options)],
-        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(repository)},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(repository)},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

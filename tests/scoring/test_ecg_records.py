@@ -63,10 +63,17 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 NOTES = {
-    "good": None, "fast_rate": None, "eight": None, "philips": None, "muse": None,
-    "limb": "lead_missing:V1,V2,V3,V4,V5,V6", "strip": "short_record", "gaps": "lead_gaps:V2",
-    "constant": "lead_flat:V3", "arms": "arms_swapped",
-}  # fmt: skip
+    "good": None,
+    "fast_rate": None,
+    "eight": None,
+    "philips": None,
+    "muse": None,
+    "limb": "lead_missing:V1,V2,V3,V4,V5,V6",
+    "strip": "short_record",
+    "gaps": "lead_gaps:V2",
+    "constant": "lead_flat:V3",
+    "arms": "arms_swapped",
+}
 REASONS = {"names": "not_an_image", "unit": "no_scale", "gain": "no_scale"}
 
 

@@ -55,8 +55,9 @@ def test_a_film_is_not_asked_what_was_measured_on_slices_and_a_slice_is(films: P
     assert asked(medclip.score(tmp_path / "vectors", out=tmp_path / "asked")) == expected
     explained = medclip.explain(films, settings=settings)
     assert {one.modality: {m.task for m in one.maps} for one in explained.units} == {
-        "xray": {"chest_xray_findings"}, "ct": {TASK}
-    }  # fmt: skip
+        "xray": {"chest_xray_findings"},
+        "ct": {TASK},
+    }
 
 
 def test_who_names_the_task_has_it_asked_of_films_too_and_reads_that_nobody_measured_it_there(
@@ -79,9 +80,12 @@ def test_words_for_what_was_measured_elsewhere_are_grey_with_the_reason_and_no_c
     films: Path, tmp_path: Path
 ) -> None:
     result = medclip.score(
-        films, out=tmp_path / "out", prompt=WORDS, settings=Settings(workers=1),
+        films,
+        out=tmp_path / "out",
+        prompt=WORDS,
+        settings=Settings(workers=1),
         export=in_folder(tmp_path / "fhir", "fhir-r4b"),
-    )  # fmt: skip
+    )
     of_films = "the model’s card has figures of this for X-ray images, not for CT"
     expected = [("ct", "signs of pneumonia", of_films), ("xray", "the thorax", ELSEWHERE)]
     assert [(one.modality, one.class_, one.reason) for one in result.unlearned] == expected

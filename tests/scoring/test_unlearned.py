@@ -264,9 +264,14 @@ def test_a_prompt_in_other_words_has_the_caution_of_the_class_beside_its_number_
     write_dicom(tmp_path / "in" / "1.dcm", 1)
     words = "signs of pneumonia"
     run = score(
-        tmp_path / "in", tmp_path / "out", model=own, workers=1, prompt=[words, "a pacemaker"], task=[task],
+        tmp_path / "in",
+        tmp_path / "out",
+        model=own,
+        workers=1,
+        prompt=[words, "a pacemaker"],
+        task=[task],
         export=in_folder(tmp_path / "sr", "sr", "fhir-r4b"),
-    )  # fmt: skip
+    )
     within = f"holds {ONE_SOURCE}: AUROC 0.86 (0.78 to 0.92) within nih_cxr, 118 patients. Elsewhere it may"
     assert f"“{words}”: the figure of what it names {within}" in " ".join(run.notes)
     assert sum("The figure is of the task’s own wording, not of these words" in note for note in run.notes) == 1

@@ -49,9 +49,12 @@ def test_a_folder_is_embedded_and_every_other_file_has_its_reason(files: Path, p
     rows = pq.read_table(tmp_path / "e" / "files.parquet").to_pylist()
     reasons = {row["path"]: row["reason"] for row in rows if "/" not in row["path"]}
     assert reasons == {
-        "axial.nii": None, "image.png": "other_input", "loop.dcm": "other_input", "one.nii": "single_slice",
+        "axial.nii": None,
+        "image.png": "other_input",
+        "loop.dcm": "other_input",
+        "one.nii": "single_slice",
         "sagittal.nii": "other_orientation",
-    }  # fmt: skip
+    }
     assert {row["status"] for row in rows if "/" in row["path"]} == {"embedded"}
     assert "6 of 3 units" in repr(made)  # two clips of 8 slices cover 12
 
@@ -80,9 +83,17 @@ def test_one_that_the_model_does_not_take_raises_its_reason(files: Path, pack: P
 def test_a_head_on_its_vectors_scores_series(files: Path, pack: Path, tmp_path: Path) -> None:
     rows = [{"file": f"s{n}", "patient": str(n), "modality": "ct", "finding": "ab"[n]} for n in range(2)]
     medclip.adapt(
-        pd.DataFrame(rows), "finding", model=pack, method="linear-probe", shots=1, test_share=0, images=files,
-        out=tmp_path / "adapted", patient="patient", settings=SETTINGS,
-    )  # fmt: skip
+        pd.DataFrame(rows),
+        "finding",
+        model=pack,
+        method="linear-probe",
+        shots=1,
+        test_share=0,
+        images=files,
+        out=tmp_path / "adapted",
+        patient="patient",
+        settings=SETTINGS,
+    )
     run = medclip.score(files, model=tmp_path / "adapted", out=tmp_path / "scores", settings=SETTINGS)
     scores = run.scores.to_pylist()
     assert {(row["task"], row["num_images"]) for row in scores} == {("finding", 2)}

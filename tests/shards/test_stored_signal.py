@@ -101,10 +101,14 @@ def test_a_record_of_limb_leads_i_and_ii_tells_that_four_can_be_computed() -> No
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"leads": ["II", "I"]}, {"leads": []}, {"leads": ["I", "X"]}, {"samples": 499}, {"sampling_hz": 0},
+        {"leads": ["II", "I"]},
+        {"leads": []},
+        {"leads": ["I", "X"]},
+        {"samples": 499},
+        {"sampling_hz": 0},
         {"sampling_hz": None},
     ],
-)  # fmt: skip
+)
 def test_facts_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
     data, facts = encode_signal(recording(heart(500)))
     with pytest.raises(MedclipError) as caught:
@@ -142,9 +146,13 @@ def test_what_is_no_ecg_or_shows_nothing_is_rejected_with_its_reason(tmp_path: P
     )
     assert report.num_samples == 1
     assert report.counts_by_reason == {
-        "constant_image": 1, "missing_file": 1, "not_an_image": 2, "not_supported_yet": 1, "other_input": 1,
+        "constant_image": 1,
+        "missing_file": 1,
+        "not_an_image": 2,
+        "not_supported_yet": 1,
+        "other_input": 1,
         "truncated": 1,
-    }  # fmt: skip
+    }
 
 
 def test_a_check_reads_every_record(shards: Path, tmp_path: Path) -> None:

@@ -25,16 +25,42 @@ FAULT = 99
 HOME = ".home"
 """Folder beside the outputs of a case: its identity key, and what libraries keep for a user."""
 ENVIRONMENT: Mapping[str, str] = {
-    "COLUMNS": "120", "HF_HUB_OFFLINE": "1", "LC_ALL": "C.UTF-8", "MPLBACKEND": "Agg", "NO_COLOR": "1",
-    "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "TERM": "dumb", "TOKENIZERS_PARALLELISM": "false",
-    "TRANSFORMERS_OFFLINE": "1", "TZ": "UTC",
-}  # fmt: skip
+    "COLUMNS": "120",
+    "HF_HUB_OFFLINE": "1",
+    "LC_ALL": "C.UTF-8",
+    "MPLBACKEND": "Agg",
+    "NO_COLOR": "1",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+    "TERM": "dumb",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_OFFLINE": "1",
+    "TZ": "UTC",
+}
 _LIBRARIES = (
-    "torch", "torch.distributed.checkpoint", "torch.utils.data", "open_clip", "timm", "transformers", "pandas",
-    "scipy.stats", "sklearn.linear_model", "sklearn.cluster", "sklearn.metrics", "matplotlib.figure",
-    "matplotlib.backends.backend_svg", "pydicom", "pyarrow.parquet", "h5py", "jinja2", "yaml", "rich.console",
-    "tifffile", "openslide", "wfdb",
-)  # fmt: skip
+    "torch",
+    "torch.distributed.checkpoint",
+    "torch.utils.data",
+    "open_clip",
+    "timm",
+    "transformers",
+    "pandas",
+    "scipy.stats",
+    "sklearn.linear_model",
+    "sklearn.cluster",
+    "sklearn.metrics",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_svg",
+    "pydicom",
+    "pyarrow.parquet",
+    "h5py",
+    "jinja2",
+    "yaml",
+    "rich.console",
+    "tifffile",
+    "openslide",
+    "wfdb",
+)
 
 
 class Driver:
@@ -51,9 +77,14 @@ class Driver:
         environment |= ENVIRONMENT | {"PYTHONPATH": str(REPOSITORY), "HOME": str(folder)}
         self._log = (folder / "driver.log").open("w", encoding="utf-8")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.snapshots.driver"], cwd=folder, env=environment,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
-        )  # fmt: skip
+            [sys.executable, "-m", "tests.snapshots.driver"],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -315,11 +315,25 @@ def _dicom(body: bytes, clean: Clean) -> Any:
 
 
 _READERS: Mapping[str, Callable[[bytes, Clean], Any]] = {
-    ".parquet": _parquet, ".csv": _csv, ".tsv": lambda body, clean: _csv(body, clean, "\t"), ".json": _json,
-    ".jsonl": _jsonl, ".png": _image, ".jpg": _image, ".jpeg": _image, ".safetensors": _safetensors, ".npz": _npz,
-    ".npy": _npz, ".h5": _hdf5, ".h5ad": _hdf5, ".hdf5": _hdf5, ".sqlite": _sqlite, ".tar": _tar, ".dcm": _dicom,
+    ".parquet": _parquet,
+    ".csv": _csv,
+    ".tsv": lambda body, clean: _csv(body, clean, "\t"),
+    ".json": _json,
+    ".jsonl": _jsonl,
+    ".png": _image,
+    ".jpg": _image,
+    ".jpeg": _image,
+    ".safetensors": _safetensors,
+    ".npz": _npz,
+    ".npy": _npz,
+    ".h5": _hdf5,
+    ".h5ad": _hdf5,
+    ".hdf5": _hdf5,
+    ".sqlite": _sqlite,
+    ".tar": _tar,
+    ".dcm": _dicom,
     ".geojson": _json,
-}  # fmt: skip
+}
 
 
 def mask_hashes(text: str) -> str:

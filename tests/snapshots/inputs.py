@@ -138,8 +138,16 @@ def caption_tables(folder: Path) -> None:
             ["b.jpg", "P2", "mri", ""],
         ],
         "vindr": [
-            ["study_id", "image_id", "laterality", "view_position", "breast_birads", "breast_density",
-             "finding_categories", "split"],
+            [
+                "study_id",
+                "image_id",
+                "laterality",
+                "view_position",
+                "breast_birads",
+                "breast_density",
+                "finding_categories",
+                "split",
+            ],
             ["e1", "i1", "L", "CC", "BI-RADS 4", "DENSITY C", "['Mass']", "training"],
             ["e1", "i1", "L", "CC", "BI-RADS 4", "DENSITY C", "['Skin Thickening']", "training"],
             ["e1", "i2", "R", "CC", "BI-RADS 1", "DENSITY C", "['No Finding']", "training"],
@@ -149,7 +157,7 @@ def caption_tables(folder: Path) -> None:
             ["1", "101.0", "56.0", "1", "sinusrhythmus linkstyp", "{'IMI': 35.0, 'SR': 0.0}", "3", "a_lr", "a_hr"],
             ["2", "102.0", "61.0", "0", "trace only requested.", "{'AFIB': 0.0}", "9", "b_lr", "b_hr"],
         ],
-    }  # fmt: skip
+    }
     for name, rows in tables.items():
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(rows)
@@ -199,11 +207,28 @@ def hub(folder: Path) -> None:
 MAKERS: Mapping[str, Callable[[Path], None]] = {
     maker.__name__: maker
     for maker in (
-        pack, studies, films_alike, captions, adapting, comparing, looks, recipes, films, suite, audited, watched,
+        pack,
+        studies,
+        films_alike,
+        captions,
+        adapting,
+        comparing,
+        looks,
+        recipes,
+        films,
+        suite,
+        audited,
+        watched,
         shard_table,
-        caption_tables, record, sections, cohort, stained, family, hub,
+        caption_tables,
+        record,
+        sections,
+        cohort,
+        stained,
+        family,
+        hub,
     )
-}  # fmt: skip
+}
 
 
 def make(name: str, folder: str) -> None:

@@ -63,9 +63,10 @@ def test_the_top_tenth_is_one_of_all_women_also_where_many_left_before_the_end_o
     months = np.where(event <= end, event, NONE), np.minimum(event, end)
     cohort = Cohort(np.arange(num, dtype=np.int32), (), ())
     *_, last = (
-        f for f in yearly_figures(cohort, Risk("cancer", chance, YEARS, *months), draw_weights(num, 20, seed=0))
+        f
+        for f in yearly_figures(cohort, Risk("cancer", chance, YEARS, *months), draw_weights(num, 20, seed=0))
         if f.population == "risk"
-    )  # fmt: skip
+    )
     # of the known rows alone the tenth would be a smaller one: 0.05 less
     estimate = last.estimates["tpr_of_top"][0]
     assert estimate.value == pytest.approx(truth, abs=0.02)

@@ -230,15 +230,17 @@ def test_the_card_says_what_the_run_began_with_and_keeps_its_data_and_lists(
     assert card.created_from[ANCESTORS] == [weights_digest(first / "pack")]
     assert f"made here, by way of {old.name}" in [source.name for source in card.data]
     assert [(work.key, work.of) for work in card.citations] == [
-        ("mine", (STARTED_FROM,)), ("drawn", (f"made here, by way of {old.name}",)),
-    ]  # fmt: skip
+        ("mine", (STARTED_FROM,)),
+        ("drawn", (f"made here, by way of {old.name}",)),
+    ]
     assert card.citations[0].fields["version"] == old.version
     assert pack_digest(first / "pack") in card.citations[0].fields["note"]
     assert [work.of for work in cite(first / "pack").citations] == [(), ("made here",)]
     assert cite(pack).notes == (
         "Of made here its card names no work to cite: the entry is what it says in words.",
-        "Its card states no licence of the weights.", "Its card does not say in which year it was published.",
-    )  # fmt: skip
+        "Its card states no licence of the weights.",
+        "Its card does not say in which year it was published.",
+    )
     for read in (training_hashes, training_patients):
         listed, before = read(pack, card), read(first / "pack", old)
         assert listed is not None

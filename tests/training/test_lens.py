@@ -38,9 +38,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _recipe(shards: Path, model: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
-        "name": "lens", "seed": 3, "data": {"shards": str(shards), "workers": 1}, "model": model,
-        "train": {"epochs": 1, "batch_size": 4, "warmup_steps": 1, "log_every": 1, "threads": 1, "lr": 1e-2}, **more,
-    }  # fmt: skip
+        "name": "lens",
+        "seed": 3,
+        "data": {"shards": str(shards), "workers": 1},
+        "model": model,
+        "train": {"epochs": 1, "batch_size": 4, "warmup_steps": 1, "log_every": 1, "threads": 1, "lr": 1e-2},
+        **more,
+    }
 
 
 @pytest.fixture(scope="module")

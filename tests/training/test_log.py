@@ -19,8 +19,13 @@ def test_the_log_keeps_its_keys_and_six_figures(tmp_path: Path) -> None:
     log.write("step", STEP)
     log.close()
     assert json.loads((tmp_path / "log.jsonl").read_text()) == {
-        "kind": "step", "step": 3, "loss": 1.23457, "lr": 5e-5, "images_s": 143.2, "data_wait": 3.18427e-05
-    }  # fmt: skip
+        "kind": "step",
+        "step": 3,
+        "loss": 1.23457,
+        "lr": 5e-5,
+        "images_s": 143.2,
+        "data_wait": 3.18427e-05,
+    }
 
 
 def test_people_see_figures_without_powers_of_ten(tmp_path: Path) -> None:

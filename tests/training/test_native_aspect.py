@@ -41,11 +41,16 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8)).save(folder / f"{i}.png")
         rows.append(
             {
-                "file": f"{i}.png", "patient": str(i), "modality": "xray", "view": "PA",
-                "split": "train" if i < 9 else "val", "label:chest_xray_findings:pneumonia": str(i % 2),
-                "source": "made here", "license": "CC0",
+                "file": f"{i}.png",
+                "patient": str(i),
+                "modality": "xray",
+                "view": "PA",
+                "split": "train" if i < 9 else "val",
+                "label:chest_xray_findings:pneumonia": str(i % 2),
+                "source": "made here",
+                "license": "CC0",
             }
-        )  # fmt: skip
+        )
     out = tmp_path_factory.mktemp("shards") / "squares"
     build_shards(pd.DataFrame(rows), out, Form(max_side=64, key=b"k" * 32), images=folder, settings=Settings(workers=1))
     return out

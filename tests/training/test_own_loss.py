@@ -151,5 +151,11 @@ def test_losses_are_added_in_the_order_of_the_table(recipe: dict[str, Any]) -> N
     start = Start(plain, None, 8, None, torch.device("cpu"))
     assert [one.name for one in begin_losses(start)] == ["contrastive"]
     assert list(LOSSES) == [
-        "contrastive", "image_anchor", "unimodal", "text_teacher", "keep", "masked", "supervised",
-    ]  # fmt: skip
+        "contrastive",
+        "image_anchor",
+        "unimodal",
+        "text_teacher",
+        "keep",
+        "masked",
+        "supervised",
+    ]

@@ -24,9 +24,21 @@ from tests.kits.volume_models import volume_recipe, volume_shards
 pytestmark = pytest.mark.slow
 
 AT_NIGHT = {
-    "ddp_small", "stopped", "hidden", "native", "changed_late", "count_ddp_2", "count_ddp_7", "beside_ddp",
-    "masked_ddp", "masked_fsdp", "masked_bad", "masked_both", "masked_volumes_ddp", "masked_volumes_begun_by_fsdp",
-}  # fmt: skip
+    "ddp_small",
+    "stopped",
+    "hidden",
+    "native",
+    "changed_late",
+    "count_ddp_2",
+    "count_ddp_7",
+    "beside_ddp",
+    "masked_ddp",
+    "masked_fsdp",
+    "masked_bad",
+    "masked_both",
+    "masked_volumes_ddp",
+    "masked_volumes_begun_by_fsdp",
+}
 """Runs that CI leaves to the night. It has each kind of training with sharded ranks (words, at their own aspect,
 masked, both, volumes), plain ranks with words, sigmoids and hidden patches, chunks, and each way to stop and go on."""
 
@@ -68,13 +80,24 @@ def plan(shards: Path) -> dict[str, Any]:
         "data": {"shards": str(shards), "workers": 1},
         "text": {"vocab_size": 600, "context_length": 24, "captions_per_sample": 1},
         "model": {
-            "image_tower": "test_vit", "image_weights": None, "size_px": 32, "embed_dim": 16,
-            "text_width": 16, "text_heads": 2, "text_layers": 2,
+            "image_tower": "test_vit",
+            "image_weights": None,
+            "size_px": 32,
+            "embed_dim": 16,
+            "text_width": 16,
+            "text_heads": 2,
+            "text_layers": 2,
         },
         "train": {
-            "epochs": 2, "batch_size": 6, "warmup_steps": 2, "log_every": 1, "ema": 0.5, "threads": 1, "lr": 1e-3,
+            "epochs": 2,
+            "batch_size": 6,
+            "warmup_steps": 2,
+            "log_every": 1,
+            "ema": 0.5,
+            "threads": 1,
+            "lr": 1e-3,
         },
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")

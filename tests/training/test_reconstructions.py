@@ -187,9 +187,15 @@ def test_leads_of_ecgs_are_drawn_below_each_other() -> None:
     mask[0, 4 * 3 + 2] = True  # the stretch of aVR with the spike
     std = torch.full((3,), 0.5)
     (shown,) = reconstruct(
-        records, mask, lambda images, _: patches_of(images, (1, 100)), (1, 100), mean=std, std=std, normalised=False,
+        records,
+        mask,
+        lambda images, _: patches_of(images, (1, 100)),
+        (1, 100),
+        mean=std,
+        std=std,
+        normalised=False,
         modalities=["ecg"],
-    )  # fmt: skip
+    )
     assert shown.original_HWC.shape == (12 * 20, 256, 3)
     is_black = shown.original_HWC[..., 0] == 0
     assert is_black[10::20].mean() > 0.98  # a line in the middle of each lead

@@ -30,9 +30,13 @@ def _keys(recipe: dict[str, Any], folder: Path, ranks: int, first: int, last: in
     found = []
     for rank in range(ranks):
         share = batches_of(
-            trainer.reader, batch_size=plan.train.batch_size, preprocess=trainer.preprocess, seed=plan.seed,
+            trainer.reader,
+            batch_size=plan.train.batch_size,
+            preprocess=trainer.preprocess,
+            seed=plan.seed,
             augment=plan.augment,
-            rank=rank, world_size=ranks,
-        )  # fmt: skip
+            rank=rank,
+            world_size=ranks,
+        )
         found += [key for batch in share.training(first, last) for key in batch.keys]
     return found

@@ -199,11 +199,16 @@ def _recipe(place: object, cache: Path) -> dict[str, Any]:
         "data": {"shards": str(place), "window_shards": 2, "shard_cache": str(cache), "shard_cache_gb": 0.00015},
         "text": {"vocab_size": 600, "context_length": 24, "captions_per_sample": 1},
         "model": {
-            "image_tower": "test_efficientnet", "image_weights": None, "size_px": 32, "embed_dim": 16,
-            "text_width": 16, "text_heads": 2, "text_layers": 1,
+            "image_tower": "test_efficientnet",
+            "image_weights": None,
+            "size_px": 32,
+            "embed_dim": 16,
+            "text_width": 16,
+            "text_heads": 2,
+            "text_layers": 1,
         },
         "train": {"epochs": 4, "batch_size": 4, "warmup_steps": 2, "log_every": 1, "checkpoint_every": 3, "threads": 1},
-    }  # fmt: skip
+    }
 
 
 def _losses(out: Path) -> list[tuple[int, float]]:

@@ -117,8 +117,9 @@ def test_records_are_augmented_anew_each_time_and_validation_never(recipe: dict[
     trainer = Trainer(load_recipe(recipe), tmp_path / "run")
     assert trainer.val is not None
     steps = 2 * trainer.data.steps_per_epoch
-    epochs = [{key: row.tobytes() for key, row in zip(b.keys, b.images, strict=True)}
-              for b in trainer.data.training(0, steps)]  # fmt: skip
+    epochs = [
+        {key: row.tobytes() for key, row in zip(b.keys, b.images, strict=True)} for b in trainer.data.training(0, steps)
+    ]
     first, again = ({k: v for batch in part for k, v in batch.items()} for part in (epochs[:2], epochs[2:]))
     both = first.keys() & again.keys()
     assert len(both) == 8
@@ -144,9 +145,15 @@ def test_hidden_patches_of_leads_are_learned_without_words(shards: Path, tmp_pat
 
 def test_a_method_that_changes_towers_sees_each_record_changed_anew(shards: Path, run: Path) -> None:
     model = load_model(run / "pack")
-    records = [np.asarray(pixels_of(read_unit(source_of(path, Settings()), Modality.ECG,
-               model.preprocess.reading(Settings())), model.preprocess))
-               for path in sorted((shards.parent / "files").glob("*.hea"))[:2]]  # fmt: skip
+    records = [
+        np.asarray(
+            pixels_of(
+                read_unit(source_of(path, Settings()), Modality.ECG, model.preprocess.reading(Settings())),
+                model.preprocess,
+            )
+        )
+        for path in sorted((shards.parent / "files").glob("*.hea"))[:2]
+    ]
     features = tuple(model.encode_image(record) for record in records)
     examples = Examples(tuple(records), features, np.array([0, 1]), ("a", "b"))
     images = TrainImages(model.clip, model, examples, Loop(steps=4, lr=1e-3), seed=0)
@@ -167,17 +174,30 @@ def test_words_answer_the_tasks_of_a_suite_without_training(run: Path, shards: P
     rows = [f"r00{n}.hea,p{n},{'large' if n % 2 else 'normal'}" for n in range(4)]
     (data / "labels.csv").write_text("\n".join(["file,patient,label", *rows]) + "\n")
     suite = {
-        "name": "voltages", "title": "Voltages", "groups": [{"id": "ecg", "title": "ECG"}],
-        "sets": [{"id": "voltages", "group": "ecg", "modality": "ecg", "classes": [
-            {"name": "normal", "prompts": ["sinus rhythm, normal ecg"]},
-            {"name": "large", "prompts": ["left ventricular hypertrophy"]},
-        ]}],
-    }  # fmt: skip
+        "name": "voltages",
+        "title": "Voltages",
+        "groups": [{"id": "ecg", "title": "ECG"}],
+        "sets": [
+            {
+                "id": "voltages",
+                "group": "ecg",
+                "modality": "ecg",
+                "classes": [
+                    {"name": "normal", "prompts": ["sinus rhythm, normal ecg"]},
+                    {"name": "large", "prompts": ["left ventricular hypertrophy"]},
+                ],
+            }
+        ],
+    }
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
     result = medclip.evaluate(
-        tmp_path / "data", model=run / "pack", suite=tmp_path / "suite.yaml", out=tmp_path / "out",
-        settings=Settings(workers=1), num_resamples=50,
-    )  # fmt: skip
+        tmp_path / "data",
+        model=run / "pack",
+        suite=tmp_path / "suite.yaml",
+        out=tmp_path / "out",
+        settings=Settings(workers=1),
+        num_resamples=50,
+    )
     (row,) = result.to_pandas().query("metric == 'accuracy'").to_dict("records")
     assert 0 <= row["value"] <= 1
     assert row["num_images"] == 4
@@ -213,9 +233,14 @@ def test_a_masked_tower_is_fine_tuned_and_measured_on_other_patients(tmp_path: P
     small = {"model.signal.size": "test", "model.signal.sampling_hz": 100, "model.signal.seconds": 4}
     for model, overrides in ((masked.pack, {}), ("resnet1d", small)):
         tuned = medclip.finetune(
-            table, "size", model=model, images=tmp_path / "files", out=tmp_path / Path(model).name,
-            overrides={"train.epochs": 1, **overrides}, settings=Settings(workers=1),
-        )  # fmt: skip
+            table,
+            "size",
+            model=model,
+            images=tmp_path / "files",
+            out=tmp_path / Path(model).name,
+            overrides={"train.epochs": 1, **overrides},
+            settings=Settings(workers=1),
+        )
         assert tuned.images == {"train": 8, "val": 4, "test": 4}
         assert {row["metric"] for row in tuned.test} == {"balanced_accuracy", "macro_auroc"}
         assert tuned.pack is not None

@@ -41,9 +41,13 @@ def test_the_step_gives_the_golden_loss_of_merl_and_twice_it_with_the_unimodal_t
     inputs = trainer.computer.prepare(batch, 0)
     trainer.data.close()
     outputs = TowerOutputs(
-        ecg, report, torch.zeros(6, 2), torch.zeros(6, 0), torch.zeros(6, 0),
+        ecg,
+        report,
+        torch.zeros(6, 2),
+        torch.zeros(6, 0),
+        torch.zeros(6, 0),
         {"unimodal": torch.cat([ecg, report], dim=1)},
-    )  # fmt: skip
+    )
     expected = float(stored["merl_clip_loss"])
     assert float(trainer.computer._loss(inputs, outputs)) == pytest.approx(2 * expected, rel=1e-6)
     assert float(2 * trainer.computer.contrast(outputs, inputs.pairs)) == pytest.approx(expected, rel=1e-6)

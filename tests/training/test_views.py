@@ -133,14 +133,22 @@ def test_the_loss_is_that_of_views_and_texts_with_the_weights_of_the_recipe(
     mean_ND = normalize(image_NVD.sum(1), dim=-1)  # how a fusion begins
     torch.testing.assert_close(outputs.fused_BD, mean_ND)
     expected = multi_view_clip_loss(
-        image_NVD.unbind(1), text_NTD.unbind(1), trainer.towers.clip.logit_scale.exp().detach(), w_it=0.5, w_vv=0.8,
-        w_tt=0.3, w_joint=0.7, joint_BD=mean_ND,
+        image_NVD.unbind(1),
+        text_NTD.unbind(1),
+        trainer.towers.clip.logit_scale.exp().detach(),
+        w_it=0.5,
+        w_vv=0.8,
+        w_tt=0.3,
+        w_joint=0.7,
+        joint_BD=mean_ND,
         exams=ExamKeys(
-            image_there_BV=there, image_part_BV=sides, text_part_BT=torch.from_numpy(batch.text_parts),
+            image_there_BV=there,
+            image_part_BV=sides,
+            text_part_BT=torch.from_numpy(batch.text_parts),
             text_positive_BT=exams.text_keys_BT,
         ),
         pairs=trainer.computer.pairs(batch.pair_keys[:10], batch.valid),
-    )  # fmt: skip
+    )
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
     relation = trainer.computer.pairs(batch.pair_keys[:10], batch.valid).positive_BK
     assert relation is not None
@@ -160,9 +168,12 @@ def test_two_views_of_a_breast_and_two_texts_give_the_golden_loss_of_mammo_clip(
         )
         size = len(image)
         outputs = TowerOutputs(
-            torch.stack([image, image2], 1).flatten(0, 1), torch.stack([text, text2], 1).flatten(0, 1),
-            torch.zeros(size, 2), torch.zeros(size, 0), torch.zeros_like(image),
-        )  # fmt: skip
+            torch.stack([image, image2], 1).flatten(0, 1),
+            torch.stack([text, text2], 1).flatten(0, 1),
+            torch.zeros(size, 2),
+            torch.zeros(size, 0),
+            torch.zeros_like(image),
+        )
         types = torch.tensor([[0, 0, 0], [0, 1, 0]]).expand(size, -1, -1)
         parts, keys = torch.zeros(2, size, 2, dtype=torch.int64)
         with torch.no_grad():
@@ -323,8 +334,10 @@ def test_the_frozen_tower_of_a_pack_is_probed_with_one_head(run: Any, recipe: di
     recipe["model"] = {"image_weights": str(run.pack)}
     probe = [
         "objective={contrastive: 0, views: {fusion: mean}, supervised: {task: mammography_malignancy}}",
-        "model.lock_image=true", "train.ema=0", "train.lr=0.1",
-    ]  # fmt: skip
+        "model.lock_image=true",
+        "train.ema=0",
+        "train.lr=0.1",
+    ]
     before = Trainer(load_recipe(recipe, probe), tmp_path / "before").towers.state_dict()
     result = pretrain(recipe, overrides=probe, out=tmp_path / "run")
     weights = load_file(result.out / "pack" / "model.safetensors")

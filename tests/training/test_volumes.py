@@ -215,9 +215,15 @@ def test_a_pack_of_volumes_is_fine_tuned_and_scores_volumes(tmp_path: Path) -> N
     table = pd.DataFrame({"file": files, "patient": files, "modality": "ct", "rod": list("ab") * 6, "split": splits})
     assert pack is not None
     tuned = medclip.finetune(
-        table, "rod", model=pack, images=tmp_path / "files", out=tmp_path / "tuned", patient="patient",
-        overrides={"train.epochs": 1}, settings=Settings(workers=1),
-    )  # fmt: skip
+        table,
+        "rod",
+        model=pack,
+        images=tmp_path / "files",
+        out=tmp_path / "tuned",
+        patient="patient",
+        overrides={"train.epochs": 1},
+        settings=Settings(workers=1),
+    )
     assert tuned.images == {"train": 4, "val": 4, "test": 4}
     run = medclip.score(tmp_path / "files", model=tmp_path / "tuned" / "pack", out=tmp_path / "scores", modality="ct")
     assert run.counts["scored"] == 12

@@ -86,9 +86,14 @@ class TableSource:
             MedclipError: As `read_adapt_table`.
         """
         return read_adapt_table(
-            self.table, self.labels, task=self.task, modality=self.modality or modality, folder=self.folder,
-            patient_from=self.patient, key=key,
-        )  # fmt: skip
+            self.table,
+            self.labels,
+            task=self.task,
+            modality=self.modality or modality,
+            folder=self.folder,
+            patient_from=self.patient,
+            key=key,
+        )
 
     @property
     def originals(self) -> Path | None:

@@ -85,9 +85,11 @@ def find_start(model: str | Path) -> Start:
         tower = vision.get("timm_model_name") or (vision.get(SIGNAL) or {}).get("tower")
         if not tower:
             raise MedclipError(
-                Reason.WRONG_USE, "the image tower of this pack is one of open_clip's own, and not of timm.",
-                where=pack, hint="Name another pack, or adapt this one: medclip adapt.",
-            )  # fmt: skip
+                Reason.WRONG_USE,
+                "the image tower of this pack is one of open_clip's own, and not of timm.",
+                where=pack,
+                hint="Name another pack, or adapt this one: medclip adapt.",
+            )
         return Start(pack, tower)
     except MedclipError as e:
         if e.reason is not Reason.PACK_NOT_FOUND:
@@ -158,8 +160,13 @@ def recipe_of(
     else:
         model |= {"size_px": start.size_px} | ({"image_tower": start.tower} if start.pack is None else {})
     augment: dict[str, Any] = {
-        "crop_scale": (0.5, 1.0), "stretch": 4 / 3, "flip": 0.5, "rotate_deg": 0, "brightness": 0, "contrast": 0,
-    }  # fmt: skip
+        "crop_scale": (0.5, 1.0),
+        "stretch": 4 / 3,
+        "flip": 0.5,
+        "rotate_deg": 0,
+        "brightness": 0,
+        "contrast": 0,
+    }
     if start.takes_signals:
         augment = {"signal": {}}
     elif start.volume is None:
@@ -175,12 +182,20 @@ def recipe_of(
         "augment": augment,
         "objective": {"contrastive": 0, "supervised": {"task": str(task_file), "classes": list(classes)}},
         "train": {
-            "epochs": epochs, "batch_size": batch, "lr": lr, "min_lr": min(_FLOOR, lr) if isinstance(lr, float) else 0,
-            "warmup_steps": round(steps * _WARMUP / _EPOCHS), "layer_decay": 1.0 if start.pack is None else 0.55,
-            "image_lr_factor": 1, "weight_decay": 0.05, "betas": (0.9, 0.999), "eps": 1e-8, "clip_norm": None,
+            "epochs": epochs,
+            "batch_size": batch,
+            "lr": lr,
+            "min_lr": min(_FLOOR, lr) if isinstance(lr, float) else 0,
+            "warmup_steps": round(steps * _WARMUP / _EPOCHS),
+            "layer_decay": 1.0 if start.pack is None else 0.55,
+            "image_lr_factor": 1,
+            "weight_decay": 0.05,
+            "betas": (0.9, 0.999),
+            "eps": 1e-8,
+            "clip_norm": None,
             "export": "best",
         },
-    }  # fmt: skip
+    }
     return load_recipe(values, overrides)
 
 

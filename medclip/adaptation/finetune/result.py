@@ -46,9 +46,11 @@ class FinetuneResult(Result):
 
     def _facts(self) -> dict[str, object]:
         first = next(iter(self.test), None)
-        figure = "not measured" if first is None else (
-            f"{first['metric'].replace('_', ' ')} {estimate(first['value'], first['low'], first['high'])}"
-        )  # fmt: skip
+        figure = (
+            "not measured"
+            if first is None
+            else (f"{first['metric'].replace('_', ' ')} {estimate(first['value'], first['low'], first['high'])}")
+        )
         return {
             "task": f"{self.text.task.title}: {list_of(self.text.names, most=5)}",
             "images": named_counts(self.images),

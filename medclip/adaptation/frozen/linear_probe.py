@@ -99,9 +99,13 @@ class Problem:
         scale = 1.0 / (c * len(self._rows))
         steps = 1 / np.sqrt(_CURVATURE * self._squares + scale * self._penalty)
         solution = minimize(
-            self._loss, (self._from / steps).ravel(), args=(scale, steps), jac=True, method="L-BFGS-B",
+            self._loss,
+            (self._from / steps).ravel(),
+            args=(scale, steps),
+            jac=True,
+            method="L-BFGS-B",
             options={"maxiter": _ITERATIONS, "maxfun": 2 * _ITERATIONS, "gtol": 1e-6, "ftol": tolerance, "maxcor": 20},
-        )  # fmt: skip
+        )
         coefficients = solution.x.reshape(self._from.shape) * steps
         if not np.isfinite(coefficients).all():
             raise MedclipError(Reason.NON_FINITE, "the loss of the linear probe is not finite.")

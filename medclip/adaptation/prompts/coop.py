@@ -195,9 +195,16 @@ def learn_context(
         of_examples = replace(shots, train=learned, val=None)
         once = {"lr": rate, **schedule}
         return fit_context(
-            base, text, of_examples, seed=seed, method=title, context=o.context, schedule=once, extra=extra,
+            base,
+            text,
+            of_examples,
+            seed=seed,
+            method=title,
+            context=o.context,
+            schedule=once,
+            extra=extra,
             settings=settings,
-        )  # fmt: skip
+        )
 
     return stated(learn_at_best_rate(base, shots, method, learn_at, lr=lr, seed=seed), shots, o.compat)
 

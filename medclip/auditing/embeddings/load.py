@@ -220,8 +220,11 @@ def _of_table(table: Table, key: str | None) -> tuple[list[str], NDArray[Any]]:
 
     name = table.need(key or _key_column(table))
     kinds = {n: table.arrow.schema.field(n).type for n in table.names if n != name}
-    lists = [n for n, t in kinds.items() if pa.types.is_list(t) or pa.types.is_fixed_size_list(t)
-             or pa.types.is_large_list(t)]  # fmt: skip
+    lists = [
+        n
+        for n, t in kinds.items()
+        if pa.types.is_list(t) or pa.types.is_fixed_size_list(t) or pa.types.is_large_list(t)
+    ]
     numbers = [n for n, t in kinds.items() if pa.types.is_floating(t) or pa.types.is_integer(t)]
     if not lists and not numbers:  # a text file, in which numbers are texts
         numbers = [n for n in kinds if table.is_numeric(n)]

@@ -85,9 +85,10 @@ def paired(
     """
     if replicates.drawn[metric].shape != other.drawn[metric].shape or (replicates.n_G != other.n_G).any():
         raise MedclipError(
-            Reason.WRONG_USE, "the two models were not evaluated on the same rows and resamples.",
+            Reason.WRONG_USE,
+            "the two models were not evaluated on the same rows and resamples.",
             hint="Leave out rows that one of them lacks, and give both the same weights.",
-        )  # fmt: skip
+        )
     both = [standard_errors(one, metric, clusters) for one in (replicates, other)]
     added_G = np.sum([errors.variance_G - errors.bootstrap_G for errors in both], axis=0)
     value_G, drawn_GB = other.point[metric] - replicates.point[metric], other.drawn[metric] - replicates.drawn[metric]

@@ -78,9 +78,10 @@ def stress_test(
     assert images is not None  # MeasureOptions refuses it
     if not one.cohort.files:
         raise MedclipError(
-            Reason.WRONG_USE, "the label table names no files, so that no images can be stressed.",
+            Reason.WRONG_USE,
+            "the label table names no files, so that no images can be stressed.",
             hint="Give it a column `file`.",
-        )  # fmt: skip
+        )
     corruptions = corruptions_of(modality, wanted.corruptions)
     tasks = pack_tasks(model, modality, options.task)
     candidates = {x.name: questions_of(x.name, tasks) for x in one.cohort.labels if x.time_N is None}

@@ -201,8 +201,16 @@ def age_in_years(age: str) -> float | None:
 
 
 _SIDES = {
-    "L": "L", "LEFT": "L", "R": "R", "RIGHT": "R", "B": "B", "BOTH": "B", "BILATERAL": "B", "U": "U", "UNPAIRED": "U",
-}  # fmt: skip
+    "L": "L",
+    "LEFT": "L",
+    "R": "R",
+    "RIGHT": "R",
+    "B": "B",
+    "BOTH": "B",
+    "BILATERAL": "B",
+    "U": "U",
+    "UNPAIRED": "U",
+}
 
 
 def side_of(text: str) -> str:

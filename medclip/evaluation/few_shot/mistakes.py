@@ -69,10 +69,8 @@ def _multilabel_mistakes(data: FewShotData, targets: NDArray, said_RNC: NDArray)
     for n in _most(wrong_N, -classes_N):
         usual_C = (said_RNC[:, n].mean(axis=0) > 0.5) & known[n]
         mistakes.append(
-            _mistake(
-                data, n, int(wrong_N[n]), len(said_RNC), _listed(data, targets[n] == 1), _listed(data, usual_C)
-            )
-        )  # fmt: skip
+            _mistake(data, n, int(wrong_N[n]), len(said_RNC), _listed(data, targets[n] == 1), _listed(data, usual_C))
+        )
     return tuple(mistakes)
 
 

@@ -197,16 +197,13 @@ class Comparison(Result):
     def cell(self, method: str, shots: int | None, metric: str | None = None) -> Cell | None:
         """Return one figure; None where the method failed."""
         wanted = metric or self.primary
-        return next(
-            (c for c in self.cells if c.method == method and c.shots == shots and c.metric == wanted), None
-        )  # fmt: skip
+        return next((c for c in self.cells if c.method == method and c.shots == shots and c.metric == wanted), None)
 
     def differences_of(self, reference: str, shots: int | None) -> tuple[Paired, ...]:
         """Return every method against a reference, by the primary metric."""
         return tuple(
-            d for d in self.differences
-            if d.reference == reference and d.shots == shots and d.metric == self.primary
-        )  # fmt: skip
+            d for d in self.differences if d.reference == reference and d.shots == shots and d.metric == self.primary
+        )
 
     @property
     def ranked(self) -> tuple[str, ...]:

@@ -151,14 +151,18 @@ def _fit_and_predict(
     for values in (logits, novel):
         if values is not None and np.isnan(values).any():
             raise MedclipError(Reason.NON_FINITE, "its predictions hold values that are no numbers.")
-    return logits, novel, {
-        "fit_seconds": round(fit_seconds, 4),
-        "predict_seconds": round(predict_seconds, 4),
-        "num_trainable": int(fitted.num_trainable),
-        "settings": dict(fitted.settings),
-        "notes": [*job.facts["notes"], *fitted.notes],
-        "no_better": bool(fitted.notes),
-    }  # fmt: skip
+    return (
+        logits,
+        novel,
+        {
+            "fit_seconds": round(fit_seconds, 4),
+            "predict_seconds": round(predict_seconds, 4),
+            "num_trainable": int(fitted.num_trainable),
+            "settings": dict(fitted.settings),
+            "notes": [*job.facts["notes"], *fitted.notes],
+            "no_better": bool(fitted.notes),
+        },
+    )
 
 
 def save_examples(examples: Examples, path: Path) -> None:

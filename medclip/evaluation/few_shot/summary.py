@@ -192,9 +192,10 @@ def costs_of(protocol: Protocol, runs: Runs) -> tuple[Cost, ...]:
     for variant in protocol.variants:
         for shots in (0,) if variant.constant else protocol.shots:
             done = [
-                run.facts for key, run in runs.items()
+                run.facts
+                for key, run in runs.items()
                 if key.label == variant.label and key.shots == shots and key.part == "all" and not run.failed
-            ]  # fmt: skip
+            ]
             if done:
                 costs.append(
                     Cost(
@@ -241,9 +242,10 @@ def runs_of(runs: Runs, variant: Variant, shots: int) -> list[Run]:
     """Return the runs of a method at K shots that have predictions."""
     wanted = 0 if variant.constant else shots
     return [
-        run for key, run in runs.items()
+        run
+        for key, run in runs.items()
         if key.label == variant.label and key.shots == wanted and key.part == "all" and not run.failed
-    ]  # fmt: skip
+    ]
 
 
 def span(numbers: Sequence[int]) -> str:

@@ -116,9 +116,11 @@ def write_records(archive: Path, out: Path, mv_of_unit: float = 1.0) -> None:
             )
     except FileNotFoundError as e:
         raise MedclipError(
-            Reason.MISSING_FILE, "the archive of the records is not here.", where=archive,
+            Reason.MISSING_FILE,
+            "the archive of the records is not here.",
+            where=archive,
             hint="It belongs beside labels.csv.",
-        ) from e  # fmt: skip
+        ) from e
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as e:
         raise MedclipError(Reason.CORRUPT, "this is no archive of ECG records.", where=archive) from e
     make_folder(out)

@@ -369,9 +369,15 @@ def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
         features_ND = np.array(features).reshape(-1, vectors.positive.shape[1])
         order = {patient: n for n, patient in enumerate(dict.fromkeys(patients.tolist()))}
         sensitivity = measure_sensitivity(
-            run.model, part.names, prompts, features_ND, labels, [order[p] for p in patients.tolist()], part.metric,
+            run.model,
+            part.names,
+            prompts,
+            features_ND,
+            labels,
+            [order[p] for p in patients.tolist()],
+            part.metric,
             num_resamples=run.num_resamples,
-        )  # fmt: skip
+        )
     problems = Counter(str(unit.problem.reason) for unit in units if unit.problem is not None)
     result = SetResult(
         id=part.id,
@@ -434,9 +440,13 @@ def _measure_texts(run: _Run, one: TextSet) -> TextFigures:
     if rows:
         vectors = np.stack([mean_vector(unit.features) for _, unit in rows])
         figures = texts_measured(
-            vectors, [row.text for row, _ in rows], whose, run.model,
-            knows_patients=knows_patients, num_resamples=run.num_resamples,
-        )  # fmt: skip
+            vectors,
+            [row.text for row, _ in rows],
+            whose,
+            run.model,
+            knows_patients=knows_patients,
+            num_resamples=run.num_resamples,
+        )
     held_out = run.model.card.held_out
     known = {} if held_out is None else held_out.figures.get(retrieval_name(part.source_name), {})
     return TextFigures(

@@ -72,9 +72,13 @@ def texts_measured(
     if len(set(keys)) < MIN_TEXTS:
         return {}
     return recall_figures(
-        images_ND, model.encode_text(list(texts)), keys, patients, knows_patients=knows_patients,
+        images_ND,
+        model.encode_text(list(texts)),
+        keys,
+        patients,
+        knows_patients=knows_patients,
         num_resamples=num_resamples,
-    )  # fmt: skip
+    )
 
 
 def text_lines(texts: Sequence[TextFigures]) -> Iterator[str]:

@@ -98,9 +98,10 @@ def _pair(text: str) -> tuple[str, str]:
     key, equals, value = text.strip().partition("=")
     if not equals:
         raise MedclipError(
-            Reason.WRONG_USE, "the query is no list of KEY=VALUE: it says which studies are wanted.",
+            Reason.WRONG_USE,
+            "the query is no list of KEY=VALUE: it says which studies are wanted.",
             hint=f"Write it as --query {_USUAL}.",
-        )  # fmt: skip
+        )
     return key.strip(), value.strip()
 
 

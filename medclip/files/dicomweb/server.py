@@ -283,13 +283,17 @@ def _final(error: Exception, place: RemotePath) -> MedclipError | None:
     if isinstance(error, SSLError):
         if "CERTIFICATE_VERIFY_FAILED" not in str(error):
             return MedclipError(
-                Reason.READ_ERROR, "no encrypted connection came about.", where=place,
+                Reason.READ_ERROR,
+                "no encrypted connection came about.",
+                where=place,
                 hint="Name a server that speaks http alone as dicomweb://; dicomwebs:// asks for https.",
-            )  # fmt: skip
+            )
         return MedclipError(
-            Reason.READ_ERROR, "its certificate is not one that this machine trusts.", where=place,
+            Reason.READ_ERROR,
+            "its certificate is not one that this machine trusts.",
+            where=place,
             hint="Name the file of the hospital's certificates with REQUESTS_CA_BUNDLE.",
-        )  # fmt: skip
+        )
     if isinstance(error, HTTPError):
         status = 0 if error.response is None else error.response.status_code
         if status in (401, 403):
@@ -308,9 +312,11 @@ def _final(error: Exception, place: RemotePath) -> MedclipError | None:
     if isinstance(error, (ConnectionError, RequestException, OSError)) and "JSON" not in type(error).__name__:
         return None
     return MedclipError(
-        Reason.READ_ERROR, f"the answer is not one of DICOMweb ({type(error).__name__}).", where=place,
+        Reason.READ_ERROR,
+        f"the answer is not one of DICOMweb ({type(error).__name__}).",
+        where=place,
         hint=_PATH_HINT,
-    )  # fmt: skip
+    )
 
 
 def _value(item: Mapping[str, Any], tag: str) -> Any:

@@ -15,9 +15,12 @@ from medclip.sample import POSITIONS, SIDES, ViewKind, ViewType
 
 DISPLACED = "implant displaced"
 _IN_WORDS: Mapping[str, str] = {
-    "SPOT": "spot compression", "MAG": "magnification", "MAGN": "magnification", "MAGNIFICATION": "magnification",
+    "SPOT": "spot compression",
+    "MAG": "magnification",
+    "MAGN": "magnification",
+    "MAGNIFICATION": "magnification",
     "MAGNIFIED": "magnification",
-}  # fmt: skip
+}
 """Words of a table's cell, or of a ViewPosition, beside the view: "CC MAG", "SPOT MLO"."""
 _SIDE_WORDS: Mapping[str, str] = {"LEFT": "L", "RIGHT": "R", "L": "L", "R": "R"}
 _WORD = re.compile(r"[A-Z0-9]+")

@@ -295,6 +295,12 @@ def _is_matlab4(head: bytes) -> bool:
     kind, rows, columns, imaginary, length = struct.unpack_from("<5I", head)
     name = head[20 : 20 + length]
     return (
-        kind <= 52 and kind % 10 <= 2 and imaginary <= 1 and 2 <= length <= 32 and rows > 0 and columns > 0
-        and name[-1:] == b"\0" and name[:-1].isalnum()
-    )  # fmt: skip
+        kind <= 52
+        and kind % 10 <= 2
+        and imaginary <= 1
+        and 2 <= length <= 32
+        and rows > 0
+        and columns > 0
+        and name[-1:] == b"\0"
+        and name[:-1].isalnum()
+    )

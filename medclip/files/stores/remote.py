@@ -376,9 +376,11 @@ def client_of(place: RemotePath) -> Any:
         ) from None
     except ValueError:
         raise MedclipError(
-            Reason.WRONG_USE, f"{protocol}:// is no kind of store that can be read.", where=place,
+            Reason.WRONG_USE,
+            f"{protocol}:// is no kind of store that can be read.",
+            where=place,
             hint="Use s3://, https://, http:// or another one that fsspec knows.",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def _client_options(protocol: str) -> dict[str, Any]:

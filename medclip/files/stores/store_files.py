@@ -64,9 +64,11 @@ class StoreFiles:
     def __init__(self, place: RemotePath, folder: Path, limit_bytes: int = Settings.spool_bytes) -> None:
         if place.url.partition("://")[0].lower() in ("http", "https"):
             raise MedclipError(
-                Reason.WRONG_USE, "a web server has no list of its files.", where=place,
+                Reason.WRONG_USE,
+                "a web server has no list of its files.",
+                where=place,
                 hint="Use a store such as s3://, or copy the files to a folder.",
-            )  # fmt: skip
+            )
         self.place, self.folder, self._limit = place, folder / SPOOL, limit_bytes
         self._is_object = False
         self._lock = threading.Lock()

@@ -77,6 +77,8 @@ def _refusal(error: Exception, place: RemotePath) -> MedclipError | None:
     if refused.reason is Reason.PERMISSION_DENIED:
         return MedclipError(refused.reason, "the store does not let it be written.", where=place, hint=refused.hint)
     return MedclipError(
-        Reason.WRITE_ERROR, f"the store does not take it ({type(error).__name__}).", where=place,
+        Reason.WRITE_ERROR,
+        f"the store does not take it ({type(error).__name__}).",
+        where=place,
         hint="Check the URL and what the store allows; the same command goes on.",
-    )  # fmt: skip
+    )

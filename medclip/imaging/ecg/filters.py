@@ -68,9 +68,15 @@ def prepare(signal: Signal, options: EcgOptions | None = None) -> Signal:
     short = any(step.name == "pad" for step in steps) and SHORT not in signal.flags
     flags = (*signal.flags, SHORT) if short else signal.flags
     return replace(
-        signal, values_mv=values, sampling_hz=rate, unit=unit, steps=tuple(steps), flags=flags, padded=padded,
+        signal,
+        values_mv=values,
+        sampling_hz=rate,
+        unit=unit,
+        steps=tuple(steps),
+        flags=flags,
+        padded=padded,
         prepared=options,
-    )  # fmt: skip
+    )
 
 
 def middle(samples: int, hz: float, seconds: float | None) -> slice:

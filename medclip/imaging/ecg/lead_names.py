@@ -14,9 +14,40 @@ OTHER = "other"
 """Stands for a stored name that is on no list: it is free text, and may be a person's name."""
 
 _OTHER_LEADS = (
-    "V", "V7", "V8", "V9", "V1R", "V2R", "V3R", "V4R", "V5R", "V6R", "V7R", "V8R", "V9R", "MLI", "MLII", "MLIII",
-    "MCL1", "MCL6", "CM5", "CC5", "ML5", "D", "A", "J", "X", "Y", "Z", "VX", "VY", "VZ", "ES", "AS", "AI",
-)  # fmt: skip
+    "V",
+    "V7",
+    "V8",
+    "V9",
+    "V1R",
+    "V2R",
+    "V3R",
+    "V4R",
+    "V5R",
+    "V6R",
+    "V7R",
+    "V8R",
+    "V9R",
+    "MLI",
+    "MLII",
+    "MLIII",
+    "MCL1",
+    "MCL6",
+    "CM5",
+    "CC5",
+    "ML5",
+    "D",
+    "A",
+    "J",
+    "X",
+    "Y",
+    "Z",
+    "VX",
+    "VY",
+    "VZ",
+    "ES",
+    "AS",
+    "AI",
+)
 _NOT_ECG: Mapping[str, str] = MappingProxyType(
     {
         "EDF ANNOTATIONS": r"EDF ANNOTATIONS",

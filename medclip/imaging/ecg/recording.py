@@ -14,9 +14,22 @@ from medclip.imaging.ecg.lead_names import lead_names
 from medclip.settings import Settings
 from medclip.wording import count
 
-_TO_MV = {"v": 1e3, "volt": 1e3, "volts": 1e3, "mv": 1.0, "millivolt": 1.0, "millivolts": 1.0,
-          "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "microvolt": 1e-3, "microvolts": 1e-3,
-          "nv": 1e-6, "nanovolt": 1e-6, "nanovolts": 1e-6}  # fmt: skip
+_TO_MV = {
+    "v": 1e3,
+    "volt": 1e3,
+    "volts": 1e3,
+    "mv": 1.0,
+    "millivolt": 1.0,
+    "millivolts": 1.0,
+    "uv": 1e-3,
+    "µv": 1e-3,
+    "μv": 1e-3,
+    "microvolt": 1e-3,
+    "microvolts": 1e-3,
+    "nv": 1e-6,
+    "nanovolt": 1e-6,
+    "nanovolts": 1e-6,
+}
 _RATES_HZ = (1.0, 50_000.0)
 _LEADS = 12
 _WORKING = 5

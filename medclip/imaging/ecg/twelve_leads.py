@@ -20,8 +20,13 @@ MAX_MISSING = 0.1
 """A lead with a larger share of missing samples, in the part that is judged, is masked."""
 
 _LIMB: Mapping[str, tuple[float, float]] = {
-    "I": (1.0, 0.0), "II": (0.0, 1.0), "III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0),
-}  # fmt: skip
+    "I": (1.0, 0.0),
+    "II": (0.0, 1.0),
+    "III": (-1.0, 1.0),
+    "aVR": (-0.5, -0.5),
+    "aVL": (1.0, -0.5),
+    "aVF": (-0.5, 1.0),
+}
 """Every limb lead as a sum of I and II (Einthoven, Goldberger): any two of the six give the others."""
 
 _DIFFERS_MV = 0.05

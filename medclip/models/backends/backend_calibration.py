@@ -181,14 +181,18 @@ def read_calibration(place: str | Path) -> Calibration:
             raise ValueError("choice")
     except FileNotFoundError as e:
         raise MedclipError(
-            Reason.MISSING_FILE, "there is no calibration here.", where=place,
+            Reason.MISSING_FILE,
+            "there is no calibration here.",
+            where=place,
             hint="Make one: `medclip models calibrate PACK --images FOLDER --out FOLDER`.",
-        ) from e  # fmt: skip
+        ) from e
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError) as e:
         raise MedclipError(
-            Reason.CORRUPT, "this is not a calibration that this medclip wrote.", where=path,
+            Reason.CORRUPT,
+            "this is not a calibration that this medclip wrote.",
+            where=path,
             hint="Make it again with `medclip models calibrate`.",
-        ) from e  # fmt: skip
+        ) from e
     return calibration
 
 
@@ -205,9 +209,11 @@ def read_graph(calibration: Calibration) -> bytes | None:
     content = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(content).hexdigest() != calibration.graph:
         raise MedclipError(
-            Reason.CORRUPT, "the graph is missing or is not the one that was calibrated.", where=path,
+            Reason.CORRUPT,
+            "the graph is missing or is not the one that was calibrated.",
+            where=path,
             hint="Make the calibration again.",
-        )  # fmt: skip
+        )
     return content
 
 

@@ -24,9 +24,7 @@ def lacks_compiler() -> str:
 def compiler_version() -> str:
     """Return the first line of what the compiler says of its version; "unknown" where it does not."""
     try:
-        asked = subprocess.run(
-            [_compiler(), "--version"], capture_output=True, text=True, timeout=_ASK_S, check=True
-        )  # fmt: skip
+        asked = subprocess.run([_compiler(), "--version"], capture_output=True, text=True, timeout=_ASK_S, check=True)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return next(iter(asked.stdout.splitlines()), "unknown")

@@ -40,9 +40,14 @@ def export_onnx(tower: nn.Module, example: Tensor) -> bytes:
     try:
         with torch.no_grad(), quiet():
             program: Any = torch.onnx.export(
-                _Plain(tower).eval(), (example.contiguous(),), dynamo=True, verbose=False, input_names=[INPUT],
-                output_names=[OUTPUT], dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            )  # fmt: skip
+                _Plain(tower).eval(),
+                (example.contiguous(),),
+                dynamo=True,
+                verbose=False,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            )
         graph = program.model_proto
         size = graph.ByteSize()
     except Exception as e:  # the exporter has errors of many classes, some of them private
@@ -53,9 +58,10 @@ def export_onnx(tower: nn.Module, example: Tensor) -> bytes:
         ) from e
     if size > _MOST_BYTES:
         raise MedclipError(
-            Reason.PACK_INVALID, "this image tower is larger than the 2 GB of one ONNX file.",
+            Reason.PACK_INVALID,
+            "this image tower is larger than the 2 GB of one ONNX file.",
             hint="Use a back-end of torch.",
-        )  # fmt: skip
+        )
     return graph.SerializeToString(deterministic=True)
 
 

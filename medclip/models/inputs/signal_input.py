@@ -122,9 +122,10 @@ def _in_words(options: EcgOptions) -> str:
     length = "any length" if options.seconds is None else f"{options.seconds:g} s"
     rate = "any rate" if options.sampling_hz is None else f"{options.sampling_hz:g} Hz"
     wander = {
-        "elliptic": "high-pass (elliptic, 0.8 Hz)", "butterworth": "band-pass (Butterworth, 0.5-45 Hz)",
+        "elliptic": "high-pass (elliptic, 0.8 Hz)",
+        "butterworth": "band-pass (Butterworth, 0.5-45 Hz)",
         "none": "baseline left as it is",
-    }[options.baseline]  # fmt: skip
+    }[options.baseline]
     return f"{length} at {rate}, {wander}" + ("" if options.notch_hz is None else f", {options.notch_hz} Hz taken out")
 
 

@@ -90,9 +90,10 @@ class VolumeInput:
         if self.spacing_mm is not None and (min(steps) * MAX_STRETCH < 1 or max(sizes) < 2):
             stated, wanted = (" x ".join(f"{mm:.3g}" for mm in v.spacing_mm or ()) for v in (voxels, self))
             raise MedclipError(
-                Reason.NO_SCALE, f"it states a spacing of {stated} mm; the model takes {wanted} mm.",
+                Reason.NO_SCALE,
+                f"it states a spacing of {stated} mm; the model takes {wanted} mm.",
                 hint="Look for millimetres that are metres or micrometres in its header.",
-            )  # fmt: skip
+            )
         if self.frame_ms is not None and not voxels.frame_ms:
             raise MedclipError(
                 Reason.NO_SCALE,
@@ -276,13 +277,16 @@ def volume_input(values: Mapping[str, Any]) -> VolumeInput:
         raise ValueError("a cine has frame_ms, and neither spacing_mm nor plane")
     unit = str(values.get("unit") or ("HU" if kind == "volume" else _CINE_UNIT))
     return VolumeInput(
-        kind, frames, tubelet,
+        kind,
+        frames,
+        tubelet,
         None if spacing is None else (spacing[0], spacing[1], spacing[2]),
         None if apart is None else apart[0],
-        plane, unit,
+        plane,
+        unit,
         None if window is None else (window[0], window[1]),
         channels,
-    )  # fmt: skip
+    )
 
 
 def _numbers(name: str, values: Any, count: int) -> tuple[float, ...] | None:

@@ -15,9 +15,17 @@ from medclip.models.interchange.pixels import PROCESSOR
 from medclip.models.packs.manifest import CONFIG_NAME
 
 _COMPANIONS = (
-    "config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json", "tokenizer.json",
-    "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model",
-)  # fmt: skip
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+)
 """What lies beside weights, in one layout or another."""
 _TIMEOUT_S = 10.0
 

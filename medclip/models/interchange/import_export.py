@@ -275,9 +275,11 @@ def _pooled(source: Source, pooling: str | None) -> Source:
         return source
     if source.config is None or has_text_tower(source.config):
         raise MedclipError(
-            Reason.WRONG_USE, "a model with a text tower has its own pooling.", where=source.place,
+            Reason.WRONG_USE,
+            "a model with a text tower has its own pooling.",
+            where=source.place,
             hint="Leave --pooling out.",
-        )  # fmt: skip
+        )
     vision_cfg = {**source.config["vision_cfg"], "timm_pool": pooling}
     return replace(
         source, config={k: v for k, v in source.config.items() if k != "embed_dim"} | {"vision_cfg": vision_cfg}

@@ -120,9 +120,15 @@ def write_merged(plan: Plan, merged: MergedWeights, out: Path, *, name: str | No
     under = () if plan.base is None or plan.base in merged.used else (plan.base,)
     parents = [one.path for one in (*merged.used, *under)]
     card = merged_card(
-        merged.used, name=name or out.name, version=version, how=row.title, facts=merged.facts,
-        line=line, notes=notes, under=under,
-    )  # fmt: skip
+        merged.used,
+        name=name or out.name,
+        version=version,
+        how=row.title,
+        facts=merged.facts,
+        line=line,
+        notes=notes,
+        under=under,
+    )
     return save_pack(
         out,
         towers_of(first, merged.state),
@@ -177,5 +183,7 @@ def _statistics_note(used: Sequence[Ingredient]) -> tuple[str, ...]:
     first = {name: value for name, value in used[0].state().items() if name.endswith(STATISTICS)}
     if all(state[name].equal(value) for state in (one.state() for one in used[1:]) for name, value in first.items()):
         return ()
-    return ("The packs differ in the running statistics of batch normalisation, which were averaged and not estimated "
-            "anew: figures may be lower for it.",)  # fmt: skip
+    return (
+        "The packs differ in the running statistics of batch normalisation, which were averaged and not estimated "
+        "anew: figures may be lower for it.",
+    )

@@ -69,10 +69,13 @@ def merged_card(
         *notes,
         *_where_terms_lie(terms_files),
         "It has no guard for unknown images: those of the packs are of other features.",
-        *(f"{one.name} does not list its training files: the list in this pack lacks them."
-          for one in (*ingredients, *under) if one.card.train_hashes_file is None),
+        *(
+            f"{one.name} does not list its training files: the list in this pack lacks them."
+            for one in (*ingredients, *under)
+            if one.card.train_hashes_file is None
+        ),
         *(limit for card in cards for limit in card.limits),
-    ]  # fmt: skip
+    ]
     if len({card.licence.strip() for card in terms_of}) > 1:
         limits.insert(1, "The terms of all packs hold together; whether they can, nobody has checked.")
     return Card(

@@ -89,9 +89,11 @@ def check_turn(plan: Plan) -> Mapping[str, Any] | None:
     for one, facts in zip(plan.ingredients[1:], facts_of[1:], strict=True):
         if _FACTS in facts:
             raise MedclipError(
-                Reason.WRONG_USE, f"{one.name} is a merge itself: it can go on only as the first pack.", where=one.path,
+                Reason.WRONG_USE,
+                f"{one.name} is a merge itself: it can go on only as the first pack.",
+                where=one.path,
                 hint="Name it first.",
-            )  # fmt: skip
+            )
     facts, base = facts_of[0], plan.base
     if _FACTS not in facts or base is None:
         return None

@@ -150,15 +150,32 @@ def _parts(block: Any) -> _Block:
     if hasattr(block, "ln_1"):
         attention = block.attn
         return _Block(
-            block.ln_1, (attention.in_proj_weight, attention.in_proj_bias), attention.num_heads, lambda q, k: (q, k),
-            attention.out_proj, block.ls_1, block.ln_2, block.mlp.c_fc, block.mlp.gelu, block.mlp.c_proj, block.ls_2,
-        )  # fmt: skip
+            block.ln_1,
+            (attention.in_proj_weight, attention.in_proj_bias),
+            attention.num_heads,
+            lambda q, k: (q, k),
+            attention.out_proj,
+            block.ls_1,
+            block.ln_2,
+            block.mlp.c_fc,
+            block.mlp.gelu,
+            block.mlp.c_proj,
+            block.ls_2,
+        )
     attention = block.attn
     return _Block(
-        block.norm1, (attention.qkv.weight, attention.qkv.bias), attention.num_heads,
-        lambda q, k: (attention.q_norm(q), attention.k_norm(k)), attention.proj, block.ls1, block.norm2, block.mlp.fc1,
-        block.mlp.act, block.mlp.fc2, block.ls2,
-    )  # fmt: skip
+        block.norm1,
+        (attention.qkv.weight, attention.qkv.bias),
+        attention.num_heads,
+        lambda q, k: (attention.q_norm(q), attention.k_norm(k)),
+        attention.proj,
+        block.ls1,
+        block.norm2,
+        block.mlp.fc1,
+        block.mlp.act,
+        block.mlp.fc2,
+        block.ls2,
+    )
 
 
 def _flat(x_BHTD: Tensor) -> Tensor:

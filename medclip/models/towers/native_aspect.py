@@ -178,9 +178,13 @@ def _naflex(trunk: Any, name: str, size_px: int) -> nn.Module:
         raise _refused(f"{name}, of the class {type(trunk).__name__}")
     sides: Any = embeds.patch_size
     settings = (
-        embeds.pos_embed_type, embeds.pos_embed_interp_mode, embeds.pos_embed_antialias,
-        embeds.pos_embed_ar_preserving or embeds.pos_embed_align_corners, native.rope, len(set(sides)),
-    )  # fmt: skip
+        embeds.pos_embed_type,
+        embeds.pos_embed_interp_mode,
+        embeds.pos_embed_antialias,
+        embeds.pos_embed_ar_preserving or embeds.pos_embed_align_corners,
+        native.rope,
+        len(set(sides)),
+    )
     if settings != ("learned", "bicubic", True, False, None, 1) or not embeds.is_linear:
         raise _refused(f"{name}, whose positions are not a learned grid of square patches")
     embeds.__class__ = _Embeds

@@ -20,9 +20,14 @@ from typing import Any
 _COMPILER = "torch._dynamo"
 _LOCK = threading.RLock()
 _REGISTRY = (
-    "list_models", "list_pretrained", "list_modules", "model_entrypoint", "is_model_pretrained", "get_pretrained_cfg",
+    "list_models",
+    "list_pretrained",
+    "list_modules",
+    "model_entrypoint",
+    "is_model_pretrained",
+    "get_pretrained_cfg",
     "get_pretrained_cfg_value",
-)  # fmt: skip
+)
 """Functions of timm that know all towers; `create_model` and `is_model` need the one that is named."""
 
 

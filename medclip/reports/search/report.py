@@ -70,7 +70,8 @@ def _view(result: SearchResult, hit: Hit) -> HitView:
     images = tuple(
         ImageView(row, base64.b64encode(body or b"").decode(), body is None) for row, body in result.thumbnails(hit)
     )
-    place = ", ".join(part.lower() if part == hit.body_part else part
-                      for part in (hit.view, hit.laterality, hit.body_part) if part)  # fmt: skip
+    place = ", ".join(
+        part.lower() if part == hit.body_part else part for part in (hit.view, hit.laterality, hit.body_part) if part
+    )
     patch = hit if isinstance(hit, PatchHit) else None
     return HitView(hit, modality_title(hit.modality), place, images, hit.num_images - len(images), patch)

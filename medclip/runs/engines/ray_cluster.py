@@ -177,9 +177,12 @@ class RayEngine:
             num_nodes, num_gpus = _room(ray, gpus)
             wanted = self.num_workers or (num_gpus if gpus else num_nodes)
             options = {
-                "num_cpus": CPUS, "num_gpus": gpus, "max_concurrency": DEPTH, "max_restarts": 0,
+                "num_cpus": CPUS,
+                "num_gpus": gpus,
+                "max_concurrency": DEPTH,
+                "max_restarts": 0,
                 "scheduling_strategy": "SPREAD",
-            }  # fmt: skip
+            }
             remote = ray.remote(**options)(ChunkWorker)
             share = -(-wanted // num_nodes)
             plan_ref = ray.put(plan)

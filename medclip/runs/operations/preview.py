@@ -99,9 +99,15 @@ def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
         loading = encoders.submit(load_run_model, pack.path, call)
         hashed = partial(hashed_path, key=key)
         listing = Listing(
-            call.root, ledger, (call.folder, *call.exclude), hashed, call.given, None, call.shard,
+            call.root,
+            ledger,
+            (call.folder, *call.exclude),
+            hashed,
+            call.given,
+            None,
+            call.shard,
             settings.follow_links,
-        )  # fmt: skip
+        )
         looker = Looker(listing, ledger, pool, options, manifest, key, settings, verb.only)
         looker.begin(call.folder, add=False, retry=None)
         call.progress.stage("Looking at files", 1)
@@ -133,8 +139,12 @@ def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
 def _listed(call: Call, inventory: Inventory, done_before: int) -> Preview:
     """Return what is known of files that lie elsewhere: what their source says."""
     counts = {
-        "files": inventory.num_files, "scored": 0, "skipped": 0, "failed": 0, "studies": inventory.num_studies or 0,
-    }  # fmt: skip
+        "files": inventory.num_files,
+        "scored": 0,
+        "skipped": 0,
+        "failed": 0,
+        "studies": inventory.num_studies or 0,
+    }
     call.watch.previewed(counts)
     reasons: dict[str, dict[str, int]] = {"failed": {}, "skipped": {}}
     return Preview(counts, {}, {}, reasons, done_before, schema_of(FileRow).empty_table(), inventory)

@@ -180,17 +180,30 @@ class RunWatch:
             Metric("exit_code", "gauge", "How the command ended; see medclip's exit codes.", code),
             Metric("start_time_seconds", "gauge", "When the command began, since 1970.", (({}, self._begun_at),)),
             Metric("update_time_seconds", "gauge", "When this file was written, since 1970.", (({}, self._now()),)),
-            Metric("files_known", "gauge", "Files of the run, as far as they are counted.",
-                   (({}, float(state["files_total"])),)),
+            Metric(
+                "files_known",
+                "gauge",
+                "Files of the run, as far as they are counted.",
+                (({}, float(state["files_total"])),),
+            ),
             Metric("files_done", "gauge", "Files of the run that have their row.", (({}, float(state["files_done"])),)),
             Metric("studies_done", "gauge", "Studies of the run that are done.", (({}, float(state["studies"])),)),
-            Metric("files_processed_total", "counter", "Files that this command processed, by how they ended.",
-                   reasons),
-            Metric("files_per_second", "gauge", "Files that this command processed a second.",
-                   (({}, float(state["files_per_second"])),)),
-            Metric("work_seconds_total", "counter", "Seconds of work over all processes and threads, by kind.",
-                   tuple(({"kind": kind}, seconds) for kind, seconds in report.seconds.items())),
-        ]  # fmt: skip
+            Metric(
+                "files_processed_total", "counter", "Files that this command processed, by how they ended.", reasons
+            ),
+            Metric(
+                "files_per_second",
+                "gauge",
+                "Files that this command processed a second.",
+                (({}, float(state["files_per_second"])),),
+            ),
+            Metric(
+                "work_seconds_total",
+                "counter",
+                "Seconds of work over all processes and threads, by kind.",
+                tuple(({"kind": kind}, seconds) for kind, seconds in report.seconds.items()),
+            ),
+        ]
 
 
 def _exit_of(error: BaseException | None, counts: Mapping[str, int]) -> ExitCode:

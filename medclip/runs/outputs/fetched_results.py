@@ -105,10 +105,12 @@ class FetchedResults:
         if RUN not in sizes or not names:
             lacking = FILES if RUN in sizes else RUN
             raise MedclipError(
-                Reason.MISSING_FILE, f"there is no finished run here: {lacking} is missing.", where=place,
+                Reason.MISSING_FILE,
+                f"there is no finished run here: {lacking} is missing.",
+                where=place,
                 hint="Name the place that was given as --out, or a table; the command of a run that was stopped "
                 "publishes the rest.",
-            )  # fmt: skip
+            )
         run = read_whole(place / RUN)
         make_folder(copy)
         for name in names:
@@ -124,14 +126,18 @@ class FetchedResults:
         sizes = _sizes(place) or {}
         if LEDGER not in sizes:
             raise MedclipError(
-                Reason.MISSING_FILE, f"there is no shard of a run here: {LEDGER} is missing.", where=place,
+                Reason.MISSING_FILE,
+                f"there is no shard of a run here: {LEDGER} is missing.",
+                where=place,
                 hint="Name the folder that the output folder of a shard was copied to.",
-            )  # fmt: skip
+            )
         if sizes.get(_WAL):
             raise MedclipError(
-                Reason.BUSY, "this shard was copied while its run went on.", where=place,
+                Reason.BUSY,
+                "this shard was copied while its run went on.",
+                where=place,
                 hint="Copy its folder again once the run has ended, and remove what is there before.",
-            )  # fmt: skip
+            )
         make_folder(copy)
         _fetch(place / LEDGER, copy / LEDGER)
 

@@ -72,9 +72,13 @@ def inspect(path: Path, settings: Settings, known: tuple[Stamp, str] | None) -> 
 
 
 def read(
-    source: Source, modality: Modality | None, preprocess: Preprocess, settings: Settings, look: bool = False,
+    source: Source,
+    modality: Modality | None,
+    preprocess: Preprocess,
+    settings: Settings,
+    look: bool = False,
     small: bool = True,
-) -> Reading:  # fmt: skip
+) -> Reading:
     """Read one unit through the adapter of its modality and bring it to the model's size.
 
     Args:

@@ -97,7 +97,20 @@ def units_in(ledger: Ledger, dim: int, *, by_study: bool = False, failed: bool =
     ):
         laterality, view, body_part, headers, burned_in, stranger, instead_of, look = others
         yield EmbeddedUnit(
-            row, study, grouped, patient, modality, kind, sha256,
+            row,
+            study,
+            grouped,
+            patient,
+            modality,
+            kind,
+            sha256,
             np.frombuffer(features, "<f4").reshape(-1, dim),
-            laterality, view, body_part, headers, bool(burned_in), bool(stranger), instead_of, look,
-        )  # fmt: skip
+            laterality,
+            view,
+            body_part,
+            headers,
+            bool(burned_in),
+            bool(stranger),
+            instead_of,
+            look,
+        )

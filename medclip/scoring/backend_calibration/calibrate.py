@@ -127,9 +127,10 @@ def calibrate_backends(
     tasks = tuple(asked for asked in tasks if any(map(asked.fits_modality, set(seen.modalities))))
     if not tasks:
         raise MedclipError(
-            Reason.WRONG_USE, "none of the pack's tasks is about these images.",
+            Reason.WRONG_USE,
+            "none of the pack's tasks is about these images.",
             hint="Name images of its modalities, or what is asked with --task or --prompt.",
-        )  # fmt: skip
+        )
     kinds, left_out = usable([BACKENDS[name] for name in dict.fromkeys((EAGER, *(kind.name for kind in backends)))])
     judges_U = hold_out([patient or unit.sha256 for patient, unit in zip(patients, seen.units, strict=True)])
     choosing, judging = seen.part(~judges_U), seen.part(judges_U)
@@ -254,10 +255,19 @@ def _measure(
         change, least = _change(model, loaded[EAGER], tasks, seen)
         candidates.append(
             Candidate(
-                name, BACKENDS[name].bound, change.largest, change.where, change.decisions, change.ranks, least, 0.0,
-                1.0, start_s.get(name, 0.0), change.refused(BACKENDS[name]),
+                name,
+                BACKENDS[name].bound,
+                change.largest,
+                change.where,
+                change.decisions,
+                change.ranks,
+                least,
+                0.0,
+                1.0,
+                start_s.get(name, 0.0),
+                change.refused(BACKENDS[name]),
             )
-        )  # fmt: skip
+        )
         progress.step()
     seconds = _time(loaded, seen.views, progress)
     eager_R = np.array(seconds[EAGER])

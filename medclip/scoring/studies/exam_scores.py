@@ -126,10 +126,19 @@ class ExamScores:
         for n in (*exam.used, *exam.set_aside):
             view = exam.views[n].view
             yield from self._rows(
-                *common, "view", features.alone[n], (), exam.notes_of(n), num_views=1,
-                side=view.side or None, position=view.position or None, view_kind=view.kind, row=features.rows[n],
-                attention_breast=of_breast.get(n), attention_exam=of_exam.get(n),
-            )  # fmt: skip
+                *common,
+                "view",
+                features.alone[n],
+                (),
+                exam.notes_of(n),
+                num_views=1,
+                side=view.side or None,
+                position=view.position or None,
+                view_kind=view.kind,
+                row=features.rows[n],
+                attention_breast=of_breast.get(n),
+                attention_exam=of_exam.get(n),
+            )
 
     def _rows(
         self,

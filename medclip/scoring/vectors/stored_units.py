@@ -181,9 +181,14 @@ class StoredUnits:
             columns["path"] = [self._name_of(path) for path in columns["path"]]
         is_unread, is_copy = [False] * table.num_rows, [False] * table.num_rows
         for n, (number, place, copy_of, study, name, reason) in enumerate(
-            zip(columns["unit"], self._places(table.column("unit")), *(columns[c] for c in _DECIDED[1:4]),
-                columns["reason"], strict=True)
-        ):  # fmt: skip
+            zip(
+                columns["unit"],
+                self._places(table.column("unit")),
+                *(columns[c] for c in _DECIDED[1:4]),
+                columns["reason"],
+                strict=True,
+            )
+        ):
             problem = None if place is None else self._alike[self._alike_U[place]].problem
             if number in self._copies or copy_of in self._copies:  # what counted for a broken file is not wanted
                 columns["copy_of"][n] = self._copies[number] if number in self._copies else self._copies[copy_of]

@@ -57,9 +57,16 @@ def read_foreign(
         ValueError, KeyError, TypeError: The members are of no form that is known.
     """
     meta = {
-        "key": known["key"], "sha256": known["sha256"], "patient": known["patient"], "study": "", "adapter": FOREIGN,
-        "preprocessing": "", "source": of.source, "license": of.license, "burned_in": None,
-    }  # fmt: skip
+        "key": known["key"],
+        "sha256": known["sha256"],
+        "patient": known["patient"],
+        "study": "",
+        "adapter": FOREIGN,
+        "preprocessing": "",
+        "source": of.source,
+        "license": of.license,
+        "burned_in": None,
+    }
     value = json.loads(parts["json"]) if "json" in parts else {}
     if not isinstance(value, dict):
         raise ValueError("the JSON is no object")

@@ -285,9 +285,14 @@ def _row(
         return known, None
     where = f"sample {number} of {path.name}"  # its own key may name a patient
     return known, {
-        "row": number, "sha256": known["sha256"], "reason": str(reason), "message": where,
-        "modality": known["modality"], "adapter": FOREIGN, "source": of.source,
-    }  # fmt: skip
+        "row": number,
+        "sha256": known["sha256"],
+        "reason": str(reason),
+        "message": where,
+        "modality": known["modality"],
+        "adapter": FOREIGN,
+        "source": of.source,
+    }
 
 
 def _place(tar: str, name: str, number: int) -> str:

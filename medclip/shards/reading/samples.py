@@ -145,9 +145,11 @@ class ShardReader:
             for where, index in zip(self.folders, indexes, strict=True):
                 check_samples(where, index, cache=self.cache)
         self._rows = map_rows(
-            _identity(self.folders, indexes, split), split, [s.name for s in shards],
+            _identity(self.folders, indexes, split),
+            split,
+            [s.name for s in shards],
             lambda: _batches(self.folders, indexes, split, self.cache),
-        )  # fmt: skip
+        )
         if not len(self._rows):
             raise no_split(split, self.folder, indexes)
         self._files = ShardFiles(shards, verify, self.cache)

@@ -30,8 +30,17 @@ from medclip.shards.writing.captions import (
 from medclip.text.ecg.statement_report import distinct_statement_reports
 
 _FIRST = (
-    "file", "patient", "study", "modality", "exam_date", "age", "sex", "split", "language", "scp_codes",
-)  # fmt: skip
+    "file",
+    "patient",
+    "study",
+    "modality",
+    "exam_date",
+    "age",
+    "sex",
+    "split",
+    "language",
+    "scp_codes",
+)
 
 
 @dataclass(frozen=True, repr=False)

@@ -90,8 +90,11 @@ def read_slide_labels(
         )
         known = np.array([target is not None for target in understood.targets])
         kind, names, title, more = (
-            understood.text.kind, understood.text.names, understood.text.task.title, understood.notes
-        )  # fmt: skip
+            understood.text.kind,
+            understood.text.names,
+            understood.text.task.title,
+            understood.notes,
+        )
         targets = _targets([t for t in understood.targets if t is not None], kind)
     rows = np.flatnonzero(known)
     if not len(rows):

@@ -77,9 +77,15 @@ def read_grid(path: Path, identity: Mapping[str, Any]) -> tuple[PatchGrid, dict[
             effective, stride = ([float(v) for v in file.attrs[name]] for name in ("effective_mpp_um", "stride_um"))
             pieces = (file["piece"][()], file["origins_um"][()]) if "piece" in file else ()
             grid = PatchGrid(
-                int(file.attrs["size_px"]), float(file.attrs["mpp_um"]), (effective[0], effective[1]),
-                (stride[0], stride[1]), file["kept"][()], file["coverage"][()], int(file.attrs["num_places"]), *pieces,
-            )  # fmt: skip
+                int(file.attrs["size_px"]),
+                float(file.attrs["mpp_um"]),
+                (effective[0], effective[1]),
+                (stride[0], stride[1]),
+                file["kept"][()],
+                file["coverage"][()],
+                int(file.attrs["num_places"]),
+                *pieces,
+            )
             return grid, json.loads(file.attrs["tissue"])
     return None
 

@@ -127,9 +127,14 @@ def see_slide(
             notes.append(f"damaged parts of the overview, which are taken for glass: {num_damaged}")
         if grid is True:
             laid = make_grid(
-                reader, tissue, size_px=options.size_px, mpp_um=options.mpp_um, overlap_px=options.overlap_px,
-                min_coverage=options.min_coverage, by_piece=options.by_piece,
-            )  # fmt: skip
+                reader,
+                tissue,
+                size_px=options.size_px,
+                mpp_um=options.mpp_um,
+                overlap_px=options.overlap_px,
+                min_coverage=options.min_coverage,
+                by_piece=options.by_piece,
+            )
         estimate = None
         if stain is not None and laid is not None and len(laid):
             estimate, problem = _stain(reader, laid, stain)

@@ -360,8 +360,13 @@ class SlideWork:
 
 
 _OF_THE_RUN = (
-    Reason.DISK_FULL, Reason.WRITE_ERROR, Reason.OUT_OF_MEMORY, Reason.WRONG_USE, Reason.OUTPUT_IN_USE, Reason.BUSY,
-)  # fmt: skip
+    Reason.DISK_FULL,
+    Reason.WRITE_ERROR,
+    Reason.OUT_OF_MEMORY,
+    Reason.WRONG_USE,
+    Reason.OUTPUT_IN_USE,
+    Reason.BUSY,
+)
 """No slide's fault: they end the run, which goes on when it is called again."""
 
 

@@ -27,21 +27,47 @@ COMPOSITIONS: Mapping[str, str] = {
     "D": "extremely_dense",
 }
 QUADRANTS = (
-    "upper outer", "upper inner", "lower outer", "lower inner", "upper", "lower", "outer", "inner", "central",
-    "subareolar", "axillary tail", "axilla",
-)  # fmt: skip
+    "upper outer",
+    "upper inner",
+    "lower outer",
+    "lower inner",
+    "upper",
+    "lower",
+    "outer",
+    "inner",
+    "central",
+    "subareolar",
+    "axillary tail",
+    "axilla",
+)
 DEPTHS = ("anterior", "middle", "posterior")
 SHAPES = ("oval", "round", "lobulated", "irregular")
 MARGINS = ("circumscribed", "obscured", "microlobulated", "indistinct", "ill-defined", "spiculated")
 MASS_DENSITIES = ("high density", "equal density", "low density", "fat-containing")
 BENIGN_FORMS = (
-    "skin", "vascular", "coarse", "popcorn-like", "large rod-like", "round", "rim", "eggshell", "lucent-centred",
-    "dystrophic", "milk of calcium", "suture", "oil cyst",
-)  # fmt: skip
+    "skin",
+    "vascular",
+    "coarse",
+    "popcorn-like",
+    "large rod-like",
+    "round",
+    "rim",
+    "eggshell",
+    "lucent-centred",
+    "dystrophic",
+    "milk of calcium",
+    "suture",
+    "oil cyst",
+)
 """Calcifications that BI-RADS calls typically benign."""
 SUSPICIOUS_FORMS = (
-    "amorphous", "coarse heterogeneous", "fine pleomorphic", "pleomorphic", "fine linear", "fine linear branching",
-)  # fmt: skip
+    "amorphous",
+    "coarse heterogeneous",
+    "fine pleomorphic",
+    "pleomorphic",
+    "fine linear",
+    "fine linear branching",
+)
 FORMS = (*BENIGN_FORMS, "punctate", *SUSPICIOUS_FORMS)
 DISTRIBUTIONS = ("diffuse", "regional", "grouped", "linear", "segmental")
 PATHOLOGIES = ("normal", "benign", "malignant")

@@ -138,9 +138,11 @@ def _findings(record: BreastRecord, rng: Generator | None) -> Iterator[str]:
         noun, opener, place = (
             _draw(options, rng)
             for options in (
-                noun_phrases(finding), OPENERS, places_of(finding.kind, finding.quadrant, finding.depth, record.side),
+                noun_phrases(finding),
+                OPENERS,
+                places_of(finding.kind, finding.quadrant, finding.depth, record.side),
             )
-        )  # fmt: skip
+        )
         yield _sentence(opener, noun, place)
     denied = _denied(record, rng)
     if len(denied) > 1 and rng is not None and rng.random() < LISTED_SHARE:

@@ -127,12 +127,29 @@ TRIGU|||rhythm|Trigeminus; Trigeminie
 """
 
 _OTHER_SNOMED = {
-    "164909002": "CLBBB", "59118001": "CRBBB", "17338001": "PVC", "63593006": "PAC", "164884008": "PVC",
-    "11157007": "BIGU", "251173003": "BIGU", "251168009": "BIGU", "251180001": "TRIGU", "10370003": "PACE",
-    "251266004": "PACE", "251268003": "PACE", "54016002": "2AVB", "426183003": "2AVB", "54329005": "AMI",
-    "195060002": "WPW", "253352002": "LAO/LAE", "446813000": "LAO/LAE", "253339007": "RAO/RAE", "713422000": "SVTAC",
-    "251166008": "SVTAC", "233897008": "SVTAC",
-}  # fmt: skip
+    "164909002": "CLBBB",
+    "59118001": "CRBBB",
+    "17338001": "PVC",
+    "63593006": "PAC",
+    "164884008": "PVC",
+    "11157007": "BIGU",
+    "251173003": "BIGU",
+    "251168009": "BIGU",
+    "251180001": "TRIGU",
+    "10370003": "PACE",
+    "251266004": "PACE",
+    "251268003": "PACE",
+    "54016002": "2AVB",
+    "426183003": "2AVB",
+    "54329005": "AMI",
+    "195060002": "WPW",
+    "253352002": "LAO/LAE",
+    "446813000": "LAO/LAE",
+    "253339007": "RAO/RAE",
+    "713422000": "SVTAC",
+    "251166008": "SVTAC",
+    "233897008": "SVTAC",
+}
 """Codes of the challenge that say what a statement says, besides the statement's own. The challenge scores the first
 four as one with it. It writes the code of an acute anterior infarction for anterior ones of any age: read as one, that
 is right; as the code of the class it would say more than the class does. Its nonspecific ST-T abnormality is none of

@@ -81,9 +81,13 @@ def _from_pairs(folder: Path, special: Mapping[str, str]) -> Backend:
         lines = (folder / MERGES).read_text(encoding="utf-8").splitlines()
         merges = [tuple(line.split(" ")) for line in lines if line.strip() and not line.startswith("#version")]
     pairs: Any = models.BPE(
-        vocab=vocabulary, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>", fuse_unk=False,
+        vocab=vocabulary,
+        merges=merges,
+        continuing_subword_prefix="",
+        end_of_word_suffix="</w>",
+        fuse_unk=False,
         unk_token=special["unk_token"],
-    )  # fmt: skip
+    )
     backend = Tokenizer(pairs)
     backend.normalizer = normalizers.Sequence(  # type: ignore[assignment]
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]

@@ -62,9 +62,7 @@ def make_clip(voxels: Voxels, change: ClipChange | None, taken: VolumeInput, siz
         places = taken.places(voxels)
         return taken.clip(voxels, taken.part(voxels, size_px, at=places[len(places) // 2]), taken.black_white(voxels))
     within = change.within
-    part = taken.part(
-        voxels, size_px, at=change.at, zoom=_zoom(within), shift=(within.shift[1], within.shift[0])
-    )  # fmt: skip
+    part = taken.part(voxels, size_px, at=change.at, zoom=_zoom(within), shift=(within.shift[1], within.shift[0]))
     clip_THWC = taken.clip(voxels, part, taken.black_white(voxels))
     if within.flip:
         clip_THWC = clip_THWC[:, :, ::-1]

@@ -92,9 +92,13 @@ def label_key(record: CaptionRecord) -> str:
 
 def _subject(record: CaptionRecord, view: SampleView) -> Subject:
     own = replace(
-        record, view=view.view.position or None, laterality=view.view.side or None, labels=view.labels,
-        texts=view.texts, report=view.report,
-    )  # fmt: skip
+        record,
+        view=view.view.position or None,
+        laterality=view.view.side or None,
+        labels=view.labels,
+        texts=view.texts,
+        report=view.report,
+    )
     return Subject(own, _number(view.view.side), quoted=bool(view.texts or view.report))
 
 

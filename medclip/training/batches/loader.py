@@ -151,9 +151,13 @@ class Batches:
         length = tokenizer.context_length if tokenizer else 0
         pixels, self._drawing = drawing.preprocess, drawing
         form = Form(
-            batch_size // world_size, pixels.image_shape, length, drawing.num_views, drawing.num_texts,
+            batch_size // world_size,
+            pixels.image_shape,
+            length,
+            drawing.num_views,
+            drawing.num_texts,
             pixels.image_dtype,
-        )  # fmt: skip
+        )
         self.crew = crew or Crew(making or CrewOptions(), form, tokenizer)
         """Who makes the batches."""
         self._split = self.crew.add(Split(reader, drawing))
@@ -254,9 +258,13 @@ class Batches:
         """Return the rows of a step, once the shards of its window are here; those of the next one are fetched."""
         if self.reader.is_remote:
             self._ahead = self._ahead or WindowsAhead(
-                self.reader.columns, self.order.policy, batch_size=self.batch_size,
-                steps_per_epoch=self.steps_per_epoch, seed=self.seed, window_shards=self.order.window_shards,
-            )  # fmt: skip
+                self.reader.columns,
+                self.order.policy,
+                batch_size=self.batch_size,
+                steps_per_epoch=self.steps_per_epoch,
+                seed=self.seed,
+                window_shards=self.order.window_shards,
+            )
             self._want(*self._ahead.needed(max(first_step, step - _AHEAD - 1), step, end))
         return self._rows(step)
 

@@ -136,9 +136,16 @@ def _with_lens(recipe: Recipe, started: Started, lens: LensPart) -> Started:
     check_trunk(trunk)
     width, patches = int(trunk.embed_dim), math.prod(trunk.patch_embed.grid_size)  # type: ignore[arg-type, union-attr]
     shape = LensShape(
-        lens.latents or patches, width, lens.token_width or width, lens.depth, lens.self_per_cross, lens.cross_heads,
-        lens.latent_heads, lens.head_dim, lens.tied,
-    )  # fmt: skip
+        lens.latents or patches,
+        width,
+        lens.token_width or width,
+        lens.depth,
+        lens.self_per_cross,
+        lens.cross_heads,
+        lens.latent_heads,
+        lens.head_dim,
+        lens.tied,
+    )
     config = copy.deepcopy(started.config)
     config["vision_cfg"][LENS] = shape.to_config() | {"fourier_bands": lens.fourier_bands}
     if m.signal is not None:
@@ -196,9 +203,13 @@ def _start_of(recipe: Recipe, source: str) -> Started:
     if "context_length" in recipe.text.model_fields_set:
         overrides["text_cfg"] = {"context_length": recipe.text.context_length}
     return load_start(
-        source, architecture=m.architecture, text_folder=m.text_folder, preset=m.preset, overrides=overrides,
+        source,
+        architecture=m.architecture,
+        text_folder=m.text_folder,
+        preset=m.preset,
+        overrides=overrides,
         words=recipe.needs_words,
-    )  # fmt: skip
+    )
 
 
 def _built_alone(recipe: Recipe) -> Started:

@@ -144,9 +144,10 @@ def _of_autoencoders(recipe: Recipe) -> Iterator[Deviation]:
     if t.eps != _EPS:
         yield Deviation("epsilon of AdamW", f"{t.eps:g}", f"{_EPS:g}", "train.eps")
     yield Deviation(
-        "values of pixels", "as the model's preprocessing has them",
+        "values of pixels",
+        "as the model's preprocessing has them",
         "brought to the mean and deviation of ImageNet, for NIH's images to their own",
-    )  # fmt: skip
+    )
     yield Deviation("order of samples", _order(recipe), "a permutation of all", "data.policy")
 
 

@@ -27,13 +27,29 @@ from medclip.training.recipe.shorthands import written_out
 from medclip.wording import list_of
 
 _FREE = (
-    "out", "card", "data.shard", "data.cache_mb", "data.worker", "data.verify", "data.timeout_s", "data.max_bad_share",
-    "data.test_split", "data.max_test",
-    "train.micro_batch", "train.parallel", "train.shard_size", "train.sync_every", "train.device",
-    "train.checkpoint_every", "train.log_every",
-    "train.tensorboard", "train.zero_shot", "train.max_bad_steps", "train.image_hashes",
+    "out",
+    "card",
+    "data.shard",
+    "data.cache_mb",
+    "data.worker",
+    "data.verify",
+    "data.timeout_s",
+    "data.max_bad_share",
+    "data.test_split",
+    "data.max_test",
+    "train.micro_batch",
+    "train.parallel",
+    "train.shard_size",
+    "train.sync_every",
+    "train.device",
+    "train.checkpoint_every",
+    "train.log_every",
+    "train.tensorboard",
+    "train.zero_shot",
+    "train.max_bad_steps",
+    "train.image_hashes",
     "objective.supervised.in_pack",
-)  # fmt: skip
+)
 """What may be another when a run goes on; `decisive` leaves out every key that begins so."""
 _PLACES = (
     "text.tokenizer",
@@ -49,11 +65,16 @@ _PLACES = (
 )
 """Paths of which only the last name decides."""
 _CAME_LATER = (
-    ("train.keep", None), ("train.best_by", "loss"), ("objective.other_source", "negative"),
-    ("data.source_power", 0.5), ("data.max_repeats", 4.0), ("data.together", 1),
-    ("objective.supervised.sources", []), ("train.patience", None),
+    ("train.keep", None),
+    ("train.best_by", "loss"),
+    ("objective.other_source", "negative"),
+    ("data.source_power", 0.5),
+    ("data.max_repeats", 4.0),
+    ("data.together", 1),
+    ("objective.supervised.sources", []),
+    ("train.patience", None),
     ("objective.losses", {}),
-)  # fmt: skip
+)
 """Keys that older recipes lack, with the values that change nothing: digests of runs stay what they were."""
 _NUMBER = re.compile(r"\.\d+\.")
 """Of one section in a list of them."""

@@ -21,11 +21,16 @@ _MASKED: dict[str, Any] = {
         "masked": {"weight": 1, "ratio": MEDICAL_RATIO, "decoder": "dec128d2", "normalise": False},
     },
     "augment": {
-        "crop_scale": (0.5, 1.0), "stretch": 4 / 3, "flip": 0.5, "rotate_deg": 0, "brightness": 0, "contrast": 0,
+        "crop_scale": (0.5, 1.0),
+        "stretch": 4 / 3,
+        "flip": 0.5,
+        "rotate_deg": 0,
+        "brightness": 0,
+        "contrast": 0,
     },
     "model": {"image_tower": "vit_small_patch16_224", "image_weights": None},
     "train": {"betas": (0.9, 0.95), "weight_decay": 0.05, "image_lr_factor": 1, "schedule": "cosine"},
-}  # fmt: skip
+}
 """Of Xiao et al., Delving into masked autoencoders for multi-label thorax disease classification, WACV 2023: medical
 images want more hidden and less cut away than photographs."""
 _NATURAL: dict[str, Any] = {

@@ -152,11 +152,21 @@ def empty_batch(
     images = np.zeros((size * num_views, *preprocess.image_shape), preprocess.image_dtype)
     tokens, keys = np.zeros((texts, context_length), np.int32), np.full((texts, NUM_KEYS), -1)
     return Batch(
-        images, tokens, min(8, context_length), keys, ("",) * texts, none, none, none, np.zeros(size, bool),
-        num_views=num_views, num_texts=num_texts, weights=np.ones(size, np.float32) if weighted else None,
+        images,
+        tokens,
+        min(8, context_length),
+        keys,
+        ("",) * texts,
+        none,
+        none,
+        none,
+        np.zeros(size, bool),
+        num_views=num_views,
+        num_texts=num_texts,
+        weights=np.ones(size, np.float32) if weighted else None,
         view_types=np.full((size, num_views, 3), -1) if of_exam else None,
         text_parts=np.full((size, num_texts), -1) if of_exam else None,
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -112,10 +112,18 @@ def contrast(
             text_ignored_BT=exams.text_keys_BT if objective.same_text == "ignored" else None,
         )
         return multi_view_clip_loss(
-            outputs.image_BD.unflatten(0, (size, -1)).unbind(1), outputs.text_BD.unflatten(0, (size, -1)).unbind(1),
-            scale, w_it=v.image_text, w_vv=v.images, w_tt=v.texts, w_joint=v.joint, joint_BD=outputs.fused_BD,
-            exams=keys, pairs=pairs, group=group,
-        )  # fmt: skip
+            outputs.image_BD.unflatten(0, (size, -1)).unbind(1),
+            outputs.text_BD.unflatten(0, (size, -1)).unbind(1),
+            scale,
+            w_it=v.image_text,
+            w_vv=v.images,
+            w_tt=v.texts,
+            w_joint=v.joint,
+            joint_BD=outputs.fused_BD,
+            exams=keys,
+            pairs=pairs,
+            group=group,
+        )
     if objective.loss == "siglip":
         return siglip_loss(outputs.image_BD, outputs.text_BD, scale, model.logit_bias, pairs, group=group)
     return clip_loss(outputs.image_BD, outputs.text_BD, scale, pairs, group=group)
@@ -129,9 +137,14 @@ def contrastive(step: Step, objective: Objective, _: object) -> Terms:
     else:
         image_BD, text_BD = step.outputs.image_BD, step.outputs.text_BD
         value = multi_view_clip_loss(
-            (image_BD[::2], image_BD[1::2]), (text_BD[::2], text_BD[1::2]), step.scale,
-            w_vv=views.images, w_tt=views.texts, pairs=step.inputs.pairs, group=group,
-        )  # fmt: skip
+            (image_BD[::2], image_BD[1::2]),
+            (text_BD[::2], text_BD[1::2]),
+            step.scale,
+            w_vv=views.images,
+            w_tt=views.texts,
+            pairs=step.inputs.pairs,
+            group=group,
+        )
     yield objective.contrastive, value
 
 
@@ -175,19 +188,34 @@ def teacher_tokens(encoder: SentenceTeacher, batch: Batch, _: int) -> Mapping[st
 
 def taught(step: Step, settings: TextTeacher, encoder: SentenceTeacher) -> Terms:
     """Compare relations of captions among each other with those of the frozen encoder."""
-    yield settings.weight, relational_loss(
-        step.outputs.text_BD, encoder(step.inputs.extra["text_teacher"]), settings.temperature,
-        valid_B=step.inputs.valid_B, group=step.world.group,
-    )  # fmt: skip
+    yield (
+        settings.weight,
+        relational_loss(
+            step.outputs.text_BD,
+            encoder(step.inputs.extra["text_teacher"]),
+            settings.temperature,
+            valid_B=step.inputs.valid_B,
+            group=step.world.group,
+        ),
+    )
 
 
 def kept(step: Step, keep: Any, replay: Replay) -> Terms:
     """Measure how far images have moved among random sentences since the run began."""
-    yield keep.weight, replay_loss(
-        step.outputs.image_BD, step.outputs.extra["keep"], replay.sentences(step.inputs.step), replay.scale,
-        keep.temperature, symmetric=keep.symmetric, follow_new=keep.target == "new",
-        weights_B=image_weights(step.inputs), group=step.world.group,
-    )  # fmt: skip
+    yield (
+        keep.weight,
+        replay_loss(
+            step.outputs.image_BD,
+            step.outputs.extra["keep"],
+            replay.sentences(step.inputs.step),
+            replay.scale,
+            keep.temperature,
+            symmetric=keep.symmetric,
+            follow_new=keep.target == "new",
+            weights_B=image_weights(step.inputs),
+            group=step.world.group,
+        ),
+    )
 
 
 def old_model(start: Start, keep: Keep) -> Replay:
@@ -210,10 +238,17 @@ def classified(step: Step, heads: Sequence[Any], _: object) -> Terms:
     named = [(head, head.asked, len(head.names)) for head in heads]
     logits = step.outputs.logits_BC.split([width for *_, width in named], dim=1)
     for (head, task, _), logits_BC in zip(named, logits, strict=True):
-        yield head.weight, supervised_loss(
-            logits_BC, step.of_images(step.inputs.targets[task.name]), task.kind, smoothing=head.smoothing,
-            known=step.sizes.known.get(task.name), group=step.world.group,
-        )  # fmt: skip
+        yield (
+            head.weight,
+            supervised_loss(
+                logits_BC,
+                step.of_images(step.inputs.targets[task.name]),
+                task.kind,
+                smoothing=head.smoothing,
+                known=step.sizes.known.get(task.name),
+                group=step.world.group,
+            ),
+        )
 
 
 class ActiveLoss(NamedTuple):

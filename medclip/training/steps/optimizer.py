@@ -17,9 +17,15 @@ from medclip.training.steps.towers import LOSS_PARAMETERS, Towers, weights_of
 
 MAX_LOGIT_SCALE = math.log(100)
 _EMBEDDINGS = (
-    "token_embedding.weight", "positional_embedding", "class_embedding", "pos_embed", "cls_token",
-    "word_embeddings.weight", "position_embeddings.weight", "token_type_embeddings.weight",
-)  # fmt: skip
+    "token_embedding.weight",
+    "positional_embedding",
+    "class_embedding",
+    "pos_embed",
+    "cls_token",
+    "word_embeddings.weight",
+    "position_embeddings.weight",
+    "token_type_embeddings.weight",
+)
 
 
 def learning_rate(

@@ -131,13 +131,17 @@ def _read_words(keep: Keep) -> list[str]:
         lines = keep.words.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise MedclipError(
-            Reason.MISSING_FILE, "this is no readable text file of words.", where=keep.words,
+            Reason.MISSING_FILE,
+            "this is no readable text file of words.",
+            where=keep.words,
             hint="Name one with one word or term a line, or leave train.keep.words out.",
-        ) from e  # fmt: skip
+        ) from e
     words = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if len(words) < _FEWEST_WORDS:
         raise MedclipError(
-            Reason.TABLE_INVALID, f"it has {len(words)} words, and sentences are made of at least {_FEWEST_WORDS}.",
-            where=keep.words, hint="Write one word or term a line.",
-        )  # fmt: skip
+            Reason.TABLE_INVALID,
+            f"it has {len(words)} words, and sentences are made of at least {_FEWEST_WORDS}.",
+            where=keep.words,
+            hint="Write one word or term a line.",
+        )
     return words

@@ -104,9 +104,14 @@ class StepComputer:
         """
         o, size = self._recipe.objective, self._recipe.train.batch_size // self._world.size
         batch = empty_batch(
-            size, self._preprocess, 0 if self._tokenizer is None else self._tokenizer.context_length,
-            num_views=o.num_views, num_texts=o.num_texts, of_exam=o.views is not None, weighted=bool(o.source_weights),
-        )  # fmt: skip
+            size,
+            self._preprocess,
+            0 if self._tokenizer is None else self._tokenizer.context_length,
+            num_views=o.num_views,
+            num_texts=o.num_texts,
+            of_exam=o.views is not None,
+            weighted=bool(o.source_weights),
+        )
         return self.prepare(batch, step).to(self._world.device)
 
     def backward(self, inputs: Inputs, step: int) -> Tensor:
@@ -144,9 +149,16 @@ class StepComputer:
         masks = self._fixed_masks(range(row, row + size), images)
         there_BV = None if exams is None else exams.there_BV.numpy()
         inputs = Inputs(
-            images, torch.from_numpy(batch.tokens).long(), batch.num_tokens, num_views=batch.num_views,
-            num_texts=batch.num_texts, mask_BL=masks[0], decoded_BL=masks[1], exams=exams, there_BV=there_BV,
-        ).to(self._world.device)  # fmt: skip
+            images,
+            torch.from_numpy(batch.tokens).long(),
+            batch.num_tokens,
+            num_views=batch.num_views,
+            num_texts=batch.num_texts,
+            mask_BL=masks[0],
+            decoded_BL=masks[1],
+            exams=exams,
+            there_BV=there_BV,
+        ).to(self._world.device)
         parts = [self._forward(inputs, part, self._towers) for part in self._chunks(size, batch.num_views)]
         return joined(parts)
 

@@ -45,8 +45,10 @@ def test_every_class_is_tested_and_learned_where_it_has_two_patients():
 def test_neither_the_order_of_rows_nor_the_key_nor_the_place_of_the_folder_changes_anything():
     order = list(range(len(TWO)))
     random.Random(1).shuffle(order)
-    other = [replace(TWO[i], patient=f"other-{TWO[i].patient}", path=Path("/else") / TWO[i].file, number=n)
-             for n, i in enumerate(order)]  # fmt: skip
+    other = [
+        replace(TWO[i], patient=f"other-{TWO[i].patient}", path=Path("/else") / TWO[i].file, number=n)
+        for n, i in enumerate(order)
+    ]
     names = []
     for units in (TWO, other):
         sides = divide(units, test_share=0.3)

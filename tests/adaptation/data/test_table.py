@@ -70,10 +70,16 @@ def test_columns_find_their_class_of_a_vocabulary_task(tmp_path: Path):
 
 def test_columns_of_tables_for_shards_are_understood(tmp_path: Path):
     rows = [
-        {"file": f"{n}.png", "patient": n, "modality": "xray", "label:chest_xray_view": v,
-         "label:chest_xray_findings:mass": n % 2, "label:chest_xray_findings:edema": 1 - n % 2}
+        {
+            "file": f"{n}.png",
+            "patient": n,
+            "modality": "xray",
+            "label:chest_xray_view": v,
+            "label:chest_xray_findings:mass": n % 2,
+            "label:chest_xray_findings:edema": 1 - n % 2,
+        }
         for n, v in enumerate(["ap", "pa", "pa"])
-    ]  # fmt: skip
+    ]
     assert read(tmp_path, ["label:chest_xray_view"], rows).text.task.name == "chest_xray_view"
     assert read(tmp_path, ["label:chest_xray_findings:mass"], rows).text.names == ("mass",)
     assert read(tmp_path, ["label:chest_xray_findings"], rows).text.names == ("mass", "edema")
@@ -120,7 +126,7 @@ def test_rows_of_the_generic_rendering_are_left_out(tmp_path: Path):
         ({}, ["view"], {"modality": "xrai"}, Reason.WRONG_USE, "'xrai'"),
         ({}, ["view", "mass"], {"task": "chest_xray_view"}, Reason.WRONG_USE, "takes one column"),
     ],
-)  # fmt: skip
+)
 def test_a_table_that_cannot_be_used_is_refused_with_a_sentence(tmp_path, change, labels, options, reason, said):
     with pytest.raises(MedclipError, match=said) as refused:
         read(tmp_path, labels, [r | change for r in ROWS], **options)

@@ -53,9 +53,15 @@ def test_the_small_loop_learns_and_its_first_epoch_hardly_moves() -> None:
     def train(epochs: int) -> float:
         w = nn.Parameter(torch.zeros(1))
         learn(
-            [w], lambda rows: (w - rows.float().mean()).square().sum(), 8, method="it", epochs=epochs, batch_size=8,
-            lr=0.1, generator=torch.Generator().manual_seed(0),
-        )  # fmt: skip
+            [w],
+            lambda rows: (w - rows.float().mean()).square().sum(),
+            8,
+            method="it",
+            epochs=epochs,
+            batch_size=8,
+            lr=0.1,
+            generator=torch.Generator().manual_seed(0),
+        )
         return float(w.detach())
 
     assert 0 < train(1) < 1e-3

@@ -17,9 +17,18 @@ PACK = Start(find_pack("medclip-mini"), "tf_efficientnet_lite0")
 
 def recipe(overrides: dict[str, Any] | None = None, *, start: Start = PACK, num_train: int = 80_000) -> Any:
     return recipe_of(
-        start, load_task("chest_xray_findings"), ("pneumonia",), out=Path("run"), task_file=Path("task.yaml"),
-        shards=Path("shards"), num_train=num_train, num_val=9, seed=3, name=None, overrides=overrides or {},
-    )  # fmt: skip
+        start,
+        load_task("chest_xray_findings"),
+        ("pneumonia",),
+        out=Path("run"),
+        task_file=Path("task.yaml"),
+        shards=Path("shards"),
+        num_train=num_train,
+        num_val=9,
+        seed=3,
+        name=None,
+        overrides=overrides or {},
+    )
 
 
 def test_the_published_values_stand_for_the_published_batch() -> None:

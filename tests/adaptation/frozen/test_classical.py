@@ -130,10 +130,14 @@ def test_one_example_a_class_makes_the_discriminant_the_nearest_class() -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("ridge", {"alpha": 0.0}), ("ridge", {"alpha": float("nan")}), ("knn", {"k": 0}),
-        ("lda", {"shrinkage": 0.0}), ("lda", {"shrinkage": 2.0}), ("lda", {"shrinkage": "auto"}),
+        ("ridge", {"alpha": 0.0}),
+        ("ridge", {"alpha": float("nan")}),
+        ("knn", {"k": 0}),
+        ("lda", {"shrinkage": 0.0}),
+        ("lda", {"shrinkage": 2.0}),
+        ("lda", {"shrinkage": "auto"}),
     ],
-)  # fmt: skip
+)
 def test_settings_that_mean_nothing_are_refused(name: str, options: dict) -> None:
     text = words()
     with pytest.raises(MedclipError) as caught:

@@ -97,9 +97,14 @@ def test_c_is_that_of_scikit_learns_cross_validation_over_shots_and_validation_a
     assert len(parts) == 5
     cv = [(np.setdiff1d(np.arange(45), rows), rows) for rows in parts]
     oracle = LogisticRegressionCV(
-        Cs=sorted(GRID), cv=cv, scoring="neg_log_loss", tol=1e-8, max_iter=10_000, l1_ratios=(0,),
+        Cs=sorted(GRID),
+        cv=cv,
+        scoring="neg_log_loss",
+        tol=1e-8,
+        max_iter=10_000,
+        l1_ratios=(0,),
         use_legacy_attributes=False,
-    ).fit(both.pooled().astype(np.float64), both.targets)  # fmt: skip
+    ).fit(both.pooled().astype(np.float64), both.targets)
     fitted = fit_linear_probe(model, text, train, val, seed=0, start="zeros")
     assert abs(np.log10(fitted.settings["c"]) - np.log10(oracle.C_)) < 2  # the search goes on between the grid's values
     again = fit_linear_probe(model, text, train, val, seed=0, start="zeros", c=float(oracle.C_)).head

@@ -56,9 +56,12 @@ def test_cache_mix_and_search_are_those_of_the_published_code(golden: Path) -> N
 
 def test_the_hand_example_of_the_spec() -> None:
     head = TipHead(
-        np.array([[1, 0], [0.5, 0.75**0.5]], np.float32), np.eye(2, dtype=np.float32),
-        np.array([[20, 22], [0, 0]], np.float32), alpha=1.5, beta=2.0,
-    )  # fmt: skip
+        np.array([[1, 0], [0.5, 0.75**0.5]], np.float32),
+        np.eye(2, dtype=np.float32),
+        np.array([[20, 22], [0, 0]], np.float32),
+        alpha=1.5,
+        beta=2.0,
+    )
     np.testing.assert_allclose(head.logits(np.array([[1.0, 0.0]], np.float32), None), [[21.5, 22.551819]], atol=1e-5)
 
 

@@ -39,9 +39,15 @@ def towers(kind: str, folder: Path) -> tuple[Any, Tokenizer]:
     else:
         tokenizer = train_tokenizer(SAID * 3, folder, vocab_size=320, context_length=48)
         config = default_config(
-            vocab_size=320, context_length=48, embed_dim=12, size_px=64, image_tower="test_efficientnet", text_width=16,
-            text_heads=2, text_layers=2,
-        )  # fmt: skip
+            vocab_size=320,
+            context_length=48,
+            embed_dim=12,
+            size_px=64,
+            image_tower="test_efficientnet",
+            text_width=16,
+            text_heads=2,
+            text_layers=2,
+        )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return build_clip(config, base).eval(), tokenizer

@@ -172,9 +172,14 @@ def test_after_training_merged_and_unmerged_agree_and_singular_values_restore_ex
 
 
 @given(
-    st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.booleans(), st.booleans(), st.sampled_from(FORMS),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(1, 40),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(FORMS),
     st.integers(0, 3),
-)  # fmt: skip
+)
 def test_gradients_are_those_of_autograd_in_every_form_even_where_singular_values_vanish(
     m: int, n: int, tokens: int, bias: bool, needs_input: bool, form: Form, zeros: int
 ) -> None:

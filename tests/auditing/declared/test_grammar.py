@@ -20,7 +20,7 @@ from medclip.errors import MedclipError
         ("auroc >= .8 overall for flu", "auroc", True, 0.8, "flu", None, False),
         ("brier<=0.2", "brier", False, 0.2, None, None, False),
     ],
-)  # fmt: skip
+)
 def test_a_requirement_is_read_in_any_order_of_its_parts(text, metric, at_least, bound, label, attribute, gap):
     one = requirement(text)
     assert (one.metric, one.at_least, one.label, one.attribute, one.gap) == (metric, at_least, label, attribute, gap)

@@ -86,10 +86,12 @@ def test_only_the_attribute_with_the_hidden_group_is_coarsened_and_each_as_littl
     rng = np.random.default_rng(0)
     n = 600
     cohort = cohort_of(
-        range(n), (np.arange(n) % 2).tolist(),
-        sex=rng.choice(["F", "M"], n).tolist(), view=rng.choice(["AP", "PA"], n).tolist(),
+        range(n),
+        (np.arange(n) % 2).tolist(),
+        sex=rng.choice(["F", "M"], n).tolist(),
+        view=rng.choice(["AP", "PA"], n).tolist(),
         site=["rare"] * 7 + rng.choice(["A", "B"], n - 7).tolist(),
-    )  # fmt: skip
+    )
     chosen = roundings(cohort, [hidden(cohort, cohort.labels[0], Policy())], Policy())
     assert list(chosen.by_attribute) == ["site"]
     assert chosen.of("site").base == 5
@@ -114,9 +116,13 @@ def test_totals_of_other_attributes_do_not_give_a_hidden_group_away():
     widths = [
         (low, high)
         for low, high in [bounds_of(of["vendor", "Siemens"], chosen.of("vendor"))]
-        for low, high in [(low - bounds_of(of["age", "old"], chosen.of("age"))[1],
-                           high - bounds_of(of["age", "old"], chosen.of("age"))[0])]
-    ]  # fmt: skip
+        for low, high in [
+            (
+                low - bounds_of(of["age", "old"], chosen.of("age"))[1],
+                high - bounds_of(of["age", "old"], chosen.of("age"))[0],
+            )
+        ]
+    ]
     assert widths[0][1] - widths[0][0] + 1 >= MIN_WIDTH
     assert set(chosen.by_attribute) >= {"scanner", "vendor", "age"}
     alone = cohort_of(range(107), [0.0, 1.0] * 53 + [1.0], scanner=scanner, vendor=vendor)

@@ -89,10 +89,12 @@ def test_a_planted_dimension_is_found_and_chance_is_not() -> None:
     assert dimensions[0]["value"] == pytest.approx(-0.5, abs=0.15)
     assert len(dimensions) == 10
     chance = [
-        named(centroids(of_patients(PATIENTS, 1.0, seed=s), PATIENTS, TWO, num_permutations=49, seed=s),
-              "F minus M: distance of means")["p"]
+        named(
+            centroids(of_patients(PATIENTS, 1.0, seed=s), PATIENTS, TWO, num_permutations=49, seed=s),
+            "F minus M: distance of means",
+        )["p"]
         for s in range(20)
-    ]  # fmt: skip
+    ]
     assert np.mean(np.array(chance) <= 0.05) <= 0.2
     assert 0.25 < np.mean(chance) < 0.75
 

@@ -71,9 +71,13 @@ def test_the_gap_is_that_of_the_audit_and_the_null_is_below_it_only_by_chance():
 def test_hidden_groups_are_not_shuffled_in():
     cohort = clinic(3, 150, groups=4)
     changed = replace(
-        cohort, labels=(replace(cohort.labels[0], score_N=np.where(
-            cohort.attributes[0].codes_N == 3, 0.5, cohort.labels[0].score_N)),)
-    )  # fmt: skip
+        cohort,
+        labels=(
+            replace(
+                cohort.labels[0], score_N=np.where(cohort.attributes[0].codes_N == 3, 0.5, cohort.labels[0].score_N)
+            ),
+        ),
+    )
     assert permuted(cohort, ["auroc_max_min"])["auroc_max_min"] == permuted(changed, ["auroc_max_min"])["auroc_max_min"]
 
 
@@ -84,8 +88,11 @@ def test_an_attribute_that_varies_within_patients_is_shuffled_within_them():
     view = np.tile([0, 1], 100)
     truth = (np.arange(100) % 2)[patients]
     score = rng.normal(0, 3, 100)[patients] + truth - 0.4 * view * truth + rng.normal(0, 0.1, 200)
-    found = permuted(cohort_of(truth, score, patients=patients, group=view.astype(str), probability=False),
-                     ["auroc_max_min"], groups=2)["auroc_max_min"]  # fmt: skip
+    found = permuted(
+        cohort_of(truth, score, patients=patients, group=view.astype(str), probability=False),
+        ["auroc_max_min"],
+        groups=2,
+    )["auroc_max_min"]
     assert found.p == 0.01
     assert found.value < 0.1
     apart = permuted(cohort_of(truth, score, group=view.astype(str), probability=False), ["auroc_max_min"], groups=2)
@@ -112,10 +119,15 @@ def cohort_and_label(patients, group):
 
 @pytest.mark.parametrize("patients_of", [1, 3])
 def test_a_draw_has_the_values_that_scikit_learn_finds_in_its_groups(patients_of: int):
-    cohort = clinic(7, 90) if patients_of == 3 else cohort_of(
-        np.random.default_rng(1).random(1500) < 0.3, np.random.default_rng(2).random(1500),
-        group=np.random.default_rng(3).integers(0, 3, 1500).astype(str),
-    )  # fmt: skip
+    cohort = (
+        clinic(7, 90)
+        if patients_of == 3
+        else cohort_of(
+            np.random.default_rng(1).random(1500) < 0.3,
+            np.random.default_rng(2).random(1500),
+            group=np.random.default_rng(3).integers(0, 3, 1500).astype(str),
+        )
+    )
     label = cohort.labels[0]
     units = shuffle.units_of(cohort, label, cohort.attributes[0].codes_N, [0, 1, 2])
     drawn = shuffle.Shuffles(units, ["auroc", "tpr", "fpr"], 3, 0.5, seed=1).first(5)

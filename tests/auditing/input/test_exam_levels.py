@@ -24,9 +24,28 @@ PLACES = [("R", "CC"), ("L", "CC"), ("R", "MLO"), ("L", "MLO")]
 
 def exam_row(study: str, level: str, probability: float, side: str | None = None, row: int | None = None) -> ExamRow:
     return ExamRow(
-        study, f"p{study}", level, side, None, None, row, None, "breast_cancer", "cancer", "multilabel", probability,
-        0.0, None, None, "attention", 1, "[]", None, "tiny", "1",
-    )  # fmt: skip
+        study,
+        f"p{study}",
+        level,
+        side,
+        None,
+        None,
+        row,
+        None,
+        "breast_cancer",
+        "cancer",
+        "multilabel",
+        probability,
+        0.0,
+        None,
+        None,
+        "attention",
+        1,
+        "[]",
+        None,
+        "tiny",
+        "1",
+    )
 
 
 def write_run(folder: Path, num: int = 40) -> Path:
@@ -38,16 +57,41 @@ def write_run(folder: Path, num: int = 40) -> Path:
         exams += [exam_row(study, "exam", right), exam_row(study, "breast", right, "R")]
         exams += [exam_row(study, "breast", left, "L")] if n != 1 else []
         studies.append(
-            ScoreRow(study, f"p{study}", "mammography", "breast_cancer", "cancer", "multilabel", right, 0.0, 4, "tiny",
-                     "1", "p")
-        )  # fmt: skip
+            ScoreRow(
+                study,
+                f"p{study}",
+                "mammography",
+                "breast_cancer",
+                "cancer",
+                "multilabel",
+                right,
+                0.0,
+                4,
+                "tiny",
+                "1",
+                "p",
+            )
+        )
         for place, (side, view) in enumerate(PLACES):
             number = 4 * n + place + 1
             path = f"{study}/{side}_{view}.png"
             files.append(
-                FileRow(number, path, "0" * 64, 9, "png", "scored", None, None, study, "mammography", "table",
-                        laterality=side, view=view)
-            )  # fmt: skip
+                FileRow(
+                    number,
+                    path,
+                    "0" * 64,
+                    9,
+                    "png",
+                    "scored",
+                    None,
+                    None,
+                    study,
+                    "mammography",
+                    "table",
+                    laterality=side,
+                    view=view,
+                )
+            )
             exams.append(exam_row(study, "view", right if side == "R" else left, side, number))
             labels.append((path, f"W{n}", int(sick and side == "R" and view == "CC"), "FM"[n % 2]))
     write_rows(folder / "files.parquet", FileRow, files)
@@ -143,9 +187,21 @@ def test_an_exam_whose_breasts_differ_is_of_the_class_that_shards_give_it(
             path = f"{n}{side}.png"
             place = 2 * n + (side == "L") + 1
             files.append(
-                FileRow(place, path, "0" * 64, 9, "png", "scored", None, None, f"s{n}", "mammography", "table",
-                        laterality=side)
-            )  # fmt: skip
+                FileRow(
+                    place,
+                    path,
+                    "0" * 64,
+                    9,
+                    "png",
+                    "scored",
+                    None,
+                    None,
+                    f"s{n}",
+                    "mammography",
+                    "table",
+                    laterality=side,
+                )
+            )
             labels.append((path, name, f"W{n}"))
         exams += [
             replace(exam_row(f"s{n}", "exam", 0.1 + 0.2 * (c == n)), task=task, class_=name, kind="multiclass")
@@ -165,13 +221,23 @@ def test_tables_for_shards_hold_the_truths_as_they_are(tmp_path: Path, asked: li
         files.append(
             FileRow(n + 1, f"{n}.png", "0" * 64, 9, "png", "scored", None, None, f"s{n}", "mammography", "table")
         )
-        truths.append({"file": f"{n}.png", "patient": f"W{n}", "label:mammography_malignancy": name,
-                       "label:breast_cancer:cancer": int(n == 2)})  # fmt: skip
+        truths.append(
+            {
+                "file": f"{n}.png",
+                "patient": f"W{n}",
+                "label:mammography_malignancy": name,
+                "label:breast_cancer:cancer": int(n == 2),
+            }
+        )
         exams += [
-            replace(exam_row(f"s{n}", "exam", 0.2 + 0.2 * (one == name)), task="mammography_malignancy", class_=one,
-                    kind="multiclass")
+            replace(
+                exam_row(f"s{n}", "exam", 0.2 + 0.2 * (one == name)),
+                task="mammography_malignancy",
+                class_=one,
+                kind="multiclass",
+            )
             for one in classes
-        ]  # fmt: skip
+        ]
         exams.append(exam_row(f"s{n}", "exam", 0.1 * n))
     write_rows(tmp_path / "files.parquet", FileRow, files)
     write_rows(tmp_path / "exam_scores.parquet", ExamRow, exams)

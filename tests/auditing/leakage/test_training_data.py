@@ -25,10 +25,23 @@ from tests.kits.leakage import brighter, cohort_of, film, resized_jpeg
 from tests.kits.shards import KEY, write
 
 ADAPTED = {
-    "task": "chest_xray_view", "method": "norm", "title": "LayerNorm tuning", "head": "linear", "changed_towers": False,
-    "base": "tiny", "base_version": "1", "base_digest": "0", "shots": 1, "seed": 0, "init_seed": 0, "num_train": 1,
-    "num_val": 1, "num_train_by_class": {}, "num_trainable": 1, "shots_file": "shots.csv",
-}  # fmt: skip
+    "task": "chest_xray_view",
+    "method": "norm",
+    "title": "LayerNorm tuning",
+    "head": "linear",
+    "changed_towers": False,
+    "base": "tiny",
+    "base_version": "1",
+    "base_digest": "0",
+    "shots": 1,
+    "seed": 0,
+    "init_seed": 0,
+    "num_train": 1,
+    "num_val": 1,
+    "num_train_by_class": {},
+    "num_trainable": 1,
+    "shots_file": "shots.csv",
+}
 
 
 def write_card(folder: Path, *, shots: bool = False, lists: bool = True, **adapted: object) -> Path:

@@ -19,18 +19,30 @@ def asked_of(**named: object) -> dict[str, object]:
 
 def test_the_command_names_files_without_their_folders():
     asked = asked_of(
-        scores="/home/jane/secret/net.csv", labels="/data/l.csv", compare={"b": "/data/x/b.csv"}, by="sex",
-        where={"split": "test"}, out="/home/jane/out", overwrite=True, audited_on="2026-01-01",
-    )  # fmt: skip
+        scores="/home/jane/secret/net.csv",
+        labels="/data/l.csv",
+        compare={"b": "/data/x/b.csv"},
+        by="sex",
+        where={"split": "test"},
+        out="/home/jane/out",
+        overwrite=True,
+        audited_on="2026-01-01",
+    )
     command = command_of(written_recipe(asked))
     assert command == "medclip audit net.csv --labels l.csv --by sex --where split=test --compare b=b.csv"
 
 
 def test_rows_that_are_selected_by_a_patient_are_not_named():
-    asked = written_recipe(asked_of(
-        scores="net.csv", patient="mrn~[0-9]+", key="path=image", where=["mrn=123", "split=test"],
-        score_where=["PATH=jane_doe.png"], choose_where=["image=a.png"],
-    ))  # fmt: skip
+    asked = written_recipe(
+        asked_of(
+            scores="net.csv",
+            patient="mrn~[0-9]+",
+            key="path=image",
+            where=["mrn=123", "split=test"],
+            score_where=["PATH=jane_doe.png"],
+            choose_where=["image=a.png"],
+        )
+    )
     assert asked["where"] == [f"mrn={HIDDEN}", "split=test"]
     assert (asked["score_where"], asked["choose_where"]) == ([f"PATH={HIDDEN}"], [f"image={HIDDEN}"])
 

@@ -95,8 +95,14 @@ def test_a_group_that_is_too_small_is_not_shown_and_its_count_cannot_be_worked_o
     one = measure("m", cohort, thresholds, draw_weights(num, 100, seed=0), OPTIONS)
     places = np.arange(num)
     made = shift_rows(
-        one, cohort, {"finding": np.stack([scores, scores - 0.1])}, CONDITIONS[:1], {ALL: places, "age": places},
-        one.values, OPTIONS, lambda: None,
-    )  # fmt: skip
+        one,
+        cohort,
+        {"finding": np.stack([scores, scores - 0.1])},
+        CONDITIONS[:1],
+        {ALL: places, "age": places},
+        one.values,
+        OPTIONS,
+        lambda: None,
+    )
     assert {r["group"] for r in made} == {"all", "young", "middle"}
     assert {r["n"] for r in made if r["group"] != "all"} <= {40, 45}

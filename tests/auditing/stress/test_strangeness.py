@@ -29,9 +29,16 @@ def test_what_is_far_is_told_from_clean_and_what_is_the_same_is_not():
     assert {"mcm", "energy", "entropy", MAX_LOGIT, DISTANCE} == set(scores)
     places = np.arange(NUM)
     rows = strangeness_rows(
-        cohort, scores, FORMS, {ALL: places, "sex": places}, Roundings(), fewest=10, num_resamples=100, seed=0,
+        cohort,
+        scores,
+        FORMS,
+        {ALL: places, "sex": places},
+        Roundings(),
+        fewest=10,
+        num_resamples=100,
+        seed=0,
         step=lambda: None,
-    )  # fmt: skip
+    )
     assert {r["group"] for r in rows} == {"all", "F"}
     for row in rows:
         if row["name"] == "far":

@@ -124,11 +124,26 @@ def test_a_region_in_other_units_has_no_spacing_and_an_impossible_one_is_left_ou
 @pytest.mark.parametrize(
     ("text", "years"),
     [
-        ("034Y", 34.0), ("018M", 1.5), ("089Y", 89.0), ("090Y", 90.0), ("102Y", 90.0), ("1200M", 90.0), ("000D", 0.0),
-        ("34Y", 34.0), ("034y", 34.0), ("", None), ("Y", None), ("034", None), ("-10Y", None), ("3.5Y", None),
-        ("abcY", None), ("034X", None), ("\u00b2Y", None), ("about 40Y", None),
+        ("034Y", 34.0),
+        ("018M", 1.5),
+        ("089Y", 89.0),
+        ("090Y", 90.0),
+        ("102Y", 90.0),
+        ("1200M", 90.0),
+        ("000D", 0.0),
+        ("34Y", 34.0),
+        ("034y", 34.0),
+        ("", None),
+        ("Y", None),
+        ("034", None),
+        ("-10Y", None),
+        ("3.5Y", None),
+        ("abcY", None),
+        ("034X", None),
+        ("\u00b2Y", None),
+        ("about 40Y", None),
     ],
-)  # fmt: skip
+)
 def test_an_age_is_in_years_and_capped(text: str, years: float | None) -> None:
     assert age_in_years(text) == years
 

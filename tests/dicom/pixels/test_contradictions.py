@@ -127,9 +127,13 @@ def test_a_lookup_table_that_starts_below_zero_is_applied_though_it_is_written_u
     stored = np.array([[924, 974, 1024, 1074, 1124, 1179] * 4] * 16, np.uint16)
     entries = np.arange(256, dtype="<u2").tobytes()
     path = write_dicom(
-        tmp_path / "a.dcm", stored, Modality="CT", RescaleSlope=1, RescaleIntercept=-1024,
+        tmp_path / "a.dcm",
+        stored,
+        Modality="CT",
+        RescaleSlope=1,
+        RescaleIntercept=-1024,
         VOILUTSequence=_lut([256, 65536 - 100, 8], entries),
-    )  # fmt: skip
+    )
     found = read_dicom(path, SETTINGS)
     np.testing.assert_allclose(found.pixels[0, :6, 0] * 255, [0, 50, 100, 150, 200, 255], atol=1e-3)
 

@@ -61,10 +61,16 @@ LOSSLESS = [codecs.LOSSLESS, codecs.LOSSLESS_SV1, codecs.JPEG_LS, codecs.JPEG_20
 
 
 @pytest.mark.parametrize("uid", LOSSLESS)
-@pytest.mark.parametrize(("bits", "colour", "photometric"), [
-    (8, False, "MONOCHROME1"), (8, False, "MONOCHROME2"), (16, False, "MONOCHROME2"), (8, True, "RGB"),
-    (8, False, "PALETTE COLOR"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("bits", "colour", "photometric"),
+    [
+        (8, False, "MONOCHROME1"),
+        (8, False, "MONOCHROME2"),
+        (16, False, "MONOCHROME2"),
+        (8, True, "RGB"),
+        (8, False, "PALETTE COLOR"),
+    ],
+)
 def test_lossless_syntaxes_give_the_pixels_back_as_pydicom_does(
     tmp_path: Path, uid: str, bits: int, colour: bool, photometric: str
 ) -> None:
@@ -159,15 +165,23 @@ def test_bits_big_endian_and_floats_are_read(tmp_path: Path) -> None:
 CHAIN = np.array([[0, 10, 20], [30, 40, 50]], np.uint16)
 
 
-@pytest.mark.parametrize(("elements", "expected"), [
-    ({"VOILUTFunction": "LINEAR"}, [[0, 0, 0.0], [0.5 + 0.5 / 19, 1, 1]]),
-    ({"VOILUTFunction": "LINEAR_EXACT"}, [[0, 0, 0], [0.5, 1, 1]]),
-    ({"VOILUTFunction": "SIGMOID"}, [[1 / (1 + np.exp(-4 * (x - 30) / 20)) for x in row] for row in CHAIN.tolist()]),
-    ({"RescaleSlope": -1, "RescaleIntercept": 60, "VOILUTFunction": "LINEAR_EXACT"}, [[1, 1, 1], [0.5, 0, 0]]),
-    ({"PhotometricInterpretation": "MONOCHROME1", "VOILUTFunction": "LINEAR_EXACT"}, [[1, 1, 1], [0.5, 0, 0]]),
-    ({"PixelPaddingValue": 40, "PixelPaddingRangeLimit": 50, "VOILUTFunction": "LINEAR_EXACT"},
-     [[0, 0, 0], [0.5, 0, 0]]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("elements", "expected"),
+    [
+        ({"VOILUTFunction": "LINEAR"}, [[0, 0, 0.0], [0.5 + 0.5 / 19, 1, 1]]),
+        ({"VOILUTFunction": "LINEAR_EXACT"}, [[0, 0, 0], [0.5, 1, 1]]),
+        (
+            {"VOILUTFunction": "SIGMOID"},
+            [[1 / (1 + np.exp(-4 * (x - 30) / 20)) for x in row] for row in CHAIN.tolist()],
+        ),
+        ({"RescaleSlope": -1, "RescaleIntercept": 60, "VOILUTFunction": "LINEAR_EXACT"}, [[1, 1, 1], [0.5, 0, 0]]),
+        ({"PhotometricInterpretation": "MONOCHROME1", "VOILUTFunction": "LINEAR_EXACT"}, [[1, 1, 1], [0.5, 0, 0]]),
+        (
+            {"PixelPaddingValue": 40, "PixelPaddingRangeLimit": 50, "VOILUTFunction": "LINEAR_EXACT"},
+            [[0, 0, 0], [0.5, 0, 0]],
+        ),
+    ],
+)
 def test_the_chain_gives_what_a_person_computes(tmp_path: Path, elements: dict[str, Any], expected: Any) -> None:
     path = write_dicom(tmp_path / "a", CHAIN, WindowCenter=30, WindowWidth=20, **elements)
     np.testing.assert_allclose(read_dicom(path, SETTINGS).pixels[:, :, 0], expected, atol=1e-6)
@@ -187,9 +201,11 @@ def test_polarity_follows_the_policy(tmp_path: Path) -> None:
 
 def test_a_window_is_chosen_by_number_name_or_value(tmp_path: Path) -> None:
     elements: dict[str, Any] = {
-        "WindowCenter": [10, 40], "WindowWidth": [20, 20], "WindowCenterWidthExplanation": ["SOFT", "BONE"],
+        "WindowCenter": [10, 40],
+        "WindowWidth": [20, 20],
+        "WindowCenterWidthExplanation": ["SOFT", "BONE"],
         "VOILUTFunction": "LINEAR_EXACT",
-    }  # fmt: skip
+    }
     path = write_dicom(tmp_path / "a", CHAIN, **elements)
     bone = [[0, 0, 0], [0, 0.5, 1]]
     for window in (1, "bone"):
@@ -205,9 +221,13 @@ def test_a_window_is_chosen_by_number_name_or_value(tmp_path: Path) -> None:
 
 def test_modality_units_are_rescaled_and_padding_is_no_number(tmp_path: Path) -> None:
     elements: dict[str, Any] = {
-        "RescaleSlope": 2, "RescaleIntercept": -5, "Modality": "CT", "WindowCenter": 30, "WindowWidth": 2,
+        "RescaleSlope": 2,
+        "RescaleIntercept": -5,
+        "Modality": "CT",
+        "WindowCenter": 30,
+        "WindowWidth": 2,
         "PixelPaddingValue": 50,
-    }  # fmt: skip
+    }
     path = write_dicom(tmp_path / "a", CHAIN, **elements)
     decoded = read_dicom(path, SETTINGS, mode="modality")
     assert decoded.unit == "HU"
@@ -218,12 +238,15 @@ def test_modality_units_are_rescaled_and_padding_is_no_number(tmp_path: Path) ->
         read_dicom(write_dicom(tmp_path / "b", noise(8, colour=True)), SETTINGS, mode="modality")
 
 
-@pytest.mark.parametrize(("elements", "shape", "spacing"), [
-    ({"PixelAspectRatio": [4, 3]}, (43, 48), None),
-    ({"PixelSpacing": [0.5, 1.0]}, (32, 96), (0.5, 0.5)),
-    ({"PixelSpacing": [1.0, 1.005]}, (32, 48), (1.0, 1.005)),
-    ({"PixelAspectRatio": [1, 1000]}, (32, 48), None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("elements", "shape", "spacing"),
+    [
+        ({"PixelAspectRatio": [4, 3]}, (43, 48), None),
+        ({"PixelSpacing": [0.5, 1.0]}, (32, 96), (0.5, 0.5)),
+        ({"PixelSpacing": [1.0, 1.005]}, (32, 48), (1.0, 1.005)),
+        ({"PixelAspectRatio": [1, 1000]}, (32, 48), None),
+    ],
+)
 def test_pixels_become_square(tmp_path: Path, elements: dict[str, Any], shape: Any, spacing: Any) -> None:
     path = write_dicom(tmp_path / "a", ramp(), **elements)
     decoded = read_dicom(path, SETTINGS)
@@ -298,8 +321,13 @@ def test_highdicom_agrees_on_the_windows_of_the_enhanced_object(tmp_path: Path) 
 
     shown = read_frames(_enhanced(tmp_path / "a"), SETTINGS).pixels[..., 0]
     for frame, values, centre in ((0, CHAIN, 10), (1, CHAIN * 2, 40)):
-        theirs = apply_voi_window(values.astype(float), window_center=centre, window_width=20,
-                                  voi_lut_function="LINEAR_EXACT", output_range=(0.0, 1.0))  # fmt: skip
+        theirs = apply_voi_window(
+            values.astype(float),
+            window_center=centre,
+            window_width=20,
+            voi_lut_function="LINEAR_EXACT",
+            output_range=(0.0, 1.0),
+        )
         np.testing.assert_allclose(shown[frame], theirs, atol=1e-6)
 
 

@@ -156,10 +156,15 @@ def test_native_ybr_full_422_shares_chroma_between_two_pixels(tmp_path: Path, ui
     np.testing.assert_allclose(read_stored(tmp_path / "a", SETTINGS).astype(float), expected, atol=0.51)
 
 
-@pytest.mark.parametrize(("uid", "photometric", "tolerance"), [
-    (codecs.JPEG_2000[0], "YBR_RCT", 0), (codecs.JPEG_2000[1], "YBR_ICT", 6), (codecs.HTJ2K[0], "YBR_RCT", 0),
-    (codecs.HTJ2K[2], "YBR_ICT", 4),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("uid", "photometric", "tolerance"),
+    [
+        (codecs.JPEG_2000[0], "YBR_RCT", 0),
+        (codecs.JPEG_2000[1], "YBR_ICT", 6),
+        (codecs.HTJ2K[0], "YBR_RCT", 0),
+        (codecs.HTJ2K[2], "YBR_ICT", 4),
+    ],
+)
 def test_transforms_inside_jpeg_2000_are_undone_by_the_codec(
     tmp_path: Path, uid: str, photometric: str, tolerance: int
 ) -> None:
@@ -218,10 +223,16 @@ def test_single_bits_are_unpacked(tmp_path: Path, uid: str, columns: int) -> Non
     np.testing.assert_array_equal(read_stored(tmp_path / "a", SETTINGS), bits)
 
 
-@pytest.mark.parametrize(("uid", "tolerance"), [
-    (codecs.BASELINE, 4), (codecs.EXTENDED, 4), (codecs.JPEG_LS_NEAR, 2), (codecs.JPEG_2000[1], 3),
-    (codecs.HTJ2K[2], 4),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("uid", "tolerance"),
+    [
+        (codecs.BASELINE, 4),
+        (codecs.EXTENDED, 4),
+        (codecs.JPEG_LS_NEAR, 2),
+        (codecs.JPEG_2000[1], 3),
+        (codecs.HTJ2K[2], 4),
+    ],
+)
 @pytest.mark.parametrize("bits", [8, 12])
 def test_lossy_greys_stay_near(tmp_path: Path, uid: str, tolerance: int, bits: int) -> None:
     if uid == codecs.BASELINE and bits > 8:

@@ -346,8 +346,12 @@ def test_every_method_states_its_budget_and_where_it_differs_from_its_code(place
     compared = run(place, tmp_path / "out", methods=asked, shots=(2,), seeds=1)
     costs = {c.method: c for c in compared.result.costs}
     assert {m: c.images for m, c in costs.items()} == {
-        "zero-shot": None, "linear-probe": None, "clip-adapter": 800, "coop:lr=0.02:epochs=3": 24, "norm:steps=2": 16,
-    }  # fmt: skip
+        "zero-shot": None,
+        "linear-probe": None,
+        "clip-adapter": 800,
+        "coop:lr=0.02:epochs=3": 24,
+        "norm:steps=2": 16,
+    }
     assert {m: c.rates for m, c in costs.items() if c.images} == {
         "clip-adapter": 3,
         "coop:lr=0.02:epochs=3": 1,

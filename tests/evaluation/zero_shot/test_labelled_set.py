@@ -37,9 +37,7 @@ def test_a_table_gives_labels_keyed_patients_and_the_rows_of_the_split(
     parts: dict[str, SetFile], tmp_path: Path
 ) -> None:
     found = find_set(small_data(tmp_path), parts["chests"], KEY)
-    assert [(row.row, row.label) for row in found.rows] == [
-        (1, 1), (2, 0), (4, 1), (5, 0), (7, 1), (8, 0), (11, 0)
-    ]  # fmt: skip
+    assert [(row.row, row.label) for row in found.rows] == [(1, 1), (2, 0), (4, 1), (5, 0), (7, 1), (8, 0), (11, 0)]
     assert found.num_left_out == 5  # four of the class X, one of the training split
     assert found.has_patients
     assert len({row.patient for row in found.rows}) == 3

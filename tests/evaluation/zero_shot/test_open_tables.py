@@ -62,11 +62,16 @@ def test_records_of_one_archive_become_files_with_labels_and_are_known_by_all_th
     folder, signal = records(tmp_path / "data" / "z")
     part = SetFile.model_validate(
         {
-            "id": "mi", "group": "ecg", "modality": "ecg", "folder": "z", "held_out": True, "classes": CLASSES,
+            "id": "mi",
+            "group": "ecg",
+            "modality": "ecg",
+            "folder": "z",
+            "held_out": True,
+            "classes": CLASSES,
             "table": {"reader": "ptbxl_z", "label": "label:ecg_superclass:mi"},
             "values": {"1": "present", "0": "absent", "": None},
         }
-    )  # fmt: skip
+    )
     labelled = find_set(tmp_path / "data", part, KEY, tmp_path / "records")
     assert labelled is not None
     assert [(row.path.name, row.label) for row in labelled.rows] == [("7.hea", 1), ("8.hea", 0)]

@@ -13,9 +13,16 @@ from tests.kits.stages import load_stage
 
 KEY = bytes(32)
 NUM_CLASSES = {
-    "LC_lung": 3, "LC_colon": 2, "CRC100K": 9, "WSSS4LUAD": 2, "SkinCancer": 16, "PCam": 2, "BACH": 4, "Osteo": 3,
+    "LC_lung": 3,
+    "LC_colon": 2,
+    "CRC100K": 9,
+    "WSSS4LUAD": 2,
+    "SkinCancer": 16,
+    "PCam": 2,
+    "BACH": 4,
+    "Osteo": 3,
     "SICAPv2": 4,
-}  # fmt: skip
+}
 FOLDERS = {
     "LC_lung": ["lung_aca", "lung_n", "lung_scc"],
     "LC_colon": ["colon_aca", "colon_n"],

@@ -92,9 +92,14 @@ def test_what_is_on_the_card_stands_beside_and_what_was_not_measured_is_named(
     plain = evaluate_suite(listed, place / "suite.yaml", place, **QUICK)
     area, recall = plain.tasks[0].figures["auroc"].value, plain.texts[0].figures["text_to_image_r5"]
     split = SplitFigures(
-        split="test", shards="0", num_images=NUM, num_patients=NUM, num_in_training=0, problems={},
+        split="test",
+        shards="0",
+        num_images=NUM,
+        num_patients=NUM,
+        num_in_training=0,
+        problems={},
         figures={f"retrieval, {source}": {"text_to_image_r5": recall} for source in ("films", "elsewhere")},
-    )  # fmt: skip
+    )
     figure = {"value": area - 0.25, "low": 0.1, "high": 0.9, "chance": 0.5}
     sources = {
         "pneumonia": {"verdict": "not testable across sources", "sources": ["films"], "figures": {"pooled": figure}}

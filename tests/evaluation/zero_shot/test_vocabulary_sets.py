@@ -80,9 +80,14 @@ def test_the_vocabulary_is_asked_as_a_run_of_score_asks_it(pack: Path, place: Pa
     evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", dataset=["north"], **QUICK)
     rows = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
     run = score(
-        place / "north", tmp_path / "scored", model=pack, workers=1, modality="xray", group_by="file",
+        place / "north",
+        tmp_path / "scored",
+        model=pack,
+        workers=1,
+        modality="xray",
+        group_by="file",
         task="chest_xray_findings",
-    )  # fmt: skip
+    )
     studies = {row["sha256"]: row["study"] for row in run.files.to_pylist()}
     logits = {row["study"]: row["logit"] for row in run.scores.to_pylist() if row["class"] == "pneumonia"}
     for row in rows:
@@ -132,9 +137,12 @@ def test_what_stands_beside_the_card_is_of_the_sources_that_its_figure_is_of(
     for over_all, name in ((own, "within sources"), (own | {"value": 0.7}, "within north")):
         sources = {"verdict": WITHIN_ONLY, "sources": ["north"], "figures": {"within sources": over_all}}
         task = TaskCard.model_validate(
-            {"classes": ["pneumonia"], "metrics": {"auroc": {"pneumonia": {"zero_shot": own}}},
-             "sources": {"pneumonia": sources}}
-        )  # fmt: skip
+            {
+                "classes": ["pneumonia"],
+                "metrics": {"auroc": {"pneumonia": {"zero_shot": own}}},
+                "sources": {"pneumonia": sources},
+            }
+        )
         update_pack(listed, card=read_card(listed).model_copy(update={"tasks": {"chest_xray_findings": task}}))
         result = evaluate_suite(listed, place / "suite.yaml", place, dataset=["north", "south"], **QUICK)
         assert result.tasks[0].figures["auroc"].value == pytest.approx(whole[name]["value"], abs=1e-4)

@@ -45,8 +45,9 @@ def test_a_path_is_no_address() -> None:
 
 def test_a_query_is_keywords_or_tags_and_a_comma_in_a_value_stays() -> None:
     assert parse_query("StudyDate=20240101-20240131, 00080061=CR") == {
-        "00080061": "CR", "StudyDate": "20240101-20240131",
-    }  # fmt: skip
+        "00080061": "CR",
+        "StudyDate": "20240101-20240131",
+    }
     assert parse_query("PatientName=A,B,ModalitiesInStudy=CR")["PatientName"] == "A,B"
     assert parse_query({"Modality": "MG"}) == parse_query("Modality=MG")
 

@@ -21,11 +21,12 @@ KEY = bytes(range(32))
 def pacs(num_studies: int = 5, num_images: int = 2, size: int = 100) -> FakePacs:
     return FakePacs(
         {
-            f"1.2.{study}": {f"1.2.{study}.{image}": (IMAGE, part(f"1.2.{study}.{image}", size))
-            for image in range(num_images)}
+            f"1.2.{study}": {
+                f"1.2.{study}.{image}": (IMAGE, part(f"1.2.{study}.{image}", size)) for image in range(num_images)
+            }
             for study in range(num_studies)
         }
-    )  # fmt: skip
+    )
 
 
 def files_of(server: FakePacs, folder: Path, limit_bytes: int = 10**9) -> DicomwebFiles:

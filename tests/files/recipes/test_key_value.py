@@ -26,8 +26,16 @@ def test_a_key_is_named_once():
 def test_values_are_numbers_words_lists_true_and_null():
     texts = ["1e-3", "20", "top", "null", "[q, v]", "true", "'20'", "-x", "nan"]
     assert [read_value(text, "--set") for text in texts] == [
-        1e-3, 20, "top", None, ["q", "v"], True, "20", "-x", "nan",
-    ]  # fmt: skip
+        1e-3,
+        20,
+        "top",
+        None,
+        ["q", "v"],
+        True,
+        "20",
+        "-x",
+        "nan",
+    ]
     with pytest.raises(MedclipError, match="of --set is not YAML"):
         read_value("[1", "--set")
 

@@ -150,6 +150,9 @@ def test_shards_on_a_disk_need_no_fsspec(repository: Path):
     code = "import sys, medclip.shards; medclip.shards.open, medclip.shards.check, medclip.shards.index; "
     done = subprocess.run(
         [sys.executable, "-c", code + "print([m for m in sys.modules if m.startswith(('fsspec', 's3fs', 'aiohttp'))])"],
-        capture_output=True, text=True, check=True, cwd=repository,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=repository,
+    )
     assert done.stdout.strip() == "[]"

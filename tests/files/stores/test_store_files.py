@@ -82,8 +82,13 @@ def test_a_run_over_a_store_with_keys_that_no_disk_has_ends_with_a_row_for_each(
     url = _put(memory, small_folder(tmp_path / "in"), "films")
     honest = remote.entries_in
     strange = [
-        ("..", True, 0), ("", False, 3), ("x" * 300, False, 3), ("nul\0", False, 3), ("a", False, 3), ("b", False, 0),
-    ]  # fmt: skip
+        ("..", True, 0),
+        ("", False, 3),
+        ("x" * 300, False, 3),
+        ("nul\0", False, 3),
+        ("a", False, 3),
+        ("b", False, 0),
+    ]
 
     def entries(place: RemotePath, **how: Any) -> list[tuple[str | None, bool, int]]:
         listed = honest(place, **how)

@@ -18,11 +18,23 @@ from medclip.shards.writing.table import modality_named
 @pytest.mark.parametrize(
     ("text", "modality"),
     [
-        ("X-ray", "xray"), ("x ray", "xray"), ("X-RAY", "xray"), ("CXR", "xray"), ("radiograph", "xray"),
-        ("CR", "xray"), ("DX", "xray"), ("MG", "mammography"), ("CT scan", "ct"), ("MR", "mri"), ("US", "ultrasound"),
-        ("WSI", "pathology"), ("H&E", "pathology"), ("xray", "xray"), ("12-lead ECG", "ecg"),
+        ("X-ray", "xray"),
+        ("x ray", "xray"),
+        ("X-RAY", "xray"),
+        ("CXR", "xray"),
+        ("radiograph", "xray"),
+        ("CR", "xray"),
+        ("DX", "xray"),
+        ("MG", "mammography"),
+        ("CT scan", "ct"),
+        ("MR", "mri"),
+        ("US", "ultrasound"),
+        ("WSI", "pathology"),
+        ("H&E", "pathology"),
+        ("xray", "xray"),
+        ("12-lead ECG", "ecg"),
     ],
-)  # fmt: skip
+)
 def test_the_fields_own_spellings_are_understood_in_every_table(text: str, modality: str):
     assert modality_of_name(text) == modality_named(text) == modality
     (row,) = read_manifest(pyarrow.table({"file": ["a.png"], "modality": [text]})).rows

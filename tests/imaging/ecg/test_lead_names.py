@@ -36,10 +36,34 @@ def test_modified_and_chest_leads_are_not_standard_ones() -> None:
 
 @pytest.mark.parametrize(
     "stored",
-    ["RESP", "Pleth", "ABP", "EDF Annotations", "SpO2", "EEG Fpz-Cz", "EEG C3", "EEG(sec)", "C3-A2", "C4-Ref", "Fp1",
-     "Cz", "C3..", "FT9-FT10", "EOG horizontal", "ROC-A1", "EMG submental", "EMG1", "Resp oro-nasal", "THOR RES",
-     "Temp rectal", "SaO2", "H.R.", "Event marker", "ACC X"],
-)  # fmt: skip
+    [
+        "RESP",
+        "Pleth",
+        "ABP",
+        "EDF Annotations",
+        "SpO2",
+        "EEG Fpz-Cz",
+        "EEG C3",
+        "EEG(sec)",
+        "C3-A2",
+        "C4-Ref",
+        "Fp1",
+        "Cz",
+        "C3..",
+        "FT9-FT10",
+        "EOG horizontal",
+        "ROC-A1",
+        "EMG submental",
+        "EMG1",
+        "Resp oro-nasal",
+        "THOR RES",
+        "Temp rectal",
+        "SaO2",
+        "H.R.",
+        "Event marker",
+        "ACC X",
+    ],
+)
 def test_other_signals_are_no_ecg(stored: str) -> None:
     assert not lead_name(stored).ecg
     assert not lead_name(stored).standard
@@ -47,11 +71,28 @@ def test_other_signals_are_no_ecg(stored: str) -> None:
 
 @pytest.mark.parametrize(
     ("stored", "lead"),
-    [("DI", "I"), ("DII", "II"), ("DIII", "III"), ("D1", "I"), ("d2", "II"), ("D3", "III"), ("C1", "V1"),
-     ("ECG C6", "V6"), ("ECGII", "II"), ("LEADII", "II"), ("ECGaVF", "aVF"), ("ekgV4", "V4"), ("LEAD DII", "II"),
-     ("II [uV]", "II"), ("V1 (\u00b5V)", "V1"), ("V2[mV] (filtered)", "V2"), ("a VR", "aVR"), ("AVl", "aVL"),
-     ("ML II", "MLII")],
-)  # fmt: skip
+    [
+        ("DI", "I"),
+        ("DII", "II"),
+        ("DIII", "III"),
+        ("D1", "I"),
+        ("d2", "II"),
+        ("D3", "III"),
+        ("C1", "V1"),
+        ("ECG C6", "V6"),
+        ("ECGII", "II"),
+        ("LEADII", "II"),
+        ("ECGaVF", "aVF"),
+        ("ekgV4", "V4"),
+        ("LEAD DII", "II"),
+        ("II [uV]", "II"),
+        ("V1 (\u00b5V)", "V1"),
+        ("V2[mV] (filtered)", "V2"),
+        ("a VR", "aVR"),
+        ("AVl", "aVL"),
+        ("ML II", "MLII"),
+    ],
+)
 def test_more_spellings_of_leads_are_understood(stored: str, lead: str) -> None:
     assert lead_name(stored).name == lead
     assert not lead_name(stored).inverted

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.volume import dicom_multiframe as volume_frames
 from medclip.imaging.volume.slice_geometry import Place, stack_of
-from tests.kits.volumes import (  # fmt: skip
+from tests.kits.volumes import (
     AXIAL,
     BRIGHT,
     ENHANCED_CT,
@@ -97,9 +97,14 @@ def test_a_slice_with_its_own_slope_turns_the_whole_volume_to_float(tmp_path: Pa
     stored, positions = scene(dtype=np.uint16), positions_of(SHAPE[0])
     paths = write_series(tmp_path, stored, positions, Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4")
     paths[3:4] = write_series(
-        tmp_path / "b", stored[3:4], positions[3:4], Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4",
-        RescaleSlope=0.25, RescaleIntercept=0,
-    )  # fmt: skip
+        tmp_path / "b",
+        stored[3:4],
+        positions[3:4],
+        Modality="MR",
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.4",
+        RescaleSlope=0.25,
+        RescaleIntercept=0,
+    )
     volume = read_paths(paths).volume
     expected = stored.astype(np.float32)
     expected[3] *= 0.25
@@ -198,9 +203,14 @@ def test_gantry_tilt_shears_the_affine(tmp_path: Path) -> None:
 
 def test_what_a_single_slice_does_not_say_is_assumed_in_words(tmp_path: Path) -> None:
     (path,) = write_series(
-        tmp_path, scene()[:1], [(0, 0, 0)], ImagePositionPatient=None, ImageOrientationPatient=None, PixelSpacing=None,
+        tmp_path,
+        scene()[:1],
+        [(0, 0, 0)],
+        ImagePositionPatient=None,
+        ImageOrientationPatient=None,
+        PixelSpacing=None,
         SliceThickness=None,
-    )  # fmt: skip
+    )
     read = read_paths([path])
     np.testing.assert_allclose(read.volume.spacing_mm, 1.0)
     assert {"orientation", "position", "spacing", "thickness"} <= {step.name for step in read.steps}

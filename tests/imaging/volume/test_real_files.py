@@ -66,9 +66,16 @@ def test_enhanced_objects_agree_with_highdicom(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["nifti/nibabel/example4d.nii.gz", "nifti/nibabel/functional.nii", "nifti/niivue/shear.nii.gz",
-             "nifti/niivue/FLAIR.nii.gz", "nifti/niivue/labels256.nii.gz", "nifti/nibabel/example_nifti2.nii.gz"]
-)  # fmt: skip
+    "name",
+    [
+        "nifti/nibabel/example4d.nii.gz",
+        "nifti/nibabel/functional.nii",
+        "nifti/niivue/shear.nii.gz",
+        "nifti/niivue/FLAIR.nii.gz",
+        "nifti/niivue/labels256.nii.gz",
+        "nifti/nibabel/example_nifti2.nii.gz",
+    ],
+)
 def test_nifti_voxels_are_nibabels_at_the_same_places(root: Path, name: str) -> None:
     volume = read_nifti(root / name, SETTINGS).volume
     image = nibabel.load(root / name)

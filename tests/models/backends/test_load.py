@@ -200,9 +200,13 @@ def test_the_back_end_of_torch_is_the_model_itself(models: dict[str, Model]):
 def test_a_model_of_any_aspect_ratio_or_on_another_device_is_refused(models: dict[str, Model]):
     model = models["vit"]
     ratios = Model(
-        model.clip, model.tokenizer, replace(model.preprocess, budget=TokenBudget(16, 16)), model.card,
-        name="ratios", path=model.path,
-    )  # fmt: skip
+        model.clip,
+        model.tokenizer,
+        replace(model.preprocess, budget=TokenBudget(16, 16)),
+        model.card,
+        name="ratios",
+        path=model.path,
+    )
     for other, part in ((ratios, "any aspect ratio"), (_on(model, "meta"), "the device meta")):
         with pytest.raises(MedclipError, match=part) as caught:
             refuse_misfit(other, BACKENDS["bf16"])

@@ -214,5 +214,8 @@ def test_the_commands_say_what_was_decided(told: Path, tmp_path: Path, capsys: p
 
 def test_what_is_stated_becomes_keys_of_the_config() -> None:
     assert state_pixels("shortest:256", [0.1, 0.2, 0.3], None, "lanczos") == {
-        "resize_mode": "shortest", "resize_px": 256, "mean": [0.1, 0.2, 0.3], "interpolation": "lanczos",
-    }  # fmt: skip
+        "resize_mode": "shortest",
+        "resize_px": 256,
+        "mean": [0.1, 0.2, 0.3],
+        "interpolation": "lanczos",
+    }

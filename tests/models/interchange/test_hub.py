@@ -172,9 +172,12 @@ def test_a_repository_without_weights_and_one_that_is_not_there_are_told_apart(
         fetch_model("org/tiny", str(tmp_path))
     assert caught.value.reason is Reason.PACK_NOT_FOUND
     assert hub.asked == [
-        "open_clip_config.json", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+        "open_clip_config.json",
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
         "pytorch_model.bin.index.json",
-    ]  # fmt: skip
+    ]
     hub.error = _answer(errors.RepositoryNotFoundError)
     with pytest.raises(MedclipError, match="no such repository") as caught:
         fetch_model("org/tiny", str(tmp_path))

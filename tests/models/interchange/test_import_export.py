@@ -59,16 +59,25 @@ def saved(folder: Path, started: Started, **options: Any) -> Path:
     started.tokenizer.save(folder / "tokenizer")
     size = started.config["vision_cfg"]["image_size"]
     return save_pack(
-        folder / "pack", started.model, folder / "tokenizer", replace(started.preprocess, size_px=size),
-        Card(name="made"), config=started.config, base=started.base, **options,
-    )  # fmt: skip
+        folder / "pack",
+        started.model,
+        folder / "tokenizer",
+        replace(started.preprocess, size_px=size),
+        Card(name="made"),
+        config=started.config,
+        base=started.base,
+        **options,
+    )
 
 
 def test_a_pack_with_clips_tokenizer_has_no_tokenizer_file(clip: Path, tmp_path: Path) -> None:
     pack = import_model(clip, tmp_path / "pack")
     assert sorted(p.name for p in pack.iterdir()) == [
-        "card.json", "manifest.json", "model.safetensors", "open_clip_config.json",
-    ]  # fmt: skip
+        "card.json",
+        "manifest.json",
+        "model.safetensors",
+        "open_clip_config.json",
+    ]
     assert {v.dtype for v in load_file(pack / "model.safetensors").values()} == {torch.float32}
     assert load_model(pack).preprocess.mean == (0.481, 0.457, 0.408)
 

@@ -55,11 +55,14 @@ def biomedclip(folder: Path) -> Layout:
     config = {
         "embed_dim": 16,
         "vision_cfg": {
-            "timm_model_name": "test_vit", "timm_model_pretrained": False, "timm_pool": "", "timm_proj": "linear",
+            "timm_model_name": "test_vit",
+            "timm_model_pretrained": False,
+            "timm_pool": "",
+            "timm_proj": "linear",
             "image_size": 160,
         },
         "text_cfg": bert_text(bert),
-    }  # fmt: skip
+    }
     model = random_model(config)
     told = {**config, "text_cfg": bert_text(HUB_BERT)}
     source = hub_folder(folder / "biomedclip", told, plain_state(model), "open_clip_pytorch_model.bin")

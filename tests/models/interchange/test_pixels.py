@@ -28,9 +28,11 @@ SIDE = 40
 CUT: dict[str, Any] = {"size": {"shortest_edge": 47}, "crop_size": {"height": SIDE, "width": SIDE}}
 SQUASHED: dict[str, Any] = {"size": {"height": SIDE, "width": SIDE}, "resample": 2}
 RAD_DINO: dict[str, Any] = {
-    "size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}, "image_mean": [0.5307] * 3,
+    "size": {"shortest_edge": SIDE},
+    "crop_size": {"height": SIDE, "width": SIDE},
+    "image_mean": [0.5307] * 3,
     "image_std": [0.2583] * 3,
-}  # fmt: skip
+}
 
 
 def read(config: dict[str, Any]) -> Preprocess:
@@ -178,5 +180,9 @@ def test_timm_models_that_take_other_than_colour_squares_or_state_no_numbers_are
 
 def test_open_clips_words_are_completed_as_open_clip_does() -> None:
     assert from_open_clip({"mean": 0.5, "std": [0.5], "interpolation": "random", "size": 224, "mode": "RGB"}) == {
-        "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "shortest", "fill_color": 0,
-    }  # fmt: skip
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+        "fill_color": 0,
+    }

@@ -12,9 +12,22 @@ from medclip.models.inputs.preprocess import CLIP_MEAN, from_config
 from medclip.models.interchange.presets import find_preset, fitting_presets, list_presets
 
 WANTED = [
-    "medsiglip", "biomedclip", "unimed-clip", "quiltnet", "plip", "pubmedclip", "monet", "chexzero", "pathgen-clip",
-    "conch", "dermlip", "rad-dino", "uni", "uni2", "virchow2",
-]  # fmt: skip
+    "medsiglip",
+    "biomedclip",
+    "unimed-clip",
+    "quiltnet",
+    "plip",
+    "pubmedclip",
+    "monet",
+    "chexzero",
+    "pathgen-clip",
+    "conch",
+    "dermlip",
+    "rad-dino",
+    "uni",
+    "uni2",
+    "virchow2",
+]
 
 
 def test_every_preset_can_be_made_and_says_where_it_is_from() -> None:

@@ -259,9 +259,13 @@ def test_held_out_figures_leave_out_what_the_base_alone_was_trained_on(family: F
     for method in ("wise-ft", "opcm"):
         with pytest.raises(MedclipError) as told:
             merge_packs(
-                [child], base=family.start, method=method, shards=family.shards, test_split="train",
+                [child],
+                base=family.start,
+                method=method,
+                shards=family.shards,
+                test_split="train",
                 out=tmp_path / method,
-            )  # fmt: skip
+            )
         assert told.value.reason == Reason.NOTHING_TO_DO
 
 

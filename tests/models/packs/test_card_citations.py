@@ -87,8 +87,11 @@ def test_a_work_of_an_older_pack_is_no_longer_the_new_pack_s_own() -> None:
     own = Citation(key="m", type="software", fields={"title": "m", "year": "2026"})
     assert own.of_ancestor("m 1", version="1", digest="ab12").of == ("m 1",)
     assert own.of_ancestor("m 1", version="1", digest="ab12").fields == {
-        "title": "m", "year": "2026", "version": "1", "note": "Model pack; SHA-256 of its manifest.json: ab12",
-    }  # fmt: skip
+        "title": "m",
+        "year": "2026",
+        "version": "1",
+        "note": "Model pack; SHA-256 of its manifest.json: ab12",
+    }
     data = Citation.model_validate(WORK)
     assert data.of_ancestor("m 1", version="1", digest="ab12") == data
 

@@ -160,8 +160,10 @@ def test_a_merged_pack_carries_the_works_of_all_and_each_of_them(tmp_path: Path)
         packs.append(read_ingredient(pack))
     card = merged_card(packs, name="m", version="1", how="a uniform soup", facts={}, line=[])
     assert [(work.key, work.of) for work in card.citations] == [
-        ("glas2017", ("glas",)), ("mine", ("a 1",)), ("other", ("b 1",)),
-    ]  # fmt: skip
+        ("glas2017", ("glas",)),
+        ("mine", ("a 1",)),
+        ("other", ("b 1",)),
+    ]
     assert [work.fields["note"][-64:] for work in card.citations[1:]] == [pack_digest(one.path) for one in packs]
     entries = entries_of(pack_of(tmp_path / "m", **card.model_dump()))
     assert list(entries) == ["m-1", "glas2017", "mine", "other"]

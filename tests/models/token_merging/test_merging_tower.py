@@ -27,9 +27,14 @@ def of_tome(golden: Path) -> dict[str, np.ndarray]:
 @pytest.fixture
 def tiny(of_tome: dict[str, np.ndarray]) -> VisionTransformer:
     vit = VisionTransformer(
-        img_size=32, patch_size=4, embed_dim=32, depth=4, num_heads=2, num_classes=5,
+        img_size=32,
+        patch_size=4,
+        embed_dim=32,
+        depth=4,
+        num_heads=2,
+        num_classes=5,
         norm_layer=partial(nn.LayerNorm, eps=1e-6),  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
     weights = {name[4:]: torch.tensor(value) for name, value in of_tome.items() if name.startswith("vit/")}
     vit.load_state_dict(weights)
     return vit.eval()

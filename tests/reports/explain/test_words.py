@@ -77,8 +77,9 @@ def test_every_check_has_a_verdict_in_words_and_json_has_it_too() -> None:
     failing = heat(curves=(GOOD[0], GOOD[1], Curve("centre", RISING, FALLING)), randomised=(Randomised("a", 0.2),))
     verdicts = {one.check: (one.passed, one.sentence) for one in failing.verdicts}
     assert verdicts["random weights"] == (
-        True, "The map changes with the weights: with all of them random its correlation is 0.20, below 0.5."
-    )  # fmt: skip
+        True,
+        "The map changes with the weights: with all of them random its correlation is 0.20, below 0.5.",
+    )
     assert verdicts["insertion and deletion"][0] is False
     assert "least related question" not in verdicts
     assert failing.facts()["verdicts"][1]["sentence"] == verdicts["insertion and deletion"][1]

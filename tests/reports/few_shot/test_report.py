@@ -60,9 +60,17 @@ def page(compared: Compared) -> str:
 
 def difference(**values: Any) -> Paired:
     plain: dict[str, Any] = {
-        "method": "ridge", "reference": "zero-shot", "shots": None, "metric": "balanced_accuracy",
-        "value": 0.1, "low": 0.02, "high": 0.2, "p": 0.01, "p_holm": 0.02, "family": 4,
-    }  # fmt: skip
+        "method": "ridge",
+        "reference": "zero-shot",
+        "shots": None,
+        "metric": "balanced_accuracy",
+        "value": 0.1,
+        "low": 0.02,
+        "high": 0.2,
+        "p": 0.01,
+        "p_holm": 0.02,
+        "family": 4,
+    }
     return Paired(**(plain | values))
 
 

@@ -34,9 +34,17 @@ def _log(num_steps: int = 20, **changes: Any) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = [{"kind": "note", "step": 0, "note": f"an epoch has only 10 batches {HOSTILE}"}]
     for step in range(1, num_steps + 1):
         entries.append(
-            {"kind": "step", "step": step, "loss": 4 / step, "lr": 1e-3, "scale": 14.0, "images_s": 90.0,
-             "data_wait": 0.01} | changes
-        )  # fmt: skip
+            {
+                "kind": "step",
+                "step": step,
+                "loss": 4 / step,
+                "lr": 1e-3,
+                "scale": 14.0,
+                "images_s": 90.0,
+                "data_wait": 0.01,
+            }
+            | changes
+        )
         if step % 10 == 0:
             figures = {"val_loss": 3 / step, "image_to_text_r1": 0.3, "text_to_image_r1": 0.2, "chance_r1": 0.1}
             entries.append({"kind": "val", "step": step, **figures, "zero_shot.chest_xray_view": 0.6})
@@ -49,9 +57,15 @@ def _figure(value: float, low: float, high: float) -> dict[str, Any]:
 
 def _card(figures: dict[str, Any]) -> Card:
     held = SplitFigures(
-        split="test", shards="ab", num_images=40, num_patients=30, num_in_training=2, problems={"corrupt": 1},
-        figures=figures, notes=("A note on the test.",),
-    )  # fmt: skip
+        split="test",
+        shards="ab",
+        num_images=40,
+        num_patients=30,
+        num_in_training=2,
+        problems={"corrupt": 1},
+        figures=figures,
+        notes=("A note on the test.",),
+    )
     sources = (Source(name=f"site {HOSTILE}", licence="CC0", num_images=2000, num_patients=900),)
     return Card(name="tiny", data=sources, held_out=held, created_from={"seed": 3})
 
@@ -124,10 +138,16 @@ def test_figures_within_sources_are_named_so_and_choose_the_step(tmp_path: Path)
     train = {"export": "best", "best_by": "within_sources", "zero_shot": ["chest_xray_view", "fundus_cataract"]}
     recipe = load_recipe({"name": "t", "data": {"shards": "s"}, "train": train})
     within = [
-        {"kind": "val", "step": step, "val_loss": 1 / step, "within_sources": mean,
-         "zero_shot.chest_xray_view.within_sources": mean, "zero_shot.fundus_cataract.within_sources": mean}
+        {
+            "kind": "val",
+            "step": step,
+            "val_loss": 1 / step,
+            "within_sources": mean,
+            "zero_shot.chest_xray_view.within_sources": mean,
+            "zero_shot.fundus_cataract.within_sources": mean,
+        }
         for step, mean in ((5, 0.6), (10, 0.9), (20, 0.8))
-    ]  # fmt: skip
+    ]
     log = [entry for entry in _log() if entry["kind"] != "val"] + within
     text = " ".join(lines_of(_page(tmp_path / "run", recipe, log, _card(GOOD))))
     assert "those of step 10, with the highest mean over tasks within single sources (0.900)" in text

@@ -19,9 +19,18 @@ def exam_row(level: str, probability: float, **values: object) -> ExamRow:
     none = dict.fromkeys(("side", "position", "view_kind", "row", "file", "attention_breast", "attention_exam", "note"))
     own = {**none, "num_views": 1, "missing": "[]", "fusion": "attention", **values}
     return ExamRow(
-        "s", None, level, task="breast_density", class_="fatty", kind="multiclass", probability=probability, logit=0.0,
-        model="tiny", model_version="1", **own,
-    )  # type: ignore[arg-type]  # fmt: skip
+        "s",
+        None,
+        level,
+        task="breast_density",
+        class_="fatty",
+        kind="multiclass",
+        probability=probability,
+        logit=0.0,
+        model="tiny",
+        model_version="1",
+        **own,
+    )  # type: ignore[arg-type]
 
 
 def examined(folder: Path, views: list[ExamRow], **exam: object) -> StudyData:

@@ -15,9 +15,11 @@ def row(task: str, class_: str, kind: str, probability: float) -> Any:
 
 
 SCORES = [
-    row("view", "pa", "multiclass", 0.9), row("view", "ap", "multiclass", 0.1),
-    row("findings", "mass", "multilabel", 0.2), row("findings", "tube", "multilabel", 0.3),
-]  # fmt: skip
+    row("view", "pa", "multiclass", 0.9),
+    row("view", "ap", "multiclass", 0.1),
+    row("findings", "mass", "multilabel", 0.2),
+    row("findings", "tube", "multilabel", 0.3),
+]
 
 
 @pytest.mark.parametrize(

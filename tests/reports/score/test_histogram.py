@@ -100,8 +100,10 @@ def test_a_small_histogram_is_grey_where_rows_of_its_class_are_and_the_card_says
     only = {"verdict": "within its source only", "sources": ["b"]}
     card = _card(sources={"pneumonia": only})
     keys = [f"s{n}" for n in range(20)]
-    files = [FileRow(n, f"{n:04}.png", None, 9, "png", "scored", None, None, key, "xray", "header", grouping="file")
-             for n, key in enumerate(keys, start=1)]  # fmt: skip
+    files = [
+        FileRow(n, f"{n:04}.png", None, 9, "png", "scored", None, None, key, "xray", "header", grouping="file")
+        for n, key in enumerate(keys, start=1)
+    ]
     rows = [
         replace(score_row(key, "pneumonia", 0.2, "multilabel", TASK), caution=cautions[n % 2])
         for n, key in enumerate(keys)

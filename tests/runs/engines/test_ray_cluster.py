@@ -103,9 +103,12 @@ def _work(crew: _Crew, chunks: list[Chunk]) -> tuple[list[int], list[int]]:
 
 
 @given(
-    st.integers(0, 12), st.integers(0, 6), st.integers(1, 4), st.integers(0, 99),
+    st.integers(0, 12),
+    st.integers(0, 6),
+    st.integers(1, 4),
+    st.integers(0, 99),
     st.dictionaries(st.integers(0, 17), st.integers(1, 4), max_size=3),
-)  # fmt: skip
+)
 def test_every_chunk_is_committed_once_whoever_is_lost_and_fails_only_after_three_workers(
     num_early: int, num_late: int, size: int, seed: int, deadly: dict[int, int]
 ) -> None:
@@ -329,9 +332,12 @@ def test_a_run_on_ray_of_which_a_whole_node_is_killed_ends_in_the_same_bytes(pac
     root = _hospital(tmp_path / "studies")
     _finish(_start("score", root, tmp_path / "here", pack, "local"))
     with subprocess.Popen(
-        [sys.executable, "-c", _TWO_NODES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", _TWO_NODES],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
         env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
-    ) as nodes:  # fmt: skip
+    ) as nodes:
         assert nodes.stdin is not None
         assert nodes.stdout is not None
         address = next(line for line in nodes.stdout if line.startswith("address")).split()[1]

@@ -45,8 +45,10 @@ def test_a_log_counts_every_file_and_holds_no_path_and_no_identifier(
     assert last["processed"] == {name: run.counts[name] for name in ("scored", "skipped", "failed")}
     assert sum(last["reasons"]["failed"].values()) == run.counts["failed"]
     assert (last["files_done"], last["files_total"], last["studies"]) == (
-        run.counts["files"], run.counts["files"], run.counts["studies"],
-    )  # fmt: skip
+        run.counts["files"],
+        run.counts["files"],
+        run.counts["studies"],
+    )
     assert all(last["work"][kind]["seconds"] > 0 for kind in ("read", "decode", "model", "write"))
     text = log.read_text() + metrics.read_text()
     names = {path.name for path in root.rglob("*.*")}

@@ -143,8 +143,10 @@ def test_heads_answer_their_tasks_from_the_fused_vector_and_a_risk_has_a_row_for
         return rng.normal(0, 3, shape).astype(np.float32)
 
     years = np.arange(1, 6, dtype=np.float32)
-    heads = {names[0]: LinearHead(drawn(32, 3), drawn(3)),
-             names[1]: HazardHead(drawn(32), -2.0, drawn(32, 5), drawn(5), years)}  # fmt: skip
+    heads = {
+        names[0]: LinearHead(drawn(32, 3), drawn(3)),
+        names[1]: HazardHead(drawn(32), -2.0, drawn(32, 5), drawn(5), years),
+    }
     arrays = {f"{name}/{key}": value for name, head in heads.items() for key, value in head.arrays().items()}
     files = {
         HEADS_FILE: save({key: np.ascontiguousarray(value) for key, value in arrays.items()}),
@@ -218,8 +220,10 @@ def test_images_with_a_table_hang_by_it_and_a_side_that_the_file_name_contradict
     ]
     assert exam["note"] == "missing_views partial_view sides_contradict"
     assert {row["path"]: (row["laterality"], row["view"]) for row in run.files.to_pylist()} == {
-        "1.png": ("R", "CC"), "2.png": ("L", "CC"), "P_LEFT_MLO.png": (None, "MLO"),
-    }  # fmt: skip
+        "1.png": ("R", "CC"),
+        "2.png": ("L", "CC"),
+        "P_LEFT_MLO.png": (None, "MLO"),
+    }
 
 
 def test_without_being_asked_a_pack_that_fuses_no_views_has_no_table_of_examinations(

@@ -316,8 +316,11 @@ def test_a_sparse_member_is_left_out(tmp_path):
 
 def test_json_that_is_nested_without_end_is_left_out(tmp_path):
     deep = "[" * 200_000 + "]" * 200_000
-    samples = [("0", {"jpg": image(0), "json": f'{{"caption": {deep}}}'}), ("1", {"jpg": image(1), "json": deep}),
-               ("2", {"jpg": image(2), "txt": "A film."})]  # fmt: skip
+    samples = [
+        ("0", {"jpg": image(0), "json": f'{{"caption": {deep}}}'}),
+        ("1", {"jpg": image(1), "json": deep}),
+        ("2", {"jpg": image(2), "txt": "A film."}),
+    ]
     tar(tmp_path / "deep.tar", samples)
     report = indexed(tmp_path)
     assert (report.num_samples, report.counts_by_reason) == (1, {"corrupt": 2})

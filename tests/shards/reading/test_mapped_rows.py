@@ -57,9 +57,15 @@ def _folder(folder: Path, num_rows: int) -> list[dict[str, Any]]:
     counts = {"by_split": {"train": 1, "test": 1}, "by_modality": {}, "by_reason": {}}
     folder.mkdir()
     write_index(
-        folder, table, [], shards=shards, counts=counts, preprocessing={}, options={},
+        folder,
+        table,
+        [],
+        shards=shards,
+        counts=counts,
+        preprocessing={},
+        options={},
         columns=[*SAMPLE_COLUMNS, LICENSE],
-    )  # fmt: skip
+    )
     return [row for row in pq.read_table(folder / "samples.parquet").to_pylist() if row["split"] == "train"]
 
 

@@ -124,9 +124,14 @@ def test_every_row_is_in_a_sample_or_in_the_rejects_with_its_reason(cohort: Path
     out = _build([*rows, repeat], cohort, tmp_path / "exam")
     rejects = _rejects(out)
     assert {number: reason for number, (reason, _) in rejects.items()} == {
-        2: "other_view", 3: "other_view", 4: "view_unknown", 5: "view_unknown", 6: "view_unknown", 7: "missing_file",
+        2: "other_view",
+        3: "other_view",
+        4: "view_unknown",
+        5: "view_unknown",
+        6: "view_unknown",
+        7: "missing_file",
         9: "other_view",
-    }  # fmt: skip
+    }
     assert "spot compressed" in rejects[2][1]
     assert "an ML view is no MLO" in rejects[3][1]
     assert "its view as CC or MLO" in rejects[4][1]

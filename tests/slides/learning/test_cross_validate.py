@@ -50,9 +50,12 @@ def test_an_epoch_is_chosen_by_patients_that_are_neither_learned_from_nor_scored
     monkeypatch.setattr("medclip.slides.learning.cross_validate.train_slides", spied)
     left: list[set[str]] = []
     cross_validate(
-        bags, replace(SHORT, epochs=1, val_share=0.2), num_folds=3, num_resamples=50,
+        bags,
+        replace(SHORT, epochs=1, val_share=0.2),
+        num_folds=3,
+        num_resamples=50,
         each_fold=lambda _name, _head, rows: left.append({bags.patients[row] for row in rows}),
-    )  # fmt: skip
+    )
     assert len(seen) == len(left) == 3
     for (train, val), test in zip(seen, left, strict=True):
         assert not train & val

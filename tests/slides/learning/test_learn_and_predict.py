@@ -34,9 +34,16 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]
     store, table = write_cohort(folder, others=[FAILED, EMPTY])
     settings = Settings(home=folder / "home")
     learn(
-        store, table, "grade", out=folder / "head", pooling="abmil", num_folds=2, num_resamples=50, overrides=QUICK,
+        store,
+        table,
+        "grade",
+        out=folder / "head",
+        pooling="abmil",
+        num_folds=2,
+        num_resamples=50,
+        overrides=QUICK,
         settings=settings,
-    )  # fmt: skip
+    )
     return store, table, folder / "head"
 
 
@@ -124,9 +131,16 @@ def test_maps_lie_over_their_slides_and_become_dicom_where_asked(learned: tuple[
 def test_a_risk_is_learned_from_months_and_answers_by_year(tmp_path: Path):
     store, table = write_cohort(tmp_path, 6)
     learn(
-        store, table, years=3, out=tmp_path / "head", pooling="mean", num_folds=2, num_resamples=50, overrides=QUICK,
+        store,
+        table,
+        years=3,
+        out=tmp_path / "head",
+        pooling="mean",
+        num_folds=2,
+        num_resamples=50,
+        overrides=QUICK,
         settings=Settings(home=tmp_path / "home"),
-    )  # fmt: skip
+    )
     for slide in predict(store, head=tmp_path / "head", out=tmp_path / "a").slides:
         assert slide.probabilities is not None
         chances = list(slide.probabilities.values())
@@ -146,9 +160,17 @@ def test_months_to_an_event_are_those_of_the_table_and_blank_where_none_was_seen
 def test_poolings_are_compared_in_the_table_of_figures(tmp_path: Path):
     store, table = write_cohort(tmp_path, 8)
     run = learn(
-        store, table, "grade", out=tmp_path / "head", pooling="abmil", compare=["mean"], num_folds=2, num_resamples=50,
-        overrides={"epochs": 1}, settings=Settings(home=tmp_path / "home"),
-    )  # fmt: skip
+        store,
+        table,
+        "grade",
+        out=tmp_path / "head",
+        pooling="abmil",
+        compare=["mean"],
+        num_folds=2,
+        num_resamples=50,
+        overrides={"epochs": 1},
+        settings=Settings(home=tmp_path / "home"),
+    )
     rows = rows_of(tmp_path / "head" / "figures.csv")
     assert {(row["pooling"], row["minus"]) for row in rows} == {("abmil", ""), ("mean", ""), ("mean", "abmil")}
     assert "macro_auroc" in repr(run)
@@ -158,9 +180,15 @@ def test_poolings_are_compared_in_the_table_of_figures(tmp_path: Path):
 def test_a_figure_of_too_few_patients_for_an_interval_says_so(tmp_path: Path):
     store, table = write_cohort(tmp_path, 4)
     run = learn(
-        store, table, "grade", out=tmp_path / "head", num_folds=2, num_resamples=50, overrides={"epochs": 1},
+        store,
+        table,
+        "grade",
+        out=tmp_path / "head",
+        num_folds=2,
+        num_resamples=50,
+        overrides={"epochs": 1},
         settings=Settings(home=tmp_path / "home"),
-    )  # fmt: skip
+    )
     without = {row["metric"] for row in rows_of(tmp_path / "head" / "figures.csv") if row["value"] and not row["low"]}
     assert "macro_auroc" in without
     named = [note for note in run.notes if note.startswith("Too few patients for an interval of ")]
@@ -183,9 +211,16 @@ def test_a_head_of_another_pack_or_scale_is_refused_and_another_grid_is_named(le
 def test_one_pooling_to_compare_with_needs_no_list(learned: tuple[Path, Path, Path], tmp_path: Path):
     store, table, _ = learned
     compared = learn(
-        store, table, "grade", out=tmp_path / "head", compare="mean", num_folds=2, num_resamples=50,
-        overrides={"epochs": 1, "val_share": 0.0}, settings=Settings(home=tmp_path / "home"),
-    )  # fmt: skip
+        store,
+        table,
+        "grade",
+        out=tmp_path / "head",
+        compare="mean",
+        num_folds=2,
+        num_resamples=50,
+        overrides={"epochs": 1, "val_share": 0.0},
+        settings=Settings(home=tmp_path / "home"),
+    )
     assert {row["pooling"] for row in compared._rows()} == {"abmil", "mean"}
 
 
@@ -220,9 +255,12 @@ def test_tables_that_do_not_fit_are_refused_by_row(learned: tuple[Path, Path, Pa
         (tmp_path / "labels.csv").write_text(text)
         with pytest.raises(MedclipError, match=message):
             learn(
-                learned[0], tmp_path / "labels.csv", "grade", out=tmp_path / "head",
+                learned[0],
+                tmp_path / "labels.csv",
+                "grade",
+                out=tmp_path / "head",
                 settings=Settings(home=tmp_path / "home"),
-            )  # fmt: skip
+            )
     assert not (tmp_path / "head").exists()
 
 

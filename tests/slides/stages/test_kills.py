@@ -36,8 +36,11 @@ def test_kills_at_any_moment_change_no_byte(tmp_path: Path):
     with Forks(_SETUP, tmp_path / "log") as forks:
         expected = kill_at_random(
             lambda out, seconds: forks.run(slides, out, pack, seconds=seconds),
-            tmp_path, num_kills=KILLS, seed=20, look=lambda out: inside.append((out / "unfinished").exists()),
-        )  # fmt: skip
+            tmp_path,
+            num_kills=KILLS,
+            seed=20,
+            look=lambda out: inside.append((out / "unfinished").exists()),
+        )
     assert sum(name.startswith("features/") for name in expected) == 3
     assert len(inside) == KILLS
     assert any(inside) or not is_nightly()  # some came in the middle of a slide

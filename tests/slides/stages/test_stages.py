@@ -348,8 +348,13 @@ def test_quality_is_measured_where_it_is_asked_for(slides: Path, pack: Path, tmp
     run = medclip.slides.embed(slides / "a.tiff", tmp_path / "o", model=pack, qc=True, settings=SETTINGS)
     features = run.store.read(run.rows[0].key)
     assert set(features.quality) == {
-        "flags", "sharpness", "stained_share", "pen_share", "dark_share", "dense_share",
-    }  # fmt: skip
+        "flags",
+        "sharpness",
+        "stained_share",
+        "pen_share",
+        "dark_share",
+        "dense_share",
+    }
     assert features.quality["stained_share"].min() > 0.3
     assert run.rows[0].num_blurred is not None
     assert run.rows[0].num_artefacts == 0

@@ -164,8 +164,14 @@ def test_figures_are_in_the_form_of_cards() -> None:
     figures = of("both").figures()
     assert list(figures)[:4] == ["pooled", "within sources", "across sources", "source alone"]
     assert set(figures["within north"]) == {
-        "value", "low", "high", "chance", "num_positive", "num_negative", "num_patients",
-    }  # fmt: skip
+        "value",
+        "low",
+        "high",
+        "chance",
+        "num_positive",
+        "num_negative",
+        "num_patients",
+    }
     assert f"positives of {NORTH}, negatives of {SOUTH}" in figures
 
 

@@ -32,9 +32,12 @@ def test_more_tests_and_fewer_patients_make_the_smallest_gap_larger():
     np.testing.assert_array_equal(np.isnan(smallest_gap([0.1, np.nan, 0.0])), [False, True, True])
 
 
-@pytest.mark.parametrize("call", [
-    lambda: smallest_gap(0.1, num_tests=0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: smallest_gap(0.1, num_tests=0),
+    ],
+)
 def test_impossible_plans_are_refused(call):
     with pytest.raises(MedclipError):
         call()

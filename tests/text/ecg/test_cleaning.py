@@ -85,10 +85,12 @@ def test_any_report_either_stays_in_lower_case_without_marks_or_is_left_out(part
         ("Sinus rhythm. Normal ECG. Confirmed by Dr. Hans Planted, M.D. on 12/3/2010", "sinus rhythm. normal ecg"),
         ("sinus rhythm. referred by: PLANTED. left axis deviation", "sinus rhythm. left axis deviation"),
         ("vorhofflimmern mit linkstyp unbestätigter befund dr. planted", "vorhofflimmern mit linkstyp"),
-        ("Sinusrhythmus, Linkstyp. Befund: Prof. Dr. med. H. Planted-Lang. Kein Infarkt.",
-         "sinusrhythmus, linkstyp. kein infarkt"),
+        (
+            "Sinusrhythmus, Linkstyp. Befund: Prof. Dr. med. H. Planted-Lang. Kein Infarkt.",
+            "sinusrhythmus, linkstyp. kein infarkt",
+        ),
         ("sinus rhythm, 1st degree av-block. technician: planted", "sinus rhythm, 1st degree av-block"),
     ],
-)  # fmt: skip
+)
 def test_names_of_people_who_signed_ordered_or_recorded_are_taken_out(report: str, text: str) -> None:
     assert clean_report(report).text == text

@@ -80,10 +80,18 @@ _OTHERS_OF_THE_CHALLENGE = {
     "57054005": ("acute myocardial infarction", None),
 }
 _SUBCLASSES = {
-    "AMI": "ASMI AMI ALMI INJAS INJAL INJLA", "IMI": "IMI ILMI IPLMI IPMI INJIN INJIL", "LMI": "LMI", "PMI": "PMI",
-    "STTC": "NDT DIG LNGQT ANEUR EL", "NST_": "NST_", "ISC_": "ISC_", "ISCA": "ISCAL ISCAS ISCLA ISCAN",
-    "ISCI": "ISCIN ISCIL", "_AVB": "1AVB 2AVB 3AVB", "LAFB/LPFB": "LAFB LPFB",
-}  # fmt: skip
+    "AMI": "ASMI AMI ALMI INJAS INJAL INJLA",
+    "IMI": "IMI ILMI IPLMI IPMI INJIN INJIL",
+    "LMI": "LMI",
+    "PMI": "PMI",
+    "STTC": "NDT DIG LNGQT ANEUR EL",
+    "NST_": "NST_",
+    "ISC_": "ISC_",
+    "ISCA": "ISCAL ISCAS ISCLA ISCAN",
+    "ISCI": "ISCIN ISCIL",
+    "_AVB": "1AVB 2AVB 3AVB",
+    "LAFB/LPFB": "LAFB LPFB",
+}
 
 
 @pytest.mark.parametrize("code", _OF_THE_CHALLENGE)

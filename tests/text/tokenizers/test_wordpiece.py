@@ -17,9 +17,15 @@ from medclip.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from tests.kits.layouts import SENTENCES, bert_folder, bert_text
 
 TEXTS = [
-    *SENTENCES, "[SEP] in the text [PAD]", "肺 chest", "x\u200bray ﬁne", "Tumour &lt;2 cm", "CHEST chest Chest",
-    "naïve œdème ÅNGSTRÖM", "a" * 150,
-]  # fmt: skip
+    *SENTENCES,
+    "[SEP] in the text [PAD]",
+    "肺 chest",
+    "x\u200bray ﬁne",
+    "Tumour &lt;2 cm",
+    "CHEST chest Chest",
+    "naïve œdème ÅNGSTRÖM",
+    "a" * 150,
+]
 
 
 @pytest.fixture(scope="module")

@@ -100,8 +100,11 @@ def test_what_a_file_says_is_not_changed(tmp_path, monkeypatch):
     hole = task.class_named("macular_hole")
     assert (task.title, task.templates) == ("Signs", ("{}",))
     assert (hole.title, hole.negative_prompts, hole.nouns, hole.stems) == (
-        "A hole", ("the macula is whole",), ("hole",), ("hol",)
-    )  # fmt: skip
+        "A hole",
+        ("the macula is whole",),
+        ("hole",),
+        ("hol",),
+    )
 
 
 @pytest.mark.parametrize("label", DENIALS)

@@ -17,8 +17,14 @@ from medclip.training.batches.augment import Change, apply_change, draw_change, 
 from medclip.training.recipe.sections.augment import Augment
 
 STILL = Change(zoom=1.0, shift=(0.0, 0.0), rotate_deg=0.0, gain=1.0, gamma=1.0, flip=False)
-DRAWN = Change(0.9703096810418899, (0.6158815794729875, 0.030651122084284), -2.9987806787660176, 0.8215722809526625,
-               0.9433522166083947, True)  # fmt: skip
+DRAWN = Change(
+    0.9703096810418899,
+    (0.6158815794729875, 0.030651122084284),
+    -2.9987806787660176,
+    0.8215722809526625,
+    0.9433522166083947,
+    True,
+)
 """What the first version drew from seed 5."""
 
 
@@ -58,9 +64,14 @@ def test_a_grey_image_gives_the_values_of_its_colour_form(shape: tuple[int, int]
 
 
 @given(
-    height=st.integers(1, 70), width=st.integers(1, 70), zoom=st.floats(0.3, 1), flip=st.booleans(),
-    x=st.floats(-1, 1), y=st.floats(-1, 1), rotate=st.sampled_from([0.0, 3.0]),
-)  # fmt: skip
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    zoom=st.floats(0.3, 1),
+    flip=st.booleans(),
+    x=st.floats(-1, 1),
+    y=st.floats(-1, 1),
+    rotate=st.sampled_from([0.0, 3.0]),
+)
 def test_any_image_and_any_part_give_a_square(
     height: int, width: int, zoom: float, flip: bool, x: float, y: float, rotate: float
 ) -> None:

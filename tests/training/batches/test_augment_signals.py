@@ -69,8 +69,10 @@ def test_noise_has_the_power_that_was_asked_for() -> None:
 
 def test_amplitude_is_one_factor_of_all_leads() -> None:
     record = _record().astype(float)
-    factors = [(_changed(record.astype(np.int16), seed, amplitude=0.3) @ record.T).trace() / (record**2).sum()
-               for seed in range(40)]  # fmt: skip
+    factors = [
+        (_changed(record.astype(np.int16), seed, amplitude=0.3) @ record.T).trace() / (record**2).sum()
+        for seed in range(40)
+    ]
     assert 0.7 <= min(factors) < 0.8
     assert 1.2 < max(factors) <= 1.3
     changed = _changed(record.astype(np.int16), amplitude=0.3).astype(float)

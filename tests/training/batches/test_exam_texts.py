@@ -41,9 +41,11 @@ def test_a_view_that_nothing_is_said_of_is_passed_over() -> None:
     views = [view("R", "CC"), view("R", "MLO", "seen here"), view("L", "CC", report="a report")]
     subjects = subjects_of(RECORD, views, 4)
     assert [(s.record.texts, s.record.report, s.side, s.quoted) for s in subjects] == [
-        (("seen here",), None, 0, True), ((), "a report", 1, True), (("seen here",), None, 0, True),
+        (("seen here",), None, 0, True),
         ((), "a report", 1, True),
-    ]  # fmt: skip
+        (("seen here",), None, 0, True),
+        ((), "a report", 1, True),
+    ]
     assert (subjects[0].record.view, subjects[0].record.laterality) == ("MLO", "R")
 
 

@@ -90,9 +90,11 @@ def test_a_window_reads_few_shards_at_a_time_and_epochs_differ() -> None:
 
 
 @given(
-    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4), batch=st.integers(1, 8), seed=st.integers(0, 5),
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4),
+    batch=st.integers(1, 8),
+    seed=st.integers(0, 5),
     weights=st.lists(st.sampled_from([0.0, 0.5, 1.0, 3.0]), min_size=4, max_size=4),
-)  # fmt: skip
+)
 def test_proportional_repeats_no_sample_of_a_source_before_all_are_used(
     sizes: list[int], batch: int, seed: int, weights: list[float]
 ) -> None:
@@ -129,8 +131,10 @@ def test_proportional_draws_sources_by_size_times_weight() -> None:
 
 @given(
     kinds=st.lists(st.sampled_from(["xray", "ct", None]), min_size=1, max_size=60),
-    batch=st.integers(1, 6), seed=st.integers(0, 5), epoch=st.integers(0, 3),
-)  # fmt: skip
+    batch=st.integers(1, 6),
+    seed=st.integers(0, 5),
+    epoch=st.integers(0, 3),
+)
 def test_per_modality_batches_are_pure_and_whole(kinds: list[str | None], batch: int, seed: int, epoch: int) -> None:
     data = columns([len(kinds)], None, kinds)
     plan = epoch_plan(data, "per_modality", batch_size=batch, seed=seed, epoch=epoch)
@@ -221,9 +225,12 @@ def test_a_source_without_weight_is_left_out_of_a_balanced_epoch() -> None:
 
 
 @given(
-    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=6), seed=st.integers(0, 9), epoch=st.integers(0, 9),
-    power=st.floats(0, 1), repeats_most=st.floats(1, 5),
-)  # fmt: skip
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=6),
+    seed=st.integers(0, 9),
+    epoch=st.integers(0, 9),
+    power=st.floats(0, 1),
+    repeats_most=st.floats(1, 5),
+)
 def test_a_balanced_epoch_depends_on_nothing_but_seed_and_epoch_and_gives_every_sample_of_a_stratum_as_often(
     sizes: list[int], seed: int, epoch: int, power: float, repeats_most: float
 ) -> None:

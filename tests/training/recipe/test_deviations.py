@@ -30,13 +30,23 @@ def test_a_recipe_as_open_clips_differs_only_in_what_no_key_can_change() -> None
 @pytest.mark.parametrize(
     "change",
     [
-        "data.decode=auto", "data.decode=scaled",
-        "train.decay_embeddings=false", "augment.stretch=1", "augment.flip=0.5", "objective.same_study=ignored",
-        "objective.same_label=positive", "train.ema=0.9", "train.image_lr_factor=0.3", "train.max_bad_steps=5",
-        "model.freeze_bn=true", "objective.masked={}", "objective.two_views={}", "objective.source_weights={s: 2}",
+        "data.decode=auto",
+        "data.decode=scaled",
+        "train.decay_embeddings=false",
+        "augment.stretch=1",
+        "augment.flip=0.5",
+        "objective.same_study=ignored",
+        "objective.same_label=positive",
+        "train.ema=0.9",
+        "train.image_lr_factor=0.3",
+        "train.max_bad_steps=5",
+        "model.freeze_bn=true",
+        "objective.masked={}",
+        "objective.two_views={}",
+        "objective.source_weights={s: 2}",
         "objective.text_teacher={folder: x}",
     ],
-)  # fmt: skip
+)
 def test_each_choice_that_differs_is_listed_under_its_key(change: str) -> None:
     key = change.partition("=")[0]
     assert keys(load_recipe(AS_OPEN_CLIP, [change])) - keys(load_recipe(AS_OPEN_CLIP)) == {key}
@@ -83,10 +93,17 @@ def test_a_run_without_words_is_held_against_medical_mae() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        "data.decode=auto", "augment.stretch=1", "augment.flip=0.5", "augment.brightness=0.1", "train.clip_norm=1",
-        "train.eps=1e-6", "train.decay_embeddings=false", "train.ema=0.9", "train.image_lr_factor=0.3",
+        "data.decode=auto",
+        "augment.stretch=1",
+        "augment.flip=0.5",
+        "augment.brightness=0.1",
+        "train.clip_norm=1",
+        "train.eps=1e-6",
+        "train.decay_embeddings=false",
+        "train.ema=0.9",
+        "train.image_lr_factor=0.3",
     ],
-)  # fmt: skip
+)
 def test_each_choice_that_differs_from_medical_mae_is_listed_under_its_key(change: str) -> None:
     key = change.partition("=")[0]
     assert keys(load_recipe(AS_MEDICAL_MAE, [change])) - keys(load_recipe(AS_MEDICAL_MAE)) == {key}

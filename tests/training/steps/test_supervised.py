@@ -44,9 +44,16 @@ def published(golden: Path) -> dict[str, np.ndarray]:
 
 def tower() -> ImageTower:
     trunk = timm.create_model(
-        "vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=4, num_classes=0,
-        global_pool="avg", norm_layer=partial(nn.LayerNorm, eps=1e-6),
-    )  # fmt: skip
+        "vit_tiny_patch16_224",
+        img_size=32,
+        patch_size=8,
+        embed_dim=32,
+        depth=3,
+        num_heads=4,
+        num_classes=0,
+        global_pool="avg",
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+    )
     return ImageTower(trunk, "avg")
 
 
@@ -81,11 +88,12 @@ def test_every_layer_learns_at_the_rate_of_medical_mae(published: dict[str, np.n
     towers = towers_of(published)
     recipe = Recipe.model_validate(
         {
-            "name": "a", "data": {"shards": "s"},
+            "name": "a",
+            "data": {"shards": "s"},
             "objective": {"contrastive": 0, "supervised": {"task": "chest_xray_findings"}},
             "train": {"layer_decay": decay, "weight_decay": 0.05, "image_lr_factor": 1},
         }
-    )  # fmt: skip
+    )
     names = names_of_parameters(towers)
     of_names = {
         _upstream(names[id(p)]): (group["factor"], group["weight_decay"])
@@ -157,8 +165,10 @@ def key(labels: dict[str, Any]) -> str:
 
 def test_targets_are_read_from_the_labels_and_unknown_where_nothing_is_said() -> None:
     keys = [
-        key({"chest_xray_findings": {"pneumonia": 1, "effusion": 0}}), key({"chest_xray_view": "pa"}), "",
-    ]  # fmt: skip
+        key({"chest_xray_findings": {"pneumonia": 1, "effusion": 0}}),
+        key({"chest_xray_view": "pa"}),
+        "",
+    ]
     found = targets_of(FINDINGS, ["effusion", "pneumonia"], keys).numpy()
     np.testing.assert_array_equal(found, [[0, 1], [np.nan] * 2, [np.nan] * 2])
     names = [c.name for c in VIEW.classes]

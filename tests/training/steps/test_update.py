@@ -20,9 +20,14 @@ class Steps:
 
     def __init__(self) -> None:
         config = default_config(
-            vocab_size=300, embed_dim=8, size_px=32, text_width=16, text_heads=2, text_layers=1,
+            vocab_size=300,
+            embed_dim=8,
+            size_px=32,
+            text_width=16,
+            text_heads=2,
+            text_layers=1,
             image_tower="test_efficientnet",
-        )  # fmt: skip
+        )
         torch.manual_seed(0)
         self.towers = Towers(build_clip(config), pad_id=0)
         self.optimizer = make_optimizer(self.towers, RECIPE)

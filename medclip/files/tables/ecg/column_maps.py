@@ -16,15 +16,24 @@ ALL: Mapping[str, ColumnMap] = {
         ColumnMap("ptbxl", "PTB-XL", ptbxl.COLUMNS, ptbxl.USES, ptbxl.FILE, ptbxl.read, _CC_BY),
         ColumnMap("mimic_iv_ecg", "MIMIC-IV-ECG", mimic.COLUMNS, mimic.USES, mimic.FILE, mimic.read, _ODBL),
         ColumnMap(
-            "cpsc2018", "CPSC2018", label_lists.CPSC_COLUMNS, label_lists.CPSC_COLUMNS, label_lists.CPSC_FILE,
+            "cpsc2018",
+            "CPSC2018",
+            label_lists.CPSC_COLUMNS,
+            label_lists.CPSC_COLUMNS,
+            label_lists.CPSC_FILE,
             label_lists.read_cpsc,
         ),
         ColumnMap(
-            "chapman", "Chapman-Shaoxing", label_lists.CHAPMAN_COLUMNS, label_lists.CHAPMAN_USES,
-            label_lists.CHAPMAN_FILE, label_lists.read_chapman, _CC_BY,
+            "chapman",
+            "Chapman-Shaoxing",
+            label_lists.CHAPMAN_COLUMNS,
+            label_lists.CHAPMAN_USES,
+            label_lists.CHAPMAN_FILE,
+            label_lists.read_chapman,
+            _CC_BY,
         ),
     )
-}  # fmt: skip
+}
 """By name; of two that fit a table the first is taken."""
 _HINT = "For a table of your own with columns of labels use `medclip captions from-labels`."
 

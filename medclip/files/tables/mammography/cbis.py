@@ -34,9 +34,17 @@ DDSM = ("file", "exam", "laterality", "view", "density", "lesion", "assessment",
 _DENSITIES = ("breast_density", "breast density", "density")
 """The published tables of masses have the first, those of calcifications the second: put into one, they have both."""
 USES = (
-    *COLUMNS, "left_or_right_breast", "image_view", *_DENSITIES, "mass_shape", "mass_margins",
-    "calc_type", "calc_distribution", "image_file_path", "source_split",
-)  # fmt: skip
+    *COLUMNS,
+    "left_or_right_breast",
+    "image_view",
+    *_DENSITIES,
+    "mass_shape",
+    "mass_margins",
+    "calc_type",
+    "calc_distribution",
+    "image_file_path",
+    "source_split",
+)
 DDSM_USES = (*DDSM, "study_date", "age")
 FILE = "{file}"
 _SHAPES = {"OVAL": "oval", "ROUND": "round", "LOBULATED": "lobulated", "IRREGULAR": "irregular"}

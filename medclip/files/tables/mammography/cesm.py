@@ -34,9 +34,12 @@ _NO_MASS = re.compile(r"\bno mass\b", re.I)
 _MASS = re.compile(r"(?<!non )(?<!non-)(?<!no )\bmass(?:es)?\b", re.I)
 _CALCIFICATION = re.compile(r"(?<!no )\b(?:m\w+)?calcif")
 _FORMS = {
-    "vascular": "vascular", "pop corn": "popcorn-like", "popcorn": "popcorn-like", "pleomorphic": "pleomorphic",
+    "vascular": "vascular",
+    "pop corn": "popcorn-like",
+    "popcorn": "popcorn-like",
+    "pleomorphic": "pleomorphic",
     "amorphous": "amorphous",
-}  # fmt: skip
+}
 _KINDS = {
     "architectural_distortion": re.compile(r"(?<!no )\barchitectural distortion"),
     "asymmetry": re.compile(r"(?<!no )(?<!focal )(?<!global )\basymm?et\w+"),

@@ -40,9 +40,22 @@ from medclip.text.breast.record import (
 COLUMNS = ("empi_anon", "acc_anon", "anon_dicom_path", "ImageLateralityFinal", "ViewPosition", "FinalImageType")
 CLINICAL = ("empi_anon", "acc_anon", "numfind", "side", "asses", "massshape", "calcfind")
 CLINICAL_USES = (
-    *CLINICAL, "tissueden", "study_date_anon", "age_at_study", "massmargin", "massdens", "calcdistri", "otherfind",
-    "implanfind", "size", "location", "depth", "bside", "path_severity", "procdate_anon",
-)  # fmt: skip
+    *CLINICAL,
+    "tissueden",
+    "study_date_anon",
+    "age_at_study",
+    "massmargin",
+    "massdens",
+    "calcdistri",
+    "otherfind",
+    "implanfind",
+    "size",
+    "location",
+    "depth",
+    "bside",
+    "path_severity",
+    "procdate_anon",
+)
 USES = (*COLUMNS, "study_date_anon", "spot_mag", *CLINICAL_USES)
 """Of the metadata's 150 columns, half a million rows each."""
 FILE = "{anon_dicom_path}"
@@ -62,12 +75,26 @@ _NOT_MASSES = {
 _MARGINS = {"D": "circumscribed", "U": "obscured", "M": "microlobulated", "I": "indistinct", "S": "spiculated"}
 _DENSITIES = {"+": "high density", "=": "equal density", "-": "low density", "0": "fat-containing"}
 _FORMS = {
-    "A": "amorphous", "H": "coarse heterogeneous", "C": "popcorn-like", "D": "dystrophic", "E": "rim",
-    "F": "fine linear", "B": "fine linear branching", "I": "fine pleomorphic", "L": "large rod-like",
-    "M": "milk of calcium", "J": "oil cyst", "K": "pleomorphic", "P": "punctate", "R": "round", "S": "skin",
+    "A": "amorphous",
+    "H": "coarse heterogeneous",
+    "C": "popcorn-like",
+    "D": "dystrophic",
+    "E": "rim",
+    "F": "fine linear",
+    "B": "fine linear branching",
+    "I": "fine pleomorphic",
+    "L": "large rod-like",
+    "M": "milk of calcium",
+    "J": "oil cyst",
+    "K": "pleomorphic",
+    "P": "punctate",
+    "R": "round",
+    "S": "skin",
     "O": "lucent-centred",
-    "U": "suture", "V": "vascular", "Q": "coarse",
-}  # fmt: skip
+    "U": "suture",
+    "V": "vascular",
+    "Q": "coarse",
+}
 _BENIGN, _GENERIC = "9", "G"
 _DISTRIBUTIONS = {"G": "grouped", "C": "grouped", "S": "segmental", "R": "regional", "D": "diffuse", "L": "linear"}
 _OTHERS = {
@@ -86,14 +113,37 @@ _OTHERS = {
     "R": ("skin_retraction", None),
 }
 _PLACES = {
-    "W": "upper outer", "X": "upper inner", "Y": "lower outer", "Z": "lower inner", "C": "central", "D": "inner",
-    "I": "lower", "L": "outer", "S": "subareolar", "U": "upper", "T": "axillary tail", "A": "axillary tail",
-    "UP": "upper", "LO": "lower", "IN": "inner", "OU": "outer",
-}  # fmt: skip
+    "W": "upper outer",
+    "X": "upper inner",
+    "Y": "lower outer",
+    "Z": "lower inner",
+    "C": "central",
+    "D": "inner",
+    "I": "lower",
+    "L": "outer",
+    "S": "subareolar",
+    "U": "upper",
+    "T": "axillary tail",
+    "A": "axillary tail",
+    "UP": "upper",
+    "LO": "lower",
+    "IN": "inner",
+    "OU": "outer",
+}
 _CLOCK = {
-    12: "upper", 1: "upper outer", 2: "upper outer", 3: "outer", 4: "lower outer", 5: "lower outer", 6: "lower",
-    7: "lower inner", 8: "lower inner", 9: "inner", 10: "upper inner", 11: "upper inner",
-}  # fmt: skip
+    12: "upper",
+    1: "upper outer",
+    2: "upper outer",
+    3: "outer",
+    4: "lower outer",
+    5: "lower outer",
+    6: "lower",
+    7: "lower inner",
+    8: "lower inner",
+    9: "inner",
+    10: "upper inner",
+    11: "upper inner",
+}
 """Of the left breast, seen from in front; the right one is its mirror image."""
 _DEPTHS = {"A": "anterior", "M": "middle", "P": "posterior"}
 _CANCER, _NO_CANCER = ("0", "1"), ("2", "3", "4", "5")
@@ -217,12 +267,15 @@ def _findings(row: Cells, side: str) -> list[BreastFinding]:
             densities = [_DENSITIES[c] for c in _codes(row.get("massdens", "")) if c in _DENSITIES]
             findings.append(
                 BreastFinding(
-                    MASS, quadrant, depth, _SHAPES[code],
+                    MASS,
+                    quadrant,
+                    depth,
+                    _SHAPES[code],
                     tuple(_MARGINS[c] for c in _codes(row.get("massmargin", "")) if c in _MARGINS),
                     densities[0] if densities else "",
                     size if 0 < size <= 300 else None,
                 )
-            )  # fmt: skip
+            )
         elif code in _NOT_MASSES:
             kind, suspicious = _NOT_MASSES[code]
             findings.append(BreastFinding(kind, quadrant, depth, suspicious=suspicious))
@@ -234,10 +287,14 @@ def _findings(row: Cells, side: str) -> list[BreastFinding]:
         if forms or {_BENIGN, _GENERIC} & set(codes):
             findings.append(
                 BreastFinding(
-                    CALCIFICATION, quadrant, depth, forms=forms, suspicious=suspicious,
+                    CALCIFICATION,
+                    quadrant,
+                    depth,
+                    forms=forms,
+                    suspicious=suspicious,
                     distribution=places[0] if len(places) == 1 else "",
                 )
-            )  # fmt: skip
+            )
     for code in _codes(row.get("otherfind", "")):
         if code in _OTHERS:
             kind, suspicious = _OTHERS[code]

@@ -37,9 +37,24 @@ from medclip.text.breast.record import (
 
 COLUMNS = ("file", "patient", "laterality", "view")
 USES = (
-    *COLUMNS, "study", "view_kind", "exam_date", "age", "split", "report", "caption", "captions",
-    "source", "license", "density", "birads", "findings", "cancer", "pathology", "implant",
-)  # fmt: skip
+    *COLUMNS,
+    "study",
+    "view_kind",
+    "exam_date",
+    "age",
+    "split",
+    "report",
+    "caption",
+    "captions",
+    "source",
+    "license",
+    "density",
+    "birads",
+    "findings",
+    "cancer",
+    "pathology",
+    "implant",
+)
 FILE = "{file}"
 _LABEL = f"label:{FINDINGS_TASK}:"
 

@@ -24,8 +24,21 @@ from medclip.wording import list_of
 
 _TYPES = {("SB", 8): "i1", ("UB", 8): "u1", ("SS", 16): "i2", ("US", 16): "u2", ("SL", 32): "i4", ("UL", 32): "u4"}
 # The lead numbers that SCP-ECG, MDC (ISO 11073-10101) and DICOM share.
-_LEADS = {1: "I", 2: "II", 3: "V1", 4: "V2", 5: "V3", 6: "V4", 7: "V5", 8: "V6", 61: "III", 62: "aVR", 63: "aVL",
-          64: "aVF", 65: "-aVR"}  # fmt: skip
+_LEADS = {
+    1: "I",
+    2: "II",
+    3: "V1",
+    4: "V2",
+    5: "V3",
+    6: "V4",
+    7: "V5",
+    8: "V6",
+    61: "III",
+    62: "aVR",
+    63: "aVL",
+    64: "aVF",
+    65: "-aVR",
+}
 _CODE = re.compile(r"(?:5\.6\.3-9-|2:)(\d+)")
 _MDC_BASE = 2 * 65536
 

@@ -127,9 +127,16 @@ def _part(path: Path, length: int, settings: Settings) -> Recording:
         raise truncated("samples in a segment", length, part.stored_samples)
     top = round(part.sampling_hz / part.stored_hz)
     return Recording(
-        part.values_mv[:, : length * top].copy(), part.leads, part.sampling_hz, part.stored_leads, length,
-        part.stored_hz, part.units, part.notes, part.decoder,
-    )  # fmt: skip
+        part.values_mv[:, : length * top].copy(),
+        part.leads,
+        part.sampling_hz,
+        part.stored_leads,
+        length,
+        part.stored_hz,
+        part.units,
+        part.notes,
+        part.decoder,
+    )
 
 
 def _frames(header: WfdbHeader) -> int:

@@ -117,9 +117,10 @@ def digitise(pixels: NDArray[np.uint8], *, layout: str | None = None) -> Digitis
         )
     if min(pixels.shape[:2]) < _SMALLEST_PX:
         raise MedclipError(
-            Reason.TOO_SMALL, f"the sheet has {pixels.shape[1]} x {pixels.shape[0]} pixels; "
+            Reason.TOO_SMALL,
+            f"the sheet has {pixels.shape[1]} x {pixels.shape[0]} pixels; "
             f"at less than {_SMALLEST_PX} its lines run together.",
-        )  # fmt: skip
+        )
     parted = part(pixels)
     grid = find_grid(parted.lines)
     ink, flat = _laid_flat(parted.ink, grid)
@@ -164,16 +165,19 @@ def _laid_flat(ink: NDArray[np.float32], grid: Grid) -> tuple[NDArray[np.float32
     size = np.ceil((high - low) * scale).astype(int)
     if not np.isfinite(size).all() or size.prod() > 6 * ink.size + 1e6:
         raise MedclipError(
-            Reason.NO_SCALE, "the sheet was photographed at so flat an angle that its far side cannot be read.",
+            Reason.NO_SCALE,
+            "the sheet was photographed at so flat an angle that its far side cannot be read.",
             hint="Photograph it from above.",
-        )  # fmt: skip
+        )
     to_input = grid.to_image @ np.array([[1 / scale, 0, low[0]], [0, 1 / scale, low[1]], [0, 0, 1]])
     to_input /= to_input[2, 2]
     source = Image.fromarray((ink * 255).astype(np.uint8))
     flat = source.transform(
-        (int(size[0]), int(size[1])), Image.Transform.PERSPECTIVE, to_input.ravel()[:8].tolist(),
+        (int(size[0]), int(size[1])),
+        Image.Transform.PERSPECTIVE,
+        to_input.ravel()[:8].tolist(),
         Image.Resampling.BICUBIC,
-    )  # fmt: skip
+    )
     return (np.asarray(flat, np.float32) / 255).astype(np.float32), _Flat(scale, float(low[0]))
 
 
@@ -216,9 +220,10 @@ def _layouts_for(number: int, layout: str | None) -> list[Layout]:
     if not fitting:
         known = ", ".join(f"{name} ({len(one.rows_mm)})" for name, one in LAYOUTS.items())
         raise MedclipError(
-            Reason.NOT_SUPPORTED_YET, f"{count(number, 'row')} of leads were found; the layouts are {known}.",
+            Reason.NOT_SUPPORTED_YET,
+            f"{count(number, 'row')} of leads were found; the layouts are {known}.",
             hint="Crop the image to the leads, or scan it sharper.",
-        )  # fmt: skip
+        )
     return fitting
 
 
@@ -346,9 +351,14 @@ def _finished(reading: _Reading, grid: Grid, notes: list[str], shape: tuple[int,
     )
     values[~mask] = 0
     signal = Signal(
-        values, mask, SAMPLING_HZ, tuple(lead for lead, seen in zip(TWELVE, mask, strict=True) if seen),
-        values.shape[1], SAMPLING_HZ, steps=steps,
-    )  # fmt: skip
+        values,
+        mask,
+        SAMPLING_HZ,
+        tuple(lead for lead, seen in zip(TWELVE, mask, strict=True) if seen),
+        values.shape[1],
+        SAMPLING_HZ,
+        steps=steps,
+    )
     return DigitisedSheet(
         signal, confidence, doubt, reading.layout.name, tuple(rhythm), grid, starts, tuple(notes), contradicts
     )

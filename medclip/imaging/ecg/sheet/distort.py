@@ -90,9 +90,12 @@ def distort(pixels: NDArray[np.uint8], places: SheetMap, distortion: Distortion)
     back = np.linalg.inv(to_image)
     table = (distortion.background,) * 3
     image = image.transform(
-        size, Image.Transform.PERSPECTIVE, (back / back[2, 2]).ravel()[:8].tolist(), Image.Resampling.BICUBIC,
+        size,
+        Image.Transform.PERSPECTIVE,
+        (back / back[2, 2]).ravel()[:8].tolist(),
+        Image.Resampling.BICUBIC,
         fillcolor=table,
-    )  # fmt: skip
+    )
     values = np.asarray(image, np.float32)
     values = values * _light(values.shape[:2], distortion, rng)[..., None]
     values *= 1 + distortion.warmth * np.array([0.04, 0.0, -0.22], np.float32)

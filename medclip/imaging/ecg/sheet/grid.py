@@ -94,9 +94,10 @@ def find_grid(lines: NDArray[np.float32]) -> Grid:
 
 def _no_grid(why: str) -> MedclipError:
     return MedclipError(
-        Reason.NO_SCALE, f"no millimetre grid was found: {why}.",
+        Reason.NO_SCALE,
+        f"no millimetre grid was found: {why}.",
         hint="Without it neither time nor voltage has a scale; a sharper or larger scan may show it.",
-    )  # fmt: skip
+    )
 
 
 def _spectrum(window: NDArray[np.float32], size: int) -> NDArray[np.float64]:

@@ -71,9 +71,10 @@ class SheetOptions:
         for name, value, known in (("layout", self.layout, LAYOUTS), ("grid", self.grid, GRIDS)):
             if value not in known:
                 raise MedclipError(
-                    Reason.WRONG_USE, f"an ECG sheet has no {name} {value!r}.",
+                    Reason.WRONG_USE,
+                    f"an ECG sheet has no {name} {value!r}.",
                     hint=f"{did_you_mean(value, known)} There are: {', '.join(known)}.".strip(),
-                )  # fmt: skip
+                )
         if not 50 <= self.dpi <= 400 or self.mm_per_mv not in (5, 10, 20):
             raise MedclipError(Reason.WRONG_USE, "an ECG sheet has 50 to 400 dpi, and 5, 10 or 20 mm/mV.")
 

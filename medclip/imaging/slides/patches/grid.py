@@ -194,10 +194,16 @@ def _piece_by_piece(
     number_of = np.repeat(np.arange(len(kept), dtype=np.int32), [len(places) for places in kept])
     none = np.zeros((0, 2), np.int32)
     return PatchGrid(
-        size_px, mpp_um, effective, stride, np.concatenate([none, *kept]),
-        np.concatenate([none[:, 0], *coverages]).astype(np.float32), candidates,
-        number_of, np.asarray(origins, np.float64).reshape(-1, 2),
-    )  # fmt: skip
+        size_px,
+        mpp_um,
+        effective,
+        stride,
+        np.concatenate([none, *kept]),
+        np.concatenate([none[:, 0], *coverages]).astype(np.float32),
+        candidates,
+        number_of,
+        np.asarray(origins, np.float64).reshape(-1, 2),
+    )
 
 
 def _starts(length: float, stride: float, pixel: float) -> NDArray[np.float64]:

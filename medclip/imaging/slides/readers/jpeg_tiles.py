@@ -164,9 +164,13 @@ class TiledLevel:
         layout = self.layout
         th, tw = layout.tile_height, layout.tile_width
         if (
-            height == th and width == tw and not top % th and not left % tw
-            and 0 <= top <= layout.height_px - th and 0 <= left <= layout.width_px - tw
-        ):  # fmt: skip
+            height == th
+            and width == tw
+            and not top % th
+            and not left % tw
+            and 0 <= top <= layout.height_px - th
+            and 0 <= left <= layout.width_px - tw
+        ):
             tile = self._whole(top // th * layout.columns + left // tw)
             if tile is not None and tile.shape == (th, tw, self._channels):
                 return tile

@@ -22,10 +22,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _DEFAULTS = {
-    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "mlp_ratio": 4, "hidden_act": "gelu",
-    "layer_norm_eps": 1e-6, "image_size": 224, "patch_size": 14, "num_channels": 3, "qkv_bias": True,
-    "use_swiglu_ffn": False, "num_register_tokens": 0,
-}  # fmt: skip
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "mlp_ratio": 4,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-6,
+    "image_size": 224,
+    "patch_size": 14,
+    "num_channels": 3,
+    "qkv_bias": True,
+    "use_swiglu_ffn": False,
+    "num_register_tokens": 0,
+}
 _WITH_REGISTERS = {**_DEFAULTS, "patch_size": 16, "num_register_tokens": 4}
 _TYPES = {"dinov2": _DEFAULTS, "dinov2_with_registers": _WITH_REGISTERS}
 """What transformers takes where a config says nothing, by `model_type`."""
@@ -66,8 +75,11 @@ def _read(place: Place) -> Source:
         gated = (2 * inner + 0.5) / values["hidden_size"]
         arguments |= {"mlp_layer": "SwiGLUPacked", "act_layer": "silu", "mlp_ratio": gated}
     vision_cfg = {
-        "image_size": size, "timm_model_name": "vit_base_patch14_dinov2", "timm_pool": "token", ARGUMENTS: arguments,
-    }  # fmt: skip
+        "image_size": size,
+        "timm_model_name": "vit_base_patch14_dinov2",
+        "timm_pool": "token",
+        ARGUMENTS: arguments,
+    }
 
     convert = converter(partial(_renamed, values=values, size=size))
     return Source(

@@ -26,9 +26,13 @@ def _read(place: Place) -> Source:
     if not weights:
         raise no_weights(place.path)
     return Source(
-        dict(values["model_cfg"]), weights, place.path, from_open_clip(values.get("preprocess_cfg") or {}), place.path,
+        dict(values["model_cfg"]),
+        weights,
+        place.path,
+        from_open_clip(values.get("preprocess_cfg") or {}),
+        place.path,
         layout=LAYOUT.name,
-    )  # fmt: skip
+    )
 
 
 LAYOUT = Layout(

@@ -62,15 +62,19 @@ def read_tower(place: Place, config: Mapping[str, Any], layout: str) -> Source:
     for key in ("model_args", "pretrained_cfg"):
         if not isinstance(config.get(key) or {}, Mapping):
             raise MedclipError(
-                Reason.PACK_INVALID, f"its {key} is no table of keys and values.", where=place.path / CONFIG,
+                Reason.PACK_INVALID,
+                f"its {key} is no table of keys and values.",
+                where=place.path / CONFIG,
                 hint="Take the file from its source again.",
-            )  # fmt: skip
+            )
     name, arguments = str(config["architecture"]), dict(config.get("model_args") or {})
     if not timm.is_model(name):
         raise MedclipError(
-            Reason.PACK_INVALID, f"timm has no tower of its name, {name[:80]!r}.", where=place.path,
+            Reason.PACK_INVALID,
+            f"timm has no tower of its name, {name[:80]!r}.",
+            where=place.path,
             hint="Update timm, or take the folder from its source again.",
-        )  # fmt: skip
+        )
     weights = place.find_weights(*HUB_WEIGHTS)
     if not weights:
         raise no_weights(place.path)
@@ -91,9 +95,15 @@ def read_tower(place: Place, config: Mapping[str, Any], layout: str) -> Source:
     }
     folder = place.path if place.path.is_dir() else None
     return Source(
-        {"vision_cfg": vision_cfg}, weights, folder, pixels, place.path,
-        partial(_renamed, classifier=str(stated.get("classifier") or "")), layout, refusal,
-    )  # fmt: skip
+        {"vision_cfg": vision_cfg},
+        weights,
+        folder,
+        pixels,
+        place.path,
+        partial(_renamed, classifier=str(stated.get("classifier") or "")),
+        layout,
+        refusal,
+    )
 
 
 def _side(size: Any, place: Place) -> int:
@@ -101,9 +111,11 @@ def _side(size: Any, place: Place) -> int:
     side = sides[-1] if sides else None
     if type(side) is not int or side < 1:
         raise MedclipError(
-            Reason.PACK_INVALID, f"its images are {printable(str(size))[:60]!r} wide, which is no number of pixels.",
-            where=place.path / CONFIG, hint="Take the file from its source again.",
-        )  # fmt: skip
+            Reason.PACK_INVALID,
+            f"its images are {printable(str(size))[:60]!r} wide, which is no number of pixels.",
+            where=place.path / CONFIG,
+            hint="Take the file from its source again.",
+        )
     return side
 
 
@@ -111,9 +123,11 @@ def _sizes(place: Place, weights: tuple[Path, ...]) -> Mapping[str, tuple[int, .
     sizes = place.tensors(weights)
     if sizes and any(name.startswith(_OF_TWO_TOWERS) for name in sizes):
         raise MedclipError(
-            Reason.PACK_INVALID, "these are weights of an image and a text tower, and the tower named is one of timm.",
-            where=weights[0], hint="Name its open_clip architecture: --architecture ViT-B-16.",
-        )  # fmt: skip
+            Reason.PACK_INVALID,
+            "these are weights of an image and a text tower, and the tower named is one of timm.",
+            where=weights[0],
+            hint="Name its open_clip architecture: --architecture ViT-B-16.",
+        )
     return sizes
 
 

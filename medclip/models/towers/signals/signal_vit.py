@@ -38,10 +38,18 @@ class SignalViT(VisionTransformer):
         rows = 1 if by_lead else NUM_LEADS
         size: Any = (NUM_LEADS, num_samples)
         super().__init__(
-            img_size=size, patch_size=(rows, patch), in_chans=1, num_classes=0, global_pool="avg",  # type: ignore
-            class_token=False, embed_dim=width, depth=depth, num_heads=heads, mlp_ratio=mlp_ratio,
+            img_size=size,
+            patch_size=(rows, patch),
+            in_chans=1,
+            num_classes=0,
+            global_pool="avg",  # type: ignore
+            class_token=False,
+            embed_dim=width,
+            depth=depth,
+            num_heads=heads,
+            mlp_ratio=mlp_ratio,
             norm_layer=nn.LayerNorm,  # with torch's epsilon, as MERL's
-        )  # fmt: skip
+        )
         self.by_lead = by_lead
         self.patch_embed.proj = nn.Conv2d(1, width, (rows, patch), stride=(rows, patch), bias=False)
         leads, times = self.patch_embed.grid_size

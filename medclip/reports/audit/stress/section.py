@@ -35,8 +35,13 @@ _PLACE = ("model", "label", "attribute", "group")
 _MOST_CURVES, _MOST_ATTRIBUTES = 3, 4
 """Labels, and attributes of each, whose curves are drawn; all are in the table."""
 _LOSSES = ("tpr", "auroc", "fpr", "calibration_in_the_large")
-_SCORES = {"max_logit": "largest cosine", "mcm": "softmax (MCM)", "energy": "energy", "entropy": "entropy",
-           "distance": "distance of the vector"}  # fmt: skip
+_SCORES = {
+    "max_logit": "largest cosine",
+    "mcm": "softmax (MCM)",
+    "energy": "energy",
+    "entropy": "entropy",
+    "distance": "distance of the vector",
+}
 
 
 @dataclass(frozen=True)
@@ -195,8 +200,11 @@ def _drawn() -> tuple[str, ...]:
 
 def _fragile(rows: Sequence[Row], label: str) -> float:
     """Return what everybody loses of a label on average, of sensitivity or else of the AUROC."""
-    own = {r.get("metric"): _lost(r, "change") for r in rows
-           if r.get("label") == label and r.get("kind") == MEAN and is_all(r)}  # fmt: skip
+    own = {
+        r.get("metric"): _lost(r, "change")
+        for r in rows
+        if r.get("label") == label and r.get("kind") == MEAN and is_all(r)
+    }
     return next((own[metric] for metric in _drawn() if metric in own), 0.0)
 
 

@@ -13,9 +13,16 @@ from medclip.training.recipe.sections.section import Section
 from medclip.training.recipe.sections.signal import SignalPart
 
 OF_WORDS = (
-    "embed_dim", "text_folder", "text_width", "text_heads", "text_layers", "lock_text", "unlocked_text_layers",
-    "logit_scale", "logit_bias",
-)  # fmt: skip
+    "embed_dim",
+    "text_folder",
+    "text_width",
+    "text_heads",
+    "text_layers",
+    "lock_text",
+    "unlocked_text_layers",
+    "logit_scale",
+    "logit_bias",
+)
 """Keys of `model` that do nothing without words."""
 _BUILT = frozenset({"image_tower", "image_weights", "embed_dim", "text_width", "text_heads", "text_layers"})
 
@@ -105,9 +112,11 @@ class ModelPart(Section):
     @model_validator(mode="after")
     def _check(self) -> ModelPart:
         beside = {
-            "start": self.start is not None, "native_aspect": self.native_aspect,
-            "freeze_blocks": self.freeze_blocks > 0, "image_weights: imagenet": self.image_weights == "imagenet",
-        }  # fmt: skip
+            "start": self.start is not None,
+            "native_aspect": self.native_aspect,
+            "freeze_blocks": self.freeze_blocks > 0,
+            "image_weights: imagenet": self.image_weights == "imagenet",
+        }
         if self.signal is not None:
             beside |= {name: name in self.model_fields_set for name in ("image_tower", "size_px", "preset", "volume")}
         key = "volume" if self.volume is not None else "signal" if self.signal is not None else None

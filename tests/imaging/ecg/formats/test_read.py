@@ -17,7 +17,7 @@ from medclip.imaging.ecg.formats.read import read_ecg
 from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.recording import check_size
 from medclip.settings import Settings
-from tests.kits.ecg import (  # fmt: skip
+from tests.kits.ecg import (
     PATIENT,
     aecg,
     heart,
@@ -273,10 +273,13 @@ def test_xml_without_a_scale_is_refused(tmp_path: Path) -> None:
     counts = _counts(100)
     path = tmp_path / "a.xml"
     for text in (
-        aecg(counts, scale=""), aecg(counts, scale='<scale value="5"/>'),
-        aecg(counts, scale='<scale value="0" unit="uV"/>'), muse(counts, unit=""), muse(counts, unit="COUNTS"),
+        aecg(counts, scale=""),
+        aecg(counts, scale='<scale value="5"/>'),
+        aecg(counts, scale='<scale value="0" unit="uV"/>'),
+        muse(counts, unit=""),
+        muse(counts, unit="COUNTS"),
         sierra(counts, resolution=""),
-    ):  # fmt: skip
+    ):
         path.write_text(text)
         assert _refusal(path).reason is Reason.NO_SCALE
 

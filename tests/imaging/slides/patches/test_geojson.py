@@ -110,8 +110,11 @@ def test_patches_are_taken_from_what_a_pathologist_drew(slide):
         drawn = from_geojson(document, reader, 4.0)
         patches = list(slide_patches(slide, size_px=256, mpp_um=MPP, min_coverage=0.99, tissue=drawn))
         assert [(patch.top_um, patch.left_um) for patch, _ in patches] == [
-            (128.0, 256.0), (128.0, 384.0), (256.0, 256.0), (256.0, 384.0)
-        ]  # fmt: skip
+            (128.0, 256.0),
+            (128.0, 384.0),
+            (256.0, 256.0),
+            (256.0, 384.0),
+        ]
         for patch, pixels in patches:
             np.testing.assert_array_equal(pixels, reader.read(patch.top_um, patch.left_um, 256, 256, MPP))
 

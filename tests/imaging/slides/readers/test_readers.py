@@ -248,9 +248,13 @@ def test_ome_tiffs_of_8_bit_colour_stay_as_they_are(tmp_path, image, layout):
     part = image[:300, :420]
     data, axes = (part, "YXS") if layout == "contig" else (part.transpose(2, 0, 1), "SYX")
     tifffile.imwrite(
-        tmp_path / "a.ome.tif", data, tile=(128, 128), photometric="rgb", planarconfig=layout,
+        tmp_path / "a.ome.tif",
+        data,
+        tile=(128, 128),
+        photometric="rgb",
+        planarconfig=layout,
         metadata={"axes": axes, "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5},
-    )  # fmt: skip
+    )
     with open_slide(tmp_path / "a.ome.tif") as reader:
         np.testing.assert_array_equal(reader.read(0, 0, 300, 420, 0.5), part)
         assert (reader.read(-10, -10, 20, 20, 0.5) == 255).all()
@@ -319,10 +323,14 @@ def test_an_svs_is_equal_to_openslide_and_keeps_its_label_to_itself(shared):
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("broken.svs", Reason.NOT_SUPPORTED_YET), ("zero_length.svs", Reason.EMPTY_FILE),
-     ("unreadable.svs", Reason.CORRUPT), ("truncated_300k.svs", Reason.TRUNCATED),
-     ("unopenable.tiff", Reason.NOT_SUPPORTED_YET)],
-)  # fmt: skip
+    [
+        ("broken.svs", Reason.NOT_SUPPORTED_YET),
+        ("zero_length.svs", Reason.EMPTY_FILE),
+        ("unreadable.svs", Reason.CORRUPT),
+        ("truncated_300k.svs", Reason.TRUNCATED),
+        ("unopenable.tiff", Reason.NOT_SUPPORTED_YET),
+    ],
+)
 def test_broken_slides_end_in_one_reason(shared, name, reason):
     with pytest.raises(MedclipError) as caught, open_slide(shared / "data/field_dev/wsi/broken" / name) as reader:
         reader.read(0, 0, 16, 16, 0.499)

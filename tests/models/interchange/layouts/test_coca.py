@@ -29,12 +29,17 @@ COCA: dict[str, Any] = {
     "embed_dim": 16,
     "vision_cfg": VIT | {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True},
     "text_cfg": {
-        "context_length": 20, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2, "embed_cls": True,
+        "context_length": 20,
+        "vocab_size": 49408,
+        "width": 16,
+        "heads": 2,
+        "layers": 2,
+        "embed_cls": True,
         "output_tokens": True,
     },
     "multimodal_cfg": {"context_length": 20, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
     "custom_text": True,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("bare", [False, True])
@@ -70,9 +75,15 @@ class Conch(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.visual = nn.Module()
         self.visual.trunk = timm.create_model(
-            "vit_base_patch16_224", img_size=grid * PATCH, patch_size=PATCH, embed_dim=WIDTH, depth=2, num_heads=2,
-            num_classes=0, dynamic_img_size=True,
-        )  # fmt: skip
+            "vit_base_patch16_224",
+            img_size=grid * PATCH,
+            patch_size=PATCH,
+            embed_dim=WIDTH,
+            depth=2,
+            num_heads=2,
+            num_classes=0,
+            dynamic_img_size=True,
+        )
         for part, queries, width in (("contrast", 1, JOINT), ("caption", 5, WIDTH)):
             pool = nn.Module()
             pool.query = nn.Parameter(torch.randn(queries, width))

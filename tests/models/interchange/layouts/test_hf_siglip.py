@@ -20,9 +20,16 @@ from medclip.models.towers.build import build_clip
 from tests.kits.hf_models import CONTEXT, TEXTS, edit_config, images, save_siglip, train_pieces
 
 GEMMA = [
-    "<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{i:02X}>" for i in range(256)),
-    *"abcdefghijklmnopqrstuvwxyz▁.", "ch", "che",
-]  # fmt: skip
+    "<pad>",
+    "<eos>",
+    "<bos>",
+    "<unk>",
+    "<mask>",
+    *(f"<0x{i:02X}>" for i in range(256)),
+    *"abcdefghijklmnopqrstuvwxyz▁.",
+    "ch",
+    "che",
+]
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +109,11 @@ def test_names_and_sizes_of_the_real_models_fit_without_their_weights(tmp_path: 
     """MedSigLIP's and the base model's configurations, on torch's meta device."""
     width, inner, layers, heads, side, patch = sizes
     part = {
-        "hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers, "num_attention_heads": heads,
-    }  # fmt: skip
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+    }
     text = {**part, "bos_token_id": None, "eos_token_id": 1}
     config = SiglipConfig(text_config=text, vision_config={**part, "image_size": side, "patch_size": patch})
     config.save_pretrained(tmp_path)

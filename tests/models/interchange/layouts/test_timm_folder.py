@@ -31,8 +31,13 @@ from tests.kits.image_towers import (
 
 UNI: dict[str, Any] = {**SMALL, "img_size": 32, "patch_size": 8, "init_values": 1e-5, "dynamic_img_size": True}
 UNI2: dict[str, Any] = {
-    **UNI, **GATED, "patch_size": 8, "mlp_ratio": 2.66667 * 2, "reg_tokens": 8, "no_embed_class": True,
-}  # fmt: skip
+    **UNI,
+    **GATED,
+    "patch_size": 8,
+    "mlp_ratio": 2.66667 * 2,
+    "reg_tokens": 8,
+    "no_embed_class": True,
+}
 VIRCHOW2: dict[str, Any] = {**UNI, **GATED, "mlp_ratio": 5.3375, "reg_tokens": 4, "global_pool": ""}
 PIXELS = {"input_size": (3, 32, 32), "mean": MEAN, "std": STD, "interpolation": "bilinear", "crop_pct": 1.0}
 
@@ -98,9 +103,13 @@ def test_a_bare_state_dict_is_taken_by_timms_name_or_its_config(tmp_path: Path) 
     assert "--preset" in str(bare)
     assert "no preset fits" in str(bare)
     by_name = import_model(
-        tmp_path / "test_vit.safetensors", tmp_path / "by_name", architecture="test_vit", resize="squash",
-        mean=MEAN, std=STD,
-    )  # fmt: skip
+        tmp_path / "test_vit.safetensors",
+        tmp_path / "by_name",
+        architecture="test_vit",
+        resize="squash",
+        mean=MEAN,
+        std=STD,
+    )
     plain.reset_classifier(0)
     model = load_model(by_name)
     pixels = np.random.default_rng(0).integers(0, 256, (1, 160, 160, 3), dtype=np.uint8)

@@ -44,12 +44,20 @@ def test_every_parameter_of_both_towers_has_a_depth_without_gaps(tower: str, cus
 def test_depths_of_open_clips_towers_follow_its_own_groups() -> None:
     depths = layer_depths(build("vit", custom_text=True))
     for name, depth in {
-        "visual.conv1.weight": 0, "visual.class_embedding": 0, "visual.positional_embedding": 0,
-        "visual.ln_pre.weight": 0, "visual.transformer.resblocks.0.ln_1.weight": 1,
-        "visual.transformer.resblocks.1.mlp.c_fc.weight": 2, "visual.ln_post.bias": 2, "visual.proj": 3,
-        "text.token_embedding.weight": 0, "text.positional_embedding": 0,
-        "text.transformer.resblocks.1.attn.in_proj_weight": 2, "text.ln_final.weight": 2, "text.text_projection": 3,
-    }.items():  # fmt: skip
+        "visual.conv1.weight": 0,
+        "visual.class_embedding": 0,
+        "visual.positional_embedding": 0,
+        "visual.ln_pre.weight": 0,
+        "visual.transformer.resblocks.0.ln_1.weight": 1,
+        "visual.transformer.resblocks.1.mlp.c_fc.weight": 2,
+        "visual.ln_post.bias": 2,
+        "visual.proj": 3,
+        "text.token_embedding.weight": 0,
+        "text.positional_embedding": 0,
+        "text.transformer.resblocks.1.attn.in_proj_weight": 2,
+        "text.ln_final.weight": 2,
+        "text.text_projection": 3,
+    }.items():
         assert depths[name] == depth, name
 
 

@@ -40,8 +40,14 @@ def _records(num: int = 3, missing: tuple[int, ...] = ()) -> Tensor:
 def test_the_joint_tower_gives_merls_own_tokens_and_features(golden: Path) -> None:
     stored = np.load(golden / "ecg_vit1d_and_loss.npz")
     weights = {name.removeprefix("sd/"): torch.from_numpy(stored[name]) for name in stored.files if "sd/" in name}
-    names = {"attn.norm": "norm1", "attn.fn.to_qkv": "attn.qkv", "attn.fn.to_out.0": "attn.proj", "ff.norm": "norm2",
-             "ff.fn.net.0": "mlp.fc1", "ff.fn.net.3": "mlp.fc2"}  # fmt: skip
+    names = {
+        "attn.norm": "norm1",
+        "attn.fn.to_qkv": "attn.qkv",
+        "attn.fn.to_out.0": "attn.proj",
+        "ff.norm": "norm2",
+        "ff.fn.net.0": "mlp.fc1",
+        "ff.fn.net.3": "mlp.fc2",
+    }
     state = {}
     for name, value in weights.items():
         for theirs, ours in names.items():
@@ -89,8 +95,10 @@ def test_positions_begin_with_a_deviation_of_one_also_where_lead_and_time_are_ad
 
 def test_sizes_are_those_of_the_papers() -> None:
     assert {name: SHAPES[name] for name in ("tiny", "small", "base")} == {
-        "tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)
-    }  # fmt: skip
+        "tiny": (192, 12, 3),
+        "small": (384, 12, 6),
+        "base": (768, 12, 12),
+    }
     assert set(SHAPES) == set(SIZES)
 
 
