@@ -316,6 +316,8 @@ def _check_value(one: Option, value: Any) -> None:
         if one.kind in (int, float, bool) and isinstance(each, str):
             what = "true or false" if one.kind is bool else "a number"
             raise MedclipError(Reason.WRONG_USE, f"{one.key} takes {what}, not {each!r}.")
+        if one.kind is str and is_number and not re.search(r"\b(?:int|float|Any|Overrides)\b", one.annotation):
+            raise MedclipError(Reason.WRONG_USE, f"{one.key} takes text, not {each:g}.")
         if one.choices and isinstance(each, str) and each not in one.choices:
             raise MedclipError(
                 Reason.WRONG_USE,

@@ -385,6 +385,8 @@ def test_python_is_told_what_lacks_and_which_value_is_no_number(tmp_path: Path) 
         ({"workers": "many"}, "workers takes a number, not 'many'"),
         ({"limit": "3"}, "limit takes a number, not '3'"),
         ({"templates": "no"}, "templates takes true or false, not 'no'"),
+        ({"prompt": 3}, "prompt takes text, not 3"),
+        ({"prompt": ["a dog", 3]}, "prompt takes text, not 3"),
     ):
         with pytest.raises(MedclipError, match=said) as refused:
             medclip.score(tmp_path, **named)

@@ -45,6 +45,7 @@ def derive(
     show: Callable[[Any, bool, Any], int | None],
     *,
     exit_codes: str,
+    refused: str = "wrong use or refused",
     interrupted: Callable[[Any], int] | None = None,
     check: Callable[[Mapping[str, Any]], None] | None = None,
     is_lookup: bool = False,
@@ -57,6 +58,7 @@ def derive(
         show: Function that prints what the verb returned, as JSON where its second argument is true, and returns the
             exit code; None is 0. The third is the values that were named, here or in a recipe, by name.
         exit_codes: Exit codes of the command, in words: "0 all scored or skipped, 3 some failed".
+        refused: Words for exit code 2.
         check: Function that refuses named values that a command does not take, though Python does.
         interrupted: Function of the named values that is called where a signal ended the verb; returns the exit code.
         is_lookup: Whether progress is shown on a terminal alone.
@@ -92,7 +94,7 @@ def derive(
     run_: Any = run
     run_.__name__, run_.__module__ = verb.__name__, verb.__module__
     run_.__signature__ = command_signature(declared)
-    run_.__doc__ = f"{_head(inspect.getdoc(verb) or '')}\n\nExit code: {exit_codes}, 2 wrong use or refused."
+    run_.__doc__ = f"{_head(inspect.getdoc(verb) or '')}\n\nExit code: {exit_codes}, 2 {refused}."
     run_.options, run_.verb = {**declared, "as_json": JSON}, verb
     return run
 

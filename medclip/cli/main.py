@@ -189,6 +189,10 @@ class _LazyGroup(_Help, TyperGroup):
         names = ((n[depth], " ".join(n[depth:])) for n in inside)
         return list(dict.fromkeys(first if self._full(first) in GROUPS else full for first, full in names))
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Let a group have both words for help; it has no options that only one of them shows."""
+        return super().parse_args(ctx, ["--help", *args[1:]] if args[:1] == [HELP_ALL] else args)
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a group, or a stand-in that knows only its one line of help."""
         full = self._full(cmd_name)

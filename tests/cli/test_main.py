@@ -223,3 +223,10 @@ def test_help_has_plain_words_for_values_and_no_riddles(command: str, capsys: py
     assert cli.main([*command.split(), "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert not re.findall(r"<[a-z][a-z \[\]]*>|\b[aA]gain\.|: read them|, \.\.\.", text)
+
+
+def test_a_group_of_commands_has_both_words_for_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models", "--help"]) == 0
+    short = capsys.readouterr().out
+    assert cli.main(["models", "--help-all"]) == 0
+    assert capsys.readouterr().out == short
