@@ -194,3 +194,10 @@ def test_the_estimator_is_the_method() -> None:
     estimator = clone(LpPlusPlus(text.vectors(model).positive)).fit(train.pooled(), train.targets)
     features = made_up(5, seed=1).pooled()
     np.testing.assert_allclose(estimator.decision_function(features), head.logits(features, None), atol=1e-2)
+
+
+def test_alpha_begins_at_the_similarity_of_the_classes_that_have_examples() -> None:
+    features, text = np.eye(DIM)[[0, 0, 1]], np.eye(DIM)[:, :3]
+    text[:, 1] = (np.eye(DIM)[1] + np.eye(DIM)[2]) / np.sqrt(2)
+    start = Descent(features, np.array([0, 0, 1]), text, text).start()
+    np.testing.assert_allclose(start.alpha_C, 250 * (1 + 1 / np.sqrt(2)) / 2)  # nobody shows the third class

@@ -248,3 +248,15 @@ def test_a_mean_gap_and_a_ratio_of_groups_that_are_alike_may_be_none():
     assert mean.low == 0 < mean.value < mean.high
     assert ratio.low < ratio.value < ratio.high == 1
     assert (found["equalised_odds_ratio_mean"].low, found["equalised_odds_ratio_mean"].high) > (ratio.low, 0.99)
+
+
+@pytest.mark.parametrize("metric", ["tpr", "fpr"])
+def test_the_interval_of_the_worst_group_lies_on_the_side_of_harm(metric: str):
+    rng = np.random.default_rng(0)
+    truth, group = rng.integers(0, 2, 600), np.array(["F", "M"])[rng.integers(0, 2, 600)]
+    right = rng.random(600) < np.where(group == "F", 0.95, 0.55)  # men fare worse by either rate
+    cohort = cohort_of(truth, np.where(right, truth, 1 - truth).astype(float), sex=group)
+    worst = all_gaps(cohort, threshold=0.5)[f"{metric}_worst_overall"]
+    assert cohort.attributes[0].groups[worst.worst_group - 1] == "M"
+    assert 0 < worst.low < worst.value < worst.high
+    assert 0.1 < worst.value < 0.3

@@ -76,6 +76,13 @@ def test_values_that_nothing_rescales_have_no_unit(tmp_path: Path, elements: dic
     assert any("ignored" in step.detail for step in found.steps) == bool(elements)
 
 
+@pytest.mark.parametrize(("kind", "unit"), [("AXIAL", "HU"), ("LOCALIZER", "relative")])
+def test_a_localizer_of_a_ct_has_no_hounsfield_units(tmp_path: Path, kind: str, unit: str) -> None:
+    slope = {"RescaleSlope": "1", "RescaleIntercept": "-1024"}
+    path = write_dicom(tmp_path / "a.dcm", DEEP, Modality="CT", ImageType=["ORIGINAL", "PRIMARY", kind], **slope)
+    assert _modality(path).unit == unit
+
+
 @pytest.mark.parametrize("broken", [b"1,5 ", b"abc ", b"nan "])
 def test_a_slope_that_is_no_number_makes_no_unit(tmp_path: Path, broken: bytes) -> None:
     path = write_dicom(tmp_path / "a.dcm", DEEP, Modality="CT", RescaleSlope="1.25", RescaleIntercept="-1024")

@@ -202,3 +202,9 @@ def test_every_file_is_in_exactly_one_study_of_one_modality(kinds: list[tuple[st
     studies = group(files, manifest=None, modality=None, key=KEY)
     assert sorted(ref.name for study in studies for ref in study.files) == sorted(ref.name for ref, _ in files)
     assert len({study.key for study in studies}) == len(studies)
+
+
+def test_two_patients_of_one_folder_are_two_studies() -> None:
+    names = ["case/1.png", "case/2.png", "case/3.png"]
+    table = read_manifest(pyarrow.table({"file": names, "patient": ["P", "Q", "P"]}))
+    assert _names([_png(name) for name in names], manifest=table) == [["case/1.png", "case/3.png"], ["case/2.png"]]

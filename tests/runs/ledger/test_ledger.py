@@ -15,6 +15,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.disk import mounts
 from medclip.files.disk.locks import is_locked
 from medclip.runs.ledger.chunk_result import ChunkResult
+from medclip.runs.ledger.known_files import DONE, Look
 from medclip.runs.ledger.ledger import FILE_NAME, Ledger
 from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
 from medclip.sample import FileRef
@@ -132,7 +133,8 @@ def test_a_ledger_that_is_as_large_as_files_may_be_is_no_broken_disk(tmp_path: P
         import resource, sys
         from pathlib import Path
         from medclip.errors import MedclipError
-        from medclip.runs.ledger.ledger import Ledger
+        from medclip.runs.ledger.known_files import DONE, Look
+from medclip.runs.ledger.ledger import Ledger
         from tests.kits.ledger import fill_ledger
         from tests.runs.ledger.test_ledger import _rows
 
@@ -206,3 +208,13 @@ def test_a_ledger_may_be_copied_to_a_network_drive_and_back(drive: Path, tmp_pat
     with Ledger(disk) as ledger:
         assert ledger.counts()["files"] == 2
         assert ledger._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_file_that_is_done_stays_done_when_it_is_looked_at_again(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        fill_ledger(ledger, *_rows(0))
+        (file,) = ledger.known(["0.png"]).values()
+        assert file.state >= DONE
+        ledger.looked_at([Look(file.id, file.stamp, "0" * 64, "png")])
+        assert ledger.known(["0.png"])["0.png"].state == file.state
+        assert ledger.open_windows() == []

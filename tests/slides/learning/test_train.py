@@ -138,3 +138,11 @@ def test_acmil_with_one_branch_that_hides_nothing_learns_what_abmil_learns():
 def test_a_recipe_that_cannot_be_is_refused(values: dict):
     with pytest.raises(MedclipError):
         SlideRecipe(**values)
+
+
+def test_another_seed_begins_with_other_weights():
+    bags, _ = planted()
+    still = replace(SHORT, epochs=1, lr=1e-9)
+    first, second, again = (train_slides(bags, still, seed=seed).model.state_dict() for seed in (3, 4, 3))
+    assert not torch.allclose(first["reduce.weight"], second["reduce.weight"], atol=1e-3)
+    assert torch.equal(first["reduce.weight"], again["reduce.weight"])

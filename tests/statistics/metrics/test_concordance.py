@@ -157,3 +157,10 @@ def test_the_published_concordance_of_risks_that_change_with_the_horizon(golden:
             assert found == pytest.approx(float(g[key]), abs=1e-9), kind
         plain = concordance(time, event, risk[:, 0])[0]
         assert plain == pytest.approx(by_pairs(time, event, risk[:, 0]), abs=1e-12)
+
+
+def test_at_equal_times_events_leave_before_the_censored():
+    time, event, risk = [1, 2, 2, 3, 4], [1, 1, 0, 1, 0], [5, 4, 3, 1, 2]
+    # Censored at 2 are those without the event there: 1 of 3 at risk, so that G(3-) = 2/3; G is 1 before. Of 8 pairs
+    # that of the times 3 and 4 is lost, and counts 1/(2/3)^2.
+    np.testing.assert_allclose(concordance(time, event, risk, kind="uno"), 7 / (7 + 2.25))

@@ -157,3 +157,27 @@ def test_the_clustered_variance_is_right_on_average_on_clustered_data():
     spread = np.var(aurocs, ddof=1)  # known to about 12 %
     assert np.mean(clustered) == pytest.approx(spread, rel=0.35)
     assert np.mean(plain) < 0.7 * np.mean(clustered)
+
+
+def test_the_variance_of_clustered_images_is_that_of_obuchowskis_sums():
+    truth = np.array([1, 0, 1, 1, 0, 0, 1, 0, 0])
+    score = np.array([0.9, 0.4, 0.35, 0.8, 0.1, 0.5, 0.3, 0.45, 0.2])
+    patient = np.array([0, 0, 0, 1, 1, 2, 3, 3, 4])
+    x, y = score[truth == 1], score[truth == 0]
+    above = {(i, j): float(x[i] > y[j]) + (x[i] == y[j]) / 2 for i in range(len(x)) for j in range(len(y))}
+    area = sum(above.values()) / len(above)
+    v10 = [sum(above[i, j] for j in range(len(y))) / len(y) - area for i in range(len(x))]
+    v01 = [sum(above[i, j] for i in range(len(x))) / len(x) - area for j in range(len(y))]
+    of_x, of_y, num = patient[truth == 1], patient[truth == 0], 5
+    sum_x = [sum(v for v, p in zip(v10, of_x, strict=True) if p == one) for one in range(num)]
+    sum_y = [sum(v for v, p in zip(v01, of_y, strict=True) if p == one) for one in range(num)]
+    num_x, num_y = len(set(of_x)), len(set(of_y))
+    s10 = num_x / ((num_x - 1) * len(x)) * sum(v * v for v in sum_x)
+    s01 = num_y / ((num_y - 1) * len(y)) * sum(v * v for v in sum_y)
+    s11 = num / (num - 1) * sum(a * b for a, b in zip(sum_x, sum_y, strict=True))
+    assert num_x < num  # patients without a positive count in s11 alone
+    found = auroc_variance(truth, score, patients_N=patient)
+    np.testing.assert_allclose(found.auroc_K, area)
+    np.testing.assert_allclose(
+        found.covariance_KK, s10 / len(x) + s01 / len(y) + 2 * s11 / (len(x) * len(y)), rtol=1e-12
+    )
