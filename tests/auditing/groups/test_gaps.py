@@ -253,10 +253,10 @@ def test_a_mean_gap_and_a_ratio_of_groups_that_are_alike_may_be_none():
 @pytest.mark.parametrize("metric", ["tpr", "fpr"])
 def test_the_interval_of_the_worst_group_lies_on_the_side_of_harm(metric: str):
     rng = np.random.default_rng(0)
-    truth, group = rng.integers(0, 2, 600), np.array(["F", "M"])[rng.integers(0, 2, 600)]
+    truth, group = rng.integers(0, 2, 600), np.where(rng.random(600) < 0.2, "M", "F")
     right = rng.random(600) < np.where(group == "F", 0.95, 0.55)  # men fare worse by either rate
     cohort = cohort_of(truth, np.where(right, truth, 1 - truth).astype(float), sex=group)
     worst = all_gaps(cohort, threshold=0.5)[f"{metric}_worst_overall"]
     assert cohort.attributes[0].groups[worst.worst_group - 1] == "M"
     assert 0 < worst.low < worst.value < worst.high
-    assert 0.1 < worst.value < 0.3
+    assert 0.2 < worst.value < 0.4  # women, who are many, are far less above everybody than men are below
