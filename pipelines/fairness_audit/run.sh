@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The audit of the published design, and a real one on the shared sets. Usage:
 #   pipelines/fairness_audit/run.sh DATA OUT                   six models x MIMIC-CXR and NIH + NEATX, on what DATA holds
+#   pipelines/fairness_audit/run.sh --smoke [RUN]              the same on tables and scores drawn by code, in minutes
 #   pipelines/fairness_audit/run.sh --shared [DATA] [RUN]      medclip-mini and two adapted models on the shared films
 # $OPTIONS go to every `medclip audit`, such as OPTIONS="--num-resamples 200 --num-permutations 200" for a first look.
 # Kill it anywhere and run it again: tables are rewritten, packs and scores are kept, audits are measured anew.
@@ -71,11 +72,18 @@ if [ "${1:-}" = --shared ]; then
     exit
 fi
 
-data=${1:?name the folder that holds mimic/ and nih/, or --shared}
+if [ "${1:-}" = --smoke ]; then
+    run=${2:-runs/fairness_audit_smoke}
+    python $here/simulate.py "$run/data"
+    : "${OPTIONS:=--num-resamples 200 --num-permutations 200}"
+    set -- "$run/data" "$run/out"
+fi
+
+data=${1:?name the folder that holds mimic/ and nih/, --smoke or --shared}
 out=${2:-runs/fairness_audit}
 declare -A label=([mimic]="" [nih]="--label Pneumothorax")
 declare -A groups=([mimic]="--by sex --by race --by age --by view --reweight age --reweight view"
-    [nih]="--by sex --by age --by view --device Drain")
+    [nih]="--by sex --by age --by view --device-column Drain")
 for set in mimic nih; do
     python $here/$set.py "$data/$set" "$out/$set.csv" || { [ $? = 1 ] && continue || exit 2; }
     first="" others=()

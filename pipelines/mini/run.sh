@@ -8,7 +8,7 @@ cd "$(dirname "$0")/../.."
 here=pipelines/mini
 [ -d .venv/bin ] && export PATH="$PWD/.venv/bin:$PATH"
 smoke='' start=imagenet
-while [ "${1#--}" != "${1:-}" ]; do
+while [[ "${1:-}" == --* ]]; do
     case $1 in
         --smoke) smoke=1 ;;
         --start) start=$2 && shift ;;

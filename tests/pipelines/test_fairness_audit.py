@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
 import os
-import random
 import runpy
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +20,8 @@ from medclip.text.vocabulary.prompts import expand
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / "pipelines" / "fairness_audit"
-FINDINGS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Pleural Effusion", "Pneumonia", "Pneumothorax")
+_DRAWN = runpy.run_path(str(FOLDER / "simulate.py"))
+FINDINGS, table, mimic_tables, nih_tables = (_DRAWN[n] for n in ("FINDINGS", "table", "mimic_tables", "nih_tables"))
 
 
 @pytest.fixture
@@ -34,88 +32,9 @@ def stage(monkeypatch: pytest.MonkeyPatch):
     return lambda name: runpy.run_path(str(FOLDER / f"{name}.py"))
 
 
-def table(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.open(path, "wt", newline="") if path.suffix == ".gz" else path.open("w", newline="") as f:
-        writer = csv.DictWriter(f, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
 def read(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as f:
         return list(csv.DictReader(f))
-
-
-def mimic_tables(folder: Path, num_patients: int, *, images: bool = False) -> list[dict[str, str]]:
-    """Write tables in the form of MIMIC-CXR-JPG and MIMIC-IV, one or two images a patient; give the rows of splits."""
-    rng = random.Random(1)
-    splits, labels, metadata, patients, admissions = [], [], [], [], []
-    for n in range(num_patients):
-        subject = str(10_000_000 + n)
-        patients.append({"subject_id": subject, "gender": "FM"[n % 2], "anchor_age": 20 + n % 70, "anchor_year": 2150})
-        for race in ("WHITE", "UNKNOWN") if n % 3 else ("BLACK/CAPE VERDEAN",):
-            admissions.append({"subject_id": subject, "hadm_id": n, "race": race})
-        study = str(50_000_000 + n)
-        sick = {name: rng.choice(["1.0", "0.0", "", "-1.0"]) for name in FINDINGS}
-        labels.append({"subject_id": subject, "study_id": study, **sick, "No Finding": ""})
-        for image in range(1 + n % 2):
-            dicom = f"{n:04x}-{image}"
-            split = ("test", "test", "validate", "train")[n % 4]
-            splits.append({"dicom_id": dicom, "study_id": study, "subject_id": subject, "split": split})
-            metadata.append(
-                {
-                    "dicom_id": dicom,
-                    "subject_id": subject,
-                    "study_id": study,
-                    "ViewPosition": ("PA", "AP")[n % 2],
-                    "PerformedProcedureStepDescription": "CHEST (PORTABLE AP)" if n % 2 else "CHEST (PA AND LAT)",
-                    "StudyDate": "21530607",
-                }
-            )
-            if images:
-                place = folder / "files" / "p10" / f"p{subject}" / f"s{study}" / f"{dicom}.jpg"
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(b"an image")
-    table(folder / "mimic-cxr-2.0.0-split.csv.gz", splits)
-    table(folder / "mimic-cxr-2.0.0-chexpert.csv", labels)
-    table(folder / "mimic-cxr-2.0.0-metadata.csv", metadata)
-    table(folder / "hosp" / "patients.csv.gz", patients)
-    table(folder / "hosp" / "admissions.csv", admissions)
-    return splits
-
-
-def nih_tables(folder: Path, num_patients: int) -> None:
-    """Write tables in the form of NIH ChestX-ray14 and of NEATX."""
-    rng = random.Random(2)
-    entries, tubes, tested = [], [], []
-    for n in range(num_patients):
-        for visit in range(1 + n % 2):
-            image = f"{n + 1:08}_{visit:03}.png"
-            found = rng.choice(["No Finding", "Pneumothorax", "Effusion|Pneumothorax", "Pneumonia"])
-            entries.append(
-                {
-                    "Image Index": image,
-                    "Finding Labels": found,
-                    "Follow-up #": visit,
-                    "Patient ID": n + 1,
-                    "Patient Age": 20 + n % 60,
-                    "Patient Gender": "MF"[n % 2],
-                    "View Position": ("PA", "AP")[n % 2],
-                    "OriginalImage[Width": 2000,
-                    "Height]": 2000,
-                    "OriginalImagePixelSpacing[x": 0.1,
-                    "y]": 0.1,
-                    "": "",
-                }
-            )
-            if n % 2:
-                tested.append(image)
-            tubes.append({"image_id": image, "Drain": rng.choice([1, 0, 0, -1])})
-    table(folder / "Data_Entry_2017.csv", entries)
-    table(folder / "neatx.csv", tubes)
-    (folder / "test_list.txt").write_text("\n".join(tested))
 
 
 def test_race_is_mapped_as_the_script_states(stage):
@@ -228,20 +147,8 @@ def test_the_published_figures_are_whole_and_their_means_follow_from_them():
 
 def test_the_whole_design_runs_on_the_scores_that_are_there(tmp_path: Path):
     data, out = tmp_path / "data", tmp_path / "out"
-    mimic_tables(data / "mimic", 160)
-    scored_labels = ("Pneumonia", "Pleural Effusion")
-    rng = random.Random(3)
-    labels = {r["study_id"]: r for r in read(data / "mimic" / "mimic-cxr-2.0.0-chexpert.csv")}
-    with gzip.open(data / "mimic" / "mimic-cxr-2.0.0-split.csv.gz", "rt", newline="") as f:
-        images = [r for r in csv.DictReader(f) if r["split"] != "train"]
-    for name, noise in (("MedCLIP", 0.5), ("CheXzero", 3.0)):
-        scored = []
-        for r in images:
-            truth = {k: labels[r["study_id"]][k] == "1.0" for k in scored_labels}
-            file = f"p10/p{r['subject_id']}/s{r['study_id']}/{r['dicom_id']}.jpg"
-            given = {k: round(min(max(0.35 + 0.3 * t + rng.gauss(0, 0.2 * noise), 0), 1), 4) for k, t in truth.items()}
-            scored.append({"file": file, **given})
-        table(data / "scores" / "mimic" / f"{name}.csv", scored)
+    _DRAWN["main"](str(data))
+    shutil.rmtree(data / "nih")
     run = ["bash", str(FOLDER / "run.sh"), str(data), str(out)]
     environment = os.environ | {"OPTIONS": "--num-resamples 100 --num-permutations 100"}
     done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False, timeout=300)
