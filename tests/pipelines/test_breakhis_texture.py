@@ -26,6 +26,7 @@ def blobs(num: int = 60, dim: int = 6, apart: float = 3.0, seed: int = 0) -> tup
     return rng.normal(size=(num, dim)) + apart * np.eye(3, dim)[truth], truth
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize(("name", "stored"), [("1-NN", "knn1"), ("LDA", "lda"), ("SVM", "svm")])
 def test_the_classifiers_answer_as_the_survey_has_them(golden: Path, name: str, stored: str) -> None:
     z = np.load(golden / "texture_probes.npz")

@@ -28,14 +28,14 @@ def values(golden: Path) -> dict[str, Tensor]:
     return {name: torch.tensor(value) for name, value in np.load(golden / "quant_lrp.npz").items()}
 
 
-@pytest.mark.shared
+@pytest.mark.golden
 @pytest.mark.parametrize("alpha", [1, 2])
 def test_a_linear_layer_divides_relevance_as_in_the_published_code(alpha: int, values: dict[str, Tensor]):
     shares = linear_relevance(values["lrp_R"], values["lrp_x"], values["lrp_lin_w"], alpha)
     torch.testing.assert_close(shares, values[f"lrp_lin_alpha{alpha}"], atol=1e-5, rtol=0)
 
 
-@pytest.mark.shared
+@pytest.mark.golden
 def test_sums_and_products_divide_relevance_as_in_the_published_code(values: dict[str, Tensor]):
     of_a, of_b = sum_relevance(values["lrp_add_R"], values["lrp_add_a"], values["lrp_add_b"], by_image=False)
     torch.testing.assert_close(of_a, values["lrp_add_Ra"], atol=1e-5, rtol=0)

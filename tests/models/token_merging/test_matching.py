@@ -50,7 +50,7 @@ def matched(grouping: Grouping | None) -> Grouping:
     return grouping
 
 
-@pytest.mark.shared
+@pytest.mark.golden
 @pytest.mark.parametrize(
     ("case", "r", "has_class"), [("r4_cls", 4, 1), ("r8_cls", 8, 1), ("r99_cls", 99, 1), ("r5_nocls", 5, 0)]
 )
@@ -59,7 +59,7 @@ def test_tome_merges_as_its_code_does(case: str, r: int, has_class: int, of_tome
     assert_golden(of_tome, case, first, lambda m: matched(match_tome(m, 2, class_token=bool(has_class))))
 
 
-@pytest.mark.shared
+@pytest.mark.golden
 @pytest.mark.parametrize(
     ("case", "ratio", "margin", "has_class"),
     [
@@ -80,7 +80,7 @@ def test_pitome_merges_as_its_code_does(
     np.testing.assert_allclose(energies, of_pitome[f"{case}/energy"], atol=1e-5)
 
 
-@pytest.mark.shared
+@pytest.mark.golden
 def test_margins_fall_in_a_line_as_in_the_code_of_each_model(of_pitome: dict[str, np.ndarray]):
     for name, num_blocks, first in (("deit12", 12, 0.75), ("clip24", 24, 0.95), ("cliphf24", 24, 0.9)):
         np.testing.assert_allclose(margins(num_blocks, first), of_pitome[f"margins_{name}"])

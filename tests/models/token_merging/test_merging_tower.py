@@ -52,7 +52,7 @@ def num_tokens_by_block(tower: nn.Module, images: torch.Tensor) -> list[int]:
     return counts
 
 
-@pytest.mark.shared
+@pytest.mark.golden
 @pytest.mark.parametrize(
     ("name", "removed", "proportional"),
     [
