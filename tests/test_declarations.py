@@ -19,8 +19,9 @@ import pytest
 import medclip
 from medclip.cli.main import COMMANDS, main
 from medclip.errors import MedclipError
-from medclip.options import Option, read_recipe
+from medclip.options import Option
 from medclip.runs.planning.plan import CHUNK_FILES
+from medclip.verbs import read_recipe
 
 LIBRARY = Path(__file__).resolve().parents[1] / "medclip"
 

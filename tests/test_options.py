@@ -13,22 +13,8 @@ import pytest
 import medclip
 from medclip.cli.derive import by_heading, command_signature, help_of, must_be_named, spellings
 from medclip.errors import MedclipError, Reason
-from medclip.options import (
-    argument,
-    check_options,
-    excludes,
-    fits,
-    needs,
-    one_of,
-    option,
-    options,
-    options_of,
-    read_recipe,
-    recipe_in,
-    recipe_of,
-    shared,
-    verb,
-)
+from medclip.options import argument, check_options, excludes, needs, one_of, option, options, options_of
+from medclip.verbs import fits, read_recipe, recipe_in, recipe_of, shared, verb
 
 
 @options

@@ -75,6 +75,7 @@ def test_medclip_help_loads_nothing_heavy_and_no_command_module():
         "medclip.files.disk.file_modes",
         "medclip.lazy",
         "medclip.options",
+        "medclip.verbs",
         "medclip.version",
         "medclip.wording",
     ]

@@ -9,8 +9,8 @@ import pytest
 from medclip.api.groups import settings_of
 from medclip.api.score import ScoringOptions
 from medclip.errors import MedclipError, Reason
-from medclip.options import make_options
 from medclip.settings import PixelPolicy, ReadPolicy, Settings, parse_memory, read_choices
+from medclip.verbs import make_options
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ from medclip.api.groups import (
     WithModel,
     settings_of,
 )
-from medclip.options import option, options, verb
+from medclip.options import option, options
+from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.adaptation.data.table import TableSource

@@ -23,7 +23,8 @@ from medclip.auditing.option_groups import (
     ThresholdSources,
 )
 from medclip.auditing.shapes import listed, pairs
-from medclip.options import argument, by_name, needs, option, options, options_of, read_recipe, recipe_of, verb
+from medclip.options import argument, needs, option, options, options_of
+from medclip.verbs import by_name, read_recipe, recipe_of, verb
 
 if TYPE_CHECKING:
     from medclip.auditing.input.options import ReadOptions

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.api.groups import Recipe
-from medclip.options import argument, options, verb
+from medclip.options import argument, options
+from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.auditing.compare_audits import AuditComparison

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.api.groups import Batches, Limits, Machine, NamedModality, Pack, Questions, Recipe, Told, settings_of
-from medclip.options import option, options, verb
+from medclip.options import option, options
+from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.models.backends.backend_calibration import Calibration

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.api.groups import Chance, ImageRoot, Limits, NamedModality, Overwriting, Ranked, Recipe, Told, settings_of
-from medclip.options import argument, needs, option, options, verb
+from medclip.options import argument, needs, option, options
 from medclip.progress import Silent
+from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings

@@ -25,7 +25,8 @@ from medclip.api.groups import (
     WithModel,
     settings_of,
 )
-from medclip.options import option, options, verb
+from medclip.options import option, options
+from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.evaluation.few_shot.results import Comparison

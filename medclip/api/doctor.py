@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medclip.api.groups import Limits, Recipe
-from medclip.options import options, verb
+from medclip.options import options
+from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.inspecting.doctor import Diagnosis

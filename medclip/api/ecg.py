@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.api.groups import Chance, Limits, OneOfMany, Overwriting, Recipe, settings_of
-from medclip.options import argument, needs, option, options, verb
+from medclip.options import argument, needs, option, options
+from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.ecg.digitised_record import DigitisedRecord

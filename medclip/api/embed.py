@@ -28,7 +28,8 @@ from medclip.api.groups import (
     WorkFolder,
 )
 from medclip.api.over_files import RUN_RULES, Exclusion, Kept, Remote, Source, prepare, watched
-from medclip.options import option, options, verb
+from medclip.options import option, options
+from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings

@@ -20,7 +20,8 @@ from medclip.api.groups import (
     WithModel,
     settings_of,
 )
-from medclip.options import argument, needs, option, options, verb
+from medclip.options import argument, needs, option, options
+from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings

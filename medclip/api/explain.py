@@ -25,8 +25,9 @@ from medclip.api.groups import (
 )
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.explaining.methods import DEFAULTS, EXPLAINERS, SCALES, ExplainOptions
-from medclip.options import argument, option, options, verb
+from medclip.options import argument, option, options
 from medclip.progress import Silent
+from medclip.verbs import verb
 from medclip.wording import number
 
 if TYPE_CHECKING:

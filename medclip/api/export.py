@@ -13,7 +13,8 @@ from medclip.api.groups import Device, Limits, Machine, Recipe, RunFolder, Told,
 from medclip.errors import MedclipError, Reason
 from medclip.export.formats import FORMATS, check_formats, formats_of
 from medclip.lazy import import_name
-from medclip.options import option, options, verb
+from medclip.options import option, options
+from medclip.verbs import verb
 from medclip.wording import list_of
 
 if TYPE_CHECKING:

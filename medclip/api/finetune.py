@@ -24,7 +24,8 @@ from medclip.api.groups import (
     Told,
     settings_of,
 )
-from medclip.options import option, options, verb
+from medclip.options import option, options
+from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.adaptation.finetune.result import FinetuneResult

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from medclip.api.groups import Device, NamedPack, Overwriting, Recipe, Resamples, Told
 from medclip.models.merging.merges import MERGES
-from medclip.options import argument, option, options, verb
+from medclip.options import argument, option, options
+from medclip.verbs import verb
 from medclip.wording import list_of
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.api.groups import NamedPack, Overwriting, Pack, Recipe
-from medclip.options import argument, option, options, verb
+from medclip.options import argument, option, options
+from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.models.interchange.import_export import Exported

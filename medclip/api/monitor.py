@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.api.groups import Chance, OutFolder, Recipe, Resamples, Told
-from medclip.options import argument, option, options, verb
+from medclip.options import argument, option, options
+from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings

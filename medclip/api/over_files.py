@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from medclip.api.groups import (
     settings_of,
 )
-from medclip.options import Rule, argument, excludes, needs, option, options, recipe_of
+from medclip.options import Rule, argument, excludes, needs, option, options
+from medclip.verbs import recipe_of
 
 if TYPE_CHECKING:
     from medclip.files.disk.temporary_folder import TemporaryFolder

@@ -27,7 +27,8 @@ from medclip.api.groups import (
     WithModel,
     settings_of,
 )
-from medclip.options import argument, excludes, needs, option, options, verb
+from medclip.options import argument, excludes, needs, option, options
+from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.captioning.agents.agent import CaptionAgent

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.api.groups import Overridden, Resuming, Told
 from medclip.errors import MedclipError, Reason
-from medclip.options import argument, option, options, verb
+from medclip.options import argument, option, options
+from medclip.verbs import verb
 from medclip.wording import count
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.api.groups import Device, Limits, Machine, Recipe, ReportPaths, RunFolder, Told, settings_of
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.options import fits, option, options, options_of, verb
+from medclip.options import option, options, options_of
+from medclip.verbs import fits, verb
 
 if TYPE_CHECKING:
     from medclip.runs.call import Call

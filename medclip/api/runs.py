@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.api.groups import Limited, Limits, Logged, Machine, Recipe, RunFolder, Told, settings_of
 from medclip.api.over_files import Exclusion
-from medclip.options import argument, needs, option, options, options_of, shared, verb
+from medclip.options import argument, needs, option, options, options_of
+from medclip.verbs import shared, verb
 
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.api.groups import FileTable, HashedPaths, Limits, NamedModality, Recipe, Studies, Told, settings_of
-from medclip.options import argument, options, verb
+from medclip.options import argument, options
+from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.files.scan import Scan

@@ -35,7 +35,8 @@ from medclip.api.groups import (
 )
 from medclip.api.over_files import RUN_RULES, Exclusion, Kept, Remote, Source, prepare, watched
 from medclip.export.formats import formats_of
-from medclip.options import excludes, needs, option, options, verb
+from medclip.options import excludes, needs, option, options
+from medclip.verbs import verb
 from medclip.wording import list_of
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.api.groups import Limits, NamedModality, Overwriting, Ranked, Recipe, ReportPaths, Told, settings_of
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.options import argument, option, options, verb
+from medclip.options import argument, option, options
+from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.embeddings.embedded_unit import Level

@@ -19,7 +19,8 @@ from medclip.api.groups import (
     Told,
     settings_of,
 )
-from medclip.options import argument, excludes, option, options, verb
+from medclip.options import argument, excludes, option, options
+from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.shards.reading.check_folder import ShardCheck

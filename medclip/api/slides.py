@@ -30,7 +30,8 @@ from medclip.api.groups import (
     WithModel,
     settings_of,
 )
-from medclip.options import argument, one_of, option, options, recipe_of, verb
+from medclip.options import argument, one_of, option, options
+from medclip.verbs import recipe_of, verb
 
 if TYPE_CHECKING:
     from medclip.slides.exchange.export import SlideExport

@@ -16,8 +16,9 @@ from medclip.api.groups import (
     WithModel,
     settings_of,
 )
-from medclip.options import argument, option, options, verb
+from medclip.options import argument, option, options
 from medclip.settings import parse_window
+from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.inspecting.draw_view import Viewed

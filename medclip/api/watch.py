@@ -31,7 +31,8 @@ from medclip.api.groups import (
 from medclip.api.over_files import Kept
 from medclip.api.score import Scored, ScoringOptions, score
 from medclip.errors import MedclipError, Reason
-from medclip.options import argument, option, options, shared, verb
+from medclip.options import argument, option, options
+from medclip.verbs import shared, verb
 
 if TYPE_CHECKING:
     from medclip.runs.outputs.score_run import ScoreRun

@@ -19,8 +19,9 @@ from medclip.embeddings.open_embeddings import is_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.recipes.key_value import key_value, key_values
 from medclip.files.tables.table import TextForm
-from medclip.options import Option, read_recipe
+from medclip.options import Option
 from medclip.runs.outputs.score_run import ScoreRun
+from medclip.verbs import read_recipe
 
 _SUFFIXES = (".yaml", ".yml")
 _NOT_ASKED = frozenset({"auditor", "audited_on"})

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from medclip.options import Option, make_options, named_values, options_of, spellings
+from medclip.options import Option, options_of, spellings
+from medclip.verbs import make_options, named_values
 
 COMMON = "Common options"
 _LAST = ("This machine", "Unattended", "Output")
@@ -54,7 +55,7 @@ def derive(
     """Return the function of a command, as `medclip.cli.main` takes it.
 
     Args:
-        verb: Verb from `medclip.options.verb`.
+        verb: Verb from `medclip.verbs.verb`.
         show: Function that prints what the verb returned, as JSON where its second argument is true, and returns the
             exit code; None is 0. The third is the values that were named, here or in a recipe, by name.
         exit_codes: Exit codes of the command, in words: "0 all scored or skipped, 3 some failed".

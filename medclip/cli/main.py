@@ -24,7 +24,8 @@ from medclip.cli.standard_output import PipeClosed, checked_output
 from medclip.errors import MedclipError, did_you_mean, printable
 from medclip.exit_codes import ExitCode, exit_code
 from medclip.files.disk.file_modes import file_modes
-from medclip.options import RECIPE, Option, values_of_recipe
+from medclip.options import RECIPE, Option
+from medclip.verbs import values_of_recipe
 
 OTHER_CODES = (
     "Any command: 1 a fault of medclip, 4 incomplete (no room on disk, in memory or on standard output), 5 another run "

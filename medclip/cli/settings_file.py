@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.recipes.settings_file import SettingsFile, find_settings_file, read_settings_file
-from medclip.options import Option, fits, spellings
+from medclip.options import Option, spellings
 from medclip.settings import ReadPolicy, Settings
+from medclip.verbs import fits
 
 NEVER = ("yes", "overwrite", "help")
 """What replaces or removes is asked for at the time, by who is there."""

@@ -65,7 +65,7 @@ def _section(name: str, target: str, summary: str) -> Iterator[str]:
 
 
 class DeclaredVerbs(griffe.Extension):
-    """Shows a function that `medclip.options.verb` made as its users see it."""
+    """Shows a function that `medclip.verbs.verb` made as its users see it."""
 
     def on_function_instance(self, *, func: griffe.Function, **_: Any) -> None:
         """Put the declared options in the place of the one value, and their help into the docstring."""

@@ -10,8 +10,8 @@ import pytest
 import medclip
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
-from medclip.options import make_options, named_values
 from medclip.settings import Settings
+from medclip.verbs import make_options, named_values
 from tests.kits.scoring import digests, write_png
 
 

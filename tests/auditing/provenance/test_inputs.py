@@ -9,7 +9,8 @@ import pytest
 
 from medclip.api.audit import AuditOptions
 from medclip.auditing.provenance.inputs import change_paths, describe_inputs, paths_of, relative_place
-from medclip.options import make_options, options_of, recipe_of
+from medclip.options import options_of
+from medclip.verbs import make_options, recipe_of
 
 
 def recipe(**more: object) -> dict[str, object]:

@@ -9,7 +9,7 @@ import pytest
 from medclip.api.audit import AuditOptions
 from medclip.auditing.provenance.origin import HIDDEN, Origin, command_of, recipe_hash, written_recipe
 from medclip.errors import MedclipError
-from medclip.options import make_options, recipe_of
+from medclip.verbs import make_options, recipe_of
 
 
 def asked_of(**named: object) -> dict[str, object]:
