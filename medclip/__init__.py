@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from medclip.api.view import view
     from medclip.api.watch import watch
     from medclip.auditing.result import AuditResult
-    from medclip.captioning.result import PathgenResult
     from medclip.embeddings.open_embeddings import Embeddings
     from medclip.errors import MedclipError, Reason
     from medclip.evaluation.few_shot.results import Comparison
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from medclip.inspecting.draw_view import Viewed
     from medclip.inspecting.opened_study import OpenedStudy
     from medclip.monitoring.result import Monitored
+    from medclip.pairs.sources.slides.pathgen import PathgenResult
     from medclip.retrieval.captions import CaptionRanking
     from medclip.retrieval.result import SearchResult
     from medclip.runs.outputs.score_run import ScoreRun
@@ -123,7 +123,7 @@ __getattr__, __dir__ = lazy_names(
         "Modality": "medclip.sample:Modality",
         "Monitored": "medclip.monitoring.result:Monitored",
         "OpenedStudy": "medclip.inspecting.opened_study:OpenedStudy",
-        "PathgenResult": "medclip.captioning.result:PathgenResult",
+        "PathgenResult": "medclip.pairs.sources.slides.pathgen:PathgenResult",
         "PretrainResult": "medclip.training.result:PretrainResult",
         "Provenance": "medclip.sample:Provenance",
         "Reason": "medclip.errors:Reason",

@@ -12,11 +12,11 @@ from medclip.progress import Silent
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings
     from medclip.models.model import Model
+    from medclip.pairs.sources.ecg import EcgCaptions
+    from medclip.pairs.sources.labels import CaptionsForm, CaptionsReport
+    from medclip.pairs.sources.mammography import MammographyCaptions
+    from medclip.pairs.words.caption_writer import CaptionWriter
     from medclip.retrieval.captions import CaptionRanking
-    from medclip.shards.writing.captions import CaptionsForm, CaptionsReport
-    from medclip.shards.writing.ecg_captions import EcgCaptions
-    from medclip.shards.writing.mammography_captions import MammographyCaptions
-    from medclip.text.captions.caption_writer import CaptionWriter
 
 
 @options
@@ -84,7 +84,7 @@ def captions_from_labels(options: LabelCaptionsOptions) -> CaptionsReport:
             table itself or where nothing can be written, or a writer whose first call fails (later failures are
             counted); DISK_FULL, PERMISSION_DENIED.
     """
-    from medclip.shards.writing.captions import write_captions
+    from medclip.pairs.sources.labels import write_captions
 
     form = _form(options, options.num_captions, options.writer)
     return write_captions(Path(options.table), form, options.progress or Silent())
@@ -117,7 +117,7 @@ def captions_from_mammography(options: MammographyCaptionsOptions) -> Mammograph
         MedclipError: TABLE_INVALID or MISSING_FILE from a table, with the row; WRONG_USE for a set, a place of images
             or an output that cannot be; OUTPUT_IN_USE, DISK_FULL, PERMISSION_DENIED.
     """
-    from medclip.shards.writing.mammography_captions import write_mammography_captions
+    from medclip.pairs.sources.mammography import write_mammography_captions
 
     return write_mammography_captions(
         Path(options.table),
@@ -161,7 +161,7 @@ def captions_from_ecg(options: EcgCaptionsOptions) -> EcgCaptions:
         MedclipError: TABLE_INVALID or MISSING_FILE from the table, with the row; WRONG_USE for a set, a place of
             records or an output that cannot be; OUTPUT_IN_USE, DISK_FULL, PERMISSION_DENIED.
     """
-    from medclip.shards.writing.ecg_captions import write_ecg_captions
+    from medclip.pairs.sources.ecg import write_ecg_captions
 
     return write_ecg_captions(
         Path(options.table),
@@ -175,8 +175,8 @@ def captions_from_ecg(options: EcgCaptionsOptions) -> EcgCaptions:
 
 
 def _form(options: Any, num_captions: int, writer: Any) -> CaptionsForm:
-    from medclip.shards.writing.captions import CaptionsForm
-    from medclip.text.captions.caption_writer import load_writer
+    from medclip.pairs.sources.labels import CaptionsForm
+    from medclip.pairs.words.caption_writer import load_writer
 
     return CaptionsForm(
         Path(options.out),

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from medclip.errors import MedclipError, Reason
+from medclip.pairs.words.label_sentences import distinct_sentences
 from medclip.sample import Modality
 from medclip.text.captions.draw import all_wordings, draw_caption
-from medclip.text.captions.label_sentences import distinct_sentences
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.checks.caption_check import check_caption
 from medclip.text.free_text.mentions import mentioned
