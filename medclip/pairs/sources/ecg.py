@@ -7,7 +7,7 @@ Each set has a map of its columns (`medclip.files.tables.ecg`); what is taken ou
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,22 +17,16 @@ from medclip.files.tables.column_maps import placed, rows_of
 from medclip.files.tables.ecg.column_maps import map_of
 from medclip.files.tables.ecg.ecg_row import EcgRow, record_file
 from medclip.files.tables.read_table import read_table
-from medclip.pairs.sources.labels import (
-    CaptionsForm,
-    CaptionsReport,
-    check_output,
-    generator_of,
-    moved_files,
-    save_table,
-    set_table,
-)
+from medclip.pairs.sources.captioned_table import CaptionsForm, CaptionsReport, generator_of, moved_files, set_table
 from medclip.progress import Progress
 from medclip.result import named_counts
 from medclip.text.ecg.cleaning import ENGLISH, GERMAN
 from medclip.text.ecg.statements import Statement, statements
 from medclip.text.vocabulary.prompts import without_article
+from medclip.wording import count
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from numpy.random import Generator
 
 WRITTEN_IN = (ENGLISH, GERMAN)
@@ -114,8 +108,17 @@ class EcgCaptions(CaptionsReport):
             **facts,
         }
 
+    def lines(self) -> Iterator[str]:
+        """Yield whose set it is, how many reports stay, why others do not, and what to know of the set."""
+        yield f"{self.dataset}: {count(self.num_rows, 'record')}."
+        if self.num_reports:
+            by_language = ", ".join(f"{name} {number}" for name, number in self.languages.items())
+            yield f"  {count(self.num_reports, 'report')} of the set stay, cleaned ({by_language})."
+        yield from (f"  {number:>7} left out: {reason}" for reason, number in self.left_out.items())
+        yield from (f"  {note}" for note in self.notes)
 
-def write_ecg_captions(
+
+def captions_of_ecg(
     source: Path,
     form: CaptionsForm,
     progress: Progress,
@@ -124,9 +127,12 @@ def write_ecg_captions(
     file: str | None = None,
     language: str = "en",
     min_likelihood: float = 0.0,
-) -> EcgCaptions:
-    """Write a table with reports of the table of a set; see `medclip.api.captions.captions_from_ecg`."""
-    check_output(source, form)
+) -> tuple[pa.Table, EcgCaptions]:
+    """Return the table for shards of the table of an ECG set, with one row a record, and what became of its reports.
+
+    Texts of a row are those that the table had there, the set's own report, cleaned, then those written of its codes. A
+    report that says nothing of the record is left out and counted. What nobody looked for has no label.
+    """
     read = read_table(source)
     column_map = map_of(read, dataset)
     try:
@@ -140,10 +146,9 @@ def write_ecg_captions(
         added.append(_captions(row, form, language))
         progress.step()
     moved = moved_files([row.file for row in records], form.images or source.parent, form.out.parent)
-    save_table(set_table(records, added, moved, _FIRST, column_map), form.out)
     reports = [row.report for row in records if row.report]
     own = [report.language or "unknown" for report in reports if report.text]
-    return EcgCaptions(
+    result = EcgCaptions(
         out=form.out,
         num_rows=len(records),
         num_captioned=sum(bool(a) for a in added),
@@ -158,6 +163,7 @@ def write_ecg_captions(
         min_likelihood=min_likelihood,
         notes=reading.notes,
     )
+    return set_table(records, added, moved, _FIRST, column_map), result
 
 
 def _captions(row: EcgRow, form: CaptionsForm, language: str) -> tuple[str, ...]:

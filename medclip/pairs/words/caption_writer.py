@@ -6,7 +6,8 @@ medclip sends nothing anywhere: it calls the function you name, on this machine,
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
@@ -19,6 +20,11 @@ from medclip.text.captions.record import CaptionRecord
 from medclip.text.captions.true_wordings import VIEW_TASK, image_names, labelled, view_names, without_outcomes
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import TaskClass
+
+MIN_WORDS = 3
+"""Words that a writer's caption must have."""
+Check = Callable[[str], Sequence[str]]
+"""Returns the problems of a caption, none for one that may be used."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,54 @@ def ask_writer(writer: CaptionWriter, facts: CaptionFacts, n: int) -> tuple[str,
     except (Exception, SystemExit) as e:
         raise MedclipError(Reason.WRONG_USE, f"the writer {_name(writer)!r} failed ({type(e).__name__}: {e}).") from e
     return tuple(dict.fromkeys(" ".join(s.split()) for s in sentences))[:n]
+
+
+class CheckedWriter:
+    """Puts what a writer of one's own wrote before medclip's own captions, where it passes a check, and counts.
+
+    Args:
+        n: Number of captions for each row.
+        writer: Writer of one's own; None: medclip's own captions stay alone.
+    """
+
+    def __init__(self, n: int, writer: CaptionWriter | None) -> None:
+        self._n, self._writer = n, writer
+        self._written: dict[CaptionFacts, tuple[str, ...]] = {}
+        self.num_by_writer = 0
+        self.rejected: Counter[str] = Counter()
+
+    def captions(self, ours: tuple[str, ...], facts: CaptionFacts, check: Check) -> tuple[str, ...]:
+        """Return `n` captions of a row: those of the writer that pass, then `ours`; none where `ours` are none."""
+        if self._writer is None or not ours:
+            return ours
+        theirs = self._checked(self._writer, facts, check)
+        self.num_by_writer += len(theirs)
+        return tuple(dict.fromkeys([*theirs, *ours]))[: self._n]
+
+    def _checked(self, writer: CaptionWriter, facts: CaptionFacts, check: Check) -> list[str]:
+        if facts not in self._written:
+            self._written[facts] = self._ask(writer, facts)
+        fit = []
+        for caption in self._written[facts]:
+            problems = list(check(caption))
+            if len(caption.split()) < MIN_WORDS:
+                problems.append(f"form: the caption has fewer than {MIN_WORDS} words")
+            self.rejected.update({p.split(":")[0] for p in problems})
+            if not problems:
+                fit.append(caption)
+        missing = self._n - len(self._written[facts])
+        if missing > 0:
+            self.rejected["missing"] += missing
+        return fit
+
+    def _ask(self, writer: CaptionWriter, facts: CaptionFacts) -> tuple[str, ...]:
+        try:
+            return ask_writer(writer, facts, self._n)
+        except MedclipError:
+            if not self._written:
+                raise
+            self.rejected["failed"] += 1
+            return ()
 
 
 def _name(writer: CaptionWriter) -> str:

@@ -13,9 +13,8 @@ from typing import Any
 
 from medclip.imaging.slides.nuclei import NucleiMeasurements
 from medclip.pairs.select.patches import ANY
-from medclip.pairs.words.patch_caption_check import Room
 from medclip.pairs.words.agent import Answer, CaptionedPatch, Edit, Revision, Usage, sentences_of
-from medclip.pairs.words.patch_caption_check import AllowedClaims
+from medclip.pairs.words.patch_caption_check import AllowedClaims, Room
 
 VERSION = 1
 """Raised when it writes other captions of the same patch."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from medclip.api.captions import captions_from_ecg
+from medclip.api.captions import captions
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.ecg.column_maps import ALL
 from medclip.pairs.sources.ecg import EcgCaptions
@@ -28,7 +28,7 @@ SETS = {
 
 def convert(folder: Path, name: str, **options: object) -> tuple[EcgCaptions, list[dict[str, str]]]:
     table = ecg_tables.write_table(folder / "set.csv", SETS[name])
-    report = captions_from_ecg(table, folder / "out.csv", overwrite=True, **options)  # type: ignore[arg-type]
+    report = captions(table, folder / "out.csv", from_="ecg", overwrite=True, **options)  # type: ignore[arg-type]
     with report.out.open(newline="", encoding="utf-8") as file:
         return report, list(csv.DictReader(file))
 
@@ -154,7 +154,7 @@ def test_a_cell_that_cannot_be_read_is_named_with_its_row(
 
 def test_the_simulated_cohort_reads_as_ptb_xl_with_the_labels_that_were_planted(tmp_path: Path):
     write_cohort(tmp_path, 20, seconds=1)
-    captions_from_ecg(tmp_path / "ptbxl_database.csv", tmp_path / "out.csv")
+    captions(tmp_path / "ptbxl_database.csv", tmp_path / "out.csv", from_="ecg")
     with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     with (tmp_path / "table.csv").open(newline="", encoding="utf-8") as file:

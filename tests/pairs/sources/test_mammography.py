@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from medclip.api.captions import captions_from_mammography
+from medclip.api.captions import captions
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.mammography.column_maps import ALL, map_of
 from medclip.files.tables.mammography.mammogram_row import birads_of
@@ -43,7 +43,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def converted(tmp_path: Path, name: str, **more: Any) -> list[dict[str, str]]:
     table, delimiter = TABLES[name]
     source = sets.write_set(tmp_path / f"{name}.csv", table, delimiter)
-    report = captions_from_mammography(source, tmp_path / f"{name}_out.csv", num_captions=3, **more)
+    report = captions(source, tmp_path / f"{name}_out.csv", from_="mammography", num_captions=3, **more)
     assert report.dataset == name
     return rows_of(tmp_path / f"{name}_out.csv")
 
@@ -53,7 +53,7 @@ def test_every_set_is_told_from_its_columns_and_becomes_a_table_that_shards_are_
     if name == "embed":
         findings = sets.write_set(tmp_path / "findings.csv", sets.EMBED_FINDINGS)
         source = sets.write_set(tmp_path / "embed.csv", sets.EMBED_IMAGES)
-        captions_from_mammography(source, tmp_path / "embed_out.csv", findings=findings)
+        captions(source, tmp_path / "embed_out.csv", from_="mammography", findings=findings)
     else:
         converted(tmp_path, name)
     if name == "inbreast":
@@ -108,7 +108,7 @@ def test_tables_of_masses_and_of_calcifications_of_cbis_may_be_put_into_one(tmp_
     mass, calcification, _ = (dict[str, Any](row) for row in sets.CBIS)
     calcification |= {"patient_id": "P_00009", "breast density": 2, "breast_density": ""}
     rows = [mass | {"breast density": ""}, calcification]  # each has its own spelling
-    captions_from_mammography(sets.write_set(tmp_path / "t.csv", rows), tmp_path / "o.csv", num_captions=1)
+    captions(sets.write_set(tmp_path / "t.csv", rows), tmp_path / "o.csv", from_="mammography", num_captions=1)
     assert [row["label:breast_composition"] for row in rows_of(tmp_path / "o.csv")] == [
         "heterogeneously_dense",
         "scattered_fibroglandular",
@@ -119,7 +119,7 @@ def test_patients_of_both_official_parts_of_cbis_are_for_training(tmp_path: Path
     torn = [dict(sets.CBIS[0]), dict(sets.CBIS[0]) | {"image view": "MLO"}]
     torn[1]["image file path"] = "Mass-Test_P_00001_LEFT_MLO/1/2/000000.dcm"
     source = sets.write_set(tmp_path / "c.csv", torn)
-    report = captions_from_mammography(source, tmp_path / "o.csv")
+    report = captions(source, tmp_path / "o.csv", from_="mammography")
     assert {row["split"] for row in rows_of(tmp_path / "o.csv")} == {"train"}
     assert "1 patient of both official parts" in report.notes[0]
 
@@ -151,7 +151,7 @@ def test_cesm_keeps_the_radiologists_words_and_kinds_of_images(tmp_path: Path):
 def embed(tmp_path: Path, **more: Any) -> tuple[Any, dict[str, dict[str, str]]]:
     source = sets.write_set(tmp_path / "embed.csv", sets.EMBED_IMAGES)
     findings = sets.write_set(tmp_path / "findings.csv", sets.EMBED_FINDINGS)
-    report = captions_from_mammography(source, tmp_path / "o.csv", findings=findings, **more)
+    report = captions(source, tmp_path / "o.csv", from_="mammography", findings=findings, **more)
     return report, {Path(row["file"]).stem + row["study"]: row for row in rows_of(tmp_path / "o.csv")}
 
 
@@ -175,7 +175,7 @@ def test_calcifications_in_the_words_of_cesm_are_findings_beside_a_mass(
     tmp_path: Path, text: str, subtype: str, calcification: str, others: tuple[str, ...]
 ):
     source = sets.write_set(tmp_path / "s.csv", [dict(sets.CESM_SHEET[0]) | {"Findings": text}])
-    captions_from_mammography(source, tmp_path / "o.csv", num_captions=1)
+    captions(source, tmp_path / "o.csv", from_="mammography", num_captions=1)
     (row,) = rows_of(tmp_path / "o.csv")
     assert row.get("label:mammography_subtype", "") == subtype
     assert row.get("label:mammography_findings:calcification", "") == calcification
@@ -187,11 +187,11 @@ def test_calcifications_in_the_words_of_cesm_are_findings_beside_a_mass(
 
 def test_a_cell_that_the_sheet_of_cesm_leaves_blank_states_nothing_and_a_folder_does_not_name_the_kind(tmp_path: Path):
     blank = dict(sets.CESM_SHEET[0]) | dict.fromkeys(("Breast density (ACR)", "BIRADS", "Findings"), "_")
-    captions_from_mammography(sets.write_set(tmp_path / "s.csv", [blank]), tmp_path / "so.csv", num_captions=1)
+    captions(sets.write_set(tmp_path / "s.csv", [blank]), tmp_path / "so.csv", from_="mammography", num_captions=1)
     (row,) = rows_of(tmp_path / "so.csv")
     assert not {"report", "label:breast_birads", "label:breast_composition"} & set(row)
     file = dict(sets.CESM[0]) | {"file": "my_CM_study/P1_L_DM_MLO.jpg"}
-    captions_from_mammography(sets.write_set(tmp_path / "f.csv", [file]), tmp_path / "fo.csv", num_captions=1)
+    captions(sets.write_set(tmp_path / "f.csv", [file]), tmp_path / "fo.csv", from_="mammography", num_captions=1)
     assert rows_of(tmp_path / "fo.csv")[0]["view_kind"] == "low_energy"
 
 
@@ -236,7 +236,7 @@ def test_a_biopsy_after_the_last_exam_of_embed_is_followed_up_to_it(tmp_path: Pa
     ]
     source = sets.write_set(tmp_path / "embed.csv", sets.EMBED_IMAGES)
     findings = sets.write_set(tmp_path / "findings.csv", late)
-    captions_from_mammography(source, tmp_path / "o.csv", findings=findings, num_captions=1)
+    captions(source, tmp_path / "o.csv", from_="mammography", findings=findings, num_captions=1)
     risk = "label:breast_cancer_risk:{}_months"
     months = {
         Path(row["file"]).stem + row["study"]: tuple(row[risk.format(field)] for field in ("event", "followup"))
@@ -252,8 +252,12 @@ def test_pathology_of_embed_is_that_of_its_own_side_also_where_the_finding_is_of
     right = left | {"ImageLateralityFinal": "R", "anon_dicom_path": "cohort_1/7/71/r.dcm"}
     finding = dict[str, Any](sets.EMBED_FINDINGS[0]) | {"side": "B", "bside": "L", "path_severity": 0, "asses": "S"}
     source = sets.write_set(tmp_path / "embed.csv", [left, right])
-    captions_from_mammography(
-        source, tmp_path / "o.csv", findings=sets.write_set(tmp_path / "findings.csv", [finding]), num_captions=1
+    captions(
+        source,
+        tmp_path / "o.csv",
+        from_="mammography",
+        findings=sets.write_set(tmp_path / "findings.csv", [finding]),
+        num_captions=1,
     )
     rows = {row["laterality"]: row for row in rows_of(tmp_path / "o.csv")}
     assert [rows[side]["label:mammography_malignancy"] for side in "LR"] == ["malignant", ""]
@@ -262,7 +266,7 @@ def test_pathology_of_embed_is_that_of_its_own_side_also_where_the_finding_is_of
 
 def test_the_metadata_of_embed_alone_are_refused(tmp_path: Path):
     with pytest.raises(MedclipError, match="--findings"):
-        captions_from_mammography(sets.write_set(tmp_path / "e.csv", sets.EMBED_IMAGES), tmp_path / "o.csv")
+        captions(sets.write_set(tmp_path / "e.csv", sets.EMBED_IMAGES), tmp_path / "o.csv", from_="mammography")
 
 
 def test_patients_of_inbreast_stand_in_the_names_of_its_files(tmp_path: Path):
@@ -287,7 +291,7 @@ def test_a_four_view_exam_of_ddsm_says_nothing_of_the_breast_without_a_lesion(tm
 
 def test_a_table_of_ones_own_keeps_its_labels_and_gets_reports_of_its_findings(tmp_path: Path):
     table = write_cohort(tmp_path / "cohort", 6)
-    report = captions_from_mammography(table, tmp_path / "o.parquet", num_captions=4)
+    report = captions(table, tmp_path / "o.parquet", from_="mammography", num_captions=4)
     assert (report.dataset, report.num_rows, report.num_short) == ("own", 24, 0)
     before, after = rows_of(table), pq.read_table(tmp_path / "o.parquet").to_pylist()
     for old, new in zip(before, after, strict=True):
@@ -305,7 +309,7 @@ def test_the_same_seed_writes_the_same_bytes_and_another_seed_other_reports(tmp_
     source = sets.write_set(tmp_path / "v.csv", sets.VINDR)
     turned = sets.write_set(tmp_path / "t.csv", [*sets.VINDR[3:], *sets.VINDR[:3]])
     for name, table, seed in (("a", source, 0), ("b", source, 0), ("c", source, 1), ("d", turned, 0)):
-        captions_from_mammography(table, tmp_path / f"{name}.csv", seed=seed)
+        captions(table, tmp_path / f"{name}.csv", from_="mammography", seed=seed)
     a, b, c, d = ((tmp_path / f"{name}.csv").read_text() for name in "abcd")
     assert a == b != c
     assert sorted(rows_of(tmp_path / "a.csv"), key=str) == sorted(rows_of(tmp_path / "d.csv"), key=str)
@@ -321,7 +325,7 @@ def test_a_writers_report_is_used_where_it_is_true_and_replaced_where_it_is_not(
         return [true or "No suspicious finding on the right.", "A mass in the right breast of Mrs Smith."]
 
     source = sets.write_set(tmp_path / "v.csv", sets.VINDR[:3])
-    report = captions_from_mammography(source, tmp_path / "o.csv", num_captions=2, writer=write)
+    report = captions(source, tmp_path / "o.csv", from_="mammography", num_captions=2, writer=write)
     rows = rows_of(tmp_path / "o.csv")
     assert rows[1]["captions"].split("\n")[0] == "No suspicious finding on the right."
     assert report.num_by_writer >= 1
@@ -332,11 +336,11 @@ def test_a_writers_report_is_used_where_it_is_true_and_replaced_where_it_is_not(
 def test_the_place_of_images_may_be_named_and_files_follow_the_table(tmp_path: Path):
     source = sets.write_set(tmp_path / "v.csv", sets.VINDR)
     (tmp_path / "sub").mkdir()
-    report = captions_from_mammography(source, tmp_path / "sub" / "o.csv", file="png/{image_id}.png")
+    report = captions(source, tmp_path / "sub" / "o.csv", from_="mammography", file="png/{image_id}.png")
     assert rows_of(tmp_path / "sub" / "o.csv")[0]["file"] == "../png/i1.png"
     assert report.num_moved == 3
     with pytest.raises(MedclipError, match="no column"):
-        captions_from_mammography(source, tmp_path / "p.csv", file="{image}.png")
+        captions(source, tmp_path / "p.csv", from_="mammography", file="{image}.png")
 
 
 @pytest.mark.parametrize(
@@ -349,7 +353,7 @@ def test_the_place_of_images_may_be_named_and_files_follow_the_table(tmp_path: P
 def test_a_cell_that_is_not_understood_is_refused_with_its_row(tmp_path: Path, change: dict[str, str], message: str):
     rows = [*sets.VINDR[:2], dict(sets.VINDR[2]) | change]
     with pytest.raises(MedclipError, match=message) as refused:
-        captions_from_mammography(sets.write_set(tmp_path / "v.csv", rows), tmp_path / "o.csv")
+        captions(sets.write_set(tmp_path / "v.csv", rows), tmp_path / "o.csv", from_="mammography")
     assert refused.value.reason is Reason.TABLE_INVALID
     assert not (tmp_path / "o.csv").exists()
 
@@ -374,13 +378,13 @@ OWN = {"file": "a.png", "patient": "P1", "laterality": "L", "view": "CC"}
 )
 def test_a_cell_of_a_table_of_ones_own_that_cannot_be_is_refused(tmp_path: Path, cells: dict[str, str], message: str):
     with pytest.raises(MedclipError, match=message) as refused:
-        captions_from_mammography(sets.write_set(tmp_path / "t.csv", [OWN | cells]), tmp_path / "o.csv")
+        captions(sets.write_set(tmp_path / "t.csv", [OWN | cells]), tmp_path / "o.csv", from_="mammography")
     assert refused.value.reason is Reason.TABLE_INVALID
 
 
 def test_a_breast_without_cancer_of_a_table_of_ones_own_is_known_to_have_none(tmp_path: Path):
     rows = [OWN | {"cancer": "1"}, OWN | {"file": "b.png", "cancer": "0"}, OWN | {"file": "c.png", "cancer": ""}]
-    captions_from_mammography(sets.write_set(tmp_path / "t.csv", rows), tmp_path / "o.csv")
+    captions(sets.write_set(tmp_path / "t.csv", rows), tmp_path / "o.csv", from_="mammography")
     read = rows_of(tmp_path / "o.csv")
     assert [row["label:breast_cancer:malignancy"] for row in read] == ["1", "0", ""]
     assert [row["label:mammography_malignancy"] for row in read] == ["malignant", "", ""]
@@ -389,7 +393,7 @@ def test_a_breast_without_cancer_of_a_table_of_ones_own_is_known_to_have_none(tm
 def test_columns_of_no_set_and_sets_that_are_none_are_refused(tmp_path: Path):
     source = sets.write_set(tmp_path / "v.csv", [{"image": "a", "finding": "mass"}])
     with pytest.raises(MedclipError, match="none of the sets"):
-        captions_from_mammography(source, tmp_path / "o.csv")
+        captions(source, tmp_path / "o.csv", from_="mammography")
     table = read_table(source)
     with pytest.raises(MedclipError, match="no set named"):
         map_of(table, "vinder")
@@ -426,7 +430,7 @@ def test_reports_of_a_set_pass_the_check_of_their_record(tmp_path: Path):
 @pytest.mark.shared
 @pytest.mark.parametrize(("name", "dataset"), [("cdd_cesm", "cdd_cesm"), ("ddsm_4view", "ddsm"), ("text_cbis", "cbis")])
 def test_the_shared_sets_are_read_whole(shared: Path, tmp_path: Path, name: str, dataset: str):
-    report = captions_from_mammography(shared / "data" / name / "labels.csv", tmp_path / "o.csv", num_captions=2)
+    report = captions(shared / "data" / name / "labels.csv", tmp_path / "o.csv", from_="mammography", num_captions=2)
     assert report.dataset == dataset
     assert report.num_captioned == report.num_rows > 20
     assert read_shard_table(tmp_path / "o.csv").rows
@@ -434,7 +438,7 @@ def test_the_shared_sets_are_read_whole(shared: Path, tmp_path: Path, name: str,
 
 def test_names_of_columns_may_differ_in_case_and_blanks(tmp_path: Path):
     row = {"File": "a.dcm", "Patient_ID": "P1", "Laterality": "L", "View": "CC", "BI-RADS": "2", "Density": "D"}
-    captions_from_mammography(sets.write_set(tmp_path / "t.csv", [row]), tmp_path / "o.csv")
+    captions(sets.write_set(tmp_path / "t.csv", [row]), tmp_path / "o.csv", from_="mammography")
     (read,) = rows_of(tmp_path / "o.csv")
     assert (read["patient"], read["label:breast_birads"], read["label:breast_composition"]) == (
         "P1",
@@ -445,7 +449,7 @@ def test_names_of_columns_may_differ_in_case_and_blanks(tmp_path: Path):
 
 def test_texts_of_ones_own_stay_in_front(tmp_path: Path):
     row = {"file": "a.dcm", "patient": "P1", "laterality": "L", "view": "CC", "birads": "2", "captions": "One.\nTwo."}
-    captions_from_mammography(sets.write_set(tmp_path / "t.csv", [row]), tmp_path / "o.csv", num_captions=2)
+    captions(sets.write_set(tmp_path / "t.csv", [row]), tmp_path / "o.csv", from_="mammography", num_captions=2)
     (read,) = rows_of(tmp_path / "o.csv")
     assert read["captions"].split("\n")[:2] == ["One.", "Two."]
     assert len(read["captions"].split("\n")) == 4

@@ -53,7 +53,9 @@ def test_labels_of_ones_own_become_captions_shards_and_draws_in_a_spawned_proces
     assert main(["shards", "check", str(table)]) == 0
     said = capsys.readouterr().out
     assert "label kidney_signs cyst: present 1, absent 1, uncertain 1" in said
-    assert main(["captions", "from-labels", str(table), "--out", str(captioned), "--num-captions", "4"]) == 0
+    assert (
+        main(["pairs", "captions", str(table), "--from", "labels", "--out", str(captioned), "--num-captions", "4"]) == 0
+    )
     with captioned.open(newline="") as f:
         first, second, unsure, _ = (row["captions"].split("\n") for row in csv.DictReader(f))
     assert all(len(said) == 4 for said in (first, second, unsure))

@@ -2,9 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from medclip.pairs.words.patch_caption_check import Room
-from medclip.pairs.words.agent import AgentRefused, Answer, Edit, Revision, Usage, apply_edits, caption_patch, sentences_of
+from medclip.pairs.words.agent import (
+    AgentRefused,
+    Answer,
+    Edit,
+    Revision,
+    Usage,
+    apply_edits,
+    caption_patch,
+    sentences_of,
+)
 from medclip.pairs.words.asking_agents import edits_of, revise_request
+from medclip.pairs.words.patch_caption_check import Room
 
 ROOM = Room(77, lambda text: len(text.split()))
 

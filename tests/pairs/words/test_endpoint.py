@@ -13,9 +13,9 @@ from PIL import Image
 
 from medclip.errors import MedclipError, Reason
 from medclip.pairs.select.patches import prompts_for
-from medclip.pairs.words.patch_caption_check import Room
 from medclip.pairs.words.agent import AgentRefused, CaptionedPatch, caption_patch
 from medclip.pairs.words.asking_agents import EndpointAgent
+from medclip.pairs.words.patch_caption_check import Room
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 

@@ -7,9 +7,9 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.pairs.select.patches import prompts_for
-from medclip.pairs.words.patch_caption_check import Room
 from medclip.pairs.words.agent import CaptionedPatch, caption_patch
 from medclip.pairs.words.asking_agents import LocalAgent
+from medclip.pairs.words.patch_caption_check import Room
 
 PATCH = CaptionedPatch(np.full((40, 40, 3), 120, np.uint8), 0.5, prompts_for("colon"))
 ROOM = Room(77, lambda text: len(text.split()))

@@ -7,10 +7,9 @@ import pytest
 
 from medclip.imaging.slides.nuclei import NucleiMeasurements
 from medclip.pairs.select.patches import prompts_for
-from medclip.pairs.words.patch_caption_check import Room
 from medclip.pairs.words.agent import CaptionedPatch, caption_patch
 from medclip.pairs.words.measuring_agent import MeasuringAgent
-from medclip.pairs.words.patch_caption_check import check_patch_caption
+from medclip.pairs.words.patch_caption_check import Room, check_patch_caption
 
 AGENT = MeasuringAgent()
 ROOM = Room(77, lambda text: 2 * len(text.split()))

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from medclip.pairs.words.patch_caption_check import Room
-
 from medclip.pairs.words.patch_caption_check import (
     KINDS,
     NEVER,
     AllowedClaims,
+    Room,
     check_patch_caption,
     claims_of,
     words_of,

@@ -27,8 +27,8 @@ from medclip.pairs.select.patches import ChosenPatch, SelectionOptions, choose_p
 from medclip.pairs.sources.slides.journal import Journal
 from medclip.pairs.sources.slides.patch_reading import ReadPatch, read_patch
 from medclip.pairs.sources.slides.slide_list import ListedSlide
-from medclip.pairs.words.patch_caption_check import Room
 from medclip.pairs.words.agent import AgentRefused, CaptionAgent, CaptionedPatch, caption_patch
+from medclip.pairs.words.patch_caption_check import Room
 from medclip.progress import Progress
 from medclip.settings import Settings
 from medclip.slides.stages.quality_measures import raised_flags

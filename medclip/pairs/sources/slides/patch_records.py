@@ -20,9 +20,8 @@ from medclip.pairs.sources.slides.journal import Journal
 from medclip.pairs.sources.slides.patch_captions import PathgenOptions, opened
 from medclip.pairs.sources.slides.patch_reading import ReadPatch, read_patch
 from medclip.pairs.sources.slides.slide_list import ListedSlide
-from medclip.pairs.words.patch_caption_check import Room
 from medclip.pairs.words.agent import CaptionAgent
-from medclip.pairs.words.patch_caption_check import CaptionProblem, check_patch_caption, words_of
+from medclip.pairs.words.patch_caption_check import CaptionProblem, Room, check_patch_caption, words_of
 from medclip.progress import Progress
 from medclip.sample import Modality
 from medclip.settings import Settings

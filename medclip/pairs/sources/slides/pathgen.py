@@ -30,8 +30,8 @@ from medclip.pairs.sources.slides.patch_records import (
     write_records,
 )
 from medclip.pairs.sources.slides.slide_list import OF_VECTORS, ListedSlide, check_prompts, list_slides
-from medclip.pairs.words.patch_caption_check import Room
 from medclip.pairs.words.agent import CaptionAgent, Usage
+from medclip.pairs.words.patch_caption_check import Room
 from medclip.progress import Progress
 from medclip.result import Result, named_counts
 from medclip.runs.call import Call
