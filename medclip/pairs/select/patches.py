@@ -1,4 +1,9 @@
-"""Choose the patches of a slide: by attributes, by findings and by clusters, without those that look alike."""
+"""Choose the patches of a slide: by attributes, by findings and by clusters, without those that look alike.
+
+The attributes of organs are ours; a file of your own in the same form (organ: list of phrases) adds organs or replaces
+them. Names of TCGA projects are understood, with hyphen or underscore. A slide's findings are its own: nothing that is
+asked of one slide is asked of another.
+"""
 
 from __future__ import annotations
 

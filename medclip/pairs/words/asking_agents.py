@@ -1,6 +1,12 @@
-"""What is asked of a vision-language model, and how its answers are understood, be it at an endpoint or here.
+"""Agents that ask a vision-language model: behind an OpenAI-compatible endpoint, or in a folder of this machine.
 
 The image alone is described: a model that is told the findings repeats them, whatever the patch shows.
+
+An endpoint is a hospital's own vLLM, llama.cpp or TGI, or any other. Patches leave this process for the address that
+was named, and for no other: nothing follows a redirect, and no proxy of the environment is used. A patch is sent as PNG
+pixels: no metadata, no name, no identifier. An endpoint that is busy or gone for a moment is asked again after a pause;
+one that stays away ends the run with an error that says so, and the same command goes on where it was. An answer that
+is no use costs its own patch. A model of this machine needs no network.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from medclip.pairs.words.breast_report import (
     view_sentences,
 )
 from medclip.pairs.words.caption_writer import CaptionFacts
-from medclip.text.breast.record import (
+from medclip.text.breast_record import (
     CALCIFICATION,
     DEPTHS,
     DISTRIBUTIONS,
@@ -78,7 +78,7 @@ def breast_facts(record: BreastRecord) -> CaptionFacts:
     """Write a record in the plain words that a writer of reports receives, and never who the patient is.
 
     Example:
-        >>> from medclip.text.breast.record import record_of
+        >>> from medclip.text.breast_record import record_of
         >>> breast_facts(record_of({"findings": [{"type": "mass", "shape": "oval"}], "absent": []}, "L")).present
         ('an oval mass in the left breast',)
     """
@@ -117,7 +117,7 @@ def check_report(report: str, record: BreastRecord) -> tuple[str, ...]:
         `implant`, `hedge`, `unknown word`.
 
     Example:
-        >>> from medclip.text.breast.record import record_of
+        >>> from medclip.text.breast_record import record_of
         >>> record = record_of({"findings": [{"type": "mass"}], "absent": []}, "L")
         >>> check_report("There is a mass in the left breast.", record)
         ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from medclip.text.breast.record import ASYMMETRIES, SIDES, BreastFinding
+from medclip.text.breast_record import ASYMMETRIES, SIDES, BreastFinding
 
 OPENERS = (
     "There {is} {x} {p}.",

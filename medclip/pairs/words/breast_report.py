@@ -26,8 +26,8 @@ from medclip.pairs.words.breast_phrases import (
     noun_phrases,
     places_of,
 )
-from medclip.text.breast.record import FINDINGS_TASK, SIDES, BreastFinding, BreastRecord
-from medclip.text.captions.true_wordings import weighted
+from medclip.text.breast_record import FINDINGS_TASK, SIDES, BreastFinding, BreastRecord
+from medclip.text.captions.record import weighted
 from medclip.text.vocabulary.load import load_task
 from medclip.wording import capital, list_of
 
@@ -54,7 +54,7 @@ def draw_report(record: BreastRecord, rng: Generator | None) -> str:
         Sentences; "" for a record that states nothing.
 
     Example:
-        >>> from medclip.text.breast.record import record_of
+        >>> from medclip.text.breast_record import record_of
         >>> mass = {"type": "mass", "quadrant": "upper outer"}
         >>> draw_report(record_of({"birads": 4, "findings": [mass], "absent": []}, "L"), None)
         'There is a mass in the upper outer quadrant of the left breast. BI-RADS 4.'

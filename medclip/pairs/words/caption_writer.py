@@ -1,4 +1,4 @@
-"""The hook for a caption writer of your own, for instance a language model: what it is told, and how it is found.
+"""The hook for a caption writer of your own, for instance a language model: what it is told, and how it is checked.
 
 medclip sends nothing anywhere: it calls the function you name, on this machine, and checks what comes back.
 """
@@ -16,8 +16,7 @@ from typing import Protocol, cast
 
 from medclip.errors import MedclipError, Reason
 from medclip.sample import spoken
-from medclip.text.captions.record import CaptionRecord
-from medclip.text.captions.true_wordings import VIEW_TASK, image_names, labelled, view_names, without_outcomes
+from medclip.text.captions.record import VIEW_TASK, CaptionRecord, image_names, labelled, view_names, without_outcomes
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import TaskClass
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from medclip.text.captions.record import CaptionRecord
-from medclip.text.captions.true_wordings import (
+from medclip.text.captions.record import (
     VIEW_TASK,
+    CaptionRecord,
     image_names,
     labelled,
     pick,

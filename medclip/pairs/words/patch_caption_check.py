@@ -1,8 +1,8 @@
-"""What a caption claims, by kind, and which kinds an agent may claim.
+"""Check a caption of a patch before it becomes a record: its length, its claims, and the words that duplicates share.
 
-Word lists, no model: strict rather than clever. A claim counts whether it is affirmed or denied ("no necrosis" states
-that somebody looked for it). What the slide's own report finds may be claimed by agents that see the image, since the
-patch was chosen by it; the measuring agent may claim what it measures and nothing else.
+Claims are told by word lists, no model: strict rather than clever. A claim counts whether it is affirmed or denied ("no
+necrosis" states that somebody looked for it). What the slide's own report finds may be claimed by agents that see the
+image, since the patch was chosen by it; the measuring agent may claim what it measures and nothing else.
 """
 
 from __future__ import annotations

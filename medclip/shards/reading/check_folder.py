@@ -34,7 +34,7 @@ from medclip.shards.stored_image import EXTENSIONS, SIGNATURES, STORED_AS
 from medclip.shards.stored_signal import FACTS
 from medclip.shards.writing.tar import member_names, members
 from medclip.text.captions.record import CaptionRecord
-from medclip.text.vocabulary.outcomes import is_outcome, outcome_word
+from medclip.text.vocabulary.task import is_outcome, outcome_word
 
 
 @dataclass(frozen=True, repr=False)

@@ -15,7 +15,7 @@ from medclip.shards.sample_views import Group
 from medclip.shards.writing.exam_groups import arrange_rows, group_rows
 from medclip.shards.writing.splits import DEFAULT_SPLITS, assign
 from medclip.shards.writing.table import GENERIC, ShardRow, read_shard_table
-from medclip.text.vocabulary.outcomes import is_outcome, outcome_word
+from medclip.text.vocabulary.task import is_outcome, outcome_word
 
 _NAMED = 3
 _SAID = ("present", "absent", "uncertain")

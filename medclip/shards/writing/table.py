@@ -18,11 +18,9 @@ from medclip.files.tables.modality_names import modality_of_name
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import close_names, listed, number_hint, number_in
 from medclip.sample import VIEW_KINDS, Modality, ViewType
-from medclip.text.captions.phrases import MAMMOGRAPHY_VIEWS
-from medclip.text.captions.record import CaptionRecord
+from medclip.text.captions.record import MAMMOGRAPHY_VIEWS, CaptionRecord
 from medclip.text.vocabulary.load import load_task
-from medclip.text.vocabulary.outcomes import FIELDS, outcome_of
-from medclip.text.vocabulary.task import EVENT, FOLLOWUP, Task
+from medclip.text.vocabulary.task import EVENT, FIELDS, FOLLOWUP, Task, outcome_of
 
 GENERIC = "generic"
 COLUMNS = (

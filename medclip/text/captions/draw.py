@@ -9,21 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from medclip.text.captions.phrases import (
+from medclip.text.captions.record import (
     SENTENCE_JOINTS,
     SHOWING,
-    every_phrase,
-    other_side,
-    person_phrases,
-    side_phrases,
-)
-from medclip.text.captions.record import CaptionRecord
-from medclip.text.captions.true_wordings import (
     VIEW_TASK,
+    CaptionRecord,
+    every_phrase,
     image_names,
     labelled,
     modality_names,
+    other_side,
+    person_phrases,
     pick,
+    side_phrases,
     true_negatives,
     true_nouns,
     true_positives,

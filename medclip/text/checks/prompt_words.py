@@ -14,10 +14,9 @@ from functools import cache
 
 from medclip.text.checks.closed_words import NEUTRAL
 from medclip.text.tokenizers.tokenizer import Tokenizer
-from medclip.text.vocabulary.contexts import CONTEXTS
 from medclip.text.vocabulary.load import load_task, spoken_names
 from medclip.text.vocabulary.own_words import Prompt, opposite
-from medclip.text.vocabulary.prompts import expand
+from medclip.text.vocabulary.prompts import CONTEXTS, expand
 from medclip.wording import list_of, number
 
 _WORD = re.compile(r"[^\W\d_]+")

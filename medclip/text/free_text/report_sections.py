@@ -7,10 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from medclip.text.free_text.mentions import asserted, contradicts
-from medclip.text.free_text.non_visual import aside
-from medclip.text.free_text.normal_findings import is_all_clear, some_present
-from medclip.text.free_text.sentences import sentences
+from medclip.text.free_text.mentions import asserted, contradicts, is_all_clear, some_present
+from medclip.text.free_text.sentences import aside, sentences
 from medclip.text.vocabulary.load import task_names
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ import numpy as np
 
 from medclip.errors import MedclipError, Reason
 from medclip.text.tokenizers import wordpiece as word_pieces
-from medclip.text.tokenizers.cleaning import cleaner, mend
-from medclip.text.tokenizers.clip import DEFAULT_CONTEXT, MARK, ClipTokenizer
+from medclip.text.tokenizers.clip import DEFAULT_CONTEXT, MARK, ClipTokenizer, cleaner, mend
 from medclip.text.tokenizers.transformers_files import CONCH, MERGES, PIECES, read_transformers
 
 if TYPE_CHECKING:

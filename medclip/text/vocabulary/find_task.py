@@ -9,9 +9,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from medclip.text.vocabulary.load import load_task, parse_task, task_names
+from medclip.text.vocabulary.load import SUFFIX, load_task, parse_task, read_own, task_names
 from medclip.text.vocabulary.task import Task, TaskClass
-from medclip.text.vocabulary.user_tasks import SUFFIX, read_own
 from medclip.wording import capital
 
 _LEFT_OUT = ("", [], {}, None)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.sample import Modality, spoken
-from medclip.text.checks.fact_words import MODALITIES
+from medclip.text.checks.closed_words import MODALITIES
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import ClassPrompts, fill, without_article
 from medclip.text.vocabulary.task import Task, TaskClass

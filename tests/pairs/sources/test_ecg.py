@@ -13,7 +13,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.tables.ecg.column_maps import ALL
 from medclip.pairs.sources.ecg import EcgCaptions
 from medclip.shards.writing.table import read_shard_table
-from medclip.text.ecg.statements import labels_of
+from medclip.text.ecg_statements import labels_of
 from tests.kits import ecg_tables
 from tests.kits.ecg_cohort import write_cohort
 

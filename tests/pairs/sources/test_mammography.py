@@ -18,7 +18,7 @@ from medclip.files.tables.read_table import read_table
 from medclip.pairs.words.breast_check import check_report
 from medclip.pairs.words.caption_writer import CaptionFacts
 from medclip.shards.writing.table import read_shard_table
-from medclip.text.breast.record import record_of
+from medclip.text.breast_record import record_of
 from tests.kits import mammography_tables as sets
 from tests.kits.mammography_cohort import write_cohort
 

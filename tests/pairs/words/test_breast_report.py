@@ -21,7 +21,7 @@ from medclip.pairs.words.breast_report import (
     draw_report,
     finding_sentences,
 )
-from medclip.text.breast.record import (
+from medclip.text.breast_record import (
     ASYMMETRIES,
     DEPTHS,
     DISTRIBUTIONS,
@@ -181,7 +181,7 @@ def test_shuffling_changes_the_order_that_is_returned_and_the_first_report_has_t
 
 def test_a_report_does_not_depend_on_the_hash_seed():
     code = (
-        "import numpy as np; from medclip.text.breast.record import record_of;"
+        "import numpy as np; from medclip.text.breast_record import record_of;"
         "from medclip.pairs.words.breast_report import draw_report;"
         "r = record_of({'density': 'C', 'birads': 3, 'findings': [{'type': 'mass'}]}, 'L');"
         "print([draw_report(r, np.random.default_rng(s)) for s in range(5)], draw_report(r, None))"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from medclip.pairs.sources.ecg import distinct_statement_reports
-from medclip.text.ecg.statements import statements
+from medclip.text.ecg_statements import statements
 
 
 def rng() -> np.random.Generator:

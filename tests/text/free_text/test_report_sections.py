@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from medclip.sample import Modality
 from medclip.text.captions.draw import CaptionRecord, draw_caption
 from medclip.text.free_text.mentions import contradicts
-from medclip.text.free_text.non_visual import aside
 from medclip.text.free_text.report_sections import draw_report, split_report
+from medclip.text.free_text.sentences import aside
 
 WARD = """                          FINAL REPORT
  EXAMINATION:  CHEST (PA AND LAT)

@@ -12,7 +12,7 @@ from medclip.sample import Modality
 from medclip.text.captions.draw import draw_caption
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.checks.caption_check import check_caption
-from medclip.text.vocabulary.outcomes import outcome_of, spoken_labels
+from medclip.text.vocabulary.task import outcome_of, spoken_labels
 
 
 @pytest.mark.parametrize(

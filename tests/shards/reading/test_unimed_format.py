@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medclip.models.inputs.preprocess import Preprocess
-from medclip.shards.reading.foreign import ForeignSet, read_foreign
-from medclip.text.captions.unimed_format import read_packed
+from medclip.shards.reading.foreign import ForeignSet, read_foreign, read_packed
 from medclip.training.batches.samples import Drawing, Room, Samples
 
 UPSTREAM_ERRORS = {"", "noreportpresent"}

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from medclip.text.ecg.statements import TASKS, code_of_snomed, labels_of, statements
+from medclip.text.ecg_statements import TASKS, code_of_snomed, labels_of, statements
 from medclip.text.vocabulary.load import load_task
 
 _OF_THE_CHALLENGE = {
