@@ -40,7 +40,7 @@ from medclip.pairs.sources.slides.pathgen import room_of
 from medclip.pairs.words.agent import CaptionedPatch, caption_patch
 from medclip.pairs.words.measuring_agent import MeasuringAgent
 from medclip.slides.stages import reading
-from medclip.slides.stages.quality_measures import measure_quality
+from medclip.slides.stages.stage_files import measure_quality
 
 SIZE_PX, MPP_UM = 336, 0.5
 NUM_VECTORS, DIM = 5000, 768

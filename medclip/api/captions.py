@@ -205,7 +205,7 @@ def rank_captions(options: RankCaptionsOptions) -> CaptionRanking:
     from medclip.retrieval.example import read_examples
     from medclip.retrieval.pack_of import loader
     from medclip.retrieval.result import claim_hits, write_hits
-    from medclip.slides.store.slide_store import is_slide_store
+    from medclip.slides.slide_store import is_slide_store
 
     claim_hits(options.out, overwrite=options.overwrite)
     texts, folder = read_captions(options.captions), options.embeddings

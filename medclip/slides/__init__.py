@@ -37,7 +37,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "SlideFeatures": "medclip.slides.store.slide_features:SlideFeatures",
+        "SlideFeatures": "medclip.slides.slide_features:SlideFeatures",
         "StainOptions": "medclip.imaging.slides.stain.estimate:StainOptions",
         "TissueOptions": "medclip.imaging.slides.tissue.find:TissueOptions",
         "assess_patch": "medclip.imaging.slides.quality:assess_patch",
@@ -51,7 +51,7 @@ __getattr__, __dir__ = lazy_names(
         "make_grid": "medclip.imaging.slides.patches.grid:make_grid",
         "normalise_stain": "medclip.imaging.slides.stain.normalise:normalise_stain",
         "open": "medclip.imaging.slides.readers.open:open_slide",
-        "open_store": "medclip.slides.store.slide_store:open_slide_store",
+        "open_store": "medclip.slides.slide_store:open_slide_store",
         "overview": "medclip.imaging.slides.patches.overview:overview",
         "patches": "medclip.imaging.slides.patches.stream:slide_patches",
         "places": "medclip.api.slides:places",

@@ -19,7 +19,7 @@ from medclip.sample import Kind, Modality
 from medclip.settings import Settings
 from medclip.shards.reading.check_folder import check_shards
 from medclip.shards.reading.samples import ShardReader
-from medclip.shards.stored_voxels import MAX_BYTES, decode_voxels, encode_voxels, facts_of
+from medclip.shards.stored_arrays import MAX_BYTES, decode_voxels, encode_voxels, facts_of
 from medclip.shards.writing.build import build_shards
 from medclip.shards.writing.entries import Form
 from tests.kits.loops import sector, write_cine

@@ -22,7 +22,7 @@ from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.settings import Settings
-from medclip.shards.reading import read_ahead
+from medclip.shards.reading import shard_files as read_ahead
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.reading.shard_cache import ShardCache
 from medclip.shards.writing.build import build_shards

@@ -19,7 +19,6 @@ from medclip.files.stores.remote import Place, place_of
 from medclip.imaging.ecg.recording import Recording
 from medclip.imaging.volume.voxels import Voxels, middle_image
 from medclip.result import Result
-from medclip.shards import stored_signal, stored_voxels
 from medclip.shards.folder import (
     GROUP,
     SAMPLES,
@@ -31,14 +30,12 @@ from medclip.shards.folder import (
     sample_batches,
     shard_folder,
 )
-from medclip.shards.reading.columns import Columns
 from medclip.shards.reading.foreign import ForeignSet, read_foreign
-from medclip.shards.reading.mapped_rows import map_rows
+from medclip.shards.reading.mapped_rows import Columns, map_rows
 from medclip.shards.reading.shard_cache import ShardCache, ShardFile
 from medclip.shards.reading.shard_files import ShardFiles, Verify
-from medclip.shards.sample_json import from_json
-from medclip.shards.sample_views import SampleView, views_of
-from medclip.shards.stored_array import EXTENSION
+from medclip.shards.sample_json import SampleView, from_json, views_of
+from medclip.shards.stored_arrays import EXTENSION, SIGNAL_FACTS, VOLUME_FACTS, decode_signal, decode_voxels
 from medclip.shards.stored_image import DRAFT_GAP, EXTENSIONS, decode
 from medclip.shards.writing.tar import members
 from medclip.text.captions.record import CaptionRecord
@@ -345,8 +342,8 @@ class ShardReader:
         """
         if EXTENSION not in parts:
             raise MedclipError(Reason.MISSING_FILE, "the sample has no volume.")
-        facts = json.loads(parts["json"]).get(stored_voxels.FACTS) or {}
-        return stored_voxels.decode_voxels(parts[EXTENSION], facts)
+        facts = json.loads(parts["json"]).get(VOLUME_FACTS) or {}
+        return decode_voxels(parts[EXTENSION], facts)
 
     @staticmethod
     def recording(parts: Mapping[str, bytes]) -> Recording:
@@ -357,8 +354,8 @@ class ShardReader:
         """
         if EXTENSION not in parts:
             raise MedclipError(Reason.MISSING_FILE, "the sample has no ECG.")
-        facts = json.loads(parts["json"]).get(stored_signal.FACTS) or {}
-        return stored_signal.decode_signal(parts[EXTENSION], facts)
+        facts = json.loads(parts["json"]).get(SIGNAL_FACTS) or {}
+        return decode_signal(parts[EXTENSION], facts)
 
     def close(self) -> None:
         """Close the tars."""

@@ -19,10 +19,8 @@ from medclip.result import Result, named_counts
 from medclip.settings import Settings
 from medclip.shards.folder import GROUP, NUM_VIEWS, STRATUM, claim_shards, counts_of, write_index
 from medclip.shards.writing.entries import Entry, Form, entries_of
-from medclip.shards.writing.exam_groups import earlier_exams, group_rows
-from medclip.shards.writing.read_row import ReadJob, ReadResult, read_rows
-from medclip.shards.writing.splits import DEFAULT_SPLITS, assign
-from medclip.shards.writing.summary import ShardPlan
+from medclip.shards.writing.exam_groups import ReadJob, ReadResult, earlier_exams, group_rows, read_rows
+from medclip.shards.writing.splits import DEFAULT_SPLITS, ShardPlan, assign
 from medclip.shards.writing.table import GENERIC, ShardRow, read_shard_table
 from medclip.shards.writing.tar import SHARD_NAME, TarShard
 from medclip.wording import count

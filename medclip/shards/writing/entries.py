@@ -15,12 +15,10 @@ from medclip.errors import Problem
 from medclip.files.pseudonyms import keyed_hash
 from medclip.sample import VIEW_KINDS
 from medclip.shards.folder import Stored as StoredKind
-from medclip.shards.sample_json import to_json
-from medclip.shards.sample_views import VIEW_KIND, VIEWS, Group
-from medclip.shards.stored_array import EXTENSION
+from medclip.shards.sample_json import VIEW_KIND, VIEWS, Group, to_json
+from medclip.shards.stored_arrays import EXTENSION
 from medclip.shards.stored_image import STORED_AS, Format
-from medclip.shards.writing.exam_groups import ExamSample, read_exam
-from medclip.shards.writing.read_row import ReadResult, StoredView
+from medclip.shards.writing.exam_groups import ExamSample, ReadResult, StoredView, read_exam
 from medclip.shards.writing.table import GENERIC, ShardRow
 from medclip.text.captions.draw import draw_caption
 from medclip.text.captions.record import CaptionRecord

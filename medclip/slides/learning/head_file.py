@@ -21,7 +21,7 @@ from medclip.embeddings.embedded_unit import EmbeddingPack, from_dict
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import new_file, write_file
 from medclip.slides.learning.pooling import Kind, Shape, SlidePooling
-from medclip.slides.store.slide_features import SlideFeatures
+from medclip.slides.slide_features import SlideFeatures
 
 CARD, ARRAYS = "slide_head.json", "slide_head.safetensors"
 FORMAT = 1

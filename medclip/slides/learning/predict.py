@@ -19,12 +19,11 @@ from medclip.models.prototypes.class_vectors import ClassVectors, probabilities,
 from medclip.progress import Progress
 from medclip.result import named_counts
 from medclip.sample import Modality, spoken
-from medclip.slides.heat_maps.patch_map import PatchMap, evidence_for, patch_map
-from medclip.slides.heat_maps.write_maps import MapFiles, write_maps
+from medclip.slides.heat_maps import MapFiles, write_maps
 from medclip.slides.learning.head_file import SlideHead, check_fit, read_head
-from medclip.slides.store.slide_features import SlideFeatures
-from medclip.slides.store.slide_store import DONE, SlideRow, SlideStore
-from medclip.slides.store.step_row import StepResult, StepRow
+from medclip.slides.parametric_map import PatchMap, evidence_for, patch_map
+from medclip.slides.slide_features import SlideFeatures
+from medclip.slides.slide_store import DONE, SlideRow, SlideStore, StepResult, StepRow
 from medclip.text.vocabulary.task import Kind, Task
 from medclip.wording import list_of
 

@@ -19,7 +19,7 @@ from medclip.adaptation.frozen.train_on_features import run_epochs
 from medclip.errors import MedclipError, Reason
 from medclip.objectives.branch_diversity import branch_diversity
 from medclip.objectives.hazard import hazard_targets, masked_hazard_loss
-from medclip.slides.learning.bags import Bags
+from medclip.slides.learning.labels import Bags
 from medclip.slides.learning.pooling import MASKED_SHARE, Kind, Pooled, Shape, SlidePooling
 from medclip.statistics.metrics.selection_score import log_loss, mean_auroc
 

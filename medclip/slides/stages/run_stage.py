@@ -42,15 +42,7 @@ from medclip.runs.units.chunk import Context
 from medclip.runs.verb import Verb
 from medclip.sample import Kind, Modality
 from medclip.settings import Settings
-from medclip.slides.stages.grid_files import PATCHES
-from medclip.slides.stages.options import NO_LIMIT_BYTES, GridOptions
-from medclip.slides.stages.quality_measures import MEASURES, measure_quality
-from medclip.slides.stages.shares import Shares
-from medclip.slides.stages.stage import UNFINISHED, EmbedStage, PatchesStage, TissueStage
-from medclip.slides.stages.staging import Staging
-from medclip.slides.stages.tissue_files import TISSUE
-from medclip.slides.stages.work import SlideWork
-from medclip.slides.store.slide_store import (
+from medclip.slides.slide_store import (
     DONE,
     FEATURES,
     SLIDES,
@@ -60,6 +52,12 @@ from medclip.slides.store.slide_store import (
     open_slide_store,
     read_slide_rows,
 )
+from medclip.slides.stages.options import NO_LIMIT_BYTES, GridOptions
+from medclip.slides.stages.reading import Staging
+from medclip.slides.stages.shares import Shares
+from medclip.slides.stages.stage import UNFINISHED, EmbedStage, PatchesStage, TissueStage
+from medclip.slides.stages.stage_files import MEASURES, PATCHES, TISSUE, measure_quality
+from medclip.slides.stages.work import SlideWork
 
 EMBED = "embed"
 STAGES = (TISSUE, PATCHES, EMBED)

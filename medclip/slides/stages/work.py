@@ -39,9 +39,16 @@ from medclip.runs.units.read_unit import Reading
 from medclip.sample import Kind
 from medclip.settings import Settings
 from medclip.slides.stages.options import GridOptions
-from medclip.slides.stages.reading import ReadBlock, SeenSlide, blocks_of, check_unchanged, read_block, see_slide
+from medclip.slides.stages.reading import (
+    ReadBlock,
+    SeenSlide,
+    Staging,
+    blocks_of,
+    check_unchanged,
+    read_block,
+    see_slide,
+)
 from medclip.slides.stages.shares import Shares
-from medclip.slides.stages.staging import Staging
 from medclip.slides.stages.unfinished import UnfinishedSlide
 
 NO_SLIDE = Problem(Reason.NO_TASK, "it is no whole-slide image, and this command reads nothing else.")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from medclip.sample import POSITIONS, SIDES, VIEW_KINDS, ViewType
-from medclip.shards.sample_views import SampleView
+from medclip.shards.sample_json import SampleView
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.vocabulary.task import spoken_labels
 

@@ -18,7 +18,7 @@ from medclip.models.inputs.preprocess import Preprocess
 from medclip.objectives.keys import NO_KEY, key_of
 from medclip.sample import SIDES, Modality
 from medclip.shards.reading.foreign import FOREIGN, is_empty_record
-from medclip.shards.sample_views import VIEW_KIND, SampleView
+from medclip.shards.sample_json import VIEW_KIND, SampleView
 from medclip.shards.stored_image import DRAFT_GAP
 from medclip.text.captions.draw import draw_stated
 from medclip.text.captions.record import CaptionRecord

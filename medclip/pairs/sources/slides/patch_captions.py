@@ -31,9 +31,9 @@ from medclip.pairs.words.agent import AgentRefused, CaptionAgent, CaptionedPatch
 from medclip.pairs.words.patch_caption_check import Room
 from medclip.progress import Progress
 from medclip.settings import Settings
-from medclip.slides.stages.quality_measures import raised_flags
-from medclip.slides.store.slide_features import SlideFeatures
-from medclip.slides.store.slide_store import SlideStore
+from medclip.slides.slide_features import SlideFeatures
+from medclip.slides.slide_store import SlideStore
+from medclip.slides.stages.stage_files import raised_flags
 
 
 @dataclass(frozen=True)

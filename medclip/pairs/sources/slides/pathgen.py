@@ -40,9 +40,9 @@ from medclip.runs.run_pack import pack_of_run
 from medclip.settings import Settings
 from medclip.shards.stored_image import Format
 from medclip.shards.writing.splits import DEFAULT_SPLITS, check_shares, split_of
+from medclip.slides.slide_store import DONE, SlideStore, open_slide_store
 from medclip.slides.stages.options import NO_LIMIT_BYTES, GridOptions
 from medclip.slides.stages.run_stage import EMBED, refuse_other_models, run_stage
-from medclip.slides.store.slide_store import DONE, SlideStore, open_slide_store
 from medclip.text.tokenizers.tokenizer import Tokenizer
 
 

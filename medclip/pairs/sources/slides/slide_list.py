@@ -19,7 +19,7 @@ from medclip.pairs.select.patches import SelectionPrompts, prompts_for
 from medclip.progress import Progress
 from medclip.sample import Kind, Modality, Study, Unit
 from medclip.settings import Settings
-from medclip.slides.store.slide_store import DONE, SlideRow, SlideStore
+from medclip.slides.slide_store import DONE, SlideRow, SlideStore
 
 ORGAN, FINDINGS = "organ", "findings"
 """Columns of the table, beside file, patient and mpp_um. Several findings stand on lines of their own."""

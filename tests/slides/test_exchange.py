@@ -14,9 +14,9 @@ import pytest
 
 import medclip
 from medclip.errors import MedclipError, Reason
-from medclip.slides.exchange.tile_table import tile_table
-from medclip.slides.store.slide_features import write_slide_features
-from medclip.slides.store.slide_store import RUN, SlideFeatures, SlideRow, SlideStore, features_path, open_slide_store
+from medclip.slides.exchange import tile_table
+from medclip.slides.slide_features import write_slide_features
+from medclip.slides.slide_store import RUN, SlideFeatures, SlideRow, SlideStore, features_path, open_slide_store
 from tests.kits.slide_store import make_slide_features, write_slide_store
 
 GLASS = SlideRow("f" * 16, "glass.tiff", 1, "skipped", "no_tissue", "no tissue was found on the slide.")

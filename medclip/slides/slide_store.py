@@ -5,30 +5,41 @@
 | slides.parquet | one `SlideRow` for each slide, in the order of names, with what became of it |
 | features/KEY.h5 | the vectors of a slide (`slide_features`) |
 | run.json | version, model, options and counts; there once all of it is complete |
+
+A step over a store has a row for each slide, also for those that it could do nothing with. The slide that vectors are
+of is opened again from the folder where it lies, if it is still the same.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.dicom.header.quiet import quiet
 from medclip.embeddings.embedded_unit import EmbeddingPack, from_dict
 from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason
+from medclip.exit_codes import ExitCode, after
 from medclip.files.discover import LEDGER
 from medclip.files.output import digest_of
 from medclip.files.tables.write import write_rows
+from medclip.imaging.slides.readers.open import open_slide
 from medclip.result import Result
-from medclip.slides.store.slide_features import SlideFeatures, read_feature_blocks, read_slide_features
+from medclip.settings import Settings
+from medclip.slides.slide_features import SlideFeatures, read_feature_blocks, read_slide_features
+
+if TYPE_CHECKING:
+    from medclip.imaging.slides.readers.pyramid import SlideReader
 
 SLIDES, FEATURES, RUN = "slides.parquet", "features", "run.json"
 DONE = "done"
@@ -257,3 +268,137 @@ def read_slide_rows(path: Path) -> tuple[SlideRow, ...]:
 
     names = [f.name for f in fields(SlideRow)]
     return tuple(SlideRow(**row) for row in pq.read_table(path, columns=names).to_pylist())
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """One slide of a store and how a step ended for it; what the step made of it is in the fields of its own."""
+
+    key: str
+    file: str
+    """As in slides.parquet."""
+    status: str
+    """done, skipped or failed: of the slide, or of this step."""
+    reason: str | None = None
+    message: str | None = None
+    patient: str | None = None
+    num_patches: int | None = None
+
+    @classmethod
+    def of(cls, row: SlideRow) -> Self:
+        """Return the row of a slide that nothing was done with yet."""
+        return cls(row.key, row.file, row.status, row.reason, row.message, row.patient, row.num_patches)
+
+    def after(self, error: MedclipError) -> Self:
+        """Return the row of a slide that the step failed on."""
+        return replace(self, status="failed", reason=str(error.reason), message=error.problem().message)
+
+
+Row = TypeVar("Row", bound=StepRow)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StepResult(Result, Generic[Row]):
+    """The rows of all slides of a store."""
+
+    slides: tuple[Row, ...]
+
+    def __len__(self) -> int:
+        return len(self.slides)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Slides by status."""
+        return count_statuses(self.slides)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """0 where no slide failed, 3 where one did."""
+        return after(self.counts)
+
+
+_ALIKE = 0.01
+"""How much, of a side, a slide may differ from the one that was embedded."""
+_SIDE_PX, _QUALITY = 256, 85
+
+
+def embedded_paths(images: Path, row: SlideRow) -> list[Path]:
+    """Return the files of a slide of a store: of a DICOM slide those of its folder that are of the same series.
+
+    Args:
+        images: The folder that was embedded, or the one file.
+        row: The slide.
+
+    Raises:
+        OSError: Where its folder is gone.
+    """
+    path = images if images.is_file() else images / row.file
+    if row.num_files == 1:
+        return [path]
+    beside = sorted(p for p in path.parent.iterdir() if p.suffix == path.suffix)
+    series = _series(path)
+    return [p for p in beside if _series(p) == series] if series else beside
+
+
+def _series(path: Path) -> str:
+    """Return the series of a DICOM file; blank for any other."""
+    import pydicom
+
+    try:
+        with quiet("pydicom"):
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+            return str(header.get("SeriesInstanceUID") or "")
+    except Exception:  # pydicom raises many types, whose texts may quote header values
+        return ""
+
+
+def open_embedded(images: Path, row: SlideRow, slide_size_um: tuple[float, float], settings: Settings) -> SlideReader:
+    """Open the slide of a row again.
+
+    Args:
+        images: The folder that was embedded.
+        row: The slide; a scale that came from a table or an option is taken again.
+        slide_size_um: Height and width that the slide had, in µm.
+        settings: Limits.
+
+    Raises:
+        MedclipError: MISSING_FILE where it is not there, CHANGED where it has another size; as `open_slide`.
+    """
+    policy = settings.policy
+    if row.mpp_source in ("table", "option") and row.mpp_um is not None:
+        policy = replace(policy, mpp_um=row.mpp_um)
+    try:
+        paths = embedded_paths(images, row)
+    except OSError as e:
+        raise MedclipError(Reason.MISSING_FILE, "there is no such slide in the folder of slides.", where=images) from e
+    reader = open_slide(paths, replace(settings, policy=policy))
+    sides = zip(reader.size_um, slide_size_um, strict=True)
+    if any(abs(side - embedded) > _ALIKE * embedded for side, embedded in sides):
+        reader.close()
+        raise MedclipError(Reason.CHANGED, "the slide here has another size than the one that was embedded.")
+    return reader
+
+
+def patch_jpeg(
+    images: Path, row: SlideRow, features: SlideFeatures, corner_um: tuple[float, float], settings: Settings
+) -> bytes:
+    """Return a patch as a small JPEG; b"" where its slide is not there, is another one, or cannot be read.
+
+    Args:
+        images: The folder that was embedded.
+        row: The slide.
+        features: Features of the slide, for sizes and scales.
+        corner_um: Top and left of the patch in µm.
+        settings: Limits.
+    """
+    from PIL import Image
+
+    try:
+        with open_embedded(images, row, features.slide_size_um, settings) as reader:
+            pixels = reader.read(*corner_um, features.size_px, features.size_px, features.mpp_um)
+    except (MedclipError, OSError):
+        return b""
+    image, buffer = Image.fromarray(pixels), io.BytesIO()
+    image.thumbnail((_SIDE_PX, _SIDE_PX))
+    image.save(buffer, format="JPEG", quality=_QUALITY)
+    return buffer.getvalue()

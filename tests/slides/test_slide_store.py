@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.slides.store.slide_features import write_slide_features
-from medclip.slides.store.slide_store import RUN, SLIDES, SlideRow, features_path, open_slide_store
+from medclip.slides.slide_features import write_slide_features
+from medclip.slides.slide_store import RUN, SLIDES, SlideRow, features_path, open_slide_store
 from tests.kits.slide_store import PACK, make_slide_features, write_slide_store
 
 EMPTY = SlideRow("f" * 16, "slide_00.tiff", 1, "skipped", "no_tissue", "no tissue was found on the slide.")

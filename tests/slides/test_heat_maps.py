@@ -12,16 +12,18 @@ from PIL import Image
 from medclip.errors import MedclipError
 from medclip.imaging.slides.patches.geojson import from_geojson
 from medclip.imaging.slides.readers.open import open_slide
-from medclip.slides.heat_maps.overlay import blank_slide, draw_map, paint
-from medclip.slides.heat_maps.parametric_map import (
+from medclip.slides.heat_maps import blank_slide, draw_map, map_geojson, paint
+from medclip.slides.parametric_map import (
     PADDING,
+    PatchMap,
     blank_header,
+    evidence_for,
     parametric_map,
+    patch_map,
+    rasterise,
     slide_header,
     write_parametric_map,
 )
-from medclip.slides.heat_maps.patch_map import PatchMap, evidence_for, patch_map, rasterise
-from medclip.slides.heat_maps.write_maps import map_geojson
 from tests.kits.slide_store import make_slide_features
 from tests.kits.slides import MPP, draw_section, write_dicom_slide, write_pyramid
 

@@ -8,10 +8,10 @@ import pydicom
 from PIL import Image
 
 from medclip.settings import Settings
-from medclip.slides.heat_maps.patch_map import PatchMap, patch_map
-from medclip.slides.heat_maps.write_maps import MapFiles, write_maps
-from medclip.slides.store.slide_features import SlideFeatures
-from medclip.slides.store.slide_store import SlideRow
+from medclip.slides.heat_maps import MapFiles, write_maps
+from medclip.slides.parametric_map import PatchMap, patch_map
+from medclip.slides.slide_features import SlideFeatures
+from medclip.slides.slide_store import SlideRow
 from tests.kits.slide_store import make_slide_features
 from tests.kits.slides import MPP, damage_tile, draw_section, write_dicom_slide, write_pyramid
 

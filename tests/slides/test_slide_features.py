@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.slides.store import slide_features
-from medclip.slides.store.slide_features import read_slide_features, write_slide_features
+from medclip.slides import slide_features
+from medclip.slides.slide_features import read_slide_features, write_slide_features
 from tests.kits.slide_store import make_slide_features
 
 
