@@ -3,7 +3,7 @@
 A table of 5 million samples takes 2 GB in memory, in each of the ranks and workers of a node. Here it is written once,
 as an Arrow file of batches of 65,536 rows with few-valued columns as numbers, to `cache/rows` of MEDCLIP_HOME, under a
 name that is made of the split and the indexes; whoever comes later opens it in less than a second. Columns that are
-wanted as a whole (`SampleColumns`: small numbers of every sample) are mapped, single rows read from their place. Like
+wanted as a whole (`Columns`: small numbers of every sample) are mapped, single rows read from their place. Like
 the table it is made of, the file holds hashes of patients, and its owner alone may read it.
 
 The newest 16 files stay, and older ones that a process has open. Where the folder cannot be written, the file is a
