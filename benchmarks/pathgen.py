@@ -35,7 +35,7 @@ from medclip.imaging.slides.stain.normalise import slide_stain
 from medclip.imaging.slides.tissue.find import find_tissue
 from medclip.models.packs.pack import load_model
 from medclip.pairs.select.patches import choose_patches, prompts_for
-from medclip.pairs.sources.slides.patch_reading import read_patch
+from medclip.pairs.sources.slides.patch_captions import read_patch
 from medclip.pairs.sources.slides.pathgen import room_of
 from medclip.pairs.words.agent import CaptionedPatch, caption_patch
 from medclip.pairs.words.measuring_agent import MeasuringAgent

@@ -104,8 +104,7 @@ def build(options: BuildOptions) -> ShardReport:
             at all could be read.
     """
     from medclip.files.pseudonyms import load_key
-    from medclip.shards.writing.build import ShardReport, build_shards
-    from medclip.shards.writing.entries import Form
+    from medclip.shards.writing.build import Form, ShardReport, build_shards
     from medclip.shards.writing.splits import read_shares
 
     settings = settings_of(options)

@@ -24,8 +24,7 @@ from records import encode, measured
 
 from medclip.api.captions import captions
 from medclip.models.packs.pack import find_pack, load_model
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from medclip.text.vocabulary.load import load_task
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

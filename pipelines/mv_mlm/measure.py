@@ -39,8 +39,7 @@ from medclip.adaptation.pack.pack_head import read_pack_heads
 from medclip.api.captions import captions
 from medclip.models.packs.pack import pack_card
 from medclip.objectives.hazard import AdditiveHazard, hazard_targets, masked_hazard_loss
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from medclip.statistics.cohort import Cohort, Risk
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.metrics.concordance import concordance

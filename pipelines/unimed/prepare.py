@@ -124,8 +124,7 @@ def build_table(part: Part, folder: Path, target: Path, key_file: Path | None, m
     from medclip.api.captions import captions
     from medclip.files.pseudonyms import load_key
     from medclip.settings import Settings
-    from medclip.shards.writing.build import build_shards
-    from medclip.shards.writing.entries import Form
+    from medclip.shards.writing.build import Form, build_shards
     from medclip.wording import count
 
     target.parent.mkdir(parents=True, exist_ok=True)

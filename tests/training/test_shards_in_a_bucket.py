@@ -25,8 +25,7 @@ from medclip.settings import Settings
 from medclip.shards.reading import shard_files as read_ahead
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.reading.shard_cache import ShardCache
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from medclip.training.batches.loader import Batch, Batches, preflight
 from medclip.training.batches.order import epoch_plan, windows_of_epoch
 from medclip.training.log import read_log

@@ -13,7 +13,7 @@ from typing import Any
 
 from medclip.models.packs.card_sources import caution_of
 from medclip.text.checks.closed_words import ALSO_SAID_OF, IMAGE_TASKS, MODALITIES, Pair, image_classes
-from medclip.text.free_text.mentions import mentioned
+from medclip.text.mentions import mentioned
 from medclip.text.vocabulary.load import MODALITY_TASK, load_task, spoken_names
 from medclip.text.vocabulary.own_words import Prompt
 from medclip.wording import list_of

@@ -29,7 +29,7 @@ from medclip.files.output import digest_of
 from medclip.pairs.select.patches import ANY
 from medclip.pairs.words.agent import AgentRefused, Answer, CaptionedPatch, Edit, Revision, Usage, sentences_of
 from medclip.pairs.words.patch_caption_check import AllowedClaims, Room
-from medclip.shards.stored_image import encode
+from medclip.shards.stored_data import encode
 
 VERSION = 1
 """Raised when a request is worded otherwise."""

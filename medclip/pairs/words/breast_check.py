@@ -52,8 +52,8 @@ from medclip.text.breast_record import (
 )
 from medclip.text.checks.closed_words import DENIALS as NEGATIONS
 from medclip.text.checks.closed_words import HEDGES, NEUTRAL, TURN
-from medclip.text.free_text.mentions import asserted
-from medclip.text.free_text.sentences import sentences
+from medclip.text.free_text import sentences
+from medclip.text.mentions import asserted
 from medclip.text.vocabulary.load import load_task
 
 MOST_WORDS = 200

@@ -28,8 +28,7 @@ from medclip.shards.folder import (
 from medclip.shards.reading.foreign import ForeignSet, read_foreign
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.sample_json import from_json, views_of
-from medclip.shards.stored_arrays import EXTENSION, SIGNAL_FACTS
-from medclip.shards.stored_image import EXTENSIONS, SIGNATURES, STORED_AS
+from medclip.shards.stored_data import EXTENSION, EXTENSIONS, SIGNAL_FACTS, SIGNATURES, STORED_AS
 from medclip.shards.writing.tar import member_names, members
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.vocabulary.task import is_outcome, outcome_word

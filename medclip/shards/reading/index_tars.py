@@ -23,7 +23,7 @@ from medclip.result import Result, named_counts
 from medclip.settings import Settings
 from medclip.shards.folder import INDEX, SAMPLE_COLUMNS, arrow_table, claim_shards, write_index
 from medclip.shards.reading.foreign import FOREIGN, ForeignSet, is_empty_record, read_foreign
-from medclip.shards.stored_image import EXTENSIONS
+from medclip.shards.stored_data import EXTENSIONS
 from medclip.shards.writing.tar import split_name
 
 MAX_SAMPLE_BYTES = 256 << 20

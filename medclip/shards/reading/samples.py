@@ -35,8 +35,16 @@ from medclip.shards.reading.mapped_rows import Columns, map_rows
 from medclip.shards.reading.shard_cache import ShardCache, ShardFile
 from medclip.shards.reading.shard_files import ShardFiles, Verify
 from medclip.shards.sample_json import SampleView, from_json, views_of
-from medclip.shards.stored_arrays import EXTENSION, SIGNAL_FACTS, VOLUME_FACTS, decode_signal, decode_voxels
-from medclip.shards.stored_image import DRAFT_GAP, EXTENSIONS, decode
+from medclip.shards.stored_data import (
+    DRAFT_GAP,
+    EXTENSION,
+    EXTENSIONS,
+    SIGNAL_FACTS,
+    VOLUME_FACTS,
+    decode,
+    decode_signal,
+    decode_voxels,
+)
 from medclip.shards.writing.tar import members
 from medclip.text.captions.record import CaptionRecord
 from medclip.wording import count
@@ -309,7 +317,7 @@ class ShardReader:
 
     @staticmethod
     def image(parts: Mapping[str, bytes], wanted_px: int | None = None, gap: float = DRAFT_GAP) -> Image.Image:
-        """Decode the one image among a sample's members; see `medclip.shards.stored_image.decode`.
+        """Decode the one image among a sample's members; see `medclip.shards.stored_data.decode`.
 
         Raises:
             MedclipError: MISSING_FILE when there is none, NOT_SUPPORTED_YET when there are several; and those of
@@ -329,7 +337,7 @@ class ShardReader:
         """Decode all images among a sample's members: one, or its views in hanging order.
 
         Raises:
-            MedclipError: MISSING_FILE when there is none; and those of `medclip.shards.stored_image.decode`.
+            MedclipError: MISSING_FILE when there is none; and those of `medclip.shards.stored_data.decode`.
         """
         return tuple(decode(parts[member], wanted_px, gap) for member in _images(parts))
 

@@ -22,7 +22,7 @@ from medclip.sample import SIDES, Kind, Modality, Sample, View, ViewType
 from medclip.settings import Settings
 from medclip.shards.folder import Stored
 from medclip.shards.sample_json import Group, SampleView
-from medclip.shards.stored_image import STORED_AS, Format, encode
+from medclip.shards.stored_data import STORED_AS, Format, encode
 from medclip.shards.writing.table import ShardRow
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.vocabulary.load import load_task
@@ -143,7 +143,7 @@ def _mammogram(source: Source) -> ExamView:
 
 def _store_voxels(sample: Sample) -> StoredView:
     from medclip.imaging.volume.voxels import check_voxels, voxels_of
-    from medclip.shards.stored_arrays import VOLUME_FACTS, encode_voxels, facts_of
+    from medclip.shards.stored_data import VOLUME_FACTS, encode_voxels, facts_of
 
     voxels = voxels_of(sample)
     check_voxels(voxels)
@@ -154,7 +154,7 @@ def _store_voxels(sample: Sample) -> StoredView:
 def _store_signal(source: Source, modality: Modality | None, sha256: str, settings: Settings) -> ReadResult:
     """Store an ECG as its file has it; what a model is shown of it is made when it is trained."""
     from medclip.adapters.ecg import EcgAdapter, EcgOptions, read_recording
-    from medclip.shards.stored_arrays import SIGNAL_FACTS, encode_signal
+    from medclip.shards.stored_data import SIGNAL_FACTS, encode_signal
 
     if modality is not Modality.ECG:
         raise MedclipError(Reason.OTHER_INPUT, "the row is no ECG, and these shards hold ECGs.")

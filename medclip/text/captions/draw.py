@@ -29,8 +29,7 @@ from medclip.text.captions.record import (
     weighted,
     without_outcomes,
 )
-from medclip.text.free_text.report_sections import draw_report
-from medclip.text.free_text.sentences import Native, draw_native, draw_whole, shuffled
+from medclip.text.free_text import Native, draw_native, draw_report, draw_whole, shuffled
 from medclip.text.vocabulary.load import load_task, spoken_names
 from medclip.text.vocabulary.prompts import expand, without_article
 from medclip.text.vocabulary.task import Task, TaskClass

@@ -1,6 +1,6 @@
 """The words of open sets as captions: findings, descriptors and answers, of which none names where it is from.
 
-A sentence is quoted only if the image can show what it says (`medclip.text.free_text.sentences`) and no word in it
+A sentence is quoted only if the image can show what it says (`medclip.text.free_text`) and no word in it
 betrays the source: a text tower that knows the source by a word teaches it to the image tower, and a finding that comes
 from one source is then found by its source.
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from medclip.text.free_text.sentences import aside, sentences
+from medclip.text.free_text import aside, sentences
 
 _PLURAL = re.compile(r"\b(is|was|does)\s*/\s*(are|were|do)\b", re.I)
 _TAIL = re.compile(r"\s*(?:-\s*yes\s*/\s*no|[?.:]+)\s*$", re.I)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from medclip.sample import Modality
-from medclip.text.free_text.mentions import mentioned
+from medclip.text.mentions import mentioned
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import Task, TaskClass, spoken_labels
 

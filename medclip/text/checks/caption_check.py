@@ -36,7 +36,7 @@ from medclip.text.checks.closed_words import (
     REPORTING,
     TURN,
 )
-from medclip.text.free_text.mentions import NONE, all_absent, asserted, denied
+from medclip.text.mentions import NONE, all_absent, asserted, denied
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.prompts import without_article
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from functools import cache
 
 from medclip.sample import Modality
-from medclip.text.free_text.sentences import KINDS
+from medclip.text.free_text import KINDS
 from medclip.text.vocabulary.load import MODALITY_TASK, load_task
 
 _NEUTRAL = """

@@ -35,8 +35,8 @@ from medclip.text.breast_record import (
     finding_kinds,
     record_of,
 )
-from medclip.text.free_text.mentions import asserted, contradicts
-from medclip.text.free_text.sentences import sentences
+from medclip.text.free_text import sentences
+from medclip.text.mentions import asserted, contradicts
 
 SCALE = {
     "mass": (400, 250),

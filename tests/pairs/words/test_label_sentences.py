@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.pairs.words.label_sentences import MAX_FINDINGS, distinct_sentences
+from medclip.pairs.sources.labels import MAX_FINDINGS, distinct_sentences
 from medclip.sample import Modality
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.checks.caption_check import check_caption
-from medclip.text.free_text.mentions import asserted
-from medclip.text.free_text.sentences import sentences
+from medclip.text.free_text import sentences
+from medclip.text.mentions import asserted
 from medclip.text.vocabulary.load import load_task, spoken_names
 from medclip.text.vocabulary.prompts import without_article
 

@@ -21,8 +21,7 @@ from medclip.settings import Settings
 from medclip.shards.reading.check_folder import check_shards
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing import build as build_module
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form, sample_key
+from medclip.shards.writing.build import Form, build_shards, sample_key
 from medclip.shards.writing.exam_groups import ReadResult, read_row
 from medclip.shards.writing.splits import plan_shards
 from tests.kits.progress import Recorded

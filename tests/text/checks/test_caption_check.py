@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.pairs.words.label_sentences import distinct_sentences
+from medclip.pairs.sources.labels import distinct_sentences
 from medclip.sample import Modality
 from medclip.text.captions.draw import CaptionRecord, draw_caption
 from medclip.text.checks.caption_check import check_caption, claims

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from medclip.errors import MedclipError, Reason
+from medclip.pairs.sources.labels import distinct_sentences
 from medclip.pairs.words.caption_writer import facts_of
-from medclip.pairs.words.label_sentences import distinct_sentences
 from medclip.sample import Modality
 from medclip.text.captions.draw import draw_caption
 from medclip.text.captions.record import CaptionRecord

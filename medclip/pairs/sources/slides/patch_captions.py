@@ -1,13 +1,14 @@
 """Choose patches of each slide by its vectors, and have them captioned: the two stages of a run behind the embedding.
 
-Reading processes read and measure while the agent works. What was chosen of a slide, and each patch that has its text,
-is noted in the journal at once.
+Reading processes read the chosen patches, hash and measure them while the agent works: no torch here. What was chosen
+of a slide, and each patch that has its text, is noted in the journal at once.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -16,16 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.errors import MedclipError, Reason
 from medclip.files.readers.pool import ReadingPool
+from medclip.imaging.slides.nuclei import NucleiMeasurements, measure_nuclei
 from medclip.imaging.slides.patches.grid import Patch
 from medclip.imaging.slides.quality import FLAGS
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.imaging.slides.readers.pyramid import SlideReader
-from medclip.imaging.slides.stain.estimate import StainMethod, StainOptions
+from medclip.imaging.slides.stain.estimate import StainEstimate, StainMethod, StainOptions
 from medclip.imaging.slides.stain.normalise import slide_stain
 from medclip.pairs.select.patches import ChosenPatch, SelectionOptions, choose_patches
 from medclip.pairs.sources.slides.journal import Journal
-from medclip.pairs.sources.slides.patch_reading import ReadPatch, read_patch
 from medclip.pairs.sources.slides.slide_list import ListedSlide
 from medclip.pairs.words.agent import AgentRefused, CaptionAgent, CaptionedPatch, caption_patch
 from medclip.pairs.words.patch_caption_check import Room
@@ -34,6 +36,58 @@ from medclip.settings import Settings
 from medclip.slides.slide_features import SlideFeatures
 from medclip.slides.slide_store import SlideStore
 from medclip.slides.stages.stage_files import raised_flags
+
+
+@dataclass(frozen=True, eq=False)
+class ReadPatch:
+    """One patch as an agent sees it."""
+
+    pixels: NDArray[np.uint8]
+    sha256: str
+    measured: NucleiMeasurements | None = None
+    measured_again: NucleiMeasurements | None = None
+
+
+def pixels_sha256(pixels: NDArray[np.uint8]) -> str:
+    """Hash the pixels of a patch: RGB, row by row."""
+    return hashlib.sha256(pixels.tobytes()).hexdigest()
+
+
+def read_patch(
+    reader: SlideReader,
+    corner_um: tuple[float, float],
+    size_px: int,
+    mpp_um: float,
+    stain: StainEstimate | None,
+    measures: bool,
+) -> ReadPatch:
+    """Read one patch, hash it, and measure it for agents that ask for it."""
+    with reader:
+        pixels = reader.read(*corner_um, size_px, size_px, mpp_um)
+    measured: Any = (None, None)
+    if measures:
+        measured = measure_nuclei(pixels, mpp_um, stain), measure_nuclei(pixels, mpp_um)
+    return ReadPatch(pixels, pixels_sha256(pixels), *measured)
+
+
+def reread_pixels(reader: SlideReader, record: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """Read the pixels of a record again: from the slide that it names, and from nowhere else.
+
+    Args:
+        reader: Reader of the record's slide, opened with the scale that it was opened with (of a slide that states
+            none).
+        record: A row of records.parquet, or what a sample's JSON has under `slide`.
+
+    Returns:
+        RGB uint8 [size_px, size_px, 3]: the very pixels.
+
+    Raises:
+        MedclipError: CHANGED where they are others; what reading raises.
+    """
+    pixels = reader.read(record["top_um"], record["left_um"], record["size_px"], record["size_px"], record["mpp_um"])
+    if pixels_sha256(pixels) != record["pixels_sha256"]:
+        raise MedclipError(Reason.CHANGED, "the slide has other pixels there than the record: it is another slide.")
+    return pixels
 
 
 @dataclass(frozen=True)

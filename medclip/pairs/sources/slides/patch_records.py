@@ -17,8 +17,7 @@ from medclip.files.output import new_folder
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.readers.pool import ReadingPool
 from medclip.pairs.sources.slides.journal import Journal
-from medclip.pairs.sources.slides.patch_captions import PathgenOptions, opened
-from medclip.pairs.sources.slides.patch_reading import ReadPatch, read_patch
+from medclip.pairs.sources.slides.patch_captions import PathgenOptions, ReadPatch, opened, read_patch
 from medclip.pairs.sources.slides.slide_list import ListedSlide
 from medclip.pairs.words.agent import CaptionAgent
 from medclip.pairs.words.patch_caption_check import CaptionProblem, Room, check_patch_caption, words_of
@@ -27,8 +26,8 @@ from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.shards.folder import NUM_VIEWS, counts_of, write_index
 from medclip.shards.sample_json import to_json
-from medclip.shards.stored_image import STORED_AS, Format, encode
-from medclip.shards.writing.entries import sample_key
+from medclip.shards.stored_data import STORED_AS, Format, encode
+from medclip.shards.writing.build import sample_key
 from medclip.shards.writing.splits import split_of
 from medclip.shards.writing.tar import SHARD_NAME, TarShard
 from medclip.text.captions.record import CaptionRecord

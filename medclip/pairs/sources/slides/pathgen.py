@@ -38,7 +38,7 @@ from medclip.runs.call import Call
 from medclip.runs.planning.options import ScoreOptions
 from medclip.runs.run_pack import pack_of_run
 from medclip.settings import Settings
-from medclip.shards.stored_image import Format
+from medclip.shards.stored_data import Format
 from medclip.shards.writing.splits import DEFAULT_SPLITS, check_shares, split_of
 from medclip.slides.slide_store import DONE, SlideStore, open_slide_store
 from medclip.slides.stages.options import NO_LIMIT_BYTES, GridOptions

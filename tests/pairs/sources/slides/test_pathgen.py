@@ -18,7 +18,7 @@ from medclip.imaging.slides import open_slide
 from medclip.models.packs.pack import load_model
 from medclip.pairs.select.patches import choose_patches
 from medclip.pairs.sources.slides import patch_captions as run_module
-from medclip.pairs.sources.slides.patch_reading import reread_pixels
+from medclip.pairs.sources.slides.patch_captions import reread_pixels
 from medclip.pairs.sources.slides.pathgen import room_of
 from medclip.pairs.words.agent import AgentRefused, Answer, Revision, Usage
 from medclip.pairs.words.patch_caption_check import AllowedClaims

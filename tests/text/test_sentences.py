@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.text.free_text.mentions import asserted, contradicts
-from medclip.text.free_text.sentences import draw_native, sentences
+from medclip.text.free_text import draw_native, sentences
+from medclip.text.mentions import asserted, contradicts
 
 
 def test_text_is_split_at_sentence_ends_and_not_inside_numbers_or_initials():

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from medclip.sample import Modality
 from medclip.text.captions.draw import CaptionRecord, draw_caption
-from medclip.text.free_text.mentions import contradicts
-from medclip.text.free_text.report_sections import draw_report, split_report
-from medclip.text.free_text.sentences import aside
+from medclip.text.free_text import aside, draw_report, split_report
+from medclip.text.mentions import contradicts
 
 WARD = """                          FINAL REPORT
  EXAMINATION:  CHEST (PA AND LAT)
