@@ -33,9 +33,9 @@ def from_json(data: bytes) -> tuple[CaptionRecord, dict[str, Any]]:
         KeyError, ValueError: The bytes are something else.
     """
     value = json.loads(data)
-    known: dict[str, Any] = {f.name: value["record"][f.name] for f in fields(CaptionRecord) if f.name != "report"}
-    known["modality"] = None if known["modality"] is None else Modality(known["modality"])
-    record = CaptionRecord(**known | {"texts": tuple(known["texts"]), "report": value["record"].get("report")})
+    stored: dict[str, Any] = {f.name: value["record"][f.name] for f in fields(CaptionRecord) if f.name != "report"}
+    stored["modality"] = None if stored["modality"] is None else Modality(stored["modality"])
+    record = CaptionRecord(**stored | {"texts": tuple(stored["texts"]), "report": value["record"].get("report")})
     return record, {"study": "", **value["meta"]}
 
 

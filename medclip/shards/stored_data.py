@@ -30,7 +30,6 @@ from medclip.sample import Kind
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
     from PIL import Image
 
 Format = Literal["png", "jpeg"]
@@ -187,15 +186,15 @@ def decode_voxels(data: bytes, facts: Mapping[str, Any]) -> Voxels:
             raise ValueError("another number of axes")
         if (kind is Kind.VOLUME) != (spacing is not None) or kind not in (Kind.VOLUME, Kind.CINE):
             raise ValueError("no spacing")
-        known = None if spacing is None else tuple(float(mm) for mm in spacing)
-        if known is not None and (len(known) != 3 or not all(0 < mm < np.inf for mm in known)):
+        spacing_mm = None if spacing is None else tuple(float(mm) for mm in spacing)
+        if spacing_mm is not None and (len(spacing_mm) != 3 or not all(0 < mm < np.inf for mm in spacing_mm)):
             raise ValueError("no spacing")
         return Voxels(
             values,
             kind,
             str(facts["unit"]),
             facts["plane"],
-            None if known is None else (known[0], known[1], known[2]),
+            None if spacing_mm is None else (spacing_mm[0], spacing_mm[1], spacing_mm[2]),
             None if frame_ms is None else float(frame_ms),
         )
     except (KeyError, ValueError, TypeError, SyntaxError, IndexError) as e:

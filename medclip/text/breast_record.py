@@ -169,11 +169,13 @@ class BreastRecord:
 
 def _check(*closed: tuple[str, Sequence[str], Sequence[str]]) -> None:
     """Refuse words that are not of closed lists, each with its name, the words and the list."""
-    for name, words, known in closed:
+    for name, words, allowed in closed:
         for word in words:
-            if word and word not in known:
+            if word and word not in allowed:
                 raise MedclipError(
-                    Reason.TABLE_INVALID, f"the {name} {word!r} is not known.", hint=did_you_mean(word, known, "It has")
+                    Reason.TABLE_INVALID,
+                    f"the {name} {word!r} is not known.",
+                    hint=did_you_mean(word, allowed, "It has"),
                 )
 
 

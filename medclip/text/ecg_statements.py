@@ -181,9 +181,9 @@ def labels_of(codes: Iterable[str], tasks: Iterable[str] = TASKS) -> dict[str, d
         >>> labels_of(["IMI", "SR"], ["ecg_superclass"])
         {'ecg_superclass': {'norm': 0, 'mi': 1, 'sttc': 0, 'cd': 0, 'hyp': 0}}
     """
-    known = [statements()[c] for c in codes if c in statements()]
-    listed = {s.code for s in known}
-    groups = {"ecg_superclass": {s.superclass for s in known}, "ecg_subclass": {s.subclass for s in known}}
+    stated = [statements()[c] for c in codes if c in statements()]
+    listed = {s.code for s in stated}
+    groups = {"ecg_superclass": {s.superclass for s in stated}, "ecg_subclass": {s.subclass for s in stated}}
     return {
         task: {c.name: int(code in groups.get(task, listed)) for code, c in _classes(task).items()} for task in tasks
     }
@@ -222,8 +222,8 @@ def code_of_snomed(snomed: str) -> str | None:
 
 @cache
 def _by_snomed() -> Mapping[str, str]:
-    own = {c.codes["sct"]: code for code, c in _classes("ecg_all").items() if "sct" in c.codes}
-    return own | _OTHER_SNOMED
+    codes = {c.codes["sct"]: code for code, c in _classes("ecg_all").items() if "sct" in c.codes}
+    return codes | _OTHER_SNOMED
 
 
 @cache

@@ -245,11 +245,11 @@ def draw_report(
     if impression and (how < IMPRESSION_SHARE + BOTH_SHARE or not findings):
         chosen = _run(impression, 0, len(impression), max_words)
     if findings and (how >= IMPRESSION_SHARE or not impression):
-        left = [s for s in findings if s not in chosen]
+        others = [s for s in findings if s not in chosen]
         room = max_words - sum(len(s.split()) for s in chosen)
-        if left:
-            start = int(rng.integers(len(left)))
-            chosen += _run(left, start, start + 1 + int(rng.integers(len(left))), room)
+        if others:
+            start = int(rng.integers(len(others)))
+            chosen += _run(others, start, start + 1 + int(rng.integers(len(others))), room)
     return " ".join(chosen)
 
 

@@ -18,7 +18,7 @@ from medclip.evaluation.few_shot.results import Cell
 from medclip.evaluation.zero_shot.metrics import Figure
 from medclip.evaluation.zero_shot.results import SetResult
 from medclip.inspecting.doctor import Check, State
-from medclip.pairs.sources.labels import CaptionsReport
+from medclip.pairs.sources.captioned_table import CaptionsReport
 from medclip.result import Result
 from medclip.shards.reading.index_tars import IndexReport
 from tests.kits.adapt_tables import make_table, tiny

@@ -106,15 +106,16 @@ def prompts_for(
         >>> prompts_for("TCGA_BRCA", ["mucin pools"]).organ
         'breast'
     """
-    known = {**own_attributes(), **(attributes or {})}
+    phrases_of = {**own_attributes(), **(attributes or {})}
     name = organ_of(organ or ANY)
-    if name not in known:
+    if name not in phrases_of:
         raise MedclipError(
             Reason.WRONG_USE,
             f"there are no attributes of the organ {name!r}.",
-            hint=did_you_mean(name, sorted(known), "Organs are") + " A file of your own adds others: --attributes.",
+            hint=did_you_mean(name, sorted(phrases_of), "Organs are")
+            + " A file of your own adds others: --attributes.",
         )
-    phrases = dict.fromkeys([*known[name], *known.get(ANY, ())])
+    phrases = dict.fromkeys([*phrases_of[name], *phrases_of.get(ANY, ())])
     return SelectionPrompts(name, tuple(phrases), tuple(dict.fromkeys(f.strip() for f in findings if f.strip())))
 
 

@@ -52,11 +52,11 @@ def distinct_statement_reports(
         >>> sorted(distinct_statement_reports(["AFIB"], 9, np.random.default_rng(0), "de"))
         ['absolute arrhythmie bei vorhofflimmern', 'vorhofflimmern']
     """
-    known = [statements()[c] for c in codes if c in statements()]
-    known.sort(key=lambda s: (not s.rhythm, not s.diagnostic))
+    stated = [statements()[c] for c in codes if c in statements()]
+    stated.sort(key=lambda s: (not s.rhythm, not s.diagnostic))
     reports: dict[str, None] = {}
-    for _ in range(n * _TRIES if known else 0):
-        reports[". ".join(_wording(s, rng, language) for s in known)] = None
+    for _ in range(n * _TRIES if stated else 0):
+        reports[". ".join(_wording(s, rng, language) for s in stated)] = None
         if len(reports) == n:
             break
     return tuple(reports)
@@ -147,7 +147,7 @@ def captions_of_ecg(
         progress.step()
     moved = moved_files([row.file for row in records], form.images or source.parent, form.out.parent)
     reports = [row.report for row in records if row.report]
-    own = [report.language or "unknown" for report in reports if report.text]
+    languages = [report.language or "unknown" for report in reports if report.text]
     result = EcgCaptions(
         out=form.out,
         num_rows=len(records),
@@ -157,9 +157,9 @@ def captions_of_ecg(
         num_short=sum(bool(row.codes) and len(a) < form.num_captions for row, a in zip(records, added, strict=True)),
         num_moved=sum(f is not None for f in moved),
         dataset=column_map.name,
-        num_reports=len(own),
+        num_reports=len(languages),
         left_out=dict(sorted(Counter(report.left_out for report in reports if report.left_out).items())),
-        languages=dict(sorted(Counter(own).items())),
+        languages=dict(sorted(Counter(languages).items())),
         min_likelihood=min_likelihood,
         notes=reading.notes,
     )
@@ -167,7 +167,7 @@ def captions_of_ecg(
 
 
 def _captions(row: EcgRow, form: CaptionsForm, language: str) -> tuple[str, ...]:
-    own = (row.report.text,) if row.report and row.report.text else ()
+    set_report = (row.report.text,) if row.report and row.report.text else ()
     chance = generator_of([row.file, row.codes, language], form.seed)
     written = distinct_statement_reports(row.codes, form.num_captions, chance, language)
-    return tuple(dict.fromkeys([*own, *written]))
+    return tuple(dict.fromkeys([*set_report, *written]))

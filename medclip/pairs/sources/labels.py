@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.random import Generator
 
-    from medclip.text.captions.record import CaptionRecord
-
 
 def captions_of_labels(
     source: Path, form: CaptionsForm, progress: Progress, *, writer: CaptionWriter | None = None
@@ -243,9 +241,9 @@ def _nouns(task: Task, label: Mapping[str, int], value: int) -> dict[str, tuple[
 
 def _denied(task: Task, absent: Mapping[str, Sequence[str]], rng: Generator) -> str:
     """Name one or two classes that are not there, the ones that reports deny most often first."""
-    left, chosen = list(absent), []
-    for _ in range(min(len(left), 1 + int(rng.integers(2)))):
-        chosen.append(left.pop(weighted(rng, [task.class_named(name).denial_weight for name in left])))
+    remaining, chosen = list(absent), []
+    for _ in range(min(len(remaining), 1 + int(rng.integers(2)))):
+        chosen.append(remaining.pop(weighted(rng, [task.class_named(name).denial_weight for name in remaining])))
     return list_of([without_article(pick(rng, absent[name])) for name in chosen], "or")
 
 

@@ -129,10 +129,10 @@ def check_report(report: str, record: BreastRecord) -> tuple[str, ...]:
         return (f"form: the report has {len(words)} words; it must have 1 to {MOST_WORDS}",)
     problems: list[str] = []
     stated: list[_Statement] = []
-    own = _own_sentences(record)
+    true_sentences = _own_sentences(record)
     for sentence in sentences(report, min_words=1):
         lowered = sentence.lower()
-        if lowered in own:
+        if lowered in true_sentences:
             continue
         problems += _of_sentence(lowered, record, stated)
     problems += _missing(record, stated)
@@ -142,21 +142,21 @@ def check_report(report: str, record: BreastRecord) -> tuple[str, ...]:
 @cache
 def _own_sentences(record: BreastRecord) -> frozenset[str]:
     """Return what may be said beside findings: composition, assessment, outcome, view, and that nothing is there."""
-    own = [*view_sentences(record)]
-    own += [*composition_sentences(record.composition)] if record.composition else []
-    own += [] if record.birads is None else [*assessment_sentences(record.birads)]
-    own += PATHOLOGY[record.pathology] if record.pathology else []
-    own += [*clear_sentences(record)] if record.is_clear else []
+    sentences_of_record = [*view_sentences(record)]
+    sentences_of_record += [*composition_sentences(record.composition)] if record.composition else []
+    sentences_of_record += [] if record.birads is None else [*assessment_sentences(record.birads)]
+    sentences_of_record += PATHOLOGY[record.pathology] if record.pathology else []
+    sentences_of_record += [*clear_sentences(record)] if record.is_clear else []
     if record.implant:
-        own += [i.format(p=p) for i in IMPLANTS for p in places_of(LYMPH_NODE, "", "", record.side)]
-    return frozenset(s.lower() for s in own)
+        sentences_of_record += [i.format(p=p) for i in IMPLANTS for p in places_of(LYMPH_NODE, "", "", record.side)]
+    return frozenset(s.lower() for s in sentences_of_record)
 
 
 def _missing(record: BreastRecord, stated: Sequence[_Statement]) -> Iterator[str]:
     """Yield the kinds of findings of which not every one is stated: two sentences of one of two masses are one."""
-    own = list(dict.fromkeys(record.findings))
-    for kind in dict.fromkeys(f.kind for f in own):
-        traits = [_traits(f) for f in own if f.kind == kind]
+    findings = list(dict.fromkeys(record.findings))
+    for kind in dict.fromkeys(f.kind for f in findings):
+        traits = [_traits(f) for f in findings if f.kind == kind]
         looks = [terms & set().union(*traits) for of, terms in stated if of == kind]
         if len(looks) < len(traits):
             yield f"missing: {kind!r} of the record is not stated"
@@ -189,10 +189,10 @@ def _of_sentence(lowered: str, record: BreastRecord, stated: list[_Statement]) -
     if affirmed:
         yield from _denied_looks(lowered)
         yield from _judgements(lowered, findings)
-    left = _left(_SIZE.sub(" ", _SUSPICIOUS.sub(" ", lowered)))
-    yield from (f"hedge: {m[0]!r} leaves open" for m in HEDGES.finditer(left))
-    known = _vocabulary() if affirmed else _vocabulary() | {"or"}
-    yield from (f"unknown word: {word!r}" for word in _WORD.findall(left) if word not in known)
+    remaining = _left(_SIZE.sub(" ", _SUSPICIOUS.sub(" ", lowered)))
+    yield from (f"hedge: {m[0]!r} leaves open" for m in HEDGES.finditer(remaining))
+    vocabulary = _vocabulary() if affirmed else _vocabulary() | {"or"}
+    yield from (f"unknown word: {word!r}" for word in _WORD.findall(remaining) if word not in vocabulary)
 
 
 def _sides(lowered: str, record: BreastRecord) -> Iterator[str]:

@@ -162,12 +162,12 @@ def _findings(record: BreastRecord, rng: Generator | None) -> Iterator[str]:
 
 def _denied(record: BreastRecord, rng: Generator | None) -> list[str]:
     """Choose what is denied: what reports deny most often is the likeliest, and the first without chance."""
-    task, left = load_task(FINDINGS_TASK), list(record.deniable)
-    weights = {kind: task.class_named(kind).denial_weight for kind in left}
+    task, deniable = load_task(FINDINGS_TASK), list(record.deniable)
+    weights = {kind: task.class_named(kind).denial_weight for kind in deniable}
     if rng is None:
-        return sorted(left, key=lambda kind: -weights[kind])[:MOST_DENIED]
-    most = min(len(left), int(rng.integers(MOST_DENIED + 1)) or int(not record.findings))
-    return [left.pop(weighted(rng, [weights[kind] for kind in left])) for _ in range(most)]
+        return sorted(deniable, key=lambda kind: -weights[kind])[:MOST_DENIED]
+    most = min(len(deniable), int(rng.integers(MOST_DENIED + 1)) or int(not record.findings))
+    return [deniable.pop(weighted(rng, [weights[kind] for kind in deniable])) for _ in range(most)]
 
 
 def _sentence(opener: str, noun: str, place: str) -> str:

@@ -211,16 +211,7 @@ class Room:
         return self.count(text) <= self.most
 
 
-@dataclass(frozen=True)
-class CaptionProblem:
-    """Why a caption does not become a record."""
-
-    kind: str
-    """Of `PROBLEMS`."""
-    detail: str
-
-
-def check_patch_caption(caption: str, room: Room, allowed: AllowedClaims) -> CaptionProblem | None:
+def check_patch_caption(caption: str, room: Room, allowed: AllowedClaims) -> tuple[str, str] | None:
     """Check one caption by itself.
 
     Args:
@@ -229,23 +220,23 @@ def check_patch_caption(caption: str, room: Room, allowed: AllowedClaims) -> Cap
         allowed: Claims that the agent may make of this slide.
 
     Returns:
-        The first problem; None for a caption that may be used.
+        The first problem, of `PROBLEMS`, and its detail; None for a caption that may be used.
     """
     words = caption.split()
     if not words:
-        return CaptionProblem("empty", "the caption has no word")
+        return ("empty", "the caption has no word")
     if len(words) < LEAST_WORDS:
-        return CaptionProblem("too_short", f"{len(words)} words, of {LEAST_WORDS} that are needed")
+        return ("too_short", f"{len(words)} words, of {LEAST_WORDS} that are needed")
     tokens = room.count(caption)
     if tokens > room.most:
-        return CaptionProblem("too_long", f"{tokens} tokens, of {room.most} that the text tower takes")
+        return ("too_long", f"{tokens} tokens, of {room.most} that the text tower takes")
     if any(c.isalpha() and ord(c) > 0x24F and c != "µ" for c in caption):
-        return CaptionProblem("not_english", "letters that are not Latin")
+        return ("not_english", "letters that are not Latin")
     if match := HEDGES.search(caption.lower()):
-        return CaptionProblem("hedge", f"{match[0]!r} leaves open what is there")
+        return ("hedge", f"{match[0]!r} leaves open what is there")
     if refused := allowed.refused(caption):
         named = ", ".join(f"{claim.word} ({claim.kind})" for claim in refused[:3])
-        return CaptionProblem("claim", f"not in the agent's list: {named}")
+        return ("claim", f"not in the agent's list: {named}")
     return None
 
 

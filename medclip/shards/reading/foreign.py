@@ -122,7 +122,7 @@ class ForeignSet:
 
 
 def read_foreign(
-    parts: Mapping[str, bytes], of: ForeignSet, known: Mapping[str, Any]
+    parts: Mapping[str, bytes], of: ForeignSet, row: Mapping[str, Any]
 ) -> tuple[CaptionRecord, dict[str, Any]]:
     """Make a record of a foreign sample's members.
 
@@ -132,7 +132,7 @@ def read_foreign(
     Args:
         parts: Extension to bytes.
         of: Facts that hold for the whole set.
-        known: The sample's row of samples.parquet.
+        row: The sample's row of samples.parquet.
 
     Returns:
         The record, and a meta in the form of medclip's own. A record without texts, report and labels says nothing.
@@ -141,9 +141,9 @@ def read_foreign(
         ValueError, KeyError, TypeError: The members are of no form that is known.
     """
     meta = {
-        "key": known["key"],
-        "sha256": known["sha256"],
-        "patient": known["patient"],
+        "key": row["key"],
+        "sha256": row["sha256"],
+        "patient": row["patient"],
         "study": "",
         "adapter": FOREIGN,
         "preprocessing": "",
@@ -155,8 +155,8 @@ def read_foreign(
     if not isinstance(value, dict):
         raise ValueError("the JSON is no object")
     if "record" in value and "meta" in value:
-        record, own = from_json(parts["json"])
-        return record, {**meta, **own, "key": meta["key"], "source": meta["source"]}
+        record, stored_meta = from_json(parts["json"])
+        return record, {**meta, **stored_meta, "key": meta["key"], "source": meta["source"]}
     texts = value.get("captions", value.get("caption", ()))
     texts = [texts] if isinstance(texts, str) else [str(t) for t in texts or ()]
     report = value.get("report")

@@ -158,10 +158,10 @@ class MappedRows:
     def row(self, i: int) -> dict[str, Any]:
         """Return row i, as samples.parquet has it."""
         shard, offset, size = self.place(i)
-        known = {"split": self.split, "shard": self.shards[shard], "offset": offset, "size": size}
-        known |= {column: self._names[column][self._number(column, i)] for column in _CODED}
-        known |= {column: self._text(column, i) for column in _PLAIN}
-        return {column: known[column] for column in (*SAMPLE_COLUMNS, LICENSE)}
+        cells = {"split": self.split, "shard": self.shards[shard], "offset": offset, "size": size}
+        cells |= {column: self._names[column][self._number(column, i)] for column in _CODED}
+        cells |= {column: self._text(column, i) for column in _PLAIN}
+        return {column: cells[column] for column in (*SAMPLE_COLUMNS, LICENSE)}
 
     def parts(self) -> Iterator[list[dict[str, Any]]]:
         """Yield the rows as samples.parquet has them, thousands at a time."""
@@ -294,8 +294,8 @@ def _numbered(column: Any, numbers: dict[str | None, int]) -> Any:
     import pyarrow as pa
 
     encoded = column.dictionary_encode(null_encoding="encode")
-    own = [numbers.setdefault(value, len(numbers)) for value in encoded.dictionary.to_pylist()]
-    return pa.array(own, pa.int32()).take(encoded.indices)
+    positions = [numbers.setdefault(value, len(numbers)) for value in encoded.dictionary.to_pylist()]
+    return pa.array(positions, pa.int32()).take(encoded.indices)
 
 
 def _forget_old(folder: Path) -> None:

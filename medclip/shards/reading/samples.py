@@ -60,8 +60,8 @@ _ROWS_VERSION = 2
 
 def no_split(split: str, folder: Place | str, indexes: Sequence[Mapping[str, Any]]) -> MedclipError:
     """Return the refusal of a split that none of some shard folders has."""
-    known = sorted({s for index in indexes for s in index["counts"]["by_split"]})
-    hint = did_you_mean(str(split), known, "Splits are")
+    splits = sorted({s for index in indexes for s in index["counts"]["by_split"]})
+    hint = did_you_mean(str(split), splits, "Splits are")
     return MedclipError(Reason.WRONG_USE, f"there is no split {split!r}.", where=folder, hint=hint)
 
 
@@ -138,11 +138,11 @@ class ShardReader:
         self._foreign: list[ForeignSet | None] = []
         self._names_patients: list[bool] = []
         for where, index in zip(self.folders, indexes, strict=True):
-            own = _shards(where, index, split)
-            shards += own
+            shards_of_index = _shards(where, index, split)
+            shards += shards_of_index
             foreign = ForeignSet.from_dict(index["foreign"]) if "foreign" in index else None
-            self._foreign += [foreign] * len(own)
-            self._names_patients += [index.get("foreign", {}).get("names_patients", True)] * len(own)
+            self._foreign += [foreign] * len(shards_of_index)
+            self._names_patients += [index.get("foreign", {}).get("names_patients", True)] * len(shards_of_index)
         self.index = indexes[0] if len(indexes) == 1 else _merged(indexes, self.preprocessing)
         if not shards:
             raise no_split(split, self.folder, indexes)
@@ -212,12 +212,12 @@ class ShardReader:
         i, everywhere = 0, all(self._names_patients)
         for rows in self._rows.parts():
             for row in rows:
-                known = {name: row[name] for name in ("source", "license", "sha256", "patient", "modality")}
-                if known["license"] is None:
-                    known["license"] = self._license(i)
-                known["names_patient"] = everywhere or self._names_patients[self._rows.place(i)[0]]
-                known["files"] = tuple(known.pop("sha256").split())
-                yield known
+                cells = {name: row[name] for name in ("source", "license", "sha256", "patient", "modality")}
+                if cells["license"] is None:
+                    cells["license"] = self._license(i)
+                cells["names_patient"] = everywhere or self._names_patients[self._rows.place(i)[0]]
+                cells["files"] = tuple(cells.pop("sha256").split())
+                yield cells
                 i += 1
 
     def _license(self, i: int) -> str | None:
@@ -433,16 +433,16 @@ def _batches(
         for batch in sample_batches(folder, index, cache=cache):
             if len(folders) > 1:
                 patients.add(batch)
-            own = batch.filter(pc.equal(batch.column("split"), split))
-            number = pc.index_in(own.column("shard"), value_set=names)
+            rows = batch.filter(pc.equal(batch.column("split"), split))
+            number = pc.index_in(rows.column("shard"), value_set=names)
             if number.null_count:
-                unknown = own.column("shard").filter(pc.is_null(number))[0].as_py()
+                unknown = rows.column("shard").filter(pc.is_null(number))[0].as_py()
                 raise MedclipError(
                     Reason.TABLE_INVALID,
                     f"samples.parquet names the shard {unknown}, which the index does not.",
                     where=folder,
                 )
-            yield own.set_column(own.schema.get_field_index("shard"), "shard", pc.add(number, first))
+            yield rows.set_column(rows.schema.get_field_index("shard"), "shard", pc.add(number, first))
         first += len(names)
         patients.refuse_overlap(folder)
 

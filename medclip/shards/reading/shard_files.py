@@ -110,13 +110,13 @@ class ReadAhead:
         parts: tuple[list[ShardFile], list[ShardFile]] = ([], [])
         taken: dict[str, int] = {}
         for shards, part, besides in zip((now, soon), parts, (kept, others), strict=True):
-            left = self._cache.max_bytes - sum((besides | taken).values())
+            remaining = self._cache.max_bytes - sum((besides | taken).values())
             for shard in shards:
                 size = 0 if shard.sha256 in besides else shard.num_bytes or 0
-                if size <= left and shard.sha256 not in taken:
+                if size <= remaining and shard.sha256 not in taken:
                     part.append(shard)
                     taken[shard.sha256] = shard.num_bytes or 0
-                    left -= size
+                    remaining -= size
         return parts
 
     def _serve(self) -> None:

@@ -30,7 +30,6 @@ from medclip.text.vocabulary.task import Task
 
 if TYPE_CHECKING:
     from medclip.adapters.base import Source
-    from medclip.files.grouping.mammogram import ExamView
 
 
 @dataclass(frozen=True)
@@ -250,8 +249,8 @@ def earlier_exams(rows: Sequence[ShardRow]) -> dict[int, tuple[tuple[str, int], 
     days: dict[str, dict[str, date]] = {}
     for row in rows:
         if row.exam_date is not None:
-            own = days.setdefault(row.patient, {})
-            own[row.exam] = min(row.exam_date, own.get(row.exam, row.exam_date))
+            days_of_patient = days.setdefault(row.patient, {})
+            days_of_patient[row.exam] = min(row.exam_date, days_of_patient.get(row.exam, row.exam_date))
     return {row.number: days_before(row.exam, days.get(row.patient, {})) for row in rows}
 
 
@@ -350,8 +349,8 @@ def joined_labels(labels: Sequence[Labels], tasks: Mapping[str, Task] | None = N
         {'f': {'mass': 1, 'asymmetry': 0}}
     """
     joined: dict[str, Any] = {}
-    for name in dict.fromkeys(task for own in labels for task in own):
-        answers = [own[name] for own in labels if name in own]
+    for name in dict.fromkeys(task for labels_of_view in labels for task in labels_of_view):
+        answers = [labels_of_view[name] for labels_of_view in labels if name in labels_of_view]
         classes = [answer for answer in answers if isinstance(answer, str)]
         if classes:
             answer = joined_class(classes, (tasks or {}).get(name), name)

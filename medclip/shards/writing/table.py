@@ -289,14 +289,14 @@ def _view_kind(value: str) -> str:
 
 
 def _label_columns(header: Iterable[str], where: str, tasks: Sequence[Task]) -> dict[str, tuple[Task, str | None]]:
-    own = {task.name: task for task in tasks}
+    tasks_by_name = {task.name: task for task in tasks}
     label_columns: dict[str, tuple[Task, str | None]] = {}
     for column in header:
         if not column.startswith("label:"):
             continue
         _, task_name, *rest = column.split(":")
         try:
-            task = own.get(task_name) or load_task(task_name)
+            task = tasks_by_name.get(task_name) or load_task(task_name)
             if task.kind == "risk":
                 label_columns[column] = (task, _outcome_field(task, rest))
                 continue
@@ -331,12 +331,12 @@ def _labels(cell: Mapping[str, str], columns: Mapping[str, tuple[Task, str | Non
         if not value:
             continue
         if class_name is None:
-            known = [c.name for c in task.classes]
-            if value not in known:
+            names = [c.name for c in task.classes]
+            if value not in names:
                 raise MedclipError(
                     Reason.TABLE_INVALID,
                     f"{column} is {shown(value)}, which is no class of the task.",
-                    hint=f"It has: {', '.join(known)}.",
+                    hint=f"It has: {', '.join(names)}.",
                 )
             labels[task.name] = value
             continue

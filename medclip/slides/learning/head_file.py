@@ -134,9 +134,9 @@ def read_head(folder: Path | str) -> SlideHead:
 def _card(values: Mapping[str, Any]) -> HeadCard:
     if values["format"] != FORMAT or values["kind"] not in get_args(Kind):
         raise ValueError("another format")
-    own = {field.name: values[field.name] for field in fields(HeadCard)}
+    of_card = {field.name: values[field.name] for field in fields(HeadCard)}
     shape = Shape(**values["shape"])
     names = tuple(map(str, values["names"]))
     if shape.num_outputs != len(names) or shape.kind != values["kind"]:
         raise ValueError("names and shape differ")
-    return HeadCard(**{**own, "names": names, "shape": shape, "pack": from_dict(values["pack"])})
+    return HeadCard(**{**of_card, "names": names, "shape": shape, "pack": from_dict(values["pack"])})

@@ -174,13 +174,13 @@ def read_slide_labels(
     whose = keys if column == OWN_FILE else _patients(chosen, column, key)
     numbers = (np.flatnonzero(used) + 1).tolist()
     if years:
-        targets, known, names, kind = *_times(chosen), tuple(str(y) for y in range(1, years + 1)), "risk"
+        targets, has_target, names, kind = *_times(chosen), tuple(str(y) for y in range(1, years + 1)), "risk"
         title, more = "Years to an event", ()
     else:
         understood = read_labels(
             chosen, labels, task=task, modalities=[Modality.PATHOLOGY], numbers=numbers, patients=whose
         )
-        known = np.array([target is not None for target in understood.targets])
+        has_target = np.array([target is not None for target in understood.targets])
         kind, names, title, more = (
             understood.text.kind,
             understood.text.names,
@@ -188,17 +188,17 @@ def read_slide_labels(
             understood.notes,
         )
         targets = _targets([t for t in understood.targets if t is not None], kind)
-    rows = np.flatnonzero(known)
+    rows = np.flatnonzero(has_target)
     if not len(rows):
         raise MedclipError(Reason.NOTHING_TO_DO, "no slide of the store has a label.", where=read.where)
-    own = [keys[row] for row in rows]
+    keys_of_rows = [keys[row] for row in rows]
     bags = Bags(
-        lambda i: store.read(own[i]).features_ND,
+        lambda i: store.read(keys_of_rows[i]).features_ND,
         targets if kind != "risk" else targets[rows],
         tuple(whose[row] for row in rows),
         tuple(names),
         kind,  # pyright: ignore[reportArgumentType]
-        tuple(own),
+        tuple(keys_of_rows),
     )
     return LabelledSlides(bags, title, (*notes, *more))
 

@@ -129,21 +129,21 @@ def cross_validate(
     answers: dict[str, OutOfFold] = {}
     resampled: dict[str, Mapping[str, Resampled]] = {}
     for name in names:
-        own = recipe if name == recipe.pooling else of_pooling(recipe, name)
+        recipe_of_pooling = recipe if name == recipe.pooling else of_pooling(recipe, name)
         logits_SC = np.zeros((len(bags), len(bags.names)), np.float32)
         epochs, notes = [], []
         for k in range(count):
             rows = np.flatnonzero(fold_S != k)
             learn, back = held_back(bags.select(rows), recipe.val_share, seed + k)
             val = bags.select(rows[back]) if len(back) else None
-            learned = train_slides(bags.select(rows[learn]), own, seed=seed + k, val=val)
+            learned = train_slides(bags.select(rows[learn]), recipe_of_pooling, seed=seed + k, val=val)
             if recipe.val_share and val is None:
                 notes = ["Too few patients to hold some back in each fold: the last epoch was kept."]
-            left = np.flatnonzero(fold_S == k)
-            logits_SC[left] = slide_logits(learned.model, bags.select(left))
+            held_out = np.flatnonzero(fold_S == k)
+            logits_SC[held_out] = slide_logits(learned.model, bags.select(held_out))
             epochs.append(learned.epoch)
             if each_fold is not None:
-                each_fold(name, learned.model, left)
+                each_fold(name, learned.model, held_out)
             progress.step()
         measured, resampled[name] = _figures(bags, logits_SC, weights_PB)
         unsure = [metric for metric, figure in measured.items() if np.isfinite(figure.value) and np.isnan(figure.low)]
@@ -302,16 +302,16 @@ def recipe_of(pooling: str, overrides: Overrides) -> SlideRecipe:
     Raises:
         MedclipError: WRONG_USE for a setting that there is not, or a value of another type.
     """
-    known = {field.name: type(field.default) for field in fields(SlideRecipe) if field.name not in _OWN}
+    types = {field.name: type(field.default) for field in fields(SlideRecipe) if field.name not in _OWN}
     values = {key.replace("-", "_"): value for key, value in read_overrides(overrides).items()}
     for name, value in values.items():
-        if name not in known:
+        if name not in types:
             raise MedclipError(
                 Reason.WRONG_USE,
                 f"slide heads have no setting {name!r}.",
-                hint=did_you_mean(name, known, "Settings are"),
+                hint=did_you_mean(name, types, "Settings are"),
             )
-        if isinstance(value, bool) or not isinstance(value, (known[name], int)):
+        if isinstance(value, bool) or not isinstance(value, (types[name], int)):
             raise MedclipError(
                 Reason.WRONG_USE, f"{name} is {value!r}.", hint=f"It is a number, such as {getattr(SlideRecipe, name)}."
             )

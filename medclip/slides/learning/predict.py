@@ -214,10 +214,10 @@ def question_in_words(task: Task | str | Path, model: Any, store: SlideStore, to
     from medclip.models.prototypes.class_vectors import class_vectors
     from medclip.text.vocabulary.find_task import find_task
 
-    asked = find_task(task)
-    if asked.modalities and Modality.PATHOLOGY not in asked.modalities:
-        raise _other_modality(asked)
-    if not asked.has_words:
+    found_task = find_task(task)
+    if found_task.modalities and Modality.PATHOLOGY not in found_task.modalities:
+        raise _other_modality(found_task)
+    if not found_task.has_words:
         raise MedclipError(Reason.WRONG_USE, "a risk cannot be asked in words.", hint="Learn a head with --years.")
     folder = find_pack(model)
     if pack_digest(folder) != store.pack.digest:
@@ -229,27 +229,27 @@ def question_in_words(task: Task | str | Path, model: Any, store: SlideStore, to
             hint="Name the pack that they were embedded with: its words alone fit its vectors.",
         )
     loaded = load_model(model) if isinstance(model, (str, Path)) else model
-    entry = loaded.card.tasks.get(asked.name)
-    vectors = class_vectors(loaded, asked, None if entry is None else entry.classes)
-    note = "" if entry is not None else " ".join(unmeasured(loaded.card, [asked]))
+    entry = loaded.card.tasks.get(found_task.name)
+    vectors = class_vectors(loaded, found_task, None if entry is None else entry.classes)
+    note = "" if entry is not None else " ".join(unmeasured(loaded.card, [found_task]))
 
     def answer(features: SlideFeatures) -> _Answer:
-        logits_NC = patch_logits(features.features_ND, vectors, asked.kind, loaded.logit_scale)
+        logits_NC = patch_logits(features.features_ND, vectors, found_task.kind, loaded.logit_scale)
         pooled_C = top_pooled(logits_NC, top)
-        return _Answer(pooled_C, map_for(features, logits_NC, pooled_C, vectors.names, asked.kind))
+        return _Answer(pooled_C, map_for(features, logits_NC, pooled_C, vectors.names, found_task.kind))
 
-    title = f"{asked.title} (zero-shot, the {top} best patches)"
+    title = f"{found_task.title} (zero-shot, the {top} best patches)"
     software = f"zero-shot, {loaded.card.name} {loaded.card.version}"
-    return SlideQuestion(title, vectors.names, asked.kind, answer, lambda _: note, software)
+    return SlideQuestion(title, vectors.names, found_task.kind, answer, lambda _: note, software)
 
 
-def _other_modality(asked: Task) -> MedclipError:
+def _other_modality(task: Task) -> MedclipError:
     from medclip.text.vocabulary.load import load_task, spoken_names
 
     of_slides = [name for name in spoken_names() if Modality.PATHOLOGY in load_task(name).modalities]
     return MedclipError(
         Reason.WRONG_USE,
-        f"the task {asked.name} is about {list_of([spoken(name) for name in asked.modalities])}, not about slides.",
+        f"the task {task.name} is about {list_of([spoken(name) for name in task.modalities])}, not about slides.",
         hint=f"Tasks about slides are {', '.join(of_slides)}; name one, or a task file of your own.",
     )
 

@@ -111,8 +111,8 @@ def train_slides(train: Bags, recipe: SlideRecipe, *, seed: int, val: Bags | Non
         for row in rows.tolist():
             bag_ND = _drawn(_bag(train, row), recipe.max_patches, generator)
             pooled = model(bag_ND, generator, recipe.masked_share)
-            known = None if mask is None else mask[row : row + 1]
-            loss = slide_loss(pooled, truth[row : row + 1], train.kind, known, diversity=recipe.diversity)
+            observed = None if mask is None else mask[row : row + 1]
+            loss = slide_loss(pooled, truth[row : row + 1], train.kind, observed, diversity=recipe.diversity)
             terms.append(loss.total)
         return torch.stack(terms).mean()
 
@@ -158,11 +158,11 @@ def held_back(bags: Bags, share: float, seed: int) -> tuple[NDArray[np.int64], N
     rng = np.random.default_rng(seed)
     chosen: set[str] = set()
     for stratum in np.unique(bags.strata):
-        own = np.unique(patients[bags.strata == stratum])
-        num = round(share * len(own))
-        if num < LEAST_VALIDATION or len(own) - num < LEAST_VALIDATION:
+        patients_of_stratum = np.unique(patients[bags.strata == stratum])
+        num = round(share * len(patients_of_stratum))
+        if num < LEAST_VALIDATION or len(patients_of_stratum) - num < LEAST_VALIDATION:
             return every, every[:0]
-        chosen |= set(rng.permutation(own)[:num].tolist())
+        chosen |= set(rng.permutation(patients_of_stratum)[:num].tolist())
     back = np.isin(patients, sorted(chosen))
     if len(np.unique(bags.strata[~back])) != len(np.unique(bags.strata)):
         return every, every[:0]

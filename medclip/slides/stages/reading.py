@@ -126,10 +126,10 @@ def see_slide(
         mpp = reader.mpp_um
         notes = list(reader.notes)
         if stated is not None and mpp is not None and mpp == reader.facts.mpp_um:
-            own = sum(mpp) / 2
-            if abs(stated / own - 1) > _DISAGREE:
+            stored_mpp = sum(mpp) / 2
+            if abs(stated / stored_mpp - 1) > _DISAGREE:
                 who = "the table" if source.mpp_um is not None else "--reading mpp_um"
-                notes.append(f"{who} says {stated:g} µm/px and the file {own:.4g}; the file's is used")
+                notes.append(f"{who} says {stated:g} µm/px and the file {stored_mpp:.4g}; the file's is used")
         num_damaged = 0
         laid = grid if isinstance(grid, PatchGrid) else None
         if tissue is None and laid is None:
@@ -379,5 +379,5 @@ class Staging:
             if facts.sha256 and digest.hexdigest() != facts.sha256:
                 raise CHANGED.error(path)
             copies.append(copy)
-        facts = tuple(replace(known, stamp=NO_STAMP) for known in source.facts)
+        facts = tuple(replace(facts_of_file, stamp=NO_STAMP) for facts_of_file in source.facts)
         return replace(source, paths=tuple(copies), facts=facts)

@@ -180,8 +180,8 @@ def run_stage(
     """
     normalise = _stain_method(stain)
     if stage not in STAGES or dtype not in DTYPES:
-        wrong, known = (stage, STAGES) if stage not in STAGES else (dtype, DTYPES)
-        raise MedclipError(Reason.WRONG_USE, f"there is no {wrong!r}.", hint=did_you_mean(wrong, known, "There are"))
+        wrong, choices = (stage, STAGES) if stage not in STAGES else (dtype, DTYPES)
+        raise MedclipError(Reason.WRONG_USE, f"there is no {wrong!r}.", hint=did_you_mean(wrong, choices, "There are"))
     settings = _within(replace(call.settings, max_file_bytes=NO_LIMIT_BYTES))
     folder = call.folder
     call = replace(
@@ -365,8 +365,8 @@ def refuse_other_models(pack: RunPack) -> None:
             hint="Name another model with --model.",
         )
     # An imported pack was not trained through adapters of ours; its card says what it is for, if that was named.
-    known = set(preprocess.adapters) or set(pack.card.modalities)
-    if known and not {str(Modality.PATHOLOGY), slot(Modality.PATHOLOGY, Kind.SLIDE)} & known:
+    modalities = set(preprocess.adapters) or set(pack.card.modalities)
+    if modalities and not {str(Modality.PATHOLOGY), slot(Modality.PATHOLOGY, Kind.SLIDE)} & modalities:
         raise MedclipError(
             Reason.WRONG_USE,
             "this model was not trained on pathology.",

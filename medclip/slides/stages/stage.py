@@ -146,10 +146,10 @@ class EmbedStage(_Base):
 
     def known(self, slide: Slide) -> tuple[TissueMask | None, PatchGrid | bool]:
         """Take the grid that an earlier stage laid, or the mask that one left."""
-        known = read_grid(self.folder / PATCHES / f"{slide.key}.h5", self._identity(slide, grid=True))
-        if known is None:
+        stored_grid = read_grid(self.folder / PATCHES / f"{slide.key}.h5", self._identity(slide, grid=True))
+        if stored_grid is None:
             return super().known(slide)
-        grid, facts = known
+        grid, facts = stored_grid
         slide.rows |= {name: value for name, value in facts.items() if value is not None}
         return None, grid
 

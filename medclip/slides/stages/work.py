@@ -189,8 +189,8 @@ class SlideWork:
             states = self._ledger.known([file.ref.name for item in items for file in item.files])
             others: list[Item] = []
             for item in items:
-                known = [states.get(file.ref.name) for file in item.files]
-                if all(file is not None and file.state >= DONE for file in known):
+                states_of_files = [states.get(file.ref.name) for file in item.files]
+                if all(file is not None and file.state >= DONE for file in states_of_files):
                     continue
                 if item.problem is None and item.kind is not Kind.SLIDE:
                     item.problem = CUT if _is_cut(item) else NO_SLIDE

@@ -219,10 +219,10 @@ def _findings(task: Task, label: Mapping[str, int], rng: Generator) -> tuple[lis
 
 
 def _denials(task: Task, label: Mapping[str, int], absent: Sequence[TaskClass], rng: Generator) -> list[str]:
-    left = list(absent)
+    remaining = list(absent)
     chosen = [
-        left.pop(weighted(rng, [c.denial_weight for c in left]))
-        for _ in range(min(len(left), 1 + int(rng.integers(3))))
+        remaining.pop(weighted(rng, [c.denial_weight for c in remaining]))
+        for _ in range(min(len(remaining), 1 + int(rng.integers(3))))
     ]
     if rng.random() < 0.5:
         nouns = [without_article(pick(rng, w)) for c in chosen if (w := true_nouns(task, c, label, 0))]

@@ -138,13 +138,19 @@ def statement_of(question: str, answer: str) -> str | None:
         >>> statement_of("Is the heart enlarged?", "No"), statement_of("What is the shape of the mass?", "Elliptical")
         ('the heart is not enlarged', 'the shape of the mass is elliptical')
     """
-    asked, replied = _plain(question), " ".join(answer.lower().split()).strip(" .")
-    if not asked or not replied or "?" in asked + replied or _TALK.search(_SEE.sub("", asked)) or _TALK.search(replied):
+    plain_question, replied = _plain(question), " ".join(answer.lower().split()).strip(" .")
+    if (
+        not plain_question
+        or not replied
+        or "?" in plain_question + replied
+        or _TALK.search(_SEE.sub("", plain_question))
+        or _TALK.search(replied)
+    ):
         return None
     if replied in _YES or replied in _NO:
-        statement = _closed(asked, replied in _YES)
+        statement = _closed(plain_question, replied in _YES)
     else:
-        statement = None if " or " in asked else _open(asked, replied)
+        statement = None if " or " in plain_question else _open(plain_question, replied)
     if statement is None or len(statement.split()) > _MOST_WORDS:
         return None
     return " ".join(statement.split())
@@ -158,18 +164,18 @@ def _plain(question: str) -> str:
     return _PATIENT.sub("the", text).strip().lower()
 
 
-def _closed(asked: str, holds: bool) -> str | None:
-    if " or " in asked:  # "on the left or right? yes" says nothing
+def _closed(question: str, holds: bool) -> str | None:
+    if " or " in question:  # "on the left or right? yes" says nothing
         return None
-    if match := _THERE.match(asked) or _SEE.match(asked):
+    if match := _THERE.match(question) or _SEE.match(question):
         what = match[match.lastindex or 1]
         if what.startswith(("is ", "are ")):
             return None
         head = _PREPOSITIONS.split(what)[0].strip()
         return f"there {'are' if _PLURAL_HEAD.search(head) else 'is'} {'' if holds else 'no '}{what}"
-    if match := _THIS.match(asked):
+    if match := _THIS.match(question):
         return f"this {match[1]} {'' if holds else 'not '}{match[3]}"
-    if match := _BE.match(asked):
+    if match := _BE.match(question):
         subject, predicate = _divided(match[2].split())
         if subject and predicate:
             return f"{subject} {match[1]} {'' if holds else 'not '}{predicate}"
@@ -186,18 +192,18 @@ def _divided(words: list[str]) -> tuple[str, str]:
     return "", ""
 
 
-def _open(asked: str, replied: str) -> str | None:
-    if _MODALITY.search(asked):
+def _open(question: str, replied: str) -> str | None:
+    if _MODALITY.search(question):
         return f"the image is {_with_article(replied)}"
-    if _PLANE.search(asked) and len(replied.split()) < _SHORT_WORDS:
+    if _PLANE.search(question) and len(replied.split()) < _SHORT_WORDS:
         return f"the plane is {replied.removesuffix(' plane')}"
-    if _ORGAN.search(asked):
+    if _ORGAN.search(question):
         return f"the image shows {replied}"
-    if match := _WHERE.match(asked):
+    if match := _WHERE.match(question):
         return f"{match[2]} {match[1]} located: {replied}"
-    if match := _WHICH.match(asked):
+    if match := _WHICH.match(question):
         return f"{match[2]} {match[1]} located: {replied}"
-    if match := _WHAT_IS.match(asked):
+    if match := _WHAT_IS.match(question):
         return f"{match[2]} {match[1]} {replied}"
     return None
 

@@ -226,21 +226,21 @@ def check_caption(caption: str, record: CaptionRecord) -> tuple[str, ...]:
         return (f"form: {form}",)
     record = without_outcomes(record)
     lowered = " ".join(caption.lower().split())
-    known = known_spans(record)
-    left = known.mark(lowered)
+    spans = known_spans(record)
+    remaining = spans.mark(lowered)
     nothing_there = all_absent(record.labels)
     if nothing_there:
-        left = _NORMAL.sub(ALL_CLEAR, left)
+        remaining = _NORMAL.sub(ALL_CLEAR, remaining)
     problems = [
-        *_findings(lowered, left, record, known.stated),
-        *_hedged(left),
-        *_unclear(left),
-        *_modality(left, record),
+        *_findings(lowered, remaining, record, spans.stated),
+        *_hedged(remaining),
+        *_unclear(remaining),
+        *_modality(remaining, record),
     ]
-    if not nothing_there and (match := _NORMAL.search(left)):
+    if not nothing_there and (match := _NORMAL.search(remaining)):
         problems.append(f"normal: {match[0]!r} says more than the record")
-    problems += [f"{kind}: {m[0]!r} is not in the record" for kind, p in FACTS.items() for m in p.finditer(left)]
-    problems += _unknown(left)
+    problems += [f"{kind}: {m[0]!r} is not in the record" for kind, p in FACTS.items() for m in p.finditer(remaining)]
+    problems += _unknown(remaining)
     return tuple(dict.fromkeys(problems))
 
 
@@ -255,28 +255,28 @@ def _form(caption: str) -> str | None:
     return None
 
 
-def _findings(lowered: str, left: str, record: CaptionRecord, known: frozenset[str]) -> Iterator[str]:
+def _findings(lowered: str, remaining: str, record: CaptionRecord, span_kinds: frozenset[str]) -> Iterator[str]:
     """Yield what is spoken of and not in the record.
 
     Args:
         lowered: The caption.
-        left: The caption without what the record says in its own words: those may hold the words of a task that the
-            record does not speak of ("a mass with calcifications" of the kind of lesion and of the findings).
+        remaining: The caption without what the record says in its own words: those may hold the words of a task that
+            the record does not speak of ("a mass with calcifications" of the kind of lesion and of the findings).
         record: Record of the image.
-        known: Wordings that are true.
+        span_kinds: Wordings that are true.
     """
     spoken_of = set(record.labels)
     spoken_of |= {t for t in task_names() if record.modality in load_task(t).modalities}
     for name in sorted(spoken_of):
         label = record.labels.get(name, {})
-        for cls, affirmed in asserted(name, lowered if name in record.labels else left).items():
+        for cls, affirmed in asserted(name, lowered if name in record.labels else remaining).items():
             value = label == cls if isinstance(label, str) else label.get(cls)
             if value is None:
                 yield f"finding: {cls!r} is spoken of, nobody labelled it"
             elif affirmed != bool(value):
                 spoken = "stated, the record denies it" if affirmed else "denied, the record states it"
                 yield f"finding: {cls!r} is {spoken}"
-    allowed = _claims_of(known)
+    allowed = _claims_of(span_kinds)
     class_stems = {s.lower() for t in spoken_of for c in load_task(t).classes for s in c.stems}
     for term, affirmed in sorted(claims(lowered) - allowed):
         if not any(term.startswith(s) or (s.startswith(term) and " " not in s) for s in class_stems):
@@ -284,20 +284,20 @@ def _findings(lowered: str, left: str, record: CaptionRecord, known: frozenset[s
 
 
 @lru_cache(maxsize=1024)
-def _claims_of(known: frozenset[str]) -> frozenset[tuple[str, bool]]:
-    return frozenset(c for wording in known for c in claims(wording))
+def _claims_of(span_kinds: frozenset[str]) -> frozenset[tuple[str, bool]]:
+    return frozenset(c for wording in span_kinds for c in claims(wording))
 
 
-def _hedged(left: str) -> Iterator[str]:
-    for match in HEDGES.finditer(left):
+def _hedged(remaining: str) -> Iterator[str]:
+    for match in HEDGES.finditer(remaining):
         yield f"hedge: {match[0]!r} leaves open, or denies in a roundabout way"
 
 
-def _unclear(left: str) -> Iterator[str]:
+def _unclear(remaining: str) -> Iterator[str]:
     """Yield denials that are not of the plain forms, and things that no denial stands at."""
-    if not _MARKS & set(left):
+    if not _MARKS & set(remaining):
         yield "unclear: nothing that the record says is said"
-    for clause in re.split(r"[.;:!?]", left):
+    for clause in re.split(r"[.;:!?]", remaining):
         plain = DENIED.sub(ALL_CLEAR, clause)
         for match in DENIALS.finditer(plain):
             yield f"unclear: what {match[0]!r} denies is not in the record"
@@ -310,16 +310,16 @@ def _unclear(left: str) -> Iterator[str]:
                 yield "unclear: is what follows a denial denied too?"
 
 
-def _modality(left: str, record: CaptionRecord) -> Iterator[str]:
-    own = set() if record.modality is None else {record.modality, *ALSO_SAID_OF.get(record.modality, ())}
+def _modality(remaining: str, record: CaptionRecord) -> Iterator[str]:
+    allowed = set() if record.modality is None else {record.modality, *ALSO_SAID_OF.get(record.modality, ())}
     for modality, pattern in MODALITIES.items():
-        if modality not in own and (match := pattern.search(left)):
+        if modality not in allowed and (match := pattern.search(remaining)):
             yield f"modality: {match[0]!r} is not what the record says"
 
 
-def _unknown(left: str) -> Iterator[str]:
+def _unknown(remaining: str) -> Iterator[str]:
     """Yield words that are neither the record's nor neutral; denials and "or" are judged by `_unclear`."""
-    for word in _TOKEN.findall(left):
-        known = word in NEUTRAL or word in PUNCTUATION or word in _MARKS
-        if not (known or word == "or" or DENIALS.fullmatch(word)):
+    for word in _TOKEN.findall(remaining):
+        is_neutral = word in NEUTRAL or word in PUNCTUATION or word in _MARKS
+        if not (is_neutral or word == "or" or DENIALS.fullmatch(word)):
             yield f"unknown word: {word!r}"

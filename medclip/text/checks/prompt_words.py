@@ -116,8 +116,8 @@ def _close(word: str) -> str:
 def _cuts(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> Iterator[str]:
     """Yield a sentence for each prompt that is cut; the opposite that was made of one is not worth another."""
     for prompt in prompts:
-        own = [no for no in prompt.against if no not in map(opposite, prompt.texts)]
-        for text in (*prompt.texts, *own):
+        opposites = [no for no in prompt.against if no not in map(opposite, prompt.texts)]
+        for text in (*prompt.texts, *opposites):
             words = text.split()
             kept = num_read(text, tokenizer)
             if kept < len(words):

@@ -135,9 +135,11 @@ class FolderTokenizer:
     @property
     def special_ids(self) -> frozenset[int]:
         """Ids that stand for no part of a text: padding, begin, end, what is unknown, masked or unused."""
-        known = self._backend.get_vocab(with_added_tokens=True)
+        vocabulary = self._backend.get_vocab(with_added_tokens=True)
         stated = {i for i, token in self._backend.get_added_tokens_decoder().items() if token.special}
-        return frozenset(stated | {self._pad_id, self._eos_id} | {i for t, i in known.items() if _SPECIAL.fullmatch(t)})
+        return frozenset(
+            stated | {self._pad_id, self._eos_id} | {i for t, i in vocabulary.items() if _SPECIAL.fullmatch(t)}
+        )
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Encode N sentences.

@@ -113,9 +113,9 @@ def _lower_cased(folder: Path, config: Mapping[str, Any], eos: str) -> Backend:
 
     text = (folder / "tokenizer.json").read_text(encoding="utf-8")
     backend = Tokenizer.from_str(text)
-    own: Any = backend.normalizer
+    normalizer: Any = backend.normalizer
     if "Lowercase" not in json.dumps(json.loads(text)["normalizer"]):
-        steps = [normalizers.Lowercase(), own] if own is not None else [normalizers.Lowercase()]
+        steps = [normalizers.Lowercase(), normalizer] if normalizer is not None else [normalizers.Lowercase()]
         backend.normalizer = normalizers.Sequence(steps)  # type: ignore[assignment]
     if config.get("add_eos_token") and backend.post_processor is None:
         backend.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]

@@ -103,18 +103,18 @@ def filled(values: Any, name: str) -> Any:
 
 def _class(c: Mapping[str, Any], several: bool) -> dict[str, Any]:
     words = _words(c.get("name", ""))
-    own = dict(c)
+    filled = dict(c)
     given = c.get("prompts")
     prompts = [" ".join(p.split()).lower() for p in given if isinstance(p, str)] if isinstance(given, list) else []
-    own.setdefault("title", words.capitalize())
+    filled.setdefault("title", words.capitalize())
     if several:
-        nouns = own.setdefault("nouns", [words])
-        own.setdefault("stems", list(dict.fromkeys([words, *(without_article(p) for p in prompts)])))
+        nouns = filled.setdefault("nouns", [words])
+        filled.setdefault("stems", list(dict.fromkeys([words, *(without_article(p) for p in prompts)])))
         if isinstance(nouns, list):
             bare = dict.fromkeys(without_article(n) for n in nouns if isinstance(n, str))
             denied = [f"{no} {n}" for n in bare for no in ("no", "without", "no evidence of")]
-            own.setdefault("negative_prompts", [d for d in denied if d.lower() not in prompts])
-    return own
+            filled.setdefault("negative_prompts", [d for d in denied if d.lower() not in prompts])
+    return filled
 
 
 def _templates(modalities: object) -> Iterator[str]:

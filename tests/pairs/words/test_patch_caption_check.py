@@ -95,8 +95,8 @@ def test_a_diagnosis_that_a_finding_denies_or_leaves_open_may_not_be_claimed(fin
 def test_a_caption_is_refused_with_its_reason(caption, kind):
     problem = check_patch_caption(caption, ROOM, SEEN)
     assert problem is not None
-    assert problem.kind == kind
-    assert problem.detail
+    assert problem[0] == kind
+    assert problem[1]
 
 
 def test_a_caption_within_its_agents_list_is_used_and_the_list_is_the_agents():
@@ -104,12 +104,12 @@ def test_a_caption_within_its_agents_list_is_used_and_the_list_is_the_agents():
     assert check_patch_caption(caption, ROOM, SEEN) is None
     problem = check_patch_caption(caption, ROOM, MEASURED)
     assert problem is not None
-    assert "glands (structure)" in problem.detail
+    assert "glands (structure)" in problem[1]
 
 
 def test_length_counts_tokens_and_not_words():
     letters = Room(20, len)
-    assert check_patch_caption("Nuclei are round and dark here.", letters, SEEN).kind == "too_long"
+    assert check_patch_caption("Nuclei are round and dark here.", letters, SEEN)[0] == "too_long"
     assert check_patch_caption("Nuclei are round and dark here.", ROOM, SEEN) is None
 
 

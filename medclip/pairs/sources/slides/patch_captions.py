@@ -136,12 +136,12 @@ def choose_from_slides(
     progress.stage("Choosing patches of slides", len(pending))
     attributes: dict[tuple[str, ...], NDArray[np.floating[Any]]] = {}
     for slide in pending:
-        asked = slide.prompts.attributes
-        if asked not in attributes:
-            attributes[asked] = model.encode_text(asked)
+        phrases = slide.prompts.attributes
+        if phrases not in attributes:
+            attributes[phrases] = model.encode_text(phrases)
         findings = model.encode_text(slide.prompts.findings)
         features = store.read(slide.row.key)
-        journal.note_choice(slide.key, _choice(slide, features, attributes[asked], findings, options))
+        journal.note_choice(slide.key, _choice(slide, features, attributes[phrases], findings, options))
         progress.step()
 
 
@@ -256,10 +256,10 @@ def _caption_slide(
         try:
             for one, future in zip(todo, pool.map(read_patch, jobs, ahead=2 * settings.workers), strict=True):
                 patch: ReadPatch = future.result()
-                shown = CaptionedPatch(
+                captioned = CaptionedPatch(
                     patch.pixels, options.mpp_um, slide.prompts, patch.measured, patch.measured_again
                 )
-                waiting.append((one, patch, threads.submit(caption_patch, agent, shown, room)))
+                waiting.append((one, patch, threads.submit(caption_patch, agent, captioned, room)))
                 while len(waiting) >= max(1, agent.at_once):
                     _note(slide, *waiting.pop(0), journal, progress)
             while waiting:

@@ -20,7 +20,7 @@ from medclip.pairs.sources.slides.journal import Journal
 from medclip.pairs.sources.slides.patch_captions import PathgenOptions, ReadPatch, opened, read_patch
 from medclip.pairs.sources.slides.slide_list import ListedSlide
 from medclip.pairs.words.agent import CaptionAgent
-from medclip.pairs.words.patch_caption_check import CaptionProblem, Room, check_patch_caption, words_of
+from medclip.pairs.words.patch_caption_check import Room, check_patch_caption, words_of
 from medclip.progress import Progress
 from medclip.sample import Modality
 from medclip.settings import Settings
@@ -184,7 +184,7 @@ def write_records(
 
 def _checked(
     slide: ListedSlide, agent: CaptionAgent, room: Room, journal: Journal, seen: set[str]
-) -> Iterator[tuple[dict[str, Any], dict[str, Any], CaptionProblem | None]]:
+) -> Iterator[tuple[dict[str, Any], dict[str, Any], tuple[str, str] | None]]:
     """Yield the chosen patches of a slide with their texts, and what is wrong with each."""
     choice = journal.choice(slide.key)
     if slide.problem is not None or choice is None:
@@ -197,21 +197,21 @@ def _checked(
         if text is None:
             continue
         if "refused" in text:
-            yield one, text, CaptionProblem("refused", text["refused"])
+            yield one, text, ("refused", text["refused"])
             continue
         problem = check_patch_caption(text["caption"], room, allowed)
         words = words_of(text["caption"])
         if problem is None and words in seen:
-            problem = CaptionProblem("duplicate", "an earlier patch has the same caption")
+            problem = ("duplicate", "an earlier patch has the same caption")
         seen |= {words} if problem is None else set()
         yield one, text, problem
 
 
 def _reject(
-    writing: Writing, slide: ListedSlide, one: Mapping[str, Any], problem: CaptionProblem, caption: str | None
+    writing: Writing, slide: ListedSlide, one: Mapping[str, Any], problem: tuple[str, str], caption: str | None
 ) -> None:
     place = one["top_um"], one["left_um"]
-    writing.rejects.append(RejectedCaption(slide.key, *place, problem.kind, problem.detail, caption))
+    writing.rejects.append(RejectedCaption(slide.key, *place, *problem, caption))
 
 
 def _write_split(

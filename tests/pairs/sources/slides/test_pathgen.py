@@ -403,9 +403,8 @@ def test_a_caption_that_was_refused_of_one_slide_is_no_duplicate_of_another(monk
     from types import SimpleNamespace
 
     from medclip.pairs.sources.slides import patch_records as module
-    from medclip.pairs.words.patch_caption_check import CaptionProblem
 
-    refused = CaptionProblem("claim", "not in its report")
+    refused = ("claim", "not in its report")
     monkeypatch.setattr(module, "check_patch_caption", lambda _, __, allowed: None if allowed else refused)
     agent: Any = SimpleNamespace(measures=False, allowed=SimpleNamespace(with_texts=lambda findings: findings))
     journal: Any = SimpleNamespace(
@@ -416,4 +415,4 @@ def test_a_caption_that_was_refused_of_one_slide_is_no_duplicate_of_another(monk
     for key, findings in (("a", ()), ("b", ("necrosis",)), ("c", ("necrosis",))):
         slide: Any = SimpleNamespace(key=key, problem=None, prompts=SimpleNamespace(findings=findings))
         problems += [problem for _, _, problem in module._checked(slide, agent, None, journal, seen)]  # type: ignore[arg-type]
-    assert [None if problem is None else problem.kind for problem in problems] == ["claim", None, "duplicate"]
+    assert [None if problem is None else problem[0] for problem in problems] == ["claim", None, "duplicate"]
