@@ -212,7 +212,7 @@ def write_anndata(path: Path, tiles: TileTable, dim: int, blocks: Iterable[NDArr
         blocks: Vectors of the tiles, float [B, D] each, N rows in all; kept as float32, which all readers take.
 
     Raises:
-        MedclipError: MISSING_CODEC without h5py; as `medclip.files.output.disk_errors`.
+        MedclipError: MISSING_CODEC without h5py.
     """
     h5py = hdf5()
     num = len(tiles)

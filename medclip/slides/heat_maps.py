@@ -147,7 +147,7 @@ def write_maps(folder: Path, one: PatchMap, row: SlideRow, features: SlideFeatur
         What could not be drawn or written, in sentences; blank where nothing is missing.
 
     Raises:
-        MedclipError: MISSING_CODEC without highdicom; as `medclip.files.output.disk_errors`.
+        MedclipError: MISSING_CODEC without highdicom.
     """
     slide, note = _read(row, one, files)
     mpp = features.slide_mpp_um or features.effective_mpp_um

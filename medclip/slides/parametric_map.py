@@ -277,11 +277,7 @@ def parametric_map(one: PatchMap, header: Dataset, key: str, software: str = "")
 
 
 def write_parametric_map(path: Path, one: PatchMap, header: Dataset, key: str, software: str = "") -> None:
-    """Write a map as a DICOM file, whole or not at all; arguments as in `parametric_map`.
-
-    Raises:
-        MedclipError: As `parametric_map` and `medclip.files.output.disk_errors`.
-    """
+    """Write a map as a DICOM file, whole or not at all; arguments as in `parametric_map`."""
     from medclip.files.output import new_file
 
     data: Any = parametric_map(one, header, key, software)

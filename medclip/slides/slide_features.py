@@ -126,7 +126,7 @@ def write_slide_features(path: Path | str, features: SlideFeatures) -> None:
         features: Features that the file is to hold.
 
     Raises:
-        MedclipError: MISSING_CODEC without h5py; as `medclip.files.output.disk_errors`.
+        MedclipError: MISSING_CODEC without h5py.
     """
     h5py = hdf5()
     num, dim = features.features_ND.shape
@@ -162,9 +162,6 @@ def read_feature_blocks(path: Path | str, rows: int = 8192) -> Iterator[NDArray[
 
     Yields:
         float32 or float16 [B, D].
-
-    Raises:
-        MedclipError: As `read_slide_features`.
     """
     with _opened(Path(path)) as file:
         vectors = file["features"]

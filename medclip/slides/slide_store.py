@@ -145,9 +145,6 @@ class SlideStore(Result):
 
         Yields:
             float32 or float16 [n, D], in the order of `read`.
-
-        Raises:
-            MedclipError: As `read`.
         """
         self.read(key, vectors=False)
         yield from read_feature_blocks(features_path(self.folder, key), rows)
@@ -160,8 +157,7 @@ class SlideStore(Result):
             vectors: Whether vectors are read; False reads all else, places above all.
 
         Raises:
-            MedclipError: WRONG_USE for a slide that has none; CHANGED for vectors of another pack than the store's; as
-                `read_slide_features`.
+            MedclipError: WRONG_USE for a slide that has none; CHANGED for vectors of another pack than the store's.
         """
         if key not in self.keys:
             raise MedclipError(Reason.WRONG_USE, f"this store has no vectors of a slide {key!r}.", where=self.folder)
@@ -250,11 +246,7 @@ def features_path(folder: Path, key: str) -> Path:
 
 
 def write_slide_rows(path: Path, rows: Iterable[SlideRow]) -> None:
-    """Write the table of slides.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Write the table of slides."""
     write_rows(path, SlideRow, rows)
 
 
@@ -362,7 +354,7 @@ def open_embedded(images: Path, row: SlideRow, slide_size_um: tuple[float, float
         settings: Limits.
 
     Raises:
-        MedclipError: MISSING_FILE where it is not there, CHANGED where it has another size; as `open_slide`.
+        MedclipError: MISSING_FILE where it is not there, CHANGED where it has another size.
     """
     policy = settings.policy
     if row.mpp_source in ("table", "option") and row.mpp_um is not None:

@@ -268,7 +268,7 @@ class ShardReader:
     def want(
         self, now: Sequence[int], soon: Sequence[int] = (), *, keep: bool = False, in_processes: bool = False
     ) -> None:
-        """Have shards of a store brought here before they are read; as `ShardFiles.want`."""
+        """Have shards of a store brought here before they are read."""
         self._files.want(now, soon, keep=keep, in_processes=in_processes)
 
     def members(self, i: int) -> dict[str, bytes]:
@@ -422,7 +422,7 @@ def _batches(
     """Yield the rows of a split of all folders, with the numbers of their shards for names.
 
     Raises:
-        MedclipError: TABLE_INVALID for a shard that the index does not name; PATIENT_OVERLAP; as `sample_batches`.
+        MedclipError: TABLE_INVALID for a shard that the index does not name; PATIENT_OVERLAP.
     """
     import pyarrow as pa
 

@@ -86,11 +86,7 @@ def check_fit(card: HeadCard, features: SlideFeatures) -> str:
 
 
 def write_head(folder: Path, head: SlideHead) -> None:
-    """Write a head into a folder, the card last: a folder with a card is whole.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Write a head into a folder, the card last: a folder with a card is whole."""
     from safetensors.torch import save_file
 
     with new_file(folder / ARRAYS) as draft:

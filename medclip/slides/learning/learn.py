@@ -118,7 +118,7 @@ def cross_validate(
         progress: Progress bar of the folds.
 
     Raises:
-        MedclipError: WRONG_USE where the patients do not suffice; as `train_slides`.
+        MedclipError: WRONG_USE where the patients do not suffice.
     """
     progress = progress or Silent()
     names = tuple(dict.fromkeys(poolings)) or (recipe.pooling,)
@@ -264,9 +264,6 @@ def learn_slides(
         seed: Seed of folds, held-back patients and training.
         folder: Folder of the head, claimed by `claim_head`.
         progress: Progress bar of the folds.
-
-    Raises:
-        MedclipError: As `cross_validate` and `train_slides`.
     """
     bags = slides.bags
     poolings = [recipe.pooling, *(name for name in validation.others if name != recipe.pooling)]

@@ -173,11 +173,7 @@ def _predicted(
 
 
 def question_of_head(head: SlideHead | str | Path) -> SlideQuestion:
-    """Make a question of a learned head, or of the folder of one.
-
-    Raises:
-        MedclipError: As `read_head`.
-    """
+    """Make a question of a learned head, or of the folder of one."""
     import torch
 
     head = head if isinstance(head, SlideHead) else read_head(head)

@@ -325,9 +325,6 @@ class Staging:
 
     Args:
         folder: Folder of the copies: one that is there, and of which only what is put there is removed.
-
-    Raises:
-        MedclipError: As `medclip.files.output.check_place`.
     """
 
     def __init__(self, folder: Path) -> None:

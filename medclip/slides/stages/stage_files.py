@@ -48,7 +48,7 @@ def write_grid(
         facts: Facts on the tissue that the next stage is to know.
 
     Raises:
-        MedclipError: MISSING_CODEC without h5py; as `medclip.files.output.disk_errors`.
+        MedclipError: MISSING_CODEC without h5py.
     """
     mpp = reader.mpp_um
     assert mpp is not None  # the grid could not have been made
@@ -143,9 +143,6 @@ def write_tissue(path: Path, tissue: TissueMask, identity: Mapping[str, Any]) ->
         path: The PNG.
         tissue: The mask.
         identity: Identity of the mask: hashes of the slide and of the options.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
     """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo

@@ -93,9 +93,6 @@ def draw_stated(
 
     Returns:
         The caption, and whether it fits every record that is labelled alike; what is quoted fits its own alone.
-
-    Raises:
-        MedclipError: As `draw_caption`.
     """
     if record.generic:
         return _modality_caption(record, rng), True

@@ -30,7 +30,7 @@ class Journal:
         folder: Output folder of the run; it is made.
 
     Raises:
-        MedclipError: CORRUPT for a file that is no journal; as `disk_errors`.
+        MedclipError: CORRUPT for a file that is no journal.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -290,8 +290,7 @@ def _given_store(folder: Path, model: Any, options: PathgenOptions) -> SlideStor
     """Open the vectors that were named.
 
     Raises:
-        MedclipError: WRONG_USE for those of another model, or of other patches than the call asks for; as
-            `open_slide_store`.
+        MedclipError: WRONG_USE for those of another model, or of other patches than the call asks for.
     """
     store = open_slide_store(folder)
     store.check_pack(pack_digest(model.path))
