@@ -126,13 +126,6 @@ class MapFiles:
     settings: Settings
 
 
-@dataclass(frozen=True, eq=False)
-class _Slide:
-    image: NDArray[np.uint8]
-    origin_px: tuple[int, int]
-    paths: tuple[Path, ...]
-
-
 def write_maps(folder: Path, one: PatchMap, row: SlideRow, features: SlideFeatures, files: MapFiles) -> str:
     """Write KEY.png, KEY.geojson and perhaps KEY.dcm.
 
@@ -149,14 +142,16 @@ def write_maps(folder: Path, one: PatchMap, row: SlideRow, features: SlideFeatur
     Raises:
         MedclipError: MISSING_CODEC without highdicom.
     """
-    slide, note = _read(row, one, files)
+    image, origin_px, note = _read(row, one, files)
     mpp = features.slide_mpp_um or features.effective_mpp_um
-    image = blank_slide(one, _LONGEST_PX) if slide is None else slide.image
-    write_file(folder / f"{row.key}.png", draw_map(one, image, with_slide=slide is not None))
-    document = map_geojson(one, mpp, (0, 0) if slide is None else slide.origin_px)
+    drawn = blank_slide(one, _LONGEST_PX) if image is None else image
+    write_file(folder / f"{row.key}.png", draw_map(one, drawn, with_slide=image is not None))
+    document = map_geojson(one, mpp, origin_px)
     write_file(folder / f"{row.key}.geojson", json.dumps(document))
     if files.dicom:
-        header = None if slide is None else slide_header(*slide.paths)
+        header = None
+        if image is not None and files.images is not None:
+            header = slide_header(*embedded_paths(files.images, row))
         header = blank_header(one, row.key, mpp) if header is None else header
         try:
             write_parametric_map(folder / f"{row.key}.dcm", one, header, row.key, files.software)
@@ -167,19 +162,19 @@ def write_maps(folder: Path, one: PatchMap, row: SlideRow, features: SlideFeatur
     return note
 
 
-def _read(row: SlideRow, one: PatchMap, files: MapFiles) -> tuple[_Slide | None, str]:
-    """Read a small image of the slide; None with the reason where it is not there, or is another one."""
+def _read(row: SlideRow, one: PatchMap, files: MapFiles) -> tuple[NDArray[np.uint8] | None, tuple[int, int], str]:
+    """Read a small image of the slide and its origin; None with the reason where it is not there, or is another one."""
     if files.images is None:
-        return None, "No folder of slides was named: the map is drawn by itself."
+        return None, (0, 0), "No folder of slides was named: the map is drawn by itself."
     try:
         with open_embedded(files.images, row, one.slide_um, files.settings) as reader:
             image, note = _thumbnail(reader)
-            return _Slide(image, reader.facts.origin_px, tuple(embedded_paths(files.images, row))), note
+            return image, reader.facts.origin_px, note
     except (MedclipError, OSError) as e:
         reason = e.reason if isinstance(e, MedclipError) else "read error"
         if reason is Reason.CHANGED:
-            return None, "The slide there has another size: the map is drawn by itself."
-        return None, f"The slide cannot be read ({reason}): the map is drawn by itself."
+            return None, (0, 0), "The slide there has another size: the map is drawn by itself."
+        return None, (0, 0), f"The slide cannot be read ({reason}): the map is drawn by itself."
 
 
 def _thumbnail(reader: SlideReader) -> tuple[NDArray[np.uint8], str]:

@@ -109,9 +109,9 @@ def entries_of(
         (row,), (result,) = rows, results
         rejects = [(row, result, result.problem)] if result.problem is not None else []
         return [_single(row, result, view, seen, form) for view in result.views], rejects
-    exam = read_exam(rows, results, form.group, form.stored, form.tasks)
-    entries = [_several(sample, seen, form, earlier.get(sample.rows[0].number, ())) for sample in exam.samples]
-    return entries, list(exam.rejects)
+    samples, rejects = read_exam(rows, results, form.group, form.stored, form.tasks)
+    entries = [_several(sample, seen, form, earlier.get(sample.rows[0].number, ())) for sample in samples]
+    return entries, rejects
 
 
 def _single(row: ShardRow, result: ReadResult, view: StoredView, seen: _Seen, form: Form) -> Entry:

@@ -196,14 +196,6 @@ class ExamSample:
     record: CaptionRecord
 
 
-@dataclass(frozen=True)
-class ReadExam:
-    """What became of the rows of one examination."""
-
-    samples: tuple[ExamSample, ...]
-    rejects: tuple[tuple[ShardRow, ReadResult, Problem], ...]
-
-
 def group_rows(rows: Sequence[ShardRow], where: str) -> list[tuple[ShardRow, ...]]:
     """Tie rows into examinations, by patient and study, or by patient and date where no study is named.
 
@@ -267,7 +259,7 @@ def arrange_rows(rows: Sequence[ShardRow], views: Sequence[ExamView]) -> tuple[M
 
 def read_exam(
     rows: Sequence[ShardRow], results: Sequence[ReadResult], level: Group, stored: Format, tasks: Sequence[Task]
-) -> ReadExam:
+) -> tuple[list[ExamSample], list[tuple[ShardRow, ReadResult, Problem]]]:
     """Make samples of an examination whose rows were read.
 
     Args:
@@ -296,7 +288,7 @@ def read_exam(
         if chosen:
             members = [good[place[view.name]] for view in chosen]
             samples.append(_sample(chosen, members, side, stored, {task.name: task for task in tasks}))
-    return ReadExam(tuple(samples), tuple(sorted(rejects, key=lambda reject: reject[0].number)))
+    return samples, sorted(rejects, key=lambda reject: reject[0].number)
 
 
 def _sample(

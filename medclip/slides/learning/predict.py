@@ -86,19 +86,14 @@ class SlidePredictions(StepResult[SlidePrediction]):
 
 
 @dataclass(frozen=True, eq=False)
-class _Answer:
-    logits_C: NDArray[np.float32]
-    map: PatchMap
-
-
-@dataclass(frozen=True, eq=False)
 class SlideQuestion:
     """What is asked of each slide."""
 
     title: str
     names: tuple[str, ...]
     kind: str
-    answer: Callable[[SlideFeatures], _Answer]
+    answer: Callable[[SlideFeatures], tuple[NDArray[np.float32], PatchMap]]
+    """Makes logits [C] and a map of a slide's features."""
     note: Callable[[SlideFeatures], str]
     software: str
     """What answers, in a few words."""
@@ -149,16 +144,16 @@ def _predicted(
         features = store.read(row.key)
         if note := question.note(features):
             notes[note] = None
-        answer = question.answer(features)
-        map_note = write_maps(draft / MAPS, answer.map, row, features, files)
+        logits_C, drawn = question.answer(features)
+        map_note = write_maps(draft / MAPS, drawn, row, features, files)
     except MedclipError as e:
         if e.reason is Reason.WRONG_USE:
             raise
         return blank.after(e)
-    chances = probabilities(answer.logits_C[None], question.kind)[0]  # pyright: ignore[reportArgumentType]
+    chances = probabilities(logits_C[None], question.kind)[0]  # pyright: ignore[reportArgumentType]
     named = {name: float(p) for name, p in zip(question.names, chances, strict=True)}
-    top, left = (float(um) for um in features.corners_um_N2[answer.map.peak])
-    best = None if question.kind == "risk" else question.names[int(answer.logits_C.argmax())]
+    top, left = (float(um) for um in features.corners_um_N2[drawn.peak])
+    best = None if question.kind == "risk" else question.names[int(logits_C.argmax())]
     if question.kind == "multilabel":
         best = ", ".join(name for name, p in named.items() if p >= 0.5) or "none"
     return replace(
@@ -167,7 +162,7 @@ def _predicted(
         answer=best,
         probabilities=named,
         peak_um=(top, left),
-        map_of=answer.map.title,
+        map_of=drawn.title,
         map_note=map_note or None,
     )
 
@@ -179,14 +174,14 @@ def question_of_head(head: SlideHead | str | Path) -> SlideQuestion:
     head = head if isinstance(head, SlideHead) else read_head(head)
     card = head.card
 
-    def answer(features: SlideFeatures) -> _Answer:
+    def answer(features: SlideFeatures) -> tuple[NDArray[np.float32], PatchMap]:
         bag_ND = torch.from_numpy(np.asarray(features.features_ND, np.float32))
         with torch.no_grad():
             logits_C = head.model(bag_ND).slide_C.numpy()
             if card.kind == "risk":
-                return _Answer(logits_C, patch_map(features, head.model.attention_of(bag_ND).numpy(), "attention"))
+                return (logits_C, patch_map(features, head.model.attention_of(bag_ND).numpy(), "attention"))
             evidence_NC = head.model.evidence_of(bag_ND).numpy()
-        return _Answer(logits_C, map_for(features, evidence_NC, logits_C, card.names, card.kind))
+        return (logits_C, map_for(features, evidence_NC, logits_C, card.names, card.kind))
 
     return SlideQuestion(
         f"{card.label} (learned, {card.shape.pooling})",
@@ -229,10 +224,10 @@ def question_in_words(task: Task | str | Path, model: Any, store: SlideStore, to
     vectors = class_vectors(loaded, found_task, None if entry is None else entry.classes)
     note = "" if entry is not None else " ".join(unmeasured(loaded.card, [found_task]))
 
-    def answer(features: SlideFeatures) -> _Answer:
+    def answer(features: SlideFeatures) -> tuple[NDArray[np.float32], PatchMap]:
         logits_NC = patch_logits(features.features_ND, vectors, found_task.kind, loaded.logit_scale)
         pooled_C = top_pooled(logits_NC, top)
-        return _Answer(pooled_C, map_for(features, logits_NC, pooled_C, vectors.names, found_task.kind))
+        return (pooled_C, map_for(features, logits_NC, pooled_C, vectors.names, found_task.kind))
 
     title = f"{found_task.title} (zero-shot, the {top} best patches)"
     software = f"zero-shot, {loaded.card.name} {loaded.card.version}"
