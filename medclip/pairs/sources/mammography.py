@@ -1,7 +1,7 @@
 """Turn the table of a mammography set into a table for shards, with reports written of what it states.
 
-Each set has a map of its columns (`medclip.files.tables.mammography`); the reports are those of `medclip.text.breast`,
-or of a writer of your own whose reports are checked against the record.
+Each set has a map of its columns (`medclip.files.tables.mammography`); the reports are those of
+`medclip.pairs.words.breast_report`, or of a writer of your own whose reports are checked against the record.
 """
 
 from __future__ import annotations
