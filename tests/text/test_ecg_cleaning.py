@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.text.ecg_cleaning import EMPTY, NO_READING, SHORT, clean_report, language_of
+from medclip.text.ecg_statements import EMPTY, NO_READING, SHORT, clean_report, language_of
 
 
 def test_statements_of_a_machine_are_joined_as_merl_joins_them():

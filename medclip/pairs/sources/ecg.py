@@ -1,7 +1,7 @@
 """Turn the table of an ECG set into pairs: cleaned reports, reports written of SCP-ECG statements, and labels.
 
 Each set has a map of its columns (`medclip.files.tables.ecg`); what is taken out of reports is in
-`medclip.text.ecg_cleaning`. Records that have codes and no words get reports in English or German.
+`medclip.text.ecg_statements`. Records that have codes and no words get reports in English or German.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from medclip.files.tables.read_table import read_table
 from medclip.pairs.sources.captioned_table import CaptionsForm, CaptionsReport, generator_of, moved_files, set_table
 from medclip.progress import Progress
 from medclip.result import named_counts
-from medclip.text.ecg_cleaning import ENGLISH, GERMAN
-from medclip.text.ecg_statements import Statement, statements
+from medclip.text.ecg_statements import ENGLISH, GERMAN, Statement, statements
 from medclip.text.vocabulary.prompts import without_article
 from medclip.wording import count
 
