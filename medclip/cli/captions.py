@@ -17,7 +17,7 @@ def print_captions(report: Any, as_json: bool, named: Any) -> None:
     if as_json:
         print(json.dumps(report.to_dict(), indent=2))
         return
-    for line in report.lines():
+    for line in report.lines:
         print(line)
     print(
         f"{printable(str(report.out))}: {count(report.num_captions, 'caption')} for {report.num_captioned} of "

@@ -16,7 +16,7 @@ class CaptionSource:
     """What help says of it: the table that is read, by what it must have."""
     target: str
     """module:function, of the path of the table, a `CaptionsForm`, a `Progress` and its options to the table of pairs
-    (pyarrow, with the columns file and captions) and a `CaptionsReport`, or a subclass with counts of its own."""
+    (pyarrow, with the columns file and captions) and a `CaptionsReport`."""
     options: tuple[str, ...] = ()
     """Options of `captions` that it takes, of those that not every source does; others are refused."""
     num_captions: int = 10

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,27 +55,55 @@ class CaptionsReport(Result):
     """Table of the rows that filters dropped, with the filter in `dropped_by`; None where none was named."""
     dropped_by_filter: Mapping[str, int] = field(default_factory=dict)
 
+    dataset: str | None = None
+    """Set whose columns the table has; this and what follows is None where the source counts no such thing."""
+    num_source_rows: int | None = None
+    """Rows of the set's table: several of one image are one row of the new table."""
+    num_reports: int | None = None
+    """Rows with a report of the set's own: a radiologist's, or one of an ECG that stays, cleaned, as first caption."""
+    set_aside: Mapping[str, int] | None = None
+    """Images that are no view of an exam, by reason."""
+    left_out: Mapping[str, int] | None = None
+    """Reports that do not stay, by reason."""
+    languages: Mapping[str, int] | None = None
+    """Reports that stay, by language; "unknown" where it cannot be told."""
+    min_likelihood: float | None = None
+    """Likelihood below which a diagnosis counts as absent."""
+    notes: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+    """What a command says of the source, before the counts that all sources have."""
+
     def _facts(self) -> dict[str, object]:
-        return {
+        num_rows = self.num_rows if self.num_source_rows is None else self.num_source_rows
+        stated: dict[str, object] = {
+            "set": None if self.dataset is None else f"{self.dataset}, {num_rows} rows",
             "captions": f"{self.num_captions} for {self.num_captioned} of {self.num_rows} rows",
+            "notes": " ".join(self.notes) or None,
+            "set aside": _named(self.set_aside),
+            "own reports": self.num_reports,
+            "of these": _named(self.languages),
+            "reports left out": _named(self.left_out),
+            "dropped": _named(None if self.dropped is None else self.dropped_by_filter),
             "rows without labels": self.num_without_labels,
             "rows with fewer": self.num_short,
             "by the writer": self.num_by_writer,
             "replaced": named_counts(self.rejected_by_reason),
             "table": self.out,
-            **({} if self.dropped is None else {"dropped": named_counts(self.dropped_by_filter)}),
         }
-
-    def lines(self) -> Iterator[str]:
-        """Yield what a command says of the source, before the counts that all sources have."""
-        yield from ()
+        return {name: value for name, value in stated.items() if value is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all counts as plain data for JSON; of filters only where one was named."""
+        """Return the counts of this source as plain data for JSON; of filters only where one was named."""
         values = asdict(self)
-        filtered = {name: values.pop(name) for name in ("dropped", "dropped_by_filter")}
-        values |= {} if self.dropped is None else filtered | {"dropped": str(self.dropped)}
-        return values | {"out": str(self.out)}
+        del values["lines"]
+        for name in (*(() if self.dataset else ("notes",)), *(() if self.dropped else ("dropped_by_filter",))):
+            del values[name]
+        paths = {name: str(values[name]) for name in ("out", "dropped") if values[name] is not None}
+        return {name: value for name, value in (values | paths).items() if value is not None}
+
+
+def _named(counts: Mapping[str, int] | None) -> str | None:
+    return None if counts is None else named_counts(counts)
 
 
 @dataclass(frozen=True)

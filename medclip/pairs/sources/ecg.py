@@ -7,8 +7,8 @@ Each set has a map of its columns (`medclip.files.tables.ecg`); what is taken ou
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,6 @@ from medclip.files.tables.ecg.ecg_row import EcgRow, record_file
 from medclip.files.tables.read_table import read_table
 from medclip.pairs.sources.captioned_table import CaptionsForm, CaptionsReport, generator_of, moved_files, set_table
 from medclip.progress import Progress
-from medclip.result import named_counts
 from medclip.text.ecg_statements import ENGLISH, GERMAN, Statement, statements
 from medclip.text.vocabulary.prompts import without_article
 from medclip.wording import count
@@ -80,43 +79,6 @@ _FIRST = (
 )
 
 
-@dataclass(frozen=True, repr=False)
-class EcgCaptions(CaptionsReport):
-    """What became of the table of a set; its rows are records."""
-
-    dataset: str = ""
-    """Whose columns it has."""
-    num_reports: int = 0
-    """Records whose own report stays, cleaned, as the first caption."""
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    """Reports that do not, by reason."""
-    languages: Mapping[str, int] = field(default_factory=dict)
-    """Reports that stay, by language; "unknown" where it cannot be told."""
-    min_likelihood: float = 0.0
-    """Below which a diagnosis counts as absent."""
-    notes: tuple[str, ...] = ()
-
-    def _facts(self) -> dict[str, object]:
-        facts = super()._facts()
-        return {
-            "set": f"{self.dataset}, {self.num_rows} rows",
-            "captions": facts["captions"],
-            "notes": " ".join(self.notes),
-            "own reports": f"{self.num_reports} ({named_counts(self.languages)})",
-            "reports left out": named_counts(self.left_out),
-            **facts,
-        }
-
-    def lines(self) -> Iterator[str]:
-        """Yield whose set it is, how many reports stay, why others do not, and what to know of the set."""
-        yield f"{self.dataset}: {count(self.num_rows, 'record')}."
-        if self.num_reports:
-            by_language = ", ".join(f"{name} {number}" for name, number in self.languages.items())
-            yield f"  {count(self.num_reports, 'report')} of the set stay, cleaned ({by_language})."
-        yield from (f"  {number:>7} left out: {reason}" for reason, number in self.left_out.items())
-        yield from (f"  {note}" for note in self.notes)
-
-
 def captions_of_ecg(
     source: Path,
     form: CaptionsForm,
@@ -126,7 +88,7 @@ def captions_of_ecg(
     file: str | None = None,
     language: str = "en",
     min_likelihood: float = 0.0,
-) -> tuple[pa.Table, EcgCaptions]:
+) -> tuple[pa.Table, CaptionsReport]:
     """Return the table for shards of the table of an ECG set, with one row a record, and what became of its reports.
 
     Texts of a row are those that the table had there, the set's own report, cleaned, then those written of its codes. A
@@ -146,8 +108,16 @@ def captions_of_ecg(
         progress.step()
     moved = moved_files([row.file for row in records], form.images or source.parent, form.out.parent)
     reports = [row.report for row in records if row.report]
-    languages = [report.language or "unknown" for report in reports if report.text]
-    result = EcgCaptions(
+    languages = dict(sorted(Counter(report.language or "unknown" for report in reports if report.text).items()))
+    num_reports = sum(languages.values())
+    left_out = dict(sorted(Counter(report.left_out for report in reports if report.left_out).items()))
+    lines = [f"{column_map.name}: {count(len(records), 'record')}."]
+    if languages:
+        by_language = ", ".join(f"{name} {number}" for name, number in languages.items())
+        lines.append(f"  {count(num_reports, 'report')} of the set stay, cleaned ({by_language}).")
+    lines += [f"  {number:>7} left out: {reason}" for reason, number in left_out.items()]
+    lines += [f"  {note}" for note in reading.notes]
+    result = CaptionsReport(
         out=form.out,
         num_rows=len(records),
         num_captioned=sum(bool(a) for a in added),
@@ -156,11 +126,12 @@ def captions_of_ecg(
         num_short=sum(bool(row.codes) and len(a) < form.num_captions for row, a in zip(records, added, strict=True)),
         num_moved=sum(f is not None for f in moved),
         dataset=column_map.name,
-        num_reports=len(languages),
-        left_out=dict(sorted(Counter(report.left_out for report in reports if report.left_out).items())),
-        languages=dict(sorted(Counter(languages).items())),
+        num_reports=num_reports,
+        left_out=left_out,
+        languages=languages,
         min_likelihood=min_likelihood,
         notes=reading.notes,
+        lines=tuple(lines),
     )
     return set_table(records, added, moved, _FIRST, column_map), result
 

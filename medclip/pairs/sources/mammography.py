@@ -6,8 +6,8 @@ Each set has a map of its columns (`medclip.files.tables.mammography`); the repo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,47 +22,12 @@ from medclip.pairs.words.breast_check import breast_facts, check_report
 from medclip.pairs.words.breast_report import distinct_reports
 from medclip.pairs.words.caption_writer import CaptionWriter, CheckedWriter
 from medclip.progress import Progress
-from medclip.result import named_counts
 from medclip.wording import count
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _FIRST = ("file", "patient", "study", "modality", "laterality", "view", "view_kind", "exam_date", "age", "split")
-
-
-@dataclass(frozen=True, repr=False)
-class MammographyCaptions(CaptionsReport):
-    """What became of the table of a set; its rows are images."""
-
-    dataset: str = ""
-    """Whose columns it has."""
-    num_source_rows: int = 0
-    """Rows of the set's table: several of one image are one row of the new table."""
-    num_reports: int = 0
-    """Images with a report that a radiologist wrote."""
-    set_aside: Mapping[str, int] = field(default_factory=dict)
-    """Images that are no view of an exam, by reason."""
-    notes: tuple[str, ...] = ()
-
-    def _facts(self) -> dict[str, object]:
-        facts = super()._facts()
-        return {
-            "set": f"{self.dataset}, {self.num_source_rows} rows",
-            "captions": facts["captions"],
-            "notes": " ".join(self.notes),
-            "set aside": named_counts(self.set_aside),
-            "reports of a radiologist": self.num_reports,
-            **facts,
-        }
-
-    def lines(self) -> Iterator[str]:
-        """Yield whose set it is, what a radiologist wrote, which images are no view of an exam, and what to know."""
-        yield f"{self.dataset}: {count(self.num_source_rows, 'row')}, {count(self.num_rows, 'image')}."
-        if self.num_reports:
-            yield f"  {count(self.num_reports, 'image')} with a radiologist's own words, in `report`."
-        yield from (f"  {number:>7} set aside: {reason}" for reason, number in self.set_aside.items())
-        yield from (f"  {note}" for note in self.notes)
 
 
 def captions_of_mammography(
@@ -74,7 +39,7 @@ def captions_of_mammography(
     findings: str | Path | None = None,
     file: str | None = None,
     writer: CaptionWriter | None = None,
-) -> tuple[pa.Table, MammographyCaptions]:
+) -> tuple[pa.Table, CaptionsReport]:
     """Return the table for shards of the table of a mammography set, with one row an image, and what became of it.
 
     Reports stand behind the texts that a table of your own had; what a radiologist wrote stands in `report`. They speak
@@ -99,7 +64,14 @@ def captions_of_mammography(
         progress.step()
     moved = moved_files([row.file for row in mammograms], base, form.out.parent)
     lengths = [len(reports) for reports in added if reports]
-    result = MammographyCaptions(
+    num_reports = sum(bool(row.report) for row in mammograms)
+    set_aside = dict(sorted(reading.set_aside.items()))
+    lines = [f"{column_map.name}: {count(len(rows), 'row')}, {count(len(mammograms), 'image')}."]
+    if num_reports:
+        lines.append(f"  {count(num_reports, 'image')} with a radiologist's own words, in `report`.")
+    lines += [f"  {number:>7} set aside: {reason}" for reason, number in set_aside.items()]
+    lines += [f"  {note}" for note in reading.notes]
+    result = CaptionsReport(
         out=form.out,
         num_rows=len(mammograms),
         num_captioned=len(lengths),
@@ -111,9 +83,10 @@ def captions_of_mammography(
         num_moved=sum(f is not None for f in moved),
         dataset=column_map.name,
         num_source_rows=len(rows),
-        num_reports=sum(bool(row.report) for row in mammograms),
-        set_aside=dict(sorted(reading.set_aside.items())),
+        num_reports=num_reports,
+        set_aside=set_aside,
         notes=reading.notes,
+        lines=tuple(lines),
     )
     return set_table(mammograms, added, moved, _FIRST, column_map), result
 

@@ -11,7 +11,7 @@ import pytest
 from medclip.api.captions import captions
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.ecg.column_maps import ALL
-from medclip.pairs.sources.ecg import EcgCaptions
+from medclip.pairs.sources.captioned_table import CaptionsReport
 from medclip.shards.writing.table import read_shard_table
 from medclip.text.ecg_statements import labels_of
 from tests.kits import ecg_tables
@@ -26,7 +26,7 @@ SETS = {
 }
 
 
-def convert(folder: Path, name: str, **options: object) -> tuple[EcgCaptions, list[dict[str, str]]]:
+def convert(folder: Path, name: str, **options: object) -> tuple[CaptionsReport, list[dict[str, str]]]:
     table = ecg_tables.write_table(folder / "set.csv", SETS[name])
     report = captions(table, folder / "out.csv", from_="ecg", overwrite=True, **options)  # type: ignore[arg-type]
     with report.out.open(newline="", encoding="utf-8") as file:
