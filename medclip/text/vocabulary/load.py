@@ -166,8 +166,6 @@ def _own() -> Mapping[str, Path]:
     folders = os.environ.get(VARIABLE, "")
     if not folders:
         return {}
-    from medclip.text.vocabulary.load import own_task_files
-
     return own_task_files(folders, _packaged())
 
 
@@ -181,8 +179,6 @@ def _load(name: str, folders: str | None) -> Task:
         )
         task = parse_task(text, where=where, short_name=name)
     else:
-        from medclip.text.vocabulary.load import own_task_files, read_own
-
         if name not in _own():
             own_task_files.cache_clear()  # the file may have been written since
         path = _own().get(name)
@@ -227,8 +223,6 @@ def parse_task(text: str, *, where: object = None, short_name: str | None = None
         safe = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's takes a tenth of the time
         values = yaml.load(text, safe)  # noqa: S506 (it is a safe one)
         if short_name is not None:
-            from medclip.text.vocabulary.load import filled
-
             values = filled(values, short_name)
         values = _with_shared_classes(values, where)
         parsed = TaskFile.model_validate(values)
