@@ -29,7 +29,6 @@ from medclip.imaging.volume.voxels import DTYPES, Voxels
 from medclip.sample import Kind
 
 if TYPE_CHECKING:
-    import numpy as np
     from PIL import Image
 
 Format = Literal["png", "jpeg"]

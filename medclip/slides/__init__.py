@@ -1,5 +1,6 @@
-"""Whole-slide images as `medclip.slides`: open one, find its tissue, lay a grid, read patches, exchange outlines.
+"""Stages over folders of slides, their vectors and what is learned of them; one slide is read by `imaging`.
 
+As `medclip.slides`, whole-slide images: open one, find its tissue, lay a grid, read patches, exchange outlines.
 `tissue`, `places` and `embed` do this for whole folders, and keep what they find; `open_store` reads the vectors.
 `learn` makes a head for whole slides of vectors and labels, `predict` answers for slides, `export` writes them for
 other programs.
