@@ -1,7 +1,7 @@
 """Samples to WebDataset-compatible tar shards and back; their captions are written in `pairs`, drawn in `training`.
 
-As `medclip.shards`, what can be done to a shard folder: `build`, `index` and `check` do what the commands do, and `open`
-reads samples.
+As `medclip.shards`, what can be done to a shard folder: `build`, `index` and `check` do what the commands do, and
+`open` reads samples.
 """
 
 from __future__ import annotations
