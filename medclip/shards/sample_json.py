@@ -84,9 +84,6 @@ class SampleView:
 def views_of(parts: Mapping[str, bytes]) -> tuple[SampleView, ...]:
     """Read which views a sample holds from its members; none for a sample of one image.
 
-    Args:
-        parts: Extension to bytes.
-
     Raises:
         KeyError, ValueError, TypeError: The JSON is of another form.
     """

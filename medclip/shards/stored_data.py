@@ -119,10 +119,6 @@ def encode_array(values: NDArray[Any]) -> bytes:
 def decode_array(data: bytes, dtypes: Container[str]) -> NDArray[Any]:
     """Read what `encode_array` wrote, without NumPy's reader, which copies; it cannot be written to.
 
-    Args:
-        data: The member.
-        dtypes: Names of the types that are expected.
-
     Raises:
         ValueError, TypeError, SyntaxError, IndexError: The bytes are something else.
     """

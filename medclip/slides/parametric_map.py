@@ -153,9 +153,6 @@ def slide_header(*paths: Path) -> Dataset | None:
     """Read the header of the finest level of a DICOM slide, without pixels; None for any other file.
 
     Labels and overviews are images of the same class, in frames of their own: they never stand for the slide.
-
-    Args:
-        paths: All files of the slide.
     """
     levels = [header for path in paths if (header := _level(path)) is not None]
     return max(levels, key=lambda h: h.TotalPixelMatrixRows * h.TotalPixelMatrixColumns, default=None)

@@ -139,10 +139,6 @@ class SlideStore(Result):
     def blocks(self, key: str, rows: int = 8192) -> Iterator[NDArray[np.floating[Any]]]:
         """Yield the vectors of a slide, some at a time: memory is bounded however many there are.
 
-        Args:
-            key: Key of the slide.
-            rows: Largest number of vectors in a block.
-
         Yields:
             float32 or float16 [n, D], in the order of `read`.
         """
@@ -317,10 +313,6 @@ _SIDE_PX, _QUALITY = 256, 85
 def embedded_paths(images: Path, row: SlideRow) -> list[Path]:
     """Return the files of a slide of a store: of a DICOM slide those of its folder that are of the same series.
 
-    Args:
-        images: The folder that was embedded, or the one file.
-        row: The slide.
-
     Raises:
         OSError: Where its folder is gone.
     """
@@ -374,15 +366,7 @@ def open_embedded(images: Path, row: SlideRow, slide_size_um: tuple[float, float
 def patch_jpeg(
     images: Path, row: SlideRow, features: SlideFeatures, corner_um: tuple[float, float], settings: Settings
 ) -> bytes:
-    """Return a patch as a small JPEG; b"" where its slide is not there, is another one, or cannot be read.
-
-    Args:
-        images: The folder that was embedded.
-        row: The slide.
-        features: Features of the slide, for sizes and scales.
-        corner_um: Top and left of the patch in µm.
-        settings: Limits.
-    """
+    """Return a patch as a small JPEG; b"" where its slide is not there, is another one, or cannot be read."""
     from PIL import Image
 
     try:

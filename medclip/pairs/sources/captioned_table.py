@@ -124,15 +124,7 @@ class CaptionsForm:
 def write_captions(
     name: str, source: Path, form: CaptionsForm, progress: Progress, options: Mapping[str, Any]
 ) -> CaptionsReport:
-    """Write a table of pairs of the table of one of `CAPTION_SOURCES`; see `medclip.api.captions.captions`.
-
-    Args:
-        name: Name of the row.
-        source: Table to read.
-        form: Form of the new one.
-        progress: Progress bar of the rows.
-        options: Values of the options that this row alone takes.
-    """
+    """Write a table of pairs of the table of one of `CAPTION_SOURCES`; see `medclip.api.captions.captions`."""
     dropped = form.out.with_name(f"{form.out.stem}_dropped{form.out.suffix}")
     _check_output(source, form)
     if form.filters:

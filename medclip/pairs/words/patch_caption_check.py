@@ -214,11 +214,6 @@ class Room:
 def check_patch_caption(caption: str, room: Room, allowed: AllowedClaims) -> tuple[str, str] | None:
     """Check one caption by itself.
 
-    Args:
-        caption: The caption.
-        room: Room of the text tower, in tokens.
-        allowed: Claims that the agent may make of this slide.
-
     Returns:
         The first problem, of `PROBLEMS`, and its detail; None for a caption that may be used.
     """

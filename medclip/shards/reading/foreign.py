@@ -129,11 +129,6 @@ def read_foreign(
     The JSON may be one of medclip's own, or have the keys `captions` (a list) or `caption`, `report` and `modality`; a
     text is one caption or several in UniMed's packed form. Where both speak, the JSON goes first.
 
-    Args:
-        parts: Extension to bytes.
-        of: Facts that hold for the whole set.
-        row: The sample's row of samples.parquet.
-
     Returns:
         The record, and a meta in the form of medclip's own. A record without texts, report and labels says nothing.
 

@@ -331,17 +331,7 @@ def _write_split(
     settings: Settings,
     earlier: Mapping[int, Sequence[tuple[str, int]]],
 ) -> Iterator[None]:
-    """Write the samples of a split; yields once for each row.
-
-    Args:
-        split: Name of the split.
-        units: Rows that make samples together: one, or those of an examination.
-        work: Folder of the tars.
-        tally: Tally that notes what is written.
-        form: Form in which samples are written.
-        settings: Limits and workers.
-        earlier: Earlier examinations of each row's patient, from `earlier_exams`.
-    """
+    """Write the samples of a split; yields once for each row."""
     results = read_rows((_job(row, form) for unit in units for row in unit), settings)
     shard: TarShard | None = None
     number = 0

@@ -199,10 +199,6 @@ class ExamSample:
 def group_rows(rows: Sequence[ShardRow], where: str) -> list[tuple[ShardRow, ...]]:
     """Tie rows into examinations, by patient and study, or by patient and date where no study is named.
 
-    Args:
-        rows: Rows of a table of mammograms.
-        where: The table, for errors.
-
     Returns:
         Examinations in the order of their first rows.
 
@@ -332,10 +328,6 @@ def joined_labels(labels: Sequence[Labels], tasks: Mapping[str, Task] | None = N
     the task has such a class; else images that differ leave the answer open. Of a cancer's follow-up the first event
     and the longest time hold.
 
-    Args:
-        labels: Labels of each image.
-        tasks: Tasks by name, beside those of the vocabulary.
-
     Example:
         >>> joined_labels([{"f": {"mass": 0, "asymmetry": 0}}, {"f": {"mass": 1}}])
         {'f': {'mass': 1, 'asymmetry': 0}}
@@ -359,13 +351,7 @@ def joined_labels(labels: Sequence[Labels], tasks: Mapping[str, Task] | None = N
 
 
 def joined_class(classes: Sequence[str], task: Task | None, name: str) -> str | None:
-    """Return the class of a breast or woman whose images are of these; None where they leave the answer open.
-
-    Args:
-        classes: Class of each image.
-        task: The task; None for that of the vocabulary.
-        name: Name of the task.
-    """
+    """Return the class of a breast or woman whose images are of these; None where they leave the answer open."""
     different = list(dict.fromkeys(classes))
     if len(different) == 1:
         return different[0]

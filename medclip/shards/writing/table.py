@@ -163,11 +163,6 @@ def read_shard_table(
 def need_columns(header: Sequence[str], patient_column: str, where: str) -> None:
     """Refuse a table that does not name its files and patients.
 
-    Args:
-        header: The table's columns.
-        patient_column: Column that names the patient.
-        where: The table, for the error.
-
     Raises:
         MedclipError: TABLE_INVALID naming the columns that were found.
     """

@@ -94,13 +94,6 @@ def bags_in_memory(
 ) -> Bags:
     """Take slides whose vectors are held.
 
-    Args:
-        features: Patch vectors of each slide, float [N, D].
-        targets: Truths of the slides, as in `Bags`.
-        patients: Patient of each slide.
-        names: Classes, or years of a risk.
-        kind: Kind of the task.
-
     Raises:
         MedclipError: WRONG_USE where they do not fit together.
     """

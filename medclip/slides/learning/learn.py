@@ -254,17 +254,7 @@ def learn_slides(
     folder: Path,
     progress: Progress,
 ) -> LearnedSlides:
-    """Measure a way of learning by cross-validation, and write the head that learned in that way from all slides.
-
-    Args:
-        slides: Truths, by slide.
-        store: Vectors of the slides.
-        recipe: Recipe that heads learn by.
-        validation: Way in which heads are measured.
-        seed: Seed of folds, held-back patients and training.
-        folder: Folder of the head, claimed by `claim_head`.
-        progress: Progress bar of the folds.
-    """
+    """Measure a way of learning by cross-validation, and write the head that learned in that way from all slides."""
     bags = slides.bags
     poolings = [recipe.pooling, *(name for name in validation.others if name != recipe.pooling)]
     compared = cross_validate(

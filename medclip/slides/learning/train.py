@@ -144,11 +144,6 @@ def slide_logits(model: SlidePooling, bags: Bags) -> NDArray[np.float32]:
 def held_back(bags: Bags, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Divide slides by patient into those to learn from and those that the epoch is chosen by.
 
-    Args:
-        bags: The slides.
-        share: Share of the patients of each stratum that are held back.
-        seed: Seed of the draw.
-
     Returns:
         Rows to learn from and rows held back; none of the latter where a stratum would have fewer than
         `LEAST_VALIDATION` patients on either side.

@@ -333,14 +333,7 @@ class Staging:
         self._copier = ThreadPoolExecutor(1, thread_name_prefix="medclip-staging")
 
     def see(self, key: str, source: Source, pool: ReadingPool, arguments: tuple[Any, ...]) -> Future[SeenSlide]:
-        """Copy a slide, and have its copy opened in a reading process.
-
-        Args:
-            key: Key of the slide.
-            source: Files of the slide.
-            pool: Reading processes.
-            arguments: Arguments of `see_slide`, for the files where they are.
-        """
+        """Copy a slide, and have its copy opened in a reading process."""
 
         def work() -> SeenSlide:
             staged = self._copy(key, source)

@@ -39,14 +39,6 @@ def write_grid(
 ) -> None:
     """Write the places of a grid.
 
-    Args:
-        path: The HDF5 file.
-        grid: The grid.
-        reader: Reader of the slide.
-        key: The slide's key.
-        identity: Identity of the grid: hashes of the slide and of the options.
-        facts: Facts on the tissue that the next stage is to know.
-
     Raises:
         MedclipError: MISSING_CODEC without h5py.
     """
@@ -137,13 +129,7 @@ _CHUNK = "medclip"
 
 
 def write_tissue(path: Path, tissue: TissueMask, identity: Mapping[str, Any]) -> None:
-    """Write a mask.
-
-    Args:
-        path: The PNG.
-        tissue: The mask.
-        identity: Identity of the mask: hashes of the slide and of the options.
-    """
+    """Write a mask."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 

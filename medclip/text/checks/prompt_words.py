@@ -37,10 +37,6 @@ _BEGINNING = 8
 def prompt_notes(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> tuple[str, ...]:
     """Write what a person should know of their prompts before anything is read: hints, never a refusal.
 
-    Args:
-        prompts: Prompts as asked.
-        tokenizer: Tokenizer of the pack.
-
     Returns:
         Sentences: on each word that is likely misspelt or no token, on all that training hardly had, and on each prompt
         that is cut.

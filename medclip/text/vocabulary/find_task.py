@@ -61,10 +61,6 @@ def made_of_values(column: str, values: Sequence[str], modalities: Sequence[str]
 def made_of_columns(columns: Sequence[str], modalities: Sequence[str]) -> Task:
     """Make a multi-label task of columns of 0 and 1: one class each, in their order.
 
-    Args:
-        columns: Names of the columns.
-        modalities: Modalities of the images.
-
     Raises:
         MedclipError: TABLE_INVALID for two columns that are called alike.
     """

@@ -27,10 +27,6 @@ _SHORT = {"task": "name", "modality": "modalities"}
 def own_task_files(folders: str, packaged: frozenset[str]) -> Mapping[str, Path]:
     """Find the task files in the folders that the variable names.
 
-    Args:
-        folders: The variable's value.
-        packaged: Names of the tasks that ship with medclip.
-
     Returns:
         Path by task name.
 

@@ -120,18 +120,6 @@ def write_records(
 ) -> Writing:
     """Write the shards of a run into `out/shards`, whole or not at all; equal journals give equal bytes.
 
-    Args:
-        out: Output folder of the run.
-        slides: Slides by key: the order of records.
-        agent: Agent whose list of claims is asked.
-        room: Room of the text tower.
-        options: Options of the run.
-        journal: Journal, whose texts are written.
-        form: Form of records in shards.
-        identity: Identity that is written into the index.
-        settings: Limits.
-        progress: Progress bar of the patches.
-
     Returns:
         Records and rejects. Without a single record no shards are written.
     """
