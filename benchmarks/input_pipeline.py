@@ -40,7 +40,7 @@ from medclip.sample import Modality
 from medclip.shards.reading.foreign import ForeignSet
 from medclip.shards.reading.index_tars import index_shards
 from medclip.shards.reading.samples import ShardReader
-from medclip.shards.stored_image import DRAFT_GAP, decode
+from medclip.shards.stored_data import DRAFT_GAP, decode
 from medclip.text.tokenizers.clip import ClipTokenizer
 from medclip.training.batches.augment import Change, apply_change
 from medclip.training.batches.loader import Batches

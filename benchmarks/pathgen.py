@@ -28,20 +28,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
-from medclip.captioning.agents.agent import CaptionedPatch, caption_patch
-from medclip.captioning.agents.measured import MeasuringAgent
-from medclip.captioning.patch_reading import read_patch
-from medclip.captioning.pathgen import room_of
-from medclip.captioning.selection.choose import choose_patches
-from medclip.captioning.selection.prompts import prompts_for
 from medclip.imaging.slides.patches.grid import make_grid
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.imaging.slides.stain.estimate import StainOptions
 from medclip.imaging.slides.stain.normalise import slide_stain
 from medclip.imaging.slides.tissue.find import find_tissue
 from medclip.models.packs.pack import load_model
+from medclip.pairs.select.patches import choose_patches, prompts_for
+from medclip.pairs.sources.slides.patch_captions import read_patch
+from medclip.pairs.sources.slides.pathgen import room_of
+from medclip.pairs.words.agent import CaptionedPatch, caption_patch
+from medclip.pairs.words.measuring_agent import MeasuringAgent
 from medclip.slides.stages import reading
-from medclip.slides.stages.quality_measures import measure_quality
+from medclip.slides.stages.stage_files import measure_quality
 
 SIZE_PX, MPP_UM = 336, 0.5
 NUM_VECTORS, DIM = 5000, 768

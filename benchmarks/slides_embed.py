@@ -40,9 +40,9 @@ from medclip.models.packs.pack import load_model
 from medclip.runs.call import Call
 from medclip.sample import View
 from medclip.settings import Settings
+from medclip.slides.slide_store import open_slide_store
 from medclip.slides.stages.options import GridOptions
 from medclip.slides.stages.run_stage import run_stage
-from medclip.slides.store.slide_store import open_slide_store
 
 TILE, MPP = 256, 0.25
 CLAIMS = {1: 1.3, 2: 2.0}

@@ -1,7 +1,8 @@
 """Medical image-text models: files become samples, embeddings, scores and reports.
 
 The verbs do what the commands of the same name do, and return a result that shows itself. What is done to model packs,
-shards, slides, ECGs on paper and finished runs lies in the namespaces `models`, `shards`, `slides`, `ecg` and `runs`.
+image-text pairs, shards, slides, ECGs on paper and finished runs lies in the namespaces `models`, `pairs`, `shards`,
+`slides`, `ecg` and `runs`.
 Every name loads its module on first use, so `import medclip` imports none of the heavy libraries. Not a medical device;
 the shipped weights are for non-commercial research.
 """
@@ -14,7 +15,7 @@ from medclip.lazy import lazy_names
 from medclip.version import __version__
 
 if TYPE_CHECKING:
-    from medclip import ecg, models, runs, shards, slides
+    from medclip import ecg, models, pairs, runs, shards, slides
     from medclip.adaptation.finetune.result import FinetuneResult
     from medclip.adaptation.run import AdaptRun
     from medclip.api.adapt import adapt
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from medclip.api.view import view
     from medclip.api.watch import watch
     from medclip.auditing.result import AuditResult
-    from medclip.captioning.result import PathgenResult
     from medclip.embeddings.open_embeddings import Embeddings
     from medclip.errors import MedclipError, Reason
     from medclip.evaluation.few_shot.results import Comparison
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from medclip.inspecting.draw_view import Viewed
     from medclip.inspecting.opened_study import OpenedStudy
     from medclip.monitoring.result import Monitored
+    from medclip.pairs.sources.slides.pathgen import PathgenResult
     from medclip.retrieval.captions import CaptionRanking
     from medclip.retrieval.result import SearchResult
     from medclip.runs.outputs.score_run import ScoreRun
@@ -94,6 +95,7 @@ __all__ = [
     "models",
     "monitor",
     "open_study",
+    "pairs",
     "pathgen",
     "pretrain",
     "rank_captions",
@@ -123,7 +125,7 @@ __getattr__, __dir__ = lazy_names(
         "Modality": "medclip.sample:Modality",
         "Monitored": "medclip.monitoring.result:Monitored",
         "OpenedStudy": "medclip.inspecting.opened_study:OpenedStudy",
-        "PathgenResult": "medclip.captioning.result:PathgenResult",
+        "PathgenResult": "medclip.pairs.sources.slides.pathgen:PathgenResult",
         "PretrainResult": "medclip.training.result:PretrainResult",
         "Provenance": "medclip.sample:Provenance",
         "Reason": "medclip.errors:Reason",
@@ -148,6 +150,7 @@ __getattr__, __dir__ = lazy_names(
         "models": "medclip.models",
         "monitor": "medclip.api.monitor:monitor",
         "open_study": "medclip.api.open_study:open_study",
+        "pairs": "medclip.pairs",
         "pathgen": "medclip.api.pathgen:pathgen",
         "pretrain": "medclip.api.pretrain:pretrain",
         "rank_captions": "medclip.api.captions:rank_captions",

@@ -141,7 +141,7 @@ plt.show()
 # are read in the same way.
 
 # %%
-medclip.shards.captions_from_mammography(table, root / "cohort" / "reports.csv", num_captions=3)
+medclip.pairs.captions(table, root / "cohort" / "reports.csv", from_="mammography", num_captions=3)
 reports = pd.read_csv(root / "cohort" / "reports.csv")
 for report in reports[reports.file == lesion.file].captions.iloc[0].split("\n"):
     print("-", report)

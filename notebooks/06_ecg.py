@@ -308,8 +308,8 @@ sys.path.insert(0, "pipelines/ecg")
 from simulate import write_cohort  # pyright: ignore[reportMissingImports]
 
 write_cohort(root / "cohort", 40, sampling_hz=100)
-captions = medclip.shards.captions_from_ecg(
-    root / "cohort" / "ptbxl_database.csv", root / "captions.csv", num_captions=1
+captions = medclip.pairs.captions(
+    root / "cohort" / "ptbxl_database.csv", root / "captions.csv", from_="ecg", num_captions=1
 )
 captions
 

@@ -117,7 +117,7 @@ _WRITE_CSV = {
     "files/tables/write.py": "the one way, which defuses",
     "adaptation/finetune/head_of_pack.py": "defused_text for the only column that is free text",
     "adaptation/pack/adapted_model.py": "defused_text for the only column that is free text",
-    "shards/writing/captions.py": "a copy of the user's own table, which is read again",
+    "pairs/sources/captioned_table.py": "a copy of the user's own table, which is read again",
 }
 
 

@@ -83,7 +83,7 @@ def test_medclip_help_loads_nothing_heavy_and_no_command_module():
     assert len(loaded) < 500, len(loaded)
 
 
-NAMESPACES = ("ecg", "models", "runs", "shards", "slides")
+NAMESPACES = ("ecg", "models", "pairs", "runs", "shards", "slides")
 VERBS = (
     "adapt",
     "audit",

@@ -2,51 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.api.groups import Chance, ImageRoot, Limits, NamedModality, Overwriting, Ranked, Recipe, Told, settings_of
-from medclip.options import argument, needs, option, options
+from medclip.options import argument, excludes, needs, option, options
+from medclip.pairs.select.filters import FILTERS
+from medclip.pairs.sources.caption_sources import CAPTION_SOURCES, sources_with
 from medclip.progress import Silent
 from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings
     from medclip.models.model import Model
+    from medclip.pairs.sources.captioned_table import CaptionsReport
+    from medclip.pairs.words.caption_writer import CaptionWriter
     from medclip.retrieval.captions import CaptionRanking
-    from medclip.shards.writing.captions import CaptionsForm, CaptionsReport
-    from medclip.shards.writing.ecg_captions import EcgCaptions
-    from medclip.shards.writing.mammography_captions import MammographyCaptions
-    from medclip.text.captions.caption_writer import CaptionWriter
+
+
+def _takes_no(option: str) -> property:
+    """Make a property of the options: whether the source is one that does not take this one."""
+    return property(lambda options: option not in CAPTION_SOURCES[options.from_].options)
 
 
 @options
-class WrittenCaptions:
-    """Which table becomes one with captions."""
+class OfSomeSources:
+    """Options that not every source of captions takes: which do, their rows say."""
 
-    table: str | Path = argument("Table to read: CSV, TSV or Parquet, whatever its suffix.", place=True)
-    out: str | Path = argument(
-        "Table to write, whose suffix says how: .csv, .tsv, .parquet or .pq.", form="FILE", named=True, place=True
-    )
-
-
-@options
-class AskedWriter:
-    """Who writes captions."""
-
-    writer: str | CaptionWriter | None = option(
-        "Function of yours that writes captions from facts, such as one that asks a language model. It is asked once "
-        "for all rows with the same facts; what fails the check of captions is replaced by a wording of medclip's own "
-        "and counted. In Python also the function itself.",
-        default=None,
-        form="MODULE:FUNCTION",
-        kind=str,
-    )
-
-
-@options
-class KnownSet:
-    """Whose table is read."""
+    heading = "Of some sources"
 
     dataset: str | None = option(
         "Name of the set. Default: told from the columns.", default=None, form="NAME", often=True
@@ -57,85 +41,18 @@ class KnownSet:
         form="PLACE",
         often=True,
     )
-
-
-@options
-class LabelCaptionsOptions(Told, Recipe, WrittenCaptions, AskedWriter, Chance, ImageRoot, Overwriting):
-    """What `captions_from_labels` is asked."""
-
-    num_captions: int = option("Number of captions for each row.", default=10, least=1, often=True)
-
-
-@verb(LabelCaptionsOptions)
-def captions_from_labels(options: LabelCaptionsOptions) -> CaptionsReport:
-    """Write captions that say what the labels of each row say, as a column of a copy of the table.
-
-    The table is one with label columns, as `medclip shards build` reads it.
-    The captions stand in the column `captions`: one per line of the cell in CSV and TSV, a list of strings in Parquet.
-    Texts that the column held stay in front of them. All other columns, and the order of the rows, are as they were;
-    only where the new table lies in another folder, relative paths in `file` are rewritten so that they are relative to
-    it. A column that names the patient is not needed. The captions of a row depend on the seed, its file, modality,
-    view and labels, and on nothing else in the table.
-
-    Returns:
-        Counts.
-
-    Raises:
-        MedclipError: TABLE_INVALID or MISSING_FILE from the table; OUTPUT_IN_USE; WRONG_USE for an output that is the
-            table itself or where nothing can be written, or a writer whose first call fails (later failures are
-            counted); DISK_FULL, PERMISSION_DENIED.
-    """
-    from medclip.shards.writing.captions import write_captions
-
-    form = _form(options, options.num_captions, options.writer)
-    return write_captions(Path(options.table), form, options.progress or Silent())
-
-
-@options
-class MammographyCaptionsOptions(Told, Recipe, WrittenCaptions, KnownSet, AskedWriter, Chance, ImageRoot, Overwriting):
-    """What `captions_from_mammography` is asked."""
-
     findings: str | Path | None = option(
         "Second table with one row a finding (EMBED).", default=None, form="TABLE", place=True
     )
-    num_captions: int = option("Number of reports for each image.", default=10, least=1, often=True)
-
-
-@verb(MammographyCaptionsOptions)
-def captions_from_mammography(options: MammographyCaptionsOptions) -> MammographyCaptions:
-    """Write a table of mammograms with their labels, and reports that say what the set's table states of each breast.
-
-    The set's own table is read: the annotations of VinDr-Mammo, RSNA, CBIS-DDSM, DDSM, CDD-CESM, EMBED or INbreast, or
-    a table of your own. What is written is one for `medclip shards build`, with one row an image. Reports stand in the
-    column `captions`, behind the texts that a table of your own had there; what a radiologist wrote in `report`. They
-    speak of the side of the image only, deny what was looked for and is not there, and state nothing that the table
-    does not. Those of a row depend on the seed and on what is stated of it, and on nothing else. No image is opened.
-
-    Returns:
-        Counts, and what to know of the set.
-
-    Raises:
-        MedclipError: TABLE_INVALID or MISSING_FILE from a table, with the row; WRONG_USE for a set, a place of images
-            or an output that cannot be; OUTPUT_IN_USE, DISK_FULL, PERMISSION_DENIED.
-    """
-    from medclip.shards.writing.mammography_captions import write_mammography_captions
-
-    return write_mammography_captions(
-        Path(options.table),
-        _form(options, options.num_captions, options.writer),
-        options.progress or Silent(),
-        dataset=options.dataset,
-        findings=None if options.findings is None else Path(options.findings),
-        file=options.file,
+    writer: str | CaptionWriter | None = option(
+        "Function of yours that writes captions from facts, such as one that asks a language model. It is asked once "
+        "for all rows with the same facts; what fails the check of captions is replaced by a wording of medclip's own "
+        "and counted. In Python also the function itself.",
+        default=None,
+        form="MODULE:FUNCTION",
+        kind=str,
     )
-
-
-@options
-class EcgCaptionsOptions(Told, Recipe, WrittenCaptions, KnownSet, Chance, ImageRoot, Overwriting):
-    """What `captions_from_ecg` is asked."""
-
-    num_captions: int = option("Number of reports written for each record that has codes.", default=3, least=1)
-    language: str = option("Language of the written reports.", default="en", choices=("en", "de"))
+    language: str = option("Language of the reports that are written of ECG codes.", default="en", choices=("en", "de"))
     min_likelihood: float = option(
         "Likelihood, of 100, below which diagnoses of PTB-XL count as absent. With 0 every listed statement is "
         "present, whatever its likelihood: the rule of the benchmark.",
@@ -144,49 +61,93 @@ class EcgCaptionsOptions(Told, Recipe, WrittenCaptions, KnownSet, Chance, ImageR
         most=100,
     )
 
+    takes_no_dataset = _takes_no("dataset")
+    takes_no_file = _takes_no("file")
+    takes_no_findings = _takes_no("findings")
+    takes_no_writer = _takes_no("writer")
+    takes_no_language = _takes_no("language")
+    takes_no_min_likelihood = _takes_no("min_likelihood")
 
-@verb(EcgCaptionsOptions)
-def captions_from_ecg(options: EcgCaptionsOptions) -> EcgCaptions:
-    """Write a table of ECG records with labels of the six ECG tasks, their cleaned reports, and reports of their codes.
+    rules = tuple(
+        excludes(
+            name, f"takes_no_{name}", f"{{names}} is an option of --from {sources_with(name)}.", hint="Leave it out."
+        )
+        for name in ("dataset", "file", "findings", "writer", "language", "min_likelihood")
+    )
 
-    The set's own table is read: of PTB-XL (whole, or its filtered part), MIMIC-IV-ECG, CPSC2018 or Chapman-Shaoxing.
-    What is written is one for `medclip shards build`, with one row a record. Texts stand in the column `captions`:
-    those that the table had there, the set's own report (in lower case, without the cart, the editor's labels and
-    whoever confirmed it), then those written of the SCP-ECG codes. A report that says nothing of the record is left out
-    and counted. What nobody looked for has no label. No record is opened.
+
+@options
+class CaptionsOptions(Told, Recipe, OfSomeSources, Chance, ImageRoot, Overwriting):
+    """What `captions` is asked."""
+
+    table: str | Path = argument("Table to read: CSV, TSV or Parquet, whatever its suffix.", place=True)
+    out: str | Path = argument(
+        "Table to write, whose suffix says how: .csv, .tsv, .parquet or .pq.", form="FILE", named=True, place=True
+    )
+    from_: str = option(
+        f"Source of the captions. {'; '.join(f'{name}: {row.about}' for name, row in CAPTION_SOURCES.items())}.",
+        choices=CAPTION_SOURCES,
+        form="SOURCE",
+        often=True,
+    )
+    num_captions: int | None = option(
+        "Number of captions for each row; of ECGs for each record that has codes. Default: "
+        f"{', '.join(f'{row.num_captions} from {name}' for name, row in CAPTION_SOURCES.items())}.",
+        default=None,
+        least=1,
+        often=True,
+    )
+    filter: str | Sequence[str] = option(
+        "Filter that drops or weights rows, by its name. Dropped rows are written to a second table beside the new "
+        "one, with the filter in `dropped_by`; weights stand in the column `pair_weight`."
+        f"{'' if FILTERS else ' This version has none.'}",
+        default=(),
+        form="NAME",
+        kind=str,
+        choices=FILTERS,
+    )
+
+
+@verb(CaptionsOptions)
+def captions(options: CaptionsOptions) -> CaptionsReport:
+    """Write a table of image-text pairs for `medclip shards build`, of a table of images and what is known of each.
+
+    From labels, it is a copy of the table with captions that say what the labels of each row say; other columns stay.
+    From mammography or ecg, the set's own table is read, and one with labels is written: a row an image, or a record;
+    reports say what the table states of each breast, and the set's own reports of ECGs are cleaned. Texts stand in the
+    column `captions`, one per line of the cell in CSV and TSV, a list of strings in Parquet, behind those that the
+    table had. Those of a row depend on the seed and on what is stated of it, and on nothing else in the table. No image
+    is opened, and no column needs to name the patient.
 
     Returns:
-        Counts, and what to know of the set.
+        Counts, and of a set what to know of it.
 
     Raises:
-        MedclipError: TABLE_INVALID or MISSING_FILE from the table, with the row; WRONG_USE for a set, a place of
-            records or an output that cannot be; OUTPUT_IN_USE, DISK_FULL, PERMISSION_DENIED.
+        MedclipError: TABLE_INVALID or MISSING_FILE from a table, with the row; OUTPUT_IN_USE; WRONG_USE for a set or a
+            place of files that cannot be, an option of another source, an output that is the table itself or where
+            nothing can be written, or a writer whose first call fails (later failures are counted); DISK_FULL,
+            PERMISSION_DENIED.
+
+    Example:
+        >>> import medclip
+        >>> medclip.pairs.captions("labels.csv", "captions.csv", from_="labels").num_captions  # doctest: +SKIP
     """
-    from medclip.shards.writing.ecg_captions import write_ecg_captions
+    from medclip.pairs.sources.captioned_table import CaptionsForm, write_captions
+    from medclip.pairs.words.caption_writer import load_writer
 
-    return write_ecg_captions(
-        Path(options.table),
-        _form(options, options.num_captions, None),
-        options.progress or Silent(),
-        dataset=options.dataset,
-        file=options.file,
-        language=options.language,
-        min_likelihood=options.min_likelihood,
-    )
-
-
-def _form(options: Any, num_captions: int, writer: Any) -> CaptionsForm:
-    from medclip.shards.writing.captions import CaptionsForm
-    from medclip.text.captions.caption_writer import load_writer
-
-    return CaptionsForm(
+    row = CAPTION_SOURCES[options.from_]
+    values = {name: getattr(options, name) for name in row.options}
+    if isinstance(values.get("writer"), str):
+        values["writer"] = load_writer(values["writer"])
+    form = CaptionsForm(
         Path(options.out),
-        num_captions,
+        options.num_captions or row.num_captions,
         options.seed,
-        load_writer(writer) if isinstance(writer, str) else writer,
         None if options.images is None else Path(options.images),
+        (options.filter,) if isinstance(options.filter, str) else tuple(options.filter),
         options.overwrite,
     )
+    return write_captions(options.from_, Path(options.table), form, options.progress or Silent(), values)
 
 
 @options
@@ -245,7 +206,7 @@ def rank_captions(options: RankCaptionsOptions) -> CaptionRanking:
     from medclip.retrieval.example import read_examples
     from medclip.retrieval.pack_of import loader
     from medclip.retrieval.result import claim_hits, write_hits
-    from medclip.slides.store.slide_store import is_slide_store
+    from medclip.slides.slide_store import is_slide_store
 
     claim_hits(options.out, overwrite=options.overwrite)
     texts, folder = read_captions(options.captions), options.embeddings

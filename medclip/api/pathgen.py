@@ -31,8 +31,8 @@ from medclip.options import argument, excludes, needs, option, options
 from medclip.verbs import verb
 
 if TYPE_CHECKING:
-    from medclip.captioning.agents.agent import CaptionAgent
-    from medclip.captioning.result import PathgenResult
+    from medclip.pairs.sources.slides.pathgen import PathgenResult
+    from medclip.pairs.words.agent import CaptionAgent
 
 AGENTS = ("measured", "endpoint", "local")
 KEY_VARIABLE = "MEDCLIP_ENDPOINT_KEY"
@@ -221,12 +221,11 @@ def pathgen(options: PathgenOptions) -> PathgenResult:
         >>> medclip.pathgen("slides", "captioned", organ="colon").records  # doctest: +SKIP
     """
     from medclip.api.run_arguments import path_of
-    from medclip.captioning.pathgen import PathgenCall, run_pathgen
-    from medclip.captioning.run import PathgenOptions as PatchOptions
-    from medclip.captioning.selection.choose import SelectionOptions
-    from medclip.captioning.selection.prompts import read_attributes
     from medclip.files.disk.input_paths import refuse_missing
     from medclip.models.packs.pack import load_model
+    from medclip.pairs.select.patches import SelectionOptions, read_attributes
+    from medclip.pairs.sources.slides.patch_captions import PathgenOptions as PatchOptions
+    from medclip.pairs.sources.slides.pathgen import PathgenCall, run_pathgen
     from medclip.progress import Silent
     from medclip.shards.writing.splits import read_shares
 
@@ -272,15 +271,15 @@ def _agent(options: PathgenOptions) -> CaptionAgent:
     if not isinstance(options.agent, str):
         return options.agent
     if options.agent == "endpoint":
-        from medclip.captioning.agents.endpoint import EndpointAgent
+        from medclip.pairs.words.asking_agents import EndpointAgent
 
         key = os.environ.get(KEY_VARIABLE, "")
         return EndpointAgent(options.endpoint or "", options.endpoint_model or "", key=key)
     if options.agent == "local":
-        from medclip.captioning.agents.local import LocalAgent
+        from medclip.pairs.words.asking_agents import LocalAgent
 
         assert options.vlm is not None
         return LocalAgent(Path(options.vlm), options.device)
-    from medclip.captioning.agents.measured import MeasuringAgent
+    from medclip.pairs.words.measuring_agent import MeasuringAgent
 
     return MeasuringAgent()

@@ -14,7 +14,7 @@ from medclip.files.disk.input_paths import refuse_missing
 from medclip.files.disk.temporary_folder import TemporaryFolder
 from medclip.files.given_images import as_files, given_images, is_frame, is_several
 from medclip.sample import FileRef
-from medclip.slides.store.slide_store import is_slide_store
+from medclip.slides.slide_store import is_slide_store
 
 
 @dataclass(frozen=True)

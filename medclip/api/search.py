@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings
     from medclip.models.model import Model
     from medclip.retrieval.result import Hit, SearchResult
-    from medclip.slides.store.slide_store import SlideStore
+    from medclip.slides.slide_store import SlideStore
 
 
 @options
@@ -146,7 +146,7 @@ def _searched(options: SearchOptions, question: Any) -> SearchResult:
     from medclip.runs.outputs.score_run import not_learned
     from medclip.scoring.cautions import answer_cautions, asked_words, beside_stranger
     from medclip.scoring.unlearned import place_notes
-    from medclip.slides.store.slide_store import SlideStore, is_slide_store, open_slide_store
+    from medclip.slides.slide_store import SlideStore, is_slide_store, open_slide_store
 
     folder, has_words = options.embeddings, bool(question.words or question.without)
     of_slides = isinstance(folder, SlideStore) or (not isinstance(folder, Embeddings) and is_slide_store(folder))
@@ -196,7 +196,7 @@ def _searched(options: SearchOptions, question: Any) -> SearchResult:
 def _kinds(embeddings: Embeddings | SlideStore, hits: Sequence[Hit]) -> dict[int, tuple[str, bool]]:
     """Return of each row among the hits what it is (an image, a volume, a slide), and whether it is a stranger."""
     from medclip.sample import Kind
-    from medclip.slides.store.slide_store import SlideStore
+    from medclip.slides.slide_store import SlideStore
 
     rows = sorted({hit.row for hit in hits})
     if isinstance(embeddings, SlideStore):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from medclip.shards.reading.check_folder import ShardCheck
     from medclip.shards.reading.index_tars import IndexReport
     from medclip.shards.writing.build import ShardReport
-    from medclip.shards.writing.summary import ShardPlan
+    from medclip.shards.writing.splits import ShardPlan
 
 
 @options
@@ -105,8 +105,7 @@ def build(options: BuildOptions) -> ShardReport:
             at all could be read.
     """
     from medclip.files.pseudonyms import load_key
-    from medclip.shards.writing.build import ShardReport, build_shards
-    from medclip.shards.writing.entries import Form
+    from medclip.shards.writing.build import Form, ShardReport, build_shards
     from medclip.shards.writing.splits import read_shares
 
     settings = settings_of(options)
@@ -173,8 +172,7 @@ def check(options: CheckOptions) -> ShardCheck | ShardPlan:
 def _plan(table: Any, options: BuildOptions | CheckOptions, group: Any) -> ShardPlan:
     """Count what a table holds. Patients are counted without a key where none is named, for nothing is written."""
     from medclip.files.pseudonyms import load_key
-    from medclip.shards.writing.splits import read_shares
-    from medclip.shards.writing.summary import plan_shards
+    from medclip.shards.writing.splits import plan_shards, read_shares
 
     key = b"" if options.key_file is None else load_key(settings_of(options), path=Path(options.key_file))
     return plan_shards(

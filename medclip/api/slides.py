@@ -34,12 +34,12 @@ from medclip.options import argument, one_of, option, options
 from medclip.verbs import recipe_of, verb
 
 if TYPE_CHECKING:
-    from medclip.slides.exchange.export import SlideExport
+    from medclip.slides.exchange import SlideExport
     from medclip.slides.learning.head_file import SlideHead
     from medclip.slides.learning.learn import LearnedSlides
     from medclip.slides.learning.predict import SlidePredictions
+    from medclip.slides.slide_store import SlideStore
     from medclip.slides.stages.run_stage import StageRun
-    from medclip.slides.store.slide_store import SlideStore
     from medclip.text.vocabulary.task import Task
 
 
@@ -449,7 +449,7 @@ def learn(options: SlideLearnOptions) -> LearnedSlides:
     from medclip.settings import Settings
     from medclip.slides.learning.labels import read_slide_labels
     from medclip.slides.learning.learn import Validation, claim_head, learn_slides, recipe_of
-    from medclip.slides.store.slide_store import open_slide_store
+    from medclip.slides.slide_store import open_slide_store
 
     store, folder = open_slide_store(options.store), Path(options.out)
     recipe = recipe_of(options.pooling, options.overrides)
@@ -490,9 +490,9 @@ def predict(options: SlidePredictOptions) -> SlidePredictions:
     """
     from medclip.progress import Silent
     from medclip.settings import Settings
-    from medclip.slides.heat_maps.write_maps import MapFiles
+    from medclip.slides.heat_maps import MapFiles
     from medclip.slides.learning.predict import answer_slides, claim_answers, question_in_words, question_of_head
-    from medclip.slides.store.slide_store import open_slide_store
+    from medclip.slides.slide_store import open_slide_store
 
     store, folder = open_slide_store(options.store), Path(options.out)
     claim_answers(folder, store.folder, overwrite=options.overwrite)
@@ -528,8 +528,8 @@ def export(options: SlideExportOptions) -> SlideExport:
         >>> medclip.slides.export("store", "for_scanpy")  # doctest: +SKIP
     """
     from medclip.progress import Silent
-    from medclip.slides.exchange.export import export_slides
-    from medclip.slides.store.slide_store import open_slide_store
+    from medclip.slides.exchange import export_slides
+    from medclip.slides.slide_store import open_slide_store
 
     return export_slides(
         open_slide_store(options.store),

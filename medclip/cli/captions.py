@@ -1,4 +1,4 @@
-"""`medclip captions`: image-text pairs of sets that have labels only, or tables of findings; captions for an image."""
+"""`medclip pairs captions`: captions for a table of images. `medclip captions rank`: captions in order for an image."""
 
 from __future__ import annotations
 
@@ -9,51 +9,16 @@ from medclip.api import captions as verbs
 from medclip.cli.derive import derive
 
 
-def print_labelled(report: Any, as_json: bool, named: Any) -> None:
-    """Print what became of a table of labels."""
-    _print(report, as_json, wrote="writer" in named)
-
-
-def print_set(report: Any, as_json: bool, named: Any) -> None:
-    """Print what became of the table of a mammography set."""
-    from medclip.wording import count
-
-    if not as_json:
-        print(f"{report.dataset}: {count(report.num_source_rows, 'row')}, {count(report.num_rows, 'image')}.")
-        if report.num_reports:
-            print(f"  {count(report.num_reports, 'image')} with a radiologist's own words, in `report`.")
-        for reason, number in report.set_aside.items():
-            print(f"  {number:>7} set aside: {reason}")
-        for note in report.notes:
-            print(f"  {note}")
-    _print(report, as_json, wrote="writer" in named)
-
-
-def print_records(report: Any, as_json: bool, _: Any) -> None:
-    """Print what became of the table of an ECG set."""
-    from medclip.wording import count
-
-    if not as_json:
-        print(f"{report.dataset}: {count(report.num_rows, 'record')}.")
-        if report.num_reports:
-            by_language = ", ".join(f"{name} {number}" for name, number in report.languages.items())
-            print(f"  {count(report.num_reports, 'report')} of the set stay, cleaned ({by_language}).")
-        for reason, number in report.left_out.items():
-            print(f"  {number:>7} left out: {reason}")
-        for note in report.notes:
-            print(f"  {note}")
-    _print(report, as_json, wrote=False)
-
-
-def _print(report: Any, as_json: bool, *, wrote: bool) -> None:
+def print_captions(report: Any, as_json: bool, named: Any) -> None:
+    """Print what became of a table, and where its captions stand."""
     from medclip.errors import printable
     from medclip.wording import count
 
     if as_json:
-        from dataclasses import asdict
-
-        print(json.dumps(asdict(report) | {"out": str(report.out)}, indent=2))
+        print(json.dumps(report.to_dict(), indent=2))
         return
+    for line in report.lines:
+        print(line)
     print(
         f"{printable(str(report.out))}: {count(report.num_captions, 'caption')} for {report.num_captioned} of "
         f"{count(report.num_rows, 'row')}."
@@ -64,10 +29,12 @@ def _print(report: Any, as_json: bool, *, wrote: bool) -> None:
         print(f"  {count(report.num_moved, 'path')} in `file` rewritten, relative to the new table's folder.")
     if report.num_short:
         print(f"  {count(report.num_short, 'row')} with fewer captions: the labels have no more wordings.")
-    if wrote:
+    if "writer" in named:
         print(f"  {count(report.num_by_writer, 'caption')} by the writer itself.")
         for reason, number in sorted(report.rejected_by_reason.items(), key=lambda kv: -kv[1]):
             print(f"  {number:>7} replaced: {reason}")
+    for name, number in report.dropped_by_filter.items():
+        print(f"  {number:>7} dropped by {name}, in {printable(str(report.dropped))}")
 
 
 def print_ranking(result: Any, as_json: bool, named: Any) -> None:
@@ -88,7 +55,5 @@ def print_ranking(result: Any, as_json: bool, named: Any) -> None:
     print_written(named.get("out"))
 
 
-from_labels = derive(verbs.captions_from_labels, print_labelled, exit_codes="0 done")
-from_mammography = derive(verbs.captions_from_mammography, print_set, exit_codes="0 done")
-from_ecg = derive(verbs.captions_from_ecg, print_records, exit_codes="0 done")
+captions = derive(verbs.captions, print_captions, exit_codes="0 done")
 rank = derive(verbs.rank_captions, print_ranking, exit_codes="0 done")

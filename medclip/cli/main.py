@@ -79,17 +79,9 @@ COMMANDS = {
     ),
     "audit verify": ("medclip.cli.audit:verify", "Check that a signed audit is what was written."),
     "audit diff": ("medclip.cli.audit:diff", "List what differs between two audits."),
-    "captions from-labels": (
-        "medclip.cli.captions:from_labels",
-        "Turn a table of labels into a table of captions.",
-    ),
-    "captions from-mammography": (
-        "medclip.cli.captions:from_mammography",
-        "Turn the table of a mammography set into one with labels and reports.",
-    ),
-    "captions from-ecg": (
-        "medclip.cli.captions:from_ecg",
-        "Turn the table of an ECG set into one with labels and cleaned reports.",
+    "pairs captions": (
+        "medclip.cli.captions:captions",
+        "Turn a table of labels, or of a published set, into one with captions.",
     ),
     "captions rank": ("medclip.cli.captions:rank", "Rank captions by how well they fit an image."),
     "shards check": (
@@ -136,7 +128,8 @@ COMMANDS = {
     "doctor": ("medclip.cli.doctor:doctor", "Check this installation and say how to fix what is wrong."),
 }
 GROUPS = {
-    "captions": "Write captions for images, and rank some.",
+    "pairs": "Write image-text pairs to train on.",
+    "captions": "Rank captions for an image.",
     "ecg": "Draw ECGs on paper, and read them back.",
     "shards": "Build, index and check training shards.",
     "runs": "Put shards of runs together, and clear the folders of runs.",

@@ -15,7 +15,7 @@ from medclip.models.packs.pack import find_pack
 from medclip.models.packs.words import no_words, understands_words
 from medclip.retrieval.example import Load
 from medclip.settings import DEFAULT_MODEL
-from medclip.slides.store.slide_store import SlideStore
+from medclip.slides.slide_store import SlideStore
 
 if TYPE_CHECKING:
     from medclip.models.model import Model

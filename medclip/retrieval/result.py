@@ -20,8 +20,7 @@ from medclip.files.output import claim_file, write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes, schema_of, table_of
 from medclip.result import GREY, Result
 from medclip.settings import Settings
-from medclip.slides.store.embedded_slide import patch_jpeg
-from medclip.slides.store.slide_store import SlideStore
+from medclip.slides.slide_store import SlideStore, patch_jpeg
 from medclip.wording import count, figure, number
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from medclip.retrieval.result import NOUNS, PatchHit, SearchResult, weak_ranks
 from medclip.retrieval.searchable import Searchable, open_vectors
 from medclip.retrieval.where import slides_where
 from medclip.sample import Modality
-from medclip.slides.store.slide_features import SlideFeatures, level0_coords
-from medclip.slides.store.slide_store import DONE, SlideRow, SlideStore
+from medclip.slides.slide_features import SlideFeatures, level0_coords
+from medclip.slides.slide_store import DONE, SlideRow, SlideStore
 
 _PLACE = re.compile(r"(?P<slide>.+)@(?P<top>\d+(\.\d*)?),(?P<left>\d+(\.\d*)?)")
 """A patch as an example: KEY@TOP,LEFT in µm."""

@@ -18,7 +18,7 @@ from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.tables.modality_names import modality_of_name
 from medclip.runs.rows import ECG_FLAGS
-from medclip.slides.store.slide_store import SLIDES, SlideRow, SlideStore
+from medclip.slides.slide_store import SLIDES, SlideRow, SlideStore
 from medclip.wording import list_of
 
 COLUMNS = ("row", "study", "patient", "modality", "kind", "laterality", "view", "body_part", "burned_in")

@@ -28,7 +28,7 @@ from medclip.models.packs.words import NO_TASK_OF_CARD, tried, tried_of_words, u
 from medclip.runs.outputs.score_run import Unlearned
 from medclip.sample import Kind, Modality, spoken
 from medclip.scoring.tasks import AskedTask
-from medclip.text.checks.fact_words import MODALITIES
+from medclip.text.checks.closed_words import MODALITIES
 from medclip.text.checks.prompt_words import prompt_notes, strange_words
 from medclip.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from medclip.text.vocabulary.load import MODALITY_TASK, load_task, task_names

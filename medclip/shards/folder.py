@@ -45,7 +45,7 @@ def read_index(folder: Place | str) -> dict[str, Any]:
 
     Raises:
         MedclipError: MISSING_FILE when the folder holds no shards, TABLE_INVALID when it is of another version
-            or lacks something; as `medclip.files.stores.remote.read_range`.
+            or lacks something.
     """
     folder = place_of(folder)
     path = folder / INDEX
@@ -120,7 +120,7 @@ def claim_shards(out: Path) -> None:
     """Refuse a folder that new shards, which appear whole, cannot go to: it must be new or empty.
 
     Raises:
-        MedclipError: OUTPUT_IN_USE; as `medclip.files.output.claim_folder`.
+        MedclipError: OUTPUT_IN_USE.
     """
     if claim_folder(out, "shards", marks=(INDEX,), in_one_step=True):
         raise in_use(out, "this folder holds shards already", "Name another folder, or remove this one first.")
@@ -207,7 +207,7 @@ def open_table(folder: Place, index: Mapping[str, Any], name: str, cache: ShardC
 
     Raises:
         OSError: A file here cannot be opened.
-        MedclipError: TABLE_INVALID where it is not what the index says; as `ShardCache.fetch`.
+        MedclipError: TABLE_INVALID where it is not what the index says.
     """
     path = folder / name
     if not isinstance(path, RemotePath):

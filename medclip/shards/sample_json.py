@@ -1,13 +1,13 @@
-"""The JSON member of a sample: its caption record and where it came from, and back."""
+"""The JSON member of a sample: its caption record, where it came from, and its views (mammograms, in hanging order)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
 
-from medclip.sample import Modality
+from medclip.sample import Modality, ViewType
 from medclip.text.captions.record import CaptionRecord
 
 
@@ -33,7 +33,69 @@ def from_json(data: bytes) -> tuple[CaptionRecord, dict[str, Any]]:
         KeyError, ValueError: The bytes are something else.
     """
     value = json.loads(data)
-    known: dict[str, Any] = {f.name: value["record"][f.name] for f in fields(CaptionRecord) if f.name != "report"}
-    known["modality"] = None if known["modality"] is None else Modality(known["modality"])
-    record = CaptionRecord(**known | {"texts": tuple(known["texts"]), "report": value["record"].get("report")})
+    stored: dict[str, Any] = {f.name: value["record"][f.name] for f in fields(CaptionRecord) if f.name != "report"}
+    stored["modality"] = None if stored["modality"] is None else Modality(stored["modality"])
+    record = CaptionRecord(**stored | {"texts": tuple(stored["texts"]), "report": value["record"].get("report")})
     return record, {"study": "", **value["meta"]}
+
+
+Group = Literal["exam", "breast"]
+"""What a sample of several views is made of."""
+GROUPS: tuple[Group, ...] = ("exam", "breast")
+VIEW_KIND = "view_kind"
+"""In the meta of a single mammogram that is no standard one: how it was made."""
+VIEWS = "views"
+"""Key of the JSON member, beside `record` and `meta`."""
+
+
+@dataclass(frozen=True)
+class SampleView:
+    """One view of a sample, without its pixels."""
+
+    member: str
+    """Extension of the member with its image: "0.jpg" for the first view."""
+    view: ViewType
+    sha256: str
+    """Of the source file."""
+    texts: tuple[str, ...] = ()
+    """What the table says of this very image; where it says nothing, the sample's record speaks for it."""
+    labels: Mapping[str, str | Mapping[str, int]] = field(default_factory=dict)
+    """Labels of this very image, in the form of `CaptionRecord.labels`."""
+    report: str | None = None
+    """Where the reports of the views differ, its own."""
+    implant: bool | None = None
+    """Whether the header states a breast implant."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the form that the JSON member holds."""
+        more = {"report": self.report, "implant": self.implant}
+        return {
+            "member": self.member,
+            "side": self.view.side,
+            "position": self.view.position,
+            "kind": self.view.kind,
+            "sha256": self.sha256,
+            "texts": list(self.texts),
+            "labels": dict(self.labels),
+            **{name: value for name, value in more.items() if value is not None},
+        }
+
+
+def views_of(parts: Mapping[str, bytes]) -> tuple[SampleView, ...]:
+    """Read which views a sample holds from its members; none for a sample of one image.
+
+    Raises:
+        KeyError, ValueError, TypeError: The JSON is of another form.
+    """
+    return tuple(
+        SampleView(
+            member=str(value["member"]),
+            view=ViewType(value["side"], value["position"], value["kind"]),
+            sha256=str(value["sha256"]),
+            texts=tuple(value["texts"]),
+            labels=value["labels"],
+            report=value.get("report"),
+            implant=value.get("implant"),
+        )
+        for value in json.loads(parts["json"]).get(VIEWS, ())
+    )

@@ -1,5 +1,6 @@
-"""Whole-slide images as `medclip.slides`: open one, find its tissue, lay a grid, read patches, exchange outlines.
+"""Stages over folders of slides, their vectors and what is learned of them; one slide is read by `imaging`.
 
+As `medclip.slides`, whole-slide images: open one, find its tissue, lay a grid, read patches, exchange outlines.
 `tissue`, `places` and `embed` do this for whole folders, and keep what they find; `open_store` reads the vectors.
 `learn` makes a head for whole slides of vectors and labels, `predict` answers for slides, `export` writes them for
 other programs.
@@ -37,7 +38,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "SlideFeatures": "medclip.slides.store.slide_features:SlideFeatures",
+        "SlideFeatures": "medclip.slides.slide_features:SlideFeatures",
         "StainOptions": "medclip.imaging.slides.stain.estimate:StainOptions",
         "TissueOptions": "medclip.imaging.slides.tissue.find:TissueOptions",
         "assess_patch": "medclip.imaging.slides.quality:assess_patch",
@@ -51,7 +52,7 @@ __getattr__, __dir__ = lazy_names(
         "make_grid": "medclip.imaging.slides.patches.grid:make_grid",
         "normalise_stain": "medclip.imaging.slides.stain.normalise:normalise_stain",
         "open": "medclip.imaging.slides.readers.open:open_slide",
-        "open_store": "medclip.slides.store.slide_store:open_slide_store",
+        "open_store": "medclip.slides.slide_store:open_slide_store",
         "overview": "medclip.imaging.slides.patches.overview:overview",
         "patches": "medclip.imaging.slides.patches.stream:slide_patches",
         "places": "medclip.api.slides:places",

@@ -11,8 +11,8 @@ from medclip.imaging.slides.readers.open import open_slide as open
 from medclip.imaging.slides.stain.estimate import StainOptions, estimate_stain
 from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain
 from medclip.imaging.slides.tissue.find import TissueOptions, find_tissue
-from medclip.slides.store.slide_features import SlideFeatures
-from medclip.slides.store.slide_store import open_slide_store as open_store
+from medclip.slides.slide_features import SlideFeatures
+from medclip.slides.slide_store import open_slide_store as open_store
 
 __all__ = [
     "SlideFeatures",

@@ -1,1 +1,1 @@
-"""Vocabularies, captions, prompts and tokens."""
+"""Words: tasks and their wordings, captions, free text, checks and tokenizers; no image is opened, no table written."""

@@ -26,8 +26,7 @@ from medclip.adaptation.finetune.recipe_of import find_start
 from medclip.adaptation.pack.pack_head import read_pack_heads
 from medclip.models.packs.pack import load_model
 from medclip.models.prototypes.class_vectors import encode_prompts
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from medclip.text.vocabulary.find_task import find_task
 from medclip.text.vocabulary.prompts import expand
 

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from records import encode, macro_area
 
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from measuring import trained, write_rows  # pyright: ignore[reportMissingImports]

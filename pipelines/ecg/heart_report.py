@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from heart import Heart
 
-from medclip.text.ecg.statements import statements
+from medclip.text.ecg_statements import statements
 from medclip.wording import capital
 
 LANGUAGES = ("en", "de")

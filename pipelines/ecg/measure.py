@@ -31,8 +31,7 @@ from numpy.typing import NDArray
 from records import Records, encode, macro_area, measured, probe
 from simulate import write_cohort
 
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from medclip.statistics.resampling.resampled import difference, interval_of
 from medclip.text.vocabulary.load import load_task
 

@@ -22,10 +22,9 @@ import measured_plan as plan
 import yaml
 from records import encode, measured
 
-from medclip.api.captions import captions_from_ecg
+from medclip.api.captions import captions
 from medclip.models.packs.pack import find_pack, load_model
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from medclip.text.vocabulary.load import load_task
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -71,7 +70,7 @@ def prepare(place: Place) -> Path:
         else:
             place.run.mkdir(parents=True, exist_ok=True)
             own = place.run / "captions.csv"
-            captions_from_ecg(place.table, own, num_captions=1, images=place.images, overwrite=True)
+            captions(place.table, own, from_="ecg", num_captions=1, images=place.images, overwrite=True)
             rows = read_rows(own)
         wordless = [{k: v for k, v in row.items() if k not in ("captions", "report")} for row in rows]
         table = write_rows(place.run / "labels.csv", wordless)

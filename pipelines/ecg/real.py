@@ -35,8 +35,7 @@ from ptbxl import write_table
 from records import Records, encode, macro_area, probe
 from scipy.stats import rankdata
 
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from medclip.statistics.resampling.resampled import Resampled, difference, interval_of
 from medclip.text.vocabulary.load import load_task
 

@@ -20,7 +20,7 @@ from medclip.shards.reading.samples import ShardReader
 from medclip.statistics.metrics.classification import HeldOut, figures, numbered
 from medclip.statistics.resampling.resampled import Resampled, interval_of
 from medclip.statistics.resampling.weights import draw_weights
-from medclip.text.ecg.statements import statements
+from medclip.text.ecg_statements import statements
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import expand
 from medclip.training.batches.augment_signals import prepare_record

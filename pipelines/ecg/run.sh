@@ -16,7 +16,7 @@ if [ "${1:-}" = --smoke ]; then
     small="--set train.max_steps=20 --set train.batch_size=16 --set train.precision=fp32 --set train.threads=1 --set train.warmup_steps=2"
     mkdir -p "$run"
     [ -f "$run/cohort/table.csv" ] || python $here/simulate.py "$run/cohort" --num 60 --hz 100
-    [ -f "$run/reports.csv" ] || medclip captions from-ecg "$run/cohort/ptbxl_database.csv" --out "$run/reports.csv" --num-captions 1
+    [ -f "$run/reports.csv" ] || medclip pairs captions "$run/cohort/ptbxl_database.csv" --from ecg --out "$run/reports.csv" --num-captions 1
     [ -f "$run/shards/index.json" ] || medclip shards build "$run/reports.csv" --signals --out "$run/shards"
     shards="$run/shards"
     if [ -d "$data/ptbxl_z" ]; then # real records beside, for the pretraining without words
@@ -39,7 +39,7 @@ records=${2:?name the folder of its records}
 ptbxl=${3:?name the folder of PTB-XL}
 run=${4:-runs/ecg}
 mkdir -p "$run"
-[ -f "$run/reports.parquet" ] || medclip captions from-ecg "$reports" --images "$records" --out "$run/reports.parquet" --num-captions 1
+[ -f "$run/reports.parquet" ] || medclip pairs captions "$reports" --from ecg --images "$records" --out "$run/reports.parquet" --num-captions 1
 [ -f "$run/records/index.json" ] || medclip shards build "$run/reports.parquet" --signals --out "$run/records" \
     --splits train=0.98,val=0.02
 for stage in masked contrastive; do

@@ -30,7 +30,7 @@ from medclip.imaging.ecg.sheet.render import SheetOptions, render
 from medclip.imaging.ecg.twelve_leads import canonical
 from medclip.sample import Signal
 from medclip.settings import Settings
-from medclip.text.ecg.statements import labels_of
+from medclip.text.ecg_statements import labels_of
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from measuring import read_rows, write_rows  # pyright: ignore[reportMissingImports]

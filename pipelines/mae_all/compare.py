@@ -94,8 +94,7 @@ class Place:
 
 def prepare(place: Place) -> None:
     """Build shards of all sets and of the X-rays, pretrain on each, and write a pack of random weights."""
-    from medclip.shards.writing.build import build_shards
-    from medclip.shards.writing.entries import Form
+    from medclip.shards.writing.build import Form, build_shards
 
     place.run.mkdir(parents=True, exist_ok=True)
     place.key.write_text(KEY, encoding="utf-8")

@@ -44,7 +44,7 @@ from medclip.models.packs.pack import load_model, pack_card, update_pack, verify
 from medclip.sample import Kind, Modality
 from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
-from medclip.shards.writing.entries import sample_key
+from medclip.shards.writing.build import sample_key
 from medclip.statistics.metrics.by_source import NOT_TESTABLE
 from medclip.text.vocabulary.load import MODALITY_TASK
 from medclip.wording import list_of

@@ -36,11 +36,10 @@ from numpy.typing import NDArray
 from simulate import HANGING, write_cohort
 
 from medclip.adaptation.pack.pack_head import read_pack_heads
-from medclip.api.captions import captions_from_mammography
+from medclip.api.captions import captions
 from medclip.models.packs.pack import pack_card
 from medclip.objectives.hazard import AdditiveHazard, hazard_targets, masked_hazard_loss
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from medclip.statistics.cohort import Cohort, Risk
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.metrics.concordance import concordance
@@ -111,8 +110,13 @@ def prepare(place: Place) -> None:
     cohort = place.run / "cohort"
     if not (place.shards / "index.json").is_file():
         table = write_cohort(cohort, sum(place.women), seed=plan.SEED, height=plan.HEIGHT_PX, sizes=place.women)
-        captions_from_mammography(
-            table, cohort / "reports.csv", num_captions=plan.REPORTS, seed=plan.SEED, overwrite=True
+        captions(
+            table,
+            cohort / "reports.csv",
+            from_="mammography",
+            num_captions=plan.REPORTS,
+            seed=plan.SEED,
+            overwrite=True,
         )
         build_shards(cohort / "reports.csv", place.shards, Form(max_side=plan.HEIGHT_PX, key=KEY, group="exam"))
     shards = place.run / "followed_shards"

@@ -28,8 +28,7 @@ from exams import Exams, encode
 from numpy.typing import NDArray
 
 from medclip.evaluation.label_retrieval import retrieval
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import difference, interval_of
 

@@ -16,12 +16,12 @@ if [ "${1:-}" = --smoke ]; then
     export HF_HUB_OFFLINE=1
     mkdir -p "$run"
     [ -f "$run/cohort/table.csv" ] || python $here/simulate.py "$run/cohort" --num 40
-    [ -f "$run/cohort/reports.csv" ] || medclip captions from-mammography "$run/cohort/table.csv" --out "$run/cohort/reports.csv" --num-captions 3
+    [ -f "$run/cohort/reports.csv" ] || medclip pairs captions "$run/cohort/table.csv" --from mammography --out "$run/cohort/reports.csv" --num-captions 3
     [ -f "$run/shards/index.json" ] || medclip shards build "$run/cohort/reports.csv" --out "$run/shards" --group exam
     shards="$run/shards"
     for name in cdd_cesm ddsm_4view; do # real examinations: subtracted views, and films
         if [ -d "$data/$name" ]; then
-            [ -f "$run/$name.csv" ] || medclip captions from-mammography "$data/$name/labels.csv" --images "$data/$name" --out "$run/$name.csv" --num-captions 3
+            [ -f "$run/$name.csv" ] || medclip pairs captions "$data/$name/labels.csv" --from mammography --images "$data/$name" --out "$run/$name.csv" --num-captions 3
             [ -f "$run/$name/index.json" ] || medclip shards build "$run/$name.csv" --out "$run/$name" --group exam
             shards="$shards, $run/$name"
         fi
@@ -52,7 +52,7 @@ if [ -z "${TRUNK:-}${TOWER:-}" ]; then
     exit 2
 fi
 mkdir -p "$run"
-[ -f "$run/reports.parquet" ] || medclip captions from-mammography "$table" --images "$images" --out "$run/reports.parquet" \
+[ -f "$run/reports.parquet" ] || medclip pairs captions "$table" --from mammography --images "$images" --out "$run/reports.parquet" \
     --num-captions 20 ${4:+--dataset "$4"} ${5:+--findings "$5"}
 [ -f "$run/shards/index.json" ] || medclip shards build "$run/reports.parquet" --out "$run/shards" --group exam --max-side-px 2048 \
     --image-format jpeg --splits train=0.8,val=0.1,test=0.1

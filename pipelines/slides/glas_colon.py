@@ -25,8 +25,8 @@ from PIL import Image
 
 import medclip
 from medclip.models.prototypes.class_vectors import class_vectors
-from medclip.slides.learning.bags import Bags, bags_in_memory
-from medclip.slides.learning.cross_validate import cross_validate
+from medclip.slides.learning.labels import Bags, bags_in_memory
+from medclip.slides.learning.learn import cross_validate
 from medclip.slides.learning.pooling import POOLINGS
 from medclip.slides.learning.predict import patch_logits, top_pooled
 from medclip.slides.learning.train import SlideRecipe

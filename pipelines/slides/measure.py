@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from simulated_slides import Cohort, simulate  # pyright: ignore[reportMissingImports]
 
 from medclip.models.prototypes.class_vectors import ClassVectors
-from medclip.slides.learning.bags import Bags
-from medclip.slides.learning.cross_validate import cross_validate
+from medclip.slides.learning.labels import Bags
+from medclip.slides.learning.learn import cross_validate
 from medclip.slides.learning.pooling import SlidePooling
 from medclip.slides.learning.predict import patch_logits, top_pooled
 from medclip.slides.learning.train import SlideRecipe

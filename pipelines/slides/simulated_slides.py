@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from medclip.embeddings.embedded_unit import EmbeddingPack
 from medclip.files.output import write_file
-from medclip.slides.learning.bags import Bags, bags_in_memory
-from medclip.slides.store.slide_features import SlideFeatures, write_slide_features
-from medclip.slides.store.slide_store import DONE, RUN, SLIDES, SlideRow, features_path, write_slide_rows
+from medclip.slides.learning.labels import Bags, bags_in_memory
+from medclip.slides.slide_features import SlideFeatures, write_slide_features
+from medclip.slides.slide_store import DONE, RUN, SLIDES, SlideRow, features_path, write_slide_rows
 
 
 @dataclass(frozen=True)

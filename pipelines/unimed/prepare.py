@@ -121,16 +121,15 @@ def index_tars(part: Part, folder: Path, target: Path, key_file: Path | None) ->
 
 def build_table(part: Part, folder: Path, target: Path, key_file: Path | None, max_side: int, val: float) -> None:
     """Write captions from a table's labels and build shards."""
-    from medclip.api.captions import captions_from_labels
+    from medclip.api.captions import captions
     from medclip.files.pseudonyms import load_key
     from medclip.settings import Settings
-    from medclip.shards.writing.build import build_shards
-    from medclip.shards.writing.entries import Form
+    from medclip.shards.writing.build import Form, build_shards
     from medclip.wording import count
 
     target.parent.mkdir(parents=True, exist_ok=True)
     captioned = target.with_name(f"{part.name}.captions.csv")
-    captions_from_labels(folder / "table.csv", captioned, num_captions=CAPTIONS, overwrite=True)
+    captions(folder / "table.csv", captioned, from_="labels", num_captions=CAPTIONS, overwrite=True)
     report = build_shards(
         captioned,
         target,

@@ -18,9 +18,9 @@ from medclip.evaluation.few_shot.results import Cell
 from medclip.evaluation.zero_shot.metrics import Figure
 from medclip.evaluation.zero_shot.results import SetResult
 from medclip.inspecting.doctor import Check, State
+from medclip.pairs.sources.captioned_table import CaptionsReport
 from medclip.result import Result
 from medclip.shards.reading.index_tars import IndexReport
-from medclip.shards.writing.captions import CaptionsReport
 from tests.kits.adapt_tables import make_table, tiny
 from tests.kits.files import ramp, write_image
 

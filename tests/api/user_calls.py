@@ -53,7 +53,7 @@ def calls() -> list[Path | float | str | int | None]:
     planned = medclip.shards.build(labels, out, dry_run=True).planned
     indexed = medclip.shards.index(images, source="a set", license_="CC0", keep_textless=True)
     checked = medclip.shards.check(out, patient="patient").ok
-    captioned = medclip.shards.captions_from_ecg(labels, out, num_captions=2, language="de")
+    captioned = medclip.pairs.captions(labels, out, from_="ecg", num_captions=2, language="de")
     tuned = medclip.finetune(labels, ["effusion", "mass"], model="vit_small_patch16_224", out=out, val_share=0.2)
     pairs = medclip.pathgen(
         images,

@@ -48,7 +48,7 @@ def test_a_mistyped_path_is_refused_before_torch_is_imported(tmp_path: Path) -> 
         ["shards", "build", "nowhere", "--out", out],
         ["shards", "check", "nowhere"],
         ["shards", "index", "nowhere", "--source", "a", "--license", "b"],
-        ["captions", "from-labels", "nowhere", "--out", f"{out}.csv"],
+        ["pairs", "captions", "nowhere", "--from", "labels", "--out", f"{out}.csv"],
         ["evaluate", "--data", "nowhere"],
         ["evaluate", "--data", str(tmp_path), "--suite", "nowhere"],
         ["adapt", "--labels", "nowhere", *adapt],

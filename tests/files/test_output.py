@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from medclip.api.audit import audit
-from medclip.api.captions import captions_from_labels
+from medclip.api.captions import captions
 from medclip.auditing.result import AuditResult, write_tables
 from medclip.auditing.thresholds.choose import Threshold
 from medclip.auditing.thresholds.file import write_thresholds
@@ -123,7 +123,9 @@ def _card(folder: Path, version: int) -> None:
 
 
 def _captions(folder: Path, version: int) -> None:
-    captions_from_labels(folder.parent / "labels.csv", folder / "captions.csv", num_captions=version, overwrite=True)
+    captions(
+        folder.parent / "labels.csv", folder / "captions.csv", from_="labels", num_captions=version, overwrite=True
+    )
 
 
 def _log(folder: Path, version: int) -> None:

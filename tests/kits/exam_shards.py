@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 
 from medclip.settings import Settings
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from tests.kits.mammography_cohort import write_cohort
 
 _SIDES = {"R": "right", "L": "left"}

@@ -9,8 +9,7 @@ from typing import Any
 import pandas as pd
 
 from medclip.settings import Settings
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from tests.kits.ecg import heart, write_wfdb
 
 CLASSES = ("NORM", "HYP")

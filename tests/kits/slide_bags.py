@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medclip.slides.learning.bags import Bags, bags_in_memory
+from medclip.slides.learning.labels import Bags, bags_in_memory
 
 DIM = 16
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from medclip.embeddings.embedded_unit import EmbeddingPack
-from medclip.slides.store.slide_features import SlideFeatures, write_slide_features
-from medclip.slides.store.slide_store import RUN, SLIDES, SlideRow, features_path, write_slide_rows
+from medclip.slides.slide_features import SlideFeatures, write_slide_features
+from medclip.slides.slide_store import RUN, SLIDES, SlideRow, features_path, write_slide_rows
 
 PACK = EmbeddingPack("tiny", "1", "d" * 64, "i" * 16, "p" * 16)
 

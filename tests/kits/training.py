@@ -12,8 +12,7 @@ from PIL import Image
 
 from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from medclip.training.batches.loader import Batches
 from medclip.training.batches.order import Order
 from medclip.training.batches.samples import Drawing

@@ -19,8 +19,7 @@ from medclip.models.packs.pack import save_pack
 from medclip.models.towers.build import build_clip
 from medclip.sample import Kind
 from medclip.settings import Settings
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from tests.kits.loops import write_cine
 from tests.kits.volumes import positions_of, write_nifti, write_series
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.signal import find_peaks
 
-from medclip.text.ecg.statements import labels_of, statements
+from medclip.text.ecg_statements import labels_of, statements
 from tests.kits.ecg import read
 from tests.kits.ecg_cohort import heart, leads, module_of, write_cohort
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from medclip.slides.learning.labels import read_slide_labels
-from medclip.slides.store.slide_store import open_slide_store
+from medclip.slides.slide_store import open_slide_store
 from tests.kits.loaded_python import Programs
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import medclip
-from medclip.captioning.journal import Journal
+from medclip.pairs.sources.slides.journal import Journal
 from medclip.progress import Silent
 from medclip.training.log import RunLog
 from tests.kits.scoring import make_pack, write_png

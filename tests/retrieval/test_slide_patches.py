@@ -27,7 +27,7 @@ from medclip.retrieval.searchable import FOLDER
 from medclip.retrieval.slide_patches import run_patch_search
 from medclip.retrieval.where import SLIDE_COLUMNS, read_conditions
 from medclip.settings import Settings
-from medclip.slides.store.slide_store import SLIDES, SlideRow, SlideStore, open_slide_store, write_slide_rows
+from medclip.slides.slide_store import SLIDES, SlideRow, SlideStore, open_slide_store, write_slide_rows
 from tests.kits.slide_store import make_slide_features, write_slide_store
 from tests.kits.slides import draw_section, make_pathology_pack, write_pyramid
 from tests.retrieval.test_search import WordModel, never, unit

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from medclip.errors import MedclipError, Reason
-from medclip.shards.stored_image import decode, encode
+from medclip.shards.stored_data import decode, encode
 
 
 def smooth(side, channels=3):

@@ -23,10 +23,8 @@ from medclip.sample import Kind
 from medclip.settings import Settings
 from medclip.shards.reading.check_folder import check_shards
 from medclip.shards.reading.samples import ShardReader
-from medclip.shards.stored_array import encode_array
-from medclip.shards.stored_signal import MAX_S, decode_signal, encode_signal
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.stored_data import MAX_S, decode_signal, encode_array, encode_signal
+from medclip.shards.writing.build import Form, build_shards
 from tests.kits.ecg import heart, recording, write_edf, write_wfdb
 from tests.kits.signal_shards import signal_shards
 from tests.kits.training import make_shards

@@ -19,9 +19,8 @@ from medclip.sample import Kind, Modality
 from medclip.settings import Settings
 from medclip.shards.reading.check_folder import check_shards
 from medclip.shards.reading.samples import ShardReader
-from medclip.shards.stored_voxels import MAX_BYTES, decode_voxels, encode_voxels, facts_of
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.stored_data import MAX_BYTES, decode_voxels, encode_voxels, facts_of
+from medclip.shards.writing.build import Form, build_shards
 from tests.kits.loops import sector, write_cine
 from tests.kits.training import make_shards
 from tests.kits.volume_models import SPACING_MM, body, ct, loop, volume_shards, write_ct, write_ct_file

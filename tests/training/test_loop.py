@@ -23,8 +23,7 @@ from medclip.imaging.perceptual_hash import hash_images, hash_lines
 from medclip.models.packs.pack import load_model, verify_pack
 from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from medclip.training import trainer as module
 from medclip.training.log import read_log
 from medclip.training.loop import run_recipe

@@ -23,8 +23,7 @@ from medclip.models.packs.pack import load_model, read_preprocess
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.pairs import Pairs, keys_of
 from medclip.settings import Settings
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from medclip.training.batches.loader import Batch
 from medclip.training.log import read_log
 from medclip.training.loop import run_recipe

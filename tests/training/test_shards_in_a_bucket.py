@@ -22,11 +22,10 @@ from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.settings import Settings
-from medclip.shards.reading import read_ahead
+from medclip.shards.reading import shard_files as read_ahead
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.reading.shard_cache import ShardCache
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from medclip.training.batches.loader import Batch, Batches, preflight
 from medclip.training.batches.order import epoch_plan, windows_of_epoch
 from medclip.training.log import read_log

@@ -33,7 +33,7 @@ from medclip.models.packs.manifest import pack_digest
 from medclip.models.packs.pack import find_pack, pack_card, update_pack
 from medclip.shards.reading.samples import ShardReader
 from medclip.text.vocabulary.find_task import to_yaml
-from medclip.text.vocabulary.outcomes import outcome_word
+from medclip.text.vocabulary.task import outcome_word
 from medclip.training.recipe.schema import Recipe
 from medclip.wording import count, list_of
 

@@ -18,8 +18,7 @@ from medclip.files.tables.read_table import read_table
 from medclip.progress import Progress
 from medclip.settings import Settings
 from medclip.shards.folder import Stored
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from medclip.text.vocabulary.find_task import to_yaml
 from medclip.training.result import LABELS_NOTE, OWN_SHARDS, OWN_TASK
 from medclip.wording import count, list_of

@@ -19,8 +19,7 @@ from medclip.models.prototypes.class_vectors import encode_prompts
 from medclip.models.prototypes.context_prompts import in_context
 from medclip.sample import Modality
 from medclip.statistics.cohort import Cohort
-from medclip.text.vocabulary.contexts import CONTEXTS, UNKNOWN, Attribute, combinations, completed
-from medclip.text.vocabulary.prompts import expand
+from medclip.text.vocabulary.prompts import CONTEXTS, UNKNOWN, Attribute, combinations, completed, expand
 
 if TYPE_CHECKING:
     from medclip.models.model import Model

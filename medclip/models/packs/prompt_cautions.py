@@ -12,9 +12,8 @@ from functools import lru_cache
 from typing import Any
 
 from medclip.models.packs.card_sources import caution_of
-from medclip.text.checks.fact_words import ALSO_SAID_OF, MODALITIES
-from medclip.text.checks.image_words import IMAGE_TASKS, Pair, image_classes
-from medclip.text.free_text.mentions import mentioned
+from medclip.text.checks.closed_words import ALSO_SAID_OF, IMAGE_TASKS, MODALITIES, Pair, image_classes
+from medclip.text.mentions import mentioned
 from medclip.text.vocabulary.load import MODALITY_TASK, load_task, spoken_names
 from medclip.text.vocabulary.own_words import Prompt
 from medclip.wording import list_of

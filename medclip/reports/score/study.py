@@ -16,7 +16,7 @@ from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.score_run import not_learned
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow
 from medclip.sample import Kind
-from medclip.text.captions.true_wordings import VIEW_TASK
+from medclip.text.captions.record import VIEW_TASK
 from medclip.text.vocabulary.own_words import AD_HOC, BAR
 from medclip.text.vocabulary.task import Task
 from medclip.wording import capital, list_of

@@ -1,1 +1,1 @@
-"""Shards read back, checked, and indexed where others wrote them."""
+"""Tars of samples and how they are read, checked and indexed; what training draws of them is in `training`."""

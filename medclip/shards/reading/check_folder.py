@@ -27,14 +27,11 @@ from medclip.shards.folder import (
 )
 from medclip.shards.reading.foreign import ForeignSet, read_foreign
 from medclip.shards.reading.samples import ShardReader
-from medclip.shards.sample_json import from_json
-from medclip.shards.sample_views import views_of
-from medclip.shards.stored_array import EXTENSION
-from medclip.shards.stored_image import EXTENSIONS, SIGNATURES, STORED_AS
-from medclip.shards.stored_signal import FACTS
+from medclip.shards.sample_json import from_json, views_of
+from medclip.shards.stored_data import EXTENSION, EXTENSIONS, SIGNAL_FACTS, SIGNATURES, STORED_AS
 from medclip.shards.writing.tar import member_names, members
 from medclip.text.captions.record import CaptionRecord
-from medclip.text.vocabulary.outcomes import is_outcome, outcome_word
+from medclip.text.vocabulary.task import is_outcome, outcome_word
 
 
 @dataclass(frozen=True, repr=False)
@@ -181,7 +178,7 @@ def _sample(data: bytes, row: Mapping[str, Any]) -> CaptionRecord:
         raise ValueError("other members than expected")
     record, meta = from_json(parts["json"])
     if EXTENSION in parts:
-        (ShardReader.recording if FACTS in json.loads(parts["json"]) else ShardReader.voxels)(parts)
+        (ShardReader.recording if SIGNAL_FACTS in json.loads(parts["json"]) else ShardReader.voxels)(parts)
     elif not images or not all(parts[member].startswith(SIGNATURES) for member in images):
         raise ValueError("no image")
     if views and [view.sha256 for view in views] != str(row["sha256"]).split():

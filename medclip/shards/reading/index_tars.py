@@ -23,7 +23,7 @@ from medclip.result import Result, named_counts
 from medclip.settings import Settings
 from medclip.shards.folder import INDEX, SAMPLE_COLUMNS, arrow_table, claim_shards, write_index
 from medclip.shards.reading.foreign import FOREIGN, ForeignSet, is_empty_record, read_foreign
-from medclip.shards.stored_image import EXTENSIONS
+from medclip.shards.stored_data import EXTENSIONS
 from medclip.shards.writing.tar import split_name
 
 MAX_SAMPLE_BYTES = 256 << 20
@@ -230,8 +230,8 @@ class _Bounded:
         Raises:
             tarfile.ReadError: For a piece that is larger than a sample may be.
         """
-        left = max(0, self._size - self._file.tell())
-        wanted = left if size < 0 else min(size, left)
+        remaining = max(0, self._size - self._file.tell())
+        wanted = remaining if size < 0 else min(size, remaining)
         if wanted > MAX_SAMPLE_BYTES:
             raise tarfile.ReadError(f"a header of {wanted / 1e6:.0f} MB")
         return self._file.read(wanted)
@@ -258,7 +258,7 @@ def _row(
     data = parts[extension] if extension else b""
     place = _place(tar, name, number)
     named = f"{of.source}\0{path.name}\0{place}"  # of two copies of a tar in one folder, too, no two keys are alike
-    known: dict[str, Any] = {
+    row: dict[str, Any] = {
         "key": hashlib.blake2b(named.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest(),
         "split": split,
         "shard": path.name,
@@ -272,24 +272,24 @@ def _row(
     if reason is None:
         try:
             if field_name is not None:
-                known["patient"] = keyed_hash("patient", _patient(parts, field_name, path, number), key)
-            record, meta = read_foreign(parts, of, known)
+                row["patient"] = keyed_hash("patient", _patient(parts, field_name, path, number), key)
+            record, meta = read_foreign(parts, of, row)
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
             reason = Reason.CORRUPT
         else:
-            known["modality"] = None if record.modality is None else str(record.modality)
+            row["modality"] = None if record.modality is None else str(record.modality)
             if field_name is None:
-                known["patient"] = meta["patient"]
+                row["patient"] = meta["patient"]
             reason = Reason.EMPTY_CAPTION if is_empty_record(record) else None
     if reason is None:
-        return known, None
+        return row, None
     where = f"sample {number} of {path.name}"  # its own key may name a patient
-    return known, {
+    return row, {
         "row": number,
-        "sha256": known["sha256"],
+        "sha256": row["sha256"],
         "reason": str(reason),
         "message": where,
-        "modality": known["modality"],
+        "modality": row["modality"],
         "adapter": FOREIGN,
         "source": of.source,
     }

@@ -3,8 +3,8 @@
 A table of 5 million samples takes 2 GB in memory, in each of the ranks and workers of a node. Here it is written once,
 as an Arrow file of batches of 65,536 rows with few-valued columns as numbers, to `cache/rows` of MEDCLIP_HOME, under a
 name that is made of the split and the indexes; whoever comes later opens it in less than a second. Columns that are
-wanted as a whole are mapped, single rows read from their place. Like the table it is made of, the file holds hashes of
-patients, and its owner alone may read it.
+wanted as a whole (`Columns`: small numbers of every sample) are mapped, single rows read from their place. Like
+the table it is made of, the file holds hashes of patients, and its owner alone may read it.
 
 The newest 16 files stay, and older ones that a process has open. Where the folder cannot be written, the file is a
 temporary one of this process.
@@ -16,7 +16,7 @@ import json
 import os
 import struct
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +28,46 @@ from medclip.errors import MedclipError
 from medclip.files.output import disk_errors, make_folder, new_file
 from medclip.settings import Settings
 from medclip.shards.folder import LICENSE, SAMPLE_COLUMNS, STRATUM
-from medclip.shards.reading.columns import Columns, coded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Shard, source, modality and stratum of N samples, each as a number and a list of names."""
+
+    shard_N: NDArray[np.int32]
+    """Number of the shard that each sample lies in; samples of a shard follow each other."""
+    num_shards: int
+    source_N: NDArray[np.integer]
+    sources: tuple[str, ...]
+    """Names that `source_N` points into; "" where the source is not named."""
+    modality_N: NDArray[np.integer]
+    modalities: tuple[str, ...]
+    """Names that `modality_N` points into; "" where the modality is not known."""
+    stratum_N: NDArray[np.integer] | None = None
+    """None: all samples are of one stratum."""
+    strata: tuple[str, ...] = ("",)
+    """Names that `stratum_N` points into; "" where the table stated none."""
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.shard_N)
+
+
+def coded(values: Iterable[str | None]) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    """Turn names into numbers and the sorted list that these point into.
+
+    Example:
+        >>> coded(["b", None, "b"])[1]
+        ('', 'b')
+    """
+    named = [v or "" for v in values]
+    names = tuple(sorted(set(named)))
+    number = {name: i for i, name in enumerate(names)}
+    return np.fromiter((number[v] for v in named), np.int32, len(named)), names
+
 
 BATCH_ROWS = 1 << 16
 _CODED = ("modality", "adapter", "source", LICENSE, STRATUM)
@@ -122,10 +158,10 @@ class MappedRows:
     def row(self, i: int) -> dict[str, Any]:
         """Return row i, as samples.parquet has it."""
         shard, offset, size = self.place(i)
-        known = {"split": self.split, "shard": self.shards[shard], "offset": offset, "size": size}
-        known |= {column: self._names[column][self._number(column, i)] for column in _CODED}
-        known |= {column: self._text(column, i) for column in _PLAIN}
-        return {column: known[column] for column in (*SAMPLE_COLUMNS, LICENSE)}
+        cells = {"split": self.split, "shard": self.shards[shard], "offset": offset, "size": size}
+        cells |= {column: self._names[column][self._number(column, i)] for column in _CODED}
+        cells |= {column: self._text(column, i) for column in _PLAIN}
+        return {column: cells[column] for column in (*SAMPLE_COLUMNS, LICENSE)}
 
     def parts(self) -> Iterator[list[dict[str, Any]]]:
         """Yield the rows as samples.parquet has them, thousands at a time."""
@@ -258,8 +294,8 @@ def _numbered(column: Any, numbers: dict[str | None, int]) -> Any:
     import pyarrow as pa
 
     encoded = column.dictionary_encode(null_encoding="encode")
-    own = [numbers.setdefault(value, len(numbers)) for value in encoded.dictionary.to_pylist()]
-    return pa.array(own, pa.int32()).take(encoded.indices)
+    positions = [numbers.setdefault(value, len(numbers)) for value in encoded.dictionary.to_pylist()]
+    return pa.array(positions, pa.int32()).take(encoded.indices)
 
 
 def _forget_old(folder: Path) -> None:

@@ -19,7 +19,6 @@ from medclip.files.stores.remote import Place, place_of
 from medclip.imaging.ecg.recording import Recording
 from medclip.imaging.volume.voxels import Voxels, middle_image
 from medclip.result import Result
-from medclip.shards import stored_signal, stored_voxels
 from medclip.shards.folder import (
     GROUP,
     SAMPLES,
@@ -31,15 +30,21 @@ from medclip.shards.folder import (
     sample_batches,
     shard_folder,
 )
-from medclip.shards.reading.columns import Columns
 from medclip.shards.reading.foreign import ForeignSet, read_foreign
-from medclip.shards.reading.mapped_rows import map_rows
+from medclip.shards.reading.mapped_rows import Columns, map_rows
 from medclip.shards.reading.shard_cache import ShardCache, ShardFile
 from medclip.shards.reading.shard_files import ShardFiles, Verify
-from medclip.shards.sample_json import from_json
-from medclip.shards.sample_views import SampleView, views_of
-from medclip.shards.stored_array import EXTENSION
-from medclip.shards.stored_image import DRAFT_GAP, EXTENSIONS, decode
+from medclip.shards.sample_json import SampleView, from_json, views_of
+from medclip.shards.stored_data import (
+    DRAFT_GAP,
+    EXTENSION,
+    EXTENSIONS,
+    SIGNAL_FACTS,
+    VOLUME_FACTS,
+    decode,
+    decode_signal,
+    decode_voxels,
+)
 from medclip.shards.writing.tar import members
 from medclip.text.captions.record import CaptionRecord
 from medclip.wording import count
@@ -55,8 +60,8 @@ _ROWS_VERSION = 2
 
 def no_split(split: str, folder: Place | str, indexes: Sequence[Mapping[str, Any]]) -> MedclipError:
     """Return the refusal of a split that none of some shard folders has."""
-    known = sorted({s for index in indexes for s in index["counts"]["by_split"]})
-    hint = did_you_mean(str(split), known, "Splits are")
+    splits = sorted({s for index in indexes for s in index["counts"]["by_split"]})
+    hint = did_you_mean(str(split), splits, "Splits are")
     return MedclipError(Reason.WRONG_USE, f"there is no split {split!r}.", where=folder, hint=hint)
 
 
@@ -133,11 +138,11 @@ class ShardReader:
         self._foreign: list[ForeignSet | None] = []
         self._names_patients: list[bool] = []
         for where, index in zip(self.folders, indexes, strict=True):
-            own = _shards(where, index, split)
-            shards += own
+            shards_of_index = _shards(where, index, split)
+            shards += shards_of_index
             foreign = ForeignSet.from_dict(index["foreign"]) if "foreign" in index else None
-            self._foreign += [foreign] * len(own)
-            self._names_patients += [index.get("foreign", {}).get("names_patients", True)] * len(own)
+            self._foreign += [foreign] * len(shards_of_index)
+            self._names_patients += [index.get("foreign", {}).get("names_patients", True)] * len(shards_of_index)
         self.index = indexes[0] if len(indexes) == 1 else _merged(indexes, self.preprocessing)
         if not shards:
             raise no_split(split, self.folder, indexes)
@@ -207,12 +212,12 @@ class ShardReader:
         i, everywhere = 0, all(self._names_patients)
         for rows in self._rows.parts():
             for row in rows:
-                known = {name: row[name] for name in ("source", "license", "sha256", "patient", "modality")}
-                if known["license"] is None:
-                    known["license"] = self._license(i)
-                known["names_patient"] = everywhere or self._names_patients[self._rows.place(i)[0]]
-                known["files"] = tuple(known.pop("sha256").split())
-                yield known
+                cells = {name: row[name] for name in ("source", "license", "sha256", "patient", "modality")}
+                if cells["license"] is None:
+                    cells["license"] = self._license(i)
+                cells["names_patient"] = everywhere or self._names_patients[self._rows.place(i)[0]]
+                cells["files"] = tuple(cells.pop("sha256").split())
+                yield cells
                 i += 1
 
     def _license(self, i: int) -> str | None:
@@ -263,7 +268,7 @@ class ShardReader:
     def want(
         self, now: Sequence[int], soon: Sequence[int] = (), *, keep: bool = False, in_processes: bool = False
     ) -> None:
-        """Have shards of a store brought here before they are read; as `ShardFiles.want`."""
+        """Have shards of a store brought here before they are read."""
         self._files.want(now, soon, keep=keep, in_processes=in_processes)
 
     def members(self, i: int) -> dict[str, bytes]:
@@ -312,7 +317,7 @@ class ShardReader:
 
     @staticmethod
     def image(parts: Mapping[str, bytes], wanted_px: int | None = None, gap: float = DRAFT_GAP) -> Image.Image:
-        """Decode the one image among a sample's members; see `medclip.shards.stored_image.decode`.
+        """Decode the one image among a sample's members; see `medclip.shards.stored_data.decode`.
 
         Raises:
             MedclipError: MISSING_FILE when there is none, NOT_SUPPORTED_YET when there are several; and those of
@@ -332,7 +337,7 @@ class ShardReader:
         """Decode all images among a sample's members: one, or its views in hanging order.
 
         Raises:
-            MedclipError: MISSING_FILE when there is none; and those of `medclip.shards.stored_image.decode`.
+            MedclipError: MISSING_FILE when there is none; and those of `medclip.shards.stored_data.decode`.
         """
         return tuple(decode(parts[member], wanted_px, gap) for member in _images(parts))
 
@@ -345,8 +350,8 @@ class ShardReader:
         """
         if EXTENSION not in parts:
             raise MedclipError(Reason.MISSING_FILE, "the sample has no volume.")
-        facts = json.loads(parts["json"]).get(stored_voxels.FACTS) or {}
-        return stored_voxels.decode_voxels(parts[EXTENSION], facts)
+        facts = json.loads(parts["json"]).get(VOLUME_FACTS) or {}
+        return decode_voxels(parts[EXTENSION], facts)
 
     @staticmethod
     def recording(parts: Mapping[str, bytes]) -> Recording:
@@ -357,8 +362,8 @@ class ShardReader:
         """
         if EXTENSION not in parts:
             raise MedclipError(Reason.MISSING_FILE, "the sample has no ECG.")
-        facts = json.loads(parts["json"]).get(stored_signal.FACTS) or {}
-        return stored_signal.decode_signal(parts[EXTENSION], facts)
+        facts = json.loads(parts["json"]).get(SIGNAL_FACTS) or {}
+        return decode_signal(parts[EXTENSION], facts)
 
     def close(self) -> None:
         """Close the tars."""
@@ -417,7 +422,7 @@ def _batches(
     """Yield the rows of a split of all folders, with the numbers of their shards for names.
 
     Raises:
-        MedclipError: TABLE_INVALID for a shard that the index does not name; PATIENT_OVERLAP; as `sample_batches`.
+        MedclipError: TABLE_INVALID for a shard that the index does not name; PATIENT_OVERLAP.
     """
     import pyarrow as pa
 
@@ -428,16 +433,16 @@ def _batches(
         for batch in sample_batches(folder, index, cache=cache):
             if len(folders) > 1:
                 patients.add(batch)
-            own = batch.filter(pc.equal(batch.column("split"), split))
-            number = pc.index_in(own.column("shard"), value_set=names)
+            rows = batch.filter(pc.equal(batch.column("split"), split))
+            number = pc.index_in(rows.column("shard"), value_set=names)
             if number.null_count:
-                unknown = own.column("shard").filter(pc.is_null(number))[0].as_py()
+                unknown = rows.column("shard").filter(pc.is_null(number))[0].as_py()
                 raise MedclipError(
                     Reason.TABLE_INVALID,
                     f"samples.parquet names the shard {unknown}, which the index does not.",
                     where=folder,
                 )
-            yield own.set_column(own.schema.get_field_index("shard"), "shard", pc.add(number, first))
+            yield rows.set_column(rows.schema.get_field_index("shard"), "shard", pc.add(number, first))
         first += len(names)
         patients.refuse_overlap(folder)
 

@@ -74,11 +74,7 @@ class ShardCache:
         return ShardCache(Path(folder) if folder else Settings().home / "cache" / "shards", int(gb * 1e9))
 
     def open(self, sha256: str, num_bytes: int | None = None) -> int | None:
-        """Open a file that is there; None where it is not whole. It stays readable when it is thrown out.
-
-        Raises:
-            MedclipError: As `medclip.files.output.disk_errors`, such as for a folder that is another user's.
-        """
+        """Open a file that is there; None where it is not whole. It stays readable when it is thrown out."""
         path = self._path(sha256)
         with disk_errors(self.folder):
             try:
@@ -145,11 +141,7 @@ class ShardCache:
                     os.close(draft)
 
     def open_now(self, place: RemotePath, sha256: str) -> BufferedIOBase:
-        """Fetch a small file and open it; as a temporary one where the cache has no room.
-
-        Raises:
-            MedclipError: As `fetch`.
-        """
+        """Fetch a small file and open it; as a temporary one where the cache has no room."""
         while self.fetch(place, sha256, None) is Fetched.HERE:
             descriptor = self.open(sha256)
             if descriptor is not None:  # else it was thrown out between the two

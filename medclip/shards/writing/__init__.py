@@ -1,1 +1,1 @@
-"""From a table to tar shards, split by patient."""
+"""Tables of images become tar shards, split by patient; captions for such tables are written in `pairs`."""

@@ -1,24 +1,176 @@
-"""Tie the rows of a table into mammography examinations, and make each examination or breast one sample."""
+"""Read the rows of a table, and tie them into mammography examinations: each examination or breast is one sample.
+
+What a reading process does with a row is here, too: inspect, adapt, shrink, encode. It never imports torch, and never
+raises.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.grouping.mammogram import ExamView
 from medclip.files.grouping.mammography_exam import Aside, MammographyExam, arrange, why_aside
+from medclip.files.readers.pool import ReadingPool
 from medclip.files.tables.days import days_before
-from medclip.sample import SIDES, Modality, ViewType
-from medclip.shards.sample_views import Group, SampleView
-from medclip.shards.stored_image import STORED_AS, Format
-from medclip.shards.writing.read_row import ReadResult
+from medclip.sample import SIDES, Kind, Modality, Sample, View, ViewType
+from medclip.settings import Settings
+from medclip.shards.folder import Stored
+from medclip.shards.sample_json import Group, SampleView
+from medclip.shards.stored_data import STORED_AS, Format, encode
 from medclip.shards.writing.table import ShardRow
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import Task
+
+if TYPE_CHECKING:
+    from medclip.adapters.base import Source
+
+
+@dataclass(frozen=True)
+class ReadJob:
+    """One row's reading, small enough to send to a process."""
+
+    path: Path
+    """A file, or the folder of one series."""
+    modality: Modality | None
+    """None for the generic rendering."""
+    max_side: int
+    mpp_um: float | None = None
+    """Of a slide that does not say."""
+    stored: Format = "png"
+    quality: int = 95
+    """Of JPEG."""
+    stores: Stored = "images"
+    """Volumes: the voxels of a volume or the frames of a loop, not views of it; signals: the leads of an ECG."""
+    stated_view: ViewType | None = None
+    """What the table states of a mammogram's view."""
+
+
+@dataclass(frozen=True)
+class StoredView:
+    """One view, one volume or one ECG, ready to be written."""
+
+    image: bytes
+    """PNG or JPEG; a NumPy array of a volume or an ECG."""
+    position: str | None
+    burned_in: bool | None
+    facts: Mapping[str, Any] | None = None
+    """What the JSON says of a volume or an ECG, by its key; None for a view."""
+
+
+@dataclass(frozen=True)
+class ReadResult:
+    """What became of a row."""
+
+    sha256: str
+    adapter: str = ""
+    preprocessing: str = ""
+    kind: Kind = Kind.IMAGE
+    views: tuple[StoredView, ...] = ()
+    problem: Problem | None = None
+    """Set exactly when `views` is empty."""
+    mammogram: ExamView | None = None
+    """What is known of the view of a mammogram."""
+
+
+def read_rows(jobs: Iterable[ReadJob], settings: Settings) -> Iterator[ReadResult]:
+    """Read many rows in reading processes; gives the results in the order of the jobs.
+
+    A decoder that crashes or hangs costs its own row. Jobs are taken only a little ahead of what is given back.
+    """
+    jobs = iter(jobs)
+    first = next(jobs, None)
+    if first is None:
+        return
+    # A volume takes hundreds of megabytes.
+    ahead = settings.workers if first.stores == "volumes" else 3 * settings.workers
+    with ReadingPool.of(settings) as pool:
+        for future in pool.map(read_row, ((job, settings) for job in chain([first], jobs)), ahead=ahead):
+            try:
+                yield future.result()
+            except MedclipError as e:
+                yield ReadResult("", problem=e.problem())
+
+
+def read_row(job: ReadJob, settings: Settings) -> ReadResult:
+    """Read one unit through its adapter and encode its views, longest side at most `max_side`; or its voxels."""
+    from medclip.adapters.base import combined_sha256
+    from medclip.adapters.model_images import images_of
+    from medclip.adapters.registry import read_unit
+    from medclip.adapters.sources import source_of
+
+    sha256 = ""
+    try:
+        source = replace(source_of(job.path, settings), mpp_um=job.mpp_um, stated_view=job.stated_view)
+        sha256 = combined_sha256(source)
+        if job.stores == "signals":
+            return _store_signal(source, job.modality, sha256, settings)
+        sample = read_unit(source, job.modality, settings)
+        views = (
+            (_store_voxels(sample),) if job.stores == "volumes" else tuple(_store(v, job) for v in images_of(sample))
+        )
+    except MedclipError as e:
+        return ReadResult(sha256, problem=e.problem())
+    except MemoryError:
+        return ReadResult(sha256, problem=Problem(Reason.TOO_LARGE, "the image does not fit into memory."))
+    except Exception as e:  # a decoder's own error: its text may quote header values, so only its kind is told
+        message = f"the file could not be decoded ({type(e).__name__})."
+        return ReadResult(sha256, problem=Problem(Reason.CORRUPT, message))
+    if not views:
+        return ReadResult(sha256, problem=Problem(Reason.NO_PIXELS, "the adapter found no image in the file."))
+    return ReadResult(
+        sha256,
+        sample.provenance.adapter,
+        sample.provenance.preprocessing,
+        sample.kind,
+        views,
+        mammogram=_mammogram(source) if sample.modality is Modality.MAMMOGRAPHY else None,
+    )
+
+
+def _mammogram(source: Source) -> ExamView:
+    from medclip.files.grouping.mammogram import exam_view
+
+    return exam_view("", source.first.header, table=source.stated_view, file_name=source.path.name)
+
+
+def _store_voxels(sample: Sample) -> StoredView:
+    from medclip.imaging.volume.voxels import check_voxels, voxels_of
+    from medclip.shards.stored_data import VOLUME_FACTS, encode_voxels, facts_of
+
+    voxels = voxels_of(sample)
+    check_voxels(voxels)
+    burned_in = sample.views[0].burned_in if sample.views else None
+    return StoredView(encode_voxels(voxels), None, burned_in, {VOLUME_FACTS: facts_of(voxels)})
+
+
+def _store_signal(source: Source, modality: Modality | None, sha256: str, settings: Settings) -> ReadResult:
+    """Store an ECG as its file has it; what a model is shown of it is made when it is trained."""
+    from medclip.adapters.ecg import EcgAdapter, EcgOptions, read_recording
+    from medclip.shards.stored_data import SIGNAL_FACTS, encode_signal
+
+    if modality is not Modality.ECG:
+        raise MedclipError(Reason.OTHER_INPUT, "the row is no ECG, and these shards hold ECGs.")
+    recording = read_recording(source, settings)
+    values, facts = encode_signal(recording)
+    adapter = EcgAdapter(EcgOptions.raw())
+    stored = StoredView(values, None, None, {SIGNAL_FACTS: facts})
+    return ReadResult(sha256, adapter.name, adapter.preprocessing_of(source.kind), source.kind, (stored,))
+
+
+def _store(view: View, job: ReadJob) -> StoredView:
+    from medclip.imaging.geometry import fit
+    from medclip.imaging.intensity import to_uint8
+
+    pixels = fit(to_uint8(view), job.max_side)
+    return StoredView(encode(pixels, job.stored, job.quality), view.position, view.burned_in)
+
 
 _REASON: Mapping[Aside, Reason] = {
     Aside.FOR_PROCESSING: Reason.COMPANION,
@@ -44,20 +196,8 @@ class ExamSample:
     record: CaptionRecord
 
 
-@dataclass(frozen=True)
-class ReadExam:
-    """What became of the rows of one examination."""
-
-    samples: tuple[ExamSample, ...]
-    rejects: tuple[tuple[ShardRow, ReadResult, Problem], ...]
-
-
 def group_rows(rows: Sequence[ShardRow], where: str) -> list[tuple[ShardRow, ...]]:
     """Tie rows into examinations, by patient and study, or by patient and date where no study is named.
-
-    Args:
-        rows: Rows of a table of mammograms.
-        where: The table, for errors.
 
     Returns:
         Examinations in the order of their first rows.
@@ -97,8 +237,8 @@ def earlier_exams(rows: Sequence[ShardRow]) -> dict[int, tuple[tuple[str, int], 
     days: dict[str, dict[str, date]] = {}
     for row in rows:
         if row.exam_date is not None:
-            own = days.setdefault(row.patient, {})
-            own[row.exam] = min(row.exam_date, own.get(row.exam, row.exam_date))
+            days_of_patient = days.setdefault(row.patient, {})
+            days_of_patient[row.exam] = min(row.exam_date, days_of_patient.get(row.exam, row.exam_date))
     return {row.number: days_before(row.exam, days.get(row.patient, {})) for row in rows}
 
 
@@ -115,7 +255,7 @@ def arrange_rows(rows: Sequence[ShardRow], views: Sequence[ExamView]) -> tuple[M
 
 def read_exam(
     rows: Sequence[ShardRow], results: Sequence[ReadResult], level: Group, stored: Format, tasks: Sequence[Task]
-) -> ReadExam:
+) -> tuple[list[ExamSample], list[tuple[ShardRow, ReadResult, Problem]]]:
     """Make samples of an examination whose rows were read.
 
     Args:
@@ -144,7 +284,7 @@ def read_exam(
         if chosen:
             members = [good[place[view.name]] for view in chosen]
             samples.append(_sample(chosen, members, side, stored, {task.name: task for task in tasks}))
-    return ReadExam(tuple(samples), tuple(sorted(rejects, key=lambda reject: reject[0].number)))
+    return samples, sorted(rejects, key=lambda reject: reject[0].number)
 
 
 def _sample(
@@ -188,17 +328,13 @@ def joined_labels(labels: Sequence[Labels], tasks: Mapping[str, Task] | None = N
     the task has such a class; else images that differ leave the answer open. Of a cancer's follow-up the first event
     and the longest time hold.
 
-    Args:
-        labels: Labels of each image.
-        tasks: Tasks by name, beside those of the vocabulary.
-
     Example:
         >>> joined_labels([{"f": {"mass": 0, "asymmetry": 0}}, {"f": {"mass": 1}}])
         {'f': {'mass': 1, 'asymmetry': 0}}
     """
     joined: dict[str, Any] = {}
-    for name in dict.fromkeys(task for own in labels for task in own):
-        answers = [own[name] for own in labels if name in own]
+    for name in dict.fromkeys(task for labels_of_view in labels for task in labels_of_view):
+        answers = [labels_of_view[name] for labels_of_view in labels if name in labels_of_view]
         classes = [answer for answer in answers if isinstance(answer, str)]
         if classes:
             answer = joined_class(classes, (tasks or {}).get(name), name)
@@ -215,13 +351,7 @@ def joined_labels(labels: Sequence[Labels], tasks: Mapping[str, Task] | None = N
 
 
 def joined_class(classes: Sequence[str], task: Task | None, name: str) -> str | None:
-    """Return the class of a breast or woman whose images are of these; None where they leave the answer open.
-
-    Args:
-        classes: Class of each image.
-        task: The task; None for that of the vocabulary.
-        name: Name of the task.
-    """
+    """Return the class of a breast or woman whose images are of these; None where they leave the answer open."""
     different = list(dict.fromkeys(classes))
     if len(different) == 1:
         return different[0]

@@ -18,11 +18,9 @@ from medclip.files.tables.modality_names import modality_of_name
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import close_names, listed, number_hint, number_in
 from medclip.sample import VIEW_KINDS, Modality, ViewType
-from medclip.text.captions.phrases import MAMMOGRAPHY_VIEWS
-from medclip.text.captions.record import CaptionRecord
+from medclip.text.captions.record import MAMMOGRAPHY_VIEWS, CaptionRecord
 from medclip.text.vocabulary.load import load_task
-from medclip.text.vocabulary.outcomes import FIELDS, outcome_of
-from medclip.text.vocabulary.task import EVENT, FOLLOWUP, Task
+from medclip.text.vocabulary.task import EVENT, FIELDS, FOLLOWUP, Task, outcome_of
 
 GENERIC = "generic"
 COLUMNS = (
@@ -165,11 +163,6 @@ def read_shard_table(
 def need_columns(header: Sequence[str], patient_column: str, where: str) -> None:
     """Refuse a table that does not name its files and patients.
 
-    Args:
-        header: The table's columns.
-        patient_column: Column that names the patient.
-        where: The table, for the error.
-
     Raises:
         MedclipError: TABLE_INVALID naming the columns that were found.
     """
@@ -291,14 +284,14 @@ def _view_kind(value: str) -> str:
 
 
 def _label_columns(header: Iterable[str], where: str, tasks: Sequence[Task]) -> dict[str, tuple[Task, str | None]]:
-    own = {task.name: task for task in tasks}
+    tasks_by_name = {task.name: task for task in tasks}
     label_columns: dict[str, tuple[Task, str | None]] = {}
     for column in header:
         if not column.startswith("label:"):
             continue
         _, task_name, *rest = column.split(":")
         try:
-            task = own.get(task_name) or load_task(task_name)
+            task = tasks_by_name.get(task_name) or load_task(task_name)
             if task.kind == "risk":
                 label_columns[column] = (task, _outcome_field(task, rest))
                 continue
@@ -333,12 +326,12 @@ def _labels(cell: Mapping[str, str], columns: Mapping[str, tuple[Task, str | Non
         if not value:
             continue
         if class_name is None:
-            known = [c.name for c in task.classes]
-            if value not in known:
+            names = [c.name for c in task.classes]
+            if value not in names:
                 raise MedclipError(
                     Reason.TABLE_INVALID,
                     f"{column} is {shown(value)}, which is no class of the task.",
-                    hint=f"It has: {', '.join(known)}.",
+                    hint=f"It has: {', '.join(names)}.",
                 )
             labels[task.name] = value
             continue

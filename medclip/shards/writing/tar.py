@@ -47,10 +47,6 @@ class TarShard:
     def add(self, key: str, members: Sequence[tuple[str, bytes]]) -> tuple[int, int]:
         """Add one sample.
 
-        Args:
-            key: Name shared by its members.
-            members: Extension and bytes of each.
-
         Returns:
             Offset of the sample's first tar header and the bytes up to the end of its last member.
         """

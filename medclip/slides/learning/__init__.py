@@ -1,1 +1,1 @@
-"""Learning from whole slides: patches pooled into slides, heads, cross-validation by patient, zero-shot."""
+"""Slide-level learning: labels, pooling, heads and what they answer; no slide is read for it, vectors are."""

@@ -21,7 +21,7 @@ from medclip.embeddings.embedded_unit import EmbeddingPack, from_dict
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import new_file, write_file
 from medclip.slides.learning.pooling import Kind, Shape, SlidePooling
-from medclip.slides.store.slide_features import SlideFeatures
+from medclip.slides.slide_features import SlideFeatures
 
 CARD, ARRAYS = "slide_head.json", "slide_head.safetensors"
 FORMAT = 1
@@ -86,11 +86,7 @@ def check_fit(card: HeadCard, features: SlideFeatures) -> str:
 
 
 def write_head(folder: Path, head: SlideHead) -> None:
-    """Write a head into a folder, the card last: a folder with a card is whole.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Write a head into a folder, the card last: a folder with a card is whole."""
     from safetensors.torch import save_file
 
     with new_file(folder / ARRAYS) as draft:
@@ -134,9 +130,9 @@ def read_head(folder: Path | str) -> SlideHead:
 def _card(values: Mapping[str, Any]) -> HeadCard:
     if values["format"] != FORMAT or values["kind"] not in get_args(Kind):
         raise ValueError("another format")
-    own = {field.name: values[field.name] for field in fields(HeadCard)}
+    of_card = {field.name: values[field.name] for field in fields(HeadCard)}
     shape = Shape(**values["shape"])
     names = tuple(map(str, values["names"]))
     if shape.num_outputs != len(names) or shape.kind != values["kind"]:
         raise ValueError("names and shape differ")
-    return HeadCard(**{**own, "names": names, "shape": shape, "pack": from_dict(values["pack"])})
+    return HeadCard(**{**of_card, "names": names, "shape": shape, "pack": from_dict(values["pack"])})

@@ -19,12 +19,11 @@ from medclip.models.prototypes.class_vectors import ClassVectors, probabilities,
 from medclip.progress import Progress
 from medclip.result import named_counts
 from medclip.sample import Modality, spoken
-from medclip.slides.heat_maps.patch_map import PatchMap, evidence_for, patch_map
-from medclip.slides.heat_maps.write_maps import MapFiles, write_maps
+from medclip.slides.heat_maps import MapFiles, write_maps
 from medclip.slides.learning.head_file import SlideHead, check_fit, read_head
-from medclip.slides.store.slide_features import SlideFeatures
-from medclip.slides.store.slide_store import DONE, SlideRow, SlideStore
-from medclip.slides.store.step_row import StepResult, StepRow
+from medclip.slides.parametric_map import PatchMap, evidence_for, patch_map
+from medclip.slides.slide_features import SlideFeatures
+from medclip.slides.slide_store import DONE, SlideRow, SlideStore, StepResult, StepRow
 from medclip.text.vocabulary.task import Kind, Task
 from medclip.wording import list_of
 
@@ -87,19 +86,14 @@ class SlidePredictions(StepResult[SlidePrediction]):
 
 
 @dataclass(frozen=True, eq=False)
-class _Answer:
-    logits_C: NDArray[np.float32]
-    map: PatchMap
-
-
-@dataclass(frozen=True, eq=False)
 class SlideQuestion:
     """What is asked of each slide."""
 
     title: str
     names: tuple[str, ...]
     kind: str
-    answer: Callable[[SlideFeatures], _Answer]
+    answer: Callable[[SlideFeatures], tuple[NDArray[np.float32], PatchMap]]
+    """Makes logits [C] and a map of a slide's features."""
     note: Callable[[SlideFeatures], str]
     software: str
     """What answers, in a few words."""
@@ -150,16 +144,16 @@ def _predicted(
         features = store.read(row.key)
         if note := question.note(features):
             notes[note] = None
-        answer = question.answer(features)
-        map_note = write_maps(draft / MAPS, answer.map, row, features, files)
+        logits_C, drawn = question.answer(features)
+        map_note = write_maps(draft / MAPS, drawn, row, features, files)
     except MedclipError as e:
         if e.reason is Reason.WRONG_USE:
             raise
         return blank.after(e)
-    chances = probabilities(answer.logits_C[None], question.kind)[0]  # pyright: ignore[reportArgumentType]
+    chances = probabilities(logits_C[None], question.kind)[0]  # pyright: ignore[reportArgumentType]
     named = {name: float(p) for name, p in zip(question.names, chances, strict=True)}
-    top, left = (float(um) for um in features.corners_um_N2[answer.map.peak])
-    best = None if question.kind == "risk" else question.names[int(answer.logits_C.argmax())]
+    top, left = (float(um) for um in features.corners_um_N2[drawn.peak])
+    best = None if question.kind == "risk" else question.names[int(logits_C.argmax())]
     if question.kind == "multilabel":
         best = ", ".join(name for name, p in named.items() if p >= 0.5) or "none"
     return replace(
@@ -168,30 +162,26 @@ def _predicted(
         answer=best,
         probabilities=named,
         peak_um=(top, left),
-        map_of=answer.map.title,
+        map_of=drawn.title,
         map_note=map_note or None,
     )
 
 
 def question_of_head(head: SlideHead | str | Path) -> SlideQuestion:
-    """Make a question of a learned head, or of the folder of one.
-
-    Raises:
-        MedclipError: As `read_head`.
-    """
+    """Make a question of a learned head, or of the folder of one."""
     import torch
 
     head = head if isinstance(head, SlideHead) else read_head(head)
     card = head.card
 
-    def answer(features: SlideFeatures) -> _Answer:
+    def answer(features: SlideFeatures) -> tuple[NDArray[np.float32], PatchMap]:
         bag_ND = torch.from_numpy(np.asarray(features.features_ND, np.float32))
         with torch.no_grad():
             logits_C = head.model(bag_ND).slide_C.numpy()
             if card.kind == "risk":
-                return _Answer(logits_C, patch_map(features, head.model.attention_of(bag_ND).numpy(), "attention"))
+                return (logits_C, patch_map(features, head.model.attention_of(bag_ND).numpy(), "attention"))
             evidence_NC = head.model.evidence_of(bag_ND).numpy()
-        return _Answer(logits_C, map_for(features, evidence_NC, logits_C, card.names, card.kind))
+        return (logits_C, map_for(features, evidence_NC, logits_C, card.names, card.kind))
 
     return SlideQuestion(
         f"{card.label} (learned, {card.shape.pooling})",
@@ -215,10 +205,10 @@ def question_in_words(task: Task | str | Path, model: Any, store: SlideStore, to
     from medclip.models.prototypes.class_vectors import class_vectors
     from medclip.text.vocabulary.find_task import find_task
 
-    asked = find_task(task)
-    if asked.modalities and Modality.PATHOLOGY not in asked.modalities:
-        raise _other_modality(asked)
-    if not asked.has_words:
+    found_task = find_task(task)
+    if found_task.modalities and Modality.PATHOLOGY not in found_task.modalities:
+        raise _other_modality(found_task)
+    if not found_task.has_words:
         raise MedclipError(Reason.WRONG_USE, "a risk cannot be asked in words.", hint="Learn a head with --years.")
     folder = find_pack(model)
     if pack_digest(folder) != store.pack.digest:
@@ -230,27 +220,27 @@ def question_in_words(task: Task | str | Path, model: Any, store: SlideStore, to
             hint="Name the pack that they were embedded with: its words alone fit its vectors.",
         )
     loaded = load_model(model) if isinstance(model, (str, Path)) else model
-    entry = loaded.card.tasks.get(asked.name)
-    vectors = class_vectors(loaded, asked, None if entry is None else entry.classes)
-    note = "" if entry is not None else " ".join(unmeasured(loaded.card, [asked]))
+    entry = loaded.card.tasks.get(found_task.name)
+    vectors = class_vectors(loaded, found_task, None if entry is None else entry.classes)
+    note = "" if entry is not None else " ".join(unmeasured(loaded.card, [found_task]))
 
-    def answer(features: SlideFeatures) -> _Answer:
-        logits_NC = patch_logits(features.features_ND, vectors, asked.kind, loaded.logit_scale)
+    def answer(features: SlideFeatures) -> tuple[NDArray[np.float32], PatchMap]:
+        logits_NC = patch_logits(features.features_ND, vectors, found_task.kind, loaded.logit_scale)
         pooled_C = top_pooled(logits_NC, top)
-        return _Answer(pooled_C, map_for(features, logits_NC, pooled_C, vectors.names, asked.kind))
+        return (pooled_C, map_for(features, logits_NC, pooled_C, vectors.names, found_task.kind))
 
-    title = f"{asked.title} (zero-shot, the {top} best patches)"
+    title = f"{found_task.title} (zero-shot, the {top} best patches)"
     software = f"zero-shot, {loaded.card.name} {loaded.card.version}"
-    return SlideQuestion(title, vectors.names, asked.kind, answer, lambda _: note, software)
+    return SlideQuestion(title, vectors.names, found_task.kind, answer, lambda _: note, software)
 
 
-def _other_modality(asked: Task) -> MedclipError:
+def _other_modality(task: Task) -> MedclipError:
     from medclip.text.vocabulary.load import load_task, spoken_names
 
     of_slides = [name for name in spoken_names() if Modality.PATHOLOGY in load_task(name).modalities]
     return MedclipError(
         Reason.WRONG_USE,
-        f"the task {asked.name} is about {list_of([spoken(name) for name in asked.modalities])}, not about slides.",
+        f"the task {task.name} is about {list_of([spoken(name) for name in task.modalities])}, not about slides.",
         hint=f"Tasks about slides are {', '.join(of_slides)}; name one, or a task file of your own.",
     )
 

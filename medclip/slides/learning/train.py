@@ -19,7 +19,7 @@ from medclip.adaptation.frozen.train_on_features import run_epochs
 from medclip.errors import MedclipError, Reason
 from medclip.objectives.branch_diversity import branch_diversity
 from medclip.objectives.hazard import hazard_targets, masked_hazard_loss
-from medclip.slides.learning.bags import Bags
+from medclip.slides.learning.labels import Bags
 from medclip.slides.learning.pooling import MASKED_SHARE, Kind, Pooled, Shape, SlidePooling
 from medclip.statistics.metrics.selection_score import log_loss, mean_auroc
 
@@ -111,8 +111,8 @@ def train_slides(train: Bags, recipe: SlideRecipe, *, seed: int, val: Bags | Non
         for row in rows.tolist():
             bag_ND = _drawn(_bag(train, row), recipe.max_patches, generator)
             pooled = model(bag_ND, generator, recipe.masked_share)
-            known = None if mask is None else mask[row : row + 1]
-            loss = slide_loss(pooled, truth[row : row + 1], train.kind, known, diversity=recipe.diversity)
+            observed = None if mask is None else mask[row : row + 1]
+            loss = slide_loss(pooled, truth[row : row + 1], train.kind, observed, diversity=recipe.diversity)
             terms.append(loss.total)
         return torch.stack(terms).mean()
 
@@ -144,11 +144,6 @@ def slide_logits(model: SlidePooling, bags: Bags) -> NDArray[np.float32]:
 def held_back(bags: Bags, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Divide slides by patient into those to learn from and those that the epoch is chosen by.
 
-    Args:
-        bags: The slides.
-        share: Share of the patients of each stratum that are held back.
-        seed: Seed of the draw.
-
     Returns:
         Rows to learn from and rows held back; none of the latter where a stratum would have fewer than
         `LEAST_VALIDATION` patients on either side.
@@ -158,11 +153,11 @@ def held_back(bags: Bags, share: float, seed: int) -> tuple[NDArray[np.int64], N
     rng = np.random.default_rng(seed)
     chosen: set[str] = set()
     for stratum in np.unique(bags.strata):
-        own = np.unique(patients[bags.strata == stratum])
-        num = round(share * len(own))
-        if num < LEAST_VALIDATION or len(own) - num < LEAST_VALIDATION:
+        patients_of_stratum = np.unique(patients[bags.strata == stratum])
+        num = round(share * len(patients_of_stratum))
+        if num < LEAST_VALIDATION or len(patients_of_stratum) - num < LEAST_VALIDATION:
             return every, every[:0]
-        chosen |= set(rng.permutation(own)[:num].tolist())
+        chosen |= set(rng.permutation(patients_of_stratum)[:num].tolist())
     back = np.isin(patients, sorted(chosen))
     if len(np.unique(bags.strata[~back])) != len(np.unique(bags.strata)):
         return every, every[:0]

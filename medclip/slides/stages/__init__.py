@@ -1,1 +1,1 @@
-"""The stages that slides go through: tissue, patches, vectors. Each is a run of `medclip.runs.conduct`."""
+"""The stages of a folder of slides: tissue, patches, vectors; where vectors lie afterwards is `slide_store`."""

@@ -57,9 +57,9 @@ class GridOptions:
     @property
     def digest(self) -> str:
         """Hash of what decides the places."""
-        own = {name: getattr(self, name) for name in ("size_px", "mpp_um", "overlap_px", "min_coverage")}
+        values = {name: getattr(self, name) for name in ("size_px", "mpp_um", "overlap_px", "min_coverage")}
         pieces = ["by piece"] if self.by_piece else []  # the hash of other grids is what it was before there were any
-        return digest_of([self.tissue_digest, own, pyramid.NATIVE, *pieces])
+        return digest_of([self.tissue_digest, values, pyramid.NATIVE, *pieces])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, without the constants of the tissue finder."""

@@ -2,13 +2,22 @@
 
 A process keeps its last slide open between jobs, with the tiles it has decoded. Blocks are squares of the grid, so that
 what neighbours share is decoded once where they lie in one block. No torch here.
+
+Slides on slow storage are copied to a quick disk first: the next one while one is worked on. A copy is hashed as it is
+written; where its hash is not the one that inspection found, the slide has changed, and it is refused as any that does.
+Slides that have companions in a folder beside them (MIRAX, Hamamatsu VMS) are read where they are: a copy of one file
+would be no slide.
 """
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +26,8 @@ from numpy.typing import NDArray
 from medclip.adapters.base import Source
 from medclip.adapters.pathology import slide_files
 from medclip.errors import MedclipError
+from medclip.files.output import check_place, new_file
+from medclip.files.readers.pool import ReadingPool
 from medclip.files.recognise.inspect import CHANGED, is_unchanged
 from medclip.imaging.slides.patches.grid import PatchGrid, make_grid
 from medclip.imaging.slides.readers.backend import SlideSpec
@@ -28,7 +39,7 @@ from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain,
 from medclip.imaging.slides.stain.optical_density import White
 from medclip.imaging.slides.tissue.background import WHITE
 from medclip.imaging.slides.tissue.find import TissueMask, find_tissue, overview_mpp, tissue_of
-from medclip.sample import View
+from medclip.sample import NO_STAMP, View
 from medclip.settings import Settings
 from medclip.slides.stages.options import GridOptions
 
@@ -115,10 +126,10 @@ def see_slide(
         mpp = reader.mpp_um
         notes = list(reader.notes)
         if stated is not None and mpp is not None and mpp == reader.facts.mpp_um:
-            own = sum(mpp) / 2
-            if abs(stated / own - 1) > _DISAGREE:
+            stored_mpp = sum(mpp) / 2
+            if abs(stated / stored_mpp - 1) > _DISAGREE:
                 who = "the table" if source.mpp_um is not None else "--reading mpp_um"
-                notes.append(f"{who} says {stated:g} µm/px and the file {own:.4g}; the file's is used")
+                notes.append(f"{who} says {stated:g} µm/px and the file {stored_mpp:.4g}; the file's is used")
         num_damaged = 0
         laid = grid if isinstance(grid, PatchGrid) else None
         if tissue is None and laid is None:
@@ -303,3 +314,60 @@ class _Clock:
     def __exit__(self, *_: object) -> None:
         work = time.thread_time() - self._cpu
         self.seconds = (max(0.0, time.perf_counter() - self._wall - work), work)
+
+
+_WITH_COMPANIONS = (".mrxs", ".vms", ".vmu", ".ini", ".xml")
+_PIECE_BYTES = 8 << 20
+
+
+class Staging:
+    """Copies of slides on a quick disk.
+
+    Args:
+        folder: Folder of the copies: one that is there, and of which only what is put there is removed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        check_place(folder)
+        self._folder = folder / "medclip-staged"
+        self._copier = ThreadPoolExecutor(1, thread_name_prefix="medclip-staging")
+
+    def see(self, key: str, source: Source, pool: ReadingPool, arguments: tuple[Any, ...]) -> Future[SeenSlide]:
+        """Copy a slide, and have its copy opened in a reading process."""
+
+        def work() -> SeenSlide:
+            staged = self._copy(key, source)
+            return pool.submit(see_slide, staged, *arguments[1:], urgent=True).result()
+
+        return self._copier.submit(work)
+
+    def remove(self, key: str) -> None:
+        """Remove the copy of a slide."""
+        shutil.rmtree(self._folder / key, ignore_errors=True)
+
+    def close(self) -> None:
+        """Remove all copies."""
+        self._copier.shutdown(wait=False, cancel_futures=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _copy(self, key: str, source: Source) -> Source:
+        if any(path.suffix.lower() in _WITH_COMPANIONS for path in source.paths):
+            return source
+        target = self._folder / key
+        copies = []
+        for number, (path, facts) in enumerate(zip(source.paths, source.facts, strict=True)):
+            copy = target / f"{number}{path.suffix}"
+            digest = hashlib.sha256()
+            try:
+                original = path.open("rb")
+            except OSError:
+                raise CHANGED.error(path) from None
+            with original, new_file(copy) as draft, draft.open("wb") as written:
+                while piece := original.read(_PIECE_BYTES):
+                    digest.update(piece)
+                    written.write(piece)
+            if facts.sha256 and digest.hexdigest() != facts.sha256:
+                raise CHANGED.error(path)
+            copies.append(copy)
+        facts = tuple(replace(facts_of_file, stamp=NO_STAMP) for facts_of_file in source.facts)
+        return replace(source, paths=tuple(copies), facts=facts)

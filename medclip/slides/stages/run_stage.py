@@ -42,15 +42,7 @@ from medclip.runs.units.chunk import Context
 from medclip.runs.verb import Verb
 from medclip.sample import Kind, Modality
 from medclip.settings import Settings
-from medclip.slides.stages.grid_files import PATCHES
-from medclip.slides.stages.options import NO_LIMIT_BYTES, GridOptions
-from medclip.slides.stages.quality_measures import MEASURES, measure_quality
-from medclip.slides.stages.shares import Shares
-from medclip.slides.stages.stage import UNFINISHED, EmbedStage, PatchesStage, TissueStage
-from medclip.slides.stages.staging import Staging
-from medclip.slides.stages.tissue_files import TISSUE
-from medclip.slides.stages.work import SlideWork
-from medclip.slides.store.slide_store import (
+from medclip.slides.slide_store import (
     DONE,
     FEATURES,
     SLIDES,
@@ -60,6 +52,12 @@ from medclip.slides.store.slide_store import (
     open_slide_store,
     read_slide_rows,
 )
+from medclip.slides.stages.options import NO_LIMIT_BYTES, GridOptions
+from medclip.slides.stages.reading import Staging
+from medclip.slides.stages.shares import Shares
+from medclip.slides.stages.stage import UNFINISHED, EmbedStage, PatchesStage, TissueStage
+from medclip.slides.stages.stage_files import MEASURES, PATCHES, TISSUE, measure_quality
+from medclip.slides.stages.work import SlideWork
 
 EMBED = "embed"
 STAGES = (TISSUE, PATCHES, EMBED)
@@ -182,8 +180,8 @@ def run_stage(
     """
     normalise = _stain_method(stain)
     if stage not in STAGES or dtype not in DTYPES:
-        wrong, known = (stage, STAGES) if stage not in STAGES else (dtype, DTYPES)
-        raise MedclipError(Reason.WRONG_USE, f"there is no {wrong!r}.", hint=did_you_mean(wrong, known, "There are"))
+        wrong, choices = (stage, STAGES) if stage not in STAGES else (dtype, DTYPES)
+        raise MedclipError(Reason.WRONG_USE, f"there is no {wrong!r}.", hint=did_you_mean(wrong, choices, "There are"))
     settings = _within(replace(call.settings, max_file_bytes=NO_LIMIT_BYTES))
     folder = call.folder
     call = replace(
@@ -367,8 +365,8 @@ def refuse_other_models(pack: RunPack) -> None:
             hint="Name another model with --model.",
         )
     # An imported pack was not trained through adapters of ours; its card says what it is for, if that was named.
-    known = set(preprocess.adapters) or set(pack.card.modalities)
-    if known and not {str(Modality.PATHOLOGY), slot(Modality.PATHOLOGY, Kind.SLIDE)} & known:
+    modalities = set(preprocess.adapters) or set(pack.card.modalities)
+    if modalities and not {str(Modality.PATHOLOGY), slot(Modality.PATHOLOGY, Kind.SLIDE)} & modalities:
         raise MedclipError(
             Reason.WRONG_USE,
             "this model was not trained on pathology.",

@@ -20,15 +20,22 @@ from medclip.imaging.slides.patches.grid import PatchGrid
 from medclip.imaging.slides.stain.estimate import StainMethod
 from medclip.imaging.slides.tissue.find import TissueMask
 from medclip.settings import Settings
-from medclip.slides.stages.grid_files import PATCHES, grid_geojson, read_grid, write_grid
+from medclip.slides.slide_features import SlideFeatures, write_slide_features
+from medclip.slides.slide_store import features_path
 from medclip.slides.stages.options import GridOptions
-from medclip.slides.stages.quality_measures import count_flags
 from medclip.slides.stages.reading import BLOCK_SIDE, SeenSlide
-from medclip.slides.stages.tissue_files import TISSUE, read_tissue, write_tissue
+from medclip.slides.stages.stage_files import (
+    PATCHES,
+    TISSUE,
+    count_flags,
+    grid_geojson,
+    read_grid,
+    read_tissue,
+    write_grid,
+    write_tissue,
+)
 from medclip.slides.stages.unfinished import UnfinishedSlide
 from medclip.slides.stages.work import Slide, Vectors
-from medclip.slides.store.slide_features import SlideFeatures, write_slide_features
-from medclip.slides.store.slide_store import features_path
 
 UNFINISHED = "unfinished"
 _OF_TISSUE = ("tissue_share", "tissue_mm2", "pen_share", "notes")
@@ -139,10 +146,10 @@ class EmbedStage(_Base):
 
     def known(self, slide: Slide) -> tuple[TissueMask | None, PatchGrid | bool]:
         """Take the grid that an earlier stage laid, or the mask that one left."""
-        known = read_grid(self.folder / PATCHES / f"{slide.key}.h5", self._identity(slide, grid=True))
-        if known is None:
+        stored_grid = read_grid(self.folder / PATCHES / f"{slide.key}.h5", self._identity(slide, grid=True))
+        if stored_grid is None:
             return super().known(slide)
-        grid, facts = known
+        grid, facts = stored_grid
         slide.rows |= {name: value for name, value in facts.items() if value is not None}
         return None, grid
 

@@ -35,9 +35,6 @@ class UnfinishedSlide:
         num: N, patches of the grid.
         dim: D, the length of a vector.
         num_measures: Q, numbers that are measured of a patch.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], num: int, dim: int, num_measures: int = 0) -> None:
@@ -71,9 +68,6 @@ class UnfinishedSlide:
             lost: Places in `rows`, from 0, of the patches that could not be read.
             vectors_ND: Vectors of the other patches, in their order, float32 [N, D].
             measures_NQ: Measures of the other patches, in their order, float32 [N, Q].
-
-        Raises:
-            MedclipError: As `medclip.files.output.disk_errors`.
         """
         kept = np.delete(rows, list(lost))
         self._vectors[kept] = vectors_ND
@@ -106,11 +100,7 @@ class UnfinishedSlide:
         return np.setdiff1d(np.arange(self.num, dtype=np.int64), np.fromiter(self._lost, np.int64, len(self._lost)))
 
     def vectors(self, dtype: str) -> NDArray[np.floating[Any]]:
-        """Return the vectors of `kept` in a memory map of a type: float32 or float16 [kept, D].
-
-        Raises:
-            MedclipError: As `medclip.files.output.disk_errors`.
-        """
+        """Return the vectors of `kept` in a memory map of a type: float32 or float16 [kept, D]."""
         kept = self.kept
         if len(kept) == self.num and dtype == "float32":
             return self._vectors

@@ -39,9 +39,16 @@ from medclip.runs.units.read_unit import Reading
 from medclip.sample import Kind
 from medclip.settings import Settings
 from medclip.slides.stages.options import GridOptions
-from medclip.slides.stages.reading import ReadBlock, SeenSlide, blocks_of, check_unchanged, read_block, see_slide
+from medclip.slides.stages.reading import (
+    ReadBlock,
+    SeenSlide,
+    Staging,
+    blocks_of,
+    check_unchanged,
+    read_block,
+    see_slide,
+)
 from medclip.slides.stages.shares import Shares
-from medclip.slides.stages.staging import Staging
 from medclip.slides.stages.unfinished import UnfinishedSlide
 
 NO_SLIDE = Problem(Reason.NO_TASK, "it is no whole-slide image, and this command reads nothing else.")
@@ -182,8 +189,8 @@ class SlideWork:
             states = self._ledger.known([file.ref.name for item in items for file in item.files])
             others: list[Item] = []
             for item in items:
-                known = [states.get(file.ref.name) for file in item.files]
-                if all(file is not None and file.state >= DONE for file in known):
+                states_of_files = [states.get(file.ref.name) for file in item.files]
+                if all(file is not None and file.state >= DONE for file in states_of_files):
                     continue
                 if item.problem is None and item.kind is not Kind.SLIDE:
                     item.problem = CUT if _is_cut(item) else NO_SLIDE

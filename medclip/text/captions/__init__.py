@@ -1,1 +1,1 @@
-"""Captions drawn from records."""
+"""Captions that training draws of what is known of an image; tables of captions are written in `pairs`."""

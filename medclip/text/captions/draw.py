@@ -9,21 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from medclip.text.captions.phrases import (
+from medclip.text.captions.record import (
     SENTENCE_JOINTS,
     SHOWING,
-    every_phrase,
-    other_side,
-    person_phrases,
-    side_phrases,
-)
-from medclip.text.captions.record import CaptionRecord
-from medclip.text.captions.true_wordings import (
     VIEW_TASK,
+    CaptionRecord,
+    every_phrase,
     image_names,
     labelled,
     modality_names,
+    other_side,
+    person_phrases,
     pick,
+    side_phrases,
     true_negatives,
     true_nouns,
     true_positives,
@@ -31,8 +29,7 @@ from medclip.text.captions.true_wordings import (
     weighted,
     without_outcomes,
 )
-from medclip.text.free_text.report_sections import draw_report
-from medclip.text.free_text.sentences import Native, draw_native, draw_whole, shuffled
+from medclip.text.free_text import Native, draw_native, draw_report, draw_whole, shuffled
 from medclip.text.vocabulary.load import load_task, spoken_names
 from medclip.text.vocabulary.prompts import expand, without_article
 from medclip.text.vocabulary.task import Task, TaskClass
@@ -96,9 +93,6 @@ def draw_stated(
 
     Returns:
         The caption, and whether it fits every record that is labelled alike; what is quoted fits its own alone.
-
-    Raises:
-        MedclipError: As `draw_caption`.
     """
     if record.generic:
         return _modality_caption(record, rng), True
@@ -222,10 +216,10 @@ def _findings(task: Task, label: Mapping[str, int], rng: Generator) -> tuple[lis
 
 
 def _denials(task: Task, label: Mapping[str, int], absent: Sequence[TaskClass], rng: Generator) -> list[str]:
-    left = list(absent)
+    remaining = list(absent)
     chosen = [
-        left.pop(weighted(rng, [c.denial_weight for c in left]))
-        for _ in range(min(len(left), 1 + int(rng.integers(3))))
+        remaining.pop(weighted(rng, [c.denial_weight for c in remaining]))
+        for _ in range(min(len(remaining), 1 + int(rng.integers(3))))
     ]
     if rng.random() < 0.5:
         nouns = [without_article(pick(rng, w)) for c in chosen if (w := true_nouns(task, c, label, 0))]

@@ -1,1 +1,1 @@
-"""Captions of others, held against their records."""
+"""Captions and prompts of others, held against records and vocabularies; nothing is written anew."""

@@ -1,23 +1,144 @@
 """Check a caption that somebody else wrote against the record: it may say what is in it, and nothing else.
 
 The vocabulary is closed. A caption may consist of wordings of its record and of neutral words; any other word is a
-problem, and so are words that hedge. It is strict: many a good sentence is refused.
+problem, and so are words that hedge. What the record says in the very words of the vocabularies is marked first, and
+what is left over is judged. It is strict: many a good sentence is refused.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache, lru_cache
 
-from medclip.text.captions.record import CaptionRecord
-from medclip.text.captions.true_wordings import without_outcomes
-from medclip.text.checks.closed_words import DENIALS, DENIED, HEDGES, NEUTRAL, PUNCTUATION, TURN
-from medclip.text.checks.fact_words import ALSO_SAID_OF, FACTS, MODALITIES
-from medclip.text.checks.known_spans import ALL_CLEAR, known_spans
-from medclip.text.free_text.mentions import asserted, denied
-from medclip.text.free_text.normal_findings import all_absent
+from medclip.text.captions.record import (
+    VIEW_TASK,
+    CaptionRecord,
+    image_names,
+    labelled,
+    modality_names,
+    person_phrases,
+    side_phrases,
+    speaking_only_of,
+    view_names,
+    without_outcomes,
+)
+from medclip.text.checks.closed_words import (
+    ALSO_SAID_OF,
+    DENIALS,
+    DENIED,
+    FACTS,
+    HEDGES,
+    MODALITIES,
+    NEUTRAL,
+    PUNCTUATION,
+    REPORTING,
+    TURN,
+)
+from medclip.text.mentions import NONE, all_absent, asserted, denied
 from medclip.text.vocabulary.load import load_task, task_names
+from medclip.text.vocabulary.prompts import without_article
+
+IMAGE, PRESENT, ALL_CLEAR, ABSENT = "I", "P", "D", "N"
+"""Capital letters that stand for a wording in a lower-case caption: of image or person, of a thing that is there,
+of a whole denial, and of a thing that is not there and has yet to be denied."""
+_NO_SUCH = re.compile(r"(?:no|without|free of) (?:(?:evidence|signs?) of )?", re.I)
+_OF_THE_IMAGE = (VIEW_TASK, "modality")
+_MODALITY_WORDS = re.compile("|".join(p.pattern for p in MODALITIES.values()))
+
+
+@dataclass(frozen=True)
+class Known:
+    """Wordings of a record, in lower case."""
+
+    kinds: Mapping[str, str]
+    """Wording to its letter."""
+
+    @property
+    def stated(self) -> frozenset[str]:
+        """What may stand in a caption as it is: the wordings, with a "no" before what is absent."""
+        return frozenset(f"no {w}" if kind == ABSENT else w for w, kind in self.kinds.items())
+
+    def mark(self, caption: str) -> str:
+        """Put a letter in the place of each wording, the longest first.
+
+        Args:
+            caption: The caption in lower case, with single spaces.
+        """
+        pattern, kind_of = _spans_pattern(tuple(sorted(self.kinds.items(), key=lambda k: (-len(k[0]), k))))
+        return pattern.sub(lambda m: kind_of[m.lastgroup or ""], caption)
+
+
+def known_spans(record: CaptionRecord) -> Known:
+    """Gather every wording that is true of an image, and the names of what it is labelled not to have."""
+    kinds: dict[str, str] = {}
+    for kind, wording in _wordings(record):
+        for w in (wording.lower(), without_article(wording).lower()):
+            kinds.setdefault(w, kind)
+    return Known(kinds)
+
+
+def _wordings(record: CaptionRecord) -> Iterator[tuple[str, str]]:
+    yield from ((IMAGE, w) for w in _of_the_image(record))
+    for name, label in record.labels.items():
+        if name in _OF_THE_IMAGE:
+            continue
+        task = load_task(name)
+        if isinstance(label, str):
+            c = task.class_named(label)
+            kind = ALL_CLEAR if label.startswith(NONE) else PRESENT
+            yield from ((kind, w) for w in (*c.prompts, c.title, *c.stems))
+            continue
+        if task.denies_all(label):
+            yield from ((ALL_CLEAR, w) for w in task.none_prompts)
+        for c in labelled(task, label, 0):
+            yield from ((ABSENT, w) for w in speaking_only_of(task, c, label, 0, (*c.nouns, c.title, *c.stems)))
+            yield from (_denial(w) for w in speaking_only_of(task, c, label, 0, c.negative_prompts))
+        for c in labelled(task, label, 1):
+            yield from (
+                (PRESENT, w) for w in speaking_only_of(task, c, label, 1, (*c.prompts, *c.nouns, c.title, *c.stems))
+            )
+
+
+def _denial(wording: str) -> tuple[str, str]:
+    """Take the "no" off a denial, so that a list may begin with it: "no effusion or mass"."""
+    of_one = _NO_SUCH.match(wording)
+    return (ABSENT, wording[of_one.end() :]) if of_one and "," not in wording else (ALL_CLEAR, wording)
+
+
+def _of_the_image(record: CaptionRecord) -> Iterator[str]:
+    sides = side_phrases(record.modality or "", record.laterality)
+    people = person_phrases(record.age_years, record.sex)
+    views = view_names(record)
+    yield from (*image_names(record), *modality_names(record.modality), *views, *sides, *people)
+    for kinds, phrases in ((("view",), views), (("side",), sides), (("age", "sex"), people)):
+        phrase_text = " ".join(phrases).lower()
+        yield from (m[0] for kind in kinds for m in FACTS[kind].finditer(phrase_text))
+    yield from REPORTING
+    of_modality = MODALITIES.get(record.modality) if record.modality else None
+    if of_modality:
+        phrase_text = " ".join([*image_names(record), *modality_names(record.modality)]).lower()
+        yield from (m[0] for m in of_modality.finditer(phrase_text))
+    for name in image_names(record):  # "chest", "brain": the part of the body may be named alone
+        yield from (w for w in _MODALITY_WORDS.sub(" ", name.lower()).split() if w not in NEUTRAL)
+    for name in ("modality", *record.labels):
+        for template in load_task(name).templates:
+            yield from (p for piece in template.split("{}") if " " in (p := piece.strip(" :,")))
+
+
+@lru_cache(maxsize=1024)
+def _spans_pattern(kinds: tuple[tuple[str, str], ...]) -> tuple[re.Pattern[str], Mapping[str, str]]:
+    spelt = [f"(?P<k{i}>{_spelt(wording)})" for i, (wording, _) in enumerate(kinds)]
+    pattern = re.compile(r"(?<![\w-])(?:" + "|".join(spelt) + r")(?:e?s)?(?![\w-])")
+    return pattern, {f"k{i}": kind for i, (_, kind) in enumerate(kinds)}
+
+
+def _spelt(wording: str) -> str:
+    """Match a wording with a hyphen or a space, in British or American spelling."""
+    joined = r"[\s-]".join(re.escape(w) for w in re.split(r"[\s-]", wording))
+    return joined.replace("tumour", "tumou?r").replace("colour", "colou?r")
+
 
 _STEMS = (
     "abnormal|abscess|adenopath|airspace|aneurysm|angina|anomal|aort|arrhythm|artefact|arthrit|artifact|asbesto"
@@ -105,21 +226,21 @@ def check_caption(caption: str, record: CaptionRecord) -> tuple[str, ...]:
         return (f"form: {form}",)
     record = without_outcomes(record)
     lowered = " ".join(caption.lower().split())
-    known = known_spans(record)
-    left = known.mark(lowered)
+    spans = known_spans(record)
+    remaining = spans.mark(lowered)
     nothing_there = all_absent(record.labels)
     if nothing_there:
-        left = _NORMAL.sub(ALL_CLEAR, left)
+        remaining = _NORMAL.sub(ALL_CLEAR, remaining)
     problems = [
-        *_findings(lowered, left, record, known.stated),
-        *_hedged(left),
-        *_unclear(left),
-        *_modality(left, record),
+        *_findings(lowered, remaining, record, spans.stated),
+        *_hedged(remaining),
+        *_unclear(remaining),
+        *_modality(remaining, record),
     ]
-    if not nothing_there and (match := _NORMAL.search(left)):
+    if not nothing_there and (match := _NORMAL.search(remaining)):
         problems.append(f"normal: {match[0]!r} says more than the record")
-    problems += [f"{kind}: {m[0]!r} is not in the record" for kind, p in FACTS.items() for m in p.finditer(left)]
-    problems += _unknown(left)
+    problems += [f"{kind}: {m[0]!r} is not in the record" for kind, p in FACTS.items() for m in p.finditer(remaining)]
+    problems += _unknown(remaining)
     return tuple(dict.fromkeys(problems))
 
 
@@ -134,28 +255,28 @@ def _form(caption: str) -> str | None:
     return None
 
 
-def _findings(lowered: str, left: str, record: CaptionRecord, known: frozenset[str]) -> Iterator[str]:
+def _findings(lowered: str, remaining: str, record: CaptionRecord, span_kinds: frozenset[str]) -> Iterator[str]:
     """Yield what is spoken of and not in the record.
 
     Args:
         lowered: The caption.
-        left: The caption without what the record says in its own words: those may hold the words of a task that the
-            record does not speak of ("a mass with calcifications" of the kind of lesion and of the findings).
+        remaining: The caption without what the record says in its own words: those may hold the words of a task that
+            the record does not speak of ("a mass with calcifications" of the kind of lesion and of the findings).
         record: Record of the image.
-        known: Wordings that are true.
+        span_kinds: Wordings that are true.
     """
     spoken_of = set(record.labels)
     spoken_of |= {t for t in task_names() if record.modality in load_task(t).modalities}
     for name in sorted(spoken_of):
         label = record.labels.get(name, {})
-        for cls, affirmed in asserted(name, lowered if name in record.labels else left).items():
+        for cls, affirmed in asserted(name, lowered if name in record.labels else remaining).items():
             value = label == cls if isinstance(label, str) else label.get(cls)
             if value is None:
                 yield f"finding: {cls!r} is spoken of, nobody labelled it"
             elif affirmed != bool(value):
                 spoken = "stated, the record denies it" if affirmed else "denied, the record states it"
                 yield f"finding: {cls!r} is {spoken}"
-    allowed = _claims_of(known)
+    allowed = _claims_of(span_kinds)
     class_stems = {s.lower() for t in spoken_of for c in load_task(t).classes for s in c.stems}
     for term, affirmed in sorted(claims(lowered) - allowed):
         if not any(term.startswith(s) or (s.startswith(term) and " " not in s) for s in class_stems):
@@ -163,20 +284,20 @@ def _findings(lowered: str, left: str, record: CaptionRecord, known: frozenset[s
 
 
 @lru_cache(maxsize=1024)
-def _claims_of(known: frozenset[str]) -> frozenset[tuple[str, bool]]:
-    return frozenset(c for wording in known for c in claims(wording))
+def _claims_of(span_kinds: frozenset[str]) -> frozenset[tuple[str, bool]]:
+    return frozenset(c for wording in span_kinds for c in claims(wording))
 
 
-def _hedged(left: str) -> Iterator[str]:
-    for match in HEDGES.finditer(left):
+def _hedged(remaining: str) -> Iterator[str]:
+    for match in HEDGES.finditer(remaining):
         yield f"hedge: {match[0]!r} leaves open, or denies in a roundabout way"
 
 
-def _unclear(left: str) -> Iterator[str]:
+def _unclear(remaining: str) -> Iterator[str]:
     """Yield denials that are not of the plain forms, and things that no denial stands at."""
-    if not _MARKS & set(left):
+    if not _MARKS & set(remaining):
         yield "unclear: nothing that the record says is said"
-    for clause in re.split(r"[.;:!?]", left):
+    for clause in re.split(r"[.;:!?]", remaining):
         plain = DENIED.sub(ALL_CLEAR, clause)
         for match in DENIALS.finditer(plain):
             yield f"unclear: what {match[0]!r} denies is not in the record"
@@ -189,16 +310,16 @@ def _unclear(left: str) -> Iterator[str]:
                 yield "unclear: is what follows a denial denied too?"
 
 
-def _modality(left: str, record: CaptionRecord) -> Iterator[str]:
-    own = set() if record.modality is None else {record.modality, *ALSO_SAID_OF.get(record.modality, ())}
+def _modality(remaining: str, record: CaptionRecord) -> Iterator[str]:
+    allowed = set() if record.modality is None else {record.modality, *ALSO_SAID_OF.get(record.modality, ())}
     for modality, pattern in MODALITIES.items():
-        if modality not in own and (match := pattern.search(left)):
+        if modality not in allowed and (match := pattern.search(remaining)):
             yield f"modality: {match[0]!r} is not what the record says"
 
 
-def _unknown(left: str) -> Iterator[str]:
+def _unknown(remaining: str) -> Iterator[str]:
     """Yield words that are neither the record's nor neutral; denials and "or" are judged by `_unclear`."""
-    for word in _TOKEN.findall(left):
-        known = word in NEUTRAL or word in PUNCTUATION or word in _MARKS
-        if not (known or word == "or" or DENIALS.fullmatch(word)):
+    for word in _TOKEN.findall(remaining):
+        is_neutral = word in NEUTRAL or word in PUNCTUATION or word in _MARKS
+        if not (is_neutral or word == "or" or DENIALS.fullmatch(word)):
             yield f"unknown word: {word!r}"

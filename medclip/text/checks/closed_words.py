@@ -1,8 +1,18 @@
-"""The words that a checked caption may hold beside the wordings of its record: they state nothing by themselves."""
+"""The words that checks go by: neutral ones, doubts and denials, and those that state a fact of an image or a person.
+
+Neutral words state nothing by themselves. Words of facts, by kind, a caption may say only if its record does; and some
+prompts have words that name an image and nothing else: "a brain MRI", "the lungs", "a fundus photograph".
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
+from functools import cache
+
+from medclip.sample import Modality
+from medclip.text.free_text import KINDS
+from medclip.text.vocabulary.load import MODALITY_TASK, load_task
 
 _NEUTRAL = """
 a an the this that these those it its here there which what where
@@ -46,3 +56,133 @@ DENIED = re.compile(
 """Every form in which N (a thing that the record denies) may be denied; the forms stand in clauses of their own."""
 TURN = re.compile(r"\b(?:but|however|although|with|showing|demonstrating|revealing)\b")
 """Words behind which a denial no longer reaches."""
+
+
+FACTS: Mapping[str, re.Pattern[str]] = {
+    "age": re.compile(
+        r"\b(?:elderly|older|aged|middle-aged|young\w*|adults?|infants?|bab(?:y|ies)|newborns?|neonat\w+|child\w*"
+        r"|toddlers?|teenage\w*|adolescents?|pa?ediatric|geriatric|(?:twen|thir|for|fif|six|seven|eigh|nine)ties"
+        r"|years?|months? old)\b"
+    ),
+    "sex": re.compile(
+        r"\b(?:man|men|woman|women|(?:fe)?males?|boys?|girls?|gentlem[ae]n|lad(?:y|ies)|he|she|him|his|hers?|pregnan\w+)\b"
+    ),
+    "view": re.compile(
+        r"\b(?:a\.?p\.?|p\.?a\.?|anteroposterior|posteroanterior|portable|bedside|upright|supine|standing|lateral|profile"
+        r"|oblique|decubitus|cc|mlo|cranio-?caudal|mediolateral\w*|lateromedial|axial|coronal|sagittal)\b"
+    ),
+    "side": re.compile(
+        r"\b(?:left|right|bilateral\w*|unilateral\w*|both|either|bibasilar|biapical|(?:ipsi|contra)lateral)\b"
+    ),
+    "place": re.compile(
+        r"\b(?:(?:upper|middle|lower|mid) (?:lobes?|zones?|lungs?|quadrants?|fields?|poles?)|lob(?:e|es|ar)"
+        r"|lingul\w+|apex|apices|apical|bas(?:al|ilar|es?)|perihilar|retrocardiac|quadrants?|o'clock|subareolar|peripheral\w*|proximal"
+        r"|distal|anterior|posterior|medial|inferior|superior|frontal|parietal|temporal|occipital|cerebell\w+|brainstem)\b"
+    ),
+    "degree": re.compile(
+        r"\b(?:mild\w*|moderate\w*|severe\w*|massive|extensive\w*|large|small|tiny|huge|minimal\w*|minor|advanced|early|late"
+        r"|acute\w*|chronic\w*|subacute|stages?|grades?|marked\w*|subtle|slight\w*|diffuse\w*|focal|patchy|aggressive|borderline)\b"
+    ),
+    "count": re.compile(
+        r"\b(?:two|three|four|five|six|seven|eight|nine|ten|several|multiple|numerous|many|solitary|single)\b"
+    ),
+    "measurement": re.compile(
+        r"\d\s*(?:mm|cm|[µu]m|microns?|ml|cc|hu|mmhg|%|kg|degrees?|dioptres?|bpm|ms|mv|hz)(?![a-z])"
+    ),
+    "date": KINDS["date"],
+    "number": re.compile(r"\d"),
+    "history": KINDS["comparison"],
+    "talk": KINDS["talk"],
+    "person": re.compile(r"\b(?:dr|mr|mrs|ms|prof)\b|\bpatient'?s? (?:named?|id)\b|\bhospital\b"),
+}
+MODALITIES: Mapping[str, re.Pattern[str]] = {
+    Modality.XRAY: re.compile(r"\b(?:x-?rays?|(?:teleo?)?radiogra\w+|plain films?|roentgen\w*)\b"),
+    Modality.MAMMOGRAPHY: re.compile(r"\b(?:mammogra\w+|tomosynthesis)\b"),
+    Modality.CT: re.compile(r"\b(?:ct|computed tomogra\w+|hounsfield)\b"),
+    Modality.MRI: re.compile(r"\b(?:mri?|magnetic resonance|t[12](?:-weighted)?|flair)\b"),
+    Modality.ULTRASOUND: re.compile(r"\b(?:ultraso\w+|sonogra\w+|echocardio\w+|echograph\w+|doppler)\b"),
+    Modality.PATHOLOGY: re.compile(
+        r"\b(?:histo\w*patholog\w+|histolog\w+|cytolog\w+|microscop\w+|h&e|stain\w*|slides?)\b"
+    ),
+    Modality.FUNDUS: re.compile(r"\b(?:fundus|fundoscop\w+|ophthalmoscop\w+)\b"),
+    Modality.DERMATOLOGY: re.compile(r"\b(?:dermo?scop\w+|dermato?scop\w+)\b"),
+    Modality.ENDOSCOPY: re.compile(r"\b(?:\w*endoscop\w+|colonoscop\w+|gastroscop\w+|bronchoscop\w+)\b"),
+    Modality.OCT: re.compile(r"\b(?:oct|optical coherence)\b"),
+    Modality.ECG: re.compile(r"\b(?:ecgs?|ekgs?|\w*electrocardio\w+)\b"),
+    "other": re.compile(r"\b(?:pet|scintigra\w+|spect|fluoroscop\w+|angiogra\w+|tomogra\w+)\b"),
+}
+BODY_REGIONS: Mapping[str, re.Pattern[str]] = {
+    "head": re.compile(
+        r"\b(?:heads?|brains?|skulls?|crani(?:al|um)|intracranial|cerebr(?:al|um)|orbits?|faces?|necks?)\b"
+    ),
+    "thorax": re.compile(r"\b(?:chests?|thora(?:x|cic)|lungs?|mediastin(?:um|al)|hearts?|rib ?cages?|ribs?)\b"),
+    "abdomen": re.compile(r"\b(?:abdom(?:en|inal)|livers?|spleens?|bowels?|stomachs?|pancreas)\b"),
+    "pelvis": re.compile(r"\b(?:pelv(?:is|ic)|bladders?|kidneys?|(?:genito)?urinary tracts?)\b"),
+    "musculoskeletal": re.compile(
+        r"\b(?:spin(?:e|es|al)|vertebra[el]?|limbs?|bones?|muscles?|joints?|musculoskeletal|arms?|legs?|hands?|feet|foot"
+        r"|knees?|shoulders?|hips?|elbows?|wrists?|ankles?)\b"
+    ),
+}
+"""Words that name a class of the task body_region, and say nothing of what is seen there."""
+ALSO_SAID_OF: Mapping[Modality, tuple[str, ...]] = {
+    Modality.MAMMOGRAPHY: (Modality.XRAY,),
+    Modality.CT: ("other",),
+    Modality.OCT: ("other", Modality.FUNDUS),
+}
+"""Words of other modalities that fit a modality too: a mammogram is an X-ray of the breast."""
+
+
+Pair = tuple[str, str]
+"""A task and a class of it."""
+REGION_TASK = "body_region"
+IMAGE_TASKS = (MODALITY_TASK, REGION_TASK)
+"""Tasks about what an image is of, not about what is found in it."""
+_QUALIFIERS = re.compile(
+    r"\b(?:an?|the|one|of|in|on|from|by|with|and|or|this|is|shows?|showing|colou?r|digital|plain|conventional|printed"
+    r"|clinical|human|patients?'?s?|woman'?s?|man'?s?|person'?s?)\b"
+)
+_IMAGES = re.compile(
+    r"\b(?:images?|imaging|pictures?|photographs?|photos?|photography|scans?|slices?|sections?|views?|films?|frames?"
+    r"|sheets?|recordings?|traces?|(?:(?:12|twelve)[- ])?leads?|examinations?|cross-sectional|axial|coronal|sagittal"
+    r"|radiolog(?:y|ical)|medical|breasts?|retinas?|retinal|eyes?|skin|tissue|organs?|cavity|system|structures?)\b"
+)
+"""Words that may stand in the name of an image and are no finding: the organs are those of one modality."""
+
+
+def image_classes(texts: Collection[str]) -> frozenset[Pair]:
+    """Return the modalities and body regions that texts name, where they name nothing beside them.
+
+    Of "a chest X-ray with an enlarged heart" the figure of the modality says nothing: so it names none.
+
+    Example:
+        >>> sorted(image_classes(["a brain MRI"]))
+        [('body_region', 'head'), ('modality', 'mri')]
+        >>> image_classes(["a spaceship"]), image_classes(["a brain MRI with a glioma"])
+        (frozenset(), frozenset())
+    """
+    pairs: set[Pair] = set()
+    for text in texts:
+        bare = _bare(text)
+        pairs.update((MODALITY_TASK, str(name)) for name, words in MODALITIES.items() if words.search(bare))
+        pairs.update((REGION_TASK, name) for name, words in BODY_REGIONS.items() if words.search(bare))
+        for name, wording in _image_wordings():
+            if place := re.search(rf"\b{re.escape(wording)}\b", bare):
+                pairs.add((MODALITY_TASK, name))
+                bare = f"{bare[: place.start()]} {bare[place.end() :]}"
+        for words in (*MODALITIES.values(), *BODY_REGIONS.values(), _IMAGES):
+            bare = words.sub(" ", bare)
+        if re.search(r"\w", bare):
+            return frozenset()
+    return frozenset(pairs)
+
+
+def _bare(text: str) -> str:
+    """Return a text in lower case without words such as "a", "of the" and "colour"."""
+    return " ".join(_QUALIFIERS.sub(" ", text.lower()).split())
+
+
+@cache
+def _image_wordings() -> tuple[Pair, ...]:
+    """Return modalities with the ways to say them that are two words or more, the longest first."""
+    wordings = [(c.name, _bare(text)) for c in load_task(MODALITY_TASK).classes for text in c.prompts]
+    return tuple(sorted((one for one in wordings if " " in one[1]), key=lambda one: (-len(one[1]), one)))

@@ -14,10 +14,9 @@ from functools import cache
 
 from medclip.text.checks.closed_words import NEUTRAL
 from medclip.text.tokenizers.tokenizer import Tokenizer
-from medclip.text.vocabulary.contexts import CONTEXTS
 from medclip.text.vocabulary.load import load_task, spoken_names
 from medclip.text.vocabulary.own_words import Prompt, opposite
-from medclip.text.vocabulary.prompts import expand
+from medclip.text.vocabulary.prompts import CONTEXTS, expand
 from medclip.wording import list_of, number
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -37,10 +36,6 @@ _BEGINNING = 8
 
 def prompt_notes(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> tuple[str, ...]:
     """Write what a person should know of their prompts before anything is read: hints, never a refusal.
-
-    Args:
-        prompts: Prompts as asked.
-        tokenizer: Tokenizer of the pack.
 
     Returns:
         Sentences: on each word that is likely misspelt or no token, on all that training hardly had, and on each prompt
@@ -117,8 +112,8 @@ def _close(word: str) -> str:
 def _cuts(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> Iterator[str]:
     """Yield a sentence for each prompt that is cut; the opposite that was made of one is not worth another."""
     for prompt in prompts:
-        own = [no for no in prompt.against if no not in map(opposite, prompt.texts)]
-        for text in (*prompt.texts, *own):
+        opposites = [no for no in prompt.against if no not in map(opposite, prompt.texts)]
+        for text in (*prompt.texts, *opposites):
             words = text.split()
             kept = num_read(text, tokenizer)
             if kept < len(words):

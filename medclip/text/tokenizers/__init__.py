@@ -1,1 +1,1 @@
-"""Tokenizers and the cleaning before them."""
+"""Tokenizers, and the mending of text before them; the towers that read tokens are in `models`."""

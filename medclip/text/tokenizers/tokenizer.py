@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from medclip.errors import MedclipError, Reason
-from medclip.text.tokenizers import wordpiece as word_pieces
-from medclip.text.tokenizers.cleaning import cleaner, mend
-from medclip.text.tokenizers.clip import DEFAULT_CONTEXT, MARK, ClipTokenizer
-from medclip.text.tokenizers.transformers_files import CONCH, MERGES, PIECES, read_transformers
+from medclip.text.tokenizers.clip import DEFAULT_CONTEXT, MARK, ClipTokenizer, cleaner, mend
+from medclip.text.tokenizers.transformers_files import (
+    CONCH,
+    MERGES,
+    PIECES,
+    WORDPIECE_CONTEXT,
+    WORDPIECE_SPECIAL,
+    WORDPIECE_VOCABULARY,
+    as_the_hub_reads_it,
+    read_transformers,
+    tokenizer_files,
+    wordpiece_of,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +34,7 @@ _FEWEST_IDS = 300
 
 PAD, UNK, BOS, EOS = "[PAD]", "[UNK]", "[BOS]", "[EOS]"
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-_ALONE = (word_pieces.VOCABULARY, MERGES, PIECES, CONCH)
+_ALONE = (WORDPIECE_VOCABULARY, MERGES, PIECES, CONCH)
 """Files that make a tokenizer without tokenizer.json: BERT's, CLIP's, SigLIP's and CONCH's."""
 _CLEAN = "medclip_clean"
 """Key of tokenizer_config.json for the cleaning of a text, where it is not open_clip's "whitespace"."""
@@ -136,9 +145,11 @@ class FolderTokenizer:
     @property
     def special_ids(self) -> frozenset[int]:
         """Ids that stand for no part of a text: padding, begin, end, what is unknown, masked or unused."""
-        known = self._backend.get_vocab(with_added_tokens=True)
+        vocabulary = self._backend.get_vocab(with_added_tokens=True)
         stated = {i for i, token in self._backend.get_added_tokens_decoder().items() if token.special}
-        return frozenset(stated | {self._pad_id, self._eos_id} | {i for t, i in known.items() if _SPECIAL.fullmatch(t)})
+        return frozenset(
+            stated | {self._pad_id, self._eos_id} | {i for t, i in vocabulary.items() if _SPECIAL.fullmatch(t)}
+        )
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Encode N sentences.
@@ -215,7 +226,7 @@ def train_tokenizer(
     )
     folder.mkdir(parents=True, exist_ok=True)
     special = {"pad_token": PAD, "unk_token": UNK, "bos_token": BOS, "eos_token": EOS}
-    for name, content in word_pieces.files_of(backend, context_length, special).items():
+    for name, content in tokenizer_files(backend, context_length, special).items():
         (folder / name).write_bytes(content)
     return _from_folder(folder, None, {}, ours=True)
 
@@ -277,7 +288,7 @@ def _from_folder(
             backend = Backend.from_str(stored[FILES[0]].decode())
             pieces = json.loads(stored[FILES[0]])["model"]["type"] == "WordPiece"
         else:
-            backend, pieces = word_pieces.from_vocabulary(folder / word_pieces.VOCABULARY), True
+            backend, pieces = wordpiece_of(folder / WORDPIECE_VOCABULARY), True
     except Exception as e:  # tokenizers raises bare Exception
         raise MedclipError(
             Reason.PACK_INVALID,
@@ -286,7 +297,7 @@ def _from_folder(
             hint="Take them from their source again.",
         ) from e
     if pieces:
-        special = word_pieces.SPECIAL | special
+        special = WORDPIECE_SPECIAL | special
     elif ours and _CLEAN not in config:
         special = {"pad_token": PAD, "eos_token": EOS}
         if backend.token_to_id(PAD) != 0 or backend.token_to_id(EOS) != backend.get_vocab_size() - 1:
@@ -295,17 +306,17 @@ def _from_folder(
                 "this tokenizer does not have [PAD] as its first and [EOS] as its last id.",
                 where=folder,
             )
-    length = length or (word_pieces.DEFAULT_CONTEXT if pieces else 0)
+    length = length or (WORDPIECE_CONTEXT if pieces else 0)
     pad, eos = special.get("pad_token", ""), special.get("sep_token" if pieces else "eos_token", "")
     if not length or backend.token_to_id(pad) is None or backend.token_to_id(eos) is None:
         raise MedclipError(
             Reason.PACK_INVALID, "the tokenizer does not say how it pads, ends and how long it is.", where=folder
         )
     if pieces:
-        backend = word_pieces.as_the_hub_reads_it(backend, config)
+        backend = as_the_hub_reads_it(backend, config)
         backend.no_truncation()
         backend.no_padding()
-        stored = word_pieces.files_of(
+        stored = tokenizer_files(
             backend, length, {k: v for k, v in special.items() if backend.token_to_id(v) is not None}
         )
     elif config.get("model_max_length") != length:  # what is saved says what is used
@@ -320,7 +331,7 @@ def _of_transformers(
     """Make a tokenizer of a CLIP or SigLIP, whose texts nobody mends before."""
     if not length:
         raise ValueError("no length")
-    files = word_pieces.files_of(backend, length, special, padding_side=side, **{_CLEAN: "none"})
+    files = tokenizer_files(backend, length, special, padding_side=side, **{_CLEAN: "none"})
     settings = {"clean": "none", "padding_side": side, **options}
     return FolderTokenizer(backend, length, files, pad=special["pad_token"], eos=special["eos_token"], **settings)
 

@@ -1,1 +1,1 @@
-"""Tasks, their classes, and how a radiologist names them."""
+"""Tasks, their classes, and how a radiologist names them; which task a run asks is said elsewhere."""

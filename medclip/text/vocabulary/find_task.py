@@ -9,9 +9,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from medclip.text.vocabulary.load import load_task, parse_task, task_names
+from medclip.text.vocabulary.load import SUFFIX, load_task, parse_task, read_own, task_names
 from medclip.text.vocabulary.task import Task, TaskClass
-from medclip.text.vocabulary.user_tasks import SUFFIX, read_own
 from medclip.wording import capital
 
 _LEFT_OUT = ("", [], {}, None)
@@ -61,10 +60,6 @@ def made_of_values(column: str, values: Sequence[str], modalities: Sequence[str]
 
 def made_of_columns(columns: Sequence[str], modalities: Sequence[str]) -> Task:
     """Make a multi-label task of columns of 0 and 1: one class each, in their order.
-
-    Args:
-        columns: Names of the columns.
-        modalities: Modalities of the images.
 
     Raises:
         MedclipError: TABLE_INVALID for two columns that are called alike.

@@ -6,7 +6,7 @@ Those that ship with medclip are package data in tasks/; files of one's own lie 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
@@ -14,8 +14,113 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.sample import spoken
+from medclip.text.vocabulary.prompts import without_article
 from medclip.text.vocabulary.task import VARIABLE, Task, TaskClass
 from medclip.wording import count
+
+SUFFIX = ".yaml"
+_SHORT = {"task": "name", "modality": "modalities"}
+
+
+@cache
+def own_task_files(folders: str, packaged: frozenset[str]) -> Mapping[str, Path]:
+    """Find the task files in the folders that the variable names.
+
+    Returns:
+        Path by task name.
+
+    Raises:
+        MedclipError: MISSING_FILE for a folder that is not there, TABLE_INVALID for a name that stands twice or that a
+            packaged task has.
+    """
+    files: dict[str, Path] = {}
+    for folder in [Path(f) for f in folders.split(os.pathsep) if f.strip()]:
+        if not folder.is_dir():
+            raise MedclipError(
+                Reason.MISSING_FILE, "there is no such folder.", where=folder, hint=f"{VARIABLE} names it."
+            )
+        for path in sorted(folder.glob(f"[!.]*{SUFFIX}")):
+            name = path.name.removesuffix(SUFFIX)
+            taken = "medclip ships a task" if name in packaged else f"{files[name]} is a task" if name in files else ""
+            if taken:
+                raise MedclipError(
+                    Reason.TABLE_INVALID, f"{taken} of this name already.", where=path, hint="Give the file another."
+                )
+            files[name] = path
+    return files
+
+
+def read_own(path: Path) -> str:
+    """Read a task file.
+
+    Raises:
+        MedclipError: TABLE_INVALID when it is no UTF-8 text, MISSING_FILE or PERMISSION_DENIED.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise MedclipError(Reason.TABLE_INVALID, "this is not UTF-8 text.", where=path) from e
+    except OSError as e:
+        reason = Reason.MISSING_FILE if isinstance(e, FileNotFoundError) else Reason.PERMISSION_DENIED
+        raise MedclipError(reason, f"the task file cannot be read ({type(e).__name__}).", where=path) from e
+
+
+def filled(values: Any, name: str) -> Any:
+    """Fill in what a short task file leaves out; what is there, right or wrong, is left for the check of its form.
+
+    `kind`, `modality` (or `modalities`) and classes with `name` and `prompts` are enough. A class is then called by its
+    name with blanks; a class of a multi-label task is denied with "no" before its nouns, and noticed in other texts by
+    its name and its prompts.
+
+    Args:
+        values: The YAML document.
+        name: The file's name, which the task gets where it names none.
+
+    Example:
+        >>> short = {"kind": "multilabel", "modality": "oct", "classes": [{"name": "drusen", "prompts": ["drusen"]}]}
+        >>> filled(short, "retina")["classes"][0]["negative_prompts"]
+        ['no drusen', 'without drusen', 'no evidence of drusen']
+    """
+    if not isinstance(values, dict):
+        return values
+    task = {_SHORT.get(k, k) if _SHORT.get(k, k) not in values else k: v for k, v in values.items()}
+    if isinstance(task.get("modalities"), str):
+        task["modalities"] = [task["modalities"]]
+    task.setdefault("name", name)
+    task.setdefault("title", _words(task["name"]).capitalize())
+    if "templates" not in task and task.get("kind") != "risk":
+        task["templates"] = ["{}", *_templates(task.get("modalities"))]
+    if isinstance(task.get("classes"), list):
+        several = task.get("kind") == "multilabel"
+        task["classes"] = [_class(c, several) if isinstance(c, dict) else c for c in task["classes"]]
+    return task
+
+
+def _class(c: Mapping[str, Any], several: bool) -> dict[str, Any]:
+    words = _words(c.get("name", ""))
+    filled = dict(c)
+    given = c.get("prompts")
+    prompts = [" ".join(p.split()).lower() for p in given if isinstance(p, str)] if isinstance(given, list) else []
+    filled.setdefault("title", words.capitalize())
+    if several:
+        nouns = filled.setdefault("nouns", [words])
+        filled.setdefault("stems", list(dict.fromkeys([words, *(without_article(p) for p in prompts)])))
+        if isinstance(nouns, list):
+            bare = dict.fromkeys(without_article(n) for n in nouns if isinstance(n, str))
+            denied = [f"{no} {n}" for n in bare for no in ("no", "without", "no evidence of")]
+            filled.setdefault("negative_prompts", [d for d in denied if d.lower() not in prompts])
+    return filled
+
+
+def _templates(modalities: object) -> Iterator[str]:
+    if isinstance(modalities, list) and len(modalities) == 1 and isinstance(modalities[0], str):
+        yield f"{spoken(modalities[0])} image: {{}}"
+
+
+def _words(name: object) -> str:
+    return str(name).replace("_", " ")
+
 
 MODALITY_TASK = "modality"
 """Name of the task whose classes are modalities."""
@@ -39,7 +144,7 @@ def spoken_names() -> tuple[str, ...]:
 def load_task(name: str) -> Task:
     """Load a task by name: one that ships with medclip, or NAME.yaml in a folder that MEDCLIP_TASKS names.
 
-    A file of one's own may be short, see `medclip.text.vocabulary.user_tasks.filled`. It is read once in a process.
+    A file of one's own may be short, see `medclip.text.vocabulary.load.filled`. It is read once in a process.
 
     Raises:
         MedclipError: NO_TASK when there is no such task; TABLE_INVALID when its file is malformed, and as `task_names`.
@@ -57,8 +162,6 @@ def _own() -> Mapping[str, Path]:
     folders = os.environ.get(VARIABLE, "")
     if not folders:
         return {}
-    from medclip.text.vocabulary.user_tasks import own_task_files
-
     return own_task_files(folders, _packaged())
 
 
@@ -72,8 +175,6 @@ def _load(name: str, folders: str | None) -> Task:
         )
         task = parse_task(text, where=where, short_name=name)
     else:
-        from medclip.text.vocabulary.user_tasks import own_task_files, read_own
-
         if name not in _own():
             own_task_files.cache_clear()  # the file may have been written since
         path = _own().get(name)
@@ -118,8 +219,6 @@ def parse_task(text: str, *, where: object = None, short_name: str | None = None
         safe = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's takes a tenth of the time
         values = yaml.load(text, safe)  # noqa: S506 (it is a safe one)
         if short_name is not None:
-            from medclip.text.vocabulary.user_tasks import filled
-
             values = filled(values, short_name)
         values = _with_shared_classes(values, where)
         parsed = TaskFile.model_validate(values)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.sample import Modality, spoken
-from medclip.text.checks.fact_words import MODALITIES
+from medclip.text.checks.closed_words import MODALITIES
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import ClassPrompts, fill, without_article
 from medclip.text.vocabulary.task import Task, TaskClass
@@ -89,25 +89,25 @@ def read_prompts(prompts: Asked, against: Asked = ()) -> tuple[Prompt, ...]:
         >>> read_prompts({"fluid": ["pleural effusion"]}, {"fluid": "clear angles"})[0].against
         ('clear angles',)
     """
-    asked = dict(_named(prompts))
-    if not asked:
+    questions = dict(_named(prompts))
+    if not questions:
         if _several(against):
             raise _wrong("there is something to compare against, but no prompt.", "Add --prompt TEXT.")
         return ()
     if isinstance(against, Mapping):
-        strange = [str(name) for name in against if name not in asked]
+        strange = [str(name) for name in against if name not in questions]
         if strange:
-            named = did_you_mean(strange[0], asked, "Prompts are")
+            named = did_you_mean(strange[0], questions, "Prompts are")
             raise _wrong(f"{strange[0]!r} is compared with something, and is no prompt.", named)
-        denied = [_ways(against.get(name, ())) for name in asked]
+        denied = [_ways(against.get(name, ())) for name in questions]
     else:
-        denied = [_ways(words) for words in _several(against)] or [()] * len(asked)
-    if len(denied) != len(asked):
+        denied = [_ways(words) for words in _several(against)] or [()] * len(questions)
+    if len(denied) != len(questions):
         raise _wrong(
-            f"prompts and what they are compared with come in pairs: {len(asked)} and {len(denied)} were given.",
+            f"prompts and what they are compared with come in pairs: {len(questions)} and {len(denied)} were given.",
             f"Name one --against for each --prompt, in their order, or none. {BAR!r} parts ways to say the same thing.",
         )
-    return tuple(_prompt(name, texts, no) for (name, texts), no in zip(asked.items(), denied, strict=True))
+    return tuple(_prompt(name, texts, no) for (name, texts), no in zip(questions.items(), denied, strict=True))
 
 
 def opposite(text: str) -> str:
@@ -173,10 +173,10 @@ def _ways(words: Words) -> tuple[str, ...]:
     return tuple(" ".join(part.split()) for text in texts for part in text.split(BAR))
 
 
-def _several(asked: Asked) -> list[Words]:
-    if isinstance(asked, Mapping):
-        return list(asked.values())
-    return [asked] if isinstance(asked, str) else list(asked)
+def _several(questions: Asked) -> list[Words]:
+    if isinstance(questions, Mapping):
+        return list(questions.values())
+    return [questions] if isinstance(questions, str) else list(questions)
 
 
 def _list(value: object) -> list[object]:

@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.shards.reading.columns import Columns
+from medclip.shards.reading.mapped_rows import Columns
 from medclip.training.batches.order import windows_of_epoch
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from medclip.sample import POSITIONS, SIDES, VIEW_KINDS, ViewType
-from medclip.shards.sample_views import SampleView
+from medclip.shards.sample_json import SampleView
 from medclip.text.captions.record import CaptionRecord
-from medclip.text.vocabulary.outcomes import spoken_labels
+from medclip.text.vocabulary.task import spoken_labels
 
 ALL_SIDES = -1
 """Number of the side of a caption that is about all that is shown, or about a side that nobody named."""

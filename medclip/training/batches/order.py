@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.shards.reading.columns import Columns
+from medclip.shards.reading.mapped_rows import Columns
 
 ORDER = 2
 """The stream of chance that orders take; captions and augmentation have others."""

@@ -18,11 +18,11 @@ from medclip.models.inputs.preprocess import Preprocess
 from medclip.objectives.keys import NO_KEY, key_of
 from medclip.sample import SIDES, Modality
 from medclip.shards.reading.foreign import FOREIGN, is_empty_record
-from medclip.shards.sample_views import VIEW_KIND, SampleView
-from medclip.shards.stored_image import DRAFT_GAP
+from medclip.shards.sample_json import VIEW_KIND, SampleView
+from medclip.shards.stored_data import DRAFT_GAP
 from medclip.text.captions.draw import draw_stated
 from medclip.text.captions.record import CaptionRecord
-from medclip.text.free_text.sentences import Native
+from medclip.text.free_text import Native
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.augment import Change, apply_change, draw_change, largest_px, names_a_side
 from medclip.training.batches.augment_clips import draw_clip_change, make_clip
@@ -87,7 +87,7 @@ class Drawing:
 
     @property
     def scale(self) -> tuple[int | None, float]:
-        """Arguments of `medclip.shards.stored_image.decode`. Validation has the pixels that a model is used with."""
+        """Arguments of `medclip.shards.stored_data.decode`. Validation has the pixels that a model is used with."""
         if self.decode == "full":
             return None, DRAFT_GAP
         return self.wanted_px, 1.0 if self.decode == "scaled" and self.augment is not None else DRAFT_GAP

@@ -18,8 +18,7 @@ from medclip.imaging.perceptual_hash import hash_images, hash_lines
 from medclip.models.packs.card import Adaptation, Card
 from medclip.sample import Modality
 from medclip.settings import Settings
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from tests.kits.files import write_image
 from tests.kits.leakage import brighter, cohort_of, film, resized_jpeg
 from tests.kits.shards import KEY, write

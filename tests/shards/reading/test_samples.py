@@ -14,8 +14,7 @@ from medclip.settings import Settings
 from medclip.shards.reading import shard_files
 from medclip.shards.reading.check_folder import check_shards
 from medclip.shards.reading.samples import ShardReader
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from tests.kits.shards import KEY, write
 
 

@@ -15,10 +15,10 @@ import pytest
 from medclip.errors import MedclipError, Reason
 from medclip.files.stores import remote
 from medclip.files.stores.remote import RemotePath, place_of
-from medclip.shards.reading import read_ahead, shard_files
-from medclip.shards.reading.read_ahead import ReadAhead
+from medclip.shards.reading import shard_files
+from medclip.shards.reading import shard_files as read_ahead
 from medclip.shards.reading.shard_cache import Fetched, ShardCache, ShardFile, WantedList
-from medclip.shards.reading.shard_files import ShardFiles
+from medclip.shards.reading.shard_files import ReadAhead, ShardFiles
 from tests.kits.stores import WebStore
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])

@@ -23,8 +23,7 @@ from medclip.shards.reading.foreign import ForeignSet
 from medclip.shards.reading.index_tars import index_shards
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.reading.shard_cache import ShardCache
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from tests.kits.shards import KEY, write
 from tests.kits.stores import WebStore, upload
 

@@ -21,10 +21,9 @@ from medclip.settings import Settings
 from medclip.shards.reading.check_folder import check_shards
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing import build as build_module
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form, sample_key
-from medclip.shards.writing.read_row import ReadResult, read_row
-from medclip.shards.writing.summary import plan_shards
+from medclip.shards.writing.build import Form, build_shards, sample_key
+from medclip.shards.writing.exam_groups import ReadResult, read_row
+from medclip.shards.writing.splits import plan_shards
 from tests.kits.progress import Recorded
 from tests.kits.shards import KEY, NUM_PATIENTS, write
 
@@ -225,7 +224,7 @@ def in_this_process(jobs, settings):
 
 def test_a_fault_of_a_decoder_is_told_by_its_kind_only(monkeypatch, table):
     from medclip.adapters import registry
-    from medclip.shards.writing.read_row import ReadJob
+    from medclip.shards.writing.exam_groups import ReadJob
 
     def fail(*_):
         raise RuntimeError("Jane Doe")

@@ -20,11 +20,10 @@ from medclip.sample import ViewType
 from medclip.settings import Settings
 from medclip.shards.folder import read_index
 from medclip.shards.reading.samples import ShardReader
-from medclip.shards.sample_views import Group
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.sample_json import Group
+from medclip.shards.writing.build import Form, build_shards
 from medclip.shards.writing.exam_groups import earlier_exams, joined_labels
-from medclip.shards.writing.summary import plan_shards
+from medclip.shards.writing.splits import plan_shards
 from medclip.shards.writing.table import read_shard_table
 from medclip.text.vocabulary.task import Task, TaskClass
 from tests.kits.files import write_dicom, write_image

@@ -13,8 +13,7 @@ from examples.make_phantoms import ecg_record
 from medclip.adapters.registry import preprocessing_of
 from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.writing.build import Form, build_shards
 from tests.kits.shards import KEY
 
 SETTINGS = Settings(workers=1)

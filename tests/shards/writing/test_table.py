@@ -6,7 +6,7 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Modality
-from medclip.shards.writing.summary import plan_shards
+from medclip.shards.writing.splits import plan_shards
 from medclip.shards.writing.table import read_shard_table
 from tests.kits.shards import write
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from medclip.errors import MedclipError
-from medclip.slides.learning.bags import Bags
-from medclip.slides.learning.cross_validate import cross_validate, make_folds
+from medclip.slides.learning.labels import Bags
+from medclip.slides.learning.learn import cross_validate, make_folds
 from medclip.slides.learning.train import Learned, SlideRecipe, train_slides
 from tests.kits.slide_bags import planted
 
@@ -47,7 +47,7 @@ def test_an_epoch_is_chosen_by_patients_that_are_neither_learned_from_nor_scored
         seen.append((set(train.patients), set(val.patients)))
         return train_slides(train, recipe, seed=seed, val=val)
 
-    monkeypatch.setattr("medclip.slides.learning.cross_validate.train_slides", spied)
+    monkeypatch.setattr("medclip.slides.learning.learn.train_slides", spied)
     left: list[set[str]] = []
     cross_validate(
         bags,

@@ -17,7 +17,7 @@ from medclip.slides.learning.head_file import ARRAYS, CARD, check_fit, read_head
 from medclip.slides.learning.labels import read_slide_labels
 from medclip.slides.learning.learn import recipe_of
 from medclip.slides.learning.predict import SlidePredictions, map_for
-from medclip.slides.store.slide_store import SlideRow, open_slide_store
+from medclip.slides.slide_store import SlideRow, open_slide_store
 from tests.kits.slide_cohort import write_cohort
 from tests.kits.slide_store import make_slide_features
 from tests.kits.slides import draw_section, write_pyramid

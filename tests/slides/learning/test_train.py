@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medclip.errors import MedclipError, Reason
-from medclip.slides.learning.bags import Bags, bags_in_memory
+from medclip.slides.learning.labels import Bags, bags_in_memory
 from medclip.slides.learning.train import SlideRecipe, held_back, slide_logits, train_slides
 from tests.kits.slide_bags import DIM, planted
 

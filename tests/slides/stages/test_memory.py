@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from medclip.slides.store.slide_store import open_slide_store
+from medclip.slides.slide_store import open_slide_store
 from tests.kits.slides import make_pathology_pack, write_giant
 
 MEMORY_MB = 720

@@ -28,8 +28,8 @@ from medclip.runs.call import Call
 from medclip.sample import View
 from medclip.settings import ReadPolicy, Settings
 from medclip.slides.stages import reading
-from medclip.slides.stages.grid_files import grid_geojson
 from medclip.slides.stages.run_stage import StageRun
+from medclip.slides.stages.stage_files import grid_geojson
 from tests.kits.dicom_slides import all_of, shows
 from tests.kits.scoring import make_pack
 from tests.kits.slides import damage_tile, draw_section, make_pathology_pack, write_dicom_slide, write_pyramid

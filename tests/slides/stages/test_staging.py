@@ -13,7 +13,7 @@ from medclip.adapters.base import Source, single
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import inspect_file
 from medclip.settings import Settings
-from medclip.slides.stages.staging import Staging
+from medclip.slides.stages.reading import Staging
 from tests.kits.slides import draw_section, write_pyramid
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medclip.text.captions.answered_questions import statement_of
+from medclip.text.captions.quoted_words import statement_of
 
 
 @pytest.mark.parametrize(

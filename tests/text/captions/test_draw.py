@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from medclip.errors import MedclipError
 from medclip.sample import Modality
 from medclip.text.captions.draw import CaptionRecord, all_wordings, draw_caption
-from medclip.text.free_text.mentions import asserted
+from medclip.text.mentions import asserted
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import expand
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medclip.pairs.sources.labels import distinct_sentences
 from medclip.sample import Modality
 from medclip.text.captions.draw import CaptionRecord, draw_caption
-from medclip.text.captions.label_sentences import distinct_sentences
 from medclip.text.checks.caption_check import check_caption, claims
 from medclip.text.vocabulary.load import load_task, task_names
 from tests.kits.size import sized

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medclip.text.checks.image_words import image_classes
+from medclip.text.checks.closed_words import image_classes
 
 
 @pytest.mark.parametrize(

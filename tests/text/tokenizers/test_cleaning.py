@@ -9,7 +9,7 @@ import ftfy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.text.tokenizers.cleaning import mend
+from medclip.text.tokenizers.clip import mend
 
 
 @given(st.text(string.printable + "&#;\x1b\x00é\u2019\ufb01") | st.text())

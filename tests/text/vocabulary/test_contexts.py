@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medclip.text.vocabulary.contexts import CONTEXTS, UNKNOWN, combinations, completed
+from medclip.text.vocabulary.prompts import CONTEXTS, UNKNOWN, combinations, completed
 
 VIEW = {"": ("",), "frontal": ("frontal view",)}
 DEVICE = {"": ("",), "tube": ("with a tube", "with a catheter")}

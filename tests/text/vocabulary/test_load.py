@@ -8,7 +8,7 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Modality
-from medclip.text.free_text.mentions import asserted, mentioned
+from medclip.text.mentions import asserted, mentioned
 from medclip.text.vocabulary.find_task import class_said
 from medclip.text.vocabulary.load import load_task, parse_task, spoken_names, task_names
 

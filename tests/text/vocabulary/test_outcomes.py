@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from medclip.errors import MedclipError, Reason
+from medclip.pairs.sources.labels import distinct_sentences
+from medclip.pairs.words.caption_writer import facts_of
 from medclip.sample import Modality
-from medclip.text.captions.caption_writer import facts_of
 from medclip.text.captions.draw import draw_caption
-from medclip.text.captions.label_sentences import distinct_sentences
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.checks.caption_check import check_caption
-from medclip.text.vocabulary.outcomes import outcome_of, spoken_labels
+from medclip.text.vocabulary.task import outcome_of, spoken_labels
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from medclip.errors import MedclipError, Reason
+from medclip.pairs.sources.labels import distinct_sentences
 from medclip.sample import Modality
 from medclip.text.captions.draw import all_wordings, draw_caption
-from medclip.text.captions.label_sentences import distinct_sentences
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.checks.caption_check import check_caption
-from medclip.text.free_text.mentions import mentioned
+from medclip.text.mentions import mentioned
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.prompts import expand
 from medclip.text.vocabulary.task import VARIABLE

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from medclip.models.towers.view_fusion import ViewFusion
 from medclip.sample import Modality, ViewType
-from medclip.shards.sample_views import SampleView
+from medclip.shards.sample_json import SampleView
 from medclip.text.captions.record import CaptionRecord
 from medclip.training.batches.exam_texts import ALL_SIDES, kin_of, label_key, subjects_of, types_of, view_of
 

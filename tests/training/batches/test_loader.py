@@ -27,9 +27,8 @@ from medclip.settings import Settings
 from medclip.shards.reading.foreign import ForeignSet
 from medclip.shards.reading.index_tars import index_shards
 from medclip.shards.reading.samples import ShardReader
-from medclip.shards.stored_image import decode
-from medclip.shards.writing.build import build_shards
-from medclip.shards.writing.entries import Form
+from medclip.shards.stored_data import decode
+from medclip.shards.writing.build import Form, build_shards
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.tokenizers.clip import ClipTokenizer
 from medclip.training.batches import samples as samples_module

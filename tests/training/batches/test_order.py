@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.errors import MedclipError, Reason
-from medclip.shards.reading.columns import Columns, coded
+from medclip.shards.reading.mapped_rows import Columns, coded
 from medclip.training.batches.order import ORDER, Balance, epoch_plan, order_of_epoch, repeats, steps_of_epoch
 
 

@@ -35,7 +35,7 @@ ALL: Mapping[str, ColumnMap] = {
     )
 }
 """By name; of two that fit a table the first is taken."""
-_HINT = "For a table of your own with columns of labels use `medclip captions from-labels`."
+_HINT = "For a table of your own with columns of labels use `medclip pairs captions --from labels`."
 
 
 def map_of(table: Table, dataset: str | None = None) -> ColumnMap:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from medclip.errors import MedclipError
-from medclip.text.ecg.cleaning import CleanedReport
+from medclip.text.ecg_statements import CleanedReport
 
 Cells = Mapping[str, str]
 HEADER = ".hea"

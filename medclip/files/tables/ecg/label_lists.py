@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.cell_privacy import shown
 from medclip.files.tables.ecg.ecg_row import Cells, EcgReading, EcgRow, records_of, without_fraction
-from medclip.text.ecg.statements import labels_of_list
+from medclip.text.ecg_statements import labels_of_list
 
 CPSC_COLUMNS = ("Recording", "First_label", "Second_label", "Third_label")
 CPSC_FILE = "{Recording}.mat"

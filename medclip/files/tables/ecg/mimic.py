@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medclip.files.tables.ecg.ecg_row import Cells, EcgReading, EcgRow, record_file, records_of, without_fraction
-from medclip.text.ecg.cleaning import clean_report
+from medclip.text.ecg_statements import clean_report
 
 COLUMNS = ("subject_id", "study_id", "report_0")
 REPORTS = tuple(f"report_{k}" for k in range(18))

@@ -19,8 +19,7 @@ from medclip.files.tables.ecg.ecg_row import (
     records_of,
     without_fraction,
 )
-from medclip.text.ecg.cleaning import clean_report
-from medclip.text.ecg.statements import labels_of, statements
+from medclip.text.ecg_statements import clean_report, labels_of, statements
 from medclip.wording import count
 
 COLUMNS = ("ecg_id", "patient_id", "scp_codes", "strat_fold")

@@ -25,7 +25,7 @@ from medclip.files.tables.mammography.mammogram_row import (
     worst_birads,
     worst_pathology,
 )
-from medclip.text.breast.record import CALCIFICATION, LYMPH_NODE, MASS, BreastFinding, BreastRecord, suspicion_of
+from medclip.text.breast_record import CALCIFICATION, LYMPH_NODE, MASS, BreastFinding, BreastRecord, suspicion_of
 from medclip.wording import count
 
 COLUMNS = ("patient_id", "abnormality_id", "abnormality_type", "assessment", "pathology", "subtlety")

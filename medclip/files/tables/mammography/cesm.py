@@ -18,7 +18,7 @@ from medclip.files.tables.mammography.mammogram_row import (
     images_of,
     side_of,
 )
-from medclip.text.breast.record import CALCIFICATION, MASS, BreastFinding, BreastRecord, suspicion_of
+from medclip.text.breast_record import CALCIFICATION, MASS, BreastFinding, BreastRecord, suspicion_of
 
 COLUMNS = ("file", "patient_id", "laterality", "view", "pathology", "birads", "findings", "tags", "machine")
 SHEET = ("Image_name", "Patient_ID", "Side", "Type", "View", "BIRADS", "Findings", "Tags")

@@ -27,7 +27,7 @@ from medclip.files.tables.mammography.mammogram_row import (
     worst_birads,
 )
 from medclip.files.tables.table import number_in
-from medclip.text.breast.record import (
+from medclip.text.breast_record import (
     CALCIFICATION,
     LYMPH_NODE,
     MASS,

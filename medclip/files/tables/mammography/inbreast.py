@@ -15,7 +15,7 @@ from medclip.files.tables.mammography.mammogram_row import (
     images_of,
     side_of,
 )
-from medclip.text.breast.record import BreastRecord
+from medclip.text.breast_record import BreastRecord
 from medclip.wording import count
 
 COLUMNS = ("Laterality", "View", "Acquisition date", "File Name", "ACR", "Bi-Rads")

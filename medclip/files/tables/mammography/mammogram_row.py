@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.cell_privacy import shown
 from medclip.files.tables.table import number_hint, number_in
-from medclip.text.breast.record import (
+from medclip.text.breast_record import (
     CALCIFICATION,
     COMPOSITIONS,
     FINDINGS_TASK,

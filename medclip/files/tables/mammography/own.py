@@ -25,7 +25,7 @@ from medclip.files.tables.mammography.mammogram_row import (
     side_of,
 )
 from medclip.sample import VIEW_KINDS
-from medclip.text.breast.record import (
+from medclip.text.breast_record import (
     CALCIFICATION,
     COMPOSITIONS,
     FINDINGS_TASK,

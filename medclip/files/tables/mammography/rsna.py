@@ -16,7 +16,7 @@ from medclip.files.tables.mammography.mammogram_row import (
     images_of,
     side_of,
 )
-from medclip.text.breast.record import BreastRecord
+from medclip.text.breast_record import BreastRecord
 
 COLUMNS = ("site_id", "patient_id", "image_id", "laterality", "view", "cancer", "implant", "machine_id")
 USES = (*COLUMNS, "age", "BIRADS", "density")

@@ -18,7 +18,7 @@ from medclip.files.tables.mammography.mammogram_row import (
     one_of,
     side_of,
 )
-from medclip.text.breast.record import CALCIFICATION, LYMPH_NODE, BreastFinding, BreastRecord, finding_kinds
+from medclip.text.breast_record import CALCIFICATION, LYMPH_NODE, BreastFinding, BreastRecord, finding_kinds
 
 COLUMNS = ("study_id", "image_id", "laterality", "view_position", "breast_birads", "breast_density")
 USES = (*COLUMNS, "finding_categories", "split")

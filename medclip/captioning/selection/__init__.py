@@ -1,1 +1,0 @@
-"""Which patches of a slide get a caption: those that attributes or findings ask for, and some of each kind."""

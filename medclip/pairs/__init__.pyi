@@ -1,0 +1,5 @@
+"""What type checkers see of `medclip.pairs`: every public name as what it is; see `medclip/runs/__init__.pyi`."""
+
+from medclip.api.captions import captions
+
+__all__ = ["captions"]

@@ -1,1 +1,0 @@
-"""A store of slides in the forms of others: AnnData files, and the folders that LazySlide opens."""

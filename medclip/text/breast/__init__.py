@@ -1,1 +1,0 @@
-"""Reports of mammograms, written from what a table states of a breast."""

@@ -1,1 +1,0 @@
-"""Words of electrocardiograms: SCP-ECG statements, reports in German and English, and what is cleaned out of them."""

@@ -1,1 +1,0 @@
-"""Reports and other free text: split, cleaned and drawn from."""
