@@ -21,7 +21,7 @@ from medclip.evaluation.held_out_rows import blocks_of, choose_rows
 from medclip.evaluation.label_retrieval import recall_figures
 from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
 from medclip.models.packs.card import SplitFigures
-from medclip.models.prototypes.class_vectors import class_vectors, score_features
+from medclip.models.prototypes.class_vectors import class_logits, class_vectors
 from medclip.progress import Progress, Silent
 from medclip.statistics.estimate import NUM_RESAMPLES, Estimate
 from medclip.statistics.metrics import classification
@@ -227,32 +227,26 @@ def _own_task(
     unmeasured = [f"{task.title} could not be measured: too few patients of more than one answer."]
     if not len(rows):
         return {}, unmeasured
-    logits_NC = own.head.logits(encoded.images_ND[rows], model)
-    if task.kind == "risk":
-        from medclip.training.steps.supervised import targets_of
-
-        keys = [json.dumps(encoded.facts[i]) for i in rows.tolist()]
-        targets_NC = targets_of(task, names, keys).numpy()
-        figures: dict[str, Any] = {}
-    elif task.kind == "multilabel":
-        targets_NC = np.array([[truth[i].get(c, np.nan) for c in names] for i in rows.tolist()], np.float32)
-        figures = {}
-    else:
-        inside = np.array([truth[i] in names for i in rows.tolist()])
-        targets_N = np.array([names.index(truth[i]) for i in rows[inside].tolist()], np.int64)
+    logits_NC, rules = own.head.logits(encoded.images_ND[rows], model), task.rules
+    figures: dict[str, Any] = {}
+    targets_NC = rules.truth_of(task, [truth[i] for i in rows.tolist()], names).astype(np.float32)
+    if rules.one_answer:
+        inside = targets_NC[:, 0] < len(names)
+        targets_N = targets_NC[inside, 0].astype(np.int64)
         if len(set(targets_N.tolist())) < 2:
             return {}, unmeasured
         patients, logits_NC = [p for p, ok in zip(patients, inside, strict=True) if ok], logits_NC[inside]
-        figures = _classes(targets_N, patients, {"zero_shot": logits_NC}, num_resamples)
+        figures = _classes(targets_N, patients, {"zero_shot": logits_NC}, rules.metrics, num_resamples)
         targets_NC = np.eye(len(names), dtype=np.float32)[targets_N]
         logits_NC = classification.ranked_scores(logits_NC, False)
     test = classification.HeldOut(targets_NC, classification.numbered(patients), len(names))
-    figures = _findings(names, test, {"zero_shot": logits_NC}, num_resamples) | figures
+    areas = _findings(names, test, {"zero_shot": logits_NC}, num_resamples)
+    by_class = areas.pop("auroc", None)
+    figures = areas | figures
     if not figures:
         return {}, unmeasured
-    by_class = figures.pop("auroc", None)
-    if by_class and (task.kind != "multiclass" or len(names) > 2):  # of two exclusive classes both areas are the same
-        order = None if task.kind == "risk" else lambda entry: entry[1]["value"]
+    if by_class and (not rules.one_answer or len(names) > 2):  # of two exclusive classes both areas are the same
+        order = None if rules.timed else lambda entry: entry[1]["value"]
         figures["auroc"] = by_class if order is None else dict(sorted(by_class.items(), key=order))
     lacking = [name for name in names if by_class is not None and name not in by_class]
     notes = [f"No area is given for {list_of(lacking)}: too few test patients with or without."] if lacking else []
@@ -272,21 +266,22 @@ def _task(
     rows = np.array([i for i, label in enumerate(labels) if label.get(task.name) is not None], np.int64)
     truth = [labels[i][task.name] for i in rows.tolist()]
     logits = {
-        rival: score_features(encoded[rival].images_ND[rows], class_vectors(one, task), task.kind, one.logit_scale)[0]
+        rival: class_logits(encoded[rival].images_ND[rows], class_vectors(one, task), task.kind, one.logit_scale)
         for rival, one in models.items()
     }
     patients = [whose[i] for i in rows.tolist()]
-    if task.kind == "multilabel":
-        targets_NC = np.array([[label.get(c, np.nan) for c in names] for label in truth], np.float32)
+    targets_NC = task.rules.truth_of(task, truth, names).astype(np.float32)
+    if task.rules.independent:
         test = classification.HeldOut(targets_NC, classification.numbered(patients), len(names))
         figures = _findings(names, test, logits, num_resamples)
     else:
-        inside = np.array([label in names for label in truth])
-        targets_N = np.array([names.index(label) for label in truth if label in names], np.int64)
+        inside = targets_NC[:, 0] < len(names)
+        targets_N = targets_NC[inside, 0].astype(np.int64)
         people = [p for p, ok in zip(patients, inside, strict=True) if ok]
         figures = {}
         if len(set(targets_N.tolist())) > 1:
-            figures = _classes(targets_N, people, {k: v[inside] for k, v in logits.items()}, num_resamples)
+            inside_logits = {rival: of[inside] for rival, of in logits.items()}
+            figures = _classes(targets_N, people, inside_logits, task.rules.metrics, num_resamples)
     if not figures:
         notes.append(f"{task.title} could not be measured: too few patients of more than one answer.")
         return {}
@@ -327,7 +322,7 @@ def _within(
 
 def _has_two_answers(task: Task, labels: Sequence[Mapping[str, Any]], whose: Sequence[Hashable]) -> bool:
     """Whether two answers of a multi-class task have enough patients; of findings `_findings` knows itself."""
-    if task.kind == "multilabel":
+    if task.rules.independent:
         return True
     given = zip(labels, whose, strict=True)
     patients = Counter(answer for answer, _ in {(label[task.name], w) for label, w in given if label.get(task.name)})
@@ -338,18 +333,19 @@ def _classes(
     targets_N: NDArray[np.int64],
     patients: Sequence[Hashable],
     logits: Mapping[str, NDArray[np.float32]],
+    metrics: Sequence[str],
     num_resamples: int,
 ) -> dict[str, Any]:
     num_classes = next(iter(logits.values())).shape[1]
-    chance = {"balanced_accuracy": 1 / num_classes, "macro_auroc": 0.5}
+    chance = {"accuracy": 1 / num_classes, "balanced_accuracy": 1 / num_classes, "macro_auroc": 0.5, "auroc": 0.5}
     size = {"num_images": len(targets_N), "num_patients": len(set(patients))}
     measured = {
-        rival: classification.measured(targets_N, values, patients, list(chance), num_resamples=num_resamples)
+        rival: classification.measured(targets_N, values, patients, metrics, num_resamples=num_resamples)
         for rival, values in logits.items()
     }
     return {
-        metric: _rivals({k: interval_of(v[metric]) for k, v in measured.items()}, chance[metric], size)
-        for metric in chance
+        metric: _rivals({k: interval_of(v[metric]) for k, v in measured.items()}, chance.get(metric), size)
+        for metric in metrics
         if metric in measured["zero_shot"]
     }
 
@@ -393,13 +389,14 @@ def _retrieval(encoded: Mapping[str, _Encoded], whose: Sequence[Hashable], num_r
     return {name: _by_rival({rival: of[name] for rival, of in figures.items()}) for name in figures["zero_shot"]}
 
 
-def _rivals(estimates: Mapping[str, Estimate], chance: float, size: Mapping[str, int]) -> dict[str, Any]:
+def _rivals(estimates: Mapping[str, Estimate], chance: float | None, size: Mapping[str, int]) -> dict[str, Any]:
     """Write figures as a card has them: one alone as it is, several by their names."""
     written: dict[str, dict[str, Any]] = {}
     for rival, estimate in estimates.items():
         figure = Figure.of(estimate)
-        values = {"value": figure.value, "low": figure.low, "high": figure.high, "chance": round(chance, DECIMALS)}
-        written[rival] = values | dict(size)
+        values: dict[str, Any] = {"value": figure.value, "low": figure.low, "high": figure.high}
+        at_random = {} if chance is None else {"chance": round(chance, DECIMALS)}
+        written[rival] = values | at_random | dict(size)
     return _by_rival(written)
 
 

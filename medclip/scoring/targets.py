@@ -117,7 +117,7 @@ class Targets:
             )
         best = [question if question.class_ else self._best(question, features_VD, modality) for question in fitting]
         if self._top_only:
-            findings = [question for question in best if question.asked.task.kind == "multilabel"]
+            findings = [question for question in best if question.asked.task.rules.independent]
             best = [max(findings, key=lambda q: self._score(q, features_VD, modality))] if findings else best[:1]
         return tuple(
             replace(
@@ -179,11 +179,11 @@ class Targets:
         """
         own = target.direction(feature_D)
         ranked = [
-            (abs(_cosine(own, other.direction(feature_D))), asked.task.kind == "multilabel", other)
+            (abs(_cosine(own, other.direction(feature_D))), asked.task.rules.independent, other)
             for asked in self._others(modality)
             for name in asked.names
             if asked.task.name != target.task
-            or (name != target.name and not (asked.task.kind == "multiclass" and len(asked.names) == 2))
+            or (name != target.name and not (asked.task.rules.one_answer and len(asked.names) == 2))
             for other in (self._target(Question(asked, name), modality),)
         ]
         findings = [entry for entry in ranked if entry[1] and entry[0] < _RELATED]
@@ -211,7 +211,7 @@ class Targets:
 
     def _target(self, question: Question, modality: Modality | None) -> Target:
         asked, name = question.asked, question.class_ or ""
-        number, exclusive = asked.names.index(name), asked.task.kind == "multiclass"
+        number, exclusive = asked.names.index(name), asked.task.rules.one_answer
         logits = partial(self._scorer.logits, asked=asked, modality=modality)
         if not self._contrast:
             if not exclusive and not self._scorer.has_head(asked):

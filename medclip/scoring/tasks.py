@@ -16,7 +16,7 @@ from medclip.adaptation.data.unit_features import mean_logits
 from medclip.adaptation.pack.pack_head import read_pack_heads
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.models.packs.words import no_words, understands_words
-from medclip.models.prototypes.class_vectors import ClassVectors, probabilities, score_features, vectors_of
+from medclip.models.prototypes.class_vectors import ClassVectors, class_logits, probabilities, vectors_of
 from medclip.models.prototypes.wordings import Wordings, spread_over_wordings, wordings_of
 from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import Kind, Modality
@@ -246,7 +246,7 @@ class Scorer:
         if self.has_head(asked):
             return self._heads[asked.task.name].head.logits(features_ND, self._model)
         vectors, scale = self.vectors(asked, modality), self._model.logit_scale
-        return score_features(features_ND, vectors, asked.task.kind, scale, asked.calibration)[0]
+        return class_logits(features_ND, vectors, asked.task.kind, scale, asked.calibration)
 
     def study(
         self, features_ND: NDArray[np.float32], asked: AskedTask, modality: Modality | None = None

@@ -125,7 +125,7 @@ def compare_methods(
 
 
 def _check_novel(protocol: Protocol, text: ClassText) -> None:
-    if protocol.novel and (text.kind == "multilabel" or len(text.names) < _FEWEST_CLASSES):
+    if protocol.novel and (text.rules.independent or len(text.names) < _FEWEST_CLASSES):
         raise MedclipError(
             Reason.WRONG_USE,
             f"from base to novel classes takes a task with one answer and {_FEWEST_CLASSES} classes or more; this one "

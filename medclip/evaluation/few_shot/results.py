@@ -10,6 +10,7 @@ from typing import Any
 
 from medclip.result import Result
 from medclip.statistics.metrics.classification import METRICS
+from medclip.text.vocabulary.task_kinds import TaskKind, kind_named
 from medclip.wording import count, estimate, list_of
 
 DECIMALS = 4
@@ -204,6 +205,11 @@ class Comparison(Result):
         return tuple(
             d for d in self.differences if d.reference == reference and d.shots == shots and d.metric == self.primary
         )
+
+    @property
+    def rules(self) -> TaskKind:
+        """The row of the task's kind."""
+        return kind_named(self.kind)
 
     @property
     def ranked(self) -> tuple[str, ...]:

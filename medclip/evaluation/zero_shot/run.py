@@ -40,7 +40,7 @@ from medclip.models.devices import check_batch_size, check_device
 from medclip.models.encoding.unit_reader import ReadUnit, UnitReader
 from medclip.models.packs.card import measured_hashes, training_hashes
 from medclip.models.packs.manifest import pack_digest
-from medclip.models.prototypes.class_vectors import ClassVectors, encode_prompts, mean_vector, score_features
+from medclip.models.prototypes.class_vectors import ClassVectors, class_logits, encode_prompts, mean_vector
 from medclip.progress import Progress, Silent
 from medclip.sample import Modality, spoken
 from medclip.settings import Settings
@@ -464,7 +464,7 @@ def _measure_texts(run: _Run, one: TextSet) -> TextFigures:
 
 def _scores(unit: ReadUnit, vectors: ClassVectors, scale: float) -> np.ndarray:
     """Return the cosine with each class vector times a scale, mean over views; float32 [C]."""
-    cosines_VC, _ = score_features(unit.features, vectors, "multiclass", scale)
+    cosines_VC = class_logits(unit.features, vectors, "multiclass", scale)
     return cosines_VC.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 

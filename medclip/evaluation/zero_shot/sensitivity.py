@@ -202,7 +202,7 @@ def measure_negation(model: TextEncoder, modalities: Sequence[Modality]) -> Nega
     pairs: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
     for task in map(load_task, task_names()):
         modality = next((m for m in modalities if m in task.modalities), None)
-        if task.kind == "multilabel" and modality is not None:
+        if task.rules.independent and modality is not None:
             for finding in task.classes:
                 text = finding.prompts[0]
                 sides = Prompt(text, (text,), (opposite(text),)).sentences(templates_of(modality))

@@ -21,8 +21,6 @@ from medclip.wording import count, estimate, list_of, number
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_SEVERAL = ("balanced_accuracy", "macro_auroc")
-"""Metrics of a task with several classes."""
 _OWN = "zero_shot"
 """How a card names the pack's own figure among its rivals."""
 
@@ -99,7 +97,8 @@ def _measure(
     knows_patients = all(part.table.is_patient and row["patient"] for part, row in rows)
     on_card = _on_card(card, task, finding)
     if finding is None:
-        drawn = measured(labels_N, scores_NC, whose, _SEVERAL, num_resamples=num_resamples)
+        metrics = load_task(task).rules.metrics
+        drawn = measured(labels_N, scores_NC, whose, metrics, num_resamples=num_resamples)
         figures = {name: Figure.of(interval_of(figure)) for name, figure in drawn.items()}
     else:
         area = _within(of_source, card, task, finding)
@@ -188,7 +187,7 @@ def beside_card(tasks: Sequence[TaskFigures], texts: Sequence[TextFigures], card
     on_card = {name for name in listed if name.startswith(retrieval_name(""))}
     for name, entry in card.tasks.items():
         if name in task_names():
-            with_findings = load_task(name).kind == "multilabel"
+            with_findings = load_task(name).rules.independent
             on_card |= {f"{name}:{finding}" for finding in entry.classes} if with_findings else {name}
     if not pairs and not on_card:
         return None

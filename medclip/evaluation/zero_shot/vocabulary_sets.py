@@ -33,7 +33,7 @@ def _filled(part: SetFile, card: Any) -> SetFile | None:
     if part.task is None or part.classes:
         return part
     task = load_task(part.task)
-    if (task.kind == "multilabel") != (part.finding is not None):
+    if task.rules.independent != (part.finding is not None):
         needs = "name one of its findings" if part.finding is None else "it has no findings; leave `finding` out"
         raise MedclipError(Reason.TABLE_INVALID, f"set {part.id}: the task {task.name} is {task.kind}; {needs}.")
     if part.finding is not None:

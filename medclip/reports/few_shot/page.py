@@ -265,7 +265,7 @@ def _confusion(result: Comparison, method: str) -> Confusion | None:
 
 
 def _matrix(result: Comparison, confusion: Confusion) -> Matrix:
-    if result.kind == "multilabel":
+    if result.rules.independent:
         head = ("found", "missed", "false alarms", "rightly not said")
     else:
         head = tuple(_words(c) for c in result.classes)

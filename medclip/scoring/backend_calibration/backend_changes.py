@@ -80,7 +80,7 @@ def answer_all(
                 continue
             logits_NC = scorer.logits(features_ND[rows_N], asked, modality)
             values_NC = probabilities(logits_NC, asked.task.kind).astype(np.float64)
-            answers.append(Answer(asked.task.name, asked.names, asked.task.kind == "multiclass", values_NC))
+            answers.append(Answer(asked.task.name, asked.names, asked.task.rules.one_answer, values_NC))
     return answers
 
 

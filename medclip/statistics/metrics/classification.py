@@ -161,7 +161,7 @@ def shares_of(
         By metric; without those that are not defined: no class is there, or for an area nothing is on one side.
     """
     task = _Task(logits_RNC, test, weights_PB)
-    computed = {name: tuple(_PARTS[name](task)) for name in metrics}
+    computed = {name: tuple(PARTS[name](task)) for name in metrics}
     return {name: parts for name, parts in computed.items() if parts}
 
 
@@ -261,7 +261,7 @@ class _Task:
         return [one(1)] if self.test.num_classes == 2 and 1 in self.chosen else []
 
 
-_PARTS: Mapping[str, Callable[[_Task], list[Shares]]] = {
+PARTS: Mapping[str, Callable[[_Task], list[Shares]]] = {
     "accuracy": _Task.right,
     "balanced_accuracy": _Task.balanced,
     "macro_auroc": _Task.areas,

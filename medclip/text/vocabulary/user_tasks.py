@@ -12,6 +12,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.sample import spoken
 from medclip.text.vocabulary.prompts import without_article
 from medclip.text.vocabulary.task import VARIABLE
+from medclip.text.vocabulary.task_kinds import TASK_KINDS, with_kind
 
 SUFFIX = ".yaml"
 _SHORT = {"task": "name", "modality": "modalities"}
@@ -85,12 +86,14 @@ def filled(values: Any, name: str) -> Any:
     task = {_SHORT.get(k, k) if _SHORT.get(k, k) not in values else k: v for k, v in values.items()}
     if isinstance(task.get("modalities"), str):
         task["modalities"] = [task["modalities"]]
+    task = with_kind(task)
+    rules = TASK_KINDS.get(task["kind"]) if isinstance(task.get("kind"), str) else None
     task.setdefault("name", name)
     task.setdefault("title", _words(task["name"]).capitalize())
-    if "templates" not in task and task.get("kind") != "risk":
+    if "templates" not in task and not (rules is not None and rules.timed):
         task["templates"] = ["{}", *_templates(task.get("modalities"))]
     if isinstance(task.get("classes"), list):
-        several = task.get("kind") == "multilabel"
+        several = rules is not None and rules.independent
         task["classes"] = [_class(c, several) if isinstance(c, dict) else c for c in task["classes"]]
     return task
 
