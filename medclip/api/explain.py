@@ -252,7 +252,7 @@ def _passed_over(model: Model, modality: str, kind: str) -> str:
     """Return that a run passes such units over where the model was trained on others of their modality; else blank."""
     from medclip.adapters.registry import slot
     from medclip.sample import Kind, Modality, spoken
-    from medclip.scoring.unlearned import modality_unlearned
+    from medclip.scoring.cautions import modality_unlearned
 
     ways = model.preprocess.adapters
     if modality_unlearned(modality, model.card.modalities) or kind == Kind.IMAGE:

@@ -143,8 +143,7 @@ def _searched(options: SearchOptions, question: Any) -> SearchResult:
     from medclip.retrieval.slide_patches import run_patch_search
     from medclip.retrieval.where import SLIDE_COLUMNS, read_conditions
     from medclip.runs.outputs.score_run import not_learned
-    from medclip.scoring.cautions import answer_cautions, asked_words, beside_stranger
-    from medclip.scoring.unlearned import place_notes
+    from medclip.scoring.cautions import answer_cautions, asked_words, beside_stranger, place_notes
     from medclip.slides.store.slide_store import SlideStore, is_slide_store, open_slide_store
 
     folder, has_words = options.embeddings, bool(question.words or question.without)

@@ -17,9 +17,8 @@ from medclip.explaining.target import Target, logit_target
 from medclip.models.packs.card_sources import class_figures, measured_of
 from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import Kind, Modality, spoken
-from medclip.scoring.cautions import Cautions, answer_cautions
+from medclip.scoring.cautions import Cautions, answer_cautions, elsewhere, place_notes, question_notes
 from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks
-from medclip.scoring.unlearned import elsewhere, place_notes, question_notes
 from medclip.text.vocabulary.load import MODALITY_TASK, load_task, spoken_names
 from medclip.text.vocabulary.own_words import AD_HOC
 from medclip.wording import list_of

@@ -66,7 +66,7 @@ class TaskKind:
         truth = np.asarray(_function(self.truth)(task, labels, names), np.float64)
         return truth if truth.ndim == 2 else truth.reshape(len(labels), -1)
 
-    def chance_of(self, c: int, logits_SM: NDArray[np.float64], others_SC: NDArray[np.float64]) -> NDArray[np.float64]:
+    def chance_of(self, c: int, logits_SM: NDArray[np.floating], others_SC: NDArray[np.floating]) -> NDArray[Any]:
         """Compute the probability of class c for each of M logits of it beside those of the other classes, [S, M]."""
         import numpy as np
         from scipy.special import expit

@@ -27,8 +27,8 @@ from medclip.runs.ledger.chunk_result import NAMED_FILES
 from medclip.runs.rows import ExamRow, ScoreRow, note_of
 from medclip.runs.units.chunk import split_keys
 from medclip.sample import Kind, Modality
-from medclip.scoring.studies.exam_scores import ExamFeatures, ExamImage, exam_features
-from medclip.scoring.studies.study_scores import StudyFacts, StudyScores
+from medclip.scoring.exam_scores import ExamFeatures, ExamImage, exam_features
+from medclip.scoring.study_scores import StudyFacts, StudyScores
 
 if TYPE_CHECKING:
     import pyarrow as pa

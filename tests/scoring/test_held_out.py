@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.scoring.backend_calibration.held_out import hold_out, patients_of
+from medclip.scoring.calibrate_backend import hold_out, patients_of
 from medclip.settings import Settings
 from tests.kits.scoring import write_dicom, write_png
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medclip.files.grouping.mammogram import ExamView
 from medclip.sample import ViewType
-from medclip.scoring.studies.exam_scores import ExamViews
+from medclip.scoring.exam_scores import ExamViews
 
 
 def view(n: int, side: str, position: str, **values: object) -> ExamView:

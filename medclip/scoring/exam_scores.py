@@ -21,8 +21,31 @@ from medclip.models.prototypes.class_vectors import mean_vector
 from medclip.runs.rows import ExamRow
 from medclip.sample import SIDES, Kind, Modality
 from medclip.scoring.cautions import Cautions
-from medclip.scoring.studies.grid import logit_on_grid, probability_on_grid
 from medclip.scoring.tasks import AskedTask, Scorer
+
+PROBABILITY_DIGITS, LOGIT_DIGITS = 6, 4
+PROBABILITY_STEP, LOGIT_STEP = 10.0**-PROBABILITY_DIGITS, 10.0**-LOGIT_DIGITS
+
+
+def probability_on_grid(value: float) -> float:
+    """Return the nearest multiple of 1e-6.
+
+    Example:
+        >>> probability_on_grid(0.12345678)
+        0.123457
+    """
+    return round(float(value), PROBABILITY_DIGITS) + 0.0  # -0.0 becomes 0.0
+
+
+def logit_on_grid(value: float) -> float:
+    """Return the nearest multiple of 1e-4.
+
+    Example:
+        >>> logit_on_grid(-0.00001)
+        0.0
+    """
+    return round(float(value), LOGIT_DIGITS) + 0.0
+
 
 MEAN = "mean_of_logits"
 """Stands for the fusion of packs that have none."""

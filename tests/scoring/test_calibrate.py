@@ -21,9 +21,9 @@ from medclip.models.backends.known import BACKENDS
 from medclip.models.packs.pack import load_model, pack_card, update_pack
 from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import Modality
-from medclip.scoring.backend_calibration import calibrate as calibrate_module
-from medclip.scoring.backend_calibration.backend_changes import Change
-from medclip.scoring.backend_calibration.calibrate import NamedImage, calibrate_backends, spread_out
+from medclip.scoring import calibrate_backend as calibrate_module
+from medclip.scoring.backend_changes import Change
+from medclip.scoring.calibrate_backend import NamedImage, calibrate_backends, spread_out
 from medclip.settings import Settings
 from tests.kits.progress import Recorded
 from tests.kits.scoring import make_pack, write_png

@@ -27,13 +27,19 @@ from medclip.runs.run_pack import RunPack, pack_of_call
 from medclip.runs.units.chunk import Answers
 from medclip.runs.verb import Verb
 from medclip.sample import Modality
-from medclip.scoring.cautions import answer_cautions
+from medclip.scoring.cautions import (
+    answer_cautions,
+    kind_notes,
+    place_notes,
+    question_notes,
+    unanswered_notes,
+    unlearned_answers,
+)
+from medclip.scoring.exam_scores import MEAN, ExamScores
 from medclip.scoring.far_images import KEY, far_notes
-from medclip.scoring.only_modality import only_modality
-from medclip.scoring.studies.exam_scores import MEAN, ExamScores
-from medclip.scoring.studies.study_scores import StudyScores
+from medclip.scoring.modality import only_modality
+from medclip.scoring.study_scores import StudyScores
 from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks, check_words, modality_task, score_named
-from medclip.scoring.unlearned import kind_notes, place_notes, question_notes, unanswered_notes, unlearned_answers
 from medclip.text.vocabulary.own_words import Prompt, templates_of
 
 Finish = Callable[[Ledger, Any, Path, tuple[str, str] | None], None]

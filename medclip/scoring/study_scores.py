@@ -15,8 +15,14 @@ from medclip.runs.rows import ExamRow, ScoreRow
 from medclip.runs.units.chunk import ChunkWork, Item
 from medclip.sample import Kind, Modality, spoken
 from medclip.scoring.cautions import Cautions, beside_stranger
-from medclip.scoring.studies.exam_scores import ExamFeatures, ExamImage, ExamScores, exam_features
-from medclip.scoring.studies.grid import logit_on_grid, probability_on_grid
+from medclip.scoring.exam_scores import (
+    ExamFeatures,
+    ExamImage,
+    ExamScores,
+    exam_features,
+    logit_on_grid,
+    probability_on_grid,
+)
 from medclip.scoring.tasks import AskedTask, Scorer
 from medclip.text.vocabulary.task import Task
 from medclip.wording import list_of

@@ -35,10 +35,10 @@ from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail
 from medclip.runs.run_pack import RunPack, pack_of_run
 from medclip.runs.write_down import describe, write_down
 from medclip.sample import Kind
-from medclip.scoring.run import Finish, fusion_asked, score_verb, study_scores
+from medclip.scoring.cautions import kind_notes, place_notes, question_notes, unanswered_notes, unlearned_answers
+from medclip.scoring.scoring_run import Finish, fusion_asked, score_verb, study_scores
+from medclip.scoring.stored_units import StoredUnits
 from medclip.scoring.tasks import AskedTask, asked_tasks, check_words
-from medclip.scoring.unlearned import kind_notes, place_notes, question_notes, unanswered_notes, unlearned_answers
-from medclip.scoring.vectors.stored_units import StoredUnits
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.api.score import score
-from medclip.scoring.studies.grid import LOGIT_STEP, PROBABILITY_STEP, logit_on_grid, probability_on_grid
+from medclip.scoring.exam_scores import LOGIT_STEP, PROBABILITY_STEP, logit_on_grid, probability_on_grid
 
 PROBABILITIES = st.floats(0, 1)
 

@@ -22,7 +22,7 @@ from medclip.models.packs.card import TaskCard, read_card
 from medclip.models.packs.pack import load_model, update_pack
 from medclip.runs.outputs.score_run import ScoreRun
 from medclip.sample import ViewType
-from medclip.scoring.studies.grid import LOGIT_STEP
+from medclip.scoring.exam_scores import LOGIT_STEP
 from medclip.text.vocabulary.load import load_task
 from tests.kits.mammograms import write_exams, write_mammogram
 from tests.kits.scoring import digests, make_pack, write_png

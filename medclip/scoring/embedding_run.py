@@ -30,8 +30,8 @@ from medclip.runs.run_pack import RunPack, pack_of_call
 from medclip.runs.units.chunk import Answers
 from medclip.runs.units.unit_rows import unit_rows, units_in
 from medclip.runs.verb import Verb
-from medclip.scoring.only_modality import only_modality
-from medclip.scoring.run import infer_of
+from medclip.scoring.modality import only_modality
+from medclip.scoring.scoring_run import infer_of
 
 
 def run_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:

@@ -24,8 +24,8 @@ from medclip.embeddings.open_embeddings import Embeddings, open_embeddings
 from medclip.models.model import Model
 from medclip.models.packs.pack import load_model, update_pack
 from medclip.models.prototypes.open_set import OpenSet
+from medclip.scoring import stored_units
 from medclip.scoring.tasks import AskedTask, Scorer
-from medclip.scoring.vectors import stored_units
 from tests.kits.scoring import STUDY_UID, digests, small_folder, write_dicom
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from medclip.models.backends.known import BACKENDS
 from medclip.sample import Modality
-from medclip.scoring.backend_calibration.backend_changes import Answer, compare_answers, directions_of
+from medclip.scoring.backend_changes import Answer, compare_answers, directions_of
 
 FLOAT, INT8 = BACKENDS["onnx"], BACKENDS["onnx-int8"]
 
