@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from medclip.errors import MedclipError, Reason
     from medclip.evaluation.few_shot.results import Comparison
     from medclip.evaluation.zero_shot.results import SuiteResult
-    from medclip.explaining.result import Explained
+    from medclip.explaining.explanation import Explained
     from medclip.files.scan import Scan
     from medclip.inspecting.doctor import Diagnosis
     from medclip.inspecting.draw_view import Viewed
@@ -117,7 +117,7 @@ __getattr__, __dir__ = lazy_names(
         "Comparison": "medclip.evaluation.few_shot.results:Comparison",
         "Diagnosis": "medclip.inspecting.doctor:Diagnosis",
         "Embeddings": "medclip.embeddings.open_embeddings:Embeddings",
-        "Explained": "medclip.explaining.result:Explained",
+        "Explained": "medclip.explaining.explanation:Explained",
         "FinetuneResult": "medclip.adaptation.finetune.result:FinetuneResult",
         "MedclipError": "medclip.errors:MedclipError",
         "Modality": "medclip.sample:Modality",

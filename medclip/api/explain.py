@@ -30,7 +30,7 @@ from medclip.progress import Silent
 from medclip.wording import number
 
 if TYPE_CHECKING:
-    from medclip.explaining.result import Explained
+    from medclip.explaining.explanation import Explained
     from medclip.inspecting.opened_study import OpenedUnit
     from medclip.models.model import Model
     from medclip.runs.planning.options import ScoreOptions
@@ -190,8 +190,7 @@ def _explained(
     units: Sequence[tuple[str, OpenedUnit | Problem]], options: HeatMapOptions, asked: ScoreOptions
 ) -> Explained:
     """Explain units one by one; where the caller names their modality, a photograph may be explained as a film."""
-    from medclip.explaining.explanation import Explanation
-    from medclip.explaining.result import Explained, padding_notes
+    from medclip.explaining.explanation import Explained, Explanation, padding_notes
     from medclip.explaining.run import explain_unit
     from medclip.explaining.seen import read_seen
     from medclip.files.readers.pool import ReadingPool

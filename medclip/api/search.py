@@ -137,11 +137,10 @@ def _searched(options: SearchOptions, question: Any) -> SearchResult:
     """Return the hits of a question, with what is known against them."""
     from medclip.embeddings.open_embeddings import Embeddings, open_embeddings
     from medclip.models.packs.card import read_card
-    from medclip.retrieval.pack_of import loader, pack_of
-    from medclip.retrieval.question import Search
+    from medclip.retrieval.example import loader, pack_of
+    from medclip.retrieval.question import SLIDE_COLUMNS, Search, read_conditions
     from medclip.retrieval.search import run_search
     from medclip.retrieval.slide_patches import run_patch_search
-    from medclip.retrieval.where import SLIDE_COLUMNS, read_conditions
     from medclip.runs.outputs.score_run import not_learned
     from medclip.scoring.cautions import answer_cautions, asked_words, beside_stranger, place_notes
     from medclip.slides.store.slide_store import SlideStore, is_slide_store, open_slide_store

@@ -24,9 +24,8 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import new_file, write_file
 from medclip.progress import Progress
 from medclip.retrieval.searchable import FOLDER, Searchable
-from medclip.retrieval.top_rows import TopRows, exact_scores
+from medclip.retrieval.top_rows import TopRows, VectorFile, exact_scores
 from medclip.retrieval.top_rows import top_rows as exact_top_rows
-from medclip.retrieval.vector_file import VectorFile
 from medclip.wording import count, number, percent
 
 Index = Literal["exact", "faiss"]

@@ -24,7 +24,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.disk.temporary_folder import TemporaryFolder
 from medclip.progress import Progress
 from medclip.retrieval.result import Ranked
-from medclip.retrieval.vector_file import VectorFile, open_vector_file, write_vector_file
+from medclip.retrieval.top_rows import VectorFile, open_vector_file, write_vector_file
 
 if TYPE_CHECKING:
     import pyarrow as pa

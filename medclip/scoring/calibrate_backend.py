@@ -2,7 +2,8 @@
 
 Half of the images choose: every back-end computes them, and what breaks its bound is out. The fastest of the others is
 judged on the other half, patients apart where they are known; what breaks its bound there is out as well, and the next
-is judged.
+is judged. The largest change over the images that chose is the least of several largest changes, and says too little
+of others.
 """
 
 from __future__ import annotations

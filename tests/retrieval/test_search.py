@@ -13,10 +13,9 @@ import pytest
 
 from medclip.embeddings.open_embeddings import Embeddings, open_embeddings
 from medclip.errors import MedclipError, Reason
-from medclip.retrieval.question import Search, read_question
+from medclip.retrieval.question import Search, read_conditions, read_question
 from medclip.retrieval.result import SearchResult, weak_ranks
 from medclip.retrieval.search import run_search
-from medclip.retrieval.where import read_conditions
 from tests.kits.embeddings import make_units, unit_vectors, write_store
 
 DIM = 8
