@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.lazy import Table
-from medclip.statistics.metrics.calibration_slope import Fitted
+from medclip.statistics.cohort import Rows
+from medclip.statistics.metrics.calibration import Fitted
 from medclip.statistics.metrics.concordance import Concordance
 from medclip.statistics.metrics.ranks import Area, adjusted
 from medclip.statistics.metrics.rates import Averaged, Counted, mass_bins, ratio, width_bins
 from medclip.statistics.resampling.sums import Block
-from medclip.statistics.valid_rows import Rows
 
 Array = NDArray[np.float64]
 What = Literal["discrimination", "threshold", "calibration", "count", "survival"]

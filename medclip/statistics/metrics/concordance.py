@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.statistics.cohort import Label
+from medclip.statistics.cohort import Label, Rows
 from medclip.statistics.metrics.ranks import cumulated
 from medclip.statistics.metrics.rates import ratio
 from medclip.statistics.resampling.sums import Block, blocks, summing_matrix
-from medclip.statistics.valid_rows import Rows
 
 Kind = Literal["harrell_td", "uno", "mirai_compat"]
 Array = NDArray[np.float64]

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from medclip.statistics.cohort import Rows
 from medclip.statistics.metrics.rates import ratio
 from medclip.statistics.resampling.sums import Block, blocks, summing_matrix
-from medclip.statistics.valid_rows import Rows
 
 
 @dataclass(frozen=True, eq=False)

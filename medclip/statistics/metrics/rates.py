@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from medclip.statistics.cohort import Rows
 from medclip.statistics.resampling.sums import Block, summing_matrix
-from medclip.statistics.valid_rows import Rows
 
 NUM_BINS = 15
 

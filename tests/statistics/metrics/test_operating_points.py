@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_curve
 
 from medclip.statistics.cohort import Attribute, Cohort, Label
-from medclip.statistics.metrics.operating_points import FIXED, METRICS, operating_points
+from medclip.statistics.yearly_risk import FIXED, METRICS, operating_points
 
 
 def cohort_of(num: int, patients: int) -> tuple[Cohort, Label]:
