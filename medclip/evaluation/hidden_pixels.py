@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medclip.evaluation.held_out_rows import blocks_of, choose_rows
-from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
+from medclip.evaluation.shard_split import blocks_of, choose_rows
+from medclip.evaluation.zero_shot.figures import DECIMALS, Figure
 from medclip.models.packs.card import SplitFigures
 from medclip.progress import Progress, Silent
 from medclip.statistics.estimate import NUM_RESAMPLES, Estimate

@@ -1,1 +1,1 @@
-"""One cohort, one bootstrap, one interval for each quantity; which groups are compared, and what is shown, is not here."""
+"""One cohort, one bootstrap, one interval for each quantity; which groups are compared is not said here."""

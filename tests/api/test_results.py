@@ -15,7 +15,7 @@ import medclip
 from examples.make_phantoms import slide
 from medclip.cli.main import main
 from medclip.evaluation.few_shot.results import Cell
-from medclip.evaluation.zero_shot.metrics import Figure
+from medclip.evaluation.zero_shot.figures import Figure
 from medclip.evaluation.zero_shot.results import SetResult
 from medclip.inspecting.doctor import Check, State
 from medclip.result import Result

@@ -27,7 +27,7 @@ from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.few_shot.plan import RunKey
 from medclip.evaluation.few_shot.store import Run, RunStore
-from medclip.evaluation.zero_shot.store import SuiteStore
+from medclip.evaluation.zero_shot.results import SuiteStore
 from medclip.files import output
 from medclip.files.discover import discover
 from medclip.files.output import (

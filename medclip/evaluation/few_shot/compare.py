@@ -20,13 +20,13 @@ from medclip.embeddings.embeddings_reader import needs_images, open_for
 from medclip.embeddings.open_embeddings import is_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.few_shot.data import FewShotData, base_identity, prepare, table_name
-from medclip.evaluation.few_shot.mistakes import confusion_of
 from medclip.evaluation.few_shot.plan import NOVEL, Design, Protocol, RunKey, make_protocol
 from medclip.evaluation.few_shot.results import Comparison, Drawing
 from medclip.evaluation.few_shot.run import Job, Place, run_job, run_there, save_examples
-from medclip.evaluation.few_shot.store import COMPARISON, IDENTITY, Run, RunStore
+from medclip.evaluation.few_shot.store import COMPARISON, IDENTITY, Run, RunStore, write_tables
 from medclip.evaluation.few_shot.summary import (
     cells_of,
+    confusion_of,
     costs_of,
     deviations_by_method,
     differences_of,
@@ -36,7 +36,6 @@ from medclip.evaluation.few_shot.summary import (
     span,
     values_of,
 )
-from medclip.evaluation.few_shot.tables import write_tables
 from medclip.files.disk.temporary_folder import TemporaryFolder
 from medclip.files.output import check_run, digest_of
 from medclip.files.pseudonyms import load_key

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medclip.evaluation.zero_shot.metrics import Change, Figure
+from medclip.evaluation.zero_shot.figures import Change, Figure
 from medclip.statistics.metrics.classification import HeldOut, figures, numbered
 from medclip.statistics.resampling.resampled import Resampled, difference, interval_of, mean
 from medclip.statistics.resampling.weights import draw_weights

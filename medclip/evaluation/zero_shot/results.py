@@ -6,17 +6,30 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medclip.errors import printable
 from medclip.evaluation.zero_shot.compared_packs import ComparedPacks
-from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
+from medclip.evaluation.zero_shot.figures import (
+    DECIMALS,
+    BesideCard,
+    Figure,
+    TaskFigures,
+    TextFigures,
+    card_lines,
+    task_lines,
+    text_lines,
+)
 from medclip.evaluation.zero_shot.sensitivity import Negation, Sensitivity
 from medclip.evaluation.zero_shot.suite import SuiteFile
-from medclip.evaluation.zero_shot.task_figures import BesideCard, TaskFigures, card_lines, task_lines
-from medclip.evaluation.zero_shot.text_figures import TextFigures, text_lines
+from medclip.files.output import claim_run, read_note, write_file
+from medclip.files.tables.write import parquet_bytes
 from medclip.result import Result
 from medclip.wording import by_reason, estimate, list_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 
 TITLES = {
     "accuracy": "accuracy",
@@ -348,3 +361,71 @@ def _line(
 
 def _said(figure: Figure | None) -> str:
     return "" if figure is None else estimate(figure.value, figure.low, figure.high)
+
+
+RUN_NAME = "run.json"
+RESULT_NAME = "evaluate.json"
+PREDICTIONS_NAME = "predictions.parquet"
+EVALUATION = "evaluation"
+"""What the folder holds, in sentences."""
+COMPARED = "compared"
+"""Folder, in that of an evaluation, with the results of the packs that it was compared with."""
+_PARTS = "sets"
+
+
+class SuiteStore:
+    """Results of one pack over one suite.
+
+    Args:
+        folder: Folder of the results; made if it is not there.
+        identity: Identity of the results (pack and suite). A folder of something else is refused.
+
+    Raises:
+        MedclipError: OUTPUT_IN_USE for a folder that holds anything else; as `medclip.files.output.disk_errors`.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, str]) -> None:
+        self.folder = folder
+        self._parts = folder / _PARTS
+        claim_run(folder, EVALUATION, identity, RUN_NAME)
+
+    def kept(self, name: str, fingerprint: str) -> SetResult | None:
+        """Return the result of a set that is done; None where it is not, or was made of other data."""
+        values = read_note(self._parts / f"{name}.json")
+        if values is None or values.get("fingerprint") != fingerprint or not self._table(name).is_file():
+            return None
+        return SetResult.from_json(values["result"])
+
+    def keep(self, name: str, fingerprint: str, result: SetResult, predictions: pa.Table) -> None:
+        """Store a set: first its predictions, then the result that says they are complete."""
+        write_file(self._table(name), parquet_bytes(predictions))
+        values = {"fingerprint": fingerprint, "result": result.to_json()}
+        write_file(self._parts / f"{name}.json", json.dumps(values, indent=1) + "\n")
+
+    def predictions(self, name: str) -> pa.Table:
+        """Return the predictions of a set that is done."""
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self._table(name))
+
+    def kept_texts(self, name: str, fingerprint: str) -> TextFigures | None:
+        """Return what was measured of images and their texts; None where it was not, or of other data."""
+        values = read_note(self._parts / f"{name}.json")
+        return None if values is None or values.get("fingerprint") != fingerprint else TextFigures(**values["result"])
+
+    def keep_texts(self, name: str, fingerprint: str, result: TextFigures) -> None:
+        """Store what was measured of images and their texts."""
+        values = {"fingerprint": fingerprint, "result": result.to_json()}
+        write_file(self._parts / f"{name}.json", json.dumps(values, indent=1) + "\n")
+
+    def finish(self, text: str, names: Sequence[str]) -> None:
+        """Write evaluate.json and the predictions of all sets in one table; none where there are no sets but texts."""
+        import pyarrow as pa
+
+        tables = [self.predictions(name) for name in names]
+        if tables:
+            write_file(self.folder / PREDICTIONS_NAME, parquet_bytes(pa.concat_tables(tables)))
+        write_file(self.folder / RESULT_NAME, text)
+
+    def _table(self, name: str) -> Path:
+        return self._parts / f"{name}.parquet"

@@ -15,6 +15,16 @@ from medclip.embeddings.embeddings_reader import EmbeddingsReader, open_for, ope
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.evaluation.zero_shot.compared_packs import compare_packs
+from medclip.evaluation.zero_shot.figures import (
+    RETRIEVAL,
+    Figure,
+    TextFigures,
+    beside_card,
+    measure_tasks,
+    retrieval_name,
+    set_figures,
+    texts_measured,
+)
 from medclip.evaluation.zero_shot.labelled_set import (
     LabelledSet,
     MeasuredFiles,
@@ -24,14 +34,19 @@ from medclip.evaluation.zero_shot.labelled_set import (
     move_images,
     places,
 )
-from medclip.evaluation.zero_shot.metrics import Figure, set_figures
-from medclip.evaluation.zero_shot.results import MissingSet, SetResult, SuiteResult, UnusableSet, suite_result
+from medclip.evaluation.zero_shot.results import (
+    COMPARED,
+    EVALUATION,
+    RUN_NAME,
+    MissingSet,
+    SetResult,
+    SuiteResult,
+    SuiteStore,
+    UnusableSet,
+    suite_result,
+)
 from medclip.evaluation.zero_shot.sensitivity import measure_negation, measure_sensitivity
-from medclip.evaluation.zero_shot.store import COMPARED, EVALUATION, RUN_NAME, SuiteStore
-from medclip.evaluation.zero_shot.suite import SetFile, SuiteFile, TextsFile, load_suite
-from medclip.evaluation.zero_shot.task_figures import beside_card, measure_tasks
-from medclip.evaluation.zero_shot.text_figures import RETRIEVAL, TextFigures, retrieval_name, texts_measured
-from medclip.evaluation.zero_shot.vocabulary_sets import with_vocabulary
+from medclip.evaluation.zero_shot.suite import SetFile, SuiteFile, TextsFile, load_suite, with_vocabulary
 from medclip.files.disk.input_paths import refuse_missing
 from medclip.files.disk.temporary_folder import TemporaryFolder
 from medclip.files.output import check_run, digest_of

@@ -1,10 +1,10 @@
 """Tests that keep the rows of a patient together: labels dealt anew among patients, and shares of rows compared.
 
-The test of two shares is a score test: the variance is that under equal shares, from sums of patients. A group without any case adds
-next to nothing to those sums (0 of 100 rows beside 60 of 2,117 had p < 0.001), so that the variance is no smaller than
-that of rows which are alike within a patient to the degree that everybody's are. Intervals of shares are Wilson's at
-the number of patients, as if the rows of a patient said the same thing: they are rather wide than narrow. The
-interval of a difference joins those of the two (MOVER).
+The test of two shares is a score test: the variance is that under equal shares, from sums of patients. A group without
+any case adds next to nothing to those sums (0 of 100 rows beside 60 of 2,117 had p < 0.001), so that the variance is no
+smaller than that of rows which are alike within a patient to the degree that everybody's are. Intervals of shares are
+Wilson's at the number of patients, as if the rows of a patient said the same thing: they are rather wide than narrow.
+The interval of a difference joins those of the two (MOVER).
 
 References: Rao and Scott, Biometrics 48:577-585 (1992); Donner and Zou, Stat. Methods Med. Res. 21:347-359 (2012).
 """

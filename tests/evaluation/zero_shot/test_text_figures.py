@@ -12,7 +12,7 @@ import pytest
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.label_retrieval import retrieval
 from medclip.evaluation.zero_shot import run
-from medclip.evaluation.zero_shot.task_figures import BesideCard, card_lines
+from medclip.evaluation.zero_shot.figures import BesideCard, card_lines
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.inputs.read_pixels import read_pixels
 from medclip.models.packs.card import SplitFigures, TaskCard, read_card

@@ -1,17 +1,18 @@
-"""Tasks of the vocabulary over all sets of a suite that ask them: by source, across sources, beside the card."""
+"""Figures of sets, of tasks over all sets that ask them (by source, across sources, beside the card), and of texts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
+from medclip.evaluation.label_retrieval import recall_figures
 from medclip.evaluation.zero_shot.suite import SetFile
-from medclip.evaluation.zero_shot.text_figures import TextFigures, retrieval_name
 from medclip.models.packs.card_sources import ALL
+from medclip.statistics.estimate import NUM_RESAMPLES, Difference, Estimate
 from medclip.statistics.metrics.by_source import NOT_TESTABLE, WITHIN_SOURCES, BySource, by_source
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import interval_of
@@ -20,6 +21,168 @@ from medclip.wording import count, estimate, list_of, number
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+DECIMALS = 4
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure with its 95 % interval, as shares from 0 to 1, rounded to four decimals."""
+
+    value: float
+    low: float | None = None
+    """None where the data cannot say: a class of which too few patients are there."""
+    high: float | None = None
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> Figure:
+        """Round an estimate."""
+        if not estimate.has_interval:
+            return cls(round(estimate.value, DECIMALS))
+        return cls(*(round(end, DECIMALS) for end in (estimate.value, estimate.low, estimate.high)))
+
+
+@dataclass(frozen=True)
+class Change:
+    """A paired difference of two figures of the same patients."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    """Two-sided, of its being 0."""
+
+    @classmethod
+    def of(cls, apart: Difference) -> Change:
+        """Round a difference."""
+        ends = (apart.low, apart.high) if apart.has_interval else ()
+        p = None if np.isnan(apart.p) else float(f"{apart.p:.2g}")
+        return cls(*(round(end, DECIMALS) + 0.0 for end in (apart.value, *ends)), p=p)
+
+
+def metric_names(num_classes: int) -> tuple[str, ...]:
+    """List the metrics of a set with so many classes."""
+    several = ("accuracy", "balanced_accuracy", "macro_f1", "macro_precision")
+    return (*several, "auroc", "precision", "recall", "f1") if num_classes == 2 else several
+
+
+def set_figures(
+    labels_N: NDArray[np.int64],
+    scores_NC: NDArray[np.floating],
+    patients: Sequence[Hashable],
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+) -> dict[str, Figure]:
+    """Compute each metric of a set with its interval. The prediction is the class with the highest score, the first
+    one among equals; macro means are over the classes that have images.
+
+    Args:
+        labels_N: Class indices; at least one.
+        scores_NC: One score for each class.
+        patients: Keys of what images share; unique ones give intervals over images.
+        num_resamples: Resamples of patients.
+
+    Returns:
+        Accuracy, balanced_accuracy (macro recall), macro_f1, macro_precision; for two classes also auroc of the second
+        score minus the first, and precision, recall and f1 of the second class. A metric that is not defined (the area,
+        where one class has no image) is left out.
+    """
+    names = metric_names(scores_NC.shape[1])
+    figures = measured(labels_N, scores_NC, patients, names, num_resamples=num_resamples, seed=0)
+    return {name: Figure.of(interval_of(figure)) for name, figure in figures.items()}
+
+
+RETRIEVAL = "retrieval"
+MIN_TEXTS = 20
+"""Different texts of a source below which nothing is looked for among them."""
+
+
+def retrieval_name(source: str) -> str:
+    """Return how a card names the retrieval of a source among the figures of its test split."""
+    return f"{RETRIEVAL}, {source}"
+
+
+@dataclass(frozen=True)
+class TextFigures:
+    """One source."""
+
+    id: str
+    source: str
+    num_images: int
+    num_texts: int
+    """Different ones."""
+    num_patients: int | None
+    """None where the set does not know its patients."""
+    problems: Mapping[str, int]
+    """Images that could not be read, by reason."""
+    figures: Mapping[str, Mapping[str, Any]]
+    """R@k by way, as cards have figures: "text_to_image_r5". Empty where there are fewer texts than `MIN_TEXTS`."""
+    on_card: Mapping[str, Mapping[str, Any]]
+    """The same on the pack's card; empty where it has none."""
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self)
+
+
+def texts_measured(
+    images_ND: NDArray[np.float32],
+    texts: Sequence[str],
+    patients: Sequence[Any],
+    model: Any,
+    *,
+    knows_patients: bool,
+    num_resamples: int,
+) -> dict[str, dict[str, Any]]:
+    """Measure retrieval among the images and texts of one source, as cards have figures.
+
+    Args:
+        images_ND: Vectors of images, float32 [N, D] of unit norm.
+        texts: Text of each image; equal ones are right answers of each other.
+        patients: Patient of each image, or what stands for that.
+        model: Model whose text tower is asked.
+        knows_patients: Whether `patients` names patients: else none are counted.
+        num_resamples: Number of resamples of patients.
+
+    Returns:
+        R@k by way; empty where there are fewer different texts than `MIN_TEXTS`.
+    """
+    keys = [text.strip().lower() for text in texts]
+    if len(set(keys)) < MIN_TEXTS:
+        return {}
+    return recall_figures(
+        images_ND,
+        model.encode_text(list(texts)),
+        keys,
+        patients,
+        knows_patients=knows_patients,
+        num_resamples=num_resamples,
+    )
+
+
+def text_lines(texts: Sequence[TextFigures]) -> Iterator[str]:
+    """Yield a table of what is looked for in which source, each figure beside chance and the card."""
+    width = max(len(one.source) for one in texts)
+    head = f"{'texts of':{width}}{'images':>8}{'patients':>10}{'recall':>19}{'measured':>24}{'chance':>8}"
+    yield f"{head}{'on the card':>24}"
+    for one in texts:
+        patients = "unknown" if one.num_patients is None else number(one.num_patients)
+        if not one.figures:
+            few = f"{one.num_texts} different texts; {MIN_TEXTS} are needed."
+            yield f"{one.source:{width}}{one.num_images:>8}{patients:>10}  {few}"
+        for name, figure in one.figures.items():
+            card = one.on_card.get(name)
+            on_card = "not listed" if card is None else estimate(card["value"], card.get("low"), card.get("high"))
+            measured = estimate(figure["value"], figure["low"], figure["high"])
+            yield (
+                f"{one.source:{width}}{one.num_images:>8}{patients:>10}{name.replace('_', ' '):>19}{measured:>24}"
+                f"{figure['chance']:>8.3f}{on_card:>24}"
+            )
+        if one.note:
+            yield f"  {one.note}"
+
 
 _OWN = "zero_shot"
 """How a card names the pack's own figure among its rivals."""
