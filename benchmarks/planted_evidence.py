@@ -29,9 +29,8 @@ from torch import nn
 
 import medclip
 from medclip.adapters.sources import source_of
-from medclip.explaining.checks import shuffle_weights
 from medclip.explaining.methods import ExplainOptions
-from medclip.explaining.run import explain_unit
+from medclip.explaining.run import explain_unit, shuffle_weights
 from medclip.explaining.seen import read_seen
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.packs.card import IMPORTED, Card

@@ -241,7 +241,7 @@ def rank_captions(options: RankCaptionsOptions) -> CaptionRanking:
     from medclip.embeddings.open_embeddings import open_embeddings
     from medclip.errors import MedclipError, Reason
     from medclip.retrieval.captions import rank_captions, read_captions
-    from medclip.retrieval.example import loader, read_examples
+    from medclip.retrieval.question import loader, read_examples
     from medclip.retrieval.result import claim_hits, write_hits
     from medclip.slides.store.slide_store import is_slide_store
 

@@ -197,8 +197,8 @@ def _explained(
     from medclip.models.packs.manifest import pack_digest
     from medclip.models.packs.pack import load_model
     from medclip.runs.units.problems import in_colour
-    from medclip.scoring.modality import KnownModality
     from medclip.scoring.targets import Targets
+    from medclip.scoring.tasks import KnownModality
 
     settings, progress, model = settings_of(options), options.progress or Silent(), options.model
     loaded = load_model(model, device=options.device) if isinstance(model, (str, Path)) else model

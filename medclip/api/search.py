@@ -115,9 +115,9 @@ def search(options: SearchOptions) -> SearchResult:
         >>> import medclip
         >>> medclip.search("embeddings", "pleural effusion", where="modality=xray", num_hits=20)  # doctest: +SKIP
     """
-    from medclip.retrieval.approximate import check_faiss
     from medclip.retrieval.question import read_question
     from medclip.retrieval.result import claim_hits, write_hits
+    from medclip.retrieval.searchable import check_faiss
 
     claim_hits(options.out, options.html, overwrite=options.overwrite)
     question = read_question(options.words, options.against, options.like)
@@ -137,8 +137,7 @@ def _searched(options: SearchOptions, question: Any) -> SearchResult:
     """Return the hits of a question, with what is known against them."""
     from medclip.embeddings.open_embeddings import Embeddings, open_embeddings
     from medclip.models.packs.card import read_card
-    from medclip.retrieval.example import loader, pack_of
-    from medclip.retrieval.question import SLIDE_COLUMNS, Search, read_conditions
+    from medclip.retrieval.question import SLIDE_COLUMNS, Search, loader, pack_of, read_conditions
     from medclip.retrieval.search import run_search
     from medclip.retrieval.slide_patches import run_patch_search
     from medclip.runs.outputs.score_run import not_learned

@@ -17,7 +17,7 @@ from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import no_such
 from medclip.progress import Progress, Silent
 from medclip.result import Result
-from medclip.retrieval.example import Example, Load, example_vector
+from medclip.retrieval.question import Example, Load, example_vector
 from medclip.retrieval.result import finite, weak_ranks, z_words
 from medclip.retrieval.top_rows import exact_scores
 from medclip.settings import Settings

@@ -20,9 +20,7 @@ from medclip.embeddings.embedded_unit import Level
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason, printable
 from medclip.progress import Progress, Silent
-from medclip.retrieval.approximate import ApproximateIndex, open_index
-from medclip.retrieval.example import Load, example_vector
-from medclip.retrieval.question import Question, QuestionVectors, Search, encode_words, rows_where
+from medclip.retrieval.question import Load, Question, QuestionVectors, Search, encode_words, example_vector, rows_where
 from medclip.retrieval.result import (
     IMAGES_OF_A_STUDY,
     NOUNS,
@@ -31,7 +29,7 @@ from medclip.retrieval.result import (
     finite,
     weak_ranks,
 )
-from medclip.retrieval.searchable import Searchable, open_searchable
+from medclip.retrieval.searchable import ApproximateIndex, Searchable, open_index, open_searchable
 from medclip.retrieval.top_rows import TopRows, VectorFile, exact_scores, top_rows
 
 _ROUNDING = 1e-6

@@ -19,12 +19,19 @@ from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason, printable
 from medclip.files.disk.input_paths import refuse_missing
 from medclip.progress import Progress, Silent
-from medclip.retrieval.approximate import open_index
-from medclip.retrieval.example import Example, Load, mean_vector
-from medclip.retrieval.question import Question, QuestionVectors, Search, encode_words, slides_where
+from medclip.retrieval.question import (
+    Example,
+    Load,
+    Question,
+    QuestionVectors,
+    Search,
+    encode_words,
+    mean_vector,
+    slides_where,
+)
 from medclip.retrieval.result import NOUNS, PatchHit, SearchResult, weak_ranks
 from medclip.retrieval.search import rank_vectors
-from medclip.retrieval.searchable import Searchable, open_vectors
+from medclip.retrieval.searchable import Searchable, open_index, open_vectors
 from medclip.sample import Modality
 from medclip.slides.store.slide_features import SlideFeatures, level0_coords
 from medclip.slides.store.slide_store import DONE, SlideRow, SlideStore

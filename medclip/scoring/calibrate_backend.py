@@ -36,8 +36,7 @@ from medclip.progress import Progress
 from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import Modality
 from medclip.scoring.backend_changes import Change, answer_all, compare_answers, directions_of
-from medclip.scoring.modality import only_modality
-from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks, check_words
+from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks, check_words, only_modality
 from medclip.settings import Settings
 from medclip.version import __version__
 from medclip.wording import by_reason, count

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from medclip.explaining.checks import (
+from medclip.explaining.explanation import image_share, share_on_padding
+from medclip.explaining.maps import compute_maps
+from medclip.explaining.run import (
     Occlusions,
     centre_prior,
     curves,
@@ -17,8 +19,6 @@ from medclip.explaining.checks import (
     rank_correlation,
     shuffle_weights,
 )
-from medclip.explaining.explanation import image_share, share_on_padding
-from medclip.explaining.maps import compute_maps
 from medclip.imaging.geometry import placement
 from tests.kits.explaining import SIDE, linear_target, model_of, tower
 

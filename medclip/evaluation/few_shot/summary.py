@@ -28,7 +28,7 @@ from medclip.statistics.metrics.classification import (
 )
 from medclip.statistics.resampling.resampled import Resampled, combination, difference, interval_of, mean
 from medclip.statistics.resampling.weights import draw_weights
-from medclip.statistics.significance.multiple_testing import holm
+from medclip.statistics.significance import holm
 
 Runs = Mapping[RunKey, Run]
 Values = dict[tuple[str, int | None], dict[str, Resampled]]

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.statistics.significance.patient_tests import p_value, shuffled
+from medclip.statistics.significance import p_value, shuffled
 from tests.kits.audit_embeddings import people
 
 

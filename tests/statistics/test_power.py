@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from medclip.errors import MedclipError
 from medclip.statistics.resampling.intervals import wilson
-from medclip.statistics.significance.multiple_testing import smallest_gap
+from medclip.statistics.significance import smallest_gap
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medclip.statistics.significance.patient_tests import share_difference
+from medclip.statistics.significance import share_difference
 
 
 def test_without_clusters_it_is_the_score_test_of_two_proportions():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
 from medclip.errors import MedclipError
-from medclip.statistics.significance.multiple_testing import benjamini_hochberg, holm
+from medclip.statistics.significance import benjamini_hochberg, holm
 
 METHODS = {"holm": holm, "fdr_bh": benjamini_hochberg}
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.statistics.significance.delong import auroc_variance, interval, paired, unpaired
+from medclip.statistics.metrics.delong import auroc_variance, interval, paired, unpaired
 
 TRUTH = [1, 1, 1, 0, 0, 0]
 FIRST, SECOND = [0.9, 0.7, 0.4, 0.6, 0.4, 0.1], [0.8, 0.5, 0.6, 0.7, 0.2, 0.3]
