@@ -94,12 +94,12 @@ class AdaptedFigures:
     def _entry(self, name: str, compared: Compared) -> dict[str, Any]:
         chance = {"macro_auroc": 0.5, "auroc": 0.5, "balanced_accuracy": self.chance}.get(name)
         counts = {"num_patients": self.num_patients, "num_images": self.num_files}
-        own = _figure(compared.adapted) | counts
+        adapted = _figure(compared.adapted) | counts
         if chance is not None:
-            own["chance"] = round(chance, _DECIMALS)
+            adapted["chance"] = round(chance, _DECIMALS)
         if compared.zero_shot is None:
-            return {"adapted": own}
-        return {"adapted": own, "zero_shot": _figure(compared.zero_shot)}
+            return {"adapted": adapted}
+        return {"adapted": adapted, "zero_shot": _figure(compared.zero_shot)}
 
 
 def measure(run: AdaptRun, *, num_resamples: int = NUM_RESAMPLES) -> AdaptedFigures:
@@ -167,8 +167,8 @@ def _fresh(run: AdaptRun) -> NDArray[np.int64]:
     """Return the test rows whose patients the base has not seen in training, as far as its list tells."""
     base, test = run.adapted.model, run.test
     seen = training_hashes(base.path, base.card) or frozenset()
-    known = {p for p, sha in zip(test.patients, test.sha256, strict=True) if sha in seen}
-    return np.array([n for n, p in enumerate(test.patients) if p not in known], np.int64)
+    seen_patients = {p for p, sha in zip(test.patients, test.sha256, strict=True) if sha in seen}
+    return np.array([n for n, p in enumerate(test.patients) if p not in seen_patients], np.int64)
 
 
 def _allows_figures(test: ScoredTest, rows: NDArray[np.int64]) -> bool:
@@ -188,11 +188,11 @@ def _compare(
     weights_PB = draw_weights(held.num_patients, num_resamples, seed=0)
     order = sorted(METRICS, key=lambda name: name != held.primary)
     *before, adapted = (figures(logits_NC[None], held, weights_PB, order) for logits_NC in logits_RNC)
-    compared = {name: Compared(interval_of(own)) for name, own in adapted.items()}
+    compared = {name: Compared(interval_of(figure)) for name, figure in adapted.items()}
     for zero_shot in before:
         compared = {
-            name: Compared(interval_of(own), interval_of(zero_shot[name]), difference(zero_shot[name], own))
-            for name, own in adapted.items()
+            name: Compared(interval_of(figure), interval_of(zero_shot[name]), difference(zero_shot[name], figure))
+            for name, figure in adapted.items()
         }
     without = [_said(name) for name, c in compared.items() if not c.adapted.has_interval]
     notes = [f"There are too few test patients for an interval of: {', '.join(without)}."] if without else []

@@ -191,20 +191,22 @@ def measure_split(
     Raises:
         MedclipError: Its shards are gone or not what the index says; NOTHING_TO_DO when no image is left to measure.
     """
-    shown = progress or Silent()
+    progress_bar = progress or Silent()
     held = choose_rows(reader, seen, limit)
     models = {"zero_shot": model} | ({"start": start} if start is not None else {})
     encoded = {}
     for name, one in models.items():
-        shown.stage(f"Measuring on the split {reader.split}" + (", start" if name == "start" else ""), len(held.rows))
-        encoded[name] = _encode(one, reader, held.rows, drawing, workers, shown)
+        progress_bar.stage(
+            f"Measuring on the split {reader.split}" + (", start" if name == "start" else ""), len(held.rows)
+        )
+        encoded[name] = _encode(one, reader, held.rows, drawing, workers, progress_bar)
     first, heads = encoded["zero_shot"], read_pack_heads(model.path, model.card)
     whose, notes = held.whose(first.places.tolist())
     of_source = [held.sources[i] for i in first.places.tolist()]
     figures: dict[str, Any] = {}
     more: list[str] = []
-    for own in heads.values():
-        of_head, unmeasured = _own_task(own, model, first, whose, num_resamples)
+    for pack_head in heads.values():
+        of_head, unmeasured = _own_task(pack_head, model, first, whose, num_resamples)
         figures, more = figures | of_head, [*more, *unmeasured]
     if model.has_text:
         in_words, unmeasured = _tasks(models, encoded, whose, of_source, num_resamples, frozenset(heads))
@@ -279,18 +281,16 @@ def _tasks(
     whose: Sequence[Hashable],
     sources: Sequence[str],
     num_resamples: int,
-    left: frozenset[str],
+    excluded: frozenset[str],
 ) -> tuple[dict[str, Any], list[str]]:
-    """Measure each task that the labels speak of, but those that are `left` out; return figures by task, and what could
-    not be measured.
-    """
+    """Measure each task that the labels speak of, but those `excluded`; return figures by task, and what lacks them."""
     facts, labels = encoded["zero_shot"].facts, _labels(encoded["zero_shot"])
     figures: dict[str, Any] = {}
     notes: list[str] = []
     generic = [{MODALITY: fact[1]} if fact is not None and fact[0] and fact[1] else {} for fact in facts]
-    known = set(task_names())
-    for name in sorted({task for label in labels for task in label} - left):
-        if name not in known:
+    vocabulary = set(task_names())
+    for name in sorted({task for label in labels for task in label} - excluded):
+        if name not in vocabulary:
             notes.append(f"The labels speak of {name!r}, which is no task of the vocabulary: it was not measured.")
             continue
         task = load_task(name)
@@ -311,17 +311,17 @@ def _labels(encoded: _Encoded) -> list[Mapping[str, Any]]:
 
 
 def _own_task(
-    own: PackHead, model: Model, encoded: _Encoded, whose: Sequence[Hashable], num_resamples: int
+    pack_head: PackHead, model: Model, encoded: _Encoded, whose: Sequence[Hashable], num_resamples: int
 ) -> tuple[dict[str, Any], list[str]]:
     """Measure a pack's own head: the mean over its classes, and each of them, the worst first."""
-    task, names, labels = own.text.task, own.text.names, _labels(encoded)
+    task, names, labels = pack_head.text.task, pack_head.text.names, _labels(encoded)
     truth = [label.get(task.name) for label in labels]
     rows = np.array([i for i, answer in enumerate(truth) if answer is not None], np.int64)
     patients = [whose[i] for i in rows.tolist()]
     unmeasured = [f"{task.title} could not be measured: too few patients of more than one answer."]
     if not len(rows):
         return {}, unmeasured
-    logits_NC, rules = own.head.logits(encoded.images_ND[rows], model), task.rules
+    logits_NC, rules = pack_head.head.logits(encoded.images_ND[rows], model), task.rules
     figures: dict[str, Any] = {}
     targets_NC = rules.truth_of(task, [truth[i] for i in rows.tolist()], names).astype(np.float32)
     if rules.one_answer:
@@ -398,10 +398,11 @@ def _within(
         return {}
     areas, without = {}, []
     for name in names:
-        own = [label if source == name else {} for source, label in zip(sources, labels, strict=True)]
+        of_source = [label if source == name else {} for source, label in zip(sources, labels, strict=True)]
         area = None
-        if _has_two_answers(task, own, whose):
-            area = _task(task, own, models, encoded, whose, num_resamples, []).get(task.name, {}).get("macro_auroc")
+        if _has_two_answers(task, of_source, whose):
+            figures = _task(task, of_source, models, encoded, whose, num_resamples, [])
+            area = figures.get(task.name, {}).get("macro_auroc")
         if area is None:
             without.append(name)
         else:

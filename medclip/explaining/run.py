@@ -148,12 +148,12 @@ class Occlusions:
     def features(self, shown_NP: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Return the features, float32 [N, D], of the image with these of its P places shown and the others blurred."""
         shown_NP = shown_NP | ~self.inside.ravel()
-        keys = [shown.tobytes() for shown in shown_NP]
+        keys = [visible.tobytes() for visible in shown_NP]
         missing = [(key, s) for key, s in dict(zip(keys, shown_NP, strict=True)).items() if key not in self._features]
         for start in range(0, len(missing), NUM_STEPS):
             part = missing[start : start + NUM_STEPS]
             axes = (...,) if self._image.ndim == 2 else (..., None)
-            images = [np.where(shown[self._cells][axes], self._image, self._blurred) for _, shown in part]
+            images = [np.where(visible[self._cells][axes], self._image, self._blurred) for _, visible in part]
             vectors = self._model.encode_image(self._model.preprocess.together(images))
             self._features.update(zip([key for key, _ in part], vectors, strict=True))
         return np.stack([self._features[key] for key in keys])
@@ -192,8 +192,8 @@ def curves(occlusions: Occlusions, grid: NDArray[np.float32], target: Target, *,
         lines = []
         for order in several:
             inserted_NP = np.zeros((NUM_STEPS + 1, occlusions.inside.size), bool)
-            for n, shown in enumerate(inserted_NP):
-                shown[order[: round(len(order) * n / NUM_STEPS)]] = True
+            for n, visible in enumerate(inserted_NP):
+                visible[order[: round(len(order) * n / NUM_STEPS)]] = True
             values = target.score(occlusions.features(np.concatenate([inserted_NP, ~inserted_NP])))
             lines.append(np.split(values, 2))
         insertion, deletion = np.mean(lines, axis=0)
@@ -239,14 +239,14 @@ class Asked(Protocol):
 
 
 def explain_unit(
-    model: Model, seen: Seen, asked: Asked, options: ExplainOptions, *, row: int, file: str, draw: bool = True
+    model: Model, seen: Seen, wanted: Asked, options: ExplainOptions, *, row: int, file: str, draw: bool = True
 ) -> Explanation:
     """Explain one unit.
 
     Args:
         model: The loaded model.
         seen: Unit as reading left it.
-        asked: Questions that are asked.
+        wanted: Questions that are asked.
         options: Options of explaining.
         row: Number of the unit, from 1.
         file: Name of the unit's first file.
@@ -258,10 +258,10 @@ def explain_unit(
     features_VD = model.encode_image(seen.images)
     if not np.isfinite(features_VD).all():
         raise MedclipError(Reason.NON_FINITE, "the model's features of this image are not finite numbers.")
-    targets = asked.of(features_VD, seen.modality, seen.kind)
+    targets = wanted.of(features_VD, seen.modality, seen.kind)
     places = tuple(model.preprocess.placement(*size) for size in seen.sizes)
     all_maps = compute_maps(model, seen.images, targets, options.method)
-    checked = _checks(model, seen, features_VD, all_maps, places, asked, options) if options.checks else {}
+    checked = _checks(model, seen, features_VD, all_maps, places, wanted, options) if options.checks else {}
     heat_maps = [
         HeatMap(
             maps.target.name,
@@ -324,7 +324,7 @@ def _checks(
     features_VD: NDArray[np.float32],
     all_maps: Sequence[Maps],
     places: Sequence[Placement],
-    asked: Asked,
+    wanted: Asked,
     options: ExplainOptions,
 ) -> dict[int, dict[str, Any]]:
     """Check of each score the map of the image that carries most, unless it is empty.
@@ -344,7 +344,7 @@ def _checks(
         occlusions = Occlusions(model, seen.images[top], inside)
         randomised = randomisation(model, one, of_image, top, seed=options.seed)
         for number, maps, depths in zip(numbers, of_image, randomised, strict=True):
-            other = asked.least_related(maps.target, features_VD[top], seen.modality)
+            other = wanted.least_related(maps.target, features_VD[top], seen.modality)
             sensitivity = None
             if other is not None:
                 elsewhere = compute_maps(model, one, [other], maps.method)[0].grids[0]

@@ -76,10 +76,10 @@ def example_vector(
     """
     rows = tuple(None if embeddings is None else row_of(embeddings, example) for example in like)
     parts = []
-    known = [row for row in rows if row is not None]
-    if embeddings is not None and known:
+    stored_rows = [row for row in rows if row is not None]
+    if embeddings is not None and stored_rows:
         units = open_searchable(embeddings, "units", progress)
-        parts.append(units.vectors.rows(np.flatnonzero(np.isin(units.rows, known))))
+        parts.append(units.vectors.rows(np.flatnonzero(np.isin(units.rows, stored_rows))))
     strange = [Path(str(example)) for example, row in zip(like, rows, strict=True) if row is None]
     for path in strange:
         refuse_missing(path)
@@ -229,14 +229,14 @@ class Condition:
         if isinstance(value, list):
             return (all if self.relation == "!=" else any)(self.holds(one) for one in value)
         written = "" if value is None else str(value).lower()
-        asked = self.value.lower()
-        if self.column == ECG_FLAGS and ":" not in asked:
+        wanted = self.value.lower()
+        if self.column == ECG_FLAGS and ":" not in wanted:
             written = written.partition(":")[0]
         if self.column == "modality" and (modality := modality_of_name(self.value)) is not None:
-            asked = str(modality)
-        a, b = _number(written), _number(asked)
+            wanted = str(modality)
+        a, b = _number(written), _number(wanted)
         if self.relation in ("=", "!="):
-            equal = written == asked or (a is not None and a == b)
+            equal = written == wanted or (a is not None and a == b)
             return equal == (self.relation == "=")
         if a is None or b is None:
             return False
@@ -246,13 +246,13 @@ class Condition:
         return f"{self.column}{self.relation}{self.value}"
 
 
-def read_conditions(where: Where, known: Sequence[str] = (*COLUMNS, *HEADERS)) -> tuple[Condition, ...]:
+def read_conditions(where: Where, columns: Sequence[str] = (*COLUMNS, *HEADERS)) -> tuple[Condition, ...]:
     """Read conditions such as "modality=ct" and "age_years>=60".
 
     Args:
         where: Texts of a column, one of = != < <= > >=, and a value; in a mapping all are of equality, and a list in
             the place of a value takes any of it.
-        known: Names of columns that may be asked for.
+        columns: Names of columns that may be asked for.
 
     Raises:
         MedclipError: WRONG_USE for a text that is no condition, and for a column that there is none of.
@@ -267,11 +267,11 @@ def read_conditions(where: Where, known: Sequence[str] = (*COLUMNS, *HEADERS)) -
     else:
         conditions = [_read(text) for text in ([where] if isinstance(where, str) else where)]
     for condition in conditions:
-        if condition.column not in known:
+        if condition.column not in columns:
             raise MedclipError(
                 Reason.WRONG_USE,
                 f"there is no column {condition.column!r} to choose by.",
-                hint=did_you_mean(condition.column, known, "Columns are"),
+                hint=did_you_mean(condition.column, columns, "Columns are"),
             )
     return tuple(conditions)
 
@@ -352,8 +352,8 @@ def _nothing(
     hint = f"The folder states no {column} for any {noun}."
     either = "or" if all(c.relation == "=" for c in conditions) else "and"
     if texts:
-        known = did_you_mean(conditions[0].value, texts, f"Values of {column} are")
-        hint = known if column not in _MANY else f"See the column {column} of {table}."
+        values_hint = did_you_mean(conditions[0].value, texts, f"Values of {column} are")
+        hint = values_hint if column not in _MANY else f"See the column {column} of {table}."
     return MedclipError(
         Reason.NOTHING_TO_DO,
         f"no {noun} of this folder has {list_of([str(c) for c in conditions], either)}.",

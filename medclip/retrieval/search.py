@@ -68,35 +68,41 @@ class RankedVectors:
 
 
 def rank_vectors(
-    vectors: VectorFile, asked: QuestionVectors, wanted: NDArray[np.bool_], top: int, index: ApproximateIndex | None
+    vectors: VectorFile,
+    question_vectors: QuestionVectors,
+    wanted: NDArray[np.bool_],
+    top: int,
+    index: ApproximateIndex | None,
 ) -> RankedVectors:
     """Find the vectors that fit a question best.
 
     Args:
         vectors: File of N vectors.
-        asked: The question.
+        question_vectors: The question.
         wanted: Whether each vector is looked at, bool [N]; at least one.
         top: Most hits, K.
         index: Index for an approximate search; an exact one where None.
     """
     find = partial(top_rows, vectors) if index is None else partial(index.top_rows, vectors)
-    query, offset = _query(find, asked, wanted)
+    query, offset = _query(find, question_vectors, wanted)
     best = find(query[None], top, wanted=wanted)
     rows = vectors.rows(best.rows[0])
     spread: list[float | None] = [None] * len(rows)
-    if asked.phrasings is not None and len(asked.phrasings) > 1:
-        each = rows.astype(np.float64) @ asked.phrasings.astype(np.float64).T
+    if question_vectors.phrasings is not None and len(question_vectors.phrasings) > 1:
+        each = rows.astype(np.float64) @ question_vectors.phrasings.astype(np.float64).T
         spread = [finite(value) for value in each.std(axis=1, ddof=1)]
-    words, without, like = (_cosines(rows, vector) for vector in (asked.words, asked.without, asked.like))
+    words, without, like = (
+        _cosines(rows, vector) for vector in (question_vectors.words, question_vectors.without, question_vectors.like)
+    )
     mean, sd = float(best.mean[0]) - offset, float(best.sd[0])
     return RankedVectors(best.rows[0], best.scores[0] - offset, words, spread, without, like, mean, sd, best.num_rows)
 
 
 def _query(
-    find: Callable[..., TopRows], asked: QuestionVectors, wanted: NDArray[np.bool_]
+    find: Callable[..., TopRows], question_vectors: QuestionVectors, wanted: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], float]:
     """Return the vector whose dot product with f, less the second value, is the score of f."""
-    text, like = asked.text, asked.like
+    text, like = question_vectors.text, question_vectors.like
     if text is None or like is None:
         query = text if like is None else like
         assert query is not None
@@ -141,10 +147,10 @@ def run_search(
     """
     progress = progress or Silent()
     passing = rows_where(embeddings, search.conditions) if search.conditions else None
-    asked = _vectors(embeddings, question, load, search, progress)
+    question_vectors = _vectors(embeddings, question, load, search, progress)
     searched = open_searchable(embeddings, level, progress)
     wanted = _wanted(embeddings, searched, passing)
-    _leave_out(embeddings, searched, wanted, asked, search)
+    _leave_out(embeddings, searched, wanted, question_vectors, search)
     if not wanted.any():
         raise MedclipError(
             Reason.NOTHING_TO_DO,
@@ -153,13 +159,13 @@ def run_search(
             hint="Search with --include-example, or in a larger folder.",
         )
     index = None if search.index == "exact" else open_index(embeddings.folder, searched, progress)
-    ranked = rank_vectors(searched.vectors, asked, wanted, search.num_hits, index)
+    ranked = rank_vectors(searched.vectors, question_vectors, wanted, search.num_hits, index)
     hits, units_of = _hits(embeddings, searched, ranked)
-    rows = [*(hit.row for hit in hits), *(row for row in asked.like_rows if row is not None)]
+    rows = [*(hit.row for hit in hits), *(row for row in question_vectors.like_rows if row is not None)]
     names = _names(embeddings, rows, search.report_paths)
     hits = tuple(replace(hit, file=names[hit.row]) for hit in hits)
     notes = (
-        *asked.notes,
+        *question_vectors.notes,
         "" if index is None else index.note,
         weak_ranks(hits[0].z, ranked.num_searched, NOUNS[level]),
     )
@@ -170,7 +176,7 @@ def run_search(
         without=question.without,
         like=tuple(
             names[row] if row is not None else printable(str(example)) if search.report_paths else ELSEWHERE
-            for example, row in zip(question.like, asked.like_rows, strict=True)
+            for example, row in zip(question.like, question_vectors.like_rows, strict=True)
         ),
         where=tuple(map(str, search.conditions)),
         num_searched=ranked.num_searched,
@@ -192,15 +198,15 @@ def _vectors(
     progress: Progress,
 ) -> QuestionVectors:
     """Encode the words of a question, and look its examples up or read them."""
-    asked = QuestionVectors(None, None, None, None)
+    question_vectors = QuestionVectors(None, None, None, None)
     if question.words or question.without:
-        asked = encode_words(load(), question)
+        question_vectors = encode_words(load(), question)
     if not question.like:
-        return asked
+        return question_vectors
     like, rows = example_vector(
         embeddings, question.like, load, modality=search.modality, settings=search.settings, progress=progress
     )
-    return replace(asked, like=like, like_rows=rows)
+    return replace(question_vectors, like=like, like_rows=rows)
 
 
 def _wanted(embeddings: Embeddings, searched: Searchable, passing: NDArray[np.int64] | None) -> NDArray[np.bool_]:
@@ -218,11 +224,11 @@ def _leave_out(
     embeddings: Embeddings,
     searched: Searchable,
     wanted: NDArray[np.bool_],
-    asked: QuestionVectors,
+    question_vectors: QuestionVectors,
     search: Search,
 ) -> None:
     """Leave out the examples themselves, and what is of their patients; changes `wanted`."""
-    rows = [row for row in asked.like_rows if row is not None]
+    rows = [row for row in question_vectors.like_rows if row is not None]
     if not rows:
         return
     of_example = embeddings.columns("units", ["row", "study", "patient"], rows)

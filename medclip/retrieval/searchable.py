@@ -290,16 +290,16 @@ def _make(vectors: VectorFile, progress: Progress) -> ApproximateIndex:
     for _, block in vectors.blocks():
         index.add(np.ascontiguousarray(block))
         progress.step(len(block))
-    asked = np.sort(rng.choice(vectors.num_rows, min(_ASKED, vectors.num_rows), replace=False))
-    queries = vectors.rows(asked)
+    sampled = np.sort(rng.choice(vectors.num_rows, min(_ASKED, vectors.num_rows), replace=False))
+    queries = vectors.rows(sampled)
     exact = exact_top_rows(vectors, queries, _BEST).rows
     num_probed = 1
     while True:
-        tried = ApproximateIndex(index, num_probed, 0.0, len(asked))
+        tried = ApproximateIndex(index, num_probed, 0.0, len(sampled))
         answers = tried.top_rows(vectors, queries, _BEST).rows
         share = np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in zip(answers, exact, strict=True)])
         if share >= _GOAL or num_probed >= num_lists:
-            return ApproximateIndex(index, num_probed, float(share), len(asked))
+            return ApproximateIndex(index, num_probed, float(share), len(sampled))
         num_probed = min(2 * num_probed, num_lists)
 
 

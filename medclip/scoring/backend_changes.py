@@ -73,14 +73,14 @@ def answer_all(
         For each task and modality that fit each other, the answers for the images of that modality.
     """
     answers = []
-    for asked in tasks:
+    for question in tasks:
         for modality in sorted(set(modalities)):
-            rows_N = np.array([own == modality for own in modalities])
-            if not asked.fits_modality(modality):
+            rows_N = np.array([each == modality for each in modalities])
+            if not question.fits_modality(modality):
                 continue
-            logits_NC = scorer.logits(features_ND[rows_N], asked, modality)
-            values_NC = probabilities(logits_NC, asked.task.kind).astype(np.float64)
-            answers.append(Answer(asked.task.name, asked.names, asked.task.rules.one_answer, values_NC))
+            logits_NC = scorer.logits(features_ND[rows_N], question, modality)
+            values_NC = probabilities(logits_NC, question.task.kind).astype(np.float64)
+            answers.append(Answer(question.task.name, question.names, question.task.rules.one_answer, values_NC))
     return answers
 
 
@@ -102,13 +102,13 @@ def directions_of(
     dim = features_ND.shape[1]
     directions_ND = np.zeros_like(features_ND)
     for modality in sorted(set(modalities)):
-        rows_N = np.array([own == modality for own in modalities])
-        asked = next((task for task in tasks if task.fits_modality(modality)), None)
-        if asked is None:
+        rows_N = np.array([each == modality for each in modalities])
+        question = next((task for task in tasks if task.fits_modality(modality)), None)
+        if question is None:
             continue
-        likeliest_N = scorer.logits(features_ND[rows_N], asked, modality).argmax(axis=1)
-        axes_DC = scorer.logits(np.eye(dim, dtype=np.float32), asked, modality)
-        weights_DC = axes_DC - scorer.logits(np.zeros((1, dim), np.float32), asked, modality)
+        likeliest_N = scorer.logits(features_ND[rows_N], question, modality).argmax(axis=1)
+        axes_DC = scorer.logits(np.eye(dim, dtype=np.float32), question, modality)
+        weights_DC = axes_DC - scorer.logits(np.zeros((1, dim), np.float32), question, modality)
         centre_D1 = weights_DC.mean(axis=1, keepdims=True) if weights_DC.shape[1] > 1 else 0.0
         directions_ND[rows_N] = (weights_DC - centre_D1).T[likeliest_N]
     return directions_ND

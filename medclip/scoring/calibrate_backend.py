@@ -77,13 +77,13 @@ def patients_of(paths: Sequence[Path], stated: Sequence[str | None], settings: S
         stated: Patient that a table states for each image; None where it states none.
         settings: Limits.
     """
-    known = [patient or "" for patient in stated]
-    jobs = [(path, settings) for path, patient in zip(paths, known, strict=True) if not patient]
+    patients = [patient or "" for patient in stated]
+    jobs = [(path, settings) for path, patient in zip(paths, patients, strict=True) if not patient]
     if not jobs:
-        return known
+        return patients
     with ReadingPool.of(settings) as pool:
         of_headers = iter([_result(future) for future in pool.map(patient_in_header, jobs, ahead=_AHEAD)])
-    return [patient or next(of_headers) for patient in known]
+    return [patient or next(of_headers) for patient in patients]
 
 
 def patient_in_header(path: Path, settings: Settings) -> str:
@@ -173,18 +173,18 @@ def calibrate_backends(
         MedclipError: WRONG_USE where the pack has no question to compare answers of; NOTHING_TO_DO where fewer than
             `LEAST_IMAGES` images can be read.
     """
-    own = read_pack_texts(model.path, model.card)
-    tasks = asked_tasks(model.card, options, own)
-    check_words(model.path, model.card, tasks, own)
+    head_tasks = read_pack_texts(model.path, model.card)
+    tasks = asked_tasks(model.card, options, head_tasks)
+    check_words(model.path, model.card, tasks, head_tasks)
     if not tasks:
         raise MedclipError(
             Reason.WRONG_USE,
             f"the card of the pack {model.name} lists no task, so there are no scores to compare.",
             hint="Name what is asked with --task or --prompt.",
         )
-    only = options.modality or only_modality(model.card, own, model.preprocess)
+    only = options.modality or only_modality(model.card, head_tasks, model.preprocess)
     seen, patients = _read(model, images, only, settings, progress)
-    tasks = tuple(asked for asked in tasks if any(map(asked.fits_modality, set(seen.modalities))))
+    tasks = tuple(question for question in tasks if any(map(question.fits_modality, set(seen.modalities))))
     if not tasks:
         raise MedclipError(
             Reason.WRONG_USE,
@@ -212,7 +212,7 @@ def calibrate_backends(
         num_patients=len({patient for patient in patients if patient}),
         num_held_out_patients=_num_known([patients[place] for place in np.flatnonzero(judges_U)]),
         images=hashlib.sha256("\n".join(sorted(unit.sha256 for unit in seen.units)).encode()).hexdigest(),
-        tasks=tuple(dict.fromkeys(asked.task.name for asked in tasks)),
+        tasks=tuple(dict.fromkeys(question.task.name for question in tasks)),
         choice=choice,
         candidates=candidates,
         left_out=left_out,
@@ -360,20 +360,20 @@ def _choose(
     run_images: int,
 ) -> tuple[str, tuple[Candidate, ...]]:
     """Return the name of the fastest candidate that holds on the images held out, and what they said of each judged."""
-    known = {candidate.name: candidate for candidate in candidates}
+    by_name = {candidate.name: candidate for candidate in candidates}
     while True:  # the reference changes nothing, and is left at the end
-        held = [candidate for candidate in known.values() if not candidate.refused]
+        held = [candidate for candidate in by_name.values() if not candidate.refused]
         fastest = min(cost_ms(candidate, run_images) for candidate in held)
         choice = next(candidate for candidate in held if cost_ms(candidate, run_images) * MARGIN <= fastest)
         change, _ = _change(loaded[choice.name], loaded[EAGER], tasks, judging)
         broken = change.refused(BACKENDS[choice.name])
-        known[choice.name] = replace(
+        by_name[choice.name] = replace(
             choice,
             refused=f"on images held out {broken}" if broken else "",
             held_out=Judgement(change.largest, change.where, change.decisions, change.ranks),
         )
         if not broken:
-            return choice.name, tuple(known.values())
+            return choice.name, tuple(by_name.values())
 
 
 def _time(loaded: Mapping[str, Model], views: Sequence[Any], progress: Progress) -> dict[str, list[float]]:

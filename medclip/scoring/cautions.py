@@ -98,17 +98,17 @@ def unlearned_answers(
     answers = []
     for modality in sorted(modalities):
         beyond = modality_unlearned(modality, card.modalities)
-        for asked in tasks:
-            name = asked.task.name
+        for question in tasks:
+            name = question.task.name
             of = kinds.get(modality, ())
-            if not any(asked.fits_kind(Modality(modality), kind) for kind in of or Kind):
+            if not any(question.fits_kind(Modality(modality), kind) for kind in of or Kind):
                 continue  # such units are not asked it
-            if reason := beyond or _task_reason(card, asked, modality, of):
-                of_class = {} if beyond or asked.listed else {c: tried(card, name, c) for c in asked.names}
+            if reason := beyond or _task_reason(card, question, modality, of):
+                of_class = {} if beyond or question.listed else {c: tried(card, name, c) for c in question.names}
                 answers += [Unlearned(modality, name, c, t) for c, t in of_class.items() if t and t != reason]
                 answers.append(Unlearned(modality, name, None, reason))
                 continue
-            for p in asked.prompts:
+            for p in question.prompts:
                 reason = reasons[p.name]
                 if not reason and (reason := elsewhere(card, prompt_tasks(p, card), modality, of)):
                     reason = "; ".join(filter(None, (reason, tried_of_words(card, p.texts))))
@@ -128,21 +128,21 @@ def prompt_reasons(
         pack: The pack's folder, for its tokenizer; read where there are prompts.
         tokenizer: Tokenizer of the pack, where it is loaded: loading a large one takes a tenth of a second and more.
     """
-    prompts = [prompt for asked in tasks for prompt in asked.prompts]
+    prompts = [prompt for question in tasks for prompt in question.prompts]
     if prompts and tokenizer is None:
         text_cfg = read_config(pack)["model_cfg"].get("text_cfg")
         tokenizer = None if text_cfg is None else load_tokenizer(pack, text_cfg)
     return {prompt.name: _prompt_reason(prompt, card, tokenizer) for prompt in prompts}
 
 
-def _task_reason(card: Any, asked: AskedTask, modality: str, kinds: Collection[Kind]) -> str:
+def _task_reason(card: Any, question: AskedTask, modality: str, kinds: Collection[Kind]) -> str:
     """Return why answers to a task are worth little for a modality; blank for prompts."""
-    if asked.prompts:
+    if question.prompts:
         return ""
-    if asked.listed:
-        return elsewhere(card, [asked.task.name], modality, kinds)
-    of = getattr(card, "not_claimed", {}).get(asked.task.name, {})
-    return tried(card, asked.task.name) if ALL in of else NO_TASK_OF_CARD
+    if question.listed:
+        return elsewhere(card, [question.task.name], modality, kinds)
+    of = getattr(card, "not_claimed", {}).get(question.task.name, {})
+    return tried(card, question.task.name) if ALL in of else NO_TASK_OF_CARD
 
 
 def prompt_tasks(prompt: Prompt, card: Any) -> tuple[str, ...]:
@@ -175,10 +175,10 @@ def elsewhere(card: Any, tasks: Sequence[str], modality: str, kinds: Collection[
     here = [task for task in tasks if not (of := measured_on(card, task)) or modality in of]
     if not here:
         return measured_elsewhere(modality, sorted({name for task in tasks for name in measured_on(card, task)}))
-    known = {kind for task in here for kind in card.tasks[task].kinds or Kind}
-    if not kinds or known & {*kinds}:
+    measured_kinds = {kind for task in here for kind in card.tasks[task].kinds or Kind}
+    if not kinds or measured_kinds & {*kinds}:
         return ""
-    of, others = (list_of([f"{kind}s" for kind in sorted(some)]) for some in (known, kinds))
+    of, others = (list_of([f"{kind}s" for kind in sorted(some)]) for some in (measured_kinds, kinds))
     return f"the model’s card has figures of this for {spoken(modality)} {of}, not for {others}"
 
 
@@ -242,10 +242,10 @@ def question_notes(card: Any, tasks: Sequence[AskedTask], pack: Path) -> tuple[s
     Returns:
         Sentences: what the pack was never taught, words that may be misspelt, and prompts that are cut.
     """
-    prompts = [prompt for asked in tasks for prompt in asked.prompts]
+    prompts = [prompt for question in tasks for prompt in question.prompts]
     text_cfg = read_config(pack)["model_cfg"].get("text_cfg") if prompts else None
     notes = [f"“{p.name}”: {reason}." for p in prompts if (reason := prompt_unlearned(p, card.modalities))]
-    notes += unmeasured(card, [asked.task for asked in tasks if not asked.listed and not asked.prompts])
+    notes += unmeasured(card, [question.task for question in tasks if not question.listed and not question.prompts])
     if text_cfg is not None:
         notes += prompt_notes(prompts, load_tokenizer(pack, text_cfg))
     return tuple(notes)
@@ -262,7 +262,7 @@ def kind_notes(card: Any, tasks: Sequence[AskedTask], kinds: Mapping[str, Collec
     Returns:
         A sentence for each such question, modality and kind.
     """
-    questions = [(f"“{p.name}”", prompt_tasks(p, card)) for asked in tasks for p in asked.prompts]
+    questions = [(f"“{p.name}”", prompt_tasks(p, card)) for question in tasks for p in question.prompts]
     named = [one for one in tasks if one.listed and not one.kinds and one.task.name in card.tasks]
     questions += [(one.task.title, (one.task.name,)) for one in named]
     notes = []
@@ -308,12 +308,12 @@ def place_notes(card: Any, tasks: Sequence[AskedTask], modalities: Collection[st
 
     scored = [Modality(name) for name in modalities]
     notes: list[str] = []
-    for asked in tasks:
-        name = asked.task.name
-        if asked.listed and name in card.tasks and is_of(name):
-            titles, sources = {c.name: c.title for c in asked.task.classes}, card.tasks[name].sources
-            notes += source_sentences(asked.task.title, sources, asked.names, titles, measured_of(card, name))
-    prompts = [prompt for asked in tasks for prompt in asked.prompts]
+    for question in tasks:
+        name = question.task.name
+        if question.listed and name in card.tasks and is_of(name):
+            titles, sources = {c.name: c.title for c in question.task.classes}, card.tasks[name].sources
+            notes += source_sentences(question.task.title, sources, question.names, titles, measured_of(card, name))
+    prompts = [prompt for question in tasks for prompt in question.prompts]
     cautions = {task: of for task, of in card_cautions(card).items() if is_of(task)}
     for prompt in prompts:
         for caution in prompt_cautions([prompt], cautions).values():
@@ -360,15 +360,15 @@ def answer_cautions(card: Any, tasks: Sequence[AskedTask], pack: Path, tokenizer
     }
     of_card = card_cautions(card)
     cautions: dict[tuple[str, str, str, str], str] = {}
-    for asked in tasks:
-        task, entry = asked.task.name, card.tasks.get(asked.task.name)
+    for question in tasks:
+        task, entry = question.task.name, card.tasks.get(question.task.name)
         if task == AD_HOC:
-            beside = prompt_cautions(asked.prompts, of_card)
+            beside = prompt_cautions(question.prompts, of_card)
         else:
             beside = dict(of_card.get(task, {}))
             if entry is not None and not measured_of(card, task):
-                beside |= {name: why_unmeasured(entry.note) for name in asked.names if name not in beside}
-        for modality, kind, name in product(Modality, Kind, asked.names):
+                beside |= {name: why_unmeasured(entry.note) for name in question.names if name not in beside}
+        for modality, kind, name in product(Modality, Kind, question.names):
             reasons = (one.reason for one in unlearned[kind] if one.is_about(modality, task, name))
             reason = next((f"{NOT_LEARNED}{reason}" for reason in reasons), beside.get(name, ""))
             if reason:

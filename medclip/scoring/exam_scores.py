@@ -133,12 +133,12 @@ class ExamScores:
     cautions: Cautions = field(default_factory=dict)
     """What stands beside answers."""
 
-    def rows(self, features: ExamFeatures, asked: AskedTask, study: str, patient: str | None) -> Iterator[ExamRow]:
+    def rows(self, features: ExamFeatures, question: AskedTask, study: str, patient: str | None) -> Iterator[ExamRow]:
         """Yield the rows of an examination and task: of it, of its breasts (R, L), of its images as they hang.
 
         Args:
             features: The examination.
-            asked: The task.
+            question: The task.
             study: Key of the study.
             patient: Hash of the study's patient.
         """
@@ -146,7 +146,7 @@ class ExamScores:
         whole_XD, shares_of_exam = features.whole
         of_exam = dict(zip(exam.used, shares_of_exam.tolist(), strict=True))
         of_breast: dict[int, float] = {}
-        common = (asked, study, patient)
+        common = (question, study, patient)
         yield from self._rows(*common, "exam", whole_XD, exam.missing(), exam.notes(), num_views=len(exam.used))
         for side, (breast_XD, shares) in features.breasts.items():
             numbers = exam.of_side(side)
@@ -172,7 +172,7 @@ class ExamScores:
 
     def _rows(
         self,
-        asked: AskedTask,
+        question: AskedTask,
         study: str,
         patient: str | None,
         level: str,
@@ -181,16 +181,16 @@ class ExamScores:
         notes: Sequence[str],
         **values: Any,
     ) -> Iterator[ExamRow]:
-        logits_1C, probabilities_1C = self.scorer.studies(features_XD[None], asked, Modality.MAMMOGRAPHY)
+        logits_1C, probabilities_1C = self.scorer.studies(features_XD[None], question, Modality.MAMMOGRAPHY)
         absent = dict.fromkeys(("side", "position", "view_kind", "row", "file", "attention_breast", "attention_exam"))
-        for c, name in enumerate(asked.names):
+        for c, name in enumerate(question.names):
             yield ExamRow(
                 study=study,
                 patient=patient,
                 level=level,
-                task=asked.task.name,
+                task=question.task.name,
                 class_=name,
-                kind=asked.task.kind,
+                kind=question.task.kind,
                 probability=probability_on_grid(probabilities_1C[0, c]),
                 logit=logit_on_grid(logits_1C[0, c]),
                 fusion=self.fusion,
@@ -198,7 +198,7 @@ class ExamScores:
                 note=" ".join(notes) or None,
                 model=self.model.name,
                 model_version=str(self.model.card.version),
-                caution=self.cautions.get((Modality.MAMMOGRAPHY, Kind.IMAGE, asked.task.name, name)),
+                caution=self.cautions.get((Modality.MAMMOGRAPHY, Kind.IMAGE, question.task.name, name)),
                 **{**absent, **values},
             )
 

@@ -67,13 +67,13 @@ def score_embeddings(
     pack = pack_of_run(call.model, call.settings, call.device, call.batch_size)
     key = _checked_key(embeddings, call, pack)
     tasks = _tasks(pack, call.options)
-    known = dict(embeddings.run["identity"])
+    run_identity = dict(embeddings.run["identity"])
     verb = score_verb(pack, tasks, call.options, call.folder, None, sort_by, finish, call.progress)
-    verb = replace(verb, notes=(*verb.notes, *backend_notes(known.get("backend"))))
+    verb = replace(verb, notes=(*verb.notes, *backend_notes(run_identity.get("backend"))))
     hash_paths = embeddings.hashes_paths or call.options.hash_paths
     claim_folder(call.folder, "run of medclip", marks=(LEDGER,), inputs={"what is scored": embeddings.folder})
     identity = {
-        **{name: value for name, value in known.items() if name != "dtype"},
+        **{name: value for name, value in run_identity.items() if name != "dtype"},
         "version": __version__,
         "pack": pack.identity,
         "hash_paths": hash_paths,
@@ -181,19 +181,21 @@ def _recipe(embeddings: Embeddings, call: Call) -> dict[str, Any] | None:
 
 
 def _tasks(pack: RunPack, options: ScoreOptions) -> tuple[AskedTask, ...]:
-    own = read_pack_texts(pack.path, pack.card)
-    tasks = asked_tasks(pack.card, options, own)
-    check_words(pack.path, pack.card, tasks, own)
+    head_tasks = read_pack_texts(pack.path, pack.card)
+    tasks = asked_tasks(pack.card, options, head_tasks)
+    check_words(pack.path, pack.card, tasks, head_tasks)
     return tasks
 
 
 def _checked_key(embeddings: Embeddings, call: Call, pack: RunPack) -> bytes:
     """Return the identity key, after all that cannot be asked of these embeddings is refused."""
     open_for(embeddings, pack.path, call.settings, call.key_file)
-    known = embeddings.run["identity"]
+    identity = embeddings.run["identity"]
     key = load_key(call.settings, path=call.key_file)
     embeddings.check_key(key)
-    differing = [name for name, (asked, default) in _asked(call).items() if asked not in (default, known.get(name))]
+    differing = [
+        name for name, (wanted, default) in _asked(call).items() if wanted not in (default, identity.get(name))
+    ]
     if differing:
         title = titles_of(differing)[0]
         raise MedclipError(

@@ -105,10 +105,10 @@ def _pack_and_verb(
     call: Call, sort_by: str | None, finish: Finish | None, sink: Sink | None = None
 ) -> tuple[RunPack, Verb]:
     pack = pack_of_call(call)
-    own = read_pack_texts(pack.path, pack.card)
-    tasks = asked_tasks(pack.card, call.options, own)
-    check_words(pack.path, pack.card, tasks, own)
-    only = only_modality(pack.card, own, read_preprocess(pack.path))
+    head_tasks = read_pack_texts(pack.path, pack.card)
+    tasks = asked_tasks(pack.card, call.options, head_tasks)
+    check_words(pack.path, pack.card, tasks, head_tasks)
+    only = only_modality(pack.card, head_tasks, read_preprocess(pack.path))
     verb = score_verb(pack, tasks, call.options, call.folder, only, sort_by, finish, call.progress)
     if sink is not None:  # which modalities there are is not known yet
         verb = replace(verb, sink=sink(pack.card, unlearned_answers(pack.card, tasks, list(Modality), pack.path)))
@@ -142,7 +142,7 @@ def score_verb(
     """
     score = None if sort_by is None else score_named(tasks, sort_by)
     question = {
-        "tasks": [asked.task.name for asked in tasks],
+        "tasks": [asked_task.task.name for asked_task in tasks],
         "prompts": [prompt.to_json() for prompt in options.prompts],
         "templates": options.templates,
     }
@@ -196,7 +196,7 @@ def _answers(pack: RunPack, tasks: tuple[AskedTask, ...], exam: str | None, mode
 def infer_of(model: Any, card: Any, scorer: Scorer | None = None) -> Any:
     """Return what finds the likeliest modality of a unit, None for a pack that cannot tell modalities apart."""
     task = modality_task(card)
-    return None if task is None else partial((scorer or Scorer(model)).likeliest, asked=task)
+    return None if task is None else partial((scorer or Scorer(model)).likeliest, question=task)
 
 
 def _write(
@@ -286,8 +286,8 @@ def _pack_and_embedding(call: Call, dtype: str) -> tuple[RunPack, Verb]:
 
 def _without_vectors(call: Call, pack: RunPack, dtype: str, counts: dict[str, int]) -> Embeddings:
     """Return what a shard and a dry run have: counts."""
-    known = embedding_pack(pack.path, pack.card, pack.digest)
-    return Embeddings(call.folder, known, 0, dtype, 0, 0, 0, own_counts=embedded_counts(counts))
+    remembered = embedding_pack(pack.path, pack.card, pack.digest)
+    return Embeddings(call.folder, remembered, 0, dtype, 0, 0, 0, own_counts=embedded_counts(counts))
 
 
 def embedding_pack(path: Path, card: Any, digest: str) -> EmbeddingPack:

@@ -122,7 +122,8 @@ class StoredUnits:
             if problem is None and is_stranger:
                 problem = self._scores.refuse_stranger(named)
             fits = tuple(
-                self._scores.fits(asked, named, part, kind, stranger=bool(is_stranger)) for asked in self._scores.tasks
+                self._scores.fits(question, named, part, kind, stranger=bool(is_stranger))
+                for question in self._scores.tasks
             )
             remark = None if problem else self._scores.withheld(named, part, kind, bool(is_stranger))
             alike.append(_Alike(named, problem, fits, remark, kind, bool(is_stranger)))
@@ -223,7 +224,9 @@ class StoredUnits:
         row_N = units.fill_null(-1).to_numpy()
         place_N = np.minimum(np.searchsorted(self._row, row_N), len(self._row) - 1)
         is_there = self._row[place_N] == row_N
-        return [place if known else None for place, known in zip(place_N.tolist(), is_there.tolist(), strict=True)]
+        return [
+            place if is_present else None for place, is_present in zip(place_N.tolist(), is_there.tolist(), strict=True)
+        ]
 
     def _remember(self, columns: dict[str, list[Any]], n: int, place: int | None, grouped: str) -> None:
         """Remember of a file what its study's scores say of it."""
@@ -275,7 +278,7 @@ class StoredUnits:
         alike_of, bounds = self._alike_U[units].tolist(), (bounds - bounds[0]).tolist()
         vectors_of = [vectors_VD[start : start + num] for start, num in zip(start_of, num_views, strict=True)]
         exams: dict[tuple[int, ...], ExamFeatures] = {}
-        for t, asked in enumerate(self._scores.tasks):
+        for t, question in enumerate(self._scores.tasks):
             together: dict[tuple[Modality, int], list[tuple[int, int, NDArray[np.intp]]]] = {}
             for n, (low, high) in enumerate(pairwise(bounds)):
                 fitting = [unit for unit in range(low, high) if self._alike[alike_of[unit]].fits[t]]
@@ -283,7 +286,7 @@ class StoredUnits:
                     places = tuple(units[fitting].tolist())
                     exam = exams[places] = exams.get(places) or self._exam(places, [vectors_of[u] for u in fitting])
                     facts = self._facts(studies[n], places[0], 0)
-                    answers[n] += map(self._with_file, self._scores.examine(asked, facts, exam))
+                    answers[n] += map(self._with_file, self._scores.examine(question, facts, exam))
                 elif fitting:
                     ranges = [np.arange(start_of[unit], start_of[unit] + num_views[unit]) for unit in fitting]
                     views = ranges[0] if len(ranges) == 1 else np.concatenate(ranges)
@@ -293,20 +296,20 @@ class StoredUnits:
                 for start in range(0, len(group), _TOGETHER):
                     some = group[start : start + _TOGETHER]
                     features_SVD = vectors_VD[np.stack([views for *_, views in some])]
-                    scored = self._scores.scorer.studies(features_SVD, asked, modality)
-                    spreads = self._scores.scorer.spreads(features_SVD, asked, modality)
+                    scored = self._scores.scorer.studies(features_SVD, question, modality)
+                    spreads = self._scores.scorer.spreads(features_SVD, question, modality)
                     for place, (n, first, _) in enumerate(some):
                         facts = self._facts(studies[n], first, num_images)
-                        answers[n] += self._scores.rows_of(asked, facts, place, *scored, spreads)
+                        answers[n] += self._scores.rows_of(question, facts, place, *scored, spreads)
         for rows in answers:
             yield from rows
 
     def _exam(self, places: Sequence[int], features: Sequence[NDArray[np.float32]]) -> ExamFeatures:
         """Return the images of an examination, by the places of their units, with their vectors."""
         assert self._views is not None
-        known = self._views.take(list(places)).to_pylist()
+        views = self._views.take(list(places)).to_pylist()
         rows = [int(self._row[place]) for place in places]
-        triples = zip(rows, known, features, strict=True)
+        triples = zip(rows, views, features, strict=True)
         images = [ExamImage(row, **values, features_VD=vectors) for row, values, vectors in triples]
         return exam_features(self._scores.model, images)
 

@@ -74,9 +74,10 @@ class StudyScores:
             A sentence; None for one that is asked every question about its modality and kind.
         """
         tasks = [
-            asked.task
-            for asked in self.tasks
-            if asked.fits_kind(modality, kind) and not self.fits(asked, modality, body_part, kind, stranger=is_stranger)
+            question.task
+            for question in self.tasks
+            if question.fits_kind(modality, kind)
+            and not self.fits(question, modality, body_part, kind, stranger=is_stranger)
         ]
         if not tasks:
             return None
@@ -88,7 +89,7 @@ class StudyScores:
 
     def refuse_stranger(self, modality: Modality) -> Problem | None:
         """Return the problem of a unit of an unknown body part; None where a task is about any body part."""
-        fitting = [asked.task for asked in self.tasks if asked.fits_modality(modality)]
+        fitting = [question.task for question in self.tasks if question.fits_modality(modality)]
         if any(not task.body_parts for task in fitting):
             return None
         names = list_of([task.name for task in fitting], most=4)
@@ -113,8 +114,8 @@ class StudyScores:
             ]
             num_failed = sum(len(item.files) for item in failed)
             exams: dict[tuple[int, ...], ExamFeatures] = {}
-            for asked in self.tasks:
-                fitting = [i for i in read if self.fits(asked, modality, i.body_part, i.kind, stranger=i.stranger)]
+            for question in self.tasks:
+                fitting = [i for i in read if self.fits(question, modality, i.body_part, i.kind, stranger=i.stranger)]
                 if not fitting:
                     continue
                 first = fitting[0].reading
@@ -127,14 +128,14 @@ class StudyScores:
                 if self.asks_views(modality):
                     ids = tuple(item.files[0].id for item in fitting)
                     exam = exams[ids] = exams.get(ids) or self._exam(fitting)
-                    yield from self.examine(asked, facts, exam)
+                    yield from self.examine(question, facts, exam)
                 else:
                     features = np.concatenate([item.features_VD for item in fitting if item.features_VD is not None])
-                    yield from self.answer(asked, facts, features, len(features))
+                    yield from self.answer(question, facts, features, len(features))
 
-    def fits(self, asked: AskedTask, modality: Modality, body_part: str, kind: Kind, *, stranger: bool) -> bool:
+    def fits(self, question: AskedTask, modality: Modality, body_part: str, kind: Kind, *, stranger: bool) -> bool:
         """Whether a unit is asked a question: a stranger only what is about any body part."""
-        return asked.fits(modality, body_part, kind) and not (stranger and asked.task.body_parts)
+        return question.fits(modality, body_part, kind) and not (stranger and question.task.body_parts)
 
     def asks_views(self, modality: Modality) -> bool:
         """Whether studies of a modality are asked by their views."""
@@ -151,32 +152,32 @@ class StudyScores:
         ]
         return exam_features(self.model, images)
 
-    def examine(self, asked: AskedTask, facts: StudyFacts, exam: ExamFeatures) -> Iterator[ScoreRow | ExamRow]:
+    def examine(self, question: AskedTask, facts: StudyFacts, exam: ExamFeatures) -> Iterator[ScoreRow | ExamRow]:
         """Yield the rows of one examination and task: as a study, and those of its views."""
         assert self.exams is not None
-        yield from self.answer(asked, facts, exam.whole[0], len(exam.exam.used))
-        yield from self.exams.rows(exam, asked, facts.study, facts.patient)
+        yield from self.answer(question, facts, exam.whole[0], len(exam.exam.used))
+        yield from self.exams.rows(exam, question, facts.study, facts.patient)
 
     def answer(
-        self, asked: AskedTask, facts: StudyFacts, features_ND: NDArray[np.float32], num_images: int
+        self, question: AskedTask, facts: StudyFacts, features_ND: NDArray[np.float32], num_images: int
     ) -> Iterator[ScoreRow]:
         """Yield the rows of one study and task.
 
         Args:
-            asked: The task.
+            question: The task.
             facts: Facts of the study.
             features_ND: float32 [N, D] of all images of the study that it is about.
             num_images: Number of these images; more than N where images were fused.
         """
         features_1ND = features_ND[None]
-        logits_1C, probabilities_1C = self.scorer.studies(features_1ND, asked, facts.modality)
-        spreads = self.scorer.spreads(features_1ND, asked, facts.modality)
+        logits_1C, probabilities_1C = self.scorer.studies(features_1ND, question, facts.modality)
+        spreads = self.scorer.spreads(features_1ND, question, facts.modality)
         facts = replace(facts, num_images=num_images)
-        yield from self.rows_of(asked, facts, 0, logits_1C, probabilities_1C, spreads)
+        yield from self.rows_of(question, facts, 0, logits_1C, probabilities_1C, spreads)
 
     def rows_of(
         self,
-        asked: AskedTask,
+        question: AskedTask,
         facts: StudyFacts,
         place: int,
         logits_SC: NDArray[np.float32],
@@ -184,15 +185,15 @@ class StudyScores:
         spreads: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]] | None],
     ) -> Iterator[ScoreRow]:
         """Yield the rows of one of the studies that were scored together, by its place among them."""
-        for c, name in enumerate(asked.names):
+        for c, name in enumerate(question.names):
             spread = spreads[c]
             yield ScoreRow(
                 study=facts.study,
                 patient=facts.patient,
                 modality=facts.modality,
-                task=asked.task.name,
+                task=question.task.name,
                 class_=name,
-                kind=asked.task.kind,
+                kind=question.task.kind,
                 probability=probability_on_grid(probabilities_SC[place, c]),
                 logit=logit_on_grid(logits_SC[place, c]),
                 num_images=facts.num_images,
@@ -200,35 +201,35 @@ class StudyScores:
                 model_version=str(self.model.card.version),
                 preprocessing=facts.preprocessing,
                 num_failed=facts.num_failed,
-                against=asked.against(name),
+                against=question.against(name),
                 logit_spread=None if spread is None else logit_on_grid(spread[0][place]),
                 probability_spread=None if spread is None else probability_on_grid(spread[1][place]),
                 files=facts.files,
                 num_files=facts.num_files,
                 note=facts.note,
-                caution=self._caution(asked, facts, name),
+                caution=self._caution(question, facts, name),
             )
 
-    def _caution(self, asked: AskedTask, facts: StudyFacts, name: str) -> str | None:
+    def _caution(self, question: AskedTask, facts: StudyFacts, name: str) -> str | None:
         """Return what stands beside an answer: of words that a stranger is asked, that it is one."""
-        caution = self.cautions.get((facts.modality, facts.kind, asked.task.name, name))
-        return beside_stranger(caution, facts.modality) if facts.stranger and asked.prompts else caution
+        caution = self.cautions.get((facts.modality, facts.kind, question.task.name, name))
+        return beside_stranger(caution, facts.modality) if facts.stranger and question.prompts else caution
 
 
 def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str, kind: Kind = Kind.IMAGE) -> Problem | None:
     """Return the problem of a unit that none of the tasks fits, None where one does."""
-    if any(asked.fits(modality, body_part, kind) for asked in tasks):
+    if any(question.fits(modality, body_part, kind) for question in tasks):
         return None
-    is_chosen = any(asked.chosen for asked in tasks)
+    is_chosen = any(question.chosen for question in tasks)
     no_task_is_about = "none of the tasks of this run is about" if is_chosen else "the model lists no task for"
-    about = [asked for asked in tasks if asked.is_about(modality)]
+    about = [question for question in tasks if question.is_about(modality)]
     if not about:
         return Problem(
             Reason.NO_TASK,
             f"{no_task_is_about} {spoken(modality)} images; ask with --prompt, or name a task with --task.",
         )
-    if not any(asked.fits_kind(modality, kind) for asked in about):
-        measured = list_of([asked.task.name for asked in about], "or", most=4)
+    if not any(question.fits_kind(modality, kind) for question in about):
+        measured = list_of([question.task.name for question in about], "or", most=4)
         return Problem(
             Reason.NO_TASK,
             f"no task of the model's card was measured on {spoken(modality)} {kind}s; --task asks one all the same "

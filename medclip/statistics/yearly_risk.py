@@ -86,9 +86,9 @@ def operating_points(cohort: Cohort, label: Label, weights_PB: NDArray[Any]) -> 
 
 def _summed(rows: Rows, cell: NDArray[np.int64], place_n: NDArray[np.int64], positive: bool) -> Any:
     side = rows.truth_n[cell] == positive
-    own = cell[side]
+    cells = cell[side]
     return summing_matrix(
-        place_n[side], int(place_n.max()) + 1, rows.patients_n[own], rows.num_patients, rows.values(own)
+        place_n[side], int(place_n.max()) + 1, rows.patients_n[cells], rows.num_patients, rows.values(cells)
     )
 
 
@@ -166,11 +166,11 @@ def yearly_figures(cohort: Cohort, risk: Risk, weights_PB: NDArray[Any]) -> Iter
         weights_PB: Weight of each patient in each replicate.
     """
     for population in POPULATIONS:
-        own = of_population(risk, population)
-        timed = label_of(own)
-        yield YearlyFigures(population, 0, timed, _concordances(cohort, own, timed, weights_PB))
+        part = of_population(risk, population)
+        timed = label_of(part)
+        yield YearlyFigures(population, 0, timed, _concordances(cohort, part, timed, weights_PB))
         for column, year in enumerate(risk.years):
-            scored = Label(risk.name, own.risk_NK[:, column], timed.truth_N, time_N=own.time_N)
+            scored = Label(risk.name, part.risk_NK[:, column], timed.truth_N, time_N=part.time_N)
             try:
                 plain = at_horizon(scored, MONTHS * year, weighted=False)
             except MedclipError:  # nobody was followed so far

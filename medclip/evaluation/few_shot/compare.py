@@ -165,9 +165,9 @@ def _job(data: FewShotData, protocol: Protocol, key: RunKey) -> Job:
         "notes": [] if variant.constant else list(drawn.notes),
     }
     learned = [] if variant.constant else [[data.sha256[r] for r in side] for side in (train, val)]
-    asked = [variant.method, dict(variant.options), key.shots, key.seed, key.init, learned, text.names]
+    arguments = [variant.method, dict(variant.options), key.shots, key.seed, key.init, learned, text.names]
     # Version 1 is not written, so that runs of before there were versions stay.
-    facts["asked"] = digest_of([*asked, variant.version] if variant.version > 1 else asked)
+    facts["asked"] = digest_of([*arguments, variant.version] if variant.version > 1 else arguments)
     return Job(variant.method, variant.options, text, train, val, test, key.init, facts, novel_text, novel_test)
 
 

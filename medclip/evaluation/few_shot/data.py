@@ -170,14 +170,14 @@ def prepare(
     fresh = _fresh(examples, hashes, test, seen or frozenset())
     notes = table.notes
     if len(fresh) < len(test):
-        left = f"{len(test) - len(fresh)} of {len(test)} test files are not tested on"
-        notes = (*notes, f"{left}: the base was trained on them or on others of the same patients.")
+        left_out = f"{len(test) - len(fresh)} of {len(test)} test files are not tested on"
+        notes = (*notes, f"{left_out}: the base was trained on them or on others of the same patients.")
     placed = {key: _placed(d, place) for key, d in drawn.items()}
     learned = {r for d in placed.values() for r in (*d.train, *d.val)}
-    if known := sum(hashes[r] in seen for r in learned) if seen else 0:
+    if num_seen := sum(hashes[r] in seen for r in learned) if seen else 0:
         notes = (
             *notes,
-            f"{known} of the {len(learned)} files that are learned from were among the base's training files: "
+            f"{num_seen} of the {len(learned)} files that are learned from were among the base's training files: "
             "what is chosen on them favours methods that stay near the base.",
         )
     return FewShotData(
@@ -211,8 +211,8 @@ def _check_copies(hashes: Sequence[str], test: Sequence[int]) -> None:
 
 def _fresh(examples: Examples, hashes: Sequence[str], test: tuple[int, ...], seen: frozenset[str]) -> tuple[int, ...]:
     """Leave out test patients that the base was trained on, unless a class (or what is without it) would be gone."""
-    known = {examples.patients[r] for r in test if hashes[r] in seen}
-    fresh = tuple(r for r in test if examples.patients[r] not in known)
+    seen_patients = {examples.patients[r] for r in test if hashes[r] in seen}
+    fresh = tuple(r for r in test if examples.patients[r] not in seen_patients)
 
     def sides(rows: Sequence[int]) -> set[tuple[int, float]]:
         targets = examples.targets[list(rows)]

@@ -63,15 +63,15 @@ class RunStore:
         self.folder = folder
         claim_run(folder, COMPARISON, identity, IDENTITY)
 
-    def kept(self, key: RunKey, asked: str) -> Run | None:
+    def kept(self, key: RunKey, digest: str) -> Run | None:
         """Return a run that is done; None where it is not, was asked for otherwise, or failed (it is tried again).
 
         Args:
             key: Key of the run.
-            asked: Fingerprint of what the run is made of beyond its key: the shots that were drawn.
+            digest: Fingerprint of what the run is made of beyond its key: the shots that were drawn.
         """
         run = self._read(key)
-        return run if run is not None and run.facts.get("asked") == asked and not run.failed else None
+        return run if run is not None and run.facts.get("asked") == digest and not run.failed else None
 
     def _read(self, key: RunKey) -> Run | None:
         from safetensors import SafetensorError, safe_open

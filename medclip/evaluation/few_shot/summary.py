@@ -322,12 +322,12 @@ def _mistakes(data: FewShotData, targets: NDArray, said_RN: NDArray, chances_N: 
 
 def _multilabel_mistakes(data: FewShotData, targets: NDArray, said_RNC: NDArray) -> tuple[Mistake, ...]:
     """An image counts as wrong in a run where any known class is; the most wrong classes come first."""
-    known = ~np.isnan(targets)
-    wrong_RNC = (said_RNC != (targets == 1)) & known
+    is_known = ~np.isnan(targets)
+    wrong_RNC = (said_RNC != (targets == 1)) & is_known
     wrong_N, classes_N = wrong_RNC.any(axis=2).sum(axis=0), wrong_RNC.sum(axis=(0, 2))
     mistakes = []
     for n in _most(wrong_N, -classes_N):
-        usual_C = (said_RNC[:, n].mean(axis=0) > 0.5) & known[n]
+        usual_C = (said_RNC[:, n].mean(axis=0) > 0.5) & is_known[n]
         mistakes.append(
             _mistake(data, n, int(wrong_N[n]), len(said_RNC), _listed(data, targets[n] == 1), _listed(data, usual_C))
         )

@@ -62,18 +62,18 @@ class ComparedPacks:
         """Return the sets, and their mean."""
         return (*self.sets, *([] if self.mean is None else [self.mean]))
 
-    def lines(self, own: str) -> Iterator[str]:
-        """Yield a table with a line for each set; `own` is the name of the pack that is measured.
+    def lines(self, pack: str) -> Iterator[str]:
+        """Yield a table with a line for each set; `pack` is the name of the pack that is measured.
 
         Where both have one name, the digest of the other heads its column.
         """
         other = f"{self.model} {self.model_version}"
-        yield f"{own} less {other}, on the same images and patients"
-        if other == own:
+        yield f"{pack} less {other}, on the same images and patients"
+        if other == pack:
             other += f" ({self.model_digest[:7]})"
         metrics = [row.metric.replace("_", " ") for row in self.rows()]
         width, metric_width = max([len(row.id) for row in self.rows()] + [18]), max([*map(len, metrics), 17]) + 2
-        heads = f"{own[:22]:>24}{other[:22]:>24}"
+        heads = f"{pack[:22]:>24}{other[:22]:>24}"
         yield f"{'set':{width}}{'images':>8}{'metric':>{metric_width}}{heads}{'difference':>27}{'p':>9}"
         for row, metric in zip(self.rows(), metrics, strict=True):
             cells = (_shown(row.own), _shown(row.other), _shown(row.difference))
@@ -86,7 +86,7 @@ class ComparedPacks:
 
 def compare_packs(
     parts: Sequence[SetFile],
-    own: Mapping[str, pa.Table],
+    tables: Mapping[str, pa.Table],
     other: Mapping[str, pa.Table],
     other_result: Any,
     *,
@@ -96,12 +96,12 @@ def compare_packs(
 
     Args:
         parts: The suite's entries of the sets that were measured.
-        own: Predictions of the pack, by set; the tables of predictions.parquet.
+        tables: Predictions of the pack, by set; the tables of predictions.parquet.
         other: Predictions of the other pack over the same files, by set.
         other_result: Result of the other pack.
         num_resamples: Number of resamples of patients.
     """
-    pairs = [_pair(part, own[part.id], other[part.id]) for part in parts]
+    pairs = [_pair(part, tables[part.id], other[part.id]) for part in parts]
     numbers = numbered([patient for pair in pairs for patient in pair.patients])
     rows: list[ComparedFigure] = []
     drawn: list[tuple[Resampled, Resampled]] = []
@@ -112,14 +112,14 @@ def compare_packs(
         start += len(pair.patients)
         if weights_PB is None or not len(of_set):
             continue
-        known, places = np.unique(of_set, return_inverse=True)
+        present, places = np.unique(of_set, return_inverse=True)
         test = HeldOut(pair.labels_N, places, len(part.classes))
-        both = [figures(scores_NC[None], test, weights_PB[known], [part.metric]) for scores_NC in pair.scores]
+        both = [figures(scores_NC[None], test, weights_PB[present], [part.metric]) for scores_NC in pair.scores]
         if part.metric not in both[0]:  # the area, where one class has no image
             continue
         mine, others = both[0][part.metric], both[1][part.metric]
         drawn.append((mine, others))
-        rows.append(_row(part.id, part.metric, mine, others, len(of_set), len(known), pair.num_left_out))
+        rows.append(_row(part.id, part.metric, mine, others, len(of_set), len(present), pair.num_left_out))
     average = None
     if len(rows) > 1:
         mine, others = (mean([pair[k] for pair in drawn]) for k in (0, 1))
@@ -148,9 +148,9 @@ class _Pair:
     num_left_out: int
 
 
-def _pair(part: SetFile, own: pa.Table, other: pa.Table) -> _Pair:
+def _pair(part: SetFile, table: pa.Table, other: pa.Table) -> _Pair:
     others = {row["row"]: row["scores"] for row in other.select(["row", "scores"]).to_pylist()}
-    rows = own.select(["row", "patient", "label", "scores"]).to_pylist()
+    rows = table.select(["row", "patient", "label", "scores"]).to_pylist()
     # As in the figures of one pack: whose the images are counts where it is known of every one.
     by_patient = all(row["patient"] is not None for row in rows)
     both = [row for row in rows if row["scores"] is not None and others.get(row["row"]) is not None]
@@ -167,9 +167,9 @@ def _pair(part: SetFile, own: pa.Table, other: pa.Table) -> _Pair:
 def _row(
     name: str, metric: str, mine: Resampled, others: Resampled, num_images: int, num_patients: int, num_left_out: int
 ) -> ComparedFigure:
-    own, other = (Figure.of(interval_of(figure)) for figure in (mine, others))
+    first, other = (Figure.of(interval_of(figure)) for figure in (mine, others))
     apart = Change.of(difference(others, mine))
-    return ComparedFigure(name, metric, own, other, apart, num_images, num_patients, num_left_out)
+    return ComparedFigure(name, metric, first, other, apart, num_images, num_patients, num_left_out)
 
 
 def _notes(other: Any, rows: Sequence[ComparedFigure]) -> Iterator[str]:

@@ -231,11 +231,11 @@ def measure_tasks(
         card: Card of the pack.
         num_resamples: Number of resamples of patients.
     """
-    asked: dict[tuple[str, str | None], list[SetFile]] = {}
+    sets_of: dict[tuple[str, str | None], list[SetFile]] = {}
     for part in parts:
         if part.task is not None:
-            asked.setdefault((part.task, part.finding), []).append(part)
-    results = (_measure(*of, sets, tables, card, num_resamples) for of, sets in asked.items())
+            sets_of.setdefault((part.task, part.finding), []).append(part)
+    results = (_measure(*of, sets, tables, card, num_resamples) for of, sets in sets_of.items())
     return tuple(result for result in results if result is not None)
 
 
@@ -286,13 +286,13 @@ def _measure(
 def _within(of_source: BySource, card: Any, task: str, finding: str) -> Any:
     """Return the area of a finding that the card's is the same of: over all sources, or of the one that it names."""
     entry = card.tasks.get(task)
-    known = None if entry is None else entry.sources.get(finding)
-    if known is None or len(known.sources) != 1:
+    of_sources = None if entry is None else entry.sources.get(finding)
+    if of_sources is None or len(of_sources.sources) != 1:
         return of_source.within
-    own, over_all = _on_card(card, task, finding).get("auroc"), known.figures.get(WITHIN_SOURCES)
-    if own is not None and over_all is not None and own["value"] == over_all["value"]:
+    on_card, over_all = _on_card(card, task, finding).get("auroc"), of_sources.figures.get(WITHIN_SOURCES)
+    if on_card is not None and over_all is not None and on_card["value"] == over_all["value"]:
         return of_source.within
-    return of_source.of_source.get(known.sources[0])
+    return of_source.of_source.get(of_sources.sources[0])
 
 
 def _on_card(card: Any, task: str, finding: str | None) -> dict[str, Mapping[str, Any]]:
@@ -300,14 +300,14 @@ def _on_card(card: Any, task: str, finding: str | None) -> dict[str, Mapping[str
     if entry is None or (finding is not None and finding not in entry.classes):
         return {}
     metrics = entry.metrics if finding is None else {"auroc": (entry.metrics.get("auroc") or {}).get(finding) or {}}
-    own = {name: node.get(_OWN, node) for name, node in metrics.items()}
-    return {name: node for name, node in own.items() if "value" in node}
+    of_pack = {name: node.get(_OWN, node) for name, node in metrics.items()}
+    return {name: node for name, node in of_pack.items() if "value" in node}
 
 
 def _by_source_on_card(card: Any, task: str, finding: str | None) -> dict[str, Mapping[str, Any]]:
     entry = card.tasks.get(task)
-    known = None if entry is None else entry.sources.get(finding or ALL)
-    return {} if known is None else dict(known.figures)
+    of_sources = None if entry is None else entry.sources.get(finding or ALL)
+    return {} if of_sources is None else dict(of_sources.figures)
 
 
 @dataclass(frozen=True)
@@ -335,15 +335,15 @@ def beside_card(tasks: Sequence[TaskFigures], texts: Sequence[TextFigures], card
     pairs: list[tuple[str, float, float]] = []
     measured = set()
     for task in tasks:
-        own = {name: figure.value for name, figure in task.figures.items()}
-        pairs += _pairs(task.name, own, task.on_card)
+        values = {name: figure.value for name, figure in task.figures.items()}
+        pairs += _pairs(task.name, values, task.on_card)
         areas = {name: area["value"] for name, area in task.by_source.items()}
         pairs += _pairs(task.name, areas, task.by_source_on_card)
         if task.figures and task.on_card:
             measured.add(task.name)
     for one in texts:
-        own = {name: figure["value"] for name, figure in one.figures.items()}
-        pairs += _pairs(f"texts of {one.source}", own, one.on_card)
+        values = {name: figure["value"] for name, figure in one.figures.items()}
+        pairs += _pairs(f"texts of {one.source}", values, one.on_card)
         if one.figures and one.on_card:
             measured.add(retrieval_name(one.source))
     listed = set(held_out.figures) if (held_out := card.held_out) is not None else set()
@@ -360,9 +360,9 @@ def beside_card(tasks: Sequence[TaskFigures], texts: Sequence[TextFigures], card
 
 
 def _pairs(
-    name: str, own: Mapping[str, float], card: Mapping[str, Mapping[str, Any]]
+    name: str, values: Mapping[str, float], card: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[str, float, float]]:
-    return [(f"{name}, {what.replace('_', ' ')}", own[what], card[what]["value"]) for what in own if what in card]
+    return [(f"{name}, {what.replace('_', ' ')}", values[what], card[what]["value"]) for what in values if what in card]
 
 
 def card_lines(beside: BesideCard) -> Iterator[str]:

@@ -84,14 +84,14 @@ class SetResult:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SetResult:
         """Read back what `to_json` gave."""
-        known = dict(values)
+        kept = dict(values)
         for name in ("figures", "unseen"):
-            known[name] = {metric: Figure(**figure) for metric, figure in known[name].items()}
+            kept[name] = {metric: Figure(**figure) for metric, figure in kept[name].items()}
         for name in ("classes", "prompts_per_class", "images_per_class", "notes"):
-            known[name] = tuple(known[name])
-        if known.get("sensitivity") is not None:
-            known["sensitivity"] = Sensitivity.from_json(known["sensitivity"])
-        return cls(**known)
+            kept[name] = tuple(kept[name])
+        if kept.get("sensitivity") is not None:
+            kept["sensitivity"] = Sensitivity.from_json(kept["sensitivity"])
+        return cls(**kept)
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,8 @@ class SuiteResult(Result):
     @property
     def num_in_training(self) -> int | None:
         """Measured images that the pack was trained on; None where it does not say."""
-        known = [s.num_in_training for s in self.sets if s.num_in_training is not None]
-        return sum(known) if known else None
+        counts = [s.num_in_training for s in self.sets if s.num_in_training is not None]
+        return sum(counts) if counts else None
 
     def _facts(self) -> dict[str, object]:
         average = "none" if self.average is None else f"{100 * self.average:.2f} %"
@@ -280,13 +280,13 @@ def _sentences(
     average: float | None,
     num_measured: int,
 ) -> Iterator[str]:
-    total, asked = len(suite.sets), len(suite.sets) + len(suite.texts)
+    total, num_asked = len(suite.sets), len(suite.sets) + len(suite.texts)
     if average is not None:
         metrics = " and ".join(sorted({TITLES[s.metric] for s in sets}))
         yield f"Average over {num_measured} of {total} sets ({metrics}): {100 * average:.2f} %."
     if suite.published is not None:
-        known = suite.published
-        head = f"Published for {known.model}: {known.average:.2f} % over all {total} sets"
+        published = suite.published
+        head = f"Published for {published.model}: {published.average:.2f} % over all {total} sets"
         if num_measured < total:
             yield f"{head}. The average above is over fewer sets and must not be compared with it."
         else:
@@ -311,10 +311,10 @@ def _sentences(
     if not_asked:
         yield f"Not asked for: {', '.join(not_asked)}."
     if unusable:
-        yield f"Unusable: {len(unusable)} of {asked} sets are here and were not measured:"
+        yield f"Unusable: {len(unusable)} of {num_asked} sets are here and were not measured:"
         yield from (f"  {u.id}  {printable(u.message)}" for u in unusable)
     if missing:
-        yield f"Missing: {len(missing)} of {asked} sets. Looked in the data folder for:"
+        yield f"Missing: {len(missing)} of {num_asked} sets. Looked in the data folder for:"
         width = max(len(m.id) for m in missing)
         for m in missing:
             yield f"  {m.id:{width}}  {list_of(m.looked_for, 'or')}"
@@ -322,16 +322,16 @@ def _sentences(
 
 def _table(result: SuiteResult) -> Iterator[str]:
     width = max([len(s.id) for s in result.sets] + [18])
-    shown = [m for m in TITLES if m != "macro_f1" or any(s.metric == m for s in result.sets)]
-    head = "".join(f"{TITLES[metric]:>24}" for metric in shown)
+    metrics = [m for m in TITLES if m != "macro_f1" or any(s.metric == m for s in result.sets)]
+    head = "".join(f"{TITLES[metric]:>24}" for metric in metrics)
     yield f"{'set':{width}}{'images':>8}{'patients':>10}{'in training':>13}{head}"
     for group in result.groups:
         for s in result.sets:
             if s.group != group.id:
                 continue
-            yield _line(s.id, s.num_read, s.num_patients, s.num_in_training, s.figures, shown, width)
+            yield _line(s.id, s.num_read, s.num_patients, s.num_in_training, s.figures, metrics, width)
             if s.unseen:
-                yield _line("  without training", s.num_unseen, None, 0, s.unseen, shown, width)
+                yield _line("  without training", s.num_unseen, None, 0, s.unseen, metrics, width)
             if s.problems:
                 yield f"  not read: {by_reason(s.problems)}"
             if s.sensitivity is not None:
@@ -350,10 +350,10 @@ def _line(
     num_patients: int | None,
     num_in_training: int | None,
     figures: Mapping[str, Figure],
-    shown: Sequence[str],
+    metrics: Sequence[str],
     width: int,
 ) -> str:
-    cells = "".join(f"{_said(figures.get(metric)):>24}" for metric in shown)
+    cells = "".join(f"{_said(figures.get(metric)):>24}" for metric in metrics)
     seen = "unknown" if num_in_training is None else num_in_training
     line = f"{name:{width}}{num_images:>8}{'-' if num_patients is None else num_patients:>10}{seen:>13}{cells}"
     return line.rstrip()

@@ -151,7 +151,7 @@ def evaluate_suite(
     card = pack_card(path)
     chosen = with_vocabulary(suite if isinstance(suite, SuiteFile) else load_suite(suite), card)
     root = Path(data)
-    asked = _asked(chosen, sets)
+    wanted_sets = _asked(chosen, sets)
     identity = _identity(model, chosen)
     other_identity = None if other is None else _identity(other.model, chosen)
     if out is not None:
@@ -166,11 +166,11 @@ def evaluate_suite(
         base = Path(images)
     of_other = _vectors_of_other(other, embedded, settings, key_file, progress)
     records = TemporaryFolder("records")  # goes when this function ends
-    sets_here, missing, unusable = _look(root, asked, load_key(settings, path=key_file), records.path)
+    sets_here, missing, unusable = _look(root, wanted_sets, load_key(settings, path=key_file), records.path)
     sets_here, nothing = _held_out([move_images(one, root, base) for one in sets_here], measured_hashes(path, card))
     missing += nothing
     labelled_sets = [one for one in sets_here if isinstance(one, LabelledSet)]
-    not_asked = [part.id for part in (*chosen.sets, *chosen.texts) if part not in asked]
+    not_asked = [part.id for part in (*chosen.sets, *chosen.texts) if part not in wanted_sets]
 
     def measured(
         pack: str | Path | Model,
@@ -269,13 +269,13 @@ def _identity(model: str | Path | Model, suite: SuiteFile) -> dict[str, str]:
 
 def _asked(suite: SuiteFile, sets: Sequence[str]) -> tuple[SetFile | TextsFile, ...]:
     parts = (*suite.sets, *suite.texts)
-    known = [part.id for part in parts]
-    strange = [name for name in sets if name not in known]
+    ids = [part.id for part in parts]
+    strange = [name for name in sets if name not in ids]
     if strange:
         raise MedclipError(
             Reason.WRONG_USE,
             f"the suite {suite.name} has no set {strange[0]!r}.",
-            hint=did_you_mean(strange[0], known, "It has"),
+            hint=did_you_mean(strange[0], ids, "It has"),
         )
     return tuple(part for part in parts if not sets or part.id in sets)
 
@@ -297,7 +297,7 @@ def _in_several(sets_here: Sequence[LabelledSet | TextSet]) -> frozenset[_Image]
 
 
 def _look(
-    root: Path, asked: Sequence[SetFile | TextsFile], key: bytes, unpacked: Path
+    root: Path, wanted_sets: Sequence[SetFile | TextsFile], key: bytes, unpacked: Path
 ) -> tuple[list[LabelledSet | TextSet], list[MissingSet], list[UnusableSet]]:
     if not os.path.isdir(root):  # unlike Path.is_dir, this takes any name
         if not os.path.lexists(root):
@@ -310,7 +310,7 @@ def _look(
         )
     labelled_sets, missing, unusable = [], [], []
     first: MedclipError | None = None
-    for part in asked:
+    for part in wanted_sets:
         try:
             if isinstance(part, SetFile):
                 labelled = find_set(root, part, key, unpacked)
@@ -345,9 +345,9 @@ def _held_out(
     kept, missing = [], []
     measured = None if hashes is None else MeasuredFiles(hashes)
     for one in sets_here:
-        left, part = one.held_out(measured), one.part
-        if left.rows:
-            kept.append(left)
+        held, part = one.held_out(measured), one.part
+        if held.rows:
+            kept.append(held)
         else:
             looked_for = f"files of {part.place} that the pack was measured on"
             missing.append(MissingSet(part.id, _group_of(part), (looked_for,)))
@@ -463,7 +463,7 @@ def _measure_texts(run: _Run, one: TextSet) -> TextFigures:
             num_resamples=run.num_resamples,
         )
     held_out = run.model.card.held_out
-    known = {} if held_out is None else held_out.figures.get(retrieval_name(part.source_name), {})
+    card_figures = {} if held_out is None else held_out.figures.get(retrieval_name(part.source_name), {})
     return TextFigures(
         id=part.id,
         source=part.source_name,
@@ -472,7 +472,7 @@ def _measure_texts(run: _Run, one: TextSet) -> TextFigures:
         num_patients=len(numbers) if knows_patients else None,
         problems=dict(sorted(Counter(str(u.problem.reason) for u in units if u.problem is not None).items())),
         figures=figures,
-        on_card={name: dict(figure) for name, figure in known.items()},
+        on_card={name: dict(figure) for name, figure in card_figures.items()},
         note=part.note,
     )
 

@@ -231,13 +231,13 @@ def _figures(
         values_K = np.mean([part.point_R for part in alone[name]], axis=0)
         picked = [int(values_K.argmin()), int(values_K.argmax())]
         least, most = (mean_over_runs(shares_of(single_KNC[[k]], test, weights_PB, [name])[name]) for k in picked)
-        shown = [Figure.of(interval_of(figure)) for figure in (ensemble, mean, least, most)]
+        rounded = [Figure.of(interval_of(figure)) for figure in (ensemble, mean, least, most)]
         figures[name] = OverWordings(
-            ensemble=shown[0],
-            mean=shown[1],
+            ensemble=rounded[0],
+            mean=rounded[1],
             gain=Change.of(difference(mean, ensemble)),
-            least=shown[2],
-            most=shown[3],
+            least=rounded[2],
+            most=rounded[3],
             sd=_rounded(values_K.std(ddof=1)),
             least_wording=picked[0] + 1,
             most_wording=picked[1] + 1,

@@ -248,10 +248,10 @@ class SuiteFile(_Part):
         for what, ids in (("sets", [s.id for s in (*self.sets, *self.texts)]), ("groups", [g.id for g in self.groups])):
             if len(set(ids)) != len(ids):
                 raise ValueError(f"two {what} have the same id")
-        known = {g.id for g in self.groups}
-        if strange := sorted({s.group for s in self.sets} - known):
+        group_ids = {g.id for g in self.groups}
+        if strange := sorted({s.group for s in self.sets} - group_ids):
             raise ValueError(f"a set is in the group {strange[0]!r}, which is not listed")
-        if unused := sorted(known - {s.group for s in self.sets}):
+        if unused := sorted(group_ids - {s.group for s in self.sets}):
             raise ValueError(f"the group {unused[0]!r} has no set")
         return self
 
@@ -294,12 +294,12 @@ def load_suite(name_or_path: str | Path) -> SuiteFile:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as e:
-            known = did_you_mean(str(name_or_path), suite_names(), "Suites that come with medclip are")
+            names_hint = did_you_mean(str(name_or_path), suite_names(), "Suites that come with medclip are")
             raise MedclipError(
                 Reason.MISSING_FILE,
                 "there is no readable suite file here and no suite of this name.",
                 where=name_or_path,
-                hint=f"{known} Others are YAML files.",
+                hint=f"{names_hint} Others are YAML files.",
             ) from e
     try:
         return SuiteFile.model_validate(yaml.safe_load(text))
@@ -342,8 +342,8 @@ def _filled(part: SetFile, card: Any) -> SetFile | None:
         sentences = {ABSENT: prompts.negative, PRESENT: prompts.positive}
     else:
         entry = card.tasks.get(task.name)
-        known = None if entry is None else list(entry.classes)
-        sentences = {prompts.name: prompts.positive for prompts in expand(task, known)}
+        class_names = None if entry is None else list(entry.classes)
+        sentences = {prompts.name: prompts.positive for prompts in expand(task, class_names)}
         if strange := sorted({v for v in part.values.values() if v} - {c.name for c in task.classes}):
             raise MedclipError(
                 Reason.TABLE_INVALID, f"set {part.id}: values names a class that {task.name} has not: {strange[0]}."

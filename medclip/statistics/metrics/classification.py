@@ -247,8 +247,8 @@ class _Task:
             return [self.rate(self.predicted == self.test.targets, every)] if len(every) else []
         parts = []
         for c in self.chosen:
-            known = np.sort(np.concatenate(self.test.sides(c)))
-            parts.append(self.rate(self.called(c) == (self.test.targets[:, c] == 1), known))
+            rows = np.sort(np.concatenate(self.test.sides(c)))
+            parts.append(self.rate(self.called(c) == (self.test.targets[:, c] == 1), rows))
         return parts
 
     def balanced(self) -> list[Shares]:
