@@ -62,9 +62,6 @@ def measure_hidden(
         workers: Threads that read and decode.
         num_resamples: Resamples of patients.
         progress: Progress bar of the images.
-
-    Raises:
-        MedclipError: As `measure_split`.
     """
     progress_bar, held = progress or Silent(), choose_rows(reader, seen, limit)
     progress_bar.stage(f"Measuring on the split {reader.split}", len(held.rows))

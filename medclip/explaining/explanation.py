@@ -349,11 +349,7 @@ _MOSTLY = 0.5
 
 
 def padding_notes(units: Iterable[Explanation]) -> tuple[str, ...]:
-    """Write which maps lie mostly where there is no image, by the image that carries most of the score.
-
-    Args:
-        units: Units, explained ones and others.
-    """
+    """Write which maps lie mostly where there is no image, by the image that carries most of the score."""
     return tuple(
         f"Row {unit.row}: {percent(heat.padding[heat.top])} of the map of {heat.title} lies on padding, where there is "
         "no image: it does not show what the score rests on."

@@ -173,12 +173,6 @@ def curves(occlusions: Occlusions, grid: NDArray[np.float32], target: Target, *,
 
     At random is the mean of an order and its reverse: what one inserts the other one leaves, so that both together cost
     as much as one.
-
-    Args:
-        occlusions: Occlusions of the image.
-        grid: The map.
-        target: Target whose score it is.
-        seed: Seed of the random order.
     """
     places = np.flatnonzero(occlusions.inside)
     shuffled = np.random.default_rng(seed).permutation(places)

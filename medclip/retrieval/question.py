@@ -70,9 +70,6 @@ def example_vector(
 
     Returns:
         float32 [D] of unit norm; of each example the first file of the unit that it is, None where it is none.
-
-    Raises:
-        MedclipError: As `row_of`; what reading an image raises.
     """
     rows = tuple(None if embeddings is None else row_of(embeddings, example) for example in like)
     parts = []

@@ -118,9 +118,6 @@ def open_vectors(
         shape: Number of vectors N and their length D.
         blocks: Function that yields the vectors, float [B, D] each.
         progress: Progress bar of vectors that are prepared.
-
-    Raises:
-        MedclipError: As `write_vector_file`, and what `blocks` raises.
     """
     path = folder / FOLDER / f"{level}-{digest[:16]}.npy"
     return open_vector_file(path, shape) or _write(path, level, shape, blocks, progress)

@@ -423,10 +423,6 @@ _NOUNS = {
 def far_notes(ledger: Ledger, pack: Path) -> tuple[str, ...]:
     """Write what is to be known of a run whose images come from elsewhere, or look so.
 
-    Args:
-        ledger: Ledger of the run, complete.
-        pack: Folder of the run's pack.
-
     Returns:
         A sentence for each modality that it is true of; where it is not true of all its images, for each maker of
         devices whose images it is true of: one new scanner among many is seen, too.

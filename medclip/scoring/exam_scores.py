@@ -134,14 +134,7 @@ class ExamScores:
     """What stands beside answers."""
 
     def rows(self, features: ExamFeatures, question: AskedTask, study: str, patient: str | None) -> Iterator[ExamRow]:
-        """Yield the rows of an examination and task: of it, of its breasts (R, L), of its images as they hang.
-
-        Args:
-            features: The examination.
-            question: The task.
-            study: Key of the study.
-            patient: Hash of the study's patient.
-        """
+        """Yield the rows of an examination and task: of it, of its breasts (R, L), of its images as they hang."""
         exam = features.exam
         whole_XD, shares_of_exam = features.whole
         of_exam = dict(zip(exam.used, shares_of_exam.tolist(), strict=True))

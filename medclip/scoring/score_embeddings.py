@@ -122,9 +122,6 @@ def answer_embeddings(embeddings: Embeddings, call: Call) -> ScoreRun:
     """Score embeddings in memory: nothing is written, and there is no report.
 
     A loaded model is taken as it is, so that a question costs milliseconds.
-
-    Raises:
-        MedclipError: As `score_embeddings`.
     """
     import pyarrow as pa
 

@@ -73,9 +73,6 @@ def run_scoring(
         sort_by: Task, or task and class (TASK:CLASS), that `finish` is to sort studies by; no part of what the run is.
         finish: Function called before the run counts as finished.
         sink: Function that returns what takes rows as they are committed.
-
-    Raises:
-        MedclipError: As `conduct`.
     """
     pack, verb = _pack_and_verb(call, sort_by, finish, sink)
     counts, already = conduct(call, pack, verb)
@@ -89,9 +86,6 @@ def preview_scoring(call: Call, *, sort_by: str | None = None) -> ScoreRun:
     Args:
         call: Files, model and options of the run.
         sort_by: Task, or task and class, as `run_scoring` takes it; it is checked.
-
-    Raises:
-        MedclipError: As `preview`.
     """
     pack, verb = _pack_and_verb(call, sort_by, None)
     seen = preview(call, pack, verb)
@@ -240,7 +234,7 @@ def run_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
         dtype: Type of the stored vectors: float32 or float16.
 
     Raises:
-        MedclipError: WRONG_USE for another dtype; as `conduct`.
+        MedclipError: WRONG_USE for another dtype.
     """
     pack, verb = _pack_and_embedding(call, dtype)
     counts, already = conduct(call, pack, verb)
@@ -255,9 +249,6 @@ def preview_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
     Args:
         call: Files, model and options of the run.
         dtype: Type of the stored vectors, as `run_embedding` takes it; it is checked.
-
-    Raises:
-        MedclipError: As `run_embedding` before it looks at a file, and `preview`.
     """
     pack, verb = _pack_and_embedding(call, dtype)
     seen = preview(call, pack, verb)

@@ -161,12 +161,6 @@ def check_words(
 ) -> None:
     """Refuse questions that a pack cannot answer: to an image-only one, and of a risk to any, all but its heads' own.
 
-    Args:
-        pack: Folder of the pack.
-        card: Card of the pack.
-        tasks: Tasks of the run.
-        head_tasks: Tasks that the pack has heads for.
-
     Raises:
         MedclipError: WRONG_USE naming the prompt or the task.
     """

@@ -22,8 +22,18 @@ from medclip.errors import MedclipError, Reason
 from medclip.evaluation.few_shot.data import FewShotData, base_identity, prepare, table_name
 from medclip.evaluation.few_shot.plan import NOVEL, Design, Protocol, RunKey, make_protocol
 from medclip.evaluation.few_shot.results import Comparison, Drawing
-from medclip.evaluation.few_shot.run import Job, Place, run_job, run_there, save_examples
-from medclip.evaluation.few_shot.store import COMPARISON, IDENTITY, Run, RunStore, write_tables
+from medclip.evaluation.few_shot.run import (
+    COMPARISON,
+    IDENTITY,
+    Job,
+    Place,
+    Run,
+    RunStore,
+    run_job,
+    run_there,
+    save_examples,
+    write_tables,
+)
 from medclip.evaluation.few_shot.summary import (
     cells_of,
     confusion_of,

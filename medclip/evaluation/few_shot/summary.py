@@ -15,7 +15,7 @@ from medclip.adaptation.deviations import deviations_of
 from medclip.evaluation.few_shot.data import FewShotData
 from medclip.evaluation.few_shot.plan import NOVEL_SHOTS, Protocol, RunKey, Variant
 from medclip.evaluation.few_shot.results import DECIMALS, Cell, Confusion, Cost, Failure, Mistake, Novel, Paired
-from medclip.evaluation.few_shot.store import Run
+from medclip.evaluation.few_shot.run import Run
 from medclip.statistics.estimate import Estimate
 from medclip.statistics.metrics.classification import (
     METRICS,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medclip.evaluation.zero_shot.figures import Change, Figure
 from medclip.statistics.metrics.classification import HeldOut, figures, numbered
@@ -102,24 +103,24 @@ def compare_packs(
         num_resamples: Number of resamples of patients.
     """
     pairs = [_pair(part, tables[part.id], other[part.id]) for part in parts]
-    numbers = numbered([patient for pair in pairs for patient in pair.patients])
+    numbers = numbered([patient for patients, *_ in pairs for patient in patients])
     rows: list[ComparedFigure] = []
     drawn: list[tuple[Resampled, Resampled]] = []
     weights_PB = draw_weights(int(numbers.max()) + 1, num_resamples, seed=0) if len(numbers) else None
     start = 0
-    for part, pair in zip(parts, pairs, strict=True):
-        of_set = numbers[start : start + len(pair.patients)]
-        start += len(pair.patients)
+    for part, (patients, labels_N, scores, num_left_out) in zip(parts, pairs, strict=True):
+        of_set = numbers[start : start + len(patients)]
+        start += len(patients)
         if weights_PB is None or not len(of_set):
             continue
         present, places = np.unique(of_set, return_inverse=True)
-        test = HeldOut(pair.labels_N, places, len(part.classes))
-        both = [figures(scores_NC[None], test, weights_PB[present], [part.metric]) for scores_NC in pair.scores]
+        test = HeldOut(labels_N, places, len(part.classes))
+        both = [figures(scores_NC[None], test, weights_PB[present], [part.metric]) for scores_NC in scores]
         if part.metric not in both[0]:  # the area, where one class has no image
             continue
         mine, others = both[0][part.metric], both[1][part.metric]
         drawn.append((mine, others))
-        rows.append(_row(part.id, part.metric, mine, others, len(of_set), len(present), pair.num_left_out))
+        rows.append(_row(part.id, part.metric, mine, others, len(of_set), len(present), num_left_out))
     average = None
     if len(rows) > 1:
         mine, others = (mean([pair[k] for pair in drawn]) for k in (0, 1))
@@ -137,18 +138,10 @@ def compare_packs(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Pair:
-    """A set as both packs answered it."""
-
-    patients: tuple[Hashable, ...]
-    labels_N: Any
-    scores: tuple[Any, Any]
-    """[N, C] of each pack."""
-    num_left_out: int
-
-
-def _pair(part: SetFile, table: pa.Table, other: pa.Table) -> _Pair:
+def _pair(
+    part: SetFile, table: pa.Table, other: pa.Table
+) -> tuple[list[Hashable], NDArray[np.int64], list[NDArray[np.float64]], int]:
+    """Return a set as both packs answered it: patients, labels, scores [N, C] of each pack, and rows of one alone."""
     others = {row["row"]: row["scores"] for row in other.select(["row", "scores"]).to_pylist()}
     rows = table.select(["row", "patient", "label", "scores"]).to_pylist()
     # As in the figures of one pack: whose the images are counts where it is known of every one.
@@ -156,10 +149,10 @@ def _pair(part: SetFile, table: pa.Table, other: pa.Table) -> _Pair:
     both = [row for row in rows if row["scores"] is not None and others.get(row["row"]) is not None]
     one_only = sum((row["scores"] is None) != (others.get(row["row"]) is None) for row in rows)
     scores = ([row["scores"] for row in both], [others[row["row"]] for row in both])
-    return _Pair(
-        tuple(row["patient"] if by_patient else (part.id, row["row"]) for row in both),
+    return (
+        [row["patient"] if by_patient else (part.id, row["row"]) for row in both],
         np.array([part.names.index(row["label"]) for row in both], np.int64),
-        tuple(np.array(side, np.float64).reshape(-1, len(part.classes)) for side in scores),  # type: ignore[arg-type]
+        [np.array(side, np.float64).reshape(-1, len(part.classes)) for side in scores],
         one_only,
     )
 

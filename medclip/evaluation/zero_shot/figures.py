@@ -325,13 +325,7 @@ class BesideCard:
 
 
 def beside_card(tasks: Sequence[TaskFigures], texts: Sequence[TextFigures], card: Any) -> BesideCard | None:
-    """Compare what was measured with a card; None for a card without figures.
-
-    Args:
-        tasks: Figures of tasks.
-        texts: Figures of images and their texts.
-        card: Card of the pack.
-    """
+    """Compare what was measured with a card; None for a card without figures."""
     pairs: list[tuple[str, float, float]] = []
     measured = set()
     for task in tasks:

@@ -196,9 +196,6 @@ def find_texts(data: Path, part: TextsFile, key: bytes, unpacked: Path | None = 
 
     Returns:
         The set; None where there is no table.
-
-    Raises:
-        MedclipError: As `find_set`.
     """
     table = data / part.place / TABLE_NAME
     if not table.is_file():

@@ -48,7 +48,7 @@ def read_open_table(path: Path, reader: Reader | None, unpacked: Path) -> Table:
         unpacked: Folder that records are written in that stand in one archive.
 
     Raises:
-        MedclipError: As `read_table`; MISSING_FILE or CORRUPT for what lies beside the table; TABLE_INVALID for one of
+        MedclipError: MISSING_FILE or CORRUPT for what lies beside the table; TABLE_INVALID for one of
             another set than the suite names.
     """
     table = read_table(path)

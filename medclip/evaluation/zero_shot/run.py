@@ -232,7 +232,7 @@ def _vectors_of_other(
         progress: Progress that notes where images are read beside embeddings.
 
     Raises:
-        MedclipError: As `open_for`; WRONG_USE for embeddings of another pack.
+        MedclipError: WRONG_USE for embeddings of another pack.
     """
     from medclip.models.packs.pack import find_pack
 

@@ -133,9 +133,6 @@ def paired(
 
     Returns:
         z = (A − B) / √(V_A + V_B − 2 V_AB).
-
-    Raises:
-        MedclipError: As `auroc_variance`.
     """
     areas = auroc_variance(truth_N, score_N, other_N, patients_N=patients_N)
     v = areas.covariance_KK

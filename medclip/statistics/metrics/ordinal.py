@@ -41,11 +41,6 @@ METRICS: Mapping[str, str] = {
 def ordinal_sums(cohort: Cohort, ordinal: Ordinal, weights_PB: NDArray[Any]) -> Floats:
     """Sum what the measures are made of over every cell.
 
-    Args:
-        cohort: Patients and attributes.
-        ordinal: Truth and prediction of each row.
-        weights_PB: Weight of each patient in each replicate.
-
     Returns:
         float64 [F, G, 1 + B]: features by cell (`cells_of`), in the sample and then in each resample.
     """

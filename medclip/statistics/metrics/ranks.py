@@ -175,12 +175,6 @@ def resampled_auroc(
 ) -> tuple[float, NDArray[np.float64]]:
     """Compute the area under the ROC curve in the sample and in each resample of patients, as `evaluate` does.
 
-    Args:
-        score_N: Score of each row, higher for positives.
-        positive_N: Whether each row is a positive.
-        patients_N: Patient of each row.
-        weights_PB: Weight of each patient in each replicate.
-
     Returns:
         The area, and [B]; NaN where one class is missing.
     """
