@@ -43,7 +43,7 @@ class Label:
     truth_N: NDArray[np.float64]
     """1, 0, or NaN where the truth is not known: such rows do not count for this label."""
     probability: bool = True
-    """Whether scores are probabilities: without them no calibration, Brier score or net benefit."""
+    """Whether scores are probabilities: without them nothing of calibration, and no net benefit."""
     weight_N: NDArray[np.float64] | None = None
     """How much each row counts (inverse probability of being censored, reweighting); None: each counts once."""
     no_finding: bool = False

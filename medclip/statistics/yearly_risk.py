@@ -115,7 +115,7 @@ DETECTED_MONTHS = 6
 """An event up to here was there at the examination."""
 POPULATIONS = ("risk", "detection_and_risk")
 CONCORDANCES: Mapping[str, Kind] = {f"c_index_{kind}": kind for kind in get_args(Kind)}
-_CALIBRATION = ("observed_expected", "calibration_slope", "brier")
+_CALIBRATION = tuple(name for name, metric in catalogue.METRICS.items() if metric.yearly)
 _OF_EVERYBODY = "tpr_of_top"
 """The operating point that depends on how many rows are cases."""
 METRICS: Mapping[str, str] = {

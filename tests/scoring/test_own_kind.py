@@ -16,7 +16,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.statistics.metrics.classification import PARTS
 from medclip.text.vocabulary.load import load_task, parse_task
 from medclip.text.vocabulary.task import VARIABLE
-from medclip.text.vocabulary.task_kinds import TASK_KINDS, TaskKind, check_one_answer, number_of_class
+from medclip.text.vocabulary.task_kinds import TASK_KINDS, TaskKind, check_one_answer, kind_named, number_of_class
 from tests.kits.evaluation import evaluate_suite, image
 from tests.kits.scoring import every_way, make_pack
 
@@ -170,3 +170,6 @@ def test_a_kind_that_is_not_in_the_table_is_refused_with_those_that_are() -> Non
         parse_task(f"kind: both\n{GRADES}", short_name="haze")
     assert caught.value.reason is Reason.TABLE_INVALID
     assert load_task("breast_density").rules is TASK_KINDS["ordinal"]
+    with pytest.raises(MedclipError, match="no kind of task named 'both'") as caught:
+        kind_named("both")
+    assert "multilabel (each class there or not)" in str(caught.value.hint)

@@ -167,6 +167,8 @@ class Metric:
     """The metrics whose gap its own is: of a disease, and of a label that means healthy."""
     stress: Literal["tested", "shown"] | None = None
     """Whether it is measured on stressed images, and its mean change tested."""
+    yearly: bool = False
+    """Whether it is measured of risks by year."""
 
     @property
     def needs_threshold(self) -> bool:
@@ -370,6 +372,7 @@ _ROWS: dict[str, Metric] = {
         interval="logarithm",
         cases=of_scarcer,
         reveals="rows",
+        yearly=True,
     ),
     "calibration_slope": _calibration(
         title="calibration slope",
@@ -377,6 +380,7 @@ _ROWS: dict[str, Metric] = {
         values=Fitted("slope"),
         reference=_COX,
         cases=of_scarcer,
+        yearly=True,
     ),
     "calibration_intercept": _calibration(
         title="calibration intercept",
@@ -396,6 +400,7 @@ _ROWS: dict[str, Metric] = {
         compared="models",
         gap="shown",
         stress="shown",
+        yearly=True,
     ),
     "ece": _calibration(
         title="expected calibration error (15 bins of equal width)",

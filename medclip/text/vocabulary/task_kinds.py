@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.errors import MedclipError, Reason
 from medclip.lazy import Table, import_name
+from medclip.wording import list_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +26,7 @@ class TaskKind:
     """One kind of task; its name stands in task files, and in the column `kind` of scores."""
 
     words: str
-    """Phrase for its answers: "one class of several"."""
+    """Phrase for its answers, as errors and pages say it: "one class of several"."""
     probabilities: Target
     """(logits_NC): returns the probability of each class, in the type of the logits."""
     truth: Target
@@ -93,8 +94,10 @@ def kind_named(name: str) -> TaskKind:
     """
     row = TASK_KINDS.get(name)
     if row is None:
-        hint = did_you_mean(name, TASK_KINDS, "Kinds are")
-        raise MedclipError(Reason.TABLE_INVALID, f"there is no kind of task named {name!r}.", hint=hint)
+        kinds = list_of([f"{key} ({kind.words})" for key, kind in TASK_KINDS.items()])
+        raise MedclipError(
+            Reason.TABLE_INVALID, f"there is no kind of task named {name!r}.", hint=f"Kinds are {kinds}."
+        )
     return row
 
 
