@@ -49,7 +49,7 @@ class TaskKind:
     """Keys that only a task file of this kind has, of itself or of its classes: a file without `kind` is of the first
     kind of which it has one."""
     stands_for: Mapping[str, Any] = field(default_factory=dict)
-    """Keys of a task file that its name says; empty for a kind that is asked and stored under its own name."""
+    """What its name sets in a task file; empty for a kind that is asked and stored under its own name."""
 
     @property
     def independent(self) -> bool:
@@ -119,8 +119,8 @@ def with_kind(values: Mapping[str, Any]) -> dict[str, Any]:
         ('multiclass', True)
     """
     classes = values.get("classes")
-    present = {key for key, value in values.items() if value}
-    present |= {key for c in (classes if isinstance(classes, list) else ()) if isinstance(c, dict) for key in c}
+    parts = [values, *(c for c in (classes if isinstance(classes, list) else ()) if isinstance(c, dict))]
+    present = {key for part in parts for key, value in part.items() if value}
     recognised = (name for name, row in TASK_KINDS.items() if present & {*row.keys})
     kind = values["kind"] if "kind" in values else next(recognised, None)
     row = TASK_KINDS.get(kind) if isinstance(kind, str) else None
