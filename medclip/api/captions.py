@@ -12,7 +12,7 @@ from medclip.progress import Silent
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings
     from medclip.models.model import Model
-    from medclip.retrieval.captions import CaptionRanking
+    from medclip.retrieval.caption_ranking import CaptionRanking
     from medclip.shards.writing.captions import CaptionsForm, CaptionsReport
     from medclip.shards.writing.ecg_captions import EcgCaptions
     from medclip.shards.writing.mammography_captions import MammographyCaptions
@@ -240,9 +240,9 @@ def rank_captions(options: RankCaptionsOptions) -> CaptionRanking:
     """
     from medclip.embeddings.open_embeddings import open_embeddings
     from medclip.errors import MedclipError, Reason
-    from medclip.retrieval.captions import rank_captions, read_captions
+    from medclip.retrieval.caption_ranking import rank_captions, read_captions
+    from medclip.retrieval.hits import claim_hits, write_hits
     from medclip.retrieval.question import loader, read_examples
-    from medclip.retrieval.result import claim_hits, write_hits
     from medclip.slides.store.slide_store import is_slide_store
 
     claim_hits(options.out, overwrite=options.overwrite)

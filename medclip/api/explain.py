@@ -24,7 +24,7 @@ from medclip.api.groups import (
     settings_of,
 )
 from medclip.errors import MedclipError, Problem, Reason
-from medclip.explaining.methods import DEFAULTS, EXPLAINERS, SCALES, ExplainOptions
+from medclip.explaining.explainers import DEFAULTS, EXPLAINERS, SCALES, ExplainOptions
 from medclip.options import argument, option, options, verb
 from medclip.progress import Silent
 from medclip.wording import number
@@ -190,8 +190,8 @@ def _explained(
     units: Sequence[tuple[str, OpenedUnit | Problem]], options: HeatMapOptions, asked: ScoreOptions
 ) -> Explained:
     """Explain units one by one; where the caller names their modality, a photograph may be explained as a film."""
+    from medclip.explaining.explain_unit import explain_unit
     from medclip.explaining.explanation import Explained, Explanation, padding_notes
-    from medclip.explaining.run import explain_unit
     from medclip.explaining.seen import read_seen
     from medclip.files.readers.pool import ReadingPool
     from medclip.models.packs.manifest import pack_digest

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import Problem
 from medclip.exit_codes import ExitCode
-from medclip.explaining.methods import OWN, Empty
+from medclip.explaining.explainers import OWN, Empty
 from medclip.imaging.geometry import Placement
 from medclip.result import Result, named_counts
 from medclip.wording import capital, figure, list_of, percent

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medclip.explaining.methods import EXPLAINERS, Empty, choose_explainer
+from medclip.explaining.explainers import EXPLAINERS, Empty, choose_explainer
 from medclip.explaining.records import RecordWork, features_without
 from medclip.explaining.target import Target
 from medclip.explaining.tower import Traced, trace, with_gradient

@@ -8,7 +8,7 @@ from typing import Any
 
 from medclip.adaptation.run import AdaptRun
 from medclip.errors import printable
-from medclip.evaluation.adapted_model import notes_of
+from medclip.evaluation.adapted_figures import notes_of
 from medclip.wording import by_reason, count, list_of, number
 
 

@@ -31,7 +31,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.disk.temporary_folder import TemporaryFolder
 from medclip.files.output import new_file, write_file
 from medclip.progress import Progress
-from medclip.retrieval.result import Ranked
+from medclip.retrieval.hits import Ranked
 from medclip.retrieval.top_rows import TopRows, VectorFile, exact_scores, open_vector_file, write_vector_file
 from medclip.retrieval.top_rows import top_rows as exact_top_rows
 from medclip.wording import count, number, percent

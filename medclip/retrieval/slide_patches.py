@@ -19,6 +19,8 @@ from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason, printable
 from medclip.files.disk.input_paths import refuse_missing
 from medclip.progress import Progress, Silent
+from medclip.retrieval.folder_search import rank_vectors
+from medclip.retrieval.hits import NOUNS, PatchHit, SearchResult, weak_ranks
 from medclip.retrieval.question import (
     Example,
     Load,
@@ -29,8 +31,6 @@ from medclip.retrieval.question import (
     mean_vector,
     slides_where,
 )
-from medclip.retrieval.result import NOUNS, PatchHit, SearchResult, weak_ranks
-from medclip.retrieval.search import rank_vectors
 from medclip.retrieval.searchable import Searchable, open_index, open_vectors
 from medclip.sample import Modality
 from medclip.slides.store.slide_features import SlideFeatures, level0_coords

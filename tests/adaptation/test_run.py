@@ -25,7 +25,7 @@ from medclip.adaptation.run import AdaptRun
 from medclip.api.adapt import adapt
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.adapted_model import AdaptedFigures, notes_of
+from medclip.evaluation.adapted_figures import AdaptedFigures, notes_of
 from medclip.models.packs.card import read_card
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from medclip.explaining.explanation import image_share, share_on_padding
-from medclip.explaining.maps import compute_maps
-from medclip.explaining.run import (
+from medclip.explaining.explain_unit import (
     Occlusions,
     centre_prior,
     curves,
@@ -19,6 +17,8 @@ from medclip.explaining.run import (
     rank_correlation,
     shuffle_weights,
 )
+from medclip.explaining.explanation import image_share, share_on_padding
+from medclip.explaining.maps import compute_maps
 from medclip.imaging.geometry import placement
 from tests.kits.explaining import SIDE, linear_target, model_of, tower
 

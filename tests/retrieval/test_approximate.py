@@ -15,7 +15,7 @@ from medclip.progress import Silent
 from medclip.retrieval.searchable import check_faiss, open_index, open_searchable
 from medclip.retrieval.top_rows import top_rows
 from tests.kits.embeddings import make_units, write_store
-from tests.retrieval.test_search import DIM, search
+from tests.retrieval.test_folder_search import DIM, search
 
 check_faiss()
 

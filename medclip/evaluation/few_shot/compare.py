@@ -19,10 +19,9 @@ from medclip.adaptation.methods import METHODS
 from medclip.embeddings.embeddings_reader import needs_images, open_for
 from medclip.embeddings.open_embeddings import is_embeddings
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.few_shot.data import FewShotData, base_identity, prepare, table_name
-from medclip.evaluation.few_shot.plan import NOVEL, Design, Protocol, RunKey, make_protocol
-from medclip.evaluation.few_shot.results import Comparison, Drawing
-from medclip.evaluation.few_shot.run import (
+from medclip.evaluation.few_shot.comparison import Comparison, Drawing
+from medclip.evaluation.few_shot.labelled_data import FewShotData, base_identity, prepare, table_name
+from medclip.evaluation.few_shot.method_run import (
     COMPARISON,
     IDENTITY,
     Job,
@@ -34,6 +33,7 @@ from medclip.evaluation.few_shot.run import (
     save_examples,
     write_tables,
 )
+from medclip.evaluation.few_shot.protocol import NOVEL, Design, Protocol, RunKey, make_protocol
 from medclip.evaluation.few_shot.summary import (
     cells_of,
     confusion_of,

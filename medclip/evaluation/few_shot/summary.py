@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.adaptation.deviations import deviations_of
-from medclip.evaluation.few_shot.data import FewShotData
-from medclip.evaluation.few_shot.plan import NOVEL_SHOTS, Protocol, RunKey, Variant
-from medclip.evaluation.few_shot.results import DECIMALS, Cell, Confusion, Cost, Failure, Mistake, Novel, Paired
-from medclip.evaluation.few_shot.run import Run
+from medclip.evaluation.few_shot.comparison import DECIMALS, Cell, Confusion, Cost, Failure, Mistake, Novel, Paired
+from medclip.evaluation.few_shot.labelled_data import FewShotData
+from medclip.evaluation.few_shot.method_run import Run
+from medclip.evaluation.few_shot.protocol import NOVEL_SHOTS, Protocol, RunKey, Variant
 from medclip.statistics.estimate import Estimate
 from medclip.statistics.metrics.classification import (
     METRICS,

@@ -10,7 +10,7 @@ from pathlib import Path
 from medclip.adapters.base import combined_sha256
 from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.zero_shot.open_tables import MODALITY, read_open_table
+from medclip.evaluation.zero_shot.open_set_tables import MODALITY, read_open_table
 from medclip.evaluation.zero_shot.suite import SetFile, TextsFile
 from medclip.files.output import digest_of
 from medclip.files.pseudonyms import keyed_hash

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.evaluation.zero_shot.open_tables import TEXT, Reader
+from medclip.evaluation.zero_shot.open_set_tables import TEXT, Reader
 from medclip.files.output import digest_of
 from medclip.sample import Modality
 from medclip.schema_faults import faults_of

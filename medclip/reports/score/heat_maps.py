@@ -126,8 +126,8 @@ class HeatMaps:
     def _explain(self, rows: StudyRows, pool: Any) -> _Explained | None:
         """Read a study's image once more and compute its map; None where there is nothing to draw or it cannot be."""
         from medclip.adapters.sources import source_of_files
-        from medclip.explaining.methods import ExplainOptions
-        from medclip.explaining.run import explain_unit
+        from medclip.explaining.explain_unit import explain_unit
+        from medclip.explaining.explainers import ExplainOptions
         from medclip.explaining.seen import read_seen
 
         score, files = _chosen(rows.scores, self.named), rows.files

@@ -9,8 +9,8 @@ import pytest
 
 import medclip
 from medclip.errors import MedclipError
+from medclip.explaining.explainers import EXPLAINERS, Explainer
 from medclip.explaining.maps import Work, WorkMaps
-from medclip.explaining.methods import EXPLAINERS, Explainer
 from tests.kits.scoring import make_pack, write_png
 
 

@@ -17,8 +17,8 @@ from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import no_such
 from medclip.progress import Progress, Silent
 from medclip.result import Result
+from medclip.retrieval.hits import finite, weak_ranks, z_words
 from medclip.retrieval.question import Example, Load, example_vector
-from medclip.retrieval.result import finite, weak_ranks, z_words
 from medclip.retrieval.top_rows import exact_scores
 from medclip.settings import Settings
 from medclip.text.checks.prompt_words import num_cut
@@ -59,7 +59,7 @@ class CaptionRanking(Result):
 
     @property
     def table(self) -> pa.Table:
-        """The hits as an Arrow table; `medclip.retrieval.result.write_hits` writes it."""
+        """The hits as an Arrow table; `medclip.retrieval.hits.write_hits` writes it."""
         from medclip.files.tables.write import schema_of, table_of
 
         return table_of(self.hits, CaptionHit, schema_of(CaptionHit))

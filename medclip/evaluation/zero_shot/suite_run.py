@@ -34,7 +34,9 @@ from medclip.evaluation.zero_shot.labelled_set import (
     move_images,
     places,
 )
-from medclip.evaluation.zero_shot.results import (
+from medclip.evaluation.zero_shot.sensitivity import measure_negation, measure_sensitivity
+from medclip.evaluation.zero_shot.suite import SetFile, SuiteFile, TextsFile, load_suite, with_vocabulary
+from medclip.evaluation.zero_shot.suite_result import (
     COMPARED,
     EVALUATION,
     RUN_NAME,
@@ -45,8 +47,6 @@ from medclip.evaluation.zero_shot.results import (
     UnusableSet,
     suite_result,
 )
-from medclip.evaluation.zero_shot.sensitivity import measure_negation, measure_sensitivity
-from medclip.evaluation.zero_shot.suite import SetFile, SuiteFile, TextsFile, load_suite, with_vocabulary
 from medclip.files.disk.input_paths import refuse_missing
 from medclip.files.disk.temporary_folder import TemporaryFolder
 from medclip.files.output import check_run, digest_of

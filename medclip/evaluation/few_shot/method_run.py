@@ -24,9 +24,9 @@ from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.heads import Head, text_head
 from medclip.adaptation.methods import Fitted, find_method
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.few_shot.data import FewShotData
-from medclip.evaluation.few_shot.plan import RunKey
-from medclip.evaluation.few_shot.results import Cell, Comparison, Paired
+from medclip.evaluation.few_shot.comparison import Cell, Comparison, Paired
+from medclip.evaluation.few_shot.labelled_data import FewShotData
+from medclip.evaluation.few_shot.protocol import RunKey
 from medclip.files.output import claim_run, new_file, write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes, schema_of, table_of
 from medclip.models.devices import torch_threads

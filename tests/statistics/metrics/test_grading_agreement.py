@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from medclip.statistics.cohort import Attribute, Cohort, Ordinal
-from medclip.statistics.metrics.ordinal import METRICS, agreement, ordinal_sums
+from medclip.statistics.metrics.grading_agreement import METRICS, agreement, ordinal_sums
 from medclip.statistics.resampling.weights import draw_weights
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medclip.adaptation.run import ScoredTest
-from medclip.evaluation.adapted_model import measure
+from medclip.evaluation.adapted_figures import measure
 from medclip.statistics.metrics.ranks import auroc
 from tests.kits.adapt_tables import findings, views
 

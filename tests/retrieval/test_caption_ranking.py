@@ -10,9 +10,9 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.progress import Progress
-from medclip.retrieval.captions import CaptionRanking, rank_captions, read_captions
-from medclip.retrieval.result import write_hits
-from tests.retrieval.test_search import WordModel
+from medclip.retrieval.caption_ranking import CaptionRanking, rank_captions, read_captions
+from medclip.retrieval.hits import write_hits
+from tests.retrieval.test_folder_search import WordModel
 
 TEXTS = ["a chest film", "a fundus", "", "a fundus", "an ECG"]
 

@@ -13,9 +13,9 @@ import pytest
 
 from medclip.embeddings.open_embeddings import Embeddings, open_embeddings
 from medclip.errors import MedclipError, Reason
+from medclip.retrieval.folder_search import run_search
+from medclip.retrieval.hits import SearchResult, weak_ranks
 from medclip.retrieval.question import Search, read_conditions, read_question
-from medclip.retrieval.result import SearchResult, weak_ranks
-from medclip.retrieval.search import run_search
 from tests.kits.embeddings import make_units, unit_vectors, write_store
 
 DIM = 8

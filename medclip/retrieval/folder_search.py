@@ -20,8 +20,7 @@ from medclip.embeddings.embedded_unit import Level
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason, printable
 from medclip.progress import Progress, Silent
-from medclip.retrieval.question import Load, Question, QuestionVectors, Search, encode_words, example_vector, rows_where
-from medclip.retrieval.result import (
+from medclip.retrieval.hits import (
     IMAGES_OF_A_STUDY,
     NOUNS,
     Hit,
@@ -29,6 +28,7 @@ from medclip.retrieval.result import (
     finite,
     weak_ranks,
 )
+from medclip.retrieval.question import Load, Question, QuestionVectors, Search, encode_words, example_vector, rows_where
 from medclip.retrieval.searchable import ApproximateIndex, Searchable, open_index, open_searchable
 from medclip.retrieval.top_rows import TopRows, VectorFile, exact_scores, top_rows
 

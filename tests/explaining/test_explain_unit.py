@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from medclip.explaining.explain_unit import share_on_leads
 from medclip.explaining.explanation import Explanation, HeatMap
-from medclip.explaining.run import share_on_leads
 from medclip.imaging.geometry import placement
 
 

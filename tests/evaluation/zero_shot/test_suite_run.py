@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.zero_shot import run as suites
+from medclip.evaluation.zero_shot import suite_run as suites
 from medclip.imaging.native_aspect import TokenBudget
 from medclip.models.packs.card import read_card
 from medclip.models.packs.manifest import file_sha256

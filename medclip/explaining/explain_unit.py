@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medclip.errors import MedclipError, Reason
+from medclip.explaining.explainers import ExplainOptions
 from medclip.explaining.explanation import (
     Curve,
     Explanation,
@@ -30,7 +31,6 @@ from medclip.explaining.explanation import (
     share_on_padding,
 )
 from medclip.explaining.maps import Maps, compute_maps
-from medclip.explaining.methods import ExplainOptions
 from medclip.explaining.overlay import draw_overlay
 from medclip.explaining.records import flat_lines, is_present
 from medclip.explaining.seen import Seen
