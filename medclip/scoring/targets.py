@@ -59,16 +59,16 @@ class Targets:
     ) -> None:
         self.model, self._contrast = model, contrast
         self._scorer = Scorer(model)
-        self._own = read_pack_texts(model.path, model.card)
+        self._head_tasks = read_pack_texts(model.path, model.card)
         self._top_only = not named and not options.prompts
         self._questions = self._read(options, named)
-        self._asked = tuple({one.asked.task.name: one.asked for one in self._questions}.values())
-        self.notes = question_notes(model.card, self._asked, Path(model.path))
+        self._tasks = tuple({one.asked.task.name: one.asked for one in self._questions}.values())
+        self.notes = question_notes(model.card, self._tasks, Path(model.path))
         """What is worth knowing of what was asked, as a run has it."""
         if options.prompts and not model.has_text:
             pictured = (
-                f"of a class of its own task: --task {next(iter(self._own))}:CLASS"
-                if self._own
+                f"of a class of its own task: --task {next(iter(self._head_tasks))}:CLASS"
+                if self._head_tasks
                 else "of no class either"
             )
             raise MedclipError(
@@ -80,7 +80,7 @@ class Targets:
     def _read(self, options: ScoreOptions, named: Sequence[str]) -> tuple[Question, ...]:
         tasks = tuple(dict.fromkeys(name.partition(":")[0] for name in named))
         prompts = ScoreOptions(tasks=tasks, prompts=options.prompts, templates=options.templates)
-        by_name = {one.task.name: one for one in asked_tasks(self.model.card, prompts, self._own)}
+        by_name = {one.task.name: one for one in asked_tasks(self.model.card, prompts, self._head_tasks)}
         if not by_name:
             hint = "Name a --prompt." if self.model.has_text else "Adapt it first: medclip adapt."
             raise MedclipError(
@@ -136,7 +136,7 @@ class Targets:
         pairs = list(explained)
         of = [
             (asked_task, {name for _, task, name in pairs if task == asked_task.task.name})
-            for asked_task in self._asked
+            for asked_task in self._tasks
         ]
         alone = [
             replace(asked_task, prompts=tuple(p for p in asked_task.prompts if p.name in names))
@@ -150,7 +150,7 @@ class Targets:
     @cached_property
     def _cautions(self) -> Cautions:
         tokenizer = self.model.tokenizer if self.model.has_text else None
-        return answer_cautions(self.model.card, self._asked, Path(self.model.path), tokenizer)
+        return answer_cautions(self.model.card, self._tasks, Path(self.model.path), tokenizer)
 
     def _caution(self, target: Target, modality: Modality, kind: Kind) -> str:
         return self._cautions.get((modality, kind, target.task, target.name), "")
@@ -196,8 +196,12 @@ class Targets:
             return asked_task.task.name != MODALITY_TASK and (modality is None or asked_task.fits_modality(modality))
 
         words, card = self.model.has_text, self.model.card
-        names = tuple(name for name in card.tasks if words or name in self._own)
-        chosen = [one for one in asked_tasks(card, ScoreOptions(tasks=names), self._own) if fits(one)] if names else []
+        names = tuple(name for name in card.tasks if words or name in self._head_tasks)
+        chosen = (
+            [one for one in asked_tasks(card, ScoreOptions(tasks=names), self._head_tasks) if fits(one)]
+            if names
+            else []
+        )
         if words:
             more = (AskedTask(load_task(n), None, None, listed=False) for n in spoken_names() if n not in names)
             chosen += [one for one in more if fits(one)][:_MOST_TASKS]
