@@ -39,7 +39,6 @@ from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.sample import Kind, Modality
 
 if TYPE_CHECKING:
-    from medclip.explaining.target import Target
     from medclip.imaging.geometry import Placement
     from medclip.models.model import Model
 
