@@ -27,7 +27,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.estimate import LEVEL
@@ -212,7 +211,9 @@ def share_difference(
         >>> round(even.share, 2), round(even.difference, 2), round(even.p, 2)
         (0.1, 0.0, 1.0)
     """
-    z = float(stats.norm.ppf((1 + LEVEL) / 2))
+    from scipy.stats import norm
+
+    z = float(norm.ppf((1 + LEVEL) / 2))
     ends = [_share(case_N[rows], patients_N[rows], z) for rows in (inside_N, ~inside_N)]
     (a, a_low, a_high), (b, b_low, b_high) = ends
     low = a - b - float(np.hypot(a - a_low, b_high - b))
@@ -229,6 +230,8 @@ def _share(case_N: NDArray[np.bool_], patients_N: NDArray[np.integer], z: float)
 
 
 def _p(case_N: NDArray[np.bool_], inside_N: NDArray[np.bool_], patients_N: NDArray[np.integer]) -> float:
+    from scipy.stats import t
+
     inside, outside = int(inside_N.sum()), int((~inside_N).sum())
     if not inside or not outside:
         return float("nan")
@@ -241,7 +244,7 @@ def _p(case_N: NDArray[np.bool_], inside_N: NDArray[np.bool_], patients_N: NDArr
     error = float(np.sqrt(variance * num_patients / max(num_patients - 1, 1)))
     if not error:
         return 1.0 if not difference else 0.0
-    return float(2 * stats.t.sf(abs(difference) / error, max(num_patients - 1, 1)))
+    return float(2 * t.sf(abs(difference) / error, max(num_patients - 1, 1)))
 
 
 def _exchangeable(
