@@ -2,9 +2,10 @@
 
 It is kept as long as the embeddings are open, so that the second question of a notebook costs no more than its search.
 
-Vectors are parted into lists by k-means, and a question is compared with those of the lists nearest to it alone, in
-eight bits a value; the best are then scored exactly. How many lists are looked at is chosen when the index is made: so
-many that 95 % of the ten best that the exact search finds are found for vectors of the folder itself.
+Of very many an approximate index can be made: vectors are parted into lists by k-means, and a question is compared with
+those of the lists nearest to it alone, in eight bits a value; the best are then scored exactly. How many lists are
+looked at is chosen when the index is made: so many that 95 % of the ten best that the exact search finds are found for
+vectors of the folder itself.
 
 faiss holds the whole index in memory while it is made (D bytes a vector); afterwards it is mapped.
 """

@@ -1,8 +1,9 @@
 """Answers that are grey and why, in the words of the report: never learned, of one source alone, or not measured.
 
-The test is Wilson's interval of the share of images that lie beyond a distance of 1, at the number of studies: of
-images like those at home one in twenty does. A sentence is written where the share is at least `LEAST_SHARE` and the
-interval lies above twice of what is expected, so that a folder of the pack's own source has one about never.
+A run as a whole is told where many of its images lie far from those that the pack learned from. The test is Wilson's
+interval of the share of images that lie beyond a distance of 1, at the number of studies: of images like those at home
+one in twenty does. A sentence is written where the share is at least `LEAST_SHARE` and the interval lies above twice of
+what is expected, so that a folder of the pack's own source has one about never.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Which questions are asked of a study, and the answers: class vectors are made once per run and task."""
+"""Which questions are asked of a study, and the answers: class vectors are made once per run and task.
+
+So is the modality of an image that does not state it: the pack's only one, or the one that it looks like.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is audited, understood: scores with their truths, patients, and the groups they belong to."""
+"""What is audited, understood: scores with their truths, patients and groups, and the rows that count for a label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From predictions to figures: every method at every K with intervals, paired differences, harmonic means."""
+"""From predictions to figures: every method at every K with intervals, paired differences, harmonic means, mistakes."""
 
 from __future__ import annotations
 

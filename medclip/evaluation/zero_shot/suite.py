@@ -1,4 +1,7 @@
-"""The form of a suite: labelled sets, their classes and the prompts that stand for each class. Read from YAML."""
+"""The form of a suite: labelled sets, their classes and the prompts that stand for each class. Read from YAML.
+
+A set may name a task of the vocabulary: its sentences then stand for the classes, as `medclip score` asks them.
+"""
 
 from __future__ import annotations
 

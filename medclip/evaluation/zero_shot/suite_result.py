@@ -1,4 +1,7 @@
-"""What an evaluation over a suite gives: figures by set, means by group, what was missing. Plain data and text."""
+"""What an evaluation over a suite gives: figures by set, means by group, what was missing; and its folder.
+
+Sets that are done stay in the folder, so that a run that was stopped goes on where it was.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Turn scores into probabilities that mean what they say.
+"""Whether probabilities mean what they say (calibration intercept and slope, Cox 1958), and how scores are made to.
 
 Everything that is fitted here is fitted on one set of patients and used on another. Platt scaling and the temperature
 keep the order of the scores, so AUROC stays as it was.
 
-A model that is calibrated has intercept 0 and slope 1; a slope below 1 means probabilities that are too extreme. With
+Intercept and slope are those of the logistic regression of the truth on the logit of the probability. A model that is
+calibrated has intercept 0 and slope 1; a slope below 1 means probabilities that are too extreme. With
 the slope fixed at 1 the intercept is calibration in the large: whether probabilities are too high or low altogether.
 The values of the sample itself are maximum-likelihood fits. Those of a resample are one step from that fit with the
 sums of the resample: the one-step bootstrap of Moulton and Zeger (1991), whose Newton step is followed by the
