@@ -41,7 +41,7 @@ from medclip.statistics.cohort import Attribute, Cohort, Label
 from medclip.statistics.resampling.bootstrap import evaluate
 from medclip.statistics.resampling.standard_errors import clusters_of
 from medclip.statistics.resampling.weights import draw_weights
-from medclip.statistics.significance.patient_permutation import p_value
+from medclip.statistics.significance import p_value
 
 METRICS = ("auroc", "tpr", "selection_rate")
 ICC, LEVEL, THRESHOLD, PREVALENCE, AUROC = 0.5, 0.05, 0.5, 0.3, 0.85

@@ -58,7 +58,7 @@ from medclip.statistics.resampling.intervals import of, percentile
 from medclip.statistics.resampling.resampled import difference, interval_of
 from medclip.statistics.resampling.standard_errors import clusters_of
 from medclip.statistics.resampling.weights import draw_weights
-from medclip.statistics.significance.multiple_testing import benjamini_hochberg, holm
+from medclip.statistics.significance import benjamini_hochberg, holm
 
 ICC, MOST_IMAGES, THRESHOLD = 0.5, 8, 0.5
 METRICS = ("auroc", "tpr", "fpr")

@@ -29,9 +29,8 @@ from torch import nn
 
 import medclip
 from medclip.adapters.sources import source_of
-from medclip.explaining.checks import shuffle_weights
-from medclip.explaining.methods import ExplainOptions
-from medclip.explaining.run import explain_unit
+from medclip.explaining.explain_unit import explain_unit, shuffle_weights
+from medclip.explaining.explainers import ExplainOptions
 from medclip.explaining.seen import read_seen
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.packs.card import IMPORTED, Card
@@ -222,7 +221,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--method", help="One of medclip.explaining.methods.METHODS; by default that of the tower.")
+    parser.add_argument("--method", help="One of medclip.explaining.explainers.METHODS; by default that of the tower.")
     parser.add_argument("--tower", choices=sorted(TOWERS), action="append")
     args = parser.parse_args()
     for name in args.tower or TOWERS:

@@ -48,7 +48,7 @@ from vit_pack import head_task, write_vit_pack
 from medclip.models.backends.backend_calibration import read_calibration
 from medclip.models.backends.choice import share_that_may_break
 from medclip.models.backends.known import BACKENDS, FLOAT_BOUND
-from medclip.scoring.backend_calibration.backend_changes import Answer, compare_answers
+from medclip.scoring.backend_changes import Answer, compare_answers
 
 HERE = Path(__file__).parent
 TASK = "chest_xray_findings"

@@ -21,8 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medclip.retrieval.top_rows import MEMORY_BYTES, top_rows
-from medclip.retrieval.vector_file import VectorFile, open_vector_file, write_vector_file
+from medclip.retrieval.top_rows import MEMORY_BYTES, VectorFile, open_vector_file, top_rows, write_vector_file
 
 _QUERIES = (1, 8, 64)
 _TOP = 50

@@ -40,21 +40,22 @@ if TYPE_CHECKING:
     from medclip.auditing.result import AuditResult
     from medclip.embeddings.open_embeddings import Embeddings
     from medclip.errors import MedclipError, Reason
-    from medclip.evaluation.few_shot.results import Comparison
-    from medclip.evaluation.zero_shot.results import SuiteResult
-    from medclip.explaining.result import Explained
+    from medclip.evaluation.few_shot.comparison import Comparison
+    from medclip.evaluation.zero_shot.suite_result import SuiteResult
+    from medclip.explaining.explanation import Explained
     from medclip.files.scan import Scan
     from medclip.inspecting.doctor import Diagnosis
     from medclip.inspecting.draw_view import Viewed
     from medclip.inspecting.opened_study import OpenedStudy
     from medclip.monitoring.result import Monitored
     from medclip.pairs.sources.slides.pathgen import PathgenResult
-    from medclip.retrieval.captions import CaptionRanking
-    from medclip.retrieval.result import SearchResult
+    from medclip.retrieval.caption_ranking import CaptionRanking
+    from medclip.retrieval.hits import SearchResult
     from medclip.runs.outputs.score_run import ScoreRun
     from medclip.sample import Modality, Provenance, Sample, Study, View
     from medclip.settings import Settings
     from medclip.training.result import PretrainResult
+
 
 __all__ = [
     "AdaptRun",
@@ -115,11 +116,11 @@ __getattr__, __dir__ = lazy_names(
     {
         "AdaptRun": "medclip.adaptation.run:AdaptRun",
         "AuditResult": "medclip.auditing.result:AuditResult",
-        "CaptionRanking": "medclip.retrieval.captions:CaptionRanking",
-        "Comparison": "medclip.evaluation.few_shot.results:Comparison",
+        "CaptionRanking": "medclip.retrieval.caption_ranking:CaptionRanking",
+        "Comparison": "medclip.evaluation.few_shot.comparison:Comparison",
         "Diagnosis": "medclip.inspecting.doctor:Diagnosis",
         "Embeddings": "medclip.embeddings.open_embeddings:Embeddings",
-        "Explained": "medclip.explaining.result:Explained",
+        "Explained": "medclip.explaining.explanation:Explained",
         "FinetuneResult": "medclip.adaptation.finetune.result:FinetuneResult",
         "MedclipError": "medclip.errors:MedclipError",
         "Modality": "medclip.sample:Modality",
@@ -132,10 +133,10 @@ __getattr__, __dir__ = lazy_names(
         "Sample": "medclip.sample:Sample",
         "Scan": "medclip.files.scan:Scan",
         "ScoreRun": "medclip.runs.outputs.score_run:ScoreRun",
-        "SearchResult": "medclip.retrieval.result:SearchResult",
+        "SearchResult": "medclip.retrieval.hits:SearchResult",
         "Settings": "medclip.settings:Settings",
         "Study": "medclip.sample:Study",
-        "SuiteResult": "medclip.evaluation.zero_shot.results:SuiteResult",
+        "SuiteResult": "medclip.evaluation.zero_shot.suite_result:SuiteResult",
         "View": "medclip.sample:View",
         "Viewed": "medclip.inspecting.draw_view:Viewed",
         "adapt": "medclip.api.adapt:adapt",

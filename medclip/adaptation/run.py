@@ -80,7 +80,7 @@ class AdaptRun(Result):
     seconds: Mapping[str, float]
     """reading, learning, scoring."""
     measured: Any = None
-    """Figures of `medclip.evaluation.adapted_model.measure`."""
+    """Figures of `medclip.evaluation.adapted_figures.measure`."""
     folder: Path | None = None
     """The pack."""
 

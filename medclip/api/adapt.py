@@ -123,7 +123,7 @@ def adapt(options: AdaptOptions) -> AdaptRun:
     from medclip.adaptation.run import Adaptation
     from medclip.embeddings.embeddings_reader import needs_images, open_for
     from medclip.embeddings.open_embeddings import is_embeddings
-    from medclip.evaluation.adapted_model import measure
+    from medclip.evaluation.adapted_figures import measure
     from medclip.files.pseudonyms import load_key
     from medclip.files.recipes.key_value import read_overrides
     from medclip.models.devices import check_device

@@ -13,7 +13,7 @@ from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.models.backends.backend_calibration import Calibration
-    from medclip.scoring.backend_calibration.calibrate import NamedImage
+    from medclip.scoring.calibrate_backend import NamedImage
     from medclip.settings import Settings
 
 
@@ -78,7 +78,7 @@ def calibrate(options: CalibrateOptions) -> Calibration:
     from medclip.models.packs.pack import find_pack, load_model
     from medclip.progress import Silent
     from medclip.runs.planning.options import ScoreOptions, parse_modality
-    from medclip.scoring.backend_calibration.calibrate import calibrate_backends, spread_out, with_batch
+    from medclip.scoring.calibrate_backend import calibrate_backends, spread_out, with_batch
     from medclip.text.vocabulary.own_words import read_prompts
 
     settings = settings_of(options)
@@ -112,7 +112,7 @@ def _named(images: Any, settings: Settings) -> list[NamedImage]:
     from medclip.files.discover import walk
     from medclip.files.given_images import given_images
     from medclip.files.tables.manifest import file_named, read_manifest
-    from medclip.scoring.backend_calibration.calibrate import NamedImage
+    from medclip.scoring.calibrate_backend import NamedImage
 
     if not isinstance(images, (str, os.PathLike)):
         given = given_images(images)

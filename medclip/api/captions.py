@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from medclip.models.model import Model
     from medclip.pairs.sources.captioned_table import CaptionsReport
     from medclip.pairs.words.caption_writer import CaptionWriter
-    from medclip.retrieval.captions import CaptionRanking
+    from medclip.retrieval.caption_ranking import CaptionRanking
 
 
 def _takes_no(option: str) -> property:
@@ -202,10 +202,9 @@ def rank_captions(options: RankCaptionsOptions) -> CaptionRanking:
     """
     from medclip.embeddings.open_embeddings import open_embeddings
     from medclip.errors import MedclipError, Reason
-    from medclip.retrieval.captions import rank_captions, read_captions
-    from medclip.retrieval.example import read_examples
-    from medclip.retrieval.pack_of import loader
-    from medclip.retrieval.result import claim_hits, write_hits
+    from medclip.retrieval.caption_ranking import rank_captions, read_captions
+    from medclip.retrieval.hits import claim_hits, write_hits
+    from medclip.retrieval.question import loader, read_examples
     from medclip.slides.slide_store import is_slide_store
 
     claim_hits(options.out, overwrite=options.overwrite)

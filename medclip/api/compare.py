@@ -29,7 +29,7 @@ from medclip.options import option, options
 from medclip.verbs import verb
 
 if TYPE_CHECKING:
-    from medclip.evaluation.few_shot.results import Comparison
+    from medclip.evaluation.few_shot.comparison import Comparison
 
 
 @options
@@ -111,7 +111,7 @@ def compare(options: CompareOptions) -> Comparison:
         MedclipError: WRONG_USE, TABLE_INVALID, NOTHING_TO_DO, OUTPUT_IN_USE and those of `medclip.models.load`.
     """
     from medclip.evaluation.few_shot.compare import compare_methods
-    from medclip.evaluation.few_shot.plan import REFERENCES, SHOTS, Design
+    from medclip.evaluation.few_shot.protocol import REFERENCES, SHOTS, Design
     from medclip.reports.few_shot.report import write_compare_report
 
     methods = _listed(options.method)

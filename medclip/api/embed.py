@@ -95,7 +95,7 @@ def embed(options: EmbedOptions) -> Embeddings:
 
 def run_embed(options: EmbedOptions, retry: str | None = None) -> Embeddings:
     """Embed files; those that failed for a reason are tried again where `retry` names it, "" for all."""
-    from medclip.scoring.vectors.embed import preview_embedding, run_embedding
+    from medclip.scoring.scoring_run import preview_embedding, run_embedding
 
     with watched(options, "embed"):
         prepared = prepare(options, "what is embedded", retry=retry)

@@ -25,8 +25,8 @@ from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings
-    from medclip.evaluation.zero_shot.results import SuiteResult
     from medclip.evaluation.zero_shot.suite import SuiteFile
+    from medclip.evaluation.zero_shot.suite_result import SuiteResult
     from medclip.models.model import Model
 
 
@@ -108,7 +108,7 @@ def evaluate(options: EvaluateOptions) -> SuiteResult:
     Reference: Khattak et al., UniMed-CLIP, 2024, for the suite "unimed"; its prompts here are our own.
     """
     from medclip.api.run_arguments import folder_of, refuse_slide_store
-    from medclip.evaluation.zero_shot.run import AskedPack, Measuring, evaluate_suite
+    from medclip.evaluation.zero_shot.suite_run import AskedPack, Measuring, evaluate_suite
 
     for folder in (options.images, options.compare_images):
         folder_of(folder)

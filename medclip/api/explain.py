@@ -24,19 +24,20 @@ from medclip.api.groups import (
     settings_of,
 )
 from medclip.errors import MedclipError, Problem, Reason
-from medclip.explaining.methods import DEFAULTS, EXPLAINERS, SCALES, ExplainOptions
+from medclip.explaining.explainers import DEFAULTS, EXPLAINERS, SCALES, ExplainOptions
 from medclip.options import argument, option, options
 from medclip.progress import Silent
 from medclip.verbs import verb
 from medclip.wording import number
 
 if TYPE_CHECKING:
-    from medclip.explaining.result import Explained
+    from medclip.explaining.explanation import Explained
     from medclip.inspecting.opened_study import OpenedUnit
     from medclip.models.model import Model
     from medclip.runs.planning.options import ScoreOptions
     from medclip.sample import Modality, ModalitySource
     from medclip.settings import Settings
+
 
 MAX_UNITS = 500
 """More images, series and slides than these are a collection to score, not to look at one by one."""
@@ -191,16 +192,15 @@ def _explained(
     units: Sequence[tuple[str, OpenedUnit | Problem]], options: HeatMapOptions, asked: ScoreOptions
 ) -> Explained:
     """Explain units one by one; where the caller names their modality, a photograph may be explained as a film."""
-    from medclip.explaining.explanation import Explanation
-    from medclip.explaining.result import Explained, padding_notes
-    from medclip.explaining.run import explain_unit
+    from medclip.explaining.explain_unit import explain_unit
+    from medclip.explaining.explanation import Explained, Explanation, padding_notes
     from medclip.explaining.seen import read_seen
     from medclip.files.readers.pool import ReadingPool
     from medclip.models.packs.manifest import pack_digest
     from medclip.models.packs.pack import load_model
     from medclip.runs.units.problems import in_colour
-    from medclip.scoring.modality import KnownModality
     from medclip.scoring.targets import Targets
+    from medclip.scoring.tasks import KnownModality
 
     settings, progress, model = settings_of(options), options.progress or Silent(), options.model
     loaded = load_model(model, device=options.device) if isinstance(model, (str, Path)) else model
@@ -253,7 +253,7 @@ def _passed_over(model: Model, modality: str, kind: str) -> str:
     """Return that a run passes such units over where the model was trained on others of their modality; else blank."""
     from medclip.adapters.registry import slot
     from medclip.sample import Kind, Modality, spoken
-    from medclip.scoring.unlearned import modality_unlearned
+    from medclip.scoring.cautions import modality_unlearned
 
     ways = model.preprocess.adapters
     if modality_unlearned(modality, model.card.modalities) or kind == Kind.IMAGE:

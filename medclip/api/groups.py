@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from medclip.files.recipes.key_value import Overrides
     from medclip.models.model import Model
     from medclip.progress import Progress
-    from medclip.retrieval.example import Example
+    from medclip.retrieval.question import Example
     from medclip.sample import Modality
     from medclip.text.vocabulary.own_words import Asked
     from medclip.text.vocabulary.task import Task

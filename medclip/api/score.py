@@ -240,8 +240,8 @@ def run_score(options: ScoringOptions, retry: str | None = None) -> ScoreRun:
     from medclip.api.export import begin_exports
     from medclip.api.report import page_of_call
     from medclip.embeddings.open_embeddings import open_embeddings
-    from medclip.scoring.run import preview_scoring, run_scoring
-    from medclip.scoring.vectors.score_embeddings import answer_embeddings, score_embeddings
+    from medclip.scoring.score_embeddings import answer_embeddings, score_embeddings
+    from medclip.scoring.scoring_run import preview_scoring, run_scoring
     from medclip.text.vocabulary.own_words import read_prompts
 
     with watched(options, "score"):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from medclip.embeddings.embedded_unit import Level
     from medclip.embeddings.open_embeddings import Embeddings
     from medclip.models.model import Model
-    from medclip.retrieval.result import Hit, SearchResult
+    from medclip.retrieval.hits import Hit, SearchResult
     from medclip.slides.slide_store import SlideStore
 
 
@@ -116,9 +116,9 @@ def search(options: SearchOptions) -> SearchResult:
         >>> import medclip
         >>> medclip.search("embeddings", "pleural effusion", where="modality=xray", num_hits=20)  # doctest: +SKIP
     """
-    from medclip.retrieval.approximate import check_faiss
+    from medclip.retrieval.hits import claim_hits, write_hits
     from medclip.retrieval.question import read_question
-    from medclip.retrieval.result import claim_hits, write_hits
+    from medclip.retrieval.searchable import check_faiss
 
     claim_hits(options.out, options.html, overwrite=options.overwrite)
     question = read_question(options.words, options.against, options.like)
@@ -138,14 +138,11 @@ def _searched(options: SearchOptions, question: Any) -> SearchResult:
     """Return the hits of a question, with what is known against them."""
     from medclip.embeddings.open_embeddings import Embeddings, open_embeddings
     from medclip.models.packs.card import read_card
-    from medclip.retrieval.pack_of import loader, pack_of
-    from medclip.retrieval.question import Search
-    from medclip.retrieval.search import run_search
+    from medclip.retrieval.folder_search import run_search
+    from medclip.retrieval.question import SLIDE_COLUMNS, Search, loader, pack_of, read_conditions
     from medclip.retrieval.slide_patches import run_patch_search
-    from medclip.retrieval.where import SLIDE_COLUMNS, read_conditions
     from medclip.runs.outputs.score_run import not_learned
-    from medclip.scoring.cautions import answer_cautions, asked_words, beside_stranger
-    from medclip.scoring.unlearned import place_notes
+    from medclip.scoring.cautions import answer_cautions, asked_words, beside_stranger, place_notes
     from medclip.slides.slide_store import SlideStore, is_slide_store, open_slide_store
 
     folder, has_words = options.embeddings, bool(question.words or question.without)
@@ -238,7 +235,7 @@ def read_level(level: str) -> Level:
         ('studies', 'views')
     """
     from medclip.embeddings.embedded_unit import LEVELS
-    from medclip.retrieval.result import NOUNS
+    from medclip.retrieval.hits import NOUNS
 
     for name in LEVELS:
         if level in (name, NOUNS[name]):

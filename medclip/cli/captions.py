@@ -41,7 +41,7 @@ def print_ranking(result: Any, as_json: bool, named: Any) -> None:
     """Print captions in their order."""
     from medclip.cli.search import print_written
     from medclip.cli.table import print_paragraph, print_table
-    from medclip.retrieval.result import NO_PROBABILITY
+    from medclip.retrieval.hits import NO_PROBABILITY
     from medclip.wording import figure
 
     if as_json:

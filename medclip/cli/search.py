@@ -8,7 +8,7 @@ from medclip.api.search import search as verb
 from medclip.cli.derive import derive
 
 if TYPE_CHECKING:
-    from medclip.retrieval.result import Hit
+    from medclip.retrieval.hits import Hit
 
 
 def print_search(result: Any, as_json: bool, named: Any) -> None:
@@ -31,7 +31,7 @@ def print_written(*paths: object) -> None:
 
 def _print_hits(result: Any) -> None:
     from medclip.cli.table import print_paragraph, print_table
-    from medclip.retrieval.result import NO_PROBABILITY, PatchHit, count_of
+    from medclip.retrieval.hits import NO_PROBABILITY, PatchHit, count_of
     from medclip.wording import count, figure
 
     print_paragraph("", f"{count(len(result.hits), 'hit')} among {count_of(result.num_searched, result.noun)}.")

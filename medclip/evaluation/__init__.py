@@ -1,1 +1,1 @@
-"""Zero-shot evaluation and patient-clustered intervals."""
+"""How good a pack is: on suites, shards and few-shot draws; groups of people are compared in `auditing`."""

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medclip.evaluation.held_out_rows import blocks_of, choose_rows
-from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
+from medclip.evaluation.shard_split import blocks_of, choose_rows
+from medclip.evaluation.zero_shot.figures import DECIMALS, Figure
 from medclip.models.packs.card import SplitFigures
 from medclip.progress import Progress, Silent
 from medclip.statistics.estimate import NUM_RESAMPLES, Estimate
@@ -62,12 +62,9 @@ def measure_hidden(
         workers: Threads that read and decode.
         num_resamples: Resamples of patients.
         progress: Progress bar of the images.
-
-    Raises:
-        MedclipError: As `measure_split`.
     """
-    shown, held = progress or Silent(), choose_rows(reader, seen, limit)
-    shown.stage(f"Measuring on the split {reader.split}", len(held.rows))
+    progress_bar, held = progress or Silent(), choose_rows(reader, seen, limit)
+    progress_bar.stage(f"Measuring on the split {reader.split}", len(held.rows))
     samples = Samples(reader, drawing, Room(0))
     errors, naive, places = [], [], []
     problems: Counter[str] = Counter()
@@ -75,16 +72,16 @@ def measure_hidden(
     with ThreadPoolExecutor(max(1, workers)) as pool, torch.inference_mode():
         for start, block in blocks_of(pool, samples, held.rows, model.batch_size):
             problems.update(str(sample.bad) for sample in block if sample.image is None)
-            own = [(start + n, sample.image) for n, sample in enumerate(block) if sample.image is not None]
-            if own:
-                pixels = np.stack([image for _, image in own])
+            readable = [(start + n, sample.image) for n, sample in enumerate(block) if sample.image is not None]
+            if readable:
+                pixels = np.stack([image for _, image in readable])
                 images = model.normalise(pixels)
-                rows = [int(held.rows[place]) for place, _ in own]
+                rows = [int(held.rows[place]) for place, _ in readable]
                 mask_BL = _masks(part, pixels, rows, drawing.seed).to(model.device)
                 errors.append(part(model.clip, images, mask_BL).double().cpu().numpy())
                 naive += naive_errors(images, mask_BL, part.patch, std=std, normalised=part.normalise)
-                places += [place for place, _ in own]
-            shown.step(len(block))
+                places += [place for place, _ in readable]
+            progress_bar.step(len(block))
     whose, notes = held.whose(places)
     size = {"num_images": len(whose), "num_patients": len(set(whose))}
     figures = {}
@@ -122,8 +119,8 @@ def _masks(part: MaskedPart, pixels: NDArray[np.uint8], rows: Sequence[int], see
     masks = []
     for n, row in enumerate(rows):
         chance = int(np.random.default_rng((seed, row, _STREAM)).integers(2**62))
-        own = None if foreground_BL is None else foreground_BL[n : n + 1]
-        masks.append(part.draw(1, torch.Generator().manual_seed(chance), own)[0])
+        foreground = None if foreground_BL is None else foreground_BL[n : n + 1]
+        masks.append(part.draw(1, torch.Generator().manual_seed(chance), foreground)[0])
     return torch.cat(masks)
 
 

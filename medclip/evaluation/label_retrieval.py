@@ -256,16 +256,16 @@ def _ranks(
 def _summary(
     ranks: NDArray[np.int64], ks: Sequence[int], patients: Sequence[Hashable] | None, draw: tuple[int, int]
 ) -> Retrieved:
-    known = ranks[ranks > 0]
-    if not len(known):
+    present_ranks = ranks[ranks > 0]
+    if not len(present_ranks):
         raise MedclipError(Reason.WRONG_USE, "no image and text belong together: there is nothing to retrieve.")
-    hits_KN = np.stack([known <= k for k in ks]).astype(np.float64)
+    hits_KN = np.stack([present_ranks <= k for k in ks]).astype(np.float64)
     return Retrieved(
         recall={k: float(hits.mean()) for k, hits in zip(ks, hits_KN, strict=True)},
-        median_rank=float(np.median(known)),
-        mean_rank=float(known.mean()),
-        mrr=float((1 / known).mean()),
-        num_queries=len(known),
+        median_rank=float(np.median(present_ranks)),
+        mean_rank=float(present_ranks.mean()),
+        mrr=float((1 / present_ranks).mean()),
+        num_queries=len(present_ranks),
         num_without_answer=int((ranks == 0).sum()),
         intervals={} if patients is None else _intervals(ks, hits_KN, numbered(patients)[ranks > 0], *draw),
     )
@@ -294,11 +294,11 @@ def chance_of_recall(keys: Sequence[Hashable], patients: Sequence[Hashable]) -> 
         >>> chance_of_recall(["a", "b", "c", "d"], range(4))[1]
         0.25
     """
-    right, own = Counter(keys), Counter(patients)
+    right, num_of_patient = Counter(keys), Counter(patients)
     pairs = list(zip(patients, keys, strict=True))
     both = Counter(pairs)
     right_N = np.array([right[key] for _, key in pairs], np.float64)
-    size_N = np.array([len(pairs) - own[patient] + both[patient, key] for patient, key in pairs], np.float64)
+    size_N = np.array([len(pairs) - num_of_patient[patient] + both[patient, key] for patient, key in pairs], np.float64)
     chance, missed_N = {}, np.ones(len(pairs))
     for k in range(1, max(KS) + 1):
         missed_N = missed_N * np.clip((size_N - right_N - k + 1) / np.maximum(size_N - k + 1, 1), 0, 1)

@@ -163,4 +163,4 @@ def merit(figures: SplitFigures) -> float:
 
 def _of_split(reader: ShardReader) -> frozenset[str]:
     """Return the hashes of a split's files and patients."""
-    return frozenset(known for row in reader.provenance() for known in (*row["files"], row["patient"]) if known)
+    return frozenset(key for row in reader.provenance() for key in (*row["files"], row["patient"]) if key)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.adaptation.pack.pack_head import PackHead, read_pack_heads
-from medclip.evaluation.held_out_rows import blocks_of, choose_rows
+from medclip.errors import MedclipError, Reason
 from medclip.evaluation.label_retrieval import recall_figures
-from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
+from medclip.evaluation.zero_shot.figures import DECIMALS, Figure
 from medclip.models.packs.card import SplitFigures
-from medclip.models.prototypes.class_vectors import class_vectors, score_features
+from medclip.models.prototypes.class_vectors import class_logits, class_vectors
 from medclip.progress import Progress, Silent
 from medclip.statistics.estimate import NUM_RESAMPLES, Estimate
 from medclip.statistics.metrics import classification
@@ -36,6 +36,100 @@ from medclip.wording import list_of
 if TYPE_CHECKING:
     from medclip.models.model import Model
     from medclip.shards.reading.samples import ShardReader
+
+
+_AHEAD = 2
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutRows:
+    """N samples of a split that nothing was learned from."""
+
+    rows: NDArray[np.int64]
+    """Their numbers in the split."""
+    patients: tuple[str | None, ...]
+    """Of each; None where the shards do not say."""
+    sources: tuple[str, ...]
+    num_seen: int
+    """Samples left out because they, or another one of their patient, were trained on."""
+    limit: int | None
+    """The most that were asked for."""
+
+    @property
+    def names_patients(self) -> bool:
+        """Whether the shards say whose each image is."""
+        return None not in self.patients
+
+    def whose(self, places: Sequence[int]) -> tuple[list[Hashable], list[str]]:
+        """Return what resamples are drawn of, for some of the rows, and what a reader must know of it."""
+        notes = []
+        whose: list[Hashable] = [self.patients[i] for i in places]
+        if not self.names_patients:
+            whose = list(range(len(whose)))
+            notes.append(
+                "The shards do not say whose each image is: intervals are over images, which makes them narrow."
+            )
+        if self.limit is not None and len(self.rows) == self.limit:
+            notes.append(
+                f"At most {self.limit:,} images were to be measured, spread evenly over the split (data.max_test)."
+            )
+        return whose, notes
+
+
+def choose_rows(reader: ShardReader, seen: frozenset[str], limit: int | None) -> HeldOutRows:
+    """Choose the samples of a split to measure on.
+
+    Args:
+        reader: The split.
+        seen: sha256 of the training files and hashes of the training patients; what is among them is left out.
+        limit: The most samples, spread evenly over the split.
+
+    Raises:
+        MedclipError: NOTHING_TO_DO when none is left.
+    """
+    kept, patients, sources, num_seen = [], [], [], 0
+    for i, row in enumerate(reader.provenance()):
+        if not seen.isdisjoint({*row["files"], row["patient"]}):
+            num_seen += 1
+            continue
+        kept.append(i)
+        patients.append(row["patient"] if row["patient"] and row["names_patient"] else None)
+        sources.append(str(row["source"] or "unnamed"))
+    if not kept:
+        raise MedclipError(
+            Reason.NOTHING_TO_DO,
+            f"all images of the split {reader.split!r} are of patients or files that the model was trained on.",
+            where=reader.folder,
+            hint="Name a split of other patients with data.test_split; data.test_split=null measures none.",
+        )
+    places = list(range(len(kept)))
+    if limit is not None and len(kept) > limit:
+        places = np.unique(np.linspace(0, len(kept) - 1, limit).round().astype(np.int64)).tolist()
+    return HeldOutRows(
+        np.array([kept[i] for i in places], np.int64),
+        tuple(patients[i] for i in places),
+        tuple(sources[i] for i in places),
+        num_seen,
+        limit,
+    )
+
+
+def blocks_of(
+    pool: ThreadPoolExecutor, samples: Samples, rows: NDArray[np.int64], size: int
+) -> Iterator[tuple[int, list[Made]]]:
+    """Yield samples in blocks, each with the place of its first; a few blocks are read ahead."""
+    waiting: deque[tuple[int, list[Future[Made]]]] = deque()
+    for start in range(0, len(rows), size):
+        waiting.append((start, [pool.submit(samples.make, 0, int(i)) for i in rows[start : start + size]]))
+        if len(waiting) > _AHEAD:
+            yield _waited(*waiting.popleft())
+    while waiting:
+        yield _waited(*waiting.popleft())
+
+
+def _waited(place: int, futures: Sequence[Future[Made]]) -> tuple[int, list[Made]]:
+    return place, [future.result() for future in futures]
+
 
 MODALITY = "modality"
 """The task that the images in the generic rendering are asked."""
@@ -97,20 +191,22 @@ def measure_split(
     Raises:
         MedclipError: Its shards are gone or not what the index says; NOTHING_TO_DO when no image is left to measure.
     """
-    shown = progress or Silent()
+    progress_bar = progress or Silent()
     held = choose_rows(reader, seen, limit)
     models = {"zero_shot": model} | ({"start": start} if start is not None else {})
     encoded = {}
     for name, one in models.items():
-        shown.stage(f"Measuring on the split {reader.split}" + (", start" if name == "start" else ""), len(held.rows))
-        encoded[name] = _encode(one, reader, held.rows, drawing, workers, shown)
+        progress_bar.stage(
+            f"Measuring on the split {reader.split}" + (", start" if name == "start" else ""), len(held.rows)
+        )
+        encoded[name] = _encode(one, reader, held.rows, drawing, workers, progress_bar)
     first, heads = encoded["zero_shot"], read_pack_heads(model.path, model.card)
     whose, notes = held.whose(first.places.tolist())
     of_source = [held.sources[i] for i in first.places.tolist()]
     figures: dict[str, Any] = {}
     more: list[str] = []
-    for own in heads.values():
-        of_head, unmeasured = _own_task(own, model, first, whose, num_resamples)
+    for pack_head in heads.values():
+        of_head, unmeasured = _own_task(pack_head, model, first, whose, num_resamples)
         figures, more = figures | of_head, [*more, *unmeasured]
     if model.has_text:
         in_words, unmeasured = _tasks(models, encoded, whose, of_source, num_resamples, frozenset(heads))
@@ -185,18 +281,16 @@ def _tasks(
     whose: Sequence[Hashable],
     sources: Sequence[str],
     num_resamples: int,
-    left: frozenset[str],
+    excluded: frozenset[str],
 ) -> tuple[dict[str, Any], list[str]]:
-    """Measure each task that the labels speak of, but those that are `left` out; return figures by task, and what could
-    not be measured.
-    """
+    """Measure each task that the labels speak of, but those `excluded`; return figures by task, and what lacks them."""
     facts, labels = encoded["zero_shot"].facts, _labels(encoded["zero_shot"])
     figures: dict[str, Any] = {}
     notes: list[str] = []
     generic = [{MODALITY: fact[1]} if fact is not None and fact[0] and fact[1] else {} for fact in facts]
-    known = set(task_names())
-    for name in sorted({task for label in labels for task in label} - left):
-        if name not in known:
+    vocabulary = set(task_names())
+    for name in sorted({task for label in labels for task in label} - excluded):
+        if name not in vocabulary:
             notes.append(f"The labels speak of {name!r}, which is no task of the vocabulary: it was not measured.")
             continue
         task = load_task(name)
@@ -217,42 +311,36 @@ def _labels(encoded: _Encoded) -> list[Mapping[str, Any]]:
 
 
 def _own_task(
-    own: PackHead, model: Model, encoded: _Encoded, whose: Sequence[Hashable], num_resamples: int
+    pack_head: PackHead, model: Model, encoded: _Encoded, whose: Sequence[Hashable], num_resamples: int
 ) -> tuple[dict[str, Any], list[str]]:
     """Measure a pack's own head: the mean over its classes, and each of them, the worst first."""
-    task, names, labels = own.text.task, own.text.names, _labels(encoded)
+    task, names, labels = pack_head.text.task, pack_head.text.names, _labels(encoded)
     truth = [label.get(task.name) for label in labels]
     rows = np.array([i for i, answer in enumerate(truth) if answer is not None], np.int64)
     patients = [whose[i] for i in rows.tolist()]
     unmeasured = [f"{task.title} could not be measured: too few patients of more than one answer."]
     if not len(rows):
         return {}, unmeasured
-    logits_NC = own.head.logits(encoded.images_ND[rows], model)
-    if task.kind == "risk":
-        from medclip.training.steps.supervised import targets_of
-
-        keys = [json.dumps(encoded.facts[i]) for i in rows.tolist()]
-        targets_NC = targets_of(task, names, keys).numpy()
-        figures: dict[str, Any] = {}
-    elif task.kind == "multilabel":
-        targets_NC = np.array([[truth[i].get(c, np.nan) for c in names] for i in rows.tolist()], np.float32)
-        figures = {}
-    else:
-        inside = np.array([truth[i] in names for i in rows.tolist()])
-        targets_N = np.array([names.index(truth[i]) for i in rows[inside].tolist()], np.int64)
+    logits_NC, rules = pack_head.head.logits(encoded.images_ND[rows], model), task.rules
+    figures: dict[str, Any] = {}
+    targets_NC = rules.truth_of(task, [truth[i] for i in rows.tolist()], names).astype(np.float32)
+    if rules.one_answer:
+        inside = targets_NC[:, 0] < len(names)
+        targets_N = targets_NC[inside, 0].astype(np.int64)
         if len(set(targets_N.tolist())) < 2:
             return {}, unmeasured
         patients, logits_NC = [p for p, ok in zip(patients, inside, strict=True) if ok], logits_NC[inside]
-        figures = _classes(targets_N, patients, {"zero_shot": logits_NC}, num_resamples)
+        figures = _classes(targets_N, patients, {"zero_shot": logits_NC}, rules.metrics, num_resamples)
         targets_NC = np.eye(len(names), dtype=np.float32)[targets_N]
         logits_NC = classification.ranked_scores(logits_NC, False)
     test = classification.HeldOut(targets_NC, classification.numbered(patients), len(names))
-    figures = _findings(names, test, {"zero_shot": logits_NC}, num_resamples) | figures
+    areas = _findings(names, test, {"zero_shot": logits_NC}, num_resamples)
+    by_class = areas.pop("auroc", None)
+    figures = areas | figures
     if not figures:
         return {}, unmeasured
-    by_class = figures.pop("auroc", None)
-    if by_class and (task.kind != "multiclass" or len(names) > 2):  # of two exclusive classes both areas are the same
-        order = None if task.kind == "risk" else lambda entry: entry[1]["value"]
+    if by_class and (not rules.one_answer or len(names) > 2):  # of two exclusive classes both areas are the same
+        order = None if rules.timed else lambda entry: entry[1]["value"]
         figures["auroc"] = by_class if order is None else dict(sorted(by_class.items(), key=order))
     lacking = [name for name in names if by_class is not None and name not in by_class]
     notes = [f"No area is given for {list_of(lacking)}: too few test patients with or without."] if lacking else []
@@ -272,21 +360,22 @@ def _task(
     rows = np.array([i for i, label in enumerate(labels) if label.get(task.name) is not None], np.int64)
     truth = [labels[i][task.name] for i in rows.tolist()]
     logits = {
-        rival: score_features(encoded[rival].images_ND[rows], class_vectors(one, task), task.kind, one.logit_scale)[0]
+        rival: class_logits(encoded[rival].images_ND[rows], class_vectors(one, task), task.kind, one.logit_scale)
         for rival, one in models.items()
     }
     patients = [whose[i] for i in rows.tolist()]
-    if task.kind == "multilabel":
-        targets_NC = np.array([[label.get(c, np.nan) for c in names] for label in truth], np.float32)
+    targets_NC = task.rules.truth_of(task, truth, names).astype(np.float32)
+    if task.rules.independent:
         test = classification.HeldOut(targets_NC, classification.numbered(patients), len(names))
         figures = _findings(names, test, logits, num_resamples)
     else:
-        inside = np.array([label in names for label in truth])
-        targets_N = np.array([names.index(label) for label in truth if label in names], np.int64)
+        inside = targets_NC[:, 0] < len(names)
+        targets_N = targets_NC[inside, 0].astype(np.int64)
         people = [p for p, ok in zip(patients, inside, strict=True) if ok]
         figures = {}
         if len(set(targets_N.tolist())) > 1:
-            figures = _classes(targets_N, people, {k: v[inside] for k, v in logits.items()}, num_resamples)
+            inside_logits = {rival: of[inside] for rival, of in logits.items()}
+            figures = _classes(targets_N, people, inside_logits, task.rules.metrics, num_resamples)
     if not figures:
         notes.append(f"{task.title} could not be measured: too few patients of more than one answer.")
         return {}
@@ -309,10 +398,11 @@ def _within(
         return {}
     areas, without = {}, []
     for name in names:
-        own = [label if source == name else {} for source, label in zip(sources, labels, strict=True)]
+        of_source = [label if source == name else {} for source, label in zip(sources, labels, strict=True)]
         area = None
-        if _has_two_answers(task, own, whose):
-            area = _task(task, own, models, encoded, whose, num_resamples, []).get(task.name, {}).get("macro_auroc")
+        if _has_two_answers(task, of_source, whose):
+            figures = _task(task, of_source, models, encoded, whose, num_resamples, [])
+            area = figures.get(task.name, {}).get("macro_auroc")
         if area is None:
             without.append(name)
         else:
@@ -327,7 +417,7 @@ def _within(
 
 def _has_two_answers(task: Task, labels: Sequence[Mapping[str, Any]], whose: Sequence[Hashable]) -> bool:
     """Whether two answers of a multi-class task have enough patients; of findings `_findings` knows itself."""
-    if task.kind == "multilabel":
+    if task.rules.independent:
         return True
     given = zip(labels, whose, strict=True)
     patients = Counter(answer for answer, _ in {(label[task.name], w) for label, w in given if label.get(task.name)})
@@ -338,18 +428,19 @@ def _classes(
     targets_N: NDArray[np.int64],
     patients: Sequence[Hashable],
     logits: Mapping[str, NDArray[np.float32]],
+    metrics: Sequence[str],
     num_resamples: int,
 ) -> dict[str, Any]:
     num_classes = next(iter(logits.values())).shape[1]
-    chance = {"balanced_accuracy": 1 / num_classes, "macro_auroc": 0.5}
+    chance = {"accuracy": 1 / num_classes, "balanced_accuracy": 1 / num_classes, "macro_auroc": 0.5, "auroc": 0.5}
     size = {"num_images": len(targets_N), "num_patients": len(set(patients))}
     measured = {
-        rival: classification.measured(targets_N, values, patients, list(chance), num_resamples=num_resamples)
+        rival: classification.measured(targets_N, values, patients, metrics, num_resamples=num_resamples)
         for rival, values in logits.items()
     }
     return {
-        metric: _rivals({k: interval_of(v[metric]) for k, v in measured.items()}, chance[metric], size)
-        for metric in chance
+        metric: _rivals({k: interval_of(v[metric]) for k, v in measured.items()}, chance.get(metric), size)
+        for metric in metrics
         if metric in measured["zero_shot"]
     }
 
@@ -393,13 +484,14 @@ def _retrieval(encoded: Mapping[str, _Encoded], whose: Sequence[Hashable], num_r
     return {name: _by_rival({rival: of[name] for rival, of in figures.items()}) for name in figures["zero_shot"]}
 
 
-def _rivals(estimates: Mapping[str, Estimate], chance: float, size: Mapping[str, int]) -> dict[str, Any]:
+def _rivals(estimates: Mapping[str, Estimate], chance: float | None, size: Mapping[str, int]) -> dict[str, Any]:
     """Write figures as a card has them: one alone as it is, several by their names."""
     written: dict[str, dict[str, Any]] = {}
     for rival, estimate in estimates.items():
         figure = Figure.of(estimate)
-        values = {"value": figure.value, "low": figure.low, "high": figure.high, "chance": round(chance, DECIMALS)}
-        written[rival] = values | dict(size)
+        values: dict[str, Any] = {"value": figure.value, "low": figure.low, "high": figure.high}
+        at_random = {} if chance is None else {"chance": round(chance, DECIMALS)}
+        written[rival] = values | at_random | dict(size)
     return _by_rival(written)
 
 

@@ -1,1 +1,1 @@
-"""Heat maps of what an image shares with a sentence, and the checks of whether such a map can be believed."""
+"""Heat maps of what an image shares with a sentence, and whether it can be believed; pages are not here."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from medclip.explaining.work import Work, WorkMaps
+from medclip.explaining.maps import Work, WorkMaps
 
 _CHANNELS = 300
 """gScoreCAM's k."""

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.explaining.explainers import COMMON
 from medclip.explaining.explanation import Explanation, HeatMap
 from medclip.explaining.maps import scaled
-from medclip.explaining.methods import COMMON
 from medclip.explaining.seen import Seen
 from medclip.imaging import geometry
 from medclip.imaging.ecg.lead_names import TWELVE

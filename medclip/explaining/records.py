@@ -102,7 +102,7 @@ def features_without(
     pieces = list(flattened(record_LT, second_T))
     vectors = features_of(model, np.stack([record_LT, *(changed for _, _, changed in pieces)]), visual)
     shape = len(record_LT), int(second_T[-1]) + 1
-    without, known = np.zeros((*shape, vectors.shape[1]), np.float32), np.zeros(shape, np.bool_)
+    without, present = np.zeros((*shape, vectors.shape[1]), np.float32), np.zeros(shape, np.bool_)
     for (lead, second, _), vector in zip(pieces, vectors[1:], strict=True):
-        without[lead, second], known[lead, second] = vector, True
-    return vectors[0], without, known
+        without[lead, second], present[lead, second] = vector, True
+    return vectors[0], without, present

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.explaining.work import Work, WorkMaps
+from medclip.explaining.maps import Work, WorkMaps
 
 Array = NDArray[np.floating]
 Fusion = Literal["mean", "max", "min"]

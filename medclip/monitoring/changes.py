@@ -1,7 +1,7 @@
 """What changed from a reference to a later period: why files fail, what arrives, what the model says of it.
 
 Every figure is compared in every period that is large enough. Shares have the score test and the interval of
-`statistics.significance.clustered_shares`, means the bootstrap over patients of both sides together: a patient who is
+`statistics.significance`, means the bootstrap over patients of both sides together: a patient who is
 in both is drawn once. p-values are adjusted by Benjamini and Hochberg's method over all figures and periods, so that of
 the changes that are shown as such about one in twenty is chance, however many weeks and findings there are. A change
 counts as small below 0.2, as clear from there and as large from 0.5: Cohen's h for shares, standard deviations of the
@@ -31,8 +31,7 @@ from medclip.statistics.resampling.resampled import change
 from medclip.statistics.resampling.standard_errors import effective_patients
 from medclip.statistics.resampling.sums import means
 from medclip.statistics.resampling.weights import draw_weights
-from medclip.statistics.significance.clustered_shares import share_difference
-from medclip.statistics.significance.multiple_testing import benjamini_hochberg
+from medclip.statistics.significance import benjamini_hochberg, share_difference
 
 Floats = NDArray[np.float64]
 

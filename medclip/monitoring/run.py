@@ -15,7 +15,7 @@ from medclip.monitoring.read_results import SCORED, Watched, folder_of, read_res
 from medclip.monitoring.result import Monitored, PeriodRow
 from medclip.monitoring.side_by_side import side_by_side
 from medclip.progress import Progress
-from medclip.scoring.far_images import is_far
+from medclip.scoring.cautions import is_far
 from medclip.wording import count, list_of, number, percent_of
 
 _SHOWN = 5

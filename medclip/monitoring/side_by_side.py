@@ -21,8 +21,7 @@ from medclip.statistics.resampling.resampled import change
 from medclip.statistics.resampling.standard_errors import effective_patients
 from medclip.statistics.resampling.sums import means
 from medclip.statistics.resampling.weights import draw_weights
-
-MULTICLASS = "multiclass"
+from medclip.text.vocabulary.task_kinds import one_answer_kinds
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def _likeliest(questions: Sequence[Question]) -> dict[tuple[str, str], str]:
     """Return the likeliest class of each study and task with one answer."""
     best: dict[tuple[str, str], tuple[float, str]] = {}
     for question in questions:
-        if question.kind != MULTICLASS:
+        if question.kind not in one_answer_kinds():
             continue
         for study, value in zip(question.studies_N, question.probability_N.tolist(), strict=True):
             key = (question.task, study)
@@ -133,7 +132,7 @@ def _likeliest(questions: Sequence[Question]) -> dict[tuple[str, str], str]:
 def _decisions(
     question: Question, rows: NDArray[np.int64], likeliest: dict[tuple[str, str], str], threshold: float
 ) -> NDArray[np.bool_]:
-    if question.kind != MULTICLASS:
+    if question.kind not in one_answer_kinds():
         return question.probability_N[rows] >= threshold
     return np.array([likeliest[question.task, s] == question.name for s in question.studies_N[rows]], bool)
 

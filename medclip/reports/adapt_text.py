@@ -8,7 +8,7 @@ from typing import Any
 
 from medclip.adaptation.run import AdaptRun
 from medclip.errors import printable
-from medclip.evaluation.adapted_model import notes_of
+from medclip.evaluation.adapted_figures import notes_of
 from medclip.wording import by_reason, count, list_of, number
 
 
@@ -23,7 +23,7 @@ def adapt_text(run: AdaptRun) -> str:
     learned, tested = (len({run.units[i].patient for i in rows}) for rows in (run.division.train, run.division.test))
     seconds = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.seconds.items())
     lines = [
-        f"{run.text.task.title}: {list_of(run.text.names, 'or' if run.text.kind == 'multiclass' else 'and')}",
+        f"{run.text.task.title}: {list_of(run.text.names, 'or' if run.text.rules.one_answer else 'and')}",
         f"{count(len(run.units), 'labelled file')} of {count(len({u.patient for u in run.units}), 'patient')}: "
         f"{learned} to learn from and {tested} to test on",
         f"Shots: {shots}; {shown}{chosen_with}",

@@ -17,7 +17,7 @@ def finetune_text(result: FinetuneResult) -> str:
         for split in ("train", "val", "test")
     )
     lines = [
-        f"{text.task.title}: {list_of(text.names, 'or' if text.kind == 'multiclass' else 'and')}",
+        f"{text.task.title}: {list_of(text.names, 'or' if text.rules.one_answer else 'and')}",
         f"Splits: {sizes}",
         *(f"Note: {note}" for note in result.notes),
     ]

@@ -19,13 +19,19 @@ from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason, printable
 from medclip.files.disk.input_paths import refuse_missing
 from medclip.progress import Progress, Silent
-from medclip.retrieval.approximate import open_index
-from medclip.retrieval.example import Example, Load, mean_vector
-from medclip.retrieval.question import Question, QuestionVectors, Search, encode_words
-from medclip.retrieval.ranking import rank_vectors
-from medclip.retrieval.result import NOUNS, PatchHit, SearchResult, weak_ranks
-from medclip.retrieval.searchable import Searchable, open_vectors
-from medclip.retrieval.where import slides_where
+from medclip.retrieval.folder_search import rank_vectors
+from medclip.retrieval.hits import NOUNS, PatchHit, SearchResult, weak_ranks
+from medclip.retrieval.question import (
+    Example,
+    Load,
+    Question,
+    QuestionVectors,
+    Search,
+    encode_words,
+    mean_vector,
+    slides_where,
+)
+from medclip.retrieval.searchable import Searchable, open_index, open_vectors
 from medclip.sample import Modality
 from medclip.slides.slide_features import SlideFeatures, level0_coords
 from medclip.slides.slide_store import DONE, SlideRow, SlideStore
@@ -82,11 +88,11 @@ def run_patch_search(
     progress = progress or Silent()
     passing = slides_where(store, search.conditions) if search.conditions else None
     searched = open_patches(store, progress)
-    asked, known = _vectors(store, searched, question, load, search, progress)
+    question_vectors, examples = _vectors(store, searched, question, load, search, progress)
     wanted = np.ones(len(searched.rows), bool)
     if passing is not None:
         wanted = searched.of_slides([row for row in searched.slides if passing[row - 1]])
-    _leave_out(store, searched, wanted, known, search)
+    _leave_out(store, searched, wanted, examples, search)
     if not wanted.any():
         raise MedclipError(
             Reason.NOTHING_TO_DO,
@@ -95,7 +101,7 @@ def run_patch_search(
             hint="Search with --include-example, or with other conditions.",
         )
     index = None if search.index == "exact" else open_index(store.folder, searched, progress)
-    ranked = rank_vectors(searched.vectors, asked, wanted, search.num_hits, index)
+    ranked = rank_vectors(searched.vectors, question_vectors, wanted, search.num_hits, index)
     places = searched.table.take(ranked.places_K).to_pylist()
     hits = []
     for n, place in enumerate(places):
@@ -124,7 +130,7 @@ def run_patch_search(
             )
         )
     doubt = weak_ranks(hits[0].z, ranked.num_searched, NOUNS["patches"])
-    notes = (*asked.notes, _unlike_colours(store, known), "" if index is None else index.note, doubt)
+    notes = (*question_vectors.notes, _unlike_colours(store, examples), "" if index is None else index.note, doubt)
     return SearchResult(
         hits=tuple(hits),
         level="patches",
@@ -132,7 +138,7 @@ def run_patch_search(
         without=question.without,
         like=tuple(
             _example_name(store, searched, example, one, search.report_paths)
-            for example, one in zip(question.like, known, strict=True)
+            for example, one in zip(question.like, examples, strict=True)
         ),
         where=tuple(map(str, search.conditions)),
         num_searched=ranked.num_searched,
@@ -147,8 +153,8 @@ def run_patch_search(
     )
 
 
-def _unlike_colours(store: SlideStore, known: Sequence[_Known | None]) -> str:
-    if "stain" not in store.run or None not in known:
+def _unlike_colours(store: SlideStore, examples: Sequence[_Known | None]) -> str:
+    if "stain" not in store.run or None not in examples:
         return ""
     return (
         f"The colours of these slides were made alike ({store.run['stain']}) before they were embedded, and those of "
@@ -214,16 +220,18 @@ def _vectors(
     progress: Progress,
 ) -> tuple[QuestionVectors, tuple[_Known | None, ...]]:
     """Encode the words of a question, and look its examples up or read them."""
-    asked = QuestionVectors(None, None, None, None)
+    question_vectors = QuestionVectors(None, None, None, None)
     if question.words or question.without:
-        asked = encode_words(load(), question)
-    known = tuple(_known(store, searched, example) for example in question.like)
-    if known:
-        parts = [_mean_of(searched, one) for one in known if one is not None]
-        strange = [Path(str(example)) for example, one in zip(question.like, known, strict=True) if one is None]
+        question_vectors = encode_words(load(), question)
+    examples = tuple(_known(store, searched, example) for example in question.like)
+    if examples:
+        parts = [_mean_of(searched, one) for one in examples if one is not None]
+        strange = [Path(str(example)) for example, one in zip(question.like, examples, strict=True) if one is None]
         modality = search.modality or str(Modality.PATHOLOGY)
-        asked = replace(asked, like=mean_vector(parts, strange, load, modality, search.settings, progress))
-    return asked, known
+        question_vectors = replace(
+            question_vectors, like=mean_vector(parts, strange, load, modality, search.settings, progress)
+        )
+    return question_vectors, examples
 
 
 def _mean_of(searched: SearchablePatches, one: _Known) -> NDArray[np.float32]:
@@ -291,11 +299,11 @@ def _leave_out(
     store: SlideStore,
     searched: SearchablePatches,
     wanted: NDArray[np.bool_],
-    known: Sequence[_Known | None],
+    examples: Sequence[_Known | None],
     search: Search,
 ) -> None:
     """Leave out the examples themselves, or what is of their patients; changes `wanted`."""
-    for one in known:
+    for one in examples:
         if one is None:
             continue
         if search.other_patients:

@@ -17,9 +17,8 @@ from medclip.explaining.target import Target, logit_target
 from medclip.models.packs.card_sources import class_figures, measured_of
 from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import Kind, Modality, spoken
-from medclip.scoring.cautions import Cautions, answer_cautions
+from medclip.scoring.cautions import Cautions, answer_cautions, elsewhere, place_notes, question_notes
 from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks
-from medclip.scoring.unlearned import elsewhere, place_notes, question_notes
 from medclip.text.vocabulary.load import MODALITY_TASK, load_task, spoken_names
 from medclip.text.vocabulary.own_words import AD_HOC
 from medclip.wording import list_of
@@ -60,37 +59,37 @@ class Targets:
     ) -> None:
         self.model, self._contrast = model, contrast
         self._scorer = Scorer(model)
-        self._own = read_pack_texts(model.path, model.card)
+        self._head_tasks = read_pack_texts(model.path, model.card)
         self._top_only = not named and not options.prompts
         self._questions = self._read(options, named)
-        self._asked = tuple({one.asked.task.name: one.asked for one in self._questions}.values())
-        self.notes = question_notes(model.card, self._asked, Path(model.path))
+        self._tasks = tuple({one.asked.task.name: one.asked for one in self._questions}.values())
+        self.notes = question_notes(model.card, self._tasks, Path(model.path))
         """What is worth knowing of what was asked, as a run has it."""
         if options.prompts and not model.has_text:
-            own = (
-                f"of a class of its own task: --task {next(iter(self._own))}:CLASS"
-                if self._own
+            pictured = (
+                f"of a class of its own task: --task {next(iter(self._head_tasks))}:CLASS"
+                if self._head_tasks
                 else "of no class either"
             )
             raise MedclipError(
                 Reason.WRONG_USE,
                 f"the pack {model.name} has no text tower, so that no prompt can be explained.",
-                hint=f"It can show the heat map {own}.",
+                hint=f"It can show the heat map {pictured}.",
             )
 
     def _read(self, options: ScoreOptions, named: Sequence[str]) -> tuple[Question, ...]:
         tasks = tuple(dict.fromkeys(name.partition(":")[0] for name in named))
         prompts = ScoreOptions(tasks=tasks, prompts=options.prompts, templates=options.templates)
-        asked = {one.task.name: one for one in asked_tasks(self.model.card, prompts, self._own)}
-        if not asked:
+        by_name = {one.task.name: one for one in asked_tasks(self.model.card, prompts, self._head_tasks)}
+        if not by_name:
             hint = "Name a --prompt." if self.model.has_text else "Adapt it first: medclip adapt."
             raise MedclipError(
                 Reason.WRONG_USE, "the pack's card lists no task, and nothing was named to explain.", hint=hint
             )
-        results = [Question(asked[task], class_of(asked[task], class_)) for task, class_ in map(_parts, named)]
-        if AD_HOC in asked:
-            results += [Question(asked[AD_HOC], prompt) for prompt in asked[AD_HOC].names]
-        return tuple(results or map(Question, asked.values()))
+        results = [Question(by_name[task], class_of(by_name[task], class_)) for task, class_ in map(_parts, named)]
+        if AD_HOC in by_name:
+            results += [Question(by_name[AD_HOC], prompt) for prompt in by_name[AD_HOC].names]
+        return tuple(results or map(Question, by_name.values()))
 
     def of(
         self, features_VD: NDArray[np.float32], modality: Modality | None, kind: Kind = Kind.IMAGE
@@ -117,7 +116,7 @@ class Targets:
             )
         best = [question if question.class_ else self._best(question, features_VD, modality) for question in fitting]
         if self._top_only:
-            findings = [question for question in best if question.asked.task.kind == "multilabel"]
+            findings = [question for question in best if question.asked.task.rules.independent]
             best = [max(findings, key=lambda q: self._score(q, features_VD, modality))] if findings else best[:1]
         return tuple(
             replace(
@@ -135,12 +134,15 @@ class Targets:
             explained: Modality of the unit, task and class.
         """
         pairs = list(explained)
-        of = [(asked, {name for _, task, name in pairs if task == asked.task.name}) for asked in self._asked]
+        of = [
+            (asked_task, {name for _, task, name in pairs if task == asked_task.task.name})
+            for asked_task in self._tasks
+        ]
         alone = [
-            replace(asked, prompts=tuple(p for p in asked.prompts if p.name in names))
-            if asked.prompts
-            else replace(asked, classes=tuple(name for name in asked.names if name in names))
-            for asked, names in of
+            replace(asked_task, prompts=tuple(p for p in asked_task.prompts if p.name in names))
+            if asked_task.prompts
+            else replace(asked_task, classes=tuple(name for name in asked_task.names if name in names))
+            for asked_task, names in of
             if names
         ]
         return place_notes(self.model.card, alone, {modality for modality, _, _ in pairs})
@@ -148,7 +150,7 @@ class Targets:
     @cached_property
     def _cautions(self) -> Cautions:
         tokenizer = self.model.tokenizer if self.model.has_text else None
-        return answer_cautions(self.model.card, self._asked, Path(self.model.path), tokenizer)
+        return answer_cautions(self.model.card, self._tasks, Path(self.model.path), tokenizer)
 
     def _caution(self, target: Target, modality: Modality, kind: Kind) -> str:
         return self._cautions.get((modality, kind, target.task, target.name), "")
@@ -163,10 +165,10 @@ class Targets:
 
     def named(self, task: str, class_: str, modality: Modality | None) -> Target | None:
         """Return one class of what is asked; None where it is not asked."""
-        asked = next((q.asked for q in self._questions if q.asked.task.name == task), None)
-        if asked is None or class_ not in asked.names:
+        asked_task = next((q.asked for q in self._questions if q.asked.task.name == task), None)
+        if asked_task is None or class_ not in asked_task.names:
             return None
-        return self._target(Question(asked, class_), modality)
+        return self._target(Question(asked_task, class_), modality)
 
     def least_related(self, target: Target, feature_D: NDArray[np.float32], modality: Modality | None) -> Target | None:
         """Return what has least to do with a target: whose direction is nearest to a right angle to its.
@@ -177,25 +179,29 @@ class Targets:
         Returns:
             None where there is no other: a pack with a head of two classes alone.
         """
-        own = target.direction(feature_D)
+        direction_D = target.direction(feature_D)
         ranked = [
-            (abs(_cosine(own, other.direction(feature_D))), asked.task.kind == "multilabel", other)
-            for asked in self._others(modality)
-            for name in asked.names
-            if asked.task.name != target.task
-            or (name != target.name and not (asked.task.kind == "multiclass" and len(asked.names) == 2))
-            for other in (self._target(Question(asked, name), modality),)
+            (abs(_cosine(direction_D, other.direction(feature_D))), asked_task.task.rules.independent, other)
+            for asked_task in self._others(modality)
+            for name in asked_task.names
+            if asked_task.task.name != target.task
+            or (name != target.name and not (asked_task.task.rules.one_answer and len(asked_task.names) == 2))
+            for other in (self._target(Question(asked_task, name), modality),)
         ]
         findings = [entry for entry in ranked if entry[1] and entry[0] < _RELATED]
         return min(findings or ranked, key=lambda entry: entry[0], default=(0.0, False, None))[2]
 
     def _others(self, modality: Modality | None) -> list[AskedTask]:
-        def fits(asked: AskedTask) -> bool:
-            return asked.task.name != MODALITY_TASK and (modality is None or asked.fits_modality(modality))
+        def fits(asked_task: AskedTask) -> bool:
+            return asked_task.task.name != MODALITY_TASK and (modality is None or asked_task.fits_modality(modality))
 
         words, card = self.model.has_text, self.model.card
-        names = tuple(name for name in card.tasks if words or name in self._own)
-        chosen = [one for one in asked_tasks(card, ScoreOptions(tasks=names), self._own) if fits(one)] if names else []
+        names = tuple(name for name in card.tasks if words or name in self._head_tasks)
+        chosen = (
+            [one for one in asked_tasks(card, ScoreOptions(tasks=names), self._head_tasks) if fits(one)]
+            if names
+            else []
+        )
         if words:
             more = (AskedTask(load_task(n), None, None, listed=False) for n in spoken_names() if n not in names)
             chosen += [one for one in more if fits(one)][:_MOST_TASKS]
@@ -210,16 +216,16 @@ class Targets:
         return float(logits[names.index(question.class_ or "")])
 
     def _target(self, question: Question, modality: Modality | None) -> Target:
-        asked, name = question.asked, question.class_ or ""
-        number, exclusive = asked.names.index(name), asked.task.kind == "multiclass"
-        logits = partial(self._scorer.logits, asked=asked, modality=modality)
+        asked_task, name = question.asked, question.class_ or ""
+        number, exclusive = asked_task.names.index(name), asked_task.task.rules.one_answer
+        logits = partial(self._scorer.logits, question=asked_task, modality=modality)
         if not self._contrast:
-            if not exclusive and not self._scorer.has_head(asked):
-                vectors_CD = self._scorer.vectors(asked, modality).positive * np.float32(self.model.logit_scale)
-                return logit_target(name, "", asked.task.name, lambda f: f @ vectors_CD.T, number, exclusive=False)
-            return logit_target(name, "", asked.task.name, logits, number, exclusive=False)
-        against = asked.against(name) or ("the other classes" if exclusive else f"no {name.replace('_', ' ')}")
-        return logit_target(name, against, asked.task.name, logits, number, exclusive=exclusive)
+            if not exclusive and not self._scorer.has_head(asked_task):
+                vectors_CD = self._scorer.vectors(asked_task, modality).positive * np.float32(self.model.logit_scale)
+                return logit_target(name, "", asked_task.task.name, lambda f: f @ vectors_CD.T, number, exclusive=False)
+            return logit_target(name, "", asked_task.task.name, logits, number, exclusive=False)
+        against = asked_task.against(name) or ("the other classes" if exclusive else f"no {name.replace('_', ' ')}")
+        return logit_target(name, against, asked_task.task.name, logits, number, exclusive=exclusive)
 
 
 def _parts(named: str) -> tuple[str, str]:
@@ -227,17 +233,17 @@ def _parts(named: str) -> tuple[str, str]:
     return task, " ".join(class_.split())
 
 
-def class_of(asked: AskedTask, class_: str) -> str | None:
+def class_of(asked_task: AskedTask, class_: str) -> str | None:
     """Return the class that is named, None for none.
 
     Raises:
         MedclipError: WRONG_USE where the task has no such class.
     """
-    if class_ and class_ not in asked.names:
+    if class_ and class_ not in asked_task.names:
         raise MedclipError(
             Reason.WRONG_USE,
-            f"the task {asked.task.name} has no class {class_!r}.",
-            hint=did_you_mean(class_, asked.names, "Its classes are"),
+            f"the task {asked_task.task.name} has no class {class_!r}.",
+            hint=did_you_mean(class_, asked_task.names, "Its classes are"),
         )
     return class_ or None
 

@@ -1,30 +1,41 @@
-"""Which questions are asked of a study, and the answers: class vectors are made once per run and task."""
+"""Which questions are asked of a study, and the answers: class vectors are made once per run and task.
+
+So is the modality of an image that does not state it: the pack's only one, or the one that it looks like.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.unit_features import mean_logits
-from medclip.adaptation.pack.pack_head import read_pack_heads
+from medclip.adaptation.pack.pack_head import read_pack_heads, read_pack_texts
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.models.packs.words import no_words, understands_words
-from medclip.models.prototypes.class_vectors import ClassVectors, probabilities, score_features, vectors_of
+from medclip.models.prototypes.class_vectors import ClassVectors, class_logits, probabilities, vectors_of
+from medclip.models.prototypes.open_set import typical
 from medclip.models.prototypes.wordings import Wordings, spread_over_wordings, wordings_of
 from medclip.runs.planning.options import ScoreOptions
+from medclip.runs.units.problems import guess_problem, no_modality, untypical
 from medclip.sample import Kind, Modality
 from medclip.text.vocabulary.load import MODALITY_TASK, load_task, task_names
 from medclip.text.vocabulary.own_words import BAR, Prompt, ad_hoc_task, templates_of
 from medclip.text.vocabulary.prompts import ClassPrompts, expand
 from medclip.text.vocabulary.task import Task
 from medclip.wording import list_of
+
+if TYPE_CHECKING:
+    from medclip.models.inputs.preprocess import Images, Preprocess
+    from medclip.models.model import Model
+
 
 NO_HEADS: Mapping[str, ClassText] = MappingProxyType({})
 _MOST_HOLDING = 3
@@ -87,13 +98,15 @@ class AskedTask:
         return not self.task.modalities or modality in self.task.modalities
 
 
-def asked_tasks(card: Any, options: ScoreOptions, own: Mapping[str, ClassText] = NO_HEADS) -> tuple[AskedTask, ...]:
+def asked_tasks(
+    card: Any, options: ScoreOptions, head_tasks: Mapping[str, ClassText] = NO_HEADS
+) -> tuple[AskedTask, ...]:
     """Choose the tasks of a run.
 
     Args:
         card: The pack's card.
-        own: The tasks that the pack has heads for, which it brings along; they go before vocabulary tasks of their
-            names.
+        head_tasks: The tasks that the pack has heads for, which it brings along; they go before those of the vocabulary
+            with their names.
         options: Tasks and prompts as named by the caller; where both are absent, all tasks that the card lists, without
             the modality task, which is for files that do not say what they are. Those of several modalities (the part
             of the body) come last: what only these images can answer is looked at first. Each is asked of the
@@ -105,30 +118,30 @@ def asked_tasks(card: Any, options: ScoreOptions, own: Mapping[str, ClassText] =
     names = list(dict.fromkeys(options.tasks))
     if not names and not options.prompts:
         names = [name for name in card.tasks if name != MODALITY_TASK]
-    known = tuple(dict.fromkeys((*own, *task_names())))
-    unknown = [name for name in names if name not in known]
+    task_keys = tuple(dict.fromkeys((*head_tasks, *task_names())))
+    unknown = [name for name in names if name not in task_keys]
     if unknown:
-        hint = f"{did_you_mean(unknown[0], known, 'Tasks are')} The model's card lists: {', '.join(card.tasks)}."
+        hint = f"{did_you_mean(unknown[0], task_keys, 'Tasks are')} The model's card lists: {', '.join(card.tasks)}."
         raise MedclipError(
             Reason.WRONG_USE,
             f"there is no task named {unknown[0]!r}.",
-            hint=_class_hint(unknown[0], card, own, known) or hint,
+            hint=_class_hint(unknown[0], card, head_tasks, task_keys) or hint,
         )
-    asked = [replace(_asked(card, name, own), chosen=bool(options.tasks)) for name in names]
+    chosen_tasks = [replace(_asked(card, name, head_tasks), chosen=bool(options.tasks)) for name in names]
     if not options.tasks:
-        entries = [card.tasks[one.task.name] for one in asked]
-        asked = [
+        entries = [card.tasks[one.task.name] for one in chosen_tasks]
+        chosen_tasks = [
             replace(one, kinds=entry.kinds, modalities=entry.modalities)
-            for one, entry in zip(asked, entries, strict=True)
+            for one, entry in zip(chosen_tasks, entries, strict=True)
         ]
-        asked.sort(key=lambda one: len(one.task.modalities) > 1)
+        chosen_tasks.sort(key=lambda one: len(one.task.modalities) > 1)
     if options.prompts:
         own_words = ad_hoc_task(options.prompts)
-        asked.append(AskedTask(own_words, None, None, False, options.prompts, options.templates, chosen=True))
-    return tuple(asked)
+        chosen_tasks.append(AskedTask(own_words, None, None, False, options.prompts, options.templates, chosen=True))
+    return tuple(chosen_tasks)
 
 
-def _class_hint(name: str, card: Any, own: Mapping[str, ClassText], known: Sequence[str]) -> str:
+def _class_hint(name: str, card: Any, head_tasks: Mapping[str, ClassText], task_keys: Sequence[str]) -> str:
     """Return the hint for the name of a class in the place of a task's, those of the card first; blank for any other.
 
     A class may be named by its key or as it is printed.
@@ -137,7 +150,7 @@ def _class_hint(name: str, card: Any, own: Mapping[str, ClassText], known: Seque
     def letters(text: str) -> str:
         return " ".join(text.casefold().replace("_", " ").split())
 
-    tasks = {one: own[one].task if one in own else load_task(one) for one in known}
+    tasks = {one: head_tasks[one].task if one in head_tasks else load_task(one) for one in task_keys}
     words = {t: {letters(w) for c in task.classes for w in (c.name, c.title)} for t, task in tasks.items()}
     holding = [task for task, of in words.items() if letters(name) in of]
     if not holding:
@@ -146,33 +159,29 @@ def _class_hint(name: str, card: Any, own: Mapping[str, ClassText], known: Seque
     return f"{name} is a class of {list_of(ordered)}: {list_of([f'--task {task}' for task in ordered], 'or')}."
 
 
-def check_words(pack: Path, card: Any, tasks: Sequence[AskedTask], own: Mapping[str, ClassText] = NO_HEADS) -> None:
+def check_words(
+    pack: Path, card: Any, tasks: Sequence[AskedTask], head_tasks: Mapping[str, ClassText] = NO_HEADS
+) -> None:
     """Refuse questions that a pack cannot answer: to an image-only one, and of a risk to any, all but its heads' own.
-
-    Args:
-        pack: Folder of the pack.
-        card: Card of the pack.
-        tasks: Tasks of the run.
-        own: Tasks that the pack has heads for.
 
     Raises:
         MedclipError: WRONG_USE naming the prompt or the task.
     """
-    for asked in tasks:
-        if not asked.task.has_words and asked.task.name not in own:
+    for question in tasks:
+        if not question.task.has_words and question.task.name not in head_tasks:
             raise MedclipError(
                 Reason.WRONG_USE,
-                f"the task {asked.task.name} is a risk, which words cannot ask, and the pack {card.name} has no head "
-                "for it.",
+                f"the task {question.task.name} is a risk, which words cannot ask, and the pack {card.name} has no "
+                "head for it.",
                 hint="Train one: objective.supervised in a recipe of medclip pretrain.",
             )
     if understands_words(pack):
         return
     if not tasks:
         raise no_words(card.name, ", and it was not adapted to a task")
-    for asked in tasks:
-        if asked.task.name not in own or asked.task != own[asked.task.name].task:
-            needs = f"the prompt {asked.names[0]!r}" if asked.prompts else f"the task {asked.task.name}"
+    for question in tasks:
+        if question.task.name not in head_tasks or question.task != head_tasks[question.task.name].task:
+            needs = f"the prompt {question.names[0]!r}" if question.prompts else f"the task {question.task.name}"
             raise no_words(card.name, f", which {needs} needs")
 
 
@@ -187,27 +196,27 @@ def score_named(tasks: Sequence[AskedTask], sort_by: str) -> tuple[str, str]:
         MedclipError: WRONG_USE, naming those that there are.
     """
     name, colon, wanted = sort_by.partition(":")
-    asked = next((asked for asked in tasks if asked.task.name == name), None)
-    if asked is None:
+    question = next((question for question in tasks if question.task.name == name), None)
+    if question is None:
         class_ = " ".join(sort_by.split())
-        classes = [f"{asked.task.name}:{class_}" for asked in tasks if class_ in asked.names]
-        hint = did_you_mean(name, [asked.task.name for asked in tasks], "Its tasks are")
+        classes = [f"{question.task.name}:{class_}" for question in tasks if class_ in question.names]
+        hint = did_you_mean(name, [question.task.name for question in tasks], "Its tasks are")
         raise MedclipError(
             Reason.WRONG_USE,
             f"studies cannot be sorted by {name!r}, which is no task of this run.",
             hint=f"Did you mean {' or '.join(map(repr, classes))}?" if classes else hint,
         )
-    if not colon and len(asked.names) == 1:
-        return name, asked.names[0]
+    if not colon and len(question.names) == 1:
+        return name, question.names[0]
     class_ = " ".join(wanted.split())  # as prompts are
-    if class_ in asked.names:
+    if class_ in question.names:
         return name, class_
-    known = did_you_mean(class_, asked.names, "Its classes are")
+    classes_hint = did_you_mean(class_, question.names, "Its classes are")
     if not colon:
-        message = f"the task {name} has {len(asked.names)} classes; studies are sorted by one, named as TASK:CLASS."
+        message = f"the task {name} has {len(question.names)} classes; studies are sorted by one, named as TASK:CLASS."
     else:
         message = f"studies cannot be sorted by {class_!r}, which is no class of the task {name}."
-    raise MedclipError(Reason.WRONG_USE, message, hint=known)
+    raise MedclipError(Reason.WRONG_USE, message, hint=classes_hint)
 
 
 def modality_task(card: Any) -> AskedTask | None:
@@ -215,9 +224,9 @@ def modality_task(card: Any) -> AskedTask | None:
     return _asked(card, MODALITY_TASK) if MODALITY_TASK in card.tasks else None
 
 
-def _asked(card: Any, name: str, own: Mapping[str, ClassText] = NO_HEADS) -> AskedTask:
+def _asked(card: Any, name: str, head_tasks: Mapping[str, ClassText] = NO_HEADS) -> AskedTask:
     entry = card.tasks.get(name)
-    task = own[name].task if name in own else load_task(name)
+    task = head_tasks[name].task if name in head_tasks else load_task(name)
     if entry is None:
         return AskedTask(task, None, None, listed=False)
     return AskedTask(task, tuple(entry.classes), entry.calibration, listed=True)
@@ -240,74 +249,143 @@ class Scorer:
         return self._model.has_text
 
     def logits(
-        self, features_ND: NDArray[np.float32], asked: AskedTask, modality: Modality | None = None
+        self, features_ND: NDArray[np.float32], question: AskedTask, modality: Modality | None = None
     ) -> NDArray[np.float32]:
         """Return the logits of N images of a modality: float32 [N, C]. A logit bias would cancel out in them."""
-        if self.has_head(asked):
-            return self._heads[asked.task.name].head.logits(features_ND, self._model)
-        vectors, scale = self.vectors(asked, modality), self._model.logit_scale
-        return score_features(features_ND, vectors, asked.task.kind, scale, asked.calibration)[0]
+        if self.has_head(question):
+            return self._heads[question.task.name].head.logits(features_ND, self._model)
+        vectors, scale = self.vectors(question, modality), self._model.logit_scale
+        return class_logits(features_ND, vectors, question.task.kind, scale, question.calibration)
 
     def study(
-        self, features_ND: NDArray[np.float32], asked: AskedTask, modality: Modality | None = None
+        self, features_ND: NDArray[np.float32], question: AskedTask, modality: Modality | None = None
     ) -> tuple[tuple[str, ...], NDArray[np.float32], NDArray[np.float32]]:
         """Score one study: the mean of its images' logits, then softmax or sigmoid.
 
         Args:
             features_ND: float32 [N, D] of all images of the study.
-            asked: The task.
+            question: The task.
             modality: Modality of the study, for the sentences that a bare finding is put into.
 
         Returns:
             Class names, logits [C] and probabilities [C].
         """
-        logits = mean_logits(self.logits(features_ND, asked, modality))
-        return asked.names, logits, probabilities(logits[None], asked.task.kind)[0]
+        logits = mean_logits(self.logits(features_ND, question, modality))
+        return question.names, logits, probabilities(logits[None], question.task.kind)[0]
 
-    def likeliest(self, features_VD: NDArray[np.float32], asked: AskedTask) -> tuple[str, float]:
+    def likeliest(self, features_VD: NDArray[np.float32], question: AskedTask) -> tuple[str, float]:
         """Return the likeliest class of a study, or of a unit, and its probability."""
-        names, _, probability = self.study(features_VD, asked)
+        names, _, probability = self.study(features_VD, question)
         best = int(np.argmax(probability))
         return names[best], float(probability[best])
 
     def studies(
-        self, features_SVD: NDArray[np.float32], asked: AskedTask, modality: Modality | None = None
+        self, features_SVD: NDArray[np.float32], question: AskedTask, modality: Modality | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Score S studies of as many images each: logits and probabilities, [S, C], with the bits that `study` has."""
-        if self.has_head(asked) or features_SVD.shape[1] > _MANY_IMAGES:
-            logits = np.stack([mean_logits(self.logits(features, asked, modality)) for features in features_SVD])
+        if self.has_head(question) or features_SVD.shape[1] > _MANY_IMAGES:
+            logits = np.stack([mean_logits(self.logits(features, question, modality)) for features in features_SVD])
         else:  # a product for each study: that of all at once would have other last bits
-            logits = self.logits(features_SVD, asked, modality).astype(np.float64).mean(axis=1).astype(np.float32)
-        return logits, probabilities(logits, asked.task.kind)
+            logits = self.logits(features_SVD, question, modality).astype(np.float64).mean(axis=1).astype(np.float32)
+        return logits, probabilities(logits, question.task.kind)
 
     def spreads(
-        self, features_SVD: NDArray[np.float32], asked: AskedTask, modality: Modality | None = None
+        self, features_SVD: NDArray[np.float32], question: AskedTask, modality: Modality | None = None
     ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]] | None]:
         """Return by how much logits and probabilities of S studies change with the wording: `spread_over_wordings`.
 
         None for each class of a pack's own head, which is not made of words.
         """
-        if self.has_head(asked):
-            return [None] * len(asked.names)
-        vectors, wordings = self.vectors(asked, modality), self._wordings_of(asked, modality)
+        if self.has_head(question):
+            return [None] * len(question.names)
+        vectors, wordings = self.vectors(question, modality), self._wordings_of(question, modality)
         scale = self._model.logit_scale
         means_SD = np.asarray(features_SVD, np.float64).mean(axis=1)
-        return spread_over_wordings(means_SD, vectors, wordings, asked.task.kind, scale, asked.calibration)
+        return spread_over_wordings(means_SD, vectors, wordings, question.task.kind, scale, question.calibration)
 
-    def vectors(self, asked: AskedTask, modality: Modality | None = None) -> ClassVectors:
+    def vectors(self, question: AskedTask, modality: Modality | None = None) -> ClassVectors:
         """Return a task's class vectors; its sentences are encoded on first use."""
-        key = (asked.task.name, modality if asked.prompts else None)
+        key = (question.task.name, modality if question.prompts else None)
         if key not in self._vectors:
-            self._vectors[key] = vectors_of(self._model, asked.sentences(modality), asked.task.kind)
+            self._vectors[key] = vectors_of(self._model, question.sentences(modality), question.task.kind)
         return self._vectors[key]
 
-    def _wordings_of(self, asked: AskedTask, modality: Modality | None) -> Wordings:
-        key = (asked.task.name, modality if asked.prompts else None)
+    def _wordings_of(self, question: AskedTask, modality: Modality | None) -> Wordings:
+        key = (question.task.name, modality if question.prompts else None)
         if key not in self._wordings:
-            self._wordings[key] = wordings_of(self._model, asked.sentences(modality))
+            self._wordings[key] = wordings_of(self._model, question.sentences(modality))
         return self._wordings[key]
 
-    def has_head(self, asked: AskedTask) -> bool:
+    def has_head(self, question: AskedTask) -> bool:
         """Whether the pack's own head answers a task, and no words do."""
-        own = self._heads.get(asked.task.name)
-        return own is not None and asked.task == own.text.task
+        head = self._heads.get(question.task.name)
+        return head is not None and question.task == head.text.task
+
+
+def only_modality(
+    card: Any, head_tasks: Mapping[str, ClassText] = MappingProxyType({}), preprocess: Preprocess | None = None
+) -> Modality | None:
+    """Return the modality that all questions to a pack are about, None where there are several or none.
+
+    A pack that can tell modalities apart is asked which one a file is of; it needs no such guess. A pack that takes
+    signals reads ECGs alone, whatever its card says.
+
+    Args:
+        card: The pack's card.
+        head_tasks: Tasks that the pack has heads for, which it brings along.
+        preprocess: Preprocessing of the pack.
+    """
+    if preprocess is not None and preprocess.modality is not None:
+        return preprocess.modality
+    if MODALITY_TASK in card.tasks:
+        return None
+    vocabulary = frozenset(task_names())
+    about: set[frozenset[str]] = set()
+    for name in card.tasks:
+        if name in head_tasks:
+            about.add(frozenset(map(str, head_tasks[name].task.modalities)))
+        elif name in vocabulary:
+            about.add(frozenset(map(str, load_task(name).modalities)))
+    names = set(card.modalities)
+    if about and all(about):
+        names = set().union(*about)
+    with suppress(ValueError):
+        return Modality(names.pop()) if len(names) == 1 else None
+    return None
+
+
+class KnownModality:
+    """Decides for one image at a time, as a scoring run does for a folder.
+
+    Args:
+        model: The loaded model.
+        min_confidence: Least probability at which an inferred modality is believed.
+    """
+
+    def __init__(self, model: Model, min_confidence: float) -> None:
+        self._model, self._least = model, min_confidence
+        self._task = modality_task(model.card) if model.has_text else None
+
+    @property
+    def stated(self) -> Modality | None:
+        """The modality of a pack that knows one alone, which needs no guess."""
+        head_tasks = read_pack_texts(self._model.path, self._model.card)
+        return only_modality(self._model.card, head_tasks, self._model.preprocess)
+
+    def infer(self, kind: Kind, images: Images, *, coloured: bool) -> Modality:
+        """Return what an image in its generic rendering looks like.
+
+        Raises:
+            MedclipError: MODALITY_UNKNOWN, MODALITY_UNCERTAIN.
+        """
+        problem = no_modality(kind) if kind is not Kind.IMAGE or self._task is None else None
+        if problem is None and self._task is not None:
+            features_VD = self._model.encode_image(images)
+            name, probability = Scorer(self._model).likeliest(features_VD, self._task)
+            problem = guess_problem(name, probability, self._least, coloured=coloured)
+            if problem is None and not typical(self._model, features_VD[:1], name)[0]:
+                problem = untypical(name)
+            if problem is None:
+                return Modality(name)
+        assert problem is not None
+        raise problem.error(None)

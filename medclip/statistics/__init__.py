@@ -1,1 +1,1 @@
-"""One cohort, one bootstrap, one interval for each quantity."""
+"""One cohort, one bootstrap, one interval for each quantity; which groups are compared is not said here."""

@@ -11,6 +11,10 @@ two populations: `risk` leaves those rows out, `detection_and_risk` has them.
 
 References: Yala et al., Sci. Transl. Med. 13 (2021); Antolini, Boracchi & Biganzoli, Stat. Med. 24 (2005) 3927-3944;
 Uno et al., Stat. Med. 30 (2011) 1105-1117.
+
+The threshold is chosen anew in each resample, on the very rows that are measured: the figures are points of the ROC
+curve, not the rates of a threshold that somebody could use. For those, choose a threshold on other patients
+(`medclip.auditing.thresholds`).
 """
 
 from __future__ import annotations
@@ -23,21 +27,95 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError
-from medclip.statistics.cohort import Cohort, Label, Risk, cell_rows, cells_of
+from medclip.statistics.cohort import Cohort, Label, Risk, Rows, cell_rows, cells_of, valid_rows
 from medclip.statistics.estimate import Estimate
-from medclip.statistics.metrics import catalogue, operating_points
+from medclip.statistics.metrics import catalogue
 from medclip.statistics.metrics.concordance import Kind, at_horizon, concordance
+from medclip.statistics.metrics.ranks import cumulated
+from medclip.statistics.metrics.rates import ratio
 from medclip.statistics.resampling.bootstrap import Replicates, evaluate
 from medclip.statistics.resampling.intervals import estimates
 from medclip.statistics.resampling.standard_errors import Clusters, clusters_of
+from medclip.statistics.resampling.sums import blocks, summing_matrix
 
 Floats = NDArray[np.float64]
+FIXED = 0.9
+"""Specificity, or sensitivity, that the other one is measured at."""
+TOP = 0.1
+"""Share of rows that are called, the highest scores first."""
+POINTS: Mapping[str, str] = {
+    "tpr_at_tnr": f"sensitivity at a specificity of {FIXED:g}",
+    "tnr_at_tpr": f"specificity at a sensitivity of {FIXED:g}",
+    "tpr_of_top": f"sensitivity of the top {TOP:.0%}",
+}
+"""Names in words."""
+_ROUNDING = 1e-9
+
+
+def operating_points(cohort: Cohort, label: Label, weights_PB: NDArray[Any]) -> dict[str, tuple[Floats, Floats]]:
+    """Measure points of the ROC curve in every cell of the cohort.
+
+    A specificity counts as reached by the lowest threshold that reaches it, without interpolation; of rows with equal
+    scores at the edge of the top tenth the share that fits in is taken, as drawing among them would on average.
+
+    Args:
+        cohort: Patients and attributes.
+        label: Scores and truths; its row weights count, too.
+        weights_PB: Weight of each patient in each replicate.
+
+    Returns:
+        By the names of `POINTS`: values of the sample [G] and of the resamples [G, B]; NaN where a side is empty.
+    """
+    rows = valid_rows(cohort, label)
+    names = list(POINTS)
+    values_MG1B = np.full((len(names), rows.num_cells, 1 + weights_PB.shape[1]), np.nan)
+    for g, cell in enumerate(rows.cells):
+        if not len(cell):
+            continue
+        place_n = np.unique(-rows.rank_n[cell], return_inverse=True)[1]  # the highest score first
+        sides = [_summed(rows, cell, place_n, side) for side in (True, False)]
+        start = 0
+        for weights in (np.ones((len(weights_PB), 1), np.uint8), weights_PB):
+            for block in blocks(weights, len(cell), rows.weight_n is None):
+                columns = slice(start, start + block.num)
+                points = _points(*(cumulated(block.sums(side)).astype(np.float64) for side in sides))
+                values_MG1B[:, g, columns] = points[:, : block.num]
+                start += block.num
+    return {name: (values[:, 0], values[:, 1:]) for name, values in zip(names, values_MG1B, strict=True)}
+
+
+def _summed(rows: Rows, cell: NDArray[np.int64], place_n: NDArray[np.int64], positive: bool) -> Any:
+    side = rows.truth_n[cell] == positive
+    cells = cell[side]
+    return summing_matrix(
+        place_n[side], int(place_n.max()) + 1, rows.patients_n[cells], rows.num_patients, rows.values(cells)
+    )
+
+
+def _points(true_Ub: Floats, false_Ub: Floats) -> Floats:
+    """Return the metrics [M, b] of true and false positives after each score, the highest first."""
+    tpr_Ub, fpr_Ub = (ratio(side_Ub, np.broadcast_to(side_Ub[-1], side_Ub.shape)) for side_Ub in (true_Ub, false_Ub))
+    at_tnr = np.where(fpr_Ub <= 1 - FIXED + _ROUNDING, tpr_Ub, -np.inf).max(axis=0)
+    at_tpr = np.where(tpr_Ub >= FIXED - _ROUNDING, 1 - fpr_Ub, -np.inf).max(axis=0)
+    called_Ub = true_Ub + false_Ub
+    wanted_b = TOP * called_Ub[-1]
+    after_b = np.minimum((called_Ub < wanted_b).sum(axis=0), len(called_Ub) - 1)
+    columns = np.arange(len(after_b))
+    before_b = np.maximum(after_b - 1, 0)
+    step_b = called_Ub[after_b, columns] - called_Ub[before_b, columns]
+    part_b = np.divide(wanted_b - called_Ub[before_b, columns], step_b, out=np.ones(len(step_b)), where=step_b > 0)
+    first, last = tpr_Ub[before_b, columns], tpr_Ub[after_b, columns]
+    of_top = first + part_b * (last - first)
+    undefined_b = (true_Ub[-1] == 0) | (false_Ub[-1] == 0)
+    return np.where(undefined_b, np.nan, np.stack([at_tnr, at_tpr, of_top]))
+
+
 MONTHS = 12
 DETECTED_MONTHS = 6
 """An event up to here was there at the examination."""
 POPULATIONS = ("risk", "detection_and_risk")
 CONCORDANCES: Mapping[str, Kind] = {f"c_index_{kind}": kind for kind in get_args(Kind)}
-_CALIBRATION = ("observed_expected", "calibration_slope", "brier")
+_CALIBRATION = tuple(name for name, metric in catalogue.METRICS.items() if metric.yearly)
 _OF_EVERYBODY = "tpr_of_top"
 """The operating point that depends on how many rows are cases."""
 METRICS: Mapping[str, str] = {
@@ -45,7 +123,7 @@ METRICS: Mapping[str, str] = {
     "c_index_uno": "concordance (Uno, weighted for censoring)",
     "c_index_mirai_compat": "concordance (Mirai's own weights)",
     "auroc": "AUROC of the year",
-    **operating_points.METRICS,
+    **POINTS,
     **{name: catalogue.METRICS[name].title for name in _CALIBRATION},
 }
 """Names in words."""
@@ -88,11 +166,11 @@ def yearly_figures(cohort: Cohort, risk: Risk, weights_PB: NDArray[Any]) -> Iter
         weights_PB: Weight of each patient in each replicate.
     """
     for population in POPULATIONS:
-        own = of_population(risk, population)
-        timed = label_of(own)
-        yield YearlyFigures(population, 0, timed, _concordances(cohort, own, timed, weights_PB))
+        part = of_population(risk, population)
+        timed = label_of(part)
+        yield YearlyFigures(population, 0, timed, _concordances(cohort, part, timed, weights_PB))
         for column, year in enumerate(risk.years):
-            scored = Label(risk.name, own.risk_NK[:, column], timed.truth_N, time_N=own.time_N)
+            scored = Label(risk.name, part.risk_NK[:, column], timed.truth_N, time_N=part.time_N)
             try:
                 plain = at_horizon(scored, MONTHS * year, weighted=False)
             except MedclipError:  # nobody was followed so far
@@ -135,9 +213,9 @@ def _of_year(
     once, everybody = clusters_of(cohort, plain), clusters_of(cohort, weighted)
     replicates = evaluate(cohort, plain, weights_PB, metrics=("auroc",))
     calibration = evaluate(cohort, weighted, weights_PB, metrics=_CALIBRATION)
-    of_everybody = operating_points.operating_points(cohort, weighted, weights_PB)[_OF_EVERYBODY]
+    of_everybody = operating_points(cohort, weighted, weights_PB)[_OF_EVERYBODY]
     measured = {"auroc": tuple(estimates(replicates, "auroc", once))}
-    for name, drawn in operating_points.operating_points(cohort, plain, weights_PB).items():
+    for name, drawn in operating_points(cohort, plain, weights_PB).items():
         if name == _OF_EVERYBODY:
             measured[name] = _as(calibration, "tpr", *of_everybody, everybody)
         else:

@@ -64,7 +64,7 @@ def measure(
     prompts = expand(task)
     positive = torch.stack([_unit_mean(encode_text(p.positive)) for p in prompts])
     cosines = images_ND @ positive.T
-    if task.kind == "multiclass":
+    if task.rules.one_answer:
         scores_NC, judge = cosines.numpy(), _balanced_accuracy
     else:
         negative = torch.stack([_unit_mean(encode_text(p.negative)) for p in prompts])

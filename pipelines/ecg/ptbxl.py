@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from medclip.evaluation.zero_shot.open_tables import write_records
+from medclip.evaluation.zero_shot.open_set_tables import write_records
 from medclip.files.tables.ecg.ecg_row import EcgRow
 from medclip.files.tables.ecg.ptbxl import read, read_z
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "ecg"))
 from ptbxl import SETS  # pyright: ignore[reportMissingImports]
 from shared_sets import LICENCES, Row, read_labels
 
-from medclip.evaluation.zero_shot.open_tables import write_records
+from medclip.evaluation.zero_shot.open_set_tables import write_records
 from medclip.files.tables.ecg.ecg_row import EcgRow
 from medclip.files.tables.ecg.ptbxl import read, read_z
 from medclip.models.inputs.signal_input import STD_MV

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from shared_sets import SAME_ORIGIN
 from sklearn.linear_model import LogisticRegression
 
-from medclip.evaluation.zero_shot.text_figures import texts_measured
+from medclip.evaluation.zero_shot.figures import texts_measured
 from medclip.models.packs.card_sources import ALL
 from medclip.models.packs.pack import Model, load_model
 from medclip.models.prototypes.class_vectors import class_vectors, score_features

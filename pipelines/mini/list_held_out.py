@@ -18,7 +18,7 @@ from typing import Any
 from shared_sets import PATIENTS_KNOWN
 
 import medclip
-from medclip.evaluation.zero_shot.task_figures import TaskFigures
+from medclip.evaluation.zero_shot.figures import TaskFigures
 from medclip.models.packs.card import Card, training_hashes
 from medclip.models.packs.card_sources import ALL
 from medclip.models.packs.manifest import file_sha256

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import prepare as mini
 
-from medclip.evaluation.zero_shot.open_tables import modality_of
+from medclip.evaluation.zero_shot.open_set_tables import modality_of
 from medclip.text.captions import quoted_words
 
 Row = dict[str, str]

@@ -25,12 +25,12 @@ from medclip.adaptation.run import AdaptRun
 from medclip.api.adapt import adapt
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.adapted_model import AdaptedFigures, notes_of
+from medclip.evaluation.adapted_figures import AdaptedFigures, notes_of
 from medclip.models.packs.card import read_card
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model
 from medclip.reports.few_shot.report import write_compare_report
-from medclip.scoring.studies.grid import probability_on_grid
+from medclip.scoring.exam_scores import probability_on_grid
 from medclip.settings import Settings
 from tests.kits import scoring
 from tests.kits.adapt_tables import image, make_pack, make_table, tiny, write_table

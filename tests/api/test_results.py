@@ -14,9 +14,9 @@ import pytest
 import medclip
 from examples.make_phantoms import slide
 from medclip.cli.main import main
-from medclip.evaluation.few_shot.results import Cell
-from medclip.evaluation.zero_shot.metrics import Figure
-from medclip.evaluation.zero_shot.results import SetResult
+from medclip.evaluation.few_shot.comparison import Cell
+from medclip.evaluation.zero_shot.figures import Figure
+from medclip.evaluation.zero_shot.suite_result import SetResult
 from medclip.inspecting.doctor import Check, State
 from medclip.pairs.sources.captioned_table import CaptionsReport
 from medclip.result import Result

@@ -256,13 +256,13 @@ def test_ctrl_c_says_that_finished_studies_are_kept(
 def test_ctrl_c_after_a_commit_says_that_finished_studies_are_kept(
     pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medclip.scoring import run
+    from medclip.scoring import scoring_run
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     write_dicom(tmp_path / "in" / "1.dcm", 1)
-    monkeypatch.setattr(run, "write_results", interrupt)
+    monkeypatch.setattr(scoring_run, "write_results", interrupt)
     assert _score(tmp_path / "in", "--out", tmp_path / "out", "--model", pack) == 130
     assert "Finished studies are kept" in capsys.readouterr().err
 

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.held_out_rows import choose_rows
 from medclip.evaluation.label_retrieval import chance_of_recall
-from medclip.evaluation.shard_split import measure_split
+from medclip.evaluation.shard_split import choose_rows, measure_split
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.model import Model
 from medclip.models.packs.card import SplitFigures

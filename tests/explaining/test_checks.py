@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from medclip.explaining.checks import (
+from medclip.explaining.explain_unit import (
     Occlusions,
     centre_prior,
     curves,

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from medclip.errors import MedclipError, Reason
+from medclip.explaining.explainers import EXPLAINERS
 from medclip.explaining.maps import compute_maps, scaled
-from medclip.explaining.methods import EXPLAINERS
 from medclip.explaining.target import logit_target
 from tests.kits.explaining import SIDE, linear_target, model_of, tower
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from medclip.explaining.explanation import Explanation, HeatMap
-from medclip.explaining.result import Explained, padding_notes
+from medclip.explaining.explanation import Explained, Explanation, HeatMap, padding_notes
 
 
 def _heat(*padding: float, top: int = 0) -> HeatMap:

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from medclip.errors import MedclipError, Reason
-from medclip.explaining.attention import explicit_attention
-from medclip.explaining.tower import trace, with_gradient
+from medclip.explaining.tower import explicit_attention, trace, with_gradient
 from tests.kits.explaining import SIDE, tower
 
 TRANSFORMERS = {

@@ -25,9 +25,9 @@ from medclip.auditing.thresholds.choose import Threshold
 from medclip.auditing.thresholds.file import write_thresholds
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.few_shot.plan import RunKey
-from medclip.evaluation.few_shot.store import Run, RunStore
-from medclip.evaluation.zero_shot.store import SuiteStore
+from medclip.evaluation.few_shot.method_run import Run, RunStore
+from medclip.evaluation.few_shot.protocol import RunKey
+from medclip.evaluation.zero_shot.suite_result import SuiteStore
 from medclip.files import output
 from medclip.files.discover import discover
 from medclip.files.output import (

@@ -12,8 +12,8 @@ from medclip.auditing.groups.reference_ratios import ratio_rows
 from medclip.auditing.result import AuditResult
 from medclip.auditing.shortcuts.tests import GAP, POSITIVES, WITH, WITHOUT
 from medclip.statistics.metrics.catalogue import METRICS
-from medclip.statistics.metrics.ordinal import METRICS as GRADES
-from medclip.statistics.significance.multiple_testing import benjamini_hochberg, holm
+from medclip.statistics.metrics.grading_agreement import METRICS as GRADES
+from medclip.statistics.significance import benjamini_hochberg, holm
 from medclip.statistics.yearly_risk import CONCORDANCES, POPULATIONS
 from medclip.statistics.yearly_risk import METRICS as YEARLY
 from tests.kits.audit_stress import ood_rows, stress_rows

@@ -12,7 +12,7 @@ from PIL import Image
 
 from medclip.adaptation.data.table import TableSource
 from medclip.evaluation.few_shot import compare
-from medclip.evaluation.few_shot.plan import Design
+from medclip.evaluation.few_shot.protocol import Design
 
 CLASSES = ("ring", "bar", "spot", "cross")
 METHODS = ["zero-shot", "ridge", "knn"]

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from medclip.evaluation.few_shot.plan import parse_variant
+from medclip.evaluation.few_shot.protocol import parse_variant
 from tests.kits.stages import load_stage
 
 REPOSITORY = Path(__file__).parents[2]

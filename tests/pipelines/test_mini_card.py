@@ -11,8 +11,7 @@ import pytest
 
 import medclip
 from medclip.evaluation.zero_shot.labelled_set import find_set, find_texts
-from medclip.evaluation.zero_shot.suite import load_suite
-from medclip.evaluation.zero_shot.vocabulary_sets import with_vocabulary
+from medclip.evaluation.zero_shot.suite import load_suite, with_vocabulary
 from medclip.models.packs.card import Card, TaskCard
 from medclip.models.packs.pack import pack_card
 from medclip.settings import Settings

@@ -12,11 +12,10 @@ import medclip
 from medclip.embeddings.open_embeddings import open_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.progress import Silent
-from medclip.retrieval.approximate import check_faiss, open_index
-from medclip.retrieval.searchable import open_searchable
+from medclip.retrieval.searchable import check_faiss, open_index, open_searchable
 from medclip.retrieval.top_rows import top_rows
 from tests.kits.embeddings import make_units, write_store
-from tests.retrieval.test_search import DIM, search
+from tests.retrieval.test_folder_search import DIM, search
 
 check_faiss()
 

@@ -21,16 +21,15 @@ from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.models.packs.pack import load_model
 from medclip.reports.search.report import render
-from medclip.retrieval.question import Question, Search, read_question
-from medclip.retrieval.result import PatchHit, SearchResult
+from medclip.retrieval.hits import PatchHit, SearchResult
+from medclip.retrieval.question import SLIDE_COLUMNS, Question, Search, read_conditions, read_question
 from medclip.retrieval.searchable import FOLDER
 from medclip.retrieval.slide_patches import run_patch_search
-from medclip.retrieval.where import SLIDE_COLUMNS, read_conditions
 from medclip.settings import Settings
 from medclip.slides.slide_store import SLIDES, SlideRow, SlideStore, open_slide_store, write_slide_rows
 from tests.kits.slide_store import make_slide_features, write_slide_store
 from tests.kits.slides import draw_section, make_pathology_pack, write_pyramid
-from tests.retrieval.test_search import WordModel, never, unit
+from tests.retrieval.test_folder_search import WordModel, never, unit
 
 SETTINGS = Settings(workers=1)
 GLASS = SlideRow("f" * 16, "glass.tiff", 1, "skipped", "no_tissue", "no tissue was found on the slide.")

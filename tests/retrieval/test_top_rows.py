@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from medclip.retrieval import top_rows as module
-from medclip.retrieval import vector_file
 from medclip.retrieval.top_rows import MEMORY_BYTES, top_rows
 from tests.retrieval.test_vector_file import file_of
 
@@ -47,7 +46,7 @@ def test_the_best_rows_are_those_of_a_full_sort_and_equal_vectors_come_by_their_
     queries = rng.standard_normal((num_queries, 7)).astype(np.float32)
     wanted = rng.random(num_rows) < share
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vector_file, "BLOCK_BYTES", 7 * 4 * 37)
+        patch.setattr(module, "BLOCK_BYTES", 7 * 4 * 37)
         patch.setattr(module, "_KEPT", 50)
         best = top_rows(file_of(vectors, tmp_path_factory.mktemp("v")), queries, k, wanted=wanted)
     rows, scores = plainly(vectors, queries, k, wanted)
@@ -66,7 +65,7 @@ def test_the_size_of_blocks_changes_no_byte_of_an_answer(tmp_path: Path, monkeyp
     queries = rng.standard_normal((5, 33))
     answers = []
     for rows in (7, 100, 5000):
-        monkeypatch.setattr(vector_file, "BLOCK_BYTES", rows * 33 * 4)
+        monkeypatch.setattr(module, "BLOCK_BYTES", rows * 33 * 4)
         best = top_rows(vectors, queries, 40)
         answers.append((best.rows.tobytes(), best.scores.tobytes()))
     assert len(set(answers)) == 1

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.retrieval import vector_file as module
-from medclip.retrieval.vector_file import VectorFile, open_vector_file, write_vector_file
+from medclip.retrieval import top_rows as module
+from medclip.retrieval.top_rows import VectorFile, open_vector_file, write_vector_file
 
 
 def file_of(vectors: np.ndarray, folder: Path) -> VectorFile:

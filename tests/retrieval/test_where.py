@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from medclip.retrieval.where import read_conditions
+from medclip.retrieval.question import read_conditions
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,8 @@ def run(root, out, pack, moment="", calls="0", options="{}"):
     run_score(ScoringOptions(root, out, **given), again)
 """
 _IMPORTS = """
-import medclip.models.packs.pack, medclip.reports.score.report, medclip.scoring.run, open_clip, pyarrow.parquet, torch
+import medclip.models.packs.pack, medclip.reports.score.report, medclip.scoring.scoring_run
+import open_clip, pyarrow.parquet, torch
 """
 
 

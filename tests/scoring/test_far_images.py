@@ -12,7 +12,7 @@ import pytest
 from medclip import embed, score
 from medclip.models.packs.pack import update_pack
 from medclip.models.prototypes.home_images import FILE_NAME, fit_home, save_homes
-from medclip.scoring.far_images import far_notes
+from medclip.scoring.cautions import far_notes
 from medclip.settings import Settings
 from tests.kits.progress import Recorded
 from tests.kits.scoring import write_dicom

@@ -24,7 +24,7 @@ from medclip.models.model import Model
 from medclip.models.packs.manifest import CONFIG_NAME, read_config
 from medclip.models.packs.pack import load_model
 from medclip.sample import Modality
-from medclip.scoring.studies.grid import PROBABILITY_STEP
+from medclip.scoring.exam_scores import PROBABILITY_STEP
 from medclip.settings import Settings
 from tests.kits import adapt_tables
 from tests.kits.scoring import make_pack, write_png

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from medclip.scoring.targets import Targets
+from medclip.text.vocabulary.task_kinds import TASK_KINDS
 
 
 def task(name: str, kind: str, **directions: tuple[float, float]) -> Any:
-    return SimpleNamespace(task=SimpleNamespace(name=name, kind=kind), names=tuple(directions), of=directions)
+    return SimpleNamespace(
+        task=SimpleNamespace(name=name, rules=TASK_KINDS[kind]), names=tuple(directions), of=directions
+    )
 
 
 VIEW = task("view", "multiclass", pa=(0.0, 1.0), ap=(0.1, 1.0), lateral=(0.2, 1.0))

@@ -13,8 +13,7 @@ from medclip.models.packs.card import Card, read_card
 from medclip.models.packs.pack import update_pack
 from medclip.models.packs.prompt_cautions import prompt_cautions
 from medclip.runs.outputs.score_run import read_run
-from medclip.scoring.cautions import asked_words
-from medclip.scoring.unlearned import modality_unlearned, prompt_reasons, prompt_unlearned, prompt_unlisted
+from medclip.scoring.cautions import asked_words, modality_unlearned, prompt_reasons, prompt_unlearned, prompt_unlisted
 from medclip.text.vocabulary.own_words import read_prompts
 from tests.kits.progress import Recorded
 from tests.kits.results import in_folder

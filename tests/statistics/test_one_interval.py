@@ -12,8 +12,8 @@ import pytest
 
 import medclip
 from medclip.adaptation.run import ScoredTest
-from medclip.evaluation.adapted_model import measure
-from medclip.evaluation.zero_shot.metrics import set_figures
+from medclip.evaluation.adapted_figures import measure
+from medclip.evaluation.zero_shot.figures import set_figures
 from tests.kits.adapt_tables import views
 
 

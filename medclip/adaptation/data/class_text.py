@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from medclip.models.prototypes.class_vectors import ClassVectors, TextEncoder, class_vectors
 from medclip.text.vocabulary.prompts import expand
-from medclip.text.vocabulary.task import Kind, Task
+from medclip.text.vocabulary.task import Task
+from medclip.text.vocabulary.task_kinds import TaskKind
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,14 @@ class ClassText:
     """Of the classes, in the order of logits."""
 
     @property
-    def kind(self) -> Kind:
-        """Multiclass or multilabel."""
+    def kind(self) -> str:
+        """Name of the task's kind."""
         return self.task.kind
+
+    @property
+    def rules(self) -> TaskKind:
+        """The row of the task's kind."""
+        return self.task.rules
 
     @property
     def phrases(self) -> tuple[str, ...]:
@@ -30,8 +36,8 @@ class ClassText:
 
     @property
     def negative_phrases(self) -> tuple[str, ...]:
-        """One phrase that denies each class; empty for multiclass tasks."""
-        if self.kind == "multiclass":
+        """One phrase that denies each class; empty for tasks with one answer."""
+        if not self.rules.independent:
             return ()
         return tuple(self.task.class_named(n).negative_prompts[0] for n in self.names)
 
@@ -40,8 +46,8 @@ class ClassText:
         return tuple(p.positive for p in expand(self.task, self.names))
 
     def negative(self) -> tuple[tuple[str, ...], ...]:
-        """Every sentence that says it is not, by class; empty for multiclass tasks."""
-        return () if self.kind == "multiclass" else tuple(p.negative for p in expand(self.task, self.names))
+        """Every sentence that says it is not, by class; empty for tasks with one answer."""
+        return tuple(p.negative for p in expand(self.task, self.names)) if self.rules.independent else ()
 
     def vectors(self, model: TextEncoder) -> ClassVectors:
         """Encode all prompts into class vectors, as zero-shot scoring does."""

@@ -63,7 +63,7 @@ def read_labels(
     """
     columns = _columns(table, labels)
     chosen = _task(columns, task)
-    several = chosen.kind == "multilabel" if chosen else len(columns) > 1 or _is_binary(table, columns[0])
+    several = chosen.rules.independent if chosen else len(columns) > 1 or _is_binary(table, columns[0])
     if several:
         return _multilabel(table, columns, chosen, modalities, numbers)
     return _multiclass(table, columns, chosen, modalities, numbers, patients)

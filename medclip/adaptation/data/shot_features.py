@@ -270,7 +270,7 @@ def _check(name: str, examples: Examples, text: ClassText, dim: int) -> None:
         if np.linalg.norm(views.mean(axis=0, dtype=np.float64)) < 1e-6:
             raise MedclipError(Reason.NON_FINITE, f"the features of unit {i} of the {name} have no direction (norm 0).")
     targets, count = examples.targets, len(text.names)
-    if examples.multilabel != (text.kind == "multilabel") or len(targets) != len(examples):
+    if examples.multilabel != text.rules.independent or len(targets) != len(examples):
         raise MedclipError(Reason.WRONG_USE, f"the targets of the {name} do not fit a {text.kind} task.")
     if examples.multilabel:
         fits = targets.shape[1] == count and bool((np.isnan(targets) | (targets == 0) | (targets == 1)).all())

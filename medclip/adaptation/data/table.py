@@ -188,7 +188,7 @@ def _one_patient_a_class(units: Sequence[LabelledUnit], text: ClassText, column:
     """Return the sentence that the column of patients may be one of classes."""
     pairs = {(u.patient, u.target) for u in units}
     num_patients = len({u.patient for u in units})
-    if text.kind != "multiclass" or len(units) == num_patients or not len(pairs) == num_patients == len(text.names):
+    if not text.rules.one_answer or len(units) == num_patients or not len(pairs) == num_patients == len(text.names):
         return []
     return [f"Every class has one patient only, so nobody can be tested on: does {column!r} really name the patients?"]
 

@@ -42,7 +42,7 @@ def examples_of(
 
 def targets_of(targets: Sequence[int | tuple[float | None, ...]], text: ClassText) -> NDArray:
     """Return int64 [N] (multi-class), or float32 [N, C] with NaN for what is not known (multi-label)."""
-    if text.kind == "multiclass":
+    if text.rules.one_answer:
         return np.array(targets, np.int64)
     return np.array(targets, np.float32).reshape(len(targets), len(text.names))
 

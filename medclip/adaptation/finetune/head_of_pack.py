@@ -93,7 +93,7 @@ def add_heads(pack: Path, recipe: Recipe, weights: Path) -> Card:
 
 
 def _kind(text: ClassText) -> str:
-    return HazardHead.kind if text.kind == "risk" else LinearHead.kind
+    return HazardHead.kind if text.rules.timed else LinearHead.kind
 
 
 def _entry(text: ClassText) -> TaskCard:
@@ -134,7 +134,7 @@ def _learned_from(recipe: Recipe, text: ClassText, sources: Sequence[str]) -> It
 def _label(answer: str | Mapping[str, int] | None, text: ClassText) -> str:
     if isinstance(answer, str):
         return answer if answer in text.names else ""
-    if text.kind == "risk":
+    if text.rules.timed:
         return outcome_word(answer) if answer else ""
     values = tuple((answer or {}).get(name) for name in text.names)
     return label_of(text, values)
@@ -144,7 +144,7 @@ def _adaptation(
     recipe: Recipe, text: ClassText, rows: list[tuple[str, str, str, str]], card: Card, base: tuple[str, str, str]
 ) -> Adaptation:
     train = [label for _, _, role, label in rows if role == "train"]
-    answers = (label.split(";") if text.kind == "multilabel" else [label] for label in train)
+    answers = (label.split(";") if text.rules.independent else [label] for label in train)
     return Adaptation(
         task=text.task.name,
         method=METHOD,

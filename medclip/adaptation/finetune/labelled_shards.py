@@ -89,7 +89,7 @@ def _check_sides(table: AdaptTable, sides: Sequence[str], label: Sequence[str]) 
     Of findings that may occur together one without enough patients to choose or to test on is left out there, and
     named; the others go on.
     """
-    text, several = table.text, table.text.kind == "multilabel"
+    text, several = table.text, table.text.rules.independent
     for side in SPLITS:
         units = [unit for unit, own in zip(table.units, sides, strict=True) if own == side]
         missing = [(c, answer) for c in range(len(text.names)) for answer in _missing(units, c, several)]
@@ -190,7 +190,7 @@ def _frame(labelled: LabelledSet, source: Any, patient: str) -> Any:
     }
     columns |= {name: [table.texts(name)[row] for row in rows] for name in _KEPT if name in table.names}
     name = f"label:{text.task.name}"
-    if text.kind == "multiclass":
+    if text.rules.one_answer:
         columns[name] = [text.names[int(u.target)] for u in units]  # type: ignore[arg-type]
     else:
         for c, class_name in enumerate(text.names):

@@ -204,7 +204,7 @@ class Adapted:
     def num_by_class(self) -> Mapping[str, int]:
         """Units that were learned from: by class, or by answer ("effusion=1")."""
         parts = [
-            s.label.split(";") if self.text.kind == "multilabel" else [s.label] for s in self.shots if s.role == "train"
+            s.label.split(";") if self.text.rules.independent else [s.label] for s in self.shots if s.role == "train"
         ]
         return dict(sorted(Counter(part for of_shot in parts for part in of_shot).items()))
 

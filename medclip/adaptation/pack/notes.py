@@ -61,7 +61,7 @@ def learned_nothing(
             Reason.NON_FINITE, "the adapted model's answers are not finite numbers.", hint=_doubts(settings)
         )
     advice = _doubts(settings)
-    if text.kind == "multilabel":
+    if text.rules.independent:
         area = order(text, logits_NC, targets)
         if area > 0.5:
             return []
@@ -104,7 +104,7 @@ def below_chance(text: ClassText, zero_shot_NC: NDArray[np.float32], targets: ND
 
 def order(text: ClassText, logits_NC: NDArray[np.float32], targets: NDArray) -> float:
     """Return the area under the ROC curve, mean over classes, each against the rest; ½ where nothing can be ordered."""
-    if text.kind == "multilabel":
+    if text.rules.independent:
         return float(mean_auroc(logits_NC[None], targets)[0])
     shares, shown = probabilities(logits_NC, text.kind), np.eye(len(text.names))[targets]
     return float(mean_auroc(shares[None], shown)[0])
@@ -125,7 +125,7 @@ def run_notes(
     notes = []
     if not len(test_targets):
         notes.append("Nobody is tested on: the pack has no figures.")
-    elif text.kind == "multiclass":
+    elif text.rules.one_answer:
         present = set(test_targets.tolist())
         absent = [n for c, n in enumerate(text.names) if c not in present]
         if absent:

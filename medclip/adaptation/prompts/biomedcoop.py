@@ -122,7 +122,7 @@ def fit_biomedcoop(
 
     def further() -> tuple[Extra, dict[str, Any]]:
         teacher_RPD = teacher_sentences(base, text)
-        pairs = text.kind == "multilabel"
+        pairs = text.rules.independent
 
         def terms(images_ND: Tensor, text_RD: Tensor) -> Tensor:
             parts = biomedcoop_parts(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from medclip.auditing.embeddings.ridge import FOLDS, RidgeProbe, patient_folds
 from medclip.auditing.embeddings.rows import FEWEST_PATIENTS, Grouped, about, grouped, row
 from medclip.statistics.cohort import MISSING, Attribute
-from medclip.statistics.significance.patient_permutation import p_value, shuffled
+from medclip.statistics.significance import p_value, shuffled
 
 MOST = 2_000
 """Rows of one comparison; more are drawn by patient."""

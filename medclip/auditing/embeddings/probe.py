@@ -26,7 +26,7 @@ from medclip.statistics.metrics.classification import HeldOut, figures
 from medclip.statistics.resampling.intervals import percentile
 from medclip.statistics.resampling.resampled import interval_of
 from medclip.statistics.resampling.weights import draw_weights
-from medclip.statistics.significance.patient_permutation import p_value, shuffled
+from medclip.statistics.significance import p_value, shuffled
 
 Kind = Literal["logistic", "mlp"]
 MOST = 5_000

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from medclip.auditing.embeddings.rows import FEWEST_PATIENTS, grouped, row
 from medclip.statistics.cohort import Attribute
-from medclip.statistics.significance.patient_permutation import p_value, shuffled
+from medclip.statistics.significance import p_value, shuffled
 
 MOST_POINTS = 2_000
 """Points of a plot; more are drawn by patient."""

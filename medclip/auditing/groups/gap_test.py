@@ -38,7 +38,7 @@ from medclip.auditing.groups.shuffle import Shuffles, units_of
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.cohort import Cohort, Label
 from medclip.statistics.metrics.catalogue import METRICS
-from medclip.statistics.significance.patient_permutation import p_value
+from medclip.statistics.significance import p_value
 
 _Floats = NDArray[np.float64]
 _FIRST_LOOK, _LOOKS_APART = 250, 4

@@ -22,8 +22,7 @@ from medclip.statistics.metrics.catalogue import METRICS, names_of
 from medclip.statistics.resampling.bootstrap import Replicates, evaluate_many
 from medclip.statistics.resampling.intervals import of, value_of
 from medclip.statistics.resampling.standard_errors import clusters_of
-from medclip.statistics.significance.multiple_testing import benjamini_hochberg, holm
-from medclip.statistics.significance.power import smallest_gap
+from medclip.statistics.significance import benjamini_hochberg, holm, smallest_gap
 
 Row = dict[str, Any]
 _NAMED_GAPS = ("cross_group_auroc", "equalised_odds_mean", "equalised_odds_ratio", "demographic_parity_ratio")

@@ -21,9 +21,9 @@ from medclip.auditing.groups.measure import (
 from medclip.auditing.input.read import paired
 from medclip.auditing.options import MeasureOptions
 from medclip.statistics.cohort import ALL
+from medclip.statistics.metrics import delong
 from medclip.statistics.resampling.standard_errors import clusters_of
 from medclip.statistics.resampling.weights import draw_weights
-from medclip.statistics.significance import delong
 
 
 def model_rows(one: Measured, other: Measured, options: MeasureOptions) -> tuple[list[dict[str, Any]], tuple[str, ...]]:

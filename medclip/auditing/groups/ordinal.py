@@ -20,7 +20,7 @@ from medclip.auditing.groups.measure import Row, adjust, exported, rounded_value
 from medclip.auditing.options import MeasureOptions
 from medclip.statistics.cohort import Cohort, Label, Ordinal, cell_rows
 from medclip.statistics.estimate import Difference, Estimate
-from medclip.statistics.metrics.ordinal import KAPPA, SHARES, agreement, ordinal_sums
+from medclip.statistics.metrics.grading_agreement import KAPPA, SHARES, agreement, ordinal_sums
 from medclip.statistics.resampling.resampled import Resampled, change, combination, interval_of, share
 from medclip.statistics.resampling.standard_errors import effective_patients
 

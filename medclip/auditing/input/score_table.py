@@ -20,6 +20,7 @@ from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import Coded, Table, in_order, no_such
 from medclip.runs.outputs.results import EXAM_SCORES, FILES, SCORES
 from medclip.runs.outputs.score_run import ScoreRun
+from medclip.text.vocabulary.task_kinds import independent_kinds, one_answer_kinds
 from medclip.wording import count, list_of
 
 if TYPE_CHECKING:
@@ -305,7 +306,7 @@ def _exact_probabilities(table: Table) -> NDArray[np.float64]:
     if "logit" not in table.names:
         return stored_N
     exact_N = expit(table.numbers("logit", "a logit"))
-    alone_N = np.asarray([v == "multilabel" for v in table.coded("kind").values] or [False])[
+    alone_N = np.asarray([v in independent_kinds() for v in table.coded("kind").values] or [False])[
         table.coded("kind").codes_N
     ]
     return np.where(alone_N & (np.abs(exact_N - stored_N) < _SINGLE), exact_N, stored_N)
@@ -320,8 +321,9 @@ def _pairs(task: Coded, name: Coded) -> tuple[NDArray[np.int32], tuple[str, ...]
 
 def _tasks(kind: Coded, task: Coded, pairs: Coded) -> dict[str, tuple[str, ...]]:
     classes: dict[str, tuple[str, ...]] = {}
-    if "multiclass" in kind.values:
-        single_N = kind.codes_N == kind.values.index("multiclass")
+    single = [code for code, name in enumerate(kind.values) if name in one_answer_kinds()]
+    if single:
+        single_N = np.isin(kind.codes_N, single)
         for i, name in enumerate(task.values):
             inside = np.unique(pairs.codes_N[single_N & (task.codes_N == i)])
             if len(inside):

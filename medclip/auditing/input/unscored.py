@@ -14,7 +14,7 @@ from medclip.auditing.input.options import ReadOptions
 from medclip.errors import MedclipError
 from medclip.files.tables.table import in_order
 from medclip.statistics.cohort import ALL, Unscored
-from medclip.statistics.significance.clustered_shares import share_difference
+from medclip.statistics.significance import share_difference
 
 LEAST_ROWS = 30
 """Smallest group whose share is stated in a note, and tested."""

@@ -47,7 +47,7 @@ def prompt_scores(
     for name, attribute in CONTEXTS.get(modality, {}).items():
         values = list(attribute)
         logits_NYZ = _logits(model, question, features_ND, attribute)
-        place = question.place if question.asked.task.kind == "multiclass" else 0
+        place = question.place if question.asked.task.rules.one_answer else 0
         yield _condition(name, INFERRED), in_context(logits_NYZ).classes_NY[:, place]
         known_N = _known(cohort, name, values)
         if known_N is not None:
@@ -64,7 +64,7 @@ def _logits(
 ) -> NDArray[np.float64]:
     """Compute scaled cosines with every class in every context, [N, Y, Z]; of a finding there and not there."""
     task, asked = question.asked.task, question.asked.names
-    if task.kind == "multiclass":
+    if task.rules.one_answer:
         classes = [p.positive for p in expand(task, asked)]
     else:
         (of_finding,) = expand(task, [asked[question.place]])

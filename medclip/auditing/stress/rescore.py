@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, softmax
 
 from medclip.auditing.stress.questions import Question
 from medclip.embeddings.embeddings_reader import open_reader
@@ -125,4 +124,4 @@ def _probabilities(scorer: Scorer, views_VD: NDArray[np.float32], asked: AskedTa
     """Return the probabilities of a study's classes in double precision: single precision rounds 17 logits to 1."""
     _, logits, _ = scorer.study(views_VD, asked)
     exact = logits.astype(np.float64)
-    return expit(exact) if asked.task.kind == "multilabel" else softmax(exact)
+    return asked.task.rules.probabilities_of(exact[None])[0]

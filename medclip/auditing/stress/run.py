@@ -153,7 +153,7 @@ def _strange(
     first = next(iter(questions.values()))
     classes_CD = scorer.vectors(first.asked).positive if scorer.has_text else None
     strange = strangeness_scores(features_KND, classes_CD, part.patients_N, options.seed)
-    if first.asked.task.kind == "multilabel":  # a softmax over findings means nothing
+    if first.asked.task.rules.independent:  # a softmax over findings means nothing
         strange = {name: strange[name] for name in (MAX_LOGIT, DISTANCE) if name in strange}
     progress.stage("Asking whether anybody would notice", len(groups(part, chosen.of)))
     rows = strangeness_rows(

@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.statistics.cohort import Cohort, Label, cells_of
+from medclip.statistics.cohort import Cohort, Label, cells_of, valid_rows
 from medclip.statistics.metrics.rates import ratio
 from medclip.statistics.resampling.intervals import symmetric_interval
 from medclip.statistics.resampling.standard_errors import clusters_of, mended
 from medclip.statistics.resampling.sums import blocks, summing_matrix
-from medclip.statistics.valid_rows import valid_rows
 
 Floats = NDArray[np.float64]
 

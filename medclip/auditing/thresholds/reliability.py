@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from medclip.auditing.leakage.cohort_fingerprint import refuse_same_data
 from medclip.errors import MedclipError, Reason
-from medclip.statistics.cohort import Attribute, Cohort, Label, cells_of
+from medclip.statistics.cohort import Attribute, Cohort, Label, Rows, cells_of, valid_rows
 from medclip.statistics.metrics.calibration import bins_of, cooled, edges, logits, temperature
 from medclip.statistics.metrics.rates import ratio
 from medclip.statistics.resampling.bootstrap import evaluate
 from medclip.statistics.resampling.intervals import of
 from medclip.statistics.resampling.standard_errors import Clusters
-from medclip.statistics.valid_rows import Rows, valid_rows
 
 Floats = NDArray[np.float64]
 

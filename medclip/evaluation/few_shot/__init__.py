@@ -1,1 +1,1 @@
-"""Ways of adapting compared on the same shots and the same test patients."""
+"""Ways of adapting compared on the same shots and the same test patients; the methods are in `adaptation`."""

@@ -19,14 +19,24 @@ from medclip.adaptation.methods import METHODS
 from medclip.embeddings.embeddings_reader import needs_images, open_for
 from medclip.embeddings.open_embeddings import is_embeddings
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.few_shot.data import FewShotData, base_identity, prepare, table_name
-from medclip.evaluation.few_shot.mistakes import confusion_of
-from medclip.evaluation.few_shot.plan import NOVEL, Design, Protocol, RunKey, make_protocol
-from medclip.evaluation.few_shot.results import Comparison, Drawing
-from medclip.evaluation.few_shot.run import Job, Place, run_job, run_there, save_examples
-from medclip.evaluation.few_shot.store import COMPARISON, IDENTITY, Run, RunStore
+from medclip.evaluation.few_shot.comparison import Comparison, Drawing
+from medclip.evaluation.few_shot.labelled_data import FewShotData, base_identity, prepare, table_name
+from medclip.evaluation.few_shot.method_run import (
+    COMPARISON,
+    IDENTITY,
+    Job,
+    Place,
+    Run,
+    RunStore,
+    run_job,
+    run_there,
+    save_examples,
+    write_tables,
+)
+from medclip.evaluation.few_shot.protocol import NOVEL, Design, Protocol, RunKey, make_protocol
 from medclip.evaluation.few_shot.summary import (
     cells_of,
+    confusion_of,
     costs_of,
     deviations_by_method,
     differences_of,
@@ -36,7 +46,6 @@ from medclip.evaluation.few_shot.summary import (
     span,
     values_of,
 )
-from medclip.evaluation.few_shot.tables import write_tables
 from medclip.files.disk.temporary_folder import TemporaryFolder
 from medclip.files.output import check_run, digest_of
 from medclip.files.pseudonyms import load_key
@@ -125,7 +134,7 @@ def compare_methods(
 
 
 def _check_novel(protocol: Protocol, text: ClassText) -> None:
-    if protocol.novel and (text.kind == "multilabel" or len(text.names) < _FEWEST_CLASSES):
+    if protocol.novel and (text.rules.independent or len(text.names) < _FEWEST_CLASSES):
         raise MedclipError(
             Reason.WRONG_USE,
             f"from base to novel classes takes a task with one answer and {_FEWEST_CLASSES} classes or more; this one "
@@ -166,9 +175,9 @@ def _job(data: FewShotData, protocol: Protocol, key: RunKey) -> Job:
         "notes": [] if variant.constant else list(drawn.notes),
     }
     learned = [] if variant.constant else [[data.sha256[r] for r in side] for side in (train, val)]
-    asked = [variant.method, dict(variant.options), key.shots, key.seed, key.init, learned, text.names]
+    arguments = [variant.method, dict(variant.options), key.shots, key.seed, key.init, learned, text.names]
     # Version 1 is not written, so that runs of before there were versions stay.
-    facts["asked"] = digest_of([*asked, variant.version] if variant.version > 1 else asked)
+    facts["asked"] = digest_of([*arguments, variant.version] if variant.version > 1 else arguments)
     return Job(variant.method, variant.options, text, train, val, test, key.init, facts, novel_text, novel_test)
 
 

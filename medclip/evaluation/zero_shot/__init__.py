@@ -1,1 +1,1 @@
-"""A pack measured on suites of labelled sets, in words alone."""
+"""A pack measured on suites of labelled sets, in words alone; its heads and splits of shards lie beside."""

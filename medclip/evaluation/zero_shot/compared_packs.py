@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from medclip.evaluation.zero_shot.metrics import Change, Figure
+from medclip.evaluation.zero_shot.figures import Change, Figure
 from medclip.statistics.metrics.classification import HeldOut, figures, numbered
 from medclip.statistics.resampling.resampled import Resampled, difference, interval_of, mean
 from medclip.statistics.resampling.weights import draw_weights
@@ -62,18 +63,18 @@ class ComparedPacks:
         """Return the sets, and their mean."""
         return (*self.sets, *([] if self.mean is None else [self.mean]))
 
-    def lines(self, own: str) -> Iterator[str]:
-        """Yield a table with a line for each set; `own` is the name of the pack that is measured.
+    def lines(self, pack: str) -> Iterator[str]:
+        """Yield a table with a line for each set; `pack` is the name of the pack that is measured.
 
         Where both have one name, the digest of the other heads its column.
         """
         other = f"{self.model} {self.model_version}"
-        yield f"{own} less {other}, on the same images and patients"
-        if other == own:
+        yield f"{pack} less {other}, on the same images and patients"
+        if other == pack:
             other += f" ({self.model_digest[:7]})"
         metrics = [row.metric.replace("_", " ") for row in self.rows()]
         width, metric_width = max([len(row.id) for row in self.rows()] + [18]), max([*map(len, metrics), 17]) + 2
-        heads = f"{own[:22]:>24}{other[:22]:>24}"
+        heads = f"{pack[:22]:>24}{other[:22]:>24}"
         yield f"{'set':{width}}{'images':>8}{'metric':>{metric_width}}{heads}{'difference':>27}{'p':>9}"
         for row, metric in zip(self.rows(), metrics, strict=True):
             cells = (_shown(row.own), _shown(row.other), _shown(row.difference))
@@ -86,7 +87,7 @@ class ComparedPacks:
 
 def compare_packs(
     parts: Sequence[SetFile],
-    own: Mapping[str, pa.Table],
+    tables: Mapping[str, pa.Table],
     other: Mapping[str, pa.Table],
     other_result: Any,
     *,
@@ -96,30 +97,30 @@ def compare_packs(
 
     Args:
         parts: The suite's entries of the sets that were measured.
-        own: Predictions of the pack, by set; the tables of predictions.parquet.
+        tables: Predictions of the pack, by set; the tables of predictions.parquet.
         other: Predictions of the other pack over the same files, by set.
         other_result: Result of the other pack.
         num_resamples: Number of resamples of patients.
     """
-    pairs = [_pair(part, own[part.id], other[part.id]) for part in parts]
-    numbers = numbered([patient for pair in pairs for patient in pair.patients])
+    pairs = [_pair(part, tables[part.id], other[part.id]) for part in parts]
+    numbers = numbered([patient for patients, *_ in pairs for patient in patients])
     rows: list[ComparedFigure] = []
     drawn: list[tuple[Resampled, Resampled]] = []
     weights_PB = draw_weights(int(numbers.max()) + 1, num_resamples, seed=0) if len(numbers) else None
     start = 0
-    for part, pair in zip(parts, pairs, strict=True):
-        of_set = numbers[start : start + len(pair.patients)]
-        start += len(pair.patients)
+    for part, (patients, labels_N, scores, num_left_out) in zip(parts, pairs, strict=True):
+        of_set = numbers[start : start + len(patients)]
+        start += len(patients)
         if weights_PB is None or not len(of_set):
             continue
-        known, places = np.unique(of_set, return_inverse=True)
-        test = HeldOut(pair.labels_N, places, len(part.classes))
-        both = [figures(scores_NC[None], test, weights_PB[known], [part.metric]) for scores_NC in pair.scores]
+        present, places = np.unique(of_set, return_inverse=True)
+        test = HeldOut(labels_N, places, len(part.classes))
+        both = [figures(scores_NC[None], test, weights_PB[present], [part.metric]) for scores_NC in scores]
         if part.metric not in both[0]:  # the area, where one class has no image
             continue
         mine, others = both[0][part.metric], both[1][part.metric]
         drawn.append((mine, others))
-        rows.append(_row(part.id, part.metric, mine, others, len(of_set), len(known), pair.num_left_out))
+        rows.append(_row(part.id, part.metric, mine, others, len(of_set), len(present), num_left_out))
     average = None
     if len(rows) > 1:
         mine, others = (mean([pair[k] for pair in drawn]) for k in (0, 1))
@@ -137,29 +138,21 @@ def compare_packs(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Pair:
-    """A set as both packs answered it."""
-
-    patients: tuple[Hashable, ...]
-    labels_N: Any
-    scores: tuple[Any, Any]
-    """[N, C] of each pack."""
-    num_left_out: int
-
-
-def _pair(part: SetFile, own: pa.Table, other: pa.Table) -> _Pair:
+def _pair(
+    part: SetFile, table: pa.Table, other: pa.Table
+) -> tuple[list[Hashable], NDArray[np.int64], list[NDArray[np.float64]], int]:
+    """Return a set as both packs answered it: patients, labels, scores [N, C] of each pack, and rows of one alone."""
     others = {row["row"]: row["scores"] for row in other.select(["row", "scores"]).to_pylist()}
-    rows = own.select(["row", "patient", "label", "scores"]).to_pylist()
+    rows = table.select(["row", "patient", "label", "scores"]).to_pylist()
     # As in the figures of one pack: whose the images are counts where it is known of every one.
     by_patient = all(row["patient"] is not None for row in rows)
     both = [row for row in rows if row["scores"] is not None and others.get(row["row"]) is not None]
     one_only = sum((row["scores"] is None) != (others.get(row["row"]) is None) for row in rows)
     scores = ([row["scores"] for row in both], [others[row["row"]] for row in both])
-    return _Pair(
-        tuple(row["patient"] if by_patient else (part.id, row["row"]) for row in both),
+    return (
+        [row["patient"] if by_patient else (part.id, row["row"]) for row in both],
         np.array([part.names.index(row["label"]) for row in both], np.int64),
-        tuple(np.array(side, np.float64).reshape(-1, len(part.classes)) for side in scores),  # type: ignore[arg-type]
+        [np.array(side, np.float64).reshape(-1, len(part.classes)) for side in scores],
         one_only,
     )
 
@@ -167,9 +160,9 @@ def _pair(part: SetFile, own: pa.Table, other: pa.Table) -> _Pair:
 def _row(
     name: str, metric: str, mine: Resampled, others: Resampled, num_images: int, num_patients: int, num_left_out: int
 ) -> ComparedFigure:
-    own, other = (Figure.of(interval_of(figure)) for figure in (mine, others))
+    first, other = (Figure.of(interval_of(figure)) for figure in (mine, others))
     apart = Change.of(difference(others, mine))
-    return ComparedFigure(name, metric, own, other, apart, num_images, num_patients, num_left_out)
+    return ComparedFigure(name, metric, first, other, apart, num_images, num_patients, num_left_out)
 
 
 def _notes(other: Any, rows: Sequence[ComparedFigure]) -> Iterator[str]:

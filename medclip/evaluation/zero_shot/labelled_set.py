@@ -10,7 +10,7 @@ from pathlib import Path
 from medclip.adapters.base import combined_sha256
 from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.zero_shot.open_tables import MODALITY, read_open_table
+from medclip.evaluation.zero_shot.open_set_tables import MODALITY, read_open_table
 from medclip.evaluation.zero_shot.suite import SetFile, TextsFile
 from medclip.files.output import digest_of
 from medclip.files.pseudonyms import keyed_hash
@@ -155,9 +155,9 @@ def places(part: SetFile | TextsFile) -> tuple[str, ...]:
     """List where a set is looked for, relative to the data folder."""
     if isinstance(part, TextsFile):
         return (f"{part.place}/{TABLE_NAME}",)
-    known = [name for name, meant in part.values.items() if meant is not None] or list(part.names)
-    shown = [*known[:_SHOWN], "..."] if len(known) > _SHOWN else known
-    return (f"{part.place}/{TABLE_NAME}", f"{part.place}/{{{','.join(shown)}}}/")
+    names = [name for name, meant in part.values.items() if meant is not None] or list(part.names)
+    first_names = [*names[:_SHOWN], "..."] if len(names) > _SHOWN else names
+    return (f"{part.place}/{TABLE_NAME}", f"{part.place}/{{{','.join(first_names)}}}/")
 
 
 def find_set(data: Path, part: SetFile, key: bytes, unpacked: Path | None = None) -> LabelledSet | None:
@@ -196,9 +196,6 @@ def find_texts(data: Path, part: TextsFile, key: bytes, unpacked: Path | None = 
 
     Returns:
         The set; None where there is no table.
-
-    Raises:
-        MedclipError: As `find_set`.
     """
     table = data / part.place / TABLE_NAME
     if not table.is_file():
@@ -287,10 +284,10 @@ def _class_of(part: SetFile, value: str, where: object, what: str) -> int | None
     try:
         return part.class_of(value)
     except KeyError:
-        known = ", ".join([*part.values, *(n for n in part.names if n not in part.values.values())])
+        expected = ", ".join([*part.values, *(n for n in part.names if n not in part.values.values())])
         raise MedclipError(
             Reason.TABLE_INVALID,
-            f"{what} is {shown(value)}, which set {part.id} does not know; it knows: {known}.",
+            f"{what} is {shown(value)}, which set {part.id} does not know; it knows: {expected}.",
             where=where,
             hint="Map it under `values` in the suite file; to null, to leave it out.",
         ) from None

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.evaluation.zero_shot.metrics import DECIMALS, Change, Figure, metric_names
+from medclip.evaluation.zero_shot.figures import DECIMALS, Change, Figure, metric_names
 from medclip.models.prototypes.class_vectors import TextEncoder, encode_prompts
 from medclip.sample import Modality
 from medclip.statistics.metrics.classification import HeldOut, mean_over_runs, shares_of
@@ -202,7 +202,7 @@ def measure_negation(model: TextEncoder, modalities: Sequence[Modality]) -> Nega
     pairs: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
     for task in map(load_task, task_names()):
         modality = next((m for m in modalities if m in task.modalities), None)
-        if task.kind == "multilabel" and modality is not None:
+        if task.rules.independent and modality is not None:
             for finding in task.classes:
                 text = finding.prompts[0]
                 sides = Prompt(text, (text,), (opposite(text),)).sentences(templates_of(modality))
@@ -231,13 +231,13 @@ def _figures(
         values_K = np.mean([part.point_R for part in alone[name]], axis=0)
         picked = [int(values_K.argmin()), int(values_K.argmax())]
         least, most = (mean_over_runs(shares_of(single_KNC[[k]], test, weights_PB, [name])[name]) for k in picked)
-        shown = [Figure.of(interval_of(figure)) for figure in (ensemble, mean, least, most)]
+        rounded = [Figure.of(interval_of(figure)) for figure in (ensemble, mean, least, most)]
         figures[name] = OverWordings(
-            ensemble=shown[0],
-            mean=shown[1],
+            ensemble=rounded[0],
+            mean=rounded[1],
             gain=Change.of(difference(mean, ensemble)),
-            least=shown[2],
-            most=shown[3],
+            least=rounded[2],
+            most=rounded[3],
             sd=_rounded(values_K.std(ddof=1)),
             least_wording=picked[0] + 1,
             most_wording=picked[1] + 1,

@@ -1,18 +1,23 @@
-"""The form of a suite: labelled sets, their classes and the prompts that stand for each class. Read from YAML."""
+"""The form of a suite: labelled sets, their classes and the prompts that stand for each class. Read from YAML.
+
+A set may name a task of the vocabulary: its sentences then stand for the classes, as `medclip score` asks them.
+"""
 
 from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.evaluation.zero_shot.open_tables import TEXT, Reader
+from medclip.evaluation.zero_shot.open_set_tables import TEXT, Reader
 from medclip.files.output import digest_of
 from medclip.sample import Modality
 from medclip.schema_faults import faults_of
+from medclip.text.vocabulary.load import load_task
+from medclip.text.vocabulary.prompts import expand
 
 SLOT = "{c}"
 """Where a pattern takes the class's phrase."""
@@ -246,10 +251,10 @@ class SuiteFile(_Part):
         for what, ids in (("sets", [s.id for s in (*self.sets, *self.texts)]), ("groups", [g.id for g in self.groups])):
             if len(set(ids)) != len(ids):
                 raise ValueError(f"two {what} have the same id")
-        known = {g.id for g in self.groups}
-        if strange := sorted({s.group for s in self.sets} - known):
+        group_ids = {g.id for g in self.groups}
+        if strange := sorted({s.group for s in self.sets} - group_ids):
             raise ValueError(f"a set is in the group {strange[0]!r}, which is not listed")
-        if unused := sorted(known - {s.group for s in self.sets}):
+        if unused := sorted(group_ids - {s.group for s in self.sets}):
             raise ValueError(f"the group {unused[0]!r} has no set")
         return self
 
@@ -292,12 +297,12 @@ def load_suite(name_or_path: str | Path) -> SuiteFile:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as e:
-            known = did_you_mean(str(name_or_path), suite_names(), "Suites that come with medclip are")
+            names_hint = did_you_mean(str(name_or_path), suite_names(), "Suites that come with medclip are")
             raise MedclipError(
                 Reason.MISSING_FILE,
                 "there is no readable suite file here and no suite of this name.",
                 where=name_or_path,
-                hint=f"{known} Others are YAML files.",
+                hint=f"{names_hint} Others are YAML files.",
             ) from e
     try:
         return SuiteFile.model_validate(yaml.safe_load(text))
@@ -306,3 +311,48 @@ def load_suite(name_or_path: str | Path) -> SuiteFile:
     except ValidationError as e:
         faults, hint = faults_of(e, SuiteFile, "a suite")
         raise MedclipError(Reason.TABLE_INVALID, f"the suite is not valid: {faults}.", where=path, hint=hint) from e
+
+
+ABSENT, PRESENT = "absent", "present"
+"""Classes of a set that asks for one finding."""
+
+
+def with_vocabulary(suite: SuiteFile, card: Any) -> SuiteFile:
+    """Return a suite whose sets have the sentences of the vocabulary where they name a task.
+
+    Args:
+        suite: Suite as it was read.
+        card: Card of the pack: of a task that it lists its own classes are asked. Images of others are left out, and so
+            are sets that hold nothing else.
+
+    Raises:
+        MedclipError: TABLE_INVALID for a task or class that the vocabulary does not have, or a finding of a task of
+            which one class alone is true.
+    """
+    filled = (_filled(part, card) for part in suite.sets)
+    return suite.model_copy(update={"sets": tuple(part for part in filled if part is not None)})
+
+
+def _filled(part: SetFile, card: Any) -> SetFile | None:
+    if part.task is None or part.classes:
+        return part
+    task = load_task(part.task)
+    if task.rules.independent != (part.finding is not None):
+        needs = "name one of its findings" if part.finding is None else "it has no findings; leave `finding` out"
+        raise MedclipError(Reason.TABLE_INVALID, f"set {part.id}: the task {task.name} is {task.kind}; {needs}.")
+    if part.finding is not None:
+        (prompts,) = expand(task, [part.finding])
+        sentences = {ABSENT: prompts.negative, PRESENT: prompts.positive}
+    else:
+        entry = card.tasks.get(task.name)
+        class_names = None if entry is None else list(entry.classes)
+        sentences = {prompts.name: prompts.positive for prompts in expand(task, class_names)}
+        if strange := sorted({v for v in part.values.values() if v} - {c.name for c in task.classes}):
+            raise MedclipError(
+                Reason.TABLE_INVALID, f"set {part.id}: values names a class that {task.name} has not: {strange[0]}."
+            )
+    if part.constant is not None and part.constant not in sentences:
+        return None
+    values = {cell: name if name in sentences else None for cell, name in part.values.items()}
+    classes = [{"name": name, "prompts": texts} for name, texts in sentences.items()]
+    return SetFile.model_validate(part.model_dump() | {"classes": classes, "values": values})

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.text.vocabulary.prompts import ClassPrompts, expand
-from medclip.text.vocabulary.task import Kind, Task
+from medclip.text.vocabulary.task import Task
+from medclip.text.vocabulary.task_kinds import kind_named
 
 
 class TextEncoder(Protocol):
@@ -94,17 +95,17 @@ def class_vectors(model: TextEncoder, task: Task, classes: Sequence[str] | None 
     return vectors_of(model, expand(task, classes), task.kind)
 
 
-def vectors_of(model: TextEncoder, prompts: Sequence[ClassPrompts], kind: Kind) -> ClassVectors:
+def vectors_of(model: TextEncoder, prompts: Sequence[ClassPrompts], kind: str) -> ClassVectors:
     """Encode sentences into one vector for each class (and one for its opposite for multi-label tasks)."""
     names, positive = tuple(p.name for p in prompts), encode_prompts(model, [p.positive for p in prompts])
-    negative = None if kind == "multiclass" else encode_prompts(model, [p.negative for p in prompts])
+    negative = encode_prompts(model, [p.negative for p in prompts]) if kind_named(kind).independent else None
     return ClassVectors(names, positive, negative)
 
 
 def score_features(
     features_ND: NDArray[np.float32],
     vectors: ClassVectors,
-    kind: Kind,
+    kind: str,
     logit_scale: float,
     calibration: Mapping[str, Any] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -118,21 +119,32 @@ def score_features(
     Args:
         features_ND: float32 [N, D] of unit norm.
         vectors: The task's class vectors.
-        kind: Kind of the task: multiclass or multilabel.
+        kind: Kind of the task, a row of `TASK_KINDS`.
         logit_scale: Scale a, the model's exp(logit_scale).
         calibration: `{"scale": float | {class: float}, "bias": {class: float}}` from the model card, or None.
 
     Returns:
         logits and probabilities, float32 [N, C] each.
     """
+    logits = class_logits(features_ND, vectors, kind, logit_scale, calibration)
+    return logits, probabilities(logits, kind)
+
+
+def class_logits(
+    features_ND: NDArray[np.float32],
+    vectors: ClassVectors,
+    kind: str,
+    logit_scale: float,
+    calibration: Mapping[str, Any] | None = None,
+) -> NDArray[np.float32]:
+    """Turn image features of any leading axes into logits, as `score_features` does; float32 [..., C]."""
     features = np.asarray(features_ND, dtype=np.float32)
     logits = features @ vectors.positive.T
-    if kind == "multilabel":
+    if kind_named(kind).independent:
         assert vectors.negative is not None
         logits = logits - features @ vectors.negative.T
     logits = logits * np.float32(logit_scale)
-    logits = calibrated(logits, vectors.names, calibration)
-    return logits, probabilities(logits, kind)
+    return calibrated(logits, vectors.names, calibration)
 
 
 def calibrated(
@@ -147,12 +159,9 @@ def calibrated(
     return logits_NC * np.asarray(factor, dtype=logits_NC.dtype) + np.asarray(bias, dtype=logits_NC.dtype)
 
 
-def probabilities(logits_NC: NDArray[np.float32], kind: Kind) -> NDArray[np.float32]:
-    """Softmax over classes (multiclass), or a sigmoid for each (multilabel, years of a risk); float32 [N, C]."""
-    from scipy.special import expit, softmax
-
-    logits = np.asarray(logits_NC, dtype=np.float32)
-    return softmax(logits, axis=1) if kind == "multiclass" else expit(logits)
+def probabilities(logits_NC: NDArray[np.float32], kind: str) -> NDArray[np.float32]:
+    """Return probabilities as the kind of the task has them, such as a softmax over classes; float32 [N, C]."""
+    return kind_named(kind).probabilities_of(np.asarray(logits_NC, dtype=np.float32))
 
 
 def _unit(vectors: NDArray) -> NDArray:

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from medclip.explaining.explanation import Curve, Explanation
-from medclip.explaining.methods import EXPLAINERS
-from medclip.explaining.result import Explained
+from medclip.explaining.explainers import EXPLAINERS
+from medclip.explaining.explanation import Curve, Explained, Explanation
 from medclip.files.output import new_folder
 from medclip.reports.explain.words import CANNOT, beside_score, carries, score_of, warnings
 from medclip.reports.html_page import render_page, svg_uri

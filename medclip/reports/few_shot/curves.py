@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from medclip.evaluation.few_shot.results import METRIC_TITLES, Cell, Comparison
+from medclip.evaluation.few_shot.comparison import METRIC_TITLES, Cell, Comparison
 
 STYLES = (
     ("#0b5fa5", "-", "o"),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import printable
 from medclip.evaluation.few_shot.compare import Compared
-from medclip.evaluation.few_shot.results import METRIC_TITLES, Comparison, Confusion, Mistake, Paired
+from medclip.evaluation.few_shot.comparison import METRIC_TITLES, Comparison, Confusion, Mistake, Paired
 from medclip.imaging.ecg.sheet.small_sheet import png_of
 from medclip.reports.few_shot.curves import STYLES, curves
 from medclip.reports.few_shot.words import interval_of, value_of
@@ -265,7 +265,7 @@ def _confusion(result: Comparison, method: str) -> Confusion | None:
 
 
 def _matrix(result: Comparison, confusion: Confusion) -> Matrix:
-    if result.kind == "multilabel":
+    if result.rules.independent:
         head = ("found", "missed", "false alarms", "rightly not said")
     else:
         head = tuple(_words(c) for c in result.classes)

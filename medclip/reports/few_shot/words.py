@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from medclip.evaluation.few_shot.results import METRIC_TITLES, Cell, Comparison, Paired
+from medclip.evaluation.few_shot.comparison import METRIC_TITLES, Cell, Comparison, Paired
 from medclip.wording import capital, figure, interval, list_of, p_value
 
 ALPHA = 0.05

@@ -206,7 +206,7 @@ def _validation_title(name: str) -> str:
         return metric_title(figure_name) + (f": {task_name}" if task_name else "")
     task_name, _, within = name.removeprefix(_ZERO_SHOT).partition(".")
     task = load_task(task_name)
-    metric = "balanced accuracy" if task.kind == "multiclass" else "mean AUROC"
+    metric = "balanced accuracy" if task.rules.one_answer else "mean AUROC"
     return f"{task.title}: {metric} in words{' within single sources' if within else ''}"
 
 
@@ -214,9 +214,9 @@ def _chance(name: str, entry: Mapping[str, Any], recipe: Recipe) -> float | None
     if name.startswith(_ZERO_SHOT):
         task_name, _, within = name.removeprefix(_ZERO_SHOT).partition(".")
         task = load_task(task_name)
-        if within and task.kind == "multiclass":
+        if within and task.rules.one_answer:
             return None  # sources have some of the classes each
-        return 1 / len(task.classes) if task.kind == "multiclass" else 0.5
+        return 1 / len(task.classes) if task.rules.one_answer else 0.5
     figure_name, _, task_name = name.partition(".")
     heads = [head for head in recipe.objective.supervised if not task_name or head.asked.name == task_name]
     if heads and figure_name in ("auroc", "balanced_accuracy"):

@@ -20,8 +20,8 @@ from medclip.runs.outputs.results import EMBED, RUN
 from medclip.runs.outputs.score_run import read_run
 from medclip.runs.planning.options import ScoreOptions
 from medclip.runs.run_pack import RunPack, pack_of_run
+from medclip.scoring.score_embeddings import COMMAND
 from medclip.scoring.tasks import asked_tasks, score_named
-from medclip.scoring.vectors.score_embeddings import COMMAND
 from medclip.settings import Settings
 from medclip.text.vocabulary.own_words import AD_HOC, Prompt
 

@@ -20,6 +20,7 @@ from medclip.reports.score.study import ThumbnailView
 from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import FileRef, Kind, Modality
 from medclip.settings import Settings
+from medclip.text.vocabulary.task_kinds import independent_kinds
 from medclip.wording import percent
 
 if TYPE_CHECKING:
@@ -125,8 +126,8 @@ class HeatMaps:
     def _explain(self, rows: StudyRows, pool: Any) -> _Explained | None:
         """Read a study's image once more and compute its map; None where there is nothing to draw or it cannot be."""
         from medclip.adapters.sources import source_of_files
-        from medclip.explaining.methods import ExplainOptions
-        from medclip.explaining.run import explain_unit
+        from medclip.explaining.explain_unit import explain_unit
+        from medclip.explaining.explainers import ExplainOptions
         from medclip.explaining.seen import read_seen
 
         score, files = _chosen(rows.scores, self.named), rows.files
@@ -236,6 +237,6 @@ def _chosen(scores: Sequence[ScoreRow], named: str) -> ScoreRow | None:
     task, _, class_ = named.partition(":")
     if named != TOP:
         scores = [s for s in scores if s.task == task and class_ in ("", s.class_)]
-    findings = [score for score in scores if score.kind == "multilabel"]
+    findings = [score for score in scores if score.kind in independent_kinds()]
     first = [score for score in scores if score.task == scores[0].task]
     return max(findings or first, key=lambda score: score.probability, default=None)

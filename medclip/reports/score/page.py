@@ -25,7 +25,7 @@ from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.score_run import not_learned
 from medclip.runs.rows import FileRow
 from medclip.sample import Modality
-from medclip.scoring.far_images import KEY as FAR_NOTES
+from medclip.scoring.cautions import KEY as FAR_NOTES
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.own_words import Prompt, ad_hoc_task, templates_of
 from medclip.text.vocabulary.task import Task

@@ -19,6 +19,7 @@ from medclip.sample import Kind
 from medclip.text.captions.record import VIEW_TASK
 from medclip.text.vocabulary.own_words import AD_HOC, BAR
 from medclip.text.vocabulary.task import Task
+from medclip.text.vocabulary.task_kinds import kind_named
 from medclip.wording import capital, list_of
 
 _MAX_THUMBNAILS = 4
@@ -312,10 +313,10 @@ def _task(
     of_all = set(reasons.values()) if len(reasons) > 1 or not is_prompt else set[str]()
     unlearned = of_all.pop() if len(of_all) == 1 else ""
     cautions = {s.class_: printable(s.caution) for s in scores if s.caution and not reasons[s.class_]}
-    is_risk = scores[0].kind == "risk"  # by the years, whose probabilities never fall
+    is_risk = kind_named(scores[0].kind).timed  # by the years, whose probabilities never fall
     ordered = list(scores) if is_risk else sorted(scores, key=lambda score: -score.probability)
     shown = ordered if len(ordered) <= _MAX_CLASSES + 1 else ordered[:_MAX_CLASSES]
-    is_choice = scores[0].kind == "multiclass"
+    is_choice = kind_named(scores[0].kind).one_answer
     note = "nobody has measured how good the model is at this" if own is None else own.summary
     if is_prompt:
         note = "nobody has measured these words: the card’s figures are of its own wordings"

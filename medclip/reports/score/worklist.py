@@ -24,6 +24,7 @@ from medclip.reports.score.study import class_title, class_titles, ranges
 from medclip.runs.ledger.chunk_result import NAMED_FILES
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.results import REPORT_IMAGES
+from medclip.text.vocabulary.task_kinds import one_answer_kinds
 from medclip.wording import list_of
 
 MAX_STUDIES = 100_000
@@ -129,7 +130,7 @@ def collect_worklist(ledger: Ledger, card: CardView, report: ReportData, *, max_
             modality[score.study], failed[score.study] = modality_title(score.modality), score.num_failed
             if (permille := round(1000 * score.probability)) >= _LEAST_PERMILLE:
                 answers[score.study] += [number, permille]
-    findings = (number for number, kind in kinds.items() if kind != "multiclass")
+    findings = (number for number, kind in kinds.items() if kind not in one_answer_kinds())
     chosen = numbers.get(report.sort_by, 0) if report.sort_by else next(findings, 0)
     studies = tuple(
         ListedStudy(

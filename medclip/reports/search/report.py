@@ -9,7 +9,7 @@ from pathlib import Path
 from medclip.files.output import write_file
 from medclip.reports.html_page import render_page
 from medclip.reports.model_card import modality_title
-from medclip.retrieval.result import NO_PROBABILITY, Hit, PatchHit, SearchResult, count_of, z_words
+from medclip.retrieval.hits import NO_PROBABILITY, Hit, PatchHit, SearchResult, count_of, z_words
 from medclip.version import __version__
 from medclip.wording import capital, count, figure, number, percent
 

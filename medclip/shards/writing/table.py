@@ -258,7 +258,7 @@ def _row(
         tuple(
             (t.name, c)
             for column, (t, c) in labels.items()
-            if c and t.kind == "multilabel" and number_in(cell.get(column, "")) == UNCERTAIN
+            if c and t.rules.independent and number_in(cell.get(column, "")) == UNCERTAIN
         ),
         cell.get("stratum", ""),
         {column: cell[column] for column, value in understood.items() if cell.get(column) and value is None},
@@ -292,7 +292,7 @@ def _label_columns(header: Iterable[str], where: str, tasks: Sequence[Task]) -> 
         _, task_name, *rest = column.split(":")
         try:
             task = tasks_by_name.get(task_name) or load_task(task_name)
-            if task.kind == "risk":
+            if task.rules.timed:
                 label_columns[column] = (task, _outcome_field(task, rest))
                 continue
             class_name = task.class_named(rest[0]).name if rest else None
@@ -300,13 +300,12 @@ def _label_columns(header: Iterable[str], where: str, tasks: Sequence[Task]) -> 
             raise MedclipError(
                 Reason.TABLE_INVALID, f"column {column}: {e.message}", where=where, hint=e.hint
             ) from None
-        if (task.kind == "multilabel") != (len(rest) == 1):
-            form = f"label:{task_name}:CLASS with 0 or 1" if task.kind == "multilabel" else f"label:{task_name}"
+        if task.rules.independent != (len(rest) == 1):
             raise MedclipError(
                 Reason.TABLE_INVALID,
                 f"column {column} does not fit a {task.kind} task.",
                 where=where,
-                hint=f"Use {form}.",
+                hint=f"Use {task.rules.labels.format(task=task_name)}.",
             )
         label_columns[column] = (task, class_name)
     return label_columns
@@ -335,7 +334,7 @@ def _labels(cell: Mapping[str, str], columns: Mapping[str, tuple[Task, str | Non
                 )
             labels[task.name] = value
             continue
-        if task.kind == "risk":
+        if task.rules.timed:
             months = labels.setdefault(task.name, {})
             assert isinstance(months, dict)
             months[class_name] = _months(column, value)
@@ -352,7 +351,7 @@ def _labels(cell: Mapping[str, str], columns: Mapping[str, tuple[Task, str | Non
         of_task = labels.setdefault(task.name, {})
         assert isinstance(of_task, dict)
         of_task[class_name] = int(number)
-    for task in {task.name: task for task, _ in columns.values() if task.kind == "risk"}.values():
+    for task in {task.name: task for task, _ in columns.values() if task.rules.timed}.values():
         months = labels.get(task.name, {})
         assert isinstance(months, dict)
         if months:

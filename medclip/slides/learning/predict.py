@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, in_use, new_folder, write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes
-from medclip.models.prototypes.class_vectors import ClassVectors, probabilities, score_features
+from medclip.models.prototypes.class_vectors import ClassVectors, class_logits, probabilities
 from medclip.progress import Progress
 from medclip.result import named_counts
 from medclip.sample import Modality, spoken
@@ -24,7 +24,7 @@ from medclip.slides.learning.head_file import SlideHead, check_fit, read_head
 from medclip.slides.parametric_map import PatchMap, evidence_for, patch_map
 from medclip.slides.slide_features import SlideFeatures
 from medclip.slides.slide_store import DONE, SlideRow, SlideStore, StepResult, StepRow
-from medclip.text.vocabulary.task import Kind, Task
+from medclip.text.vocabulary.task import Task
 from medclip.wording import list_of
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def _table(predictions: SlidePredictions) -> pa.Table:
 
 
 def patch_logits(
-    features_ND: NDArray[np.floating], vectors: ClassVectors, kind: Kind, logit_scale: float
+    features_ND: NDArray[np.floating], vectors: ClassVectors, kind: str, logit_scale: float
 ) -> NDArray[np.float32]:
     """Score every patch as scoring does an image: a·cos, or a·(cos⁺ − cos⁻) for multilabel tasks; float32 [N, C].
 
@@ -282,7 +282,7 @@ def patch_logits(
         kind: Kind of the task, multiclass or multilabel.
         logit_scale: a, the model's exp(logit_scale).
     """
-    return score_features(np.asarray(features_ND, np.float32), vectors, kind, logit_scale)[0]
+    return class_logits(np.asarray(features_ND, np.float32), vectors, kind, logit_scale)
 
 
 def top_pooled(logits_NC: NDArray[np.floating], top: int = TOP_PATCHES) -> NDArray[np.float32]:

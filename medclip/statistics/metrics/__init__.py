@@ -1,1 +1,1 @@
-"""Metrics and calibration, for one sample and for many resamples."""
+"""Metrics and calibration, for one sample and for many resamples; their intervals are in `resampling`."""

@@ -109,8 +109,8 @@ class BySource:
     def _shown_directions(self) -> Iterator[tuple[str, tuple[str, str], Area]]:
         """Yield name, sources and area of each direction; of many the lowest alone."""
         many = len(self.directions) > MOST_DIRECTIONS
-        shown = sorted(self.directions.items(), key=lambda item: item[1].estimate.value if many else 0.0)
-        for (a, b), area in shown[: 1 if many else None]:
+        listed = sorted(self.directions.items(), key=lambda item: item[1].estimate.value if many else 0.0)
+        for (a, b), area in listed[: 1 if many else None]:
             lead = f"lowest of {len(self.directions)} directions: " if many else ""
             yield f"{lead}positives of {a}, negatives of {b}", (a, b), area
 
@@ -125,9 +125,9 @@ class BySource:
         return [direction for direction in (pair, (pair[1], pair[0])) if direction in self.directions]
 
     def _holds_between(self, pair: tuple[str, str]) -> bool:
-        known = self._directions_of(pair)
-        is_hard = [len(known) > 1 or self.higher.get(direction, 0.0) >= CHANCE for direction in known]
-        return all(self.directions[direction].above_chance for direction in known) and any(is_hard)
+        directions = self._directions_of(pair)
+        is_hard = [len(directions) > 1 or self.higher.get(direction, 0.0) >= CHANCE for direction in directions]
+        return all(self.directions[direction].above_chance for direction in directions) and any(is_hard)
 
     def figures(self, unknown: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         """Return the areas as cards have figures, by what they are of; of many directions the lowest alone.
@@ -277,10 +277,11 @@ class _Rows:
 
     def _directions(self, pairs: Sequence[tuple[str, str]], inside: Mapping[str, Bools]) -> dict[tuple[str, str], Area]:
         areas = {(a, b): self._direction(inside[a], inside[b]) for a, b in pairs}
-        known = {pair: area for pair, area in areas.items() if area is not None}
+        measured = {pair: area for pair, area in areas.items() if area is not None}
         if len(self.rankings) == 1:
-            return known
-        return {(a, b): area for (a, b), area in known.items() if (b, a) in known}  # which one is hard, nothing tells
+            return measured
+        # Which one is hard, nothing tells.
+        return {(a, b): area for (a, b), area in measured.items() if (b, a) in measured}
 
     def _direction(self, one: Bools, other: Bools) -> Area | None:
         """Return the area of positives of one source against negatives of another; of several classes, common ones."""

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.lazy import Table
-from medclip.statistics.metrics.calibration_slope import Fitted
+from medclip.statistics.cohort import Rows
+from medclip.statistics.metrics.calibration import Fitted
 from medclip.statistics.metrics.concordance import Concordance
 from medclip.statistics.metrics.ranks import Area, adjusted
 from medclip.statistics.metrics.rates import Averaged, Counted, mass_bins, ratio, width_bins
 from medclip.statistics.resampling.sums import Block
-from medclip.statistics.valid_rows import Rows
 
 Array = NDArray[np.float64]
 What = Literal["discrimination", "threshold", "calibration", "count", "survival"]
@@ -167,6 +167,8 @@ class Metric:
     """The metrics whose gap its own is: of a disease, and of a label that means healthy."""
     stress: Literal["tested", "shown"] | None = None
     """Whether it is measured on stressed images, and its mean change tested."""
+    yearly: bool = False
+    """Whether it is measured of risks by year."""
 
     @property
     def needs_threshold(self) -> bool:
@@ -370,6 +372,7 @@ _ROWS: dict[str, Metric] = {
         interval="logarithm",
         cases=of_scarcer,
         reveals="rows",
+        yearly=True,
     ),
     "calibration_slope": _calibration(
         title="calibration slope",
@@ -377,6 +380,7 @@ _ROWS: dict[str, Metric] = {
         values=Fitted("slope"),
         reference=_COX,
         cases=of_scarcer,
+        yearly=True,
     ),
     "calibration_intercept": _calibration(
         title="calibration intercept",
@@ -396,6 +400,7 @@ _ROWS: dict[str, Metric] = {
         compared="models",
         gap="shown",
         stress="shown",
+        yearly=True,
     ),
     "ece": _calibration(
         title="expected calibration error (15 bins of equal width)",

@@ -161,7 +161,7 @@ def shares_of(
         By metric; without those that are not defined: no class is there, or for an area nothing is on one side.
     """
     task = _Task(logits_RNC, test, weights_PB)
-    computed = {name: tuple(_PARTS[name](task)) for name in metrics}
+    computed = {name: tuple(PARTS[name](task)) for name in metrics}
     return {name: parts for name, parts in computed.items() if parts}
 
 
@@ -247,8 +247,8 @@ class _Task:
             return [self.rate(self.predicted == self.test.targets, every)] if len(every) else []
         parts = []
         for c in self.chosen:
-            known = np.sort(np.concatenate(self.test.sides(c)))
-            parts.append(self.rate(self.called(c) == (self.test.targets[:, c] == 1), known))
+            rows = np.sort(np.concatenate(self.test.sides(c)))
+            parts.append(self.rate(self.called(c) == (self.test.targets[:, c] == 1), rows))
         return parts
 
     def balanced(self) -> list[Shares]:
@@ -261,7 +261,7 @@ class _Task:
         return [one(1)] if self.test.num_classes == 2 and 1 in self.chosen else []
 
 
-_PARTS: Mapping[str, Callable[[_Task], list[Shares]]] = {
+PARTS: Mapping[str, Callable[[_Task], list[Shares]]] = {
     "accuracy": _Task.right,
     "balanced_accuracy": _Task.balanced,
     "macro_auroc": _Task.areas,

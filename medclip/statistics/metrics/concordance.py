@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.statistics.cohort import Label
+from medclip.statistics.cohort import Label, Rows
 from medclip.statistics.metrics.ranks import cumulated
 from medclip.statistics.metrics.rates import ratio
 from medclip.statistics.resampling.sums import Block, blocks, summing_matrix
-from medclip.statistics.valid_rows import Rows
 
 Kind = Literal["harrell_td", "uno", "mirai_compat"]
 Array = NDArray[np.float64]
@@ -182,8 +181,8 @@ def at_horizon(label: Label, horizon: float, *, weighted: bool = True) -> Label:
     if label.time_N is None:
         raise MedclipError(Reason.WRONG_USE, "a horizon needs a label with times to event.", where=label.name)
     time = np.asarray(label.time_N, np.float64)
-    known = label.valid_N & ~np.isnan(time)
-    if not (known & (time >= horizon)).any():
+    is_known = label.valid_N & ~np.isnan(time)
+    if not (is_known & (time >= horizon)).any():
         raise MedclipError(
             Reason.WRONG_USE,
             f"nobody was followed to {horizon:g}.",
@@ -191,12 +190,12 @@ def at_horizon(label: Label, horizon: float, *, weighted: bool = True) -> Label:
             hint="Choose an earlier horizon, in the unit of the times.",
         )
     event = label.truth_N == 1
-    had = known & event & (time <= horizon)
-    free = known & ~had & (time >= horizon)
+    had = is_known & event & (time <= horizon)
+    free = is_known & ~had & (time >= horizon)
     until = np.minimum(time, horizon)
     weight = np.zeros(len(time))
     seen = had | free
-    censored = kaplan_meier(time[known], ~event[known], until[seen], before=True, others_first=True)
+    censored = kaplan_meier(time[is_known], ~event[is_known], until[seen], before=True, others_first=True)
     weight[seen] = 1 / censored
     if label.weight_N is not None:
         weight *= np.where(seen, label.weight_N, 0.0)
@@ -232,7 +231,7 @@ def _meeting(
     pieces, piece = np.unique(
         group[later] * span + 2 * np.searchsorted(places, joined[later]) + tied, return_inverse=True
     )
-    own = group_K * span + 2 * np.arange(len(places)) + 1
+    columns = group_K * span + 2 * np.arange(len(places)) + 1
     ids, count = subjects.patients, subjects.num_patients
 
     def weight(values: Array | None, rows: NDArray[np.int64]) -> Array | None:
@@ -242,8 +241,8 @@ def _meeting(
         earlier=summing_matrix(place, len(places), ids[earlier], count, weight(subjects.earlier_weight, earlier)),
         later=summing_matrix(piece, len(pieces), ids[later], count, weight(subjects.later_weight, later)),
         start_K=np.searchsorted(pieces, group_K * span),
-        below_K=np.searchsorted(pieces, own),
-        through_K=np.searchsorted(pieces, own, side="right"),
+        below_K=np.searchsorted(pieces, columns),
+        through_K=np.searchsorted(pieces, columns, side="right"),
         end_K=np.searchsorted(pieces, (group_K + 1) * span),
     )
 

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from medclip.statistics.cohort import Rows
 from medclip.statistics.metrics.rates import ratio
 from medclip.statistics.resampling.sums import Block, blocks, summing_matrix
-from medclip.statistics.valid_rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,12 +174,6 @@ def resampled_auroc(
     weights_PB: NDArray[Any],
 ) -> tuple[float, NDArray[np.float64]]:
     """Compute the area under the ROC curve in the sample and in each resample of patients, as `evaluate` does.
-
-    Args:
-        score_N: Score of each row, higher for positives.
-        positive_N: Whether each row is a positive.
-        patients_N: Patient of each row.
-        weights_PB: Weight of each patient in each replicate.
 
     Returns:
         The area, and [B]; NaN where one class is missing.

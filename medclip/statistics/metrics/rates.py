@@ -1,4 +1,4 @@
-"""Metrics that are ratios of sums: rates at a threshold, observed/expected, Brier score, calibration error.
+"""Metrics that are ratios of sums: rates at a threshold, observed/expected, squared and calibration error.
 
 Rows are summed by patient and by combination of groups (all attributes at once), so that each row is met once however
 many attributes there are; the combinations' sums then add up to the cells'.
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from medclip.statistics.cohort import Rows
 from medclip.statistics.resampling.sums import Block, summing_matrix
-from medclip.statistics.valid_rows import Rows
 
 NUM_BINS = 15
 

@@ -49,8 +49,8 @@ def mean_auroc(logits_GNC: NDArray, targets_NC: NDArray) -> NDArray[np.float64]:
     """
     areas = []
     for c in range(targets_NC.shape[1]):
-        known = ~np.isnan(targets_NC[:, c])
-        area_G = auroc(logits_GNC[:, known, c], targets_NC[known, c] == 1)
+        is_known = ~np.isnan(targets_NC[:, c])
+        area_G = auroc(logits_GNC[:, is_known, c], targets_NC[is_known, c] == 1)
         if not np.isnan(area_G).any():
             areas.append(area_G)
     return np.mean(areas, axis=0) if areas else np.full(len(logits_GNC), 0.5)
@@ -66,9 +66,9 @@ def log_loss(logits_NC: NDArray, targets: NDArray, smooth: float = 0.0) -> float
     """
     z = np.asarray(logits_NC, np.float64)
     if targets.ndim == 2:
-        known = ~np.isnan(targets)
-        t = np.where(targets[known] == 1, 1 - smooth, smooth)
-        return float((np.logaddexp(0, z[known]) - t * z[known]).mean()) if known.any() else 0.0
+        is_known = ~np.isnan(targets)
+        t = np.where(targets[is_known] == 1, 1 - smooth, smooth)
+        return float((np.logaddexp(0, z[is_known]) - t * z[is_known]).mean()) if is_known.any() else 0.0
     log_p = log_softmax(z, axis=1)
     true = log_p[np.arange(len(z)), targets]
     if not smooth:

@@ -239,8 +239,8 @@ def least_ratio(value: _Floats, low: _Floats, other: _Floats, other_high: _Float
 
 def _quantiles(drawn_B: ArrayLike, at: tuple[float, float]) -> tuple[float, float]:
     drawn = np.asarray(drawn_B, np.float64)
-    known = drawn[~np.isnan(drawn)]
-    if len(known) < (1 - MOST_UNDEFINED) * len(drawn) or not len(known):
+    values = drawn[~np.isnan(drawn)]
+    if len(values) < (1 - MOST_UNDEFINED) * len(drawn) or not len(values):
         return _NONE
-    low, high = np.quantile(known, at)
+    low, high = np.quantile(values, at)
     return float(low), float(high)

@@ -102,8 +102,8 @@ def combination(
         lift = float((np.asarray(slopes) * np.sqrt(lifts)).sum() ** 2)
     else:
         lift = float((np.square(slopes) * lifts).sum())
-    known = not np.isnan(variances).any() and len(drawn_B) > 1
-    bootstrap = float(drawn_B.var(ddof=1) * (df + 1) / df) if known else float("nan")
+    has_variance = not np.isnan(variances).any() and len(drawn_B) > 1
+    bootstrap = float(drawn_B.var(ddof=1) * (df + 1) / df) if has_variance else float("nan")
     return Resampled(value, drawn_B, bootstrap, lift, df, runs_SI)
 
 
@@ -166,10 +166,10 @@ def change(
         patients or resamples. Where all resamples are alike there is no interval; a change, if it is one, has then the
         least p that counting can give.
     """
-    known = drawn_B[~np.isnan(drawn_B)]
-    if np.isnan(value + added) or len(known) < max(2, (1 - MOST_UNDEFINED) * len(drawn_B)) or patients < 2:
+    values = drawn_B[~np.isnan(drawn_B)]
+    if np.isnan(value + added) or len(values) < max(2, (1 - MOST_UNDEFINED) * len(drawn_B)) or patients < 2:
         return Difference(value, degrees_of_freedom=patients - 1)
-    variance = max(float(known.var(ddof=1)) * patients / (patients - 1) + added, least)
+    variance = max(float(values.var(ddof=1)) * patients / (patients - 1) + added, least)
     return _tested(value, variance, patients - 1, len(drawn_B), lifted=lifted)
 
 

@@ -148,10 +148,6 @@ def variance_if(errors: StandardErrors, value: float) -> _Floats:
 
     A group that does well by chance also has a small variance by chance; a test with its own variance finds too much.
 
-    Args:
-        errors: Standard errors of the metric.
-        value: Value that is taken for true.
-
     Returns:
         For rates and AUROCs that of independent rows with this value times the design effect, if it is larger than the
         cell's own; otherwise its own, [G].

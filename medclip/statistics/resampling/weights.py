@@ -37,8 +37,8 @@ def draw_weights(num_patients: int, num_replicates: int, *, seed: int) -> NDArra
         [5, 5, 5]
     """
     if num_patients < 1 or num_replicates < 1:
-        asked = f"{num_patients} patients and {num_replicates} resamples"
-        raise MedclipError(Reason.WRONG_USE, f"{asked}: at least one of each is needed.")
+        size = f"{num_patients} patients and {num_replicates} resamples"
+        raise MedclipError(Reason.WRONG_USE, f"{size}: at least one of each is needed.")
     rng = np.random.default_rng(seed)
     drawn_PB = np.empty((num_patients, num_replicates), np.uint8)
     for start in range(0, num_replicates, _DRAWN_AT_ONCE):

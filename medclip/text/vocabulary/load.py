@@ -17,6 +17,7 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.sample import spoken
 from medclip.text.vocabulary.prompts import without_article
 from medclip.text.vocabulary.task import VARIABLE, Task, TaskClass
+from medclip.text.vocabulary.task_kinds import with_kind
 from medclip.wording import count
 
 SUFFIX = ".yaml"
@@ -221,6 +222,7 @@ def parse_task(text: str, *, where: object = None, short_name: str | None = None
         if short_name is not None:
             values = filled(values, short_name)
         values = _with_shared_classes(values, where)
+        values = with_kind(values) if isinstance(values, dict) else values
         parsed = TaskFile.model_validate(values)
     except (yaml.YAMLError, RecursionError) as e:
         raise MedclipError(Reason.TABLE_INVALID, f"this is not YAML ({' '.join(str(e).split())}).", where=where) from e

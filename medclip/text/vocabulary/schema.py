@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from medclip.sample import Modality
-from medclip.text.vocabulary.task import EVENT, FOLLOWUP, Kind, Level
+from medclip.text.vocabulary.task import EVENT, FOLLOWUP, Level
+from medclip.text.vocabulary.task_kinds import TASK_KINDS, kind_named
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 BodyPart = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z ]*$")]
@@ -46,7 +47,7 @@ class TaskFile(BaseModel):
 
     name: Name
     title: Wording
-    kind: Kind
+    kind: str
     ordered: bool = False
     outside_order: list[Name] = []
     worst_last: bool = False
@@ -60,6 +61,15 @@ class TaskFile(BaseModel):
     image_names: list[Wording] = []
     none_prompts: list[Wording] = []
     not_part_of_none: list[Name] = []
+
+    @field_validator("kind")
+    @classmethod
+    def _is_in_the_table(cls, kind: str) -> str:
+        if kind not in TASK_KINDS:
+            raise PydanticCustomError(
+                "literal_error", "no kind of task", {"expected": ", ".join(map(repr, TASK_KINDS))}
+            )
+        return kind
 
     @field_validator("templates")
     @classmethod
@@ -79,37 +89,7 @@ class TaskFile(BaseModel):
         unknown = sorted(set(self.not_part_of_none) - set(names))
         if unknown or (self.not_part_of_none and len(set(self.not_part_of_none)) == len(names)):
             raise ValueError(f"not_part_of_none names no class or all: {', '.join(unknown or names)}")
-        if self.kind == "risk":
-            self._check_risk()
-        elif self.horizons_years:
-            raise ValueError("horizons_years belongs to risk tasks")
-        elif not names or not self.templates:
-            raise ValueError("a task needs templates and classes")
-        if self.kind == "multiclass":
-            self._check_exclusive(names)
-        elif self.ordered or self.worst_last:
-            raise ValueError(f"{'ordered' if self.ordered else 'worst_last'} belongs to multiclass tasks")
+        kind_named(self.kind).check_file(self)
         if self.outside_order and not (self.ordered and set(self.outside_order) < set(names)):
             raise ValueError("outside_order names some of the classes of an ordered task")
-        if self.kind == "multilabel":
-            bare = [c.name for c in self.classes if not (c.negative_prompts and c.nouns and c.stems)]
-            if bare:
-                raise ValueError(f"multilabel classes need negative_prompts, nouns and stems: {', '.join(bare)}")
         return self
-
-    def _check_risk(self) -> None:
-        if not self.horizons_years or self.horizons_years != sorted(set(self.horizons_years)):
-            raise ValueError("a risk task needs horizons_years, whole years in rising order")
-        if self.classes or self.templates or self.none_prompts or self.image_names:
-            raise ValueError("a risk task is asked of a head, not of words: it has no classes and no wordings")
-
-    def _check_exclusive(self, names: Sequence[str]) -> None:
-        if len(names) < 2:
-            raise ValueError("a multiclass task needs at least two classes")
-        if any(c.negative_prompts for c in self.classes) or self.none_prompts or self.not_part_of_none:
-            raise ValueError("negative_prompts, none_prompts and not_part_of_none belong to multilabel tasks")
-        owners: dict[str, str] = {}
-        for c in self.classes:
-            for prompt in c.prompts:
-                if owners.setdefault(prompt.lower(), c.name) != c.name:
-                    raise ValueError(f"two classes share the wording {prompt!r}")

@@ -6,18 +6,18 @@ later, not what the image shows: no caption and no check of one reads them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.sample import Modality
+from medclip.text.vocabulary.task_kinds import TASK_KINDS, TaskKind, kind_named
 
 VARIABLE = "MEDCLIP_TASKS"
 """Environment variable with the folders of task files of one's own, joined as in PATH; started processes inherit it."""
 
 
-Kind = Literal["multiclass", "multilabel", "risk"]
 Level = Literal["image", "breast", "exam"]
 EVENT, FOLLOWUP = "event_months", "followup_months"
 """What the label of a risk task holds: months from the exam to the diagnosis, absent where none was seen, and to the
@@ -58,8 +58,8 @@ class Task:
 
     name: str
     title: str
-    kind: Kind
-    """One class of several; each class there or not; or the chance of an event by each of some years (`risk`)."""
+    kind: str
+    """Name of its kind, as scores have it: a row of `medclip.text.vocabulary.task_kinds.TASK_KINDS`."""
     modalities: tuple[Modality, ...]
     """Modalities the question makes sense for; empty means any."""
     templates: tuple[str, ...]
@@ -91,7 +91,24 @@ class Task:
     @property
     def has_words(self) -> bool:
         """Whether the question can be asked in words; a risk is asked of a trained head only."""
-        return self.kind != "risk"
+        return not self.rules.timed
+
+    @property
+    def rules(self) -> TaskKind:
+        """The row of its kind in `TASK_KINDS`.
+
+        Raises:
+            MedclipError: TABLE_INVALID for a kind that is not in the table.
+        """
+        for row in TASK_KINDS.values():
+            if row.stands_for and all(getattr(self, key, None) == value for key, value in row.stands_for.items()):
+                return row
+        return kind_named(self.kind)
+
+    def years(self, names: Sequence[str]) -> list[int]:
+        """Return the years that classes of a risk task stand for."""
+        of_class = dict(zip((c.name for c in self.classes), self.horizons_years, strict=True))
+        return [of_class[name] for name in names]
 
     @property
     def steps(self) -> tuple[str, ...]:

@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from medclip.objectives.hazard import AdditiveHazard, hazard_targets, masked_hazard_loss
+from medclip.objectives.hazard import AdditiveHazard, masked_hazard_loss
 from medclip.objectives.keys import key_of
 from medclip.objectives.ranks import rank_and_size, sum_values
 from medclip.statistics.metrics.classification import ranked_scores
 from medclip.statistics.metrics.ranks import auroc
-from medclip.text.vocabulary.task import EVENT, FOLLOWUP, Task
+from medclip.text.vocabulary.task import Task
+from medclip.text.vocabulary.task_kinds import kind_named
 from medclip.training.batches.loader import SOURCE, Batch
-from medclip.training.batches.truth import labels_of, truth_of
+from medclip.training.batches.truth import truth_of
 
 _INIT_STD = 2e-5
 """Of the linear layer: every class begins at one half, or at one of C."""
@@ -121,21 +122,16 @@ def head_of(task: Task, classes: Sequence[str], dim: int) -> SupervisedHead | Ri
         classes: Classes that are learned, in the order of logits.
         dim: Width of the features, D.
     """
-    if task.kind == "risk":
-        return RiskHead(dim, _years(task, classes))
+    if task.rules.timed:
+        return RiskHead(dim, task.years(classes))
     return SupervisedHead(dim, len(classes))
 
 
 def folded(task: Task, classes: Sequence[str], weights: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
     """Return the arrays of a head as a pack has them, of its state dict."""
-    if task.kind != "risk":
+    if not task.rules.timed:
         return SupervisedHead.folded(weights)
-    return RiskHead.folded(weights) | {"years": np.array(_years(task, classes), np.float32)}
-
-
-def _years(task: Task, classes: Sequence[str]) -> list[int]:
-    years = dict(zip((c.name for c in task.classes), task.horizons_years, strict=True))
-    return [years[name] for name in classes]
+    return RiskHead.folded(weights) | {"years": np.array(task.years(classes), np.float32)}
 
 
 @torch.no_grad()
@@ -169,10 +165,8 @@ def targets_of(task: Task, classes: Sequence[str], label_keys: Sequence[str]) ->
         float32 [B, 1]: the number of the class; of a multi-label task [B, C]: 1 and 0, of a risk whether there was an
         event by the end of each year. NaN where it is not known, and where it is a class that is not learned.
     """
-    if task.kind == "risk":
-        return _risk_targets(task, classes, label_keys)
     truth = truth_of(task, label_keys, classes)
-    if task.kind == "multiclass":
+    if task.rules.one_answer:
         truth = np.where(truth < len(classes), truth, np.nan)
     return torch.from_numpy(truth.astype(np.float32))
 
@@ -193,22 +187,13 @@ def learned_from(sources: Sequence[str], batch: Batch) -> list[str]:
     return [key if wanted else "" for key, wanted in zip(batch.label_keys, wanted_B, strict=True)]
 
 
-def _risk_targets(task: Task, classes: Sequence[str], label_keys: Sequence[str]) -> Tensor:
-    labels = [labels_of(key).get(task.name) or {} for key in label_keys]
-    event_B, followup_B = ([label.get(field, math.nan) for label in labels] for field in (EVENT, FOLLOWUP))
-    years = _years(task, classes)
-    truth_BK, known_BK = hazard_targets(event_B, followup_B, max(years))
-    columns = [year - 1 for year in years]
-    return torch.where(known_BK > 0, truth_BK, torch.nan)[:, columns]
-
-
 def supervised_figures(logits_NC: Tensor, target: Tensor, kind: str) -> dict[str, float]:
     """Measure answers on the validation split.
 
     Args:
         logits_NC: float32.
         target: Targets from `targets_of`.
-        kind: Kind of the task: "multiclass", "multilabel" or "risk".
+        kind: Kind of the task, a row of `TASK_KINDS`.
 
     Returns:
         auroc: the mean over the classes that are both there and not there, each against the rest; and
@@ -216,7 +201,7 @@ def supervised_figures(logits_NC: Tensor, target: Tensor, kind: str) -> dict[str
     """
     logits, truth = logits_NC.double().numpy(), target.numpy()
     figures: dict[str, float] = {}
-    if kind == "multiclass":
+    if kind_named(kind).one_answer:
         known = ~np.isnan(truth[:, 0])
         logits, number_N = logits[known], truth[known, 0].astype(np.int64)
         truth = np.eye(logits.shape[1])[number_N]
@@ -250,7 +235,7 @@ def supervised_loss(
     Args:
         logits_BC: float32, of this rank.
         target: Targets from `targets_of`.
-        kind: Kind of the task: "multiclass", "multilabel" or "risk".
+        kind: Kind of the task, a row of `TASK_KINDS`.
         smoothing: Share of the truth that is spread over all classes (of both answers); not of a risk.
         known: Sum from `num_known`, of a batch that these rows are a part of; None: they are all of it.
         group: The ranks whose batch it is; None for these rows alone.
@@ -260,10 +245,10 @@ def supervised_loss(
     """
     if known is None:
         known = num_known(target, group)
-    if kind == "multiclass":
+    if kind_named(kind).one_answer:
         number_B = target[:, 0].nan_to_num().long()
         each = cross_entropy(logits_BC, number_B, reduction="none", label_smoothing=smoothing)[:, None]
-    elif kind == "risk":
+    elif kind_named(kind).timed:
         mask_BK = (~target.isnan()).float()
         return masked_hazard_loss(logits_BC, target.nan_to_num(), mask_BK, known=known, group=group)
     else:

@@ -23,10 +23,10 @@ from medclip.adaptation.prompts.coop import words_embedded
 from medclip.api.adapt import adapt
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.few_shot import compare as few_shot
-from medclip.evaluation.few_shot import data as few_shot_data
+from medclip.evaluation.few_shot import labelled_data as few_shot_data
 from medclip.evaluation.few_shot.compare import Compared
-from medclip.evaluation.few_shot.plan import Design, make_protocol, parse_variant
-from medclip.evaluation.few_shot.run import novel_head
+from medclip.evaluation.few_shot.method_run import novel_head
+from medclip.evaluation.few_shot.protocol import Design, make_protocol, parse_variant
 from medclip.models.packs.pack import load_model
 from medclip.progress import Silent
 from medclip.reports.few_shot.report import render

@@ -12,11 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from medclip.evaluation.few_shot import compare as few_shot
-from medclip.evaluation.few_shot import plan as few_shot_plan
+from medclip.evaluation.few_shot import protocol as few_shot_plan
 from medclip.evaluation.few_shot.compare import Compared
-from medclip.evaluation.few_shot.plan import NOVEL, Design, Protocol, RunKey, make_protocol
-from medclip.evaluation.few_shot.results import Novel, Paired
-from medclip.evaluation.few_shot.store import Run
+from medclip.evaluation.few_shot.comparison import Novel, Paired
+from medclip.evaluation.few_shot.method_run import Run
+from medclip.evaluation.few_shot.protocol import NOVEL, Design, Protocol, RunKey, make_protocol
 from medclip.evaluation.few_shot.summary import Values, cells_of, differences_of, novel_of, spread, values_of
 from medclip.files.output import digest_of
 from medclip.statistics.metrics.classification import HeldOut

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from medclip.evaluation.zero_shot.compared_packs import ComparedPacks, compare_packs
-from medclip.evaluation.zero_shot.metrics import set_figures
+from medclip.evaluation.zero_shot.figures import set_figures
 from medclip.evaluation.zero_shot.suite import ClassFile, SetFile
 
 _OTHER = SimpleNamespace(model="rival", model_version="1", model_digest="abc", num_in_training=0)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medclip.evaluation.zero_shot.metrics import metric_names, set_figures
+from medclip.evaluation.zero_shot.figures import metric_names, set_figures
 
 
 def test_the_area_is_that_of_the_second_score_minus_the_first() -> None:

@@ -11,8 +11,7 @@ import pytest
 
 from medclip import score
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.zero_shot.suite import load_suite
-from medclip.evaluation.zero_shot.vocabulary_sets import with_vocabulary
+from medclip.evaluation.zero_shot.suite import load_suite, with_vocabulary
 from medclip.models.packs.card import TaskCard, read_card
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import update_pack

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from medclip.evaluation.few_shot.compare import Compared
-from medclip.evaluation.few_shot.results import Comparison, Novel, Paired
+from medclip.evaluation.few_shot.comparison import Comparison, Novel, Paired
 from medclip.reports.few_shot.curves import _apart, curves
 from medclip.reports.few_shot.page import highlighted
 from medclip.reports.few_shot.report import render, write_compare_report

@@ -11,7 +11,7 @@ from medclip.embeddings.open_embeddings import open_embeddings
 from medclip.reports.search.report import render, write_search_page
 from tests.kits.embeddings import make_units, write_store
 from tests.kits.pages import run_together
-from tests.retrieval.test_search import DIM, search
+from tests.retrieval.test_folder_search import DIM, search
 
 HOSTILE = "<script>alert('x')</script>"
 

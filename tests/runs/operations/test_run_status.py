@@ -17,7 +17,7 @@ from medclip.runs.ledger import pace
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.planning import plan
-from medclip.scoring.studies.grid import PROBABILITY_STEP
+from medclip.scoring.exam_scores import PROBABILITY_STEP
 from tests.kits.scoring import write_png
 
 

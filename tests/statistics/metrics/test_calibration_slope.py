@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medclip.statistics.metrics.calibration import logits
-from medclip.statistics.metrics.calibration_slope import fit, fit_in_the_large
+from medclip.statistics.metrics.calibration import fit, fit_in_the_large, logits
 from medclip.statistics.resampling.bootstrap import evaluate
 from medclip.statistics.resampling.weights import draw_weights
 from tests.kits.bootstrap import cohort_of

@@ -17,7 +17,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from medclip.evaluation.zero_shot.metrics import metric_names
+from medclip.evaluation.zero_shot.figures import metric_names
 from medclip.statistics.metrics.classification import HeldOut, figures, measured, ranked_scores, shares_of
 from medclip.statistics.metrics.ranks import auroc
 from medclip.statistics.resampling.resampled import interval_of

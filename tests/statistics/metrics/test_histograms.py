@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from medclip.statistics.metrics import catalogue, histograms
-from medclip.statistics.metrics.calibration_slope import Fitted
+from medclip.statistics.cohort import valid_rows
+from medclip.statistics.metrics import catalogue
+from medclip.statistics.metrics.calibration import Fitted
 from medclip.statistics.metrics.ranks import Area
+from medclip.statistics.resampling import bootstrap
 from medclip.statistics.resampling.bootstrap import Replicates, evaluate
 from medclip.statistics.resampling.weights import draw_weights
-from medclip.statistics.valid_rows import valid_rows
 from tests.kits.bootstrap import cohort_of
 
 METRICS = sorted(name for name, metric in catalogue.METRICS.items() if isinstance(metric.values, Area | Fitted))
@@ -36,7 +37,7 @@ def clinic(num_patients: int, *, distinct: int | None = None, weighted: bool = F
 def both(monkeypatch: pytest.MonkeyPatch, cohort, label, num_resamples: int) -> tuple[Replicates, Replicates]:
     weights_PB = draw_weights(cohort.num_patients, num_resamples, seed=0)
     sorted_ones = evaluate(cohort, label, weights_PB, metrics=METRICS)
-    monkeypatch.setattr(histograms, "MANY_ROWS", 0)
+    monkeypatch.setattr(bootstrap, "MANY_ROWS", 0)
     return evaluate(cohort, label, weights_PB, metrics=METRICS), sorted_ones
 
 
@@ -61,7 +62,7 @@ def test_with_more_scores_than_bins_points_are_exact_and_resamples_nearly(monkey
 
 
 def test_a_cell_or_a_resample_without_a_class_has_no_value(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(histograms, "MANY_ROWS", 0)
+    monkeypatch.setattr(bootstrap, "MANY_ROWS", 0)
     cohort, label = cohort_of([0.2, 0.8, 0.4, 0.6], [0, 1, 1, 0], groups={"sex": np.array(["F", "M", "M", "F"])})
     weights_PB = np.array([[1, 0], [1, 1], [1, 1], [1, 0]], np.uint8)
     found = evaluate(cohort, label, weights_PB, metrics=["auroc", "calibration_in_the_large"])
@@ -76,7 +77,7 @@ def test_of_few_positives_each_has_a_bin_of_its_own():
     cohort, label = clinic(3000)
     few = np.flatnonzero(label.truth_N == 1)[:300]
     rows = valid_rows(cohort, replace(label, truth_N=np.isin(np.arange(len(label.truth_N)), few).astype(float)))
-    edges = histograms._edges(rows)
+    edges = bootstrap._edges(rows)
     assert np.isin(rows.rank_n[rows.truth_n], edges).all()
     assert edges[-1] == rows.rank_n.max()
-    assert len(edges) <= histograms.NUM_BINS + 3
+    assert len(edges) <= bootstrap.NUM_BINS + 3

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_curve
 
 from medclip.statistics.cohort import Attribute, Cohort, Label
-from medclip.statistics.metrics.operating_points import FIXED, METRICS, operating_points
+from medclip.statistics.yearly_risk import FIXED, POINTS, operating_points
 
 
 def cohort_of(num: int, patients: int) -> tuple[Cohort, Label]:
@@ -49,5 +49,5 @@ def test_the_top_tenth_takes_of_equal_scores_the_share_that_fits_in() -> None:
 def test_without_one_side_there_is_no_point() -> None:
     cohort = Cohort(np.arange(4, dtype=np.int32), (), ())
     measured = operating_points(cohort, Label("x", np.arange(4.0), np.ones(4)), np.ones((4, 2), np.uint8))
-    assert set(measured) == set(METRICS)
+    assert set(measured) == set(POINTS)
     assert all(np.isnan(point).all() and np.isnan(drawn).all() for point, drawn in measured.values())

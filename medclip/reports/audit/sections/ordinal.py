@@ -6,7 +6,7 @@ from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit.names import cell_name, group_name, is_all, of_model, parts, plain, survives, with_interval
 from medclip.reports.audit.summary.finding import Finding, Harm
 from medclip.reports.audit.table import Grid, Td, Tr
-from medclip.statistics.metrics.ordinal import KAPPA, METRICS
+from medclip.statistics.metrics.grading_agreement import KAPPA, METRICS
 from medclip.wording import capital, count, figure, list_of, number, p_value, real
 
 _MEANS = {

@@ -1,1 +1,0 @@
-"""The answers of whole studies and of mammography examinations."""

@@ -1,1 +1,0 @@
-"""Hypothesis tests, and what a sample of a size can show."""
