@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from medclip.dicom.header.safe_header import ALLOWED
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.files.tables.modality_names import modality_of_name
 from medclip.runs.rows import ECG_FLAGS
+from medclip.sample import modality_of_name
 from medclip.slides.store.slide_store import SLIDES, SlideRow, SlideStore
 from medclip.wording import list_of
 

@@ -10,7 +10,7 @@ from typing import Any
 from medclip.models.packs.card_sources import measured_of, why_unmeasured
 from medclip.models.packs.prompt_cautions import card_cautions, prompt_cautions
 from medclip.runs.outputs.score_run import NOT_LEARNED, not_learned
-from medclip.sample import Kind, Modality, spoken
+from medclip.sample import Kind, Modality, every_modality, spoken
 from medclip.scoring.tasks import AskedTask
 from medclip.scoring.unlearned import prompt_reasons, unlearned_answers
 from medclip.text.tokenizers.tokenizer import Tokenizer
@@ -31,7 +31,7 @@ def answer_cautions(card: Any, tasks: Sequence[AskedTask], pack: Path, tokenizer
         pack: The pack's folder, for its tokenizer; read where there are prompts.
         tokenizer: Tokenizer of the pack, where it is loaded.
     """
-    of_prompts, modalities = prompt_reasons(card, tasks, pack, tokenizer), list(Modality)
+    of_prompts, modalities = prompt_reasons(card, tasks, pack, tokenizer), every_modality()
     unlearned = {
         kind: unlearned_answers(card, tasks, modalities, pack, dict.fromkeys(modalities, (kind,)), of_prompts)
         for kind in Kind

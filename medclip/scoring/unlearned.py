@@ -28,7 +28,7 @@ from medclip.models.packs.words import NO_TASK_OF_CARD, tried, tried_of_words, u
 from medclip.runs.outputs.score_run import Unlearned
 from medclip.sample import Kind, Modality, spoken
 from medclip.scoring.tasks import AskedTask
-from medclip.text.checks.fact_words import MODALITIES
+from medclip.text.checks.fact_words import modality_words
 from medclip.text.checks.prompt_words import prompt_notes, strange_words
 from medclip.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from medclip.text.vocabulary.load import MODALITY_TASK, load_task, task_names
@@ -59,7 +59,7 @@ def prompt_unlearned(prompt: Prompt, trained: Collection[str]) -> str:
         'the prompt speaks of CT, and the model was trained on X-ray images'
     """
     text = " | ".join(prompt.texts).lower()
-    spoken_of = [str(name) for name, pattern in MODALITIES.items() if pattern.search(text)]
+    spoken_of = [str(name) for name, pattern in modality_words().items() if pattern.search(text)]
     if not trained or not spoken_of or set(spoken_of) & set(trained):
         return ""
     named = list_of(["another modality" if name == "other" else spoken(name) for name in spoken_of])

@@ -194,18 +194,6 @@ REGISTRY: Mapping[str, Mapping[str, Sequence[Strength]]] = {
 """Strength of each grade, by data set of MedMNIST-C; the first five of each are measured unless others are asked for.
 zoom_blur: end and step of the factors; defocus_blur: radius and smoothing; motion_blur: radius and spread."""
 NUM_DEFAULT = 5
-DATASETS: Mapping[Modality, str] = {
-    Modality.XRAY: "pneumoniamnist",
-    Modality.MAMMOGRAPHY: "pneumoniamnist",
-    Modality.CT: "organamnist",
-    Modality.MRI: "organamnist",
-    Modality.ULTRASOUND: "breastmnist",
-    Modality.OCT: "octmnist",
-    Modality.FUNDUS: "retinamnist",
-    Modality.DERMATOLOGY: "dermamnist",
-    Modality.ENDOSCOPY: "dermamnist",
-    Modality.PATHOLOGY: "pathmnist",
-}
 
 
 def corruptions_of(
@@ -225,13 +213,14 @@ def corruptions_of(
         >>> [c.name for c in corruptions_of(Modality.FUNDUS, grades=[3])][:2]
         ['gaussian_noise', 'defocus_blur']
     """
-    if modality not in DATASETS:
+    dataset = modality.facts.corruptions
+    if not dataset:
         raise MedclipError(
             Reason.WRONG_USE,
             f"there are no corruptions of {spoken(modality)} files: they are of images.",
             hint="Leave the stress test out.",
         )
-    registry = REGISTRY[DATASETS[modality]]
+    registry = REGISTRY[dataset]
     for name in names:
         if name not in registry:
             raise MedclipError(

@@ -38,7 +38,7 @@ def gaussian_noise(pixels: NDArray[np.uint8], sd: float, rng: Draws) -> NDArray[
 
 
 def speckle_noise(pixels: NDArray[np.uint8], sd: float, rng: Draws) -> NDArray[np.uint8]:
-    """Multiply each value by 1 plus normal noise: bright tissue is grainier, as in ultrasound and OCT."""
+    """Multiply each value by 1 plus normal noise: bright tissue is grainier, as where waves are coherent."""
     unit = pixels / 255.0
     return to_8_bit(unit + unit * rng.normal(0.0, sd, unit.shape))
 

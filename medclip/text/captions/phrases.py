@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-MAMMOGRAPHY_VIEWS: Mapping[str, tuple[str, ...]] = {
-    "CC": ("CC view", "craniocaudal view", "craniocaudal projection", "CC projection"),
-    "MLO": (
-        "MLO view",
-        "mediolateral oblique view",
-        "mediolateral oblique projection",
-        "oblique view",
-        "MLO projection",
-    ),
-    "ML": ("ML view", "mediolateral view"),
-    "LM": ("LM view", "lateromedial view"),
-}
-SIDED_ORGANS: Mapping[str, str] = {"mammography": "breast", "fundus": "eye", "oct": "eye"}
-"""Modalities where one image shows one side of a paired organ."""
+from medclip.modalities import MODALITIES
 
 SENTENCE_JOINTS = (". ", ", ", "; ", ". ")
 SHOWING = ("showing", "with", "demonstrating", "that shows", "with findings of", ":")
 _DECADES = ("twenties", "thirties", "forties", "fifties", "sixties", "seventies", "eighties", "nineties")
 
 
+def paired_organ(modality: str) -> str | None:
+    """Return the organ of which one image of a modality shows one side."""
+    facts = MODALITIES.get(modality)
+    return None if facts is None else facts.paired_organ
+
+
 def side_phrases(modality: str, laterality: str | None) -> tuple[str, ...]:
     """Return which side an image shows; empty where the side is unknown or the organ is not paired."""
-    organ = SIDED_ORGANS.get(modality)
+    organ = paired_organ(modality)
     side = {"L": "left", "R": "right"}.get(laterality or "")
     if organ is None or side is None:
         return ()
@@ -35,7 +26,7 @@ def side_phrases(modality: str, laterality: str | None) -> tuple[str, ...]:
 
 def other_side(modality: str, laterality: str | None) -> str | None:
     """Name the side that an image of a paired organ does not show; None where that cannot be said."""
-    if modality not in SIDED_ORGANS:
+    if paired_organ(modality) is None:
         return None
     return {"L": "right", "R": "left"}.get(laterality or "")
 
@@ -84,7 +75,7 @@ def _young(age_years: float, sex: str | None) -> tuple[str, ...]:
 
 def every_phrase() -> tuple[str, ...]:
     """List every phrase this module can say, for training a tokenizer."""
-    views = [p for phrases in MAMMOGRAPHY_VIEWS.values() for p in phrases]
-    sides = [p for m in SIDED_ORGANS for side in "LR" for p in side_phrases(m, side)]
+    views = [p for facts in MODALITIES.values() for phrases in facts.views.values() for p in phrases]
+    sides = [p for m in MODALITIES for side in "LR" for p in side_phrases(m, side)]
     people = [p for age in (None, *range(0, 105, 5)) for sex in (None, "M", "F") for p in person_phrases(age, sex)]
     return tuple(dict.fromkeys([*views, *sides, *(f"of {p}" for p in people), *(s for s in SHOWING if s != ":")]))

@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from medclip.sample import Modality
-from medclip.text.captions.phrases import MAMMOGRAPHY_VIEWS
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.free_text.mentions import mentioned
 from medclip.text.vocabulary.load import load_task
@@ -38,9 +37,10 @@ def view_names(record: CaptionRecord) -> tuple[str, ...]:
     if isinstance(label, str):
         return load_task(VIEW_TASK).class_named(label).prompts
     view = (record.view or "").upper()
-    if record.modality == Modality.XRAY and view in ("AP", "PA", "LATERAL"):
-        return load_task(VIEW_TASK).class_named(view.lower()).prompts
-    return MAMMOGRAPHY_VIEWS.get(view, ()) if record.modality == Modality.MAMMOGRAPHY else ()
+    phrases = None if record.modality is None else record.modality.facts.views.get(view)
+    if phrases is None:
+        return ()
+    return phrases or load_task(VIEW_TASK).class_named(view.lower()).prompts
 
 
 @lru_cache(maxsize=64)
@@ -49,7 +49,9 @@ def modality_names(modality: Modality | None) -> tuple[str, ...]:
     for c in load_task("modality").classes:
         if c.name == modality:
             return c.prompts
-    return ("a medical image", "a clinical image") if modality is None else (f"a {modality.value} recording",)
+    if modality is None:
+        return ("a medical image", "a clinical image")
+    return modality.facts.image_phrases or (f"a {modality.facts.title} image",)
 
 
 def labelled(task: Task, label: Mapping[str, int], value: int) -> list[TaskClass]:

@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.captions.true_wordings import without_outcomes
 from medclip.text.checks.closed_words import DENIALS, DENIED, HEDGES, NEUTRAL, PUNCTUATION, TURN
-from medclip.text.checks.fact_words import ALSO_SAID_OF, FACTS, MODALITIES
+from medclip.text.checks.fact_words import FACTS, also_said_of, modality_words
 from medclip.text.checks.known_spans import ALL_CLEAR, known_spans
 from medclip.text.free_text.mentions import asserted, denied
 from medclip.text.free_text.normal_findings import all_absent
@@ -190,8 +190,8 @@ def _unclear(left: str) -> Iterator[str]:
 
 
 def _modality(left: str, record: CaptionRecord) -> Iterator[str]:
-    own = set() if record.modality is None else {record.modality, *ALSO_SAID_OF.get(record.modality, ())}
-    for modality, pattern in MODALITIES.items():
+    own = set() if record.modality is None else {record.modality, *also_said_of(record.modality)}
+    for modality, pattern in modality_words().items():
         if modality not in own and (match := pattern.search(left)):
             yield f"modality: {match[0]!r} is not what the record says"
 

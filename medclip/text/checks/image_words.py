@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from functools import cache
 
-from medclip.text.checks.fact_words import BODY_REGIONS, MODALITIES
+from medclip.text.checks.fact_words import BODY_REGIONS, modality_words
 from medclip.text.vocabulary.load import MODALITY_TASK, load_task
 
 Pair = tuple[str, str]
@@ -40,13 +40,13 @@ def image_classes(texts: Collection[str]) -> frozenset[Pair]:
     pairs: set[Pair] = set()
     for text in texts:
         bare = _bare(text)
-        pairs.update((MODALITY_TASK, str(name)) for name, words in MODALITIES.items() if words.search(bare))
+        pairs.update((MODALITY_TASK, str(name)) for name, words in modality_words().items() if words.search(bare))
         pairs.update((REGION_TASK, name) for name, words in BODY_REGIONS.items() if words.search(bare))
         for name, wording in _image_wordings():
             if place := re.search(rf"\b{re.escape(wording)}\b", bare):
                 pairs.add((MODALITY_TASK, name))
                 bare = f"{bare[: place.start()]} {bare[place.end() :]}"
-        for words in (*MODALITIES.values(), *BODY_REGIONS.values(), _IMAGES):
+        for words in (*modality_words().values(), *BODY_REGIONS.values(), _IMAGES):
             bare = words.sub(" ", bare)
         if re.search(r"\w", bare):
             return frozenset()

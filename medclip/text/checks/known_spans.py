@@ -18,7 +18,7 @@ from medclip.text.captions.true_wordings import (
     view_names,
 )
 from medclip.text.checks.closed_words import NEUTRAL, REPORTING
-from medclip.text.checks.fact_words import FACTS, MODALITIES
+from medclip.text.checks.fact_words import FACTS, any_modality_words, modality_words
 from medclip.text.free_text.normal_findings import NONE
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import without_article
@@ -28,7 +28,6 @@ IMAGE, PRESENT, ALL_CLEAR, ABSENT = "I", "P", "D", "N"
 of a whole denial, and of a thing that is not there and has yet to be denied."""
 _NO_SUCH = re.compile(r"(?:no|without|free of) (?:(?:evidence|signs?) of )?", re.I)
 _OF_THE_IMAGE = (VIEW_TASK, "modality")
-_MODALITY_WORDS = re.compile("|".join(p.pattern for p in MODALITIES.values()))
 
 
 @dataclass(frozen=True)
@@ -99,12 +98,12 @@ def _of_the_image(record: CaptionRecord) -> Iterator[str]:
         phrase_text = " ".join(phrases).lower()
         yield from (m[0] for kind in kinds for m in FACTS[kind].finditer(phrase_text))
     yield from REPORTING
-    of_modality = MODALITIES.get(record.modality) if record.modality else None
+    of_modality = modality_words().get(record.modality) if record.modality else None
     if of_modality:
         phrase_text = " ".join([*image_names(record), *modality_names(record.modality)]).lower()
         yield from (m[0] for m in of_modality.finditer(phrase_text))
     for name in image_names(record):  # "chest", "brain": the part of the body may be named alone
-        yield from (w for w in _MODALITY_WORDS.sub(" ", name.lower()).split() if w not in NEUTRAL)
+        yield from (w for w in any_modality_words().sub(" ", name.lower()).split() if w not in NEUTRAL)
     for name in ("modality", *record.labels):
         for template in load_task(name).templates:
             yield from (p for piece in template.split("{}") if " " in (p := piece.strip(" :,")))

@@ -7,11 +7,10 @@ from pathlib import Path
 import pyarrow
 import pytest
 
-from medclip.dicom.header.codes import MODALITIES
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.manifest import read_manifest
-from medclip.files.tables.modality_names import SPELLINGS, modality_of_name
-from medclip.sample import Modality
+from medclip.modalities import MODALITIES
+from medclip.sample import Modality, modality_of_code, modality_of_name
 from medclip.shards.writing.table import modality_named
 
 
@@ -43,13 +42,19 @@ def test_the_fields_own_spellings_are_understood_in_every_table(text: str, modal
 
 def test_every_modality_has_its_own_name_and_no_spelling_stands_twice():
     assert {modality_of_name(modality) for modality in Modality} == set(Modality)
-    spellings = [s.strip().casefold() for each in SPELLINGS.values() for s in each.split(",")]
+    spellings = [s.casefold() for facts in MODALITIES.values() for s in facts.spellings]
     assert len(spellings) == len(set(spellings))
-    assert all(modality_of_name(s) is m for m, each in SPELLINGS.items() for s in each.split(","))
+    assert all(modality_of_name(s) is Modality(m) for m, facts in MODALITIES.items() for s in facts.spellings)
 
 
 def test_dicoms_codes_mean_what_they_mean_in_a_header():
-    assert {code: modality_of_name(code) for code in MODALITIES} == dict(MODALITIES)
+    codes = [(code, Modality(name)) for name, facts in MODALITIES.items() for code in facts.dicom_codes]
+    assert len(codes) == len(dict(codes)) == 16
+    assert all(modality_of_name(code) is modality_of_code(code) is modality for code, modality in codes)
+
+
+def test_every_name_that_code_uses_is_a_row():
+    assert [str(modality) for modality in Modality] == list(MODALITIES)
 
 
 def test_a_value_that_is_not_understood_is_shown_and_one_that_may_be_a_name_is_not(tmp_path: Path):
