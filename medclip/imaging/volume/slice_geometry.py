@@ -2,6 +2,10 @@
 
 DICOM states for each slice the centre of its first pixel, the direction of its rows and of its columns (LPS+) and the
 pixel spacing. Nothing says that slices come in order, at even distances, or above one another.
+
+highdicom's `get_volume_positions` finds the same order and spacing where the slices are even (3 real series, 9 made
+ones), but no tilt of 10° or more unless its tolerance is so wide that a slice 5 mm aside passes; it looks at one
+orientation for all, says None where this says which slices are at fault, and takes 0.5 s to import.
 """
 
 from __future__ import annotations
@@ -112,7 +116,8 @@ def _spacing(places: Sequence[Place], notes: list[Step]) -> tuple[float, float]:
     if first is None:
         notes.append(Step("spacing", "the header states no pixel spacing; 1 mm is assumed"))
         return 1.0, 1.0
-    if any(place.spacing_mm is None or not np.allclose(place.spacing_mm, first, rtol=1e-3) for place in places):
+    spacings = [place.spacing_mm for place in places]
+    if None in spacings or not np.allclose(np.array(spacings), first, rtol=1e-3):
         raise MedclipError(Reason.UNEVEN_SLICES, "the slices of the series differ in their pixel spacing.")
     return first
 
