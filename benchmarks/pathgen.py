@@ -34,10 +34,9 @@ from medclip.captioning.patch_reading import read_patch
 from medclip.captioning.pathgen import room_of
 from medclip.captioning.selection.choose import choose_patches
 from medclip.captioning.selection.prompts import prompts_for
-from medclip.imaging.slides.patches.grid import make_grid
+from medclip.imaging.slides.patch_grid import make_grid
 from medclip.imaging.slides.readers.open import open_slide
-from medclip.imaging.slides.stain.estimate import StainOptions
-from medclip.imaging.slides.stain.normalise import slide_stain
+from medclip.imaging.slides.stain import StainOptions, slide_stain
 from medclip.imaging.slides.tissue.find import find_tissue
 from medclip.models.packs.pack import load_model
 from medclip.slides.stages import reading

@@ -20,8 +20,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.grouping.units import kind_of
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
-from medclip.imaging.colourfulness import has_colours
-from medclip.imaging.intensity import scale_to_uint8
+from medclip.imaging.intensity import has_colours, scale_to_uint8
 from medclip.imaging.raster import read_raster
 from medclip.sample import Kind, Modality, Provenance, Sample, Step, View, ViewType, spoken
 from medclip.settings import Settings

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.nuclei import NucleiMeasurements, measure_nuclei
 from medclip.imaging.slides.readers.pyramid import SlideReader
-from medclip.imaging.slides.stain.estimate import StainEstimate
+from medclip.imaging.slides.stain import StainEstimate
 
 
 @dataclass(frozen=True, eq=False)

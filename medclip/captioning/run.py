@@ -22,12 +22,11 @@ from medclip.captioning.patch_reading import ReadPatch, read_patch
 from medclip.captioning.selection.choose import ChosenPatch, SelectionOptions, choose_patches
 from medclip.captioning.slide_list import ListedSlide
 from medclip.files.readers.pool import ReadingPool
-from medclip.imaging.slides.patches.grid import Patch
+from medclip.imaging.slides.patch_grid import Patch
 from medclip.imaging.slides.quality import FLAGS
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.imaging.slides.readers.pyramid import SlideReader
-from medclip.imaging.slides.stain.estimate import StainMethod, StainOptions
-from medclip.imaging.slides.stain.normalise import slide_stain
+from medclip.imaging.slides.stain import StainMethod, StainOptions, slide_stain
 from medclip.progress import Progress
 from medclip.settings import Settings
 from medclip.slides.stages.quality_measures import raised_flags

@@ -20,9 +20,8 @@ from medclip.adapters.pathology import PathologyAdapter
 from medclip.adapters.registry import get_adapter, read_unit
 from medclip.errors import MedclipError, Reason
 from medclip.imaging import geometry
-from medclip.imaging.colourfulness import has_colours
 from medclip.imaging.ecg.lead_names import TWELVE
-from medclip.imaging.intensity import to_uint8
+from medclip.imaging.intensity import has_colours, to_uint8
 from medclip.sample import Kind
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from medclip.dicom.hashed_uid import hashed_uid
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.export.own_object import bytes_of, equipment_of, uid_parts
 from medclip.export.source_headers import Headers

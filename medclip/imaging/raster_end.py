@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from medclip.dicom.codecs.codestream import DATA_MISSING, EMPTY_TAIL, END, SOI, DataMissingError, decode_waiting
 from medclip.dicom.codecs.completeness import NO_END, UNTERMINATED_HINT, decode_unterminated, lacks
-from medclip.dicom.codecs.jpeg_stream import DATA_MISSING, EMPTY_TAIL, END, SOI, DataMissingError, decode_waiting
 from medclip.dicom.pixels.decoded import check_size
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format

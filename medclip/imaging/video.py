@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.dicom.pixels.decoded import check_size
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format, sniff

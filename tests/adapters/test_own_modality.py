@@ -15,7 +15,7 @@ from medclip import lazy
 from medclip.adapters.registry import get_adapter
 from medclip.api.scan import scan
 from medclip.api.score import score
-from medclip.imaging.corruptions.catalogue import corrupt, corruptions_of, draws
+from medclip.imaging.corruptions import corrupt, corruptions_of, draws
 from medclip.modalities import MODALITIES, ModalityFacts
 from medclip.runs.units.problems import guess_problem
 from medclip.sample import Modality, every_modality, modality_of_name

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format, sniff
 from medclip.imaging.ecg.formats.read import read_ecg

@@ -21,7 +21,7 @@ from medclip.auditing.stress.shifts import Condition, Row, num_steps, shift_rows
 from medclip.auditing.stress.strangeness import DISTANCE, MAX_LOGIT, groups, strangeness_rows, strangeness_scores
 from medclip.auditing.stress.variants import Variants
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.corruptions.catalogue import (
+from medclip.imaging.corruptions import (
     REFERENCE_PX,
     Corruption,
     corruptions_of,

@@ -18,7 +18,7 @@ from medclip.dicom.header.codes import (
 )
 from medclip.dicom.header.deflated import UID as _DEFLATED
 from medclip.dicom.header.deflated import DeflatedError, Guarded, Inflated, restore
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Modality, modality_of_code
 

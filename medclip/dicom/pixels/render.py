@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medclip.dicom.codecs.completeness import UNTERMINATED
-from medclip.dicom.header.elements import floats
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import floats, quiet
 from medclip.dicom.header.read import DicomHeader
 from medclip.dicom.header.safe_header import public_values
 from medclip.dicom.pixels.decoded import Decoded, Frames, check_size
 from medclip.dicom.pixels.display import PERCENTILES, Chain, colour, grey
 from medclip.dicom.pixels.modality_and_voi import Element, elements_of
-from medclip.dicom.pixels.open import check, check_volume, open_dataset
-from medclip.dicom.pixels.stored import Stored
+from medclip.dicom.pixels.stored import Stored, check, check_volume, open_dataset
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Step
 from medclip.settings import Settings

@@ -23,7 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.dicomweb.server import DicomwebServer, Instance
 from medclip.files.dicomweb.study_list import ListedStudy, StudyList

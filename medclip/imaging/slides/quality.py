@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.imaging.slides.stain.optical_density import White, absorbance, channels_of
+from medclip.imaging.slides.stain import White, absorbance, channels_of
 from medclip.imaging.slides.tissue.background import WHITE, brightness, levelled, low_high
 from medclip.imaging.slides.tissue.pen_marks import colours_of
 

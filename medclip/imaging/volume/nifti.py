@@ -18,10 +18,10 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.volume.orientation import arrange, axis_codes, check_affine, natural_plane, oblique_deg
 from medclip.imaging.volume.result import RELATIVE, VolumeRead, check_bytes, extent, fill
+from medclip.imaging.volume.slice_geometry import arrange, axis_codes, check_affine, natural_plane, oblique_deg
 from medclip.sample import Step, Volume
 from medclip.settings import Settings
 

@@ -13,9 +13,8 @@ from pathlib import Path
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
-from medclip.imaging.volume.dicom_multiframe import is_mosaic, read_enhanced, read_mosaic
-from medclip.imaging.volume.dicom_series import is_radiograph as is_radiograph
-from medclip.imaging.volume.dicom_series import read_slices
+from medclip.imaging.volume.dicom import is_mosaic, read_enhanced, read_mosaic, read_slices
+from medclip.imaging.volume.dicom import is_radiograph as is_radiograph
 from medclip.imaging.volume.nifti import read_minc
 from medclip.imaging.volume.nifti import read_nifti as read_nifti
 from medclip.imaging.volume.resample import resample as resample

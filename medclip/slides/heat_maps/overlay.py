@@ -7,7 +7,7 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.imaging.heat_colours import blend
+from medclip.imaging.intensity import blend
 from medclip.slides.heat_maps.patch_map import PatchMap
 
 _LONGEST_PX = 900

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medclip.dicom.hashed_uid import hashed_uid
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.slides.heat_maps.patch_map import PatchMap, Raster, rasterise
 from medclip.version import __version__

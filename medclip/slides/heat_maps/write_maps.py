@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import write_file
-from medclip.imaging.slides.readers.readable import DAMAGED, readable_overview
+from medclip.imaging.slides.readers.open import DAMAGED, readable_overview
 from medclip.settings import Settings
 from medclip.slides.heat_maps.overlay import blank_slide, draw_map
 from medclip.slides.heat_maps.parametric_map import blank_header, slide_header, write_parametric_map

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from medclip.files.output import new_file
-from medclip.imaging.slides.patches.grid import PatchGrid
+from medclip.imaging.slides.patch_grid import PatchGrid
 from medclip.imaging.slides.readers.pyramid import SlideReader
 from medclip.slides.store.slide_features import attributes_of_coords, hdf5, level0_coords
 

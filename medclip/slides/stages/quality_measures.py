@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.imaging.slides.quality import FLAGS, assess_patch
-from medclip.imaging.slides.stain.optical_density import White
+from medclip.imaging.slides.stain import White
 from medclip.imaging.slides.tissue.background import WHITE
 
 MEASURES = ("flags", "sharpness", "stained_share", "pen_share", "dark_share", "dense_share")

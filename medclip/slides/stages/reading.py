@@ -18,14 +18,19 @@ from medclip.adapters.base import Source
 from medclip.adapters.pathology import slide_files
 from medclip.errors import MedclipError
 from medclip.files.recognise.inspect import CHANGED, is_unchanged
-from medclip.imaging.slides.patches.grid import PatchGrid, make_grid
+from medclip.imaging.slides.patch_grid import PatchGrid, make_grid
 from medclip.imaging.slides.readers.backend import SlideSpec
-from medclip.imaging.slides.readers.open import open_slide
+from medclip.imaging.slides.readers.open import DAMAGED, open_slide, readable_overview
 from medclip.imaging.slides.readers.pyramid import SlideReader
-from medclip.imaging.slides.readers.readable import DAMAGED, readable_overview
-from medclip.imaging.slides.stain.estimate import StainEstimate, StainMethod, StainOptions
-from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain, slide_white
-from medclip.imaging.slides.stain.optical_density import White
+from medclip.imaging.slides.stain import (
+    StainEstimate,
+    StainMethod,
+    StainOptions,
+    White,
+    normalise_stain,
+    slide_stain,
+    slide_white,
+)
 from medclip.imaging.slides.tissue.background import WHITE
 from medclip.imaging.slides.tissue.find import TissueMask, find_tissue, overview_mpp, tissue_of
 from medclip.sample import View

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medclip.imaging.corruptions.blur import defocus_blur, gaussian_blur, smeared, zoom_blur
+from medclip.imaging.corruption_operations import defocus_blur, gaussian_blur, smeared, zoom_blur
 
 EDGE = np.zeros((48, 64, 3), np.uint8)
 EDGE[:, 32:] = 200

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from medclip.errors import MedclipError
-from medclip.imaging.corruptions import blur
-from medclip.imaging.corruptions.catalogue import (
+from medclip.imaging import corruption_operations
+from medclip.imaging.corruptions import (
     OPERATIONS,
     REGISTRY,
     Corruption,
@@ -37,7 +37,7 @@ def test_operations_give_the_published_pixels(golden: Path):
             rng = np.random.default_rng(seed) if name == "impulse_noise" else np.random.RandomState(seed)
             if name == "motion_blur":
                 assert isinstance(strength, tuple)
-                made = blur.smeared(image, strength, float(g[f"{key}__angle"]))
+                made = corruption_operations.smeared(image, strength, float(g[f"{key}__angle"]))
             else:
                 made = corrupt(image, Corruption(name, grade, strength), rng)
             apart = np.abs(made.astype(int) - g[key])

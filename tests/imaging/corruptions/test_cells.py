@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medclip.imaging.corruptions.cells import cell_masks, one_cell_each
+from medclip.imaging.corruptions import cell_masks, one_cell_each
 
 
 @pytest.mark.golden

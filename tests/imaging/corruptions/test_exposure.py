@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medclip.imaging.corruptions.exposure import black_corner, brightness, contrast, gamma, saturate
+from medclip.imaging.corruption_operations import black_corner, brightness, contrast, gamma, saturate
 
 TWO = np.array([[[100, 150, 200], [10, 20, 30]]], np.uint8)
 

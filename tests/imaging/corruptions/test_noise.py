@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medclip.imaging.corruptions.noise import gaussian_noise, impulse_noise, shot_noise, speckle_noise
+from medclip.imaging.corruption_operations import gaussian_noise, impulse_noise, shot_noise, speckle_noise
 
 FLAT = np.full((400, 400, 3), 128, np.uint8)
 

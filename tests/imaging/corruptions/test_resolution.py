@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medclip.imaging.corruptions.resolution import jpeg_compression, pixelate
+from medclip.imaging.corruption_operations import jpeg_compression, pixelate
 
 
 def test_coarse_pixels_are_blocks():

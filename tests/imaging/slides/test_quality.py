@@ -8,10 +8,9 @@ from PIL import Image
 from scipy import ndimage
 
 from medclip.imaging.slides import open_slide
-from medclip.imaging.slides.patches.grid import make_grid
+from medclip.imaging.slides.patch_grid import make_grid
 from medclip.imaging.slides.quality import FLAGS, assess_patch
-from medclip.imaging.slides.stain.estimate import MACENKO_SC
-from medclip.imaging.slides.stain.optical_density import light
+from medclip.imaging.slides.stain import MACENKO_SC, light
 from medclip.imaging.slides.tissue.find import find_tissue
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medclip.adapters.registry import get_adapter
-from medclip.imaging.image_look import look_of
 from medclip.imaging.intensity import to_uint8
+from medclip.imaging.perceptual_hash import look_of
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.runs.units.read_unit import THUMBNAIL_PX, read, thumbnail
 from medclip.sample import Modality

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from medclip.errors import MedclipError
-from medclip.imaging.slides.patches.geojson import from_geojson
+from medclip.imaging.slides.outlines import from_geojson
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.slides.heat_maps.overlay import blank_slide, draw_map, paint
 from medclip.slides.heat_maps.parametric_map import (

@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.header.elements import items, number, text
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import items, number, quiet, text
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.slides.readers.backend import Level, SlideFacts, SlideSpec, missing, notes_of
-from medclip.imaging.slides.readers.channels import ToRgb, limits_of
+from medclip.imaging.slides.readers.backend import Level, SlideFacts, SlideSpec, ToRgb, limits_of, missing, notes_of
 from medclip.imaging.slides.readers.jpeg_tiles import (
     Decode,
     TileCache,

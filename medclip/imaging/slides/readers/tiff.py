@@ -14,11 +14,19 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.raster_end import WITH_END, ends_in_zeros
-from medclip.imaging.slides.readers.backend import WHITE, Level, SlideFacts, SlideSpec, missing, notes_of
-from medclip.imaging.slides.readers.channels import ToRgb, limits_of
+from medclip.imaging.slides.readers.backend import (
+    WHITE,
+    Level,
+    SlideFacts,
+    SlideSpec,
+    ToRgb,
+    limits_of,
+    missing,
+    notes_of,
+)
 from medclip.imaging.slides.readers.jpeg_tiles import (
     Decode,
     StoredBytes,

@@ -19,8 +19,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.imaging.slides.tissue.background import brightness, low_high
-from medclip.imaging.slides.tissue.morphology import closed, distance, filled, labelled, opened, wide, within
+from medclip.imaging.slides.tissue.background import (
+    brightness,
+    closed,
+    distance,
+    filled,
+    labelled,
+    low_high,
+    opened,
+    wide,
+    within,
+)
 
 
 @dataclass(frozen=True)

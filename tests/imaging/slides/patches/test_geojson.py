@@ -9,8 +9,8 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides import open_slide
-from medclip.imaging.slides.patches.geojson import from_geojson, to_geojson
-from medclip.imaging.slides.patches.stream import slide_patches
+from medclip.imaging.slides.outlines import from_geojson, to_geojson
+from medclip.imaging.slides.patch_grid import slide_patches
 from medclip.imaging.slides.tissue.find import TissueMask
 from tests.kits.slides import MPP, draw_section, write_pyramid
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medclip.imaging.slides import open_slide
-from medclip.imaging.slides.patches.grid import PatchGrid, make_grid
+from medclip.imaging.slides.patch_grid import PatchGrid, make_grid
 from medclip.imaging.slides.tissue.find import TissueMask
 from tests.kits.slides import MPP, write_pyramid
 

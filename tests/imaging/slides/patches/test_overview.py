@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medclip.imaging.slides import open_slide, overview
-from medclip.imaging.slides.patches.grid import make_grid
+from medclip.imaging.slides.patch_grid import make_grid
 from medclip.imaging.slides.tissue.find import TissueMask, find_tissue
 from tests.kits.slides import draw_section, write_pyramid
 

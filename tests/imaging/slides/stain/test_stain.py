@@ -8,18 +8,22 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides import open_slide
-from medclip.imaging.slides.patches.grid import make_grid
-from medclip.imaging.slides.stain.estimate import (
+from medclip.imaging.slides.patch_grid import make_grid
+from medclip.imaging.slides.stain import (
+    HED_SC,
     MACENKO_SC,
     METHODS,
     TARGETS,
     StainOptions,
+    absorbance,
     estimate_stain,
     from_lab,
+    light,
+    normalise_stain,
+    separate,
+    slide_stain,
     to_lab,
 )
-from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain
-from medclip.imaging.slides.stain.optical_density import HED_SC, absorbance, light, separate
 from medclip.imaging.slides.tissue.find import find_tissue
 from tests.kits.slides import damage_tile, draw_section, write_pyramid
 
