@@ -12,9 +12,8 @@ from medclip.adapters.base import ImageAdapter, Source, value_range
 from medclip.adapters.depth import to_range
 from medclip.dicom.header.read import DicomHeader
 from medclip.dicom.pixels.decoded import Decoded
-from medclip.files.grouping.mammogram import exam_view
-from medclip.files.recognise.inspect import FileFacts
-from medclip.files.recognise.supported import PROJECTION_CODES
+from medclip.files.grouping.mammography_exam import exam_view
+from medclip.files.recognise.inspect import PROJECTION_CODES, FileFacts
 from medclip.imaging.crop import breast
 from medclip.imaging.geometry import crop
 from medclip.sample import Modality, Sample, Step, View, ViewKind

@@ -15,7 +15,7 @@ from medclip.api.groups import (
 from medclip.options import Rule, argument, excludes, needs, option, options, recipe_of
 
 if TYPE_CHECKING:
-    from medclip.files.disk.temporary_folder import TemporaryFolder
+    from medclip.files.temporary_folder import TemporaryFolder
     from medclip.runs.call import Call
 
 
@@ -51,7 +51,7 @@ class Source:
     @property
     def is_store(self) -> bool:
         """Whether files of an object store are meant."""
-        from medclip.files.stores.store_files import is_store
+        from medclip.files.store_files import is_store
 
         return is_store(self.path)
 
@@ -63,14 +63,14 @@ class Source:
     @property
     def place(self) -> Any:
         """The place in a store, for refusals."""
-        from medclip.files.stores.remote import place_of
+        from medclip.files.stores import place_of
 
         return place_of(self.path)
 
     @property
     def is_published(self) -> bool:
         """Whether results go to an object store."""
-        from medclip.files.stores.store_files import is_store
+        from medclip.files.store_files import is_store
 
         return is_store(self.out)
 
@@ -213,7 +213,7 @@ def prepare(
     from medclip.api.remote_arguments import place_to_publish, remote_files
     from medclip.api.run_arguments import Inputs, inputs_of, local_of, path_of, table_of
     from medclip.embeddings.open_embeddings import Embeddings
-    from medclip.files.disk.temporary_folder import TemporaryFolder
+    from medclip.files.temporary_folder import TemporaryFolder
     from medclip.models.backends.choice import choose_backend
     from medclip.progress import Silent
     from medclip.runs.call import Call

@@ -224,7 +224,7 @@ def pathgen(options: PathgenOptions) -> PathgenResult:
     from medclip.captioning.run import PathgenOptions as PatchOptions
     from medclip.captioning.selection.choose import SelectionOptions
     from medclip.captioning.selection.prompts import read_attributes
-    from medclip.files.disk.input_paths import refuse_missing
+    from medclip.files.access import refuse_missing
     from medclip.models.packs.pack import load_model
     from medclip.progress import Silent
     from medclip.shards.writing.splits import read_shares

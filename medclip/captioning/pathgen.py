@@ -18,7 +18,7 @@ from medclip.captioning.run import PathgenOptions, caption_slides, choose_from_s
 from medclip.captioning.slide_list import OF_VECTORS, ListedSlide, check_prompts, list_slides
 from medclip.captioning.write_records import PatchRecord, RecordForm, RejectedCaption, Writing, write_records
 from medclip.errors import MedclipError, Reason
-from medclip.files.disk.locks import held_folder
+from medclip.files.locks import held_folder
 from medclip.files.output import check_run, claim_run, remove_drafts
 from medclip.files.pseudonyms import hashed_path, keyed_hash, load_key
 from medclip.files.tables.manifest import Manifest, read_manifest

@@ -5,7 +5,7 @@ whoever comes after a kill, sees what was there before or what is there now, nev
 a name by which `medclip.files.discover` passes it over.
 
 What is written is its owner's alone, mode 0600 in folders of mode 0700: file names, thumbnails and shards may tell of
-patients, and a umask is chosen without them in mind. `medclip.files.disk.file_modes` may say otherwise. A folder that
+patients, and a umask is chosen without them in mind. `medclip.files.access` may say otherwise. A folder that
 exists keeps its mode, and hands the bit that passes its group on to new ones (setgid), as the system does.
 
 Limits: a folder that replaces a full one takes two renames, so that a kill between them leaves the old one under its
@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.disk.file_modes import PRIVATE, file_modes
-from medclip.files.disk.locks import LOCK
+from medclip.files.access import PRIVATE, file_modes
+from medclip.files.locks import LOCK
 from medclip.wording import count, list_of
 
 _DRAFT = re.compile(r"\.medclip-[\w.-]+\.part")

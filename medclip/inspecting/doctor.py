@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from medclip.dicom.codecs.transfer_syntax import JPEG_XL, OTHER, READ, VIDEO
 from medclip.errors import MedclipError
 from medclip.files.readers.memory import SHARE, budget_bytes, gigabytes, machine_memory_bytes
-from medclip.files.recipes.settings_file import LIMITS, NAME, VARIABLE, find_settings_file, read_settings_file
+from medclip.files.settings_file import LIMITS, NAME, VARIABLE, find_settings_file, read_settings_file
 from medclip.result import Result
 from medclip.settings import Settings
 from medclip.wording import list_of

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from medclip.adapters.registry import get_adapter
 from medclip.errors import MedclipError, printable
-from medclip.files.grouping.mammogram import ExamView
-from medclip.files.recognise.supported import other_modality
+from medclip.files.grouping.mammography_exam import ExamView
+from medclip.files.recognise.inspect import other_modality
 from medclip.files.scan import Scan
 from medclip.modalities import MODALITIES
 from medclip.sample import Kind, Modality, Study, Unit, spoken

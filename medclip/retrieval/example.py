@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason
-from medclip.files.disk.input_paths import refuse_missing
+from medclip.files.access import refuse_missing
 from medclip.progress import Progress
 from medclip.retrieval.searchable import open_searchable
 from medclip.settings import Settings

@@ -21,7 +21,7 @@ from medclip.embeddings.embedded_unit import Level
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.embeddings.write_embeddings import NOTE
 from medclip.errors import MedclipError, Reason
-from medclip.files.disk.temporary_folder import TemporaryFolder
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.progress import Progress
 from medclip.retrieval.result import Ranked
 from medclip.retrieval.vector_file import VectorFile, open_vector_file, write_vector_file

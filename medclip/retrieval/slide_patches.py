@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason, printable
-from medclip.files.disk.input_paths import refuse_missing
+from medclip.files.access import refuse_missing
 from medclip.progress import Progress, Silent
 from medclip.retrieval.approximate import open_index
 from medclip.retrieval.example import Example, Load, mean_vector

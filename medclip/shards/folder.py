@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, in_use, write_file
-from medclip.files.stores.remote import Place, RemotePath, is_url, place_of, read_whole
+from medclip.files.stores import Place, RemotePath, is_url, place_of, read_whole
 from medclip.files.tables.parquet_stream import iterate_stream
 from medclip.files.tables.write import parquet_bytes
 from medclip.shards.reading.shard_cache import ShardCache
@@ -45,7 +45,7 @@ def read_index(folder: Place | str) -> dict[str, Any]:
 
     Raises:
         MedclipError: MISSING_FILE when the folder holds no shards, TABLE_INVALID when it is of another version
-            or lacks something; as `medclip.files.stores.remote.read_range`.
+            or lacks something; as `medclip.files.stores.read_range`.
     """
     folder = place_of(folder)
     path = folder / INDEX

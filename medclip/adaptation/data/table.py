@@ -15,7 +15,7 @@ from medclip.adaptation.data.labels import read_labels
 from medclip.errors import MedclipError, Reason
 from medclip.files.grouping.studies import parse_modality
 from medclip.files.pseudonyms import keyed_hash
-from medclip.files.tables.cell_privacy import shown
+from medclip.files.tables.cells import shown
 from medclip.files.tables.read_table import read_table
 from medclip.sample import Modality, every_modality, spoken
 from medclip.shards.writing.table import GENERIC, file_and_patient, modality_named, need_columns, refuse_repeats

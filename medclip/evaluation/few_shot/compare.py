@@ -37,10 +37,10 @@ from medclip.evaluation.few_shot.summary import (
     values_of,
 )
 from medclip.evaluation.few_shot.tables import write_tables
-from medclip.files.disk.temporary_folder import TemporaryFolder
 from medclip.files.output import check_run, digest_of
 from medclip.files.pseudonyms import load_key
 from medclip.files.readers.pool import ReadingPool
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.models.devices import check_device
 from medclip.progress import Progress, Silent
 from medclip.settings import Settings

@@ -32,10 +32,10 @@ from medclip.evaluation.zero_shot.suite import SetFile, SuiteFile, TextsFile, lo
 from medclip.evaluation.zero_shot.task_figures import beside_card, measure_tasks
 from medclip.evaluation.zero_shot.text_figures import RETRIEVAL, TextFigures, retrieval_name, texts_measured
 from medclip.evaluation.zero_shot.vocabulary_sets import with_vocabulary
-from medclip.files.disk.input_paths import refuse_missing
-from medclip.files.disk.temporary_folder import TemporaryFolder
+from medclip.files.access import refuse_missing
 from medclip.files.output import check_run, digest_of
 from medclip.files.pseudonyms import load_key
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.models.devices import check_batch_size, check_device
 from medclip.models.encoding.unit_reader import ReadUnit, UnitReader
 from medclip.models.packs.card import measured_hashes, training_hashes

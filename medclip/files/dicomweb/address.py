@@ -9,7 +9,7 @@ from typing import TypeGuard
 from urllib.parse import urlsplit
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.files.stores.remote import RemotePath, place_of
+from medclip.files.stores import RemotePath, place_of
 
 _ADDRESS = re.compile(r"dicomweb(s?):/{1,2}(?!/)")
 """One slash is what `Path("dicomweb://host")` makes of two."""

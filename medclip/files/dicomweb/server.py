@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.dicomweb.address import CREDENTIALS
-from medclip.files.stores.remote import RemotePath, patiently
+from medclip.files.stores import RemotePath, patiently
 
 T = TypeVar("T")
 PIP_LINE = "pip install 'medclip-imaging[web]'"

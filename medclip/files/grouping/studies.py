@@ -14,10 +14,9 @@ from medclip.files.grouping.mammography_exam import twins_for_processing
 from medclip.files.grouping.series import Uneven
 from medclip.files.grouping.units import kind_of, modality_of, units_of
 from medclip.files.pseudonyms import keyed_hash
-from medclip.files.recognise.inspect import FileFacts
+from medclip.files.recognise.inspect import SCORABLE_FORMATS, FileFacts, other_modality
 from medclip.files.recognise.sniff import Format
-from medclip.files.recognise.supported import SCORABLE_FORMATS, other_modality
-from medclip.files.tables.days import day_of
+from medclip.files.tables.cells import day_of
 from medclip.files.tables.manifest import Manifest, ManifestRow
 from medclip.sample import FileRef, Kind, Modality, ModalitySource, Study, Unit, every_modality, modality_of_name
 

@@ -18,7 +18,7 @@ HEAD_BYTES = 4096
 
 
 class Format(StrEnum):
-    """Formats that medclip tells apart. Whether one is read is said in `medclip.files.recognise.supported`."""
+    """Formats that medclip tells apart. Whether one is read is said in `medclip.files.recognise.inspect`."""
 
     DICOM = "dicom"
     DICOMDIR = "dicomdir"

@@ -12,8 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.cell_privacy import shown
-from medclip.files.tables.days import DAYS_EXPECTED, day_of
+from medclip.files.tables.cells import DAYS_EXPECTED, day_of, shown
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import close_names, listed, number_hint
 from medclip.sample import SIDES, VIEW_KINDS, Modality, ViewType, every_modality, modality_of_name

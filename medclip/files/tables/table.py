@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.files.tables.cell_privacy import NOT_SHOWN, shown, shown_name
+from medclip.files.tables.cells import NOT_SHOWN, shown, shown_name
 from medclip.wording import count
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from medclip.adapters.display_channels import as_shown
 from medclip.dicom.header.safe_header import ALLOWED, public_values
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import CHANGED, FileFacts, inspect_file, is_unchanged
-from medclip.files.tables.days import iso_week
+from medclip.files.tables.cells import iso_week
 
 if TYPE_CHECKING:
     from medclip.adapters.base import Source

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.stores.remote import RemotePath
+from medclip.files.stores import RemotePath
 from medclip.shards.reading.shard_cache import Fetched, ShardCache, ShardFile, WantedList
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.stores.remote import Place, RemotePath, read_range
+from medclip.files.stores import Place, RemotePath, read_range
 from medclip.shards.reading.read_ahead import ReadAhead
 from medclip.shards.reading.shard_cache import Fetched, ShardCache, ShardFile
 

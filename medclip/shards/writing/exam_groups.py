@@ -8,9 +8,8 @@ from datetime import date
 from typing import Any
 
 from medclip.errors import MedclipError, Problem, Reason
-from medclip.files.grouping.mammogram import ExamView
-from medclip.files.grouping.mammography_exam import Aside, MammographyExam, arrange, why_aside
-from medclip.files.tables.days import days_before
+from medclip.files.grouping.mammography_exam import Aside, ExamView, MammographyExam, arrange, why_aside
+from medclip.files.tables.cells import days_before
 from medclip.sample import SIDES, Modality, ViewType
 from medclip.shards.sample_views import Group, SampleView
 from medclip.shards.stored_image import STORED_AS, Format

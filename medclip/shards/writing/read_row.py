@@ -17,7 +17,7 @@ from medclip.shards.stored_image import Format, encode
 
 if TYPE_CHECKING:
     from medclip.adapters.base import Source
-    from medclip.files.grouping.mammogram import ExamView
+    from medclip.files.grouping.mammography_exam import ExamView
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def read_row(job: ReadJob, settings: Settings) -> ReadResult:
 
 
 def _mammogram(source: Source) -> ExamView:
-    from medclip.files.grouping.mammogram import exam_view
+    from medclip.files.grouping.mammography_exam import exam_view
 
     return exam_view("", source.first.header, table=source.stated_view, file_name=source.path.name)
 

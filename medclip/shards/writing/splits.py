@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.key_value import key_values
 from medclip.files.pseudonyms import keyed_hash
-from medclip.files.recipes.key_value import key_values
 from medclip.shards.writing.table import ShardRow
 
 DEFAULT_SPLITS: Mapping[str, float] = {"train": 0.7, "val": 0.1, "test": 0.2}

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medclip.files.grouping.mammogram import exam_view
-from medclip.files.tables.cell_privacy import counts_of_strange
+from medclip.files.grouping.mammography_exam import exam_view
+from medclip.files.tables.cells import counts_of_strange
 from medclip.result import Result, named_counts
 from medclip.shards.sample_views import Group
 from medclip.shards.writing.exam_groups import arrange_rows, group_rows

@@ -11,8 +11,7 @@ from typing import Any
 
 from medclip.dicom.header.safe_header import MAX_AGE_YEARS
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.cell_privacy import shown
-from medclip.files.tables.days import DAYS_EXPECTED, day_of
+from medclip.files.tables.cells import DAYS_EXPECTED, day_of, shown
 from medclip.files.tables.manifest import MPP_EXPECTED, parse_mpp
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import close_names, listed, number_hint, number_in

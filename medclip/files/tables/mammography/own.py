@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.files.tables.cell_privacy import shown
+from medclip.files.tables.cells import shown
 from medclip.files.tables.mammography.mammogram_row import (
     BREAST_CANCER,
     Cells,

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from medclip.files.disk import temporary_folder
-from medclip.files.disk.temporary_folder import OWNER, TemporaryFolder, sweep
+from medclip.files import temporary_folder
+from medclip.files.temporary_folder import OWNER, TemporaryFolder, sweep
 
 _HOLD = """
 import sys, tempfile
 tempfile.tempdir = sys.argv[1]
-from medclip.files.disk.temporary_folder import TemporaryFolder
+from medclip.files.temporary_folder import TemporaryFolder
 folder = TemporaryFolder("ray")
 (folder.path / "log").write_text("x")
 print(folder.path, flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medclip.errors import MedclipError
-from medclip.files.recipes.key_value import key_values, read_overrides, read_value
+from medclip.files.key_value import key_values, read_overrides, read_value
 
 
 def test_a_text_is_split_once_and_trimmed():

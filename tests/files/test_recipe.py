@@ -9,7 +9,7 @@ import pytest
 
 import medclip
 from medclip.errors import MedclipError
-from medclip.files.recipes.key_value import read_value
+from medclip.files.key_value import read_value
 from medclip.recipe import read_yaml
 from medclip.text.vocabulary.load import parse_task
 

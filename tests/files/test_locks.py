@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.disk import mounts
-from medclip.files.disk.locks import LOCK, held_folder, is_locked
+from medclip.files import locks
+from medclip.files.locks import LOCK, held_folder, is_locked
 from medclip.files.output import claim_folder
 
 
@@ -21,7 +21,7 @@ def test_a_second_writer_is_refused_until_the_first_is_done(
     folder.mkdir()
     kind = "nfs4" if is_drive else "ext4"
     table.write_text(f"1 0 8:1 / / rw - ext4 x rw\n2 1 0:1 / {folder.resolve()} rw - {kind} x rw\n")
-    monkeypatch.setattr(mounts, "MOUNTS", table)
+    monkeypatch.setattr(locks, "MOUNTS", table)
     assert not is_locked(folder)
     assert not os.listdir(folder)  # whoever asks leaves nothing
     with held_folder(folder):

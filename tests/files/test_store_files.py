@@ -14,10 +14,10 @@ from medclip.api.embed import embed
 from medclip.api.run_arguments import local_of
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
+from medclip.files import stores
 from medclip.files.discover import walk
-from medclip.files.stores import remote
-from medclip.files.stores.remote import RemotePath
-from medclip.files.stores.store_files import StoreFiles, is_store
+from medclip.files.store_files import StoreFiles, is_store
+from medclip.files.stores import RemotePath
 from medclip.settings import Settings
 from tests.kits.scoring import digests, pack, small_folder, studies, write_png
 from tests.kits.stores import upload
@@ -69,7 +69,7 @@ def test_keys_that_are_no_path_have_their_row_and_are_never_fetched(
             ("ok.png", False, 3),
         ]
     }
-    monkeypatch.setattr("medclip.files.stores.store_files.store_entries", lambda place: listed.get(place.url, []))
+    monkeypatch.setattr("medclip.files.store_files.store_entries", lambda place: listed.get(place.url, []))
     refs = list(files.refs(lambda prefix: []))
     assert [ref.name for ref in refs if ref.problem is None] == ["ok.png"]
     assert {ref.problem.reason for ref in refs if ref.problem is not None} == {Reason.NOT_A_FILE}
@@ -80,7 +80,7 @@ def test_a_run_over_a_store_with_keys_that_no_disk_has_ends_with_a_row_for_each(
     memory: Any, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = _put(memory, small_folder(tmp_path / "in"), "films")
-    honest = remote.entries_in
+    honest = stores.entries_in
     strange = [
         ("..", True, 0),
         ("", False, 3),
@@ -94,7 +94,7 @@ def test_a_run_over_a_store_with_keys_that_no_disk_has_ends_with_a_row_for_each(
         listed = honest(place, **how)
         return [*listed, *strange] if place.url == url else listed
 
-    monkeypatch.setattr("medclip.files.stores.store_files.store_entries", entries)
+    monkeypatch.setattr("medclip.files.store_files.store_entries", entries)
     (tmp_path / "precious").write_text("stays")
     run = score(url, tmp_path / "out", model=pack, **ASKED)
     rows = dict(zip(run.files.column("path").to_pylist(), run.files.column("reason").to_pylist(), strict=True))
@@ -229,7 +229,7 @@ def test_what_needs_files_that_stay_is_refused(wrong: dict[str, Any], pack: Path
 def test_a_store_that_is_away_stops_the_run_and_one_object_that_does_not_come_is_one_row(
     memory: Any, studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "RETRY_PAUSES_S", (0.0,))
+    monkeypatch.setattr(stores, "RETRY_PAUSES_S", (0.0,))
     url = _put(memory, studies, "films")
     with StoreFiles(RemotePath(url), tmp_path / "out") as files:
         with monkeypatch.context() as patched:
@@ -265,7 +265,7 @@ def test_a_dry_run_counts_objects_and_bytes_and_fetches_none(
 ) -> None:
     folder = small_folder(tmp_path / "in")
     url = _put(memory, folder, "films")
-    monkeypatch.setattr(remote, "read_range", lambda *_: pytest.fail("something was fetched"))
+    monkeypatch.setattr(stores, "read_range", lambda *_: pytest.fail("something was fetched"))
     seen = verb(url, tmp_path / "out", model=pack, workers=1, dry_run=True)
     refs = list(walk(folder))
     assert seen.planned["listed"]["num_files"] == seen.counts["files"] == len(refs)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medclip.files.disk.stillness import Stillness
+from medclip.files.discover import Stillness
 
 
 @dataclass

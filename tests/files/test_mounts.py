@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from medclip.files.disk import mounts
-from medclip.files.disk.mounts import network_file_system
+from medclip.files import locks
+from medclip.files.locks import network_file_system
 
 _TABLE = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -41,7 +41,7 @@ def test_the_mount_nearest_above_a_folder_decides(
 ) -> None:
     table = tmp_path / "mountinfo"
     table.write_text(_TABLE)
-    monkeypatch.setattr(mounts, "MOUNTS", table)
+    monkeypatch.setattr(locks, "MOUNTS", table)
     assert network_file_system(Path(folder)) == kind
 
 
@@ -50,11 +50,11 @@ def test_a_link_to_a_network_drive_lies_there(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "link").symlink_to(tmp_path / "drive")
     table = tmp_path / "mountinfo"
     table.write_text(f"1 0 8:1 / / rw - ext4 x rw\n2 1 0:1 / {(tmp_path / 'drive').resolve()} rw - nfs x rw\n")
-    monkeypatch.setattr(mounts, "MOUNTS", table)
+    monkeypatch.setattr(locks, "MOUNTS", table)
     assert network_file_system(tmp_path / "link" / "out") == "nfs"
     assert network_file_system(tmp_path) is None
 
 
 def test_a_system_without_such_a_table_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mounts, "MOUNTS", tmp_path / "nowhere")
+    monkeypatch.setattr(locks, "MOUNTS", tmp_path / "nowhere")
     assert network_file_system(tmp_path) is None

@@ -1,6 +1,6 @@
 """Files of an object store as files of a run: listed folder by folder, fetched into a bounded spool, removed once done.
 
-It is what `medclip.runs.inputs.remote_files` asks for, over the client of `medclip.files.stores.remote`. Order and
+It is what `medclip.runs.inputs.remote_files` asks for, over the client of `medclip.files.stores`. Order and
 names are those of the same files in a folder, so that tables are the same too. What is on this disk at once are the
 windows of files that are looked at, scored and read ahead, three at most: each is a folder, or 2,048 files or 4 GB of
 one.
@@ -17,17 +17,49 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.discover import LEDGER, name_of_spelled, spelled_name
 from medclip.files.output import disk_errors, is_draft, make_folder, new_file
-from medclip.files.stores.inventory import Inventory
-from medclip.files.stores.remote import RemotePath, download, is_url, place_of
-from medclip.files.stores.remote import entries_in as store_entries
+from medclip.files.stores import RemotePath, download, is_url, place_of
+from medclip.files.stores import entries_in as store_entries
 from medclip.sample import FileRef
 from medclip.settings import Settings
+
+# What a PACS or a store says that it has, before anything of it is fetched.
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Counts of a listing. Nothing in it names a study."""
+
+    num_files: int
+    """As the source counts them: a PACS counts reports and other objects without an image, too."""
+    num_studies: int | None = None
+    """None where only the files will tell."""
+    num_bytes: int | None = None
+    """None where the source does not say."""
+    modalities: Mapping[str, int] = field(default_factory=dict)
+    """Studies by the DICOM modalities in them, the most frequent first; a study with two counts under each."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+
+# Files of an object store as files of a run: listed folder by folder, fetched into a bounded spool, removed once
+# done.
+#
+# It is what `medclip.runs.inputs.remote_files` asks for, over the client of `medclip.files.stores`. Order and
+# names are those of the same files in a folder, so that tables are the same too. What is on this disk at once are the
+# windows of files that are looked at, scored and read ahead, three at most: each is a folder, or 2,048 files or 4 GB
+# of one.
+#
+# A key that is no path (`..`, an empty part, a name that no disk takes, the name of a folder) has its row and is
+# never fetched.
 
 SPOOL = "spool"
 """Folder in the output folder."""
@@ -98,7 +130,7 @@ class StoreFiles:
             key: Key of the identity hashes, of no use here: names are those of the store.
 
         Raises:
-            MedclipError: MISSING_FILE, NOTHING_TO_DO, UNREACHABLE and as `medclip.files.stores.remote.entries_in`.
+            MedclipError: MISSING_FILE, NOTHING_TO_DO, UNREACHABLE and as `medclip.files.stores.entries_in`.
         """
         entries = store_entries(self.place)
         if not entries:
@@ -141,7 +173,7 @@ class StoreFiles:
             known: Function that returns names that a ledger knows, of no use here: the store is asked again.
 
         Raises:
-            MedclipError: UNREACHABLE and as `medclip.files.stores.remote.entries_in`.
+            MedclipError: UNREACHABLE and as `medclip.files.stores.entries_in`.
         """
         if self._is_object:
             yield self._ref(self.place.name, ("", (0, self.place.name)), store_entries(self.place)[0][2])

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.stores import remote
-from medclip.files.stores.remote import (
+from medclip.files import stores
+from medclip.files.stores import (
     RemotePath,
     download,
     local_copy,
@@ -29,7 +29,7 @@ DATA = bytes(range(256)) * 40
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(remote, "RETRY_PAUSES_S", (0.05, 0.1, 0.2))
+    monkeypatch.setattr(stores, "RETRY_PAUSES_S", (0.05, 0.1, 0.2))
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a.bin").write_bytes(DATA)
     with WebStore(tmp_path) as server:
@@ -93,7 +93,7 @@ def test_what_stays_wrong_is_one_sentence_with_the_place(store: WebStore):
 
 @LOOPBACK
 def test_a_download_goes_from_front_to_back_in_few_ranges(store: WebStore, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(remote, "CHUNK_BYTES", 4000)
+    monkeypatch.setattr(stores, "CHUNK_BYTES", 4000)
     store.faults = ["", "cut"]
     with (tmp_path / "copy").open("w+b") as file:
         assert download(place_of(store.url) / "folder/a.bin", file, len(DATA)) == hashlib.sha256(DATA).hexdigest()
@@ -117,7 +117,7 @@ def test_s3_is_read_in_ranges_and_listed(s3: str, store: WebStore):
 
 @LOOPBACK
 def test_a_silent_server_is_given_up(store: WebStore, monkeypatch):
-    monkeypatch.setattr(remote, "_SILENT_S", 0.1)
+    monkeypatch.setattr(stores, "_SILENT_S", 0.1)
     store.latency_s = 1.0
     start = time.monotonic()
     import fsspec
