@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from medclip.adapters.base import source_of
 from medclip.adapters.model_images import images_of
 from medclip.adapters.registry import read_unit
-from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError
 from medclip.imaging.geometry import letterbox
 from medclip.imaging.intensity import to_uint8

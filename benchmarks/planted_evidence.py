@@ -28,7 +28,7 @@ from PIL import Image
 from torch import nn
 
 import medclip
-from medclip.adapters.sources import source_of
+from medclip.adapters.base import source_of
 from medclip.explaining.checks import shuffle_weights
 from medclip.explaining.methods import ExplainOptions
 from medclip.explaining.run import explain_unit

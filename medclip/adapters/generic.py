@@ -16,8 +16,8 @@ from medclip.dicom.header.read import DicomHeader
 from medclip.dicom.pixels.decoded import Decoded
 from medclip.files.recognise.inspect import PROJECTION_CODES, FileFacts
 from medclip.files.recognise.sniff import Format
-from medclip.imaging.frame_choice import MAX_VIEWS
 from medclip.imaging.intensity import scale_to_uint8
+from medclip.imaging.video import MAX_VIEWS
 from medclip.sample import Kind, Sample, Step, View
 from medclip.settings import Settings
 

@@ -17,11 +17,10 @@ from medclip.dicom.pixels.render import read_dicom, read_frames
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
-from medclip.imaging.frame_choice import DARK, MAX_VIEWS, choose, spread
 from medclip.imaging.geometry import Box
 from medclip.imaging.intensity import scale_to_uint8
 from medclip.imaging.raster import read_raster
-from medclip.imaging.video import probe_video, read_video
+from medclip.imaging.video import DARK, MAX_VIEWS, choose, probe_video, read_video, spread
 from medclip.sample import Kind, Sample, Step, View
 from medclip.settings import Settings
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.adapters.display_channels import as_shown
-from medclip.adapters.model_images import images_of
+from medclip.adapters.model_images import as_shown, images_of
 from medclip.adapters.pathology import PathologyAdapter
 from medclip.adapters.registry import get_adapter, read_unit
 from medclip.errors import MedclipError, Reason

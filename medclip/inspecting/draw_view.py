@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.adapters.display_channels import as_shown, channel_names
+from medclip.adapters.model_images import as_shown, channel_names
 from medclip.adapters.raw import raw_image
 from medclip.adapters.registry import read_unit
 from medclip.errors import MedclipError, Reason
@@ -22,8 +22,8 @@ from medclip.files.discover import discover
 from medclip.files.output import claim_file, write_file
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.recognise.sniff import Format
-from medclip.imaging.frame_choice import spread
 from medclip.imaging.intensity import to_uint8
+from medclip.imaging.video import spread
 from medclip.inspecting.opened_study import OpenedUnit, burned_in_line, facts_of, opened_units
 from medclip.models.inputs.pixels_of import pixels_of
 from medclip.models.inputs.preprocess import Preprocess

@@ -15,7 +15,7 @@ from markupsafe import escape
 from numpy.typing import NDArray
 
 from medclip.adapters.base import Source
-from medclip.adapters.display_channels import as_shown, channel_names
+from medclip.adapters.model_images import as_shown, channel_names
 from medclip.adapters.registry import read_unit
 from medclip.errors import MedclipError, Problem, Status
 from medclip.files.discover import discover
@@ -25,9 +25,9 @@ from medclip.files.pseudonyms import load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.scan import inspect_files
 from medclip.files.tables.manifest import read_manifest
-from medclip.imaging.frame_choice import spread
 from medclip.imaging.geometry import fit, letterbox
 from medclip.imaging.intensity import to_uint8
+from medclip.imaging.video import spread
 from medclip.result import Result
 from medclip.sample import Kind, Modality, Sample, View, spoken
 from medclip.settings import Settings

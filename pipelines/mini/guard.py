@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from shared_sets import PATIENTS_KNOWN
 
-from medclip.adapters.sources import source_of
+from medclip.adapters.base import source_of
 from medclip.ecg import render
 from medclip.errors import MedclipError
 from medclip.modalities import MODALITIES

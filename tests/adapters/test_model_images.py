@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from examples.make_phantoms import ecg_record
+from medclip.adapters.base import source_of
 from medclip.adapters.model_images import DRAWN, images_of
 from medclip.adapters.registry import preprocessing_of, read_unit
-from medclip.adapters.sources import source_of
 from medclip.sample import Modality
 from medclip.settings import Settings
 

@@ -120,10 +120,9 @@ class _Hashed:
 
 def hash_file(path: Path, modality: Modality | None, settings: Settings) -> _Hashed:
     """Hash one file; runs in a reading process and never imports torch."""
-    from medclip.adapters.base import combined_sha256
+    from medclip.adapters.base import combined_sha256, source_of
     from medclip.adapters.model_images import images_of
     from medclip.adapters.registry import read_unit
-    from medclip.adapters.sources import source_of
     from medclip.imaging.intensity import to_uint8
 
     sha256, burned_in = "", None

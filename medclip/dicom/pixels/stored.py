@@ -15,8 +15,8 @@ from medclip.dicom.codecs.completeness import NO_END, UNTERMINATED_HINT
 from medclip.dicom.header.elements import integer, own_bytes, raw_bytes, side_of, text
 from medclip.dicom.header.parse import meta_of, parsed, pixel_keyword
 from medclip.dicom.header.read import DicomHeader, read_header
-from medclip.dicom.pixels.colour import ybr_to_rgb
 from medclip.dicom.pixels.decoded import check_size
+from medclip.dicom.pixels.display import ybr_to_rgb
 from medclip.errors import MedclipError, Reason
 from medclip.settings import Settings
 from medclip.wording import count

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medclip.adapters.base import combined_sha256
-from medclip.adapters.sources import source_of
+from medclip.adapters.base import combined_sha256, source_of
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.zero_shot.open_tables import MODALITY, read_open_table
 from medclip.evaluation.zero_shot.suite import SetFile, TextsFile

@@ -124,7 +124,7 @@ class HeatMaps:
 
     def _explain(self, rows: StudyRows, pool: Any) -> _Explained | None:
         """Read a study's image once more and compute its map; None where there is nothing to draw or it cannot be."""
-        from medclip.adapters.sources import source_of_files
+        from medclip.adapters.base import source_of_files
         from medclip.explaining.methods import ExplainOptions
         from medclip.explaining.run import explain_unit
         from medclip.explaining.seen import read_seen

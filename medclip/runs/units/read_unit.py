@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.adapters.display_channels import as_shown
+from medclip.adapters.model_images import as_shown
 from medclip.dicom.header.safe_header import ALLOWED, public_values
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import CHANGED, FileFacts, inspect_file, is_unchanged

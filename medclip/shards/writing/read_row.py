@@ -88,10 +88,9 @@ def read_rows(jobs: Iterable[ReadJob], settings: Settings) -> Iterator[ReadResul
 
 def read_row(job: ReadJob, settings: Settings) -> ReadResult:
     """Read one unit through its adapter and encode its views, longest side at most `max_side`; or its voxels."""
-    from medclip.adapters.base import combined_sha256
+    from medclip.adapters.base import combined_sha256, source_of
     from medclip.adapters.model_images import images_of
     from medclip.adapters.registry import read_unit
-    from medclip.adapters.sources import source_of
 
     sha256 = ""
     try:

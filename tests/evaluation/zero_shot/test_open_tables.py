@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medclip.adapters.base import combined_sha256
-from medclip.adapters.sources import source_of
+from medclip.adapters.base import combined_sha256, source_of
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.zero_shot.labelled_set import MeasuredFiles, find_set, find_texts
 from medclip.evaluation.zero_shot.open_tables import TEXT, modality_of, read_open_table, write_records

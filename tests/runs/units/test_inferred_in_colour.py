@@ -27,7 +27,7 @@ from tests.kits.scoring import digests
 
 
 def _reading(path: Path, pixels: np.ndarray, modality: Modality | None = None) -> Reading:
-    from medclip.adapters.sources import source_of
+    from medclip.adapters.base import source_of
 
     write_image(path, pixels)
     return read(source_of(path, Settings()), modality, Preprocess(size_px=64), Settings())

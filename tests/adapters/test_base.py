@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medclip.adapters.sources import source_of
+from medclip.adapters.base import source_of
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Kind
 from tests.kits.ecg import heart, write_wfdb
