@@ -117,10 +117,11 @@ class RenderedSheet(Result):
     num_found: int
 
     def _facts(self) -> dict[str, object]:
-        shown = self.map
+        sheet_map = self.map
         return {
-            "layout": shown.layout,
-            "size": f"{shown.width_px} x {shown.height_px} px, {shown.px_per_mm:.2f} px/mm, {shown.mm_per_mv:g} mm/mV",
+            "layout": sheet_map.layout,
+            "size": f"{sheet_map.width_px} x {sheet_map.height_px} px, {sheet_map.px_per_mm:.2f} px/mm, "
+            f"{sheet_map.mm_per_mv:g} mm/mV",
             "record": f"{self.duration_s:.3g} s, {self.number} of {count(self.num_found, 'record')}",
             "leads without a signal": ", ".join(self.missing_leads) or "none",
             "image": self.out,
@@ -287,9 +288,9 @@ def written_values(
     sheet: DigitisedSheet, together: bool, min_confidence: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return what is written: mV, NaN where nothing was read, and confidence."""
-    shown = sheet.shown & (sheet.confidence >= min_confidence)
-    values = np.where(shown, sheet.signal.values_mv, np.float32(np.nan))
-    confidence = np.where(shown, sheet.confidence, np.float32(0))
+    is_sure = sheet.shown & (sheet.confidence >= min_confidence)
+    values = np.where(is_sure, sheet.signal.values_mv, np.float32(np.nan))
+    confidence = np.where(is_sure, sheet.confidence, np.float32(0))
     if not together:
         return values, confidence
     layout, hz = LAYOUTS[sheet.layout], sheet.signal.sampling_hz

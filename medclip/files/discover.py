@@ -328,7 +328,7 @@ class Stillness:
         if now - status.st_ctime >= self.settle_s:
             return False
         state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        known, since = self._seen.get(name, (state, now))
-        since = since if known == state else now
+        before, since = self._seen.get(name, (state, now))
+        since = since if before == state else now
         seen[name] = (state, since)  # also by our own clock, where that of a network drive is another one
         return now - since < self.settle_s

@@ -226,8 +226,8 @@ def make_file(path: Path) -> None:
 
 def _set_mode(path: Path, mode: int) -> None:
     with suppress(OSError):  # file systems without modes
-        known = os.stat(path).st_mode
-        os.chmod(path, mode | known & stat.S_ISGID if stat.S_ISDIR(known) else mode)
+        old_mode = os.stat(path).st_mode
+        os.chmod(path, mode | old_mode & stat.S_ISGID if stat.S_ISDIR(old_mode) else mode)
 
 
 def _sync(path: Path) -> None:
@@ -442,10 +442,10 @@ def read_own_note(path: Path, what: str) -> dict[str, Any] | None:
     Raises:
         MedclipError: OUTPUT_IN_USE for the note of anything else: other commands call theirs alike.
     """
-    known = read_note(path)
-    if known is not None and known.get(_HOLDS) != what:
+    note = read_note(path)
+    if note is not None and note.get(_HOLDS) != what:
         raise in_use(path.parent, f"this folder holds other results and no {what}", "Name an empty or new folder.")
-    return known
+    return note
 
 
 def digest_of(values: Any) -> str:
@@ -465,8 +465,8 @@ def read_note(path: Path) -> dict[str, Any] | None:
 def refuse_other(
     out: Path,
     what: str,
-    known: Mapping[str, Any] | None,
-    asked: Mapping[str, Any],
+    noted: Mapping[str, Any] | None,
+    wanted: Mapping[str, Any],
     *,
     titles: Mapping[str, str] | None = None,
     remedy: str = "Name another folder.",
@@ -476,20 +476,20 @@ def refuse_other(
     Args:
         out: The folder.
         what: Name of what the folder holds: "run".
-        known: Facts of what it holds; None where they cannot be read.
-        asked: The facts of what is to be written. What `known` has beyond them does not count.
+        noted: Facts of what it holds; None where they cannot be read.
+        wanted: The facts of what is to be written. What `noted` has beyond them does not count.
         titles: Words for facts, by their names, where these do not say it.
         remedy: Sentence that says what to do.
 
     Raises:
         MedclipError: OUTPUT_IN_USE, naming what differs.
     """
-    if known is None:
+    if noted is None:
         raise in_use(out, f"this folder holds another {what}", remedy)
     differing = [
         (titles or {}).get(name, f"the {name.replace('_', ' ')}")
-        for name, value in asked.items()
-        if not _within(value, known.get(name))
+        for name, value in wanted.items()
+        if not _within(value, noted.get(name))
     ]
     if differing:
         verb = "differs" if len(differing) == 1 and not differing[0].partition(" of ")[0].endswith("s") else "differ"
@@ -501,8 +501,8 @@ def in_use(out: Path, content: str, remedy: str) -> MedclipError:
     return MedclipError(Reason.OUTPUT_IN_USE, f"{content}; nothing was changed.", where=out, hint=remedy)
 
 
-def _within(asked: Any, known: Any) -> bool:
+def _within(wanted: Any, noted: Any) -> bool:
     """Whether all that is asked stands there, too; as JSON writes both."""
-    if isinstance(asked, Mapping) and isinstance(known, Mapping):
-        return all(key in known and _within(value, known[key]) for key, value in asked.items())
-    return asked == known or json.dumps(asked, default=str) == json.dumps(known, default=str)
+    if isinstance(wanted, Mapping) and isinstance(noted, Mapping):
+        return all(key in noted and _within(value, noted[key]) for key, value in wanted.items())
+    return wanted == noted or json.dumps(wanted, default=str) == json.dumps(noted, default=str)

@@ -96,18 +96,18 @@ def _by_command(tables: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the options of each command; of a group they stand one table deeper: [slides.embed]."""
     options: dict[str, dict[str, Any]] = {}
     for name, table in tables.items():
-        own = {key: value for key, value in table.items() if not isinstance(value, dict)}
+        of_command = {key: value for key, value in table.items() if not isinstance(value, dict)}
         below = {key: value for key, value in table.items() if isinstance(value, dict)}
-        if own or not below:
-            options[name] = own
+        if of_command or not below:
+            options[name] = of_command
         options |= {f"{name} {key}": value for key, value in below.items()}
     return options
 
 
 def _limit(path: Path, name: str, value: Any) -> int | float:
     if name not in (*_BYTES, *_NUMBERS, *_SWITCHES):
-        known = (*_NUMBERS, *_BYTES, *_SWITCHES)
-        raise _fault(path, f"there is no limit {name!r}.", did_you_mean(name, known, "Limits are"))
+        names = (*_NUMBERS, *_BYTES, *_SWITCHES)
+        raise _fault(path, f"there is no limit {name!r}.", did_you_mean(name, names, "Limits are"))
     if name in _SWITCHES:
         if not isinstance(value, bool):
             raise _fault(path, f"[{LIMITS}] {name} is true or false, not {value!r}.")

@@ -166,11 +166,11 @@ class StoreFiles:
         self._connections.shutdown(wait=True, cancel_futures=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def refs(self, known: Callable[[str], Sequence[str]]) -> Iterator[FileRef]:
+    def refs(self, names_below: Callable[[str], Sequence[str]]) -> Iterator[FileRef]:
         """Yield the files folder by folder, as `medclip.files.discover.walk` does.
 
         Args:
-            known: Function that returns names that a ledger knows, of no use here: the store is asked again.
+            names_below: Function that returns names that a ledger knows, of no use here: the store is asked again.
 
         Raises:
             MedclipError: UNREACHABLE and as `medclip.files.stores.entries_in`.

@@ -207,16 +207,16 @@ def entries_in(place: RemotePath, *, alone: bool = False) -> list[tuple[str | No
 
     def ask() -> list[tuple[str | None, bool, int]]:
         client = client_of(place)
-        own = client._strip_protocol(place.url).rstrip("/")
+        root = client._strip_protocol(place.url).rstrip("/")
         listed = [client.info(place.url)] if alone else client.ls(place.url, detail=True, refresh=True)
         entries: list[tuple[str | None, bool, int]] = []
         for entry in listed:
             path, is_folder = str(entry["name"]), entry["type"] == "directory"
-            if path.rstrip("/") == own:
+            if path.rstrip("/") == root:
                 if not is_folder and not path.endswith("/"):  # the mark of a folder, which some clients write
                     entries.append((None, False, int(entry.get("size") or 0)))
                 continue
-            entries.append((path.removeprefix(f"{own}/").rstrip("/"), is_folder, int(entry.get("size") or 0)))
+            entries.append((path.removeprefix(f"{root}/").rstrip("/"), is_folder, int(entry.get("size") or 0)))
         return entries
 
     try:

@@ -203,17 +203,17 @@ class Placement:
         return (rows @ values.astype(np.float32) @ columns.T).astype(np.float32)
 
 
-def _weights(size: int, scale: float, start: int, shown: int, cells: int) -> NDArray[np.float32]:
+def _weights(size: int, scale: float, start: int, size_shown: int, cells: int) -> NDArray[np.float32]:
     """Return [size, cells]: how much each cell of a grid counts at each pixel; NaN for pixels that were cut off."""
     position = (np.arange(size) + 0.5) * scale + start
     weights = np.zeros((size, cells), np.float32)
-    place = np.clip(position / shown * cells - 0.5, 0, cells - 1)
+    place = np.clip(position / size_shown * cells - 0.5, 0, cells - 1)
     lower = np.minimum(place.astype(int), max(cells - 2, 0))
     pixels = np.arange(size)
     weights[pixels, lower] = 1 - (place - lower)
     if cells > 1:
         weights[pixels, lower + 1] = place - lower
-    weights[(position < 0) | (position > shown)] = np.nan
+    weights[(position < 0) | (position > size_shown)] = np.nan
     return weights
 
 
@@ -335,10 +335,10 @@ def place(
     else:  # of an image a thousand times as long as wide
         top, left, bottom, right = where.seen
         small = resize(pixels, part.height, part.width, interpolation, (left, top, right, bottom))
-    shown = where.shown_height, where.shown_width
-    if small.shape == (*shown, 3):
+    size_shown = where.shown_height, where.shown_width
+    if small.shape == (*size_shown, 3):
         return small if small.base is None else np.ascontiguousarray(small)
-    square = np.empty((*shown, 3), np.uint8)
+    square = np.empty((*size_shown, 3), np.uint8)
     square[:] = fill
     square[filled.top : filled.bottom, filled.left : filled.right] = small
     return square

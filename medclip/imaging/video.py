@@ -66,8 +66,8 @@ def choose(frames: NDArray[Any], most: int = MAX_VIEWS) -> list[int]:
     Returns:
         Indices in order; empty if no frame shows anything.
     """
-    shown = [number for number, frame in enumerate(frames) if shows_something(frame)]
-    return [shown[index] for index in spread(len(shown), most)]
+    numbers = [number for number, frame in enumerate(frames) if shows_something(frame)]
+    return [numbers[index] for index in spread(len(numbers), most)]
 
 
 _DEMUXERS: Mapping[Format, str] = {Format.MP4: "mp4", Format.AVI: "avi"}
@@ -234,9 +234,9 @@ def _facts(container: Any, stream: Any, settings: Settings) -> VideoFacts:
     aspect = float(ratio) if ratio else 1.0
     if not 0.1 < aspect < 10:
         aspect = 1.0
-    shown = round(width * aspect)
-    check_size(shown, height, settings)
-    return VideoFacts(tuple(sorted(times)), float(stream.time_base), height, shown, aspect, str(context.name))
+    shown_width = round(width * aspect)
+    check_size(shown_width, height, settings)
+    return VideoFacts(tuple(sorted(times)), float(stream.time_base), height, shown_width, aspect, str(context.name))
 
 
 def _all(container: Any, stream: Any, facts: VideoFacts) -> tuple[NDArray[np.uint8], tuple[Step, ...]]:

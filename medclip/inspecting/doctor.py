@@ -160,8 +160,8 @@ class Diagnosis(Result):
         }
 
     def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
-        shown = sorted(self.checks, key=lambda check: check.state is State.PASS) if most else self.checks
-        return [{"check": c.name, "state": str(c.state), "finding": c.finding, "fix": c.fix} for c in shown[:most]]
+        checks = sorted(self.checks, key=lambda check: check.state is State.PASS) if most else self.checks
+        return [{"check": c.name, "state": str(c.state), "finding": c.finding, "fix": c.fix} for c in checks[:most]]
 
     def to_json(self) -> str:
         """Return the diagnosis as one JSON object: `ok` and `checks`."""
@@ -228,16 +228,16 @@ def _name_clash() -> Check:
         return Check(
             name, State.FAIL, f"an unrelated package, medclip {foreign}, is installed and uses the same folder", fix
         )
-    own = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parents[1]
     for entry in dict.fromkeys(sys.path):
         other = Path(entry or ".", "medclip").resolve()
-        if other != own and (other / "__init__.py").is_file():
-            clash = f"another package named medclip lies in {other.parent}; ours is in {own.parent}"
+        if other != package and (other / "__init__.py").is_file():
+            clash = f"another package named medclip lies in {other.parent}; ours is in {package.parent}"
             return Check(name, State.FAIL, clash, f"remove {other}, or take its folder off the Python path")
     changed = _changed_files()
     if changed:
         return Check(name, State.FAIL, f"{len(changed)} of our files were replaced, the first is {changed[0]}", fix)
-    return Check(name, State.PASS, f"medclip is ours, in {own}")
+    return Check(name, State.PASS, f"medclip is ours, in {package}")
 
 
 def _version_of(distribution: str) -> str | None:

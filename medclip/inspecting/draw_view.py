@@ -62,12 +62,12 @@ def refuse_input(target: Path, paths: Iterable[Path]) -> None:
         MedclipError: WRONG_USE.
     """
     try:
-        own = os.stat(target)
+        status = os.stat(target)
     except OSError:
         return
     for path in paths:
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.stat(path), own):
+            if os.path.samestat(os.stat(path), status):
                 raise MedclipError(
                     Reason.WRONG_USE,
                     "this is one of the files to look at, and it would be lost.",

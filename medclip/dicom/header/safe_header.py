@@ -648,8 +648,9 @@ def _standard_uid(uid: str) -> str:
     """Return a UID that the standard itself registers; those of makers and patients are not among them."""
     from pydicom.uid import UID
 
-    known = _UID.fullmatch(uid) is not None and UID(uid).name != uid  # one that is not registered is its own name
-    return uid if known else ""
+    # One that is not registered is its own name.
+    is_registered = _UID.fullmatch(uid) is not None and UID(uid).name != uid
+    return uid if is_registered else ""
 
 
 def _number(digits: int, most: float, get: Callable[[DicomHeader], float | None]) -> Callable[[DicomHeader], Any]:

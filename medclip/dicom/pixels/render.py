@@ -68,15 +68,15 @@ def read_dicom(
             TRUNCATED, CORRUPT, MISSING_CODEC, CONSTANT_IMAGE (nothing but padding), WRONG_USE (no such frame, window).
     """
     with quiet("pydicom"):
-        dataset, known = open_dataset(path, header, settings)
-        check(known, dataset, settings)
-        if frame is None and known.frames > 1:
+        dataset, stated = open_dataset(path, header, settings)
+        check(stated, dataset, settings)
+        if frame is None and stated.frames > 1:
             raise MedclipError(
                 Reason.NOT_SUPPORTED_YET,
-                f"the DICOM object holds {known.frames} frames, and none was chosen (read_dicom reads one frame, "
+                f"the DICOM object holds {stated.frames} frames, and none was chosen (read_dicom reads one frame, "
                 "read_frames many).",
             )
-        frames = _read(dataset, known, settings, mode, [frame or 0])
+        frames = _read(dataset, stated, settings, mode, [frame or 0])
     return Decoded(frames.pixels[0], frames.steps, frames.decoder, frames.headers, frames.unit, frames.spacing_mm)
 
 
@@ -107,9 +107,9 @@ def read_frames(
         MedclipError: As `read_dicom`; TOO_LARGE where the frames would take more than `settings.max_volume_bytes`.
     """
     with quiet("pydicom"):
-        dataset, known = open_dataset(path, header, settings)
-        check(known, dataset, settings)
-        return _read(dataset, known, settings, mode, list(range(known.frames)) if frames is None else list(frames))
+        dataset, stated = open_dataset(path, header, settings)
+        check(stated, dataset, settings)
+        return _read(dataset, stated, settings, mode, list(range(stated.frames)) if frames is None else list(frames))
 
 
 def read_stored(path: Path, settings: Settings, *, header: DicomHeader | None = None) -> NDArray[Any]:
@@ -128,12 +128,12 @@ def read_stored(path: Path, settings: Settings, *, header: DicomHeader | None = 
         MedclipError: As `read_frames`.
     """
     with quiet("pydicom"):
-        dataset, known = open_dataset(path, header, settings)
-        check(known, dataset, settings)
-        check_volume(known, known.frames, settings)
+        dataset, stated = open_dataset(path, header, settings)
+        check(stated, dataset, settings)
+        check_volume(stated, stated.frames, settings)
         unterminated = settings.policy.accept_unterminated
-        stored = Stored(dataset, known, align=False, unterminated=unterminated).read()
-    return stored[0] if known.frames == 1 else stored
+        stored = Stored(dataset, stated, align=False, unterminated=unterminated).read()
+    return stored[0] if stated.frames == 1 else stored
 
 
 def _read(dataset: Any, header: DicomHeader, settings: Settings, mode: Mode, frames: list[int]) -> Frames:

@@ -45,9 +45,9 @@ def open_dataset(path: Path, header: DicomHeader | None, settings: Settings) -> 
     """
 
     def expected(dataset: Any) -> int:
-        known = _pixel_header(dataset)
-        check_size(known.columns, known.rows, settings) if known.rows or known.columns else None
-        return check_volume(known, known.frames, settings)
+        stated = _pixel_header(dataset)
+        check_size(stated.columns, stated.rows, settings) if stated.rows or stated.columns else None
+        return check_volume(stated, stated.frames, settings)
 
     try:
         dataset = parsed(path, expected)

@@ -200,21 +200,21 @@ class DicomwebFiles:
             MedclipError: As `list_all`.
         """
         self._warn_if_open()
-        known: set[str] = set()
+        uids: set[str] = set()
         num_files, modalities = 0, Counter[str]()
         try:
-            for uid, number, own in self.server.studies_with_modalities(self.query):
-                if uid in known:  # pages overlap where studies come meanwhile
+            for uid, number, of_study in self.server.studies_with_modalities(self.query):
+                if uid in uids:  # pages overlap where studies come meanwhile
                     continue
-                known.add(uid)
+                uids.add(uid)
                 num_files += 1 if number is None else number
-                modalities.update(set(own) or {"not stated"})
+                modalities.update(set(of_study) or {"not stated"})
         finally:
             self.server.close()
-        if not known:
+        if not uids:
             self._note(_NONE)
         ordered = sorted(modalities.items(), key=lambda each: (-each[1], each[0]))
-        return Inventory(num_files, len(known), modalities=dict(ordered))
+        return Inventory(num_files, len(uids), modalities=dict(ordered))
 
     def _warn_if_open(self) -> None:
         if self.server.is_open:
@@ -238,11 +238,11 @@ class DicomwebFiles:
 
     # What there is.
 
-    def refs(self, known: Callable[[str], Sequence[str]]) -> Iterator[FileRef]:
+    def refs(self, names_below: Callable[[str], Sequence[str]]) -> Iterator[FileRef]:
         """Yield the files study by study, in the order of their names.
 
         Args:
-            known: Function from a study's prefix to the names of its files that a ledger knows.
+            names_below: Function from a study's prefix to the names of its files that a ledger knows.
 
         Raises:
             MedclipError: As `DicomwebServer.studies`.
@@ -251,7 +251,7 @@ class DicomwebFiles:
         waiting: deque[tuple[ListedStudy, Future[list[str]]]] = deque()
         while True:
             for study in islice(studies, _AHEAD - len(waiting)):
-                files = known(f"{study.name}/")
+                files = names_below(f"{study.name}/")
                 future = self._ahead.submit(self._look, study, files)
                 if not files:
                     self._looking[study.name] = future
@@ -262,15 +262,15 @@ class DicomwebFiles:
             for name in future.result():
                 yield FileRef(self.folder / name, name, place=(study.name, name))
 
-    def _look(self, study: ListedStudy, known: Sequence[str]) -> list[str]:
+    def _look(self, study: ListedStudy, ledger_names: Sequence[str]) -> list[str]:
         """List the files of a study; fetch those of one that is new while there is room."""
-        if known and study.num_instances == len(known):
-            return list(known)
+        if ledger_names and study.num_instances == len(ledger_names):
+            return list(ledger_names)
         names: list[str] = []
         for _ in range(2):
             instances = self.server.instances(study.uid, study.num_instances)
             names = sorted(self._files(study, instances))
-            if known or not names or self.server.stop.is_set() or self._num_bytes >= self._limit // 2:
+            if ledger_names or not names or self.server.stop.is_set() or self._num_bytes >= self._limit // 2:
                 break
             try:
                 num_sent, _ = self._bring(study, frozenset(names), instances)

@@ -91,10 +91,10 @@ def exam_view(
         table: View that a table states; its position may hold words such as "CC MAG".
         file_name: A path whose last part may name a side, such as `0_L_CC.png`; `name` where None.
     """
-    known = {} if header is None else public_values(header)
+    values = {} if header is None else public_values(header)
     position, modifiers, side_in_view = _position_of(header)
-    sides = [known.get("laterality", ""), side_in_view]
-    kind = known.get("exam_kind", ViewKind.STANDARD)
+    sides = [values.get("laterality", ""), side_in_view]
+    kind = values.get("exam_kind", ViewKind.STANDARD)
     if table is not None:
         in_table, of_table, side_in_table = _in_words(table.position)
         position, modifiers = in_table or position, modifiers | of_table
@@ -105,9 +105,9 @@ def exam_view(
     return ExamView(
         name,
         ViewType("" if contradict or not stated else stated[0], position, str(kind)),
-        known.get("intent", "").removeprefix("FOR ").lower(),
-        tuple(sorted({*modifiers, *known.get("view_modifiers", ())})),
-        known.get("breast_implant"),
+        values.get("intent", "").removeprefix("FOR ").lower(),
+        tuple(sorted({*modifiers, *values.get("view_modifiers", ())})),
+        values.get("breast_implant"),
         contradict,
         None if header is None or not 0 <= (header.instance_number or 0) < 1000 else header.instance_number,
     )
@@ -122,16 +122,16 @@ def exam_view_of_row(name: str, laterality: str | None, view: str | None, header
         view: The row's position.
         headers: The row's JSON of header values.
     """
-    known = json.loads(headers) if headers else {}
+    values = json.loads(headers) if headers else {}
     position, modifiers, _ = _in_words(view or "")
     return ExamView(
         name,
-        ViewType(laterality if laterality in SIDES else "", position, known.get("exam_kind", ViewKind.STANDARD.value)),
-        known.get("intent", "").removeprefix("FOR ").lower(),
-        tuple(sorted({*modifiers, *known.get("view_modifiers", ())})),
-        known.get("breast_implant"),
-        bool(known.get("sides_contradict")),
-        known.get("instance_number"),
+        ViewType(laterality if laterality in SIDES else "", position, values.get("exam_kind", ViewKind.STANDARD.value)),
+        values.get("intent", "").removeprefix("FOR ").lower(),
+        tuple(sorted({*modifiers, *values.get("view_modifiers", ())})),
+        values.get("breast_implant"),
+        bool(values.get("sides_contradict")),
+        values.get("instance_number"),
     )
 
 
@@ -355,9 +355,9 @@ def exams_of(studies: Sequence[Study], facts: Mapping[str, FileFacts]) -> dict[s
         if exam is None:
             continue
         exams[study.key] = exam
-        known = [unit.exam_date for unit in study.units if unit.exam_date is not None]
-        if study.patient and known:
-            days.setdefault(study.patient, {})[study.key] = min(known)
+        dates = [unit.exam_date for unit in study.units if unit.exam_date is not None]
+        if study.patient and dates:
+            days.setdefault(study.patient, {})[study.key] = min(dates)
     earlier = {study.key: days_before(study.key, days.get(study.patient or "", {})) for study in studies}
     return {key: replace(exam, earlier=earlier[key]) for key, exam in exams.items()}
 
@@ -375,7 +375,7 @@ def twins_for_processing(files: Sequence[tuple[FileRef, FileFacts]]) -> frozense
         Names of files. Without a stated side and view nothing is known, so those are not among them.
     """
     raw: dict[tuple[object, ...], list[str]] = {}
-    shown: set[tuple[object, ...]] = set()
+    for_people: set[tuple[object, ...]] = set()
     for ref, facts in files:
         header = facts.header
         if header is None or modality_code(header) != "MG":
@@ -388,8 +388,8 @@ def twins_for_processing(files: Sequence[tuple[FileRef, FileFacts]]) -> frozense
         if view.intent == "processing":
             raw.setdefault(place, []).append(ref.name)
         elif view.intent == "presentation":
-            shown.add(place)
-    return frozenset(name for place, names in raw.items() if place in shown for name in names)
+            for_people.add(place)
+    return frozenset(name for place, names in raw.items() if place in for_people for name in names)
 
 
 def _view_of(ref: FileRef, facts: FileFacts, stated: ViewType | None) -> ExamView | None:

@@ -39,11 +39,11 @@ def passing_error(error: BaseException | None) -> OSError | None:
     Args:
         error: Error that reading ended with; what it was raised from, or while, counts also where it is not shown.
     """
-    known: set[int] = set()
-    while error is not None and id(error) not in known:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
         if isinstance(error, OSError) and error.errno in _PASSING:
             return error
-        known.add(id(error))
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None
 

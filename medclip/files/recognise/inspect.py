@@ -211,14 +211,14 @@ class FileFacts:
 
 
 def inspect_file(
-    path: Path, settings: Settings, known: tuple[Stamp, str] | None = None, *, raise_passing: bool = False
+    path: Path, settings: Settings, hashed: tuple[Stamp, str] | None = None, *, raise_passing: bool = False
 ) -> FileFacts:
     """Hash a file, sniff its format and read its header if it is DICOM.
 
     Args:
         path: The file.
         settings: Limits.
-        known: Stamp and hash of the file when it was looked at before; where the stamp is the same, it is not read
+        hashed: Stamp and hash of the file when it was looked at before; where the stamp is the same, it is not read
             whole again.
         raise_passing: Whether the errors of a drive that may be gone in a moment are raised, for a caller that tries
             again.
@@ -232,8 +232,8 @@ def inspect_file(
     try:
         with path.open("rb") as file:
             stamp = Stamp.of(os.fstat(file.fileno()))
-            if known is not None and known[0] == stamp:
-                facts = _facts(path, file, known[1], stamp.size_bytes, settings)
+            if hashed is not None and hashed[0] == stamp:
+                facts = _facts(path, file, hashed[1], stamp.size_bytes, settings)
             elif stamp.size_bytes > _IN_MEMORY_BYTES:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 facts = _facts(path, file, digest, stamp.size_bytes, settings)

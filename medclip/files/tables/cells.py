@@ -58,20 +58,20 @@ def iso_week(text: str) -> str | None:
     return f"{year}-W{week:02}"
 
 
-def days_before(own: str, days: dict[str, date]) -> tuple[tuple[str, int], ...]:
+def days_before(exam: str, days: dict[str, date]) -> tuple[tuple[str, int], ...]:
     """Return which of a patient's examinations came before one of them, and by how many days, the latest first.
 
     Args:
-        own: Name of the examination.
+        exam: Name of the examination.
         days: Day of each examination whose day is known.
 
     Example:
         >>> days_before("b", {"a": date(2023, 3, 1), "b": date(2024, 3, 1), "c": date(2025, 3, 1)})
         (('a', 366),)
     """
-    if own not in days:
+    if exam not in days:
         return ()
-    before = ((name, (days[own] - day).days) for name, day in days.items() if day < days[own])
+    before = ((name, (days[exam] - day).days) for name, day in days.items() if day < days[exam])
     return tuple(sorted(before, key=lambda exam: exam[1]))
 
 

@@ -312,9 +312,9 @@ def _mosaic_header(path: Path) -> tuple[int, NDArray[np.float64]]:
 class _Group:
     """What one frame's functional groups say."""
 
-    def __init__(self, shared: Any, own: Any, number: int, header: DicomHeader) -> None:
+    def __init__(self, shared: Any, per_frame: Any, number: int, header: DicomHeader) -> None:
         def find(sequence: str) -> Any:
-            return next((held[0] for groups in (own, shared) if (held := items(groups, sequence))), None)
+            return next((held[0] for groups in (per_frame, shared) if (held := items(groups, sequence))), None)
 
         measures, content = find("PixelMeasuresSequence"), find("FrameContentSequence")
         spacing = numbers(measures, "PixelSpacing", 2)
@@ -342,10 +342,13 @@ def _groups(path: Path, header: DicomHeader) -> list[_Group]:
         with quiet("pydicom"):
             dataset = dcmread(path, force=True, stop_before_pixels=True)
             shared = next(iter(items(dataset, "SharedFunctionalGroupsSequence")), None)
-            own = items(dataset, "PerFrameFunctionalGroupsSequence")
-            if own and len(own) != header.frames:
+            per_frame = items(dataset, "PerFrameFunctionalGroupsSequence")
+            if per_frame and len(per_frame) != header.frames:
                 raise MedclipError(Reason.CORRUPT, "the header describes another number of frames than it states.")
-            return [_Group(shared, own[number] if own else None, number, header) for number in range(header.frames)]
+            return [
+                _Group(shared, per_frame[number] if per_frame else None, number, header)
+                for number in range(header.frames)
+            ]
     except MedclipError:
         raise
     except Exception:
@@ -401,8 +404,10 @@ def _places(groups: Sequence[_Group]) -> list[list[int]]:
 
 
 def _parallel(groups: Sequence[_Group]) -> bool:
-    known = [group.place.orientation for group in groups if group.place.orientation is not None]
-    return not known or bool(np.abs(np.array(known) - np.array(known[0])).max() < np.radians(PARALLEL_DEG))
+    orientations = [group.place.orientation for group in groups if group.place.orientation is not None]
+    return not orientations or bool(
+        np.abs(np.array(orientations) - np.array(orientations[0])).max() < np.radians(PARALLEL_DEG)
+    )
 
 
 def _unit(header: DicomHeader, groups: Sequence[_Group], *, rescaled: bool) -> str:

@@ -323,13 +323,13 @@ def _laid_out(
         "value_range": (low, high),
     }
     turned = np.moveaxis(voxels, 3, 0) if voxels.ndim == 4 else voxels
-    shown, shown_affine, plane = arrange(turned, affine, natural_plane(affine))
-    shown = np.ascontiguousarray(shown)
-    shown, filled = fill(shown, RELATIVE, low)
+    arranged, shown_affine, plane = arrange(turned, affine, natural_plane(affine))
+    arranged = np.ascontiguousarray(arranged)
+    arranged, filled = fill(arranged, RELATIVE, low)
     done = (
         *steps,
         Step("layout", f"{headers['stored_orientation']} stored, shown in {plane} slices"),
         *filled,
-        Step("volume", f"{' x '.join(map(str, shown.shape))}, {shown.dtype}"),
+        Step("volume", f"{' x '.join(map(str, arranged.shape))}, {arranged.dtype}"),
     )
-    return VolumeRead(Volume(shown, shown_affine, RELATIVE, plane), done, f"nibabel {name}", headers)
+    return VolumeRead(Volume(arranged, shown_affine, RELATIVE, plane), done, f"nibabel {name}", headers)

@@ -204,10 +204,10 @@ def still_frame(volume: Volume, headers: Mapping[str, Any]) -> tuple[Volume, tup
     if volume.voxels.ndim == 3:
         return volume, ()
     count = volume.voxels.shape[0]
-    known = headers.get("b_values")
-    if known and all(value is not None for value in known):
-        number = int(np.argmin(known))
-        why = f"the lowest b-value, {known[number]:g} s/mm²"
+    b_values = headers.get("b_values")
+    if b_values and all(value is not None for value in b_values):
+        number = int(np.argmin(b_values))
+        why = f"the lowest b-value, {b_values[number]:g} s/mm²"
     else:
         number, why = count // 2, "the middle one"
     return replace(volume, voxels=volume.voxels[number]), (Step("frame", f"{number} of {count}, {why}"),)

@@ -244,13 +244,13 @@ def stack_of(places: Sequence[Place], *, uneven: str) -> Stack:
 
 
 def _directions(places: Sequence[Place], notes: list[Step]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    known = [place.orientation for place in places if place.orientation is not None]
-    if not known:
+    orientations = [place.orientation for place in places if place.orientation is not None]
+    if not orientations:
         notes.append(Step("orientation", "the header states none; taken for axial, front on top"))
         return np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
-    cosines = np.array(known)
+    cosines = np.array(orientations)
     turned = np.abs(cosines - cosines[0]).max()  # a turn by a small angle moves a unit vector by as many radians
-    if len(known) < len(places) or turned > np.radians(PARALLEL_DEG):
+    if len(orientations) < len(places) or turned > np.radians(PARALLEL_DEG):
         raise MedclipError(Reason.UNEVEN_SLICES, "the slices of the series are not parallel to each other.")
     row, column = cosines[0, :3], cosines[0, 3:]
     lengths = np.linalg.norm(row), np.linalg.norm(column)
@@ -271,12 +271,13 @@ def _spacing(places: Sequence[Place], notes: list[Step]) -> tuple[float, float]:
 
 
 def _positions(places: Sequence[Place], notes: list[Step]) -> NDArray[np.float64]:
-    known = [place.position for place in places if place.position is not None]
-    if len(known) == len(places):
-        return np.array(known, np.float64)
+    positions = [place.position for place in places if place.position is not None]
+    if len(positions) == len(places):
+        return np.array(positions, np.float64)
     if len(places) > 1:
         raise MedclipError(
-            Reason.UNEVEN_SLICES, f"{len(places) - len(known)} of the {len(places)} slices do not say where they lie."
+            Reason.UNEVEN_SLICES,
+            f"{len(places) - len(positions)} of the {len(places)} slices do not say where they lie.",
         )
     notes.append(Step("position", "the header states none; the first pixel is taken for the origin"))
     return np.zeros((1, 3))

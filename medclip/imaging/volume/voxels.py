@@ -183,12 +183,12 @@ def cut_clip(voxels: Voxels, part: Part, black_white: tuple[float, float]) -> ND
     grid = values.astype(np.float32)
     for axis in sorted(axes, key=lambda axis: part.shape[axis] / grid.shape[axis]):  # the one that shrinks most first
         grid = along(grid, axis, part.shape[axis], part.step[axis], part.middle[axis] - starts[axis])
-    shown = scale_to_uint8(grid, *black_white)
+    clip = scale_to_uint8(grid, *black_white)
     for axis in axes:
         places = part.places(axis)
         outside = (places < -0.5) | (places > sizes[axis] - 0.5)
-        shown[(slice(None),) * axis + (outside,)] = 0
-    return shown if shown.ndim == 4 else shown[..., None]
+        clip[(slice(None),) * axis + (outside,)] = 0
+    return clip if clip.ndim == 4 else clip[..., None]
 
 
 def _needed(part: Part, axis: int, size: int) -> tuple[int, int]:

@@ -91,10 +91,10 @@ def _check_expansion(path: Path, limit: int) -> None:
             if kind != _COMPRESSED:
                 file.seek(size, 1)
                 continue
-            left, stream = size, zlib.decompressobj()
+            remaining, stream = size, zlib.decompressobj()
             total = 0
-            while left > 0 and (packed := file.read(min(_CHUNK, left))):
-                left -= len(packed)
+            while remaining > 0 and (packed := file.read(min(_CHUNK, remaining))):
+                remaining -= len(packed)
                 while packed:
                     try:
                         total += len(stream.decompress(packed, _CHUNK))

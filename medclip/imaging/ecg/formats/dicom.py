@@ -230,11 +230,11 @@ def _facts(groups: Sequence[Any]) -> list[GroupFacts]:
     names = [[_name(channel) for channel in group.ChannelDefinitionSequence] for group in groups]
     meanings = iter(lead_names([name for group in names for name in group]))
     facts = []
-    for group, own in zip(groups, names, strict=True):
+    for group, leads in zip(groups, names, strict=True):
         label = upper(group, "MultiplexGroupLabel")
         facts.append(
             GroupFacts(
-                frozenset(meaning.name for meaning in islice(meanings, len(own)) if meaning.standard),
+                frozenset(meaning.name for meaning in islice(meanings, len(leads)) if meaning.standard),
                 int(group.NumberOfWaveformSamples) / max(float(group.SamplingFrequency), 1e-9),
                 number_of(group, "MultiplexGroupTimeOffset"),
                 upper(group, "WaveformOriginality") == "DERIVED" or "MEDIAN" in label,

@@ -185,8 +185,10 @@ def wfdb_record(
         >>> header.splitlines()
         ['r1 1 500 2', 'r1.dat 16 1000.0(0)/mV 16 0 0 1000 0 II']
     """
-    known = np.isfinite(leads_mv)
-    stored = np.where(known, np.clip(np.rint(np.where(known, leads_mv, 0) * UNITS_PER_MV), -32767, 32767), _MISSING)
+    is_finite = np.isfinite(leads_mv)
+    stored = np.where(
+        is_finite, np.clip(np.rint(np.where(is_finite, leads_mv, 0) * UNITS_PER_MV), -32767, 32767), _MISSING
+    )
     stored = stored.astype("<i2")
     lines = [f"{name} {len(names)} {sampling_hz:g} {stored.shape[1]}"]
     for lead, line in zip(names, stored, strict=True):

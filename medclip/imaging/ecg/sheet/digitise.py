@@ -85,11 +85,11 @@ class DigitisedSheet:
         sure = []
         least = LAYOUTS[self.layout].column_s * self.signal.sampling_hz * _LEAST_OF_SURE
         for n, lead in enumerate(TWELVE):
-            shown = self.shown[n]
-            if shown.sum() < least or (self.contradicts and lead in TWELVE[:6]):
+            is_read = self.shown[n]
+            if is_read.sum() < least or (self.contradicts and lead in TWELVE[:6]):
                 continue
-            confidence, values = self.confidence[n, shown], self.signal.values_mv[n, shown].astype(np.float64)
-            in_doubt = float((self.doubt_mv[n, shown].astype(np.float64) ** 2).sum()) * _OF_DOUBT
+            confidence, values = self.confidence[n, is_read], self.signal.values_mv[n, is_read].astype(np.float64)
+            in_doubt = float((self.doubt_mv[n, is_read].astype(np.float64) ** 2).sum()) * _OF_DOUBT
             hidden = in_doubt / max(float(((values - values.mean()) ** 2).sum()), 1e-9)
             if confidence.mean() >= _SURE and (confidence < _DOUBT).mean() <= _MOST_DOUBT and hidden <= _MOST_HIDDEN:
                 sure.append(lead)
@@ -217,10 +217,10 @@ def _layouts_for(number: int, layout: str | None) -> list[Layout]:
         return [LAYOUTS[layout]]
     fitting = [one for one in LAYOUTS.values() if len(one.rows_mm) == number]
     if not fitting:
-        known = ", ".join(f"{name} ({len(one.rows_mm)})" for name, one in LAYOUTS.items())
+        names = ", ".join(f"{name} ({len(one.rows_mm)})" for name, one in LAYOUTS.items())
         raise MedclipError(
             Reason.NOT_SUPPORTED_YET,
-            f"{count(number, 'row')} of leads were found; the layouts are {known}.",
+            f"{count(number, 'row')} of leads were found; the layouts are {names}.",
             hint="Crop the image to the leads, or scan it sharper.",
         )
     return fitting
@@ -279,13 +279,13 @@ def _cut(
         return values, confidence, doubt
     zero = row.zero_px if row.mm_per_mv else float(np.median(trace.y_px[seen]))
     scale = (row.mm_per_mv or usual) * second / MM_PER_S
-    shown = (times >= part_of[0]) & (times < part_of[1])
-    values[shown] = np.interp(times[shown], columns[seen], (zero - trace.y_px[seen]) / scale)
-    confidence[shown] = np.interp(times[shown], columns[inside], trace.sure[inside])
-    doubt[shown] = np.interp(times[shown], columns[inside], trace.doubt_px[inside]) / scale
+    in_part = (times >= part_of[0]) & (times < part_of[1])
+    values[in_part] = np.interp(times[in_part], columns[seen], (zero - trace.y_px[seen]) / scale)
+    confidence[in_part] = np.interp(times[in_part], columns[inside], trace.sure[inside])
+    doubt[in_part] = np.interp(times[in_part], columns[inside], trace.doubt_px[inside]) / scale
     # Before its first and behind its last ink nothing was seen; short gaps inside are bridged at confidence 0.
     ends = columns[seen][[0, -1]]
-    beyond = shown & ((times < ends[0] - 0.02) | (times > ends[1] + 0.02))
+    beyond = in_part & ((times < ends[0] - 0.02) | (times > ends[1] + 0.02))
     values[beyond] = confidence[beyond] = doubt[beyond] = 0
     return values, confidence, doubt
 
@@ -340,8 +340,8 @@ def _finished(reading: _Reading, grid: Grid, notes: list[str], shape: tuple[int,
     if not mask.all():
         notes.append(f"No trace of {list_of([lead for lead, seen in zip(TWELVE, mask, strict=True) if not seen])}.")
     for lead, sure in zip(TWELVE, confidence, strict=True):
-        shown = sure > 0
-        share = float((sure[shown] < _DOUBT).mean()) if shown.any() else 0.0
+        is_read = sure > 0
+        share = float((sure[is_read] < _DOUBT).mean()) if is_read.any() else 0.0
         if share > _MOST_DOUBT:
             notes.append(f"{lead}: not sure over {share:.0%} of what is shown.")
     steps = (

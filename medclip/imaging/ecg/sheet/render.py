@@ -69,12 +69,12 @@ class SheetOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
-        for name, value, known in (("layout", self.layout, LAYOUTS), ("grid", self.grid, GRIDS)):
-            if value not in known:
+        for name, value, choices in (("layout", self.layout, LAYOUTS), ("grid", self.grid, GRIDS)):
+            if value not in choices:
                 raise MedclipError(
                     Reason.WRONG_USE,
                     f"an ECG sheet has no {name} {value!r}.",
-                    hint=f"{did_you_mean(value, known)} There are: {', '.join(known)}.".strip(),
+                    hint=f"{did_you_mean(value, choices)} There are: {', '.join(choices)}.".strip(),
                 )
         if not 50 <= self.dpi <= 400 or self.mm_per_mv not in (5, 10, 20):
             raise MedclipError(Reason.WRONG_USE, "an ECG sheet has 50 to 400 dpi, and 5, 10 or 20 mm/mV.")
@@ -207,11 +207,11 @@ def _write(draw: ImageDraw.ImageDraw, signal: Signal, places: SheetMap, layout: 
             draw.text((box.left_px + 16 * mm, box.zero_px - 2 * mm), "no usable signal", _GREY, small)
     first, last = _recorded_s(signal)
     begin, end = max(first, places.start_s), min(places.start_s + SHEET_S, last)
-    shown = f"{begin - first:.1f}-{end - first:.1f} s of {last - first:.1f} s"
+    span = f"{begin - first:.1f}-{end - first:.1f} s of {last - first:.1f} s"
     starts = sorted({box.start_s + places.start_s - first for box in places.boxes if not box.rhythm})
     if layout.columns > 1 and end - begin <= SHEET_S - 0.05:
-        shown += f", columns from {', '.join(f'{start:.1f}' for start in starts)} s"
-    scale = f"{MM_PER_S:g} mm/s    {places.mm_per_mv:g} mm/mV    {signal.sampling_hz:g} Hz    {shown}"
+        span += f", columns from {', '.join(f'{start:.1f}' for start in starts)} s"
+    scale = f"{MM_PER_S:g} mm/s    {places.mm_per_mv:g} mm/mV    {signal.sampling_hz:g} Hz    {span}"
     below = layout.page_mm[1]
     draw.text((LEFT_MM * mm, (below - 14.9) * mm), scale, _INK, small)
     filters = "; ".join(step.detail for step in signal.steps if step.name in ("baseline", "notch"))

@@ -168,10 +168,10 @@ def pieces_of(ink: NDArray[np.float32], px_per_mm: float) -> Pieces:
     heights = []
     for number in sorted(pieces.traces, key=lambda n: -pieces.size_mm(n)[0])[:6]:
         rows, columns = boxes[number]
-        own = labels[rows, columns] == number + 1
+        is_piece = labels[rows, columns] == number + 1
         # Rows that cross are one piece: its columns have a line of each.
-        lines = np.diff(own.astype(np.int8), axis=0, prepend=0).clip(0).sum(0)
-        covered = np.where(own, ink[rows, columns], 0).sum(0) / np.maximum(lines, 1)
+        lines = np.diff(is_piece.astype(np.int8), axis=0, prepend=0).clip(0).sum(0)
+        covered = np.where(is_piece, ink[rows, columns], 0).sum(0) / np.maximum(lines, 1)
         heights.append(np.percentile(covered[covered > 0], 20))
     return Pieces(labels, boxes, px_per_mm, float(max(np.median(heights), 0.8)) if heights else 1.0)
 
@@ -383,7 +383,7 @@ def _doubts(
             elif not rows and height > line_px and not near_border[x]:  # a tick
                 for n, path in enumerate(paths):
                     beside = [path[at] for at in (x - 1, x, x + 1) if first <= at < last]
-                    if any(own and own[0] < run[1] + _TOUCH_PX and own[1] > run[0] - _TOUCH_PX for own in beside):
+                    if any(at and at[0] < run[1] + _TOUCH_PX and at[1] > run[0] - _TOUCH_PX for at in beside):
                         doubts[n][x] = max(doubts[n][x], height)
     return [_widened(doubt) for doubt in doubts]
 

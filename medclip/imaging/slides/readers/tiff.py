@@ -218,8 +218,8 @@ def _pages(level: Any) -> list[Any]:
     first = pages[0] if pages else None
     if first is None:
         raise MedclipError(Reason.TRUNCATED, "the TIFF's first directory is missing.")
-    own = len(first.shape)
-    axes, shape = level.axes[:-own], level.shape[:-own]
+    num_axes = len(first.shape)
+    axes, shape = level.axes[:-num_axes], level.shape[:-num_axes]
     if int(np.prod(shape, dtype=np.int64)) != len(pages) or first.imagedepth != 1:
         raise MedclipError(Reason.NOT_SUPPORTED_YET, "the TIFF stores a stack in a way that is not read as a slide.")
     grid = np.arange(len(pages)).reshape(shape)
