@@ -120,42 +120,37 @@ def digitise(pixels: NDArray[np.uint8], *, layout: str | None = None) -> Digitis
             f"the sheet has {pixels.shape[1]} x {pixels.shape[0]} pixels; "
             f"at less than {_SMALLEST_PX} its lines run together.",
         )
-    parted = part(pixels)
-    grid = find_grid(parted.lines)
-    ink, flat = _laid_flat(parted.ink, grid)
+    lines, dark = part(pixels)
+    grid = find_grid(lines)
+    ink, px_per_mm, left_mm = _laid_flat(dark, grid)
     turned, pieces = 0, None
     rows: list[Row] = []
     for quarter in (0, 1, 3, 2):
         candidate = np.ascontiguousarray(np.rot90(ink, quarter))
-        parts = pieces_of(candidate, flat.px_per_mm)
+        parts = pieces_of(candidate, px_per_mm)
         rows = find_rows(candidate, parts)
         if any(row.mm_per_mv for row in rows) and len(rows) >= 3:
             ink, turned, pieces = candidate, quarter, parts
             break
     if pieces is None:
-        pieces = pieces_of(ink, flat.px_per_mm)
+        pieces = pieces_of(ink, px_per_mm)
         rows = find_rows(ink, pieces)
     if not rows:
         raise MedclipError(Reason.NOT_AN_IMAGE, "a grid was found, but no trace on it.")
     notes = _notes_of(grid, turned, rows)
     candidates = _layouts_for(len(rows), layout)
-    left = _snapped(left_edge(pieces, rows), flat, snap=not turned)
+    left = _snapped(left_edge(pieces, rows), px_per_mm, left_mm, snap=not turned)
     sheet = min((_read(ink, pieces, rows, left, one) for one in candidates), key=lambda reading: reading.contradiction)
     return _finished(sheet, grid, notes, ink.shape)
 
 
-@dataclass(frozen=True)
-class _Flat:
-    """Pixels of the flat sheet, and the millimetres of the grid that they lie at."""
+def _laid_flat(ink: NDArray[np.float32], grid: Grid) -> tuple[NDArray[np.float32], float, float]:
+    """Return the ink on a flat sheet, its pixels per mm, and the mm of the grid at its left edge.
 
-    px_per_mm: float
-    left_mm: float
-
-
-def _laid_flat(ink: NDArray[np.float32], grid: Grid) -> tuple[NDArray[np.float32], _Flat]:
-    """Return the ink on a flat sheet; the image itself where it lies straight."""
+    It is the image itself where it lies straight.
+    """
     if grid.is_straight:
-        return ink, _Flat(grid.px_per_mm, -grid.to_image[0, 2] / grid.to_image[0, 0])
+        return ink, grid.px_per_mm, -grid.to_image[0, 2] / grid.to_image[0, 0]
     height, width = ink.shape
     corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
     placed = apply_homography(np.linalg.inv(grid.to_image).astype(np.float64), corners)
@@ -177,14 +172,14 @@ def _laid_flat(ink: NDArray[np.float32], grid: Grid) -> tuple[NDArray[np.float32
         to_input.ravel()[:8].tolist(),
         Image.Resampling.BICUBIC,
     )
-    return (np.asarray(flat, np.float32) / 255).astype(np.float32), _Flat(scale, float(low[0]))
+    return (np.asarray(flat, np.float32) / 255).astype(np.float32), scale, float(low[0])
 
 
-def _snapped(left: float, flat: _Flat, *, snap: bool) -> float:
+def _snapped(left: float, px_per_mm: float, left_mm: float, *, snap: bool) -> float:
     """Return where the leads begin: on a line of 5 mm, if it is one within half a millimetre."""
-    millimetres = flat.left_mm + left / flat.px_per_mm
+    millimetres = left_mm + left / px_per_mm
     line = round(millimetres / 5) * 5
-    return left + (line - millimetres) * flat.px_per_mm if snap and abs(line - millimetres) < _SNAP_MM else left
+    return left + (line - millimetres) * px_per_mm if snap and abs(line - millimetres) < _SNAP_MM else left
 
 
 def _notes_of(grid: Grid, turned: int, rows: Sequence[Row]) -> list[str]:

@@ -27,27 +27,20 @@ _GREY = (120, 120, 130)
 _LABEL_MM = 17.0
 """Of a lead's name above 0 mV; less where rows are close."""
 
-
-@dataclass(frozen=True)
-class GridColours:
-    """Red, green and blue of the paper, of the lines of a millimetre, and of those of five."""
-
-    paper: tuple[int, int, int]
-    minor: tuple[int, int, int]
-    major: tuple[int, int, int]
-
-
-GRIDS: Mapping[str, GridColours] = MappingProxyType(
+Colour = tuple[int, int, int]
+GRIDS: Mapping[str, tuple[Colour, Colour, Colour]] = MappingProxyType(
     {
-        "red": GridColours((255, 252, 250), (250, 222, 220), (236, 170, 168)),
-        "pink": GridColours((255, 250, 252), (251, 219, 232), (240, 160, 195)),
-        "brown": GridColours((253, 250, 243), (236, 222, 202), (205, 175, 138)),
-        "blue": GridColours((250, 252, 255), (214, 226, 246), (150, 180, 226)),
-        "green": GridColours((250, 254, 250), (212, 236, 214), (146, 200, 152)),
-        "grey": GridColours((255, 255, 255), (228, 228, 228), (188, 188, 188)),
+        "red": ((255, 252, 250), (250, 222, 220), (236, 170, 168)),
+        "pink": ((255, 250, 252), (251, 219, 232), (240, 160, 195)),
+        "brown": ((253, 250, 243), (236, 222, 202), (205, 175, 138)),
+        "blue": ((250, 252, 255), (214, 226, 246), (150, 180, 226)),
+        "green": ((250, 254, 250), (212, 236, 214), (146, 200, 152)),
+        "grey": ((255, 255, 255), (228, 228, 228), (188, 188, 188)),
     }
 )
-"""By the name of the colour; grey is a sheet that was copied in black and white."""
+"""Red, green and blue of the paper, of the lines of a millimetre, and of those of five.
+
+By the name of the colour; grey is a sheet that was copied in black and white."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +120,9 @@ def _rhythm(signal: Signal, layout: Layout) -> tuple[str, ...]:
 
 
 def _paper(places: SheetMap, options: SheetOptions) -> NDArray[np.uint8]:
-    mm, colours = places.px_per_mm, GRIDS[options.grid]
-    page = np.full((places.height_px, places.width_px, 3), colours.paper, np.uint8)
-    for step, colour, thick in ((1.0, colours.minor, 1), (5.0, colours.major, max(1, round(options.dpi / 100)))):
+    mm, (paper, minor, major) = places.px_per_mm, GRIDS[options.grid]
+    page = np.full((places.height_px, places.width_px, 3), paper, np.uint8)
+    for step, colour, thick in ((1.0, minor, 1), (5.0, major, max(1, round(options.dpi / 100)))):
         for axis, side in enumerate((places.height_px, places.width_px)):
             for number in range(int(side / mm / step) + 1):
                 at = round(number * step * mm - thick / 2)

@@ -18,17 +18,7 @@ _BLOCK_PX = 16
 _LEAST_CONTRAST = 0.15
 
 
-@dataclass(frozen=True, eq=False)
-class Parted:
-    """What is printed, and what is written upon it."""
-
-    lines: NDArray[np.float32]
-    """float32 [H, W]: how much darker than paper, in its palest colour, with ink taken out: the grid."""
-    ink: NDArray[np.float32]
-    """float32 [H, W], 0 to 1: share of a pixel that ink covers."""
-
-
-def part(pixels: NDArray[np.uint8]) -> Parted:
+def part(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Part a sheet.
 
     A line of the grid is dark in the colours that it lacks; ink is dark in all of them. The level of the paper is taken
@@ -36,6 +26,10 @@ def part(pixels: NDArray[np.uint8]) -> Parted:
 
     Args:
         pixels: uint8 [H, W, 1 or 3].
+
+    Returns:
+        What is printed, float32 [H, W]: how much darker than paper, in its palest colour, with ink taken out. And what
+        is written upon it, float32 [H, W], 0 to 1: share of a pixel that ink covers.
 
     Raises:
         MedclipError: NOT_AN_IMAGE where nothing darker than the paper is found.
@@ -52,7 +46,7 @@ def part(pixels: NDArray[np.uint8]) -> Parted:
     blocked = _dilated(ink > 0)
     lines = np.clip(lines, 0, 0.6).astype(np.float32)
     lines[blocked] = float(lines[~blocked].mean()) if not blocked.all() else 0.0
-    return Parted(lines, ink)
+    return lines, ink
 
 
 def _dilated(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
