@@ -311,9 +311,6 @@ def source_of_files(where: Path, refs: Sequence[FileRef], settings: Settings) ->
         where: Path that errors name.
         refs: The files; their names tell them apart.
         settings: Limits and policy.
-
-    Raises:
-        MedclipError: As `source_of`.
     """
     pairs = [(ref, inspect_file(ref.path, settings)) for ref in refs]
     if len(pairs) == 1 and not where.is_dir():

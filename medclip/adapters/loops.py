@@ -73,9 +73,6 @@ def read_loop(source: Source, settings: Settings) -> Loop:
         source: One file of kind cine.
         settings: Limits and policy; where all frames would take more than `max_volume_bytes`, 16 evenly spaced ones are
             decoded.
-
-    Raises:
-        MedclipError: As `read_frames` and `read_video`.
     """
     path, facts = source.path, source.first
     if facts.format is Format.DICOM:

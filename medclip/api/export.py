@@ -69,7 +69,7 @@ def parse_exports(texts: str | Sequence[str]) -> Exports:
     """
     if not texts:
         return Exports()
-    from medclip.files.dicomweb.address import is_dicomweb
+    from medclip.files.dicomweb.server import is_dicomweb
 
     tables = formats_of("tables")
     forms: list[str] = []
@@ -275,7 +275,7 @@ def _exporting(
     """Return what writes into a folder of results, and the PACS, which is asked whether it answers."""
     from medclip.api.run_arguments import path_of as path_named
     from medclip.export.results_folder import ResultsFolder
-    from medclip.files.dicomweb.address import address_of
+    from medclip.files.dicomweb.server import address_of
     from medclip.files.dicomweb.server import FEW_PAUSES_S, DicomwebServer
 
     store = None if exports.store is None else DicomwebServer(address_of(exports.store))

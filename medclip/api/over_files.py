@@ -44,7 +44,7 @@ class Source:
     @property
     def is_pacs(self) -> bool:
         """Whether studies of a PACS are meant."""
-        from medclip.files.dicomweb.address import is_dicomweb
+        from medclip.files.dicomweb.server import is_dicomweb
 
         return is_dicomweb(self.path)
 

@@ -97,9 +97,6 @@ def write_file(target: Path, content: bytes | str, *, private: bool = False) -> 
         target: The file; one that is there is replaced.
         content: Bytes of the file, or its text, which is written as UTF-8.
         private: Whether the file is its owner's alone, as in `new_file`.
-
-    Raises:
-        MedclipError: As `disk_errors`.
     """
     with new_file(target, private=private) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -297,9 +294,6 @@ def check_place(place: Path, *, beside: bool = False) -> None:
         place: The file or folder; it need not exist, and neither need the folders above it.
         beside: Whether it is made as a draft beside its place, so that the folder above it is looked at, though it
             exists.
-
-    Raises:
-        MedclipError: As `disk_errors`.
     """
     if place.name in ("", "..") and (beside or not os.path.isdir(place)):
         raise MedclipError(Reason.WRONG_USE, f"{str(place)!r} names nothing to write to.", hint=_ELSEWHERE)

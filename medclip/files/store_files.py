@@ -140,11 +140,7 @@ class StoreFiles:
         self._is_object = [entry[0] for entry in entries] == [None]
 
     def inventory(self) -> Inventory:
-        """Count the objects below the URL; nothing is fetched. Then it is done with.
-
-        Raises:
-            MedclipError: As `list_all`.
-        """
+        """Count the objects below the URL; nothing is fetched. Then it is done with."""
         self.list_all(b"")
         num_files, num_bytes = 0, 0
         for ref in self.refs(lambda _: ()):

@@ -147,20 +147,12 @@ def read_range(place: RemotePath, start: int, size: int) -> bytes:
 
 
 def read_whole(place: RemotePath) -> bytes:
-    """Read a small file.
-
-    Raises:
-        MedclipError: As `read_range`.
-    """
+    """Read a small file."""
     return patiently(place, lambda: client_of(place).cat_file(place.url))
 
 
 def size_of(place: RemotePath) -> int:
-    """Return the bytes of a file.
-
-    Raises:
-        MedclipError: As `read_range`.
-    """
+    """Return the bytes of a file."""
 
     def ask() -> int:
         size = client_of(place).info(place.url).get("size")
@@ -175,9 +167,6 @@ def names_in(place: Place) -> list[str]:
     """List the names of what lies in a folder, sorted; nothing for one that is not there.
 
     Of HTTP it is what a page of links names.
-
-    Raises:
-        MedclipError: As `read_range`.
     """
     if isinstance(place, Path):
         return sorted(os.listdir(place)) if os.path.isdir(place) else []
@@ -264,9 +253,6 @@ def download(place: RemotePath, file: IO[bytes], num_bytes: int) -> str:
 
     Returns:
         Its sha256.
-
-    Raises:
-        MedclipError: As `read_range`.
     """
     digest, at = hashlib.sha256(), 0
     file.seek(0)
@@ -433,11 +419,7 @@ def write_object(place: RemotePath, content: Path | bytes) -> None:
 
 
 def remove_object(place: RemotePath) -> None:
-    """Remove an object; one that is not there is left so.
-
-    Raises:
-        MedclipError: As `write_object`.
-    """
+    """Remove an object; one that is not there is left so."""
 
     def remove() -> None:
         with suppress(FileNotFoundError):
@@ -447,11 +429,7 @@ def remove_object(place: RemotePath) -> None:
 
 
 def objects_below(place: RemotePath) -> dict[str, int]:
-    """List all objects below a folder of a store: names relative to it, and bytes.
-
-    Raises:
-        MedclipError: As `medclip.files.stores.entries_in`.
-    """
+    """List all objects below a folder of a store: names relative to it, and bytes."""
     objects: dict[str, int] = {}
     waiting = [""]
     while waiting:

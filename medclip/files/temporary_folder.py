@@ -30,9 +30,6 @@ class TemporaryFolder:
 
     Args:
         kind: Purpose of the folder; part of its name.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
     """
 
     def __init__(self, kind: str) -> None:

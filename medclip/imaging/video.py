@@ -112,11 +112,7 @@ class Video(NamedTuple):
 
 
 def probe_video(path: Path, settings: Settings, *, fmt: Format | None = None) -> VideoFacts:
-    """Count frames and read their times without decoding any.
-
-    Raises:
-        MedclipError: As `read_video`.
-    """
+    """Count frames and read their times without decoding any."""
     with _opened(path, settings, fmt) as (container, stream):
         return _facts(container, stream, settings)
 

@@ -123,9 +123,6 @@ def read_stored(path: Path, settings: Settings, *, header: DicomHeader | None = 
     Returns:
         The stored type in native byte order; float pixel data as float32 or float64, 1-bit pixels as uint8, YBR as RGB,
         palette indices as such.
-
-    Raises:
-        MedclipError: As `read_frames`.
     """
     with quiet("pydicom"):
         dataset, stated = open_dataset(path, header, settings)

@@ -182,9 +182,6 @@ class DicomwebFiles:
 
         Args:
             key: Key of the identity hashes.
-
-        Raises:
-            MedclipError: As `DicomwebServer.studies`.
         """
         self._warn_if_open()
         self._key = key
@@ -194,11 +191,7 @@ class DicomwebFiles:
             self._note(_NONE)
 
     def inventory(self) -> Inventory:
-        """Count the studies that match, by what the server says of them; nothing is fetched. Then it is done with.
-
-        Raises:
-            MedclipError: As `list_all`.
-        """
+        """Count the studies that match, by what the server says of them; nothing is fetched. Then it is done with."""
         self._warn_if_open()
         uids: set[str] = set()
         num_files, modalities = 0, Counter[str]()
@@ -243,9 +236,6 @@ class DicomwebFiles:
 
         Args:
             names_below: Function from a study's prefix to the names of its files that a ledger knows.
-
-        Raises:
-            MedclipError: As `DicomwebServer.studies`.
         """
         studies = iter(self._studies)
         waiting: deque[tuple[ListedStudy, Future[list[str]]]] = deque()

@@ -1,8 +1,8 @@
 """Volumes: from files to voxels with a place in the patient.
 
-This is the room's door; the parts are `slice_geometry` (where slices lie), `dicom_series` (a file for each slice),
-`dicom_multiframe` (enhanced objects, mosaics), `nifti` (NIfTI, ANALYZE, MINC), `orientation` (layout without
-resampling) and `resample` (other grids, slices worth showing).
+This is the room's door; the parts are `slice_geometry` (where slices lie, layout without resampling), `dicom` (a file
+for each slice, enhanced objects, mosaics), `nifti` (NIfTI, ANALYZE, MINC) and `resample` (other grids, slices worth
+showing).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 
 from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.errors import MedclipError, Reason
-from medclip.files.dicomweb.address import is_dicomweb
+from medclip.files.dicomweb.server import is_dicomweb
 from medclip.files.discover import name_of_spelled
 from medclip.files.store_files import is_store
 from medclip.progress import Progress

@@ -13,7 +13,7 @@ import pytest
 from medclip.errors import MedclipError, Reason
 from medclip.files import stores
 from medclip.files.dicomweb import server as server_module
-from medclip.files.dicomweb.address import address_of
+from medclip.files.dicomweb.server import address_of
 from medclip.files.dicomweb.server import DicomwebServer
 
 pytest.importorskip("dicomweb_client")
