@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.dicomweb.server import address_of, is_dicomweb, parse_query
-from medclip.files.dicomweb.server import DicomwebServer
+from medclip.files.dicomweb.server import DicomwebServer, address_of, is_dicomweb, parse_query
 from medclip.files.dicomweb.spool import DicomwebFiles
 from medclip.files.store_files import StoreFiles, is_store
 from medclip.files.stores import RemotePath, place_of

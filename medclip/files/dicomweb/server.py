@@ -6,23 +6,18 @@ dicomweb-client is imported before a server is asked.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TypeGuard
-from urllib.parse import urlsplit
-from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.files.stores import RemotePath, place_of
 import ipaddress
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
-from medclip.errors import MedclipError, Reason
-from medclip.files.stores import RemotePath, patiently
+from pathlib import Path
+from typing import Any, TypeGuard, TypeVar
+from urllib.parse import urlsplit
 
-
+from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.files.stores import RemotePath, patiently, place_of
 
 # How a server and a selection of its studies are written: dicomweb://HOST[:PORT]/PATH, and KEY=VALUE,KEY=VALUE.
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medclip.errors import MedclipError
-from medclip.files.tables.column_maps import placed, rows_of
-from medclip.files.tables.ecg.column_maps import map_of
+from medclip.files.tables.column_maps import ecg_map_of, placed, rows_of
 from medclip.files.tables.ecg.ecg_row import EcgRow, record_file
 from medclip.files.tables.read_table import read_table
 from medclip.progress import Progress
@@ -84,7 +83,7 @@ def write_ecg_captions(
     """Write a table with reports of the table of a set; see `medclip.api.captions.captions_from_ecg`."""
     check_output(source, form)
     read = read_table(source)
-    column_map = map_of(read, dataset)
+    column_map = ecg_map_of(read, dataset)
     try:
         reading = column_map.read(rows_of(read, column_map.uses, file), min_likelihood)
     except MedclipError as e:

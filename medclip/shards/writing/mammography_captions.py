@@ -12,8 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.column_maps import placed, rows_of
-from medclip.files.tables.mammography.column_maps import map_of
+from medclip.files.tables.column_maps import mammography_map_of, placed, rows_of
 from medclip.files.tables.mammography.mammogram_row import MammogramRow
 from medclip.files.tables.read_table import read_table
 from medclip.progress import Progress
@@ -72,7 +71,7 @@ def write_mammography_captions(
     """Write a table with reports of the table of a set; see `medclip.api.captions.captions_from_mammography`."""
     check_output(source, form)
     read = read_table(source)
-    column_map = map_of(read, dataset)
+    column_map = mammography_map_of(read, dataset)
     rows = rows_of(read, column_map.uses, file)
     more = None if findings is None else rows_of(read_table(findings), column_map.uses)
     base = form.images or source.parent

@@ -13,8 +13,7 @@ import pytest
 from medclip.errors import MedclipError, Reason
 from medclip.files import stores
 from medclip.files.dicomweb import server as server_module
-from medclip.files.dicomweb.server import address_of
-from medclip.files.dicomweb.server import DicomwebServer
+from medclip.files.dicomweb.server import DicomwebServer, address_of
 
 pytest.importorskip("dicomweb_client")
 pytestmark = [pytest.mark.enable_socket, pytest.mark.allow_hosts(["127.0.0.1"])]
