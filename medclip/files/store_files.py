@@ -202,9 +202,6 @@ class StoreFiles:
     def fetch(self, names: Sequence[str]) -> Mapping[str, Problem]:
         """Bring files into the spool.
 
-        Args:
-            names: Names of files.
-
         Returns:
             Problems of those that do not come.
 

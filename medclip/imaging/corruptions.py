@@ -305,11 +305,6 @@ CELLS = 7
 def cell_masks(height_px: int, width_px: int, cells: int = CELLS) -> NDArray[np.bool_]:
     """Divide an image into cells of equal size, as far as it goes.
 
-    Args:
-        height_px: Height of the image in pixels.
-        width_px: Width of the image in pixels.
-        cells: Number of cells of a side.
-
     Returns:
         [cells², height, width], column by column; every pixel is in one of them.
     """

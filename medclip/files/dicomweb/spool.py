@@ -178,11 +178,7 @@ class DicomwebFiles:
         return self._num_bytes >= self._limit
 
     def list_all(self, key: bytes) -> None:
-        """Ask for the studies. Where none matches, there is no file, and the user is told.
-
-        Args:
-            key: Key of the identity hashes.
-        """
+        """Ask for the studies. Where none matches, there is no file, and the user is told."""
         self._warn_if_open()
         self._key = key
         self._studies.close()

@@ -52,10 +52,6 @@ def may_be_part(path: Path) -> bool:
 def slide_part(path: Path, fmt: Format) -> Placed | None:
     """Recognise the overview of a MIRAX slide, and the data of slides of several files.
 
-    Args:
-        path: The file.
-        fmt: Format that the file's bytes state.
-
     Returns:
         None for any other file.
     """
@@ -174,11 +170,6 @@ _PAIR_HEADER = re.compile(r"\.hdr(\.gz)?$", re.IGNORECASE)
 
 def place(path: Path, fmt: Format, head: bytes) -> Placed | None:
     """Look at what lies beside a file, where its format asks for that.
-
-    Args:
-        path: The file.
-        fmt: Format that the file's bytes state.
-        head: First bytes of the file.
 
     Returns:
         None where neighbours do not matter and what the bytes say stands.

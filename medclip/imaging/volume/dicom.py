@@ -66,11 +66,6 @@ def read_slices(paths: Sequence[Path], headers: Sequence[DicomHeader], settings:
     Slices are sorted along their normal, whatever the order of the files. The plane that was acquired stays the plane
     of the slices.
 
-    Args:
-        paths: The files.
-        headers: Header of each file.
-        settings: Limits and policy.
-
     Raises:
         MedclipError: UNEVEN_SLICES with the positions; what `read_dicom` raises for a slice, with `where` its path.
     """
@@ -237,11 +232,6 @@ def is_mosaic(header: DicomHeader) -> bool:
 
 def read_enhanced(path: Path, header: DicomHeader, settings: Settings) -> VolumeRead:
     """Read a multi-frame object.
-
-    Args:
-        path: The file.
-        header: Header of the file.
-        settings: Limits and policy.
 
     Returns:
         [slice, row, column], or [frame, slice, row, column] where each place has several frames (times, echoes,

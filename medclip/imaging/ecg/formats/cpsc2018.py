@@ -30,10 +30,6 @@ _CHUNK = 1024**2
 def read_matlab(path: Path, settings: Settings) -> Recording:
     """Read a CPSC 2018 record.
 
-    Args:
-        path: A MATLAB 5 file.
-        settings: Limits.
-
     Raises:
         MedclipError: NO_SCALE for other contents, TOO_LARGE or CORRUPT.
     """

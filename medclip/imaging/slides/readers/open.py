@@ -26,10 +26,6 @@ _PART_PX = 64
 def readable_overview(reader: SlideReader, mpp_um: float) -> tuple[NDArray[np.uint8], int]:
     """Read a whole slide in small parts; those that need a damaged tile are white.
 
-    Args:
-        reader: The slide.
-        mpp_um: The scale.
-
     Returns:
         RGB uint8 [H, W, 3], and how many parts are damaged.
 
