@@ -69,7 +69,7 @@ def cut(fmt: Format, lacking: str) -> MedclipError:
 
 
 def tiff_segments(tags: Mapping[int, Any]) -> tuple[Sequence[int], Sequence[int], int, bytes, tuple[int, int]]:
-    """Return offsets and lengths of a TIFF directory's strips or tiles, its compression, JPEG tables, and their size."""
+    """Return offsets and lengths of a TIFF directory's strips or tiles, compression, JPEG tables and their size."""
     offsets, counts = _TILES if _TILES[0] in tags else _STRIPS
     height, width = tags.get(_HEIGHT, 0), tags.get(_WIDTH, 0)
     place = min(tags.get(_ROWS_PER_STRIP) or height, height), width

@@ -157,7 +157,7 @@ def _main_header(stream: bytes, start: int) -> tuple[int, int, int]:
 
 
 def _num_packets(style: bytes, width: int, height: int) -> int:
-    """Return the packets of one component of a tile: an empty one is a byte of zeros (ISO 15444-1, A.6.1, B.6, B.10.3)."""
+    """Return the packets of one component of a tile: an empty one is a byte of zeros (ISO 15444-1, A.6.1 and B)."""
     if len(style) < 10:
         return 0
     layers, levels = int.from_bytes(style[2:4], "big"), style[5]
