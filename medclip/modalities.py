@@ -52,8 +52,6 @@ class ModalityFacts:
     """Code and display of a report of it."""
 
 
-_CHEST, _ORGANS, _SKIN = "chest X-rays", "CT slices", "dermoscopic images"
-
 MODALITIES: Table[ModalityFacts] = Table(
     "medclip.modalities",
     {
@@ -88,7 +86,7 @@ MODALITIES: Table[ModalityFacts] = Table(
                 "LM": ("LM view", "lateromedial view"),
             },
             corruptions="pneumoniamnist",
-            corruptions_of=_CHEST,
+            corruptions_of="chest X-rays",
             procedure=("Mammography", "SCT"),
         ),
         "ct": ModalityFacts(
@@ -108,7 +106,7 @@ MODALITIES: Table[ModalityFacts] = Table(
             r"\b(?:mri?|magnetic resonance|t[12](?:-weighted)?|flair)\b",
             in_colour=False,
             corruptions="organamnist",
-            corruptions_of=_ORGANS,
+            corruptions_of="CT slices",
             procedure=("MRIUnspecifiedBodyRegion", "cid100"),
         ),
         "ultrasound": ModalityFacts(
@@ -152,7 +150,7 @@ MODALITIES: Table[ModalityFacts] = Table(
             r"\b(?:\w*endoscop\w+|colonoscop\w+|gastroscop\w+|bronchoscop\w+)\b",
             in_colour=True,
             corruptions="dermamnist",
-            corruptions_of=_SKIN,
+            corruptions_of="dermoscopic images",
         ),
         "oct": ModalityFacts(
             "OCT",
