@@ -19,8 +19,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format
 from medclip.files.recognise.tiff import ends_early
 from medclip.imaging.intensity import LEAST_PX, has_colours
-from medclip.imaging.raster_end import check_png_rows, check_segments, cut, file_lacks, tiff_segments
-from medclip.imaging.stated_size import webp_size
+from medclip.imaging.raster_end import check_png_rows, check_segments, cut, file_lacks, tiff_segments, webp_size
 from medclip.sample import Step
 from medclip.settings import Settings
 

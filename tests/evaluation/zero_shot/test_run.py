@@ -12,7 +12,7 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.zero_shot import run as suites
-from medclip.imaging.native_aspect import TokenBudget
+from medclip.imaging.geometry import TokenBudget
 from medclip.models.packs.card import read_card
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model, pack_card, update_pack

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.raster_end import WITH_END, ends_in_zeros
+from medclip.imaging.raster_end import WITH_END, check_stated_size, ends_in_zeros
 from medclip.imaging.slides.readers.backend import (
     WHITE,
     Level,
@@ -36,7 +36,6 @@ from medclip.imaging.slides.readers.jpeg_tiles import (
     decode_whole,
     jpeg_tiles,
 )
-from medclip.imaging.stated_size import check_stated_size
 
 _LONGEST = 32_000_000
 """Characters of XML that are read; plates with thousands of images have a few millions."""
