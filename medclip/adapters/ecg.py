@@ -14,7 +14,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
 from medclip.imaging.ecg.filters import filter_parameters, prepare
-from medclip.imaging.ecg.formats.read import READERS, read_ecg
+from medclip.imaging.ecg.formats.readers import READERS, read_ecg
 from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.recording import MAX_UV, Recording, exceeds_range, whole_microvolts
 from medclip.imaging.ecg.twelve_leads import canonical, header_leads

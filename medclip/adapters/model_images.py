@@ -24,7 +24,7 @@ _RHYTHM_MM = (18.0, 147.0, 255.0, 36.0)
 
 def drawing_hash() -> str:
     """Hash what decides the pixels that an ECG record is drawn as: equal hash and equal record, equal pixels."""
-    from medclip.imaging.ecg.sheet.render import SHEET_VERSION, SheetOptions
+    from medclip.imaging.ecg.sheet.draw_sheet import SHEET_VERSION, SheetOptions
 
     cuttings = {"first_column_mm": _COLUMN_MM, "column_step_mm": _COLUMN_STEP_MM, "rhythm_mm": _RHYTHM_MM}
     return preprocessing_hash(DRAWN, SHEET_VERSION, {**asdict(SheetOptions(dpi=ECG_DPI)), **cuttings})
@@ -41,7 +41,7 @@ def images_of(sample: Sample) -> tuple[View, ...]:
     """
     if sample.signal is None:
         return sample.views
-    from medclip.imaging.ecg.sheet.render import SheetOptions, render
+    from medclip.imaging.ecg.sheet.draw_sheet import SheetOptions, render
 
     sheet = render(sample.signal, SheetOptions(dpi=ECG_DPI))[0]
     left, top, width, height = _COLUMN_MM

@@ -29,7 +29,7 @@ def raw_image(source: Source, settings: Settings) -> NDArray[np.uint8]:
     """
     if source.kind is Kind.SIGNAL:
         from medclip.adapters.ecg import EcgAdapter, raw_signal
-        from medclip.imaging.ecg.sheet.render import render
+        from medclip.imaging.ecg.sheet.draw_sheet import render
 
         return render(raw_signal(source, settings, seconds=EcgAdapter().options.seconds))[0]  # the leads a model has
     if source.kind is Kind.SLIDE:
@@ -63,7 +63,7 @@ def _middle(source: Source, settings: Settings) -> NDArray[Any]:
         frames_FHWC = read_video(path, settings, max_frames=3).frames
         return frames_FHWC[len(frames_FHWC) // 2]
     if source.kind is Kind.VOLUME:
-        from medclip.imaging.volume.read import read_volume
+        from medclip.imaging.volume.read_volume import read_volume
 
         voxels = read_volume(source.paths, source.facts, settings).volume.voxels
         stack = voxels if voxels.ndim == 3 else voxels[len(voxels) // 2]

@@ -69,7 +69,7 @@ def render(options: RenderOptions) -> RenderedSheet:
     from medclip.ecg.sheets import RenderedSheet, find_one, missing_leads, read_apart, record_signal, write_sheet
     from medclip.errors import MedclipError, Reason
     from medclip.files.output import claim_file
-    from medclip.imaging.ecg.sheet.render import SheetOptions
+    from medclip.imaging.ecg.sheet.draw_sheet import SheetOptions
     from medclip.inspecting.draw_view import check_target, refuse_input
     from medclip.sample import Kind
 

@@ -23,7 +23,7 @@ from medclip.captioning.selection.choose import ChosenPatch, SelectionOptions, c
 from medclip.captioning.slide_list import ListedSlide
 from medclip.files.readers.pool import ReadingPool
 from medclip.imaging.slides.patch_grid import Patch
-from medclip.imaging.slides.quality import FLAGS
+from medclip.imaging.slides.patch_quality import FLAGS
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.imaging.slides.readers.pyramid import SlideReader
 from medclip.imaging.slides.stain import StainMethod, StainOptions, slide_stain

@@ -25,8 +25,8 @@ from medclip.imaging.ecg.filters import prepare
 from medclip.imaging.ecg.formats.wfdb import wfdb_record
 from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.sheet.digitise import DigitisedSheet
+from medclip.imaging.ecg.sheet.draw_sheet import SheetOptions, distort, draw_distortion, render
 from medclip.imaging.ecg.sheet.layouts import LAYOUTS, SheetMap
-from medclip.imaging.ecg.sheet.render import SheetOptions, distort, draw_distortion, render
 from medclip.imaging.raster import read_raster
 from medclip.inspecting.opened_study import opened_units
 from medclip.result import Result

@@ -17,7 +17,7 @@ from medclip.dicom.header.elements import quiet
 from medclip.dicom.pixels.decoded import Decoded, check_size
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format
-from medclip.files.recognise.tiff import ends_early
+from medclip.files.recognise.tiff_directories import ends_early
 from medclip.imaging.intensity import LEAST_PX, has_colours
 from medclip.imaging.raster_end import check_png_rows, check_segments, cut, file_lacks, tiff_segments, webp_size
 from medclip.sample import Step

@@ -258,7 +258,7 @@ def _seen(sample: Sample, preprocess: Preprocess) -> tuple[list[NDArray[np.uint8
         tiles = [middle[n] for n in spread(len(middle), _MOST)]
         return tiles, int(np.ceil(len(tiles) ** 0.5))
     if sample.signal is not None:
-        from medclip.imaging.ecg.sheet.render import render
+        from medclip.imaging.ecg.sheet.draw_sheet import render
 
         return [render(sample.signal)[0]], 1
     names = channel_names(sample)

@@ -154,7 +154,7 @@ def burned_in_line(source: Source, sample: Sample) -> str:
 def images_of(sample: Sample, tile_px: int = _TILE_PX, most: int = _MAX_TILES) -> list[NDArray[np.uint8]]:
     """Return small images of a sample: some of its views evenly spread, or its ECG as a sheet without a margin."""
     if sample.signal is not None:
-        from medclip.imaging.ecg.sheet.render import render
+        from medclip.imaging.ecg.sheet.draw_sheet import render
 
         return [fit(render(sample.signal)[0], 3 * tile_px)]
     views = (to_uint8(sample.views[index]) for index in spread(len(sample.views), most))

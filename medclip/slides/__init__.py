@@ -40,7 +40,7 @@ __getattr__, __dir__ = lazy_names(
         "SlideFeatures": "medclip.slides.store.slide_features:SlideFeatures",
         "StainOptions": "medclip.imaging.slides.stain:StainOptions",
         "TissueOptions": "medclip.imaging.slides.tissue.find:TissueOptions",
-        "assess_patch": "medclip.imaging.slides.quality:assess_patch",
+        "assess_patch": "medclip.imaging.slides.patch_quality:assess_patch",
         "embed": "medclip.api.slides:embed",
         "estimate_stain": "medclip.imaging.slides.stain:estimate_stain",
         "export": "medclip.api.slides:export",

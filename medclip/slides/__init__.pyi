@@ -4,7 +4,7 @@ from medclip.api.slides import embed, export, learn, places, predict, tissue
 from medclip.imaging.slides.outlines import from_geojson, overview, to_geojson
 from medclip.imaging.slides.patch_grid import iter_patches, make_grid
 from medclip.imaging.slides.patch_grid import slide_patches as patches
-from medclip.imaging.slides.quality import assess_patch
+from medclip.imaging.slides.patch_quality import assess_patch
 from medclip.imaging.slides.readers.open import open_slide as open
 from medclip.imaging.slides.stain import StainOptions, estimate_stain, normalise_stain, slide_stain
 from medclip.imaging.slides.tissue.find import TissueOptions, find_tissue

@@ -21,7 +21,7 @@ from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import digest_of
 from medclip.imaging.ecg.recording import signal_of
-from medclip.imaging.ecg.sheet.render import small_sheet
+from medclip.imaging.ecg.sheet.draw_sheet import small_sheet
 from medclip.models.encoding.unit_reader import ReadUnit
 from medclip.models.packs.card import training_hashes
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST

@@ -13,8 +13,8 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.imaging.slides.patch_grid import Patch
 from medclip.imaging.slides.readers.open import DAMAGED, readable_overview
 from medclip.imaging.slides.readers.pyramid import SlideReader
-from medclip.imaging.slides.tissue.background import WHITE, glass_of, white_point
 from medclip.imaging.slides.tissue.find import TissueOptions, overview_mpp
+from medclip.imaging.slides.tissue.glass import WHITE, glass_of, white_point
 from medclip.result import Result
 
 # From light to absorbance, and from absorbance to amounts of stains: light through two stains multiplies, this adds.

@@ -16,7 +16,6 @@ from medclip.dicom.header.elements import number as number_of
 from medclip.dicom.header.read import DicomHeader, modality_code
 from medclip.dicom.pixels.render import public_headers, read_dicom, read_frames
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.volume.result import AIR_HU, HU, RELATIVE, VolumeRead, check_bytes, exactly, extent, fill
 from medclip.imaging.volume.slice_geometry import (
     LPS_TO_RAS,
     PARALLEL_DEG,
@@ -32,6 +31,7 @@ from medclip.imaging.volume.slice_geometry import (
     plane_of,
     stack_of,
 )
+from medclip.imaging.volume.volume_read import AIR_HU, HU, RELATIVE, VolumeRead, check_bytes, exactly, extent, fill
 from medclip.sample import Step, Volume
 from medclip.settings import Settings
 from medclip.wording import list_of

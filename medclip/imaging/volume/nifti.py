@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.volume.result import RELATIVE, VolumeRead, check_bytes, extent, fill
 from medclip.imaging.volume.slice_geometry import arrange, axis_codes, check_affine, natural_plane, oblique_deg
+from medclip.imaging.volume.volume_read import RELATIVE, VolumeRead, check_bytes, extent, fill
 from medclip.sample import Step, Volume
 from medclip.settings import Settings
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.volume.result import HU
+from medclip.imaging.volume.volume_read import HU
 from medclip.sample import Step, Volume
 
 MAX_GROWTH = 64

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.intensity import scale_to_uint8
 from medclip.imaging.volume.resample import along, levels, still_frame
-from medclip.imaging.volume.result import exactly
+from medclip.imaging.volume.volume_read import exactly
 from medclip.sample import Kind, Sample, Volume
 
 GREY_VALUES = "grey values"

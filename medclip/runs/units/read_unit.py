@@ -95,7 +95,7 @@ def read(
     """
     from medclip.adapters.model_images import images_of
     from medclip.adapters.registry import read_unit
-    from medclip.imaging.ecg.sheet.render import small_sheet_png
+    from medclip.imaging.ecg.sheet.draw_sheet import small_sheet_png
     from medclip.imaging.intensity import has_colours, to_uint8
     from medclip.imaging.perceptual_hash import look_of, look_of_views
     from medclip.models.inputs.pixels_of import pixels_of

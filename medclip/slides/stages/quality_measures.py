@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.imaging.slides.quality import FLAGS, assess_patch
+from medclip.imaging.slides.patch_quality import FLAGS, assess_patch
 from medclip.imaging.slides.stain import White
-from medclip.imaging.slides.tissue.background import WHITE
+from medclip.imaging.slides.tissue.glass import WHITE
 
 MEASURES = ("flags", "sharpness", "stained_share", "pen_share", "dark_share", "dense_share")
-"""`flags` is a sum: 1 for the first of `medclip.imaging.slides.quality.FLAGS`, 2 for the second, 4, 8, ..."""
+"""`flags` is a sum: 1 for the first of `medclip.imaging.slides.patch_quality.FLAGS`, 2 for the second, 4, 8, ..."""
 _ARTEFACTS = ("pen", "dark", "fold")
 
 

@@ -31,8 +31,8 @@ from medclip.imaging.slides.stain import (
     slide_stain,
     slide_white,
 )
-from medclip.imaging.slides.tissue.background import WHITE
 from medclip.imaging.slides.tissue.find import TissueMask, find_tissue, overview_mpp, tissue_of
+from medclip.imaging.slides.tissue.glass import WHITE
 from medclip.sample import View
 from medclip.settings import Settings
 from medclip.slides.stages.options import GridOptions

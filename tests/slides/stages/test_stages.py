@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 import medclip
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.patch_grid import PatchGrid, make_grid
-from medclip.imaging.slides.quality import assess_patch
+from medclip.imaging.slides.patch_quality import assess_patch
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.imaging.slides.stain import StainOptions, normalise_stain, slide_stain, slide_white
 from medclip.imaging.slides.tissue.find import find_tissue

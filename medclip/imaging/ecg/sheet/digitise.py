@@ -11,8 +11,8 @@ from PIL import Image
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.lead_names import TWELVE
-from medclip.imaging.ecg.sheet.grid import Grid, find_grid
 from medclip.imaging.ecg.sheet.layouts import LAYOUTS, MM_PER_S, SHEET_S, Layout, apply_homography, column_start
+from medclip.imaging.ecg.sheet.millimetre_grid import Grid, find_grid
 from medclip.imaging.ecg.sheet.traces import Pieces, Row, Trace, find_rows, follow, left_edge, part, pieces_of
 from medclip.sample import Signal, Step
 from medclip.wording import count, list_of

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.recognise.tiff import ends_early, is_vendors
+from medclip.files.recognise.tiff_directories import ends_early, is_vendors
 from medclip.imaging.slides.readers.backend import SlideSpec, missing
 from medclip.imaging.slides.readers.openslide import is_installed, knows
 from medclip.imaging.slides.readers.pyramid import SlideReader

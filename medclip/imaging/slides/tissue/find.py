@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.imaging.slides.readers.pyramid import SlideReader
-from medclip.imaging.slides.tissue.background import (
+from medclip.imaging.slides.tissue.glass import (
     WHITE,
     away,
     brightness,

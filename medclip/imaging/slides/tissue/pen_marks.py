@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.imaging.slides.tissue.background import (
+from medclip.imaging.slides.tissue.glass import (
     brightness,
     closed,
     distance,

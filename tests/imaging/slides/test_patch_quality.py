@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from medclip.imaging.slides import open_slide
 from medclip.imaging.slides.patch_grid import make_grid
-from medclip.imaging.slides.quality import FLAGS, assess_patch
+from medclip.imaging.slides.patch_quality import FLAGS, assess_patch
 from medclip.imaging.slides.stain import MACENKO_SC, light
 from medclip.imaging.slides.tissue.find import find_tissue
 

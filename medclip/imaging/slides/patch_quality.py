@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.imaging.slides.stain import White, absorbance, channels_of
-from medclip.imaging.slides.tissue.background import WHITE, brightness, levelled, low_high
+from medclip.imaging.slides.tissue.glass import WHITE, brightness, levelled, low_high
 from medclip.imaging.slides.tissue.pen_marks import colours_of
 
 FLAGS: Mapping[str, str] = MappingProxyType(

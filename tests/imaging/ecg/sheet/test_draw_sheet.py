@@ -9,8 +9,8 @@ import pytest
 
 from medclip.errors import MedclipError
 from medclip.imaging.ecg.lead_names import TWELVE
+from medclip.imaging.ecg.sheet.draw_sheet import GRIDS, SheetOptions, render
 from medclip.imaging.ecg.sheet.layouts import LAYOUTS, SheetMap
-from medclip.imaging.ecg.sheet.render import GRIDS, SheetOptions, render
 from tests.kits.ecg import heart, signal
 
 _PX_PER_S, _PX_PER_MV = 25 * 200 / 25.4, 10 * 200 / 25.4

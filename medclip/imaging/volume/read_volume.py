@@ -19,7 +19,7 @@ from medclip.imaging.volume.nifti import read_minc
 from medclip.imaging.volume.nifti import read_nifti as read_nifti
 from medclip.imaging.volume.resample import resample as resample
 from medclip.imaging.volume.resample import slice_indices as slice_indices
-from medclip.imaging.volume.result import VolumeRead as VolumeRead
+from medclip.imaging.volume.volume_read import VolumeRead as VolumeRead
 from medclip.sample import Step
 from medclip.settings import Settings
 

@@ -13,7 +13,7 @@ import pytest
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import inspect_file
 from medclip.files.recognise.sniff import Format
-from medclip.imaging.ecg.formats.read import read_ecg
+from medclip.imaging.ecg.formats.readers import read_ecg
 from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.recording import check_size
 from medclip.settings import Settings
