@@ -1,12 +1,14 @@
-"""How tables write a modality."""
+"""The rows of modalities, and how tables write one."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pyarrow
 import pytest
 
+import medclip
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.manifest import read_manifest
 from medclip.modalities import MODALITIES
@@ -64,3 +66,10 @@ def test_a_value_that_is_not_understood_is_shown_and_one_that_may_be_a_name_is_n
             read_manifest(tmp_path / "labels.csv")
         assert refused.value.reason is Reason.TABLE_INVALID
         assert "xray" in refused.value.hint
+
+
+def test_a_modality_is_named_in_its_row_its_adapter_and_the_table_of_adapters_alone():
+    package = Path(medclip.__file__).parent
+    texts = {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}
+    named = {name for name, text in texts.items() if re.search(r"\boct\b", text, re.I)}
+    assert named == {"adapters/oct.py", "adapters/registry.py", "modalities.py", "sample.py"}
