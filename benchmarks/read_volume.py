@@ -29,7 +29,7 @@ import pydicom
 from scipy.ndimage import zoom
 
 from medclip.files.recognise.inspect import inspect_file
-from medclip.imaging.volume.read_volume import read_nifti, read_series, resample
+from medclip.imaging.volume.read import read_nifti, read_series, resample
 from medclip.settings import Settings
 
 warnings.simplefilter("ignore")

@@ -20,7 +20,7 @@ from medclip.files.recognise.sniff import Format
 from medclip.imaging.crop import dark_borders as borders
 from medclip.imaging.intensity import stretch
 from medclip.imaging.volume import resample as volume_grid
-from medclip.imaging.volume.read_volume import VOLUMES, VolumeRead, is_radiograph, read_volume, slice_indices
+from medclip.imaging.volume.read import VOLUMES, VolumeRead, is_radiograph, read_volume, slice_indices
 from medclip.imaging.volume.resample import still_frame
 from medclip.imaging.volume.volume_read import AIR_HU, HU, RELATIVE, fill
 from medclip.sample import Kind, Modality, Sample, Step, View, Volume

@@ -63,7 +63,7 @@ def _middle(source: Source, settings: Settings) -> NDArray[Any]:
         frames_FHWC = read_video(path, settings, max_frames=3).frames
         return frames_FHWC[len(frames_FHWC) // 2]
     if source.kind is Kind.VOLUME:
-        from medclip.imaging.volume.read_volume import read_volume
+        from medclip.imaging.volume.read import read_volume
 
         voxels = read_volume(source.paths, source.facts, settings).volume.voxels
         stack = voxels if voxels.ndim == 3 else voxels[len(voxels) // 2]

@@ -18,7 +18,7 @@ from medclip.dicom.pixels.render import read_stored
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format
 from medclip.imaging.raster import read_raster
-from medclip.imaging.volume.read_volume import read_volume
+from medclip.imaging.volume.read import read_volume
 from medclip.sample import Kind
 from tests.field.conftest import SETTINGS, Field, Row
 
@@ -184,7 +184,7 @@ def _grey(pixels) -> np.ndarray:
 
 def test_series_agree_with_the_volumes_that_another_converter_made(field: Field) -> None:
     """NIfTI files in expected/ were made from the DICOM files of the folder above."""
-    from medclip.imaging.volume.read_volume import read_nifti
+    from medclip.imaging.volume.read import read_nifti
 
     compared = 0
     converted = [(name, row) for name, row in field.of("expectation") if name.endswith((".nii", ".nii.gz"))]

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 
 from medclip.files.recognise.inspect import inspect_file
-from medclip.imaging.volume.read_volume import VolumeRead, read_series
+from medclip.imaging.volume.read import VolumeRead, read_series
 from medclip.sample import Volume
 from medclip.settings import ReadPolicy, Settings
 from tests.kits.files import dataset, write_dicom

@@ -17,7 +17,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import inspect_file
 from medclip.files.recognise.sniff import Format
 from medclip.imaging.volume.nifti import read_minc
-from medclip.imaging.volume.read_volume import read_nifti
+from medclip.imaging.volume.read import read_nifti
 from medclip.imaging.volume.slice_geometry import arrange, axis_codes, closest_axes, oblique_deg
 from medclip.sample import Volume
 from tests.kits.codestreams import half_zeroed

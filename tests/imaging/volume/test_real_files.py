@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from medclip.imaging.volume.read_volume import read_nifti
+from medclip.imaging.volume.read import read_nifti
 from tests.kits.volumes import SETTINGS, read_paths
 
 pytestmark = pytest.mark.shared
