@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
-from medclip.adapters.registry import get_adapter
+from medclip.adapters.registry import adapter_names, get_adapter
 from medclip.errors import MedclipError, printable
 from medclip.files.grouping.mammography_exam import ExamView
 from medclip.files.recognise.inspect import other_modality
@@ -35,7 +35,8 @@ def _reading(modality: Modality | None, kind: Kind, other: str | None) -> tuple[
         return None, "no task of a pack is about these; skipped when scoring"
     if modality is None and kind != "image":
         # Only images tell by themselves what they show.
-        options = [f"--modality {name}" for name in MODALITIES if kind in get_adapter(name).kinds]
+        adapters = adapter_names()
+        options = [f"--modality {name}" for name in MODALITIES if name in adapters and kind in get_adapter(name).kinds]
         return None, f"skipped when scoring unless named: {list_of(options, 'or') or '--modality M'}"
     try:
         adapter = get_adapter(modality)
