@@ -24,13 +24,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from medclip.adapters.base import source_of
 from medclip.adapters.model_images import images_of
 from medclip.adapters.registry import read_unit
-from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError
-from medclip.imaging.geometry import letterbox
+from medclip.imaging.geometry import TokenBudget, letterbox
 from medclip.imaging.intensity import to_uint8
-from medclip.imaging.native_aspect import TokenBudget
 from medclip.models.towers.build import build_clip, default_config
 from medclip.models.towers.native_aspect import make_native
 from medclip.models.towers.patches import place_patches

@@ -23,15 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
-from medclip.imaging.slides.patches.grid import make_grid
+from medclip.imaging.slides.patch_grid import make_grid
 from medclip.imaging.slides.readers.open import open_slide
-from medclip.imaging.slides.stain.estimate import StainOptions
-from medclip.imaging.slides.stain.normalise import slide_stain
+from medclip.imaging.slides.stain import StainOptions, slide_stain
 from medclip.imaging.slides.tissue.find import find_tissue
 from medclip.models.packs.pack import load_model
 from medclip.pairs.select.patches import choose_patches, prompts_for
@@ -41,6 +38,10 @@ from medclip.pairs.words.agent import CaptionedPatch, caption_patch
 from medclip.pairs.words.measuring_agent import MeasuringAgent
 from medclip.slides.stages import reading
 from medclip.slides.stages.stage_files import measure_quality
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 
 SIZE_PX, MPP_UM = 336, 0.5
 NUM_VECTORS, DIM = 5000, 768

@@ -28,7 +28,7 @@ from PIL import Image
 from torch import nn
 
 import medclip
-from medclip.adapters.sources import source_of
+from medclip.adapters.base import source_of
 from medclip.explaining.explain_unit import explain_unit, shuffle_weights
 from medclip.explaining.explainers import ExplainOptions
 from medclip.explaining.seen import read_seen

@@ -40,8 +40,7 @@ from PIL import Image
 from scipy import ndimage
 
 from medclip.imaging.slides import open_slide
-from medclip.imaging.slides.patches.grid import make_grid
-from medclip.imaging.slides.patches.stream import iter_patches
+from medclip.imaging.slides.patch_grid import iter_patches, make_grid
 from medclip.imaging.slides.tissue.find import find_tissue
 
 SIDE, TILE, MPP = 20_480, 256, 0.5

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from medclip.modalities import MODALITIES, ModalityFacts
 
 if TYPE_CHECKING:
     import os
@@ -23,7 +26,10 @@ if TYPE_CHECKING:
 
 
 class Modality(StrEnum):
-    """The imaging modalities medclip knows by name. Whether one can be read is for the adapters to say."""
+    """The rows of `MODALITIES`, by name. Whether one can be read is for the adapters to say.
+
+    Those that code names stand here; `Modality(name)` makes a member of any other row. `every_modality` lists all.
+    """
 
     XRAY = "xray"
     MAMMOGRAPHY = "mammography"
@@ -37,13 +43,63 @@ class Modality(StrEnum):
     OCT = "oct"
     ECG = "ecg"
 
+    @property
+    def facts(self) -> ModalityFacts:
+        """What is said of it."""
+        return MODALITIES[self.value]
 
-_SPOKEN = {"xray": "X-ray", "ct": "CT", "mri": "MRI", "oct": "OCT", "ecg": "ECG"}
+    @classmethod
+    def _missing_(cls, value: object) -> Modality | None:
+        if not isinstance(value, str) or value not in MODALITIES:
+            return None
+        member = str.__new__(cls, value)
+        member._name_, member._value_ = value.upper(), value
+        return cls._value2member_map_.setdefault(value, member)  # pyright: ignore[reportReturnType]
+
+
+def every_modality() -> tuple[Modality, ...]:
+    """List the modalities of all rows, also those of other packages."""
+    return tuple(map(Modality, MODALITIES))
 
 
 def spoken(modality: str) -> str:
     """Return a modality's name as it stands in a sentence: X-ray, CT, mammography; other words stay as they are."""
-    return _SPOKEN.get(str(modality), str(modality))
+    facts = MODALITIES.get(str(modality))
+    return str(modality) if facts is None else facts.title
+
+
+def modality_of_code(code: str) -> Modality | None:
+    """Return the modality that a DICOM code says; None where it says none."""
+    return next((Modality(name) for name, facts in MODALITIES.items() if code in facts.dicom_codes), None)
+
+
+def modality_of_name(text: str) -> Modality | None:
+    """Return the modality that a cell names; case, blanks, dashes and underscores do not count.
+
+    Returns:
+        The modality; None where nobody calls one so.
+
+    Example:
+        >>> [str(modality_of_name(name)) for name in ("X-Ray", "ct_scan", "MR")]
+        ['xray', 'ct', 'mri']
+        >>> modality_of_name("PET") is None
+        True
+    """
+    return _by_letters(tuple(MODALITIES)).get(_letters(text))
+
+
+def _letters(text: str) -> str:
+    return "".join(c for c in text.casefold() if c.isalnum())
+
+
+@cache
+def _by_letters(names: tuple[str, ...]) -> Mapping[str, Modality]:
+    rows = {name: MODALITIES[name] for name in names}
+    return {
+        _letters(spelling): Modality(name)
+        for name, facts in rows.items()
+        for spelling in (name, facts.title, *facts.spellings, *facts.dicom_codes)
+    }
 
 
 class Kind(StrEnum):

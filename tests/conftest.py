@@ -78,24 +78,24 @@ def _own_home() -> Iterator[Path]:
 @pytest.fixture(scope="session", autouse=True)
 def _loaded_readers() -> Iterator[LoadedReaders | None]:
     """Start reading processes as forks of one that has imported what they need, and at night as programs."""
-    from medclip.files.readers import process
+    from medclip.files.readers import serving
     from tests.kits.size import is_nightly
 
     if is_nightly() or sys.platform != "linux":
         yield None
         return
     with LoadedReaders() as readers, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process, "start_python", readers.start)
+        patch.setattr(serving, "start_python", readers.start)
         yield readers
 
 
 @pytest.fixture
 def real_readers(_loaded_readers: LoadedReaders | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Start reading processes as users do: for tests of their memory."""
-    from medclip.files.readers import process
+    from medclip.files.readers import serving
 
     if _loaded_readers is not None:
-        monkeypatch.setattr(process, "start_python", _loaded_readers.start_program)
+        monkeypatch.setattr(serving, "start_python", _loaded_readers.start_program)
 
 
 @pytest.fixture(scope="session", autouse=True)

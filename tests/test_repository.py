@@ -212,7 +212,7 @@ _WRITERS = {
 }
 _WRITE_ELSEWHERE = {
     "cli/standard_output.py": "the null device, where there is no standard output",
-    "files/disk/temporary_folder.py": "an empty file whose lock counts, renamed once it is locked",
+    "files/temporary_folder.py": "an empty file whose lock counts, renamed once it is locked",
     "files/readers/worker.py": "the standard output of a process, turned into nothing",
     "slides/stages/unfinished.py": "rows of a slide under way, which count once the line about them is complete",
     "text/tokenizers/clip.py": "text lies below files: into a folder that the caller puts in place",

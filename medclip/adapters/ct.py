@@ -21,8 +21,8 @@ from medclip.imaging.crop import dark_borders as borders
 from medclip.imaging.intensity import stretch
 from medclip.imaging.volume import resample as volume_grid
 from medclip.imaging.volume.read import VOLUMES, VolumeRead, is_radiograph, read_volume, slice_indices
-from medclip.imaging.volume.result import AIR_HU, HU, RELATIVE, fill
-from medclip.imaging.volume.still import still_frame
+from medclip.imaging.volume.resample import still_frame
+from medclip.imaging.volume.volume_read import AIR_HU, HU, RELATIVE, fill
 from medclip.sample import Kind, Modality, Sample, Step, View, Volume
 from medclip.settings import Settings
 
@@ -108,12 +108,12 @@ class CtAdapter(ImageAdapter):
         check_not_small(volume.voxels.reshape(-1, *volume.voxels.shape[-2:])[0])
         still, _ = still_frame(volume, read.headers)
         chosen = slice_indices(still, MAX_VIEWS)
-        ranges, shown = self._ranges(still, settings)
+        ranges, windows = self._ranges(still, settings)
         views = tuple(self._view(still, index, ranges, header) for index in chosen)
         steps = (
             *read.steps,
             Step("slices", f"{len(chosen)} of {still.voxels.shape[0]} {still.plane}: {', '.join(map(str, chosen))}"),
-            shown,
+            windows,
         )
         provenance = self.provenance(source, steps, read.decoder, settings)
         return Sample(self.modality, views, provenance, read.headers, Kind.VOLUME, volume)

@@ -81,9 +81,9 @@ def shown_range(
     Raises:
         MedclipError: WRONG_USE (see `asked_window`); CONSTANT_IMAGE if all voxels have the same value.
     """
-    asked = asked_window(settings)
-    if asked is not None:
-        centre, width = asked
+    window = asked_window(settings)
+    if window is not None:
+        centre, width = window
         step = Step("window", f"centre {centre:g} width {width:g}, as asked")
         return centre - width / 2, centre + width / 2, step
     low, high = volume_grid.levels(volume, limits, signal_only=signal_only)

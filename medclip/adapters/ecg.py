@@ -14,10 +14,9 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
 from medclip.imaging.ecg.filters import filter_parameters, prepare
-from medclip.imaging.ecg.formats.read import READERS, read_ecg
+from medclip.imaging.ecg.formats.readers import READERS, read_ecg
 from medclip.imaging.ecg.lead_names import TWELVE
-from medclip.imaging.ecg.microvolts import MAX_UV, exceeds_range, whole_microvolts
-from medclip.imaging.ecg.recording import Recording
+from medclip.imaging.ecg.recording import MAX_UV, Recording, exceeds_range, whole_microvolts
 from medclip.imaging.ecg.twelve_leads import canonical, header_leads
 from medclip.sample import Kind, Modality, Sample, Signal, Step, View
 from medclip.settings import EcgOptions as EcgOptions

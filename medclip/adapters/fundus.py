@@ -44,8 +44,8 @@ class FundusAdapter(ImageAdapter):
             "open": retina.OPEN,
             "close": retina.CLOSE,
         }
-        known = {name: value for name, value in super().parameters.items() if name != "dicom_percentiles"}
-        return {**known, "field": field, **({"mask_outside": True} if self._mask_outside else {})}
+        inherited = {name: value for name, value in super().parameters.items() if name != "dicom_percentiles"}
+        return {**inherited, "field": field, **({"mask_outside": True} if self._mask_outside else {})}
 
     def render(self, decoded: Decoded, facts: FileFacts, *, cropped: bool) -> tuple[View, tuple[Step, ...]]:
         """Crop to the square around the field of view."""
@@ -54,10 +54,10 @@ class FundusAdapter(ImageAdapter):
         if pixels.shape[2] == 1:
             pixels = np.repeat(pixels, 3, axis=2)
             steps += (Step("colour", "grey repeated"),)
-        shown = scale_to_uint8(pixels, *limits)
-        box = retina.find_field_of_view(shown)
+        rgb = scale_to_uint8(pixels, *limits)
+        box = retina.find_field_of_view(rgb)
         if self._mask_outside:
-            pixels = np.where(retina.field_mask(shown)[:, :, None], pixels, limits[0]).astype(pixels.dtype)
+            pixels = np.where(retina.field_mask(rgb)[:, :, None], pixels, limits[0]).astype(pixels.dtype)
             steps += (Step("mask", "black outside the field of view"),)
         if box is not None and cropped:
             pixels = retina.square_around(pixels, box)

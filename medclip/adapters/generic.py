@@ -14,11 +14,10 @@ from medclip.adapters.depth import to_range
 from medclip.adapters.loops import VIDEOS, LoopAdapter, Plan
 from medclip.dicom.header.read import DicomHeader
 from medclip.dicom.pixels.decoded import Decoded
-from medclip.files.recognise.inspect import FileFacts
+from medclip.files.recognise.inspect import PROJECTION_CODES, FileFacts
 from medclip.files.recognise.sniff import Format
-from medclip.files.recognise.supported import PROJECTION_CODES
-from medclip.imaging.frame_choice import MAX_VIEWS
 from medclip.imaging.intensity import scale_to_uint8
+from medclip.imaging.video import MAX_VIEWS
 from medclip.sample import Kind, Sample, Step, View
 from medclip.settings import Settings
 

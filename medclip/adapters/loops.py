@@ -17,11 +17,10 @@ from medclip.dicom.pixels.render import read_dicom, read_frames
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
-from medclip.imaging.frame_choice import DARK, MAX_VIEWS, choose, spread
 from medclip.imaging.geometry import Box
 from medclip.imaging.intensity import scale_to_uint8
 from medclip.imaging.raster import read_raster
-from medclip.imaging.video import probe_video, read_video
+from medclip.imaging.video import DARK, MAX_VIEWS, choose, probe_video, read_video, spread
 from medclip.sample import Kind, Sample, Step, View
 from medclip.settings import Settings
 
@@ -74,9 +73,6 @@ def read_loop(source: Source, settings: Settings) -> Loop:
         source: One file of kind cine.
         settings: Limits and policy; where all frames would take more than `max_volume_bytes`, 16 evenly spaced ones are
             decoded.
-
-    Raises:
-        MedclipError: As `read_frames` and `read_video`.
     """
     path, facts = source.path, source.first
     if facts.format is Format.DICOM:
@@ -192,18 +188,18 @@ class LoopAdapter(ImageAdapter):
     def _loop(self, source: Source, settings: Settings) -> Sample:
         loop = read_loop(source, settings)
         check_not_small(loop.frames[0])
-        shown = choose(loop.frames)
-        if not shown:
+        numbers = choose(loop.frames)
+        if not numbers:
             raise MedclipError(Reason.CONSTANT_IMAGE, "no frame of the loop shows anything.")
         header = source.first.header or DicomHeader()
-        plan = self.plan(loop.frames[shown], source.first, loop.spacing_mm).under(settings)
+        plan = self.plan(loop.frames[numbers], source.first, loop.spacing_mm).under(settings)
         frames = apply(plan, loop.frames)
         views = tuple(
             View(frames[number], (0.0, 255.0), spacing_mm=plan.spacing_mm, burned_in=header.burned_in)
-            for number in shown
+            for number in numbers
         )
         complete = len(loop.numbers) == loop.total
-        steps = (*loop.steps, *plan.steps, *_about(loop, shown, self.frame_word))
+        steps = (*loop.steps, *plan.steps, *_about(loop, numbers, self.frame_word))
         headers = {
             **loop.headers,
             "frames": loop.total,
@@ -215,13 +211,13 @@ class LoopAdapter(ImageAdapter):
         return Sample(self.modality, views, provenance, headers, Kind.CINE, frames=frames if complete else None)
 
 
-def _about(loop: Loop, shown: list[int], word: str) -> tuple[Step, ...]:
+def _about(loop: Loop, chosen: list[int], word: str) -> tuple[Step, ...]:
     """Return which frames became views, and why others did not."""
     steps: tuple[Step, ...] = ()
     if len(loop.numbers) < loop.total:
         steps += (Step("frames", f"all {loop.total} {word} exceed the memory limit; {len(loop.numbers)} were decoded"),)
-    numbers = ", ".join(str(loop.numbers[index]) for index in shown)
+    numbers = ", ".join(str(loop.numbers[index]) for index in chosen)
     return (
         *steps,
-        Step("views", f"{len(shown)} of {loop.total} {word}, evenly spaced, empty ones left out: {numbers}"),
+        Step("views", f"{len(chosen)} of {loop.total} {word}, evenly spaced, empty ones left out: {numbers}"),
     )

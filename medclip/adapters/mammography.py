@@ -12,9 +12,8 @@ from medclip.adapters.base import ImageAdapter, Source, value_range
 from medclip.adapters.depth import to_range
 from medclip.dicom.header.read import DicomHeader
 from medclip.dicom.pixels.decoded import Decoded
-from medclip.files.grouping.mammogram import exam_view
-from medclip.files.recognise.inspect import FileFacts
-from medclip.files.recognise.supported import PROJECTION_CODES
+from medclip.files.grouping.mammography_exam import exam_view
+from medclip.files.recognise.inspect import PROJECTION_CODES, FileFacts
 from medclip.imaging.crop import breast
 from medclip.imaging.geometry import crop
 from medclip.sample import Modality, Sample, Step, View, ViewKind
@@ -54,29 +53,29 @@ class MammographyAdapter(ImageAdapter):
 
     def read_unit(self, source: Source, settings: Settings) -> Sample:
         """Read an image, and say what its header knows of implants and processing."""
-        known = exam_view("", source.first.header, table=source.stated_view, file_name=source.path.name)
-        sample = super().read_unit(_with_side(source, known.view.side), settings)
+        stated = exam_view("", source.first.header, table=source.stated_view, file_name=source.path.name)
+        sample = super().read_unit(_with_side(source, stated.view.side), settings)
         header = source.first.header or DicomHeader()
         view = replace(
             sample.views[0],
-            laterality=known.view.side or None,
-            position=known.view.position or None,
-            exam_kind=None if known.view.kind == ViewKind.STANDARD else known.view.kind,
+            laterality=stated.view.side or None,
+            position=stated.view.position or None,
+            exam_kind=None if stated.view.kind == ViewKind.STANDARD else stated.view.kind,
         )
-        own = {
+        of_view = {
             "laterality": view.laterality,
             "position": view.position,
-            "implant": known.implant,
+            "implant": stated.implant,
             "for_processing": _is_raw(header),
             "exam_kind": view.exam_kind,
-            "view_modifiers": known.modifiers or None,
-            "instance_number": known.number,
-            "sides_contradict": known.sides_contradict or None,
+            "view_modifiers": stated.modifiers or None,
+            "instance_number": stated.number,
+            "sides_contradict": stated.sides_contradict or None,
         }
         provenance = sample.provenance
-        if known.sides_contradict:
+        if stated.sides_contradict:
             provenance = replace(provenance, steps=(*provenance.steps, _CONTRADICTION))
-        return replace(sample, views=(view,), headers={**sample.headers, **own}, provenance=provenance)
+        return replace(sample, views=(view,), headers={**sample.headers, **of_view}, provenance=provenance)
 
     def render(self, decoded: Decoded, facts: FileFacts, *, cropped: bool) -> tuple[View, tuple[Step, ...]]:
         """Stretch deep images, crop to the breast, turn the chest wall to the left; uncropped, leave it where it is."""

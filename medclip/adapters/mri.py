@@ -14,7 +14,7 @@ from medclip.imaging.crop import dark_borders as borders
 from medclip.imaging.intensity import stretch
 from medclip.imaging.volume import resample as volume_grid
 from medclip.imaging.volume.read import read_volume, slice_indices
-from medclip.imaging.volume.still import still_frame
+from medclip.imaging.volume.resample import still_frame
 from medclip.sample import Kind, Modality, Sample, Step, View
 from medclip.settings import Settings
 

@@ -16,10 +16,9 @@ from medclip.dicom.header.read import modality_code
 from medclip.dicom.pixels.decoded import Decoded
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
-from medclip.imaging.slides.patches.grid import Patch, PatchGrid, make_grid
-from medclip.imaging.slides.patches.stream import iter_patches, no_tissue
+from medclip.imaging.slides.patch_grid import Patch, PatchGrid, iter_patches, make_grid, no_tissue
 from medclip.imaging.slides.readers import pyramid
-from medclip.imaging.slides.readers.channels import PERCENTILES
+from medclip.imaging.slides.readers.backend import PERCENTILES
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.imaging.slides.readers.pyramid import SlideReader
 from medclip.imaging.slides.tissue.find import TissueMask, TissueOptions, find_tissue
@@ -44,7 +43,7 @@ class PathologyAdapter(ImageAdapter):
     mpp_um = 0.5
     min_coverage = 0.5
     num_views = 64
-    """Most patches of a sample, spread evenly over the tissue. `imaging.slides.patches` streams all of them."""
+    """Most patches of a sample, spread evenly over the tissue. `imaging.slides.patch_grid` streams all of them."""
     tissue = TissueOptions()
 
     def parameters_of(self, kind: Kind) -> Mapping[str, Any]:

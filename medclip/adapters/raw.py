@@ -29,7 +29,7 @@ def raw_image(source: Source, settings: Settings) -> NDArray[np.uint8]:
     """
     if source.kind is Kind.SIGNAL:
         from medclip.adapters.ecg import EcgAdapter, raw_signal
-        from medclip.imaging.ecg.sheet.render import render
+        from medclip.imaging.ecg.sheet.draw_sheet import render
 
         return render(raw_signal(source, settings, seconds=EcgAdapter().options.seconds))[0]  # the leads a model has
     if source.kind is Kind.SLIDE:

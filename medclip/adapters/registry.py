@@ -54,7 +54,7 @@ def get_adapter(modality: Modality | str | None) -> Adapter:
     name = GENERIC if modality is None else str(modality)
     target = ADAPTERS.get(name) or plug_ins(ENTRY_POINTS, ADAPTERS).get(name)
     if target is None:
-        readable = ", ".join(spoken(known) for known in adapter_names() if known != GENERIC)
+        readable = ", ".join(spoken(other) for other in adapter_names() if other != GENERIC)
         printed = spoken(name)
         raise MedclipError(
             Reason.NOT_SUPPORTED_YET,

@@ -10,8 +10,7 @@ from medclip.adapters.base import ImageAdapter, Source, value_range
 from medclip.adapters.depth import to_range
 from medclip.dicom.header.read import DicomHeader
 from medclip.dicom.pixels.decoded import Decoded
-from medclip.files.recognise.inspect import FileFacts
-from medclip.files.recognise.supported import PROJECTION_CODES
+from medclip.files.recognise.inspect import PROJECTION_CODES, FileFacts
 from medclip.imaging.crop import dark_borders as borders
 from medclip.sample import Modality, Sample, Step, View
 from medclip.settings import Settings

@@ -124,8 +124,8 @@ def adapt(options: AdaptOptions) -> AdaptRun:
     from medclip.embeddings.embeddings_reader import needs_images, open_for
     from medclip.embeddings.open_embeddings import is_embeddings
     from medclip.evaluation.adapted_figures import measure
+    from medclip.files.key_value import read_overrides
     from medclip.files.pseudonyms import load_key
-    from medclip.files.recipes.key_value import read_overrides
     from medclip.models.devices import check_device
     from medclip.models.packs.pack import find_pack, load_model, read_preprocess
     from medclip.models.packs.words import understands_words

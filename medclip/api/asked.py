@@ -9,9 +9,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from medclip.files.dicomweb.address import is_dicomweb
-from medclip.files.stores.remote import place_of
-from medclip.files.stores.store_files import is_store
+from medclip.files.dicomweb.server import is_dicomweb
+from medclip.files.store_files import is_store
+from medclip.files.stores import place_of
 from medclip.options import options_of
 from medclip.settings import CHOICES, ReadPolicy, Settings
 

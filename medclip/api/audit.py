@@ -288,8 +288,8 @@ def _fetched(options: AuditOptions, fetched: FetchedResults) -> AuditOptions:
     """
     from medclip.auditing.provenance.inputs import change_paths
     from medclip.errors import MedclipError, Reason
-    from medclip.files.stores.remote import place_of
-    from medclip.files.stores.store_files import is_store
+    from medclip.files.store_files import is_store
+    from medclip.files.stores import place_of
 
     def local(key: str, path: str) -> str:
         name, place = key.partition(":")[0], Path(path)
@@ -408,7 +408,7 @@ def _written(value: Any, place: Callable[[Path], str]) -> Any:
 
 def _refuse_missing(scores: Sequence[Any], labels: Any, measures: MeasureOptions) -> None:
     """Refuse paths that lead nowhere, before anything is imported that takes seconds."""
-    from medclip.files.disk.input_paths import refuse_missing
+    from medclip.files.access import refuse_missing
     from medclip.models.packs.pack import find_pack
 
     for source in scores:

@@ -10,8 +10,7 @@ from medclip.options import argument, needs, option, options
 from medclip.verbs import verb
 
 if TYPE_CHECKING:
-    from medclip.ecg.digitised_record import DigitisedRecord
-    from medclip.ecg.rendered_sheet import RenderedSheet
+    from medclip.ecg.sheets import DigitisedRecord, RenderedSheet
 
 
 @options
@@ -68,12 +67,11 @@ def render(options: RenderOptions) -> RenderedSheet:
         MedclipError: Why the record cannot be read; WRONG_USE for what cannot be drawn, or an output that is not .png,
             is a folder or is the input; OUTPUT_IN_USE where a file is there.
     """
-    from medclip.ecg.one_unit import find_one, read_apart, record_signal
-    from medclip.ecg.rendered_sheet import RenderedSheet, missing_leads, write_sheet
+    from medclip.ecg.sheets import RenderedSheet, find_one, missing_leads, read_apart, record_signal, write_sheet
     from medclip.errors import MedclipError, Reason
     from medclip.files.output import claim_file
-    from medclip.imaging.ecg.sheet.render import SheetOptions
-    from medclip.inspecting.image_file import check_target, refuse_input
+    from medclip.imaging.ecg.sheet.draw_sheet import SheetOptions
+    from medclip.inspecting.draw_view import check_target, refuse_input
     from medclip.sample import Kind
 
     path, out, settings = Path(options.path), Path(options.out), settings_of(options)
@@ -143,13 +141,21 @@ def digitise(options: DigitiseOptions) -> DigitisedRecord:
             does not lie flat; NOT_AN_IMAGE without traces; NOT_SUPPORTED_YET for another arrangement of leads;
             WRONG_USE for an unknown layout or ending; OUTPUT_IN_USE where a file is there.
     """
-    from medclip.ecg.digitised_record import DigitisedRecord, leads_of, written_values
-    from medclip.ecg.one_unit import find_one, read_apart, sheet_pixels
-    from medclip.ecg.record_files import WRITERS, check_record_name, files_of
+    from medclip.ecg.sheets import (
+        WRITERS,
+        DigitisedRecord,
+        check_record_name,
+        files_of,
+        find_one,
+        leads_of,
+        read_apart,
+        sheet_pixels,
+        written_values,
+    )
     from medclip.errors import MedclipError
     from medclip.files.output import claim_file
     from medclip.imaging.ecg.sheet.digitise import digitise
-    from medclip.inspecting.image_file import refuse_input
+    from medclip.inspecting.draw_view import refuse_input
     from medclip.sample import Kind
 
     out, settings = Path(options.out), settings_of(options)

@@ -126,7 +126,7 @@ def explain(options: HeatMapOptions) -> Explained:
         >>> maps.maps[0]["pleural effusion against no pleural effusion"][0].shape
         (512, 512)
     """
-    from medclip.files.disk.input_paths import refuse_missing
+    from medclip.files.access import refuse_missing
     from medclip.models.devices import check_device
     from medclip.models.packs.pack import find_pack
     from medclip.runs.planning.options import ScoreOptions, parse_modality

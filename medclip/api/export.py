@@ -70,7 +70,7 @@ def parse_exports(texts: str | Sequence[str]) -> Exports:
     """
     if not texts:
         return Exports()
-    from medclip.files.dicomweb.address import is_dicomweb
+    from medclip.files.dicomweb.server import is_dicomweb
 
     tables = formats_of("tables")
     forms: list[str] = []
@@ -276,8 +276,7 @@ def _exporting(
     """Return what writes into a folder of results, and the PACS, which is asked whether it answers."""
     from medclip.api.run_arguments import path_of as path_named
     from medclip.export.results_folder import ResultsFolder
-    from medclip.files.dicomweb.address import address_of
-    from medclip.files.dicomweb.server import FEW_PAUSES_S, DicomwebServer
+    from medclip.files.dicomweb.server import FEW_PAUSES_S, DicomwebServer, address_of
 
     store = None if exports.store is None else DicomwebServer(address_of(exports.store))
     place = folder / RESULTS if exports.folder is None else path_named(exports.folder, "the folder of results")

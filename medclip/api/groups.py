@@ -17,7 +17,7 @@ from medclip.settings import DEFAULT_MODEL, Settings, read_choices
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings
     from medclip.files.grouping.studies import GroupBy
-    from medclip.files.recipes.key_value import Overrides
+    from medclip.files.key_value import Overrides
     from medclip.models.model import Model
     from medclip.progress import Progress
     from medclip.retrieval.question import Example
@@ -121,7 +121,7 @@ class Encoder:
 
 def _by_key(option: str, named: Any) -> dict[str, Any]:
     """Return values by their keys, whichever form they are named in."""
-    from medclip.files.recipes.key_value import read_overrides
+    from medclip.files.key_value import read_overrides
 
     texts = [named] if isinstance(named, str) else named
     if not isinstance(texts, Mapping) and not (

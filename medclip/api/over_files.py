@@ -16,7 +16,7 @@ from medclip.options import Rule, argument, excludes, needs, option, options
 from medclip.verbs import recipe_of
 
 if TYPE_CHECKING:
-    from medclip.files.disk.temporary_folder import TemporaryFolder
+    from medclip.files.temporary_folder import TemporaryFolder
     from medclip.runs.call import Call
 
 
@@ -45,14 +45,14 @@ class Source:
     @property
     def is_pacs(self) -> bool:
         """Whether studies of a PACS are meant."""
-        from medclip.files.dicomweb.address import is_dicomweb
+        from medclip.files.dicomweb.server import is_dicomweb
 
         return is_dicomweb(self.path)
 
     @property
     def is_store(self) -> bool:
         """Whether files of an object store are meant."""
-        from medclip.files.stores.store_files import is_store
+        from medclip.files.store_files import is_store
 
         return is_store(self.path)
 
@@ -64,14 +64,14 @@ class Source:
     @property
     def place(self) -> Any:
         """The place in a store, for refusals."""
-        from medclip.files.stores.remote import place_of
+        from medclip.files.stores import place_of
 
         return place_of(self.path)
 
     @property
     def is_published(self) -> bool:
         """Whether results go to an object store."""
-        from medclip.files.stores.store_files import is_store
+        from medclip.files.store_files import is_store
 
         return is_store(self.out)
 
@@ -214,7 +214,7 @@ def prepare(
     from medclip.api.remote_arguments import place_to_publish, remote_files
     from medclip.api.run_arguments import Inputs, inputs_of, local_of, path_of, table_of
     from medclip.embeddings.open_embeddings import Embeddings
-    from medclip.files.disk.temporary_folder import TemporaryFolder
+    from medclip.files.temporary_folder import TemporaryFolder
     from medclip.models.backends.choice import choose_backend
     from medclip.progress import Silent
     from medclip.runs.call import Call

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from medclip.pairs.sources.slides.pathgen import PathgenResult
     from medclip.pairs.words.agent import CaptionAgent
 
+
 AGENTS = ("measured", "endpoint", "local")
 KEY_VARIABLE = "MEDCLIP_ENDPOINT_KEY"
 """Environment variable that holds the key of an endpoint: on a command line every user of the machine would see it."""
@@ -221,7 +222,7 @@ def pathgen(options: PathgenOptions) -> PathgenResult:
         >>> medclip.pathgen("slides", "captioned", organ="colon").records  # doctest: +SKIP
     """
     from medclip.api.run_arguments import path_of
-    from medclip.files.disk.input_paths import refuse_missing
+    from medclip.files.access import refuse_missing
     from medclip.models.packs.pack import load_model
     from medclip.pairs.select.patches import SelectionOptions, read_attributes
     from medclip.pairs.sources.slides.patch_captions import PathgenOptions as PatchOptions

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.dicomweb.address import address_of, is_dicomweb, parse_query
-from medclip.files.dicomweb.server import DicomwebServer
+from medclip.files.dicomweb.server import DicomwebServer, address_of, is_dicomweb, parse_query
 from medclip.files.dicomweb.spool import DicomwebFiles
-from medclip.files.stores.remote import RemotePath, place_of
-from medclip.files.stores.store_files import StoreFiles, is_store
+from medclip.files.store_files import StoreFiles, is_store
+from medclip.files.stores import RemotePath, place_of
 from medclip.progress import Progress, Silent
 
 

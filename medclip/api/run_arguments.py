@@ -10,9 +10,9 @@ from urllib.parse import unquote
 
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason
-from medclip.files.disk.input_paths import refuse_missing
-from medclip.files.disk.temporary_folder import TemporaryFolder
+from medclip.files.access import refuse_missing
 from medclip.files.given_images import as_files, given_images, is_frame, is_several
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.sample import FileRef
 from medclip.slides.slide_store import is_slide_store
 

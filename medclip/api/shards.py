@@ -159,7 +159,7 @@ def check(options: CheckOptions) -> ShardCheck | ShardPlan:
     """
     import os
 
-    from medclip.files.stores.remote import RemotePath, place_of
+    from medclip.files.stores import RemotePath, place_of
     from medclip.shards.reading.check_folder import check_shards
 
     if isinstance(options.path, str | Path):

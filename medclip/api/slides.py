@@ -379,7 +379,7 @@ def run_slides(stage: str, options: Any, *, retry: str | None = None) -> StageRu
     """
     from medclip.api.asked import what_was_asked
     from medclip.api.run_arguments import path_of, table_of
-    from medclip.files.disk.input_paths import refuse_missing
+    from medclip.files.access import refuse_missing
     from medclip.progress import Silent
     from medclip.runs.call import Call
     from medclip.runs.planning.options import ScoreOptions

@@ -108,8 +108,8 @@ def watch(options: WatchOptions) -> ScoreRun | None:
     from medclip.api.remote_arguments import place_to_publish
     from medclip.api.run_arguments import path_of
     from medclip.exit_codes import ExitCode, exit_code
-    from medclip.files.disk.input_paths import refuse_missing
-    from medclip.files.disk.stillness import Stillness
+    from medclip.files.access import refuse_missing
+    from medclip.files.discover import Stillness
     from medclip.progress import Silent
     from medclip.wording import capital
 

@@ -23,7 +23,7 @@ from medclip.embeddings.open_embeddings import is_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import load_key
 from medclip.files.tables.table import PATIENTS, Table, is_blank
-from medclip.imaging.image_look import from_bytes, look_of_views
+from medclip.imaging.perceptual_hash import from_bytes, look_of_views
 from medclip.models.packs.pack import find_pack
 from medclip.progress import Progress
 from medclip.sample import Modality

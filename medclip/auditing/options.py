@@ -80,7 +80,7 @@ class Stress:
     """What the model is shown besides the images as they are (`ImageChecks.model` and `.images`)."""
 
     corruptions: Sequence[str] = ()
-    """Names of `imaging.corruptions.catalogue.OPERATIONS`; none: the first five of the modality."""
+    """Names of `imaging.corruptions.OPERATIONS`; none: the first five of the modality."""
     most: int = 500
     """Images of a group, chosen by a hash of their names."""
 

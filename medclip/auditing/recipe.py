@@ -17,7 +17,7 @@ from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.options import ImageChecks, MeasureOptions, Shortcuts, Stress, Thresholds
 from medclip.embeddings.open_embeddings import is_embeddings
 from medclip.errors import MedclipError, Reason
-from medclip.files.recipes.key_value import key_value, key_values
+from medclip.files.key_value import key_value, key_values
 from medclip.files.tables.table import TextForm
 from medclip.options import Option
 from medclip.runs.outputs.score_run import ScoreRun

@@ -20,8 +20,8 @@ CAUTION = "CAUTION"
 def refuse_lacking_folder(named: Mapping[str, Any]) -> None:
     """Refuse scores that are not there, and a call without a folder for the page."""
     from medclip.errors import MedclipError, Reason
-    from medclip.files.disk.input_paths import refuse_missing
-    from medclip.files.stores.store_files import is_store
+    from medclip.files.access import refuse_missing
+    from medclip.files.store_files import is_store
 
     if not is_store(named["scores"]):
         refuse_missing(named["scores"], SCORES)

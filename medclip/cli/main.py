@@ -23,7 +23,7 @@ from medclip.cli.progress import print_line
 from medclip.cli.standard_output import PipeClosed, checked_output
 from medclip.errors import MedclipError, did_you_mean, printable
 from medclip.exit_codes import ExitCode, exit_code
-from medclip.files.disk.file_modes import file_modes
+from medclip.files.access import file_modes
 from medclip.options import RECIPE, Option
 from medclip.verbs import values_of_recipe
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.files.recipes.settings_file import SettingsFile, find_settings_file, read_settings_file
+from medclip.files.settings_file import SettingsFile, find_settings_file, read_settings_file
 from medclip.options import Option, spellings
 from medclip.settings import ReadPolicy, Settings
 from medclip.verbs import fits

@@ -7,11 +7,7 @@ from uuid import UUID
 
 
 def hashed_uuid(*parts: str) -> UUID:
-    """Return a UUID made of a hash (RFC 9562, version 8).
-
-    Args:
-        parts: Parts that tell the object apart.
-    """
+    """Return a UUID made of a hash (RFC 9562, version 8)."""
     digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).digest()
     value = bytearray(digest[:16])
     value[6] = value[6] & 0x0F | 0x80

@@ -12,8 +12,8 @@ __all__ = ["DigitisedRecord", "RenderedSheet", "SheetMap", "digitise", "render"]
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "DigitisedRecord": "medclip.ecg.digitised_record:DigitisedRecord",
-        "RenderedSheet": "medclip.ecg.rendered_sheet:RenderedSheet",
+        "DigitisedRecord": "medclip.ecg.sheets:DigitisedRecord",
+        "RenderedSheet": "medclip.ecg.sheets:RenderedSheet",
         "SheetMap": "medclip.imaging.ecg.sheet.layouts:SheetMap",
         "digitise": "medclip.api.ecg:digitise",
         "render": "medclip.api.ecg:render",

@@ -5,8 +5,7 @@ them; this stub, which is never run, may name them, so that each has one signatu
 """
 
 from medclip.api.ecg import digitise, render
-from medclip.ecg.digitised_record import DigitisedRecord
-from medclip.ecg.rendered_sheet import RenderedSheet
+from medclip.ecg.sheets import DigitisedRecord, RenderedSheet
 from medclip.imaging.ecg.sheet.layouts import SheetMap
 
 __all__ = ["DigitisedRecord", "RenderedSheet", "SheetMap", "digitise", "render"]

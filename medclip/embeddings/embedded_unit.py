@@ -80,7 +80,7 @@ class EmbeddedUnit:
     instead_of: int | None = None
     """Row of the file that it is a copy of, where that one could not be read."""
     look: bytes = b""
-    """What its image is known again by: `medclip.imaging.image_look.Look`; empty where that is not known."""
+    """What its image is known again by: `medclip.imaging.perceptual_hash.Look`; empty where that is not known."""
 
 
 FACTS = tuple(field.name for field in fields(EmbeddedUnit) if field.name != "features")

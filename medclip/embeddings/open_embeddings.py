@@ -336,7 +336,7 @@ class Embeddings(Result):
                 yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
 
     def looks(self) -> Iterator[tuple[int, bytes]]:
-        """Yield row and `medclip.imaging.image_look.Look`, as bytes, of all units."""
+        """Yield row and `medclip.imaging.perceptual_hash.Look`, as bytes, of all units."""
         import pyarrow.parquet as pq
 
         path = self.folder / "units.parquet"

@@ -1,6 +1,6 @@
 """Draw heat maps over the images they belong to: one PNG for a unit, prompts side by side.
 
-The colours are those of `medclip.imaging.heat_colours`, over the image in grey. What the model never saw is hatched and
+The colours are those of `medclip.imaging.intensity`, over the image in grey. What the model never saw is hatched and
 has no colour. Images with burned-in text stay out, as in reports.
 """
 
@@ -21,7 +21,7 @@ from medclip.explaining.seen import Seen
 from medclip.imaging import geometry
 from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.sheet.layouts import SheetMap
-from medclip.imaging.heat_colours import HUE, blend
+from medclip.imaging.intensity import HUE, blend
 from medclip.wording import count, figure, percent
 
 __all__ = ["HUE", "MOST_ROWS", "draw_overlay", "large_overlay", "small_overlay"]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medclip.explaining.target import Target
-from medclip.imaging.ecg.microvolts import MISSING
+from medclip.imaging.ecg.recording import MISSING
 
 Encoded = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]
 """What `features_without` returns."""

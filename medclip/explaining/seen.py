@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.adapters.display_channels import as_shown
-from medclip.adapters.model_images import images_of
+from medclip.adapters.model_images import as_shown, images_of
 from medclip.adapters.pathology import PathologyAdapter
 from medclip.adapters.registry import get_adapter, read_unit
 from medclip.errors import MedclipError, Reason
 from medclip.imaging import geometry
-from medclip.imaging.colourfulness import has_colours
 from medclip.imaging.ecg.lead_names import TWELVE
-from medclip.imaging.intensity import to_uint8
+from medclip.imaging.intensity import has_colours, to_uint8
 from medclip.sample import Kind
 
 if TYPE_CHECKING:
@@ -108,7 +106,7 @@ def read_seen(source: Source, modality: Modality | None, preprocess: Preprocess,
 
 def _record(sample: Sample, preprocess: Preprocess) -> Seen:
     """Return what a model of ECGs is shown, and the sheet that a person is: all leads over the whole time."""
-    from medclip.imaging.ecg.sheet.render import SheetOptions, render
+    from medclip.imaging.ecg.sheet.draw_sheet import SheetOptions, render
     from medclip.models.inputs.pixels_of import pixels_of
 
     images = pixels_of(sample, preprocess)

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from medclip.dicom.hashed_uid import hashed_uuid
 from medclip.export.source_headers import Headers
 from medclip.export.study_result import OWN_SCHEME, Algorithm, Answer, Coding, Region, StudyResult
-from medclip.sample import Modality
+from medclip.modalities import MODALITIES
 
 Release = Literal["R4B", "R5"]
 
@@ -36,16 +36,6 @@ _LOINC = "http://loinc.org"
 _UCUM = "http://unitsofmeasure.org"
 _INTERPRETATION = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
 _BREASTS = {"R": ("73056007", "Right breast structure"), "L": ("80248007", "Left breast structure")}
-_SECTIONS = {
-    Modality.ECG: ("EC", "Electrocardiac (e.g., EKG, EEC, Holter)"),
-    Modality.PATHOLOGY: ("SP", "Surgical Pathology"),
-}
-_RADIOLOGY = ("RAD", "Radiology")
-_REPORTS = {
-    Modality.ECG: ("11524-6", "EKG study"),
-    Modality.PATHOLOGY: ("60567-5", "Comprehensive pathology report panel"),
-}
-_IMAGING = ("18748-4", "Diagnostic imaging study")
 _CAUTION = "Probabilities that a model returned; no physician has read them. For research; not a medical device."
 
 
@@ -116,14 +106,13 @@ def fhir_bundle(
                 },
             )
         )
-    section = _SECTIONS.get(Modality(result.modality), _RADIOLOGY)
-    code = _REPORTS.get(Modality(result.modality), _IMAGING)
+    facts = MODALITIES[result.modality]
     report = {
         "resourceType": "DiagnosticReport",
         "identifier": [_identifier(report_id)],
         **common,
-        "category": [_concept(f"{_V2}0074", *section)],
-        "code": _concept(_LOINC, *code),
+        "category": [_concept(f"{_V2}0074", *facts.fhir_section)],
+        "code": _concept(_LOINC, *facts.loinc),
         "subject": subject,
         **effective,
         "issued": created.isoformat(timespec="seconds"),

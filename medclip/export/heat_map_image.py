@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.dicom.hashed_uid import hashed_uid
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.export.own_object import bytes_of, equipment_of, uid_parts
 from medclip.export.source_headers import Headers
 from medclip.export.structured_report import require_highdicom

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.files.output import digest_of, read_own_note, write_note
 from medclip.progress import Progress
 from medclip.sample import Stamp

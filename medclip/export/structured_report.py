@@ -24,12 +24,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from medclip.dicom.hashed_uid import hashed_uid
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.export.own_object import bytes_of, equipment_of, uid_parts
 from medclip.export.source_headers import Headers
 from medclip.export.study_result import OWN_SCHEME, Algorithm, Answer, Coding, Region, StudyResult, coding_of
-from medclip.sample import Modality
+from medclip.modalities import MODALITIES
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -46,14 +46,6 @@ _VIEWS = {
 }
 """Names of pydicom's codes for the views of mammograms (CID 4014)."""
 DECISION = coding_of("decision at the threshold of the model card", "Decision at the threshold of the model card")
-_PROCEDURES = {
-    Modality.CT: ("CTUnspecifiedBodyRegion", "cid100"),
-    Modality.MRI: ("MRIUnspecifiedBodyRegion", "cid100"),
-    Modality.XRAY: ("XRUnspecifiedBodyRegion", "cid100"),
-    Modality.MAMMOGRAPHY: ("Mammography", "SCT"),
-    Modality.ULTRASOUND: ("DiagnosticUltrasonography", "SCT"),
-}
-"""Names of pydicom's codes for the procedure that is reported on, where the header has none."""
 
 
 def structured_report(result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime) -> bytes:
@@ -225,5 +217,5 @@ def _procedure(result: StudyResult, header: Dataset) -> Any:
             value=item.CodeValue, scheme_designator=item.CodingSchemeDesignator, meaning=item.CodeMeaning
         )
     except (AttributeError, TypeError, ValueError):
-        name, scheme = _PROCEDURES.get(Modality(result.modality), ("ImagingProcedure", "SCT"))
+        name, scheme = MODALITIES[result.modality].procedure
         return getattr(getattr(codes, scheme), name)

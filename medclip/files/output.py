@@ -5,7 +5,7 @@ whoever comes after a kill, sees what was there before or what is there now, nev
 a name by which `medclip.files.discover` passes it over.
 
 What is written is its owner's alone, mode 0600 in folders of mode 0700: file names, thumbnails and shards may tell of
-patients, and a umask is chosen without them in mind. `medclip.files.disk.file_modes` may say otherwise. A folder that
+patients, and a umask is chosen without them in mind. `medclip.files.access` may say otherwise. A folder that
 exists keeps its mode, and hands the bit that passes its group on to new ones (setgid), as the system does.
 
 Limits: a folder that replaces a full one takes two renames, so that a kill between them leaves the old one under its
@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.disk.file_modes import PRIVATE, file_modes
-from medclip.files.disk.locks import LOCK
+from medclip.files.access import PRIVATE, file_modes
+from medclip.files.locks import LOCK
 from medclip.wording import count, list_of
 
 _DRAFT = re.compile(r"\.medclip-[\w.-]+\.part")
@@ -97,9 +97,6 @@ def write_file(target: Path, content: bytes | str, *, private: bool = False) -> 
         target: The file; one that is there is replaced.
         content: Bytes of the file, or its text, which is written as UTF-8.
         private: Whether the file is its owner's alone, as in `new_file`.
-
-    Raises:
-        MedclipError: As `disk_errors`.
     """
     with new_file(target, private=private) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -226,8 +223,8 @@ def make_file(path: Path) -> None:
 
 def _set_mode(path: Path, mode: int) -> None:
     with suppress(OSError):  # file systems without modes
-        known = os.stat(path).st_mode
-        os.chmod(path, mode | known & stat.S_ISGID if stat.S_ISDIR(known) else mode)
+        old_mode = os.stat(path).st_mode
+        os.chmod(path, mode | old_mode & stat.S_ISGID if stat.S_ISDIR(old_mode) else mode)
 
 
 def _sync(path: Path) -> None:
@@ -297,9 +294,6 @@ def check_place(place: Path, *, beside: bool = False) -> None:
         place: The file or folder; it need not exist, and neither need the folders above it.
         beside: Whether it is made as a draft beside its place, so that the folder above it is looked at, though it
             exists.
-
-    Raises:
-        MedclipError: As `disk_errors`.
     """
     if place.name in ("", "..") and (beside or not os.path.isdir(place)):
         raise MedclipError(Reason.WRONG_USE, f"{str(place)!r} names nothing to write to.", hint=_ELSEWHERE)
@@ -442,10 +436,10 @@ def read_own_note(path: Path, what: str) -> dict[str, Any] | None:
     Raises:
         MedclipError: OUTPUT_IN_USE for the note of anything else: other commands call theirs alike.
     """
-    known = read_note(path)
-    if known is not None and known.get(_HOLDS) != what:
+    note = read_note(path)
+    if note is not None and note.get(_HOLDS) != what:
         raise in_use(path.parent, f"this folder holds other results and no {what}", "Name an empty or new folder.")
-    return known
+    return note
 
 
 def digest_of(values: Any) -> str:
@@ -465,8 +459,8 @@ def read_note(path: Path) -> dict[str, Any] | None:
 def refuse_other(
     out: Path,
     what: str,
-    known: Mapping[str, Any] | None,
-    asked: Mapping[str, Any],
+    noted: Mapping[str, Any] | None,
+    wanted: Mapping[str, Any],
     *,
     titles: Mapping[str, str] | None = None,
     remedy: str = "Name another folder.",
@@ -476,20 +470,20 @@ def refuse_other(
     Args:
         out: The folder.
         what: Name of what the folder holds: "run".
-        known: Facts of what it holds; None where they cannot be read.
-        asked: The facts of what is to be written. What `known` has beyond them does not count.
+        noted: Facts of what it holds; None where they cannot be read.
+        wanted: The facts of what is to be written. What `noted` has beyond them does not count.
         titles: Words for facts, by their names, where these do not say it.
         remedy: Sentence that says what to do.
 
     Raises:
         MedclipError: OUTPUT_IN_USE, naming what differs.
     """
-    if known is None:
+    if noted is None:
         raise in_use(out, f"this folder holds another {what}", remedy)
     differing = [
         (titles or {}).get(name, f"the {name.replace('_', ' ')}")
-        for name, value in asked.items()
-        if not _within(value, known.get(name))
+        for name, value in wanted.items()
+        if not _within(value, noted.get(name))
     ]
     if differing:
         verb = "differs" if len(differing) == 1 and not differing[0].partition(" of ")[0].endswith("s") else "differ"
@@ -501,8 +495,8 @@ def in_use(out: Path, content: str, remedy: str) -> MedclipError:
     return MedclipError(Reason.OUTPUT_IN_USE, f"{content}; nothing was changed.", where=out, hint=remedy)
 
 
-def _within(asked: Any, known: Any) -> bool:
+def _within(wanted: Any, noted: Any) -> bool:
     """Whether all that is asked stands there, too; as JSON writes both."""
-    if isinstance(asked, Mapping) and isinstance(known, Mapping):
-        return all(key in known and _within(value, known[key]) for key, value in asked.items())
-    return asked == known or json.dumps(asked, default=str) == json.dumps(known, default=str)
+    if isinstance(wanted, Mapping) and isinstance(noted, Mapping):
+        return all(key in noted and _within(value, noted[key]) for key, value in wanted.items())
+    return wanted == noted or json.dumps(wanted, default=str) == json.dumps(noted, default=str)

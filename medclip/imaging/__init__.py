@@ -1,1 +1,3 @@
-"""Pure functions on pixels: DICOM pixel semantics, geometry, intensity, breast and retina crops."""
+"""Pure functions on pixels, voxels and leads, and the readers of their formats; what a modality does with them is in
+`adapters/`.
+"""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from medclip.sample import View
 
+
 _SAMPLES = 1_000_000
 """Percentiles are taken over about this many pixels of a regular grid: exact enough, and cheap on a mammogram."""
 
@@ -80,3 +81,97 @@ def stretch(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.float32
     scaled /= np.float32(high - low)
     np.fmax(scaled, 0, out=scaled)
     return np.fmin(scaled, 1, out=scaled)
+
+
+# Does an image show colours, or greys that a scan, a screen or a lamp has tinted?
+#
+# In a tinted image colour follows brightness: all pixels of one brightness have one colour, and all brightnesses one
+# hue. So each pixel's chroma is compared with the mean of its brightness, and with the nearest chroma of the image's
+# own hue: colour bars and false colours fail the second alone. Three quarters of the pixels are nearer to the mean of
+# their brightness than: dermoscopy 2.3 to 33 levels (389 shared images), fundus 2.7 to 19 (137), stained tissue 1.5
+# to 21 (400); radiographs, CT and MRI stored as RGB at most 0.8 (one coloured rendering aside), and radiographs in
+# four strong tints 2.0 as JPEG of quality 75, 2.5 of quality 60. To the one hue these films are as near, or nearer.
+
+SPREAD = 2.5
+"""Distance of chroma (8-bit levels) beyond which a quarter of the pixels must lie in an image with colours: marks and
+text in colour cover less."""
+LEAST_PX = 128
+"""Longest side at which an image is looked at; a larger one is made smaller."""
+_STEP = 8
+
+
+def has_colours(pixels: NDArray[Any]) -> bool:
+    """Return whether an image shows colours beyond one tint.
+
+    Args:
+        pixels: H x W x C uint8; one channel has none.
+    """
+    if pixels.shape[2] < 3:
+        return False
+    from PIL import Image
+
+    image = Image.fromarray(np.ascontiguousarray(pixels[:, :, :3]))
+    image.thumbnail((LEAST_PX, LEAST_PX))
+    small = np.asarray(image).astype(np.float32).reshape(-1, 3)
+    luma = small @ np.array([0.299, 0.587, 0.114], np.float32)
+    chroma = small[:, [0, 2]] - luma[:, None]
+    return any(float(np.percentile(far, 75)) > SPREAD for far in (_from_brightness(chroma, luma), _from_hue(chroma)))
+
+
+def _from_brightness(chroma: NDArray[Any], luma: NDArray[Any]) -> NDArray[Any]:
+    """Return how far each pixel's chroma is from the mean of its brightness."""
+    group = (luma / _STEP).astype(np.intp)
+    count = np.maximum(np.bincount(group), 1)
+    means = np.stack([np.bincount(group, part) / count for part in chroma.T], axis=1)
+    return np.linalg.norm(chroma - means[group], axis=1)
+
+
+def _from_hue(chroma: NDArray[Any]) -> NDArray[Any]:
+    """Return how far each pixel's chroma is from the nearest one of the image's mean hue."""
+    total = chroma.sum(axis=0)
+    hue = total / max(float(np.linalg.norm(total)), 1e-6)
+    return np.linalg.norm(chroma - (chroma @ hue).clip(min=0)[:, None] * hue, axis=1)
+
+
+# The colours of heat maps: one hue whose strength grows with the map, and a line at half of the largest value.
+#
+# So it is read without telling colours apart. Explanations of images and maps of slides have the same ones.
+
+HUE = np.array([[0.34, 0.71, 0.91], [0.95, 0.70, 0.05], [0.78, 0.22, 0.00]])
+"""From nothing over half to the largest value: sky blue, orange, vermilion; also their lightness tells them apart."""
+_ALPHA = 0.62
+_HALF = 0.5
+
+
+def blend(image: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Colour an image by values of 0 to 1; NaN is hatched.
+
+    Args:
+        image: float32 [H, W, 3], 0 to 1, in grey.
+        values: float32 [H, W].
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    unseen = np.isnan(values)
+    strength = np.nan_to_num(values).clip(0, 1)[:, :, None]
+    hue = np.stack([np.interp(strength[:, :, 0], (0, 0.5, 1), HUE[:, c]) for c in range(3)], axis=2)
+    alpha = _ALPHA * strength**0.6
+    out = image * (1 - alpha) + hue * alpha
+    out[_edge(strength[:, :, 0] >= _HALF, 3)] = 0.1
+    out[_edge(strength[:, :, 0] >= _HALF, 1)] = 1.0
+    if unseen.any():
+        rows, columns = np.indices(unseen.shape)
+        stripes = unseen & ((rows + columns) % 12 < 3)
+        out[unseen] = image[unseen] * 0.5
+        out[stripes] = 0.62
+    return (out * 255 + 0.5).astype(np.uint8)
+
+
+def _edge(inside: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    from scipy.ndimage import binary_dilation
+
+    edge = np.zeros_like(inside)
+    edge[:-1] |= inside[:-1] != inside[1:]
+    edge[:, :-1] |= inside[:, :-1] != inside[:, 1:]
+    return np.asarray(binary_dilation(edge, iterations=width), np.bool_)

@@ -11,16 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from medclip.dicom.codecs.codestream import DataMissingError, decode_waiting, strict
 from medclip.dicom.codecs.completeness import NO_END, UNTERMINATED, decode_unterminated
-from medclip.dicom.codecs.jpeg_stream import DataMissingError, decode_waiting, strict
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.dicom.pixels.decoded import Decoded, check_size
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format
-from medclip.files.recognise.tiff import ends_early
-from medclip.imaging.colourfulness import LEAST_PX, has_colours
-from medclip.imaging.raster_end import check_png_rows, check_segments, cut, file_lacks, tiff_segments
-from medclip.imaging.stated_size import webp_size
+from medclip.files.recognise.tiff_directories import ends_early
+from medclip.imaging.intensity import LEAST_PX, has_colours
+from medclip.imaging.raster_end import check_png_rows, check_segments, cut, file_lacks, tiff_segments, webp_size
 from medclip.sample import Step
 from medclip.settings import Settings
 

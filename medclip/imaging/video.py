@@ -11,13 +11,64 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.dicom.pixels.decoded import check_size
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format, sniff
-from medclip.imaging.frame_choice import spread
 from medclip.sample import Step
 from medclip.settings import Settings
+
+# Choose frames of a loop.
+
+MAX_VIEWS = 16
+"""Frames of a loop that models see."""
+DARK = 10
+"""A frame whose brightest pixels (0.5 %) stay below this shows nothing: fades, lead-ins that hold a label only."""
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Return up to `most` of `count` indices, evenly spaced: the middles of equal parts.
+
+    Example:
+        >>> spread(5, 16), spread(100, 4)
+        ([0, 1, 2, 3, 4], [12, 37, 62, 87])
+    """
+    if count <= most:
+        return list(range(count))
+    return [(2 * part + 1) * count // (2 * most) for part in range(most)]
+
+
+def brightest(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the maximum of the channels of H x W x C pixels, as H x W; a maximum of a short last axis is ten times
+    slower.
+    """
+    level = pixels[..., 0]
+    for channel in range(1, pixels.shape[-1]):
+        level = np.maximum(level, pixels[..., channel])
+    return level
+
+
+def shows_something(frame: NDArray[np.uint8]) -> bool:
+    """Return whether a frame H x W x C is neither black nor constant."""
+    stride = max(1, max(frame.shape[:2]) // 128)
+    grid = brightest(frame[::stride, ::stride])
+    low, high = np.percentile(grid, (0.5, 99.5), method="nearest")
+    return bool(high > DARK and high > low)
+
+
+def choose(frames: NDArray[Any], most: int = MAX_VIEWS) -> list[int]:
+    """Return evenly spaced frames of those that show something.
+
+    Args:
+        frames: [F, H, W, C] uint8.
+        most: Largest number of frames.
+
+    Returns:
+        Indices in order; empty if no frame shows anything.
+    """
+    numbers = [number for number, frame in enumerate(frames) if shows_something(frame)]
+    return [numbers[index] for index in spread(len(numbers), most)]
+
 
 _DEMUXERS: Mapping[Format, str] = {Format.MP4: "mp4", Format.AVI: "avi"}
 _UNEVEN = 0.1
@@ -61,11 +112,7 @@ class Video(NamedTuple):
 
 
 def probe_video(path: Path, settings: Settings, *, fmt: Format | None = None) -> VideoFacts:
-    """Count frames and read their times without decoding any.
-
-    Raises:
-        MedclipError: As `read_video`.
-    """
+    """Count frames and read their times without decoding any."""
     with _opened(path, settings, fmt) as (container, stream):
         return _facts(container, stream, settings)
 
@@ -183,9 +230,9 @@ def _facts(container: Any, stream: Any, settings: Settings) -> VideoFacts:
     aspect = float(ratio) if ratio else 1.0
     if not 0.1 < aspect < 10:
         aspect = 1.0
-    shown = round(width * aspect)
-    check_size(shown, height, settings)
-    return VideoFacts(tuple(sorted(times)), float(stream.time_base), height, shown, aspect, str(context.name))
+    shown_width = round(width * aspect)
+    check_size(shown_width, height, settings)
+    return VideoFacts(tuple(sorted(times)), float(stream.time_base), height, shown_width, aspect, str(context.name))
 
 
 def _all(container: Any, stream: Any, facts: VideoFacts) -> tuple[NDArray[np.uint8], tuple[Step, ...]]:

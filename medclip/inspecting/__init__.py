@@ -1,1 +1,1 @@
-"""Looking at one study, and at the installation."""
+"""Looking at one study, and at the installation; nothing is scored."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,18 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.adapters.display_channels import as_shown, channel_names
+from medclip.adapters.model_images import as_shown, channel_names
 from medclip.adapters.raw import raw_image
 from medclip.adapters.registry import read_unit
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import write_file
+from medclip.files.discover import discover
+from medclip.files.output import claim_file, write_file
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.recognise.sniff import Format
-from medclip.imaging.frame_choice import spread
 from medclip.imaging.intensity import to_uint8
-from medclip.inspecting.image_file import check_target, refuse_input
-from medclip.inspecting.opened_study import OpenedUnit, opened_units
-from medclip.inspecting.study_html import burned_in_line, facts_of
+from medclip.imaging.video import spread
+from medclip.inspecting.opened_study import OpenedUnit, burned_in_line, facts_of, opened_units
 from medclip.models.inputs.pixels_of import pixels_of
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.packs.pack import read_preprocess
@@ -34,6 +35,46 @@ from medclip.wording import count
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
+
+
+def check_target(target: Path, root: Path, *, overwrite: bool) -> None:
+    """Refuse an image that cannot be written, or must not be; called before anything is decoded.
+
+    Args:
+        target: Path of the PNG.
+        root: File or folder that is looked at; none of its files is replaced.
+        overwrite: Whether another file may be replaced.
+
+    Raises:
+        MedclipError: WRONG_USE; as `medclip.files.output.claim_file`.
+    """
+    if target.suffix.lower() != ".png" and not os.path.isdir(target):
+        raise MedclipError(Reason.WRONG_USE, "the image is a PNG; its name ends in .png.", where=target)
+    if os.path.isfile(target):
+        refuse_input(target, (ref.path for ref in discover(root)))
+    claim_file(target, overwrite=overwrite)
+
+
+def refuse_input(target: Path, paths: Iterable[Path]) -> None:
+    """Refuse to replace one of the files that are looked at, by whatever name or link it is reached.
+
+    Raises:
+        MedclipError: WRONG_USE.
+    """
+    try:
+        status = os.stat(target)
+    except OSError:
+        return
+    for path in paths:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(path), status):
+                raise MedclipError(
+                    Reason.WRONG_USE,
+                    "this is one of the files to look at, and it would be lost.",
+                    where=target,
+                    hint="Name another file for the image.",
+                )
+
 
 _DPI = 100
 _MOST = 16
@@ -217,7 +258,7 @@ def _seen(sample: Sample, preprocess: Preprocess) -> tuple[list[NDArray[np.uint8
         tiles = [middle[n] for n in spread(len(middle), _MOST)]
         return tiles, int(np.ceil(len(tiles) ** 0.5))
     if sample.signal is not None:
-        from medclip.imaging.ecg.sheet.render import render
+        from medclip.imaging.ecg.sheet.draw_sheet import render
 
         return [render(sample.signal)[0]], 1
     names = channel_names(sample)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.ecg.microvolts import MISSING
+from medclip.imaging.ecg.recording import MISSING
 from medclip.models.devices import default_batch
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.inputs.signal_input import SignalInput

@@ -9,13 +9,14 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
-from medclip.adapters.registry import get_adapter
+from medclip.adapters.registry import adapter_names, get_adapter
 from medclip.errors import MedclipError, printable
-from medclip.files.grouping.mammogram import ExamView
-from medclip.files.recognise.supported import other_modality
+from medclip.files.grouping.mammography_exam import ExamView
+from medclip.files.recognise.inspect import other_modality
 from medclip.files.scan import Scan
+from medclip.modalities import MODALITIES
 from medclip.sample import Kind, Modality, Study, Unit, spoken
-from medclip.wording import count
+from medclip.wording import count, list_of
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -25,10 +26,6 @@ _SHOWN = 3
 """Names that stand for a group of files that are alike."""
 _LONG = 60
 """Letters of a name; the end of a longer one is shown where it stands beside others."""
-_OPTIONS = {
-    "volume": "--modality ct or --modality mri",
-    "cine": "--modality ultrasound, --modality endoscopy or --modality oct",
-}
 
 
 @cache
@@ -38,7 +35,9 @@ def _reading(modality: Modality | None, kind: Kind, other: str | None) -> tuple[
         return None, "no task of a pack is about these; skipped when scoring"
     if modality is None and kind != "image":
         # Only images tell by themselves what they show.
-        return None, f"skipped when scoring unless named: {_OPTIONS.get(kind, '--modality M')}"
+        adapters = adapter_names()
+        options = [f"--modality {name}" for name in MODALITIES if name in adapters and kind in get_adapter(name).kinds]
+        return None, f"skipped when scoring unless named: {list_of(options, 'or') or '--modality M'}"
     try:
         adapter = get_adapter(modality)
     except MedclipError:

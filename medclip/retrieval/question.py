@@ -17,8 +17,7 @@ from medclip.dicom.header.safe_header import ALLOWED
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.files.disk.input_paths import refuse_missing
-from medclip.files.tables.modality_names import modality_of_name
+from medclip.files.access import refuse_missing
 from medclip.models.packs.card import read_card
 from medclip.models.packs.image_tower import image_tower_digest, pixels_digest
 from medclip.models.packs.manifest import pack_digest
@@ -28,6 +27,7 @@ from medclip.models.prototypes.wordings import encode_phrasings
 from medclip.progress import Progress
 from medclip.retrieval.searchable import Index, open_searchable
 from medclip.runs.rows import ECG_FLAGS
+from medclip.sample import modality_of_name
 from medclip.settings import DEFAULT_MODEL, Settings
 from medclip.slides.slide_store import SLIDES, SlideRow, SlideStore
 from medclip.text.checks.prompt_words import prompt_notes

@@ -29,8 +29,8 @@ from medclip.embeddings.embedded_unit import Level
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.embeddings.write_embeddings import NOTE
 from medclip.errors import MedclipError, Reason
-from medclip.files.disk.temporary_folder import TemporaryFolder
 from medclip.files.output import new_file, write_file
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.progress import Progress
 from medclip.retrieval.hits import Ranked
 from medclip.retrieval.top_rows import TopRows, VectorFile, exact_scores, open_vector_file, write_vector_file

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason, printable
-from medclip.files.disk.input_paths import refuse_missing
+from medclip.files.access import refuse_missing
 from medclip.progress import Progress, Silent
 from medclip.retrieval.folder_search import rank_vectors
 from medclip.retrieval.hits import NOUNS, PatchHit, SearchResult, weak_ranks

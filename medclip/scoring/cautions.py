@@ -36,9 +36,9 @@ from medclip.models.packs.words import NO_TASK_OF_CARD, tried, tried_of_words, u
 from medclip.models.prototypes.home_images import WITHIN, load_homes
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.score_run import NOT_LEARNED, Unlearned, not_learned
-from medclip.sample import Kind, Modality, spoken
+from medclip.sample import Kind, Modality, every_modality, spoken
 from medclip.scoring.tasks import AskedTask
-from medclip.text.checks.closed_words import MODALITIES
+from medclip.text.checks.closed_words import modality_words
 from medclip.text.checks.prompt_words import prompt_notes, strange_words
 from medclip.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from medclip.text.vocabulary.load import MODALITY_TASK, load_task, task_names
@@ -69,7 +69,7 @@ def prompt_unlearned(prompt: Prompt, trained: Collection[str]) -> str:
         'the prompt speaks of CT, and the model was trained on X-ray images'
     """
     text = " | ".join(prompt.texts).lower()
-    spoken_of = [str(name) for name, pattern in MODALITIES.items() if pattern.search(text)]
+    spoken_of = [str(name) for name, pattern in modality_words().items() if pattern.search(text)]
     if not trained or not spoken_of or set(spoken_of) & set(trained):
         return ""
     named = list_of(["another modality" if name == "other" else spoken(name) for name in spoken_of])
@@ -354,7 +354,7 @@ def answer_cautions(card: Any, tasks: Sequence[AskedTask], pack: Path, tokenizer
         pack: The pack's folder, for its tokenizer; read where there are prompts.
         tokenizer: Tokenizer of the pack, where it is loaded.
     """
-    of_prompts, modalities = prompt_reasons(card, tasks, pack, tokenizer), list(Modality)
+    of_prompts, modalities = prompt_reasons(card, tasks, pack, tokenizer), every_modality()
     unlearned = {
         kind: unlearned_answers(card, tasks, modalities, pack, dict.fromkeys(modalities, (kind,)), of_prompts)
         for kind in Kind

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.files.grouping.mammogram import DISPLACED, ExamView, exam_view_of_row
-from medclip.files.grouping.mammography_exam import MammographyExam, arrange
+from medclip.files.grouping.mammography_exam import DISPLACED, ExamView, MammographyExam, arrange, exam_view_of_row
 from medclip.models.prototypes.class_vectors import mean_vector
 from medclip.runs.rows import ExamRow
 from medclip.sample import SIDES, Kind, Modality

@@ -36,7 +36,7 @@ from medclip.runs.run_pack import RunPack, pack_of_call
 from medclip.runs.units.chunk import Answers
 from medclip.runs.units.unit_rows import unit_rows, units_in
 from medclip.runs.verb import Verb
-from medclip.sample import Modality
+from medclip.sample import Modality, every_modality
 from medclip.scoring.cautions import (
     KEY,
     answer_cautions,
@@ -105,7 +105,7 @@ def _pack_and_verb(
     only = only_modality(pack.card, head_tasks, read_preprocess(pack.path))
     verb = score_verb(pack, tasks, call.options, call.folder, only, sort_by, finish, call.progress)
     if sink is not None:  # which modalities there are is not known yet
-        verb = replace(verb, sink=sink(pack.card, unlearned_answers(pack.card, tasks, list(Modality), pack.path)))
+        verb = replace(verb, sink=sink(pack.card, unlearned_answers(pack.card, tasks, every_modality(), pack.path)))
     return pack, verb if call.backend is None else replace(verb, notes=(*verb.notes, *call.backend.notes))
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, in_use, write_file
-from medclip.files.stores.remote import Place, RemotePath, is_url, place_of, read_whole
+from medclip.files.stores import Place, RemotePath, is_url, place_of, read_whole
 from medclip.files.tables.parquet_stream import iterate_stream
 from medclip.files.tables.write import parquet_bytes
 from medclip.shards.reading.shard_cache import ShardCache

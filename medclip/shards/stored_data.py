@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.lead_names import TWELVE
-from medclip.imaging.ecg.microvolts import recording_of, stored_values, whole_microvolts
-from medclip.imaging.ecg.recording import Recording, check_rate
+from medclip.imaging.ecg.recording import Recording, check_rate, recording_of, stored_values, whole_microvolts
 from medclip.imaging.ecg.twelve_leads import canonical, ordered
 from medclip.imaging.volume.voxels import DTYPES, Voxels
 from medclip.sample import Kind

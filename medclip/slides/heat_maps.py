@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import write_file
-from medclip.imaging.heat_colours import blend
-from medclip.imaging.slides.readers.readable import DAMAGED, readable_overview
+from medclip.imaging.intensity import blend
+from medclip.imaging.slides.readers.open import DAMAGED, readable_overview
 from medclip.settings import Settings
 from medclip.slides.parametric_map import PatchMap, blank_header, slide_header, write_parametric_map
 from medclip.slides.slide_features import SlideFeatures

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.dicom.hashed_uid import hashed_uid
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.slides.slide_features import SlideFeatures
 from medclip.version import __version__

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.embeddings.embedded_unit import EmbeddingPack, from_dict
 from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason

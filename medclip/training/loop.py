@@ -13,7 +13,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from medclip.errors import MedclipError
-from medclip.files.disk.locks import held_folder
+from medclip.files.key_value import Overrides
+from medclip.files.locks import held_folder
 from medclip.files.output import (
     claim_folder,
     disk_errors,
@@ -24,7 +25,6 @@ from medclip.files.output import (
     remove_drafts,
     write_file,
 )
-from medclip.files.recipes.key_value import Overrides
 from medclip.models.devices import check_device
 from medclip.progress import Progress
 from medclip.shards.folder import read_index

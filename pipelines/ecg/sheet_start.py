@@ -26,7 +26,7 @@ import medclip
 from medclip.files.output import write_file
 from medclip.files.tables.ecg.ptbxl import read
 from medclip.imaging.ecg.formats.wfdb import read_wfdb
-from medclip.imaging.ecg.sheet.render import SheetOptions, render
+from medclip.imaging.ecg.sheet.draw_sheet import SheetOptions, render
 from medclip.imaging.ecg.twelve_leads import canonical
 from medclip.sample import Signal
 from medclip.settings import Settings

@@ -23,7 +23,7 @@ from heart_report import write_report
 from heart_signal import LEADS, simulate_leads
 from numpy.typing import NDArray
 
-from medclip.imaging.ecg.formats.wfdb_record import wfdb_record
+from medclip.imaging.ecg.formats.wfdb import wfdb_record
 from medclip.text.ecg_statements import labels_of, statements
 
 NUM_FOLDS = 10

@@ -36,19 +36,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from shared_sets import PATIENTS_KNOWN
 
-from medclip.adapters.sources import source_of
+from medclip.adapters.base import source_of
 from medclip.ecg import render
 from medclip.errors import MedclipError
+from medclip.modalities import MODALITIES
 from medclip.models.packs.pack import check_pack, find_pack, load_model, pack_card, update_pack
 from medclip.models.prototypes.class_vectors import class_vectors, score_features
 from medclip.models.prototypes.open_set import FILE_NAME, Examples, OpenSet, fit_open_set
-from medclip.runs.units.problems import GREY, NEVER_GREY
 from medclip.runs.units.read_unit import read
 from medclip.settings import Settings
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import interval_of
 from medclip.text.vocabulary.load import load_task
 
+_GREY = [name for name, facts in MODALITIES.items() if facts.in_colour is False]
+_COLOURED = [name for name, facts in MODALITIES.items() if facts.in_colour]
 MODALITY = "modality"
 MIN_PROBABILITY = 0.8
 MOST = 200
@@ -368,7 +370,7 @@ def guesses_of(model: Any, images: Images) -> Guesses:
     vectors = class_vectors(model, load_task(MODALITY), entry.classes)
     _, p = score_features(images.features, vectors, "multiclass", model.logit_scale, entry.calibration)
     modality = np.array(entry.classes)[p.argmax(axis=1)]
-    is_odd = np.where(images.coloured, np.isin(modality, [*GREY]), np.isin(modality, [*NEVER_GREY]))
+    is_odd = np.where(images.coloured, np.isin(modality, _GREY), np.isin(modality, _COLOURED))
     return Guesses(modality, (p.max(axis=1) >= MIN_PROBABILITY) & ~is_odd)
 
 

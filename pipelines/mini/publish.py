@@ -30,10 +30,9 @@ import numpy as np
 from citations import LICENCE, set_of, works_of
 from shared_sets import PATIENTS_KNOWN
 
-from medclip.adapters.base import combined_sha256
+from medclip.adapters.base import combined_sha256, source_of
 from medclip.adapters.model_images import DRAWN, DRAWN_OF, drawing_hash, images_of
 from medclip.adapters.registry import read_unit
-from medclip.adapters.sources import source_of
 from medclip.evaluation.zero_shot.figures import RETRIEVAL, retrieval_name
 from medclip.imaging.geometry import fit
 from medclip.imaging.intensity import to_uint8

@@ -25,8 +25,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from medclip.imaging.slides.stain.estimate import MACENKO_SC
-from medclip.imaging.slides.stain.optical_density import light
+from medclip.imaging.slides.stain import MACENKO_SC, light
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from measuring import write_rows  # pyright: ignore[reportMissingImports]

@@ -16,7 +16,7 @@ from medclip.adapters.mammography import MammographyAdapter
 from medclip.adapters.registry import ADAPTERS, get_adapter, modality_from_header, read_unit
 from medclip.dicom.header.read import DicomHeader
 from medclip.errors import MedclipError, Reason, Status
-from medclip.files.grouping.mammogram import exam_view
+from medclip.files.grouping.mammography_exam import exam_view
 from medclip.files.recognise.inspect import inspect_file
 from medclip.imaging.intensity import to_uint8
 from medclip.sample import Modality, Sample

@@ -9,7 +9,7 @@ import pytest
 from medclip.adapters.base import single
 from medclip.adapters.mammography import MammographyAdapter
 from medclip.dicom.header.read import DicomHeader
-from medclip.files.grouping.mammogram import exam_view
+from medclip.files.grouping.mammography_exam import exam_view
 from medclip.files.recognise.inspect import inspect_file
 from medclip.sample import ViewType
 from medclip.settings import Settings

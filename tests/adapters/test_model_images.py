@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from examples.make_phantoms import ecg_record
+from medclip.adapters.base import source_of
 from medclip.adapters.model_images import DRAWN, images_of
 from medclip.adapters.registry import preprocessing_of, read_unit
-from medclip.adapters.sources import source_of
 from medclip.sample import Modality
 from medclip.settings import Settings
 
@@ -31,7 +31,7 @@ def test_an_ecg_is_shown_in_four_cuttings_of_three_leads_and_the_rhythm_strip(tm
     [
         ("medclip.adapters.model_images.ECG_DPI", 120),
         ("medclip.adapters.model_images._RHYTHM_MM", (18.0, 147.0, 255.0, 30.0)),
-        ("medclip.imaging.ecg.sheet.render.SHEET_VERSION", 99),
+        ("medclip.imaging.ecg.sheet.draw_sheet.SHEET_VERSION", 99),
     ],
 )
 def test_another_drawing_or_cutting_has_another_hash(target: str, value: object, monkeypatch: pytest.MonkeyPatch):

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medclip.adapters.base import source_of
 from medclip.adapters.registry import get_adapter, preprocessing_of
-from medclip.adapters.sources import source_of
 from medclip.sample import Modality, Sample
 from medclip.settings import ReadPolicy, Settings
 from tests.kits.files import write_image

@@ -11,8 +11,7 @@ import pytest
 import medclip
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
-from medclip.files.stores.remote import RemotePath
-from medclip.files.stores.store_output import write_object
+from medclip.files.stores import RemotePath, write_object
 from tests.kits.audit_input import write_scored
 from tests.kits.audit_tables import audit_table
 from tests.kits.stores import memory_store, put

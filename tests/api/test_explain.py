@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 import medclip
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.native_aspect import TokenBudget
+from medclip.imaging.geometry import TokenBudget
 from medclip.models.packs.pack import load_model, update_pack
 from medclip.models.prototypes.open_set import OpenSet
 from tests.imaging.test_colourfulness import dermoscopy

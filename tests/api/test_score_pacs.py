@@ -13,7 +13,7 @@ import pytest
 from medclip.api.embed import embed
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
-from medclip.files.stores import remote
+from medclip.files import stores
 from medclip.progress import Silent
 from medclip.settings import Settings
 from tests.kits.kills import left_behind, run_anew
@@ -188,7 +188,7 @@ def test_runs_that_are_killed_go_on_to_the_same_bytes_and_send_each_report_once(
 def test_a_server_that_was_away_is_gone_on_with(
     images: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "RETRY_PAUSES_S", (0.05, 0.1))
+    monkeypatch.setattr(stores, "RETRY_PAUSES_S", (0.05, 0.1))
     (tmp_path / "pacs").mkdir()
     port = free_port()
     with orthanc(tmp_path / "pacs", port) as url:

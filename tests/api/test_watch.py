@@ -17,7 +17,7 @@ from medclip.api import watch as watch_module
 from medclip.api.score import score
 from medclip.api.watch import watch
 from medclip.errors import MedclipError, Reason
-from medclip.files.stores.remote import RemotePath
+from medclip.files.stores import RemotePath
 from medclip.runs.outputs import publication
 from medclip.runs.outputs.results import output_files
 from medclip.runs.outputs.score_run import read_run

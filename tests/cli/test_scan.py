@@ -13,8 +13,7 @@ import pytest
 from medclip.cli.main import main
 from medclip.dicom.header.read import DicomHeader
 from medclip.errors import Reason
-from medclip.files.recognise.inspect import inspect_file
-from medclip.files.recognise.supported import dicom_problem
+from medclip.files.recognise.inspect import dicom_problem, inspect_file
 from medclip.settings import Settings
 from tests.kits.files import ramp, write_dicom, write_image
 

@@ -10,7 +10,7 @@ import pytest
 from medclip.cli.main import main
 from medclip.cli.settings_file import command_settings
 from medclip.errors import MedclipError
-from medclip.files.recipes.settings_file import find_settings_file, read_settings_file
+from medclip.files.settings_file import find_settings_file, read_settings_file
 from medclip.settings import ReadPolicy, Settings
 from tests.kits.scoring import make_pack, write_dicom
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import medclip
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.lead_names import TWELVE
 from tests.kits.ecg import heart, write_wfdb

@@ -18,7 +18,7 @@ from medclip.explaining.maps import compute_maps
 from medclip.explaining.records import flat_lines, flattened, seconds_of
 from medclip.explaining.target import Target
 from medclip.imaging.ecg.lead_names import TWELVE
-from medclip.imaging.ecg.microvolts import MISSING
+from medclip.imaging.ecg.recording import MISSING
 from medclip.models.inputs.signal_input import SignalInput
 from medclip.settings import ReadPolicy
 from tests.kits.ecg import beats, write_wfdb

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from examples.make_phantoms import slide
-from medclip.adapters.sources import source_of
+from medclip.adapters.base import source_of
 from medclip.explaining.seen import read_seen
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.runs.units.read_unit import read

@@ -12,7 +12,7 @@ from typing import Any
 import pydicom
 import pytest
 
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.export.source_headers import NO_UIDS, SEVERAL_PATIENTS, SEVERAL_STUDIES, read_headers
 from medclip.export.structured_report import DECISION as CODED_DECISION
 from medclip.export.structured_report import structured_report

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from medclip.imaging.colourfulness import has_colours
+from medclip.imaging.intensity import has_colours
 from tests.kits.codestreams import film
 
 GREY = film(8)

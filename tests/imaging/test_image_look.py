@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medclip.imaging.image_look import SMALL_PX, from_bytes, look_of, look_of_views
-from medclip.imaging.perceptual_hash import VARIANTS
+from medclip.imaging.perceptual_hash import SMALL_PX, VARIANTS, from_bytes, look_of, look_of_views
 from tests.kits.leakage import film
 
 

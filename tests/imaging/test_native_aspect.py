@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.imaging.geometry import letterbox
-from medclip.imaging.native_aspect import TokenBudget
+from medclip.imaging.geometry import TokenBudget, letterbox
 
 side = st.integers(1, 6000)
 budgets = st.builds(TokenBudget, st.sampled_from([8, 14, 16, 32]), st.integers(1, 1024))

@@ -14,7 +14,7 @@ from PIL import Image
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format, sniff
 from medclip.imaging.raster import read_raster
-from medclip.imaging.stated_size import webp_size
+from medclip.imaging.raster_end import webp_size
 from medclip.settings import Settings
 from tests.imaging.test_colourfulness import dermoscopy
 from tests.kits.codestreams import film

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from medclip.imaging.geometry import resize
-from medclip.imaging.resample import resample
+from medclip.imaging.geometry import resample, resize
 
 SIZES = [((97, 64), (32, 32)), ((500, 333), (224, 224)), ((50, 50), (90, 70)), ((1000, 1200), (48, 64))]
 

@@ -13,8 +13,8 @@ import pytest
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format
 from medclip.imaging.raster import read_raster
+from medclip.imaging.raster_end import check_stated_size, stated_size
 from medclip.imaging.slides.readers.open import open_slide
-from medclip.imaging.stated_size import check_stated_size, stated_size
 from medclip.settings import Settings
 from tests.kits import bombs
 from tests.kits.slides import write_dicom_slide

@@ -12,10 +12,9 @@ import pytest
 
 from medclip.dicom.codecs import transfer_syntax as dicom_syntaxes
 from medclip.files.readers import memory
-from medclip.files.recipes.settings_file import VARIABLE
+from medclip.files.settings_file import VARIABLE
 from medclip.inspecting import doctor as room
-from medclip.inspecting.doctor import Check, Diagnosis, State, diagnose
-from medclip.inspecting.doctor_files import KINDS, broken_modules, readable_kinds
+from medclip.inspecting.doctor import KINDS, Check, Diagnosis, State, broken_modules, diagnose, readable_kinds
 from medclip.settings import Settings
 
 

@@ -17,7 +17,7 @@ from medclip.dicom.header.read import DicomHeader
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
-from medclip.inspecting.study_html import facts_of
+from medclip.inspecting.opened_study import facts_of
 from medclip.sample import Kind, Modality, Provenance, Sample
 from tests.kits.scoring import write_dicom, write_png
 
@@ -107,7 +107,7 @@ def test_a_page_that_cannot_be_made_shows_the_study_in_words(tmp_path: Path, mon
 
     write_png(tmp_path / "a.png", 1)
     study = open_study(tmp_path, "xray")
-    monkeypatch.setattr("medclip.inspecting.study_html._row", fails)
+    monkeypatch.setattr("medclip.inspecting.opened_study._row", fails)
     assert "cannot be shown" in study._repr_html_()
     monkeypatch.setattr("medclip.inspecting.opened_study.study_html", fails)
     assert study._repr_html_() == "<pre>OpenedStudy(xray, 1 image)</pre>"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from medclip.adaptation.data.class_text import ClassText, class_text
 from medclip.adaptation.data.table import LabelledUnit
-from medclip.imaging.native_aspect import TokenBudget
+from medclip.imaging.geometry import TokenBudget
 from medclip.sample import Modality
 from medclip.text.vocabulary.load import load_task
 

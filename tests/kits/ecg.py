@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format, sniff
-from medclip.imaging.ecg.formats.read import read_ecg
+from medclip.imaging.ecg.formats.readers import read_ecg
 from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.recording import Recording
 from medclip.sample import Signal

@@ -10,7 +10,7 @@ from typing import Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.dicomweb.server import Instance
-from medclip.files.stores.remote import RemotePath
+from medclip.files.stores import RemotePath
 
 IMAGE, REPORT = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.88.33"
 

@@ -282,9 +282,9 @@ def become(request: list[Any], streams: list[int]) -> tuple[str, str | None, Mod
             exec((Path(entry) / "sitecustomize.py").read_text(), {"__name__": "sitecustomize"})
             break
     if sys.platform == "linux" and REAL_READERS not in os.environ:
-        from medclip.files.readers import process
+        from medclip.files.readers import serving
 
-        process.start_python = LoadedReaders(by_fork=True).start
+        serving.start_python = LoadedReaders(by_fork=True).start
     return code, file, main
 
 

@@ -61,9 +61,9 @@ class LoadedReaders:
     def __init__(self, *, by_fork: bool = False) -> None:
         self._address = f"\0medclip-readers-{os.getpid()}-{secrets.token_hex(8)}"  # leaves no file behind
         self._lock = threading.Lock()
-        from medclip.files.readers import process
+        from medclip.files.readers import serving
 
-        self.start_program = process.start_python
+        self.start_program = serving.start_python
         """What `start` stands for."""
         self._python_path = os.environ.get("PYTHONPATH")
         listener = _SOCKET(socket.AF_UNIX)
@@ -97,7 +97,7 @@ class LoadedReaders:
             self._program.wait()
 
     def start(self, code: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """Start code in a fork, as `medclip.files.readers.process.start_python` does it in a program."""
+        """Start code in a fork, as `medclip.files.readers.serving.start_python` does it in a program."""
         if environment.get("PYTHONPATH") != self._python_path:  # it may bring a sitecustomize
             return self.start_program(code, environment)
         ours, theirs = [0, 0], [0, 0]

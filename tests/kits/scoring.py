@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from medclip.imaging.native_aspect import TokenBudget
+    from medclip.imaging.geometry import TokenBudget
     from medclip.models.inputs.signal_input import SignalInput
     from medclip.runs.outputs.score_run import ScoreRun
 

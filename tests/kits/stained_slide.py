@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from medclip.imaging.slides.stain.estimate import MACENKO_SC
-from medclip.imaging.slides.stain.optical_density import light
+from medclip.imaging.slides.stain import MACENKO_SC, light
 from tests.kits.slides import write_pyramid
 
 

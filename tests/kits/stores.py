@@ -17,9 +17,8 @@ from typing import Any
 import fsspec
 import pytest
 
-from medclip.files.stores import remote
-from medclip.files.stores.remote import RemotePath
-from medclip.files.stores.store_output import write_object
+from medclip.files import stores
+from medclip.files.stores import RemotePath, write_object
 
 KEYS = {"AWS_ACCESS_KEY_ID": "medclip", "AWS_SECRET_ACCESS_KEY": "not-so-secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -27,7 +26,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "medclip", "AWS_SECRET_ACCESS_KEY": "not-so-secret"
 @pytest.fixture
 def memory_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A store in memory, empty before and after; what fails is tried again at once."""
-    monkeypatch.setattr(remote, "RETRY_PAUSES_S", (0.01,))
+    monkeypatch.setattr(stores, "RETRY_PAUSES_S", (0.01,))
     store = fsspec.filesystem("memory")
     store.store.clear()
     store.pseudo_dirs[:] = [""]

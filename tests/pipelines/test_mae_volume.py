@@ -10,8 +10,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from medclip.adapters.base import source_of
 from medclip.adapters.registry import read_unit
-from medclip.adapters.sources import source_of
 from medclip.imaging.volume.voxels import voxels_of
 from medclip.sample import Modality
 from medclip.settings import Settings

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import medclip
-from medclip.files.disk import mounts
-from medclip.files.readers import passing_errors
+from medclip.files import locks
+from medclip.files.readers import worker
 from medclip.progress import Silent
 from medclip.runs.ledger.ledger import Ledger
 from medclip.settings import Settings
@@ -23,7 +23,7 @@ NEVER_DELIVERED = Path("/proc/self/mem")
 def test_a_file_that_cannot_be_delivered_is_tried_again_and_its_row_says_so(
     pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(passing_errors, "PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(worker, "PAUSES_S", (0.01, 0.01))
     root, out = tmp_path / "in", tmp_path / "out"
     write_png(root / "a.png", 1)
     (root / "b.png").symlink_to(NEVER_DELIVERED)
@@ -62,7 +62,7 @@ def test_results_on_a_network_drive_are_those_on_a_disk_and_the_run_says_where_t
     write_png(tmp_path / "in" / "a.png", 1)
     drive, disk, table = tmp_path / "drive", tmp_path / "disk", tmp_path / "mountinfo"
     table.write_text(f"1 0 8:1 / / rw - ext4 x rw\n2 1 0:1 / {drive.resolve()} rw - cifs x rw\n")
-    monkeypatch.setattr(mounts, "MOUNTS", table)
+    monkeypatch.setattr(locks, "MOUNTS", table)
     drive_notes = {}
     for out in (drive, disk):
         progress = _Notes()

@@ -211,7 +211,7 @@ def test_kills_while_a_finished_run_grows_and_tries_again_change_no_row(runner: 
 def test_kills_of_a_run_that_writes_to_a_network_drive_change_no_byte(seeing_pack: Path, tmp_path: Path) -> None:
     root, drive, table = hospital(tmp_path / "in"), tmp_path / "drive", tmp_path / "mountinfo"
     table.write_text(f"1 0 8:1 / / rw - ext4 x rw\n2 1 0:1 / {drive.resolve()} rw - nfs4 x rw\n")
-    setup = f"\nfrom pathlib import Path\nfrom medclip.files.disk import mounts\nmounts.MOUNTS = Path({str(table)!r})\n"
+    setup = f"\nfrom pathlib import Path\nfrom medclip.files import locks\nlocks.MOUNTS = Path({str(table)!r})\n"
     with Runner(tmp_path / "log.txt", seeing_pack, setup) as runner:
         assert runner.score(root, tmp_path / "whole")
         for moment, call in (

@@ -18,7 +18,7 @@ from medclip.api.search import search
 from medclip.api.view import view
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.lead_names import TWELVE
-from medclip.imaging.ecg.sheet.render import SheetOptions, render
+from medclip.imaging.ecg.sheet.draw_sheet import SheetOptions, render
 from medclip.imaging.ecg.twelve_leads import canonical
 from medclip.models.inputs.signal_input import SignalInput
 from medclip.settings import ReadPolicy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medclip.files.grouping.mammogram import ExamView
+from medclip.files.grouping.mammography_exam import ExamView
 from medclip.sample import ViewType
 from medclip.scoring.exam_scores import ExamViews
 

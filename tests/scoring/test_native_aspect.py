@@ -16,8 +16,7 @@ from medclip.api.score import score
 from medclip.auditing.stress.patches import SPOILT, Patches
 from medclip.auditing.stress.variants import Variants
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.geometry import letterbox
-from medclip.imaging.native_aspect import TokenBudget
+from medclip.imaging.geometry import TokenBudget, letterbox
 from medclip.models.encoding.unit_reader import UnitReader, encode_units
 from medclip.models.inputs.preprocess import Preprocess, from_config
 from medclip.models.model import Model

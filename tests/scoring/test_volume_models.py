@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import medclip
-from medclip.adapters.sources import source_of
+from medclip.adapters.base import source_of
 from medclip.api.models import export_model
 from medclip.errors import MedclipError, Reason
 from medclip.explaining.seen import read_seen

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 import medclip
+from medclip.adapters.base import source_of
 from medclip.adapters.ecg import EcgAdapter, EcgOptions
-from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.filters import prepare
-from medclip.imaging.ecg.microvolts import whole_microvolts
+from medclip.imaging.ecg.recording import whole_microvolts
 from medclip.imaging.ecg.twelve_leads import canonical
 from medclip.sample import Kind
 from medclip.settings import Settings

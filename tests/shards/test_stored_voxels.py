@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from medclip.adapters.base import source_of
 from medclip.adapters.registry import preprocessing_of, read_unit
-from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.volume.voxels import Voxels, voxels_of
 from medclip.sample import Kind, Modality

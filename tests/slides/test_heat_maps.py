@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from medclip.errors import MedclipError
-from medclip.imaging.slides.patches.geojson import from_geojson
+from medclip.imaging.slides.outlines import from_geojson
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.slides.heat_maps import blank_slide, draw_map, map_geojson, paint
 from medclip.slides.parametric_map import (

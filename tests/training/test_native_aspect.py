@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.geometry import letterbox
-from medclip.imaging.native_aspect import TokenBudget
+from medclip.imaging.geometry import TokenBudget, letterbox
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import load_model, verify_pack

@@ -20,6 +20,7 @@ from PIL import Image
 
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
+from medclip.files import stores
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.settings import Settings
 from medclip.shards.reading import shard_files as read_ahead
@@ -175,9 +176,8 @@ def test_a_window_is_streamed_and_not_sought(
 def test_faults_of_the_network_change_no_batch_and_a_store_that_stays_away_ends_the_run(
     near: Path, web: WebStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medclip.files.stores import remote
 
-    monkeypatch.setattr(remote, "RETRY_PAUSES_S", (0.05, 0.1, 0.2))
+    monkeypatch.setattr(stores, "RETRY_PAUSES_S", (0.05, 0.1, 0.2))
     wanted = [content(b) for b in batches(near).training(0, 5)]
     away = batches(web.url, ShardCache.at(tmp_path / "cache"))
     web.faults = ["500", "cut", "", "500", "short", "cut"]

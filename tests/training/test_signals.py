@@ -15,11 +15,11 @@ import yaml
 import medclip
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.towers.train_loop import Loop, TrainImages
+from medclip.adapters.base import source_of
 from medclip.adapters.registry import read_unit
-from medclip.adapters.sources import source_of
 from medclip.embeddings.open_embeddings import open_embeddings
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.ecg.microvolts import MISSING
+from medclip.imaging.ecg.recording import MISSING
 from medclip.models.inputs.pixels_of import pixels_of
 from medclip.models.packs.pack import load_model, verify_pack
 from medclip.sample import Modality

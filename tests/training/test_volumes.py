@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import medclip
+from medclip.adapters.base import source_of
 from medclip.adapters.registry import read_unit
-from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.pixels_of import pixels_of
 from medclip.models.inputs.volume_input import VolumeInput

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from medclip.adaptation.data.class_text import ClassText, class_text
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.cell_privacy import shown
+from medclip.files.tables.cells import shown
 from medclip.files.tables.table import Table, number_hint, number_in
 from medclip.shards.writing.table import UNCERTAIN
 from medclip.text.vocabulary.find_task import class_said, find_task, made_of_columns, made_of_values, plain

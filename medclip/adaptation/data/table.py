@@ -15,9 +15,9 @@ from medclip.adaptation.data.labels import read_labels
 from medclip.errors import MedclipError, Reason
 from medclip.files.grouping.studies import parse_modality
 from medclip.files.pseudonyms import keyed_hash
-from medclip.files.tables.cell_privacy import shown
+from medclip.files.tables.cells import shown
 from medclip.files.tables.read_table import read_table
-from medclip.sample import Modality, spoken
+from medclip.sample import Modality, every_modality, spoken
 from medclip.shards.writing.table import GENERIC, file_and_patient, modality_named, need_columns, refuse_repeats
 from medclip.text.vocabulary.task import Task
 
@@ -202,7 +202,7 @@ def _row(
         raise MedclipError(
             Reason.TABLE_INVALID,
             "nothing says which modality it is.",
-            hint=f"Add a column `modality`, or say --modality with one of: {', '.join(Modality)}.",
+            hint=f"Add a column `modality`, or say --modality with one of: {', '.join(every_modality())}.",
         )
     split = cell.get("split", "").lower()
     if split and split not in SPLITS:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.files.recipes.key_value import Overrides, read_overrides
+from medclip.files.key_value import Overrides, read_overrides
 from medclip.models.inputs.signal_input import KEY as SIGNAL
 from medclip.models.inputs.signal_input import TOWERS as SIGNAL_TOWERS
 from medclip.models.inputs.volume_input import VolumeInput

@@ -12,7 +12,7 @@ import numpy as np
 
 from medclip.auditing.input.options import about
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.cell_privacy import shown
+from medclip.files.tables.cells import shown
 from medclip.files.tables.table import Coded, decimal_commas, has_decimal_comma, is_blank
 from medclip.statistics.cohort import MISSING, Attribute
 from medclip.wording import count

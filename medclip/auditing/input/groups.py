@@ -14,7 +14,7 @@ from medclip.auditing.input.ages import age_attribute, are_bands, read_ages
 from medclip.auditing.input.exam_levels import DIFFERENCE, DIFFERENCE_EDGES
 from medclip.auditing.input.options import ReadOptions, about
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.cell_privacy import shown
+from medclip.files.tables.cells import shown
 from medclip.files.tables.table import Coded, is_blank, merged, plain_name
 from medclip.statistics.cohort import CONFLICT, MISSING, Attribute
 from medclip.wording import count, list_of

@@ -10,7 +10,7 @@ import numpy as np
 
 from medclip.auditing.input.options import ReadOptions
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.cell_privacy import shown
+from medclip.files.tables.cells import shown
 from medclip.files.tables.table import Coded, is_blank, number_in, plain_name
 from medclip.shards.writing.table import UNCERTAIN
 from medclip.wording import count

@@ -60,7 +60,7 @@ def flags_of_files(paths: Sequence[str | Path | None], settings: Settings) -> tu
 
 def flag_of_file(path: Path, settings: Settings) -> bool | None:
     """Read the flag of one unit; runs in a reading process."""
-    from medclip.adapters.sources import source_of
+    from medclip.adapters.base import source_of
 
     return flag_of(source_of(path, settings))
 

@@ -15,8 +15,7 @@ from medclip.auditing.leakage.burned_in_text import flag_of
 from medclip.auditing.leakage.registration import MOST_IMAGES
 from medclip.errors import MedclipError, Reason
 from medclip.files.readers.pool import ReadingPool
-from medclip.imaging.image_look import SMALL_PX, Look, look_of
-from medclip.imaging.perceptual_hash import FINE_WORDS, VARIANTS, ImageHashes
+from medclip.imaging.perceptual_hash import FINE_WORDS, SMALL_PX, VARIANTS, ImageHashes, Look, look_of
 
 if TYPE_CHECKING:
     from medclip.sample import Modality
@@ -121,10 +120,9 @@ class _Hashed:
 
 def hash_file(path: Path, modality: Modality | None, settings: Settings) -> _Hashed:
     """Hash one file; runs in a reading process and never imports torch."""
-    from medclip.adapters.base import combined_sha256
+    from medclip.adapters.base import combined_sha256, source_of
     from medclip.adapters.model_images import images_of
     from medclip.adapters.registry import read_unit
-    from medclip.adapters.sources import source_of
     from medclip.imaging.intensity import to_uint8
 
     sha256, burned_in = "", None
@@ -152,7 +150,7 @@ def collected(
 
     Args:
         sha256: SHA-256 of each row's bytes, "" where it is not known.
-        looks: Look of each row, from `medclip.imaging.image_look.look_of_views`; None where the image was not read.
+        looks: Look of each row, from `perceptual_hash.look_of_views`; None where the image was not read.
         burned_in: Flag of each header for text in the pixels; None where it says nothing of it.
         problems: Number of images that could not be read, by reason.
     """

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.imaging.image_look import SMALL_PX
+from medclip.imaging.perceptual_hash import SMALL_PX
 from medclip.progress import Progress, Silent
 
 LEAST_CORRELATION = 0.9

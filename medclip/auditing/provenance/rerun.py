@@ -13,7 +13,7 @@ from medclip.auditing.result import read_result
 from medclip.embeddings.open_embeddings import is_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import read_note
-from medclip.files.stores.remote import is_url
+from medclip.files.stores import is_url
 from medclip.runs.outputs.fetched_results import fetched_results
 
 NOTE, PLACES = "run.json", "places"

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from medclip.auditing.disclosure.small_cells import Roundings
 from medclip.auditing.embeddings.rows import estimated_mean
 from medclip.auditing.stress.strangeness import groups
-from medclip.imaging.corruptions.catalogue import Corruption, corrupt, draws
-from medclip.imaging.corruptions.cells import CELLS, cell_masks, one_cell_each
+from medclip.imaging.corruptions import CELLS, Corruption, cell_masks, corrupt, draws, one_cell_each
 from medclip.statistics.cohort import Cohort
 from medclip.statistics.resampling.weights import draw_weights
 

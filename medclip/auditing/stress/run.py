@@ -21,8 +21,7 @@ from medclip.auditing.stress.shifts import Condition, Row, num_steps, shift_rows
 from medclip.auditing.stress.strangeness import DISTANCE, MAX_LOGIT, groups, strangeness_rows, strangeness_scores
 from medclip.auditing.stress.variants import Variants
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.corruptions.catalogue import (
-    DATASETS,
+from medclip.imaging.corruptions import (
     REFERENCE_PX,
     Corruption,
     corruptions_of,
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
     from medclip.models.model import Model
     from medclip.scoring.tasks import Scorer
 
-_OWN_DATASETS = (Modality.MAMMOGRAPHY, Modality.MRI, Modality.ENDOSCOPY)
-"""Modalities that MedMNIST-C has not; they take the strengths of another."""
 _ALIKE = 0.02
 """Largest usual difference between a score of the audit and the pack's own; decoders and libraries differ by less."""
 
@@ -287,10 +284,10 @@ def _notes(
             f"that size before the {seen} of the model. This alone moves half of the scores by "
             f"{max(moved):.2g} or more, so that clean figures differ from those above."
         )
-    if modality in _OWN_DATASETS:
+    if modality.facts.corruptions_of:
         notes.append(
-            f"Stress: nobody has set grades for {spoken(modality)} images; those of {_KNOWN[DATASETS[modality]]} were "
-            "taken."
+            f"Stress: nobody has set grades for {spoken(modality)} images; those of "
+            f"{modality.facts.corruptions_of} were taken."
         )
     far = [name for name, near in alike.items() if not near]
     if far:
@@ -299,6 +296,3 @@ def _notes(
             "images, each by itself. The stress test is about the pack; rates at the audit's thresholds are left out."
         )
     return notes
-
-
-_KNOWN = {"pneumoniamnist": "chest X-rays", "organamnist": "CT slices", "dermamnist": "dermoscopic images"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.imaging.corruptions.catalogue import REFERENCE_PX, Corruption, corrupt, draws
+from medclip.imaging.corruptions import REFERENCE_PX, Corruption, corrupt, draws
 from medclip.imaging.geometry import fit, resize
 from medclip.imaging.intensity import to_uint8
 

@@ -4,7 +4,7 @@ Most decoders take what there is and fill the rest with grey: of streams cut at 
 all JPEG processes, OpenJPH (imagecodecs) HTJ2K, and OpenJPEG reads JPEG 2000 whose second half is zeros. So a frame
 counts only with its end marker, and JPEG 2000 with all parts of all tiles (ISO 15444-1, A.4.2), none of which ends in
 zeros. What follows the end marker is filling. Whether the data before the end marker of a JPEG suffices is seen while
-it is decoded (jpeg_stream). Streams of other codecs are left to their decoders, which refuse cut ones (measured: RLE,
+it is decoded (codestream). Streams of other codecs are left to their decoders, which refuse cut ones (measured: RLE,
 JPEG-LS, JPEG XL).
 """
 
@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from medclip.dicom.codecs.codestream import siz_of
-from medclip.dicom.codecs.jpeg_stream import EMPTY_TAIL, END, SOI, JpegStream, read_jpeg
+from medclip.dicom.codecs.codestream import EMPTY_TAIL, END, SOI, JpegStream, read_jpeg, siz_of
 
 _Image = TypeVar("_Image")
 NO_END = "it has no end marker"
@@ -158,13 +157,7 @@ def _main_header(stream: bytes, start: int) -> tuple[int, int, int]:
 
 
 def _num_packets(style: bytes, width: int, height: int) -> int:
-    """Return the packets of one component of a tile: an empty one is a byte of zeros (ISO 15444-1, A.6.1, B.6, B.10.3).
-
-    Args:
-        style: The body of the COD segment.
-        width: Width of the tile.
-        height: Height of the tile.
-    """
+    """Return the packets of one component of a tile: an empty one is a byte of zeros (ISO 15444-1, A.6.1 and B)."""
     if len(style) < 10:
         return 0
     layers, levels = int.from_bytes(style[2:4], "big"), style[5]

@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.codecs.codestream import size_of
-from medclip.dicom.codecs.completeness import NO_END, decode_unterminated, lacks
-from medclip.dicom.codecs.jpeg_stream import (
+from medclip.dicom.codecs.codestream import (
     DATA_MISSING,
     DataMissingError,
     decode_compared,
     decode_waiting,
     may_be_made_up,
+    size_of,
 )
+from medclip.dicom.codecs.completeness import NO_END, decode_unterminated, lacks
 from medclip.dicom.codecs.transfer_syntax import (
     BASELINE,
     EXTENDED,

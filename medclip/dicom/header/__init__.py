@@ -1,1 +1,1 @@
-"""Header values: read quickly, read fully, and those that may leave a file."""
+"""Header values: read quickly, read fully, and those that may leave a file; no pixels."""

@@ -1,4 +1,4 @@
-"""Tables of DICOM codes: which modality a code or an object class means, which view a mammogram shows."""
+"""Tables of DICOM codes: which modality code an object class means, which view a mammogram shows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medclip.dicom.header import elements as values
-from medclip.sample import Modality, ViewKind
+from medclip.sample import ViewKind
 
 VIEW_CODES: Mapping[str, str] = {
     "R-10242": "CC",
@@ -88,24 +88,6 @@ EXAM_KINDS: Mapping[str, ViewKind] = {
 }
 """Values of a mammogram's ImageType that name how it was made (PS3.3 C.8.11.7, and what makers write there)."""
 
-MODALITIES: Mapping[str, Modality] = {
-    "CR": Modality.XRAY,
-    "DX": Modality.XRAY,
-    "MG": Modality.MAMMOGRAPHY,
-    "CT": Modality.CT,
-    "MR": Modality.MRI,
-    "US": Modality.ULTRASOUND,
-    "IVUS": Modality.ULTRASOUND,
-    "BMUS": Modality.ULTRASOUND,
-    "SM": Modality.PATHOLOGY,
-    "GM": Modality.PATHOLOGY,
-    "OP": Modality.FUNDUS,
-    "OPT": Modality.OCT,
-    "OCT": Modality.OCT,
-    "ES": Modality.ENDOSCOPY,
-    "ECG": Modality.ECG,
-    "DMS": Modality.DERMATOLOGY,
-}
 SOP_MODALITIES: Mapping[str, str] = {
     "1.2.840.10008.5.1.4.1.1.1": "CR",
     "1.2.840.10008.5.1.4.1.1.1.1": "DX",

@@ -1,12 +1,17 @@
 """Values of single DICOM elements as plain Python: what is missing or cannot be converted is empty, never an error.
 
 pydicom converts an element on first access with all checks of its VR. Pixels need some forty elements of each file,
-most of them missing; asking for the tag first and decoding the simple ones here takes a fifth of the time.
+most of them missing; asking for the tag first and decoding the simple ones here takes a fifth of the time. `quiet`
+keeps reading libraries from talking to the terminal: what matters becomes a row.
 """
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -216,3 +221,27 @@ _SIDES = {
 def side_of(text: str) -> str:
     """Return the letter of a side: L, R, B (both) or U (unpaired); "" for any other text."""
     return _SIDES.get(text.strip().upper(), "")
+
+
+@contextmanager
+def quiet(logger_name: str) -> Iterator[None]:
+    """Silence Python warnings and one logger for a while.
+
+    Vendor files break their standards in a hundred harmless ways. The libraries warn of each, some with the value
+    itself; damage that matters raises, or is recorded as a step.
+
+    Args:
+        logger_name: The library's logger, such as "pydicom".
+    """
+
+    def silent(record: logging.LogRecord) -> bool:
+        return False
+
+    logger = logging.getLogger(logger_name)
+    logger.addFilter(silent)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.removeFilter(silent)

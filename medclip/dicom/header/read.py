@@ -11,7 +11,6 @@ from medclip.dicom.header import elements as v
 from medclip.dicom.header.codes import (
     ECG_CLASSES,
     EXAM_KINDS,
-    MODALITIES,
     SOP_MODALITIES,
     TO_BE_INFERRED,
     view_code,
@@ -19,9 +18,9 @@ from medclip.dicom.header.codes import (
 )
 from medclip.dicom.header.deflated import UID as _DEFLATED
 from medclip.dicom.header.deflated import DeflatedError, Guarded, Inflated, restore
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
-from medclip.sample import Modality
+from medclip.sample import Modality, modality_of_code
 
 _TAGS = (
     "SpecificCharacterSet",
@@ -209,7 +208,7 @@ def modality_from_header(header: DicomHeader) -> Modality | None:
     """Return the modality that a DICOM header names; None where it must be inferred or medclip has no name for it."""
     if header.sop_class in ECG_CLASSES:
         return Modality.ECG  # whatever the device calls itself: some ECG carts write "ECG", some "HD" or nothing
-    return MODALITIES.get(modality_code(header))
+    return modality_of_code(modality_code(header))
 
 
 class _Watched(Guarded):

@@ -14,9 +14,10 @@ from typing import Any
 
 from medclip.dicom.codecs.transfer_syntax import SYNTAXES
 from medclip.dicom.header.read import DicomHeader
+from medclip.sample import modality_of_code
 
-MODALITIES = frozenset(
-    {
+OTHER_MODALITIES = frozenset(
+    [
         "AR",
         "AS",
         "ASMT",
@@ -27,35 +28,27 @@ MODALITIES = frozenset(
         "CD",
         "CF",
         "CP",
-        "CR",
         "CS",
-        "CT",
         "CTPROTOCOL",
         "DD",
         "DF",
         "DG",
         "DM",
-        "DMS",
         "DOC",
         "DS",
-        "DX",
         "EC",
-        "ECG",
         "EEG",
         "EMG",
         "EOG",
         "EPS",
-        "ES",
         "FA",
         "FID",
         "FS",
-        "GM",
         "HC",
         "HD",
         "IO",
         "IOL",
         "IVOCT",
-        "IVUS",
         "KER",
         "KO",
         "LEN",
@@ -63,16 +56,11 @@ MODALITIES = frozenset(
         "LS",
         "M3D",
         "MA",
-        "MG",
-        "MR",
         "MS",
         "NM",
         "OAM",
-        "OCT",
-        "OP",
         "OPM",
         "OPR",
-        "OPT",
         "OPTBSV",
         "OPTENF",
         "OPV",
@@ -98,7 +86,6 @@ MODALITIES = frozenset(
         "RWV",
         "SC",
         "SEG",
-        "SM",
         "SMR",
         "SR",
         "SRF",
@@ -106,16 +93,15 @@ MODALITIES = frozenset(
         "STAIN",
         "TEXTUREMAP",
         "TG",
-        "US",
         "VA",
         "VF",
         "XA",
         "XAPROTOCOL",
         "XC",
         "XRF",
-    }
+    ]
 )
-"""Modality codes, also the retired ones (PS3.3, C.7.3.1.1.1)."""
+"""Modality codes, also the retired ones (PS3.3, C.7.3.1.1.1), that no row of `medclip.modalities` has."""
 IMAGE_TYPES = frozenset(
     {
         "ORIGINAL",
@@ -609,6 +595,11 @@ def _known(words: frozenset[str], values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(value for value in values if value in words)
 
 
+def _modality(header: DicomHeader) -> str:
+    code = header.modality
+    return code if code in OTHER_MODALITIES or modality_of_code(code) is not None else ""
+
+
 def _term(words: frozenset[str], value: str) -> str:
     return value if value in words else ""
 
@@ -657,8 +648,9 @@ def _standard_uid(uid: str) -> str:
     """Return a UID that the standard itself registers; those of makers and patients are not among them."""
     from pydicom.uid import UID
 
-    known = _UID.fullmatch(uid) is not None and UID(uid).name != uid  # one that is not registered is its own name
-    return uid if known else ""
+    # One that is not registered is its own name.
+    is_registered = _UID.fullmatch(uid) is not None and UID(uid).name != uid
+    return uid if is_registered else ""
 
 
 def _number(digits: int, most: float, get: Callable[[DicomHeader], float | None]) -> Callable[[DicomHeader], Any]:
@@ -672,7 +664,7 @@ def _number(digits: int, most: float, get: Callable[[DicomHeader], float | None]
 
 
 ALLOWED: tuple[Allowed, ...] = (
-    Allowed("modality", lambda h: _term(MODALITIES, h.modality), "kind of device; a code of the standard"),
+    Allowed("modality", _modality, "kind of device; a code of the standard"),
     Allowed("sop_class", lambda h: _standard_uid(h.sop_class), "kind of object; a UID of the standard", _UID),
     Allowed(
         "transfer_syntax",

@@ -1,1 +1,1 @@
-"""From stored values to modality units and to what a person is meant to see."""
+"""From stored values to modality units and to what a person is meant to see; codecs are beside."""

@@ -50,12 +50,7 @@ class Element(NamedTuple):
 
 
 def elements_of(dataset: Any, frame: int) -> Element:
-    """Read rescale, windows and spacing of one frame: its own functional group, the shared one, else the object's.
-
-    Args:
-        dataset: The pydicom data set.
-        frame: Index of the frame.
-    """
+    """Read rescale, windows and spacing of one frame: its own functional group, the shared one, else the object's."""
     groups = _groups(dataset, frame)
     values = _group(groups, "PixelValueTransformationSequence", dataset, "RescaleSlope")
     window = _group(groups, "FrameVOILUTSequence", dataset, "WindowCenter")

@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medclip.dicom.codecs.completeness import UNTERMINATED
-from medclip.dicom.header.elements import floats
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import floats, quiet
 from medclip.dicom.header.read import DicomHeader
 from medclip.dicom.header.safe_header import public_values
 from medclip.dicom.pixels.decoded import Decoded, Frames, check_size
 from medclip.dicom.pixels.display import PERCENTILES, Chain, colour, grey
 from medclip.dicom.pixels.modality_and_voi import Element, elements_of
-from medclip.dicom.pixels.open import check, check_volume, open_dataset
-from medclip.dicom.pixels.stored import Stored
+from medclip.dicom.pixels.stored import Stored, check, check_volume, open_dataset
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Step
 from medclip.settings import Settings
@@ -70,15 +68,15 @@ def read_dicom(
             TRUNCATED, CORRUPT, MISSING_CODEC, CONSTANT_IMAGE (nothing but padding), WRONG_USE (no such frame, window).
     """
     with quiet("pydicom"):
-        dataset, known = open_dataset(path, header, settings)
-        check(known, dataset, settings)
-        if frame is None and known.frames > 1:
+        dataset, stated = open_dataset(path, header, settings)
+        check(stated, dataset, settings)
+        if frame is None and stated.frames > 1:
             raise MedclipError(
                 Reason.NOT_SUPPORTED_YET,
-                f"the DICOM object holds {known.frames} frames, and none was chosen (read_dicom reads one frame, "
+                f"the DICOM object holds {stated.frames} frames, and none was chosen (read_dicom reads one frame, "
                 "read_frames many).",
             )
-        frames = _read(dataset, known, settings, mode, [frame or 0])
+        frames = _read(dataset, stated, settings, mode, [frame or 0])
     return Decoded(frames.pixels[0], frames.steps, frames.decoder, frames.headers, frames.unit, frames.spacing_mm)
 
 
@@ -109,9 +107,9 @@ def read_frames(
         MedclipError: As `read_dicom`; TOO_LARGE where the frames would take more than `settings.max_volume_bytes`.
     """
     with quiet("pydicom"):
-        dataset, known = open_dataset(path, header, settings)
-        check(known, dataset, settings)
-        return _read(dataset, known, settings, mode, list(range(known.frames)) if frames is None else list(frames))
+        dataset, stated = open_dataset(path, header, settings)
+        check(stated, dataset, settings)
+        return _read(dataset, stated, settings, mode, list(range(stated.frames)) if frames is None else list(frames))
 
 
 def read_stored(path: Path, settings: Settings, *, header: DicomHeader | None = None) -> NDArray[Any]:
@@ -125,17 +123,14 @@ def read_stored(path: Path, settings: Settings, *, header: DicomHeader | None = 
     Returns:
         The stored type in native byte order; float pixel data as float32 or float64, 1-bit pixels as uint8, YBR as RGB,
         palette indices as such.
-
-    Raises:
-        MedclipError: As `read_frames`.
     """
     with quiet("pydicom"):
-        dataset, known = open_dataset(path, header, settings)
-        check(known, dataset, settings)
-        check_volume(known, known.frames, settings)
+        dataset, stated = open_dataset(path, header, settings)
+        check(stated, dataset, settings)
+        check_volume(stated, stated.frames, settings)
         unterminated = settings.policy.accept_unterminated
-        stored = Stored(dataset, known, align=False, unterminated=unterminated).read()
-    return stored[0] if known.frames == 1 else stored
+        stored = Stored(dataset, stated, align=False, unterminated=unterminated).read()
+    return stored[0] if stated.frames == 1 else stored
 
 
 def _read(dataset: Any, header: DicomHeader, settings: Settings, mode: Mode, frames: list[int]) -> Frames:

@@ -46,10 +46,10 @@ from medclip.evaluation.few_shot.summary import (
     span,
     values_of,
 )
-from medclip.files.disk.temporary_folder import TemporaryFolder
 from medclip.files.output import check_run, digest_of
 from medclip.files.pseudonyms import load_key
 from medclip.files.readers.pool import ReadingPool
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.models.devices import check_device
 from medclip.progress import Progress, Silent
 from medclip.settings import Settings
@@ -59,6 +59,7 @@ from medclip.wording import count, list_of
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
+
 
 _FEWEST_CLASSES = 4
 """For base-to-novel: two of each, or there is nothing to tell apart."""

@@ -20,8 +20,8 @@ from medclip.embeddings.embeddings_reader import open_reader
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import digest_of
-from medclip.imaging.ecg.microvolts import signal_of
-from medclip.imaging.ecg.sheet.small_sheet import small_sheet
+from medclip.imaging.ecg.recording import signal_of
+from medclip.imaging.ecg.sheet.draw_sheet import small_sheet
 from medclip.models.encoding.unit_reader import ReadUnit
 from medclip.models.packs.card import training_hashes
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST

@@ -9,7 +9,7 @@ from typing import Any
 
 from medclip.adaptation.methods import METHODS, Method, choose_method, find_method, without_words
 from medclip.errors import MedclipError, Reason
-from medclip.files.recipes.key_value import key_value, read_value
+from medclip.files.key_value import key_value, read_value
 
 SHOTS = (1, 2, 4, 8, 16)
 SEEDS = 5

@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medclip.adapters.base import combined_sha256
-from medclip.adapters.sources import source_of
+from medclip.adapters.base import combined_sha256, source_of
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.zero_shot.open_set_tables import MODALITY, read_open_table
 from medclip.evaluation.zero_shot.suite import SetFile, TextsFile
 from medclip.files.output import digest_of
 from medclip.files.pseudonyms import keyed_hash
-from medclip.files.tables.cell_privacy import shown
+from medclip.files.tables.cells import shown
 from medclip.files.tables.ecg.ecg_row import HEADER
 from medclip.files.tables.table import close_names, listed
 from medclip.models.packs.manifest import file_sha256

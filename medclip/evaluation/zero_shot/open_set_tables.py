@@ -21,7 +21,7 @@ from medclip.files.output import make_folder, write_file
 from medclip.files.tables.ecg import ptbxl
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import Table
-from medclip.imaging.ecg.formats.wfdb_record import wfdb_record
+from medclip.imaging.ecg.formats.wfdb import wfdb_record
 from medclip.models.inputs.signal_input import STD_MV
 from medclip.text.captions import quoted_words
 

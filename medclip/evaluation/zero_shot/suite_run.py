@@ -47,10 +47,10 @@ from medclip.evaluation.zero_shot.suite_result import (
     UnusableSet,
     suite_result,
 )
-from medclip.files.disk.input_paths import refuse_missing
-from medclip.files.disk.temporary_folder import TemporaryFolder
+from medclip.files.access import refuse_missing
 from medclip.files.output import check_run, digest_of
 from medclip.files.pseudonyms import load_key
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.models.devices import check_batch_size, check_device
 from medclip.models.encoding.unit_reader import ReadUnit, UnitReader
 from medclip.models.packs.card import measured_hashes, training_hashes
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from medclip.models.model import Model
+
 
 FORMAT = 3
 """Raise when the same images give other figures or other columns: results of before are then computed again."""

@@ -14,24 +14,96 @@ import io
 import os
 import re
 import shutil
+import sqlite3
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.dicomweb.server import DicomwebServer, Instance
-from medclip.files.dicomweb.study_list import ListedStudy, StudyList
 from medclip.files.output import disk_errors, draft_of, make_folder
-from medclip.files.stores.inventory import Inventory
+from medclip.files.pseudonyms import keyed_hash
+from medclip.files.store_files import Inventory
 from medclip.sample import FileRef
 from medclip.settings import Settings
 from medclip.wording import count, number
+
+# The studies that a server listed, in the order of their hashed names: on disk, so that a million are no burden.
+
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class ListedStudy:
+    """One study."""
+
+    name: str
+    """Keyed hash of its UID: the folder of its files."""
+    uid: str
+    num_instances: int | None
+    """What the server says; None where it does not."""
+
+    def file_of(self, instance_uid: str, key: bytes) -> str:
+        """Return the name of a file: keyed hashes, since UIDs lead to patients."""
+        return f"{self.name}/{keyed_hash('instance', instance_uid, key)}.dcm"
+
+
+class StudyList:
+    """Studies by their names, in a file without a name that is gone with this process.
+
+    Args:
+        studies: UID and number of objects of each; one that is listed twice counts once.
+        key: Key of the identity hashes.
+    """
+
+    def __init__(self, studies: Iterable[tuple[str, int | None]], key: bytes) -> None:
+        self._lock = threading.Lock()
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._db.execute("CREATE TABLE studies (name TEXT PRIMARY KEY, uid TEXT, num INTEGER) WITHOUT ROWID")
+        self._db.execute("BEGIN")
+        self._db.executemany(
+            "INSERT OR IGNORE INTO studies VALUES (?, ?, ?)",
+            ((keyed_hash("study", f"uid\0{uid}", key), uid, num) for uid, num in studies),
+        )
+        self._db.execute("COMMIT")
+        query = "SELECT COUNT(*), COALESCE(SUM(MAX(COALESCE(num, 1), 0)), 0) FROM studies"
+        self.num_studies, self.num_instances = self._db.execute(query).fetchone()
+
+    def __iter__(self) -> Iterator[ListedStudy]:
+        """Yield the studies by name."""
+        last = ""
+        while some := self._rows("name > ? ORDER BY name LIMIT ?", last, _AT_ONCE):
+            yield from some
+            last = some[-1].name
+
+    def get(self, name: str) -> ListedStudy | None:
+        """Return the study of a name; None where the server does not list it."""
+        return next(iter(self._rows("name = ?", name)), None)
+
+    def _rows(self, where: str, *values: object) -> list[ListedStudy]:
+        with self._lock:
+            rows = self._db.execute(f"SELECT name, uid, num FROM studies WHERE {where}", values).fetchall()  # noqa: S608
+        return [ListedStudy(*row) for row in rows]
+
+    def close(self) -> None:
+        """Forget them."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Forget them."""
+        self.close()
+
 
 SPOOL = "spool"
 """Folder in the output folder."""
@@ -106,14 +178,7 @@ class DicomwebFiles:
         return self._num_bytes >= self._limit
 
     def list_all(self, key: bytes) -> None:
-        """Ask for the studies. Where none matches, there is no file, and the user is told.
-
-        Args:
-            key: Key of the identity hashes.
-
-        Raises:
-            MedclipError: As `DicomwebServer.studies`.
-        """
+        """Ask for the studies. Where none matches, there is no file, and the user is told."""
         self._warn_if_open()
         self._key = key
         self._studies.close()
@@ -122,27 +187,23 @@ class DicomwebFiles:
             self._note(_NONE)
 
     def inventory(self) -> Inventory:
-        """Count the studies that match, by what the server says of them; nothing is fetched. Then it is done with.
-
-        Raises:
-            MedclipError: As `list_all`.
-        """
+        """Count the studies that match, by what the server says of them; nothing is fetched. Then it is done with."""
         self._warn_if_open()
-        known: set[str] = set()
+        uids: set[str] = set()
         num_files, modalities = 0, Counter[str]()
         try:
-            for uid, number, own in self.server.studies_with_modalities(self.query):
-                if uid in known:  # pages overlap where studies come meanwhile
+            for uid, number, of_study in self.server.studies_with_modalities(self.query):
+                if uid in uids:  # pages overlap where studies come meanwhile
                     continue
-                known.add(uid)
+                uids.add(uid)
                 num_files += 1 if number is None else number
-                modalities.update(set(own) or {"not stated"})
+                modalities.update(set(of_study) or {"not stated"})
         finally:
             self.server.close()
-        if not known:
+        if not uids:
             self._note(_NONE)
         ordered = sorted(modalities.items(), key=lambda each: (-each[1], each[0]))
-        return Inventory(num_files, len(known), modalities=dict(ordered))
+        return Inventory(num_files, len(uids), modalities=dict(ordered))
 
     def _warn_if_open(self) -> None:
         if self.server.is_open:
@@ -166,20 +227,17 @@ class DicomwebFiles:
 
     # What there is.
 
-    def refs(self, known: Callable[[str], Sequence[str]]) -> Iterator[FileRef]:
+    def refs(self, names_below: Callable[[str], Sequence[str]]) -> Iterator[FileRef]:
         """Yield the files study by study, in the order of their names.
 
         Args:
-            known: Function from a study's prefix to the names of its files that a ledger knows.
-
-        Raises:
-            MedclipError: As `DicomwebServer.studies`.
+            names_below: Function from a study's prefix to the names of its files that a ledger knows.
         """
         studies = iter(self._studies)
         waiting: deque[tuple[ListedStudy, Future[list[str]]]] = deque()
         while True:
             for study in islice(studies, _AHEAD - len(waiting)):
-                files = known(f"{study.name}/")
+                files = names_below(f"{study.name}/")
                 future = self._ahead.submit(self._look, study, files)
                 if not files:
                     self._looking[study.name] = future
@@ -190,15 +248,15 @@ class DicomwebFiles:
             for name in future.result():
                 yield FileRef(self.folder / name, name, place=(study.name, name))
 
-    def _look(self, study: ListedStudy, known: Sequence[str]) -> list[str]:
+    def _look(self, study: ListedStudy, ledger_names: Sequence[str]) -> list[str]:
         """List the files of a study; fetch those of one that is new while there is room."""
-        if known and study.num_instances == len(known):
-            return list(known)
+        if ledger_names and study.num_instances == len(ledger_names):
+            return list(ledger_names)
         names: list[str] = []
         for _ in range(2):
             instances = self.server.instances(study.uid, study.num_instances)
             names = sorted(self._files(study, instances))
-            if known or not names or self.server.stop.is_set() or self._num_bytes >= self._limit // 2:
+            if ledger_names or not names or self.server.stop.is_set() or self._num_bytes >= self._limit // 2:
                 break
             try:
                 num_sent, _ = self._bring(study, frozenset(names), instances)

@@ -1,1 +1,1 @@
-"""Files tied into units, series and studies."""
+"""Files tied into units, series and studies by their headers; no pixel is looked at."""

@@ -132,8 +132,8 @@ def _planes(slices: Sequence[Slice]) -> list[list[Slice]]:
     planes: list[tuple[NDArray[np.float64] | None, list[Slice]]] = []
     for item in slices:
         axes = _axes(item.header)
-        for known, members in planes:
-            alike = axes is None if known is None else axes is not None and bool(((known * axes).sum(1) > limit).all())
+        for plane, members in planes:
+            alike = axes is None if plane is None else axes is not None and bool(((plane * axes).sum(1) > limit).all())
             if alike:
                 members.append(item)
                 break
@@ -167,8 +167,8 @@ def _placed(slices: list[Slice], uneven: Uneven) -> list[Stack]:
         return [Stack((slices[0],), None, _tilt(slices))]
     lost, rest = [], []
     for item in slices:
-        known = item.header.image_position is not None and _axes(item.header) is not None
-        (rest if known else lost).append(item)
+        is_placed = item.header.image_position is not None and _axes(item.header) is not None
+        (rest if is_placed else lost).append(item)
     if lost:
         problem = Problem(
             Reason.UNEVEN_SLICES,
@@ -220,10 +220,10 @@ def _repeated(groups: list[list[Slice]], uneven: Uneven) -> list[Stack]:
     counts = {len(group) for group in groups}
     if len(counts) > 1:
         places = [positions([group[0]]) for group in groups if len(group) > 1]
-        shown = list_of([f"{float(place[0]):.1f} mm" for place in places if place is not None], most=_SHOWN)
+        where = list_of([f"{float(place[0]):.1f} mm" for place in places if place is not None], most=_SHOWN)
         problem = Problem(
             Reason.UNEVEN_SLICES,
-            f"several slices of the series lie at the same place ({shown}) and nothing in their headers tells them "
+            f"several slices of the series lie at the same place ({where}) and nothing in their headers tells them "
             "apart.",
         )
         return [Stack(tuple(item for group in groups for item in group), problem)]

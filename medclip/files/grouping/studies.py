@@ -14,13 +14,11 @@ from medclip.files.grouping.mammography_exam import twins_for_processing
 from medclip.files.grouping.series import Uneven
 from medclip.files.grouping.units import kind_of, modality_of, units_of
 from medclip.files.pseudonyms import keyed_hash
-from medclip.files.recognise.inspect import FileFacts
+from medclip.files.recognise.inspect import SCORABLE_FORMATS, FileFacts, other_modality
 from medclip.files.recognise.sniff import Format
-from medclip.files.recognise.supported import SCORABLE_FORMATS, other_modality
-from medclip.files.tables.days import day_of
+from medclip.files.tables.cells import day_of
 from medclip.files.tables.manifest import Manifest, ManifestRow
-from medclip.files.tables.modality_names import modality_of_name
-from medclip.sample import FileRef, Kind, Modality, ModalitySource, Study, Unit
+from medclip.sample import FileRef, Kind, Modality, ModalitySource, Study, Unit, every_modality, modality_of_name
 
 MAX_FOLDER_STUDY = 16
 """A sub-folder with more images or series than this is a collection, not one examination, though they be of one
@@ -72,7 +70,7 @@ def parse_modality(text: str) -> Modality:
         raise MedclipError(
             Reason.WRONG_USE,
             f"there is no modality {str(text)!r}.",
-            hint=did_you_mean(str(text), Modality, "Modalities are"),
+            hint=did_you_mean(str(text), every_modality(), "Modalities are"),
         )
     return modality
 

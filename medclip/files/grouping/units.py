@@ -145,8 +145,8 @@ def _is_exported_slice(header: DicomHeader) -> bool:
     placed = header.image_position is not None and header.image_orientation is not None
     grey = header.photometric.startswith("MONOCHROME") and header.frames == 1
     deep = header.bits_stored > 8 or code == "MR"
-    shown = any(word in _SCREENS for word in header.image_type)
-    return code in _CAPTURED and is_secondary(header) and placed and grey and deep and not shown
+    is_screen = any(word in _SCREENS for word in header.image_type)
+    return code in _CAPTURED and is_secondary(header) and placed and grey and deep and not is_screen
 
 
 def _series(members: Sequence[_Pair], uneven: Uneven) -> list[Unit]:

@@ -15,8 +15,8 @@ from typing import Any, Self
 
 from medclip.files.readers.job_queue import Job, JobFuture, JobQueue
 from medclip.files.readers.memory import MemoryBudget, budget_bytes
-from medclip.files.readers.passing_errors import Patience
 from medclip.files.readers.serving import Serving
+from medclip.files.readers.worker import Patience
 from medclip.settings import Settings
 
 

@@ -11,14 +11,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
-from medclip.files.recognise.tiff import is_slide
+from medclip.files.recognise.tiff_directories import is_slide
 
 HEAD_BYTES = 4096
 """Bytes of the file's beginning that decide; enough for the DICOM preamble, a NIfTI header and an XML root element."""
 
 
 class Format(StrEnum):
-    """Formats that medclip tells apart. Whether one is read is said in `medclip.files.recognise.supported`."""
+    """Formats that medclip tells apart. Whether one is read is said in `medclip.files.recognise.inspect`."""
 
     DICOM = "dicom"
     DICOMDIR = "dicomdir"

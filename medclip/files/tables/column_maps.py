@@ -1,4 +1,7 @@
-"""Column maps: how the table of a known set is read, which of them a table has the columns of, where its files lie."""
+"""Column maps: how the table of a known set is read, which of them a table has the columns of, where its files lie.
+
+Sets of ECGs and of mammograms, by name; each set has a file beside this one.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.files.tables.ecg import label_lists, mimic, ptbxl
+from medclip.files.tables.mammography import cbis, cesm, embed, inbreast, own, rsna, vindr
 from medclip.files.tables.table import PATIENTS, Table, listed
 
 Cells = Mapping[str, str]
@@ -102,3 +107,77 @@ def placed(rows: Sequence[Row], m: ColumnMap, pattern: str | None) -> tuple[Row,
 
 def _filled(pattern: str, cells: Cells) -> str:
     return re.sub(_BRACES, lambda m: cells.get(m[1], ""), pattern)
+
+
+# The column maps of ECG sets: which there are, and which one a table has the columns of.
+
+_CC_BY_4, _ODBL = "CC BY 4.0", "Open Database License 1.0"
+ECG_MAPS: Mapping[str, ColumnMap] = {
+    m.name: m
+    for m in (
+        ColumnMap("ptbxl_z", "PTB-XL, filtered", ptbxl.Z_COLUMNS, ptbxl.Z_USES, ptbxl.Z_FILE, ptbxl.read_z, _CC_BY_4),
+        ColumnMap("ptbxl", "PTB-XL", ptbxl.COLUMNS, ptbxl.USES, ptbxl.FILE, ptbxl.read, _CC_BY_4),
+        ColumnMap("mimic_iv_ecg", "MIMIC-IV-ECG", mimic.COLUMNS, mimic.USES, mimic.FILE, mimic.read, _ODBL),
+        ColumnMap(
+            "cpsc2018",
+            "CPSC2018",
+            label_lists.CPSC_COLUMNS,
+            label_lists.CPSC_COLUMNS,
+            label_lists.CPSC_FILE,
+            label_lists.read_cpsc,
+        ),
+        ColumnMap(
+            "chapman",
+            "Chapman-Shaoxing",
+            label_lists.CHAPMAN_COLUMNS,
+            label_lists.CHAPMAN_USES,
+            label_lists.CHAPMAN_FILE,
+            label_lists.read_chapman,
+            _CC_BY_4,
+        ),
+    )
+}
+"""By name; of two that fit a table the first is taken."""
+_ECG_HINT = "For a table of your own with columns of labels use `medclip captions from-labels`."
+
+
+def ecg_map_of(table: Table, dataset: str | None = None) -> ColumnMap:
+    """Return the map of a table, see `choose_map`."""
+    return choose_map(table, dataset, ECG_MAPS, _ECG_HINT)
+
+
+# The column maps of mammography sets: which there are, and which one a table has the columns of.
+
+_MAMMOGRAPHY_HINT = (
+    "A table of your own has the columns file, patient, laterality, view; and density, birads, findings."
+)
+
+
+def _map_of_module(name: str, title: str, module: Any, licence: str = "") -> ColumnMap:
+    return ColumnMap(name, title, module.COLUMNS, module.USES, module.FILE, module.read, licence)
+
+
+_PATHS = ("cbis_paths", "CBIS-DDSM, paths alone")
+_SHEET = ("cdd_cesm_sheet", "CDD-CESM, the archive's sheet")
+_CC_BY_3 = "CC BY 3.0"
+MAMMOGRAPHY_MAPS: Mapping[str, ColumnMap] = {
+    m.name: m
+    for m in (
+        _map_of_module("vindr", "VinDr-Mammo", vindr, "PhysioNet Credentialed Health Data"),
+        _map_of_module("rsna", "RSNA screening mammography", rsna, "RSNA competition rules"),
+        _map_of_module("cbis", "CBIS-DDSM", cbis, _CC_BY_3),
+        ColumnMap(*_PATHS, cbis.PATHS, cbis.PATHS, cbis.FILE, cbis.read_paths, _CC_BY_3),
+        ColumnMap("ddsm", "DDSM, 4-view exams", cbis.DDSM, cbis.DDSM_USES, cbis.FILE, cbis.read_ddsm),
+        _map_of_module("cdd_cesm", "CDD-CESM", cesm),
+        ColumnMap(*_SHEET, cesm.SHEET, cesm.SHEET_USES, cesm.FILE, cesm.read_sheet),
+        _map_of_module("embed", "EMBED", embed, "EMBED Research Use Agreement"),
+        _map_of_module("inbreast", "INbreast", inbreast),
+        _map_of_module("own", "a table of one's own", own),
+    )
+}
+"""By name; the last one fits tables that are of no set."""
+
+
+def mammography_map_of(table: Table, dataset: str | None = None) -> ColumnMap:
+    """Return the map of a table, see `choose_map`."""
+    return choose_map(table, dataset, MAMMOGRAPHY_MAPS, _MAMMOGRAPHY_HINT)

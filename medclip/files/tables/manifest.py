@@ -12,12 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.cell_privacy import shown
-from medclip.files.tables.days import DAYS_EXPECTED, day_of
-from medclip.files.tables.modality_names import modality_of_name
+from medclip.files.tables.cells import DAYS_EXPECTED, day_of, shown
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import close_names, listed, number_hint
-from medclip.sample import SIDES, VIEW_KINDS, Modality, ViewType
+from medclip.sample import SIDES, VIEW_KINDS, Modality, ViewType, every_modality, modality_of_name
 from medclip.settings import MPP_RANGE_UM
 
 _TEXTS = ("caption", "captions")
@@ -209,7 +207,7 @@ def _row(cells: Mapping[str, str], number: int, where: object) -> ManifestRow:
             Reason.TABLE_INVALID,
             f"row {number}: column 'modality' holds {shown(cells['modality'])}, which is no modality that is known.",
             where=where,
-            hint=f"Use one of: {', '.join(Modality)}.",
+            hint=f"Use one of: {', '.join(every_modality())}.",
         )
     side = cells.get("laterality", "").lower()
     if side not in _SIDES:

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from medclip.errors import MedclipError, Reason, naming
-from medclip.files.disk.input_paths import refuse_missing
+from medclip.files.access import refuse_missing
 from medclip.files.recognise.sniff import Format, sniff_open
-from medclip.files.tables.cell_privacy import shown_name
+from medclip.files.tables.cells import shown_name
 from medclip.files.tables.parquet_stream import most_unpacked, read_stream, too_large
 from medclip.files.tables.table import Table, TextForm, cell_text, with_decimal_points
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.files.tables.cell_privacy import NOT_SHOWN, shown, shown_name
+from medclip.files.tables.cells import NOT_SHOWN, shown, shown_name
 from medclip.wording import count
 
 if TYPE_CHECKING:
@@ -122,10 +122,10 @@ class TextForm:
             hint = did_you_mean(self.decimal, ("point", "comma"), "It is one of")
             raise MedclipError(Reason.WRONG_USE, f"`decimal` is {self.decimal!r}.", hint=hint)
         try:
-            known = "a".encode(self.encoding).decode(self.encoding) == "a"
+            is_ascii = "a".encode(self.encoding).decode(self.encoding) == "a"
         except (LookupError, UnicodeError, ValueError):
-            known = False
-        if not known:
+            is_ascii = False
+        if not is_ascii:
             raise MedclipError(
                 Reason.WRONG_USE,
                 f"`encoding` is {self.encoding!r}, which names no encoding of text.",
@@ -171,16 +171,16 @@ class Table:
         alike = (plain.get(plain_name(n), []) for n in (name, *also))
         return next((columns[0] for columns in alike if len(columns) == 1), None)
 
-    def with_names(self, known: Iterable[str]) -> Table:
+    def with_names(self, column_names: Iterable[str]) -> Table:
         """Return the table with columns under the names that they are known by: `FILE` becomes `file`.
 
         A name that differs in case, blanks and underscores only is the known one, unless two columns are alike. The
         patient has several names (`PATIENTS`).
         """
-        known = dict.fromkeys(known)
-        also = {PATIENTS[0]: [name for name in PATIENTS[1:] if name not in known]}
-        columns = {self.find(name, *also.get(name, ())): name for name in known if name not in self.names}
-        names = [n if n in known else columns.get(n, n) for n in self.arrow.column_names]
+        wanted = dict.fromkeys(column_names)
+        also = {PATIENTS[0]: [name for name in PATIENTS[1:] if name not in wanted]}
+        columns = {self.find(name, *also.get(name, ())): name for name in wanted if name not in self.names}
+        names = [n if n in wanted else columns.get(n, n) for n in self.arrow.column_names]
         if names == self.arrow.column_names:
             return self
         return Table(self.arrow.rename_columns(names), self.where, self.path, self.form)
@@ -204,8 +204,8 @@ class Table:
 
     def select(self, names: Iterable[str]) -> Table:
         """Return the table of some of its columns; names that it does not have are left out."""
-        known = [name for name in dict.fromkeys(names) if name in self.names]
-        return Table(self.arrow.select(known), self.where, self.path, self.form)
+        present = [name for name in dict.fromkeys(names) if name in self.names]
+        return Table(self.arrow.select(present), self.where, self.path, self.form)
 
     def coded(self, name: str) -> Coded:
         """Read a column as texts."""

@@ -47,11 +47,7 @@ def batches(rows: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def write_rows(path: Path, row_type: type, rows: Iterable[Any]) -> None:
-    """Write rows of a dataclass as Parquet, some at a time.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Write rows of a dataclass as Parquet, some at a time."""
     import pyarrow.parquet as pq
 
     schema = schema_of(row_type)
@@ -61,11 +57,7 @@ def write_rows(path: Path, row_type: type, rows: Iterable[Any]) -> None:
 
 
 def write_as_csv(path: Path, parquet: Path) -> None:
-    """Write what a Parquet file holds as CSV, some rows at a time; texts are defused as by `csv_bytes`.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Write what a Parquet file holds as CSV, some rows at a time; texts are defused as by `csv_bytes`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from pyarrow import csv

@@ -1,1 +1,3 @@
-"""Where in a frame the image lies."""
+"""Where in a frame the image lies: breast, retina, lit area, borders. Nothing is cut here without its box being
+returned.
+"""

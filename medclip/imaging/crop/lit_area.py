@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.dicom.pixels.decoded import MIN_SIDE
-from medclip.imaging.frame_choice import brightest
 from medclip.imaging.geometry import Box
+from medclip.imaging.video import brightest
 
 GRID = 320
 """The area is looked for on a grid of about this many points along the longer side."""

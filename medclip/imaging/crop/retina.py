@@ -88,10 +88,6 @@ def _field(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], int] | None:
 def square_around(pixels: NDArray[T], box: Box) -> NDArray[T]:
     """Cut the smallest square that holds a box, centred on it; what lies outside the image is black.
 
-    Args:
-        pixels: H x W x C.
-        box: The field of view.
-
     Returns:
         S x S x C; a view of the same memory if the square lies inside the image.
     """

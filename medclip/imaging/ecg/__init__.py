@@ -1,1 +1,1 @@
-"""ECG records in millivolts, and the sheet that people read."""
+"""ECG records in millivolts, and the sheet that people read; no diagnosis, and no model."""

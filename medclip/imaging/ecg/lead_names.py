@@ -150,8 +150,8 @@ def lead_name(stored: str) -> LeadName:
     if match := _IEC.fullmatch(text):
         return LeadName(f"V{match[1]}", iec=not is_ecg)
     # A minus before another lead is no name of the lists: its sign would be lost.
-    known = _KNOWN.get(text) or _KNOWN.get(_JOINT.sub("", text))
-    return LeadName(known or next((name for name, pattern in _FAMILIES if pattern.match(text)), OTHER))
+    lead = _KNOWN.get(text) or _KNOWN.get(_JOINT.sub("", text))
+    return LeadName(lead or next((name for name, pattern in _FAMILIES if pattern.match(text)), OTHER))
 
 
 def lead_names(stored: Sequence[str]) -> tuple[LeadName, ...]:

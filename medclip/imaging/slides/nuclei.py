@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.slides.stain.estimate import StainEstimate
-from medclip.imaging.slides.stain.optical_density import HED_SC, absorbance
+from medclip.imaging.slides.stain import HED_SC, StainEstimate, absorbance
 
 MOST_MPP_UM = 1.0
 """Coarser, a small nucleus has fewer than 40 pixels, and shapes mean nothing."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.volume.orientation import arrange, natural_plane
+from medclip.imaging.volume.slice_geometry import arrange, natural_plane
 from medclip.sample import Volume
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.volume.orientation import arrange, axis_codes, check_affine, natural_plane, oblique_deg
-from medclip.imaging.volume.result import RELATIVE, VolumeRead, check_bytes, extent, fill
+from medclip.imaging.volume.slice_geometry import arrange, axis_codes, check_affine, natural_plane, oblique_deg
+from medclip.imaging.volume.volume_read import RELATIVE, VolumeRead, check_bytes, extent, fill
 from medclip.sample import Step, Volume
 from medclip.settings import Settings
 
@@ -323,13 +323,13 @@ def _laid_out(
         "value_range": (low, high),
     }
     turned = np.moveaxis(voxels, 3, 0) if voxels.ndim == 4 else voxels
-    shown, shown_affine, plane = arrange(turned, affine, natural_plane(affine))
-    shown = np.ascontiguousarray(shown)
-    shown, filled = fill(shown, RELATIVE, low)
+    arranged, shown_affine, plane = arrange(turned, affine, natural_plane(affine))
+    arranged = np.ascontiguousarray(arranged)
+    arranged, filled = fill(arranged, RELATIVE, low)
     done = (
         *steps,
         Step("layout", f"{headers['stored_orientation']} stored, shown in {plane} slices"),
         *filled,
-        Step("volume", f"{' x '.join(map(str, shown.shape))}, {shown.dtype}"),
+        Step("volume", f"{' x '.join(map(str, arranged.shape))}, {arranged.dtype}"),
     )
-    return VolumeRead(Volume(shown, shown_affine, RELATIVE, plane), done, f"nibabel {name}", headers)
+    return VolumeRead(Volume(arranged, shown_affine, RELATIVE, plane), done, f"nibabel {name}", headers)

@@ -1,8 +1,8 @@
 """Volumes: from files to voxels with a place in the patient.
 
-This is the room's door; the parts are `slice_geometry` (where slices lie), `dicom_series` (a file for each slice),
-`dicom_multiframe` (enhanced objects, mosaics), `nifti` (NIfTI, ANALYZE, MINC), `orientation` (layout without
-resampling) and `resample` (other grids, slices worth showing).
+This is the room's door; the parts are `slice_geometry` (where slices lie, layout without resampling), `dicom` (a file
+for each slice, enhanced objects, mosaics), `nifti` (NIfTI, ANALYZE, MINC) and `resample` (other grids, slices worth
+showing).
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from pathlib import Path
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
-from medclip.imaging.volume.dicom_multiframe import is_mosaic, read_enhanced, read_mosaic
-from medclip.imaging.volume.dicom_series import is_radiograph as is_radiograph
-from medclip.imaging.volume.dicom_series import read_slices
+from medclip.imaging.volume.dicom import is_mosaic, read_enhanced, read_mosaic, read_slices
+from medclip.imaging.volume.dicom import is_radiograph as is_radiograph
 from medclip.imaging.volume.nifti import read_minc
 from medclip.imaging.volume.nifti import read_nifti as read_nifti
 from medclip.imaging.volume.resample import resample as resample
 from medclip.imaging.volume.resample import slice_indices as slice_indices
-from medclip.imaging.volume.result import VolumeRead as VolumeRead
+from medclip.imaging.volume.volume_read import VolumeRead as VolumeRead
 from medclip.sample import Step
 from medclip.settings import Settings
 

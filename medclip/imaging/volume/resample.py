@@ -8,7 +8,7 @@ MONAI costs seconds (`benchmarks/read_volume.py` measures all three).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.volume.result import HU
-from medclip.sample import Volume
+from medclip.imaging.volume.volume_read import HU
+from medclip.sample import Step, Volume
 
 MAX_GROWTH = 64
 """A resampled volume may have this many times the voxels; more is a mistake in the spacing."""
@@ -186,3 +186,28 @@ def slice_indices(volume: Volume, count: int) -> tuple[int, ...]:
         return tuple(range(first, last + 1))
     # The middles of `count` equal parts.
     return tuple(first + int((index + 0.5) * length / count) for index in range(count))
+
+
+# Which frame of a volume in time stands for all: the one that is shown, and that a model of volumes is given.
+
+
+def still_frame(volume: Volume, headers: Mapping[str, Any]) -> tuple[Volume, tuple[Step, ...]]:
+    """Choose a frame of a volume in time: the lowest b-value where b-values are known, else the middle one.
+
+    Args:
+        volume: Volume, 3-D, which stays what it is, or 4-D with frames first.
+        headers: Header values, as the volume's reader returned them.
+
+    Returns:
+        The 3-D volume, and what was done.
+    """
+    if volume.voxels.ndim == 3:
+        return volume, ()
+    count = volume.voxels.shape[0]
+    b_values = headers.get("b_values")
+    if b_values and all(value is not None for value in b_values):
+        number = int(np.argmin(b_values))
+        why = f"the lowest b-value, {b_values[number]:g} s/mm²"
+    else:
+        number, why = count // 2, "the middle one"
+    return replace(volume, voxels=volume.voxels[number]), (Step("frame", f"{number} of {count}, {why}"),)

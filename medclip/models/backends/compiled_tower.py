@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.disk.temporary_folder import TemporaryFolder
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.models.backends.quiet import quiet
 from medclip.models.devices import torch_threads
 

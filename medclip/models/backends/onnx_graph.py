@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.disk.temporary_folder import TemporaryFolder
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.models.backends.quiet import quiet
 
 INPUT, OUTPUT = "images", "features"

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Problem, Reason, did_you_mean
-from medclip.files.disk.temporary_folder import TemporaryFolder
 from medclip.files.given_images import GivenImage, Study, given_images, write_array
 from medclip.files.grouping.studies import parse_modality
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.models.encoding.unit_reader import UnitReader, encode_units
 from medclip.models.inputs.pixels_of import pixels_of
 from medclip.models.prototypes.class_vectors import mean_vector

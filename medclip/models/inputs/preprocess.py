@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from medclip.imaging.geometry import Placement, Resize
-    from medclip.imaging.native_aspect import TokenBudget
+    from medclip.imaging.geometry import Placement, Resize, TokenBudget
     from medclip.sample import View
     from medclip.settings import ReadPolicy, Settings
 
@@ -351,7 +350,7 @@ def budget_of(config: Mapping[str, Any]) -> TokenBudget | None:
         )
     if not takes_patches:
         return None
-    from medclip.imaging.native_aspect import TokenBudget
+    from medclip.imaging.geometry import TokenBudget
 
     patch, tokens = values.get("patch_px"), values.get("max_tokens")
     if not (type(patch) is int and 1 < patch <= MAX_SIDE_PX and type(tokens) is int and 0 < tokens <= MAX_TOKENS):

@@ -54,10 +54,9 @@ def read_pixels(
         render: Maker of what the model is shown; None: each image at the model's size.
         otherwise: Modality of a file that states none.
     """
-    from medclip.adapters.base import combined_sha256
+    from medclip.adapters.base import combined_sha256, source_of
     from medclip.adapters.model_images import images_of
     from medclip.adapters.registry import read_unit, slot
-    from medclip.adapters.sources import source_of
     from medclip.files.grouping.units import modality_of
     from medclip.models.inputs.pixels_of import pixels_of
 

@@ -73,13 +73,13 @@ class SignalInput:
             signal: Signal as stored, or prepared with `options`.
 
         Returns:
-            int16 [12, T] in microvolts; a lead that is not there is all `medclip.imaging.ecg.microvolts.MISSING`.
+            int16 [12, T] in microvolts; a lead that is not there is all `medclip.imaging.ecg.recording.MISSING`.
 
         Raises:
             MedclipError: WRONG_USE for one that was filtered or cut otherwise, and cannot be made what it was.
         """
         from medclip.imaging.ecg.filters import prepare
-        from medclip.imaging.ecg.microvolts import to_microvolts
+        from medclip.imaging.ecg.recording import to_microvolts
 
         if signal.prepared is None:
             signal = prepare(signal, self.options)

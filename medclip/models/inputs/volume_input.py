@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from medclip.imaging.volume.clip import Part
-    from medclip.imaging.volume.voxels import Voxels
+    from medclip.imaging.volume.voxels import Part, Voxels
 
 KEY = "volume"
 """Of `preprocess_cfg`, for a model of volumes or loops."""
@@ -153,7 +152,7 @@ class VolumeInput:
             zoom: Height and width of what is shown, relative to the whole square.
             shift: Place of the clip in the room that is left, down and across, from -1 to 1.
         """
-        from medclip.imaging.volume.clip import Part
+        from medclip.imaging.volume.voxels import Part
 
         step = self._step(voxels, size_px)
         step = step[0], step[1] * zoom[0], step[2] * zoom[1]
@@ -208,8 +207,7 @@ class VolumeInput:
         """
         import numpy as np
 
-        from medclip.imaging.volume.clip import cut_clip
-        from medclip.imaging.volume.voxels import refuse_frozen
+        from medclip.imaging.volume.voxels import cut_clip, refuse_frozen
 
         shown_THWC = cut_clip(voxels, part, black_white)
         if self.kind == "cine":

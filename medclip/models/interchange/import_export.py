@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean, naming
-from medclip.files.disk.input_paths import refuse_missing
+from medclip.files.access import refuse_missing
 from medclip.files.output import claim_folder, in_use, new_folder, scratch_folder
+from medclip.modalities import MODALITIES
 from medclip.models.inputs.preprocess import CROPS, budget_of, signal_of, volume_of
 from medclip.models.interchange.choose_pixels import choose_pixels
 from medclip.models.interchange.export_timm import export_timm
@@ -166,7 +167,7 @@ class Statement:
             MedclipError: MISSING_FILE, WRONG_USE; as `find_preset`.
         """
         refuse_missing(self.text_folder, "folder")
-        unknown = [m for m in self.modalities if m not in list(Modality)]
+        unknown = [m for m in self.modalities if m not in MODALITIES]
         if unknown:
             raise MedclipError(
                 Reason.WRONG_USE,

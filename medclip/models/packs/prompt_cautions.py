@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from medclip.models.packs.card_sources import caution_of
-from medclip.text.checks.closed_words import ALSO_SAID_OF, IMAGE_TASKS, MODALITIES, Pair, image_classes
+from medclip.text.checks.closed_words import IMAGE_TASKS, Pair, also_said_of, image_classes, modality_words
 from medclip.text.mentions import mentioned
 from medclip.text.vocabulary.load import MODALITY_TASK, load_task, spoken_names
 from medclip.text.vocabulary.own_words import Prompt
@@ -57,8 +57,8 @@ def card_classes(texts: Collection[str], listed: Mapping[str, Collection[str]]) 
 def _may_be_of(task: str, text: str) -> bool:
     """Return whether a text may speak of images that a task is about: it names their modality, or none."""
     about = load_task(task).modalities if task in spoken_names() else ()
-    spoken_of = {str(name) for name, words in MODALITIES.items() if words.search(text)}
-    fitting = {*about, *(other for name in about for other in ALSO_SAID_OF.get(name, ()))}
+    spoken_of = {str(name) for name, words in modality_words().items() if words.search(text)}
+    fitting = {*about, *(other for name in about for other in also_said_of(name))}
     return not about or not spoken_of or bool(spoken_of & {str(name) for name in fitting})
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from medclip.errors import MedclipError
 from medclip.files.tables.column_maps import placed, rows_of
-from medclip.files.tables.ecg.column_maps import map_of
 from medclip.files.tables.ecg.ecg_row import EcgRow, record_file
 from medclip.files.tables.read_table import read_table
 from medclip.pairs.sources.captioned_table import CaptionsForm, CaptionsReport, generator_of, moved_files, set_table
@@ -95,7 +94,7 @@ def captions_of_ecg(
     report that says nothing of the record is left out and counted. What nobody looked for has no label.
     """
     read = read_table(source)
-    column_map = map_of(read, dataset)
+    column_map = ecg_map_of(read, dataset)
     try:
         reading = column_map.read(rows_of(read, column_map.uses, file), min_likelihood)
     except MedclipError as e:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.column_maps import placed, rows_of
-from medclip.files.tables.mammography.column_maps import map_of
 from medclip.files.tables.mammography.mammogram_row import MammogramRow
 from medclip.files.tables.read_table import read_table
 from medclip.pairs.sources.captioned_table import CaptionsForm, CaptionsReport, generator_of, moved_files, set_table
@@ -46,7 +45,7 @@ def captions_of_mammography(
     of the side of the image only, deny what was looked for and is not there, and state nothing that the table does not.
     """
     read = read_table(source)
-    column_map = map_of(read, dataset)
+    column_map = mammography_map_of(read, dataset)
     rows = rows_of(read, column_map.uses, file)
     more = None if findings is None else rows_of(read_table(Path(findings)), column_map.uses)
     base = form.images or source.parent

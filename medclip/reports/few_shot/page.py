@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medclip.errors import printable
 from medclip.evaluation.few_shot.compare import Compared
 from medclip.evaluation.few_shot.comparison import METRIC_TITLES, Comparison, Confusion, Mistake, Paired
-from medclip.imaging.ecg.sheet.small_sheet import png_of
+from medclip.imaging.ecg.sheet.draw_sheet import png_of
 from medclip.reports.few_shot.curves import STYLES, curves
 from medclip.reports.few_shot.words import interval_of, value_of
 from medclip.reports.forest_plot import Line, Mark, forest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medclip.adapters.sources import source_of
+from medclip.adapters.base import source_of
 from medclip.errors import MedclipError
 from medclip.evaluation.few_shot.compare import Compared
 from medclip.files.output import write_file

@@ -10,9 +10,9 @@ from typing import Any
 
 from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.errors import MedclipError, Reason
-from medclip.files.dicomweb.address import is_dicomweb
+from medclip.files.dicomweb.server import is_dicomweb
 from medclip.files.discover import name_of_spelled
-from medclip.files.stores.store_files import is_store
+from medclip.files.store_files import is_store
 from medclip.progress import Progress
 from medclip.reports.score.heat_maps import TOP, HeatMaps, check_named
 from medclip.runs.ledger.ledger import Ledger

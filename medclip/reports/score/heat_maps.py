@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from medclip.runs.ledger.ledger import Ledger
     from medclip.runs.rows import ExamRow, FileRow, ScoreRow
 
+
 TOP = "top"
 """Names the finding of the highest probability of each study."""
 
@@ -125,7 +126,7 @@ class HeatMaps:
 
     def _explain(self, rows: StudyRows, pool: Any) -> _Explained | None:
         """Read a study's image once more and compute its map; None where there is nothing to draw or it cannot be."""
-        from medclip.adapters.sources import source_of_files
+        from medclip.adapters.base import source_of_files
         from medclip.explaining.explain_unit import explain_unit
         from medclip.explaining.explainers import ExplainOptions
         from medclip.explaining.seen import read_seen

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.disk.temporary_folder import TemporaryFolder
+from medclip.files.temporary_folder import TemporaryFolder
 
 _STORE_BYTES = 256 << 20
 """Of the object store of a cluster of our own: plans and rows are small, and pixels never cross."""

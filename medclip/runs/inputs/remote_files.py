@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from medclip.errors import Problem
-from medclip.files.stores.inventory import Inventory
+from medclip.files.store_files import Inventory
 from medclip.sample import FileRef
 
 

@@ -20,8 +20,7 @@ from typing import Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.discover import LEDGER
-from medclip.files.disk.locks import lock_folder
-from medclip.files.disk.mounts import network_file_system
+from medclip.files.locks import lock_folder, network_file_system
 from medclip.files.output import disk_error, in_use
 from medclip.runs.ledger.database import Database
 from medclip.runs.ledger.input_rows import InputRows

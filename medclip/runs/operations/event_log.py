@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.disk.file_modes import file_modes
+from medclip.files.access import file_modes
 from medclip.files.output import check_place, disk_errors, make_folder
 
 _START = b'{"time": '

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError
 from medclip.files.discover import LEDGER
-from medclip.files.disk.temporary_folder import TemporaryFolder
 from medclip.files.output import claim_folder
 from medclip.files.pseudonyms import KEY_NAME, hashed_path, load_key
 from medclip.files.readers.pool import ReadingPool
-from medclip.files.stores.inventory import Inventory
+from medclip.files.store_files import Inventory
 from medclip.files.tables.manifest import Manifest, read_manifest
 from medclip.files.tables.write import schema_of, table_of
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.runs.call import Call, inputs_of_call, refuse_empty
 from medclip.runs.conduct import load_run_model, worker_plan
 from medclip.runs.inputs.listing import Listing

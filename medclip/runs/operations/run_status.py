@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.disk.locks import is_locked
+from medclip.files.locks import is_locked
 from medclip.result import Result
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.ledger.pace import EXPECTED, HALVED, PACE, read_pace

@@ -17,10 +17,10 @@ from medclip.embeddings.write_embeddings import NOTE
 from medclip.embeddings.write_embeddings import TABLES as EMBEDDING_TABLES
 from medclip.errors import MedclipError, Reason
 from medclip.files.discover import LEDGER
-from medclip.files.disk.temporary_folder import TemporaryFolder
 from medclip.files.output import disk_errors, make_folder, new_file
-from medclip.files.stores.remote import RemotePath, download, entries_in, place_of, read_whole, size_of
-from medclip.files.stores.store_files import is_store
+from medclip.files.store_files import is_store
+from medclip.files.stores import RemotePath, download, entries_in, place_of, read_whole, size_of
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.runs.outputs.results import EXAM_SCORES, FILES, RUN, SCORES
 
 _OF_RUN = (FILES, SCORES, EXAM_SCORES, *EMBEDDING_TABLES, NOTE)
@@ -43,7 +43,7 @@ class FetchedResults:
 
         Raises:
             MedclipError: MISSING_FILE where nothing lies there, or a folder that holds no finished run; CHANGED for a
-                run that was published anew meanwhile; as `medclip.files.stores.remote.read_range`.
+                run that was published anew meanwhile; as `medclip.files.stores.read_range`.
         """
         return self._local(source, self._fetch_results)
 
@@ -55,7 +55,7 @@ class FetchedResults:
 
         Raises:
             MedclipError: MISSING_FILE for a folder without a ledger; BUSY for one that was copied while its run went
-                on; as `medclip.files.stores.remote.read_range`.
+                on; as `medclip.files.stores.read_range`.
         """
         return self._local(source, self._fetch_shard)
 

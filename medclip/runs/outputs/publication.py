@@ -23,8 +23,7 @@ from typing import Self
 from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import disk_errors, make_file, write_file
-from medclip.files.stores.remote import RemotePath, place_of, read_whole
-from medclip.files.stores.store_output import objects_below, remove_object, write_object
+from medclip.files.stores import RemotePath, objects_below, place_of, read_whole, remove_object, write_object
 from medclip.progress import Progress
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.results import RUN, output_files

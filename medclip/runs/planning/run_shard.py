@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.disk.locks import is_locked
+from medclip.files.locks import is_locked
 from medclip.files.output import in_use, refuse_other
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.results import EMBED

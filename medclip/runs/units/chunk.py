@@ -24,7 +24,7 @@ from medclip.errors import MedclipError, Problem, Reason, Status
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.readers.job_queue import NO_EFFORT, Effort, JobFuture
 from medclip.files.readers.pool import ReadingPool
-from medclip.files.recognise.supported import other_modality
+from medclip.files.recognise.inspect import other_modality
 from medclip.models.encoding.parallel_encoding import Batches
 from medclip.models.prototypes.home_images import home_distances
 from medclip.models.prototypes.open_set import typical

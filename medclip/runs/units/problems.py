@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from medclip.errors import Problem, Reason
+from medclip.modalities import MODALITIES
 from medclip.sample import Kind, Modality, ModalitySource, spoken
 
 
@@ -50,11 +51,6 @@ _SAY_SO = (
     "anything else the answers mean nothing."
 )
 """How the problem of an image that is like nothing known ends: a modality that is named is believed."""
-GREY = frozenset({Modality.XRAY, Modality.MAMMOGRAPHY, Modality.CT, Modality.MRI})
-"""Modalities without colour: an image in colour is of one only where a table's row says so of that very file."""
-NEVER_GREY = frozenset({Modality.DERMATOLOGY, Modality.ENDOSCOPY, Modality.PATHOLOGY})
-"""Modalities that have colours: a grey image is of one only where somebody says so. `has_colours` sees them in 319 of
-320 dermoscopy images (ISIC 2017) and in 322 of 324 of stained tissue (GlaS)."""
 _WHO_SAYS: dict[ModalitySource | None, str] = {
     ModalitySource.HEADER: "the header says {}",
     ModalitySource.OPTION: "--modality says {}",
@@ -78,6 +74,10 @@ def guess_problem(name: str, probability: float, least: float, *, coloured: bool
     return problem or uncertain(name, probability, least)
 
 
+def _colour(name: str) -> bool | None:
+    return MODALITIES[name].in_colour if name in MODALITIES else None
+
+
 def in_colour(name: str, source: ModalitySource | None) -> Problem | None:
     """Return the problem of an image in colour that is said to be of a modality without colour.
 
@@ -88,7 +88,7 @@ def in_colour(name: str, source: ModalitySource | None) -> Problem | None:
         name: The modality.
         source: Source that states the modality.
     """
-    if name not in GREY or (source is not ModalitySource.INFERRED and source not in _WHO_SAYS):
+    if _colour(name) is not False or (source is not ModalitySource.INFERRED and source not in _WHO_SAYS):
         return None
     if source is ModalitySource.INFERRED:
         return Problem(
@@ -104,7 +104,7 @@ def in_colour(name: str, source: ModalitySource | None) -> Problem | None:
 
 def _in_grey(name: str) -> Problem | None:
     """Return the problem of a grey image that is taken for a modality which is never grey."""
-    if name not in NEVER_GREY:
+    if not _colour(name):
         return None
     return Problem(
         Reason.MODALITY_UNCERTAIN,

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.adapters.display_channels import as_shown
+from medclip.adapters.model_images import as_shown
 from medclip.dicom.header.safe_header import ALLOWED, public_values
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import CHANGED, FileFacts, inspect_file, is_unchanged
-from medclip.files.tables.days import iso_week
+from medclip.files.tables.cells import iso_week
 
 if TYPE_CHECKING:
     from medclip.adapters.base import Source
@@ -59,7 +59,7 @@ class Reading:
     """JSON of the values that `medclip.dicom.header.safe_header` lets out; None where neither header nor table
     states one."""
     look: bytes = b""
-    """What the image is known again by (`medclip.imaging.image_look`), where that is asked for."""
+    """What the image is known again by (`medclip.imaging.perceptual_hash`), where that is asked for."""
 
 
 def inspect(path: Path, settings: Settings, known: tuple[Stamp, str] | None) -> FileFacts:
@@ -95,10 +95,9 @@ def read(
     """
     from medclip.adapters.model_images import images_of
     from medclip.adapters.registry import read_unit
-    from medclip.imaging.colourfulness import has_colours
-    from medclip.imaging.ecg.sheet.small_sheet import small_sheet_png
-    from medclip.imaging.image_look import look_of, look_of_views
-    from medclip.imaging.intensity import to_uint8
+    from medclip.imaging.ecg.sheet.draw_sheet import small_sheet_png
+    from medclip.imaging.intensity import has_colours, to_uint8
+    from medclip.imaging.perceptual_hash import look_of, look_of_views
     from medclip.models.inputs.pixels_of import pixels_of
 
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError
-from medclip.files.stores.remote import Place, local_copy, names_in, place_of
+from medclip.files.stores import Place, local_copy, names_in, place_of
 from medclip.files.tables.parquet_stream import read_stream
 from medclip.result import Result, named_counts
 from medclip.shards.folder import (

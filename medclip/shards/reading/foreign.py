@@ -14,8 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medclip.files.tables.modality_names import modality_of_name
-from medclip.sample import Modality
+from medclip.sample import Modality, modality_of_name
 from medclip.shards.sample_json import from_json
 from medclip.text.captions.record import CaptionRecord
 

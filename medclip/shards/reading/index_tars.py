@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import check_place, in_use, new_folder
 from medclip.files.pseudonyms import keyed_hash, load_key
-from medclip.files.stores.remote import Place, RemotePath, local_copy, names_in, place_of
+from medclip.files.stores import Place, RemotePath, local_copy, names_in, place_of
 from medclip.progress import Progress, Silent
 from medclip.result import Result, named_counts
 from medclip.settings import Settings

@@ -15,7 +15,7 @@ import numpy as np
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.output import digest_of
-from medclip.files.stores.remote import Place, place_of
+from medclip.files.stores import Place, place_of
 from medclip.imaging.ecg.recording import Recording
 from medclip.imaging.volume.voxels import Voxels, middle_image
 from medclip.result import Result

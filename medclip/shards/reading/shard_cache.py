@@ -29,7 +29,7 @@ from typing import IO, cast
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import disk_errors, make_folder
-from medclip.files.stores.remote import Place, RemotePath, download, size_of
+from medclip.files.stores import Place, RemotePath, download, size_of
 from medclip.settings import Settings
 
 DEFAULT_GB = 50.0
@@ -111,7 +111,7 @@ class ShardCache:
             wait: Whether to wait for another one who is fetching it.
 
         Raises:
-            MedclipError: CORRUPT where it is not what the hash says; as `medclip.files.stores.remote.read_range` and
+            MedclipError: CORRUPT where it is not what the hash says; as `medclip.files.stores.read_range` and
                 `medclip.files.output.disk_errors`.
         """
         if self.has(sha256):

@@ -17,11 +17,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.stores.remote import Place, RemotePath, read_range
+from medclip.files.stores import Place, RemotePath, read_range
 from medclip.shards.reading.shard_cache import Fetched, ShardCache, ShardFile, WantedList
 
 if TYPE_CHECKING:
     from medclip.files.readers.pool import ReadingPool
+
 
 AT_ONCE = 4
 """Shards that a process fetches side by side: one stream of S3 is far slower than a network card."""

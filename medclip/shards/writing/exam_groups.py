@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Problem, Reason
-from medclip.files.grouping.mammogram import ExamView
-from medclip.files.grouping.mammography_exam import Aside, MammographyExam, arrange, why_aside
+from medclip.files.grouping.mammography_exam import Aside, ExamView, MammographyExam, arrange, why_aside
 from medclip.files.readers.pool import ReadingPool
-from medclip.files.tables.days import days_before
+from medclip.files.tables.cells import days_before
 from medclip.sample import SIDES, Kind, Modality, Sample, View, ViewType
 from medclip.settings import Settings
 from medclip.shards.folder import Stored
@@ -100,10 +99,9 @@ def read_rows(jobs: Iterable[ReadJob], settings: Settings) -> Iterator[ReadResul
 
 def read_row(job: ReadJob, settings: Settings) -> ReadResult:
     """Read one unit through its adapter and encode its views, longest side at most `max_side`; or its voxels."""
-    from medclip.adapters.base import combined_sha256
+    from medclip.adapters.base import combined_sha256, source_of
     from medclip.adapters.model_images import images_of
     from medclip.adapters.registry import read_unit
-    from medclip.adapters.sources import source_of
 
     sha256 = ""
     try:
@@ -135,7 +133,7 @@ def read_row(job: ReadJob, settings: Settings) -> ReadResult:
 
 
 def _mammogram(source: Source) -> ExamView:
-    from medclip.files.grouping.mammogram import exam_view
+    from medclip.files.grouping.mammography_exam import exam_view
 
     return exam_view("", source.first.header, table=source.stated_view, file_name=source.path.name)
 

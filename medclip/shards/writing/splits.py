@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.grouping.mammogram import exam_view
+from medclip.files.grouping.mammography_exam import exam_view
+from medclip.files.key_value import key_values
 from medclip.files.pseudonyms import keyed_hash
-from medclip.files.recipes.key_value import key_values
-from medclip.files.tables.cell_privacy import counts_of_strange
+from medclip.files.tables.cells import counts_of_strange
 from medclip.result import Result, named_counts
 from medclip.shards.sample_json import Group
 from medclip.shards.writing.exam_groups import arrange_rows, group_rows

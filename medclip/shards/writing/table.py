@@ -11,14 +11,13 @@ from typing import Any
 
 from medclip.dicom.header.safe_header import MAX_AGE_YEARS
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.cell_privacy import shown
-from medclip.files.tables.days import DAYS_EXPECTED, day_of
+from medclip.files.tables.cells import DAYS_EXPECTED, day_of, shown
 from medclip.files.tables.manifest import MPP_EXPECTED, parse_mpp
-from medclip.files.tables.modality_names import modality_of_name
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import close_names, listed, number_hint, number_in
-from medclip.sample import VIEW_KINDS, Modality, ViewType
-from medclip.text.captions.record import MAMMOGRAPHY_VIEWS, CaptionRecord
+from medclip.modalities import ModalityFacts
+from medclip.sample import VIEW_KINDS, Modality, ViewType, every_modality, modality_of_name
+from medclip.text.captions.record import CaptionRecord
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import EVENT, FIELDS, FOLLOWUP, Task, outcome_of
 
@@ -50,12 +49,6 @@ _SEX = {"M": "M", "MALE": "M", "F": "F", "FEMALE": "F"}
 _SIDE = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
 _EYE = _SIDE | {"OD": "R", "OS": "L"}
 """Oculus dexter and sinister."""
-_EYES = (Modality.FUNDUS, Modality.OCT)
-_VIEWS: Mapping[Modality | None, frozenset[str]] = {
-    Modality.XRAY: frozenset(("AP", "PA", "LATERAL")),
-    Modality.MAMMOGRAPHY: frozenset(MAMMOGRAPHY_VIEWS),
-}
-"""Views that captions have words for."""
 UNCERTAIN = -1.0
 """What CheXpert writes where a report leaves a finding open; taken as not known."""
 _TRUTHS = {"true": 1.0, "false": 0.0}
@@ -210,9 +203,10 @@ def _row(
         )
     modality = modality_named(cell.get("modality", ""))
     view = cell.get("view", "").upper() or None
+    facts = ModalityFacts("") if modality is None else modality.facts
     understood = {
-        "view": view if view in _VIEWS.get(modality, ()) else None,
-        "laterality": (_EYE if modality in _EYES else _SIDE).get(cell.get("laterality", "").upper()),
+        "view": view if view in facts.views else None,
+        "laterality": (_EYE if facts.paired_organ == "eye" else _SIDE).get(cell.get("laterality", "").upper()),
         "sex": _SEX.get(cell.get("sex", "").upper()),
     }
     record = CaptionRecord(
@@ -228,7 +222,9 @@ def _row(
     )
     if record.modality is None and not record.generic:
         raise MedclipError(
-            Reason.TABLE_INVALID, "`modality` is empty.", hint=f"Say one of: {', '.join(Modality)}; or adapter=generic."
+            Reason.TABLE_INVALID,
+            "`modality` is empty.",
+            hint=f"Say one of: {', '.join(every_modality())}; or adapter=generic.",
         )
     split = cell.get("split", "").lower() or None
     if split is not None and not split.replace("_", "").isalnum():
@@ -384,7 +380,7 @@ def modality_named(value: str) -> Modality | None:
     modality = modality_of_name(value)
     if modality is None:
         raise MedclipError(
-            Reason.TABLE_INVALID, f"`modality` is {shown(value)}.", hint=f"Use one of: {', '.join(Modality)}."
+            Reason.TABLE_INVALID, f"`modality` is {shown(value)}.", hint=f"Use one of: {', '.join(every_modality())}."
         )
     return modality
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.shot_features import folds
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.files.key_value import Overrides, read_overrides
 from medclip.files.output import claim_folder, in_use, new_folder, write_file
-from medclip.files.recipes.key_value import Overrides, read_overrides
 from medclip.files.tables.write import csv_bytes, parquet_bytes
 from medclip.models.prototypes.class_vectors import probabilities
 from medclip.progress import Progress, Silent

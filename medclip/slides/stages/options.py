@@ -8,7 +8,7 @@ from typing import Any
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import digest_of
 from medclip.imaging.slides.readers import pyramid
-from medclip.imaging.slides.readers.channels import PERCENTILES
+from medclip.imaging.slides.readers.backend import PERCENTILES
 from medclip.imaging.slides.tissue.find import TissueOptions
 
 NO_LIMIT_BYTES = 1 << 50

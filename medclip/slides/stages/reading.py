@@ -29,22 +29,28 @@ from medclip.errors import MedclipError
 from medclip.files.output import check_place, new_file
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.recognise.inspect import CHANGED, is_unchanged
-from medclip.imaging.slides.patches.grid import PatchGrid, make_grid
+from medclip.imaging.slides.patch_grid import PatchGrid, make_grid
 from medclip.imaging.slides.readers.backend import SlideSpec
-from medclip.imaging.slides.readers.open import open_slide
+from medclip.imaging.slides.readers.open import DAMAGED, open_slide, readable_overview
 from medclip.imaging.slides.readers.pyramid import SlideReader
-from medclip.imaging.slides.readers.readable import DAMAGED, readable_overview
-from medclip.imaging.slides.stain.estimate import StainEstimate, StainMethod, StainOptions
-from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain, slide_white
-from medclip.imaging.slides.stain.optical_density import White
-from medclip.imaging.slides.tissue.background import WHITE
+from medclip.imaging.slides.stain import (
+    StainEstimate,
+    StainMethod,
+    StainOptions,
+    White,
+    normalise_stain,
+    slide_stain,
+    slide_white,
+)
 from medclip.imaging.slides.tissue.find import TissueMask, find_tissue, overview_mpp, tissue_of
+from medclip.imaging.slides.tissue.glass import WHITE
 from medclip.sample import NO_STAMP, View
 from medclip.settings import Settings
 from medclip.slides.stages.options import GridOptions
 
 if TYPE_CHECKING:
     from medclip.models.inputs.preprocess import Images, Preprocess
+
 
 BLOCK_SIDE = 8
 """Patches along one side of a block: 64 are read, encoded and kept at once; a kill costs those under way."""

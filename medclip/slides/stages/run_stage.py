@@ -28,7 +28,7 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.output import digest_of
 from medclip.files.readers.memory import budget_bytes
 from medclip.files.tables.write import write_rows
-from medclip.imaging.slides.stain.estimate import METHODS, TARGETS, StainMethod, StainOptions, to_lab
+from medclip.imaging.slides.stain import METHODS, TARGETS, StainMethod, StainOptions, to_lab
 from medclip.result import Result
 from medclip.runs.call import Call
 from medclip.runs.conduct import conduct

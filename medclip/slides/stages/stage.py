@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from medclip.embeddings.embedded_unit import EmbeddingPack
 from medclip.errors import Problem, Reason
 from medclip.files.output import write_file
-from medclip.imaging.slides.patches.geojson import to_geojson
-from medclip.imaging.slides.patches.grid import PatchGrid
-from medclip.imaging.slides.stain.estimate import StainMethod
+from medclip.imaging.slides.outlines import to_geojson
+from medclip.imaging.slides.patch_grid import PatchGrid
+from medclip.imaging.slides.stain import StainMethod
 from medclip.imaging.slides.tissue.find import TissueMask
 from medclip.settings import Settings
 from medclip.slides.slide_features import SlideFeatures, write_slide_features

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.files.output import new_file, write_file
-from medclip.imaging.slides.patches.grid import PatchGrid
-from medclip.imaging.slides.quality import FLAGS, assess_patch
+from medclip.imaging.slides.patch_grid import PatchGrid
+from medclip.imaging.slides.patch_quality import FLAGS, assess_patch
 from medclip.imaging.slides.readers.pyramid import SlideReader
-from medclip.imaging.slides.stain.optical_density import White
-from medclip.imaging.slides.tissue.background import WHITE
+from medclip.imaging.slides.stain import White
 from medclip.imaging.slides.tissue.find import TissueMask
+from medclip.imaging.slides.tissue.glass import WHITE
 from medclip.slides.slide_features import attributes_of_coords, hdf5, level0_coords
 
 PATCHES = "patches"
@@ -161,7 +161,7 @@ def read_tissue(path: Path, identity: Mapping[str, Any]) -> TissueMask | None:
 
 
 MEASURES = ("flags", "sharpness", "stained_share", "pen_share", "dark_share", "dense_share")
-"""`flags` is a sum: 1 for the first of `medclip.imaging.slides.quality.FLAGS`, 2 for the second, 4, 8, ..."""
+"""`flags` is a sum: 1 for the first of `medclip.imaging.slides.patch_quality.FLAGS`, 2 for the second, 4, 8, ..."""
 _ARTEFACTS = ("pen", "dark", "fold")
 
 

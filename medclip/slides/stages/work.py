@@ -24,10 +24,9 @@ from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.grouping.units import kind_of
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.recognise.sniff import Format
-from medclip.files.recognise.tiff import ends_early
-from medclip.imaging.slides.patches.grid import PatchGrid
-from medclip.imaging.slides.patches.stream import no_tissue
-from medclip.imaging.slides.stain.estimate import StainMethod
+from medclip.files.recognise.tiff_directories import ends_early
+from medclip.imaging.slides.patch_grid import PatchGrid, no_tissue
+from medclip.imaging.slides.stain import StainMethod
 from medclip.imaging.slides.tissue.find import TissueMask
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.known_files import DONE

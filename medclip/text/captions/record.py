@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from medclip.modalities import MODALITIES
 from medclip.sample import Modality
 from medclip.text.mentions import mentioned
 from medclip.text.vocabulary.load import load_task
@@ -42,29 +43,20 @@ class CaptionRecord:
     """The whole report of the examination, as it was written; captions draw from its findings and impression only."""
 
 
-MAMMOGRAPHY_VIEWS: Mapping[str, tuple[str, ...]] = {
-    "CC": ("CC view", "craniocaudal view", "craniocaudal projection", "CC projection"),
-    "MLO": (
-        "MLO view",
-        "mediolateral oblique view",
-        "mediolateral oblique projection",
-        "oblique view",
-        "MLO projection",
-    ),
-    "ML": ("ML view", "mediolateral view"),
-    "LM": ("LM view", "lateromedial view"),
-}
-SIDED_ORGANS: Mapping[str, str] = {"mammography": "breast", "fundus": "eye", "oct": "eye"}
-"""Modalities where one image shows one side of a paired organ."""
-
 SENTENCE_JOINTS = (". ", ", ", "; ", ". ")
 SHOWING = ("showing", "with", "demonstrating", "that shows", "with findings of", ":")
 _DECADES = ("twenties", "thirties", "forties", "fifties", "sixties", "seventies", "eighties", "nineties")
 
 
+def paired_organ(modality: str) -> str | None:
+    """Return the organ of which one image of a modality shows one side."""
+    facts = MODALITIES.get(modality)
+    return None if facts is None else facts.paired_organ
+
+
 def side_phrases(modality: str, laterality: str | None) -> tuple[str, ...]:
     """Return which side an image shows; empty where the side is unknown or the organ is not paired."""
-    organ = SIDED_ORGANS.get(modality)
+    organ = paired_organ(modality)
     side = {"L": "left", "R": "right"}.get(laterality or "")
     if organ is None or side is None:
         return ()
@@ -73,7 +65,7 @@ def side_phrases(modality: str, laterality: str | None) -> tuple[str, ...]:
 
 def other_side(modality: str, laterality: str | None) -> str | None:
     """Name the side that an image of a paired organ does not show; None where that cannot be said."""
-    if modality not in SIDED_ORGANS:
+    if paired_organ(modality) is None:
         return None
     return {"L": "right", "R": "left"}.get(laterality or "")
 
@@ -122,8 +114,8 @@ def _young(age_years: float, sex: str | None) -> tuple[str, ...]:
 
 def every_phrase() -> tuple[str, ...]:
     """List every phrase this module can say, for training a tokenizer."""
-    views = [p for phrases in MAMMOGRAPHY_VIEWS.values() for p in phrases]
-    sides = [p for m in SIDED_ORGANS for side in "LR" for p in side_phrases(m, side)]
+    views = [p for facts in MODALITIES.values() for phrases in facts.views.values() for p in phrases]
+    sides = [p for m in MODALITIES for side in "LR" for p in side_phrases(m, side)]
     people = [p for age in (None, *range(0, 105, 5)) for sex in (None, "M", "F") for p in person_phrases(age, sex)]
     return tuple(dict.fromkeys([*views, *sides, *(f"of {p}" for p in people), *(s for s in SHOWING if s != ":")]))
 
@@ -148,9 +140,10 @@ def view_names(record: CaptionRecord) -> tuple[str, ...]:
     if isinstance(label, str):
         return load_task(VIEW_TASK).class_named(label).prompts
     view = (record.view or "").upper()
-    if record.modality == Modality.XRAY and view in ("AP", "PA", "LATERAL"):
-        return load_task(VIEW_TASK).class_named(view.lower()).prompts
-    return MAMMOGRAPHY_VIEWS.get(view, ()) if record.modality == Modality.MAMMOGRAPHY else ()
+    phrases = None if record.modality is None else record.modality.facts.views.get(view)
+    if phrases is None:
+        return ()
+    return phrases or load_task(VIEW_TASK).class_named(view.lower()).prompts
 
 
 @lru_cache(maxsize=64)
@@ -159,7 +152,9 @@ def modality_names(modality: Modality | None) -> tuple[str, ...]:
     for c in load_task("modality").classes:
         if c.name == modality:
             return c.prompts
-    return ("a medical image", "a clinical image") if modality is None else (f"a {modality.value} recording",)
+    if modality is None:
+        return ("a medical image", "a clinical image")
+    return modality.facts.image_phrases or (f"a {modality.facts.title} image",)
 
 
 def labelled(task: Task, label: Mapping[str, int], value: int) -> list[TaskClass]:

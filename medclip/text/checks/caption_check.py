@@ -25,16 +25,17 @@ from medclip.text.captions.record import (
     without_outcomes,
 )
 from medclip.text.checks.closed_words import (
-    ALSO_SAID_OF,
     DENIALS,
     DENIED,
     FACTS,
     HEDGES,
-    MODALITIES,
     NEUTRAL,
     PUNCTUATION,
     REPORTING,
     TURN,
+    also_said_of,
+    any_modality_words,
+    modality_words,
 )
 from medclip.text.mentions import NONE, all_absent, asserted, denied
 from medclip.text.vocabulary.load import load_task, task_names
@@ -45,7 +46,6 @@ IMAGE, PRESENT, ALL_CLEAR, ABSENT = "I", "P", "D", "N"
 of a whole denial, and of a thing that is not there and has yet to be denied."""
 _NO_SUCH = re.compile(r"(?:no|without|free of) (?:(?:evidence|signs?) of )?", re.I)
 _OF_THE_IMAGE = (VIEW_TASK, "modality")
-_MODALITY_WORDS = re.compile("|".join(p.pattern for p in MODALITIES.values()))
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,12 @@ def _of_the_image(record: CaptionRecord) -> Iterator[str]:
         phrase_text = " ".join(phrases).lower()
         yield from (m[0] for kind in kinds for m in FACTS[kind].finditer(phrase_text))
     yield from REPORTING
-    of_modality = MODALITIES.get(record.modality) if record.modality else None
+    of_modality = modality_words().get(record.modality) if record.modality else None
     if of_modality:
         phrase_text = " ".join([*image_names(record), *modality_names(record.modality)]).lower()
         yield from (m[0] for m in of_modality.finditer(phrase_text))
     for name in image_names(record):  # "chest", "brain": the part of the body may be named alone
-        yield from (w for w in _MODALITY_WORDS.sub(" ", name.lower()).split() if w not in NEUTRAL)
+        yield from (w for w in any_modality_words().sub(" ", name.lower()).split() if w not in NEUTRAL)
     for name in ("modality", *record.labels):
         for template in load_task(name).templates:
             yield from (p for piece in template.split("{}") if " " in (p := piece.strip(" :,")))
@@ -311,8 +311,8 @@ def _unclear(remaining: str) -> Iterator[str]:
 
 
 def _modality(remaining: str, record: CaptionRecord) -> Iterator[str]:
-    allowed = set() if record.modality is None else {record.modality, *ALSO_SAID_OF.get(record.modality, ())}
-    for modality, pattern in MODALITIES.items():
+    allowed = set() if record.modality is None else {record.modality, *also_said_of(record.modality)}
+    for modality, pattern in modality_words().items():
         if modality not in allowed and (match := pattern.search(remaining)):
             yield f"modality: {match[0]!r} is not what the record says"
 

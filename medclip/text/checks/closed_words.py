@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from functools import cache
 
-from medclip.sample import Modality
+from medclip.modalities import MODALITIES
 from medclip.text.free_text import KINDS
 from medclip.text.vocabulary.load import MODALITY_TASK, load_task
 
@@ -95,22 +95,8 @@ FACTS: Mapping[str, re.Pattern[str]] = {
     "talk": KINDS["talk"],
     "person": re.compile(r"\b(?:dr|mr|mrs|ms|prof)\b|\bpatient'?s? (?:named?|id)\b|\bhospital\b"),
 }
-MODALITIES: Mapping[str, re.Pattern[str]] = {
-    Modality.XRAY: re.compile(r"\b(?:x-?rays?|(?:teleo?)?radiogra\w+|plain films?|roentgen\w*)\b"),
-    Modality.MAMMOGRAPHY: re.compile(r"\b(?:mammogra\w+|tomosynthesis)\b"),
-    Modality.CT: re.compile(r"\b(?:ct|computed tomogra\w+|hounsfield)\b"),
-    Modality.MRI: re.compile(r"\b(?:mri?|magnetic resonance|t[12](?:-weighted)?|flair)\b"),
-    Modality.ULTRASOUND: re.compile(r"\b(?:ultraso\w+|sonogra\w+|echocardio\w+|echograph\w+|doppler)\b"),
-    Modality.PATHOLOGY: re.compile(
-        r"\b(?:histo\w*patholog\w+|histolog\w+|cytolog\w+|microscop\w+|h&e|stain\w*|slides?)\b"
-    ),
-    Modality.FUNDUS: re.compile(r"\b(?:fundus|fundoscop\w+|ophthalmoscop\w+)\b"),
-    Modality.DERMATOLOGY: re.compile(r"\b(?:dermo?scop\w+|dermato?scop\w+)\b"),
-    Modality.ENDOSCOPY: re.compile(r"\b(?:\w*endoscop\w+|colonoscop\w+|gastroscop\w+|bronchoscop\w+)\b"),
-    Modality.OCT: re.compile(r"\b(?:oct|optical coherence)\b"),
-    Modality.ECG: re.compile(r"\b(?:ecgs?|ekgs?|\w*electrocardio\w+)\b"),
-    "other": re.compile(r"\b(?:pet|scintigra\w+|spect|fluoroscop\w+|angiogra\w+|tomogra\w+)\b"),
-}
+_OTHER = "other"
+_OTHER_MODALITIES = r"\b(?:pet|scintigra\w+|spect|fluoroscop\w+|angiogra\w+|tomogra\w+)\b"
 BODY_REGIONS: Mapping[str, re.Pattern[str]] = {
     "head": re.compile(
         r"\b(?:heads?|brains?|skulls?|crani(?:al|um)|intracranial|cerebr(?:al|um)|orbits?|faces?|necks?)\b"
@@ -124,12 +110,32 @@ BODY_REGIONS: Mapping[str, re.Pattern[str]] = {
     ),
 }
 """Words that name a class of the task body_region, and say nothing of what is seen there."""
-ALSO_SAID_OF: Mapping[Modality, tuple[str, ...]] = {
-    Modality.MAMMOGRAPHY: (Modality.XRAY,),
-    Modality.CT: ("other",),
-    Modality.OCT: ("other", Modality.FUNDUS),
-}
-"""Words of other modalities that fit a modality too: a mammogram is an X-ray of the breast."""
+
+
+def modality_words() -> Mapping[str, re.Pattern[str]]:
+    """Return what finds the words of each modality, and of "other" ones, in a lower-case text."""
+    return _modality_words(tuple(MODALITIES))
+
+
+def any_modality_words() -> re.Pattern[str]:
+    """Return what finds the words of any modality in a lower-case text."""
+    return _joined(tuple(MODALITIES))
+
+
+def also_said_of(modality: str) -> tuple[str, ...]:
+    """Return the modalities, or "other", whose words fit a modality too: a mammogram is an X-ray of the breast."""
+    return MODALITIES[modality].also_called if modality in MODALITIES else ()
+
+
+@cache
+def _modality_words(names: tuple[str, ...]) -> Mapping[str, re.Pattern[str]]:
+    words = {name: MODALITIES[name].text_words for name in names} | {_OTHER: _OTHER_MODALITIES}
+    return {name: re.compile(text) for name, text in words.items() if text}
+
+
+@cache
+def _joined(names: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(words.pattern for words in _modality_words(names).values()))
 
 
 Pair = tuple[str, str]
@@ -163,13 +169,13 @@ def image_classes(texts: Collection[str]) -> frozenset[Pair]:
     pairs: set[Pair] = set()
     for text in texts:
         bare = _bare(text)
-        pairs.update((MODALITY_TASK, str(name)) for name, words in MODALITIES.items() if words.search(bare))
+        pairs.update((MODALITY_TASK, str(name)) for name, words in modality_words().items() if words.search(bare))
         pairs.update((REGION_TASK, name) for name, words in BODY_REGIONS.items() if words.search(bare))
         for name, wording in _image_wordings():
             if place := re.search(rf"\b{re.escape(wording)}\b", bare):
                 pairs.add((MODALITY_TASK, name))
                 bare = f"{bare[: place.start()]} {bare[place.end() :]}"
-        for words in (*MODALITIES.values(), *BODY_REGIONS.values(), _IMAGES):
+        for words in (*modality_words().values(), *BODY_REGIONS.values(), _IMAGES):
             bare = words.sub(" ", bare)
         if re.search(r"\w", bare):
             return frozenset()

@@ -79,7 +79,7 @@ def filled(values: Any, name: str) -> Any:
         name: The file's name, which the task gets where it names none.
 
     Example:
-        >>> short = {"kind": "multilabel", "modality": "oct", "classes": [{"name": "drusen", "prompts": ["drusen"]}]}
+        >>> short = {"kind": "multilabel", "modality": "fundus", "classes": [{"name": "drusen", "prompts": ["drusen"]}]}
         >>> filled(short, "retina")["classes"][0]["negative_prompts"]
         ['no drusen', 'without drusen', 'no evidence of drusen']
     """

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.sample import Modality, spoken
-from medclip.text.checks.closed_words import MODALITIES
+from medclip.text.checks.closed_words import any_modality_words
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import ClassPrompts, fill, without_article
 from medclip.text.vocabulary.task import Task, TaskClass
@@ -22,8 +22,6 @@ AD_HOC = "prompt"
 """Name of the task that a person's own sentences make."""
 BAR = "|"
 _MOST_BARE_WORDS = 3
-_SENTENCE = re.compile("|".join(["[:,.]", *(pattern.pattern for pattern in MODALITIES.values())]))
-"""What a bare finding has not."""
 _PLAIN = ("{}",)
 
 Words = str | Sequence[str]
@@ -50,7 +48,7 @@ class Prompt:
         A text that names a modality, or has a colon or a comma, is a sentence already.
         """
         texts = [*((t, _MOST_BARE_WORDS) for t in self.texts), *((no, _MOST_BARE_WORDS + 1) for no in self.against)]
-        return not any(len(text.split()) > most or _SENTENCE.search(text.lower()) for text, most in texts)
+        return not any(len(text.split()) > most or _is_sentence(text) for text, most in texts)
 
     def sentences(self, templates: Sequence[str] = _PLAIN) -> ClassPrompts:
         """Return what is encoded: a bare finding in each template, anything else as it is."""
@@ -67,6 +65,10 @@ class Prompt:
         """Read back what `to_json` returned."""
         texts, against = (tuple(map(str, _list(values[name]))) for name in ("texts", "against"))
         return cls(str(values["name"]), texts, against)
+
+
+def _is_sentence(text: str) -> bool:
+    return re.search("[:,.]", text) is not None or any_modality_words().search(text.lower()) is not None
 
 
 def read_prompts(prompts: Asked, against: Asked = ()) -> tuple[Prompt, ...]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.filters import prepare
-from medclip.imaging.ecg.microvolts import MAX_UV, MISSING, from_microvolts, to_microvolts
+from medclip.imaging.ecg.recording import MAX_UV, MISSING, from_microvolts, to_microvolts
 from medclip.imaging.ecg.twelve_leads import canonical
 from medclip.training.recipe.sections.augment import SignalAugment
 

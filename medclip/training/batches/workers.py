@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Literal
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.disk.temporary_folder import TemporaryFolder
 from medclip.files.readers.pool import ReadingPool
+from medclip.files.temporary_folder import TemporaryFolder
 from medclip.shards.reading.samples import ShardReader
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.samples import NOTHING, Drawing, Room, Samples, Strings

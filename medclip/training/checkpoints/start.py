@@ -14,7 +14,7 @@ from torch import nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import new_folder
-from medclip.imaging.native_aspect import TokenBudget
+from medclip.imaging.geometry import TokenBudget
 from medclip.models.inputs.preprocess import NATIVE_TOWER, Preprocess, square_side
 from medclip.models.inputs.signal_input import KEY as SIGNAL
 from medclip.models.inputs.volume_input import TUBELET, VolumeInput

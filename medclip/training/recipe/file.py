@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.recipes.key_value import Overrides, read_overrides
-from medclip.files.stores.remote import is_url
+from medclip.files.key_value import Overrides, read_overrides
+from medclip.files.stores import is_url
 from medclip.recipe import invalid_recipe, read_yaml
 from medclip.training.recipe.schema import Recipe
 from medclip.training.recipe.shorthands import SHORTHANDS, written_out

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from medclip.auditing.leakage.file_hashes import collected, hash_files, image_hashes
-from medclip.imaging.image_look import look_of_views
-from medclip.imaging.perceptual_hash import VARIANTS, fine_distance, hash_images
+from medclip.imaging.perceptual_hash import VARIANTS, fine_distance, hash_images, look_of_views
 from medclip.sample import Modality
 from medclip.settings import Settings
 from tests.kits.files import write_dicom, write_image

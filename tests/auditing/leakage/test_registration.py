@@ -16,7 +16,7 @@ from medclip.auditing.leakage.registration import (
     register,
 )
 from medclip.imaging.geometry import letterbox
-from medclip.imaging.image_look import SMALL_PX, small_image
+from medclip.imaging.perceptual_hash import SMALL_PX, small_image
 from medclip.progress import Silent
 from tests.kits.leakage import Pixels, brighter, cropped, film, resized_jpeg, rotated
 

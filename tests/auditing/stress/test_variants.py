@@ -7,7 +7,7 @@ import pytest
 
 from medclip.auditing.stress.patches import Patches
 from medclip.auditing.stress.variants import Variants
-from medclip.imaging.corruptions.catalogue import corruptions_of
+from medclip.imaging.corruptions import corruptions_of
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.sample import Modality, View
 

@@ -13,8 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from medclip.dicom.codecs.completeness import lacks
-from medclip.dicom.codecs.jpeg_stream import (
+from medclip.dicom.codecs.codestream import (
     END,
     OTHER_DATA,
     DataMissingError,
@@ -22,6 +21,7 @@ from medclip.dicom.codecs.jpeg_stream import (
     decode_waiting,
     read_jpeg,
 )
+from medclip.dicom.codecs.completeness import lacks
 from tests.kits.codestreams import cut_and_ended, film, zeroed_to_end
 
 GREY = film(8)

@@ -19,7 +19,7 @@ from medclip.dicom.header.read import (
     read_header,
 )
 from medclip.errors import MedclipError, Reason
-from medclip.files.recognise.supported import other_modality
+from medclip.files.recognise.inspect import other_modality
 from medclip.sample import Modality
 from tests.kits.files import element, ramp, write_dicom
 

@@ -16,7 +16,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRBigEndian
 
 from medclip.dicom.codecs import decoders as codecs
-from medclip.dicom.pixels.colour import ybr_to_rgb
+from medclip.dicom.pixels.display import ybr_to_rgb
 from medclip.dicom.pixels.render import read_dicom, read_frames, read_stored
 from medclip.errors import MedclipError, Reason
 from medclip.settings import PixelPolicy, ReadPolicy, Settings

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medclip.adapters.base import combined_sha256
-from medclip.adapters.sources import source_of
+from medclip.adapters.base import combined_sha256, source_of
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.zero_shot.labelled_set import MeasuredFiles, find_set, find_texts
 from medclip.evaluation.zero_shot.open_set_tables import TEXT, modality_of, read_open_table, write_records
 from medclip.evaluation.zero_shot.suite import SetFile, TextsFile
-from medclip.imaging.ecg.formats.read import read_ecg
+from medclip.imaging.ecg.formats.readers import read_ecg
 from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.models.inputs.signal_input import STD_MV
 from medclip.settings import Settings

@@ -12,7 +12,7 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.zero_shot import suite_run as suites
-from medclip.imaging.native_aspect import TokenBudget
+from medclip.imaging.geometry import TokenBudget
 from medclip.models.packs.card import read_card
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model, pack_card, update_pack
@@ -50,8 +50,8 @@ def with_hashes(pack: Path, folder: Path, hashes: list[str]) -> Path:
 def test_the_scores_are_the_cosines_of_the_image_with_the_averaged_prompts(
     pack: Path, place: Path, tmp_path: Path
 ) -> None:
+    from medclip.adapters.base import source_of
     from medclip.adapters.registry import read_unit
-    from medclip.adapters.sources import source_of
     from medclip.sample import Modality
     from medclip.settings import Settings
 
@@ -67,8 +67,8 @@ def test_the_scores_are_the_cosines_of_the_image_with_the_averaged_prompts(
 
 
 def test_the_score_of_a_volume_is_the_mean_over_its_views(pack: Path, repository: Path, tmp_path: Path) -> None:
+    from medclip.adapters.base import source_of
     from medclip.adapters.registry import read_unit
-    from medclip.adapters.sources import source_of
     from medclip.sample import Modality
     from medclip.settings import Settings
 

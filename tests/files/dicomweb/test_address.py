@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.dicomweb.address import address_of, is_dicomweb, parse_query
-from medclip.files.dicomweb.server import DicomwebServer
+from medclip.files.dicomweb.server import DicomwebServer, address_of, is_dicomweb, parse_query
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from medclip.errors import MedclipError, Reason
+from medclip.files import stores
 from medclip.files.dicomweb import server as server_module
-from medclip.files.dicomweb.address import address_of
-from medclip.files.dicomweb.server import DicomwebServer
-from medclip.files.stores import remote
+from medclip.files.dicomweb.server import DicomwebServer, address_of
 
 pytest.importorskip("dicomweb_client")
 pytestmark = [pytest.mark.enable_socket, pytest.mark.allow_hosts(["127.0.0.1"])]
@@ -58,7 +57,7 @@ def listening(answer: Callable[[str, dict[str, str]], Answer]) -> Iterator[Dicom
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "RETRY_PAUSES_S", (0.01,) * 4)
+    monkeypatch.setattr(stores, "RETRY_PAUSES_S", (0.01,) * 4)
     monkeypatch.setattr(server_module, "FEW_PAUSES_S", (0.01,) * 2)
     for name in ("USER", "PASSWORD", "TOKEN"):
         monkeypatch.delenv(f"MEDCLIP_DICOMWEB_{name}", raising=False)

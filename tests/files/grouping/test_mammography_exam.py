@@ -5,8 +5,16 @@ from typing import Any
 
 import pytest
 
-from medclip.files.grouping.mammogram import ExamView, exam_view, exam_view_of_row
-from medclip.files.grouping.mammography_exam import Aside, arrange, exam_of, twins_for_processing, why_aside
+from medclip.files.grouping.mammography_exam import (
+    Aside,
+    ExamView,
+    arrange,
+    exam_of,
+    exam_view,
+    exam_view_of_row,
+    twins_for_processing,
+    why_aside,
+)
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
 from medclip.sample import SIDES, FileRef, ViewType

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.readers.passing_errors import PAUSES_S, Patience, passing_error
+from medclip.files.readers.worker import PAUSES_S, Patience, passing_error
 
 
 def _raised(error: Exception, *, hidden: bool) -> Exception:

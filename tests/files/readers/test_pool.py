@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.readers import memory, passing_errors, serving
+from medclip.files.readers import memory, serving, worker
 from medclip.files.readers.memory import LEAST_BYTES, held_bytes
 from medclip.files.readers.pool import ReadingPool
-from medclip.files.readers.process import ReadingProcess
-from medclip.files.readers.serving import Deadline
+from medclip.files.readers.serving import Deadline, ReadingProcess
 from medclip.settings import Settings
 from tests.kits.kills import children_of
 
@@ -479,7 +478,7 @@ def _fail_from_drive(log: Path, times: int, number: int, hidden: bool) -> str:
 def test_what_a_drive_does_not_deliver_is_asked_for_again_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: bool
 ) -> None:
-    monkeypatch.setattr(passing_errors, "PAUSES_S", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(worker, "PAUSES_S", (0.01, 0.01, 0.01))
     notes: list[str] = []
     with ReadingPool(1, timeout_s=60, note=notes.append) as pool:
         jobs = [pool.submit(_fail_from_drive, tmp_path / f"{n}", 2, errno.ESTALE, hidden) for n in range(2)]
@@ -492,7 +491,7 @@ def test_what_a_drive_does_not_deliver_is_asked_for_again_and_counted(
 def test_a_drive_that_never_delivers_a_file_costs_it_some_attempts_and_then_its_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(passing_errors, "PAUSES_S", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(worker, "PAUSES_S", (0.01, 0.01, 0.01))
     with ReadingPool(1, timeout_s=60) as pool:
         job = pool.submit(_fail_from_drive, tmp_path / "log", 99, errno.EIO, True)
         with pytest.raises(MedclipError) as caught:
@@ -513,7 +512,7 @@ def test_a_damaged_file_and_one_that_may_not_be_read_are_not_read_again(tmp_path
 def test_on_a_drive_that_is_gone_files_are_not_waited_for_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(passing_errors, "PAUSES_S", (0.01,))
+    monkeypatch.setattr(worker, "PAUSES_S", (0.01,))
     with ReadingPool(1, timeout_s=60) as pool:
         for n in range(6):
             pool.submit(_fail_from_drive, tmp_path / str(n), 99, errno.EIO, False).exception()

@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from medclip.files.tables.days import day_of, days_before, iso_week
+from medclip.files.tables.cells import day_of, days_before, iso_week
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medclip.imaging.ecg.beats import beat_windows, coarse, find_beats, qrs_part
+from medclip.imaging.ecg.quality import beat_windows, coarse, find_beats, qrs_part
 
 
 def _spikes(at_s: NDArray[np.floating], hz: float) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medclip.imaging.ecg.microvolts import (
+from medclip.imaging.ecg.recording import (
     MAX_UV,
     MISSING,
     exceeds_range,

@@ -9,8 +9,7 @@ from scipy import ndimage
 
 from medclip.errors import MedclipError
 from medclip.imaging.slides.nuclei import measure_nuclei
-from medclip.imaging.slides.stain.estimate import estimate_stain
-from medclip.imaging.slides.stain.optical_density import HED_SC, light
+from medclip.imaging.slides.stain import HED_SC, estimate_stain, light
 
 PX = 256
 

@@ -3,9 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medclip.imaging.volume.clip import Part, cut_clip
 from medclip.imaging.volume.resample import resample
-from medclip.imaging.volume.voxels import Voxels
+from medclip.imaging.volume.voxels import Part, Voxels, cut_clip
 from medclip.sample import Kind, Volume
 from tests.kits.volume_models import ct, loop
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.volume import dicom_multiframe as volume_frames
+from medclip.imaging.volume import dicom as volume_frames
 from medclip.imaging.volume.slice_geometry import Place, stack_of
 from tests.kits.volumes import (
     AXIAL,

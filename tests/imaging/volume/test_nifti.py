@@ -17,8 +17,8 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import inspect_file
 from medclip.files.recognise.sniff import Format
 from medclip.imaging.volume.nifti import read_minc
-from medclip.imaging.volume.orientation import arrange, axis_codes, closest_axes, oblique_deg
 from medclip.imaging.volume.read import read_nifti
+from medclip.imaging.volume.slice_geometry import arrange, axis_codes, closest_axes, oblique_deg
 from medclip.sample import Volume
 from tests.kits.codestreams import half_zeroed
 from tests.kits.volumes import SETTINGS, limited, write_nifti

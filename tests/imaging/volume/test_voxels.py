@@ -6,8 +6,8 @@ import nibabel
 import numpy as np
 import pytest
 
+from medclip.adapters.base import source_of
 from medclip.adapters.registry import read_unit
-from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.volume.voxels import held, voxels_of
 from medclip.sample import Kind, Modality, Sample

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.native_aspect import TokenBudget
+from medclip.imaging.geometry import TokenBudget
 from medclip.models.backends.known import BACKENDS
 from medclip.models.backends.load import load_backend, make_graph, refuse_misfit
 from medclip.models.model import Model

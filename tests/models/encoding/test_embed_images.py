@@ -10,8 +10,8 @@ import numpy as np
 import pandas
 import pytest
 
+from medclip.adapters.base import source_of
 from medclip.adapters.registry import read_unit
-from medclip.adapters.sources import source_of
 from medclip.api.open_study import open_study
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason

@@ -14,7 +14,7 @@ from PIL import Image
 from timm.data.transforms_factory import create_transform
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.native_aspect import TokenBudget
+from medclip.imaging.geometry import TokenBudget
 from medclip.models.inputs.preprocess import CLIP_MEAN, CLIP_STD, Preprocess, from_config
 
 SIZES = [(97, 64), (64, 97), (301, 100), (33, 75), (50, 50), (24, 24), (10, 200)]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from medclip.adapters.base import source_of
 from medclip.adapters.registry import read_unit
-from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.lead_names import TWELVE
-from medclip.imaging.ecg.microvolts import MISSING, from_microvolts, to_microvolts
+from medclip.imaging.ecg.recording import MISSING, from_microvolts, to_microvolts
 from medclip.models.inputs.pixels_of import pixels_of
 from medclip.models.inputs.preprocess import Preprocess, from_config
 from medclip.models.inputs.signal_input import SignalInput, signal_input

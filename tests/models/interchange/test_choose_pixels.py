@@ -179,7 +179,7 @@ def test_crop_none_leaves_the_image_whole_and_the_hash_and_the_card_show_it(told
     film = np.zeros((120, 100), np.uint8)
     film[30:90, 20:80] = np.random.default_rng(0).integers(60, 256, (60, 60))
     Image.fromarray(film).save(tmp_path / "film.png")
-    from medclip.adapters.sources import source_of
+    from medclip.adapters.base import source_of
 
     source = source_of(tmp_path / "film.png", Settings())
     found = {}

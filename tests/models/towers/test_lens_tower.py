@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.ecg.microvolts import MISSING
+from medclip.imaging.ecg.recording import MISSING
 from medclip.models.inputs.signal_input import Normalise, SignalInput
 from medclip.models.model import normalise_records
 from medclip.models.towers.build import build_clip, default_config

@@ -12,7 +12,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.native_aspect import TokenBudget
+from medclip.imaging.geometry import TokenBudget
 from medclip.models.towers.build import build_clip, default_config
 from medclip.models.towers.layers.activation_checkpointing import recompute_activations
 from medclip.models.towers.layers.freeze import layer_depths, lock_image

@@ -10,7 +10,7 @@ import pytest
 
 from medclip.api.captions import captions
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.ecg.column_maps import ALL
+from medclip.files.tables.column_maps import ECG_MAPS
 from medclip.pairs.sources.captioned_table import CaptionsReport
 from medclip.shards.writing.table import read_shard_table
 from medclip.text.ecg_statements import labels_of
@@ -45,7 +45,7 @@ def labelled(rows: Sequence[Mapping[str, str]], task: str) -> set[str]:
 def test_a_set_is_told_by_its_columns_and_its_table_is_one_for_shards(tmp_path: Path, name: str):
     report, rows = convert(tmp_path, name)
     assert report.dataset == name
-    assert set(SETS) == set(ALL)
+    assert set(SETS) == set(ECG_MAPS)
     assert len(rows) == len(SETS[name])
     assert all(row["patient"] and row["modality"] == "ecg" for row in rows)
     assert len(read_shard_table(tmp_path / "out.csv").rows) == len(rows)

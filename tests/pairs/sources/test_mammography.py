@@ -12,7 +12,7 @@ import pytest
 
 from medclip.api.captions import captions
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.mammography.column_maps import ALL, map_of
+from medclip.files.tables.column_maps import MAMMOGRAPHY_MAPS, mammography_map_of
 from medclip.files.tables.mammography.mammogram_row import birads_of
 from medclip.files.tables.read_table import read_table
 from medclip.pairs.words.breast_check import check_report
@@ -396,10 +396,10 @@ def test_columns_of_no_set_and_sets_that_are_none_are_refused(tmp_path: Path):
         captions(source, tmp_path / "o.csv", from_="mammography")
     table = read_table(source)
     with pytest.raises(MedclipError, match="no set named"):
-        map_of(table, "vinder")
+        mammography_map_of(table, "vinder")
     with pytest.raises(MedclipError, match="has a column"):
-        map_of(table, "vindr")
-    assert list(ALL)[-1] == "own", "the map that fits most tables is tried last"
+        mammography_map_of(table, "vindr")
+    assert list(MAMMOGRAPHY_MAPS)[-1] == "own", "the map that fits most tables is tried last"
 
 
 @pytest.mark.parametrize(

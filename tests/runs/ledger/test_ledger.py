@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.disk import mounts
-from medclip.files.disk.locks import is_locked
+from medclip.files import locks
+from medclip.files.locks import is_locked
 from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.known_files import DONE, Look
 from medclip.runs.ledger.ledger import FILE_NAME, Ledger
@@ -171,7 +171,7 @@ def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     table = tmp_path / "mountinfo"
     (tmp_path / "drive").mkdir()
     table.write_text(f"1 0 8:1 / / rw - ext4 x rw\n2 1 0:1 / {(tmp_path / 'drive').resolve()} rw - nfs4 x rw\n")
-    monkeypatch.setattr(mounts, "MOUNTS", table)
+    monkeypatch.setattr(locks, "MOUNTS", table)
     return tmp_path / "drive"
 
 

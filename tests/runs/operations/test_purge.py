@@ -18,7 +18,7 @@ from medclip.cli.main import main
 from medclip.embeddings.open_embeddings import open_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.discover import walk
-from medclip.files.disk.locks import held_folder
+from medclip.files.locks import held_folder
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.operations.purge import _refuse_broad, parse_age
 from medclip.runs.operations.run_status import read_status

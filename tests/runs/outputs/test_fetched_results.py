@@ -11,8 +11,7 @@ import medclip
 from medclip.api.score import score
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
-from medclip.files.stores.remote import RemotePath
-from medclip.files.stores.store_output import write_object
+from medclip.files.stores import RemotePath, write_object
 from medclip.runs.outputs import fetched_results as module
 from medclip.runs.outputs.fetched_results import fetched_results
 from tests.kits.scoring import digests, pack, small_folder, studies

@@ -13,7 +13,7 @@ from medclip.api.runs import retry
 from medclip.api.score import score
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
-from medclip.files.stores import store_output
+from medclip.files import stores
 from medclip.runs.outputs import parts, publication
 from medclip.runs.outputs.publication import MARKER
 from medclip.runs.outputs.results import RUN, output_files
@@ -59,7 +59,7 @@ def test_what_stops_in_the_middle_has_no_run_json_and_goes_on_with_what_lacks(
 ) -> None:
     root = small_folder(tmp_path / "in")
     written: list[str] = []
-    honest = store_output.write_object
+    honest = stores.write_object
 
     def breaks(place: Any, content: Any) -> None:
         if place.name == "scores.parquet" and "scores.parquet" not in written:
@@ -95,7 +95,7 @@ def test_files_that_came_later_change_the_store_and_what_is_no_more_goes(
     order: list[str] = []
 
     def watched(name: str) -> Any:
-        honest = getattr(store_output, name)
+        honest = getattr(stores, name)
 
         def call(place: Any, *content: Any) -> None:
             if "/parts/" not in place.url:  # how many there are depends on the clock

@@ -17,7 +17,6 @@ from medclip.api.score import score
 from medclip.errors import Reason
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.runs.units.chunk import ChunkWork, Item
-from medclip.runs.units.problems import GREY, NEVER_GREY
 from medclip.runs.units.read_unit import Reading, read
 from medclip.sample import Modality, spoken
 from medclip.settings import Settings
@@ -28,7 +27,7 @@ from tests.kits.scoring import digests
 
 
 def _reading(path: Path, pixels: np.ndarray, modality: Modality | None = None) -> Reading:
-    from medclip.adapters.sources import source_of
+    from medclip.adapters.base import source_of
 
     write_image(path, pixels)
     return read(source_of(path, Settings()), modality, Preprocess(size_px=64), Settings())
@@ -46,7 +45,7 @@ def _decided(folder: Path, reading: Reading, name: str, probability: float = 0.9
 
 
 @pytest.mark.parametrize("probability", [0.97, 0.5])
-@pytest.mark.parametrize("name", sorted(GREY))
+@pytest.mark.parametrize("name", [m for m in Modality if m.facts.in_colour is False])
 def test_a_photograph_is_not_taken_for_a_grey_modality_however_sure_the_model_is(
     tmp_path: Path, name: str, probability: float
 ) -> None:
@@ -77,7 +76,7 @@ def grey_skin() -> np.ndarray:
 
 
 @pytest.mark.parametrize("probability", [0.97, 0.5])
-@pytest.mark.parametrize("name", sorted(NEVER_GREY))
+@pytest.mark.parametrize("name", [m for m in Modality if m.facts.in_colour])
 @pytest.mark.parametrize("shape", ["of one channel", "of three"])
 def test_a_grey_image_is_not_taken_for_a_modality_that_is_never_grey(
     tmp_path: Path, name: str, probability: float, shape: str

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medclip.adapters.registry import get_adapter
-from medclip.imaging.image_look import look_of
 from medclip.imaging.intensity import to_uint8
+from medclip.imaging.perceptual_hash import look_of
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.runs.units.read_unit import THUMBNAIL_PX, read, thumbnail
 from medclip.sample import Modality
@@ -59,7 +59,7 @@ def test_a_thumbnail_of_a_cut_image_shows_what_the_model_saw() -> None:
 def test_an_image_is_known_again_by_all_of_it_where_the_model_is_shown_a_part_or_squashed(
     tmp_path: Path, resize: Any
 ) -> None:
-    from medclip.adapters.sources import source_of
+    from medclip.adapters.base import source_of
 
     Image.fromarray(texture(3, 90, 160)).save(tmp_path / "a.png")
     source = source_of(tmp_path / "a.png", Settings())

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.stores import remote
-from medclip.files.stores.remote import RemotePath, place_of
+from medclip.files import stores
+from medclip.files.stores import RemotePath, place_of
 from medclip.shards.reading import shard_files
 from medclip.shards.reading import shard_files as read_ahead
 from medclip.shards.reading.shard_cache import Fetched, ShardCache, ShardFile, WantedList
@@ -27,7 +27,7 @@ SIZE = 1000
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(remote, "RETRY_PAUSES_S", (0.05, 0.1))
+    monkeypatch.setattr(stores, "RETRY_PAUSES_S", (0.05, 0.1))
     folder = tmp_path / "store"
     folder.mkdir()
     for i in range(6):
@@ -169,7 +169,7 @@ def test_a_kill_leaves_nothing_that_counts(store: WebStore, tmp_path: Path, repo
     store.latency_s = 30
     code = (
         "import pathlib; from medclip.shards.reading.shard_cache import ShardCache, WantedList;"
-        "from medclip.files.stores.remote import place_of;"
+        "from medclip.files.stores import place_of;"
         f"cache = ShardCache(pathlib.Path({str(cache.folder)!r}), {2 * SIZE});"
         f"WantedList(cache).write({{{shard(store, 3).sha256!r}: {SIZE}}});"
         f"cache.fetch(place_of({str(shard(store, 0).path)!r}), {shard(store, 0).sha256!r}, {SIZE})"

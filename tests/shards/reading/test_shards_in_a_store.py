@@ -16,7 +16,7 @@ from PIL import Image
 from medclip.api.shards import check
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
-from medclip.files.stores import remote
+from medclip.files import stores
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.shards.reading.foreign import ForeignSet
@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def web(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(remote, "RETRY_PAUSES_S", (0.05,))
+    monkeypatch.setattr(stores, "RETRY_PAUSES_S", (0.05,))
     shutil.copytree(folder, tmp_path / "web")
     with WebStore(tmp_path / "web") as server:
         yield server

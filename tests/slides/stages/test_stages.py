@@ -17,11 +17,10 @@ from pydicom.dataset import Dataset
 
 import medclip
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.slides.patches.grid import PatchGrid, make_grid
-from medclip.imaging.slides.quality import assess_patch
+from medclip.imaging.slides.patch_grid import PatchGrid, make_grid
+from medclip.imaging.slides.patch_quality import assess_patch
 from medclip.imaging.slides.readers.open import open_slide
-from medclip.imaging.slides.stain.estimate import StainOptions
-from medclip.imaging.slides.stain.normalise import normalise_stain, slide_stain, slide_white
+from medclip.imaging.slides.stain import StainOptions, normalise_stain, slide_stain, slide_white
 from medclip.imaging.slides.tissue.find import find_tissue
 from medclip.models.packs.pack import load_model
 from medclip.runs.call import Call

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.ecg.microvolts import MISSING, to_microvolts
+from medclip.imaging.ecg.recording import MISSING, to_microvolts
 from medclip.imaging.ecg.twelve_leads import canonical
 from medclip.models.inputs.signal_input import SignalInput
 from medclip.training.batches.augment_signals import apply_signal_change, draw_signal_change, prepare_record

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.cell_privacy import shown
+from medclip.files.tables.cells import shown
 from medclip.files.tables.ecg.ecg_row import Cells, EcgReading, EcgRow, records_of, without_fraction
 from medclip.text.ecg_statements import labels_of_list
 

@@ -82,11 +82,11 @@ def codes_of(cell: str, min_likelihood: float = 0.0) -> tuple[str, ...]:
             "scp_codes is no mapping of codes to likelihoods.",
             hint="It reads like {'NORM': 100.0, 'SR': 0.0}.",
         ) from None
-    known = statements()
+    catalogue = statements()
     return tuple(
         code
         for code, value in likelihoods.items()
-        if code in known and (not known[code].diagnostic or value >= min_likelihood)
+        if code in catalogue and (not catalogue[code].diagnostic or value >= min_likelihood)
     )
 
 

@@ -1,1 +1,1 @@
-"""Tables of public mammography sets, read into one form: one file a set, `ALL` in `column_maps` lists them."""
+"""Tables of public mammography sets, read into one form: one file a set, listed in `tables/column_maps.py`."""

@@ -140,10 +140,10 @@ def _findings(row: Cells) -> list[BreastFinding]:
 def _masses(shapes: str, margins: str) -> list[BreastFinding]:
     named = [part for part in shapes.upper().split("-") if part and part not in ("N/A", "NA")]
     others = [BreastFinding(kind, suspicious=False if kind == LYMPH_NODE else None) for kind in _kinds(named)]
-    own = [_SHAPES[part] for part in named if part in _SHAPES]
-    if others and not own:
+    mass_shapes = [_SHAPES[part] for part in named if part in _SHAPES]
+    if others and not mass_shapes:
         return others
-    shape = own[0] if len(own) == 1 else ""
+    shape = mass_shapes[0] if len(mass_shapes) == 1 else ""
     words = tuple(_MARGINS[part] for part in margins.upper().split("-") if part in _MARGINS)
     return [BreastFinding(MASS, shape=shape, margins=words), *others]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -152,12 +152,8 @@ _PATHOLOGIES = {"0": "malignant", "1": "malignant", "4": "benign", "5": "normal"
 _KINDS = {"2D": "standard", "CVIEW": "synthetic"}
 
 
-@dataclass(frozen=True)
-class _Exam:
-    """What the clinical table states of one exam."""
-
-    rows: tuple[Cells, ...]
-    outcome: Mapping[str, str]
+_Exam = tuple[tuple[Cells, ...], Mapping[str, str]]
+"""What the clinical table states of one exam: its rows, and its outcome."""
 
 
 def read(rows: Sequence[Cells], more: Sequence[Cells] | None, images: Path) -> Reading:
@@ -215,8 +211,8 @@ def _plain(kind: str) -> str:
 
 def _image(rows: Sequence[Cells], exams: Mapping[tuple[str, str], _Exam]) -> MammogramRow:
     patient, study, side = one_of(rows, "empi_anon"), one_of(rows, "acc_anon"), one_of(rows, "ImageLateralityFinal")
-    exam = exams.get((patient, study), _Exam((), {}))
-    record, labels = _record(exam.rows, side_of(side))
+    of_exam, outcome = exams.get((patient, study), ((), {}))
+    record, labels = _record(of_exam, side_of(side))
     record = replace(
         record,
         view=one_of(rows, "ViewPosition").upper(),
@@ -228,8 +224,8 @@ def _image(rows: Sequence[Cells], exams: Mapping[tuple[str, str], _Exam]) -> Mam
         record,
         study=study,
         exam_date=_day(one_of(rows, "study_date_anon")),
-        age=one_of([*rows, *exam.rows], "age_at_study"),
-        labels={**labels, **exam.outcome},
+        age=one_of([*rows, *of_exam], "age_at_study"),
+        labels={**labels, **outcome},
         source=rows[0],
     )
 
@@ -332,7 +328,7 @@ def _exams(rows: Sequence[Cells]) -> dict[tuple[str, str], _Exam]:
     for (patient, study), of_exam in by_exam.items():
         day = day_of[(patient, study)]
         outcome = {} if day is None else _outcome(day, days[patient], cancers.get(patient, []))
-        exams[(patient, study)] = _Exam(tuple(of_exam), outcome)
+        exams[(patient, study)] = (tuple(of_exam), outcome)
     return exams
 
 

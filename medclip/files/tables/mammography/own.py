@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.files.tables.cell_privacy import shown
+from medclip.files.tables.cells import shown
 from medclip.files.tables.mammography.mammogram_row import (
     BREAST_CANCER,
     Cells,
@@ -107,15 +107,15 @@ def _image(rows: Sequence[Cells]) -> MammogramRow:
     )
 
 
-def _word(row: Cells, column: str, known: Sequence[str]) -> str:
+def _word(row: Cells, column: str, words: Sequence[str]) -> str:
     """Return a cell in small letters.
 
     Raises:
         MedclipError: TABLE_INVALID for a word that is none of the known ones.
     """
     value = row.get(column, "").strip().lower()
-    if value and value not in known:
-        hint = did_you_mean(value, known, "It is one of")
+    if value and value not in words:
+        hint = did_you_mean(value, words, "It is one of")
         raise MedclipError(Reason.TABLE_INVALID, f"`{column}` is {shown(value)}.", hint=hint)
     return value
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.cell_privacy import shown
+from medclip.files.tables.cells import shown
 from medclip.files.tables.mammography.mammogram_row import (
     Cells,
     MammogramRow,

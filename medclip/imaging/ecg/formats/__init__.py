@@ -1,1 +1,1 @@
-"""One reader for each ECG format."""
+"""One reader for each ECG format, to a `Recording`; the twelve leads are made of it outside."""

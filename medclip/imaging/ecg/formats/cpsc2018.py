@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.recording import Recording, check_size, no_scale
@@ -29,10 +29,6 @@ _CHUNK = 1024**2
 
 def read_matlab(path: Path, settings: Settings) -> Recording:
     """Read a CPSC 2018 record.
-
-    Args:
-        path: A MATLAB 5 file.
-        settings: Limits.
 
     Raises:
         MedclipError: NO_SCALE for other contents, TOO_LARGE or CORRUPT.
@@ -91,10 +87,10 @@ def _check_expansion(path: Path, limit: int) -> None:
             if kind != _COMPRESSED:
                 file.seek(size, 1)
                 continue
-            left, stream = size, zlib.decompressobj()
+            remaining, stream = size, zlib.decompressobj()
             total = 0
-            while left > 0 and (packed := file.read(min(_CHUNK, left))):
-                left -= len(packed)
+            while remaining > 0 and (packed := file.read(min(_CHUNK, remaining))):
+                remaining -= len(packed)
                 while packed:
                     try:
                         total += len(stream.decompress(packed, _CHUNK))

@@ -3,21 +3,203 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.ecg.formats.wfdb_header import WfdbHeader, WfdbSignal, read_wfdb_header
-from medclip.imaging.ecg.lead_names import lead_name
-from medclip.imaging.ecg.recording import Recording, check_rate, check_size, choose, stretch, truncated
+from medclip.imaging.ecg.lead_names import TWELVE, lead_name
+from medclip.imaging.ecg.recording import (
+    Recording,
+    check_rate,
+    check_size,
+    choose,
+    decoded,
+    millivolts_per,
+    stretch,
+    truncated,
+)
 from medclip.settings import Settings
 
-_BYTES = {8: 1.0, 16: 2.0, 24: 3.0, 32: 4.0, 61: 2.0, 80: 1.0, 160: 2.0, 212: 1.5, 310: 4 / 3, 311: 4 / 3}
+# Read a WFDB header as text: what it states, and what it leaves unsaid (the library fills that with defaults).
+
+_MAX_BYTES = 4 * 1024**2
+_DEFAULT_HZ = 250.0
+# A file beside the header: no folder, no URL, no drive, nothing hidden, and "-" (standard input) is none.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+_RECORD = re.compile(
+    r"(?P<name>[^\s/]+)(?:/(?P<segments>\d+))?\s+(?P<signals>\d+)"
+    r"(?:\s+(?P<hz>[\d.]+(?:[eE][+-]?\d+)?)(?:/\S*)?(?:\s+(?P<samples>\d+))?)?(?:\s.*)?"
+)
+_SIGNAL = re.compile(
+    r"(?P<file>\S+)\s+(?P<format>\d+)(?:x(?P<per_frame>\d+))?(?::(?P<skew>\d+))?(?:\+(?P<offset>\d+))?"
+    r"(?:\s+(?P<gain>-?[\d.]+(?:[eE][+-]?\d+)?)(?:\((?P<baseline>-?\d+)\))?(?:/(?P<unit>\S+))?"
+    r"(?:\s+-?\d+(?:\s+(?P<adc_zero>-?\d+)(?:\s+-?\d+(?:\s+-?\d+(?:\s+-?\d+(?:\s+(?P<name>.+))?)?)?)?)?)?)?\s*"
+)
+
+
+@dataclass(frozen=True)
+class WfdbSignal:
+    """One signal line."""
+
+    file: str
+    format: int
+    per_frame: int
+    skew: int
+    offset: int
+    name: str
+    unit: str
+    scaled: bool
+    """Whether a gain is stated; absent and 0 mean "uncalibrated" in WFDB."""
+    gain: float
+    """Counts per unit; a negative one means that larger counts are lower voltages."""
+    baseline: int
+    """Count of 0 units; where the header does not say, the middle of the recorder's range."""
+
+    @property
+    def factor(self) -> float | None:
+        """Millivolts per unit; None without gain or for other units."""
+        return millivolts_per(self.unit) if self.scaled else None
+
+
+@dataclass(frozen=True)
+class WfdbHeader:
+    """What a header states."""
+
+    path: Path
+    hz: float
+    """Frames per second."""
+    samples: int | None
+    """Frames; None where the header does not say."""
+    signals: tuple[WfdbSignal, ...] = ()
+    segments: tuple[tuple[str, int], ...] | None = None
+    """Record name and frames of each segment; "~" is a gap. None for a record of one segment."""
+
+
+def read_wfdb_header(path: Path) -> WfdbHeader:
+    """Read a header.
+
+    Raises:
+        MedclipError: CORRUPT if a line cannot be understood or a file outside the header's folder is named, TOO_LARGE
+            if it is no header by its size.
+    """
+    if path.stat().st_size > _MAX_BYTES:
+        raise MedclipError(Reason.TOO_LARGE, "the WFDB header is larger than any header is.")
+    text = decoded(path.read_bytes())
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    match = _RECORD.fullmatch(lines[0]) if lines else None
+    if match is None:
+        raise _broken("record line")
+    hz = check_rate(float(match["hz"])) if match["hz"] else _DEFAULT_HZ
+    # A length of 0 means the same as none.
+    samples = int(match["samples"] or 0) or None
+    if match["segments"]:
+        segments = tuple(_segment(line) for line in lines[1 : 1 + int(match["segments"])])
+        if len(segments) != int(match["segments"]):
+            raise _broken("list of segments")
+        return WfdbHeader(path, hz, samples, (), segments)
+    signals = tuple(_signal(line, number) for number, line in enumerate(lines[1 : 1 + int(match["signals"])]))
+    if len(signals) != int(match["signals"]) or not signals:
+        raise _broken("list of signals")
+    return WfdbHeader(path, hz, samples, signals)
+
+
+def _signal(line: str, number: int) -> WfdbSignal:
+    match = _SIGNAL.fullmatch(line)
+    if match is None:
+        raise _broken(f"line of signal {number + 1}")
+    try:
+        gain = float(match["gain"] or 0)
+    except ValueError:
+        raise _broken(f"gain of signal {number + 1}") from None
+    return WfdbSignal(
+        beside(match["file"]),
+        int(match["format"]),
+        max(1, int(match["per_frame"] or 1)),
+        int(match["skew"] or 0),
+        int(match["offset"] or 0),
+        (match["name"] or "").strip(),
+        # Where the unit is left out, WFDB says millivolts.
+        match["unit"] or "mV",
+        gain != 0,
+        gain,
+        int(match["baseline"] or match["adc_zero"] or 0),
+    )
+
+
+def _segment(line: str) -> tuple[str, int]:
+    words = line.split()
+    if len(words) < 2 or not words[1].isdecimal():
+        raise _broken("list of segments")
+    return (words[0] if words[0] == "~" else beside(words[0])), int(words[1])
+
+
+def beside(name: str) -> str:
+    """Return a file's name back, or refuse one that leads out of the header's folder or to a server."""
+    if _NAME.fullmatch(name) is None:
+        raise MedclipError(
+            Reason.CORRUPT,
+            "the WFDB header names a file that is not beside it, or by an unusual name; only files in the same folder "
+            "are read.",
+        )
+    return name
+
+
+def _broken(what: str) -> MedclipError:
+    return MedclipError(Reason.CORRUPT, f"the {what} of the WFDB header cannot be understood.")
+
+
+# The two files of a WFDB record as medclip writes it: whole microvolts, 16 bits a sample.
+
+UNITS_PER_MV = 1000
 _MISSING = -(2**15)
+"""Of 16-bit samples of WFDB: nothing is known here."""
+
+
+def wfdb_record(
+    name: str,
+    leads_mv: NDArray[np.floating],
+    sampling_hz: float,
+    names: Sequence[str] = TWELVE,
+    comment: str = "",
+) -> tuple[bytes, str]:
+    """Return the bytes of the signals, for `name`.dat, and the text of the header, for `name`.hea.
+
+    Args:
+        name: Name of the record: letters, digits, _ and -.
+        leads_mv: float [L, T] in mV; NaN where nothing is known. Beyond 32.767 mV they are cut off.
+        sampling_hz: Samples per second.
+        names: Names of the L leads.
+        comment: A line below the header; none where empty.
+
+    Reference: https://physionet.org/physiotools/wag/header-5.htm
+
+    Example:
+        >>> signals, header = wfdb_record("r1", np.array([[0.0, 1.0]]), 500, ["II"])
+        >>> header.splitlines()
+        ['r1 1 500 2', 'r1.dat 16 1000.0(0)/mV 16 0 0 1000 0 II']
+    """
+    is_finite = np.isfinite(leads_mv)
+    stored = np.where(
+        is_finite, np.clip(np.rint(np.where(is_finite, leads_mv, 0) * UNITS_PER_MV), -32767, 32767), _MISSING
+    )
+    stored = stored.astype("<i2")
+    lines = [f"{name} {len(names)} {sampling_hz:g} {stored.shape[1]}"]
+    for lead, line in zip(names, stored, strict=True):
+        checksum = (int(line.astype(np.int64).sum()) + 0x8000) % 0x10000 - 0x8000
+        lines.append(f"{name}.dat 16 {UNITS_PER_MV}.0(0)/mV 16 0 {line[0]} {checksum} 0 {lead}")
+    if comment:
+        lines.append(f"# {comment}")
+    return stored.T.tobytes(), "\n".join(lines) + "\n"
+
+
+_BYTES = {8: 1.0, 16: 2.0, 24: 3.0, 32: 4.0, 61: 2.0, 80: 1.0, 160: 2.0, 212: 1.5, 310: 4 / 3, 311: 4 / 3}
 """Of 16-bit samples: no sample was taken."""
 _FLAC = frozenset({508, 516, 524})
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.recording import Recording, check_rate, check_size, choose, millivolts_per, truncated
 from medclip.settings import Settings

@@ -11,10 +11,9 @@ from PIL import Image
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.lead_names import TWELVE
-from medclip.imaging.ecg.sheet.grid import Grid, find_grid
-from medclip.imaging.ecg.sheet.ink import part
 from medclip.imaging.ecg.sheet.layouts import LAYOUTS, MM_PER_S, SHEET_S, Layout, apply_homography, column_start
-from medclip.imaging.ecg.sheet.traces import Pieces, Row, Trace, find_rows, follow, left_edge, pieces_of
+from medclip.imaging.ecg.sheet.millimetre_grid import Grid, find_grid
+from medclip.imaging.ecg.sheet.traces import Pieces, Row, Trace, find_rows, follow, left_edge, part, pieces_of
 from medclip.sample import Signal, Step
 from medclip.wording import count, list_of
 
@@ -86,11 +85,11 @@ class DigitisedSheet:
         sure = []
         least = LAYOUTS[self.layout].column_s * self.signal.sampling_hz * _LEAST_OF_SURE
         for n, lead in enumerate(TWELVE):
-            shown = self.shown[n]
-            if shown.sum() < least or (self.contradicts and lead in TWELVE[:6]):
+            is_read = self.shown[n]
+            if is_read.sum() < least or (self.contradicts and lead in TWELVE[:6]):
                 continue
-            confidence, values = self.confidence[n, shown], self.signal.values_mv[n, shown].astype(np.float64)
-            in_doubt = float((self.doubt_mv[n, shown].astype(np.float64) ** 2).sum()) * _OF_DOUBT
+            confidence, values = self.confidence[n, is_read], self.signal.values_mv[n, is_read].astype(np.float64)
+            in_doubt = float((self.doubt_mv[n, is_read].astype(np.float64) ** 2).sum()) * _OF_DOUBT
             hidden = in_doubt / max(float(((values - values.mean()) ** 2).sum()), 1e-9)
             if confidence.mean() >= _SURE and (confidence < _DOUBT).mean() <= _MOST_DOUBT and hidden <= _MOST_HIDDEN:
                 sure.append(lead)
@@ -121,42 +120,37 @@ def digitise(pixels: NDArray[np.uint8], *, layout: str | None = None) -> Digitis
             f"the sheet has {pixels.shape[1]} x {pixels.shape[0]} pixels; "
             f"at less than {_SMALLEST_PX} its lines run together.",
         )
-    parted = part(pixels)
-    grid = find_grid(parted.lines)
-    ink, flat = _laid_flat(parted.ink, grid)
+    lines, dark = part(pixels)
+    grid = find_grid(lines)
+    ink, px_per_mm, left_mm = _laid_flat(dark, grid)
     turned, pieces = 0, None
     rows: list[Row] = []
     for quarter in (0, 1, 3, 2):
         candidate = np.ascontiguousarray(np.rot90(ink, quarter))
-        parts = pieces_of(candidate, flat.px_per_mm)
+        parts = pieces_of(candidate, px_per_mm)
         rows = find_rows(candidate, parts)
         if any(row.mm_per_mv for row in rows) and len(rows) >= 3:
             ink, turned, pieces = candidate, quarter, parts
             break
     if pieces is None:
-        pieces = pieces_of(ink, flat.px_per_mm)
+        pieces = pieces_of(ink, px_per_mm)
         rows = find_rows(ink, pieces)
     if not rows:
         raise MedclipError(Reason.NOT_AN_IMAGE, "a grid was found, but no trace on it.")
     notes = _notes_of(grid, turned, rows)
     candidates = _layouts_for(len(rows), layout)
-    left = _snapped(left_edge(pieces, rows), flat, snap=not turned)
+    left = _snapped(left_edge(pieces, rows), px_per_mm, left_mm, snap=not turned)
     sheet = min((_read(ink, pieces, rows, left, one) for one in candidates), key=lambda reading: reading.contradiction)
     return _finished(sheet, grid, notes, ink.shape)
 
 
-@dataclass(frozen=True)
-class _Flat:
-    """Pixels of the flat sheet, and the millimetres of the grid that they lie at."""
+def _laid_flat(ink: NDArray[np.float32], grid: Grid) -> tuple[NDArray[np.float32], float, float]:
+    """Return the ink on a flat sheet, its pixels per mm, and the mm of the grid at its left edge.
 
-    px_per_mm: float
-    left_mm: float
-
-
-def _laid_flat(ink: NDArray[np.float32], grid: Grid) -> tuple[NDArray[np.float32], _Flat]:
-    """Return the ink on a flat sheet; the image itself where it lies straight."""
+    It is the image itself where it lies straight.
+    """
     if grid.is_straight:
-        return ink, _Flat(grid.px_per_mm, -grid.to_image[0, 2] / grid.to_image[0, 0])
+        return ink, grid.px_per_mm, -grid.to_image[0, 2] / grid.to_image[0, 0]
     height, width = ink.shape
     corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
     placed = apply_homography(np.linalg.inv(grid.to_image).astype(np.float64), corners)
@@ -178,14 +172,14 @@ def _laid_flat(ink: NDArray[np.float32], grid: Grid) -> tuple[NDArray[np.float32
         to_input.ravel()[:8].tolist(),
         Image.Resampling.BICUBIC,
     )
-    return (np.asarray(flat, np.float32) / 255).astype(np.float32), _Flat(scale, float(low[0]))
+    return (np.asarray(flat, np.float32) / 255).astype(np.float32), scale, float(low[0])
 
 
-def _snapped(left: float, flat: _Flat, *, snap: bool) -> float:
+def _snapped(left: float, px_per_mm: float, left_mm: float, *, snap: bool) -> float:
     """Return where the leads begin: on a line of 5 mm, if it is one within half a millimetre."""
-    millimetres = flat.left_mm + left / flat.px_per_mm
+    millimetres = left_mm + left / px_per_mm
     line = round(millimetres / 5) * 5
-    return left + (line - millimetres) * flat.px_per_mm if snap and abs(line - millimetres) < _SNAP_MM else left
+    return left + (line - millimetres) * px_per_mm if snap and abs(line - millimetres) < _SNAP_MM else left
 
 
 def _notes_of(grid: Grid, turned: int, rows: Sequence[Row]) -> list[str]:
@@ -218,10 +212,10 @@ def _layouts_for(number: int, layout: str | None) -> list[Layout]:
         return [LAYOUTS[layout]]
     fitting = [one for one in LAYOUTS.values() if len(one.rows_mm) == number]
     if not fitting:
-        known = ", ".join(f"{name} ({len(one.rows_mm)})" for name, one in LAYOUTS.items())
+        names = ", ".join(f"{name} ({len(one.rows_mm)})" for name, one in LAYOUTS.items())
         raise MedclipError(
             Reason.NOT_SUPPORTED_YET,
-            f"{count(number, 'row')} of leads were found; the layouts are {known}.",
+            f"{count(number, 'row')} of leads were found; the layouts are {names}.",
             hint="Crop the image to the leads, or scan it sharper.",
         )
     return fitting
@@ -280,13 +274,13 @@ def _cut(
         return values, confidence, doubt
     zero = row.zero_px if row.mm_per_mv else float(np.median(trace.y_px[seen]))
     scale = (row.mm_per_mv or usual) * second / MM_PER_S
-    shown = (times >= part_of[0]) & (times < part_of[1])
-    values[shown] = np.interp(times[shown], columns[seen], (zero - trace.y_px[seen]) / scale)
-    confidence[shown] = np.interp(times[shown], columns[inside], trace.sure[inside])
-    doubt[shown] = np.interp(times[shown], columns[inside], trace.doubt_px[inside]) / scale
+    in_part = (times >= part_of[0]) & (times < part_of[1])
+    values[in_part] = np.interp(times[in_part], columns[seen], (zero - trace.y_px[seen]) / scale)
+    confidence[in_part] = np.interp(times[in_part], columns[inside], trace.sure[inside])
+    doubt[in_part] = np.interp(times[in_part], columns[inside], trace.doubt_px[inside]) / scale
     # Before its first and behind its last ink nothing was seen; short gaps inside are bridged at confidence 0.
     ends = columns[seen][[0, -1]]
-    beyond = shown & ((times < ends[0] - 0.02) | (times > ends[1] + 0.02))
+    beyond = in_part & ((times < ends[0] - 0.02) | (times > ends[1] + 0.02))
     values[beyond] = confidence[beyond] = doubt[beyond] = 0
     return values, confidence, doubt
 
@@ -341,8 +335,8 @@ def _finished(reading: _Reading, grid: Grid, notes: list[str], shape: tuple[int,
     if not mask.all():
         notes.append(f"No trace of {list_of([lead for lead, seen in zip(TWELVE, mask, strict=True) if not seen])}.")
     for lead, sure in zip(TWELVE, confidence, strict=True):
-        shown = sure > 0
-        share = float((sure[shown] < _DOUBT).mean()) if shown.any() else 0.0
+        is_read = sure > 0
+        share = float((sure[is_read] < _DOUBT).mean()) if is_read.any() else 0.0
         if share > _MOST_DOUBT:
             notes.append(f"{lead}: not sure over {share:.0%} of what is shown.")
     steps = (

@@ -9,8 +9,75 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.imaging.ecg.sheet.centre_line import centre_line
-from medclip.imaging.ecg.sheet.crossings import part_shared
+from medclip.errors import MedclipError, Reason
+from medclip.imaging.ecg.sheet.centre_line import centre_line, part_shared
+
+# Part a sheet into paper, grid and ink, whatever the colours and the light.
+
+_BLOCK_PX = 16
+_LEAST_CONTRAST = 0.15
+
+
+def part(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Part a sheet.
+
+    A line of the grid is dark in the colours that it lacks; ink is dark in all of them. The level of the paper is taken
+    block by block, so that shadows and yellow light are none of either.
+
+    Args:
+        pixels: uint8 [H, W, 1 or 3].
+
+    Returns:
+        What is printed, float32 [H, W]: how much darker than paper, in its palest colour, with ink taken out. And what
+        is written upon it, float32 [H, W], 0 to 1: share of a pixel that ink covers.
+
+    Raises:
+        MedclipError: NOT_AN_IMAGE where nothing darker than the paper is found.
+    """
+    light = pixels.max(2).astype(np.float32)
+    pale = pixels.min(2).astype(np.float32)
+    dark = 1 - light / _paper(light)
+    np.clip(dark, 0, 1, out=dark)
+    level = _ink_level(dark)
+    if level < _LEAST_CONTRAST:
+        raise MedclipError(Reason.NOT_AN_IMAGE, "nothing on the sheet is darker than its grid: no ECG is drawn there.")
+    ink = np.clip((dark - 0.4 * level) / (0.5 * level), 0, 1).astype(np.float32)
+    lines = 1 - pale / _paper(pale)
+    blocked = _dilated(ink > 0)
+    lines = np.clip(lines, 0, 0.6).astype(np.float32)
+    lines[blocked] = float(lines[~blocked].mean()) if not blocked.all() else 0.0
+    return lines, ink
+
+
+def _dilated(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    from scipy import ndimage
+
+    return np.asarray(ndimage.binary_dilation(mask, iterations=1), np.bool_)
+
+
+def _paper(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the level of the paper around each pixel: the bright side of each block, smoothed."""
+    from scipy import ndimage
+
+    height, width = values.shape
+    rows, columns = -(-height // _BLOCK_PX), -(-width // _BLOCK_PX)
+    padded = np.pad(values, ((0, rows * _BLOCK_PX - height), (0, columns * _BLOCK_PX - width)), mode="edge")
+    blocks = padded.reshape(rows, _BLOCK_PX, columns, _BLOCK_PX).transpose(0, 2, 1, 3).reshape(rows, columns, -1)
+    level = np.percentile(blocks, 90, axis=2)
+    level = ndimage.gaussian_filter(ndimage.maximum_filter(level, 5), 2)
+    zoomed = np.asarray(
+        ndimage.zoom(level, (height / rows, width / columns), order=1, grid_mode=True, mode="nearest"), np.float32
+    )
+    return np.maximum(zoomed[:height, :width], 1.0).astype(np.float32)
+
+
+def _ink_level(dark: NDArray[np.float32]) -> float:
+    """Return how dark ink is: the level that the darkest hundredth of the pixels has in its middle."""
+    counts, edges = np.histogram(dark, 256, (0, 1))
+    above = np.cumsum(counts[::-1])[::-1]
+    top = edges[np.flatnonzero(above > 0.005 * dark.size)[-1]]
+    return float(top)
+
 
 GAINS = (10.0, 5.0, 20.0)
 """Millimetres of a millivolt that a pulse may show."""
@@ -95,10 +162,10 @@ def pieces_of(ink: NDArray[np.float32], px_per_mm: float) -> Pieces:
     heights = []
     for number in sorted(pieces.traces, key=lambda n: -pieces.size_mm(n)[0])[:6]:
         rows, columns = boxes[number]
-        own = labels[rows, columns] == number + 1
+        is_piece = labels[rows, columns] == number + 1
         # Rows that cross are one piece: its columns have a line of each.
-        lines = np.diff(own.astype(np.int8), axis=0, prepend=0).clip(0).sum(0)
-        covered = np.where(own, ink[rows, columns], 0).sum(0) / np.maximum(lines, 1)
+        lines = np.diff(is_piece.astype(np.int8), axis=0, prepend=0).clip(0).sum(0)
+        covered = np.where(is_piece, ink[rows, columns], 0).sum(0) / np.maximum(lines, 1)
         heights.append(np.percentile(covered[covered > 0], 20))
     return Pieces(labels, boxes, px_per_mm, float(max(np.median(heights), 0.8)) if heights else 1.0)
 
@@ -310,7 +377,7 @@ def _doubts(
             elif not rows and height > line_px and not near_border[x]:  # a tick
                 for n, path in enumerate(paths):
                     beside = [path[at] for at in (x - 1, x, x + 1) if first <= at < last]
-                    if any(own and own[0] < run[1] + _TOUCH_PX and own[1] > run[0] - _TOUCH_PX for own in beside):
+                    if any(at and at[0] < run[1] + _TOUCH_PX and at[1] > run[0] - _TOUCH_PX for at in beside):
                         doubts[n][x] = max(doubts[n][x], height)
     return [_widened(doubt) for doubt in doubts]
 

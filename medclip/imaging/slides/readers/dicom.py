@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.header.elements import items, number, text
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import items, number, quiet, text
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.slides.readers.backend import Level, SlideFacts, SlideSpec, missing, notes_of
-from medclip.imaging.slides.readers.channels import ToRgb, limits_of
+from medclip.imaging.raster_end import check_stated_size
+from medclip.imaging.slides.readers.backend import Level, SlideFacts, SlideSpec, ToRgb, limits_of, missing, notes_of
 from medclip.imaging.slides.readers.jpeg_tiles import (
     Decode,
     TileCache,
@@ -27,7 +26,6 @@ from medclip.imaging.slides.readers.jpeg_tiles import (
     decode_jpeg,
     decode_whole,
 )
-from medclip.imaging.stated_size import check_stated_size
 
 _SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage."""

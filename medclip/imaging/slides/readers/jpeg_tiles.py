@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.dicom.codecs.codestream import SOI, DataMissingError, decode_compared, may_be_made_up, read_jpeg
 from medclip.dicom.codecs.completeness import NO_END, UNTERMINATED_HINT, decode_unterminated, lacks
-from medclip.dicom.codecs.jpeg_stream import SOI, DataMissingError, decode_compared, may_be_made_up, read_jpeg
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.readers.backend import WHITE, missing
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.raster_end import WITH_END
 from medclip.imaging.slides.readers.backend import WHITE, Level, SlideFacts, SlideSpec, missing

@@ -195,8 +195,8 @@ class SlideReader(Result):
     def read_associated(self, name: str) -> NDArray[np.uint8]:
         """Read label, macro or thumbnail as RGB [H, W, 3]. It may show a patient's name or number."""
         if name not in self.associated:
-            known = ", ".join(self.associated) or "none"
-            raise MedclipError(Reason.WRONG_USE, f"the slide has no such image beside it; it has: {known}.")
+            names = ", ".join(self.associated) or "none"
+            raise MedclipError(Reason.WRONG_USE, f"the slide has no such image beside it; it has: {names}.")
         return self._backend().read_associated(name)
 
     def close(self) -> None:

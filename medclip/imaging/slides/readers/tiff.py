@@ -14,11 +14,19 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.raster_end import WITH_END, ends_in_zeros
-from medclip.imaging.slides.readers.backend import WHITE, Level, SlideFacts, SlideSpec, missing, notes_of
-from medclip.imaging.slides.readers.channels import ToRgb, limits_of
+from medclip.imaging.raster_end import WITH_END, check_stated_size, ends_in_zeros
+from medclip.imaging.slides.readers.backend import (
+    WHITE,
+    Level,
+    SlideFacts,
+    SlideSpec,
+    ToRgb,
+    limits_of,
+    missing,
+    notes_of,
+)
 from medclip.imaging.slides.readers.jpeg_tiles import (
     Decode,
     StoredBytes,
@@ -28,7 +36,6 @@ from medclip.imaging.slides.readers.jpeg_tiles import (
     decode_whole,
     jpeg_tiles,
 )
-from medclip.imaging.stated_size import check_stated_size
 
 _LONGEST = 32_000_000
 """Characters of XML that are read; plates with thousands of images have a few millions."""
@@ -210,8 +217,8 @@ def _pages(level: Any) -> list[Any]:
     first = pages[0] if pages else None
     if first is None:
         raise MedclipError(Reason.TRUNCATED, "the TIFF's first directory is missing.")
-    own = len(first.shape)
-    axes, shape = level.axes[:-own], level.shape[:-own]
+    num_axes = len(first.shape)
+    axes, shape = level.axes[:-num_axes], level.shape[:-num_axes]
     if int(np.prod(shape, dtype=np.int64)) != len(pages) or first.imagedepth != 1:
         raise MedclipError(Reason.NOT_SUPPORTED_YET, "the TIFF stores a stack in a way that is not read as a slide.")
     grid = np.arange(len(pages)).reshape(shape)

@@ -20,16 +20,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.imaging.slides.readers.pyramid import SlideReader
-from medclip.imaging.slides.tissue.background import (
+from medclip.imaging.slides.tissue.glass import (
     WHITE,
+    away,
     brightness,
+    closed,
+    filled,
     glass_of,
     is_dark,
+    large,
     levelled,
     low_high,
+    opened,
     white_point,
+    wide,
+    within,
+    without,
 )
-from medclip.imaging.slides.tissue.morphology import away, closed, filled, large, opened, wide, within, without
 from medclip.imaging.slides.tissue.pen_marks import Ink, InkOptions, colours_of, ink_of
 from medclip.result import Result
 

@@ -19,8 +19,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.imaging.slides.tissue.background import brightness, low_high
-from medclip.imaging.slides.tissue.morphology import closed, distance, filled, labelled, opened, wide, within
+from medclip.imaging.slides.tissue.glass import (
+    brightness,
+    closed,
+    distance,
+    filled,
+    labelled,
+    low_high,
+    opened,
+    wide,
+    within,
+)
 
 
 @dataclass(frozen=True)
@@ -239,7 +248,7 @@ def _texture(values: NDArray[np.float32], where: NDArray[np.bool_] | None = None
         return np.sqrt(np.maximum(square - mean * mean, 0))
     part = where.astype(np.float32)
     share = ndimage.uniform_filter(part, 5)
-    known = np.maximum(share, 1e-3)
-    mean = ndimage.uniform_filter(values * part, 5) / known
-    square = ndimage.uniform_filter(values * values * part, 5) / known
+    weight = np.maximum(share, 1e-3)
+    mean = ndimage.uniform_filter(values * part, 5) / weight
+    square = ndimage.uniform_filter(values * values * part, 5) / weight
     return np.where(share > 0.3, np.sqrt(np.maximum(square - mean * mean, 0)), np.float32(np.inf))

@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason
 from medclip.files.readers.pool import ReadingPool
 from medclip.imaging.slides.nuclei import NucleiMeasurements, measure_nuclei
-from medclip.imaging.slides.patches.grid import Patch
-from medclip.imaging.slides.quality import FLAGS
+from medclip.imaging.slides.patch_grid import Patch
+from medclip.imaging.slides.patch_quality import FLAGS
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.imaging.slides.readers.pyramid import SlideReader
-from medclip.imaging.slides.stain.estimate import StainEstimate, StainMethod, StainOptions
-from medclip.imaging.slides.stain.normalise import slide_stain
+from medclip.imaging.slides.stain import StainEstimate, StainMethod, StainOptions, slide_stain
 from medclip.pairs.select.patches import ChosenPatch, SelectionOptions, choose_patches
 from medclip.pairs.sources.slides.journal import Journal
 from medclip.pairs.sources.slides.slide_list import ListedSlide

@@ -13,7 +13,7 @@ import numpy as np
 
 from medclip.errors import MedclipError, Reason
 from medclip.exit_codes import ExitCode
-from medclip.files.disk.locks import held_folder
+from medclip.files.locks import held_folder
 from medclip.files.output import check_run, claim_run, remove_drafts
 from medclip.files.pseudonyms import hashed_path, keyed_hash, load_key
 from medclip.files.tables.manifest import Manifest, read_manifest

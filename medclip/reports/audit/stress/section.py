@@ -10,7 +10,7 @@ from markupsafe import Markup
 from medclip.auditing.result import AuditResult, Row
 from medclip.auditing.stress.patches import FALSE_ALARMS, MISSED
 from medclip.auditing.stress.shifts import CLEAN, MEAN
-from medclip.imaging.corruptions.catalogue import GRADE_WORDS, OPERATIONS
+from medclip.imaging.corruptions import GRADE_WORDS, OPERATIONS
 from medclip.reports.audit.names import (
     EVERYBODY,
     cell_name,

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
 from medclip.errors import MedclipError
-from medclip.files.stores.remote import place_of
+from medclip.files.stores import place_of
 from medclip.shards.reading.shard_cache import DEFAULT_GB, ShardCache
 from medclip.training.batches.order import SAMPLING
 from medclip.training.recipe.sections.section import Section, Share

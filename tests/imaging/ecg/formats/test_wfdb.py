@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format, sniff
 from medclip.imaging.ecg.lead_names import TWELVE

@@ -12,9 +12,8 @@ from PIL import Image
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.sheet.digitise import DigitisedSheet, digitise
-from medclip.imaging.ecg.sheet.distort import Distortion, distort, draw_distortion
+from medclip.imaging.ecg.sheet.draw_sheet import GRIDS, Distortion, SheetOptions, distort, draw_distortion, render
 from medclip.imaging.ecg.sheet.layouts import LAYOUTS
-from medclip.imaging.ecg.sheet.render import GRIDS, SheetOptions, render
 from medclip.imaging.ecg.twelve_leads import canonical
 from medclip.sample import Signal
 from tests.kits.ecg import heart, read, signal

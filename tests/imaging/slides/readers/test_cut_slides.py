@@ -13,7 +13,7 @@ import tifffile
 from pydicom.uid import UID
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.recognise.tiff import ends_early
+from medclip.files.recognise.tiff_directories import ends_early
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.settings import ReadPolicy, Settings
 from tests.kits.codestreams import cut, cut_and_ended, half_zeroed, zeroed_to_end

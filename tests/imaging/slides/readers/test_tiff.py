@@ -13,7 +13,7 @@ import tifffile
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format, sniff
-from medclip.files.recognise.tiff import is_vendors
+from medclip.files.recognise.tiff_directories import is_vendors
 from medclip.imaging.slides import open_slide
 from medclip.imaging.slides.readers.tiff import ome_mpp
 from medclip.settings import ReadPolicy, Settings

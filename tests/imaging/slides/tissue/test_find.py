@@ -11,10 +11,8 @@ from PIL import Image
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides import open_slide
-from medclip.imaging.slides.patches.geojson import from_geojson, to_geojson
-from medclip.imaging.slides.patches.grid import make_grid
-from medclip.imaging.slides.patches.polygons import fill, outlines
-from medclip.imaging.slides.patches.stream import iter_patches, slide_patches
+from medclip.imaging.slides.outlines import fill, from_geojson, outlines, to_geojson
+from medclip.imaging.slides.patch_grid import iter_patches, make_grid, slide_patches
 from medclip.imaging.slides.tissue.find import TissueMask, TissueOptions, find_tissue, tissue_of
 from tests.kits.slides import MPP, draw_section, write_giant, write_pyramid
 
@@ -200,8 +198,8 @@ import resource, sys
 limit = 1_500_000_000
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 from medclip.imaging.slides import open_slide
-from medclip.imaging.slides.patches.grid import make_grid
-from medclip.imaging.slides.patches.stream import iter_patches
+from medclip.imaging.slides.patch_grid import make_grid
+from medclip.imaging.slides.patch_grid import iter_patches
 from medclip.imaging.slides.tissue.find import find_tissue
 with open_slide(sys.argv[1]) as reader:
     assert reader.size_px == (80_000, 100_000)

@@ -8,9 +8,8 @@ from PIL import Image
 from scipy import ndimage
 
 from medclip.adapters.pathology import PathologyAdapter
-from medclip.imaging.slides.tissue.background import glass_of, levelled, white_point
 from medclip.imaging.slides.tissue.find import TissueOptions, tissue_of
-from medclip.imaging.slides.tissue.morphology import closed, distance, opened, within
+from medclip.imaging.slides.tissue.glass import closed, distance, glass_of, levelled, opened, white_point, within
 from medclip.sample import Kind
 from tests.imaging.slides.tissue.test_find import UM, field, paint
 

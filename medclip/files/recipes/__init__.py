@@ -1,1 +1,0 @@
-"""What people write down for medclip: recipes in YAML, KEY=VALUE, and medclip.toml."""

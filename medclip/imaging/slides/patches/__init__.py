@@ -1,1 +1,0 @@
-"""Patches of a slide, and outlines in and out."""

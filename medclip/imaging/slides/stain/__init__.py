@@ -1,1 +1,0 @@
-"""Stains of a slide: how much of each lies on a pixel, and the same colours on every slide (HED, Macenko, Reinhard)."""
