@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.errors import MedclipError
-from medclip.files.tables.column_maps import placed, rows_of
+from medclip.files.tables.column_maps import ecg_map_of, placed, rows_of
 from medclip.files.tables.ecg.ecg_row import EcgRow, record_file
 from medclip.files.tables.read_table import read_table
 from medclip.pairs.sources.captioned_table import CaptionsForm, CaptionsReport, generator_of, moved_files, set_table

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.column_maps import placed, rows_of
+from medclip.files.tables.column_maps import mammography_map_of, placed, rows_of
 from medclip.files.tables.mammography.mammogram_row import MammogramRow
 from medclip.files.tables.read_table import read_table
 from medclip.pairs.sources.captioned_table import CaptionsForm, CaptionsReport, generator_of, moved_files, set_table

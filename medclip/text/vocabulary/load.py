@@ -17,7 +17,7 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.sample import spoken
 from medclip.text.vocabulary.prompts import without_article
 from medclip.text.vocabulary.task import VARIABLE, Task, TaskClass
-from medclip.text.vocabulary.task_kinds import with_kind
+from medclip.text.vocabulary.task_kinds import TASK_KINDS, with_kind
 from medclip.wording import count
 
 SUFFIX = ".yaml"
@@ -85,15 +85,17 @@ def filled(values: Any, name: str) -> Any:
     """
     if not isinstance(values, dict):
         return values
-    task = {_SHORT.get(k, k) if _SHORT.get(k, k) not in values else k: v for k, v in values.items()}
+    task: dict[str, Any] = {_SHORT.get(k, k) if _SHORT.get(k, k) not in values else k: v for k, v in values.items()}
     if isinstance(task.get("modalities"), str):
         task["modalities"] = [task["modalities"]]
+    task = with_kind(task)
+    rules = TASK_KINDS.get(task["kind"]) if isinstance(task.get("kind"), str) else None
     task.setdefault("name", name)
     task.setdefault("title", _words(task["name"]).capitalize())
-    if "templates" not in task and task.get("kind") != "risk":
+    if "templates" not in task and not (rules is not None and rules.timed):
         task["templates"] = ["{}", *_templates(task.get("modalities"))]
     if isinstance(task.get("classes"), list):
-        several = task.get("kind") == "multilabel"
+        several = rules is not None and rules.independent
         task["classes"] = [_class(c, several) if isinstance(c, dict) else c for c in task["classes"]]
     return task
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.sample import Modality
 from medclip.text.vocabulary.task_kinds import TASK_KINDS, TaskKind, kind_named
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 VARIABLE = "MEDCLIP_TASKS"
 """Environment variable with the folders of task files of one's own, joined as in PATH; started processes inherit it."""
@@ -218,3 +222,17 @@ def outcome_of(event_months: int | None, followup_months: int | None) -> dict[st
             hint=f"`{FOLLOWUP}` counts to the last that is known of the patient, `{EVENT}` to the diagnosis.",
         )
     return {EVENT: event_months, FOLLOWUP: followup_months}
+
+
+def events_by_year(task: Any, labels: Sequence[Any], names: Sequence[str]) -> NDArray[np.float64]:
+    """Read whether an event has happened by the end of each year, float64 [N, K]; NaN where it is not known."""
+    import numpy as np
+
+    from medclip.objectives.hazard import hazard_targets
+
+    event_N, followup_N = (
+        np.array([(label or {}).get(field, np.nan) for label in labels], np.float64) for field in (EVENT, FOLLOWUP)
+    )
+    years = task.years(names)
+    truth_NK, known_NK = hazard_targets(event_N, followup_N, max(years))
+    return np.where(known_NK.numpy() > 0, truth_NK.numpy(), np.nan)[:, [year - 1 for year in years]]
