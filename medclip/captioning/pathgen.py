@@ -25,9 +25,8 @@ from medclip.files.tables.manifest import Manifest, read_manifest
 from medclip.files.tables.write import write_rows
 from medclip.models.packs.manifest import pack_digest
 from medclip.progress import Progress
-from medclip.runs.call import Call
+from medclip.runs.call import Call, pack_of_run
 from medclip.runs.planning.options import ScoreOptions
-from medclip.runs.run_pack import pack_of_run
 from medclip.settings import Settings
 from medclip.shards.stored_image import Format
 from medclip.shards.writing.splits import DEFAULT_SPLITS, check_shares, split_of

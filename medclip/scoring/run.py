@@ -14,18 +14,16 @@ from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import read_preprocess
 from medclip.models.packs.views import FUSION
 from medclip.progress import Progress
-from medclip.runs.call import Call
+from medclip.runs.call import Call, RunPack, pack_of_call
 from medclip.runs.conduct import conduct
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.operations.preview import preview
 from medclip.runs.outputs.results import write_results
-from medclip.runs.outputs.row_sink import RowSink
 from medclip.runs.outputs.score_run import UNLEARNED, ScoreRun, Unlearned
 from medclip.runs.planning.options import ScoreOptions
 from medclip.runs.rows import ScoreRow
-from medclip.runs.run_pack import RunPack, pack_of_call
 from medclip.runs.units.chunk import Answers
-from medclip.runs.verb import Verb
+from medclip.runs.verb import RowSink, Verb
 from medclip.sample import Modality
 from medclip.scoring.cautions import answer_cautions
 from medclip.scoring.far_images import KEY, far_notes

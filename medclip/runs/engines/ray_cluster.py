@@ -26,19 +26,17 @@ from itertools import chain
 from threading import Lock
 from typing import Any
 
-from medclip.errors import MedclipError, Problem, Reason
+from medclip.errors import MedclipError, Problem, Reason, did_you_mean
 from medclip.files.readers.memory import budget_bytes
 from medclip.files.readers.pool import ReadingPool
 from medclip.models.devices import torch_threads
 from medclip.models.encoding.parallel_encoding import num_encoders
 from medclip.progress import Progress, Silent
-from medclip.runs.engines.engine import Committed
-from medclip.runs.engines.ray_connection import connected
-from medclip.runs.engines.ray_looks import RayLooks
-from medclip.runs.engines.worker_plan import WorkerPlan
-from medclip.runs.ledger.chunk_result import ChunkResult
+from medclip.runs.engines.engine import Committed, Engine, WorkerPlan
+from medclip.runs.engines.ray_looks import RayLooks, connected
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.planning.plan import DONE_FOR_GOOD, Chunk
+from medclip.runs.rows import ChunkResult
 from medclip.runs.units.chunk import ChunkWork, failed_chunk
 from medclip.settings import Settings
 from medclip.wording import count
@@ -333,3 +331,34 @@ def _room(ray: Any, gpus: int) -> tuple[int, int]:
             hint="Start the nodes with --num-cpus 1 or more (--num-gpus for --device cuda), or use --engine local.",
         )
     return len(able), int(sum(each.get("GPU", 0) for each in able))
+
+
+LOCAL, RAY = "local", "ray"
+
+
+def choose_engine(engine: str, workers: int | None = None) -> Engine | None:
+    """Return the engine that a caller names; None for this process.
+
+    Args:
+        engine: "local", "ray" or "ray:N" with the number of workers; those of the cluster where none is named.
+        workers: Reading processes of each worker; the cores of its share of a node where None.
+
+    Raises:
+        MedclipError: WRONG_USE for another word; MISSING_CODEC where Ray is not installed.
+
+    Example:
+        >>> choose_engine("local") is None
+        True
+    """
+    name, colon, number = engine.partition(":")
+    if name == LOCAL and not colon:
+        return None
+    if name != RAY or (colon and not (number.isdecimal() and int(number))):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"a run has the engine local, ray or ray:N with a number of workers from 1, not {engine!r}.",
+            hint=did_you_mean(name, (LOCAL, RAY)),
+        )
+
+    check_ray()
+    return RayEngine(int(number) if colon else None, workers)

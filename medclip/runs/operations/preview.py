@@ -24,13 +24,12 @@ from medclip.files.readers.pool import ReadingPool
 from medclip.files.stores.inventory import Inventory
 from medclip.files.tables.manifest import Manifest, read_manifest
 from medclip.files.tables.write import schema_of, table_of
-from medclip.runs.call import Call, inputs_of_call, refuse_empty
+from medclip.runs.call import Call, RunPack, inputs_of_call, refuse_empty
 from medclip.runs.conduct import load_run_model, worker_plan
-from medclip.runs.inputs.listing import Listing
-from medclip.runs.inputs.look import Looker
 from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.planning.listing import Listing
+from medclip.runs.planning.look import Looker
 from medclip.runs.rows import FileRow
-from medclip.runs.run_pack import RunPack
 from medclip.runs.units.chunk import ChunkWork, items_of
 from medclip.runs.verb import Verb
 

@@ -24,9 +24,8 @@ from medclip.files.discover import LEDGER
 from medclip.files.output import disk_errors, in_use
 from medclip.result import Result
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.outputs.parts import FOLDER as PARTS
-from medclip.runs.outputs.results import REPORT_IMAGES, RUN, hashes_of, report_files
-from medclip.runs.planning.run_shard import SHARD
+from medclip.runs.outputs.results import PARTS, REPORT_IMAGES, RUN, hashes_of, report_files
+from medclip.runs.planning.identity import SHARD
 from medclip.wording import list_of
 
 KINDS = ("thumbnails", "ledger", "embeddings")

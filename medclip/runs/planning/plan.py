@@ -16,8 +16,8 @@ from medclip.files.pseudonyms import keyed_hash
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
 from medclip.files.tables.manifest import Manifest
-from medclip.runs.ledger.known_files import DONE, DONE_FOR_GOOD, KnownFile
 from medclip.runs.planning.options import ScoreOptions
+from medclip.runs.rows import DONE, DONE_FOR_GOOD, KnownFile
 from medclip.sample import FileRef, Kind, Modality, ModalitySource, Study, ViewType
 from medclip.settings import Settings
 

@@ -29,9 +29,8 @@ from medclip.models.encoding.parallel_encoding import Batches
 from medclip.models.prototypes.home_images import home_distances
 from medclip.models.prototypes.open_set import typical
 from medclip.progress import Progress
-from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.planning.plan import Chunk, Plan, PlannedFile, PlannedUnit
-from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
+from medclip.runs.rows import ChunkResult, ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
 from medclip.runs.units.problems import (
     guess_problem,
     in_colour,

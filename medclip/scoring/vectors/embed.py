@@ -20,13 +20,12 @@ from medclip.files.tables.write import write_rows
 from medclip.models.packs.image_tower import image_tower_digest, pixels_digest
 from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import load_model, read_preprocess
-from medclip.runs.call import Call
+from medclip.runs.call import Call, RunPack, pack_of_call
 from medclip.runs.conduct import conduct
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.operations.preview import preview
 from medclip.runs.outputs.results import EMBED, EMBEDDED, FILES, embedded_counts, write_run
 from medclip.runs.rows import FileRow
-from medclip.runs.run_pack import RunPack, pack_of_call
 from medclip.runs.units.chunk import Answers
 from medclip.runs.units.unit_rows import unit_rows, units_in
 from medclip.runs.verb import Verb

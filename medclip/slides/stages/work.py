@@ -29,11 +29,9 @@ from medclip.imaging.slides.patches.grid import PatchGrid
 from medclip.imaging.slides.patches.stream import no_tissue
 from medclip.imaging.slides.stain.estimate import StainMethod
 from medclip.imaging.slides.tissue.find import TissueMask
-from medclip.runs.ledger.chunk_result import ChunkResult
-from medclip.runs.ledger.known_files import DONE
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.planning.plan import Chunk
-from medclip.runs.rows import FileRow, UnitRow
+from medclip.runs.rows import DONE, ChunkResult, FileRow, UnitRow
 from medclip.runs.units.chunk import ChunkWork, Context, Item, items_of
 from medclip.runs.units.read_unit import Reading
 from medclip.sample import Kind

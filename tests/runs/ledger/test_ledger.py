@@ -14,9 +14,8 @@ import pytest
 from medclip.errors import MedclipError, Reason
 from medclip.files.disk import mounts
 from medclip.files.disk.locks import is_locked
-from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import FILE_NAME, Ledger
-from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
+from medclip.runs.rows import ChunkResult, FileRow, ScoreRow, Thumbnail
 from medclip.sample import FileRef
 from tests.kits.ledger import fill_ledger
 

@@ -3,6 +3,10 @@
 A window is made of whole folders, so that what lies together is seen together; only a folder with very many files is
 cut. Windows depend on the names and sizes of files alone, and are written to the ledger before anything in them is
 looked at: a run that goes on has the same ones.
+
+A run over files that lie elsewhere is the run over a folder: the same windows, ledger and rows. Only the walk is
+another one, files are fetched below the output folder before they are looked at, and go once their chunk is committed.
+A run that goes on lists again, compares with its ledger, and fetches what is not done.
 """
 
 from __future__ import annotations
@@ -12,18 +16,94 @@ import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from medclip.errors import Problem, Reason
 from medclip.files.discover import name_of_spelled, walk
 from medclip.files.output import in_use
+from medclip.files.stores.inventory import Inventory
 from medclip.files.tables.manifest import WFDB_HEADER, Manifest, file_named
-from medclip.runs.inputs.remote_files import RemoteFiles
-from medclip.runs.ledger.known_files import DONE, KnownFile
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.planning.run_shard import RunShard
+from medclip.runs.planning.identity import RunShard
+from medclip.runs.rows import DONE, KnownFile
 from medclip.sample import NO_STAMP, FileRef
 from medclip.wording import count
+
+
+class RemoteFiles(Protocol):
+    """Files on a server or in a store.
+
+    Used as a context manager, once the output folder is this run's: it begins with an empty spool and removes it at the
+    end.
+    """
+
+    @property
+    def identity(self) -> str:
+        """What tells these inputs from others, such as URL and query; a run keeps only a keyed hash of it."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """Where files lie, under their names, while they are worked on: the spool, below the output folder."""
+        ...
+
+    @property
+    def num_files(self) -> int:
+        """How many there are about; 0 where that is not known."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the spool holds as much as it may: nothing is read ahead then."""
+        ...
+
+    def list_all(self, key: bytes) -> None:
+        """Ask what there is, before anything is written.
+
+        Args:
+            key: Key of the identity hashes: names that would be identifiers are hashed.
+
+        Raises:
+            MedclipError: UNREACHABLE; NOTHING_TO_DO where nothing at all can only be a mistake.
+        """
+        ...
+
+    def inventory(self) -> Inventory:
+        """Count what there is, and fetch nothing; it is called in the place of all else, and not after it.
+
+        Raises:
+            MedclipError: As `list_all`.
+        """
+        ...
+
+    def refs(self, known: Callable[[str], Sequence[str]]) -> Iterator[FileRef]:
+        """Yield the files, folder by folder, in an order that depends on their names only.
+
+        Args:
+            known: Function from a prefix of names to the names that the ledger knows below it; called by the caller's
+                thread.
+
+        Yields:
+            With a `place` of texts that grows from file to file, and without a stamp.
+        """
+        ...
+
+    def fetch(self, names: Sequence[str]) -> Mapping[str, Problem]:
+        """Bring files into the spool; those that cannot be brought have their problem.
+
+        Raises:
+            MedclipError: UNREACHABLE, DISK_FULL.
+        """
+        ...
+
+    def release(self, names: Iterable[str]) -> None:
+        """Remove files from the spool; `fetch` brings them again."""
+        ...
+
+    def __enter__(self) -> RemoteFiles: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
 
 WINDOW_FILES = 64
 """A window ends with the folder that fills it up to this."""
