@@ -9,7 +9,7 @@ from typing import Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.discover import walk
-from medclip.files.tables.manifest import Manifest
+from medclip.files.tables.manifest import Manifest, read_manifest
 from medclip.models.backends.choice import BackendChoice
 from medclip.models.devices import check_batch_size, check_device
 from medclip.progress import Progress, Silent
@@ -90,6 +90,12 @@ class Call:
 def inputs_of_call(call: Call) -> dict[str, Path]:
     """Return what a call reads and may not be replaced, by what it is called."""
     return {"what is scored": call.root} if call.given is None and call.remote is None else {}
+
+
+def manifest_of_call(call: Call) -> Manifest | None:
+    """Return the table of a call, which is read where a file or a data frame is named."""
+    table = call.options.table
+    return table if table is None or isinstance(table, Manifest) else read_manifest(table)
 
 
 def num_files_of_call(call: Call) -> int | None:

@@ -53,8 +53,8 @@ class NoSink:
         """Do nothing."""
 
 
-Work = Callable[[Context, Ledger, Iterator[Chunk], Callable[[ChunkResult, tuple[int, int]], None]], None]
-"""Context, ledger, chunks, and what is called after each commit with what was committed and what it returned."""
+Work = Callable[[Context, Ledger, Iterator[Chunk], Callable[[ChunkResult], None]], None]
+"""Context, ledger, chunks, and what commits the rows of each."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from medclip.files.readers.job_queue import JobFuture
 from medclip.models.backends.choice import BackendChoice
 from medclip.models.devices import check_device, torch_threads
 from medclip.progress import Progress
-from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.planning.options import ScoreOptions
 from medclip.runs.planning.plan import Chunk
 from medclip.runs.rows import ChunkResult
@@ -103,25 +102,25 @@ class WorkerPlan:
                 hint="Put the same pack on every node.",
             )
         check_device(self.device)
-        return load_worker_model(pack, self.device, self.batch_size, self.backend)
+        return load_run_model(pack, self)
 
 
-def load_worker_model(pack: Path, device: str, batch_size: int | None, backend: BackendChoice | None) -> Any:
-    """Load the model of a checked pack, with the batch size and back-end of a run."""
+def load_run_model(pack: Path, run: Any) -> Any:
+    """Load the model of a checked pack on the device of a run (its call, or a worker's plan), as it computes there."""
     from medclip.models.packs.pack import load_model
 
     with torch_threads(1):
-        model = load_model(pack, device=device, verify=False)
-        model.batch_size = batch_size or model.batch_size
-        return model if backend is None else backend.load(model)
+        model = load_model(pack, device=run.device, verify=False)
+        model.batch_size = run.batch_size or model.batch_size
+        return model if run.backend is None else run.backend.load(model)
 
 
 _NO_ANSWERS = Answers(None, lambda modality, body_part, kind: None, lambda modality: None, lambda work: work.result())
 """Of a run that does its own work."""
 
 
-Committed = Callable[[ChunkResult, tuple[int, int]], None]
-"""Called after each commit with what was committed and what it returned."""
+Commit = Callable[[ChunkResult], None]
+"""Commits what a chunk adds to the run, whole; it is called by the thread that works through the chunks, in turn."""
 
 
 class LookPool(Protocol):
@@ -147,16 +146,13 @@ class Engine(Protocol):
         """Return what looks at files where they are computed; nothing is started before the first job."""
         ...
 
-    def run(
-        self, plan: WorkerPlan, ledger: Ledger, chunks: Iterator[Chunk], committed: Committed, progress: Progress
-    ) -> None:
+    def run(self, plan: WorkerPlan, chunks: Iterator[Chunk], commit: Commit, progress: Progress) -> None:
         """Work through chunks.
 
         Args:
             plan: Plan of what the workers need.
-            ledger: Ledger that each chunk is committed to whole, by this process alone.
             chunks: Chunks that are not done. They may come as they are found, and are asked for as there is room.
-            committed: Function called after each commit.
+            commit: Function that takes the rows of each chunk, in this process.
             progress: Progress bar of the reading.
 
         Raises:
@@ -165,14 +161,13 @@ class Engine(Protocol):
         ...
 
 
-def run_chunks(context: Context, ledger: Ledger, chunks: Iterator[Chunk], committed: Committed) -> None:
-    """Work through chunks here.
+def run_chunks(context: Context, chunks: Iterator[Chunk], commit: Commit) -> None:
+    """Work through chunks in this process: one is read while the one before is finished.
 
     Args:
         context: Context that every chunk needs.
-        ledger: Ledger that each chunk is committed to whole.
         chunks: Chunks that may come as they are found: some are asked for ahead.
-        committed: Function called after each commit with what was committed and what the commit returned.
+        commit: Function that takes the rows of each chunk.
     """
     for_reading, for_work = tee(chunks)
     readings = context.first_readings(for_reading)
@@ -180,7 +175,5 @@ def run_chunks(context: Context, ledger: Ledger, chunks: Iterator[Chunk], commit
     for chunk in chain(for_work, [None]):
         work = None if chunk is None else ChunkWork.begin(context, chunk, readings)
         if previous is not None:
-            previous.finish()
-            result = context.answers.result(previous)
-            committed(result, ledger.commit(result))
+            commit(previous.finish())
         previous = work

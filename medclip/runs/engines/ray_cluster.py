@@ -32,9 +32,8 @@ from medclip.files.readers.pool import ReadingPool
 from medclip.models.devices import torch_threads
 from medclip.models.encoding.parallel_encoding import num_encoders
 from medclip.progress import Progress, Silent
-from medclip.runs.engines.engine import Committed, Engine, WorkerPlan
+from medclip.runs.engines.engine import Commit, Engine, WorkerPlan
 from medclip.runs.engines.ray_looks import RayLooks, connected
-from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.planning.plan import DONE_FOR_GOOD, Chunk
 from medclip.runs.rows import ChunkResult
 from medclip.runs.units.chunk import ChunkWork, failed_chunk
@@ -123,9 +122,7 @@ class ChunkWorker:
             readings = context.first_readings([chunk])
             readings = chain([next(readings)], readings)  # all of them are asked for now
             with self._lock:
-                work = ChunkWork.begin(context, chunk, readings)
-                work.finish()
-                return context.answers.result(work)
+                return ChunkWork.begin(context, chunk, readings).finish()
         except MedclipError as error:
             return error
 
@@ -166,9 +163,7 @@ class RayEngine:
         """Return what looks at files on the nodes of the cluster, see `medclip.runs.engines.engine.Engine`."""
         return RayLooks(settings, self.readers)
 
-    def run(
-        self, plan: WorkerPlan, ledger: Ledger, chunks: Iterator[Chunk], committed: Committed, progress: Progress
-    ) -> None:
+    def run(self, plan: WorkerPlan, chunks: Iterator[Chunk], commit: Commit, progress: Progress) -> None:
         """Work through chunks, see `medclip.runs.engines.engine.Engine`."""
         with connected() as ray:
             gpus = 1 if plan.device.startswith("cuda") else 0
@@ -188,11 +183,11 @@ class RayEngine:
             progress.note(f"Computing on Ray: {count(wanted, 'worker')}, {count(num_nodes, 'node')}.")
             context = plan.context(None, None, None, 1, progress)
 
-            def commit(result: ChunkResult) -> None:
-                committed(result, ledger.commit(result))
+            def commit_and_count(result: ChunkResult) -> None:
+                commit(result)
                 progress.step(len(result.files))
 
-            crew.work(chunks, commit, lambda chunk: failed_chunk(context, chunk, _LOST))
+            crew.work(chunks, commit_and_count, lambda chunk: failed_chunk(context, chunk, _LOST))
 
 
 class _Crew:

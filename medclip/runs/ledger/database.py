@@ -125,13 +125,8 @@ class Database:
         row = self.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else json.loads(row[0])
 
-    def remember(self, values: Mapping[str, Any]) -> None:
-        """Remember values (JSON), all or none."""
-        with self.transaction():
-            self.keep(values)
-
     def keep(self, values: Mapping[str, Any]) -> None:
-        """Remember values within a transaction that is open."""
+        """Remember values (JSON) within a transaction that is open."""
         self.executemany(
             "INSERT OR REPLACE INTO meta VALUES (?, ?)",
             [(key, json.dumps(value, sort_keys=True)) for key, value in values.items()],

@@ -119,7 +119,8 @@ class Ledger(InputRows, ResultWriter, ResultReader):
 
     def remember(self, values: Mapping[str, Any]) -> None:
         """Remember values (JSON), all or none."""
-        self._db.remember(values)
+        with self._db.transaction():
+            self._db.keep(values)
 
     def wrote(self, files: Iterable[tuple[str, str, str]]) -> None:
         """Remember files, all or none.

@@ -22,13 +22,11 @@ from medclip.files.output import claim_folder
 from medclip.files.pseudonyms import KEY_NAME, hashed_path, load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.stores.inventory import Inventory
-from medclip.files.tables.manifest import Manifest, read_manifest
 from medclip.files.tables.write import schema_of, table_of
-from medclip.runs.call import Call, RunPack, inputs_of_call, refuse_empty
-from medclip.runs.conduct import load_run_model, worker_plan
+from medclip.runs.call import Call, RunPack, inputs_of_call, manifest_of_call, refuse_empty
+from medclip.runs.conduct import looker_of_call, worker_plan
+from medclip.runs.engines.engine import load_run_model
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.planning.listing import Listing
-from medclip.runs.planning.look import Looker
 from medclip.runs.rows import FileRow
 from medclip.runs.units.chunk import ChunkWork, items_of
 from medclip.runs.verb import Verb
@@ -79,9 +77,7 @@ def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
     holds_run = claim_folder(call.folder, "run of medclip", marks=(LEDGER, *verb.beside), inputs=inputs_of_call(call))
     is_kept = call.key_file is not None or (settings.home / KEY_NAME).exists()
     key = load_key(settings, path=call.key_file) if is_kept else secrets.token_bytes(32)
-    manifest = (
-        options.table if options.table is None or isinstance(options.table, Manifest) else read_manifest(options.table)
-    )
+    manifest = manifest_of_call(call)
     done_before = 0
     if holds_run:
         with suppress(MedclipError), Ledger(call.folder, create=False) as ledger:
@@ -96,18 +92,7 @@ def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
         ThreadPoolExecutor(1) as encoders,
     ):
         loading = encoders.submit(load_run_model, pack.path, call)
-        hashed = partial(hashed_path, key=key)
-        listing = Listing(
-            call.root,
-            ledger,
-            (call.folder, *call.exclude),
-            hashed,
-            call.given,
-            None,
-            call.shard,
-            settings.follow_links,
-        )
-        looker = Looker(listing, ledger, pool, options, manifest, key, settings, verb.only)
+        looker = looker_of_call(call, verb, ledger, pool, manifest, key)
         looker.begin(call.folder, add=False, retry=None)
         call.progress.stage("Looking at files", 1)
         context = worker_plan(call, pack, verb, key).context(loading.result(), pool, encoders, 1, call.progress)
@@ -121,7 +106,7 @@ def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
         call.progress.step()
         ledger.number()
         if options.hash_paths:
-            ledger.hash_names(hashed)
+            ledger.hash_names(partial(hashed_path, key=key))
         modalities = ledger.counts_by("modality")
         counts = ledger.counts()
         call.watch.previewed(counts)

@@ -17,13 +17,8 @@ from typing import TYPE_CHECKING, Any
 from medclip.errors import MedclipError, Reason
 from medclip.files.disk.locks import is_locked
 from medclip.files.output import in_use, refuse_other
-from medclip.files.pseudonyms import keyed_hash
-from medclip.files.tables.manifest import Manifest
-from medclip.models.devices import default_batch, kind_of
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.results import EMBED
-from medclip.runs.planning.options import ScoreOptions
-from medclip.settings import Settings
 from medclip.wording import count
 
 if TYPE_CHECKING:
@@ -58,51 +53,6 @@ _TITLES = {
     "qc": "--qc",
     "stain": "--stain",
 }
-
-
-def run_identity(
-    options: ScoreOptions,
-    *,
-    manifest: Manifest | None,
-    pack: str,
-    version: str,
-    key: bytes,
-    settings: Settings,
-    device: str = "cpu",
-    batch_size: int | None = None,
-    backend: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Return what a run is besides its files, which the ledger knows. It holds hashes and options, no path.
-
-    Device, batch size and back-end decide the last bits of a vector; those that go without saying are None.
-
-    Args:
-        options: The caller's wishes.
-        manifest: Table that the options name, if any.
-        pack: Name and hash of the model pack.
-        version: Version of medclip.
-        key: Identity key; only a hash of it goes in, since study keys depend on it.
-        settings: Limits that decide rows.
-        device: Device that the model computes on.
-        batch_size: Images in one forward pass; None for the model's own number.
-        backend: Identity of the back-end, `BackendChoice.identity()`; None for torch in float32.
-    """
-    return {
-        "pack": pack,
-        "table": "" if manifest is None else manifest.digest,
-        "modality": None if options.modality is None else str(options.modality),
-        "min_confidence": options.min_confidence,
-        "group_by": options.group_by,
-        "key": keyed_hash("run", "identity", key),
-        "limits": [settings.max_pixels, settings.max_file_bytes, settings.max_volume_bytes],
-        "hash_paths": options.hash_paths,
-        "weeks": options.weeks or None,
-        "policy": dict(settings.policy.changes()),
-        "version": version,
-        "device": None if device == "cpu" else kind_of(device),
-        "batch_size": None if batch_size == default_batch(device) else batch_size,
-        "backend": None if backend is None else dict(backend),
-    }
 
 
 def titles_of(names: Iterable[str]) -> list[str]:

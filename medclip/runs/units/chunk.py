@@ -240,8 +240,8 @@ class ChunkWork:
         work._infer([item for item in work.items if item.problem is None and item.modality is None])
         return work
 
-    def finish(self) -> None:
-        """Encode what was read a second time; every item then has its features or its problem."""
+    def finish(self) -> ChunkResult:
+        """Encode what was read a second time, so that every item has its features or its problem; return the rows."""
         encoder = _Encoder(self.context)
         for item in self._second:
             _take(item, next(self._second_readings))
@@ -255,6 +255,7 @@ class ChunkWork:
                 item.problem = Problem(Reason.NON_FINITE, "the model's features of this image are not finite numbers.")
         self._find_strangers()
         self._measure_distances()
+        return self.context.answers.result(self)
 
     def result(
         self,

@@ -26,7 +26,8 @@ from medclip.files.tables.write import batches, schema_of, table_of
 from medclip.models.backends.choice import backend_notes
 from medclip.models.packs.manifest import pack_digest
 from medclip.runs.call import Call, RunPack, pack_of_run
-from medclip.runs.conduct import describe, load_run_model, write_down
+from medclip.runs.conduct import describe, write_down
+from medclip.runs.engines.engine import load_run_model
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.score_run import ScoreRun
 from medclip.runs.planning.identity import claim, titles_of

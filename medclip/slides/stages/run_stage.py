@@ -250,11 +250,11 @@ def _work(
     context: Context,
     ledger: Ledger,
     chunks: Iterator[Chunk],
-    committed: Callable[[ChunkResult, tuple[int, int]], None],
+    commit: Callable[[ChunkResult], None],
 ) -> None:
     staging = None if stage_to is None else Staging(stage_to)
     try:
-        SlideWork(make(context.model), context, ledger, committed, shares, staging).run(chunks)
+        SlideWork(make(context.model), context, ledger, commit, shares, staging).run(chunks)
     finally:
         if staging is not None:
             staging.close()

@@ -135,8 +135,8 @@ class SlideWork:
     Args:
         stage: Stage that is carried out.
         context: Context of the run.
-        ledger: Ledger that each slide is committed to when it is finished.
-        committed: Function called after each commit with what was committed and what the commit returned.
+        ledger: Ledger of the run.
+        commit: Function that commits the rows of each slide when it is finished.
         shares: Seconds by what they are spent on, which the work adds to.
         staging: Object that copies slides to a quick disk first; None reads them where they are.
     """
@@ -146,11 +146,11 @@ class SlideWork:
         stage: Stage,
         context: Context,
         ledger: Ledger,
-        committed: Callable[[ChunkResult, tuple[int, int]], None],
+        commit: Callable[[ChunkResult], None],
         shares: Shares,
         staging: Staging | None = None,
     ) -> None:
-        self._stage, self._context, self._ledger, self._committed = stage, context, ledger, committed
+        self._stage, self._context, self._ledger, self._write_rows = stage, context, ledger, commit
         self._shares, self._staging = shares, staging
         self._settings: Settings = context.settings
         self._encoding: deque[tuple[_Step, ReadBlock, Future[tuple[NDArray[np.float32], float]]]] = deque()
@@ -338,7 +338,7 @@ class SlideWork:
         result = work.result(units=units)
         files = tuple(_with_facts(row, rows.get(row.row)) for row in result.files)
         result = replace(result, files=files)
-        self._committed(result, self._ledger.commit(result))
+        self._write_rows(result)
         self._context.progress.step(sum(len(item.files) for item in items))
 
     @contextmanager
