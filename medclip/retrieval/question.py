@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.prototypes.wordings import encode_phrasings
+from medclip.models.prototypes.class_vectors import encode_phrasings
 from medclip.retrieval.approximate import Index
 from medclip.retrieval.example import Example, read_examples
 from medclip.retrieval.where import Condition

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.models.packs.card_sources import measured_of, why_unmeasured
-from medclip.models.packs.prompt_cautions import card_cautions, prompt_cautions
+from medclip.models.packs.words import card_cautions, prompt_cautions
 from medclip.runs.outputs.score_run import NOT_LEARNED, not_learned
 from medclip.sample import Kind, Modality, spoken
 from medclip.scoring.tasks import AskedTask

@@ -10,9 +10,8 @@ from typing import Any
 
 from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.files.tables.write import schema_of
-from medclip.models.packs.manifest import read_config
+from medclip.models.packs.manifest import FUSION, read_config
 from medclip.models.packs.pack import read_preprocess
-from medclip.models.packs.views import FUSION
 from medclip.progress import Progress
 from medclip.runs.call import Call, RunPack, pack_of_call
 from medclip.runs.conduct import conduct

@@ -16,8 +16,15 @@ from medclip.adaptation.data.unit_features import mean_logits
 from medclip.adaptation.pack.pack_head import read_pack_heads
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.models.packs.words import no_words, understands_words
-from medclip.models.prototypes.class_vectors import ClassVectors, probabilities, score_features, vectors_of
-from medclip.models.prototypes.wordings import Wordings, spread_over_wordings, wordings_of
+from medclip.models.prototypes.class_vectors import (
+    ClassVectors,
+    Wordings,
+    probabilities,
+    score_features,
+    spread_over_wordings,
+    vectors_of,
+    wordings_of,
+)
 from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import Kind, Modality
 from medclip.text.vocabulary.load import MODALITY_TASK, load_task, task_names

@@ -16,15 +16,18 @@ from medclip.models.packs.card_sources import (
     within_figures,
 )
 from medclip.models.packs.manifest import read_config
-from medclip.models.packs.prompt_cautions import (
+from medclip.models.packs.words import (
+    NO_TASK_OF_CARD,
     card_cautions,
     card_classes,
     prompt_cautions,
     title_of,
+    tried,
+    tried_of_words,
     unanswered,
+    unmeasured,
     vocabulary_classes,
 )
-from medclip.models.packs.words import NO_TASK_OF_CARD, tried, tried_of_words, unmeasured
 from medclip.runs.outputs.score_run import Unlearned
 from medclip.sample import Kind, Modality, spoken
 from medclip.scoring.tasks import AskedTask

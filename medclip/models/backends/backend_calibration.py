@@ -11,8 +11,7 @@ from typing import Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, new_folder
-from medclip.models.backends.cpu import cpu_flags
-from medclip.models.backends.known import BACKENDS, check_backend
+from medclip.models.backends.known import BACKENDS, check_backend, cpu_flags
 from medclip.result import Result
 from medclip.wording import list_of
 

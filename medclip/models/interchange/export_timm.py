@@ -12,9 +12,8 @@ from typing import Any
 from medclip.models.inputs.preprocess import square_side
 from medclip.models.interchange.pixels import other_arithmetic
 from medclip.models.packs.card import FILE_NAME as CARD_NAME
-from medclip.models.packs.licences import licence_names
-from medclip.models.packs.manifest import WEIGHTS_NAME
-from medclip.models.packs.views import FUSION, WITHOUT_FUSION
+from medclip.models.packs.card import licence_names
+from medclip.models.packs.manifest import FUSION, WEIGHTS_NAME, WITHOUT_FUSION
 from medclip.models.towers.pooling.poolings import ARGUMENTS, POOLINGS
 from medclip.wording import list_of
 

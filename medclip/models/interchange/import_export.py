@@ -23,20 +23,20 @@ from medclip.models.interchange.layouts.layout import HUB_WEIGHTS, Place, Source
 from medclip.models.interchange.pixels import other_arithmetic
 from medclip.models.interchange.presets import find_preset
 from medclip.models.packs.card import FILE_NAME as CARD_NAME
-from medclip.models.packs.card import IMPORTED, Card
-from medclip.models.packs.licences import licence_names
+from medclip.models.packs.card import IMPORTED, Card, licence_names
 from medclip.models.packs.manifest import (
     CONFIG_NAME,
+    FUSION,
     HUB,
     TEXT_FOLDER,
     WEIGHTS_NAME,
+    WITHOUT_FUSION,
     file_sha256,
     is_pickle,
     read_config,
 )
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.pack import find_pack, save_pack, verify_pack
-from medclip.models.packs.views import FUSION, WITHOUT_FUSION
 from medclip.models.packs.words import has_text_tower, understands_words
 from medclip.models.towers import bert as hf_text
 from medclip.models.towers.pooling.poolings import ARGUMENTS, POOLINGS, check_pooling
