@@ -1,4 +1,4 @@
-"""Merge packs into one: which method, what it needs, the pack that is written, and its card: nothing of it is measured."""
+"""Merge packs into one: which method, what it needs, the pack that is written, and its unmeasured card."""
 
 from __future__ import annotations
 
