@@ -109,10 +109,10 @@ def refuse_own_files(call: Call) -> None:
     """Refuse a log or metrics in the folder that is read: they would be files of the run, and change while it goes."""
     if call.given is not None:
         return
-    root, own = call.root.resolve(), [folder.resolve() for folder in (call.folder, *call.exclude)]
+    root, outside = call.root.resolve(), [folder.resolve() for folder in (call.folder, *call.exclude)]
     for file in call.watch.files:
         place = file.resolve()
-        if place.is_relative_to(root) and not any(place.is_relative_to(folder) for folder in own):
+        if place.is_relative_to(root) and not any(place.is_relative_to(folder) for folder in outside):
             raise MedclipError(
                 Reason.WRONG_USE,
                 "the log lies in the folder that is read, and would be one of its files.",
@@ -186,10 +186,6 @@ def pack_of_run(model: Any, settings: Settings, device: str = "cpu", batch_size:
 
 
 def pack_of_call(call: Call) -> RunPack:
-    """Check the model of a call. The device is asked for here unless an engine computes elsewhere, which asks its own.
-
-    Raises:
-        MedclipError: As `pack_of_run`.
-    """
+    """Check the model of a call; of an engine that computes elsewhere, which checks its own, not the device."""
     device = call.device if call.engine is None else "cpu"
     return pack_of_run(call.model, call.settings, device, call.batch_size)

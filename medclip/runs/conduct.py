@@ -93,7 +93,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         _take_folder(run, identity)
         looker = _look(run, manifest)
         counter = Counter(call.root, num_files_of_call(call), 1 if call.shard is None else call.shard.num_shards)
-        ledger.expects = counter.known
+        ledger.expects = counter.counted
         chunks = LimitedChunks(looker.chunks(), call.limit, ledger.num_done())
         first = next(chunks, None)
         if first is not None:
@@ -180,8 +180,8 @@ def _take_folder(run: _Run, identity: dict[str, Any]) -> None:
         call.publication.begin(ledger)
     if verb.begin is not None:
         verb.begin()
-    asked = call.asked if call.shard is not None or not call.options.hash_paths else call.asked_without_files
-    ledger.remember({"notes": list(verb.notes), "asked": asked, "recipe": call.recipe})
+    arguments = call.asked if call.shard is not None or not call.options.hash_paths else call.asked_without_files
+    ledger.remember({"notes": list(verb.notes), "asked": arguments, "recipe": call.recipe})
     remove_drafts(call.folder)
 
 

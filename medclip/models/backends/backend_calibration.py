@@ -149,7 +149,7 @@ def write_calibration(folder: Path, calibration: Calibration, graph: bytes | Non
     """Write a calibration and the graph of its choice; the folder appears whole or not at all.
 
     Raises:
-        MedclipError: OUTPUT_IN_USE for a folder that holds something else; as `medclip.files.output.disk_errors`.
+        MedclipError: OUTPUT_IN_USE for a folder that holds something else.
     """
     claim_folder(folder, "calibration", marks=(FILE_NAME,), in_one_step=True)
     with new_folder(folder) as fresh:

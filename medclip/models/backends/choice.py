@@ -229,9 +229,6 @@ def kept_graph(model: Model, kind: BackendKind, digest: str, home: Path) -> byte
         kind: The back-end; not one whose scales are set on images.
         digest: Digest of the pack.
         home: The settings' home. Where it cannot be written to, the graph is made for this run alone.
-
-    Raises:
-        MedclipError: As `medclip.models.backends.load.make_graph`.
     """
     if not kind.runs_graph:
         return None
@@ -262,10 +259,10 @@ def _facts_of_graph(kind: BackendKind, digest: str) -> dict[str, Any]:
 
 def _read_kept(path: Path, note: Path, facts: dict[str, Any]) -> bytes | None:
     try:
-        known = json.loads(note.read_text(encoding="utf-8"))
-        if not isinstance(known, dict) or {name: known.get(name) for name in facts} != facts:
+        kept_facts = json.loads(note.read_text(encoding="utf-8"))
+        if not isinstance(kept_facts, dict) or {name: kept_facts.get(name) for name in facts} != facts:
             return None
         graph = path.read_bytes()
     except (OSError, ValueError):
         return None
-    return graph if hashlib.sha256(graph).hexdigest() == known.get("sha256") else None
+    return graph if hashlib.sha256(graph).hexdigest() == kept_facts.get("sha256") else None

@@ -78,10 +78,10 @@ def lacks_compiler() -> str:
 def compiler_version() -> str:
     """Return the first line of what the compiler says of its version; "unknown" where it does not."""
     try:
-        asked = subprocess.run([_compiler(), "--version"], capture_output=True, text=True, timeout=_ASK_S, check=True)
+        process = subprocess.run([_compiler(), "--version"], capture_output=True, text=True, timeout=_ASK_S, check=True)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return next(iter(asked.stdout.splitlines()), "unknown")
+    return next(iter(process.stdout.splitlines()), "unknown")
 
 
 def _compiler() -> str:

@@ -209,7 +209,7 @@ def _relevant_weights(model: Model, images: Images, directions_ND: Directions) -
     bits = allocate_bits(
         relevance, [weight.numel() for weight in layers.values()], choices=(8, 32), mean_bits=MIXED_BITS
     )
-    return [weight for weight, own in zip(layers.values(), bits, strict=True) if own == 32]
+    return [weight for weight, num_bits in zip(layers.values(), bits, strict=True) if num_bits == 32]
 
 
 class _BfloatTower:

@@ -67,14 +67,14 @@ class Preset(BaseModel):
     def to_config(self) -> dict[str, Any]:
         """Return it as a `preprocess_cfg`: mean and standard deviation in units of [0, 1]."""
         low, high = self.value_range
-        own = {"resize_px": self.resize_px, "centre": self.centre, "resampler": self.resampler}
+        details = {"resize_px": self.resize_px, "centre": self.centre, "resampler": self.resampler}
         return {
             "mean": [(value - low) / (high - low) for value in self.mean],
             "std": [value / (high - low) for value in self.std],
             "interpolation": self.interpolation,
             "resize_mode": self.resize,
             "fill_color": 0,
-            **{key: value for key, value in own.items() if value != Preset.model_fields[key].default},
+            **{key: value for key, value in details.items() if value != Preset.model_fields[key].default},
         }
 
 
@@ -118,17 +118,17 @@ def find_preset(name: str | Path) -> Preset:
         name: Name of a preset that comes with medclip, or a YAML or JSON file of one's own with the same keys.
 
     Raises:
-        MedclipError: WRONG_USE for an unknown name; RECIPE_INVALID for a file that is no preset, and as `read_yaml`.
+        MedclipError: WRONG_USE for an unknown name; RECIPE_INVALID for a file that is no preset.
     """
-    known = _packaged()
-    if str(name) in known:
-        return known[str(name)]
+    packaged = _packaged()
+    if str(name) in packaged:
+        return packaged[str(name)]
     if Path(name).suffix.lower() in (".yaml", ".yml", ".json") or Path(name).is_file():
-        return _own(Path(name))
+        return _preset_in(Path(name))
     raise MedclipError(
         Reason.WRONG_USE,
         f"there is no preset {str(name)!r}.",
-        hint=did_you_mean(str(name), known, "Presets are") + " One of your own is a YAML file.",
+        hint=did_you_mean(str(name), packaged, "Presets are") + " One of your own is a YAML file.",
     )
 
 
@@ -155,7 +155,7 @@ def _packaged() -> Mapping[str, Preset]:
     return {name: Preset(name=name, **value) for name, value in values.items()}
 
 
-def _own(path: Path) -> Preset:
+def _preset_in(path: Path) -> Preset:
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise MedclipError(Reason.RECIPE_INVALID, "a preset is a YAML file of keys and values.", where=path)
@@ -192,13 +192,13 @@ def choose_pixels(source: Source, preset: str | Path | None = None, stated: Mapp
         stated: Keys of `preprocess_cfg` that the user states.
 
     Raises:
-        MedclipError: As `find_preset`; WRONG_USE where only a part of what is needed is stated.
+        MedclipError: WRONG_USE where only a part of what is needed is stated.
     """
-    known, stated = dict(source.preprocess), dict(stated or {})
+    from_files, stated = dict(source.preprocess), dict(stated or {})
     named = find_preset(preset) if preset is not None else None
     if named is None and not stated:
-        return Chosen(source, source.pixels_from if known else "nothing stated")
-    if named is None and not known and (missing := [_OPTIONS[key] for key in _NEEDED if key not in stated]):
+        return Chosen(source, source.pixels_from if from_files else "nothing stated")
+    if named is None and not from_files and (missing := [_OPTIONS[key] for key in _NEEDED if key not in stated]):
         raise MedclipError(
             Reason.WRONG_USE,
             f"these weights do not say how their authors treat images, and {list_of(missing)} "
@@ -206,14 +206,14 @@ def choose_pixels(source: Source, preset: str | Path | None = None, stated: Mapp
             where=source.place,
             hint="Give --resize, --mean and --std together, or a --preset.",
         )
-    base = named.to_config() if named is not None else known
+    base = named.to_config() if named is not None else from_files
     chosen = {**base, **stated}
     if named is not None:
         chosen["sizes"] = list(named.size)
-    origins = [f"preset {named.name}"] if named is not None else [source.pixels_from] if known else []
+    origins = [f"preset {named.name}"] if named is not None else [source.pixels_from] if from_files else []
     origins += [f"{list_of(sorted(stated))} as stated"] if stated else []
-    own = known if source.pixels_from == OWN_FILES else {}
-    differing = {key: value for key, value in own.items() if key in chosen and not _equal(value, chosen[key])}
+    of_authors = from_files if source.pixels_from == OWN_FILES else {}
+    differing = {key: value for key, value in of_authors.items() if key in chosen and not _equal(value, chosen[key])}
     return Chosen(replace(source, preprocess=chosen), list_of(origins), differing)
 
 

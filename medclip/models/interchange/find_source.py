@@ -150,9 +150,6 @@ def read_hub(repository: str, scratch: Path | None, cache: str | None = None) ->
         repository: Name of the repository: "org/name".
         scratch: Folder for conversions, see `find_source`.
         cache: Folder of the hub's cache; the hub client's own where None.
-
-    Raises:
-        MedclipError: As `find_source`.
     """
     folder = fetch_model(repository, cache)
     source = read_layout(folder, scratch=scratch)
@@ -170,13 +167,13 @@ def read_hub(repository: str, scratch: Path | None, cache: str | None = None) ->
 def _tagged(name: str, tag: str) -> Source:
     from open_clip.pretrained import get_pretrained_cfg
 
-    known = get_pretrained_cfg(name, tag)
-    if not known:
+    pretrained = get_pretrained_cfg(name, tag)
+    if not pretrained:
         raise MedclipError(Reason.PACK_NOT_FOUND, f"open_clip knows no weights {tag!r} for {name}.")
     config = _architecture(name)
-    if "quick_gelu" in known:
-        config["quick_gelu"] = known["quick_gelu"]  # open_clip only warns where the name says otherwise
-    repository, _, file = str(known.get("hf_hub", "")).rpartition("/")
+    if "quick_gelu" in pretrained:
+        config["quick_gelu"] = pretrained["quick_gelu"]  # open_clip only warns where the name says otherwise
+    repository, _, file = str(pretrained.get("hf_hub", "")).rpartition("/")
     if not repository:
         raise MedclipError(
             Reason.UNSAFE_WEIGHTS,
@@ -185,7 +182,7 @@ def _tagged(name: str, tag: str) -> Source:
         )
     names = (f"{file.rpartition('.')[0]}.safetensors", file) if file else OPEN_CLIP_WEIGHTS
     weights = fetch_weights(repository, *names)
-    pixels = from_open_clip({k: known.get(k) for k in _PIXELS})
+    pixels = from_open_clip({k: pretrained.get(k) for k in _PIXELS})
     return contrastive_half(
         Source(config, (weights,), None, pixels, f"{name}:{tag}", pixels_from="open_clip's list of weights")
     )

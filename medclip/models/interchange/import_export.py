@@ -163,7 +163,7 @@ class Statement:
         """Refuse what there is not.
 
         Raises:
-            MedclipError: MISSING_FILE, WRONG_USE; as `find_preset`.
+            MedclipError: MISSING_FILE, WRONG_USE.
         """
         refuse_missing(self.text_folder, "folder")
         unknown = [m for m in self.modalities if m not in list(Modality)]
@@ -188,9 +188,6 @@ def import_checkpoint(source: str | Path, out: Path, stated: Statement, *, overw
         out: The folder.
         stated: Facts that the source does not say of itself.
         overwrite: Whether a pack or text folder that is there already is replaced.
-
-    Raises:
-        MedclipError: As `medclip.models.import_`.
     """
     _check_place(out, Path(source), overwrite)
     stated.check()
@@ -330,7 +327,7 @@ def _export(path: Path, fresh: Path, out: Path) -> tuple[str, ...]:
             hint="Use it with medclip, or train it without model.native_aspect.",
         )
     others = {"ECGs": signal_of(config), "volumes or loops": volume_of(config)}
-    taken = [word for word, own in others.items() if own is not None]
+    taken = [word for word, value in others.items() if value is not None]
     if taken:
         raise MedclipError(
             Reason.WRONG_USE,

@@ -132,7 +132,7 @@ def read_processor(folder: Path) -> dict[str, Any]:
     """Return what the image processor of a folder does, by either of transformers' files; nothing where there is none.
 
     Raises:
-        MedclipError: PACK_INVALID for a file that is no JSON, and as `from_processor`.
+        MedclipError: PACK_INVALID for a file that is no JSON.
     """
     for name, inside in ((PROCESSOR, None), (JOINT_PROCESSOR, "image_processor")):
         path = folder / name

@@ -316,11 +316,11 @@ def merged_tasks(cards: Sequence[Card]) -> dict[str, TaskCard]:
                 for key, value in ({} if one is None else one.model_extra or {}).items():
                     if key in _TASK_WORDS:
                         words[key] = {**words.get(key, {}), **value} if isinstance(value, dict) else value
-            asked = {
+            words_of_task = {
                 part: tuple(sorted({*getattr(before, part, ()), *getattr(task, part)}))
                 for part in ("kinds", "modalities")
             }
-            entry = {"classes": tuple(classes), "note": UNMEASURED, **words, **asked}
+            entry = {"classes": tuple(classes), "note": UNMEASURED, **words, **words_of_task}
             tasks[name] = TaskCard.model_validate(entry)
     return tasks
 
@@ -350,12 +350,12 @@ def united_licence(cards: Sequence[Card]) -> str:
         >>> united_licence([Card(name="a", licence="research only"), Card(name="b")])
         'all of these: research only; terms that were not stated'
     """
-    known = terms(cards)
-    if known == (_UNSTATED,):
+    licences = terms(cards)
+    if licences == (_UNSTATED,):
         return ""
-    if len(known) == 1:
-        return known[0]
-    return _AND.join(known) if all(" " not in one for one in known) else f"{_ALL}{'; '.join(known)}"
+    if len(licences) == 1:
+        return licences[0]
+    return _AND.join(licences) if all(" " not in one for one in licences) else f"{_ALL}{'; '.join(licences)}"
 
 
 def hash_lists(ingredients: Sequence[Ingredient]) -> dict[str, bytes]:

@@ -405,14 +405,16 @@ def licence_files(parents: Iterable[Path]) -> dict[str, bytes]:
     for parent in dict.fromkeys(parents):
         for name in licence_names(parent):
             of = _OF_PACK.fullmatch(name)
-            known = of[1] if of else re.sub(r"[^A-Za-z0-9_-]+", "-", read_card(parent).name)[:60].strip("-") or "pack"
-            texts.setdefault((parent / name).read_bytes(), known)
+            pack_name = (
+                of[1] if of else re.sub(r"[^A-Za-z0-9_-]+", "-", read_card(parent).name)[:60].strip("-") or "pack"
+            )
+            texts.setdefault((parent / name).read_bytes(), pack_name)
     if len(texts) == 1:
         return {LICENCE_NAME: next(iter(texts))}
     files: dict[str, bytes] = {}
-    for text, known in texts.items():
-        name, number = f"LICENSE.{known}.txt", 2
+    for text, pack_name in texts.items():
+        name, number = f"LICENSE.{pack_name}.txt", 2
         while name in files:
-            name, number = f"LICENSE.{known}-{number}.txt", number + 1
+            name, number = f"LICENSE.{pack_name}-{number}.txt", number + 1
         files[name] = text
     return files

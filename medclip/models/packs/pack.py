@@ -125,8 +125,10 @@ def find_pack(model: str | Path | Model) -> Path:
     if text and os.path.isfile(Path(text)):
         raise no_pack(Path(text))
     names = sorted(p.parent.name for p in BUILTIN.glob(f"*/{FILE_NAME}"))
-    known = did_you_mean(text, names, "The packs that came with medclip are") if names else "No pack came with medclip."
-    hint = f"{known} A pack elsewhere on disk is given by its folder."
+    packaged = (
+        did_you_mean(text, names, "The packs that came with medclip are") if names else "No pack came with medclip."
+    )
+    hint = f"{packaged} A pack elsewhere on disk is given by its folder."
     if text.startswith(HUB):
         hint = f"A model of the hub is imported once: `medclip models import {text} --out PACK`."
     raise MedclipError(Reason.PACK_NOT_FOUND, f"there is no model pack and no folder named {text!r}.", hint=hint)
@@ -262,8 +264,7 @@ def save_pack(
         parents: The packs whose weights are in these: the texts of their terms go into the pack.
 
     Raises:
-        MedclipError: OUTPUT_IN_USE when the folder holds something that is not a pack; as
-            `medclip.files.output.disk_errors`.
+        MedclipError: OUTPUT_IN_USE when the folder holds something that is not a pack.
     """
     from medclip.text.tokenizers.tokenizer import load_tokenizer
 
@@ -310,13 +311,13 @@ def check_preprocessing(path: Path, preprocess: Preprocess, card: Card) -> None:
     from medclip.text.vocabulary.load import load_task, task_names
 
     trained = preprocess.adapters
-    asked = {m for name in card.tasks if name in task_names() for m in load_task(name).modalities}
-    needed = [m for m in card.modalities if m in asked or not (trained or IMPORTED in card.created_from)] + [
+    of_tasks = {m for name in card.tasks if name in task_names() for m in load_task(name).modalities}
+    needed = [m for m in card.modalities if m in of_tasks or not (trained or IMPORTED in card.created_from)] + [
         GENERIC
     ] * ("modality" in card.tasks)
-    known = {way.partition(":")[0] for way in trained}
+    trained_names = {way.partition(":")[0] for way in trained}
     for name in needed:
-        if name not in known:
+        if name not in trained_names:
             raise MedclipError(
                 Reason.PREPROCESSING_MISMATCH,
                 f"the pack does not say which preprocessing its weights were trained with on {name} images.",
@@ -391,9 +392,6 @@ def save_weights(model: nn.Module, path: Path, *, half: bool) -> None:
         model: The model.
         path: The file.
         half: Whether matrices and kernels are stored as fp16. False: everything as it is.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
     """
     import torch
     from safetensors.torch import save_file

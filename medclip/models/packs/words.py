@@ -85,13 +85,13 @@ def tried_of_words(card: Any, texts: Collection[str]) -> str:
         texts: Ways to say a prompt.
     """
     listed: Mapping[str, Mapping[str, Any]] = getattr(card, "not_claimed", {})
-    known = {
+    tried_classes = {
         task: [c.name for c in load_task(task).classes] if ALL in of else [*of]
         for task, of in listed.items()
         if ALL not in of or task in task_names()
     }
     sentences = {}
-    for task, name in card_classes(texts, known):
+    for task, name in card_classes(texts, tried_classes):
         about = load_task(task).title if task in task_names() else capital(task.replace("_", " "))
         what = about if ALL in listed[task] else f"{title_of(task, name)} ({about})"
         sentences[what] = f"{what} was {tried(card, task, name)}"
@@ -127,8 +127,8 @@ _MOST_SHOWN = 6
 
 def vocabulary_classes(texts: Iterable[str]) -> frozenset[Pair]:
     """Return the classes of the vocabulary that texts speak of, affirmed or denied; modalities are none."""
-    known = [name for name in spoken_names() if name != MODALITY_TASK]
-    return frozenset((task, name) for task in known for text in texts for name in mentioned(task, text))
+    tasks = [name for name in spoken_names() if name != MODALITY_TASK]
+    return frozenset((task, name) for task in tasks for text in texts for name in mentioned(task, text))
 
 
 def card_classes(texts: Collection[str], listed: Mapping[str, Collection[str]]) -> tuple[Pair, ...]:
@@ -192,8 +192,8 @@ def unanswered(task: str, classes: Collection[str]) -> str:
     lacking = [printed_in_sentence(task, name) for name in names if name not in classes]
     if not lacking or len(lacking) == len(names):
         return ""
-    shown, more = lacking[:_MOST_SHOWN], len(lacking) - _MOST_SHOWN
-    return f"not answered: {', '.join(shown)}{f' and {more} more' if more > 0 else ''}"
+    first, more = lacking[:_MOST_SHOWN], len(lacking) - _MOST_SHOWN
+    return f"not answered: {', '.join(first)}{f' and {more} more' if more > 0 else ''}"
 
 
 def printed_in_sentence(task: str, name: str) -> str:

@@ -105,9 +105,6 @@ def save_homes(folder: Path, homes: Mapping[str, Home]) -> None:
     Args:
         folder: Folder of a pack.
         homes: Homes by modality.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
     """
     from safetensors.numpy import save_file
 

@@ -38,9 +38,9 @@ _SETTINGS = {
 def connected() -> Iterator[Any]:
     """Yield Ray, connected to the caller's cluster, to that of RAY_ADDRESS, or to one of our own on the loopback."""
     address = os.environ.get("RAY_ADDRESS", "")
-    own = {name: text for name, text in _SETTINGS.items() if name not in os.environ}
+    settings = {name: text for name, text in _SETTINGS.items() if name not in os.environ}
     if "ray" not in sys.modules:
-        os.environ.update(own if not address else {"RAY_USAGE_STATS_ENABLED": "0"})
+        os.environ.update(settings if not address else {"RAY_USAGE_STATS_ENABLED": "0"})
     import ray
     import ray.exceptions
 

@@ -133,22 +133,14 @@ class Database:
         )
 
     def forget(self) -> None:
-        """Take what was deleted or overwritten out of the file, where it is until then.
-
-        Raises:
-            MedclipError: As `ledger_errors`.
-        """
+        """Take what was deleted or overwritten out of the file, where it is until then."""
         with ledger_errors(self._folder):
             self.execute("VACUUM")
             self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Write all that is written meanwhile, or nothing.
-
-        Raises:
-            MedclipError: As `ledger_errors`.
-        """
+        """Write all that is written meanwhile, or nothing."""
         with ledger_errors(self._folder):
             begun = time.monotonic()
             self.execute("BEGIN IMMEDIATE")
@@ -175,11 +167,7 @@ NAMED = ("file",)
 
 
 def make_tables(db: Database) -> None:
-    """Make the tables that are not there.
-
-    Raises:
-        MedclipError: As `Database.transaction`.
-    """
+    """Make the tables that are not there."""
     with db.transaction():
         for statement in (
             "meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",

@@ -69,9 +69,6 @@ def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
         call: Files and options of the run.
         pack: Model of the run.
         verb: Verb that the run would carry out.
-
-    Raises:
-        MedclipError: As `medclip.runs.conduct.conduct` before its first file.
     """
     settings, options = call.settings, call.options
     holds_run = claim_folder(call.folder, "run of medclip", marks=(LEDGER, *verb.beside), inputs=inputs_of_call(call))

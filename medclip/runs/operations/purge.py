@@ -92,8 +92,7 @@ def purge_runs(folder: Path, kinds: tuple[str, ...], older_than_s: float, *, yes
     """Remove some kinds of what runs at or below a folder have; without `yes`, or without a kind, list what could be.
 
     Raises:
-        MedclipError: WRONG_USE for a folder that holds a home folder; MISSING_FILE for one without a run; as
-            `medclip.files.output.disk_errors`.
+        MedclipError: WRONG_USE for a folder that holds a home folder; MISSING_FILE for one without a run.
     """
     _refuse_broad(folder)
     runs = sorted(run_folders(folder))

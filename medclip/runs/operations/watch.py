@@ -269,7 +269,7 @@ class EventLog:
         now: The time of an event.
 
     Raises:
-        MedclipError: WRONG_USE for a file that holds something else; as `medclip.files.output.disk_errors`.
+        MedclipError: WRONG_USE for a file that holds something else.
     """
 
     def __init__(self, path: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -326,7 +326,7 @@ def check_metrics_file(path: Path) -> None:
     """Refuse a file that cannot be written, or that others write.
 
     Raises:
-        MedclipError: WRONG_USE; as `medclip.files.output.claim_file`.
+        MedclipError: WRONG_USE.
     """
     claim_file(path, overwrite=True)
     with disk_errors(path):
@@ -349,11 +349,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def write_metrics(path: Path, metrics: Iterable[Metric]) -> None:
-    """Write metrics; readable for all.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Write metrics; readable for all."""
     text = metrics_text(metrics, run=path.stem)
     with new_file(path) as draft:
         draft.write_text(text, encoding="utf-8")

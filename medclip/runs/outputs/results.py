@@ -50,9 +50,6 @@ def write_results(ledger: Ledger, folder: Path, run: dict[str, Any]) -> None:
         ledger: The run's ledger, all chunks committed and its files numbered.
         folder: The output folder.
         run: Facts of run.json besides the counts: version, pack, options. No path, no time.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
     """
     with disk_errors(folder):
         (folder / RUN).unlink(missing_ok=True)  # until it is there again, new tables may stand beside old ones
@@ -66,22 +63,14 @@ def write_results(ledger: Ledger, folder: Path, run: dict[str, Any]) -> None:
 
 
 def write_csv_tables(folder: Path) -> None:
-    """Write each table of a folder as CSV beside it, unless it is there.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Write each table of a folder as CSV beside it, unless it is there."""
     for table, name in CSV_OF.items():
         if (folder / table).exists() and not (folder / name).exists():
             write_as_csv(folder / name, folder / table)
 
 
 def write_run(folder: Path, run: dict[str, Any], counts: dict[str, int]) -> None:
-    """Write run.json, as the last of all.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Write run.json, as the last of all."""
     text = json.dumps({**run, "counts": counts}, indent=2, sort_keys=True, ensure_ascii=False)
     write_file(folder / RUN, f"{text}\n")
 
@@ -153,11 +142,7 @@ class Parts:
         self._number = max((int(match[1]) for match in numbers if match), default=0)
 
     def add(self, result: ChunkResult) -> None:
-        """Take the rows of a chunk; write a part when it is time.
-
-        Raises:
-            MedclipError: As `medclip.files.output.disk_errors`.
-        """
+        """Take the rows of a chunk; write a part when it is time."""
         name_of = self._name_of
         files = [row if name_of is None else replace(row, path=name_of(row.path)) for row in result.files]
         files_of: dict[str | None, list[FileRow]] = {}
@@ -166,10 +151,10 @@ class Parts:
                 files_of.setdefault(row.study, []).append(row)
         self._files += files
         for row in result.scores:
-            own = files_of.get(row.study, [])
-            text = json.dumps([file.path for file in own[:NAMED_FILES]], ensure_ascii=False)
-            note = note_of(file.headers for file in own)
-            self._scores.append(replace(row, files=text, num_files=len(own), note=note))
+            of_study = files_of.get(row.study, [])
+            text = json.dumps([file.path for file in of_study[:NAMED_FILES]], ensure_ascii=False)
+            note = note_of(file.headers for file in of_study)
+            self._scores.append(replace(row, files=text, num_files=len(of_study), note=note))
         if time.monotonic() - self._written_at >= self._pause_s:
             self._write()
 

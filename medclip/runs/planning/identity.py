@@ -66,27 +66,27 @@ def claim(ledger: Ledger, identity: dict[str, Any], folder: Path) -> None:
     Raises:
         MedclipError: OUTPUT_IN_USE, naming what differs.
     """
-    known = ledger.get("identity")
-    if known is None:
+    held = ledger.get("identity")
+    if held is None:
         ledger.remember({"identity": identity})
     else:
-        refuse_other_run(folder, known, identity)
+        refuse_other_run(folder, held, identity)
 
 
-def refuse_other_run(folder: Path, known: Mapping[str, Any], asked: Mapping[str, Any], **words: str) -> None:
+def refuse_other_run(folder: Path, held: Mapping[str, Any], wanted: Mapping[str, Any], **words: str) -> None:
     """Refuse to go on with a run that is not the same.
 
     Args:
         folder: Folder of the run.
-        known: Identity of the run that the folder holds.
-        asked: Identity of the run that the call asks for. A choice of reading that it does not name is another one,
+        held: Identity of the run that the folder holds.
+        wanted: Identity of the run that the call asks for. A choice of reading that it does not name is another one,
             too.
         words: Further words of `refuse_other`, such as the remedy.
 
     Raises:
         MedclipError: OUTPUT_IN_USE, naming what differs.
     """
-    identities = [{**each, "policy": sorted(each.get("policy", {}).items())} for each in (known, asked)]
+    identities = [{**each, "policy": sorted(each.get("policy", {}).items())} for each in (held, wanted)]
     refuse_other(folder, "run", *identities, titles=_TITLES, **words)
 
 
@@ -106,7 +106,7 @@ class RunShard:
         """Return it as it is named: "2/8"."""
         return f"{self.number}/{self.num_shards}"
 
-    def own(self, windows: Iterable[tuple[list[FileRef], bool]]) -> Iterator[tuple[list[FileRef], bool]]:
+    def select(self, windows: Iterable[tuple[list[FileRef], bool]]) -> Iterator[tuple[list[FileRef], bool]]:
         """Yield the windows of this shard."""
         for place, window in enumerate(windows):
             if place % self.num_shards == self.number - 1:
@@ -142,12 +142,12 @@ def claim_shard(ledger: Ledger, shard: RunShard | None, folder: Path) -> None:
     Raises:
         MedclipError: OUTPUT_IN_USE.
     """
-    asked = None if shard is None else [shard.number, shard.num_shards]
+    wanted = None if shard is None else [shard.number, shard.num_shards]
     if ledger.get("identity") is None:
-        ledger.remember({SHARD: asked})
-    known = ledger.get(SHARD)
-    if known != asked:
-        holds = "a whole run" if known is None else f"shard {known[0]}/{known[1]} of a run"
+        ledger.remember({SHARD: wanted})
+    held = ledger.get(SHARD)
+    if held != wanted:
+        holds = "a whole run" if held is None else f"shard {held[0]}/{held[1]} of a run"
         raise in_use(folder, f"this folder holds {holds}", "Name the folder of this shard, or a new one.")
 
 
@@ -171,7 +171,7 @@ def asked_of_shards(folders: Sequence[Path]) -> tuple[dict[str, Any], bool]:
         MedclipError: WRONG_USE where shards are missing or named twice; MISSING_FILE for a folder without a run; BUSY
             for a shard that goes on; OUTPUT_IN_USE for one that is not finished, or of another run.
     """
-    known: dict[int, Path] = {}
+    folder_of: dict[int, Path] = {}
     first: dict[str, Any] = {}
     for folder in folders:
         if is_locked(folder):
@@ -189,10 +189,12 @@ def asked_of_shards(folders: Sequence[Path]) -> tuple[dict[str, Any], bool]:
             raise in_use(folder, f"this is a shard of {facts['num']}, and others are of {first['num']}", _APART)
         refuse_other_run(folder, first["identity"], facts["identity"], remedy=_APART)
         refuse_other(folder, "run", _of_the_run(first["asked"]), _of_the_run(facts["asked"]), remedy=_APART)
-        if shard[0] in known:
-            raise in_use(folder, f"shard {shard[0]} of {shard[1]} is named twice, also as {known[shard[0]]}", _APART)
-        known[shard[0]] = folder
-    missing = [str(number) for number in range(1, first.get("num", 0) + 1) if number not in known]
+        if shard[0] in folder_of:
+            raise in_use(
+                folder, f"shard {shard[0]} of {shard[1]} is named twice, also as {folder_of[shard[0]]}", _APART
+            )
+        folder_of[shard[0]] = folder
+    missing = [str(number) for number in range(1, first.get("num", 0) + 1) if number not in folder_of]
     if missing:
         raise MedclipError(
             Reason.WRONG_USE,
@@ -200,12 +202,12 @@ def asked_of_shards(folders: Sequence[Path]) -> tuple[dict[str, Any], bool]:
             f"{', '.join(missing[:9])}{', ...' if len(missing) > 9 else ''}.",
             hint="Name the folders of all shards.",
         )
-    asked = {name: value for name, value in first["asked"].items() if name not in _OF_THE_MACHINE}
-    return asked, first["identity"].get("command") == EMBED
+    arguments = {name: value for name, value in first["asked"].items() if name not in _OF_THE_MACHINE}
+    return arguments, first["identity"].get("command") == EMBED
 
 
-def _of_the_run(asked: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in asked.items() if name not in _OF_THE_MACHINE and name != "settings"}
+def _of_the_run(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if name not in _OF_THE_MACHINE and name != "settings"}
 
 
 _OF_THE_MACHINE = frozenset({"workers", "memory", "engine", "shard", "limit"})

@@ -69,11 +69,7 @@ class RemoteFiles(Protocol):
         ...
 
     def inventory(self) -> Inventory:
-        """Count what there is, and fetch nothing; it is called in the place of all else, and not after it.
-
-        Raises:
-            MedclipError: As `list_all`.
-        """
+        """Count what there is, and fetch nothing; it is called in the place of all else, and not after it."""
         ...
 
     def refs(self, known: Callable[[str], Sequence[str]]) -> Iterator[FileRef]:
@@ -192,15 +188,15 @@ class Listing:
         self._shard = shard
         self._ends: dict[str, bool] = {}  # of a shard's windows, by the last name: whether their folder goes on
         if shard is not None:
-            self._refs = self._own(shard, self._refs)
+            self._refs = self._windows_of(shard, self._refs)
 
     @property
     def is_part(self) -> bool:
         """Whether files of the run are left to other shards."""
         return self._shard is not None
 
-    def _own(self, shard: RunShard, refs: Iterator[FileRef]) -> Iterator[FileRef]:
-        for window, cut in shard.own(windows(refs)):
+    def _windows_of(self, shard: RunShard, refs: Iterator[FileRef]) -> Iterator[FileRef]:
+        for window, cut in shard.select(windows(refs)):
             self._ends[window[-1].name] = cut
             yield from window
 
@@ -266,10 +262,10 @@ class Listing:
         gained: list[FileRef] = []
         num_known, num_gained = 0, 0
         for some in _batches(self._refs):
-            known = self._known(some, again)
+            listed = self._known(some, again)
             passed = sum(_as_json(ref.place) <= frontier for ref in some)
             for ref in some[:passed]:
-                file = known.get(ref.name)
+                file = listed.get(ref.name)
                 if file is None:
                     num_gained += 1
                     gained += [ref] if add else []
@@ -311,10 +307,10 @@ class Listing:
         if not self._ledger.get("hashed"):
             return self._ledger.known([ref.name for ref in refs])
         name_of = {self._hashed(ref.name): ref.name for ref in refs}
-        known = {name_of[file.name]: file for file in self._ledger.known(list(name_of)).values()}
+        listed = {name_of[file.name]: file for file in self._ledger.known(list(name_of)).values()}
         if again:
-            self._again += [(name, self._hashed(name)) for name in known]
-        return known
+            self._again += [(name, self._hashed(name)) for name in listed]
+        return listed
 
     def _register(self, refs: Sequence[FileRef]) -> None:
         for files, cut in windows(refs):
@@ -344,15 +340,15 @@ class Listing:
         elsewhere = 0
         for some in _batches(enumerate(manifest.rows)):
             names = {index: self._names(row.file, places) for index, row in some}
-            known = self._ledger.known([name for several in names.values() for name in several])
+            listed = self._ledger.known([name for several in names.values() for name in several])
             for index, row in some:
-                if any(name in known for name in names[index]):
+                if any(name in listed for name in names[index]):
                     continue
                 is_elsewhere = any(exists_here[index] for exists_here in exists)
                 name = None if is_elsewhere else _below(self.root, places[base] / row.file)
                 if name is None:
                     elsewhere += 1
-                elif name not in known:
+                elif name not in listed:
                     missing[name] = FileRef(self.root / name, name, 0, problem)
         self._ledger.remember({"elsewhere": elsewhere})
         for refs, cut in windows(sorted(missing.values(), key=lambda ref: ref.name)):
@@ -416,7 +412,7 @@ class Counter:
         self._thread.join(seconds)
         return self.total
 
-    def known(self) -> int | None:
+    def counted(self) -> int | None:
         """Return the number of all files; None while they are counted."""
         return None if self._thread.is_alive() else self.total
 

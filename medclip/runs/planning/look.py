@@ -145,8 +145,8 @@ class Looker:
 
     def _inspect(self, file: KnownFile, ref: FileRef, problem: Problem | None) -> JobFuture:
         if problem is None:
-            known = (file.stamp, file.sha256) if file.sha256 else None
-            return self.pool.submit(inspect, ref.path, self.settings, known)
+            hashed = (file.stamp, file.sha256) if file.sha256 else None
+            return self.pool.submit(inspect, ref.path, self.settings, hashed)
         failed = JobFuture()
         failed.set_exception(problem.error(ref.path))
         return failed

@@ -213,7 +213,7 @@ class ChunkWork:
     context: Context
     chunk: Chunk
     items: list[Item]
-    _known: _Encoder | None = None
+    _known_encoder: _Encoder | None = None
     _second: list[Item] = field(default_factory=list)
     _second_readings: Iterator[Future[Reading]] = field(default_factory=lambda: iter(()))
 
@@ -221,8 +221,8 @@ class ChunkWork:
     def begin(cls, context: Context, chunk: Chunk, readings: Iterator[Future[Reading] | None]) -> ChunkWork:
         """Encode the files whose modality is known and infer the others'."""
         work = cls(context, chunk, items_of(chunk))
-        known, unknown = _Encoder(context), _Encoder(context)
-        work._known = known
+        of_modality, without_modality = _Encoder(context), _Encoder(context)
+        work._known_encoder = of_modality
         for item in work.items:
             reading = next(readings)
             if item.problem is None:
@@ -232,11 +232,11 @@ class ChunkWork:
                 if item.problem is None and item.modality is not None:
                     item.problem = _colour_of(item) or context.answers.refuse(item.modality, item.body_part, item.kind)
                 if item.problem is None:
-                    (unknown if item.modality is None else known).add(item)
+                    (without_modality if item.modality is None else of_modality).add(item)
             context.progress.step(len(item.files))
-        work._read_copies(known)
-        known.close()
-        unknown.wait()
+        work._read_copies(of_modality)
+        of_modality.close()
+        without_modality.wait()
         work._infer([item for item in work.items if item.problem is None and item.modality is None])
         return work
 
@@ -248,8 +248,8 @@ class ChunkWork:
             if item.problem is None:
                 encoder.add(item)
         encoder.wait()
-        if self._known is not None:
-            self._known.wait()
+        if self._known_encoder is not None:
+            self._known_encoder.wait()
         for item in self.items:
             if item.features_VD is not None and not np.isfinite(item.features_VD).all():
                 item.problem = Problem(Reason.NON_FINITE, "the model's features of this image are not finite numbers.")

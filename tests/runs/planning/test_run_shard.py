@@ -143,7 +143,7 @@ def test_each_window_of_the_whole_run_is_in_one_shard(sizes: list[int], num_shar
     listing.WINDOW_FILES, listing.CUT_FILES = 3, 5
     try:
         all_windows = list(windows(refs))
-        parts = [list(RunShard(number, num_shards).own(windows(refs))) for number in range(1, num_shards + 1)]
+        parts = [list(RunShard(number, num_shards).select(windows(refs))) for number in range(1, num_shards + 1)]
     finally:
         listing.WINDOW_FILES, listing.CUT_FILES = before
     assert sorted(repr(window) for part in parts for window in part) == sorted(map(repr, all_windows))

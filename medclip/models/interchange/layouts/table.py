@@ -57,10 +57,10 @@ def read_layout(path: Path, architecture: str | None = None, scratch: Path | Non
     weights = place.find_weights(*OPEN_CLIP_WEIGHTS)
     if not weights and not place.config:
         raise no_weights(path)
-    known = "; ".join(f"{row.title}: {row.looks_like}" for row in every_layout())
+    layouts = "; ".join(f"{row.title}: {row.looks_like}" for row in every_layout())
     raise MedclipError(
         Reason.PACK_INVALID,
         f"this is no layout of a model that medclip knows; seen were {described(place, weights) or 'no tensors'}.",
         where=path,
-        hint=f"Understood are: {known}.",
+        hint=f"Understood are: {layouts}.",
     )
