@@ -75,10 +75,10 @@ def preview_scoring(call: Call, *, sort_by: str | None = None) -> ScoreRun:
         MedclipError: As `preview`.
     """
     pack, verb = _pack_and_verb(call, sort_by, None)
-    seen = preview(call, pack, verb)
-    tables = {"files": seen.files, "scores": schema_of(ScoreRow).empty_table()}
+    counts, files, planned = preview(call, pack, verb)
+    tables = {"files": files, "scores": schema_of(ScoreRow).empty_table()}
     return ScoreRun(
-        call.folder, seen.counts, _tables=tables, _notes=verb.notes, _unlearned=(), planned=seen.to_json()
+        call.folder, counts, _tables=tables, _notes=verb.notes, _unlearned=(), planned=planned
     )  # modalities that are inferred are not known yet, and so is what of them nobody has measured
 
 

@@ -7,10 +7,8 @@ a modality that is inferred, an image that turns out to be cut off.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +19,6 @@ from medclip.files.disk.temporary_folder import TemporaryFolder
 from medclip.files.output import claim_folder
 from medclip.files.pseudonyms import KEY_NAME, hashed_path, load_key
 from medclip.files.readers.pool import ReadingPool
-from medclip.files.stores.inventory import Inventory
 from medclip.files.tables.write import schema_of, table_of
 from medclip.runs.call import Call, RunPack, inputs_of_call, manifest_of_call, refuse_empty
 from medclip.runs.conduct import looker_of_call, worker_plan
@@ -35,40 +32,20 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-@dataclass(frozen=True)
-class Preview:
-    """What a run would do."""
-
-    counts: dict[str, int]
-    """As those of a run; "scored" are the files that would be read."""
-    formats: Mapping[str, int]
-    """Files that would be read, by format."""
-    modalities: Mapping[str, int]
-    """The same by modality; "to be inferred" where only the pixels will tell."""
-    reasons: Mapping[str, Mapping[str, int]]
-    """Files that would not be read, by status and reason."""
-    done_before: int
-    """Files that an earlier call on the output folder has dealt with, by number; they are counted above, too."""
-    files: pyarrow.Table
-    """One row per file, as in files.parquet, without what only pixels tell; none of files that lie elsewhere."""
-    listed: Inventory | None = None
-    """Of a PACS or a store: what it says that it has. Nothing is fetched, so that all else stays open; `counts` has its
-    files and studies."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data, without the rows."""
-        names = ("formats", "modalities", "reasons", "done_before")
-        listed = {} if self.listed is None else {"listed": self.listed.to_json()}
-        return {name: getattr(self, name) for name in names} | listed
-
-
-def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
+def preview(call: Call, pack: RunPack, verb: Verb) -> tuple[dict[str, int], pyarrow.Table, dict[str, Any]]:
     """Look at the files of a run and return what it would do. Nothing is written, not even an identity key.
 
     Args:
         call: Files and options of the run.
         pack: Model of the run.
         verb: Verb that the run would carry out.
+
+    Returns:
+        Counts as those of a run, "scored" being the files that would be read. A table with one row per file, as in
+        files.parquet, without what only pixels tell; it has no row of files that lie elsewhere. And `ScoreRun.planned`:
+        the files that would be read by `formats` and by `modalities` ("to be inferred" where only the pixels will
+        tell), the others by status in `reasons`, `done_before`, how many files an earlier call on the output folder has
+        dealt with, and of a PACS or a store `listed`: what it says that it has, for nothing is fetched.
     """
     settings, options = call.settings, call.options
     holds_run = claim_folder(call.folder, "run of medclip", marks=(LEDGER, *verb.beside), inputs=inputs_of_call(call))
@@ -80,7 +57,13 @@ def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
         with suppress(MedclipError), Ledger(call.folder, create=False) as ledger:
             done_before = ledger.num_done()
     if call.remote is not None:
-        return _listed(call, call.remote.inventory(), done_before)
+        inventory = call.remote.inventory()
+        counts = {"files": inventory.num_files, "scored": 0, "skipped": 0, "failed": 0}
+        counts["studies"] = inventory.num_studies or 0
+        call.watch.previewed(counts)
+        planned = {"formats": {}, "modalities": {}, "reasons": {"failed": {}, "skipped": {}}}
+        planned |= {"done_before": done_before, "listed": inventory.to_json()}
+        return counts, schema_of(FileRow).empty_table(), planned
     refuse_empty(call, manifest)
     with (
         TemporaryFolder("dry-run") as scratch,
@@ -107,25 +90,10 @@ def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
         modalities = ledger.counts_by("modality")
         counts = ledger.counts()
         call.watch.previewed(counts)
-        return Preview(
-            counts=counts,
-            formats=ledger.counts_by("format"),
-            modalities={("to be inferred" if name == "None" else name): num for name, num in modalities.items()},
-            reasons={status: ledger.counts_by("reason", status) for status in ("failed", "skipped")},
-            done_before=done_before,
-            files=table_of(ledger.files(), FileRow, schema_of(FileRow)),
-        )
-
-
-def _listed(call: Call, inventory: Inventory, done_before: int) -> Preview:
-    """Return what is known of files that lie elsewhere: what their source says."""
-    counts = {
-        "files": inventory.num_files,
-        "scored": 0,
-        "skipped": 0,
-        "failed": 0,
-        "studies": inventory.num_studies or 0,
-    }
-    call.watch.previewed(counts)
-    reasons: dict[str, dict[str, int]] = {"failed": {}, "skipped": {}}
-    return Preview(counts, {}, {}, reasons, done_before, schema_of(FileRow).empty_table(), inventory)
+        planned = {
+            "formats": ledger.counts_by("format"),
+            "modalities": {("to be inferred" if name == "None" else name): num for name, num in modalities.items()},
+            "reasons": {status: ledger.counts_by("reason", status) for status in ("failed", "skipped")},
+            "done_before": done_before,
+        }
+        return counts, table_of(ledger.files(), FileRow, schema_of(FileRow)), planned

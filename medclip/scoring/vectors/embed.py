@@ -61,8 +61,8 @@ def preview_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
         MedclipError: As `run_embedding` before it looks at a file, and `preview`.
     """
     pack, verb = _pack_and_verb(call, dtype)
-    seen = preview(call, pack, verb)
-    return replace(_without_vectors(call, pack, dtype, seen.counts), planned=seen.to_json(), _files=seen.files)
+    counts, files, planned = preview(call, pack, verb)
+    return replace(_without_vectors(call, pack, dtype, counts), planned=planned, _files=files)
 
 
 def _pack_and_verb(call: Call, dtype: str) -> tuple[RunPack, Verb]:
