@@ -154,7 +154,7 @@ def _identity(call: Call, pack: RunPack | None, verb: Verb, manifest: Manifest |
         "version": __version__,
         "device": None if call.device == "cpu" else kind_of(call.device),
         "batch_size": None if call.batch_size == default_batch(call.device) else call.batch_size,
-        "backend": None if call.backend is None else dict(call.backend.identity()),
+        "backend": None if call.backend is None else call.backend.identity(),
     }
     return identity if call.remote is None else identity | {"source": keyed_hash("run", call.remote.identity, key)}
 
