@@ -219,10 +219,6 @@ def read_graph(calibration: Calibration) -> bytes | None:
 def check_calibration(calibration: Calibration, pack_digest: str) -> None:
     """Refuse a calibration that does not hold here.
 
-    Args:
-        calibration: Calibration that was read from its folder.
-        pack_digest: Digest of the pack that is to be computed.
-
     Raises:
         MedclipError: WRONG_USE for another pack, processor or version of a library; what `check_backend` raises.
     """

@@ -179,10 +179,6 @@ def choose_backend(backend: str | Path | None, model: Any, home: Path, device: s
 def calibrated_here(pack: Path, home: Path) -> tuple[str, ...]:
     """Return what a pack's card says on this machine: the back-end of "auto" and the bound that it keeps.
 
-    Args:
-        pack: Folder of the pack.
-        home: The settings' home.
-
     Returns:
         One sentence, or none where the pack was not calibrated here or the calibration no longer holds.
     """

@@ -416,11 +416,6 @@ _CROP_MODES = {"shortest": "center", "squash": "squash", "longest": "border"}
 def export_timm(path: Path, fresh: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     """Write config.json and weights as timm saves them.
 
-    Args:
-        path: The pack.
-        fresh: The folder to write into.
-        config: The pack's open_clip_config.json.
-
     Returns:
         What somebody who loads it has to know.
     """

@@ -88,10 +88,6 @@ def from_processor(config: Mapping[str, Any], place: Path | str = PROCESSOR) -> 
     torchvision. Since transformers 5 both are saved under one name: these are taken for Pillow's, with which nearly all
     published checkpoints were trained.
 
-    Args:
-        config: Contents of a preprocessor_config.json.
-        place: Place of the processor's file, for errors.
-
     Raises:
         MedclipError: PACK_INVALID for a processor whose steps are unknown or cannot be made.
     """

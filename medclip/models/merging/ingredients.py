@@ -221,10 +221,6 @@ def refuse_other_tensors(
 def check_line(ingredients: Sequence[Ingredient], base: Ingredient | None) -> tuple[str, ...]:
     """Refuse packs that say they began with different weights; return what is not known of it, in sentences.
 
-    Args:
-        ingredients: The packs.
-        base: The pack that all began with, where it is given.
-
     Raises:
         MedclipError: WRONG_USE naming the pack that began with something else.
     """
