@@ -384,15 +384,6 @@ def write_down(
 ) -> bool:
     """Write the results of a complete ledger, unless they are there as they were written.
 
-    Args:
-        ledger: Ledger whose chunks are all committed.
-        folder: The output folder.
-        verb: Verb that writes the results.
-        run: Function that returns what run.json says.
-        hashed: Function that turns a path into its hash.
-        hash_paths: Whether hashes stand in the place of paths.
-        progress: Progress bar of the writing.
-
     Returns:
         Whether they were.
     """
@@ -441,14 +432,7 @@ def describe(identity: Mapping[str, Any], pack: RunPack | None, ledger: Ledger) 
 
 
 def note_limit(ledger: Ledger, notes: Sequence[str], call: Call, *, is_cut: bool) -> None:
-    """Remember that a run was limited, and say so to whoever reads its results; or that it is not any more.
-
-    Args:
-        ledger: Ledger of the run.
-        notes: Notes on the run besides the limit.
-        call: Call whose progress is told, too.
-        is_cut: Whether files were left out.
-    """
+    """Remember that a run was limited, and say so to whoever reads its results; or that it is not any more."""
     if is_cut:
         files = count(ledger.counts()["files"], "file")
         note = f"Limited: {files} have their row, and others were left out. The same call without a limit goes on."

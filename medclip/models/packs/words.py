@@ -78,12 +78,7 @@ def tried(card: Any, task: str, name: str = "") -> str:
 
 
 def tried_of_words(card: Any, texts: Collection[str]) -> str:
-    """Return what was measured of the classes that words name, and is not claimed; blank where nothing was.
-
-    Args:
-        card: Card of the pack.
-        texts: Ways to say a prompt.
-    """
+    """Return what was measured of the classes that words name, and is not claimed; blank where nothing was."""
     listed: Mapping[str, Mapping[str, Any]] = getattr(card, "not_claimed", {})
     tried_classes = {
         task: [c.name for c in load_task(task).classes] if ALL in of else [*of]

@@ -189,10 +189,6 @@ def _products(vectors_MD: NDArray[np.floating], features_SD: NDArray[np.float64]
 def encode_phrasings(model: TextEncoder, texts: Sequence[str]) -> Phrasings:
     """Encode several ways to say one thing.
 
-    Args:
-        model: A loaded model.
-        texts: Texts, at least one.
-
     Returns:
         The unit vector of each text and the normalised mean of them. One text is its own mean; repeating all of them
         changes nothing.

@@ -154,10 +154,6 @@ class Ledger(InputRows, ResultWriter, ResultReader):
         Studies with files in several shards are taken back: they are computed anew when the run goes on, as those whose
         files lie in several windows are.
 
-        Args:
-            shards: Open ledgers of the shards.
-            remembered: Facts that are to be remembered of the run.
-
         Raises:
             MedclipError: OUTPUT_IN_USE where a file is in two shards: the folder changed while they were listed.
         """

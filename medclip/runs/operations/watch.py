@@ -104,21 +104,12 @@ class RunWatch:
             self._write_metrics()
 
     def wrote(self, counts: Mapping[str, int], *, already: bool) -> None:
-        """Take note that the results are written.
-
-        Args:
-            counts: Numbers of all files, by status, and of studies.
-            already: Whether they had been written before, and nothing was computed.
-        """
+        """Take note that the results are written."""
         self._counts, self._total = dict(counts), counts["files"]
         self._facts["already_finished"] = already
 
     def previewed(self, counts: Mapping[str, int]) -> None:
-        """Take note that the files were looked at, and none read.
-
-        Args:
-            counts: Numbers of files, by how they would end.
-        """
+        """Take note that the files were looked at, and none read."""
         self._total, self._is_preview = counts["files"], True
         self._counts = {**self._counts, "failed": counts["failed"]}
 
@@ -226,10 +217,6 @@ def _exit_of(error: BaseException | None, counts: Mapping[str, int]) -> ExitCode
 @contextmanager
 def watch_run(command: str, files: Sequence[Path]) -> Iterator[RunWatch]:
     """Yield what is told of a run, and tell it how the run ended.
-
-    Args:
-        command: The verb.
-        files: Logs and files of metrics, told apart as `RunWatch` does it.
 
     Raises:
         MedclipError: For a file that cannot be written.

@@ -218,11 +218,6 @@ _APART = "Merge the shards of one run only."
 def merge_shards(ledger: Ledger, folder: Path, folders: Sequence[Path]) -> None:
     """Copy the ledgers of all shards into one, all or nothing; one that holds them already is left as it is.
 
-    Args:
-        ledger: Ledger of the run that they are shards of, new or as an earlier call left it.
-        folder: Folder of the run.
-        folders: Folders of the shards, checked by `asked_of_shards`.
-
     Raises:
         MedclipError: OUTPUT_IN_USE where the folder holds another run, or a file is in two shards.
     """

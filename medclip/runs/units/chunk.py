@@ -437,13 +437,7 @@ def failed_chunk(context: Context, chunk: Chunk, problem: Problem) -> ChunkResul
 
 
 def split_keys(grouped: str, modalities: Sequence[Modality], key: bytes) -> dict[Modality, str]:
-    """Return the key of each modality that a study has; several are several studies.
-
-    Args:
-        grouped: The study's key.
-        modalities: Modalities of the study's units that are wanted.
-        key: Key of the identity hashes.
-    """
+    """Return the key of each modality that a study has; several are several studies."""
     several = list(dict.fromkeys(modalities))
     if len(several) == 1:
         return {several[0]: grouped}
